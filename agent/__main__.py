@@ -1,0 +1,86 @@
+"""The overlay agent's command line: `python -m agent [cleanup | bridge] [flags]`.
+
+Only what `--help` and a mistyped flag need is imported here; etcd3, grpc and pyroute2 cost a third of a second.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from agent.errors import AgentError, EnvironmentMissing, InvalidConfig, RegistryError, UsageError
+from agent.flags import help_text
+from agent.options import Options, parse_options
+
+EXIT_CODES: tuple[tuple[type[AgentError], int], ...] = (
+    (UsageError, 2),
+    (InvalidConfig, 2),
+    (EnvironmentMissing, 3),
+    (RegistryError, 4),
+)
+FAILED = 1
+
+
+def main() -> None:
+    """Entry point; ends the process."""
+    sys.exit(run(sys.argv[1:], os.environ))
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Do what `argv` asks and return the exit code; every known error is one line `error: …` on standard error."""
+    try:
+        options = parse_options(argv, environ)
+        if options.help:
+            print(help_text())
+            return 0
+        if options.version:
+            print(_version())
+            return 0
+        return _command(options)
+    except AgentError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), FAILED)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter must not complain about it while it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _command(options: Options) -> int:
+    from agent.log import start_logging
+    from agent.preconditions import check_machine, check_rights
+
+    start_logging(options.verbosity)
+    if options.command == "cleanup":
+        check_rights()
+        from agent.commands import clean_up
+
+        clean_up(options)
+        return 0
+    if options.command == "bridge":
+        check_rights()
+        from agent.commands import make_bridge
+
+        make_bridge(options)
+        return 0
+    check_machine(options)
+    from agent.shutdown import Shutdown
+
+    # Before the imports below: grpc may start threads, which must inherit the blocked signals.
+    shutdown = Shutdown()
+    from agent.agent import Agent
+
+    return Agent(options, shutdown).run()
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"overlay-agent {version('overlay-testbed')}"
+    except PackageNotFoundError:
+        return "overlay-agent, not installed as a package"
+
+
+if __name__ == "__main__":
+    main()

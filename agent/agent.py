@@ -1,0 +1,246 @@
+"""One node's agent: joins etcd's leases to a backend, and keeps this node's kernel and files as they should be.
+
+    options → machine is fit → health server → interface → network config (waits for etcd) → backend → subnet lease
+    → overlay device → rules → bridge → subnet.env → [renewal thread, watch thread] → first peers → ready
+
+The main thread then sleeps until the kernel reports a change, the resync period is over, or somebody asks for a stop.
+Losing etcd changes nothing here: the threads that talk to it keep trying, and packets flow by what is known.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from agent.backends import make_backend
+from agent.backends.base import Backend, Counters
+from agent.config import NetworkConfig
+from agent.config_wait import wait_for_config
+from agent.errors import RegistryError
+from agent.health import HealthServer, LeaseReport, Report, process_started_at_s
+from agent.lease import Lease
+from agent.netlink import Kernel
+from agent.netlink_monitor import Monitor
+from agent.node_setup import BRIDGE, DEVICE, FILES, RULES, NodeSetup
+from agent.notify import notify_service_manager
+from agent.options import Options
+from agent.readiness import Readiness
+from agent.registry import EtcdRegistry
+from agent.shutdown import Shutdown
+from agent.subnet_env import read_previous_subnet
+from agent.subnet_manager import SubnetManager
+from agent.tolerant_journal import open_journal
+from agent.wiring import choose_underlay, open_registry, refuse_underlay_inside, refuse_unknown_backend
+
+log = logging.getLogger(__name__)
+
+CONFIG, LEASE, PEERS = "network config", "subnet lease", "peers"
+PARTS = (CONFIG, LEASE, DEVICE, RULES, BRIDGE, FILES, PEERS)
+
+FENCED_FOR_S = 5.0
+"""A fenced agent ends after this, so that a supervisor starts it again and it asks for another subnet."""
+RETRY_S = 5.0
+"""How soon something that failed is tried again, whatever the resync period."""
+SETTLE_S = 0.1
+"""Changes come in bursts (a device has addresses, addresses make routes): look once at the end of one."""
+QUIET_STOP_S = 1.0
+"""How long the threads may take to notice a stop before their connections are closed under them."""
+HARD_STOP_S = 5.0
+
+
+class Agent:
+    """See the module's text. `run` once."""
+
+    def __init__(self, options: Options, shutdown: Shutdown) -> None:
+        self._options = options
+        self._shutdown = shutdown
+        self._stop = shutdown.requested
+        self._readiness = Readiness(PARTS)
+        self._started_at_s = process_started_at_s()
+        self._lock = threading.Lock()
+        self._wake_up: Callable[[], None] = lambda: None
+        self._backend: Backend | None = None
+        self._manager: SubnetManager | None = None
+        self._fenced_at: float | None = None
+        self._broken: str | None = None
+        self._revision = 0
+        self._announced = False
+
+    def run(self) -> int:
+        """Run until a signal (returns 0) or until going on makes no sense (returns 1).
+
+        Raises UsageError, EnvironmentMissing, RegistryDenied and NetlinkError, all before packets flow.
+        """
+        options = self._options
+        with ExitStack() as undo:
+            if options.healthz_port is not None:
+                server = HealthServer(options.healthz_ip, options.healthz_port, self.report)
+                undo.callback(server.close)
+            kernel = undo.enter_context(Kernel(open_journal(options.journal, options.node_name)))
+            monitor = undo.enter_context(Monitor())
+            self._listen_to(monitor, undo)
+            registry = open_registry(options)
+            undo.callback(registry.close)
+            # Early, so that a wrong --iface is reported even while etcd is away.
+            choose_underlay(options, kernel)
+            config = wait_for_config(registry, self._stop, refuse_unknown_backend)
+            if config is None:
+                return 0
+            self._readiness.fulfilled(CONFIG)
+            underlay = choose_underlay(options, kernel)
+            refuse_underlay_inside(underlay, config, options)
+            log.info("underlay: %s", underlay)
+            backend = make_backend(config, underlay, kernel)
+            undo.callback(backend.stop)
+            manager = self._subnet_manager(registry, config, backend)
+            lease = manager.acquire(self._stop)
+            if lease is None:
+                return 0
+            self._readiness.fulfilled(LEASE)
+            backend.start(lease)
+            with self._lock:
+                self._backend, self._manager = backend, manager
+            setup = NodeSetup(options, config, lease, backend, kernel, self._readiness)
+            setup.converge_all()
+            threads = self._start_threads(manager)
+            undo.callback(self._end_threads, threads, manager, registry)
+            return self._keep_up(setup, monitor)
+
+    def report(self) -> Report:
+        """One look at everything, for the health server; never waits for etcd."""
+        with self._lock:
+            backend, manager = self._backend, self._manager
+        lease = manager.lease if manager else None
+        return Report(
+            node=self._options.node_name,
+            why_not_ready=self._readiness.reasons(),
+            lease=self._lease_report(lease, manager) if lease and manager else None,
+            device=backend.device if backend else None,
+            overlay_mtu=backend.overlay_mtu if backend else None,
+            forwarding=backend.forwarding_table() if backend else (),
+            counters=backend.counters() if backend else Counters(),
+            revision=self._revision,
+            fenced=self._fenced_at is not None,
+            watch_restarts=manager.watch_restarts if manager else 0,
+            started_at_s=self._started_at_s,
+        )
+
+    def _lease_report(self, lease: Lease, manager: SubnetManager) -> LeaseReport:
+        return LeaseReport(
+            subnet=str(lease.subnet),
+            public_ip=str(lease.attrs.public_ip),
+            ttl_s=self._options.subnet_lease_ttl_s,
+            reservation=lease.is_reservation,
+            seconds_left=manager.seconds_left(),
+        )
+
+    def _listen_to(self, monitor: Monitor, undo: ExitStack) -> None:
+        self._wake_up = monitor.wake
+        self._shutdown.call_on_request(monitor.wake)
+        undo.callback(self._shutdown.call_on_request, lambda: None)
+
+    def _subnet_manager(self, registry: EtcdRegistry, config: NetworkConfig, backend: Backend) -> SubnetManager:
+        previous, warning = read_previous_subnet(self._options.subnet_file)
+        if warning:
+            log.warning("%s", warning)
+        return SubnetManager(
+            registry,
+            config,
+            backend.lease_attrs(),
+            previous_subnet=previous,
+            lease_ttl_s=self._options.subnet_lease_ttl_s,
+        )
+
+    def _start_threads(self, manager: SubnetManager) -> list[threading.Thread]:
+        jobs = {
+            "renewal": lambda: manager.run_renewal(self._stop, self._on_fenced),
+            "watch": lambda: manager.run_watch(self._stop, self._on_peers(manager)),
+        }
+        threads = [threading.Thread(target=self._guard, args=job, name=job[0], daemon=True) for job in jobs.items()]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _guard(self, name: str, job: Callable[[], None]) -> None:
+        """A thread that dies must not leave an agent that looks alive and follows nothing."""
+        try:
+            job()
+        except Exception as error:
+            log.exception("%s thread: unexpected", name)
+            self._broken = f"the {name} thread ended: {type(error).__name__}: {error}"
+            self._wake_up()
+
+    def _on_peers(self, manager: SubnetManager) -> Callable[[tuple[Lease, ...], int], None]:
+        def put_in_force(peers: tuple[Lease, ...], revision: int) -> None:
+            with self._lock:
+                # `set_peers` would start to forward again for a subnet that is another node's.
+                if self._backend is None or self._fenced_at is not None:
+                    return
+                self._backend.set_peers(peers)
+                self._revision = revision
+            log.info("peers: %d in force, revision %d", len(peers), revision)
+            self._readiness.fulfilled(PEERS)
+            self._announce_ready()
+
+        return put_in_force
+
+    def _on_fenced(self, reason: str) -> None:
+        with self._lock:
+            self._fenced_at = time.monotonic()
+            if self._backend is not None:
+                self._backend.fence()
+        self._readiness.lacking(LEASE, f"fenced: {reason}")
+        log.error("FENCED, no packet is forwarded any more: %s", reason)
+        self._wake_up()
+
+    def _announce_ready(self) -> None:
+        with self._lock:
+            if self._announced or self._readiness.reasons():
+                return
+            self._announced = True
+        log.info("ready")
+        notify_service_manager("READY=1")
+
+    def _keep_up(self, setup: NodeSetup, monitor: Monitor) -> int:
+        next_full = time.monotonic() + self._options.resync_s
+        while not self._stop.is_set():
+            if (reason := self._reason_to_end()) is not None:
+                log.error("ending: %s", reason)
+                return 1
+            if self._readiness.reasons():
+                next_full = min(next_full, time.monotonic() + RETRY_S)
+            changed = monitor.wait(max(0.0, next_full - time.monotonic()))
+            if changed:
+                self._stop.wait(SETTLE_S)
+                monitor.wait(0)
+            if self._stop.is_set():
+                break
+            if time.monotonic() >= next_full:
+                setup.converge_all()
+                next_full = time.monotonic() + self._options.resync_s
+            elif changed:
+                setup.converge_links()
+            self._announce_ready()
+        log.info("stopping")
+        notify_service_manager("STOPPING=1")
+        return 0
+
+    def _reason_to_end(self) -> str | None:
+        if self._fenced_at is not None and time.monotonic() >= self._fenced_at + FENCED_FOR_S:
+            return "another node owns our subnet; a restart asks for a new one"
+        return self._broken
+
+    def _end_threads(self, threads: list[threading.Thread], manager: SubnetManager, registry: EtcdRegistry) -> None:
+        self._stop.set()
+        for thread in threads:
+            thread.join(QUIET_STOP_S)
+        if self._options.revoke_on_exit and self._fenced_at is None:
+            # Only when nobody renews any more, or the key would be made again.
+            try:
+                manager.release()
+            except RegistryError as error:
+                log.error("the subnet could not be given back: %s", error)
+        registry.close()
+        for thread in threads:
+            thread.join(HARD_STOP_S)

@@ -1,0 +1,84 @@
+"""The one protocol that every way of carrying packets keeps. Backends take leases as values and never see etcd."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import Protocol
+
+from agent.lease import Lease, LeaseAttrs
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """The interface that packets leave this node by, and the address that peers send to."""
+
+    interface: str
+    address: IPv4Address
+    """The interface's own; sockets are bound to it."""
+    mtu: int
+    """Of the interface, in bytes."""
+    public_ip: IPv4Address
+    """What is published in the lease; differs from `address` behind a one-to-one NAT."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardingEntry:
+    """One line of a node's forwarding table, as people and tests read it."""
+
+    subnet: IPv4Network
+    via: str
+    """Where packets for the subnet go, e.g. `192.168.8.228:8285`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a data path moved and what it refused; only ever grows."""
+
+    tx_packets: int = 0
+    """Inner packets that left in datagrams."""
+    tx_bytes: int = 0
+    rx_packets: int = 0
+    """Inner packets that were handed to the kernel."""
+    rx_bytes: int = 0
+    drops: Mapping[str, int] = field(default_factory=dict)
+    """Packets that were not forwarded, by reason; every reason is listed, also at 0."""
+
+
+class Backend(Protocol):
+    """One way to carry packets between nodes.
+
+    Life: `lease_attrs` before a lease exists → `start` with our lease → any number of `set_peers` and `converge` →
+    `stop`. `set_peers` takes the whole wanted set and may be repeated with the same value.
+    """
+
+    device: str
+    """The overlay device's name, e.g. `flannel0`; final once `start` returned."""
+    overlay_mtu: int
+    """MTU of the overlay device and of pods, in bytes."""
+
+    def lease_attrs(self) -> LeaseAttrs:
+        """What this node publishes."""
+
+    def start(self, lease: Lease) -> None:
+        """Make the device, its address and route, and begin to carry packets.
+
+        Raises EnvironmentMissing when the machine cannot do it.
+        """
+
+    def set_peers(self, peers: Iterable[Lease]) -> None:
+        """Carry packets to exactly these leases from now on. Our own lease is never among them."""
+
+    def converge(self) -> None:
+        """Re-make whatever of our kernel state is missing or wrong; twice is harmless."""
+
+    def fence(self) -> None:
+        """Stop forwarding: another node owns our subnet. `set_peers` starts it again."""
+
+    def forwarding_table(self) -> tuple[ForwardingEntry, ...]:
+        """What is in force now, sorted by subnet."""
+
+    def counters(self) -> Counters:
+        """A consistent copy."""
+
+    def stop(self) -> None:
+        """Stop carrying packets and let the device go; safe to call twice."""

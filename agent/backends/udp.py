@@ -1,0 +1,165 @@
+"""The udp backend: a TUN device whose packets travel as the payload of UDP datagrams between the nodes.
+
+What the kernel holds for it, as the real flanneld makes it: device `flannel0` with the subnet's base address /32 and
+one route, the whole network by that device; each node's own subnet is behind a more specific route by its bridge.
+Beside it stands an `unreachable` route of the highest metric: it only matters while the device is gone, when pods'
+packets would otherwise leave by the default gateway.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable
+from ipaddress import IPv4Interface, IPv4Network
+
+from agent.backends.base import Counters, ForwardingEntry, Underlay
+from agent.datapath.forwarder import Forwarder, OwnNode
+from agent.datapath.forwarding_table import ForwardingTable
+from agent.datapath.pump import Pump, Tally
+from agent.datapath.python_pump import PythonPump
+from agent.datapath.tun import TunDevice, open_tun
+from agent.datapath.udp_socket import open_udp_socket
+from agent.lease import Lease, LeaseAttrs
+from agent.netlink import Kernel, Route
+
+log = logging.getLogger(__name__)
+
+ENCAP_OVERHEAD = 20 + 8  # bytes: outer IPv4 header without options (RFC 791 §3.1) + UDP header (RFC 768)
+DEVICE_PATTERN = "flannel%d"
+TX_QUEUE_LENGTH = 1000  # packets; the TUN driver's 500 drop bursts
+LAST_RESORT_METRIC = 4278198272
+"""Behind every metric that routing daemons and network managers use."""
+
+
+class UdpBackend:
+    """Carries packets in user space; see `Backend` for its life. Methods may be called from several threads."""
+
+    def __init__(self, network: IPv4Network, port: int, underlay: Underlay, kernel: Kernel) -> None:
+        self.device = DEVICE_PATTERN
+        self.overlay_mtu = underlay.mtu - ENCAP_OVERHEAD
+        self._network = network
+        self._port = port
+        self._underlay = underlay
+        self._kernel = kernel
+        self._tally = Tally()
+        self._udp = open_udp_socket(underlay.address, port)
+        self._forwarder: Forwarder | None = None
+        self._tun: TunDevice | None = None
+        self._pump: Pump | None = None
+        self._lock = threading.Lock()
+
+    def lease_attrs(self) -> LeaseAttrs:
+        """What this node publishes; flannel leaves the type out for udp."""
+        return LeaseAttrs(public_ip=self._underlay.public_ip)
+
+    def start(self, lease: Lease) -> None:
+        """Make device, address and routes for our subnet and begin to carry packets, still without peers.
+
+        Raises EnvironmentMissing and NetlinkError.
+        """
+        with self._lock:
+            node = OwnNode(lease.subnet.ipv4, self.overlay_mtu, self._port)
+            self._forwarder = Forwarder(node, ForwardingTable({}))
+            self._converge(self._forwarder)
+
+    def set_peers(self, peers: Iterable[Lease]) -> None:
+        """Carry packets to exactly these leases from now on, also after `fence`."""
+        foreign = [lease for lease in peers if lease.attrs.public_ip != self._underlay.public_ip]
+        self._replace_forwarder(ForwardingTable.from_leases(foreign, self._port), fenced=False)
+
+    def fence(self) -> None:
+        """Stop forwarding in both directions; packets are counted as `fenced`."""
+        self._replace_forwarder(ForwardingTable({}), fenced=True)
+
+    def converge(self) -> None:
+        """Re-make the device, its settings, the routes and the pump where they are missing or wrong.
+
+        Raises EnvironmentMissing and NetlinkError.
+        """
+        with self._lock:
+            if self._forwarder is not None:
+                self._converge(self._forwarder)
+
+    def forwarding_table(self) -> tuple[ForwardingEntry, ...]:
+        """What is in force now, sorted by subnet."""
+        forwarder = self._forwarder
+        table = () if forwarder is None else forwarder.table
+        return tuple(ForwardingEntry(subnet, f"{endpoint.ip}:{endpoint.port}") for subnet, endpoint in table)
+
+    def counters(self) -> Counters:
+        """A consistent copy."""
+        return self._tally.snapshot()
+
+    def stop(self) -> None:
+        """Stop carrying packets; the device and its routes go with it. Safe to call twice.
+
+        The `unreachable` route stays: until the next agent runs, pods' packets must not leave by the default gateway.
+        """
+        with self._lock:
+            self._forwarder = None
+            self._drop_device()
+            self._udp.close()
+
+    def _replace_forwarder(self, table: ForwardingTable, *, fenced: bool) -> None:
+        with self._lock:
+            if self._forwarder is None:
+                return
+            self._forwarder = Forwarder(self._forwarder.node, table, fenced=fenced)
+            if self._pump is not None:
+                self._pump.forwarder = self._forwarder
+
+    def _converge(self, forwarder: Forwarder) -> None:
+        why_not = "it is missing" if self._pump is None else self._pump.failed
+        if why_not is None and self._kernel.link(self.device) is None:
+            why_not = "somebody deleted the device"
+        if why_not is not None:
+            if self._pump is not None:
+                log.warning("%s: making it anew, because %s", self.device, why_not)
+            self._drop_device()
+            self._make_device()
+        self._configure(forwarder.node)
+        if self._pump is None and self._tun is not None:
+            self._pump = PythonPump(self._tun, self._udp, forwarder, self._tally)
+            self._pump.start()
+
+    def _make_device(self) -> None:
+        self._tun = open_tun(self.device)
+        self.device = self._tun.name
+        command = ["ip", "tuntap", "add", "dev", self.device, "mode", "tun"]
+        self._kernel.journal.record(command, "packets routed to it come to the agent, which wraps them in UDP")
+
+    def _drop_device(self) -> None:
+        if self._pump is not None:
+            self._pump.stop()
+            self._pump = None
+        if self._tun is not None:
+            self._tun.close()
+            self._tun = None
+
+    def _configure(self, node: OwnNode) -> None:
+        """Bring the device and the routes to what flannel's are."""
+        kernel, device = self._kernel, self.device
+        ipv6 = f"net.ipv6.conf.{device}"
+        for name, value in ((f"{ipv6}.disable_ipv6", "1"), (f"{ipv6}.accept_ra", "0")):
+            if kernel.read_sysctl(name) is not None:
+                kernel.sysctl(name, value, "the overlay carries IPv4 only; no pod may announce itself as a router")
+        kernel.sysctl(
+            f"net.ipv4.conf.{device}.accept_local",
+            "1",
+            "the agent answers for unroutable packets from the device's own address; peers cannot use it, because the "
+            "agent drops inner sources outside the sender's subnet",
+        )
+        underlay = self._underlay
+        kernel.set_mtu(
+            device, node.overlay_mtu, f"{underlay.interface} takes {underlay.mtu}, the outer headers {ENCAP_OVERHEAD}"
+        )
+        kernel.set_tx_queue_length(device, TX_QUEUE_LENGTH, "bursts must not be dropped before the agent reads them")
+        address = IPv4Interface((node.subnet.network_address, 32))
+        kernel.ensure_addresses(device, [address], "the node's own address in the overlay, the base of its subnet")
+        kernel.set_up(device, "the overlay device carries packets")
+        kernel.ensure_route(Route(self._network, device), "every pod of another node is reached through the overlay")
+        kernel.ensure_route(unreachable_route(self._network), "without the overlay device nothing may leak elsewhere")
+
+
+def unreachable_route(network: IPv4Network) -> Route:
+    """What remains for the network while there is no overlay device; `cleanup` deletes it."""
+    return Route(network, device=None, kind="unreachable", metric=LAST_RESORT_METRIC)

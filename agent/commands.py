@@ -1,0 +1,135 @@
+"""The commands beside running: `cleanup` removes what runs left on this node, `bridge` makes a bridge by subnet.env.
+
+Neither needs a memory of what was made: our nftables tables and our last-resort route are known by their names and
+values, files by their contents.
+"""
+
+import contextlib
+import logging
+import shlex
+from collections.abc import Sequence
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+from agent.backends.udp import LAST_RESORT_METRIC
+from agent.bridge import converge_bridge, remove_bridge
+from agent.errors import EnvironmentMissing, LeaseLost, RegistryError
+from agent.firewall import Firewall
+from agent.journal import Journal
+from agent.netlink import Kernel
+from agent.options import Options
+from agent.tolerant_journal import open_journal
+from agent.wiring import choose_underlay, open_registry
+
+log = logging.getLogger(__name__)
+
+OUR_FILE_STARTS = ("FLANNEL_", "DOCKER_OPT")
+SMALLEST_MTU, LARGEST_MTU = 68, 65535
+"""Bytes; RFC 791 §3.2, and what a 16-bit length can say."""
+
+
+class _Announcer:
+    """Prints each change as what was removed, and passes it on."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.removed = False
+
+    def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
+        self._journal.record(command, why, stdin)
+        # A script for nft ends with the line that deletes.
+        self.say(f"nft {stdin.strip().splitlines()[-1]}" if stdin else shlex.join(command))
+
+    def say(self, what: str) -> None:
+        self.removed = True
+        print(f"removed: {what}", flush=True)
+
+
+def clean_up(options: Options) -> None:
+    """Remove rules, last-resort route, bridge (with --bridge), files, and with --revoke the lease; print each.
+
+    Raises RegistryError when the lease cannot be given back; everything else is removed all the same.
+    """
+    announcer = _Announcer(open_journal(options.journal, options.node_name))
+    refused: RegistryError | None = None
+    with Kernel(announcer) as kernel:
+        for link in kernel.links():
+            if link.kind == "tun" and link.name.startswith("flannel"):
+                log.warning("%s: an agent is running here and will make its things again; stop it first", link.name)
+        if options.revoke:
+            try:
+                _give_leases_back(options, kernel, announcer)
+            except RegistryError as error:
+                refused = error
+        # Where there is no nft, there are no rules of ours either.
+        with contextlib.suppress(EnvironmentMissing):
+            Firewall(announcer).remove_others(None)
+        for route in kernel.routes():
+            if route.kind == "unreachable" and route.metric == LAST_RESORT_METRIC:
+                kernel.delete_route(route, "the overlay is removed from this node")
+        if options.bridge is not None:
+            remove_bridge(kernel, options.bridge)
+    for path in (options.docker_opts_file, options.subnet_file):
+        if path is not None:
+            _remove_file(path, announcer)
+    if refused is not None:
+        raise refused
+    if not announcer.removed:
+        print("nothing to remove")
+
+
+def _give_leases_back(options: Options, kernel: Kernel, announcer: _Announcer) -> None:
+    """Delete the leases of our public address; an operator's reservations stay. Raises RegistryError."""
+    public_ip = choose_underlay(options, kernel).public_ip
+    registry = open_registry(options)
+    try:
+        for lease in registry.list_leases().leases.values():
+            if lease.attrs.public_ip == public_ip and not lease.is_reservation:
+                with contextlib.suppress(LeaseLost):
+                    registry.delete(lease)
+                    registry.revoke(lease.etcd_lease_id)
+                    announcer.say(f"lease {lease.subnet} of {public_ip}")
+    finally:
+        registry.close()
+
+
+def _remove_file(path: Path, announcer: _Announcer) -> None:
+    try:
+        if path.is_symlink() or not path.is_file():
+            return
+        if not path.read_text(encoding="utf-8", errors="replace").lstrip().startswith(OUR_FILE_STARTS):
+            log.warning("%s: kept, because it does not look like a file of ours", path)
+            return
+        path.unlink()
+    except OSError as error:
+        raise EnvironmentMissing(f"{path}: {error.strerror} (got no way to remove it; want it gone)") from error
+    announcer.say(str(path))
+
+
+def make_bridge(options: Options) -> None:
+    """Make the bridge that the subnet file asks for; twice is harmless. Raises EnvironmentMissing and NetlinkError."""
+    bip, overlay_mtu = read_bridge_values(options.subnet_file)
+    assert options.bridge is not None
+    with Kernel(open_journal(options.journal, options.node_name)) as kernel:
+        converge_bridge(kernel, options.bridge, bip, overlay_mtu)
+    print(f"bridge {options.bridge}: {bip}, MTU {overlay_mtu}")
+
+
+def read_bridge_values(path: Path) -> tuple[IPv4Interface, int]:
+    """The bridge's address and MTU from subnet.env, as the CNI plugin reads it. Raises EnvironmentMissing."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise EnvironmentMissing(
+            f"--subnet-file: {error.strerror} (got {path}; want the file that a running agent writes)"
+        ) from error
+    values = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+    subnet, mtu = values.get("FLANNEL_SUBNET", ""), values.get("FLANNEL_MTU", "")
+    want = "want lines such as FLANNEL_SUBNET=10.1.74.1/24 and FLANNEL_MTU=1472"
+    try:
+        bip = IPv4Interface(subnet if "/" in subnet else "")
+    except ValueError:
+        raise EnvironmentMissing(f"--subnet-file: {path}: no FLANNEL_SUBNET (got {subnet!r}; {want})") from None
+    if not mtu.isascii() or not mtu.isdigit() or not SMALLEST_MTU <= int(mtu) <= LARGEST_MTU:
+        raise EnvironmentMissing(f"--subnet-file: {path}: no FLANNEL_MTU (got {mtu!r}; {want})")
+    return bip, int(mtu)

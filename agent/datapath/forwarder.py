@@ -1,0 +1,135 @@
+"""The overlay data path without IO: one packet in, one action out. Never blocks, reads no clock, keeps no state.
+
+    from_tun   a packet that the kernel routed to the overlay device: find the node that holds its destination.
+    from_udp   a datagram from the underlay: make sure that it may come from this peer, then hand it to the kernel.
+
+The payload of a datagram is the inner IPv4 packet and nothing else. Nothing in it is changed: the TTL belongs to the
+two kernels that forward it (RFC 2003 §3.1), checksums and ECN bits to its ends. This is the readable reference.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from typing import NamedTuple
+
+from agent.datapath.drops import DropReason
+from agent.datapath.forwarding_table import ForwardingTable, TunnelEndpoint
+from agent.datapath.packet import (
+    UDP,
+    IPv4Header,
+    header_checksum_is_right,
+    is_multicast_or_broadcast,
+    net_unreachable,
+    parse_ipv4,
+)
+
+
+class SendDatagram(NamedTuple):
+    """Send the packet to a peer."""
+
+    payload: bytes
+    endpoint: TunnelEndpoint
+
+
+class WriteToTun(NamedTuple):
+    """Hand the packet to the kernel."""
+
+    packet: bytes
+    answers: DropReason | None = None
+    """Set when this is not what was received but an ICMP answer to it: why that was dropped."""
+
+
+class Drop(NamedTuple):
+    """Forget the packet and count the reason."""
+
+    reason: DropReason
+
+
+_DROP = {reason: Drop(reason) for reason in DropReason}
+
+
+@dataclass(frozen=True, slots=True)
+class OwnNode:
+    """What the forwarder has to know about the node that it runs on."""
+
+    subnet: IPv4Network
+    overlay_mtu: int
+    """In bytes: the largest inner packet."""
+    port: int
+    """UDP port of the overlay, the same on every node."""
+
+
+class Forwarder:
+    """Decides about packets for one node with one forwarding table; immutable, so it is replaced as a whole."""
+
+    __slots__ = ("_broadcast", "_mask", "_network", "fenced", "node", "table")
+
+    def __init__(self, node: OwnNode, table: ForwardingTable, *, fenced: bool = False) -> None:
+        """`fenced`: drop everything, because another node owns our subnet."""
+        self.node = node
+        self.table = table
+        self.fenced = fenced
+        self._network = int(node.subnet.network_address)
+        self._mask = int(node.subnet.netmask)
+        self._broadcast = int(node.subnet.broadcast_address)
+
+    def from_tun(self, packet: bytes) -> SendDatagram | WriteToTun | Drop:
+        """What to do with a packet that the kernel sent into the overlay. Its checksum is the kernel's own work."""
+        header = parse_ipv4(packet)
+        if isinstance(header, DropReason):
+            return _DROP[header]
+        if header.ttl == 0:
+            return _DROP[DropReason.TTL]
+        if self.fenced:
+            return _DROP[DropReason.FENCED]
+        destination = header.destination
+        if header.protocol == UDP and self._is_nested(packet, header):
+            return _DROP[DropReason.NEST]
+        endpoint = self.table.lookup(destination)
+        if endpoint is not None and destination & self._mask != self._network:
+            return SendDatagram(packet, endpoint)
+        if is_multicast_or_broadcast(destination):
+            return _DROP[DropReason.MULTICAST]
+        reason = DropReason.OWN if destination & self._mask == self._network else DropReason.NO_ROUTE
+        return self._unreachable(packet, header, reason)
+
+    def from_udp(self, datagram: bytes, source: tuple[str, int], truncated: bool = False) -> WriteToTun | Drop:
+        """What to do with a datagram from `source`; `truncated`: it was longer than what we have of it."""
+        subnets = self.table.subnets_of(source)
+        if subnets is None:
+            return _DROP[DropReason.PEER]
+        header = parse_ipv4(datagram, truncated=truncated)
+        if isinstance(header, DropReason):
+            return _DROP[header]
+        if not header_checksum_is_right(datagram, header.length):
+            return _DROP[DropReason.CHECKSUM]
+        if header.ttl == 0:
+            return _DROP[DropReason.TTL]
+        if truncated or len(datagram) > self.node.overlay_mtu:
+            return _DROP[DropReason.TOO_LONG]
+        for network, mask in subnets:
+            if header.source & mask == network:
+                break
+        else:
+            return _DROP[DropReason.SOURCE]
+        # The subnet's base address is the overlay device's own and valid.
+        if header.destination & self._mask != self._network or header.destination == self._broadcast:
+            return _DROP[DropReason.DESTINATION]
+        if header.protocol == UDP and self._is_nested(datagram, header):
+            return _DROP[DropReason.NEST]
+        if self.fenced:
+            return _DROP[DropReason.FENCED]
+        return WriteToTun(datagram if len(datagram) == header.total_length else datagram[: header.total_length])
+
+    def _is_nested(self, packet: bytes, header: IPv4Header) -> bool:
+        """UDP to the overlay port; only a packet's first fragment says so."""
+        if header.fragment_offset:
+            return False
+        start = header.length + 2
+        return int.from_bytes(packet[start : start + 2], "big") == self.node.port and header.total_length >= start + 2
+
+    def _unreachable(self, packet: bytes, header: IPv4Header, reason: DropReason) -> WriteToTun | Drop:
+        # An answer to a group of hosts would multiply (RFC 1122 §3.2.2); `net_unreachable` knows all groups but this.
+        if header.source == self._broadcast:
+            return _DROP[reason]
+        answer = net_unreachable(packet, header, source=self._network)
+        return _DROP[reason] if answer is None else WriteToTun(answer, answers=reason)

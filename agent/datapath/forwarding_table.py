@@ -1,0 +1,67 @@
+"""Which node holds which part of the pod network: destination → tunnel endpoint, and endpoint → its subnets. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Network
+from typing import NamedTuple
+
+from agent.lease import Lease
+
+
+class TunnelEndpoint(NamedTuple):
+    """A peer's outer address, as `sendto` takes and `recvfrom` gives it, so that no packet needs a conversion."""
+
+    ip: str
+    """Dotted."""
+    port: int
+
+
+class ForwardingTable:
+    """Immutable; a change is a new table. The longest prefix wins, so subnets may lie in each other."""
+
+    __slots__ = ("_by_length", "_entries", "_subnets")
+
+    def __init__(self, entries: Mapping[IPv4Network, TunnelEndpoint]) -> None:
+        self._entries = dict(sorted(entries.items()))
+        by_mask: dict[int, dict[int, TunnelEndpoint]] = {}
+        subnets: dict[tuple[str, int], tuple[tuple[int, int], ...]] = {}
+        for subnet, endpoint in self._entries.items():
+            network, mask = int(subnet.network_address), int(subnet.netmask)
+            by_mask.setdefault(mask, {})[network] = endpoint
+            subnets[endpoint] = (*subnets.get(endpoint, ()), (network, mask))
+        self._by_length = tuple(sorted(by_mask.items(), reverse=True))
+        self._subnets = subnets
+
+    @classmethod
+    def from_leases(cls, leases: Iterable[Lease], port: int) -> "ForwardingTable":
+        """Every lease's subnet by way of its public IP and the nodes' common port; the newer of two claims wins."""
+        ordered = sorted(leases, key=lambda lease: lease.mod_revision)
+        return cls({lease.subnet.ipv4: TunnelEndpoint(str(lease.attrs.public_ip), port) for lease in ordered})
+
+    def lookup(self, destination: int) -> TunnelEndpoint | None:
+        """The node that holds the longest matching subnet."""
+        for mask, endpoints in self._by_length:
+            endpoint = endpoints.get(destination & mask)
+            if endpoint is not None:
+                return endpoint
+        return None
+
+    def subnets_of(self, source: tuple[str, int]) -> tuple[tuple[int, int], ...] | None:
+        """(network, netmask) of each subnet of the peer with this outer address and port; None if it is no peer."""
+        return self._subnets.get(source)
+
+    def endpoint_of(self, destination: IPv4Address) -> TunnelEndpoint | None:
+        """As `lookup`, for people and tests."""
+        return self.lookup(int(destination))
+
+    def __iter__(self) -> Iterator[tuple[IPv4Network, TunnelEndpoint]]:
+        """(subnet, endpoint), sorted by subnet."""
+        return iter(self._entries.items())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ForwardingTable) and self._entries == other._entries
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._entries.items()))

@@ -1,0 +1,123 @@
+"""IPv4 headers, checksums and the one ICMP message that the overlay sends. Pure; addresses are plain 32-bit numbers.
+
+Numbers, not IPv4Address objects, because each packet passes here: building one object per address would cost more
+than all checks together. The header is a NamedTuple for the same reason (a frozen dataclass takes ten times as long).
+"""
+
+import struct
+from typing import NamedTuple
+
+from agent.datapath.drops import DropReason
+
+MIN_HEADER_LENGTH = 20  # bytes, RFC 791 §3.1
+ICMP = 1
+UDP = 17
+ICMP_DESTINATION_UNREACHABLE = 3  # RFC 792; code 0 is «net unreachable»
+ICMP_NET_UNREACHABLE = 0
+ICMP_REPLY_TTL = 64  # RFC 1700, default of most systems
+ICMP_QUOTED_PAYLOAD = 8  # bytes of the offender behind its header, RFC 792
+ICMP_QUERIES = frozenset({0, 8, 9, 10, 13, 14, 15, 16, 17, 18, 42, 43})
+"""Echo, router discovery, timestamp, information, address mask, extended echo. All other types count as errors."""
+
+_HEADER = struct.Struct("!BBHHHBBHII")
+_ICMP_HEADER = struct.Struct("!BBHI")
+
+
+class IPv4Header(NamedTuple):
+    """The fixed 20 bytes (RFC 791 §3.1), as they are on the wire."""
+
+    version_ihl: int
+    tos: int
+    total_length: int
+    identification: int
+    flags_and_offset: int
+    ttl: int
+    protocol: int
+    checksum: int
+    source: int
+    destination: int
+
+    @property
+    def length(self) -> int:
+        """Of the header, options included, in bytes."""
+        return (self.version_ihl & 0xF) * 4
+
+    @property
+    def fragment_offset(self) -> int:
+        """In units of 8 bytes; 0 for whole packets and first fragments."""
+        return self.flags_and_offset & 0x1FFF
+
+
+def parse_ipv4(packet: bytes, *, truncated: bool = False) -> IPv4Header | DropReason:
+    """The header, or what is wrong with it (`short`, `version`, `ihl` or `length`). The checksum is not looked at.
+
+    `truncated`: `packet` is only the beginning of what was received, so its end proves nothing.
+    """
+    size = len(packet)
+    if size < MIN_HEADER_LENGTH:
+        return DropReason.SHORT
+    header = IPv4Header._make(_HEADER.unpack_from(packet))
+    if header.version_ihl == 0x45:
+        header_length = MIN_HEADER_LENGTH
+    elif header.version_ihl >> 4 != 4:
+        return DropReason.VERSION
+    else:
+        header_length = header.length
+        if header_length < MIN_HEADER_LENGTH or header_length > size:
+            return DropReason.IHL
+    if header.total_length < header_length or (header.total_length > size and not truncated):
+        return DropReason.LENGTH
+    return header
+
+
+def internet_checksum(data: bytes) -> int:
+    """The ones' complement checksum (RFC 1071) of `data`, whose own checksum field is 0. Odd lengths are padded."""
+    number = int.from_bytes(data, "big") << (8 * (len(data) % 2))
+    # 2^16 leaves 1 when divided by 2^16 - 1, so the remainder of the whole number is that of the sum of its words.
+    total = number % 0xFFFF or (0xFFFF if number else 0)
+    return ~total & 0xFFFF
+
+
+def header_checksum_is_right(packet: bytes, header_length: int) -> bool:
+    """Whether the words of the header sum up to ones' complement zero (RFC 1071). The header must not be all zero."""
+    return int.from_bytes(packet[:header_length], "big") % 0xFFFF == 0
+
+
+def updated_checksum(checksum: int, old_word: int, new_word: int) -> int:
+    """The checksum after one 16-bit word of what it covers changed (RFC 1624, equation 3)."""
+    total = (~checksum & 0xFFFF) + (~old_word & 0xFFFF) + new_word
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+
+
+def net_unreachable(packet: bytes, header: IPv4Header, source: int) -> bytes | None:
+    """An ICMP destination net unreachable (RFC 792) from `source` to the sender of `packet`.
+
+    None where RFC 1122 §3.2.2 forbids an answer: to an ICMP error, to a fragment other than the first, to a packet
+    from or for a group of hosts, or from an address that no host has.
+    """
+    if header.fragment_offset or not _is_one_host(header.source) or is_multicast_or_broadcast(header.destination):
+        return None
+    length = header.length
+    if header.protocol == ICMP and (header.total_length == length or packet[length] not in ICMP_QUERIES):
+        return None
+    quoted = packet[: min(length + ICMP_QUOTED_PAYLOAD, header.total_length)]
+    message = _ICMP_HEADER.pack(ICMP_DESTINATION_UNREACHABLE, ICMP_NET_UNREACHABLE, 0, 0) + quoted
+    message = _with_checksum(message, 2)
+    total_length = MIN_HEADER_LENGTH + len(message)
+    reply = _HEADER.pack(0x45, 0, total_length, 0, 0, ICMP_REPLY_TTL, ICMP, 0, source, header.source)
+    return _with_checksum(reply, 10) + message
+
+
+def is_multicast_or_broadcast(address: int) -> bool:
+    """224.0.0.0/4 and 255.255.255.255; a subnet's own broadcast address cannot be told from here."""
+    return address >> 28 == 0xE or address == 0xFFFFFFFF
+
+
+def _is_one_host(address: int) -> bool:
+    first = address >> 24
+    return first not in (0, 127) and first < 224
+
+
+def _with_checksum(data: bytes, offset: int) -> bytes:
+    return data[:offset] + internet_checksum(data).to_bytes(2, "big") + data[offset + 2 :]

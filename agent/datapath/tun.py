@@ -1,0 +1,65 @@
+"""The TUN device: a network interface whose other end is a file descriptor of ours."""
+
+import errno
+import fcntl
+import os
+import struct
+
+from agent.errors import EnvironmentMissing
+
+CLONE_DEVICE = "/dev/net/tun"
+TUNSETIFF = 0x400454CA  # linux/if_tun.h
+IFF_TUN = 0x0001
+IFF_NO_PI = 0x1000
+"""No four bytes of packet information before each packet: a read returns the bare IP packet."""
+NAME_BYTES = 15  # IFNAMSIZ without the closing zero
+
+_INTERFACE_REQUEST = struct.Struct("16sH22x")
+
+DEVICE_IS_GONE = frozenset({errno.EBADFD, errno.EBADF})
+"""What reads and writes say after somebody deleted the interface."""
+
+
+class TunDevice:
+    """An open TUN device. The kernel removes it, with its routes, when it is closed or this process ends."""
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        self.name = name
+        self.descriptor = descriptor
+        """Non-blocking; one packet per read and per write."""
+
+    def close(self) -> None:
+        """Let the device go; safe to call twice."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def open_tun(name: str) -> TunDevice:
+    """Make a TUN device; `%d` in `name` becomes the first free number. Raises EnvironmentMissing."""
+    if len(name.encode()) > NAME_BYTES:
+        raise EnvironmentMissing(f"TUN device: name too long (got {name!r}; want at most {NAME_BYTES} bytes)")
+    try:
+        descriptor = os.open(CLONE_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _missing(error) from error
+    try:
+        request = _INTERFACE_REQUEST.pack(name.encode(), IFF_TUN | IFF_NO_PI)
+        answer = fcntl.ioctl(descriptor, TUNSETIFF, request)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise _missing(error) from error
+        raise EnvironmentMissing(
+            f"TUN device {name}: {error.strerror} (want: a name that no other device has)"
+        ) from error
+    return TunDevice(_INTERFACE_REQUEST.unpack(answer)[0].rstrip(b"\0").decode(), descriptor)
+
+
+def _missing(error: OSError) -> EnvironmentMissing:
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return EnvironmentMissing(f"{CLONE_DEVICE}: {error.strerror} (want: root, or the capability CAP_NET_ADMIN)")
+    return EnvironmentMissing(
+        f"{CLONE_DEVICE}: {error.strerror} (want: the kernel's TUN driver, `modprobe tun`; in a container also "
+        f"`--device {CLONE_DEVICE}`)"
+    )

@@ -1,0 +1,68 @@
+"""Everything the agent raises on purpose, named by what the caller does next.
+
+    AgentError
+    ├── UsageError            flags or environment are wrong: say so, exit 2
+    ├── InvalidConfig         the operator must change the network config; retrying the same bytes cannot help
+    ├── EnvironmentMissing    the machine lacks something (root, a device, a program): say what, exit 3
+    ├── RegistryError
+    │   ├── RegistryUnavailable   etcd did not answer in time: keep forwarding, retry with back-off
+    │   ├── RegistryDenied        etcd or TLS refused us: retrying will not help, exit 4 at start
+    │   ├── ConfigMissing         no network config in etcd yet: wait for it
+    │   └── Compacted             the watch asked for history that is gone: list again
+    ├── SubnetTaken           another node created this key first: choose again
+    ├── NoFreeSubnet          every subnet between SubnetMin and SubnetMax is leased: wait and retry
+    ├── LeaseLost             our own key is gone: take it again if it is free, else fence
+    └── Fenced                a live etcd shows that another node owns our subnet: stop forwarding
+"""
+
+
+class AgentError(Exception):
+    """Anything the agent raises on purpose."""
+
+
+class UsageError(AgentError):
+    """A flag or FLANNELD_* variable is wrong. Exit code 2."""
+
+
+class InvalidConfig(AgentError):
+    """The network config in etcd does not make sense; the operator must change it."""
+
+
+class EnvironmentMissing(AgentError):
+    """The machine lacks something the agent needs. Exit code 3."""
+
+
+class RegistryError(AgentError):
+    """Anything that goes wrong between us and etcd."""
+
+
+class RegistryUnavailable(RegistryError):
+    """etcd did not answer in time; keep forwarding, retry with back-off."""
+
+
+class RegistryDenied(RegistryError):
+    """etcd answered and refused (user, role), or TLS could not be set up. Exit code 4 at start."""
+
+
+class ConfigMissing(RegistryError):
+    """There is no network config in etcd yet."""
+
+
+class Compacted(RegistryError):
+    """The revision we wanted to watch from is compacted away; list again."""
+
+
+class SubnetTaken(AgentError):
+    """Another node created this key first; choose again and retry."""
+
+
+class NoFreeSubnet(AgentError):
+    """Every subnet between SubnetMin and SubnetMax is leased."""
+
+
+class LeaseLost(AgentError):
+    """Our own key is gone; take it again if it is free, else fence."""
+
+
+class Fenced(AgentError):
+    """A live etcd shows that another node owns our subnet."""

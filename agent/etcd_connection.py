@@ -1,0 +1,149 @@
+"""One connection to one etcd member through etcd3, and grpc's errors turned into ours at this edge."""
+
+import os
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+# grpc's C core writes each failed handshake to stderr; we report the same through the exception.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+import etcd3
+import grpc
+
+from agent.errors import AgentError, LeaseLost, RegistryDenied, RegistryUnavailable
+
+CHANNEL_OPTIONS = (
+    # A member that vanished without closing its connection is noticed in 13 s. etcd refuses pings more often than
+    # every 5 s (its --grpc-keepalive-min-time).
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A new channel must connect anew, not share the back-off of the one we gave up.
+    ("grpc.use_local_subchannel_pool", 1),
+    # One junk value of 1.5 MB (etcd's limit) must not make lists of many keys unreadable.
+    ("grpc.max_receive_message_length", -1),
+    # A proxy of the user's shell does not know the underlay.
+    ("grpc.enable_http_proxy", 0),
+)
+
+# How etcd and TLS spell refusals whose status code also stands for passing failures.
+REFUSALS = (
+    "authentication failed",
+    "user name is empty",
+    "certificate",
+    "hostname verification",
+    "wrong_version_number",
+    "tlsv1",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How to prove who we are; all optional."""
+
+    ca_file: Path | None = None
+    """For https; without it the system's authorities count."""
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+class Connection:
+    """An open channel to `endpoint` and what each RPC on it needs."""
+
+    def __init__(self, endpoint: str, client: Any, deadline_s: float) -> None:  # noqa: ANN401 - etcd3 has no types
+        self.endpoint = endpoint
+        self._client = client
+        self.channel = client.channel
+        self.kv = client.kvstub
+        self.lease = client.leasestub
+        # A member that lost its cluster answers at once instead of letting us wait.
+        self.metadata = (*(client.metadata or ()), ("hasleader", "true"))
+        self.limits = {"timeout": deadline_s, "metadata": self.metadata}
+
+    def close(self) -> None:
+        """End the channel and every RPC on it."""
+        self._client.close()
+
+
+def connect(endpoint: str, credentials: Credentials, deadline_s: float) -> Connection:
+    """Make a client for `endpoint`, e.g. `https://192.168.8.11:2379`; logs in when there is a user.
+
+    Raises RegistryUnavailable or RegistryDenied.
+    """
+    url = urlsplit(endpoint)
+    host = url.hostname or ""
+    tls = url.scheme == "https"
+    arguments: dict[str, Any] = {
+        "host": f"[{host}]" if ":" in host else host,
+        "port": url.port or 2379,
+        "timeout": deadline_s,
+        "grpc_options": CHANNEL_OPTIONS,
+        "ca_cert": str(_authorities(credentials)) if tls else None,
+        "cert_cert": str(credentials.cert_file) if tls and credentials.cert_file else None,
+        "cert_key": str(credentials.key_file) if tls and credentials.key_file else None,
+    }
+    login = {"user": credentials.user, "password": credentials.password}
+    try:
+        try:
+            client = etcd3.client(**arguments, **login)
+        except grpc.RpcError as error:
+            if "authentication is not enabled" not in str(error.details()):
+                raise
+            # As etcd's own client: a password that nobody asks for does no harm.
+            client = etcd3.client(**arguments)
+    except OSError as error:
+        raise RegistryDenied(f"TLS file {error.filename}: {error.strerror}") from error
+    except grpc.RpcError as error:
+        raise translate(error, endpoint) from error
+    return Connection(endpoint, client, deadline_s)
+
+
+def _authorities(credentials: Credentials) -> Path:
+    if credentials.ca_file is not None:
+        return credentials.ca_file
+    system = ssl.get_default_verify_paths()
+    for candidate in (system.cafile, "/etc/ssl/certs/ca-certificates.crt"):
+        if candidate and Path(candidate).is_file():
+            return Path(candidate)
+    raise RegistryDenied("https without --etcd-cafile, and this machine has no list of certificate authorities")
+
+
+def translate(error: BaseException, endpoint: str) -> AgentError:
+    """What an error of grpc, or of a channel closed under us, means for the caller. Ours pass unchanged."""
+    if isinstance(error, AgentError):
+        return error
+    if not isinstance(error, grpc.RpcError):
+        return RegistryUnavailable(f"{endpoint}: {error or 'no answer'}")
+    code, details = error.code(), " ".join(str(error.details()).split())
+    if code == grpc.StatusCode.NOT_FOUND:
+        return LeaseLost(f"{endpoint}: {details}")
+    refused = code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+    if refused or any(text in details.lower() for text in REFUSALS):
+        return RegistryDenied(f"{endpoint}: {details}")
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        details = "no answer in time"
+    return RegistryUnavailable(f"{endpoint}: {details}")
+
+
+def is_stale_token(error: BaseException) -> bool:
+    """Whether logging in again may help: etcd forgets tokens after five minutes and when its leader changes."""
+    return isinstance(error, grpc.RpcError) and error.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def is_wrong_endpoint(error: BaseException) -> bool:
+    """Whether the connection is to blame, so that the next call should use another."""
+    if not isinstance(error, grpc.RpcError):
+        return not isinstance(error, AgentError) or isinstance(error, RegistryUnavailable)
+    return error.code() in (
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.UNAUTHENTICATED,
+    )

@@ -1,0 +1,177 @@
+"""Masquerade and forward rules: one nftables table per network, replaced as a whole in one transaction.
+
+The masquerade chain has exactly the effect of flannel's: pods keep their addresses among themselves, and whatever else
+leaves a pod, or reaches a pod from outside, gets the node's address.
+"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from agent.errors import AgentError, EnvironmentMissing
+from agent.journal import Journal
+
+TABLE_PREFIX = "overlay-agent-"
+KUBE_PROXY_MARK = "0x4000"
+"""kube-proxy masquerades what it marks so; doing it twice would change the port that it chose."""
+MULTICAST = "224.0.0.0/4"
+NFT_TIMEOUT_S = 10.0
+
+
+class FirewallError(AgentError):
+    """nft refused; the message is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What one network's table has to do."""
+
+    network: IPv4Network
+    subnet: IPv4Network
+    """This node's own."""
+    masquerade: bool
+    random_fully: bool = True
+    """Choose source ports at random, so that two nodes' packets behind one NAT do not meet on a port."""
+    forward: bool = True
+    """Let the network's packets be forwarded; a later chain of somebody else's may still drop them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    name: str
+    hook: str
+    rules: tuple[tuple[str, str], ...]
+    """(what nft is told, why); the second is the rule's comment in the kernel, by which it is found again."""
+
+
+def table_name(network: IPv4Network) -> str:
+    """The name of a network's table."""
+    return TABLE_PREFIX + str(network).replace("/", "-")
+
+
+def rules(policy: Policy) -> str:
+    """A script for `nft -f -` that replaces the network's table by one that does what `policy` says. Pure."""
+    table = f"table ip {table_name(policy.network)}"
+    # Adding a table that exists is no error, deleting one that does not is: add, delete, add.
+    lines = [f"# masquerade and forward rules for {policy.network}, replaced as a whole", table, f"delete {table}"]
+    chains = list(_chains(policy))
+    if not chains:
+        return "\n".join(lines) + "\n"
+    lines.append(f"{table} {{")
+    for chain in chains:
+        lines += [f"\tchain {chain.name} {{", f"\t\t{chain.hook}; policy accept;"]
+        lines += [f'\t\t{rule} comment "{comment}"' for rule, comment in chain.rules]
+        lines.append("\t}")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _chains(policy: Policy) -> Iterator[_Chain]:
+    network, subnet = policy.network, policy.subnet
+    if policy.masquerade:
+        verb, how = ("masquerade fully-random", ", random port") if policy.random_fully else ("masquerade", "")
+        yield _Chain(
+            "postrouting",
+            "type nat hook postrouting priority srcnat",
+            (
+                (f"meta mark & {KUBE_PROXY_MARK} == {KUBE_PROXY_MARK} return", "kube-proxy masquerades this itself"),
+                (f"ip saddr {network} ip daddr {network} return", f"pod to pod in {network}: addresses stay"),
+                (
+                    f"ip saddr {network} ip daddr != {MULTICAST} {verb}",
+                    f"pod of {network} to outside: the node's address{how}",
+                ),
+                (
+                    f"ip saddr != {network} ip daddr {subnet} return",
+                    f"outside to a pod of this node, {subnet}: addresses stay",
+                ),
+                (
+                    f"ip saddr != {network} ip daddr {network} {verb}",
+                    f"outside to {network} on other nodes: answers come back here{how}",
+                ),
+            ),
+        )
+    if policy.forward:
+        yield _Chain(
+            "forward",
+            "type filter hook forward priority filter",
+            (
+                (f"ip saddr {network} accept", f"from pods of {network}"),
+                (f"ip daddr {network} accept", f"to pods of {network}"),
+            ),
+        )
+
+
+class Firewall:
+    """The packet filter of the caller's network namespace, by way of the program nft."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def converge(self, policy: Policy) -> bool:
+        """Re-make the table unless all of its rules are there; returns whether it had to. Raises as `apply` does."""
+        if self.present(policy):
+            return False
+        self.apply(policy)
+        return True
+
+    def apply(self, policy: Policy) -> None:
+        """Replace the network's table, atomically. Raises FirewallError and EnvironmentMissing."""
+        self._load(rules(policy), "packets of pods leave with the right source address and are forwarded")
+
+    def present(self, policy: Policy) -> bool:
+        """Whether the kernel has exactly the policy's chains and rules, in order. Raises EnvironmentMissing."""
+        wanted = {chain.name: [comment for _, comment in chain.rules] for chain in _chains(policy)}
+        return self._read(table_name(policy.network)) == (wanted or None)
+
+    def remove(self, network: IPv4Network) -> None:
+        """Make sure that the network's table is gone. Raises FirewallError and EnvironmentMissing."""
+        self._remove(table_name(network))
+
+    def remove_others(self, keep: IPv4Network | None) -> None:
+        """Remove the tables that agents made for other networks, e.g. before the config changed; None: for all."""
+        kept = None if keep is None else table_name(keep)
+        listing = json.loads(_nft(["-j", "list", "tables", "ip"]).stdout)
+        names = [item["table"]["name"] for item in listing["nftables"] if "table" in item]
+        for name in names:
+            if name.startswith(TABLE_PREFIX) and name != kept:
+                self._remove(name)
+
+    def _read(self, table: str) -> dict[str, list[str]] | None:
+        """Comments of all rules by chain, in order; None where there is no such table."""
+        result = _nft(["-j", "list", "table", "ip", table], check=False)
+        if result.returncode != 0:
+            return None
+        found: dict[str, list[str]] = {}
+        for item in json.loads(result.stdout)["nftables"]:
+            # A chain without a hook is called by nobody.
+            if "chain" in item and "hook" in item["chain"]:
+                found.setdefault(item["chain"]["name"], [])
+            elif "rule" in item:
+                found.setdefault(item["rule"]["chain"], []).append(item["rule"].get("comment", ""))
+        return found
+
+    def _remove(self, table: str) -> None:
+        if self._read(table) is not None:
+            self._load(f"table ip {table}\ndelete table ip {table}\n", "these rules are no longer wanted")
+
+    def _load(self, script: str, why: str) -> None:
+        _nft(["-f", "-"], script)
+        self._journal.record(["nft", "-f", "-"], why, script)
+
+
+def _nft(arguments: list[str], script: str | None = None, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
+    if program is None:
+        raise EnvironmentMissing("firewall: the program nft is missing (want: Debian package nftables)")
+    try:
+        result = subprocess.run(
+            [program, *arguments], input=script, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FirewallError(f"nft {' '.join(arguments)}: no answer within {NFT_TIMEOUT_S:g} s") from error
+    if check and result.returncode != 0:
+        reason = next((line for line in result.stderr.splitlines() if line.strip()), f"exit code {result.returncode}")
+        raise FirewallError(f"nft {' '.join(arguments)}: {reason}")
+    return result

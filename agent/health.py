@@ -1,0 +1,248 @@
+"""What the agent tells others over HTTP: /healthz, /readyz, /metrics (Prometheus text) and /state (JSON).
+
+`Report` is one consistent look at the agent; rendering it is pure. The server only asks for a report per request, so
+it holds no state of its own and never waits for etcd.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv6Address, ip_address
+
+from agent.backends.base import Counters, ForwardingEntry
+from agent.errors import EnvironmentMissing
+
+PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+REQUEST_TIMEOUT_S = 5.0
+"""A client that sends nothing for so long is hung up on."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReport:
+    """Our lease, as people read it."""
+
+    subnet: str
+    public_ip: str
+    ttl_s: int
+    reservation: bool
+    """True when the key has no etcd lease and so never expires."""
+    seconds_left: float | None
+    """Until etcd would delete the key if we stopped renewing now; None for a reservation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The whole state of an agent at one moment."""
+
+    node: str
+    why_not_ready: tuple[str, ...]
+    """One reason per entry; empty means ready."""
+    lease: LeaseReport | None
+    device: str | None
+    overlay_mtu: int | None
+    forwarding: tuple[ForwardingEntry, ...]
+    counters: Counters
+    revision: int
+    """etcd store revision that the forwarding table was made from; 0 before the first snapshot."""
+    fenced: bool
+    watch_restarts: int
+    started_at_s: float
+    """Seconds since the epoch."""
+
+    @property
+    def ready(self) -> bool:
+        """Rules, subnet.env and the forwarding table of a snapshot are in place, and we are not fenced."""
+        return not self.why_not_ready
+
+
+def render_state(report: Report) -> str:
+    """The JSON of /state; a field once published keeps its meaning."""
+    lease, counters = report.lease, report.counters
+    state = {
+        "node": report.node,
+        "ready": report.ready,
+        "why_not_ready": list(report.why_not_ready),
+        "lease": None
+        if lease is None
+        else {
+            "subnet": lease.subnet,
+            "public_ip": lease.public_ip,
+            "ttl_s": lease.ttl_s,
+            "reservation": lease.reservation,
+            "seconds_left": None if lease.seconds_left is None else round(lease.seconds_left, 1),
+        },
+        "device": report.device,
+        "overlay_mtu": report.overlay_mtu,
+        "forwarding": [{"subnet": str(entry.subnet), "via": entry.via} for entry in report.forwarding],
+        "counters": {
+            "tx_packets": counters.tx_packets,
+            "tx_bytes": counters.tx_bytes,
+            "rx_packets": counters.rx_packets,
+            "rx_bytes": counters.rx_bytes,
+            "drops": dict(sorted(counters.drops.items())),
+        },
+        "revision": report.revision,
+        "fenced": report.fenced,
+        "watch_restarts": report.watch_restarts,
+    }
+    return json.dumps(state, indent=1) + "\n"
+
+
+def render_metrics(report: Report) -> str:
+    """Prometheus' text format, version 0.0.4; a seconds value that does not exist is left out."""
+    counters, lease = report.counters, report.lease
+    families: list[tuple[str, str, str, dict[str, float]]] = [
+        (
+            "overlay_packets_total",
+            "counter",
+            "Inner packets carried; tx left in datagrams, rx were handed to the kernel.",
+            {'direction="rx"': counters.rx_packets, 'direction="tx"': counters.tx_packets},
+        ),
+        (
+            "overlay_bytes_total",
+            "counter",
+            "Bytes of inner packets carried, headers of the overlay not counted.",
+            {'direction="rx"': counters.rx_bytes, 'direction="tx"': counters.tx_bytes},
+        ),
+        (
+            "overlay_drops_total",
+            "counter",
+            "Packets not forwarded, by reason.",
+            {f'reason="{_escaped(reason)}"': count for reason, count in sorted(counters.drops.items())},
+        ),
+        ("overlay_peers", "gauge", "Nodes in the forwarding table.", {"": len(report.forwarding)}),
+        (
+            "overlay_lease_seconds_left",
+            "gauge",
+            "Seconds until etcd deletes our lease if it is not renewed; absent for a reservation.",
+            {"": lease.seconds_left} if lease and lease.seconds_left is not None else {},
+        ),
+        (
+            "overlay_watch_restarts_total",
+            "counter",
+            "Times the watch for peers was begun again.",
+            {"": report.watch_restarts},
+        ),
+        ("overlay_store_revision", "gauge", "etcd revision of the forwarding table.", {"": report.revision}),
+        ("overlay_ready", "gauge", "1 when ready, as /readyz.", {"": int(report.ready)}),
+        ("overlay_fenced", "gauge", "1 when another node owns our subnet.", {"": int(report.fenced)}),
+        (
+            "process_start_time_seconds",
+            "gauge",
+            "Start of the process in seconds since the epoch.",
+            {"": report.started_at_s},
+        ),
+    ]
+    lines = []
+    for name, kind, meaning, samples in families:
+        lines += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
+        lines += [f"{name}{{{label}}} {value}" if label else f"{name} {value}" for label, value in samples.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(label_value: str) -> str:
+    return label_value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+class HealthServer:
+    """Answers on `address`:`port` (0 picks a free port, see `port`) from a thread of its own until `close`.
+
+    Raises EnvironmentMissing when the address cannot be listened on.
+    """
+
+    def __init__(self, address: str, port: int, report: Callable[[], Report]) -> None:
+        try:
+            self._server = _Server(address, port, report)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise EnvironmentMissing(
+                f"--healthz-port: cannot listen (got {address}:{port}, {reason}; want a free address and port)"
+            ) from error
+        self.port: int = self._server.server_address[1]
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name="health", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening; requests that are under way are not waited for."""
+        self._closing = True
+        # Wakes the thread out of its wait, which therefore needs no timer that ticks all day.
+        self._server.socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(timeout=REQUEST_TIMEOUT_S)
+        self._server.server_close()
+
+    def _serve(self) -> None:
+        while not self._closing:
+            self._server.handle_request()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, address: str, port: int, report: Callable[[], Report]) -> None:
+        self.report = report
+        self.address_family = socket.AF_INET6 if isinstance(ip_address(address), IPv6Address) else socket.AF_INET
+        super().__init__((address, port), _Handler)
+
+    def server_bind(self) -> None:
+        # The standard one asks DNS for our own name, which can hang where there is no resolver.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is no event of ours."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = REQUEST_TIMEOUT_S
+    server_version = "overlay-agent"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/healthz":
+            # Alive is all that it says: a supervisor must not restart an agent because etcd is away.
+            self._answer(200, "agent is running\n")
+        elif path == "/readyz":
+            report = self.server.report()
+            self._answer(200 if report.ready else 503, "\n".join(report.why_not_ready or ("agent is ready",)) + "\n")
+        elif path == "/metrics":
+            self._answer(200, render_metrics(self.server.report()), PROMETHEUS_TEXT)
+        elif path == "/state":
+            self._answer(200, render_state(self.server.report()), "application/json")
+        else:
+            self._answer(404, "not here; try /healthz, /readyz, /metrics or /state\n")
+
+    do_HEAD = do_GET
+
+    def _answer(self, status: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """No access log: a probe each second would bury every event."""
+
+
+def process_started_at_s() -> float:
+    """When this process began, in seconds since the epoch; now, where /proc cannot say."""
+    try:
+        with open("/proc/self/stat", encoding="ascii") as stat, open("/proc/uptime", encoding="ascii") as uptime:
+            # Field 22 (man 5 proc), counted after the name, which may itself hold blanks.
+            ticks = int(stat.read().rpartition(")")[2].split()[19])
+            alive_s = float(uptime.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return time.time()
+    return time.time() - alive_s

@@ -1,0 +1,41 @@
+"""Every kernel change as the command a person would have typed, in the order in which it was made.
+
+A journal is one file of JSON lines per process: `{"at": seconds since the epoch, "node": name, "command": [argv],
+"input": text for the command's standard input or null, "why": one sentence}`. The lab reads the journals of all
+its agents and of itself and prints them as one script.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+
+class Journal(Protocol):
+    """Where kernel changes are written down."""
+
+    def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
+        """Note that the equivalent of `command` was done, and why."""
+
+
+class SilentJournal:
+    """Keeps nothing: for an agent that nobody looks into."""
+
+    def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
+        """Forget it."""
+
+
+class FileJournal:
+    """Appends JSON lines to `path`; one write per line, so several processes may share a file."""
+
+    def __init__(self, path: Path, node: str) -> None:
+        self._path = path
+        self._node = node
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
+        """Append one line. Raises OSError when the file cannot be written."""
+        entry = {"at": time.time(), "node": self._node, "command": list(command), "input": stdin, "why": why}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")

@@ -1,0 +1,156 @@
+"""Follow everybody's leases: list, watch from there, list again when in doubt and every half minute.
+
+etcd's watch is reliable only inside its history and says nothing while it is sick (and 3.4 has known bugs that lose
+events), so the list is the truth and the watch only makes it fast. While etcd is away the last peers stay: without a
+quorum nobody can take a subnet over.
+"""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterable
+
+from agent.errors import AgentError, Compacted, RegistryError
+from agent.lease import BadEntry, Delta, Heartbeat, Lease, LeaseAttrs, Snapshot, Subnet
+from agent.lease_table import LeaseTable
+from agent.pacing import Backoff, Clock, LogLimit
+from agent.registry import Registry, Watch
+
+log = logging.getLogger(__name__)
+
+RELIST_S = 30.0
+"""A peer is wrong for no longer than this, whatever the watch missed."""
+POLL_S = 0.5
+"""How soon a stop is noticed."""
+
+OnPeers = Callable[[tuple[Lease, ...], int], None]
+"""Called with all peers, sorted by subnet, and the store's revision."""
+
+
+class BadEntryLog:
+    """Warns once about each key that is no lease, and again when it is bad in another way."""
+
+    def __init__(self) -> None:
+        self._known: set[tuple[str, str]] = set()
+
+    def report(self, entries: Iterable[BadEntry], complete: bool) -> None:
+        """Warn about new ones. `complete`: these are all there are, so others may be forgotten."""
+        found = {(entry.key, entry.reason) for entry in entries}
+        for key, reason in sorted(found - self._known):
+            shown = repr(key)
+            log.warning("key %s ignored: %s", shown if len(shown) <= 120 else shown[:117] + "...", reason)
+        self._known = found if complete else self._known | found
+
+
+class LeaseWatch:
+    """Keeps a LeaseTable equal to the registry and hands its peers on when they change."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        table: LeaseTable,
+        on_peers: OnPeers,
+        on_own: Callable[[Lease | None], None],
+        bad_entries: BadEntryLog,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        """`on_own` gets what stands under our own key after every result."""
+        self._registry = registry
+        self._table = table
+        self._on_peers = on_peers
+        self._on_own = on_own
+        self._bad_entries = bad_entries
+        self._clock = clock
+        self._backoff = Backoff(rng)
+        self._log_limit = LogLimit(clock)
+        self._delivered: tuple[tuple[Subnet, LeaseAttrs], ...] | None = None
+        self.restarts = 0
+        """How often the watch had to be started anew."""
+
+    @property
+    def revision(self) -> int:
+        """The store's revision up to which the peers are complete; 0 before the first list."""
+        return self._table.revision
+
+    def run(self, stop: threading.Event) -> None:
+        """Follow until `stop` is set; survives every failure of the registry."""
+        while not stop.is_set():
+            started = self._clock.now()
+            try:
+                self._follow(stop)
+            except Compacted as error:
+                log.info("listing leases again: %s", error)
+            except RegistryError as error:
+                if self._log_limit.allows():
+                    log.warning("leases cannot be followed, keeping the last peers: %s", error)
+            if stop.is_set():
+                return
+            self.restarts += 1
+            if self._clock.now() - started > RELIST_S:
+                self._backoff.reset()
+            self._clock.wait(stop, self._backoff.next_s())
+
+    def _follow(self, stop: threading.Event) -> None:
+        """One list and one watch; returns when the watch must be started anew, or at `stop`."""
+        snapshot = self._registry.list_leases()
+        self._take(snapshot)
+        watch = self._registry.watch(snapshot.revision + 1)
+        try:
+            self._poll(watch, stop)
+        finally:
+            watch.cancel()
+
+    def _poll(self, watch: Watch, stop: threading.Event) -> None:
+        relist_at = self._clock.now() + RELIST_S
+        while not stop.is_set():
+            result = watch.poll(min(POLL_S, max(0.0, relist_at - self._clock.now())))
+            if isinstance(result, Delta):
+                self._take(result)
+            elif isinstance(result, Heartbeat) and result.revision < self.revision:
+                log.warning(
+                    "etcd went back from revision %d to %d: listing leases again", self.revision, result.revision
+                )
+                return
+            if self._clock.now() >= relist_at:
+                if self._relist():
+                    return
+                relist_at = self._clock.now() + RELIST_S
+
+    def _relist(self) -> bool:
+        """List as a check on the watch; True when the watch turns out not to be trusted."""
+        before, before_revision = self._delivered, self.revision
+        snapshot = self._registry.list_leases()
+        self._take(snapshot)
+        if snapshot.revision < before_revision:
+            log.warning("etcd went back from revision %d to %d: watching anew", before_revision, snapshot.revision)
+            return True
+        if self._delivered != before:
+            log.info("the list shows peers that the watch had not reported: watching anew")
+            return True
+        return False
+
+    def _take(self, result: Snapshot | Delta) -> None:
+        change = self._table.apply(result)
+        self._bad_entries.report(result.bad, complete=isinstance(result, Snapshot))
+        for refusal in change.refused:
+            lease = refusal.lease
+            log.warning("lease %s of %s refused: %s", lease.subnet, lease.attrs.public_ip, refusal.reason)
+        if self._log_limit.reset():
+            log.info("leases are followed again, revision %d", result.revision)
+        self._on_own(self._table.own_lease)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        peers = self._table.peers
+        # A renewal by a real flanneld changes the revision only.
+        identity = tuple((lease.subnet, lease.attrs) for lease in peers)
+        if identity == self._delivered:
+            return
+        try:
+            self._on_peers(peers, self.revision)
+        except AgentError as error:
+            # Not noted as delivered, so the next list tries again.
+            log.error("peers could not be put in force: %s", error)
+            return
+        self._delivered = identity

@@ -1,0 +1,76 @@
+"""Notices changes of links, IPv4 addresses and IPv4 routes, so that what somebody deletes is re-made at once."""
+
+import contextlib
+import errno
+import os
+import select
+import socket
+from types import TracebackType
+from typing import Self
+
+# Multicast groups of NETLINK_ROUTE, linux/rtnetlink.h.
+LINKS = 0x1
+IPV4_ADDRESSES = 0x10
+IPV4_ROUTES = 0x40
+RECEIVE_BYTES = 65536
+
+
+class Monitor:
+    """A subscription in the caller's network namespace; costs nothing while nothing changes.
+
+    The agent's own changes are reported too. Used from one thread; only `wake` may be called from others.
+    """
+
+    def __init__(self) -> None:
+        """Subscribe. Raises OSError."""
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket.setblocking(False)
+        self._socket.bind((0, LINKS | IPV4_ADDRESSES | IPV4_ROUTES))
+        self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._poll.register(self._wake_up, select.POLLIN)
+        self._closed = False
+
+    def fileno(self) -> int:
+        """Readable when something changed; for a poll of one's own, then `wait(0)`."""
+        return self._socket.fileno()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether something changed. Returns at a change, at `wake`, or after `timeout_s` seconds (None: never)."""
+        self._poll.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake_up)
+        return self._drain()
+
+    def wake(self) -> None:
+        """Make a `wait` that is under way, or else the next one, return at once."""
+        os.eventfd_write(self._wake_up, 1)
+
+    def close(self) -> None:
+        """Unsubscribe; safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._socket.close()
+            os.close(self._wake_up)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _drain(self) -> bool:
+        changed = False
+        while True:
+            try:
+                self._socket.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                return changed
+            except OSError as error:
+                # More happened than the socket's buffer could hold; that is a change as well.
+                if error.errno != errno.ENOBUFS:
+                    raise
+            changed = True

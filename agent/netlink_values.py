@@ -1,0 +1,100 @@
+"""Links and routes as values, and the `ip` words for them. Pure."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+ROUTE_SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
+ROUTE_KINDS = {
+    "unicast": 1,
+    "local": 2,
+    "broadcast": 3,
+    "anycast": 4,
+    "multicast": 5,
+    "blackhole": 6,
+    "unreachable": 7,
+    "prohibit": 8,
+    "throw": 9,
+}
+ROUTE_PROTOCOLS = {"unspec": 0, "redirect": 1, "kernel": 2, "boot": 3, "static": 4}
+ONLINK = 4  # RTNH_F_ONLINK, linux/rtnetlink.h
+
+LINK_FLAGS = {  # linux/if.h
+    "UP": 1 << 0,
+    "BROADCAST": 1 << 1,
+    "LOOPBACK": 1 << 3,
+    "POINTOPOINT": 1 << 4,
+    "RUNNING": 1 << 6,
+    "NOARP": 1 << 7,
+    "PROMISC": 1 << 8,
+    "ALLMULTI": 1 << 9,
+    "MULTICAST": 1 << 12,
+    "LOWER_UP": 1 << 16,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface as the kernel describes it."""
+
+    name: str
+    index: int
+    kind: str
+    """The driver's word: `bridge`, `veth`, `tun`, …; empty for hardware and loopback."""
+    mtu: int
+    """In bytes."""
+    mac: str
+    """Lower case with colons; empty where the device has none."""
+    flags: frozenset[str]
+    """As `ip link` prints them, e.g. `UP`, `POINTOPOINT`."""
+    master: int
+    """Index of the bridge that it is a port of; 0 for none."""
+    tx_queue_length: int = 0
+    """In packets."""
+
+    @property
+    def up(self) -> bool:
+        """Whether the link is set up by the administrator."""
+        return "UP" in self.flags
+
+    @property
+    def carrier(self) -> bool:
+        """Whether the link's other end is there."""
+        return "LOWER_UP" in self.flags
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One entry of the kernel's main IPv4 table. The kernel's key is destination and metric."""
+
+    destination: IPv4Network
+    device: str | None
+    gateway: IPv4Address | None = None
+    scope: str = "global"
+    metric: int = 0
+    kind: str = "unicast"
+    protocol: str = "boot"
+    """Who made it; `boot` is what `ip route` writes by itself."""
+    source: IPv4Address | None = None
+    """Preferred source address of packets that this node sends by it."""
+    onlink: bool = False
+    """The gateway is reached on the device although no route says so."""
+
+    def words(self) -> list[str]:
+        """The route as one types it behind `ip route replace`."""
+        words = [] if self.kind == "unicast" else [self.kind]
+        words.append("default" if self.destination.prefixlen == 0 else str(self.destination))
+        if self.gateway is not None:
+            words += ["via", str(self.gateway)]
+        if self.device is not None:
+            words += ["dev", self.device]
+        # What `ip` assumes when the scope is left out: a route to neighbours is for this link only.
+        assumed = "link" if self.kind == "unicast" and self.gateway is None else "global"
+        if self.scope != assumed:
+            words += ["scope", self.scope]
+        if self.metric:
+            words += ["metric", str(self.metric)]
+        if self.protocol != "boot":
+            words += ["proto", self.protocol]
+        if self.source is not None:
+            words += ["src", str(self.source)]
+        return words + (["onlink"] if self.onlink else [])

@@ -1,0 +1,131 @@
+"""From the text of one flag to its value. A ValueError reads `<what is wrong>; want <what is right>`."""
+
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+SHORTEST_TTL_S = 2
+"""Seconds; etcd raises anything below to this (its minimum lease TTL with default election timing)."""
+LONGEST_TTL_S = 9_000_000_000
+"""Seconds; etcd refuses more."""
+TRUE_TEXTS = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+FALSE_TEXTS = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+"""What Go's strconv.ParseBool takes."""
+DURATION_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+def endpoint(text: str) -> str:
+    """One etcd URL, without a slash at its end."""
+    want = "; want http://HOST:PORT or https://HOST:PORT, several separated by commas"
+    if not text:
+        raise ValueError("empty endpoint" + want)
+    if "://" not in text:
+        raise ValueError("endpoint without http:// or https://" + want)
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https"):
+        raise ValueError(f"endpoint with the unknown scheme {url.scheme}" + want)
+    if url.path not in ("", "/") or url.query or url.fragment or url.username is not None:
+        raise ValueError("endpoint with more than host and port" + want)
+    if not url.hostname:
+        raise ValueError("endpoint without a host" + want)
+    try:
+        port = url.port
+    except ValueError:
+        raise ValueError("endpoint with a bad port; want a port from 1 to 65535") from None
+    if port is None:
+        raise ValueError("endpoint without a port" + want)
+    if port == 0:
+        raise ValueError("endpoint with port 0; want a port from 1 to 65535")
+    return f"{url.scheme}://{url.netloc}"
+
+
+def public_ip(text: str) -> IPv4Address | None:
+    """A unicast IPv4 address that other nodes can reach, or None for an empty text."""
+    want = "; want the IPv4 address of this node on the underlay, e.g. 192.168.8.227"
+    if not text:
+        return None
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise ValueError("not an IP address" + want) from None
+    if isinstance(address, IPv6Address):
+        raise ValueError("an IPv6 address" + want)
+    reasons = {
+        "is the unspecified address": address.is_unspecified,
+        "is a loopback address": address.is_loopback,
+        "is a multicast address": address.is_multicast,
+        "is the broadcast address": address == IPv4Address("255.255.255.255"),
+        "is of the reserved range 240.0.0.0/4": address.is_reserved,
+        "is of the range 0.0.0.0/8 («this network»)": address.packed[0] == 0,
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise ValueError(reason + want)
+    return address
+
+
+def lease_ttl_s(text: str) -> int:
+    """A Go duration as whole seconds that etcd grants."""
+    seconds = _duration_s(text)
+    if seconds != int(seconds):
+        raise ValueError("not whole seconds; want e.g. 30s, 5m or 24h")
+    if not SHORTEST_TTL_S <= seconds <= LONGEST_TTL_S:
+        raise ValueError(f"out of range; want {SHORTEST_TTL_S}s to {LONGEST_TTL_S}s, as etcd grants no other")
+    return int(seconds)
+
+
+def _duration_s(text: str) -> float:
+    """A Go duration such as `1h30m` in seconds."""
+    parts = re.findall(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|us|µs|ns|m|s)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError("not a duration; want numbers with units, e.g. 30s, 5m or 24h")
+    return sum(float(number) * DURATION_UNITS_S[unit] for number, unit in parts)
+
+
+def switch(text: str) -> bool:
+    """True or false, as Go's strconv.ParseBool reads them."""
+    if text in TRUE_TEXTS or text in FALSE_TEXTS:
+        return text in TRUE_TEXTS
+    raise ValueError("neither true nor false; want true or false")
+
+
+def prefix(text: str) -> str:
+    """An etcd key prefix without repeated slashes."""
+    # flannel joins keys with Go's path.Join: repeated and final slashes vanish, a missing first one stays missing.
+    cleaned = ("/" if text.startswith("/") else "") + "/".join(part for part in text.split("/") if part)
+    if cleaned in ("", "/") or not text.isprintable():
+        raise ValueError("not a key prefix; want a key such as /coreos.com/network")
+    return cleaned
+
+
+def path(text: str) -> Path:
+    """A path of the file system that does not go up."""
+    if not text or "\0" in text:
+        raise ValueError("not a path; want the path of a file")
+    if ".." in Path(text).parts:
+        raise ValueError("a path that goes up with `..`; want a path without")
+    return Path(text)
+
+
+def optional_path(text: str) -> Path | None:
+    """As `path`; None for an empty text."""
+    return path(text) if text else None
+
+
+def interface_name(text: str) -> str | None:
+    """A name that the kernel takes for a link; None for an empty text."""
+    if not text:
+        return None
+    # The kernel's rule (dev_valid_name), less what would have to be quoted in a shell or an nftables file.
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", text):
+        raise ValueError("not an interface name; want 1 to 15 letters, digits, `_`, `.` or `-`, e.g. docker0")
+    return text
+
+
+def listen_address(text: str) -> str:
+    """An address to listen on, IPv4 or IPv6."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ValueError("not an IP address; want e.g. 127.0.0.1 or 0.0.0.0") from None

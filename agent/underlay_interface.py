@@ -1,0 +1,118 @@
+"""Which interface is the underlay: chosen by --iface, else by --public-ip, else by the default route.
+
+Order and meaning are flannel's (pkg/ip/iface.go, main.go `LookupExtIface`), with one difference: an interface that was
+asked for and cannot carry anything (down, no address) is an error that lists what there is instead.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+
+from agent.errors import EnvironmentMissing
+from agent.netlink import Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An interface that could be the underlay."""
+
+    name: str
+    up: bool
+    mtu: int
+    """In bytes."""
+    addresses: tuple[IPv4Interface, ...]
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, self.addresses)) or "no IPv4 address"
+        return f"{self.name} ({shown}{'' if self.up else ', down'})"
+
+
+@dataclass(frozen=True, slots=True)
+class UnderlayInterface:
+    """What was chosen."""
+
+    name: str
+    address: IPv4Address
+    """The interface's own; the tunnel socket is bound to it."""
+    mtu: int
+    """In bytes."""
+
+
+def read_candidates(kernel: Kernel) -> tuple[tuple[Candidate, ...], str | None]:
+    """Every interface but loopback, and the device of the default route with the lowest metric, if there is one."""
+    candidates = tuple(
+        Candidate(link.name, link.up, link.mtu, tuple(sorted(kernel.addresses(link.name), key=_preference)))
+        for link in kernel.links()
+        if "LOOPBACK" not in link.flags
+    )
+    defaults = [route for route in kernel.routes() if route.destination.prefixlen == 0 and route.kind == "unicast"]
+    best = min(defaults, key=lambda route: route.metric, default=None)
+    return candidates, best.device if best else None
+
+
+def choose(
+    candidates: Sequence[Candidate], iface: Sequence[str], public_ip: IPv4Address | None, default_device: str | None
+) -> UnderlayInterface:
+    """The underlay interface. Raises EnvironmentMissing, which lists the candidates with their addresses."""
+    if iface:
+        return _by_names(candidates, iface, public_ip)
+    if public_ip is not None:
+        for candidate in candidates:
+            if public_ip in _ips(candidate):
+                return _usable(candidate, public_ip, "--public-ip", candidates)
+        raise EnvironmentMissing(
+            f"--public-ip: no interface has it (got {public_ip}; want --iface beside it, {_list(candidates)})"
+        )
+    for candidate in candidates:
+        if candidate.name == default_device:
+            return _usable(candidate, None, "underlay", candidates)
+    raise EnvironmentMissing(f"underlay: no default route to choose by (got none; want --iface, {_list(candidates)})")
+
+
+def _by_names(
+    candidates: Sequence[Candidate], wanted: Sequence[str], public_ip: IPv4Address | None
+) -> UnderlayInterface:
+    refusal = EnvironmentMissing(
+        f"--iface: no such interface or address (got {', '.join(wanted)}; want {_list(candidates)})"
+    )
+    for word in wanted:
+        named = [candidate for candidate in candidates if candidate.name == word]
+        holding = [candidate for candidate in candidates if word in map(str, _ips(candidate))]
+        if len(holding) > 1:
+            refusal = EnvironmentMissing(
+                f"--iface: several interfaces have this address (got {word}; want the name of one, {_list(holding)})"
+            )
+            continue
+        for candidate in named or holding:
+            try:
+                return _usable(candidate, IPv4Address(word) if holding else public_ip, "--iface", candidates)
+            except EnvironmentMissing as error:
+                # flannel too goes on to the next --iface; the last reason is the one to show.
+                refusal = error
+    raise refusal
+
+
+def _usable(
+    candidate: Candidate, address: IPv4Address | None, where: str, candidates: Sequence[Candidate]
+) -> UnderlayInterface:
+    if not candidate.up:
+        raise EnvironmentMissing(f"{where}: the interface is down (got {candidate}; want it up, {_list(candidates)})")
+    if not candidate.addresses:
+        raise EnvironmentMissing(f"{where}: no IPv4 address (got {candidate}; want one with, {_list(candidates)})")
+    own = address if address in _ips(candidate) else candidate.addresses[0].ip
+    assert own is not None
+    return UnderlayInterface(candidate.name, own, candidate.mtu)
+
+
+def _preference(address: IPv4Interface) -> tuple[bool, bool, IPv4Address]:
+    """Global before link-local (flannel's rule); a /32 last, as it is mostly a floating service address."""
+    return address.ip.is_link_local, address.network.prefixlen == 32, address.ip
+
+
+def _ips(candidate: Candidate) -> tuple[IPv4Address, ...]:
+    return tuple(address.ip for address in candidate.addresses)
+
+
+def _list(candidates: Iterable[Candidate]) -> str:
+    shown = "; ".join(map(str, candidates))
+    return f"here are: {shown}" if shown else "but there is no interface here but loopback"

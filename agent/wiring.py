@@ -1,0 +1,52 @@
+"""Makes the agent's parts from its options, for the agent itself and for the commands beside it."""
+
+from agent.backends import BACKENDS, Underlay
+from agent.config import NetworkConfig
+from agent.errors import EnvironmentMissing, InvalidConfig, UsageError
+from agent.etcd_connection import Credentials
+from agent.netlink import Kernel
+from agent.options import Options
+from agent.registry import EtcdRegistry
+from agent.underlay_interface import choose, read_candidates
+
+
+def choose_underlay(options: Options, kernel: Kernel) -> Underlay:
+    """The underlay by --iface, --public-ip or default route. Raises EnvironmentMissing, which lists the candidates."""
+    candidates, default_device = read_candidates(kernel)
+    chosen = choose(candidates, options.iface, options.public_ip, default_device)
+    return Underlay(chosen.name, chosen.address, chosen.mtu, options.public_ip or chosen.address)
+
+
+def open_registry(options: Options) -> EtcdRegistry:
+    """The registry that the options name; no connection is made yet."""
+    credentials = Credentials(
+        ca_file=options.etcd_cafile,
+        cert_file=options.etcd_certfile,
+        key_file=options.etcd_keyfile,
+        user=options.etcd_username,
+        password=options.etcd_password,
+    )
+    return EtcdRegistry(options.etcd_endpoints, options.etcd_prefix, credentials)
+
+
+def refuse_unknown_backend(config: NetworkConfig) -> None:
+    """Raise InvalidConfig for a backend type that we do not have, so that the operator's next config is waited for."""
+    if config.backend_type not in BACKENDS:
+        raise InvalidConfig(
+            f"network config: Backend.Type: unknown backend (got {config.backend_type!r}; want {', '.join(BACKENDS)})"
+        )
+
+
+def refuse_underlay_inside(underlay: Underlay, config: NetworkConfig, options: Options) -> None:
+    """Raise UsageError or EnvironmentMissing when nodes would be reached through the overlay that they carry."""
+    if underlay.public_ip in config.network:
+        fault = UsageError if options.public_ip is not None else EnvironmentMissing
+        raise fault(
+            f"{'--public-ip' if options.public_ip else underlay.interface}: lies in the pod network"
+            f" (got {underlay.public_ip}; want an address outside {config.network})"
+        )
+    if underlay.address in config.network:
+        raise EnvironmentMissing(
+            f"{underlay.interface}: lies in the pod network"
+            f" (got {underlay.address}; want an address outside {config.network})"
+        )

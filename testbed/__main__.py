@@ -1,0 +1,28 @@
+"""The command line. Heavy modules are imported only in the verb that needs them: `status` and `get` answer at once."""
+
+import os
+import sys
+from pathlib import Path
+
+CLONE = Path(__file__).resolve().parent.parent
+VENV = CLONE / ".venv"
+
+
+def _use_own_interpreter() -> None:
+    """Start again in the clone's .venv when another Python runs this, so that `sudo python -m testbed` works."""
+    python = VENV / "bin" / "python"
+    if Path(sys.prefix).resolve() != VENV.resolve() and python.exists():
+        os.execv(python, [str(python), "-m", "testbed", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    _use_own_interpreter()
+
+try:
+    from testbed.cli import main
+except ModuleNotFoundError as missing:
+    print(f"error: testbed: Python package {missing.name} is missing (want: sudo scripts/install)", file=sys.stderr)
+    sys.exit(3)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The first document of a cluster file: nodes, underlay, etcd and the overlay's own config (testbed/v1 Cluster)."""
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from testbed.manifest import Metadata, Model
+from testbed.name_rules import check_mount_path, check_node_name, within, wrong
+
+MIN_UNDERLAY_MTU = 576  # bytes; RFC 791 §3.1: every host must take datagrams of this size
+MAX_UNDERLAY_MTU = 65535  # bytes; an IPv4 packet cannot be longer
+
+
+def _address(value: object) -> object:
+    try:
+        return IPv4Address(value) if isinstance(value, str) else value
+    except ValueError:
+        raise wrong("not an IPv4 address", value, "four numbers such as 192.168.8.227") from None
+
+
+def _network(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    want = "an address and a prefix length such as 192.168.8.0/24"
+    try:
+        network = IPv4Network(value, strict=False)
+    except ValueError:
+        raise wrong("not an IPv4 network", value, want) from None
+    if "/" not in value:
+        raise wrong("a network without its prefix length", value, want)
+    if str(network.network_address) != value.split("/")[0]:
+        raise wrong("a network with host bits", value, str(network))
+    return network
+
+
+Address = Annotated[IPv4Address, BeforeValidator(_address)]
+Network = Annotated[IPv4Network, BeforeValidator(_network)]
+
+
+class AgentReady(Model):
+    """When an agent of somebody else counts as ready."""
+
+    file: Annotated[str, AfterValidator(check_mount_path)]
+
+
+class AgentSpec(Model):
+    """`args`: more flags for our agent. `command`: another agent that takes flannel's flags."""
+
+    args: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    command: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    ready: AgentReady | None = None
+
+    @model_validator(mode="after")
+    def _ours_or_another(self) -> "AgentSpec":
+        if self.command is not None and self.args:
+            raise wrong("args and command exclude each other", "both", "args for our agent, or command for another")
+        if self.command is None and self.ready is not None:
+            raise wrong("ready belongs to command", "ready alone", "command: [PROGRAM, …] beside it")
+        return self
+
+
+class EtcdSpec(Model):
+    """`members` servers in the lab, or the `endpoints` of an etcd that exists."""
+
+    members: Literal[1, 3] | None = None
+    endpoints: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "EtcdSpec":
+        if self.members is not None and self.endpoints is not None:
+            raise wrong("members and endpoints exclude each other", "both", "members: 1 or 3, or endpoints: [URL, …]")
+        for endpoint in self.endpoints or ():
+            if not endpoint.startswith(("http://", "https://")):
+                raise wrong("not an etcd endpoint", endpoint, "http://ADDRESS:2379 or https://ADDRESS:2379")
+        return self
+
+    @property
+    def member_count(self) -> int:
+        """How many etcd servers the lab runs."""
+        return 0 if self.endpoints else self.members or 1
+
+
+class UnderlaySpec(Model):
+    """The network that the nodes themselves are on."""
+
+    cidr: Network
+    topology: str = "single"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    gateway: Address | None = None
+    mtu: Annotated[int, within(MIN_UNDERLAY_MTU, MAX_UNDERLAY_MTU)] = 1500
+    """In bytes, IPv4 header included, link header not."""
+
+
+class NodeSpec(Model):
+    """One machine; without `ip` it gets the next free one, without `subnet` its agent leases any."""
+
+    ip: Address | None = None
+    subnet: Network | None = None
+    reserved: bool = False
+    agent: AgentSpec | None = None
+
+    @model_validator(mode="after")
+    def _reserved_needs_a_subnet(self) -> "NodeSpec":
+        if self.reserved and self.subnet is None:
+            raise wrong("a reservation needs its subnet", "reserved: true", "subnet: NETWORK beside it")
+        return self
+
+
+NodeName = Annotated[str, AfterValidator(check_node_name)]
+
+
+class ClusterDocument(Model):
+    """The Cluster document as it is in the file."""
+
+    api_version: Literal["testbed/v1"]
+    kind: Literal["Cluster"]
+    metadata: Metadata
+    network: dict[str, Any]
+    underlay: UnderlaySpec
+    nodes: Annotated[dict[NodeName, NodeSpec], Field(min_length=1)]
+    etcd: EtcdSpec = Field(default_factory=EtcdSpec)
+    agent: AgentSpec = Field(default_factory=AgentSpec)

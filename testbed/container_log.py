@@ -1,0 +1,44 @@
+"""A container's log file with a size cap. Standard library only; loaded by a container's first process."""
+
+import contextlib
+import os
+
+
+class CappedLog:
+    """Appends to `path`; at half of the limit the file becomes `path`.1 and a new one begins.
+
+    Both together never exceed the limit. A full or broken disk loses output, never the container.
+    """
+
+    def __init__(self, path: str, limit_bytes: int) -> None:
+        """Open for appending; what earlier runs of the container wrote counts. Raises OSError."""
+        self._path = path
+        self._half = limit_bytes // 2
+        self._descriptor = self._open(path)
+        self._size = os.fstat(self._descriptor).st_size
+
+    def write(self, data: bytes) -> None:
+        """Append `data`, in pieces where it is larger than what one file may hold."""
+        with contextlib.suppress(OSError):
+            while data:
+                if self._size >= self._half:
+                    self._rotate()
+                piece = data[: self._half - self._size]
+                written = os.write(self._descriptor, piece)
+                self._size += written
+                data = data[written:]
+
+    def _open(self, path: str) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def _rotate(self) -> None:
+        """Change over without a moment in which a reader finds no file."""
+        draft = f"{self._path}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+        os.link(self._path, draft)
+        os.replace(draft, f"{self._path}.1")
+        descriptor = self._open(draft)
+        os.replace(draft, self._path)
+        os.close(self._descriptor)
+        self._descriptor, self._size = descriptor, 0

@@ -1,0 +1,95 @@
+"""Which address a pod gets: the lowest free one of its node's leased subnet, kept in one file per address.
+
+The files (`<directory>/10.0.46.2`, the pod's name inside) are the only memory, so a reservation survives the end of
+the pod and of the program. Several threads and processes may allocate in the same directory.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Collection
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+
+class NoFreeAddress(Exception):
+    """Every address of the subnet that a pod may have is taken: delete a pod, or choose another node."""
+
+
+def choose_address(subnet: IPv4Network, taken: Collection[IPv4Address]) -> IPv4Address:
+    """The lowest address of `subnet` that is not in `taken`.
+
+    Never the subnet's own address (the overlay device has it), the one after it (the bridge has it) or the broadcast
+    address. Raises NoFreeAddress.
+    """
+    lowest, broadcast = int(subnet.network_address) + 2, int(subnet.broadcast_address)
+    used = {int(address) for address in taken}
+    for candidate in range(lowest, broadcast):
+        if candidate not in used:
+            return IPv4Address(candidate)
+    raise NoFreeAddress(f"subnet {subnet} has no free pod address (all {max(0, broadcast - lowest)} are taken)")
+
+
+class Ipam:
+    """The address reservations of one node (IPAM: IP address management, CNI's word)."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory` is made when missing. Raises OSError."""
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def reservations(self) -> dict[IPv4Address, str]:
+        """Every reserved address and the pod that has it; files that are no reservation are not ours to judge."""
+        found = {}
+        for path in self._directory.iterdir():
+            with contextlib.suppress(ValueError, FileNotFoundError):
+                found[IPv4Address(path.name)] = path.read_text(encoding="utf-8").strip()
+        return found
+
+    def allocate(
+        self, pod: str, subnet: IPv4Network, answers: Callable[[IPv4Address], bool] = lambda _: False
+    ) -> IPv4Address:
+        """The address of `pod` in `subnet`: the one that it has, else the lowest free one, reserved for it from now on.
+
+        `answers` tells whether something that has no reservation uses an address; such an address is passed over.
+        A reservation of the pod outside the subnet (its node got another lease) is given up. Raises NoFreeAddress,
+        OSError.
+        """
+        own = [address for address, owner in self.reservations().items() if owner == pod]
+        kept = sorted(address for address in own if address in subnet)
+        for address in own:
+            if address not in kept[:1]:
+                self._remove(address)
+        if kept:
+            return kept[0]
+        foreign: set[IPv4Address] = set()
+        while True:
+            address = choose_address(subnet, self.reservations().keys() | foreign)
+            if answers(address):
+                foreign.add(address)
+            elif self._reserve(address, pod):
+                return address
+
+    def release(self, pod: str) -> None:
+        """Give up every address of `pod`; one that has none is success."""
+        for address, owner in self.reservations().items():
+            if owner == pod:
+                self._remove(address)
+
+    def _reserve(self, address: IPv4Address, pod: str) -> bool:
+        """True when the address is now the pod's; False when another was faster.
+
+        A link is made exclusively as O_EXCL does it, and the file has its text from the first moment on.
+        """
+        draft = self._directory / f".{pod}.{os.getpid()}.{threading.get_ident()}"
+        draft.write_text(f"{pod}\n", encoding="utf-8")
+        try:
+            os.link(draft, self._directory / str(address))
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink()
+        return True
+
+    def _remove(self, address: IPv4Address) -> None:
+        (self._directory / str(address)).unlink(missing_ok=True)

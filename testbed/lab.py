@@ -1,0 +1,262 @@
+"""The lab: underlay, etcd, agents and pods, started in that order and supervised until the lab's PID 1 ends.
+
+«Ready» means: etcd answers → the network config is written → every agent is ready, its bridge included → every pod's
+containers run and listen → every node's forwarding table equals etcd's leases.
+"""
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import import_module
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from agent.config import parse_network_config
+from agent.journal import FileJournal, Journal
+from agent.lease import Lease, LeaseAttrs, Subnet, parse_key
+from testbed.clock import now
+from testbed.etcd import EtcdCluster, EtcdFailed, EtcdMember, KeyValue
+from testbed.ipam import Ipam
+from testbed.node import LabNode
+from testbed.pod import Pod, PodStatus
+from testbed.spec import Cluster
+from testbed.underlay import Underlay, UnderlayPlan
+
+ETCD_PREFIX = "/coreos.com/network"
+ENCAP_OVERHEAD = 28  # bytes: outer IPv4 header (RFC 791) + UDP header (RFC 768)
+PHASE_LIMIT_S = {"etcd": 20.0, "agents": 45.0, "pods": 90.0, "forwarding": 20.0}
+POLL_S = 0.05
+EVENTS_KEPT = 2000
+
+Progress = Callable[[str, str, str], None]
+"""Called with (phase, "start" | "waiting" | "done", what is waited for or what was done)."""
+
+
+class LabNotReady(Exception):
+    """A phase did not finish in its time; names what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in the lab, as `testbed events` shows it."""
+
+    at: str
+    """RFC 3339, UTC."""
+    type: str
+    """Normal or Warning."""
+    object: str
+    """`pod/nginx`, `node/node1`, …"""
+    reason: str
+    message: str
+
+
+class Lab:
+    """Everything that runs in one lab."""
+
+    def __init__(
+        self, name: str, cluster: Cluster, directory: Path, cluster_file: str, without_agent: Iterable[str]
+    ) -> None:
+        self.name = name
+        self.cluster = cluster
+        self.directory = directory
+        self.cluster_file = cluster_file
+        self.since = now()
+        self.settled = False
+        """True once `start` has ended, well or not."""
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._events_lock = threading.Lock()
+        self._without_agent = frozenset(without_agent)
+        self.underlay = Underlay(self._plan(), self._topology(), directory / "nodes", self.journal)
+        self.etcd = EtcdCluster([])
+        self.nodes: dict[str, LabNode] = {}
+        self.pods: dict[str, Pod] = {}
+
+    def start(self, progress: Progress) -> None:
+        """Bring everything up. Raises LabNotReady naming what is missing when a phase runs out of time."""
+        try:
+            for phase, work in (
+                ("underlay", self._start_underlay),
+                ("etcd", self._start_etcd),
+                ("agents", self._start_agents),
+                ("pods", self._start_pods),
+                ("forwarding", self._await_forwarding),
+            ):
+                progress(phase, "start", "")
+                progress(phase, "done", work(progress))
+        finally:
+            self.settled = True
+
+    def event(self, kind: str, subject: str, reason: str, message: str) -> None:
+        """Note that something happened."""
+        event = Event(now(), kind, subject, reason, message)
+        with self._events_lock:
+            self.events.append(event)
+            with (self.directory / "events.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(event)) + "\n")
+
+    def leases(self) -> list[Lease]:
+        """The leases in etcd, by key. Keys and values that are none are left out. Raises EtcdFailed."""
+        found = []
+        for entry in self.etcd.get_prefix(f"{ETCD_PREFIX}/subnets"):
+            lease = as_lease(entry)
+            if lease is not None:
+                found.append(lease)
+        return found
+
+    def missing_forwarding(self) -> list[str]:
+        """How nodes' forwarding tables differ from etcd's leases, a line per node; empty when they agree."""
+        try:
+            leases = self.leases()
+        except EtcdFailed as failure:
+            return [f"etcd: {failure}"]
+        by_address = {lease.attrs.public_ip: lease.subnet.ipv4 for lease in leases}
+        problems = []
+        for node in self.nodes.values():
+            state = node.state() if node.expected else None
+            if state is None:
+                continue
+            wanted = {subnet for address, subnet in by_address.items() if address != node.address}
+            known = {IPv4Network(entry["subnet"]) for entry in state["forwarding"]}
+            if wanted != known:
+                lacking = ", ".join(map(str, sorted(wanted - known))) or "nothing"
+                surplus = ", ".join(map(str, sorted(known - wanted))) or "nothing"
+                problems.append(f"{node.name}'s forwarding table lacks {lacking} and has {surplus} too much")
+        return problems
+
+    def pod_statuses(self) -> list[PodStatus]:
+        """Every pod as it is now, in file order."""
+        return [pod.status() for pod in self.pods.values()]
+
+    def _plan(self) -> UnderlayPlan:
+        cluster = self.cluster
+        return UnderlayPlan(
+            network=cluster.underlay.cidr,
+            gateway=cluster.addresses.gateway,
+            nodes=cluster.addresses.nodes,
+            etcd_members=cluster.addresses.etcd,
+            mtu=cluster.underlay.mtu,
+        )
+
+    def _topology(self) -> Any:  # noqa: ANN401 - a Mininet Topo, which has no types
+        name = self.cluster.underlay.topology
+        topologies: dict[str, Any] = import_module(f"topologies.{name}").topos
+        return topologies[name](nodes=len(self.cluster.nodes), **self.cluster.underlay.parameters)
+
+    def journal(self, machine: str) -> Journal:
+        """Where kernel changes on a machine are written down."""
+        return FileJournal(self.directory / "journal.jsonl", machine)
+
+    def _start_underlay(self, _progress: Progress) -> str:
+        self.underlay.start()
+        return f"{len(self.underlay.net.switches)} switches, {len(self.underlay.machines)} machines"
+
+    def _start_etcd(self, progress: Progress) -> str:
+        addresses = self.cluster.addresses.etcd
+        self.etcd = EtcdCluster(
+            [
+                EtcdMember(name, address, self.underlay.machines[name].pid, self.directory, addresses)
+                for name, address in addresses.items()
+            ]
+        )
+        self.etcd.start()
+        self._await(
+            "etcd",
+            progress,
+            lambda: [f"{m.name} at {m.endpoint}: {m.process.state}" for m in self.etcd.members if not m.healthy()],
+        )
+        self.etcd.put(f"{ETCD_PREFIX}/config", self.cluster.network_json.encode())
+        for name, node in self.cluster.nodes.items():
+            if node.reserved and node.subnet is not None:
+                attrs = LeaseAttrs(public_ip=self.cluster.addresses.nodes[name])
+                self.etcd.put(f"{ETCD_PREFIX}/subnets/{Subnet(node.subnet).key}", attrs.to_json().encode())
+        return f"{self.etcd.endpoints}, network config written"
+
+    def _start_agents(self, progress: Progress) -> str:
+        network = parse_network_config(self.cluster.network_json.encode()).network
+        pinned = []
+        for name, spec in self.cluster.nodes.items():
+            machine = self.underlay.machines[name]
+            node = LabNode(
+                name,
+                self.cluster.addresses.nodes[name],
+                machine.pid,
+                machine.kernel,
+                self.directory,
+                spec.agent or self.cluster.agent,
+                self.etcd.endpoints,
+                self.event,
+            )
+            self.nodes[name] = node
+            node.expected = name not in self._without_agent
+            machine.kernel.sysctl("net.ipv4.ip_forward", "1", "a node forwards for its pods")
+            if spec.subnet is not None:
+                node.pin(network, spec.subnet, self.cluster.underlay.mtu - ENCAP_OVERHEAD)
+                pinned.append(node)
+        # A node that may take any subnet must not take one that another node is pinned to.
+        free = [node for node in self.nodes.values() if node not in pinned]
+        for wave in (pinned, free):
+            expected = [node for node in wave if node.expected]
+            for node in expected:
+                node.agent.start()
+            self._await("agents", progress, partial(_unready_nodes, expected))
+        return ", ".join(f"{node.name} {node.subnet}" for node in self.nodes.values() if node.expected)
+
+    def _start_pods(self, progress: Progress) -> str:
+        stores = {name: Ipam(node.rundir / "addresses") for name, node in self.nodes.items()}
+        for manifest in self.cluster.pods:
+            node = self.nodes[manifest.spec.node_name or ""]
+            if node.expected:
+                self.pods[manifest.name] = Pod(manifest, node, stores[node.name], self.event)
+        # Addresses are given in file order, so that the example's stay the example's; the rest may run side by side.
+        for pod in self.pods.values():
+            pod.reserve_address()
+        with ThreadPoolExecutor(4, "start pod") as workers:
+            list(workers.map(lambda pod: pod.start(), self.pods.values()))
+        self._await("pods", progress, self._unready_pods)
+        return f"{len(self.pods)} pods ready"
+
+    def _unready_pods(self) -> list[str]:
+        return [f"{status.name}: {status.why_not_ready}" for status in self.pod_statuses() if not status.ready]
+
+    def _await_forwarding(self, progress: Progress) -> str:
+        self._await("forwarding", progress, self.missing_forwarding)
+        return "every node's forwarding table equals etcd's leases"
+
+    def wait_for(self, lacking: Callable[[], str], limit_s: float) -> str:
+        """Wait until `lacking` says nothing; returns its last word, empty when all is there."""
+        deadline = time.monotonic() + limit_s
+        while (text := lacking()) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return text
+
+    def _await(self, phase: str, progress: Progress, missing: Callable[[], list[str]]) -> None:
+        deadline = time.monotonic() + PHASE_LIMIT_S[phase]
+        told = ""
+        while lacking := missing():
+            text = "; ".join(lacking)
+            if time.monotonic() > deadline:
+                raise LabNotReady(f"{phase}: not ready after {PHASE_LIMIT_S[phase]:g} s: {text}")
+            if text != told:
+                progress(phase, "waiting", text)
+                told = text
+            time.sleep(POLL_S)
+
+
+def _unready_nodes(nodes: Iterable[LabNode]) -> list[str]:
+    return [f"{node.name}: {why}" for node in nodes if (why := node.why_not_ready())]
+
+
+def as_lease(entry: KeyValue) -> Lease | None:
+    """The lease that an etcd key holds; None when key or value are not a lease's."""
+    try:
+        subnet = parse_key(entry.key.rpartition("/")[2])
+        attrs = LeaseAttrs.from_json(entry.value)
+    except ValueError:
+        return None
+    return None if subnet is None else Lease(subnet, attrs, entry.etcd_lease_id, entry.mod_revision)

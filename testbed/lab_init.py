@@ -1,0 +1,105 @@
+"""What runs as the only child of a lab's PID 1: makes the mount tree private, builds the lab, answers its verbs.
+
+Started by `testbed.launch` as `python -m testbed.lab_init RUNDIR PROGRESS_FD` in new network, mount, PID and IPC
+namespaces. What is printed goes to RUNDIR/lab.log; progress goes as JSON lines through the descriptor to `up`.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from testbed import namespaces
+from testbed.client import CLUSTER_FILE
+from testbed.control import ControlServer
+from testbed.launch import OPTIONS_FILE
+from testbed.wire import CONTROL_SOCKET
+
+PRIVATE_TMPFS = ("/run", "/tmp", "/var/tmp", "/dev/shm")
+log = logging.getLogger("testbed")
+
+
+def make_mounts_private(rundir: Path) -> None:
+    """Give the lab its own view of the file system: the host's, read-only, with /run and the temporary directories
+    its own, and the lab's run directory writable where the host has it too."""
+    namespaces.make_mounts_private()
+    shared = namespaces.clone_tree(str(rundir))
+    namespaces.make_read_only("/")
+    namespaces.mount("proc", "/proc", "proc", namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOEXEC)
+    for directory in PRIVATE_TMPFS:
+        if os.path.isdir(directory):
+            mode = "0755" if directory == "/run" else "1777"
+            namespaces.mount("tmpfs", directory, "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, f"mode={mode}")
+    namespaces.mount("devpts", "/dev/pts", "devpts", namespaces.MS_NOSUID, "newinstance,ptmxmode=0666,mode=0620")
+    namespaces.mount("/dev/pts/ptmx", "/dev/ptmx", flags=namespaces.MS_BIND)
+    for directory in (str(rundir), "/run/netns", "/run/lock"):
+        os.makedirs(directory, exist_ok=True)
+    namespaces.attach_tree(shared, str(rundir))
+    os.close(shared)
+    hosts = rundir / "hosts"
+    if hosts.exists() and os.path.exists("/etc/hosts"):
+        namespaces.mount(str(hosts), "/etc/hosts", flags=namespaces.MS_BIND)
+
+
+def main() -> None:
+    """Entry point; never returns before the lab ends."""
+    rundir, progress_fd = Path(sys.argv[1]), int(sys.argv[2])
+    os.set_inheritable(progress_fd, False)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
+    # Everything in the lab ends with this process; the kernel sees to it.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def tell(message: dict[str, object]) -> None:
+        try:
+            os.write(progress_fd, json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:
+            log.info("`up` is gone")
+
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        run(rundir, tell)
+    except Exception as failure:
+        log.exception("the lab could not be started")
+        tell({"failed": f"{type(failure).__name__}: {failure}"})
+        # Stay for a look, unless `up` decides otherwise by closing the lifeline.
+    os.close(progress_fd)
+    while True:
+        time.sleep(3600)
+
+
+def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
+    """Build the lab, telling each phase as it goes."""
+    started = time.monotonic()
+    options = json.loads((rundir / OPTIONS_FILE).read_text())
+    make_mounts_private(rundir)
+    from testbed.lab import Lab, LabNotReady
+    from testbed.spec import load_cluster
+    from testbed.verbs import verbs_of
+
+    cluster = load_cluster(rundir / CLUSTER_FILE)
+    lab = Lab(options["name"], cluster, rundir, options["cluster_file"], options["without_agent"])
+    ControlServer(rundir / CONTROL_SOCKET, verbs_of(lab), options["owner_uid"]).start()
+
+    def progress(phase: str, state: str, detail: str) -> None:
+        elapsed = round(time.monotonic() - started, 2)
+        log.info("%s %s %s", phase, state, detail)
+        tell({"phase": phase, "state": state, "detail": detail, "seconds": elapsed})
+
+    try:
+        lab.start(progress)
+    except LabNotReady as failure:
+        log.error("%s", failure)
+        tell({"failed": str(failure)})
+    else:
+        tell({"ready": round(time.monotonic() - started, 2)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What names, paths and numbers of a cluster file may look like; each rule raises with the rule in words.
+
+No name reaches a shell, but node names become interface names and Mininet host names, and pod names become host names.
+"""
+
+import posixpath
+import re
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+MAX_LABEL = 63  # RFC 1123 §2.1 with RFC 1035 §2.3.4: one label of a host name
+MAX_NODE_NAME = 9  # an interface name has 15 characters (IFNAMSIZ) and `-eth10` takes 6
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_NODE = re.compile(r"[a-z][a-z0-9]*")
+_TAKEN_BY_THE_LAB = re.compile(r"etcd[0-9]*|s[0-9]+|gw|gateway|router|lab|all")
+_ENVIRONMENT = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
+
+
+def wrong(what: str, got: object, want: str) -> PydanticCustomError:
+    """What a validator raises: the reader is shown `PATH: WHAT (got GOT; want WANT)`."""
+    return PydanticCustomError("spec", "{what}", {"what": what, "got": got, "want": want})
+
+
+def within(lowest: int, highest: int) -> AfterValidator:
+    """A number from `lowest` to `highest`."""
+
+    def check(number: int) -> int:
+        if not lowest <= number <= highest:
+            raise wrong("out of range", number, f"{lowest} to {highest}")
+        return number
+
+    return AfterValidator(check)
+
+
+def check_label_name(name: str) -> str:
+    """A name of a pod, container, volume or cluster (RFC 1123 label)."""
+    if not _LABEL.fullmatch(name) or len(name) > MAX_LABEL:
+        want = f"a-z, 0-9 and - between, at most {MAX_LABEL} characters"
+        raise wrong("not a name", name if len(name) <= MAX_LABEL else f"{len(name)} characters", want)
+    return name
+
+
+def check_node_name(name: str) -> str:
+    """A name of a node: `NAME-eth0` must be an interface name and NAME a Mininet host."""
+    if not _NODE.fullmatch(name) or len(name) > MAX_NODE_NAME:
+        raise wrong("not a node name", name, f"a letter, then a-z and 0-9, at most {MAX_NODE_NAME} characters")
+    if _TAKEN_BY_THE_LAB.fullmatch(name):
+        raise wrong("a name that the lab uses itself", name, "another name, such as node1")
+    return name
+
+
+def check_port_name(name: str) -> str:
+    """A name of a port (RFC 6335 service name)."""
+    if not _LABEL.fullmatch(name) or len(name) > 15 or name.isdigit() or "--" in name:
+        raise wrong(
+            "not a port name", name, "a-z, 0-9 and single - between, one letter at least, at most 15 characters"
+        )
+    return name
+
+
+def check_environment_name(name: str) -> str:
+    """A name of an environment variable, as Kubernetes takes it."""
+    if not _ENVIRONMENT.fullmatch(name):
+        raise wrong("not a variable name", name, "letters, digits, _ . and -, not a digit first")
+    return name
+
+
+def check_mount_path(path: str) -> str:
+    """An absolute path without `..`, as it is inside the container or on the machine."""
+    if not path.startswith("/") or ".." in path.split("/") or not path.isprintable():
+        raise wrong("not an absolute path", path, "a path from / without ..")
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def check_sub_path(path: str) -> str:
+    """A path below a volume."""
+    if not path or path.startswith("/") or ".." in path.split("/") or not path.isprintable():
+        raise wrong("not a path inside the volume", path, "a relative path without ..")
+    return posixpath.normpath(path)

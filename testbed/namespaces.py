@@ -1,0 +1,307 @@
+"""Namespaces, mounts and capabilities: the system calls that Python 3.11 has no wrapper for.
+
+Standard library only, and cheap to import: a container's first process loads it with `python -I -S`. Every function
+raises OSError with the operation in words; none of them prints or retries.
+
+unshare, setns and the capability calls act on the calling *thread*. A program with several threads uses
+`in_network_of`, or a short-lived thread of its own, so that no other thread changes place.
+"""
+
+import contextlib
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# include/uapi/linux/sched.h
+CLONE_FS = 0x00000200
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+# include/uapi/linux/mount.h
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
+MNT_DETACH = 0x2
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+OPEN_TREE_CLONE = 0x1
+MOVE_MOUNT_F_EMPTY_PATH = 0x4
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+
+# System call numbers; the ones added since Linux 5.0 are the same on every architecture.
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_MOUNT_SETATTR = 442
+_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
+
+# include/uapi/linux/prctl.h and capability.h
+_PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_READ = 23
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAPABILITY_VERSION_3 = 0x20080522
+
+CONTAINER_CAPABILITIES = {
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "FOWNER": 3,
+    "FSETID": 4,
+    "KILL": 5,
+    "SETGID": 6,
+    "SETUID": 7,
+    "SETPCAP": 8,
+    "NET_BIND_SERVICE": 10,
+    "NET_RAW": 13,
+    "SYS_CHROOT": 18,
+    "MKNOD": 27,
+    "AUDIT_WRITE": 29,
+    "SETFCAP": 31,
+}
+"""What Docker and containerd leave to a container that asks for nothing (containerd `oci/spec.go`, defaultUnixCaps)."""
+
+_NAMESPACE_NAMES = {
+    CLONE_NEWNS: "mount",
+    CLONE_NEWCGROUP: "cgroup",
+    CLONE_NEWUTS: "uts",
+    CLONE_NEWIPC: "ipc",
+    CLONE_NEWUSER: "user",
+    CLONE_NEWPID: "pid",
+    CLONE_NEWNET: "net",
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _MountAttributes(ctypes.Structure):
+    """struct mount_attr, include/uapi/linux/mount.h."""
+
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+def _checked(result: int, operation: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{operation}: {os.strerror(number)}")
+    return result
+
+
+def _path(path: str | None) -> bytes | None:
+    return None if path is None else os.fsencode(path)
+
+
+def namespace_names(flags: int) -> str:
+    """`CLONE_NEWNET | CLONE_NEWNS` as «mount, net», for messages."""
+    return ", ".join(name for flag, name in _NAMESPACE_NAMES.items() if flags & flag) or hex(flags)
+
+
+def unshare(flags: int) -> None:
+    """Move the calling thread to new namespaces; CLONE_NEWPID is for the children that it makes afterwards."""
+    _checked(_libc.unshare(ctypes.c_int(flags)), f"unshare of {namespace_names(flags)} namespaces")
+
+
+def setns(descriptor: int, flags: int) -> None:
+    """Move the calling thread to the namespace that `descriptor` refers to.
+
+    With a pidfd, `flags` may name several namespaces of that process, and all are entered or none. Entering a mount
+    namespace needs a thread that shares its root with no other: call `unshare(CLONE_FS)` first where there are several.
+    """
+    _checked(
+        _libc.setns(ctypes.c_int(descriptor), ctypes.c_int(flags)), f"setns to {namespace_names(flags)} namespaces"
+    )
+
+
+def enter(pid: int, flags: int) -> None:
+    """Move the calling thread to those namespaces of process `pid`."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        setns(descriptor, flags)
+    finally:
+        os.close(descriptor)
+
+
+def mount(source: str | None, target: str, kind: str | None = None, flags: int = 0, options: str | None = None) -> None:
+    """mount(2). `kind` is a file system type, `options` its own comma-separated options."""
+    result = _libc.mount(_path(source or "none"), _path(target), _path(kind), ctypes.c_ulong(flags), _path(options))
+    _checked(result, f"mount of {kind or source or 'flags'} at {target}")
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _checked(_libc.umount2(_path(target), ctypes.c_int(flags)), f"umount of {target}")
+
+
+def make_mounts_private(target: str = "/") -> None:
+    """Cut every mount under `target` off from its peers: what is mounted from now on stays in this namespace."""
+    mount(None, target, flags=MS_REC | MS_PRIVATE)
+
+
+def clone_tree(path: str) -> int:
+    """A detached copy of the mounts at and under `path`, as a descriptor for `attach_tree`.
+
+    It can be attached in another mount namespace than the one it was taken from.
+    """
+    flags = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE
+    result = _libc.syscall(ctypes.c_long(_SYS_OPEN_TREE), ctypes.c_int(AT_FDCWD), _path(path), ctypes.c_uint(flags))
+    return _checked(result, f"open_tree of {path}")
+
+
+def attach_tree(descriptor: int, target: str) -> None:
+    """Mount what `clone_tree` returned at `target`."""
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_MOVE_MOUNT),
+        ctypes.c_int(descriptor),
+        b"",
+        ctypes.c_int(AT_FDCWD),
+        _path(target),
+        ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH),
+    )
+    _checked(result, f"move_mount to {target}")
+
+
+def set_mount_attributes(where: str | int, attributes: int, *, recursive: bool, clear: int = 0) -> None:
+    """mount_setattr(2): add and clear MOUNT_ATTR_* flags of one mount, given by path or descriptor, or of all below."""
+    wanted = _MountAttributes(attr_set=attributes, attr_clr=clear)
+    directory, path = (where, b"") if isinstance(where, int) else (AT_FDCWD, os.fsencode(where))
+    flags = (AT_EMPTY_PATH if isinstance(where, int) else 0) | (AT_RECURSIVE if recursive else 0)
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_MOUNT_SETATTR),
+        ctypes.c_int(directory),
+        path,
+        ctypes.c_uint(flags),
+        ctypes.byref(wanted),
+        ctypes.c_size_t(ctypes.sizeof(wanted)),
+    )
+    _checked(result, f"mount_setattr of {where}")
+
+
+def make_read_only(path: str) -> None:
+    """Make the mount at `path` and every mount under it read-only, in this mount namespace."""
+    set_mount_attributes(path, MOUNT_ATTR_RDONLY, recursive=True)
+
+
+def pivot_root(new_root: str) -> None:
+    """Make the mount at `new_root` this mount namespace's root and let go of the old one; ends in the new `/`."""
+    os.chdir(new_root)
+    number = _SYS_PIVOT_ROOT[os.uname().machine]
+    # With "." twice the old root lands on top of the new one, so it needs no directory to be put in: pivot_root(2).
+    _checked(_libc.syscall(ctypes.c_long(number), b".", b"."), f"pivot_root to {new_root}")
+    umount(".", MNT_DETACH)
+    os.chdir("/")
+
+
+def sethostname(name: str) -> None:
+    """Set the host name of the calling thread's UTS namespace."""
+    raw = os.fsencode(name)
+    _checked(_libc.sethostname(raw, ctypes.c_size_t(len(raw))), f"sethostname to {name}")
+
+
+def _prctl(operation: str, *arguments: int) -> int:
+    padded = (*arguments, 0, 0, 0, 0)[:5]
+    return _checked(_libc.prctl(*(ctypes.c_ulong(argument) for argument in padded)), operation)
+
+
+def no_new_privileges() -> None:
+    """From now on no exec gives more rights (set-user-ID, file capabilities)."""
+    _prctl("prctl of no_new_privs", _PR_SET_NO_NEW_PRIVS, 1)
+
+
+def die_with_parent(signal_number: int) -> None:
+    """Have the kernel send this process `signal_number` when the thread that made it ends."""
+    _prctl("prctl of the parent-death signal", _PR_SET_PDEATHSIG, signal_number)
+
+
+def limit_capabilities(keep: Collection[int]) -> None:
+    """Leave at most the capabilities `keep` (numbers) to this thread and to everything that it executes.
+
+    Bounding set, permitted and effective set become `keep` (less what the thread lacks); inheritable and ambient
+    set become empty. Raises OSError without CAP_SETPCAP.
+    """
+    number = 0
+    while True:
+        try:
+            present = _prctl("prctl", _PR_CAPBSET_READ, number)
+        except OSError:
+            break  # EINVAL: past the last capability that this kernel knows.
+        if present and number not in keep:
+            _prctl(f"drop of capability {number}", _PR_CAPBSET_DROP, number)
+        number += 1
+    with contextlib.suppress(OSError):
+        _prctl("clearing of ambient capabilities", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    _set_capabilities(sum(1 << capability for capability in keep))
+
+
+def _set_capabilities(mask: int) -> None:
+    """Permitted and effective := themselves and `mask`; inheritable := nothing."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    # Two blocks (numbers 0-31, 32-63) of effective, permitted, inheritable.
+    data = (ctypes.c_uint32 * 6)()
+    _checked(_libc.capget(header, data), "capget")
+    for block in range(2):
+        part = (mask >> (32 * block)) & 0xFFFFFFFF
+        data[3 * block] &= part
+        data[3 * block + 1] &= part
+        data[3 * block + 2] = 0
+    _checked(_libc.capset(header, data), "capset")
+
+
+def in_new_thread(work: Callable[[], T]) -> T:
+    """Run `work` in a thread that ends with it, and return or raise what it does.
+
+    Namespaces that `work` enters are left with the thread; descriptors and child processes that it makes stay.
+    """
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="namespace visitor")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def in_network_of(pid: int, work: Callable[[], T]) -> T:
+    """Run `work` inside the network namespace of process `pid`; sockets that it makes stay there for good.
+
+    Example: `in_network_of(pid, lambda: socket.create_server(("", 80)))`. Raises ProcessLookupError when the process
+    is gone, else OSError, or whatever `work` raises.
+    """
+
+    def visit() -> T:
+        enter(pid, CLONE_NEWNET)
+        return work()
+
+    return in_new_thread(visit)

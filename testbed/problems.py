@@ -1,0 +1,45 @@
+"""What is wrong in a file, collected so that a person sees all of it at once."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A place in a file; both numbers start at 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong and where: `where` is FILE:LINE:COLUMN, or FILE alone when nothing in it can be shown."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"error: {self.where}: {self.what}"
+
+
+class SpecError(Exception):
+    """A cluster file cannot be used; `problems` are all reasons, in the order of the file. Exit code 2."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """`value` as a message shows it: one line, without control characters, at most `limit` characters."""
+    text = value if isinstance(value, str) and value.isprintable() and value else repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def near_match(wrong: str, known: Iterable[str]) -> str:
+    """` - did you mean "x"?` for the nearest of `known`, or nothing when none is near."""
+    lowered = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(wrong.lower(), lowered, n=1)
+    return f' - did you mean "{lowered[found[0]]}"?' if found else ""

@@ -1,0 +1,116 @@
+"""From plain data to models: every mistake becomes one problem with the key's path, its line and what is wanted."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from testbed.problems import Position, Problem, near_match, shorten
+from testbed.yaml_source import Document, Path, dotted
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_KINDS = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "tuple_type": "a list",
+    "is_instance_of": "text",
+}
+
+
+class Source:
+    """One document of a file, able to say where in the file a value is."""
+
+    def __init__(self, document: Document, name: str) -> None:
+        self.document, self.name = document, name
+
+    def problem(self, path: Path, what: str, *, at_key: bool = False) -> Problem:
+        """A problem of the value at `path`, or of its key."""
+        position = self.document.key_position(path) if at_key else self.document.position(path)
+        return self.problem_at(position, f"{dotted(path)}: {what}" if path else what)
+
+    def problem_at(self, position: Position, what: str) -> Problem:
+        """A problem at `position`."""
+        return Problem(f"{self.name}:{position.line}:{position.column}", what)
+
+    def line(self, path: Path) -> int:
+        """The line of the value at `path`."""
+        return self.document.position(path).line
+
+
+def read_model(source: Source, model: type[ModelT]) -> tuple[ModelT | None, list[Problem]]:
+    """The document as `model`, or every reason why it is not one."""
+    try:
+        return model.model_validate(source.document.value), []
+    except ValidationError as failure:
+        errors = failure.errors(include_url=False)
+        return None, [_problem(source, model, error) for error in errors]
+
+
+def _problem(source: Source, model: type[BaseModel], error: ErrorDetails) -> Problem:
+    path: Path = tuple(step for step in error["loc"] if step != "[key]")
+    kind, got = error["type"], _shown(error["input"])
+    context: Mapping[str, Any] = error.get("ctx", {})
+    if kind == "extra_forbidden":
+        allowed = allowed_keys(model, path[:-1])
+        key = str(path[-1])
+        what = f"unknown or unsupported key (got {shorten(key)}; want {', '.join(allowed)}){near_match(key, allowed)}"
+        return source.problem(path, what, at_key=True)
+    if kind == "missing":
+        parent = path[:-1]
+        return source.problem(parent, f"{path[-1]} is missing (got nothing; want {path[-1]}: …)")
+    if kind == "spec":
+        what = f"{context['what']} (got {_shown(context['got'])}; want {context['want']})"
+        return source.problem(path, what, at_key="[key]" in error["loc"])
+    return source.problem(path, _standard(kind, got, context))
+
+
+def _standard(kind: str, got: str, context: Mapping[str, Any]) -> str:
+    if kind in _KINDS:
+        return f"wrong type (got {got}; want {_KINDS[kind]})"
+    if kind == "literal_error":
+        expected = str(context["expected"]).replace("'", "")
+        return f"not one of the known values (got {got}; want {expected})"
+    if kind in ("greater_than_equal", "less_than_equal"):
+        bound = "at least" if kind == "greater_than_equal" else "at most"
+        return f"out of range (got {got}; want {bound} {context.get('ge', context.get('le'))})"
+    if kind == "too_short":
+        return f"too few (got {context['actual_length']}; want at least {context['min_length']})"
+    return f"{kind.replace('_', ' ')} (got {got}; want another value)"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, str) and (
+        not value or value.replace(".", "", 1).isdigit() or value in ("true", "false", "null")
+    ):
+        return f'the text "{value}"'
+    return shorten(value)
+
+
+def allowed_keys(model: type[BaseModel], path: Path) -> list[str]:
+    """The keys that the mapping at `path` below `model` may have, in the order of their declaration."""
+    current: type[BaseModel] = model
+    for step in path:
+        fields = {field.alias or name: field for name, field in current.model_fields.items()}
+        if isinstance(step, str) and step in fields:
+            current = _model_in(fields[step].annotation) or current
+    return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any type expression
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner: Iterable[Any] = get_args(annotation)
+    return next((found for part in inner if (found := _model_in(part))), None)

@@ -1,0 +1,145 @@
+"""A node for pods, without Mininet and without an agent: namespaces, a bridge and a mount tree like those of a lab."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from agent.journal import SilentJournal
+from agent.netlink import Kernel
+from testbed import namespaces as ns
+from testbed import pod
+from testbed.ipam import Ipam
+from testbed.manifest import Pod as PodManifest
+from testbed.pod import Pod
+
+BRIDGE_MAC = "02:42:0a:00:2e:01"
+DEFAULT_CAPABILITIES = 0x00000000A80425FB
+"""The bits of Docker's and containerd's default set, as /proc/PID/status shows them."""
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+    """Wait for a condition; fails the test with `what` when it does not come true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout_s:g} s: {what}")
+        time.sleep(0.01)
+
+
+class PodNode:
+    """A testbed.pod.PodHost: a sleeping process that holds network and mount namespaces, and docker0 in them."""
+
+    name = "node1"
+    bridge = "docker0"
+    subnet = IPv4Network("10.0.46.0/24")
+    gateway = IPv4Address("10.0.46.1")
+    overlay_mtu = 1472
+
+    def __init__(self, rundir: Path) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("needs root: makes namespaces")
+        if not pod.PAUSE.exists():
+            pytest.skip(f"{pod.PAUSE} is not built (scripts/install builds it)")
+        self.rundir = rundir
+        self.ipam = Ipam(rundir / "addresses")
+        self.events: list[tuple[str, str]] = []
+        """Object and reason of each."""
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            holder = ns.in_new_thread(self._hold)
+            undo.callback(holder.wait)
+            undo.callback(holder.kill)
+            self.pid = holder.pid
+            self.kernel = undo.enter_context(Kernel(SilentJournal(), holder.pid))
+            self.kernel.set_up("lo", "test")
+            self.kernel.create_bridge(self.bridge, mtu=self.overlay_mtu, mac=BRIDGE_MAC, why="test")
+            self.kernel.ensure_addresses(self.bridge, [IPv4Interface("10.0.46.1/24")], "test")
+            self.kernel.set_up(self.bridge, "test")
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo.close()
+
+    def _hold(self) -> "subprocess.Popen[bytes]":
+        """What a lab does to its mount tree: read-only, except for temporary directories of its own."""
+        ns.unshare(ns.CLONE_NEWNS | ns.CLONE_NEWNET)
+        ns.make_mounts_private()
+        rundir = ns.clone_tree(str(self.rundir))
+        ns.make_read_only("/")
+        for directory in ("/run", "/tmp", "/var/tmp", "/dev/shm"):
+            ns.mount("tmpfs", directory, "tmpfs", ns.MS_NOSUID | ns.MS_NODEV)
+        self.rundir_in_node = "/run/lab"
+        os.mkdir(self.rundir_in_node)
+        ns.attach_tree(rundir, self.rundir_in_node)
+        os.close(rundir)
+        return subprocess.Popen(["sleep", "infinity"], cwd="/")
+
+    def pod(self, name: str, *containers: Mapping[str, Any], **spec: object) -> Pod:
+        """A pod of this node, not started; it is deleted when the node goes."""
+        manifest = PodManifest.model_validate(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": containers, **spec}}
+        )
+        made = Pod(
+            manifest,
+            self,
+            self.ipam,
+            lambda kind, thing, reason, message: self.events.append((thing, reason)),
+            netns_directory=None,
+        )
+        self._undo.callback(made.delete, 0.0)
+        return made
+
+
+def shell(name: str, script: str, **more: object) -> dict[str, object]:
+    """A container that runs a shell script."""
+    return {"name": name, "image": "shell", "command": ["sh", "-c", script], **more}
+
+
+SLEEP = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"
+"""Ends at once on TERM, also as PID 1, where the default action does not count."""
+
+
+def execute(made: Pod, container: str, script: str) -> "subprocess.CompletedProcess[str]":
+    """Run a shell script in a container as `testbed exec` does."""
+    return run(made.exec_argv(container, ["sh", "-c", script]))
+
+
+def run(argv: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end with its output as text."""
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False, stdin=subprocess.DEVNULL)
+
+
+def output(made: Pod, container: str, script: str) -> str:
+    """What a script prints in a container; fails the test when it fails."""
+    result = execute(made, container, script)
+    if result.returncode != 0:
+        pytest.fail(f"{script}: exit code {result.returncode}\n{result.stdout}{result.stderr}")
+    return result.stdout
+
+
+def started(made: Pod) -> Pod:
+    """The pod, started and ready."""
+    made.start()
+    wait_until(lambda: made.status().ready, f"pod ready: {made.status()}")
+    return made
+
+
+def ended(pid: int) -> bool:
+    """Whether there is no such process any more, or only its zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

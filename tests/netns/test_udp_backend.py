@@ -1,0 +1,362 @@
+"""Two nodes with the udp backend and hand-made leases, a pod on each.
+
+pod1 eth0 ── docker0 node1 flannel0 ┈┈ eth0 ═══ eth0 ┈┈ flannel0 node2 docker0 ── eth0 pod2
+10.0.46.2    10.0.46.1    10.0.46.0   .227 192.168.8 .228            10.0.90.1    10.0.90.2
+"""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.bridge import converge_bridge, remove_bridge
+from agent.journal import SilentJournal
+from agent.netlink import Kernel
+from tests.netns.conftest import Namespace, NamespaceMaker
+from tests.packets import ipv4
+from tests.pcap import REAL_FLANNELD
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.root
+
+ROOT = Path(__file__).parents[2]
+NETWORK = "10.0.0.0/16"
+LEASES = {"10.0.46.0/24": "192.168.8.227", "10.0.90.0/24": "192.168.8.228"}
+UNREACHABLE = f"unreachable {NETWORK} metric 4278198272"
+
+
+@dataclass
+class Node:
+    """A node's namespace, its backend process and its one pod."""
+
+    namespace: Namespace
+    pod: Namespace
+    subnet: str
+    journal: Path
+    process: "subprocess.Popen[str] | None" = None
+
+    def start(self) -> dict[str, Any]:
+        """Start the backend and return what it says first."""
+        driver = [sys.executable, "-m", "tests.netns.udp_node", NETWORK, self.subnet, "eth0", LEASES[self.subnet]]
+        command = ["env", "-C", str(ROOT), *driver, str(self.journal)]
+        self.process = self.namespace.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        first: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return first
+
+    def tell(self, *command: object) -> dict[str, Any]:
+        """Give the backend one command and return its answer."""
+        assert self.process is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def meet_all(self) -> None:
+        self.tell("peers", {subnet: ip for subnet, ip in LEASES.items() if subnet != self.subnet})
+
+    def drops(self) -> dict[str, int]:
+        drops: dict[str, int] = self.tell("counters")["drops"]
+        return drops
+
+    def commands(self) -> list[str]:
+        return [" ".join(json.loads(line)["command"]) for line in self.journal.read_text().splitlines()]
+
+
+@pytest.fixture
+def nodes(namespaces: NamespaceMaker, tmp_path: Path) -> tuple[Node, Node]:
+    """Both nodes with pods and bridges; no backend runs yet."""
+    made = []
+    for number, (subnet, address) in enumerate(LEASES.items(), 1):
+        node = Node(namespaces(f"node{number}"), namespaces(f"pod{number}"), subnet, tmp_path / f"journal{number}")
+        base = IPv4Network(subnet).network_address
+        with Kernel(SilentJournal(), node.namespace.pid) as kernel, Kernel(SilentJournal(), node.pod.pid) as pod:
+            converge_bridge(kernel, "docker0", IPv4Interface(f"{base + 1}/24"), 1472)
+            kernel.create_veth("pod", peer="eth0", peer_netns_pid=node.pod.pid, mtu=1472, why="x")
+            kernel.set_master("pod", "docker0", "x")
+            kernel.set_up("pod", "x")
+            pod.set_up("eth0", "x")
+            pod.ensure_addresses("eth0", [IPv4Interface(f"{base + 2}/24")], "x")
+        node.pod.run(["ip", "route", "add", "default", "via", str(base + 1)])
+        if made:
+            made[0].namespace.connect(
+                node.namespace, ("eth0", LEASES[made[0].subnet] + "/24"), ("eth0", f"{address}/24")
+            )
+        made.append(node)
+    return made[0], made[1]
+
+
+@pytest.fixture
+def overlay(nodes: tuple[Node, Node]) -> tuple[Node, Node]:
+    """Both nodes with backends that know each other."""
+    for node in nodes:
+        assert node.start() == {"device": "flannel0", "overlay_mtu": 1472}
+        node.meet_all()
+    return nodes
+
+
+def ping(source: Namespace, address: str, *options: str) -> str:
+    """What ping says, whether it gets an answer or not."""
+    command = ["ping", "-n", "-c1", "-W2", *options, address]
+    result = source.run(command, check=False)
+    return result.stdout + result.stderr
+
+
+def test_pods_reach_each_other_and_only_kernels_count_down_the_ttl(overlay: tuple[Node, Node]) -> None:
+    node1, node2 = overlay
+    assert "from 10.0.90.2: icmp_seq=1 ttl=62" in ping(node1.pod, "10.0.90.2")
+    assert "from 10.0.46.2: icmp_seq=1 ttl=62" in ping(node2.pod, "10.0.46.2")
+    assert node1.drops() == node2.drops() == {}
+
+
+def test_nodes_reach_pods_and_each_others_overlay_address(overlay: tuple[Node, Node]) -> None:
+    node1, node2 = overlay
+    assert "ttl=63" in ping(node1.namespace, "10.0.90.2")
+    assert "ttl=63" in ping(node2.pod, "10.0.46.0")
+
+
+def test_largest_packet_passes_and_a_larger_one_is_told_the_mtu(overlay: tuple[Node, Node]) -> None:
+    node1, _ = overlay
+    assert " 0% packet loss" in ping(node1.pod, "10.0.90.2", "-M", "do", "-s", "1444")
+    node1.pod.run(["ip", "link", "set", "eth0", "mtu", "1500"])
+    with Kernel(SilentJournal(), node1.namespace.pid) as kernel:
+        for device in ("pod", "docker0"):
+            kernel.set_mtu(device, 1500, "x")
+    assert "mtu = 1472" in ping(node1.pod, "10.0.90.2", "-M", "do", "-s", "1445")
+    assert " 0% packet loss" in ping(node1.pod, "10.0.90.2", "-M", "dont", "-s", "3000")
+
+
+def test_packet_to_nobody_is_answered_at_once_to_pods_and_to_the_node(overlay: tuple[Node, Node]) -> None:
+    node1, _ = overlay
+    for source in (node1.pod, node1.namespace):
+        assert "From 10.0.46.0 icmp_seq=1 Destination Net Unreachable" in ping(source, "10.0.77.5")
+    assert node1.drops() == {"no_route": 2}
+
+
+def test_answer_needs_accept_local(overlay: tuple[Node, Node]) -> None:
+    """Why that sysctl is set: the answer's source is an address of the node itself, which the kernel takes for a lie."""
+    node1, _ = overlay
+    with Kernel(SilentJournal(), node1.namespace.pid) as kernel:
+        kernel.sysctl("net.ipv4.conf.flannel0.accept_local", "0", "x")
+    assert "Unreachable" not in ping(node1.pod, "10.0.77.5", "-W1")
+    node1.tell("converge")
+    assert "Destination Net Unreachable" in ping(node1.pod, "10.0.77.5")
+
+
+def test_answers_are_limited(overlay: tuple[Node, Node]) -> None:
+    node1, _ = overlay
+    script = (
+        "import socket, time\n"
+        "s = socket.socket(type=socket.SOCK_DGRAM)\n"
+        "start = time.monotonic()\n"
+        "for _ in range(2000):\n"
+        "    s.sendto(b'x', ('10.0.77.5', 9))\n"
+        "print(time.monotonic() - start)"
+    )
+    # The kernel has limits of its own, for the ICMP that it makes; not for what it forwards.
+    elapsed_s = float(node1.pod.run([sys.executable, "-c", script]).stdout)
+    wait_until(lambda: node1.drops().get("no_route") == 2000, timeout_s=10, what="all are counted")
+    lines = [line.split() for line in node1.pod.run(["cat", "/proc/net/snmp"]).stdout.splitlines() if "Icmp:" in line]
+    answers = int(dict(zip(*lines, strict=True))["InDestUnreachs"])
+    assert 100 <= answers <= 100 + 100 * (elapsed_s + 5)
+    assert answers < 1500
+
+
+def test_device_is_that_of_the_real_flanneld(overlay: tuple[Node, Node]) -> None:
+    recorded = (REAL_FLANNELD / "udp-link-node1.txt").read_text()
+    own = overlay[0].namespace.run(["sh", "-c", "ip -d link show flannel0; ip address show flannel0"]).stdout
+    for what in (
+        r"flannel0: <([A-Z_,]+)>",
+        r" mtu (\d+)",
+        r"link/(\w+)",
+        r"tun type (\w+ pi \w+ vnet_hdr \w+ persist \w+)",
+        r"inet ([\d./]+ scope \w+ \w+)",
+    ):
+        pattern = re.compile(what)
+        assert pattern.findall(own) == pattern.findall(recorded) != [], what
+    assert "inet6" not in own
+    assert " qlen 1000" in own
+
+
+def test_routes_are_those_of_the_real_flanneld(overlay: tuple[Node, Node]) -> None:
+    recorded = [line.strip() for line in (REAL_FLANNELD / "udp-routes-node1.txt").read_text().splitlines()]
+    own = [line.strip() for line in overlay[0].namespace.run(["ip", "route"]).stdout.splitlines()]
+    # The default route is the machine's own business; the last resort is ours alone.
+    assert sorted(own) == sorted([*(route for route in recorded if not route.startswith("default")), UNREACHABLE])
+
+
+def test_journal_tells_how_to_make_it_by_hand(overlay: tuple[Node, Node]) -> None:
+    assert overlay[0].commands() == [
+        "ip tuntap add dev flannel0 mode tun",
+        "sysctl -w net.ipv6.conf.flannel0.disable_ipv6=1",
+        "sysctl -w net.ipv6.conf.flannel0.accept_ra=0",
+        "sysctl -w net.ipv4.conf.flannel0.accept_local=1",
+        "ip link set flannel0 mtu 1472",
+        "ip link set flannel0 txqueuelen 1000",
+        "ip address add 10.0.46.0/32 dev flannel0",
+        "ip link set flannel0 up",
+        "ip route replace 10.0.0.0/16 dev flannel0 scope global",
+        f"ip route replace {UNREACHABLE}",
+    ]
+
+
+def test_converging_what_is_right_changes_nothing(overlay: tuple[Node, Node]) -> None:
+    node1, _ = overlay
+    before = node1.commands()
+    node1.tell("converge")
+    assert node1.commands() == before
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "link delete flannel0",
+        "link set flannel0 down",
+        "address flush dev flannel0",
+        "route delete 10.0.0.0/16 dev flannel0",
+        "route replace 10.0.0.0/16 via 192.168.8.228",
+        "link set flannel0 mtu 1300",
+        f"route delete {UNREACHABLE}",
+    ],
+)
+def test_converging_repairs(harm: str, overlay: tuple[Node, Node]) -> None:
+    node1, node2 = overlay
+    look = ["sh", "-c", "ip link show flannel0; ip -4 address show flannel0; ip route"]
+    before = re.sub(r"(?m)^\d+:", "", node1.namespace.run(look).stdout)
+    node1.namespace.run(["ip", *harm.split()])
+    assert re.sub(r"(?m)^\d+:", "", node1.namespace.run(look, check=False).stdout) != before
+    node1.tell("converge")
+    assert re.sub(r"(?m)^\d+:", "", node1.namespace.run(look).stdout) == before
+    assert "ttl=62" in ping(node1.pod, "10.0.90.2")
+    assert "ttl=62" in ping(node2.pod, "10.0.46.2")
+
+
+@pytest.mark.parametrize("end", ["link delete", "stop", "kill"])
+def test_nothing_leaks_to_the_default_gateway_while_the_device_is_gone(end: str, overlay: tuple[Node, Node]) -> None:
+    node1, node2 = overlay
+    node1.namespace.run(["ip", "route", "add", "default", "via", "192.168.8.228"])
+    if end == "link delete":
+        node1.namespace.run(["ip", "link", "delete", "flannel0"])
+    elif end == "stop":
+        node1.tell("stop")
+    else:
+        assert node1.process is not None
+        node1.process.kill()
+        node1.process.wait()
+    wait_until(
+        lambda: node1.namespace.run(["ip", "link", "show", "flannel0"], check=False).returncode,
+        timeout_s=5,
+        what="the device is gone",
+    )
+    node2.namespace.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    assert "Destination Host Unreachable" in ping(node1.pod, "10.0.90.2")
+
+
+def test_traffic_goes_on_over_an_agent_restart(overlay: tuple[Node, Node]) -> None:
+    node1, _ = overlay
+    assert node1.process is not None
+    node1.process.kill()
+    node1.process.wait()
+    assert node1.start()["device"] == "flannel0"
+    node1.meet_all()
+    assert "ttl=62" in ping(node1.pod, "10.0.90.2")
+
+
+def test_fenced_node_carries_nothing_until_it_gets_peers_again(overlay: tuple[Node, Node]) -> None:
+    node1, node2 = overlay
+    node1.tell("fence")
+    assert "100% packet loss" in ping(node1.pod, "10.0.90.2", "-W1")
+    assert "100% packet loss" in ping(node2.pod, "10.0.46.2", "-W1")
+    # What arrives is refused already because nobody is a peer; what is sent is refused because of the fence.
+    assert node1.drops() == {"fenced": 1, "peer": 1}
+    node1.tell("converge")
+    assert "100% packet loss" in ping(node1.pod, "10.0.90.2", "-W1")
+    node1.meet_all()
+    assert "ttl=62" in ping(node1.pod, "10.0.90.2")
+
+
+def test_withdrawn_peer_is_neither_reached_nor_heard(overlay: tuple[Node, Node]) -> None:
+    node1, node2 = overlay
+    node1.tell("peers", {})
+    assert "Destination Net Unreachable" in ping(node1.pod, "10.0.90.2")
+    assert "100% packet loss" in ping(node2.pod, "10.0.46.2", "-W1")
+    assert node1.drops() == {"no_route": 1, "peer": 1}
+    assert node1.tell("table") == {}
+
+
+def test_table_says_where_packets_go(overlay: tuple[Node, Node]) -> None:
+    assert overlay[0].tell("table") == {"10.0.90.0/24": "192.168.8.228:8285"}
+
+
+def test_claim_on_our_own_public_address_is_no_peer(overlay: tuple[Node, Node]) -> None:
+    overlay[0].tell("peers", {"10.0.90.0/24": "192.168.8.228", "10.0.91.0/24": "192.168.8.227"})
+    assert overlay[0].tell("table") == {"10.0.90.0/24": "192.168.8.228:8285"}
+
+
+def test_counters_survive_a_new_device(overlay: tuple[Node, Node]) -> None:
+    node1, _ = overlay
+    ping(node1.pod, "10.0.90.2")
+    node1.namespace.run(["ip", "link", "delete", "flannel0"])
+    node1.tell("converge")
+    ping(node1.pod, "10.0.90.2")
+    wait_until(lambda: node1.tell("counters")["rx"] == [2, 168], timeout_s=5, what="both answers are counted")
+    assert node1.tell("counters")["tx"] == [2, 168]
+
+
+def test_second_agent_says_who_has_the_port(overlay: tuple[Node, Node]) -> None:
+    node1, _ = overlay
+    first = node1.process
+    assert first is not None
+    error = node1.start()["error"]
+    assert re.search(rf"UDP port 8285 on 192\.168\.8\.227: already in use by \S+ \(pid {first.pid}\)", error)
+
+
+def test_hostile_peer_cannot_reach_past_the_checks(nodes: tuple[Node, Node]) -> None:
+    """node2 has no agent: a program speaks in its place, from its address and port."""
+    node1, node2 = nodes
+    node1.start()
+    node1.meet_all()
+    lies = {
+        "source": ipv4("10.0.46.2", "10.0.46.2", bytes(8)),
+        "destination": ipv4("10.0.90.2", "192.168.8.227", bytes(8)),
+        "checksum": ipv4("10.0.90.2", "10.0.46.2", bytes(8), checksum=0x1234),
+        "toolong": ipv4("10.0.90.2", "10.0.46.2", bytes(2000)),
+        "version": bytes([0x60]) + bytes(59),
+    }
+    script = (
+        "import socket, sys\n"
+        "s = socket.socket(type=socket.SOCK_DGRAM)\n"
+        "s.bind(('192.168.8.228', 8285))\n"
+        "for line in sys.argv[1:]:\n"
+        "    s.sendto(bytes.fromhex(line), ('192.168.8.227', 8285))"
+    )
+    node2.namespace.run([sys.executable, "-c", script, *(lie.hex() for lie in lies.values())])
+    expected = dict.fromkeys(lies, 1)
+    wait_until(lambda: node1.drops() == expected, timeout_s=5, what=f"drops are {expected}")
+    assert node1.tell("counters")["rx"] == [0, 0]
+
+
+def test_bridge_is_that_of_dockerd_and_follows_the_subnet(nodes: tuple[Node, Node]) -> None:
+    namespace = nodes[0].namespace
+    with Kernel(SilentJournal(), namespace.pid) as kernel:
+        link = kernel.link("docker0")
+        assert link is not None
+        assert (link.kind, link.mtu, link.mac, link.up) == ("bridge", 1472, "02:42:0a:00:2e:01", True)
+        assert kernel.read_sysctl("net.ipv4.ip_forward") == "1"
+        converge_bridge(kernel, "docker0", IPv4Interface("10.0.47.1/24"), 1400)
+        assert kernel.addresses("docker0") == {IPv4Interface("10.0.47.1/24")}
+        link = kernel.link("docker0")
+        assert link is not None
+        assert (link.mtu, link.mac) == (1400, "02:42:0a:00:2f:01")
+        remove_bridge(kernel, "docker0")
+        remove_bridge(kernel, "docker0")
+        remove_bridge(kernel, "eth0")
+        assert [link.name for link in kernel.links()][-1] == "eth0"

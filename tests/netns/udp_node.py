@@ -1,0 +1,70 @@
+"""One udp backend in the namespace that this process was started in, driven by lines of JSON on standard input.
+
+    python -m tests.netns.udp_node NETWORK SUBNET INTERFACE ADDRESS JOURNAL
+
+Commands and answers are one line each: `["peers", {subnet: public_ip, …}]`, `["converge"]`, `["fence"]`, `["table"]`,
+`["counters"]`, `["stop"]`. The first line printed is `{"device", "overlay_mtu"}`, or `{"error"}`.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from agent.backends.base import Underlay
+from agent.backends.udp import UdpBackend
+from agent.errors import AgentError
+from agent.journal import FileJournal
+from agent.lease import Lease, LeaseAttrs, Subnet
+from agent.netlink import Kernel
+
+PORT = 8285
+
+
+def lease(subnet: str, public_ip: str) -> Lease:
+    """A hand-made lease."""
+    return Lease(Subnet(IPv4Network(subnet)), LeaseAttrs(IPv4Address(public_ip)), etcd_lease_id=1, mod_revision=1)
+
+
+def answer(backend: UdpBackend, command: str, argument: Mapping[str, str]) -> object:
+    """Do one command and return what to print."""
+    if command == "peers":
+        backend.set_peers([lease(subnet, ip) for subnet, ip in argument.items()])
+    elif command == "table":
+        return {str(entry.subnet): entry.via for entry in backend.forwarding_table()}
+    elif command == "counters":
+        counters = backend.counters()
+        return {
+            "tx": [counters.tx_packets, counters.tx_bytes],
+            "rx": [counters.rx_packets, counters.rx_bytes],
+            "drops": {reason: count for reason, count in counters.drops.items() if count},
+        }
+    else:
+        {"converge": backend.converge, "fence": backend.fence, "stop": backend.stop}[command]()
+    return {}
+
+
+def main(network: str, subnet: str, interface: str, address: str, journal: str) -> None:
+    """Run until standard input ends."""
+    logging.basicConfig(level=logging.INFO)
+    with Kernel(FileJournal(Path(journal), subnet)) as kernel:
+        link = kernel.link(interface)
+        assert link is not None
+        underlay = Underlay(interface, IPv4Address(address), link.mtu, IPv4Address(address))
+        try:
+            backend = UdpBackend(IPv4Network(network), PORT, underlay, kernel)
+        except AgentError as error:
+            print(json.dumps({"error": str(error)}), flush=True)
+            return
+        backend.start(lease(subnet, address))
+        print(json.dumps({"device": backend.device, "overlay_mtu": backend.overlay_mtu}), flush=True)
+        for line in sys.stdin:
+            command, *argument = json.loads(line)
+            print(json.dumps(answer(backend, command, *(argument or [{}]))), flush=True)
+        backend.stop()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,64 @@
+"""The nftables script, against the rules that the real flanneld made."""
+
+import re
+from ipaddress import IPv4Network
+
+from agent.firewall import Policy, rules, table_name
+from tests.pcap import REAL_FLANNELD
+
+NETWORK, SUBNET = IPv4Network("10.0.0.0/16"), IPv4Network("10.0.46.0/24")
+
+
+def policy(*, masquerade: bool = True, random_fully: bool = True, forward: bool = True) -> Policy:
+    return Policy(NETWORK, SUBNET, masquerade=masquerade, random_fully=random_fully, forward=forward)
+
+
+def statements(text: str, chain: str) -> list[str]:
+    """The chain's rules without counters and comments, numbers and blanks in one notation."""
+    body = re.search(rf"chain {chain} {{(.*?)}}", text, re.DOTALL)
+    assert body is not None
+    lines = (re.sub(r'counter packets \d+ bytes \d+|comment ".*"', "", line) for line in body[1].splitlines())
+    plain = (" ".join(line.split()).replace("0x00004000", "0x4000") for line in lines)
+    return [line for line in plain if line and not line.startswith("type ")]
+
+
+def test_rules_are_those_of_the_real_flanneld() -> None:
+    recorded = (REAL_FLANNELD / "udp-rules-node1.txt").read_text()
+    assert statements(rules(policy()), "postrouting") == statements(recorded, "FLANNEL-POSTRTG")
+    assert statements(rules(policy()), "forward") == statements(recorded, "FLANNEL-FWD")
+
+
+def test_table_is_named_after_the_network() -> None:
+    assert table_name(NETWORK) == "overlay-agent-10.0.0.0-16"
+
+
+def test_script_replaces_the_table_in_one_transaction() -> None:
+    lines = [line for line in rules(policy()).splitlines() if not line.startswith("#")]
+    name = "table ip overlay-agent-10.0.0.0-16"
+    assert lines[:3] == [name, f"delete {name}", f"{name} {{"]
+
+
+def test_base_chains_let_pass_what_no_rule_decides() -> None:
+    script = rules(policy())
+    assert "type nat hook postrouting priority srcnat; policy accept;" in script
+    assert "type filter hook forward priority filter; policy accept;" in script
+
+
+def test_each_part_is_left_out_when_not_wanted() -> None:
+    assert "chain postrouting" not in rules(policy(masquerade=False))
+    assert "chain forward" not in rules(policy(forward=False))
+    nothing = rules(policy(masquerade=False, forward=False))
+    assert "{" not in nothing
+    assert "delete table ip overlay-agent-10.0.0.0-16" in nothing
+
+
+def test_random_ports_can_be_switched_off() -> None:
+    assert "fully-random" not in rules(policy(random_fully=False))
+    assert rules(policy(random_fully=False)).count(" masquerade comment") == 2
+
+
+def test_every_rule_says_why_in_what_the_kernel_keeps() -> None:
+    wide = Policy(IPv4Network("100.100.100.0/22"), IPv4Network("100.100.103.128/25"), masquerade=True)
+    comments = re.findall(r'comment "(.*)"', rules(wide))
+    assert len(comments) == 7
+    assert all(len(comment) <= 127 for comment in comments), "nft refuses longer ones"

@@ -1,0 +1,160 @@
+"""One node's view of its peers: repeated, late and hostile results change nothing they must not."""
+
+import random
+from ipaddress import IPv4Address
+
+import pytest
+
+from agent.config import parse_network_config
+from agent.lease import Delta, Lease, LeaseAdded, LeaseRemoved, Snapshot, Subnet
+from agent.lease_table import LeaseTable
+from tests.unit.fake_registry import attrs, subnet
+
+CONFIG = parse_network_config(b'{"Network":"10.0.0.0/16"}')
+OWN = subnet("10.0.46.0/24")
+
+
+def table() -> LeaseTable:
+    return LeaseTable(CONFIG, OWN, IPv4Address("192.168.8.227"))
+
+
+def lease(cidr: str, public_ip: str = "192.168.8.228", revision: int = 5, backend_type: str = "") -> Lease:
+    return Lease(subnet(cidr), attrs(public_ip, backend_type), 7, revision)
+
+
+def snapshot(*leases: Lease, revision: int = 10) -> Snapshot:
+    return Snapshot({lease.subnet: lease for lease in leases}, revision)
+
+
+def added(*leases: Lease) -> Delta:
+    return Delta(tuple(LeaseAdded(lease) for lease in leases), leases[-1].mod_revision)
+
+
+def removed(cidr: str, revision: int) -> Delta:
+    return Delta((LeaseRemoved(subnet(cidr), revision),), revision)
+
+
+def test_a_snapshot_replaces_everything_and_tells_the_difference() -> None:
+    peers = table()
+    one, two, three = (lease(f"10.0.{number}.0/24") for number in (1, 2, 3))
+    assert peers.apply(snapshot(two, one)).added == (one, two)
+    change = peers.apply(snapshot(two, three, revision=11))
+    assert (change.added, change.changed, change.removed) == ((three,), (), (one,))
+    assert peers.peers == (two, three)
+    assert not peers.apply(snapshot(two, three, revision=12)).concerns_peers
+    assert peers.revision == 12
+
+
+@pytest.mark.parametrize("through_snapshot", [True, False])
+def test_a_changed_address_of_a_known_subnet_is_a_change(through_snapshot: bool) -> None:
+    peers = table()
+    peers.apply(snapshot(lease("10.0.1.0/24")))
+    moved = lease("10.0.1.0/24", "192.168.8.229", revision=11)
+    change = peers.apply(snapshot(moved, revision=11) if through_snapshot else added(moved))
+    assert change.changed == (moved,)
+    assert peers.peers == (moved,)
+
+
+def test_our_own_subnet_is_never_a_peer_whoever_owns_it() -> None:
+    peers = table()
+    own = Lease(OWN, attrs("192.168.8.227"), 7, 5)
+    assert peers.apply(snapshot(own)) == peers.apply(snapshot(own, revision=11)) == peers.apply(snapshot(revision=12))
+    stolen = lease("10.0.46.0/24", "192.168.8.229", revision=13)
+    assert not peers.apply(added(stolen)).concerns_peers
+    assert peers.peers == ()
+    assert peers.own_lease == stolen
+
+
+def test_events_that_come_twice_or_shuffled_lead_to_the_same_peers() -> None:
+    rng = random.Random(7)
+    events: list[Delta] = []
+    expected: dict[Subnet, Lease] = {}
+    for revision in range(11, 111):
+        cidr = f"10.0.{rng.randrange(100, 110)}.0/24"
+        if rng.random() < 0.3:
+            events.append(removed(cidr, revision))
+            expected.pop(subnet(cidr), None)
+        else:
+            fresh = lease(cidr, f"192.168.8.{rng.randrange(1, 200)}", revision)
+            events.append(added(fresh))
+            expected[fresh.subnet] = fresh
+    events *= 2
+    rng.shuffle(events)
+    peers = table()
+    peers.apply(snapshot())
+    for event in events:
+        peers.apply(event)
+    assert {peer.subnet: peer for peer in peers.peers} == expected
+    assert peers.revision == 110
+
+
+def test_events_older_than_the_snapshot_are_ignored() -> None:
+    peers = table()
+    peers.apply(snapshot(lease("10.0.1.0/24", revision=9)))
+    assert not peers.apply(removed("10.0.1.0/24", 10)).concerns_peers
+    assert not peers.apply(added(lease("10.0.2.0/24", revision=3))).concerns_peers
+    assert peers.apply(removed("10.0.1.0/24", 11)).removed
+
+
+def test_a_snapshot_of_a_restored_store_counts_although_its_revision_is_lower() -> None:
+    peers = table()
+    peers.apply(snapshot(lease("10.0.1.0/24", revision=90), revision=100))
+    peers.apply(snapshot(revision=5))
+    assert peers.apply(added(lease("10.0.2.0/24", revision=6))).concerns_peers
+    assert peers.revision == 6
+
+
+HOSTILE = [
+    ("10.1.5.0/24", "192.168.8.9", "outside the network"),
+    ("0.0.0.0/0", "192.168.8.9", "outside the network"),
+    ("10.0.0.0/8", "192.168.8.9", "outside the network"),
+    ("10.0.0.0/16", "192.168.8.9", "is a /16, not a /24"),
+    ("10.0.5.0/25", "192.168.8.9", "is a /25, not a /24"),
+    ("10.0.5.0/24", "0.0.0.0", "no node's address"),
+    ("10.0.5.0/24", "0.1.2.3", "no node's address"),
+    ("10.0.5.0/24", "255.255.255.255", "no node's address"),
+    ("10.0.5.0/24", "127.0.0.1", "loopback"),
+    ("10.0.5.0/24", "224.0.0.1", "multicast"),
+    ("10.0.5.0/24", "10.0.7.7", "inside the overlay network"),
+    ("10.0.5.0/24", "192.168.8.227", "is our own"),
+]
+
+
+@pytest.mark.parametrize(("cidr", "public_ip", "reason"), HOSTILE)
+def test_a_hostile_lease_is_refused_once_with_its_reason(cidr: str, public_ip: str, reason: str) -> None:
+    peers = table()
+    good, bad = lease("10.0.9.0/24"), lease(cidr, public_ip)
+    change = peers.apply(snapshot(good, bad))
+    assert peers.peers == (good,)
+    assert [refusal.lease for refusal in change.refused] == [bad]
+    assert reason in change.refused[0].reason
+    assert peers.apply(snapshot(good, bad, revision=11)).refused == ()
+    assert peers.refused.keys() == {bad.subnet}
+
+
+def test_a_dual_stack_lease_over_our_own_subnet_is_refused() -> None:
+    peers = LeaseTable(CONFIG, Subnet(OWN.ipv4), IPv4Address("192.168.8.227"))
+    other = Lease(Subnet(OWN.ipv4, Subnet.__annotations__ and None), attrs("192.168.8.9"), 7, 5)
+    assert peers.apply(snapshot(other)).added == ()
+
+
+def test_a_newcomer_does_not_replace_a_live_owner() -> None:
+    from ipaddress import IPv6Network
+
+    peers = table()
+    holder = lease("10.0.5.0/24", revision=9)
+    rival = Lease(Subnet(holder.subnet.ipv4, IPv6Network("fd00::/64")), attrs("192.168.8.9"), 7, 3)
+    peers.apply(snapshot(holder))
+    [refusal] = peers.apply(snapshot(holder, rival, revision=11)).refused
+    assert "overlaps 10.0.5.0/24, which was there before" in refusal.reason
+    assert peers.peers == (holder,)
+    assert peers.apply(removed("10.0.5.0/24", 12)).added == (rival,)
+
+
+def test_a_thousand_joins_are_quick() -> None:
+    peers = table()
+    config = parse_network_config(b'{"Network":"10.0.0.0/8"}')
+    peers = LeaseTable(config, OWN, IPv4Address("192.168.8.227"))
+    peers.apply(snapshot(*(lease(f"10.{number // 250 + 1}.{number % 250}.0/24") for number in range(1000))))
+    change = peers.apply(added(lease("10.9.9.0/24", revision=11)))
+    assert [fresh.subnet for fresh in change.added] == [subnet("10.9.9.0/24")]
