@@ -4,6 +4,7 @@ Only what `--help` and a mistyped flag need is imported here; etcd3, grpc and py
 """
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -40,6 +41,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), FAILED)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         # Whoever read our output has seen enough; the interpreter must not complain about it while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -80,6 +80,7 @@ class Agent:
             kernel = undo.enter_context(Kernel(open_journal(options.journal, options.node_name)))
             monitor = undo.enter_context(Monitor())
             self._listen_to(monitor, undo)
+            log.info("starting as %s, etcd %s", options.node_name, ",".join(options.etcd_endpoints))
             registry = open_registry(options)
             undo.callback(registry.close)
             # Early, so that a wrong --iface is reported even while etcd is away.
@@ -90,7 +91,10 @@ class Agent:
             self._readiness.fulfilled(CONFIG)
             underlay = choose_underlay(options, kernel)
             refuse_underlay_inside(underlay, config, options)
-            log.info("underlay: %s", underlay)
+            log.info(
+                "underlay: %s, MTU %d, address %s, public address %s",
+                *(underlay.interface, underlay.mtu, underlay.address, underlay.public_ip),
+            )
             backend = make_backend(config, underlay, kernel)
             undo.callback(backend.stop)
             manager = self._subnet_manager(registry, config, backend)
@@ -191,7 +195,7 @@ class Agent:
             if self._backend is not None:
                 self._backend.fence()
         self._readiness.lacking(LEASE, f"fenced: {reason}")
-        log.error("FENCED, no packet is forwarded any more: %s", reason)
+        log.error("forwarding is stopped; this process ends in %g s, to ask for another subnet", FENCED_FOR_S)
         self._wake_up()
 
     def _announce_ready(self) -> None:
@@ -210,7 +214,8 @@ class Agent:
                 return 1
             if self._readiness.reasons():
                 next_full = min(next_full, time.monotonic() + RETRY_S)
-            changed = monitor.wait(max(0.0, next_full - time.monotonic()))
+            wake_at = next_full if self._fenced_at is None else min(next_full, self._fenced_at + FENCED_FOR_S)
+            changed = monitor.wait(max(0.0, wake_at - time.monotonic()))
             if changed:
                 self._stop.wait(SETTLE_S)
                 monitor.wait(0)
@@ -228,7 +233,7 @@ class Agent:
 
     def _reason_to_end(self) -> str | None:
         if self._fenced_at is not None and time.monotonic() >= self._fenced_at + FENCED_FOR_S:
-            return "another node owns our subnet; a restart asks for a new one"
+            return "another node owns our subnet; the next start asks for a new one"
         return self._broken
 
     def _end_threads(self, threads: list[threading.Thread], manager: SubnetManager, registry: EtcdRegistry) -> None:

@@ -37,6 +37,8 @@ REFUSALS = (
     "hostname verification",
     "wrong_version_number",
     "tlsv1",
+    # A certificate and a key that do not belong together, or files that are neither.
+    "security handshaker",
 )
 
 

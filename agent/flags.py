@@ -55,7 +55,10 @@ FLAGS: tuple[Flag, ...] = (
     Flag("docker-opts-file", "FILE", "", "where dockerd's --bip and --mtu are written too; empty: nowhere"),
     Flag("subnet-lease-ttl", "DURATION", "24h", "life of our lease without renewal, e.g. 30s, 5m, 24h; at least 2s"),
     Flag(
-        "subnet-lease-renew-margin", "MINUTES", "60", "renew at the latest this many minutes before expiry, 1 to 1439"
+        "subnet-lease-renew-margin",
+        "MINUTES",
+        "60",
+        "flannel's renewal margin, 1 to 1439; ours are renewed after a third of their life, mostly earlier",
     ),
     Flag("ip-masq", "", "false", "masquerade traffic that leaves the pod network"),
     Flag("ip-masq-fully-random-disable", "", "false", "masquerade without random source ports"),

@@ -5,7 +5,12 @@ import sys
 import time
 
 
-class _OneLine(logging.Formatter):
+class OneLine(logging.Formatter):
+    """An event as one line."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
 
@@ -17,7 +22,7 @@ class _OneLine(logging.Formatter):
 def start_logging(verbosity: int) -> None:
     """Log our events to standard error; `verbosity` 1 and more adds details."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(OneLine())
     logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbosity > 0 else logging.INFO, force=True)
     for library in ("grpc", "etcd3", "pyroute2", "asyncio"):
         logging.getLogger(library).setLevel(logging.CRITICAL)

@@ -51,6 +51,7 @@ class NodeSetup:
             forward=options.forward_rules,
         )
         self._written: set[Path] = set()
+        self._rules_made = False
         self._subnet_env = SubnetEnv(config.network, lease.subnet, backend.overlay_mtu, options.ip_masq)
 
     def converge_links(self) -> None:
@@ -70,7 +71,8 @@ class NodeSetup:
     def _part(self, part: str, converge: Callable[[], object]) -> None:
         try:
             converge()
-        except AgentError as error:
+        except (AgentError, OSError) as error:
+            # OSError: out of descriptors or memory; that passes, and packets keep flowing meanwhile.
             if self._readiness.lacking(part, str(error)):
                 log.error("%s: %s", part, error)
         else:
@@ -84,8 +86,9 @@ class NodeSetup:
 
     def _converge_rules(self) -> None:
         if self._policy.masquerade or self._policy.forward:
-            if self._firewall.converge(self._policy):
-                log.info("rules: made")
+            if self._firewall.converge(self._policy) and self._rules_made:
+                log.warning("rules: some were missing, made again")
+            self._rules_made = True
             self._firewall.remove_others(self._policy.network)
             return
         # A run with other flags may have left rules; where there is no nft it left none.

@@ -100,11 +100,9 @@ def prefix(text: str) -> str:
 
 
 def path(text: str) -> Path:
-    """A path of the file system that does not go up."""
+    """A path of the file system."""
     if not text or "\0" in text:
         raise ValueError("not a path; want the path of a file")
-    if ".." in Path(text).parts:
-        raise ValueError("a path that goes up with `..`; want a path without")
     return Path(text)
 
 

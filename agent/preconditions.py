@@ -11,6 +11,8 @@ from agent.options import Options
 
 CAP_NET_ADMIN = 12  # linux/capability.h
 TUN = Path("/dev/net/tun")
+NFT_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+"""Where nft is looked for; root's PATH may lack the directories for administrators."""
 
 
 def check_machine(options: Options) -> None:
@@ -29,12 +31,17 @@ def check_rights() -> None:
         raise EnvironmentMissing("\n".join(lacking))
 
 
-def _rights() -> list[str]:
+def effective_capabilities() -> int:
+    """The process's capabilities as a bit set (man 7 capabilities); 0 where /proc does not say."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    effective = next((int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:")), 0)
-    if effective >> CAP_NET_ADMIN & 1:
+    return next((int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:")), 0)
+
+
+def _rights() -> list[str]:
+    if effective_capabilities() >> CAP_NET_ADMIN & 1:
         return []
-    return [f"machine: no right to change the network (got user {os.geteuid()} without CAP_NET_ADMIN; want root)"]
+    got = f"user {os.geteuid()} without CAP_NET_ADMIN"
+    return [f"machine: no right to change the network (got {got}; want root, e.g. by sudo)"]
 
 
 def _tun() -> list[str]:
@@ -47,13 +54,15 @@ def _tun() -> list[str]:
 
 
 def _programs(options: Options) -> list[str]:
-    if not (options.ip_masq or options.forward_rules) or shutil.which("nft"):
+    if not (options.ip_masq or options.forward_rules) or shutil.which("nft", path=NFT_PATH):
         return []
     return ["machine: the program nft is missing (got none on PATH; want it: apt install nftables)"]
 
 
 def _place(flag: str, path: Path) -> list[str]:
     """What makes `path` no place for a file of ours. A disk that is full or read-only is waited for, not refused."""
+    if ".." in path.parts:
+        return [f"{flag}: goes up with `..` (got {path}; want a path that says where the file is)"]
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:

@@ -109,10 +109,12 @@ def _read(path: Path) -> str | None:
         if error.errno == errno.ELOOP:
             raise ValueError("is a symbolic link, which is not followed") from None
         raise
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError("is not a regular file")
-        content = file.read(LARGEST_BYTES + 1)
+        content = os.read(descriptor, LARGEST_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > LARGEST_BYTES:
         raise ValueError(f"is larger than {LARGEST_BYTES} bytes")
     if not content.strip():

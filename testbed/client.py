@@ -40,8 +40,8 @@ class LabRecord:
 
     @property
     def alive(self) -> bool:
-        """Whether the lab's PID 1 still runs."""
-        return self.start_ticks == start_ticks(self.pid)
+        """Whether the lab's PID 1 still runs. Seen from inside the lab it is our own PID 1."""
+        return self.start_ticks in (start_ticks(self.pid), start_ticks(1))
 
 
 def start_ticks(pid: int) -> int | None:

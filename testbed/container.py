@@ -71,12 +71,15 @@ def main(arguments: list[str]) -> int:
     if len(arguments) == 3 and arguments[0] == "--run":
         spec_descriptor, control = int(arguments[1]), int(arguments[2])
         os.set_inheritable(control, False)
+        # Closed before anything is started: it says what the manifest's author may call a secret.
         with open(spec_descriptor, encoding="utf-8") as file:
-            return run(json.load(file), control)
+            spec = json.load(file)
+        return run(spec, control)
     if len(arguments) > 3 and arguments[0] == "--exec" and "--" in arguments:
         end = arguments.index("--")
         with open(arguments[1], encoding="utf-8") as file:
-            return execute_in(json.load(file), int(arguments[2]), arguments[end + 1 :], "--tty" in arguments[3:end])
+            spec = json.load(file)
+        return execute_in(spec, int(arguments[2]), arguments[end + 1 :], "--tty" in arguments[3:end])
     print("error: container: want --run SPEC_FD CONTROL_FD, or --exec SPEC PID [--tty] -- COMMAND…", file=sys.stderr)
     return 2
 
@@ -109,6 +112,7 @@ def run(spec: Spec, control: int) -> int:
     for descriptor in (pause, node, child_output, child_report, child_go, *(tree for tree in trees if tree >= 0)):
         os.close(descriptor)
     failure = _introduce(control, child, report, go) + _read_until_end(report)
+    os.close(report)
     if failure:
         _wait_for(child)
         outcome = json.loads(failure)

@@ -34,7 +34,11 @@ _REFERENCE = re.compile(r"\$(?:\$|\(([-._a-zA-Z][-._a-zA-Z0-9]*)\))")
 
 
 class RecipeError(ValueError):
-    """The manifest gives a recipe a value that it cannot use; the text ends in (got …; want …)."""
+    """The manifest gives a recipe a value of the environment's `variable` that it cannot use."""
+
+    def __init__(self, variable: str, what: str) -> None:
+        super().__init__(what)
+        self.variable = variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +107,7 @@ def expand(text: str, env: Mapping[str, str]) -> str:
 def _nginx(_container: Container, given: Mapping[str, str]) -> _Image:
     upstream = given.get("NGINX_UPSTREAM", "")
     if upstream and not _UPSTREAM.fullmatch(upstream):
-        raise RecipeError(
-            f"NGINX_UPSTREAM: not an address (got {upstream!r}; want ADDRESS:PORT such as 10.0.90.2:8080)"
-        )
+        raise RecipeError("NGINX_UPSTREAM", f"not an address (got {upstream!r}; want ADDRESS:PORT, as 10.0.90.2:8080)")
     location = NGINX_UPSTREAM_LOCATION.substitute(upstream=upstream) if upstream else NGINX_WEB_ROOT_LOCATION
     return _Image(
         entrypoint=("/usr/sbin/nginx",),
@@ -160,7 +162,7 @@ def _echo(container: Container, given: Mapping[str, str]) -> _Image:
     declared = next((port.container_port for port in container.ports if port.protocol == "TCP"), ECHO_PORT)
     port = given.get("PORT", str(declared))
     if not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise RecipeError(f"PORT: not a port (got {port!r}; want 1 to 65535)")
+        raise RecipeError("PORT", f"not a port (got {port!r}; want 1 to 65535)")
     inside = "/opt/echo/echo_server.py"
     return _Image(
         entrypoint=("/usr/bin/python3", "-I", "-S", inside),

@@ -25,7 +25,7 @@ DOWN_LIMIT_S = 10.0
 READY = b"r"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Launched:
     """A lab that is starting."""
 
@@ -33,10 +33,12 @@ class Launched:
     lifeline: int
     """Closing it before `keep` ends the lab."""
     progress: int
+    kept: bool = False
 
     def keep(self) -> None:
         """Let the lab outlive this process."""
         os.write(self.lifeline, READY)
+        self.kept = True
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """What the lab tells while it starts, up to `ready` or `failed`; ends early when the lab dies."""

@@ -55,7 +55,8 @@ def become_prompt(underlay: Underlay, journal: Journal, streams: tuple[int, ...]
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.environ["TESTBED_LAB"] = lab_name
-        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", buffering=1), open(2, "w", buffering=1)
+        # Our own standard input was /dev/null when this process's parent was started.
+        sys.stdin = os.fdopen(0)
         # The parent's netlink sockets are the parent's: an answer read here would be missing there.
         for machine in underlay.machines.values():
             machine.kernel = Kernel(journal, netns_pid=machine.pid)

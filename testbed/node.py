@@ -21,6 +21,7 @@ BRIDGE = "docker0"
 HEALTH_PORT = 8286
 SUBNET_FILE = "flannel/subnet.env"
 """Below the node's /run."""
+JOURNAL = "/run/journal.jsonl"
 LEASE_TTL = "30s"
 OURS = (sys.executable, "-m", "agent")
 
@@ -49,7 +50,6 @@ class LabNode:
         self.run = self.rundir / "run"
         """What the node sees as /run."""
         self.log = directory / "logs" / f"agent-{name}.log"
-        self.journal = self.run / "journal.jsonl"
         self.expected = True
         """False after `up --no-agent`: somebody runs the agent by hand."""
         self._spec = agent
@@ -82,15 +82,15 @@ class LabNode:
         """The node's address on the underlay, as flannel calls it."""
         return self.address
 
-    def agent_argv(self) -> list[str]:
-        """The agent's command line, inside the node's namespaces."""
+    def agent_command(self) -> list[str]:
+        """The agent's command line, to be run inside the node's namespaces."""
         flags = [
             f"--etcd-endpoints={self._etcd_endpoints}",
             f"--iface={self.name}-eth0",
             f"--subnet-file=/run/{SUBNET_FILE}",
         ]
         if self._spec.command is not None:
-            return [*enter_machine(self.pid), *self._spec.command, *flags]
+            return [*self._spec.command, *flags]
         ours = [
             "--ip-masq",
             f"--bridge={BRIDGE}",
@@ -98,10 +98,10 @@ class LabNode:
             "--healthz-ip=127.0.0.1",
             f"--healthz-port={HEALTH_PORT}",
             f"--subnet-lease-ttl={LEASE_TTL}",
-            "--journal=/run/journal.jsonl",
+            f"--journal={JOURNAL}",
             f"--node-name={self.name}",
         ]
-        return [*enter_machine(self.pid), *OURS, *flags, *ours, *self._spec.args]
+        return [*OURS, *flags, *ours, *self._spec.args]
 
     def pin(self, network: IPv4Network, subnet: IPv4Network, overlay_mtu: int) -> None:
         """Make the agent ask for this subnet: flannel's own previous-subnet rule reads the file of the last run."""
@@ -127,7 +127,7 @@ class LabNode:
         if state is None:
             return f"agent {self.agent.state}, no answer yet (see testbed logs {self.name})"
         if not state["ready"]:
-            return "agent: " + "; ".join(state["why_not_ready"])
+            return f"agent: {state['why_not_ready'][0]}"
         return None if self.kernel.link(BRIDGE) else f"no {BRIDGE} yet"
 
     def _why_other_agent_is_not_ready(self) -> str | None:
@@ -142,7 +142,7 @@ class LabNode:
 
     def _make_bridge(self) -> None:
         command = [*enter_machine(self.pid), *OURS, "bridge", f"--bridge={BRIDGE}", f"--subnet-file=/run/{SUBNET_FILE}"]
-        subprocess.run([*command, "--journal=/run/journal.jsonl", f"--node-name={self.name}"], check=True)
+        subprocess.run([*command, f"--journal={JOURNAL}", f"--node-name={self.name}"], check=True)
 
     def _subnet_env(self) -> tuple[IPv4Network, int]:
         path = self.run / SUBNET_FILE
@@ -157,7 +157,7 @@ class LabNode:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                self.agent_argv(),
+                [*enter_machine(self.pid), *self.agent_command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ LOG_BYTES = 10_000_000  # A container's log and its predecessor together.
 SETUP_TIMEOUT_S = 20.0
 """A container whose root is not made by then never will be; a loaded machine needs 0.5 s."""
 END_TIMEOUT_S = 2.0
+SHIM_GRACE_S = 2.0
+"""What the shim gets to take leave after its container's last process ended."""
 
 Report = Callable[[Literal["Normal", "Warning"], str, str], None]
 """Called with a Kubernetes event's type, reason and message."""
@@ -155,6 +158,8 @@ class PodContainer:
         self._message = ""
         self._pid: int | None = None
         self._mount_namespace: int | None = None
+        """Descriptor of the running container's; held so that its processes can be found."""
+        self._holding = threading.Lock()
 
     @property
     def pid(self) -> int | None:
@@ -178,7 +183,11 @@ class PodContainer:
         """End every process of the container: TERM to the first one, KILL to all after the grace."""
         self._place = None
         if self._supervised is not None and self._supervised.state != "exited":
-            self._supervised.stop(grace_s)
+            # Killing the processes and not the shim lets the shim reap them and report how it ended.
+            timer = threading.Timer(grace_s, self._kill_processes)
+            timer.start()
+            self._supervised.stop(grace_s + SHIM_GRACE_S)
+            timer.cancel()
         self._end_leftovers()
 
     def facts(self, pause_pid: int | None) -> ContainerFacts:
@@ -266,10 +275,16 @@ class PodContainer:
 
     def _end_leftovers(self) -> None:
         """What the first process left behind: orphans in a shared PID namespace, and all if our shim was killed."""
-        descriptor, self._mount_namespace = self._mount_namespace, None
-        if descriptor is not None:
-            end_processes_in(descriptor)
-            os.close(descriptor)
+        with self._holding:
+            descriptor, self._mount_namespace = self._mount_namespace, None
+            if descriptor is not None:
+                end_processes_in(descriptor)
+                os.close(descriptor)
+
+    def _kill_processes(self) -> None:
+        with self._holding:
+            if self._mount_namespace is not None:
+                end_processes_in(self._mount_namespace)
 
     def _write_document(self, text: str) -> None:
         draft = self.document.with_suffix(".new")

@@ -15,6 +15,7 @@ from rich.text import Text
 Object = dict[str, Any]
 GOOD = {"ready", "Running", "Succeeded", "true", "True", "by hand"}
 PIPE_WIDTH = 1000  # columns; so that no table is shortened for whoever parses it
+QUIET_S = 1.0  # between two lines about what is waited for
 BAD_COLOUR, GOOD_COLOUR = "red", "green"
 
 
@@ -42,7 +43,11 @@ def columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         table.add_column(heading.upper(), no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    console().print(table)
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
 
 
 def _cell(value: object) -> Text:
@@ -203,7 +208,8 @@ def _plain(value: object) -> str:
 def pings(results: list[Object]) -> None:
     """A matrix: senders down, targets across, round-trip time in ms."""
     sources = list(dict.fromkeys(result["source"] for result in results))
-    targets = list(dict.fromkeys(result["destination"] for result in results))
+    found = dict.fromkeys(result["destination"] for result in results)
+    targets = sorted(found, key=lambda name: sources.index(name) if name in sources else len(sources))
     by_pair = {(result["source"], result["destination"]): result for result in results}
     columns(
         ("from \\ to", *targets),
@@ -238,6 +244,7 @@ class Phases:
     def __init__(self) -> None:
         self._console = console()
         self._spinner = self._console.status("starting") if self._console.is_terminal else None
+        self._told_at = 0.0
 
     def __enter__(self) -> "Phases":
         if self._spinner:
@@ -254,7 +261,8 @@ class Phases:
             self._console.print(f"{phase:<12}{seconds:6.2f} s  {detail}")
         elif self._spinner:
             self._spinner.update(f"{phase}: {detail}" if detail else phase)
-        elif state == "waiting":
+        elif state == "waiting" and seconds >= self._told_at + QUIET_S:
+            self._told_at = seconds
             self._console.print(f"{phase:<12}{seconds:6.2f} s  waiting for {detail}")
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 
 from testbed.addresses import AddressPlan, choose_nodes
-from testbed.checks import TOPOLOGIES, addresses_of, check_cluster, check_names, check_pod, network_json
+from testbed.cluster_checks import TOPOLOGIES, addresses_of, check_cluster, network_json
 from testbed.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
 from testbed.manifest import Metadata, Pod
+from testbed.pod_checks import check_names, check_pod
 from testbed.problems import Problem, SpecError, near_match, shorten
 from testbed.validation import Source, read_model
 from testbed.yaml_source import MAX_BYTES, read_documents
@@ -169,7 +170,7 @@ def _kind_of(source: Source) -> tuple[str, str]:
 def _read_cluster_document(source: Source) -> tuple[ClusterDocument | None, list[Problem]]:
     kind = _kind_of(source)
     if not isinstance(source.document.value, dict):
-        return None, [source.problem((), "not a mapping (got something else; want a Cluster document)")]
+        return None, [source.problem((), "not a mapping (got a list or a bare value; want a Cluster document)")]
     if kind in _KNOWN_KINDS:
         want = "apiVersion: testbed/v1, kind: Cluster before the manifests"
         return None, [source.problem(("kind",), f"the first document is not a Cluster (got {kind[1]}; want {want})")]
@@ -201,7 +202,7 @@ def _refuse_kind(source: Source) -> Problem | None:
         return None
     want = "want apiVersion: v1, kind: Pod"
     if not isinstance(source.document.value, dict):
-        return source.problem((), f"not a manifest (got something that is not a mapping; {want})")
+        return source.problem((), f"not a manifest (got a list or a bare value; {want})")
     if kind == ("testbed/v1", "Cluster"):
         return source.problem(("kind",), f"a second Cluster (got one in document 1 too; {want})")
     shown = f"{kind[0]} {kind[1]}"

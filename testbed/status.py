@@ -4,6 +4,7 @@
 spec, status.
 """
 
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -234,7 +235,7 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
             "process": node.agent.pid,
             "restarts": node.agent.restarts,
             "why not ready": state.get("why_not_ready") or None,
-            "command": " ".join(node.agent_argv()[6:]),
+            "command": shlex.join(node.agent_command()),
         },
         "Lease": state.get("lease"),
         "Overlay device": device
@@ -277,7 +278,7 @@ def describe_pod(lab: Lab, pod: Pod) -> Object:
         "State": status.state,
         "Phase": status.phase,
         "Ready": status.ready,
-        "Why not ready": status.why_not_ready,
+        "Why not ready": status.why_not_ready or None,
         "Labels": pod.manifest.metadata.labels or None,
         "Started": status.started_at,
         "Pause process": pod.pause_pid,

@@ -42,6 +42,8 @@ class VethInterface(Intf):
         """`up` and `down` over netlink, the rest by the real program."""
         if args == ("up",):
             self.node.kernel.set_up(self.name, "bring the link's end up")
+            if isinstance(self.node, OverlayNode):
+                self.node.restore()
             return ""
         if args == ("down",):
             self.node.kernel.set_down(self.name, "take the link's end down")
@@ -67,9 +69,6 @@ class VethInterface(Intf):
 
 class VethLink(Link):
     """A veth pair made by one netlink message with both ends already in their namespaces."""
-
-    def __init__(self, node1: Any, node2: Any, **params: Any) -> None:
-        super().__init__(node1, node2, **{"intf": VethInterface, **params})
 
     @classmethod
     def makeIntfPair(
@@ -101,6 +100,10 @@ class OverlayNode(Host):
         super().__init__(name, **params)
         self.underlay_mtu = underlay_mtu
         self.kernel = Kernel(journal, netns_pid=self.pid)
+        self.wanted_routes: list[tuple[Route, str]] = []
+        """With the reason for each."""
+        self.known_neighbours: dict[str, tuple[IPv4Address, str]] = {}
+        """Address and MAC of other machines, by name."""
         run_directory.mkdir(parents=True, exist_ok=True)
         self._run("mount", "--bind", str(run_directory), "/run")
         self.kernel.set_up("lo", "a new namespace has its loopback down")
@@ -111,6 +114,13 @@ class OverlayNode(Host):
         _, errors, status = self.pexec(list(argv))
         if status:
             raise OSError(f"{self.name}: {' '.join(argv)}: {errors.strip()}")
+
+    def restore(self) -> None:
+        """Bring back what the kernel forgets when the uplink goes down: routes through it and neighbours on it."""
+        for route, why in self.wanted_routes:
+            self.kernel.ensure_route(route, why)
+        for other, (address, mac) in self.known_neighbours.items():
+            self.kernel.ensure_neighbour(f"{self.name}-eth0", address, mac, f"{self.name} knows {other}")
 
     def config(self, **_params: Any) -> dict[str, Any]:
         """Nothing: addresses and routes are set by `Underlay`."""
@@ -175,7 +185,7 @@ class Underlay:
         setLogLevel("warning")
         # Its constructor would otherwise change sysctls of the whole machine.
         Mininet.inited = True
-        self.net = Mininet(topo=None, host=OverlayNode, link=VethLink, controller=None, build=False)
+        self.net = Mininet(topo=None, host=OverlayNode, link=VethLink, intf=VethInterface, controller=None, build=False)
         self.machines: dict[str, OverlayNode] = {}
 
     def start(self) -> None:
@@ -238,17 +248,15 @@ class Underlay:
             address = IPv4Interface(f"{self.address_of(name)}/{self.plan.network.prefixlen}")
             machine.intf().setIP(str(address))
             if name != "gw":
-                machine.kernel.ensure_route(
-                    Route(destination=DEFAULT_ROUTE, device=self.interface_of(name), gateway=self.plan.gateway),
-                    "everything else goes to the lab's gateway, which answers «net unreachable»",
-                )
+                route = Route(destination=DEFAULT_ROUTE, device=self.interface_of(name), gateway=self.plan.gateway)
+                why = "everything else goes to the lab's gateway, which answers «net unreachable»"
+                machine.wanted_routes.append((route, why))
 
     def _introduce(self) -> None:
         """Tell every machine every other one's MAC: the neighbour table's limit counts all namespaces together, and
         only permanent entries are outside it."""
         for name, machine in self.machines.items():
-            for other in self.machines:
-                if other != name:
-                    machine.kernel.ensure_neighbour(
-                        self.interface_of(name), self.address_of(other), self._mac(other), f"{name} knows {other}"
-                    )
+            machine.known_neighbours = {
+                other: (self.address_of(other), self._mac(other)) for other in self.machines if other != name
+            }
+            machine.restore()

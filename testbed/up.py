@@ -51,13 +51,14 @@ def bring_up(options: UpOptions) -> int:
     try:
         return _follow(launched, cluster, options)
     except KeyboardInterrupt:
+        if launched.kept:
+            raise
         launched.abandon()
         print("\ninterrupted: everything is removed")
         return EXIT_INTERRUPTED
-    except TestbedError:
-        raise
     except BaseException:
-        launched.abandon()
+        if not launched.kept:
+            launched.abandon()
         raise
 
 
@@ -124,7 +125,7 @@ def _follow(launched: Launched, cluster: Cluster, options: UpOptions) -> int:
         return 0
     why = message.get("failed") or f"the lab ended while it started (its log was: {_log_tail(lab.rundir)})"
     if options.cleanup_on_failure or not lab.alive:
-        launched.abandon()
+        # Removed by whoever catches this, as after any other failure before `keep`.
         raise TestbedError(f"up: {why}; the lab is removed")
     launched.keep()
     raise TestbedError(
@@ -147,7 +148,7 @@ def _log_tail(rundir: Path) -> str:
 
 
 def _next(lab_name: str, cluster: Cluster) -> None:
-    from testbed.cli import next_commands
+    from testbed.command_line import next_commands
 
     commands = ["ping", "get pods -o wide"]
     shells = [pod.name for pod in cluster.pods if pod.spec.containers[0].image == "shell"]

@@ -1,5 +1,6 @@
 """From plain data to models: every mistake becomes one problem with the key's path, its line and what is wanted."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
@@ -20,6 +21,8 @@ _KINDS = {
     "tuple_type": "a list",
     "is_instance_of": "text",
 }
+_LOOK_LIKE_OTHERS = ("true", "false", "yes", "no", "on", "off", "null")
+"""Texts that must be shown in quotes, or the message would look wrong."""
 
 
 class Source:
@@ -43,16 +46,48 @@ class Source:
 
 
 def read_model(source: Source, model: type[ModelT]) -> tuple[ModelT | None, list[Problem]]:
-    """The document as `model`, or every reason why it is not one."""
+    """The document as `model`, and every reason why it is not one.
+
+    With problems the model is what is left without the wrong entries, for finding more problems only; None when that
+    is no `model` either.
+    """
     try:
         return model.model_validate(source.document.value), []
     except ValidationError as failure:
-        errors = failure.errors(include_url=False)
-        return None, [_problem(source, model, error) for error in errors]
+        errors = [error for error in failure.errors(include_url=False) if not _is_echo(error)]
+    problems = [_problem(source, model, error) for error in errors]
+    rest = copy.deepcopy(source.document.value)
+    for error in errors:
+        _forget(rest, error)
+    try:
+        return model.model_validate(rest), problems
+    except ValidationError:
+        return None, problems
+
+
+def _is_echo(error: ErrorDetails) -> bool:
+    """Whether pydantic says that a list is too short only because its items are wrong."""
+    return error["type"] == "too_short" and bool(error["input"])
+
+
+def _is_of_key(error: ErrorDetails) -> bool:
+    """Whether it is the key of a mapping that is wrong; pydantic marks it so, and a key may have this text itself."""
+    return error["loc"][-1:] == ("[key]",) and error["type"] != "extra_forbidden"
+
+
+def _forget(value: Any, error: ErrorDetails) -> None:  # noqa: ANN401 - plain data
+    """Take the wrong entry of a mapping out, where nothing else refers to what it would have said."""
+    if error["type"] in ("missing", "tuple_type", "dict_type", "model_type") or _is_of_key(error):
+        return
+    for step in error["loc"][:-1]:
+        value = value[step]
+    if isinstance(value, dict) and error["loc"]:
+        value.pop(error["loc"][-1], None)
 
 
 def _problem(source: Source, model: type[BaseModel], error: ErrorDetails) -> Problem:
-    path: Path = tuple(step for step in error["loc"] if step != "[key]")
+    of_key = _is_of_key(error)
+    path: Path = error["loc"][:-1] if of_key else error["loc"]
     kind, got = error["type"], _shown(error["input"])
     context: Mapping[str, Any] = error.get("ctx", {})
     if kind == "extra_forbidden":
@@ -65,7 +100,7 @@ def _problem(source: Source, model: type[BaseModel], error: ErrorDetails) -> Pro
         return source.problem(parent, f"{path[-1]} is missing (got nothing; want {path[-1]}: …)")
     if kind == "spec":
         what = f"{context['what']} (got {_shown(context['got'])}; want {context['want']})"
-        return source.problem(path, what, at_key="[key]" in error["loc"])
+        return source.problem(path, what, at_key=of_key)
     return source.problem(path, _standard(kind, got, context))
 
 
@@ -73,11 +108,8 @@ def _standard(kind: str, got: str, context: Mapping[str, Any]) -> str:
     if kind in _KINDS:
         return f"wrong type (got {got}; want {_KINDS[kind]})"
     if kind == "literal_error":
-        expected = str(context["expected"]).replace("'", "")
+        expected = str(context["expected"]).replace("''", '""').replace("'", "")
         return f"not one of the known values (got {got}; want {expected})"
-    if kind in ("greater_than_equal", "less_than_equal"):
-        bound = "at least" if kind == "greater_than_equal" else "at most"
-        return f"out of range (got {got}; want {bound} {context.get('ge', context.get('le'))})"
     if kind == "too_short":
         return f"too few (got {context['actual_length']}; want at least {context['min_length']})"
     return f"{kind.replace('_', ' ')} (got {got}; want another value)"
@@ -92,9 +124,7 @@ def _shown(value: object) -> str:
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list"
-    if isinstance(value, str) and (
-        not value or value.replace(".", "", 1).isdigit() or value in ("true", "false", "null")
-    ):
+    if isinstance(value, str) and (not value or value.replace(".", "", 1).isdigit() or value in _LOOK_LIKE_OTHERS):
         return f'the text "{value}"'
     return shorten(value)
 

@@ -13,6 +13,7 @@ Maker = Callable[[NetworkConfig, Underlay, Kernel], Backend]
 
 
 def _udp(config: NetworkConfig, underlay: Underlay, kernel: Kernel) -> Backend:
+    # Imported when chosen: other backends need neither its data path nor its sockets.
     from agent.backends.udp import UdpBackend
 
     return UdpBackend(config.network, udp_port(config), underlay, kernel)

@@ -151,6 +151,11 @@ class Underlay:
             self._etcd.wait(10)
             self._etcd = None
 
+    def pause_etcd(self) -> None:
+        """Let etcd accept connections and answer nothing, as a machine that hangs does."""
+        assert self._etcd is not None
+        self._etcd.send_signal(signal.SIGSTOP)
+
     def etcdctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = ["ip", "netns", "exec", self.etcd_netns, "env", "ETCDCTL_API=3", "etcdctl", f"--endpoints={ENDPOINT}"]
         return run(*command, "--command-timeout=2s", *words, check=check)
@@ -203,9 +208,11 @@ def agent_command(netns: str, directory: Path, *flags: str) -> tuple[str, ...]:
     """How an agent is called in a namespace; flags given later win."""
     return (
         *("ip", "netns", "exec", netns, sys.executable, "-m", "agent"),
-        *(f"--etcd-endpoints={ENDPOINT}", "--iface=eth0", f"--subnet-file={directory / 'subnet.env'}"),
+        *(f"--etcd-endpoints={ENDPOINT}", f"--subnet-file={directory / 'subnet.env'}"),
         *("--ip-masq", "--bridge=docker0", f"--docker-opts-file={directory / 'docker_opts.env'}"),
-        *("--healthz-ip=127.0.0.1", "--subnet-lease-ttl=30s", *flags),
+        *("--healthz-ip=127.0.0.1", "--subnet-lease-ttl=30s"),
+        *(() if any(flag.startswith("--iface") for flag in flags) else ("--iface=eth0",)),
+        *flags,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -173,7 +174,7 @@ def test_an_etcd_that_is_away_stops_no_packet(two_nodes: TwoNodes) -> None:
 def test_cleanup_removes_what_a_run_left_and_twice_is_harmless(underlay: Underlay) -> None:
     underlay.start_etcd()
     underlay.write_config()
-    node = underlay.agent("n", "192.168.8.227")
+    node = underlay.agent("node", "192.168.8.227")
     node.wait_ready()
     node.end(signal.SIGTERM)
     assert "docker0" in links(node.netns)
@@ -194,7 +195,7 @@ def test_cleanup_removes_what_a_run_left_and_twice_is_harmless(underlay: Underla
 def test_cleanup_with_revoke_gives_the_lease_back(underlay: Underlay) -> None:
     underlay.start_etcd()
     underlay.write_config()
-    node = underlay.agent("n", "192.168.8.227")
+    node = underlay.agent("node", "192.168.8.227")
     node.wait_ready()
     node.end(signal.SIGTERM)
     command = agent_command(node.netns, node.directory, "--revoke")
@@ -205,14 +206,14 @@ def test_cleanup_with_revoke_gives_the_lease_back(underlay: Underlay) -> None:
 def test_revoke_on_exit_gives_the_lease_back(underlay: Underlay) -> None:
     underlay.start_etcd()
     underlay.write_config()
-    node = underlay.agent("n", "192.168.8.227", "--revoke-on-exit")
+    node = underlay.agent("node", "192.168.8.227", "--revoke-on-exit")
     node.wait_ready()
     assert node.end(signal.SIGTERM) == 0
     assert underlay.leases() == {}
 
 
 def test_an_etcd_that_is_down_at_start_is_waited_for(underlay: Underlay) -> None:
-    node = underlay.agent("n", "192.168.8.227")
+    node = underlay.agent("node", "192.168.8.227")
     wait_until(lambda: ENDPOINT in node.log, 10, "the log names the endpoint", lambda: node.log)
     assert node.process.poll() is None
     assert node.get("/healthz")[0] == 200
@@ -226,33 +227,59 @@ def test_an_etcd_that_is_down_at_start_is_waited_for(underlay: Underlay) -> None
 
 
 def test_sigterm_while_etcd_is_waited_for_ends_at_once(underlay: Underlay) -> None:
-    node = underlay.agent("n", "192.168.8.227")
+    node = underlay.agent("node", "192.168.8.227")
     wait_until(lambda: node.get("/readyz")[0] == 503, 10, "the agent is up")
     before = time.monotonic()
     assert node.end(signal.SIGTERM) == 0
     assert time.monotonic() - before < 6
 
 
-def test_a_subnet_file_that_cannot_be_written_keeps_the_agent_unready_until_it_can(underlay: Underlay) -> None:
+def test_a_second_signal_ends_the_agent_at_once(underlay: Underlay) -> None:
     underlay.start_etcd()
-    underlay.write_config()
-    full = underlay.directory / "full"
-    full.mkdir()
-    node = underlay.agent("n", "192.168.8.227", f"--subnet-file={full}/no/subnet.env", start=False)
-    blocked = full / "no"
-    blocked.write_text("a file where a directory is needed")
-    with (node.directory / "log").open("wb"):
-        pass
+    underlay.pause_etcd()
+    node = underlay.agent("node", "192.168.8.227")
+    wait_until(lambda: "starting as" in node.log, 10, "the agent calls an etcd that does not answer")
+
+    def ended() -> bool:
+        node.process.send_signal(signal.SIGTERM)
+        return node.process.poll() is not None
+
+    wait_until(ended, 2, "two signals end it")
+    assert node.process.returncode == 128 + signal.SIGTERM
+
+
+def test_a_subnet_file_below_a_file_is_refused_at_start(underlay: Underlay) -> None:
+    blocker = underlay.directory / "blocker"
+    blocker.write_text("a file where a directory is needed")
+    node = underlay.agent("node", "192.168.8.227", f"--subnet-file={blocker}/subnet.env", start=False)
     done = run(*node.argv, check=False)
     assert done.returncode == 3
     assert done.stderr.startswith("error: --subnet-file: ")
-    assert str(blocked) in done.stderr
+    assert str(blocker) in done.stderr
+
+
+def test_a_read_only_disk_keeps_the_agent_unready_until_it_is_writable(underlay: Underlay) -> None:
+    underlay.start_etcd()
+    underlay.write_config()
+    disk = underlay.directory / "disk"
+    disk.mkdir()
+    node = underlay.agent("node", "192.168.8.227", f"--subnet-file={disk}/subnet.env", start=False)
+    # `ip netns exec` gives a mount namespace of its own, so the mount is the agent's alone.
+    script = f"mount -t tmpfs -o ro none {disk} && exec {shlex.join(node.argv[4:])}"
+    node.argv = (*node.argv[:4], "sh", "-c", script)
+    start(node, underlay)
+    wait_until(lambda: "subnet file: /" in node.get("/readyz")[1], 10, "the reason is given", lambda: node.log)
+    assert f"{disk}/subnet.env: cannot be written: Read-only file system" in node.get("/readyz")[1]
+    assert "flannel0" in links(node.netns)
+    run("nsenter", "-t", str(node.process.pid), "-m", "mount", "-o", "remount,rw", str(disk))
+    node.wait_ready(timeout_s=8)
+    assert len(re.findall("cannot be written", node.log)) == 1
 
 
 def test_a_foreign_owner_of_our_subnet_ends_the_agent_loudly(underlay: Underlay) -> None:
     underlay.start_etcd()
     underlay.write_config()
-    node = underlay.agent("n", "192.168.8.227", pinned="10.0.46.1/24")
+    node = underlay.agent("node", "192.168.8.227", pinned="10.0.46.1/24")
     node.wait_ready()
     underlay.etcdctl("put", "/coreos.com/network/subnets/10.0.46.0-24", '{"PublicIP":"192.168.8.9","PublicIPv6":null}')
     wait_until(lambda: node.get("/readyz")[0] == 503, 10, "the fenced agent is not ready", lambda: node.log)
@@ -269,6 +296,9 @@ def test_a_foreign_owner_of_our_subnet_ends_the_agent_loudly(underlay: Underlay)
         (("--nope",), 2, "error: command line: unknown flag"),
         (("--healthz-ip=192.0.2.1",), 3, "error: --healthz-port: cannot listen"),
         (("--public-ip=10.0.3.4",), 2, "error: --public-ip: "),
+        (("--subnet-file=/run/../nowhere/subnet.env",), 3, "error: --subnet-file: goes up"),
+        (("--subnet-file=/run",), 3, "error: --subnet-file: is a directory"),
+        (("--etcd-endpoints=https://192.168.8.11:2379", "--etcd-cafile=/nowhere.pem"), 4, "error: "),
     ],
 )
 def test_a_known_mistake_is_one_line_and_its_exit_code(
@@ -331,8 +361,7 @@ def test_twenty_agents_at_once_take_twenty_subnets_and_the_next_waits_for_one(un
     assert everyone == [19] * 20
 
     start(agents[20], underlay)
-    wait_until(lambda: "no free subnet" in agents[20].log, 20, "the 21st says so", lambda: agents[20].log)
-    assert "20" in next(line for line in agents[20].log.splitlines() if "no free subnet" in line)
+    wait_until(lambda: "0 of 20 subnets are free" in agents[20].log, 20, "the 21st says so", lambda: agents[20].log)
     freed = agents[3].subnet()
     agents[3].end(signal.SIGTERM)
     underlay.etcdctl("del", "/coreos.com/network/subnets/" + freed.replace("/", "-"))

@@ -88,7 +88,7 @@ def test_without_a_shared_process_namespace_the_command_is_pid_1_and_alone(node:
 
 def test_pause_reaps_two_hundred_orphans_of_a_shared_namespace(node: PodNode) -> None:
     pod = started(node.pod("orphans", shell("main", SLEEP), shareProcessNamespace=True))
-    output(pod, "main", "i=0; while [ $i -lt 200 ]; do (sleep 1 &); i=$((i+1)); done")
+    output(pod, "main", "i=0; while [ $i -lt 200 ]; do (sleep 1 >/dev/null 2>&1 &); i=$((i+1)); done")
     seen = output(pod, "main", "ps -e -o ppid=,comm= | awk '$1 == 1 && $2 == \"sleep\"' | wc -l")
     assert int(seen) > 0, "orphans were given to pause"
     count = "ps -e -o stat=,comm= | grep -c -e '^Z' -e 'sleep$' || true"

@@ -74,7 +74,7 @@ class Node:
 @pytest.fixture
 def nodes(namespaces: NamespaceMaker, tmp_path: Path) -> tuple[Node, Node]:
     """Both nodes with pods and bridges; no backend runs yet."""
-    made = []
+    made: list[Node] = []
     for number, (subnet, address) in enumerate(LEASES.items(), 1):
         node = Node(namespaces(f"node{number}"), namespaces(f"pod{number}"), subnet, tmp_path / f"journal{number}")
         base = IPv4Network(subnet).network_address
@@ -142,7 +142,7 @@ def test_packet_to_nobody_is_answered_at_once_to_pods_and_to_the_node(overlay: t
 
 
 def test_answer_needs_accept_local(overlay: tuple[Node, Node]) -> None:
-    """Why that sysctl is set: the answer's source is an address of the node itself, which the kernel takes for a lie."""
+    """Why that sysctl is set: the answer comes from an address of the node itself, which the kernel takes for a lie."""
     node1, _ = overlay
     with Kernel(SilentJournal(), node1.namespace.pid) as kernel:
         kernel.sysctl("net.ipv4.conf.flannel0.accept_local", "0", "x")

@@ -48,12 +48,12 @@ class FakeClock:
 
     def __init__(self) -> None:
         self._now = 1000.0
-        self._tasks: list[tuple[float, int, Callable[[], None]]] = []
+        self._tasks: list[tuple[float, int, Callable[[], object]]] = []
 
     def now(self) -> float:
         return self._now
 
-    def at(self, after_s: float, task: Callable[[], None]) -> None:
+    def at(self, after_s: float, task: Callable[[], object]) -> None:
         """Run `task` when `after_s` seconds have passed."""
         self._tasks.append((self._now + after_s, len(self._tasks), task))
         self._tasks.sort(key=lambda it: it[:2])
@@ -87,7 +87,7 @@ class FakeRegistry:
         """Raised by every call while set."""
         self.deaf = False
         """Watches deliver nothing while set."""
-        self.before_write: list[Callable[[], None]] = []
+        self.before_write: list[Callable[[], object]] = []
         """One of these runs before each write: where a race is lost."""
         self.compacted = 0
         self.calls: list[str] = []
@@ -127,6 +127,12 @@ class FakeRegistry:
         """Forget the history and end every watch that has not read it."""
         self.compacted = self.revision
         self._history.clear()
+
+    def restore(self, revision: int) -> None:
+        """Go back to an earlier revision, as after a restore from a backup."""
+        self.revision = revision
+        self.keys = {key: entry for key, entry in self.keys.items() if entry[2] <= revision}
+        self._history = [event for event in self._history if event[0] <= revision]
 
     # The Registry protocol.
 

@@ -236,11 +236,6 @@ def test_a_bridge_needs_a_name_that_the_kernel_and_a_shell_take(name: str) -> No
     assert line.startswith("--bridge: not an interface name")
 
 
-def test_a_subnet_file_may_not_go_up() -> None:
-    (line,) = problems("--subnet-file=run/../etc/subnet.env")
-    assert "`..`" in line
-
-
 def test_a_prefix_keeps_a_missing_first_slash_and_loses_surplus_ones() -> None:
     assert parse("--etcd-prefix=coreos.com//network/").etcd_prefix == "coreos.com/network"
     assert problems("--etcd-prefix=/")

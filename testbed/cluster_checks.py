@@ -1,20 +1,18 @@
-"""What no single field can know: checks across the documents of one cluster file. Pure; problems are returned."""
+"""What no single field can know: checks across the fields of the Cluster document. Pure; problems are returned."""
 
 import importlib
 import inspect
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from agent.config import NetworkConfig, parse_network_config
+from agent.config import BACKEND_OPTIONS, NetworkConfig, parse_network_config
 from agent.errors import InvalidConfig
 from agent.lease import Subnet
 from testbed.addresses import AddressPlan, UnderlayFull, plan_addresses
 from testbed.cluster_document import ClusterDocument
-from testbed.images import RECIPES, RecipeError, program
-from testbed.manifest import Container, Pod
 from testbed.problems import Problem, near_match, shorten
 from testbed.validation import Source
 
@@ -26,6 +24,14 @@ NETWORK_KEYS = (
 )
 """Keys that flannel reads; it ignores others and any case, so a typo would go unseen there."""
 
+_OPTION_SPELLING = {"vni": "VNI", "port": "Port", "mtu": "MTU", "gbp": "GBP"} | {
+    "learning": "Learning",
+    "directrouting": "DirectRouting",
+}
+_OTHER_BACKENDS = ("wireguard", "extension")
+"""Backends of flannel whose options we do not know; another agent may run them."""
+_NOT_FOR_MACHINES = ("is_loopback", "is_multicast", "is_link_local", "is_unspecified")
+
 
 def network_json(network: dict[str, object]) -> str:
     """The config as it is written to etcd: compact JSON, keys in the order of the file. Raises ValueError for NaN."""
@@ -36,19 +42,21 @@ def check_cluster(source: Source, document: ClusterDocument) -> Iterator[Problem
     """Everything about the Cluster document alone."""
     yield from _check_topology(source, document)
     yield from _check_nodes(source, document)
-    config = None
+    yield from _check_network_keys(source, document)
     try:
         config = parse_network_config(network_json(document.network).encode())
-    except (InvalidConfig, ValueError) as error:
-        yield source.problem(("network",), str(error).removeprefix("network config: "))
-    yield from _check_network_keys(source, document, config)
-    if config is None:
+    except InvalidConfig as error:
+        yield from _config_problems(source, document, str(error).removeprefix("network config: "))
+        return
+    except ValueError:
+        yield source.problem(("network",), "a number that JSON does not have (got NaN or infinity; want another)")
         return
     if config.network.overlaps(document.underlay.cidr):
         got = f"{config.network} and {document.underlay.cidr}"
         yield source.problem(
             ("network",), f"the overlay overlaps the underlay (got {got}; want ranges without a common address)"
         )
+    yield from _check_backend_options(source, document, config)
     yield from _check_pins(source, document, config)
 
 
@@ -81,6 +89,9 @@ def _check_topology(source: Source, document: ClusterDocument) -> Iterator[Probl
 
 def _check_nodes(source: Source, document: ClusterDocument) -> Iterator[Problem]:
     cidr = document.underlay.cidr
+    if any(getattr(cidr, property) for property in _NOT_FOR_MACHINES):
+        want = "a range for machines, such as 192.168.8.0/24"
+        yield source.problem(("underlay", "cidr"), f"a range that machines cannot have (got {cidr}; want {want})")
     reserved: dict[IPv4Address, str] = {}
     gateway = document.underlay.gateway
     if gateway is not None:
@@ -117,19 +128,41 @@ def _check_host(source: Source, path: tuple[str, ...], address: IPv4Address, cid
         yield source.problem(path, f"not a host's address (got {address}; want one inside {cidr})")
 
 
-def _check_network_keys(source: Source, document: ClusterDocument, config: NetworkConfig | None) -> Iterator[Problem]:
+def _check_network_keys(source: Source, document: ClusterDocument) -> Iterator[Problem]:
     known = {key.lower() for key in NETWORK_KEYS}
     for key in document.network:
         if key.lower() not in known:
             want = ", ".join(NETWORK_KEYS)
             what = f"unknown key (got {shorten(key)}; want {want}){near_match(key, NETWORK_KEYS)}"
             yield source.problem(("network", key), what, at_key=True)
-    backend_key = next((key for key in document.network if key.lower() == "backend"), "Backend")
-    for option in config.unknown_options() if config else ():
-        what = (
-            f"the {config.backend_type if config else ''} backend has no such option (got {shorten(option)}; want none)"
-        )
-        yield source.problem(("network", backend_key, option), what, at_key=True)
+
+
+def _check_backend_options(source: Source, document: ClusterDocument, config: NetworkConfig) -> Iterator[Problem]:
+    kinds = (*BACKEND_OPTIONS, *_OTHER_BACKENDS)
+    if config.backend_type not in kinds:
+        what = f"unknown backend type (got {shorten(config.backend_type)}; want {', '.join(kinds)})"
+        path = ("network", _spelt(document, "Backend"), "Type")
+        yield source.problem(path, what + near_match(config.backend_type, kinds))
+    options = BACKEND_OPTIONS.get(config.backend_type, frozenset())
+    known = ("Type", *sorted(_OPTION_SPELLING.get(name, name) for name in options))
+    for option in config.unknown_options():
+        path = ("network", _spelt(document, "Backend"), option)
+        what = f"the {config.backend_type} backend has no such option (got {shorten(option)}; want {', '.join(known)})"
+        yield source.problem(path, what + near_match(option, known), at_key=True)
+
+
+def _config_problems(source: Source, document: ClusterDocument, text: str) -> Iterator[Problem]:
+    """The agent's own words about the config, each at the key that it is about."""
+    for what in re.split(r"(?<=\)); ", text):
+        key, _, rest = what.partition(": ")
+        first, *more = key.split(".")
+        path = ("network", _spelt(document, first), *more)
+        yield source.problem(path, rest) if rest else source.problem(("network",), what)
+
+
+def _spelt(document: ClusterDocument, key: str) -> str:
+    """A key of the config as the file spells it; flannel does not mind the case."""
+    return next((given for given in document.network if given.lower() == key.lower()), key)
 
 
 def _check_pins(source: Source, document: ClusterDocument, config: NetworkConfig) -> Iterator[Problem]:
@@ -150,75 +183,3 @@ def _check_pins(source: Source, document: ClusterDocument, config: NetworkConfig
             held = f"{first}, line {source.line(('nodes', first, 'subnet'))}"
             yield source.problem(path, f"a subnet twice (got {node.subnet}, which {held} has; want another)")
         holders.setdefault(node.subnet, name)
-
-
-def check_names(pods: Sequence[tuple[Source, Pod]], cluster: Source, nodes: Sequence[str]) -> Iterator[Problem]:
-    """Pods, nodes and the machines of the lab have one name space, because `exec NAME` must be clear."""
-    first: dict[str, Source] = {}
-    for source, pod in pods:
-        path, name = ("metadata", "name"), pod.name
-        if name in first:
-            line = first[name].line(path)
-            yield source.problem(path, f"a pod name twice (got {name}, line {line} has it too; want another)")
-        elif name in nodes:
-            line = cluster.document.key_position(("nodes", name)).line
-            yield source.problem(path, f"a node has this name (got {name}, line {line}; want another)")
-        first.setdefault(name, source)
-        node = pod.spec.node_name
-        if node is not None and node not in nodes:
-            what = f"no such node (got {shorten(node)}; want {', '.join(nodes)}){near_match(node, nodes)}"
-            yield source.problem(("spec", "nodeName"), what)
-
-
-def check_pod(source: Source, pod: Pod) -> Iterator[Problem]:
-    """What the parts of one pod say about each other."""
-    spec = pod.spec
-    yield from _duplicates(source, ("spec", "containers"), [container.name for container in spec.containers])
-    yield from _duplicates(source, ("spec", "volumes"), [volume.name for volume in spec.volumes])
-    volumes = [volume.name for volume in spec.volumes]
-    holders: dict[tuple[int, str], str] = {}
-    for number, container in enumerate(spec.containers):
-        path = ("spec", "containers", number)
-        yield from _check_image(source, path, container)
-        yield from _duplicates(source, (*path, "env"), [variable.name for variable in container.env])
-        targets = [mount.mount_path for mount in container.volume_mounts]
-        yield from _duplicates(source, (*path, "volumeMounts"), targets, key="mountPath")
-        for index, mount in enumerate(container.volume_mounts):
-            if mount.name not in volumes:
-                want = ", ".join(volumes) or "a volume under spec.volumes"
-                what = f"no such volume in this pod (got {mount.name}; want {want})"
-                yield source.problem((*path, "volumeMounts", index, "name"), what)
-        for index, port in enumerate(container.ports):
-            key, here = (port.container_port, port.protocol), (*path, "ports", index, "containerPort")
-            if key in holders:
-                got = f"{port.container_port}/{port.protocol}, {holders[key]} has it too"
-                what = f"a port twice in one pod (got {got}; want another)"
-                yield source.problem(here, what)
-            holders.setdefault(key, f"{container.name}, line {source.line(here)}")
-
-
-def _check_image(source: Source, path: tuple[str | int, ...], container: Container) -> Iterator[Problem]:
-    if container.image in RECIPES:
-        try:
-            program(container)
-        except RecipeError as error:
-            yield source.problem((*path, "env"), str(error))
-        return
-    want = ", ".join(RECIPES)
-    bare = container.image.rpartition("/")[2].partition("@")[0].partition(":")[0]
-    reason = "nothing is pulled, an image is a recipe of the testbed" if bare != container.image else "no such recipe"
-    what = f"{reason} (got {shorten(container.image)}; want {want}){near_match(bare, RECIPES)}"
-    yield source.problem((*path, "image"), what)
-
-
-def _duplicates(
-    source: Source, path: tuple[str | int, ...], names: Sequence[str], key: str = "name"
-) -> Iterator[Problem]:
-    if max(Counter(names).values(), default=0) < 2:
-        return
-    first: dict[str, int] = {}
-    for index, name in enumerate(names):
-        if name in first:
-            line = source.line((*path, first[name], key))
-            yield source.problem((*path, index, key), f"twice (got {name}, line {line} has it too; want another)")
-        first.setdefault(name, index)

@@ -1,0 +1,190 @@
+"""Verbs for the lab as a whole: up, down, status, doctor, cli, restart, and the cluster files."""
+
+import os
+from collections.abc import Sequence
+
+import click
+
+from testbed.client import TestbedError, ask, find_lab, running_labs
+from testbed.command_line import Verbs, bare_name, lab_option, needs_root, output_option, verbs
+
+
+@verbs.command()
+@click.argument("cluster", required=False, metavar="[FILE|NAME]")
+@click.option("--lab", metavar="LAB", help="Name of the lab; by default the cluster's own.")
+@click.option("--nodes", type=int, metavar="N", help="Make a cluster of N nodes instead of reading a file.")
+@click.option("--pods-per-node", type=int, metavar="M", help="With --nodes: M light pods on each.  [default: 2]")
+@click.option("--no-agent", multiple=True, metavar="NODE", help="Print NODE's agent command instead of running it.")
+@click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not get ready.")
+@click.option("--cli", "prompt", is_flag=True, help="Open Mininet's prompt; the lab goes down on leaving it.")
+def up(
+    cluster: str | None,
+    lab: str | None,
+    nodes: int | None,
+    pods_per_node: int | None,
+    no_agent: tuple[str, ...],
+    cleanup_on_failure: bool,
+    prompt: bool,
+) -> int:
+    """Build a lab from a cluster file and wait until all of it works.
+
+    NAME is a cluster that comes with the testbed (see: testbed topologies); default nginx_tomcat.
+    """
+    from testbed.up import UpOptions, bring_up
+
+    if nodes is None and pods_per_node is not None:
+        raise click.UsageError("--pods-per-node goes with --nodes", click.get_current_context())
+    if nodes is not None and cluster is not None:
+        raise click.UsageError(f"--nodes makes a cluster of its own (got {cluster} too)", click.get_current_context())
+    needs_root("up")
+    options = UpOptions(
+        cluster, lab, nodes, 2 if pods_per_node is None else pods_per_node, no_agent, cleanup_on_failure
+    )
+    code = bring_up(options)
+    if prompt and code == 0:
+        from testbed import terminal
+        from testbed.launch import remove
+
+        record = find_lab(lab or options.resolved_name)
+        try:
+            return terminal.run(record, "cli", terminal=os.isatty(0))
+        finally:
+            remove(record)
+    return code
+
+
+@verbs.command()
+@lab_option
+@click.option("--all", "everything", is_flag=True, help="Every lab that runs.")
+def down(lab: str | None, everything: bool) -> None:
+    """Take a lab down; nothing of it is left."""
+    from testbed.launch import remove, remove_leftovers
+
+    needs_root("down")
+    labs = running_labs()
+    if lab or os.environ.get("TESTBED_LAB") or (len(labs) > 1 and not everything):
+        labs = [find_lab(lab)]
+    for record in labs:
+        remove(record)
+        print(f"lab {record.name} is down")
+    remove_leftovers()
+    if not labs:
+        print("no lab is running")
+
+
+@verbs.command()
+@lab_option
+@output_option("json")
+def status(lab: str | None, output: str | None) -> None:
+    """Show nodes and pods at a glance."""
+    from testbed import render
+
+    records = [find_lab(lab)] if lab or os.environ.get("TESTBED_LAB") else running_labs() or [find_lab(None)]
+    answers = [{**ask(record, "status"), "pid": record.pid} for record in records]
+    if output == "json":
+        return render.as_json(answers[0] if len(answers) == 1 else answers)
+    for number, answer in enumerate(answers):
+        if number:
+            print()
+        render.status(answer)
+    return None
+
+
+@verbs.command()
+@output_option("json")
+def doctor(output: str | None) -> int:
+    """Check what this machine offers and say how to get what is missing."""
+    from dataclasses import asdict
+
+    from testbed import render
+    from testbed.doctor import checks, required_failures
+
+    found = checks()
+    failures = required_failures(found)
+    if output == "json":
+        render.as_json([asdict(check) for check in found])
+        return 3 if failures else 0
+    render.columns(
+        ("check", "ok", "found", "needed for"),
+        ((check.name, "yes" if check.ok else "no", check.found, check.needed_for or "every lab") for check in found),
+    )
+    for check in found:
+        if not check.ok:
+            print(f"{check.name}: want {check.want}: {check.remedy}")
+    print("\na lab can run here" if not failures else "\na lab cannot run here yet")
+    return 3 if failures else 0
+
+
+@verbs.command()
+@output_option("json")
+def topologies(output: str | None) -> None:
+    """List the clusters that come with the testbed. Needs no root."""
+    from testbed import render
+    from testbed.spec import cluster_names, find_cluster
+
+    rows = [
+        {"name": name, "nodes": len(cluster.nodes), "pods": len(cluster.pods), "topology": cluster.underlay.topology}
+        for name in cluster_names()
+        for cluster in (find_cluster(name),)
+    ]
+    if output == "json":
+        return render.as_json(rows)
+    render.columns(("cluster", "nodes", "pods", "topology"), [tuple(row.values()) for row in rows])
+    print("\nnext:\n  sudo testbed up two_nodes")
+    return None
+
+
+@verbs.command()
+@click.argument("cluster", metavar="FILE|NAME")
+@output_option("json")
+def validate(cluster: str, output: str | None) -> None:
+    """Check a cluster file and say everything that is wrong with it. Needs no root."""
+    from testbed import render
+    from testbed.problems import SpecError
+    from testbed.spec import find_cluster
+
+    try:
+        found = find_cluster(cluster)
+    except SpecError as error:
+        raise TestbedError(str(error), 2) from error
+    summary = {"cluster": found.name, "nodes": list(found.nodes), "pods": [pod.name for pod in found.pods]}
+    if output == "json":
+        return render.as_json(summary)
+    print(f"{found.name} is valid: {len(found.nodes)} nodes, {len(found.pods)} pods")
+    return None
+
+
+@verbs.command()
+@lab_option
+def cli(lab: str | None) -> int:
+    """Open Mininet's own prompt on the running lab; leaving it keeps the lab."""
+    from testbed import terminal
+
+    return terminal.run(find_lab(lab), "cli", terminal=os.isatty(0))
+
+
+@verbs.group(cls=Verbs)
+def restart() -> None:
+    """Restart parts of the lab."""
+
+
+@restart.command(name="agent")
+@click.argument("nodes", nargs=-1, metavar="NODE…")
+@click.option("--all", "everything", is_flag=True, help="The agents of all nodes.")
+@lab_option
+def restart_agent(nodes: tuple[str, ...], everything: bool, lab: str | None) -> None:
+    """Restart agents with the code as it is now, and wait until they are ready."""
+    if bool(nodes) == everything:
+        raise click.UsageError("want NODE… or --all", click.get_current_context())
+    for line in ask(find_lab(lab), "restart", nodes=[bare_name(node) for node in nodes]):
+        print(line)
+
+
+@verbs.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- ARGS…")
+@lab_option
+def etcdctl(arguments: Sequence[str], lab: str | None) -> int:
+    """Run the real etcdctl on the lab's etcd: etcdctl -- get --prefix /coreos.com/network"""
+    from testbed import terminal
+
+    return terminal.run(find_lab(lab), "etcdctl", terminal=False, argv=list(arguments))

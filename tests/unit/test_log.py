@@ -1,0 +1,28 @@
+"""The agent's log: one line per event, whatever the event's text holds."""
+
+import logging
+import re
+
+import pytest
+
+from agent.log import OneLine
+
+
+@pytest.fixture
+def record() -> logging.LogRecord:
+    record = logging.LogRecord("agent.x", logging.WARNING, __file__, 1, "lease %s refused", ("a\nb",), None)
+    record.created, record.msecs = 1700000000.25, 250.0
+    return record
+
+
+def test_a_line_has_utc_time_level_and_text(record: logging.LogRecord) -> None:
+    assert OneLine().format(record) == "2023-11-14T22:13:20.250Z WARNING lease a | b refused"
+
+
+def test_an_unexpected_error_stays_on_its_line(record: logging.LogRecord) -> None:
+    try:
+        raise ValueError("of a bug")
+    except ValueError as error:
+        record.exc_info = (ValueError, error, error.__traceback__)
+    line = OneLine().format(record)
+    assert re.fullmatch(r".*\| ValueError: of a bug", line)

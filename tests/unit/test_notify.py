@@ -1,0 +1,28 @@
+"""Readiness for service managers: systemd's datagram, where one listens."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from agent.notify import notify_service_manager
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_the_state_arrives_at_the_notify_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool
+) -> None:
+    address = f"@overlay-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("\0" + address[1:] if abstract else address)
+        listener.settimeout(1)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        notify_service_manager("READY=1")
+        assert listener.recv(100) == b"READY=1"
+
+
+@pytest.mark.parametrize("address", ["", "relative", "/nowhere/notify"])
+def test_nobody_listening_is_no_error(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    notify_service_manager("READY=1")

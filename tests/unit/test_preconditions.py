@@ -1,0 +1,65 @@
+"""What must be there before the agent makes anything: told all at once, with the cause."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent import preconditions
+from agent.errors import EnvironmentMissing
+from agent.options import parse_options
+
+
+@pytest.fixture(autouse=True)
+def fit_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine that lacks nothing, whoever runs the tests."""
+    (tmp_path / "tun").touch()
+    monkeypatch.setattr(preconditions, "TUN", tmp_path / "tun")
+    monkeypatch.setattr(preconditions, "effective_capabilities", lambda: 1 << preconditions.CAP_NET_ADMIN)
+    (tmp_path / "nft").touch()
+    (tmp_path / "nft").chmod(0o755)
+    monkeypatch.setattr(preconditions, "NFT_PATH", str(tmp_path))
+
+
+def lacking(*flags: str) -> list[str]:
+    try:
+        preconditions.check_machine(parse_options(flags, {}))
+    except EnvironmentMissing as error:
+        return str(error).splitlines()
+    return []
+
+
+def test_a_fit_machine_lacks_nothing(tmp_path: Path) -> None:
+    assert lacking(f"--subnet-file={tmp_path}/new/subnet.env") == []
+    (tmp_path / "subnet.env").touch()
+    assert lacking(f"--subnet-file={tmp_path}/subnet.env") == []
+
+
+def test_everything_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(preconditions, "effective_capabilities", lambda: 0)
+    monkeypatch.setattr(preconditions, "TUN", tmp_path / "none")
+    monkeypatch.setattr(preconditions, "NFT_PATH", str(tmp_path / "none"))
+    rights, tun, nft, place = lacking(f"--subnet-file={tmp_path}")
+    assert rights.startswith("machine: no right to change the network")
+    assert tun.startswith(f"machine: cannot open {tmp_path}/none (got No such file or directory;")
+    assert nft.startswith("machine: the program nft is missing")
+    assert place.startswith("--subnet-file: is a directory")
+
+
+def test_without_rules_no_nft_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(preconditions, "NFT_PATH", str(tmp_path / "none"))
+    assert lacking("--iptables-forward-rules=false", f"--subnet-file={tmp_path}/subnet.env") == []
+
+
+def test_a_place_that_is_no_plain_file_is_refused_with_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("subnet.env")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").touch()
+    for name, kind in {
+        "link": "is a symbolic link",
+        "fifo": "is a special file",
+        "file/subnet.env": "lies below something that is no directory",
+        "x/../subnet.env": "goes up with `..`",
+    }.items():
+        (line,) = lacking(f"--docker-opts-file={tmp_path}/{name}", f"--subnet-file={tmp_path}/subnet.env")
+        assert line.startswith(f"--docker-opts-file: {kind} (got {tmp_path}/{name};")
