@@ -18,7 +18,15 @@ import grpc
 from etcd3 import etcdrpc
 
 from agent.errors import AgentError, Compacted, RegistryDenied, RegistryError, RegistryUnavailable
-from agent.etcd_connection import Connection, Credentials, connect, is_stale_token, is_wrong_endpoint, translate
+from agent.etcd_connection import (
+    Connection,
+    Credentials,
+    connect,
+    is_refusal,
+    is_stale_token,
+    is_wrong_endpoint,
+    translate,
+)
 
 T = TypeVar("T")
 
@@ -243,7 +251,7 @@ class WatchStream:
     def await_created(self, timeout_s: float) -> None:
         """Wait for etcd's confirmation. Raises RegistryUnavailable without one."""
         if self.poll(timeout_s) is None:
-            raise RegistryUnavailable(f"etcd did not confirm a watch within {timeout_s:g} s")
+            raise RegistryUnavailable(f"{self._connection.endpoint}: no watch within {timeout_s:g} s")
 
     def poll(self, timeout_s: float) -> EventBatch | None:
         """The next response, or None when none came in time.
@@ -254,7 +262,7 @@ class WatchStream:
             item = self._received.get(timeout=timeout_s)
         except queue.Empty:
             return None
-        error = item if isinstance(item, AgentError) else _end_of_watch(item)
+        error = item if isinstance(item, AgentError) else _end_of_watch(item, self._connection.endpoint)
         if error is None:
             return EventBatch(tuple(_key_event(event) for event in item.events), item.header.revision)
         self._received.put(error)
@@ -273,7 +281,7 @@ class WatchStream:
         try:
             for response in self._call:
                 self._received.put(response)
-            self._received.put(RegistryUnavailable("etcd ended the watch"))
+            self._received.put(RegistryUnavailable(f"{self._connection.endpoint}: watch ended"))
         except (grpc.RpcError, ValueError) as error:
             self._received.put(translate(error, self._connection.endpoint))
         with contextlib.suppress(ValueError):
@@ -281,15 +289,14 @@ class WatchStream:
             self._requests.put(None)
 
 
-def _end_of_watch(response: Any) -> RegistryError | None:  # noqa: ANN401 - etcd3 has no types
+def _end_of_watch(response: Any, endpoint: str) -> RegistryError | None:  # noqa: ANN401 - etcd3 has no types
     """Why this response is the last, or None."""
     if response.compact_revision:
         return Compacted(f"etcd has compacted everything before revision {response.compact_revision}")
     if not response.canceled:
         return None
-    if "permission" in response.cancel_reason or "auth" in response.cancel_reason:
-        return RegistryDenied(f"etcd refused the watch: {response.cancel_reason}")
-    return RegistryUnavailable(f"etcd cancelled the watch: {response.cancel_reason or 'no reason given'}")
+    reason = f"{endpoint}: watch cancelled: {response.cancel_reason or 'no reason given'}"
+    return RegistryDenied(reason) if is_refusal(reason) else RegistryUnavailable(reason)
 
 
 def _key_event(event: Any) -> KeyEvent:  # noqa: ANN401 - etcd3 has no types

@@ -1,6 +1,7 @@
 """One connection to one etcd member through etcd3, and grpc's errors turned into ours at this edge."""
 
 import os
+import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,17 +30,21 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 
-# How etcd and TLS spell refusals whose status code also stands for passing failures.
-REFUSALS = (
-    "authentication failed",
-    "user name is empty",
-    "certificate",
-    "hostname verification",
-    "wrong_version_number",
-    "tlsv1",
-    # A certificate and a key that do not belong together, or files that are neither.
-    "security handshaker",
-)
+# How etcd and TLS spell refusals whose status code also stands for passing failures, and a plainer word for some.
+REFUSALS = {
+    "permission denied": "",
+    "authentication failed": "",
+    "user name is empty": "etcd wants a user and a password",
+    "certificate_verify_failed": "etcd's certificate is not from the authority in --etcd-cafile, or has expired",
+    "hostname verification": "etcd's certificate is for another name or address",
+    "wrong_version_number": "this etcd speaks http, not https",
+    "unwrap failed": "etcd ended the TLS session; it may want another client certificate",
+    "tlsv1": "etcd refused our TLS parameters or certificate",
+    "security handshaker": "the certificate and the key do not belong together, or a TLS file is damaged",
+}
+
+# What grpc puts before the one useful part of «cannot connect».
+CONNECT_PREFIX = re.compile(r"^failed to connect to all addresses; last error: \w+: \S+: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +126,20 @@ def translate(error: BaseException, endpoint: str) -> AgentError:
         return error
     if not isinstance(error, grpc.RpcError):
         return RegistryUnavailable(f"{endpoint}: {error or 'no answer'}")
-    code, details = error.code(), " ".join(str(error.details()).split())
+    code, details = error.code(), CONNECT_PREFIX.sub("", " ".join(str(error.details()).split()))
     if code == grpc.StatusCode.NOT_FOUND:
         return LeaseLost(f"{endpoint}: {details}")
-    refused = code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-    if refused or any(text in details.lower() for text in REFUSALS):
-        return RegistryDenied(f"{endpoint}: {details}")
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or is_refusal(details):
+        plain = next((word for text, word in REFUSALS.items() if text in details.lower() and word), None)
+        return RegistryDenied(f"{endpoint}: {plain} ({details})" if plain else f"{endpoint}: {details}")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         details = "no answer in time"
     return RegistryUnavailable(f"{endpoint}: {details}")
+
+
+def is_refusal(details: str) -> bool:
+    """Whether etcd or TLS says no for good, by the words, since some refusals have the status of passing failures."""
+    return any(text in details.lower() for text in REFUSALS)
 
 
 def is_stale_token(error: BaseException) -> bool:

@@ -12,7 +12,8 @@ def _use_own_interpreter() -> None:
     """Start again in the clone's .venv when another Python runs this, so that `sudo python -m testbed` works."""
     python = VENV / "bin" / "python"
     if Path(sys.prefix).resolve() != VENV.resolve() and python.exists():
-        os.execv(python, [str(python), "-m", "testbed", *sys.argv[1:]])
+        # -P: a file in the current directory must not stand in for a module; -B: nothing is written into the clone.
+        os.execv(python, [str(python), "-P", "-B", "-m", "testbed", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ _ENVIRONMENT = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
 def wrong(what: str, got: object, want: str) -> PydanticCustomError:
     """What a validator raises: the reader is shown `PATH: WHAT (got GOT; want WANT)`."""
-    return PydanticCustomError("spec", "{what}", {"what": what, "got": got, "want": want})
+    return PydanticCustomError("spec", "{what} (got {got}; want {want})", {"what": what, "got": got, "want": want})
 
 
 def within(lowest: int, highest: int) -> AfterValidator:

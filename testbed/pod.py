@@ -53,12 +53,7 @@ class Pod:
         self._netns_directory = netns_directory
         self._directory = host.rundir / "pods" / self.name
         self._logs = host.rundir / "logs" / "pods" / self.name
-        self.containers = {
-            container.name: PodContainer(
-                spec, container, self._directory, self._logs / f"{container.name}.log", self._report
-            )
-            for container in spec.spec.containers
-        }
+        self.containers = self._make_containers()
         self._pause: Supervised | None = None
         self._undo = contextlib.ExitStack()
         """Takes the link and the name of the running sandbox away."""
@@ -86,9 +81,15 @@ class Pod:
     def start(self) -> None:
         """Build the pod; returns once every container's first process was started or could not be.
 
-        Raises OSError in words when the pod cannot be built at all; nothing is left of it then but its reservation.
+        Twice is harmless. Raises OSError in words when the pod cannot be built at all; nothing is left of it then but
+        its reservation.
         """
         with self._turn:
+            if self._pause is not None and self._pause.state in ("running", "backoff"):
+                return
+            if self._terminating:
+                # After a stop it is a new pod: nothing was restarted yet, and what had completed runs again.
+                self.containers = self._make_containers()
             self._terminating = False
             self._started_at = time.time()
             self._make_directories()
@@ -151,6 +152,14 @@ class Pod:
         name = next(iter(self.containers)) if container is None else container
         return self.containers[name].exec_argv(argv, tty)
 
+    def _make_containers(self) -> dict[str, PodContainer]:
+        return {
+            container.name: PodContainer(
+                self.manifest, container, self._directory, self._logs / f"{container.name}.log", self._report
+            )
+            for container in self.manifest.spec.containers
+        }
+
     def _make_directories(self) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -187,6 +196,7 @@ class Pod:
             ns.enter(self._host.pid, ns.CLONE_NEWNS)
             ns.unshare(ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | (ns.CLONE_NEWPID if shared else 0))
             ns.sethostname(self._hostname)
+            # It keeps its capabilities: where containers have fewer, they cannot go through /proc/1/root to the node.
             return subprocess.Popen(
                 [str(PAUSE), *([] if shared else ["--quiet"])],
                 stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""What no field of a pod can know alone: checks inside a pod, and between pods and nodes. Pure; problems are returned."""
+"""What no field of a pod can know alone: checks inside a pod, between pods and nodes. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -22,6 +22,7 @@ from testbed.validation import Source, read_model
 from testbed.yaml_source import MAX_BYTES, read_documents
 
 DEFAULT_CLUSTER = "nginx_tomcat"
+MAX_GENERATED_PODS = 2000  # on all nodes together; their YAML stays below its own limit
 MAX_GENERATED_NODES = 200  # the default underlay is a /24: .101 upwards, then from .1
 GENERATED_PORT = 8080
 
@@ -126,7 +127,7 @@ def generate(nodes: int, pods_per_node: int, topology: str = "single") -> Cluste
     """A cluster of node1…nodeN with light pods pod1…, `echo` and `shell` in turn. Raises SpecError."""
     for what, got, lowest, highest in (
         ("--nodes", nodes, 1, MAX_GENERATED_NODES),
-        ("--pods-per-node", pods_per_node, 0, 200),
+        ("--pods-per-node", pods_per_node, 0, min(200, MAX_GENERATED_PODS // max(1, nodes))),
     ):
         if not lowest <= got <= highest:
             raise SpecError([Problem(what, f"out of range (got {got}; want {lowest} to {highest})")])

@@ -18,7 +18,7 @@ Path = tuple[str | int, ...]
 
 MAX_BYTES = 1_000_000  # a cluster of 1,000 pods written by hand is a quarter of this
 MAX_DEPTH = 32  # a container's deepest value is at depth 8
-MAX_VALUES = 200_000  # after aliases are followed; an alias bomb passes this within milliseconds
+MAX_VALUES = 100_000  # after aliases are followed; an alias bomb passes this within milliseconds
 MAX_ALIASES = 100
 
 _SCALAR_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null"))

@@ -123,8 +123,8 @@ class Underlay:
         return netns
 
     def connect(self, netns: str, switch: str, bridge: str, port: str, mtu: int) -> None:
-        self.ip(switch, f"link add {port} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {netns}")
-        self.ip(switch, f"link set {port} master {bridge} up")
+        self.ip(switch, f"link add name {port} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {netns}")
+        self.ip(switch, f"link set dev {port} master {bridge} up")
         self.ip(netns, "link set eth0 up")
 
     def start_etcd(self) -> None:
@@ -155,6 +155,11 @@ class Underlay:
         """Let etcd accept connections and answer nothing, as a machine that hangs does."""
         assert self._etcd is not None
         self._etcd.send_signal(signal.SIGSTOP)
+
+    def resume_etcd(self) -> None:
+        """Let a paused etcd go on."""
+        assert self._etcd is not None
+        self._etcd.send_signal(signal.SIGCONT)
 
     def etcdctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = ["ip", "netns", "exec", self.etcd_netns, "env", "ETCDCTL_API=3", "etcdctl", f"--endpoints={ENDPOINT}"]

@@ -137,6 +137,12 @@ def started(made: Pod) -> Pod:
     return made
 
 
+def host_mounts() -> list[str]:
+    """The host's mount table; without the names of network namespaces, which come and go with other programs."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if "/run/netns" not in line]
+
+
 def ended(pid: int) -> bool:
     """Whether there is no such process any more, or only its zombie."""
     try:

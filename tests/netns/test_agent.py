@@ -214,15 +214,25 @@ def test_revoke_on_exit_gives_the_lease_back(underlay: Underlay) -> None:
 
 def test_an_etcd_that_is_down_at_start_is_waited_for(underlay: Underlay) -> None:
     node = underlay.agent("node", "192.168.8.227")
-    wait_until(lambda: ENDPOINT in node.log, 10, "the log names the endpoint", lambda: node.log)
+    wait_until(lambda: "WARNING" in node.log, 10, "the log says what is waited for", lambda: node.log)
     assert node.process.poll() is None
     assert node.get("/healthz")[0] == 200
     assert node.get("/readyz")[0] == 503
-    waiting = [line for line in node.log.splitlines() if ENDPOINT in line]
-    assert len(waiting) == 1
+    (waiting,) = [line for line in node.log.splitlines() if "WARNING" in line]
+    assert ENDPOINT.removeprefix("http://") in waiting
     underlay.start_etcd()
-    wait_until(lambda: "config" in node.log.split(waiting[0])[1], 15, "a missing config is named", lambda: node.log)
+    wait_until(lambda: "config" in node.log.split(waiting)[1], 15, "a missing config is named", lambda: node.log)
     underlay.write_config()
+    node.wait_ready()
+
+
+def test_an_etcd_that_hangs_is_given_up_on_and_asked_again(underlay: Underlay) -> None:
+    underlay.start_etcd()
+    underlay.write_config()
+    underlay.pause_etcd()
+    node = underlay.agent("node", "192.168.8.227")
+    wait_until(lambda: "waiting for etcd" in node.log, 10, "the call times out", lambda: node.log)
+    underlay.resume_etcd()
     node.wait_ready()
 
 

@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from testbed.pod import Pod
-from tests.netns.pods import DEFAULT_CAPABILITIES, SLEEP, PodNode, execute, output, run, shell, started, wait_until
+from tests.netns.pods import (
+    DEFAULT_CAPABILITIES,
+    SLEEP,
+    PodNode,
+    execute,
+    host_mounts,
+    output,
+    run,
+    shell,
+    started,
+    wait_until,
+)
 
 pytestmark = pytest.mark.root
 
@@ -85,11 +96,11 @@ def test_the_devices_that_programs_expect_work(pod: Pod) -> None:
 
 
 def test_the_mount_table_of_the_host_does_not_change(node: PodNode) -> None:
-    before = Path("/proc/self/mountinfo").read_text()
+    before = host_mounts()
     pod = started(node.pod("web", shell("main", SLEEP)))
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert host_mounts() == before
     pod.delete()
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert host_mounts() == before
 
 
 def test_proc_and_sys_are_those_of_the_pod_and_cannot_be_changed(pod: Pod) -> None:

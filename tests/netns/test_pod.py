@@ -1,7 +1,9 @@
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tests.netns.pods import (
     PodNode,
     ended,
     execute,
+    host_mounts,
     output,
     shell,
     started,
@@ -169,11 +172,40 @@ def test_delete_leaves_nothing_and_frees_the_address(node: PodNode) -> None:
     assert pod.pause_pid is None
 
 
+def test_many_pods_come_and_go_and_leave_nothing(node: PodNode) -> None:
+    def counts() -> dict[str, int]:
+        return {
+            "descriptors": len(os.listdir("/proc/self/fd")),
+            "threads": threading.active_count(),
+            "links": len(node.kernel.links()),
+            "mounts": len(host_mounts()),
+            "reservations": len(node.ipam.reservations()),
+            "directories": len(list((node.rundir / "pods").iterdir())),
+        }
+
+    started(node.pod("first", shell("main", SLEEP))).delete()
+    before = counts()
+    for _ in range(2):
+        pods = [node.pod(f"pod-{n}", shell("main", SLEEP), shareProcessNamespace=n % 2 == 0) for n in range(8)]
+        with ThreadPoolExecutor(4) as workers:
+            list(workers.map(started, pods))
+            assert len({pod.address for pod in pods}) == len(pods)
+            list(workers.map(lambda pod: pod.delete(), pods))
+        assert counts() == before
+
+
+def test_a_container_cannot_reach_the_node_through_the_pause_process(node: PodNode) -> None:
+    pod = started(node.pod("web", shell("main", SLEEP), shareProcessNamespace=True))
+    result = execute(pod, "main", "ls /proc/1/root/")
+    assert (result.stdout, "Permission denied" in result.stderr) == ("", True)
+
+
 def test_a_stopped_pod_keeps_its_address_for_the_next_start(node: PodNode) -> None:
     pod = started(node.pod("web", shell("main", SLEEP)))
     pod.stop()
     started(node.pod("rival", shell("main", SLEEP)))
     assert started(pod).address == "10.0.46.2"
+    assert pod.status().restarts == 0
 
 
 def test_a_container_that_ignores_term_is_killed_after_the_grace(node: PodNode) -> None:

@@ -65,7 +65,7 @@ def test_a_pod_written_again_reads_the_same() -> None:
 def test_a_pod_cannot_be_changed() -> None:
     pod = Pod.model_validate(MINIMAL)
     with pytest.raises(ValidationError):
-        pod.spec.node_name = "node2"  # type: ignore[misc]  # that it is frozen is the claim
+        pod.spec.node_name = "node2"
 
 
 def test_python_names_are_not_manifest_keys() -> None:
