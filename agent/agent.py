@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 from agent.backends import make_backend
 from agent.backends.base import Backend, Counters
@@ -85,7 +86,12 @@ class Agent:
             undo.callback(registry.close)
             # Early, so that a wrong --iface is reported even while etcd is away.
             choose_underlay(options, kernel)
-            config = wait_for_config(registry, self._stop, refuse_unknown_backend)
+            config = wait_for_config(
+                registry,
+                self._stop,
+                refuse_unknown_backend,
+                on_waiting=partial(self._readiness.lacking, CONFIG),
+            )
             if config is None:
                 return 0
             self._readiness.fulfilled(CONFIG)

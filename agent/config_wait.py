@@ -21,12 +21,13 @@ def wait_for_config(
     stop: threading.Event,
     check: Callable[[NetworkConfig], object] = lambda _: None,
     *,
+    on_waiting: Callable[[str], object] = lambda _: None,
     clock: Clock | None = None,
 ) -> NetworkConfig | None:
     """The network config once there is a good one; None when `stop` was set before.
 
     `check` may refuse a config by raising InvalidConfig, for instance a backend type we do not have. Each problem is
-    logged at once and then every 10 s while it lasts. Raises RegistryDenied.
+    given to `on_waiting`, and logged at once and then every 10 s while it lasts. Raises RegistryDenied.
     """
     clock = clock or SystemClock()
     limit, last_kind, backoff = LogLimit(clock), "", Backoff(random.Random())
@@ -49,6 +50,7 @@ def wait_for_config(
             for name in config.unknown_options():
                 log.warning("Backend.%s: not an option of %s, ignored", name, config.backend_type)
             return config
+        on_waiting(problem)
         if kind != last_kind:
             limit.reset()
         if limit.allows():

@@ -6,10 +6,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from testbed.manifest import Metadata, Model
-from testbed.name_rules import check_mount_path, check_node_name, within, wrong
+from testbed.name_rules import check_mount_path, check_node_name, check_switch_name, within, wrong
+from testbed.wiring import DURATION, Cable, Shaping
 
 MIN_UNDERLAY_MTU = 576  # bytes; RFC 791 §3.1: every host must take datagrams of this size
 MAX_UNDERLAY_MTU = 65535  # bytes; an IPv4 packet cannot be longer
+MIN_BANDWIDTH, MAX_BANDWIDTH = 0.1, 100_000.0  # Mbit/s; one packet of 1,500 bytes takes 120 ms at the lower end
+MAX_QUEUE_PACKETS = 100_000
 
 
 def _address(value: object) -> object:
@@ -81,15 +84,86 @@ class EtcdSpec(Model):
         return 0 if self.endpoints else self.members or 1
 
 
+def _duration(value: str) -> str:
+    if not DURATION.fullmatch(value):
+        raise wrong("not a time", value, "a number and us, ms or s, such as 10ms")
+    return value
+
+
+def _bandwidth(value: float) -> float:
+    if not MIN_BANDWIDTH <= value <= MAX_BANDWIDTH:
+        raise wrong("out of range", value, f"{MIN_BANDWIDTH:g} to {MAX_BANDWIDTH:g} Mbit/s")
+    return value
+
+
+def _percent(value: float) -> float:
+    if not 0 <= value <= 100:
+        raise wrong("out of range", value, "0 to 100 percent")
+    return value
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+
+
+class LinkSpec(Model):
+    """A cable between a node, switch or router and another; the rest are the parameters of Mininet's TCLink."""
+
+    ends: Annotated[tuple[str, ...], Field(strict=False)]
+    bandwidth: Annotated[float, AfterValidator(_bandwidth)] | None = None
+    """Mbit/s, in each direction."""
+    delay: Duration | None = None
+    """One way."""
+    jitter: Duration | None = None
+    loss: Annotated[float, AfterValidator(_percent)] | None = None
+    """Percent of the packets, in each direction."""
+    max_queue_size: Annotated[int, within(1, MAX_QUEUE_PACKETS)] | None = None
+    """Packets that wait where the link is slower than they come."""
+
+    @model_validator(mode="after")
+    def _two_ends(self) -> "LinkSpec":
+        if len(self.ends) != 2:
+            raise wrong("a link has two ends", len(self.ends), "ends: [NAME, NAME]")
+        if self.jitter is not None and self.delay is None:
+            raise wrong("jitter needs a delay to vary", "jitter alone", "delay: TIME beside it")
+        return self
+
+    def cable(self) -> Cable:
+        """As a part of a wiring."""
+        shaping = Shaping(self.bandwidth, self.delay, self.jitter, self.loss, self.max_queue_size)
+        return Cable(self.ends[0], self.ends[1], shaping)
+
+
+SwitchName = Annotated[str, AfterValidator(check_switch_name)]
+
+
 class UnderlaySpec(Model):
-    """The network that the nodes themselves are on."""
+    """The network that the nodes themselves are on: a topology by its name, or switches and links one by one."""
 
     cidr: Network
     topology: str = "single"
     parameters: dict[str, Any] = Field(default_factory=dict)
+    switches: Annotated[tuple[SwitchName, ...], Field(strict=False, min_length=1)] | None = None
+    routers: Annotated[tuple[SwitchName, ...], Field(strict=False)] = ()
+    links: Annotated[tuple[LinkSpec, ...], Field(strict=False, min_length=1)] | None = None
     gateway: Address | None = None
     mtu: Annotated[int, within(MIN_UNDERLAY_MTU, MAX_UNDERLAY_MTU)] = 1500
     """In bytes, IPv4 header included, link header not."""
+
+    @model_validator(mode="after")
+    def _one_description(self) -> "UnderlaySpec":
+        given = self.model_fields_set
+        explicit = sorted(given & {"switches", "routers", "links"})
+        if explicit and given & {"topology", "parameters"}:
+            got = " and ".join([*sorted(given & {"topology", "parameters"}), *explicit])
+            raise wrong("a topology and links exclude each other", got, "topology: NAME, or switches: and links:")
+        if explicit and (self.switches is None or self.links is None):
+            raise wrong("switches and links belong together", " and ".join(explicit), "switches: [s1, …] and links: […]")
+        return self
+
+    @property
+    def is_explicit(self) -> bool:
+        """Whether the file lists the links."""
+        return self.links is not None
 
 
 class NodeSpec(Model):

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from testbed.namespaces import in_network_of
-from testbed.supervise import RestartPolicy, Supervised
+from testbed.supervise import RestartPolicy, Supervised, last_line
 
 CLIENT_PORT = 2379
 PEER_PORT = 2380
@@ -81,6 +81,14 @@ class EtcdMember:
             return status == http.client.OK and json.loads(body).get("health") == "true"
         except (OSError, ValueError):
             return False
+
+    def why_not_healthy(self) -> str | None:
+        """What is wrong with it, in words; None when it is healthy."""
+        if self.healthy():
+            return None
+        if self.process.restarts or self.process.state != "running":
+            return f"{self.name} ended with {self.process.exit_code}: {last_line(self.log)}"
+        return f"{self.name} at {self.endpoint} does not answer yet"
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self._data.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -60,8 +60,15 @@ class Lab:
     """Everything that runs in one lab."""
 
     def __init__(
-        self, name: str, cluster: Cluster, directory: Path, cluster_file: str, without_agent: Iterable[str]
+        self,
+        name: str,
+        cluster: Cluster,
+        directory: Path,
+        cluster_file: str,
+        without_agent: Iterable[str],
+        timeout_s: float | None,
     ) -> None:
+        """`timeout_s` is for each phase of the start; None: each phase's own."""
         self.name = name
         self.cluster = cluster
         self.directory = directory
@@ -72,6 +79,7 @@ class Lab:
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._events_lock = threading.Lock()
         self._without_agent = frozenset(without_agent)
+        self._timeout_s = timeout_s
         self.underlay = Underlay(self._plan(), self._topology(), directory / "nodes", self.journal)
         self.etcd = EtcdCluster([])
         self.nodes: dict[str, LabNode] = {}
@@ -168,7 +176,7 @@ class Lab:
         self._await(
             "etcd",
             progress,
-            lambda: [f"{m.name} at {m.endpoint}: {m.process.state}" for m in self.etcd.members if not m.healthy()],
+            lambda: [why for member in self.etcd.members if (why := member.why_not_healthy())],
         )
         self.etcd.put(f"{ETCD_PREFIX}/config", self.cluster.network_json.encode())
         for name, node in self.cluster.nodes.items():
@@ -236,12 +244,13 @@ class Lab:
         return text
 
     def _await(self, phase: str, progress: Progress, missing: Callable[[], list[str]]) -> None:
-        deadline = time.monotonic() + PHASE_LIMIT_S[phase]
+        limit_s = self._timeout_s or PHASE_LIMIT_S[phase]
+        deadline = time.monotonic() + limit_s
         told = ""
         while lacking := missing():
             text = "; ".join(lacking)
             if time.monotonic() > deadline:
-                raise LabNotReady(f"{phase}: not ready after {PHASE_LIMIT_S[phase]:g} s: {text}")
+                raise LabNotReady(f"{phase}: not ready after {limit_s:g} s: {text}")
             if text != told:
                 progress(phase, "waiting", text)
                 told = text

@@ -16,6 +16,7 @@ from testbed.command_line import Verbs, bare_name, lab_option, needs_root, outpu
 @click.option("--pods-per-node", type=int, metavar="M", help="With --nodes: M light pods on each.  [default: 2]")
 @click.option("--no-agent", multiple=True, metavar="NODE", help="Print NODE's agent command instead of running it.")
 @click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not get ready.")
+@click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="How long each phase may take.")
 @click.option("--cli", "prompt", is_flag=True, help="Open Mininet's prompt; the lab goes down on leaving it.")
 def up(
     cluster: str | None,
@@ -24,6 +25,7 @@ def up(
     pods_per_node: int | None,
     no_agent: tuple[str, ...],
     cleanup_on_failure: bool,
+    timeout: float | None,
     prompt: bool,
 ) -> int:
     """Build a lab from a cluster file and wait until all of it works.
@@ -38,7 +40,7 @@ def up(
         raise click.UsageError(f"--nodes makes a cluster of its own (got {cluster} too)", click.get_current_context())
     needs_root("up")
     options = UpOptions(
-        cluster, lab, nodes, 2 if pods_per_node is None else pods_per_node, no_agent, cleanup_on_failure
+        cluster, lab, nodes, 2 if pods_per_node is None else pods_per_node, no_agent, cleanup_on_failure, timeout
     )
     code = bring_up(options)
     if prompt and code == 0:

@@ -84,7 +84,7 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
     from testbed.verbs import verbs_of
 
     cluster = load_cluster(rundir / CLUSTER_FILE)
-    lab = Lab(options["name"], cluster, rundir, options["cluster_file"], options["without_agent"])
+    lab = Lab(options["name"], cluster, rundir, options["cluster_file"], options["without_agent"], options["timeout_s"])
     ControlServer(rundir / CONTROL_SOCKET, verbs_of(lab), options["owner_uid"]).start()
 
     def progress(phase: str, state: str, detail: str) -> None:

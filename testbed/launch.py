@@ -1,6 +1,7 @@
 """Start a lab's PID 1 in namespaces of its own, and take a lab away again. The host side of `up` and `down`."""
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -56,13 +57,26 @@ class Launched:
         remove(self.record)
 
 
+@contextlib.contextmanager
+def starting(name: str) -> Iterator[None]:
+    """Hold the right to start the lab `name`. Raises TestbedError when another `up` is at it."""
+    RUN_ROOT.mkdir(parents=True, exist_ok=True, mode=0o755)
+    lock = os.open(RUN_ROOT / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise TestbedError(f"lab {name}: another `up` is starting it (want: wait for that one)") from error
+    finally:
+        os.close(lock)
+
+
 def prepare(name: str, cluster_text: str, hosts: str, options: dict[str, object]) -> Path:
     """Make the lab's run directory with everything that its init reads. A dead lab's leftovers are removed first."""
     rundir = RUN_ROOT / name
     if rundir.exists():
         shutil.rmtree(rundir)
     owner = int(os.environ.get("SUDO_UID") or 0)
-    RUN_ROOT.mkdir(parents=True, exist_ok=True, mode=0o755)
     rundir.mkdir(mode=0o700)
     os.chown(rundir, owner, -1)
     (rundir / "logs").mkdir(mode=0o700)

@@ -15,6 +15,7 @@ MAX_NODE_NAME = 9  # an interface name has 15 characters (IFNAMSIZ) and `-eth10`
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _NODE = re.compile(r"[a-z][a-z0-9]*")
 _TAKEN_BY_THE_LAB = re.compile(r"etcd[0-9]*|s[0-9]+|gw|gateway|router|lab|all")
+_SWITCH = re.compile(r"s[0-9]+")
 _ENVIRONMENT = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
 
@@ -48,6 +49,15 @@ def check_node_name(name: str) -> str:
         raise wrong("not a node name", name, f"a letter, then a-z and 0-9, at most {MAX_NODE_NAME} characters")
     if _TAKEN_BY_THE_LAB.fullmatch(name):
         raise wrong("a name that the lab uses itself", name, "another name, such as node1")
+    return name
+
+
+def check_switch_name(name: str) -> str:
+    """A name of a switch or router: `NAME-eth10` must be an interface name."""
+    if not _NODE.fullmatch(name) or len(name) > MAX_NODE_NAME:
+        raise wrong("not a switch name", name, f"a letter, then a-z and 0-9, at most {MAX_NODE_NAME} characters")
+    if _TAKEN_BY_THE_LAB.fullmatch(name) and not _SWITCH.fullmatch(name):
+        raise wrong("a name that the lab uses itself", name, "another name, such as s1")
     return name
 
 

@@ -15,7 +15,7 @@ from agent.netlink import Kernel
 from agent.subnet_env import SubnetEnv, read_previous_subnet, write_subnet_env
 from testbed.cluster_document import AgentSpec
 from testbed.etcd import enter_machine, http_get
-from testbed.supervise import RestartPolicy, Supervised
+from testbed.supervise import RestartPolicy, Supervised, last_line
 
 BRIDGE = "docker0"
 HEALTH_PORT = 8286
@@ -125,7 +125,7 @@ class LabNode:
             return self._why_other_agent_is_not_ready()
         state = self.state()
         if state is None:
-            return f"agent {self.agent.state}, no answer yet (see testbed logs {self.name})"
+            return self._why_silent("no answer yet")
         if not state["ready"]:
             return f"agent: {state['why_not_ready'][0]}"
         return None if self.kernel.link(BRIDGE) else f"no {BRIDGE} yet"
@@ -133,12 +133,17 @@ class LabNode:
     def _why_other_agent_is_not_ready(self) -> str | None:
         file = self._spec.ready.file if self._spec.ready else f"/run/{SUBNET_FILE}"
         if not (self.run / Path(file).relative_to("/run")).exists():
-            return f"agent {self.agent.state}, no {file} yet (see testbed logs {self.name})"
+            return self._why_silent(f"no {file} yet")
         if not any(link.name.startswith("flannel") for link in self.kernel.links()):
             return "no overlay device yet"
         if self.kernel.link(BRIDGE) is None:
             self._make_bridge()
         return None
+
+    def _why_silent(self, lacking: str) -> str:
+        if self.agent.restarts or self.agent.state != "running":
+            return f"agent ended with {self.agent.exit_code}: {last_line(self.log)}"
+        return f"agent {self.agent.state}, {lacking}"
 
     def _make_bridge(self) -> None:
         command = [*enter_machine(self.pid), *OURS, "bridge", f"--bridge={BRIDGE}", f"--subnet-file=/run/{SUBNET_FILE}"]

@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+LAST_LINE_LIMIT = 2000  # bytes; a line longer than this is shown from its middle on
 State = Literal["pending", "running", "backoff", "exited", "stopped"]
 
 
@@ -154,3 +156,14 @@ class Supervised:
                 self._failures += 1
                 self._wake.wait(self.policy.delay_s(self._failures))
         self._set_state("stopped")
+
+
+def last_line(log: Path) -> str:
+    """The last line that a process wrote, for saying why it ended; empty when there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LAST_LINE_LIMIT))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""

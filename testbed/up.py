@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from testbed import doctor, render
 from testbed.client import CLUSTER_FILE, LabRecord, TestbedError, ask, running_labs
 from testbed.clock import now
-from testbed.launch import Launched, launch, prepare, remove_leftovers
+from testbed.launch import Launched, launch, prepare, remove_leftovers, starting
 from testbed.problems import SpecError
 from testbed.spec import DEFAULT_CLUSTER, Cluster, find_cluster, find_cluster_file, generate
 
@@ -26,6 +26,8 @@ class UpOptions:
     pods_per_node: int
     without_agent: tuple[str, ...]
     cleanup_on_failure: bool
+    timeout_s: float | None
+    """For each phase of the start; None: each phase's own."""
     resolved_name: str | None = None
     """The lab's name, once it is known."""
 
@@ -39,15 +41,24 @@ def bring_up(options: UpOptions) -> int:
     unknown = [node for node in options.without_agent if node not in cluster.nodes]
     if unknown:
         raise TestbedError(f"--no-agent: no such node (got {unknown[0]}; want one of {', '.join(cluster.nodes)})", 2)
-    running = [lab for lab in running_labs() if lab.name == name]
-    if running:
-        return _already_up(running[0], cluster)
-    _check_environment(cluster)
-    remove_leftovers()
-    lab_options: dict[str, object] = {"cluster_file": source, "without_agent": list(options.without_agent)}
-    rundir = prepare(name, cluster.text, _hosts(cluster), lab_options)
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    launched = launch(name, rundir, source, now())
+    with starting(name):
+        running = [lab for lab in running_labs() if lab.name == name]
+        if running:
+            return _already_up(running[0], cluster)
+        _check_environment(cluster)
+        remove_leftovers()
+        lab_options: dict[str, object] = {
+            "cluster_file": source,
+            "without_agent": list(options.without_agent),
+            "timeout_s": options.timeout_s,
+        }
+        rundir = prepare(name, cluster.text, _hosts(cluster), lab_options)
+        signal.signal(signal.SIGTERM, _as_interrupt)
+        return _start(launch(name, rundir, source, now()), cluster, options)
+
+
+def _start(launched: Launched, cluster: Cluster, options: UpOptions) -> int:
+    """See the lab through its start; whatever ends this before the lab is kept ends the lab."""
     try:
         return _follow(launched, cluster, options)
     except KeyboardInterrupt:

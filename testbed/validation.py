@@ -15,6 +15,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 _KINDS = {
     "string_type": "text",
     "int_type": "a whole number",
+    "float_type": "a number",
     "bool_type": "true or false",
     "dict_type": "a mapping",
     "model_type": "a mapping",

@@ -31,26 +31,48 @@ def send_line(connection: socket.socket, message: dict[str, Any], descriptors: t
     connection.sendall(data[sent:])
 
 
-def receive_request(connection: socket.socket) -> tuple[bytes, tuple[int, ...]]:
-    """Read one request line and its descriptors, which the caller must close.
+class RequestReader:
+    """One request that comes in pieces: a line, with descriptors beside any of its pieces."""
 
-    Raises ValueError when the line is too long or the other end stopped in the middle of it.
-    """
-    data = b""
-    descriptors: list[int] = []
-    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
-    while not data.endswith(b"\n"):
-        chunk, ancillary, _flags, _address = connection.recvmsg(LINE_LIMIT, space, socket.MSG_CMSG_CLOEXEC)
+    def __init__(self) -> None:
+        self._data = b""
+        self._descriptors: list[int] = []
+
+    def read(self, connection: socket.socket) -> tuple[bytes, tuple[int, ...]] | None:
+        """Take what has arrived: the whole line with its descriptors, which the caller must close, or None so far.
+
+        Raises OSError (BlockingIOError: nothing has arrived), and ValueError when it can no longer become a request.
+        """
+        # Room for more descriptors than are allowed, or the kernel would cut the surplus off in silence.
+        space = socket.CMSG_SPACE(2 * MAX_DESCRIPTORS * array.array("i").itemsize)
+        chunk, ancillary, flags, _address = connection.recvmsg(LINE_LIMIT + 1, space, socket.MSG_CMSG_CLOEXEC)
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 received = array.array("i")
                 received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
-                descriptors.extend(received)
-        data += chunk
-        if not chunk or len(data) > LINE_LIMIT:
-            close_all(descriptors)
-            raise ValueError("half a request" if len(data) <= LINE_LIMIT else f"a request over {LINE_LIMIT} bytes")
-    return data, tuple(descriptors)
+                self._descriptors.extend(received)
+        self._data += chunk
+        line, newline, rest = self._data.partition(b"\n")
+        wrong = {
+            f"a request over {LINE_LIMIT} bytes": len(line) > LINE_LIMIT,
+            f"a request with more than {MAX_DESCRIPTORS} descriptors": len(self._descriptors) > MAX_DESCRIPTORS
+            or bool(flags & socket.MSG_CTRUNC),
+            "half a request": not chunk,
+            "more than one request": bool(rest),
+        }
+        for what, applies in wrong.items():
+            if applies:
+                self.close()
+                raise ValueError(what)
+        if not newline:
+            return None
+        descriptors, self._descriptors = tuple(self._descriptors), []
+        return line, descriptors
+
+    def close(self) -> None:
+        """Close descriptors that nobody took."""
+        close_all(self._descriptors)
+        self._descriptors = []
 
 
 def close_all(descriptors: list[int] | tuple[int, ...]) -> None:

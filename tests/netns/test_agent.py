@@ -250,12 +250,11 @@ def test_a_second_signal_ends_the_agent_at_once(underlay: Underlay) -> None:
     node = underlay.agent("node", "192.168.8.227")
     wait_until(lambda: "starting as" in node.log, 10, "the agent calls an etcd that does not answer")
 
-    def ended() -> bool:
-        node.process.send_signal(signal.SIGTERM)
-        return node.process.poll() is not None
-
-    wait_until(ended, 2, "two signals end it")
-    assert node.process.returncode == 128 + signal.SIGTERM
+    # Two different ones, for the kernel keeps only one of a kind; which of them it hands over first is its affair.
+    node.process.send_signal(signal.SIGTERM)
+    node.process.send_signal(signal.SIGINT)
+    wait_until(lambda: node.process.poll() is not None, 2, "two signals end it")
+    assert node.process.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
 def test_a_subnet_file_below_a_file_is_refused_at_start(underlay: Underlay) -> None:

@@ -79,3 +79,13 @@ def test_an_option_that_nobody_reads_is_named(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.WARNING):
         assert wait(registry, clock) is not None
     assert caplog.messages == ["Backend.Prot: not an option of udp, ignored"]
+
+
+def test_whoever_asks_is_told_what_is_waited_for() -> None:
+    clock, registry, stop = FakeClock(), FakeRegistry(), threading.Event()
+    told: list[str] = []
+    clock.at(3, lambda: setattr(registry, "config_text", b'{"Network":"10.0.0.0/29"}'))
+    clock.at(6, stop.set)
+    assert wait_for_config(registry, stop, on_waiting=told.append, clock=clock) is None
+    assert told[0].startswith("waiting for the network config")
+    assert "/28" in told[-1]

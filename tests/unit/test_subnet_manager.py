@@ -218,6 +218,7 @@ def test_a_junk_key_on_a_free_subnet_is_not_tried() -> None:
     node.registry.put("10.0.0.4-30", "junk")
     node.registry.put("10.0.0.8-30", "{}")
     assert node.acquire().subnet == subnet("10.0.0.12/30")
+    assert node.registry.calls.count("create") == 1
 
 
 # --- renewal
@@ -434,6 +435,17 @@ def test_a_store_that_was_restored_from_a_backup_is_believed() -> None:
     assert node.peers[1:] == [[], ["10.0.200.0/24"]]
 
 
+def test_a_restored_store_with_the_same_peers_is_watched_from_its_own_revision() -> None:
+    node = Node()
+    lease = node.acquire()
+    for _ in range(20):
+        node.registry.put("10.0.5.0", "junk")
+    node.clock.at(5, lambda: node.registry.restore(lease.mod_revision))
+    node.clock.at(35, lambda: node.registry.put_lease("10.0.200.0/24", "192.168.8.229"))
+    node.watch_for(40)
+    assert node.peers == [[], ["10.0.200.0/24"]]
+
+
 def test_bad_entries_are_told_once_and_the_others_are_applied(caplog: pytest.LogCaptureFixture) -> None:
     node = Node()
     for key in ("10.0.5.0", "10.0.300.0-24", "10.0.5.0-33", "10.0.5.0-24hi", "10.0.5.1-24", "ü\n"):
@@ -465,16 +477,29 @@ def test_peers_that_could_not_be_put_in_force_are_told_again() -> None:
     assert len(told) == 2
 
 
-def test_the_watch_wakes_the_renewal_when_our_key_changes() -> None:
+@pytest.mark.parametrize("how", ["expired", "stolen"])
+def test_the_watch_wakes_the_renewal_when_our_key_changes(how: str) -> None:
     """With a day's TTL the next renewal is hours away, but the watch sees the loss at once."""
     node = Node()
     lease = node.acquire()
-    node.clock.at(1, lambda: node.registry.expire(lease.etcd_lease_id))
+    theft = attrs("192.168.8.229").to_json()
+    if how == "expired":
+        node.clock.at(1, lambda: node.registry.expire(lease.etcd_lease_id))
+    else:
+        node.clock.at(1, lambda: node.registry.put(lease.subnet.key, theft, lease.etcd_lease_id))
     node.watch_for(3)
-    node.renew_for(0.001)
     node.renew_for(1)
-    assert node.manager.lease is not None
-    assert node.manager.lease.etcd_lease_id != lease.etcd_lease_id
+    assert (node.manager.lease != lease) == (how == "expired")
+    assert bool(node.fenced) == (how == "stolen")
+
+
+def test_our_own_write_does_not_wake_the_renewal() -> None:
+    node = Node()
+    node.acquire()
+    node.watch_for(3)
+    node.registry.calls.clear()
+    node.renew_for(1)
+    assert node.registry.calls == []
 
 
 def test_two_agents_with_one_address_do_not_fight_over_the_key() -> None:

@@ -1,0 +1,205 @@
+"""Who is plugged into what: the underlay's machines, switches and cables as one value, and what follows from it. Pure.
+
+A Mininet topology and the `switches:` and `links:` of a cluster file both become a `Wiring`. A *segment* is what one
+broadcast reaches: switches that are cabled together, or a cable without any switch. Routers stand between segments.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+DURATION = re.compile(r"[0-9]+(\.[0-9]+)?(us|ms|s)")
+"""A time as tc and Mininet's TCLink take it: 10ms."""
+NETEM_FIELDS = ("delay", "jitter", "loss")
+"""What the kernel's netem queueing discipline does; bandwidth needs tbf only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shaping:
+    """How a cable differs from a perfect one, in each direction; the parameters of Mininet's TCLink."""
+
+    bandwidth: float | None = None
+    """Mbit/s."""
+    delay: str | None = None
+    """One way, such as 10ms."""
+    jitter: str | None = None
+    loss: float | None = None
+    """Percent of packets."""
+    max_queue_size: int | None = None
+    """Packets."""
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the cable is as it is made."""
+        return self == Shaping()
+
+    @property
+    def netem(self) -> dict[str, str | float]:
+        """The given parameters that need netem, by name."""
+        given = {name: getattr(self, name) for name in NETEM_FIELDS}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Cable:
+    """A link between two named things."""
+
+    first: str
+    second: str
+    shaping: Shaping = field(default_factory=Shaping)
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """Both names."""
+        return self.first, self.second
+
+    def __str__(self) -> str:
+        return f"{self.first} - {self.second}"
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The underlay without addresses. Gateway and etcd members hang on the first switch; they are not listed here."""
+
+    nodes: tuple[str, ...]
+    switches: tuple[str, ...]
+    cables: tuple[Cable, ...]
+    routers: tuple[str, ...] = ()
+    root: str | None = None
+    """The switch that the spanning tree starts from; by default the first."""
+
+    def renamed(self, nodes: Sequence[str]) -> "Wiring":
+        """The same with other names for the nodes, in their order."""
+        names = dict(zip(self.nodes, nodes, strict=True))
+        cables = tuple(Cable(names.get(c.first, c.first), names.get(c.second, c.second), c.shaping) for c in self.cables)
+        return Wiring(tuple(nodes), self.switches, cables, self.routers, self.root)
+
+    @cached_property
+    def segment_of_switch(self) -> Mapping[str, int]:
+        """The number of each switch's segment; the first switch's is 0."""
+        neighbours: dict[str, list[str]] = {switch: [] for switch in self.switches}
+        for cable in self.cables:
+            if cable.first in neighbours and cable.second in neighbours:
+                neighbours[cable.first].append(cable.second)
+                neighbours[cable.second].append(cable.first)
+        found: dict[str, int] = {}
+        count = 0
+        for switch in self.switches:
+            if switch in found:
+                continue
+            waiting = deque([switch])
+            found[switch] = count
+            while waiting:
+                for other in neighbours[waiting.popleft()]:
+                    if other not in found:
+                        found[other] = count
+                        waiting.append(other)
+            count += 1
+        return found
+
+    @cached_property
+    def segment_of_cable(self) -> tuple[int, ...]:
+        """The number of each cable's segment; a cable without a switch is one of its own."""
+        count = len(set(self.segment_of_switch.values()))
+        numbers = []
+        for cable in self.cables:
+            switch = next((end for end in cable.ends if end in self.segment_of_switch), None)
+            if switch is None:
+                numbers.append(count)
+                count += 1
+            else:
+                numbers.append(self.segment_of_switch[switch])
+        return tuple(numbers)
+
+    @cached_property
+    def segment_count(self) -> int:
+        """How many subnets the underlay has."""
+        return 1 + max((*self.segment_of_switch.values(), *self.segment_of_cable), default=0)
+
+    @cached_property
+    def ports(self) -> Mapping[str, tuple[int, ...]]:
+        """The segments on each node's and router's ports, in the order of the cables: port 0 is NAME-eth0."""
+        found: dict[str, list[int]] = {name: [] for name in (*self.nodes, *self.routers)}
+        for cable, segment in zip(self.cables, self.segment_of_cable, strict=True):
+            for end in cable.ends:
+                if end in found:
+                    found[end].append(segment)
+        return {name: tuple(segments) for name, segments in found.items()}
+
+    def next_routers(self, origin: int) -> Mapping[int, str]:
+        """The router to use from segment `origin` for every other segment, on a path with the fewest routers."""
+        first: dict[int, str] = {}
+        waiting: deque[tuple[int, str | None]] = deque([(origin, None)])
+        while waiting:
+            segment, via = waiting.popleft()
+            for router in self.routers:
+                if segment not in self.ports[router]:
+                    continue
+                for other in self.ports[router]:
+                    if other != origin and other not in first:
+                        first[other] = via or router
+                        waiting.append((other, first[other]))
+        return first
+
+    @cached_property
+    def spare_cables(self) -> tuple[Cable, ...]:
+        """Cables between switches that close a loop; the rest is the tree that the spanning tree protocol chooses.
+
+        The protocol's rules with equal cable costs: the shortest way to the root; among equal ones by the switch with
+        the better priority (here: the earlier one in `priorities`), then by the lower port.
+        """
+        order = self.priorities
+        between = [cable for cable in self.cables if set(cable.ends) <= set(order)]
+        spare = list(between)
+        distance: dict[str, int] = {}
+        for start in sorted(order, key=order.__getitem__):
+            if start in distance:
+                continue
+            distance[start] = 0
+            level = [start]
+            while level:
+                reached: list[str] = []
+                for parent in sorted(level, key=order.__getitem__):
+                    for cable in between:
+                        child = cable.second if cable.first == parent else cable.first
+                        if parent in cable.ends and child not in distance:
+                            distance[child] = distance[parent] + 1
+                            reached.append(child)
+                            spare.remove(cable)
+                level = reached
+        return tuple(spare)
+
+    @cached_property
+    def priorities(self) -> Mapping[str, int]:
+        """The place of each switch in the spanning tree's election; the root has 0."""
+        first = self.root or (self.switches[0] if self.switches else None)
+        order = sorted(self.switches, key=lambda switch: switch != first)
+        return {switch: number for number, switch in enumerate(order)}
+
+    def islands(self) -> tuple[tuple[str, ...], ...]:
+        """What is not connected with each other: one group when all is well, in the order of switches and nodes."""
+        everything = (*self.switches, *self.routers, *self.nodes)
+        neighbours: dict[str, list[str]] = {name: [] for name in everything}
+        for cable in self.cables:
+            neighbours[cable.first].append(cable.second)
+            neighbours[cable.second].append(cable.first)
+        seen: set[str] = set()
+        return tuple(_reach(name, neighbours, seen) for name in everything if name not in seen)
+
+    def shaped(self) -> Iterator[Cable]:
+        """Cables that are not perfect ones."""
+        return (cable for cable in self.cables if not cable.shaping.is_none)
+
+
+def _reach(start: str, neighbours: Mapping[str, Sequence[str]], seen: set[str]) -> tuple[str, ...]:
+    seen.add(start)
+    found, waiting = [start], deque([start])
+    while waiting:
+        for other in neighbours[waiting.popleft()]:
+            if other not in seen:
+                seen.add(other)
+                found.append(other)
+                waiting.append(other)
+    return tuple(found)
