@@ -104,7 +104,7 @@ class Agent:
             backend = make_backend(config, underlay, kernel)
             undo.callback(backend.stop)
             manager = self._subnet_manager(registry, config, backend)
-            lease = manager.acquire(self._stop)
+            lease = manager.acquire(self._stop, partial(self._readiness.lacking, LEASE))
             if lease is None:
                 return 0
             self._readiness.fulfilled(LEASE)
@@ -134,6 +134,7 @@ class Agent:
             fenced=self._fenced_at is not None,
             watch_restarts=manager.watch_restarts if manager else 0,
             started_at_s=self._started_at_s,
+            refused={str(subnet): reason for subnet, reason in manager.refused.items()} if manager else {},
         )
 
     def _lease_report(self, lease: Lease, manager: SubnetManager) -> LeaseReport:

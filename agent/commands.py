@@ -6,6 +6,7 @@ values, files by their contents.
 
 import contextlib
 import logging
+import re
 import shlex
 from collections.abc import Sequence
 from ipaddress import IPv4Interface
@@ -18,6 +19,7 @@ from agent.firewall import Firewall
 from agent.journal import Journal
 from agent.netlink import Kernel
 from agent.options import Options
+from agent.subnet_env import read_values
 from agent.tolerant_journal import open_journal
 from agent.wiring import choose_underlay, open_registry
 
@@ -116,20 +118,42 @@ def make_bridge(options: Options) -> None:
 
 
 def read_bridge_values(path: Path) -> tuple[IPv4Interface, int]:
-    """The bridge's address and MTU from subnet.env, as the CNI plugin reads it. Raises EnvironmentMissing."""
+    """The bridge's address and MTU from subnet.env, as the CNI plugin reads it.
+
+    Raises EnvironmentMissing with a line for each of the two that is not there.
+    """
+    want = "want the file that a running agent writes"
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        values = read_values(path)
     except OSError as error:
-        raise EnvironmentMissing(
-            f"--subnet-file: {error.strerror} (got {path}; want the file that a running agent writes)"
-        ) from error
-    values = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
-    subnet, mtu = values.get("FLANNEL_SUBNET", ""), values.get("FLANNEL_MTU", "")
-    want = "want lines such as FLANNEL_SUBNET=10.1.74.1/24 and FLANNEL_MTU=1472"
+        raise EnvironmentMissing(f"--subnet-file: {error.strerror} (got {path}; {want})") from error
+    except ValueError as error:
+        raise EnvironmentMissing(f"--subnet-file: {path}: {error} ({want})") from error
+    subnet, mtu = values.get("FLANNEL_SUBNET"), values.get("FLANNEL_MTU")
+    bip, overlay_mtu = _bip(subnet or ""), _overlay_mtu(mtu or "")
+    lacking = []
+    if bip is None:
+        lacking.append(f"no FLANNEL_SUBNET (got {_shown(subnet)}; want a line such as FLANNEL_SUBNET=10.1.74.1/24)")
+    if overlay_mtu is None:
+        lacking.append(f"no FLANNEL_MTU (got {_shown(mtu)}; want a line such as FLANNEL_MTU=1472)")
+    if bip is None or overlay_mtu is None:
+        raise EnvironmentMissing("\n".join(f"--subnet-file: {path}: {what}" for what in lacking))
+    return bip, overlay_mtu
+
+
+def _bip(text: str) -> IPv4Interface | None:
     try:
-        bip = IPv4Interface(subnet if "/" in subnet else "")
+        # A bare address would be taken for a /32.
+        return IPv4Interface(text) if "/" in text else None
     except ValueError:
-        raise EnvironmentMissing(f"--subnet-file: {path}: no FLANNEL_SUBNET (got {subnet!r}; {want})") from None
-    if not mtu.isascii() or not mtu.isdigit() or not SMALLEST_MTU <= int(mtu) <= LARGEST_MTU:
-        raise EnvironmentMissing(f"--subnet-file: {path}: no FLANNEL_MTU (got {mtu!r}; {want})")
-    return bip, int(mtu)
+        return None
+
+
+def _overlay_mtu(text: str) -> int | None:
+    if not re.fullmatch("[0-9]{1,6}", text) or not SMALLEST_MTU <= int(text) <= LARGEST_MTU:
+        return None
+    return int(text)
+
+
+def _shown(text: str | None) -> str:
+    return "nothing" if text is None else repr(text[:60])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NoReturn
 
-from agent.config_fields import Fields, IPv4Layout, IPv6Layout, subnet_layout
+from agent.config_fields import IPV4_RULES, IPV6_RULES, Fields, subnet_layout
 from agent.errors import InvalidConfig
 from agent.lease import Subnet
 
@@ -46,6 +46,8 @@ class NetworkConfig:
     """In lower case."""
     backend_options: Mapping[str, object] = field(default_factory=dict)
     """The rest of the JSON's `Backend`, spelt as the operator did; see `option`."""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What the operator should know although the config is good."""
 
     def option(self, name: str) -> object:
         """The backend option `name` whatever its case, or None."""
@@ -82,8 +84,8 @@ def parse_network_config(text: bytes) -> NetworkConfig:
     enable_ipv4, enable_ipv6 = fields.switch("EnableIPv4", True), fields.switch("EnableIPv6", False)
     if not enable_ipv4:
         fields.problem("EnableIPv4", "a network without IPv4 cannot work with etcd", False, "true")
-    ipv4 = subnet_layout(fields, IPv4Layout)
-    ipv6 = subnet_layout(fields, IPv6Layout) if enable_ipv6 else None
+    ipv4 = subnet_layout(fields, IPV4_RULES)
+    ipv6 = subnet_layout(fields, IPV6_RULES) if enable_ipv6 else None
     backend_type, options = _backend(fields)
     if backend_type == "udp":
         if enable_ipv6:
@@ -102,6 +104,7 @@ def parse_network_config(text: bytes) -> NetworkConfig:
         ipv6_subnet_max=None if ipv6 is None else IPv6Address(ipv6.subnet_max),
         backend_type=backend_type,
         backend_options=options,
+        warnings=tuple(fields.warnings),
     )
 
 

@@ -17,6 +17,8 @@ class Fields:
         # The last spelling wins, as in Go.
         self._values = {name.lower(): value for name, value in values.items()}
         self.problems: list[str] = []
+        self.warnings: list[str] = []
+        """What is taken, but not as it stands."""
 
     def has(self, name: str) -> bool:
         """Whether the key is there, even with null."""
@@ -68,7 +70,7 @@ class Fields:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class FamilyRules:
     """What differs between the families in flannel's rules."""
 
     prefix: str
@@ -89,8 +91,10 @@ class Family:
         return str(IPv4Address(address)) if self.bits == 32 else str(IPv6Address(address))
 
 
-IPv4Layout = Family("", 32, longest_subnet=30, longest_network=28, default_len=24, network_example="10.0.0.0/16")
-IPv6Layout = Family("IPv6", 128, longest_subnet=126, longest_network=124, default_len=64, network_example="fd00::/48")
+IPV4_RULES = FamilyRules("", 32, longest_subnet=30, longest_network=28, default_len=24, network_example="10.0.0.0/16")
+IPV6_RULES = FamilyRules(
+    "IPv6", 128, longest_subnet=126, longest_network=124, default_len=64, network_example="fd00::/48"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ class Layout:
     subnet_max: int
 
 
-def subnet_layout(fields: Fields, family: Family) -> Layout | None:
+def subnet_layout(fields: Fields, family: FamilyRules) -> Layout | None:
     """Read and check one family's fields; None when a problem was noted."""
     before = len(fields.problems)
     given_len = fields.length(family.prefix + "SubnetLen")
@@ -139,7 +143,7 @@ def subnet_layout(fields: Fields, family: Family) -> Layout | None:
     return layout if len(fields.problems) == before else None
 
 
-def _network(fields: Fields, family: Family) -> tuple[int, int] | None:
+def _network(fields: Fields, family: FamilyRules) -> tuple[int, int] | None:
     """Base address and length; host bits are masked off, as flannel does."""
     name = family.prefix + "Network"
     several = fields.get(name + "s")
@@ -162,17 +166,21 @@ def _network(fields: Fields, family: Family) -> tuple[int, int] | None:
         fields.problem(name, "not a network in CIDR notation", text, f"e.g. {family.network_example}")
         return None
     host_bits = family.bits - int(length)
-    return number >> host_bits << host_bits, int(length)
+    base = number >> host_bits << host_bits
+    if base != number:
+        taken = f"{family.show(base)}/{length}"
+        fields.warnings.append(f"{name}: has host bits, which do not count (got {text}; taken as {taken})")
+    return base, int(length)
 
 
 def _with(fields: Fields, name: str, value: object) -> Fields:
     """The same fields with one replaced; problems go to the same list."""
     copy = Fields({name: value})
-    copy.problems = fields.problems
+    copy.problems, copy.warnings = fields.problems, fields.warnings
     return copy
 
 
-def _subnet_len(fields: Fields, family: Family, network_len: int, given: int) -> int | None:
+def _subnet_len(fields: Fields, family: FamilyRules, network_len: int, given: int) -> int | None:
     name = family.prefix + "SubnetLen"
     if given == 0:
         if network_len > family.longest_network:
@@ -195,7 +203,7 @@ def _subnet_len(fields: Fields, family: Family, network_len: int, given: int) ->
     return given
 
 
-def _bound(fields: Fields, family: Family, which: str, default: int, layout: tuple[int, int, int]) -> int:
+def _bound(fields: Fields, family: FamilyRules, which: str, default: int, layout: tuple[int, int, int]) -> int:
     """SubnetMin or SubnetMax as given and checked, else `default`. `layout` is network base, its end and one step."""
     base, end, step = layout
     address = _address(fields, family, which)
@@ -214,7 +222,7 @@ def _bound(fields: Fields, family: Family, which: str, default: int, layout: tup
     return address
 
 
-def _address(fields: Fields, family: Family, which: str) -> int | None:
+def _address(fields: Fields, family: FamilyRules, which: str) -> int | None:
     """An address as a number; the zero address counts as absent, as in flannel."""
     name = family.prefix + which
     text = fields.text(name)

@@ -47,6 +47,8 @@ def wait_for_config(
             kind, problem = "etcd", f"waiting for etcd: {error}"
             delay_s = backoff.next_s()
         else:
+            for warning in config.warnings:
+                log.warning("network config: %s", warning)
             for name in config.unknown_options():
                 log.warning("Backend.%s: not an option of %s, ignored", name, config.backend_type)
             return config

@@ -1,18 +1,18 @@
 """Everything the agent raises on purpose, named by what the caller does next.
 
-    AgentError
-    ├── UsageError            flags or environment are wrong: say so, exit 2
-    ├── InvalidConfig         the operator must change the network config; retrying the same bytes cannot help
-    ├── EnvironmentMissing    the machine lacks something (root, a device, a program): say what, exit 3
-    ├── RegistryError
-    │   ├── RegistryUnavailable   etcd did not answer in time: keep forwarding, retry with back-off
-    │   ├── RegistryDenied        etcd or TLS refused us: retrying will not help, exit 4 at start
-    │   ├── ConfigMissing         no network config in etcd yet: wait for it
-    │   └── Compacted             the watch asked for history that is gone: list again
-    ├── SubnetTaken           another node created this key first: choose again
-    ├── NoFreeSubnet          every subnet between SubnetMin and SubnetMax is leased: wait and retry
-    ├── LeaseLost             our own key is gone: take it again if it is free, else fence
-    └── Fenced                a live etcd shows that another node owns our subnet: stop forwarding
+AgentError
+├── UsageError            flags or environment are wrong: say so, exit 2
+├── InvalidConfig         the operator must change the network config; retrying the same bytes cannot help
+├── EnvironmentMissing    the machine lacks something (root, a device, a program): say what, exit 3
+├── RegistryError
+│   ├── RegistryUnavailable   etcd did not answer in time: keep forwarding, retry with back-off
+│   ├── RegistryDenied        etcd or TLS refused us: retrying will not help, exit 4 at start
+│   ├── ConfigMissing         no network config in etcd yet: wait for it
+│   └── Compacted             the watch asked for history that is gone: list again
+├── SubnetTaken           another node created this key first: choose again
+├── NoFreeSubnet          every subnet between SubnetMin and SubnetMax is leased: wait and retry
+├── LeaseLost             our own key is gone: take it again if it is free, else fence
+└── Fenced                a live etcd shows that another node owns our subnet: stop forwarding
 """
 
 

@@ -9,8 +9,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv6Address, ip_address
 
@@ -53,6 +53,8 @@ class Report:
     watch_restarts: int
     started_at_s: float
     """Seconds since the epoch."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Subnets of leases that were not taken as peers, with the reason."""
 
     @property
     def ready(self) -> bool:
@@ -89,6 +91,7 @@ def render_state(report: Report) -> str:
         "revision": report.revision,
         "fenced": report.fenced,
         "watch_restarts": report.watch_restarts,
+        "refused": dict(sorted(report.refused.items())),
     }
     return json.dumps(state, indent=1) + "\n"
 
@@ -116,6 +119,12 @@ def render_metrics(report: Report) -> str:
             {f'reason="{_escaped(reason)}"': count for reason, count in sorted(counters.drops.items())},
         ),
         ("overlay_peers", "gauge", "Nodes in the forwarding table.", {"": len(report.forwarding)}),
+        (
+            "overlay_refused_leases",
+            "gauge",
+            "Leases that conflict with another or make no sense, so they are no peers; /state has the reasons.",
+            {"": len(report.refused)},
+        ),
         (
             "overlay_lease_seconds_left",
             "gauge",

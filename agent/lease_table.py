@@ -131,7 +131,7 @@ class LeaseTable:
         """Choose the peers anew. Whoever holds a subnet now keeps it against a newcomer."""
         peers: dict[Subnet, Lease] = {}
         claimed: dict[IPv4Network | IPv6Network, Subnet] = {}
-        self._refusals = {}
+        refusals: dict[Subnet, str] = {}
         for lease in sorted(self._known.values(), key=lambda it: (it.subnet not in self._peers, it.mod_revision)):
             if lease.subnet == self._own:
                 continue
@@ -142,10 +142,12 @@ class LeaseTable:
                 holder = next((claimed[network] for network in shares if network in claimed), None)
                 reason = None if holder is None else f"subnet overlaps {holder}, which was there before"
             if reason is not None:
-                self._refusals[lease.subnet] = reason
+                refusals[lease.subnet] = reason
                 continue
             claimed.update(dict.fromkeys(shares, lease.subnet))
             peers[lease.subnet] = lease
+        # Replaced as a whole: another thread may be reading.
+        self._refusals = refusals
         before, self._peers = self._peers, dict(sorted(peers.items(), key=lambda item: item[0].ipv4))
         return TableChange(
             added=tuple(lease for subnet, lease in self._peers.items() if subnet not in before),

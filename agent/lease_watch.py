@@ -8,7 +8,7 @@ quorum nobody can take a subnet over.
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from agent.errors import AgentError, Compacted, RegistryError
 from agent.lease import BadEntry, Delta, Heartbeat, Lease, LeaseAttrs, Snapshot, Subnet
@@ -72,6 +72,11 @@ class LeaseWatch:
     def revision(self) -> int:
         """The store's revision up to which the peers are complete; 0 before the first list."""
         return self._table.revision
+
+    @property
+    def refused(self) -> Mapping[Subnet, str]:
+        """Leases that must not become peers, with the reason."""
+        return self._table.refused
 
     def run(self, stop: threading.Event) -> None:
         """Follow until `stop` is set; survives every failure of the registry."""

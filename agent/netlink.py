@@ -7,7 +7,7 @@ agent that imports pyroute2. One Kernel may be used from several threads; its ca
 
 import errno
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -247,11 +247,17 @@ class Kernel:
 
     def ensure_neighbour(self, device: str, address: IPv4Address, mac: str, why: str) -> None:
         """Make sure of a permanent neighbour entry."""
-        if self.neighbours(device).get(address) != mac.lower():
+        self.ensure_neighbours(device, {address: mac}, why)
+
+    def ensure_neighbours(self, device: str, wanted: Mapping[IPv4Address, str], why: str) -> None:
+        """Make sure of permanent neighbour entries, MAC by address; others stay."""
+        present = self.neighbours(device)
+        missing = {address: mac for address, mac in wanted.items() if present.get(address) != mac.lower()}
+        index = self._link_or_raise(device, ["ip", "neigh", "replace", "dev", device]).index if missing else 0
+        for address, mac in missing.items():
             command = ["ip", "neigh", "replace", str(address), "lladdr", mac, "dev", device, "nud", "permanent"]
-            index = self._link_or_raise(device, command).index
             parts = {"dst": str(address), "lladdr": mac, "ifindex": index, "state": "permanent"}
-            self._change(command, why, lambda socket: socket.neigh("replace", **parts))
+            self._change(command, why, partial(_replace_neighbour, parts=parts))
 
     def sysctl(self, name: str, value: str, why: str) -> None:
         """Make sure of a sysctl. Dots separate; an interface's own dot is written `/`, as for sysctl(8)."""
@@ -338,6 +344,10 @@ def _refused(command: Sequence[str], error: KernelRefusal) -> NetlinkError:
 
 def _delete_address(socket: Any, parts: dict[str, object]) -> None:  # noqa: ANN401 - pyroute2 ships no types
     socket.addr("del", **parts)
+
+
+def _replace_neighbour(socket: Any, parts: dict[str, object]) -> None:  # noqa: ANN401 - pyroute2 ships no types
+    socket.neigh("replace", **parts)
 
 
 def _sysctl_path(name: str) -> Path:

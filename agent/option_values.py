@@ -9,6 +9,8 @@ SHORTEST_TTL_S = 2
 """Seconds; etcd raises anything below to this (its minimum lease TTL with default election timing)."""
 LONGEST_TTL_S = 9_000_000_000
 """Seconds; etcd refuses more."""
+LONGEST_HOST_NAME = 253
+"""Characters; RFC 1035 §2.3.4, less the bytes for lengths."""
 TRUE_TEXTS = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 FALSE_TEXTS = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 """What Go's strconv.ParseBool takes."""
@@ -22,13 +24,19 @@ def endpoint(text: str) -> str:
         raise ValueError("empty endpoint" + want)
     if "://" not in text:
         raise ValueError("endpoint without http:// or https://" + want)
-    url = urlsplit(text)
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        raise ValueError("endpoint that is no URL" + want) from None
     if url.scheme not in ("http", "https"):
         raise ValueError(f"endpoint with the unknown scheme {url.scheme}" + want)
     if url.path not in ("", "/") or url.query or url.fragment or url.username is not None:
         raise ValueError("endpoint with more than host and port" + want)
     if not url.hostname:
         raise ValueError("endpoint without a host" + want)
+    # Looked at as it was given: urlsplit drops line ends and tabs.
+    if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", text.partition("://")[2].rstrip("/")):
+        raise ValueError("endpoint with a bad host" + want)
     try:
         port = url.port
     except ValueError:
@@ -119,6 +127,13 @@ def interface_name(text: str) -> str | None:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", text):
         raise ValueError("not an interface name; want 1 to 15 letters, digits, `_`, `.` or `-`, e.g. docker0")
     return text
+
+
+def node_name(text: str) -> str | None:
+    """A name for this node in logs and answers; None for an empty text."""
+    if not text.isprintable() or len(text) > LONGEST_HOST_NAME:
+        raise ValueError(f"not a name; want printable characters, at most {LONGEST_HOST_NAME}")
+    return text or None
 
 
 def listen_address(text: str) -> str:

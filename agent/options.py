@@ -19,6 +19,7 @@ from agent.option_values import (
     interface_name,
     lease_ttl_s,
     listen_address,
+    node_name,
     optional_path,
     path,
     prefix,
@@ -99,12 +100,12 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         forward_rules=values.one("iptables-forward-rules", switch, True),
         bridge=values.one("bridge", interface_name, None),
         healthz_ip=values.one("healthz-ip", listen_address, ""),
-        healthz_port=values.whole("healthz-port", 0, 65535, "port") or None,
+        healthz_port=values.whole("healthz-port", 0, 65535) or None,
         revoke_on_exit=values.one("revoke-on-exit", switch, False),
         revoke=values.one("revoke", switch, False),
         journal=values.one("journal", optional_path, None),
-        node_name=values.text("node-name") or socket.gethostname(),
-        verbosity=values.whole("v", 0, 10, "level"),
+        node_name=values.one("node-name", node_name, None) or socket.gethostname(),
+        verbosity=values.whole("v", 0, 10),
         version=values.one("version", switch, False),
         help=values.one("help", switch, False),
     )
@@ -135,12 +136,14 @@ class _Values:
         what, _, want = complaint.partition("; want ")
         self.reading.problems.append(f"{self.reading.texts(name).where}: {what} (got {got!r}; want {want})")
 
-    def whole(self, name: str, lowest: int, highest: int, unit: str) -> int:
+    def whole(self, name: str, lowest: int, highest: int, unit: str = "") -> int:
+        want = f"want {lowest} to {highest} {unit}".rstrip()
+
         def parse(text: str) -> int:
             if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-                raise ValueError(f"not a whole number; want {lowest} to {highest} {unit}")
+                raise ValueError(f"not a whole number; {want}")
             if not lowest <= int(text) <= highest:
-                raise ValueError(f"out of range; want {lowest} to {highest} {unit}")
+                raise ValueError(f"out of range; {want}")
             return int(text)
 
         return self.one(name, parse, lowest)

@@ -94,6 +94,14 @@ def read_previous_subnet(path: Path) -> tuple[Subnet | None, str | None]:
     return Subnet(ipv4, ipv6), None
 
 
+def read_values(path: Path) -> dict[str, str]:
+    """Every NAME=value of a subnet.env. Raises OSError, and ValueError that says what is wrong and on which line."""
+    text = _read(path)
+    if text is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return {name: value for name, (_, value) in _values(text).items()}
+
+
 def _first_address(network: IPv4Network | IPv6Network) -> str:
     return f"{network.network_address + 1}/{network.prefixlen}"
 

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agent.allocator import choose_subnet, count_free
@@ -70,6 +70,11 @@ class SubnetManager:
         return self._watch.revision if self._watch else 0
 
     @property
+    def refused(self) -> Mapping[Subnet, str]:
+        """Other nodes' leases that must not become peers, with the reason."""
+        return self._watch.refused if self._watch else {}
+
+    @property
     def watch_restarts(self) -> int:
         """How often the watch on the leases had to be started anew."""
         return self._watch.restarts if self._watch else 0
@@ -80,10 +85,10 @@ class SubnetManager:
             return None
         return max(0.0, self._renewed_at + self._lease_ttl_s - self._clock.now())
 
-    def acquire(self, stop: threading.Event) -> Lease | None:
+    def acquire(self, stop: threading.Event, on_waiting: Callable[[str], object] = lambda _: None) -> Lease | None:
         """Get a subnet, however long it takes; None when `stop` was set before.
 
-        Raises RegistryDenied, since waiting does not help against a refusal.
+        `on_waiting` is told why there is none yet. Raises RegistryDenied: waiting does not help against a refusal.
         """
         backoff, log_limit = Backoff(self._rng), LogLimit(self._clock)
         while not stop.is_set():
@@ -92,6 +97,7 @@ class SubnetManager:
             except RegistryDenied:
                 raise
             except (NoFreeSubnet, RegistryError) as error:
+                on_waiting(str(error))
                 if log_limit.allows():
                     log.error("no subnet yet, trying again: %s", error)
             self._clock.wait(stop, backoff.next_s())

@@ -73,7 +73,7 @@ def _by_names(
     candidates: Sequence[Candidate], wanted: Sequence[str], public_ip: IPv4Address | None
 ) -> UnderlayInterface:
     refusal = EnvironmentMissing(
-        f"--iface: no such interface or address (got {', '.join(wanted)}; want {_list(candidates)})"
+        f"--iface: no such interface or address (got {', '.join(wanted)}; want another, {_list(candidates)})"
     )
     for word in wanted:
         named = [candidate for candidate in candidates if candidate.name == word]

@@ -23,6 +23,9 @@ def main() -> None:
     try:
         code = verbs.main(prog_name="testbed", standalone_mode=False)
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        code = 2
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         where = context.command_path if context else "testbed"

@@ -1,5 +1,6 @@
 """How the verbs find a running lab and talk to it. Stdlib only: `status` and `get` must answer at once."""
 
+import contextlib
 import json
 import os
 import socket
@@ -23,6 +24,10 @@ class TestbedError(Exception):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class NoAnswer(TestbedError):
+    """The lab did not answer in the time that the caller gave it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,20 @@ def running_labs() -> list[LabRecord]:
     return [record for name in names if (record := read_record(name)) is not None and record.alive]
 
 
+def foreign_labs() -> list[str]:
+    """Names of labs, dead or alive, whose directories this user may not read."""
+    try:
+        return sorted(entry.name for entry in RUN_ROOT.iterdir() if entry.is_dir() and not os.access(entry, os.X_OK))
+    except OSError:
+        return []
+
+
 def find_lab(name: str | None) -> LabRecord:
     """The lab that is meant: by name, by TESTBED_LAB, or the only one. Raises TestbedError when there is no such."""
     name = name or os.environ.get("TESTBED_LAB") or None
-    labs = running_labs()
+    labs, foreign = running_labs(), foreign_labs()
+    if name in foreign or (name is None and not labs and foreign):
+        raise TestbedError(f"lab {name or ', '.join(foreign)}: not yours to ask (try with sudo)", 3)
     if name is not None:
         for lab in labs:
             if lab.name == name:
@@ -93,8 +108,10 @@ def find_lab(name: str | None) -> LabRecord:
 class LabConnection:
     """One request to a lab. Closing it, also by dying, ends whatever the request started."""
 
-    def __init__(self, lab: LabRecord) -> None:
+    def __init__(self, lab: LabRecord, timeout_s: float | None = None) -> None:
+        """`timeout_s`: how long to wait for each message of the lab; None for as long as it takes."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout_s)
         try:
             self._socket.connect(str(lab.rundir / CONTROL_SOCKET))
         except PermissionError as failure:
@@ -105,16 +122,24 @@ class LabConnection:
             ) from failure
 
     def ask(self, verb: str, descriptors: tuple[int, ...] = (), **arguments: object) -> Iterator[dict[str, Any]]:
-        """Send the request and yield its messages up to the result. Raises TestbedError for an error answer."""
-        send_line(self._socket, {"verb": verb, "arguments": arguments}, descriptors)
-        with self._socket.makefile("rb") as lines:
-            for line in lines:
-                message = json.loads(line)
-                if "error" in message:
-                    raise TestbedError(message["error"], message["exit"])
-                yield message
-                if "result" in message:
-                    return
+        """Send the request and yield its messages up to the result.
+
+        Raises TestbedError for an error answer, NoAnswer when nothing came in time.
+        """
+        try:
+            # Turned away already: why is still there to be read.
+            with contextlib.suppress(BrokenPipeError):
+                send_line(self._socket, {"verb": verb, "arguments": arguments}, descriptors)
+            with self._socket.makefile("rb") as lines:
+                for line in lines:
+                    message = json.loads(line)
+                    if "error" in message:
+                        raise TestbedError(message["error"], message["exit"])
+                    yield message
+                    if "result" in message:
+                        return
+        except TimeoutError as late:
+            raise NoAnswer(f"{verb}: no answer within {self._socket.gettimeout():g} s") from late
         raise TestbedError("the lab ended before it answered")
 
     def close(self) -> None:
@@ -128,9 +153,15 @@ class LabConnection:
         self.close()
 
 
-def ask(lab: LabRecord, verb: str, descriptors: tuple[int, ...] = (), **arguments: object) -> Any:  # noqa: ANN401 - JSON
-    """Send one request and return its result. Raises TestbedError."""
-    with LabConnection(lab) as connection:
+def ask(
+    lab: LabRecord,
+    verb: str,
+    descriptors: tuple[int, ...] = (),
+    answer_within_s: float | None = None,
+    **arguments: object,
+) -> Any:  # noqa: ANN401 - JSON
+    """Send one request and return its result. Raises TestbedError; NoAnswer after `answer_within_s` seconds."""
+    with LabConnection(lab, answer_within_s) as connection:
         for message in connection.ask(verb, descriptors, **arguments):
             if "result" in message:
                 return message["result"]

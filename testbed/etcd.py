@@ -65,7 +65,8 @@ class EtcdMember:
         self.address = address
         self.pid = pid
         self.log = directory / "logs" / f"{name}.log"
-        self._data = directory / "etcd" / name
+        self._machine = directory / "nodes" / name / "run"
+        """What the machine sees as /run."""
         self._peers = peers
         self.process = Supervised(name, self._launch, RestartPolicy())
 
@@ -91,14 +92,14 @@ class EtcdMember:
         return f"{self.name} at {self.endpoint} does not answer yet"
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self._machine / "etcd").mkdir(parents=True, exist_ok=True, mode=0o700)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         peer = f"http://{self.address}:{PEER_PORT}"
         command = [
             *enter_machine(self.pid),
             "etcd",
             f"--name={self.name}",
-            f"--data-dir={self._data}",
+            "--data-dir=/run/etcd",
             f"--listen-client-urls={self.endpoint},http://127.0.0.1:{CLIENT_PORT}",
             f"--advertise-client-urls={self.endpoint}",
             f"--listen-peer-urls={peer}",

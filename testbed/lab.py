@@ -8,14 +8,12 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib import import_module
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
 
 from agent.config import parse_network_config
 from agent.journal import FileJournal, Journal
@@ -24,14 +22,17 @@ from testbed.clock import now
 from testbed.etcd import EtcdCluster, EtcdFailed, EtcdMember, KeyValue
 from testbed.ipam import Ipam
 from testbed.node import LabNode
-from testbed.pod import Pod, PodStatus
+from testbed.pod import NETNS_DIRECTORY, Pod, PodStatus
+from testbed.pod_network import bind_name
 from testbed.spec import Cluster
-from testbed.underlay import Underlay, UnderlayPlan
+from testbed.underlay import Underlay
+from testbed.underlay_plan import plan_underlay
 
 ETCD_PREFIX = "/coreos.com/network"
 ENCAP_OVERHEAD = 28  # bytes: outer IPv4 header (RFC 791) + UDP header (RFC 768)
 PHASE_LIMIT_S = {"etcd": 20.0, "agents": 45.0, "pods": 90.0, "forwarding": 20.0}
 POLL_S = 0.05
+LATE_POLL_S = 0.5
 EVENTS_KEPT = 2000
 
 Progress = Callable[[str, str, str], None]
@@ -80,7 +81,8 @@ class Lab:
         self._events_lock = threading.Lock()
         self._without_agent = frozenset(without_agent)
         self._timeout_s = timeout_s
-        self.underlay = Underlay(self._plan(), self._topology(), directory / "nodes", self.journal)
+        plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu)
+        self.underlay = Underlay(plan, directory / "nodes", self.journal)
         self.etcd = EtcdCluster([])
         self.nodes: dict[str, LabNode] = {}
         self.pods: dict[str, Pod] = {}
@@ -141,27 +143,14 @@ class Lab:
         """Every pod as it is now, in file order."""
         return [pod.status() for pod in self.pods.values()]
 
-    def _plan(self) -> UnderlayPlan:
-        cluster = self.cluster
-        return UnderlayPlan(
-            network=cluster.underlay.cidr,
-            gateway=cluster.addresses.gateway,
-            nodes=cluster.addresses.nodes,
-            etcd_members=cluster.addresses.etcd,
-            mtu=cluster.underlay.mtu,
-        )
-
-    def _topology(self) -> Any:  # noqa: ANN401 - a Mininet Topo, which has no types
-        name = self.cluster.underlay.topology
-        topologies: dict[str, Any] = import_module(f"topologies.{name}").topos
-        return topologies[name](nodes=len(self.cluster.nodes), **self.cluster.underlay.parameters)
-
     def journal(self, machine: str) -> Journal:
         """Where kernel changes on a machine are written down."""
         return FileJournal(self.directory / "journal.jsonl", machine)
 
     def _start_underlay(self, _progress: Progress) -> str:
         self.underlay.start()
+        for name, machine in self.underlay.machines.items():
+            bind_name(NETNS_DIRECTORY, name, machine.pid)
         return f"{len(self.underlay.net.switches)} switches, {len(self.underlay.machines)} machines"
 
     def _start_etcd(self, progress: Progress) -> str:
@@ -219,18 +208,34 @@ class Lab:
         stores = {name: Ipam(node.rundir / "addresses") for name, node in self.nodes.items()}
         for manifest in self.cluster.pods:
             node = self.nodes[manifest.spec.node_name or ""]
+            self.pods[manifest.name] = Pod(manifest, node, stores[node.name], self.event)
+        now = [pod for node in self.nodes.values() if node.expected for pod in self._pods_of(node)]
+        _start_all(now)
+        for node in self.nodes.values():
             if node.expected:
-                self.pods[manifest.name] = Pod(manifest, node, stores[node.name], self.event)
-        # Addresses are given in file order, so that the example's stay the example's; the rest may run side by side.
-        for pod in self.pods.values():
-            pod.reserve_address()
-        with ThreadPoolExecutor(4, "start pod") as workers:
-            list(workers.map(lambda pod: pod.start(), self.pods.values()))
-        self._await("pods", progress, self._unready_pods)
-        return f"{len(self.pods)} pods ready"
+                node.follow_links(partial(self._mend_links, node))
+            else:
+                threading.Thread(target=self._start_late, args=(node,), name=f"late {node.name}", daemon=True).start()
+        self._await("pods", progress, lambda: _unready_pods(now))
+        return f"{len(now)} pods ready"
 
-    def _unready_pods(self) -> list[str]:
-        return [f"{status.name}: {status.why_not_ready}" for status in self.pod_statuses() if not status.ready]
+    def _pods_of(self, node: LabNode) -> list[Pod]:
+        return [pod for pod in self.pods.values() if pod.manifest.spec.node_name == node.name]
+
+    def _start_late(self, node: LabNode) -> None:
+        """Start the pods of a node whose agent somebody runs by hand, once that agent is ready."""
+        while node.why_not_ready() is not None:
+            time.sleep(LATE_POLL_S)
+        _start_all(self._pods_of(node))
+        node.follow_links(partial(self._mend_links, node))
+
+    def _mend_links(self, node: LabNode) -> None:
+        """After a change of the node's links: whoever removed the bridge took the pods' links off it."""
+        for pod in self._pods_of(node):
+            try:
+                pod.mend_link()
+            except OSError as failure:
+                self.event("Warning", f"pod/{pod.name}", "LinkNotMended", str(failure))
 
     def _await_forwarding(self, progress: Progress) -> str:
         self._await("forwarding", progress, self.missing_forwarding)
@@ -247,18 +252,35 @@ class Lab:
         limit_s = self._timeout_s or PHASE_LIMIT_S[phase]
         deadline = time.monotonic() + limit_s
         told = ""
+        asked_at = time.monotonic()
         while lacking := missing():
             text = "; ".join(lacking)
+            asking_s = time.monotonic() - asked_at
             if time.monotonic() > deadline:
                 raise LabNotReady(f"{phase}: not ready after {limit_s:g} s: {text}")
             if text != told:
                 progress(phase, "waiting", text)
                 told = text
-            time.sleep(POLL_S)
+            # Asking many agents must not take the processor from those that are still starting.
+            time.sleep(max(POLL_S, 3 * asking_s))
+            asked_at = time.monotonic()
 
 
 def _unready_nodes(nodes: Iterable[LabNode]) -> list[str]:
     return [f"{node.name}: {why}" for node in nodes if (why := node.why_not_ready())]
+
+
+def _start_all(pods: Sequence[Pod]) -> None:
+    # Addresses are given in file order, so that the example's stay the example's; the rest may run side by side.
+    for pod in pods:
+        pod.reserve_address()
+    with ThreadPoolExecutor(4, "start pod") as workers:
+        list(workers.map(lambda pod: pod.start(), pods))
+
+
+def _unready_pods(pods: Iterable[Pod]) -> list[str]:
+    statuses = [pod.status() for pod in pods]
+    return [f"{status.name}: {status.why_not_ready}" for status in statuses if not status.ready]
 
 
 def as_lease(entry: KeyValue) -> Lease | None:

@@ -13,7 +13,13 @@ from testbed.command_line import Verbs, bare_name, lab_option, needs_root, outpu
 @click.argument("cluster", required=False, metavar="[FILE|NAME]")
 @click.option("--lab", metavar="LAB", help="Name of the lab; by default the cluster's own.")
 @click.option("--nodes", type=int, metavar="N", help="Make a cluster of N nodes instead of reading a file.")
-@click.option("--pods-per-node", type=int, metavar="M", help="With --nodes: M light pods on each.  [default: 2]")
+@click.option(
+    "--topo",
+    metavar="TOPO",
+    help="Make a cluster out of a topology: NAME,PARAMETER=VALUE,… (see: testbed topologies), or a Mininet Topo class "
+    "of your own: FILE.py:CLASS,PARAMETER=VALUE,… (or FILE.py,NAME,… with a NAME of its topos).",
+)
+@click.option("--pods-per-node", type=int, metavar="M", help="With --nodes or --topo: M light pods each.  [default: 2]")
 @click.option("--no-agent", multiple=True, metavar="NODE", help="Print NODE's agent command instead of running it.")
 @click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not get ready.")
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="How long each phase may take.")
@@ -22,6 +28,7 @@ def up(
     cluster: str | None,
     lab: str | None,
     nodes: int | None,
+    topo: str | None,
     pods_per_node: int | None,
     no_agent: tuple[str, ...],
     cleanup_on_failure: bool,
@@ -30,17 +37,24 @@ def up(
 ) -> int:
     """Build a lab from a cluster file and wait until all of it works.
 
-    NAME is a cluster that comes with the testbed (see: testbed topologies); default nginx_tomcat.
+    NAME is a cluster that comes with the testbed (see: testbed topologies); default nginx_tomcat. --topo and --nodes
+    make one: hosts of the topology become its nodes, hosts with router=True or of a class named …Router forward between
+    subnets, switches are Linux bridges, and links keep bw, delay, jitter, loss and max_queue_size.
+
+    \b
+    up --topo tree,depth=2,fanout=3 --pods-per-node 2
+    up --topo ./rack.py:Rack,racks=3
     """
     from testbed.up import UpOptions, bring_up
 
-    if nodes is None and pods_per_node is not None:
-        raise click.UsageError("--pods-per-node goes with --nodes", click.get_current_context())
-    if nodes is not None and cluster is not None:
-        raise click.UsageError(f"--nodes makes a cluster of its own (got {cluster} too)", click.get_current_context())
+    made = "--topo" if topo is not None else "--nodes"
+    if nodes is None and topo is None and pods_per_node is not None:
+        raise click.UsageError("--pods-per-node goes with --nodes or --topo", click.get_current_context())
+    if (nodes is not None or topo is not None) and cluster is not None:
+        raise click.UsageError(f"{made} makes a cluster of its own (got {cluster} too)", click.get_current_context())
     needs_root("up")
     options = UpOptions(
-        cluster, lab, nodes, 2 if pods_per_node is None else pods_per_node, no_agent, cleanup_on_failure, timeout
+        cluster, lab, nodes, topo, 2 if pods_per_node is None else pods_per_node, no_agent, cleanup_on_failure, timeout
     )
     code = bring_up(options)
     if prompt and code == 0:
@@ -64,14 +78,18 @@ def down(lab: str | None, everything: bool) -> None:
 
     needs_root("down")
     labs = running_labs()
-    if lab or os.environ.get("TESTBED_LAB") or (len(labs) > 1 and not everything):
-        labs = [find_lab(lab)]
+    name = lab or os.environ.get("TESTBED_LAB")
+    if name:
+        labs = [record for record in labs if record.name == name]
+    elif len(labs) > 1 and not everything:
+        labs = [find_lab(None)]
     for record in labs:
         remove(record)
         print(f"lab {record.name} is down")
-    remove_leftovers()
+    for dead in remove_leftovers():
+        print(f"lab {dead} had died; its directory is removed")
     if not labs:
-        print("no lab is running")
+        print(f"no lab named {name} is running" if name else "no lab is running")
 
 
 @verbs.command()
@@ -120,19 +138,33 @@ def doctor(output: str | None) -> int:
 @verbs.command()
 @output_option("json")
 def topologies(output: str | None) -> None:
-    """List the clusters that come with the testbed. Needs no root."""
+    """List the clusters that come with the testbed and the topologies to make one from. Needs no root."""
     from testbed import render
     from testbed.spec import cluster_names, find_cluster
+    from testbed.topology import describe_topologies
 
     rows = [
         {"name": name, "nodes": len(cluster.nodes), "pods": len(cluster.pods), "topology": cluster.underlay.topology}
         for name in cluster_names()
         for cluster in (find_cluster(name),)
     ]
+    shapes = describe_topologies()
     if output == "json":
-        return render.as_json(rows)
+        return render.as_json({"clusters": rows, "topologies": shapes})
     render.columns(("cluster", "nodes", "pods", "topology"), [tuple(row.values()) for row in rows])
-    print("\nnext:\n  sudo testbed up two_nodes")
+    print()
+    render.columns(
+        ("topology", "parameters", "what it is"),
+        (
+            (
+                shape["name"],
+                ",".join(f"{one['name']}={one['default']}" for one in shape["parameters"]),
+                shape["description"],
+            )
+            for shape in shapes
+        ),
+    )
+    print("\nnext:\n  sudo testbed up two_nodes\n  sudo testbed up --topo tree,depth=2,fanout=3 --pods-per-node 2")
     return None
 
 

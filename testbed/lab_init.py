@@ -54,7 +54,8 @@ def main() -> None:
     )
     # Everything in the lab ends with this process; the kernel sees to it.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not SIG_IGN: the programs that the lab starts would inherit it, and Ctrl-C would do nothing to them.
+    signal.signal(signal.SIGINT, lambda *_: None)
 
     def tell(message: dict[str, object]) -> None:
         try:
@@ -62,7 +63,6 @@ def main() -> None:
         except BrokenPipeError:
             log.info("`up` is gone")
 
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         run(rundir, tell)
     except Exception as failure:

@@ -61,13 +61,20 @@ class Launched:
 def starting(name: str) -> Iterator[None]:
     """Hold the right to start the lab `name`. Raises TestbedError when another `up` is at it."""
     RUN_ROOT.mkdir(parents=True, exist_ok=True, mode=0o755)
-    lock = os.open(RUN_ROOT / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = RUN_ROOT / f".{name}.lock"
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(lock)):
+            # Its last holder has removed it between our two calls.
+            raise BlockingIOError
     except BlockingIOError as error:
+        os.close(lock)
         raise TestbedError(f"lab {name}: another `up` is starting it (want: wait for that one)") from error
+    try:
+        yield
     finally:
+        path.unlink(missing_ok=True)
         os.close(lock)
 
 

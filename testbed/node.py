@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -12,9 +14,11 @@ from typing import Any
 
 from agent.lease import Subnet
 from agent.netlink import Kernel
+from agent.netlink_monitor import Monitor
 from agent.subnet_env import SubnetEnv, read_previous_subnet, write_subnet_env
 from testbed.cluster_document import AgentSpec
 from testbed.etcd import enter_machine, http_get
+from testbed.namespaces import in_network_of
 from testbed.supervise import RestartPolicy, Supervised, last_line
 
 BRIDGE = "docker0"
@@ -23,6 +27,8 @@ SUBNET_FILE = "flannel/subnet.env"
 """Below the node's /run."""
 JOURNAL = "/run/journal.jsonl"
 LEASE_TTL = "30s"
+SETTLE_S = 0.2
+"""Changes come in bursts: look once at the end of one."""
 OURS = (sys.executable, "-m", "agent")
 
 
@@ -118,6 +124,19 @@ class LabNode:
         except (OSError, ValueError):
             return None
         return answer if status == http.client.OK and isinstance(answer, dict) else None
+
+    def follow_links(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` in a thread of its own shortly after links, addresses or routes of the node changed."""
+        monitor = in_network_of(self.pid, Monitor)
+
+        def follow() -> None:
+            while True:
+                if monitor.wait():
+                    time.sleep(SETTLE_S)
+                    monitor.wait(0)
+                    on_change()
+
+        threading.Thread(target=follow, name=f"links of {self.name}", daemon=True).start()
 
     def why_not_ready(self) -> str | None:
         """What the node still lacks, in words; None when it is ready."""

@@ -121,6 +121,14 @@ class Pod:
         self._ipam.release(self.name)
         self._report("Normal", "Killing", f"pod {self.name} is gone")
 
+    def mend_link(self) -> None:
+        """Plug the pod's link into the bridge again if it is not a port of it any more. Raises OSError."""
+        with self._turn:
+            if self.pause_pid is not None and self.address is not None and not self._terminating:
+                address = IPv4Address(self.address)
+                if pod_network.plug_in(self._host, self.name, address):
+                    self._report("Warning", "LinkMended", f"plugged into {self._host.bridge} again")
+
     def status(self) -> PodStatus:
         """What is so now."""
         pause_pid = self.pause_pid

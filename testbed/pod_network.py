@@ -113,6 +113,22 @@ def _configure_inside(inside: Kernel, host: PodHost, pod: str, address: IPv4Addr
     inside.ensure_neighbour(POD_END, host.gateway, bridge_mac, f"{why}: the node, known without ARP")
 
 
+def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
+    """Put the pod's link back on the bridge when somebody took it off or made the bridge anew; whether it was off.
+
+    Raises OSError in words.
+    """
+    why, near = f"pod {pod}", host_end(pod)
+    with _netlink_as_oserror():
+        bridge, link = host.kernel.link(host.bridge), host.kernel.link(near)
+        if bridge is None or link is None or link.master == bridge.index:
+            return False
+        host.kernel.set_master(near, host.bridge, f"{why}: a port of the bridge again")
+        host.kernel.set_up(near, f"{why}: the node's end")
+        host.kernel.ensure_neighbour(host.bridge, address, pod_mac(address), f"{why}: known without ARP")
+    return True
+
+
 def disconnect(host: PodHost, pod: str) -> None:
     """Remove the pod's link; one that is gone already, with its node or with its pod, is success."""
     with contextlib.suppress(AgentError):

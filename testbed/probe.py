@@ -3,7 +3,7 @@
 One raw socket is opened in every sender's network namespace; the packets travel the ordinary way from there.
 """
 
-import os
+import itertools
 import select
 import socket
 import struct
@@ -17,6 +17,7 @@ from testbed.namespaces import in_network_of
 ECHO_REPLY, UNREACHABLE, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 8, 11  # RFC 792
 UNREACHABLE_TEXT = {0: "net unreachable", 1: "host unreachable", 3: "port unreachable", 4: "fragmentation needed"}
 PAYLOAD = bytes(range(48))
+_identifiers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ def ping_pairs(
 ) -> list[PairResult]:
     """Send `count` requests for each pair and wait up to `timeout_s` for the last answers."""
     results = [PairResult(sender.name, target.name, str(target.address)) for sender, target in pairs]
-    identifier = os.getpid() & 0xFFFF
+    # One of its own, or two calls from the same sender would take each other's answers.
+    identifier = next(_identifiers) & 0xFFFF
     sockets = {sender: _raw_socket(sender) for sender in {sender for sender, _ in pairs}}
     by_descriptor = {opened.fileno(): opened for opened in sockets.values()}
     sent_at: dict[tuple[int, int], tuple[PairResult, float]] = {}

@@ -13,8 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 Object = dict[str, Any]
-GOOD = {"ready", "Running", "Succeeded", "true", "True", "by hand"}
+GOOD = {"ready", "Running", "Succeeded"}
 PIPE_WIDTH = 1000  # columns; so that no table is shortened for whoever parses it
+MATRIX_TARGETS = 12
+"""Targets that a matrix of pings has room for; a terminal shows four or five without wrapping, a pipe any number."""
 QUIET_S = 1.0  # between two lines about what is waited for
 BAD_COLOUR, GOOD_COLOUR = "red", "green"
 
@@ -38,9 +40,14 @@ def as_yaml(value: object) -> None:
 
 def columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows in columns, headings in capitals."""
+    plain_columns([heading.upper() for heading in headings], rows)
+
+
+def plain_columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows in columns, headings as they are: names of pods, for example."""
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
     for heading in headings:
-        table.add_column(heading.upper(), no_wrap=True)
+        table.add_column(heading, no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     screen = console()
@@ -80,13 +87,23 @@ def status(answer: Object) -> None:
         ),
     )
     console().print()
-    columns(
-        POD_HEADINGS,
-        (
-            (pod["name"], pod["node"], pod["address"], pod["state"], "yes" if pod["ready"] else "no", pod["restarts"])
-            for pod in answer["pods"]
-        ),
-    )
+    if answer["pods"]:
+        columns(
+            POD_HEADINGS,
+            (
+                (
+                    pod["name"],
+                    pod["node"],
+                    pod["address"],
+                    pod["state"],
+                    "yes" if pod["ready"] else "no",
+                    pod["restarts"],
+                )
+                for pod in answer["pods"]
+            ),
+        )
+    else:
+        print("no pods")
     unhealthy = [member["name"] for member in answer["etcd"] if not member["healthy"]]
     if unhealthy:
         console().print(f"\netcd: {', '.join(unhealthy)} does not answer", style=BAD_COLOUR)
@@ -206,22 +223,50 @@ def _plain(value: object) -> str:
 
 
 def pings(results: list[Object]) -> None:
-    """A matrix: senders down, targets across, round-trip time in ms."""
-    sources = list(dict.fromkeys(result["source"] for result in results))
-    found = dict.fromkeys(result["destination"] for result in results)
-    targets = sorted(found, key=lambda name: sources.index(name) if name in sources else len(sources))
-    by_pair = {(result["source"], result["destination"]): result for result in results}
-    columns(
-        ("from \\ to", *targets),
-        ((source, *(_ping_cell(by_pair.get((source, target))) for target in targets)) for source in sources),
-    )
+    """A matrix: senders down, targets across, round-trip time in ms; a line per sender where that gets too wide."""
+    if len({result["destination"] for result in results}) > MATRIX_TARGETS:
+        _ping_lines(results)
+    else:
+        _ping_matrix(results)
     lost = sum(result["sent"] - result["received"] for result in results)
     sent = sum(result["sent"] for result in results)
-    print(f"\n{len(results)} pairs, {sent} sent, {sent - lost} received, {lost} lost")
+    pairs = "1 pair" if len(results) == 1 else f"{len(results)} pairs"
+    print(f"\n{pairs}, {sent} sent, {sent - lost} received, {lost} lost")
     for result in results:
         if result["received"] < result["sent"]:
             why = result["error"] or "no answer"
             print(f"  {result['source']} -> {result['destination']} ({result['address']}): {why}")
+
+
+def _ping_matrix(results: list[Object]) -> None:
+    sources = list(dict.fromkeys(result["source"] for result in results))
+    found = dict.fromkeys(result["destination"] for result in results)
+    targets = sorted(found, key=lambda name: sources.index(name) if name in sources else len(sources))
+    by_pair = {(result["source"], result["destination"]): result for result in results}
+    plain_columns(
+        ("FROM \\ TO", *targets),
+        ((source, *(_ping_cell(by_pair.get((source, target))) for target in targets)) for source in sources),
+    )
+
+
+def _ping_lines(results: list[Object]) -> None:
+    by_source: dict[str, list[Object]] = {}
+    for result in results:
+        by_source.setdefault(result["source"], []).append(result)
+    columns(
+        ("from", "targets", "reached", "lost", "ttl", "fastest", "median", "slowest"),
+        ((source, *_ping_summary(own)) for source, own in by_source.items()),
+    )
+
+
+def _ping_summary(own: list[Object]) -> tuple[object, ...]:
+    """One sender: how many of its targets answered, requests lost, ttl values seen, round-trip times."""
+    times = sorted(time for result in own for time in result["rtt_ms"])
+    shown = [f"{time:.2f} ms" for time in (times[0], times[len(times) // 2], times[-1])] if times else ["-"] * 3
+    ttls = sorted({result["ttl"] for result in own if result["ttl"] is not None})
+    reached = sum(1 for result in own if result["received"])
+    lost = sum(result["sent"] - result["received"] for result in own)
+    return (len(own), reached, lost, ",".join(map(str, ttls)) or "-", *shown)
 
 
 def _ping_cell(result: Object | None) -> str:

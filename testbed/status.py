@@ -23,7 +23,7 @@ def lab_status(lab: Lab) -> Object:
     pods = [pod_status(pod) for pod in lab.pods.values()]
     etcd = [{"name": m.name, "endpoint": m.endpoint, "healthy": m.healthy()} for m in lab.etcd.members]
     well = (
-        all(node["agent"]["state"] in ("ready", "by hand") for node in nodes)
+        all(node["agent"]["state"] == "ready" for node in nodes)
         and all(pod["ready"] for pod in pods)
         and all(member["healthy"] for member in etcd)
     )
@@ -57,9 +57,9 @@ def node_status(lab: Lab, node: LabNode) -> Object:
 
 def agent_state(node: LabNode, state: Object | None) -> str:
     """ready, not ready, fenced, running (no answer), backoff …"""
-    if not node.expected:
+    if not node.expected and state is None:
         return "by hand"
-    if node.agent.state != "running":
+    if node.expected and node.agent.state != "running":
         return node.agent.state
     if not node.runs_our_agent:
         return "ready" if node.why_not_ready() is None else "not ready"

@@ -1,17 +1,23 @@
 """The host side of `up`: read the cluster, check the machine, start the lab, show how it comes up."""
 
+import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from testbed import doctor, render
+from testbed import capacity, doctor, render
 from testbed.client import CLUSTER_FILE, LabRecord, TestbedError, ask, running_labs
 from testbed.clock import now
+from testbed.generated import choose, generate
 from testbed.launch import Launched, launch, prepare, remove_leftovers, starting
-from testbed.problems import SpecError
-from testbed.spec import DEFAULT_CLUSTER, Cluster, find_cluster, find_cluster_file, generate
+from testbed.problems import SpecError, shorten
+from testbed.shaping import missing_features
+from testbed.spec import DEFAULT_CLUSTER, Cluster, find_cluster, find_cluster_file
+from testbed.topology import TooManyParts
+from testbed.wire import CONTROL_SOCKET
+from testbed.wiring import Wiring
 
 EXIT_INTERRUPTED = 130
 
@@ -23,6 +29,8 @@ class UpOptions:
     cluster: str | None
     lab: str | None
     nodes: int | None
+    topo: str | None
+    """`--topo`: a topology with its parameters."""
     pods_per_node: int
     without_agent: tuple[str, ...]
     cleanup_on_failure: bool
@@ -35,7 +43,7 @@ class UpOptions:
 def bring_up(options: UpOptions) -> int:
     """Bring the lab up and return the exit code. Raises TestbedError."""
     cluster, source = _read(options)
-    name = options.lab or cluster.name
+    name = options.lab or os.environ.get("TESTBED_LAB") or cluster.name
     options.resolved_name = name
     _check_name(name)
     unknown = [node for node in options.without_agent if node not in cluster.nodes]
@@ -79,12 +87,32 @@ def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def _read(options: UpOptions) -> tuple[Cluster, str]:
     try:
-        if options.nodes is not None:
-            return generate(options.nodes, options.pods_per_node), f"--nodes {options.nodes}"
+        if options.nodes is not None or options.topo is not None:
+            return _generate(options)
         source = find_cluster_file(options.cluster or DEFAULT_CLUSTER)
-        return find_cluster(options.cluster or DEFAULT_CLUSTER), str(source)
+        cluster = find_cluster(options.cluster or DEFAULT_CLUSTER)
     except SpecError as error:
         raise TestbedError(str(error), 2) from error
+    _check_capacity(len(cluster.nodes), len(cluster.pods))
+    return cluster, str(source)
+
+
+def _generate(options: UpOptions) -> tuple[Cluster, str]:
+    """Raises SpecError, and TestbedError (environment) before anything of a cluster that is too big is worked out."""
+    try:
+        choice = choose(options.topo, options.nodes)
+    except TooManyParts as error:
+        limit = capacity.most_nodes(capacity.available_mib(), options.pods_per_node)
+        what = f"more nodes than this machine holds (got {error} nodes and switches; want at most {limit} nodes)"
+        raise TestbedError(f"environment: --topo {options.topo}: {what}", 3) from error
+    _check_capacity(len(choice.wiring.nodes), len(choice.wiring.nodes) * options.pods_per_node)
+    return generate(choice, options.pods_per_node), choice.said
+
+
+def _check_capacity(nodes: int, pods: int) -> None:
+    complaint = capacity.too_big(nodes, pods, capacity.available_mib())
+    if complaint:
+        raise TestbedError(complaint, 3)
 
 
 def _check_name(name: str) -> None:
@@ -93,7 +121,7 @@ def _check_name(name: str) -> None:
     try:
         check_label_name(name)
     except ValueError as error:
-        raise TestbedError(f"--lab: {error}", 2) from error
+        raise TestbedError(f"--lab: {str(error).replace(name, shorten(name))}", 2) from error
 
 
 def _already_up(lab: LabRecord, cluster: Cluster) -> int:
@@ -102,8 +130,9 @@ def _already_up(lab: LabRecord, cluster: Cluster) -> int:
             f"lab {lab.name} is running another cluster file ({lab.cluster_file}): "
             f"take it down first (sudo testbed down --lab {lab.name}) or give this one a name (up --lab NAME)"
         )
-    render.status({**ask(lab, "status"), "pid": lab.pid})
-    _next(lab.name, cluster)
+    answer = ask(lab, "status")
+    render.status(answer)
+    _next(answer, cluster)
     return 0
 
 
@@ -112,10 +141,23 @@ def _check_environment(cluster: Cluster) -> None:
     failures = doctor.required_failures(doctor.checks(optional=False), images)
     if failures:
         raise TestbedError("\n".join(doctor.error_line(check) for check in failures), 3)
+    lacking = _missing_shaping(cluster.wiring)
+    if lacking:
+        raise TestbedError("\n".join(lacking), 3)
+
+
+def _missing_shaping(wiring: Wiring) -> list[str]:
+    """What the kernel lacks for bandwidth, delay and loss of the links, found by trying in namespaces made for it."""
+    if not any(wiring.shaped()):
+        return []
+    with doctor.ScratchNamespaces() as scratch:
+        return missing_features(wiring, lambda command: scratch.attempt(command, ""))
 
 
 def _hosts(cluster: Cluster) -> str:
-    machines = {"gw": cluster.addresses.gateway, **cluster.addresses.etcd, **cluster.addresses.nodes}
+    plan = cluster.addresses
+    routers = {name: addresses[0] for name, addresses in plan.routers.items()}
+    machines = {"gw": plan.gateway, **plan.etcd, **routers, **plan.nodes}
     return "127.0.0.1\tlocalhost\n" + "".join(f"{address}\t{name}\n" for name, address in machines.items())
 
 
@@ -130,12 +172,14 @@ def _follow(launched: Launched, cluster: Cluster, options: UpOptions) -> int:
     if "ready" in message:
         launched.keep()
         print(f"lab {lab.name} is ready after {message['ready']:.1f} s\n")
-        render.status({**ask(lab, "status"), "pid": lab.pid})
+        answer = ask(lab, "status")
+        render.status(answer)
         _agents_by_hand(lab, options.without_agent)
-        _next(lab.name, cluster)
+        _next(answer, cluster)
         return 0
     why = message.get("failed") or f"the lab ended while it started (its log was: {_log_tail(lab.rundir)})"
-    if options.cleanup_on_failure or not lab.alive:
+    # A lab that cannot be asked is of no use to anybody.
+    if options.cleanup_on_failure or not lab.alive or not (lab.rundir / CONTROL_SOCKET).exists():
         # Removed by whoever catches this, as after any other failure before `keep`.
         raise TestbedError(f"up: {why}; the lab is removed")
     launched.keep()
@@ -158,12 +202,14 @@ def _log_tail(rundir: Path) -> str:
         return "empty"
 
 
-def _next(lab_name: str, cluster: Cluster) -> None:
+def _next(answer: dict[str, Any], cluster: Cluster) -> None:
     from testbed.command_line import next_commands
 
-    commands = ["ping", "get pods -o wide"]
-    shells = [pod.name for pod in cluster.pods if pod.spec.containers[0].image == "shell"]
-    tomcat = [pod for pod in cluster.pods if pod.spec.containers[0].image == "tomcat"]
-    if shells and tomcat:
-        commands = [f"exec {shells[0]} -- curl -s http://10.0.90.2:8080/", *commands[:1]]
-    next_commands(lab_name, *commands)
+    image = {pod.name: pod.spec.containers[0].image for pod in cluster.pods}
+    node = {pod["name"]: pod["node"] for pod in answer["pods"]}
+    clients = [pod["name"] for pod in answer["pods"] if image[pod["name"]] == "shell" and pod["ready"]]
+    servers = [pod for pod in answer["pods"] if image[pod["name"]] in ("tomcat", "echo") and pod["ready"]]
+    # The pair whose packets take the way between nodes, if there is one.
+    pairs = [(client, pod) for client in clients for pod in servers if node[client] != pod["node"]]
+    calls = [f"exec {client} -- curl -s http://{pod['address']}:8080/" for client, pod in pairs[:1]]
+    next_commands(answer["lab"], *calls, "ping" if answer["pods"] else "get routes")

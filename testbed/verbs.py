@@ -19,7 +19,6 @@ from testbed.probe import Sender, Target, all_pairs, ping_pairs
 from testbed.programs import run_for_client, wait_with_client
 
 RESTART_LIMIT_S = 20.0
-WORKLOAD_SHELL = ("bash", "--norc", "-i")
 
 
 def verbs_of(lab: Lab) -> Mapping[str, Verb]:
@@ -98,11 +97,14 @@ class RunningLab:
 
     def shell(self, request: Request) -> object:
         """An interactive shell in a pod, on a node, or in the lab's own namespaces."""
-        name = request.argument("name", str)
+        name, container = request.argument("name", str), request.argument("container", str)
+        # Without a terminal it reads a script, and must neither prompt nor want job control.
+        terminal = bool(request.streams) and os.isatty(request.streams[0])
+        argv = ["bash", "--norc", *(["-i"] if terminal else [])]
         if name is not None:
-            return self._run_in(request, name, request.argument("container", str), list(WORKLOAD_SHELL), True)
+            return self._run_in(request, name, container, argv, terminal)
         environment = {**os.environ, "PS1": f"{self.lab.name}# ", "TESTBED_LAB": self.lab.name, "TERM": "xterm"}
-        return run_for_client(request, WORKLOAD_SHELL, environment, take_terminal=True)
+        return run_for_client(request, argv, environment, take_terminal=terminal)
 
     def cli(self, request: Request) -> object:
         """Mininet's prompt, in a forked copy of this process; one at a time, for nodes have one shell each."""

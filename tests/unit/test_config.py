@@ -58,9 +58,18 @@ def test_config_overrides() -> None:
     assert (config.backend_type, config.option("vni")) == ("vxlan", 7)
 
 
+@pytest.mark.row("B22")
 def test_host_bits_are_masked_with_any_length() -> None:
     config = parse(Network="10.3.5.7/16", SubnetLen=28)
     assert (config.subnet_min, config.subnet_max) == (IPv4Address("10.3.0.16"), IPv4Address("10.3.255.240"))
+
+
+@pytest.mark.row("B22")
+def test_host_bits_are_told() -> None:
+    config = parse(Network="10.3.5.7/16")
+    assert config.warnings == ("Network: has host bits, which do not count (got 10.3.5.7/16; taken as 10.3.0.0/16)",)
+    assert config == parse(Network="10.3.0.0/16")
+    assert parse(Network="10.3.0.0/16").warnings == ()
 
 
 def test_ipv6_follows_the_same_rules() -> None:
@@ -85,6 +94,7 @@ def test_the_first_of_several_networks_counts() -> None:
 @pytest.mark.parametrize(
     "absent", [{"SubnetLen": 0}, {"SubnetLen": None}, {"SubnetMin": "0.0.0.0"}, {"SubnetMin": None}]
 )
+@pytest.mark.row("B23")
 def test_zero_and_null_mean_absent(absent: dict[str, Any]) -> None:
     assert parse(Network="10.3.0.0/16", **absent) == parse(Network="10.3.0.0/16")
 
@@ -104,6 +114,7 @@ def test_zero_and_null_mean_absent(absent: dict[str, Any]) -> None:
         ("10.0.0.0/32", "Minimum useful network prefix is /28"),
     ],
 )
+@pytest.mark.row("B22")
 def test_a_bad_network_is_refused(network: object, complaint: str) -> None:
     assert complaint in problems(Network=network)
 
@@ -122,11 +133,13 @@ def test_a_bad_network_is_refused(network: object, complaint: str) -> None:
         ([], "SubnetLen: not a prefix length"),
     ],
 )
+@pytest.mark.row("B23")
 def test_a_bad_subnet_length_is_refused(subnet_len: object, complaint: str) -> None:
     assert complaint in problems(Network="10.3.0.0/16", SubnetLen=subnet_len)
 
 
 @pytest.mark.parametrize("subnet_len", [18, 30])
+@pytest.mark.row("B23")
 def test_limits_of_the_subnet_length_are_allowed(subnet_len: int) -> None:
     assert parse(Network="10.3.0.0/16", SubnetLen=subnet_len).subnet_len == subnet_len
 
@@ -135,6 +148,7 @@ def test_limits_of_the_subnet_length_are_allowed(subnet_len: int) -> None:
     ("field", "address", "complaint"),
     [
         ("SubnetMin", "10.4.1.0", "SubnetMin is not in the range of the Network"),
+        ("SubnetMax", "10.4.0.0", "SubnetMax is not in the range of the Network"),
         ("SubnetMax", "10.2.255.0", "SubnetMax is not in the range of the Network"),
         ("SubnetMin", "10.3.1.4", "SubnetMin is not on a SubnetLen boundary: 10.3.1.4"),
         ("SubnetMax", "10.3.9.255", "SubnetMax is not on a SubnetLen boundary: 10.3.9.255"),
@@ -142,25 +156,30 @@ def test_limits_of_the_subnet_length_are_allowed(subnet_len: int) -> None:
         ("SubnetMax", 7, "SubnetMax: not a string"),
     ],
 )
+@pytest.mark.row("B24")
 def test_bad_bounds_are_refused(field: str, address: object, complaint: str) -> None:
     assert complaint in problems(Network="10.3.0.0/16", **{field: address})
 
 
+@pytest.mark.row("B24")
 def test_a_minimum_above_the_maximum_is_found_before_anyone_asks_for_a_subnet() -> None:
     assert "SubnetMin is above SubnetMax" in problems(Network="10.3.0.0/16", SubnetMin="10.3.9.0", SubnetMax="10.3.8.0")
     assert "SubnetMin is above" in problems(Network="10.3.0.0/16", SubnetMax="10.3.0.0")
 
 
 @pytest.mark.parametrize("backend", [{}, None, {"Type": ""}, {"Type": 5}, {"Port": 8285}, "udp", []])
+@pytest.mark.row("B24")
 def test_a_backend_without_a_type_is_refused(backend: object) -> None:
     assert "Backend" in problems(Network="10.3.0.0/16", Backend=backend)
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, "8285", 1.5, True, []])
+@pytest.mark.row("B24")
 def test_a_bad_udp_port_is_refused(port: object) -> None:
     assert "Backend.Port: not a port" in problems(Network="10.3.0.0/16", Backend={"Type": "udp", "Port": port})
 
 
+@pytest.mark.row("B24")
 def test_the_udp_port_has_flannels_default() -> None:
     assert udp_port(parse(Network="10.3.0.0/16")) == 8285
     with pytest.raises(InvalidConfig, match=r"Backend\.Port"):
@@ -201,6 +220,7 @@ def test_all_problems_are_told_at_once() -> None:
         (b"x" * 1_000_000, "not JSON at offset 0 of 1000000"),
     ],
 )
+@pytest.mark.row("B21")
 def test_a_text_that_is_no_config_is_refused_with_its_offset(text: bytes, complaint: str) -> None:
     with pytest.raises(InvalidConfig) as caught:
         parse_network_config(text)
@@ -208,6 +228,7 @@ def test_a_text_that_is_no_config_is_refused_with_its_offset(text: bytes, compla
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.row("B24")
 def test_options_that_flannel_does_not_know_are_named() -> None:
     config = parse(Network="10.3.0.0/16", Backend={"Type": "udp", "Prot": 8285, "PORT": 8285})
     assert config.unknown_options() == ("Prot",)

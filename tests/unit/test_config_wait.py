@@ -19,6 +19,7 @@ def wait(registry: FakeRegistry, clock: FakeClock, give_up_after_s: float = 200)
     return wait_for_config(registry, stop, clock=clock)
 
 
+@pytest.mark.row("B21")
 def test_a_config_that_comes_late_is_taken_and_the_wait_is_told_every_ten_seconds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -31,6 +32,7 @@ def test_a_config_that_comes_late_is_taken_and_the_wait_is_told_every_ten_second
     assert "waiting for the network config" in caplog.text
 
 
+@pytest.mark.row("B21")
 def test_a_bad_config_is_told_at_once_and_its_correction_is_taken(caplog: pytest.LogCaptureFixture) -> None:
     clock, registry = FakeClock(), FakeRegistry()
     clock.at(3, lambda: setattr(registry, "config_text", b'{"Network":"10.0.0.0/29"}'))
@@ -61,6 +63,7 @@ def test_stop_ends_the_wait_and_a_refusal_is_raised() -> None:
         wait(registry, clock)
 
 
+@pytest.mark.row("B24")
 def test_the_callers_check_may_refuse_a_config(caplog: pytest.LogCaptureFixture) -> None:
     clock, registry, stop = FakeClock(), FakeRegistry(), threading.Event()
     registry.config_text = b'{"Network":"10.0.0.0/16","Backend":{"Type":"carrier-pigeon"}}'
@@ -73,6 +76,7 @@ def test_the_callers_check_may_refuse_a_config(caplog: pytest.LogCaptureFixture)
     assert "carrier-pigeon is not supported" in caplog.text
 
 
+@pytest.mark.row("B24")
 def test_an_option_that_nobody_reads_is_named(caplog: pytest.LogCaptureFixture) -> None:
     clock, registry = FakeClock(), FakeRegistry()
     registry.config_text = b'{"Network":"10.0.0.0/16","Backend":{"Type":"udp","Prot":8285}}'
@@ -89,3 +93,26 @@ def test_whoever_asks_is_told_what_is_waited_for() -> None:
     assert wait_for_config(registry, stop, on_waiting=told.append, clock=clock) is None
     assert told[0].startswith("waiting for the network config")
     assert "/28" in told[-1]
+
+
+@pytest.mark.row("B22")
+def test_host_bits_are_a_warning_and_no_obstacle(caplog: pytest.LogCaptureFixture) -> None:
+    clock, registry = FakeClock(), FakeRegistry()
+    registry.config_text = b'{"Network":"10.3.5.7/16"}'
+    assert wait(registry, clock) is not None
+    assert caplog.messages == [
+        "network config: Network: has host bits, which do not count (got 10.3.5.7/16; taken as 10.3.0.0/16)"
+    ]
+
+
+@pytest.mark.row("B21")
+@pytest.mark.parametrize("text", [b"", b"{}", b"null", b"[]", b'{"Network":"10.0.0', b"x" * 1_000_000])
+def test_a_config_of_no_use_is_waited_out_with_a_line_every_ten_seconds(
+    caplog: pytest.LogCaptureFixture, text: bytes
+) -> None:
+    clock, registry = FakeClock(), FakeRegistry()
+    registry.config_text = text
+    clock.at(35, lambda: setattr(registry, "config_text", GOOD))
+    assert wait(registry, clock) is not None
+    assert len(caplog.messages) == 4
+    assert all(len(line) < 300 for line in caplog.messages)

@@ -1,8 +1,11 @@
 from pathlib import Path
 
+import pytest
+
 from testbed.container_log import CappedLog
 
 
+@pytest.mark.row("B43")
 def test_log_and_predecessor_never_exceed_the_limit_and_keep_the_newest(tmp_path: Path) -> None:
     path = tmp_path / "log"
     log = CappedLog(str(path), limit_bytes=100)
@@ -15,6 +18,7 @@ def test_log_and_predecessor_never_exceed_the_limit_and_keep_the_newest(tmp_path
     assert len(text) > 50
 
 
+@pytest.mark.row("B43")
 def test_one_piece_larger_than_the_limit_is_capped_too(tmp_path: Path) -> None:
     log = CappedLog(str(tmp_path / "log"), limit_bytes=100)
     log.write(b"x" * 1000)

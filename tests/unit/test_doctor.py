@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from testbed.doctor import (
     PROGRAMS,
     Check,
@@ -33,10 +35,12 @@ def test_a_failure_says_what_was_found_and_how_to_get_it() -> None:
     assert error_line(failed("nft")) == "environment: nft (got none; want one: buy it)"
 
 
+@pytest.mark.row("B8")
 def test_another_user_than_root_is_named() -> None:
     assert (root_check(1000).ok, root_check(1000).found) == (False, "uid 1000")
 
 
+@pytest.mark.row("B8")
 def test_a_missing_tun_device_is_a_failure(tmp_path: Path) -> None:
     check = tun_check(tmp_path / "tun")
     assert not check.ok
@@ -44,6 +48,7 @@ def test_a_missing_tun_device_is_a_failure(tmp_path: Path) -> None:
     assert "modprobe tun" in check.remedy
 
 
+@pytest.mark.row("B8")
 def test_a_missing_program_names_its_package() -> None:
     found = {check.name: check for check in program_checks(lambda name: None if name == "etcd" else f"/usr/bin/{name}")}
     assert not found["etcd"].ok

@@ -11,6 +11,7 @@ from agent.datapath.packet import updated_checksum
 from agent.lease import Lease, LeaseAttrs, Subnet
 from tests.packets import ipv4, udp
 from tests.pcap import REAL_FLANNELD, ip_packets, udp_datagrams
+from tests.rows import shows
 
 PORT = 8285
 NODE = OwnNode(IPv4Network("10.0.46.0/24"), overlay_mtu=1472, port=PORT)
@@ -92,16 +93,17 @@ def test_packet_for_our_own_subnet_is_answered_not_sent_around() -> None:
     [
         (b"\x60" + bytes(47), DropReason.VERSION),
         (bytes(3), DropReason.SHORT),
-        (ipv4(OWN_POD, PEER_POD, ttl=0), DropReason.TTL),
+        *shows("B29", [(ipv4(OWN_POD, PEER_POD, ttl=0), DropReason.TTL)]),
         (ipv4(OWN_POD, "224.0.0.251", udp(5353, 5353)), DropReason.MULTICAST),
         (ipv4(OWN_POD, "255.255.255.255", udp(68, 67)), DropReason.MULTICAST),
-        (ipv4(OWN_POD, PEER_POD, udp(9, PORT)), DropReason.NEST),
+        *shows("B35", [(ipv4(OWN_POD, PEER_POD, udp(9, PORT)), DropReason.NEST)]),
     ],
 )
 def test_packet_of_the_kernel_is_dropped_with_its_reason(packet: bytes, reason: DropReason) -> None:
     assert FORWARDER.from_tun(packet) == Drop(reason)
 
 
+@pytest.mark.row("B29")
 def test_ttl_of_one_is_carried_because_the_kernels_count() -> None:
     packet = ipv4(OWN_POD, PEER_POD, ttl=1)
     assert FORWARDER.from_tun(packet) == SendDatagram(packet, PEER)
@@ -113,31 +115,40 @@ GOOD = ipv4(PEER_POD, OWN_POD, udp(1, 2))
 @pytest.mark.parametrize(
     ("packet", "reason"),
     [
-        (b"", DropReason.SHORT),
-        (b"E", DropReason.SHORT),
-        (GOOD[:19], DropReason.SHORT),
-        *((ipv4(PEER_POD, OWN_POD, version_ihl=version << 4 | 5), DropReason.VERSION) for version in (0, 5, 6, 15)),
-        *((ipv4(PEER_POD, OWN_POD, bytes(40), version_ihl=0x40 | ihl), DropReason.IHL) for ihl in range(5)),
-        (ipv4(PEER_POD, OWN_POD, bytes(20), version_ihl=0x4F), DropReason.IHL),
-        (ipv4(PEER_POD, OWN_POD, total_length=19), DropReason.LENGTH),
-        (ipv4(PEER_POD, OWN_POD, total_length=65535), DropReason.LENGTH),
-        (ipv4(PEER_POD, OWN_POD, checksum=1), DropReason.CHECKSUM),
-        (ipv4(PEER_POD, OWN_POD, ttl=0), DropReason.TTL),
-        (ipv4(PEER_POD, OWN_POD, bytes(1453)), DropReason.TOO_LONG),
-        (ipv4(PEER_POD, OWN_POD, bytes(65487)), DropReason.TOO_LONG),
-        *(
-            (ipv4(source, OWN_POD), DropReason.SOURCE)
-            for source in (
-                *("10.0.91.2", "10.0.46.3", "192.168.8.228", "0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"),
-            )
+        *shows("B25", ((GOOD[:length], DropReason.SHORT) for length in (0, 1, 19))),
+        *shows(
+            "B25",
+            ((ipv4(PEER_POD, OWN_POD, version_ihl=first << 4 | 5), DropReason.VERSION) for first in (0, 5, 6, 15)),
         ),
-        *(
-            (ipv4(PEER_POD, destination), DropReason.DESTINATION)
-            for destination in ("10.0.47.2", PEER_POD, "192.168.8.227", "127.0.0.1", "224.0.0.1", "10.0.46.255")
+        *shows("B25", [(b"\x60" + bytes(47), DropReason.VERSION)]),
+        *shows(
+            "B26", ((ipv4(PEER_POD, OWN_POD, bytes(40), version_ihl=0x40 | ihl), DropReason.IHL) for ihl in range(5))
         ),
-        (ipv4(PEER_POD, OWN_POD, udp(PORT, PORT, GOOD)), DropReason.NEST),
-        (ipv4(PEER_POD, OWN_POD, udp(9, PORT), flags_and_offset=0x2000), DropReason.NEST),
-        (ipv4(PEER_POD, OWN_POD, udp(9, PORT), options=bytes(8)), DropReason.NEST),
+        *shows("B26", [(ipv4(PEER_POD, OWN_POD, bytes(20), version_ihl=0x4F), DropReason.IHL)]),
+        *shows("B27", ((ipv4(PEER_POD, OWN_POD, total_length=long), DropReason.LENGTH) for long in (0, 19, 21, 65535))),
+        *shows("B28", ((ipv4(PEER_POD, OWN_POD, checksum=sum_), DropReason.CHECKSUM) for sum_ in (1, 0xFFFF))),
+        *shows("B29", [(ipv4(PEER_POD, OWN_POD, ttl=0), DropReason.TTL)]),
+        *shows("B30", ((ipv4(PEER_POD, OWN_POD, bytes(size)), DropReason.TOO_LONG) for size in (1453, 65487))),
+        *shows(
+            "B31",
+            (
+                (ipv4(source, OWN_POD), DropReason.SOURCE)
+                for source in (
+                    *("10.0.91.2", "10.0.46.3", "192.168.8.228", "0.0.0.0", "127.0.0.1", "224.0.0.1"),
+                    "255.255.255.255",
+                )
+            ),
+        ),
+        *shows(
+            "B32",
+            (
+                (ipv4(PEER_POD, destination), DropReason.DESTINATION)
+                for destination in ("10.0.47.2", PEER_POD, "192.168.8.227", "127.0.0.1", "224.0.0.1", "10.0.46.255")
+            ),
+        ),
+        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(PORT, PORT, GOOD)), DropReason.NEST)]),
+        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(9, PORT), flags_and_offset=0x2000), DropReason.NEST)]),
+        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(9, PORT), options=bytes(8)), DropReason.NEST)]),
     ],
 )
 def test_datagram_is_dropped_with_its_reason(packet: bytes, reason: DropReason) -> None:
@@ -145,11 +156,13 @@ def test_datagram_is_dropped_with_its_reason(packet: bytes, reason: DropReason) 
 
 
 @pytest.mark.parametrize("source", [("192.168.8.9", PORT), ("192.168.8.227", PORT), (PEER.ip, PORT + 1)])
+@pytest.mark.row("B33")
 def test_datagram_from_no_peer_is_dropped_before_anything_else(source: tuple[str, int]) -> None:
     assert from_peer(b"", source) == Drop(DropReason.PEER)
     assert from_peer(GOOD, source) == Drop(DropReason.PEER)
 
 
+@pytest.mark.row("B33")
 def test_peer_that_was_just_withdrawn_is_no_peer() -> None:
     assert Forwarder(NODE, ForwardingTable({})).from_udp(GOOD, PEER) == Drop(DropReason.PEER)
 
@@ -158,24 +171,26 @@ def test_peer_that_was_just_withdrawn_is_no_peer() -> None:
     "packet",
     [
         GOOD,
-        ipv4(PEER_POD, OWN_POD, options=bytes(40)),
-        ipv4(PEER_POD, OWN_POD, bytes(1452)),
-        ipv4(PEER_POD, OWN_POD, ttl=1),
-        ipv4("10.0.90.0", "10.0.46.0"),
-        ipv4(PEER_POD, OWN_POD, udp(PORT, 9)),
-        ipv4(PEER_POD, OWN_POD, udp(9, PORT), flags_and_offset=0x00B9),
-        ipv4(PEER_POD, OWN_POD, udp(9, PORT), protocol=6),
-        ipv4(PEER_POD, OWN_POD, flags_and_offset=0x3FFF),
+        *shows("B26", [(ipv4(PEER_POD, OWN_POD, options=bytes(40)),)]),
+        *shows("B30", [(ipv4(PEER_POD, OWN_POD, bytes(1452)),)]),
+        *shows("B29", [(ipv4(PEER_POD, OWN_POD, ttl=1),)]),
+        *shows("B32", [(ipv4("10.0.90.0", "10.0.46.0"),)]),
+        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(PORT, 9)),)]),
+        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(9, PORT), flags_and_offset=0x00B9),)]),
+        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(9, PORT), protocol=6),)]),
+        *shows("B34", [(ipv4(PEER_POD, OWN_POD, flags_and_offset=0x3FFF),)]),
     ],
 )
 def test_good_packet_reaches_the_kernel_unchanged(packet: bytes) -> None:
     assert from_peer(packet) == WriteToTun(packet)
 
 
+@pytest.mark.row("B27")
 def test_bytes_behind_the_packet_are_cut_off() -> None:
     assert from_peer(GOOD + b"padding") == WriteToTun(GOOD)
 
 
+@pytest.mark.row("B30")
 def test_truncated_datagram_is_too_long_whatever_its_length_says() -> None:
     packet = ipv4(PEER_POD, OWN_POD, bytes(3000))[:1473]
     assert FORWARDER.from_udp(packet, PEER, truncated=True) == Drop(DropReason.TOO_LONG)

@@ -27,6 +27,7 @@ READY = Report(
     fenced=False,
     watch_restarts=1,
     started_at_s=1700000000.5,
+    refused={"10.0.5.0/24": "public address 127.0.0.1 is a loopback address"},
 )
 SAMPLE = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"\})? -?[0-9.]+')
 
@@ -88,6 +89,7 @@ def test_state_says_everything_that_the_lab_reads() -> None:
         "revision": 12,
         "fenced": False,
         "watch_restarts": 1,
+        "refused": {"10.0.5.0/24": "public address 127.0.0.1 is a loopback address"},
     }
 
 
@@ -121,6 +123,7 @@ def test_every_metric_has_help_and_type_before_its_samples() -> None:
         'overlay_drops_total{reason="no-route"} 7',
         'overlay_drops_total{reason="ttl"} 0',
         "overlay_peers 1",
+        pytest.param("overlay_refused_leases 1", marks=pytest.mark.row("B42")),
         "overlay_lease_seconds_left 21.25",
         "overlay_watch_restarts_total 1",
         "overlay_ready 1",

@@ -48,6 +48,7 @@ def test_values_are_written_as_go_writes_them(attrs: LeaseAttrs, text: str) -> N
     assert LeaseAttrs.from_json(text) == attrs
 
 
+@pytest.mark.row("B41")
 def test_unknown_fields_and_other_case_are_tolerated() -> None:
     text = b'{"publicip":"1.2.3.4","Weight":3,"BackendType":null}'
     assert LeaseAttrs.from_json(text) == LeaseAttrs(PUBLIC_IP)
@@ -73,6 +74,7 @@ def test_unknown_fields_and_other_case_are_tolerated() -> None:
         ('{"PublicIP":"' + "x" * 1_000_000 + '"}', "PublicIP"),
     ],
 )
+@pytest.mark.row("B41")
 def test_a_value_that_is_no_lease_is_refused_in_few_words(value: str | bytes, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as caught:
         LeaseAttrs.from_json(value)
@@ -118,6 +120,7 @@ def test_keys_name_subnets(key: str, subnet: Subnet) -> None:
         "10.12.13.0-" + "2" * 4096,
     ],
 )
+@pytest.mark.row("B40")
 def test_a_key_that_names_no_subnet_is_refused_in_few_words(key: str) -> None:
     with pytest.raises(ValueError, match=r".+") as caught:
         parse_key(key)

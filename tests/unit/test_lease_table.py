@@ -55,6 +55,7 @@ def test_a_changed_address_of_a_known_subnet_is_a_change(through_snapshot: bool)
     assert peers.peers == (moved,)
 
 
+@pytest.mark.row("B42")
 def test_our_own_subnet_is_never_a_peer_whoever_owns_it() -> None:
     peers = table()
     own = Lease(OWN, attrs("192.168.8.227"), 7, 5)
@@ -98,9 +99,10 @@ def test_events_older_than_the_snapshot_are_ignored() -> None:
 
 def test_a_snapshot_of_a_restored_store_counts_although_its_revision_is_lower() -> None:
     peers = table()
-    peers.apply(snapshot(lease("10.0.1.0/24", revision=90), revision=100))
+    peers.apply(snapshot(revision=80))
+    peers.apply(added(lease("10.0.1.0/24", revision=90)))
     peers.apply(snapshot(revision=5))
-    assert peers.apply(added(lease("10.0.2.0/24", revision=6))).concerns_peers
+    assert peers.apply(added(lease("10.0.1.0/24", revision=6))).concerns_peers
     assert peers.revision == 6
 
 
@@ -121,6 +123,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("cidr", "public_ip", "reason"), HOSTILE)
+@pytest.mark.row("B42")
 def test_a_hostile_lease_is_refused_once_with_its_reason(cidr: str, public_ip: str, reason: str) -> None:
     peers = table()
     good, bad = lease("10.0.9.0/24"), lease(cidr, public_ip)
@@ -132,6 +135,7 @@ def test_a_hostile_lease_is_refused_once_with_its_reason(cidr: str, public_ip: s
     assert peers.refused.keys() == {bad.subnet}
 
 
+@pytest.mark.row("B42")
 def test_a_lease_over_our_own_subnet_is_refused() -> None:
     peers = table()
     over_ours = Lease(Subnet(OWN.ipv4, IPv6Network("fd00::/64")), attrs("192.168.8.9"), 7, 5)
@@ -139,6 +143,7 @@ def test_a_lease_over_our_own_subnet_is_refused() -> None:
     assert refusal.reason == "subnet overlaps our own 10.0.46.0/24"
 
 
+@pytest.mark.row("B42")
 def test_a_newcomer_does_not_replace_a_live_owner() -> None:
     peers = table()
     holder = lease("10.0.5.0/24", revision=9)
@@ -148,3 +153,13 @@ def test_a_newcomer_does_not_replace_a_live_owner() -> None:
     assert "overlaps 10.0.5.0/24, which was there before" in refusal.reason
     assert peers.peers == (holder,)
     assert peers.apply(removed("10.0.5.0/24", 12)).added == (rival,)
+
+
+@pytest.mark.row("B42")
+def test_a_node_may_hold_two_subnets() -> None:
+    """As while it changes from one to the other; both are reached at the one address."""
+    peers = table()
+    both = (lease("10.0.5.0/24"), lease("10.0.6.0/24"))
+    peers.apply(snapshot(*both))
+    assert peers.peers == both
+    assert peers.refused == {}

@@ -55,6 +55,7 @@ def test_a_switch_needs_no_value_and_may_be_turned_off(word: str, value: bool) -
     assert parse(word, environ={"FLANNELD_IP_MASQ": "true"}).ip_masq is value
 
 
+@pytest.mark.row("B1")
 def test_a_switch_takes_no_second_word_as_its_value() -> None:
     assert problems("--ip-masq", "false") == [
         "command line: unexpected argument (got 'false'; want flags only after a command)"
@@ -72,6 +73,7 @@ def test_the_environment_sets_what_no_flag_sets() -> None:
     assert (options.etcd_prefix, options.bridge, options.iface, options.healthz_port) == ("/other", None, ("e9",), 2)
 
 
+@pytest.mark.row("B1")
 def test_a_mistake_in_the_environment_names_the_variable() -> None:
     assert problems(environ={"FLANNELD_IPTABLES_RESYNC": "soon"}) == [
         "FLANNELD_IPTABLES_RESYNC: not a whole number (got 'soon'; want 1 to 3600 seconds)"
@@ -84,6 +86,7 @@ def test_iface_may_be_repeated_and_any_other_flag_takes_the_last() -> None:
     assert options.bridge == "b"
 
 
+@pytest.mark.row("B1")
 def test_every_mistake_is_reported_at_once() -> None:
     lines = problems("--ifcae", "e0", "--healthz-port=x", "--ip-masq=maybe", "--subnet-lease-ttl=1d")
     assert [line.partition(":")[0] for line in lines] == [
@@ -109,11 +112,13 @@ def test_every_mistake_is_reported_at_once() -> None:
         (["bridge"], "--bridge: missing (got nothing; want the name of the bridge, e.g. docker0)"),
     ],
 )
+@pytest.mark.row("B1")
 def test_a_word_that_is_no_flag_is_named_with_a_near_match(argv: list[str], line: str) -> None:
     assert problems(*argv) == [line]
 
 
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+@pytest.mark.row("B1")
 def test_a_flag_of_flannel_that_we_lack_is_refused(name: str) -> None:
     (line,) = problems(f"--{name}=x")
     assert line.startswith(f"--{name}: not supported by this agent")
@@ -132,16 +137,22 @@ def test_a_flag_of_flannel_that_we_lack_is_refused(name: str) -> None:
         ("http://h:x", "bad port"),
         ("http://h", "without a port"),
         ("http://:2379", "without a host"),
+        ("http://a b:1", "bad host"),
+        ("http://$(id):1", "bad host"),
+        ("http://a\nb:1", "bad host"),
+        ("http://[::1:2379", "no URL"),
         ("http://h:1/path", "more than host and port"),
         ("http://u:p@h:1", "more than host and port"),
     ],
 )
+@pytest.mark.row("B2")
 def test_a_bad_endpoint_is_quoted_beside_good_ones(text: str, part: str) -> None:
     (line,) = problems(f"--etcd-endpoints=http://a:1,{text}")
     assert part in line
     assert f"(got {text!r}; want " in line
 
 
+@pytest.mark.row("B2")
 def test_each_bad_endpoint_has_its_own_line() -> None:
     assert len(problems("--etcd-endpoints=:1,http://ok:1,http://h:0,")) == 3
 
@@ -167,6 +178,7 @@ def test_endpoints_lose_a_final_slash_and_may_be_ipv6() -> None:
         ("::1", "an IPv6 address"),
     ],
 )
+@pytest.mark.row("B4")
 def test_a_public_ip_that_no_peer_can_reach_is_refused_with_its_reason(text: str, reason: str) -> None:
     (line,) = problems(f"--public-ip={text}")
     assert reason in line
@@ -178,11 +190,13 @@ def test_a_public_ip_is_taken() -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1440", "1000000000", "ten", "1.5", ""])
+@pytest.mark.row("B5")
 def test_the_renew_margin_has_flannels_range(text: str) -> None:
     (line,) = problems(f"--subnet-lease-renew-margin={text}")
     assert "want 1 to 1439 minutes" in line
 
 
+@pytest.mark.row("B5")
 def test_an_asked_for_margin_must_be_below_the_ttl_but_the_default_gives_way() -> None:
     assert parse("--subnet-lease-ttl=30s").subnet_lease_ttl_s == 30
     (line,) = problems("--subnet-lease-ttl=30s", "--subnet-lease-renew-margin=5")
@@ -209,16 +223,19 @@ def test_a_ttl_that_etcd_would_not_grant_is_refused(text: str) -> None:
         (["--etcd-keyfile=k"], "--etcd-keyfile: is of no use alone (got no --etcd-certfile;"),
     ],
 )
+@pytest.mark.row("B7")
 def test_half_a_tls_pair_is_refused(argv: list[str], start: str) -> None:
     (line,) = problems("--etcd-endpoints=https://h:1", *argv)
     assert line.startswith(start)
 
 
+@pytest.mark.row("B7")
 def test_tls_files_with_a_plain_endpoint_are_refused() -> None:
     (line,) = problems("--etcd-endpoints=https://a:1,http://b:1", "--etcd-cafile=ca.pem")
     assert "want https:// for all" in line
 
 
+@pytest.mark.row("B7")
 def test_the_password_is_in_no_error_and_no_text_of_the_options() -> None:
     secret = "s3cr3t-of-etcd"
     for environ, argv in (({"FLANNELD_ETCD_PASSWORD": secret}, []), ({}, [f"--etcd-password={secret}"])):
@@ -231,9 +248,26 @@ def test_the_password_is_in_no_error_and_no_text_of_the_options() -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "x/y", "sixteen-letters-", "-x", "$(id)", "a\nb", "bücke"])
+@pytest.mark.row("B13")
 def test_a_bridge_needs_a_name_that_the_kernel_and_a_shell_take(name: str) -> None:
     (line,) = problems(f"--bridge={name}")
     assert line.startswith("--bridge: not an interface name")
+
+
+@pytest.mark.row("B13")
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "x" * 254])
+def test_a_node_name_is_one_short_line(name: str) -> None:
+    (line,) = problems(f"--node-name={name}")
+    assert line.startswith("--node-name: not a name (got '")
+
+
+@pytest.mark.row("B1")
+def test_numbers_show_their_range_and_unit() -> None:
+    assert problems("--healthz-port=70000", "--v=x", "--iptables-resync=0") == [
+        "--iptables-resync: out of range (got '0'; want 1 to 3600 seconds)",
+        "--healthz-port: out of range (got '70000'; want 0 to 65535)",
+        "--v: not a whole number (got 'x'; want 0 to 10)",
+    ]
 
 
 def test_a_prefix_keeps_a_missing_first_slash_and_loses_surplus_ones() -> None:

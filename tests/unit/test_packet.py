@@ -72,6 +72,7 @@ def test_rfc_1624_example_gives_zero_not_ffff() -> None:
     assert updated_checksum(0xDD2F, 0x5555, 0x3285) == 0x0000
 
 
+@pytest.mark.row("B28")
 def test_right_header_checksum_is_accepted_and_every_flipped_bit_is_seen() -> None:
     packet = ipv4(POD, ELSEWHERE, options=bytes(8))
     assert header_checksum_is_right(packet, 28)
@@ -102,6 +103,7 @@ def test_malformed_header_is_refused_with_its_reason(packet: bytes, reason: Drop
     assert parse_ipv4(packet) == reason
 
 
+@pytest.mark.row("B26")
 def test_header_of_the_greatest_length_passes() -> None:
     header = parsed(ipv4(POD, ELSEWHERE, options=bytes(40)))
     assert header.length == 60

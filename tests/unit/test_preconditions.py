@@ -35,6 +35,7 @@ def test_a_fit_machine_lacks_nothing(tmp_path: Path) -> None:
     assert lacking(f"--subnet-file={tmp_path}/subnet.env") == []
 
 
+@pytest.mark.row("B8")
 def test_everything_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(preconditions, "effective_capabilities", lambda: 0)
     monkeypatch.setattr(preconditions, "TUN", tmp_path / "none")
@@ -51,6 +52,7 @@ def test_without_rules_no_nft_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert lacking("--iptables-forward-rules=false", f"--subnet-file={tmp_path}/subnet.env") == []
 
 
+@pytest.mark.row("B6")
 def test_a_place_that_is_no_plain_file_is_refused_with_its_kind(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("subnet.env")
     os.mkfifo(tmp_path / "fifo")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from testbed.addresses import UnderlayFull, choose_nodes, plan_addresses
+from testbed.generated import choose, generate
 from testbed.problems import SpecError
-from testbed.spec import Cluster, cluster_names, find_cluster, find_cluster_file, generate, load_cluster, read_cluster
+from testbed.spec import Cluster, cluster_names, find_cluster, find_cluster_file, load_cluster, read_cluster
 from testbed.yaml_source import MAX_BYTES
 
 ERRORS = Path(__file__).parent / "errors"
@@ -39,7 +40,36 @@ def problems_of(data: bytes | str, name: str = "c.yaml") -> str:
     return f"{caught.value}\n"
 
 
-@pytest.mark.parametrize("file", sorted(ERRORS.glob("*.yaml")), ids=lambda path: path.stem)
+ROWS_OF_FILES = {
+    "B2": ("etcd_endpoint",),
+    "B9": ("binary", "byte_order_mark", "empty", "not_utf8", "only_comments", "syntax", "tab", "utf16"),
+    "B10": ("alias_bomb", "alias_in_itself", "many_aliases", "deep", "python_tag"),
+    "B11": ("unknown_keys", "wrong_types", "duplicate_key", "null_values", "missing_keys", "network_typo"),
+    "B12": ("duplicate_node", "duplicate_parts", "same_names", "ports", "links_names"),
+    "B13": ("node_names", "pod_names", "links_forms"),
+    "B14": ("unknown_node", "links_ends", "links_parts"),
+    "B15": ("ports",),
+    "B17": ("overlap",),
+    "B18": ("mtu", "mtu_text"),
+    "B19": ("links_forms",),
+    "B22": ("network_missing", "network_values"),
+    "B24": ("backend_type",),
+}
+
+
+def rows_of(file: Path) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.row(row) for row, names in ROWS_OF_FILES.items() if file.stem in names]
+
+
+WRONG_FILES = [pytest.param(file, marks=rows_of(file), id=file.stem) for file in sorted(ERRORS.glob("*.yaml"))]
+
+
+def test_every_file_that_shows_a_row_is_there() -> None:
+    named = {name for names in ROWS_OF_FILES.values() for name in names}
+    assert named <= {file.stem for file in ERRORS.glob("*.yaml")}
+
+
+@pytest.mark.parametrize("file", WRONG_FILES)
 def test_a_wrong_file_is_told_all_its_problems(file: Path) -> None:
     """The .txt beside each file holds the lines that a person sees."""
     before = time.monotonic()
@@ -47,10 +77,12 @@ def test_a_wrong_file_is_told_all_its_problems(file: Path) -> None:
     assert time.monotonic() - before < 1.0  # an alias bomb must not be expanded
 
 
+@pytest.mark.row("B9")
 def test_a_file_that_is_too_big_is_refused_unread() -> None:
     assert problems_of(b"a" * (MAX_BYTES + 1)).startswith("error: c.yaml:1:1: the file is too big (got 1000001 bytes;")
 
 
+@pytest.mark.row("B9")
 def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
     file = tmp_path / "huge.yaml"
     with file.open("wb") as opened:
@@ -59,6 +91,7 @@ def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
         load_cluster(file)
 
 
+@pytest.mark.row("B9")
 def test_a_file_that_is_not_there_or_a_directory_is_one_problem(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(SpecError) as caught:
@@ -74,6 +107,7 @@ def test_an_unknown_topology_is_refused_with_the_nearest_one() -> None:
     assert problems.endswith(' - did you mean "single"?\n')
 
 
+@pytest.mark.row("B10")
 def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     witness = tmp_path / "executed"
     problems_of(CLUSTER + f"agent: !!python/object/apply:os.mkdir ['{witness}']\n")
@@ -211,18 +245,19 @@ def test_a_node_has_its_own_agent_or_the_cluster_s() -> None:
 
 
 def test_a_generated_cluster_has_the_asked_nodes_and_pods() -> None:
-    cluster = generate(nodes=3, pods_per_node=2)
+    cluster = generate(choose(None, 3), pods_per_node=2)
     assert list(cluster.nodes) == ["node1", "node2", "node3"]
     assert [pod.name for pod in cluster.pods] == ["pod1", "pod2", "pod3", "pod4", "pod5", "pod6"]
     assert [pod.spec.node_name for pod in cluster.pods] == ["node1", "node1", "node2", "node2", "node3", "node3"]
 
 
 def test_a_generated_cluster_can_be_read_again_from_its_text() -> None:
-    cluster = generate(nodes=2, pods_per_node=1)
+    cluster = generate(choose(None, 2), pods_per_node=1)
     assert read_cluster(cluster.text.encode(), "again") == cluster
 
 
 @pytest.mark.parametrize(("nodes", "pods"), [(0, 1), (201, 1), (1, -1), (1, 201), (100, 100)])
+@pytest.mark.row("B20")
 def test_an_impossible_number_is_refused(nodes: int, pods: int) -> None:
     with pytest.raises(SpecError, match="out of range"):
-        generate(nodes, pods)
+        generate(choose(None, nodes), pods)

@@ -73,6 +73,7 @@ def test_writing_again_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: 
 
 
 @pytest.mark.parametrize("obstacle", ["symlink", "dangling symlink", "directory", "file as parent"])
+@pytest.mark.row("B6")
 def test_a_path_that_cannot_be_written_is_named_with_the_cause(tmp_path: Path, obstacle: str) -> None:
     path, victim = tmp_path / "subnet.env", tmp_path / "victim"
     if obstacle == "directory":
@@ -104,6 +105,7 @@ def test_a_path_that_cannot_be_written_is_named_with_the_cause(tmp_path: Path, o
         "FLANNEL_SUBNET=10.0.46.1/24\nFLANNEL_SUBNET=10.0.46.1/24\n",
     ],
 )
+@pytest.mark.row("B38")
 def test_what_flannels_reader_takes_is_taken(tmp_path: Path, text: str) -> None:
     path = tmp_path / "subnet.env"
     path.write_bytes(text.encode())
@@ -135,6 +137,7 @@ def test_both_families_are_read(tmp_path: Path) -> None:
         (b"#" * 10_000_000, "larger than"),
     ],
 )
+@pytest.mark.row("B38")
 def test_a_bad_file_is_no_previous_subnet_and_the_warning_says_where(
     tmp_path: Path, content: bytes, complaint: str
 ) -> None:
@@ -147,6 +150,7 @@ def test_a_bad_file_is_no_previous_subnet_and_the_warning_says_where(
     assert str(path) in warning
 
 
+@pytest.mark.row("B38")
 def test_what_is_no_file_is_no_previous_subnet(tmp_path: Path) -> None:
     assert read_previous_subnet(tmp_path / "absent") == (None, None)
     fifo, link = tmp_path / "fifo", tmp_path / "link"

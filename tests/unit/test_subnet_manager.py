@@ -141,6 +141,7 @@ def test_the_previous_subnet_is_taken_if_it_is_free() -> None:
         ("10.0.90.0/24", "is another node's"),
     ],
 )
+@pytest.mark.row("B39")
 def test_a_previous_subnet_that_cannot_be_ours_is_told_and_replaced(
     previous: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -171,6 +172,14 @@ def test_without_a_free_subnet_it_says_so_and_waits_for_one(caplog: pytest.LogCa
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 3, "once per ten seconds"
     assert "0 of 3 subnets are free" in errors[0].getMessage()
+
+
+def test_whoever_asks_is_told_why_there_is_no_subnet() -> None:
+    node, told = Node(network='{"Network":"10.0.0.0/28"}'), list[str]()
+    held = [node.registry.put_lease(f"10.0.0.{base}/30", "192.168.8.228") for base in (4, 8, 12)]
+    node.clock.at(5, lambda: node.registry.expire(held[0]))
+    node.manager.acquire(ENDLESS, told.append)
+    assert "0 of 3 subnets are free" in told[0]
 
 
 def test_a_hundred_faster_nodes_cost_one_more_try() -> None:
@@ -213,6 +222,7 @@ def test_acquire_outlasts_an_outage_and_stops_when_told() -> None:
         node.acquire()
 
 
+@pytest.mark.row("B40")
 def test_a_junk_key_on_a_free_subnet_is_not_tried() -> None:
     node = Node(network='{"Network":"10.0.0.0/28"}')
     node.registry.put("10.0.0.4-30", "junk")
@@ -260,6 +270,7 @@ def test_a_deleted_key_is_written_again_and_its_etcd_lease_not_left_behind() -> 
 
 
 @pytest.mark.parametrize("how", ["expired, then taken", "overwritten"])
+@pytest.mark.row("B42")
 def test_another_owner_fences_us_and_his_key_is_not_touched(how: str) -> None:
     node = Node()
     lease = node.acquire()
@@ -301,6 +312,7 @@ def test_an_outage_changes_nothing_and_is_told_every_ten_seconds(caplog: pytest.
     assert "the lease is kept again" in caplog.text
 
 
+@pytest.mark.row("B41")
 def test_a_key_that_was_overwritten_with_junk_is_mended() -> None:
     node = Node()
     lease = node.acquire()
@@ -446,6 +458,7 @@ def test_a_restored_store_with_the_same_peers_is_watched_from_its_own_revision()
     assert node.peers == [[], ["10.0.200.0/24"]]
 
 
+@pytest.mark.row("B40", "B41")
 def test_bad_entries_are_told_once_and_the_others_are_applied(caplog: pytest.LogCaptureFixture) -> None:
     node = Node()
     for key in ("10.0.5.0", "10.0.300.0-24", "10.0.5.0-33", "10.0.5.0-24hi", "10.0.5.1-24", "ü\n"):
@@ -502,6 +515,7 @@ def test_our_own_write_does_not_wake_the_renewal() -> None:
     assert node.registry.calls == []
 
 
+@pytest.mark.row("B42")
 def test_two_agents_with_one_address_do_not_fight_over_the_key() -> None:
     node = Node()
     lease = node.acquire()
@@ -513,3 +527,13 @@ def test_two_agents_with_one_address_do_not_fight_over_the_key() -> None:
     assert node.registry.calls.count("update") == writes
     assert node.manager.lease is not None
     assert node.manager.lease.subnet == lease.subnet == Subnet(twin.acquire().subnet.ipv4)
+
+
+@pytest.mark.row("B42")
+def test_refused_leases_can_be_counted_with_their_reasons() -> None:
+    node = Node()
+    node.registry.put_lease("10.0.102.0/24", "127.0.0.1")
+    assert node.manager.refused == {}
+    node.acquire()
+    node.watch_for(1)
+    assert node.manager.refused == {subnet("10.0.102.0/24"): "public address 127.0.0.1 is a loopback address"}

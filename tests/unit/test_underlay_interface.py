@@ -39,6 +39,7 @@ def test_a_public_ip_of_the_named_interface_is_the_address() -> None:
     assert choose(ALL, ["e0"], IPv4Address("1.2.3.4"), None).address == IPv4Address("192.168.8.227")
 
 
+@pytest.mark.row("B3")
 def test_an_unknown_name_lists_every_candidate_with_its_addresses() -> None:
     line = refusal("nope")
     assert line.startswith("--iface: no such interface or address (got nope; want ")
@@ -52,10 +53,12 @@ def test_an_unknown_name_lists_every_candidate_with_its_addresses() -> None:
 
 
 @pytest.mark.parametrize(("name", "reason"), [("down0", "is down"), ("bare0", "no IPv4 address")])
+@pytest.mark.row("B3")
 def test_an_interface_that_can_carry_nothing_is_refused(name: str, reason: str) -> None:
     assert reason in refusal(name)
 
 
+@pytest.mark.row("B3")
 def test_an_address_that_two_interfaces_have_needs_a_name() -> None:
     line = refusal("10.9.0.1", candidates=(E1, TWIN))
     assert "several interfaces" in line

@@ -1,0 +1,191 @@
+"""The lab's control socket: whoever misbehaves is told and closed, and nobody else notices."""
+
+import array
+import json
+import os
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed import control
+from testbed.control import ControlServer, Request, Verb, VerbFailed
+from testbed.wire import LINE_LIMIT, send_line
+from tests.waiting import wait_until
+
+SERVED_S = 0.1
+"""Within which others are served whatever one client does."""
+
+Connect = Callable[[], socket.socket]
+
+
+def _refuse(_request: Request) -> object:
+    raise VerbFailed("no such thing", 4)
+
+
+VERBS = {
+    "echo": Verb(lambda request: request.arguments, changes=False),
+    "typed": Verb(lambda request: request.argument("number", int), changes=False),
+    "refuse": Verb(_refuse, changes=False),
+    "bug": Verb(lambda request: 1 // 0, changes=False),
+    "streams": Verb(lambda request: [os.fstat(stream).st_ino for stream in request.streams], changes=False),
+    "stay": Verb(lambda request: request.client_left(5), changes=False),
+}
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[Connect]:
+    """A server of our own; gives a maker of connections to it."""
+    ControlServer(path, VERBS, os.getuid()).start()
+    with ExitStack() as undo:
+
+        def connected() -> socket.socket:
+            connection = undo.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(str(path))
+            connection.settimeout(5)
+            return connection
+
+        yield connected
+
+
+@pytest.fixture
+def connect(tmp_path: Path) -> Iterator[Connect]:
+    with serving(tmp_path / "control.sock") as maker:
+        yield maker
+
+
+def answer(connection: socket.socket) -> dict[str, Any]:
+    """The last line that the server sends before it closes the connection."""
+    received = b""
+    try:
+        while chunk := connection.recv(65536):
+            received += chunk
+    except ConnectionResetError:
+        pass  # closed with something of ours unread, behind its answer
+    last: dict[str, Any] = json.loads(received.splitlines()[-1])
+    return last
+
+
+def ask(connection: socket.socket, verb: str, **arguments: object) -> dict[str, Any]:
+    send_line(connection, {"verb": verb, "arguments": arguments})
+    return answer(connection)
+
+
+def assert_others_are_served(connect: Connect) -> None:
+    before = time.monotonic()
+    assert ask(connect(), "echo", x=1) == {"result": {"x": 1}}
+    assert time.monotonic() - before < SERVED_S
+
+
+@pytest.mark.parametrize(
+    ("sent", "error", "code"),
+    [
+        (b"garbage\n", "not a request of this lab", 2),
+        (b"\x00\xff\xfe\n", "not a request of this lab", 2),
+        (b"\n", "not a request of this lab", 2),
+        (b"[]\n", "not a request of this lab", 2),
+        (b"5\n", "not a request of this lab", 2),
+        (b"[" * 50_000 + b"\n", "not a request of this lab", 2),
+        (b'{"verb":["echo"]}\n', "not a request of this lab", 2),
+        (b'{"verb":"nope"}\n', "not a request of this lab", 2),
+        (b'{"verb":"echo","arguments":5}\n', "echo: arguments are no mapping", 2),
+        (b'{"verb":"typed","arguments":{"number":"x"}}\n', "number: wrong type", 2),
+        (b'{"verb":"refuse"}\n', "no such thing", 4),
+        (b'{"verb":"bug"}\n', "internal error: ZeroDivisionError", 1),
+        (b'{"verb":"echo"}\n{"verb":"echo"}\n', "more than one request", 1),
+    ],
+)
+@pytest.mark.row("B44")
+def test_a_request_that_is_none_is_answered_with_an_error(connect: Connect, sent: bytes, error: str, code: int) -> None:
+    connection = connect()
+    connection.sendall(sent)
+    told = answer(connection)
+    assert told["error"].startswith(error)
+    assert told["exit"] == code
+    assert_others_are_served(connect)
+
+
+@pytest.mark.row("B44")
+def test_half_a_request_is_told_and_its_descriptors_are_closed(connect: Connect) -> None:
+    connection, (ours, theirs) = connect(), os.pipe()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs]))]
+    connection.sendmsg([b'{"verb":"streams"'], rights)
+    os.close(theirs)
+    assert_others_are_served(connect)
+    connection.shutdown(socket.SHUT_WR)
+    assert answer(connection) == {"error": "half a request", "exit": 1}
+    assert os.read(ours, 1) == b"", "the server holds the other end no longer"
+    os.close(ours)
+
+
+@pytest.mark.row("B44")
+def test_a_line_of_a_megabyte_is_cut_short(connect: Connect) -> None:
+    connection = connect()
+    with pytest.raises(OSError, match=r"Broken pipe|reset"):
+        connection.sendall(b"x" * 1_000_000)
+    assert answer(connection) == {"error": f"a request over {LINE_LIMIT} bytes", "exit": 1}
+    assert_others_are_served(connect)
+
+
+@pytest.mark.row("B44")
+def test_too_many_descriptors_are_refused_and_closed(connect: Connect) -> None:
+    connection, (ours, theirs) = connect(), os.pipe()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs] * 20))]
+    connection.sendmsg([b'{"verb":"streams"}\n'], rights)
+    os.close(theirs)
+    assert answer(connection) == {"error": "a request with more than 3 descriptors", "exit": 1}
+    assert os.read(ours, 1) == b""
+    os.close(ours)
+
+
+@pytest.mark.row("B44")
+def test_a_thousand_idle_clients_delay_nobody(connect: Connect) -> None:
+    # Both ends are ours here, and the usual limit is 1,024.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        idle = [connect() for _ in range(1000)]
+        assert_others_are_served(connect)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert answer(idle[0]) == {"error": "more than 64 clients that ask nothing", "exit": 1}
+
+
+@pytest.mark.row("B44")
+def test_a_client_that_says_nothing_is_closed_after_a_while(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "REQUEST_TIMEOUT_S", 0.05)
+    assert answer(connect()) == {"error": "no whole request within 0.05 s", "exit": 1}
+
+
+@pytest.mark.row("B44")
+def test_a_request_in_single_bytes_is_a_request(connect: Connect) -> None:
+    connection = connect()
+    for byte in b'{"verb":"echo"}\n':
+        connection.sendall(bytes([byte]))
+    assert answer(connection) == {"result": {}}
+
+
+def test_descriptors_reach_the_verb(connect: Connect) -> None:
+    connection = connect()
+    with Path(__file__).open("rb") as file:
+        send_line(connection, {"verb": "streams"}, (file.fileno(),))
+        assert answer(connection) == {"result": [os.fstat(file.fileno()).st_ino]}
+
+
+def test_more_requests_than_may_run_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "MAX_ANSWERED", 2)
+    with ExitStack() as undo:
+        connect = undo.enter_context(serving(tmp_path / "control.sock"))
+        running = [connect() for _ in range(2)]
+        for connection in running:
+            send_line(connection, {"verb": "stay"})
+        refused = {"error": "2 requests run already", "exit": 1}
+        wait_until(lambda: ask(connect(), "echo") == refused, timeout_s=5, what="a refusal")
+        for connection in running:
+            connection.close()
+        wait_until(lambda: "result" in ask(connect(), "echo"), timeout_s=5, what="room again")
