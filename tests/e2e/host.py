@@ -1,0 +1,181 @@
+"""What the host sees of a lab, its processes and namespaces, and what of the host itself must stay the same."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+NAMESPACE_KINDS = ("net", "mnt", "pid", "ipc", "uts")
+WATCHED_DIRECTORIES = ("/etc", "/root", "/home", "/srv", "/usr/local", "/var")
+WATCHED_DEPTH = 3
+"""Directories below those that are looked into; further down are other people's source trees and toolchains."""
+BUSY_DIRECTORIES = frozenset({"/var/log", "/var/cache", "/var/lib/apt", "/var/lib/dpkg", "/root/.cache", "/var/tmp"})
+"""Somebody else writes there while a test runs."""
+LEAVINGS = ("*.log", "*hsperf*/[0-9]*", "default.etcd", "etcd*", "mn*", "nginx*", "tomcat*", "vconn*")
+"""What programs of a lab would leave in /tmp if they saw the host's."""
+OF_A_LAB = ("etcd1", "gw", "node1", "node2", "s1", "echo1", "echo2", "shell1", "shell2")
+VOLATILE_SYSCTLS = (
+    "fs/aio-nr",
+    "fs/dentry-state",
+    "fs/file-nr",
+    "fs/inode-nr",
+    "fs/inode-state",
+    "fs/quota/",
+    "kernel/ns_last_pid",
+    "kernel/pty/nr",
+    "kernel/random/",
+    "net/netfilter/nf_conntrack_count",
+    "vm/stat_refresh",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """A lab's processes (pid and start time) and the namespaces that are not the host's, as inode numbers."""
+
+    processes: frozenset[tuple[int, int]]
+    namespaces: frozenset[str]
+
+    def remains(self) -> list[str]:
+        """What of it is still there."""
+        found = [f"process {pid}" for pid, ticks in self.processes if _start_ticks(pid) == ticks]
+        for pid in _pids():
+            held = self.namespaces & set(_namespaces(pid).values())
+            opened = self.namespaces & set(_open_files(pid))
+            found += [f"process {pid} has {name}" for name in held | opened]
+        mounts = Path("/proc/self/mountinfo").read_text()
+        return found + [f"mounted {name}" for name in self.namespaces if name in mounts]
+
+
+def footprint(first: int) -> Footprint:
+    """Of the lab whose first process is `first`, as the host sees it."""
+    children: dict[int, list[int]] = {}
+    for pid in _pids():
+        children.setdefault(_parent(pid), []).append(pid)
+    found, waiting = set(), [first]
+    while waiting:
+        pid = waiting.pop()
+        found.add(pid)
+        waiting += children.get(pid, [])
+    hosts = set(_namespaces(os.getpid()).values())
+    namespaces = {name for pid in found for name in _namespaces(pid).values()} - hosts
+    processes = {(pid, ticks) for pid in found if (ticks := _start_ticks(pid)) is not None}
+    return Footprint(frozenset(processes), frozenset(namespaces))
+
+
+def pid_in(lab_processes: Footprint, command: str) -> int:
+    """The pid, as the host sees it, of a lab's process whose command line contains `command`."""
+    return next(pid for pid, _ in sorted(lab_processes.processes) if command in _command_line(pid))
+
+
+def network_state() -> dict[str, str]:
+    """The host's own links, addresses, routes, rules and names of namespaces."""
+    commands = {
+        "links": ["ip", "-o", "link"],
+        "addresses": ["ip", "-o", "address"],
+        "routes": ["ip", "route", "show", "table", "all"],
+        "policy": ["ip", "rule"],
+        "nft": ["nft", "list", "ruleset"],
+    }
+    return {
+        name: subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        for name, words in commands.items()
+    }
+
+
+def mounts() -> list[str]:
+    """The host's mounts; of the named network namespaces only those that a lab would make."""
+    return [line for line in Path("/proc/self/mounts").read_text().splitlines() if not _is_somebodys_namespace(line)]
+
+
+def sysctls() -> dict[str, bytes]:
+    """Every value below /proc/sys that does not change by itself."""
+    found = {}
+    for directory, _, names in os.walk("/proc/sys"):
+        for name in names:
+            path = f"{directory}/{name}"
+            if path.removeprefix("/proc/sys/").startswith(VOLATILE_SYSCTLS):
+                continue
+            try:
+                with open(path, "rb") as file:
+                    found[path] = file.read()
+            except OSError:  # some are only for writing
+                continue
+    return found
+
+
+def files() -> dict[str, tuple[int, ...]]:
+    """Kind, owner, size and time of change of every file that a lab could plausibly touch."""
+    found: dict[str, tuple[int, ...]] = {}
+    for top in WATCHED_DIRECTORIES:
+        for path in _walk(top, WATCHED_DEPTH):
+            status = os.lstat(path)
+            found[path] = (status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_ctime_ns)
+    for pattern in LEAVINGS:
+        for left in Path("/tmp").glob(pattern):
+            found[str(left)] = (left.lstat().st_ino,)
+    return found
+
+
+def _walk(directory: str, depth: int) -> Iterator[str]:
+    if depth < 0 or directory in BUSY_DIRECTORIES:
+        return
+    try:
+        entries = list(os.scandir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, depth - 1)
+        else:
+            yield entry.path
+
+
+def _is_somebodys_namespace(mount: str) -> bool:
+    point = mount.split()[1]
+    return point.startswith("/run/netns") and point.rpartition("/")[2] not in OF_A_LAB
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _start_ticks(pid: int) -> int | None:
+    """None for a process that is gone, a zombie included: it holds nothing but its number."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields and fields[0] not in "ZX" else None
+
+
+def _parent(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def _namespaces(pid: int) -> dict[str, str]:
+    try:
+        return {kind: os.readlink(f"/proc/{pid}/ns/{kind}") for kind in NAMESPACE_KINDS}
+    except OSError:
+        return {}
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            yield os.readlink(f"/proc/{pid}/fd/{name}")
+    except OSError:
+        return

@@ -1,0 +1,100 @@
+"""`cli`: Mininet's own prompt on a running lab."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.command import Terminal
+from tests.e2e.lab import Lab
+from tests.waiting import wait_until
+
+PROMPT = "testbed> "
+
+
+@pytest.fixture
+def prompt(two_nodes: Lab) -> Iterator[Terminal]:
+    """The prompt, left again by `exit`."""
+    with two_nodes.terminal("cli") as screen:
+        screen.expect(PROMPT)
+        yield screen
+        screen.type("exit\r")
+        assert screen.end() == 0
+
+
+def test_it_knows_nodes_and_links(prompt: Terminal) -> None:
+    prompt.type("nodes\r")
+    prompt.expect(r"etcd1 gw node1 node2 s1")
+    prompt.type("links\r")
+    prompt.expect(r"node1-eth0<->s1-eth\d \(OK OK\)")
+    prompt.type("dump\r")
+    prompt.expect(r"node2-eth0:192\.168\.8\.\d+")
+
+
+def test_a_node_runs_a_command_with_names_of_others_in_it(prompt: Terminal) -> None:
+    prompt.type("node1 ping -c1 -W2 node2\r")
+    prompt.expect("1 received")
+    prompt.expect(PROMPT)
+
+
+def test_machines_of_the_underlay_all_reach_each_other(prompt: Terminal) -> None:
+    prompt.type("pingall\r")
+    prompt.expect(r"0% dropped", timeout_s=30)
+
+
+def test_our_own_words_are_there_too(prompt: Terminal) -> None:
+    prompt.type("pods\r")
+    prompt.expect(r"echo1 +node1 ")
+    prompt.type("leases\r")
+    prompt.expect(r"node2 ")
+
+
+def test_link_down_really_cuts_and_up_heals(two_nodes: Lab, prompt: Terminal) -> None:
+    assert two_nodes.pings("shell1", "10.255.255.254") is False, "control: nobody has this address"
+    peer = two_nodes.pod("shell2")["address"]
+    assert two_nodes.pings("shell1", peer)
+    prompt.type("link s1 node1 down\r")
+    prompt.expect(PROMPT)
+    try:
+        assert not two_nodes.pings("shell1", peer)
+    finally:
+        prompt.type("link s1 node1 up\r")
+        prompt.expect(PROMPT)
+    wait_until(lambda: two_nodes.pings("shell1", peer), timeout_s=5, what="pods reach each other again")
+    assert "default via" in two_nodes.run("node1", "ip", "route"), "the routes came back with the link"
+
+
+def test_second_prompt_is_refused_in_one_line(two_nodes: Lab, prompt: Terminal) -> None:
+    answer = two_nodes.testbed("cli")
+    assert answer.code == 1
+    assert answer.err.startswith("error: ")
+    assert len(answer.err.splitlines()) == 1
+    prompt.type("nodes\r")
+    prompt.expect("node1")
+
+
+def test_lab_stays_when_the_prompt_is_left(two_nodes: Lab) -> None:
+    for leave in ("exit\r", "\x04"):
+        with two_nodes.terminal("cli") as screen:
+            screen.expect(PROMPT)
+            screen.type(leave)
+            assert screen.end() == 0
+    assert two_nodes.json("status")["state"] == "ready"
+
+
+def test_ctrl_c_interrupts_a_nodes_command_and_the_prompt_goes_on(prompt: Terminal) -> None:
+    prompt.type("node1 sleep 3005\r")
+    prompt.expect("sleep 3005")
+    prompt.type("\x03")
+    prompt.expect(PROMPT)
+    prompt.type("nodes\r")
+    prompt.expect("available nodes")
+
+
+def test_up_with_the_prompt_takes_the_lab_down_on_leaving_it(no_lab: Lab) -> None:
+    with no_lab.terminal("up", "two_nodes", "--lab", no_lab.name, "--cli") as screen:
+        screen.expect(PROMPT, timeout_s=60)
+        screen.type("nodes\r")
+        screen.expect("node1")
+        screen.type("exit\r")
+        assert screen.end() == 0
+    assert "no lab named" in no_lab.testbed("status").err
