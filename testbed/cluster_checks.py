@@ -1,12 +1,9 @@
 """What no single field can know: checks across the fields of the Cluster document. Pure; problems are returned."""
 
-import importlib
-import inspect
 import json
 import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 
 from agent.config import BACKEND_OPTIONS, NetworkConfig, parse_network_config
 from agent.errors import InvalidConfig
@@ -15,8 +12,7 @@ from testbed.addresses import AddressPlan, UnderlayFull, plan_addresses
 from testbed.cluster_document import ClusterDocument
 from testbed.problems import Problem, near_match, shorten
 from testbed.validation import Source
-
-TOPOLOGIES = Path(__file__).resolve().parent.parent / "topologies"
+from testbed.wiring import Wiring
 
 NETWORK_KEYS = (
     *("Network", "SubnetLen", "SubnetMin", "SubnetMax", "Backend", "EnableIPv4", "EnableIPv6", "EnableNFTables"),
@@ -38,10 +34,9 @@ def network_json(network: dict[str, object]) -> str:
     return json.dumps(network, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def check_cluster(source: Source, document: ClusterDocument) -> Iterator[Problem]:
-    """Everything about the Cluster document alone."""
-    yield from _check_topology(source, document)
-    yield from _check_nodes(source, document)
+def check_cluster(source: Source, document: ClusterDocument, wiring: Wiring | None) -> Iterator[Problem]:
+    """Everything about the Cluster document alone, besides its wiring, which is None where that is wrong."""
+    yield from _check_nodes(source, document, wiring)
     yield from _check_network_keys(source, document)
     try:
         config = parse_network_config(network_json(document.network).encode())
@@ -60,35 +55,16 @@ def check_cluster(source: Source, document: ClusterDocument) -> Iterator[Problem
     yield from _check_pins(source, document, config)
 
 
-def addresses_of(document: ClusterDocument) -> AddressPlan:
+def addresses_of(document: ClusterDocument, wiring: Wiring | None) -> AddressPlan:
     """The underlay addresses of a cluster. Raises UnderlayFull."""
     given = {name: node.ip for name, node in document.nodes.items()}
     underlay = document.underlay
-    return plan_addresses(underlay.cidr, underlay.gateway, document.etcd.member_count, given)
+    return plan_addresses(underlay.cidr, underlay.gateway, document.etcd.member_count, given, wiring)
 
 
-def known_topologies() -> list[str]:
-    """Names that `underlay.topology` may have."""
-    return sorted(path.stem for path in TOPOLOGIES.glob("[a-z]*.py"))
-
-
-def _check_topology(source: Source, document: ClusterDocument) -> Iterator[Problem]:
-    name, known = document.underlay.topology, known_topologies()
-    if name not in known:
-        what = f"no such topology (got {shorten(name)}; want {', '.join(known)}){near_match(name, known)}"
-        yield source.problem(("underlay", "topology"), what)
-    elif document.underlay.parameters:
-        topology = importlib.import_module(f"topologies.{name}").topos[name]
-        allowed = sorted(set(inspect.signature(topology.build).parameters) - {"self", "nodes"})
-        for parameter in document.underlay.parameters:
-            if parameter not in allowed:
-                want = ", ".join(allowed) or f"none, {name} has no parameters here"
-                what = f"unknown parameter of {name} (got {shorten(parameter)}; want {want})"
-                yield source.problem(("underlay", "parameters", parameter), what, at_key=True)
-
-
-def _check_nodes(source: Source, document: ClusterDocument) -> Iterator[Problem]:
+def _check_nodes(source: Source, document: ClusterDocument, wiring: Wiring | None) -> Iterator[Problem]:
     cidr = document.underlay.cidr
+    subnets: dict[str, IPv4Network] = {}
     if any(getattr(cidr, property) for property in _NOT_FOR_MACHINES):
         want = "a range for machines, such as 192.168.8.0/24"
         yield source.problem(("underlay", "cidr"), f"a range that machines cannot have (got {cidr}; want {want})")
@@ -97,10 +73,16 @@ def _check_nodes(source: Source, document: ClusterDocument) -> Iterator[Problem]
     if gateway is not None:
         yield from _check_host(source, ("underlay", "gateway"), gateway, cidr)
     try:
-        plan = addresses_of(document)
+        plan = addresses_of(document, wiring)
         # What the plan gives where no node has an address of its own: nodes must leave these free.
-        bare = plan_addresses(cidr, gateway, document.etcd.member_count, {})
+        bare = plan_addresses(cidr, gateway, document.etcd.member_count, {}, wiring)
         reserved = {bare.gateway: "the gateway", **{address: name for name, address in bare.etcd.items()}}
+        reserved |= {address: name for name, addresses in bare.routers.items() for address in addresses}
+        if wiring is not None and gateway is not None and gateway in cidr and gateway not in plan.subnets[0]:
+            want = f"an address in {plan.subnets[0]}, the subnet of {wiring.switches[0]}"
+            yield source.problem(("underlay", "gateway"), f"not on the first switch (got {gateway}; want {want})")
+        if wiring is not None:
+            subnets = {name: plan.subnets[wiring.ports[name][0]] for name in document.nodes}
         if gateway is not None and gateway in plan.etcd.values():
             reserved[gateway] = "the gateway"
     except UnderlayFull as full:
@@ -111,7 +93,7 @@ def _check_nodes(source: Source, document: ClusterDocument) -> Iterator[Problem]
         if node.ip is None:
             continue
         path = ("nodes", name, "ip")
-        yield from _check_host(source, path, node.ip, cidr)
+        yield from _check_host(source, path, node.ip, cidr, subnets.get(name, cidr))
         if node.ip in reserved:
             yield source.problem(path, f"the address of {reserved[node.ip]} (got {node.ip}; want another)")
         if node.ip in holders:
@@ -121,11 +103,17 @@ def _check_nodes(source: Source, document: ClusterDocument) -> Iterator[Problem]
         holders.setdefault(node.ip, name)
 
 
-def _check_host(source: Source, path: tuple[str, ...], address: IPv4Address, cidr: IPv4Network) -> Iterator[Problem]:
+def _check_host(
+    source: Source, path: tuple[str, ...], address: IPv4Address, cidr: IPv4Network, subnet: IPv4Network | None = None
+) -> Iterator[Problem]:
+    subnet = subnet or cidr
     if address not in cidr:
         yield source.problem(path, f"outside the underlay (got {address}; want an address in {cidr})")
-    elif address in (cidr.network_address, cidr.broadcast_address):
-        yield source.problem(path, f"not a host's address (got {address}; want one inside {cidr})")
+    elif address not in subnet:
+        want = f"an address in {subnet}, the subnet that its link leads to"
+        yield source.problem(path, f"in another subnet of the underlay (got {address}; want {want})")
+    elif address in (subnet.network_address, subnet.broadcast_address):
+        yield source.problem(path, f"not a host's address (got {address}; want one inside {subnet})")
 
 
 def _check_network_keys(source: Source, document: ClusterDocument) -> Iterator[Problem]:

@@ -157,7 +157,9 @@ class UnderlaySpec(Model):
             got = " and ".join([*sorted(given & {"topology", "parameters"}), *explicit])
             raise wrong("a topology and links exclude each other", got, "topology: NAME, or switches: and links:")
         if explicit and (self.switches is None or self.links is None):
-            raise wrong("switches and links belong together", " and ".join(explicit), "switches: [s1, …] and links: […]")
+            raise wrong(
+                "switches and links belong together", " and ".join(explicit), "switches: [s1, …] and links: […]"
+            )
         return self
 
     @property

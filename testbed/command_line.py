@@ -31,6 +31,16 @@ class Verbs(click.Group):
             hint = f" - did you mean {near[0]}?" if near else f" (want one of {', '.join(sorted(self.commands))})"
             raise click.UsageError(f"no such verb: {args[0]}{hint}", ctx) from error
 
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own type
+        """As click does; an error of a verb's options that names no verb gets its name."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            verb = ctx.invoked_subcommand or ""
+            if error.ctx is None and verb in self.commands:
+                error.ctx = click.Context(self.commands[verb], ctx, verb)
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """In the order in which a user needs them."""
         rows = [(name, command.get_short_help_str(90)) for name, command in self.commands.items()]

@@ -10,9 +10,12 @@ from pydantic.alias_generators import to_camel
 
 from testbed.name_rules import (
     check_environment_name,
+    check_label_key,
     check_label_name,
+    check_label_value,
     check_mount_path,
     check_port_name,
+    check_process_text,
     check_sub_path,
     within,
     wrong,
@@ -37,6 +40,9 @@ class Model(BaseModel):
 
 
 LabelName = Annotated[str, AfterValidator(check_label_name)]
+LabelKey = Annotated[str, AfterValidator(check_label_key)]
+LabelValue = Annotated[str, AfterValidator(check_label_value)]
+ProcessText = Annotated[str, AfterValidator(check_process_text)]
 Port = Annotated[int, within(1, LAST_PORT)]
 
 
@@ -44,7 +50,7 @@ class Metadata(Model):
     """Name and labels of an object."""
 
     name: LabelName
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
 
 
@@ -52,7 +58,7 @@ class EnvironmentVariable(Model):
     """One variable of a container; `$(OTHER)` in its value is replaced as in Kubernetes."""
 
     name: Annotated[str, AfterValidator(check_environment_name)]
-    value: str = ""
+    value: ProcessText = ""
 
 
 class ContainerPort(Model):
@@ -84,8 +90,8 @@ class Container(Model):
 
     name: LabelName
     image: str
-    command: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
-    args: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    command: Annotated[tuple[ProcessText, ...], Field(strict=False, min_length=1)] | None = None
+    args: Annotated[tuple[ProcessText, ...], Field(strict=False)] | None = None
     env: Annotated[tuple[EnvironmentVariable, ...], Field(strict=False)] = ()
     working_dir: Annotated[str, AfterValidator(check_mount_path)] | None = None
     ports: Annotated[tuple[ContainerPort, ...], Field(strict=False)] = ()

@@ -16,6 +16,7 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _NODE = re.compile(r"[a-z][a-z0-9]*")
 _TAKEN_BY_THE_LAB = re.compile(r"etcd[0-9]*|s[0-9]+|gw|gateway|router|lab|all")
 _SWITCH = re.compile(r"s[0-9]+")
+_LABEL_PART = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
 _ENVIRONMENT = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
 
@@ -75,6 +76,32 @@ def check_environment_name(name: str) -> str:
     if not _ENVIRONMENT.fullmatch(name):
         raise wrong("not a variable name", name, "letters, digits, _ . and -, not a digit first")
     return name
+
+
+def check_label_key(key: str) -> str:
+    """A key of `metadata.labels`, as Kubernetes takes it: NAME or DOMAIN/NAME."""
+    prefix, slash, name = key.rpartition("/")
+    if not _is_label_part(name) or (slash and not (_LABEL_PART.fullmatch(prefix) and len(prefix) <= 253)):
+        raise wrong("not a label's key", key, f"letters, digits, - _ . and one / at most, {MAX_LABEL} characters")
+    return key
+
+
+def check_label_value(value: str) -> str:
+    """A value of `metadata.labels`, as Kubernetes takes it."""
+    if value and not _is_label_part(value):
+        raise wrong("not a label's value", value, f"letters, digits, - _ . between, at most {MAX_LABEL} characters")
+    return value
+
+
+def _is_label_part(text: str) -> bool:
+    return bool(_LABEL_PART.fullmatch(text)) and len(text) <= MAX_LABEL
+
+
+def check_process_text(text: str) -> str:
+    """Anything that a program can be given as an argument or a variable."""
+    if "\0" in text:
+        raise wrong("a NUL character, with which no program can be started", text, "text without it")
+    return text
 
 
 def check_mount_path(path: str) -> str:

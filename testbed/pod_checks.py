@@ -1,7 +1,7 @@
 """What no field of a pod can know alone: checks inside a pod, between pods and nodes. Pure."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from testbed.images import RECIPES, RecipeError, program
 from testbed.manifest import Container, Pod
@@ -9,7 +9,9 @@ from testbed.problems import Problem, near_match, shorten
 from testbed.validation import Source
 
 
-def check_names(pods: Sequence[tuple[Source, Pod]], cluster: Source, nodes: Sequence[str]) -> Iterator[Problem]:
+def check_names(
+    pods: Sequence[tuple[Source, Pod]], cluster: Source, nodes: Sequence[str], machines: Collection[str] = ()
+) -> Iterator[Problem]:
     """Pods, nodes and the machines of the lab have one name space, because `exec NAME` must be clear."""
     first: dict[str, Source] = {}
     for source, pod in pods:
@@ -20,6 +22,8 @@ def check_names(pods: Sequence[tuple[Source, Pod]], cluster: Source, nodes: Sequ
         elif name in nodes:
             line = cluster.document.key_position(("nodes", name)).line
             yield source.problem(path, f"a node has this name (got {name}, line {line}; want another)")
+        elif name in machines:
+            yield source.problem(path, f"a machine of the underlay has this name (got {name}; want another)")
         first.setdefault(name, source)
         node = pod.spec.node_name
         if node is not None and node not in nodes:

@@ -21,7 +21,7 @@ class Problem:
     what: str
 
     def __str__(self) -> str:
-        return f"error: {self.where}: {self.what}"
+        return printable(f"error: {self.where}: {self.what}")
 
 
 class SpecError(Exception):
@@ -30,6 +30,11 @@ class SpecError(Exception):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+
+def printable(text: str) -> str:
+    """`text` on one line: line ends and other control characters, which a file's names may hold, become `\\n`…"""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def shorten(value: object, limit: int = 60) -> str:

@@ -275,6 +275,13 @@ def _ping_cell(result: Object | None) -> str:
     return f"{min(result['rtt_ms']):.2f} ms ttl={result['ttl']}" if result["received"] else "lost"
 
 
+def rate(bits_per_second: float) -> str:
+    """A throughput with three or four digits that mean something."""
+    if bits_per_second >= 1e9:
+        return f"{bits_per_second / 1e9:.2f} Gbit/s"
+    return f"{bits_per_second / 1e6:.1f} Mbit/s"
+
+
 def events(found: list[Object]) -> None:
     """Events, oldest first."""
     columns(

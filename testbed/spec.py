@@ -10,21 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from testbed.addresses import AddressPlan, choose_nodes
-from testbed.cluster_checks import TOPOLOGIES, addresses_of, check_cluster, network_json
+from testbed.cluster_checks import addresses_of, check_cluster, network_json
 from testbed.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
 from testbed.manifest import Metadata, Pod
 from testbed.pod_checks import check_names, check_pod
 from testbed.problems import Problem, SpecError, near_match, shorten
+from testbed.topology import TOPOLOGIES
+from testbed.underlay_checks import read_wiring
 from testbed.validation import Source, read_model
+from testbed.wiring import Wiring
 from testbed.yaml_source import MAX_BYTES, read_documents
 
 DEFAULT_CLUSTER = "nginx_tomcat"
-MAX_GENERATED_PODS = 2000  # on all nodes together; their YAML stays below its own limit
-MAX_GENERATED_NODES = 200  # the default underlay is a /24: .101 upwards, then from .1
-GENERATED_PORT = 8080
+
+MACHINES = ("gw", "etcd1", "etcd2", "etcd3")
+"""What a lab has besides nodes and routers; `exec NAME` must be clear."""
 
 _KNOWN_KINDS = {("v1", "Pod"): True, ("v1", "Service"): False, ("apps/v1", "Deployment"): False}
 """Kinds that a cluster file may have one day, and whether it may already."""
@@ -48,6 +49,8 @@ class Cluster:
     pods: tuple[Pod, ...]
     """In the order of the file; each has its `spec.node_name`."""
     addresses: AddressPlan
+    wiring: Wiring
+    """Switches, routers and cables between the nodes."""
     text: str
     """The YAML stream that this was read from."""
 
@@ -78,11 +81,12 @@ def read_cluster(data: bytes, name: str) -> Cluster:
     if not documents:
         raise SpecError(problems)
     sources = [Source(document, name) for document in documents]
-    cluster, cluster_problems = _read_cluster_document(sources[0])
+    cluster, wiring, cluster_problems = _read_cluster_document(sources[0])
     pods, pod_problems = _read_pods(sources[1:])
     problems += cluster_problems + pod_problems
-    problems += check_names(pods, sources[0], _node_names(sources[0]))
-    if problems or cluster is None:
+    routers = wiring.routers if wiring else ()
+    problems += check_names(pods, sources[0], _node_names(sources[0]), {*MACHINES, *routers})
+    if problems or cluster is None or wiring is None:
         raise SpecError(_in_order(problems))
     placed = choose_nodes([pod.spec.node_name for _, pod in pods], cluster.nodes)
     return Cluster(
@@ -94,7 +98,8 @@ def read_cluster(data: bytes, name: str) -> Cluster:
         nodes=cluster.nodes,
         agent=cluster.agent,
         pods=tuple(pod.on_node(node) for (_, pod), node in zip(pods, placed, strict=True)),
-        addresses=addresses_of(cluster),
+        addresses=addresses_of(cluster, wiring),
+        wiring=wiring,
         text=data.decode(),
     )
 
@@ -123,62 +128,25 @@ def cluster_names() -> list[str]:
     return sorted(path.stem for path in TOPOLOGIES.glob("*.yaml"))
 
 
-def generate(nodes: int, pods_per_node: int, topology: str = "single") -> Cluster:
-    """A cluster of node1…nodeN with light pods pod1…, `echo` and `shell` in turn. Raises SpecError."""
-    for what, got, lowest, highest in (
-        ("--nodes", nodes, 1, MAX_GENERATED_NODES),
-        ("--pods-per-node", pods_per_node, 0, min(200, MAX_GENERATED_PODS // max(1, nodes))),
-    ):
-        if not lowest <= got <= highest:
-            raise SpecError([Problem(what, f"out of range (got {got}; want {lowest} to {highest})")])
-    names = [f"node{number + 1}" for number in range(nodes)]
-    cluster = {
-        "apiVersion": "testbed/v1",
-        "kind": "Cluster",
-        "metadata": {"name": f"{topology.replace('_', '-')}-{nodes}"},
-        "network": {"Network": "10.0.0.0/16", "SubnetLen": 24, "Backend": {"Type": "udp"}},
-        "underlay": {"topology": topology, "cidr": "192.168.8.0/24"},
-        "nodes": {name: {} for name in names},
-    }
-    pods = [
-        _generated_pod(number + 1, names[number // pods_per_node], "shell" if number % pods_per_node % 2 else "echo")
-        for number in range(nodes * pods_per_node)
-    ]
-    text: str = yaml.safe_dump_all([cluster, *pods], sort_keys=False)
-    return read_cluster(text.encode(), "generated")
-
-
-def _generated_pod(number: int, node: str, image: str) -> dict[str, Any]:
-    name = f"pod{number}"
-    container: dict[str, Any] = {"name": image, "image": image}
-    if image == "echo":
-        container["ports"] = [{"containerPort": GENERATED_PORT}]
-    metadata = {"name": name, "labels": {"app": image}}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": metadata,
-        "spec": {"nodeName": node, "containers": [container]},
-    }
-
-
 def _kind_of(source: Source) -> tuple[str, str]:
     """apiVersion and kind as text, also where they are not."""
     value = source.document.value if isinstance(source.document.value, dict) else {}
     return (shorten(value.get("apiVersion", "none")), shorten(value.get("kind", "none")))
 
 
-def _read_cluster_document(source: Source) -> tuple[ClusterDocument | None, list[Problem]]:
+def _read_cluster_document(source: Source) -> tuple[ClusterDocument | None, Wiring | None, list[Problem]]:
     kind = _kind_of(source)
     if not isinstance(source.document.value, dict):
-        return None, [source.problem((), "not a mapping (got a list or a bare value; want a Cluster document)")]
+        return None, None, [source.problem((), "not a mapping (got a list or a bare value; want a Cluster document)")]
     if kind in _KNOWN_KINDS:
         want = "apiVersion: testbed/v1, kind: Cluster before the manifests"
-        return None, [source.problem(("kind",), f"the first document is not a Cluster (got {kind[1]}; want {want})")]
+        what = f"the first document is not a Cluster (got {kind[1]}; want {want})"
+        return None, None, [source.problem(("kind",), what)]
     document, problems = read_model(source, ClusterDocument)
-    if document is not None:
-        problems += check_cluster(source, document)
-    return document, problems
+    if document is None:
+        return None, None, problems
+    wiring, found = read_wiring(source, document)
+    return document, wiring, [*problems, *found, *check_cluster(source, document, wiring)]
 
 
 def _read_pods(sources: Sequence[Source]) -> tuple[list[tuple[Source, Pod]], list[Problem]]:

@@ -50,6 +50,23 @@ def known_topologies() -> list[str]:
     return sorted(path.stem for path in TOPOLOGIES.glob("[a-z]*.py"))
 
 
+def describe_topologies() -> list[dict[str, Any]]:
+    """Each of ours with its parameters, their defaults and meanings, as plain data."""
+    found = []
+    for name in known_topologies():
+        shape = topology_class(name)
+        text = inspect.getdoc(shape.build) or ""
+        meanings = dict(line.split(": ", 1) for line in text.splitlines()[2:] if ": " in line)
+        parameters = [
+            {"name": one.name, "type": one.kind.__name__ if one.kind else None, "default": one.default}
+            | {"meaning": meanings.get(one.name, "")}
+            for one in parameters_of(shape)[0]
+        ]
+        description = inspect.getdoc(shape) or ""
+        found.append({"name": name, "description": description, "parameters": parameters})
+    return found
+
+
 def topology_class(name: str) -> type[Topo]:
     """The class of one of ours. Raises ValueError with the names that there are."""
     known = known_topologies()
@@ -75,12 +92,13 @@ def class_in_file(path: Path, name: str | None) -> type[Topo]:
     found = {key: value for key, value in names.items() if _is_topology(value) and value.__module__ == "<run_path>"}
     found |= {key: value for key, value in listed.items() if callable(value)} if isinstance(listed, dict) else {}
     if name is None and len(set(found.values())) == 1:
-        return next(iter(found.values()))
+        name = next(iter(found))
     if name not in found:
         want = ", ".join(sorted(found)) or "a class derived from mininet.topo.Topo, or topos = {NAME: CLASS}"
         near = near_match(name, found) if name else ""
         raise ValueError(f"no such topology in the file (got {name or 'no name'}; want {want}){near}")
-    return found[name]
+    chosen: type[Topo] = found[name]
+    return chosen
 
 
 def _is_topology(value: object) -> bool:
@@ -115,7 +133,7 @@ def parameters_from_words(name: str, topology: type[Topo], words: Sequence[str])
     for position, word in enumerate(words):
         key, equals, text = word.partition("=")
         if not equals:
-            if position >= len(declared) or len(given) != position:
+            if position >= len(declared) or any("=" in earlier for earlier in words[:position]):
                 raise ValueError(f"not a parameter of {name} (got {shorten(word)}; want {_wanted(declared)})")
             key, text = declared[position].name, word
         if key in given:
@@ -222,9 +240,17 @@ def _refuse_host_options(name: str, options: Mapping[str, Any]) -> None:
 
 
 def _shaping(cable: str, info: Mapping[str, Any]) -> Shaping:
-    known = {"bw": "bandwidth", "delay": "delay", "jitter": "jitter", "loss": "loss", "max_queue_size": "max_queue_size"}
+    known = {
+        "bw": "bandwidth",
+        "delay": "delay",
+        "jitter": "jitter",
+        "loss": "loss",
+        "max_queue_size": "max_queue_size",
+    }
     for option in sorted(set(info) - set(known) - _LINK_STRUCTURE - _QDISC_CHOICE):
-        raise ValueError(f"{cable}: a link option that the testbed cannot honour (got {option}; want {', '.join(known)})")
+        raise ValueError(
+            f"{cable}: a link option that the testbed cannot honour (got {option}; want {', '.join(known)})"
+        )
     for side in ("params1", "params2"):
         for option in sorted(set(info.get(side) or {}) - {"ip"}):
             raise ValueError(f"{cable}: an option of one end only (got {option} in {side}; want it for both ends)")

@@ -1,13 +1,17 @@
 """The underlay: Mininet hosts, switches and links, programmed over netlink instead of shell strings.
 
 Everything here happens inside the lab's own namespaces. A switch is a Linux bridge in the lab's network namespace; a
-node, an etcd member and the gateway are Mininet hosts with network and mount namespaces of their own.
+node, a router, an etcd member and the gateway are Mininet hosts with network and mount namespaces of their own.
+
+Where switches form a loop their bridges run the spanning tree protocol. Its listening and learning would take 4 s, so
+the cables of the tree that it is going to choose are plugged in first, while it is off; the spare ones when it is on.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +19,29 @@ from mininet.link import Intf, Link
 from mininet.log import setLogLevel
 from mininet.net import Mininet
 from mininet.node import Host, Switch
-from mininet.topo import Topo
 
 from agent.journal import Journal
-from agent.netlink import Kernel, Route
+from agent.netlink import Kernel
+from testbed.namespaces import in_network_of
+from testbed.shaping import queueing_commands
+from testbed.underlay_plan import MachinePlan, UnderlayPlan
+from testbed.wiring import Cable
 
-DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
+TREE_TIMERS = ("forward_delay", "200", "hello_time", "100", "max_age", "600")
+"""Spanning tree timers in 1/100 s, the kernel's smallest. What breaks at a bridge's own port is mended after two
+forward delays, what breaks farther away after max_age more: 10 s."""
+ROOT_PRIORITY = 0x1000  # of the first switch; the others follow one by one, all better than the default 0x8000
+COMMAND_LIMIT_S = 10.0
+MAKERS = 4
+"""Machines that are made at the same time."""
+
+
+def run_command(journal: Journal, command: Sequence[str], why: str) -> None:
+    """Run ip or tc in the caller's network namespace, for what `Kernel` does not do. Raises OSError with its words."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False)
+    if done.returncode:
+        raise OSError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
+    journal.record(command, why)
 
 
 class VethInterface(Intf):
@@ -43,12 +64,20 @@ class VethInterface(Intf):
         if args == ("up",):
             self.node.kernel.set_up(self.name, "bring the link's end up")
             if isinstance(self.node, OverlayNode):
-                self.node.restore()
+                self.node.restore(self.name)
             return ""
         if args == ("down",):
             self.node.kernel.set_down(self.name, "take the link's end down")
             return ""
         return str(super().ifconfig(*args))
+
+    def isUp(self, setUp: bool = False) -> bool:
+        """Whether the interface is up; with `setUp` bring it up."""
+        if setUp:
+            self.ifconfig("up")
+            return True
+        link = self.node.kernel.link(self.name)
+        return bool(link and link.up)
 
     def updateIP(self) -> str | None:
         """The address we set; nothing else changes it."""
@@ -100,10 +129,8 @@ class OverlayNode(Host):
         super().__init__(name, **params)
         self.underlay_mtu = underlay_mtu
         self.kernel = Kernel(journal, netns_pid=self.pid)
-        self.wanted_routes: list[tuple[Route, str]] = []
-        """With the reason for each."""
-        self.known_neighbours: dict[str, tuple[IPv4Address, str]] = {}
-        """Address and MAC of other machines, by name."""
+        self.plan: MachinePlan | None = None
+        """Its routes and neighbours, once its ports have their addresses."""
         run_directory.mkdir(parents=True, exist_ok=True)
         self._run("mount", "--bind", str(run_directory), "/run")
         self.kernel.set_up("lo", "a new namespace has its loopback down")
@@ -115,12 +142,15 @@ class OverlayNode(Host):
         if status:
             raise OSError(f"{self.name}: {' '.join(argv)}: {errors.strip()}")
 
-    def restore(self) -> None:
-        """Bring back what the kernel forgets when the uplink goes down: routes through it and neighbours on it."""
-        for route, why in self.wanted_routes:
-            self.kernel.ensure_route(route, why)
-        for other, (address, mac) in self.known_neighbours.items():
-            self.kernel.ensure_neighbour(f"{self.name}-eth0", address, mac, f"{self.name} knows {other}")
+    def restore(self, interface: str) -> None:
+        """Bring back what the kernel forgets when a port goes down: routes through it and neighbours on it."""
+        for route, why in self.plan.routes if self.plan else ():
+            if route.device == interface:
+                self.kernel.ensure_route(route, why)
+        known = (
+            {one.address: one.mac for one in self.plan.neighbours if one.interface == interface} if self.plan else {}
+        )
+        self.kernel.ensure_neighbours(interface, known, f"{self.name} knows who else is on its subnet")
 
     def config(self, **_params: Any) -> dict[str, Any]:
         """Nothing: addresses and routes are set by `Underlay`."""
@@ -133,6 +163,9 @@ class Router(OverlayNode):
     def __init__(self, name: str, **params: Any) -> None:
         super().__init__(name, **params)
         self.kernel.sysctl("net.ipv4.ip_forward", "1", "a router forwards")
+        for scope in ("all", "default"):
+            why = "who asks the router is told of no shorter way; routes are ours to set"
+            self.kernel.sysctl(f"net.ipv4.conf.{scope}.send_redirects", "0", why)
 
 
 class BridgeSwitch(Switch):
@@ -149,8 +182,13 @@ class BridgeSwitch(Switch):
         for interface in self.intfList():
             if interface.name != "lo":
                 self.kernel.set_master(interface.name, self.name, "plug the cable into the switch")
-                self.kernel.set_up(interface.name, "bring the switch's port up")
         self.kernel.set_up(self.name, "switch the switch on")
+
+    def span_tree(self, priority: int) -> None:
+        """Let the bridge take part in the spanning tree protocol."""
+        options = [*TREE_TIMERS, "priority", str(ROOT_PRIORITY + priority), "stp_state", "1"]
+        why = "switches form a loop: spanning tree holds the spare cables back"
+        run_command(self.kernel.journal, ["ip", "link", "set", self.name, "type", "bridge", *options], why)
 
     def stop(self, deleteIntfs: bool = True) -> None:
         """Remove the bridge."""
@@ -158,27 +196,11 @@ class BridgeSwitch(Switch):
             self.kernel.delete_link(self.name, "the switch is removed")
 
 
-@dataclass(frozen=True, slots=True)
-class UnderlayPlan:
-    """Who is on the underlay, at which address."""
-
-    network: IPv4Network
-    gateway: IPv4Address
-    nodes: Mapping[str, IPv4Address]
-    """In the order of the cluster file, which is also the order of the topology's hosts."""
-    etcd_members: Mapping[str, IPv4Address]
-    mtu: int
-    """Of every cable and switch, in bytes."""
-
-
 class Underlay:
     """The built network: `machines` by name, and Mininet's own object for its prompt."""
 
-    def __init__(
-        self, plan: UnderlayPlan, topology: Topo, run_directory: Path, journal_of: Callable[[str], Journal]
-    ) -> None:
+    def __init__(self, plan: UnderlayPlan, run_directory: Path, journal_of: Callable[[str], Journal]) -> None:
         self.plan = plan
-        self.topology = topology
         self._run_directory = run_directory
         self._journal_of = journal_of
         self.kernel = Kernel(journal_of("lab"))
@@ -195,68 +217,74 @@ class Underlay:
             self.kernel.sysctl("net.bridge.bridge-nf-call-iptables", "0", "switches do not look into packets")
         for scope in ("all", "default"):
             self.kernel.sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1", "this underlay is IPv4 only")
-        switches = self.topology.switches()
-        for name in switches:
-            self.net.addSwitch(name, cls=BridgeSwitch, kernel=self.kernel, underlay_mtu=self.plan.mtu)
-        renamed = dict(zip(self.topology.hosts(), self.plan.nodes, strict=True))
-        for name in self.plan.nodes:
-            self._add_machine(name, OverlayNode)
-        for name in self.plan.etcd_members:
-            self._add_machine(name, OverlayNode)
-        self._add_machine("gw", Router)
-        for first, second in self.topology.links(sort=True):
-            self._connect(renamed.get(first, first), renamed.get(second, second))
-        for name in (*self.plan.etcd_members, "gw"):
-            self._connect(name, switches[0])
+        self._make_everything()
+        ports = {name: iter(machine.ports) for name, machine in self.plan.machines.items()}
+        spare = []
+        for number, cable in enumerate(self.plan.cables):
+            macs = [next(ports[end]).mac if end in ports else None for end in cable.ends]
+            held_back = number in self.plan.spare
+            link = self._connect(cable, macs, held_back)
+            spare += [link.intf1, link.intf2] if held_back else []
         self.net.built = True
         self.net.start()
-        self._address()
-        self._introduce()
+        self._span_tree(spare)
+        for name, machine in self.plan.machines.items():
+            self._address(self.machines[name], machine)
 
     def address_of(self, name: str) -> IPv4Address:
-        """The underlay address of a machine."""
-        if name == "gw":
-            return self.plan.gateway
-        return self.plan.nodes.get(name) or self.plan.etcd_members[name]
+        """The underlay address of a machine; a router's first."""
+        return self.plan.machines[name].ports[0].address.ip
 
-    def interface_of(self, name: str) -> str:
-        """The name of a machine's underlay interface."""
-        return f"{name}-eth0"
+    def _make_everything(self) -> None:
+        """Switches and machines, several at a time: each waits for a shell of its own."""
+        with ThreadPoolExecutor(MAKERS, "make machine") as makers:
+            list(makers.map(self._add_switch, self.plan.switches))
+            list(makers.map(self._add_machine, self.plan.machines.values()))
+        order = {name: number for number, name in enumerate((*self.plan.switches, *self.plan.machines))}
+        for made in (self.net.switches, self.net.hosts):
+            made.sort(key=lambda node: order[node.name])
 
-    def _add_machine(self, name: str, kind: type[OverlayNode]) -> None:
-        self.machines[name] = self.net.addHost(
-            name,
-            cls=kind,
-            run_directory=self._run_directory / name / "run",
-            journal=self._journal_of(name),
+    def _add_switch(self, name: str) -> None:
+        self.net.addSwitch(name, cls=BridgeSwitch, kernel=self.kernel, underlay_mtu=self.plan.mtu)
+
+    def _add_machine(self, plan: MachinePlan) -> None:
+        self.machines[plan.name] = self.net.addHost(
+            plan.name,
+            cls=Router if plan.forwards else OverlayNode,
+            run_directory=self._run_directory / plan.name / "run",
+            journal=self._journal_of(plan.name),
             underlay_mtu=self.plan.mtu,
         )
 
-    def _mac(self, name: str) -> str:
-        return "02:00:" + ":".join(f"{byte:02x}" for byte in self.address_of(name).packed)
-
-    def _connect(self, first: str, second: str) -> None:
-        self.net.addLink(
-            first,
-            second,
-            addr1=self._mac(first) if first in self.machines else None,
-            addr2=self._mac(second) if second in self.machines else None,
+    def _connect(self, cable: Cable, macs: Sequence[str | None], held_back: bool) -> Any:
+        state = {"up": not held_back}
+        link = self.net.addLink(
+            cable.first, cable.second, addr1=macs[0], addr2=macs[1], params1=dict(state), params2=dict(state)
         )
+        for interface in (link.intf1, link.intf2):
+            for command in queueing_commands(interface.name, cable.shaping):
+                self._shape(interface, command, f"the cable {cable} is not a perfect one")
+        return link
 
-    def _address(self) -> None:
-        for name, machine in self.machines.items():
-            address = IPv4Interface(f"{self.address_of(name)}/{self.plan.network.prefixlen}")
-            machine.intf().setIP(str(address))
-            if name != "gw":
-                route = Route(destination=DEFAULT_ROUTE, device=self.interface_of(name), gateway=self.plan.gateway)
-                why = "everything else goes to the lab's gateway, which answers «net unreachable»"
-                machine.wanted_routes.append((route, why))
+    def _shape(self, interface: VethInterface, command: Sequence[str], why: str) -> None:
+        journal = interface.node.kernel.journal
+        if interface.node.name in self.machines:
+            in_network_of(interface.node.pid, lambda: run_command(journal, command, why))
+        else:
+            run_command(journal, command, why)
 
-    def _introduce(self) -> None:
-        """Tell every machine every other one's MAC: the neighbour table's limit counts all namespaces together, and
-        only permanent entries are outside it."""
-        for name, machine in self.machines.items():
-            machine.known_neighbours = {
-                other: (self.address_of(other), self._mac(other)) for other in self.machines if other != name
-            }
-            machine.restore()
+    def _span_tree(self, spare: Sequence[VethInterface]) -> None:
+        if spare:
+            for switch in self.net.switches:
+                switch.span_tree(self.plan.priorities[switch.name])
+        for interface in spare:
+            interface.ifconfig("up")
+
+    def _address(self, machine: OverlayNode, plan: MachinePlan) -> None:
+        """Addresses first; then routes, and every neighbour's MAC: the neighbour table's limit counts all namespaces
+        together, and only permanent entries are outside it."""
+        for port in plan.ports:
+            machine.intf(port.interface).setIP(str(port.address))
+        machine.plan = plan
+        for port in plan.ports:
+            machine.restore(port.interface)

@@ -89,7 +89,7 @@ def _forget(value: Any, error: ErrorDetails) -> None:  # noqa: ANN401 - plain da
 def _problem(source: Source, model: type[BaseModel], error: ErrorDetails) -> Problem:
     of_key = _is_of_key(error)
     path: Path = error["loc"][:-1] if of_key else error["loc"]
-    kind, got = error["type"], _shown(error["input"])
+    kind, got = error["type"], shown(error["input"])
     context: Mapping[str, Any] = error.get("ctx", {})
     if kind == "extra_forbidden":
         allowed = allowed_keys(model, path[:-1])
@@ -100,7 +100,7 @@ def _problem(source: Source, model: type[BaseModel], error: ErrorDetails) -> Pro
         parent = path[:-1]
         return source.problem(parent, f"{path[-1]} is missing (got nothing; want {path[-1]}: …)")
     if kind == "spec":
-        what = f"{context['what']} (got {_shown(context['got'])}; want {context['want']})"
+        what = f"{context['what']} (got {shown(context['got'])}; want {context['want']})"
         return source.problem(path, what, at_key=of_key)
     return source.problem(path, _standard(kind, got, context))
 
@@ -116,7 +116,8 @@ def _standard(kind: str, got: str, context: Mapping[str, Any]) -> str:
     return f"{kind.replace('_', ' ')} (got {got}; want another value)"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value of a file as a message shows it: text that looks like something else is called a text."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -15,6 +15,7 @@ from testbed.lab import Lab
 from testbed.mininet_prompt import become_prompt
 from testbed.node import LabNode
 from testbed.pod import Pod
+from testbed.pod_container import ContainerNotRunning
 from testbed.probe import Sender, Target, all_pairs, ping_pairs
 from testbed.programs import run_for_client, wait_with_client
 
@@ -171,8 +172,11 @@ class RunningLab:
     def _run_in(self, request: Request, name: str, container: str | None, argv: list[str], tty: bool) -> object:
         target = self._target(name)
         if isinstance(target, Pod):
-            chosen = self._container(target, container)
-            return run_for_client(request, target.exec_argv(chosen, argv, tty))
+            try:
+                command = target.exec_argv(self._container(target, container), argv, tty)
+            except ContainerNotRunning as failure:
+                raise VerbFailed(f"pod {name}: {failure}") from failure
+            return run_for_client(request, command)
         pid = target.pid if isinstance(target, LabNode) else self.lab.underlay.machines[name].pid
         environment = {**os.environ, "PS1": f"{name}# ", "TERM": "xterm"}
         return run_for_client(request, [*enter_machine(pid), *argv], environment, take_terminal=tty)
@@ -220,6 +224,8 @@ class RunningLab:
         return target.address if isinstance(target, LabNode) else self.lab.underlay.address_of(name)
 
     def _log_of(self, name: str, container: str | None) -> Path:
+        if container is not None and name not in self.lab.pods:
+            raise VerbFailed(f"{name} has no containers (want: -c only with a pod)", 2)
         logs = self.lab.directory / "logs"
         members = {member.name: member.log for member in self.lab.etcd.members}
         if name == "lab":

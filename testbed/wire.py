@@ -28,7 +28,9 @@ def send_line(connection: socket.socket, message: dict[str, Any], descriptors: t
     if descriptors:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         sent = connection.sendmsg([data], rights)
-    connection.sendall(data[sent:])
+    # Sending nothing may fail: whoever has all of the line may have answered and gone.
+    if sent < len(data):
+        connection.sendall(data[sent:])
 
 
 class RequestReader:
@@ -41,7 +43,8 @@ class RequestReader:
     def read(self, connection: socket.socket) -> tuple[bytes, tuple[int, ...]] | None:
         """Take what has arrived: the whole line with its descriptors, which the caller must close, or None so far.
 
-        Raises OSError (BlockingIOError: nothing has arrived), and ValueError when it can no longer become a request.
+        Raises OSError (BlockingIOError: nothing has arrived), and ValueError when it can no longer become a request;
+        the caller then closes.
         """
         # Room for more descriptors than are allowed, or the kernel would cut the surplus off in silence.
         space = socket.CMSG_SPACE(2 * MAX_DESCRIPTORS * array.array("i").itemsize)
@@ -62,7 +65,6 @@ class RequestReader:
         }
         for what, applies in wrong.items():
             if applies:
-                self.close()
                 raise ValueError(what)
         if not newline:
             return None

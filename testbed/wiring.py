@@ -6,7 +6,7 @@ broadcast reaches: switches that are cabled together, or a cable without any swi
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -73,7 +73,9 @@ class Wiring:
     def renamed(self, nodes: Sequence[str]) -> "Wiring":
         """The same with other names for the nodes, in their order."""
         names = dict(zip(self.nodes, nodes, strict=True))
-        cables = tuple(Cable(names.get(c.first, c.first), names.get(c.second, c.second), c.shaping) for c in self.cables)
+        cables = tuple(
+            Cable(names.get(c.first, c.first), names.get(c.second, c.second), c.shaping) for c in self.cables
+        )
         return Wiring(tuple(nodes), self.switches, cables, self.routers, self.root)
 
     @cached_property
@@ -128,48 +130,50 @@ class Wiring:
                     found[end].append(segment)
         return {name: tuple(segments) for name, segments in found.items()}
 
-    def next_routers(self, origin: int) -> Mapping[int, str]:
-        """The router to use from segment `origin` for every other segment, on a path with the fewest routers."""
-        first: dict[int, str] = {}
-        waiting: deque[tuple[int, str | None]] = deque([(origin, None)])
+    def next_routers(self, origins: Collection[int], without: str | None = None) -> Mapping[int, tuple[int, str]]:
+        """For every segment beyond `origins`: in which of these to start and by which router, for the fewest routers.
+
+        A router that asks for itself leaves itself out.
+        """
+        found: dict[int, tuple[int, str]] = {}
+        waiting: deque[tuple[int, tuple[int, str] | None]] = deque((origin, None) for origin in origins)
         while waiting:
-            segment, via = waiting.popleft()
+            segment, way = waiting.popleft()
             for router in self.routers:
-                if segment not in self.ports[router]:
+                if router == without or segment not in self.ports[router]:
                     continue
                 for other in self.ports[router]:
-                    if other != origin and other not in first:
-                        first[other] = via or router
-                        waiting.append((other, first[other]))
-        return first
+                    if other not in origins and other not in found:
+                        found[other] = way or (segment, router)
+                        waiting.append((other, found[other]))
+        return found
 
     @cached_property
-    def spare_cables(self) -> tuple[Cable, ...]:
-        """Cables between switches that close a loop; the rest is the tree that the spanning tree protocol chooses.
+    def spare(self) -> frozenset[int]:
+        """The places in `cables` of those that close a loop of switches.
 
-        The protocol's rules with equal cable costs: the shortest way to the root; among equal ones by the switch with
-        the better priority (here: the earlier one in `priorities`), then by the lower port.
+        The other cables are the tree that the spanning tree protocol chooses where all cables cost the same: the
+        shortest way to the root; among equal ones by the switch that comes first in `priorities`, then by the lower
+        port.
         """
         order = self.priorities
-        between = [cable for cable in self.cables if set(cable.ends) <= set(order)]
-        spare = list(between)
-        distance: dict[str, int] = {}
-        for start in sorted(order, key=order.__getitem__):
-            if start in distance:
-                continue
-            distance[start] = 0
-            level = [start]
+        between = {number: cable for number, cable in enumerate(self.cables) if set(cable.ends) <= set(order)}
+        tree: set[int] = set()
+        reached: set[str] = set()
+        for start in order:
+            level = [] if start in reached else [start]
+            reached.update(level)
             while level:
-                reached: list[str] = []
+                children: list[str] = []
                 for parent in sorted(level, key=order.__getitem__):
-                    for cable in between:
+                    for number, cable in between.items():
                         child = cable.second if cable.first == parent else cable.first
-                        if parent in cable.ends and child not in distance:
-                            distance[child] = distance[parent] + 1
-                            reached.append(child)
-                            spare.remove(cable)
-                level = reached
-        return tuple(spare)
+                        if parent in cable.ends and child not in reached:
+                            reached.add(child)
+                            children.append(child)
+                            tree.add(number)
+                level = children
+        return frozenset(between) - tree
 
     @cached_property
     def priorities(self) -> Mapping[str, int]:

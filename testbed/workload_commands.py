@@ -222,5 +222,5 @@ def iperf(source: str, destination: str, udp: bool, seconds: int, lab: str | Non
         return render.as_json(answer)
     lost = f", {answer['lost_percent']} % of {answer['packets']} packets lost" if udp else ""
     again = "" if udp else f", {answer['retransmits']} retransmits"
-    print(f"{source} -> {destination}: {answer['bits_per_second'] / 1e9:.3f} Gbit/s {answer['protocol']}{lost}{again}")
+    print(f"{source} -> {destination}: {render.rate(answer['bits_per_second'])} {answer['protocol']}{lost}{again}")
     return None

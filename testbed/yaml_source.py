@@ -250,5 +250,9 @@ def dotted(path: Path) -> str:
     """`spec.containers[0].name` for ("spec", "containers", 0, "name")."""
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            name = step if step.isprintable() else shorten(step)
+            text += f".{name}" if text else name
     return text

@@ -7,10 +7,15 @@ from mininet.topo import Topo
 
 
 class SingleSwitch(Topo):
-    """Hosts node1…nodeN on the switch s1."""
+    """All nodes on one switch."""
 
     def build(self, nodes: int = 2) -> None:
-        """Make the graph. `nodes`: how many hosts."""
+        """Make the graph: hosts node1…nodeN on the switch s1.
+
+        nodes: how many
+        """
+        if nodes < 1:
+            raise ValueError(f"nodes start at 1 (got nodes={nodes})")
         switch = self.addSwitch("s1")
         for number in range(nodes):
             self.addLink(self.addHost(f"node{number + 1}"), switch)

@@ -38,8 +38,29 @@ def _is_ready(lab: Lab) -> bool:
     return answer.code == 0 and answer.json["state"] == "ready"
 
 
-def _nothing_of(lab: Footprint) -> bool:
-    return not lab.remains()
+class _Gone:
+    """True once nothing of the lab is left; says what is when printed."""
+
+    def __init__(self, left: list[str]) -> None:
+        self.left = left
+
+    def __bool__(self) -> bool:
+        return not self.left
+
+    def __repr__(self) -> str:
+        return f"still there: {self.left}"
+
+
+def _gone(lab: Footprint) -> _Gone:
+    return _Gone([f"{left} {_command_of(left)}" for left in lab.remains()])
+
+
+def _command_of(left: str) -> str:
+    try:
+        with open(f"/proc/{left.split()[1]}/status") as file:
+            return " ".join(line.strip() for line in file.readlines()[:7])
+    except (OSError, IndexError):
+        return ""
 
 
 @pytest.mark.timeout(180)
@@ -63,7 +84,7 @@ def test_twenty_random_kills_of_up_leave_the_host_as_it_was(no_lab: Lab) -> None
             no_lab.down()
         wait_until(lambda: not _inits_of(no_lab), timeout_s=2, what=f"no lab is left ({where})")
         for taken in prints:
-            wait_until(partial(_nothing_of, taken), timeout_s=2, what=f"nothing is left ({where})")
+            wait_until(partial(_gone, taken), timeout_s=2, what=f"nothing is left ({where})")
         assert network_state() == before, where
     assert no_lab.up("two_nodes").code == 0, f"seed {seed}"
     assert no_lab.json("ping")[0]["received"] == 1

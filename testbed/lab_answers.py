@@ -1,0 +1,153 @@
+"""What a lab answers to a test: results of commands, pings and requests, and how nodes and pods are. Plain values.
+
+Each prints as one readable line, so that a failed `assert` tells what was seen.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SHOWN = 2000
+"""Characters of each stream in a failure's text."""
+SEPARATOR = "\x1e"
+"""ASCII's record separator: no message of curl and no header holds it."""
+CURL_REPORT = f"%{{stderr}}{SEPARATOR}%{{json}}{SEPARATOR}%{{header_json}}"
+"""curl's --write-out: after its own messages, what it knows of the transfer and the answer's headers."""
+
+
+class CommandFailed(AssertionError):
+    """A command that had to succeed did not; the text has all it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command in a pod or on a node said, and how it ended."""
+
+    target: str
+    argv: tuple[str, ...]
+    stdout: str
+    stderr: str
+    exit_code: int
+    """128 + the signal's number when a signal ended it."""
+
+    def check(self) -> str:
+        """Its standard output. Raises CommandFailed unless the exit code is 0."""
+        if self.exit_code != 0:
+            raise CommandFailed(
+                f"{self.target}: {shlex.join(self.argv)}: exit code {self.exit_code}\n"
+                f"stdout: {self.stdout[-SHOWN:]}\nstderr: {self.stderr[-SHOWN:]}"
+            )
+        return self.stdout
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """What came back of ICMP echo requests from one pod or node to another."""
+
+    source: str
+    destination: str
+    address: str
+    sent: int
+    received: int
+    ttl: int | None
+    """Of the last reply."""
+    rtt_ms: tuple[float, ...]
+    error: str | None
+    """The last ICMP error in words, with who sent it."""
+
+    @property
+    def lost(self) -> int:
+        """How many requests were not answered."""
+        return self.sent - self.received
+
+    @classmethod
+    def from_json(cls, pair: Mapping[str, Any]) -> "Ping":
+        """From one entry of `testbed ping -o json`."""
+        return cls(**{**{name: pair[name] for name in cls.__slots__}, "rtt_ms": tuple(pair["rtt_ms"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What an HTTP request got; status 0 with `error` when there was no answer."""
+
+    url: str
+    status: int
+    body: str
+    headers: Mapping[str, str] = field(repr=False)
+    """Names in lower case; of a header that came several times, the values joined by commas."""
+    error: str | None
+    """curl's own words."""
+    remote_address: str | None
+    local_address: str | None
+    time_s: float
+
+
+def response_of(url: str, result: Result) -> Response:
+    """Read what curl wrote with CURL_REPORT. Without a report (curl itself could not run) `error` has its words."""
+    messages, *report = result.stderr.split(SEPARATOR)
+    said = messages.strip() or None
+    if len(report) != 2:
+        return Response(url, 0, result.stdout, {}, said or f"curl ended with {result.exit_code}", None, None, 0.0)
+    facts = json.loads(report[0])
+    headers = {name.lower(): ", ".join(values) for name, values in json.loads(report[1]).items()}
+    return Response(
+        url=url,
+        status=facts["http_code"],
+        body=result.stdout,
+        headers=headers,
+        error=None if result.exit_code == 0 else said or facts["errormsg"],
+        remote_address=facts["remote_ip"] or None,
+        local_address=facts["local_ip"] or None,
+        time_s=facts["time_total"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSeen:
+    """A node as it was when it was looked at."""
+
+    name: str
+    address: str
+    subnet: str | None
+    agent_state: str
+    """ready, not ready, fenced, starting, backoff, by hand …"""
+    agent_pid: int | None
+    """Inside the lab."""
+    agent_restarts: int
+    peers_known: int
+    peers_expected: int
+
+    @classmethod
+    def from_json(cls, node: Mapping[str, Any]) -> "NodeSeen":
+        """From a node's part of `testbed status -o json`."""
+        agent, peers = node["agent"], node["peers"]
+        return cls(
+            name=node["name"],
+            address=node["address"],
+            subnet=node["subnet"],
+            agent_state=agent["state"],
+            agent_pid=agent["pid"],
+            agent_restarts=agent["restarts"],
+            peers_known=peers["known"],
+            peers_expected=peers["expected"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PodSeen:
+    """A pod as it was when it was looked at."""
+
+    name: str
+    node: str
+    address: str | None
+    state: str
+    """As kubectl shows it: Running, CrashLoopBackOff …"""
+    ready: bool
+    restarts: int
+
+    @classmethod
+    def from_json(cls, pod: Mapping[str, Any]) -> "PodSeen":
+        """From a pod's part of `testbed status -o json`."""
+        return cls(**{name: pod[name] for name in cls.__slots__})

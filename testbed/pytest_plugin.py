@@ -1,0 +1,274 @@
+"""pytest fixtures that give a test a running lab, and what is needed to understand a test that failed in one.
+
+    import pytest
+
+    @pytest.mark.lab("two_nodes")
+    def test_pods_of_two_nodes_reach_each_other(lab):
+        assert lab.ping("shell1", "echo2").lost == 0
+
+Loaded by pytest itself (entry point pytest11); costs nothing until a test asks for a lab. docs/testing.md explains
+fixtures, options and bundles.
+"""
+
+import contextlib
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.bundle import Bundle, write_bundle
+from testbed.client import TestbedError, running_labs
+from testbed.lab_capture import Captures
+from testbed.lab_choice import (
+    DEFAULT_CLUSTER,
+    ClusterChoice,
+    LabNotUp,
+    choose,
+    fresh_name,
+    hand_over,
+    open_shell,
+    start_lab,
+    stop_lab,
+)
+from testbed.lab_handle import LabHandle
+from testbed.lab_runs import BundleDirectory, RunName
+
+MARKER = "lab(cluster): the cluster of the fixtures `lab` and `lab_per_test`: a name, a path, YAML text or dicts"
+MODULE_VARIABLE = "LAB"
+BUNDLE_PROPERTY = "lab_bundle"
+NewLab = Callable[..., contextlib.AbstractContextManager[LabHandle]]
+
+_labs_key = pytest.StashKey["LabsOfTheRun"]()
+_requests_key = pytest.StashKey[dict[LabHandle, int]]()
+_bundled_key = pytest.StashKey[set[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options for labs of tests."""
+    group = parser.getgroup("testbed labs")
+    group.addoption("--lab-pcap", action="store_true", help="capture packets during each test; kept when it fails")
+    group.addoption("--lab-keep", action="store_true", help="leave labs up after the run")
+    group.addoption("--lab-shell-on-failure", action="store_true", help="open a shell in the lab of a failed test")
+    group.addoption(
+        "--lab-bundles",
+        metavar="DIR",
+        type=Path,
+        help="where bundles about labs of failed tests go [default: .lab-bundles in pytest's rootdir, the last 3 runs]",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Follow the tests of this run."""
+    config.addinivalue_line("markers", MARKER)
+    labs = LabsOfTheRun(config)
+    config.stash[_labs_key] = labs
+    config.pluginmanager.register(labs, "labs of the run")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Hand the mark of a test function to the fixture `lab`, which belongs to its module and cannot see it."""
+    marker = metafunc.definition.get_closest_marker("lab")
+    by_hand = [name for mark in metafunc.definition.iter_markers("parametrize") for name in _names_in(mark)]
+    if marker is not None and "lab" in metafunc.fixturenames and "lab" not in by_hand:
+        choice = _choice_of(marker, metafunc.definition)
+        metafunc.parametrize("lab", [choice], indirect=True, ids=[pytest.HIDDEN_PARAM])
+
+
+def _names_in(parametrize: pytest.Mark) -> list[str]:
+    names = parametrize.args[0] if parametrize.args else parametrize.kwargs.get("argnames", ())
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+
+
+def _choice_of(marker: pytest.Mark, item: pytest.Item) -> ClusterChoice:
+    try:
+        if len(marker.args) != 1 or marker.kwargs:
+            raise ValueError("wants one argument (got another number; want a name, a path, YAML text or dicts)")
+        return choose(marker.args[0], item.path.parent)
+    except ValueError as error:
+        pytest.fail(f"{item.nodeid}: @pytest.mark.lab: {error}", pytrace=False)
+
+
+def _chosen_for(request: pytest.FixtureRequest) -> ClusterChoice:
+    """By parametrisation, which is also how a mark arrives here, by the module's LAB, or the default."""
+    wanted = getattr(request, "param", None) or getattr(request.module, MODULE_VARIABLE, DEFAULT_CLUSTER)
+    try:
+        return choose(wanted, request.path.parent)
+    except ValueError as error:
+        pytest.fail(f"{request.fixturename}: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def lab(request: pytest.FixtureRequest) -> Iterator[LabHandle]:
+    """A lab that the tests of a module share; tests that ask for another cluster get another one."""
+    with request.config.stash[_labs_key].running(_chosen_for(request)) as handle:
+        yield handle
+
+
+@pytest.fixture
+def lab_per_test(request: pytest.FixtureRequest) -> Iterator[LabHandle]:
+    """A lab of this test alone, which may do with it what it likes."""
+    marker = request.node.get_closest_marker("lab")
+    choice = _chosen_for(request) if marker is None else _choice_of(marker, request.node)
+    with request.config.stash[_labs_key].running(choice) as handle:
+        yield handle
+
+
+@pytest.fixture(scope="session")
+def new_lab(request: pytest.FixtureRequest) -> NewLab:
+    """Make a lab for as long as a with statement: `with new_lab(cluster, *options of up) as lab`.
+
+    For a second lab in a test, and for fixtures of one's own of any scope. A path is relative to pytest's rootdir.
+    """
+    labs = request.config.stash[_labs_key]
+    return lambda cluster, *options: labs.running(choose(cluster, request.config.rootpath), *options)
+
+
+class LabsOfTheRun:
+    """Brings labs up and down, and looks into those of tests that fail."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._run = RunName.of(getattr(config, "workerinput", None))
+        self._bundles = BundleDirectory(config.getoption("lab_bundles"), config.rootpath, self._run)
+        self._keeps: bool = config.getoption("lab_keep")
+        self._open: list[LabHandle] = []
+        self._captured: dict[LabHandle, Path] = {}
+        self._item: pytest.Item | None = None
+        self._lacks_root = False
+
+    @contextlib.contextmanager
+    def running(self, choice: ClusterChoice, *options: str) -> Iterator[LabHandle]:
+        """A lab that is up meanwhile; the test fails, with all that `up` said, when it does not get ready."""
+        self._need_root()
+        lab = self._start(choice, options)
+        self._open.append(lab)
+        try:
+            yield lab
+        finally:
+            self._open.remove(lab)
+            if not self._keeps:
+                stop_lab(lab)
+
+    def _need_root(self) -> None:
+        if os.geteuid() != 0:
+            self._lacks_root = True
+            pytest.fail(
+                f"this test needs a lab, and a lab needs root (got uid {os.geteuid()}; {self._as_root()})", False
+            )
+
+    def _as_root(self) -> str:
+        return f"want: sudo {sys.executable} -m pytest {shlex.join(self._config.invocation_params.args)}".rstrip()
+
+    def _start(self, choice: ClusterChoice, options: tuple[str, ...]) -> LabHandle:
+        name = fresh_name(self._run.lab_prefix)
+        try:
+            with tempfile.TemporaryDirectory(prefix="lab-") as directory:
+                return start_lab(choice, name, Path(directory), *options)
+        except LabNotUp as failure:
+            text = str(failure)
+            if failure.lab is not None:
+                if self._item is not None:
+                    text += f"\nbundle: {self._bundle(self._item, failure.lab, text).directory}"
+                if not self._keeps:
+                    stop_lab(failure.lab)
+            pytest.fail(text, pytrace=False)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Remember what the labs had been asked before this test."""
+        self._item = item
+        item.stash[_requests_key] = {lab: lab.requests for lab in self._open}
+        item.stash[_bundled_key] = set()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Capture what passes while the test runs, if that was asked for."""
+        with contextlib.ExitStack() as stack:
+            for lab in self._arguments_of(item) if self._config.getoption("lab_pcap") else ():
+                directory = Path(tempfile.mkdtemp(prefix="lab-pcap-"))
+                self._captured[lab] = directory
+                # A lab that does not answer: the test will tell.
+                with contextlib.suppress(TestbedError):
+                    captures = Captures(lab, directory)
+                    stack.callback(captures.stop)
+                    captures.start()
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Write a bundle about each lab of a test that failed, while the lab still is as the test left it."""
+        report = yield
+        if report.failed:
+            for lab in self._used_by(item):
+                if lab.name not in item.stash[_bundled_key]:
+                    bundle = self._bundle(item, lab, report.longreprtext)
+                    report.sections.append((f"lab {lab.name}", _section(bundle)))
+                    report.user_properties.append((BUNDLE_PROPERTY, str(bundle.directory)))
+        if report.when == "call":
+            for directory in self._captured.values():
+                shutil.rmtree(directory, ignore_errors=True)
+            self._captured.clear()
+        return report
+
+    def pytest_exception_interact(self, node: pytest.Item | pytest.Collector) -> None:
+        """Open a shell in the lab of a test that has just failed, if there is a terminal to do so."""
+        if not self._config.getoption("lab_shell_on_failure") or not isinstance(node, pytest.Item):
+            return
+        capture = self._config.pluginmanager.getplugin("capturemanager")
+        capture.suspend_global_capture(in_=True)
+        try:
+            for lab in self._used_by(node) if os.isatty(0) else ():
+                print(f"\n\n{node.nodeid} failed; this is lab {lab.name} (leave the shell to go on)")
+                open_shell(lab)
+        finally:
+            capture.resume_global_capture()
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say where bundles are, what was kept, and how to run what could not."""
+        failed = [report for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, [])]
+        bundles = [(r.nodeid, path) for r in failed for name, path in r.user_properties if name == BUNDLE_PROPERTY]
+        kept = [lab.name for lab in running_labs() if self._run.is_ours(lab.name)] if self._keeps else []
+        if bundles or kept or self._lacks_root:
+            terminalreporter.section("testbed labs")
+        for test, path in bundles:
+            terminalreporter.line(f"bundle of {test}: {path}")
+        for name in kept:
+            terminalreporter.line(f"lab {name} is kept; look: sudo testbed status --lab {name}")
+            terminalreporter.line(f"  sudo testbed shell --lab {name}; then: sudo testbed down --lab {name}")
+        if self._lacks_root:
+            terminalreporter.line(f"labs need root; {self._as_root()}", red=True)
+
+    def _bundle(self, item: pytest.Item, lab: LabHandle, reason: str) -> Bundle:
+        directory = self._bundles.place_for(item.nodeid, lab.name)
+        captures = self._captured.pop(lab, None)
+        if captures is not None:
+            shutil.move(captures, directory / "captures")
+        bundle = write_bundle(lab, directory, title=item.nodeid, reason=reason)
+        hand_over(directory)
+        item.stash[_bundled_key].add(lab.name)
+        item.user_properties.append((BUNDLE_PROPERTY, str(directory)))
+        return bundle
+
+    def _arguments_of(self, item: pytest.Item) -> list[LabHandle]:
+        """Labs among the fixtures of a test, each once."""
+        fixtures = getattr(item, "funcargs", {}).values()
+        return list(dict.fromkeys(value for value in fixtures if isinstance(value, LabHandle)))
+
+    def _used_by(self, item: pytest.Item) -> list[LabHandle]:
+        """Labs of a test: its fixtures, and others that it has asked something; not those that were taken down."""
+        before = item.stash.get(_requests_key, {})
+        asked = [lab for lab in self._open if lab.requests != before.get(lab, 0)]
+        mine = dict.fromkeys([*self._arguments_of(item), *asked])
+        return [lab for lab in mine if lab.record.rundir.exists()]
+
+
+def _section(bundle: Bundle) -> str:
+    lines = [f"bundle: {bundle.directory}", *bundle.findings]
+    if bundle.problems:
+        lines.append(f"{len(bundle.problems)} parts could not be had (README.txt there names them)")
+    return "\n".join(lines)

@@ -1,0 +1,129 @@
+"""The rows of docs/reliability.md: what they say, which tests show them, and how a test run fared.
+
+A row's id is a letter for its table and a number; `pytest.mark.row(id)` on a test ties it to the row. What a row asks
+of a feature that does not exist yet is said in `absent`, so that no table claims more than there is.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+Outcome = Literal["passed", "failed", "skipped", "expected failure", "not run"]
+
+_WORST_FIRST: tuple[Outcome, ...] = ("failed", "expected failure", "skipped", "passed", "not run")
+"""A test has a report for its set-up, its call and its tear-down; the first of these that occurs is the test's."""
+
+TABLES: Mapping[str, str] = {"B": "input"}
+"""The letter of each table, and what its rows are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: what happens to the product, and what of it cannot be shown because the feature is not there."""
+
+    what: str
+    absent: str = ""
+
+
+ROWS: Mapping[str, Row] = {
+    "B1": Row("unknown flag, missing value, extra argument"),
+    "B2": Row("`--etcd-endpoints` empty, `:2379`, `ftp://`, port 0, 65536 or x, trailing comma"),
+    "B3": Row("`--iface` unknown, of two interfaces, without IPv4, down"),
+    "B4": Row("`--public-ip` 0.0.0.0, 127.1, 224.0.0.1, 256.1.1.1, of the overlay, `::1`"),
+    "B5": Row("`--subnet-lease-renew-margin` 0, -1, 1440, not below the TTL, 1e9, `ten`"),
+    "B6": Row("`--subnet-file` a directory, a symbolic link, unwritable, with `..`"),
+    "B7": Row(
+        "TLS: certificate without key, wrong authority, expired, other name, unreadable, key and certificate swapped"
+    ),
+    "B8": Row("no root, no /dev/net/tun, a program missing"),
+    "B9": Row("cluster file missing, empty, binary, 10 MB, with byte order mark, with tabs, not UTF-8"),
+    "B10": Row("YAML alias bomb, `!!python/object` tag"),
+    "B11": Row("unknown key, wrong type, duplicate key"),
+    "B12": Row("node, pod or port name twice", absent="services"),
+    "B13": Row("names: empty, 64 characters, `../x`, `a b`, `;rm`, `$()`, newline, `-x`, unicode, 16 characters"),
+    "B14": Row("pod on an unknown node, link to itself, nodes that are not connected", absent="services"),
+    "B15": Row("a port 0, 65536, or twice", absent="nodePort: there are no services yet"),
+    "B16": Row("clusterIP outside the range, twice, or somebody else's", absent="there are no services yet"),
+    "B17": Row("overlay overlaps the underlay", absent="service range; a lab never sees the host's LAN"),
+    "B18": Row(
+        "MTU 0, 67, 575, 65536, `1500B`", absent="an overlay MTU of one's own, which could exceed the underlay's"
+    ),
+    "B19": Row("bandwidth, delay, loss: negative, 101 %, `inf`, `nan`"),
+    "B20": Row("more nodes than this machine can hold"),
+    "B21": Row("network config absent, empty, `{}`, `null`, `[]`, truncated, 1 MB"),
+    "B22": Row("Network `10.0.0.0/33`, `/29`, with host bits, IPv6, `999.…`, missing"),
+    "B23": Row('SubnetLen 31, below Network + 2, 0, -1, 24.5, "24", true'),
+    "B24": Row("SubnetMin/Max outside, unaligned, crossed; Backend type and options unknown; Port 0, 65536, text"),
+    "B25": Row("datagram of 0, 1, 19 bytes; version 0, 5, 6, 15; IPv6"),
+    "B26": Row("header length 0 to 4; 15 with and without room for it"),
+    "B27": Row("total length below the header's; beyond what came; below what came"),
+    "B28": Row("wrong inner header checksum"),
+    "B29": Row("TTL 0, 1"),
+    "B30": Row("datagram larger than the overlay MTU, up to 65,507 bytes"),
+    "B31": Row("inner source: not in the sender's lease, ours, 0/8, 127/8, 224/4, 255.255.255.255"),
+    "B32": Row("inner destination: not in our subnet, a node, 127/8, multicast, the subnet's broadcast"),
+    "B33": Row("outer source: no peer, ourselves, a peer just withdrawn, another port"),
+    "B34": Row("fragments: overlapping, tiny first, beyond 65,535, 10,000 incomplete"),
+    "B35": Row("inner packet is our own overlay UDP"),
+    "B36": Row(
+        "flood of junk from a non-peer",
+        absent="200,000 a second (this sender makes about 120,000) with etcd beside it",
+    ),
+    "B37": Row("GSO header lies", absent="the data path does not use virtio headers yet"),
+    "B38": Row(
+        "subnet.env empty, truncated, NUL, CRLF, quoted, `export`, twice, two networks, bad, 10 MB, a directory"
+    ),
+    "B39": Row("subnet.env good, but its subnet is outside the config, another's, of a wrong length"),
+    "B40": Row("lease key `10.1.5.0`, `10.1.5.300-24`, `…-33`, `…-24hi`, `10.1.5.1-24`, unicode, 4 kB"),
+    "B41": Row("lease value no JSON, PublicIP missing, 5, null, IPv6, 0.0.0.0, extra fields, 1 MB"),
+    "B42": Row("leases that overlap; /0, /8; two keys with one PublicIP; our own subnet owned by another"),
+    "B43": Row("a container's program missing, not executable, ending at once, endless output, no newline"),
+    "B44": Row("control socket: garbage, a line of 1 MB, half a message, 1,000 idle clients, another user"),
+}
+
+
+def shows(row: str, cases: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Cases of a parametrised test that show `row`; pytest's own type for them is not public."""
+    return [pytest.param(*case, marks=pytest.mark.row(row)) for case in cases]
+
+
+class RowsReport:
+    """Which tests show which rows, and how each of them ended."""
+
+    def __init__(self) -> None:
+        self._tests: dict[str, list[str]] = {}
+        self._outcomes: dict[str, Outcome] = {}
+
+    def expect(self, row: str, test: str) -> None:
+        """`test` shows `row`."""
+        self._tests.setdefault(row, []).append(test)
+        self._outcomes.setdefault(test, "not run")
+
+    def note(self, test: str, outcome: Outcome) -> None:
+        """One phase of `test` ended so; the worst phase counts. Tests that show no row are ignored."""
+        if test in self._outcomes:
+            self._outcomes[test] = min(self._outcomes[test], outcome, key=_WORST_FIRST.index)
+
+    def outcomes(self) -> dict[str, dict[str, Outcome]]:
+        """Row → test → outcome."""
+        return {row: {test: self._outcomes[test] for test in tests} for row, tests in self._tests.items()}
+
+    def write(self, file: Path) -> None:
+        """Put the report in place as a whole, also where the directory is everybody's. Raises OSError."""
+        descriptor, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        with open(descriptor, "w", encoding="utf-8") as opened:
+            json.dump({"rows": self.outcomes()}, opened, indent=1)
+        os.chmod(draft, 0o644)
+        os.replace(draft, file)
+
+
+def read_report(file: Path) -> dict[str, dict[str, Outcome]]:
+    """What `RowsReport.write` wrote. Raises OSError and ValueError."""
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    return {row: dict(tests) for row, tests in rows.items()}

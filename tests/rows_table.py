@@ -1,0 +1,113 @@
+"""The tables of docs/reliability.md, made from reports of test runs.
+
+    scripts/reliability-table [REPORT …]            print the tables
+    scripts/reliability-table --write [REPORT …]    put them into docs/reliability.md
+
+Several reports, e.g. of the tests with and without root, count as one run. Exit code 1 when a row does not hold.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tests.rows import ROWS, TABLES, Outcome, Row, read_report
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
+Report = Mapping[str, Mapping[str, Outcome]]
+
+
+def default_report() -> Path:
+    """Where `scripts/test` leaves its report."""
+    return Path(os.environ.get("TESTBED_ROWS") or f"/tmp/testbed-rows-{os.getuid()}.json")
+
+
+def merge(reports: Iterable[Report]) -> dict[str, dict[str, Outcome]]:
+    """One report out of several; a test that one of them ran counts as run."""
+    merged: dict[str, dict[str, Outcome]] = {}
+    for report in reports:
+        for row, tests in report.items():
+            for test, outcome in tests.items():
+                known = merged.setdefault(row, {})
+                if test not in known or known[test] in ("not run", "skipped"):
+                    known[test] = outcome
+    return merged
+
+
+def result(row: Row, tests: Mapping[str, Outcome]) -> str:
+    """How a row fared, in a few words."""
+    count = Counter(tests.values())
+    if not tests:
+        return f"not there yet: {row.absent}" if row.absent else "NO TEST"
+    if count["failed"] or count["expected failure"]:
+        known = " (known)" if not count["failed"] else ""
+        return f"DOES NOT HOLD{known}: {count['failed'] + count['expected failure']} of {len(tests)} tests"
+    if count["not run"] or count["skipped"]:
+        return f"not run: {count['not run'] + count['skipped']} of {len(tests)} tests"
+    return f"holds; not there yet: {row.absent}" if row.absent else "holds"
+
+
+def shown_tests(tests: Iterable[str]) -> str:
+    """The tests of a row by file, each once with the number of its cases."""
+    files: dict[str, Counter[str]] = {}
+    for test in tests:
+        file, _, name = test.partition("::")
+        files.setdefault(file.removeprefix("tests/"), Counter())[name.partition("[")[0].removeprefix("test_")] += 1
+    return "<br>".join(
+        f"{file}: " + ", ".join(f"{name} ({cases})" if cases > 1 else name for name, cases in names.items())
+        for file, names in sorted(files.items())
+    )
+
+
+def table(letter: str, report: Report) -> str:
+    """The rows of one letter as a Markdown table."""
+    lines = [f"| row | {TABLES[letter]} | our tests | result |", "|---|---|---|---|"]
+    for name, row in ROWS.items():
+        if name.startswith(letter):
+            tests = report.get(name, {})
+            cells = (name, row.what.replace("|", "\\|"), shown_tests(tests), result(row, tests))
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def refreshed(document: str, report: Report) -> str:
+    """The document with its tables replaced. Raises ValueError when one has no place in it."""
+    for letter in TABLES:
+        begin, end = f"<!-- rows {letter} -->", f"<!-- end of rows {letter} -->"
+        place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if not place.search(document):
+            raise ValueError(f"no place for table {letter} (want the lines {begin} and {end})")
+        text = f"{begin}\n{table(letter, report)}\n{end}"
+        document = place.sub(lambda _, text=text: text, document)  # type: ignore[misc]  # default argument
+    return document
+
+
+def main(argv: Sequence[str]) -> int:
+    """The script: see the module's text."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/reliability-table", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument(
+        "reports", nargs="*", type=Path, metavar="REPORT", help="default: that of the last scripts/test"
+    )
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/reliability.md")
+    options = parser.parse_args(argv)
+    try:
+        report = merge([read_report(file) for file in options.reports or [default_report()]])
+        if options.write:
+            DOCUMENT.write_text(refreshed(DOCUMENT.read_text(encoding="utf-8"), report), encoding="utf-8")
+    except (OSError, ValueError, KeyError) as error:
+        print(f"error: scripts/reliability-table: {error} (want a report of scripts/test)", file=sys.stderr)
+        return 2
+    if not options.write:
+        print("\n\n".join(table(letter, report) for letter in TABLES))
+    results = Counter(result(row, report.get(name, {})).partition(":")[0] for name, row in ROWS.items())
+    print(", ".join(f"{count} {words}" for words, count in sorted(results.items())), file=sys.stderr)
+    return 1 if any(words.startswith(("DOES NOT", "NO TEST")) for words in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,64 @@
+"""How answers of a lab are read, and what their failures say."""
+
+import json
+
+import pytest
+
+from testbed.lab_answers import SEPARATOR, CommandFailed, Ping, Response, Result, response_of
+from testbed.lab_handle import metrics_of
+
+FACTS = {"http_code": 200, "remote_ip": "10.0.90.2", "local_ip": "10.0.46.3", "time_total": 0.01, "errormsg": None}
+
+
+def result(stdout: str = "", stderr: str = "", exit_code: int = 0) -> Result:
+    return Result("client", ("curl", "http://x/"), stdout, stderr, exit_code)
+
+
+def answered(stdout: str, facts: dict[str, object], messages: str = "", exit_code: int = 0) -> Response:
+    headers = json.dumps({"Content-Type": ["text/html"], "set-cookie": ["a=1", "b=2"]})
+    report = f"{messages}{SEPARATOR}{json.dumps(facts)}{SEPARATOR}{headers}"
+    return response_of("http://x/", result(stdout, report, exit_code))
+
+
+def test_response_has_status_body_headers_and_both_addresses() -> None:
+    response = answered("hello\n", dict(FACTS))
+    assert (response.status, response.body, response.error) == (200, "hello\n", None)
+    assert response.headers == {"content-type": "text/html", "set-cookie": "a=1, b=2"}
+    assert (response.remote_address, response.local_address) == ("10.0.90.2", "10.0.46.3")
+
+
+def test_request_without_an_answer_has_status_0_and_curls_words() -> None:
+    facts = {**FACTS, "http_code": 0, "remote_ip": ""}
+    response = answered("", facts, "curl: (7) Failed to connect\n", 7)
+    assert (response.status, response.error, response.remote_address) == (0, "curl: (7) Failed to connect", None)
+
+
+def test_curl_that_could_not_run_is_an_error_too() -> None:
+    assert response_of("http://x/", result("", "curl: not found\n", 127)).error == "curl: not found"
+    assert response_of("http://x/", result("", "", 137)).error == "curl ended with 137"
+
+
+def test_check_gives_the_output_or_says_everything() -> None:
+    assert result("out").check() == "out"
+    with pytest.raises(CommandFailed, match=r"client: curl http://x/: exit code 3\nstdout: out\nstderr: err"):
+        result("out", "err", 3).check()
+
+
+def test_ping_counts_what_was_lost() -> None:
+    pair = {
+        "source": "a",
+        "destination": "b",
+        "address": "10.0.1.2",
+        "sent": 3,
+        "received": 1,
+        "ttl": 62,
+        "rtt_ms": [0.5],
+        "error": None,
+    }
+    ping = Ping.from_json(pair)
+    assert (ping.lost, ping.ttl, ping.rtt_ms) == (2, 62, (0.5,))
+
+
+def test_metrics_are_numbers_by_name_and_labels() -> None:
+    lines = ["# HELP x y", 'drops{reason="a b"} 3', "", "peers 1.5"]
+    assert metrics_of(lines) == {'drops{reason="a b"}': 3.0, "peers": 1.5}

@@ -1,0 +1,87 @@
+"""From the marks on tests to the tables of docs/reliability.md."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.rows import ROWS, TABLES, Outcome, Row, RowsReport, read_report
+from tests.rows_table import DOCUMENT, main, merge, refreshed, result, shown_tests, table
+
+
+@pytest.mark.parametrize(
+    ("phases", "outcome"),
+    [
+        (["passed", "passed", "passed"], "passed"),
+        (["passed", "failed", "passed"], "failed"),
+        (["passed", "passed", "failed"], "failed"),
+        (["skipped", "passed"], "skipped"),
+        (["passed", "expected failure", "passed"], "expected failure"),
+        ([], "not run"),
+    ],
+)
+def test_the_worst_phase_of_a_test_counts_and_comes_back_from_the_file(
+    tmp_path: Path, phases: list[Outcome], outcome: Outcome
+) -> None:
+    report = RowsReport()
+    report.expect("B1", "t")
+    for phase in phases:
+        report.note("t", phase)
+        report.note("of no row", "failed")
+    report.write(tmp_path / "rows.json")
+    assert read_report(tmp_path / "rows.json") == {"B1": {"t": outcome}}
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
+
+
+def test_a_test_that_one_of_two_runs_skipped_counts_as_the_other_had_it() -> None:
+    assert merge([{"B1": {"a": "skipped", "b": "passed"}}, {"B1": {"a": "passed", "b": "not run"}}]) == {
+        "B1": {"a": "passed", "b": "passed"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("absent", "tests", "said"),
+    [
+        ("", {}, "NO TEST"),
+        ("no services", {}, "not there yet: no services"),
+        ("", {"a": "passed", "b": "passed"}, "holds"),
+        ("no services", {"a": "passed"}, "holds; not there yet: no services"),
+        ("", {"a": "passed", "b": "failed", "c": "skipped"}, "DOES NOT HOLD: 1 of 3 tests"),
+        ("", {"a": "passed", "b": "expected failure"}, "DOES NOT HOLD (known): 1 of 2 tests"),
+        ("", {"a": "passed", "b": "skipped"}, "not run: 1 of 2 tests"),
+    ],
+)
+def test_a_row_holds_only_when_all_its_tests_passed(absent: str, tests: dict[str, Outcome], said: str) -> None:
+    assert result(Row("x", absent), tests) == said
+
+
+def test_cases_of_one_test_are_counted_below_their_file() -> None:
+    tests = ["tests/unit/test_b.py::test_it[1]", "tests/unit/test_b.py::test_it[2]", "tests/netns/test_a.py::test_one"]
+    assert shown_tests(tests) == "netns/test_a.py: one<br>unit/test_b.py: it (2)"
+
+
+def test_every_row_is_in_the_table_of_its_letter() -> None:
+    for name in ROWS:
+        assert f"| {name} | " in table(name[0], {})
+
+
+def test_a_table_is_replaced_and_the_rest_of_the_document_stays() -> None:
+    document = "before\n<!-- rows B -->\nold\n<!-- end of rows B -->\nafter\n"
+    once = refreshed(document, {"B1": {"tests/a.py::test_x": "passed"}})
+    assert once.startswith("before\n<!-- rows B -->\n| row | ")
+    assert once.endswith("<!-- end of rows B -->\nafter\n")
+    assert "| a.py: x | holds |" in once
+    assert "\nold\n" not in once
+    assert refreshed(once, {}) == refreshed(document, {})
+
+
+def test_the_document_has_a_place_for_every_table() -> None:
+    assert refreshed(DOCUMENT.read_text(encoding="utf-8"), {})
+    with pytest.raises(ValueError, match="no place for table B"):
+        refreshed("", {})
+    assert set(TABLES) == {name[0] for name in ROWS}
+
+
+def test_a_report_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none.json")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: scripts/reliability-table: ")
