@@ -128,7 +128,7 @@ def read_bridge_values(path: Path) -> tuple[IPv4Interface, int]:
     except OSError as error:
         raise EnvironmentMissing(f"--subnet-file: {error.strerror} (got {path}; {want})") from error
     except ValueError as error:
-        raise EnvironmentMissing(f"--subnet-file: {path}: {error} ({want})") from error
+        raise EnvironmentMissing(f"--subnet-file: {error} (got {path}; {want})") from error
     subnet, mtu = values.get("FLANNEL_SUBNET"), values.get("FLANNEL_MTU")
     bip, overlay_mtu = _bip(subnet or ""), _overlay_mtu(mtu or "")
     lacking = []

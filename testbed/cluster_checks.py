@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.config import BACKEND_OPTIONS, NetworkConfig, parse_network_config
-from agent.errors import InvalidConfig
+from agent.errors import InvalidConfig, UsageError
 from agent.lease import Subnet
+from agent.options import parse_options
 from testbed.addresses import AddressPlan, UnderlayFull, plan_addresses
-from testbed.cluster_document import ClusterDocument
+from testbed.cluster_document import AgentSpec, ClusterDocument
 from testbed.problems import Problem, near_match, shorten
 from testbed.validation import Source
 from testbed.wiring import Wiring
@@ -38,6 +39,7 @@ def check_cluster(source: Source, document: ClusterDocument, wiring: Wiring | No
     """Everything about the Cluster document alone, besides its wiring, which is None where that is wrong."""
     yield from _check_nodes(source, document, wiring)
     yield from _check_network_keys(source, document)
+    yield from _check_agent_flags(source, document)
     try:
         config = parse_network_config(network_json(document.network).encode())
     except InvalidConfig as error:
@@ -46,6 +48,8 @@ def check_cluster(source: Source, document: ClusterDocument, wiring: Wiring | No
     except ValueError:
         yield source.problem(("network",), "a number that JSON does not have (got NaN or infinity; want another)")
         return
+    for warning in config.warnings:
+        yield source.problem(("network",), warning.replace("taken as", "want"))
     if config.network.overlaps(document.underlay.cidr):
         got = f"{config.network} and {document.underlay.cidr}"
         yield source.problem(
@@ -53,6 +57,19 @@ def check_cluster(source: Source, document: ClusterDocument, wiring: Wiring | No
         )
     yield from _check_backend_options(source, document, config)
     yield from _check_pins(source, document, config)
+
+
+def _check_agent_flags(source: Source, document: ClusterDocument) -> Iterator[Problem]:
+    """Flags for our own agent, read as the agent will read them; another program's are its own affair."""
+    given: list[tuple[tuple[str | int, ...], AgentSpec]] = [(("agent",), document.agent)]
+    given += [(("nodes", name, "agent"), node.agent) for name, node in document.nodes.items() if node.agent]
+    for path, agent in given:
+        if agent.command is None and agent.args:
+            try:
+                parse_options(agent.args, {})
+            except UsageError as error:
+                for line in str(error).splitlines():
+                    yield source.problem((*path, "args"), line.removeprefix("error: "))
 
 
 def addresses_of(document: ClusterDocument, wiring: Wiring | None) -> AddressPlan:

@@ -115,10 +115,10 @@ def read_until(stream: IO[bytes] | None, pattern: str, *, timeout_s: float = TER
 class Terminal:
     """A verb in a terminal of its own, driven as by hand."""
 
-    def __init__(self, *words: str, extra: Environment = NOTHING) -> None:
+    def __init__(self, *words: str, extra: Environment = NOTHING, program: Sequence[str] = TESTBED) -> None:
         self._ours, its = pty.openpty()
         self._process = subprocess.Popen(
-            ["setsid", "--ctty", *TESTBED, *words],
+            ["setsid", "--ctty", *program, *words],
             stdin=its,
             stdout=its,
             stderr=its,

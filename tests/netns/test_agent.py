@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.agents import ENDPOINT, HEALTH_PORT, Agent, Underlay, agent_command, ping, run, wait_until
+from tests.rows import shows
 
 pytestmark = [pytest.mark.root]
 VECTORS = Path(__file__).parents[1] / "vectors" / "real-flanneld"
@@ -257,6 +258,7 @@ def test_a_second_signal_ends_the_agent_at_once(underlay: Underlay) -> None:
     assert node.process.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
+@pytest.mark.row("B6")
 def test_a_subnet_file_below_a_file_is_refused_at_start(underlay: Underlay) -> None:
     blocker = underlay.directory / "blocker"
     blocker.write_text("a file where a directory is needed")
@@ -267,6 +269,7 @@ def test_a_subnet_file_below_a_file_is_refused_at_start(underlay: Underlay) -> N
     assert str(blocker) in done.stderr
 
 
+@pytest.mark.row("B6")
 def test_a_read_only_disk_keeps_the_agent_unready_until_it_is_writable(underlay: Underlay) -> None:
     underlay.start_etcd()
     underlay.write_config()
@@ -285,6 +288,7 @@ def test_a_read_only_disk_keeps_the_agent_unready_until_it_is_writable(underlay:
     assert len(re.findall("cannot be written", node.log)) == 1
 
 
+@pytest.mark.row("B42")
 def test_a_foreign_owner_of_our_subnet_ends_the_agent_loudly(underlay: Underlay) -> None:
     underlay.start_etcd()
     underlay.write_config()
@@ -301,13 +305,13 @@ def test_a_foreign_owner_of_our_subnet_ends_the_agent_loudly(underlay: Underlay)
 @pytest.mark.parametrize(
     ("flags", "code", "part"),
     [
-        (("--iface=nope",), 3, "error: --iface: no such interface"),
-        (("--nope",), 2, "error: command line: unknown flag"),
+        *shows("B3", [(("--iface=nope",), 3, "error: --iface: no such interface")]),
+        *shows("B1", [(("--nope",), 2, "error: command line: unknown flag")]),
         (("--healthz-ip=192.0.2.1",), 3, "error: --healthz-port: cannot listen"),
-        (("--public-ip=10.0.3.4",), 2, "error: --public-ip: "),
-        (("--subnet-file=/run/../nowhere/subnet.env",), 3, "error: --subnet-file: goes up"),
-        (("--subnet-file=/run",), 3, "error: --subnet-file: is a directory"),
-        (("--etcd-endpoints=https://192.168.8.11:2379", "--etcd-cafile=/nowhere.pem"), 4, "error: "),
+        *shows("B4", [(("--public-ip=10.0.3.4",), 2, "error: --public-ip: ")]),
+        *shows("B6", [(("--subnet-file=/run/../nowhere/subnet.env",), 3, "error: --subnet-file: goes up")]),
+        *shows("B6", [(("--subnet-file=/run",), 3, "error: --subnet-file: is a directory")]),
+        *shows("B7", [(("--etcd-endpoints=https://192.168.8.11:2379", "--etcd-cafile=/nowhere.pem"), 4, "error: ")]),
     ],
 )
 def test_a_known_mistake_is_one_line_and_its_exit_code(
@@ -325,6 +329,7 @@ def test_a_known_mistake_is_one_line_and_its_exit_code(
     assert "flannel0" not in links(two_nodes.underlay.etcd_netns)
 
 
+@pytest.mark.row("B8")
 def test_without_rights_the_agent_says_so(tmp_path: Path) -> None:
     unprivileged = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
     command = agent_command("x", tmp_path)

@@ -216,6 +216,7 @@ def test_a_container_that_ignores_term_is_killed_after_the_grace(node: PodNode) 
     assert ended(main)
 
 
+@pytest.mark.row("B43")
 def test_a_missing_program_is_a_crash_loop_with_code_127_that_says_what_is_missing(node: PodNode) -> None:
     pod = node.pod("broken", {"name": "main", "image": "shell", "command": ["/no/such/program"]})
     pod.start()
@@ -228,6 +229,7 @@ def test_a_missing_program_is_a_crash_loop_with_code_127_that_says_what_is_missi
     assert "error: /no/such/program: no such program" in pod.containers["main"].log.read_text()
 
 
+@pytest.mark.row("B43")
 def test_a_file_that_cannot_be_executed_is_code_126(node: PodNode) -> None:
     pod = node.pod("broken", {"name": "main", "image": "shell", "command": ["/etc/passwd"]}, restartPolicy="Never")
     pod.start()
@@ -239,6 +241,7 @@ def test_a_file_that_cannot_be_executed_is_code_126(node: PodNode) -> None:
     ("policy", "script", "phase", "state"),
     [("Never", "exit 3", "Failed", "Error"), ("OnFailure", "exit 0", "Succeeded", "Completed")],
 )
+@pytest.mark.row("B43")
 def test_the_restart_policy_decides_what_follows_an_end(
     node: PodNode, policy: str, script: str, phase: str, state: str
 ) -> None:
@@ -267,6 +270,7 @@ def test_a_pod_is_ready_when_its_port_is_open(node: PodNode) -> None:
     wait_until(lambda: pod.status().ready, "ready")
 
 
+@pytest.mark.row("B43")
 def test_a_flood_of_output_is_capped_and_the_newest_kept(node: PodNode) -> None:
     script = "head -c 100000000 /dev/zero | tr '\\0' x; echo; echo the-end; " + SLEEP
     pod = started(node.pod("noisy", shell("main", script)))

@@ -75,6 +75,7 @@ def test_a_lost_race_leaves_no_lease_behind(etcd: EtcdServer, registry: EtcdRegi
     assert len(etcd.leases()) == 1
 
 
+@pytest.mark.row("B40", "B41")
 def test_reservations_and_junk_are_told_apart(etcd: EtcdServer, registry: EtcdRegistry) -> None:
     etcd.etcdctl("put", f"{SUBNETS}/10.0.46.0-24", NODE1.to_json())
     for key in ("10.0.5.0", "10.0.5.300-24", "x10.0.5.0-24", "10.0.5.0-024", "10.0.5.1-24"):
@@ -106,6 +107,7 @@ def test_a_revoked_lease_is_seen_as_a_removal_and_answers_no_keep_alive(
     watch.cancel()
 
 
+@pytest.mark.row("B41")
 def test_a_value_that_becomes_junk_is_a_removal_and_a_bad_entry(etcd: EtcdServer, registry: EtcdRegistry) -> None:
     created = registry.create(SUBNET, NODE1, ttl_s=60)
     watch = registry.watch(created.mod_revision + 1)
@@ -209,6 +211,7 @@ def fill(server: EtcdServer) -> None:
         server.etcdctl("put", f"/junk/{number}", "x" * 100_000)
 
 
+@pytest.mark.row("B7")
 def test_users_and_roles_are_respected(etcd: EtcdServer) -> None:
     for command in (
         "user add root:secret",
@@ -256,6 +259,7 @@ def test_a_password_that_nobody_asks_for_does_no_harm(etcd: EtcdServer) -> None:
     registry.close()
 
 
+@pytest.mark.row("B7")
 def test_tls_with_client_certificates_works_and_its_failures_are_told_apart(tmp_path: Path) -> None:
     ca, server_pair = authority(tmp_path, "ca"), pair(tmp_path, "ca", "server")
     client = pair(tmp_path, "ca", "client")
@@ -294,6 +298,31 @@ def test_tls_with_client_certificates_works_and_its_failures_are_told_apart(tmp_
         server.stop()
 
 
+@pytest.mark.row("B7")
+def test_an_expired_certificate_is_told(tmp_path: Path) -> None:
+    ca, expired = authority(tmp_path, "ca"), pair(tmp_path, "ca", "server", days=-1)
+    server = EtcdServer(tmp_path, [f"--cert-file={expired[0]}", f"--key-file={expired[1]}"])
+    registry = EtcdRegistry([server.endpoint], credentials=Credentials(ca), deadline_s=2)
+    try:
+        server.start()
+        denied = wait_until(lambda: refusal(registry), timeout_s=10, what="etcd listens and is refused")
+        assert "etcd's certificate has expired" in denied
+    finally:
+        registry.close()
+        server.stop()
+
+
+def refusal(registry: EtcdRegistry) -> str:
+    """Why etcd, once it listens, cannot be used."""
+    try:
+        registry.list_leases()
+    except RegistryDenied as error:
+        return str(error)
+    except RegistryUnavailable:
+        pass
+    return ""
+
+
 def authority(directory: Path, name: str) -> Path:
     """Make a certificate authority; returns its certificate."""
     certificate = directory / f"{name}.pem"
@@ -302,15 +331,15 @@ def authority(directory: Path, name: str) -> Path:
     return certificate
 
 
-def pair(directory: Path, ca: str, name: str) -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1 signed by `ca`, and its key."""
+def pair(directory: Path, ca: str, name: str, days: int = 2) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1 signed by `ca`, and its key; with negative `days` one that has expired."""
     certificate, key, request = (directory / f"{name}.{kind}" for kind in ("pem", "key", "csr"))
     extensions = directory / "extensions"
     extensions.write_text("subjectAltName=IP:127.0.0.1\n")
     openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={name}",
             "-keyout", str(key), "-out", str(request))  # fmt: skip
     openssl("x509", "-req", "-in", str(request), "-CA", str(directory / f"{ca}.pem"), "-CAkey",
-            str(directory / f"{ca}.key"), "-CAcreateserial", "-days", "2", "-extfile", str(extensions),
+            str(directory / f"{ca}.key"), "-CAcreateserial", "-days", str(days), "-extfile", str(extensions),
             "-out", str(certificate))  # fmt: skip
     return certificate, key
 

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
@@ -283,6 +284,7 @@ def test_fenced_node_carries_nothing_until_it_gets_peers_again(overlay: tuple[No
     assert "ttl=62" in ping(node1.pod, "10.0.90.2")
 
 
+@pytest.mark.row("B33")
 def test_withdrawn_peer_is_neither_reached_nor_heard(overlay: tuple[Node, Node]) -> None:
     node1, node2 = overlay
     node1.tell("peers", {})
@@ -296,6 +298,7 @@ def test_table_says_where_packets_go(overlay: tuple[Node, Node]) -> None:
     assert overlay[0].tell("table") == {"10.0.90.0/24": "192.168.8.228:8285"}
 
 
+@pytest.mark.row("B42")
 def test_claim_on_our_own_public_address_is_no_peer(overlay: tuple[Node, Node]) -> None:
     overlay[0].tell("peers", {"10.0.90.0/24": "192.168.8.228", "10.0.91.0/24": "192.168.8.227"})
     assert overlay[0].tell("table") == {"10.0.90.0/24": "192.168.8.228:8285"}
@@ -319,6 +322,7 @@ def test_second_agent_says_who_has_the_port(overlay: tuple[Node, Node]) -> None:
     assert re.search(rf"UDP port 8285 on 192\.168\.8\.227: already in use by \S+ \(pid {first.pid}\)", error)
 
 
+@pytest.mark.row("B25", "B28", "B30", "B31", "B32")
 def test_hostile_peer_cannot_reach_past_the_checks(nodes: tuple[Node, Node]) -> None:
     """node2 has no agent: a program speaks in its place, from its address and port."""
     node1, node2 = nodes
@@ -360,3 +364,36 @@ def test_bridge_is_that_of_dockerd_and_follows_the_subnet(nodes: tuple[Node, Nod
         remove_bridge(kernel, "docker0")
         remove_bridge(kernel, "eth0")
         assert [link.name for link in kernel.links()][-1] == "eth0"
+
+
+@pytest.mark.row("B36")
+def test_a_flood_from_a_stranger_is_dropped_and_the_good_flow_goes_on(overlay: tuple[Node, Node]) -> None:
+    node1, node2 = overlay
+    node2.namespace.run(["ip", "address", "add", "192.168.8.9/24", "dev", "eth0"])
+    idle = float(received(node1.pod, "10.0.90.2"))
+    script = (
+        "import socket, time\n"
+        "s = socket.socket(type=socket.SOCK_DGRAM)\n"
+        "s.bind(('192.168.8.9', 8285))\n"
+        "s.connect(('192.168.8.227', 8285))\n"
+        "junk, sent, end = bytes(200), 0, time.monotonic() + 30\n"
+        "while time.monotonic() < end:\n"
+        "    for _ in range(100):\n"
+        "        s.send(junk)\n"
+    )
+    flood = node2.namespace.popen([sys.executable, "-c", script])
+    wait_until(lambda: node1.drops().get("peer", 0) > 1000, timeout_s=10, what="the flood arrives")
+    before, since = node1.drops()["peer"], time.monotonic()
+    flooded = received(node1.pod, "10.0.90.2")
+    rate = (node1.drops()["peer"] - before) / (time.monotonic() - since)
+    assert flood.poll() is None
+    flood.kill()
+    assert flooded >= idle / 2, f"{flooded} of {idle} answers beside {rate:.0f} datagrams of junk a second"
+    assert received(node1.pod, "10.0.90.2") == idle
+    assert set(node1.drops()) == {"peer"}
+
+
+def received(source: Namespace, address: str) -> int:
+    """How many of 100 requests, one each 10 ms, are answered."""
+    result = source.run(["ping", "-n", "-q", "-c100", "-i0.01", "-W1", address], check=False)
+    return int(re.findall(r"(\d+) received", result.stdout)[0])

@@ -34,6 +34,7 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
         "agent.netlink": "one way to change the kernel",
         "agent.netlink_values": "its links and routes",
         "agent.netlink_monitor": "notices when somebody changes a node's links",
+        "agent.options": "flags for our agent in a cluster file are checked like its own",
         "agent.journal": "one journal of kernel changes for the lab and its agents",
         "agent.subnet_env": "pins a subnet by flannel's own file, and reads what the agent wrote there",
         "click": "the command line",

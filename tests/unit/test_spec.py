@@ -41,7 +41,7 @@ def problems_of(data: bytes | str, name: str = "c.yaml") -> str:
 
 
 ROWS_OF_FILES = {
-    "B2": ("etcd_endpoint",),
+    "B2": ("agent_flags_and_host_bits",),
     "B9": ("binary", "byte_order_mark", "empty", "not_utf8", "only_comments", "syntax", "tab", "utf16"),
     "B10": ("alias_bomb", "alias_in_itself", "many_aliases", "deep", "python_tag"),
     "B11": ("unknown_keys", "wrong_types", "duplicate_key", "null_values", "missing_keys", "network_typo"),
@@ -52,7 +52,7 @@ ROWS_OF_FILES = {
     "B17": ("overlap",),
     "B18": ("mtu", "mtu_text"),
     "B19": ("links_forms",),
-    "B22": ("network_missing", "network_values"),
+    "B22": ("network_missing", "network_values", "agent_flags_and_host_bits"),
     "B24": ("backend_type",),
 }
 
@@ -214,11 +214,6 @@ def test_given_addresses_are_kept_and_never_given_twice() -> None:
     plan = plan_addresses(IPv4Network("192.168.8.0/24"), IPv4Address("192.168.8.11"), 1, given)
     assert [str(address) for address in plan.nodes.values()] == ["192.168.8.102", "192.168.8.101", "192.168.8.103"]
     assert [str(address) for address in plan.etcd.values()] == ["192.168.8.12"]
-
-
-def test_an_etcd_that_exists_needs_no_address() -> None:
-    text = CLUSTER + "etcd: {endpoints: ['http://192.168.8.1:2379']}\n"
-    assert read_cluster(text.encode(), "c").addresses.etcd == {}
 
 
 @pytest.mark.parametrize(("network", "nodes"), [("10.9.0.0/24", 250), ("10.9.0.0/25", 122), ("10.9.0.0/28", 10)])

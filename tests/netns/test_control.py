@@ -1,0 +1,68 @@
+"""Who may ask a lab for what; what its socket says to misbehaviour is in tests/unit/test_control.py."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.control import ControlServer, Verb
+
+pytestmark = pytest.mark.root
+
+ROOT, OWNER, STRANGER = 0, 12345, 54321
+VERBS = {"look": Verb(lambda _: "seen", changes=False), "change": Verb(lambda _: "changed")}
+ASK = """
+import json, os, sys
+from pathlib import Path
+from testbed.client import LabConnection, LabRecord, TestbedError
+os.setuid(int(sys.argv[2]))
+with LabConnection(LabRecord("lab", 1, 1, Path(sys.argv[1]).parent, "", "")) as lab:
+    try:
+        print(json.dumps(list(lab.ask(sys.argv[3]))[-1]))
+    except TestbedError as error:
+        print(json.dumps({"error": str(error), "exit": error.exit_code}))
+"""
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    """A server's socket that everybody can reach, as if somebody had opened the lab's directory to all."""
+    # Not tmp_path: pytest's directories are open to root alone.
+    directory = Path(tempfile.mkdtemp(prefix="ot-control-"))
+    try:
+        directory.chmod(0o755)
+        path = directory / "control.sock"
+        ControlServer(path, VERBS, OWNER).start()
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.stat().st_uid == OWNER
+        path.chmod(0o666)
+        yield path
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.mark.row("B44")
+@pytest.mark.parametrize(
+    ("uid", "verb", "answer"),
+    [
+        (ROOT, "look", {"result": "seen"}),
+        (ROOT, "change", {"result": "changed"}),
+        (OWNER, "look", {"result": "seen"}),
+        (OWNER, "change", {"error": "change: needs root (try: sudo testbed change …)", "exit": 3}),
+        (STRANGER, "look", {"error": "not your lab (try with sudo)", "exit": 3}),
+        (STRANGER, "change", {"error": "not your lab (try with sudo)", "exit": 3}),
+    ],
+)
+def test_root_may_change_the_owner_may_look_and_nobody_else_is_heard(
+    path: Path, uid: int, verb: str, answer: dict[str, object]
+) -> None:
+    words = [sys.executable, "-c", ASK, str(path), str(uid), verb]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True, cwd="/")
+    assert json.loads(done.stdout) == answer
+    assert os.geteuid() == 0
