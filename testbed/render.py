@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +19,7 @@ PIPE_WIDTH = 1000  # columns; so that no table is shortened for whoever parses i
 MATRIX_TARGETS = 12
 """Targets that a matrix of pings has room for; a terminal shows four or five without wrapping, a pipe any number."""
 QUIET_S = 1.0  # between two lines about what is waited for
+TOPOLOGIES = Path(__file__).resolve().parent.parent / "topologies"
 BAD_COLOUR, GOOD_COLOUR = "red", "green"
 
 
@@ -71,7 +73,8 @@ POD_HEADINGS = ("pod", "node", "address", "state", "ready", "restarts")
 
 def status(answer: Object) -> None:
     """The lab at a glance."""
-    console().print(f"lab {answer['lab']}: {answer['state']} since {answer['since']} ({answer['cluster_file']})\n")
+    cluster = _name_of(answer["cluster_file"])
+    console().print(f"lab {answer['lab']}: {answer['state']} since {answer['since']} ({cluster})\n")
     columns(
         NODE_HEADINGS,
         (
@@ -107,6 +110,12 @@ def status(answer: Object) -> None:
     unhealthy = [member["name"] for member in answer["etcd"] if not member["healthy"]]
     if unhealthy:
         console().print(f"\netcd: {', '.join(unhealthy)} does not answer", style=BAD_COLOUR)
+
+
+def _name_of(cluster_file: str) -> str:
+    """One of our own cluster files by the name that `up` takes; any other by its path."""
+    path = Path(cluster_file)
+    return path.stem if path.parent == TOPOLOGIES else cluster_file
 
 
 def objects(kind: str, found: list[Object], wide: bool) -> None:
