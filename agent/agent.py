@@ -43,6 +43,8 @@ FENCED_FOR_S = 5.0
 """A fenced agent ends after this, so that a supervisor starts it again and it asks for another subnet."""
 RETRY_S = 5.0
 """How soon something that failed is tried again, whatever the resync period."""
+LINKS_RESYNC_S = 30.0
+"""The kernel reports what happens to links; this is for a report that was lost, and for sysctls, which have none."""
 SETTLE_S = 0.1
 """Changes come in bursts (a device has addresses, addresses make routes): look once at the end of one."""
 QUIET_STOP_S = 1.0
@@ -215,6 +217,7 @@ class Agent:
 
     def _keep_up(self, setup: NodeSetup, monitor: Monitor) -> int:
         next_full = time.monotonic() + self._options.resync_s
+        next_links = time.monotonic() + LINKS_RESYNC_S
         while not self._stop.is_set():
             if (reason := self._reason_to_end()) is not None:
                 log.error("ending: %s", reason)
@@ -228,11 +231,12 @@ class Agent:
                 monitor.wait(0)
             if self._stop.is_set():
                 break
-            if time.monotonic() >= next_full:
-                setup.converge_all()
-                next_full = time.monotonic() + self._options.resync_s
-            elif changed:
+            if changed or time.monotonic() >= next_links or self._readiness.reasons():
                 setup.converge_links()
+                next_links = time.monotonic() + LINKS_RESYNC_S
+            if time.monotonic() >= next_full:
+                setup.converge_unreported()
+                next_full = time.monotonic() + self._options.resync_s
             self._announce_ready()
         log.info("stopping")
         notify_service_manager("STOPPING=1")

@@ -63,9 +63,14 @@ class NodeSetup:
             self._readiness.fulfilled(BRIDGE)
 
     def converge_all(self) -> None:
-        """Links, rules and files. The kernel reports no change of the last two, so this has to be called regularly."""
+        """Links, rules and files."""
         self._part(RULES, self._converge_rules)
         self.converge_links()
+        self._part(FILES, self._write_files)
+
+    def converge_unreported(self) -> None:
+        """Rules and files: nobody tells of their changes, so this has to be called regularly."""
+        self._part(RULES, self._converge_rules)
         self._part(FILES, self._write_files)
 
     def _part(self, part: str, converge: Callable[[], object]) -> None:
@@ -88,8 +93,9 @@ class NodeSetup:
         if self._policy.masquerade or self._policy.forward:
             if self._firewall.converge(self._policy) and self._rules_made:
                 log.warning("rules: some were missing, made again")
+            if not self._rules_made:
+                self._firewall.remove_others(self._policy.network)
             self._rules_made = True
-            self._firewall.remove_others(self._policy.network)
             return
         # A run with other flags may have left rules; where there is no nft it left none.
         with contextlib.suppress(EnvironmentMissing):
