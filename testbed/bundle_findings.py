@@ -78,7 +78,7 @@ def _rules(files: Files) -> Iterator[str]:
         table = ""
         for line in map(str.strip, text.splitlines()):
             if line.startswith("table "):
-                table = line.removesuffix("{").split(" #")[0].strip()
+                table = line.partition(" {")[0]
             words = line.split(" # handle")[0].split()
             if {"drop", "drop;", "reject"} & set(words):
                 rule = " ".join(words)

@@ -14,10 +14,14 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import pytest
 
@@ -45,7 +49,8 @@ NewLab = Callable[..., contextlib.AbstractContextManager[LabHandle]]
 
 _labs_key = pytest.StashKey["LabsOfTheRun"]()
 _requests_key = pytest.StashKey[dict[LabHandle, int]]()
-_bundled_key = pytest.StashKey[set[str]]()
+_bundles_key = pytest.StashKey[dict[str, Bundle]]()
+"""Of a test, by lab."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -85,21 +90,26 @@ def _names_in(parametrize: pytest.Mark) -> list[str]:
 
 
 def _choice_of(marker: pytest.Mark, item: pytest.Item) -> ClusterChoice:
+    if len(marker.args) != 1 or marker.kwargs:
+        got = f"{len(marker.args)} and {len(marker.kwargs)} by keyword"
+        wrong = f"wants one argument (got {got}; want a name, a path, YAML text or dicts)"
+        pytest.fail(f"{item.nodeid}: @pytest.mark.lab: {wrong}", pytrace=False)
+    return _choose(marker.args[0], item.path.parent, f"{item.nodeid}: @pytest.mark.lab")
+
+
+def _choose(wanted: object, beside: Path, where: str) -> ClusterChoice:
     try:
-        if len(marker.args) != 1 or marker.kwargs:
-            raise ValueError("wants one argument (got another number; want a name, a path, YAML text or dicts)")
-        return choose(marker.args[0], item.path.parent)
+        return choose(wanted, beside)
     except ValueError as error:
-        pytest.fail(f"{item.nodeid}: @pytest.mark.lab: {error}", pytrace=False)
+        wrong = f"{where}: {error}"
+    # Out here, or pytest would show the cause as well, which says the same.
+    pytest.fail(wrong, pytrace=False)
 
 
 def _chosen_for(request: pytest.FixtureRequest) -> ClusterChoice:
     """By parametrisation, which is also how a mark arrives here, by the module's LAB, or the default."""
     wanted = getattr(request, "param", None) or getattr(request.module, MODULE_VARIABLE, DEFAULT_CLUSTER)
-    try:
-        return choose(wanted, request.path.parent)
-    except ValueError as error:
-        pytest.fail(f"{request.fixturename}: {error}", pytrace=False)
+    return _choose(wanted, request.path.parent, f"fixture {request.fixturename}")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +135,8 @@ def new_lab(request: pytest.FixtureRequest) -> NewLab:
     For a second lab in a test, and for fixtures of one's own of any scope. A path is relative to pytest's rootdir.
     """
     labs = request.config.stash[_labs_key]
-    return lambda cluster, *options: labs.running(choose(cluster, request.config.rootpath), *options)
+    root = request.config.rootpath
+    return lambda cluster, *options: labs.running(_choose(cluster, root, "new_lab"), *options)
 
 
 class LabsOfTheRun:
@@ -145,10 +156,19 @@ class LabsOfTheRun:
     def running(self, choice: ClusterChoice, *options: str) -> Iterator[LabHandle]:
         """A lab that is up meanwhile; the test fails, with all that `up` said, when it does not get ready."""
         self._need_root()
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _as_interrupt)
         lab = self._start(choice, options)
         self._open.append(lab)
         try:
             yield lab
+        except (KeyboardInterrupt, GeneratorExit, pytest.skip.Exception):
+            raise
+        except BaseException as failure:
+            # A with statement in the test itself: once it is left, there is no lab to look into.
+            if self._item is not None and not self._item.get_closest_marker("xfail"):
+                self._bundle(self._item, lab, f"{type(failure).__name__}: {failure}")
+            raise
         finally:
             self._open.remove(lab)
             if not self._keeps:
@@ -176,14 +196,14 @@ class LabsOfTheRun:
                     text += f"\nbundle: {self._bundle(self._item, failure.lab, text).directory}"
                 if not self._keeps:
                     stop_lab(failure.lab)
-            pytest.fail(text, pytrace=False)
+        pytest.fail(text, pytrace=False)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Remember what the labs had been asked before this test."""
         self._item = item
         item.stash[_requests_key] = {lab: lab.requests for lab in self._open}
-        item.stash[_bundled_key] = set()
+        item.stash[_bundles_key] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -204,11 +224,14 @@ class LabsOfTheRun:
         """Write a bundle about each lab of a test that failed, while the lab still is as the test left it."""
         report = yield
         if report.failed:
+            bundles = item.stash[_bundles_key]
             for lab in self._used_by(item):
-                if lab.name not in item.stash[_bundled_key]:
-                    bundle = self._bundle(item, lab, report.longreprtext)
-                    report.sections.append((f"lab {lab.name}", _section(bundle)))
-                    report.user_properties.append((BUNDLE_PROPERTY, str(bundle.directory)))
+                if lab.name not in bundles:
+                    self._bundle(item, lab, report.longreprtext)
+            for name, bundle in bundles.items():
+                report.sections.append((f"lab {name}", _section(bundle)))
+                report.user_properties.append((BUNDLE_PROPERTY, str(bundle.directory)))
+        item.user_properties += [entry for entry in report.user_properties if entry not in item.user_properties]
         if report.when == "call":
             for directory in self._captured.values():
                 shutil.rmtree(directory, ignore_errors=True)
@@ -250,8 +273,7 @@ class LabsOfTheRun:
             shutil.move(captures, directory / "captures")
         bundle = write_bundle(lab, directory, title=item.nodeid, reason=reason)
         hand_over(directory)
-        item.stash[_bundled_key].add(lab.name)
-        item.user_properties.append((BUNDLE_PROPERTY, str(directory)))
+        item.stash[_bundles_key][lab.name] = bundle
         return bundle
 
     def _arguments_of(self, item: pytest.Item) -> list[LabHandle]:
@@ -265,6 +287,11 @@ class LabsOfTheRun:
         asked = [lab for lab in self._open if lab.requests != before.get(lab, 0)]
         mine = dict.fromkeys([*self._arguments_of(item), *asked])
         return [lab for lab in mine if lab.record.rundir.exists()]
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """A run that is told to end (by a time limit of CI, say) takes its labs down, as after Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def _section(bundle: Bundle) -> str:

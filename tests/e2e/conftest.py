@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.lab import Lab, fresh_name, lab_of
+from testbed.lab_handle import LabHandle
+from testbed.pytest_plugin import NewLab
+from tests.e2e.lab import Lab, fresh_name
 
 HERE = Path(__file__).parent
 
@@ -22,28 +24,47 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _as_root() -> None:
     if os.geteuid() != 0:
-        pytest.skip("needs root: brings up labs")
+        pytest.fail("needs root: brings up labs (want: sudo scripts/test)", pytrace=False)
+
+
+# Each lab comes as a handle too: that is how the plugin knows which lab a failed test is about.
+@pytest.fixture(scope="session")
+def nginx_tomcat_handle(_as_root: None, new_lab: NewLab) -> Iterator[LabHandle]:
+    """The product's default cluster, for all tests together."""
+    with new_lab("nginx_tomcat") as handle:
+        yield handle
 
 
 @pytest.fixture(scope="session")
-def nginx_tomcat(_as_root: None) -> Iterator[Lab]:
+def nginx_tomcat(nginx_tomcat_handle: LabHandle) -> Lab:
     """The product's default cluster. A test leaves it as it was."""
-    with lab_of("nginx_tomcat") as lab:
-        yield lab
+    return Lab(nginx_tomcat_handle.name)
 
 
 @pytest.fixture(scope="session")
-def two_nodes(_as_root: None) -> Iterator[Lab]:
+def two_nodes_handle(_as_root: None, new_lab: NewLab) -> Iterator[LabHandle]:
+    """The light cluster, for all tests together."""
+    with new_lab("two_nodes") as handle:
+        yield handle
+
+
+@pytest.fixture(scope="session")
+def two_nodes(two_nodes_handle: LabHandle) -> Lab:
     """The light cluster. A test leaves it as it was."""
-    with lab_of("two_nodes") as lab:
-        yield lab
+    return Lab(two_nodes_handle.name)
 
 
 @pytest.fixture
-def own_lab() -> Iterator[Lab]:
+def own_handle(new_lab: NewLab) -> Iterator[LabHandle]:
+    """A light lab of this test alone."""
+    with new_lab("two_nodes") as handle:
+        yield handle
+
+
+@pytest.fixture
+def own_lab(own_handle: LabHandle) -> Lab:
     """A light lab of this test alone, which may do with it what it likes."""
-    with lab_of("two_nodes") as lab:
-        yield lab
+    return Lab(own_handle.name)
 
 
 @pytest.fixture
@@ -52,15 +73,3 @@ def no_lab() -> Iterator[Lab]:
     lab = Lab(fresh_name("new"))
     yield lab
     lab.down()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Show a failed test's lab as it is then."""
-    report = yield
-    if report.when == "call" and report.failed and isinstance(item, pytest.Function):  # type: ignore[attr-defined]
-        for name, lab in item.funcargs.items():
-            if isinstance(lab, Lab):
-                for words in (("status",), ("events",), ("logs", "--tail", "20", "lab")):
-                    report.sections.append((f"{name}: testbed {' '.join(words)}", str(lab.testbed(*words))))  # type: ignore[attr-defined]
-    return report

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from testbed.lab_handle import LabHandle, find
 from tests.e2e.command import Answer, Environment, Terminal, run_verb, running
 
 _numbers = count()
@@ -32,6 +33,11 @@ class Lab:
     def environment(self) -> Environment:
         """What names the lab to any verb."""
         return {"TESTBED_LAB": self.name}
+
+    @property
+    def handle(self) -> LabHandle:
+        """The running lab as the plugin's users have it."""
+        return find(self.name)
 
     def testbed(self, *words: str, stdin: str = "", prefix: Sequence[str] = ()) -> Answer:
         """Run a verb, whatever comes of it."""

@@ -6,7 +6,6 @@ Three failures made on purpose, each as a test of a user's; then only the bundle
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,8 @@ FAILURES = """
     import pytest
 
     pytestmark = pytest.mark.lab("two_nodes")
+    TAKER = "import socket, time, contextlib\\ntaker = socket.socket(type=socket.SOCK_DGRAM)\\nwhile True:\\n"
+    TAKER += " with contextlib.suppress(OSError):\\n  taker.bind(('192.168.8.102', 8285))\\n  time.sleep(60)\\n"
 
 
     def reaches(lab):
@@ -25,10 +26,7 @@ FAILURES = """
 
     def test_agent_is_killed_and_cannot_come_back(lab_per_test):
         lab = lab_per_test
-        taker = "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
-        taker += "exec('while True:\\\\n try: s.bind((\\"192.168.8.102\\", 8285)); break\\\\n except OSError: pass'); "
-        taker += "time.sleep(60)"
-        lab.script(f"setsid python3 -c '{taker}' >/dev/null 2>&1 & ", "node2").check()
+        lab.exec("node2", "sh", "-c", 'setsid python3 -c "$0" >/dev/null 2>&1 &', TAKER).check()
         lab.agent("node2").kill()
         lab.wait_until(lambda: lab.nodes["node2"].agent_state == "backoff", 10, "node2's agent ended")
         assert lab.wait_until(lambda: reaches(lab), 2, "shell1 reaches echo2")
@@ -51,14 +49,14 @@ AGENT, ROUTE, RULE = "test_agent_is_killed_and_cannot_come_back", "test_route_is
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The three failures, with captures; their labs are gone."""
     project = Project(tmp_path_factory.mktemp("failures"), prefix_for("bundle"))
     project.write("test_failures.py", FAILURES)
     done = project.run("--lab-pcap", f"--lab-bundles={project.directory / 'bundles'}")
     assert project.labs() == []
     assert done.outcomes == dict.fromkeys((AGENT, ROUTE, RULE), "failure"), done.out
-    yield done
+    return done
 
 
 def readme(bundle: Path) -> str:
@@ -178,3 +176,26 @@ def test_lab_whose_supervisor_hangs_costs_its_bundle_no_more_than_some_seconds(t
     assert project.labs() == []
     assert "no answer within" in readme(done.bundle("test_supervisor_is_stopped"))
     assert (done.bundle("test_supervisor_is_stopped") / "logs/agent-node2.log").exists()
+
+
+def test_lab_of_a_with_statement_is_looked_into_before_it_goes(tmp_path: Path) -> None:
+    project = Project(tmp_path, prefix_for("with"))
+    project.write(
+        "test_with.py",
+        """
+        import pytest
+
+        def test_fails_inside(new_lab):
+            with new_lab("two_nodes") as lab:
+                assert lab.pods == {}
+
+        @pytest.mark.xfail
+        def test_expected(new_lab):
+            with new_lab("two_nodes"):
+                assert False
+        """,
+    )
+    done = project.run()
+    assert project.labs() == []
+    assert json.loads((done.bundle("test_fails_inside") / "status.json").read_text())["state"] == "ready"
+    assert "lab_bundle" not in done.properties["test_expected"]
