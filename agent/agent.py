@@ -103,7 +103,7 @@ class Agent:
                 "underlay: %s, MTU %d, address %s, public address %s",
                 *(underlay.interface, underlay.mtu, underlay.address, underlay.public_ip),
             )
-            backend = make_backend(config, underlay, kernel)
+            backend = make_backend(config, underlay, kernel, options.datapath)
             undo.callback(backend.stop)
             manager = self._subnet_manager(registry, config, backend)
             lease = manager.acquire(self._stop, partial(self._readiness.lacking, LEASE))
@@ -130,6 +130,7 @@ class Agent:
             lease=self._lease_report(lease, manager) if lease and manager else None,
             device=backend.device if backend else None,
             overlay_mtu=backend.overlay_mtu if backend else None,
+            datapath=backend.datapath if backend else None,
             forwarding=backend.forwarding_table() if backend else (),
             counters=backend.counters() if backend else Counters(),
             revision=self._revision,

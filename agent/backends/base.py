@@ -55,6 +55,8 @@ class Backend(Protocol):
     """The overlay device's name, e.g. `flannel0`; final once `start` returned."""
     overlay_mtu: int
     """MTU of the overlay device and of pods, in bytes."""
+    datapath: str
+    """What moves the packets: `native`, `python` or `kernel`."""
 
     def lease_attrs(self) -> LeaseAttrs:
         """What this node publishes."""
