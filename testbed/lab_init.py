@@ -85,6 +85,7 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
 
     cluster = load_cluster(rundir / CLUSTER_FILE)
     lab = Lab(options["name"], cluster, rundir, options["cluster_file"], options["without_agent"], options["timeout_s"])
+    lab.datapath = options["datapath"]
     ControlServer(rundir / CONTROL_SOCKET, verbs_of(lab), options["owner_uid"]).start()
 
     def progress(phase: str, state: str, detail: str) -> None:

@@ -81,10 +81,15 @@ def datapath(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def nodes(namespaces: NamespaceMaker, tmp_path: Path, datapath: str) -> tuple[Node, Node]:
     """Both nodes with pods and bridges; no backend runs yet."""
+    return make_nodes(namespaces, tmp_path, (datapath, datapath))
+
+
+def make_nodes(namespaces: NamespaceMaker, tmp_path: Path, datapaths: tuple[str, str]) -> tuple[Node, Node]:
+    """Both nodes with pods and bridges; no backend runs yet."""
     made: list[Node] = []
     for number, (subnet, address) in enumerate(LEASES.items(), 1):
         here = (namespaces(f"node{number}"), namespaces(f"pod{number}"))
-        node = Node(*here, subnet, tmp_path / f"journal{number}", datapath)
+        node = Node(*here, subnet, tmp_path / f"journal{number}", datapaths[number - 1])
         base = IPv4Network(subnet).network_address
         with Kernel(SilentJournal(), node.namespace.pid) as kernel, Kernel(SilentJournal(), node.pod.pid) as pod:
             converge_bridge(kernel, "docker0", IPv4Interface(f"{base + 1}/24"), 1472)

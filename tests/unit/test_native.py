@@ -87,6 +87,12 @@ def datagram(number: int, size: int = 100) -> bytes:
     return right(ipv4(PEER_POD, OWN_POD, udp(5000, 6000, DATA[number : number + size]), identification=number))
 
 
+def zero_sum(number: int) -> bytes:
+    """A datagram without a checksum whose right one would be 0, sent as 0xFFFF."""
+    packet = right(ipv4(PEER_POD, OWN_POD, udp(1, 2, bytes(2)), identification=number))
+    return packet[:26] + b"\0\0" + packet[26:28]
+
+
 def spoilt(packet: bytes) -> bytes:
     return packet[:-1] + bytes([packet[-1] ^ 4])
 
@@ -153,6 +159,7 @@ JOINED = {
     "UDP last shorter": ([datagram(0), datagram(1, 99), datagram(2)], [2, 1]),
     "UDP larger": ([datagram(0), datagram(1, 101)], [1, 1]),
     "UDP checksum zero": ([ipv4(PEER_POD, OWN_POD, udp(1, 2), identification=n) for n in range(2)], [1, 1]),
+    "UDP checksum zero that would be right": ([zero_sum(n) for n in range(2)], [1, 1]),
     "UDP checksum wrong": ([datagram(0), spoilt(datagram(1))], [1, 1]),
     "UDP empty": ([datagram(n, 0) for n in range(2)], [1, 1]),
     "UDP length lies": (
