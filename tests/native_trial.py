@@ -4,17 +4,20 @@ native.c reads and writes super-packets. Here they are cut into packets by code 
 specification (§5.1.6.2) and RFC 9293, so that a mistake in native.c does not hide behind itself.
 """
 
+import os
 import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent.backends.base import Counters
 from agent.datapath.forwarder import Forwarder, SendDatagram, WriteToTun
 from agent.datapath.forwarding_table import TunnelEndpoint
-from agent.datapath.native_library import NativeLibrary, native_library
+from agent.datapath.native_library import LIBRARY, NativeLibrary
 from agent.datapath.offloads import Offloads
 from agent.datapath.packet import internet_checksum
 from tests.packets import with_transport_checksum
@@ -133,6 +136,12 @@ def reference_in(forwarder: Forwarder, receives: Sequence[Receive]) -> Outcome:
                 outcome.drops[action.reason.value] += 1
     outcome.carried = (0, 0, len(outcome.written), sum(map(len, outcome.written)))
     return outcome
+
+
+@cache
+def native_library() -> NativeLibrary:
+    """The one in use; NATIVE_LIBRARY names another build of it, e.g. one with sanitizers."""
+    return NativeLibrary(Path(os.environ.get("NATIVE_LIBRARY", LIBRARY)))
 
 
 def native_out(forwarder: Forwarder, reads: Sequence[bytes], offloads: Offloads = EVERYTHING) -> Outcome:

@@ -314,9 +314,9 @@ def test_checksum_that_the_kernel_left_to_the_device_is_completed() -> None:
     packet = bytearray(ipv4(OWN_POD, PEER_POD, tcp(5, b"odd"), protocol=6))
     struct.pack_into("!H", packet, 36, 0x1234)
     assert both_out(vnet(0, 0) + bytes(packet)).groups == [1]
-    datagram = ipv4(OWN_POD, PEER_POD, udp(0, 0, b"\xff\xe0"))
+    datagram = ipv4(OWN_POD, PEER_POD, udp(0, 0, b"\xff\xf5"))
     outcome = both_out(vnet(0, 0, offset=6) + datagram)
-    assert outcome.sent[0][0][26:28] != b"\0\0", "0 would mean that there is no checksum"
+    assert outcome.sent[0][0][26:28] == b"\xff\xff", "0 would mean that there is no checksum"
 
 
 def test_runs_of_equal_datagrams_leave_together() -> None:
@@ -331,6 +331,13 @@ def test_shorter_datagram_ends_a_run_and_a_longer_one_begins_another() -> None:
 
 def test_pieces_of_several_super_packets_leave_together() -> None:
     assert both_out(super_packet(45, 1432), super_packet(45, 1432)).groups == [44, 44, 2]
+
+
+def test_own_subnet_is_not_sent_away_whatever_the_table_says() -> None:
+    forwarder = Forwarder(NODE, ForwardingTable({IPv4Network("10.0.0.0/16"): PEER}))
+    outcome = both_out(plain("10.0.46.9"), plain("10.0.47.9"), forwarder=forwarder)
+    assert outcome.drops == {"own": 1}
+    assert len(outcome.sent) == 1
 
 
 def test_datagrams_of_different_peers_leave_apart() -> None:
