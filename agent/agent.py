@@ -65,6 +65,8 @@ class Agent:
         self._wake_up: Callable[[], None] = lambda: None
         self._backend: Backend | None = None
         self._manager: SubnetManager | None = None
+        self._trouble = threading.Event()
+        """Set when the backend wants to be looked at."""
         self._fenced_at: float | None = None
         self._broken: str | None = None
         self._revision = 0
@@ -105,6 +107,7 @@ class Agent:
             )
             backend = make_backend(config, underlay, kernel, options.datapath)
             undo.callback(backend.stop)
+            backend.on_trouble = self._on_trouble
             manager = self._subnet_manager(registry, config, backend)
             lease = manager.acquire(self._stop, partial(self._readiness.lacking, LEASE))
             if lease is None:
@@ -199,6 +202,10 @@ class Agent:
 
         return put_in_force
 
+    def _on_trouble(self) -> None:
+        self._trouble.set()
+        self._wake_up()
+
     def _on_fenced(self, reason: str) -> None:
         with self._lock:
             self._fenced_at = time.monotonic()
@@ -232,7 +239,9 @@ class Agent:
                 monitor.wait(0)
             if self._stop.is_set():
                 break
-            if changed or time.monotonic() >= next_links or self._readiness.reasons():
+            trouble = self._trouble.is_set()
+            self._trouble.clear()
+            if changed or trouble or time.monotonic() >= next_links or self._readiness.reasons():
                 setup.converge_links()
                 next_links = time.monotonic() + LINKS_RESYNC_S
             if time.monotonic() >= next_full:

@@ -8,7 +8,7 @@ packets would otherwise leave by the default gateway.
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
 from agent.backends.base import Counters, ForwardingEntry, Underlay
@@ -38,6 +38,7 @@ class UdpBackend:
     ) -> None:
         """`datapath`: auto, native or python. Raises EnvironmentMissing."""
         self.device = DEVICE_PATTERN
+        self.on_trouble: Callable[[], None] = lambda: None
         self.datapath = choose_datapath(datapath)
         self.overlay_mtu = underlay.mtu - ENCAP_OVERHEAD
         self._network = network
@@ -122,7 +123,9 @@ class UdpBackend:
             self._make_device()
         self._configure(forwarder.node)
         if self._pump is None and self._tun is not None:
-            self._pump = make_pump(self.datapath, self._tun, self._udp, forwarder, self._tally)
+            self._pump = make_pump(
+                self.datapath, self._tun, self._udp, forwarder, self._tally, on_failure=lambda: self.on_trouble()
+            )
             self._pump.start()
 
     def _make_device(self) -> None:

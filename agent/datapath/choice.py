@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from collections.abc import Callable
 
 from agent.datapath.forwarder import Forwarder
 from agent.datapath.pump import Pump, Tally
@@ -28,12 +29,22 @@ def choose_datapath(wanted: str) -> str:
     return "native"
 
 
-def make_pump(datapath: str, tun: TunDevice, udp: socket.socket, forwarder: Forwarder, tally: Tally) -> Pump:
-    """A pump of the chosen kind, not started yet. The TUN device has virtio headers if and only if it is native."""
+def make_pump(
+    datapath: str,
+    tun: TunDevice,
+    udp: socket.socket,
+    forwarder: Forwarder,
+    tally: Tally,
+    on_failure: Callable[[], None],
+) -> Pump:
+    """A pump of the chosen kind, not started yet. The TUN device has virtio headers if and only if it is native.
+
+    `on_failure` is called from a thread of the pump, at most once, when it can no longer move packets.
+    """
     if datapath == "native":
         from agent.datapath.native_pump import NativePump
 
-        return NativePump(tun, udp, forwarder, tally)
+        return NativePump(tun, udp, forwarder, tally, on_failure)
     from agent.datapath.python_pump import PythonPump
 
-    return PythonPump(tun, udp, forwarder, tally)
+    return PythonPump(tun, udp, forwarder, tally, on_failure)
