@@ -65,6 +65,8 @@ class Agent:
         self._wake_up: Callable[[], None] = lambda: None
         self._backend: Backend | None = None
         self._manager: SubnetManager | None = None
+        self._trouble = threading.Event()
+        """Set when the backend wants to be looked at."""
         self._fenced_at: float | None = None
         self._broken: str | None = None
         self._revision = 0
@@ -103,8 +105,9 @@ class Agent:
                 "underlay: %s, MTU %d, address %s, public address %s",
                 *(underlay.interface, underlay.mtu, underlay.address, underlay.public_ip),
             )
-            backend = make_backend(config, underlay, kernel)
+            backend = make_backend(config, underlay, kernel, options.datapath)
             undo.callback(backend.stop)
+            backend.on_trouble = self._on_trouble
             manager = self._subnet_manager(registry, config, backend)
             lease = manager.acquire(self._stop, partial(self._readiness.lacking, LEASE))
             if lease is None:
@@ -130,6 +133,7 @@ class Agent:
             lease=self._lease_report(lease, manager) if lease and manager else None,
             device=backend.device if backend else None,
             overlay_mtu=backend.overlay_mtu if backend else None,
+            datapath=backend.datapath if backend else None,
             forwarding=backend.forwarding_table() if backend else (),
             counters=backend.counters() if backend else Counters(),
             revision=self._revision,
@@ -198,6 +202,10 @@ class Agent:
 
         return put_in_force
 
+    def _on_trouble(self) -> None:
+        self._trouble.set()
+        self._wake_up()
+
     def _on_fenced(self, reason: str) -> None:
         with self._lock:
             self._fenced_at = time.monotonic()
@@ -231,7 +239,9 @@ class Agent:
                 monitor.wait(0)
             if self._stop.is_set():
                 break
-            if changed or time.monotonic() >= next_links or self._readiness.reasons():
+            trouble = self._trouble.is_set()
+            self._trouble.clear()
+            if changed or trouble or time.monotonic() >= next_links or self._readiness.reasons():
                 setup.converge_links()
                 next_links = time.monotonic() + LINKS_RESYNC_S
             if time.monotonic() >= next_full:

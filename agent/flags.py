@@ -69,6 +69,12 @@ FLAGS: tuple[Flag, ...] = (
     Flag("healthz-port", "PORT", "0", "their TCP port; 0: off"),
     Flag("revoke-on-exit", "", "false", "give the lease back on SIGTERM; without it a restart keeps the subnet"),
     Flag("revoke", "", "false", "with `cleanup`: give the lease back too"),
+    Flag(
+        "datapath",
+        "auto|native|python",
+        "auto",
+        "what moves packets of the udp backend: native (fast, compiled by scripts/install) or python; auto: native",
+    ),
     Flag("journal", "FILE", "", "append every kernel change as the command a person would have typed (JSON lines)"),
     Flag("node-name", "NAME", "", "our name in journal and /state; default: the host name"),
     Flag("version", "", "false", "print the version and exit"),

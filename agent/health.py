@@ -45,6 +45,8 @@ class Report:
     lease: LeaseReport | None
     device: str | None
     overlay_mtu: int | None
+    datapath: str | None
+    """What moves the packets."""
     forwarding: tuple[ForwardingEntry, ...]
     counters: Counters
     revision: int
@@ -80,6 +82,7 @@ def render_state(report: Report) -> str:
         },
         "device": report.device,
         "overlay_mtu": report.overlay_mtu,
+        "datapath": report.datapath,
         "forwarding": [{"subnet": str(entry.subnet), "via": entry.via} for entry in report.forwarding],
         "counters": {
             "tx_packets": counters.tx_packets,

@@ -17,6 +17,16 @@ FALSE_TEXTS = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 DURATION_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
+DATAPATHS = ("auto", "native", "python")
+
+
+def datapath(text: str) -> str:
+    """What moves packets."""
+    if text not in DATAPATHS:
+        raise ValueError(f"unknown data path; want {', '.join(DATAPATHS)}")
+    return text
+
+
 def endpoint(text: str) -> str:
     """One etcd URL, without a slash at its end."""
     want = "; want http://HOST:PORT or https://HOST:PORT, several separated by commas"

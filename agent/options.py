@@ -15,6 +15,7 @@ from agent.errors import UsageError
 from agent.flags import Command, Reading, read_flags
 from agent.option_values import (
     SHORTEST_TTL_S,
+    datapath,
     endpoint,
     interface_name,
     lease_ttl_s,
@@ -64,6 +65,8 @@ class Options:
     healthz_port: int | None
     revoke_on_exit: bool
     revoke: bool
+    datapath: str
+    """auto, native or python."""
     journal: Path | None
     node_name: str
     verbosity: int
@@ -103,6 +106,7 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         healthz_port=values.whole("healthz-port", 0, 65535) or None,
         revoke_on_exit=values.one("revoke-on-exit", switch, False),
         revoke=values.one("revoke", switch, False),
+        datapath=values.one("datapath", datapath, "auto"),
         journal=values.one("journal", optional_path, None),
         node_name=values.one("node-name", node_name, None) or socket.gethostname(),
         verbosity=values.whole("v", 0, 10),

@@ -80,6 +80,8 @@ class Lab:
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._events_lock = threading.Lock()
         self._without_agent = frozenset(without_agent)
+        self.datapath = "auto"
+        """Of our agents, as their --datapath."""
         self._timeout_s = timeout_s
         plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu)
         self.underlay = Underlay(plan, directory / "nodes", self.journal)
@@ -191,6 +193,7 @@ class Lab:
             )
             self.nodes[name] = node
             node.expected = name not in self._without_agent
+            node.datapath = self.datapath
             machine.kernel.sysctl("net.ipv4.ip_forward", "1", "a node forwards for its pods")
             if spec.subnet is not None:
                 node.pin(network, spec.subnet, self.cluster.underlay.mtu - ENCAP_OVERHEAD)

@@ -21,6 +21,12 @@ from testbed.command_line import Verbs, bare_name, lab_option, needs_root, outpu
 )
 @click.option("--pods-per-node", type=int, metavar="M", help="With --nodes or --topo: M light pods each.  [default: 2]")
 @click.option("--no-agent", multiple=True, metavar="NODE", help="Print NODE's agent command instead of running it.")
+@click.option(
+    "--datapath",
+    type=click.Choice(["auto", "native", "python"]),
+    default="auto",
+    help="What moves packets of the udp backend; auto takes native where it is compiled.",
+)
 @click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not get ready.")
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="How long each phase may take.")
 @click.option("--cli", "prompt", is_flag=True, help="Open Mininet's prompt; the lab goes down on leaving it.")
@@ -31,6 +37,7 @@ def up(
     topo: str | None,
     pods_per_node: int | None,
     no_agent: tuple[str, ...],
+    datapath: str,
     cleanup_on_failure: bool,
     timeout: float | None,
     prompt: bool,
@@ -56,6 +63,7 @@ def up(
     options = UpOptions(
         cluster, lab, nodes, topo, 2 if pods_per_node is None else pods_per_node, no_agent, cleanup_on_failure, timeout
     )
+    options.datapath = datapath
     code = bring_up(options)
     if prompt and code == 0:
         from testbed import terminal

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from testbed import namespaces
@@ -19,16 +19,20 @@ from testbed.control import ControlServer
 from testbed.launch import OPTIONS_FILE
 from testbed.wire import CONTROL_SOCKET
 
+CLONE = Path(__file__).resolve().parent.parent
 PRIVATE_TMPFS = ("/run", "/tmp", "/var/tmp", "/dev/shm")
 log = logging.getLogger("testbed")
 
 
-def make_mounts_private(rundir: Path) -> None:
+def make_mounts_private(rundir: Path, needed: Iterable[Path]) -> None:
     """Give the lab its own view of the file system: the host's, read-only, with /run and the temporary directories
-    its own, and the lab's run directory writable where the host has it too."""
+    its own, and the lab's run directory writable where the host has it too. What is `needed` stays to be seen, also
+    where the lab's own directory lies over it: people clone into /tmp."""
     namespaces.make_mounts_private()
     shared = namespaces.clone_tree(str(rundir))
     namespaces.make_read_only("/")
+    hidden = [path for path in needed if any(map(path.is_relative_to, PRIVATE_TMPFS))]
+    kept = {path: namespaces.clone_tree(str(path)) for path in hidden}
     namespaces.mount("proc", "/proc", "proc", namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOEXEC)
     for directory in PRIVATE_TMPFS:
         if os.path.isdir(directory):
@@ -36,6 +40,10 @@ def make_mounts_private(rundir: Path) -> None:
             namespaces.mount("tmpfs", directory, "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, f"mode={mode}")
     namespaces.mount("devpts", "/dev/pts", "devpts", namespaces.MS_NOSUID, "newinstance,ptmxmode=0666,mode=0620")
     namespaces.mount("/dev/pts/ptmx", "/dev/ptmx", flags=namespaces.MS_BIND)
+    for path, tree in kept.items():
+        path.mkdir(parents=True, exist_ok=True)
+        namespaces.attach_tree(tree, str(path))
+        os.close(tree)
     for directory in (str(rundir), "/run/netns", "/run/lock"):
         os.makedirs(directory, exist_ok=True)
     namespaces.attach_tree(shared, str(rundir))
@@ -78,13 +86,14 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
     """Build the lab, telling each phase as it goes."""
     started = time.monotonic()
     options = json.loads((rundir / OPTIONS_FILE).read_text())
-    make_mounts_private(rundir)
+    make_mounts_private(rundir, {CLONE, Path(sys.prefix).resolve()})
     from testbed.lab import Lab, LabNotReady
     from testbed.spec import load_cluster
     from testbed.verbs import verbs_of
 
     cluster = load_cluster(rundir / CLUSTER_FILE)
     lab = Lab(options["name"], cluster, rundir, options["cluster_file"], options["without_agent"], options["timeout_s"])
+    lab.datapath = options["datapath"]
     ControlServer(rundir / CONTROL_SOCKET, verbs_of(lab), options["owner_uid"]).start()
 
     def progress(phase: str, state: str, detail: str) -> None:

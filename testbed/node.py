@@ -58,6 +58,8 @@ class LabNode:
         self.log = directory / "logs" / f"agent-{name}.log"
         self.expected = True
         """False after `up --no-agent`: somebody runs the agent by hand."""
+        self.datapath = "auto"
+        """What moves packets, as the agent's --datapath."""
         self._spec = agent
         self._etcd_endpoints = etcd_endpoints
         self._on_event = on_event
@@ -106,6 +108,7 @@ class LabNode:
             f"--subnet-lease-ttl={LEASE_TTL}",
             f"--journal={JOURNAL}",
             f"--node-name={self.name}",
+            f"--datapath={self.datapath}",
         ]
         return [*OURS, *flags, *ours, *self._spec.args]
 

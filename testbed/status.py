@@ -49,7 +49,7 @@ def node_status(lab: Lab, node: LabNode) -> Object:
         "address": str(node.address),
         "subnet": subnet_of(node, state),
         "backend": backend,
-        "datapath": "python" if node.runs_our_agent else "other",
+        "datapath": (state["datapath"] if state else None) if node.runs_our_agent else "other",
         "agent": {"state": agent_state(node, state), "pid": node.agent.pid, "restarts": node.agent.restarts},
         "peers": {"known": len(state["forwarding"]) if state else 0, "expected": len(lab.nodes) - 1},
     }

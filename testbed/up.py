@@ -36,6 +36,8 @@ class UpOptions:
     cleanup_on_failure: bool
     timeout_s: float | None
     """For each phase of the start; None: each phase's own."""
+    datapath: str = "auto"
+    """The agents' --datapath."""
     resolved_name: str | None = None
     """The lab's name, once it is known."""
 
@@ -59,6 +61,7 @@ def bring_up(options: UpOptions) -> int:
             "cluster_file": source,
             "without_agent": list(options.without_agent),
             "timeout_s": options.timeout_s,
+            "datapath": options.datapath,
         }
         rundir = prepare(name, cluster.text, _hosts(cluster), lab_options)
         signal.signal(signal.SIGTERM, _as_interrupt)

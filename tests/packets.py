@@ -13,6 +13,8 @@ def ipv4(
     *,
     ttl: int = 64,
     protocol: int = 17,
+    tos: int = 0,
+    identification: int = 0x1234,
     flags_and_offset: int = 0,
     options: bytes = b"",
     version_ihl: int | None = None,
@@ -24,9 +26,9 @@ def ipv4(
     header = struct.pack(
         "!BBHHHBBH4s4s",
         0x40 | header_length // 4 if version_ihl is None else version_ihl,
-        0,
+        tos,
         header_length + len(payload) if total_length is None else total_length,
-        0x1234,
+        identification & 0xFFFF,
         flags_and_offset,
         ttl,
         protocol,
@@ -42,3 +44,38 @@ def ipv4(
 def udp(source_port: int, destination_port: int, payload: bytes = b"x") -> bytes:
     """A UDP datagram without a checksum."""
     return struct.pack("!HHHH", source_port, destination_port, 8 + len(payload), 0) + payload
+
+
+def tcp(
+    sequence: int,
+    payload: bytes = b"",
+    *,
+    ports: tuple[int, int] = (40000, 80),
+    acknowledgement: int = 7,
+    flags: int = 0x10,
+    window: int = 500,
+    urgent: int = 0,
+    options: bytes = b"",
+    reserved: int = 0,
+) -> bytes:
+    """A TCP segment without its checksum."""
+    offset = (20 + len(options)) // 4 << 4 | reserved
+    fixed = struct.pack("!HHIIBBHHH", *ports, sequence & 0xFFFFFFFF, acknowledgement, offset, flags, window, 0, urgent)
+    return fixed + options + payload
+
+
+def with_transport_checksum(ip_header: bytes, segment: bytes) -> bytes:
+    """The packet, with the checksum of its TCP segment or UDP datagram set right (RFC 9293 §3.1, RFC 768)."""
+    at = 16 if ip_header[9] == 6 else 6
+    segment = segment[:at] + b"\0\0" + segment[at + 2 :]
+    pseudo = ip_header[12:20] + struct.pack("!HH", ip_header[9], len(segment))
+    value = internet_checksum(pseudo + segment)
+    if ip_header[9] == 17:
+        value = value or 0xFFFF
+    return ip_header + segment[:at] + struct.pack("!H", value) + segment[at + 2 :]
+
+
+def right(packet: bytes) -> bytes:
+    """The same packet with a right transport checksum."""
+    length = (packet[0] & 0xF) * 4
+    return with_transport_checksum(packet[:length], packet[length:])

@@ -1,6 +1,6 @@
 """The one protocol that every way of carrying packets keeps. Backends take leases as values and never see etcd."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
@@ -53,8 +53,12 @@ class Backend(Protocol):
 
     device: str
     """The overlay device's name, e.g. `flannel0`; final once `start` returned."""
+    on_trouble: Callable[[], None]
+    """Called from any thread when `converge` is needed soon; to be set before `start`."""
     overlay_mtu: int
     """MTU of the overlay device and of pods, in bytes."""
+    datapath: str
+    """What moves the packets: `native`, `python` or `kernel`."""
 
     def lease_attrs(self) -> LeaseAttrs:
         """What this node publishes."""

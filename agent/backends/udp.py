@@ -8,14 +8,14 @@ packets would otherwise leave by the default gateway.
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
 from agent.backends.base import Counters, ForwardingEntry, Underlay
+from agent.datapath.choice import choose_datapath, make_pump
 from agent.datapath.forwarder import Forwarder, OwnNode
 from agent.datapath.forwarding_table import ForwardingTable
 from agent.datapath.pump import Pump, Tally
-from agent.datapath.python_pump import PythonPump
 from agent.datapath.tun import TunDevice, open_tun
 from agent.datapath.udp_socket import open_udp_socket
 from agent.lease import Lease, LeaseAttrs
@@ -33,8 +33,13 @@ LAST_RESORT_METRIC = 4278198272
 class UdpBackend:
     """Carries packets in user space; see `Backend` for its life. Methods may be called from several threads."""
 
-    def __init__(self, network: IPv4Network, port: int, underlay: Underlay, kernel: Kernel) -> None:
+    def __init__(
+        self, network: IPv4Network, port: int, underlay: Underlay, kernel: Kernel, datapath: str = "auto"
+    ) -> None:
+        """`datapath`: auto, native or python. Raises EnvironmentMissing."""
         self.device = DEVICE_PATTERN
+        self.on_trouble: Callable[[], None] = lambda: None
+        self.datapath = choose_datapath(datapath)
         self.overlay_mtu = underlay.mtu - ENCAP_OVERHEAD
         self._network = network
         self._port = port
@@ -118,11 +123,13 @@ class UdpBackend:
             self._make_device()
         self._configure(forwarder.node)
         if self._pump is None and self._tun is not None:
-            self._pump = PythonPump(self._tun, self._udp, forwarder, self._tally)
+            self._pump = make_pump(
+                self.datapath, self._tun, self._udp, forwarder, self._tally, on_failure=lambda: self.on_trouble()
+            )
             self._pump.start()
 
     def _make_device(self) -> None:
-        self._tun = open_tun(self.device)
+        self._tun = open_tun(self.device, vnet_header=self.datapath == "native")
         self.device = self._tun.name
         command = ["ip", "tuntap", "add", "dev", self.device, "mode", "tun"]
         self._kernel.journal.record(command, "packets routed to it come to the agent, which wraps them in UDP")

@@ -16,6 +16,8 @@ class DropReason(StrEnum):
     """The header length is below 20 bytes or beyond the packet's end."""
     LENGTH = "length"
     """The total length is below the header's or beyond the packet's end. (Bytes behind it are cut off and no error.)"""
+    GSO = "gso"
+    """What the kernel says of how a super-packet is to be cut cannot be. (The native data path alone reads those.)"""
     CHECKSUM = "checksum"
     """The IPv4 header checksum is wrong."""
     TTL = "ttl"

@@ -11,6 +11,8 @@ CLONE_DEVICE = "/dev/net/tun"
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TUN = 0x0001
 IFF_NO_PI = 0x1000
+IFF_VNET_HDR = 0x4000
+"""Each read and write begins with a struct virtio_net_hdr, which says what is left to do (checksum, cutting)."""
 """No four bytes of packet information before each packet: a read returns the bare IP packet."""
 NAME_BYTES = 15  # IFNAMSIZ without the closing zero
 
@@ -23,8 +25,10 @@ DEVICE_IS_GONE = frozenset({errno.EBADFD, errno.EBADF})
 class TunDevice:
     """An open TUN device. The kernel removes it, with its routes, when it is closed or this process ends."""
 
-    def __init__(self, name: str, descriptor: int) -> None:
+    def __init__(self, name: str, descriptor: int, *, vnet_header: bool = False) -> None:
         self.name = name
+        self.vnet_header = vnet_header
+        """Whether a virtio header stands before each packet."""
         self.descriptor = descriptor
         """Non-blocking; one packet per read and per write."""
 
@@ -35,8 +39,11 @@ class TunDevice:
             self.descriptor = -1
 
 
-def open_tun(name: str) -> TunDevice:
-    """Make a TUN device; `%d` in `name` becomes the first free number. Raises EnvironmentMissing."""
+def open_tun(name: str, *, vnet_header: bool = False) -> TunDevice:
+    """Make a TUN device; `%d` in `name` becomes the first free number. Raises EnvironmentMissing.
+
+    `vnet_header`: with a virtio header before each packet, unless the kernel is too old for it.
+    """
     if len(name.encode()) > NAME_BYTES:
         raise EnvironmentMissing(f"TUN device: name too long (got {name!r}; want at most {NAME_BYTES} bytes)")
     try:
@@ -44,8 +51,13 @@ def open_tun(name: str) -> TunDevice:
     except OSError as error:
         raise _missing(error) from error
     try:
-        request = _INTERFACE_REQUEST.pack(name.encode(), IFF_TUN | IFF_NO_PI)
-        answer = fcntl.ioctl(descriptor, TUNSETIFF, request)
+        try:
+            answer = _set_interface(descriptor, name, IFF_VNET_HDR if vnet_header else 0)
+        except OSError as error:
+            if not vnet_header or error.errno != errno.EINVAL:
+                raise
+            vnet_header = False
+            answer = _set_interface(descriptor, name, 0)
     except OSError as error:
         os.close(descriptor)
         if error.errno in (errno.EPERM, errno.EACCES):
@@ -53,7 +65,13 @@ def open_tun(name: str) -> TunDevice:
         raise EnvironmentMissing(
             f"TUN device {name}: {error.strerror} (want: a name that no other device has)"
         ) from error
-    return TunDevice(_INTERFACE_REQUEST.unpack(answer)[0].rstrip(b"\0").decode(), descriptor)
+    return TunDevice(answer, descriptor, vnet_header=vnet_header)
+
+
+def _set_interface(descriptor: int, name: str, more_flags: int) -> str:
+    request = _INTERFACE_REQUEST.pack(name.encode(), IFF_TUN | IFF_NO_PI | more_flags)
+    answer = fcntl.ioctl(descriptor, TUNSETIFF, request)
+    return str(_INTERFACE_REQUEST.unpack(answer)[0].rstrip(b"\0").decode())
 
 
 def _missing(error: OSError) -> EnvironmentMissing:

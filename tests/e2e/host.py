@@ -2,8 +2,9 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 NAMESPACE_KINDS = ("net", "mnt", "pid", "ipc", "uts")
@@ -36,11 +37,17 @@ class Footprint:
 
     processes: frozenset[tuple[int, int]]
     namespaces: frozenset[str]
+    _ended_at: list[int] = field(default_factory=list, compare=False)
 
     def remains(self) -> list[str]:
-        """What of it is still there."""
+        """What of it is still there. To be asked after the lab was ended, and then as often as one likes."""
         found = [f"process {pid}" for pid, ticks in self.processes if _start_ticks(pid) == ticks]
+        if not self._ended_at:
+            self._ended_at.append(_ticks_now())
         for pid in _pids():
+            # The kernel gives a namespace's number to the next one: whoever began later may have that one.
+            if (_start_ticks(pid) or 0) > self._ended_at[0]:
+                continue
             held = self.namespaces & set(_namespaces(pid).values())
             opened = self.namespaces & set(_open_files(pid))
             found += [f"process {pid} has {name}" for name in held | opened]
@@ -152,6 +159,11 @@ def _start_ticks(pid: int) -> int | None:
     """None for a process that is gone, a zombie included: it holds nothing but its number."""
     fields = _stat(pid)
     return int(fields[19]) if fields and fields[0] not in "ZX" else None
+
+
+def _ticks_now() -> int:
+    """Since boot, as /proc/PID/stat counts them."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
 def _parent(pid: int) -> int:

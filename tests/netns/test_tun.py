@@ -12,6 +12,7 @@ import pytest
 from agent.datapath.drops import DropReason
 from agent.datapath.forwarder import Forwarder, OwnNode
 from agent.datapath.forwarding_table import ForwardingTable, TunnelEndpoint
+from agent.datapath.native_pump import NativePump
 from agent.datapath.pump import Tally
 from agent.datapath.python_pump import PythonPump
 from agent.datapath.tun import TunDevice, open_tun
@@ -100,7 +101,8 @@ class Running:
         node = OwnNode(IPv4Network("10.0.46.0/24"), 1472, PORT)
         endpoint = TunnelEndpoint("127.0.0.2", PORT)
         self.forwarder = Forwarder(node, ForwardingTable({IPv4Network("10.0.90.0/24"): endpoint}))
-        self.pump = PythonPump(tun, udp, self.forwarder, self.tally, self.failed.set)
+        kind = NativePump if tun.vnet_header else PythonPump
+        self.pump = kind(tun, udp, self.forwarder, self.tally, self.failed.set)
         self.pump.start()
 
     def receive(self, payload: bytes) -> None:
@@ -110,9 +112,9 @@ class Running:
         return {reason: count for reason, count in self.tally.snapshot().drops.items() if count}
 
 
-@pytest.fixture
-def running(inside: NamespaceThread, kernel: Kernel) -> Iterator[Running]:
-    tun = inside.run(lambda: open_tun("flannel%d"))
+@pytest.fixture(params=["native", "python"])
+def running(inside: NamespaceThread, kernel: Kernel, request: pytest.FixtureRequest) -> Iterator[Running]:
+    tun = inside.run(lambda: open_tun("flannel%d", vnet_header=request.param == "native"))
     kernel.set_mtu(tun.name, 1472, "x")
     kernel.sysctl("net.ipv6.conf.flannel0.disable_ipv6", "1", "no router solicitations to count")
     kernel.ensure_addresses(tun.name, [IPv4Interface("10.0.46.0/32")], "x")
@@ -207,6 +209,7 @@ def test_deleted_device_is_reported_and_costs_nothing(running: Running, kernel: 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 0.1
 
 
+@pytest.mark.parametrize("running", ["python"], indirect=True)
 def test_dead_thread_is_noticed(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("broken on purpose")

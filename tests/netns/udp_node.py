@@ -1,6 +1,6 @@
 """One udp backend in the namespace that this process was started in, driven by lines of JSON on standard input.
 
-    python -m tests.netns.udp_node NETWORK SUBNET INTERFACE ADDRESS JOURNAL
+    python -m tests.netns.udp_node NETWORK SUBNET INTERFACE ADDRESS JOURNAL [DATAPATH]
 
 Commands and answers are one line each: `["peers", {subnet: public_ip, …}]`, `["converge"]`, `["fence"]`, `["table"]`,
 `["counters"]`, `["stop"]`. The first line printed is `{"device", "overlay_mtu"}`, or `{"error"}`.
@@ -46,7 +46,7 @@ def answer(backend: UdpBackend, command: str, argument: Mapping[str, str]) -> ob
     return {}
 
 
-def main(network: str, subnet: str, interface: str, address: str, journal: str) -> None:
+def main(network: str, subnet: str, interface: str, address: str, journal: str, datapath: str = "auto") -> None:
     """Run until standard input ends."""
     logging.basicConfig(level=logging.INFO)
     with Kernel(FileJournal(Path(journal), subnet)) as kernel:
@@ -54,7 +54,7 @@ def main(network: str, subnet: str, interface: str, address: str, journal: str) 
         assert link is not None
         underlay = Underlay(interface, IPv4Address(address), link.mtu, IPv4Address(address))
         try:
-            backend = UdpBackend(IPv4Network(network), PORT, underlay, kernel)
+            backend = UdpBackend(IPv4Network(network), PORT, underlay, kernel, datapath)
         except AgentError as error:
             print(json.dumps({"error": str(error)}), flush=True)
             return

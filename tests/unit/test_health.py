@@ -21,6 +21,7 @@ READY = Report(
     lease=LeaseReport("10.0.46.0/24", "192.168.8.227", 30, False, 21.25),
     device="flannel0",
     overlay_mtu=1472,
+    datapath="native",
     forwarding=(ForwardingEntry(IPv4Network("10.0.90.0/24"), "192.168.8.228:8285"),),
     counters=Counters(3, 300, 2, 200, {"no-route": 7, "ttl": 0}),
     revision=12,
@@ -78,6 +79,7 @@ def test_state_says_everything_that_the_lab_reads() -> None:
         },
         "device": "flannel0",
         "overlay_mtu": 1472,
+        "datapath": "native",
         "forwarding": [{"subnet": "10.0.90.0/24", "via": "192.168.8.228:8285"}],
         "counters": {
             "tx_packets": 3,

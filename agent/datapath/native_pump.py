@@ -1,0 +1,118 @@
+"""Moves packets in bulk with native.c: one thread per direction, each inside C and without the GIL until it is stopped.
+
+Decisions are forwarder.py's: its node and table are handed to C whenever they change, and C decides by the same rules.
+"""
+
+import errno
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from agent.backends.base import Counters
+from agent.datapath.forwarder import Forwarder
+from agent.datapath.native_library import native_library
+from agent.datapath.offloads import switch_on
+from agent.datapath.pump import Tally
+from agent.datapath.tun import TunDevice
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 5.0
+
+
+class NativePump:
+    """The pump for speed; see `Pump`."""
+
+    def __init__(
+        self,
+        tun: TunDevice,
+        udp: socket.socket,
+        forwarder: Forwarder,
+        tally: Tally,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_failure` is called from a thread of the pump, at most once, when it can no longer move packets.
+
+        Raises EnvironmentMissing when native.c is not compiled.
+        """
+        self._library = native_library()
+        self._forwarder = forwarder
+        self._tally = tally
+        self._on_failure = on_failure
+        self._lock = threading.Lock()
+        self._failure: str | None = None
+        self._stopping = False
+        self.offloads = switch_on(tun.descriptor, tun.vnet_header, udp)
+        if missing := self.offloads.missing():
+            log.warning("native data path: slower, this kernel lacks %s", ", ".join(missing))
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._pump = self._library.pump(tun.descriptor, udp.fileno(), self._stop, self.offloads, forwarder)
+        tally.attach(self._counters)
+        directions = {"out": self._library.c.native_pump_carry_out, "in": self._library.c.native_pump_carry_in}
+        self._threads = [
+            threading.Thread(target=self._run, args=(carry,), name=f"pump-{name}", daemon=True)
+            for name, carry in directions.items()
+        ]
+
+    @property
+    def forwarder(self) -> Forwarder:
+        """Decides; may be replaced at any time without stopping traffic. The old one is out of use on return."""
+        return self._forwarder
+
+    @forwarder.setter
+    def forwarder(self, forwarder: Forwarder) -> None:
+        with self._lock:
+            self._forwarder = forwarder
+            if self._pump is not None:
+                self._library.c.native_pump_replace(self._pump, self._library.rules(forwarder))
+
+    def start(self) -> None:
+        """Begin to move packets."""
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def failed(self) -> str | None:
+        """Why packets are no longer moved, or None while they are."""
+        return self._failure
+
+    def stop(self) -> None:
+        """Stop moving packets; safe to call twice, and after a failure."""
+        with self._lock:
+            if self._stopping:
+                return
+            self._stopping = True
+        os.eventfd_write(self._stop, 1)
+        for thread in self._threads:
+            if thread.ident and thread is not threading.current_thread():
+                thread.join(STOP_TIMEOUT_S)
+        self._tally.detach()
+        if any(thread.is_alive() for thread in self._threads):
+            # Its memory stays: a thread that still runs must not find it gone.
+            log.error("native data path: a thread did not stop within %g s", STOP_TIMEOUT_S)
+            return
+        with self._lock:
+            self._library.c.native_pump_free(self._pump)
+            self._pump = None
+        os.close(self._stop)
+
+    def _counters(self) -> Counters:
+        return self._library.counters(self._pump)
+
+    def _run(self, carry: Callable[[Any], int]) -> None:
+        """A direction's thread: the call into C returns only when it is over."""
+        code = carry(self._pump)
+        if code == 0:
+            return
+        with self._lock:
+            first = self._failure is None and not self._stopping
+            if first:
+                gone = code in (errno.EBADFD, errno.EBADF)
+                self._failure = "the overlay device is gone" if gone else f"the pump failed: {os.strerror(code)}"
+        if first:
+            # One direction alone is of no use.
+            os.eventfd_write(self._stop, 1)
+            self._on_failure()

@@ -1,0 +1,35 @@
+"""A backend that can no longer carry packets says so at once; nobody has to look."""
+
+import threading
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from agent.backends.base import Underlay
+from agent.backends.udp import UdpBackend
+from agent.journal import SilentJournal
+from agent.lease import Lease, LeaseAttrs, Subnet
+from agent.netlink import Kernel
+
+pytestmark = pytest.mark.root
+
+HOME = IPv4Address("127.0.0.1")
+LEASE = Lease(Subnet(IPv4Network("10.0.46.0/24")), LeaseAttrs(HOME), 1, 1)
+
+
+@pytest.mark.parametrize("datapath", ["native", "python"])
+def test_a_pump_whose_device_goes_asks_to_be_looked_at(datapath: str) -> None:
+    asked = threading.Event()
+    with Kernel(SilentJournal()) as kernel:
+        kernel.set_up("lo", "the underlay of this test")
+        backend = UdpBackend(IPv4Network("10.0.0.0/16"), 8285, Underlay("lo", HOME, 1500, HOME), kernel, datapath)
+        backend.on_trouble = asked.set
+        try:
+            backend.start(LEASE)
+            assert not asked.is_set()
+            kernel.delete_link(backend.device, "somebody removes it")
+            assert asked.wait(2)
+            backend.converge()
+            assert kernel.link(backend.device) is not None
+        finally:
+            backend.stop()
