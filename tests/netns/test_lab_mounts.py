@@ -23,7 +23,8 @@ def writable(directory):
     return True
 print(json.dumps({
     "clone": (clone / "code.py").exists(), "other": other.exists(), "clone writable": writable(clone),
-    "rundir writable": writable(rundir), "root writable": writable(Path("/usr")), "tmp writable": writable(Path("/tmp")),
+    "rundir writable": writable(rundir), "root writable": writable(Path("/usr")),
+    "tmp writable": writable(Path("/tmp")),
 }))
 """
 
