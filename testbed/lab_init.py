@@ -19,31 +19,22 @@ from testbed.control import ControlServer
 from testbed.launch import OPTIONS_FILE
 from testbed.wire import CONTROL_SOCKET
 
-CLONE = Path(__file__).resolve().parent.parent
+OURS = frozenset({Path(__file__).resolve().parent.parent, Path(sys.prefix).resolve()})
+"""Directories without which nothing of ours runs: the clone and its Python."""
 PRIVATE_TMPFS = ("/run", "/tmp", "/var/tmp", "/dev/shm")
 log = logging.getLogger("testbed")
 
 
 def make_mounts_private(rundir: Path, needed: Iterable[Path]) -> None:
     """Give the lab its own view of the file system: the host's, read-only, with /run and the temporary directories
-    its own, and the lab's run directory writable where the host has it too. What is `needed` stays to be seen, also
-    where the lab's own directory lies over it: people clone into /tmp."""
+    its own, and the lab's run directory writable where the host has it too. What is `needed` stays to be seen."""
     namespaces.make_mounts_private()
     shared = namespaces.clone_tree(str(rundir))
     namespaces.make_read_only("/")
-    hidden = [path for path in needed if any(map(path.is_relative_to, PRIVATE_TMPFS))]
-    kept = {path: namespaces.clone_tree(str(path)) for path in hidden}
+    cover_temporary_directories(needed)
     namespaces.mount("proc", "/proc", "proc", namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOEXEC)
-    for directory in PRIVATE_TMPFS:
-        if os.path.isdir(directory):
-            mode = "0755" if directory == "/run" else "1777"
-            namespaces.mount("tmpfs", directory, "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, f"mode={mode}")
     namespaces.mount("devpts", "/dev/pts", "devpts", namespaces.MS_NOSUID, "newinstance,ptmxmode=0666,mode=0620")
     namespaces.mount("/dev/pts/ptmx", "/dev/ptmx", flags=namespaces.MS_BIND)
-    for path, tree in kept.items():
-        path.mkdir(parents=True, exist_ok=True)
-        namespaces.attach_tree(tree, str(path))
-        os.close(tree)
     for directory in (str(rundir), "/run/netns", "/run/lock"):
         os.makedirs(directory, exist_ok=True)
     namespaces.attach_tree(shared, str(rundir))
@@ -51,6 +42,21 @@ def make_mounts_private(rundir: Path, needed: Iterable[Path]) -> None:
     hosts = rundir / "hosts"
     if hosts.exists() and os.path.exists("/etc/hosts"):
         namespaces.mount(str(hosts), "/etc/hosts", flags=namespaces.MS_BIND)
+
+
+def cover_temporary_directories(needed: Iterable[Path]) -> None:
+    """Put empty file systems over /run and the temporary directories of this mount namespace; what is `needed` and lies
+    below one of them stays where it is, as it is: people clone into /tmp."""
+    hidden = [path for path in needed if any(map(path.is_relative_to, PRIVATE_TMPFS))]
+    kept = {path: namespaces.clone_tree(str(path)) for path in hidden}
+    for directory in PRIVATE_TMPFS:
+        if os.path.isdir(directory):
+            mode = "0755" if directory == "/run" else "1777"
+            namespaces.mount("tmpfs", directory, "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, f"mode={mode}")
+    for path, tree in kept.items():
+        path.mkdir(parents=True, exist_ok=True)
+        namespaces.attach_tree(tree, str(path))
+        os.close(tree)
 
 
 def main() -> None:
@@ -86,7 +92,7 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
     """Build the lab, telling each phase as it goes."""
     started = time.monotonic()
     options = json.loads((rundir / OPTIONS_FILE).read_text())
-    make_mounts_private(rundir, {CLONE, Path(sys.prefix).resolve()})
+    make_mounts_private(rundir, OURS)
     from testbed.lab import Lab, LabNotReady
     from testbed.spec import load_cluster
     from testbed.verbs import verbs_of

@@ -17,6 +17,7 @@ from agent.netlink import Kernel
 from testbed import namespaces as ns
 from testbed import pod
 from testbed.ipam import Ipam
+from testbed.lab_init import OURS, cover_temporary_directories
 from testbed.manifest import Pod as PodManifest
 from testbed.pod import Pod
 
@@ -79,8 +80,7 @@ class PodNode:
         ns.make_mounts_private()
         rundir = ns.clone_tree(str(self.rundir))
         ns.make_read_only("/")
-        for directory in ("/run", "/tmp", "/var/tmp", "/dev/shm"):
-            ns.mount("tmpfs", directory, "tmpfs", ns.MS_NOSUID | ns.MS_NODEV)
+        cover_temporary_directories(OURS)
         self.rundir_in_node = "/run/lab"
         os.mkdir(self.rundir_in_node)
         ns.attach_tree(rundir, self.rundir_in_node)

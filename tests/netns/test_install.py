@@ -14,7 +14,10 @@ import pytest
 pytestmark = pytest.mark.root
 
 ROOT = Path(__file__).resolve().parents[2]
-DECIDES = ("scripts/install", "scripts/requirements.lock", "pyproject.toml", "testbed/pause.c")
+DECIDES = (
+    *("scripts/install", "scripts/requirements.lock", "pyproject.toml", "testbed/pause.c"),
+    *(f"agent/datapath/native{end}" for end in ("_build.py", ".c", ".h")),
+)
 """What the stamp of a finished install covers, in its order."""
 
 NOBODY = "setpriv --reuid 65534 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search"
@@ -52,7 +55,7 @@ def clone(tmp_path: Path) -> MakeClone:
 
     def make(name: str) -> Path:
         root = tmp_path / name
-        for directory in ("agent", "testbed", "topologies"):
+        for directory in ("agent/datapath", "testbed", "topologies"):
             (root / directory).mkdir(parents=True)
         shutil.copytree(ROOT / "scripts", root / "scripts")
         for file in DECIDES[2:]:
@@ -70,8 +73,10 @@ def finish(root: Path) -> None:
     (binaries / "testbed").write_text(f"print('this is {root.name}')\n")
     pause = root / "testbed/bin/pause"
     pause.parent.mkdir()
-    pause.write_text("")
-    for program in (binaries / "testbed", pause):
+    native = root / "agent/datapath/_native.so"
+    for compiled in (pause, native):
+        compiled.write_text("")
+    for program in (binaries / "testbed", pause, native):
         program.chmod(0o755)
     sums = subprocess.run(["sha256sum", *DECIDES], cwd=root, capture_output=True, text=True, check=True).stdout
     (root / ".venv/installed").write_text(f"{root}\n{Path('/usr/bin/python3').resolve()}\n{sums}")
