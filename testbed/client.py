@@ -115,8 +115,10 @@ class LabConnection:
         try:
             self._socket.connect(str(lab.rundir / CONTROL_SOCKET))
         except PermissionError as failure:
+            self._socket.close()
             raise TestbedError(f"lab {lab.name}: not yours to ask (try with sudo)", 3) from failure
         except OSError as failure:
+            self._socket.close()
             raise TestbedError(
                 f"lab {lab.name}: does not answer ({failure.strerror}; see {lab.rundir}/lab.log)"
             ) from failure

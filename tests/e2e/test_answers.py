@@ -27,7 +27,7 @@ def test_status_has_the_documented_fields(nginx_tomcat: Lab) -> None:
         "address": "192.168.8.227",
         "subnet": "10.0.46.0/24",
         "backend": "udp",
-        "datapath": "python",
+        "datapath": "native",
         "peers": {"known": 1, "expected": 1},
     }
     assert set(node["agent"]) == {"state", "pid", "restarts"}

@@ -6,13 +6,14 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.backends.base import Underlay
-from agent.backends.udp import UdpBackend
+from agent.backends.udp import UdpBackend, unreachable_route
 from agent.journal import SilentJournal
 from agent.lease import Lease, LeaseAttrs, Subnet
 from agent.netlink import Kernel
 
 pytestmark = pytest.mark.root
 
+NETWORK = IPv4Network("10.0.0.0/16")
 HOME = IPv4Address("127.0.0.1")
 LEASE = Lease(Subnet(IPv4Network("10.0.46.0/24")), LeaseAttrs(HOME), 1, 1)
 
@@ -22,7 +23,7 @@ def test_a_pump_whose_device_goes_asks_to_be_looked_at(datapath: str) -> None:
     asked = threading.Event()
     with Kernel(SilentJournal()) as kernel:
         kernel.set_up("lo", "the underlay of this test")
-        backend = UdpBackend(IPv4Network("10.0.0.0/16"), 8285, Underlay("lo", HOME, 1500, HOME), kernel, datapath)
+        backend = UdpBackend(NETWORK, 8285, Underlay("lo", HOME, 1500, HOME), kernel, datapath)
         backend.on_trouble = asked.set
         try:
             backend.start(LEASE)
@@ -33,3 +34,4 @@ def test_a_pump_whose_device_goes_asks_to_be_looked_at(datapath: str) -> None:
             assert kernel.link(backend.device) is not None
         finally:
             backend.stop()
+            kernel.delete_route(unreachable_route(NETWORK), "the next test finds nothing of this one")
