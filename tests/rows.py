@@ -75,7 +75,7 @@ ROWS: Mapping[str, Row] = {
         "flood of junk from a non-peer",
         absent="200,000 a second (this sender makes about 120,000) with etcd beside it",
     ),
-    "B37": Row("GSO header lies", absent="the data path does not use virtio headers yet"),
+    "B37": Row("GSO header lies"),
     "B38": Row(
         "subnet.env empty, truncated, NUL, CRLF, quoted, `export`, twice, two networks, bad, 10 MB, a directory"
     ),

@@ -415,6 +415,7 @@ LIES = {
 }  # fmt: skip
 
 
+@pytest.mark.row("B37")
 @pytest.mark.parametrize("lie", LIES)
 def test_impossible_super_packet_is_dropped_as_gso_and_the_next_one_passes(lie: str) -> None:
     outcome = native_out(FORWARDER, [LIES[lie], plain(PEER_POD)])
