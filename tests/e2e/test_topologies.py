@@ -40,13 +40,13 @@ PODS = "".join(
 
 PLAIN_MININET = """\
 set -e
-mount -t tmpfs none /tmp
+mount -t tmpfs none /mnt
 mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys
 ip link set lo up
-mkdir /tmp/bin
+mkdir /mnt/bin
 # Where bridge-utils is not installed: as much of brctl as Mininet's LinuxBridge calls.
-command -v brctl >/dev/null || cat >/tmp/bin/brctl <<'END'
+command -v brctl >/dev/null || cat >/mnt/bin/brctl <<'END'
 #!/bin/sh
 case $1 in
     addbr) ip link add "$2" type bridge ;;
@@ -56,9 +56,9 @@ case $1 in
     showstp) bridge link | grep "master $2 " ;;
 esac
 END
-chmod +x /tmp/bin/*
-cat >/tmp/before
-PATH=/tmp/bin:$PATH exec mn --switch lxbr --controller none --wait --pre /tmp/before --test pingall "$@"
+chmod +x /mnt/bin/*
+cat >/mnt/before
+PATH=/mnt/bin:$PATH exec mn --switch lxbr --controller none --wait --pre /mnt/before --test pingall "$@"
 """
 
 
