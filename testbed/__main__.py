@@ -4,7 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-CLONE = Path(__file__).resolve().parent.parent
+from testbed.places import CLONE
+
 VENV = CLONE / ".venv"
 
 
@@ -20,7 +21,7 @@ if __name__ == "__main__":
     _use_own_interpreter()
 
 try:
-    from testbed.cli import main
+    from testbed.command.cli import main
 except ModuleNotFoundError as missing:
     print(f"error: testbed: Python package {missing.name} is missing (want: sudo scripts/install)", file=sys.stderr)
     sys.exit(3)

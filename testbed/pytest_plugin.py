@@ -25,10 +25,10 @@ from typing import NoReturn
 
 import pytest
 
-from testbed.bundle import Bundle, write_bundle
-from testbed.client import TestbedError, running_labs
-from testbed.lab_capture import Captures
-from testbed.lab_choice import (
+from testbed.command.client import TestbedError, running_labs
+from testbed.testing.bundle import Bundle, write_bundle
+from testbed.testing.lab_capture import Captures
+from testbed.testing.lab_choice import (
     DEFAULT_CLUSTER,
     ClusterChoice,
     LabNotUp,
@@ -39,8 +39,8 @@ from testbed.lab_choice import (
     start_lab,
     stop_lab,
 )
-from testbed.lab_handle import LabHandle
-from testbed.lab_runs import BundleDirectory, RunName
+from testbed.testing.lab_handle import LabHandle
+from testbed.testing.lab_runs import BundleDirectory, RunName
 
 MARKER = "lab(cluster): the cluster of the fixtures `lab` and `lab_per_test`: a name, a path, YAML text or dicts"
 MODULE_VARIABLE = "LAB"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.lab_handle import LabHandle
 from testbed.pytest_plugin import NewLab
+from testbed.testing.lab_handle import LabHandle
 from tests.e2e.lab import Lab, fresh_name
 
 HERE = Path(__file__).parent

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from testbed.lab_handle import LabHandle, find
+from testbed.testing.lab_handle import LabHandle, find
 from tests.e2e.command import Answer, Environment, Terminal, run_verb, running
 
 _numbers = count()

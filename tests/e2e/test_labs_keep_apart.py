@@ -114,7 +114,7 @@ def test_down_clears_up_after_a_lab_that_died(own_lab: Lab) -> None:
 def test_death_of_the_supervisor_ends_the_lab(own_lab: Lab) -> None:
     pid = own_lab.json("status")["pid"]
     seen = host.footprint(pid)
-    os.kill(host.pid_in(seen, "testbed.lab_init /run"), signal.SIGKILL)
+    os.kill(host.pid_in(seen, "testbed.lab.lab_init /run"), signal.SIGKILL)
     wait_until(
         lambda: not seen.remains(), timeout_s=GONE_WITHIN_S, what="no process and no namespace of the lab is left"
     )

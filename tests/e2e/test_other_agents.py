@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from testbed.lab_handle import LabHandle
 from testbed.pytest_plugin import NewLab
+from testbed.testing.lab_handle import LabHandle
 from tests.e2e.command import Answer, running
 from tests.e2e.lab import Lab
 

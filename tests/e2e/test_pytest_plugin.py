@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.client import running_labs
+from testbed.command.client import running_labs
 from tests.e2e.command import Terminal, run_verb
 from tests.e2e.inner_pytest import PYTEST, Project, prefix_for
 from tests.e2e.lab import fresh_name
@@ -90,9 +90,9 @@ def test_lab_answers_everything_that_is_documented(project: Project) -> None:
         "test_api.py",
         """
         import pytest
-        from testbed.client import NoAnswer, TestbedError
-        from testbed.lab_answers import CommandFailed
-        from testbed.waiting import NotInTime
+        from testbed.command.client import NoAnswer, TestbedError
+        from testbed.testing.lab_answers import CommandFailed
+        from testbed.testing.waiting import NotInTime
 
         pytestmark = pytest.mark.lab("two_nodes")
 
@@ -318,7 +318,7 @@ def test_interrupted_run_takes_its_labs_down(number: int, project: Project) -> N
 
 def test_lab_of_ones_own_is_found_by_name_without_pytest(project: Project) -> None:
     name = fresh_name("found")
-    script = f"from testbed.lab_handle import find; print(find('{name}').nodes['node1'].agent_state)"
+    script = f"from testbed.testing.lab_handle import find; print(find('{name}').nodes['node1'].agent_state)"
     try:
         assert run_verb("up", str(project.directory / "own.yaml"), "--lab", name).code == 0
         python = PYTEST[0]

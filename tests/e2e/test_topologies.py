@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.doctor import FEATURES, ScratchNamespaces
+from testbed.command.doctor import FEATURES, ScratchNamespaces
 from tests.e2e.command import run_verb
 from tests.e2e.lab import Lab, lab_of
 from tests.waiting import wait_until

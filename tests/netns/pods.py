@@ -14,12 +14,12 @@ import pytest
 
 from agent.journal import SilentJournal
 from agent.netlink import Kernel
-from testbed import namespaces as ns
-from testbed import pod
-from testbed.ipam import Ipam
-from testbed.lab_init import OURS, cover_temporary_directories
-from testbed.manifest import Pod as PodManifest
-from testbed.pod import Pod
+from testbed.cluster.manifest import Pod as PodManifest
+from testbed.lab.lab_init import OURS, cover_temporary_directories
+from testbed.places import PAUSE
+from testbed.pods import namespaces as ns
+from testbed.pods.ipam import Ipam
+from testbed.pods.pod import Pod
 
 BRIDGE_MAC = "02:42:0a:00:2e:01"
 DEFAULT_CAPABILITIES = 0x00000000A80425FB
@@ -36,7 +36,7 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0
 
 
 class PodNode:
-    """A testbed.pod.PodHost: a sleeping process that holds network and mount namespaces, and docker0 in them."""
+    """A testbed.pods.pod.PodHost: a sleeping process that holds network and mount namespaces, and docker0 in them."""
 
     name = "node1"
     bridge = "docker0"
@@ -47,8 +47,8 @@ class PodNode:
     def __init__(self, rundir: Path) -> None:
         if os.geteuid() != 0:
             pytest.skip("needs root: makes namespaces")
-        if not pod.PAUSE.exists():
-            pytest.skip(f"{pod.PAUSE} is not built (scripts/install builds it)")
+        if not PAUSE.exists():
+            pytest.skip(f"{PAUSE} is not built (scripts/install builds it)")
         self.rundir = rundir
         self.ipam = Ipam(rundir / "addresses")
         self.events: list[tuple[str, str]] = []

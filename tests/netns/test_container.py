@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.pod import Pod
+from testbed.pods.pod import Pod
 from tests.netns.pods import (
     DEFAULT_CAPABILITIES,
     SLEEP,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from testbed.manifest import Pod
-from testbed.pod import PAUSE
-from testbed.pod_container import Place, PodContainer
+from testbed.cluster.manifest import Pod
+from testbed.places import PAUSE
+from testbed.pods.pod_container import Place, PodContainer
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.root

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.root
 
 ROOT = Path(__file__).resolve().parents[2]
 DECIDES = (
-    *("scripts/install", "scripts/requirements.lock", "pyproject.toml", "testbed/pause.c"),
+    *("scripts/install", "scripts/requirements.lock", "pyproject.toml", "testbed/pods/pause.c"),
     *(f"agent/datapath/native{end}" for end in ("_build.py", ".c", ".h")),
 )
 """What the stamp of a finished install covers, in its order."""
@@ -71,7 +71,7 @@ def finish(root: Path) -> None:
     binaries.mkdir(parents=True)
     (binaries / "python").symlink_to("/usr/bin/python3")
     (binaries / "testbed").write_text(f"print('this is {root.name}')\n")
-    pause = root / "testbed/bin/pause"
+    pause = root / "testbed/pods/bin/pause"
     pause.parent.mkdir()
     native = root / "agent/datapath/_native.so"
     for compiled in (pause, native):

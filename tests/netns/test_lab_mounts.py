@@ -12,7 +12,7 @@ pytestmark = pytest.mark.root
 LOOK = """
 import json, os, sys
 from pathlib import Path
-from testbed.lab_init import make_mounts_private
+from testbed.lab.lab_init import make_mounts_private
 rundir, clone, other = map(Path, sys.argv[1:])
 make_mounts_private(rundir, [clone])
 def writable(directory):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from testbed import namespaces as ns
-from testbed.pod import Pod
-from testbed.pod_container import LOG_BYTES, ContainerNotRunning
-from testbed.pod_network import host_end
+from testbed.pods import namespaces as ns
+from testbed.pods.pod import Pod
+from testbed.pods.pod_container import LOG_BYTES, ContainerNotRunning
+from testbed.pods.pod_network import host_end
 from tests.netns.pods import (
     BRIDGE_MAC,
     SLEEP,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from testbed.capacity import too_big
-from testbed.problems import SpecError
-from testbed.spec import read_cluster
+from testbed.cluster.capacity import too_big
+from testbed.cluster.problems import SpecError
+from testbed.cluster.spec import read_cluster
 
 CLUSTER = """\
 apiVersion: testbed/v1

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed import client
-from testbed.cli import main
+from testbed.command import client
+from testbed.command.cli import main
 
 Run = Callable[..., tuple[int, list[str]]]
 

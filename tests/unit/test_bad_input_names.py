@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.problems import SpecError
-from testbed.spec import read_cluster
+from testbed.cluster.problems import SpecError
+from testbed.cluster.spec import read_cluster
 
 pytestmark = pytest.mark.row("B13")
 

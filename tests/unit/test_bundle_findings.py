@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from testbed.bundle_findings import findings
+from testbed.testing.bundle_findings import findings
 
 NFT = """# nft -a list ruleset
 table ip overlay-agent { # handle 1

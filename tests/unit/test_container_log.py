@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.container_log import CappedLog
+from testbed.pods.container_log import CappedLog
 
 
 @pytest.mark.row("B43")

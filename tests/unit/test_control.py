@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from testbed import control
-from testbed.control import ControlServer, Request, Verb, VerbFailed
-from testbed.wire import LINE_LIMIT, send_line
+from testbed.command.wire import LINE_LIMIT, send_line
+from testbed.lab import control
+from testbed.lab.control import ControlServer, Request, Verb, VerbFailed
 from tests.waiting import wait_until
 
 SERVED_S = 0.1

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.doctor import (
+from testbed.command.doctor import (
     PROGRAMS,
     Check,
     error_line,

@@ -97,7 +97,7 @@ PURE = (  # decide in values: no sockets, no processes, no clock of their own
 )
 IMPURE = ("socket", "subprocess", "threading", "time", "select", "fcntl", "http", "urllib.request")
 
-LIGHT = ("testbed.__main__", "testbed.client")
+LIGHT = ("testbed.__main__", "testbed.command.client")
 """`status` answers within 0.3 s, so what every verb loads must cost next to nothing."""
 HEAVY = ("cffi", "etcd3", "grpc", "mininet", "pydantic", "pydantic_core", "pyroute2", "pytest", "rich", "yaml")
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.ipam import Ipam, NoFreeAddress, choose_address
+from testbed.pods.ipam import Ipam, NoFreeAddress, choose_address
 
 SUBNET = IPv4Network("10.0.46.0/24")
 

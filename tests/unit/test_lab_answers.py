@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from testbed.lab_answers import SEPARATOR, CommandFailed, Ping, Response, Result, response_of
-from testbed.lab_handle import metrics_of
+from testbed.testing.lab_answers import SEPARATOR, CommandFailed, Ping, Response, Result, response_of
+from testbed.testing.lab_handle import metrics_of
 
 FACTS = {"http_code": 200, "remote_ip": "10.0.90.2", "local_ip": "10.0.46.3", "time_total": 0.01, "errormsg": None}
 

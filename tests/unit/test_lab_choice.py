@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from testbed.lab_choice import ClusterChoice, choose, fresh_name
+from testbed.testing.lab_choice import ClusterChoice, choose, fresh_name
 
 
 def test_word_is_the_name_of_a_cluster(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.lab_runs import BundleDirectory, RunName, file_name_of, outdated
+from testbed.testing.lab_runs import BundleDirectory, RunName, file_name_of, outdated
 
 
 def test_workers_of_a_run_have_labs_of_their_own_that_belong_to_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from testbed.manifest import Pod
-from testbed.yaml_source import read_documents
+from testbed.cluster.manifest import Pod
+from testbed.cluster.yaml_source import read_documents
 
 MINIMAL: dict[str, Any] = {
     "apiVersion": "v1",

@@ -1,6 +1,6 @@
 from ipaddress import IPv4Address
 
-from testbed.pod_network import INTERFACE_NAME_LENGTH, host_end, pod_mac
+from testbed.pods.pod_network import INTERFACE_NAME_LENGTH, host_end, pod_mac
 
 
 def test_a_short_pod_name_is_seen_in_its_link() -> None:

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from testbed.pod_state import (
+from testbed.pods.pod_state import (
     ContainerFacts,
     ContainerStatus,
     container_status,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from testbed.addresses import UnderlayFull, choose_nodes, plan_addresses
-from testbed.generated import choose, generate
-from testbed.problems import SpecError
-from testbed.spec import Cluster, cluster_names, find_cluster, find_cluster_file, load_cluster, read_cluster
-from testbed.yaml_source import MAX_BYTES
+from testbed.cluster.addresses import UnderlayFull, choose_nodes, plan_addresses
+from testbed.cluster.generated import choose, generate
+from testbed.cluster.problems import SpecError
+from testbed.cluster.spec import Cluster, cluster_names, find_cluster, find_cluster_file, load_cluster, read_cluster
+from testbed.cluster.yaml_source import MAX_BYTES
 
 ERRORS = Path(__file__).parent / "errors"
 VECTORS = Path(__file__).parent.parent / "vectors" / "real-flanneld"

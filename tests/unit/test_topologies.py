@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from testbed.generated import choose, generate
-from testbed.problems import SpecError
-from testbed.topology import (
-    TOPOLOGIES,
+from testbed.cluster.generated import choose, generate
+from testbed.cluster.problems import SpecError
+from testbed.cluster.topology import (
     TooManyParts,
     build,
     describe_topologies,
@@ -17,7 +16,8 @@ from testbed.topology import (
     topology_class,
     wiring_of,
 )
-from testbed.wiring import Cable, Shaping, Wiring
+from testbed.cluster.wiring import Cable, Shaping, Wiring
+from testbed.places import TOPOLOGIES
 
 USERS_FILE = """\
 from mininet.topo import Topo
@@ -249,7 +249,7 @@ def test_an_unknown_class_of_a_user_s_file_suggests_the_right_one(users_file: Pa
 
 @pytest.mark.parametrize("topo", ["tree,depth=2,fanout=3", "leaf_spine,2,3,1", "wan,sites=3", "linear,3"])
 def test_a_cluster_of_a_topology_can_be_read_again_from_its_text(topo: str) -> None:
-    from testbed.spec import read_cluster
+    from testbed.cluster.spec import read_cluster
 
     cluster = generate(choose(topo, None), 2)
     assert len(cluster.pods) == 2 * len(cluster.nodes)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from testbed.addresses import UnderlayFull, plan_addresses, split
-from testbed.capacity import available_mib, most_nodes, needed_mib, too_big
-from testbed.shaping import missing_features, queueing_commands
-from testbed.topology import build, topology_class
-from testbed.underlay_plan import MachinePlan, plan_underlay
-from testbed.wiring import Cable, Shaping, Wiring
+from testbed.cluster.addresses import UnderlayFull, plan_addresses, split
+from testbed.cluster.capacity import available_mib, most_nodes, needed_mib, too_big
+from testbed.cluster.topology import build, topology_class
+from testbed.cluster.underlay_plan import MachinePlan, plan_underlay
+from testbed.cluster.wiring import Cable, Shaping, Wiring
+from testbed.lab.shaping import missing_features, queueing_commands
 
 
 def machines(wiring: Wiring, cidr: str) -> dict[str, MachinePlan]:

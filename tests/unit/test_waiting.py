@@ -2,8 +2,8 @@
 
 import pytest
 
-from testbed.client import TestbedError
-from testbed.waiting import NotInTime, wait_until
+from testbed.command.client import TestbedError
+from testbed.testing.waiting import NotInTime, wait_until
 
 
 def test_first_true_value_is_returned() -> None:

@@ -1,0 +1,1 @@
+"""From a cluster file to a checked plan: pure."""

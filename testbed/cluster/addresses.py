@@ -1,0 +1,123 @@
+"""Who has which address on the underlay, and which node a pod goes to. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+
+from testbed.cluster.wiring import Wiring
+
+ROUTER_OFFSET = 1  # of each subnet, where the underlay has several
+GATEWAY_OFFSET = 10  # .10 of a /24
+FIRST_ETCD_OFFSET = 11
+FIRST_NODE_OFFSET = 101
+
+
+class UnderlayFull(Exception):
+    """The underlay's range has no address left for a machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPlan:
+    """Every machine's address on the underlay, in the order in which they are made."""
+
+    gateway: IPv4Address
+    etcd: Mapping[str, IPv4Address]
+    """etcd1, etcd2, etcd3: the members that the lab runs."""
+    nodes: Mapping[str, IPv4Address]
+    """In the order of the cluster file."""
+    subnets: tuple[IPv4Network, ...] = ()
+    """Of each segment of the underlay; gateway and etcd members are in the first."""
+    routers: Mapping[str, tuple[IPv4Address, ...]] = field(default_factory=dict)
+    """An address for each port."""
+
+    def subnet_of(self, address: IPv4Address) -> IPv4Network:
+        """The underlay subnet that an address is in. Raises LookupError."""
+        found = next((subnet for subnet in self.subnets if address in subnet), None)
+        if found is None:
+            raise LookupError(address)
+        return found
+
+
+def split(cidr: IPv4Network, segments: int) -> tuple[IPv4Network, ...]:
+    """Equal parts of the underlay's range, one for each segment. Raises UnderlayFull when they get too small."""
+    more_bits = (segments - 1).bit_length()
+    if cidr.prefixlen + more_bits > 30:
+        raise UnderlayFull(f"{segments} subnets")
+    parts = cidr.subnets(prefixlen_diff=more_bits)
+    return tuple(next(parts) for _ in range(segments))
+
+
+def plan_addresses(
+    cidr: IPv4Network,
+    gateway: IPv4Address | None,
+    etcd_members: int,
+    nodes: Mapping[str, IPv4Address | None],
+    wiring: Wiring | None = None,
+) -> AddressPlan:
+    """Fill in the addresses that the cluster file leaves open; those that it gives are kept and never given twice.
+
+    In a /24 the gateway is .10, etcd members follow from .11 and nodes from .101; in a smaller range, and where an
+    address is taken, the next free one. With routers in `wiring` each segment gets its part of the range, in which
+    they come first: .1, .2 … Without `wiring` all are in one segment. Raises UnderlayFull.
+    """
+    subnets = split(cidr, wiring.segment_count if wiring else 1)
+    taken = {address for address in nodes.values() if address is not None}
+    if gateway is not None:
+        taken.add(gateway)
+    routers: dict[str, tuple[IPv4Address, ...]] = {}
+    for name in wiring.routers if wiring else ():
+        addresses_of_ports = []
+        for segment in wiring.ports[name] if wiring else ():
+            addresses_of_ports.append(_free(subnets[segment], ROUTER_OFFSET, taken, name))
+            taken.add(addresses_of_ports[-1])
+        routers[name] = tuple(addresses_of_ports)
+    gateway = gateway or _free(subnets[0], GATEWAY_OFFSET, taken, "the gateway")
+    taken.add(gateway)
+    etcd: dict[str, IPv4Address] = {}
+    for number in range(etcd_members):
+        name = f"etcd{number + 1}"
+        etcd[name] = _free(subnets[0], FIRST_ETCD_OFFSET + number, taken, name)
+        taken.add(etcd[name])
+    addresses: dict[str, IPv4Address] = {}
+    offsets = dict.fromkeys(subnets, FIRST_NODE_OFFSET)
+    for name, given in nodes.items():
+        subnet = subnets[_segment_of(name, wiring)]
+        addresses[name] = given or _free(subnet, offsets[subnet], taken, name)
+        if given is None:
+            taken.add(addresses[name])
+            offsets[subnet] = int(addresses[name]) - int(subnet.network_address) + 1
+    return AddressPlan(gateway, etcd, addresses, subnets, routers)
+
+
+def _segment_of(node: str, wiring: Wiring | None) -> int:
+    ports = wiring.ports.get(node) if wiring else None
+    return ports[0] if ports else 0
+
+
+def _free(cidr: IPv4Network, offset: int, taken: set[IPv4Address], whose: str) -> IPv4Address:
+    """The first free host address from `offset` on, else from the range's start. Raises UnderlayFull."""
+    last = cidr.num_addresses - 2  # the broadcast address is nobody's
+    for candidate in (*range(offset, min(last, offset + len(taken)) + 1), *range(1, min(last, len(taken) + 1) + 1)):
+        address = IPv4Address(int(cidr.network_address) + candidate)
+        if address not in taken:
+            return address
+    raise UnderlayFull(whose)
+
+
+def choose_nodes(wanted: Iterable[str | None], nodes: Iterable[str]) -> list[str]:
+    """The node of every pod: the one it names, else the one with the fewest pods; ties go by the order of `nodes`.
+
+    Pods that name their node count from the start, so that their order does not matter.
+    """
+    wanted = list(wanted)
+    load = dict.fromkeys(nodes, 0)
+    for name in wanted:
+        if name is not None:
+            load[name] = load.get(name, 0) + 1
+    chosen: list[str] = []
+    for name in wanted:
+        node = name if name is not None else min(load, key=load.__getitem__)
+        if name is None:
+            load[node] += 1
+        chosen.append(node)
+    return chosen

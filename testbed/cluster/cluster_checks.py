@@ -1,0 +1,190 @@
+"""What no single field can know: checks across the fields of the Cluster document. Pure; problems are returned."""
+
+import json
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+
+from agent.config import BACKEND_OPTIONS, NetworkConfig, parse_network_config
+from agent.errors import InvalidConfig, UsageError
+from agent.lease import Subnet
+from agent.options import parse_options
+from testbed.cluster.addresses import AddressPlan, UnderlayFull, plan_addresses
+from testbed.cluster.cluster_document import AgentSpec, ClusterDocument
+from testbed.cluster.problems import Problem, near_match, shorten
+from testbed.cluster.validation import Source
+from testbed.cluster.wiring import Wiring
+
+NETWORK_KEYS = (
+    *("Network", "SubnetLen", "SubnetMin", "SubnetMax", "Backend", "EnableIPv4", "EnableIPv6", "EnableNFTables"),
+    *("IPv6Network", "IPv6SubnetLen", "IPv6SubnetMin", "IPv6SubnetMax"),
+)
+"""Keys that flannel reads; it ignores others and any case, so a typo would go unseen there."""
+
+_OPTION_SPELLING = {"vni": "VNI", "port": "Port", "mtu": "MTU", "gbp": "GBP"} | {
+    "learning": "Learning",
+    "directrouting": "DirectRouting",
+}
+_OTHER_BACKENDS = ("wireguard", "extension")
+"""Backends of flannel whose options we do not know; another agent may run them."""
+_NOT_FOR_MACHINES = ("is_loopback", "is_multicast", "is_link_local", "is_unspecified")
+
+
+def network_json(network: dict[str, object]) -> str:
+    """The config as it is written to etcd: compact JSON, keys in the order of the file. Raises ValueError for NaN."""
+    return json.dumps(network, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def check_cluster(source: Source, document: ClusterDocument, wiring: Wiring | None) -> Iterator[Problem]:
+    """Everything about the Cluster document alone, besides its wiring, which is None where that is wrong."""
+    yield from _check_nodes(source, document, wiring)
+    yield from _check_network_keys(source, document)
+    yield from _check_agent_flags(source, document)
+    try:
+        config = parse_network_config(network_json(document.network).encode())
+    except InvalidConfig as error:
+        yield from _config_problems(source, document, str(error).removeprefix("network config: "))
+        return
+    except ValueError:
+        yield source.problem(("network",), "a number that JSON does not have (got NaN or infinity; want another)")
+        return
+    for warning in config.warnings:
+        yield source.problem(("network",), warning.replace("taken as", "want"))
+    if config.network.overlaps(document.underlay.cidr):
+        got = f"{config.network} and {document.underlay.cidr}"
+        yield source.problem(
+            ("network",), f"the overlay overlaps the underlay (got {got}; want ranges without a common address)"
+        )
+    yield from _check_backend_options(source, document, config)
+    yield from _check_pins(source, document, config)
+
+
+def _check_agent_flags(source: Source, document: ClusterDocument) -> Iterator[Problem]:
+    """Flags for our own agent, read as the agent will read them; another program's are its own affair."""
+    given: list[tuple[tuple[str | int, ...], AgentSpec]] = [(("agent",), document.agent)]
+    given += [(("nodes", name, "agent"), node.agent) for name, node in document.nodes.items() if node.agent]
+    for path, agent in given:
+        if agent.command is None and agent.args:
+            try:
+                parse_options(agent.args, {})
+            except UsageError as error:
+                for line in str(error).splitlines():
+                    yield source.problem((*path, "args"), line.removeprefix("error: "))
+
+
+def addresses_of(document: ClusterDocument, wiring: Wiring | None) -> AddressPlan:
+    """The underlay addresses of a cluster. Raises UnderlayFull."""
+    given = {name: node.ip for name, node in document.nodes.items()}
+    underlay = document.underlay
+    return plan_addresses(underlay.cidr, underlay.gateway, document.etcd.member_count, given, wiring)
+
+
+def _check_nodes(source: Source, document: ClusterDocument, wiring: Wiring | None) -> Iterator[Problem]:
+    cidr = document.underlay.cidr
+    subnets: dict[str, IPv4Network] = {}
+    if any(getattr(cidr, property) for property in _NOT_FOR_MACHINES):
+        want = "a range for machines, such as 192.168.8.0/24"
+        yield source.problem(("underlay", "cidr"), f"a range that machines cannot have (got {cidr}; want {want})")
+    reserved: dict[IPv4Address, str] = {}
+    gateway = document.underlay.gateway
+    if gateway is not None:
+        yield from _check_host(source, ("underlay", "gateway"), gateway, cidr)
+    try:
+        plan = addresses_of(document, wiring)
+        # What the plan gives where no node has an address of its own: nodes must leave these free.
+        bare = plan_addresses(cidr, gateway, document.etcd.member_count, {}, wiring)
+        reserved = {bare.gateway: "the gateway", **{address: name for name, address in bare.etcd.items()}}
+        reserved |= {address: name for name, addresses in bare.routers.items() for address in addresses}
+        if wiring is not None and gateway is not None and gateway in cidr and gateway not in plan.subnets[0]:
+            want = f"an address in {plan.subnets[0]}, the subnet of {wiring.switches[0]}"
+            yield source.problem(("underlay", "gateway"), f"not on the first switch (got {gateway}; want {want})")
+        if wiring is not None:
+            subnets = {name: plan.subnets[wiring.ports[name][0]] for name in document.nodes}
+        if gateway is not None and gateway in plan.etcd.values():
+            reserved[gateway] = "the gateway"
+    except UnderlayFull as full:
+        got = f"{cidr}, {len(document.nodes)} nodes, {document.etcd.member_count} etcd members and a gateway"
+        yield source.problem(("underlay", "cidr"), f"no address left for {full} (got {got}; want a larger range)")
+    holders: dict[IPv4Address, str] = {}
+    for name, node in document.nodes.items():
+        if node.ip is None:
+            continue
+        path = ("nodes", name, "ip")
+        yield from _check_host(source, path, node.ip, cidr, subnets.get(name, cidr))
+        if node.ip in reserved:
+            yield source.problem(path, f"the address of {reserved[node.ip]} (got {node.ip}; want another)")
+        if node.ip in holders:
+            first = holders[node.ip]
+            held = f"{first}, line {source.line(('nodes', first, 'ip'))}"
+            yield source.problem(path, f"an address twice (got {node.ip}, which {held} has; want another)")
+        holders.setdefault(node.ip, name)
+
+
+def _check_host(
+    source: Source, path: tuple[str, ...], address: IPv4Address, cidr: IPv4Network, subnet: IPv4Network | None = None
+) -> Iterator[Problem]:
+    subnet = subnet or cidr
+    if address not in cidr:
+        yield source.problem(path, f"outside the underlay (got {address}; want an address in {cidr})")
+    elif address not in subnet:
+        want = f"an address in {subnet}, the subnet that its link leads to"
+        yield source.problem(path, f"in another subnet of the underlay (got {address}; want {want})")
+    elif address in (subnet.network_address, subnet.broadcast_address):
+        yield source.problem(path, f"not a host's address (got {address}; want one inside {subnet})")
+
+
+def _check_network_keys(source: Source, document: ClusterDocument) -> Iterator[Problem]:
+    known = {key.lower() for key in NETWORK_KEYS}
+    for key in document.network:
+        if key.lower() not in known:
+            want = ", ".join(NETWORK_KEYS)
+            what = f"unknown key (got {shorten(key)}; want {want}){near_match(key, NETWORK_KEYS)}"
+            yield source.problem(("network", key), what, at_key=True)
+
+
+def _check_backend_options(source: Source, document: ClusterDocument, config: NetworkConfig) -> Iterator[Problem]:
+    kinds = (*BACKEND_OPTIONS, *_OTHER_BACKENDS)
+    if config.backend_type not in kinds:
+        what = f"unknown backend type (got {shorten(config.backend_type)}; want {', '.join(kinds)})"
+        path = ("network", _spelt(document, "Backend"), "Type")
+        yield source.problem(path, what + near_match(config.backend_type, kinds))
+    options = BACKEND_OPTIONS.get(config.backend_type, frozenset())
+    known = ("Type", *sorted(_OPTION_SPELLING.get(name, name) for name in options))
+    for option in config.unknown_options():
+        path = ("network", _spelt(document, "Backend"), option)
+        what = f"the {config.backend_type} backend has no such option (got {shorten(option)}; want {', '.join(known)})"
+        yield source.problem(path, what + near_match(option, known), at_key=True)
+
+
+def _config_problems(source: Source, document: ClusterDocument, text: str) -> Iterator[Problem]:
+    """The agent's own words about the config, each at the key that it is about."""
+    for what in re.split(r"(?<=\)); ", text):
+        key, _, rest = what.partition(": ")
+        first, *more = key.split(".")
+        path = ("network", _spelt(document, first), *more)
+        yield source.problem(path, rest) if rest else source.problem(("network",), what)
+
+
+def _spelt(document: ClusterDocument, key: str) -> str:
+    """A key of the config as the file spells it; flannel does not mind the case."""
+    return next((given for given in document.network if given.lower() == key.lower()), key)
+
+
+def _check_pins(source: Source, document: ClusterDocument, config: NetworkConfig) -> Iterator[Problem]:
+    holders: dict[IPv4Network, str] = {}
+    for name, node in document.nodes.items():
+        if node.subnet is None:
+            continue
+        path = ("nodes", name, "subnet")
+        if not node.subnet.subnet_of(config.network):
+            yield source.problem(path, f"outside the network (got {node.subnet}; want a part of {config.network})")
+        elif node.subnet.prefixlen != config.subnet_len:
+            yield source.problem(path, f"wrong size (got /{node.subnet.prefixlen}; want /{config.subnet_len})")
+        elif not config.allows(Subnet(node.subnet)):
+            between = f"{config.subnet_min} to {config.subnet_max}"
+            yield source.problem(path, f"not a subnet that may be leased (got {node.subnet}; want one from {between})")
+        if node.subnet in holders:
+            first = holders[node.subnet]
+            held = f"{first}, line {source.line(('nodes', first, 'subnet'))}"
+            yield source.problem(path, f"a subnet twice (got {node.subnet}, which {held} has; want another)")
+        holders.setdefault(node.subnet, name)

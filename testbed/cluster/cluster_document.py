@@ -1,0 +1,197 @@
+"""The first document of a cluster file: nodes, underlay, etcd and the overlay's own config (testbed/v1 Cluster)."""
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from testbed.cluster.manifest import Metadata, Model
+from testbed.cluster.name_rules import check_mount_path, check_node_name, check_switch_name, within, wrong
+from testbed.cluster.wiring import DURATION, Cable, Shaping
+
+MIN_UNDERLAY_MTU = 576  # bytes; RFC 791 §3.1: every host must take datagrams of this size
+MAX_UNDERLAY_MTU = 65535  # bytes; an IPv4 packet cannot be longer
+MIN_BANDWIDTH, MAX_BANDWIDTH = 0.1, 100_000.0  # Mbit/s; one packet of 1,500 bytes takes 120 ms at the lower end
+MAX_QUEUE_PACKETS = 100_000
+
+
+def _address(value: object) -> object:
+    try:
+        return IPv4Address(value) if isinstance(value, str) else value
+    except ValueError:
+        raise wrong("not an IPv4 address", value, "four numbers such as 192.168.8.227") from None
+
+
+def _network(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    want = "an address and a prefix length such as 192.168.8.0/24"
+    try:
+        network = IPv4Network(value, strict=False)
+    except ValueError:
+        raise wrong("not an IPv4 network", value, want) from None
+    if "/" not in value:
+        raise wrong("a network without its prefix length", value, want)
+    if str(network.network_address) != value.split("/")[0]:
+        raise wrong("a network with host bits", value, str(network))
+    return network
+
+
+Address = Annotated[IPv4Address, BeforeValidator(_address)]
+Network = Annotated[IPv4Network, BeforeValidator(_network)]
+
+
+class AgentReady(Model):
+    """When an agent of somebody else counts as ready."""
+
+    file: Annotated[str, AfterValidator(check_mount_path)]
+
+
+class AgentSpec(Model):
+    """`args`: more flags for our agent. `command`: another agent that takes flannel's flags."""
+
+    args: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    command: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    ready: AgentReady | None = None
+
+    @model_validator(mode="after")
+    def _ours_or_another(self) -> "AgentSpec":
+        if self.command is not None and self.args:
+            raise wrong("args and command exclude each other", "both", "args for our agent, or command for another")
+        if self.command is None and self.ready is not None:
+            raise wrong("ready belongs to command", "ready alone", "command: [PROGRAM, …] beside it")
+        return self
+
+
+class EtcdSpec(Model):
+    """`members` servers in the lab. `endpoints`, of an etcd that exists, is a known name that is refused as yet."""
+
+    members: Literal[1, 3] | None = None
+    endpoints: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _members_only(self) -> "EtcdSpec":
+        if self.endpoints is not None:
+            got = ", ".join(self.endpoints)
+            raise wrong("a lab cannot use an etcd outside of it yet", f"endpoints: {got}", "members: 1 or 3")
+        return self
+
+    @property
+    def member_count(self) -> int:
+        """How many etcd servers the lab runs."""
+        return self.members or 1
+
+
+def _duration(value: str) -> str:
+    if not DURATION.fullmatch(value):
+        raise wrong("not a time", value, "a number and us, ms or s, such as 10ms")
+    return value
+
+
+def _bandwidth(value: float) -> float:
+    if not MIN_BANDWIDTH <= value <= MAX_BANDWIDTH:
+        raise wrong("out of range", value, f"{MIN_BANDWIDTH:g} to {MAX_BANDWIDTH:g} Mbit/s")
+    return value
+
+
+def _percent(value: float) -> float:
+    if not 0 <= value <= 100:
+        raise wrong("out of range", value, "0 to 100 percent")
+    return value
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+
+
+class LinkSpec(Model):
+    """A cable between a node, switch or router and another; the rest are the parameters of Mininet's TCLink."""
+
+    ends: Annotated[tuple[str, ...], Field(strict=False)]
+    bandwidth: Annotated[float, AfterValidator(_bandwidth)] | None = None
+    """Mbit/s, in each direction."""
+    delay: Duration | None = None
+    """One way."""
+    jitter: Duration | None = None
+    loss: Annotated[float, AfterValidator(_percent)] | None = None
+    """Percent of the packets, in each direction."""
+    max_queue_size: Annotated[int, within(1, MAX_QUEUE_PACKETS)] | None = None
+    """Packets that wait where the link is slower than they come."""
+
+    @model_validator(mode="after")
+    def _two_ends(self) -> "LinkSpec":
+        if len(self.ends) != 2:
+            raise wrong("a link has two ends", len(self.ends), "ends: [NAME, NAME]")
+        if self.jitter is not None and self.delay is None:
+            raise wrong("jitter needs a delay to vary", "jitter alone", "delay: TIME beside it")
+        return self
+
+    def cable(self) -> Cable:
+        """As a part of a wiring."""
+        shaping = Shaping(self.bandwidth, self.delay, self.jitter, self.loss, self.max_queue_size)
+        return Cable(self.ends[0], self.ends[1], shaping)
+
+
+SwitchName = Annotated[str, AfterValidator(check_switch_name)]
+
+
+class UnderlaySpec(Model):
+    """The network that the nodes themselves are on: a topology by its name, or switches and links one by one."""
+
+    cidr: Network
+    topology: str = "single"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    switches: Annotated[tuple[SwitchName, ...], Field(strict=False, min_length=1)] | None = None
+    routers: Annotated[tuple[SwitchName, ...], Field(strict=False)] = ()
+    links: Annotated[tuple[LinkSpec, ...], Field(strict=False, min_length=1)] | None = None
+    gateway: Address | None = None
+    mtu: Annotated[int, within(MIN_UNDERLAY_MTU, MAX_UNDERLAY_MTU)] = 1500
+    """In bytes, IPv4 header included, link header not."""
+
+    @model_validator(mode="after")
+    def _one_description(self) -> "UnderlaySpec":
+        given = self.model_fields_set
+        explicit = sorted(given & {"switches", "routers", "links"})
+        if explicit and given & {"topology", "parameters"}:
+            got = " and ".join([*sorted(given & {"topology", "parameters"}), *explicit])
+            raise wrong("a topology and links exclude each other", got, "topology: NAME, or switches: and links:")
+        if explicit and (self.switches is None or self.links is None):
+            raise wrong(
+                "switches and links belong together", " and ".join(explicit), "switches: [s1, …] and links: […]"
+            )
+        return self
+
+    @property
+    def is_explicit(self) -> bool:
+        """Whether the file lists the links."""
+        return self.links is not None
+
+
+class NodeSpec(Model):
+    """One machine; without `ip` it gets the next free one, without `subnet` its agent leases any."""
+
+    ip: Address | None = None
+    subnet: Network | None = None
+    reserved: bool = False
+    agent: AgentSpec | None = None
+
+    @model_validator(mode="after")
+    def _reserved_needs_a_subnet(self) -> "NodeSpec":
+        if self.reserved and self.subnet is None:
+            raise wrong("a reservation needs its subnet", "reserved: true", "subnet: NETWORK beside it")
+        return self
+
+
+NodeName = Annotated[str, AfterValidator(check_node_name)]
+
+
+class ClusterDocument(Model):
+    """The Cluster document as it is in the file."""
+
+    api_version: Literal["testbed/v1"]
+    kind: Literal["Cluster"]
+    metadata: Metadata
+    network: dict[str, Any]
+    underlay: UnderlaySpec
+    nodes: Annotated[dict[NodeName, NodeSpec], Field(min_length=1)]
+    etcd: EtcdSpec = Field(default_factory=EtcdSpec)
+    agent: AgentSpec = Field(default_factory=AgentSpec)

@@ -1,0 +1,160 @@
+"""Clusters that no file describes: any topology, its nodes filled with light pods, as text that can be read again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from testbed.cluster import topology
+from testbed.cluster.name_rules import check_node_name
+from testbed.cluster.problems import Problem, SpecError
+from testbed.cluster.spec import Cluster, read_cluster
+from testbed.cluster.wiring import Cable, Wiring
+
+MAX_GENERATED_PODS = 2000  # on all nodes together; their YAML stays below its own limit
+MAX_GENERATED_NODES = 200  # the default underlay is a /24: .101 upwards, then from .1
+GENERATED_PORT = 8080
+SUBNET_BITS = 24
+UNDERLAY = IPv4Network("192.168.8.0/24")
+LARGEST_UNDERLAY = IPv4Network("192.168.0.0/16")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What `--topo` and `--nodes` say, its graph built."""
+
+    said: str
+    """As the user wrote it."""
+    wiring: Wiring
+    name: str
+    """What the cluster is called after."""
+    underlay: Mapping[str, Any]
+    """The topology or the links, as a cluster file has them."""
+
+
+def choose(topo: str | None, nodes: int | None) -> Choice:
+    """Read `--topo NAME[,PARAMETER=VALUE…]` and `--nodes N`; a FILE.py is executed.
+
+    Raises SpecError, or topology.TooManyParts.
+    """
+    said = f"--nodes {nodes}" if topo is None else f"--topo {topo}"
+    first, *words = ("single" if topo is None else topo).split(",")
+    try:
+        if nodes is not None and not 1 <= nodes <= MAX_GENERATED_NODES:
+            said = "--nodes"
+            raise ValueError(f"out of range (got {nodes}; want 1 to {MAX_GENERATED_NODES})")
+        if "/" in first or ".py" in first:
+            return _from_file(said, first, words, nodes)
+        found = topology.topology_class(first)
+        given = _parameters(first, found, words, nodes)
+        wiring = topology.build(found, given)
+        # A cluster file fills in the number of nodes by itself.
+        written = {key: value for key, value in given.items() if key != "nodes"}
+        underlay = {"topology": first, **({"parameters": written} if written else {})}
+        return Choice(said, wiring, first, underlay)
+    except ValueError as error:
+        raise SpecError([Problem(said, str(error))]) from error
+
+
+def _from_file(said: str, first: str, words: list[str], nodes: int | None) -> Choice:
+    path, _, name = first.partition(":")
+    if not name and words and "=" not in words[0]:
+        name = words.pop(0)
+    found = topology.class_in_file(Path(path), name or None)
+    shown = name or getattr(found, "__name__", "topology")
+    wiring = topology.build(found, _parameters(shown, found, words, nodes))
+    if not wiring.nodes or not wiring.switches:
+        got = f"{len(wiring.nodes)} hosts and {len(wiring.switches)} switches"
+        raise ValueError(f"too little for a cluster (got {got}; want one of each at least)")
+    for node in wiring.nodes:
+        check_node_name(node)
+    label = "".join(letter if letter.isalnum() else "-" for letter in shown.lower()).strip("-")
+    return Choice(said, wiring, label or "topology", _explicit(wiring))
+
+
+def _parameters(name: str, found: Any, words: Sequence[str], nodes: int | None) -> dict[str, Any]:  # noqa: ANN401 - a class of Mininet
+    given = topology.parameters_from_words(name, found, words)
+    if nodes is None:
+        return given
+    declared, _ = topology.parameters_of(found)
+    if all(parameter.name != "nodes" for parameter in declared):
+        raise ValueError(f"--nodes does not go with {name} (got {nodes}; want {_names(declared)} of --topo instead)")
+    if given.get("nodes", nodes) != nodes:
+        raise ValueError(f"two numbers of nodes (got nodes={given['nodes']} and --nodes {nodes}; want one)")
+    return {**given, "nodes": nodes}
+
+
+def _names(declared: Sequence[topology.Parameter]) -> str:
+    return ", ".join(parameter.name for parameter in declared) or "no parameters"
+
+
+def generate(choice: Choice, pods_per_node: int) -> Cluster:
+    """A cluster of the chosen shape with light pods pod1…, `echo` and `shell` in turn. Raises SpecError."""
+    nodes = choice.wiring.nodes
+    for what, got, lowest, highest in (
+        (f"{choice.said}: nodes", len(nodes), 1, MAX_GENERATED_NODES),
+        ("--pods-per-node", pods_per_node, 0, min(200, MAX_GENERATED_PODS // max(1, len(nodes)))),
+    ):
+        if not lowest <= got <= highest:
+            raise SpecError([Problem(what, f"out of range (got {got}; want {lowest} to {highest})")])
+    cluster = {
+        "apiVersion": "testbed/v1",
+        "kind": "Cluster",
+        "metadata": {"name": f"{choice.name.replace('_', '-')}-{len(nodes)}"[:63]},
+        "network": {"Network": "10.0.0.0/16", "SubnetLen": 24, "Backend": {"Type": "udp"}},
+        "underlay": {"cidr": str(_range_for(choice.wiring.segment_count)), **choice.underlay},
+        "nodes": {name: {} for name in nodes},
+    }
+    pods = [
+        _pod(number + 1, nodes[number // pods_per_node], "shell" if number % pods_per_node % 2 else "echo")
+        for number in range(len(nodes) * pods_per_node)
+    ]
+    text: str = yaml.safe_dump_all([cluster, *pods], sort_keys=False)
+    try:
+        return read_cluster(text.encode(), "generated")
+    except SpecError as error:
+        # Positions in a text that the user has never seen say nothing.
+        raise SpecError([Problem(choice.said, problem.what) for problem in error.problems]) from error
+
+
+def _range_for(segments: int) -> IPv4Network:
+    """A /24 for each segment, from 192.168.8.0 on as long as the numbers allow."""
+    bits = SUBNET_BITS - (segments - 1).bit_length()
+    if bits < LARGEST_UNDERLAY.prefixlen:
+        return LARGEST_UNDERLAY
+    wanted = UNDERLAY.supernet(new_prefix=bits)
+    if wanted.network_address == UNDERLAY.network_address:
+        return wanted
+    return next(LARGEST_UNDERLAY.subnets(new_prefix=bits))
+
+
+def _explicit(wiring: Wiring) -> dict[str, Any]:
+    routers = {"routers": list(wiring.routers)} if wiring.routers else {}
+    return {"switches": list(wiring.switches), **routers, "links": [_link(cable) for cable in wiring.cables]}
+
+
+def _link(cable: Cable) -> dict[str, Any]:
+    shaping = cable.shaping
+    given = {
+        "bandwidth": shaping.bandwidth,
+        "delay": shaping.delay,
+        "jitter": shaping.jitter,
+        "loss": shaping.loss,
+        "maxQueueSize": shaping.max_queue_size,
+    }
+    return {"ends": list(cable.ends), **{name: value for name, value in given.items() if value is not None}}
+
+
+def _pod(number: int, node: str, image: str) -> dict[str, Any]:
+    container: dict[str, Any] = {"name": image, "image": image}
+    if image == "echo":
+        container["ports"] = [{"containerPort": GENERATED_PORT}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"pod{number}", "labels": {"app": image}},
+        "spec": {"nodeName": node, "containers": [container]},
+    }

@@ -1,0 +1,194 @@
+"""The cluster file: one YAML stream of a Cluster document and Kubernetes manifests, read, checked and completed.
+
+    bytes ── yaml_source ──> documents with positions ── validation ──> models ── checks ──> Cluster
+
+Every stage notes all its problems; a file with any problem gives one SpecError with all of them and nothing else.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.cluster.addresses import AddressPlan, choose_nodes
+from testbed.cluster.cluster_checks import addresses_of, check_cluster, network_json
+from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
+from testbed.cluster.manifest import Metadata, Pod
+from testbed.cluster.problems import Problem, SpecError, near_match, shorten
+from testbed.cluster.underlay_checks import read_wiring
+from testbed.cluster.validation import Source, read_model
+from testbed.cluster.wiring import Wiring
+from testbed.cluster.yaml_source import MAX_BYTES, read_documents
+from testbed.places import TOPOLOGIES
+from testbed.pods.pod_checks import check_names, check_pod
+
+DEFAULT_CLUSTER = "nginx_tomcat"
+
+MACHINES = ("gw", "etcd1", "etcd2", "etcd3")
+"""What a lab has besides nodes and routers; `exec NAME` must be clear."""
+
+_KNOWN_KINDS = {("v1", "Pod"): True, ("v1", "Service"): False, ("apps/v1", "Deployment"): False}
+"""Kinds that a cluster file may have one day, and whether it may already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster that can be built: everything checked, every pod on a node, every machine with its address."""
+
+    metadata: Metadata
+    network: Mapping[str, Any]
+    """flannel's network config as the file has it."""
+    network_json: str
+    """The same as it is written to etcd, byte for byte."""
+    etcd: EtcdSpec
+    underlay: UnderlaySpec
+    nodes: Mapping[str, NodeSpec]
+    """In the order of the file."""
+    agent: AgentSpec
+    """For every node that has none of its own."""
+    pods: tuple[Pod, ...]
+    """In the order of the file; each has its `spec.node_name`."""
+    addresses: AddressPlan
+    wiring: Wiring
+    """Switches, routers and cables between the nodes."""
+    text: str
+    """The YAML stream that this was read from."""
+
+    @property
+    def name(self) -> str:
+        """`metadata.name`."""
+        return self.metadata.name
+
+    def agent_of(self, node: str) -> AgentSpec:
+        """Which agent runs on `node`."""
+        return self.nodes[node].agent or self.agent
+
+
+def load_cluster(path: Path | str) -> Cluster:
+    """Read the cluster file at `path`. Raises SpecError with all its problems."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        want = "want a cluster file that can be read"
+        raise SpecError([Problem(str(path), f"cannot be read (got {error.strerror}; {want})")]) from None
+    return read_cluster(data, str(path))
+
+
+def read_cluster(data: bytes, name: str) -> Cluster:
+    """The cluster in the YAML stream `data`; `name` stands for the file in problems. Raises SpecError."""
+    documents, problems = read_documents(data, name)
+    if not documents:
+        raise SpecError(problems)
+    sources = [Source(document, name) for document in documents]
+    cluster, wiring, cluster_problems = _read_cluster_document(sources[0])
+    pods, pod_problems = _read_pods(sources[1:])
+    problems += cluster_problems + pod_problems
+    routers = wiring.routers if wiring else ()
+    problems += check_names(pods, sources[0], _node_names(sources[0]), {*MACHINES, *routers})
+    if problems or cluster is None or wiring is None:
+        raise SpecError(_in_order(problems))
+    placed = choose_nodes([pod.spec.node_name for _, pod in pods], cluster.nodes)
+    return Cluster(
+        metadata=cluster.metadata,
+        network=cluster.network,
+        network_json=network_json(cluster.network),
+        etcd=cluster.etcd,
+        underlay=cluster.underlay,
+        nodes=cluster.nodes,
+        agent=cluster.agent,
+        pods=tuple(pod.on_node(node) for (_, pod), node in zip(pods, placed, strict=True)),
+        addresses=addresses_of(cluster, wiring),
+        wiring=wiring,
+        text=data.decode(),
+    )
+
+
+def find_cluster(name: str = DEFAULT_CLUSTER) -> Cluster:
+    """The cluster of a file, or one of ours by its name (`-` and `_` are one). Raises SpecError."""
+    return load_cluster(find_cluster_file(name))
+
+
+def find_cluster_file(name: str = DEFAULT_CLUSTER) -> Path:
+    """The file that `name` means. Raises SpecError with the names that there are."""
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    known = cluster_names()
+    wanted = name.replace("-", "_")
+    if wanted in known:
+        return TOPOLOGIES / f"{wanted}.yaml"
+    want = f"{', '.join(known)}, or the path of a file"
+    raise SpecError(
+        [Problem(shorten(name), f"no such cluster (got {shorten(name)}; want {want}){near_match(name, known)}")]
+    )
+
+
+def cluster_names() -> list[str]:
+    """Names of the clusters that come with the testbed."""
+    return sorted(path.stem for path in TOPOLOGIES.glob("*.yaml"))
+
+
+def _kind_of(source: Source) -> tuple[str, str]:
+    """apiVersion and kind as text, also where they are not."""
+    value = source.document.value if isinstance(source.document.value, dict) else {}
+    return (shorten(value.get("apiVersion", "none")), shorten(value.get("kind", "none")))
+
+
+def _read_cluster_document(source: Source) -> tuple[ClusterDocument | None, Wiring | None, list[Problem]]:
+    kind = _kind_of(source)
+    if not isinstance(source.document.value, dict):
+        return None, None, [source.problem((), "not a mapping (got a list or a bare value; want a Cluster document)")]
+    if kind in _KNOWN_KINDS:
+        want = "apiVersion: testbed/v1, kind: Cluster before the manifests"
+        what = f"the first document is not a Cluster (got {kind[1]}; want {want})"
+        return None, None, [source.problem(("kind",), what)]
+    document, problems = read_model(source, ClusterDocument)
+    if document is None:
+        return None, None, problems
+    wiring, found = read_wiring(source, document)
+    return document, wiring, [*problems, *found, *check_cluster(source, document, wiring)]
+
+
+def _read_pods(sources: Sequence[Source]) -> tuple[list[tuple[Source, Pod]], list[Problem]]:
+    pods: list[tuple[Source, Pod]] = []
+    problems: list[Problem] = []
+    for source in sources:
+        refused = _refuse_kind(source)
+        if refused is not None:
+            problems.append(refused)
+            continue
+        pod, found = read_model(source, Pod)
+        if pod is not None:
+            found += check_pod(source, pod)
+            pods.append((source, pod))
+        problems += found
+    return pods, problems
+
+
+def _refuse_kind(source: Source) -> Problem | None:
+    kind = _kind_of(source)
+    if _KNOWN_KINDS.get(kind):
+        return None
+    want = "want apiVersion: v1, kind: Pod"
+    if not isinstance(source.document.value, dict):
+        return source.problem((), f"not a manifest (got a list or a bare value; {want})")
+    if kind == ("testbed/v1", "Cluster"):
+        return source.problem(("kind",), f"a second Cluster (got one in document 1 too; {want})")
+    shown = f"{kind[0]} {kind[1]}"
+    reason = "this kind is not supported yet" if kind in _KNOWN_KINDS else "unknown apiVersion and kind"
+    return source.problem(("kind",), f"{reason} (got {shown}; {want})")
+
+
+def _node_names(source: Source) -> list[str]:
+    """The names under `nodes`, also where the rest of the document is wrong."""
+    nodes = source.document.value.get("nodes") if isinstance(source.document.value, dict) else None
+    return list(nodes) if isinstance(nodes, dict) else []
+
+
+def _in_order(problems: Sequence[Problem]) -> list[Problem]:
+    """By line and column; every problem of a file has both."""
+
+    def place(problem: Problem) -> tuple[int, ...]:
+        return tuple(int(number) for number in problem.where.split(":")[-2:])
+
+    return sorted(problems, key=place)

@@ -1,0 +1,266 @@
+"""Mininet topologies as wirings: those in topologies/, and classes in a user's own file.
+
+    --topo tree,depth=2,fanout=3      a name and parameters, as `mn --topo` takes them
+    --topo ./rack.py:Rack,racks=3     a class in a file
+    --topo ./rack.py,rack,racks=3     a name in the file's `topos`
+
+Bad input is a ValueError with the words for a person; a topology that grows without bounds is stopped while it grows.
+"""
+
+import inspect
+import runpy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mininet.topo import Topo
+
+from testbed.cluster.problems import near_match, shorten
+from testbed.cluster.wiring import DURATION, Cable, Shaping, Wiring
+from testbed.places import TOPOLOGIES
+
+MOST_PARTS = 5000  # nodes, routers and switches together; what no machine of our users holds
+
+_KINDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_LINK_STRUCTURE = frozenset({"node1", "node2", "port1", "port2", "params1", "params2", "cls", "fast"})
+_QDISC_CHOICE = frozenset({"use_htb", "use_hfsc", "use_tbf", "speedup"})
+"""Which queueing discipline does the work is the testbed's business."""
+_FOR_PLAIN_MININET = frozenset({"ip", "mac", "defaultRoute", "router", "cls", "isSwitch"})
+
+
+class TooManyParts(Exception):
+    """A topology has more nodes and switches than any machine holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """Something that a topology can be asked for."""
+
+    name: str
+    kind: type | None
+    """int, float, bool or str; None when the topology does not say."""
+    default: object
+
+
+def known_topologies() -> list[str]:
+    """Names that `underlay.topology` and `--topo` may have."""
+    return sorted(path.stem for path in TOPOLOGIES.glob("[a-z]*.py"))
+
+
+def describe_topologies() -> list[dict[str, Any]]:
+    """Each of ours with its parameters, their defaults and meanings, as plain data."""
+    found = []
+    for name in known_topologies():
+        shape = topology_class(name)
+        text = inspect.getdoc(shape.build) or ""
+        meanings = dict(line.split(": ", 1) for line in text.splitlines()[2:] if ": " in line)
+        parameters = [
+            {"name": one.name, "type": one.kind.__name__ if one.kind else None, "default": one.default}
+            | {"meaning": meanings.get(one.name, "")}
+            for one in parameters_of(shape)[0]
+        ]
+        description = inspect.getdoc(shape) or ""
+        found.append({"name": name, "description": description, "parameters": parameters})
+    return found
+
+
+def topology_class(name: str) -> type[Topo]:
+    """The class of one of ours. Raises ValueError with the names that there are."""
+    known = known_topologies()
+    if name not in known:
+        want = ", ".join(known)
+        raise ValueError(f"no such topology (got {shorten(name)}; want {want}){near_match(name, known)}")
+    found: type[Topo] = import_module(f"topologies.{name}").topos[name]
+    return found
+
+
+def class_in_file(path: Path, name: str | None) -> type[Topo]:
+    """A topology of a user's file, which is executed, as `mn --custom` does. Raises ValueError."""
+    try:
+        names = runpy.run_path(str(path))
+    except OSError as error:
+        raise ValueError(f"cannot be read (got {error.strerror}; want a Python file with a Mininet topology)") from None
+    except SyntaxError as error:
+        raise ValueError(f"not Python (got {error.msg} in line {error.lineno}; want a Mininet topology)") from None
+    except Exception as error:
+        got = shorten(f"{type(error).__name__}: {error}", 200)
+        raise ValueError(f"the file fails when it is executed (got {got}; want a Mininet topology)") from error
+    listed = names.get("topos")
+    found = {key: value for key, value in names.items() if _is_topology(value) and value.__module__ == "<run_path>"}
+    found |= {key: value for key, value in listed.items() if callable(value)} if isinstance(listed, dict) else {}
+    if name is None and len(set(found.values())) == 1:
+        name = next(iter(found))
+    if name not in found:
+        want = ", ".join(sorted(found)) or "a class derived from mininet.topo.Topo, or topos = {NAME: CLASS}"
+        near = near_match(name, found) if name else ""
+        raise ValueError(f"no such topology in the file (got {name or 'no name'}; want {want}){near}")
+    chosen: type[Topo] = found[name]
+    return chosen
+
+
+def _is_topology(value: object) -> bool:
+    return inspect.isclass(value) and issubclass(value, Topo) and value is not Topo
+
+
+def parameters_of(topology: type[Topo]) -> tuple[list[Parameter], bool]:
+    """The parameters of a topology, and whether it takes others too (`**params`)."""
+    own_constructor = inspect.isclass(topology) and topology.__init__ is not Topo.__init__
+    function = topology.__init__ if own_constructor else getattr(topology, "build", topology)
+    declared = list(inspect.signature(function).parameters.values())
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in declared)
+    named = [
+        Parameter(parameter.name, _kind_of(parameter), parameter.default)
+        for parameter in declared
+        if parameter.name != "self" and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    return named, takes_any
+
+
+def _kind_of(parameter: inspect.Parameter) -> type | None:
+    if parameter.annotation in _KINDS:
+        kind: type = parameter.annotation
+        return kind
+    return type(parameter.default) if type(parameter.default) in _KINDS else None
+
+
+def parameters_from_words(name: str, topology: type[Topo], words: Sequence[str]) -> dict[str, Any]:
+    """`depth=2` or, by position, `2`, as values of the parameters' types. Raises ValueError for the first wrong one."""
+    declared, takes_any = parameters_of(topology)
+    given: dict[str, Any] = {}
+    for position, word in enumerate(words):
+        key, equals, text = word.partition("=")
+        if not equals:
+            if position >= len(declared) or any("=" in earlier for earlier in words[:position]):
+                raise ValueError(f"not a parameter of {name} (got {shorten(word)}; want {_wanted(declared)})")
+            key, text = declared[position].name, word
+        if key in given:
+            raise ValueError(f"a parameter twice (got {key}; want it once)")
+        kind = next((parameter.kind for parameter in declared if parameter.name == key), None)
+        if kind is None and not takes_any and key not in {parameter.name for parameter in declared}:
+            raise ValueError(unknown_parameter(name, key, declared))
+        given[key] = _parsed(key, text, kind)
+    return given
+
+
+def unknown_parameter(name: str, key: str, declared: Sequence[Parameter]) -> str:
+    """The words for a parameter that a topology does not have."""
+    near = near_match(key, [parameter.name for parameter in declared])
+    return f"unknown parameter of {name} (got {shorten(key)}; want {_wanted(declared)}){near}"
+
+
+def _wanted(declared: Sequence[Parameter]) -> str:
+    return ", ".join(parameter.name for parameter in declared) or "none"
+
+
+def _parsed(key: str, text: str, kind: type | None) -> object:
+    if kind is str:
+        return text
+    if kind is bool:
+        value: object = _TRUTH.get(text.lower())
+    else:
+        value = next((number for to in (int, float) if (number := _number(text, to)) is not None), None)
+        if kind is None:
+            return text if value is None else value
+    complaint = wrong_type(value, kind)
+    if complaint:
+        raise ValueError(f"{key}: wrong type (got {shorten(text) if text else 'nothing'}; want {complaint})")
+    return value
+
+
+def _number(text: str, to: type) -> object:
+    try:
+        return to(text)
+    except ValueError:
+        return None
+
+
+def wrong_type(value: object, kind: type | None) -> str:
+    """What would be right instead of `value`; empty when it is right."""
+    if kind is None or type(value) is kind or (kind is float and type(value) is int):
+        return ""
+    return _KINDS[kind]
+
+
+def build(topology: type[Topo], parameters: Mapping[str, Any]) -> Wiring:
+    """Make the graph and take it over. Raises ValueError in a person's words, TooManyParts when it is too big."""
+    before = Topo.addNode
+    count = 0
+
+    def add_node(self: Topo, name: str, **options: object) -> str:
+        nonlocal count
+        count += 1
+        if count > MOST_PARTS:
+            raise TooManyParts(f"more than {MOST_PARTS}")
+        return str(before(self, name, **options))
+
+    # Every topology adds its nodes and switches through this method; there is no other place to stop it in time.
+    Topo.addNode = add_node
+    try:
+        made = topology(**parameters)
+    except (TooManyParts, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(f"cannot be built ({type(error).__name__}: {shorten(error, 200)})") from error
+    finally:
+        Topo.addNode = before
+    return wiring_of(made)
+
+
+def wiring_of(topology: Topo) -> Wiring:
+    """A built Mininet topology as a value. Raises ValueError for what the testbed cannot honour."""
+    options = {name: topology.nodeInfo(name) for name in topology.nodes()}
+    routers = tuple(name for name in topology.hosts() if _is_router(options[name]))
+    nodes = tuple(name for name in topology.hosts() if name not in routers)
+    for name in nodes:
+        _refuse_host_options(name, options[name])
+    switches = tuple(topology.switches())
+    preferred = [name for name in switches if options[name].get("prio")]
+    root = min(preferred, key=lambda name: options[name]["prio"], default=None)
+    cables = tuple(
+        Cable(first, second, _shaping(f"{first} - {second}", info))
+        for first, second, info in topology.links(sort=True, withInfo=True)
+    )
+    return Wiring(nodes, switches, cables, routers, root)
+
+
+def _is_router(options: Mapping[str, Any]) -> bool:
+    """`router=True`, or a class such as the LinuxRouter of Mininet's examples."""
+    return bool(options.get("router")) or "router" in getattr(options.get("cls"), "__name__", "").lower()
+
+
+def _refuse_host_options(name: str, options: Mapping[str, Any]) -> None:
+    kind = getattr(options.get("cls"), "__name__", "Host")
+    if kind not in ("Host", "Node"):
+        raise ValueError(f"{name}: a host of another class (got {kind}; want Host, or a class with Router in its name)")
+    for option in sorted(set(options) - _FOR_PLAIN_MININET):
+        raise ValueError(f"{name}: a host option that the testbed cannot honour (got {option}; want none)")
+
+
+def _shaping(cable: str, info: Mapping[str, Any]) -> Shaping:
+    known = {
+        "bw": "bandwidth",
+        "delay": "delay",
+        "jitter": "jitter",
+        "loss": "loss",
+        "max_queue_size": "max_queue_size",
+    }
+    for option in sorted(set(info) - set(known) - _LINK_STRUCTURE - _QDISC_CHOICE):
+        raise ValueError(
+            f"{cable}: a link option that the testbed cannot honour (got {option}; want {', '.join(known)})"
+        )
+    for side in ("params1", "params2"):
+        for option in sorted(set(info.get(side) or {}) - {"ip"}):
+            raise ValueError(f"{cable}: an option of one end only (got {option} in {side}; want it for both ends)")
+    given = {ours: info[theirs] for theirs, ours in known.items() if info.get(theirs) is not None}
+    for name in ("delay", "jitter"):
+        if name in given and not DURATION.fullmatch(str(given[name])):
+            raise ValueError(f"{cable}: {name}: not a time (got {shorten(given[name])}; want a number and us, ms or s)")
+    bandwidth, loss = given.get("bandwidth", 1), given.get("loss", 0)
+    if not isinstance(bandwidth, int | float) or not 0 < bandwidth <= 100_000:
+        raise ValueError(f"{cable}: bw: out of range (got {shorten(bandwidth)}; want Mbit/s above 0)")
+    if not isinstance(loss, int | float) or not 0 <= loss <= 100:
+        raise ValueError(f"{cable}: loss: out of range (got {shorten(loss)}; want 0 to 100 percent)")
+    return Shaping(**given)

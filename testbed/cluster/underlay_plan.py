@@ -1,0 +1,146 @@
+"""Ports, addresses, routes and neighbours of every machine of the underlay, from its wiring and addresses. Pure.
+
+In one segment every machine knows every other and sends the rest to the gateway, which answers «net unreachable». With
+routers a machine knows those of its own segment and sends the rest to a router of it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from agent.netlink_values import Route
+from testbed.cluster.addresses import AddressPlan
+from testbed.cluster.wiring import Cable, Wiring
+
+DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
+GATEWAY = "gw"
+TO_GATEWAY = "everything else goes to the lab's gateway, which answers «net unreachable»"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One end of a cable in a machine."""
+
+    interface: str
+    segment: int
+    address: IPv4Interface
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A machine of the same segment."""
+
+    interface: str
+    """Of the one that knows."""
+    name: str
+    address: IPv4Address
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePlan:
+    """What one machine's network is to be."""
+
+    name: str
+    forwards: bool
+    ports: tuple[Port, ...]
+    routes: tuple[tuple[Route, str], ...]
+    """With the reason for each."""
+    neighbours: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnderlayPlan:
+    """Everything that `Underlay` builds."""
+
+    machines: Mapping[str, MachinePlan]
+    """Nodes, etcd members, the gateway, routers; each group in the order of the cluster file."""
+    switches: tuple[str, ...]
+    cables: tuple[Cable, ...]
+    """In the order in which they are plugged in, which numbers the ports."""
+    spare: frozenset[int]
+    """The places in `cables` of those that close a loop of switches."""
+    priorities: Mapping[str, int]
+    """Of the switches in the spanning tree's election."""
+    mtu: int
+    """Of every cable and switch, in bytes."""
+
+
+def plan_underlay(wiring: Wiring, addresses: AddressPlan, mtu: int) -> UnderlayPlan:
+    """The whole underlay; gateway and etcd members hang on the first switch."""
+    servers = (*addresses.etcd, GATEWAY)
+    ports = {name: _ports(name, wiring, addresses) for name in (*addresses.nodes, *servers, *addresses.routers)}
+    machines = {
+        name: MachinePlan(
+            name,
+            forwards=name == GATEWAY or name in addresses.routers,
+            ports=own,
+            routes=tuple(_routes(name, ports, wiring, addresses)),
+            neighbours=tuple(_neighbours(name, ports)),
+        )
+        for name, own in ports.items()
+    }
+    return UnderlayPlan(
+        machines,
+        wiring.switches,
+        (*wiring.cables, *(Cable(name, wiring.switches[0]) for name in servers)),
+        wiring.spare,
+        wiring.priorities,
+        mtu,
+    )
+
+
+def _ports(name: str, wiring: Wiring, addresses: AddressPlan) -> tuple[Port, ...]:
+    own: tuple[IPv4Address, ...]
+    if name in addresses.routers:
+        own, segments = addresses.routers[name], wiring.ports[name]
+    elif name in addresses.nodes:
+        own, segments = (addresses.nodes[name],), wiring.ports[name]
+    else:
+        own, segments = (addresses.gateway if name == GATEWAY else addresses.etcd[name],), (0,)
+    return tuple(
+        Port(
+            f"{name}-eth{number}",
+            segment,
+            IPv4Interface((address, addresses.subnets[segment].prefixlen)),
+            "02:00:" + ":".join(f"{byte:02x}" for byte in address.packed),
+        )
+        for number, (segment, address) in enumerate(zip(segments, own, strict=True))
+    )
+
+
+def _routes(
+    name: str, ports: Mapping[str, tuple[Port, ...]], wiring: Wiring, addresses: AddressPlan
+) -> Iterator[tuple[Route, str]]:
+    own = ports[name]
+    attached = {port.segment: port for port in own}
+
+    def via(router: str, port: Port, destination: IPv4Network, why: str) -> tuple[Route, str]:
+        there = next(far.address.ip for far in ports[router] if far.segment == port.segment)
+        return Route(destination=destination, device=port.interface, gateway=there), why
+
+    beyond = wiring.next_routers(attached, without=name)
+    ways = {segment: (router, attached[start]) for segment, (start, router) in beyond.items()}
+    if name == GATEWAY:
+        default = None
+    elif name in wiring.routers or wiring.segment_count == 1:
+        default = (GATEWAY, attached[0]) if 0 in attached else ways[0]
+    else:
+        # Behind the nearest router on the way to the gateway; next to the gateway, any router of the segment.
+        default = ways.get(0) or next(iter(ways.values()), (GATEWAY, attached.get(0, own[0])))
+    for segment, way in sorted(ways.items()):
+        if way != default:
+            why = f"the segment {addresses.subnets[segment]} is behind {way[0]}"
+            yield via(*way, addresses.subnets[segment], why)
+    if default is not None:
+        why = TO_GATEWAY if default[0] == GATEWAY else f"everything else goes to the router {default[0]}"
+        yield via(*default, DEFAULT_ROUTE, why)
+
+
+def _neighbours(name: str, ports: Mapping[str, tuple[Port, ...]]) -> Iterator[Neighbour]:
+    for own in ports[name]:
+        for other, theirs in ports.items():
+            for port in theirs:
+                if other != name and port.segment == own.segment:
+                    yield Neighbour(own.interface, other, port.address.ip, port.mac)

@@ -1,0 +1,148 @@
+"""From plain data to models: every mistake becomes one problem with the key's path, its line and what is wanted."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from testbed.cluster.problems import Position, Problem, near_match, shorten
+from testbed.cluster.yaml_source import Document, Path, dotted
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_KINDS = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "tuple_type": "a list",
+    "is_instance_of": "text",
+}
+_LOOK_LIKE_OTHERS = ("true", "false", "yes", "no", "on", "off", "null")
+"""Texts that must be shown in quotes, or the message would look wrong."""
+
+
+class Source:
+    """One document of a file, able to say where in the file a value is."""
+
+    def __init__(self, document: Document, name: str) -> None:
+        self.document, self.name = document, name
+
+    def problem(self, path: Path, what: str, *, at_key: bool = False) -> Problem:
+        """A problem of the value at `path`, or of its key."""
+        position = self.document.key_position(path) if at_key else self.document.position(path)
+        return self.problem_at(position, f"{dotted(path)}: {what}" if path else what)
+
+    def problem_at(self, position: Position, what: str) -> Problem:
+        """A problem at `position`."""
+        return Problem(f"{self.name}:{position.line}:{position.column}", what)
+
+    def line(self, path: Path) -> int:
+        """The line of the value at `path`."""
+        return self.document.position(path).line
+
+
+def read_model(source: Source, model: type[ModelT]) -> tuple[ModelT | None, list[Problem]]:
+    """The document as `model`, and every reason why it is not one.
+
+    With problems the model is what is left without the wrong entries, for finding more problems only; None when that
+    is no `model` either.
+    """
+    try:
+        return model.model_validate(source.document.value), []
+    except ValidationError as failure:
+        errors = [error for error in failure.errors(include_url=False) if not _is_echo(error)]
+    problems = [_problem(source, model, error) for error in errors]
+    rest = copy.deepcopy(source.document.value)
+    for error in errors:
+        _forget(rest, error)
+    try:
+        return model.model_validate(rest), problems
+    except ValidationError:
+        return None, problems
+
+
+def _is_echo(error: ErrorDetails) -> bool:
+    """Whether pydantic says that a list is too short only because its items are wrong."""
+    return error["type"] == "too_short" and bool(error["input"])
+
+
+def _is_of_key(error: ErrorDetails) -> bool:
+    """Whether it is the key of a mapping that is wrong; pydantic marks it so, and a key may have this text itself."""
+    return error["loc"][-1:] == ("[key]",) and error["type"] != "extra_forbidden"
+
+
+def _forget(value: Any, error: ErrorDetails) -> None:  # noqa: ANN401 - plain data
+    """Take the wrong entry of a mapping out, where nothing else refers to what it would have said."""
+    if error["type"] in ("missing", "tuple_type", "dict_type", "model_type") or _is_of_key(error):
+        return
+    for step in error["loc"][:-1]:
+        value = value[step]
+    if isinstance(value, dict) and error["loc"]:
+        value.pop(error["loc"][-1], None)
+
+
+def _problem(source: Source, model: type[BaseModel], error: ErrorDetails) -> Problem:
+    of_key = _is_of_key(error)
+    path: Path = error["loc"][:-1] if of_key else error["loc"]
+    kind, got = error["type"], shown(error["input"])
+    context: Mapping[str, Any] = error.get("ctx", {})
+    if kind == "extra_forbidden":
+        allowed = allowed_keys(model, path[:-1])
+        key = str(path[-1])
+        what = f"unknown or unsupported key (got {shorten(key)}; want {', '.join(allowed)}){near_match(key, allowed)}"
+        return source.problem(path, what, at_key=True)
+    if kind == "missing":
+        parent = path[:-1]
+        return source.problem(parent, f"{path[-1]} is missing (got nothing; want {path[-1]}: …)")
+    if kind == "spec":
+        what = f"{context['what']} (got {shown(context['got'])}; want {context['want']})"
+        return source.problem(path, what, at_key=of_key)
+    return source.problem(path, _standard(kind, got, context))
+
+
+def _standard(kind: str, got: str, context: Mapping[str, Any]) -> str:
+    if kind in _KINDS:
+        return f"wrong type (got {got}; want {_KINDS[kind]})"
+    if kind == "literal_error":
+        expected = str(context["expected"]).replace("''", '""').replace("'", "")
+        return f"not one of the known values (got {got}; want {expected})"
+    if kind == "too_short":
+        return f"too few (got {context['actual_length']}; want at least {context['min_length']})"
+    return f"{kind.replace('_', ' ')} (got {got}; want another value)"
+
+
+def shown(value: object) -> str:
+    """A value of a file as a message shows it: text that looks like something else is called a text."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, str) and (not value or value.replace(".", "", 1).isdigit() or value in _LOOK_LIKE_OTHERS):
+        return f'the text "{value}"'
+    return shorten(value)
+
+
+def allowed_keys(model: type[BaseModel], path: Path) -> list[str]:
+    """The keys that the mapping at `path` below `model` may have, in the order of their declaration."""
+    current: type[BaseModel] = model
+    for step in path:
+        fields = {field.alias or name: field for name, field in current.model_fields.items()}
+        if isinstance(step, str) and step in fields:
+            current = _model_in(fields[step].annotation) or current
+    return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any type expression
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner: Iterable[Any] = get_args(annotation)
+    return next((found for part in inner if (found := _model_in(part))), None)

@@ -1,0 +1,48 @@
+"""The entry point of `testbed`: runs the verb, one line for whatever goes wrong, the documented exit code."""
+
+import io
+import os
+import sys
+
+import click
+
+# Importing these two is what registers their verbs.
+from testbed.command import lab_commands, workload_commands
+from testbed.command.client import TestbedError
+from testbed.command.command_line import verbs
+
+__all__ = ["lab_commands", "main", "workload_commands"]
+
+EXIT_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point: runs the verb, prints one line for whatever goes wrong, exits with the documented code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    try:
+        code = verbs.main(prog_name="testbed", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        code = 2
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context else "testbed"
+        _complain(f"{where}: {error.format_message()} (help: {where} --help)")
+        code = 2
+    except TestbedError as error:
+        _complain(str(error))
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(text: str) -> None:
+    for line in text.splitlines():
+        print(line if line.startswith("error: ") else f"error: {line}", file=sys.stderr)

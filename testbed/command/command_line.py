@@ -1,0 +1,91 @@
+"""What every verb of the command line shares: the group, its options, names of kinds."""
+
+import difflib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from testbed.command.client import TestbedError, running_labs
+
+KINDS = {
+    **dict.fromkeys(("nodes", "node", "no"), "nodes"),
+    **dict.fromkeys(("pods", "pod", "po"), "pods"),
+    **dict.fromkeys(("services", "service", "svc"), "services"),
+    **dict.fromkeys(("leases", "lease"), "leases"),
+    **dict.fromkeys(("routes", "route"), "routes"),
+    "all": "all",
+}
+
+
+class Verbs(click.Group):
+    """A group that knows what was probably meant."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:  # noqa: ANN401 - click's own type
+        """As click does, with the nearest verb in the error."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            hint = f" - did you mean {near[0]}?" if near else f" (want one of {', '.join(sorted(self.commands))})"
+            raise click.UsageError(f"no such verb: {args[0]}{hint}", ctx) from error
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own type
+        """As click does; an error of a verb's options that names no verb gets its name."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            verb = ctx.invoked_subcommand or ""
+            if error.ctx is None and verb in self.commands:
+                error.ctx = click.Context(self.commands[verb], ctx, verb)
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """In the order in which a user needs them."""
+        rows = [(name, command.get_short_help_str(90)) for name, command in self.commands.items()]
+        with formatter.section("Verbs"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="overlay-testbed", message="testbed %(version)s")
+def verbs() -> None:
+    """A Kubernetes-like pod network on this machine, out of real parts.
+
+    \b
+    sudo testbed up          nginx on one node, tomcat on the other, joined by the overlay
+    sudo testbed ping        every pod reaches every pod
+    sudo testbed down        nothing is left
+    """
+
+
+def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--lab`, as every verb has it."""
+    return click.option("--lab", metavar="LAB", help="Which lab, when several run (or TESTBED_LAB).")(function)
+
+
+def output_option(*formats: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`-o`, with the forms that the verb has besides its columns."""
+    return click.option("-o", "--output", type=click.Choice(formats), help="Another form of the answer.")
+
+
+def needs_root(verb: str) -> None:
+    """Raise TestbedError (environment) for a user who is not root."""
+    if os.geteuid() != 0:
+        raise TestbedError(f"testbed {verb}: needs root (got uid {os.geteuid()}; want: sudo testbed {verb})", 3)
+
+
+def next_commands(lab_name: str, *commands: str) -> None:
+    """The last lines of a verb: what to do next, ready to be pasted."""
+    chosen = f" --lab {lab_name}" if len(running_labs()) > 1 else ""
+    print("\nnext:")
+    for command in commands:
+        verb, _, rest = command.partition(" ")
+        print(f"  sudo testbed {verb}{chosen}{' ' if rest else ''}{rest}")
+
+
+def bare_name(name: str) -> str:
+    """`pod/nginx` as kubectl users write it, without the kind."""
+    kind, slash, rest = name.partition("/")
+    return rest if slash and KINDS.get(kind) in ("pods", "nodes") else name

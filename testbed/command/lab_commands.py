@@ -1,0 +1,232 @@
+"""Verbs for the lab as a whole: up, down, status, doctor, cli, restart, and the cluster files."""
+
+import os
+from collections.abc import Sequence
+
+import click
+
+from testbed.command.client import TestbedError, ask, find_lab, running_labs
+from testbed.command.command_line import Verbs, bare_name, lab_option, needs_root, output_option, verbs
+
+
+@verbs.command()
+@click.argument("cluster", required=False, metavar="[FILE|NAME]")
+@click.option("--lab", metavar="LAB", help="Name of the lab; by default the cluster's own.")
+@click.option("--nodes", type=int, metavar="N", help="Make a cluster of N nodes instead of reading a file.")
+@click.option(
+    "--topo",
+    metavar="TOPO",
+    help="Make a cluster out of a topology: NAME,PARAMETER=VALUE,… (see: testbed topologies), or a Mininet Topo class "
+    "of your own: FILE.py:CLASS,PARAMETER=VALUE,… (or FILE.py,NAME,… with a NAME of its topos).",
+)
+@click.option("--pods-per-node", type=int, metavar="M", help="With --nodes or --topo: M light pods each.  [default: 2]")
+@click.option("--no-agent", multiple=True, metavar="NODE", help="Print NODE's agent command instead of running it.")
+@click.option(
+    "--datapath",
+    type=click.Choice(["auto", "native", "python"]),
+    default="auto",
+    help="What moves packets of the udp backend; auto takes native where it is compiled.",
+)
+@click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not get ready.")
+@click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="How long each phase may take.")
+@click.option("--cli", "prompt", is_flag=True, help="Open Mininet's prompt; the lab goes down on leaving it.")
+def up(
+    cluster: str | None,
+    lab: str | None,
+    nodes: int | None,
+    topo: str | None,
+    pods_per_node: int | None,
+    no_agent: tuple[str, ...],
+    datapath: str,
+    cleanup_on_failure: bool,
+    timeout: float | None,
+    prompt: bool,
+) -> int:
+    """Build a lab from a cluster file and wait until all of it works.
+
+    NAME is a cluster that comes with the testbed (see: testbed topologies); default nginx_tomcat. --topo and --nodes
+    make one: hosts of the topology become its nodes, hosts with router=True or of a class named …Router forward between
+    subnets, switches are Linux bridges, and links keep bw, delay, jitter, loss and max_queue_size.
+
+    \b
+    up --topo tree,depth=2,fanout=3 --pods-per-node 2
+    up --topo ./rack.py:Rack,racks=3
+    """
+    from testbed.command.up import UpOptions, bring_up
+
+    made = "--topo" if topo is not None else "--nodes"
+    if nodes is None and topo is None and pods_per_node is not None:
+        raise click.UsageError("--pods-per-node goes with --nodes or --topo", click.get_current_context())
+    if (nodes is not None or topo is not None) and cluster is not None:
+        raise click.UsageError(f"{made} makes a cluster of its own (got {cluster} too)", click.get_current_context())
+    needs_root("up")
+    options = UpOptions(
+        cluster, lab, nodes, topo, 2 if pods_per_node is None else pods_per_node, no_agent, cleanup_on_failure, timeout
+    )
+    options.datapath = datapath
+    code = bring_up(options)
+    if prompt and code == 0:
+        from testbed.command import terminal
+        from testbed.command.launch import remove
+
+        record = find_lab(lab or options.resolved_name)
+        try:
+            return terminal.run(record, "cli", terminal=os.isatty(0))
+        finally:
+            remove(record)
+    return code
+
+
+@verbs.command()
+@lab_option
+@click.option("--all", "everything", is_flag=True, help="Every lab that runs.")
+def down(lab: str | None, everything: bool) -> None:
+    """Take a lab down; nothing of it is left."""
+    from testbed.command.launch import remove, remove_leftovers
+
+    needs_root("down")
+    labs = running_labs()
+    name = lab or os.environ.get("TESTBED_LAB")
+    if name:
+        labs = [record for record in labs if record.name == name]
+    elif len(labs) > 1 and not everything:
+        labs = [find_lab(None)]
+    for record in labs:
+        remove(record)
+        print(f"lab {record.name} is down")
+    for dead in remove_leftovers():
+        print(f"lab {dead} had died; its directory is removed")
+    if not labs:
+        print(f"no lab named {name} is running" if name else "no lab is running")
+
+
+@verbs.command()
+@lab_option
+@output_option("json")
+def status(lab: str | None, output: str | None) -> None:
+    """Show nodes and pods at a glance."""
+    from testbed.command import render
+
+    records = [find_lab(lab)] if lab or os.environ.get("TESTBED_LAB") else running_labs() or [find_lab(None)]
+    answers = [{**ask(record, "status"), "pid": record.pid} for record in records]
+    if output == "json":
+        return render.as_json(answers[0] if len(answers) == 1 else answers)
+    for number, answer in enumerate(answers):
+        if number:
+            print()
+        render.status(answer)
+    return None
+
+
+@verbs.command()
+@output_option("json")
+def doctor(output: str | None) -> int:
+    """Check what this machine offers and say how to get what is missing."""
+    from dataclasses import asdict
+
+    from testbed.command import render
+    from testbed.command.doctor import checks, required_failures
+
+    found = checks()
+    failures = required_failures(found)
+    if output == "json":
+        render.as_json([asdict(check) for check in found])
+        return 3 if failures else 0
+    render.columns(
+        ("check", "ok", "found", "needed for"),
+        ((check.name, "yes" if check.ok else "no", check.found, check.needed_for or "every lab") for check in found),
+    )
+    for check in found:
+        if not check.ok:
+            print(f"{check.name}: want {check.want}: {check.remedy}")
+    print("\na lab can run here" if not failures else "\na lab cannot run here yet")
+    return 3 if failures else 0
+
+
+@verbs.command()
+@output_option("json")
+def topologies(output: str | None) -> None:
+    """List the clusters that come with the testbed and the topologies to make one from. Needs no root."""
+    from testbed.cluster.spec import cluster_names, find_cluster
+    from testbed.cluster.topology import describe_topologies
+    from testbed.command import render
+
+    rows = [
+        {"name": name, "nodes": len(cluster.nodes), "pods": len(cluster.pods), "topology": cluster.underlay.topology}
+        for name in cluster_names()
+        for cluster in (find_cluster(name),)
+    ]
+    shapes = describe_topologies()
+    if output == "json":
+        return render.as_json({"clusters": rows, "topologies": shapes})
+    render.columns(("cluster", "nodes", "pods", "topology"), [tuple(row.values()) for row in rows])
+    print()
+    render.columns(
+        ("topology", "parameters", "what it is"),
+        (
+            (
+                shape["name"],
+                ",".join(f"{one['name']}={one['default']}" for one in shape["parameters"]),
+                shape["description"],
+            )
+            for shape in shapes
+        ),
+    )
+    print("\nnext:\n  sudo testbed up two_nodes\n  sudo testbed up --topo tree,depth=2,fanout=3 --pods-per-node 2")
+    return None
+
+
+@verbs.command()
+@click.argument("cluster", metavar="FILE|NAME")
+@output_option("json")
+def validate(cluster: str, output: str | None) -> None:
+    """Check a cluster file and say everything that is wrong with it. Needs no root."""
+    from testbed.cluster.problems import SpecError
+    from testbed.cluster.spec import find_cluster
+    from testbed.command import render
+
+    try:
+        found = find_cluster(cluster)
+    except SpecError as error:
+        raise TestbedError(str(error), 2) from error
+    summary = {"cluster": found.name, "nodes": list(found.nodes), "pods": [pod.name for pod in found.pods]}
+    if output == "json":
+        return render.as_json(summary)
+    print(f"{found.name} is valid: {len(found.nodes)} nodes, {len(found.pods)} pods")
+    return None
+
+
+@verbs.command()
+@lab_option
+def cli(lab: str | None) -> int:
+    """Open Mininet's own prompt on the running lab; leaving it keeps the lab."""
+    from testbed.command import terminal
+
+    return terminal.run(find_lab(lab), "cli", terminal=os.isatty(0))
+
+
+@verbs.group(cls=Verbs)
+def restart() -> None:
+    """Restart parts of the lab."""
+
+
+@restart.command(name="agent")
+@click.argument("nodes", nargs=-1, metavar="NODE…")
+@click.option("--all", "everything", is_flag=True, help="The agents of all nodes.")
+@lab_option
+def restart_agent(nodes: tuple[str, ...], everything: bool, lab: str | None) -> None:
+    """Restart agents with the code as it is now, and wait until they are ready."""
+    if bool(nodes) == everything:
+        raise click.UsageError("want NODE… or --all", click.get_current_context())
+    for line in ask(find_lab(lab), "restart", nodes=[bare_name(node) for node in nodes]):
+        print(line)
+
+
+@verbs.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- ARGS…")
+@lab_option
+def etcdctl(arguments: Sequence[str], lab: str | None) -> int:
+    """Run the real etcdctl on the lab's etcd: etcdctl -- get --prefix /coreos.com/network"""
+    from testbed.command import terminal
+
+    return terminal.run(find_lab(lab), "etcdctl", terminal=False, argv=list(arguments))

@@ -1,0 +1,351 @@
+"""How answers look on a terminal: kubectl-like columns, headings and values, a matrix of pings."""
+
+import json
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from testbed.places import TOPOLOGIES
+
+Object = dict[str, Any]
+GOOD = {"ready", "Running", "Succeeded"}
+PIPE_WIDTH = 1000  # columns; so that no table is shortened for whoever parses it
+MATRIX_TARGETS = 12
+"""Targets that a matrix of pings has room for; a terminal shows four or five without wrapping, a pipe any number."""
+QUIET_S = 1.0  # between two lines about what is waited for
+BAD_COLOUR, GOOD_COLOUR = "red", "green"
+
+
+def console() -> Console:
+    """Standard output; colour only on a terminal, and never a shortened cell in a pipe."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def as_json(value: object) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(value, indent=2))
+
+
+def as_yaml(value: object) -> None:
+    """Print a value as YAML."""
+    import yaml
+
+    print(yaml.safe_dump(value, sort_keys=False), end="")
+
+
+def columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows in columns, headings in capitals."""
+    plain_columns([heading.upper() for heading in headings], rows)
+
+
+def plain_columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows in columns, headings as they are: names of pods, for example."""
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
+
+
+def _cell(value: object) -> Text:
+    if value is None:
+        return Text("-")
+    text = str(value)
+    colour = GOOD_COLOUR if text in GOOD else BAD_COLOUR if text in {"fenced", "CrashLoopBackOff", "backoff"} else ""
+    return Text(text, style=colour)
+
+
+NODE_HEADINGS = ("node", "address", "subnet", "agent", "peers", "restarts")
+POD_HEADINGS = ("pod", "node", "address", "state", "ready", "restarts")
+
+
+def status(answer: Object) -> None:
+    """The lab at a glance."""
+    cluster = _name_of(answer["cluster_file"])
+    console().print(f"lab {answer['lab']}: {answer['state']} since {answer['since']} ({cluster})\n")
+    columns(
+        NODE_HEADINGS,
+        (
+            (
+                node["name"],
+                node["address"],
+                node["subnet"],
+                node["agent"]["state"],
+                f"{node['peers']['known']}/{node['peers']['expected']}",
+                node["agent"]["restarts"],
+            )
+            for node in answer["nodes"]
+        ),
+    )
+    console().print()
+    if answer["pods"]:
+        columns(
+            POD_HEADINGS,
+            (
+                (
+                    pod["name"],
+                    pod["node"],
+                    pod["address"],
+                    pod["state"],
+                    "yes" if pod["ready"] else "no",
+                    pod["restarts"],
+                )
+                for pod in answer["pods"]
+            ),
+        )
+    else:
+        print("no pods")
+    unhealthy = [member["name"] for member in answer["etcd"] if not member["healthy"]]
+    if unhealthy:
+        console().print(f"\netcd: {', '.join(unhealthy)} does not answer", style=BAD_COLOUR)
+
+
+def _name_of(cluster_file: str) -> str:
+    """One of our own cluster files by the name that `up` takes; any other by its path."""
+    path = Path(cluster_file)
+    return path.stem if path.parent == TOPOLOGIES else cluster_file
+
+
+def objects(kind: str, found: list[Object], wide: bool) -> None:
+    """`get KIND` as columns."""
+    if not found:
+        console().print(f"no {kind}")
+        return
+    if kind == "routes":
+        for item in found:
+            _route_table(item)
+        return
+    headings, wide_headings, row = ROWS[kind]
+    shown = headings + (wide_headings if wide else ())
+    columns(shown, (tuple(row(item))[: len(shown)] for item in found))
+
+
+def _node_row(item: Object) -> Sequence[object]:
+    status = item["status"]
+    peers, agent = status["peers"], status["agent"]
+    address = status["addresses"][0]["address"]
+    return (
+        *(item["metadata"]["name"], address, item["spec"]["podCIDR"], agent["state"]),
+        *(
+            f"{peers['known']}/{peers['expected']}",
+            agent["restarts"],
+            status["backend"],
+            status["datapath"],
+            agent["pid"],
+        ),
+    )
+
+
+def _pod_row(item: Object) -> Sequence[object]:
+    status = item["status"]
+    containers = status["containerStatuses"]
+    ready = f"{sum(1 for container in containers if container['ready'])}/{len(containers)}"
+    return (
+        *(
+            item["metadata"]["name"],
+            item["spec"]["nodeName"],
+            status["podIP"],
+            ready,
+            status["state"],
+            status["restarts"],
+        ),
+        *(status["startTime"], ", ".join(f"{container['name']}={container['image']}" for container in containers)),
+    )
+
+
+def _lease_row(item: Object) -> Sequence[object]:
+    spec, status = item["spec"], item["status"]
+    left = "reservation" if status["reservation"] else status["secondsLeft"]
+    return (
+        *(spec["subnet"], spec["node"], spec["publicIP"], spec["backendType"], left),
+        *(item["metadata"]["name"], status["etcdLease"], item["metadata"]["resourceVersion"]),
+    )
+
+
+def _service_row(item: Object) -> Sequence[object]:
+    return (item["metadata"]["name"],)
+
+
+ROWS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
+    "nodes": (NODE_HEADINGS, ("backend", "datapath", "agent pid"), _node_row),
+    "pods": (("pod", "node", "address", "ready", "state", "restarts"), ("since", "containers"), _pod_row),
+    "leases": (
+        ("subnet", "node", "public ip", "backend", "seconds left"),
+        ("key", "etcd lease", "revision"),
+        _lease_row,
+    ),
+    "services": (("service",), (), _service_row),
+}
+
+
+def _route_table(item: Object) -> None:
+    name, status = item["metadata"]["name"], item["status"]
+    console().print(f"{name}: kernel routes", style="bold")
+    columns(
+        ("destination", "via", "device", "source", "type"),
+        (
+            (route["destination"], route["gateway"], route["device"], route["source"], route["type"])
+            for route in status["kernel"]
+        ),
+    )
+    console().print(f"{name}: the agent's forwarding table", style="bold")
+    if status["forwarding"] is None:
+        console().print("(the agent does not answer)\n")
+        return
+    columns(("subnet", "sent to"), ((entry["subnet"], entry["via"]) for entry in status["forwarding"]))
+    console().print()
+
+
+def headings_and_values(value: Mapping[str, Any], indent: int = 0) -> None:
+    """`describe`: one heading a line, nested ones indented."""
+    width = max((len(str(key)) for key in value), default=0) + 2
+    margin = " " * indent
+    for key, entry in value.items():
+        label = f"{margin}{key}:"
+        if isinstance(entry, Mapping) and entry:
+            print(label)
+            headings_and_values(entry, indent + 2)
+        elif isinstance(entry, list) and entry:
+            print(label)
+            for line in entry:
+                print(f"{margin}  {line}")
+        else:
+            print(f"{label:<{width + indent}} {_plain(entry)}")
+
+
+def _plain(value: object) -> str:
+    if value is None or value in ({}, []):
+        return "-"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def pings(results: list[Object]) -> None:
+    """A matrix: senders down, targets across, round-trip time in ms; a line per sender where that gets too wide."""
+    if len({result["destination"] for result in results}) > MATRIX_TARGETS:
+        _ping_lines(results)
+    else:
+        _ping_matrix(results)
+    lost = sum(result["sent"] - result["received"] for result in results)
+    sent = sum(result["sent"] for result in results)
+    pairs = "1 pair" if len(results) == 1 else f"{len(results)} pairs"
+    print(f"\n{pairs}, {sent} sent, {sent - lost} received, {lost} lost")
+    for result in results:
+        if result["received"] < result["sent"]:
+            why = result["error"] or "no answer"
+            print(f"  {result['source']} -> {result['destination']} ({result['address']}): {why}")
+
+
+def _ping_matrix(results: list[Object]) -> None:
+    sources = list(dict.fromkeys(result["source"] for result in results))
+    found = dict.fromkeys(result["destination"] for result in results)
+    targets = sorted(found, key=lambda name: sources.index(name) if name in sources else len(sources))
+    by_pair = {(result["source"], result["destination"]): result for result in results}
+    plain_columns(
+        ("FROM \\ TO", *targets),
+        ((source, *(_ping_cell(by_pair.get((source, target))) for target in targets)) for source in sources),
+    )
+
+
+def _ping_lines(results: list[Object]) -> None:
+    by_source: dict[str, list[Object]] = {}
+    for result in results:
+        by_source.setdefault(result["source"], []).append(result)
+    columns(
+        ("from", "targets", "reached", "lost", "ttl", "fastest", "median", "slowest"),
+        ((source, *_ping_summary(own)) for source, own in by_source.items()),
+    )
+
+
+def _ping_summary(own: list[Object]) -> tuple[object, ...]:
+    """One sender: how many of its targets answered, requests lost, ttl values seen, round-trip times."""
+    times = sorted(time for result in own for time in result["rtt_ms"])
+    shown = [f"{time:.2f} ms" for time in (times[0], times[len(times) // 2], times[-1])] if times else ["-"] * 3
+    ttls = sorted({result["ttl"] for result in own if result["ttl"] is not None})
+    reached = sum(1 for result in own if result["received"])
+    lost = sum(result["sent"] - result["received"] for result in own)
+    return (len(own), reached, lost, ",".join(map(str, ttls)) or "-", *shown)
+
+
+def _ping_cell(result: Object | None) -> str:
+    if result is None:
+        return "."
+    return f"{min(result['rtt_ms']):.2f} ms ttl={result['ttl']}" if result["received"] else "lost"
+
+
+def rate(bits_per_second: float) -> str:
+    """A throughput with three or four digits that mean something."""
+    if bits_per_second >= 1e9:
+        return f"{bits_per_second / 1e9:.2f} Gbit/s"
+    return f"{bits_per_second / 1e6:.1f} Mbit/s"
+
+
+def events(found: list[Object]) -> None:
+    """Events, oldest first."""
+    columns(
+        ("at", "type", "object", "reason", "message"),
+        ((event["at"], event["type"], event["object"], event["reason"], event["message"]) for event in found),
+    )
+
+
+class Phases:
+    """The phases of `up` as they come: a spinner on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = console()
+        self._spinner = self._console.status("starting") if self._console.is_terminal else None
+        self._told_at = 0.0
+
+    def __enter__(self) -> "Phases":
+        if self._spinner:
+            self._spinner.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._spinner:
+            self._spinner.stop()
+
+    def show(self, phase: str, state: str, detail: str, seconds: float) -> None:
+        """One message of the lab: a phase began, waits for something, or is done."""
+        if state == "done":
+            self._console.print(f"{phase:<12}{seconds:6.2f} s  {detail}")
+        elif self._spinner:
+            self._spinner.update(f"{phase}: {detail}" if detail else phase)
+        elif state == "waiting" and seconds >= self._told_at + QUIET_S:
+            self._told_at = seconds
+            self._console.print(f"{phase:<12}{seconds:6.2f} s  waiting for {detail}")
+
+
+@contextmanager
+def waiting(what: str, seconds: float) -> Iterator[None]:
+    """A bar on a terminal while something takes a known time; nothing elsewhere."""
+    if not sys.stdout.isatty():
+        yield
+        return
+    with Progress(TextColumn(what), BarColumn(), TimeRemainingColumn(), transient=True) as bar:
+        task = bar.add_task(what, total=seconds)
+        ended = threading.Event()
+
+        def advance() -> None:
+            while not ended.wait(0.1):
+                bar.advance(task, 0.1)
+
+        thread = threading.Thread(target=advance, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()

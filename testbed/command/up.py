@@ -1,0 +1,219 @@
+"""The host side of `up`: read the cluster, check the machine, start the lab, show how it comes up."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from testbed.cluster import capacity
+from testbed.cluster.generated import choose, generate
+from testbed.cluster.problems import SpecError, shorten
+from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster, find_cluster_file
+from testbed.cluster.topology import TooManyParts
+from testbed.cluster.wiring import Wiring
+from testbed.command import doctor, render
+from testbed.command.client import CLUSTER_FILE, LabRecord, TestbedError, ask, running_labs
+from testbed.command.launch import Launched, launch, prepare, remove_leftovers, starting
+from testbed.command.wire import CONTROL_SOCKET
+from testbed.lab.clock import now
+from testbed.lab.shaping import missing_features
+
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(slots=True)
+class UpOptions:
+    """What the user asked for."""
+
+    cluster: str | None
+    lab: str | None
+    nodes: int | None
+    topo: str | None
+    """`--topo`: a topology with its parameters."""
+    pods_per_node: int
+    without_agent: tuple[str, ...]
+    cleanup_on_failure: bool
+    timeout_s: float | None
+    """For each phase of the start; None: each phase's own."""
+    datapath: str = "auto"
+    """The agents' --datapath."""
+    resolved_name: str | None = None
+    """The lab's name, once it is known."""
+
+
+def bring_up(options: UpOptions) -> int:
+    """Bring the lab up and return the exit code. Raises TestbedError."""
+    cluster, source = _read(options)
+    name = options.lab or os.environ.get("TESTBED_LAB") or cluster.name
+    options.resolved_name = name
+    _check_name(name)
+    unknown = [node for node in options.without_agent if node not in cluster.nodes]
+    if unknown:
+        raise TestbedError(f"--no-agent: no such node (got {unknown[0]}; want one of {', '.join(cluster.nodes)})", 2)
+    with starting(name):
+        running = [lab for lab in running_labs() if lab.name == name]
+        if running:
+            return _already_up(running[0], cluster)
+        _check_environment(cluster)
+        remove_leftovers()
+        lab_options: dict[str, object] = {
+            "cluster_file": source,
+            "without_agent": list(options.without_agent),
+            "timeout_s": options.timeout_s,
+            "datapath": options.datapath,
+        }
+        rundir = prepare(name, cluster.text, _hosts(cluster), lab_options)
+        signal.signal(signal.SIGTERM, _as_interrupt)
+        return _start(launch(name, rundir, source, now()), cluster, options)
+
+
+def _start(launched: Launched, cluster: Cluster, options: UpOptions) -> int:
+    """See the lab through its start; whatever ends this before the lab is kept ends the lab."""
+    try:
+        return _follow(launched, cluster, options)
+    except KeyboardInterrupt:
+        if launched.kept:
+            raise
+        launched.abandon()
+        print("\ninterrupted: everything is removed")
+        return EXIT_INTERRUPTED
+    except BaseException:
+        if not launched.kept:
+            launched.abandon()
+        raise
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _read(options: UpOptions) -> tuple[Cluster, str]:
+    try:
+        if options.nodes is not None or options.topo is not None:
+            return _generate(options)
+        source = find_cluster_file(options.cluster or DEFAULT_CLUSTER)
+        cluster = find_cluster(options.cluster or DEFAULT_CLUSTER)
+    except SpecError as error:
+        raise TestbedError(str(error), 2) from error
+    _check_capacity(len(cluster.nodes), len(cluster.pods))
+    return cluster, str(source)
+
+
+def _generate(options: UpOptions) -> tuple[Cluster, str]:
+    """Raises SpecError, and TestbedError (environment) before anything of a cluster that is too big is worked out."""
+    try:
+        choice = choose(options.topo, options.nodes)
+    except TooManyParts as error:
+        limit = capacity.most_nodes(capacity.available_mib(), options.pods_per_node)
+        what = f"more nodes than this machine holds (got {error} nodes and switches; want at most {limit} nodes)"
+        raise TestbedError(f"environment: --topo {options.topo}: {what}", 3) from error
+    _check_capacity(len(choice.wiring.nodes), len(choice.wiring.nodes) * options.pods_per_node)
+    return generate(choice, options.pods_per_node), choice.said
+
+
+def _check_capacity(nodes: int, pods: int) -> None:
+    complaint = capacity.too_big(nodes, pods, capacity.available_mib())
+    if complaint:
+        raise TestbedError(complaint, 3)
+
+
+def _check_name(name: str) -> None:
+    from testbed.cluster.name_rules import check_label_name
+
+    try:
+        check_label_name(name)
+    except ValueError as error:
+        raise TestbedError(f"--lab: {str(error).replace(name, shorten(name))}", 2) from error
+
+
+def _already_up(lab: LabRecord, cluster: Cluster) -> int:
+    if (lab.rundir / CLUSTER_FILE).read_text() != cluster.text:
+        raise TestbedError(
+            f"lab {lab.name} is running another cluster file ({lab.cluster_file}): "
+            f"take it down first (sudo testbed down --lab {lab.name}) or give this one a name (up --lab NAME)"
+        )
+    answer = ask(lab, "status")
+    render.status(answer)
+    _next(answer, cluster)
+    return 0
+
+
+def _check_environment(cluster: Cluster) -> None:
+    images = {f"image {container.image}" for pod in cluster.pods for container in pod.spec.containers}
+    failures = doctor.required_failures(doctor.checks(optional=False), images)
+    if failures:
+        raise TestbedError("\n".join(doctor.error_line(check) for check in failures), 3)
+    lacking = _missing_shaping(cluster.wiring)
+    if lacking:
+        raise TestbedError("\n".join(lacking), 3)
+
+
+def _missing_shaping(wiring: Wiring) -> list[str]:
+    """What the kernel lacks for bandwidth, delay and loss of the links, found by trying in namespaces made for it."""
+    if not any(wiring.shaped()):
+        return []
+    with doctor.ScratchNamespaces() as scratch:
+        return missing_features(wiring, lambda command: scratch.attempt(command, ""))
+
+
+def _hosts(cluster: Cluster) -> str:
+    plan = cluster.addresses
+    routers = {name: addresses[0] for name, addresses in plan.routers.items()}
+    machines = {"gw": plan.gateway, **plan.etcd, **routers, **plan.nodes}
+    return "127.0.0.1\tlocalhost\n" + "".join(f"{address}\t{name}\n" for name, address in machines.items())
+
+
+def _follow(launched: Launched, cluster: Cluster, options: UpOptions) -> int:
+    """Show the phases as they come; decide what becomes of a lab that does not get ready."""
+    with render.Phases() as phases:
+        message: dict[str, Any] = {}
+        for message in launched.messages():
+            if "phase" in message:
+                phases.show(message["phase"], message["state"], message["detail"], message["seconds"])
+    lab = launched.record
+    if "ready" in message:
+        launched.keep()
+        print(f"lab {lab.name} is ready after {message['ready']:.1f} s\n")
+        answer = ask(lab, "status")
+        render.status(answer)
+        _agents_by_hand(lab, options.without_agent)
+        _next(answer, cluster)
+        return 0
+    why = message.get("failed") or f"the lab ended while it started (its log was: {_log_tail(lab.rundir)})"
+    # A lab that cannot be asked is of no use to anybody.
+    if options.cleanup_on_failure or not lab.alive or not (lab.rundir / CONTROL_SOCKET).exists():
+        # Removed by whoever catches this, as after any other failure before `keep`.
+        raise TestbedError(f"up: {why}; the lab is removed")
+    launched.keep()
+    raise TestbedError(
+        f"up: {why}\nup: the lab is kept for a look: sudo testbed status --lab {lab.name}; "
+        f"sudo testbed logs lab --lab {lab.name}; then sudo testbed down --lab {lab.name}"
+    )
+
+
+def _agents_by_hand(lab: LabRecord, nodes: tuple[str, ...]) -> None:
+    for node in nodes:
+        command = ask(lab, "describe", kind="nodes", name=node)["Agent"]["command"]
+        print(f"\nrun {node}'s agent yourself:\n  sudo testbed exec --lab {lab.name} {node} -- {command}")
+
+
+def _log_tail(rundir: Path) -> str:
+    try:
+        return (rundir / "lab.log").read_text(errors="replace").strip().splitlines()[-1]
+    except (OSError, IndexError):
+        return "empty"
+
+
+def _next(answer: dict[str, Any], cluster: Cluster) -> None:
+    from testbed.command.command_line import next_commands
+
+    image = {pod.name: pod.spec.containers[0].image for pod in cluster.pods}
+    node = {pod["name"]: pod["node"] for pod in answer["pods"]}
+    clients = [pod["name"] for pod in answer["pods"] if image[pod["name"]] == "shell" and pod["ready"]]
+    servers = [pod for pod in answer["pods"] if image[pod["name"]] in ("tomcat", "echo") and pod["ready"]]
+    # The pair whose packets take the way between nodes, if there is one.
+    pairs = [(client, pod) for client in clients for pod in servers if node[client] != pod["node"]]
+    calls = [f"exec {client} -- curl -s http://{pod['address']}:8080/" for client, pod in pairs[:1]]
+    next_commands(answer["lab"], *calls, "ping" if answer["pods"] else "get routes")

@@ -1,0 +1,226 @@
+"""Verbs for what is in the lab: get, describe, exec, shell, logs, events, ping, iperf."""
+
+import difflib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from testbed.command.client import LabRecord, TestbedError, ask, find_lab
+from testbed.command.command_line import KINDS, bare_name, lab_option, output_option, verbs
+
+WATCH_PERIOD_S = 1.0
+
+
+@verbs.command()
+@click.argument("kind", metavar="nodes|pods|services|leases|routes|all")
+@click.argument("name", required=False)
+@lab_option
+@output_option("wide", "json", "yaml")
+@click.option("-l", "--selector", metavar="KEY=VALUE", help="Only objects with this label.")
+@click.option("-w", "--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
+def get(kind: str, name: str | None, lab: str | None, output: str | None, selector: str | None, watch: bool) -> None:
+    """Show objects: nodes (no), pods (po), services (svc), leases, routes."""
+    kind, _, name_in_kind = kind.partition("/")
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, n=1)
+        hint = f" - did you mean {near[0]}?" if near else ""
+        raise click.UsageError(f"no such kind: {kind}{hint}", click.get_current_context())
+    record = find_lab(lab)
+    kinds = ["nodes", "pods", "services"] if kind == "all" else [KINDS[kind]]
+    before: object = None
+    while True:
+        found = {one: _selected(ask(record, "get", kind=one, name=name_in_kind or name), selector) for one in kinds}
+        if found != before:
+            _show_objects(found, output)
+        if not watch:
+            return
+        before = found
+        time.sleep(WATCH_PERIOD_S)
+
+
+def _selected(found: list[dict[str, Any]], selector: str | None) -> list[dict[str, Any]]:
+    if selector is None:
+        return found
+    key, _, value = selector.partition("=")
+    return [item for item in found if (item["metadata"].get("labels") or {}).get(key) == value]
+
+
+def _show_objects(found: dict[str, list[dict[str, Any]]], output: str | None) -> None:
+    from testbed.command import render
+
+    if output in ("json", "yaml"):
+        items = [item for group in found.values() for item in group]
+        value = items[0] if len(items) == 1 else {"apiVersion": "v1", "kind": "List", "items": items}
+        return render.as_json(value) if output == "json" else render.as_yaml(value)
+    for number, (kind, group) in enumerate(found.items()):
+        if number:
+            print()
+        render.objects(kind, group, wide=output == "wide")
+    return None
+
+
+@verbs.command()
+@click.argument("kind", metavar="node|pod")
+@click.argument("name", required=False)
+@lab_option
+@output_option("json")
+def describe(kind: str, name: str | None, lab: str | None, output: str | None) -> None:
+    """Show everything about one node or pod."""
+    from testbed.command import render
+
+    kind, _, name_in_kind = kind.partition("/")
+    if KINDS.get(kind) not in ("nodes", "pods") or not (name or name_in_kind):
+        raise click.UsageError(
+            f"want node NAME or pod NAME (got {kind} {name or ''})".replace(" )", ")"), click.get_current_context()
+        )
+    record = find_lab(lab)
+    answer = ask(record, "describe", kind=KINDS[kind], name=name_in_kind or name)
+    if "nsenter" in answer:
+        answer["Look inside"].append(_nsenter_line(record, answer.pop("nsenter")["pid"]))
+    if output == "json":
+        return render.as_json(answer)
+    return render.headings_and_values(answer)
+
+
+def _nsenter_line(record: LabRecord, pid_in_lab: int) -> str:
+    """The line that works from the host: into the lab first, then into the node."""
+    inside = f"nsenter --target {pid_in_lab} --net --mount --wdns=/"
+    return f"sudo nsenter --target {record.pid} --mount --pid {inside} bash"
+
+
+@verbs.command(name="exec", context_settings={"ignore_unknown_options": False})
+@click.argument("name", metavar="POD|NODE")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- CMD…")
+@click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
+@click.option("-i", "--stdin", "interactive", is_flag=True, help="For kubectl's habit; input is always passed on.")
+@click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
+@lab_option
+def exec_(
+    name: str, command: Sequence[str], container: str | None, interactive: bool, tty: bool, lab: str | None
+) -> int:
+    """Run a command in a pod or on a node: exec client -- curl -s http://10.0.90.2:8080/"""
+    from testbed.command import terminal
+
+    if not command:
+        raise click.UsageError("no command (want: exec POD|NODE -- CMD…)", click.get_current_context())
+    return terminal.run(
+        find_lab(lab), "exec", terminal=tty, name=bare_name(name), container=container, argv=list(command), tty=tty
+    )
+
+
+@verbs.command()
+@click.argument("name", required=False, metavar="[POD|NODE]")
+@click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
+@click.option("--tmux", nargs=2, metavar="A B", help="Two shells side by side in tmux.")
+@lab_option
+def shell(name: str | None, container: str | None, tmux: tuple[str, str] | None, lab: str | None) -> int:
+    """Open a shell in a pod, on a node, or (without a name) in the lab's own namespaces.
+
+    There `ip netns exec node1 …` works for every node and pod.
+    """
+    from testbed.command import terminal
+
+    record = find_lab(lab)
+    if tmux:
+        _side_by_side(record, tmux)
+    return terminal.run(
+        record, "shell", terminal=os.isatty(0), name=bare_name(name) if name else None, container=container
+    )
+
+
+def _side_by_side(record: LabRecord, names: tuple[str, str]) -> None:
+    import shlex
+    import shutil
+
+    if shutil.which("tmux") is None:
+        raise TestbedError("shell --tmux: tmux is missing (want: apt-get install tmux)", 3)
+    first, second = (
+        shlex.join([sys.executable, "-m", "testbed", "shell", "--lab", record.name, name]) for name in names
+    )
+    os.execvp("tmux", ["tmux", "new-session", first, ";", "split-window", "-h", second])
+
+
+@verbs.command()
+@click.argument("name", metavar="POD|NODE|ETCD|lab")
+@click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as more is written, until Ctrl-C.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
+@lab_option
+def logs(name: str, container: str | None, follow: bool, tail: int | None, lab: str | None) -> int:
+    """Show a pod's output, a node's agent log, etcd's log, or the lab's own."""
+    from testbed.command import terminal
+
+    return terminal.run(
+        find_lab(lab), "logs", terminal=False, name=bare_name(name), container=container, follow=follow, tail=tail
+    )
+
+
+@verbs.command()
+@lab_option
+@output_option("json")
+@click.option("-w", "--watch", is_flag=True, help="Go on as more happens, until Ctrl-C.")
+def events(lab: str | None, output: str | None, watch: bool) -> None:
+    """Show what happened, oldest first."""
+    from testbed.command import render
+
+    record = find_lab(lab)
+    shown: list[dict[str, Any]] = []
+    while True:
+        found = ask(record, "events")
+        fresh = found[len(shown) :] if found[: len(shown)] == shown else found
+        if fresh or not shown:
+            render.as_json(fresh) if output == "json" else render.events(fresh)
+        if not watch:
+            return
+        shown = found
+        time.sleep(WATCH_PERIOD_S)
+
+
+@verbs.command()
+@click.argument("source", required=False, metavar="[SRC")
+@click.argument("destination", required=False, metavar="DST]")
+@click.option("-n", "--count", type=click.IntRange(1, 1000), metavar="N", help="Requests for each pair.  [default: 1]")
+@lab_option
+@output_option("json")
+def ping(source: str | None, destination: str | None, count: int | None, lab: str | None, output: str | None) -> int:
+    """Ping every pod from every pod, or DST (pod, node or address) from SRC."""
+    from testbed.command import render
+
+    if source is not None and destination is None:
+        raise click.UsageError("want both SRC and DST, or neither", click.get_current_context())
+    source, destination = source and bare_name(source), destination and bare_name(destination)
+    results = ask(find_lab(lab), "ping", count=count or 1, source=source, destination=destination)
+    render.as_json(results) if output == "json" else render.pings(results)
+    return 0 if all(result["received"] == result["sent"] for result in results) else 1
+
+
+@verbs.command()
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST")
+@click.option("-u", "--udp", is_flag=True, help="UDP as fast as it goes, instead of TCP.")
+@click.option("-t", "--seconds", type=click.IntRange(1, 3600), default=5, show_default=True)
+@lab_option
+@output_option("json")
+def iperf(source: str, destination: str, udp: bool, seconds: int, lab: str | None, output: str | None) -> None:
+    """Measure throughput from SRC to DST (pods or nodes) with iperf3."""
+    from testbed.command import render
+
+    with render.waiting(f"iperf3 {source} -> {destination}", seconds):
+        answer = ask(
+            find_lab(lab),
+            "iperf",
+            source=bare_name(source),
+            destination=bare_name(destination),
+            seconds=seconds,
+            udp=udp,
+        )
+    if output == "json":
+        return render.as_json(answer)
+    lost = f", {answer['lost_percent']} % of {answer['packets']} packets lost" if udp else ""
+    again = "" if udp else f", {answer['retransmits']} retransmits"
+    print(f"{source} -> {destination}: {render.rate(answer['bits_per_second'])} {answer['protocol']}{lost}{again}")
+    return None

@@ -1,0 +1,172 @@
+"""The lab's etcd: real servers on Mininet hosts of their own, and etcdctl to talk to them."""
+
+import base64
+import http.client
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from testbed.lab.supervise import RestartPolicy, Supervised, last_line
+from testbed.pods.namespaces import in_network_of
+
+CLIENT_PORT = 2379
+PEER_PORT = 2380
+COMMAND_TIMEOUT_S = 5.0
+
+
+class EtcdFailed(Exception):
+    """etcdctl could not do it; says what etcd answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """One key as etcd holds it."""
+
+    key: str
+    value: bytes
+    etcd_lease_id: int
+    """0: no lease."""
+    mod_revision: int
+
+
+def enter_machine(pid: int) -> list[str]:
+    """The start of a command line that runs in a machine's network and mount namespaces."""
+    return ["nsenter", "--target", str(pid), "--net", "--mount", "--wdns=/", "--"]
+
+
+def http_get(pid: int, port: int, path: str, timeout_s: float = 1.0) -> tuple[int, bytes]:
+    """GET from 127.0.0.1 inside the network namespace of process `pid`. Raises OSError when nobody answers."""
+
+    def get() -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except http.client.HTTPException as failure:
+            raise OSError(f"not an HTTP answer: {failure!r}") from failure
+        finally:
+            connection.close()
+
+    return in_network_of(pid, get)
+
+
+class EtcdMember:
+    """One etcd server."""
+
+    def __init__(
+        self, name: str, address: IPv4Address, pid: int, directory: Path, peers: Mapping[str, IPv4Address]
+    ) -> None:
+        self.name = name
+        self.address = address
+        self.pid = pid
+        self.log = directory / "logs" / f"{name}.log"
+        self._machine = directory / "nodes" / name / "run"
+        """What the machine sees as /run."""
+        self._peers = peers
+        self.process = Supervised(name, self._launch, RestartPolicy())
+
+    @property
+    def endpoint(self) -> str:
+        """The URL that clients use."""
+        return f"http://{self.address}:{CLIENT_PORT}"
+
+    def healthy(self) -> bool:
+        """Whether it answers and its cluster has a leader."""
+        try:
+            status, body = http_get(self.pid, CLIENT_PORT, "/health")
+            return status == http.client.OK and json.loads(body).get("health") == "true"
+        except (OSError, ValueError):
+            return False
+
+    def why_not_healthy(self) -> str | None:
+        """What is wrong with it, in words; None when it is healthy."""
+        if self.healthy():
+            return None
+        if self.process.restarts or self.process.state != "running":
+            return f"{self.name} ended with {self.process.exit_code}: {last_line(self.log)}"
+        return f"{self.name} at {self.endpoint} does not answer yet"
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        (self._machine / "etcd").mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        peer = f"http://{self.address}:{PEER_PORT}"
+        command = [
+            *enter_machine(self.pid),
+            "etcd",
+            f"--name={self.name}",
+            "--data-dir=/run/etcd",
+            f"--listen-client-urls={self.endpoint},http://127.0.0.1:{CLIENT_PORT}",
+            f"--advertise-client-urls={self.endpoint}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            "--initial-cluster=" + ",".join(f"{name}=http://{ip}:{PEER_PORT}" for name, ip in self._peers.items()),
+            "--initial-cluster-state=new",
+            # A lab elects quickly; the defaults are for members in different data centres.
+            "--heartbeat-interval=50",
+            "--election-timeout=500",
+        ]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+
+class EtcdCluster:
+    """All members, and what the lab itself asks of them."""
+
+    def __init__(self, members: Sequence[EtcdMember]) -> None:
+        self.members = tuple(members)
+
+    @property
+    def endpoints(self) -> str:
+        """All client URLs, comma-separated."""
+        return ",".join(member.endpoint for member in self.members)
+
+    def start(self) -> None:
+        """Start every member; returns before they answer."""
+        for member in self.members:
+            member.process.start()
+
+    def environment(self) -> dict[str, str]:
+        """What etcdctl needs to find the members."""
+        return {**os.environ, "ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": self.endpoints}
+
+    def etcdctl_argv(self, arguments: Sequence[str]) -> list[str]:
+        """A command line for etcdctl on the first member's machine."""
+        return [*enter_machine(self.members[0].pid), "etcdctl", *arguments]
+
+    def put(self, key: str, value: bytes) -> None:
+        """Write a key without a lease. Raises EtcdFailed."""
+        self._etcdctl(["put", "--", key], value)
+
+    def get_prefix(self, prefix: str) -> list[KeyValue]:
+        """Every key that begins with `prefix`, in key order. Raises EtcdFailed."""
+        answer = json.loads(self._etcdctl(["get", "--prefix", "--write-out=json", "--", prefix], b""))
+        return [
+            KeyValue(
+                base64.b64decode(entry["key"]).decode(errors="replace"),
+                base64.b64decode(entry.get("value", "")),
+                entry.get("lease", 0),
+                entry["mod_revision"],
+            )
+            for entry in answer.get("kvs", [])
+        ]
+
+    def _etcdctl(self, arguments: Sequence[str], stdin: bytes) -> bytes:
+        try:
+            done = subprocess.run(
+                self.etcdctl_argv(arguments),
+                input=stdin,
+                capture_output=True,
+                env=self.environment(),
+                timeout=COMMAND_TIMEOUT_S,
+                check=True,
+            )
+        except subprocess.TimeoutExpired as failure:
+            raise EtcdFailed(f"etcd did not answer within {COMMAND_TIMEOUT_S:g} s") from failure
+        except subprocess.CalledProcessError as failure:
+            raise EtcdFailed(failure.stderr.decode(errors="replace").strip().splitlines()[-1]) from failure
+        return done.stdout

@@ -1,0 +1,93 @@
+"""iperf3 between two places of the lab, each in its own network namespace."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import Any
+
+from testbed.pods.namespaces import in_network_of
+
+PORT = 5201
+LISTEN = "0A"
+"""State TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)."""
+START_LIMIT_S = 5.0
+END_LIMIT_S = 10.0
+
+
+def measure(
+    source_pid: int,
+    destination_pid: int,
+    address: IPv4Address,
+    seconds: int,
+    udp: bool,
+    client_left: Callable[[float], bool],
+) -> dict[str, Any]:
+    """Run a server at the destination and a client at the source.
+
+    Returns bits per second, and loss in percent for UDP. Raises RuntimeError with iperf3's own words.
+    """
+    server = _start(destination_pid, ["--server", "--one-off", "--port", str(PORT)])
+    try:
+        _await_listening(destination_pid, server, client_left)
+        kind = ["--udp", "--bitrate", "0"] if udp else []
+        client = _start(
+            source_pid, ["--client", str(address), "--port", str(PORT), "--time", str(seconds), "--json", *kind]
+        )
+        try:
+            while client.poll() is None:
+                if client_left(0.1):
+                    raise RuntimeError("interrupted")
+            output = client.stdout.read() if client.stdout else b""
+        finally:
+            client.kill()
+            client.wait()
+    finally:
+        server.kill()
+        server.wait()
+    return _summary(output, udp)
+
+
+def _start(pid: int, arguments: list[str]) -> subprocess.Popen[bytes]:
+    command = ["nsenter", "--target", str(pid), "--net", "--", "iperf3", *arguments]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def _await_listening(pid: int, server: subprocess.Popen[bytes], client_left: Callable[[float], bool]) -> None:
+    waited = 0.0
+    while not in_network_of(pid, _listening):
+        if server.poll() is not None or waited > START_LIMIT_S:
+            raise RuntimeError(f"port {PORT} at the destination could not be opened (does another iperf3 run?)")
+        if client_left(0.05):
+            raise RuntimeError("interrupted")
+        waited += 0.05
+
+
+def _listening() -> bool:
+    with open("/proc/thread-self/net/tcp6") as six, open("/proc/thread-self/net/tcp") as four:
+        rows = [line.split() for line in [*four.readlines()[1:], *six.readlines()[1:]]]
+    return any(row[1].endswith(f":{PORT:04X}") and row[3] == LISTEN for row in rows)
+
+
+def _summary(output: bytes, udp: bool) -> dict[str, Any]:
+    try:
+        report = json.loads(output)
+    except ValueError as failure:
+        raise RuntimeError(output.decode(errors="replace").strip() or "no output") from failure
+    if "error" in report:
+        raise RuntimeError(report["error"])
+    total = report["end"]["sum" if udp else "sum_received"]
+    summary = {"protocol": "udp" if udp else "tcp", "seconds": round(total["seconds"], 2)}
+    if not udp:
+        return {
+            **summary,
+            "bits_per_second": total["bits_per_second"],
+            "retransmits": report["end"]["sum_sent"]["retransmits"],
+        }
+    received = total["bits_per_second"] * (1 - total["lost_percent"] / 100)
+    return {
+        **summary,
+        "bits_per_second": received,
+        "packets": total["packets"],
+        "lost_percent": round(total["lost_percent"], 2),
+    }

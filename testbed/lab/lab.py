@@ -1,0 +1,296 @@
+"""The lab: underlay, etcd, agents and pods, started in that order and supervised until the lab's PID 1 ends.
+
+«Ready» means: etcd answers → the network config is written → every agent is ready, its bridge included → every pod's
+containers run and listen → every node's forwarding table equals etcd's leases.
+"""
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from agent.config import parse_network_config
+from agent.journal import FileJournal, Journal
+from agent.lease import Lease, LeaseAttrs, Subnet, parse_key
+from testbed.cluster.spec import Cluster
+from testbed.cluster.underlay_plan import plan_underlay
+from testbed.lab.clock import now
+from testbed.lab.etcd import EtcdCluster, EtcdFailed, EtcdMember, KeyValue
+from testbed.lab.node import LabNode
+from testbed.lab.underlay import Underlay
+from testbed.pods.ipam import Ipam
+from testbed.pods.pod import NETNS_DIRECTORY, Pod, PodStatus
+from testbed.pods.pod_network import bind_name
+
+ETCD_PREFIX = "/coreos.com/network"
+ENCAP_OVERHEAD = 28  # bytes: outer IPv4 header (RFC 791) + UDP header (RFC 768)
+PHASE_LIMIT_S = {"etcd": 20.0, "agents": 45.0, "pods": 90.0, "forwarding": 20.0}
+POLL_S = 0.05
+LATE_POLL_S = 0.5
+EVENTS_KEPT = 2000
+
+Progress = Callable[[str, str, str], None]
+"""Called with (phase, "start" | "waiting" | "done", what is waited for or what was done)."""
+
+
+class LabNotReady(Exception):
+    """A phase did not finish in its time; names what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in the lab, as `testbed events` shows it."""
+
+    at: str
+    """RFC 3339, UTC."""
+    type: str
+    """Normal or Warning."""
+    object: str
+    """`pod/nginx`, `node/node1`, …"""
+    reason: str
+    message: str
+
+
+class Lab:
+    """Everything that runs in one lab."""
+
+    def __init__(
+        self,
+        name: str,
+        cluster: Cluster,
+        directory: Path,
+        cluster_file: str,
+        without_agent: Iterable[str],
+        timeout_s: float | None,
+    ) -> None:
+        """`timeout_s` is for each phase of the start; None: each phase's own."""
+        self.name = name
+        self.cluster = cluster
+        self.directory = directory
+        self.cluster_file = cluster_file
+        self.since = now()
+        self.settled = False
+        """True once `start` has ended, well or not."""
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._events_lock = threading.Lock()
+        self._without_agent = frozenset(without_agent)
+        self.datapath = "auto"
+        """Of our agents, as their --datapath."""
+        self._timeout_s = timeout_s
+        plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu)
+        self.underlay = Underlay(plan, directory / "nodes", self.journal)
+        self.etcd = EtcdCluster([])
+        self.nodes: dict[str, LabNode] = {}
+        self.pods: dict[str, Pod] = {}
+
+    def start(self, progress: Progress) -> None:
+        """Bring everything up. Raises LabNotReady naming what is missing when a phase runs out of time."""
+        try:
+            for phase, work in (
+                ("underlay", self._start_underlay),
+                ("etcd", self._start_etcd),
+                ("agents", self._start_agents),
+                ("pods", self._start_pods),
+                ("forwarding", self._await_forwarding),
+            ):
+                progress(phase, "start", "")
+                progress(phase, "done", work(progress))
+        finally:
+            self.settled = True
+
+    def event(self, kind: str, subject: str, reason: str, message: str) -> None:
+        """Note that something happened."""
+        event = Event(now(), kind, subject, reason, message)
+        with self._events_lock:
+            self.events.append(event)
+            with (self.directory / "events.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(event)) + "\n")
+
+    def leases(self) -> list[Lease]:
+        """The leases in etcd, by key. Keys and values that are none are left out. Raises EtcdFailed."""
+        found = []
+        for entry in self.etcd.get_prefix(f"{ETCD_PREFIX}/subnets"):
+            lease = as_lease(entry)
+            if lease is not None:
+                found.append(lease)
+        return found
+
+    def missing_forwarding(self) -> list[str]:
+        """How nodes' forwarding tables differ from etcd's leases, a line per node; empty when they agree."""
+        try:
+            leases = self.leases()
+        except EtcdFailed as failure:
+            return [f"etcd: {failure}"]
+        by_address = {lease.attrs.public_ip: lease.subnet.ipv4 for lease in leases}
+        problems = []
+        for node in self.nodes.values():
+            state = node.state() if node.expected else None
+            if state is None:
+                continue
+            wanted = {subnet for address, subnet in by_address.items() if address != node.address}
+            known = {IPv4Network(entry["subnet"]) for entry in state["forwarding"]}
+            if wanted != known:
+                lacking = ", ".join(map(str, sorted(wanted - known))) or "nothing"
+                surplus = ", ".join(map(str, sorted(known - wanted))) or "nothing"
+                problems.append(f"{node.name}'s forwarding table lacks {lacking} and has {surplus} too much")
+        return problems
+
+    def pod_statuses(self) -> list[PodStatus]:
+        """Every pod as it is now, in file order."""
+        return [pod.status() for pod in self.pods.values()]
+
+    def journal(self, machine: str) -> Journal:
+        """Where kernel changes on a machine are written down."""
+        return FileJournal(self.directory / "journal.jsonl", machine)
+
+    def _start_underlay(self, _progress: Progress) -> str:
+        self.underlay.start()
+        for name, machine in self.underlay.machines.items():
+            bind_name(NETNS_DIRECTORY, name, machine.pid)
+        return f"{len(self.underlay.net.switches)} switches, {len(self.underlay.machines)} machines"
+
+    def _start_etcd(self, progress: Progress) -> str:
+        addresses = self.cluster.addresses.etcd
+        self.etcd = EtcdCluster(
+            [
+                EtcdMember(name, address, self.underlay.machines[name].pid, self.directory, addresses)
+                for name, address in addresses.items()
+            ]
+        )
+        self.etcd.start()
+        self._await(
+            "etcd",
+            progress,
+            lambda: [why for member in self.etcd.members if (why := member.why_not_healthy())],
+        )
+        self.etcd.put(f"{ETCD_PREFIX}/config", self.cluster.network_json.encode())
+        for name, node in self.cluster.nodes.items():
+            if node.reserved and node.subnet is not None:
+                attrs = LeaseAttrs(public_ip=self.cluster.addresses.nodes[name])
+                self.etcd.put(f"{ETCD_PREFIX}/subnets/{Subnet(node.subnet).key}", attrs.to_json().encode())
+        return f"{self.etcd.endpoints}, network config written"
+
+    def _start_agents(self, progress: Progress) -> str:
+        network = parse_network_config(self.cluster.network_json.encode()).network
+        pinned = []
+        for name, spec in self.cluster.nodes.items():
+            machine = self.underlay.machines[name]
+            node = LabNode(
+                name,
+                self.cluster.addresses.nodes[name],
+                machine.pid,
+                machine.kernel,
+                self.directory,
+                spec.agent or self.cluster.agent,
+                self.etcd.endpoints,
+                self.event,
+            )
+            self.nodes[name] = node
+            node.expected = name not in self._without_agent
+            node.datapath = self.datapath
+            machine.kernel.sysctl("net.ipv4.ip_forward", "1", "a node forwards for its pods")
+            if spec.subnet is not None:
+                node.pin(network, spec.subnet, self.cluster.underlay.mtu - ENCAP_OVERHEAD)
+                pinned.append(node)
+        # A node that may take any subnet must not take one that another node is pinned to.
+        free = [node for node in self.nodes.values() if node not in pinned]
+        for wave in (pinned, free):
+            expected = [node for node in wave if node.expected]
+            for node in expected:
+                node.agent.start()
+            self._await("agents", progress, partial(_unready_nodes, expected))
+        return ", ".join(f"{node.name} {node.subnet}" for node in self.nodes.values() if node.expected)
+
+    def _start_pods(self, progress: Progress) -> str:
+        stores = {name: Ipam(node.rundir / "addresses") for name, node in self.nodes.items()}
+        for manifest in self.cluster.pods:
+            node = self.nodes[manifest.spec.node_name or ""]
+            self.pods[manifest.name] = Pod(manifest, node, stores[node.name], self.event)
+        now = [pod for node in self.nodes.values() if node.expected for pod in self._pods_of(node)]
+        _start_all(now)
+        for node in self.nodes.values():
+            if node.expected:
+                node.follow_links(partial(self._mend_links, node))
+            else:
+                threading.Thread(target=self._start_late, args=(node,), name=f"late {node.name}", daemon=True).start()
+        self._await("pods", progress, lambda: _unready_pods(now))
+        return f"{len(now)} pods ready"
+
+    def _pods_of(self, node: LabNode) -> list[Pod]:
+        return [pod for pod in self.pods.values() if pod.manifest.spec.node_name == node.name]
+
+    def _start_late(self, node: LabNode) -> None:
+        """Start the pods of a node whose agent somebody runs by hand, once that agent is ready."""
+        while node.why_not_ready() is not None:
+            time.sleep(LATE_POLL_S)
+        _start_all(self._pods_of(node))
+        node.follow_links(partial(self._mend_links, node))
+
+    def _mend_links(self, node: LabNode) -> None:
+        """After a change of the node's links: whoever removed the bridge took the pods' links off it."""
+        for pod in self._pods_of(node):
+            try:
+                pod.mend_link()
+            except OSError as failure:
+                self.event("Warning", f"pod/{pod.name}", "LinkNotMended", str(failure))
+
+    def _await_forwarding(self, progress: Progress) -> str:
+        self._await("forwarding", progress, self.missing_forwarding)
+        return "every node's forwarding table equals etcd's leases"
+
+    def wait_for(self, lacking: Callable[[], str], limit_s: float) -> str:
+        """Wait until `lacking` says nothing; returns its last word, empty when all is there."""
+        deadline = time.monotonic() + limit_s
+        while (text := lacking()) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return text
+
+    def _await(self, phase: str, progress: Progress, missing: Callable[[], list[str]]) -> None:
+        limit_s = self._timeout_s or PHASE_LIMIT_S[phase]
+        deadline = time.monotonic() + limit_s
+        told = ""
+        asked_at = time.monotonic()
+        while lacking := missing():
+            text = "; ".join(lacking)
+            asking_s = time.monotonic() - asked_at
+            if time.monotonic() > deadline:
+                raise LabNotReady(f"{phase}: not ready after {limit_s:g} s: {text}")
+            if text != told:
+                progress(phase, "waiting", text)
+                told = text
+            # Asking many agents must not take the processor from those that are still starting.
+            time.sleep(max(POLL_S, 3 * asking_s))
+            asked_at = time.monotonic()
+
+
+def _unready_nodes(nodes: Iterable[LabNode]) -> list[str]:
+    return [f"{node.name}: {why}" for node in nodes if (why := node.why_not_ready())]
+
+
+def _start_all(pods: Sequence[Pod]) -> None:
+    # Addresses are given in file order, so that the example's stay the example's; the rest may run side by side.
+    for pod in pods:
+        pod.reserve_address()
+    with ThreadPoolExecutor(4, "start pod") as workers:
+        list(workers.map(lambda pod: pod.start(), pods))
+
+
+def _unready_pods(pods: Iterable[Pod]) -> list[str]:
+    statuses = [pod.status() for pod in pods]
+    return [f"{status.name}: {status.why_not_ready}" for status in statuses if not status.ready]
+
+
+def as_lease(entry: KeyValue) -> Lease | None:
+    """The lease that an etcd key holds; None when key or value are not a lease's."""
+    try:
+        subnet = parse_key(entry.key.rpartition("/")[2])
+        attrs = LeaseAttrs.from_json(entry.value)
+    except ValueError:
+        return None
+    return None if subnet is None else Lease(subnet, attrs, entry.etcd_lease_id, entry.mod_revision)

@@ -1,0 +1,121 @@
+"""What runs as the only child of a lab's PID 1: makes the mount tree private, builds the lab, answers its verbs.
+
+Started by `testbed.command.launch` as `python -m testbed.lab.lab_init RUNDIR PROGRESS_FD` in new network, mount, PID
+and IPC namespaces. What is printed goes to RUNDIR/lab.log; progress goes as JSON lines through the descriptor to `up`.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from testbed.command.client import CLUSTER_FILE
+from testbed.command.launch import OPTIONS_FILE
+from testbed.command.wire import CONTROL_SOCKET
+from testbed.lab.control import ControlServer
+from testbed.places import CLONE
+from testbed.pods import namespaces
+
+OURS = frozenset({CLONE, Path(sys.prefix).resolve()})
+"""Directories without which nothing of ours runs: the clone and its Python."""
+PRIVATE_TMPFS = ("/run", "/tmp", "/var/tmp", "/dev/shm")
+log = logging.getLogger("testbed")
+
+
+def make_mounts_private(rundir: Path, needed: Iterable[Path]) -> None:
+    """Give the lab its own view of the file system: the host's, read-only, with /run and the temporary directories
+    its own, and the lab's run directory writable where the host has it too. What is `needed` stays to be seen."""
+    namespaces.make_mounts_private()
+    shared = namespaces.clone_tree(str(rundir))
+    namespaces.make_read_only("/")
+    cover_temporary_directories(needed)
+    namespaces.mount("proc", "/proc", "proc", namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOEXEC)
+    namespaces.mount("devpts", "/dev/pts", "devpts", namespaces.MS_NOSUID, "newinstance,ptmxmode=0666,mode=0620")
+    namespaces.mount("/dev/pts/ptmx", "/dev/ptmx", flags=namespaces.MS_BIND)
+    for directory in (str(rundir), "/run/netns", "/run/lock"):
+        os.makedirs(directory, exist_ok=True)
+    namespaces.attach_tree(shared, str(rundir))
+    os.close(shared)
+    hosts = rundir / "hosts"
+    if hosts.exists() and os.path.exists("/etc/hosts"):
+        namespaces.mount(str(hosts), "/etc/hosts", flags=namespaces.MS_BIND)
+
+
+def cover_temporary_directories(needed: Iterable[Path]) -> None:
+    """Put empty file systems over /run and the temporary directories of this mount namespace; what is `needed` and lies
+    below one of them stays where it is, as it is: people clone into /tmp."""
+    hidden = [path for path in needed if any(map(path.is_relative_to, PRIVATE_TMPFS))]
+    kept = {path: namespaces.clone_tree(str(path)) for path in hidden}
+    for directory in PRIVATE_TMPFS:
+        if os.path.isdir(directory):
+            mode = "0755" if directory == "/run" else "1777"
+            namespaces.mount("tmpfs", directory, "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, f"mode={mode}")
+    for path, tree in kept.items():
+        path.mkdir(parents=True, exist_ok=True)
+        namespaces.attach_tree(tree, str(path))
+        os.close(tree)
+
+
+def main() -> None:
+    """Entry point; never returns before the lab ends."""
+    rundir, progress_fd = Path(sys.argv[1]), int(sys.argv[2])
+    os.set_inheritable(progress_fd, False)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
+    # Everything in the lab ends with this process; the kernel sees to it.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    # Not SIG_IGN: the programs that the lab starts would inherit it, and Ctrl-C would do nothing to them.
+    signal.signal(signal.SIGINT, lambda *_: None)
+
+    def tell(message: dict[str, object]) -> None:
+        try:
+            os.write(progress_fd, json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:
+            log.info("`up` is gone")
+
+    try:
+        run(rundir, tell)
+    except Exception as failure:
+        log.exception("the lab could not be started")
+        tell({"failed": f"{type(failure).__name__}: {failure}"})
+        # Stay for a look, unless `up` decides otherwise by closing the lifeline.
+    os.close(progress_fd)
+    while True:
+        time.sleep(3600)
+
+
+def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
+    """Build the lab, telling each phase as it goes."""
+    started = time.monotonic()
+    options = json.loads((rundir / OPTIONS_FILE).read_text())
+    make_mounts_private(rundir, OURS)
+    from testbed.cluster.spec import load_cluster
+    from testbed.lab.lab import Lab, LabNotReady
+    from testbed.lab.verbs import verbs_of
+
+    cluster = load_cluster(rundir / CLUSTER_FILE)
+    lab = Lab(options["name"], cluster, rundir, options["cluster_file"], options["without_agent"], options["timeout_s"])
+    lab.datapath = options["datapath"]
+    ControlServer(rundir / CONTROL_SOCKET, verbs_of(lab), options["owner_uid"]).start()
+
+    def progress(phase: str, state: str, detail: str) -> None:
+        elapsed = round(time.monotonic() - started, 2)
+        log.info("%s %s %s", phase, state, detail)
+        tell({"phase": phase, "state": state, "detail": detail, "seconds": elapsed})
+
+    try:
+        lab.start(progress)
+    except LabNotReady as failure:
+        log.error("%s", failure)
+        tell({"failed": str(failure)})
+    else:
+        tell({"ready": round(time.monotonic() - started, 2)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""One node of the lab: a machine of the underlay with an agent on it and a bridge that pods hang on."""
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from agent.lease import Subnet
+from agent.netlink import Kernel
+from agent.netlink_monitor import Monitor
+from agent.subnet_env import SubnetEnv, read_previous_subnet, write_subnet_env
+from testbed.cluster.cluster_document import AgentSpec
+from testbed.lab.etcd import enter_machine, http_get
+from testbed.lab.supervise import RestartPolicy, Supervised, last_line
+from testbed.pods.namespaces import in_network_of
+
+BRIDGE = "docker0"
+HEALTH_PORT = 8286
+SUBNET_FILE = "flannel/subnet.env"
+"""Below the node's /run."""
+JOURNAL = "/run/journal.jsonl"
+LEASE_TTL = "30s"
+SETTLE_S = 0.2
+"""Changes come in bursts: look once at the end of one."""
+OURS = (sys.executable, "-m", "agent")
+
+
+class LabNode:
+    """A machine of the underlay that runs an agent; pods see it as their host."""
+
+    def __init__(
+        self,
+        name: str,
+        address: IPv4Address,
+        pid: int,
+        kernel: Kernel,
+        directory: Path,
+        agent: AgentSpec,
+        etcd_endpoints: str,
+        on_event: Callable[[str, str, str, str], None],
+    ) -> None:
+        self.name = name
+        self.address = address
+        self.pid = pid
+        """A process whose network and mount namespaces are the node's."""
+        self.kernel = kernel
+        self.bridge = BRIDGE
+        self.rundir = directory / "nodes" / name
+        self.run = self.rundir / "run"
+        """What the node sees as /run."""
+        self.log = directory / "logs" / f"agent-{name}.log"
+        self.expected = True
+        """False after `up --no-agent`: somebody runs the agent by hand."""
+        self.datapath = "auto"
+        """What moves packets, as the agent's --datapath."""
+        self._spec = agent
+        self._etcd_endpoints = etcd_endpoints
+        self._on_event = on_event
+        self.agent = Supervised(f"agent {name}", self._launch, RestartPolicy(), self._agent_changed)
+
+    @property
+    def runs_our_agent(self) -> bool:
+        """Whether the agent is ours, with its /state to look into."""
+        return self._spec.command is None
+
+    @property
+    def subnet(self) -> IPv4Network:
+        """The node's share of the pod network. Raises LookupError while it has none."""
+        return self._subnet_env()[0]
+
+    @property
+    def gateway(self) -> IPv4Address:
+        """The bridge's address."""
+        return self.subnet.network_address + 1
+
+    @property
+    def overlay_mtu(self) -> int:
+        """MTU of pods, in bytes."""
+        return self._subnet_env()[1]
+
+    @property
+    def public_ip(self) -> IPv4Address:
+        """The node's address on the underlay, as flannel calls it."""
+        return self.address
+
+    def agent_command(self) -> list[str]:
+        """The agent's command line, to be run inside the node's namespaces."""
+        flags = [
+            f"--etcd-endpoints={self._etcd_endpoints}",
+            f"--iface={self.name}-eth0",
+            f"--subnet-file=/run/{SUBNET_FILE}",
+        ]
+        if self._spec.command is not None:
+            return [*self._spec.command, *flags]
+        ours = [
+            "--ip-masq",
+            f"--bridge={BRIDGE}",
+            "--docker-opts-file=/run/docker_opts.env",
+            "--healthz-ip=127.0.0.1",
+            f"--healthz-port={HEALTH_PORT}",
+            f"--subnet-lease-ttl={LEASE_TTL}",
+            f"--journal={JOURNAL}",
+            f"--node-name={self.name}",
+            f"--datapath={self.datapath}",
+        ]
+        return [*OURS, *flags, *ours, *self._spec.args]
+
+    def pin(self, network: IPv4Network, subnet: IPv4Network, overlay_mtu: int) -> None:
+        """Make the agent ask for this subnet: flannel's own previous-subnet rule reads the file of the last run."""
+        env = SubnetEnv(network=network, subnet=Subnet(subnet), overlay_mtu=overlay_mtu, ip_masq=True)
+        write_subnet_env(self.run / SUBNET_FILE, env)
+
+    def state(self) -> dict[str, Any] | None:
+        """What our agent says of itself (/state); None while it does not answer."""
+        if not self.runs_our_agent:
+            return None
+        try:
+            status, body = http_get(self.pid, HEALTH_PORT, "/state")
+            answer = json.loads(body)
+        except (OSError, ValueError):
+            return None
+        return answer if status == http.client.OK and isinstance(answer, dict) else None
+
+    def follow_links(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` in a thread of its own shortly after links, addresses or routes of the node changed."""
+        monitor = in_network_of(self.pid, Monitor)
+
+        def follow() -> None:
+            while True:
+                if monitor.wait():
+                    time.sleep(SETTLE_S)
+                    monitor.wait(0)
+                    on_change()
+
+        threading.Thread(target=follow, name=f"links of {self.name}", daemon=True).start()
+
+    def why_not_ready(self) -> str | None:
+        """What the node still lacks, in words; None when it is ready."""
+        if not self.runs_our_agent:
+            return self._why_other_agent_is_not_ready()
+        state = self.state()
+        if state is None:
+            return self._why_silent("no answer yet")
+        if not state["ready"]:
+            return f"agent: {state['why_not_ready'][0]}"
+        return None if self.kernel.link(BRIDGE) else f"no {BRIDGE} yet"
+
+    def _why_other_agent_is_not_ready(self) -> str | None:
+        file = self._spec.ready.file if self._spec.ready else f"/run/{SUBNET_FILE}"
+        if not (self.run / Path(file).relative_to("/run")).exists():
+            return self._why_silent(f"no {file} yet")
+        if not any(link.name.startswith("flannel") for link in self.kernel.links()):
+            return "no overlay device yet"
+        if self.kernel.link(BRIDGE) is None:
+            self._make_bridge()
+        return None
+
+    def _why_silent(self, lacking: str) -> str:
+        if self.agent.restarts or self.agent.state != "running":
+            return f"agent ended with {self.agent.exit_code}: {last_line(self.log)}"
+        return f"agent {self.agent.state}, {lacking}"
+
+    def _make_bridge(self) -> None:
+        command = [*enter_machine(self.pid), *OURS, "bridge", f"--bridge={BRIDGE}", f"--subnet-file=/run/{SUBNET_FILE}"]
+        subprocess.run([*command, f"--journal={JOURNAL}", f"--node-name={self.name}"], check=True)
+
+    def _subnet_env(self) -> tuple[IPv4Network, int]:
+        path = self.run / SUBNET_FILE
+        subnet, _warning = read_previous_subnet(path)
+        if subnet is None:
+            raise LookupError(f"{self.name} has no subnet yet")
+        mtu = [line.partition("=")[2] for line in path.read_text().splitlines() if line.startswith("FLANNEL_MTU=")]
+        return subnet.ipv4, int(mtu[0])
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [*enter_machine(self.pid), *self.agent_command()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def _agent_changed(self, agent: Supervised) -> None:
+        if agent.state == "running":
+            reason = "Started" if agent.restarts == 0 else "Restarted"
+            self._on_event("Normal", f"node/{self.name}", reason, f"agent runs as process {agent.pid}")
+        elif agent.state == "backoff":
+            self._on_event("Warning", f"node/{self.name}", "AgentEnded", f"agent ended with {agent.exit_code}")

@@ -1,0 +1,151 @@
+"""Real ICMP echo requests from pods and nodes, many at once, with what came back to each of them.
+
+One raw socket is opened in every sender's network namespace; the packets travel the ordinary way from there.
+"""
+
+import itertools
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from testbed.pods.namespaces import in_network_of
+
+ECHO_REPLY, UNREACHABLE, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 8, 11  # RFC 792
+UNREACHABLE_TEXT = {0: "net unreachable", 1: "host unreachable", 3: "port unreachable", 4: "fragmentation needed"}
+PAYLOAD = bytes(range(48))
+_identifiers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who asks: a name and a process whose network namespace the requests leave from."""
+
+    name: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who is asked."""
+
+    name: str
+    address: IPv4Address
+
+
+@dataclass(slots=True)
+class PairResult:
+    """What came of one sender's requests to one target."""
+
+    source: str
+    destination: str
+    address: str
+    sent: int = 0
+    received: int = 0
+    ttl: int | None = None
+    """Of the last reply."""
+    rtt_ms: list[float] = field(default_factory=list)
+    error: str | None = None
+    """The last ICMP error, in words, with who sent it."""
+
+
+def ping_pairs(
+    pairs: Sequence[tuple[Sender, Target]], count: int = 1, interval_s: float = 0.2, timeout_s: float = 1.0
+) -> list[PairResult]:
+    """Send `count` requests for each pair and wait up to `timeout_s` for the last answers."""
+    results = [PairResult(sender.name, target.name, str(target.address)) for sender, target in pairs]
+    # One of its own, or two calls from the same sender would take each other's answers.
+    identifier = next(_identifiers) & 0xFFFF
+    sockets = {sender: _raw_socket(sender) for sender in {sender for sender, _ in pairs}}
+    by_descriptor = {opened.fileno(): opened for opened in sockets.values()}
+    sent_at: dict[tuple[int, int], tuple[PairResult, float]] = {}
+    try:
+        for turn in range(count):
+            for number, (sender, target) in enumerate(pairs):
+                opened = sockets[sender]
+                sequence = (turn * len(pairs) + number) & 0xFFFF
+                results[number].sent += 1
+                sent_at[opened.fileno(), sequence] = (results[number], time.monotonic())
+                try:
+                    opened.sendto(_echo_request(identifier, sequence), (str(target.address), 0))
+                except OSError as failure:
+                    results[number].error = failure.strerror
+                _collect(by_descriptor, identifier, sent_at, until=0.0)
+            wait_s = interval_s if turn < count - 1 else timeout_s
+            _collect(by_descriptor, identifier, sent_at, until=time.monotonic() + wait_s, stop_early=turn == count - 1)
+    finally:
+        for opened in sockets.values():
+            opened.close()
+    return results
+
+
+def all_pairs(senders: Iterable[Sender], targets: Iterable[Target]) -> list[tuple[Sender, Target]]:
+    """Every sender with every target of another name."""
+    wanted = list(targets)
+    return [(sender, target) for sender in senders for target in wanted if sender.name != target.name]
+
+
+def _raw_socket(sender: Sender) -> socket.socket:
+    opened = in_network_of(sender.pid, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+    opened.setblocking(False)
+    return opened
+
+
+def _echo_request(identifier: int, sequence: int) -> bytes:
+    header = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, sequence)
+    words = struct.unpack(f"!{(len(header) + len(PAYLOAD)) // 2}H", header + PAYLOAD)
+    total = sum(words)
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!BBHHH", ECHO_REQUEST, 0, ~total & 0xFFFF, identifier, sequence) + PAYLOAD
+
+
+def _collect(
+    by_descriptor: dict[int, socket.socket],
+    identifier: int,
+    sent_at: dict[tuple[int, int], tuple[PairResult, float]],
+    until: float,
+    stop_early: bool = False,
+) -> None:
+    """Take in what has arrived until the moment `until`; `stop_early` returns when nothing is awaited any more."""
+    poll = select.poll()
+    for descriptor in by_descriptor:
+        poll.register(descriptor, select.POLLIN)
+    while not (stop_early and not sent_at):
+        ready = poll.poll(max(0.0, until - time.monotonic()) * 1000)
+        if not ready:
+            return
+        for descriptor, _ in ready:
+            packet, source = by_descriptor[descriptor].recvfrom(2048)
+            _take(packet, source[0], descriptor, identifier, sent_at)
+
+
+def _take(
+    packet: bytes,
+    source: str,
+    descriptor: int,
+    identifier: int,
+    sent_at: dict[tuple[int, int], tuple[PairResult, float]],
+) -> None:
+    icmp = packet[(packet[0] & 0x0F) * 4 :]
+    kind, code = icmp[0], icmp[1]
+    error = kind in (UNREACHABLE, TIME_EXCEEDED)
+    if error:
+        quoted = icmp[8:]
+        icmp = quoted[(quoted[0] & 0x0F) * 4 :] if quoted else b""
+    if (kind != ECHO_REPLY and not error) or len(icmp) < 8:
+        return
+    got_identifier, sequence = struct.unpack("!HH", icmp[4:8])
+    if got_identifier != identifier or (descriptor, sequence) not in sent_at:
+        return
+    result, at = sent_at.pop((descriptor, sequence))
+    if error:
+        text = UNREACHABLE_TEXT.get(code, f"unreachable, code {code}") if kind == UNREACHABLE else "time exceeded"
+        result.error = f"{text} (said by {source})"
+        return
+    result.received += 1
+    result.ttl = packet[8]
+    result.rtt_ms.append(round((time.monotonic() - at) * 1000, 3))

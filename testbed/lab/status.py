@@ -1,0 +1,301 @@
+"""What the lab says about itself: `status`, `get` and `describe` as plain data, in the documented shapes.
+
+`status` is the JSON that other programs rely on. `get` returns Kubernetes-shaped objects: metadata,
+spec, status.
+"""
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from agent.config import parse_network_config
+from testbed.lab.etcd import EtcdFailed
+from testbed.lab.lab import Lab
+from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode
+from testbed.pods.pod import Pod
+
+Object = dict[str, Any]
+
+
+def lab_status(lab: Lab) -> Object:
+    """The whole lab at a glance (`status -o json`)."""
+    nodes = [node_status(lab, node) for node in lab.nodes.values()]
+    pods = [pod_status(pod) for pod in lab.pods.values()]
+    etcd = [{"name": m.name, "endpoint": m.endpoint, "healthy": m.healthy()} for m in lab.etcd.members]
+    well = (
+        all(node["agent"]["state"] == "ready" for node in nodes)
+        and all(pod["ready"] for pod in pods)
+        and all(member["healthy"] for member in etcd)
+    )
+    return {
+        "lab": lab.name,
+        "state": "starting" if not lab.settled else "ready" if well else "degraded",
+        "since": lab.since,
+        "cluster_file": lab.cluster_file,
+        "rundir": str(lab.directory),
+        "nodes": nodes,
+        "pods": pods,
+        "services": [],
+        "etcd": etcd,
+    }
+
+
+def node_status(lab: Lab, node: LabNode) -> Object:
+    """One node's line of the status."""
+    state = node.state()
+    backend = parse_network_config(lab.cluster.network_json.encode()).backend_type
+    return {
+        "name": node.name,
+        "address": str(node.address),
+        "subnet": subnet_of(node, state),
+        "backend": backend,
+        "datapath": (state["datapath"] if state else None) if node.runs_our_agent else "other",
+        "agent": {"state": agent_state(node, state), "pid": node.agent.pid, "restarts": node.agent.restarts},
+        "peers": {"known": len(state["forwarding"]) if state else 0, "expected": len(lab.nodes) - 1},
+    }
+
+
+def agent_state(node: LabNode, state: Object | None) -> str:
+    """ready, not ready, fenced, running (no answer), backoff …"""
+    if not node.expected and state is None:
+        return "by hand"
+    if node.expected and node.agent.state != "running":
+        return node.agent.state
+    if not node.runs_our_agent:
+        return "ready" if node.why_not_ready() is None else "not ready"
+    if state is None:
+        return "starting"
+    return "fenced" if state["fenced"] else "ready" if state["ready"] else "not ready"
+
+
+def subnet_of(node: LabNode, state: Object | None) -> str | None:
+    """The node's subnet by its agent's word, else by its subnet.env."""
+    if state and state["lease"]:
+        return str(state["lease"]["subnet"])
+    try:
+        return str(node.subnet)
+    except (LookupError, OSError):
+        return None
+
+
+def pod_status(pod: Pod) -> Object:
+    """One pod's line of the status."""
+    status = pod.status()
+    return {
+        "name": status.name,
+        "node": status.node,
+        "address": status.address,
+        "state": status.state,
+        "ready": status.ready,
+        "restarts": status.restarts,
+    }
+
+
+def objects(lab: Lab, kind: str) -> list[Object]:
+    """Every object of a kind (`get KIND`), in the order of the cluster file."""
+    return GETTERS[kind](lab)
+
+
+def _nodes(lab: Lab) -> list[Object]:
+    found = []
+    for node in lab.nodes.values():
+        line = node_status(lab, node)
+        found.append(
+            {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {"name": node.name},
+                "spec": {"podCIDR": line["subnet"]},
+                "status": {
+                    "addresses": [{"type": "InternalIP", "address": line["address"]}],
+                    **{key: line[key] for key in ("backend", "datapath", "agent", "peers")},
+                },
+            }
+        )
+    return found
+
+
+def _pods(lab: Lab) -> list[Object]:
+    found = []
+    for pod in lab.pods.values():
+        manifest = pod.manifest.to_manifest()
+        status = pod.status()
+        manifest["status"] = {
+            "phase": status.phase,
+            "state": status.state,
+            "ready": status.ready,
+            "podIP": status.address,
+            "hostIP": str(lab.nodes[status.node].address),
+            "startTime": status.started_at,
+            "restarts": status.restarts,
+            "containerStatuses": [
+                {
+                    "name": container.name,
+                    "image": container.image,
+                    "state": container.state,
+                    "ready": container.ready,
+                    "restartCount": container.restarts,
+                    "exitCode": container.exit_code,
+                    "pid": container.pid,
+                }
+                for container in status.containers
+            ],
+        }
+        found.append(manifest)
+    return found
+
+
+def _leases(lab: Lab) -> list[Object]:
+    names = {node.address: node.name for node in lab.nodes.values()}
+    states = {node.name: node.state() for node in lab.nodes.values()}
+    try:
+        leases = lab.leases()
+    except EtcdFailed as failure:
+        raise LookupError(f"etcd: {failure}") from failure
+    found = []
+    for lease in leases:
+        owner = names.get(lease.attrs.public_ip)
+        own = (states.get(owner) or {}).get("lease") if owner else None
+        found.append(
+            {
+                "kind": "Lease",
+                "metadata": {"name": lease.subnet.key, "resourceVersion": str(lease.mod_revision)},
+                "spec": {
+                    "subnet": str(lease.subnet.ipv4),
+                    "publicIP": str(lease.attrs.public_ip),
+                    "backendType": lease.attrs.backend_type or "udp",
+                    "node": owner,
+                },
+                "status": {
+                    "reservation": lease.etcd_lease_id == 0,
+                    "etcdLease": f"{lease.etcd_lease_id:x}" if lease.etcd_lease_id else None,
+                    "secondsLeft": own.get("seconds_left") if own else None,
+                },
+            }
+        )
+    return found
+
+
+def _routes(lab: Lab) -> list[Object]:
+    """A node's kernel routes beside its agent's own forwarding table."""
+    found = []
+    for node in lab.nodes.values():
+        state = node.state()
+        kernel = sorted(node.kernel.routes(), key=lambda route: (route.destination, route.metric))
+        found.append(
+            {
+                "kind": "RouteTable",
+                "metadata": {"name": node.name},
+                "status": {
+                    "kernel": [
+                        {
+                            "destination": str(route.destination),
+                            "device": route.device,
+                            "gateway": str(route.gateway) if route.gateway else None,
+                            "scope": route.scope,
+                            "type": route.kind,
+                            "source": str(route.source) if route.source else None,
+                            "metric": route.metric,
+                        }
+                        for route in kernel
+                    ],
+                    "forwarding": state["forwarding"] if state else None,
+                },
+            }
+        )
+    return found
+
+
+def _services(_lab: Lab) -> list[Object]:
+    return []
+
+
+GETTERS: dict[str, Callable[[Lab], list[Object]]] = {
+    "nodes": _nodes,
+    "pods": _pods,
+    "leases": _leases,
+    "routes": _routes,
+    "services": _services,
+}
+
+
+def describe_node(lab: Lab, node: LabNode) -> Object:
+    """Everything about one node, as headings and values."""
+    state = node.state() or {}
+    device_name = state.get("device") or "flannel0"
+    device = node.kernel.link(device_name)
+    subnet_env = node.run / "flannel" / "subnet.env"
+    drops = (state.get("counters") or {}).get("drops", {})
+    return {
+        "Name": node.name,
+        "Address": str(node.address),
+        "Subnet": subnet_of(node, state or None),
+        "Agent": {
+            "state": agent_state(node, state or None),
+            "process": node.agent.pid,
+            "restarts": node.agent.restarts,
+            "why not ready": state.get("why_not_ready") or None,
+            "command": shlex.join(node.agent_command()),
+        },
+        "Lease": state.get("lease"),
+        "Overlay device": device
+        and {
+            "name": device.name,
+            "flags": ",".join(sorted(device.flags)),
+            "mtu": device.mtu,
+            "address": [str(address) for address in sorted(node.kernel.addresses(device.name))],
+        },
+        "Bridge": _describe_bridge(node),
+        "subnet.env": subnet_env.read_text().splitlines() if subnet_env.exists() else None,
+        "Forwarding table": {entry["subnet"]: entry["via"] for entry in state.get("forwarding", [])},
+        "Traffic": {key: value for key, value in (state.get("counters") or {}).items() if key != "drops"},
+        "Drops by reason": {reason: number for reason, number in drops.items() if number} or "none",
+        "Pods": {
+            pod.status().name: pod.status().address for pod in lab.pods.values() if pod.status().node == node.name
+        },
+        "Look inside": [f"sudo testbed exec {node.name} -- ip route", f"sudo testbed shell {node.name}"],
+        "Events": _events_of(lab, f"node/{node.name}"),
+        # Replaced by the client with the line that works from the host.
+        "nsenter": {"pid": node.pid, "health": f"http://127.0.0.1:{HEALTH_PORT}"},
+    }
+
+
+def _describe_bridge(node: LabNode) -> Object | None:
+    bridge = node.kernel.link(BRIDGE)
+    if bridge is None:
+        return None
+    addresses = [str(address) for address in sorted(node.kernel.addresses(BRIDGE))]
+    return {"name": BRIDGE, "--bip": addresses[0] if addresses else None, "mtu": bridge.mtu, "mac": bridge.mac}
+
+
+def describe_pod(lab: Lab, pod: Pod) -> Object:
+    """Everything about one pod, as headings and values."""
+    status = pod.status()
+    return {
+        "Name": status.name,
+        "Node": f"{status.node}/{lab.nodes[status.node].address}",
+        "Address": status.address,
+        "State": status.state,
+        "Phase": status.phase,
+        "Ready": status.ready,
+        "Why not ready": status.why_not_ready or None,
+        "Labels": pod.manifest.metadata.labels or None,
+        "Started": status.started_at,
+        "Pause process": pod.pause_pid,
+        "Containers": {
+            container.name: {
+                "image": container.image,
+                "state": container.state,
+                "process": container.pid,
+                "restarts": container.restarts,
+                "last exit code": container.exit_code,
+            }
+            for container in status.containers
+        },
+        "Look inside": [f"sudo testbed exec {status.name} -- ip address", f"sudo testbed shell {status.name}"],
+        "Events": _events_of(lab, f"pod/{status.name}"),
+    }
+
+
+def _events_of(lab: Lab, subject: str) -> list[str]:
+    return [f"{e.at} {e.type} {e.reason}: {e.message}" for e in lab.events if e.object == subject][-10:]

@@ -1,0 +1,290 @@
+"""The underlay: Mininet hosts, switches and links, programmed over netlink instead of shell strings.
+
+Everything here happens inside the lab's own namespaces. A switch is a Linux bridge in the lab's network namespace; a
+node, a router, an etcd member and the gateway are Mininet hosts with network and mount namespaces of their own.
+
+Where switches form a loop their bridges run the spanning tree protocol. Its listening and learning would take 4 s, so
+the cables of the tree that it is going to choose are plugged in first, while it is off; the spare ones when it is on.
+"""
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Any
+
+from mininet.link import Intf, Link
+from mininet.log import setLogLevel
+from mininet.net import Mininet
+from mininet.node import Host, Switch
+
+from agent.journal import Journal
+from agent.netlink import Kernel
+from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
+from testbed.cluster.wiring import Cable
+from testbed.lab.shaping import queueing_commands
+from testbed.pods.namespaces import in_network_of
+
+TREE_TIMERS = ("forward_delay", "200", "hello_time", "100", "max_age", "600")
+"""Spanning tree timers in 1/100 s, the kernel's smallest. What breaks at a bridge's own port is mended after two
+forward delays, what breaks farther away after max_age more: 10 s."""
+ROOT_PRIORITY = 0x1000  # of the first switch; the others follow one by one, all better than the default 0x8000
+COMMAND_LIMIT_S = 10.0
+MAKERS = 4
+"""Machines that are made at the same time."""
+
+
+def run_command(journal: Journal, command: Sequence[str], why: str) -> None:
+    """Run ip or tc in the caller's network namespace, for what `Kernel` does not do. Raises OSError with its words."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False)
+    if done.returncode:
+        raise OSError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
+    journal.record(command, why)
+
+
+class VethInterface(Intf):
+    """One end of a link. Addresses, MAC and state go over netlink; anything else Mininet asks still uses ifconfig."""
+
+    mac: str | None
+
+    def setIP(self, ipstr: str, prefixLen: int | None = None) -> None:
+        """Give the interface exactly this address."""
+        address = IPv4Interface(ipstr if prefixLen is None else f"{ipstr}/{prefixLen}")
+        self.ip, self.prefixLen = str(address.ip), address.network.prefixlen
+        self.node.kernel.ensure_addresses(self.name, [address], f"the underlay address of {self.node.name}")
+
+    def setMAC(self, macstr: str) -> None:
+        """Remember the MAC; the link was made with it."""
+        self.mac = macstr
+
+    def ifconfig(self, *args: str) -> str:
+        """`up` and `down` over netlink, the rest by the real program."""
+        if args == ("up",):
+            self.node.kernel.set_up(self.name, "bring the link's end up")
+            if isinstance(self.node, OverlayNode):
+                self.node.restore(self.name)
+            return ""
+        if args == ("down",):
+            self.node.kernel.set_down(self.name, "take the link's end down")
+            return ""
+        return str(super().ifconfig(*args))
+
+    def isUp(self, setUp: bool = False) -> bool:
+        """Whether the interface is up; with `setUp` bring it up."""
+        if setUp:
+            self.ifconfig("up")
+            return True
+        link = self.node.kernel.link(self.name)
+        return bool(link and link.up)
+
+    def updateIP(self) -> str | None:
+        """The address we set; nothing else changes it."""
+        return str(self.ip) if self.ip else None
+
+    def updateMAC(self) -> str | None:
+        """The MAC as the kernel has it."""
+        link = self.node.kernel.link(self.name)
+        self.mac = link.mac if link else None
+        return self.mac
+
+    def delete(self) -> None:
+        """Remove the interface, and with it the other end."""
+        self.node.kernel.delete_link(self.name, "the link is removed")
+        self.node.delIntf(self)
+        self.link = None
+
+
+class VethLink(Link):
+    """A veth pair made by one netlink message with both ends already in their namespaces."""
+
+    @classmethod
+    def makeIntfPair(
+        cls,
+        intfname1: str,
+        intfname2: str,
+        addr1: str | None = None,
+        addr2: str | None = None,
+        node1: Any = None,
+        node2: Any = None,
+        deleteIntfs: bool = True,
+    ) -> None:
+        """Make the pair between `node1` and `node2`."""
+        node1.kernel.create_veth(
+            intfname1,
+            peer=intfname2,
+            peer_netns_pid=node2.pid,
+            mtu=node1.underlay_mtu,
+            mac=addr1,
+            peer_mac=addr2,
+            why=f"the cable {node1.name} to {node2.name}",
+        )
+
+
+class OverlayNode(Host):
+    """A machine of the lab: a Mininet host whose /run is its own."""
+
+    def __init__(self, name: str, *, run_directory: Path, journal: Journal, underlay_mtu: int, **params: Any) -> None:
+        super().__init__(name, **params)
+        self.underlay_mtu = underlay_mtu
+        self.kernel = Kernel(journal, netns_pid=self.pid)
+        self.plan: MachinePlan | None = None
+        """Its routes and neighbours, once its ports have their addresses."""
+        run_directory.mkdir(parents=True, exist_ok=True)
+        self._run("mount", "--bind", str(run_directory), "/run")
+        self.kernel.set_up("lo", "a new namespace has its loopback down")
+        for scope in ("all", "default"):
+            self.kernel.sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1", "this underlay is IPv4 only")
+
+    def _run(self, *argv: str) -> None:
+        _, errors, status = self.pexec(list(argv))
+        if status:
+            raise OSError(f"{self.name}: {' '.join(argv)}: {errors.strip()}")
+
+    def restore(self, interface: str) -> None:
+        """Bring back what the kernel forgets when a port goes down: routes through it and neighbours on it."""
+        for route, why in self.plan.routes if self.plan else ():
+            if route.device == interface:
+                self.kernel.ensure_route(route, why)
+        known = (
+            {one.address: one.mac for one in self.plan.neighbours if one.interface == interface} if self.plan else {}
+        )
+        self.kernel.ensure_neighbours(interface, known, f"{self.name} knows who else is on its subnet")
+
+    def config(self, **_params: Any) -> dict[str, Any]:
+        """Nothing: addresses and routes are set by `Underlay`."""
+        return {}
+
+
+class Router(OverlayNode):
+    """A machine that forwards between its links."""
+
+    def __init__(self, name: str, **params: Any) -> None:
+        super().__init__(name, **params)
+        self.kernel.sysctl("net.ipv4.ip_forward", "1", "a router forwards")
+        for scope in ("all", "default"):
+            why = "who asks the router is told of no shorter way; routes are ours to set"
+            self.kernel.sysctl(f"net.ipv4.conf.{scope}.send_redirects", "0", why)
+
+
+class BridgeSwitch(Switch):
+    """A Linux bridge named like the switch, in the lab's own network namespace."""
+
+    def __init__(self, name: str, *, kernel: Kernel, underlay_mtu: int, **params: Any) -> None:
+        self.kernel = kernel
+        self.underlay_mtu = underlay_mtu
+        super().__init__(name, **{**params, "dpid": "0", "inNamespace": False})
+
+    def start(self, _controllers: object) -> None:
+        """Make the bridge and plug every cable in."""
+        self.kernel.create_bridge(self.name, mtu=self.underlay_mtu, why="a switch of the underlay")
+        for interface in self.intfList():
+            if interface.name != "lo":
+                self.kernel.set_master(interface.name, self.name, "plug the cable into the switch")
+        self.kernel.set_up(self.name, "switch the switch on")
+
+    def span_tree(self, priority: int) -> None:
+        """Let the bridge take part in the spanning tree protocol."""
+        options = [*TREE_TIMERS, "priority", str(ROOT_PRIORITY + priority), "stp_state", "1"]
+        why = "switches form a loop: spanning tree holds the spare cables back"
+        run_command(self.kernel.journal, ["ip", "link", "set", self.name, "type", "bridge", *options], why)
+
+    def stop(self, deleteIntfs: bool = True) -> None:
+        """Remove the bridge."""
+        with contextlib.suppress(OSError):
+            self.kernel.delete_link(self.name, "the switch is removed")
+
+
+class Underlay:
+    """The built network: `machines` by name, and Mininet's own object for its prompt."""
+
+    def __init__(self, plan: UnderlayPlan, run_directory: Path, journal_of: Callable[[str], Journal]) -> None:
+        self.plan = plan
+        self._run_directory = run_directory
+        self._journal_of = journal_of
+        self.kernel = Kernel(journal_of("lab"))
+        setLogLevel("warning")
+        # Its constructor would otherwise change sysctls of the whole machine.
+        Mininet.inited = True
+        self.net = Mininet(topo=None, host=OverlayNode, link=VethLink, intf=VethInterface, controller=None, build=False)
+        self.machines: dict[str, OverlayNode] = {}
+
+    def start(self) -> None:
+        """Build switches, machines and cables; then addresses, routes and neighbours."""
+        self.kernel.set_up("lo", "a new namespace has its loopback down")
+        with contextlib.suppress(FileNotFoundError):
+            self.kernel.sysctl("net.bridge.bridge-nf-call-iptables", "0", "switches do not look into packets")
+        for scope in ("all", "default"):
+            self.kernel.sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1", "this underlay is IPv4 only")
+        self._make_everything()
+        ports = {name: iter(machine.ports) for name, machine in self.plan.machines.items()}
+        spare = []
+        for number, cable in enumerate(self.plan.cables):
+            macs = [next(ports[end]).mac if end in ports else None for end in cable.ends]
+            held_back = number in self.plan.spare
+            link = self._connect(cable, macs, held_back)
+            spare += [link.intf1, link.intf2] if held_back else []
+        self.net.built = True
+        self.net.start()
+        self._span_tree(spare)
+        for name, machine in self.plan.machines.items():
+            self._address(self.machines[name], machine)
+
+    def address_of(self, name: str) -> IPv4Address:
+        """The underlay address of a machine; a router's first."""
+        return self.plan.machines[name].ports[0].address.ip
+
+    def _make_everything(self) -> None:
+        """Switches and machines, several at a time: each waits for a shell of its own."""
+        with ThreadPoolExecutor(MAKERS, "make machine") as makers:
+            list(makers.map(self._add_switch, self.plan.switches))
+            list(makers.map(self._add_machine, self.plan.machines.values()))
+        order = {name: number for number, name in enumerate((*self.plan.switches, *self.plan.machines))}
+        for made in (self.net.switches, self.net.hosts):
+            made.sort(key=lambda node: order[node.name])
+
+    def _add_switch(self, name: str) -> None:
+        self.net.addSwitch(name, cls=BridgeSwitch, kernel=self.kernel, underlay_mtu=self.plan.mtu)
+
+    def _add_machine(self, plan: MachinePlan) -> None:
+        self.machines[plan.name] = self.net.addHost(
+            plan.name,
+            cls=Router if plan.forwards else OverlayNode,
+            run_directory=self._run_directory / plan.name / "run",
+            journal=self._journal_of(plan.name),
+            underlay_mtu=self.plan.mtu,
+        )
+
+    def _connect(self, cable: Cable, macs: Sequence[str | None], held_back: bool) -> Any:
+        state = {"up": not held_back}
+        link = self.net.addLink(
+            cable.first, cable.second, addr1=macs[0], addr2=macs[1], params1=dict(state), params2=dict(state)
+        )
+        for interface in (link.intf1, link.intf2):
+            for command in queueing_commands(interface.name, cable.shaping):
+                self._shape(interface, command, f"the cable {cable} is not a perfect one")
+        return link
+
+    def _shape(self, interface: VethInterface, command: Sequence[str], why: str) -> None:
+        journal = interface.node.kernel.journal
+        if interface.node.name in self.machines:
+            in_network_of(interface.node.pid, lambda: run_command(journal, command, why))
+        else:
+            run_command(journal, command, why)
+
+    def _span_tree(self, spare: Sequence[VethInterface]) -> None:
+        if spare:
+            for switch in self.net.switches:
+                switch.span_tree(self.plan.priorities[switch.name])
+        for interface in spare:
+            interface.ifconfig("up")
+
+    def _address(self, machine: OverlayNode, plan: MachinePlan) -> None:
+        """Addresses first; then routes, and every neighbour's MAC: the neighbour table's limit counts all namespaces
+        together, and only permanent entries are outside it."""
+        for port in plan.ports:
+            machine.intf(port.interface).setIP(str(port.address))
+        machine.plan = plan
+        for port in plan.ports:
+            machine.restore(port.interface)

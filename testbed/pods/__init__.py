@@ -1,0 +1,1 @@
+"""Pods: pause, containers, their network and files."""

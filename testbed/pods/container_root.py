@@ -1,0 +1,242 @@
+"""A container's private root file system. Standard library only; loaded by a container's first process.
+
+The root is a tmpfs. /usr is the machine's own, bound read-only; /bin, /lib and their like lead into it. /etc, /var,
+/tmp, /run and /dev are the container's, and mount points are made there, so nothing outside is changed. Device nodes
+work only where they are bound from the machine's /dev: every other mount is `nodev`, because a container may mknod.
+
+Order matters: what is taken from the old root is taken before pivot_root; everything that follows a path from the
+manifest comes after it, so that no symbolic link can lead out.
+"""
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from testbed.pods import namespaces as ns
+
+ROOT_SIZE = "size=512m,mode=0755"
+STAGING = "/tmp"
+"""Where the new root is put together; hidden only in the container's own mount namespace."""
+MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+DIRECTORIES = (
+    *("etc", "var", "var/log", "var/lib", "var/cache", "var/spool", "run", "run/lock", "dev", "proc", "sys"),
+    *("usr", "root", "home", "opt", "srv", "mnt", "media", "tmp", "var/tmp"),
+)
+STICKY = ("tmp", "var/tmp", "run/lock")
+
+ETC_BOUND = ("alternatives", "ssl", "java-17-openjdk", "java-21-openjdk", "ca-certificates", "terminfo")
+"""Directories of /etc that programs under /usr link to; bound read-only where the machine has them."""
+ETC_COPIED = ("ld.so.cache", "localtime", "mime.types", "services", "protocols", "nginx", "tomcat10", "bash.bashrc")
+ETC_FILES = {
+    "passwd": "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\n"
+    "tomcat:x:998:998:Apache Tomcat:/var/lib/tomcat:/usr/sbin/nologin\n"
+    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "group": "root:x:0:\ntty:x:5:\nwww-data:x:33:\ntomcat:x:998:\nnogroup:x:65534:\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+    "hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "resolv.conf": "",
+}
+
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+PRIVILEGED_DEVICES = ("net/tun",)
+"""What a privileged container gets besides. Never the disks: the machine is not the lab's to change."""
+DEVICE_LINKS = {
+    "ptmx": "pts/ptmx",
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
+
+# What container engines hide and what they make read-only (containerd `oci/spec.go`, runtime-spec masked paths).
+MASKED = ("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list")
+MASKED_TOO = ("/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap")
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+QUIET = ns.MS_NOSUID | ns.MS_NODEV
+
+
+def build(privileged: bool) -> None:
+    """Make the container's root the root of this mount namespace, which must be the caller's own and private."""
+    with contextlib.ExitStack() as opened:
+        usr = _clone(opened, "/usr")
+        old_tops = {name: _clone(opened, f"/{name}") for name in MERGED if _is_plain_directory(f"/{name}")}
+        links = {name: os.readlink(f"/{name}") for name in MERGED if os.path.islink(f"/{name}")}
+        etc = {name: _clone(opened, f"/etc/{name}") for name in ETC_BOUND if os.path.isdir(f"/etc/{name}")}
+        wanted = DEVICES + (PRIVILEGED_DEVICES if privileged else ())
+        devices = {name: _clone(opened, f"/dev/{name}") for name in wanted if os.path.exists(f"/dev/{name}")}
+
+        ns.mount("tmpfs", STAGING, "tmpfs", QUIET, ROOT_SIZE)
+        for name in DIRECTORIES:
+            os.mkdir(f"{STAGING}/{name}", 0o755)
+        for name in STICKY:
+            os.chmod(f"{STAGING}/{name}", 0o1777)
+        os.symlink("/run", f"{STAGING}/var/run")
+        os.symlink("/run/lock", f"{STAGING}/var/lock")
+        _attach_read_only(usr, f"{STAGING}/usr")
+        for name, target in links.items():
+            os.symlink(target, f"{STAGING}/{name}")
+        for name, tree in old_tops.items():
+            os.mkdir(f"{STAGING}/{name}")
+            _attach_read_only(tree, f"{STAGING}/{name}")
+        _fill_etc(etc)
+        _fill_dev(devices)
+    ns.pivot_root(STAGING)
+    _mount_proc_and_sys(privileged)
+
+
+def write_files(directories: Iterable[str], files: Mapping[str, str]) -> None:
+    """Make a program's directories and text files inside the new root. Raises OSError with the path."""
+    for directory in directories:
+        make_directory(directory)
+    for path, text in files.items():
+        make_directory(os.path.dirname(path))
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def attach_volume(tree: int, volume: Mapping[str, Any], privileged: bool) -> None:
+    """Mount a detached tree at the volume's target, which is made where it is missing. Raises OSError."""
+    target = volume["target"]
+    attributes = ns.MOUNT_ATTR_NOSUID | (0 if privileged else ns.MOUNT_ATTR_NODEV)
+    if volume["read_only"]:
+        attributes |= ns.MOUNT_ATTR_RDONLY
+    ns.set_mount_attributes(tree, attributes, recursive=True)
+    if stat.S_ISDIR(os.fstat(tree).st_mode):
+        make_directory(target)
+    else:
+        make_directory(os.path.dirname(target))
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+    ns.attach_tree(tree, target)
+
+
+def open_beneath(base: str, sub_path: str) -> int:
+    """Open `sub_path` below `base` without following a symbolic link on the way; missing directories are made.
+
+    A container can put links into its volumes, and what is opened here is outside of every container. Raises OSError.
+    """
+    descriptor = os.open(base, os.O_PATH | os.O_CLOEXEC)
+    for part in sub_path.split("/"):
+        if part in ("", "."):
+            continue
+        if part == "..":
+            raise PermissionError(f"subPath {sub_path}: leads out of its volume")
+        with contextlib.suppress(OSError):
+            os.mkdir(part, 0o755, dir_fd=descriptor)
+        inner = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+        if stat.S_ISLNK(os.fstat(descriptor).st_mode):
+            raise PermissionError(f"subPath {sub_path}: {part} is a symbolic link")
+    return descriptor
+
+
+def clone_volume(volume: Mapping[str, Any]) -> int:
+    """A detached tree of the volume's source, taken in the mount namespace that we are in. Raises OSError."""
+    descriptor = open_beneath(volume["source"], volume["sub_path"])
+    try:
+        return ns.clone_tree(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: str) -> None:
+    """`mkdir -p`, also below a read-only /usr: the nearest directory that is there is then rebuilt on a tmpfs."""
+    present = path
+    while not os.path.isdir(present):
+        if os.path.lexists(present) and not os.path.islink(present):
+            raise NotADirectoryError(f"{path}: {present} is not a directory")
+        present = os.path.dirname(present)
+    if present == path:
+        return
+    if os.statvfs(present).f_flag & os.ST_RDONLY:
+        _rebuild_writable(os.path.realpath(present))
+    os.makedirs(path, 0o755, exist_ok=True)
+
+
+def _rebuild_writable(directory: str) -> None:
+    """Put a tmpfs over a read-only directory and bind everything that was in it back, still read-only."""
+    with contextlib.ExitStack() as opened:
+        entries = sorted(os.listdir(directory))
+        links = {name: os.readlink(f"{directory}/{name}") for name in entries if os.path.islink(f"{directory}/{name}")}
+        trees = {name: _clone(opened, f"{directory}/{name}") for name in entries if name not in links}
+        ns.mount("tmpfs", directory, "tmpfs", QUIET, ROOT_SIZE)
+        for name, target in links.items():
+            os.symlink(target, f"{directory}/{name}")
+        for name, tree in trees.items():
+            if stat.S_ISDIR(os.fstat(tree).st_mode):
+                os.mkdir(f"{directory}/{name}")
+            else:
+                _touch(f"{directory}/{name}")
+            ns.attach_tree(tree, f"{directory}/{name}")
+
+
+def _clone(opened: contextlib.ExitStack, path: str) -> int:
+    tree = ns.clone_tree(path)
+    opened.callback(os.close, tree)
+    return tree
+
+
+def _is_plain_directory(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+
+
+def _attach_read_only(tree: int, target: str) -> None:
+    ns.set_mount_attributes(tree, ns.MOUNT_ATTR_RDONLY | ns.MOUNT_ATTR_NODEV, recursive=True)
+    ns.attach_tree(tree, target)
+
+
+def _fill_etc(bound: Mapping[str, int]) -> None:
+    for name, text in ETC_FILES.items():
+        with open(f"{STAGING}/etc/{name}", "w", encoding="utf-8") as file:
+            file.write(text)
+    for name in ETC_COPIED:
+        if os.path.isdir(f"/etc/{name}"):
+            shutil.copytree(f"/etc/{name}", f"{STAGING}/etc/{name}", symlinks=True)
+        elif os.path.exists(f"/etc/{name}"):
+            shutil.copyfile(f"/etc/{name}", f"{STAGING}/etc/{name}")
+    for name, tree in bound.items():
+        os.mkdir(f"{STAGING}/etc/{name}")
+        _attach_read_only(tree, f"{STAGING}/etc/{name}")
+    os.symlink("/proc/mounts", f"{STAGING}/etc/mtab")
+
+
+def _fill_dev(devices: Mapping[str, int]) -> None:
+    ns.mount("tmpfs", f"{STAGING}/dev", "tmpfs", QUIET, "size=64k,mode=0755")
+    for name, tree in devices.items():
+        os.makedirs(os.path.dirname(f"{STAGING}/dev/{name}"), exist_ok=True)
+        _touch(f"{STAGING}/dev/{name}")
+        ns.attach_tree(tree, f"{STAGING}/dev/{name}")
+    os.mkdir(f"{STAGING}/dev/pts")
+    os.mkdir(f"{STAGING}/dev/shm")
+    options = "newinstance,ptmxmode=0666,mode=0620,gid=5"
+    ns.mount("devpts", f"{STAGING}/dev/pts", "devpts", ns.MS_NOSUID | ns.MS_NOEXEC, options)
+    ns.mount("tmpfs", f"{STAGING}/dev/shm", "tmpfs", QUIET | ns.MS_NOEXEC, "size=64m,mode=1777")
+    for name, target in DEVICE_LINKS.items():
+        os.symlink(target, f"{STAGING}/dev/{name}")
+
+
+def _mount_proc_and_sys(privileged: bool) -> None:
+    """/proc shows the PID namespace and /sys the network namespace of the caller, so it must be in both by now."""
+    flags = ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC
+    ns.mount("proc", "/proc", "proc", flags)
+    ns.mount("sysfs", "/sys", "sysfs", flags | (0 if privileged else ns.MS_RDONLY))
+    if privileged:
+        return
+    for path in READ_ONLY:
+        if os.path.exists(path):
+            ns.mount(path, path, flags=ns.MS_BIND | ns.MS_REC)
+            ns.make_read_only(path)
+    for path in MASKED + MASKED_TOO:
+        if os.path.isdir(path):
+            ns.mount("tmpfs", path, "tmpfs", flags | ns.MS_RDONLY, "size=0")
+        elif os.path.exists(path):
+            ns.mount("/dev/null", path, flags=ns.MS_BIND)

@@ -1,0 +1,257 @@
+"""A pod: a pause process that holds its namespaces, its link to the node's bridge, and its containers.
+
+The pause process is supervised like everything else. When it dies the pod is not ready, its containers are ended, its
+link goes, its address stays reserved; then the pod is built again with the same address.
+"""
+
+import contextlib
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Literal
+
+from testbed.cluster.manifest import Pod as PodManifest
+from testbed.lab.supervise import RestartPolicy, Supervised
+from testbed.places import PAUSE
+from testbed.pods import namespaces as ns
+from testbed.pods import pod_network
+from testbed.pods.ipam import Ipam, NoFreeAddress
+from testbed.pods.pod_container import Place, PodContainer
+from testbed.pods.pod_network import PodHost
+from testbed.pods.pod_state import PodStatus, container_status, pod_phase, pod_state, rfc3339, why_not_ready
+
+__all__ = ["OnEvent", "Pod", "PodHost", "PodStatus"]
+
+NETNS_DIRECTORY = Path("/run/netns")  # Of the lab, whose /run is its own.
+OnEvent = Callable[[Literal["Normal", "Warning"], str, str, str], None]
+"""Called with a Kubernetes event's type, object (`pod/nginx`), reason and message, from any thread."""
+
+
+class Pod:
+    """One pod on one node. Methods may be called from several threads; start and stop take turns."""
+
+    def __init__(
+        self,
+        spec: PodManifest,
+        host: PodHost,
+        ipam: Ipam,
+        on_event: OnEvent = lambda kind, thing, reason, message: None,
+        netns_directory: Path | None = NETNS_DIRECTORY,
+    ) -> None:
+        """Nothing is made yet. `netns_directory` None: `ip netns` does not get to know the pod."""
+        self.manifest = spec
+        self.name = spec.name
+        self.address: str | None = None
+        """Reserved until `delete`; None before the first start."""
+        self._host = host
+        self._ipam = ipam
+        self._on_event = on_event
+        self._netns_directory = netns_directory
+        self._directory = host.rundir / "pods" / self.name
+        self._logs = host.rundir / "logs" / "pods" / self.name
+        self.containers = self._make_containers()
+        self._pause: Supervised | None = None
+        self._undo = contextlib.ExitStack()
+        """Takes the link and the name of the running sandbox away."""
+        self._turn = threading.RLock()
+        self._terminating = False
+        self._started_at: float | None = None
+
+    @property
+    def pause_pid(self) -> int | None:
+        """The process that holds the pod's namespaces, as the lab sees it; None when there is none."""
+        return self._pause.pid if self._pause is not None else None
+
+    def reserve_address(self) -> IPv4Address:
+        """The pod's address in its node's subnet, reserved from now on; the one that it has if it has one.
+
+        Raises OSError in words when the node has no subnet or no address left.
+        """
+        try:
+            address = self._ipam.allocate(self.name, self._host.subnet)
+        except (NoFreeAddress, LookupError) as error:
+            raise OSError(f"pod {self.name}: {error}") from error
+        self.address = str(address)
+        return address
+
+    def start(self) -> None:
+        """Build the pod; returns once every container's first process was started or could not be.
+
+        Twice is harmless. Raises OSError in words when the pod cannot be built at all; nothing is left of it then but
+        its reservation.
+        """
+        with self._turn:
+            if self._pause is not None and self._pause.state in ("running", "backoff"):
+                return
+            if self._terminating:
+                # After a stop it is a new pod: nothing was restarted yet, and what had completed runs again.
+                self.containers = self._make_containers()
+            self._terminating = False
+            self._started_at = time.time()
+            self._make_directories()
+            self._pause = Supervised(
+                f"{self.name}/pause", self._build_sandbox, RestartPolicy("Always"), self._pause_changed
+            )
+        # Outside the lock, as later starts are: the callback takes it.
+        self._pause.start()
+
+    def stop(self, grace_s: float | None = None) -> None:
+        """End the pod: TERM, after the grace KILL; link, volumes and namespaces go, the address stays reserved.
+
+        Without `grace_s` the manifest's terminationGracePeriodSeconds. Safe to call twice, and `start` works again.
+        """
+        grace = float(self.manifest.spec.termination_grace_period_seconds) if grace_s is None else grace_s
+        self._terminating = True
+        with self._turn:
+            self._stop_containers(grace)
+        if self._pause is not None:
+            # Outside the lock: its watching thread may be waiting for it.
+            self._pause.stop(grace_s=1.0)
+        with self._turn:
+            self._undo.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def delete(self, grace_s: float | None = None) -> None:
+        """`stop`, and give the address back. The logs stay."""
+        self.stop(grace_s)
+        self._ipam.release(self.name)
+        self._report("Normal", "Killing", f"pod {self.name} is gone")
+
+    def mend_link(self) -> None:
+        """Plug the pod's link into the bridge again if it is not a port of it any more. Raises OSError."""
+        with self._turn:
+            if self.pause_pid is not None and self.address is not None and not self._terminating:
+                address = IPv4Address(self.address)
+                if pod_network.plug_in(self._host, self.name, address):
+                    self._report("Warning", "LinkMended", f"plugged into {self._host.bridge} again")
+
+    def status(self) -> PodStatus:
+        """What is so now."""
+        pause_pid = self.pause_pid
+        containers = tuple(
+            container_status(container.name, container.image, container.facts(pause_pid))
+            for container in self.containers.values()
+        )
+        sandbox = pause_pid is not None
+        return PodStatus(
+            name=self.name,
+            node=self._host.name,
+            address=self.address,
+            phase=pod_phase(containers),
+            state=pod_state(containers, terminating=self._terminating, sandbox=sandbox),
+            ready=sandbox and not self._terminating and all(container.ready for container in containers),
+            restarts=sum(container.restarts for container in containers),
+            containers=containers,
+            started_at=rfc3339(self._started_at),
+            why_not_ready=why_not_ready(containers, sandbox=sandbox),
+            pause_pid=pause_pid,
+        )
+
+    def exec_argv(self, container: str | None, argv: Sequence[str], tty: bool = False) -> list[str]:
+        """The command that runs `argv` in a container (None: the first), for Popen in the lab.
+
+        Standard input and output are passed on, with `tty` descriptor 0 becomes the controlling terminal; the exit
+        code is the command's. Raises KeyError for a name that the pod does not have, ContainerNotRunning.
+        """
+        name = next(iter(self.containers)) if container is None else container
+        return self.containers[name].exec_argv(argv, tty)
+
+    def _make_containers(self) -> dict[str, PodContainer]:
+        return {
+            container.name: PodContainer(
+                self.manifest, container, self._directory, self._logs / f"{container.name}.log", self._report
+            )
+            for container in self.manifest.spec.containers
+        }
+
+    def _make_directories(self) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        shared = [self._directory / "shm"]
+        shared += [
+            self._directory / "volumes" / volume.name for volume in self.manifest.spec.volumes if volume.empty_dir
+        ]
+        for directory in shared:
+            directory.mkdir(parents=True, exist_ok=True)
+            # Whatever user a container runs as, it may write there (Kubernetes: emptyDir). chmod is not masked.
+            directory.chmod(0o1777 if directory.name == "shm" else 0o777)
+
+    def _build_sandbox(self) -> subprocess.Popen[bytes]:
+        """Pause process, link and name; all or nothing. Raises OSError."""
+        host = self._host
+        with contextlib.ExitStack() as undo:
+            address = self.reserve_address()
+            pause = ns.in_new_thread(self._spawn_pause)
+            undo.callback(_end, pause)
+            undo.callback(pod_network.disconnect, host, self.name)
+            pod_network.connect(host, self.name, pause.pid, address)
+            if self._netns_directory is not None:
+                undo.callback(pod_network.unbind_name, self._netns_directory, self.name)
+                pod_network.bind_name(self._netns_directory, self.name, pause.pid)
+            self._undo = undo.pop_all()
+        return pause
+
+    def _spawn_pause(self) -> subprocess.Popen[bytes]:
+        """To be called in a thread of its own: the child inherits its namespaces, and is our child all the same."""
+        shared = self.manifest.spec.share_process_namespace
+        with (self._logs / "pause.log").open("ab") as log:
+            # The thread needs a root of its own to enter another mount namespace.
+            ns.unshare(ns.CLONE_FS)
+            ns.enter(self._host.pid, ns.CLONE_NEWNS)
+            ns.unshare(ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | (ns.CLONE_NEWPID if shared else 0))
+            ns.sethostname(self._hostname)
+            # It keeps its capabilities: where containers have fewer, they cannot go through /proc/1/root to the node.
+            return subprocess.Popen(
+                [str(PAUSE), *([] if shared else ["--quiet"])],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd="/",
+                env={},
+                start_new_session=True,
+            )
+
+    @property
+    def _hostname(self) -> str:
+        return self.manifest.spec.hostname or self.name
+
+    def _pause_changed(self, pause: Supervised) -> None:
+        with self._turn:
+            if self._terminating or pause is not self._pause:
+                return
+            if pause.state == "running" and pause.pid is not None and self.address is not None:
+                place = Place(pause.pid, self._host.pid, self._hostname, self.address)
+                for container in self.containers.values():
+                    self._start_container(container, place)
+            elif pause.state == "backoff":
+                self._report("Warning", "SandboxChanged", "the pause process died; the pod is built again")
+                self._stop_containers(grace_s=0.0)
+                self._undo.close()
+
+    def _start_container(self, container: PodContainer, place: Place) -> None:
+        try:
+            container.start(place)
+        except OSError as error:
+            self._report("Warning", "Failed", f"container {container.name} cannot be started: {error}")
+
+    def _stop_containers(self, grace_s: float) -> None:
+        stops = [threading.Thread(target=each.stop, args=(grace_s,)) for each in self.containers.values()]
+        for thread in stops:
+            thread.start()
+        for thread in stops:
+            thread.join()
+
+    def _report(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        self._on_event(kind, f"pod/{self.name}", reason, message)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Make sure that it is gone; its supervisor, if it has one by now, may have reaped it."""
+    if process.poll() is None:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1.0)

@@ -1,0 +1,309 @@
+"""One container of a pod as the lab sees it: the document that starts it, its supervision, its facts."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from testbed.cluster.manifest import Container, Pod, VolumeMount
+from testbed.lab.supervise import RestartPolicy, Supervised
+from testbed.pods.images import Program, program
+from testbed.pods.pod_state import ContainerFacts, listening_ports, shell_exit_code
+
+SHIM = Path(__file__).with_name("container.py")
+LOG_BYTES = 10_000_000  # A container's log and its predecessor together.
+SETUP_TIMEOUT_S = 20.0
+"""A container whose root is not made by then never will be; a loaded machine needs 0.5 s."""
+END_TIMEOUT_S = 2.0
+SHIM_GRACE_S = 2.0
+"""What the shim gets to take leave after its container's last process ended."""
+
+Report = Callable[[Literal["Normal", "Warning"], str, str], None]
+"""Called with a Kubernetes event's type, reason and message."""
+
+
+class ContainerNotRunning(Exception):
+    """The container has no process now; it may have one later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a pod's containers run: changes with every start of the pod."""
+
+    pause_pid: int
+    node_pid: int
+    hostname: str
+    address: str
+
+
+def end_processes_in(mount_namespace: int) -> None:
+    """Kill every process in the mount namespace that the descriptor refers to, until there is none.
+
+    A container's mount namespace is its own and its processes may not leave it, so this finds them all, whoever
+    their parent is. Holding the descriptor keeps the namespace's number from being given to another.
+    """
+    wanted = os.fstat(mount_namespace)
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while time.monotonic() < deadline:
+        found = False
+        for entry in os.listdir("/proc"):
+            if entry.isdecimal():
+                found |= _kill_if_in(int(entry), wanted)
+        if not found:
+            return
+        time.sleep(0.001)
+
+
+def _kill_if_in(pid: int, wanted: os.stat_result) -> bool:
+    with contextlib.suppress(OSError):
+        # A pidfd first, so that what is looked at is what is killed.
+        process = os.pidfd_open(pid)
+        try:
+            namespace = os.stat(f"/proc/{pid}/ns/mnt")
+            if (namespace.st_dev, namespace.st_ino) == (wanted.st_dev, wanted.st_ino):
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+                return True
+        finally:
+            os.close(process)
+    return False
+
+
+def run_document(pod: Pod, container: Container, image: Program, place: Place, directory: Path, log: Path) -> str:
+    """What `testbed/pods/container.py` needs to know, as JSON; `directory` holds the pod's volumes. Pure."""
+    hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{place.address} {place.hostname}\n"
+    spec = pod.spec
+    document = {
+        "pause_pid": place.pause_pid,
+        "node_pid": place.node_pid,
+        "share_pid": spec.share_process_namespace,
+        "privileged": container.security_context.privileged,
+        "user": container.security_context.run_as_user,
+        "argv": list(image.argv),
+        "env": {"HOSTNAME": place.hostname, "HOME": "/root", **image.env},
+        "working_dir": image.working_dir,
+        "directories": list(image.directories),
+        "files": {"/etc/hosts": hosts, "/etc/hostname": f"{place.hostname}\n", **image.files},
+        "volumes": [
+            # The IPC namespace is the pod's, and POSIX shared memory is a part of it that lives in files.
+            _volume("lab", directory / "shm", "/dev/shm"),
+            *(_volume_of_mount(pod, mount, directory) for mount in container.volume_mounts),
+        ],
+        "log": str(log),
+        "log_bytes": LOG_BYTES,
+    }
+    return json.dumps(document)
+
+
+def _volume(
+    of: Literal["lab", "node"],
+    source: Path,
+    target: str,
+    *,
+    read_only: bool = False,
+    sub_path: str | None = None,
+    kind: str = "",
+) -> dict[str, object]:
+    return {
+        "of": of,
+        "source": str(source),
+        "sub_path": sub_path or "",
+        "target": target,
+        "read_only": read_only,
+        "type": kind,
+    }
+
+
+def _volume_of_mount(pod: Pod, mount: VolumeMount, directory: Path) -> dict[str, object]:
+    volume = next(volume for volume in pod.spec.volumes if volume.name == mount.name)
+    how: dict[str, object] = _volume(
+        "lab",
+        directory / "volumes" / volume.name,
+        mount.mount_path,
+        read_only=mount.read_only,
+        sub_path=mount.sub_path,
+    )
+    if volume.host_path is not None:
+        how |= {"of": "node", "source": volume.host_path.path, "type": volume.host_path.type}
+    return how
+
+
+class PodContainer:
+    """One container: started in its pod's namespaces, restarted as the pod's policy says."""
+
+    def __init__(self, pod: Pod, container: Container, directory: Path, log: Path, report: Report) -> None:
+        """`directory` is the pod's own, `log` the file for stdout and stderr."""
+        self.name = container.name
+        self.image = container.image
+        self.log = log
+        self.document = directory / f"{container.name}.json"
+        """What the running container was started from; `exec` takes env and rights from it."""
+        self._pod = pod
+        self._container = container
+        self._program = program(container)
+        self._directory = directory
+        self._report = report
+        self._place: Place | None = None
+        self._supervised: Supervised | None = None
+        self._restarts_before = 0
+        self._exit_code: int | None = None
+        self._message = ""
+        self._pid: int | None = None
+        self._mount_namespace: int | None = None
+        """Descriptor of the running container's; held so that its processes can be found."""
+        self._holding = threading.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """The container's own first process as the lab sees it; None when it does not run."""
+        supervised = self._supervised
+        return self._pid if supervised is not None and supervised.state == "running" else None
+
+    def start(self, place: Place) -> None:
+        """Run in that place from now on; a container that its policy lets rest stays ended. Raises OSError."""
+        before = self._supervised
+        if before is not None:
+            if before.state == "exited":
+                return
+            self._restarts_before += before.restarts + 1
+        self._place = place
+        policy = RestartPolicy(self._pod.spec.restart_policy)
+        self._supervised = Supervised(f"{self._pod.name}/{self.name}", self._launch, policy, self._changed)
+        self._supervised.start()
+
+    def stop(self, grace_s: float) -> None:
+        """End every process of the container: TERM to the first one, KILL to all after the grace."""
+        self._place = None
+        if self._supervised is not None and self._supervised.state != "exited":
+            # Killing the processes and not the shim lets the shim reap them and report how it ended.
+            timer = threading.Timer(grace_s, self._kill_processes)
+            timer.start()
+            self._supervised.stop(grace_s + SHIM_GRACE_S)
+            timer.cancel()
+        self._end_leftovers()
+
+    def facts(self, pause_pid: int | None) -> ContainerFacts:
+        """What is so now; reads the pod's socket tables when the container has a port."""
+        supervised = self._supervised
+        if supervised is None:
+            return ContainerFacts("pending")
+        return ContainerFacts(
+            state=supervised.state,
+            restarts=self._restarts_before + supervised.restarts,
+            exit_code=self._exit_code,
+            started_at=supervised.started_at,
+            message=self._message,
+            pid=self.pid,
+            listens=self._program.port is None or self._program.port in open_ports(pause_pid),
+        )
+
+    def exec_argv(self, argv: Sequence[str], tty: bool) -> list[str]:
+        """The command that runs `argv` in the container, for Popen in the lab. Raises ContainerNotRunning."""
+        pid = self.pid
+        if pid is None:
+            raise ContainerNotRunning(f"container {self.name} of pod {self._pod.name} is not running")
+        return [*_shim(), "--exec", str(self.document), str(pid), *(["--tty"] if tty else []), "--", *argv]
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        self._end_leftovers()
+        self._pid = None
+        place = self._place
+        if place is None:
+            raise OSError(f"pod {self._pod.name} has no namespaces now")
+        text = run_document(self._pod, self._container, self._program, place, self._directory, self.log)
+        self._write_document(text)
+        lab_end, shim_end = socket.socketpair()
+        with lab_end, shim_end, self.document.open("rb") as document, self.log.open("ab") as log:
+            inherited = (document.fileno(), shim_end.fileno())
+            process = subprocess.Popen(
+                [*_shim(), "--run", *map(str, inherited)],
+                pass_fds=inherited,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd="/",
+                env={},
+                start_new_session=True,
+            )
+            shim_end.close()
+            self._converse(lab_end, process)
+        return process
+
+    def _converse(self, lab_end: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        """Follow the start up to the exec: learn the pid, take hold of the mount namespace, learn of a failure."""
+        lab_end.settimeout(SETUP_TIMEOUT_S)
+        try:
+            with lab_end.makefile("rb") as lines:
+                for line in lines:
+                    message: Mapping[str, object] = json.loads(line)
+                    if isinstance(pid := message.get("pid"), int):
+                        self._mount_namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+                        self._pid = pid
+                        lab_end.sendall(b"g")
+                        continue
+                    # Kept until now: what is shown during a crash loop is why the last try failed.
+                    self._message = str(message.get("error", ""))
+                    if self._message:
+                        self._pid = None
+                    return
+        except (TimeoutError, OSError, ValueError):
+            # It ended in the middle, or hangs: its supervisor sees the end, with the exit code.
+            process.kill()
+        self._pid = None
+
+    def _changed(self, supervised: Supervised) -> None:
+        if supervised.state == "running":
+            if not self._message:
+                self._report("Normal", "Started", f"started container {self.name}")
+            return
+        self._pid = None
+        self._exit_code = shell_exit_code(supervised.exit_code)
+        self._end_leftovers()
+        ended = f"container {self.name} ended with exit code {self._exit_code}"
+        if supervised.state == "backoff":
+            self._report("Warning", "BackOff", f"{ended}{': ' if self._message else ''}{self._message}; starts again")
+        elif supervised.state == "exited":
+            self._report("Normal" if self._exit_code == 0 else "Warning", "Exited", ended)
+
+    def _end_leftovers(self) -> None:
+        """What the first process left behind: orphans in a shared PID namespace, and all if our shim was killed."""
+        with self._holding:
+            descriptor, self._mount_namespace = self._mount_namespace, None
+            if descriptor is not None:
+                end_processes_in(descriptor)
+                os.close(descriptor)
+
+    def _kill_processes(self) -> None:
+        with self._holding:
+            if self._mount_namespace is not None:
+                end_processes_in(self._mount_namespace)
+
+    def _write_document(self, text: str) -> None:
+        draft = self.document.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        # Only for root: env may hold what the manifest's author calls a secret.
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        draft.replace(self.document)
+
+
+def open_ports(pause_pid: int | None) -> frozenset[int]:
+    """TCP ports on which something in the pod listens; none when the pod has no namespaces."""
+    ports: frozenset[int] = frozenset()
+    if pause_pid is not None:
+        for table in ("tcp", "tcp6"):
+            with contextlib.suppress(OSError):
+                ports |= listening_ports(Path(f"/proc/{pause_pid}/net/{table}").read_text(encoding="ascii"))
+    return ports
+
+
+def _shim() -> list[str]:
+    return [sys.executable, "-I", "-S", str(SHIM)]

@@ -1,0 +1,150 @@
+"""A pod's place in the network: its veth, its address, its routes and neighbours, and its name for `ip netns`."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Protocol
+
+from agent.errors import AgentError
+from agent.netlink import Kernel, Route
+from testbed.pods import namespaces as ns
+
+INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ less its NUL, linux/if.h
+HOST_END_PREFIX = "veth"
+POD_END = "eth0"
+DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
+POD_MAC_PREFIX = "0a:58"  # What kubenet and CNI's bridge plugin put before the address.
+
+
+class PodHost(Protocol):
+    """The node that a pod runs on. What can change with a new lease is read anew at every start of the pod."""
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+
+    @property
+    def pid(self) -> int:
+        """A process whose network and mount namespaces are the node's."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """The node's network namespace."""
+
+    @property
+    def bridge(self) -> str:
+        """The device that pods hang on, `docker0`; its MAC address must not change when ports come and go."""
+
+    @property
+    def subnet(self) -> IPv4Network:
+        """The leased subnet. Raises LookupError while the node has none."""
+
+    @property
+    def gateway(self) -> IPv4Address:
+        """The bridge's address."""
+
+    @property
+    def overlay_mtu(self) -> int:
+        """MTU of the pods' links, in bytes. Raises LookupError while the node has no lease."""
+
+    @property
+    def rundir(self) -> Path:
+        """A directory of the lab that the host has too: pods' logs go to `logs/pods`, their volumes to `pods`."""
+
+
+def host_end(pod: str) -> str:
+    """Name of the node's end of the pod's link: `veth` and the pod's name, or what fits of it and a hash."""
+    name = HOST_END_PREFIX + pod
+    if len(name) <= INTERFACE_NAME_LENGTH and "." not in name:
+        return name
+    digest = hashlib.sha256(pod.encode()).hexdigest()[:6]
+    kept = pod.replace(".", "-")[: INTERFACE_NAME_LENGTH - len(HOST_END_PREFIX) - len(digest)]
+    return HOST_END_PREFIX + kept + digest
+
+
+def pod_mac(address: IPv4Address) -> str:
+    """The MAC address that belongs to a pod address; the same pod keeps it, so no neighbour entry goes stale."""
+    return ":".join([POD_MAC_PREFIX, *(f"{byte:02x}" for byte in address.packed)])
+
+
+@contextlib.contextmanager
+def _netlink_as_oserror() -> Iterator[None]:
+    """Supervision retries on OSError; a link that could not be made is worth another try as well."""
+    try:
+        yield
+    except AgentError as error:
+        raise OSError(str(error)) from error
+
+
+def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> None:
+    """Link the pod to the node's bridge and configure both ends. Raises OSError in words."""
+    why = f"pod {pod}"
+    near, mac, node = host_end(pod), pod_mac(address), host.kernel
+    with _netlink_as_oserror():
+        bridge = node.link(host.bridge)
+        if bridge is None:
+            raise OSError(f"pod {pod}: node {host.name} has no bridge {host.bridge}")
+        # One of that name that is still there leads to a pod that is gone.
+        node.delete_link(near, f"{why}: left from an earlier run")
+        node.create_veth(
+            near, peer=POD_END, peer_netns_pid=pause_pid, mtu=host.overlay_mtu, peer_mac=mac, why=f"{why}: its link"
+        )
+        # The node does not talk on this end; without this the kernel sends router solicitations and MLD reports.
+        if node.read_sysctl(f"net.ipv6.conf.{near}.disable_ipv6") is not None:
+            node.sysctl(f"net.ipv6.conf.{near}.disable_ipv6", "1", f"{why}: a bridge port needs no address")
+        node.set_master(near, host.bridge, f"{why}: a port of the bridge")
+        node.set_up(near, f"{why}: the node's end")
+        with Kernel(node.journal, pause_pid) as inside:
+            _configure_inside(inside, host, pod, address, bridge.mac)
+        node.ensure_neighbour(host.bridge, address, mac, f"{why}: known without ARP")
+
+
+def _configure_inside(inside: Kernel, host: PodHost, pod: str, address: IPv4Address, bridge_mac: str) -> None:
+    why = f"inside pod {pod}"
+    inside.set_up("lo", f"{why}: containers meet on localhost")
+    if inside.read_sysctl(f"net.ipv6.conf.{POD_END}.disable_ipv6") is not None:
+        inside.sysctl(f"net.ipv6.conf.{POD_END}.disable_ipv6", "1", f"{why}: the overlay carries IPv4")
+    inside.ensure_addresses(POD_END, [IPv4Interface((address, host.subnet.prefixlen))], f"{why}: its address")
+    inside.set_up(POD_END, f"{why}: its end")
+    route = Route(destination=DEFAULT_ROUTE, device=POD_END, gateway=host.gateway)
+    inside.ensure_route(route, f"{why}: everything else goes to the node")
+    inside.ensure_neighbour(POD_END, host.gateway, bridge_mac, f"{why}: the node, known without ARP")
+
+
+def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
+    """Put the pod's link back on the bridge when somebody took it off or made the bridge anew; whether it was off.
+
+    Raises OSError in words.
+    """
+    why, near = f"pod {pod}", host_end(pod)
+    with _netlink_as_oserror():
+        bridge, link = host.kernel.link(host.bridge), host.kernel.link(near)
+        if bridge is None or link is None or link.master == bridge.index:
+            return False
+        host.kernel.set_master(near, host.bridge, f"{why}: a port of the bridge again")
+        host.kernel.set_up(near, f"{why}: the node's end")
+        host.kernel.ensure_neighbour(host.bridge, address, pod_mac(address), f"{why}: known without ARP")
+    return True
+
+
+def disconnect(host: PodHost, pod: str) -> None:
+    """Remove the pod's link; one that is gone already, with its node or with its pod, is success."""
+    with contextlib.suppress(AgentError):
+        host.kernel.delete_link(host_end(pod), f"pod {pod} ends")
+
+
+def bind_name(directory: Path, pod: str, pause_pid: int) -> None:
+    """Let `ip netns exec POD` find the pod's network namespace. Raises OSError."""
+    unbind_name(directory, pod)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / pod).touch(mode=0o444)
+    ns.mount(f"/proc/{pause_pid}/ns/net", str(directory / pod), flags=ns.MS_BIND)
+
+
+def unbind_name(directory: Path, pod: str) -> None:
+    """Take the name away; «already gone» is success."""
+    with contextlib.suppress(OSError):
+        ns.umount(str(directory / pod), ns.MNT_DETACH)
+    (directory / pod).unlink(missing_ok=True)

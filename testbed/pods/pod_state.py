@@ -1,0 +1,160 @@
+"""What a pod and its containers are said to be, in Kubernetes' words. Pure: facts in, values out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from testbed.lab.supervise import State
+
+Phase = Literal["Pending", "Running", "Succeeded", "Failed"]
+TCP_LISTEN = "0A"  # include/net/tcp_states.h
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFacts:
+    """What its supervisor knows of one container."""
+
+    state: State
+    restarts: int = 0
+    exit_code: int | None = None
+    """Of the last run that ended; 128 + n after signal n."""
+    started_at: float | None = None
+    """Seconds since the epoch at the last start."""
+    message: str = ""
+    """Why the last run could not even begin; empty when it did."""
+    pid: int | None = None
+    listens: bool = True
+    """Whether the container's port, if it has one, is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStatus:
+    """One container as `get` and `describe` show it."""
+
+    name: str
+    image: str
+    state: Literal["waiting", "running", "terminated"]
+    reason: str
+    """Kubernetes' word, e.g. `ContainerCreating`, `CrashLoopBackOff`, `Completed`, `Error`; empty while running."""
+    message: str
+    ready: bool
+    restarts: int
+    exit_code: int | None
+    """Of the last run that ended."""
+    started_at: str | None
+    """RFC 3339, UTC; of the last start."""
+    pid: int | None
+    """The container's own first process as the lab sees it; None when not running."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodStatus:
+    """One pod as `get` and `describe` show it."""
+
+    name: str
+    node: str
+    address: str | None
+    """None as long as the pod never had one."""
+    phase: Phase
+    state: str
+    """The word in kubectl's STATUS column."""
+    ready: bool
+    restarts: int
+    containers: tuple[ContainerStatus, ...]
+    started_at: str | None
+    """RFC 3339, UTC."""
+    why_not_ready: str
+    """What is waited for, in one line; empty when the pod is ready."""
+    pause_pid: int | None
+
+
+def rfc3339(seconds: float | None) -> str | None:
+    """Seconds since the epoch as `2024-05-01T10:00:00Z`."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def shell_exit_code(returncode: int | None) -> int | None:
+    """Python's exit code (negative for a signal) as a shell says it (128 + signal)."""
+    return returncode if returncode is None or returncode >= 0 else 128 - returncode
+
+
+def container_status(name: str, image: str, facts: ContainerFacts) -> ContainerStatus:
+    """Kubernetes' three states and their reasons."""
+    state: Literal["waiting", "running", "terminated"]
+    if facts.state == "running" and facts.pid is not None:
+        state, reason = "running", ""
+    elif facts.state == "backoff" or (facts.state == "running" and facts.exit_code is not None):
+        # It waits for its next try, or its shim is busy with one.
+        state, reason = "waiting", "CrashLoopBackOff"
+    elif facts.state in ("exited", "stopped") and facts.exit_code is not None:
+        state, reason = "terminated", "Completed" if facts.exit_code == 0 else "Error"
+    else:
+        state, reason = "waiting", "ContainerCreating"
+    return ContainerStatus(
+        name=name,
+        image=image,
+        state=state,
+        reason=reason,
+        message=facts.message,
+        ready=state == "running" and facts.listens,
+        restarts=facts.restarts,
+        exit_code=facts.exit_code,
+        started_at=rfc3339(facts.started_at),
+        pid=facts.pid if state == "running" else None,
+    )
+
+
+def pod_phase(containers: Sequence[ContainerStatus]) -> Phase:
+    """Where the pod is in its life (Kubernetes: pod lifecycle, «Pod phase»)."""
+    if all(container.state == "terminated" for container in containers):
+        return "Succeeded" if all(container.exit_code == 0 for container in containers) else "Failed"
+    if any(container.reason == "ContainerCreating" for container in containers):
+        return "Pending"
+    return "Running"
+
+
+def pod_state(containers: Sequence[ContainerStatus], *, terminating: bool, sandbox: bool) -> str:
+    """The word in kubectl's STATUS column; `sandbox`: the pause process runs.
+
+    As in kubectl's printPod the first container that has a reason decides, and a pod of which something still runs
+    is not called Completed.
+    """
+    if terminating:
+        return "Terminating"
+    phase = pod_phase(containers)
+    if not sandbox and phase in ("Pending", "Running"):
+        never_ran = all(container.started_at is None for container in containers)
+        return "ContainerCreating" if never_ran else "NotReady"
+    reason = next((container.reason for container in containers if container.reason), phase)
+    running = any(container.state == "running" for container in containers)
+    if reason == "Completed" and running:
+        return "Running" if any(container.ready for container in containers) else "NotReady"
+    return reason
+
+
+def why_not_ready(containers: Sequence[ContainerStatus], *, sandbox: bool) -> str:
+    """One line that names what is waited for, empty when every container is ready."""
+    if not sandbox:
+        return "the pause process is not running"
+    waiting = []
+    for container in containers:
+        if container.state == "running" and not container.ready:
+            waiting.append(f"{container.name} does not listen on its port yet")
+        elif not container.ready:
+            detail = container.message or ("" if container.exit_code is None else f"exit code {container.exit_code}")
+            waiting.append(f"{container.name}: {container.reason}{f' ({detail})' if detail else ''}")
+    return "; ".join(waiting)
+
+
+def listening_ports(socket_table: str) -> frozenset[int]:
+    """TCP ports in LISTEN state that a text of /proc/net/tcp or tcp6 shows, those on loopback addresses left out."""
+    ports = set()
+    for line in socket_table.splitlines()[1:]:
+        fields = line.split()
+        address, _, port = fields[1].partition(":")
+        # 32-bit words of the address in host order: 127.x ends in 7F, and ::1 is three zero words and 01000000.
+        loopback = address[-2:] == "7F" if len(address) == 8 or address.startswith("0" * 16 + "FFFF0000") else False
+        if fields[3] == TCP_LISTEN and not loopback and address != "0" * 24 + "01000000":
+            ports.add(int(port, 16))
+    return frozenset(ports)

@@ -1,0 +1,1 @@
+"""The lab as tests hold it; testbed.pytest_plugin makes fixtures of it."""

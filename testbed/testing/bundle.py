@@ -1,0 +1,215 @@
+"""Everything about a lab in one folder, from which a failure can be explained when the lab is gone.
+
+Asked with the verbs that a user has, many at once, each with a time of its own: a part of the lab that is dead or
+hangs costs its own file, which then says so, and nothing else. A lab that does not answer at all leaves its logs.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from testbed.command.client import TestbedError
+from testbed.testing.bundle_findings import findings
+from testbed.testing.lab_answers import Result
+from testbed.testing.lab_handle import HEALTH, LabHandle
+
+PART_LIMIT_S = 8.0
+BUNDLE_LIMIT_S = 60.0
+AT_ONCE = 8
+CURL = f"curl --silent --show-error --max-time 3 {HEALTH}"
+
+ON_NODES = {
+    "links.txt": "ip -details -statistics link",
+    "addresses.txt": "ip address",
+    "routes.txt": "ip route show table all",
+    "routing-policy.txt": "ip rule",
+    "neighbours.txt": "ip neighbour",
+    "bridge.txt": "bridge -details link; bridge fdb",
+    "nft.txt": "nft -a list ruleset",
+    "sockets.txt": "ss -tuanp",
+    "sysctls.txt": "sysctl net.ipv4.ip_forward net.ipv4.conf.all.rp_filter net.ipv4.conf.all.forwarding",
+    "agent-state.json": f"{CURL}/state",
+    "agent-metrics.txt": f"{CURL}/metrics",
+    "agent-readyz.txt": f"{CURL}/readyz",
+    "run.txt": "tail -v -n +1 /run/flannel/subnet.env /run/docker_opts.env",
+}
+"""File below nodes/NODE, and the command that is run there for it."""
+ON_PODS = {
+    "links.txt": "ip -details -statistics link",
+    "addresses.txt": "ip address",
+    "routes.txt": "ip route show table all",
+    "neighbours.txt": "ip neighbour",
+    "sockets.txt": "ss -tuan",
+}
+"""File below pods/POD; asked from outside the containers, so that it works when they are dead."""
+ON_SWITCHES = "ip -details -statistics link; bridge link; bridge fdb; ip netns"
+KINDS = ("nodes", "pods", "services", "leases", "routes")
+EXPLAINED = {
+    "status.json, events.json": "the lab at a glance, and what happened in it, oldest first",
+    "get/": "nodes, pods, services, leases, and routes: each node's kernel routes beside its forwarding table",
+    "etcd.txt": "every key of etcd with its value; etcd-health.txt says how the members are",
+    "nodes/NODE/": "links, addresses, routes, nft rules, sockets, the agent's state, metrics, log and subnet.env",
+    "pods/POD/": "links, addresses, routes, sockets; a log for each container",
+    "switches.txt": "the underlay's switches and their ports",
+    "logs/": "the lab's own log, etcd's, and the journal of kernel changes",
+    "captures/": "packets during the test (--lab-pcap): NODE-eth0 is the uplink, NODE-flannel0 the overlay device; "
+    "a number counts the lives of a device; tcpdump -nr FILE shows them",
+    "cluster.yaml": "the cluster file that the lab was made from",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A folder about a lab."""
+
+    directory: Path
+    findings: tuple[str, ...]
+    """What stands out, a line each."""
+    problems: tuple[str, ...]
+    """What could not be had, a line each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of the bundle and where its text comes from."""
+
+    file: str
+    text: Callable[[], str]
+
+
+def write_bundle(
+    lab: LabHandle, directory: Path, *, title: str, reason: str = "", limit_s: float = BUNDLE_LIMIT_S
+) -> Bundle:
+    """Write all about the lab below `directory`; `title` and `reason` (what failed) go into its README.txt.
+
+    Never raises for what the lab does or does not answer; OSError when the directory cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    problems: list[str] = []
+    collected: dict[str, str] = {}
+    try:
+        status: dict[str, Any] = lab.ask("status", timeout_s=PART_LIMIT_S)
+    except TestbedError as failure:
+        problems.append(f"status.json: {failure}; the rest is what the lab has left in {lab.record.rundir}")
+        _copy_what_it_left(lab.record.rundir, directory)
+    else:
+        collected["status.json"] = _json(status)
+        parts = [*_parts(lab, status), *_container_logs(lab, problems)]
+        _collect(parts, collected, problems, time.monotonic() + limit_s)
+        _copy_what_it_left(lab.record.rundir, directory, only=("cluster.yaml", "journal.jsonl"))
+    for file, text in collected.items():
+        path = directory / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    found = tuple(findings(collected)) if collected else (f"the lab does not answer: {problems[0]}",)
+    bundle = Bundle(directory, found, tuple(sorted(problems)))
+    (directory / "README.txt").write_text(_readme(lab, bundle, title, reason))
+    return bundle
+
+
+def _parts(lab: LabHandle, status: Mapping[str, Any]) -> Iterator[Part]:
+    yield Part("events.json", lambda: _json(lab.events()))
+    for kind in KINDS:
+        yield Part(f"get/{kind}.json", partial(_objects, lab, kind))
+    limits = ["--dial-timeout=2s", "--command-timeout=4s"]
+    yield Part("etcd.txt", lambda: _said(lab.etcdctl(*limits, "get", "--prefix", "")))
+    yield Part("etcd-health.txt", lambda: _said(lab.etcdctl(*limits, "endpoint", "status", "--write-out=table")))
+    yield Part("switches.txt", partial(_script, lab, ON_SWITCHES, None))
+    for name in ["lab", *(member["name"] for member in status["etcd"])]:
+        yield Part(f"logs/{name}.log", partial(lab.logs, name))
+    for node in [line["name"] for line in status["nodes"]]:
+        for file, command in ON_NODES.items():
+            yield Part(f"nodes/{node}/{file}", partial(_script, lab, command, node))
+        yield Part(f"nodes/{node}/describe.json", partial(_description, lab, "nodes", node))
+        yield Part(f"nodes/{node}/agent.log", partial(lab.logs, node))
+    for pod in [line["name"] for line in status["pods"]]:
+        for file, command in ON_PODS.items():
+            yield Part(f"pods/{pod}/{file}", partial(_script, lab, f"ip netns exec {pod} {command}", None))
+        yield Part(f"pods/{pod}/describe.json", partial(_description, lab, "pods", pod))
+
+
+def _container_logs(lab: LabHandle, problems: list[str]) -> Iterator[Part]:
+    try:
+        pods = lab.get("pods")
+    except TestbedError as failure:
+        problems.append(f"pods/POD/CONTAINER.log: {failure}")
+        return
+    for pod in pods:
+        name = pod["metadata"]["name"]
+        for container in [spec["name"] for spec in pod["spec"]["containers"]]:
+            yield Part(f"pods/{name}/{container}.log", partial(lab.logs, name, container))
+
+
+def _objects(lab: LabHandle, kind: str) -> str:
+    return _json(lab.get(kind))
+
+
+def _description(lab: LabHandle, kind: str, name: str) -> str:
+    return _json(lab.describe(kind, name))
+
+
+def _script(lab: LabHandle, command: str, target: str | None) -> str:
+    return f"# {command}\n{_said(lab.script(command, target, timeout_s=PART_LIMIT_S))}"
+
+
+def _said(result: Result) -> str:
+    """All that a command said; of one that failed, also that it did."""
+    ending = f"# exit code {result.exit_code}\n" if result.exit_code else ""
+    return f"{result.stdout}{result.stderr}{ending}"
+
+
+def _collect(parts: Sequence[Part], collected: dict[str, str], problems: list[str], deadline: float) -> None:
+    """Ask for every part, several at a time; what has not come by `deadline` is left out and said."""
+    workers = ThreadPoolExecutor(AT_ONCE, "bundle")
+    waiting = {workers.submit(part.text): part.file for part in parts}
+    done, late = wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
+    for future in done:
+        file, failure = waiting[future], future.exception()
+        if failure is None:
+            collected[file] = future.result()
+        else:
+            collected[file] = f"# could not be had: {failure}\n"
+            problems.append(f"{file}: {failure}")
+    problems += [f"{waiting[future]}: not in time" for future in late]
+    workers.shutdown(wait=False, cancel_futures=True)
+
+
+def _copy_what_it_left(rundir: Path, directory: Path, only: Sequence[str] = ()) -> None:
+    """The lab's own files as the host sees them; all of them for a lab that does not answer."""
+    files = [rundir / name for name in only or ("cluster.yaml", "journal.jsonl", "events.jsonl", "lab.log")]
+    if not only:
+        files += sorted((rundir / "logs").glob("*.log*")) + sorted((rundir / "nodes").glob("*/**/*.log*"))
+    for file in files:
+        if file.is_file():
+            target = directory / (file.name if file.name == "cluster.yaml" else f"logs/{file.name}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+
+
+def _readme(lab: LabHandle, bundle: Bundle, title: str, reason: str) -> str:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    captured = (bundle.directory / "captures").is_dir()
+    files = {name: text for name, text in EXPLAINED.items() if name != "captures/" or captured}
+    sections = [
+        f"{title}\nlab {lab.name}, looked at {now}, made from {lab.record.cluster_file}",
+        _section("What stands out", bundle.findings or ("nothing that is known to look wrong",)),
+        _section("What failed", reason.strip().splitlines()),
+        _section("What could not be had", bundle.problems),
+        _section("What is where", [f"{name:26}{text}" for name, text in files.items()]),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _section(heading: str, lines: Sequence[str]) -> str:
+    return "\n".join([heading, *(f"  {line}" for line in lines)]) if lines else ""
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2) + "\n"

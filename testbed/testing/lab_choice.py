@@ -1,0 +1,118 @@
+"""Which cluster a test wants, and how labs of tests are brought up and taken down. Knows nothing of pytest."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from testbed.command.client import TestbedError, read_record
+from testbed.command.launch import remove
+from testbed.testing.lab_handle import LabHandle
+
+DEFAULT_CLUSTER = "nginx_tomcat"
+START_LIMIT_S = 300.0
+ELSEWHERE = "/"
+"""`-m testbed` must not find a directory of that name where the tests were started."""
+_numbers = count(1)
+
+
+class LabNotUp(TestbedError):
+    """`up` failed; `lab` is what it left for a look, if anything."""
+
+    def __init__(self, message: str, exit_code: int, lab: LabHandle | None) -> None:
+        super().__init__(message, exit_code)
+        self.lab = lab
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterChoice:
+    """A cluster that comes with the testbed, a file, or YAML text; equal choices are the same lab."""
+
+    cluster: str
+    """A name or an absolute path; with `text` only what to call it."""
+    text: str | None = None
+
+
+def choose(wanted: object, beside: Path) -> ClusterChoice:
+    """What a test means: a name, a path relative to the directory `beside`, YAML text, or its documents as dicts.
+
+    Raises ValueError with what is wrong in words.
+    """
+    if isinstance(wanted, ClusterChoice):
+        return wanted
+    if isinstance(wanted, Mapping):
+        wanted = [wanted]
+    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
+        if not wanted or not all(isinstance(document, Mapping) for document in wanted):
+            raise ValueError("a list that is not one of documents (got something else than dicts in it)")
+        import yaml
+
+        return ClusterChoice("spec", yaml.safe_dump_all([dict(document) for document in wanted], sort_keys=False))
+    if isinstance(wanted, str) and "\n" in wanted:
+        return ClusterChoice("spec", wanted)
+    if isinstance(wanted, Path) or (isinstance(wanted, str) and ("/" in wanted or wanted.endswith((".yaml", ".yml")))):
+        file = (beside / wanted).resolve()
+        if not file.is_file():
+            raise ValueError(f"no such cluster file (got {wanted}; want a path relative to {beside})")
+        return ClusterChoice(str(file))
+    if isinstance(wanted, str) and wanted:
+        return ClusterChoice(wanted)
+    raise ValueError(f"not a cluster (got {wanted!r}; want a name, a path, YAML text or dicts)")
+
+
+def fresh_name(prefix: str) -> str:
+    """A lab name that nothing else in this process has."""
+    return f"{prefix}-{next(_numbers)}"
+
+
+def start_lab(choice: ClusterChoice, name: str, directory: Path, *options: str) -> LabHandle:
+    """Bring a lab up as `testbed up` does, `options` included. YAML text is put into a file below `directory`.
+
+    Raises LabNotUp with all that `up` said.
+    """
+    cluster = choice.cluster
+    if choice.text is not None:
+        file = directory / f"{name}.yaml"
+        file.write_text(choice.text)
+        cluster = str(file)
+    environment = {key: value for key, value in os.environ.items() if key != "TESTBED_LAB"}
+    done = subprocess.run(
+        [sys.executable, "-m", "testbed", "up", cluster, "--lab", name, *options],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=ELSEWHERE,
+        env=environment,
+        timeout=START_LIMIT_S,
+        check=False,
+    )
+    record = read_record(name)
+    if done.returncode == 0 and record is not None:
+        return LabHandle(record)
+    said = f"testbed up {cluster} --lab {name}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+    raise LabNotUp(said.strip(), done.returncode, None if record is None else LabHandle(record))
+
+
+def stop_lab(lab: LabHandle) -> None:
+    """Take a lab down; one that is gone already is success. Raises TestbedError when something of it stays."""
+    with contextlib.suppress(FileNotFoundError):
+        remove(lab.record)
+
+
+def hand_over(path: Path) -> None:
+    """Give a file or directory tree that root made to the user who ran sudo."""
+    owner, group = (int(os.environ.get(name) or 0) for name in ("SUDO_UID", "SUDO_GID"))
+    if owner == 0 or os.geteuid() != 0:
+        return
+    for place in (path, *path.rglob("*")):
+        with contextlib.suppress(OSError):
+            os.chown(place, owner, group, follow_symlinks=False)
+
+
+def open_shell(lab: LabHandle) -> None:
+    """Open a shell in the lab's own namespaces on this process's terminal; returns when it is left."""
+    subprocess.run([sys.executable, "-m", "testbed", "shell", "--lab", lab.name], cwd=ELSEWHERE, check=False)

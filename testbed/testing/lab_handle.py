@@ -1,0 +1,270 @@
+"""A running lab in a test's hands: commands, pings, requests, agents and objects, asked over the lab's control socket.
+
+    lab = find("my-lab")                                  # any lab that runs; pytest's fixture `lab` gives the same
+    lab.ping("client", "tomcat").lost == 0
+    lab.curl("client", "http://10.0.90.2:8080/").status == 200
+    lab.exec("node1", "ip", "route").check()              # standard output, or CommandFailed with all that was said
+
+Every method raises TestbedError when the lab has no such pod or does not answer.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
+
+from testbed.command.client import LabRecord, NoAnswer, ask, find_lab
+from testbed.testing.lab_answers import CURL_REPORT, NodeSeen, Ping, PodSeen, Response, Result, response_of
+from testbed.testing.waiting import wait_until
+
+T = TypeVar("T")
+
+ANSWER_LIMIT_S = 30.0
+EXEC_LIMIT_S = 60.0
+CURL_LIMIT_S = 10.0
+PING_TIMEOUT_S = 1.2  # seconds per request, pauses included: what the lab itself waits
+HEALTH = "http://127.0.0.1:8286"
+"""Where the lab's agents answer, each on its own node."""
+SHOWN = 500
+
+Arguments = Mapping[str, object]
+NOTHING: Arguments = MappingProxyType({})
+
+
+class Command(NamedTuple):
+    """What to call a program in results and messages."""
+
+    target: str
+    argv: tuple[str, ...]
+
+
+class LabHandle:
+    """A running lab. Cheap to make, keeps nothing open, may be used by several threads."""
+
+    def __init__(self, record: LabRecord) -> None:
+        self.record = record
+        self.requests = 0
+        """How often the lab was asked through this handle."""
+
+    def __repr__(self) -> str:
+        return f"LabHandle({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """The lab's name, for `--lab`."""
+        return self.record.name
+
+    @property
+    def alive(self) -> bool:
+        """Whether the lab runs."""
+        return self.record.alive
+
+    def ask(
+        self,
+        verb: str,
+        arguments: Arguments = NOTHING,
+        descriptors: tuple[int, ...] = (),
+        timeout_s: float = ANSWER_LIMIT_S,
+    ) -> Any:  # noqa: ANN401 - JSON
+        """Ask for any verb of the control socket. Raises TestbedError; NoAnswer after `timeout_s` seconds."""
+        self.requests += 1
+        return ask(self.record, verb, descriptors, answer_within_s=timeout_s, **arguments)
+
+    def exec(
+        self,
+        target: str,
+        *argv: str,
+        container: str | None = None,
+        input: str | None = None,
+        timeout_s: float = EXEC_LIMIT_S,
+    ) -> Result:
+        """Run a command in a pod (its first container, if none is named) or on a node, `input` on its standard input.
+
+        Raises NoAnswer with what it said so far after `timeout_s` seconds; the command is ended then.
+        """
+        arguments = {"name": target, "container": container, "argv": list(argv)}
+        return self._run("exec", arguments, Command(target, argv), input=input, timeout_s=timeout_s)
+
+    def script(self, text: str, target: str | None = None, timeout_s: float = EXEC_LIMIT_S) -> Result:
+        """Run shell commands on a node or in a pod, or (without a target) in the lab's own namespaces.
+
+        There the switches are, and `ip netns exec NAME …` works for every node and pod.
+        """
+        command = Command(target or "lab", ("bash", text))
+        return self._run("shell", {"name": target}, command, input=text, timeout_s=timeout_s)
+
+    def ping(self, source: str, destination: str, count: int = 1) -> Ping:
+        """Ping a pod, a node or an address from a pod or a node, each request with its own second to come back."""
+        return self._pings({"source": source, "destination": destination, "count": count}, count)[0]
+
+    def ping_all(self, count: int = 1) -> list[Ping]:
+        """Ping every pod from every other pod."""
+        return self._pings({"count": count}, count)
+
+    def curl(
+        self,
+        source: str,
+        url: str,
+        *options: str,
+        container: str | None = None,
+        timeout_s: float = CURL_LIMIT_S,
+    ) -> Response:
+        """Request a URL with the real curl in a pod or on a node; `options` are curl's own.
+
+        No answer (refused, unreachable, too late) is a Response with status 0 and an error, so it can be waited for.
+        """
+        words = ["--silent", "--show-error", "--max-time", f"{timeout_s:g}", "--write-out", CURL_REPORT, *options, url]
+        return response_of(url, self.exec(source, "curl", *words, container=container, timeout_s=timeout_s + 5))
+
+    def wait_until(self, condition: Callable[[], T], timeout_s: float, what: str = "") -> T:
+        """The condition's first true value. Raises NotInTime with `what` and what was last seen."""
+        return wait_until(condition, timeout_s, what)
+
+    def wait_ready(self, timeout_s: float = 30.0) -> None:
+        """Wait until the lab's state is «ready». Raises NotInTime with nodes and pods as they were last."""
+
+        def ready() -> bool:
+            status = self.status()
+            seen = f"{status['state']}; {', '.join(map(str, [*self.nodes.values(), *self.pods.values()]))}"
+            assert status["state"] == "ready", seen
+            return True
+
+        wait_until(ready, timeout_s, f"lab {self.name} is ready")
+
+    def status(self) -> dict[str, Any]:
+        """As `testbed status -o json`."""
+        answer: dict[str, Any] = self.ask("status")
+        return {**answer, "pid": self.record.pid}
+
+    def get(self, kind: str, name: str | None = None) -> list[dict[str, Any]]:
+        """Kubernetes-shaped objects: nodes, pods, services, leases, routes; all of a kind, or the one named."""
+        found: list[dict[str, Any]] = self.ask("get", {"kind": kind, "name": name})
+        return found
+
+    def describe(self, kind: str, name: str) -> dict[str, Any]:
+        """Everything about one of `nodes` or `pods`, as headings and values."""
+        answer: dict[str, Any] = self.ask("describe", {"kind": kind, "name": name})
+        return answer
+
+    def events(self) -> list[dict[str, str]]:
+        """What happened in the lab, oldest first: at, type, object, reason, message."""
+        found: list[dict[str, str]] = self.ask("events")
+        return found
+
+    def logs(self, name: str, container: str | None = None) -> str:
+        """What a pod, a node's agent, an etcd member (`etcd1`) or the lab itself (`lab`) has written."""
+        return self._run("logs", {"name": name, "container": container}, Command(name, ("logs",))).check()
+
+    def etcdctl(self, *argv: str) -> Result:
+        """Run the real etcdctl on the lab's etcd."""
+        return self._run("etcdctl", {"argv": list(argv)}, Command("etcd", ("etcdctl", *argv)))
+
+    @property
+    def nodes(self) -> Mapping[str, NodeSeen]:
+        """Every node as it is now, in the order of the cluster file."""
+        return {node["name"]: NodeSeen.from_json(node) for node in self.status()["nodes"]}
+
+    @property
+    def pods(self) -> Mapping[str, PodSeen]:
+        """Every pod as it is now, in the order of the cluster file."""
+        return {pod["name"]: PodSeen.from_json(pod) for pod in self.status()["pods"]}
+
+    def agent(self, node: str) -> "AgentHandle":
+        """The agent of a node."""
+        return AgentHandle(self, node)
+
+    def _pings(self, arguments: Arguments, count: int) -> list[Ping]:
+        pairs = self.ask("ping", arguments, timeout_s=ANSWER_LIMIT_S + count * PING_TIMEOUT_S)
+        return [Ping.from_json(pair) for pair in pairs]
+
+    def _run(
+        self,
+        verb: str,
+        arguments: Arguments,
+        command: Command,
+        *,
+        input: str | None = None,
+        timeout_s: float = ANSWER_LIMIT_S,
+    ) -> Result:
+        """A verb that runs a program on our streams, which are files in memory: nothing to relay, nothing to block."""
+        streams = [os.memfd_create(f"testbed-{name}") for name in ("stdin", "stdout", "stderr")]
+        try:
+            if input:
+                with open(streams[0], "wb", closefd=False) as stdin:
+                    stdin.write(input.encode())
+                os.lseek(streams[0], 0, os.SEEK_SET)
+            answer = self.ask(verb, arguments, tuple(streams), timeout_s)
+            return Result(command.target, command.argv, _content(streams[1]), _content(streams[2]), answer["exit"])
+        except NoAnswer as late:
+            said = f"stdout: {_content(streams[1])[-SHOWN:]!r}, stderr: {_content(streams[2])[-SHOWN:]!r}"
+            shown = f"{command.target}: {' '.join(command.argv)}"
+            raise NoAnswer(f"{shown}: not done within {timeout_s:g} s ({said})") from late
+        finally:
+            for stream in streams:
+                os.close(stream)
+
+
+class AgentHandle:
+    """The agent of one node."""
+
+    def __init__(self, lab: LabHandle, node: str) -> None:
+        self._lab = lab
+        self.node = node
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id inside the lab; None while it does not run."""
+        return self._lab.nodes[self.node].agent_pid
+
+    def signal(self, name: str) -> None:
+        """Send it a signal: TERM, KILL, STOP, CONT … Raises AssertionError when it does not run."""
+        pid = self.pid
+        assert pid is not None, f"the agent of {self.node} does not run"
+        self._lab.exec(self.node, "kill", "-s", name, str(pid)).check()
+
+    def kill(self) -> None:
+        """Kill it hard; the lab starts it again."""
+        self.signal("KILL")
+
+    def restart(self) -> None:
+        """Restart it with the code as it is now, and wait until it is ready."""
+        self._lab.ask("restart", {"nodes": [self.node]})
+
+    def state(self) -> dict[str, Any]:
+        """What it says of itself: lease, forwarding table, counters, drops by reason (its /state)."""
+        state: dict[str, Any] = json.loads(self._page("/state"))
+        return state
+
+    def metrics(self) -> dict[str, float]:
+        """Its counters by their Prometheus names, labels included, e.g. `overlay_peers`."""
+        return metrics_of(self._page("/metrics").splitlines())
+
+    def wait_ready(self, timeout_s: float = 20.0) -> None:
+        """Wait until it is ready. Raises NotInTime with how it was last."""
+
+        def ready() -> bool:
+            node = self._lab.nodes[self.node]
+            assert node.agent_state == "ready", node
+            return True
+
+        wait_until(ready, timeout_s, f"the agent of {self.node} is ready")
+
+    def _page(self, path: str) -> str:
+        return self._lab.exec(self.node, "curl", "--silent", "--show-error", "--max-time", "5", HEALTH + path).check()
+
+
+def metrics_of(lines: Sequence[str]) -> dict[str, float]:
+    """Samples of Prometheus' text format by name and labels."""
+    samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
+    return {name: float(value) for name, _, value in samples}
+
+
+def find(name: str | None = None) -> LabHandle:
+    """The running lab of that name, of TESTBED_LAB, or the only one. Raises TestbedError."""
+    return LabHandle(find_lab(name))
+
+
+def _content(stream: int) -> str:
+    size = os.fstat(stream).st_size
+    return os.pread(stream, size, 0).decode(errors="replace")
