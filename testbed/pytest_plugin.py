@@ -253,7 +253,8 @@ class LabsOfTheRun:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say where bundles are, what was kept, and how to run what could not."""
-        failed = [report for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, [])]
+        reports = [report for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, [])]
+        failed = [report for report in reports if isinstance(report, pytest.TestReport)]  # others are of collecting
         bundles = [(r.nodeid, path) for r in failed for name, path in r.user_properties if name == BUNDLE_PROPERTY]
         kept = [lab.name for lab in running_labs() if self._run.is_ours(lab.name)] if self._keeps else []
         if bundles or kept or self._lacks_root:

@@ -130,6 +130,7 @@ def test_bundle_has_every_part(test: str, run: Run) -> None:
     assert "FLANNEL_SUBNET=" in (bundle / "nodes/node1/run.txt").read_text()
 
 
+@pytest.mark.slow
 def test_bundle_of_a_lab_that_died_in_the_test_says_so_and_has_its_logs(tmp_path: Path) -> None:
     project = Project(tmp_path, prefix_for("died"))
     project.write(
@@ -155,6 +156,7 @@ def test_bundle_of_a_lab_that_died_in_the_test_says_so_and_has_its_logs(tmp_path
     assert (tmp_path / ".lab-bundles/.gitignore").read_text() == "*\n"
 
 
+@pytest.mark.slow
 def test_lab_whose_supervisor_hangs_costs_its_bundle_no_more_than_some_seconds(tmp_path: Path) -> None:
     project = Project(tmp_path, prefix_for("hangs"))
     project.write(
@@ -178,6 +180,7 @@ def test_lab_whose_supervisor_hangs_costs_its_bundle_no_more_than_some_seconds(t
     assert (done.bundle("test_supervisor_is_stopped") / "logs/agent-node2.log").exists()
 
 
+@pytest.mark.slow
 def test_lab_of_a_with_statement_is_looked_into_before_it_goes(tmp_path: Path) -> None:
     project = Project(tmp_path, prefix_for("with"))
     project.write(

@@ -55,7 +55,10 @@ def flags_in(line: str) -> list[str]:
     return [word.partition("=")[0] for word in shlex.split(line) if word.startswith("--")]
 
 
-@pytest.mark.parametrize("others", [("node1", "node2"), ("node2",)], ids=["alone", "mixed"])
+@pytest.mark.parametrize(
+    "others",
+    [pytest.param(("node1", "node2"), id="alone", marks=pytest.mark.slow), pytest.param(("node2",), id="mixed")],
+)
 def test_another_agent_that_takes_flannels_flags_serves_the_lab(others: tuple[str, ...], new_lab: NewLab) -> None:
     with new_lab(cluster(**dict.fromkeys(others, OTHER))) as lab:
         reachable(lab)
@@ -74,6 +77,7 @@ def test_another_agent_that_takes_flannels_flags_serves_the_lab(others: tuple[st
         assert {state["datapath"] for state in lab.status()["nodes"] if state["name"] in others} == {"other"}
 
 
+@pytest.mark.slow
 def test_another_agent_that_dies_is_started_again(new_lab: NewLab) -> None:
     with new_lab(cluster(node2=OTHER)) as lab:
         before = lab.nodes["node2"]

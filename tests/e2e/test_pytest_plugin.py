@@ -42,6 +42,7 @@ def project(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Project]
         run_verb("down", "--lab", lab)
 
 
+@pytest.mark.slow
 def test_tests_of_a_module_share_their_lab_and_every_way_to_choose_a_cluster_works(project: Project) -> None:
     project.write("sub/near.yaml", ONE_NODE)
     project.write(
@@ -161,6 +162,7 @@ def test_lab_answers_everything_that_is_documented(project: Project) -> None:
     assert len(done.outcomes) == 6
 
 
+@pytest.mark.slow
 def test_fixture_of_ones_own_can_have_labs_of_any_scope(project: Project) -> None:
     project.write(
         "test_new_lab.py",
@@ -212,6 +214,7 @@ def test_kept_labs_stay_up_and_the_printed_commands_work(project: Project) -> No
     assert project.labs() == []
 
 
+@pytest.mark.slow
 def test_shell_opens_in_the_lab_of_a_failed_test_and_the_run_goes_on(project: Project) -> None:
     project.write("test_fails.py", FAILING)
     words = ("--lab-shell-on-failure", "--rootdir", str(project.directory), str(project.directory))
@@ -226,6 +229,7 @@ def test_shell_opens_in_the_lab_of_a_failed_test_and_the_run_goes_on(project: Pr
     assert project.labs() == []
 
 
+@pytest.mark.slow
 def test_without_a_terminal_no_shell_is_waited_for(project: Project) -> None:
     project.write("test_fails.py", FAILING)
     assert project.run("--lab-shell-on-failure").outcomes == {"test_fails": "failure"}
@@ -280,6 +284,15 @@ def test_wrong_cluster_is_one_line_and_no_test_passes(project: Project) -> None:
     assert "During handling" not in done.out
 
 
+def test_file_that_cannot_be_read_is_told_as_by_pytest_alone(project: Project) -> None:
+    project.write("test_typo.py", "def test_nothing(lab: Labb): pass")
+    done = project.run()
+    assert "NameError: name 'Labb' is not defined" in done.out
+    assert "INTERNALERROR" not in done.out
+    assert "user_properties" not in done.out
+
+
+@pytest.mark.slow
 def test_lab_that_does_not_get_ready_leaves_a_bundle_and_is_taken_down(project: Project) -> None:
     project.write("own.yaml", ONE_NODE + "agent: {command: [/bin/false]}\n")
     project.write(
@@ -299,6 +312,7 @@ def test_lab_that_does_not_get_ready_leaves_a_bundle_and_is_taken_down(project: 
     assert project.labs() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_takes_its_labs_down(number: int, project: Project) -> None:
     project.write(
@@ -316,6 +330,7 @@ def test_interrupted_run_takes_its_labs_down(number: int, project: Project) -> N
     assert project.labs() == []
 
 
+@pytest.mark.slow
 def test_lab_of_ones_own_is_found_by_name_without_pytest(project: Project) -> None:
     name = fresh_name("found")
     script = f"from testbed.testing.lab_handle import find; print(find('{name}').nodes['node1'].agent_state)"
@@ -329,6 +344,7 @@ def test_lab_of_ones_own_is_found_by_name_without_pytest(project: Project) -> No
     assert name not in [lab.name for lab in running_labs()]
 
 
+@pytest.mark.slow
 def test_examples_of_the_documentation_do_what_it_says(project: Project) -> None:
     text = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
     first, own, failing = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

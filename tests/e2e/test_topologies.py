@@ -151,6 +151,7 @@ def test_on_a_wan_the_gateway_still_says_that_there_is_nothing_else(wan: Lab) ->
 # leaf_spine
 
 
+@pytest.mark.slow
 def test_on_leaf_spine_every_pod_reaches_every_pod_and_a_broken_uplink_is_replaced() -> None:
     with lab_of("--topo", "leaf_spine,spines=2,leaves=2,hosts=1", "--pods-per-node", "1") as lab:
         assert lost(lab) == []

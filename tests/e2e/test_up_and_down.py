@@ -80,7 +80,10 @@ def test_ctrl_c_during_up_removes_everything(phase: str, no_lab: Lab) -> None:
     assert no_lab.testbed("status").code == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGINT))],
+)
 def test_lab_dies_with_the_up_that_was_starting_it(number: signal.Signals, no_lab: Lab) -> None:
     with no_lab.running("up", "nginx_tomcat", "--lab", no_lab.name) as starting:
         read_until(starting.stdout, r"underlay .*switches")
@@ -92,6 +95,7 @@ def test_lab_dies_with_the_up_that_was_starting_it(number: signal.Signals, no_la
     assert answer.code == 0, answer
 
 
+@pytest.mark.slow
 def test_lab_outlives_the_terminal_it_was_started_on(no_lab: Lab) -> None:
     with no_lab.terminal("up", "two_nodes", "--lab", no_lab.name) as screen:
         assert screen.end(timeout_s=60) == 0

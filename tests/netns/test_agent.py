@@ -193,6 +193,7 @@ def test_cleanup_removes_what_a_run_left_and_twice_is_harmless(underlay: Underla
     assert underlay.leases()
 
 
+@pytest.mark.slow
 def test_cleanup_with_revoke_gives_the_lease_back(underlay: Underlay) -> None:
     underlay.start_etcd()
     underlay.write_config()
@@ -227,6 +228,7 @@ def test_an_etcd_that_is_down_at_start_is_waited_for(underlay: Underlay) -> None
     node.wait_ready()
 
 
+@pytest.mark.slow
 def test_an_etcd_that_hangs_is_given_up_on_and_asked_again(underlay: Underlay) -> None:
     underlay.start_etcd()
     underlay.write_config()
@@ -269,6 +271,7 @@ def test_a_subnet_file_below_a_file_is_refused_at_start(underlay: Underlay) -> N
     assert str(blocker) in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.row("B6")
 def test_a_read_only_disk_keeps_the_agent_unready_until_it_is_writable(underlay: Underlay) -> None:
     underlay.start_etcd()
@@ -288,6 +291,7 @@ def test_a_read_only_disk_keeps_the_agent_unready_until_it_is_writable(underlay:
     assert len(re.findall("cannot be written", node.log)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.row("B42")
 def test_a_foreign_owner_of_our_subnet_ends_the_agent_loudly(underlay: Underlay) -> None:
     underlay.start_etcd()

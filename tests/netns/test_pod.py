@@ -172,6 +172,7 @@ def test_delete_leaves_nothing_and_frees_the_address(node: PodNode) -> None:
     assert pod.pause_pid is None
 
 
+@pytest.mark.slow
 def test_many_pods_come_and_go_and_leave_nothing(node: PodNode) -> None:
     def counts() -> dict[str, int]:
         return {

@@ -211,6 +211,7 @@ def fill(server: EtcdServer) -> None:
         server.etcdctl("put", f"/junk/{number}", "x" * 100_000)
 
 
+@pytest.mark.slow
 @pytest.mark.row("B7")
 def test_users_and_roles_are_respected(etcd: EtcdServer) -> None:
     for command in (
@@ -444,6 +445,7 @@ def test_a_stolen_subnet_fences_and_the_thief_keeps_it(etcd: EtcdServer) -> None
         node.stop()
 
 
+@pytest.mark.slow
 def test_peers_equal_etcd_after_an_outage_with_compaction(etcd: EtcdServer) -> None:
     node = Node(etcd.endpoint, "192.168.8.227", SIXTEEN)
     other = EtcdRegistry([etcd.endpoint], deadline_s=1)
@@ -470,6 +472,7 @@ def test_peers_equal_etcd_after_an_outage_with_compaction(etcd: EtcdServer) -> N
         other.close()
 
 
+@pytest.mark.slow
 def test_a_lease_of_two_seconds_is_kept_for_longer_than_its_life(etcd: EtcdServer) -> None:
     node = Node(etcd.endpoint, "192.168.8.227", SIXTEEN, ttl_s=2)
     try:
