@@ -6,12 +6,12 @@ import sys
 
 import click
 
-# Importing these two is what registers their verbs.
-from testbed.command import lab_commands, workload_commands
+# Importing these is what registers their verbs.
+from testbed.command import fault_command, lab_commands, workload_commands
 from testbed.command.client import TestbedError
 from testbed.command.command_line import verbs
 
-__all__ = ["lab_commands", "main", "workload_commands"]
+__all__ = ["fault_command", "lab_commands", "main", "workload_commands"]
 
 EXIT_INTERRUPTED = 130
 

@@ -19,6 +19,10 @@ KINDS = {
 }
 
 
+LAST = ("fault", "soak", "bench")
+"""Verbs that help shows after all others, wherever their module stands in the alphabet."""
+
+
 class Verbs(click.Group):
     """A group that knows what was probably meant."""
 
@@ -44,6 +48,7 @@ class Verbs(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """In the order in which a user needs them."""
         rows = [(name, command.get_short_help_str(90)) for name, command in self.commands.items()]
+        rows.sort(key=lambda row: LAST.index(row[0]) if row[0] in LAST else -1)
         with formatter.section("Verbs"):
             formatter.write_dl(rows)
 

@@ -68,6 +68,7 @@ class Supervised:
         self._launching = threading.Lock()
         self._stopping = False
         self._restart_asked = False
+        self._held = False
         self._failures = 0
         self._thread: threading.Thread | None = None
 
@@ -88,6 +89,19 @@ class Supervised:
         self._restart_asked = True
         self._wake.set()
         self._terminate(grace_s)
+
+    def hold(self, grace_s: float = 5.0) -> None:
+        """End the running process (TERM, then KILL after the grace; KILL at once without one) and start no other
+        until `resume`."""
+        self._held = True
+        self._wake.set()
+        self._terminate(grace_s)
+
+    def resume(self) -> None:
+        """Start it again at once after `hold`; without one nothing happens."""
+        if self._held:
+            self._held, self._restart_asked = False, True
+            self._wake.set()
 
     def stop(self, grace_s: float = 5.0) -> None:
         """End it for good: TERM, then KILL after the grace. Safe to call twice."""
@@ -123,7 +137,8 @@ class Supervised:
     def _terminate(self, grace_s: float) -> None:
         if self._process is None or self._ended.is_set():
             return
-        self.kill(signal.SIGTERM)
+        if grace_s:
+            self.kill(signal.SIGTERM)
         # Not Popen.wait with a timeout: while the watching thread waits, that polls.
         if not self._ended.wait(grace_s):
             self.kill()
@@ -136,14 +151,15 @@ class Supervised:
             self._ended.set()
             if self._stopping:
                 break
-            if not self._restart_asked and not self.policy.wants_restart(self.exit_code):
+            if not self._restart_asked and not self._held and not self.policy.wants_restart(self.exit_code):
                 self._set_state("exited")
                 return
-            if not self._restart_asked:
+            if not self._restart_asked and not self._held:
                 settled = time.monotonic() - started >= self.policy.settled_after_s
                 self._failures = 1 if settled else self._failures + 1
                 self._set_state("backoff")
                 self._wake.wait(self.policy.delay_s(self._failures))
+            self._await_resume()
             if self._stopping:
                 break
             self._restart_asked = False
@@ -151,11 +167,22 @@ class Supervised:
             self.restarts += 1
             try:
                 self._launch()
+                if self._held:
+                    # Asked for while the process was being made, so that there was nothing to end.
+                    self.kill()
             except OSError:
                 # Out of memory or processes: as if it had started and failed at once.
                 self._failures += 1
                 self._wake.wait(self.policy.delay_s(self._failures))
         self._set_state("stopped")
+
+    def _await_resume(self) -> None:
+        if self._held and not self._stopping:
+            self._failures = 0
+            self._set_state("stopped")
+        while self._held and not self._stopping:
+            self._wake.wait()
+            self._wake.clear()
 
 
 def last_line(log: Path) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
+from testbed.faults.verbs import fault_verbs
 from testbed.lab import status
 from testbed.lab.control import Request, Verb, VerbFailed
 from testbed.lab.etcd import enter_machine
@@ -38,6 +39,7 @@ def verbs_of(lab: Lab) -> Mapping[str, Verb]:
         "iperf": Verb(running.iperf),
         "restart": Verb(running.restart),
         "etcdctl": Verb(running.etcdctl),
+        **fault_verbs(lab),
     }
 
 

@@ -10,11 +10,12 @@ Every method raises TestbedError when the lab has no such pod or does not answer
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from testbed.command.client import LabRecord, NoAnswer, ask, find_lab
+from testbed.command.client import LabRecord, NoAnswer, TestbedError, ask, find_lab
 from testbed.testing.lab_answers import CURL_REPORT, NodeSeen, Ping, PodSeen, Response, Result, response_of
 from testbed.testing.waiting import wait_until
 
@@ -23,6 +24,7 @@ T = TypeVar("T")
 ANSWER_LIMIT_S = 30.0
 EXEC_LIMIT_S = 60.0
 CURL_LIMIT_S = 10.0
+HEAL_LIMIT_S = 60.0
 PING_TIMEOUT_S = 1.2  # seconds per request, pauses included: what the lab itself waits
 HEALTH = "http://127.0.0.1:8286"
 """Where the lab's agents answer, each on its own node."""
@@ -159,6 +161,30 @@ class LabHandle:
     def etcdctl(self, *argv: str) -> Result:
         """Run the real etcdctl on the lab's etcd."""
         return self._run("etcdctl", {"argv": list(argv)}, Command("etcd", ("etcdctl", *argv)))
+
+    @contextmanager
+    def fault(self, text: str) -> Iterator[dict[str, Any]]:
+        """Break something, as `testbed fault TEXT` does, and mend it at the end: `with lab.fault("agent stop node1"):`.
+
+        Gives what `-o json` shows. A fault that the lab mends by itself may last longer than the block.
+        """
+        fault: dict[str, Any] = self.ask("fault", {"words": text.split()})
+        try:
+            yield fault
+        finally:
+            if fault["number"] in [one["number"] for one in self.faults()]:
+                self.heal(fault["number"])
+
+    def faults(self) -> list[dict[str, Any]]:
+        """What is broken now, as `testbed fault list -o json` shows it."""
+        found: list[dict[str, Any]] = self.ask("faults")
+        return found
+
+    def heal(self, *numbers: int) -> None:
+        """End the faults of these numbers; without any, all that are on. Raises TestbedError if one cannot be."""
+        for one in self.ask("heal", {"numbers": list(numbers) or None}, timeout_s=HEAL_LIMIT_S):
+            if not one["healed"]:
+                raise TestbedError(f"fault {one['number']}, {one['fault']}: {one['did']}")
 
     @property
     def nodes(self) -> Mapping[str, NodeSeen]:

@@ -108,3 +108,27 @@ def test_a_stop_during_a_restart_leaves_no_process_behind() -> None:
     stopper.join(5)
     assert not stopper.is_alive()
     assert [each.poll() for each in made] == [-signal.SIGKILL, -signal.SIGTERM]
+
+
+def test_a_held_process_stays_away_until_it_is_resumed(supervise: Callable[..., Supervised]) -> None:
+    process = supervise(["sleep", "100"])
+    process.start()
+    process.hold(grace_s=0.0)
+    wait_until(lambda: process.state == "stopped")
+    assert (process.pid, process.exit_code, process.restarts) == (None, -signal.SIGKILL, 0)
+    process.resume()
+    wait_until(lambda: process.state == "running")
+    assert process.restarts == 1
+    process.kill()
+    wait_until(lambda: process.restarts == 2)
+
+
+def test_hold_ends_a_back_off_and_stop_ends_a_hold(supervise: Callable[..., Supervised]) -> None:
+    process = supervise(["false"], RestartPolicy(first_delay_s=60.0, max_delay_s=60.0))
+    process.start()
+    wait_until(lambda: process.state == "backoff")
+    process.hold()
+    wait_until(lambda: process.state == "stopped")
+    begun = time.monotonic()
+    process.stop()
+    assert time.monotonic() - begun < 5

@@ -1,0 +1,95 @@
+"""`testbed fault …`: break something, see what is broken, mend it."""
+
+import click
+
+from testbed.command.client import TestbedError, ask, find_lab
+from testbed.command.command_line import lab_option, next_commands, output_option, verbs
+from testbed.faults.catalogue import KINDS
+
+LONGEST_USAGE = 34  # columns; longer ones get a line of their own
+
+
+class Fault(click.Command):
+    """A command whose help lists every fault there is."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The catalogue, in groups."""
+        with formatter.section("Faults"):
+            formatter.write_dl([(kind.usage, kind.summary) for kind in KINDS], col_max=LONGEST_USAGE)
+
+
+@verbs.command(cls=Fault, context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, required=True, metavar="FAULT… | list | heal [NUMBER…]")
+@click.option("--for", "lasts", metavar="SECONDS", type=click.FloatRange(min=0.1), help="Heal it after that time.")
+@lab_option
+@output_option("json")
+def fault(words: tuple[str, ...], lasts: float | None, lab: str | None, output: str | None) -> int:
+    """Break something in the lab on purpose; say what was done and how it is undone.
+
+    \b
+    fault agent kill node1       one fault; the table below has all
+    fault agent stop node1 --for 20
+    fault list                   what is on now
+    fault heal                   end everything that is on; with numbers, these
+    """
+    record = find_lab(lab)
+    json = output == "json"
+    if words[0] == "list":
+        if len(words) > 1 or lasts is not None:
+            raise click.UsageError("fault list takes no more words", click.get_current_context())
+        return _list(ask(record, "faults"), record.name, json)
+    if words[0] == "heal":
+        return _heal(ask(record, "heal", numbers=_numbers(words[1:])), record.name, json)
+    return _show(ask(record, "fault", words=list(words), lasts_s=lasts), record.name, json)
+
+
+def _numbers(words: tuple[str, ...]) -> list[int] | None:
+    try:
+        return [int(word) for word in words] or None
+    except ValueError as error:
+        raise TestbedError(
+            f"testbed fault heal: no number (got {' '.join(words)}; want numbers of `fault list`)", 2
+        ) from error
+
+
+def _show(done: dict[str, object], lab: str, json: bool) -> int:
+    from testbed.command import render
+
+    if json:
+        render.as_json(done)
+        return 0
+    print(f"fault {done['number']}, {done['fault']}: {done['did']}")
+    print(f"undone {done['undone']}")
+    next_commands(lab, "status", *(["fault heal"] if done["on"] else []))
+    return 0
+
+
+def _list(faults: list[dict[str, object]], lab: str, json: bool) -> int:
+    from testbed.command import render
+
+    if json:
+        render.as_json(faults)
+        return 0
+    if not faults:
+        print("no fault is on")
+        next_commands(lab, "fault --help")
+        return 0
+    rows = [(one["number"], one["fault"], one["since"], one["did"], one["undone"]) for one in faults]
+    render.columns(("number", "fault", "since", "what was done", "undone"), rows)
+    next_commands(lab, "fault heal")
+    return 0
+
+
+def _heal(healed: list[dict[str, object]], lab: str, json: bool) -> int:
+    from testbed.command import render
+
+    failed = [one for one in healed if not one["healed"]]
+    if json:
+        render.as_json(healed)
+        return 1 if failed else 0
+    for one in healed:
+        print(f"fault {one['number']}, {one['fault']}, {'ended' if one['healed'] else 'is still on'}: {one['did']}")
+    if not healed:
+        print("no fault was on")
+    next_commands(lab, "fault list" if failed else "status")
+    return 1 if failed else 0

@@ -1,0 +1,159 @@
+"""Which faults there are and what they are called: the words that a person types, checked. Pure and light.
+
+    agent kill node1            link loss node1 s1 30            partition node1,etcd1 / node2
+
+A fault is a few words; the same words are used on the command line, in pytest (`lab.fault("agent kill node1")`) and in
+tables of tests.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
+
+DURATION = re.compile(r"(?P<number>[-+]?\d+(\.\d+)?)(?P<unit>ms|s|m|h)?")
+UNIT_S = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
+
+
+class NoSuchFault(ValueError):
+    """The words are no fault; says what was wrong and what is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One word after the fault's name."""
+
+    name: str
+    """In capitals, as help shows it."""
+    kind: str
+    """Of the checks in `_value`; `name` is checked by the lab, which knows the names."""
+    default: str | None = None
+    """What is taken when the word is missing; None: it must be there."""
+    least: float = -math.inf
+    most: float = math.inf
+
+    def __str__(self) -> str:
+        return self.name if self.default is None else f"[{self.name}]"
+
+
+@dataclass(frozen=True, slots=True)
+class FaultKind:
+    """One fault: its name, what may follow, and what it is in a line."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    summary: str
+
+    @property
+    def usage(self) -> str:
+        """As help shows it."""
+        return " ".join([self.name, *map(str, self.parameters)])
+
+
+Value = str | float | IPv4Address | tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRequest:
+    """A fault that somebody asked for, its words checked."""
+
+    kind: FaultKind
+    values: tuple[Value, ...]
+    """One for each parameter of the kind."""
+    words: tuple[str, ...]
+    """As they were typed."""
+
+    @property
+    def text(self) -> str:
+        """What was asked for, as one line."""
+        return " ".join(self.words)
+
+
+NODE = Parameter("NODE", "name")
+AGENT_FAULTS = (
+    FaultKind("agent kill", (NODE,), "SIGKILL to the node's agent; the lab starts it again"),
+    FaultKind("agent stop", (NODE,), "the agent is ended and stays away"),
+    FaultKind("agent pause", (NODE,), "SIGSTOP: the agent stands still, its sockets and devices stay"),
+    FaultKind("agent hang", (NODE,), "the agent's main loop stands still, its other threads go on"),
+)
+KINDS: tuple[FaultKind, ...] = AGENT_FAULTS
+"""Every fault, in the order in which help shows them."""
+
+
+def parse(words: Sequence[str]) -> FaultRequest:
+    """The fault that `words` name. Raises NoSuchFault."""
+    kind = _kind(words)
+    given = list(words[len(kind.name.split()) :])
+    if len(given) > len(kind.parameters):
+        raise NoSuchFault(f"{kind.name}: too many words (got {' '.join(given)}; want {kind.usage})")
+    values = []
+    for number, parameter in enumerate(kind.parameters):
+        word = given[number] if number < len(given) else parameter.default
+        if word is None:
+            raise NoSuchFault(f"{kind.name}: {parameter.name} is missing (want {kind.usage})")
+        values.append(_value(kind, parameter, word) if word else None)
+    return FaultRequest(kind, tuple(values), tuple(words))
+
+
+def _kind(words: Sequence[str]) -> FaultKind:
+    for kind in KINDS:
+        if tuple(words[: len(kind.name.split())]) == tuple(kind.name.split()):
+            return kind
+    asked = " ".join(words[:2]) or "nothing"
+    group = [kind.name for kind in KINDS if words and kind.name.split()[0] == words[0]]
+    near = difflib.get_close_matches(asked, [kind.name for kind in KINDS], n=1)
+    wanted = f"did you mean {near[0]}?" if near and not group else f"want {', '.join(group or _groups())}"
+    raise NoSuchFault(f"no such fault (got {asked}; {wanted})")
+
+
+def _groups() -> list[str]:
+    return [f"{group} …" for group in dict.fromkeys(kind.name.split()[0] for kind in KINDS)]
+
+
+def _value(kind: FaultKind, parameter: Parameter, word: str) -> Value:
+    """The value that `word` stands for. Raises NoSuchFault."""
+    where = f"{kind.name}: {parameter.name}"
+    if parameter.kind == "name":
+        return word
+    if parameter.kind == "address":
+        try:
+            return IPv4Address(word)
+        except AddressValueError as error:
+            raise NoSuchFault(f"{where}: no address (got {word}; want an IPv4 address)") from error
+    if parameter.kind == "names":
+        names = tuple(word.split(","))
+        if not all(names):
+            raise NoSuchFault(f"{where}: an empty name (got {word}; want names with commas between them)")
+        return names
+    if parameter.kind == "word":
+        if word != parameter.name:
+            raise NoSuchFault(f"{kind.name}: got {word}; want {kind.usage}")
+        return word
+    number = _seconds(word) if parameter.kind == "seconds" else _number(word)
+    if number is None or not parameter.least <= number <= parameter.most:
+        unit = "a time such as 200ms, 5s or 1h" if parameter.kind == "seconds" else "a number"
+        raise NoSuchFault(f"{where}: got {word}; want {unit}{_range(parameter)}")
+    return number
+
+
+def _range(parameter: Parameter) -> str:
+    if math.isinf(parameter.least):
+        return ""
+    unit = " s" if parameter.kind == "seconds" else ""
+    upper = "" if math.isinf(parameter.most) else f" to {parameter.most:g}{unit}"
+    return f", {parameter.least:g}{unit}{upper}" if upper else f" of {parameter.least:g}{unit} or more"
+
+
+def _number(word: str) -> float | None:
+    try:
+        number = float(word)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _seconds(word: str) -> float | None:
+    found = DURATION.fullmatch(word)
+    return None if found is None else float(found["number"]) * UNIT_S[found["unit"]]

@@ -1,0 +1,62 @@
+"""What the lab answers to `testbed fault …`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from testbed.faults.agent_faults import AgentFaults
+from testbed.faults.catalogue import NoSuchFault
+from testbed.faults.ledger import FaultImpossible, Ledger
+from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.lab.lab import Lab
+
+HISTORY = "faults.jsonl"
+"""In the lab's directory."""
+
+
+def fault_verbs(lab: Lab) -> Mapping[str, Verb]:
+    """The verbs, bound to this lab."""
+    injectors = {**AgentFaults(lab).injectors()}
+    verbs = FaultVerbs(Ledger(injectors, lab.directory / HISTORY), lab)
+    return {
+        "fault": Verb(verbs.inject),
+        "faults": Verb(verbs.active, changes=False),
+        "heal": Verb(verbs.heal),
+    }
+
+
+class FaultVerbs:
+    """Requests in, JSON out; what was done is an event of the lab too."""
+
+    def __init__(self, ledger: Ledger, lab: Lab) -> None:
+        self._ledger = ledger
+        self._lab = lab
+
+    def inject(self, request: Request) -> object:
+        """Break something."""
+        words = request.argument("words", list, [])
+        lasts_s = request.argument("lasts_s", float)
+        try:
+            fault = self._ledger.inject([str(word) for word in words], lasts_s)
+        except NoSuchFault as failure:
+            raise VerbFailed(f"fault: {failure}", 2) from failure
+        except (FaultImpossible, LookupError) as failure:
+            raise VerbFailed(f"fault: {failure}") from failure
+        self._lab.event("Warning", f"fault/{fault.number}", "Injected", f"{fault.fault}: {fault.did}")
+        return asdict(fault)
+
+    def active(self, _request: Request) -> object:
+        """What is on."""
+        return [asdict(fault) for fault in self._ledger.active()]
+
+    def heal(self, request: Request) -> object:
+        """End some or all."""
+        numbers = request.argument("numbers", list)
+        try:
+            healed = self._ledger.heal(None if numbers is None else [int(number) for number in numbers])
+        except FaultImpossible as failure:
+            raise VerbFailed(f"fault heal: {failure}") from failure
+        for one in healed:
+            reason = "Healed" if one["healed"] else "NotHealed"
+            kind = "Normal" if one["healed"] else "Warning"
+            self._lab.event(kind, f"fault/{one['number']}", reason, f"{one['fault']}: {one['did']}")
+        return healed

@@ -1,0 +1,91 @@
+"""`testbed fault …` and `lab.fault(…)`: what they do to agents, what they say, and how it ends."""
+
+import re
+
+import pytest
+
+from testbed.command.client import TestbedError
+from testbed.testing.lab_handle import LabHandle
+from tests.e2e.lab import Lab
+
+
+@pytest.fixture
+def lab(two_nodes_handle: LabHandle) -> LabHandle:
+    """The shared lab, with nothing broken."""
+    two_nodes_handle.wait_ready()
+    return two_nodes_handle
+
+
+def test_a_killed_agent_is_started_again(lab: LabHandle) -> None:
+    before = lab.nodes["node1"]
+    with lab.fault("agent kill node1") as fault:
+        assert f"SIGKILL to process {before.agent_pid}" in fault["did"]
+        assert not fault["on"]
+        lab.wait_until(lambda: lab.nodes["node1"].agent_restarts > before.agent_restarts, 10)
+        lab.agent("node1").wait_ready()
+    assert lab.nodes["node1"].subnet == before.subnet
+
+
+def test_a_stopped_agent_stays_away_until_it_is_healed(lab: LabHandle) -> None:
+    with lab.fault("agent stop node1"):
+        assert lab.nodes["node1"].agent_state == "stopped"
+        assert [fault["fault"] for fault in lab.faults()] == ["agent stop node1"]
+        with pytest.raises(TestbedError, match="the agent of node1 does not run"):
+            lab.ask("fault", {"words": ["agent", "pause", "node1"]})
+    lab.agent("node1").wait_ready()
+    assert lab.faults() == []
+
+
+def test_a_paused_agent_carries_no_packet_and_goes_on_where_it_was(lab: LabHandle) -> None:
+    pid = lab.agent("node1").pid
+    assert lab.ping("shell1", "shell2").lost == 0
+    with lab.fault("agent pause node1"):
+        assert lab.ping("shell1", "shell2").lost == 1
+    lab.wait_until(lambda: lab.ping("shell1", "shell2").lost == 0, 10)
+    assert lab.agent("node1").pid == pid
+
+
+def test_an_agent_whose_main_loop_is_held_goes_on_when_it_is_let_go(lab: LabHandle) -> None:
+    pid = lab.agent("node1").pid
+    with lab.fault("agent hang node1") as fault:
+        assert fault["did"] == f"the main thread of process {pid}, the agent of node1, is held with ptrace"
+        status = lab.exec("node1", "cat", f"/proc/{pid}/task/{pid}/status").check()
+        assert "State:\tt (tracing stop)" in status
+        assert lab.ping("shell1", "shell2").lost == 0  # the data path has threads of its own
+    lab.agent("node1").wait_ready()
+    assert lab.agent("node1").pid == pid
+
+
+def test_the_verbs_say_what_was_done_how_it_ends_and_what_comes_next(two_nodes: Lab, lab: LabHandle) -> None:
+    said = two_nodes.must("fault", "agent", "stop", "node2", "--for", "60")
+    number = re.match(
+        r"fault (\d+), agent stop node2: SIGTERM to process \d+, .*\nundone by a new start, .* in 60 s", said
+    )
+    assert number, said
+    assert re.fullmatch(r"  sudo testbed fault( --lab \S+)? heal", said.splitlines()[-1])
+    assert "agent stop node2" in two_nodes.must("fault", "list")
+    assert two_nodes.json("fault", "list")[0]["number"] == int(number[1])
+    assert "the agent of node2 is started again" in two_nodes.must("fault", "heal", number[1])
+    assert "no fault is on" in two_nodes.must("fault", "list")
+    lab.wait_ready()
+    reasons = [(event["reason"], event["object"]) for event in lab.events()]
+    assert ("Injected", f"fault/{number[1]}") in reasons
+    assert ("Healed", f"fault/{number[1]}") in reasons
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        (("agent", "kill"), 2, "agent kill: NODE is missing (want agent kill NODE)"),
+        (("agent", "kil", "node1"), 2, "no such fault (got agent kil; want agent kill, agent stop"),
+        (("agent", "kill", "node9"), 1, "no node named node9 (there are: node1, node2)"),
+        (("heal", "soon"), 2, "no number (got soon; want numbers of `fault list`)"),
+        (("heal", "4711"), 1, "no fault 4711 is on"),
+        (("list", "all"), 2, "fault list takes no more words"),
+    ],
+)
+def test_what_cannot_be_is_one_line(two_nodes: Lab, words: tuple[str, ...], code: int, complaint: str) -> None:
+    answer = two_nodes.testbed("fault", *words)
+    assert answer.code == code, answer
+    assert complaint in answer.err
+    assert len(answer.err.splitlines()) == 1
