@@ -21,7 +21,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_words_become_values_and_missing_ones_get_their_defaults() -> None:
-    request = parse("cable shake node1 2.5".split())
+    request = parse(["cable", "shake", "node1", "2.5"])
     assert request.kind is EXAMPLE
     assert request.values == ("node1", 2.5, 0.2, None)
     assert request.text == "cable shake node1 2.5"
