@@ -5,45 +5,24 @@ A field that is not here is refused, never ignored: a manifest that is taken doe
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, model_validator
 
+from testbed.cluster.manifest_model import LabelKey, LabelName, LabelValue, Model, Port, ProcessText
 from testbed.cluster.name_rules import (
+    check_address,
     check_environment_name,
-    check_label_key,
-    check_label_name,
-    check_label_value,
     check_mount_path,
     check_port_name,
-    check_process_text,
     check_sub_path,
     within,
     wrong,
 )
+from testbed.cluster.probe import Probe
 
-LAST_PORT = 65535  # RFC 768: 16 bits
+__all__ = ["Container", "ContainerPort", "Metadata", "Model", "Pod", "PodSpec", "Probe", "Volume", "VolumeMount"]
+
 LAST_USER = 65535  # what a user namespace of one block maps; `nobody` is 65534
 DEFAULT_GRACE_PERIOD_S = 10  # Kubernetes waits 30 s; processes of a lab need no flush to distant disks
-
-
-class Model(BaseModel):
-    """A mapping of a manifest: immutable, no conversions, no unknown keys, camelCase outside and snake_case inside."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        alias_generator=to_camel,
-        validate_by_name=False,
-        validate_by_alias=True,
-    )
-
-
-LabelName = Annotated[str, AfterValidator(check_label_name)]
-LabelKey = Annotated[str, AfterValidator(check_label_key)]
-LabelValue = Annotated[str, AfterValidator(check_label_value)]
-ProcessText = Annotated[str, AfterValidator(check_process_text)]
-Port = Annotated[int, within(1, LAST_PORT)]
 
 
 class Metadata(Model):
@@ -62,11 +41,14 @@ class EnvironmentVariable(Model):
 
 
 class ContainerPort(Model):
-    """A port that a container listens on."""
+    """A port that a container listens on; with `hostPort` the node listens for it too."""
 
     container_port: Port
     protocol: Literal["TCP", "UDP"] = "TCP"
     name: Annotated[str, AfterValidator(check_port_name)] | None = None
+    host_port: Port | None = None
+    host_ip: Annotated[str, AfterValidator(check_address)] | None = Field(default=None, alias="hostIP")
+    """Which of the node's addresses answers; None and 0.0.0.0: all of them."""
 
 
 class VolumeMount(Model):
@@ -97,6 +79,15 @@ class Container(Model):
     ports: Annotated[tuple[ContainerPort, ...], Field(strict=False)] = ()
     volume_mounts: Annotated[tuple[VolumeMount, ...], Field(strict=False)] = ()
     security_context: SecurityContext = Field(default_factory=SecurityContext)
+    readiness_probe: Probe | None = None
+    liveness_probe: Probe | None = None
+
+    @model_validator(mode="after")
+    def _one_success_is_alive(self) -> "Container":
+        if self.liveness_probe is not None and self.liveness_probe.success_threshold != 1:
+            got = self.liveness_probe.success_threshold
+            raise wrong("a liveness probe needs one success", got, "successThreshold: 1")
+        return self
 
 
 class EmptyDir(Model):
@@ -136,6 +127,8 @@ class PodSpec(Model):
     volumes: Annotated[tuple[Volume, ...], Field(strict=False)] = ()
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
     share_process_namespace: bool = False
+    host_network: bool = False
+    """The pod has the node's own network instead of one of its own."""
     hostname: LabelName | None = None
     termination_grace_period_seconds: Annotated[int, within(0, 3600)] = DEFAULT_GRACE_PERIOD_S
 

@@ -5,10 +5,12 @@ No name reaches a shell, but node names become interface names and Mininet host 
 
 import posixpath
 import re
+from ipaddress import IPv4Address
 
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+LAST_PORT = 65535  # RFC 768: 16 bits
 MAX_LABEL = 63  # RFC 1123 §2.1 with RFC 1035 §2.3.4: one label of a host name
 MAX_NODE_NAME = 9  # an interface name has 15 characters (IFNAMSIZ) and `-eth10` takes 6
 
@@ -69,6 +71,35 @@ def check_port_name(name: str) -> str:
             "not a port name", name, "a-z, 0-9 and single - between, one letter at least, at most 15 characters"
         )
     return name
+
+
+def check_port_or_name(value: object) -> int | str:
+    """A number or a name of a port, where Kubernetes takes both."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise wrong("not a port", value, "a number from 1 to 65535, or the name of a port")
+    if isinstance(value, str):
+        return check_port_name(value)
+    if not 1 <= value <= LAST_PORT:
+        raise wrong("out of range", value, f"1 to {LAST_PORT}")
+    return value
+
+
+def check_count_or_percent(value: object) -> int | str:
+    """A number of pods, or a share of them such as 25%."""
+    want = "a number from 0 on, or a share such as 25%"
+    if isinstance(value, str) and re.fullmatch(r"(100|[0-9]{1,2})%", value):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise wrong("neither a number of pods nor a share", value, want)
+    return value
+
+
+def check_address(text: str) -> str:
+    """An IPv4 address that stays text, because that is what it is in a manifest."""
+    try:
+        return str(IPv4Address(text))
+    except ValueError:
+        raise wrong("not an IPv4 address", text, "four numbers such as 192.168.8.227") from None
 
 
 def check_environment_name(name: str) -> str:

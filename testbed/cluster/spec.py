@@ -13,22 +13,22 @@ from typing import Any
 from testbed.cluster.addresses import AddressPlan, choose_nodes
 from testbed.cluster.cluster_checks import addresses_of, check_cluster, network_json
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
+from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import Metadata, Pod
+from testbed.cluster.manifests import check_twice, is_known, kind_of, of_kind, read_manifests
 from testbed.cluster.problems import Problem, SpecError, near_match, shorten
 from testbed.cluster.underlay_checks import read_wiring
 from testbed.cluster.validation import Source, read_model
 from testbed.cluster.wiring import Wiring
 from testbed.cluster.yaml_source import MAX_BYTES, read_documents
 from testbed.places import TOPOLOGIES
-from testbed.pods.pod_checks import check_names, check_pod
+from testbed.pods.deployment_checks import TEMPLATE
+from testbed.pods.pod_checks import check_names, check_node
 
 DEFAULT_CLUSTER = "nginx_tomcat"
 
 MACHINES = ("gw", "etcd1", "etcd2", "etcd3")
 """What a lab has besides nodes and routers; `exec NAME` must be clear."""
-
-_KNOWN_KINDS = {("v1", "Pod"): True, ("v1", "Service"): False, ("apps/v1", "Deployment"): False}
-"""Kinds that a cluster file may have one day, and whether it may already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Cluster:
     """For every node that has none of its own."""
     pods: tuple[Pod, ...]
     """In the order of the file; each has its `spec.node_name`."""
+    deployments: tuple[Deployment, ...]
+    """In the order of the file."""
     addresses: AddressPlan
     wiring: Wiring
     """Switches, routers and cables between the nodes."""
@@ -82,10 +84,14 @@ def read_cluster(data: bytes, name: str) -> Cluster:
         raise SpecError(problems)
     sources = [Source(document, name) for document in documents]
     cluster, wiring, cluster_problems = _read_cluster_document(sources[0])
-    pods, pod_problems = _read_pods(sources[1:])
-    problems += cluster_problems + pod_problems
-    routers = wiring.routers if wiring else ()
-    problems += check_names(pods, sources[0], _node_names(sources[0]), {*MACHINES, *routers})
+    manifests, manifest_problems = read_manifests(sources[1:])
+    problems += cluster_problems + manifest_problems
+    routers, node_names = wiring.routers if wiring else (), _node_names(sources[0])
+    pods, deployments = of_kind(manifests, Pod), of_kind(manifests, Deployment)
+    problems += check_names(pods, sources[0], node_names, {*MACHINES, *routers})
+    problems += check_twice(manifests)
+    for source, deployment in deployments:
+        problems += check_node(source, (*TEMPLATE, "spec"), deployment.spec.template.spec, node_names)
     if problems or cluster is None or wiring is None:
         raise SpecError(_in_order(problems))
     placed = choose_nodes([pod.spec.node_name for _, pod in pods], cluster.nodes)
@@ -98,6 +104,7 @@ def read_cluster(data: bytes, name: str) -> Cluster:
         nodes=cluster.nodes,
         agent=cluster.agent,
         pods=tuple(pod.on_node(node) for (_, pod), node in zip(pods, placed, strict=True)),
+        deployments=tuple(deployment for _, deployment in deployments),
         addresses=addresses_of(cluster, wiring),
         wiring=wiring,
         text=data.decode(),
@@ -128,17 +135,11 @@ def cluster_names() -> list[str]:
     return sorted(path.stem for path in TOPOLOGIES.glob("*.yaml"))
 
 
-def _kind_of(source: Source) -> tuple[str, str]:
-    """apiVersion and kind as text, also where they are not."""
-    value = source.document.value if isinstance(source.document.value, dict) else {}
-    return (shorten(value.get("apiVersion", "none")), shorten(value.get("kind", "none")))
-
-
 def _read_cluster_document(source: Source) -> tuple[ClusterDocument | None, Wiring | None, list[Problem]]:
-    kind = _kind_of(source)
+    kind = kind_of(source)
     if not isinstance(source.document.value, dict):
         return None, None, [source.problem((), "not a mapping (got a list or a bare value; want a Cluster document)")]
-    if kind in _KNOWN_KINDS:
+    if is_known(kind):
         want = "apiVersion: testbed/v1, kind: Cluster before the manifests"
         what = f"the first document is not a Cluster (got {kind[1]}; want {want})"
         return None, None, [source.problem(("kind",), what)]
@@ -147,36 +148,6 @@ def _read_cluster_document(source: Source) -> tuple[ClusterDocument | None, Wiri
         return None, None, problems
     wiring, found = read_wiring(source, document)
     return document, wiring, [*problems, *found, *check_cluster(source, document, wiring)]
-
-
-def _read_pods(sources: Sequence[Source]) -> tuple[list[tuple[Source, Pod]], list[Problem]]:
-    pods: list[tuple[Source, Pod]] = []
-    problems: list[Problem] = []
-    for source in sources:
-        refused = _refuse_kind(source)
-        if refused is not None:
-            problems.append(refused)
-            continue
-        pod, found = read_model(source, Pod)
-        if pod is not None:
-            found += check_pod(source, pod)
-            pods.append((source, pod))
-        problems += found
-    return pods, problems
-
-
-def _refuse_kind(source: Source) -> Problem | None:
-    kind = _kind_of(source)
-    if _KNOWN_KINDS.get(kind):
-        return None
-    want = "want apiVersion: v1, kind: Pod"
-    if not isinstance(source.document.value, dict):
-        return source.problem((), f"not a manifest (got a list or a bare value; {want})")
-    if kind == ("testbed/v1", "Cluster"):
-        return source.problem(("kind",), f"a second Cluster (got one in document 1 too; {want})")
-    shown = f"{kind[0]} {kind[1]}"
-    reason = "this kind is not supported yet" if kind in _KNOWN_KINDS else "unknown apiVersion and kind"
-    return source.problem(("kind",), f"{reason} (got {shown}; {want})")
 
 
 def _node_names(source: Source) -> list[str]:

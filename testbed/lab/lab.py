@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from agent.journal import FileJournal, Journal
 from agent.lease import Lease, LeaseAttrs, Subnet, parse_key
 from testbed.cluster.spec import Cluster
 from testbed.cluster.underlay_plan import plan_underlay
+from testbed.lab.changes import Changes
 from testbed.lab.clock import now
 from testbed.lab.etcd import EtcdCluster, EtcdFailed, EtcdMember, KeyValue
 from testbed.lab.node import LabNode
@@ -27,6 +28,8 @@ from testbed.lab.underlay import Underlay
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import NETNS_DIRECTORY, Pod, PodStatus
 from testbed.pods.pod_network import bind_name
+from testbed.workloads.keeper import Keeper
+from testbed.workloads.pod_watch import PodWatch
 
 ETCD_PREFIX = "/coreos.com/network"
 ENCAP_OVERHEAD = 28  # bytes: outer IPv4 header (RFC 791) + UDP header (RFC 768)
@@ -87,7 +90,14 @@ class Lab:
         self.underlay = Underlay(plan, directory / "nodes", self.journal)
         self.etcd = EtcdCluster([])
         self.nodes: dict[str, LabNode] = {}
-        self.pods: dict[str, Pod] = {}
+        self.pods: Mapping[str, Pod] = {}
+        """Replaced as a whole when pods come and go, so that whoever goes through it sees one state."""
+        self.pods_changed = Changes()
+        """Told when a pod or node comes or goes, becomes ready or stops being so, or gets other labels."""
+        self.pod_watch = PodWatch(lambda: self.pods.values(), self.pods_changed)
+        self.keepers: dict[str, Keeper] = {}
+        """Kind (`Pod`, `Deployment`, …) → who looks after its objects."""
+        self._changing_pods = threading.Lock()
 
     def start(self, progress: Progress) -> None:
         """Bring everything up. Raises LabNotReady naming what is missing when a phase runs out of time."""
@@ -144,6 +154,18 @@ class Lab:
     def pod_statuses(self) -> list[PodStatus]:
         """Every pod as it is now, in file order."""
         return [pod.status() for pod in self.pods.values()]
+
+    def add_pod(self, pod: Pod) -> None:
+        """Let everybody know the pod."""
+        with self._changing_pods:
+            self.pods = {**self.pods, pod.name: pod}
+        self.pods_changed.notify()
+
+    def forget_pod(self, pod: Pod) -> None:
+        """Let nobody know the pod any more; it has ended."""
+        with self._changing_pods:
+            self.pods = {name: other for name, other in self.pods.items() if other is not pod}
+        self.pods_changed.notify()
 
     def journal(self, machine: str) -> Journal:
         """Where kernel changes on a machine are written down."""
@@ -211,7 +233,8 @@ class Lab:
         stores = {name: Ipam(node.rundir / "addresses") for name, node in self.nodes.items()}
         for manifest in self.cluster.pods:
             node = self.nodes[manifest.spec.node_name or ""]
-            self.pods[manifest.name] = Pod(manifest, node, stores[node.name], self.event)
+            self.add_pod(Pod(manifest, node, stores[node.name], self.event, on_change=self.pod_watch.look))
+        self.pod_watch.start()
         now = [pod for node in self.nodes.values() if node.expected for pod in self._pods_of(node)]
         _start_all(now)
         for node in self.nodes.values():

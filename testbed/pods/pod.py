@@ -41,8 +41,12 @@ class Pod:
         ipam: Ipam,
         on_event: OnEvent = lambda kind, thing, reason, message: None,
         netns_directory: Path | None = NETNS_DIRECTORY,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """Nothing is made yet. `netns_directory` None: `ip netns` does not get to know the pod."""
+        """Nothing is made yet. `netns_directory` None: `ip netns` does not get to know the pod.
+
+        `on_change` is called from any thread when something of `status` may be different now.
+        """
         self.manifest = spec
         self.name = spec.name
         self.address: str | None = None
@@ -50,6 +54,7 @@ class Pod:
         self._host = host
         self._ipam = ipam
         self._on_event = on_event
+        self._on_change = on_change
         self._netns_directory = netns_directory
         self._directory = host.rundir / "pods" / self.name
         self._logs = host.rundir / "logs" / "pods" / self.name
@@ -105,7 +110,7 @@ class Pod:
         Without `grace_s` the manifest's terminationGracePeriodSeconds. Safe to call twice, and `start` works again.
         """
         grace = float(self.manifest.spec.termination_grace_period_seconds) if grace_s is None else grace_s
-        self._terminating = True
+        self.mark_terminating()
         with self._turn:
             self._stop_containers(grace)
         if self._pause is not None:
@@ -114,6 +119,11 @@ class Pod:
         with self._turn:
             self._undo.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def mark_terminating(self) -> None:
+        """From now on the pod is not ready, whatever its containers say: it is about to be stopped."""
+        self._terminating = True
+        self._on_change()
 
     def delete(self, grace_s: float | None = None) -> None:
         """`stop`, and give the address back. The logs stay."""
@@ -149,6 +159,7 @@ class Pod:
             started_at=rfc3339(self._started_at),
             why_not_ready=why_not_ready(containers, sandbox=sandbox),
             pause_pid=pause_pid,
+            terminating=self._terminating,
         )
 
     def exec_argv(self, container: str | None, argv: Sequence[str], tty: bool = False) -> list[str]:
@@ -163,7 +174,12 @@ class Pod:
     def _make_containers(self) -> dict[str, PodContainer]:
         return {
             container.name: PodContainer(
-                self.manifest, container, self._directory, self._logs / f"{container.name}.log", self._report
+                self.manifest,
+                container,
+                self._directory,
+                self._logs / f"{container.name}.log",
+                self._report,
+                self._on_change,
             )
             for container in self.manifest.spec.containers
         }
@@ -220,6 +236,10 @@ class Pod:
         return self.manifest.spec.hostname or self.name
 
     def _pause_changed(self, pause: Supervised) -> None:
+        self._act_on_pause(pause)
+        self._on_change()
+
+    def _act_on_pause(self, pause: Supervised) -> None:
         with self._turn:
             if self._terminating or pause is not self._pause:
                 return

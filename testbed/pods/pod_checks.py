@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
-from testbed.cluster.manifest import Container, Pod
+from testbed.cluster.manifest import Container, Pod, PodSpec
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.validation import Source
+from testbed.cluster.yaml_source import Path, dotted
 from testbed.pods.images import RECIPES, RecipeError, program
 
 
@@ -25,40 +26,79 @@ def check_names(
         elif name in machines:
             yield source.problem(path, f"a machine of the underlay has this name (got {name}; want another)")
         first.setdefault(name, source)
-        node = pod.spec.node_name
-        if node is not None and node not in nodes:
-            what = f"no such node (got {shorten(node)}; want {', '.join(nodes)}){near_match(node, nodes)}"
-            yield source.problem(("spec", "nodeName"), what)
+        yield from check_node(source, ("spec",), pod.spec, nodes)
 
 
-def check_pod(source: Source, pod: Pod) -> Iterator[Problem]:
+def check_node(source: Source, path: Path, spec: PodSpec, nodes: Sequence[str]) -> Iterator[Problem]:
+    """Whether the node that a pod or a template names exists; `path` leads to the spec."""
+    node = spec.node_name
+    if node is not None and node not in nodes:
+        what = f"no such node (got {shorten(node)}; want {', '.join(nodes)}){near_match(node, nodes)}"
+        yield source.problem((*path, "nodeName"), what)
+
+
+def check_pod(source: Source, pod: object) -> Iterator[Problem]:
     """What the parts of one pod say about each other."""
-    spec = pod.spec
-    yield from _duplicates(source, ("spec", "containers"), [container.name for container in spec.containers])
-    yield from _duplicates(source, ("spec", "volumes"), [volume.name for volume in spec.volumes])
+    assert isinstance(pod, Pod)
+    yield from check_pod_spec(source, ("spec",), pod.spec)
+
+
+def check_pod_spec(source: Source, path: Path, spec: PodSpec) -> Iterator[Problem]:
+    """The same for the spec at `path`, a pod's or a template's."""
+    yield from _duplicates(source, (*path, "containers"), [container.name for container in spec.containers])
+    yield from _duplicates(source, (*path, "volumes"), [volume.name for volume in spec.volumes])
     volumes = [volume.name for volume in spec.volumes]
-    holders: dict[tuple[int, str], str] = {}
     for number, container in enumerate(spec.containers):
-        path = ("spec", "containers", number)
-        yield from _check_image(source, path, container)
-        yield from _duplicates(source, (*path, "env"), [variable.name for variable in container.env])
+        here = (*path, "containers", number)
+        yield from _check_image(source, here, container)
+        yield from _check_probes(source, here, container)
+        yield from _duplicates(source, (*here, "env"), [variable.name for variable in container.env])
         targets = [mount.mount_path for mount in container.volume_mounts]
-        yield from _duplicates(source, (*path, "volumeMounts"), targets, key="mountPath")
+        yield from _duplicates(source, (*here, "volumeMounts"), targets, key="mountPath")
         for index, mount in enumerate(container.volume_mounts):
             if mount.name not in volumes:
-                want = ", ".join(volumes) or "a volume under spec.volumes"
+                want = ", ".join(volumes) or f"a volume under {dotted(path)}.volumes"
                 what = f"no such volume in this pod (got {mount.name}; want {want})"
-                yield source.problem((*path, "volumeMounts", index, "name"), what)
+                yield source.problem((*here, "volumeMounts", index, "name"), what)
+    yield from _check_ports(source, path, spec)
+
+
+def _check_ports(source: Source, path: Path, spec: PodSpec) -> Iterator[Problem]:
+    holders: dict[tuple[int, str], str] = {}
+    on_node: dict[tuple[int, str], tuple[str | None, str]] = {}
+    for number, container in enumerate(spec.containers):
         for index, port in enumerate(container.ports):
-            key, here = (port.container_port, port.protocol), (*path, "ports", index, "containerPort")
+            place = (*path, "containers", number, "ports", index)
+            key, here = (port.container_port, port.protocol), (*place, "containerPort")
             if key in holders:
                 got = f"{port.container_port}/{port.protocol}, {holders[key]} has it too"
                 what = f"a port twice in one pod (got {got}; want another)"
                 yield source.problem(here, what)
             holders.setdefault(key, f"{container.name}, line {source.line(here)}")
+            if port.host_port is None:
+                continue
+            if spec.host_network and port.host_port != port.container_port:
+                what = f"with hostNetwork it is the containerPort (got {port.host_port}; want {port.container_port})"
+                yield source.problem((*place, "hostPort"), what)
+            taken = on_node.get((port.host_port, port.protocol))
+            if taken is not None and (taken[0] == port.host_ip or None in (taken[0], port.host_ip)):
+                what = f"a host port twice in one pod (got {port.host_port}/{port.protocol}, {taken[1]} has it too"
+                yield source.problem((*place, "hostPort"), f"{what}; want another)")
+            on_node[port.host_port, port.protocol] = (port.host_ip, f"line {source.line((*place, 'hostPort'))}")
 
 
-def _check_image(source: Source, path: tuple[str | int, ...], container: Container) -> Iterator[Problem]:
+def _check_probes(source: Source, path: Path, container: Container) -> Iterator[Problem]:
+    names = [port.name for port in container.ports if port.name is not None]
+    probes = {"readinessProbe": container.readiness_probe, "livenessProbe": container.liveness_probe}
+    for key, probe in probes.items():
+        if probe is not None and isinstance(probe.port, str) and probe.port not in names:
+            action = "httpGet" if probe.http_get else "tcpSocket"
+            want = ", ".join(names) or "a number, or the name of a port under ports"
+            what = f"no port of this name in the container (got {probe.port}; want {want})"
+            yield source.problem((*path, key, action, "port"), what + near_match(probe.port, names))
+
+
+def _check_image(source: Source, path: Path, container: Container) -> Iterator[Problem]:
     if container.image in RECIPES:
         try:
             program(container)
@@ -73,9 +113,7 @@ def _check_image(source: Source, path: tuple[str | int, ...], container: Contain
     yield source.problem((*path, "image"), what)
 
 
-def _duplicates(
-    source: Source, path: tuple[str | int, ...], names: Sequence[str], key: str = "name"
-) -> Iterator[Problem]:
+def _duplicates(source: Source, path: Path, names: Sequence[str], key: str = "name") -> Iterator[Problem]:
     if max(Counter(names).values(), default=0) < 2:
         return
     first: dict[str, int] = {}

@@ -139,7 +139,15 @@ def _volume_of_mount(pod: Pod, mount: VolumeMount, directory: Path) -> dict[str,
 class PodContainer:
     """One container: started in its pod's namespaces, restarted as the pod's policy says."""
 
-    def __init__(self, pod: Pod, container: Container, directory: Path, log: Path, report: Report) -> None:
+    def __init__(
+        self,
+        pod: Pod,
+        container: Container,
+        directory: Path,
+        log: Path,
+        report: Report,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
         """`directory` is the pod's own, `log` the file for stdout and stderr."""
         self.name = container.name
         self.image = container.image
@@ -151,6 +159,7 @@ class PodContainer:
         self._program = program(container)
         self._directory = directory
         self._report = report
+        self._on_change = on_change
         self._place: Place | None = None
         self._supervised: Supervised | None = None
         self._restarts_before = 0
@@ -260,6 +269,10 @@ class PodContainer:
         self._pid = None
 
     def _changed(self, supervised: Supervised) -> None:
+        self._note_change(supervised)
+        self._on_change()
+
+    def _note_change(self, supervised: Supervised) -> None:
         if supervised.state == "running":
             if not self._message:
                 self._report("Normal", "Started", f"started container {self.name}")

@@ -67,6 +67,8 @@ class PodStatus:
     why_not_ready: str
     """What is waited for, in one line; empty when the pod is ready."""
     pause_pid: int | None
+    terminating: bool = False
+    """Its end was asked for; it is not ready any more and nothing new may be sent to it."""
 
 
 def rfc3339(seconds: float | None) -> str | None:

@@ -1,0 +1,95 @@
+"""Kubernetes manifests of one YAML stream: every kind that a lab knows, read and checked, all problems at once.
+
+A new kind is one line in KINDS and one in CHECKS.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from testbed.cluster.deployment import Deployment
+from testbed.cluster.manifest import Pod
+from testbed.cluster.problems import Problem, near_match, shorten
+from testbed.cluster.validation import Source, read_model
+from testbed.pods.deployment_checks import check_deployment
+from testbed.pods.pod_checks import check_pod
+
+Object = Pod | Deployment
+ObjectT = TypeVar("ObjectT", Pod, Deployment)
+
+KINDS: Mapping[tuple[str, str], type[Object]] = {("v1", "Pod"): Pod, ("apps/v1", "Deployment"): Deployment}
+"""(apiVersion, kind) → what it is read as."""
+
+CHECKS: Mapping[type[Object], Callable[[Source, object], Iterator[Problem]]] = {
+    Pod: check_pod,
+    Deployment: check_deployment,
+}
+"""What the parts of one object say about each other."""
+
+NOT_YET = frozenset({("v1", "Service")})
+"""Kinds that will be known one day."""
+
+
+class Manifest(NamedTuple):
+    """One object, and where in the file it stands."""
+
+    source: Source
+    object: Object
+
+
+def read_manifests(sources: Iterable[Source]) -> tuple[list[Manifest], list[Problem]]:
+    """Every manifest that could be read, in order, and everything that is wrong with each of them alone."""
+    found: list[Manifest] = []
+    problems: list[Problem] = []
+    for source in sources:
+        model = KINDS.get(kind_of(source))
+        if model is None:
+            problems.append(_refuse(source))
+            continue
+        read, wrong = read_model(source, model)
+        problems += wrong
+        if read is not None:
+            problems += CHECKS[model](source, read)
+            found.append(Manifest(source, read))
+    return found, problems
+
+
+def of_kind(manifests: Iterable[Manifest], kind: type[ObjectT]) -> list[tuple[Source, ObjectT]]:
+    """The objects of one kind, in order."""
+    return [(source, read) for source, read in manifests if isinstance(read, kind)]
+
+
+def check_twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:
+    """Two objects of a kind with one name, in one stream; for pods `check_names` says more."""
+    first: dict[tuple[str, str], Source] = {}
+    for source, read in manifests:
+        if isinstance(read, Pod):
+            continue
+        key, path = (read.kind, read.name), ("metadata", "name")
+        if key in first:
+            line = first[key].line(path)
+            what = f"a {read.kind} of this name twice (got {read.name}, line {line} has it too; want another)"
+            yield source.problem(path, what)
+        first.setdefault(key, source)
+
+
+def kind_of(source: Source) -> tuple[str, str]:
+    """apiVersion and kind as text, also where they are not."""
+    value = source.document.value if isinstance(source.document.value, dict) else {}
+    return (shorten(value.get("apiVersion", "none")), shorten(value.get("kind", "none")))
+
+
+def is_known(kind: tuple[str, str]) -> bool:
+    """Whether this is a kind of Kubernetes' that is or will be read."""
+    return kind in KINDS or kind in NOT_YET
+
+
+def _refuse(source: Source) -> Problem:
+    kind = kind_of(source)
+    want = f"want {', '.join(' '.join(known) for known in KINDS)}"
+    if not isinstance(source.document.value, dict):
+        return source.problem((), f"not a manifest (got a list or a bare value; {want})")
+    if kind == ("testbed/v1", "Cluster"):
+        return source.problem(("kind",), f"a Cluster is the first document of a file for `up` only (got one; {want})")
+    shown = " ".join(kind)
+    reason = "this kind is not supported yet" if kind in NOT_YET else "unknown apiVersion and kind"
+    return source.problem(("kind",), f"{reason} (got {shown}; {want}){near_match(shown, map(' '.join, KINDS))}")

@@ -1,0 +1,72 @@
+"""Readiness and liveness probes, as Kubernetes' v1 Probe has them: how a container is asked, and how often."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainValidator, model_validator
+
+from testbed.cluster.manifest_model import Model, ProcessText
+from testbed.cluster.name_rules import check_port_or_name, within, wrong
+
+LONGEST_S = 3600
+MOST_TRIES = 1000
+
+PortOrName = Annotated[int | str, PlainValidator(check_port_or_name)]
+"""A port number, or the name of one of the container's ports."""
+
+
+class ExecAction(Model):
+    """A command in the container; exit code 0 is a success."""
+
+    command: Annotated[tuple[ProcessText, ...], Field(strict=False, min_length=1)]
+
+
+class HttpHeader(Model):
+    """One header of the request."""
+
+    name: ProcessText
+    value: ProcessText
+
+
+class HttpGetAction(Model):
+    """A GET from the node; a status from 200 to 399 is a success."""
+
+    port: PortOrName
+    path: str = "/"
+    host: str | None = None
+    """Another address than the pod's."""
+    scheme: Literal["HTTP", "HTTPS"] = "HTTP"
+    http_headers: Annotated[tuple[HttpHeader, ...], Field(strict=False)] = ()
+
+
+class TcpSocketAction(Model):
+    """A connection from the node; that it is accepted is a success."""
+
+    port: PortOrName
+    host: str | None = None
+
+
+class Probe(Model):
+    """One way to ask, and the numbers around it; defaults are Kubernetes' own."""
+
+    exec: ExecAction | None = None
+    http_get: HttpGetAction | None = None
+    tcp_socket: TcpSocketAction | None = None
+    initial_delay_seconds: Annotated[int, within(0, LONGEST_S)] = 0
+    period_seconds: Annotated[int, within(1, LONGEST_S)] = 10
+    timeout_seconds: Annotated[int, within(1, LONGEST_S)] = 1
+    success_threshold: Annotated[int, within(1, MOST_TRIES)] = 1
+    failure_threshold: Annotated[int, within(1, MOST_TRIES)] = 3
+
+    @model_validator(mode="after")
+    def _one_action(self) -> "Probe":
+        fields = {"exec": self.exec, "httpGet": self.http_get, "tcpSocket": self.tcp_socket}
+        given = [name for name, action in fields.items() if action is not None]
+        if len(given) != 1:
+            raise wrong("a probe has one action", " and ".join(given) or "none", "exec, httpGet or tcpSocket")
+        return self
+
+    @property
+    def port(self) -> int | str | None:
+        """The port that is asked, by number or name; None for a command."""
+        action = self.http_get or self.tcp_socket
+        return action.port if action is not None else None
