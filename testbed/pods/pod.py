@@ -74,8 +74,11 @@ class Pod:
     def reserve_address(self) -> IPv4Address:
         """The pod's address in its node's subnet, reserved from now on; the one that it has if it has one.
 
-        Raises OSError in words when the node has no subnet or no address left.
+        With hostNetwork it is the node's. Raises OSError in words when the node has no subnet or no address left.
         """
+        if self.manifest.spec.host_network:
+            self.address = str(self._host.address)
+            return self._host.address
         try:
             address = self._ipam.allocate(self.name, self._host.subnet)
         except (NoFreeAddress, LookupError) as error:
@@ -120,6 +123,11 @@ class Pod:
             self._undo.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
+    def relabel(self, manifest: PodManifest) -> None:
+        """Take labels and annotations from another manifest of this pod; nothing is restarted."""
+        self.manifest = manifest
+        self._on_change()
+
     def mark_terminating(self) -> None:
         """From now on the pod is not ready, whatever its containers say: it is about to be stopped."""
         self._terminating = True
@@ -134,7 +142,8 @@ class Pod:
     def mend_link(self) -> None:
         """Plug the pod's link into the bridge again if it is not a port of it any more. Raises OSError."""
         with self._turn:
-            if self.pause_pid is not None and self.address is not None and not self._terminating:
+            linked = self.pause_pid is not None and not self.manifest.spec.host_network
+            if linked and self.address is not None and not self._terminating:
                 address = IPv4Address(self.address)
                 if pod_network.plug_in(self._host, self.name, address):
                     self._report("Warning", "LinkMended", f"plugged into {self._host.bridge} again")
@@ -203,8 +212,9 @@ class Pod:
             address = self.reserve_address()
             pause = ns.in_new_thread(self._spawn_pause)
             undo.callback(_end, pause)
-            undo.callback(pod_network.disconnect, host, self.name)
-            pod_network.connect(host, self.name, pause.pid, address)
+            if not self.manifest.spec.host_network:
+                undo.callback(pod_network.disconnect, host, self.name)
+                pod_network.connect(host, self.name, pause.pid, address)
             if self._netns_directory is not None:
                 undo.callback(pod_network.unbind_name, self._netns_directory, self.name)
                 pod_network.bind_name(self._netns_directory, self.name, pause.pid)
@@ -214,11 +224,13 @@ class Pod:
     def _spawn_pause(self) -> subprocess.Popen[bytes]:
         """To be called in a thread of its own: the child inherits its namespaces, and is our child all the same."""
         shared = self.manifest.spec.share_process_namespace
+        of_node = self.manifest.spec.host_network
         with (self._logs / "pause.log").open("ab") as log:
             # The thread needs a root of its own to enter another mount namespace.
             ns.unshare(ns.CLONE_FS)
-            ns.enter(self._host.pid, ns.CLONE_NEWNS)
-            ns.unshare(ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | (ns.CLONE_NEWPID if shared else 0))
+            ns.enter(self._host.pid, ns.CLONE_NEWNS | (ns.CLONE_NEWNET if of_node else 0))
+            own = ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | (0 if of_node else ns.CLONE_NEWNET)
+            ns.unshare(own | (ns.CLONE_NEWPID if shared else 0))
             ns.sethostname(self._hostname)
             # It keeps its capabilities: where containers have fewer, they cannot go through /proc/1/root to the node.
             return subprocess.Popen(
@@ -233,7 +245,8 @@ class Pod:
 
     @property
     def _hostname(self) -> str:
-        return self.manifest.spec.hostname or self.name
+        # With the node's network comes the node's name, as in Kubernetes.
+        return self.manifest.spec.hostname or (self._host.name if self.manifest.spec.host_network else self.name)
 
     def _pause_changed(self, pause: Supervised) -> None:
         self._act_on_pause(pause)

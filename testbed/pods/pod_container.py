@@ -16,6 +16,7 @@ from typing import Literal
 
 from testbed.cluster.manifest import Container, Pod, VolumeMount
 from testbed.lab.supervise import RestartPolicy, Supervised
+from testbed.pods.container_probes import ContainerProbes, Target
 from testbed.pods.images import Program, program
 from testbed.pods.pod_state import ContainerFacts, listening_ports, shell_exit_code
 
@@ -160,6 +161,7 @@ class PodContainer:
         self._directory = directory
         self._report = report
         self._on_change = on_change
+        self._probes = ContainerProbes(pod.name, container, report, on_change, self._end_run)
         self._place: Place | None = None
         self._supervised: Supervised | None = None
         self._restarts_before = 0
@@ -169,6 +171,8 @@ class PodContainer:
         self._mount_namespace: int | None = None
         """Descriptor of the running container's; held so that its processes can be found."""
         self._holding = threading.Lock()
+        self._last_resort: threading.Timer | None = None
+        """Kills a run that does not end by itself after its liveness probe has failed."""
 
     @property
     def pid(self) -> int | None:
@@ -191,6 +195,7 @@ class PodContainer:
     def stop(self, grace_s: float) -> None:
         """End every process of the container: TERM to the first one, KILL to all after the grace."""
         self._place = None
+        self._probes.stop()
         if self._supervised is not None and self._supervised.state != "exited":
             # Killing the processes and not the shim lets the shim reap them and report how it ended.
             timer = threading.Timer(grace_s, self._kill_processes)
@@ -211,8 +216,15 @@ class PodContainer:
             started_at=supervised.started_at,
             message=self._message,
             pid=self.pid,
-            listens=self._program.port is None or self._program.port in open_ports(pause_pid),
+            listens=self._serves(pause_pid),
+            probed=self._probes.decides,
         )
+
+    def _serves(self, pause_pid: int | None) -> bool:
+        """By its readiness probe; a container without one is ready once its image's port is open."""
+        if self._probes.decides:
+            return self._probes.ready
+        return self._program.port is None or self._program.port in open_ports(pause_pid)
 
     def exec_argv(self, argv: Sequence[str], tty: bool) -> list[str]:
         """The command that runs `argv` in the container, for Popen in the lab. Raises ContainerNotRunning."""
@@ -274,9 +286,15 @@ class PodContainer:
 
     def _note_change(self, supervised: Supervised) -> None:
         if supervised.state == "running":
-            if not self._message:
+            place = self._place
+            if not self._message and place is not None:
                 self._report("Normal", "Started", f"started container {self.name}")
+                self._probes.start(Target(place.address, place.node_pid, self.exec_argv))
             return
+        self._probes.stop()
+        if self._last_resort is not None:
+            # It must not reach the next run.
+            self._last_resort.cancel()
         self._pid = None
         self._exit_code = shell_exit_code(supervised.exit_code)
         self._end_leftovers()
@@ -285,6 +303,16 @@ class PodContainer:
             self._report("Warning", "BackOff", f"{ended}{': ' if self._message else ''}{self._message}; starts again")
         elif supervised.state == "exited":
             self._report("Normal" if self._exit_code == 0 else "Warning", "Exited", ended)
+
+    def _end_run(self) -> None:
+        """End this run as a stop would; what follows is up to the restart policy."""
+        supervised, grace_s = self._supervised, float(self._pod.spec.termination_grace_period_seconds)
+        self._probes.stop()
+        if supervised is not None:
+            self._last_resort = threading.Timer(grace_s, self._kill_processes)
+            self._last_resort.daemon = True
+            self._last_resort.start()
+            supervised.kill(signal.SIGTERM)
 
     def _end_leftovers(self) -> None:
         """What the first process left behind: orphans in a shared PID namespace, and all if our shim was killed."""

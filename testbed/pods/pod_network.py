@@ -26,6 +26,10 @@ class PodHost(Protocol):
         """The node's name."""
 
     @property
+    def address(self) -> IPv4Address:
+        """The node's own address; pods with hostNetwork have it too."""
+
+    @property
     def pid(self) -> int:
         """A process whose network and mount namespaces are the node's."""
 

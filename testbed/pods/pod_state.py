@@ -25,7 +25,9 @@ class ContainerFacts:
     """Why the last run could not even begin; empty when it did."""
     pid: int | None = None
     listens: bool = True
-    """Whether the container's port, if it has one, is open."""
+    """Whether it serves: by its readiness probe, else whether the container's port, if it has one, is open."""
+    probed: bool = False
+    """Whether a readiness probe says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,15 @@ def container_status(name: str, image: str, facts: ContainerFacts) -> ContainerS
         state, reason = "terminated", "Completed" if facts.exit_code == 0 else "Error"
     else:
         state, reason = "waiting", "ContainerCreating"
+    message = facts.message
+    if state == "running" and not facts.listens:
+        message = "is not ready by its readiness probe" if facts.probed else "does not listen on its port yet"
     return ContainerStatus(
         name=name,
         image=image,
         state=state,
         reason=reason,
-        message=facts.message,
+        message=message,
         ready=state == "running" and facts.listens,
         restarts=facts.restarts,
         exit_code=facts.exit_code,
@@ -142,7 +147,7 @@ def why_not_ready(containers: Sequence[ContainerStatus], *, sandbox: bool) -> st
     waiting = []
     for container in containers:
         if container.state == "running" and not container.ready:
-            waiting.append(f"{container.name} does not listen on its port yet")
+            waiting.append(f"{container.name} {container.message}")
         elif not container.ready:
             detail = container.message or ("" if container.exit_code is None else f"exit code {container.exit_code}")
             waiting.append(f"{container.name}: {container.reason}{f' ({detail})' if detail else ''}")

@@ -39,6 +39,7 @@ class PodNode:
     """A testbed.pods.pod.PodHost: a sleeping process that holds network and mount namespaces, and docker0 in them."""
 
     name = "node1"
+    address = IPv4Address("127.0.0.1")
     bridge = "docker0"
     subnet = IPv4Network("10.0.46.0/24")
     gateway = IPv4Address("10.0.46.1")

@@ -1,0 +1,84 @@
+"""The probes of one run of a container: what they say of it, and what follows from that."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from testbed.cluster.manifest import Container
+from testbed.cluster.probe import Probe
+from testbed.pods.probe_state import ALIVE, NOT_READY_YET, ProbeState
+from testbed.pods.prober import Asker, Failure, Prober
+
+Kind = Literal["readiness", "liveness"]
+Report = Callable[[Literal["Normal", "Warning"], str, str], None]
+"""Called with a Kubernetes event's type, reason and message."""
+
+
+class Target(NamedTuple):
+    """Where the probes of a run go."""
+
+    address: str
+    node_pid: int
+    exec_argv: Callable[[Sequence[str], bool], list[str]]
+
+
+class ContainerProbes:
+    """Starts and stops with each run of its container."""
+
+    def __init__(
+        self, pod: str, container: Container, report: Report, on_ready: Callable[[], None], kill: Callable[[], None]
+    ) -> None:
+        """`on_ready` is called when the readiness probe says something else, `kill` when the liveness probe fails."""
+        self._pod = pod
+        self._container = container
+        self._report = report
+        self._on_ready = on_ready
+        self._kill = kill
+        self._probers: list[Prober] = []
+        self._readiness: Prober | None = None
+
+    @property
+    def decides(self) -> bool:
+        """Whether there is a readiness probe; only then does `ready` mean something."""
+        return self._container.readiness_probe is not None
+
+    @property
+    def ready(self) -> bool:
+        """What the readiness probe says now."""
+        return self._readiness is not None and self._readiness.state.passing
+
+    def start(self, target: Target) -> None:
+        """A new run of the container has begun."""
+        self.stop()
+        if self._container.readiness_probe is not None:
+            self._readiness = self._prober("readiness", self._container.readiness_probe, target, NOT_READY_YET)
+            self._probers.append(self._readiness)
+        if self._container.liveness_probe is not None:
+            self._probers.append(self._prober("liveness", self._container.liveness_probe, target, ALIVE))
+        for prober in self._probers:
+            prober.start()
+
+    def stop(self) -> None:
+        """The run has ended: it is not ready, and nobody asks any more."""
+        for prober in self._probers:
+            prober.stop()
+        self._probers, self._readiness = [], None
+
+    def _prober(
+        self, kind: Literal["readiness", "liveness"], probe: Probe, target: Target, state: ProbeState
+    ) -> Prober:
+        asker = Asker(self._container, probe, *target)
+
+        def on_result(before: ProbeState, after: ProbeState, failure: Failure) -> None:
+            # Of a row of failures the first is told, and the one that decides.
+            decides = before.passing != after.passing
+            if failure and (after.streak == -1 or decides):
+                what = f"{kind} probe of container {self._container.name} failed"
+                tries = f" ({-after.streak} times in a row)" if decides else ""
+                self._report("Warning", "Unhealthy", f"{what}{tries}: {failure}")
+            if decides and kind == "readiness":
+                self._on_ready()
+            elif decides:
+                self._report("Normal", "Killing", f"container {self._container.name} is restarted: it does not live")
+                self._kill()
+
+        return Prober(f"{kind} {self._pod}/{self._container.name}", probe, asker, state, on_result)

@@ -1,0 +1,141 @@
+"""Asks a container again and again, as its readiness or liveness probe says, from the node that it runs on."""
+
+import http.client
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+
+from testbed.cluster.manifest import Container
+from testbed.cluster.probe import HttpGetAction, Probe
+from testbed.pods.namespaces import in_network_of
+from testbed.pods.probe_state import ProbeState
+
+FIRST_PAUSE_S = 0.1
+"""Until a container has become ready for the first time it is asked after this time, then twice that and so on, but no
+more seldom than its probe says: Kubernetes lets everybody wait for a whole period if the first try comes too early."""
+SHOWN = 200  # characters of a command's output in an event
+FIRST_BAD_STATUS, FIRST_GOOD_STATUS = 400, 200
+
+Failure = str
+"""Why a probe failed, in words; empty: it succeeded."""
+OnResult = Callable[[ProbeState, ProbeState, Failure], None]
+"""Called with the state before and after each result."""
+
+
+class Asker:
+    """One way to ask one run of a container."""
+
+    def __init__(
+        self,
+        container: Container,
+        probe: Probe,
+        address: str,
+        node_pid: int,
+        exec_argv: Callable[[Sequence[str], bool], list[str]],
+    ) -> None:
+        """`exec_argv` makes the command that runs another one in the container."""
+        self._probe = probe
+        self._address = address
+        self._node_pid = node_pid
+        self._exec_argv = exec_argv
+        self._port = port_number(container, probe.port)
+
+    def ask(self) -> Failure:
+        """Ask once; takes at most the probe's timeout and a little."""
+        try:
+            if self._probe.exec is not None:
+                return self._run(self._probe.exec.command)
+            action = self._probe.http_get or self._probe.tcp_socket
+            host = (action.host if action else None) or self._address
+            if self._probe.http_get is not None:
+                get = self._probe.http_get
+                return in_network_of(self._node_pid, lambda: self._get(get, host))
+            return in_network_of(self._node_pid, lambda: self._connect(host))
+        except TimeoutError:
+            return f"no answer within {self._probe.timeout_seconds} s"
+        except (OSError, http.client.HTTPException) as error:
+            return str(getattr(error, "strerror", None) or error or type(error).__name__)
+        except Exception as error:
+            # Such as a container that has just ended: it does not answer.
+            return str(error)
+
+    def _run(self, command: Sequence[str]) -> Failure:
+        try:
+            done = subprocess.run(
+                self._exec_argv(command, False),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=self._probe.timeout_seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"{command[0]} did not end within {self._probe.timeout_seconds} s"
+        said = (done.stdout + done.stderr).decode(errors="replace").strip()[:SHOWN]
+        return "" if done.returncode == 0 else f"{command[0]} ended with {done.returncode}{': ' if said else ''}{said}"
+
+    def _connect(self, host: str) -> Failure:
+        with socket.create_connection((host, self._port), timeout=self._probe.timeout_seconds):
+            return ""
+
+    def _get(self, action: HttpGetAction, host: str) -> Failure:
+        connection: http.client.HTTPConnection
+        if action.scheme == "HTTPS":
+            # As Kubernetes does: a probe asks whether somebody answers, not who it is.
+            trusting = ssl._create_unverified_context()
+            connection = http.client.HTTPSConnection(
+                host, self._port, timeout=self._probe.timeout_seconds, context=trusting
+            )
+        else:
+            connection = http.client.HTTPConnection(host, self._port, timeout=self._probe.timeout_seconds)
+        try:
+            headers = {"User-Agent": "testbed-probe", **{one.name: one.value for one in action.http_headers}}
+            connection.request("GET", action.path, headers=headers)
+            status = connection.getresponse().status
+        finally:
+            connection.close()
+        return "" if FIRST_GOOD_STATUS <= status < FIRST_BAD_STATUS else f"GET {action.path} answered {status}"
+
+
+def port_number(container: Container, port: int | str | None) -> int:
+    """The number of a port that is given by number or by name; 0 for a probe that has none."""
+    if isinstance(port, str):
+        return next(one.container_port for one in container.ports if one.name == port)
+    return port or 0
+
+
+class Prober:
+    """Probes one run of a container until it is stopped."""
+
+    def __init__(self, name: str, probe: Probe, asker: Asker, state: ProbeState, on_result: OnResult) -> None:
+        self.state = state
+        self._name = name
+        self._probe = probe
+        self._asker = asker
+        self._on_result = on_result
+        self._stopped = threading.Event()
+        self._passed = False
+
+    def start(self) -> None:
+        """Begin, after the probe's initial delay."""
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def stop(self) -> None:
+        """Report no more results; a probe under way comes to its end unheard."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        self._stopped.wait(self._probe.initial_delay_seconds)
+        first_s = FIRST_PAUSE_S
+        while not self._stopped.is_set():
+            failure = self._asker.ask()
+            if self._stopped.is_set():
+                return
+            before, self.state = self.state, self.state.after(not failure, self._probe)
+            self._on_result(before, self.state, failure)
+            pause_s = float(self._probe.period_seconds)
+            if not self.state.passing and not self._passed:
+                pause_s, first_s = min(pause_s, first_s), 2 * first_s
+            self._passed |= self.state.passing
+            self._stopped.wait(pause_s)
