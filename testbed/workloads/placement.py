@@ -1,0 +1,89 @@
+"""Which node a new pod goes to. Pure."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from testbed.cluster.manifest import PodSpec
+
+ANY_ADDRESS = "0.0.0.0"
+
+
+class HostPort(NamedTuple):
+    """A port that a pod takes of its node."""
+
+    address: str
+    """0.0.0.0: every address of the node."""
+    protocol: str
+    port: int
+
+    def conflicts(self, other: "HostPort") -> bool:
+        """Whether both cannot be on one node."""
+        same = (self.protocol, self.port) == (other.protocol, other.port)
+        return same and (self.address == other.address or ANY_ADDRESS in (self.address, other.address))
+
+
+@dataclass(frozen=True, slots=True)
+class SeenNode:
+    """One node as it is now."""
+
+    name: str
+    open: bool = True
+    """Whether new pods may go there."""
+    leaving: bool = False
+    """Whether the pods that can be elsewhere shall go: it is drained or about to be deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What a pod that is there takes of its node."""
+
+    node: str
+    group: str | None
+    """The Deployment that it belongs to."""
+    host_ports: frozenset[HostPort] = frozenset()
+
+
+def host_ports(spec: PodSpec) -> frozenset[HostPort]:
+    """The ports that a pod takes of its node; with hostNetwork these are all it declares."""
+    return frozenset(
+        HostPort(port.host_ip or ANY_ADDRESS, port.protocol, port.host_port or port.container_port)
+        for container in spec.containers
+        for port in container.ports
+        if port.host_port is not None or spec.host_network
+    )
+
+
+def choose_node(
+    spec: PodSpec, group: str | None, nodes: Sequence[SeenNode], placed: Collection[Placed]
+) -> tuple[str | None, str]:
+    """The node for one more pod, or None and why there is none.
+
+    Without `nodeName`: an open node whose host ports are free, with the fewest pods of the same group, then with the
+    fewest pods at all, then the first.
+    """
+    wanted = host_ports(spec)
+    if spec.node_name is not None:
+        return spec.node_name, ""
+    why = {node.name: _why_not(node, wanted, placed) for node in nodes}
+    possible = [name for name, reason in why.items() if not reason]
+    if not possible:
+        return None, "; ".join(f"{name} {reason}" for name, reason in why.items()) or "there is no node"
+
+    def load(name: str) -> tuple[int, int]:
+        there = [one for one in placed if one.node == name]
+        return sum(1 for one in there if one.group == group and group is not None), len(there)
+
+    return min(possible, key=load), ""
+
+
+def _why_not(node: SeenNode, wanted: Iterable[HostPort], placed: Iterable[Placed]) -> str:
+    if node.leaving:
+        return "is drained"
+    if not node.open:
+        return "takes no pods (its agent is run by hand)"
+    taken = [port for one in placed if one.node == node.name for port in one.host_ports]
+    for port in sorted(wanted):
+        if any(port.conflicts(other) for other in taken):
+            return f"has host port {port.port}/{port.protocol} taken"
+    return ""
