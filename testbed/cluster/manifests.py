@@ -78,6 +78,17 @@ def kind_of(source: Source) -> tuple[str, str]:
     return (shorten(value.get("apiVersion", "none")), shorten(value.get("kind", "none")))
 
 
+def read_kind_and_name(source: Source) -> tuple[tuple[str, str] | None, Problem | None]:
+    """Kind and name of an object that is to be removed, whatever else stands there; or what is wrong."""
+    if kind_of(source) not in KINDS:
+        return None, _refuse(source)
+    metadata = source.document.value.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(name, str):
+        return None, source.problem(("metadata", "name"), "an object without a name (got none; want metadata.name)")
+    return (kind_of(source)[1], name), None
+
+
 def is_known(kind: tuple[str, str]) -> bool:
     """Whether this is a kind of Kubernetes' that is or will be read."""
     return kind in KINDS or kind in NOT_YET

@@ -61,8 +61,8 @@ class _Refused(Exception):
         self.position, self.what = position, what
 
 
-def read_documents(data: bytes, name: str) -> tuple[list[Document], list[Problem]]:
-    """Read the YAML stream `data`; `name` is the file's name in problems.
+def read_documents(data: bytes, name: str, want: str = "a Cluster document") -> tuple[list[Document], list[Problem]]:
+    """Read the YAML stream `data`; `name` is the file's name in problems, `want` what an empty one lacks.
 
     When the stream cannot be read to its end, there are no documents and the first problem says where it ends.
     """
@@ -78,7 +78,7 @@ def read_documents(data: bytes, name: str) -> tuple[list[Document], list[Problem
         note(refused.position, refused.what)
         return [], problems
     if not documents and not problems:
-        note(Position(1, 1), "the file is empty (got nothing; want a Cluster document)")
+        note(Position(1, 1), f"the file is empty (got nothing; want {want})")
     return documents, problems
 
 

@@ -175,6 +175,14 @@ def _lease_row(item: Object) -> Sequence[object]:
     )
 
 
+def _deployment_row(item: Object) -> Sequence[object]:
+    spec, status = item["spec"], item["status"]
+    labels = ",".join(f"{key}={value}" for key, value in spec["selector"]["matchLabels"].items())
+    images = ", ".join(container["image"] for container in spec["template"]["spec"]["containers"])
+    ready = f"{status['readyReplicas']}/{spec['replicas']}"
+    return (item["metadata"]["name"], ready, status["updatedReplicas"], status["availableReplicas"], images, labels)
+
+
 def _service_row(item: Object) -> Sequence[object]:
     return (item["metadata"]["name"],)
 
@@ -187,6 +195,7 @@ ROWS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
         ("key", "etcd lease", "revision"),
         _lease_row,
     ),
+    "deployments": (("deployment", "ready", "up-to-date", "available"), ("images", "selector"), _deployment_row),
     "services": (("service",), (), _service_row),
 }
 

@@ -11,42 +11,37 @@ import click
 
 from testbed.command.client import LabRecord, TestbedError, ask, find_lab
 from testbed.command.command_line import KINDS, bare_name, lab_option, output_option, verbs
+from testbed.command.selectors import read_selector, selected, selector_option
 
 WATCH_PERIOD_S = 1.0
 
 
 @verbs.command()
-@click.argument("kind", metavar="nodes|pods|services|leases|routes|all")
+@click.argument("kind", metavar="nodes|pods|deployments|services|leases|routes|all")
 @click.argument("name", required=False)
 @lab_option
 @output_option("wide", "json", "yaml")
-@click.option("-l", "--selector", metavar="KEY=VALUE", help="Only objects with this label.")
+@selector_option
 @click.option("-w", "--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
 def get(kind: str, name: str | None, lab: str | None, output: str | None, selector: str | None, watch: bool) -> None:
-    """Show objects: nodes (no), pods (po), services (svc), leases, routes."""
+    """Show objects: nodes (no), pods (po), deployments (deploy), services (svc), leases, routes."""
     kind, _, name_in_kind = kind.partition("/")
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=1)
         hint = f" - did you mean {near[0]}?" if near else ""
         raise click.UsageError(f"no such kind: {kind}{hint}", click.get_current_context())
+    requirements = read_selector(selector)
     record = find_lab(lab)
-    kinds = ["nodes", "pods", "services"] if kind == "all" else [KINDS[kind]]
+    kinds = ["nodes", "pods", "deployments", "services"] if kind == "all" else [KINDS[kind]]
     before: object = None
     while True:
-        found = {one: _selected(ask(record, "get", kind=one, name=name_in_kind or name), selector) for one in kinds}
+        found = {one: selected(ask(record, "get", kind=one, name=name_in_kind or name), requirements) for one in kinds}
         if found != before:
             _show_objects(found, output)
         if not watch:
             return
         before = found
         time.sleep(WATCH_PERIOD_S)
-
-
-def _selected(found: list[dict[str, Any]], selector: str | None) -> list[dict[str, Any]]:
-    if selector is None:
-        return found
-    key, _, value = selector.partition("=")
-    return [item for item in found if (item["metadata"].get("labels") or {}).get(key) == value]
 
 
 def _show_objects(found: dict[str, list[dict[str, Any]]], output: str | None) -> None:
@@ -64,18 +59,19 @@ def _show_objects(found: dict[str, list[dict[str, Any]]], output: str | None) ->
 
 
 @verbs.command()
-@click.argument("kind", metavar="node|pod")
+@click.argument("kind", metavar="node|pod|deployment")
 @click.argument("name", required=False)
 @lab_option
 @output_option("json")
 def describe(kind: str, name: str | None, lab: str | None, output: str | None) -> None:
-    """Show everything about one node or pod."""
+    """Show everything about one node, pod or deployment."""
     from testbed.command import render
 
     kind, _, name_in_kind = kind.partition("/")
-    if KINDS.get(kind) not in ("nodes", "pods") or not (name or name_in_kind):
+    if KINDS.get(kind) not in ("nodes", "pods", "deployments") or not (name or name_in_kind):
         raise click.UsageError(
-            f"want node NAME or pod NAME (got {kind} {name or ''})".replace(" )", ")"), click.get_current_context()
+            f"want node NAME, pod NAME or deployment NAME (got {kind} {name or ''})".replace(" )", ")"),
+            click.get_current_context(),
         )
     record = find_lab(lab)
     answer = ask(record, "describe", kind=KINDS[kind], name=name_in_kind or name)

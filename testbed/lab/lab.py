@@ -18,6 +18,7 @@ from pathlib import Path
 from agent.config import parse_network_config
 from agent.journal import FileJournal, Journal
 from agent.lease import Lease, LeaseAttrs, Subnet, parse_key
+from testbed.cluster.manifest import Pod as PodManifest
 from testbed.cluster.spec import Cluster
 from testbed.cluster.underlay_plan import plan_underlay
 from testbed.lab.changes import Changes
@@ -28,8 +29,11 @@ from testbed.lab.underlay import Underlay
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import NETNS_DIRECTORY, Pod, PodStatus
 from testbed.pods.pod_network import bind_name
+from testbed.workloads.deployment_keeper import DeploymentKeeper
 from testbed.workloads.keeper import Keeper
+from testbed.workloads.pod_keeper import PodKeeper
 from testbed.workloads.pod_watch import PodWatch
+from testbed.workloads.workloads import Workloads
 
 ETCD_PREFIX = "/coreos.com/network"
 ENCAP_OVERHEAD = 28  # bytes: outer IPv4 header (RFC 791) + UDP header (RFC 768)
@@ -98,6 +102,9 @@ class Lab:
         self.keepers: dict[str, Keeper] = {}
         """Kind (`Pod`, `Deployment`, …) → who looks after its objects."""
         self._changing_pods = threading.Lock()
+        self._addresses: dict[str, Ipam] = {}
+        """Of pods, by node."""
+        self.workloads = Workloads(self)
 
     def start(self, progress: Progress) -> None:
         """Bring everything up. Raises LabNotReady naming what is missing when a phase runs out of time."""
@@ -229,11 +236,16 @@ class Lab:
             self._await("agents", progress, partial(_unready_nodes, expected))
         return ", ".join(f"{node.name} {node.subnet}" for node in self.nodes.values() if node.expected)
 
+    def new_pod(self, manifest: PodManifest) -> Pod:
+        """A pod on the node that its manifest names; nothing is made yet and nobody knows of it."""
+        node = self.nodes[manifest.spec.node_name or ""]
+        addresses = self._addresses.setdefault(node.name, Ipam(node.rundir / "addresses"))
+        return Pod(manifest, node, addresses, self.event, on_change=self.pod_watch.look)
+
     def _start_pods(self, progress: Progress) -> str:
-        stores = {name: Ipam(node.rundir / "addresses") for name, node in self.nodes.items()}
         for manifest in self.cluster.pods:
-            node = self.nodes[manifest.spec.node_name or ""]
-            self.add_pod(Pod(manifest, node, stores[node.name], self.event, on_change=self.pod_watch.look))
+            self.workloads.bare[manifest.name] = manifest
+            self.add_pod(self.new_pod(manifest))
         self.pod_watch.start()
         now = [pod for node in self.nodes.values() if node.expected for pod in self._pods_of(node)]
         _start_all(now)
@@ -242,8 +254,11 @@ class Lab:
                 node.follow_links(partial(self._mend_links, node))
             else:
                 threading.Thread(target=self._start_late, args=(node,), name=f"late {node.name}", daemon=True).start()
-        self._await("pods", progress, lambda: _unready_pods(now))
-        return f"{len(now)} pods ready"
+        self.workloads.start(self.cluster.deployments)
+        keeper = DeploymentKeeper(self, self.workloads)
+        self.keepers |= {"Pod": PodKeeper(self, self.workloads), "Deployment": keeper}
+        self._await("pods", progress, lambda: [*_unready_pods(now), *keeper.all_why_not_ready()])
+        return f"{sum(pod.status().ready for pod in self.pods.values())} pods ready"
 
     def _pods_of(self, node: LabNode) -> list[Pod]:
         return [pod for pod in self.pods.values() if pod.manifest.spec.node_name == node.name]

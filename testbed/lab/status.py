@@ -13,6 +13,7 @@ from testbed.lab.etcd import EtcdFailed
 from testbed.lab.lab import Lab
 from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode
 from testbed.pods.pod import Pod
+from testbed.workloads import show
 
 Object = dict[str, Any]
 
@@ -119,11 +120,13 @@ def _pods(lab: Lab) -> list[Object]:
     found = []
     for pod in lab.pods.values():
         manifest = pod.manifest.to_manifest()
+        manifest["metadata"] |= show.owner_references(lab, pod.name)
         status = pod.status()
         manifest["status"] = {
             "phase": status.phase,
             "state": status.state,
             "ready": status.ready,
+            "terminating": status.terminating,
             "podIP": status.address,
             "hostIP": str(lab.nodes[status.node].address),
             "startTime": status.started_at,
@@ -216,6 +219,7 @@ GETTERS: dict[str, Callable[[Lab], list[Object]]] = {
     "leases": _leases,
     "routes": _routes,
     "services": _services,
+    "deployments": show.deployments,
 }
 
 
@@ -280,6 +284,7 @@ def describe_pod(lab: Lab, pod: Pod) -> Object:
         "Ready": status.ready,
         "Why not ready": status.why_not_ready or None,
         "Labels": pod.manifest.metadata.labels or None,
+        "Controlled by": f"deployment/{owner}" if (owner := lab.workloads.owner_of(pod.name)) else None,
         "Started": status.started_at,
         "Pause process": pod.pause_pid,
         "Containers": {

@@ -19,6 +19,8 @@ from testbed.lab.probe import Sender, Target, all_pairs, ping_pairs
 from testbed.lab.programs import run_for_client, wait_with_client
 from testbed.pods.pod import Pod
 from testbed.pods.pod_container import ContainerNotRunning
+from testbed.workloads.change_verbs import change_verbs
+from testbed.workloads.show import describe_deployment
 
 RESTART_LIMIT_S = 20.0
 
@@ -39,6 +41,7 @@ def verbs_of(lab: Lab) -> Mapping[str, Verb]:
         "iperf": Verb(running.iperf),
         "restart": Verb(running.restart),
         "etcdctl": Verb(running.etcdctl),
+        **change_verbs(lab),
         **fault_verbs(lab),
     }
 
@@ -67,8 +70,13 @@ class RunningLab:
         return named
 
     def describe(self, request: Request) -> object:
-        """Headings and values about one node or pod."""
+        """Headings and values about one node, pod or deployment."""
         kind, name = request.argument("kind", str), request.argument("name", str)
+        if kind == "deployments":
+            if name not in self.lab.workloads.deployments:
+                there = ", ".join(self.lab.workloads.deployments) or "none"
+                raise VerbFailed(f"no deployment named {name} (there are: {there})")
+            return describe_deployment(self.lab, name)
         target = self._target(name)
         if kind == "nodes" and isinstance(target, LabNode):
             return status.describe_node(self.lab, target)

@@ -11,9 +11,12 @@ from testbed.pods.images import RECIPES, RecipeError, program
 
 
 def check_names(
-    pods: Sequence[tuple[Source, Pod]], cluster: Source, nodes: Sequence[str], machines: Collection[str] = ()
+    pods: Sequence[tuple[Source, Pod]], cluster: Source | None, nodes: Sequence[str], machines: Collection[str] = ()
 ) -> Iterator[Problem]:
-    """Pods, nodes and the machines of the lab have one name space, because `exec NAME` must be clear."""
+    """Pods, nodes and the machines of the lab have one name space, because `exec NAME` must be clear.
+
+    `cluster` is the document that names the nodes; None for a lab that runs.
+    """
     first: dict[str, Source] = {}
     for source, pod in pods:
         path, name = ("metadata", "name"), pod.name
@@ -21,8 +24,8 @@ def check_names(
             line = first[name].line(path)
             yield source.problem(path, f"a pod name twice (got {name}, line {line} has it too; want another)")
         elif name in nodes:
-            line = cluster.document.key_position(("nodes", name)).line
-            yield source.problem(path, f"a node has this name (got {name}, line {line}; want another)")
+            where = f", line {cluster.document.key_position(('nodes', name)).line}" if cluster else ""
+            yield source.problem(path, f"a node has this name (got {name}{where}; want another)")
         elif name in machines:
             yield source.problem(path, f"a machine of the underlay has this name (got {name}; want another)")
         first.setdefault(name, source)

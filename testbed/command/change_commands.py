@@ -1,0 +1,153 @@
+"""Verbs that change what runs in a lab: apply, delete, scale."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from testbed.command.client import LabRecord, TestbedError, ask, find_lab
+from testbed.command.command_line import KINDS, lab_option, next_commands, output_option, verbs
+from testbed.command.selectors import read_selector, selected, selector_option
+
+KIND_OF = {"pods": "Pod", "deployments": "Deployment", "services": "Service"}
+"""What can be removed by name, and what a manifest calls it."""
+MAX_BYTES = 1_000_000
+"""Of one file; the lab says so in its own words."""
+
+files_option = click.option(
+    "-f", "--filename", "files", multiple=True, metavar="FILE", help="A file of manifests; - is standard input."
+)
+
+
+@verbs.command()
+@files_option
+@click.option("--wait", is_flag=True, help="Wait until all of it is ready.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS")
+@lab_option
+@output_option("json")
+def apply(files: tuple[str, ...], wait: bool, timeout: float, lab: str | None, output: str | None) -> None:
+    """Create or change objects: apply -f FILE; everything in the files is checked before anything is done."""
+    if not files:
+        raise click.UsageError("want -f FILE", click.get_current_context())
+    record = find_lab(lab)
+    answer = _ask_with_files(record, "apply", files, wait_s=timeout if wait else None)
+    _show(answer, output)
+    if output is None:
+        for warning in answer["warnings"]:
+            click.echo(warning.replace("error: ", "warning: ", 1), err=True)
+        next_commands(record.name, "get all -o wide")
+
+
+@verbs.command()
+@click.argument("words", nargs=-1, metavar="[KIND NAME…]")
+@files_option
+@selector_option
+@click.option("--grace-period", type=click.FloatRange(min=0), metavar="SECONDS", help="Instead of the pods' own.")
+@click.option("--ignore-not-found", is_flag=True, help="What is not there is no error.")
+@lab_option
+@output_option("json")
+def delete(
+    words: tuple[str, ...],
+    files: tuple[str, ...],
+    selector: str | None,
+    grace_period: float | None,
+    ignore_not_found: bool,
+    lab: str | None,
+    output: str | None,
+) -> int:
+    """Remove objects: delete pod NAME…, delete deployment/NAME, delete pods -l app=web, or delete -f FILE.
+
+    Returns when they are gone. Services forget a pod first, then it gets TERM, and KILL after its grace.
+    """
+    if bool(words) == bool(files):
+        raise click.UsageError("want KIND NAME…, KIND -l LABELS, or -f FILE", click.get_current_context())
+    if files:
+        answer = _ask_with_files(find_lab(lab), "delete", files, grace_s=grace_period)
+    else:
+        answer = _delete_by_name(words, selector, grace_period, lab)
+    _show(answer, output)
+    if answer["missing"] and not ignore_not_found:
+        raise TestbedError("\n".join(answer["missing"]))
+    return 0
+
+
+def _delete_by_name(words: Sequence[str], selector: str | None, grace_s: float | None, lab: str | None) -> Any:  # noqa: ANN401 - JSON
+    kind, names = _kind_and_names(words)
+    requirements = read_selector(selector)
+    if bool(names) == bool(requirements):
+        raise click.UsageError("want NAME… or -l LABELS", click.get_current_context())
+    record = find_lab(lab)
+    if requirements:
+        names = [item["metadata"]["name"] for item in selected(ask(record, "get", kind=kind, name=None), requirements)]
+    return ask(record, "delete", kind=KIND_OF[kind], names=names, grace_s=grace_s)
+
+
+@verbs.command()
+@click.argument("words", nargs=-1, required=True, metavar="deployment NAME")
+@click.option("--replicas", type=click.IntRange(0, 1000), required=True, metavar="N", help="How many pods.")
+@click.option("--wait", is_flag=True, help="Wait until there are so many, all ready.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS")
+@lab_option
+@output_option("json")
+def scale(
+    words: tuple[str, ...], replicas: int, wait: bool, timeout: float, lab: str | None, output: str | None
+) -> None:
+    """Want another number of pods: scale deployment NAME --replicas N"""
+    kind, names = _kind_and_names(words)
+    if kind != "deployments" or len(names) != 1:
+        raise click.UsageError("want deployment NAME", click.get_current_context())
+    answer = ask(find_lab(lab), "scale", name=names[0], replicas=replicas, wait_s=timeout if wait else None)
+    _show(answer, output, f" from {answer['before']} to {answer['replicas']}")
+
+
+def _kind_and_names(words: Sequence[str]) -> tuple[str, list[str]]:
+    """`pod a b` or `pod/a pod/b`. Raises click.UsageError."""
+    pairs = [word.partition("/") for word in words]
+    kinds = {KINDS.get(kind, kind) for kind, slash, _ in pairs if slash} or {KINDS.get(words[0], words[0])}
+    kind = kinds.pop()
+    if kinds or kind not in KIND_OF:
+        want = ", ".join(name.removesuffix("s") for name in KIND_OF)
+        raise click.UsageError(f"no such kind: {kind} (want one of {want})", click.get_current_context())
+    if all(slash for _, slash, _ in pairs):
+        return kind, [name for _, _, name in pairs]
+    return kind, list(words[1:])
+
+
+def _show(answer: Any, output: str | None, more: str = "") -> None:  # noqa: ANN401 - JSON
+    if output == "json":
+        from testbed.command import render
+
+        return render.as_json(answer)
+    for line in answer["objects"]:
+        print(f"{line['kind'].lower()}/{line['name']} {line['outcome']}{more}")
+    return None
+
+
+def _ask_with_files(record: LabRecord, verb: str, files: Sequence[str], **arguments: object) -> Any:  # noqa: ANN401 - JSON
+    """Hand the files' contents over as a file in memory: a request has a limit that they may exceed."""
+    import base64
+    import json
+
+    contents = [
+        {"name": "standard input" if name == "-" else name, "data": base64.b64encode(_read(name)).decode()}
+        for name in files
+    ]
+    memory = os.memfd_create("manifests", os.MFD_CLOEXEC)
+    try:
+        with open(memory, "wb", closefd=False) as file:
+            file.write(json.dumps(contents).encode())
+        return ask(record, verb, (memory,), None, **arguments)
+    finally:
+        os.close(memory)
+
+
+def _read(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    try:
+        with open(name, "rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise TestbedError(f"{name}: cannot be read (got {error.strerror}; want a file of manifests)", 2) from error

@@ -1,0 +1,70 @@
+"""Label selectors as kubectl takes them: `app=web`, `app!=web`, `app`, `!app`, `app in (a, b)`, joined by commas."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+_SET = re.compile(r"(?P<key>\S+)\s+(?P<how>in|notin)\s+\((?P<values>[^()]*)\)")
+_EQUAL = re.compile(r"(?P<key>[^=!\s]+)\s*(?P<how>!=|==?)\s*(?P<value>[^=!\s]*)")
+_EXISTS = re.compile(r"(?P<not>!?)\s*(?P<key>[^=!\s()]+)")
+_COMMA = re.compile(r",(?![^(]*\))")
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One part of a selector."""
+
+    key: str
+    values: frozenset[str] | None
+    """One of these; None: any."""
+    negated: bool = False
+    """The other way round; a label that is not there is none of the values."""
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels is meant."""
+        here = self.key in labels and (self.values is None or labels[self.key] in self.values)
+        return here is not self.negated
+
+
+def parse_selector(text: str) -> tuple[Requirement, ...]:
+    """The parts of a selector, all of which must hold. Raises ValueError."""
+    return tuple(_requirement(part.strip()) for part in _COMMA.split(text))
+
+
+def _requirement(text: str) -> Requirement:
+    if found := _SET.fullmatch(text):
+        values = frozenset(value.strip() for value in found["values"].split(","))
+        return Requirement(found["key"], values, found["how"] == "notin")
+    if found := _EQUAL.fullmatch(text):
+        return Requirement(found["key"], frozenset({found["value"]}), found["how"] == "!=")
+    if found := _EXISTS.fullmatch(text):
+        return Requirement(found["key"], None, bool(found["not"]))
+    raise ValueError(f"not a selector (got {text!r}; want KEY=VALUE, KEY!=VALUE, KEY, !KEY or KEY in (A, B))")
+
+
+def read_selector(text: str | None) -> tuple[Requirement, ...]:
+    """What `-l` says. Raises click.UsageError."""
+    if text is None:
+        return ()
+    try:
+        return parse_selector(text)
+    except ValueError as error:
+        raise click.UsageError(f"-l: {error}", click.get_current_context()) from error
+
+
+def selected(found: Sequence[dict[str, Any]], requirements: Sequence[Requirement]) -> list[dict[str, Any]]:
+    """The objects that all requirements hold for."""
+    return [
+        item
+        for item in found
+        if all(requirement.holds(item["metadata"].get("labels") or {}) for requirement in requirements)
+    ]
+
+
+def selector_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`-l`, as every verb that takes labels has it."""
+    text = "Only objects with these labels: KEY=VALUE, KEY!=VALUE, KEY, !KEY, KEY in (A, B); joined by commas."
+    return click.option("-l", "--selector", metavar="LABELS", help=text)(function)

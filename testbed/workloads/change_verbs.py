@@ -1,0 +1,169 @@
+"""What a running lab does for `apply`, `delete` and `scale`."""
+
+import base64
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from testbed.cluster.manifests import Manifest, check_twice, read_kind_and_name, read_manifests
+from testbed.cluster.problems import Problem, SpecError
+from testbed.cluster.validation import Source
+from testbed.cluster.yaml_source import read_documents
+from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.workloads.deployment_keeper import DeploymentKeeper
+from testbed.workloads.keeper import Keeper
+
+if TYPE_CHECKING:
+    from testbed.lab.lab import Lab
+
+MAX_FILES_BYTES = 16_000_000
+REMOVERS = 16
+"""Objects that are removed at the same time."""
+LOOK_S = 0.1
+
+Line = dict[str, str]
+"""kind, name and outcome of one object."""
+
+
+def change_verbs(lab: "Lab") -> Mapping[str, Verb]:
+    """These verbs, bound to this lab."""
+    changes = ChangeVerbs(lab)
+    return {"apply": Verb(changes.apply), "delete": Verb(changes.delete), "scale": Verb(changes.scale)}
+
+
+class ChangeVerbs:
+    """Wanted objects, as somebody on the command line changes them."""
+
+    def __init__(self, lab: "Lab") -> None:
+        self._lab = lab
+        self._applying = threading.Lock()
+        """What one `apply` has checked must still be so when it acts."""
+
+    def apply(self, request: Request) -> object:
+        """Create or change every object of the files, or change nothing and say everything that is wrong."""
+        with self._applying:
+            manifests = self._read(request)
+            applied = [(self._keeper(one.object.kind), one) for one in manifests]
+            lines: list[Line] = []
+            for keeper, one in applied:
+                lines.append({"kind": one.object.kind, "name": one.object.name, "outcome": keeper.put(one.object)})
+        warnings = [
+            str(problem)
+            for kind, group in _by_kind(manifests).items()
+            for problem in self._keeper(kind).warnings(group)
+        ]
+        wait_s = request.argument("wait_s", float)
+        if wait_s is not None:
+            self._wait_for_all(request, lines, wait_s)
+        return {"objects": lines, "warnings": warnings}
+
+    def delete(self, request: Request) -> object:
+        """Remove objects by name, or those of the files; returns when they are gone."""
+        if request.streams:
+            sources, problems = self._sources(request)
+            wanted = []
+            for source in sources:
+                found, problem = read_kind_and_name(source)
+                problems += [problem] if problem else []
+                wanted += [found] if found else []
+            if problems:
+                raise VerbFailed(str(SpecError(problems)), 2)
+        else:
+            kind = request.argument("kind", str)
+            wanted = [(kind, name) for name in request.argument("names", list, [])]
+        grace_s = request.argument("grace_s", float)
+        with ThreadPoolExecutor(REMOVERS, "remove") as removers:
+            gone = list(removers.map(lambda one: self._remove(one[0], one[1], grace_s), wanted))
+        done = zip(wanted, gone, strict=True)
+        lines, missing = list[Line](), list[str]()
+        for (kind, name), was_there in done:
+            if was_there:
+                lines.append({"kind": kind, "name": name, "outcome": "deleted"})
+            else:
+                missing.append(f"no {kind.lower()} named {name}")
+        return {"objects": lines, "missing": missing}
+
+    def scale(self, request: Request) -> object:
+        """Want another number of pods of a Deployment."""
+        name, replicas = request.argument("name", str), request.argument("replicas", int)
+        keeper = self._keeper("Deployment")
+        assert isinstance(keeper, DeploymentKeeper)
+        try:
+            before = keeper.scale(name, replicas)
+        except KeyError as failure:
+            there = ", ".join(keeper.wanted()) or "none"
+            raise VerbFailed(f"no deployment named {name} (there are: {there})") from failure
+        lines: list[Line] = [{"kind": "Deployment", "name": name, "outcome": "scaled"}]
+        wait_s = request.argument("wait_s", float)
+        if wait_s is not None:
+            self._wait_for_all(request, lines, wait_s)
+        return {"objects": lines, "before": before, "replicas": replicas}
+
+    def _read(self, request: Request) -> list[Manifest]:
+        """Every object of the files, checked against each other and the lab. Raises VerbFailed with all problems."""
+        sources, problems = self._sources(request)
+        manifests, found = read_manifests(sources)
+        problems += [*found, *check_twice(manifests)]
+        for kind, group in _by_kind(manifests).items():
+            problems += self._keeper(kind).check(group)
+        if problems:
+            order = {source.name: number for number, source in enumerate(sources)}
+            raise VerbFailed(str(SpecError(sorted(problems, key=lambda one: _place(one, order)))), 2)
+        return manifests
+
+    def _sources(self, request: Request) -> tuple[list[Source], list[Problem]]:
+        if len(request.streams) != 1:
+            raise VerbFailed("this verb wants the manifests as a file", 2)
+        # From its beginning, wherever the client left its position: both share it.
+        data = os.pread(request.streams[0], MAX_FILES_BYTES + 1, 0)
+        if len(data) > MAX_FILES_BYTES:
+            raise VerbFailed(f"the files are too big (want at most {MAX_FILES_BYTES} bytes together)", 2)
+        sources: list[Source] = []
+        problems: list[Problem] = []
+        for file in json.loads(data):
+            documents, found = read_documents(base64.b64decode(file["data"]), file["name"], want="a manifest")
+            sources += [Source(document, file["name"]) for document in documents]
+            problems += found
+        return sources, problems
+
+    def _keeper(self, kind: str) -> Keeper:
+        keeper = self._lab.keepers.get(kind)
+        if keeper is None:
+            raise VerbFailed(f"the lab is still starting and takes no {kind} yet")
+        return keeper
+
+    def _remove(self, kind: str, name: str, grace_s: float | None) -> bool:
+        try:
+            self._keeper(kind).remove(name, grace_s)
+        except KeyError:
+            return False
+        return True
+
+    def _wait_for_all(self, request: Request, lines: Sequence[Line], limit_s: float) -> None:
+        def lacking() -> str:
+            found = [
+                f"{line['kind'].lower()}/{line['name']}: {why}"
+                for line in lines
+                if (why := self._keeper(line["kind"]).why_not_ready(line["name"]))
+            ]
+            return "" if request.client_left(LOOK_S) else "\n".join(found)
+
+        left = self._lab.wait_for(lacking, limit_s)
+        if left:
+            raise VerbFailed(f"not ready after {limit_s:g} s:\n{left}")
+
+
+def _by_kind(manifests: Sequence[Manifest]) -> dict[str, list[tuple[Source, object]]]:
+    groups: dict[str, list[tuple[Source, object]]] = {}
+    for source, read in manifests:
+        groups.setdefault(read.kind, []).append((source, read))
+    return groups
+
+
+def _place(problem: Problem, order: Mapping[str, int]) -> tuple[int, int, int]:
+    """File, line and column: in the order in which a person reads them."""
+    name, line, column = problem.where.rsplit(":", 2)
+    return order.get(name, len(order)), int(line), int(column)

@@ -1,0 +1,103 @@
+"""Deployments: wanted, changed, scaled and removed by name."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from testbed.cluster.deployment import Deployment
+from testbed.cluster.problems import Problem
+from testbed.cluster.validation import Source
+from testbed.pods.deployment_checks import TEMPLATE
+from testbed.pods.pod_checks import check_node
+from testbed.workloads.keeper import Outcome
+from testbed.workloads.reconcile import is_current
+from testbed.workloads.workloads import Workloads
+
+if TYPE_CHECKING:
+    from testbed.lab.lab import Lab
+
+
+class DeploymentKeeper:
+    """The keeper of kind Deployment."""
+
+    def __init__(self, lab: "Lab", workloads: Workloads) -> None:
+        self._lab = lab
+        self._workloads = workloads
+
+    def wanted(self) -> Mapping[str, Deployment]:
+        """As applied and scaled, by name."""
+        return dict(self._workloads.deployments)
+
+    def check(self, applied: Sequence[tuple[Source, Deployment]]) -> Iterator[Problem]:
+        """Whether the node that a template names exists."""
+        for source, deployment in applied:
+            spec = deployment.spec.template.spec
+            yield from check_node(source, (*TEMPLATE, "spec"), spec, list(self._lab.nodes))
+
+    def warnings(self, applied: Sequence[tuple[Source, Deployment]]) -> Iterator[Problem]:
+        """None: what cannot be placed now may be placed later, and is told as an event."""
+        return iter(())
+
+    def put(self, wanted: Deployment) -> Outcome:
+        """Want this Deployment. Without `replicas` it keeps the number that it has been scaled to."""
+        with self._workloads.deciding:
+            before = self._workloads.deployments.get(wanted.name)
+            if before is not None and "replicas" not in wanted.spec.model_fields_set:
+                wanted = wanted.scaled(before.spec.replicas)
+            if wanted == before:
+                return "unchanged"
+            self._workloads.deployments[wanted.name] = wanted
+        self._lab.pods_changed.notify()
+        return "created" if before is None else "configured"
+
+    def remove(self, name: str, grace_s: float | None = None) -> None:
+        """End all its pods and wait until they are gone. Raises KeyError."""
+        with self._workloads.deciding:
+            del self._workloads.deployments[name]
+            pods = self._workloads.pods_of(name)
+            for pod in pods:
+                self._workloads.end_soon(pod)
+        for pod in pods:
+            # Waits for the thread that ends it.
+            self._workloads.end(pod, grace_s)
+
+    def scale(self, name: str, replicas: int) -> int:
+        """Want this number of pods; returns the number before. Raises KeyError."""
+        with self._workloads.deciding:
+            before = self._workloads.deployments[name]
+            self._workloads.deployments[name] = before.scaled(replicas)
+        word = "up" if replicas > before.spec.replicas else "down"
+        if replicas != before.spec.replicas:
+            text = f"scaled {word} from {before.spec.replicas} to {replicas}"
+            self._lab.event("Normal", f"deployment/{name}", "Scaled", text)
+        self._lab.pods_changed.notify()
+        return before.spec.replicas
+
+    def numbers(self, name: str) -> dict[str, int]:
+        """Kubernetes' status fields of a Deployment. Raises KeyError."""
+        deployment, nodes = self._workloads.deployments[name], self._workloads.seen_nodes()
+        own = [pod for pod in self._workloads.seen_pods() if pod.deployment == name and not pod.terminating]
+        updated = [pod for pod in own if pod.template_hash == deployment.template_hash]
+        ready = sum(pod.ready for pod in own)
+        return {
+            "replicas": len(own),
+            "updatedReplicas": len(updated),
+            "readyReplicas": ready,
+            "availableReplicas": ready,
+            "unavailableReplicas": max(0, deployment.spec.replicas - ready),
+            "outdatedReplicas": sum(not is_current(pod, deployment, nodes) for pod in own),
+        }
+
+    def all_why_not_ready(self) -> list[str]:
+        """A line for each Deployment that lacks something."""
+        return [f"{name}: {why}" for name in self.wanted() if (why := self.why_not_ready(name))]
+
+    def why_not_ready(self, name: str) -> str:
+        """What is missing until exactly the wanted pods are there and ready."""
+        wanted, numbers = self._workloads.deployments[name].spec.replicas, self.numbers(name)
+        if numbers["outdatedReplicas"]:
+            return f"{numbers['outdatedReplicas']} pods are still to be replaced"
+        if numbers["replicas"] != wanted or numbers["readyReplicas"] != wanted:
+            lacking = {pod.status().why_not_ready for pod in self._workloads.pods_of(name)} - {""}
+            why = f" ({'; '.join(sorted(lacking))})" if lacking else ""
+            return f"{numbers['readyReplicas']} of {wanted} pods are ready, {numbers['replicas']} are there{why}"
+        return ""

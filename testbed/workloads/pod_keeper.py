@@ -1,0 +1,99 @@
+"""Pods that somebody applied themselves: made, changed and removed by name."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.problems import Problem
+from testbed.cluster.validation import Source
+from testbed.pods.pod_checks import check_names
+from testbed.workloads.keeper import Outcome
+from testbed.workloads.workloads import Workloads
+
+if TYPE_CHECKING:
+    from testbed.lab.lab import Lab
+
+
+class PodKeeper:
+    """The keeper of kind Pod."""
+
+    def __init__(self, lab: "Lab", workloads: Workloads) -> None:
+        self._lab = lab
+        self._workloads = workloads
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        """Of each name: its pod is brought in line by one thread at a time."""
+
+    def wanted(self) -> Mapping[str, PodManifest]:
+        """Pods that belong to nobody else, each on its node."""
+        return dict(self._workloads.bare)
+
+    def check(self, applied: Sequence[tuple[Source, PodManifest]]) -> Iterator[Problem]:
+        """Names, nodes, and whether there is room for their host ports."""
+        yield from check_names(applied, None, list(self._lab.nodes), self._lab.underlay.machines)
+        for source, pod in applied:
+            owner = self._workloads.owner_of(pod.name)
+            if owner is not None:
+                what = f"a pod of Deployment {owner} has this name (got {pod.name}; want another)"
+                yield source.problem(("metadata", "name"), what)
+            elif pod.name not in self._workloads.bare and pod.spec.node_name is None:
+                node, why = self._workloads.place(pod)
+                if node is None:
+                    yield source.problem(("spec",), f"no node takes this pod (got {why}; want a node with room for it)")
+
+    def warnings(self, applied: Sequence[tuple[Source, PodManifest]]) -> Iterator[Problem]:
+        """None: what could be a mistake here is refused."""
+        return iter(())
+
+    def put(self, wanted: PodManifest) -> Outcome:
+        """Want this pod. A change of more than labels and annotations ends the pod and builds it anew."""
+        with self._workloads.deciding:
+            before = self._workloads.bare.get(wanted.name)
+            node = wanted.spec.node_name or (before.spec.node_name if before else self._workloads.place(wanted)[0])
+            if node is None:
+                raise OSError(f"pod {wanted.name}: no node takes it any more")
+            placed = wanted.on_node(node)
+            if placed == before:
+                return "unchanged"
+            self._workloads.bare[wanted.name] = placed
+        threading.Thread(target=self._bring_about, args=(wanted.name,), name=f"pod {wanted.name}", daemon=True).start()
+        return "created" if before is None else "configured"
+
+    def remove(self, name: str, grace_s: float | None = None) -> None:
+        """End the pod and wait until it is gone; one of a Deployment is replaced. Raises KeyError."""
+        pod = self._lab.pods.get(name)
+        with self._workloads.deciding:
+            if pod is None and name not in self._workloads.bare:
+                raise KeyError(name)
+            bare = self._workloads.bare.pop(name, None)
+        if bare is not None:
+            self._bring_about(name, grace_s)
+        elif pod is not None:
+            self._workloads.end(pod, grace_s)
+
+    def why_not_ready(self, name: str) -> str:
+        """What the pod lacks; one that has done its work lacks nothing."""
+        pod, wanted = self._lab.pods.get(name), self._workloads.bare.get(name)
+        if pod is None or pod.manifest != wanted:
+            return "not made yet"
+        status = pod.status()
+        return "" if status.ready or status.phase == "Succeeded" else status.why_not_ready
+
+    def _bring_about(self, name: str, grace_s: float | None = None) -> None:
+        with self._turns[name]:
+            while True:
+                pod, wanted = self._lab.pods.get(name), self._workloads.bare.get(name)
+                if pod is not None and wanted is not None and not pod.status().terminating:
+                    if pod.manifest == wanted:
+                        return
+                    if pod.manifest.spec == wanted.spec:
+                        pod.relabel(wanted)
+                        self._lab.pods_changed.notify()
+                        return
+                if pod is not None:
+                    self._workloads.end(pod, grace_s)
+                    continue
+                if wanted is not None:
+                    self._workloads.launch(self._lab.new_pod(wanted))
+                return

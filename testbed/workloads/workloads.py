@@ -1,0 +1,176 @@
+"""What shall run in the lab, and the one place that makes pods run and end while the lab lives.
+
+    keepers (apply, delete, scale) ──> wanted pods and Deployments ──┐
+    pods_changed ────────────────────────────────────────────────────┴─> reconcile (pure) ──> start and end pods
+
+Decisions are taken in one thread, the subscriber of `pods_changed`. Starting and ending take time and have threads of
+their own; what they bring about is the next change.
+"""
+
+import random
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
+
+from testbed.cluster.deployment import Deployment
+from testbed.cluster.manifest import Pod as PodManifest
+from testbed.pods.pod import Pod
+from testbed.workloads.endings import end_pod
+from testbed.workloads.placement import Placed, SeenNode, choose_node, host_ports
+from testbed.workloads.reconcile import CannotPlace, CreatePod, DeletePod, SeenPod, reconcile
+
+if TYPE_CHECKING:
+    from testbed.lab.lab import Lab
+
+STARTERS = 4
+"""Pods that are built at the same time."""
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 10.0
+SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""As in Kubernetes: no vowels, so that no words come about, and nothing that looks like something else."""
+SUFFIX_LENGTH = 5
+
+
+class Owned(NamedTuple):
+    """Where a pod of a Deployment comes from."""
+
+    deployment: str
+    template_hash: str
+    number: int
+    """Grows with every pod made."""
+
+
+class Workloads:
+    """Wanted pods and Deployments, and what is done about them."""
+
+    def __init__(self, lab: "Lab") -> None:
+        self.lab = lab
+        self.deployments: dict[str, Deployment] = {}
+        """As wanted, by name. Changed under `deciding` only."""
+        self.bare: dict[str, PodManifest] = {}
+        """Wanted pods that belong to no Deployment, each on its node. Changed under `deciding` only."""
+        self.leaving: set[str] = set()
+        """Nodes that are drained or about to be deleted."""
+        self.deciding = threading.RLock()
+        self._owned: dict[str, Owned] = {}
+        self._numbers = count(1)
+        self._random = random.Random()
+        self._starters = ThreadPoolExecutor(STARTERS, "start pod")
+        self._lanes: weakref.WeakKeyDictionary[Pod, threading.Lock] = weakref.WeakKeyDictionary()
+        """Of each pod: it is not started while it is ended."""
+        self._told: dict[str, str] = {}
+        """Deployment → why it has too few pods, as it was told last."""
+
+    def start(self, deployments: Sequence[Deployment]) -> None:
+        """Want these, and see to everything from now on."""
+        with self.deciding:
+            self.deployments |= {deployment.name: deployment for deployment in deployments}
+        self.lab.pods_changed.subscribe("workloads", self.decide)
+
+    def owner_of(self, pod: str) -> str | None:
+        """The Deployment that a pod belongs to."""
+        owned = self._owned.get(pod)
+        return owned.deployment if owned else None
+
+    def pods_of(self, deployment: str) -> list[Pod]:
+        """Its pods, those that are ending included."""
+        return [pod for name, pod in self.lab.pods.items() if self.owner_of(name) == deployment]
+
+    def seen_pods(self) -> list[SeenPod]:
+        """Every pod of the lab as it is now."""
+        seen = []
+        for pod in self.lab.pods.values():
+            owned = self._owned.get(pod.name, Owned("", "", 0))
+            status = pod.status()
+            seen.append(
+                SeenPod(
+                    pod.name,
+                    owned.deployment or None,
+                    owned.template_hash,
+                    status.node,
+                    status.ready,
+                    status.terminating,
+                    owned.number,
+                    host_ports(pod.manifest.spec),
+                )
+            )
+        return seen
+
+    def seen_nodes(self) -> list[SeenNode]:
+        """Every node of the lab as it is now."""
+        return [SeenNode(node.name, node.expected, node.name in self.leaving) for node in self.lab.nodes.values()]
+
+    def place(self, manifest: PodManifest) -> tuple[str | None, str]:
+        """The node for a pod of its own, or None and why there is none."""
+        placed = [Placed(pod.node, pod.deployment, pod.host_ports) for pod in self.seen_pods()]
+        return choose_node(manifest.spec, None, self.seen_nodes(), placed)
+
+    def decide(self) -> None:
+        """Do what is to be done now about Deployments."""
+        with self.deciding:
+            actions = reconcile(list(self.deployments.values()), self.seen_pods(), self.seen_nodes())
+            for action in actions:
+                if isinstance(action, CreatePod):
+                    self._create(self.deployments[action.deployment], action.node)
+                elif isinstance(action, DeletePod) and action.pod in self.lab.pods:
+                    owner = self.owner_of(action.pod)
+                    self._event("Normal", f"deployment/{owner}", "PodDeleted", f"pod {action.pod} ends: {action.why}")
+                    self.end_soon(self.lab.pods[action.pod])
+            self._tell_what_cannot_be([action for action in actions if isinstance(action, CannotPlace)])
+            self._owned = {name: owned for name, owned in self._owned.items() if name in self.lab.pods}
+
+    def launch(self, pod: Pod) -> None:
+        """Let the pod be known, and build it soon; it is tried again and again while it is wanted."""
+        self.lab.add_pod(pod)
+        self._starters.submit(self._build, pod, FIRST_RETRY_S)
+
+    def end_soon(self, pod: Pod) -> None:
+        """End the pod, with its grace, in a thread of its own."""
+        pod.mark_terminating()
+        threading.Thread(target=self.end, args=(pod,), name=f"end {pod.name}", daemon=True).start()
+
+    def end(self, pod: Pod, grace_s: float | None = None) -> None:
+        """End the pod; returns when it is gone. A second call waits for the first."""
+        pod.mark_terminating()
+        with self._lane(pod):
+            if self.lab.pods.get(pod.name) is pod:
+                end_pod(self.lab, pod, grace_s)
+
+    def _create(self, deployment: Deployment, node: str) -> None:
+        while (name := f"{deployment.name}-{deployment.template_hash}-{self._suffix()}") in self.lab.pods:
+            pass
+        self._owned[name] = Owned(deployment.name, deployment.template_hash, next(self._numbers))
+        self._event("Normal", f"deployment/{deployment.name}", "PodCreated", f"pod {name} on {node}")
+        self.launch(self.lab.new_pod(deployment.pod(name, node)))
+
+    def _suffix(self) -> str:
+        return "".join(self._random.choices(SUFFIX_LETTERS, k=SUFFIX_LENGTH))
+
+    def _build(self, pod: Pod, retry_s: float) -> None:
+        with self._lane(pod):
+            if self.lab.pods.get(pod.name) is not pod or pod.status().terminating:
+                return
+            try:
+                pod.start()
+                return
+            except OSError as failure:
+                self._event("Warning", f"pod/{pod.name}", "FailedCreate", str(failure))
+        again = threading.Timer(retry_s, self._starters.submit, (self._build, pod, min(LONGEST_RETRY_S, 2 * retry_s)))
+        again.daemon = True
+        again.start()
+
+    def _lane(self, pod: Pod) -> threading.Lock:
+        with self.deciding:
+            return self._lanes.setdefault(pod, threading.Lock())
+
+    def _tell_what_cannot_be(self, found: Sequence[CannotPlace]) -> None:
+        now = {action.deployment: action.why for action in found}
+        for name, why in now.items():
+            if self._told.get(name) != why:
+                self._event("Warning", f"deployment/{name}", "FailedScheduling", f"no node takes another pod: {why}")
+        self._told = now
+
+    def _event(self, kind: str, subject: str, reason: str, message: str) -> None:
+        self.lab.event(kind, subject, reason, message)
