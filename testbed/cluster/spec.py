@@ -14,7 +14,7 @@ from testbed.cluster.addresses import AddressPlan, choose_nodes
 from testbed.cluster.cluster_checks import addresses_of, check_cluster, network_json
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
 from testbed.cluster.deployment import Deployment
-from testbed.cluster.manifest import Metadata, Pod
+from testbed.cluster.manifest import Metadata, Pod, PodSpec
 from testbed.cluster.manifests import check_twice, is_known, kind_of, of_kind, read_manifests
 from testbed.cluster.problems import Problem, SpecError, near_match, shorten
 from testbed.cluster.underlay_checks import read_wiring
@@ -60,6 +60,17 @@ class Cluster:
     def name(self) -> str:
         """`metadata.name`."""
         return self.metadata.name
+
+    @property
+    def pod_specs(self) -> list[PodSpec]:
+        """What runs in pods: of each pod, and of each Deployment's template once."""
+        templates = [deployment.spec.template.spec for deployment in self.deployments]
+        return [*(pod.spec for pod in self.pods), *templates]
+
+    @property
+    def pod_count(self) -> int:
+        """How many pods there will be, those of Deployments included."""
+        return len(self.pods) + sum(deployment.spec.replicas for deployment in self.deployments)
 
     def agent_of(self, node: str) -> AgentSpec:
         """Which agent runs on `node`."""

@@ -97,7 +97,7 @@ def _read(options: UpOptions) -> tuple[Cluster, str]:
         cluster = find_cluster(options.cluster or DEFAULT_CLUSTER)
     except SpecError as error:
         raise TestbedError(str(error), 2) from error
-    _check_capacity(len(cluster.nodes), len(cluster.pods))
+    _check_capacity(len(cluster.nodes), cluster.pod_count)
     return cluster, str(source)
 
 
@@ -141,7 +141,7 @@ def _already_up(lab: LabRecord, cluster: Cluster) -> int:
 
 
 def _check_environment(cluster: Cluster) -> None:
-    images = {f"image {container.image}" for pod in cluster.pods for container in pod.spec.containers}
+    images = {f"image {container.image}" for spec in cluster.pod_specs for container in spec.containers}
     failures = doctor.required_failures(doctor.checks(optional=False), images)
     if failures:
         raise TestbedError("\n".join(doctor.error_line(check) for check in failures), 3)
@@ -211,8 +211,8 @@ def _next(answer: dict[str, Any], cluster: Cluster) -> None:
 
     image = {pod.name: pod.spec.containers[0].image for pod in cluster.pods}
     node = {pod["name"]: pod["node"] for pod in answer["pods"]}
-    clients = [pod["name"] for pod in answer["pods"] if image[pod["name"]] == "shell" and pod["ready"]]
-    servers = [pod for pod in answer["pods"] if image[pod["name"]] in ("tomcat", "echo") and pod["ready"]]
+    clients = [pod["name"] for pod in answer["pods"] if image.get(pod["name"]) == "shell" and pod["ready"]]
+    servers = [pod for pod in answer["pods"] if image.get(pod["name"]) in ("tomcat", "echo") and pod["ready"]]
     # The pair whose packets take the way between nodes, if there is one.
     pairs = [(client, pod) for client in clients for pod in servers if node[client] != pod["node"]]
     calls = [f"exec {client} -- curl -s http://{pod['address']}:8080/" for client, pod in pairs[:1]]
