@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 CONFIG, LEASE, PEERS = "network config", "subnet lease", "peers"
 PARTS = (CONFIG, LEASE, DEVICE, RULES, BRIDGE, FILES, PEERS)
 
+OVERLAY_DEVICES = "flannel"
+"""How the names of overlay devices begin."""
 FENCED_FOR_S = 5.0
 """A fenced agent ends after this, so that a supervisor starts it again and it asks for another subnet."""
 RETRY_S = 5.0
@@ -83,7 +85,7 @@ class Agent:
                 server = HealthServer(options.healthz_ip, options.healthz_port, self.report)
                 undo.callback(server.close)
             kernel = undo.enter_context(Kernel(open_journal(options.journal, options.node_name)))
-            monitor = undo.enter_context(Monitor())
+            monitor = undo.enter_context(Monitor(neighbours_of=OVERLAY_DEVICES, ipv6=True))
             self._listen_to(monitor, undo)
             log.info("starting as %s, etcd %s", options.node_name, ",".join(options.etcd_endpoints))
             registry = open_registry(options)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from agent.backends.udp import LAST_RESORT_METRIC
+from agent.backends.subnet_routes import LAST_RESORT_METRIC
 from agent.bridge import converge_bridge, remove_bridge
 from agent.errors import EnvironmentMissing, LeaseLost, RegistryError
 from agent.firewall import Firewall

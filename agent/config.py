@@ -10,21 +10,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NoReturn
 
+from agent.backend_options import BACKEND_OPTIONS, DUAL_STACK, BackendOptions, UdpOptions, read_backend_options
 from agent.config_fields import IPV4_RULES, IPV6_RULES, Fields, subnet_layout
 from agent.errors import InvalidConfig
 from agent.lease import Subnet
 
-UDP_PORT = 8285
-"""Default of the udp backend's `Port`; source and destination port of every datagram."""
-
-BACKEND_OPTIONS: Mapping[str, frozenset[str]] = {
-    "udp": frozenset({"port"}),
-    "vxlan": frozenset({"vni", "port", "mtu", "gbp", "learning", "directrouting"}),
-    "host-gw": frozenset(),
-    "ipip": frozenset({"directrouting"}),
-    "alloc": frozenset(),
-}
-"""Options that flannel knows, in lower case, by backend type."""
+__all__ = ["BACKEND_OPTIONS", "NetworkConfig", "parse_network_config"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +37,8 @@ class NetworkConfig:
     """In lower case."""
     backend_options: Mapping[str, object] = field(default_factory=dict)
     """The rest of the JSON's `Backend`, spelt as the operator did; see `option`."""
+    backend: BackendOptions = field(default_factory=UdpOptions)
+    """The same, read; None for a backend without options."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What the operator should know although the config is good."""
 
@@ -55,9 +48,10 @@ class NetworkConfig:
 
     def unknown_options(self) -> tuple[str, ...]:
         """Backend options that no flannel backend of this type reads; flannel ignores them, a typo looks the same."""
-        known = BACKEND_OPTIONS.get(self.backend_type)
-        if known is None:
+        options = BACKEND_OPTIONS.get(self.backend_type)
+        if options is None:
             return ()
+        known = {option.lower() for option in options}
         return tuple(name for name in self.backend_options if name.lower() not in known)
 
     def allows(self, subnet: Subnet) -> bool:
@@ -87,10 +81,12 @@ def parse_network_config(text: bytes) -> NetworkConfig:
     ipv4 = subnet_layout(fields, IPV4_RULES)
     ipv6 = subnet_layout(fields, IPV6_RULES) if enable_ipv6 else None
     backend_type, options = _backend(fields)
-    if backend_type == "udp":
-        if enable_ipv6:
-            fields.problem("EnableIPv6", "the udp backend carries IPv4 only", True, "false, or another Backend.Type")
-        fields.attempt(lambda: _port(options))
+    if enable_ipv6 and backend_type in BACKEND_OPTIONS and backend_type not in DUAL_STACK:
+        others = ", ".join(sorted(DUAL_STACK))
+        what = f"the {backend_type} backend carries IPv4 only"
+        fields.problem("EnableIPv6", what, True, f"false, or another Backend.Type: {others}")
+    backend, problems = read_backend_options(backend_type, options, dual_stack=enable_ipv6)
+    fields.problems += problems
     if fields.problems or ipv4 is None:
         raise InvalidConfig("network config: " + "; ".join(fields.problems))
     return NetworkConfig(
@@ -104,25 +100,9 @@ def parse_network_config(text: bytes) -> NetworkConfig:
         ipv6_subnet_max=None if ipv6 is None else IPv6Address(ipv6.subnet_max),
         backend_type=backend_type,
         backend_options=options,
+        backend=backend,
         warnings=tuple(fields.warnings),
     )
-
-
-def udp_port(config: NetworkConfig) -> int:
-    """Port of the udp backend, 1 to 65535. Raises InvalidConfig."""
-    try:
-        return _port(config.backend_options)
-    except ValueError as error:
-        raise InvalidConfig(f"network config: {error}") from None
-
-
-def _port(options: Mapping[str, object]) -> int:
-    port = Fields(options).get("Port")
-    if port is None:
-        return UDP_PORT
-    if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
-        raise ValueError(f"Backend.Port: not a port (got {json.dumps(port)}; want a number from 1 to 65535)")
-    return port
 
 
 def _backend(fields: Fields) -> tuple[str, dict[str, object]]:

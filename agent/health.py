@@ -48,7 +48,8 @@ class Report:
     datapath: str | None
     """What moves the packets."""
     forwarding: tuple[ForwardingEntry, ...]
-    counters: Counters
+    counters: Counters | None
+    """None where nobody counts."""
     revision: int
     """etcd store revision that the forwarding table was made from; 0 before the first snapshot."""
     fenced: bool
@@ -84,7 +85,9 @@ def render_state(report: Report) -> str:
         "overlay_mtu": report.overlay_mtu,
         "datapath": report.datapath,
         "forwarding": [{"subnet": str(entry.subnet), "via": entry.via} for entry in report.forwarding],
-        "counters": {
+        "counters": None
+        if counters is None
+        else {
             "tx_packets": counters.tx_packets,
             "tx_bytes": counters.tx_bytes,
             "rx_packets": counters.rx_packets,
@@ -102,24 +105,25 @@ def render_state(report: Report) -> str:
 def render_metrics(report: Report) -> str:
     """Prometheus' text format, version 0.0.4; a seconds value that does not exist is left out."""
     counters, lease = report.counters, report.lease
+    packets, sizes, drops = _samples(counters)
     families: list[tuple[str, str, str, dict[str, float]]] = [
         (
             "overlay_packets_total",
             "counter",
             "Inner packets carried; tx left in datagrams, rx were handed to the kernel.",
-            {'direction="rx"': counters.rx_packets, 'direction="tx"': counters.tx_packets},
+            packets,
         ),
         (
             "overlay_bytes_total",
             "counter",
             "Bytes of inner packets carried, headers of the overlay not counted.",
-            {'direction="rx"': counters.rx_bytes, 'direction="tx"': counters.tx_bytes},
+            sizes,
         ),
         (
             "overlay_drops_total",
             "counter",
             "Packets not forwarded, by reason.",
-            {f'reason="{_escaped(reason)}"': count for reason, count in sorted(counters.drops.items())},
+            drops,
         ),
         ("overlay_peers", "gauge", "Nodes in the forwarding table.", {"": len(report.forwarding)}),
         (
@@ -155,6 +159,17 @@ def render_metrics(report: Report) -> str:
         lines += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
         lines += [f"{name}{{{label}}} {value}" if label else f"{name} {value}" for label, value in samples.items()]
     return "\n".join(lines) + "\n"
+
+
+def _samples(counters: Counters | None) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Packets and bytes by direction, drops by reason; nothing where nobody counts."""
+    if counters is None:
+        return {}, {}, {}
+    return (
+        {'direction="rx"': counters.rx_packets, 'direction="tx"': counters.tx_packets},
+        {'direction="rx"': counters.rx_bytes, 'direction="tx"': counters.tx_bytes},
+        {f'reason="{_escaped(reason)}"': count for reason, count in sorted(counters.drops.items())},
+    )
 
 
 def _escaped(label_value: str) -> str:

@@ -5,6 +5,7 @@ import errno
 import os
 import select
 import socket
+import struct
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,12 @@ from typing import Self
 LINKS = 0x1
 IPV4_ADDRESSES = 0x10
 IPV4_ROUTES = 0x40
+NEIGHBOURS = 0x4
+IPV6_ADDRESSES = 0x100
+IPV6_ROUTES = 0x400
+NEIGHBOUR_MESSAGES = (28, 29)  # RTM_NEWNEIGH, RTM_DELNEIGH
+HEADER = struct.Struct("IHHII")  # struct nlmsghdr
+NEIGHBOUR = struct.Struct("BxxxiHBB")  # struct ndmsg
 RECEIVE_BYTES = 65536
 
 
@@ -21,11 +28,17 @@ class Monitor:
     The agent's own changes are reported too. Used from one thread; only `wake` may be called from others.
     """
 
-    def __init__(self) -> None:
-        """Subscribe. Raises OSError."""
+    def __init__(self, neighbours_of: str = "", *, ipv6: bool = False) -> None:
+        """Subscribe. Raises OSError.
+
+        `neighbours_of`: neighbour and forwarding entries of devices whose name begins so are followed too; those of
+        other devices come and go all the time.
+        """
+        self._neighbours_of = neighbours_of
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         self._socket.setblocking(False)
-        self._socket.bind((0, LINKS | IPV4_ADDRESSES | IPV4_ROUTES))
+        groups = LINKS | IPV4_ADDRESSES | IPV4_ROUTES | (IPV6_ADDRESSES | IPV6_ROUTES if ipv6 else 0)
+        self._socket.bind((0, groups | (NEIGHBOURS if neighbours_of else 0)))
         self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
@@ -66,11 +79,32 @@ class Monitor:
         changed = False
         while True:
             try:
-                self._socket.recv(RECEIVE_BYTES)
+                changed = self._concerns_us(self._socket.recv(RECEIVE_BYTES)) or changed
             except BlockingIOError:
                 return changed
             except OSError as error:
                 # More happened than the socket's buffer could hold; that is a change as well.
                 if error.errno != errno.ENOBUFS:
                     raise
-            changed = True
+                changed = True
+
+    def _concerns_us(self, report: bytes) -> bool:
+        """Whether one of the messages in `report` is of interest."""
+        start = 0
+        while start + HEADER.size <= len(report):
+            length, kind, *_ = HEADER.unpack_from(report, start)
+            if kind not in NEIGHBOUR_MESSAGES or self._is_followed(report, start + HEADER.size):
+                return True
+            # Messages begin at multiples of four bytes (NLMSG_ALIGNTO).
+            start += max(HEADER.size, (length + 3) & ~3)
+        return False
+
+    def _is_followed(self, report: bytes, start: int) -> bool:
+        if start + NEIGHBOUR.size > len(report):
+            return True
+        _, index, *_ = NEIGHBOUR.unpack_from(report, start)
+        try:
+            return socket.if_indextoname(index).startswith(self._neighbours_of)
+        except OSError:
+            # The device went with its entries, which is reported too.
+            return False

@@ -1,7 +1,14 @@
 """Links and routes as values, and the `ip` words for them. Pure."""
 
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import Literal
+
+Family = Literal[4, 6]
+"""An IP version."""
+IPAddress = IPv4Address | IPv6Address
+IPInterface = IPv4Interface | IPv6Interface
+IPNetwork = IPv4Network | IPv6Network
 
 ROUTE_SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
 ROUTE_KINDS = {
@@ -33,6 +40,53 @@ LINK_FLAGS = {  # linux/if.h
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """What went through a link since it was made, by the kernel's count."""
+
+    rx_packets: int = 0
+    rx_bytes: int = 0
+    rx_dropped: int = 0
+    rx_errors: int = 0
+    tx_packets: int = 0
+    tx_bytes: int = 0
+    tx_dropped: int = 0
+    tx_errors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VxlanSettings:
+    """What makes a vxlan device the one that is wanted; none of it can be changed later."""
+
+    vni: int
+    underlay: int
+    """Index of the interface that its packets leave by."""
+    local: IPAddress
+    """Outer source address."""
+    port: int
+    """UDP destination port."""
+    learning: bool = False
+    """Whether the kernel learns MAC addresses from what comes in."""
+    gbp: bool = False
+    """Group-based policy extension."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelSettings:
+    """The same for an ipip device."""
+
+    local: IPAddress
+    remote: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardingDatabaseEntry:
+    """On a vxlan device: packets for this MAC go to that address."""
+
+    mac: str
+    destination: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A network interface as the kernel describes it."""
 
@@ -50,6 +104,7 @@ class Link:
     """Index of the bridge that it is a port of; 0 for none."""
     tx_queue_length: int = 0
     """In packets."""
+    traffic: Traffic = field(default=Traffic(), compare=False)
 
     @property
     def up(self) -> bool:
@@ -64,17 +119,18 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One entry of the kernel's main IPv4 table. The kernel's key is destination and metric."""
+    """One entry of the kernel's main table. The kernel's key is destination and metric."""
 
-    destination: IPv4Network
+    destination: IPNetwork
     device: str | None
-    gateway: IPv4Address | None = None
+    gateway: IPAddress | None = None
     scope: str = "global"
     metric: int = 0
+    """0: none given; the kernel keeps IPv6 routes of that kind as 1024 (IP6_RT_PRIO_USER)."""
     kind: str = "unicast"
     protocol: str = "boot"
     """Who made it; `boot` is what `ip route` writes by itself."""
-    source: IPv4Address | None = None
+    source: IPAddress | None = None
     """Preferred source address of packets that this node sends by it."""
     onlink: bool = False
     """The gateway is reached on the device although no route says so."""
@@ -87,8 +143,9 @@ class Route:
             words += ["via", str(self.gateway)]
         if self.device is not None:
             words += ["dev", self.device]
-        # What `ip` assumes when the scope is left out: a route to neighbours is for this link only.
-        assumed = "link" if self.kind == "unicast" and self.gateway is None else "global"
+        # What `ip` assumes when the scope is left out: a route to neighbours is for this link only. IPv6 has none.
+        bare = self.kind == "unicast" and self.gateway is None and self.destination.version == 4
+        assumed = "link" if bare else "global"
         if self.scope != assumed:
             words += ["scope", self.scope]
         if self.metric:

@@ -1,4 +1,4 @@
-"""What this machine must offer before anything is made: rights, /dev/net/tun, nft, and usable places for our files."""
+"""What this machine must offer before anything is made: rights, nft, places for our files; a TUN driver for udp."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ NFT_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
 def check_machine(options: Options) -> None:
     """Raise EnvironmentMissing with one line for everything that is missing, all of it; changes nothing."""
-    lacking = _rights() + _tun() + _programs(options)
+    lacking = _rights() + _programs(options)
     for flag, path in (("--subnet-file", options.subnet_file), ("--docker-opts-file", options.docker_opts_file)):
         if path is not None:
             lacking += _place(flag, path)
@@ -28,6 +28,12 @@ def check_machine(options: Options) -> None:
 def check_rights() -> None:
     """Raise EnvironmentMissing unless we may change links, addresses and rules."""
     if lacking := _rights():
+        raise EnvironmentMissing("\n".join(lacking))
+
+
+def check_tun() -> None:
+    """Raise EnvironmentMissing unless TUN devices can be made; only the udp backend needs them."""
+    if lacking := _tun():
         raise EnvironmentMissing("\n".join(lacking))
 
 

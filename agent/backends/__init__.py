@@ -1,25 +1,80 @@
 """The ways to carry packets between nodes, by the name that the network config uses for them."""
 
+import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
+from agent.backend_options import ExtensionOptions, UdpOptions, VxlanOptions
 from agent.backends.base import Backend, Underlay
-from agent.config import NetworkConfig, udp_port
-from agent.errors import InvalidConfig
+from agent.config import NetworkConfig
+from agent.errors import EnvironmentMissing, InvalidConfig
 from agent.netlink import Kernel
 
 __all__ = ["BACKENDS", "Underlay", "make_backend"]
 
-Maker = Callable[[NetworkConfig, Underlay, Kernel, str], Backend]
+Options = TypeVar("Options")
 
 
-def _udp(config: NetworkConfig, underlay: Underlay, kernel: Kernel, datapath: str) -> Backend:
-    # Imported when chosen: other backends need neither its data path nor its sockets.
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a backend is made of."""
+
+    config: NetworkConfig
+    underlay: Underlay
+    kernel: Kernel
+    datapath: str
+
+    def options(self, kind: type[Options]) -> Options:
+        """The config's backend options, which are of the kind that belongs to its backend type."""
+        assert isinstance(self.config.backend, kind)
+        return self.config.backend
+
+
+# Each is imported when chosen: no backend needs another's parts.
+def _udp(parts: _Parts) -> Backend:
     from agent.backends.udp import UdpBackend
 
-    return UdpBackend(config.network, udp_port(config), underlay, kernel, datapath)
+    port = parts.options(UdpOptions).port
+    return UdpBackend(parts.config.network, port, parts.underlay, parts.kernel, parts.datapath)
 
 
-BACKENDS: Mapping[str, Maker] = {"udp": _udp}
+def _vxlan(parts: _Parts) -> Backend:
+    from agent.backends.kernel_backend import KernelBackend
+    from agent.backends.vxlan import VxlanPlan
+
+    ipv6 = parts.config.ipv6_network is not None
+    plan = VxlanPlan(parts.options(VxlanOptions), parts.underlay, parts.kernel, ipv6=ipv6, rng=random.Random())
+    return KernelBackend(plan, parts.config, parts.underlay, parts.kernel)
+
+
+def _host_gw(parts: _Parts) -> Backend:
+    from agent.backends.host_gw import HostGatewayPlan
+    from agent.backends.kernel_backend import KernelBackend
+
+    plan = HostGatewayPlan(parts.underlay, ipv6=parts.config.ipv6_network is not None)
+    return KernelBackend(plan, parts.config, parts.underlay, parts.kernel)
+
+
+def _alloc(parts: _Parts) -> Backend:
+    from agent.backends.alloc import AllocBackend
+
+    return AllocBackend(parts.underlay)
+
+
+def _extension(parts: _Parts) -> Backend:
+    from agent.backends.extension import ExtensionBackend
+
+    return ExtensionBackend(parts.config.network, parts.options(ExtensionOptions), parts.underlay)
+
+
+BACKENDS: Mapping[str, Callable[[_Parts], Backend]] = {
+    "udp": _udp,
+    "vxlan": _vxlan,
+    "host-gw": _host_gw,
+    "alloc": _alloc,
+    "extension": _extension,
+}
 
 
 def make_backend(config: NetworkConfig, underlay: Underlay, kernel: Kernel, datapath: str = "auto") -> Backend:
@@ -33,4 +88,8 @@ def make_backend(config: NetworkConfig, underlay: Underlay, kernel: Kernel, data
         raise InvalidConfig(
             f"network config: Backend.Type: unknown backend (got {config.backend_type!r}; want {known})"
         )
-    return maker(config, underlay, kernel, datapath)
+    if config.ipv6_network is not None and underlay.ipv6_address is None:
+        raise EnvironmentMissing(
+            f"{underlay.interface}: no IPv6 address for a network with EnableIPv6 (got none; want a global one)"
+        )
+    return maker(_Parts(config, underlay, kernel, datapath))

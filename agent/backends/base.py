@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from agent.lease import Lease, LeaseAttrs
+from agent.netlink_values import IPNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +20,16 @@ class Underlay:
     """Of the interface, in bytes."""
     public_ip: IPv4Address
     """What is published in the lease; differs from `address` behind a one-to-one NAT."""
+    ipv6_address: IPv6Address | None = None
+    """The interface's own; None on an IPv4 network, which needs none."""
+    public_ipv6: IPv6Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardingEntry:
     """One line of a node's forwarding table, as people and tests read it."""
 
-    subnet: IPv4Network
+    subnet: IPNetwork
     via: str
     """Where packets for the subnet go, e.g. `192.168.8.228:8285`."""
 
@@ -51,17 +55,25 @@ class Backend(Protocol):
     `stop`. `set_peers` takes the whole wanted set and may be repeated with the same value.
     """
 
-    device: str
-    """The overlay device's name, e.g. `flannel0`; final once `start` returned."""
     on_trouble: Callable[[], None]
     """Called from any thread when `converge` is needed soon; to be set before `start`."""
     overlay_mtu: int
     """MTU of the overlay device and of pods, in bytes."""
     datapath: str
-    """What moves the packets: `native`, `python` or `kernel`."""
+    """What moves the packets: `native`, `python`, `kernel`, `other` (programs of the operator) or `none`."""
+
+    @property
+    def device(self) -> str | None:
+        """The overlay device's name, e.g. `flannel0`; final once `start` returned.
+
+        None where packets leave by the underlay itself.
+        """
 
     def lease_attrs(self) -> LeaseAttrs:
-        """What this node publishes."""
+        """What this node publishes; whatever must exist for that (a device that has a MAC) is made.
+
+        Raises EnvironmentMissing when the machine cannot do it.
+        """
 
     def start(self, lease: Lease) -> None:
         """Make the device, its address and route, and begin to carry packets.
@@ -81,8 +93,8 @@ class Backend(Protocol):
     def forwarding_table(self) -> tuple[ForwardingEntry, ...]:
         """What is in force now, sorted by subnet."""
 
-    def counters(self) -> Counters:
-        """A consistent copy."""
+    def counters(self) -> Counters | None:
+        """A consistent copy; None where nobody counts."""
 
     def stop(self) -> None:
         """Stop carrying packets and let the device go; safe to call twice."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
 from agent.backends.base import Counters, ForwardingEntry, Underlay
+from agent.backends.leftovers import remove_other_devices, remove_subnet_routes
+from agent.backends.subnet_routes import unreachable_route
 from agent.datapath.choice import choose_datapath, make_pump
 from agent.datapath.forwarder import Forwarder, OwnNode
 from agent.datapath.forwarding_table import ForwardingTable
@@ -20,14 +22,13 @@ from agent.datapath.tun import TunDevice, open_tun
 from agent.datapath.udp_socket import open_udp_socket
 from agent.lease import Lease, LeaseAttrs
 from agent.netlink import Kernel, Route
+from agent.preconditions import check_tun
 
 log = logging.getLogger(__name__)
 
 ENCAP_OVERHEAD = 20 + 8  # bytes: outer IPv4 header without options (RFC 791 §3.1) + UDP header (RFC 768)
 DEVICE_PATTERN = "flannel%d"
 TX_QUEUE_LENGTH = 1000  # packets; the TUN driver's 500 drop bursts
-LAST_RESORT_METRIC = 4278198272
-"""Behind every metric that routing daemons and network managers use."""
 
 
 class UdpBackend:
@@ -37,6 +38,7 @@ class UdpBackend:
         self, network: IPv4Network, port: int, underlay: Underlay, kernel: Kernel, datapath: str = "auto"
     ) -> None:
         """`datapath`: auto, native or python. Raises EnvironmentMissing."""
+        check_tun()
         self.device = DEVICE_PATTERN
         self.on_trouble: Callable[[], None] = lambda: None
         self.datapath = choose_datapath(datapath)
@@ -62,6 +64,8 @@ class UdpBackend:
         Raises EnvironmentMissing and NetlinkError.
         """
         with self._lock:
+            remove_other_devices(self._kernel, self._network, keep=())
+            remove_subnet_routes(self._kernel, self._network, lease.subnet.ipv4)
             node = OwnNode(lease.subnet.ipv4, self.overlay_mtu, self._port)
             self._forwarder = Forwarder(node, ForwardingTable({}))
             self._converge(self._forwarder)
@@ -165,8 +169,3 @@ class UdpBackend:
         kernel.set_up(device, "the overlay device carries packets")
         kernel.ensure_route(Route(self._network, device), "every pod of another node is reached through the overlay")
         kernel.ensure_route(unreachable_route(self._network), "without the overlay device nothing may leak elsewhere")
-
-
-def unreachable_route(network: IPv4Network) -> Route:
-    """What remains for the network while there is no overlay device; `cleanup` deletes it."""
-    return Route(network, device=None, kind="unreachable", metric=LAST_RESORT_METRIC)

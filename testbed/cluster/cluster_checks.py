@@ -21,12 +21,6 @@ NETWORK_KEYS = (
 )
 """Keys that flannel reads; it ignores others and any case, so a typo would go unseen there."""
 
-_OPTION_SPELLING = {"vni": "VNI", "port": "Port", "mtu": "MTU", "gbp": "GBP"} | {
-    "learning": "Learning",
-    "directrouting": "DirectRouting",
-}
-_OTHER_BACKENDS = ("wireguard", "extension")
-"""Backends of flannel whose options we do not know; another agent may run them."""
 _NOT_FOR_MACHINES = ("is_loopback", "is_multicast", "is_link_local", "is_unspecified")
 
 
@@ -143,13 +137,12 @@ def _check_network_keys(source: Source, document: ClusterDocument) -> Iterator[P
 
 
 def _check_backend_options(source: Source, document: ClusterDocument, config: NetworkConfig) -> Iterator[Problem]:
-    kinds = (*BACKEND_OPTIONS, *_OTHER_BACKENDS)
+    kinds = tuple(BACKEND_OPTIONS)
     if config.backend_type not in kinds:
         what = f"unknown backend type (got {shorten(config.backend_type)}; want {', '.join(kinds)})"
         path = ("network", _spelt(document, "Backend"), "Type")
         yield source.problem(path, what + near_match(config.backend_type, kinds))
-    options = BACKEND_OPTIONS.get(config.backend_type, frozenset())
-    known = ("Type", *sorted(_OPTION_SPELLING.get(name, name) for name in options))
+    known = ("Type", *sorted(BACKEND_OPTIONS.get(config.backend_type, ())))
     for option in config.unknown_options():
         path = ("network", _spelt(document, "Backend"), option)
         what = f"the {config.backend_type} backend has no such option (got {shorten(option)}; want {', '.join(known)})"

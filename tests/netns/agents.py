@@ -50,6 +50,7 @@ class Agent:
     directory: Path
     argv: tuple[str, ...]
     process: subprocess.Popen[bytes] = field(init=False)
+    health_port: int = HEALTH_PORT
 
     @property
     def subnet_file(self) -> Path:
@@ -70,7 +71,7 @@ class Agent:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of the agent's own HTTP server; status 0 when it does not answer."""
-        url = f"http://127.0.0.1:{HEALTH_PORT}{path}"
+        url = f"http://127.0.0.1:{self.health_port}{path}"
         reply = run("ip", "netns", "exec", self.netns, "curl", "-s", "-m2", "-w", "\n%{http_code}", url, check=False)
         body, _, status = reply.stdout.rpartition("\n")
         return int(status or 0), body

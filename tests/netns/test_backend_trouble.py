@@ -6,7 +6,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.backends.base import Underlay
-from agent.backends.udp import UdpBackend, unreachable_route
+from agent.backends.subnet_routes import unreachable_route
+from agent.backends.udp import UdpBackend
 from agent.journal import SilentJournal
 from agent.lease import Lease, LeaseAttrs, Subnet
 from agent.netlink import Kernel

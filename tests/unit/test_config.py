@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.config import NetworkConfig, parse_network_config, udp_port
+from agent.backend_options import UdpOptions
+from agent.config import NetworkConfig, parse_network_config
 from agent.errors import InvalidConfig
 from tests.unit.fake_registry import subnet
 
@@ -84,7 +85,7 @@ def test_keys_match_in_any_case_and_unknown_ones_are_ignored() -> None:
     config = parse(
         NETWORK="10.3.0.0/16", subnetlen=25, backend={"TYPE": "udp", "pORT": 9000}, EnableNFTables=True, x=[]
     )
-    assert (config.subnet_len, udp_port(config)) == (25, 9000)
+    assert (config.subnet_len, config.backend) == (25, UdpOptions(9000))
 
 
 def test_the_first_of_several_networks_counts() -> None:
@@ -181,11 +182,7 @@ def test_a_bad_udp_port_is_refused(port: object) -> None:
 
 @pytest.mark.row("B24")
 def test_the_udp_port_has_flannels_default() -> None:
-    assert udp_port(parse(Network="10.3.0.0/16")) == 8285
-    with pytest.raises(InvalidConfig, match=r"Backend\.Port"):
-        udp_port(
-            NetworkConfig(IPv4Network("10.0.0.0/16"), 24, IPv4Address(0), IPv4Address(0), backend_options={"Port": 0})
-        )
+    assert parse(Network="10.3.0.0/16").backend == UdpOptions(8285)
 
 
 def test_udp_refuses_ipv6_and_nothing_works_without_ipv4() -> None:

@@ -38,13 +38,23 @@ def test_a_fit_machine_lacks_nothing(tmp_path: Path) -> None:
 @pytest.mark.row("B8")
 def test_everything_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(preconditions, "effective_capabilities", lambda: 0)
-    monkeypatch.setattr(preconditions, "TUN", tmp_path / "none")
     monkeypatch.setattr(preconditions, "NFT_PATH", str(tmp_path / "none"))
-    rights, tun, nft, place = lacking(f"--subnet-file={tmp_path}")
+    rights, nft, place = lacking(f"--subnet-file={tmp_path}")
     assert rights.startswith("machine: no right to change the network")
-    assert tun.startswith(f"machine: cannot open {tmp_path}/none (got No such file or directory;")
     assert nft.startswith("machine: the program nft is missing")
     assert place.startswith("--subnet-file: is a directory")
+
+
+@pytest.mark.row("B8")
+def test_without_a_tun_driver_the_udp_backend_says_what_to_load(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    preconditions.check_tun()
+    monkeypatch.setattr(preconditions, "TUN", tmp_path / "none")
+    with pytest.raises(
+        EnvironmentMissing, match=r"machine: cannot open .*/none \(got No such file or directory;.*modprobe"
+    ):
+        preconditions.check_tun()
 
 
 def test_without_rules_no_nft_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,164 @@
+"""The extension backend: the operator's own programs are told about our subnet and about every peer.
+
+As in flannel (pkg/backend/extension), but each program is run as it stands: words are split with quotes, `$NAME` in a
+word is one of the variables below, and there is no shell. A program that fails for a peer is tried again.
+
+| when | variables | standard input |
+|---|---|---|
+| PreStartupCommand, before the lease; what it prints is published | none | none |
+| PostStartupCommand, with the lease | NETWORK SUBNET IPV6SUBNET PUBLIC_IP PUBLIC_IPV6 | none |
+| SubnetAddCommand, SubnetRemoveCommand | SUBNET PUBLIC_IP | what the peer published |
+"""
+
+import logging
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import IPv4Network
+
+from agent.backend_options import ExtensionOptions
+from agent.backends.base import ForwardingEntry, Underlay
+from agent.errors import AgentError
+from agent.lease import Lease, LeaseAttrs, Subnet
+
+log = logging.getLogger(__name__)
+
+LIMIT_S = 60.0
+"""A program that takes longer is killed: peers that come after it must not wait for ever."""
+SHOWN_CHARACTERS = 200
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+
+class ProgramFailed(AgentError):
+    """A program of the operator could not be run, did not end, or ended with another code than 0."""
+
+
+class ExtensionBackend:
+    """See `Backend`. Methods may be called from several threads."""
+
+    def __init__(self, network: IPv4Network, options: ExtensionOptions, underlay: Underlay) -> None:
+        self.device: str | None = None
+        self.on_trouble: Callable[[], None] = lambda: None
+        self.overlay_mtu = underlay.mtu
+        self.datapath = "other"
+        self._network = network
+        self._options = options
+        self._underlay = underlay
+        self._published: str | None = None
+        self._wanted: dict[Subnet, Lease] = {}
+        self._done: dict[Subnet, Lease] = {}
+        """Peers whose SubnetAddCommand succeeded."""
+        self._lock = threading.RLock()
+
+    def lease_attrs(self) -> LeaseAttrs:
+        """What PreStartupCommand printed, once. Raises ProgramFailed."""
+        with self._lock:
+            if self._options.pre_startup and self._published is None:
+                self._published = run_program(self._options.pre_startup, {})
+        return LeaseAttrs(self._underlay.public_ip, backend_type="extension", backend_data=self._published)
+
+    def start(self, lease: Lease) -> None:
+        """Run PostStartupCommand. Raises ProgramFailed."""
+        if self._options.post_startup:
+            variables = {
+                "NETWORK": str(self._network),
+                "SUBNET": str(lease.subnet.ipv4),
+                "IPV6SUBNET": "" if lease.subnet.ipv6 is None else str(lease.subnet.ipv6),
+                "PUBLIC_IP": str(self._underlay.public_ip),
+                "PUBLIC_IPV6": "",
+            }
+            said = run_program(self._options.post_startup, variables)
+            log.info("%s: %s", self._options.post_startup[0], said[:SHOWN_CHARACTERS] or "done")
+
+    def set_peers(self, peers: Iterable[Lease]) -> None:
+        """Tell the programs what is new, what is other than before and what has gone."""
+        with self._lock:
+            self._wanted = {lease.subnet: lease for lease in peers if lease.attrs.backend_type == "extension"}
+            try:
+                self.converge()
+            except ProgramFailed as error:
+                log.warning("%s", error)
+                self.on_trouble()
+
+    def converge(self) -> None:
+        """Run what failed before once more. Raises ProgramFailed with every failure."""
+        failures = []
+        with self._lock:
+            for subnet, lease in list(self._done.items()):
+                wanted = self._wanted.get(subnet)
+                if wanted is None or wanted.attrs != lease.attrs:
+                    failures += self._tell(self._options.subnet_remove, lease)
+                    # Whatever became of it: it is no peer any more, and a program that fails for ever is no reason.
+                    del self._done[subnet]
+            for subnet, lease in self._wanted.items():
+                if subnet not in self._done and not (failed := self._tell(self._options.subnet_add, lease)):
+                    self._done[subnet] = lease
+                elif subnet not in self._done:
+                    failures += failed
+        if failures:
+            raise ProgramFailed("; ".join(failures[:3]))
+
+    def fence(self) -> None:
+        """Take every peer back."""
+        self.set_peers(())
+
+    def forwarding_table(self) -> tuple[ForwardingEntry, ...]:
+        """The peers that the program took."""
+        done = sorted(self._done.items(), key=lambda item: item[0].ipv4)
+        return tuple(ForwardingEntry(subnet.ipv4, str(lease.attrs.public_ip)) for subnet, lease in done)
+
+    def counters(self) -> None:
+        """Nobody counts."""
+        return
+
+    def stop(self) -> None:
+        """Nothing: what the programs made is theirs."""
+
+    def _tell(self, command: Sequence[str], lease: Lease) -> list[str]:
+        if not command:
+            return []
+        data = lease.attrs.backend_data
+        variables = {"SUBNET": str(lease.subnet.ipv4), "PUBLIC_IP": str(lease.attrs.public_ip)}
+        try:
+            run_program(command, variables, data if isinstance(data, str) else "")
+        except ProgramFailed as error:
+            return [str(error)]
+        return []
+
+
+def expand(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+    """`$NAME` and `${NAME}` in each word replaced, of the variables and then of our environment; a word stays one."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        return variables.get(name, os.environ.get(name, ""))
+
+    return [VARIABLE.sub(value, word) for word in words]
+
+
+def run_program(words: Sequence[str], variables: Mapping[str, str], stdin: str = "") -> str:
+    """Run a program to its end and return what it printed, on both channels. Raises ProgramFailed."""
+    command = expand(words, variables)
+    name = f"backend extension: {command[0]}"
+    try:
+        done = subprocess.run(
+            command,
+            input=f"{stdin}\n",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=LIMIT_S,
+            env=os.environ | dict(variables),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ProgramFailed(f"{name}: did not end within {LIMIT_S:g} s") from None
+    except OSError as error:
+        raise ProgramFailed(f"{name}: cannot be run: {error.strerror}") from error
+    if done.returncode != 0:
+        said = done.stdout.strip().replace("\n", "; ")[:SHOWN_CHARACTERS]
+        raise ProgramFailed(f"{name}: ended with {done.returncode}: {said}")
+    return done.stdout.strip()

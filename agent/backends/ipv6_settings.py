@@ -1,0 +1,17 @@
+"""What an overlay device or bridge of ours does about IPv6."""
+
+from agent.netlink import Kernel
+
+
+def set_ipv6(kernel: Kernel, device: str, *, enabled: bool) -> None:
+    """Make sure that the device has IPv6 or has not, and believes no router advertisement. Raises NetlinkError."""
+    settings = {
+        "disable_ipv6": ("0", "the network has IPv6") if enabled else ("1", "the network has IPv4 only"),
+        "accept_ra": ("0", "no pod may announce itself as a router"),
+    }
+    for name, (value, why) in settings.items():
+        # With slashes, for a device's name may have a dot.
+        setting = f"net/ipv6/conf/{device}/{name}"
+        # Not there where the kernel has no IPv6.
+        if kernel.read_sysctl(setting) is not None:
+            kernel.sysctl(setting, value, why)

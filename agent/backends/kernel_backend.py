@@ -1,0 +1,202 @@
+"""Backends whose packets the kernel carries: the agent only keeps devices, routes, neighbours and forwarding entries.
+
+One class for all of them; what differs is a `Plan`. Packets flow without the agent, so `stop` leaves everything in
+place, as flannel does; `cleanup` removes it.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Protocol
+
+from agent.backends.base import Counters, ForwardingEntry, Underlay
+from agent.backends.entries import OverlayDevice, PeerEntries, converge_entries
+from agent.backends.leftovers import remove_other_devices
+from agent.backends.subnet_routes import is_subnet_route, unreachable_route
+from agent.config import NetworkConfig
+from agent.errors import AgentError
+from agent.lease import Lease, LeaseAttrs, Subnet
+from agent.netlink import Kernel, NetlinkError
+from agent.netlink_values import Family, IPNetwork, Route
+
+log = logging.getLogger(__name__)
+
+NO_LEAKS = "without a peer's own route nothing may leave by the default gateway"
+
+
+class Plan(Protocol):
+    """What one kind of backend wants of the kernel."""
+
+    name: str
+    """The backend type."""
+    devices: tuple[OverlayDevice, ...]
+    """The overlay devices that the plan makes, IPv4 first; none where packets leave by the underlay itself."""
+    overlay_mtu: int
+    """MTU for pods, in bytes."""
+
+    def lease_attrs(self) -> LeaseAttrs:
+        """What this node publishes; whatever must exist for that is made. Raises EnvironmentMissing, NetlinkError."""
+
+    def converge_devices(self, own: Subnet) -> None:
+        """Make sure of the devices, with their settings and addresses. Raises EnvironmentMissing, NetlinkError."""
+
+    def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
+        """What the kernel has to know about a peer, per family; `routes` are the main tables as they are.
+
+        Raises ValueError that says what is wrong with the lease.
+        """
+
+    def converge_peers(self, peers: Collection[Lease]) -> None:
+        """What is to be done beside `peer_entries`. Raises NetlinkError."""
+
+    def remove_devices(self) -> None:
+        """At a stop: what must not outlive the agent."""
+
+
+class KernelBackend:
+    """Carries packets by what the kernel has; see `Backend`. Methods may be called from several threads."""
+
+    def __init__(self, plan: Plan, config: NetworkConfig, underlay: Underlay, kernel: Kernel) -> None:
+        self.device: str | None = plan.devices[0].name if plan.devices else None
+        self.on_trouble: Callable[[], None] = lambda: None
+        self.overlay_mtu = plan.overlay_mtu
+        self.datapath = "kernel"
+        self._plan = plan
+        self._config = config
+        self._underlay = underlay
+        self._kernel = kernel
+        self._own: Subnet | None = None
+        self._peers: tuple[Lease, ...] = ()
+        self._known = False
+        """Whether the peers were told: before, an earlier run's entries carry packets and stay."""
+        self._table: tuple[ForwardingEntry, ...] = ()
+        self._ignored: set[tuple[Subnet, str]] = set()
+        """Leases that were complained about, and why."""
+        self._lock = threading.RLock()
+
+    def lease_attrs(self) -> LeaseAttrs:
+        """What this node publishes. Raises EnvironmentMissing and NetlinkError."""
+        with self._lock:
+            return self._plan.lease_attrs()
+
+    def start(self, lease: Lease) -> None:
+        """Make the devices; peers' entries of an earlier run stay until `set_peers`.
+
+        Raises EnvironmentMissing and NetlinkError.
+        """
+        with self._lock:
+            self._own = lease.subnet
+            for network, _, _ in self._families():
+                remove_other_devices(self._kernel, network, keep=[device.name for device in self._plan.devices])
+            self._plan.converge_devices(lease.subnet)
+            self._ensure_last_resort()
+
+    def set_peers(self, peers: Iterable[Lease]) -> None:
+        """Carry packets to exactly these leases from now on; those of another backend type are none of ours."""
+        with self._lock:
+            self._peers = tuple(lease for lease in peers if self._concerns_us(lease))
+            self._known = True
+            self._converge_or_call()
+
+    def fence(self) -> None:
+        """Stop forwarding to other nodes."""
+        with self._lock:
+            self._peers = ()
+            self._known = True
+            self._converge_or_call()
+
+    def converge(self) -> None:
+        """Re-make whatever is missing or wrong. Raises EnvironmentMissing and NetlinkError, after all that could be."""
+        with self._lock:
+            if self._own is None:
+                return
+            self._plan.converge_devices(self._own)
+            self._ensure_last_resort()
+            if self._known:
+                self._converge_entries(self._own)
+
+    def forwarding_table(self) -> tuple[ForwardingEntry, ...]:
+        """What is in force now, sorted by subnet."""
+        return self._table
+
+    def counters(self) -> Counters | None:
+        """What went through the overlay devices; None where there is none: the kernel does not count by network."""
+        if not self._plan.devices:
+            return None
+        found = [link.traffic for it in self._plan.devices if (link := self._kernel.link(it.name)) is not None]
+        drops: Mapping[str, int] = {
+            "device_tx": sum(traffic.tx_dropped + traffic.tx_errors for traffic in found),
+            "device_rx": sum(traffic.rx_dropped + traffic.rx_errors for traffic in found),
+        }
+        return Counters(
+            tx_packets=sum(traffic.tx_packets for traffic in found),
+            tx_bytes=sum(traffic.tx_bytes for traffic in found),
+            rx_packets=sum(traffic.rx_packets for traffic in found),
+            rx_bytes=sum(traffic.rx_bytes for traffic in found),
+            drops=drops,
+        )
+
+    def stop(self) -> None:
+        """Leave everything that carries packets in place. Safe to call twice."""
+        with self._lock:
+            if self._own is not None:
+                self._own = None
+                self._plan.remove_devices()
+
+    def _concerns_us(self, lease: Lease) -> bool:
+        kind = lease.attrs.backend_type or "udp"
+        if kind != self._plan.name:
+            self._ignore(lease, f"of backend type {kind}")
+        return kind == self._plan.name
+
+    def _ignore(self, lease: Lease, why: str) -> None:
+        if (lease.subnet, why) not in self._ignored:
+            self._ignored.add((lease.subnet, why))
+            log.warning("lease %s of %s is no peer: %s", lease.subnet, lease.attrs.public_ip, why)
+
+    def _converge_or_call(self) -> None:
+        """For other threads than the one that waits for trouble: what fails is its affair, soon."""
+        try:
+            if self._own is not None:
+                self._converge_entries(self._own)
+        except (AgentError, OSError) as error:
+            log.warning("%s", error)
+            self.on_trouble()
+
+    def _ensure_last_resort(self) -> None:
+        for network, _, _ in self._families():
+            self._kernel.ensure_route(unreachable_route(network), NO_LEAKS)
+
+    def _families(self) -> list[tuple[IPNetwork, int, Family]]:
+        """Network and subnet length of each family."""
+        config = self._config
+        found: list[tuple[IPNetwork, int, Family]] = [(config.network, config.subnet_len, 4)]
+        if config.ipv6_network is not None and config.ipv6_subnet_len is not None:
+            found.append((config.ipv6_network, config.ipv6_subnet_len, 6))
+        return found
+
+    def _converge_entries(self, own: Subnet) -> None:
+        families = self._families()
+        routes = frozenset().union(*(self._kernel.routes(family) for _, _, family in families))
+        usable: list[Lease] = []
+        entries: list[PeerEntries] = []
+        for lease in self._peers:
+            try:
+                entries += self._plan.peer_entries(lease, routes)
+            except ValueError as error:
+                self._ignore(lease, str(error))
+            else:
+                usable.append(lease)
+        devices = {self._underlay.interface, *(device.name for device in self._plan.devices)}
+
+        def ours(route: Route) -> bool:
+            return route.destination not in (own.ipv4, own.ipv6) and any(
+                is_subnet_route(route, network, length, devices) for network, length, _ in families
+            )
+
+        self._plan.converge_peers(usable)
+        refused = converge_entries(self._kernel, entries, self._plan.devices, routes, ours)
+        self._table = tuple(ForwardingEntry(entry.subnet, entry.via) for entry in entries)
+        if refused:
+            more = f"; and {len(refused) - 3} more" if refused[3:] else ""
+            raise NetlinkError("; ".join(map(str, refused[:3])) + more)

@@ -1,0 +1,155 @@
+"""The vxlan backend: the kernel wraps frames between the nodes' devices in UDP (RFC 7348).
+
+What the kernel holds for it, as the real flanneld makes it: device `flannel.VNI` with the subnet's base address /32;
+per peer the MAC of its device as a permanent neighbour, the way to that MAC as a forwarding entry, and a route to its
+subnet by its base address. Nothing is learned and nothing asked for by ARP, so packets flow while the agent is down.
+For IPv6 there is a second device, `flannel-v6.VNI`, between the nodes' IPv6 addresses.
+"""
+
+import random
+import re
+from collections.abc import Collection
+
+from agent.backend_options import VxlanOptions
+from agent.backends.base import Underlay
+from agent.backends.entries import Hop, OverlayDevice, PeerEntries
+from agent.backends.ipv6_settings import set_ipv6
+from agent.backends.shares import base_address, share_of
+from agent.backends.subnet_routes import direct_device
+from agent.lease import Lease, LeaseAttrs, Subnet
+from agent.netlink import Kernel, NetlinkError
+from agent.netlink_values import Family, Route, VxlanSettings
+
+# bytes: inner Ethernet 14, vxlan 8, UDP 8, and the outer header
+ENCAP_OVERHEAD: dict[Family, int] = {4: 14 + 8 + 8 + 20, 6: 14 + 8 + 8 + 40}
+MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+
+
+class VxlanPlan:
+    """See `Plan`."""
+
+    name = "vxlan"
+
+    def __init__(
+        self, options: VxlanOptions, underlay: Underlay, kernel: Kernel, *, ipv6: bool = False, rng: random.Random
+    ) -> None:
+        """`ipv6`: dual stack; the underlay then has an IPv6 address."""
+        self._options = options
+        self._underlay = underlay
+        self._kernel = kernel
+        families: tuple[Family, ...] = (4, 6) if ipv6 else (4,)
+        self.devices = tuple(
+            OverlayDevice(device_name(options.vni, family), family, has_hops=True) for family in families
+        )
+        underlay_mtu = min(options.mtu or underlay.mtu, underlay.mtu)
+        # One MTU for pods, whatever they speak.
+        self.overlay_mtu = underlay_mtu - ENCAP_OVERHEAD[families[-1]]
+        self._mtu: dict[Family, int] = {family: underlay_mtu - ENCAP_OVERHEAD[family] for family in families}
+        self._macs: dict[Family, str] = {}
+        self._rng = rng
+
+    def lease_attrs(self) -> LeaseAttrs:
+        """VNI and the MAC of our device; the devices are made, because peers are told their MAC."""
+        for device in self.devices:
+            self._converge_link(device)
+        ipv6 = len(self.devices) > 1
+        return LeaseAttrs(
+            public_ip=self._underlay.public_ip,
+            public_ipv6=self._underlay.public_ipv6 if ipv6 else None,
+            backend_type=self.name,
+            backend_data=self._data(4),
+            backend_v6_data=self._data(6) if ipv6 else None,
+        )
+
+    def converge_devices(self, own: Subnet) -> None:
+        """Device with its settings, the MAC that peers know, its address; up."""
+        for device in self.devices:
+            self._converge_link(device)
+            kernel, name, family, underlay = self._kernel, device.name, device.family, self._underlay
+            set_ipv6(kernel, name, enabled=family == 6)
+            headers = ENCAP_OVERHEAD[family]
+            kernel.set_mtu(name, self._mtu[family], f"{underlay.interface} takes {underlay.mtu}, the headers {headers}")
+            kernel.set_mac(name, self._macs[family], "peers know the device by this MAC")
+            address, why = base_address(own, family), "the node's own address in the overlay, the base of its subnet"
+            kernel.ensure_addresses(name, [address], why, family)
+            kernel.set_up(name, "the overlay device carries packets")
+
+    def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
+        """Neighbour, forwarding entry and route; with DirectRouting a plain route where no gateway is between us."""
+        return tuple(self._entries(lease, device, routes) for device in self.devices)
+
+    def converge_peers(self, peers: Collection[Lease]) -> None:
+        """Nothing beside the entries."""
+
+    def remove_devices(self) -> None:
+        """None: packets flow without the agent."""
+
+    def _entries(self, lease: Lease, device: OverlayDevice, routes: Collection[Route]) -> PeerEntries:
+        subnet, public, data = share_of(lease, device.family)
+        mac = vtep_mac(data)
+        direct = direct_device(public, routes) if self._options.direct_routing else None
+        if direct is not None:
+            return PeerEntries(subnet, str(public), Route(subnet, direct, gateway=public))
+        gateway = subnet.network_address
+        port = self._options.port
+        return PeerEntries(
+            subnet,
+            f"{public}:{port}" if device.family == 4 else f"[{public}]:{port}",
+            Route(subnet, device.name, gateway=gateway, onlink=True),
+            Hop(device.name, gateway, mac, public),
+        )
+
+    def _data(self, family: Family) -> dict[str, object]:
+        return {"VNI": self._options.vni, "VtepMAC": self._macs[family]}
+
+    def _settings(self, family: Family) -> VxlanSettings:
+        local = self._underlay.address if family == 4 else self._underlay.ipv6_address
+        link = self._kernel.link(self._underlay.interface)
+        if link is None or local is None:
+            raise NetlinkError(f"{self._underlay.interface}: the underlay interface has gone")
+        options = self._options
+        return VxlanSettings(options.vni, link.index, local, options.port, options.learning, options.gbp)
+
+    def _converge_link(self, device: OverlayDevice) -> None:
+        """A device with other settings is made anew; one with the right ones keeps its MAC, an earlier run's too."""
+        kernel, wanted = self._kernel, self._settings(device.family)
+        link = kernel.link(device.name)
+        if link is not None and link.kind != "vxlan":
+            raise NetlinkError(
+                f"{device.name}: exists and is a {link.kind or 'hardware device'} (want none, or a vxlan device)"
+            )
+        if link is not None and kernel.vxlan(device.name) != wanted:
+            kernel.delete_link(device.name, "its settings are not those of the network config and the underlay")
+            link = None
+        if link is not None:
+            self._macs.setdefault(device.family, link.mac)
+            return
+        # Chosen before the device is made, so that udev has nothing to choose; kept, so that peers need not be told.
+        mac = self._macs.setdefault(device.family, random_mac(self._rng))
+        kernel.create_vxlan(
+            device.name, wanted, mac=mac, mtu=self._mtu[device.family], why="packets routed to it are wrapped in UDP"
+        )
+
+
+def device_name(vni: int, family: Family) -> str:
+    """flannel's name of the device."""
+    return f"flannel.{vni}" if family == 4 else f"flannel-v6.{vni}"
+
+
+def random_mac(rng: random.Random) -> str:
+    """A locally administered unicast address (IEEE 802)."""
+    octets = [rng.getrandbits(8) for _ in range(6)]
+    octets[0] = octets[0] & 0xFE | 0x02
+    return ":".join(f"{octet:02x}" for octet in octets)
+
+
+def vtep_mac(data: object) -> str:
+    """The MAC in a peer's backend data. Raises ValueError."""
+    mac = (
+        next((value for key, value in data.items() if key.lower() == "vtepmac"), None)
+        if isinstance(data, dict)
+        else None
+    )
+    if not isinstance(mac, str) or not MAC.fullmatch(mac.lower()) or int(mac[:2], 16) & 1:
+        raise ValueError("its backend data has no VtepMAC, the unicast MAC of its vxlan device")
+    return mac.lower()
