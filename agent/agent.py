@@ -32,6 +32,7 @@ from agent.shutdown import Shutdown
 from agent.subnet_env import read_previous_subnet
 from agent.subnet_manager import SubnetManager
 from agent.tolerant_journal import open_journal
+from agent.watchdog import Watchdog, WatchedClock
 from agent.wiring import choose_underlay, open_registry, refuse_underlay_inside, refuse_unknown_backend
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,10 @@ SETTLE_S = 0.1
 QUIET_STOP_S = 1.0
 """How long the threads may take to notice a stop before their connections are closed under them."""
 HARD_STOP_S = 5.0
+LOOPS = {"MainThread": 12.0, "renewal": 40.0, "watch": 40.0}
+"""Seconds that a loop may stay silent. Those that talk to etcd wait for several answers of 3 s each in one round."""
+BEAT_S = 4.0
+"""How long the main loop sleeps at most, to give a sign of life."""
 
 
 class Agent:
@@ -73,6 +78,7 @@ class Agent:
         self._broken: str | None = None
         self._revision = 0
         self._announced = False
+        self._watchdog = Watchdog(LOOPS)
 
     def run(self) -> int:
         """Run until a signal (returns 0) or until going on makes no sense (returns 1).
@@ -122,6 +128,8 @@ class Agent:
             setup.converge_all()
             threads = self._start_threads(manager)
             undo.callback(self._end_threads, threads, manager, registry)
+            self._watchdog.start()
+            undo.callback(self._watchdog.stop)
             return self._keep_up(setup, monitor)
 
     def report(self) -> Report:
@@ -169,6 +177,7 @@ class Agent:
             backend.lease_attrs(),
             previous_subnet=previous,
             lease_ttl_s=self._options.subnet_lease_ttl_s,
+            clock=WatchedClock(self._watchdog),
         )
 
     def _start_threads(self, manager: SubnetManager) -> list[threading.Thread]:
@@ -229,13 +238,14 @@ class Agent:
         next_full = time.monotonic() + self._options.resync_s
         next_links = time.monotonic() + LINKS_RESYNC_S
         while not self._stop.is_set():
+            self._watchdog.beat()
             if (reason := self._reason_to_end()) is not None:
                 log.error("ending: %s", reason)
                 return 1
             if self._readiness.reasons():
                 next_full = min(next_full, time.monotonic() + RETRY_S)
             wake_at = next_full if self._fenced_at is None else min(next_full, self._fenced_at + FENCED_FOR_S)
-            changed = monitor.wait(max(0.0, wake_at - time.monotonic()))
+            changed = monitor.wait(min(BEAT_S, max(0.0, wake_at - time.monotonic())))
             if changed:
                 self._stop.wait(SETTLE_S)
                 monitor.wait(0)

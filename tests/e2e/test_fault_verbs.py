@@ -56,6 +56,16 @@ def test_an_agent_whose_main_loop_is_held_goes_on_when_it_is_let_go(lab: LabHand
     assert lab.agent("node1").pid == pid
 
 
+@pytest.mark.slow
+def test_an_agent_whose_main_loop_hangs_ends_itself_and_is_started_again(lab: LabHandle) -> None:
+    before = lab.nodes["node1"]
+    with lab.fault("agent hang node1"):
+        lab.wait_until(lambda: lab.nodes["node1"].agent_restarts > before.agent_restarts, 20)
+        lab.agent("node1").wait_ready()
+    assert lab.nodes["node1"].subnet == before.subnet
+    assert "the MainThread loop has stood still for" in lab.logs("node1")
+
+
 def test_the_verbs_say_what_was_done_how_it_ends_and_what_comes_next(two_nodes: Lab, lab: LabHandle) -> None:
     said = two_nodes.must("fault", "agent", "stop", "node2", "--for", "60")
     number = re.match(
