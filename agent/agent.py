@@ -15,10 +15,10 @@ from contextlib import ExitStack
 from functools import partial
 
 from agent.backends import make_backend
-from agent.backends.base import Backend, Counters
+from agent.backends.base import Backend, Counters, Underlay
 from agent.config import NetworkConfig
 from agent.config_wait import wait_for_config
-from agent.errors import RegistryError
+from agent.errors import AgentError, LeaseLost, RegistryError
 from agent.health import HealthServer, LeaseReport, Report, process_started_at_s
 from agent.lease import Lease
 from agent.netlink import Kernel
@@ -76,6 +76,9 @@ class Agent:
         """Set when the backend wants to be looked at."""
         self._fenced_at: float | None = None
         self._broken: str | None = None
+        self._underlay: Underlay | None = None
+        self._moved_to: Underlay | None = None
+        """Where the underlay is now, if that is not where it was at the start."""
         self._revision = 0
         self._announced = False
         self._watchdog = Watchdog(LOOPS)
@@ -113,6 +116,7 @@ class Agent:
                 "underlay: %s, MTU %d, address %s, public address %s",
                 *(underlay.interface, underlay.mtu, underlay.address, underlay.public_ip),
             )
+            self._underlay = underlay
             backend = make_backend(config, underlay, kernel, options.datapath)
             undo.callback(backend.stop)
             backend.on_trouble = self._on_trouble
@@ -130,7 +134,7 @@ class Agent:
             undo.callback(self._end_threads, threads, manager, registry)
             self._watchdog.start()
             undo.callback(self._watchdog.stop)
-            return self._keep_up(setup, monitor)
+            return self._keep_up(setup, monitor, kernel)
 
     def report(self) -> Report:
         """One look at everything, for the health server; never waits for etcd."""
@@ -234,7 +238,7 @@ class Agent:
         log.info("ready")
         notify_service_manager("READY=1")
 
-    def _keep_up(self, setup: NodeSetup, monitor: Monitor) -> int:
+    def _keep_up(self, setup: NodeSetup, monitor: Monitor, kernel: Kernel) -> int:
         next_full = time.monotonic() + self._options.resync_s
         next_links = time.monotonic() + LINKS_RESYNC_S
         while not self._stop.is_set():
@@ -249,6 +253,7 @@ class Agent:
             if changed:
                 self._stop.wait(SETTLE_S)
                 monitor.wait(0)
+                self._look_at_underlay(kernel)
             if self._stop.is_set():
                 break
             trouble = self._trouble.is_set()
@@ -264,6 +269,18 @@ class Agent:
         notify_service_manager("STOPPING=1")
         return 0
 
+    def _look_at_underlay(self, kernel: Kernel) -> None:
+        """Another address, device or MTU needs other sockets and devices everywhere: that is a new start's work."""
+        try:
+            now = choose_underlay(self._options, kernel)
+        except (AgentError, OSError) as error:
+            # A cable that is out, an address that is about to be replaced: it may be there again soon.
+            log.warning("underlay: %s", error)
+            return
+        if self._underlay is not None and now != self._underlay:
+            self._moved_to = now
+            self._broken = f"the underlay was {_words(self._underlay)} and is {_words(now)}; a new start uses it"
+
     def _reason_to_end(self) -> str | None:
         if self._fenced_at is not None and time.monotonic() >= self._fenced_at + FENCED_FOR_S:
             return "another node owns our subnet; the next start asks for a new one"
@@ -273,7 +290,9 @@ class Agent:
         self._stop.set()
         for thread in threads:
             thread.join(QUIET_STOP_S)
-        if self._options.revoke_on_exit and self._fenced_at is None:
+        if self._moved_to is not None and self._fenced_at is None:
+            self._take_subnet_along(manager, registry, self._moved_to)
+        elif self._options.revoke_on_exit and self._fenced_at is None:
             # Only when nobody renews any more, or the key would be made again.
             try:
                 manager.release()
@@ -282,3 +301,16 @@ class Agent:
         registry.close()
         for thread in threads:
             thread.join(HARD_STOP_S)
+
+    def _take_subnet_along(self, manager: SubnetManager, registry: EtcdRegistry, underlay: Underlay) -> None:
+        """Our key says where we are from now on, so that peers follow and our next start finds it."""
+        # What goes on by the old address would only be noticed by its silence.
+        registry.reconnect()
+        try:
+            manager.move_to(underlay.public_ip)
+        except (RegistryError, LeaseLost) as error:
+            log.error("the subnet could not be taken along to %s: %s", underlay.public_ip, error)
+
+
+def _words(underlay: Underlay) -> str:
+    return f"{underlay.address} on {underlay.interface} with MTU {underlay.mtu}"

@@ -98,6 +98,13 @@ class EtcdClient:
         if connection is not None:
             connection.close()
 
+    def reconnect(self) -> None:
+        """Drop the connection, with files of TLS read anew; its watches end and the next call makes another."""
+        with self._lock:
+            connection = self._connection
+        if connection is not None:
+            self._give_up(connection)
+
     def range(self, key: bytes, range_end: bytes = b"") -> tuple[list[KeyValue], int]:
         """The key, or all keys from it up to `range_end`, in order; and the store's revision. Linearizable."""
         request = etcdrpc.RangeRequest(key=key, range_end=range_end)

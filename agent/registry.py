@@ -106,6 +106,10 @@ class EtcdRegistry:
         """See Registry."""
         self._etcd.close()
 
+    def reconnect(self) -> None:
+        """Use another connection for the next call; ends every watch."""
+        self._etcd.reconnect()
+
     def config(self) -> bytes:
         """See Registry."""
         found, _ = self._etcd.range(self._config_key)

@@ -11,6 +11,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 from agent.allocator import choose_subnet, count_free
 from agent.config import NetworkConfig
@@ -159,6 +160,14 @@ class SubnetManager:
             self._registry.delete(lease)
         self._registry.revoke(lease.etcd_lease_id)
         log.info("gave subnet %s back", lease.subnet)
+
+    def move_to(self, public_ip: IPv4Address) -> None:
+        """Write another address of ours under our key; nobody may renew meanwhile. Raises RegistryError and LeaseLost:
+        not ours any more."""
+        if self._lease is not None and self._lease.attrs.public_ip != public_ip:
+            self._attrs = replace(self._attrs, public_ip=public_ip)
+            self._lease = self._registry.update(self._lease, self._attrs)
+            log.info("subnet %s is at %s from now on", self._lease.subnet, public_ip)
 
     def _acquire_within(self, races: int) -> Lease:
         """Raises NoFreeSubnet, also when every one of `races` tries lost against other nodes."""

@@ -1,5 +1,7 @@
 """`testbed fault …`: break something, see what is broken, mend it."""
 
+import re
+
 import click
 
 from testbed.command.client import TestbedError, ask, find_lab
@@ -9,8 +11,17 @@ from testbed.faults.catalogue import KINDS
 LONGEST_USAGE = 34  # columns; longer ones get a line of their own
 
 
+NEGATIVE = re.compile(r"-\d")
+MINUS = "\N{MINUS SIGN}"
+"""Stands for the hyphen before a number while click looks for options."""
+
+
 class Fault(click.Command):
     """A command whose help lists every fault there is."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, but -1h is a time and no option."""
+        return super().parse_args(ctx, [word.replace("-", MINUS, 1) if NEGATIVE.match(word) else word for word in args])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The catalogue, in groups."""
@@ -40,7 +51,9 @@ def fault(words: tuple[str, ...], lasts: float | None, lab: str | None, output: 
         return _list(ask(record, "faults"), record.name, json)
     if words[0] == "heal":
         return _heal(ask(record, "heal", numbers=_numbers(words[1:])), record.name, json)
-    return _show(ask(record, "fault", words=list(words), lasts_s=lasts), record.name, json)
+    return _show(
+        ask(record, "fault", words=[word.replace(MINUS, "-") for word in words], lasts_s=lasts), record.name, json
+    )
 
 
 def _numbers(words: tuple[str, ...]) -> list[int] | None:

@@ -78,7 +78,57 @@ AGENT_FAULTS = (
     FaultKind("agent pause", (NODE,), "SIGSTOP: the agent stands still, its sockets and devices stay"),
     FaultKind("agent hang", (NODE,), "the agent's main loop stands still, its other threads go on"),
 )
-KINDS: tuple[FaultKind, ...] = AGENT_FAULTS
+MEMBER = Parameter("MEMBER", "name")
+ETCD_FAULTS = (
+    FaultKind("etcd kill", (MEMBER,), "SIGKILL to a member (or: leader); the lab starts it again"),
+    FaultKind("etcd stop", (MEMBER,), "SIGKILL, and the member stays away"),
+    FaultKind("etcd pause", (MEMBER,), "SIGSTOP: the member stands still"),
+    FaultKind("etcd partition", (MEMBER,), "the member hears nobody and nobody hears it"),
+    FaultKind("etcd wipe", (MEMBER,), "its data is gone; alone it comes back empty, with others it joins anew"),
+    FaultKind("etcd compact", (), "all history is compacted: watches from before have to list again"),
+    FaultKind("etcd quota", (MEMBER,), "its database is full: etcd takes no writes"),
+)
+ENDS = (Parameter("A", "name"), Parameter("B", "name"))
+PERCENT = Parameter("PERCENT", "number", least=0.01, most=100)
+LINK_FAULTS = (
+    FaultKind("link down", ENDS, "the cable between A and B is unplugged at the switch"),
+    FaultKind(
+        "link flap",
+        (*ENDS, Parameter("TIMES", "number", "10", 1, 10_000), Parameter("PERIOD", "seconds", "1s", 0.02, 3600)),
+        "it is unplugged and plugged in again and again",
+    ),
+    FaultKind("link rate", (*ENDS, Parameter("MBIT", "number", least=0.01, most=100_000)), "it carries so much"),
+    FaultKind("link loss", (*ENDS, PERCENT), "it loses packets"),
+    FaultKind(
+        "link delay",
+        (*ENDS, Parameter("TIME", "seconds", least=0.001, most=60), Parameter("JITTER", "seconds", "0s", 0, 60)),
+        "packets take longer",
+    ),
+    FaultKind("link duplicate", (*ENDS, PERCENT), "packets come twice"),
+    FaultKind("link corrupt", (*ENDS, PERCENT), "packets come with a flipped bit"),
+    FaultKind("link reorder", (*ENDS, PERCENT), "packets overtake others"),
+)
+SIDES = (Parameter("A,B", "names"), Parameter("/", "word", "/"), Parameter("C", "names", ""))
+PARTITION_FAULTS = (
+    FaultKind("partition", SIDES, "A and B do not hear C, nor C them; without C: everybody else"),
+    FaultKind("oneway", SIDES, "C does not hear A and B, who hear it"),
+)
+NODE_FAULTS = (
+    FaultKind("lease revoke", (NODE,), "the node's etcd lease is revoked"),
+    FaultKind("device delete", (NODE,), "its overlay device is deleted"),
+    FaultKind("rules flush", (NODE,), "its nftables rules are deleted"),
+    FaultKind("disk full", (NODE,), "there is no room where subnet.env lies"),
+    FaultKind(
+        "clock jump", (NODE, Parameter("BY", "seconds")), "the agent's wall clock is off by so much (libfaketime)"
+    ),
+    FaultKind("node crash", (NODE,), "power is cut: agent, pods, devices, rules and /run are gone"),
+    FaultKind(
+        "node reboot", (NODE, Parameter("OFF", "seconds", "2s", 0.1, 3600)), "power is cut and comes back after OFF"
+    ),
+    FaultKind("node readdress", (NODE, Parameter("ADDRESS", "address")), "it gets another address on the underlay"),
+    FaultKind("pod kill", (Parameter("POD", "name"),), "SIGKILL to the process that holds the pod's namespaces"),
+)
+KINDS: tuple[FaultKind, ...] = AGENT_FAULTS + ETCD_FAULTS + LINK_FAULTS + PARTITION_FAULTS + NODE_FAULTS
 """Every fault, in the order in which help shows them."""
 
 

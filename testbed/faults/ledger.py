@@ -1,6 +1,7 @@
 """What is broken in a lab now and how each is undone; every injection and healing is written down."""
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from testbed.faults.catalogue import FaultRequest, parse
 from testbed.lab.clock import now
+from testbed.lab.etcd import EtcdFailed
 
 
 class FaultImpossible(Exception):
@@ -26,6 +28,8 @@ class Injected:
     """How it ends, in words."""
     undo: Callable[[], str] | None = None
     """Ends it and says what it did; None: the lab or the kernel mend it by themselves."""
+    lasts_s: float | None = None
+    """When it is healed by itself; None: not before somebody does."""
 
 
 Injector = Callable[[FaultRequest], Injected]
@@ -69,9 +73,9 @@ class Ledger:
             started = time.monotonic()
             done = self._injectors[request.kind.name](request)
             self._count += 1
-            undone = (
-                done.undone if done.undo is None or lasts_s is None else f"{done.undone}, by itself in {lasts_s:g} s"
-            )
+            lasts_s = done.lasts_s if lasts_s is None else lasts_s
+            timed = done.undo is not None and lasts_s is not None
+            undone = f"{done.undone}, by itself in {lasts_s:g} s" if timed else done.undone
             fault = Fault(self._count, request.text, now(), done.did, undone, done.undo is not None)
             if done.undo is not None:
                 self._on[fault.number] = (fault, done.undo)
@@ -112,7 +116,7 @@ class Ledger:
         try:
             healed["did"] = undo()
             del self._on[number]
-        except (OSError, LookupError, FaultImpossible) as failure:
+        except (OSError, LookupError, EtcdFailed, FaultImpossible, subprocess.SubprocessError) as failure:
             healed.update(healed=False, did=str(failure))
         self._write({"ended": healed})
         return healed

@@ -1,12 +1,18 @@
 """What the lab answers to `testbed fault …`."""
 
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
 
 from testbed.faults.agent_faults import AgentFaults
 from testbed.faults.catalogue import NoSuchFault
+from testbed.faults.etcd_faults import EtcdFaults
 from testbed.faults.ledger import FaultImpossible, Ledger
+from testbed.faults.link_faults import LinkFaults
+from testbed.faults.node_faults import NodeFaults
+from testbed.faults.partition_faults import PartitionFaults
 from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.lab.etcd import EtcdFailed
 from testbed.lab.lab import Lab
 
 HISTORY = "faults.jsonl"
@@ -15,7 +21,8 @@ HISTORY = "faults.jsonl"
 
 def fault_verbs(lab: Lab) -> Mapping[str, Verb]:
     """The verbs, bound to this lab."""
-    injectors = {**AgentFaults(lab).injectors()}
+    groups = (AgentFaults(lab), EtcdFaults(lab), LinkFaults(lab), PartitionFaults(lab), NodeFaults(lab))
+    injectors = {name: injector for group in groups for name, injector in group.injectors().items()}
     verbs = FaultVerbs(Ledger(injectors, lab.directory / HISTORY), lab)
     return {
         "fault": Verb(verbs.inject),
@@ -39,7 +46,7 @@ class FaultVerbs:
             fault = self._ledger.inject([str(word) for word in words], lasts_s)
         except NoSuchFault as failure:
             raise VerbFailed(f"fault: {failure}", 2) from failure
-        except (FaultImpossible, LookupError) as failure:
+        except (FaultImpossible, EtcdFailed, LookupError, subprocess.SubprocessError) as failure:
             raise VerbFailed(f"fault: {failure}") from failure
         self._lab.event("Warning", f"fault/{fault.number}", "Injected", f"{fault.fault}: {fault.did}")
         return asdict(fault)

@@ -68,12 +68,33 @@ class EtcdMember:
         self._machine = directory / "nodes" / name / "run"
         """What the machine sees as /run."""
         self._peers = peers
+        self.extra_flags: tuple[str, ...] = ()
+        """Added to etcd's own at the next start."""
+        self.joins = False
+        """True: it starts as a new member of a cluster that exists."""
         self.process = Supervised(name, self._launch, RestartPolicy())
 
     @property
     def endpoint(self) -> str:
         """The URL that clients use."""
         return f"http://{self.address}:{CLIENT_PORT}"
+
+    @property
+    def peer_url(self) -> str:
+        """The URL that other members use."""
+        return f"http://{self.address}:{PEER_PORT}"
+
+    @property
+    def data(self) -> Path:
+        """Its data directory, as the lab sees it."""
+        return self._machine / "etcd"
+
+    def answers(self) -> bool:
+        """Whether it answers at all, be it with an alarm."""
+        try:
+            return bool(http_get(self.pid, CLIENT_PORT, "/health")[0])
+        except OSError:
+            return False
 
     def healthy(self) -> bool:
         """Whether it answers and its cluster has a leader."""
@@ -92,9 +113,8 @@ class EtcdMember:
         return f"{self.name} at {self.endpoint} does not answer yet"
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        (self._machine / "etcd").mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        peer = f"http://{self.address}:{PEER_PORT}"
         command = [
             *enter_machine(self.pid),
             "etcd",
@@ -102,13 +122,14 @@ class EtcdMember:
             "--data-dir=/run/etcd",
             f"--listen-client-urls={self.endpoint},http://127.0.0.1:{CLIENT_PORT}",
             f"--advertise-client-urls={self.endpoint}",
-            f"--listen-peer-urls={peer}",
-            f"--initial-advertise-peer-urls={peer}",
+            f"--listen-peer-urls={self.peer_url}",
+            f"--initial-advertise-peer-urls={self.peer_url}",
             "--initial-cluster=" + ",".join(f"{name}=http://{ip}:{PEER_PORT}" for name, ip in self._peers.items()),
-            "--initial-cluster-state=new",
+            f"--initial-cluster-state={'existing' if self.joins else 'new'}",
             # A lab elects quickly; the defaults are for members in different data centres.
             "--heartbeat-interval=50",
             "--election-timeout=500",
+            *self.extra_flags,
         ]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
@@ -140,11 +161,11 @@ class EtcdCluster:
 
     def put(self, key: str, value: bytes) -> None:
         """Write a key without a lease. Raises EtcdFailed."""
-        self._etcdctl(["put", "--", key], value)
+        self.etcdctl(["put", "--", key], value)
 
     def get_prefix(self, prefix: str) -> list[KeyValue]:
         """Every key that begins with `prefix`, in key order. Raises EtcdFailed."""
-        answer = json.loads(self._etcdctl(["get", "--prefix", "--write-out=json", "--", prefix], b""))
+        answer = json.loads(self.etcdctl(["get", "--prefix", "--write-out=json", "--", prefix], b""))
         return [
             KeyValue(
                 base64.b64decode(entry["key"]).decode(errors="replace"),
@@ -155,13 +176,15 @@ class EtcdCluster:
             for entry in answer.get("kvs", [])
         ]
 
-    def _etcdctl(self, arguments: Sequence[str], stdin: bytes) -> bytes:
+    def etcdctl(self, arguments: Sequence[str], stdin: bytes = b"", asked: EtcdMember | None = None) -> bytes:
+        """What etcdctl says, `asked` being the member that it talks to. Raises EtcdFailed with its complaint."""
+        endpoints = {"ETCDCTL_ENDPOINTS": asked.endpoint} if asked is not None else {}
         try:
             done = subprocess.run(
                 self.etcdctl_argv(arguments),
                 input=stdin,
                 capture_output=True,
-                env=self.environment(),
+                env={**self.environment(), **endpoints},
                 timeout=COMMAND_TIMEOUT_S,
                 check=True,
             )

@@ -129,6 +129,14 @@ class Lab:
             with (self.directory / "events.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(event)) + "\n")
 
+    def write_network_config(self) -> None:
+        """Put the cluster file's network config and reservations into etcd. Raises EtcdFailed."""
+        self.etcd.put(f"{ETCD_PREFIX}/config", self.cluster.network_json.encode())
+        for name, node in self.cluster.nodes.items():
+            if node.reserved and node.subnet is not None:
+                attrs = LeaseAttrs(public_ip=self.cluster.addresses.nodes[name])
+                self.etcd.put(f"{ETCD_PREFIX}/subnets/{Subnet(node.subnet).key}", attrs.to_json().encode())
+
     def leases(self) -> list[Lease]:
         """The leases in etcd, by key. Keys and values that are none are left out. Raises EtcdFailed."""
         found = []
@@ -198,11 +206,7 @@ class Lab:
             progress,
             lambda: [why for member in self.etcd.members if (why := member.why_not_healthy())],
         )
-        self.etcd.put(f"{ETCD_PREFIX}/config", self.cluster.network_json.encode())
-        for name, node in self.cluster.nodes.items():
-            if node.reserved and node.subnet is not None:
-                attrs = LeaseAttrs(public_ip=self.cluster.addresses.nodes[name])
-                self.etcd.put(f"{ETCD_PREFIX}/subnets/{Subnet(node.subnet).key}", attrs.to_json().encode())
+        self.write_network_config()
         return f"{self.etcd.endpoints}, network config written"
 
     def _start_agents(self, progress: Progress) -> str:

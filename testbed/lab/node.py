@@ -60,6 +60,8 @@ class LabNode:
         """False after `up --no-agent`: somebody runs the agent by hand."""
         self.datapath = "auto"
         """What moves packets, as the agent's --datapath."""
+        self.environment: dict[str, str] = {}
+        """Variables that the agent's next start sees besides the lab's own."""
         self._spec = agent
         self._etcd_endpoints = etcd_endpoints
         self._on_event = on_event
@@ -181,7 +183,7 @@ class LabNode:
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.environment}
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [*enter_machine(self.pid), *self.agent_command()],

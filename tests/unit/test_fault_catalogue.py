@@ -17,7 +17,7 @@ EXAMPLE = FaultKind(
 
 @pytest.fixture(autouse=True)
 def example(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "KINDS", (*catalogue.AGENT_FAULTS, EXAMPLE))
+    monkeypatch.setattr(catalogue, "KINDS", (*catalogue.KINDS, EXAMPLE))
 
 
 def test_words_become_values_and_missing_ones_get_their_defaults() -> None:
@@ -37,7 +37,7 @@ def test_times_have_units(word: str, seconds: float) -> None:
     [
         ("agent", "no such fault (got agent; want agent kill, agent stop, agent pause, agent hang)"),
         ("agnt kill node1", "did you mean agent kill?"),
-        ("xyzzy", "want agent …, cable …"),
+        ("xyzzy", "want agent …, etcd …, link …"),
         ("agent kill", "agent kill: NODE is missing (want agent kill NODE)"),
         ("agent kill node1 node2", "too many words (got node1 node2; want agent kill NODE)"),
         ("cable shake a 101", "cable shake: PERCENT: got 101; want a number, 0 to 100"),
@@ -59,3 +59,19 @@ def test_every_fault_has_a_name_of_its_own_and_optional_words_stand_last() -> No
     for kind in catalogue.KINDS:
         optional = [parameter.default is not None for parameter in kind.parameters]
         assert optional == sorted(optional), kind.usage
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        ("link loss node1 s1 30", ("node1", "s1", 30.0)),
+        ("link delay a b 100ms", ("a", "b", 0.1, 0.0)),
+        ("link flap a b", ("a", "b", 10.0, 1.0)),
+        ("partition a,b / c", (("a", "b"), "/", ("c",))),
+        ("partition a", (("a",), "/", None)),
+        ("clock jump node1 -1h", ("node1", -3600.0)),
+        ("etcd compact", ()),
+    ],
+)
+def test_the_faults_take_the_words_that_people_write(words: str, values: tuple[object, ...]) -> None:
+    assert parse(words.split()).values == values

@@ -5,14 +5,15 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 
 from agent.config import parse_network_config
-from agent.errors import AgentError, RegistryDenied, RegistryUnavailable, SubnetTaken
+from agent.errors import AgentError, LeaseLost, RegistryDenied, RegistryUnavailable, SubnetTaken
 from agent.lease import Lease, LeaseAttrs, Subnet
 from agent.subnet_manager import SubnetManager
-from tests.unit.fake_registry import NODE1, FakeRegistry, attrs, subnet
+from tests.unit.fake_registry import NODE1, NODE2, FakeRegistry, attrs, subnet
 
 CONFIG = parse_network_config(b'{"Network":"10.0.0.0/16"}')
 TTL_S = 30
@@ -367,6 +368,30 @@ def test_release_spares_a_subnet_that_another_node_has_by_now() -> None:
 
 
 # --- peers
+
+
+def test_a_node_that_moves_takes_its_subnet_along_under_the_same_lease() -> None:
+    node = Node()
+    before = node.acquire()
+    node.manager.move_to(IPv4Address("192.168.8.150"))
+    key = node.key()
+    assert key is not None
+    assert '"192.168.8.150"' in key[0]
+    assert key[1] == before.etcd_lease_id
+    again = Node(node.registry, attrs=replace(NODE1, public_ip=IPv4Address("192.168.8.150")))
+    assert again.acquire().subnet == before.subnet
+
+
+def test_a_node_that_moves_does_not_touch_a_key_that_is_another_nodes_by_now() -> None:
+    node = Node()
+    lease = node.acquire()
+    node.registry.delete(lease)
+    node.registry.create(lease.subnet, NODE2, TTL_S)
+    with pytest.raises(LeaseLost):
+        node.manager.move_to(IPv4Address("192.168.8.150"))
+    key = node.key()
+    assert key is not None
+    assert str(NODE2.public_ip) in key[0]
 
 
 def test_peers_are_told_when_they_come_change_and_go_and_never_ourselves() -> None:

@@ -1,0 +1,205 @@
+"""Faults of etcd: members killed, stopped, paused, emptied, full; history compacted."""
+
+import contextlib
+import json
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from testbed.faults.catalogue import FaultRequest
+from testbed.faults.ledger import FaultImpossible, Injected, Injector
+from testbed.lab.etcd import EtcdFailed, EtcdMember
+from testbed.lab.lab import Lab
+
+ANSWER_LIMIT_S = 20.0
+ELECTION_LIMIT_S = 5.0
+POLL_S = 0.1
+TINY_QUOTA = "--quota-backend-bytes=1"
+LEADER = "leader"
+"""May stand for a member's name."""
+
+
+class EtcdFaults:
+    """See the catalogue."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def injectors(self) -> Mapping[str, Injector]:
+        """By name of the kind."""
+        return {
+            "etcd kill": self.kill,
+            "etcd stop": self.stop,
+            "etcd pause": self.pause,
+            "etcd wipe": self.wipe,
+            "etcd compact": self.compact,
+            "etcd quota": self.quota,
+        }
+
+    def kill(self, request: FaultRequest) -> Injected:
+        """SIGKILL."""
+        member = self._member(request)
+        pid = self._running(request, member)
+        member.process.kill()
+        return Injected(f"SIGKILL to process {pid}, {member.name}", "by the lab, which starts it again with back-off")
+
+    def stop(self, request: FaultRequest) -> Injected:
+        """SIGKILL, and no new start."""
+        member = self._member(request)
+        pid = self._running(request, member)
+        member.process.hold(grace_s=0)
+
+        def start() -> str:
+            member.process.resume()
+            return f"{member.name} is started again"
+
+        return Injected(f"SIGKILL to process {pid}, {member.name}; it stays away", "by a new start", start)
+
+    def pause(self, request: FaultRequest) -> Injected:
+        """SIGSTOP."""
+        member = self._member(request)
+        pid = self._running(request, member)
+        member.process.kill(signal.SIGSTOP)
+
+        def go_on() -> str:
+            member.process.kill(signal.SIGCONT)
+            return f"SIGCONT to {member.name}"
+
+        return Injected(f"SIGSTOP to process {pid}, {member.name}", "by SIGCONT", go_on)
+
+    def wipe(self, request: FaultRequest) -> Injected:
+        """The member's data is gone; alone it comes back empty, in a cluster it joins anew."""
+        member = self._member(request)
+        pid = self._running(request, member)
+        others = [other for other in self._lab.etcd.members if other is not member]
+        if others:
+            return self._replace(member, pid)
+        member.process.hold(grace_s=0)
+        shutil.rmtree(member.data, ignore_errors=True)
+        member.process.resume()
+        self._await_healthy(member)
+
+        def write_config() -> str:
+            self._lab.write_network_config()
+            return "the network config is written again; each agent takes its own subnet again"
+
+        return Injected(
+            f"SIGKILL to process {pid}, {member.name}, its data removed, started again empty: no config, no lease",
+            "by writing the network config again",
+            write_config,
+        )
+
+    def compact(self, request: FaultRequest) -> Injected:
+        """All history up to now."""
+        revision = self._json("get", "--limit=1", "/")["header"]["revision"]
+        self._etcdctl("compaction", str(revision))
+        return Injected(f"etcdctl compaction {revision}: no older revision can be watched from", "never: it is history")
+
+    def quota(self, request: FaultRequest) -> Injected:
+        """The database is full for this member, which raises an alarm for all."""
+        member = self._member(request)
+        self._running(request, member)
+        self._restart(member, (TINY_QUOTA,))
+        with contextlib.suppress(EtcdFailed):  # the refusal is what is wanted
+            self._etcdctl("put", "testbed/quota", "full")
+        self._await_alarm(on=True)
+
+        def make_room() -> str:
+            self._restart(member, ())
+            self._etcdctl("alarm", "disarm")
+            self._await_alarm(on=False)
+            return f"{member.name} runs with the usual quota, the alarm is disarmed"
+
+        return Injected(
+            f"{member.name} runs with {TINY_QUOTA}: the alarm NOSPACE is on, etcd takes no writes and grants no lease",
+            "by a restart with the usual quota and etcdctl alarm disarm",
+            make_room,
+        )
+
+    def _replace(self, member: EtcdMember, pid: int) -> Injected:
+        """Remove a member of several and let it join anew, as an operator does after a disk died."""
+        listed = self._json("member", "list")["members"]
+        number = next(one["ID"] for one in listed if one["name"] == member.name)
+        member.process.hold(grace_s=0)
+        asked = next(other for other in self._lab.etcd.members if other is not member)
+        try:
+            self._etcdctl("member", "remove", f"{number:x}", asked=asked)
+            shutil.rmtree(member.data, ignore_errors=True)
+            self._etcdctl("member", "add", member.name, f"--peer-urls={member.peer_url}", asked=asked)
+            member.joins = True
+        finally:
+            member.process.resume()
+        self._await_healthy(member)
+        return Injected(
+            f"SIGKILL to process {pid}, {member.name}, its data removed; it joined the others anew",
+            "by itself: it has the others' data",
+        )
+
+    def _restart(self, member: EtcdMember, flags: tuple[str, ...]) -> None:
+        member.extra_flags = flags
+        member.process.restart()
+        self._await_healthy(member, alarmed_too=True)
+
+    def _await_healthy(self, member: EtcdMember, *, alarmed_too: bool = False) -> None:
+        def lacking() -> str:
+            if member.healthy() or (alarmed_too and member.answers()):
+                return ""
+            return member.why_not_healthy() or ""
+
+        if why := self._lab.wait_for(lacking, ANSWER_LIMIT_S):
+            raise FaultImpossible(f"after {ANSWER_LIMIT_S:g} s: {why}")
+
+    def _await_alarm(self, *, on: bool) -> None:
+        deadline = time.monotonic() + ANSWER_LIMIT_S
+        while ("NOSPACE" in self._etcdctl("alarm", "list")) != on:
+            if time.monotonic() > deadline:
+                raise FaultImpossible(f"the alarm NOSPACE is {'not raised' if on else 'still on'}")
+            time.sleep(POLL_S)
+
+    def _member(self, request: FaultRequest) -> EtcdMember:
+        return member_of(self._lab, request)
+
+    def _running(self, request: FaultRequest, member: EtcdMember) -> int:
+        pid = member.process.pid
+        if pid is None:
+            raise FaultImpossible(f"{request.text}: {member.name} does not run (state {member.process.state})")
+        return pid
+
+    def _json(self, *arguments: str) -> Any:  # noqa: ANN401 - JSON
+        return json.loads(self._etcdctl(*arguments, "--write-out=json"))
+
+    def _etcdctl(self, *arguments: str, asked: EtcdMember | None = None) -> str:
+        return self._lab.etcd.etcdctl(arguments, asked=asked).decode()
+
+
+def member_of(lab: Lab, request: FaultRequest) -> EtcdMember:
+    """The etcd member that is the fault's first word. Raises FaultImpossible."""
+    members, name = lab.etcd.members, str(request.values[0])
+    if name == LEADER and members:
+        return _leader(lab)
+    for member in members:
+        if member.name == name:
+            return member
+    raise FaultImpossible(f"{request.text}: no etcd member named {name} (there are: {_names(members)})")
+
+
+def _leader(lab: Lab) -> EtcdMember:
+    """Waits for one to be elected."""
+    deadline = time.monotonic() + ELECTION_LIMIT_S
+    while time.monotonic() < deadline:
+        for member in lab.etcd.members:
+            try:
+                said = lab.etcd.etcdctl(["endpoint", "status", "--write-out=json"], asked=member)
+            except EtcdFailed:
+                continue
+            status = json.loads(said)[0]["Status"]
+            if status["leader"] == status["header"]["member_id"]:
+                return member
+        time.sleep(POLL_S)
+    raise FaultImpossible("etcd has no leader now")
+
+
+def _names(members: tuple[EtcdMember, ...]) -> str:
+    return ", ".join(member.name for member in members) or "none; it is not the lab's own"

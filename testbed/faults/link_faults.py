@@ -1,0 +1,263 @@
+"""Faults of cables: unplugged, flapping, slow, and everything that a bad wire does to packets."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from testbed.faults.catalogue import FaultRequest
+from testbed.faults.impairment import Impairment, loss_script, netem_arguments
+from testbed.faults.ledger import FaultImpossible, Injected, Injector
+from testbed.faults.machines import TABLE_PREFIX, End, Wire, run, wire_between
+from testbed.lab.lab import Lab
+from testbed.lab.shaping import LEAST_BURST_BYTES
+
+SHIM = Path(__file__).with_name("link_shim.py")
+OFFLOADS = ("tx", "sg", "tso", "gso", "gro")
+"""Switched off on the far end of a cable with a shim, so that it sends frames as they are on a wire."""
+
+
+class LinkFaults:
+    """See the catalogue."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._cables: dict[str, _Cable] = {}
+        self._slow: set[str] = set()
+        """Cables with a token bucket, which stands where netem would."""
+        self._netem: bool | None = None
+
+    def injectors(self) -> Mapping[str, Injector]:
+        """By name of the kind."""
+        return {
+            "link down": self.down,
+            "link flap": self.flap,
+            "link rate": self.rate,
+            **{f"link {what}": self.impair for what in ("loss", "delay", "duplicate", "corrupt", "reorder")},
+        }
+
+    def down(self, request: FaultRequest) -> Injected:
+        """Unplugged at the switch, so that a machine sees no carrier but keeps its addresses and routes."""
+        end = _unplugged_end(self._wire(request))
+        end.mininet.ifconfig("down")
+
+        def up() -> str:
+            end.mininet.ifconfig("up")
+            return f"ip link set {end.interface} up ({end.owner})"
+
+        return Injected(f"ip link set {end.interface} down ({end.owner})", "by setting it up", up)
+
+    def flap(self, request: FaultRequest) -> Injected:
+        """Unplugged and plugged in again and again."""
+        end = _unplugged_end(self._wire(request))
+        times, period_s = request.values[2], request.values[3]
+        assert isinstance(times, float)  # the catalogue has made them so
+        assert isinstance(period_s, float)
+        over = threading.Event()
+
+        def work() -> None:
+            for _ in range(int(times)):
+                for state in ("down", "up"):
+                    end.mininet.ifconfig(state)
+                    if over.wait(period_s / 2):
+                        return
+
+        thread = threading.Thread(target=work, name=f"flap {end.interface}", daemon=True)
+        thread.start()
+
+        def stop() -> str:
+            over.set()
+            thread.join()
+            end.mininet.ifconfig("up")
+            return f"{end.interface} ({end.owner}) is up"
+
+        did = f"{end.interface} ({end.owner}) goes down and up {times:g} times, once in {period_s:g} s"
+        return Injected(did, "by setting it up", stop, lasts_s=times * period_s)
+
+    def rate(self, request: FaultRequest) -> Injected:
+        """A token bucket at both ends."""
+        wire, megabits = self._wire(request), request.values[2]
+        cable = self._cables.get(wire.name)
+        if wire.name in self._slow or (cable is not None and self._netem and not cable.impairment.is_none):
+            raise FaultImpossible(f"{request.text}: {wire.name} is shaped already (heal it first)")
+        bucket = ["rate", f"{megabits:g}mbit", "burst", str(LEAST_BURST_BYTES), "latency", "50ms"]
+        for end in wire.ends:
+            run(end.pid, ["tc", "qdisc", "replace", "dev", end.interface, "root", "handle", "1:", "tbf", *bucket])
+        self._slow.add(wire.name)
+
+        def remove() -> str:
+            for place, end in enumerate(wire.ends):
+                _restore_queueing(wire, place, end)
+            self._slow.discard(wire.name)
+            return f"the token buckets of {wire.name} are removed"
+
+        return Injected(f"tc qdisc tbf with {megabits:g} Mbit/s at both ends", "by removing the token buckets", remove)
+
+    def impair(self, request: FaultRequest) -> Injected:
+        """Loss, delay, duplicates, damage or another order, beside what the cable suffers already."""
+        what = request.kind.name.split()[1]
+        wire = self._wire(request)
+        cable = self._cables.setdefault(wire.name, _Cable(self._lab, wire, self._has_netem()))
+        before = cable.impairment
+        if wire.name in self._slow and self._has_netem():
+            raise FaultImpossible(f"{request.text}: {wire.name} is slowed already (heal it first)")
+        if getattr(before, what):
+            raise FaultImpossible(f"{request.text}: {what} is on already for {wire.name} (heal it first)")
+        cable.apply(_with(before, what, request))
+
+        def remove() -> str:
+            gone = replace(cable.impairment, **{what: 0.0}, **({"jitter": 0.0} if what == "delay" else {}))
+            cable.apply(gone)
+            return f"{wire.name}: no more {what}" + ("" if gone.is_none else f"; still {_words(gone)}")
+
+        return Injected(f"{cable.means} in both directions: {_words(cable.impairment)}", "by removing it", remove)
+
+    def _wire(self, request: FaultRequest) -> Wire:
+        first, second = sorted((str(request.values[0]), str(request.values[1])))
+        return wire_between(self._lab, first, second)
+
+    def _has_netem(self) -> bool:
+        if self._netem is None:
+            try:
+                # On a device of the lab's that nobody uses; the kernel either knows netem or does not.
+                run(None, ["tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"])
+                run(None, ["tc", "qdisc", "del", "dev", "lo", "root"])
+                self._netem = True
+            except OSError:
+                self._netem = False
+        return self._netem
+
+
+class _Cable:
+    """One cable and what is done to it now."""
+
+    def __init__(self, lab: Lab, wire: Wire, netem: bool) -> None:
+        self._lab = lab
+        self._wire = wire
+        self._netem = netem
+        self._table = TABLE_PREFIX + wire.name.replace(" ", "-")
+        self._shim: _Shim | None = None
+        self.impairment = Impairment()
+
+    @property
+    def means(self) -> str:
+        """What does it."""
+        if self._netem:
+            return "tc qdisc netem"
+        if self._shim is not None:
+            return "a program in the cable (this kernel has no netem)"
+        return "nftables (this kernel has no netem)"
+
+    def apply(self, wanted: Impairment) -> None:
+        """Do this to the cable from now on, and nothing else. Raises OSError and FaultImpossible."""
+        if self._netem:
+            self._apply_netem(wanted)
+        else:
+            self._apply_without_netem(wanted)
+        self.impairment = wanted
+
+    def _apply_netem(self, wanted: Impairment) -> None:
+        for place, end in enumerate(self._wire.ends):
+            if wanted.is_none:
+                _restore_queueing(self._wire, place, end)
+            else:
+                arguments = netem_arguments(wanted)
+                run(
+                    end.pid,
+                    ["tc", "qdisc", "replace", "dev", end.interface, "root", "handle", "1:", "netem", *arguments],
+                )
+
+    def _apply_without_netem(self, wanted: Impairment) -> None:
+        by_rules = wanted.only_loses
+        if by_rules or wanted.is_none:
+            if self._shim is not None:
+                self._shim.remove()
+                self._shim = None
+        else:
+            if self._shim is None:
+                self._shim = _Shim(self._lab, self._wire)
+            self._shim.obey(wanted)
+        for end in self._wire.ends:
+            clean = f"table netdev {self._table}\ndelete table netdev {self._table}\n"
+            script = loss_script(self._table, end.interface, wanted.loss) if by_rules else ""
+            run(end.pid, ["nft", "-f", "-"], clean + script)
+
+
+class _Shim:
+    """The program in a cable, and the interface that stands on the bridge for it."""
+
+    def __init__(self, lab: Lab, wire: Wire) -> None:
+        self._kernel = lab.underlay.kernel
+        near = _unplugged_end(wire)
+        if near.pid is not None:
+            raise FaultImpossible(f"{wire.name}: this kernel has no netem, and without a switch there is no other way")
+        self._near, self._far = near, next(end for end in wire.ends if end is not near)
+        link = self._kernel.link(near.interface)
+        assert link is not None  # it is a port of the switch
+        self._tap = f"{near.interface}x"
+        command = [sys.executable, "-I", "-S", str(SHIM), near.interface, self._tap]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        try:
+            self._await("carrying")
+            run(self._far.pid, ["ethtool", "-K", self._far.interface, *_offloads("off")])
+            self._kernel.set_mtu(self._tap, link.mtu, "the cable's")
+            self._kernel.set_up(self._tap, "a program stands in the cable")
+            run(None, ["ip", "link", "set", near.interface, "nomaster"])
+            self._kernel.set_master(self._tap, near.owner, "in place of the cable's own end")
+        except OSError:
+            self.remove()
+            raise
+
+    def obey(self, wanted: Impairment) -> None:
+        """Treat frames so from now on. Raises OSError when the program is gone."""
+        assert self._process.stdin is not None  # a pipe was asked for
+        self._process.stdin.write(json.dumps(wanted.orders()) + "\n")
+        self._process.stdin.flush()
+        self._await("obeyed")
+
+    def remove(self) -> None:
+        """Plug the cable into the switch again."""
+        self._process.kill()
+        self._process.wait()
+        self._kernel.set_master(self._near.interface, self._near.owner, "the cable is plugged in again")
+        run(self._far.pid, ["ethtool", "-K", self._far.interface, *_offloads("on")])
+
+    def _await(self, word: str) -> None:
+        assert self._process.stdout is not None  # a pipe was asked for
+        said = self._process.stdout.readline().strip()
+        if said != word:
+            raise OSError(f"the program in the cable ended with {self._process.wait()}")
+
+
+def _offloads(state: str) -> list[str]:
+    return [word for name in OFFLOADS for word in (name, state)]
+
+
+def _restore_queueing(wire: Wire, place: int, end: End) -> None:
+    run(end.pid, ["tc", "qdisc", "del", "dev", end.interface, "root"])
+    for command in wire.shaping[place]:
+        run(end.pid, command)
+
+
+def _unplugged_end(wire: Wire) -> End:
+    """Where the cable is pulled: at a switch if there is one."""
+    return next((end for end in wire.ends if end.pid is None), wire.ends[1])
+
+
+def _with(before: Impairment, what: str, request: FaultRequest) -> Impairment:
+    number = request.values[2]
+    assert isinstance(number, float)  # the catalogue has made it so
+    if what != "delay":
+        return replace(before, **{what: number})
+    jitter_s = request.values[3]
+    assert isinstance(jitter_s, float)
+    return replace(before, delay=number * 1000, jitter=jitter_s * 1000)
+
+
+def _words(impairment: Impairment) -> str:
+    return " ".join(netem_arguments(impairment))

@@ -1,0 +1,99 @@
+"""Programs run on the lab's machines, and the machines and cables that a fault's words name."""
+
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.faults.ledger import FaultImpossible
+from testbed.lab.etcd import enter_machine
+from testbed.lab.lab import Lab
+
+COMMAND_LIMIT_S = 10.0
+TABLE_PREFIX = "testbed-fault-"
+"""What the names of our own nftables tables start with, so that no other fault removes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a cable."""
+
+    owner: str
+    """A machine or a switch."""
+    interface: str
+    pid: int | None
+    """Whose network namespace it is in; None: the lab's own, where the switches are."""
+    mininet: Any
+    """Mininet's object, which brings it up and down with everything that hangs on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One cable between two things, the named first thing's end first."""
+
+    name: str
+    ends: tuple[End, End]
+    shaping: Sequence[Sequence[Sequence[str]]]
+    """The tc commands of the cluster file for each end."""
+
+
+def run(pid: int | None, command: Sequence[str], stdin: str = "") -> str:
+    """Run a program in a machine's namespaces, or in the lab's own; its output. Raises OSError with its words."""
+    argv = [*(enter_machine(pid) if pid is not None else ()), *command]
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise OSError(f"{' '.join(command)}: {said[0] if said else done.returncode}")
+    return done.stdout
+
+
+def machine_pid(lab: Lab, name: str) -> int:
+    """A process in a machine's namespaces. Raises FaultImpossible."""
+    machine = lab.underlay.machines.get(name)
+    if machine is None:
+        raise FaultImpossible(f"no machine named {name} (there are: {', '.join(lab.underlay.machines)})")
+    return int(machine.pid)
+
+
+def addresses_of(lab: Lab, names: Iterable[str]) -> list[str]:
+    """Every underlay address of these machines."""
+    plans = (lab.underlay.machines[name].plan for name in names)
+    return [str(port.address.ip) for plan in plans if plan is not None for port in plan.ports]
+
+
+def wire_between(lab: Lab, first: str, second: str) -> Wire:
+    """The cable between two machines or switches. Raises FaultImpossible."""
+    known = lab.underlay.net.nameToNode
+    for name in (first, second):
+        if name not in known:
+            raise FaultImpossible(f"no machine or switch named {name} (there are: {', '.join(known)})")
+    links = lab.underlay.net.linksBetween(known[first], known[second])
+    if not links:
+        others = ", ".join(_neighbours(lab, first))
+        raise FaultImpossible(f"no link between {first} and {second} ({first} has links to {others})")
+    link = links[0]
+    ends = [_end(lab, interface) for interface in (link.intf1, link.intf2)]
+    if ends[0].owner != first:
+        ends.reverse()
+    return Wire(f"{first} {second}", (ends[0], ends[1]), [_shaping(lab, end) for end in ends])
+
+
+def _shaping(lab: Lab, end: End) -> Sequence[Sequence[str]]:
+    from testbed.lab.shaping import queueing_commands
+
+    number = int(end.interface.rpartition("eth")[2])
+    own = [cable for cable in lab.underlay.plan.cables if end.owner in cable.ends]
+    # Mininet numbers the ports of a machine from 0 and those of a switch from 1, in the order of the cables.
+    place = number if end.pid is not None else number - 1
+    return queueing_commands(end.interface, own[place].shaping) if place < len(own) else []
+
+
+def _end(lab: Lab, interface: Any) -> End:  # noqa: ANN401 - Mininet has no types
+    owner = interface.node.name
+    pid = interface.node.pid if owner in lab.underlay.machines else None
+    return End(owner, interface.name, pid, interface)
+
+
+def _neighbours(lab: Lab, name: str) -> list[str]:
+    ends = ((link.intf1.node.name, link.intf2.node.name) for link in lab.underlay.net.links)
+    return sorted({other for pair in ends if name in pair for other in pair if other != name})

@@ -1,0 +1,258 @@
+"""Faults of nodes: lease, device, rules, disk and clock; the machine switched off and on, or given an address."""
+
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+
+from agent.config import parse_network_config
+from testbed.faults.agent_faults import node_of
+from testbed.faults.catalogue import FaultRequest
+from testbed.faults.ledger import FaultImpossible, Injected, Injector
+from testbed.faults.machines import TABLE_PREFIX, run
+from testbed.lab.etcd import EtcdFailed
+from testbed.lab.lab import ENCAP_OVERHEAD, Lab
+from testbed.lab.node import JOURNAL, LabNode
+from testbed.lab.underlay import OverlayNode
+from testbed.pods.pod import Pod
+
+BOOT_LIMIT_S = 60.0
+POLL_S = 0.1
+CLOCK_FILE = "/run/clock-offset"
+"""On the node: what libfaketime adds to its agent's clock."""
+LIBRARY_PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib64/faketime/libfaketime.so.1")
+TINY_DISK = "size=12k,mode=0755"
+
+
+class NodeFaults:
+    """See the catalogue."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def injectors(self) -> Mapping[str, Injector]:
+        """By name of the kind."""
+        return {
+            "lease revoke": self.revoke_lease,
+            "device delete": self.delete_device,
+            "rules flush": self.flush_rules,
+            "disk full": self.fill_disk,
+            "clock jump": self.jump_clock,
+            "node crash": self.crash,
+            "node reboot": self.reboot,
+            "node readdress": self.readdress,
+            "pod kill": self.kill_pod,
+        }
+
+    def revoke_lease(self, request: FaultRequest) -> Injected:
+        """As an operator would by hand."""
+        node = node_of(self._lab, request)
+        try:
+            ours = [lease for lease in self._lab.leases() if lease.attrs.public_ip == node.address]
+            if not ours or ours[0].is_reservation:
+                raise FaultImpossible(f"{request.text}: {node.name} has no lease in etcd that could be revoked")
+            number = f"{ours[0].etcd_lease_id:x}"
+            self._lab.etcd.etcdctl(["lease", "revoke", number])
+        except EtcdFailed as failure:
+            raise FaultImpossible(f"{request.text}: {failure}") from failure
+        return Injected(f"etcdctl lease revoke {number}: the key of {ours[0].subnet} is gone", "by the agent")
+
+    def delete_device(self, request: FaultRequest) -> Injected:
+        """The overlay device."""
+        node = node_of(self._lab, request)
+        state = node.state()
+        device = state["device"] if state is not None else None
+        if device is None or node.kernel.link(device) is None:
+            raise FaultImpossible(f"{request.text}: {node.name} has no overlay device now")
+        run(node.pid, ["ip", "link", "del", device])
+        return Injected(f"ip link del {device} on {node.name}", "by the agent, which makes it again")
+
+    def flush_rules(self, request: FaultRequest) -> Injected:
+        """Every table but those of our own faults."""
+        node = node_of(self._lab, request)
+        tables = _flush_rules(node.pid)
+        if not tables:
+            raise FaultImpossible(f"{request.text}: {node.name} has no nftables rules")
+        return Injected(f"nft delete table {', '.join(tables)} on {node.name}", "by the agent, which makes them again")
+
+    def fill_disk(self, request: FaultRequest) -> Injected:
+        """The file system below /run/flannel has no room; the files there are as they were."""
+        node = node_of(self._lab, request)
+        script = (
+            f"mkdir -p /run/flannel && mkdir /run/.disk && mount -t tmpfs -o {TINY_DISK} tmpfs /run/.disk && "
+            "cp -a /run/flannel/. /run/.disk/ && mount --move /run/.disk /run/flannel && rmdir /run/.disk && "
+            "{ cat /dev/zero > /run/flannel/filler 2>/dev/null || true; }"
+        )
+        run(node.pid, ["sh", "-c", script])
+
+        def make_room() -> str:
+            run(node.pid, ["umount", "/run/flannel"])
+            return f"/run/flannel of {node.name} has room again"
+
+        return Injected(
+            f"a full file system of 12 kB is mounted over /run/flannel of {node.name}", "by unmounting it", make_room
+        )
+
+    def jump_clock(self, request: FaultRequest) -> Injected:
+        """The wall clock of the agent, not that of the machine, of which all nodes have the same."""
+        node, by_s = node_of(self._lab, request), request.values[1]
+        libraries = [str(found) for place in LIBRARY_PLACES for found in Path("/").glob(place[1:])]
+        if not libraries:
+            raise FaultImpossible(f"{request.text}: libfaketime is missing (apt install libfaketime)")
+        offset = node.run / Path(CLOCK_FILE).name
+        offset.write_text(f"{by_s:+g}\n")
+        again = "LD_PRELOAD" not in node.environment
+        if again:
+            node.environment = {
+                "LD_PRELOAD": libraries[0],
+                "FAKETIME_TIMESTAMP_FILE": CLOCK_FILE,
+                "FAKETIME_CACHE_DURATION": "1",
+                # As on a real machine: what a person sets is the wall clock.
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
+            node.agent.restart()
+        how = "; it was started again under libfaketime for that" if again else ""
+
+        def go_back() -> str:
+            offset.write_text("+0\n")
+            return f"the clock of the agent of {node.name} is right again"
+
+        return Injected(
+            f"the agent of {node.name} sees a clock that is {by_s:+g} s off{how}", "by jumping back", go_back
+        )
+
+    def crash(self, request: FaultRequest) -> Injected:
+        """Power is cut; healing switches it on again."""
+        node = node_of(self._lab, request)
+        self._switch_off(node)
+        return Injected(
+            f"{node.name} lost its power: agent, pods, devices, rules and /run are gone, its links are down",
+            "by switching it on",
+            lambda: self._switch_on(node),
+        )
+
+    def reboot(self, request: FaultRequest) -> Injected:
+        """Power is cut and comes back."""
+        node, off_s = node_of(self._lab, request), request.values[1]
+        assert isinstance(off_s, float)  # the catalogue has made it so
+        self._switch_off(node)
+        return Injected(
+            f"{node.name} lost its power and is switched on again in {off_s:g} s",
+            "by switching it on",
+            lambda: self._switch_on(node),
+            lasts_s=off_s,
+        )
+
+    def readdress(self, request: FaultRequest) -> Injected:
+        """Another address on the underlay, as from another DHCP server."""
+        node, address = node_of(self._lab, request), request.values[1]
+        assert isinstance(address, IPv4Address)  # the catalogue has made it one
+        port = self._lab.underlay.plan.machines[node.name].ports[0]
+        taken = {one.address.ip for plan in self._lab.underlay.plan.machines.values() for one in plan.ports}
+        if address in taken or address not in port.address.network:
+            want = f"want a free address of {port.address.network}"
+            raise FaultImpossible(f"{request.text}: {address} cannot be {node.name}'s ({want})")
+        old = node.address
+        self._give_address(node, address)
+
+        def give_back() -> str:
+            self._give_address(node, old)
+            return f"{node.name} has {old} again"
+
+        return Injected(
+            f"{node.name} has {address} on {port.interface} instead of {old}", "by giving it back", give_back
+        )
+
+    def kill_pod(self, request: FaultRequest) -> Injected:
+        """The pause process, with which the pod's namespaces go."""
+        name = str(request.values[0])
+        pod = self._lab.pods.get(name)
+        if pod is None:
+            raise FaultImpossible(f"{request.text}: no pod named {name} (there are: {', '.join(self._lab.pods)})")
+        pid = pod.pause_pid
+        if pid is None:
+            raise FaultImpossible(f"{request.text}: {name} has no pause process now")
+        run(None, ["kill", "-KILL", str(pid)])
+        return Injected(f"SIGKILL to process {pid}, which holds the namespaces of {name}", "by the lab")
+
+    def _pods_of(self, node: LabNode) -> list[Pod]:
+        return [pod for pod in self._lab.pods.values() if pod.manifest.spec.node_name == node.name]
+
+    def _machine(self, node: LabNode) -> OverlayNode:
+        return self._lab.underlay.machines[node.name]
+
+    def _switch_off(self, node: LabNode) -> None:
+        node.agent.hold(grace_s=0)
+        for pod in self._pods_of(node):
+            pod.stop(grace_s=0)
+        machine = self._machine(node)
+        wires = [interface.name for interface in machine.intfList()]
+        for interface in machine.intfList():
+            interface.ifconfig("down")
+        for link in node.kernel.links():
+            if link.name not in ("lo", *wires):
+                node.kernel.delete_link(link.name, "the machine lost its power")
+        _flush_rules(node.pid)
+        kept = {Path(JOURNAL).name, Path(CLOCK_FILE).name}
+        for entry in node.run.iterdir():
+            if entry.name in kept:
+                continue
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
+
+    def _switch_on(self, node: LabNode) -> str:
+        for interface in self._machine(node).intfList():
+            interface.ifconfig("up")
+        pinned = self._lab.cluster.nodes[node.name].subnet
+        if pinned is not None:
+            node.pin(self._network(), pinned, self._lab.cluster.underlay.mtu - ENCAP_OVERHEAD)
+        node.agent.resume()
+        threading.Thread(target=self._start_pods, args=(node,), name=f"boot {node.name}", daemon=True).start()
+        return f"{node.name} is switched on; its agent starts, then its pods"
+
+    def _network(self) -> IPv4Network:
+        return parse_network_config(self._lab.cluster.network_json.encode()).network
+
+    def _start_pods(self, node: LabNode) -> None:
+        deadline = time.monotonic() + BOOT_LIMIT_S
+        while (why := node.why_not_ready()) is not None:
+            if time.monotonic() > deadline:
+                self._lab.event("Warning", f"node/{node.name}", "PodsNotStarted", f"after {BOOT_LIMIT_S:g} s: {why}")
+                return
+            time.sleep(POLL_S)
+        for pod in self._pods_of(node):
+            try:
+                pod.start()
+            except OSError as failure:
+                self._lab.event("Warning", f"pod/{pod.name}", "NotStarted", str(failure))
+
+    def _give_address(self, node: LabNode, address: IPv4Address) -> None:
+        """The address on the node's first port, and what everybody else knows of it."""
+        plan = self._lab.underlay.plan.machines[node.name]
+        first = replace(plan.ports[0], address=IPv4Interface((address, plan.ports[0].address.network.prefixlen)))
+        machine, old = self._machine(node), node.address
+        node.address = address
+        changed = {node.name: replace(plan, ports=(first, *plan.ports[1:]))}
+        for name, other in self._lab.underlay.plan.machines.items():
+            known = tuple(replace(one, address=address) if one.address == old else one for one in other.neighbours)
+            if known != other.neighbours:
+                changed[name] = replace(other, neighbours=known)
+        machines = {**self._lab.underlay.plan.machines, **changed}
+        self._lab.underlay.plan = replace(self._lab.underlay.plan, machines=machines)
+        for name, other in changed.items():
+            self._lab.underlay.machines[name].plan = other
+            for port in other.ports:
+                if name != node.name:
+                    self._lab.underlay.machines[name].restore(port.interface)
+        machine.intf(first.interface).setIP(str(first.address))
+        machine.restore(first.interface)
+
+
+def _flush_rules(pid: int) -> list[str]:
+    """Remove every nftables table but those of our faults; their names."""
+    listed = [line.split()[1:3] for line in run(pid, ["nft", "list", "tables"]).splitlines()]
+    tables = [" ".join(words) for words in listed if not words[1].startswith(TABLE_PREFIX)]
+    run(pid, ["nft", "-f", "-"], "".join(f"delete table {table}\n" for table in tables))
+    return tables

@@ -1,0 +1,91 @@
+"""Machines that do not hear each other, though every cable is in order: nftables on the machines that listen."""
+
+from collections.abc import Mapping, Sequence
+
+from testbed.faults.catalogue import FaultRequest
+from testbed.faults.etcd_faults import member_of
+from testbed.faults.ledger import FaultImpossible, Injected, Injector
+from testbed.faults.machines import TABLE_PREFIX, addresses_of, machine_pid, run
+from testbed.lab.lab import Lab
+
+
+class PartitionFaults:
+    """See the catalogue."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._count = 0
+
+    def injectors(self) -> Mapping[str, Injector]:
+        """By name of the kind."""
+        return {"partition": self.partition, "oneway": self.oneway, "etcd partition": self.partition_member}
+
+    def partition(self, request: FaultRequest) -> Injected:
+        """Neither side hears the other."""
+        first, second = self._sides(request)
+        return self._deafen(
+            [(first, second), (second, first)], f"{','.join(first)} and {','.join(second)} do not hear each other"
+        )
+
+    def oneway(self, request: FaultRequest) -> Injected:
+        """The second side does not hear the first."""
+        first, second = self._sides(request)
+        return self._deafen([(second, first)], f"{','.join(second)} does not hear {','.join(first)}, who hears it")
+
+    def partition_member(self, request: FaultRequest) -> Injected:
+        """One etcd member hears nobody, and nobody hears it."""
+        name = member_of(self._lab, request).name
+        others = tuple(machine for machine in self._lab.underlay.machines if machine != name)
+        return self._deafen([((name,), others), (others, (name,))], f"{name} and all others do not hear each other")
+
+    def _sides(self, request: FaultRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        first = request.values[0]
+        second = request.values[2]
+        assert isinstance(first, tuple)  # the catalogue has made it one
+        rest = tuple(name for name in self._lab.underlay.machines if name not in first)
+        named = second if isinstance(second, tuple) else rest
+        for name in (*first, *named):
+            machine_pid(self._lab, name)
+        if both := sorted(set(first) & set(named)):
+            raise FaultImpossible(f"{request.text}: {', '.join(both)} is on both sides")
+        if not named:
+            raise FaultImpossible(f"{request.text}: nobody is on the other side")
+        return first, named
+
+    def _deafen(self, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], what: str) -> Injected:
+        """Of each pair the first names hear nothing of the second ones."""
+        self._count += 1
+        table = f"{TABLE_PREFIX}{self._count}"
+        pids = {name: machine_pid(self._lab, name) for listeners, _ in pairs for name in listeners}
+        made: list[str] = []
+        try:
+            for listeners, silenced in pairs:
+                for name in listeners:
+                    run(pids[name], ["nft", "-f", "-"], drop_script(table, addresses_of(self._lab, silenced)))
+                    made.append(name)
+        except OSError:
+            _remove(table, [pids[name] for name in made])
+            raise
+
+        def remove() -> str:
+            _remove(table, [pids[name] for name in made])
+            return f"nftables table {table} is removed from {', '.join(made)}"
+
+        return Injected(
+            f"{what}: nftables drops what comes from there (table {table})", "by removing the table", remove
+        )
+
+
+def drop_script(table: str, sources: Sequence[str]) -> str:
+    """A script for nft that lets nothing in that comes from these addresses. Pure."""
+    # Before connection tracking and before every other table.
+    return (
+        f"table ip {table} {{\n chain in {{\n  type filter hook prerouting priority -400;\n"
+        f"  ip saddr {{ {', '.join(sources)} }} counter drop\n }}\n}}\n"
+    )
+
+
+def _remove(table: str, pids: Sequence[int]) -> None:
+    for pid in pids:
+        # Adding one that exists is no error, deleting one that does not exist is.
+        run(pid, ["nft", "-f", "-"], f"table ip {table}\ndelete table ip {table}\n")
