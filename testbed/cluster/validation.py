@@ -22,6 +22,8 @@ _KINDS = {
     "tuple_type": "a list",
     "is_instance_of": "text",
 }
+MOST_CUTS = 4
+"""How often what is left of a wrong document is made smaller to find more problems in it."""
 _LOOK_LIKE_OTHERS = ("true", "false", "yes", "no", "on", "off", "null")
 """Texts that must be shown in quotes, or the message would look wrong."""
 
@@ -60,10 +62,14 @@ def read_model(source: Source, model: type[ModelT]) -> tuple[ModelT | None, list
     rest = copy.deepcopy(source.document.value)
     for error in errors:
         _forget(rest, error)
-    try:
-        return model.model_validate(rest), problems
-    except ValidationError:
-        return None, problems
+    for _ in range(MOST_CUTS):
+        try:
+            return model.model_validate(rest), problems
+        except ValidationError as failure:
+            # What lacks an entry now goes as a whole: a port without its number, then a container's ports.
+            for error in (one for one in failure.errors(include_url=False) if not _is_echo(one)):
+                _cut(rest, error["loc"][:-1] if error["type"] == "missing" else error["loc"])
+    return None, problems
 
 
 def _is_echo(error: ErrorDetails) -> bool:
@@ -84,6 +90,20 @@ def _forget(value: Any, error: ErrorDetails) -> None:  # noqa: ANN401 - plain da
         value = value[step]
     if isinstance(value, dict) and error["loc"]:
         value.pop(error["loc"][-1], None)
+
+
+def _cut(value: Any, path: Path) -> None:  # noqa: ANN401 - plain data
+    """Take the entry of a mapping out that `path` leads to; of a list the whole, so that no other place changes."""
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
+    for step in path[:-1]:
+        try:
+            value = value[step]
+        except LookupError:
+            # An earlier cut took it.
+            return
+    if isinstance(value, dict) and path:
+        value.pop(path[-1], None)
 
 
 def _problem(source: Source, model: type[BaseModel], error: ErrorDetails) -> Problem:
