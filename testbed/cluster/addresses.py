@@ -1,7 +1,7 @@
 """Who has which address on the underlay, and which node a pod goes to. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from testbed.cluster.wiring import Wiring
@@ -87,6 +87,18 @@ def plan_addresses(
             taken.add(addresses[name])
             offsets[subnet] = int(addresses[name]) - int(subnet.network_address) + 1
     return AddressPlan(gateway, etcd, addresses, subnets, routers)
+
+
+def with_node(plan: AddressPlan, name: str, given: IPv4Address | None, segment: int) -> AddressPlan:
+    """The plan with one node more, at its given address or the next free one of the segment. Raises UnderlayFull."""
+    taken = {
+        plan.gateway,
+        *plan.etcd.values(),
+        *plan.nodes.values(),
+        *(one for own in plan.routers.values() for one in own),
+    }
+    address = given or _free(plan.subnets[segment], FIRST_NODE_OFFSET, taken, name)
+    return replace(plan, nodes={**plan.nodes, name: address})
 
 
 def _segment_of(node: str, wiring: Wiring | None) -> int:

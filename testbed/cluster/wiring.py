@@ -78,6 +78,16 @@ class Wiring:
         )
         return Wiring(tuple(nodes), self.switches, cables, self.routers, self.root)
 
+    def with_node(self, name: str, switch: str) -> "Wiring":
+        """The same with one node more, on a switch."""
+        return Wiring((*self.nodes, name), self.switches, (*self.cables, Cable(name, switch)), self.routers, self.root)
+
+    def without_node(self, name: str) -> "Wiring":
+        """The same without a node and its cables."""
+        nodes = tuple(node for node in self.nodes if node != name)
+        cables = tuple(cable for cable in self.cables if name not in cable.ends)
+        return Wiring(nodes, self.switches, cables, self.routers, self.root)
+
     @cached_property
     def segment_of_switch(self) -> Mapping[str, int]:
         """The number of each switch's segment; the first switch's is 0."""

@@ -87,8 +87,8 @@ def next_commands(lab_name: str, *commands: str) -> None:
     chosen = f" --lab {lab_name}" if len(running_labs()) > 1 else ""
     print("\nnext:")
     for command in commands:
-        verb, _, rest = command.partition(" ")
-        print(f"  sudo testbed {verb}{chosen}{' ' if rest else ''}{rest}")
+        words, separator, program = command.partition(" -- ")
+        print(f"  sudo testbed {words}{chosen}{separator}{program}")
 
 
 def bare_name(name: str) -> str:

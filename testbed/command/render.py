@@ -83,7 +83,7 @@ def status(answer: Object) -> None:
                 node["name"],
                 node["address"],
                 node["subnet"],
-                node["agent"]["state"],
+                _agent_state(node["agent"]["state"], node["drained"]),
                 f"{node['peers']['known']}/{node['peers']['expected']}",
                 node["agent"]["restarts"],
             )
@@ -138,7 +138,8 @@ def _node_row(item: Object) -> Sequence[object]:
     peers, agent = status["peers"], status["agent"]
     address = status["addresses"][0]["address"]
     return (
-        *(item["metadata"]["name"], address, item["spec"]["podCIDR"], agent["state"]),
+        *(item["metadata"]["name"], address, item["spec"]["podCIDR"]),
+        _agent_state(agent["state"], item["spec"].get("unschedulable", False)),
         *(
             f"{peers['known']}/{peers['expected']}",
             agent["restarts"],
@@ -147,6 +148,10 @@ def _node_row(item: Object) -> Sequence[object]:
             agent["pid"],
         ),
     )
+
+
+def _agent_state(state: str, drained: bool) -> str:
+    return f"{state}, drained" if drained else state
 
 
 def _pod_row(item: Object) -> Sequence[object]:

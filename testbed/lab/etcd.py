@@ -163,6 +163,10 @@ class EtcdCluster:
         """Write a key without a lease. Raises EtcdFailed."""
         self.etcdctl(["put", "--", key], value)
 
+    def delete(self, key: str) -> None:
+        """Delete a key; one that is not there is success. Raises EtcdFailed."""
+        self.etcdctl(["del", "--", key], b"")
+
     def get_prefix(self, prefix: str) -> list[KeyValue]:
         """Every key that begins with `prefix`, in key order. Raises EtcdFailed."""
         answer = json.loads(self.etcdctl(["get", "--prefix", "--write-out=json", "--", prefix], b""))

@@ -93,7 +93,8 @@ class Lab:
         plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu)
         self.underlay = Underlay(plan, directory / "nodes", self.journal)
         self.etcd = EtcdCluster([])
-        self.nodes: dict[str, LabNode] = {}
+        self.nodes: Mapping[str, LabNode] = {}
+        """Replaced as a whole when nodes come and go."""
         self.pods: Mapping[str, Pod] = {}
         """Replaced as a whole when pods come and go, so that whoever goes through it sees one state."""
         self.pods_changed = Changes()
@@ -210,27 +211,8 @@ class Lab:
         return f"{self.etcd.endpoints}, network config written"
 
     def _start_agents(self, progress: Progress) -> str:
-        network = parse_network_config(self.cluster.network_json.encode()).network
-        pinned = []
-        for name, spec in self.cluster.nodes.items():
-            machine = self.underlay.machines[name]
-            node = LabNode(
-                name,
-                self.cluster.addresses.nodes[name],
-                machine.pid,
-                machine.kernel,
-                self.directory,
-                spec.agent or self.cluster.agent,
-                self.etcd.endpoints,
-                self.event,
-            )
-            self.nodes[name] = node
-            node.expected = name not in self._without_agent
-            node.datapath = self.datapath
-            machine.kernel.sysctl("net.ipv4.ip_forward", "1", "a node forwards for its pods")
-            if spec.subnet is not None:
-                node.pin(network, spec.subnet, self.cluster.underlay.mtu - ENCAP_OVERHEAD)
-                pinned.append(node)
+        nodes = [self.make_node(name) for name in self.cluster.nodes]
+        pinned = [node for node in nodes if self.cluster.nodes[node.name].subnet is not None]
         # A node that may take any subnet must not take one that another node is pinned to.
         free = [node for node in self.nodes.values() if node not in pinned]
         for wave in (pinned, free):
@@ -239,6 +221,32 @@ class Lab:
                 node.agent.start()
             self._await("agents", progress, partial(_unready_nodes, expected))
         return ", ".join(f"{node.name} {node.subnet}" for node in self.nodes.values() if node.expected)
+
+    def make_node(self, name: str) -> LabNode:
+        """The node on machine `name`, as the cluster has it; its agent is not started yet."""
+        machine, spec = self.underlay.machines[name], self.cluster.nodes[name]
+        node = LabNode(
+            name,
+            self.cluster.addresses.nodes[name],
+            machine.pid,
+            machine.kernel,
+            self.directory,
+            spec.agent or self.cluster.agent,
+            self.etcd.endpoints,
+            self.event,
+        )
+        node.expected = name not in self._without_agent
+        node.datapath = self.datapath
+        machine.kernel.sysctl("net.ipv4.ip_forward", "1", "a node forwards for its pods")
+        if spec.subnet is not None:
+            network = parse_network_config(self.cluster.network_json.encode()).network
+            node.pin(network, spec.subnet, self.cluster.underlay.mtu - ENCAP_OVERHEAD)
+        self.nodes = {**self.nodes, name: node}
+        return node
+
+    def follow_node(self, node: LabNode) -> None:
+        """Mend pods' links after changes of the node's links, for as long as it is there."""
+        node.follow_links(partial(self._mend_links, node))
 
     def new_pod(self, manifest: PodManifest) -> Pod:
         """A pod on the node that its manifest names; nothing is made yet and nobody knows of it."""
@@ -255,7 +263,7 @@ class Lab:
         _start_all(now)
         for node in self.nodes.values():
             if node.expected:
-                node.follow_links(partial(self._mend_links, node))
+                self.follow_node(node)
             else:
                 threading.Thread(target=self._start_late, args=(node,), name=f"late {node.name}", daemon=True).start()
         self.workloads.start(self.cluster.deployments)
@@ -272,7 +280,7 @@ class Lab:
         while node.why_not_ready() is not None:
             time.sleep(LATE_POLL_S)
         _start_all(self._pods_of(node))
-        node.follow_links(partial(self._mend_links, node))
+        self.follow_node(node)
 
     def _mend_links(self, node: LabNode) -> None:
         """After a change of the node's links: whoever removed the bridge took the pods' links off it."""

@@ -27,6 +27,7 @@ SUBNET_FILE = "flannel/subnet.env"
 """Below the node's /run."""
 JOURNAL = "/run/journal.jsonl"
 LEASE_TTL = "30s"
+LEAVE_GRACE_S = 5.0
 SETTLE_S = 0.2
 """Changes come in bursts: look once at the end of one."""
 OURS = (sys.executable, "-m", "agent")
@@ -65,6 +66,7 @@ class LabNode:
         self._spec = agent
         self._etcd_endpoints = etcd_endpoints
         self._on_event = on_event
+        self._gone = threading.Event()
         self.agent = Supervised(f"agent {name}", self._launch, RestartPolicy(), self._agent_changed)
 
     @property
@@ -130,16 +132,22 @@ class LabNode:
             return None
         return answer if status == http.client.OK and isinstance(answer, dict) else None
 
+    def leave(self) -> None:
+        """End the agent for good: the node is about to be taken away, and nobody follows its links any more."""
+        self._gone.set()
+        self.agent.stop(LEAVE_GRACE_S)
+
     def follow_links(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` in a thread of its own shortly after links, addresses or routes of the node changed."""
         monitor = in_network_of(self.pid, Monitor)
 
         def follow() -> None:
-            while True:
-                if monitor.wait():
-                    time.sleep(SETTLE_S)
-                    monitor.wait(0)
-                    on_change()
+            with monitor:
+                while not self._gone.is_set():
+                    if monitor.wait() and not self._gone.is_set():
+                        time.sleep(SETTLE_S)
+                        monitor.wait(0)
+                        on_change()
 
         threading.Thread(target=follow, name=f"links of {self.name}", daemon=True).start()
 

@@ -49,6 +49,7 @@ def node_status(lab: Lab, node: LabNode) -> Object:
         "name": node.name,
         "address": str(node.address),
         "subnet": subnet_of(node, state),
+        "drained": node.name in lab.workloads.leaving,
         "backend": backend,
         "datapath": (state["datapath"] if state else None) if node.runs_our_agent else "other",
         "agent": {"state": agent_state(node, state), "pid": node.agent.pid, "restarts": node.agent.restarts},
@@ -106,7 +107,7 @@ def _nodes(lab: Lab) -> list[Object]:
                 "apiVersion": "v1",
                 "kind": "Node",
                 "metadata": {"name": node.name},
-                "spec": {"podCIDR": line["subnet"]},
+                "spec": {"podCIDR": line["subnet"], **({"unschedulable": True} if line["drained"] else {})},
                 "status": {
                     "addresses": [{"type": "InternalIP", "address": line["address"]}],
                     **{key: line[key] for key in ("backend", "datapath", "agent", "peers")},

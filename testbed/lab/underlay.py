@@ -9,7 +9,8 @@ the cables of the tree that it is going to choose are plugged in first, while it
 
 import contextlib
 import subprocess
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -208,7 +209,9 @@ class Underlay:
         # Its constructor would otherwise change sysctls of the whole machine.
         Mininet.inited = True
         self.net = Mininet(topo=None, host=OverlayNode, link=VethLink, intf=VethInterface, controller=None, build=False)
-        self.machines: dict[str, OverlayNode] = {}
+        self.machines: Mapping[str, OverlayNode] = {}
+        """Replaced as a whole when a machine comes or goes."""
+        self._making = threading.Lock()
 
     def start(self) -> None:
         """Build switches, machines and cables; then addresses, routes and neighbours."""
@@ -223,13 +226,13 @@ class Underlay:
         for number, cable in enumerate(self.plan.cables):
             macs = [next(ports[end]).mac if end in ports else None for end in cable.ends]
             held_back = number in self.plan.spare
-            link = self._connect(cable, macs, held_back)
+            link = self.connect(cable, macs, held_back)
             spare += [link.intf1, link.intf2] if held_back else []
         self.net.built = True
         self.net.start()
         self._span_tree(spare)
         for name, machine in self.plan.machines.items():
-            self._address(self.machines[name], machine)
+            self.address(self.machines[name], machine)
 
     def address_of(self, name: str) -> IPv4Address:
         """The underlay address of a machine; a router's first."""
@@ -239,7 +242,7 @@ class Underlay:
         """Switches and machines, several at a time: each waits for a shell of its own."""
         with ThreadPoolExecutor(MAKERS, "make machine") as makers:
             list(makers.map(self._add_switch, self.plan.switches))
-            list(makers.map(self._add_machine, self.plan.machines.values()))
+            list(makers.map(self.make_machine, self.plan.machines.values()))
         order = {name: number for number, name in enumerate((*self.plan.switches, *self.plan.machines))}
         for made in (self.net.switches, self.net.hosts):
             made.sort(key=lambda node: order[node.name])
@@ -247,16 +250,21 @@ class Underlay:
     def _add_switch(self, name: str) -> None:
         self.net.addSwitch(name, cls=BridgeSwitch, kernel=self.kernel, underlay_mtu=self.plan.mtu)
 
-    def _add_machine(self, plan: MachinePlan) -> None:
-        self.machines[plan.name] = self.net.addHost(
+    def make_machine(self, plan: MachinePlan) -> OverlayNode:
+        """A machine with namespaces of its own and no cable yet. Raises OSError."""
+        made: OverlayNode = self.net.addHost(
             plan.name,
             cls=Router if plan.forwards else OverlayNode,
             run_directory=self._run_directory / plan.name / "run",
             journal=self._journal_of(plan.name),
             underlay_mtu=self.plan.mtu,
         )
+        with self._making:
+            self.machines = {**self.machines, plan.name: made}
+        return made
 
-    def _connect(self, cable: Cable, macs: Sequence[str | None], held_back: bool) -> Any:
+    def connect(self, cable: Cable, macs: Sequence[str | None], held_back: bool = False) -> Any:
+        """Plug a cable in at both ends, shaped as it says; one that is held back stays down."""
         state = {"up": not held_back}
         link = self.net.addLink(
             cable.first, cable.second, addr1=macs[0], addr2=macs[1], params1=dict(state), params2=dict(state)
@@ -280,7 +288,7 @@ class Underlay:
         for interface in spare:
             interface.ifconfig("up")
 
-    def _address(self, machine: OverlayNode, plan: MachinePlan) -> None:
+    def address(self, machine: OverlayNode, plan: MachinePlan) -> None:
         """Addresses first; then routes, and every neighbour's MAC: the neighbour table's limit counts all namespaces
         together, and only permanent entries are outside it."""
         for port in plan.ports:

@@ -64,7 +64,8 @@ def choose_node(
     """
     wanted = host_ports(spec)
     if spec.node_name is not None:
-        return spec.node_name, ""
+        known = any(node.name == spec.node_name for node in nodes)
+        return (spec.node_name, "") if known else (None, f"there is no {spec.node_name}")
     why = {node.name: _why_not(node, wanted, placed) for node in nodes}
     possible = [name for name, reason in why.items() if not reason]
     if not possible:

@@ -60,8 +60,8 @@ class Workloads:
         self._starters = ThreadPoolExecutor(STARTERS, "start pod")
         self._lanes: weakref.WeakKeyDictionary[Pod, threading.Lock] = weakref.WeakKeyDictionary()
         """Of each pod: it is not started while it is ended."""
-        self._told: dict[str, str] = {}
-        """Deployment → why it has too few pods, as it was told last."""
+        self.why_not_placed: dict[str, str] = {}
+        """Deployment → why no node takes another pod of it."""
 
     def start(self, deployments: Sequence[Deployment]) -> None:
         """Want these, and see to everything from now on."""
@@ -168,9 +168,9 @@ class Workloads:
     def _tell_what_cannot_be(self, found: Sequence[CannotPlace]) -> None:
         now = {action.deployment: action.why for action in found}
         for name, why in now.items():
-            if self._told.get(name) != why:
+            if self.why_not_placed.get(name) != why:
                 self._event("Warning", f"deployment/{name}", "FailedScheduling", f"no node takes another pod: {why}")
-        self._told = now
+        self.why_not_placed = now
 
     def _event(self, kind: str, subject: str, reason: str, message: str) -> None:
         self.lab.event(kind, subject, reason, message)

@@ -1,0 +1,91 @@
+"""Verbs that change the nodes of a running lab: node add, drain, uncordon, delete."""
+
+from typing import Any
+
+import click
+
+from testbed.command.client import ask, find_lab
+from testbed.command.command_line import Verbs, bare_name, lab_option, next_commands, output_option, verbs
+
+limit_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long pods may take to be ready elsewhere.",
+)
+
+
+@verbs.group(cls=Verbs)
+def node() -> None:
+    """Add nodes to a running lab, drain them, take them away."""
+
+
+def _ask(action: str, name: str, lab: str | None, output: str | None, **arguments: object) -> dict[str, Any] | None:
+    """The lab's answer; None when it was printed as JSON."""
+    record = find_lab(lab)
+    answer: dict[str, Any] = ask(record, "node", (), None, action=action, name=bare_name(name), **arguments)
+    if output == "json":
+        from testbed.command import render
+
+        render.as_json(answer)
+        return None
+    return answer
+
+
+@node.command()
+@click.argument("name", metavar="NAME")
+@click.option("--ip", metavar="ADDRESS", help="On the underlay; by default the next free one.")
+@click.option("--switch", metavar="SWITCH", help="Where its cable goes; by default the first switch.")
+@lab_option
+@output_option("json")
+def add(name: str, ip: str | None, switch: str | None, lab: str | None, output: str | None) -> None:
+    """Add a machine with an agent, and wait until every node knows its subnet."""
+    answer = _ask("add", name, lab, output, ip=ip, switch=switch)
+    if answer is not None:
+        print(f"node/{answer['name']} added: {answer['address']}, subnet {answer['subnet']}")
+        next_commands(find_lab(lab).name, "get nodes")
+
+
+@node.command()
+@click.argument("name", metavar="NAME")
+@limit_option
+@lab_option
+@output_option("json")
+def drain(name: str, timeout: float, lab: str | None, output: str | None) -> None:
+    """Let no new pods come, and move those of Deployments elsewhere: new before old where possible."""
+    answer = _ask("drain", name, lab, output, limit_s=timeout)
+    if answer is not None:
+        print(f"node/{answer['name']} drained")
+        if answer["stay"]:
+            click.echo(f"warning: pods that belong to no Deployment stay: {', '.join(answer['stay'])}", err=True)
+        next_commands(find_lab(lab).name, f"node delete {name}", f"node uncordon {name}")
+
+
+@node.command()
+@click.argument("name", metavar="NAME")
+@lab_option
+@output_option("json")
+def uncordon(name: str, lab: str | None, output: str | None) -> None:
+    """Let new pods come to a drained node again."""
+    answer = _ask("uncordon", name, lab, output)
+    if answer is not None:
+        print(f"node/{answer['name']} takes pods again")
+
+
+@node.command()
+@click.argument("name", metavar="NAME")
+@limit_option
+@lab_option
+@output_option("json")
+def delete(name: str, timeout: float, lab: str | None, output: str | None) -> None:
+    """Drain a node, end what stays on it, and take the machine and its lease away."""
+    answer = _ask("delete", name, lab, output, limit_s=timeout)
+    if answer is not None:
+        print(f"node/{answer['name']} deleted")
+        if answer["lost"]:
+            click.echo(
+                f"warning: pods that belong to no Deployment went with it: {', '.join(answer['lost'])}", err=True
+            )
+        next_commands(find_lab(lab).name, "get nodes")

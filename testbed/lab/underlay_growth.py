@@ -1,0 +1,63 @@
+"""Machines that come to a running underlay or leave it: cables, addresses, and what the others know of them."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+
+from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
+from testbed.cluster.wiring import Cable
+from testbed.lab.underlay import OverlayNode, Underlay
+from testbed.pods.pod_container import end_processes_in
+
+
+def add_machine(underlay: Underlay, plan: UnderlayPlan, name: str, cable: Cable) -> OverlayNode:
+    """Make the machine `name` of `plan`, plug `cable` in, and let everybody know. Raises OSError."""
+    machine = underlay.make_machine(plan.machines[name])
+    link = underlay.connect(cable, [plan.machines[name].ports[0].mac, None])
+    switch = underlay.net.nameToNode[cable.second]
+    switch.kernel.set_master(link.intf2.name, switch.name, "plug the cable into the switch")
+    underlay.address(machine, plan.machines[name])
+    _tell(underlay, plan)
+    return machine
+
+
+def remove_machine(underlay: Underlay, plan: UnderlayPlan, name: str) -> None:
+    """Switch the machine off, with everything that runs on it; `plan` is what is left."""
+    machine = underlay.machines[name]
+    with contextlib.suppress(FileNotFoundError):
+        # Its mount namespace is its own, so this is everything that was ever started on it.
+        namespace = os.open(f"/proc/{machine.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        for link in [one for one in underlay.net.links if machine in (one.intf1.node, one.intf2.node)]:
+            near, far = (link.intf1, link.intf2) if link.intf1.node is machine else (link.intf2, link.intf1)
+            machine.kernel.delete_link(near.name, f"{name} is taken off the underlay")
+            far.node.delIntf(far)
+            underlay.net.links.remove(link)
+        machine.kernel.close()
+        end_processes_in(namespace)
+        os.close(namespace)
+    machine.terminate()
+    underlay.net.hosts.remove(machine)
+    del underlay.net.nameToNode[name]
+    underlay.machines = {other: one for other, one in underlay.machines.items() if other != name}
+    _tell(underlay, plan)
+
+
+def _tell(underlay: Underlay, plan: UnderlayPlan) -> None:
+    """Bring every other machine's neighbours and routes in line with the new plan."""
+    before, underlay.plan = underlay.plan.machines, plan
+    for name, machine in underlay.machines.items():
+        wanted = plan.machines[name]
+        machine.plan = wanted
+        for gone in _former_neighbours(before, wanted):
+            machine.kernel.delete_neighbour(*gone, f"{name} is told that this machine has gone")
+        for port in wanted.ports:
+            machine.restore(port.interface)
+
+
+def _former_neighbours(before: Mapping[str, MachinePlan], wanted: MachinePlan) -> list[tuple[str, IPv4Address]]:
+    if wanted.name not in before:
+        return []
+    now = {(one.interface, one.address) for one in wanted.neighbours}
+    former = {(one.interface, one.address) for one in before[wanted.name].neighbours}
+    return sorted(former - now)
