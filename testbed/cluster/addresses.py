@@ -1,6 +1,6 @@
-"""Who has which address on the underlay, and which node a pod goes to. Pure."""
+"""Who has which address on the underlay. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -114,22 +114,3 @@ def _free(cidr: IPv4Network, offset: int, taken: set[IPv4Address], whose: str) -
         if address not in taken:
             return address
     raise UnderlayFull(whose)
-
-
-def choose_nodes(wanted: Iterable[str | None], nodes: Iterable[str]) -> list[str]:
-    """The node of every pod: the one it names, else the one with the fewest pods; ties go by the order of `nodes`.
-
-    Pods that name their node count from the start, so that their order does not matter.
-    """
-    wanted = list(wanted)
-    load = dict.fromkeys(nodes, 0)
-    for name in wanted:
-        if name is not None:
-            load[name] = load.get(name, 0) + 1
-    chosen: list[str] = []
-    for name in wanted:
-        node = name if name is not None else min(load, key=load.__getitem__)
-        if name is None:
-            load[node] += 1
-        chosen.append(node)
-    return chosen

@@ -146,8 +146,8 @@ class Pod(Model):
         """`metadata.name`."""
         return self.metadata.name
 
-    def on_node(self, node: str) -> "Pod":
-        """The same pod, placed on `node`."""
+    def on_node(self, node: str | None) -> "Pod":
+        """The same pod, placed on `node`; None: on any."""
         return self.model_copy(update={"spec": self.spec.model_copy(update={"node_name": node})})
 
     def to_manifest(self) -> dict[str, Any]:

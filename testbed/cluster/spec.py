@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.cluster.addresses import AddressPlan, choose_nodes
+from testbed.cluster.addresses import AddressPlan
 from testbed.cluster.cluster_checks import addresses_of, check_cluster, network_json
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
 from testbed.cluster.deployment import Deployment
@@ -24,6 +24,7 @@ from testbed.cluster.yaml_source import MAX_BYTES, read_documents
 from testbed.places import TOPOLOGIES
 from testbed.pods.deployment_checks import TEMPLATE
 from testbed.pods.pod_checks import check_names, check_node
+from testbed.workloads.placement import SeenNode, place_all
 
 DEFAULT_CLUSTER = "nginx_tomcat"
 
@@ -103,9 +104,12 @@ def read_cluster(data: bytes, name: str) -> Cluster:
     problems += check_twice(manifests)
     for source, deployment in deployments:
         problems += check_node(source, (*TEMPLATE, "spec"), deployment.spec.template.spec, node_names)
+    placed = place_all([pod.spec for _, pod in pods], [SeenNode(name) for name in node_names])
+    for (source, pod), (node, why) in zip(pods, placed, strict=True):
+        if node is None and (pod.spec.node_name is None or pod.spec.node_name in node_names):
+            problems.append(source.problem(("spec",), f"no node takes this pod (got {why}; want a node with room)"))
     if problems or cluster is None or wiring is None:
         raise SpecError(_in_order(problems))
-    placed = choose_nodes([pod.spec.node_name for _, pod in pods], cluster.nodes)
     return Cluster(
         metadata=cluster.metadata,
         network=cluster.network,
@@ -114,7 +118,7 @@ def read_cluster(data: bytes, name: str) -> Cluster:
         underlay=cluster.underlay,
         nodes=cluster.nodes,
         agent=cluster.agent,
-        pods=tuple(pod.on_node(node) for (_, pod), node in zip(pods, placed, strict=True)),
+        pods=tuple(pod.on_node(node or "") for (_, pod), (node, _) in zip(pods, placed, strict=True)),
         deployments=tuple(deployment for _, deployment in deployments),
         addresses=addresses_of(cluster, wiring),
         wiring=wiring,

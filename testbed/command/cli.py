@@ -7,11 +7,26 @@ import sys
 import click
 
 # Importing these is what registers their verbs.
-from testbed.command import change_commands, fault_command, lab_commands, node_commands, workload_commands
+from testbed.command import (
+    change_commands,
+    fault_command,
+    forward_command,
+    lab_commands,
+    node_commands,
+    workload_commands,
+)
 from testbed.command.client import TestbedError
 from testbed.command.command_line import verbs
 
-__all__ = ["change_commands", "fault_command", "lab_commands", "main", "node_commands", "workload_commands"]
+__all__ = [
+    "change_commands",
+    "fault_command",
+    "forward_command",
+    "lab_commands",
+    "main",
+    "node_commands",
+    "workload_commands",
+]
 
 EXIT_INTERRUPTED = 130
 

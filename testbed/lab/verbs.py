@@ -20,6 +20,7 @@ from testbed.lab.programs import run_for_client, wait_with_client
 from testbed.pods.pod import Pod
 from testbed.pods.pod_container import ContainerNotRunning
 from testbed.workloads.change_verbs import change_verbs
+from testbed.workloads.forward import forward_verbs
 from testbed.workloads.node_verbs import node_verbs
 from testbed.workloads.show import describe_deployment
 
@@ -44,6 +45,7 @@ def verbs_of(lab: Lab) -> Mapping[str, Verb]:
         "etcdctl": Verb(running.etcdctl),
         **change_verbs(lab),
         **node_verbs(lab),
+        **forward_verbs(lab),
         **fault_verbs(lab),
     }
 

@@ -60,30 +60,53 @@ def choose_node(
     """The node for one more pod, or None and why there is none.
 
     Without `nodeName`: an open node whose host ports are free, with the fewest pods of the same group, then with the
-    fewest pods at all, then the first.
+    fewest pods at all, then the first. With `nodeName` that one, drained or not.
     """
     wanted = host_ports(spec)
+    there: dict[str, list[Placed]] = {node.name: [] for node in nodes}
+    for one in placed:
+        there.setdefault(one.node, []).append(one)
     if spec.node_name is not None:
-        known = any(node.name == spec.node_name for node in nodes)
-        return (spec.node_name, "") if known else (None, f"there is no {spec.node_name}")
-    why = {node.name: _why_not(node, wanted, placed) for node in nodes}
+        if all(node.name != spec.node_name for node in nodes):
+            return None, f"there is no {spec.node_name}"
+        taken = _taken_port(wanted, there[spec.node_name])
+        return (None, f"{spec.node_name} {taken}") if taken else (spec.node_name, "")
+    why = {node.name: _why_closed(node) or _taken_port(wanted, there[node.name]) for node in nodes}
     possible = [name for name, reason in why.items() if not reason]
     if not possible:
         return None, "; ".join(f"{name} {reason}" for name, reason in why.items()) or "there is no node"
 
     def load(name: str) -> tuple[int, int]:
-        there = [one for one in placed if one.node == name]
-        return sum(1 for one in there if one.group == group and group is not None), len(there)
+        alike = sum(1 for one in there[name] if one.group == group) if group is not None else 0
+        return alike, len(there[name])
 
     return min(possible, key=load), ""
 
 
-def _why_not(node: SeenNode, wanted: Iterable[HostPort], placed: Iterable[Placed]) -> str:
+def place_all(
+    pods: Sequence[PodSpec], nodes: Sequence[SeenNode], placed: Collection[Placed] = ()
+) -> list[tuple[str | None, str]]:
+    """A node for each pod that belongs to no Deployment, or None and why there is none.
+
+    Pods that name their node come first, so that their order does not matter.
+    """
+    now = list(placed)
+    found: dict[int, tuple[str | None, str]] = {}
+    for number in sorted(range(len(pods)), key=lambda number: pods[number].node_name is None):
+        found[number] = node, _ = choose_node(pods[number], None, nodes, now)
+        if node is not None:
+            now.append(Placed(node, None, host_ports(pods[number])))
+    return [found[number] for number in range(len(pods))]
+
+
+def _why_closed(node: SeenNode) -> str:
     if node.leaving:
         return "is drained"
-    if not node.open:
-        return "takes no pods (its agent is run by hand)"
-    taken = [port for one in placed if one.node == node.name for port in one.host_ports]
+    return "" if node.open else "takes no pods (its agent is run by hand)"
+
+
+def _taken_port(wanted: Iterable[HostPort], there: Iterable[Placed]) -> str:
+    taken = [port for one in there for port in one.host_ports]
     for port in sorted(wanted):
         if any(port.conflicts(other) for other in taken):
             return f"has host port {port.port}/{port.protocol} taken"

@@ -10,6 +10,7 @@ from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 from testbed.pods.pod_checks import check_names
 from testbed.workloads.keeper import Outcome
+from testbed.workloads.placement import Placed, place_all
 from testbed.workloads.workloads import Workloads
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class PodKeeper:
         self._workloads = workloads
         self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         """Of each name: its pod is brought in line by one thread at a time."""
+        self._chosen: dict[str, str] = {}
+        """Pod → the node that the last check found for it."""
 
     def wanted(self) -> Mapping[str, PodManifest]:
         """Pods that belong to nobody else, each on its node."""
@@ -37,23 +40,38 @@ class PodKeeper:
             if owner is not None:
                 what = f"a pod of Deployment {owner} has this name (got {pod.name}; want another)"
                 yield source.problem(("metadata", "name"), what)
-            elif pod.name not in self._workloads.bare and pod.spec.node_name is None:
-                node, why = self._workloads.place(pod)
-                if node is None:
-                    yield source.problem(("spec",), f"no node takes this pod (got {why}; want a node with room for it)")
+        kept = [pod if pod.spec.node_name else pod.on_node(self._node_of(pod.name)) for _, pod in applied]
+        names = {pod.name for pod in kept}
+        others = [
+            Placed(pod.node, pod.deployment, pod.host_ports)
+            for pod in self._workloads.seen_pods()
+            if pod.name not in names
+        ]
+        placed = place_all([pod.spec for pod in kept], self._workloads.seen_nodes(), others)
+        self._chosen = {}
+        for (source, pod), (node, why) in zip(applied, placed, strict=True):
+            if node is not None:
+                self._chosen[pod.name] = node
+            elif pod.spec.node_name is None or pod.spec.node_name in self._lab.nodes:
+                yield source.problem(("spec",), f"no node takes this pod (got {why}; want a node with room)")
+
+    def _node_of(self, name: str) -> str | None:
+        """The node that a pod of this name is on already."""
+        before = self._workloads.bare.get(name)
+        return before.spec.node_name if before else None
 
     def warnings(self, applied: Sequence[tuple[Source, PodManifest]]) -> Iterator[Problem]:
         """None: what could be a mistake here is refused."""
         return iter(())
 
     def put(self, wanted: PodManifest) -> Outcome:
-        """Want this pod. A change of more than labels and annotations ends the pod and builds it anew."""
+        """Want this pod, which `check` has just found a node for.
+
+        A change of more than labels and annotations ends the pod and builds it anew.
+        """
         with self._workloads.deciding:
             before = self._workloads.bare.get(wanted.name)
-            node = wanted.spec.node_name or (before.spec.node_name if before else self._workloads.place(wanted)[0])
-            if node is None:
-                raise OSError(f"pod {wanted.name}: no node takes it any more")
-            placed = wanted.on_node(node)
+            placed = wanted.on_node(self._chosen[wanted.name])
             if placed == before:
                 return "unchanged"
             self._workloads.bare[wanted.name] = placed

@@ -19,7 +19,7 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import Pod as PodManifest
 from testbed.pods.pod import Pod
 from testbed.workloads.endings import end_pod
-from testbed.workloads.placement import Placed, SeenNode, choose_node, host_ports
+from testbed.workloads.placement import SeenNode, host_ports
 from testbed.workloads.reconcile import CannotPlace, CreatePod, DeletePod, SeenPod, reconcile
 
 if TYPE_CHECKING:
@@ -96,16 +96,16 @@ class Workloads:
                     host_ports(pod.manifest.spec),
                 )
             )
+        for name, manifest in self.bare.items():
+            if name not in self.lab.pods:
+                # Wanted a moment ago: it takes its room already.
+                node, ports = manifest.spec.node_name or "", host_ports(manifest.spec)
+                seen.append(SeenPod(name, None, "", node, False, False, 0, ports))
         return seen
 
     def seen_nodes(self) -> list[SeenNode]:
         """Every node of the lab as it is now."""
         return [SeenNode(node.name, node.expected, node.name in self.leaving) for node in self.lab.nodes.values()]
-
-    def place(self, manifest: PodManifest) -> tuple[str | None, str]:
-        """The node for a pod of its own, or None and why there is none."""
-        placed = [Placed(pod.node, pod.deployment, pod.host_ports) for pod in self.seen_pods()]
-        return choose_node(manifest.spec, None, self.seen_nodes(), placed)
 
     def decide(self) -> None:
         """Do what is to be done now about Deployments."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.cluster.addresses import UnderlayFull, choose_nodes, plan_addresses
+from testbed.cluster.addresses import UnderlayFull, plan_addresses
 from testbed.cluster.generated import choose, generate
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, cluster_names, find_cluster, find_cluster_file, load_cluster, read_cluster
@@ -192,7 +192,17 @@ def test_a_pod_without_a_node_goes_where_the_fewest_pods_are() -> None:
 
 
 def test_ties_go_to_the_first_node_of_the_file() -> None:
-    assert choose_nodes([None, None, None], ["z", "a"]) == ["z", "a", "z"]
+    cluster = read_cluster((CLUSTER.replace("node1", "z") + pod("p") + pod("q") + pod("r")).encode(), "c.yaml")
+    assert [one.spec.node_name for one in cluster.pods] == ["z", "node2", "z"]
+
+
+def test_pods_with_one_host_port_go_to_different_nodes_and_no_further() -> None:
+    wanted = "spec: {containers: [{name: c, image: echo, ports: [{containerPort: 8080, hostPort: 80}]}]}"
+    pods = [f"---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n{wanted}\n" for name in "abc"]
+    cluster = read_cluster((CLUSTER + pods[0] + pods[1]).encode(), "c.yaml")
+    assert [one.spec.node_name for one in cluster.pods] == ["node1", "node2"]
+    problem = problems_of(CLUSTER + "".join(pods))
+    assert "spec: no node takes this pod (got node1 has host port 80/TCP taken; node2 has host port 80/TCP" in problem
 
 
 # The underlay's addresses

@@ -1,0 +1,102 @@
+"""What a running lab does for `forward`: finds the target, and runs the relay where the target is."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from testbed.lab import status
+from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.lab.programs import run_for_client
+from testbed.pods.pod import Pod
+
+if TYPE_CHECKING:
+    from testbed.lab.lab import Lab
+
+RELAY = Path(__file__).with_name("relay.py")
+LOOPBACK = "127.0.0.1"
+LAST_PORT = 65535
+
+
+class Way(NamedTuple):
+    """How a target is reached."""
+
+    shown: str
+    pid: int
+    """Of a process in whose network namespace the connection is made."""
+    addresses: tuple[str, ...]
+    """Tried in this order."""
+    port: int
+
+
+def forward_verbs(lab: "Lab") -> Mapping[str, Verb]:
+    """The verb, bound to this lab."""
+    return {"forward": Verb(lambda request: forward(lab, request))}
+
+
+def forward(lab: "Lab", request: Request) -> object:
+    """Relay the connections of the client's listening socket, its first stream, until the client leaves."""
+    kind, name, port = (request.argument(key, str) for key in ("kind", "name", "port"))
+    way = find_way(lab, kind, name, port or "")
+    request.progress({"to": way.shown})
+    targets = [f"{address}:{way.port}" for address in way.addresses]
+    enter = ["nsenter", "--target", str(way.pid), "--net", "--"]
+    relay = [*enter, sys.executable, "-I", "-S", str(RELAY), *targets]
+    return run_for_client(request, relay, {"PATH": os.environ.get("PATH", os.defpath)})
+
+
+def find_way(lab: "Lab", kind: str | None, name: str, port: str) -> Way:
+    """The target that is meant: without a kind a service, else a pod, a node, or a pod of a deployment.
+
+    Raises VerbFailed.
+    """
+    services = {item["metadata"]["name"]: item for item in status.objects(lab, "services")}
+    if kind in (None, "services") and name in services:
+        return _to_service(lab, services[name], port)
+    if kind in (None, "pods") and name in lab.pods:
+        return _to_pod(lab.pods[name], port)
+    if kind in (None, "nodes") and name in lab.nodes:
+        node = lab.nodes[name]
+        return Way(f"node {name}", node.pid, (str(node.address), LOOPBACK), _number(port))
+    if kind in (None, "deployments") and name in lab.workloads.deployments:
+        ready = [pod for pod in lab.workloads.pods_of(name) if pod.status().ready]
+        if not ready:
+            raise VerbFailed(f"deployment {name} has no ready pod")
+        return _to_pod(ready[0], port)
+    there = ", ".join([*services, *lab.pods, *lab.nodes])
+    what = "service, pod or node" if kind is None else kind.removesuffix("s")
+    raise VerbFailed(f"no {what} named {name} (there are: {there})")
+
+
+def _to_pod(pod: Pod, port: str) -> Way:
+    if pod.pause_pid is None:
+        raise VerbFailed(f"pod {pod.name} has no namespaces now (state {pod.status().state})")
+    ports = [one for container in pod.manifest.spec.containers for one in container.ports]
+    names = {one.name: one.container_port for one in ports if one.name is not None}
+    number = names[port] if port in names else _number(port, names)
+    # As kubectl does: also what listens on the pod's own loopback only.
+    return Way(f"pod {pod.name}, port {number}", pod.pause_pid, (LOOPBACK, pod.address or LOOPBACK), number)
+
+
+def _to_service(lab: "Lab", service: status.Object, port: str) -> Way:
+    name, spec = service["metadata"]["name"], service["spec"]
+    address = spec.get("clusterIP")
+    if address in (None, "", "None"):
+        raise VerbFailed(f"service {name} has no cluster IP (want: a pod of it)")
+    ports = [one for one in spec["ports"] if one.get("protocol", "TCP") == "TCP"]
+    found = next((one["port"] for one in ports if port in (str(one["port"]), one.get("name"))), None)
+    if found is None:
+        want = ", ".join(str(one["port"]) for one in ports) or "a service with a TCP port"
+        raise VerbFailed(f"service {name} has no such TCP port (got {port}; want {want})")
+    node = next((node for node in lab.nodes.values() if node.why_not_ready() is None), None)
+    if node is None:
+        raise VerbFailed("no node is ready")
+    return Way(f"service {name}, {address}:{found} from {node.name}", node.pid, (address,), found)
+
+
+def _number(port: str, names: Mapping[str, int] | None = None) -> int:
+    if port.isdecimal() and 1 <= int(port) <= LAST_PORT:
+        return int(port)
+    want = ", ".join([f"1 to {LAST_PORT}", *(names or {})])
+    raise VerbFailed(f"no such port (got {port}; want {want})", 2)

@@ -1,0 +1,73 @@
+"""Relays connections from a listening socket, which is standard input, to a target in this network namespace.
+
+    python3 -I -S relay.py HOST:PORT [HOST:PORT…]       the first target that takes the connection gets it
+
+Runs inside the lab, where the target is; the listening socket was made by `testbed forward` on the host. So no process
+of the host ever has a socket of the lab, and with either of them the whole thing ends. Standard library only.
+"""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Sequence
+
+CONNECT_TIMEOUT_S = 5.0
+CHUNK_BYTES = 64 * 1024
+
+Target = tuple[str, int]
+
+
+async def serve(listener: socket.socket, targets: Sequence[Target]) -> None:
+    """Relay every connection that `listener` accepts, until the process is ended."""
+
+    async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected = await connect(targets)
+        if isinstance(connected, str):
+            print(f"forward: {connected}", file=sys.stderr, flush=True)
+            # A reset, so that nobody takes it for an empty answer.
+            writer.transport.abort()
+            return
+        far_reader, far_writer = connected
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+        for one in (writer, far_writer):
+            one.close()
+
+    server = await asyncio.start_server(attend, sock=listener)
+    await server.serve_forever()
+
+
+async def connect(targets: Sequence[Target]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | str:
+    """A connection to the first target that takes it, or why none does."""
+    failures = []
+    for host, port in targets:
+        try:
+            return await asyncio.wait_for(asyncio.open_connection(host, port), CONNECT_TIMEOUT_S)
+        except TimeoutError:
+            failures.append(f"{host}:{port}: no answer within {CONNECT_TIMEOUT_S:g} s")
+        except OSError as error:
+            failures.append(f"{host}:{port}: {error.strerror or error}")
+    return "; ".join(failures)
+
+
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Everything that comes, then its end; the other direction may go on."""
+    with contextlib.suppress(OSError):
+        while data := await reader.read(CHUNK_BYTES):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+            return
+    writer.transport.abort()
+
+
+def main() -> None:
+    """Entry point."""
+    targets = [(host, int(port)) for host, _, port in (word.rpartition(":") for word in sys.argv[1:])]
+    with socket.socket(fileno=0) as listener:
+        asyncio.run(serve(listener, targets))
+
+
+if __name__ == "__main__":
+    main()
