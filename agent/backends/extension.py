@@ -15,7 +15,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network
 
 from agent.backend_options import ExtensionOptions
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 LIMIT_S = 60.0
 """A program that takes longer is killed: peers that come after it must not wait for ever."""
+RETRY_S = 5.0
+"""How soon a program that failed for a peer is run again."""
 SHOWN_CHARACTERS = 200
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
@@ -50,13 +52,17 @@ class ExtensionBackend:
         self._wanted: dict[Subnet, Lease] = {}
         self._done: dict[Subnet, Lease] = {}
         """Peers whose SubnetAddCommand succeeded."""
-        self._lock = threading.RLock()
+        self._failures: tuple[str, ...] = ()
+        self._lock = threading.Lock()
+        self._changed = threading.Event()
+        self._stopped = False
+        # Programs take their time; whoever tells us about peers must not wait for them.
+        self._worker = threading.Thread(target=self._run, name="extension", daemon=True)
 
     def lease_attrs(self) -> LeaseAttrs:
         """What PreStartupCommand printed, once. Raises ProgramFailed."""
-        with self._lock:
-            if self._options.pre_startup and self._published is None:
-                self._published = run_program(self._options.pre_startup, {})
+        if self._options.pre_startup and self._published is None:
+            self._published = run_program(self._options.pre_startup, {})
         return LeaseAttrs(self._underlay.public_ip, backend_type="extension", backend_data=self._published)
 
     def start(self, lease: Lease) -> None:
@@ -71,42 +77,55 @@ class ExtensionBackend:
             }
             said = run_program(self._options.post_startup, variables)
             log.info("%s: %s", self._options.post_startup[0], said[:SHOWN_CHARACTERS] or "done")
+        self._worker.start()
 
     def set_peers(self, peers: Iterable[Lease]) -> None:
-        """Tell the programs what is new, what is other than before and what has gone."""
+        """Tell the programs, soon, what is new, what is other than before and what has gone."""
         with self._lock:
             self._wanted = {lease.subnet: lease for lease in peers if lease.attrs.backend_type == "extension"}
-            try:
-                self.converge()
-            except ProgramFailed as error:
-                log.warning("%s", error)
-                self.on_trouble()
-
-    def converge(self) -> None:
-        """Run what failed before once more. Raises ProgramFailed with every failure."""
-        failures = []
-        with self._lock:
-            for subnet, lease in list(self._done.items()):
-                wanted = self._wanted.get(subnet)
-                if wanted is None or wanted.attrs != lease.attrs:
-                    failures += self._tell(self._options.subnet_remove, lease)
-                    # Whatever became of it: it is no peer any more, and a program that fails for ever is no reason.
-                    del self._done[subnet]
-            for subnet, lease in self._wanted.items():
-                if subnet not in self._done and not (failed := self._tell(self._options.subnet_add, lease)):
-                    self._done[subnet] = lease
-                elif subnet not in self._done:
-                    failures += failed
-        if failures:
-            raise ProgramFailed("; ".join(failures[:3]))
+        self._changed.set()
 
     def fence(self) -> None:
         """Take every peer back."""
         self.set_peers(())
 
+    def converge(self) -> None:
+        """Nothing, for the programs are run again by themselves. Raises ProgramFailed with what fails now."""
+        if failures := self._failures:
+            raise ProgramFailed("; ".join(failures[:3]))
+
+    def _run(self) -> None:
+        while True:
+            self._changed.wait(RETRY_S if self._failures else None)
+            self._changed.clear()
+            if self._stopped:
+                return
+            failures = tuple(self._tell_all())
+            if failures != self._failures:
+                self._failures = failures
+                self.on_trouble()
+
+    def _tell_all(self) -> Iterator[str]:
+        """Run what is due; the failures."""
+        with self._lock:
+            wanted = dict(self._wanted)
+        for subnet, lease in list(self._done.items()):
+            if subnet not in wanted or wanted[subnet].attrs != lease.attrs:
+                # Whatever comes of it: it is no peer any more, and a program that always fails must not keep it.
+                del self._done[subnet]
+                if failed := self._tell(self._options.subnet_remove, lease):
+                    log.warning("%s", failed)
+        for subnet, lease in wanted.items():
+            if subnet in self._done:
+                continue
+            if failed := self._tell(self._options.subnet_add, lease):
+                yield failed
+            else:
+                self._done[subnet] = lease
+
     def forwarding_table(self) -> tuple[ForwardingEntry, ...]:
         """The peers that the program took."""
-        done = sorted(self._done.items(), key=lambda item: item[0].ipv4)
+        done = sorted(dict(self._done).items(), key=lambda item: item[0].ipv4)
         return tuple(ForwardingEntry(subnet.ipv4, str(lease.attrs.public_ip)) for subnet, lease in done)
 
     def counters(self) -> None:
@@ -114,18 +133,21 @@ class ExtensionBackend:
         return
 
     def stop(self) -> None:
-        """Nothing: what the programs made is theirs."""
+        """Run nothing any more; what the programs made is theirs."""
+        self._stopped = True
+        self._changed.set()
 
-    def _tell(self, command: Sequence[str], lease: Lease) -> list[str]:
+    def _tell(self, command: Sequence[str], lease: Lease) -> str:
+        """What went wrong; empty when nothing did."""
         if not command:
-            return []
+            return ""
         data = lease.attrs.backend_data
         variables = {"SUBNET": str(lease.subnet.ipv4), "PUBLIC_IP": str(lease.attrs.public_ip)}
         try:
             run_program(command, variables, data if isinstance(data, str) else "")
         except ProgramFailed as error:
-            return [str(error)]
-        return []
+            return f"{lease.subnet}: {error}"
+        return ""
 
 
 def expand(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:

@@ -27,6 +27,11 @@ from testbed.command.command_line import Verbs, bare_name, lab_option, needs_roo
     default="auto",
     help="What moves packets of the udp backend; auto takes native where it is compiled.",
 )
+@click.option(
+    "--backend",
+    type=click.Choice(["udp", "vxlan", "host-gw", "ipip", "wireguard", "alloc"]),
+    help="How packets travel between nodes, instead of the cluster's own Backend.",
+)
 @click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not get ready.")
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="How long each phase may take.")
 @click.option("--cli", "prompt", is_flag=True, help="Open Mininet's prompt; the lab goes down on leaving it.")
@@ -38,6 +43,7 @@ def up(
     pods_per_node: int | None,
     no_agent: tuple[str, ...],
     datapath: str,
+    backend: str | None,
     cleanup_on_failure: bool,
     timeout: float | None,
     prompt: bool,
@@ -64,6 +70,7 @@ def up(
         cluster, lab, nodes, topo, 2 if pods_per_node is None else pods_per_node, no_agent, cleanup_on_failure, timeout
     )
     options.datapath = datapath
+    options.backend = backend
     code = bring_up(options)
     if prompt and code == 0:
         from testbed.command import terminal

@@ -75,7 +75,8 @@ POD_HEADINGS = ("pod", "node", "address", "state", "ready", "restarts")
 def status(answer: Object) -> None:
     """The lab at a glance."""
     cluster = _name_of(answer["cluster_file"])
-    console().print(f"lab {answer['lab']}: {answer['state']} since {answer['since']} ({cluster})\n")
+    backends = ", ".join(sorted({node["backend"] for node in answer["nodes"]}))
+    console().print(f"lab {answer['lab']}: {answer['state']} since {answer['since']} ({cluster}, backend {backends})\n")
     columns(
         NODE_HEADINGS,
         (

@@ -7,8 +7,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from agent.config import parse_network_config
+from agent.errors import InvalidConfig
 from testbed.cluster import capacity
 from testbed.cluster.generated import choose, generate
+from testbed.cluster.overlay import overlay_of, with_backend
 from testbed.cluster.problems import SpecError, shorten
 from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster, find_cluster_file
 from testbed.cluster.topology import TooManyParts
@@ -39,6 +42,8 @@ class UpOptions:
     """For each phase of the start; None: each phase's own."""
     datapath: str = "auto"
     """The agents' --datapath."""
+    backend: str | None = None
+    """The backend type instead of the cluster's own."""
     resolved_name: str | None = None
     """The lab's name, once it is known."""
 
@@ -46,6 +51,7 @@ class UpOptions:
 def bring_up(options: UpOptions) -> int:
     """Bring the lab up and return the exit code. Raises TestbedError."""
     cluster, source = _read(options)
+    cluster = _with_backend(cluster, options.backend)
     name = options.lab or os.environ.get("TESTBED_LAB") or cluster.name
     options.resolved_name = name
     _check_name(name)
@@ -55,7 +61,7 @@ def bring_up(options: UpOptions) -> int:
     with starting(name):
         running = [lab for lab in running_labs() if lab.name == name]
         if running:
-            return _already_up(running[0], cluster)
+            return _already_up(running[0], cluster, options.backend)
         _check_environment(cluster)
         remove_leftovers()
         lab_options: dict[str, object] = {
@@ -63,6 +69,7 @@ def bring_up(options: UpOptions) -> int:
             "without_agent": list(options.without_agent),
             "timeout_s": options.timeout_s,
             "datapath": options.datapath,
+            "backend": options.backend,
         }
         rundir = prepare(name, cluster.text, _hosts(cluster), lab_options)
         signal.signal(signal.SIGTERM, _as_interrupt)
@@ -113,6 +120,13 @@ def _generate(options: UpOptions) -> tuple[Cluster, str]:
     return generate(choice, options.pods_per_node), choice.said
 
 
+def _with_backend(cluster: Cluster, backend: str | None) -> Cluster:
+    try:
+        return cluster if backend is None else with_backend(cluster, backend)
+    except InvalidConfig as error:
+        raise TestbedError(f"--backend {backend}: {str(error).removeprefix('network config: ')}", 2) from error
+
+
 def _check_capacity(nodes: int, pods: int) -> None:
     complaint = capacity.too_big(nodes, pods, capacity.available_mib())
     if complaint:
@@ -128,21 +142,31 @@ def _check_name(name: str) -> None:
         raise TestbedError(f"--lab: {str(error).replace(name, shorten(name))}", 2) from error
 
 
-def _already_up(lab: LabRecord, cluster: Cluster) -> int:
+def _already_up(lab: LabRecord, cluster: Cluster, backend: str | None) -> int:
     if (lab.rundir / CLUSTER_FILE).read_text() != cluster.text:
         raise TestbedError(
             f"lab {lab.name} is running another cluster file ({lab.cluster_file}): "
             f"take it down first (sudo testbed down --lab {lab.name}) or give this one a name (up --lab NAME)"
         )
     answer = ask(lab, "status")
+    running = answer["nodes"][0]["backend"]
+    if backend not in (None, running):
+        raise TestbedError(
+            f"lab {lab.name} is running with the {running} backend, and agents keep theirs as long as they run "
+            f"(got --backend {backend}; want {running}): take it down first (sudo testbed down --lab {lab.name}) or "
+            f"have another lab beside it (up --backend {backend} --lab NAME)"
+        )
     render.status(answer)
     _next(answer, cluster)
     return 0
 
 
 def _check_environment(cluster: Cluster) -> None:
-    images = {f"image {container.image}" for spec in cluster.pod_specs for container in spec.containers}
-    failures = doctor.required_failures(doctor.checks(optional=False), images)
+    purposes = {f"image {container.image}" for spec in cluster.pod_specs for container in spec.containers}
+    overlay = overlay_of(parse_network_config(cluster.network_json.encode()))
+    if overlay.needs is not None and cluster.agent.command is None:
+        purposes.add(overlay.needs)
+    failures = doctor.required_failures(doctor.checks(optional=False, also=purposes), purposes)
     if failures:
         raise TestbedError("\n".join(doctor.error_line(check) for check in failures), 3)
     lacking = _missing_shaping(cluster.wiring)
@@ -214,6 +238,7 @@ def _next(answer: dict[str, Any], cluster: Cluster) -> None:
     clients = [pod["name"] for pod in answer["pods"] if image.get(pod["name"]) == "shell" and pod["ready"]]
     servers = [pod for pod in answer["pods"] if image.get(pod["name"]) in ("tomcat", "echo") and pod["ready"]]
     # The pair whose packets take the way between nodes, if there is one.
-    pairs = [(client, pod) for client in clients for pod in servers if node[client] != pod["node"]]
+    connected = answer["nodes"][0]["peers"]["expected"] > 0
+    pairs = [(client, pod) for client in clients for pod in servers if connected and node[client] != pod["node"]]
     calls = [f"exec {client} -- curl -s http://{pod['address']}:8080/" for client, pod in pairs[:1]]
-    next_commands(answer["lab"], *calls, "ping" if answer["pods"] else "get routes")
+    next_commands(answer["lab"], *calls, "ping" if answer["pods"] and connected else "get routes")

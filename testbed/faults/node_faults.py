@@ -14,7 +14,7 @@ from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.faults.machines import TABLE_PREFIX, run
 from testbed.lab.etcd import EtcdFailed
-from testbed.lab.lab import ENCAP_OVERHEAD, Lab
+from testbed.lab.lab import Lab
 from testbed.lab.node import JOURNAL, LabNode
 from testbed.lab.underlay import OverlayNode
 from testbed.pods.pod import Pod
@@ -207,7 +207,7 @@ class NodeFaults:
             interface.ifconfig("up")
         pinned = self._lab.cluster.nodes[node.name].subnet
         if pinned is not None:
-            node.pin(self._network(), pinned, self._lab.cluster.underlay.mtu - ENCAP_OVERHEAD)
+            node.pin(self._network(), pinned, self._lab.cluster.underlay.mtu - self._lab.overlay.headers)
         node.agent.resume()
         threading.Thread(target=self._start_pods, args=(node,), name=f"boot {node.name}", daemon=True).start()
         return f"{node.name} is switched on; its agent starts, then its pods"

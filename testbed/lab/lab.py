@@ -19,6 +19,7 @@ from agent.config import parse_network_config
 from agent.journal import FileJournal, Journal
 from agent.lease import Lease, LeaseAttrs, Subnet, parse_key
 from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.overlay import overlay_of
 from testbed.cluster.spec import Cluster
 from testbed.cluster.underlay_plan import plan_underlay
 from testbed.lab.changes import Changes
@@ -36,7 +37,6 @@ from testbed.workloads.pod_watch import PodWatch
 from testbed.workloads.workloads import Workloads
 
 ETCD_PREFIX = "/coreos.com/network"
-ENCAP_OVERHEAD = 28  # bytes: outer IPv4 header (RFC 791) + UDP header (RFC 768)
 PHASE_LIMIT_S = {"etcd": 20.0, "agents": 45.0, "pods": 90.0, "forwarding": 20.0}
 POLL_S = 0.05
 LATE_POLL_S = 0.5
@@ -79,6 +79,8 @@ class Lab:
         """`timeout_s` is for each phase of the start; None: each phase's own."""
         self.name = name
         self.cluster = cluster
+        self.network = parse_network_config(cluster.network_json.encode())
+        self.overlay = overlay_of(self.network)
         self.directory = directory
         self.cluster_file = cluster_file
         self.since = now()
@@ -149,6 +151,8 @@ class Lab:
 
     def missing_forwarding(self) -> list[str]:
         """How nodes' forwarding tables differ from etcd's leases, a line per node; empty when they agree."""
+        if not self.overlay.connects_nodes:
+            return []
         try:
             leases = self.leases()
         except EtcdFailed as failure:
@@ -237,10 +241,10 @@ class Lab:
         )
         node.expected = name not in self._without_agent
         node.datapath = self.datapath
+        node.overlay_device = self.overlay.device
         machine.kernel.sysctl("net.ipv4.ip_forward", "1", "a node forwards for its pods")
         if spec.subnet is not None:
-            network = parse_network_config(self.cluster.network_json.encode()).network
-            node.pin(network, spec.subnet, self.cluster.underlay.mtu - ENCAP_OVERHEAD)
+            node.pin(self.network.network, spec.subnet, self.cluster.underlay.mtu - self.overlay.headers)
         self.nodes = {**self.nodes, name: node}
         return node
 
@@ -292,6 +296,8 @@ class Lab:
 
     def _await_forwarding(self, progress: Progress) -> str:
         self._await("forwarding", progress, self.missing_forwarding)
+        if not self.overlay.connects_nodes:
+            return f"the {self.overlay.backend} backend leaves packets between nodes to others"
         return "every node's forwarding table equals etcd's leases"
 
     def wait_for(self, lacking: Callable[[], str], limit_s: float) -> str:

@@ -94,11 +94,14 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
     started = time.monotonic()
     options = json.loads((rundir / OPTIONS_FILE).read_text())
     make_mounts_private(rundir, OURS)
+    from testbed.cluster.overlay import with_backend
     from testbed.cluster.spec import load_cluster
     from testbed.lab.lab import Lab, LabNotReady
     from testbed.lab.verbs import verbs_of
 
     cluster = load_cluster(rundir / CLUSTER_FILE)
+    if options["backend"] is not None:
+        cluster = with_backend(cluster, options["backend"])
     lab = Lab(options["name"], cluster, rundir, options["cluster_file"], options["without_agent"], options["timeout_s"])
     lab.datapath = options["datapath"]
     ControlServer(rundir / CONTROL_SOCKET, verbs_of(lab), options["owner_uid"]).start()

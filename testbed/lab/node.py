@@ -61,6 +61,8 @@ class LabNode:
         """False after `up --no-agent`: somebody runs the agent by hand."""
         self.datapath = "auto"
         """What moves packets, as the agent's --datapath."""
+        self.overlay_device: str | None = None
+        """The device that the agent makes; None where packets leave by the uplink itself."""
         self.environment: dict[str, str] = {}
         """Variables that the agent's next start sees besides the lab's own."""
         self._spec = agent
@@ -166,7 +168,7 @@ class LabNode:
         file = self._spec.ready.file if self._spec.ready else f"/run/{SUBNET_FILE}"
         if not (self.run / Path(file).relative_to("/run")).exists():
             return self._why_silent(f"no {file} yet")
-        if not any(link.name.startswith("flannel") for link in self.kernel.links()):
+        if self.overlay_device and not any(link.name.startswith("flannel") for link in self.kernel.links()):
             return "no overlay device yet"
         if self.kernel.link(BRIDGE) is None:
             self._make_bridge()

@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-from agent.config import parse_network_config
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.lab import Lab
 from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode
@@ -44,16 +43,17 @@ def lab_status(lab: Lab) -> Object:
 def node_status(lab: Lab, node: LabNode) -> Object:
     """One node's line of the status."""
     state = node.state()
-    backend = parse_network_config(lab.cluster.network_json.encode()).backend_type
+    expected = len(lab.nodes) - 1 if lab.overlay.connects_nodes else 0
     return {
         "name": node.name,
         "address": str(node.address),
         "subnet": subnet_of(node, state),
         "drained": node.name in lab.workloads.leaving,
-        "backend": backend,
+        "backend": lab.overlay.backend,
+        "device": state["device"] if state else lab.overlay.device,
         "datapath": (state["datapath"] if state else None) if node.runs_our_agent else "other",
         "agent": {"state": agent_state(node, state), "pid": node.agent.pid, "restarts": node.agent.restarts},
-        "peers": {"known": len(state["forwarding"]) if state else 0, "expected": len(lab.nodes) - 1},
+        "peers": {"known": len(state["forwarding"]) if state else 0, "expected": expected},
     }
 
 
@@ -110,7 +110,7 @@ def _nodes(lab: Lab) -> list[Object]:
                 "spec": {"podCIDR": line["subnet"], **({"unschedulable": True} if line["drained"] else {})},
                 "status": {
                     "addresses": [{"type": "InternalIP", "address": line["address"]}],
-                    **{key: line[key] for key in ("backend", "datapath", "agent", "peers")},
+                    **{key: line[key] for key in ("backend", "device", "datapath", "agent", "peers")},
                 },
             }
         )
@@ -167,7 +167,7 @@ def _leases(lab: Lab) -> list[Object]:
                 "spec": {
                     "subnet": str(lease.subnet.ipv4),
                     "publicIP": str(lease.attrs.public_ip),
-                    "backendType": lease.attrs.backend_type or "udp",
+                    "backendType": lease.attrs.backend_type or lab.overlay.backend,
                     "node": owner,
                 },
                 "status": {
@@ -227,10 +227,11 @@ GETTERS: dict[str, Callable[[Lab], list[Object]]] = {
 def describe_node(lab: Lab, node: LabNode) -> Object:
     """Everything about one node, as headings and values."""
     state = node.state() or {}
-    device_name = state.get("device") or "flannel0"
-    device = node.kernel.link(device_name)
+    device_name = state.get("device") or lab.overlay.device
+    device = node.kernel.link(device_name) if device_name else None
     subnet_env = node.run / "flannel" / "subnet.env"
-    drops = (state.get("counters") or {}).get("drops", {})
+    counters = state.get("counters") or {}
+    drops = counters.get("drops", {})
     return {
         "Name": node.name,
         "Address": str(node.address),
@@ -243,7 +244,9 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
             "command": shlex.join(node.agent_command()),
         },
         "Lease": state.get("lease"),
-        "Overlay device": device
+        "Overlay device": f"none: packets of the {lab.overlay.backend} backend leave by {node.name}-eth0"
+        if device_name is None
+        else device
         and {
             "name": device.name,
             "flags": ",".join(sorted(device.flags)),
@@ -253,8 +256,9 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
         "Bridge": _describe_bridge(node),
         "subnet.env": subnet_env.read_text().splitlines() if subnet_env.exists() else None,
         "Forwarding table": {entry["subnet"]: entry["via"] for entry in state.get("forwarding", [])},
-        "Traffic": {key: value for key, value in (state.get("counters") or {}).items() if key != "drops"},
-        "Drops by reason": {reason: number for reason, number in drops.items() if number} or "none",
+        "Traffic": {key: value for key, value in counters.items() if key != "drops"},
+        "Drops by reason": {reason: number for reason, number in drops.items() if number}
+        or ("none" if counters else "nobody counts: the kernel forwards by its own routes"),
         "Pods": {
             pod.status().name: pod.status().address for pod in lab.pods.values() if pod.status().node == node.name
         },

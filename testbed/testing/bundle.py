@@ -59,8 +59,8 @@ EXPLAINED = {
     "pods/POD/": "links, addresses, routes, sockets; a log for each container",
     "switches.txt": "the underlay's switches and their ports",
     "logs/": "the lab's own log, etcd's, and the journal of kernel changes",
-    "captures/": "packets during the test (--lab-pcap): NODE-eth0 is the uplink, NODE-flannel0 the overlay device; "
-    "a number counts the lives of a device; tcpdump -nr FILE shows them",
+    "captures/": "packets during the test (--lab-pcap): NODE-eth0 is the uplink, NODE-flannel0 (or what the "
+    "backend has) the overlay device; a number counts the lives of a device; tcpdump -nr FILE shows them",
     "cluster.yaml": "the cluster file that the lab was made from",
 }
 

@@ -118,6 +118,9 @@ class NodeSeen:
     agent_restarts: int
     peers_known: int
     peers_expected: int
+    backend: str
+    device: str | None
+    """Of the overlay; None where packets leave by the uplink itself."""
 
     @classmethod
     def from_json(cls, node: Mapping[str, Any]) -> "NodeSeen":
@@ -132,6 +135,8 @@ class NodeSeen:
             agent_restarts=agent["restarts"],
             peers_known=peers["known"],
             peers_expected=peers["expected"],
+            backend=node["backend"],
+            device=node["device"],
         )
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from testbed.command.client import TestbedError
 from testbed.testing.lab_handle import LabHandle
 
-OVERLAY_DEVICE = "flannel0"
 START_LIMIT_S = 5.0
 STOP_LIMIT_S = 5.0
 RETRY_S = 0.2
@@ -33,7 +32,10 @@ class Captures:
     def __init__(self, lab: LabHandle, directory: Path) -> None:
         self.directory = directory
         self._captures = [
-            _Capture(lab, node, device, directory) for node in lab.nodes for device in (f"{node}-eth0", OVERLAY_DEVICE)
+            _Capture(lab, name, device, directory)
+            for name, node in lab.nodes.items()
+            for device in (f"{name}-eth0", node.device)
+            if device is not None
         ]
 
     def start(self) -> None:

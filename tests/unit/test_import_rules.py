@@ -30,6 +30,7 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
         "testbed": "itself",
         "mininet": "the underlay",
         "agent.config": "the cluster file holds flannel's own network config and is checked like it",
+        "agent.backend_options": "the same",
         "agent.lease": "shows leases and waits for them",
         "agent.errors": "what the modules beside raise",
         "agent.netlink": "one way to change the kernel",

@@ -1,0 +1,64 @@
+"""`up --backend`: the same cluster with packets that travel otherwise."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.lab import Lab, lab_of
+
+
+@pytest.fixture(scope="module")
+def vxlan_lab(_as_root: None) -> Iterator[Lab]:
+    with lab_of("two_nodes", "--backend", "vxlan") as lab:
+        yield lab
+
+
+def test_every_pod_reaches_every_other_and_the_device_is_the_backends(vxlan_lab: Lab) -> None:
+    assert all(pair["received"] == 1 for pair in vxlan_lab.json("ping"))
+    node = vxlan_lab.node("node1")
+    assert (node["backend"], node["device"], node["datapath"]) == ("vxlan", "flannel.1", "kernel")
+    described = vxlan_lab.must("describe", "node", "node1")
+    assert "name:     flannel.1" in described
+    assert "mtu:      1450" in described
+    assert f"{vxlan_lab.node('node2')['address']}:8472" in vxlan_lab.must("get", "routes", "node1")
+
+
+def test_the_journal_has_the_commands_that_make_the_overlay(vxlan_lab: Lab) -> None:
+    journal = vxlan_lab.run("node1", "cat", "/run/journal.jsonl")
+    for words in ('"add", "flannel.1"', '"bridge", "fdb", "replace"', '"ip", "neigh", "replace"', '"onlink"'):
+        assert words in journal
+
+
+def test_a_running_lab_keeps_its_backend_and_says_what_another_would_take(vxlan_lab: Lab) -> None:
+    refused = vxlan_lab.up("two_nodes", "--backend", "host-gw")
+    assert refused.code == 1
+    assert "is running with the vxlan backend" in refused.err
+    assert f"sudo testbed down --lab {vxlan_lab.name}" in refused.err
+    for words in (("--backend", "vxlan"), ()):
+        same = vxlan_lab.up("two_nodes", *words)
+        assert same.code == 0
+        assert "backend vxlan" in same.out
+
+
+def test_an_overlay_device_that_somebody_deletes_is_made_again(vxlan_lab: Lab) -> None:
+    before = vxlan_lab.run("node1", "cat", "/sys/class/net/flannel.1/address")
+    vxlan_lab.run("node1", "ip", "link", "delete", "flannel.1")
+    far = vxlan_lab.pod("shell2")["address"]
+    vxlan_lab.handle.wait_until(lambda: vxlan_lab.pings("shell1", far), 5, "pods reach each other again")
+    assert vxlan_lab.run("node1", "cat", "/sys/class/net/flannel.1/address") == before
+
+
+@pytest.mark.parametrize("backend", ["wireguard", "ipip"])
+def test_a_backend_that_the_kernel_lacks_is_refused_before_anything_is_made(no_lab: Lab, backend: str) -> None:
+    checks = {check["name"]: check for check in no_lab.json("doctor")}
+    if checks[f"kernel: {backend}"]["ok"]:
+        pytest.skip(f"this kernel has {backend}")
+    answer = no_lab.up("two_nodes", "--backend", backend)
+    assert answer.code == 3
+    assert answer.err.startswith(f"error: environment: kernel: {backend} (got ")
+
+
+def test_an_unknown_backend_is_a_usage_error_that_lists_them(no_lab: Lab) -> None:
+    answer = no_lab.up("two_nodes", "--backend", "gre")
+    assert answer.code == 2
+    assert "'host-gw'" in answer.err
