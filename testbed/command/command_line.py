@@ -92,6 +92,8 @@ def next_commands(lab_name: str, *commands: str) -> None:
 
 
 def bare_name(name: str) -> str:
-    """`pod/nginx` as kubectl users write it, without the kind."""
+    """`pod/nginx` as kubectl users write it, without the kind; `deploy/web`, any pod of it, keeps a kind."""
     kind, slash, rest = name.partition("/")
+    if slash and KINDS.get(kind) == "deployments":
+        return f"deployment/{rest}"
     return rest if slash and KINDS.get(kind) in ("pods", "nodes") else name

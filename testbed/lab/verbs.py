@@ -20,7 +20,7 @@ from testbed.lab.programs import run_for_client, wait_with_client
 from testbed.pods.pod import Pod
 from testbed.pods.pod_container import ContainerNotRunning
 from testbed.workloads.change_verbs import change_verbs
-from testbed.workloads.forward import forward_verbs
+from testbed.workloads.forward import forward_verbs, pod_of_deployment
 from testbed.workloads.node_verbs import node_verbs
 from testbed.workloads.show import describe_deployment
 
@@ -202,7 +202,9 @@ class RunningLab:
         return name or names[0]
 
     def _target(self, name: str) -> "Pod | LabNode | str":
-        """A pod, a node, or the name of another machine of the underlay."""
+        """A pod, a node, or the name of another machine of the underlay; `deployment/NAME` is a pod of it."""
+        if name.startswith("deployment/"):
+            return pod_of_deployment(self.lab, name.removeprefix("deployment/"))
         found: Pod | LabNode | None = self.lab.pods.get(name) or self.lab.nodes.get(name)
         if found is not None:
             return found
