@@ -13,6 +13,7 @@ KINDS = {
     **dict.fromkeys(("nodes", "node", "no"), "nodes"),
     **dict.fromkeys(("pods", "pod", "po"), "pods"),
     **dict.fromkeys(("services", "service", "svc"), "services"),
+    **dict.fromkeys(("endpoints", "endpoint", "ep"), "endpoints"),
     **dict.fromkeys(("deployments", "deployment", "deploy"), "deployments"),
     **dict.fromkeys(("leases", "lease"), "leases"),
     **dict.fromkeys(("routes", "route"), "routes"),

@@ -19,6 +19,7 @@ from testbed.lab.probe import Sender, Target, all_pairs, ping_pairs
 from testbed.lab.programs import run_for_client, wait_with_client
 from testbed.pods.pod import Pod
 from testbed.pods.pod_container import ContainerNotRunning
+from testbed.services.show import describe_service
 from testbed.workloads.change_verbs import change_verbs
 from testbed.workloads.forward import forward_verbs, pod_of_deployment
 from testbed.workloads.node_verbs import node_verbs
@@ -81,6 +82,12 @@ class RunningLab:
                 there = ", ".join(self.lab.workloads.deployments) or "none"
                 raise VerbFailed(f"no deployment named {name} (there are: {there})")
             return describe_deployment(self.lab, name)
+        if kind in ("services", "endpoints"):
+            if name not in self.lab.services.numbered:
+                raise VerbFailed(
+                    f"no service named {name} (there are: {', '.join(self.lab.services.numbered) or 'none'})"
+                )
+            return describe_service(self.lab, name)
         target = self._target(name)
         if kind == "nodes" and isinstance(target, LabNode):
             return status.describe_node(self.lab, target)
