@@ -1,0 +1,110 @@
+"""Pieces of SVG: elements, text that fits its box, markers of health, the stylesheet. Pure."""
+
+from collections.abc import Sequence
+from html import escape
+
+from testbed.graph.geometry import Box, Spot
+from testbed.graph.model import Health
+
+WIDE, MONO = 0.62, 0.602  # em per character: DejaVu Sans on average, DejaVu Sans Mono always; others are narrower
+MARK = 5.5  # half the size of a marker
+
+STYLE = """
+svg.lab { background: #ffffff; }
+.lab text { font-family: "DejaVu Sans", "Segoe UI", Helvetica, Arial, sans-serif; font-size: 11px; fill: #1f2328; }
+.lab text.mono { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 10px; }
+.lab text.small { font-size: 9px; fill: #57606a; }
+.lab text.name { font-weight: bold; }
+.lab text.title { font-size: 17px; font-weight: bold; }
+.lab text.middle { text-anchor: middle; }
+.lab text.end { text-anchor: end; }
+.lab .box { stroke-width: 1.3; }
+.lab .node .frame { fill: #f6f8fa; stroke: #8c959f; }
+.lab .pod .box { fill: #ffffff; stroke: #57606a; }
+.lab .bridge .box { fill: #ddf4ff; stroke: #218bff; }
+.lab .overlay .box { fill: #fbefff; stroke: #a475f9; }
+.lab .agent .box { fill: #fff8c5; stroke: #bf8700; }
+.lab .uplink .box { fill: #eaeef2; stroke: #57606a; }
+.lab .switch .box { fill: #d0d7de; stroke: #424a53; }
+.lab .router .box { fill: #ffe9d9; stroke: #bc4c00; }
+.lab .gateway .box { fill: #ffffff; stroke: #57606a; }
+.lab .etcd .box { fill: #dafbe1; stroke: #2da44e; }
+.lab .missing .box, .lab .down .box { fill: #ffffff; stroke: #cf222e; stroke-dasharray: 4 3; }
+.lab .state-bad .frame { stroke: #cf222e; stroke-width: 2.2; }
+.lab .state-busy .frame { stroke: #9a6700; stroke-width: 2.2; }
+.lab .mark.good { fill: #1a7f37; }
+.lab .mark.busy { fill: #bf8700; }
+.lab .mark.bad { fill: none; stroke: #cf222e; stroke-width: 2.6; }
+.lab text.word-busy { fill: #7d4e00; }
+.lab text.word-bad { fill: #a40e26; font-weight: bold; }
+.lab .wire { fill: none; stroke-width: 1.6; }
+.lab .wire.cable { stroke: #424a53; stroke-width: 2.2; }
+.lab .wire.spare { stroke-dasharray: 7 4; }
+.lab .wire.veth { stroke: #218bff; }
+.lab .wire.kernel { stroke: #8250df; }
+.lab .wire.agent { stroke: #bf8700; }
+.lab .wire.down { stroke: #cf222e; stroke-dasharray: 4 4; }
+.lab .cut { stroke: #cf222e; stroke-width: 2.6; fill: none; }
+"""
+
+
+def element(name: str, content: str = "", **attributes: object) -> str:
+    """One element; `_` at the end of a name is left out, in the middle it is a hyphen."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
+
+
+def _number(value: object) -> str:
+    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def rectangle(box: Box, class_: str = "box", radius: float = 4) -> str:
+    """A box with round corners."""
+    return element("rect", x=box.x, y=box.y, width=box.width, height=box.height, rx=radius, class_=class_)
+
+
+def fitted(text: str, width: float, size: float, mono: bool) -> str:
+    """The text, or its beginning and an ellipsis where it would be wider than `width` pixels."""
+    room = int(width / (size * (MONO if mono else WIDE)))
+    return text if len(text) <= room else text[: max(1, room - 1)] + "…"
+
+
+def label(text: str, spot: Spot, classes: str = "", width: float | None = None) -> str:
+    """A text whose baseline starts (or, with `middle` or `end`, is centred or ends) at `spot`."""
+    mono = "mono" in classes.split()
+    size = 9.0 if "small" in classes.split() else 10.0 if mono else 11.5
+    shown = text if width is None else fitted(text, width, size, mono)
+    return element("text", escape(shown), x=spot[0], y=spot[1], class_=classes or None)
+
+
+def marker(health: Health, spot: Spot) -> str:
+    """The sign of a state, by colour and by shape: a disc, a triangle, a cross."""
+    x, y = spot
+    if health == "good":
+        return element("circle", cx=x, cy=y, r=MARK, class_="mark good")
+    if health == "busy":
+        shape = f"M {x:.1f} {y - MARK:.1f} L {x + MARK:.1f} {y + MARK:.1f} L {x - MARK:.1f} {y + MARK:.1f} Z"
+        return element("path", d=shape, class_="mark busy")
+    return cross(spot, "mark bad")
+
+
+def cross(spot: Spot, class_: str) -> str:
+    """Two strokes across each other."""
+    x, y = spot
+    a = MARK - 1
+    shape = f"M {x - a:.1f} {y - a:.1f} L {x + a:.1f} {y + a:.1f} M {x + a:.1f} {y - a:.1f} L {x - a:.1f} {y + a:.1f}"
+    return element("path", d=shape, class_=class_)
+
+
+def line(spots: Sequence[Spot]) -> str:
+    """The `d` of a path through these spots."""
+    return "M " + " L ".join(f"{x:.1f} {y:.1f}" for x, y in spots)
+
+
+def group(content: str, class_: str, title: str, **attributes: object) -> str:
+    """Elements that belong together, with the text that a browser shows on pointing at them."""
+    return element("g", element("title", escape(title)) + content, class_=class_, **attributes)

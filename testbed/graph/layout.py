@@ -1,0 +1,177 @@
+"""Where everything of a lab stands: nodes in rows, the underlay's switches and routers between or below them. Pure.
+
+few nodes:   node node node        many nodes:  node node node
+             ─ s1 ───── s2 ─                    ────── s1 ─────   a switch that nodes hang on is a bar
+                 r1   gw etcd1        gw etcd1  node node node    below them, as wide as its nodes
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, log
+
+from testbed.graph.geometry import Box, Part, Wire
+from testbed.graph.model import Graph
+from testbed.graph.node_layout import lay_out_node, shown_pods
+from testbed.graph.underlay_layout import CABLE_RISE, Bars, lay_out_underlay
+
+MARGIN = 24
+NARROWEST = 730
+"""Has room for the legend."""
+TITLE = 58
+LEGEND = 44
+GUTTER = 34
+"""Between columns of nodes."""
+ROW_GAP = 40
+"""Between rows of nodes; cables of the outer ones turn here."""
+ONE_SIDE = 6
+"""Nodes that stand in one row above the underlay; of more, half hang below it."""
+MOST_ROWS = 5
+GOOD_SHAPE = 1.6
+"""Width to height, as screens and slides have it."""
+BAND = 200
+"""A usual height of what is between or below the nodes, for choosing the number of rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The whole picture."""
+
+    graph: Graph
+    part: Part
+    upside_down: frozenset[str]
+    """Nodes that hang below the underlay."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The nodes above or below the underlay, in groups that hang on one switch."""
+
+    groups: Sequence[tuple[str, Sequence[str]]]
+    below: bool
+
+
+def lay_out(graph: Graph) -> Layout:
+    """Place everything."""
+    cells = _cells(graph)
+    groups = _groups(graph)
+    sides = _sides(graph, groups)
+    width, height = next(((cell.width, cell.height) for cell in cells.values()), (0.0, 0.0))
+    rows = _rows(sides, width, height)
+    boxes: dict[tuple[str, str], Box] = {}
+    wires: list[Wire] = []
+    above = rows * height + (rows - 1) * ROW_GAP if cells else 0
+    spans: dict[str, list[tuple[float, float, bool]]] = {}
+    stacks: list[tuple[str, int, int, bool]] = []
+    widest = 0
+    for side in sides:
+        column = 0
+        for switch, names in side.groups:
+            first = column
+            columns = ceil(len(names) / rows)
+            filled = ceil(len(names) / columns)
+            for number, name in enumerate(names):
+                line = number // columns
+                # As one reads: above the underlay the first ones stand outermost, below it next to it.
+                stacks.append((name, column + number % columns, line if side.below else filled - 1 - line, side.below))
+            column += columns
+            left = MARGIN + first * (width + GUTTER)
+            right = MARGIN + column * (width + GUTTER) - GUTTER + (GUTTER if rows > 1 else 0)
+            spans.setdefault(switch, []).append((left, right, side.below))
+        widest = max(widest, column)
+    underlay = lay_out_underlay(
+        graph, Bars(spans), MARGIN + TITLE + above + CABLE_RISE, MARGIN + widest * (width + GUTTER) - GUTTER / 2
+    )
+    boxes.update(underlay.part.boxes)
+    for name, column, row, below in stacks:
+        left = MARGIN + column * (width + GUTTER) + underlay.shift
+        if below:
+            top = underlay.bottom + CABLE_RISE + row * (height + ROW_GAP)
+        else:
+            top = MARGIN + TITLE + (rows - 1 - row) * (height + ROW_GAP)
+        part = cells[name].placed(left, top, below)
+        boxes.update(part.boxes)
+        wires += part.wires
+    positions = {name: (row, below) for name, _, row, below in stacks}
+    wires += underlay.part.wires
+    wires += _uplinks(graph, boxes, positions, width)
+    bottom = max((box.bottom for box in boxes.values()), default=MARGIN + TITLE)
+    right = max((box.right for box in boxes.values()), default=400) + (GUTTER if rows > 1 else 0)
+    whole = Part(max(right + MARGIN, NARROWEST), bottom + LEGEND + MARGIN, boxes, tuple(wires))
+    return Layout(graph, whole, frozenset(name for name, _, _, below in stacks if below))
+
+
+def _cells(graph: Graph) -> dict[str, Part]:
+    most = max((len(shown_pods(node)) for node in graph.nodes), default=0)
+    per_line = max(1, min(most, 3 if len(graph.nodes) <= ONE_SIDE else 2))
+    return {node.name: lay_out_node(node, per_line, ceil(most / per_line)) for node in graph.nodes}
+
+
+def _groups(graph: Graph) -> list[tuple[str, list[str]]]:
+    """Nodes by what they hang on, in the order of the cluster's switches."""
+    found: dict[str, list[str]] = {}
+    order = {switch.name: number for number, switch in enumerate(graph.switches)}
+    for node in graph.nodes:
+        point = (node.name, node.uplink)
+        others = [end for cable in graph.cables if point in cable.ends for end in cable.ends if end != point]
+        found.setdefault(others[0][0] if others else "", []).append(node.name)
+    return sorted(found.items(), key=lambda group: order.get(group[0], len(order)))
+
+
+def _sides(graph: Graph, groups: Sequence[tuple[str, list[str]]]) -> list[_Side]:
+    if len(graph.nodes) <= ONE_SIDE:
+        return [_Side(groups, below=False)]
+    if len(groups) == 1 and len(graph.switches) == 1:
+        (switch, names), half = groups[0], ceil(len(groups[0][1]) / 2)
+        return [_Side([(switch, names[:half])], below=False), _Side([(switch, names[half:])], below=True)]
+    upper: list[tuple[str, list[str]]] = []
+    lower = list(groups)
+    while lower and sum(len(names) for _, names in upper) + len(lower[0][1]) / 2 <= len(graph.nodes) / 2:
+        upper.append(lower.pop(0))
+    if not upper or not lower:
+        return [_Side(groups, below=False)]
+    return [_Side(upper, below=False), _Side(lower, below=True)]
+
+
+def _rows(sides: Sequence[_Side], width: float, height: float) -> int:
+    """How many nodes to stack, for a picture of a good shape."""
+
+    def unlikeness(rows: int) -> float:
+        columns = max(sum(ceil(len(names) / rows) for _, names in side.groups) for side in sides)
+        shape = columns * (width + GUTTER) / (len(sides) * rows * (height + ROW_GAP) + BAND)
+        return abs(log(shape / GOOD_SHAPE)) if shape else 0.0
+
+    if sum(len(names) for side in sides for _, names in side.groups) <= ONE_SIDE:
+        return 1
+    return min(range(1, MOST_ROWS + 1), key=unlikeness)
+
+
+def _uplinks(
+    graph: Graph, boxes: dict[tuple[str, str], Box], positions: dict[str, tuple[int, bool]], width: float
+) -> list[Wire]:
+    """Cables from nodes to what they hang on; those of outer rows pass beside the inner ones."""
+    wires = []
+    for cable in graph.cables:
+        if all(end[0] in positions for end in cable.ends):
+            ends = [boxes["uplink", end[0]].center for end in cable.ends]
+            wires.append(Wire("cable", cable.ends, tuple(ends)))
+        for near, far in (cable.ends, cable.ends[::-1]):
+            bar = boxes.get(("switch", far[0])) or boxes.get(("machine", far[0]))
+            if near[0] not in positions or bar is None:
+                continue
+            row, below = positions[near[0]]
+            uplink, cell = boxes["uplink", near[0]], boxes["node", near[0]]
+            x, edge = uplink.center[0], uplink.y if below else uplink.bottom
+            end = bar.bottom if below else bar.y
+            spots = [(x, edge)]
+            if row:
+                toward = -1 if below else 1
+                turn = edge + toward * (8 + 6 * row)
+                beside = cell.x + width + 6 * row
+                spots += [(x, turn), (beside, turn)]
+                x = beside
+            x = min(max(x, bar.x + 8), bar.right - 8)
+            wires += [
+                Wire("cable", (near, far), (*spots, (x, end))),
+                Wire("inside", (far, (far[0], "")), ((x, end), (x, bar.center[1]))),
+            ]
+    return wires

@@ -1,0 +1,218 @@
+"""What a picture shows, as values, read from the answer of the lab's verb `graph`. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Health = Literal["good", "busy", "bad"]
+"""Drawn by colour and by shape: a disc, a triangle, a cross."""
+
+Point = tuple[str, str]
+"""A place where a packet can be seen: machine, pod or switch, and its interface."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A node's bridge or overlay device."""
+
+    name: str
+    kind: str
+    """The driver's word: `bridge`, `tun`, `vxlan`."""
+    address: str | None
+    mtu: int
+    """In bytes."""
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod and the node's end of its link."""
+
+    name: str
+    node: str
+    address: str | None
+    state: str
+    ready: bool
+    host_end: str | None
+    """The node's end of its link; None for a pod with its node's network."""
+    linked: bool
+    """Whether that end exists, is up and a port of the bridge."""
+
+    @property
+    def health(self) -> Health:
+        """Good when it is ready, busy while it starts."""
+        if self.ready:
+            return "good" if self.linked else "bad"
+        return "busy" if self.state in ("Pending", "ContainerCreating", "Running") else "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of the cluster and what is in it."""
+
+    name: str
+    address: str
+    subnet: str | None
+    backend: str
+    device: str
+    """Name of the overlay device, also while it does not exist; empty for a backend that has none."""
+    agent: str
+    """Its state in a word: ready, not ready, fenced, starting, backoff, by hand."""
+    peers_known: int
+    peers_expected: int
+    uplink: str
+    """Name of the interface on the underlay."""
+    uplink_up: bool
+    mtu: int
+    """Of the uplink, in bytes."""
+    bridge: Device | None
+    overlay: Device | None
+    pods: tuple[Pod, ...]
+
+    @property
+    def health(self) -> Health:
+        """Of the agent."""
+        if self.agent == "ready":
+            return "good" if self.peers_known == self.peers_expected else "busy"
+        return "busy" if self.agent in ("starting", "not ready", "by hand") else "bad"
+
+    @property
+    def agent_carries(self) -> bool:
+        """Whether packets go through the agent's own process, and not only through the kernel."""
+        return self.backend == "udp"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Another machine of the underlay: gateway, router, etcd member."""
+
+    name: str
+    kind: str
+    """`gateway`, `router` or `etcd`."""
+    healthy: bool
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A Linux bridge of the underlay."""
+
+    name: str
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cable:
+    """A link of the underlay."""
+
+    ends: tuple[Point, Point]
+    up: bool
+    spare: bool
+    """Held back by the spanning tree when the lab came up."""
+    note: str
+    """How it differs from a perfect one, such as `100 Mbit/s 10ms`; else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A whole lab."""
+
+    lab: str
+    state: str
+    network: str
+    port: int
+    """UDP port of the overlay."""
+    nodes: tuple[Node, ...]
+    machines: tuple[Machine, ...]
+    switches: tuple[Switch, ...]
+    cables: tuple[Cable, ...]
+
+    def node_of_pod(self, pod: str) -> Node | None:
+        """The node that a pod is on."""
+        return next((node for node in self.nodes if any(one.name == pod for one in node.pods)), None)
+
+
+def graph_of(facts: Mapping[str, Any]) -> Graph:
+    """Read the verb's answer. Raises KeyError for a lab of another version."""
+    links: dict[Point, Mapping[str, Any]] = {
+        (place["name"], link["name"]): link
+        for place in (*facts["machines"], *facts["switches"])
+        for link in place["interfaces"]
+    }
+    cables = tuple(_cable(one, links) for one in facts["cables"])
+    return Graph(
+        lab=facts["lab"],
+        state=facts["state"],
+        network=facts["network"],
+        port=facts["port"],
+        nodes=tuple(_node(one, facts, cables, links) for one in facts["nodes"]),
+        machines=tuple(
+            Machine(
+                one["name"],
+                one["kind"],
+                one["healthy"],
+                tuple(link["address"] for link in one["interfaces"] if link["address"]),
+            )
+            for one in facts["machines"]
+            if one["kind"] != "node"
+        ),
+        switches=tuple(Switch(one["name"], one["up"]) for one in facts["switches"]),
+        cables=cables,
+    )
+
+
+def _node(
+    line: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    cables: tuple[Cable, ...],
+    links: Mapping[Point, Mapping[str, Any]],
+) -> Node:
+    name = line["name"]
+    uplink = next((end[1] for cable in cables for end in cable.ends if end[0] == name), f"{name}-eth0")
+    link = links.get((name, uplink))
+    return Node(
+        name=name,
+        address=line["address"],
+        subnet=line["subnet"],
+        backend=line["backend"],
+        device=line["device"] or "",
+        agent=line["agent"]["state"],
+        peers_known=line["peers"]["known"],
+        peers_expected=line["peers"]["expected"],
+        uplink=uplink,
+        uplink_up=bool(link and link["up"]),
+        mtu=link["mtu"] if link else 0,
+        bridge=_device(line["bridge"]),
+        overlay=_device(line["overlay"]),
+        pods=tuple(_pod(pod, links) for pod in facts["pods"] if pod["node"] == name),
+    )
+
+
+def _device(value: Mapping[str, Any] | None) -> Device | None:
+    if value is None:
+        return None
+    return Device(value["name"], value["kind"], value["address"], value["mtu"], value["up"])
+
+
+def _pod(line: Mapping[str, Any], links: Mapping[Point, Mapping[str, Any]]) -> Pod:
+    link = links.get((line["node"], line["host_end"]))
+    return Pod(
+        name=line["name"],
+        node=line["node"],
+        address=line["address"],
+        state=line["state"],
+        ready=line["ready"],
+        host_end=line["host_end"],
+        linked=line["host_end"] is None or bool(link and link["up"] and link["master"]),
+    )
+
+
+def _cable(value: Mapping[str, Any], links: Mapping[Point, Mapping[str, Any]]) -> Cable:
+    first, second = ((end["machine"], end["interface"]) for end in value["ends"])
+    shaping = [
+        f"{value['bandwidth_mbit']:g} Mbit/s" if value["bandwidth_mbit"] else "",
+        value["delay"] or "",
+        f"{value['loss_percent']:g} % loss" if value["loss_percent"] else "",
+    ]
+    up = all(bool(links.get(end)) and links[end]["up"] for end in (first, second))
+    return Cable((first, second), up, value["spare"], " ".join(word for word in shaping if word))

@@ -1,0 +1,120 @@
+"""The inside of a node, as a packet sees it on its way out: pods, docker0, flannel0, the agent, the uplink. Pure."""
+
+from math import ceil
+
+from testbed.graph.geometry import Box, Part, Wire
+from testbed.graph.model import Node
+
+PAD = 12
+HEADER = 34
+POD_WIDTH, POD_HEIGHT, POD_GAP = 112, 46, 10
+LANE = 6
+"""Between wires that pass beside each other."""
+BAR = 34
+WITHIN_BAR = 8
+"""From the bar's lower edge: where a packet runs, below the bar's name."""
+CORNER = 10
+"""From a box's edge: where a packet passes through it, beside its text."""
+VETH = 40
+"""From the pods to the bridge."""
+ROUTE = 22
+"""From the bridge to the overlay device."""
+DEVICE_HEIGHT = 40
+OVERLAY_WIDTH, AGENT_WIDTH, DEVICE_GAP = 132, 122, 22
+OUT = 20
+"""From agent and overlay device to the uplink."""
+UPLINK_WIDTH, UPLINK_HEIGHT = 150, 34
+INNER = OVERLAY_WIDTH + DEVICE_GAP + AGENT_WIDTH
+MORE = "…"
+"""Stands for the pods that have no box of their own."""
+MOST_PODS = 12
+
+
+def shown_pods(node: Node) -> list[str]:
+    """Names of the pods that get a box, and MORE for the rest."""
+    names = [pod.name for pod in node.pods]
+    return names if len(names) <= MOST_PODS else [*names[: MOST_PODS - 1], MORE]
+
+
+def lay_out_node(node: Node, pods_per_line: int, lines: int) -> Part:
+    """The node with its pods at the top and its uplink at the bottom; room for `lines` lines of pods."""
+    names = shown_pods(node)
+    gap = POD_GAP + LANE * (lines - 1)
+    inner = max(INNER, pods_per_line * POD_WIDTH + (pods_per_line - 1) * gap + (LANE * lines if lines > 1 else 0))
+    width = inner + 2 * PAD
+    bar_y = HEADER + lines * (POD_HEIGHT + POD_GAP) - POD_GAP + VETH if lines else HEADER
+    bridge = Box(PAD, bar_y, inner, BAR)
+    overlay = Box(PAD, bridge.bottom + ROUTE, OVERLAY_WIDTH, DEVICE_HEIGHT)
+    agent = Box(width - PAD - AGENT_WIDTH, overlay.y, AGENT_WIDTH, DEVICE_HEIGHT)
+    uplink = Box((width - UPLINK_WIDTH) / 2, overlay.bottom + OUT, UPLINK_WIDTH, UPLINK_HEIGHT)
+    boxes = {
+        ("node", node.name): Box(0, 0, width, uplink.bottom),
+        ("bridge", node.name): bridge,
+        **({("overlay", node.name): overlay} if node.device else {}),
+        ("agent", node.name): agent,
+        ("uplink", node.name): uplink,
+    }
+    wires: list[Wire] = list(_device_wires(node, bridge, overlay, agent, uplink))
+    used = min(pods_per_line, len(names)) or 1
+    start = PAD + (inner - (used * POD_WIDTH + (used - 1) * gap)) / 2 if lines == 1 else PAD
+    own_lines = ceil(len(names) / pods_per_line) if names else 0
+    for number, name in enumerate(names):
+        line, column = divmod(number, pods_per_line)
+        # Fewer lines than the neighbours have: next to the bridge, so that no wire is longer than it must be.
+        y = HEADER + (line + lines - own_lines) * (POD_HEIGHT + POD_GAP)
+        box = Box(start + column * (POD_WIDTH + gap), y, POD_WIDTH, POD_HEIGHT)
+        boxes["pod", name if name != MORE else f"{node.name}{MORE}"] = box
+        wires += _pod_wires(node, name, box, bridge, own_lines - 1 - line)
+    return Part(width, uplink.bottom, boxes, tuple(wires))
+
+
+def _pod_wires(node: Node, name: str, box: Box, bridge: Box, lines_below: int) -> list[Wire]:
+    """From the pod's eth0 to the bridge, beside the pods of the lines below."""
+    x, y = box.center[0], box.bottom
+    spots = [(x, y)]
+    if lines_below:
+        x = box.right + LANE * lines_below - 1
+        spots = [(box.right, box.center[1]), (x, box.center[1])]
+    found = []
+    for pod in node.pods:
+        if pod.host_end is None:
+            continue
+        if pod.name != name and not (name == MORE and pod.name not in shown_pods(node)):
+            continue
+        port = (x, bridge.y)
+        inside = (x, bridge.bottom - WITHIN_BAR)
+        found += [
+            Wire("veth", ((pod.name, "eth0"), (node.name, pod.host_end)), (*spots, port)),
+            Wire("inside", ((node.name, pod.host_end), (node.name, "docker0")), (port, inside)),
+            Wire("inside", ((pod.name, "lo"), (pod.name, "eth0")), (box.center, spots[0])),
+        ]
+    return found
+
+
+def _device_wires(node: Node, bridge: Box, overlay: Box, agent: Box, uplink: Box) -> list[Wire]:
+    docker0, uplink_point = (node.name, "docker0"), (node.name, node.uplink)
+    device = (node.name, node.device)
+    process = (node.name, "agent")
+    way_out, way_in = (node.name, "bridge's way out"), (node.name, "uplink's way in")
+    x, run = overlay.right - CORNER, bridge.bottom - WITHIN_BAR
+    always = [
+        Wire("inside", (docker0, way_out), ((x, run), (x, bridge.bottom))),
+        # What is not for the overlay (another address of the underlay, masqueraded) goes from bridge to uplink.
+        Wire("around", (docker0, uplink_point), ((agent.x - 8, run), (agent.x - 8, uplink.y))),
+    ]
+    turn, into = agent.bottom + OUT / 2, (uplink.right - CORNER, uplink.y)
+    inner = Wire("inside", (way_in, uplink_point), (into, (into[0], uplink.bottom)))
+    to_device = Wire("kernel", (way_out, device), ((x, bridge.bottom), (x, overlay.y)))
+    beside, below = (node.name, "device's side"), (node.name, "agent's underside")
+    level, down = overlay.center[1], agent.x + CORNER
+    through = [
+        Wire("inside", (device, beside), ((x, overlay.y), (x, level))),
+        Wire("agent", (beside, process), ((overlay.right, level), (agent.x, level))),
+        Wire("inside", (process, below), ((down, level), (down, agent.bottom))),
+        Wire("agent", (below, way_in), ((down, agent.bottom), (down, turn), (into[0], turn), into)),
+    ]
+    direct = Wire("kernel", (device, way_in), ((x, overlay.bottom), (x, turn), (into[0], turn), into))
+    bare = Wire("kernel", (way_out, way_in), ((x, bridge.bottom), (x, turn), (into[0], turn), into))
+    if not node.device:
+        return [*always, bare, inner]
+    return [*always, to_device, *(through if node.agent_carries else [direct]), inner]

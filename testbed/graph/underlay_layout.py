@@ -1,0 +1,239 @@
+"""Where the underlay's switches, routers, gateway and etcd members stand, and how their cables run. Pure."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from testbed.graph.geometry import Box, Part, Wire, packed
+from testbed.graph.model import Graph, Point
+
+BAR_HEIGHT = 34
+CORE_WIDTH, CORE_HEIGHT = 130, 40
+LEVEL_GAP = 58
+CABLE_RISE = 52
+"""From a node's uplink to the switch."""
+GAP = 28
+"""Between things of a row."""
+PORT_GAP = 18
+LEFT_OF_BAR = 56
+"""Between gateway and etcd members, and the one switch that stands between the nodes."""
+EDGE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """What nodes hang on: for each switch (or router) where its nodes stand, and whether they hang below it."""
+
+    spans: Mapping[str, Sequence[tuple[float, float, bool]]]
+
+    @property
+    def shared(self) -> str | None:
+        """The one switch that has nodes above and below it."""
+        return next((name for name, spans in self.spans.items() if len(spans) > 1), None)
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether nodes hang below the underlay too."""
+        return any(below for spans in self.spans.values() for _, _, below in spans)
+
+
+@dataclass(slots=True)
+class Underlay:
+    """The underlay's part of the picture."""
+
+    part: Part
+    bottom: float
+    """Where the nodes below it may begin."""
+    shift: float
+    """How far the nodes move to the right, for what stands left of them."""
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Names by row, from top to bottom, and the box of each."""
+
+    names: list[list[str]] = field(default_factory=list)
+    boxes: dict[str, Box] = field(default_factory=dict)
+
+
+def lay_out_underlay(graph: Graph, bars: Bars, top: float, right: float) -> Underlay:
+    """Place everything between or below the nodes, from `top` on; `right` is where the nodes end."""
+    hangers = [machine.name for machine in graph.machines if machine.kind != "router"]
+    if bars.shared is not None:
+        return _around_one_bar(graph, bars.shared, bars, hangers, top)
+    rows = _place(graph, bars, _row_names(graph, bars, hangers), top, right)
+    routers = {machine.name for machine in graph.machines}
+    boxes = {("machine" if name in routers else "switch", name): box for name, box in rows.boxes.items()}
+    bottom = max((box.bottom for box in rows.boxes.values()), default=top)
+    left = min((box.x for box in rows.boxes.values()), default=EDGE)
+    return _shifted(Part(right, bottom, boxes, tuple(_cables(graph, rows))), bottom, max(0.0, 2 * EDGE - left))
+
+
+def _shifted(part: Part, bottom: float, shift: float) -> Underlay:
+    return Underlay(part.placed(shift, 0, flip=False), bottom, shift)
+
+
+def _around_one_bar(graph: Graph, switch: str, bars: Bars, hangers: Sequence[str], top: float) -> Underlay:
+    spans = bars.spans[switch]
+    height = max(BAR_HEIGHT, len(hangers) * (CORE_HEIGHT + 12) - 12)
+    left = min(span[0] for span in spans)
+    bar = Box(left, top + (height - BAR_HEIGHT) / 2, max(span[1] for span in spans) - left, BAR_HEIGHT)
+    boxes = {("switch", switch): bar}
+    wires: list[Wire] = []
+    for number, name in enumerate(hangers):
+        box = Box(left - LEFT_OF_BAR - CORE_WIDTH, top + number * (CORE_HEIGHT + 12), CORE_WIDTH, CORE_HEIGHT)
+        boxes["machine", name] = box
+        y = bar.y + BAR_HEIGHT * (number + 1) / (len(hangers) + 1)
+        turn = bar.x - LEFT_OF_BAR / 2 - 6 * number
+        spots = ((box.right, box.center[1]), (turn, box.center[1]), (turn, y), (bar.x, y))
+        for near, far in _ends(graph, name, switch):
+            wires.append(Wire("cable", (near, far), spots))
+            wires += _joints(near, box, far, bar, spots)
+    return _shifted(Part(bar.right, bar.bottom, boxes, tuple(wires)), top + height, CORE_WIDTH + LEFT_OF_BAR)
+
+
+def _ends(graph: Graph, name: str, other: str) -> list[tuple[Point, Point]]:
+    pairs = [pair for cable in graph.cables for pair in (cable.ends, cable.ends[::-1])]
+    return [(near, far) for near, far in pairs if near[0] == name and far[0] == other]
+
+
+def _joints(near: Point, box: Box, far: Point, other: Box, spots: Sequence[tuple[float, float]]) -> tuple[Wire, Wire]:
+    """From both ends of a cable to the inside of what it is plugged into."""
+    (first_x, first_y), (last_x, last_y) = spots[0], spots[-1]
+    inside = (min(max(first_x, box.x), box.right), box.center[1])
+    outside = (min(max(last_x, other.x), other.right), other.center[1])
+    return (
+        Wire("inside", (near, (near[0], "")), ((first_x, first_y), inside)),
+        Wire("inside", (far, (far[0], "")), ((last_x, last_y), outside)),
+    )
+
+
+def _neighbours(graph: Graph) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for cable in graph.cables:
+        for near, far in (cable.ends, cable.ends[::-1]):
+            found.setdefault(near[0], []).append(far[0])
+    return found
+
+
+def _row_names(graph: Graph, bars: Bars, hangers: Sequence[str]) -> list[list[str]]:
+    """Who stands in which row: bars, then what is one step from them, and so on; with nodes on both sides the middle
+    row has what belongs to both."""
+    neighbours = _neighbours(graph)
+    nodes = {node.name for node in graph.nodes}
+    cores = [s.name for s in graph.switches if s.name not in bars.spans]
+    cores += [m.name for m in graph.machines if m.kind == "router" and m.name not in bars.spans]
+    level = dict.fromkeys(bars.spans, 0)
+    sides = {name: {spans[0][2]} for name, spans in bars.spans.items()}
+    waiting = deque(bars.spans)
+    while waiting:
+        name = waiting.popleft()
+        for other in neighbours.get(name, ()):
+            if other in nodes or other in hangers:
+                continue
+            if other not in level:
+                level[other] = level[name] + 1
+                sides[other] = set()
+                waiting.append(other)
+            if level[other] == level[name] + 1:
+                sides[other] |= sides[name]
+    below = [name for name, spans in bars.spans.items() if spans[0][2]]
+    above = [name for name in bars.spans if name not in below]
+    deepest = max(level.values(), default=0)
+    if not bars.two_sided:
+        rows = [[name for name in cores if level.get(name, 1) == number] for number in range(1, deepest + 2)]
+        for name in hangers:
+            at = max((level.get(other, 0) for other in neighbours.get(name, ())), default=0)
+            rows[at].append(name)
+        return [above, *(row for row in rows if row)]
+    upper = [[n for n in cores if level.get(n) == d and sides[n] == {False}] for d in range(1, deepest + 1)]
+    lower = [[n for n in cores if level.get(n) == d and sides[n] == {True}] for d in range(deepest, 0, -1)]
+    middle = [*hangers, *(n for n in cores if len(sides.get(n, {True, False})) > 1)]
+    return [above, *(row for row in (*upper, middle, *lower) if row), below]
+
+
+def _place(graph: Graph, bars: Bars, row_names: Sequence[Sequence[str]], top: float, right: float) -> _Rows:
+    neighbours = _neighbours(graph)
+    rows = _Rows()
+    tops = [top + number * (BAR_HEIGHT + LEVEL_GAP) for number in range(len(row_names))]
+    for y, names in zip(tops, row_names, strict=True):
+        for name in names:
+            if name in bars.spans:
+                left, end, _ = bars.spans[name][0]
+                rows.boxes[name] = Box(left, y, end - left, BAR_HEIGHT)
+    waiting = [(y, [n for n in names if n not in bars.spans]) for y, names in zip(tops, row_names, strict=True)]
+    for y, names in sorted(waiting, key=lambda row: min(abs(row[0] - tops[0]), abs(row[0] - tops[-1]))):
+        wanted = {}
+        for name in names:
+            known = [rows.boxes[other].center[0] for other in neighbours.get(name, ()) if other in rows.boxes]
+            wanted[name] = sum(known) / len(known) if known else (right + EDGE) / 2
+        order = sorted(names, key=wanted.__getitem__)
+        widths = [_width(graph, name) for name in order]
+        lefts = packed([wanted[name] for name in order], widths, GAP)
+        for name, left, width in zip(order, lefts, widths, strict=True):
+            rows.boxes[name] = Box(left, y, width, CORE_HEIGHT)
+    rows.names = [sorted(names, key=lambda name: rows.boxes[name].x) for names in row_names]
+    return rows
+
+
+def _width(graph: Graph, name: str) -> float:
+    """Room for the addresses of a router."""
+    machine = next((one for one in graph.machines if one.name == name), None)
+    letters = sum(len(address.partition("/")[0]) + 2 for address in machine.addresses) if machine else 0
+    return min(max(CORE_WIDTH, 6.1 * letters + 12), 2.5 * CORE_WIDTH)
+
+
+def _cables(graph: Graph, rows: _Rows) -> list[Wire]:
+    """Every cable between two things of the underlay."""
+    row_of = {name: number for number, names in enumerate(rows.names) for name in names}
+    inner = [cable.ends for cable in graph.cables if all(end[0] in rows.boxes for end in cable.ends)]
+    inner = [(near, far) if row_of[near[0]] <= row_of[far[0]] else (far, near) for near, far in inner]
+    ports = _ports(inner, row_of, rows)
+    wires: list[Wire] = []
+    for near, far in inner:
+        first, second = rows.boxes[near[0]], rows.boxes[far[0]]
+        if row_of[near[0]] != row_of[far[0]]:
+            spots = [(ports[near], first.bottom), (ports[far], second.y)]
+        else:
+            spots = _along_row(near[0], far[0], rows.names[row_of[near[0]]], rows)
+        wires.append(Wire("cable", (near, far), tuple(spots)))
+        wires += _joints(near, first, far, second, spots)
+    return wires
+
+
+def _ports(inner: Sequence[tuple[Point, Point]], row_of: Mapping[str, int], rows: _Rows) -> dict[Point, float]:
+    """Where along the edge of its box each cable ends: towards the other end, none upon another."""
+    edges: dict[tuple[str, bool], list[tuple[float, Point]]] = {}
+    for near, far in inner:
+        if row_of[near[0]] == row_of[far[0]]:
+            continue
+        for own, other, lower in ((near, far, True), (far, near, False)):
+            box = rows.boxes[own[0]]
+            wanted = _towards(box, rows.boxes[other[0]])
+            edges.setdefault((own[0], lower), []).append((wanted, own))
+    found = {}
+    for ends in edges.values():
+        ends.sort(key=lambda end: end[0])
+        lefts = packed([wanted for wanted, _ in ends], [0.0] * len(ends), PORT_GAP)
+        found.update({own: x for x, (_, own) in zip(lefts, ends, strict=True)})
+    return found
+
+
+def _towards(box: Box, other: Box) -> float:
+    """The place on the box's edge for a cable to `other`: straight up and down where that is possible."""
+    narrow = box if box.width < other.width else other
+    middle = narrow.center[0] if other.x <= narrow.center[0] <= other.right else other.center[0]
+    return min(max(middle, box.x + EDGE), box.right - EDGE)
+
+
+def _along_row(near: str, far: str, names: Sequence[str], rows: _Rows) -> list[tuple[float, float]]:
+    """Straight to a neighbour, below those in between otherwise."""
+    left, right = sorted((rows.boxes[near], rows.boxes[far]), key=lambda box: box.x)
+    distance = abs(list(names).index(near) - list(names).index(far))
+    if distance == 1:
+        spots = [(left.right, left.center[1]), (right.x, right.center[1])]
+    else:
+        y = max(left.bottom, right.bottom) + 12 + 5 * distance
+        x, end = left.right - EDGE, right.x + EDGE
+        spots = [(x, left.bottom), (x, y), (end, y), (end, right.bottom)]
+    return spots if rows.boxes[near] is left else spots[::-1]
