@@ -14,6 +14,7 @@ from testbed.command import (
     graph_command,
     lab_commands,
     node_commands,
+    trace_command,
     workload_commands,
 )
 from testbed.command.client import TestbedError
@@ -27,6 +28,7 @@ __all__ = [
     "lab_commands",
     "main",
     "node_commands",
+    "trace_command",
     "workload_commands",
 ]
 

@@ -20,6 +20,7 @@ from testbed.lab.probe import Sender, Target, all_pairs, ping_pairs
 from testbed.lab.programs import run_for_client, wait_with_client
 from testbed.pods.pod import Pod
 from testbed.pods.pod_container import ContainerNotRunning
+from testbed.trace.verbs import trace_verbs
 from testbed.workloads.change_verbs import change_verbs
 from testbed.workloads.forward import forward_verbs
 from testbed.workloads.node_verbs import node_verbs
@@ -49,6 +50,7 @@ def verbs_of(lab: Lab) -> Mapping[str, Verb]:
         **node_verbs(lab),
         **forward_verbs(lab),
         **fault_verbs(lab),
+        **trace_verbs(lab),
     }
 
 

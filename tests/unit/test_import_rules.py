@@ -35,6 +35,8 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
         "agent.errors": "what the modules beside raise",
         "agent.netlink": "one way to change the kernel",
         "agent.netlink_values": "its links and routes",
+        "agent.netlink_lookup": "asks which route and which bridge port a traced packet took",
+        "agent.datapath.packet": "traces and captures read IPv4 headers and checksums as the data path does",
         "agent.netlink_monitor": "notices when somebody changes a node's links",
         "agent.options": "flags for our agent in a cluster file are checked like its own",
         "agent.journal": "one journal of kernel changes for the lab and its agents",

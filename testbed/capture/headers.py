@@ -1,0 +1,169 @@
+"""What a packet says in its headers, and where they lie; overlays are looked into. Pure.
+
+A frame of this lab has at most two IPv4 headers: its own, and that of the packet that an overlay carries.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent.datapath.packet import ICMP, UDP, IPv4Header, parse_ipv4
+
+TCP = 6
+IPIP = 4
+PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", IPIP: "ipip"}
+ETHERNET = 14
+VXLAN_HEADER = 8  # RFC 7348 §5
+UDP_HEADER = 8
+MORE_FRAGMENTS = 0x2000
+DONT_FRAGMENT = 0x4000
+ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})  # RFC 792: they quote what they are about
+FLAG_LETTERS = (("SYN", 0x02), ("FIN", 0x01), ("RST", 0x04), ("PSH", 0x08), ("ACK", 0x10), ("URG", 0x20))
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """How packets are carried between nodes."""
+
+    kind: str
+    """`udp`, `vxlan`, `ipip` or, where nothing is put around them, `none`."""
+    port: int = 0
+    """UDP port of the datagrams that carry; 0 where there are none."""
+
+    @property
+    def header_bytes(self) -> int:
+        """Between the outer UDP header and the inner IPv4 header."""
+        return VXLAN_HEADER + ETHERNET if self.kind == "vxlan" else 0
+
+
+NO_OVERLAY = Overlay("none")
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One IPv4 packet: its headers as values. Addresses are 32-bit numbers."""
+
+    offset: int
+    """Where it begins in the frame."""
+    header: IPv4Header
+    transport: int
+    """Where the header behind IPv4's begins in the frame; payload for later fragments."""
+    end: int
+    """Where it ends in the frame."""
+    source_port: int | None = None
+    destination_port: int | None = None
+    sequence: int | None = None
+    acknowledgement: int | None = None
+    flags: int | None = None
+    icmp: tuple[int, int] | None = None
+    """Type and code."""
+    icmp_id: int | None = None
+    payload: int = 0
+    """Where TCP's, UDP's or ICMP's payload begins in the frame."""
+
+    @property
+    def protocol(self) -> str:
+        """The transport's name, or its number."""
+        return PROTOCOL_NAMES.get(self.header.protocol, str(self.header.protocol))
+
+    @property
+    def endpoints(self) -> tuple[int, int | None, int, int | None]:
+        """Source address and port, destination address and port."""
+        return (self.header.source, self.source_port, self.header.destination, self.destination_port)
+
+    @property
+    def is_fragment(self) -> bool:
+        """Whether it is a part of a packet."""
+        return bool(self.header.flags_and_offset & (MORE_FRAGMENTS | 0x1FFF))
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A packet and, when an overlay carries it, the one around it."""
+
+    inner: Packet
+    outer: Packet | None = None
+
+
+def read_packet(frame: bytes, offset: int) -> Packet | None:
+    """The IPv4 packet that begins at `offset`; None when there is none. A frame may end before the packet does."""
+    header = parse_ipv4(frame[offset : offset + 60], truncated=True)
+    if not isinstance(header, IPv4Header):
+        return None
+    transport = offset + header.length
+    end = min(len(frame), offset + header.total_length)
+    plain = Packet(offset, header, transport, end, payload=transport)
+    room = end - transport
+    if header.fragment_offset or room < 8:
+        return plain
+    if header.protocol == TCP and room >= 20:
+        return _tcp(frame, plain)
+    if header.protocol == UDP:
+        source, destination = struct.unpack_from("!HH", frame, transport)
+        return Packet(offset, header, transport, end, source, destination, payload=transport + UDP_HEADER)
+    if header.protocol == ICMP:
+        kind, code, _checksum, identifier, sequence = struct.unpack_from("!BBHHH", frame, transport)
+        return Packet(
+            *(offset, header, transport, end),
+            icmp=(kind, code),
+            icmp_id=identifier,
+            sequence=sequence,
+            payload=transport + 8,
+        )
+    return plain
+
+
+def _tcp(frame: bytes, plain: Packet) -> Packet:
+    at = plain.transport
+    source, destination, sequence, acknowledgement, offset, flags = struct.unpack_from("!HHIIBB", frame, at)
+    return Packet(
+        *(plain.offset, plain.header, at, plain.end, source, destination, sequence, acknowledgement, flags),
+        payload=min(plain.end, at + max(20, (offset >> 4) * 4)),
+    )
+
+
+def carried(frame: bytes, outer: Packet, overlay: Overlay) -> Iterator[Packet]:
+    """The packets that `outer` carries: one, or, before it was cut, all that follow each other in it."""
+    header = outer.header
+    if overlay.kind == "ipip" and header.protocol == IPIP:
+        at = outer.transport
+    elif overlay.port and header.protocol == UDP and overlay.port in (outer.source_port, outer.destination_port):
+        at = outer.payload + overlay.header_bytes
+    else:
+        return
+    while (packet := read_packet(frame[: outer.end], at)) is not None:
+        yield packet
+        if overlay.kind != "udp":
+            return
+        at += packet.header.total_length
+
+
+def unwrap(frame: bytes, offset: int, overlay: Overlay) -> Iterator[Wrapped]:
+    """Every packet of a frame whose network header is at `offset`: what an overlay carries, or the packet itself."""
+    outer = read_packet(frame, offset)
+    if outer is None:
+        return
+    found = False
+    for inner in carried(frame, outer, overlay):
+        found = True
+        yield Wrapped(inner, outer)
+    if not found:
+        yield Wrapped(outer)
+
+
+def quoted(frame: bytes, packet: Packet) -> Packet | None:
+    """What an ICMP error is about; its transport header may be cut after 8 bytes (RFC 792)."""
+    if packet.icmp is None or packet.icmp[0] not in ICMP_ERRORS:
+        return None
+    about = read_packet(frame[: packet.end], packet.payload)
+    if about is None or about.source_port is not None or about.end - about.transport < 8:
+        return about
+    if about.header.protocol == TCP:
+        source, destination, sequence = struct.unpack_from("!HHI", frame, about.transport)
+        return Packet(about.offset, about.header, about.transport, about.end, source, destination, sequence)
+    return about
+
+
+def flag_names(flags: int) -> str:
+    """TCP's flags in words: `SYN`, `SYN ACK`, …"""
+    return " ".join(name for name, bit in FLAG_LETTERS if flags & bit) or "-"

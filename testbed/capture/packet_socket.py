@@ -1,0 +1,165 @@
+"""One AF_PACKET socket for all interfaces of one network namespace, with the kernel's own time stamps.
+
+The socket stays in the namespace where it was made, so its owner may be anywhere. It is made without a protocol, gets
+its filter, and only then begins to hear: nothing that the filter would refuse is ever queued.
+"""
+
+import array
+import contextlib
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from testbed.capture.filters import Instruction, encode
+from testbed.capture.segments import Offload
+
+ETH_P_ALL = 0x0003  # linux/if_ether.h
+SOL_PACKET = 263  # linux/socket.h
+PACKET_STATISTICS = 6  # linux/if_packet.h
+PACKET_VNET_HDR = 15
+OUTGOING = socket.PACKET_OUTGOING
+OTHERHOST = socket.PACKET_OTHERHOST
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+SO_RCVBUFFORCE = 33
+SO_TIMESTAMPNS = 35
+SIOCGIFMTU = 0x8921  # linux/sockios.h
+INTERFACE_REQUEST = struct.Struct("16si20x")
+"""struct ifreq with a number."""
+VNET_HEADER = struct.Struct("=BBHHHH")
+"""struct virtio_net_hdr: flags, GSO type, header length, GSO size, checksum's start and offset; the host's order."""
+LARGEST_FRAME = 256 * 1024
+BUFFER_BYTES = 8 * 1024 * 1024
+ARPHRD_ETHER, ARPHRD_LOOPBACK, ARPHRD_NONE = 1, 772, 65534  # linux/if_arp.h
+ETHERNET_HEADER = 14
+STAMPS_LIMIT_S = 0.25
+
+_TIMESPEC = struct.Struct("@ll")
+_FILTER_PROGRAM = struct.Struct("@HxxxxxxP")
+_COUNTS = struct.Struct("@II")
+_ADDRESS = struct.Struct("@HHiHBB8s")
+"""struct sockaddr_ll: family, protocol in network order, interface's index (0: all), and what bind does not read."""
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One frame at one interface."""
+
+    at_ns: int
+    """Since the epoch."""
+    interface: str
+    """Empty when the interface had gone before it was asked for its name."""
+    packet_type: int
+    """PACKET_HOST, PACKET_OTHERHOST, PACKET_OUTGOING, …"""
+    hardware_type: int
+    """ARPHRD_…"""
+    offload: Offload
+    frame: bytes
+    """With the link's header."""
+
+    @property
+    def link_header(self) -> int:
+        """Bytes before the network header."""
+        return ETHERNET_HEADER if self.hardware_type in (ARPHRD_ETHER, ARPHRD_LOOPBACK) else 0
+
+
+class PacketSocket:
+    """Hears every interface of the caller's network namespace from `listen` on."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+
+    def listen(self, program: list[Instruction]) -> None:
+        """Hear what `program` accepts, on all interfaces, also those that come later. Raises OSError."""
+        listening = self._socket
+        # The kernel reads it through a pointer, so it must live until the call returns.
+        code = array.array("B", encode(program))
+        address, _length = code.buffer_info()
+        listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, _FILTER_PROGRAM.pack(len(program), address))
+        listening.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+        listening.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        listening.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        _bind_to_all(listening)
+
+    def receive(self) -> Seen | None:
+        """The next frame; None when nothing waits. Raises OSError, EINVAL for one that cannot be described."""
+        try:
+            data, ancillary, _flags, address = self._socket.recvmsg(LARGEST_FRAME, 64)
+        except BlockingIOError:
+            return None
+        at_ns = time.time_ns()
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
+                seconds, nanoseconds = _TIMESPEC.unpack_from(payload)
+                at_ns = seconds * 1_000_000_000 + nanoseconds
+        flags, gso_type, _, gso_size, start, offset = VNET_HEADER.unpack_from(data)
+        offload = Offload(bool(flags & 1), gso_type & 0x7F, gso_size, start, offset)
+        name, _protocol, packet_type, hardware_type, _hardware = address
+        return Seen(at_ns, name, packet_type, hardware_type, offload, data[VNET_HEADER.size :])
+
+    def mtu(self, interface: str) -> int | None:
+        """An interface's MTU in bytes; None when it has gone."""
+        request = INTERFACE_REQUEST.pack(interface.encode(), 0)
+        with contextlib.suppress(OSError):
+            _name, mtu = INTERFACE_REQUEST.unpack(fcntl.ioctl(self._socket, SIOCGIFMTU, request))
+            return int(mtu)
+        return None
+
+    def lost(self) -> int:
+        """Frames that did not fit into the queue since the last call."""
+        counts = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _COUNTS.size)
+        return int(_COUNTS.unpack(counts)[1])
+
+    def fileno(self) -> int:
+        """For poll loops."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Let the namespace go. Takes the kernel some milliseconds, in which it waits for other processors."""
+        self._socket.close()
+
+
+def _bind_to_all(listening: socket.socket) -> None:
+    """Python's own bind wants an interface's name and knows no «all»."""
+    address = _ADDRESS.pack(socket.AF_PACKET, socket.htons(ETH_P_ALL), 0, 0, 0, 0, bytes(8))
+    if _libc.bind(listening.fileno(), address, len(address)) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"bind a packet socket: {os.strerror(number)}")
+
+
+def await_stamps(limit_s: float = STAMPS_LIMIT_S) -> bool:
+    """Wait until the kernel stamps packets on arrival; whether it does.
+
+    The first socket on the machine that asks for stamps switches them on shortly *afterwards*; packets before that
+    are stamped when they are read. The caller's namespace must have its loopback up.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as canary:
+        canary.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        canary.bind(("127.0.0.1", 0))
+        canary.settimeout(limit_s)
+        return _until(lambda: _stamped_on_arrival(canary), limit_s)
+
+
+def _stamped_on_arrival(canary: socket.socket) -> bool:
+    canary.sendto(b"now?", canary.getsockname())
+    sent_ns = time.time_ns()
+    time.sleep(0.0005)
+    try:
+        _data, ancillary, _flags, _address = canary.recvmsg(16, 64)
+    except TimeoutError:
+        return False
+    seconds, nanoseconds = _TIMESPEC.unpack_from(ancillary[0][2])
+    return bool(seconds * 1_000_000_000 + nanoseconds <= sent_ns)
+
+
+def _until(true: Callable[[], bool], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+    return True

@@ -1,0 +1,108 @@
+"""A trace on a terminal: one block per leg, one line per hop, its reason beside or below it."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+Hop = dict[str, Any]
+Object = dict[str, Any]
+LEGS = {
+    "request": "there",
+    "data": "the payload",
+    "answer": "back",
+    "error": "an error comes back",
+    "answer error": "an error about the answer",
+}
+HEADINGS = ("#", "µs", "where", "", "inner", "ttl", "outer", "mtu", "why")
+NARROW = 150  # columns; below, reasons get lines of their own
+OUTCOMES = {
+    "answered": "answered",
+    "refused": "it arrived and was refused: nobody listens there",
+    "unreachable": "it did not arrive, and the sender was told",
+    "lost": "it did not arrive",
+    "unanswered": "it arrived; no answer was sent",
+    "answer lost": "it arrived; the answer did not come back",
+    "data lost": "connected, but the payload was not confirmed",
+    "not sent": "it was not sent",
+}
+
+
+def show(answer: Object) -> None:
+    """The whole trace."""
+    print(headline(answer))
+    rows = [(hop, row(hop)) for hop in answer["hops"]]
+    shown = [cells for _, cells in rows]
+    widths = [max([len(HEADINGS[at]), *(len(cells[at]) for cells in shown)]) for at in range(len(HEADINGS))]
+    wide = sum(widths) + 2 * len(widths) <= _columns()
+    if rows:
+        print("\n" + _line(HEADINGS, widths, wide))
+    leg = None
+    for hop, cells in rows:
+        if hop["leg"] != leg:
+            leg = hop["leg"]
+            print(f"-- {LEGS[leg]}: {hop['inner']['proto']} {hop['inner']['info']}")
+        print(_line(cells, widths, wide))
+        if not wide:
+            print(f"{'':{widths[0]}}    {cells[-1]}")
+    for line in conclusion(answer):
+        print(line)
+
+
+def headline(answer: Object) -> str:
+    """What was sent, from where to where."""
+    probe = answer["probe"]
+    what = {"tcp": "TCP connection", "udp": "UDP datagram", "icmp": "ICMP echo request"}[probe["protocol"]]
+    source = _with_port(probe["source"] or probe["from"], probe["source_port"])
+    destination = _with_port(probe["destination"], probe["destination_port"])
+    return f"{probe['from']} → {probe['to']}: {what} {source} → {destination}"
+
+
+def conclusion(answer: Object) -> Iterator[str]:
+    """What came of it."""
+    yield ""
+    took = f" in {answer['hops'][-1]['at_us']:.0f} µs" if answer["outcome"] == "answered" and answer["hops"] else ""
+    yield f"outcome: {OUTCOMES[answer['outcome']]}{took}"
+    if answer["lost_at"]:
+        lost = answer["lost_at"]
+        yield f"last seen: {lost['where']}, {lost['direction']}"
+    for number, why in enumerate(answer["reasons"]):
+        yield f"{'why:' if number == 0 else '    '} {why}"
+    for hop in answer["strays"]:
+        if hop["direction"] == "in":
+            yield f"stray copy: {hop['where']} ({hop['why']})"
+    for place in answer["unwatched"]:
+        yield f"not watched: {place}"
+
+
+def row(hop: Hop) -> tuple[str, ...]:
+    """A hop's cells, in the order of HEADINGS."""
+    inner, outer = hop["inner"], hop["outer"]
+    return (
+        str(hop["number"]),
+        f"{hop['at_us']:.0f}",
+        hop["where"],
+        {"in": "in", "out": "out"}[hop["direction"]],
+        _pair(inner),
+        str(inner["ttl"]),
+        _pair(outer) if outer else "-",
+        str(hop["mtu"] or "-"),
+        hop["why"],
+    )
+
+
+def _line(cells: tuple[str, ...], widths: list[int], wide: bool) -> str:
+    kept = len(cells) if wide else len(cells) - 1
+    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells[:kept], widths, strict=False)).rstrip()
+
+
+def _pair(packet: Object) -> str:
+    return f"{_with_port(packet['src'], packet['sport'])} → {_with_port(packet['dst'], packet['dport'])}"
+
+
+def _with_port(address: str, port: int | None) -> str:
+    return address if port is None else f"{address}:{port}"
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000

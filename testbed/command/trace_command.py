@@ -1,0 +1,80 @@
+"""`testbed trace SRC[:PORT] DST[:PORT]`: the way of one real packet."""
+
+from typing import Any
+
+import click
+
+from testbed.command.client import TestbedError, ask, find_lab
+from testbed.command.command_line import bare_name, lab_option, next_commands, output_option, verbs
+
+DEFAULT_UDP_PORT = 33434
+"""Where traceroute begins, and where nobody listens: the answer is the destination's own «port unreachable»."""
+HIGHEST_PORT = 65535
+
+
+@verbs.command()
+@click.argument("source", metavar="SRC[:PORT]")
+@click.argument("destination", metavar="DST[:PORT]")
+@click.option("--icmp", "protocol", flag_value="icmp", help="Send an ICMP echo request (default without DST's port).")
+@click.option("--udp", "protocol", flag_value="udp", help="Send a UDP datagram (default with DST's port: TCP).")
+@click.option("--size", metavar="BYTES", type=click.IntRange(1, 65000), help="Payload.  [default: as little as does]")
+@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0.05, 60), help="Wait for an answer.  [default: 1]")
+@lab_option
+@output_option("json")
+def trace(
+    source: str,
+    destination: str,
+    protocol: str | None,
+    size: int | None,
+    timeout: float | None,
+    lab: str | None,
+    output: str | None,
+) -> int:
+    """Send one real packet and show every interface that it crosses, and its answer, and why.
+
+    \b
+    trace nginx:2379 tomcat:8080    TCP: connect and send a byte
+    trace client 10.0.90.2          ICMP echo
+    trace client tomcat:9000 --udp  one UDP datagram
+    trace nginx localhost:80        inside one pod
+    """
+    from testbed.command import render, render_trace
+
+    record = find_lab(lab)
+    arguments = arguments_of(source, destination, protocol) | {"size": size, "timeout_s": timeout or 1.0}
+    answer = ask(record, "trace", **arguments)
+    if output == "json":
+        render.as_json(answer)
+    else:
+        render_trace.show(answer)
+        next_commands(record.name, *(answer["hints"][:2] or ["get routes"]))
+    return 0 if answer["outcome"] == "answered" else 1
+
+
+def arguments_of(source: str, destination: str, protocol: str | None) -> dict[str, Any]:
+    """The request for what the user typed. Raises TestbedError (usage)."""
+    source_name, source_port = _split(source)
+    destination_name, destination_port = _split(destination)
+    protocol = protocol or ("tcp" if destination_port else "icmp")
+    if protocol == "icmp" and (source_port or destination_port):
+        raise TestbedError("testbed trace: ICMP has no ports (want names without :PORT, or leave --icmp out)", 2)
+    if protocol == "tcp" and destination_port is None:
+        raise TestbedError("testbed trace: TCP wants a port (got DST without one; want DST:PORT)", 2)
+    if protocol == "udp" and destination_port is None:
+        destination_port = DEFAULT_UDP_PORT
+    return {
+        "source": bare_name(source_name),
+        "destination": bare_name(destination_name),
+        "protocol": protocol,
+        "source_port": source_port,
+        "destination_port": destination_port,
+    }
+
+
+def _split(text: str) -> tuple[str, int | None]:
+    name, colon, port = text.partition(":")
+    if not colon:
+        return name, None
+    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= HIGHEST_PORT:
+        raise TestbedError(f"testbed trace: {text}: not a port (got {port!r}; want 1 to {HIGHEST_PORT})", 2)
+    return name, int(port)

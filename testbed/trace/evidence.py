@@ -1,0 +1,93 @@
+"""Counters of agents and kernels before and after a probe: what moved may be where it went."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from testbed.lab.lab import Lab
+from testbed.trace.map import Map
+
+ASKERS = 8
+TELLING = {
+    "Ip": (
+        *("InHdrErrors", "InAddrErrors", "InUnknownProtos", "InDiscards"),
+        *("OutDiscards", "OutNoRoutes", "ReasmFails", "FragFails"),
+    ),
+    "IpExt": ("InNoRoutes", "InTruncatedPkts", "InCsumErrors"),
+    "TcpExt": ("IPReversePathFilter",),
+    "Udp": ("NoPorts", "InErrors", "RcvbufErrors", "SndbufErrors", "InCsumErrors"),
+}
+"""Counters that count lost packets, by group (Documentation/networking/snmp_counter.rst)."""
+DEVICE_DROPS = {2: "rx errors", 3: "rx dropped", 10: "tx errors", 11: "tx dropped"}
+"""Columns of /proc/net/dev behind the device's name, counted from 0."""
+
+Counters = dict[str, int]
+
+
+class Evidence:
+    """Take it `before` the probe is sent; `after` tells what moved."""
+
+    def __init__(self, lab: Lab, known: Map) -> None:
+        self._lab, self._map = lab, known
+        self._drops: dict[str, Counters | None] = {}
+        self._kernels: dict[str, Counters] = {}
+
+    def before(self) -> None:
+        """Note all counters."""
+        self._drops, self._kernels = self._agents(), self._all_kernels()
+
+    def drops(self) -> dict[str, Counters]:
+        """Agents' drop counters that moved, by node and reason."""
+        return _moved(self._drops, self._agents())
+
+    def kernels(self) -> dict[str, Counters]:
+        """Kernels' counters of lost packets that moved, by place and counter."""
+        return _moved(self._kernels, self._all_kernels())
+
+    def _agents(self) -> dict[str, Counters | None]:
+        with ThreadPoolExecutor(ASKERS, "ask agents") as askers:
+            states = askers.map(lambda node: (node.name, node.state()), self._lab.nodes.values())
+            return {name: None if state is None else state["counters"]["drops"] for name, state in states}
+
+    def _all_kernels(self) -> dict[str, Counters]:
+        return {place.name: kernel_counters(Path(f"/proc/{place.pid or 'self'}/net")) for place in self._map.places}
+
+
+def kernel_counters(directory: Path) -> Counters:
+    """Those that count lost packets, by name; empty when the namespace has gone."""
+    counters: Counters = {}
+    with contextlib.suppress(OSError):
+        for file in ("snmp", "netstat"):
+            counters.update(_of_protocols((directory / file).read_text()))
+        counters.update(_of_devices((directory / "dev").read_text()))
+    return counters
+
+
+def _of_protocols(text: str) -> Iterator[tuple[str, int]]:
+    lines = text.splitlines()
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        group = names.partition(":")[0]
+        for name, value in zip(names.split()[1:], values.split()[1:], strict=False):
+            if name in TELLING.get(group, ()):
+                yield f"{group}{name}", int(value)
+
+
+def _of_devices(text: str) -> Iterator[tuple[str, int]]:
+    for line in text.splitlines()[2:]:
+        name, _, numbers = line.partition(":")
+        values = numbers.split()
+        for column, what in DEVICE_DROPS.items():
+            yield f"{name.strip()} {what}", int(values[column])
+
+
+def _moved(before: Mapping[str, Counters | None], after: Mapping[str, Counters | None]) -> dict[str, Counters]:
+    moved: dict[str, Counters] = {}
+    for place, counters in after.items():
+        then = before.get(place)
+        if counters is None or then is None:
+            continue
+        grown = {name: count - then.get(name, 0) for name, count in counters.items() if count > then.get(name, 0)}
+        if grown:
+            moved[place] = grown
+    return moved

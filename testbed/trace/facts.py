@@ -1,0 +1,114 @@
+"""What kernels and agents say now about the places that a packet came by; asked once each, while a trace is told."""
+
+import contextlib
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from agent.netlink_lookup import Lookups
+from agent.netlink_values import Link, Route
+from testbed.lab.lab import Lab
+from testbed.trace.map import Map
+from testbed.trace.nft_trace import dropping_rule
+from testbed.trace.probe import Probe
+
+
+class Facts:
+    """Answers from the lab as it runs. Use as a context manager; a question about a place that has gone gets None."""
+
+    def __init__(self, lab: Lab, known: Map, another_probe: Callable[[], Probe]) -> None:
+        self._lab, self._map, self._another_probe = lab, known, another_probe
+        self._lookups: dict[str, Lookups | None] = {}
+        self._states: dict[str, dict[str, Any] | None] = {}
+        self._routes: dict[tuple[str, int], Route | None] = {}
+
+    def __enter__(self) -> "Facts":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for lookups in self._lookups.values():
+            if lookups is not None:
+                lookups.close()
+
+    def route(self, place: str, destination: int) -> Route | None:
+        """The table's entry by which a packet to the address leaves the place; None where there is none."""
+        key = (place, destination)
+        if key not in self._routes:
+            self._routes[key] = None
+            asked = self._ask(place)
+            with contextlib.suppress(OSError):
+                self._routes[key] = asked.route_to(IPv4Address(destination)) if asked else None
+        return self._routes[key]
+
+    def link(self, place: str, interface: str) -> Link | None:
+        """An interface as the kernel describes it."""
+        asked = self._ask(place)
+        with contextlib.suppress(OSError):
+            return asked.link(interface) if asked else None
+        return None
+
+    def bridge_of(self, place: str, interface: str) -> str | None:
+        """The bridge that an interface is a port of."""
+        asked = self._ask(place)
+        link = self.link(place, interface)
+        if asked is None or link is None or not link.master:
+            return None
+        master = asked.links().get(link.master)
+        return master.name if master else None
+
+    def port_of(self, place: str, bridge: str, mac: str) -> str | None:
+        """The port behind which a bridge knows a MAC address."""
+        asked = self._ask(place)
+        with contextlib.suppress(OSError):
+            return asked.bridge_port(bridge, mac) if asked else None
+        return None
+
+    def peer(self, place: str, destination: int) -> tuple[str, str] | None:
+        """A node's forwarding entry for an inner address: subnet, and where it is sent to."""
+        for entry in (self.state(place) or {}).get("forwarding", ()):
+            if IPv4Address(destination) in IPv4Network(entry["subnet"]):
+                return entry["subnet"], entry["via"]
+        return None
+
+    def subnet_of_node_at(self, place: str, node_address: int) -> str | None:
+        """The subnet that `place` believes the node with that underlay address to hold."""
+        for entry in (self.state(place) or {}).get("forwarding", ()):
+            if entry["via"].partition(":")[0] == str(IPv4Address(node_address)):
+                return str(entry["subnet"])
+        return None
+
+    def state(self, place: str) -> dict[str, Any] | None:
+        """What a node's agent says of itself; None for what is no node and for an agent that does not answer."""
+        if place not in self._states:
+            node = self._lab.nodes.get(place)
+            self._states[place] = node.state() if node else None
+        return self._states[place]
+
+    def owner(self, address: int) -> str | None:
+        """The place that has an address."""
+        return self._map.addresses.get(IPv4Address(address))
+
+    def overlay_port_is_open(self, place: str) -> bool:
+        """Whether some process on the node has the overlay's UDP port, so that datagrams to it are not refused."""
+        port = f":{self._map.overlay.port:04X}"
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{self._map.pid(place)}/net/udp").read_text().splitlines()[1:]
+            return any(line.split()[1].endswith(port) for line in lines)
+        return False
+
+    def dropping_rule(self, place: str) -> str | None:
+        """The packet filter's rule in the place that drops such a probe, found by sending one more."""
+        pid = self._map.pid(place)
+        if pid is None:
+            return None
+        with contextlib.suppress(OSError), contextlib.closing(self._another_probe()) as probe:
+            return dropping_rule(pid, probe.mark, self._map.overlay, probe.send)
+        return None
+
+    def _ask(self, place: str) -> Lookups | None:
+        if place not in self._lookups:
+            self._lookups[place] = None
+            with contextlib.suppress(OSError):
+                self._lookups[place] = Lookups(self._map.pid(place))
+        return self._lookups[place]

@@ -1,0 +1,121 @@
+"""Where things are in a lab: its namespaces, what their interfaces are called, which cable leads where."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from agent.config import UDP_PORT, parse_network_config
+from testbed.capture.headers import NO_OVERLAY, Overlay
+from testbed.lab.lab import Lab
+from testbed.pods.pod import Pod
+from testbed.pods.pod_network import POD_END, host_end
+from testbed.trace.order import End
+from testbed.trace.watch import Place, namespace_of
+
+LAB = "lab"
+"""The lab's own namespace, where the switches are."""
+VXLAN_PORT = 8472  # what the kernel takes, and flannel with it
+LOOPBACK = "lo"
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """A lab at one moment."""
+
+    places: tuple[Place, ...]
+    place_of: Mapping[str, str]
+    """Pod, node or machine → the place where its packets are; a pod with its node's network has the node's."""
+    cables: Mapping[End, End]
+    addresses: Mapping[IPv4Address, str]
+    """Address → place."""
+    overlay: Overlay
+    overlay_device: str
+    switch_ports: Mapping[str, str]
+    """Interface in the lab's namespace → its switch."""
+    nodes: frozenset[str] = field(default_factory=frozenset)
+
+    def pid(self, place: str) -> int | None:
+        """A process in the place; None for the lab's own."""
+        return next((one.pid for one in self.places if one.name == place), None)
+
+    def node_name(self, place: str, interface: str) -> str:
+        """Who a person would say has the interface: in the lab's own namespace, the switch."""
+        return self.switch_ports.get(interface, place) if place == LAB else place
+
+    def where(self, place: str, interface: str) -> str:
+        """`node1 uplink`, `nginx eth0`, `s1 s1-eth2`."""
+        shown = "uplink" if place in self.nodes and interface == f"{place}-eth0" else interface
+        return f"{self.node_name(place, interface)} {shown or '(gone)'}"
+
+    def other_end(self, place: str, interface: str) -> tuple[str, str] | None:
+        """What an interface's cable leads to: owner's name and interface."""
+        end = self.cables.get((place, interface))
+        return None if end is None else (self.node_name(*end), end[1])
+
+
+def map_of(lab: Lab) -> Map:
+    """The lab as it is now."""
+    places = [Place(LAB, None), *(Place(name, machine.pid) for name, machine in lab.underlay.machines.items())]
+    by_namespace = {namespace_of(place.pid): place.name for place in places}
+    place_of = {name: name for name in lab.underlay.machines}
+    addresses = {
+        port.address.ip: name for name, machine in lab.underlay.plan.machines.items() for port in machine.ports
+    }
+    cables: dict[End, End] = {}
+    switch_ports: dict[str, str] = {}
+    _add_underlay(lab, cables, switch_ports)
+    for pod in lab.pods.values():
+        pid = pod.pause_pid
+        namespace = None if pid is None else namespace_of(pid)
+        if namespace is None:
+            continue
+        if namespace not in by_namespace:
+            by_namespace[namespace] = pod.name
+            places.append(Place(pod.name, pid))
+            _add_pod(pod, cables, addresses)
+        place_of[pod.name] = by_namespace[namespace]
+    for name, node in lab.nodes.items():
+        for device in (node.bridge, _overlay_device(lab)):
+            addresses.update((address.ip, name) for address in node.kernel.addresses(device))
+    return Map(
+        *(tuple(places), place_of, cables, addresses, overlay_of(lab), _overlay_device(lab), switch_ports),
+        frozenset(lab.nodes),
+    )
+
+
+def overlay_of(lab: Lab) -> Overlay:
+    """How the lab's nodes carry packets."""
+    config = parse_network_config(lab.cluster.network_json.encode())
+    port = config.option("Port")
+    if config.backend_type == "udp":
+        return Overlay("udp", int(str(port)) if port else UDP_PORT)
+    if config.backend_type == "vxlan":
+        return Overlay("vxlan", int(str(port)) if port else VXLAN_PORT)
+    return Overlay("ipip") if config.backend_type == "ipip" else NO_OVERLAY
+
+
+def _overlay_device(lab: Lab) -> str:
+    """`flannel0`, or what another backend calls it."""
+    kind = json.loads(lab.cluster.network_json).get("Backend", {}).get("Type", "udp").lower()
+    return {"vxlan": "flannel.1", "ipip": "flannel.ipip"}.get(kind, "flannel0")
+
+
+def _add_underlay(lab: Lab, cables: dict[End, End], switch_ports: dict[str, str]) -> None:
+    machines = lab.underlay.machines
+    for link in lab.underlay.net.links:
+        ends = []
+        for interface in (link.intf1, link.intf2):
+            owner = interface.node.name
+            ends.append((owner if owner in machines else LAB, interface.name))
+            if owner not in machines:
+                switch_ports[interface.name] = owner
+        cables[ends[0]], cables[ends[1]] = ends[1], ends[0]
+    switch_ports.update((name, name) for name in lab.underlay.plan.switches)
+
+
+def _add_pod(pod: Pod, cables: dict[End, End], addresses: dict[IPv4Address, str]) -> None:
+    near, far = (pod.name, POD_END), (str(pod.manifest.spec.node_name), host_end(pod.name))
+    cables[near], cables[far] = far, near
+    if pod.address is not None:
+        addresses[IPv4Address(pod.address)] = pod.name

@@ -1,0 +1,149 @@
+"""Which rule of a packet filter drops a packet: the kernel itself tells, for packets that are marked for it (nftrace).
+
+A table of our own marks them, at the first look that nftables has; a second probe is sent; the table is removed again.
+Each rule that the packet meets comes as a message (linux/netfilter/nf_tables.h, NFTA_TRACE_*).
+"""
+
+import contextlib
+import re
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from testbed.capture.headers import Overlay
+from testbed.pods.namespaces import in_network_of
+from testbed.trace.recognise import Mark
+
+TABLE = "testbed-trace"
+NETLINK_NETFILTER, SOL_NETLINK, ADD_MEMBERSHIP, TRACE_GROUP = 12, 270, 1, 9
+TRACE_MESSAGE = (10 << 8) | 17  # NFNL_SUBSYS_NFTABLES, NFT_MSG_TRACE
+TABLE_NAME, CHAIN_NAME, RULE_HANDLE, TYPE, VERDICT, POLICY = 1, 2, 3, 4, 5, 16
+BY_POLICY, BY_RULE, DROP = 1, 3, 0
+FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
+NFT_LIMIT_S = 5.0
+WAIT_S = 0.5
+NESTED = 0x3FFF
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Where a packet ended."""
+
+    family: str
+    table: str
+    chain: str
+    handle: int | None
+    """Of the rule; None: the chain's policy."""
+
+
+def dropping_rule(pid: int, mark: Mark, overlay: Overlay, send: Callable[[], None]) -> str | None:
+    """Send a probe and say which rule in the network namespace of process `pid` drops it; None when none does.
+
+    Raises OSError when nftables cannot be asked.
+    """
+    listening = in_network_of(pid, _listen)
+    try:
+        _nft(pid, ["-f", "-"], marking_table(mark, overlay))
+        try:
+            send()
+            dropped = _wait_for_drop(listening)
+        finally:
+            with contextlib.suppress(OSError):
+                _nft(pid, ["delete", "table", "inet", TABLE])
+    finally:
+        listening.close()
+    return None if dropped is None else _in_words(pid, dropped)
+
+
+def marking_table(mark: Mark, overlay: Overlay) -> str:
+    """An nft script: mark the probe, plain or carried, wherever it comes in or is made. Pure."""
+    place = (4 if mark.protocol == "tcp" else 8) * 8
+    matches = [f"meta l4proto {mark.protocol} @th,{place},32 {mark.cookie}"]
+    if overlay.port:
+        inside = (8 + overlay.header_bytes + 20) * 8 + place
+        matches.append(f"udp dport {overlay.port} @th,{inside},32 {mark.cookie}")
+    rules = "".join(f"\t\t{match} meta nftrace set 1\n" for match in matches)
+    chains = "".join(
+        f"\tchain {hook} {{\n\t\ttype filter hook {hook} priority -390; policy accept;\n{rules}\t}}\n"
+        for hook in ("prerouting", "output")
+    )
+    return f"table inet {TABLE} {{\n{chains}}}\n"
+
+
+def _listen() -> socket.socket:
+    listening = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+    listening.bind((0, 0))
+    listening.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, TRACE_GROUP)
+    return listening
+
+
+def _wait_for_drop(listening: socket.socket) -> Dropped | None:
+    deadline = time.monotonic() + WAIT_S
+    while (left_s := deadline - time.monotonic()) > 0:
+        listening.settimeout(left_s)
+        try:
+            data = listening.recv(65536)
+        except OSError:
+            return None
+        for family, attributes in trace_messages(data):
+            dropped = dropped_by(family, attributes)
+            if dropped is not None:
+                return dropped
+    return None
+
+
+def trace_messages(data: bytes) -> Iterator[tuple[int, dict[int, bytes]]]:
+    """The table's family and the attributes of each trace message of one netlink datagram. Pure."""
+    at = 0
+    while at + 16 <= len(data):
+        length, kind = struct.unpack_from("=IH", data, at)
+        if kind == TRACE_MESSAGE:
+            yield data[at + 16], _attributes(data[at + 20 : at + length])
+        at += max(16, (length + 3) & ~3)
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found, at = {}, 0
+    while at + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, at)
+        if length < 4:
+            break
+        found[kind & NESTED] = data[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+def dropped_by(family: int, attributes: dict[int, bytes]) -> Dropped | None:
+    """What a trace message says about the packet's end; None when it went on. Pure."""
+    kind = int.from_bytes(attributes.get(TYPE, b""), "big")
+    verdict = _attributes(attributes.get(VERDICT, b"")).get(1)
+    by_rule = kind == BY_RULE and verdict is not None and int.from_bytes(verdict, "big") == DROP
+    by_policy = kind == BY_POLICY and attributes.get(POLICY, b"\xff") == bytes(4)
+    if not by_rule and not by_policy:
+        return None
+    handle = int.from_bytes(attributes.get(RULE_HANDLE, b""), "big") if by_rule else None
+    return Dropped(FAMILIES.get(family, "inet"), _text(attributes, TABLE_NAME), _text(attributes, CHAIN_NAME), handle)
+
+
+def _text(attributes: dict[int, bytes], kind: int) -> str:
+    return attributes.get(kind, b"").rstrip(b"\0").decode(errors="replace")
+
+
+def _in_words(pid: int, dropped: Dropped) -> str:
+    where = f"table {dropped.family} {dropped.table}, chain {dropped.chain}"
+    if dropped.handle is None:
+        return f"policy drop of {where}"
+    listing = _nft(pid, ["-a", "list", "chain", dropped.family, dropped.table, dropped.chain])
+    found = re.search(rf"^\s*(.*\S)\s+# handle {dropped.handle}$", listing, re.MULTILINE)
+    return f"{where}: {found[1] if found else f'rule {dropped.handle}'}"
+
+
+def _nft(pid: int, arguments: list[str], script: str | None = None) -> str:
+    command = ["nsenter", "--target", str(pid), "--net", "--", "nft", *arguments]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=NFT_LIMIT_S, check=False)
+    if done.returncode:
+        raise OSError(f"nft {' '.join(arguments)}: {done.stderr.strip().splitlines()[:1] or done.returncode}")
+    return done.stdout

@@ -1,0 +1,70 @@
+"""Sightings in the order in which they happened. Pure.
+
+The kernel's time stamps come from one clock, but a packet may be seen at two interfaces in the same nanosecond (a
+bridge port and its bridge share a stamp), and two processors' clocks may differ by some. What is certain: within a
+namespace the socket's own order, and that a packet leaves one end of a cable before it arrives at the other. Time
+decides the rest.
+"""
+
+import heapq
+from collections.abc import Mapping, Sequence
+
+from testbed.trace.watch import Sighting
+
+End = tuple[str, str]
+"""Place and interface."""
+
+
+def in_order(sightings: Sequence[Sighting], cables: Mapping[End, End]) -> list[Sighting]:
+    """`cables`: each end to its other end."""
+    before = _certain(sightings, cables)
+    waiting_for = {number: 0 for number in range(len(sightings))}
+    for followers in before.values():
+        for follower in followers:
+            waiting_for[follower] += 1
+    ready = [(sightings[number].at_ns, number) for number, count in waiting_for.items() if count == 0]
+    heapq.heapify(ready)
+    ordered: list[int] = []
+    while ready:
+        _, number = heapq.heappop(ready)
+        ordered.append(number)
+        for follower in before.get(number, ()):
+            waiting_for[follower] -= 1
+            if waiting_for[follower] == 0:
+                heapq.heappush(ready, (sightings[follower].at_ns, follower))
+    # Contradictions cannot come from one clock and one causality; should they, time alone decides.
+    rest = sorted(set(range(len(sightings))) - set(ordered), key=lambda number: sightings[number].at_ns)
+    return [sightings[number] for number in (*ordered, *rest)]
+
+
+def _certain(sightings: Sequence[Sighting], cables: Mapping[End, End]) -> dict[int, list[int]]:
+    """Who comes directly before whom."""
+    before: dict[int, list[int]] = {}
+    last_in_place: dict[str, int] = {}
+    for number in sorted(range(len(sightings)), key=lambda number: sightings[number].number):
+        place = sightings[number].place
+        if place in last_in_place:
+            before.setdefault(last_in_place[place], []).append(number)
+        last_in_place[place] = number
+    left: dict[tuple[End, tuple[int, ...]], list[int]] = {}
+    arrived: dict[tuple[End, tuple[int, ...]], list[int]] = {}
+    for number, one in enumerate(sightings):
+        end = (one.place, one.interface)
+        if one.outgoing and end in cables:
+            left.setdefault((cables[end], _identity(one)), []).append(number)
+        elif not one.outgoing:
+            arrived.setdefault((end, _identity(one)), []).append(number)
+    for key, senders in left.items():
+        for sender, receiver in zip(senders, arrived.get(key, ()), strict=False):
+            before.setdefault(sender, []).append(receiver)
+    return before
+
+
+def _identity(sighting: Sighting) -> tuple[int, ...]:
+    """What a cable does not change."""
+    inner = sighting.wrapped.inner
+    header = inner.header
+    return (
+        *(header.source, header.destination, header.protocol, header.identification, header.ttl),
+        *(inner.sequence or 0, inner.acknowledgement or 0, inner.flags or 0),
+    )

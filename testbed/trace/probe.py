@@ -1,0 +1,172 @@
+"""One real probe: a TCP connection and some bytes, a UDP datagram, or an ICMP echo request.
+
+The socket is opened in the sender's network namespace and everything else is the kernel's doing, so the probe goes the
+way of any program's packets. TCP's first sequence number is chosen here (TCP_REPAIR), so that it can be recognised.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import select
+import socket
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from agent.datapath.packet import internet_checksum
+from testbed.pods.namespaces import in_network_of
+from testbed.trace.recognise import ECHO_REPLY, ECHO_REQUEST, Mark, Protocol
+
+TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21  # linux/tcp.h
+SEND_QUEUE, REPAIR_OFF = 2, -1
+SIOCOUTQ = 0x5411  # linux/sockios.h
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""SO_LINGER: no TIME_WAIT, so that the next probe may use the same port at once."""
+FILLER = b"overlay-testbed "
+NOT_SENT = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EMSGSIZE, errno.EINVAL, errno.EACCES, errno.EPERM})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be sent."""
+
+    protocol: Protocol
+    destination: IPv4Address
+    destination_port: int | None
+    source_port: int | None
+    size: int
+    """Payload bytes."""
+
+
+class Probe:
+    """A socket in the namespace of process `pid`; nothing is sent before `send`. Raises OSError."""
+
+    def __init__(self, pid: int, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self._cookie = secrets.randbits(32)
+        self._socket: socket.socket = in_network_of(pid, self._open)
+        self.source_port = None if wanted.protocol == "icmp" else int(self._socket.getsockname()[1])
+        self._said = False
+        self.outcome: str | None = None
+        """`answered`, `refused` or the kernel's error in words; None while nothing came back."""
+        self.failed_at_once = False
+        """The sender's own kernel would not send it."""
+
+    @property
+    def mark(self) -> Mark:
+        """What makes it recognisable."""
+        ports = (self.source_port, self.wanted.destination_port) if self.wanted.protocol == "udp" else ()
+        return Mark(self.wanted.protocol, self._cookie, tuple(port for port in ports if port))
+
+    @property
+    def source(self) -> IPv4Address:
+        """The sender's address, once it is connected or trying to."""
+        return IPv4Address(self._socket.getsockname()[0])
+
+    def fileno(self) -> int:
+        """Tells when something came back."""
+        return self._socket.fileno()
+
+    def send(self) -> None:
+        """Begin."""
+        try:
+            self._socket.connect((str(self.wanted.destination), self.wanted.destination_port or 0))
+            if self.wanted.protocol != "tcp":
+                self._socket.send(self._echo_request() if self.wanted.protocol == "icmp" else self._payload())
+        except BlockingIOError:
+            pass
+        except OSError as failure:
+            self.failed_at_once = failure.errno in NOT_SENT
+            self._fail(failure)
+
+    def settled(self) -> bool:
+        """Whether everything that can come back came back; reads what is there."""
+        if self.outcome is None and self._is_ready():
+            if self.wanted.protocol == "tcp":
+                self._finish_connecting()
+            else:
+                self._read_answer()
+        if self.outcome != "answered" or self.wanted.protocol != "tcp":
+            return self.outcome is not None
+        return self.unacknowledged() == 0
+
+    def unacknowledged(self) -> int:
+        """Payload bytes that the other end has not confirmed; TCP only."""
+        with contextlib.suppress(OSError):
+            return int(struct.unpack("i", fcntl.ioctl(self._socket, SIOCOUTQ, bytes(4)))[0])
+        return 0
+
+    def close(self) -> None:
+        """End, a connection by a reset."""
+        self._socket.close()
+
+    def _open(self) -> socket.socket:
+        wanted = self.wanted
+        if wanted.protocol == "icmp":
+            opened = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        else:
+            kind = socket.SOCK_STREAM if wanted.protocol == "tcp" else socket.SOCK_DGRAM
+            opened = socket.socket(socket.AF_INET, kind)
+            try:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                opened.bind(("0.0.0.0", wanted.source_port or 0))
+                if wanted.protocol == "tcp":
+                    self._choose_sequence(opened)
+            except OSError:
+                opened.close()
+                raise
+        opened.setblocking(False)
+        return opened
+
+    def _choose_sequence(self, opened: socket.socket) -> None:
+        opened.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        opened.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, SEND_QUEUE)
+        # The kernel takes 0 for «not chosen».
+        self._cookie = self._cookie or 1
+        opened.setsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ, struct.pack("@I", self._cookie))
+        opened.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _payload(self) -> bytes:
+        marked = struct.pack("!I", self._cookie) + FILLER * (self.wanted.size // len(FILLER) + 1)
+        return marked[: max(4, self.wanted.size)]
+
+    def _echo_request(self) -> bytes:
+        rest = struct.pack("!HH", os.getpid() & 0xFFFF, 1) + self._payload()
+        checksum = internet_checksum(struct.pack("!BBH", ECHO_REQUEST, 0, 0) + rest)
+        return struct.pack("!BBH", ECHO_REQUEST, 0, checksum) + rest
+
+    def _is_ready(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT if self.wanted.protocol == "tcp" else select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _finish_connecting(self) -> None:
+        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._fail(OSError(number, os.strerror(number)))
+            return
+        self.outcome = "answered"
+        with contextlib.suppress(OSError):
+            self._socket.send((FILLER * (self.wanted.size // len(FILLER) + 1))[: self.wanted.size])
+
+    def _read_answer(self) -> None:
+        try:
+            data = self._socket.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError as failure:
+            self._fail(failure)
+            return
+        if self.wanted.protocol == "udp" or self._is_echo_reply(data):
+            self.outcome = "answered"
+
+    def _is_echo_reply(self, packet: bytes) -> bool:
+        icmp = packet[(packet[0] & 0xF) * 4 :]
+        return icmp[:1] == bytes([ECHO_REPLY]) and icmp[8:12] == struct.pack("!I", self._cookie)
+
+    def _fail(self, failure: OSError) -> None:
+        self.outcome = "refused" if failure.errno == errno.ECONNREFUSED else (failure.strerror or str(failure)).lower()

@@ -1,0 +1,167 @@
+"""Why a packet is where it is seen: from where it was seen before, and from what kernels and agents say."""
+
+from typing import Protocol
+
+from agent.netlink_values import Link, Route
+from testbed.capture.headers import Packet
+from testbed.trace.recognise import Role
+from testbed.trace.story import Step, address, endpoint
+
+ETHERNET_ADDRESS = slice(0, 6)
+"""The destination's, in a frame."""
+LOOPBACK = "lo"
+
+
+class Known(Protocol):
+    """What can be asked; see `facts.Facts`."""
+
+    def route(self, place: str, destination: int) -> Route | None:
+        """The route to an address."""
+
+    def link(self, place: str, interface: str) -> Link | None:
+        """An interface."""
+
+    def bridge_of(self, place: str, interface: str) -> str | None:
+        """The bridge of a port."""
+
+    def port_of(self, place: str, bridge: str, mac: str) -> str | None:
+        """The port behind which a bridge knows a MAC address."""
+
+    def peer(self, place: str, destination: int) -> tuple[str, str] | None:
+        """The forwarding entry for an inner address."""
+
+    def subnet_of_node_at(self, place: str, node_address: int) -> str | None:
+        """The subnet of the node with an underlay address."""
+
+    def owner(self, address: int) -> str | None:
+        """The place that has an address."""
+
+
+class Geography(Protocol):
+    """Names; see `map.Map`."""
+
+    @property
+    def overlay_device(self) -> str:
+        """`flannel0`."""
+
+    def node_name(self, place: str, interface: str) -> str:
+        """Who has an interface."""
+
+    def other_end(self, place: str, interface: str) -> tuple[str, str] | None:
+        """What a cable leads to."""
+
+
+def reason(before: Step | None, step: Step, known: Known, where: Geography) -> str:
+    """Why `step` happened after `before`, the same packet's step before it (None: its first)."""
+    place = step.sighting.place
+    if before is None or before.sighting.place != place:
+        said = _origin(step, known, where) if step.sighting.outgoing else _arrival(before, step, known, where)
+    elif step.sighting.outgoing:
+        said = _passed_on(before, step, known, where)
+    else:
+        said = _taken_up(before, step, known, where)
+    changes = [] if before is None or before.sighting.place != place else _translations(before, step, known)
+    return "; ".join(part for part in (*changes, said) if part)
+
+
+def _origin(step: Step, known: Known, where: Geography) -> str:
+    """The first time that it leaves anywhere."""
+    sighting = step.sighting
+    name = where.node_name(sighting.place, sighting.interface)
+    maker = {Role.ANSWER: f"{name} answers", Role.ERROR: f"{name} complains"}.get(step.role, f"{name} sends it")
+    if step.role is Role.ANSWER_ERROR:
+        maker = f"{name} complains about the answer"
+    return f"{maker}; {_route(known, sighting.place, step.inner.header.destination)}"
+
+
+def _arrival(before: Step | None, step: Step, known: Known, where: Geography) -> str:
+    """In at the far end of a cable, or out of nowhere."""
+    sighting = step.sighting
+    other = where.other_end(sighting.place, sighting.interface)
+    said = [f"the other end of {other[0]} {other[1]}" if other else ""]
+    bridge = known.bridge_of(sighting.place, sighting.interface)
+    if bridge:
+        said.append(f"a port of {bridge}")
+    elif step.outer is None and known.owner(step.inner.header.destination) == sighting.place:
+        said.append(f"{address(step.inner.header.destination)} is its own address")
+    elif step.outer is not None and known.owner(step.outer.header.destination) == sighting.place:
+        said.append(f"for {endpoint(step.outer.header.destination, step.outer.destination_port)}, its own address")
+    if sighting.for_another and not bridge:
+        said.append("with another machine's MAC address")
+    if before is None and sighting.interface == where.overlay_device:
+        said.append(f"the agent of {sighting.place} made it")
+    elif before is None:
+        said.append("not seen before")
+    return ", ".join(part for part in said if part)
+
+
+def _taken_up(before: Step, step: Step, known: Known, where: Geography) -> str:
+    """In again in the same place: from a port to its bridge, or from a datagram to the overlay's device."""
+    sighting, outer = step.sighting, before.outer
+    if before.outer is not None and step.outer is None and outer is not None:
+        subnet = known.subnet_of_node_at(sighting.place, outer.header.source)
+        sender = f"{address(outer.header.source)} holds {subnet}" if subnet else address(outer.header.source)
+        return f"the packet out of the datagram, handed to the kernel by {sighting.interface}; {sender}"
+    if known.bridge_of(before.sighting.place, before.sighting.interface) == sighting.interface:
+        return f"for {sighting.interface}'s own MAC address: the node handles it"
+    if sighting.interface == LOOPBACK:
+        return "the loopback gives back what is sent to it"
+    return ""
+
+
+def _passed_on(before: Step, step: Step, known: Known, where: Geography) -> str:
+    """Out of the same place: routed, bridged, or wrapped up."""
+    sighting = step.sighting
+    if step.outer is not None and before.outer is None:
+        return _wrapped(step, step.outer, known)
+    bridge = known.bridge_of(sighting.place, sighting.interface)
+    if bridge is not None:
+        return _bridged(step, bridge, known)
+    packet = step.outer or step.inner
+    same = before.outer or before.inner
+    said = _route(known, sighting.place, packet.header.destination)
+    if packet.header.ttl != same.header.ttl:
+        said += f"; TTL {same.header.ttl} → {packet.header.ttl}"
+    return said
+
+
+def _wrapped(step: Step, outer: Packet, known: Known) -> str:
+    place, inner = step.sighting.place, step.inner.header.destination
+    peer = known.peer(place, inner)
+    lease = f"lease {peer[0]} → {peer[1]}" if peer else f"no lease for {address(inner)} any more"
+    return f"{lease}; {_route(known, place, outer.header.destination)}"
+
+
+def _bridged(step: Step, bridge: str, known: Known) -> str:
+    sighting = step.sighting
+    mac = ":".join(f"{byte:02x}" for byte in sighting.frame[ETHERNET_ADDRESS])
+    port = known.port_of(sighting.place, bridge, mac)
+    if port is None:
+        return f"{bridge} does not know {mac} and sends to all ports"
+    return f"{bridge}'s table: {mac} is behind {port}"
+
+
+def _route(known: Known, place: str, destination: int) -> str:
+    route = known.route(place, destination)
+    return f"route {route_words(route)}" if route else f"no route to {address(destination)} now"
+
+
+def route_words(route: Route) -> str:
+    """A route as people say it: without what the kernel notes beside it (scope, who made it, preferred source)."""
+    words = [] if route.kind == "unicast" else [route.kind]
+    words.append("default" if route.destination.prefixlen == 0 else str(route.destination))
+    if route.gateway is not None:
+        words += ["via", str(route.gateway)]
+    return " ".join([*words, *(["dev", route.device] if route.device else [])])
+
+
+def _translations(before: Step, step: Step, known: Known) -> list[str]:
+    """Addresses that the place changed in between."""
+    old, new = before.inner, step.inner
+    if (before.outer is None) != (step.outer is None) and old.endpoints == new.endpoints:
+        return []
+    ends = (
+        ("destination", (old.header.destination, old.destination_port), (new.header.destination, new.destination_port)),
+        ("source", (old.header.source, old.source_port), (new.header.source, new.source_port)),
+    )
+    return [f"{what} {endpoint(*was)} → {endpoint(*becomes)}" for what, was, becomes in ends if was != becomes]

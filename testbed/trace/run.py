@@ -1,0 +1,156 @@
+"""One trace from beginning to end: open the sockets, send, watch, tell."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
+from typing import Any
+
+from testbed.lab.control import VerbFailed
+from testbed.lab.lab import Lab
+from testbed.trace.evidence import Evidence
+from testbed.trace.facts import Facts
+from testbed.trace.hops import hop_list
+from testbed.trace.map import LAB, Map, map_of
+from testbed.trace.order import End, in_order
+from testbed.trace.probe import Probe, Wanted
+from testbed.trace.recognise import Protocol, Recogniser, Role, probe_filter
+from testbed.trace.story import Step, Story, tell
+from testbed.trace.suspects import Finding, Suspects
+from testbed.trace.verdict import judge
+from testbed.trace.watch import Watch
+
+ANSWER_LIMIT_S = 1.0
+TCP_PORT, UDP_PORT = 80, 33434
+"""Where none is given: the web's, and the one that traceroute begins with, behind which there is nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A trace as the user asked for it."""
+
+    source: str
+    destination: str
+    protocol: Protocol
+    source_port: int | None = None
+    destination_port: int | None = None
+    size: int | None = None
+    """Payload bytes; None: as few as do."""
+    timeout_s: float = ANSWER_LIMIT_S
+
+
+DEFAULT_SIZE = {"tcp": 1, "udp": 16, "icmp": 56}
+
+
+def trace(lab: Lab, asked: Asked) -> dict[str, Any]:
+    """Send one probe and tell its way, as JSON (docs/trace.md). Raises VerbFailed for what there is not."""
+    known = map_of(lab)
+    place = known.place_of.get(asked.source)
+    if place is None:
+        raise VerbFailed(f"no pod or node named {asked.source} (there are: {', '.join(known.place_of)})")
+    destination = _address(lab, known, asked)
+    size = DEFAULT_SIZE[asked.protocol] if asked.size is None else asked.size
+    wanted = Wanted(asked.protocol, destination, asked.destination_port, asked.source_port, size)
+    pid = known.pid(place)
+    assert pid is not None  # only the lab's own place has none, and nobody is named so
+    try:
+        probe = Probe(pid, wanted)
+    except OSError as failure:
+        raise VerbFailed(f"trace {asked.source}: source port {asked.source_port}: {failure.strerror}") from failure
+    evidence = Evidence(lab, known)
+    try:
+        with Watch(known.places, probe_filter(probe.mark, known.overlay), known.overlay) as watch:
+            evidence.before()
+            probe.send()
+            watch.collect(probe.settled, time.monotonic() + asked.timeout_s, also=(probe.fileno(),))
+            story = _story(watch, known, probe)
+            mtus = {step.end: watch.mtu(*step.end) for step in (*story.steps, *story.strays)}
+        with Facts(lab, known, lambda: Probe(pid, wanted)) as facts:
+            told = _told(story, known, facts, mtus)
+            told["probe"] = _probe_json(asked, probe, destination, size)
+            told |= _outcome(story, probe, place, known, facts, evidence)
+    finally:
+        probe.close()
+    return told | {"repeated": story.again, "unwatched": watch.missed}
+
+
+def _told(story: Story, known: Map, facts: Facts, mtus: Mapping[End, int | None]) -> dict[str, Any]:
+    # The byte behind TCP's handshake goes the same way as the handshake, unless it is the question whether it does.
+    shown = [step for step in story.steps if step.role is not Role.DATA]
+    return {
+        "hops": hop_list(shown, known, facts, mtus),
+        "strays": hop_list(story.strays, known, facts, mtus),
+    }
+
+
+def _outcome(story: Story, probe: Probe, place: str, known: Map, facts: Facts, evidence: Evidence) -> dict[str, Any]:
+    verdict = judge(story, probe.outcome, probe.unacknowledged(), known)
+    finding, drops, kernels = Finding(), evidence.drops(), {}
+    if verdict.outcome not in ("answered", "refused"):
+        kernels = evidence.kernels()
+        suspects = Suspects(known, facts, drops, kernels)
+        if verdict.lost is not None:
+            finding = suspects.about(verdict.lost, story.leg(Role.ERROR))
+        elif verdict.outcome == "not sent":
+            finding = suspects.about_sender(place, int(probe.wanted.destination), probe.outcome)
+    return {
+        "outcome": verdict.outcome,
+        "lost_at": _lost_json(verdict.lost, finding, known),
+        "reasons": finding.reasons,
+        "hints": finding.hints,
+        "drops": drops,
+        "counters": kernels,
+    }
+
+
+def _lost_json(lost: Step | None, finding: Finding, known: Map) -> dict[str, Any] | None:
+    if lost is None:
+        return None
+    return {
+        "where": known.where(*lost.end),
+        "node": known.node_name(*lost.end),
+        "interface": lost.sighting.interface,
+        "direction": "out" if lost.sighting.outgoing else "in",
+        "leg": lost.role.value,
+        "reason": finding.reasons[0] if finding.reasons else None,
+    }
+
+
+def _story(watch: Watch, known: Map, probe: Probe) -> Story:
+    ordered = in_order(list(watch.sightings()), known.cables)
+    ports = frozenset(known.switch_ports) | {
+        interface for place, interface in known.cables if place in known.nodes and not interface.startswith(place)
+    }
+    return tell(ordered, Recogniser(probe.mark), known.cables, ports)
+
+
+def _address(lab: Lab, known: Map, asked: Asked) -> IPv4Address:
+    if asked.destination == "localhost":
+        return IPv4Address("127.0.0.1")
+    try:
+        return IPv4Address(asked.destination)
+    except AddressValueError:
+        pass
+    pod = lab.pods.get(asked.destination)
+    if pod is not None and pod.address is not None:
+        return IPv4Address(pod.address)
+    if asked.destination in lab.underlay.machines:
+        return lab.underlay.address_of(asked.destination)
+    if pod is not None:
+        raise VerbFailed(f"pod {asked.destination} has no address yet")
+    there = ", ".join(name for name in known.place_of if name != LAB)
+    raise VerbFailed(f"no pod, node or address {asked.destination} (there are: {there})")
+
+
+def _probe_json(asked: Asked, probe: Probe, destination: IPv4Address, size: int) -> dict[str, Any]:
+    source = probe.source
+    return {
+        "protocol": asked.protocol,
+        "from": asked.source,
+        "to": asked.destination,
+        "source": None if source == IPv4Address(0) else str(source),
+        "source_port": probe.source_port,
+        "destination": str(destination),
+        "destination_port": asked.destination_port,
+        "size": size,
+    }

@@ -1,0 +1,145 @@
+"""From ordered sightings to hops: which packet each one is, which of them are on its way and which are strays. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from testbed.capture.headers import Packet, flag_names, quoted
+from testbed.trace.order import End
+from testbed.trace.recognise import Recogniser, Role
+from testbed.trace.watch import Sighting
+
+LEGS = (Role.REQUEST, Role.DATA, Role.ANSWER, Role.ERROR, Role.ANSWER_ERROR)
+"""What is told; the rest of a conversation is only counted."""
+UNREACHABLE, TIME_EXCEEDED = 3, 11  # RFC 792
+ECHO_WORDS = {8: "echo request", 0: "echo reply"}
+UNREACHABLE_WORDS = {
+    0: "net unreachable",
+    1: "host unreachable",
+    2: "protocol unreachable",
+    3: "port unreachable",
+    4: "fragmentation needed",
+    9: "net prohibited",
+    10: "host prohibited",
+    13: "prohibited by a filter",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One packet at one interface, and what it is to the probe."""
+
+    role: Role
+    sighting: Sighting
+
+    @property
+    def inner(self) -> Packet:
+        """The packet itself."""
+        return self.sighting.wrapped.inner
+
+    @property
+    def outer(self) -> Packet | None:
+        """What an overlay put around it."""
+        return self.sighting.wrapped.outer
+
+    @property
+    def end(self) -> End:
+        """Place and interface."""
+        return (self.sighting.place, self.sighting.interface)
+
+
+@dataclass(slots=True)
+class Story:
+    """All that was seen of a probe, in order."""
+
+    steps: list[Step] = field(default_factory=list)
+    """On the way."""
+    strays: list[Step] = field(default_factory=list)
+    """Copies that a switch sent to machines that did not want them."""
+    again: int = 0
+    """Sightings of packets that were sent once more because nothing came back."""
+    others: int = 0
+    """Sightings of the rest of the conversation."""
+
+    def leg(self, role: Role) -> list[Step]:
+        """One packet's steps."""
+        return [step for step in self.steps if step.role is role]
+
+
+def tell(
+    ordered: Sequence[Sighting], recogniser: Recogniser, cables: Mapping[End, End], ports: frozenset[str]
+) -> Story:
+    """`ports`: interfaces of the lab's namespace and of nodes that are ports of a bridge."""
+    story = Story()
+    found = []
+    for sighting in ordered:
+        role = recogniser.role(sighting.frame, sighting.wrapped.inner)
+        if role in LEGS:
+            found.append(Step(role, sighting))
+        elif role is not None:
+            story.others += 1
+    first, story.again = _first_copies(found)
+    astray = set(_astray(first, cables, ports))
+    for number, step in enumerate(first):
+        (story.strays if number in astray else story.steps).append(step)
+    return story
+
+
+def _first_copies(found: Sequence[Step]) -> tuple[list[Step], int]:
+    """Each role's packet that came farthest, without those that were sent again."""
+    copies: dict[Role, dict[tuple[int, int], list[int]]] = {}
+    times_seen: dict[tuple[object, ...], int] = {}
+    for number, step in enumerate(found):
+        # A retransmission has another identification, or, where the kernel always writes 0, comes by again.
+        key = (step.role, step.inner.header.identification, step.end, step.sighting.outgoing, step.outer is None)
+        times_seen[key] = times_seen.get(key, 0) + 1
+        which = (step.inner.header.identification, times_seen[key])
+        copies.setdefault(step.role, {}).setdefault(which, []).append(number)
+    kept: set[int] = set()
+    for by_copy in copies.values():
+        farthest: list[int] = max(by_copy.values(), key=lambda numbers: len(numbers))
+        kept.update(farthest)
+    return [step for number, step in enumerate(found) if number in kept], len(found) - len(kept)
+
+
+def _astray(steps: Sequence[Step], cables: Mapping[End, End], ports: frozenset[str]) -> Iterator[int]:
+    """Numbers of frames that came to a machine with another's MAC address, and of their last leaving a switch."""
+    for number, step in enumerate(steps):
+        sighting = step.sighting
+        if sighting.outgoing or not sighting.for_another or sighting.interface in ports:
+            continue
+        yield number
+        sender = cables.get(step.end)
+        for earlier in range(number - 1, -1, -1):
+            if steps[earlier].end == sender and steps[earlier].role is step.role:
+                yield earlier
+                break
+
+
+def address(number: int) -> str:
+    """A 32-bit number as people write it."""
+    return str(IPv4Address(number))
+
+
+def endpoint(number: int, port: int | None) -> str:
+    """Address, and port where there is one."""
+    return address(number) if port is None else f"{address(number)}:{port}"
+
+
+def describe(frame: bytes, packet: Packet) -> str:
+    """What kind of packet it is, in two words."""
+    if packet.flags is not None:
+        return flag_names(packet.flags)
+    if packet.icmp is not None:
+        if quoted(frame, packet) is not None:
+            return error_words(packet)
+        return ECHO_WORDS.get(packet.icmp[0], f"icmp {packet.icmp[0]}")
+    return f"{packet.end - packet.payload} bytes"
+
+
+def error_words(packet: Packet) -> str:
+    """An ICMP error as ping says it."""
+    kind, code = packet.icmp or (0, 0)
+    if kind == UNREACHABLE:
+        return UNREACHABLE_WORDS.get(code, f"unreachable, code {code}")
+    return "time exceeded" if kind == TIME_EXCEEDED else f"icmp error {kind}/{code}"

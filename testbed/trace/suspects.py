@@ -1,0 +1,218 @@
+"""Where a packet that was last seen at one place may have gone: each suspicion is a question to kernels and agents."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from testbed.capture.headers import Packet
+from testbed.trace.evidence import Counters
+from testbed.trace.facts import Facts
+from testbed.trace.map import LAB, Map
+from testbed.trace.reasons import route_words
+from testbed.trace.story import Step, address, error_words
+
+IPV4_AND_UDP = 28  # bytes that the udp backend puts around a packet
+OVERHEAD = {"udp": IPV4_AND_UDP, "vxlan": 50, "ipip": 20, "none": 0}
+DROP_WORDS = {
+    "peer": "the datagram's sender holds no lease that this agent knows",
+    "source": "the inner source is not in the subnet of the node that sent it",
+    "destination": "the inner destination is not in this node's subnet",
+    "own": "it is for the node's own subnet, and no route leads to the pods: the bridge is gone or down",
+    "no_route": "no node holds a lease for the destination",
+    "toolong": "it is longer than the overlay's MTU here",
+    "tun_write": "the kernel did not take it at the overlay device",
+    "udp_send": "the underlay did not take the datagram",
+    "fenced": "another node owns this node's subnet",
+}
+"""The reasons that a whole packet can meet (docs/architecture.md)."""
+
+
+@dataclass(slots=True)
+class Finding:
+    """Why a packet got lost, and what to look at."""
+
+    reasons: list[str] = field(default_factory=list)
+    """The surest first."""
+    hints: list[str] = field(default_factory=list)
+    """Verbs to type next, without `sudo testbed`."""
+    culprit: str | None = None
+    """The place that lost it, when that is another than where it was seen last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """Asks in the order in which things are likely."""
+
+    known: Map
+    facts: Facts
+    drops: dict[str, Counters]
+    """Agents' counters that moved."""
+    kernels: dict[str, Counters]
+    """Kernels' counters that moved."""
+
+    def about(self, lost: Step, errors: list[Step]) -> Finding:
+        """What is found out about a packet last seen at `lost`."""
+        finding = Finding()
+        for step in errors[:1]:
+            who = self.known.addresses.get(IPv4Address(step.inner.header.source))
+            said = error_words(step.inner)
+            finding.reasons.append(f"{who or address(step.inner.header.source)} says: {said}")
+        place = lost.sighting.place
+        if lost.sighting.outgoing and (place, lost.sighting.interface) in self.known.cables:
+            self._cable(lost, finding)
+        elif self._is_agents_turn(lost):
+            self._agent(place, lost, finding)
+        elif self.facts.bridge_of(place, lost.sighting.interface) and self._is_bridged(lost):
+            self._bridge(lost, finding)
+        else:
+            self._kernel(place, lost, finding)
+        finding.reasons += self._moved(finding)
+        return finding
+
+    def about_sender(self, place: str, destination: int, said: str | None) -> Finding:
+        """Why a packet did not even leave its sender."""
+        finding = Finding()
+        route = self.facts.route(place, destination)
+        if route is None or route.kind not in ("unicast", "local"):
+            shown = f": {route_words(route)}" if route else ""
+            finding.reasons.append(f"{place} has no route to {address(destination)}{shown}")
+        else:
+            self._filtered(place, finding)
+        finding.reasons.append(f"the kernel of {place} says: {said or 'nothing'}")
+        finding.hints.append(f"exec {place} -- ip route get {address(destination)}")
+        return finding
+
+    def _is_agents_turn(self, lost: Step) -> bool:
+        sighting = lost.sighting
+        on_device = sighting.outgoing and sighting.interface == self.known.overlay_device
+        return self.known.overlay.kind == "udp" and (on_device or self._for_agent(lost))
+
+    def _for_agent(self, lost: Step) -> bool:
+        sighting, outer = lost.sighting, lost.outer
+        mine = outer is not None and self.facts.owner(outer.header.destination) == sighting.place
+        return mine and not sighting.outgoing and sighting.place in self.known.nodes
+
+    def _is_bridged(self, lost: Step) -> bool:
+        """In at a port, and not for the bridge's own MAC address, which the next step would have shown."""
+        sighting = lost.sighting
+        if sighting.place == LAB:
+            return True
+        bridge = self.facts.bridge_of(sighting.place, sighting.interface)
+        link = self.facts.link(sighting.place, bridge or "")
+        mac = ":".join(f"{byte:02x}" for byte in sighting.frame[:6])
+        return link is not None and (link.mac != mac or not link.up)
+
+    def _cable(self, lost: Step, finding: Finding) -> None:
+        """It left one end and was not seen at the other."""
+        sighting = lost.sighting
+        near, far = sighting.place, self.known.cables[sighting.place, sighting.interface]
+        length = (lost.outer or lost.inner).header.total_length
+        link = self.facts.link(*far)
+        where = self.known.where(*far)
+        if link is None:
+            finding.reasons.append(f"the cable's other end, {where}, is gone")
+        elif not link.up:
+            finding.reasons.append(f"{where} is down")
+        elif link.mtu < length:
+            finding.reasons.append(f"{length} bytes do not fit through {where} (MTU {link.mtu})")
+        else:
+            finding.reasons.append(f"it left {self.known.where(near, sighting.interface)} and did not come to {where}")
+        finding.culprit = far[0]
+        finding.hints.append(f"exec {far[0]} -- ip -s link show {far[1]}" if far[0] != LAB else "shell")
+
+    def _agent(self, place: str, lost: Step, finding: Finding) -> None:
+        state = self.facts.state(place)
+        if state is None:
+            held = self.facts.overlay_port_is_open(place)
+            said = "it hangs or is stopped" if held else "it does not run, nobody has its UDP port open"
+            finding.reasons.insert(0, f"the agent of {place} does not answer: {said}")
+            finding.hints += [f"logs {place}", "fault list", "status"]
+            return
+        moved = self.drops.get(place, {})
+        for reason in moved:
+            words = DROP_WORDS.get(reason, "see docs/architecture.md")
+            finding.reasons.insert(0, f"the agent of {place} dropped it ({reason}): {words}")
+        outgoing = lost.sighting.outgoing
+        peer = self.facts.peer(place, lost.inner.header.destination)
+        if outgoing and peer is None:
+            finding.reasons.append(f"{place} knows no lease for {address(lost.inner.header.destination)}")
+            finding.hints += ["get leases", f"get routes {place}"]
+        elif not outgoing and not moved:
+            self._receiving_side(place, lost, finding)
+        if not finding.hints:
+            finding.hints += [f"describe node {place}", f"logs {place}", "get leases"]
+
+    def _receiving_side(self, place: str, lost: Step, finding: Finding) -> None:
+        """The datagram was for this node, and its agent counted no drop: perhaps a filter before the agent."""
+        self._filtered(place, finding)
+        link = self.facts.link(place, self.known.overlay_device)
+        if link is None or not link.up:
+            finding.reasons.insert(0, f"{self.known.overlay_device} of {place} is {'down' if link else 'gone'}")
+            finding.hints.append(f"exec {place} -- ip link show {self.known.overlay_device}")
+
+    def _bridge(self, lost: Step, finding: Finding) -> None:
+        sighting = lost.sighting
+        bridge = self.facts.bridge_of(sighting.place, sighting.interface) or ""
+        link = self.facts.link(sighting.place, bridge)
+        owner = self.known.node_name(sighting.place, sighting.interface)
+        length = (lost.outer or lost.inner).header.total_length
+        mac = ":".join(f"{byte:02x}" for byte in sighting.frame[:6])
+        port = self.facts.port_of(sighting.place, bridge, mac)
+        out = self.facts.link(sighting.place, port) if port else None
+        if link is None or not link.up:
+            finding.reasons.insert(0, f"{bridge} of {owner} is down")
+        elif out is not None and not (out.up and out.carrier):
+            finding.reasons.insert(0, f"{owner}'s port {port}, behind which {mac} is, is down")
+        elif out is not None and out.mtu < length:
+            finding.reasons.insert(0, f"{length} bytes do not fit through {owner}'s port {port} (MTU {out.mtu})")
+        else:
+            finding.reasons.append(f"{bridge} did not pass it on to {port or 'any port'}")
+        command = f"ip -s link show {port or bridge}"
+        finding.hints.append(f"exec {sighting.place} -- {command}" if sighting.place != LAB else "shell")
+
+    def _kernel(self, place: str, lost: Step, finding: Finding) -> None:
+        """The kernel of the place had it and did not send it on."""
+        packet: Packet = lost.outer or lost.inner
+        destination = packet.header.destination
+        route = self.facts.route(place, destination)
+        device = self.facts.link(place, route.device) if route and route.device else None
+        if route is None:
+            finding.reasons.insert(0, f"{place} has no route to {address(destination)}")
+        elif route.kind not in ("unicast", "local"):
+            refusal = f"{place}'s route refuses it: {route_words(route)}"
+            finding.reasons.insert(0, refusal + self._without_agent(place))
+        elif device is not None and not device.up:
+            finding.reasons.insert(0, f"{device.name} of {place} is down")
+        elif device is not None and device.mtu < packet.header.total_length:
+            size = packet.header.total_length
+            finding.reasons.insert(0, f"{size} bytes do not fit through {device.name} of {place} (MTU {device.mtu})")
+        else:
+            self._filtered(place, finding)
+            if not finding.reasons and route is not None:
+                finding.reasons.append(f"{place} had it and did not send it on (route {route_words(route)})")
+        finding.hints += [f"exec {place} -- ip route get {address(destination)}", *self._look_at(place)]
+
+    def _look_at(self, place: str) -> list[str]:
+        return [f"get routes {place}"] if place in self.known.nodes else []
+
+    def _without_agent(self, place: str) -> str:
+        gone = place in self.known.nodes and self.facts.state(place) is None
+        return " (its agent does not answer)" if gone else ""
+
+    def _filtered(self, place: str, finding: Finding) -> None:
+        rule = self.facts.dropping_rule(place)
+        if rule is not None:
+            finding.reasons.insert(0, f"a packet filter of {place} drops it: {rule}")
+            finding.hints.insert(0, f"exec {place} -- nft list ruleset")
+
+    def _moved(self, finding: Finding) -> Iterator[str]:
+        for place, counters in self.drops.items():
+            for reason, count in counters.items():
+                if not any(f"({reason})" in said and place in said for said in finding.reasons):
+                    yield f"meanwhile the agent of {place} dropped {count}: {reason}"
+        for place, counters in self.kernels.items():
+            moved = ", ".join(f"{name} +{count}" for name, count in counters.items())
+            yield f"meanwhile counters of {self._shown(place)} moved: {moved}"
+
+    def _shown(self, place: str) -> str:
+        return "the switches" if place == LAB else place

@@ -1,0 +1,44 @@
+"""What the lab answers to `testbed trace`."""
+
+from collections.abc import Mapping
+
+from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.lab.lab import Lab
+from testbed.trace.run import ANSWER_LIMIT_S, Asked, trace
+
+PROTOCOLS = ("tcp", "udp", "icmp")
+LARGEST = 65000  # bytes: an IPv4 packet less its headers
+LONGEST_S = 60.0
+
+
+def trace_verbs(lab: Lab) -> Mapping[str, Verb]:
+    """The verb, bound to this lab."""
+    return {"trace": Verb(lambda request: trace(lab, asked_of(request)))}
+
+
+def asked_of(request: Request) -> Asked:
+    """A request's arguments, checked. Raises VerbFailed."""
+    source, destination = request.argument("source", str), request.argument("destination", str)
+    protocol = request.argument("protocol", str, "icmp")
+    if not source or not destination or protocol not in PROTOCOLS:
+        raise VerbFailed("trace: wants source, destination and a protocol (tcp, udp or icmp)", 2)
+    size = request.argument("size", int)
+    if size is not None and not 1 <= size <= LARGEST:
+        raise VerbFailed(f"trace: size (got {size}; want 1 to {LARGEST} bytes)", 2)
+    timeout_s = request.argument("timeout_s", float, ANSWER_LIMIT_S)
+    return Asked(
+        source,
+        destination,
+        protocol,
+        _port(request, "source_port"),
+        _port(request, "destination_port"),
+        size,
+        min(timeout_s, LONGEST_S),
+    )
+
+
+def _port(request: Request, name: str) -> int | None:
+    port = request.argument(name, int)
+    if port is not None and not 1 <= port <= 65535:
+        raise VerbFailed(f"trace: {name} (got {port}; want 1 to 65535)", 2)
+    return None if port is None else int(port)

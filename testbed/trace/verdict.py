@@ -1,0 +1,49 @@
+"""What came of a probe. Pure."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from testbed.trace.map import Map
+from testbed.trace.recognise import Role
+from testbed.trace.story import Step, Story
+
+LOOPBACK_NETWORK = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is said of a probe before anybody looks into why."""
+
+    outcome: str
+    """See docs/trace.md."""
+    lost: Step | None = None
+    """The last that was seen of what did not arrive."""
+
+
+def judge(story: Story, said: str | None, unacknowledged: int, known: Map) -> Verdict:
+    """`said`: what the sender's own kernel said (`Probe.outcome`); `unacknowledged`: payload bytes on their way."""
+    request, answer, data = story.leg(Role.REQUEST), story.leg(Role.ANSWER), story.leg(Role.DATA)
+    if said == "answered":
+        return Verdict("data lost", _last(data) or _last(request)) if unacknowledged else Verdict("answered")
+    if said == "refused":
+        return Verdict("refused")
+    if not request:
+        return Verdict("not sent")
+    if story.leg(Role.ERROR):
+        return Verdict("unreachable", _last(request))
+    if not any(is_delivered(step, known) for step in request):
+        return Verdict("lost", _last(request))
+    if not answer:
+        return Verdict("unanswered", _last(request))
+    return Verdict("answer lost", _last(answer))
+
+
+def is_delivered(step: Step, known: Map) -> bool:
+    """Whether the packet has come to the machine whose address it bears."""
+    destination = step.inner.header.destination
+    mine = known.addresses.get(IPv4Address(destination)) == step.sighting.place
+    return not step.sighting.outgoing and step.outer is None and (mine or destination >> 24 == LOOPBACK_NETWORK)
+
+
+def _last(steps: list[Step]) -> Step | None:
+    return steps[-1] if steps else None

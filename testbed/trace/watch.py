@@ -1,0 +1,129 @@
+"""Sockets in every namespace of a lab, and what they see of one probe."""
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from testbed.capture.filters import Instruction
+from testbed.capture.headers import Overlay, Wrapped, unwrap
+from testbed.capture.packet_socket import OTHERHOST, OUTGOING, PacketSocket, Seen, await_stamps
+from testbed.capture.segments import cut
+from testbed.pods.namespaces import CLONE_NEWNET, enter, in_new_thread
+
+CLOSERS = 32
+MOST_AT_ONCE = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A network namespace."""
+
+    name: str
+    pid: int | None
+    """A process inside; None: the lab's own, where the switches are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One packet at one interface, as it would have been on a wire."""
+
+    place: str
+    number: int
+    """In the order in which this place's socket saw them."""
+    at_ns: int
+    interface: str
+    outgoing: bool
+    for_another: bool
+    """The frame is addressed to another machine's MAC."""
+    hardware_type: int
+    frame: bytes
+    link_header: int
+    wrapped: Wrapped
+
+
+class Watch:
+    """Hears every interface of the given places while it is open. Use as a context manager."""
+
+    def __init__(self, places: Sequence[Place], program: list[Instruction], overlay: Overlay) -> None:
+        self._places, self._program, self._overlay = places, program, overlay
+        self._sockets: dict[str, PacketSocket] = {}
+        self._counts: dict[str, int] = {}
+        self.missed: list[str] = []
+        """Places that could not be listened in, with the reason."""
+        self.seen: list[tuple[str, int, Seen]] = []
+        """Every frame that the filter let through: place, number in it, frame."""
+
+    def __enter__(self) -> "Watch":
+        in_new_thread(self._open)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Each close waits for all processors; together they wait once.
+        with ThreadPoolExecutor(CLOSERS, "close") as closers:
+            list(closers.map(lambda one: one.close(), self._sockets.values()))
+
+    def _open(self) -> None:
+        for place in sorted(self._places, key=lambda place: place.pid is not None):
+            try:
+                if place.pid is not None:
+                    enter(place.pid, CLONE_NEWNET)
+                opened = PacketSocket()
+                self._sockets[place.name] = opened
+                opened.listen(self._program)
+            except OSError as failure:
+                self.missed.append(f"{place.name}: {failure.strerror or failure}")
+        await_stamps()
+
+    def collect(self, done: Callable[[], bool], until: float, also: Sequence[int] = ()) -> None:
+        """Take frames in until `done` says so or the monotonic moment `until`; `also`: more to wake up for."""
+        poll = select.poll()
+        by_descriptor = {opened.fileno(): name for name, opened in self._sockets.items()}
+        for descriptor in (*by_descriptor, *also):
+            poll.register(descriptor, select.POLLIN)
+        while not done():
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                break
+            for descriptor, _ in poll.poll(min(left_s, 0.02) * 1000):
+                if descriptor in by_descriptor:
+                    self._drain(by_descriptor[descriptor])
+        for name in self._sockets:
+            self._drain(name)
+
+    def _drain(self, name: str) -> None:
+        opened = self._sockets[name]
+        for _ in range(MOST_AT_ONCE):
+            try:
+                seen = opened.receive()
+            except OSError:
+                continue  # a frame that the kernel could not describe, or an interface that went down
+            if seen is None:
+                return
+            self._counts[name] = self._counts.get(name, 0) + 1
+            self.seen.append((name, self._counts[name], seen))
+
+    def mtu(self, place: str, interface: str) -> int | None:
+        """An interface's MTU in bytes, while the watch is open."""
+        opened = self._sockets.get(place)
+        return opened.mtu(interface) if opened else None
+
+    def sightings(self) -> Iterator[Sighting]:
+        """Every packet of every frame, cut as on a wire, by time of arrival at its interface."""
+        for place, number, seen in sorted(self.seen, key=lambda one: one[2].at_ns):
+            for frame in cut(seen.frame, seen.link_header, seen.offload, self._overlay):
+                for wrapped in unwrap(frame, seen.link_header, self._overlay):
+                    yield Sighting(
+                        *(place, number, seen.at_ns, seen.interface, seen.packet_type == OUTGOING),
+                        *(seen.packet_type == OTHERHOST, seen.hardware_type, frame, seen.link_header, wrapped),
+                    )
+
+
+def namespace_of(pid: int | None) -> int | None:
+    """The inode that tells one network namespace from another; None when the process is gone."""
+    with contextlib.suppress(OSError):
+        return os.stat(f"/proc/{pid or 'self'}/ns/net").st_ino
+    return None
