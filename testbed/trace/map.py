@@ -1,11 +1,10 @@
 """Where things are in a lab: its namespaces, what their interfaces are called, which cable leads where."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from agent.config import UDP_PORT, parse_network_config
+from agent.backend_options import IpipOptions, UdpOptions, VxlanOptions
 from testbed.capture.headers import NO_OVERLAY, Overlay
 from testbed.lab.lab import Lab
 from testbed.pods.pod import Pod
@@ -15,8 +14,6 @@ from testbed.trace.watch import Place, namespace_of
 
 LAB = "lab"
 """The lab's own namespace, where the switches are."""
-VXLAN_PORT = 8472  # what the kernel takes, and flannel with it
-LOOPBACK = "lo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +28,7 @@ class Map:
     """Address → place."""
     overlay: Overlay
     overlay_device: str
+    """`flannel0`, or what another backend calls it; empty where packets leave by the uplink itself."""
     switch_ports: Mapping[str, str]
     """Interface in the lab's namespace → its switch."""
     nodes: frozenset[str] = field(default_factory=frozenset)
@@ -75,30 +73,24 @@ def map_of(lab: Lab) -> Map:
             places.append(Place(pod.name, pid))
             _add_pod(pod, cables, addresses)
         place_of[pod.name] = by_namespace[namespace]
+    device = lab.overlay.device or ""
     for name, node in lab.nodes.items():
-        for device in (node.bridge, _overlay_device(lab)):
-            addresses.update((address.ip, name) for address in node.kernel.addresses(device))
+        for own in (node.bridge, device):
+            addresses.update((address.ip, name) for address in node.kernel.addresses(own))
     return Map(
-        *(tuple(places), place_of, cables, addresses, overlay_of(lab), _overlay_device(lab), switch_ports),
+        *(tuple(places), place_of, cables, addresses, carrier_of(lab), device, switch_ports),
         frozenset(lab.nodes),
     )
 
 
-def overlay_of(lab: Lab) -> Overlay:
-    """How the lab's nodes carry packets."""
-    config = parse_network_config(lab.cluster.network_json.encode())
-    port = config.option("Port")
-    if config.backend_type == "udp":
-        return Overlay("udp", int(str(port)) if port else UDP_PORT)
-    if config.backend_type == "vxlan":
-        return Overlay("vxlan", int(str(port)) if port else VXLAN_PORT)
-    return Overlay("ipip") if config.backend_type == "ipip" else NO_OVERLAY
-
-
-def _overlay_device(lab: Lab) -> str:
-    """`flannel0`, or what another backend calls it."""
-    kind = json.loads(lab.cluster.network_json).get("Backend", {}).get("Type", "udp").lower()
-    return {"vxlan": "flannel.1", "ipip": "flannel.ipip"}.get(kind, "flannel0")
+def carrier_of(lab: Lab) -> Overlay:
+    """How the lab's nodes carry packets, as far as it can be looked into: what wireguard carries is secret."""
+    backend = lab.network.backend
+    if isinstance(backend, UdpOptions):
+        return Overlay("udp", backend.port)
+    if isinstance(backend, VxlanOptions):
+        return Overlay("vxlan", backend.port)
+    return Overlay("ipip") if isinstance(backend, IpipOptions) else NO_OVERLAY
 
 
 def _add_underlay(lab: Lab, cables: dict[End, End], switch_ports: dict[str, str]) -> None:
