@@ -68,6 +68,8 @@ class EtcdSpec(Model):
 
     members: Literal[1, 3] | None = None
     endpoints: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    tls: bool = True
+    """TLS in both directions, and a user for each agent that may touch its own keys only."""
 
     @model_validator(mode="after")
     def _members_only(self) -> "EtcdSpec":

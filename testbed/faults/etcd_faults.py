@@ -82,7 +82,7 @@ class EtcdFaults:
         self._await_healthy(member)
 
         def write_config() -> str:
-            self._lab.write_network_config()
+            self._lab.prepare_etcd()
             return "the network config is written again; each agent takes its own subnet again"
 
         return Injected(

@@ -13,7 +13,7 @@ from testbed.faults.agent_faults import node_of
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.faults.machines import TABLE_PREFIX, run
-from testbed.lab.etcd import EtcdFailed
+from testbed.lab.etcd import TLS_DIRECTORY
 from testbed.lab.lab import Lab
 from testbed.lab.node import JOURNAL, LabNode
 from testbed.lab.underlay import OverlayNode
@@ -196,7 +196,8 @@ class NodeFaults:
             if link.name not in ("lo", *wires):
                 node.kernel.delete_link(link.name, "the machine lost its power")
         _flush_rules(node.pid)
-        kept = {Path(JOURNAL).name, Path(CLOCK_FILE).name}
+        # A real machine has its certificate on a disk.
+        kept = {Path(JOURNAL).name, Path(CLOCK_FILE).name, Path(TLS_DIRECTORY).name}
         for entry in node.run.iterdir():
             if entry.name in kept:
                 continue

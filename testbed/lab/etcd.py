@@ -10,11 +10,18 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from testbed.lab.certificates import Authority, TlsFiles
 from testbed.lab.supervise import RestartPolicy, Supervised, last_line
 from testbed.pods.namespaces import in_network_of
 
 CLIENT_PORT = 2379
 PEER_PORT = 2380
+HEALTH_PORT = 2381
+"""On the member's own loopback, without TLS: /health and /metrics."""
+TLS_DIRECTORY = "/run/tls"
+"""Of every machine that has a certificate, as the machine sees it."""
+ROOT_USER = "root"
+"""Whom etcd lets do everything; the lab itself."""
 COMMAND_TIMEOUT_S = 5.0
 
 
@@ -59,8 +66,15 @@ class EtcdMember:
     """One etcd server."""
 
     def __init__(
-        self, name: str, address: IPv4Address, pid: int, directory: Path, peers: Mapping[str, IPv4Address]
+        self,
+        name: str,
+        address: IPv4Address,
+        pid: int,
+        directory: Path,
+        peers: Mapping[str, IPv4Address],
+        authority: Authority | None,
     ) -> None:
+        """Without `authority` it talks to everybody, and nothing is encrypted."""
         self.name = name
         self.address = address
         self.pid = pid
@@ -68,6 +82,12 @@ class EtcdMember:
         self._machine = directory / "nodes" / name / "run"
         """What the machine sees as /run."""
         self._peers = peers
+        self._scheme = "http" if authority is None else "https"
+        self._tls: TlsFiles | None = None
+        if authority is not None:
+            own = (address, IPv4Address("127.0.0.1"))
+            self._tls = authority.issue(self._tls_directory, TLS_DIRECTORY, name, own)
+            authority.issue(self._tls_directory, TLS_DIRECTORY, ROOT_USER)
         self.extra_flags: tuple[str, ...] = ()
         """Added to etcd's own at the next start."""
         self.joins = False
@@ -77,12 +97,26 @@ class EtcdMember:
     @property
     def endpoint(self) -> str:
         """The URL that clients use."""
-        return f"http://{self.address}:{CLIENT_PORT}"
+        return f"{self._scheme}://{self.address}:{CLIENT_PORT}"
 
     @property
     def peer_url(self) -> str:
         """The URL that other members use."""
-        return f"http://{self.address}:{PEER_PORT}"
+        return f"{self._scheme}://{self.address}:{PEER_PORT}"
+
+    @property
+    def secure(self) -> bool:
+        """Whether it wants TLS, and a client's certificate."""
+        return self._tls is not None
+
+    @property
+    def _tls_directory(self) -> Path:
+        return self._machine / Path(TLS_DIRECTORY).name
+
+    def files_for_lab(self, name: str) -> TlsFiles:
+        """A certificate on this machine, by paths of the lab."""
+        inside = self._tls_directory
+        return TlsFiles(str(inside / "ca.pem"), str(inside / f"{name}.pem"), str(inside / f"{name}.key"))
 
     @property
     def data(self) -> Path:
@@ -92,14 +126,14 @@ class EtcdMember:
     def answers(self) -> bool:
         """Whether it answers at all, be it with an alarm."""
         try:
-            return bool(http_get(self.pid, CLIENT_PORT, "/health")[0])
+            return bool(http_get(self.pid, HEALTH_PORT, "/health")[0])
         except OSError:
             return False
 
     def healthy(self) -> bool:
         """Whether it answers and its cluster has a leader."""
         try:
-            status, body = http_get(self.pid, CLIENT_PORT, "/health")
+            status, body = http_get(self.pid, HEALTH_PORT, "/health")
             return status == http.client.OK and json.loads(body).get("health") == "true"
         except (OSError, ValueError):
             return False
@@ -120,19 +154,37 @@ class EtcdMember:
             "etcd",
             f"--name={self.name}",
             "--data-dir=/run/etcd",
-            f"--listen-client-urls={self.endpoint},http://127.0.0.1:{CLIENT_PORT}",
+            f"--listen-client-urls={self.endpoint},{self._scheme}://127.0.0.1:{CLIENT_PORT}",
+            f"--listen-metrics-urls=http://127.0.0.1:{HEALTH_PORT}",
             f"--advertise-client-urls={self.endpoint}",
             f"--listen-peer-urls={self.peer_url}",
             f"--initial-advertise-peer-urls={self.peer_url}",
-            "--initial-cluster=" + ",".join(f"{name}=http://{ip}:{PEER_PORT}" for name, ip in self._peers.items()),
+            "--initial-cluster="
+            + ",".join(f"{name}={self._scheme}://{ip}:{PEER_PORT}" for name, ip in self._peers.items()),
             f"--initial-cluster-state={'existing' if self.joins else 'new'}",
             # A lab elects quickly; the defaults are for members in different data centres.
             "--heartbeat-interval=50",
             "--election-timeout=500",
+            *_tls_flags(self._tls),
             *self.extra_flags,
         ]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+
+def _tls_flags(files: TlsFiles | None) -> list[str]:
+    """TLS in both directions, for clients and between members."""
+    if files is None:
+        return []
+    flags = []
+    for prefix in ("", "peer-"):
+        flags += [
+            f"--{prefix}cert-file={files.certificate}",
+            f"--{prefix}key-file={files.key}",
+            f"--{prefix}trusted-ca-file={files.ca}",
+            f"--{prefix}client-cert-auth",
+        ]
+    return flags
 
 
 class EtcdCluster:
@@ -153,7 +205,15 @@ class EtcdCluster:
 
     def environment(self) -> dict[str, str]:
         """What etcdctl needs to find the members."""
-        return {**os.environ, "ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": self.endpoints}
+        secure = {}
+        if self.members[0].secure:
+            own = f"{TLS_DIRECTORY}/{ROOT_USER}"
+            secure = {
+                "ETCDCTL_CACERT": f"{TLS_DIRECTORY}/ca.pem",
+                "ETCDCTL_CERT": f"{own}.pem",
+                "ETCDCTL_KEY": f"{own}.key",
+            }
+        return {**os.environ, "ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": self.endpoints, **secure}
 
     def etcdctl_argv(self, arguments: Sequence[str]) -> list[str]:
         """A command line for etcdctl on the first member's machine."""

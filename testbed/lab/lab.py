@@ -22,9 +22,11 @@ from testbed.cluster.manifest import Pod as PodManifest
 from testbed.cluster.overlay import overlay_of
 from testbed.cluster.spec import Cluster
 from testbed.cluster.underlay_plan import plan_underlay
+from testbed.lab.certificates import Authority
 from testbed.lab.changes import Changes
 from testbed.lab.clock import now
-from testbed.lab.etcd import EtcdCluster, EtcdFailed, EtcdMember, KeyValue
+from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdFailed, EtcdMember, KeyValue
+from testbed.lab.etcd_access import admit, agent_user, set_up_access
 from testbed.lab.node import LabNode
 from testbed.lab.underlay import Underlay
 from testbed.pods.ipam import Ipam
@@ -94,6 +96,9 @@ class Lab:
         self._timeout_s = timeout_s
         plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu)
         self.underlay = Underlay(plan, directory / "nodes", self.journal)
+        self.authority = Authority(name) if cluster.etcd.tls else None
+        self._users: set[str] = set()
+        """Agents that etcd knows."""
         self.etcd = EtcdCluster([])
         self.nodes: Mapping[str, LabNode] = {}
         """Replaced as a whole when nodes come and go."""
@@ -132,13 +137,21 @@ class Lab:
             with (self.directory / "events.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(event)) + "\n")
 
-    def write_network_config(self) -> None:
-        """Put the cluster file's network config and reservations into etcd. Raises EtcdFailed."""
+    def prepare_etcd(self) -> None:
+        """Put the cluster file's network config and reservations into etcd, and say who may do what there.
+
+        Raises EtcdFailed.
+        """
         self.etcd.put(f"{ETCD_PREFIX}/config", self.cluster.network_json.encode())
         for name, node in self.cluster.nodes.items():
             if node.reserved and node.subnet is not None:
                 attrs = LeaseAttrs(public_ip=self.cluster.addresses.nodes[name])
                 self.etcd.put(f"{ETCD_PREFIX}/subnets/{Subnet(node.subnet).key}", attrs.to_json().encode())
+
+        if self.authority is not None:
+            users = {agent_user(node) for node in self.cluster.nodes} | self._users
+            set_up_access(self.etcd, ETCD_PREFIX, sorted(users))
+            self._users = users
 
     def leases(self) -> list[Lease]:
         """The leases in etcd, by key. Keys and values that are none are left out. Raises EtcdFailed."""
@@ -201,7 +214,7 @@ class Lab:
         addresses = self.cluster.addresses.etcd
         self.etcd = EtcdCluster(
             [
-                EtcdMember(name, address, self.underlay.machines[name].pid, self.directory, addresses)
+                EtcdMember(name, address, self.underlay.machines[name].pid, self.directory, addresses, self.authority)
                 for name, address in addresses.items()
             ]
         )
@@ -211,7 +224,7 @@ class Lab:
             progress,
             lambda: [why for member in self.etcd.members if (why := member.why_not_healthy())],
         )
-        self.write_network_config()
+        self.prepare_etcd()
         return f"{self.etcd.endpoints}, network config written"
 
     def _start_agents(self, progress: Progress) -> str:
@@ -239,6 +252,12 @@ class Lab:
             self.etcd.endpoints,
             self.event,
         )
+        if self.authority is not None:
+            user = agent_user(name)
+            if user not in self._users:
+                admit(self.etcd, user)
+                self._users.add(user)
+            node.tls = self.authority.issue(node.run / Path(TLS_DIRECTORY).name, TLS_DIRECTORY, user)
         node.expected = name not in self._without_agent
         node.datapath = self.datapath
         node.overlay_device = self.overlay.device

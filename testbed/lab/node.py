@@ -17,6 +17,7 @@ from agent.netlink import Kernel
 from agent.netlink_monitor import Monitor
 from agent.subnet_env import SubnetEnv, read_previous_subnet, write_subnet_env
 from testbed.cluster.cluster_document import AgentSpec
+from testbed.lab.certificates import TlsFiles
 from testbed.lab.etcd import enter_machine, http_get
 from testbed.lab.supervise import RestartPolicy, Supervised, last_line
 from testbed.pods.namespaces import in_network_of
@@ -63,6 +64,8 @@ class LabNode:
         """What moves packets, as the agent's --datapath."""
         self.overlay_device: str | None = None
         """The device that the agent makes; None where packets leave by the uplink itself."""
+        self.tls: TlsFiles | None = None
+        """The agent's certificate for etcd, as the node sees it."""
         self.environment: dict[str, str] = {}
         """Variables that the agent's next start sees besides the lab's own."""
         self._spec = agent
@@ -103,6 +106,12 @@ class LabNode:
             f"--iface={self.name}-eth0",
             f"--subnet-file=/run/{SUBNET_FILE}",
         ]
+        if self.tls is not None:
+            flags += [
+                f"--etcd-cafile={self.tls.ca}",
+                f"--etcd-certfile={self.tls.certificate}",
+                f"--etcd-keyfile={self.tls.key}",
+            ]
         if self._spec.command is not None:
             return [*self._spec.command, *flags]
         ours = [

@@ -9,13 +9,14 @@ import os
 import sys
 from pathlib import Path
 
+ETCD = ("--etcd-endpoints", "--etcd-prefix", "--etcd-cafile", "--etcd-certfile", "--etcd-keyfile")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
     """Take the flags, say so in the log, become our agent."""
     flags = argparse.ArgumentParser(allow_abbrev=False)
-    for name in ("--etcd-endpoints", "--etcd-prefix", "--iface", "--subnet-file"):
+    for name in (*ETCD, "--iface", "--subnet-file"):
         flags.add_argument(name)
     flags.add_argument("--ip-masq", action="store_true")
     flags.parse_args()

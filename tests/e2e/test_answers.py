@@ -20,7 +20,7 @@ def test_status_has_the_documented_fields(nginx_tomcat: Lab) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", status["since"])
     assert status["services"] == []
     (etcd,) = status["etcd"]
-    assert etcd == {"name": "etcd1", "endpoint": "http://192.168.8.11:2379", "healthy": True}
+    assert etcd == {"name": "etcd1", "endpoint": "https://192.168.8.11:2379", "healthy": True}
     node = status["nodes"][0]
     assert {key: node[key] for key in ("name", "address", "subnet", "backend", "datapath", "peers")} == {
         "name": "node1",

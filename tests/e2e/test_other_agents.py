@@ -16,7 +16,8 @@ from tests.e2e.lab import Lab
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in_agent.py")), "--ip-masq"]
 OTHER = {"command": STAND_IN}
-FLANNELS_FLAGS = ["--ip-masq", "--etcd-endpoints", "--iface", "--subnet-file"]
+TLS_FLAGS = ["--etcd-cafile", "--etcd-certfile", "--etcd-keyfile"]
+FLANNELS_FLAGS = ["--ip-masq", "--etcd-endpoints", "--iface", "--subnet-file", *TLS_FLAGS]
 """What another agent is given: its own, and these of the lab's."""
 
 

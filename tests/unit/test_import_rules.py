@@ -41,6 +41,7 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
         "agent.options": "flags for our agent in a cluster file are checked like its own",
         "agent.journal": "one journal of kernel changes for the lab and its agents",
         "agent.subnet_env": "pins a subnet by flannel's own file, and reads what the agent wrote there",
+        "cryptography": "the lab's certificate authority",
         "click": "the command line",
         "rich": "tables and colour",
         "pydantic": "the cluster file",
@@ -102,7 +103,19 @@ IMPURE = ("socket", "subprocess", "threading", "time", "select", "fcntl", "http"
 
 LIGHT = ("testbed.__main__", "testbed.command.client")
 """`status` answers within 0.3 s, so what every verb loads must cost next to nothing."""
-HEAVY = ("cffi", "etcd3", "grpc", "mininet", "pydantic", "pydantic_core", "pyroute2", "pytest", "rich", "yaml")
+HEAVY = (
+    "cffi",
+    "cryptography",
+    "etcd3",
+    "grpc",
+    "mininet",
+    "pydantic",
+    "pydantic_core",
+    "pyroute2",
+    "pytest",
+    "rich",
+    "yaml",
+)
 
 MODULE_LINES = 400
 FUNCTION_LINES = 60

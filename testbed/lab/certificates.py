@@ -1,0 +1,95 @@
+"""The lab's own certificate authority: who is etcd, and who may talk to it.
+
+Keys are EC P-256, which take well under a millisecond to make. The authority's key stays in this process; everybody
+else's lies in a directory of mode 0700, in files of mode 0600.
+"""
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+LIFE = timedelta(days=365)
+SKEW = timedelta(minutes=5)
+"""Before now, for a clock that is behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Where a machine finds its own certificate and the authority's; paths as the machine sees them."""
+
+    ca: str
+    certificate: str
+    key: str
+
+
+class Authority:
+    """Issues certificates until the lab ends."""
+
+    def __init__(self, lab: str) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name(f"testbed {lab}")
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder(self._name, self._name, self._key.public_key(), x509.random_serial_number())
+        self._certificate = (
+            builder.not_valid_before(now - SKEW)
+            .not_valid_after(now + LIFE)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    def issue(
+        self,
+        directory: Path,
+        seen_as: str,
+        name: str,
+        addresses: Collection[IPv4Address] = (),
+        life: timedelta = LIFE,
+    ) -> TlsFiles:
+        """Write a new key and a certificate for `name` into `directory`, which the machine sees as `seen_as`.
+
+        With `addresses` it may serve there; without, it is a client's alone. Raises OSError.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.now(UTC)
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if addresses else [])]
+        builder = (
+            x509.CertificateBuilder(self._name, _name(name), key.public_key(), x509.random_serial_number())
+            .not_valid_before(min(now, now + life) - SKEW)
+            .not_valid_after(now + life)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        )
+        if addresses:
+            names = [x509.IPAddress(address) for address in addresses]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        _put(directory / "ca.pem", self._certificate.public_bytes(serialization.Encoding.PEM))
+        # The key first: whoever reads both sees the new pair at the latest when the certificate is new.
+        _put(directory / f"{name}.key", private)
+        _put(directory / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM))
+        return TlsFiles(f"{seen_as}/ca.pem", f"{seen_as}/{name}.pem", f"{seen_as}/{name}.key")
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _put(file: Path, text: bytes) -> None:
+    """In one step, so that nobody reads half a file."""
+    draft = file.with_name(f".{file.name}.new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as opened:
+        opened.write(text)
+    draft.rename(file)
