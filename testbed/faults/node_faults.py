@@ -1,4 +1,4 @@
-"""Faults of nodes: lease, device, rules, disk and clock; the machine switched off and on, or given an address."""
+"""Faults of nodes: device, rules, disk and clock; the machine switched off and on, or given an address."""
 
 import shutil
 import threading
@@ -36,7 +36,6 @@ class NodeFaults:
     def injectors(self) -> Mapping[str, Injector]:
         """By name of the kind."""
         return {
-            "lease revoke": self.revoke_lease,
             "device delete": self.delete_device,
             "rules flush": self.flush_rules,
             "disk full": self.fill_disk,
@@ -46,19 +45,6 @@ class NodeFaults:
             "node readdress": self.readdress,
             "pod kill": self.kill_pod,
         }
-
-    def revoke_lease(self, request: FaultRequest) -> Injected:
-        """As an operator would by hand."""
-        node = node_of(self._lab, request)
-        try:
-            ours = [lease for lease in self._lab.leases() if lease.attrs.public_ip == node.address]
-            if not ours or ours[0].is_reservation:
-                raise FaultImpossible(f"{request.text}: {node.name} has no lease in etcd that could be revoked")
-            number = f"{ours[0].etcd_lease_id:x}"
-            self._lab.etcd.etcdctl(["lease", "revoke", number])
-        except EtcdFailed as failure:
-            raise FaultImpossible(f"{request.text}: {failure}") from failure
-        return Injected(f"etcdctl lease revoke {number}: the key of {ours[0].subnet} is gone", "by the agent")
 
     def delete_device(self, request: FaultRequest) -> Injected:
         """The overlay device."""
