@@ -33,7 +33,13 @@ from agent.subnet_env import read_previous_subnet
 from agent.subnet_manager import SubnetManager
 from agent.tolerant_journal import open_journal
 from agent.watchdog import Watchdog, WatchedClock
-from agent.wiring import choose_underlay, open_registry, refuse_underlay_inside, refuse_unknown_backend
+from agent.wiring import (
+    choose_underlay,
+    open_registry,
+    refuse_conflicts,
+    refuse_underlay_inside,
+    refuse_unknown_backend,
+)
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +118,7 @@ class Agent:
             self._readiness.fulfilled(CONFIG)
             underlay = choose_underlay(options, kernel)
             refuse_underlay_inside(underlay, config, options)
+            refuse_conflicts(config, kernel)
             log.info(
                 "underlay: %s, MTU %d, address %s, public address %s",
                 *(underlay.interface, underlay.mtu, underlay.address, underlay.public_ip),

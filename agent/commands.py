@@ -12,20 +12,23 @@ from collections.abc import Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+from agent.backends.leftovers import remove_other_devices, remove_subnet_routes
 from agent.backends.subnet_routes import LAST_RESORT_METRIC
 from agent.bridge import converge_bridge, remove_bridge
 from agent.errors import EnvironmentMissing, LeaseLost, RegistryError
 from agent.firewall import Firewall
 from agent.journal import Journal
 from agent.netlink import Kernel
+from agent.netlink_values import Family, IPNetwork
 from agent.options import Options
-from agent.subnet_env import read_values
+from agent.subnet_env import read_env, read_values
 from agent.tolerant_journal import open_journal
 from agent.wiring import choose_underlay, open_registry
 
 log = logging.getLogger(__name__)
 
 OUR_FILE_STARTS = ("FLANNEL_", "DOCKER_OPT")
+REMOVED = "the overlay is removed from this node"
 SMALLEST_MTU, LARGEST_MTU = 68, 65535
 """Bytes; RFC 791 §3.2, and what a 16-bit length can say."""
 
@@ -48,7 +51,7 @@ class _Announcer:
 
 
 def clean_up(options: Options) -> None:
-    """Remove rules, last-resort route, bridge (with --bridge), files, and with --revoke the lease; print each.
+    """Remove rules, overlay devices and routes, bridge (with --bridge), files, and with --revoke the lease; print each.
 
     Raises RegistryError when the lease cannot be given back; everything else is removed all the same.
     """
@@ -66,9 +69,7 @@ def clean_up(options: Options) -> None:
         # Where there is no nft, there are no rules of ours either.
         with contextlib.suppress(EnvironmentMissing):
             Firewall(announcer).remove_others(None)
-        for route in kernel.routes():
-            if route.kind == "unreachable" and route.metric == LAST_RESORT_METRIC:
-                kernel.delete_route(route, "the overlay is removed from this node")
+        _remove_overlay(kernel, options.subnet_file)
         if options.bridge is not None:
             remove_bridge(kernel, options.bridge)
     for path in (options.docker_opts_file, options.subnet_file):
@@ -78,6 +79,25 @@ def clean_up(options: Options) -> None:
         raise refused
     if not announcer.removed:
         print("nothing to remove")
+
+
+def _remove_overlay(kernel: Kernel, subnet_file: Path) -> None:
+    """Devices and routes that carry packets without an agent, as far as subnet.env says which network was ours."""
+    env = read_env(subnet_file)
+    if env is not None:
+        shares: list[tuple[IPNetwork | None, IPNetwork | None]] = [
+            (env.network, env.subnet.ipv4),
+            (env.ipv6_network, env.subnet.ipv6),
+        ]
+        for network, own in shares:
+            if network is not None and own is not None:
+                remove_other_devices(kernel, network, keep=(), why=REMOVED)
+                remove_subnet_routes(kernel, network, own, why=REMOVED)
+    families: tuple[Family, ...] = (4, 6)
+    for family in families:
+        for route in kernel.routes(family):
+            if route.kind == "unreachable" and route.metric == LAST_RESORT_METRIC:
+                kernel.delete_route(route, REMOVED)
 
 
 def _give_leases_back(options: Options, kernel: Kernel, announcer: _Announcer) -> None:

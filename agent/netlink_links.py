@@ -116,6 +116,12 @@ class LinkKernel:
         words = ["txqueuelen", str(packets)]
         self._set_link(name, words, why, lambda link: link.tx_queue_length == packets, {"txqlen": packets})
 
+    def set_hairpin(self, port: str, why: str) -> None:
+        """Let a bridge send frames out of the port that they came in by."""
+        command = ["bridge", "link", "set", "dev", port, "hairpin", "on"]
+        link = self._link_or_raise(port, command)
+        self._change(command, why, lambda socket: socket.brport("set", index=link.index, mode=1))
+
     # Common ground
 
     def _set_link(

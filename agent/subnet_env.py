@@ -94,6 +94,26 @@ def read_previous_subnet(path: Path) -> tuple[Subnet | None, str | None]:
     return Subnet(ipv4, ipv6), None
 
 
+def read_env(path: Path) -> SubnetEnv | None:
+    """A whole subnet.env; None where there is none or it is of no use. Never raises."""
+    subnet, _ = read_previous_subnet(path)
+    if subnet is None:
+        return None
+    try:
+        values = read_values(path)
+        network = IPv4Network(values["FLANNEL_NETWORK"], strict=False)
+        ipv6_network = values.get("FLANNEL_IPV6_NETWORK")
+        return SubnetEnv(
+            network=network,
+            subnet=subnet,
+            overlay_mtu=int(values["FLANNEL_MTU"]),
+            ip_masq=values["FLANNEL_IPMASQ"] == "true",
+            ipv6_network=None if ipv6_network is None else IPv6Network(ipv6_network, strict=False),
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def read_values(path: Path) -> dict[str, str]:
     """Every NAME=value of a subnet.env. Raises OSError, and ValueError that says what is wrong and on which line."""
     text = _read(path)

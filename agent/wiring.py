@@ -1,10 +1,12 @@
 """Makes the agent's parts from its options, for the agent itself and for the commands beside it."""
 
 from agent.backends import BACKENDS, Underlay
+from agent.backends.subnet_routes import overlap
 from agent.config import NetworkConfig
 from agent.errors import EnvironmentMissing, InvalidConfig, UsageError
 from agent.etcd_connection import Credentials
 from agent.netlink import Kernel
+from agent.netlink_values import Family, IPNetwork
 from agent.options import Options
 from agent.registry import EtcdRegistry
 from agent.underlay_interface import choose, read_candidates
@@ -35,6 +37,23 @@ def refuse_unknown_backend(config: NetworkConfig) -> None:
         raise InvalidConfig(
             f"network config: Backend.Type: unknown backend (got {config.backend_type!r}; want {', '.join(BACKENDS)})"
         )
+
+
+def refuse_conflicts(config: NetworkConfig, kernel: Kernel) -> None:
+    """Raise EnvironmentMissing when a network of this machine lies in the pod network: its hosts could not be reached.
+
+    Bridges and overlay devices are left out: they may hold a subnet that this node had before, and are brought to the
+    new one.
+    """
+    others = [link.name for link in kernel.links() if link.kind != "bridge" and not link.name.startswith("flannel")]
+    shares: list[tuple[Family, IPNetwork | None]] = [(4, config.network), (6, config.ipv6_network)]
+    for family, network in shares:
+        for route in kernel.routes(family) if network is not None else ():
+            if route.protocol == "kernel" and route.device in others and overlap(route.destination, network):
+                raise EnvironmentMissing(
+                    f"{route.device}: its network and the pod network overlap"
+                    f" (got {route.destination}; want one outside {network}, or another Network in etcd)"
+                )
 
 
 def refuse_underlay_inside(underlay: Underlay, config: NetworkConfig, options: Options) -> None:

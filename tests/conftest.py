@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rows import ROWS, Outcome, RowsReport
+from tests.rows import MEASURED, ROWS, Outcome, RowsReport
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,6 +41,9 @@ class RowsPlugin:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take in one phase (set-up, call, tear-down) of one test."""
         self._report.note(report.nodeid, _outcome(report))
+        for name, value in report.user_properties:
+            if name == MEASURED:
+                self._report.measure(report.nodeid, str(value))
 
     def pytest_sessionfinish(self) -> None:
         """Write the report if it was asked for."""

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import pytest
 
@@ -19,7 +19,10 @@ Outcome = Literal["passed", "failed", "skipped", "expected failure", "not run"]
 _WORST_FIRST: tuple[Outcome, ...] = ("failed", "expected failure", "skipped", "passed", "not run")
 """A test has a report for its set-up, its call and its tear-down; the first of these that occurs is the test's."""
 
-TABLES: Mapping[str, str] = {"B": "input"}
+MEASURED = "row measured"
+"""A test's property: JSON with what it promises and the seconds that it measured."""
+
+TABLES: Mapping[str, str] = {"F": "fault", "B": "input"}
 """The letter of each table, and what its rows are."""
 
 
@@ -32,6 +35,53 @@ class Row:
 
 
 ROWS: Mapping[str, Row] = {
+    "F1": Row("agent ended by SIGTERM, started again"),
+    "F2": Row("agent killed by SIGKILL, started again by its supervisor"),
+    "F3": Row("agent killed 20 times in 60 s"),
+    "F4": Row("agent away longer than its lease lives, nobody took the subnet"),
+    "F5": Row("agent away longer than its lease lives, another node took the subnet"),
+    "F6": Row("agent stands still (SIGSTOP) for two lease lives"),
+    "F7": Row("all agents killed at once"),
+    "F8": Row("agent's main loop hangs"),
+    "F9": Row("agent killed for want of memory"),
+    "F10": Row("data path ends alone"),
+    "F11": Row("one of three etcd members killed, a follower"),
+    "F12": Row("etcd's leader killed"),
+    "F13": Row("two of three etcd members away for 60 s"),
+    "F14": Row("the only etcd member away for six lease lives"),
+    "F15": Row("etcd's data gone, empty start"),
+    "F16": Row("etcd back from an old snapshot: the revision goes back"),
+    "F17": Row("etcd full (alarm NOSPACE) for three lease lives"),
+    "F18": Row("etcd answers after 2 s"),
+    "F19": Row("disk full or read-only where subnet.env lies"),
+    "F20": Row("history compacted while watching"),
+    "F21": Row("history compacted while cut off from etcd"),
+    "F22": Row("lease revoked by an operator"),
+    "F23": Row("own key deleted or edited"),
+    "F24": Row("100 agents start within a second"),
+    "F25": Row("the last free subnet raced for"),
+    "F26": Row("network config changed at run time"),
+    "F27": Row("underlay cable out for 5 s"),
+    "F28": Row("underlay cable out and in 100 times in 20 s"),
+    "F29": Row("one node cut off for less than a lease's life"),
+    "F30": Row("one node cut off for longer than a lease's life"),
+    "F31": Row("one node cut off from etcd alone, for longer than a lease's life"),
+    "F32": Row("loss in one direction only"),
+    "F33": Row("30 % loss, 100 ms ± 50 ms delay, 5 % duplicates, 10 % out of order"),
+    "F34": Row("1 % of packets damaged"),
+    "F35": Row("node loses its power and comes back"),
+    "F36": Row("node gets another address"),
+    "F37": Row("node's address moves to another interface", absent="a lab's nodes name their interface (--iface)"),
+    "F38": Row("two nodes with one public address"),
+    "F39": Row("wall clock jumps by an hour"),
+    "F40": Row("TLS certificate expires or is replaced"),
+    "F41": Row("overlay device, routes or rules deleted"),
+    "F42": Row("a pod's pause process killed"),
+    "F43": Row("a service's backend dies", absent="faults of services"),
+    "F44": Row("overlay port taken already"),
+    "F45": Row("no descriptors, no buffers, no memory"),
+    "F46": Row("testbed killed hard, then up again"),
+    "F47": Row("soak: renewals, joins, leaves and packets without end"),
     "B1": Row("unknown flag, missing value, extra argument"),
     "B2": Row("`--etcd-endpoints` empty, `:2379`, `ftp://`, port 0, 65536 or x, trailing comma"),
     "B3": Row("`--iface` unknown, of two interfaces, without IPv4, down"),
@@ -93,12 +143,20 @@ def shows(row: str, cases: Iterable[tuple[Any, ...]]) -> list[Any]:
     return [pytest.param(*case, marks=pytest.mark.row(row)) for case in cases]
 
 
+class Measured(TypedDict):
+    """What a test of a fault promises, and the seconds that it took each time."""
+
+    promise: str
+    seconds: list[float]
+
+
 class RowsReport:
     """Which tests show which rows, and how each of them ended."""
 
     def __init__(self) -> None:
         self._tests: dict[str, list[str]] = {}
         self._outcomes: dict[str, Outcome] = {}
+        self._measured: dict[str, Measured] = {}
 
     def expect(self, row: str, test: str) -> None:
         """`test` shows `row`."""
@@ -110,6 +168,10 @@ class RowsReport:
         if test in self._outcomes:
             self._outcomes[test] = min(self._outcomes[test], outcome, key=_WORST_FIRST.index)
 
+    def measure(self, test: str, text: str) -> None:
+        """What `test` measured, as the value of its property MEASURED."""
+        self._measured[test] = json.loads(text)
+
     def outcomes(self) -> dict[str, dict[str, Outcome]]:
         """Row → test → outcome."""
         return {row: {test: self._outcomes[test] for test in tests} for row, tests in self._tests.items()}
@@ -118,9 +180,14 @@ class RowsReport:
         """Put the report in place as a whole, also where the directory is everybody's. Raises OSError."""
         descriptor, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
         with open(descriptor, "w", encoding="utf-8") as opened:
-            json.dump({"rows": self.outcomes()}, opened, indent=1)
+            json.dump({"rows": self.outcomes(), "measured": self._measured}, opened, indent=1)
         os.chmod(draft, 0o644)
         os.replace(draft, file)
+
+
+def read_measured(file: Path) -> dict[str, "Measured"]:
+    """What tests measured, by test. Raises OSError and ValueError."""
+    return dict(json.loads(file.read_text(encoding="utf-8")).get("measured", {}))
 
 
 def read_report(file: Path) -> dict[str, dict[str, Outcome]]:

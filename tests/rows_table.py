@@ -13,11 +13,17 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
+from types import MappingProxyType
 
-from tests.rows import ROWS, TABLES, Outcome, Row, read_report
+from tests.rows import ROWS, TABLES, Measured, Outcome, Row, read_measured, read_report
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
 Report = Mapping[str, Mapping[str, Outcome]]
+Measurements = Mapping[str, Measured]
+NOTHING_MEASURED: Measurements = MappingProxyType({})
+TIMED = "F"
+"""Letters of tables whose rows have a limit in seconds."""
 
 
 def default_report() -> Path:
@@ -62,25 +68,41 @@ def shown_tests(tests: Iterable[str]) -> str:
     )
 
 
-def table(letter: str, report: Report) -> str:
-    """The rows of one letter as a Markdown table."""
-    lines = [f"| row | {TABLES[letter]} | our tests | result |", "|---|---|---|---|"]
+def shown_limits(tests: Iterable[str], measured: Measurements) -> str:
+    """What the tests of a row promise, each promise once."""
+    return "<br>".join(dict.fromkeys(measured[test]["promise"] for test in tests if test in measured))
+
+
+def shown_times(tests: Iterable[str], measured: Measurements) -> str:
+    """Median and worst of what the tests of a row measured."""
+    seconds = [each for test in tests if test in measured for each in measured[test]["seconds"]]
+    return f"{median(seconds):.1f} s, {max(seconds):.1f} s of {len(seconds)}" if seconds else ""
+
+
+def table(letter: str, report: Report, measured: Measurements = NOTHING_MEASURED) -> str:
+    """The rows of one letter as a Markdown table; what has limits shows them."""
+    timed = letter in TIMED
+    headings = ["row", TABLES[letter], *(["limit", "median, worst"] if timed else []), "our tests", "result"]
+    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for name, row in ROWS.items():
         if name.startswith(letter):
             tests = report.get(name, {})
-            cells = (name, row.what.replace("|", "\\|"), shown_tests(tests), result(row, tests))
+            times = [shown_limits(tests, measured), shown_times(tests, measured)] if timed else []
+            cells = (name, row.what.replace("|", "\\|"), *times, shown_tests(tests), result(row, tests))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def refreshed(document: str, report: Report) -> str:
-    """The document with its tables replaced. Raises ValueError when one has no place in it."""
-    for letter in TABLES:
+def refreshed(
+    document: str, report: Report, measured: Measurements = NOTHING_MEASURED, letters: Iterable[str] = TABLES
+) -> str:
+    """The document with these tables replaced. Raises ValueError when one has no place in it."""
+    for letter in letters:
         begin, end = f"<!-- rows {letter} -->", f"<!-- end of rows {letter} -->"
         place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if not place.search(document):
             raise ValueError(f"no place for table {letter} (want the lines {begin} and {end})")
-        text = f"{begin}\n{table(letter, report)}\n{end}"
+        text = f"{begin}\n{table(letter, report, measured)}\n{end}"
         document = place.sub(lambda _, text=text: text, document)  # type: ignore[misc]  # default argument
     return document
 
@@ -96,14 +118,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--write", action="store_true", help="put the tables into docs/reliability.md")
     options = parser.parse_args(argv)
     try:
-        report = merge([read_report(file) for file in options.reports or [default_report()]])
+        files = options.reports or [default_report()]
+        report = merge([read_report(file) for file in files])
+        measured = {test: each for file in files for test, each in read_measured(file).items()}
         if options.write:
-            DOCUMENT.write_text(refreshed(DOCUMENT.read_text(encoding="utf-8"), report), encoding="utf-8")
+            DOCUMENT.write_text(refreshed(DOCUMENT.read_text(encoding="utf-8"), report, measured), encoding="utf-8")
     except (OSError, ValueError, KeyError) as error:
         print(f"error: scripts/reliability-table: {error} (want a report of scripts/test)", file=sys.stderr)
         return 2
     if not options.write:
-        print("\n\n".join(table(letter, report) for letter in TABLES))
+        print("\n\n".join(table(letter, report, measured) for letter in TABLES))
     results = Counter(result(row, report.get(name, {})).partition(":")[0] for name, row in ROWS.items())
     print(", ".join(f"{count} {words}" for words, count in sorted(results.items())), file=sys.stderr)
     return 1 if any(words.startswith(("DOES NOT", "NO TEST")) for words in results) else 0

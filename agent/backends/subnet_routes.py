@@ -39,6 +39,11 @@ def within(part: IPNetwork, whole: IPNetwork) -> bool:
     return part.version == 6 and whole.version == 6 and part.subnet_of(whole)
 
 
+def overlap(one: IPNetwork, other: IPNetwork | None) -> bool:
+    """Whether an address is in both."""
+    return other is not None and (within(one, other) or within(other, one))
+
+
 def direct_device(address: IPAddress, routes: Iterable[Route]) -> str | None:
     """The device by which `address` is reached without a gateway, by the longest prefix; None where there is one."""
     holding = [route for route in routes if address in route.destination and route.kind == "unicast"]

@@ -6,8 +6,8 @@
  *   UDP -> TUN   one receive gives many datagrams of one peer (UDP_GRO). Each is validated and decided about alone;
  *                runs of consecutive segments of one flow are written to the TUN device as one super-packet.
  *
- * Two threads, one per direction, that share nothing but the rules, which are replaced as a whole. No allocation per
- * packet. Functions stand in the order in which a packet meets them:
+ * Two threads: the mover, which has both directions, and the helper, which has the second one while there is much to do
+ * in both. They share nothing but the rules, which are replaced as a whole. No allocation per packet. Functions stand in the order in which a packet meets them:
  *
  *   bytes and checksums -> rules -> parse -> decide -> answer -> out: check, cut, batch, send
  *                                                             -> in: coalesce, write
@@ -17,12 +17,14 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -46,6 +48,13 @@ enum {
     ANSWERS_PER_S = 100,      /* as python_pump.py */
     READS = 64,               /* per round, so that `stop` and new rules do not wait */
     RECEIVES = 4,             /* per system call */
+    LEND_AFTER = 16,          /* rounds without a pause until the helper takes one direction */
+    QUIET_MS = 5,             /* after which it gives it back */
+    LOOK_NS = 50000,          /* the longest time of looking again before sleeping */
+    TURN_NS = 100000,         /* a yield that takes longer: others have work for this core */
+    SOON_NS = 200000,         /* a packet after less than this speaks for looking again */
+    EAGER = 4,                /* level from which on it is done */
+    EAGER_MOST = 16,
     LINE = 64,                /* bytes: each packet begins on a cache line of its own */
     READ_SIZE = 10 + MAX_PACKET,
     READ_ROOM = 4 * (READ_SIZE + LINE), /* bytes that are read before they are sent */
@@ -978,23 +987,31 @@ struct published {
 };
 
 struct native_pump {
-    int stop;
+    _Atomic bool stopping;
+    _Atomic bool in_is_lent;         /* UDP -> TUN belongs to the helper */
+    int mover_bell, helper_bell;     /* eventfds: look at the two above */
     _Atomic(const native_rules *) rules;
     _Atomic(const native_rules *) out_uses; /* NULL while that thread sleeps */
     _Atomic(const native_rules *) in_uses;
     struct published out_counters, in_counters;
+    uint64_t out_read_errors; /* that are published */
     struct outbound out;
     struct inbound in;
     uint8_t read_room[READ_ROOM];
     uint8_t receive_room[RECEIVES][MAX_PACKET + 1];
 };
 
-native_pump *native_pump_new(int tun, int udp, int stop, const struct native_offloads *offloads, native_rules *rules)
+native_pump *native_pump_new(int tun, int udp, const struct native_offloads *offloads, native_rules *rules)
 {
     native_pump *pump = calloc(1, sizeof *pump);
     if (pump == NULL)
         return NULL;
-    pump->stop = stop;
+    pump->mover_bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    pump->helper_bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (pump->mover_bell < 0 || pump->helper_bell < 0) {
+        native_pump_free(pump);
+        return NULL;
+    }
     pump->rules = rules;
     pump->out.outlet = pump->in.outlet = (struct outlet){.tun = tun, .udp = udp, .offloads = *offloads};
     pump->out.answers.rate_per_s = ANSWERS_PER_S; /* the first look at the clock fills the bucket */
@@ -1003,8 +1020,13 @@ native_pump *native_pump_new(int tun, int udp, int stop, const struct native_off
 
 void native_pump_free(native_pump *pump)
 {
-    if (pump != NULL)
-        native_rules_free((native_rules *)pump->rules);
+    if (pump == NULL)
+        return;
+    native_rules_free((native_rules *)pump->rules);
+    if (pump->mover_bell >= 0)
+        close(pump->mover_bell);
+    if (pump->helper_bell >= 0)
+        close(pump->helper_bell);
     free(pump);
 }
 
@@ -1069,22 +1091,35 @@ void native_pump_counters(native_pump *pump, struct native_counters *counters)
     memcpy(counters, total, sizeof total);
 }
 
-/* Sleeps until `descriptor` or `stop` is readable. Returns what `descriptor` has, 0 when stopped, or -errno. */
-static int wait_for(int descriptor, int stop)
+static void ring(int bell)
 {
-    struct pollfd descriptors[2] = {{.fd = descriptor, .events = POLLIN}, {.fd = stop, .events = POLLIN}};
-    while (poll(descriptors, 2, -1) < 0)
-        if (errno != EINTR)
-            return -errno;
-    return descriptors[1].revents != 0 ? 0 : descriptors[0].revents;
+    const uint64_t once = 1;
+    ssize_t written = write(bell, &once, sizeof once); /* fails only when it rings already */
+    (void)written;
 }
 
-/* Reads until there is nothing more, or READS packets; true when there may be more. */
-static bool carry_out_round(native_pump *pump, bool woken)
+static void answer_bell(int bell)
+{
+    uint64_t times;
+    ssize_t size = read(bell, &times, sizeof times);
+    (void)size;
+}
+
+void native_pump_stop(native_pump *pump)
+{
+    atomic_store(&pump->stopping, true);
+    ring(pump->mover_bell);
+    ring(pump->helper_bell);
+}
+
+/* Reads until there is nothing more, or READS packets; how many there were. `alone`: there was nothing before. */
+static int carry_out_round(native_pump *pump, bool alone)
 {
     struct outbound *out = &pump->out;
     size_t used = 0;
     bool more = true;
+    int packets = 0;
+    out->rules = enter(pump, &pump->out_uses);
     for (int i = 0; i < READS && more && !out->outlet.device_gone; i++) {
         if (used + READ_SIZE > READ_ROOM) {
             flush_batch(out);
@@ -1094,8 +1129,9 @@ static bool carry_out_round(native_pump *pump, bool woken)
         if (size >= 0) {
             out_packet(out, pump->read_room + used, (size_t)size);
             used += ((size_t)size + LINE - 1) / LINE * LINE;
-            /* What woke us may be alone: it does not wait for others. */
-            if (i == 0 && woken) {
+            packets++;
+            /* It may stay alone: it does not wait for others. */
+            if (i == 0 && alone) {
                 flush_batch(out);
                 used = 0;
             }
@@ -1109,26 +1145,11 @@ static bool carry_out_round(native_pump *pump, bool woken)
         }
     }
     flush_batch(out);
-    return more;
-}
-
-int native_pump_carry_out(native_pump *pump)
-{
-    struct outbound *out = &pump->out;
-    bool more = false;
-    for (;;) {
-        int events = wait_for(out->outlet.tun, pump->stop);
-        if (events <= 0)
-            return -events;
-        if (events & ~POLLIN)
-            return EBADFD;
-        out->rules = enter(pump, &pump->out_uses);
-        more = carry_out_round(pump, !more);
-        leave(&pump->out_uses);
+    leave(&pump->out_uses);
+    if (packets > 0 || out->counters.drops[TUN_READ] != pump->out_read_errors)
         publish(&pump->out_counters, &out->counters);
-        if (out->outlet.device_gone)
-            return EBADFD;
-    }
+    pump->out_read_errors = out->counters.drops[TUN_READ];
+    return packets;
 }
 
 struct receive {
@@ -1153,7 +1174,8 @@ static size_t gro_size(struct msghdr *message)
     return 0;
 }
 
-static void carry_in_round(native_pump *pump, struct receive *receive)
+/* Receives once; how many system-call messages there were. */
+static int carry_in_round(native_pump *pump, struct receive *receive)
 {
     struct inbound *in = &pump->in;
     for (int i = 0; i < RECEIVES; i++) {
@@ -1169,31 +1191,164 @@ static void carry_in_round(native_pump *pump, struct receive *receive)
     }
     int received = recvmmsg(in->outlet.udp, receive->messages, RECEIVES, MSG_DONTWAIT, NULL);
     /* An error is that of an earlier datagram, reported late; the call took it away. */
+    if (received <= 0)
+        return 0;
+    in->rules = enter(pump, &pump->in_uses);
     for (int i = 0; i < received && !in->outlet.device_gone; i++) {
         const struct sockaddr_in *from = &receive->from[i];
         in_datagrams(in, pump->receive_room[i], receive->messages[i].msg_len, gro_size(&receive->messages[i].msg_hdr),
                      ntohl(from->sin_addr.s_addr), ntohs(from->sin_port));
     }
     flush_run(in);
+    leave(&pump->in_uses);
+    publish(&pump->in_counters, &in->counters);
+    return received;
 }
 
-int native_pump_carry_in(native_pump *pump)
+/* Sleeps until a descriptor has something or `timeout_ms` are over; returns what poll() does. */
+static int sleep_until(struct pollfd *descriptors, nfds_t count, int timeout_ms)
 {
-    struct inbound *in = &pump->in;
-    struct receive receive = {0};
-    for (;;) {
-        int events = wait_for(in->outlet.udp, pump->stop);
-        if (events <= 0)
-            return -events;
-        if (events & POLLNVAL)
-            return EBADF;
-        in->rules = enter(pump, &pump->in_uses);
-        carry_in_round(pump, &receive);
-        leave(&pump->in_uses);
-        publish(&pump->in_counters, &in->counters);
-        if (in->outlet.device_gone)
-            return EBADFD;
+    int ready;
+    do
+        ready = poll(descriptors, count, timeout_ms);
+    while (ready < 0 && errno == EINTR);
+    return ready;
+}
+
+/* Whether to look again and again for a while before sleeping. To wake a thread on a core that sleeps costs 50 us where
+ * cores are virtual; who looks again is there already. Level rises while packets come soon one after the other, and
+ * falls when looking was in vain or kept others from the core. */
+struct eagerness {
+    int level;
+    bool looking;
+    uint64_t empty_since_ns; /* 0: not empty at the last look */
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* There was something. */
+static void found(struct eagerness *eagerness)
+{
+    if (eagerness->looking && eagerness->level < EAGER_MOST)
+        eagerness->level++;
+    eagerness->looking = false;
+    eagerness->empty_since_ns = 0;
+}
+
+/* There was nothing. True: look again, others who want this core had their turn; false: sleep, then `woken`. */
+static bool look_again(struct eagerness *eagerness)
+{
+    uint64_t now = now_ns();
+    if (eagerness->empty_since_ns == 0)
+        eagerness->empty_since_ns = now;
+    if (eagerness->level < EAGER)
+        return false;
+    if (now - eagerness->empty_since_ns > LOOK_NS) {
+        eagerness->level -= 2; /* in vain */
+        return false;
     }
+    eagerness->looking = true;
+    sched_yield();
+    if (now_ns() - now > TURN_NS) {
+        eagerness->level = 0; /* somebody has work for this core */
+        return false;
+    }
+    return true;
+}
+
+static void woken(struct eagerness *eagerness)
+{
+    bool soon = now_ns() - eagerness->empty_since_ns < SOON_NS;
+    eagerness->level = soon ? eagerness->level + (eagerness->level < EAGER_MOST) : eagerness->level / 2;
+    eagerness->looking = false;
+    eagerness->empty_since_ns = 0;
+}
+
+int native_pump_move(native_pump *pump)
+{
+    struct receive receive = {0};
+    struct eagerness eagerness = {0};
+    bool out_was_empty = true, both[2] = {false, false};
+    int rounds = 0; /* without finding nothing */
+    while (!atomic_load_explicit(&pump->stopping, memory_order_relaxed)) {
+        bool lent = atomic_load(&pump->in_is_lent);
+        int out = carry_out_round(pump, out_was_empty);
+        int in = lent ? 0 : carry_in_round(pump, &receive);
+        out_was_empty = out < READS;
+        if (pump->out.outlet.device_gone || (!lent && pump->in.outlet.device_gone))
+            return EBADFD;
+        if (out + in > 0) {
+            found(&eagerness);
+            both[0] |= out > 0;
+            both[1] |= in > 0;
+            if (++rounds >= LEND_AFTER && both[0] && both[1] && !lent) {
+                atomic_store(&pump->in_is_lent, true);
+                ring(pump->helper_bell);
+            }
+            continue;
+        }
+        rounds = 0;
+        both[0] = both[1] = false;
+        if (look_again(&eagerness))
+            continue;
+        struct pollfd descriptors[3] = {{.fd = pump->out.outlet.tun, .events = POLLIN},
+                                        {.fd = pump->mover_bell, .events = POLLIN},
+                                        {.fd = pump->in.outlet.udp, .events = POLLIN}};
+        if (sleep_until(descriptors, lent ? 2 : 3, -1) < 0)
+            return errno;
+        if (descriptors[0].revents & ~POLLIN)
+            return EBADFD;
+        if (descriptors[2].revents & POLLNVAL)
+            return EBADF;
+        if (descriptors[1].revents != 0)
+            answer_bell(pump->mover_bell);
+        woken(&eagerness);
+    }
+    return 0;
+}
+
+/* The helper's turn; 0 when it gave the direction back. */
+static int carry_in_until_quiet(native_pump *pump, struct receive *receive)
+{
+    while (!atomic_load_explicit(&pump->stopping, memory_order_relaxed)) {
+        if (carry_in_round(pump, receive) > 0)
+            continue;
+        if (pump->in.outlet.device_gone)
+            return EBADFD;
+        struct pollfd descriptors[2] = {{.fd = pump->in.outlet.udp, .events = POLLIN},
+                                        {.fd = pump->helper_bell, .events = POLLIN}};
+        int ready = sleep_until(descriptors, 2, QUIET_MS);
+        if (ready < 0)
+            return errno;
+        if (descriptors[0].revents & POLLNVAL)
+            return EBADF;
+        if (ready == 0) {
+            atomic_store(&pump->in_is_lent, false);
+            ring(pump->mover_bell);
+            return 0;
+        }
+    }
+    return 0;
+}
+
+int native_pump_help(native_pump *pump)
+{
+    struct receive receive = {0};
+    int failure = 0;
+    while (failure == 0 && !atomic_load_explicit(&pump->stopping, memory_order_relaxed)) {
+        struct pollfd bell = {.fd = pump->helper_bell, .events = POLLIN};
+        if (sleep_until(&bell, 1, -1) < 0)
+            return errno;
+        answer_bell(pump->helper_bell);
+        if (atomic_load(&pump->in_is_lent))
+            failure = carry_in_until_quiet(pump, &receive);
+    }
+    return failure;
 }
 
 /* --- trials ----------------------------------------------------------------------------------------------------- */

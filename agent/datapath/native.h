@@ -47,22 +47,25 @@ const char *native_reasons(void);
 native_rules *native_rules_new(const struct native_node *node, const struct native_subnet *subnets, size_t count);
 void native_rules_free(native_rules *rules);
 
-/* A pump between two non-blocking descriptors, which stay the caller's. `stop` is an eventfd: once it is readable,
- * both carry functions return. NULL: no memory, and the rules are still the caller's. */
-native_pump *native_pump_new(int tun, int udp, int stop, const struct native_offloads *offloads, native_rules *rules);
+/* A pump between two non-blocking descriptors, which stay the caller's. NULL: no memory or no descriptors, and the rules
+ * are still the caller's. */
+native_pump *native_pump_new(int tun, int udp, const struct native_offloads *offloads, native_rules *rules);
 
 /* Decide by these rules from now on. When it returns, no packet is decided by the old ones any more; they are freed. */
 void native_pump_replace(native_pump *pump, native_rules *rules);
 
-/* Move packets TUN -> UDP, or UDP -> TUN, until stopped (returns 0) or until the device is gone (returns EBADFD) or
- * something else fails for good (returns its errno). Each is for one thread. */
-int native_pump_carry_out(native_pump *pump);
-int native_pump_carry_in(native_pump *pump);
+/* Move packets until stopped (both return 0) or until the device is gone (either returns EBADFD) or something else fails
+ * for good (its errno). Each is for one thread, and both must run. */
+int native_pump_move(native_pump *pump);
+int native_pump_help(native_pump *pump);
+
+/* Both return soon. Any thread, any number of times. */
+void native_pump_stop(native_pump *pump);
 
 /* A consistent copy of each direction's counters, added up. Any thread. */
 void native_pump_counters(native_pump *pump, struct native_counters *counters);
 
-/* Only when both carry functions have returned. Frees the rules too. */
+/* Only when both functions have returned. Frees the rules too. */
 void native_pump_free(native_pump *pump);
 
 /* For tests and fuzzers: the same code without descriptors, clock and limits. What would be sent or written is

@@ -59,10 +59,10 @@ class NativeLibrary:
         }
         return self.ffi.new("struct native_offloads *", fields)
 
-    def pump(self, tun: int, udp: int, stop: int, offloads: Offloads, forwarder: Forwarder) -> Any:
-        """A pump between descriptors, which stay the caller's; to be freed when both directions have returned."""
+    def pump(self, tun: int, udp: int, offloads: Offloads, forwarder: Forwarder) -> Any:
+        """A pump between descriptors, which stay the caller's; to be freed when both of its functions have returned."""
         rules = self.rules(forwarder)
-        return self._made(self.c.native_pump_new(tun, udp, stop, self.offloads(offloads), rules))
+        return self._made(self.c.native_pump_new(tun, udp, self.offloads(offloads), rules))
 
     def counters(self, pump: Any) -> Counters:
         """A copy of what the pump counted."""

@@ -1,4 +1,4 @@
-"""Moves packets in bulk with native.c: one thread per direction, each inside C and without the GIL until it is stopped.
+"""Moves packets in bulk with native.c: two threads, inside C and without the GIL until they are stopped.
 
 Decisions are forwarder.py's: its node and table are handed to C whenever they change, and C decides by the same rules.
 """
@@ -48,13 +48,12 @@ class NativePump:
         self.offloads = switch_on(tun.descriptor, tun.vnet_header, udp)
         if missing := self.offloads.missing():
             log.warning("native data path: slower, this kernel lacks %s", ", ".join(missing))
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._pump = self._library.pump(tun.descriptor, udp.fileno(), self._stop, self.offloads, forwarder)
+        self._pump = self._library.pump(tun.descriptor, udp.fileno(), self.offloads, forwarder)
         tally.attach(self._counters)
-        directions = {"out": self._library.c.native_pump_carry_out, "in": self._library.c.native_pump_carry_in}
+        work = {"pump-mover": self._library.c.native_pump_move, "pump-helper": self._library.c.native_pump_help}
         self._threads = [
-            threading.Thread(target=self._run, args=(carry,), name=f"pump-{name}", daemon=True)
-            for name, carry in directions.items()
+            threading.Thread(target=self._run, args=(function,), name=name, daemon=True)
+            for name, function in work.items()
         ]
 
     @property
@@ -85,7 +84,7 @@ class NativePump:
             if self._stopping:
                 return
             self._stopping = True
-        os.eventfd_write(self._stop, 1)
+        self._library.c.native_pump_stop(self._pump)
         for thread in self._threads:
             if thread.ident and thread is not threading.current_thread():
                 thread.join(STOP_TIMEOUT_S)
@@ -97,14 +96,13 @@ class NativePump:
         with self._lock:
             self._library.c.native_pump_free(self._pump)
             self._pump = None
-        os.close(self._stop)
 
     def _counters(self) -> Counters:
         return self._library.counters(self._pump)
 
-    def _run(self, carry: Callable[[Any], int]) -> None:
-        """A direction's thread: the call into C returns only when it is over."""
-        code = carry(self._pump)
+    def _run(self, work: Callable[[Any], int]) -> None:
+        """A thread of the pump: the call into C returns only when it is over."""
+        code = work(self._pump)
         if code == 0:
             return
         with self._lock:
@@ -113,6 +111,6 @@ class NativePump:
                 gone = code in (errno.EBADFD, errno.EBADF)
                 self._failure = "the overlay device is gone" if gone else f"the pump failed: {os.strerror(code)}"
         if first:
-            # One direction alone is of no use.
-            os.eventfd_write(self._stop, 1)
+            # One thread alone is of no use.
+            self._library.c.native_pump_stop(self._pump)
             self._on_failure()

@@ -9,24 +9,28 @@ from typing import NamedTuple, TypeVar
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import Pod
 from testbed.cluster.problems import Problem, near_match, shorten
+from testbed.cluster.service import Service
 from testbed.cluster.validation import Source, read_model
 from testbed.pods.deployment_checks import check_deployment
 from testbed.pods.pod_checks import check_pod
+from testbed.services.service_checks import check_service
 
-Object = Pod | Deployment
-ObjectT = TypeVar("ObjectT", Pod, Deployment)
+Object = Pod | Deployment | Service
+ObjectT = TypeVar("ObjectT", Pod, Deployment, Service)
 
-KINDS: Mapping[tuple[str, str], type[Object]] = {("v1", "Pod"): Pod, ("apps/v1", "Deployment"): Deployment}
+KINDS: Mapping[tuple[str, str], type[Object]] = {
+    ("v1", "Pod"): Pod,
+    ("v1", "Service"): Service,
+    ("apps/v1", "Deployment"): Deployment,
+}
 """(apiVersion, kind) → what it is read as."""
 
 CHECKS: Mapping[type[Object], Callable[[Source, object], Iterator[Problem]]] = {
     Pod: check_pod,
+    Service: check_service,
     Deployment: check_deployment,
 }
 """What the parts of one object say about each other."""
-
-NOT_YET = frozenset({("v1", "Service")})
-"""Kinds that will be known one day."""
 
 
 class Manifest(NamedTuple):
@@ -90,8 +94,8 @@ def read_kind_and_name(source: Source) -> tuple[tuple[str, str] | None, Problem 
 
 
 def is_known(kind: tuple[str, str]) -> bool:
-    """Whether this is a kind of Kubernetes' that is or will be read."""
-    return kind in KINDS or kind in NOT_YET
+    """Whether this is a kind of Kubernetes' that is read."""
+    return kind in KINDS
 
 
 def _refuse(source: Source) -> Problem:
@@ -102,5 +106,5 @@ def _refuse(source: Source) -> Problem:
     if kind == ("testbed/v1", "Cluster"):
         return source.problem(("kind",), f"a Cluster is the first document of a file for `up` only (got one; {want})")
     shown = " ".join(kind)
-    reason = "this kind is not supported yet" if kind in NOT_YET else "unknown apiVersion and kind"
-    return source.problem(("kind",), f"{reason} (got {shown}; {want}){near_match(shown, map(' '.join, KINDS))}")
+    near = near_match(shown, map(" ".join, KINDS))
+    return source.problem(("kind",), f"unknown apiVersion and kind (got {shown}; {want}){near}")

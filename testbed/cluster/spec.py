@@ -5,11 +5,12 @@
 Every stage notes all its problems; a file with any problem gives one SpecError with all of them and nothing else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.config import parse_network_config
 from testbed.cluster.addresses import AddressPlan
 from testbed.cluster.cluster_checks import addresses_of, check_cluster, network_json
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
@@ -17,6 +18,7 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import Metadata, Pod, PodSpec
 from testbed.cluster.manifests import check_twice, is_known, kind_of, of_kind, read_manifests
 from testbed.cluster.problems import Problem, SpecError, near_match, shorten
+from testbed.cluster.service import Service
 from testbed.cluster.underlay_checks import read_wiring
 from testbed.cluster.validation import Source, read_model
 from testbed.cluster.wiring import Wiring
@@ -24,6 +26,7 @@ from testbed.cluster.yaml_source import MAX_BYTES, read_documents
 from testbed.places import TOPOLOGIES
 from testbed.pods.deployment_checks import TEMPLATE
 from testbed.pods.pod_checks import check_names, check_node
+from testbed.services.service_checks import check_range, check_together, selects_nothing
 from testbed.workloads.placement import SeenNode, place_all
 
 DEFAULT_CLUSTER = "nginx_tomcat"
@@ -51,6 +54,10 @@ class Cluster:
     """In the order of the file; each has its `spec.node_name`."""
     deployments: tuple[Deployment, ...]
     """In the order of the file."""
+    services: tuple[Service, ...]
+    """In the order of the file."""
+    warnings: tuple[Problem, ...]
+    """What is probably a mistake and is done all the same."""
     addresses: AddressPlan
     wiring: Wiring
     """Switches, routers and cables between the nodes."""
@@ -100,14 +107,18 @@ def read_cluster(data: bytes, name: str) -> Cluster:
     problems += cluster_problems + manifest_problems
     routers, node_names = wiring.routers if wiring else (), _node_names(sources[0])
     pods, deployments = of_kind(manifests, Pod), of_kind(manifests, Deployment)
+    services = of_kind(manifests, Service)
     problems += check_names(pods, sources[0], node_names, {*MACHINES, *routers})
     problems += check_twice(manifests)
+    problems += check_together(services)
     for source, deployment in deployments:
         problems += check_node(source, (*TEMPLATE, "spec"), deployment.spec.template.spec, node_names)
     placed = place_all([pod.spec for _, pod in pods], [SeenNode(name) for name in node_names])
     for (source, pod), (node, why) in zip(pods, placed, strict=True):
         if node is None and (pod.spec.node_name is None or pod.spec.node_name in node_names):
             problems.append(source.problem(("spec",), f"no node takes this pod (got {why}; want a node with room)"))
+    if cluster is not None and not problems:
+        problems += check_range(services, parse_network_config(network_json(cluster.network).encode()).network)
     if problems or cluster is None or wiring is None:
         raise SpecError(_in_order(problems))
     return Cluster(
@@ -120,6 +131,8 @@ def read_cluster(data: bytes, name: str) -> Cluster:
         agent=cluster.agent,
         pods=tuple(pod.on_node(node or "") for (_, pod), (node, _) in zip(pods, placed, strict=True)),
         deployments=tuple(deployment for _, deployment in deployments),
+        services=tuple(service for _, service in services),
+        warnings=tuple(selects_nothing(services, _labels(pods, deployments))),
         addresses=addresses_of(cluster, wiring),
         wiring=wiring,
         text=data.decode(),
@@ -169,6 +182,13 @@ def _node_names(source: Source) -> list[str]:
     """The names under `nodes`, also where the rest of the document is wrong."""
     nodes = source.document.value.get("nodes") if isinstance(source.document.value, dict) else None
     return list(nodes) if isinstance(nodes, dict) else []
+
+
+def _labels(
+    pods: Iterable[tuple[Source, Pod]], deployments: Iterable[tuple[Source, Deployment]]
+) -> list[Mapping[str, str]]:
+    of_templates = [deployment.spec.template.metadata.labels for _, deployment in deployments]
+    return [*(pod.metadata.labels for _, pod in pods), *of_templates]
 
 
 def _in_order(problems: Sequence[Problem]) -> list[Problem]:

@@ -144,6 +144,11 @@ class LabConnection:
             raise NoAnswer(f"{verb}: no answer within {self._socket.gettimeout():g} s") from late
         raise TestbedError("the lab ended before it answered")
 
+    def shutdown(self) -> None:
+        """End the request while another thread waits for its messages."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """End the request."""
         self._socket.close()

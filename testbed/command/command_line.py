@@ -13,6 +13,7 @@ KINDS = {
     **dict.fromkeys(("nodes", "node", "no"), "nodes"),
     **dict.fromkeys(("pods", "pod", "po"), "pods"),
     **dict.fromkeys(("services", "service", "svc"), "services"),
+    **dict.fromkeys(("endpoints", "endpoint", "ep"), "endpoints"),
     **dict.fromkeys(("deployments", "deployment", "deploy"), "deployments"),
     **dict.fromkeys(("leases", "lease"), "leases"),
     **dict.fromkeys(("routes", "route"), "routes"),
@@ -92,6 +93,8 @@ def next_commands(lab_name: str, *commands: str) -> None:
 
 
 def bare_name(name: str) -> str:
-    """`pod/nginx` as kubectl users write it, without the kind."""
+    """`pod/nginx` as kubectl users write it, without the kind; `deploy/web`, any pod of it, keeps a kind."""
     kind, slash, rest = name.partition("/")
+    if slash and KINDS.get(kind) == "deployments":
+        return f"deployment/{rest}"
     return rest if slash and KINDS.get(kind) in ("pods", "nodes") else name

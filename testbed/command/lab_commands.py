@@ -196,6 +196,7 @@ def validate(cluster: str, output: str | None) -> None:
         found = find_cluster(cluster)
     except SpecError as error:
         raise TestbedError(str(error), 2) from error
+    render.warnings(found.warnings)
     summary = {"cluster": found.name, "nodes": list(found.nodes), "pods": [pod.name for pod in found.pods]}
     if output == "json":
         return render.as_json(summary)

@@ -190,7 +190,31 @@ def _deployment_row(item: Object) -> Sequence[object]:
 
 
 def _service_row(item: Object) -> Sequence[object]:
-    return (item["metadata"]["name"],)
+    spec = item["spec"]
+    ports = ", ".join(
+        f"{port['port']}{f':{node_port}' if (node_port := port.get('nodePort')) else ''}/{port.get('protocol', 'TCP')}"
+        for port in spec["ports"]
+    )
+    selector = ",".join(f"{key}={value}" for key, value in spec["selector"].items())
+    affinity = spec.get("sessionAffinity", "None")
+    return (
+        *(item["metadata"]["name"], spec["type"], spec["clusterIP"], ports, item["status"]["readyEndpoints"]),
+        *(selector, affinity, spec.get("externalTrafficPolicy", "Cluster") if spec["type"] == "NodePort" else None),
+    )
+
+
+def warnings(found: Iterable[object]) -> None:
+    """Problems that stop nothing, a line each, on standard error."""
+    for problem in found:
+        print(str(problem).replace("error: ", "warning: ", 1), file=sys.stderr)
+
+
+def _endpoint_row(item: Object) -> Sequence[object]:
+    def part(name: str) -> str:
+        pairs = [(address["ip"], subset["ports"][0]) for subset in item["subsets"] for address in subset[name]]
+        return ", ".join(f"{address}:{port['port']}/{port['protocol']}" for address, port in pairs)
+
+    return (item["metadata"]["name"], part("addresses") or "none", part("notReadyAddresses"))
 
 
 ROWS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
@@ -202,7 +226,12 @@ ROWS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
         _lease_row,
     ),
     "deployments": (("deployment", "ready", "up-to-date", "available"), ("images", "selector"), _deployment_row),
-    "services": (("service",), (), _service_row),
+    "services": (
+        ("service", "type", "cluster ip", "ports", "endpoints"),
+        ("selector", "affinity", "external traffic"),
+        _service_row,
+    ),
+    "endpoints": (("service", "endpoints", "not ready"), (), _endpoint_row),
 }
 
 

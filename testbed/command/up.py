@@ -16,7 +16,7 @@ from testbed.cluster.problems import SpecError, shorten
 from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster, find_cluster_file
 from testbed.cluster.topology import TooManyParts
 from testbed.cluster.wiring import Wiring
-from testbed.command import doctor, render
+from testbed.command import bridge_netfilter, doctor, render
 from testbed.command.client import CLUSTER_FILE, LabRecord, TestbedError, ask, running_labs
 from testbed.command.launch import Launched, launch, prepare, remove_leftovers, starting
 from testbed.command.wire import CONTROL_SOCKET
@@ -63,6 +63,7 @@ def bring_up(options: UpOptions) -> int:
         if running:
             return _already_up(running[0], cluster, options.backend)
         _check_environment(cluster)
+        render.warnings(cluster.warnings)
         remove_leftovers()
         lab_options: dict[str, object] = {
             "cluster_file": source,
@@ -170,6 +171,8 @@ def _check_environment(cluster: Cluster) -> None:
     if failures:
         raise TestbedError("\n".join(doctor.error_line(check) for check in failures), 3)
     lacking = _missing_shaping(cluster.wiring)
+    if cluster.services and (missing := bridge_netfilter.provide()):
+        lacking = [*lacking, missing]
     if lacking:
         raise TestbedError("\n".join(lacking), 3)
 

@@ -59,18 +59,18 @@ def _show_objects(found: dict[str, list[dict[str, Any]]], output: str | None) ->
 
 
 @verbs.command()
-@click.argument("kind", metavar="node|pod|deployment")
+@click.argument("kind", metavar="node|pod|deployment|service")
 @click.argument("name", required=False)
 @lab_option
 @output_option("json")
 def describe(kind: str, name: str | None, lab: str | None, output: str | None) -> None:
-    """Show everything about one node, pod or deployment."""
+    """Show everything about one node, pod, deployment or service."""
     from testbed.command import render
 
     kind, _, name_in_kind = kind.partition("/")
-    if KINDS.get(kind) not in ("nodes", "pods", "deployments") or not (name or name_in_kind):
+    if KINDS.get(kind) not in ("nodes", "pods", "deployments", "services", "endpoints") or not (name or name_in_kind):
         raise click.UsageError(
-            f"want node NAME, pod NAME or deployment NAME (got {kind} {name or ''})".replace(" )", ")"),
+            f"want node NAME, pod NAME, deployment NAME or service NAME (got {kind} {name or ''})".replace(" )", ")"),
             click.get_current_context(),
         )
     record = find_lab(lab)

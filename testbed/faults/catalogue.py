@@ -80,7 +80,7 @@ AGENT_FAULTS = (
 )
 MEMBER = Parameter("MEMBER", "name")
 ETCD_FAULTS = (
-    FaultKind("etcd kill", (MEMBER,), "SIGKILL to a member (or: leader); the lab starts it again"),
+    FaultKind("etcd kill", (MEMBER,), "SIGKILL to a member (or: leader, follower); the lab starts it again"),
     FaultKind("etcd stop", (MEMBER,), "SIGKILL, and the member stays away"),
     FaultKind("etcd pause", (MEMBER,), "SIGSTOP: the member stands still"),
     FaultKind("etcd partition", (MEMBER,), "the member hears nobody and nobody hears it"),
@@ -115,6 +115,8 @@ PARTITION_FAULTS = (
 )
 NODE_FAULTS = (
     FaultKind("lease revoke", (NODE,), "the node's etcd lease is revoked"),
+    FaultKind("lease delete", (NODE,), "the node's key is deleted, its etcd lease stays"),
+    FaultKind("lease steal", (NODE,), "the node's key shows another node's address"),
     FaultKind("device delete", (NODE,), "its overlay device is deleted"),
     FaultKind("rules flush", (NODE,), "its nftables rules are deleted"),
     FaultKind("disk full", (NODE,), "there is no room where subnet.env lies"),

@@ -17,7 +17,7 @@ ANSWER_LIMIT_S = 20.0
 ELECTION_LIMIT_S = 5.0
 POLL_S = 0.1
 TINY_QUOTA = "--quota-backend-bytes=1"
-LEADER = "leader"
+LEADER, FOLLOWER = "leader", "follower"
 """May stand for a member's name."""
 
 
@@ -177,8 +177,11 @@ class EtcdFaults:
 def member_of(lab: Lab, request: FaultRequest) -> EtcdMember:
     """The etcd member that is the fault's first word. Raises FaultImpossible."""
     members, name = lab.etcd.members, str(request.values[0])
-    if name == LEADER and members:
-        return _leader(lab)
+    if name in (LEADER, FOLLOWER) and members:
+        leader = _leader(lab)
+        chosen = leader if name == LEADER else next((one for one in members if one is not leader), None)
+        if chosen is not None:
+            return chosen
     for member in members:
         if member.name == name:
             return member

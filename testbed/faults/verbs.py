@@ -1,19 +1,23 @@
 """What the lab answers to `testbed fault …`."""
 
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 
 from testbed.faults.agent_faults import AgentFaults
 from testbed.faults.catalogue import NoSuchFault
 from testbed.faults.etcd_faults import EtcdFaults
+from testbed.faults.lease_faults import LeaseFaults
 from testbed.faults.ledger import FaultImpossible, Ledger
 from testbed.faults.link_faults import LinkFaults
 from testbed.faults.node_faults import NodeFaults
 from testbed.faults.partition_faults import PartitionFaults
+from testbed.faults.resources import count_resources
 from testbed.lab.control import Request, Verb, VerbFailed
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.lab import Lab
+from testbed.lab.programs import run_for_client
 
 HISTORY = "faults.jsonl"
 """In the lab's directory."""
@@ -21,13 +25,22 @@ HISTORY = "faults.jsonl"
 
 def fault_verbs(lab: Lab) -> Mapping[str, Verb]:
     """The verbs, bound to this lab."""
-    groups = (AgentFaults(lab), EtcdFaults(lab), LinkFaults(lab), PartitionFaults(lab), NodeFaults(lab))
+    groups = (
+        AgentFaults(lab),
+        EtcdFaults(lab),
+        LeaseFaults(lab),
+        LinkFaults(lab),
+        PartitionFaults(lab),
+        NodeFaults(lab),
+    )
     injectors = {name: injector for group in groups for name, injector in group.injectors().items()}
     verbs = FaultVerbs(Ledger(injectors, lab.directory / HISTORY), lab)
     return {
         "fault": Verb(verbs.inject),
         "faults": Verb(verbs.active, changes=False),
         "heal": Verb(verbs.heal),
+        "probe": Verb(verbs.probe),
+        "resources": Verb(lambda _: count_resources(lab), changes=False),
     }
 
 
@@ -54,6 +67,12 @@ class FaultVerbs:
     def active(self, _request: Request) -> object:
         """What is on."""
         return [asdict(fault) for fault in self._ledger.active()]
+
+    def probe(self, request: Request) -> object:
+        """Numbered datagrams between these pods, told on the client's standard output until it leaves."""
+        pods, period_s = request.argument("pods", dict, {}), request.argument("period_s", float, 0.1)
+        words = [f"{name}={address}" for name, address in pods.items()]
+        return run_for_client(request, [sys.executable, "-m", "testbed.faults.prober", str(period_s), *words])
 
     def heal(self, request: Request) -> object:
         """End some or all."""

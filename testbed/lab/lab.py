@@ -1,7 +1,7 @@
 """The lab: underlay, etcd, agents and pods, started in that order and supervised until the lab's PID 1 ends.
 
 «Ready» means: etcd answers → the network config is written → every agent is ready, its bridge included → every pod's
-containers run and listen → every node's forwarding table equals etcd's leases.
+containers run and listen → services are programmed → every node's forwarding table equals etcd's leases.
 """
 
 import json
@@ -32,6 +32,8 @@ from testbed.lab.underlay import Underlay
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import NETNS_DIRECTORY, Pod, PodStatus
 from testbed.pods.pod_network import bind_name
+from testbed.services.service_keeper import ServiceKeeper
+from testbed.services.services import Services
 from testbed.workloads.deployment_keeper import DeploymentKeeper
 from testbed.workloads.keeper import Keeper
 from testbed.workloads.pod_keeper import PodKeeper
@@ -39,7 +41,7 @@ from testbed.workloads.pod_watch import PodWatch
 from testbed.workloads.workloads import Workloads
 
 ETCD_PREFIX = "/coreos.com/network"
-PHASE_LIMIT_S = {"etcd": 20.0, "agents": 45.0, "pods": 90.0, "forwarding": 20.0}
+PHASE_LIMIT_S = {"etcd": 20.0, "agents": 45.0, "pods": 90.0, "services": 20.0, "forwarding": 20.0}
 POLL_S = 0.05
 LATE_POLL_S = 0.5
 EVENTS_KEPT = 2000
@@ -113,6 +115,7 @@ class Lab:
         self._addresses: dict[str, Ipam] = {}
         """Of pods, by node."""
         self.workloads = Workloads(self)
+        self.services = Services(self)
 
     def start(self, progress: Progress) -> None:
         """Bring everything up. Raises LabNotReady naming what is missing when a phase runs out of time."""
@@ -122,6 +125,7 @@ class Lab:
                 ("etcd", self._start_etcd),
                 ("agents", self._start_agents),
                 ("pods", self._start_pods),
+                ("services", self._start_services),
                 ("forwarding", self._await_forwarding),
             ):
                 progress(phase, "start", "")
@@ -294,6 +298,12 @@ class Lab:
         self.keepers |= {"Pod": PodKeeper(self, self.workloads), "Deployment": keeper}
         self._await("pods", progress, lambda: [*_unready_pods(now), *keeper.all_why_not_ready()])
         return f"{sum(pod.status().ready for pod in self.pods.values())} pods ready"
+
+    def _start_services(self, progress: Progress) -> str:
+        self.services.start(self.cluster.services)
+        self.keepers["Service"] = ServiceKeeper(self, self.services)
+        self._await("services", progress, self.services.why_not_programmed)
+        return ", ".join(f"{name} {one.spec.cluster_ip}" for name, one in self.services.numbered.items()) or "none"
 
     def _pods_of(self, node: LabNode) -> list[Pod]:
         return [pod for pod in self.pods.values() if pod.manifest.spec.node_name == node.name]

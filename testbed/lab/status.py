@@ -12,6 +12,7 @@ from testbed.lab.etcd import EtcdFailed
 from testbed.lab.lab import Lab
 from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode
 from testbed.pods.pod import Pod
+from testbed.services import show as show_services
 from testbed.workloads import show
 
 Object = dict[str, Any]
@@ -35,7 +36,7 @@ def lab_status(lab: Lab) -> Object:
         "rundir": str(lab.directory),
         "nodes": nodes,
         "pods": pods,
-        "services": [],
+        "services": show_services.service_status(lab),
         "etcd": etcd,
     }
 
@@ -210,16 +211,13 @@ def _routes(lab: Lab) -> list[Object]:
     return found
 
 
-def _services(_lab: Lab) -> list[Object]:
-    return []
-
-
 GETTERS: dict[str, Callable[[Lab], list[Object]]] = {
     "nodes": _nodes,
     "pods": _pods,
     "leases": _leases,
     "routes": _routes,
-    "services": _services,
+    "services": show_services.services,
+    "endpoints": show_services.endpoints,
     "deployments": show.deployments,
 }
 

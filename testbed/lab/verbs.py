@@ -20,9 +20,10 @@ from testbed.lab.probe import Sender, Target, all_pairs, ping_pairs
 from testbed.lab.programs import run_for_client, wait_with_client
 from testbed.pods.pod import Pod
 from testbed.pods.pod_container import ContainerNotRunning
+from testbed.services.show import describe_service
 from testbed.trace.verbs import trace_verbs
 from testbed.workloads.change_verbs import change_verbs
-from testbed.workloads.forward import forward_verbs
+from testbed.workloads.forward import forward_verbs, pod_of_deployment
 from testbed.workloads.node_verbs import node_verbs
 from testbed.workloads.show import describe_deployment
 
@@ -85,6 +86,12 @@ class RunningLab:
                 there = ", ".join(self.lab.workloads.deployments) or "none"
                 raise VerbFailed(f"no deployment named {name} (there are: {there})")
             return describe_deployment(self.lab, name)
+        if kind in ("services", "endpoints"):
+            if name not in self.lab.services.numbered:
+                raise VerbFailed(
+                    f"no service named {name} (there are: {', '.join(self.lab.services.numbered) or 'none'})"
+                )
+            return describe_service(self.lab, name)
         target = self._target(name)
         if kind == "nodes" and isinstance(target, LabNode):
             return status.describe_node(self.lab, target)
@@ -206,7 +213,9 @@ class RunningLab:
         return name or names[0]
 
     def _target(self, name: str) -> "Pod | LabNode | str":
-        """A pod, a node, or the name of another machine of the underlay."""
+        """A pod, a node, or the name of another machine of the underlay; `deployment/NAME` is a pod of it."""
+        if name.startswith("deployment/"):
+            return pod_of_deployment(self.lab, name.removeprefix("deployment/"))
         found: Pod | LabNode | None = self.lab.pods.get(name) or self.lab.nodes.get(name)
         if found is not None:
             return found

@@ -99,6 +99,7 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
         if node.read_sysctl(f"net.ipv6.conf.{near}.disable_ipv6") is not None:
             node.sysctl(f"net.ipv6.conf.{near}.disable_ipv6", "1", f"{why}: a bridge port needs no address")
         node.set_master(near, host.bridge, f"{why}: a port of the bridge")
+        node.set_hairpin(near, f"{why}: it may be sent to itself by a service")
         node.set_up(near, f"{why}: the node's end")
         with Kernel(node.journal, pause_pid) as inside:
             _configure_inside(inside, host, pod, address, bridge.mac)
@@ -128,6 +129,7 @@ def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
         if bridge is None or link is None or link.master == bridge.index:
             return False
         host.kernel.set_master(near, host.bridge, f"{why}: a port of the bridge again")
+        host.kernel.set_hairpin(near, f"{why}: it may be sent to itself by a service")
         host.kernel.set_up(near, f"{why}: the node's end")
         host.kernel.ensure_neighbour(host.bridge, address, pod_mac(address), f"{why}: known without ARP")
     return True

@@ -59,14 +59,22 @@ def find_way(lab: "Lab", kind: str | None, name: str, port: str) -> Way:
     if kind in (None, "nodes") and name in lab.nodes:
         node = lab.nodes[name]
         return Way(f"node {name}", node.pid, (str(node.address), LOOPBACK), _number(port))
-    if kind in (None, "deployments") and name in lab.workloads.deployments:
-        ready = [pod for pod in lab.workloads.pods_of(name) if pod.status().ready]
-        if not ready:
-            raise VerbFailed(f"deployment {name} has no ready pod")
-        return _to_pod(ready[0], port)
+    if kind == "deployments" or (kind is None and name in lab.workloads.deployments):
+        return _to_pod(pod_of_deployment(lab, name), port)
     there = ", ".join([*services, *lab.pods, *lab.nodes])
     what = "service, pod or node" if kind is None else kind.removesuffix("s")
     raise VerbFailed(f"no {what} named {name} (there are: {there})")
+
+
+def pod_of_deployment(lab: "Lab", name: str) -> Pod:
+    """A ready pod of a Deployment, the oldest; one that is not ready where none is. Raises VerbFailed."""
+    if name not in lab.workloads.deployments:
+        there = ", ".join(lab.workloads.deployments) or "none"
+        raise VerbFailed(f"no deployment named {name} (there are: {there})")
+    pods = sorted(lab.workloads.pods_of(name), key=lambda pod: not pod.status().ready)
+    if not pods:
+        raise VerbFailed(f"deployment {name} has no pods")
+    return pods[0]
 
 
 def _to_pod(pod: Pod, port: str) -> Way:

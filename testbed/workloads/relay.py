@@ -9,6 +9,7 @@ of the host ever has a socket of the lab, and with either of them the whole thin
 import asyncio
 import contextlib
 import socket
+import struct
 import sys
 from collections.abc import Sequence
 
@@ -25,8 +26,7 @@ async def serve(listener: socket.socket, targets: Sequence[Target]) -> None:
         connected = await connect(targets)
         if isinstance(connected, str):
             print(f"forward: {connected}", file=sys.stderr, flush=True)
-            # A reset, so that nobody takes it for an empty answer.
-            writer.transport.abort()
+            reset(writer)
             return
         far_reader, far_writer = connected
         await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
@@ -59,6 +59,12 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         if writer.can_write_eof():
             writer.write_eof()
             return
+    reset(writer)
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection so that nobody takes it for a complete or an empty answer."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 

@@ -18,7 +18,15 @@ def test_status_has_the_documented_fields(nginx_tomcat: Lab) -> None:
     assert status["rundir"] == f"/run/testbed/{nginx_tomcat.name}"
     assert status["cluster_file"].endswith("nginx_tomcat.yaml")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", status["since"])
-    assert status["services"] == []
+    assert status["services"] == [
+        {
+            "name": "nginx",
+            "type": "NodePort",
+            "cluster_ip": "10.96.0.80",
+            "ports": [{"port": 80, "protocol": "TCP", "node_port": 30080}],
+            "endpoints": 1,
+        }
+    ]
     (etcd,) = status["etcd"]
     assert etcd == {"name": "etcd1", "endpoint": "https://192.168.8.11:2379", "healthy": True}
     node = status["nodes"][0]
@@ -59,7 +67,7 @@ def test_up_ends_with_tables_and_the_next_commands_which_work_as_they_stand(no_l
 @pytest.mark.parametrize("kind", ["nodes", "no", "pods", "po", "leases", "services", "svc", "all"])
 def test_get_knows_every_kind_by_all_of_its_names(kind: str, nginx_tomcat: Lab) -> None:
     out = nginx_tomcat.must("get", kind)
-    expected = {"n": "192.168.8.227", "p": "10.0.90.2", "l": "10.0.90.0/24", "s": "no services", "a": "10.0.46.3"}
+    expected = {"n": "192.168.8.227", "p": "10.0.90.2", "l": "10.0.90.0/24", "s": "10.96.0.80", "a": "10.0.46.3"}
     assert expected[kind[0]] in out
 
 

@@ -26,7 +26,10 @@ BACKENDS: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("udp", "vxlan, DirectRouting")]
+
+
+@pytest.fixture(scope="module", params=["vxlan", "host-gw", *OTHERS])
 def nodes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     with ExitStack() as undo:
         underlay = Underlay(tmp_path_factory.mktemp("fn"), f"fn{os.getpid()}-", undo)
@@ -57,6 +60,7 @@ def test_passes_iperf3_throughput_test(nodes: TwoNodes) -> None:
     assert report["end"]["sum_received"]["bits_per_second"] > 1e6
 
 
+@pytest.mark.slow
 def test_recovers_pod_connectivity_after_a_pod_is_deleted_and_recreated(nodes: TwoNodes) -> None:
     """e2e resilience."""
     address = "10.0.90.7"
@@ -101,6 +105,7 @@ def second_agent(underlay: Underlay, node: Agent, network_number: int, *flags: s
     return agent
 
 
+@pytest.mark.slow
 def test_multi_vxlan_and_host_gw_dual_networks_route_traffic_over_the_correct_backend(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -98,6 +98,9 @@ PURE = (  # decide in values: no sockets, no processes, no clock of their own
     "agent.datapath.forwarder",
     "agent.datapath.forwarding_table",
     "agent.datapath.packet",
+    "testbed.pods.probe_state",
+    "testbed.workloads.placement",
+    "testbed.workloads.reconcile",
 )
 IMPURE = ("socket", "subprocess", "threading", "time", "select", "fcntl", "http", "urllib.request")
 

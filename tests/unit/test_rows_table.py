@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rows import ROWS, TABLES, Outcome, Row, RowsReport, read_report
+from tests.rows import ROWS, TABLES, Outcome, Row, RowsReport, read_measured, read_report
 from tests.rows_table import DOCUMENT, main, merge, refreshed, result, shown_tests, table
 
 
@@ -66,19 +66,29 @@ def test_every_row_is_in_the_table_of_its_letter() -> None:
 
 def test_a_table_is_replaced_and_the_rest_of_the_document_stays() -> None:
     document = "before\n<!-- rows B -->\nold\n<!-- end of rows B -->\nafter\n"
-    once = refreshed(document, {"B1": {"tests/a.py::test_x": "passed"}})
+    once = refreshed(document, {"B1": {"tests/a.py::test_x": "passed"}}, letters="B")
     assert once.startswith("before\n<!-- rows B -->\n| row | ")
     assert once.endswith("<!-- end of rows B -->\nafter\n")
     assert "| a.py: x | holds |" in once
     assert "\nold\n" not in once
-    assert refreshed(once, {}) == refreshed(document, {})
+    assert refreshed(once, {}, letters="B") == refreshed(document, {}, letters="B")
 
 
 def test_the_document_has_a_place_for_every_table() -> None:
     assert refreshed(DOCUMENT.read_text(encoding="utf-8"), {})
-    with pytest.raises(ValueError, match="no place for table B"):
+    with pytest.raises(ValueError, match="no place for table F"):
         refreshed("", {})
     assert set(TABLES) == {name[0] for name in ROWS}
+
+
+def test_a_fault_shows_its_limit_and_what_was_measured(tmp_path: Path) -> None:
+    report = RowsReport()
+    report.expect("F1", "tests/a.py::test_x")
+    report.note("tests/a.py::test_x", "passed")
+    report.measure("tests/a.py::test_x", '{"promise": "gap of 3 s", "seconds": [0.5, 1.5, 0.7]}')
+    report.write(tmp_path / "rows.json")
+    made = table("F", read_report(tmp_path / "rows.json"), read_measured(tmp_path / "rows.json"))
+    assert "| F1 | agent ended by SIGTERM, started again | gap of 3 s | 0.7 s, 1.5 s of 3 | a.py: x | holds |" in made
 
 
 def test_a_report_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

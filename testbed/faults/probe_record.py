@@ -1,0 +1,110 @@
+"""What became of numbered probes between pods: gaps, losses, duplicates, another order. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Pair = tuple[str, str]
+"""Source and destination."""
+FLIGHT_S = 1.0
+"""A probe that is younger may still come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The longest time in which nothing that was sent arrived."""
+
+    seconds: float
+    pair: Pair | None
+    """Of which that is true; None where nothing was lost."""
+
+    def __str__(self) -> str:
+        where = "" if self.pair is None else f" from {self.pair[0]} to {self.pair[1]}"
+        return f"{self.seconds:.1f} s{where}"
+
+
+@dataclass
+class ProbeRecord:
+    """Grows as lines of the prober come; times are seconds of CLOCK_MONOTONIC."""
+
+    pods: tuple[str, ...]
+    period_s: float
+    sent_at: dict[int, float] = field(default_factory=dict)
+    arrivals: dict[Pair, dict[int, list[float]]] = field(default_factory=dict)
+    damaged: int = 0
+    """Probes that came with other contents than were sent."""
+
+    def __post_init__(self) -> None:
+        self.arrivals = {(one, other): {} for one in self.pods for other in self.pods if one != other}
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """One line of the prober."""
+        self.sent_at[line["number"]] = line["at"]
+        for source, destination, number, at, whole in line["got"]:
+            if whole:
+                self.arrivals[source, destination].setdefault(number, []).append(at)
+            else:
+                self.damaged += 1
+
+    @property
+    def newest(self) -> float:
+        """When the last probes were sent of which is known what became of them."""
+        return max(self.sent_at.values(), default=0.0) - FLIGHT_S
+
+    def lost(self, since: float, until: float, pairs: set[Pair] | None = None) -> dict[Pair, list[float]]:
+        """When those were sent that did not arrive, by pair; pairs without a loss are left out."""
+        numbers = self._numbers(since, until)
+        found = {
+            pair: [self.sent_at[number] for number in numbers if number not in arrived]
+            for pair, arrived in self.arrivals.items()
+            if pairs is None or pair in pairs
+        }
+        return {pair: times for pair, times in found.items() if times}
+
+    def longest_gap(self, since: float, until: float, pairs: set[Pair] | None = None) -> Gap:
+        """Of all pairs; from the last probe that arrived before to the first that arrived after, less a period."""
+        worst = Gap(0.0, None)
+        for pair in self.lost(since, until, pairs):
+            arrived = self.arrivals[pair]
+            last = since
+            for number in self._numbers(since, until):
+                if number in arrived:
+                    last = self.sent_at[number]
+                elif self.sent_at[number] - last > worst.seconds:
+                    worst = Gap(self.sent_at[number] - last, pair)
+        return worst
+
+    def recovered_after(self, moment: float, until: float, pairs: set[Pair] | None = None) -> Gap:
+        """How long after `moment` a probe was sent for the last time that did not arrive."""
+        worst = Gap(0.0, None)
+        for pair, times in self.lost(moment, until, pairs).items():
+            if times[-1] - moment + self.period_s > worst.seconds:
+                worst = Gap(times[-1] - moment + self.period_s, pair)
+        return worst
+
+    def share_lost(self, since: float, until: float) -> float:
+        """Of all probes sent between, 0 to 1."""
+        sent = len(self._numbers(since, until)) * len(self.arrivals)
+        return sum(map(len, self.lost(since, until).values())) / sent if sent else 0.0
+
+    def duplicates(self, since: float, until: float) -> int:
+        """Probes that came more than once."""
+        return sum(
+            len(times) - 1 for arrived in self.arrivals.values() for times in self._between(arrived, since, until)
+        )
+
+    def reordered(self, since: float, until: float) -> int:
+        """Probes that came after one that was sent later."""
+        count = 0
+        for arrived in self.arrivals.values():
+            latest = 0.0
+            for times in self._between(arrived, since, until):
+                count += times[0] < latest
+                latest = max(latest, times[0])
+        return count
+
+    def _numbers(self, since: float, until: float) -> list[int]:
+        return [number for number, at in self.sent_at.items() if since <= at <= until]
+
+    def _between(self, arrived: Mapping[int, list[float]], since: float, until: float) -> Iterator[list[float]]:
+        return (arrived[number] for number in self._numbers(since, until) if number in arrived)

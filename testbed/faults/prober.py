@@ -1,0 +1,123 @@
+"""A program that sends numbered datagrams from every pod to every other, ten times a second, and tells what came.
+
+    prober.py PERIOD NAME=ADDRESS …         run in the lab, where /run/netns has every pod
+
+Each line of its output is a JSON object, one per period: `number` and `at` (seconds of CLOCK_MONOTONIC, which all
+namespaces share) of the datagrams sent then, and `got`, a list of [source, destination, number, at, whole]. A pod that
+was built anew gets a new socket.
+"""
+
+import json
+import os
+import select
+import socket
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Mapping
+
+from testbed.pods import namespaces
+
+NETNS = "/run/netns"
+PORT = 40_100
+HEADER = struct.Struct("!HHIQ")
+"""Source, destination, number, and the time in ns."""
+CHECK = struct.Struct("!I")
+FILLING = bytes(range(256))
+RENEW_EVERY = 5
+"""Periods between looks whether a pod is another one."""
+
+
+class Pods:
+    """A socket in each pod's network namespace, made anew when the pod is."""
+
+    def __init__(self, addresses: Mapping[str, str]) -> None:
+        self.names = list(addresses)
+        self.addresses = list(addresses.values())
+        self.sockets: list[socket.socket | None] = [None] * len(addresses)
+        self._identities: list[int | None] = [None] * len(addresses)
+
+    def renew(self) -> None:
+        """Open what is not open; close what belongs to a pod that is gone."""
+        for place, name in enumerate(self.names):
+            try:
+                descriptor = os.open(f"{NETNS}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                self._forget(place)
+                continue
+            try:
+                identity = os.fstat(descriptor).st_ino
+                if identity != self._identities[place]:
+                    self._forget(place)
+                    namespaces.setns(descriptor, namespaces.CLONE_NEWNET)
+                    self.sockets[place] = self._open(self.addresses[place])
+                    self._identities[place] = identity
+            except OSError:
+                self._forget(place)
+            finally:
+                os.close(descriptor)
+
+    def _open(self, address: str) -> socket.socket:
+        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        opened.setblocking(False)
+        opened.bind((address, PORT))
+        return opened
+
+    def _forget(self, place: int) -> None:
+        opened = self.sockets[place]
+        if opened is not None:
+            opened.close()
+        self.sockets[place] = self._identities[place] = None
+
+
+def send(pods: Pods, number: int) -> None:
+    """One datagram from every pod to every other."""
+    for source, opened in enumerate(pods.sockets):
+        for destination, address in enumerate(pods.addresses):
+            if opened is None or source == destination:
+                continue
+            text = HEADER.pack(source, destination, number, time.monotonic_ns()) + FILLING
+            try:
+                opened.sendto(text + CHECK.pack(zlib.crc32(text)), (address, PORT))
+            except OSError:
+                # No route, no buffer, an ICMP error of an earlier one: this datagram is lost.
+                continue
+
+
+def receive(pods: Pods, until: float) -> list[tuple[str, str, int, float, bool]]:
+    """What comes until then."""
+    got = []
+    while (left_s := until - time.monotonic()) > 0:
+        opened = [one for one in pods.sockets if one is not None]
+        for ready in select.select(opened, [], [], left_s)[0]:
+            try:
+                text = ready.recv(2048)
+            except OSError:
+                continue
+            source, destination, number, _ = HEADER.unpack_from(text)
+            whole = CHECK.unpack(text[-CHECK.size :])[0] == zlib.crc32(text[: -CHECK.size])
+            got.append((pods.names[source], pods.names[destination], number, time.monotonic(), whole))
+    return got
+
+
+def main() -> None:
+    """Until the output is closed."""
+    period_s = float(sys.argv[1])
+    pods = Pods(dict(word.split("=") for word in sys.argv[2:]))
+    number, began = 0, time.monotonic()
+    while True:
+        if number % RENEW_EVERY == 0:
+            pods.renew()
+        at = time.monotonic()
+        send(pods, number)
+        got = receive(pods, began + (number + 1) * period_s)
+        try:
+            print(json.dumps({"number": number, "at": at, "got": got}), flush=True)
+        except BrokenPipeError:
+            return
+        number += 1
+
+
+if __name__ == "__main__":
+    main()

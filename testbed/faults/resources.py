@@ -1,0 +1,57 @@
+"""What a lab holds of things that leak: descriptors, threads, memory, leases, namespaces, links, rules, zombies."""
+
+import contextlib
+from pathlib import Path
+
+from testbed.faults.machines import TABLE_PREFIX, run
+from testbed.lab.etcd import EtcdFailed
+from testbed.lab.lab import Lab
+from testbed.lab.node import LabNode
+from testbed.pods.pod import NETNS_DIRECTORY
+
+
+def count_resources(lab: Lab) -> dict[str, int]:
+    """Counts by name; a node's begin with its name. What does not run is left out."""
+    counts = {"network namespaces": len(list(NETNS_DIRECTORY.iterdir())), "zombies": _zombies()}
+    with contextlib.suppress(EtcdFailed):
+        # The first line tells how many follow.
+        counts["etcd leases"] = len(lab.etcd.etcdctl(["lease", "list"]).split()) - len(b"found 0 leases".split())
+    for node in lab.nodes.values():
+        counts |= {f"{node.name} {what}": count for what, count in _of_node(node).items()}
+    return counts
+
+
+def _of_node(node: LabNode) -> dict[str, int]:
+    tables = [line for line in run(node.pid, ["nft", "list", "tables"]).splitlines() if TABLE_PREFIX not in line]
+    rules = [line for line in run(node.pid, ["nft", "list", "ruleset"]).splitlines() if line.startswith("\t\t")]
+    counts = {
+        "links": len(node.kernel.links()),
+        "routes": len(node.kernel.routes()),
+        "nftables tables": len(tables),
+        "nftables rules": len(rules),
+    }
+    pid = node.agent.pid
+    if pid is not None:
+        try:
+            status = dict(
+                line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
+            )
+            counts["agent descriptors"] = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+            counts["agent threads"] = int(status["Threads"])
+            counts["agent RSS kB"] = int(status["VmRSS"].split()[0])
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            counts["agent CPU ticks"] = int(fields[11]) + int(fields[12])
+        except (OSError, KeyError):
+            pass
+    return counts
+
+
+def _zombies() -> int:
+    count = 0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                count += (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            except OSError:
+                continue
+    return count

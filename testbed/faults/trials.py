@@ -1,0 +1,104 @@
+"""Faults with what they may cost at most: one table that drives the tests and the soak. Pure.
+
+A trial: probes between all pods flow without a loss; the faults are injected and last `hold_s`; they are healed; within
+`limit_s` everything works again. `gap_s` limits what packets may suffer meanwhile.
+"""
+
+from dataclasses import dataclass
+
+from testbed.faults.probe_record import Pair
+
+TTL_S = 5
+"""Of leases in labs for trials, in seconds."""
+OUT_S = TTL_S + 3.0
+"""Longer than a lease lives without renewal, and its removal takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One row: what is done and what must hold."""
+
+    row: str
+    """Of docs/reliability.md."""
+    faults: tuple[str, ...]
+    """Injected one after the other, healed together."""
+    limit_s: float
+    """From healing (without one: from the injection) until every pair's probes arrive and the lab is ready."""
+    hold_s: float = 0.0
+    gap_s: float | None = None
+    """The longest that any pair may be without a probe, all the time; None: as long as the fault lasts."""
+    mended_by_lab: bool = False
+    """Nobody heals: what lasts must end by itself."""
+    share_lost: float = 1.0
+    """Of all probes while the fault is on."""
+    untouched: frozenset[Pair] | None = None
+    """Pairs that may not lose anything; None: none is named."""
+    keeps_subnets: bool = True
+    etcd_members: int = 1
+    slow: bool = True
+    """Left out of quick runs."""
+
+    @property
+    def name(self) -> str:
+        """For people: row and words."""
+        return f"{self.row} {' + '.join(self.faults)}"
+
+    @property
+    def promise(self) -> str:
+        """The limit in words, as tables show it."""
+        if self.gap_s == 0:
+            return f"no packet lost; {self.limit_s:g} s"
+        if self.gap_s is not None:
+            return f"gap of {self.gap_s:g} s"
+        return f"{self.limit_s:g} s"
+
+
+TRIALS = (
+    Trial("F1", ("agent stop node1",), 5, gap_s=3, slow=False),
+    Trial("F2", ("agent kill node1",), 5, gap_s=3, slow=False),
+    Trial("F4", ("agent stop node1",), 3, hold_s=OUT_S),
+    Trial("F6", ("agent pause node1",), 3, hold_s=2 * TTL_S),
+    Trial("F7", ("agent kill node1", "agent kill node2", "agent kill node3"), 10, slow=False),
+    Trial("F8", ("agent hang node1",), 20, gap_s=3, mended_by_lab=True),
+    Trial("F11", ("etcd kill follower",), 3, gap_s=0, etcd_members=3),
+    Trial("F12", ("etcd kill leader",), 3, gap_s=0, hold_s=2, etcd_members=3),
+    Trial("F13", ("etcd stop etcd1", "etcd stop etcd2"), 3, gap_s=0, hold_s=60, etcd_members=3),
+    Trial("F14", ("etcd stop etcd1",), 5, gap_s=0, hold_s=6 * TTL_S),
+    Trial("F15", ("etcd wipe etcd1",), 5, gap_s=0, hold_s=3),
+    Trial("F17", ("etcd quota etcd1",), 3, gap_s=0, hold_s=3 * TTL_S),
+    Trial("F18", ("link delay etcd1 s1 1s",), 5, gap_s=0, hold_s=2 * TTL_S),
+    Trial("F20", ("etcd compact",), 3, gap_s=0, slow=False),
+    Trial("F21", ("partition node1 / etcd1", "etcd compact"), 5, gap_s=0, hold_s=2),
+    Trial("F22", ("lease revoke node1",), 3, slow=False),
+    Trial("F23", ("lease delete node1",), 3, slow=False),
+    Trial("F27", ("link down node1 s1",), 2, hold_s=5),
+    Trial("F28", ("link flap node1 s1 100 200ms",), 2, hold_s=21),
+    Trial("F29", ("partition node1",), 5, hold_s=2, slow=False),
+    Trial("F30", ("partition node1",), 5, hold_s=OUT_S),
+    Trial("F31", ("partition node1 / etcd1",), 5, hold_s=OUT_S),
+    Trial("F32", ("oneway node1 / node2,node3",), 5, hold_s=3, slow=False),
+    Trial(
+        "F33",
+        (
+            "link loss node1 s1 30",
+            "link delay node1 s1 100ms 50ms",
+            "link duplicate node1 s1 5",
+            "link reorder node1 s1 10",
+        ),
+        5,
+        hold_s=5,
+        share_lost=0.6,
+    ),
+    Trial("F34", ("link corrupt node1 s1 1",), 5, hold_s=5, share_lost=0.2),
+    Trial("F35", ("node reboot node1 1s",), 10, mended_by_lab=True),
+    Trial("F36", ("node readdress node1 192.168.8.150",), 5, mended_by_lab=False, hold_s=8),
+    Trial("F39", ("clock jump node1 1h",), 5, hold_s=6, gap_s=3),
+    Trial("F39", ("clock jump node1 -1h",), 5, hold_s=6, gap_s=3),
+    Trial("F41", ("device delete node1",), 5, slow=False),
+    Trial("F41", ("rules flush node1",), 5, slow=False),
+    Trial(
+        "F42", ("pod kill shell1",), 5, slow=False, untouched=frozenset({("shell2", "shell3"), ("shell3", "shell2")})
+    ),
+)
+CONTROL = Trial("control", (), 5, hold_s=2, gap_s=0, slow=False)
+"""Nothing is done, so nothing may be lost: the probes tell a fault from a slow machine."""

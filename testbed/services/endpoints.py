@@ -1,0 +1,145 @@
+"""Which pods stand behind each port of each Service, and behind each host port. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Literal
+
+from testbed.cluster.manifest import ContainerPort
+from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.service import Service, ServicePort
+
+Protocol = Literal["tcp", "udp"]
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """What is to be known of a pod."""
+
+    manifest: PodManifest
+    """With its node."""
+    address: IPv4Address | None
+    ready: bool
+    terminating: bool = False
+
+    @property
+    def node(self) -> str:
+        """The name of its node."""
+        return self.manifest.spec.node_name or ""
+
+    @property
+    def ports(self) -> Iterable[ContainerPort]:
+        """The ports of all its containers."""
+        return (port for container in self.manifest.spec.containers for port in container.ports)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """One pod's port behind a Service."""
+
+    address: IPv4Address
+    port: int
+    pod: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class BoundPort:
+    """One port of a Service with everything that a node must know of it."""
+
+    service: str
+    name: str
+    """Of the port; empty where it has none."""
+    protocol: Protocol
+    cluster_ip: IPv4Address
+    port: int
+    node_port: int | None
+    affinity_s: int | None
+    local_only: bool
+    """externalTrafficPolicy: Local."""
+    endpoints: tuple[Endpoint, ...]
+    """Ready ones only, in order."""
+
+    @property
+    def key(self) -> str:
+        """What the names of its chains and sets end with: unique, stable, and short enough for nftables."""
+        return f"{self.service}-{self.protocol}-{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A port of a node that leads to a pod on it."""
+
+    protocol: Protocol
+    address: IPv4Address | None
+    """None: every address of the node but those of loopback."""
+    port: int
+    to: Endpoint
+
+
+def endpoints_of(service: Service, pods: Iterable[PodFacts]) -> tuple[list[list[Endpoint]], list[list[Endpoint]]]:
+    """For each port of a Service: its ready endpoints, and those of pods that are not ready (yet, or any more)."""
+    selector = service.spec.selector.items()
+    chosen = [pod for pod in pods if selector <= pod.manifest.metadata.labels.items() and pod.address is not None]
+    ready, other = [], []
+    for port in service.spec.ports:
+        found = [(pod, endpoint) for pod in chosen if (endpoint := _endpoint(pod, port)) is not None]
+        ready.append(sorted(endpoint for pod, endpoint in found if pod.ready and not pod.terminating))
+        other.append(sorted(endpoint for pod, endpoint in found if not pod.ready or pod.terminating))
+    return ready, other
+
+
+def _endpoint(pod: PodFacts, port: ServicePort) -> Endpoint | None:
+    target = port.target_port or port.port
+    if isinstance(target, str):
+        named = [one for one in pod.ports if one.name == target and one.protocol == port.protocol]
+        if not named:
+            return None
+        target = named[0].container_port
+    assert pod.address is not None
+    return Endpoint(pod.address, target, pod.manifest.name, pod.node)
+
+
+def bind(services: Iterable[Service], pods: Sequence[PodFacts]) -> tuple[BoundPort, ...]:
+    """Every port of every Service that has a cluster IP. Services come with their numbers."""
+    bound = []
+    for service in services:
+        if service.headless or service.spec.cluster_ip is None:
+            continue
+        ready, _ = endpoints_of(service, pods)
+        for port, endpoints in zip(service.spec.ports, ready, strict=True):
+            bound.append(
+                BoundPort(
+                    service=service.name,
+                    name=port.name or "",
+                    protocol=_protocol(port.protocol),
+                    cluster_ip=IPv4Address(service.spec.cluster_ip),
+                    port=port.port,
+                    node_port=port.node_port,
+                    affinity_s=service.affinity_s,
+                    local_only=service.spec.external_traffic_policy == "Local",
+                    endpoints=tuple(endpoints),
+                )
+            )
+    return tuple(bound)
+
+
+def host_ports(node: str, pods: Iterable[PodFacts]) -> tuple[HostPort, ...]:
+    """The host ports of the pods on one node. A pod of the node's own network has its ports there anyway."""
+    found = []
+    for pod in pods:
+        if pod.node != node or pod.address is None or pod.terminating or pod.manifest.spec.host_network:
+            continue
+        for port in pod.ports:
+            if port.host_port is None:
+                continue
+            anywhere = port.host_ip in (None, "0.0.0.0")
+            address = None if anywhere else IPv4Address(str(port.host_ip))
+            to = Endpoint(pod.address, port.container_port, pod.manifest.name, node)
+            found.append(HostPort(_protocol(port.protocol), address, port.host_port, to))
+    return tuple(found)
+
+
+def _protocol(name: str) -> Protocol:
+    protocols: Mapping[str, Protocol] = {"TCP": "tcp", "UDP": "udp"}
+    return protocols[name]

@@ -1,0 +1,137 @@
+"""One node's nftables table for Services: what it should be, put into the kernel, kept there."""
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+
+from agent.journal import Journal
+from testbed.lab.etcd import enter_machine
+from testbed.services.endpoints import BoundPort, HostPort
+from testbed.services.generation import generation
+from testbed.services.rules import skeleton, wanted
+from testbed.services.ruleset import TABLE, Ruleset, difference, whole
+
+LIMIT_S = 20.0
+Target = tuple[str, str, int]
+"""Protocol, address and port of a pod."""
+
+
+class ServicesNotProgrammed(Exception):
+    """nft or conntrack refused; the message is its own."""
+
+
+class Programmer:
+    """Keeps one node's table equal to what Services and pods want. Methods may be called from several threads."""
+
+    def __init__(self, node: str, pid: int, pod_network: IPv4Network, journal: Journal) -> None:
+        """`pid` is a process in the node's namespaces."""
+        self.node = node
+        self.pid = pid
+        self._pod_network = pod_network
+        self._journal = journal
+        self._there: Ruleset | None = None
+        """What we have put there; None: nothing yet."""
+        self._targets: frozenset[Target] = frozenset()
+        self._generation = -1
+        """Of the namespace's rules when we looked last."""
+        self._turn = threading.Lock()
+
+    def program(self, bound: Iterable[BoundPort], ports: Iterable[HostPort]) -> None:
+        """Bring the table to this. Raises ServicesNotProgrammed, and tries the whole table at the next call."""
+        bound, ports = tuple(bound), tuple(ports)
+        now = wanted(self.node, bound, ports, self._pod_network)
+        targets = _targets(bound, ports)
+        with self._turn:
+            if self._there is None and now.is_empty:
+                return
+            if self._there is None:
+                self._load(whole(skeleton(self._pod_network), now), "Services answer on this node")
+            elif script := difference(self._there, now):
+                self._load(script, "Services or their pods have changed")
+            self._there = now
+            gone, self._targets = self._targets - targets, targets
+            for protocol, address, port in sorted(gone):
+                if protocol == "udp":
+                    self._forget_flows(address, port)
+
+    def mend(self) -> bool:
+        """Make the table anew when somebody has changed it; returns whether it had to. Costs nothing otherwise."""
+        with self._turn:
+            if self._there is None or generation(self.pid) == self._generation:
+                return False
+            # Read before looking: a change in between is seen next time.
+            self._generation = generation(self.pid)
+            if self._is_whole():
+                return False
+            self._load(whole(skeleton(self._pod_network), self._there), "somebody has changed the rules of Services")
+            return True
+
+    def _is_whole(self) -> bool:
+        listing = self._run(["nft", "-j", "list", "table", "ip", TABLE])
+        if listing.returncode != 0 or self._there is None:
+            return False
+        rules: dict[str, int] = {}
+        elements: dict[str, int] = {}
+        for item in json.loads(listing.stdout)["nftables"]:
+            if "chain" in item:
+                rules.setdefault(item["chain"]["name"], 0)
+            elif "rule" in item:
+                rules[item["rule"]["chain"]] = rules.get(item["rule"]["chain"], 0) + 1
+            elif "map" in item or "set" in item:
+                found = item.get("map") or item["set"]
+                elements[found["name"]] = len(found.get("elem", []))
+        base = {name: count for name, count in rules.items() if name not in self._there.chains}
+        ours = {name: rules.get(name, -1) for name in self._there.chains}
+        return (
+            base == BASE_RULES
+            and ours == self._there.rule_counts
+            and all(elements.get(name) == count for name, count in self._there.element_counts.items())
+        )
+
+    def _forget_flows(self, address: str, port: int) -> None:
+        """Let the kernel forget whom it sent to this UDP endpoint: without handshakes clients would go on to nobody."""
+        flows = ["conntrack", "--delete", "--proto", "udp", "--reply-src", address, "--reply-port-src", str(port)]
+        done = self._run(flows)
+        # It fails when there were none.
+        if done.returncode != 0 and "0 flow entries" not in done.stderr:
+            raise ServicesNotProgrammed(f"{self.node}: {done.stderr.strip() or 'conntrack failed'}")
+
+    def _load(self, script: str, why: str) -> None:
+        before = generation(self.pid)
+        done = self._run(["nft", "-f", "-"], script)
+        if done.returncode != 0:
+            self._there = None
+            raise ServicesNotProgrammed(f"{self.node}: {done.stderr.strip().splitlines()[0]}")
+        # Had somebody else changed something meanwhile, it would be more: then `mend` looks.
+        self._generation = before + 1
+        self._journal.record(["nft", "-f", "-"], why, script)
+
+    def _run(self, command: list[str], script: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*enter_machine(self.pid), *command],
+            input=script,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+
+
+def _targets(bound: Iterable[BoundPort], ports: Iterable[HostPort]) -> frozenset[Target]:
+    behind = {(one.protocol, str(to.address), to.port) for one in bound for to in one.endpoints}
+    return frozenset(behind | {(one.protocol, str(one.to.address), one.to.port) for one in ports})
+
+
+BASE_RULES = {
+    "refuse": 2,
+    "ignore": 1,
+    "prerouting": 4,
+    "output": 4,
+    "filter-forward": 2,
+    "filter-input": 2,
+    "filter-output": 2,
+    "postrouting": 2,
+}
+"""How many rules each chain of the skeleton has."""

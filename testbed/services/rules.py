@@ -1,0 +1,161 @@
+"""What one node's table must hold so that Services work there. Pure.
+
+    to 10.96.3.7:80 ── map cluster-ips ──> chain service-web-tcp-80 ── one endpoint at random ──> dnat to 10.0.90.2:8080
+
+Maps are looked up once per connection, however many Services there are (kube-proxy's nftables mode does the same).
+"""
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network
+
+from testbed.services.endpoints import BoundPort, Endpoint, HostPort
+from testbed.services.ruleset import TABLE, Ruleset
+
+MASQUERADE = 0x4000
+"""kube-proxy's mark; the agent's own rules leave what carries it alone (agent/firewall.py)."""
+REMEMBER_MASQUERADE = f"meta mark set meta mark or {MASQUERADE:#x}"
+LOOPBACK = "127.0.0.0/8"
+
+
+def skeleton(pod_network: IPv4Network) -> str:
+    """A script that makes the table with its maps, sets and base chains, without any Service.
+
+    - dnat: in `prerouting` for what comes from elsewhere, in `output` for the node's own processes.
+    - Whoever is not a pod gets a pod's or node's address on the way to one (mark 0x4000): the overlay carries only
+      packets between addresses of pods, and answers must come back here to be turned round.
+    - `filter-*`: no endpoint is an answer too: refused at once, instead of a timeout.
+    - A packet that conntrack calls invalid must not be forwarded: it would reach the client with a pod's address.
+    """
+    to_node = f"fib daddr type local ip daddr != {LOOPBACK}"
+    nat = [
+        f"ip saddr != {pod_network} ip daddr . meta l4proto . th dport vmap @marked-cluster-ips",
+        "ip daddr . meta l4proto . th dport vmap @cluster-ips",
+        "ip daddr . meta l4proto . th dport vmap @host-ports-at",
+        f"{to_node} meta l4proto . th dport vmap @node-ports",
+    ]
+    refuse = [
+        "ip daddr . meta l4proto . th dport vmap @refused-cluster-ips",
+        f"{to_node} meta l4proto . th dport vmap @refused-node-ports",
+    ]
+    # The hook «forward» comes after the choice of a way, so cluster IPs without endpoints pass it by the default route.
+    chains = {
+        "refuse": ("", ["meta l4proto tcp reject with tcp reset", "reject"]),
+        "ignore": ("", ["drop"]),
+        "prerouting": ("type nat hook prerouting priority dstnat; policy accept;", nat),
+        "output": ("type nat hook output priority -100; policy accept;", nat),
+        "filter-forward": (
+            "type filter hook forward priority filter - 1; policy accept;",
+            ["ct state invalid drop", refuse[0]],
+        ),
+        "filter-input": ("type filter hook input priority filter - 1; policy accept;", refuse),
+        "filter-output": ("type filter hook output priority filter - 1; policy accept;", refuse),
+        "postrouting": (
+            "type nat hook postrouting priority srcnat - 1; policy accept;",
+            [
+                "ct status dnat ip saddr . ip daddr @hairpin masquerade fully-random",
+                # The mark must not stay on what carries this packet: it would be masqueraded once more.
+                f"meta mark and {MASQUERADE:#x} == {MASQUERADE:#x} meta mark set meta mark xor {MASQUERADE:#x} "
+                "masquerade fully-random",
+            ],
+        ),
+    }
+    where, at = "type ipv4_addr . inet_proto . inet_service : verdict;", "type inet_proto . inet_service : verdict;"
+    maps = {
+        **dict.fromkeys(("cluster-ips", "marked-cluster-ips", "refused-cluster-ips", "host-ports-at"), where),
+        **dict.fromkeys(("node-ports", "refused-node-ports"), at),
+    }
+    lines = [f"table ip {TABLE} {{"]
+    lines += [f"\tmap {name} {{ {kind} }}" for name, kind in maps.items()]
+    lines.append("\tset hairpin { type ipv4_addr . ipv4_addr; }")
+    for name, (hook, rules) in chains.items():
+        lines += [f"\tchain {name} {{", *([f"\t\t{hook}"] if hook else []), *(f"\t\t{rule}" for rule in rules), "\t}"]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def wanted(node: str, bound: Iterable[BoundPort], ports: Iterable[HostPort], pod_network: IPv4Network) -> Ruleset:
+    """The part of `node`'s table that depends on Services and pods."""
+    made = _Table(node, pod_network)
+    for one in bound:
+        made.add_service(one)
+    for host_port in ports:
+        made.add_host_port(host_port)
+    return Ruleset(made.chains, made.maps, {"hairpin": frozenset(made.hairpin)}, made.memories)
+
+
+class _Table:
+    def __init__(self, node: str, pod_network: IPv4Network) -> None:
+        self.node = node
+        self.pod_network = pod_network
+        self.chains: dict[str, tuple[str, ...]] = {}
+        self.maps: dict[str, dict[str, str]] = {
+            name: {}
+            for name in (
+                *("cluster-ips", "marked-cluster-ips", "refused-cluster-ips", "host-ports-at"),
+                *("node-ports", "refused-node-ports"),
+            )
+        }
+        self.hairpin: set[str] = set()
+        self.memories: dict[str, int] = {}
+
+    def add_service(self, bound: BoundPort) -> None:
+        at_cluster_ip = f"{bound.cluster_ip} . {bound.protocol} . {bound.port}"
+        at_node = f"{bound.protocol} . {bound.node_port}"
+        if not bound.endpoints:
+            self.maps["refused-cluster-ips"][at_cluster_ip] = "goto refuse"
+            if bound.node_port is not None:
+                self.maps["refused-node-ports"][at_node] = "goto refuse"
+            return
+        chain = f"service-{bound.key}"
+        self.chains[chain] = self._spread(bound, bound.endpoints)
+        self.chains[f"marked-{bound.key}"] = (REMEMBER_MASQUERADE, f"goto {chain}")
+        self.maps["cluster-ips"][at_cluster_ip] = f"goto {chain}"
+        self.maps["marked-cluster-ips"][at_cluster_ip] = f"goto marked-{bound.key}"
+        if bound.node_port is None:
+            return
+        if not bound.local_only:
+            self.maps["node-ports"][at_node] = f"goto marked-{bound.key}"
+            return
+        here = [endpoint for endpoint in bound.endpoints if endpoint.node == self.node]
+        inside = (f"ip saddr {self.pod_network} goto {chain}", f"fib saddr type local goto marked-{bound.key}")
+        self.chains[f"local-{bound.key}"] = (*inside, *self._spread(bound, here))
+        self.maps["node-ports"][at_node] = f"goto local-{bound.key}"
+        if not here:
+            self.maps["refused-node-ports"][at_node] = "goto ignore"
+
+    def _spread(self, bound: BoundPort, endpoints: Sequence[Endpoint]) -> tuple[str, ...]:
+        for endpoint in endpoints:
+            self.hairpin.add(f"{endpoint.address} . {endpoint.address}")
+        if not endpoints:
+            return ()
+        if bound.affinity_s is None:
+            return (_random(bound.protocol, endpoints),)
+        known, steps = [], []
+        for number, endpoint in enumerate(endpoints):
+            name = f"{bound.key}-{endpoint.address}-{endpoint.port}"
+            clients = f"clients-{bound.affinity_s}-{name}"
+            self.memories[clients] = bound.affinity_s
+            self.chains[f"endpoint-{name}"] = (
+                f"update @{clients} {{ ip saddr }}",
+                f"meta l4proto {bound.protocol} dnat to {endpoint.address}:{endpoint.port}",
+            )
+            known.append(f"ip saddr @{clients} goto endpoint-{name}")
+            steps.append(f"{number} : goto endpoint-{name}")
+        return (*known, f"numgen random mod {len(endpoints)} vmap {{ {', '.join(steps)} }}")
+
+    def add_host_port(self, host_port: HostPort) -> None:
+        to = host_port.to
+        chain = f"host-port-{host_port.protocol}-{host_port.address or 'any'}-{host_port.port}"
+        self.chains[chain] = (_random(host_port.protocol, [to]),)
+        self.hairpin.add(f"{to.address} . {to.address}")
+        if host_port.address is None:
+            self.maps["node-ports"].setdefault(f"{host_port.protocol} . {host_port.port}", f"goto {chain}")
+        else:
+            key = f"{host_port.address} . {host_port.protocol} . {host_port.port}"
+            self.maps["host-ports-at"][key] = f"goto {chain}"
+
+
+def _random(protocol: str, endpoints: Sequence[Endpoint]) -> str:
+    if len(endpoints) == 1:
+        return f"meta l4proto {protocol} dnat to {endpoints[0].address}:{endpoints[0].port}"
+    steps = ", ".join(f"{number} : {one.address} . {one.port}" for number, one in enumerate(endpoints))
+    return f"meta l4proto {protocol} dnat ip to numgen random mod {len(endpoints)} map {{ {steps} }}"

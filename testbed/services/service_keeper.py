@@ -1,0 +1,67 @@
+"""Services: wanted, changed and removed by name."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from testbed.cluster.problems import Problem
+from testbed.cluster.service import Service
+from testbed.cluster.validation import Source
+from testbed.services.service_checks import check_range, check_together, selects_nothing
+from testbed.services.services import Services
+from testbed.workloads.keeper import Outcome
+
+if TYPE_CHECKING:
+    from testbed.lab.lab import Lab
+
+BRIDGE_SETTINGS = Path("/proc/sys/net/bridge")
+
+
+class ServiceKeeper:
+    """The keeper of kind Service."""
+
+    def __init__(self, lab: "Lab", services: Services) -> None:
+        self._lab = lab
+        self._services = services
+
+    def wanted(self) -> Mapping[str, Service]:
+        """As applied, by name."""
+        return dict(self._services.applied)
+
+    def check(self, applied: Sequence[tuple[Source, Service]]) -> Iterator[Problem]:
+        """Whether cluster IPs and node ports are free, and whether this kernel and network have room for Services."""
+        yield from check_together(applied, self._services.numbered.values())
+        yield from check_range(applied, self._services.pod_network)
+        if applied and not BRIDGE_SETTINGS.is_dir():
+            what = (
+                "this kernel has no br_netfilter (got no /proc/sys/net/bridge; want modprobe br_netfilter on the host)"
+            )
+            yield applied[0][0].problem(("kind",), what)
+
+    def warnings(self, applied: Sequence[tuple[Source, Service]]) -> Iterator[Problem]:
+        """Selectors that no pod matches."""
+        return selects_nothing(applied, [pod.manifest.metadata.labels for pod in self._lab.pods.values()])
+
+    def put(self, wanted: Service) -> Outcome:
+        """Want this Service; one that names no numbers keeps those that it has."""
+        with self._services.deciding:
+            before = self._services.applied.get(wanted.name)
+            if wanted == before:
+                return "unchanged"
+            self._services.applied[wanted.name] = wanted
+            self._services.number()
+        self._lab.pods_changed.notify()
+        return "created" if before is None else "configured"
+
+    def remove(self, name: str, grace_s: float | None = None) -> None:
+        """Let no node answer for it any more. Raises KeyError."""
+        with self._services.deciding:
+            del self._services.applied[name]
+            self._services.number()
+        self._services.program()
+
+    def why_not_ready(self, name: str) -> str:
+        """Whether every node answers for it; one without endpoints is ready, as in Kubernetes."""
+        if name not in self._services.numbered:
+            return "not there yet"
+        return "; ".join(self._services.why_not_programmed())

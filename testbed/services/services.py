@@ -1,0 +1,116 @@
+"""The Services of a running lab: wanted ones with their numbers, and every node's table kept in line with pods."""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING
+
+from agent.config import parse_network_config
+from testbed.cluster.service import Service
+from testbed.services.allocation import allocate
+from testbed.services.endpoints import PodFacts, bind, host_ports
+from testbed.services.programmer import Programmer, ServicesNotProgrammed
+
+if TYPE_CHECKING:
+    from testbed.lab.lab import Lab
+
+MEND_EVERY_S = 1.0
+WORKERS = 4
+
+
+class Services:
+    """All Services of a lab."""
+
+    def __init__(self, lab: "Lab") -> None:
+        self._lab = lab
+        self.deciding = threading.RLock()
+        """Held while `applied` is looked at and changed."""
+        self.applied: dict[str, Service] = {}
+        """As they were asked for, by name."""
+        self.numbered: Mapping[str, Service] = {}
+        """The same with cluster IPs and node ports."""
+        self._programmers: dict[str, Programmer] = {}
+        self._failures: dict[str, str] = {}
+        """Node → why its table is not what it should be."""
+        self._programming = threading.Lock()
+        self._workers = ThreadPoolExecutor(WORKERS, "services")
+
+    def start(self, services: Sequence[Service]) -> None:
+        """Want these, program every node, and keep doing so."""
+        for service in services:
+            self.applied[service.name] = service
+        self.number()
+        self._lab.pods_changed.subscribe("services", self.program)
+        threading.Thread(target=self._mend_for_ever, name="services", daemon=True).start()
+
+    def number(self) -> None:
+        """Give every wanted Service its numbers. Raises NothingFree and then changes nothing."""
+        with self.deciding:
+            self.numbered = allocate(self.applied.values(), self.numbered)
+
+    @property
+    def pod_network(self) -> IPv4Network:
+        """The network that all pods are in."""
+        return parse_network_config(self._lab.cluster.network_json.encode()).network
+
+    def pods(self) -> list[PodFacts]:
+        """Every pod of the lab as it is now."""
+        found = []
+        for pod in self._lab.pods.values():
+            status = pod.status()
+            address = IPv4Address(status.address) if status.address else None
+            found.append(PodFacts(pod.manifest, address, status.ready, status.terminating))
+        return found
+
+    def program(self) -> None:
+        """Bring every node's table in line with Services and pods as they are now."""
+        with self._programming:
+            pods = self.pods()
+            bound = bind(self.numbered.values(), pods)
+            nodes = dict(self._lab.nodes)
+            network = self.pod_network
+            self._programmers = {
+                name: self._programmers.get(name) or Programmer(name, node.pid, network, self._lab.journal(name))
+                for name, node in nodes.items()
+            }
+            tables = {
+                name: self._workers.submit(one.program, bound, host_ports(name, pods))
+                for name, one in self._programmers.items()
+            }
+            failures = {}
+            for name, done in tables.items():
+                try:
+                    done.result()
+                except (ServicesNotProgrammed, OSError) as failure:
+                    failures[name] = str(failure)
+            self._tell(failures)
+
+    def why_not_programmed(self) -> list[str]:
+        """What nodes' tables lack, a line each; empty when they are as they should be."""
+        waiting = [
+            f"{name}: services are not programmed yet" for name in self._lab.nodes if name not in self._programmers
+        ]
+        return waiting or list(self._failures.values())
+
+    def _tell(self, failures: Mapping[str, str]) -> None:
+        for name, why in failures.items():
+            if self._failures.get(name) != why:
+                self._lab.event("Warning", f"node/{name}", "ServicesNotProgrammed", why)
+        self._failures = dict(failures)
+
+    def _mend_for_ever(self) -> None:
+        while True:
+            time.sleep(MEND_EVERY_S)
+            if self._failures:
+                self.program()
+            for name, programmer in list(self._programmers.items()):
+                try:
+                    mended = programmer.mend()
+                except (ServicesNotProgrammed, OSError) as failure:
+                    self._tell({**self._failures, name: str(failure)})
+                    continue
+                if mended:
+                    why = "somebody has changed the rules of Services; they were made anew"
+                    self._lab.event("Warning", f"node/{name}", "ServicesMended", why)

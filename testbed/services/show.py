@@ -1,0 +1,100 @@
+"""Services and their endpoints as `get`, `describe` and `status` show them."""
+
+from typing import TYPE_CHECKING, Any
+
+from testbed.cluster.service import ServicePort
+from testbed.services.endpoints import Endpoint, endpoints_of
+
+if TYPE_CHECKING:
+    from testbed.lab.lab import Lab
+
+Object = dict[str, Any]
+
+
+def services(lab: "Lab") -> list[Object]:
+    """Every Service, with its numbers (`get services`)."""
+    found = []
+    for service in lab.services.numbered.values():
+        manifest = service.to_manifest()
+        manifest["spec"] |= {"type": service.spec.type, "clusterIP": service.spec.cluster_ip}
+        ready, _ = endpoints_of(service, lab.services.pods())
+        manifest["status"] = {"readyEndpoints": len({one.pod for port in ready for one in port})}
+        found.append(manifest)
+    return found
+
+
+def endpoints(lab: "Lab") -> list[Object]:
+    """The endpoints of every Service, in the shape of v1 Endpoints: one subset per port (`get endpoints`)."""
+    found = []
+    pods = lab.services.pods()
+    for service in lab.services.numbered.values():
+        ready, other = endpoints_of(service, pods)
+        subsets = [
+            {
+                "addresses": [_address(one) for one in here],
+                "notReadyAddresses": [_address(one) for one in there],
+                "ports": [{"name": port.name, "port": _number(port, [*here, *there]), "protocol": port.protocol}],
+            }
+            for port, here, there in zip(service.spec.ports, ready, other, strict=True)
+        ]
+        found.append({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": service.name}, "subsets": subsets})
+    return found
+
+
+def _number(port: ServicePort, known: list[Endpoint]) -> int | str | None:
+    return known[0].port if known else port.target_port
+
+
+def _address(endpoint: Endpoint) -> Object:
+    return {"ip": str(endpoint.address), "nodeName": endpoint.node, "targetRef": {"kind": "Pod", "name": endpoint.pod}}
+
+
+def service_status(lab: "Lab") -> list[Object]:
+    """One line per Service for `status`."""
+    lines = []
+    for item in services(lab):
+        spec = item["spec"]
+        lines.append(
+            {
+                "name": item["metadata"]["name"],
+                "type": spec["type"],
+                "cluster_ip": None if spec["clusterIP"] == "None" else spec["clusterIP"],
+                "ports": [
+                    {"port": port["port"], "protocol": port.get("protocol", "TCP"), "node_port": port.get("nodePort")}
+                    for port in spec["ports"]
+                ],
+                "endpoints": item["status"]["readyEndpoints"],
+            }
+        )
+    return lines
+
+
+def describe_service(lab: "Lab", name: str) -> Object:
+    """Everything about one Service, as headings and values. Raises KeyError."""
+    service = lab.services.numbered[name]
+    spec = service.spec
+    ready, other = endpoints_of(service, lab.services.pods())
+    ports = {}
+    for port, here, there in zip(spec.ports, ready, other, strict=True):
+        heading = f"{port.name + ' ' if port.name else ''}{port.port}/{port.protocol}"
+        ports[heading] = {
+            "target port": port.target_port,
+            "node port": port.node_port,
+            "endpoints": [f"{one.address}:{one.port}  {one.pod} on {one.node}" for one in here] or "none",
+            "not ready": [f"{one.address}:{one.port}  {one.pod} on {one.node}" for one in there] or None,
+        }
+    first = spec.ports[0]
+    look = [f"sudo testbed exec {node} -- nft list table ip testbed-services" for node in list(lab.nodes)[:1]]
+    if not service.headless and first.protocol == "TCP" and lab.pods:
+        look.insert(0, f"sudo testbed exec {next(iter(lab.pods))} -- curl -s http://{spec.cluster_ip}:{first.port}/")
+    return {
+        "Name": name,
+        "Labels": service.metadata.labels or None,
+        "Selector": spec.selector,
+        "Type": spec.type,
+        "Cluster IP": spec.cluster_ip,
+        "Session affinity": f"ClientIP, {service.affinity_s} s" if service.affinity_s else "none",
+        "External traffic": spec.external_traffic_policy if spec.type == "NodePort" else None,
+        "Ports": ports,
+        "Look inside": look,
+    }

@@ -1,0 +1,88 @@
+"""What is true of every lab in order, whatever was done to it before: I1 to I5."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.testing.lab_handle import LabHandle
+
+MAY_GROW = {"agent RSS kB", "agent CPU ticks"}
+SLACK = {"agent descriptors": 3, "agent threads": 4, "zombies": 2}
+"""Health requests that are under way, threads that grpc starts when it likes, processes that end just now."""
+BAD_LINE = re.compile(r"Traceback|Error:|CRITICAL|Exception in thread")
+
+
+class InvariantBroken(AssertionError):
+    """Lists everything that is not as it has to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A lab before anything was done to it."""
+
+    resources: Mapping[str, int]
+    log_sizes: Mapping[str, int]
+    subnets: Mapping[str, str | None]
+
+    @classmethod
+    def of(cls, lab: LabHandle) -> "Baseline":
+        """As it is now."""
+        nodes = lab.nodes
+        logs = {name: len(lab.logs(name)) for name in nodes}
+        return cls(lab.ask("resources"), logs, {name: node.subnet for name, node in nodes.items()})
+
+
+def broken(lab: LabHandle, before: Baseline, *, keeps_subnets: bool = True, expected: str = "(?!)") -> list[str]:
+    """Every invariant that does not hold, a line each. `expected`: of the agents' lines, which are no surprise."""
+    nodes, leases = lab.nodes, lab.get("leases")
+    problems = []
+    for name, node in nodes.items():
+        if keeps_subnets and node.subnet != before.subnets[name]:
+            problems.append(f"{name} has {node.subnet} and had {before.subnets[name]}")
+    problems += _leases(leases, {node.address: name for name, node in nodes.items()})
+    problems += _forwarding(lab, leases)
+    problems += _resources(lab.ask("resources"), before.resources)
+    for name in nodes:
+        for line in lab.logs(name)[before.log_sizes[name] :].splitlines():
+            if BAD_LINE.search(line) and not re.search(expected, line):
+                problems.append(f"I5: the agent of {name} says: {line}")
+    return problems
+
+
+def _leases(leases: list[dict[str, Any]], names: Mapping[str, str]) -> list[str]:
+    """I1: one key for each node, with a lease, and no subnet twice."""
+    owners: dict[str, list[str]] = {}
+    for lease in leases:
+        owners.setdefault(lease["spec"]["publicIP"], []).append(lease["spec"]["subnet"])
+    subnets = [lease["spec"]["subnet"] for lease in leases]
+    problems = [f"I1: {subnet} is there twice" for subnet in set(subnets) if subnets.count(subnet) > 1]
+    for address, name in names.items():
+        if len(owners.get(address, [])) != 1:
+            problems.append(f"I1: {name} has the keys {owners.get(address, [])} in etcd (want one)")
+    return problems
+
+
+def _forwarding(lab: LabHandle, leases: list[dict[str, Any]]) -> list[str]:
+    """I2: every node's table is etcd's leases but its own."""
+    problems = []
+    for name, node in lab.nodes.items():
+        known = {entry["subnet"]: entry["via"].partition(":")[0] for entry in lab.agent(name).state()["forwarding"]}
+        wanted = {
+            lease["spec"]["subnet"]: lease["spec"]["publicIP"]
+            for lease in leases
+            if lease["spec"]["publicIP"] != node.address
+        }
+        if known != wanted:
+            problems.append(f"I2: {name} forwards by {known} (want {wanted})")
+    return problems
+
+
+def _resources(now: Mapping[str, int], before: Mapping[str, int]) -> list[str]:
+    """I4: no more of anything than before."""
+    problems = []
+    for what, count in now.items():
+        kind = re.sub(r"^\S*\d ", "", what)
+        if kind not in MAY_GROW and count > before.get(what, count) + SLACK.get(kind, 0):
+            problems.append(f"I4: {what}: {count}, and were {before[what]}")
+    return problems

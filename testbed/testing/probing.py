@@ -1,0 +1,93 @@
+"""Probes between all pods of a lab while a test does something to it: `with Probing(lab) as probing: …`."""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from testbed.command.client import LabConnection, TestbedError
+from testbed.faults.probe_record import Pair, ProbeRecord
+from testbed.testing.lab_handle import LabHandle
+from testbed.testing.waiting import wait_until
+
+PERIOD_S = 0.1
+STEADY_S = 1.0
+"""Without a loss for so long: it works again."""
+
+
+class Probing:
+    """Ten numbered datagrams a second from every pod to every other; `record` is what became of them."""
+
+    def __init__(self, lab: LabHandle) -> None:
+        pods = {pod.name: pod.address for pod in lab.pods.values() if pod.address}
+        self.record = ProbeRecord(tuple(pods), PERIOD_S)
+        self._lock = threading.Lock()
+        self._connection = LabConnection(lab.record)
+        reading, writing = os.pipe()
+        nothing, self._complaints = os.open(os.devnull, os.O_RDONLY), os.memfd_create("prober")
+        self._threads = (
+            threading.Thread(target=self._ask, args=(pods, (nothing, writing, self._complaints)), daemon=True),
+            threading.Thread(target=self._read, args=(reading,), daemon=True),
+        )
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.shutdown()
+        for thread in self._threads:
+            thread.join(5)
+        self._connection.close()
+        os.close(self._complaints)
+
+    def wait_steady(self, timeout_s: float, pairs: set[Pair] | None = None) -> float:
+        """Wait until nothing was lost for a second; since when, by CLOCK_MONOTONIC. Raises NotInTime."""
+        begun = time.monotonic()
+
+        def steady() -> float:
+            with self._lock:
+                until = self.record.newest
+                lost = self.record.lost(until - STEADY_S, until, pairs)
+                assert until > begun, f"no probes yet: {self._said()}"
+                assert not lost, ", ".join(f"{len(times)} from {a} to {b}" for (a, b), times in lost.items())
+            return until - STEADY_S
+
+        return wait_until(steady, timeout_s, "no probe between pods is lost for a second")
+
+    def locked(self) -> threading.Lock:
+        """To be held while `record` is read."""
+        return self._lock
+
+    def write(self, file: Path) -> None:
+        """The whole record as JSON lines: number, when it was sent, and by pair when it came."""
+        with self._lock, file.open("w", encoding="utf-8") as opened:
+            for number, at in self.record.sent_at.items():
+                came = {f"{a} {b}": arrived.get(number) for (a, b), arrived in self.record.arrivals.items()}
+                opened.write(json.dumps({"number": number, "at": at, "came": came}) + "\n")
+
+    def _ask(self, pods: dict[str, str], streams: tuple[int, int, int]) -> None:
+        try:
+            with contextlib.suppress(TestbedError, OSError, ValueError):
+                for _ in self._connection.ask("probe", streams, pods=pods, period_s=PERIOD_S):
+                    pass
+        finally:
+            for stream in streams[:2]:
+                os.close(stream)
+
+    def _read(self, stream: int) -> None:
+        with os.fdopen(stream) as lines:
+            for line in lines:
+                if line.endswith("\n"):
+                    with self._lock:
+                        self.record.add(json.loads(line))
+
+    def _said(self) -> str:
+        return os.pread(self._complaints, 2000, 0).decode(errors="replace") or "the prober says nothing"

@@ -1,0 +1,121 @@
+"""Runs one trial on a running lab: probes, faults, healing, recovery, invariants; measured and judged."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from testbed.command.client import TestbedError
+from testbed.faults.trials import Trial
+from testbed.testing.invariants import Baseline, broken
+from testbed.testing.lab_handle import LabHandle
+from testbed.testing.probing import Probing
+from testbed.testing.waiting import NotInTime, wait_until
+
+CONTROL_LIMIT_S = 20.0
+PATIENCE_S = 20.0
+"""How much longer than the limit is waited, so that a miss has a number."""
+SETTLE_LIMIT_S = 15.0
+"""For what is allowed to come later than packets: leases of the dead, descriptors, threads."""
+READY_POLL_S = 0.1
+
+
+@dataclass
+class Findings:
+    """What a trial found."""
+
+    measured_s: float = 0.0
+    """Gap or recovery, whichever the trial limits."""
+    gap: str = ""
+    """The longest gap, with its pair."""
+    problems: list[str] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """What was done when, in seconds of CLOCK_MONOTONIC."""
+
+    def note(self, what: str) -> float:
+        """Write down that something is done now."""
+        self.history.append({"at": time.monotonic(), "what": what})
+        return time.monotonic()
+
+
+def run_trial(lab: LabHandle, probing: Probing, trial: Trial, expected: str = "(?!)") -> Findings:
+    """Do it once; the lab is as before afterwards, unless `problems` says otherwise. Never raises for what it finds."""
+    found = Findings()
+    try:
+        lab.wait_ready(CONTROL_LIMIT_S)
+        probing.wait_steady(CONTROL_LIMIT_S)
+    except NotInTime as late:
+        found.problems.append(f"before anything was done: {late}")
+        return found
+    before = Baseline.of(lab)
+    try:
+        _inject_and_recover(lab, probing, trial, found)
+    except (NotInTime, TestbedError) as failure:
+        found.problems.append(str(failure))
+    finally:
+        lab.heal()
+    _check_invariants(lab, trial, before, found, expected)
+    return found
+
+
+def _inject_and_recover(lab: LabHandle, probing: Probing, trial: Trial, found: Findings) -> None:
+    restarts = {name: node.agent_restarts for name, node in lab.nodes.items()}
+    began = found.note("injecting")
+    done = [lab.ask("fault", {"words": text.split()}, timeout_s=PATIENCE_S * 2) for text in trial.faults]
+    injected = found.note("injected")
+    if trial.mended_by_lab:
+        wait_until(
+            lambda: not lab.faults() or _restarted(lab, restarts), trial.limit_s + PATIENCE_S, "the lab mends it"
+        )
+        healed = injected
+    else:
+        time.sleep(max(0.0, injected + trial.hold_s - time.monotonic()))
+        healed = found.note("healing") if any(fault["on"] for fault in done) or not done else injected
+        lab.heal()
+        found.note("healed")
+    patience_s = trial.limit_s + PATIENCE_S
+    wait_until(lambda: lab.status()["state"] == "ready", patience_s, "the lab is ready")
+    ready_after_s = found.note("ready") - healed
+    probing.wait_steady(patience_s)
+    with probing.locked():
+        until = probing.record.newest
+        gap = probing.record.longest_gap(began, until)
+        recovery = probing.record.recovered_after(healed, until)
+        share = probing.record.share_lost(began, healed) if healed > began + 1 else 0.0
+        untouched = probing.record.lost(began, until, set(trial.untouched)) if trial.untouched else {}
+        damaged = probing.record.damaged
+    found.gap = str(gap)
+    _judge(trial, found, gap.seconds, max(recovery.seconds, ready_after_s))
+    if share > trial.share_lost:
+        found.problems.append(f"{share:.0%} of the probes were lost (want at most {trial.share_lost:.0%})")
+    found.problems += [f"{a} to {b}: {len(times)} probes were lost (want none)" for (a, b), times in untouched.items()]
+    if damaged:
+        found.problems.append(f"{damaged} probes came damaged")
+
+
+def _judge(trial: Trial, found: Findings, gap_s: float, recovery_s: float) -> None:
+    found.measured_s = gap_s if trial.gap_s else recovery_s
+    if trial.gap_s is not None and gap_s > trial.gap_s:
+        found.problems.append(f"nothing arrived for {found.gap} (limit {trial.gap_s:g} s)")
+    if recovery_s > trial.limit_s:
+        found.problems.append(f"works again after {recovery_s:.1f} s (limit {trial.limit_s:g} s)")
+
+
+def _restarted(lab: LabHandle, before: dict[str, int]) -> bool:
+    return any(node.agent_restarts > before[name] for name, node in lab.nodes.items())
+
+
+def _check_invariants(lab: LabHandle, trial: Trial, before: Baseline, found: Findings, expected: str) -> None:
+    last: list[str] = []
+
+    def hold() -> bool:
+        nonlocal last
+        try:
+            last = broken(lab, before, keeps_subnets=trial.keeps_subnets, expected=expected)
+        except (AssertionError, TestbedError, ValueError) as failure:
+            last = [str(failure)]
+        return not last
+
+    try:
+        wait_until(hold, SETTLE_LIMIT_S, "the invariants hold")
+    except NotInTime:
+        found.problems += last

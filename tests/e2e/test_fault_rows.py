@@ -1,0 +1,90 @@
+"""Every row of the fault table that words can say: injected, measured, healed, and the lab looked over afterwards.
+
+The slow run does each three times; the quick one takes a choice, once.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.faults.trials import CONTROL, TRIALS, TTL_S, Trial
+from testbed.pytest_plugin import NewLab
+from testbed.testing.lab_handle import LabHandle
+from testbed.testing.probing import Probing
+from testbed.testing.trial_run import Findings, run_trial
+from tests.rows import MEASURED
+
+REPEATS = int(os.environ.get("TESTBED_FAULT_REPEATS", "3"))
+
+
+def cluster(etcd_members: int) -> str:
+    """Three nodes with a pod each, and leases that end soon."""
+    nodes = ["node1", "node2", "node3"]
+    pods = [
+        f"---\napiVersion: v1\nkind: Pod\nmetadata: {{name: shell{number}}}\n"
+        f"spec: {{nodeName: {node}, containers: [{{name: shell, image: shell}}]}}\n"
+        for number, node in enumerate(nodes, 1)
+    ]
+    return (
+        "apiVersion: testbed/v1\nkind: Cluster\nmetadata: {name: faults}\n"
+        "network: {Network: 10.0.0.0/16, SubnetLen: 24, Backend: {Type: udp}}\n"
+        f"etcd: {{members: {etcd_members}}}\nunderlay: {{topology: single, cidr: 192.168.8.0/24}}\n"
+        f"agent: {{args: [--subnet-lease-ttl={TTL_S}s]}}\n"
+        f"nodes: {{{', '.join(f'{node}: {{}}' for node in nodes)}}}\n" + "".join(pods)
+    )
+
+
+@pytest.fixture(scope="module")
+def one_etcd(new_lab: NewLab) -> Iterator[tuple[LabHandle, Probing]]:
+    """A lab with probes between its pods."""
+    with new_lab(cluster(1)) as handle, Probing(handle) as probing:
+        yield handle, probing
+
+
+@pytest.fixture(scope="module")
+def three_etcd(new_lab: NewLab) -> Iterator[tuple[LabHandle, Probing]]:
+    """The same with an etcd of three members."""
+    with new_lab(cluster(3)) as handle, Probing(handle) as probing:
+        yield handle, probing
+
+
+def cases() -> list[object]:
+    """Each trial; pytest's own type for them is not public."""
+    found: list[object] = []
+    for trial in (CONTROL, *TRIALS):
+        marks = [pytest.mark.slow] if trial.slow else []
+        if trial is not CONTROL:
+            marks.append(pytest.mark.row(trial.row))
+        found.append(pytest.param(trial, id=trial.name.replace(" ", "-"), marks=marks))
+    return found
+
+
+@pytest.mark.parametrize("trial", cases())
+def test_row(
+    trial: Trial,
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
+    tmp_path: Path,
+) -> None:
+    lab, probing = request.getfixturevalue("one_etcd" if trial.etcd_members == 1 else "three_etcd")
+    quick = "not slow" in (request.config.option.markexpr or "")
+    measured: list[float] = []
+    for attempt in range(1 if quick or trial is CONTROL else REPEATS):
+        found = run_trial(lab, probing, trial)
+        measured.append(round(found.measured_s, 2))
+        if found.problems:
+            pytest.fail(told(trial, found, attempt, probing, tmp_path), pytrace=False)
+    record_property(MEASURED, json.dumps({"promise": trial.promise, "seconds": measured}))
+
+
+def told(trial: Trial, found: Findings, attempt: int, probing: Probing, directory: Path) -> str:
+    """Everything about a trial that failed; the history stays in a file."""
+    history = directory / "history.jsonl"
+    probing.write(history)
+    with history.open("a") as file:
+        file.writelines(json.dumps(entry) + "\n" for entry in found.history)
+    lines = [f"{trial.name}, attempt {attempt + 1}: measured {found.measured_s:.2f} s, longest gap {found.gap}"]
+    return "\n".join([*lines, *found.problems, f"history: {history}"])

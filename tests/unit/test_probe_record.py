@@ -1,0 +1,61 @@
+import pytest
+
+from testbed.faults.probe_record import ProbeRecord
+
+PERIOD_S = 0.1
+
+
+def record_of(
+    lost: dict[tuple[str, str], set[int]], count: int = 100, pods: tuple[str, ...] = ("a", "b")
+) -> ProbeRecord:
+    """`count` probes of which these do not arrive; each takes 1 ms."""
+    record = ProbeRecord(("a", "b"), PERIOD_S)
+    for number in range(count):
+        at = number * PERIOD_S
+        got = [
+            (source, destination, number, at + 0.001, True)
+            for source, destination in record.arrivals
+            if number not in lost.get((source, destination), set())
+        ]
+        record.add({"number": number, "at": at, "got": got})
+    return record
+
+
+def test_without_a_loss_there_is_no_gap() -> None:
+    record = record_of({})
+    assert record.longest_gap(0, 99).seconds == 0
+    assert record.recovered_after(2, 9).seconds == 0
+    assert record.lost(0, 99) == {}
+    assert record.share_lost(0, 99) == 0
+
+
+def test_the_gap_of_the_worst_pair_counts() -> None:
+    record = record_of({("a", "b"): set(range(20, 50)), ("b", "a"): set(range(30, 35))})
+    gap = record.longest_gap(1.0, 9.0)
+    assert gap.seconds == pytest.approx(3.0, abs=0.01)  # the last that came was sent at 1.9, the next lost at 4.9
+    assert gap.pair == ("a", "b")
+    assert record.longest_gap(1.0, 9.0, {("b", "a")}).seconds == pytest.approx(0.5, abs=0.01)
+
+
+def test_two_short_gaps_are_no_long_one() -> None:
+    record = record_of({("a", "b"): {20, 21, 30, 31}})
+    assert record.longest_gap(1.0, 9.0).seconds == pytest.approx(0.2, abs=0.01)
+
+
+def test_recovery_ends_with_the_last_loss() -> None:
+    record = record_of({("a", "b"): {20, 21, 22, 40}})
+    assert record.recovered_after(2.0, 9.0).seconds == pytest.approx(2.1, abs=0.01)
+
+
+def test_duplicates_order_and_damage_are_counted() -> None:
+    record = record_of({})
+    record.add({"number": 100, "at": 10.0, "got": [("a", "b", 99, 10.0, True), ("a", "b", 100, 10.2, True)]})
+    record.add({"number": 101, "at": 10.1, "got": [("a", "b", 101, 10.15, True), ("a", "b", 101, 10.2, False)]})
+    assert record.duplicates(0, 99) == 1
+    assert record.reordered(0, 99) == 1
+    assert record.damaged == 1
+
+
+def test_what_is_still_in_flight_is_not_known() -> None:
+    record = record_of({("a", "b"): set(range(95, 100))})
+    assert record.lost(0, record.newest) == {}
