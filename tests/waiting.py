@@ -7,6 +7,7 @@ from typing import TypeVar
 import pytest
 
 T = TypeVar("T")
+POLL_S = 0.02
 
 
 def wait_until(condition: Callable[[], T], *, timeout_s: float, what: str) -> T:
@@ -18,4 +19,15 @@ def wait_until(condition: Callable[[], T], *, timeout_s: float, what: str) -> T:
             return value
         if time.monotonic() > deadline:
             pytest.fail(f"not within {timeout_s:g} s: {what} (last seen: {value!r})")
-        time.sleep(0.02)
+        time.sleep(POLL_S)
+
+
+def constantly(condition: Callable[[], bool], *, for_s: float, what: str) -> None:
+    """Fail as soon as `condition` does not hold within the next `for_s` seconds; it is asked at least twice."""
+    deadline = time.monotonic() + for_s
+    asked = 0
+    while asked < 2 or time.monotonic() < deadline:
+        asked += 1
+        if not condition():
+            pytest.fail(f"not constantly: {what} (asked {asked} times)")
+        time.sleep(POLL_S)

@@ -4,7 +4,7 @@
     GET  /clientip   the address that the request came from, as this pod sees it
     any  /echo       the request's body; without one, what follows `?msg=`
     GET  /           a sentence with all of it
-    UDP              every datagram goes back as it came
+    UDP              `hostname` and `clientip` are answered as above; every other datagram goes back as it came
 
 Runs inside a container by `python3 -I -S echo_server.py`, where nothing but the standard library is to be seen; few
 imports, so that a lab of a hundred of these starts in seconds. The port is taken from PORT.
@@ -73,6 +73,9 @@ def _serve_datagrams(datagrams: socket.socket) -> NoReturn:
         # An ICMP error of an earlier answer is reported here and concerns nobody else.
         with contextlib.suppress(OSError):
             payload, sender = datagrams.recvfrom(MAX_DATAGRAM_BYTES)
+            question = b"/" + payload.strip()
+            if question in (b"/hostname", b"/clientip"):
+                _, payload = answer("UDP", question.decode(), b"", sender[0])
             datagrams.sendto(payload, sender)
 
 

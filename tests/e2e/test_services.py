@@ -1,0 +1,433 @@
+"""Services on three nodes, each test named after the check of Kubernetes' own suite that it stands for."""
+
+import json
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.lab import Lab, lab_of
+from tests.waiting import constantly, wait_until
+
+Apply = Callable[..., None]
+WEB = {"web1": "10.0.1.2", "web2": "10.0.2.2", "web3": "10.0.3.2", "web4": "10.0.3.3"}
+PODS = {**WEB, "client1": "10.0.1.3", "client2": "10.0.2.3"}
+NODES = {"node1": "192.168.8.1", "node2": "192.168.8.2", "node3": "192.168.8.3"}
+CLUSTER_IP, NOBODY = "10.96.0.20", "10.96.0.21"
+CLUSTER_PORT, NODE_PORT, NOBODYS_NODE_PORT = 80, 30080, 30081
+TRIES = 30 + len(WEB) ** 2  # the peers' own number
+CHANGE_S = 5.0
+"""Kubernetes' suite gives an endpoint's change 30 s."""
+
+ASK_UDP = """
+import socket, sys
+host, port, text, tries, source = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+for _ in range(tries):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        asker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        asker.bind(("", source))
+        asker.settimeout(1)
+        try:
+            asker.connect((host, port))
+            asker.send(text.encode())
+            print(asker.recv(65535).decode().strip())
+        except OSError as error:
+            print(type(error).__name__)
+"""
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """The cluster of services.yaml."""
+    with lab_of(Path(__file__).with_name("services.yaml")) as running:
+        yield running
+
+
+def http(lab: Lab, source: str, url: str, tries: int = 1) -> list[str]:
+    """What each of several requests was answered; `error N` with curl's exit code where it was not."""
+    ask = f"curl -s -m2 http://{url} || echo error $?"
+    return lab.run(source, "sh", "-c", f"for i in $(seq {tries}); do {ask}; done").split("\n")[:-1]
+
+
+def udp(lab: Lab, source: str, host: str, port: int, text: str = "hostname", tries: int = 1, own: int = 0) -> list[str]:
+    """The same by UDP; `own` is the port to send from."""
+    words = ("python3", "-c", ASK_UDP, host, str(port), text, str(tries), str(own))
+    return lab.run(source, *words).splitlines()
+
+
+def service(name: str, **spec: object) -> str:
+    """A Service of port 80 in front of the four pods, as a manifest."""
+    whole = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}], **spec}
+    return json.dumps({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": whole})
+
+
+def echo_pod(name: str, node: str, label: str, **container: object) -> str:
+    """A pod with the echo server, as a manifest."""
+    metadata = {"name": name, "labels": {"app": label, "pod": name}}
+    spec = {"nodeName": node, "containers": [{"name": "echo", "image": "echo", **container}]}
+    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+
+
+@pytest.fixture
+def apply(lab: Lab) -> Iterator[Apply]:
+    """Apply manifests and wait for them; what is new by them goes when the test ends."""
+    made: list[str] = []
+
+    def put(*manifests: str) -> None:
+        objects = [json.loads(one) for one in manifests]
+        made.extend(f"{one['kind'].lower()}/{one['metadata']['name']}" for one in objects)
+        lab.must("apply", "-f", "-", "--wait", stdin="\n---\n".join(manifests))
+
+    yield put
+    for one in dict.fromkeys(made):
+        lab.must("delete", *one.split("/"), "--ignore-not-found", "--grace-period", "0")
+
+
+def cluster_ip(lab: Lab, name: str) -> str:
+    address: str = lab.json("get", "services", name)["spec"]["clusterIP"]
+    return address
+
+
+def endpoints(lab: Lab, name: str) -> set[str]:
+    """Pods that serve."""
+    found = lab.json("get", "endpoints", name)["subsets"]
+    return {address["targetRef"]["name"] for subset in found for address in subset["addresses"]}
+
+
+def forwards_to(lab: Lab, source: str, url: str, wanted: set[str]) -> None:
+    """Soon every one of these pods, and no other, answers."""
+    tries = 12 * len(wanted)
+    wait_until(lambda: set(http(lab, source, url, tries)) == wanted, timeout_s=CHANGE_S, what=f"{wanted} serve {url}")
+
+
+# Granular checks
+
+
+@pytest.mark.parametrize("source", ["client1", "client2", "node1", "node3"])
+def test_granular_checks_pods_and_nodes_reach_every_pod_by_http_and_udp(source: str, lab: Lab) -> None:
+    for name, address in WEB.items():
+        assert http(lab, source, f"{address}:8080/hostname") == [name]
+        assert udp(lab, source, address, 8080) == [name]
+
+
+@pytest.mark.slow
+def test_no_snat_between_all_pods(lab: Lab) -> None:
+    """K1: every pod sees every other by its own address."""
+    for source, own in PODS.items():
+        for target, address in WEB.items():
+            if target != source:
+                assert http(lab, source, f"{address}:8080/clientip") == [own], (source, target)
+
+
+def test_a_node_is_seen_by_its_overlay_address_elsewhere_and_by_its_bridge_at_home(lab: Lab) -> None:
+    """K2."""
+    for number, node in enumerate(NODES, 1):
+        for address in WEB.values():
+            seen = f"10.0.{number}.1" if address.startswith(f"10.0.{number}.") else f"10.0.{number}.0"
+            assert http(lab, node, f"{address}:8080/clientip") == [seen]
+            assert udp(lab, node, address, 8080, "clientip") == [seen]
+
+
+# Services
+
+
+@pytest.mark.parametrize("source", ["client1", "node2", "web3"], ids=["pod", "node", "endpoint"])
+def test_service_spreads_over_all_endpoints_by_http_and_udp(source: str, lab: Lab) -> None:
+    """pod-Service, node-Service, endpoint-Service; K4."""
+    assert set(http(lab, source, f"{CLUSTER_IP}:{CLUSTER_PORT}/hostname", TRIES)) == set(WEB)
+    assert set(udp(lab, source, CLUSTER_IP, CLUSTER_PORT, tries=TRIES)) == set(WEB)
+
+
+@pytest.mark.parametrize("source", ["client1", "node3", "web3", "gw"])
+def test_functioning_node_port_on_every_node(source: str, lab: Lab) -> None:
+    for address in NODES.values():
+        assert set(http(lab, source, f"{address}:{NODE_PORT}/hostname", TRIES)) == set(WEB)
+        assert set(udp(lab, source, address, NODE_PORT, tries=TRIES)) == set(WEB)
+
+
+def test_node_port_answers_on_a_node_without_backend_and_not_on_loopback(lab: Lab, apply: Apply) -> None:
+    """K12."""
+    apply(
+        service(
+            "one",
+            type="NodePort",
+            selector={"pod": "web1"},
+            ports=[{"port": 80, "targetPort": 8080, "nodePort": 30090}],
+        )
+    )
+    for source in ("gw", "node3", "client2"):
+        assert http(lab, source, "192.168.8.3:30090/hostname") == ["web1"]
+    assert http(lab, "node3", "127.0.0.1:30090/hostname") == ["error 7"]
+
+
+def test_hairpin_a_pod_reaches_itself_through_its_service(lab: Lab, apply: Apply) -> None:
+    """K5."""
+    apply(service("self", selector={"pod": "web2"}))
+    assert http(lab, "web2", f"{cluster_ip(lab, 'self')}/hostname", 10) == ["web2"] * 10
+    assert udp(lab, "web2", CLUSTER_IP, CLUSTER_PORT, tries=TRIES).count("web2") > 0
+
+
+@pytest.mark.parametrize("server", ["web1", "web2"], ids=["same node", "other node"])
+def test_preserve_source_pod_address_through_cluster_ip(server: str, lab: Lab, apply: Apply) -> None:
+    """K6."""
+    apply(service("one", selector={"pod": server}))
+    assert http(lab, "client1", f"{cluster_ip(lab, 'one')}/clientip", 5) == [PODS["client1"]] * 5
+
+
+@pytest.mark.parametrize("source", ["client1", "node2", "gw"])
+def test_rejected_when_no_endpoints(source: str, lab: Lab) -> None:
+    """K7: refused, and at once."""
+    targets = [f"{address}:{NOBODYS_NODE_PORT}" for address in NODES.values()]
+    for target in [*targets, *([] if source == "gw" else [f"{NOBODY}:80"])]:
+        code, seconds = lab.run(
+            source, "sh", "-c", f"curl -s -m5 -o /dev/null -w '%{{time_total}}' http://{target}/; echo \" $?\""
+        ).split()[::-1]
+        assert code == "7", target
+        assert float(seconds) < 1.0, target
+
+
+@pytest.mark.parametrize("where", ["cluster ip", "node port"])
+def test_session_affinity_keeps_a_client_and_can_be_switched(where: str, lab: Lab, apply: Apply) -> None:
+    """K9."""
+    ports = [{"port": 80, "targetPort": 8080, "nodePort": 30091}]
+
+    def put(affinity: str) -> str:
+        apply(service("sticky", type="NodePort", ports=ports, sessionAffinity=affinity))
+        return f"{cluster_ip(lab, 'sticky')}/hostname" if where == "cluster ip" else "192.168.8.2:30091/hostname"
+
+    url = put("ClientIP")
+    assert len(set(http(lab, "client1", url, 15))) == 1
+    put("None")
+    forwards_to(lab, "client1", url, set(WEB))
+    put("ClientIP")
+    wait_until(lambda: len(set(http(lab, "client1", url, 15))) == 1, timeout_s=CHANGE_S, what="the client stays")
+
+
+@pytest.mark.slow
+def test_session_affinity_ends_with_its_timeout(lab: Lab, apply: Apply) -> None:
+    config = {"clientIP": {"timeoutSeconds": 1}}
+    apply(service("brief", sessionAffinity="ClientIP", sessionAffinityConfig=config))
+    url = f"{cluster_ip(lab, 'brief')}/hostname"
+    first = http(lab, "client1", url)
+    assert http(lab, "client1", url, 5) == first * 5
+
+    def another_after_silence() -> bool:
+        lab.run("client1", "sleep", "1.3")
+        return http(lab, "client1", url) != first
+
+    wait_until(another_after_silence, timeout_s=60, what="another pod is chosen after more than a second of silence")
+
+
+@pytest.mark.slow
+def test_multiple_services_with_one_selector_live_and_die_apart(lab: Lab, apply: Apply) -> None:
+    apply(service("first"), service("second"))
+    first, second = cluster_ip(lab, "first"), cluster_ip(lab, "second")
+    forwards_to(lab, "client1", f"{first}/hostname", set(WEB))
+    lab.must("delete", "service", "first")
+    assert set(http(lab, "client1", f"{second}/hostname", TRIES)) == set(WEB)
+    assert lab.exec("client1", "curl", "-s", "-m2", f"http://{first}/hostname").code != 0
+
+
+@pytest.mark.slow
+def test_up_and_down_services(lab: Lab, apply: Apply) -> None:
+    apply(service("up1"), service("up2"))
+    first, second = cluster_ip(lab, "up1"), cluster_ip(lab, "up2")
+    lab.must("delete", "service", "up1")
+    apply(service("up3"))
+    assert lab.exec("client2", "curl", "-s", "-m2", f"http://{first}/").code != 0 or first == cluster_ip(lab, "up3")
+    for address in (second, cluster_ip(lab, "up3")):
+        assert set(http(lab, "client2", f"{address}/hostname", TRIES)) == set(WEB)
+
+
+@pytest.mark.slow
+def test_endpoints_follow_pods_with_several_ports(lab: Lab, apply: Apply) -> None:
+    """Basic and multiport endpoints: nobody, one, both, the other, nobody."""
+    ports = [{"name": "a", "port": 80, "targetPort": 8080}, {"name": "b", "port": 81, "targetPort": 8080}]
+    apply(service("follow", selector={"app": "follow"}, ports=ports))
+
+    def serve(wanted: set[str]) -> None:
+        wait_until(lambda: endpoints(lab, "follow") == wanted, timeout_s=CHANGE_S, what=f"{wanted} are the endpoints")
+        for port in (80, 81):
+            url = f"{cluster_ip(lab, 'follow')}:{port}/hostname"
+            forwards_to(lab, "client1", url, wanted or {"error 7"})
+
+    serve(set())
+    apply(echo_pod("follow1", "node1", "follow"))
+    serve({"follow1"})
+    apply(echo_pod("follow2", "node2", "follow"))
+    serve({"follow1", "follow2"})
+    lab.must("delete", "pod", "follow1")
+    serve({"follow2"})
+    lab.must("delete", "pod", "follow2")
+    serve(set())
+
+
+@pytest.mark.slow
+def test_same_port_of_different_protocols(lab: Lab, apply: Apply) -> None:
+    tcp = {"name": "t", "port": 80, "targetPort": 8080}
+    by_udp = {"name": "u", "port": 80, "protocol": "UDP", "targetPort": 8080}
+    apply(service("both", ports=[tcp, by_udp]))
+    address = cluster_ip(lab, "both")
+    assert http(lab, "client1", f"{address}/hostname")[0] in WEB
+    assert udp(lab, "client1", address, 80)[0] in WEB
+    apply(service("both", ports=[tcp]))
+    wait_until(lambda: udp(lab, "client1", address, 80)[0] not in WEB, timeout_s=CHANGE_S, what="UDP fails")
+    assert http(lab, "client1", f"{address}/hostname")[0] in WEB
+    apply(service("both", ports=[by_udp]))
+    wait_until(lambda: http(lab, "client1", f"{address}/")[0].startswith("error"), timeout_s=CHANGE_S, what="TCP fails")
+    assert udp(lab, "client1", address, 80)[0] in WEB
+
+
+@pytest.mark.slow
+def test_update_node_port(lab: Lab, apply: Apply) -> None:
+    def put(number: int) -> str:
+        apply(service("moved", type="NodePort", ports=[{"port": 80, "targetPort": 8080, "nodePort": number}]))
+        return f"192.168.8.2:{number}/hostname"
+
+    old = put(30092)
+    assert http(lab, "client1", old)[0] in WEB
+    new = put(30093)
+    assert http(lab, "client1", new)[0] in WEB
+    assert http(lab, "client1", old, 10) == ["error 7"] * 10
+
+
+@pytest.mark.slow
+def test_change_of_type_releases_the_node_port(lab: Lab, apply: Apply) -> None:
+    ports = [{"port": 80, "targetPort": 8080, "nodePort": 30094}]
+    apply(service("typed", type="NodePort", ports=ports))
+    assert http(lab, "gw", "192.168.8.1:30094/hostname")[0] in WEB
+    apply(service("typed"))
+    assert http(lab, "gw", "192.168.8.1:30094/hostname") == ["error 7"]
+    assert http(lab, "client1", f"{cluster_ip(lab, 'typed')}/hostname")[0] in WEB
+
+
+def test_local_traffic_policy_stays_on_the_node_and_keeps_the_source(lab: Lab, apply: Apply) -> None:
+    ports = [{"port": 80, "targetPort": 8080, "nodePort": 30095}]
+    selector = {"pod": "web1"}
+    apply(service("local", type="NodePort", selector=selector, ports=ports, externalTrafficPolicy="Local"))
+    assert http(lab, "gw", "192.168.8.1:30095/clientip") == ["192.168.8.10"]
+    assert http(lab, "gw", "192.168.8.2:30095/clientip") == ["error 28"]
+    assert http(lab, "client2", "192.168.8.2:30095/hostname") == ["web1"]
+
+
+def test_large_requests(lab: Lab) -> None:
+    """K11: 2,000 bytes, which UDP has to cut in pieces."""
+    text = "x" * 2000
+    assert udp(lab, "client1", CLUSTER_IP, CLUSTER_PORT, text, 20) == [text] * 20
+    body = f"curl -s -m2 --data-binary {text} http://{CLUSTER_IP}/echo"
+    assert lab.run("client1", "sh", "-c", f"for i in $(seq 20); do {body}; done") == text * 20
+
+
+def test_rules_are_made_again_when_somebody_deletes_them(lab: Lab) -> None:
+    """K10."""
+    for harm in (
+        "delete table ip testbed-services",
+        "flush chain ip testbed-services prerouting",
+        "delete element ip testbed-services cluster-ips { 10.96.0.20 . tcp . 80 }",
+    ):
+        lab.run("node1", "nft", harm)
+        wait_until(
+            lambda: http(lab, "client1", f"{CLUSTER_IP}/hostname")[0] in WEB, timeout_s=CHANGE_S, what=f"after: {harm}"
+        )
+
+
+@pytest.mark.parametrize("where", ["cluster ip", "node port"])
+def test_udp_survives_its_server_pod_being_replaced(where: str, lab: Lab, apply: Apply) -> None:
+    """K8: one source port, so the kernel remembers whom it sent to."""
+    ports = [{"port": 53, "protocol": "UDP", "targetPort": 8080, "nodePort": 30096}]
+    apply(service("cycled", type="NodePort", selector={"app": "cycled"}, ports=ports))
+    apply(echo_pod("cycled1", "node2", "cycled"))
+    host, port = (cluster_ip(lab, "cycled"), 53) if where == "cluster ip" else ("192.168.8.1", 30096)
+
+    def answers(name: str) -> bool:
+        return udp(lab, "client1", host, port, own=12345) == [name]
+
+    wait_until(lambda: answers("cycled1"), timeout_s=CHANGE_S, what="the first pod answers")
+    apply(echo_pod("cycled2", "node3", "cycled"))
+    lab.must("delete", "pod", "cycled1")
+    wait_until(lambda: answers("cycled2"), timeout_s=2, what="the second pod answers")
+
+
+def test_initially_unready_endpoint_gets_nothing_until_it_is_ready(lab: Lab, apply: Apply) -> None:
+    probe = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1}
+    apply(service("late", selector={"app": "late"}))
+    lab.must("apply", "-f", "-", stdin=echo_pod("late1", "node2", "late", readinessProbe=probe))
+    url = f"{cluster_ip(lab, 'late')}/hostname"
+    wait_until(lambda: lab.pod("late1")["state"] == "Running", timeout_s=10, what="the pod runs")
+    constantly(lambda: http(lab, "client1", url) == ["error 7"], for_s=1.5, what="nobody answers")
+    lab.run("late1", "touch", "/tmp/ready")
+    forwards_to(lab, "client1", url, {"late1"})
+    lab.must("delete", "pod", "late1", "--grace-period", "0")
+
+
+def test_update_endpoints_reaches_every_node_before_the_pod_ends(lab: Lab, apply: Apply) -> None:
+    apply(echo_pod("extra", "node2", "web", ports=[{"containerPort": 8080, "name": "http"}]))
+    forwards_to(lab, "client1", f"{CLUSTER_IP}/hostname", {*WEB, "extra"})
+    lab.must("delete", "pod", "extra")
+    for source in ("client1", "client2", "node3"):
+        assert set(http(lab, source, f"{CLUSTER_IP}/hostname", TRIES)) == set(WEB)
+        assert set(udp(lab, source, CLUSTER_IP, CLUSTER_PORT, tries=TRIES)) == set(WEB)
+
+
+@pytest.mark.slow
+def test_host_port_without_conflict(lab: Lab, apply: Apply) -> None:
+    """One host port may be there several times where protocol or address differ."""
+
+    def ports(**more: object) -> dict[str, object]:
+        return {"ports": [{"containerPort": 8080, "hostPort": 8888, **more}]}
+
+    apply(
+        echo_pod("host1", "node2", "host", **ports()),
+        echo_pod("host2", "node2", "host", **ports(protocol="UDP")),
+        echo_pod("host3", "node3", "host", **ports(hostIP="192.168.8.3")),
+    )
+    for source in ("client1", "client2", "gw", "node2"):
+        assert http(lab, source, "192.168.8.2:8888/hostname") == ["host1"]
+        assert udp(lab, source, "192.168.8.2", 8888) == ["host2"]
+        assert http(lab, source, "192.168.8.3:8888/hostname") == ["host3"]
+
+
+def test_headless_service_has_endpoints_and_no_address(lab: Lab, apply: Apply) -> None:
+    apply(service("headless", clusterIP="None"))
+    assert endpoints(lab, "headless") == set(WEB)
+    assert cluster_ip(lab, "headless") == "None"
+
+
+ODD_SEGMENT = """
+import socket, struct, sys
+# TCP with SYN and FIN: no connection that conntrack could know begins so (RFC 9293 §3.5).
+def checksum(data):
+    total = sum(struct.unpack(">%dH" % (len(data) // 2), data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+source, target, flags = sys.argv[1], sys.argv[2], int(sys.argv[3])
+head = struct.pack(">HHIIBBHHH", 40000, 8080, 1, 0, 5 << 4, flags, 1024, 0, 0)
+pseudo = socket.inet_aton(source) + socket.inet_aton(target) + struct.pack(">BBH", 0, 6, len(head))
+head = head[:16] + struct.pack(">H", checksum(pseudo + head)) + head[18:]
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+for _ in range(5):
+    raw.sendto(head, (target, 0))
+"""
+SYN, SYN_FIN = "2", "3"
+
+
+def test_packets_that_conntrack_calls_invalid_are_not_forwarded(lab: Lab) -> None:
+    counted = "ip saddr 10.0.1.3 tcp sport 40000"
+    table = "add table ip seen; add chain ip seen in { type filter hook forward priority filter + 10; }; "
+    lab.run("node2", "nft", f"{table} add rule ip seen in {counted} counter")
+
+    def arrived() -> int:
+        words = lab.run("node2", "nft", "list", "chain", "ip", "seen", "in").split()
+        return int(words[words.index("packets") + 1])
+
+    def send(flags: str) -> None:
+        lab.run("client1", "python3", "-c", textwrap.dedent(ODD_SEGMENT), PODS["client1"], WEB["web2"], flags)
+
+    send(SYN)
+    wait_until(lambda: arrived() > 0, timeout_s=5, what="good segments arrive")
+    before = arrived()
+    send(SYN_FIN)
+    constantly(lambda: arrived() == before, for_s=1.0, what="no odd segment is forwarded")
+    lab.run("node2", "nft", "delete", "table", "ip", "seen")
