@@ -83,6 +83,8 @@ class Agent:
         self._fenced_at: float | None = None
         self._broken: str | None = None
         self._underlay: Underlay | None = None
+        self._ipv6 = False
+        """Whether the network has IPv6 beside IPv4."""
         self._moved_to: Underlay | None = None
         """Where the underlay is now, if that is not where it was at the start."""
         self._revision = 0
@@ -116,7 +118,8 @@ class Agent:
             if config is None:
                 return 0
             self._readiness.fulfilled(CONFIG)
-            underlay = choose_underlay(options, kernel)
+            self._ipv6 = config.ipv6_network is not None
+            underlay = choose_underlay(options, kernel, ipv6=self._ipv6)
             refuse_underlay_inside(underlay, config, options)
             refuse_conflicts(config, kernel)
             log.info(
@@ -279,7 +282,7 @@ class Agent:
     def _look_at_underlay(self, kernel: Kernel) -> None:
         """Another address, device or MTU needs other sockets and devices everywhere: that is a new start's work."""
         try:
-            now = choose_underlay(self._options, kernel)
+            now = choose_underlay(self._options, kernel, ipv6=self._ipv6)
         except (AgentError, OSError) as error:
             # A cable that is out, an address that is about to be replaced: it may be there again soon.
             log.warning("underlay: %s", error)

@@ -1,8 +1,11 @@
 """The node's bridge for pods, from the values of subnet.env, as dockerd would make it from `--bip` and `--mtu`."""
 
-from ipaddress import IPv4Address, IPv4Interface
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
+from agent.ipv6_settings import set_ipv6
 from agent.netlink import Kernel
+from agent.netlink_values import IPInterface
 
 
 def bridge_mac(address: IPv4Address) -> str:
@@ -10,21 +13,26 @@ def bridge_mac(address: IPv4Address) -> str:
     return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed)
 
 
-def converge_bridge(kernel: Kernel, name: str, bip: IPv4Interface, overlay_mtu: int) -> None:
-    """Make sure that the bridge `name` is there and up, with exactly the address `bip`, and that the node forwards.
+def converge_bridge(kernel: Kernel, name: str, addresses: Sequence[IPInterface], overlay_mtu: int) -> None:
+    """Make sure that the bridge `name` is there and up, with exactly these addresses, and that the node forwards.
 
-    `overlay_mtu` in bytes. Raises NetlinkError.
+    `addresses`: IPv4, and IPv6 on a dual-stack network; `overlay_mtu` in bytes. Raises NetlinkError.
     """
+    ipv4 = [address for address in addresses if isinstance(address, IPv4Interface)]
+    ipv6 = [address for address in addresses if isinstance(address, IPv6Interface)]
     kernel.create_bridge(
-        name, mtu=overlay_mtu, mac=bridge_mac(bip.ip), why="pods of this node hang on it; its MTU is the overlay's"
+        name, mtu=overlay_mtu, mac=bridge_mac(ipv4[0].ip), why="pods of this node hang on it; its MTU is the overlay's"
     )
-    ipv6 = f"net.ipv6.conf.{name}"
-    for setting, value in ((f"{ipv6}.disable_ipv6", "1"), (f"{ipv6}.accept_ra", "0")):
-        if kernel.read_sysctl(setting) is not None:
-            kernel.sysctl(setting, value, "pods have IPv4 only; none of them may announce itself as a router")
-    kernel.ensure_addresses(name, [bip], "the pods' gateway: the first address of this node's subnet")
+    set_ipv6(kernel, name, enabled=bool(ipv6))
+    why = "the pods' gateway: the first address of this node's subnet"
+    kernel.ensure_addresses(name, ipv4, why)
+    if ipv6:
+        kernel.ensure_addresses(name, ipv6, why, family=6)
     kernel.set_up(name, "the bridge carries packets")
-    kernel.sysctl("net.ipv4.ip_forward", "1", "the node routes between its pods and the overlay")
+    forwards = "the node routes between its pods and the overlay"
+    kernel.sysctl("net.ipv4.ip_forward", "1", forwards)
+    if ipv6:
+        kernel.sysctl("net.ipv6.conf.all.forwarding", "1", forwards)
 
 
 def remove_bridge(kernel: Kernel, name: str) -> None:

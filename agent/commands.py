@@ -21,7 +21,7 @@ from agent.journal import Journal
 from agent.netlink import Kernel
 from agent.netlink_values import Family, IPNetwork
 from agent.options import Options
-from agent.subnet_env import read_env, read_values
+from agent.subnet_env import first_address, read_env, read_values
 from agent.tolerant_journal import open_journal
 from agent.wiring import choose_underlay, open_registry
 
@@ -68,7 +68,7 @@ def clean_up(options: Options) -> None:
                 refused = error
         # Where there is no nft, there are no rules of ours either.
         with contextlib.suppress(EnvironmentMissing):
-            Firewall(announcer).remove_others(None)
+            Firewall(announcer).remove_all()
         _remove_overlay(kernel, options.subnet_file)
         if options.bridge is not None:
             remove_bridge(kernel, options.bridge)
@@ -133,7 +133,10 @@ def make_bridge(options: Options) -> None:
     bip, overlay_mtu = read_bridge_values(options.subnet_file)
     assert options.bridge is not None
     with Kernel(open_journal(options.journal, options.node_name)) as kernel:
-        converge_bridge(kernel, options.bridge, bip, overlay_mtu)
+        env = read_env(options.subnet_file)
+        ipv6 = env.subnet.ipv6 if env is not None else None
+        addresses = [bip] if ipv6 is None else [bip, first_address(ipv6)]
+        converge_bridge(kernel, options.bridge, addresses, overlay_mtu)
     print(f"bridge {options.bridge}: {bip}, MTU {overlay_mtu}")
 
 

@@ -9,15 +9,16 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 
 from agent.errors import AgentError, EnvironmentMissing
 from agent.journal import Journal
+from agent.netlink_values import IPNetwork
 
 TABLE_PREFIX = "overlay-agent-"
 KUBE_PROXY_MARK = "0x4000"
 """kube-proxy masquerades what it marks so; doing it twice would change the port that it chose."""
-MULTICAST = "224.0.0.0/4"
+MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
+FAMILY_WORDS = {4: "ip", 6: "ip6"}
 NFT_TIMEOUT_S = 10.0
 
 
@@ -29,8 +30,8 @@ class FirewallError(AgentError):
 class Policy:
     """What one network's table has to do."""
 
-    network: IPv4Network
-    subnet: IPv4Network
+    network: IPNetwork
+    subnet: IPNetwork
     """This node's own."""
     masquerade: bool
     random_fully: bool = True
@@ -47,14 +48,19 @@ class _Chain:
     """(what nft is told, why); the second is the rule's comment in the kernel, by which it is found again."""
 
 
-def table_name(network: IPv4Network) -> str:
+def table_name(network: IPNetwork) -> str:
     """The name of a network's table."""
-    return TABLE_PREFIX + str(network).replace("/", "-")
+    return TABLE_PREFIX + str(network).replace("/", "-").replace(":", "_")
+
+
+def _table(network: IPNetwork) -> str:
+    """Family and name, as nft wants them."""
+    return f"{FAMILY_WORDS[network.version]} {table_name(network)}"
 
 
 def rules(policy: Policy) -> str:
     """A script for `nft -f -` that replaces the network's table by one that does what `policy` says. Pure."""
-    table = f"table ip {table_name(policy.network)}"
+    table = f"table {_table(policy.network)}"
     # Adding a table that exists is no error, deleting one that does not is: add, delete, add.
     lines = [f"# masquerade and forward rules for {policy.network}, replaced as a whole", table, f"delete {table}"]
     chains = list(_chains(policy))
@@ -69,7 +75,7 @@ def rules(policy: Policy) -> str:
 
 
 def _chains(policy: Policy) -> Iterator[_Chain]:
-    network, subnet = policy.network, policy.subnet
+    network, subnet, ip = policy.network, policy.subnet, FAMILY_WORDS[policy.network.version]
     if policy.masquerade:
         verb, how = ("masquerade fully-random", ", random port") if policy.random_fully else ("masquerade", "")
         yield _Chain(
@@ -77,17 +83,17 @@ def _chains(policy: Policy) -> Iterator[_Chain]:
             "type nat hook postrouting priority srcnat",
             (
                 (f"meta mark & {KUBE_PROXY_MARK} == {KUBE_PROXY_MARK} return", "kube-proxy masquerades this itself"),
-                (f"ip saddr {network} ip daddr {network} return", f"pod to pod in {network}: addresses stay"),
+                (f"{ip} saddr {network} {ip} daddr {network} return", f"pod to pod in {network}: addresses stay"),
                 (
-                    f"ip saddr {network} ip daddr != {MULTICAST} {verb}",
+                    f"{ip} saddr {network} {ip} daddr != {MULTICAST[network.version]} {verb}",
                     f"pod of {network} to outside: the node's address{how}",
                 ),
                 (
-                    f"ip saddr != {network} ip daddr {subnet} return",
+                    f"{ip} saddr != {network} {ip} daddr {subnet} return",
                     f"outside to a pod of this node, {subnet}: addresses stay",
                 ),
                 (
-                    f"ip saddr != {network} ip daddr {network} {verb}",
+                    f"{ip} saddr != {network} {ip} daddr {network} {verb}",
                     f"outside to {network} on other nodes: answers come back here{how}",
                 ),
             ),
@@ -97,8 +103,8 @@ def _chains(policy: Policy) -> Iterator[_Chain]:
             "forward",
             "type filter hook forward priority filter",
             (
-                (f"ip saddr {network} accept", f"from pods of {network}"),
-                (f"ip daddr {network} accept", f"to pods of {network}"),
+                (f"{ip} saddr {network} accept", f"from pods of {network}"),
+                (f"{ip} daddr {network} accept", f"to pods of {network}"),
             ),
         )
 
@@ -123,24 +129,23 @@ class Firewall:
     def present(self, policy: Policy) -> bool:
         """Whether the kernel has exactly the policy's chains and rules, in order. Raises EnvironmentMissing."""
         wanted = {chain.name: [comment for _, comment in chain.rules] for chain in _chains(policy)}
-        return self._read(table_name(policy.network)) == (wanted or None)
+        return self._read(_table(policy.network)) == (wanted or None)
 
-    def remove(self, network: IPv4Network) -> None:
+    def remove(self, network: IPNetwork) -> None:
         """Make sure that the network's table is gone. Raises FirewallError and EnvironmentMissing."""
-        self._remove(table_name(network))
+        self._remove(_table(network))
 
-    def remove_others(self, keep: IPv4Network | None) -> None:
-        """Remove the tables that agents made for other networks, e.g. before the config changed; None: for all."""
-        kept = None if keep is None else table_name(keep)
-        listing = json.loads(_nft(["-j", "list", "tables", "ip"]).stdout)
-        names = [item["table"]["name"] for item in listing["nftables"] if "table" in item]
-        for name in names:
-            if name.startswith(TABLE_PREFIX) and name != kept:
-                self._remove(name)
+    def remove_all(self) -> None:
+        """Remove the tables of every network. Raises FirewallError and EnvironmentMissing."""
+        for family in FAMILY_WORDS.values():
+            listing = json.loads(_nft(["-j", "list", "tables", family]).stdout)
+            for name in [item["table"]["name"] for item in listing["nftables"] if "table" in item]:
+                if name.startswith(TABLE_PREFIX):
+                    self._remove(f"{family} {name}")
 
     def _read(self, table: str) -> dict[str, list[str]] | None:
         """Comments of all rules by chain, in order; None where there is no such table."""
-        result = _nft(["-j", "list", "table", "ip", table], check=False)
+        result = _nft(["-j", "list", "table", *table.split()], check=False)
         if result.returncode != 0:
             return None
         found: dict[str, list[str]] = {}
@@ -154,7 +159,7 @@ class Firewall:
 
     def _remove(self, table: str) -> None:
         if self._read(table) is not None:
-            self._load(f"table ip {table}\ndelete table ip {table}\n", "these rules are no longer wanted")
+            self._load(f"table {table}\ndelete table {table}\n", "these rules are no longer wanted")
 
     def _load(self, script: str, why: str) -> None:
         _nft(["-f", "-"], script)

@@ -51,6 +51,7 @@ FLAGS: tuple[Flag, ...] = (
         repeatable=True,
     ),
     Flag("public-ip", "ADDRESS", "", "IPv4 address under which other nodes reach us; default: the interface's own"),
+    Flag("public-ipv6", "ADDRESS", "", "the same for IPv6, on a network with EnableIPv6"),
     Flag("subnet-file", "FILE", "/run/flannel/subnet.env", "where network, subnet and MTU are written for others"),
     Flag("docker-opts-file", "FILE", "", "where dockerd's --bip and --mtu are written too; empty: nowhere"),
     Flag("subnet-lease-ttl", "DURATION", "24h", "life of our lease without renewal, e.g. 30s, 5m, 24h; at least 2s"),
@@ -88,7 +89,6 @@ UNSUPPORTED = frozenset(
     {
         "iface-regex",
         "iface-can-reach",
-        "public-ipv6",
         "ip-blackhole-route",
         "kube-subnet-mgr",
         "kube-api-url",

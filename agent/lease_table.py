@@ -49,6 +49,12 @@ def refusal(lease: Lease, config: NetworkConfig, own: Subnet, own_public_ip: IPv
         return f"subnet is outside the network {config.network}"
     if ipv4.prefixlen != config.subnet_len:
         return f"subnet is a /{ipv4.prefixlen}, not a /{config.subnet_len}"
+    ipv6 = lease.subnet.ipv6
+    if ipv6 is not None and config.ipv6_network is not None:
+        if not ipv6.subnet_of(config.ipv6_network):
+            return f"subnet is outside the network {config.ipv6_network}"
+        if ipv6.prefixlen != config.ipv6_subnet_len:
+            return f"subnet is a /{ipv6.prefixlen}, not a /{config.ipv6_subnet_len}"
     if lease.subnet.overlaps(own):
         return f"subnet overlaps our own {own}"
     reasons = {

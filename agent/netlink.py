@@ -32,6 +32,7 @@ Address = TypeVar("Address", bound=IPAddress)
 
 MAIN_TABLE = 254  # RT_TABLE_MAIN
 ADDRESS_FAMILIES: Mapping[Family, int] = {4: 2, 6: 10}  # AF_INET, AF_INET6
+PASSING_ADDRESS = 0x01 | 0x20  # IFA_F_TEMPORARY | IFA_F_DEPRECATED, linux/if_addr.h
 ADDRESS_WITHOUT_PROBING = 0x02  # IFA_F_NODAD, linux/if_addr.h
 
 
@@ -45,10 +46,12 @@ class Kernel(TunnelKernel):
         return frozenset(address for address in self._addresses(device, 4) if isinstance(address, IPv4Interface))
 
     def ipv6_addresses(self, device: str) -> frozenset[IPv6Interface]:
-        """The device's IPv6 addresses, link-local ones included; empty when there is no such device."""
-        return frozenset(address for address in self._addresses(device, 6) if isinstance(address, IPv6Interface))
+        """The device's lasting IPv6 addresses, link-local ones included; empty when there is no such device."""
+        return frozenset(
+            address for address in self._addresses(device, 6, lasting=True) if isinstance(address, IPv6Interface)
+        )
 
-    def _addresses(self, device: str, family: Family) -> frozenset[IPInterface]:
+    def _addresses(self, device: str, family: Family, *, lasting: bool = False) -> frozenset[IPInterface]:
         link = self.link(device)
         if link is None:
             return frozenset()
@@ -56,7 +59,8 @@ class Kernel(TunnelKernel):
             f"ip -{family} address show {device}",
             lambda socket: list(socket.get_addr(family=ADDRESS_FAMILIES[family], index=link.index)),
         )
-        return frozenset(read_address(message) for message in messages)
+        passing = PASSING_ADDRESS if lasting else 0
+        return frozenset(read_address(message) for message in messages if not message["flags"] & passing)
 
     def routes(self, family: Family = 4) -> frozenset[Route]:
         """The main table of a family."""

@@ -7,7 +7,6 @@ again, and keeps no other from being made.
 import contextlib
 import logging
 from collections.abc import Callable
-from ipaddress import IPv4Interface
 from pathlib import Path
 
 from agent.backends.base import Backend
@@ -17,9 +16,10 @@ from agent.errors import AgentError, EnvironmentMissing
 from agent.firewall import Firewall, Policy
 from agent.lease import Lease
 from agent.netlink import Kernel
+from agent.netlink_values import IPNetwork
 from agent.options import Options
 from agent.readiness import Readiness
-from agent.subnet_env import SubnetEnv, write_docker_opts, write_subnet_env
+from agent.subnet_env import SubnetEnv, first_address, read_env, write_docker_opts, write_subnet_env
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +43,20 @@ class NodeSetup:
         self._kernel = kernel
         self._readiness = readiness
         self._firewall = Firewall(kernel.journal)
-        self._policy = Policy(
-            network=config.network,
-            subnet=lease.subnet.ipv4,
-            masquerade=options.ip_masq,
-            random_fully=options.ip_masq_fully_random,
-            forward=options.forward_rules,
-        )
+        shares = [(config.network, lease.subnet.ipv4), (config.ipv6_network, lease.subnet.ipv6)]
+        self._policies = [
+            Policy(network, subnet, options.ip_masq, options.ip_masq_fully_random, options.forward_rules)
+            for network, subnet in shares
+            if network is not None and subnet is not None
+        ]
         self._written: set[Path] = set()
         self._rules_made = False
-        self._subnet_env = SubnetEnv(config.network, lease.subnet, backend.overlay_mtu, options.ip_masq)
+        ipv6_network = None if lease.subnet.ipv6 is None else config.ipv6_network
+        self._subnet_env = SubnetEnv(
+            config.network, lease.subnet, backend.overlay_mtu, options.ip_masq, ipv6_network=ipv6_network
+        )
+        self._before = read_env(options.subnet_file)
+        """What the run before us wrote."""
 
     def converge_links(self) -> None:
         """Device, routes and bridge; cheap enough for every change that the kernel reports."""
@@ -85,21 +89,29 @@ class NodeSetup:
                 log.info("%s: in place", part)
 
     def _converge_bridge(self) -> None:
-        subnet = self._policy.subnet
-        bip = IPv4Interface((subnet.network_address + 1, subnet.prefixlen))
-        converge_bridge(self._kernel, self._options.bridge or "", bip, self._backend.overlay_mtu)
+        addresses = [first_address(policy.subnet) for policy in self._policies]
+        converge_bridge(self._kernel, self._options.bridge or "", addresses, self._backend.overlay_mtu)
 
     def _converge_rules(self) -> None:
-        if self._policy.masquerade or self._policy.forward:
-            if self._firewall.converge(self._policy) and self._rules_made:
+        with_rules = self._options.ip_masq or self._options.forward_rules
+        if with_rules:
+            made = [self._firewall.converge(policy) for policy in self._policies]
+            if any(made) and self._rules_made:
                 log.warning("rules: some were missing, made again")
-            if not self._rules_made:
-                self._firewall.remove_others(self._policy.network)
-            self._rules_made = True
+        if self._rules_made:
             return
-        # A run with other flags may have left rules; where there is no nft it left none.
+        # A run before may have had another network, or other flags. Tables of networks that were never ours are other
+        # agents'. Where there is no nft there are none.
         with contextlib.suppress(EnvironmentMissing):
-            self._firewall.remove_others(None)
+            for network in self._networks_before():
+                if not with_rules or network not in [policy.network for policy in self._policies]:
+                    self._firewall.remove(network)
+        self._rules_made = True
+
+    def _networks_before(self) -> list[IPNetwork]:
+        before = self._before
+        networks = [policy.network for policy in self._policies]
+        return networks + ([] if before is None else [it for it in (before.network, before.ipv6_network) if it])
 
     def _write_files(self) -> None:
         files: list[tuple[Path | None, Callable[[Path, SubnetEnv], None]]] = [

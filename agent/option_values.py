@@ -83,6 +83,20 @@ def public_ip(text: str) -> IPv4Address | None:
     return address
 
 
+def public_ipv6(text: str) -> IPv6Address | None:
+    """A unicast IPv6 address that other nodes can reach, or None for an empty text."""
+    want = "; want the IPv6 address of this node on the underlay, e.g. 2001:db8::7"
+    if not text:
+        return None
+    try:
+        address = IPv6Address(text)
+    except ValueError:
+        raise ValueError("not an IPv6 address" + want) from None
+    if address.is_unspecified or address.is_loopback or address.is_multicast or address.scope_id is not None:
+        raise ValueError("no address that other nodes can reach" + want)
+    return address
+
+
 def lease_ttl_s(text: str) -> int:
     """A Go duration as whole seconds that etcd grants."""
     seconds = _duration_s(text)

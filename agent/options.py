@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ from agent.option_values import (
     path,
     prefix,
     public_ip,
+    public_ipv6,
     switch,
 )
 
@@ -51,6 +52,7 @@ class Options:
     iface: tuple[str, ...]
     """Names or IPv4 addresses; the first that fits is taken."""
     public_ip: IPv4Address | None
+    public_ipv6: IPv6Address | None
     subnet_file: Path
     docker_opts_file: Path | None
     subnet_lease_ttl_s: int
@@ -93,6 +95,7 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         etcd_password=values.text("etcd-password") or None,
         iface=tuple(text for text in values.reading.texts("iface").texts if text),
         public_ip=values.one("public-ip", public_ip, None),
+        public_ipv6=values.one("public-ipv6", public_ipv6, None),
         subnet_file=values.one("subnet-file", path, Path("/")),
         docker_opts_file=values.one("docker-opts-file", optional_path, None),
         subnet_lease_ttl_s=ttl_s,

@@ -10,7 +10,7 @@ import stat
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,9 +45,9 @@ class SubnetEnv:
 def render_subnet_env(env: SubnetEnv) -> str:
     """The text of subnet.env."""
     # The first usable address, not the base: dockerd's bridge takes it as its own.
-    lines = [f"FLANNEL_NETWORK={env.network}", f"FLANNEL_SUBNET={_first_address(env.subnet.ipv4)}"]
+    lines = [f"FLANNEL_NETWORK={env.network}", f"FLANNEL_SUBNET={first_address(env.subnet.ipv4)}"]
     if env.ipv6_network is not None and env.subnet.ipv6 is not None:
-        lines += [f"FLANNEL_IPV6_NETWORK={env.ipv6_network}", f"FLANNEL_IPV6_SUBNET={_first_address(env.subnet.ipv6)}"]
+        lines += [f"FLANNEL_IPV6_NETWORK={env.ipv6_network}", f"FLANNEL_IPV6_SUBNET={first_address(env.subnet.ipv6)}"]
     lines += [f"FLANNEL_MTU={env.overlay_mtu}", f"FLANNEL_IPMASQ={'true' if env.ip_masq else 'false'}"]
     return "\n".join(lines) + "\n"
 
@@ -55,7 +55,7 @@ def render_subnet_env(env: SubnetEnv) -> str:
 def render_docker_opts(env: SubnetEnv) -> str:
     """The text of docker_opts.env as flannel's mk-docker-opts.sh writes it: single options, then all in one."""
     options = {
-        "BIP": f"--bip={_first_address(env.subnet.ipv4)}",
+        "BIP": f"--bip={first_address(env.subnet.ipv4)}",
         "IPMASQ": f"--ip-masq={'false' if env.ip_masq else 'true'}",
         "MTU": f"--mtu={env.overlay_mtu}",
     }
@@ -122,8 +122,11 @@ def read_values(path: Path) -> dict[str, str]:
     return {name: value for name, (_, value) in _values(text).items()}
 
 
-def _first_address(network: IPv4Network | IPv6Network) -> str:
-    return f"{network.network_address + 1}/{network.prefixlen}"
+def first_address(network: IPv4Network | IPv6Network) -> IPv4Interface | IPv6Interface:
+    """The first usable address of a node's subnet: its bridge's."""
+    if isinstance(network, IPv4Network):
+        return IPv4Interface((network.network_address + 1, network.prefixlen))
+    return IPv6Interface((network.network_address + 1, network.prefixlen))
 
 
 def _read(path: Path) -> str | None:

@@ -6,7 +6,7 @@ asked for and cannot carry anything (down, no address) is an error that lists wh
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from agent.errors import EnvironmentMissing
 from agent.netlink import Kernel
@@ -67,6 +67,16 @@ def choose(
         if candidate.name == default_device:
             return _usable(candidate, None, "underlay", candidates)
     raise EnvironmentMissing(f"underlay: no default route to choose by (got none; want --iface, {_list(candidates)})")
+
+
+def best_ipv6(addresses: Iterable[IPv6Interface], public: IPv6Address | None) -> IPv6Address | None:
+    """The interface's own IPv6 address: the public one if it has that, else a global one; None without any.
+
+    Not a link-local one: other nodes' routes to it would have to name their interface.
+    """
+    usable = [address for address in addresses if not address.ip.is_link_local]
+    best = min(usable, key=lambda it: (it.ip != public, it.network.prefixlen == 128, it.ip), default=None)
+    return None if best is None else best.ip
 
 
 def _by_names(

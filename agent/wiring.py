@@ -1,5 +1,7 @@
 """Makes the agent's parts from its options, for the agent itself and for the commands beside it."""
 
+from ipaddress import IPv6Network
+
 from agent.backends import BACKENDS, Underlay
 from agent.backends.subnet_routes import overlap
 from agent.config import NetworkConfig
@@ -9,14 +11,25 @@ from agent.netlink import Kernel
 from agent.netlink_values import Family, IPNetwork
 from agent.options import Options
 from agent.registry import EtcdRegistry
-from agent.underlay_interface import choose, read_candidates
+from agent.underlay_interface import best_ipv6, choose, read_candidates
 
 
-def choose_underlay(options: Options, kernel: Kernel) -> Underlay:
-    """The underlay by --iface, --public-ip or default route. Raises EnvironmentMissing, which lists the candidates."""
+def choose_underlay(options: Options, kernel: Kernel, *, ipv6: bool = False) -> Underlay:
+    """The underlay by --iface, --public-ip or default route; with `ipv6` also its IPv6 address.
+
+    Raises EnvironmentMissing, which lists the candidates.
+    """
     candidates, default_device = read_candidates(kernel)
     chosen = choose(candidates, options.iface, options.public_ip, default_device)
-    return Underlay(chosen.name, chosen.address, chosen.mtu, options.public_ip or chosen.address)
+    own_ipv6 = best_ipv6(kernel.ipv6_addresses(chosen.name), options.public_ipv6) if ipv6 else None
+    return Underlay(
+        chosen.name,
+        chosen.address,
+        chosen.mtu,
+        options.public_ip or chosen.address,
+        own_ipv6,
+        (options.public_ipv6 or own_ipv6) if ipv6 else None,
+    )
 
 
 def open_registry(options: Options) -> EtcdRegistry:
@@ -63,6 +76,11 @@ def refuse_underlay_inside(underlay: Underlay, config: NetworkConfig, options: O
         raise fault(
             f"{'--public-ip' if options.public_ip else underlay.interface}: lies in the pod network"
             f" (got {underlay.public_ip}; want an address outside {config.network})"
+        )
+    if underlay.public_ipv6 is not None and overlap(IPv6Network(underlay.public_ipv6), config.ipv6_network):
+        raise EnvironmentMissing(
+            f"{underlay.interface}: lies in the pod network"
+            f" (got {underlay.public_ipv6}; want an address outside {config.ipv6_network})"
         )
     if underlay.address in config.network:
         raise EnvironmentMissing(

@@ -1,10 +1,11 @@
 """The host-gw backend: plain routes, each peer's subnet by the peer itself; for nodes on one segment."""
 
 from collections.abc import Collection
+from functools import partial
 
 from agent.backends.base import Underlay
 from agent.backends.entries import OverlayDevice, PeerEntries
-from agent.backends.shares import share_of
+from agent.backends.shares import has_family, share_of
 from agent.errors import EnvironmentMissing
 from agent.lease import Lease, LeaseAttrs, Subnet
 from agent.netlink_values import Family, Route
@@ -38,7 +39,7 @@ class HostGatewayPlan:
     def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
         """A route per family."""
         found = []
-        for family in self._families:
+        for family in filter(partial(has_family, lease), self._families):
             subnet, public, _ = share_of(lease, family)
             found.append(PeerEntries(subnet, str(public), Route(subnet, self._underlay.interface, gateway=public)))
         return tuple(found)

@@ -16,6 +16,11 @@ def base_address(own: Subnet, family: Family) -> IPInterface:
     return IPv6Interface((own.ipv6.network_address, 128))
 
 
+def has_family(lease: Lease, family: Family) -> bool:
+    """Whether a peer can be reached in that family; one that joined before IPv6 was enabled has IPv4 only."""
+    return family == 4 or (lease.subnet.ipv6 is not None and lease.attrs.public_ipv6 is not None)
+
+
 def share_of(lease: Lease, family: Family) -> tuple[IPNetwork, IPAddress, object]:
     """A peer's subnet, public address and backend data in one family. Raises ValueError when it has none."""
     attrs = lease.attrs

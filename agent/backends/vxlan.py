@@ -13,9 +13,9 @@ from collections.abc import Collection
 from agent.backend_options import VxlanOptions
 from agent.backends.base import Underlay
 from agent.backends.entries import Hop, OverlayDevice, PeerEntries
-from agent.backends.ipv6_settings import set_ipv6
-from agent.backends.shares import base_address, share_of
+from agent.backends.shares import base_address, has_family, share_of
 from agent.backends.subnet_routes import direct_device
+from agent.ipv6_settings import set_ipv6
 from agent.lease import Lease, LeaseAttrs, Subnet
 from agent.netlink import Kernel, NetlinkError
 from agent.netlink_values import Family, Route, VxlanSettings
@@ -76,7 +76,9 @@ class VxlanPlan:
 
     def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
         """Neighbour, forwarding entry and route; with DirectRouting a plain route where no gateway is between us."""
-        return tuple(self._entries(lease, device, routes) for device in self.devices)
+        return tuple(
+            self._entries(lease, device, routes) for device in self.devices if has_family(lease, device.family)
+        )
 
     def converge_peers(self, peers: Collection[Lease]) -> None:
         """Nothing beside the entries."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 
 from agent.config import parse_network_config
@@ -181,7 +181,9 @@ class Lab:
             if state is None:
                 continue
             wanted = {subnet for address, subnet in by_address.items() if address != node.address}
-            known = {IPv4Network(entry["subnet"]) for entry in state["forwarding"]}
+            # On a dual-stack network IPv6 goes beside IPv4, to the same nodes.
+            subnets = [ip_network(entry["subnet"]) for entry in state["forwarding"]]
+            known = {subnet for subnet in subnets if isinstance(subnet, IPv4Network)}
             if wanted != known:
                 lacking = ", ".join(map(str, sorted(wanted - known))) or "nothing"
                 surplus = ", ".join(map(str, sorted(known - wanted))) or "nothing"

@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -35,8 +35,8 @@ class Node:
     def remove(self) -> None:
         self._thread.run(lambda: self._firewall.remove(NETWORK))
 
-    def remove_others(self, keep: IPv4Network | None) -> None:
-        self._thread.run(lambda: self._firewall.remove_others(keep))
+    def remove_all(self) -> None:
+        self._thread.run(self._firewall.remove_all)
 
     def nft(self, *arguments: str) -> str:
         return self.namespace.run(["nft", *arguments]).stdout
@@ -109,15 +109,23 @@ def test_changed_policy_replaces_the_table(node: Node) -> None:
 def test_only_tables_of_agents_are_removed(node: Node) -> None:
     node.nft("add", "table", "ip", "somebody")
     node.nft("add", "table", "ip", "overlay-agent-10.9.0.0-16")
+    node.nft("add", "table", "ip6", "overlay-agent-fd00__-48")
     node.converge()
-    node.remove_others(NETWORK)
-    assert node.nft("list", "tables").splitlines() == ["table ip somebody", f"table ip {TABLE}"]
     node.remove()
     node.remove()
-    assert node.nft("list", "tables").splitlines() == ["table ip somebody"]
+    assert TABLE not in node.nft("list", "tables")
     node.converge()
-    node.remove_others(None)
+    node.remove_all()
     assert node.nft("list", "tables").splitlines() == ["table ip somebody"]
+
+
+def test_ipv6_has_a_table_of_its_own(node: Node) -> None:
+    policy = Policy(IPv6Network("fd00:a::/48"), IPv6Network("fd00:a:0:46::/64"), masquerade=True)
+    assert node.converge(policy)
+    assert not node.converge(policy)
+    assert "table ip6 overlay-agent-fd00_a__-48" in node.nft("list", "tables")
+    listed = node.nft("list", "ruleset")
+    assert "ip6 saddr fd00:a::/48 ip6 daddr != ff00::/8 masquerade fully-random" in listed
 
 
 def seen_source(sender: Namespace, receiver: Namespace, address: str, *, source: str | None = None) -> str:

@@ -101,7 +101,7 @@ def make_nodes(namespaces: NamespaceMaker, tmp_path: Path, datapaths: tuple[str,
         node = Node(*here, subnet, tmp_path / f"journal{number}", datapaths[number - 1])
         base = IPv4Network(subnet).network_address
         with Kernel(SilentJournal(), node.namespace.pid) as kernel, Kernel(SilentJournal(), node.pod.pid) as pod:
-            converge_bridge(kernel, "docker0", IPv4Interface(f"{base + 1}/24"), 1472)
+            converge_bridge(kernel, "docker0", [IPv4Interface(f"{base + 1}/24")], 1472)
             kernel.create_veth("pod", peer="eth0", peer_netns_pid=node.pod.pid, mtu=1472, why="x")
             kernel.set_master("pod", "docker0", "x")
             kernel.set_up("pod", "x")
@@ -383,7 +383,7 @@ def test_bridge_is_that_of_dockerd_and_follows_the_subnet(nodes: tuple[Node, Nod
         assert link is not None
         assert (link.kind, link.mtu, link.mac, link.up) == ("bridge", 1472, "02:42:0a:00:2e:01", True)
         assert kernel.read_sysctl("net.ipv4.ip_forward") == "1"
-        converge_bridge(kernel, "docker0", IPv4Interface("10.0.47.1/24"), 1400)
+        converge_bridge(kernel, "docker0", [IPv4Interface("10.0.47.1/24")], 1400)
         assert kernel.addresses("docker0") == {IPv4Interface("10.0.47.1/24")}
         link = kernel.link("docker0")
         assert link is not None
