@@ -71,9 +71,9 @@ class Transfer:
     def running(self) -> bool:
         return self._sender.poll() is None
 
-    def hashes(self) -> tuple[str, str]:
+    def hashes(self, timeout_s: float = 100) -> tuple[str, str]:
         """What was sent and what arrived."""
-        sent, _ = self._sender.communicate(timeout=100)
+        sent, _ = self._sender.communicate(timeout=timeout_s)
         received, _ = self._receiver.communicate(timeout=20)
         return sent.strip(), received.strip()
 
@@ -112,36 +112,6 @@ def test_what_the_sender_counts_the_receiver_counts(pair: tuple[Node, Node]) -> 
 
     wait_until(agree, timeout_s=5, what="every datagram that was sent has been counted as received")
     assert node1.tell("counters")["tx"][0] > 32 * MEBIBYTE / 1472, "super-packets count by what is on the wire"
-
-
-FILTER = """
-table netdev shim {{
-    chain ingress {{
-        type filter hook ingress device eth0 priority 0; policy accept;
-        udp dport 8285 numgen random mod {of} 0 {verdict}
-    }}
-}}
-"""
-
-
-@both_native
-@pytest.mark.parametrize(("of", "verdict"), [(100, "drop"), (1000, "@th,800,16 set 0x4711")], ids=["lost", "changed"])
-def test_nothing_arrives_corrupted_when_datagrams_are_lost_or_changed(
-    pair: tuple[Node, Node], of: int, verdict: str
-) -> None:
-    """Bytes are written over where TCP's payload is, so only its own checksum can tell."""
-    node1, node2 = pair
-    for node in pair:
-        # One datagram each: the shim must hit single datagrams, not whole bundles of them.
-        node.namespace.run(["ethtool", "-K", "eth0", "tx-udp-segmentation", "off"])
-        node.namespace.run(["nft", FILTER.format(of=of, verdict=verdict)])
-    there = Transfer(node1.pod, node2.pod, "10.0.90.2", 5001, 24)
-    back = Transfer(node2.pod, node1.pod, "10.0.46.2", 5001, 24)
-    for transfer in (there, back):
-        sent, received = transfer.hashes()
-        assert sent == received
-    if verdict != "drop":
-        assert checksum_errors(node1.pod) + checksum_errors(node2.pod) > 0, "the shim changed nothing"
 
 
 @both_native

@@ -93,8 +93,10 @@ def nodes(namespaces: NamespaceMaker, tmp_path: Path, datapath: str) -> tuple[No
     return make_nodes(namespaces, tmp_path, (datapath, datapath))
 
 
-def make_nodes(namespaces: NamespaceMaker, tmp_path: Path, datapaths: tuple[str, str]) -> tuple[Node, Node]:
-    """Both nodes with pods and bridges; no backend runs yet."""
+def make_nodes(
+    namespaces: NamespaceMaker, tmp_path: Path, datapaths: tuple[str, str], wire: Namespace | None = None
+) -> tuple[Node, Node]:
+    """Both nodes with pods and bridges; no backend runs yet. With `wire` each one's cable ends there, as wire1 and wire2."""
     made: list[Node] = []
     for number, (subnet, address) in enumerate(LEASES.items(), 1):
         here = (namespaces(f"node{number}"), namespaces(f"pod{number}"))
@@ -108,7 +110,9 @@ def make_nodes(namespaces: NamespaceMaker, tmp_path: Path, datapaths: tuple[str,
             pod.set_up("eth0", "x")
             pod.ensure_addresses("eth0", [IPv4Interface(f"{base + 2}/24")], "x")
         node.pod.run(["ip", "route", "add", "default", "via", str(base + 1)])
-        if made:
+        if wire is not None:
+            node.namespace.connect(wire, ("eth0", f"{address}/24"), (f"wire{number}", None))
+        elif made:
             made[0].namespace.connect(
                 node.namespace, ("eth0", LEASES[made[0].subnet] + "/24"), ("eth0", f"{address}/24")
             )
