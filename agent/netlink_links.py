@@ -1,6 +1,6 @@
 """The ground of `agent.netlink`: one namespace's netlink socket, links, and how a change is made and journalled.
 
-Only agent.netlink* imports pyroute2.
+Only agent.netlink_library imports pyroute2.
 """
 
 import errno
@@ -9,13 +9,10 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
-from pyroute2.netlink.exceptions import NetlinkError as KernelRefusal
-
 from agent.errors import AgentError
 from agent.journal import Journal
 from agent.namespace_thread import NamespaceThread, Result
+from agent.netlink_library import IPRoute, KernelRefusal, NetlinkDumpInterrupted
 from agent.netlink_messages import read_link
 from agent.netlink_values import Link
 

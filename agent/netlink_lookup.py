@@ -5,10 +5,8 @@ from ipaddress import IPv4Address
 from types import TracebackType
 from typing import Any, Self
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError as KernelRefusal
-
 from agent.namespace_thread import NamespaceThread
+from agent.netlink_library import IPRoute, KernelRefusal
 from agent.netlink_messages import read_link, read_route
 from agent.netlink_values import Link, Route
 

@@ -4,9 +4,8 @@ import errno
 from collections.abc import Mapping
 from typing import Any
 
-from pyroute2.netlink.exceptions import NetlinkError as KernelRefusal
-
 from agent.errors import EnvironmentMissing
+from agent.netlink_library import KernelRefusal
 from agent.netlink_links import ALREADY_GONE, LinkKernel, NetlinkError
 from agent.netlink_messages import read_forwarding_entry, read_ipip, read_vxlan
 from agent.netlink_values import ForwardingDatabaseEntry, IPAddress, TunnelSettings, VxlanSettings

@@ -65,7 +65,9 @@ def nodes(namespaces: NamespaceMaker, tmp_path: Path, wire: Namespace) -> tuple[
 
 def udp_checksum_errors(node: Node) -> int:
     """Datagrams that the node's kernel refused because of the outer checksum."""
-    lines = [line.split() for line in node.namespace.run(["cat", "/proc/net/snmp"]).stdout.splitlines() if "Udp:" in line]
+    lines = [
+        line.split() for line in node.namespace.run(["cat", "/proc/net/snmp"]).stdout.splitlines() if "Udp:" in line
+    ]
     return int(dict(zip(*lines, strict=True))["InCsumErrors"])
 
 

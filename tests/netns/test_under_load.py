@@ -118,8 +118,10 @@ def test_a_flood_of_junk_delays_no_renewal_and_leaves_a_good_flow_half_of_its_ra
         flooder.kill()
         seconds_left = lease.end()
     dropped = pods.node2.state()["counters"]["drops"]["peer"] - before
-    print(f"\nflood: {reached_pps:.0f}/s, {dropped} counted as peer; flow {flooded_bits / 1e6:.0f} Mbit/s beside it, "
-          f"{idle_bits / 1e6:.0f} alone; least lease time {min(seconds_left)} of {TTL_S} s")
+    print(
+        f"\nflood: {reached_pps:.0f}/s, {dropped} counted as peer; flow {flooded_bits / 1e6:.0f} Mbit/s beside it, "
+        f"{idle_bits / 1e6:.0f} alone; least lease time {min(seconds_left)} of {TTL_S} s"
+    )
     assert len(seconds_left) > 8
     # Renewed after a third of its life; etcd rounds down, and a second is for a busy machine.
     assert min(seconds_left) >= TTL_S * 2 // 3 - 2
