@@ -1,4 +1,4 @@
-"""A wire that loses, delays, swaps and changes datagrams: what arrives is what was sent, byte by byte, both ways at once."""
+"""A wire that loses, delays, swaps and changes datagrams: what arrives is what was sent, both ways at once."""
 
 import signal
 import subprocess

@@ -96,7 +96,7 @@ def nodes(namespaces: NamespaceMaker, tmp_path: Path, datapath: str) -> tuple[No
 def make_nodes(
     namespaces: NamespaceMaker, tmp_path: Path, datapaths: tuple[str, str], wire: Namespace | None = None
 ) -> tuple[Node, Node]:
-    """Both nodes with pods and bridges; no backend runs yet. With `wire` each one's cable ends there, as wire1 and wire2."""
+    """Both nodes with pods and bridges; no backend runs yet. With `wire` the cables end there: wire1, wire2."""
     made: list[Node] = []
     for number, (subnet, address) in enumerate(LEASES.items(), 1):
         here = (namespaces(f"node{number}"), namespaces(f"pod{number}"))
