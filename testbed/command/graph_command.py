@@ -51,11 +51,16 @@ def graph(lab: str | None, output: str | None, file: str | None) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
+    write_picture("graph", file, data)
+    print(f"wrote {file}: lab {record.name}, {len(facts['nodes'])} nodes, {len(facts['pods'])} pods")
+
+
+def write_picture(verb: str, file: str, data: bytes) -> None:
+    """Write it, or raise TestbedError."""
     try:
         Path(file).write_bytes(data)
     except OSError as failure:
-        raise TestbedError(f"graph: {file}: cannot be written (got {failure.strerror}; want a place for it)") from None
-    print(f"wrote {file}: lab {record.name}, {len(facts['nodes'])} nodes, {len(facts['pods'])} pods")
+        raise TestbedError(f"{verb}: {file}: cannot be written (got {failure.strerror}; want a place for it)") from None
 
 
 def _drawn(picture: "Graph", form: str) -> bytes:

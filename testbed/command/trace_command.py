@@ -19,6 +19,7 @@ HIGHEST_PORT = 65535
 @click.option("--udp", "protocol", flag_value="udp", help="Send a UDP datagram (default with DST's port: TCP).")
 @click.option("--size", metavar="BYTES", type=click.IntRange(1, 65000), help="Payload.  [default: as little as does]")
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0.05, 60), help="Wait for an answer.  [default: 1]")
+@click.option("--svg", metavar="FILE", help="Draw the way on a picture of the lab too.")
 @lab_option
 @output_option("json")
 def trace(
@@ -27,6 +28,7 @@ def trace(
     protocol: str | None,
     size: int | None,
     timeout: float | None,
+    svg: str | None,
     lab: str | None,
     output: str | None,
 ) -> int:
@@ -43,6 +45,12 @@ def trace(
     record = find_lab(lab)
     arguments = arguments_of(source, destination, protocol) | {"size": size, "timeout_s": timeout or 1.0}
     answer = ask(record, "trace", **arguments)
+    if svg is not None:
+        from testbed.command.graph_command import write_picture
+        from testbed.graph.model import graph_of
+        from testbed.graph.trace_path import draw_trace
+
+        write_picture("trace --svg", svg, draw_trace(graph_of(ask(record, "graph")), answer).encode())
     if output == "json":
         render.as_json(answer)
     else:

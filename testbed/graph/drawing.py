@@ -92,10 +92,9 @@ def marker(health: Health, spot: Spot) -> str:
     return cross(spot, "mark bad")
 
 
-def cross(spot: Spot, class_: str) -> str:
-    """Two strokes across each other."""
-    x, y = spot
-    a = MARK - 1
+def cross(spot: Spot, class_: str, size: float = MARK - 1) -> str:
+    """Two strokes across each other; `size` is half their width."""
+    (x, y), a = spot, size
     shape = f"M {x - a:.1f} {y - a:.1f} L {x + a:.1f} {y + a:.1f} M {x + a:.1f} {y - a:.1f} L {x - a:.1f} {y + a:.1f}"
     return element("path", d=shape, class_=class_)
 

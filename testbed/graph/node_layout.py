@@ -86,7 +86,7 @@ def _pod_wires(node: Node, name: str, box: Box, bridge: Box, lines_below: int) -
         found += [
             Wire("veth", ((pod.name, "eth0"), (node.name, pod.host_end)), (*spots, port)),
             Wire("inside", ((node.name, pod.host_end), (node.name, "docker0")), (port, inside)),
-            Wire("inside", ((pod.name, "lo"), (pod.name, "eth0")), (box.center, spots[0])),
+            Wire("inside", ((pod.name, "lo"), (pod.name, "eth0")), ((box.x, box.bottom), spots[0])),
         ]
     return found
 

@@ -4,6 +4,7 @@ import heapq
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from math import hypot
 
 from testbed.graph.drawing import cross, element, label, line
@@ -21,13 +22,27 @@ DETOUR = 50
 """Wires that a way around counts as."""
 TRIES = 6
 """Distances from the wire that a number may have."""
-COLOURS = {"request": "#b0157a", "answer": "#12737a", "error": "#cf222e"}
+COLOURS = {
+    "request": "#b0157a",
+    "data": "#7a3fc4",
+    "answer": "#12737a",
+    "error": "#cf222e",
+    "answer error": "#cf222e",
+}
+"""By leg of a trace, in the order in which they are drawn."""
+
+
+def class_of(leg: str) -> str:
+    """What stands for a leg in the stylesheet."""
+    return leg.replace(" ", "-")
+
+
 STYLE = "".join(
     f"""
-.lab .way-{leg} path {{ fill: none; stroke: {colour}; stroke-width: 3.2; stroke-linejoin: round; }}
-.lab .way-{leg} .step circle {{ fill: {colour}; stroke: #ffffff; stroke-width: 1; }}
-.lab .way-{leg} .tip {{ fill: {colour}; stroke: none; }}
-.lab .way-{leg} .lost {{ stroke: {colour}; stroke-width: 4; }}"""
+.lab .way-{class_of(leg)} path {{ fill: none; stroke: {colour}; stroke-width: 3.2; stroke-linejoin: round; }}
+.lab .way-{class_of(leg)} .step circle {{ fill: {colour}; stroke: #ffffff; stroke-width: 1; }}
+.lab .way-{class_of(leg)} .tip {{ fill: {colour}; stroke: none; }}
+.lab .way-{class_of(leg)} .lost {{ stroke: {colour}; stroke-width: 4; }}"""
     for leg, colour in COLOURS.items()
 )
 STYLE += "\n.lab .step text { fill: #ffffff; font-size: 9px; font-weight: bold; text-anchor: middle; }\n"
@@ -42,7 +57,7 @@ class Step:
     """Pod, node, machine or switch."""
     interface: str
     leg: str = "request"
-    """`request`, `answer` or `error`: which packet of the conversation."""
+    """Which packet of the conversation: one of COLOURS."""
     text: str = ""
     """What to show on pointing at the number."""
 
@@ -52,24 +67,24 @@ class Step:
         return self.place, self.interface
 
 
-def draw_path(graph: Graph, steps: Sequence[Step], arrived: bool = True) -> str:
-    """The picture with the steps of a packet on it; `arrived` False: a cross where it was seen last.
+def draw_path(graph: Graph, steps: Sequence[Step], lost: str | None = None) -> str:
+    """The picture with the steps of a packet on it; `lost` names the leg that did not arrive.
 
     Steps at places that are not in the picture are left out; the line goes on to the next one.
     """
     layout = lay_out(graph)
-    return document(layout, way(layout, steps, arrived), STYLE)
+    return document(layout, way(layout, steps, lost), STYLE)
 
 
-def way(layout: Layout, steps: Sequence[Step], arrived: bool = True) -> str:
+def way(layout: Layout, steps: Sequence[Step], lost: str | None = None) -> str:
     """The same without the picture below it, for a page that has that already."""
     taken: list[Spot] = []
     legs = [leg for leg in COLOURS if any(step.leg == leg for step in steps)]
     pieces = []
     for leg in legs:
         own = [step for step in steps if step.leg == leg]
-        lost = not arrived and leg == legs[-1]
-        pieces.append(element("g", _leg(layout, own, taken, lost), class_=f"way way-{leg}", data_leg=leg))
+        content = _leg(layout, own, taken, leg == lost)
+        pieces.append(element("g", content, class_=f"way way-{class_of(leg)}", data_leg=leg))
     return "".join(pieces)
 
 
@@ -81,13 +96,13 @@ def _leg(layout: Layout, steps: Sequence[Step], taken: list[Spot], lost: bool) -
         return ""
     lane = _beside(spots, LANE)
     content = element("path", d=line(lane), class_="lane")
-    content += cross(lane[-1], "lost") if lost else _tip(lane)
+    content += cross(lane[-1], "lost", 9) if lost else _tip(lane)
     for step, (spot, normal) in zip(known, places, strict=True):
         at = _free(spot, normal, taken)
         taken.append(at)
         content += element(
             "g",
-            element("title", f"{step.number}: {step.place} {step.interface} {step.text}".strip())
+            element("title", escape(f"{step.number}: {step.place} {step.interface} {step.text}".strip()))
             + element("circle", cx=at[0], cy=at[1], r=RADIUS)
             + label(str(step.number), (at[0], at[1] + 3.2)),
             class_="step",

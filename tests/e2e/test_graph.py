@@ -107,3 +107,12 @@ def test_graph_shows_an_unplugged_cable_and_a_killed_agent(own_lab: Lab) -> None
         timeout_s=30,
         what="all well again",
     )
+
+
+def test_trace_draws_its_way_on_the_picture(nginx_tomcat: Lab, tmp_path: Path) -> None:
+    hops = nginx_tomcat.json("trace", "nginx:2379", "tomcat:8080", "--svg", str(tmp_path / "way.svg"))["hops"]
+    picture = ElementTree.parse(tmp_path / "way.svg").getroot()
+    assert [one.get("data-step") for one in picture.findall(".//*[@class='step']")] == [
+        str(hop["number"]) for hop in hops
+    ]
+    assert [one.get("data-leg") for one in picture.findall(".//*[@data-leg]")] == ["request", "answer"]

@@ -13,6 +13,7 @@ from testbed.graph.model import graph_of
 from testbed.graph.path import Step, draw_path
 from testbed.graph.svg import draw
 from testbed.graph.text_forms import dot, html, mermaid
+from testbed.graph.trace_path import draw_trace
 from tests.pictures import Facts, facts_of_cluster, facts_of_topology
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -225,9 +226,23 @@ def test_a_way_passes_the_agent_and_goes_on_where_nothing_was_seen() -> None:
 def test_a_packet_that_got_lost_ends_with_a_cross() -> None:
     graph = graph_of(facts_of_cluster("nginx_tomcat"))
     steps = [Step(number, *point) for number, point in enumerate(WAY[:5], 1)]
-    assert 'class="lost"' in draw_path(graph, steps, arrived=False)
+    assert 'class="lost"' in draw_path(graph, steps, lost="request")
     assert 'class="lost"' not in draw_path(graph, steps)
-    assert 'class="tip"' not in draw_path(graph, steps, arrived=False)
+    assert 'class="tip"' not in draw_path(graph, steps, lost="request")
+
+
+def test_the_hops_of_a_trace_are_the_steps_on_the_picture() -> None:
+    graph = graph_of(facts_of_cluster("nginx_tomcat"))
+    legs = {"request": WAY, "error": [("node1", "docker0"), ("node1", "vethnginx"), ("nginx", "eth0")]}
+    hops = [
+        {"number": number, "leg": leg, "node": place, "interface": interface, "direction": "out", "why": "a < b"}
+        for number, (leg, (place, interface)) in enumerate(((leg, at) for leg in legs for at in legs[leg]), 1)
+    ]
+    trace = {"hops": hops, "outcome": "unreachable", "lost_at": {"leg": "request"}}
+    picture = ElementTree.fromstring(draw_trace(graph, trace))
+    assert [one.get("data-leg") for one in picture.findall(".//*[@data-leg]")] == ["request", "error"]
+    assert len(picture.findall(".//*[@class='step']")) == len(hops)
+    assert len(picture.findall(".//*[@class='lost']")) == 1
 
 
 def test_a_node_with_many_pods_names_some_and_counts_the_rest() -> None:

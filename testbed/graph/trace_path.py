@@ -1,0 +1,36 @@
+"""The answer of `testbed trace` as steps on the picture. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from testbed.graph.layout import Layout, lay_out
+from testbed.graph.model import Graph
+from testbed.graph.path import STYLE, Step, way
+from testbed.graph.svg import document
+
+LOST = ("unreachable", "lost", "answer lost", "data lost")
+
+
+def draw_trace(graph: Graph, trace: Mapping[str, Any]) -> str:
+    """The picture with every hop of a trace (docs/trace.md) on it: where the packet went, and its answer."""
+    layout = lay_out(graph)
+    return document(layout, trace_way(layout, trace), STYLE)
+
+
+def trace_way(layout: Layout, trace: Mapping[str, Any]) -> str:
+    """The same without the picture below it."""
+    return way(layout, steps_of(trace), lost=lost_leg(trace))
+
+
+def steps_of(trace: Mapping[str, Any]) -> list[Step]:
+    """The hops as steps."""
+    return [
+        Step(hop["number"], hop["node"], hop["interface"], hop["leg"], f"{hop['direction']}: {hop['why']}")
+        for hop in trace["hops"]
+    ]
+
+
+def lost_leg(trace: Mapping[str, Any]) -> str | None:
+    """Which packet did not arrive; None when all did."""
+    lost = trace.get("lost_at")
+    return str(lost["leg"]) if lost and trace["outcome"] in LOST else None
