@@ -112,8 +112,10 @@ class SubnetManager:
         backoff, log_limit = Backoff(self._rng), LogLimit(self._clock)
         due = self._clock.now() + self._interval_s()
         while self._wait(stop, due):
+            # Counted from the beginning of a round: where etcd is slow, a round takes a good part of the lease's life.
+            counted_from = self._clock.now()
             try:
-                self._keep(periodic=self._clock.now() >= due)
+                self._keep(periodic=counted_from >= due)
                 delay_s = self._interval_s()
                 backoff.reset()
                 if log_limit.reset():
@@ -125,12 +127,12 @@ class SubnetManager:
                 return
             except (SubnetTaken, LeaseLost):
                 # The key changed between our look and our write: look again.
-                delay_s = backoff.next_s()
+                counted_from, delay_s = self._clock.now(), backoff.next_s()
             except RegistryError as error:
-                delay_s = backoff.next_s()
+                counted_from, delay_s = self._clock.now(), backoff.next_s()
                 if log_limit.allows():
                     log.warning("the lease cannot be renewed, %s: %s", self._time_left(), error)
-            due = self._clock.now() + delay_s
+            due = counted_from + delay_s
 
     def run_watch(self, stop: threading.Event, on_peers: OnPeers) -> None:
         """Follow the other nodes' leases until `stop`.

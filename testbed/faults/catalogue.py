@@ -123,6 +123,8 @@ NODE_FAULTS = (
     FaultKind(
         "clock jump", (NODE, Parameter("BY", "seconds")), "the agent's wall clock is off by so much (libfaketime)"
     ),
+    FaultKind("certificate expire", (NODE,), "the agent's certificate for etcd has expired, and its connection ends"),
+    FaultKind("certificate rotate", (NODE,), "the agent's certificate is replaced by another good one"),
     FaultKind("node crash", (NODE,), "power is cut: agent, pods, devices, rules and /run are gone"),
     FaultKind(
         "node reboot", (NODE, Parameter("OFF", "seconds", "2s", 0.1, 3600)), "power is cut and comes back after OFF"

@@ -97,6 +97,7 @@ class NodeFaults:
                 "FAKETIME_TIMESTAMP_FILE": CLOCK_FILE,
                 "FAKETIME_CACHE_DURATION": "1",
                 # As on a real machine: what a person sets is the wall clock.
+                "DONT_FAKE_MONOTONIC": "1",  # spelt with FAKETIME_ by later versions
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }
             node.agent.restart()

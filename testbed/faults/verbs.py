@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from testbed.faults.agent_faults import AgentFaults
 from testbed.faults.catalogue import NoSuchFault
+from testbed.faults.certificate_faults import CertificateFaults
 from testbed.faults.etcd_faults import EtcdFaults
 from testbed.faults.lease_faults import LeaseFaults
 from testbed.faults.ledger import FaultImpossible, Ledger
@@ -26,6 +27,7 @@ HISTORY = "faults.jsonl"
 def fault_verbs(lab: Lab) -> Mapping[str, Verb]:
     """The verbs, bound to this lab."""
     groups = (
+        CertificateFaults(lab),
         AgentFaults(lab),
         EtcdFaults(lab),
         LeaseFaults(lab),

@@ -37,13 +37,16 @@ class Findings:
         return time.monotonic()
 
 
-def run_trial(lab: LabHandle, probing: Probing, trial: Trial, expected: str = "(?!)") -> Findings:
+def run_trial(lab: LabHandle, probing: Probing, trial: Trial) -> Findings:
     """Do it once; the lab is as before afterwards, unless `problems` says otherwise. Never raises for what it finds."""
     found = Findings()
     try:
+        for text in trial.prepare:
+            lab.ask("fault", {"words": text.split()}, timeout_s=PATIENCE_S * 2)
         lab.wait_ready(CONTROL_LIMIT_S)
         probing.wait_steady(CONTROL_LIMIT_S)
-    except NotInTime as late:
+    except (NotInTime, TestbedError) as late:
+        lab.heal()
         found.problems.append(f"before anything was done: {late}")
         return found
     before = Baseline.of(lab)
@@ -53,7 +56,7 @@ def run_trial(lab: LabHandle, probing: Probing, trial: Trial, expected: str = "(
         found.problems.append(str(failure))
     finally:
         lab.heal()
-    _check_invariants(lab, trial, before, found, expected)
+    _check_invariants(lab, trial, before, found)
     return found
 
 
@@ -104,13 +107,13 @@ def _restarted(lab: LabHandle, before: dict[str, int]) -> bool:
     return any(node.agent_restarts > before[name] for name, node in lab.nodes.items())
 
 
-def _check_invariants(lab: LabHandle, trial: Trial, before: Baseline, found: Findings, expected: str) -> None:
+def _check_invariants(lab: LabHandle, trial: Trial, before: Baseline, found: Findings) -> None:
     last: list[str] = []
 
     def hold() -> bool:
         nonlocal last
         try:
-            last = broken(lab, before, keeps_subnets=trial.keeps_subnets, expected=expected)
+            last = broken(lab, before, keeps_subnets=trial.keeps_subnets, expected=trial.says)
         except (AssertionError, TestbedError, ValueError) as failure:
             last = [str(failure)]
         return not last

@@ -1,0 +1,57 @@
+"""Faults of the agents' certificates for etcd."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from testbed.faults.agent_faults import node_of
+from testbed.faults.catalogue import FaultRequest
+from testbed.faults.ledger import FaultImpossible, Injected, Injector
+from testbed.faults.machines import run
+from testbed.lab.certificates import LIFE, Authority
+from testbed.lab.etcd import CLIENT_PORT, TLS_DIRECTORY
+from testbed.lab.etcd_access import agent_user
+from testbed.lab.lab import Lab
+from testbed.lab.node import LabNode
+
+EXPIRED = timedelta(minutes=-1)
+
+
+class CertificateFaults:
+    """See the catalogue."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def injectors(self) -> Mapping[str, Injector]:
+        """By name of the kind."""
+        return {"certificate expire": self.expire, "certificate rotate": self.rotate}
+
+    def expire(self, request: FaultRequest) -> Injected:
+        """A certificate that was good until a minute ago."""
+        node, authority = self._of(request)
+        self._issue(node, authority, EXPIRED)
+        run(node.pid, ["ss", "--kill", "state", "established", f"dport = :{CLIENT_PORT}"])
+
+        def renew() -> str:
+            self._issue(node, authority, LIFE)
+            return f"{node.name} has a good certificate again"
+
+        did = f"{node.name} has a certificate that expired a minute ago; its connections to etcd are cut (ss --kill)"
+        return Injected(did, "by another certificate", renew)
+
+    def rotate(self, request: FaultRequest) -> Injected:
+        """A new key and a new certificate, as from a renewal."""
+        node, authority = self._of(request)
+        self._issue(node, authority, LIFE)
+        return Injected(f"{node.name} has a new key and a new certificate for etcd", "never: both are good")
+
+    def _of(self, request: FaultRequest) -> tuple[LabNode, Authority]:
+        node = node_of(self._lab, request)
+        if self._lab.authority is None:
+            raise FaultImpossible(f"{request.text}: this lab's etcd has no TLS (etcd: {{tls: true}})")
+        return node, self._lab.authority
+
+    def _issue(self, node: LabNode, authority: Authority, life: timedelta) -> None:
+        directory = node.run / Path(TLS_DIRECTORY).name
+        authority.issue(directory, TLS_DIRECTORY, agent_user(node.name), life=life)
