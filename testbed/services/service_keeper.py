@@ -39,8 +39,10 @@ class ServiceKeeper:
             yield applied[0][0].problem(("kind",), what)
 
     def warnings(self, applied: Sequence[tuple[Source, Service]]) -> Iterator[Problem]:
-        """Selectors that no pod matches."""
-        return selects_nothing(applied, [pod.manifest.metadata.labels for pod in self._lab.pods.values()])
+        """Selectors that no pod matches, and none that a Deployment is about to make."""
+        labels = [pod.manifest.metadata.labels for pod in self._lab.pods.values()]
+        made = [one.spec.template.metadata.labels for one in list(self._lab.workloads.deployments.values())]
+        return selects_nothing(applied, [*labels, *made])
 
     def put(self, wanted: Service) -> Outcome:
         """Want this Service; one that names no numbers keeps those that it has."""

@@ -295,3 +295,30 @@ def test_a_forward_that_cannot_be_says_why(lab: Lab) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         answer = lab.testbed("forward", f"{taken.getsockname()[1]}:client:80")
         assert (answer.code, "Address already in use" in answer.err) == (1, True)
+
+
+def test_a_service_whose_selector_matches_nothing_is_warned_of_and_one_beside_its_deployment_is_not(lab: Lab) -> None:
+    service: dict[str, Any] = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"}}
+    service["spec"] = {"selector": {"app": "front"}, "ports": [{"port": 80, "targetPort": "http"}]}
+    alone = apply(lab, service, wait=False)
+    assert (alone.code, "warning: standard input:" in alone.err) == (0, True)
+    assert "no pod has these labels (got app=front" in alone.err
+    lab.must("delete", "service", "front")
+    assert apply(lab, service, deployment("front", 1)).err == ""
+    lab.must("delete", "-f", "-", "--ignore-not-found", stdin=json.dumps(service))
+    lab.must("delete", "deployment", "front")
+
+
+def test_a_forward_to_a_service_and_to_a_node_port_reaches_its_pods(lab: Lab) -> None:
+    service: dict[str, Any] = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"}}
+    ports = [{"name": "web", "port": 80, "targetPort": "http", "nodePort": 30123}]
+    service["spec"] = {"type": "NodePort", "selector": {"app": "front"}, "ports": ports}
+    assert apply(lab, deployment("front", 2), service).code == 0
+    names = {item["metadata"]["name"] for item in pods_of(lab, "front")}
+    for target in ("front:web", "svc/front:80", "node2:30123"):
+        with lab.running("forward", f"0:{target}") as verb:
+            port = int(read_until(verb.stdout, r"127\.0\.0\.1:\d+ ").partition("127.0.0.1:")[2].split()[0])
+            assert {get(port).strip() for _ in range(3)} <= names
+    assert "service front has no such TCP port (got 81; want 80)" in lab.testbed("forward", "0:front:81").err
+    lab.must("delete", "service", "front")
+    lab.must("delete", "deployment", "front")
