@@ -159,7 +159,7 @@ def topologies(output: str | None) -> None:
     from testbed.command import render
 
     rows = [
-        {"name": name, "nodes": len(cluster.nodes), "pods": len(cluster.pods), "topology": cluster.underlay.topology}
+        {"name": name, "nodes": len(cluster.nodes), "pods": cluster.pod_count, "topology": cluster.underlay.topology}
         for name in cluster_names()
         for cluster in (find_cluster(name),)
     ]
@@ -197,10 +197,15 @@ def validate(cluster: str, output: str | None) -> None:
     except SpecError as error:
         raise TestbedError(str(error), 2) from error
     render.warnings(found.warnings)
-    summary = {"cluster": found.name, "nodes": list(found.nodes), "pods": [pod.name for pod in found.pods]}
+    summary = {
+        "cluster": found.name,
+        "nodes": list(found.nodes),
+        "pods": [pod.name for pod in found.pods],
+        "deployments": {deployment.name: deployment.spec.replicas for deployment in found.deployments},
+    }
     if output == "json":
         return render.as_json(summary)
-    print(f"{found.name} is valid: {len(found.nodes)} nodes, {len(found.pods)} pods")
+    print(f"{found.name} is valid: {len(found.nodes)} nodes, {found.pod_count} pods")
     return None
 
 

@@ -244,4 +244,10 @@ def _next(answer: dict[str, Any], cluster: Cluster) -> None:
     connected = answer["nodes"][0]["peers"]["expected"] > 0
     pairs = [(client, pod) for client in clients for pod in servers if connected and node[client] != pod["node"]]
     calls = [f"exec {client} -- curl -s http://{pod['address']}:8080/" for client, pod in pairs[:1]]
-    next_commands(answer["lab"], *calls, "ping" if answer["pods"] and connected else "get routes")
+    open_ports = [
+        f"forward {8000 + port['port']}:svc/{service['name']}:{port['port']}"
+        for service in answer["services"]
+        for port in service["ports"]
+        if port["node_port"] and port["protocol"] == "TCP" and service["endpoints"]
+    ]
+    next_commands(answer["lab"], *calls, *open_ports[:1], "ping" if answer["pods"] and connected else "get routes")
