@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from agent.netlink_links import ALREADY_GONE, ALREADY_THERE, NetlinkError
 from agent.netlink_messages import PERMANENT, read_address, read_route
-from agent.netlink_tunnels import TunnelKernel
 from agent.netlink_values import (
     ONLINK,
     ROUTE_KINDS,
@@ -25,6 +24,7 @@ from agent.netlink_values import (
     Link,
     Route,
 )
+from agent.netlink_wireguard import WireguardKernel
 
 __all__ = ["Kernel", "Link", "NetlinkError", "Route"]
 
@@ -36,7 +36,7 @@ PASSING_ADDRESS = 0x01 | 0x20  # IFA_F_TEMPORARY | IFA_F_DEPRECATED, linux/if_ad
 ADDRESS_WITHOUT_PROBING = 0x02  # IFA_F_NODAD, linux/if_addr.h
 
 
-class Kernel(TunnelKernel):
+class Kernel(WireguardKernel):
     """The network state of one namespace; each change is journalled as the ip or sysctl command that does the same."""
 
     # Reads

@@ -1,6 +1,7 @@
 """Links and routes as values, and the `ip` words for them. Pure."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Literal
 
@@ -84,6 +85,42 @@ class ForwardingDatabaseEntry:
 
     mac: str
     destination: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class WireguardPeer:
+    """A peer of a wireguard device."""
+
+    public_key: str
+    """Base64."""
+    endpoint: tuple[IPAddress, int]
+    """Where its packets go until it is heard from elsewhere; port 0: nowhere yet."""
+    allowed: frozenset[IPNetwork]
+    """Inner addresses that are its own."""
+    psk: str = field(default="", repr=False)
+    """Base64; empty: none."""
+    keepalive_s: int = 0
+    """0: none."""
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """All but the endpoint, which the kernel changes by itself."""
+        return self.allowed, self.psk, self.keepalive_s
+
+    def with_allowed(self, more: frozenset[IPNetwork]) -> "WireguardPeer":
+        """The same peer with more networks."""
+        return replace(self, allowed=self.allowed | more)
+
+
+@dataclass(frozen=True, slots=True)
+class WireguardState:
+    """A wireguard device as the kernel has it; keys in base64."""
+
+    private_key: str = field(repr=False)
+    public_key: str
+    port: int
+    peers: Mapping[str, WireguardPeer]
+    """By public key."""
 
 
 @dataclass(frozen=True, slots=True)

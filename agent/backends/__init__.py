@@ -1,19 +1,25 @@
 """The ways to carry packets between nodes, by the name that the network config uses for them."""
 
+import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
-from agent.backend_options import ExtensionOptions, UdpOptions, VxlanOptions
+from agent.backend_options import ExtensionOptions, IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
 from agent.backends.base import Backend, Underlay
 from agent.config import NetworkConfig
 from agent.errors import EnvironmentMissing, InvalidConfig
 from agent.netlink import Kernel
+from agent.netlink_values import Family, IPNetwork
 
 __all__ = ["BACKENDS", "Underlay", "make_backend"]
 
 Options = TypeVar("Options")
+
+WIREGUARD_KEY_FILE = "/run/flannel/wgkey"
+"""flannel's place for its private key; the variable of that name moves it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,26 @@ def _host_gw(parts: _Parts) -> Backend:
     return KernelBackend(plan, parts.config, parts.underlay, parts.kernel)
 
 
+def _ipip(parts: _Parts) -> Backend:
+    from agent.backends.ipip import IpipPlan
+    from agent.backends.kernel_backend import KernelBackend
+
+    plan = IpipPlan(parts.options(IpipOptions), parts.underlay, parts.kernel)
+    return KernelBackend(plan, parts.config, parts.underlay, parts.kernel)
+
+
+def _wireguard(parts: _Parts) -> Backend:
+    from agent.backends.kernel_backend import KernelBackend
+    from agent.backends.wireguard import WireguardPlan
+
+    networks: dict[Family, IPNetwork] = {4: parts.config.network}
+    if parts.config.ipv6_network is not None:
+        networks[6] = parts.config.ipv6_network
+    key_file = Path(os.environ.get("WIREGUARD_KEY_FILE") or WIREGUARD_KEY_FILE)
+    plan = WireguardPlan(parts.options(WireguardOptions), networks, parts.underlay, parts.kernel, key_file)
+    return KernelBackend(plan, parts.config, parts.underlay, parts.kernel)
+
+
 def _alloc(parts: _Parts) -> Backend:
     from agent.backends.alloc import AllocBackend
 
@@ -72,6 +98,8 @@ BACKENDS: Mapping[str, Callable[[_Parts], Backend]] = {
     "udp": _udp,
     "vxlan": _vxlan,
     "host-gw": _host_gw,
+    "ipip": _ipip,
+    "wireguard": _wireguard,
     "alloc": _alloc,
     "extension": _extension,
 }

@@ -137,11 +137,13 @@ class KernelBackend:
         )
 
     def stop(self) -> None:
-        """Leave everything that carries packets in place. Safe to call twice."""
+        """Leave what carries packets without us in place. Safe to call twice."""
         with self._lock:
-            if self._own is not None:
-                self._own = None
+            self._own = None
+            try:
                 self._plan.remove_devices()
+            except NetlinkError as error:
+                log.warning("%s", error)
 
     def _concerns_us(self, lease: Lease) -> bool:
         kind = lease.attrs.backend_type or "udp"

@@ -213,7 +213,9 @@ class Underlay:
 def agent_command(netns: str, directory: Path, *flags: str) -> tuple[str, ...]:
     """How an agent is called in a namespace; flags given later win."""
     return (
-        *("ip", "netns", "exec", netns, sys.executable, "-m", "agent"),
+        # Each with a key of its own: they share this machine's /run.
+        *("ip", "netns", "exec", netns, "env", f"WIREGUARD_KEY_FILE={directory / 'wgkey'}"),
+        *(sys.executable, "-m", "agent"),
         *(f"--etcd-endpoints={ENDPOINT}", f"--subnet-file={directory / 'subnet.env'}"),
         *("--ip-masq", "--bridge=docker0", f"--docker-opts-file={directory / 'docker_opts.env'}"),
         *("--healthz-ip=127.0.0.1", "--subnet-lease-ttl=30s"),

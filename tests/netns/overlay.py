@@ -3,9 +3,18 @@
 import json
 from collections.abc import Mapping
 
+import pytest
+
 from tests.netns.agents import Agent, Underlay, ping, run, wait_until
 
 POD1, POD2 = "10.0.46.2", "10.0.90.2"
+
+
+def skip_without(kind: str) -> None:
+    """Skip the test where the kernel has no such devices, with what it said."""
+    tried = run("unshare", "--net", "ip", "link", "add", "probe", "type", kind, check=False)
+    if "Unknown device type" in tried.stderr or "not supported" in tried.stderr:
+        pytest.skip(f"this kernel has no {kind} device ({tried.stderr.strip()})")
 
 
 def network(backend: Mapping[str, object], **more: object) -> str:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.netns.agents import Agent, Underlay, ping, run, wait_until
-from tests.netns.overlay import POD1, POD2, lines, network, on
+from tests.netns.overlay import POD1, POD2, lines, network, on, skip_without
 
 pytestmark = [pytest.mark.root]
 
@@ -21,6 +21,8 @@ BACKENDS: dict[str, dict[str, object]] = {
     "vxlan": {"Type": "vxlan"},
     "vxlan, DirectRouting": {"Type": "vxlan", "DirectRouting": True},
     "host-gw": {"Type": "host-gw"},
+    "wireguard": {"Type": "wireguard"},
+    "wireguard, one device": {"Type": "wireguard", "Mode": "auto"},
 }
 
 
@@ -65,6 +67,8 @@ class DualStack:
     scope="module", params=["vxlan", "host-gw", pytest.param("vxlan, DirectRouting", marks=pytest.mark.slow)]
 )
 def dual(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DualStack]:
+    if request.param.startswith("wireguard"):
+        skip_without("wireguard")
     with ExitStack() as undo:
         yield DualStack(Underlay(tmp_path_factory.mktemp("ds"), f"ds{os.getpid()}-", undo), request.param)
 
@@ -108,6 +112,8 @@ def test_the_kernel_has_routes_and_rules_for_ipv6_too(dual: DualStack) -> None:
     routes = lines(on(node, "ip -6 route"))
     wanted = {
         "vxlan": "fd00:a:0:90::/64 via fd00:a:0:90:: dev flannel-v6.1 metric 1024 onlink pref medium",
+        "wireguard": "fd00:a::/48 dev flannel-wg-v6 metric 1024 pref medium",
+        "wireguard, one device": "fd00:a::/48 dev flannel-wg metric 1024 pref medium",
     }.get(dual.name, "fd00:a:0:90::/64 via fd00:8::228 dev eth0 metric 1024 pref medium")
     assert wanted in routes
     rules = on(node, "nft list ruleset")
@@ -128,8 +134,10 @@ def test_the_kernel_has_routes_and_rules_for_ipv6_too(dual: DualStack) -> None:
     ],
 )
 def test_what_somebody_deletes_of_ipv6_is_made_again(dual: DualStack, command: str) -> None:
-    if "flannel" in command and dual.name == "host-gw":
+    if "flannel" in command and not dual.name.startswith("vxlan"):
         return
+    if ":90::/64" in command and dual.name.startswith("wireguard"):
+        command = "ip -6 route delete fd00:a::/48 metric 1024"
     node = dual.nodes[0]
 
     def state() -> list[str]:

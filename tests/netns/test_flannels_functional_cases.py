@@ -14,23 +14,30 @@ from functools import partial
 import pytest
 
 from tests.netns.agents import Agent, Underlay, ping, run, wait_until
-from tests.netns.overlay import POD1, POD2, TwoNodes, network, on
+from tests.netns.overlay import POD1, POD2, TwoNodes, network, on, skip_without
 
 pytestmark = [pytest.mark.root]
 
+PSK = "cDTJgNyxPdfWWdzMYIZjoR+TtJVoDTm8j/4S0bgEOOo="
 BACKENDS: dict[str, dict[str, object]] = {
     "udp": {"Type": "udp"},
     "vxlan": {"Type": "vxlan"},
     "vxlan, DirectRouting": {"Type": "vxlan", "DirectRouting": True},
     "host-gw": {"Type": "host-gw"},
+    "ipip": {"Type": "ipip"},
+    "ipip, DirectRouting": {"Type": "ipip", "DirectRouting": True},
+    # As flannel's functional test has it.
+    "wireguard": {"Type": "wireguard", "PSK": PSK, "PersistentKeepaliveInterval": 300},
 }
 
 
-OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("udp", "vxlan, DirectRouting")]
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("udp", "vxlan, DirectRouting", "ipip, DirectRouting")]
 
 
-@pytest.fixture(scope="module", params=["vxlan", "host-gw", *OTHERS])
+@pytest.fixture(scope="module", params=["vxlan", "host-gw", "ipip", "wireguard", *OTHERS])
 def nodes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
+    if (kind := request.param.partition(",")[0]) in ("ipip", "wireguard"):
+        skip_without(kind)
     with ExitStack() as undo:
         underlay = Underlay(tmp_path_factory.mktemp("fn"), f"fn{os.getpid()}-", undo)
         yield TwoNodes(underlay, BACKENDS[request.param])

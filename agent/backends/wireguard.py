@@ -1,0 +1,224 @@
+"""The wireguard backend: the kernel encrypts packets between the nodes.
+
+As the real flanneld has it: device `flannel-wg` with the subnet's base address /32, one route for the whole network by
+it, and a WireGuard peer for each node: its public key from its lease, its public address as endpoint, its subnet as
+the only addresses that may come from it. With IPv6 there is a second device, `flannel-wg-v6`, unless `Mode` says that
+one device carries both. Our key lives in a file; the devices go with the agent.
+"""
+
+import base64
+import logging
+import os
+import re
+import secrets
+from collections.abc import Collection
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from agent.backend_options import WireguardOptions
+from agent.backends.base import Underlay
+from agent.backends.entries import NO_PEER, PEER, OverlayDevice, PeerEntries
+from agent.backends.shares import base_address, has_family, share_of
+from agent.errors import EnvironmentMissing
+from agent.ipv6_settings import set_ipv6
+from agent.lease import Lease, LeaseAttrs, Subnet
+from agent.netlink import Kernel, NetlinkError
+from agent.netlink_values import Family, IPAddress, IPNetwork, Route, WireguardPeer
+
+log = logging.getLogger(__name__)
+
+ENCAP_OVERHEAD = 80  # bytes, by flannel's count: outer IPv6 header 40, UDP 8, WireGuard 32 (its §5.4.6)
+KEY = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")  # 32 bytes in base64
+KEY_BYTES = 32
+
+
+class WireguardPlan:
+    """See `Plan`."""
+
+    name = "wireguard"
+
+    def __init__(
+        self,
+        options: WireguardOptions,
+        networks: dict[Family, IPNetwork],
+        underlay: Underlay,
+        kernel: Kernel,
+        key_file: Path,
+    ) -> None:
+        """`networks`: the pod network of each family."""
+        self._options = options
+        self._networks = networks
+        self._underlay = underlay
+        self._kernel = kernel
+        self._key_file = key_file
+        self._private_key: str | None = None
+        self._public_key = ""
+        self._separate = options.mode == "separate"
+        both = 6 in networks and self._separate
+        self.devices = (OverlayDevice("flannel-wg", 4), *((OverlayDevice("flannel-wg-v6", 6),) if both else ()))
+        self.overlay_mtu = min(options.mtu or underlay.mtu, underlay.mtu) - ENCAP_OVERHEAD
+        self._endpoints: dict[tuple[str, str], tuple[IPAddress, int]] = {}
+        """What a peer's endpoint was set to, by device and key; the kernel changes it when the peer moves."""
+
+    def lease_attrs(self) -> LeaseAttrs:
+        """Our public key, which the kernel works out; so the devices are made."""
+        for device in self.devices:
+            self._converge_link(device)
+        ipv6 = 6 in self._networks
+        return LeaseAttrs(
+            public_ip=self._underlay.public_ip,
+            public_ipv6=self._underlay.public_ipv6 if ipv6 else None,
+            backend_type=self.name,
+            backend_data=self._data(4),
+            backend_v6_data=self._data(6) if ipv6 else None,
+        )
+
+    def converge_devices(self, own: Subnet) -> None:
+        """Devices with key, port, addresses and the route for the network; up."""
+        for device in self.devices:
+            self._converge_link(device)
+            kernel, name = self._kernel, device.name
+            families = self._families_of(device)
+            set_ipv6(kernel, name, enabled=6 in families)
+            underlay = self._underlay
+            kernel.set_mtu(
+                name, self.overlay_mtu, f"{underlay.interface} takes {underlay.mtu}, the headers {ENCAP_OVERHEAD}"
+            )
+            why = "the node's own address in the overlay, the base of its subnet"
+            for family in families:
+                kernel.ensure_addresses(name, [base_address(own, family)], why, family)
+            kernel.set_up(name, "the overlay device carries packets")
+            for family in families:
+                route = Route(self._networks[family], name, scope="link" if family == 4 else "global")
+                kernel.ensure_route(route, "every pod of another node is reached through the overlay")
+
+    def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
+        """No routes: one for the network is there."""
+        found = []
+        for device in self.devices:
+            for family in self._families_of(device):
+                if has_family(lease, family):
+                    address, port = self._peer(device, lease).endpoint
+                    shown = f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
+                    found.append(PeerEntries(share_of(lease, family)[0], shown, None))
+        return tuple(found)
+
+    def converge_peers(self, peers: Collection[Lease]) -> None:
+        """Give each device exactly these peers; a peer's old key goes with what it was."""
+        for device in self.devices:
+            usable = [lease for lease in peers if has_family(lease, device.family)]
+            wanted = {peer.public_key: peer for peer in (self._peer(device, lease) for lease in usable)}
+            state = self._kernel.wireguard(device.name)
+            if state is None:
+                raise NetlinkError(f"{device.name}: the device has gone")
+            for key in state.peers.keys() - wanted.keys():
+                self._kernel.remove_wireguard_peer(device.name, key, NO_PEER)
+                self._endpoints.pop((device.name, key), None)
+            for key, peer in wanted.items():
+                known = state.peers.get(key)
+                moved = self._endpoints.get((device.name, key)) != peer.endpoint
+                if known is None or moved or known.settings != peer.settings:
+                    self._kernel.set_wireguard_peer(device.name, peer, PEER)
+                    self._endpoints[device.name, key] = peer.endpoint
+
+    def remove_devices(self) -> None:
+        """All of them: without the agent nobody would notice a peer's new key."""
+        for device in self.devices:
+            link = self._kernel.link(device.name)
+            if link is not None and link.kind == "wireguard":
+                self._kernel.delete_link(device.name, "the agent ends")
+
+    def _families_of(self, device: OverlayDevice) -> tuple[Family, ...]:
+        return (device.family,) if self._separate else tuple(self._networks)
+
+    def _port(self, family: Family) -> int:
+        return self._options.listen_port_v6 if family == 6 and self._separate else self._options.listen_port
+
+    def _data(self, family: Family) -> dict[str, object]:
+        return {"PublicKey": self._public_key, "Port": self._port(family)}
+
+    def _peer(self, device: OverlayDevice, lease: Lease) -> WireguardPeer:
+        """Raises ValueError when the lease says too little."""
+        public_key, port = peer_data(share_of(lease, device.family)[2], self._port(device.family))
+        families = [family for family in self._families_of(device) if has_family(lease, family)]
+        return WireguardPeer(
+            public_key=public_key,
+            endpoint=(self._endpoint_address(device, lease), port),
+            allowed=frozenset(share_of(lease, family)[0] for family in families),
+            psk=self._options.psk,
+            keepalive_s=self._options.keepalive_s,
+        )
+
+    def _endpoint_address(self, device: OverlayDevice, lease: Lease) -> IPAddress:
+        ipv4, ipv6 = lease.attrs.public_ip, lease.attrs.public_ipv6
+        if self._separate:
+            return share_of(lease, device.family)[1]
+        if ipv6 is None or self._options.mode == "ipv4":
+            return ipv4
+        if self._options.mode == "ipv6":
+            return ipv6
+        own = self._underlay.public_ipv6
+        return ipv6 if prefers_ipv6(ipv4, ipv6, own) else ipv4
+
+    def _converge_link(self, device: OverlayDevice) -> None:
+        kernel, name, port = self._kernel, device.name, self._port(device.family)
+        link = kernel.link(name)
+        if link is not None and link.kind != "wireguard":
+            raise NetlinkError(
+                f"{name}: exists and is a {link.kind or 'hardware device'} (want none, or a wireguard one)"
+            )
+        if link is None:
+            kernel.create_wireguard(name, mtu=self.overlay_mtu, why="packets routed to it are encrypted")
+        if self._private_key is None:
+            self._private_key = read_or_make_key(self._key_file)
+        state = kernel.wireguard(name)
+        if state is None or (state.private_key, state.port) != (self._private_key, port):
+            kernel.set_wireguard(name, private_key=self._private_key, port=port, why="peers know us by this key")
+            state = kernel.wireguard(name)
+        self._public_key = state.public_key if state is not None else ""
+
+
+def peer_data(data: object, default_port: int) -> tuple[str, int]:
+    """Key and port in a peer's backend data; older agents publish no port. Raises ValueError."""
+    fields = {key.lower(): value for key, value in data.items()} if isinstance(data, dict) else {}
+    key, port = fields.get("publickey"), fields.get("port") or default_port
+    if not isinstance(key, str) or not KEY.fullmatch(key):
+        raise ValueError("its backend data has no PublicKey, 32 bytes in base64")
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
+        raise ValueError("its backend data has a Port that is none")
+    return key, port
+
+
+def prefers_ipv6(ipv4: IPv4Address, ipv6: IPAddress, own_ipv6: IPAddress | None) -> bool:
+    """flannel's Mode «auto»: a public IPv4 address first, IPv6 where both ends have a public one, else IPv4."""
+    return ipv4.is_private and not ipv6.is_private and own_ipv6 is not None and not own_ipv6.is_private
+
+
+def read_or_make_key(path: Path) -> str:
+    """Our private key from the file, which is made with a new one where there is none. Raises EnvironmentMissing."""
+    want = "want a WireGuard key in base64, or no file"
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return _make_key(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise EnvironmentMissing(f"backend wireguard: {path}: cannot be read (got {error}; {want})") from error
+    if not KEY.fullmatch(key):
+        raise EnvironmentMissing(f"backend wireguard: {path}: holds no key (got another text; {want})")
+    return key
+
+
+def _make_key(path: Path) -> str:
+    number = bytearray(secrets.token_bytes(KEY_BYTES))
+    # A Curve25519 scalar (RFC 7748 §5), as `wg genkey` makes it.
+    number[0] &= 248
+    number[31] = (number[31] & 127) | 64
+    key = base64.b64encode(number).decode()
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400), "w") as file:
+            file.write(f"{key}\n")
+    except OSError as error:
+        raise EnvironmentMissing(f"backend wireguard: {path}: {error.strerror} (want a place for our key)") from error
+    log.info("new WireGuard key in %s", path)
+    return key

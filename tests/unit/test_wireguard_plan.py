@@ -1,0 +1,85 @@
+"""What the wireguard and ipip backends want for a peer, without a kernel that has them."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from agent.backend_options import IpipOptions
+from agent.backends.base import Underlay
+from agent.backends.ipip import IpipPlan
+from agent.backends.wireguard import KEY, peer_data, prefers_ipv6, read_or_make_key
+from agent.errors import EnvironmentMissing
+from agent.lease import Lease, LeaseAttrs, Subnet
+from agent.netlink import Kernel
+from agent.netlink_values import Route, WireguardPeer
+
+KEY1 = "cDTJgNyxPdfWWdzMYIZjoR+TtJVoDTm8j/4S0bgEOOo="
+UNDERLAY = Underlay("eth0", IPv4Address("192.168.8.227"), 1500, IPv4Address("192.168.8.227"))
+PEER_SUBNET, PEER_IP = IPv4Network("10.0.90.0/24"), IPv4Address("192.168.8.228")
+NO_KERNEL = cast(Kernel, None)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_ipip_routes_by_the_peers_public_address(direct: bool) -> None:
+    plan = IpipPlan(IpipOptions(direct_routing=direct), UNDERLAY, NO_KERNEL)
+    lease = Lease(Subnet(PEER_SUBNET), LeaseAttrs(PEER_IP, backend_type="ipip"), 1, 1)
+    connected = Route(IPv4Network("192.168.8.0/24"), "eth0", scope="link", protocol="kernel")
+    (entry,) = plan.peer_entries(lease, [connected])
+    device = "eth0" if direct else "flannel.ipip"
+    assert entry.route == Route(PEER_SUBNET, device, gateway=PEER_IP, onlink=not direct)
+    assert plan.overlay_mtu == 1480
+
+
+def test_a_peer_without_a_port_listens_on_ours() -> None:
+    assert peer_data({"PublicKey": KEY1}, 51820) == (KEY1, 51820)
+    assert peer_data({"publickey": KEY1, "port": 7}, 51820) == (KEY1, 7)
+
+
+@pytest.mark.parametrize("data", [None, "x", {}, {"PublicKey": "short"}, {"PublicKey": KEY1, "Port": 70000}])
+def test_a_peer_without_a_key_or_with_a_bad_port_is_none(data: object) -> None:
+    with pytest.raises(ValueError, match="its backend data has"):
+        peer_data(data, 51820)
+
+
+@pytest.mark.parametrize(
+    ("ipv4", "ipv6", "own", "chosen"),
+    [
+        ("8.8.8.8", "2a00::1", "2a00::2", False),
+        ("10.1.1.1", "2a00::1", "2a00::2", True),
+        ("10.1.1.1", "2a00::1", "fd00::2", False),
+        ("10.1.1.1", "fd00::1", "2a00::2", False),
+        ("10.1.1.1", "2a00::1", None, False),
+    ],
+)
+def test_mode_auto_takes_ipv6_only_where_both_ends_are_public_and_ipv4_is_not(
+    ipv4: str, ipv6: str, own: str | None, chosen: bool
+) -> None:
+    mine = None if own is None else IPv6Address(own)
+    assert prefers_ipv6(IPv4Address(ipv4), IPv6Address(ipv6), mine) is chosen
+
+
+def test_a_key_is_made_once_and_only_we_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "flannel" / "wgkey"
+    key = read_or_make_key(path)
+    assert KEY.fullmatch(key)
+    assert read_or_make_key(path) == key
+    assert path.stat().st_mode & 0o777 == 0o400
+
+
+def test_a_file_that_holds_no_key_is_refused_and_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "wgkey"
+    path.write_text("my secret")
+    with pytest.raises(EnvironmentMissing, match="holds no key") as caught:
+        read_or_make_key(path)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_endpoint_that_moved_is_no_other_setting() -> None:
+    peer = WireguardPeer(KEY1, (PEER_IP, 51820), frozenset({PEER_SUBNET}), psk=KEY1)
+    moved = replace(peer, endpoint=(PEER_IP, 40000))
+    assert peer.settings == moved.settings
+    assert peer.settings != replace(peer, keepalive_s=5).settings
+    assert KEY1 not in repr(replace(peer, public_key="x"))
