@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import sys
 from types import ModuleType
+from typing import Any
 
 PACKAGE = "pyroute2"
 
@@ -40,4 +41,11 @@ from pyroute2.iproute import IPRoute  # noqa: E402 - the stand-in must be there 
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted  # noqa: E402 - the same
 from pyroute2.netlink.exceptions import NetlinkError as KernelRefusal  # noqa: E402 - the same
 
-__all__ = ["IPRoute", "KernelRefusal", "NetlinkDumpInterrupted"]
+__all__ = ["IPRoute", "KernelRefusal", "NetlinkDumpInterrupted", "wireguard_socket"]
+
+
+def wireguard_socket() -> Any:  # noqa: ANN401 - pyroute2 ships no types
+    """A socket for WireGuard devices, to be closed. Imported when used: only one backend needs it."""
+    from pyroute2.netlink.generic.wireguard import WireGuard
+
+    return WireGuard()

@@ -4,9 +4,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
 from typing import Any, TypeVar
 
-from pyroute2 import WireGuard
-from pyroute2.netlink.exceptions import NetlinkError as KernelRefusal
-
+from agent.netlink_library import KernelRefusal, wireguard_socket
 from agent.netlink_links import ALREADY_GONE, NetlinkError
 from agent.netlink_tunnels import TunnelKernel
 from agent.netlink_values import WireguardPeer, WireguardState
@@ -29,7 +27,7 @@ class WireguardKernel(TunnelKernel):
             return None
 
         def read() -> WireguardState:
-            with WireGuard() as socket:
+            with wireguard_socket() as socket:
                 return _read_state(list(socket.info(name)))
 
         return self._refusals_named(["wg", "show", name], read)
@@ -39,7 +37,7 @@ class WireguardKernel(TunnelKernel):
         command = ["wg", "set", name, "listen-port", str(port), "private-key", "/dev/stdin"]
 
         def change() -> None:
-            with WireGuard() as socket:
+            with wireguard_socket() as socket:
                 socket.set(name, private_key=private_key, listen_port=port)
 
         self._refusals_named(command, change)
@@ -65,7 +63,7 @@ class WireguardKernel(TunnelKernel):
             parts["preshared_key"] = peer.psk
 
         def change() -> None:
-            with WireGuard() as socket:
+            with wireguard_socket() as socket:
                 socket.set(name, peer=parts)
 
         self._refusals_named(command, change)
@@ -76,7 +74,7 @@ class WireguardKernel(TunnelKernel):
         command = ["wg", "set", name, "peer", public_key, "remove"]
 
         def change() -> None:
-            with WireGuard() as socket:
+            with wireguard_socket() as socket:
                 socket.set(name, peer={"public_key": public_key, "remove": True})
 
         try:
