@@ -63,6 +63,7 @@ def _command_of(left: str) -> str:
         return ""
 
 
+@pytest.mark.row("F46")
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_twenty_random_kills_of_up_leave_the_host_as_it_was(no_lab: Lab) -> None:

@@ -271,6 +271,7 @@ def test_a_subnet_file_below_a_file_is_refused_at_start(underlay: Underlay) -> N
     assert str(blocker) in done.stderr
 
 
+@pytest.mark.row("F19")
 @pytest.mark.slow
 @pytest.mark.row("B6")
 def test_a_read_only_disk_keeps_the_agent_unready_until_it_is_writable(underlay: Underlay) -> None:
@@ -291,6 +292,7 @@ def test_a_read_only_disk_keeps_the_agent_unready_until_it_is_writable(underlay:
     assert len(re.findall("cannot be written", node.log)) == 1
 
 
+@pytest.mark.row("F5")
 @pytest.mark.slow
 @pytest.mark.row("B42")
 def test_a_foreign_owner_of_our_subnet_ends_the_agent_loudly(underlay: Underlay) -> None:
@@ -362,6 +364,7 @@ def test_bridge_without_a_subnet_env_says_what_is_missing(underlay: Underlay) ->
     assert done.stderr.startswith("error: --subnet-file: ")
 
 
+@pytest.mark.row("F25")
 @pytest.mark.timeout(180)
 def test_twenty_agents_at_once_take_twenty_subnets_and_the_next_waits_for_one(underlay: Underlay) -> None:
     underlay.start_etcd()

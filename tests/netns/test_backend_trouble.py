@@ -19,6 +19,7 @@ HOME = IPv4Address("127.0.0.1")
 LEASE = Lease(Subnet(IPv4Network("10.0.46.0/24")), LeaseAttrs(HOME), 1, 1)
 
 
+@pytest.mark.row("F10")
 @pytest.mark.parametrize("datapath", ["native", "python"])
 def test_a_pump_whose_device_goes_asks_to_be_looked_at(datapath: str) -> None:
     asked = threading.Event()

@@ -260,6 +260,7 @@ def test_a_password_that_nobody_asks_for_does_no_harm(etcd: EtcdServer) -> None:
     registry.close()
 
 
+@pytest.mark.row("F40")
 @pytest.mark.row("B7")
 def test_tls_with_client_certificates_works_and_its_failures_are_told_apart(tmp_path: Path) -> None:
     ca, server_pair = authority(tmp_path, "ca"), pair(tmp_path, "ca", "server")
@@ -391,6 +392,7 @@ class Node:
 SIXTEEN = '{"Network":"10.0.0.0/16"}'
 
 
+@pytest.mark.row("F25")
 def test_twenty_nodes_that_race_for_twenty_subnets_get_one_each(etcd: EtcdServer) -> None:
     network = '{"Network":"10.0.0.0/16","SubnetMin":"10.0.1.0","SubnetMax":"10.0.20.0"}'
     nodes = [Node(etcd.endpoint, f"192.168.8.{number}", network) for number in range(1, 22)]
@@ -429,6 +431,7 @@ def test_a_revoked_lease_is_taken_again_at_once(etcd: EtcdServer) -> None:
         node.stop()
 
 
+@pytest.mark.row("F5")
 def test_a_stolen_subnet_fences_and_the_thief_keeps_it(etcd: EtcdServer) -> None:
     node = Node(etcd.endpoint, "192.168.8.227", SIXTEEN)
     try:
@@ -445,6 +448,7 @@ def test_a_stolen_subnet_fences_and_the_thief_keeps_it(etcd: EtcdServer) -> None
         node.stop()
 
 
+@pytest.mark.row("F21")
 @pytest.mark.slow
 def test_peers_equal_etcd_after_an_outage_with_compaction(etcd: EtcdServer) -> None:
     node = Node(etcd.endpoint, "192.168.8.227", SIXTEEN)

@@ -248,6 +248,7 @@ def test_converging_what_is_right_changes_nothing(overlay: tuple[Node, Node]) ->
     assert node1.commands() == before
 
 
+@pytest.mark.row("F41")
 @pytest.mark.parametrize(
     "harm",
     [
@@ -346,6 +347,7 @@ def test_counters_survive_a_new_device(overlay: tuple[Node, Node]) -> None:
     assert node1.tell("counters")["tx"] == [2, 168]
 
 
+@pytest.mark.row("F44")
 def test_second_agent_says_who_has_the_port(overlay: tuple[Node, Node]) -> None:
     node1, _ = overlay
     first = node1.process

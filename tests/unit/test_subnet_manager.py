@@ -165,6 +165,7 @@ def test_a_lost_race_is_followed_by_another_subnet_at_once() -> None:
     assert set(node.registry.etcd_leases) == {lease for _, lease, _ in node.registry.keys.values()}
 
 
+@pytest.mark.row("F25")
 def test_without_a_free_subnet_it_says_so_and_waits_for_one(caplog: pytest.LogCaptureFixture) -> None:
     node = Node(network='{"Network":"10.0.0.0/28"}')
     held = [node.registry.put_lease(f"10.0.0.{base}/30", "192.168.8.228") for base in (4, 8, 12)]
@@ -540,6 +541,7 @@ def test_our_own_write_does_not_wake_the_renewal() -> None:
     assert node.registry.calls == []
 
 
+@pytest.mark.row("F38")
 @pytest.mark.row("B42")
 def test_two_agents_with_one_address_do_not_fight_over_the_key() -> None:
     node = Node()
