@@ -38,6 +38,10 @@ class Policy:
     """Choose source ports at random, so that two nodes' packets behind one NAT do not meet on a port."""
     forward: bool = True
     """Let the network's packets be forwarded; a later chain of somebody else's may still drop them."""
+    overlay_port: int | None = None
+    """UDP port of the overlay itself, to which nothing may come from pods; None: the overlay has none."""
+    bridge: str | None = None
+    """The device that pods hang on, where we know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,16 @@ def rules(policy: Policy) -> str:
 
 def _chains(policy: Policy) -> Iterator[_Chain]:
     network, subnet, ip = policy.network, policy.subnet, FAMILY_WORDS[policy.network.version]
+    if policy.overlay_port is not None:
+        forged = f"{ip} daddr != {network} udp dport {policy.overlay_port} counter drop"
+        devices = [(f"iifname {policy.bridge}", f"from {policy.bridge}")] if policy.bridge is not None else []
+        # A pod's datagram would get this node's address, which peers trust. By address too: pods may hang elsewhere.
+        sources = [*devices, (f"{ip} saddr {subnet}", f"from {subnet}")]
+        yield _Chain(
+            "prerouting",
+            "type filter hook prerouting priority mangle",
+            tuple((f"{match} {forged}", f"pods forge no packets of the overlay: {where}") for match, where in sources),
+        )
     if policy.masquerade:
         verb, how = ("masquerade fully-random", ", random port") if policy.random_fully else ("masquerade", "")
         yield _Chain(

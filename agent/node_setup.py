@@ -45,7 +45,15 @@ class NodeSetup:
         self._firewall = Firewall(kernel.journal)
         shares = [(config.network, lease.subnet.ipv4), (config.ipv6_network, lease.subnet.ipv6)]
         self._policies = [
-            Policy(network, subnet, options.ip_masq, options.ip_masq_fully_random, options.forward_rules)
+            Policy(
+                network,
+                subnet,
+                options.ip_masq,
+                options.ip_masq_fully_random,
+                options.forward_rules,
+                getattr(config.backend, "port", None),
+                options.bridge,
+            )
             for network, subnet in shares
             if network is not None and subnet is not None
         ]

@@ -32,6 +32,7 @@ from testbed.lab.underlay import Underlay
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import NETNS_DIRECTORY, Pod, PodStatus
 from testbed.pods.pod_network import bind_name
+from testbed.pods.port_guard import load, servers_script
 from testbed.services.service_keeper import ServiceKeeper
 from testbed.services.services import Services
 from testbed.workloads.deployment_keeper import DeploymentKeeper
@@ -268,6 +269,8 @@ class Lab:
         node.datapath = self.datapath
         node.overlay_device = self.overlay.device
         machine.kernel.sysctl("net.ipv4.ip_forward", "1", "a node forwards for its pods")
+        servers = [member.address for member in self.etcd.members]
+        load(node.pid, machine.kernel.journal, servers_script(node.bridge, servers), "etcd is not for pods")
         if spec.subnet is not None:
             node.pin(self.network.network, spec.subnet, self.cluster.underlay.mtu - self.overlay.headers)
         self.nodes = {**self.nodes, name: node}

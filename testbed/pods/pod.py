@@ -213,7 +213,7 @@ class Pod:
             pause = ns.in_new_thread(self._spawn_pause)
             undo.callback(_end, pause)
             if not self.manifest.spec.host_network:
-                undo.callback(pod_network.disconnect, host, self.name)
+                undo.callback(pod_network.disconnect, host, self.name, address)
                 pod_network.connect(host, self.name, pause.pid, address)
             if self._netns_directory is not None:
                 undo.callback(pod_network.unbind_name, self._netns_directory, self.name)

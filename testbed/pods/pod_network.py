@@ -10,6 +10,7 @@ from typing import Protocol
 from agent.errors import AgentError
 from agent.netlink import Kernel, Route
 from testbed.pods import namespaces as ns
+from testbed.pods.port_guard import admit_script, forget_script, load
 
 INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ less its NUL, linux/if.h
 HOST_END_PREFIX = "veth"
@@ -98,6 +99,7 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
         # The node does not talk on this end; without this the kernel sends router solicitations and MLD reports.
         if node.read_sysctl(f"net.ipv6.conf.{near}.disable_ipv6") is not None:
             node.sysctl(f"net.ipv6.conf.{near}.disable_ipv6", "1", f"{why}: a bridge port needs no address")
+        load(host.pid, node.journal, admit_script(near, mac, address), f"{why}: it sends by its own address alone")
         node.set_master(near, host.bridge, f"{why}: a port of the bridge")
         node.set_hairpin(near, f"{why}: it may be sent to itself by a service")
         node.set_up(near, f"{why}: the node's end")
@@ -135,10 +137,13 @@ def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
     return True
 
 
-def disconnect(host: PodHost, pod: str) -> None:
+def disconnect(host: PodHost, pod: str, address: IPv4Address) -> None:
     """Remove the pod's link; one that is gone already, with its node or with its pod, is success."""
+    near = host_end(pod)
     with contextlib.suppress(AgentError):
-        host.kernel.delete_link(host_end(pod), f"pod {pod} ends")
+        host.kernel.delete_link(near, f"pod {pod} ends")
+    with contextlib.suppress(OSError):
+        load(host.pid, host.kernel.journal, forget_script(near, pod_mac(address), address), f"pod {pod} ends")
 
 
 def bind_name(directory: Path, pod: str, pause_pid: int) -> None:

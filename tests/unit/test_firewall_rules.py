@@ -57,6 +57,16 @@ def test_random_ports_can_be_switched_off() -> None:
     assert rules(policy(random_fully=False)).count(" masquerade comment") == 2
 
 
+def test_nothing_of_pods_reaches_the_overlays_own_port_from_wherever_they_hang() -> None:
+    guarded = Policy(NETWORK, SUBNET, masquerade=True, overlay_port=8285, bridge="docker0")
+    assert statements(rules(guarded), "prerouting") == [
+        "iifname docker0 ip daddr != 10.0.0.0/16 udp dport 8285 counter drop",
+        "ip saddr 10.0.46.0/24 ip daddr != 10.0.0.0/16 udp dport 8285 counter drop",
+    ]
+    unknown = Policy(NETWORK, SUBNET, masquerade=True, overlay_port=8285)
+    assert len(statements(rules(unknown), "prerouting")) == 1
+
+
 def test_every_rule_says_why_in_what_the_kernel_keeps() -> None:
     wide = Policy(IPv4Network("100.100.100.0/22"), IPv4Network("100.100.103.128/25"), masquerade=True)
     comments = re.findall(r'comment "(.*)"', rules(wide))

@@ -1,0 +1,73 @@
+"""What may come out of a pod: its own addresses, and nothing to etcd. nftables on the pod's node.
+
+    table bridge testbed-guard      per port of the pods' bridge: only the pod's MAC and address, in IP and in ARP
+    table ip testbed-guard          from the pods' bridge: nothing to the machines that run etcd, whatever the port
+
+Each script may be run twice. An element that is gone already is added before it is deleted, so that this is no error.
+"""
+
+import subprocess
+from collections.abc import Collection
+from ipaddress import IPv4Address
+
+from agent.journal import Journal
+from testbed.pods.namespaces import in_network_of
+
+TABLE = "testbed-guard"
+LIMIT_S = 10.0
+PORTS = f"""table bridge {TABLE} {{
+ set ports {{ type ifname; }}
+ set allowed {{ type ifname . ether_addr . ipv4_addr; }}
+ chain from-pods {{ type filter hook prerouting priority -300; policy accept; }}
+}}
+flush chain bridge {TABLE} from-pods
+table bridge {TABLE} {{
+ chain from-pods {{
+  iifname @ports ether type ip iifname . ether saddr . ip saddr != @allowed counter drop comment "a pod's own address"
+  iifname @ports ether type arp iifname . ether saddr . arp saddr ip != @allowed counter drop comment "a pod's own ARP"
+ }}
+}}
+"""
+
+
+def admit_script(port: str, mac: str, address: IPv4Address) -> str:
+    """A script for nft: from this port only this address may come. Pure."""
+    return (
+        f"{PORTS}add element bridge {TABLE} allowed {{ {_element(port, mac, address)} }}\n"
+        f"add element bridge {TABLE} ports {{ {port} }}\n"
+    )
+
+
+def forget_script(port: str, mac: str, address: IPv4Address) -> str:
+    """A script for nft: the port is no pod's any more. Pure."""
+    element = _element(port, mac, address)
+    lines = [f"{verb} element bridge {TABLE} ports {{ {port} }}" for verb in ("add", "delete")]
+    lines += [f"{verb} element bridge {TABLE} allowed {{ {element} }}" for verb in ("add", "delete")]
+    return PORTS + "\n".join(lines) + "\n"
+
+
+def servers_script(bridge: str, servers: Collection[IPv4Address]) -> str:
+    """A script for nft: nothing from the pods' bridge reaches these machines. Pure."""
+    there = ", ".join(map(str, servers))
+    return (
+        f"table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n chain from-pods {{\n"
+        "  type filter hook forward priority -10; policy accept;\n"
+        f'  iifname {bridge} ip daddr {{ {there} }} counter drop comment "pods do not reach etcd"\n }}\n}}\n'
+    )
+
+
+def load(pid: int, journal: Journal, script: str, why: str) -> None:
+    """Run a script in the network namespace of process `pid`. Raises OSError with nft's words."""
+    command = ["nft", "-f", "-"]
+
+    def run() -> None:
+        done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        if done.returncode:
+            raise OSError(f"nft: {done.stderr.strip()}")
+
+    in_network_of(pid, run)
+    journal.record(command, why, script)
+
+
+def _element(port: str, mac: str, address: IPv4Address) -> str:
+    return f"{port} . {mac} . {address}"
