@@ -71,8 +71,10 @@ class Services:
             bound = bind(self.numbered.values(), pods)
             nodes = dict(self._lab.nodes)
             network = self.pod_network
+            former = {(name, one.pid): one for name, one in self._programmers.items()}
+            # A node that was deleted and added again has the same name and is another machine.
             self._programmers = {
-                name: self._programmers.get(name) or Programmer(name, node.pid, network, self._lab.journal(name))
+                name: former.get((name, node.pid)) or Programmer(name, node.pid, network, self._lab.journal(name))
                 for name, node in nodes.items()
             }
             tables = {
@@ -94,7 +96,9 @@ class Services:
         ]
         return waiting or list(self._failures.values())
 
-    def _tell(self, failures: Mapping[str, str]) -> None:
+    def _tell(self, found: Mapping[str, str]) -> None:
+        # A node that is deleted meanwhile has lost nothing.
+        failures = {name: why for name, why in found.items() if name in self._lab.nodes}
         for name, why in failures.items():
             if self._failures.get(name) != why:
                 self._lab.event("Warning", f"node/{name}", "ServicesNotProgrammed", why)

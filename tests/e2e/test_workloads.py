@@ -235,6 +235,7 @@ def test_a_node_comes_takes_pods_and_goes(lab: Lab) -> None:
     assert "192.168.8.77" not in lab.run("node1", "ip", "neigh")
     assert "192.168.8.77" not in lab.must("get", "leases")
     assert "NodeDeleted" in reasons(lab, "pod/there")
+    assert "ServicesNotProgrammed" not in reasons(lab, "node/node4")
     lab.must("delete", "deployment", "moving")
 
 
