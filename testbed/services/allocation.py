@@ -1,7 +1,7 @@
 """Cluster IPs and node ports of Services that do not name theirs: the same name gets the same number again. Pure."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 
 from testbed.cluster.service import NODE_PORTS, Service
@@ -15,61 +15,70 @@ class NothingFree(Exception):
     """All addresses or node ports are taken."""
 
 
-def allocate(wanted: Iterable[Service], before: Mapping[str, Service]) -> dict[str, Service]:
-    """Every Service with its numbers, by name. One that had numbers `before` keeps them; raises NothingFree."""
-    services = {service.name: service for service in wanted}
-    addresses = {IPv4Address(one.spec.cluster_ip) for one in services.values() if _names_address(one)}
-    ports: set[tuple[str, int | None]] = {
-        (port.protocol, port.node_port) for one in services.values() for port in one.spec.ports if port.node_port
-    }
-    # Whoever has a number keeps it, whatever the order; new ones choose after that.
-    for name, service in services.items():
-        old = before.get(name)
-        if old is not None and not _names_address(service) and _names_address(old) and not service.headless:
-            addresses.add(IPv4Address(old.spec.cluster_ip))
-    found = {}
-    for name in sorted(services, key=lambda name: name not in before):
-        service, old = services[name], before.get(name)
-        found[name] = service.resolved(_address(service, old, addresses), tuple(_node_ports(service, old, ports)))
-    return {name: found[name] for name in services}
+def allocate(services: Iterable[Service]) -> dict[str, Service]:
+    """Every Service with its numbers, by name; whoever names its own has them before others choose."""
+    wanted = list(services)
+    found: dict[str, Service] = {}
+    for service in sorted(wanted, key=_chooses):
+        found[service.name] = number(service, found)
+    return {service.name: found[service.name] for service in wanted}
 
 
-def _names_address(service: Service) -> bool:
-    return service.spec.cluster_ip is not None and not service.headless
+def number(service: Service, numbered: Mapping[str, Service]) -> Service:
+    """The Service with its numbers. `numbered` are those that are there; one of its own name is what it was before.
+
+    What it does not name it keeps from before, else chooses. Raises NothingFree.
+    """
+    before = numbered.get(service.name)
+    others = [other for name, other in numbered.items() if name != service.name]
+    return service.resolved(_address(service, before, others), tuple(_node_ports(service, before, others)))
 
 
-def _address(service: Service, old: Service | None, taken: set[IPv4Address]) -> IPv4Address | None:
+def _chooses(service: Service) -> bool:
+    chooses_port = service.spec.type == "NodePort" and any(port.node_port is None for port in service.spec.ports)
+    return service.spec.cluster_ip is None or chooses_port
+
+
+def _address(service: Service, before: Service | None, others: Iterable[Service]) -> IPv4Address | None:
     if service.headless:
         return None
     if service.spec.cluster_ip is not None:
         return IPv4Address(service.spec.cluster_ip)
-    if old is not None and _names_address(old):
-        return IPv4Address(old.spec.cluster_ip)
+    if before is not None and before.spec.cluster_ip is not None and not before.headless:
+        return IPv4Address(before.spec.cluster_ip)
+    taken = {other.spec.cluster_ip for other in others}
     size = SERVICE_RANGE.num_addresses - 1 - FIRST_CHOSEN
-    used = {int(address) - int(SERVICE_RANGE[FIRST_CHOSEN]) for address in taken}
-    chosen = SERVICE_RANGE[FIRST_CHOSEN + _choose(service.name, size, used, "cluster IPs")]
-    taken.add(chosen)
-    return chosen
+    for offset in _choices(service.name, size):
+        if str(address := SERVICE_RANGE[FIRST_CHOSEN + offset]) not in taken:
+            return address
+    raise NothingFree(f"no free cluster IP: all {size} are taken")
 
 
-def _node_ports(service: Service, old: Service | None, taken: set[tuple[str, int | None]]) -> Iterable[int | None]:
-    had = {(port.protocol, port.port): port.node_port for port in old.spec.ports} if old is not None else {}
+def _node_ports(service: Service, before: Service | None, others: Iterable[Service]) -> Iterator[int | None]:
+    ports = [port for other in (*others, service) for port in other.spec.ports]
+    taken: set[tuple[str, int]] = {(port.protocol, port.node_port) for port in ports if port.node_port is not None}
+    had = {(port.protocol, port.port): port.node_port for port in before.spec.ports} if before is not None else {}
     for port in service.spec.ports:
-        number = port.node_port
-        if number is None and service.spec.type == "NodePort":
-            number = had.get((port.protocol, port.port))
-            if number is None or (port.protocol, number) in taken:
-                used = {one - NODE_PORTS[0] for protocol, one in taken if protocol == port.protocol and one}
-                size = NODE_PORTS[1] - NODE_PORTS[0] + 1
-                number = NODE_PORTS[0] + _choose(f"{service.name}/{port.port}", size, used, "node ports")
-            taken.add((port.protocol, number))
-        yield number
+        chosen = port.node_port
+        if chosen is None and service.spec.type == "NodePort":
+            kept = had.get((port.protocol, port.port))
+            if kept is not None and (port.protocol, kept) not in taken:
+                chosen = kept
+            else:
+                chosen = _free_node_port(f"{service.name}/{port.port}", port.protocol, taken)
+            taken.add((port.protocol, chosen))
+        yield chosen
 
 
-def _choose(name: str, size: int, used: Collection[int], what: str) -> int:
-    """A number below `size` that depends on the name only, or the next free one after it."""
+def _free_node_port(name: str, protocol: str, taken: set[tuple[str, int]]) -> int:
+    size = NODE_PORTS[1] - NODE_PORTS[0] + 1
+    for offset in _choices(name, size):
+        if (protocol, NODE_PORTS[0] + offset) not in taken:
+            return NODE_PORTS[0] + offset
+    raise NothingFree(f"no free node port: all {size} are taken")
+
+
+def _choices(name: str, size: int) -> Iterator[int]:
+    """Every number below `size`, from one on that depends on the name only."""
     first = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % size
-    for step in range(min(size, len(used) + 1)):
-        if (number := (first + step) % size) not in used:
-            return number
-    raise NothingFree(f"no free {what}: all {size} are taken")
+    return ((first + step) % size for step in range(size))

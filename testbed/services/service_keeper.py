@@ -50,17 +50,12 @@ class ServiceKeeper:
             before = self._services.applied.get(wanted.name)
             if wanted == before:
                 return "unchanged"
-            self._services.applied[wanted.name] = wanted
-            self._services.number()
-        self._lab.pods_changed.notify()
+            self._services.put(wanted)
         return "created" if before is None else "configured"
 
     def remove(self, name: str, grace_s: float | None = None) -> None:
-        """Let no node answer for it any more. Raises KeyError."""
-        with self._services.deciding:
-            del self._services.applied[name]
-            self._services.number()
-        self._services.program()
+        """Let no node answer for it any more; soon, so that many go at once. Raises KeyError."""
+        self._services.remove(name)
 
     def why_not_ready(self, name: str) -> str:
         """Whether every node answers for it; one without endpoints is ready, as in Kubernetes."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent.config import parse_network_config
 from testbed.cluster.service import Service
-from testbed.services.allocation import allocate
+from testbed.services.allocation import allocate, number
 from testbed.services.endpoints import PodFacts, bind, host_ports
 from testbed.services.programmer import Programmer, ServicesNotProgrammed
 
@@ -31,6 +31,10 @@ class Services:
         """As they were asked for, by name."""
         self.numbered: Mapping[str, Service] = {}
         """The same with cluster IPs and node ports."""
+        self._revision = 0
+        """Counts changes of `applied`."""
+        self._programmed = 0
+        """The revision that all nodes have."""
         self._programmers: dict[str, Programmer] = {}
         self._failures: dict[str, str] = {}
         """Node → why its table is not what it should be."""
@@ -39,16 +43,27 @@ class Services:
 
     def start(self, services: Sequence[Service]) -> None:
         """Want these, program every node, and keep doing so."""
-        for service in services:
-            self.applied[service.name] = service
-        self.number()
+        self.applied = {service.name: service for service in services}
+        self.numbered = allocate(services)
+        self._revision += 1
         self._lab.pods_changed.subscribe("services", self.program)
         threading.Thread(target=self._mend_for_ever, name="services", daemon=True).start()
 
-    def number(self) -> None:
-        """Give every wanted Service its numbers. Raises NothingFree and then changes nothing."""
+    def put(self, service: Service) -> None:
+        """Want this Service, and program nodes soon. Raises NothingFree and then changes nothing."""
         with self.deciding:
-            self.numbered = allocate(self.applied.values(), self.numbered)
+            self.numbered = {**self.numbered, service.name: number(service, self.numbered)}
+            self.applied[service.name] = service
+            self._revision += 1
+        self._lab.pods_changed.notify()
+
+    def remove(self, name: str) -> None:
+        """Want it no longer, and program nodes soon. Raises KeyError."""
+        with self.deciding:
+            del self.applied[name]
+            self.numbered = {other: service for other, service in self.numbered.items() if other != name}
+            self._revision += 1
+        self._lab.pods_changed.notify()
 
     @property
     def pod_network(self) -> IPv4Network:
@@ -67,6 +82,7 @@ class Services:
     def program(self) -> None:
         """Bring every node's table in line with Services and pods as they are now."""
         with self._programming:
+            revision = self._revision
             pods = self.pods()
             bound = bind(self.numbered.values(), pods)
             nodes = dict(self._lab.nodes)
@@ -88,9 +104,12 @@ class Services:
                 except (ServicesNotProgrammed, OSError) as failure:
                     failures[name] = str(failure)
             self._tell(failures)
+            self._programmed = revision
 
     def why_not_programmed(self) -> list[str]:
         """What nodes' tables lack, a line each; empty when they are as they should be."""
+        if self._programmed < self._revision:
+            return ["services are not programmed yet"]
         waiting = [
             f"{name}: services are not programmed yet" for name in self._lab.nodes if name not in self._programmers
         ]

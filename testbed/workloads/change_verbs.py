@@ -23,6 +23,7 @@ MAX_FILES_BYTES = 16_000_000
 REMOVERS = 16
 """Objects that are removed at the same time."""
 LOOK_S = 0.1
+FORGET_LIMIT_S = 10.0
 
 Line = dict[str, str]
 """kind, name and outcome of one object."""
@@ -77,6 +78,9 @@ class ChangeVerbs:
         grace_s = request.argument("grace_s", float)
         with ThreadPoolExecutor(REMOVERS, "remove") as removers:
             gone = list(removers.map(lambda one: self._remove(one[0], one[1], grace_s), wanted))
+        late = self._lab.pods_changed.notify_and_wait(FORGET_LIMIT_S)
+        if late:
+            raise VerbFailed(f"removed, but after {FORGET_LIMIT_S:g} s it is still known to: {', '.join(late)}")
         done = zip(wanted, gone, strict=True)
         lines, missing = list[Line](), list[str]()
         for (kind, name), was_there in done:

@@ -34,7 +34,10 @@ class Keeper(Protocol):
         """Want this object from now on; returns before it is all done."""
 
     def remove(self, name: str, grace_s: float | None = None) -> None:
-        """Want it no longer; returns when it is gone. `grace_s` for pods, None: their own. Raises KeyError."""
+        """Want it no longer; returns when it is gone, or will be once all have acted on `pods_changed`.
+
+        `grace_s` is for pods, None: their own. Raises KeyError.
+        """
 
     def why_not_ready(self, name: str) -> str:
         """What the object still lacks, in a line; empty when it is all there. For `apply --wait`."""

@@ -9,7 +9,7 @@ from testbed.cluster.manifest import Pod
 from testbed.cluster.problems import SpecError
 from testbed.cluster.service import Service
 from testbed.cluster.spec import read_cluster
-from testbed.services.allocation import SERVICE_RANGE, NothingFree, allocate
+from testbed.services.allocation import SERVICE_RANGE, NothingFree, allocate, number
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort, PodFacts, bind, endpoints_of, host_ports
 from testbed.services.generation import read_generation
 from testbed.services.rules import skeleton, wanted
@@ -61,34 +61,33 @@ def table(*ports: BoundPort, node: str = "node1", host: tuple[HostPort, ...] = (
 
 
 def test_the_same_name_gets_the_same_numbers_again() -> None:
-    first = allocate([service(type="NodePort")], {})["web"]
-    again = allocate([service("other"), service(type="NodePort")], {})["web"]
+    first = allocate([service(type="NodePort")])["web"]
+    again = allocate([service("other"), service(type="NodePort")])["web"]
     assert IPv4Address(first.spec.cluster_ip or "") in SERVICE_RANGE
     assert first == again
     assert first.spec.ports[0].node_port in range(30000, 32768)
 
 
 def test_a_service_keeps_its_numbers_when_another_asks_for_them_later() -> None:
-    had = allocate([service(type="NodePort")], {})
-    number, address = had["web"].spec.ports[0].node_port, had["web"].spec.cluster_ip
-    changed = service(type="NodePort", sessionAffinity="ClientIP")
-    after = allocate([service("a", type="NodePort"), changed], had)
-    assert (after["web"].spec.ports[0].node_port, after["web"].spec.cluster_ip) == (number, address)
+    had = allocate([service(type="NodePort", clusterIP="10.96.0.9", ports=[{"port": 80, "nodePort": 30001}])])
+    after = number(service(type="NodePort", sessionAffinity="ClientIP"), had)
+    assert (after.spec.ports[0].node_port, after.spec.cluster_ip) == (30001, "10.96.0.9")
 
 
 def test_two_names_of_one_number_get_two() -> None:
-    many = [service(f"s{number}", type="NodePort") for number in range(1500)]
-    found = allocate(many, {}).values()
-    assert len({one.spec.cluster_ip for one in found}) == len({one.spec.ports[0].node_port for one in found}) == 1500
+    many = [service(f"s{number}", type="NodePort") for number in range(200)]
+    found = allocate(many).values()
+    assert len({one.spec.cluster_ip for one in found}) == len({one.spec.ports[0].node_port for one in found}) == 200
 
 
-def test_when_every_node_port_is_taken_it_says_so() -> None:
-    with pytest.raises(NothingFree, match="all 2768 are taken"):
-        allocate([service(f"s{number}", type="NodePort") for number in range(2769)], {})
+def test_when_every_node_port_is_taken_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("testbed.services.allocation.NODE_PORTS", (30000, 30004))
+    with pytest.raises(NothingFree, match="all 5 are taken"):
+        allocate([service(f"s{number}", type="NodePort") for number in range(6)])
 
 
 def test_a_headless_service_has_no_number() -> None:
-    assert allocate([service(clusterIP="None")], {})["web"].spec.cluster_ip == "None"
+    assert allocate([service(clusterIP="None")])["web"].spec.cluster_ip == "None"
 
 
 # Endpoints
@@ -118,7 +117,7 @@ def test_a_target_port_may_be_a_name_of_each_pods_own() -> None:
 
 
 def test_a_headless_service_binds_nothing_on_nodes() -> None:
-    numbered = allocate([service(clusterIP="None"), service("other")], {})
+    numbered = allocate([service(clusterIP="None"), service("other")])
     assert [one.service for one in bind(numbered.values(), [pod("a", "10.0.46.2")])] == ["other"]
 
 
