@@ -1,10 +1,17 @@
-/* Sends junk to an overlay port: flood SOURCE TARGET PACKETS_PER_S SECONDS. Prints how many datagrams a second it sent. */
+/* Sends junk to an overlay port: flood SOURCE TARGET PACKETS_PER_S SECONDS BUNDLE. Prints how many datagrams a second it
+ * sent. BUNDLE datagrams leave by one send (UDP_SEGMENT); 1 is the dearest for both ends. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <time.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103 /* linux/udp.h */
+#endif
 
 enum { PORT = 8285, BATCH = 32, SIZE = 200 };
 
@@ -17,8 +24,9 @@ static double now_s(void)
 
 int main(int count, char **arguments)
 {
-    if (count != 5) {
-        fprintf(stderr, "usage: flood SOURCE TARGET PACKETS_PER_S SECONDS\n");
+    int bundle = count == 6 ? atoi(arguments[5]) : 0;
+    if (bundle < 1 || bundle > 64) {
+        fprintf(stderr, "usage: flood SOURCE TARGET PACKETS_PER_S SECONDS BUNDLE\n");
         return 2;
     }
     int udp = socket(AF_INET, SOCK_DGRAM, 0);
@@ -28,8 +36,13 @@ int main(int count, char **arguments)
         perror("flood");
         return 1;
     }
-    static char junk[SIZE];
-    struct iovec part = {junk, sizeof junk};
+    static char junk[64 * SIZE];
+    struct iovec part = {junk, (size_t)(bundle * SIZE)};
+    int size = SIZE;
+    if (bundle > 1 && setsockopt(udp, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size) != 0) {
+        perror("UDP_SEGMENT");
+        return 1;
+    }
     struct mmsghdr messages[BATCH] = {0};
     for (int i = 0; i < BATCH; i++) {
         messages[i].msg_hdr.msg_iov = &part;
@@ -41,9 +54,9 @@ int main(int count, char **arguments)
             nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
             continue;
         }
-        int taken = sendmmsg(udp, messages, BATCH, 0);
+        int taken = sendmmsg(udp, messages, bundle > 1 ? 1 : BATCH, 0);
         if (taken > 0)
-            sent += taken;
+            sent += taken * bundle;
     }
     printf("%.0f\n", sent / (now_s() - start));
     return 0;

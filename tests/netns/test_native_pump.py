@@ -101,6 +101,39 @@ def test_both_kinds_of_pump_understand_each_other(pair: tuple[Node, Node]) -> No
 
 
 @both_native
+@pytest.mark.parametrize(
+    ("lacks", "named"),
+    [
+        (["UDP_SEGMENT"], "UDP_SEGMENT"),
+        pytest.param(["UDP_GRO"], "UDP_GRO", marks=pytest.mark.slow),
+        (["TUN_F_USO4"], "TUN_F_USO4"),
+        pytest.param(["TUN_F_USO4", "TUN_F_TSO4"], "TUN_F_TSO4, TUN_F_USO4", marks=pytest.mark.slow),
+        pytest.param(["IFF_VNET_HDR"], "IFF_VNET_HDR, TUN_F_TSO4, TUN_F_USO4", marks=pytest.mark.slow),
+        (["IFF_VNET_HDR", "UDP_SEGMENT", "UDP_GRO"], "IFF_VNET_HDR, TUN_F_TSO4, TUN_F_USO4, UDP_SEGMENT, UDP_GRO"),
+    ],
+)
+def test_an_older_kernel_is_named_and_carries_the_same(
+    namespaces: NamespaceMaker, tmp_path: Path, kinds: tuple[str, str], lacks: list[str], named: str
+) -> None:
+    older, newer = make_nodes(namespaces, tmp_path, kinds)
+    older.lacks = ",".join(lacks)
+    for node in (older, newer):
+        node.start()
+        node.meet_all()
+    assert f"native data path: slower, this kernel lacks {named}\n" in older.log.read_text()
+    assert "lacks" not in newer.log.read_text()
+    assert "ttl=62" in ping(older.pod, "10.0.90.2")
+    for transfer in (
+        Transfer(older.pod, newer.pod, "10.0.90.2", 5001, 8),
+        Transfer(newer.pod, older.pod, "10.0.46.2", 5001, 8),
+    ):
+        sent, received = transfer.hashes()
+        assert sent == received
+    assert older.drops() == newer.drops() == {}
+    assert checksum_errors(older.pod) == checksum_errors(newer.pod) == 0
+
+
+@both_native
 def test_what_the_sender_counts_the_receiver_counts(pair: tuple[Node, Node]) -> None:
     node1, node2 = pair
     sent, received = Transfer(node1.pod, node2.pod, "10.0.90.2", 5001, 32).hashes()

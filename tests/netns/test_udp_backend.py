@@ -41,6 +41,7 @@ class Node:
     subnet: str
     journal: Path
     datapath: str
+    lacks: str = ""
     process: "subprocess.Popen[str] | None" = None
 
     def start(self) -> dict[str, Any]:
@@ -51,8 +52,14 @@ class Node:
     def launch(self) -> None:
         """Start the backend's process."""
         driver = [sys.executable, "-m", "tests.netns.udp_node", NETWORK, self.subnet, "eth0", LEASES[self.subnet]]
-        command = ["env", "-C", str(ROOT), *driver, str(self.journal), self.datapath]
-        self.process = self.namespace.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        command = ["env", "-C", str(ROOT), *driver, str(self.journal), self.datapath, self.lacks]
+        with self.log.open("a", encoding="utf-8") as log:
+            self.process = self.namespace.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+
+    @property
+    def log(self) -> Path:
+        """What the backend logs."""
+        return self.journal.with_suffix(".log")
 
     def greeting(self) -> dict[str, Any]:
         """What the backend says first."""

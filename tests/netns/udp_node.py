@@ -1,20 +1,26 @@
 """One udp backend in the namespace that this process was started in, driven by lines of JSON on standard input.
 
-    python -m tests.netns.udp_node NETWORK SUBNET INTERFACE ADDRESS JOURNAL [DATAPATH]
+    python -m tests.netns.udp_node NETWORK SUBNET INTERFACE ADDRESS JOURNAL [DATAPATH [LACKS]]
 
 Commands and answers are one line each: `["peers", {subnet: public_ip, …}]`, `["converge"]`, `["fence"]`, `["table"]`,
 `["counters"]`, `["stop"]`. The first line printed is `{"device", "overlay_mtu"}`, or `{"error"}`.
+
+LACKS are offloads, separated by commas, that this kernel refuses, as an older one would.
 """
 
+import errno
 import json
 import logging
+import socket
 import sys
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from unittest.mock import patch
 
 from agent.backends.base import Underlay
 from agent.backends.udp import UdpBackend
+from agent.datapath import offloads, tun
 from agent.errors import AgentError
 from agent.journal import FileJournal
 from agent.lease import Lease, LeaseAttrs, Subnet
@@ -46,9 +52,35 @@ def answer(backend: UdpBackend, command: str, argument: Mapping[str, str]) -> ob
     return {}
 
 
-def main(network: str, subnet: str, interface: str, address: str, journal: str, datapath: str = "auto") -> None:
+def refuse(lacks: set[str]) -> None:
+    """Answer like a kernel without these offloads, where the system calls that ask for them are made."""
+    option, offload, interface = offloads._option, offloads._offload, tun._set_interface
+    options = {offloads.UDP_SEGMENT: "UDP_SEGMENT", offloads.UDP_GRO: "UDP_GRO"}
+    flags = {offloads.TUN_F_USO4: "TUN_F_USO4", offloads.TUN_F_TSO4: "TUN_F_TSO4"}
+
+    def refuse_option(udp: socket.socket, number: int, value: int) -> bool:
+        return options[number] not in lacks and option(udp, number, value)
+
+    def refuse_offload(descriptor: int, wanted: int) -> bool:
+        return not any(wanted & flag and name in lacks for flag, name in flags.items()) and offload(descriptor, wanted)
+
+    def refuse_flags(descriptor: int, name: str, more_flags: int) -> str:
+        if more_flags & tun.IFF_VNET_HDR and "IFF_VNET_HDR" in lacks:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return interface(descriptor, name, more_flags)
+
+    patch.object(offloads, "_option", refuse_option).start()
+    patch.object(offloads, "_offload", refuse_offload).start()
+    patch.object(tun, "_set_interface", refuse_flags).start()
+
+
+def main(
+    network: str, subnet: str, interface: str, address: str, journal: str, datapath: str = "auto", lacks: str = ""
+) -> None:
     """Run until standard input ends."""
     logging.basicConfig(level=logging.INFO)
+    if lacks:
+        refuse(set(lacks.split(",")))
     with Kernel(FileJournal(Path(journal), subnet)) as kernel:
         link = kernel.link(interface)
         assert link is not None
