@@ -213,8 +213,12 @@ def test_device_that_goes_away_during_a_transfer_comes_back(pair: tuple[Node, No
 
 @both_native
 def test_threads_sleep_when_nothing_moves(pair: tuple[Node, Node]) -> None:
-    node1, _ = pair
-    assert "ttl=62" in ping(node1.pod, "10.0.90.2")
+    """Also after so much in both directions that both threads had work."""
+    node1, node2 = pair
+    there = Transfer(node1.pod, node2.pod, "10.0.90.2", 5001, 16)
+    back = Transfer(node2.pod, node1.pod, "10.0.46.2", 5001, 16)
+    for transfer in (there, back):
+        transfer.hashes()
 
     def switches() -> int:
         """Times that the pump's threads ran at all."""
@@ -225,6 +229,12 @@ def test_threads_sleep_when_nothing_moves(pair: tuple[Node, Node]) -> None:
                 total += sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
         return total
 
+    def asleep() -> bool:
+        before = switches()
+        time.sleep(0.1)
+        return switches() == before
+
+    wait_until(asleep, timeout_s=5, what="what TCP has to say at its end is said")
     before = switches()
     time.sleep(1)
     assert switches() - before <= 2
