@@ -8,6 +8,7 @@ import click
 
 # Importing these is what registers their verbs.
 from testbed.command import (
+    bench_command,
     change_commands,
     fault_command,
     forward_command,
@@ -21,6 +22,7 @@ from testbed.command.client import TestbedError
 from testbed.command.command_line import verbs
 
 __all__ = [
+    "bench_command",
     "change_commands",
     "fault_command",
     "forward_command",

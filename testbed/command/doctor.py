@@ -89,6 +89,7 @@ PROGRAMS = (  # program, Debian package, what it is needed for
     ("curl", "curl", "the examples"),
     ("tcpdump", "tcpdump", "capture"),
     ("iperf3", "iperf3", "iperf"),
+    ("sockperf", "sockperf", "bench"),
     ("nginx", "nginx-light", "image nginx"),
     ("java", "tomcat10", "image tomcat"),
 )

@@ -62,7 +62,7 @@ def bring_up(options: UpOptions) -> int:
         running = [lab for lab in running_labs() if lab.name == name]
         if running:
             return _already_up(running[0], cluster, options.backend)
-        _check_environment(cluster)
+        check_environment(cluster)
         render.warnings(cluster.warnings)
         remove_leftovers()
         lab_options: dict[str, object] = {
@@ -72,8 +72,8 @@ def bring_up(options: UpOptions) -> int:
             "datapath": options.datapath,
             "backend": options.backend,
         }
-        rundir = prepare(name, cluster.text, _hosts(cluster), lab_options)
-        signal.signal(signal.SIGTERM, _as_interrupt)
+        rundir = prepare(name, cluster.text, hosts_of(cluster), lab_options)
+        signal.signal(signal.SIGTERM, as_interrupt)
         return _start(launch(name, rundir, source, now()), cluster, options)
 
 
@@ -93,7 +93,8 @@ def _start(launched: Launched, cluster: Cluster, options: UpOptions) -> int:
         raise
 
 
-def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+def as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Signal handler: SIGTERM ends things as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
@@ -162,7 +163,8 @@ def _already_up(lab: LabRecord, cluster: Cluster, backend: str | None) -> int:
     return 0
 
 
-def _check_environment(cluster: Cluster) -> None:
+def check_environment(cluster: Cluster) -> None:
+    """Raises TestbedError (environment) naming everything that this machine lacks for the cluster."""
     purposes = {f"image {container.image}" for spec in cluster.pod_specs for container in spec.containers}
     overlay = overlay_of(parse_network_config(cluster.network_json.encode()))
     if overlay.needs is not None and cluster.agent.command is None:
@@ -185,7 +187,8 @@ def _missing_shaping(wiring: Wiring) -> list[str]:
         return missing_features(wiring, lambda command: scratch.attempt(command, ""))
 
 
-def _hosts(cluster: Cluster) -> str:
+def hosts_of(cluster: Cluster) -> str:
+    """/etc/hosts of the lab."""
     plan = cluster.addresses
     routers = {name: addresses[0] for name, addresses in plan.routers.items()}
     machines = {"gw": plan.gateway, **plan.etcd, **routers, **plan.nodes}

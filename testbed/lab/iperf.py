@@ -2,7 +2,8 @@
 
 import json
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -27,30 +28,46 @@ def measure(
 
     Returns bits per second, and loss in percent for UDP. Raises RuntimeError with iperf3's own words.
     """
+    kind = ["--udp", "--bitrate", "0"] if udp else []
+    report = run_iperf(source_pid, destination_pid, address, seconds, kind, client_left)
+    return _summary(report, udp)
+
+
+def run_iperf(
+    source_pid: int,
+    destination_pid: int,
+    address: IPv4Address,
+    seconds: int,
+    flags: Sequence[str],
+    client_left: Callable[[float], bool],
+) -> dict[str, Any]:
+    """What iperf3's client with these flags reports (its --json). Raises RuntimeError with iperf3's own words."""
+    # Without its reports of every second: nobody reads the pipe before the end, and it holds 64 KiB.
+    always = ["--json", "--interval", "0", "--port", str(PORT), "--time", str(seconds)]
     server = _start(destination_pid, ["--server", "--one-off", "--port", str(PORT)])
     try:
         _await_listening(destination_pid, server, client_left)
-        kind = ["--udp", "--bitrate", "0"] if udp else []
-        client = _start(
-            source_pid, ["--client", str(address), "--port", str(PORT), "--time", str(seconds), "--json", *kind]
-        )
+        client = _start(source_pid, ["--client", str(address), *always, *flags])
+        deadline = time.monotonic() + seconds + END_LIMIT_S
         try:
             while client.poll() is None:
                 if client_left(0.1):
                     raise RuntimeError("interrupted")
-            output = client.stdout.read() if client.stdout else b""
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"no result {END_LIMIT_S:g} s after its end (nothing gets through any more?)")
+            output, complaint = client.communicate()
         finally:
             client.kill()
             client.wait()
     finally:
         server.kill()
         server.wait()
-    return _summary(output, udp)
+    return _report(output, complaint)
 
 
 def _start(pid: int, arguments: list[str]) -> subprocess.Popen[bytes]:
     command = ["nsenter", "--target", str(pid), "--net", "--", "iperf3", *arguments]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def _await_listening(pid: int, server: subprocess.Popen[bytes], client_left: Callable[[float], bool]) -> None:
@@ -69,13 +86,18 @@ def _listening() -> bool:
     return any(row[1].endswith(f":{PORT:04X}") and row[3] == LISTEN for row in rows)
 
 
-def _summary(output: bytes, udp: bool) -> dict[str, Any]:
+def _report(output: bytes, complaint: bytes) -> dict[str, Any]:
     try:
-        report = json.loads(output)
+        report: dict[str, Any] = json.loads(output)
     except ValueError as failure:
-        raise RuntimeError(output.decode(errors="replace").strip() or "no output") from failure
+        said = complaint.strip() or output.strip() or b"no output"
+        raise RuntimeError(said.decode(errors="replace").splitlines()[-1]) from failure
     if "error" in report:
         raise RuntimeError(report["error"])
+    return report
+
+
+def _summary(report: dict[str, Any], udp: bool) -> dict[str, Any]:
     total = report["end"]["sum" if udp else "sum_received"]
     summary = {"protocol": "udp" if udp else "tcp", "seconds": round(total["seconds"], 2)}
     if not udp:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
+from testbed.bench.verbs import bench_verbs
 from testbed.faults.verbs import fault_verbs
 from testbed.lab import status
 from testbed.lab.control import Request, Verb, VerbFailed
@@ -52,6 +53,7 @@ def verbs_of(lab: Lab) -> Mapping[str, Verb]:
         **forward_verbs(lab),
         **fault_verbs(lab),
         **trace_verbs(lab),
+        **bench_verbs(lab),
     }
 
 

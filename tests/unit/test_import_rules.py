@@ -43,6 +43,7 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
         "agent.subnet_env": "pins a subnet by flannel's own file, and reads what the agent wrote there",
         "cryptography": "the lab's certificate authority",
         "click": "the command line",
+        "matplotlib": "pictures of bench",
         "rich": "tables and colour",
         "pydantic": "the cluster file",
         "pydantic_core": "the cluster file",
@@ -60,6 +61,7 @@ ONLY_IN = {  # import: (the modules that may, why)
     "grpc": ("agent.etcd_*", "the same"),
     "pyroute2": ("agent.netlink_library", "every kernel change goes through one journal; all of it costs 0.2 s"),
     "cffi": ("agent.datapath.native*", "without a compiler the Python pump must still work"),
+    "matplotlib": ("testbed.bench.plot", "half a second to import, and wanted for --plot alone"),
     "pytest": ("testbed.pytest_plugin", "a lab runs without pytest"),
 }
 
@@ -98,6 +100,8 @@ PURE = (  # decide in values: no sockets, no processes, no clock of their own
     "agent.datapath.forwarder",
     "agent.datapath.forwarding_table",
     "agent.datapath.packet",
+    "testbed.bench.plan",
+    "testbed.bench.results",
     "testbed.pods.probe_state",
     "testbed.workloads.placement",
     "testbed.workloads.reconcile",
@@ -111,6 +115,7 @@ HEAVY = (
     "cryptography",
     "etcd3",
     "grpc",
+    "matplotlib",
     "mininet",
     "pydantic",
     "pydantic_core",

@@ -1,0 +1,66 @@
+"""The lab that a bench run makes for itself. It cannot outlive the run, however that ends."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+from testbed.cluster.spec import read_cluster
+from testbed.command.client import LabRecord, TestbedError
+from testbed.command.launch import launch, prepare, remove_leftovers, starting
+from testbed.command.up import as_interrupt, check_environment, hosts_of
+from testbed.lab.clock import now
+
+CLUSTER = """\
+apiVersion: testbed/v1
+kind: Cluster
+metadata: {name: bench}
+network:  {Network: 10.0.0.0/16, SubnetLen: 24, Backend: {Type: udp}}
+underlay: {topology: single, cidr: 192.168.8.0/24}
+nodes:
+  node1: {}
+  node2: {}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: pod1}
+spec:
+  nodeName: node1
+  containers: [{name: shell, image: shell}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: pod2}
+spec:
+  nodeName: node2
+  containers: [{name: shell, image: shell}]
+"""
+
+
+@contextlib.contextmanager
+def own_lab(name: str) -> Iterator[LabRecord]:
+    """Two nodes with a pod each, ready. Raises TestbedError when they do not get so.
+
+    The lab hangs on this process: `keep` is never called, so even SIGKILL ends it.
+    """
+    cluster = read_cluster(CLUSTER.encode(), "bench")
+    check_environment(cluster)
+    with starting(name):
+        remove_leftovers()
+        options: dict[str, object] = {
+            "cluster_file": "bench",
+            "without_agent": [],
+            "timeout_s": None,
+            "datapath": "auto",
+            "backend": None,
+        }
+        rundir = prepare(name, cluster.text, hosts_of(cluster), options)
+        signal.signal(signal.SIGTERM, as_interrupt)
+        launched = launch(name, rundir, "bench", now())
+    try:
+        last = list(launched.messages())[-1:]
+        if not last or "ready" not in last[0]:
+            why = last[0].get("failed") if last else None
+            raise TestbedError(f"bench: its lab did not get ready: {why or 'it ended while it started'}")
+        yield launched.record
+    finally:
+        launched.abandon()

@@ -1,0 +1,119 @@
+"""What a bench run does, step by step: which paths, which measurements, in which order. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["tcp", "udp", "latency"]
+SWITCH_S = 1.5
+"""About what it takes until traffic takes another path: both agents are started anew."""
+OVERHEAD_S = 0.7
+"""About what a measurement takes besides its own seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchPath:
+    """One way between two nodes."""
+
+    name: str
+    description: str
+    backend: str | None = None
+    """Of our agents; None where they carry nothing."""
+    datapath: str | None = None
+    """Of our agents' udp backend."""
+
+
+PATHS = {
+    path.name: path
+    for path in (
+        BenchPath("python", "udp backend, one packet a system call", "udp", "python"),
+        BenchPath("native", "udp backend, packets in bulk", "udp", "native"),
+        BenchPath("vxlan", "plain kernel vxlan, built by hand, no agent"),
+        BenchPath("none", "no overlay: from node to node on the underlay"),
+    )
+}
+BACKENDS = ("udp", "vxlan", "host-gw", "ipip", "wireguard")
+"""Those of our agent's that connect nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One run of a load generator."""
+
+    name: str
+    title: str
+    kind: Kind
+    streams: int = 1
+    reverse: bool = False
+    """From the second node to the first."""
+    payload: int = 0
+    """Bytes of a datagram."""
+
+
+MEASUREMENTS = (
+    Measurement("tcp_1_forward", "TCP, 1 stream, forward", "tcp"),
+    Measurement("tcp_1_reverse", "TCP, 1 stream, reverse", "tcp", reverse=True),
+    Measurement("tcp_4_forward", "TCP, 4 streams, forward", "tcp", streams=4),
+    Measurement("tcp_4_reverse", "TCP, 4 streams, reverse", "tcp", streams=4, reverse=True),
+    Measurement("udp_16", "UDP, 16 B", "udp", payload=16),
+    Measurement("udp_1400", "UDP, 1400 B", "udp", payload=1400),
+    Measurement("latency", "TCP ping-pong", "latency"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Take `path`, or measure on it."""
+
+    round: int
+    path: BenchPath
+    measurement: Measurement | None
+    """None: take the path."""
+    expected_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BenchPlan:
+    """A whole run."""
+
+    paths: tuple[BenchPath, ...]
+    rounds: int
+    seconds: int
+    """Of each measurement."""
+
+    def steps(self) -> Iterator[Step]:
+        """Round by round. Each begins with another path, so that none has the first or last place for itself."""
+        for number in range(1, self.rounds + 1):
+            first = (number - 1) % len(self.paths)
+            for path in (*self.paths[first:], *self.paths[:first]):
+                yield Step(number, path, None, SWITCH_S if path.backend else 0.0)
+                for measurement in MEASUREMENTS:
+                    yield Step(number, path, measurement, self.seconds + OVERHEAD_S)
+
+    @property
+    def expected_s(self) -> float:
+        """How long it takes, roughly."""
+        return sum(step.expected_s for step in self.steps())
+
+
+def choose_paths(names: str, backends: str) -> tuple[BenchPath, ...]:
+    """The paths that comma-separated names mean. Raises ValueError in words."""
+    paths = [_known("path", name, PATHS) for name in _split(names)]
+    of_backends = {name: BenchPath(f"{name}-backend", f"our agent's {name} backend", name, "auto") for name in BACKENDS}
+    paths += [_known("backend", name, of_backends) for name in _split(backends)]
+    twice = sorted({path.name for path in paths if paths.count(path) > 1})
+    if twice:
+        raise ValueError(f"named twice: {', '.join(twice)}")
+    if not paths:
+        raise ValueError(f"no path (want one or more of {', '.join(PATHS)}, or --backends)")
+    return tuple(paths)
+
+
+def _split(names: str) -> Sequence[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _known(what: str, name: str, known: dict[str, BenchPath]) -> BenchPath:
+    if name not in known:
+        raise ValueError(f"no such {what} (got {name}; want some of {','.join(known)})")
+    return known[name]

@@ -1,0 +1,167 @@
+"""What came out of a bench run: metrics, medians, ratios, which rounds count, which goals are reached. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from testbed.bench.plan import MEASUREMENTS, Measurement
+
+Values = Mapping[str, float]
+"""Metric → value; one that could not be measured, or that the path does not have, is left out."""
+ByPath = Mapping[str, Values]
+
+REFERENCES = ("vxlan", "python")
+"""Paths that the others are compared with."""
+YARDSTICK = "python"
+YARDSTICK_METRICS = ("tcp_1_forward_bits_per_second", "tcp_1_reverse_bits_per_second")
+YARDSTICK_LEAST = 0.4e9
+"""bit/s; a python path below it was kept from its processor by something else on the machine."""
+GIGABYTE = 1e9
+MILLION = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number of a measurement."""
+
+    name: str
+    """Ends with the unit of the JSON value."""
+    title: str
+    unit: str
+    """As people read it."""
+    scale: float
+    """Divides the JSON value to get the unit."""
+    digits: int
+    higher_is_better: bool = True
+    compared: bool = True
+    """Whether a ratio to another path's says something."""
+
+
+def _metrics_of(measurement: Measurement) -> list[Metric]:
+    name, title = measurement.name, measurement.title
+    if measurement.kind == "tcp":
+        return [Metric(f"{name}_bits_per_second", title, "Gbit/s", 1e9, 2)]
+    if measurement.kind == "udp":
+        return [
+            Metric(f"{name}_packets_per_second", f"{title}, received", "kpps", 1e3, 1),
+            Metric(f"{name}_lost_percent", f"{title}, lost", "%", 1, 1, higher_is_better=False, compared=False),
+        ]
+    return [
+        Metric(f"{name}_p{percentile}_us", f"{title}, p{percentile}", "µs", 1, 1, higher_is_better=False)
+        for percentile in (50, 99)
+    ]
+
+
+CPU_PER_GIGABYTE = Metric("agents_cpu_seconds_per_gigabyte", "agents' CPU, TCP", "s/GB", 1, 2, higher_is_better=False)
+CPU_PER_MILLION_PACKETS = Metric(
+    "agents_cpu_seconds_per_million_packets", "agents' CPU, UDP 16 B", "s/Mpkt", 1, 2, higher_is_better=False
+)
+METRICS = (
+    *(metric for measurement in MEASUREMENTS for metric in _metrics_of(measurement)),
+    CPU_PER_GIGABYTE,
+    CPU_PER_MILLION_PACKETS,
+)
+CPU_OF = {"tcp_1_forward": CPU_PER_GIGABYTE.name, "udp_16": CPU_PER_MILLION_PACKETS.name}
+"""Measurement → what the agents' processor time during it is told as."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round through all paths."""
+
+    number: int
+    load: float
+    """Load average of the last minute when it began."""
+    values: ByPath
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a path should reach against another."""
+
+    path: str
+    metric: str
+    reference: str
+    ratio: float
+    at_least: bool
+    """Else at most."""
+
+
+_TCP, _P50 = "tcp_1_forward_bits_per_second", "latency_p50_us"
+GOALS = (
+    Goal("native", _TCP, "vxlan", 0.25, at_least=True),
+    Goal("native", _TCP, "python", 8, at_least=True),
+    Goal("native", _P50, "vxlan", 1.3, at_least=False),
+    Goal("native", "udp_16_packets_per_second", "python", 2, at_least=True),
+    Goal("native", "udp_1400_packets_per_second", "python", 1.5, at_least=True),
+)
+
+
+def values_of(measurement: Measurement, raw: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics in what the lab answered for a measurement."""
+    name = measurement.name
+    cpu_s, found = raw.get("agents_cpu_s"), {}
+    if measurement.kind == "tcp":
+        found = {f"{name}_bits_per_second": raw["bytes"] * 8 / raw["seconds"]}
+        amount = raw["bytes"] / GIGABYTE
+    elif measurement.kind == "udp":
+        lost = 100 * (1 - raw["received"] / raw["sent"]) if raw["sent"] else 0.0
+        found = {f"{name}_packets_per_second": raw["received"] / raw["seconds"], f"{name}_lost_percent": lost}
+        amount = raw["received"] / MILLION
+    else:
+        return {f"{name}_p50_us": raw["p50_us"], f"{name}_p99_us": raw["p99_us"]}
+    if cpu_s is not None and name in CPU_OF and amount > 0:
+        found[CPU_OF[name]] = cpu_s / amount
+    return found
+
+
+def why_not_counted(one: Round) -> str | None:
+    """Why a round says nothing about the paths; None when it counts, as all do in a run without the python path."""
+    measured = one.values.get(YARDSTICK)
+    if measured is None:
+        return None
+    best = max((measured[metric] for metric in YARDSTICK_METRICS if metric in measured), default=None)
+    if best is not None and best >= YARDSTICK_LEAST:
+        return None
+    got = "nothing" if best is None else f"{best / 1e9:.2f} Gbit/s"
+    return f"{YARDSTICK} reached {got} with one TCP stream, below {YARDSTICK_LEAST / 1e9:g}: the machine was busy"
+
+
+def medians(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
+    """By path and metric, over the rounds that have the value."""
+    gathered: dict[str, dict[str, list[float]]] = {}
+    for one in rounds:
+        for path, values in one.values.items():
+            for metric, value in values.items():
+                gathered.setdefault(path, {}).setdefault(metric, []).append(value)
+    return {path: {metric: median(found) for metric, found in metrics.items()} for path, metrics in gathered.items()}
+
+
+def ratios(of: ByPath, reference: str) -> dict[str, dict[str, float]]:
+    """Every path's values divided by those of `reference`, where that says something; none when it was not measured."""
+    base = {metric.name: of.get(reference, {}).get(metric.name) for metric in METRICS if metric.compared}
+    return {
+        path: {metric: value / divisor for metric, value in values.items() if (divisor := base.get(metric))}
+        for path, values in of.items()
+        if reference in of
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A goal and what came of it."""
+
+    goal: Goal
+    ratio: float
+    reached: bool
+
+
+def verdicts(of: ByPath) -> list[Verdict]:
+    """Those goals whose both paths were measured."""
+    found = []
+    for goal in GOALS:
+        ratio = ratios(of, goal.reference).get(goal.path, {}).get(goal.metric)
+        if ratio is not None:
+            found.append(Verdict(goal, ratio, ratio >= goal.ratio if goal.at_least else ratio <= goal.ratio))
+    return found

@@ -1,0 +1,79 @@
+"""Carries a bench plan out in a lab, step by step, and gathers what came of it."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+from testbed.bench.plan import BenchPlan, Step
+from testbed.bench.results import Round, values_of
+from testbed.command.client import LabRecord, TestbedError, ask
+
+ATTEMPTS = 2
+"""A flood can starve the load generator's own connection; once more then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A measurement that gave nothing."""
+
+    round: int
+    path: str
+    measurement: str
+    error: str
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What a run has found so far."""
+
+    rounds: list[Round] = field(default_factory=list)
+    """Complete ones."""
+    failures: list[Failure] = field(default_factory=list)
+
+
+def carry_out(
+    lab: LabRecord, plan: BenchPlan, on_step: Callable[[Step], None], on_round: Callable[[Round], None]
+) -> Gathered:
+    """Every step of the plan. `on_step` is called before each. Raises TestbedError when a path cannot be taken."""
+    gathered = Gathered()
+    values: dict[str, dict[str, float]] = {}
+    load = os.getloadavg()[0]
+    at = 1
+
+    def finish() -> None:
+        gathered.rounds.append(Round(at, load, values))
+        on_round(gathered.rounds[-1])
+
+    for step in plan.steps():
+        if step.round != at:
+            finish()
+            at, values, load = step.round, {}, os.getloadavg()[0]
+        on_step(step)
+        if step.measurement is None:
+            ask(lab, "bench_take", **{key: asdict(step.path)[key] for key in ("name", "backend", "datapath")})
+            values[step.path.name] = {}
+            continue
+        found, error = _measured(lab, step, plan.seconds)
+        values[step.path.name].update(found)
+        if error:
+            gathered.failures.append(Failure(step.round, step.path.name, step.measurement.name, error))
+    finish()
+    return gathered
+
+
+def _measured(lab: LabRecord, step: Step, seconds: int) -> tuple[dict[str, float], str]:
+    """The values, or none and why."""
+    assert step.measurement is not None
+    error = ""
+    for _ in range(ATTEMPTS):
+        try:
+            raw = ask(lab, "bench_measure", measurement=step.measurement.name, seconds=seconds)
+        except TestbedError as failure:
+            if not lab.alive:
+                raise
+            error = str(failure)
+            time.sleep(0.2)  # what was in flight is gone then
+            continue
+        return values_of(step.measurement, raw), ""
+    return {}, error

@@ -1,0 +1,53 @@
+"""A whole bench run, from the host: check the machine, make the lab, measure, take the lab away."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from testbed.bench.own_lab import own_lab
+from testbed.bench.plan import BenchPlan
+from testbed.bench.report import Document, Machine, document
+from testbed.bench.run import carry_out
+from testbed.bench.show import Bar
+from testbed.cluster.overlay import KERNEL_FEATURES
+from testbed.command import doctor
+from testbed.command.client import TestbedError, running_labs
+from testbed.lab.clock import now
+
+PURPOSES = frozenset({"bench", "iperf"})
+"""What doctor calls the programs that measure."""
+
+
+def run(plan: BenchPlan) -> Document:
+    """Measure and return the result; nothing of the lab is left. Raises TestbedError, KeyboardInterrupt."""
+    _check_machine(plan)
+    others = [record.name for record in running_labs()]
+    if others:
+        print(f"other labs run and disturb the numbers: {', '.join(others)}", file=sys.stderr)
+    since, started = now(), time.monotonic()
+    try:
+        with Bar(plan) as bar, own_lab(f"bench-{os.getpid()}") as lab:
+            gathered = carry_out(lab, plan, bar.step, bar.round)
+    except KeyboardInterrupt:
+        print("interrupted: its lab is removed", file=sys.stderr)
+        raise
+    machine = Machine(len(os.sched_getaffinity(0)), _model(), os.uname().release)
+    return document(plan, gathered, machine, since, time.monotonic() - started)
+
+
+def _check_machine(plan: BenchPlan) -> None:
+    backends = {path.backend or path.name for path in plan.paths}
+    purposes = PURPOSES | {KERNEL_FEATURES[backend] for backend in backends if backend in KERNEL_FEATURES}
+    failures = doctor.required_failures(doctor.checks(optional=False, also=purposes), purposes)
+    if failures:
+        raise TestbedError("\n".join(doctor.error_line(check) for check in failures), 3)
+
+
+def _model() -> str:
+    """The processor's name, as the kernel has it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return os.uname().machine

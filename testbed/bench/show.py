@@ -1,0 +1,107 @@
+"""How a bench run looks on a terminal: a bar while it runs, then tables and what to make of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from testbed.bench.plan import BenchPlan, Step
+from testbed.bench.report import Document, goal_line, median_rows, ratio_rows, round_line
+from testbed.bench.results import METRICS, Round, why_not_counted
+from testbed.command.render import BAD_COLOUR, GOOD_COLOUR, console
+
+
+class Bar:
+    """On a terminal a bar with what is being done; elsewhere a line per round. All of it on standard error, so that
+    standard output is the result alone."""
+
+    def __init__(self, plan: BenchPlan) -> None:
+        self._plan = plan
+        self._console = Console(stderr=True, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=self._console, transient=True)
+        self._task: TaskID | None = None
+        self._done_s = 0.0
+        self._coming_s = 0.0
+
+    def __enter__(self) -> "Bar":
+        if self._console.is_terminal:
+            self._task = self._progress.add_task("making the lab", total=self._plan.expected_s)
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def step(self, step: Step) -> None:
+        """The next step begins."""
+        self._done_s, self._coming_s = self._done_s + self._coming_s, step.expected_s
+        if self._task is not None:
+            what = step.measurement.title if step.measurement else "taking the path"
+            text = f"round {step.round} of {self._plan.rounds}  {step.path.name:<8} {what:<23}"
+            self._progress.update(self._task, completed=self._done_s, description=text)
+
+    def round(self, one: Round) -> None:
+        """A round has ended."""
+        reason = why_not_counted(one)
+        doubt = f" (does not count: {reason})" if reason else ""
+        text = f"round {one.number} of {self._plan.rounds}: {round_line(one.values, METRICS[0])}{doubt}"
+        self._console.print(text, soft_wrap=True)
+
+
+def show(result: Document, plot: Path | None) -> None:
+    """The whole result, and where its picture is."""
+    screen = console()
+    machine, names = result["machine"], [path["name"] for path in result["paths"]]
+    counted, done = result["rounds_counted"], len(result["rounds"])
+    _print_table(("median", "unit", *names), median_rows(result), texts=2)
+    for reference in result["ratios"]:
+        if len(names) > 1:
+            _print_table((f"compared with {reference}", *names), ratio_rows(result, reference), texts=1)
+    for path in result["paths"]:
+        print(f"{path['name']}: {path['description']}")
+    print("forward: from node1's pod to node2's; latency: half of a round trip; agents' CPU: of both agents together")
+    print(
+        f"{done} rounds of {result['seconds']} s a measurement in {result['took_s']:.0f} s on {machine['processors']} "
+        f"processors ({machine['model']}), Linux {machine['kernel']}, load {_loads(result['rounds'])}"
+    )
+    for one in result["rounds"]:
+        if not one["counts"]:
+            screen.print(f"round {one['number']} does not count: {one['why_not']}", style=BAD_COLOUR, soft_wrap=True)
+    if not counted:
+        text = "no round counts: the numbers above are of all rounds, and no goal is judged (run it on a quiet machine)"
+        screen.print(text, style=BAD_COLOUR, soft_wrap=True)
+    for failure in result["failures"]:
+        where = f"round {failure['round']}, {failure['path']}, {failure['measurement']}"
+        screen.print(f"{where}: {failure['error']}", style=BAD_COLOUR, soft_wrap=True)
+    for goal in result["goals"]:
+        screen.print(goal_line(goal), style=GOOD_COLOUR if goal["reached"] else BAD_COLOUR, soft_wrap=True)
+    if plot is not None:
+        print(f"drawn: {plot}")
+    more = "" if result["rounds"] and plot is not None else " --plot bench.png"
+    print(f"\nnext:\n  sudo testbed bench --rounds {2 * result['rounds_wanted']}{more}")
+
+
+def _loads(rounds: Sequence[dict[str, Any]]) -> str:
+    loads = [one["load"] for one in rounds]
+    return f"{min(loads):.1f} to {max(loads):.1f}"
+
+
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> None:
+    """Numbers stand right, the first `texts` columns left."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number < texts else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(table)
+    for line in captured.get().splitlines():
+        if line.strip():
+            print(line.rstrip())
+    print()

@@ -1,0 +1,76 @@
+"""What a lab that was made for a bench run answers: take a path, measure on it."""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from agent.errors import AgentError
+from testbed.bench.load_tools import measure, processor_seconds
+from testbed.bench.plan import MEASUREMENTS
+from testbed.bench.ways import AgentWay, NoOverlay, PlainVxlan, Way
+from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.lab.etcd import EtcdFailed
+from testbed.lab.lab import Lab
+
+
+def bench_verbs(lab: Lab) -> Mapping[str, Verb]:
+    """The verbs, bound to this lab."""
+    bench = BenchVerbs(lab)
+    return {"bench_take": Verb(bench.take), "bench_measure": Verb(bench.measure)}
+
+
+class BenchVerbs:
+    """The first pod of each of the first two nodes are the ends."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._ways: dict[tuple[str | None, ...], Way] = {}
+        self._taken: Way | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def take(self, request: Request) -> object:
+        """Let traffic take a path from now on."""
+        name, backend = request.argument("name", str), request.argument("backend", str)
+        datapath = request.argument("datapath", str)
+        with self._one_at_a_time, _told(f"bench: {name}"):
+            way = self._way(name, backend, datapath)
+            way.take()
+            self._taken = way
+        return {}
+
+    def measure(self, request: Request) -> object:
+        """Measure on the path that was taken last."""
+        name, seconds = request.argument("measurement", str), request.argument("seconds", int, 1)
+        chosen = next((measurement for measurement in MEASUREMENTS if measurement.name == name), None)
+        if chosen is None or self._taken is None:
+            raise VerbFailed(f"bench: no such measurement, or no path taken (got {name})", 2)
+        with self._one_at_a_time, _told(f"bench: {name}"):
+            carriers = self._taken.carriers()
+            before = processor_seconds(carriers)
+            raw: dict[str, Any] = measure(chosen, self._taken.ends(), seconds, request.client_left)
+            spent = processor_seconds(carriers) - before
+        return {**raw, "agents_cpu_s": spent if carriers else None}
+
+    def _way(self, name: str, backend: str | None, datapath: str | None) -> Way:
+        key = (name, backend, datapath)
+        if key not in self._ways:
+            pods = [
+                next(pod for pod in self._lab.pods.values() if pod.manifest.spec.node_name == node)
+                for node in list(self._lab.nodes)[:2]
+            ]
+            if backend is not None:
+                self._ways[key] = AgentWay(self._lab, pods, backend, datapath or "auto")
+            elif name == "vxlan":
+                self._ways[key] = PlainVxlan(self._lab, pods)
+            else:
+                self._ways[key] = NoOverlay(self._lab)
+        return self._ways[key]
+
+
+@contextlib.contextmanager
+def _told(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (AgentError, EtcdFailed, RuntimeError, ProcessLookupError) as failure:
+        raise VerbFailed(f"{where}: {failure}") from failure

@@ -1,0 +1,224 @@
+"""How a lab's traffic is made to take a path of `testbed.bench.plan`. Works inside the lab."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Protocol
+
+from agent.config import parse_network_config
+from agent.netlink import Kernel, Route
+from agent.netlink_values import VxlanSettings
+from testbed.bench.load_tools import Ends
+from testbed.cluster.overlay import overlay_of, with_backend
+from testbed.lab.lab import ETCD_PREFIX, Lab
+from testbed.lab.node import LabNode
+from testbed.pods.pod import Pod
+from testbed.pods.pod_network import POD_END, host_end, pod_mac
+
+AGENT_LIMIT_S = 20.0
+USER_SPACE = frozenset({"native", "python"})
+"""Data paths whose packets pass through the agents' processes."""
+
+
+class Way(Protocol):
+    """One way between the lab's first two nodes."""
+
+    def take(self) -> None:
+        """Let traffic between `ends` take it. Raises RuntimeError saying what is missing; AgentError."""
+
+    def ends(self) -> Ends:
+        """Where to measure."""
+
+    def carriers(self) -> Sequence[int]:
+        """The processes that its packets pass through; none where only the kernel has them."""
+
+
+class NoOverlay:
+    """From node to node on the underlay."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._nodes = list(lab.nodes.values())[:2]
+
+    def take(self) -> None:
+        """It is always there."""
+
+    def ends(self) -> Ends:
+        """The nodes themselves."""
+        first, second = self._nodes
+        return Ends(first.pid, second.pid, second.address)
+
+    def carriers(self) -> Sequence[int]:
+        """None."""
+        return ()
+
+
+class AgentWay:
+    """Through our agents with a backend and a data path."""
+
+    def __init__(self, lab: Lab, pods: Sequence[Pod], backend: str, datapath: str) -> None:
+        self._lab = lab
+        self._pods = pods
+        self._nodes = [lab.nodes[pod.manifest.spec.node_name or ""] for pod in pods]
+        self._backend = backend
+        self._datapath = datapath if backend == "udp" else "auto"
+
+    def take(self) -> None:
+        """Start both agents anew with it, unless they run so already, and wait until packets can flow."""
+        if self._lack() is not None:
+            self._configure()
+            with ThreadPoolExecutor(len(self._nodes), "restart agent") as workers:
+                list(workers.map(lambda node: node.agent.restart(), self._nodes))
+            lacking = self._lab.wait_for(lambda: self._lack() or "", AGENT_LIMIT_S)
+            if lacking:
+                raise RuntimeError(f"the agents are not ready after {AGENT_LIMIT_S:g} s: {lacking}")
+        for pod, node in zip(self._pods, self._nodes, strict=True):
+            why = "pods have the MTU of the overlay"
+            node.kernel.set_mtu(host_end(pod.name), node.overlay_mtu, why)
+            with Kernel(node.kernel.journal, pod.pause_pid) as inside:
+                inside.set_mtu(POD_END, node.overlay_mtu, why)
+
+    def ends(self) -> Ends:
+        """The pods."""
+        first, second = self._pods
+        return Ends(pause_pid(first), pause_pid(second), address_of(second))
+
+    def carriers(self) -> Sequence[int]:
+        """The agents, where packets pass through them."""
+        states = [node.state() or {} for node in self._nodes]
+        if not all(state.get("datapath") in USER_SPACE for state in states):
+            return ()
+        return [node.agent.pid for node in self._nodes if node.agent.pid is not None]
+
+    def _configure(self) -> None:
+        cluster = with_backend(self._lab.cluster, self._backend)
+        self._lab.network = parse_network_config(cluster.network_json.encode())
+        self._lab.overlay = overlay_of(self._lab.network)
+        self._lab.etcd.put(f"{ETCD_PREFIX}/config", cluster.network_json.encode())
+        for node in self._nodes:
+            node.overlay_device = self._lab.overlay.device
+            node.datapath = self._datapath
+
+    def _lack(self) -> str | None:
+        if self._lab.overlay.backend != self._backend:
+            return f"the backend is {self._lab.overlay.backend}"
+        for node in self._nodes:
+            if node.datapath != self._datapath:
+                return f"{node.name}: its agent was started with --datapath={node.datapath}"
+            if (why := node.why_not_ready()) is not None:
+                return f"{node.name}: {why}"
+            moves = (node.state() or {}).get("datapath")
+            if self._datapath != "auto" and moves != self._datapath:
+                return f"{node.name}: {moves} moves its packets, not {self._datapath}"
+        return "; ".join(self._lab.missing_forwarding()) or None
+
+
+VNI, VXLAN_PORT = 77, 4789  # a port of its own, so that an agent's vxlan device does not share our socket
+VXLAN_HEADERS = 20 + 8 + 8 + 14  # bytes: outer IPv4, UDP, vxlan (RFC 7348), inner Ethernet
+VXLAN_DEVICE, BRIDGE, VXLAN_POD_END = "bench-vxlan", "bench-br", "eth1"
+NETWORK = IPv4Network("10.77.0.0/16")
+
+
+@dataclass(frozen=True, slots=True)
+class VxlanSide:
+    """One node's half of the hand-built overlay."""
+
+    node: LabNode
+    pod: Pod
+    subnet: IPv4Network
+
+    @property
+    def gateway(self) -> IPv4Address:
+        """The bridge's address."""
+        return self.subnet.network_address + 1
+
+    @property
+    def address(self) -> IPv4Address:
+        """The pod's."""
+        return self.subnet.network_address + 2
+
+    @property
+    def vtep_mac(self) -> str:
+        """Of the vxlan device."""
+        return pod_mac(self.subnet.network_address)
+
+    @property
+    def bridge_mac(self) -> str:
+        """Of the bridge."""
+        return pod_mac(self.gateway)
+
+
+class PlainVxlan:
+    """Kernel vxlan as one would set it up by hand, beside the agents' overlay: a second link of the same two pods to a
+    bridge of its own, and routes from there to a vxlan device. Nothing is learned and nobody asks by ARP."""
+
+    WHY = "kernel vxlan for comparison"
+
+    def __init__(self, lab: Lab, pods: Sequence[Pod]) -> None:
+        subnets = NETWORK.subnets(new_prefix=24)
+        self._sides = [VxlanSide(lab.nodes[pod.manifest.spec.node_name or ""], pod, next(subnets)) for pod in pods]
+        self._mtu = lab.cluster.underlay.mtu - VXLAN_HEADERS
+        self._built = False
+
+    def take(self) -> None:
+        """Build it, the first time."""
+        if self._built:
+            return
+        first, second = self._sides
+        for own, other in ((first, second), (second, first)):
+            self._connect_nodes(own, other)
+            self._connect_pod(own)
+        self._built = True
+
+    def ends(self) -> Ends:
+        """The pods, by their second address."""
+        first, second = self._sides
+        return Ends(pause_pid(first.pod), pause_pid(second.pod), second.address)
+
+    def carriers(self) -> Sequence[int]:
+        """None."""
+        return ()
+
+    def _connect_nodes(self, own: VxlanSide, other: VxlanSide) -> None:
+        kernel, far = own.node.kernel, other.subnet.network_address
+        underlay = kernel.link(f"{own.node.name}-eth0")
+        if underlay is None:
+            raise RuntimeError(f"{own.node.name} has no {own.node.name}-eth0")
+        settings = VxlanSettings(VNI, underlay.index, own.node.address, VXLAN_PORT)
+        kernel.create_vxlan(VXLAN_DEVICE, settings, mac=own.vtep_mac, mtu=self._mtu, why=self.WHY)
+        kernel.ensure_addresses(VXLAN_DEVICE, [IPv4Interface((own.subnet.network_address, 32))], self.WHY)
+        kernel.set_up(VXLAN_DEVICE, self.WHY)
+        kernel.ensure_neighbour(VXLAN_DEVICE, far, other.vtep_mac, self.WHY)
+        kernel.ensure_forwarding_entries(VXLAN_DEVICE, {other.vtep_mac: other.node.address}, self.WHY)
+        kernel.ensure_route(Route(other.subnet, VXLAN_DEVICE, gateway=far, onlink=True), self.WHY)
+
+    def _connect_pod(self, own: VxlanSide) -> None:
+        kernel, pod_pid = own.node.kernel, pause_pid(own.pod)
+        near, mac = f"bench-{own.pod.name}"[:15], pod_mac(own.address)
+        kernel.create_bridge(BRIDGE, mtu=self._mtu, mac=own.bridge_mac, why=self.WHY)
+        kernel.ensure_addresses(BRIDGE, [IPv4Interface((own.gateway, own.subnet.prefixlen))], self.WHY)
+        kernel.set_up(BRIDGE, self.WHY)
+        kernel.create_veth(near, peer=VXLAN_POD_END, peer_netns_pid=pod_pid, mtu=self._mtu, peer_mac=mac, why=self.WHY)
+        kernel.set_master(near, BRIDGE, self.WHY)
+        kernel.set_up(near, self.WHY)
+        kernel.ensure_neighbour(BRIDGE, own.address, mac, self.WHY)
+        with Kernel(kernel.journal, pod_pid) as inside:
+            inside.ensure_addresses(VXLAN_POD_END, [IPv4Interface((own.address, own.subnet.prefixlen))], self.WHY)
+            inside.set_up(VXLAN_POD_END, self.WHY)
+            inside.ensure_neighbour(VXLAN_POD_END, own.gateway, own.bridge_mac, self.WHY)
+            inside.ensure_route(Route(NETWORK, VXLAN_POD_END, gateway=own.gateway), self.WHY)
+
+
+def pause_pid(pod: Pod) -> int:
+    """A process in the pod's network namespace. Raises RuntimeError."""
+    if pod.pause_pid is None:
+        raise RuntimeError(f"pod {pod.name} has no namespaces now (state {pod.status().state})")
+    return pod.pause_pid
+
+
+def address_of(pod: Pod) -> IPv4Address:
+    """The pod's address. Raises RuntimeError."""
+    address = pod.status().address
+    if address is None:
+        raise RuntimeError(f"pod {pod.name} has no address")
+    return IPv4Address(address)
