@@ -69,7 +69,9 @@ def seen_measuring(process: "subprocess.Popen[bytes]") -> Footprint:
             return None
         return footprint(record.pid)
 
-    return wait_until(measuring, timeout_s=30, what="iperf3 runs in the lab")
+    found = wait_until(measuring, timeout_s=30, what="iperf3 runs in the lab")
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(
