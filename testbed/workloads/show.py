@@ -54,7 +54,7 @@ def describe_deployment(lab: "Lab", name: str) -> Object:
 
 def events_of(lab: "Lab", subject: str) -> list[str]:
     """The last things that happened to an object, a line each."""
-    return [f"{e.at} {e.type} {e.reason}: {e.message}" for e in lab.events if e.object == subject][-10:]
+    return [f"{e.at} {e.type} {e.reason}: {e.message}" for e in list(lab.events) if e.object == subject][-10:]
 
 
 def _first(spec: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - a DeploymentSpec

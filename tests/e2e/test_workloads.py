@@ -164,6 +164,7 @@ def test_a_deleted_pod_of_a_deployment_is_replaced_and_a_crashed_one_restarted(l
     lab.must("delete", "deployment", "steady")
 
 
+@pytest.mark.slow
 def test_a_new_template_replaces_every_pod(lab: Lab) -> None:
     apply(lab, deployment("rolling", 3))
     before = {item["metadata"]["name"] for item in pods_of(lab, "rolling")}
