@@ -96,7 +96,7 @@ def _remove_overlay(kernel: Kernel, subnet_file: Path) -> None:
     families: tuple[Family, ...] = (4, 6)
     for family in families:
         for route in kernel.routes(family):
-            if route.kind == "unreachable" and route.metric == LAST_RESORT_METRIC:
+            if route.kind in ("unreachable", "blackhole") and route.metric == LAST_RESORT_METRIC:
                 kernel.delete_route(route, REMOVED)
 
 

@@ -50,6 +50,16 @@ FLAGS: tuple[Flag, ...] = (
         "underlay interface; may be repeated, the first that fits is taken",
         repeatable=True,
     ),
+    Flag(
+        "iface-regex",
+        "REGEX",
+        "",
+        "where no --iface fits: the first interface in whose address, else name, this is found; may be repeated",
+        repeatable=True,
+    ),
+    Flag(
+        "iface-can-reach", "ADDRESS", "", "where none of these fits: the interface by which packets go to this address"
+    ),
     Flag("public-ip", "ADDRESS", "", "IPv4 address under which other nodes reach us; default: the interface's own"),
     Flag("public-ipv6", "ADDRESS", "", "the same for IPv6, on a network with EnableIPv6"),
     Flag("subnet-file", "FILE", "/run/flannel/subnet.env", "where network, subnet and MTU are written for others"),
@@ -65,6 +75,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("ip-masq-fully-random-disable", "", "false", "masquerade without random source ports"),
     Flag("iptables-resync", "SECONDS", "5", "how often rules, routes and the bridge are checked and re-made"),
     Flag("iptables-forward-rules", "", "true", "accept forwarded traffic from and to the pod network"),
+    Flag("ip-blackhole-route", "", "false", "drop packets for addresses of our subnet while there is no bridge for it"),
     Flag("bridge", "NAME", "", "make and keep this bridge for pods, as dockerd would (docker0); empty: no bridge"),
     Flag("healthz-ip", "ADDRESS", "0.0.0.0", "address of /healthz, /readyz, /metrics and /state"),
     Flag("healthz-port", "PORT", "0", "their TCP port; 0: off"),
@@ -87,9 +98,6 @@ FLAG_BY_NAME: Mapping[str, Flag] = {flag.name: flag for flag in FLAGS}
 
 UNSUPPORTED = frozenset(
     {
-        "iface-regex",
-        "iface-can-reach",
-        "ip-blackhole-route",
         "kube-subnet-mgr",
         "kube-api-url",
         "kube-annotation-prefix",

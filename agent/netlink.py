@@ -11,6 +11,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent.netlink_library import KernelRefusal
 from agent.netlink_links import ALREADY_GONE, ALREADY_THERE, NetlinkError
 from agent.netlink_messages import PERMANENT, read_address, read_route
 from agent.netlink_values import (
@@ -70,6 +71,15 @@ class Kernel(WireguardKernel):
             lambda socket: list(socket.get_routes(family=ADDRESS_FAMILIES[family], table=MAIN_TABLE)),
         )
         return frozenset(read_route(message, names) for message in messages)
+
+    def device_towards(self, address: IPAddress) -> str | None:
+        """The device by which packets to `address` leave; None when there is no route."""
+        try:
+            found = self._thread.run(lambda: list(self._socket.route("get", dst=str(address))))
+        except KernelRefusal:
+            return None
+        index = found[0].get_attr("RTA_OIF") if found else None
+        return next((link.name for link in self.links() if link.index == index), None)
 
     def neighbours(self, device: str, family: Family = 4) -> dict[IPAddress, str]:
         """The device's permanent neighbours and their MAC addresses."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.backends.base import Backend
+from agent.backends.subnet_routes import own_blackhole
 from agent.bridge import converge_bridge
 from agent.config import NetworkConfig
 from agent.errors import AgentError, EnvironmentMissing
@@ -68,7 +69,7 @@ class NodeSetup:
 
     def converge_links(self) -> None:
         """Device, routes and bridge; cheap enough for every change that the kernel reports."""
-        self._part(DEVICE, self._backend.converge)
+        self._part(DEVICE, self._converge_device)
         if self._options.bridge is not None:
             self._part(BRIDGE, self._converge_bridge)
         else:
@@ -95,6 +96,13 @@ class NodeSetup:
         else:
             if self._readiness.fulfilled(part):
                 log.info("%s: in place", part)
+
+    def _converge_device(self) -> None:
+        self._backend.converge()
+        if self._options.blackhole_route:
+            for policy in self._policies:
+                route = own_blackhole(policy.subnet)
+                self._kernel.ensure_route(route, "without the bridge, packets for our own pods go nowhere")
 
     def _converge_bridge(self) -> None:
         addresses = [first_address(policy.subnet) for policy in self._policies]

@@ -97,6 +97,22 @@ def public_ipv6(text: str) -> IPv6Address | None:
     return address
 
 
+def regex(text: str) -> re.Pattern[str]:
+    """A regular expression that is searched for."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}; want e.g. 'eth[0-9]' or '^192\\.168\\.'") from None
+
+
+def reachable_ip(text: str) -> IPv4Address | None:
+    """An IPv4 address somewhere, or None for an empty text."""
+    try:
+        return IPv4Address(text) if text else None
+    except ValueError:
+        raise ValueError("not an IPv4 address; want one that packets may go to, e.g. 192.168.8.1") from None
+
+
 def lease_ttl_s(text: str) -> int:
     """A Go duration as whole seconds that etcd grants."""
     seconds = _duration_s(text)

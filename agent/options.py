@@ -26,6 +26,8 @@ from agent.option_values import (
     prefix,
     public_ip,
     public_ipv6,
+    reachable_ip,
+    regex,
     switch,
 )
 
@@ -51,6 +53,9 @@ class Options:
     etcd_password: str | None = field(repr=False)
     iface: tuple[str, ...]
     """Names or IPv4 addresses; the first that fits is taken."""
+    iface_regex: tuple[re.Pattern[str], ...]
+    """Searched for in addresses and names, where no `iface` fits."""
+    iface_can_reach: IPv4Address | None
     public_ip: IPv4Address | None
     public_ipv6: IPv6Address | None
     subnet_file: Path
@@ -62,6 +67,7 @@ class Options:
     resync_s: int
     """How often kernel state is checked (flannel's --iptables-resync)."""
     forward_rules: bool
+    blackhole_route: bool
     bridge: str | None
     healthz_ip: str
     healthz_port: int | None
@@ -94,6 +100,8 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         etcd_username=values.text("etcd-username") or None,
         etcd_password=values.text("etcd-password") or None,
         iface=tuple(text for text in values.reading.texts("iface").texts if text),
+        iface_regex=values.several("iface-regex", regex),
+        iface_can_reach=values.one("iface-can-reach", reachable_ip, None),
         public_ip=values.one("public-ip", public_ip, None),
         public_ipv6=values.one("public-ipv6", public_ipv6, None),
         subnet_file=values.one("subnet-file", path, Path("/")),
@@ -104,6 +112,7 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         ip_masq_fully_random=not values.one("ip-masq-fully-random-disable", switch, False),
         resync_s=values.whole("iptables-resync", 1, 3600, "seconds"),
         forward_rules=values.one("iptables-forward-rules", switch, True),
+        blackhole_route=values.one("ip-blackhole-route", switch, False),
         bridge=values.one("bridge", interface_name, None),
         healthz_ip=values.one("healthz-ip", listen_address, ""),
         healthz_port=values.whole("healthz-port", 0, 65535) or None,
@@ -137,6 +146,16 @@ class _Values:
         except ValueError as error:
             self.problem(name, str(error), self.text(name))
             return stand_in
+
+    def several(self, name: str, parse: Callable[[str], T]) -> tuple[T, ...]:
+        """Every value of a repeatable flag; empty ones do not count."""
+        found = []
+        for text in filter(None, self.reading.texts(name).texts):
+            try:
+                found.append(parse(text))
+            except ValueError as error:
+                self.problem(name, str(error), text)
+        return tuple(found)
 
     def problem(self, name: str, complaint: str, got: str) -> None:
         """Note `complaint`, written as `<what>; want <what is right>`."""

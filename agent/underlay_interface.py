@@ -1,11 +1,13 @@
-"""Which interface is the underlay: chosen by --iface, else by --public-ip, else by the default route.
+"""Which interface is the underlay: by --iface, --iface-regex, --iface-can-reach, --public-ip or the default route.
 
 Order and meaning are flannel's (pkg/ip/iface.go, main.go `LookupExtIface`), with one difference: an interface that was
 asked for and cannot carry anything (down, no address) is an error that lists what there is instead.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from agent.errors import EnvironmentMissing
@@ -50,12 +52,33 @@ def read_candidates(kernel: Kernel) -> tuple[tuple[Candidate, ...], str | None]:
     return candidates, best.device if best else None
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the flags say about the underlay, in the order in which it counts."""
+
+    iface: Sequence[str] = ()
+    """Names or addresses."""
+    regex: Sequence[re.Pattern[str]] = ()
+    can_reach: IPv4Address | None = None
+    public_ip: IPv4Address | None = None
+
+
 def choose(
-    candidates: Sequence[Candidate], iface: Sequence[str], public_ip: IPv4Address | None, default_device: str | None
+    candidates: Sequence[Candidate],
+    wish: Wish,
+    default_device: str | None,
+    device_towards: Callable[[IPv4Address], str | None] = lambda _: None,
 ) -> UnderlayInterface:
     """The underlay interface. Raises EnvironmentMissing, which lists the candidates with their addresses."""
-    if iface:
-        return _by_names(candidates, iface, public_ip)
+    tries: list[Callable[[], UnderlayInterface]] = []
+    if wish.iface:
+        tries.append(lambda: _by_names(candidates, wish.iface, wish.public_ip))
+    tries += [partial(_by_regex, candidates, regex, wish.public_ip) for regex in wish.regex]
+    if wish.can_reach is not None:
+        tries.append(lambda: _by_route(candidates, wish, device_towards))
+    if tries:
+        return _first(tries)
+    public_ip = wish.public_ip
     if public_ip is not None:
         for candidate in candidates:
             if public_ip in _ips(candidate):
@@ -67,6 +90,46 @@ def choose(
         if candidate.name == default_device:
             return _usable(candidate, None, "underlay", candidates)
     raise EnvironmentMissing(f"underlay: no default route to choose by (got none; want --iface, {_list(candidates)})")
+
+
+def _first(tries: Sequence[Callable[[], UnderlayInterface]]) -> UnderlayInterface:
+    """What the first of them finds; when none does, what the first complains about."""
+    refusals = []
+    for attempt in tries:
+        try:
+            return attempt()
+        except EnvironmentMissing as error:
+            refusals.append(error)
+    raise refusals[0]
+
+
+def _by_regex(
+    candidates: Sequence[Candidate], regex: re.Pattern[str], public_ip: IPv4Address | None
+) -> UnderlayInterface:
+    """Addresses first, then names, as flannel."""
+    for candidate in candidates:
+        for address in _ips(candidate):
+            if regex.search(str(address)):
+                return _usable(candidate, address, "--iface-regex", candidates)
+    for candidate in candidates:
+        if regex.search(candidate.name):
+            return _usable(candidate, public_ip, "--iface-regex", candidates)
+    raise EnvironmentMissing(
+        f"--iface-regex: in no address and no name (got {regex.pattern!r}; want another, {_list(candidates)})"
+    )
+
+
+def _by_route(
+    candidates: Sequence[Candidate], wish: Wish, device_towards: Callable[[IPv4Address], str | None]
+) -> UnderlayInterface:
+    assert wish.can_reach is not None
+    device = device_towards(wish.can_reach)
+    for candidate in candidates:
+        if candidate.name == device:
+            return _usable(candidate, wish.public_ip, "--iface-can-reach", candidates)
+    raise EnvironmentMissing(
+        f"--iface-can-reach: no interface leads there (got {wish.can_reach}; want another, {_list(candidates)})"
+    )
 
 
 def best_ipv6(addresses: Iterable[IPv6Interface], public: IPv6Address | None) -> IPv6Address | None:

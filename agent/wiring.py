@@ -11,7 +11,7 @@ from agent.netlink import Kernel
 from agent.netlink_values import Family, IPNetwork
 from agent.options import Options
 from agent.registry import EtcdRegistry
-from agent.underlay_interface import best_ipv6, choose, read_candidates
+from agent.underlay_interface import Wish, best_ipv6, choose, read_candidates
 
 
 def choose_underlay(options: Options, kernel: Kernel, *, ipv6: bool = False) -> Underlay:
@@ -20,7 +20,8 @@ def choose_underlay(options: Options, kernel: Kernel, *, ipv6: bool = False) -> 
     Raises EnvironmentMissing, which lists the candidates.
     """
     candidates, default_device = read_candidates(kernel)
-    chosen = choose(candidates, options.iface, options.public_ip, default_device)
+    wish = Wish(options.iface, options.iface_regex, options.iface_can_reach, options.public_ip)
+    chosen = choose(candidates, wish, default_device, kernel.device_towards)
     own_ipv6 = best_ipv6(kernel.ipv6_addresses(chosen.name), options.public_ipv6) if ipv6 else None
     return Underlay(
         chosen.name,

@@ -16,6 +16,11 @@ def unreachable_route(network: IPNetwork) -> Route:
     return Route(network, device=None, kind="unreachable", metric=LAST_RESORT_METRIC)
 
 
+def own_blackhole(subnet: IPNetwork) -> Route:
+    """Drops packets for our own subnet while no other route to it is there (--ip-blackhole-route)."""
+    return Route(subnet, device=None, kind="blackhole", metric=LAST_RESORT_METRIC)
+
+
 def is_subnet_route(route: Route, network: IPNetwork, subnet_len: int, devices: Collection[str]) -> bool:
     """Whether an agent made this route: to a node's subnet, by a gateway on one of `devices`.
 
