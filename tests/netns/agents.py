@@ -5,6 +5,7 @@ No Mininet and no testbed here: this is how somebody would run the agent on plai
 
 import base64
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,9 +24,13 @@ NETWORK = '{"Network":"10.0.0.0/16","SubnetLen":24,"Backend":{"Type":"udp"}}'
 HEALTH_PORT = 8286
 
 
+SLOWNESS = float(os.environ.get("TESTBED_TEST_SLOWNESS", "1"))
+"""How many times longer than on a usual machine things may take: an emulated processor needs some ten times the time."""
+
+
 def run(*command: str, check: bool = True, timeout_s: float = 20) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; a failure that is checked shows what it said."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s * SLOWNESS, check=False)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     return done
@@ -33,7 +38,7 @@ def run(*command: str, check: bool = True, timeout_s: float = 20) -> subprocess.
 
 def wait_until(holds: Callable[[], T], timeout_s: float, what: str, last_seen: Callable[[], object] = str) -> T:
     """Poll until `holds` is true and return its value; else fail with `what` and what was last seen."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s * SLOWNESS
     while not (value := holds()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s} s: {what}\nlast seen: {last_seen()}")
@@ -67,7 +72,7 @@ class Agent:
     def end(self, how: signal.Signals = signal.SIGKILL, timeout_s: float = 10) -> int:
         if self.process.poll() is None:
             self.process.send_signal(how)
-        return self.process.wait(timeout_s)
+        return self.process.wait(timeout_s * SLOWNESS)
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of the agent's own HTTP server; status 0 when it does not answer."""
