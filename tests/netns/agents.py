@@ -25,7 +25,7 @@ HEALTH_PORT = 8286
 
 
 SLOWNESS = float(os.environ.get("TESTBED_TEST_SLOWNESS", "1"))
-"""How many times longer than on a usual machine things may take: an emulated processor needs some ten times the time."""
+"""How many times longer than usual things may take: an emulated processor needs some ten times the time."""
 
 
 def run(*command: str, check: bool = True, timeout_s: float = 20) -> subprocess.CompletedProcess[str]:
