@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 SO_RCVBUFFORCE = 33
 SO_TIMESTAMPNS = 35
 SIOCGIFMTU = 0x8921  # linux/sockios.h
+SIOCGIFHWADDR = 0x8927
 INTERFACE_REQUEST = struct.Struct("16si20x")
 """struct ifreq with a number."""
 VNET_HEADER = struct.Struct("=BBHHHH")
@@ -101,6 +103,12 @@ class PacketSocket:
         offload = Offload(bool(flags & 1), gso_type & 0x7F, gso_size, start, offset)
         name, _protocol, packet_type, hardware_type, _hardware = address
         return Seen(at_ns, name, packet_type, hardware_type, offload, data[VNET_HEADER.size :])
+
+    def has_link_header(self, interface: str) -> bool:
+        """Whether an interface's frames begin with an Ethernet header. Raises OSError when it has gone."""
+        request = INTERFACE_REQUEST.pack(interface.encode(), 0)
+        answer = fcntl.ioctl(self._socket, SIOCGIFHWADDR, request)
+        return int.from_bytes(answer[16:18], sys.byteorder) in (ARPHRD_ETHER, ARPHRD_LOOPBACK)
 
     def mtu(self, interface: str) -> int | None:
         """An interface's MTU in bytes; None when it has gone."""

@@ -9,6 +9,7 @@ import click
 # Importing these is what registers their verbs.
 from testbed.command import (
     bench_command,
+    capture_command,
     change_commands,
     fault_command,
     forward_command,
@@ -23,6 +24,7 @@ from testbed.command.command_line import verbs
 
 __all__ = [
     "bench_command",
+    "capture_command",
     "change_commands",
     "fault_command",
     "forward_command",

@@ -55,7 +55,7 @@ def trace(
         render.as_json(answer)
     else:
         render_trace.show(answer)
-        next_commands(record.name, *(answer["hints"][:2] or ["get routes"]))
+        next_commands(record.name, *(answer["hints"][:2] or ["capture all -w lab.pcapng"]))
     return 0 if answer["outcome"] == "answered" else 1
 
 

@@ -8,6 +8,7 @@ from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
 from testbed.bench.verbs import bench_verbs
+from testbed.capture.verbs import capture_verbs
 from testbed.faults.verbs import fault_verbs
 from testbed.lab import status
 from testbed.lab.control import Request, Verb, VerbFailed
@@ -54,6 +55,7 @@ def verbs_of(lab: Lab) -> Mapping[str, Verb]:
         **fault_verbs(lab),
         **trace_verbs(lab),
         **bench_verbs(lab),
+        **capture_verbs(lab),
     }
 
 

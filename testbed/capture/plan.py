@@ -1,0 +1,101 @@
+"""What a capture is to listen to: worked out in the lab, handed to the recorder as JSON. Pure."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from testbed.capture.filters import ANCILLARY, CODES, HARDWARE_TYPE, WHOLE, Assembler, Instruction
+from testbed.capture.headers import NO_OVERLAY, Overlay
+from testbed.capture.packet_socket import ARPHRD_ETHER, ARPHRD_LOOPBACK
+
+INTERFACE_INDEX = ANCILLARY + 8  # SKF_AD_IFINDEX
+LOOPBACK = "lo"
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """One network namespace."""
+
+    place: str
+    pid: int | None
+    """A process inside; None: the recorder's own, which is the lab's."""
+    interfaces: tuple[str, ...] | None
+    """Those that are wanted; None: all but the loopback, also such as come later."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Interface → what people call it, where that is not simply `PLACE:INTERFACE`."""
+
+    def wants(self, interface: str) -> bool:
+        """Whether the interface is asked for."""
+        return interface != LOOPBACK if self.interfaces is None else interface in self.interfaces
+
+    def point(self, interface: str) -> str:
+        """What people call it: `node1:uplink`, `nginx:eth0`, `s1:s1-eth1`."""
+        return dict(self.labels).get(interface, f"{self.place}:{interface}")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole capture."""
+
+    listening: tuple[Listening, ...]
+    overlay: Overlay = NO_OVERLAY
+    ethernet_filter: tuple[Instruction, ...] = ()
+    """Of tcpdump's making; empty: everything."""
+    raw_filter: tuple[Instruction, ...] = ()
+    """The same for interfaces without a link header."""
+    cut: bool = True
+    """False: super-packets stay as they are."""
+    count: int | None = None
+    """Packets after which to stop."""
+    seconds: float | None = None
+    text: bool = False
+    """Lines instead of pcapng."""
+
+    def to_json(self) -> str:
+        """For the recorder's command line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """What `to_json` wrote."""
+        value = json.loads(text)
+        value["listening"] = tuple(
+            Listening(
+                one["place"],
+                one["pid"],
+                None if one["interfaces"] is None else tuple(one["interfaces"]),
+                tuple((interface, label) for interface, label in one["labels"]),
+            )
+            for one in value["listening"]
+        )
+        value["overlay"] = Overlay(**value["overlay"])
+        for name in ("ethernet_filter", "raw_filter"):
+            value[name] = tuple((a, b, c, d) for a, b, c, d in value[name])
+        return cls(**value)
+
+
+def kernel_filter(plan: Plan, unwanted: Sequence[int]) -> list[Instruction]:
+    """Refuse interfaces by index, then let tcpdump's program for the kind of interface decide.
+
+    Only those that are there and not wanted are refused: one that comes later is looked at by its name.
+    """
+    code = Assembler()
+    if unwanted:
+        code.do("ld", INTERFACE_INDEX)
+        for index in unwanted:
+            following = code.fresh("next")
+            code.jump("jeq", index, None, following)
+            code.do("ret", 0)
+            code.label(following)
+    if not plan.ethernet_filter:
+        code.do("ret", WHOLE)
+        return code.program()
+    return [
+        *code.program(),
+        (CODES["ld"], 0, 0, HARDWARE_TYPE),
+        (CODES["jeq"], 1, 0, ARPHRD_ETHER),
+        (CODES["jeq"], 0, 1, ARPHRD_LOOPBACK),
+        (CODES["jmp"], 0, 0, len(plan.raw_filter)),
+        *plan.raw_filter,
+        *plan.ethernet_filter,
+    ]

@@ -1,0 +1,189 @@
+"""The program that captures: one process inside the lab, one socket per namespace, everything on its standard output.
+
+    python -m testbed.capture.recorder PLAN          PLAN is a `plan.Plan` as JSON
+
+It ends, with complete output, when its standard input ends: that is held by whoever wants the capture, so it ends with
+them however they end. Packets are written in the order of their time stamps, although each socket has its own queue.
+"""
+
+import contextlib
+import heapq
+import itertools
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from testbed.capture.lines import line
+from testbed.capture.packet_socket import ETHERNET_HEADER, PacketSocket, Seen, await_stamps
+from testbed.capture.packet_socket import OUTGOING as OUT
+from testbed.capture.pcapng import LINKTYPE_ETHERNET, LINKTYPE_RAW, interface, packet, section_header, statistics
+from testbed.capture.plan import Listening, Plan, kernel_filter
+from testbed.capture.segments import cut
+from testbed.pods.namespaces import CLONE_NEWNET, enter
+
+SETTLE_NS = 50_000_000
+"""So long a packet waits for earlier ones from other sockets."""
+IDLE_MS = 20
+AT_ONCE = 256
+"""Frames of one socket before the next one's turn."""
+FLUSH_BYTES = 256 * 1024
+
+Waiting = tuple[int, int, Listening, Seen]
+"""Time stamp, order of arrival, where, what."""
+
+
+class Recorder:
+    """See the module."""
+
+    def __init__(self, plan: Plan, output: int) -> None:
+        self._plan, self._output = plan, output
+        self._sockets: dict[int, tuple[Listening, PacketSocket]] = {}
+        self._there: dict[str, list[str]] = {}
+        """Wanted interfaces that were there at the beginning, by place."""
+        self._lost: dict[str, int] = {}
+        self._waiting: list[Waiting] = []
+        self._arrivals = itertools.count()
+        self._numbers: dict[str, int] = {}
+        """Of interfaces in the file, by their point's name."""
+        self._received: dict[str, int] = {}
+        self._buffer = bytearray()
+        self._written = 0
+        self._until_s = None if plan.seconds is None else time.monotonic() + plan.seconds
+
+    def open(self) -> list[str]:
+        """Open every socket; returns a line for each place that cannot be listened in."""
+        problems = []
+        for listening in self._plan.listening:
+            try:
+                if listening.pid is not None:
+                    enter(listening.pid, CLONE_NEWNET)
+                opened = PacketSocket()
+                there = socket.if_nameindex()
+                unwanted = [index for index, name in there if not listening.wants(name)]
+                opened.listen(kernel_filter(self._plan, unwanted))
+                self._sockets[opened.fileno()] = (listening, opened)
+                self._there[listening.place] = [name for _, name in there if listening.wants(name)]
+            except OSError as failure:
+                problems.append(f"{listening.place}: {failure.strerror or failure}")
+        await_stamps()
+        return problems
+
+    def run(self, until_readable: int) -> None:
+        """Record until the descriptor `until_readable` has something to say, or the plan's limits are reached."""
+        if not self._plan.text:
+            self._buffer += section_header()
+            self._declare_all()
+        poll = select.poll()
+        for descriptor in (*self._sockets, until_readable):
+            poll.register(descriptor, select.POLLIN)
+        ended = False
+        while not ended and not self._is_over():
+            ready = {descriptor for descriptor, _ in poll.poll(IDLE_MS)}
+            ended = until_readable in ready
+            for descriptor in ready & self._sockets.keys():
+                self._take(*self._sockets[descriptor])
+            self._write_settled(time.time_ns() - SETTLE_NS)
+            if len(self._buffer) > FLUSH_BYTES or not ready:
+                self._flush()
+        for listening, opened in self._sockets.values():
+            self._take(listening, opened, most=100_000)
+        self._write_settled(time.time_ns() + 3_600_000_000_000)
+        self._end()
+
+    def summary(self) -> str:
+        """What was captured, for people."""
+        lost = sum(self._lost.values())
+        missing = f", {lost} lost because they came faster than they could be written" if lost else ""
+        return f"{self._written} packets at {len(self._received)} points{missing}"
+
+    def _is_over(self) -> bool:
+        enough = self._plan.count is not None and self._written >= self._plan.count
+        return enough or (self._until_s is not None and time.monotonic() > self._until_s)
+
+    def _take(self, listening: Listening, opened: PacketSocket, most: int = AT_ONCE) -> None:
+        for _ in range(most):
+            try:
+                seen = opened.receive()
+            except OSError:
+                continue  # a frame that the kernel could not describe, or an interface that went down
+            if seen is None:
+                return
+            if seen.interface and listening.wants(seen.interface):
+                heapq.heappush(self._waiting, (seen.at_ns, next(self._arrivals), listening, seen))
+
+    def _write_settled(self, before_ns: int) -> None:
+        while self._waiting and self._waiting[0][0] < before_ns:
+            _, _, listening, seen = heapq.heappop(self._waiting)
+            for frame in self._frames(seen):
+                if self._plan.count is None or self._written < self._plan.count:
+                    self._write(listening, seen, frame)
+
+    def _frames(self, seen: Seen) -> list[bytes]:
+        return cut(seen.frame, seen.link_header, seen.offload, self._plan.overlay) if self._plan.cut else [seen.frame]
+
+    def _write(self, listening: Listening, seen: Seen, frame: bytes) -> None:
+        point = listening.point(seen.interface)
+        self._written += 1
+        self._received[point] = self._received.get(point, 0) + 1
+        outgoing = seen.packet_type == OUT
+        if self._plan.text:
+            shown = line(point, seen.at_ns, frame, seen.link_header, self._plan.overlay, outgoing=outgoing)
+            self._buffer += shown.encode() + b"\n"
+        else:
+            number = self._number(point, seen.link_header == ETHERNET_HEADER)
+            self._buffer += packet(number, seen.at_ns, frame, outgoing=outgoing)
+
+    def _declare_all(self) -> None:
+        """Every interface that is there now, so that a quiet one is in the file too."""
+        for listening, opened in self._sockets.values():
+            for name in self._there[listening.place]:
+                with contextlib.suppress(OSError):
+                    self._number(listening.point(name), opened.has_link_header(name))
+
+    def _number(self, point: str, is_ethernet: bool) -> int:
+        if point not in self._numbers:
+            self._numbers[point] = len(self._numbers)
+            self._buffer += interface(point, LINKTYPE_ETHERNET if is_ethernet else LINKTYPE_RAW)
+        return self._numbers[point]
+
+    def _end(self) -> None:
+        self._lost = {listening.place: opened.lost() for listening, opened in self._sockets.values()}
+        if not self._plan.text:
+            for point, number in self._numbers.items():
+                lost = self._lost.get(point.partition(":")[0], 0)
+                comment = f"{lost} packets of this machine were lost by the capture" if lost else ""
+                self._buffer += statistics(number, time.time_ns(), self._received.get(point, 0), comment)
+        self._flush()
+
+    def _flush(self) -> None:
+        view = memoryview(bytes(self._buffer))
+        self._buffer.clear()
+        while view:
+            view = view[os.write(self._output, view) :]
+
+
+def main() -> int:
+    """Entry point; returns the exit code."""
+    plan = Plan.from_json(sys.argv[1])
+    # The lab's supervisor hangs us up when the client has gone; standard input has ended then, too.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    recorder = Recorder(plan, 1)
+    problems = recorder.open()
+    for problem in problems:
+        print(f"not listening in {problem}", file=sys.stderr)
+    if len(problems) == len(plan.listening):
+        return 1
+    print(f"listening at {len(plan.listening)} places", file=sys.stderr, flush=True)
+    with contextlib.suppress(BrokenPipeError):
+        recorder.run(0)
+        print(recorder.summary(), file=sys.stderr)
+        return 0
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""What the lab answers to `testbed capture`: which namespaces are meant, which filter, and the recorder's run."""
+
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from testbed.capture.filters import FilterError, Instruction, from_tcpdump
+from testbed.capture.plan import Listening, Plan
+from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.lab.lab import Lab
+from testbed.lab.programs import run_for_client
+from testbed.trace.map import LAB, Map, map_of
+
+EVERYTHING = "all"
+UPLINK = "uplink"
+FILTER_LIMIT_S = 5.0
+
+
+def capture_verbs(lab: Lab) -> Mapping[str, Verb]:
+    """The verb, bound to this lab."""
+    return {"capture": Verb(lambda request: capture(lab, request))}
+
+
+def capture(lab: Lab, request: Request) -> object:
+    """Run the recorder on the client's streams: until its standard input ends, or the client leaves."""
+    words = [str(word) for word in request.argument("words", list, [])]
+    known = map_of(lab)
+    points, expression = split(words, known)
+    ethernet, raw = compiled(expression)
+    plan = Plan(
+        tuple(listenings(points, known)),
+        known.overlay,
+        *(tuple(ethernet), tuple(raw)),
+        cut=not request.argument("raw", bool, False),
+        count=request.argument("count", int),
+        seconds=request.argument("seconds", float),
+        text=request.argument("text", bool, False),
+    )
+    return run_for_client(request, [sys.executable, "-m", "testbed.capture.recorder", plan.to_json()])
+
+
+def split(words: Sequence[str], known: Map) -> tuple[list[str], str]:
+    """Points, and behind them a filter in tcpdump's language. Raises VerbFailed when no point comes first."""
+    owners = {EVERYTHING, *known.place_of, *known.switch_ports.values()}
+    points: list[str] = []
+    for word in words:
+        if word.partition(":")[0] not in owners:
+            break
+        points.append(word)
+    if not points:
+        raise VerbFailed(
+            f"capture: no such point (got {words[0] if words else 'none'}; want all, or some of "
+            f"{', '.join(sorted(owners - {EVERYTHING}))}, each with :INTERFACE or without)"
+        )
+    return points, " ".join(words[len(points) :])
+
+
+def compiled(expression: str) -> tuple[list[Instruction], list[Instruction]]:
+    """The filter for interfaces with a link header and for those without. Raises VerbFailed with tcpdump's words."""
+    if not expression:
+        return [], []
+    return _compile(expression, "EN10MB"), _compile(expression, "RAW")
+
+
+def _compile(expression: str, link_type: str) -> list[Instruction]:
+    command = ["tcpdump", "-ddd", "-s", "262144", "-y", link_type, expression]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=FILTER_LIMIT_S, check=False)
+    except FileNotFoundError as failure:
+        raise VerbFailed("capture: a filter needs the program tcpdump (want: Debian package tcpdump)", 3) from failure
+    if done.returncode:
+        if link_type == "RAW" and "link" in done.stderr:
+            # It asks about Ethernet: nothing on an interface without it can be meant.
+            return [(0x06, 0, 0, 0)]
+        said = done.stderr.strip().splitlines()[-1].removeprefix("tcpdump: ")
+        raise VerbFailed(f"capture: filter: {said} (got {expression!r}; want what tcpdump takes)", 2)
+    try:
+        return from_tcpdump(done.stdout)
+    except FilterError as failure:
+        raise VerbFailed(f"capture: filter: {failure}") from failure
+
+
+def listenings(points: Iterable[str], known: Map) -> list[Listening]:
+    """One per namespace. Raises VerbFailed for an interface that cannot be there."""
+    wanted: dict[str, set[str] | None] = {}
+    for point in points:
+        for place, interfaces in _meant(point, known).items():
+            if interfaces is None or wanted.get(place, set()) is None:
+                wanted[place] = None
+            else:
+                wanted.setdefault(place, set())
+                wanted[place] = (wanted[place] or set()) | interfaces
+    return [
+        Listening(place, known.pid(place), None if some is None else tuple(sorted(some)), _labels(place, known))
+        # Our own namespace first: whoever has entered another does not come back.
+        for place, some in sorted(wanted.items(), key=lambda one: one[0] != LAB)
+    ]
+
+
+def _meant(point: str, known: Map) -> dict[str, set[str] | None]:
+    owner, _, interface = point.partition(":")
+    if owner == EVERYTHING:
+        if interface:
+            raise VerbFailed(f"capture: {point}: all takes no interface (want POD|NODE:INTERFACE)", 2)
+        return {place.name: None for place in known.places}
+    if owner in known.place_of:
+        place = known.place_of[owner]
+        return {place: {f"{place}-eth0" if interface == UPLINK else interface} if interface else None}
+    ports = {port for port, switch in known.switch_ports.items() if switch == owner}
+    if interface and interface not in ports:
+        raise VerbFailed(f"capture: {point}: {owner} has no such port (there are: {', '.join(sorted(ports))})")
+    return {LAB: {interface} if interface else ports}
+
+
+def _labels(place: str, known: Map) -> tuple[tuple[str, str], ...]:
+    if place == LAB:
+        return tuple((port, f"{switch}:{port}") for port, switch in sorted(known.switch_ports.items()))
+    return ((f"{place}-eth0", f"{place}:{UPLINK}"),) if place in known.nodes else ()

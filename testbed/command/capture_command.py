@@ -1,0 +1,95 @@
+"""`testbed capture POINT… [FILTER]`: packets of any interfaces of the lab, in one timeline."""
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from testbed.command.client import LabConnection, LabRecord, TestbedError, find_lab
+from testbed.command.command_line import bare_name, lab_option, verbs
+
+STANDARD_OUTPUT = "-"
+
+
+@verbs.command()
+@click.argument("words", nargs=-1, required=True, metavar="POINT… [FILTER]")
+@click.option(
+    "-w", "--write", metavar="FILE", help="Write pcapng there (-: standard output) instead of lines of text."
+)
+@click.option("-c", "--count", metavar="N", type=click.IntRange(1), help="Stop after N packets.")
+@click.option("--seconds", metavar="S", type=click.FloatRange(0.1), help="Stop after that time.")
+@click.option("--raw", is_flag=True, help="Leave super-packets as they are instead of cutting them as on a wire.")
+@lab_option
+def capture(
+    words: tuple[str, ...], write: str | None, count: int | None, seconds: float | None, raw: bool, lab: str | None
+) -> int:
+    """Capture packets at points of the lab, until Ctrl-C; each is listed or written with its point's name.
+
+    \b
+    capture nginx                        every interface of the pod
+    capture node1:flannel0 node2:uplink  some interfaces
+    capture all udp port 8285            everywhere, with a filter as tcpdump takes it
+    capture all -w - | wireshark -k -i - -d udp.port==8285,ip
+    """
+    record = find_lab(lab)
+    if write == STANDARD_OUTPUT and sys.stdout.isatty():
+        raise TestbedError("testbed capture -w -: standard output is a terminal (want: … | wireshark -k -i -)", 2)
+    with _output(write) as output:
+        arguments = {
+            "words": [bare_name(word) for word in words],
+            "text": write is None,
+            "raw": raw,
+            "count": count,
+            "seconds": seconds,
+        }
+        return _run(record, output, arguments)
+
+
+@contextmanager
+def _output(write: str | None) -> Iterator[int]:
+    if write is None or write == STANDARD_OUTPUT:
+        yield 1
+        return
+    try:
+        opened = os.open(write, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    except OSError as failure:
+        raise TestbedError(f"testbed capture -w {write}: {failure.strerror}", 2) from failure
+    try:
+        yield opened
+    finally:
+        os.close(opened)
+
+
+def _run(record: LabRecord, output: int, arguments: dict[str, object]) -> int:
+    """The recorder's standard input is a pipe of ours: it ends, with complete output, when that is closed."""
+    its, ours = os.pipe()
+    outcome: list[int | TestbedError] = []
+
+    def ask() -> None:
+        try:
+            with LabConnection(record) as connection:
+                for message in connection.ask("capture", (its, output, 2), **arguments):
+                    outcome.extend([int(message["result"]["exit"])] if "result" in message else [])
+        except TestbedError as failure:
+            outcome.append(failure)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    try:
+        while asking.is_alive():
+            asking.join(0.2)
+    except KeyboardInterrupt:
+        os.close(ours)
+        ours = -1
+        asking.join(10)
+    finally:
+        os.close(its)
+        if ours >= 0:
+            os.close(ours)
+    said = outcome[0] if outcome else 1
+    if isinstance(said, TestbedError):
+        raise said
+    return said
