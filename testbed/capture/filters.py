@@ -97,6 +97,11 @@ def everything() -> list[Instruction]:
     return [(CODES["ret"], 0, 0, WHOLE)]
 
 
+def nothing() -> list[Instruction]:
+    """Accepts no packet."""
+    return [(CODES["ret"], 0, 0, 0)]
+
+
 def from_tcpdump(text: str) -> list[Instruction]:
     """A program that `tcpdump -ddd` printed: the number of instructions, then each as four numbers."""
     lines = text.split("\n")

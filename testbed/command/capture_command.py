@@ -12,13 +12,13 @@ from testbed.command.client import LabConnection, LabRecord, TestbedError, find_
 from testbed.command.command_line import bare_name, lab_option, verbs
 
 STANDARD_OUTPUT = "-"
+END_LIMIT_S = 10.0
+"""For the recorder to write what it still has."""
 
 
 @verbs.command()
 @click.argument("words", nargs=-1, required=True, metavar="POINT… [FILTER]")
-@click.option(
-    "-w", "--write", metavar="FILE", help="Write pcapng there (-: standard output) instead of lines of text."
-)
+@click.option("-w", "--write", metavar="FILE", help="Write pcapng there (-: standard output) instead of lines of text.")
 @click.option("-c", "--count", metavar="N", type=click.IntRange(1), help="Stop after N packets.")
 @click.option("--seconds", metavar="S", type=click.FloatRange(0.1), help="Stop after that time.")
 @click.option("--raw", is_flag=True, help="Leave super-packets as they are instead of cutting them as on a wire.")
@@ -67,6 +67,7 @@ def _run(record: LabRecord, output: int, arguments: dict[str, object]) -> int:
     """The recorder's standard input is a pipe of ours: it ends, with complete output, when that is closed."""
     its, ours = os.pipe()
     outcome: list[int | TestbedError] = []
+    ended = threading.Event()
 
     def ask() -> None:
         try:
@@ -75,16 +76,16 @@ def _run(record: LabRecord, output: int, arguments: dict[str, object]) -> int:
                     outcome.extend([int(message["result"]["exit"])] if "result" in message else [])
         except TestbedError as failure:
             outcome.append(failure)
+        finally:
+            ended.set()
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
+    threading.Thread(target=ask, daemon=True).start()
     try:
-        while asking.is_alive():
-            asking.join(0.2)
+        ended.wait()
     except KeyboardInterrupt:
         os.close(ours)
         ours = -1
-        asking.join(10)
+        ended.wait(END_LIMIT_S)
     finally:
         os.close(its)
         if ours >= 0:

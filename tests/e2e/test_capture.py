@@ -1,0 +1,117 @@
+"""Captures of a running lab, read by an independent program (tshark)."""
+
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.command import read_until
+from tests.e2e.lab import Lab
+from tests.waiting import wait_until
+
+DECODE = ("-d", "udp.port==8285,ip")
+CHECKSUMS = tuple(f"-o{protocol}.check_checksum:TRUE" for protocol in ("ip", "tcp", "udp"))
+WIRE = 1514
+"""Bytes of a frame on a wire: MTU 1500 and the Ethernet header."""
+
+
+def tshark(file: Path, *fields: str, only: str = "") -> list[list[str]]:
+    """The fields of every packet that a display filter lets through."""
+    wanted = [word for field in fields for word in ("-e", field)]
+    command = ["tshark", "-r", str(file), *DECODE, *CHECKSUMS, *(["-Y", only] if only else []), "-T", "fields", *wanted]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def captured(lab: Lab, file: Path, *words: str, load: tuple[str, ...]) -> Path:
+    """What was caught while a verb ran."""
+    with lab.running("capture", *words, "-w", str(file)) as capture:
+        read_until(capture.stderr, "listening")
+        lab.must(*load)
+        capture.send_signal(2)
+        assert capture.wait(15) == 0
+    return file
+
+
+@pytest.fixture(scope="module")
+def under_load(nginx_tomcat: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("capture") / "load.pcapng"
+    return captured(nginx_tomcat, file, "node1", "node2", "s1", load=("iperf", "client", "tomcat", "-t", "1"))
+
+
+def test_whole_lab_is_one_timeline_with_names(nginx_tomcat: Lab, tmp_path: Path) -> None:
+    file = captured(nginx_tomcat, tmp_path / "all.pcapng", "all", "icmp", load=("ping", "nginx", "tomcat"))
+    assert tshark(file, "frame.number", only="_ws.malformed") == []
+    seen = tshark(file, "frame.interface_name", "frame.time_epoch")
+    expected = "nginx:eth0 node1:vethnginx node1:docker0 node1:flannel0 node2:flannel0 node2:docker0 tomcat:eth0"
+    assert set(expected.split()) <= {name for name, _ in seen}
+    times = [float(at) for _, at in seen]
+    assert times == sorted(times)
+
+
+def test_inner_packets_are_decoded(nginx_tomcat: Lab, tmp_path: Path) -> None:
+    load = ("ping", "nginx", "tomcat")
+    file = captured(nginx_tomcat, tmp_path / "outer.pcapng", "node1:uplink", "udp port 8285", load=load)
+    found = tshark(file, "frame.interface_name", "ip.src", "icmp.type", only="icmp")
+    assert found == [
+        ["node1:uplink", "192.168.8.227,10.0.46.2", "8"],
+        ["node1:uplink", "192.168.8.228,10.0.90.2", "0"],
+    ]
+
+
+def test_under_load_every_outer_datagram_holds_exactly_one_inner_packet(under_load: Path) -> None:
+    lengths = [line[0].split(",") for line in tshark(under_load, "ip.len", only="udp.port==8285")]
+    assert len(lengths) > 1000, "the load did not come by"
+    assert Counter(len(one) for one in lengths) == {2: len(lengths)}
+    assert {int(outer) - int(inner) for outer, inner in lengths} == {28}
+
+
+def test_under_load_nothing_is_malformed_too_long_or_with_a_wrong_checksum(under_load: Path) -> None:
+    wrong = "||".join(f"{protocol}.checksum.status==0" for protocol in ("ip", "tcp", "udp"))
+    assert tshark(under_load, "frame.number", only=f"_ws.malformed||frame.len>{WIRE}||{wrong}") == []
+
+
+def test_raw_keeps_super_packets(nginx_tomcat: Lab, tmp_path: Path) -> None:
+    load = ("iperf", "client", "tomcat", "-t", "1")
+    file = captured(nginx_tomcat, tmp_path / "raw.pcapng", "node1:docker0", "--raw", load=load)
+    assert tshark(file, "frame.number", only=f"frame.len>{WIRE}") != []
+
+
+def test_lines_name_point_packet_and_what_is_around_it(nginx_tomcat: Lab) -> None:
+    with nginx_tomcat.running("capture", "node1:uplink", "-c", "2", "udp", "port", "8285") as capture:
+        read_until(capture.stderr, "listening")
+        nginx_tomcat.must("ping", "nginx", "tomcat")
+        text = capture.communicate(timeout=15)[0].decode()
+    assert "node1:uplink       out 10.0.46.2 > 10.0.90.2 icmp echo request" in text
+    assert "[192.168.8.227:8285 > 192.168.8.228:8285]" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nosuch",), "no such point (got nosuch"),
+        (("all:eth0",), "all takes no interface"),
+        (("s1:s9-eth1",), "has no such port (there are: s1"),
+        (("node1", "udp prt 3"), "syntax error"),
+        (("node1", "-w", "/proc/no/such"), "No such file"),
+    ],
+)
+def test_wrong_words_are_told_in_one_line(words: tuple[str, ...], said: str, nginx_tomcat: Lab) -> None:
+    answer = nginx_tomcat.testbed("capture", *words, "-c", "1")
+    assert answer.code in (1, 2)
+    assert said in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_capture_ends_with_its_client_and_leaves_no_process(nginx_tomcat: Lab) -> None:
+    with nginx_tomcat.running("capture", "all", "-w", "/dev/null") as capture:
+        read_until(capture.stderr, "listening")
+        assert nginx_tomcat.exec("node1", "pgrep", "-f", "testbed.capture.recorder").code == 0
+        capture.kill()
+        capture.wait(10)
+    wait_until(
+        lambda: nginx_tomcat.exec("node1", "pgrep", "-f", "testbed.capture.recorder").code == 1,
+        timeout_s=5,
+        what="the recorder has ended",
+    )
