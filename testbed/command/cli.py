@@ -16,6 +16,7 @@ from testbed.command import (
     graph_command,
     lab_commands,
     node_commands,
+    soak_command,
     trace_command,
     workload_commands,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "lab_commands",
     "main",
     "node_commands",
+    "soak_command",
     "trace_command",
     "workload_commands",
 ]

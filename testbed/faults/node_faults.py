@@ -106,7 +106,12 @@ class NodeFaults:
 
         def go_back() -> str:
             offset.write_text("+0\n")
-            return f"the clock of the agent of {node.name} is right again"
+            if not again:
+                return f"the clock of the agent of {node.name} is right again"
+            # libfaketime changes more than clocks: whoever is done with it should be rid of it.
+            node.environment = {}
+            node.agent.restart()
+            return f"the agent of {node.name} is started again without libfaketime"
 
         return Injected(
             f"the agent of {node.name} sees a clock that is {by_s:+g} s off{how}", "by jumping back", go_back

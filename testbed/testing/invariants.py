@@ -78,11 +78,16 @@ def _forwarding(lab: LabHandle, leases: list[dict[str, Any]]) -> list[str]:
     return problems
 
 
+def kind_of(resource: str) -> str:
+    """What is counted, without whose it is: `node1 links` → `links`."""
+    return re.sub(r"^\S*\d ", "", resource)
+
+
 def _resources(now: Mapping[str, int], before: Mapping[str, int]) -> list[str]:
     """I4: no more of anything than before."""
     problems = []
     for what, count in now.items():
-        kind = re.sub(r"^\S*\d ", "", what)
+        kind = kind_of(what)
         if kind not in MAY_GROW and count > before.get(what, count) + SLACK.get(kind, 0):
             problems.append(f"I4: {what}: {count}, and were {before[what]}")
     return problems

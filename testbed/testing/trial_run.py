@@ -81,7 +81,7 @@ def _inject_and_recover(lab: LabHandle, probing: Probing, trial: Trial, found: F
     probing.wait_steady(patience_s)
     with probing.locked():
         until = probing.record.newest
-        gap = probing.record.longest_gap(began, until)
+        gap = probing.record.longest_gap(began, healed if trial.prepare else until)
         recovery = probing.record.recovered_after(healed, until)
         share = probing.record.share_lost(began, healed) if healed > began + 1 else 0.0
         untouched = probing.record.lost(began, until, set(trial.untouched)) if trial.untouched else {}

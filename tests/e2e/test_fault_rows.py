@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.faults.trials import CONTROL, TRIALS, TTL_S, Trial
+from testbed.faults.trials import CONTROL, TRIALS, Trial
+from testbed.places import TOPOLOGIES
 from testbed.pytest_plugin import NewLab
 from testbed.testing.lab_handle import LabHandle
 from testbed.testing.probing import Probing
@@ -21,20 +22,10 @@ REPEATS = int(os.environ.get("TESTBED_FAULT_REPEATS", "3"))
 
 
 def cluster(etcd_members: int) -> str:
-    """Three nodes with a pod each, and leases that end soon."""
-    nodes = ["node1", "node2", "node3"]
-    pods = [
-        f"---\napiVersion: v1\nkind: Pod\nmetadata: {{name: shell{number}}}\n"
-        f"spec: {{nodeName: {node}, containers: [{{name: shell, image: shell}}]}}\n"
-        for number, node in enumerate(nodes, 1)
-    ]
-    return (
-        "apiVersion: testbed/v1\nkind: Cluster\nmetadata: {name: faults}\n"
-        "network: {Network: 10.0.0.0/16, SubnetLen: 24, Backend: {Type: udp}}\n"
-        f"etcd: {{members: {etcd_members}}}\nunderlay: {{topology: single, cidr: 192.168.8.0/24}}\n"
-        f"agent: {{args: [--subnet-lease-ttl={TTL_S}s]}}\n"
-        f"nodes: {{{', '.join(f'{node}: {{}}' for node in nodes)}}}\n" + "".join(pods)
-    )
+    """The cluster for faults, with so many etcd members."""
+    text = (TOPOLOGIES / "faults.yaml").read_text()
+    assert "members: 1" in text
+    return text.replace("members: 1", f"members: {etcd_members}")
 
 
 @pytest.fixture(scope="module")
