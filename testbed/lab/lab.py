@@ -284,7 +284,7 @@ class Lab:
         """A pod on the node that its manifest names; nothing is made yet and nobody knows of it."""
         node = self.nodes[manifest.spec.node_name or ""]
         addresses = self._addresses.setdefault(node.name, Ipam(node.rundir / "addresses"))
-        return Pod(manifest, node, addresses, self.event, on_change=self.pod_watch.look)
+        return Pod(manifest, node, addresses, self.event, on_change=partial(self.pod_watch.look, manifest.name))
 
     def _start_pods(self, progress: Progress) -> str:
         for manifest in self.cluster.pods:

@@ -32,25 +32,37 @@ class PodWatch:
         self._seen: dict[str, Seen] = {}
         self._changed_at: dict[str, float] = {}
         self._look = threading.Event()
+        self._asked: set[str] = set()
+        """Names of pods that have said that they changed, since the last look."""
+        self._asking = threading.Lock()
 
     def start(self) -> None:
         """Watch until the lab ends."""
         threading.Thread(target=self._run, name="pod watch", daemon=True).start()
 
-    def look(self) -> None:
-        """Something has changed: look at once."""
-        self._look.set()
+    def look(self, name: str) -> None:
+        """The pod of this name has changed: look at it at once."""
+        with self._asking:
+            self._asked.add(name)
+            self._look.set()
+
+    def _take_asked(self) -> set[str]:
+        with self._asking:
+            asked, self._asked = self._asked, set()
+            self._look.clear()
+            return asked
 
     def _run(self) -> None:
         everything = time.monotonic()
         waiting: set[str] = set()
         while True:
-            asked = self._look.wait(EAGER_S if waiting else max(0.0, everything - time.monotonic()))
-            self._look.clear()
-            full = asked or time.monotonic() >= everything
+            self._look.wait(EAGER_S if waiting else max(0.0, everything - time.monotonic()))
+            asked = self._take_asked()
+            full = time.monotonic() >= everything
             if full:
                 everything = time.monotonic() + LAZY_S
-            waiting = self._look_at(None if full else waiting)
+            # Not all at every change: a hundred pods that start would be looked at ten thousand times.
+            waiting = self._look_at(None if full else waiting | asked)
 
     def _look_at(self, names: set[str] | None) -> set[str]:
         """Look at these pods, or at all; returns those that are worth another look soon."""

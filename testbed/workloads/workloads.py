@@ -110,6 +110,8 @@ class Workloads:
     def decide(self) -> None:
         """Do what is to be done now about Deployments."""
         with self.deciding:
+            if not self.deployments and not self._owned:
+                return
             actions = reconcile(list(self.deployments.values()), self.seen_pods(), self.seen_nodes())
             for action in actions:
                 if isinstance(action, CreatePod):

@@ -49,9 +49,9 @@ def test_a_change_that_a_pod_tells_is_looked_at_at_once_and_sameness_is_not_told
     before = len(calls)
     for _ in range(2):
         looks.clear()
-        watch.look()
+        watch.look("a")
         wait_until(lambda: looks, timeout_s=5, what="another look")
     pod.now = replace(pod.now, terminating=True, ready=False)
-    watch.look()
+    watch.look("a")
     wait_until(lambda: calls[-1], timeout_s=5, what="the end is told")
     assert len(calls) <= before + 2, "looks that found nothing new were told"
