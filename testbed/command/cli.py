@@ -18,6 +18,7 @@ from testbed.command import (
     node_commands,
     soak_command,
     trace_command,
+    ui_command,
     workload_commands,
 )
 from testbed.command.client import TestbedError
@@ -35,6 +36,7 @@ __all__ = [
     "node_commands",
     "soak_command",
     "trace_command",
+    "ui_command",
     "workload_commands",
 ]
 

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from math import hypot
+from math import dist, hypot
 
 from testbed.graph.drawing import cross, element, label, line
 from testbed.graph.geometry import Spot, Wire
@@ -91,13 +91,13 @@ def way(layout: Layout, steps: Sequence[Step], lost: str | None = None) -> str:
 def _leg(layout: Layout, steps: Sequence[Step], taken: list[Spot], lost: bool) -> str:
     roads = _roads(layout)
     known = [step for step in steps if step.point in roads]
-    spots, places = _walk(roads, known)
+    spots, places, fractions = _walk(roads, known)
     if not spots:
         return ""
     lane = _beside(spots, LANE)
     content = element("path", d=line(lane), class_="lane")
     content += cross(lane[-1], "lost", 9) if lost else _tip(lane)
-    for step, (spot, normal) in zip(known, places, strict=True):
+    for step, (spot, normal), fraction in zip(known, places, fractions, strict=True):
         at = _free(spot, normal, taken)
         taken.append(at)
         content += element(
@@ -107,6 +107,7 @@ def _leg(layout: Layout, steps: Sequence[Step], taken: list[Spot], lost: bool) -
             + label(str(step.number), (at[0], at[1] + 3.2)),
             class_="step",
             data_step=step.number,
+            data_at=f"{fraction:.3f}",
         )
     return content
 
@@ -150,14 +151,14 @@ def _between(roads: Roads, start: Point, end: Point) -> list[Spot]:
     return [spot for part in reversed(parts) for spot in part]
 
 
-def _walk(roads: Roads, steps: Sequence[Step]) -> tuple[list[Spot], list[tuple[Spot, Spot]]]:
-    """The whole way, and for each step its spot and the direction to the right of the way there."""
+def _walk(roads: Roads, steps: Sequence[Step]) -> tuple[list[Spot], list[tuple[Spot, Spot]], list[float]]:
+    """The whole way; for each step its spot and the direction to the right of the way there; how far along it is."""
     if not steps:
-        return [], []
+        return [], [], []
     parts = [_between(roads, one.point, other.point) for one, other in itertools.pairwise(steps)]
     if not any(parts):
         only = roads[steps[0].point][0][1].spots[0]
-        return [only], [(only, (1.0, 0.0))] * len(steps)
+        return [only], [(only, (1.0, 0.0))] * len(steps), [number / len(steps) for number in range(len(steps))]
     spots = [spot for part in parts for spot in part]
     places: list[tuple[Spot, Spot]] = []
     for number in range(len(steps)):
@@ -168,7 +169,19 @@ def _walk(roads: Roads, steps: Sequence[Step]) -> tuple[list[Spot], list[tuple[S
         middle = ((last[0] + first[0]) / 2, (last[1] + first[1]) / 2)
         around = [*arriving[-2:], *leaving[:2]]
         places.append((middle, _right_of(last, first) or _side(around)))
-    return _without_repeats(spots), places
+    return _without_repeats(spots), places, _fractions(parts)
+
+
+def _fractions(parts: Sequence[Sequence[Spot]]) -> list[float]:
+    """How far along the whole way each part begins, from 0 to 1, and at last 1."""
+    lengths, before = [0.0], parts[0][0] if parts[0] else None
+    for part in parts:
+        length = lengths[-1]
+        for spot in part:
+            length += dist(before, spot) if before else 0.0
+            before = spot
+        lengths.append(length)
+    return [length / (lengths[-1] or 1.0) for length in lengths]
 
 
 def _side(spots: Sequence[Spot]) -> Spot:

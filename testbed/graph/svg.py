@@ -18,11 +18,11 @@ def draw(graph: Graph) -> str:
     return document(lay_out(graph))
 
 
-def document(layout: Layout, above: str = "", extra_style: str = "") -> str:
-    """The picture with `above` (more elements) drawn over it."""
+def document(layout: Layout, above: str = "", extra_style: str = "", styled: bool = True) -> str:
+    """The picture with `above` (more elements) drawn over it; not `styled`: for a page that has the stylesheet."""
     graph, part = layout.graph, layout.part
     content = [
-        element("style", STYLE + extra_style),
+        element("style", STYLE + extra_style) if styled else "",
         _title(graph, part.width),
         *(_node(layout, node) for node in graph.nodes),
         *(_wire(graph, wire) for wire in part.wires if wire.kind in DRAWN),

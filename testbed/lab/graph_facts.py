@@ -25,8 +25,9 @@ PORT = 8285
 
 def graph_facts(lab: Lab) -> Object:
     """Everything that the picture of a lab shows. What cannot be read (a node that is just dying) is left out."""
-    etcd = {member.name: member.healthy() for member in lab.etcd.members}
-    whole = status.lab_status(lab)
+    states = {node.name: node.state() for node in list(lab.nodes.values())}
+    whole = status.lab_status(lab, states)
+    etcd = {member["name"]: member["healthy"] for member in whole["etcd"]}
     plans = [plan for plan in lab.underlay.plan.machines.values() if plan.name in lab.underlay.machines]
     return {
         "lab": lab.name,
@@ -37,7 +38,11 @@ def graph_facts(lab: Lab) -> Object:
         "machines": [_machine(lab, plan, etcd) for plan in plans],
         "switches": _switches(lab),
         "cables": _cables(lab),
-        "nodes": [_node(lab.nodes[line["name"]], line) for line in whole["nodes"] if line["name"] in lab.nodes],
+        "nodes": [
+            _node(lab.nodes[line["name"]], line, states[line["name"]] or {})
+            for line in whole["nodes"]
+            if line["name"] in lab.nodes
+        ],
         "pods": [{**line, "host_end": _host_end(lab, line["name"])} for line in whole["pods"]],
         "services": whole["services"],
     }
@@ -99,8 +104,7 @@ def _host_end(lab: Lab, name: str) -> str | None:
     return None if pod is not None and pod.manifest.spec.host_network else host_end(name)
 
 
-def _node(node: LabNode, line: Object) -> Object:
-    state = node.state() or {}
+def _node(node: LabNode, line: Object, state: Object) -> Object:
     counters = dict(state.get("counters") or {})
     return {
         **line,

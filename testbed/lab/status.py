@@ -5,7 +5,7 @@ spec, status.
 """
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from testbed.lab.etcd import EtcdFailed
@@ -18,9 +18,10 @@ from testbed.workloads import show
 Object = dict[str, Any]
 
 
-def lab_status(lab: Lab) -> Object:
-    """The whole lab at a glance (`status -o json`)."""
-    nodes = [node_status(lab, node) for node in lab.nodes.values()]
+def lab_status(lab: Lab, states: Mapping[str, Object | None] | None = None) -> Object:
+    """The whole lab at a glance (`status -o json`); `states` are what the agents said to somebody who asked already."""
+    known = {node.name: node.state() for node in list(lab.nodes.values())} if states is None else states
+    nodes = [node_status(lab, lab.nodes[name], state) for name, state in known.items() if name in lab.nodes]
     pods = [pod_status(pod) for pod in lab.pods.values()]
     etcd = [{"name": m.name, "endpoint": m.endpoint, "healthy": m.healthy()} for m in lab.etcd.members]
     well = (
@@ -41,9 +42,8 @@ def lab_status(lab: Lab) -> Object:
     }
 
 
-def node_status(lab: Lab, node: LabNode) -> Object:
-    """One node's line of the status."""
-    state = node.state()
+def node_status(lab: Lab, node: LabNode, state: Object | None) -> Object:
+    """One node's line of the status; `state` is its agent's word, None when there was no answer."""
     expected = len(lab.nodes) - 1 if lab.overlay.connects_nodes else 0
     return {
         "name": node.name,
@@ -102,7 +102,7 @@ def objects(lab: Lab, kind: str) -> list[Object]:
 def _nodes(lab: Lab) -> list[Object]:
     found = []
     for node in lab.nodes.values():
-        line = node_status(lab, node)
+        line = node_status(lab, node, node.state())
         found.append(
             {
                 "apiVersion": "v1",

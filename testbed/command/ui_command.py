@@ -1,0 +1,31 @@
+"""`testbed ui`: the lab live in a browser."""
+
+import click
+
+from testbed.command.client import TestbedError, find_lab
+from testbed.command.command_line import lab_option, verbs
+
+
+@verbs.command()
+@lab_option
+@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="PORT", help="Of the page.  [default: free]")
+def ui(lab: str | None, port: int) -> None:
+    """Show the lab live on a page in the browser, until Ctrl-C.
+
+    Graph, traffic, tables and events as they change; click two pods to see the way of a packet between them. The page
+    is on 127.0.0.1 only; its address has a secret in it. From another machine: ssh -L PORT:127.0.0.1:PORT.
+    """
+    from testbed.ui.feed import Feed
+    from testbed.ui.server import Server
+
+    record = find_lab(lab)
+    feed = Feed(record)
+    try:
+        server = Server(feed, port)
+    except OSError as failure:
+        raise TestbedError(
+            f"testbed ui: --port: cannot listen (got 127.0.0.1:{port}, {failure.strerror}; want a free port)", 3
+        ) from failure
+    feed.start()
+    print(f"lab {record.name}, until Ctrl-C, at\n  {server.url}", flush=True)
+    server.serve_forever()

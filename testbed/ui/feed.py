@@ -1,0 +1,134 @@
+"""Asks the lab again and again while somebody looks, and tells everybody who does."""
+
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from testbed.command.client import LabRecord, TestbedError, ask, find_lab
+from testbed.graph.layout import lay_out
+from testbed.graph.model import graph_of
+from testbed.graph.svg import document
+from testbed.ui import tables
+from testbed.ui.traffic import rates
+
+PERIOD_S = 0.4
+"""Between two looks at a small lab: the end of an agent, and its return a second later, are two pictures."""
+COST_FACTOR = 2
+"""A look that takes long is followed by a pause of that many times its length."""
+SLOW_PERIOD_S = 2.0
+"""Between two looks at what is in etcd."""
+KEEP_ALIVE_S = 15.0
+ANSWER_LIMIT_S = 30.0
+
+Message = dict[str, Any]
+
+
+class Feed:
+    """What the page shows, kept up to date by a thread of its own."""
+
+    def __init__(self, record: LabRecord) -> None:
+        self._name = record.name
+        self._record = record
+        self._changed = threading.Condition()
+        self._messages: dict[str, tuple[int, Message]] = {}
+        """The newest of each kind, with the number of the change that it came with."""
+        self._number = 0
+        self._watchers = 0
+        self._before: tuple[float, Message] | None = None
+        self._slow_at = 0.0
+        self._hurry = threading.Event()
+
+    @property
+    def record(self) -> LabRecord:
+        """The lab, also after it was taken down and brought up again."""
+        return self._record
+
+    def start(self) -> None:
+        """Begin; nothing is asked while nobody looks."""
+        threading.Thread(target=self._run, name="feed", daemon=True).start()
+
+    def hurry(self) -> None:
+        """Look at once: something was done whose traces will be gone in a moment."""
+        self._hurry.set()
+
+    def messages(self) -> Iterator[tuple[str, Message] | None]:
+        """What there is now and then each change, for ever; None now and then, to find out who has gone."""
+        seen = 0
+        with self._changed:
+            self._watchers += 1
+            self._changed.notify_all()
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(partial(self._newer_than, seen), KEEP_ALIVE_S)
+                    fresh = [(kind, text) for kind, (number, text) in self._messages.items() if number > seen]
+                    seen = self._number
+                yield from fresh
+                if not fresh:
+                    yield None
+        finally:
+            with self._changed:
+                self._watchers -= 1
+
+    def _newer_than(self, number: int) -> bool:
+        return self._number > number
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._watchers > 0)
+            began = time.monotonic()
+            try:
+                self._look()
+                self._tell("problem", {"text": ""})
+            except TestbedError as failure:
+                self._tell("problem", {"text": str(failure)})
+                self._find_again()
+            self._hurry.wait(max(PERIOD_S, COST_FACTOR * (time.monotonic() - began)))
+            self._hurry.clear()
+
+    def _find_again(self) -> None:
+        """The lab may have been taken down and brought up again."""
+        self._before = None
+        try:
+            self._record = find_lab(self._name)
+        except TestbedError:
+            return
+
+    def _look(self) -> None:
+        facts = self._ask("graph")
+        at = time.monotonic()
+        layout = lay_out(graph_of(facts))
+        self._tell("picture", {"svg": document(layout, styled=False), "nodes": [n["name"] for n in facts["nodes"]]})
+        self._tell("state", {"lab": facts["lab"], "state": facts["state"]})
+        for name, make in (("nodes", tables.nodes), ("pods", tables.pods), ("forwarding", tables.forwarding)):
+            self._tell(name, {"table": make(facts)})
+        if self._before is not None:
+            self._tell("traffic", {"rates": rates(self._before[1], facts, at - self._before[0])})
+        self._before = (at, facts)
+        self._tell("events", {"table": tables.events(self._ask("events"))})
+        self._tell("faults", {"table": tables.faults(self._ask("faults"))})
+        if at - self._slow_at >= SLOW_PERIOD_S:
+            self._slow_at = at
+            self._look_at_etcd()
+
+    def _look_at_etcd(self) -> None:
+        self._tell("services", {"table": tables.services(self._ask("get", kind="services", name=None))})
+        self._tell("ports", {"ports": tables.ports(self._ask("get", kind="pods", name=None))})
+        try:
+            self._tell("leases", {"table": tables.leases(self._ask("get", kind="leases", name=None))})
+        except TestbedError as failure:
+            self._tell("leases", {"table": tables.table(("etcd does not answer",), [(str(failure),)])})
+
+    def _ask(self, verb: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+        return ask(self._record, verb, (), ANSWER_LIMIT_S, **arguments)
+
+    def _tell(self, kind: str, message: Message) -> None:
+        with self._changed:
+            known = self._messages.get(kind)
+            if known is None or known[1] != message:
+                self._number += 1
+                self._messages[kind] = (self._number, message)
+                self._changed.notify_all()

@@ -1,0 +1,188 @@
+"""The page's server: on 127.0.0.1 only, and only for who knows the URL.
+
+Other pages in the same browser can send requests to 127.0.0.1 as well. So everything lies below a random path, requests
+must name this server as their host (else a name of somebody's could be pointed at 127.0.0.1), and what changes the lab
+must come from this page itself.
+"""
+
+import hmac
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from testbed.command.client import NoAnswer, TestbedError, ask
+from testbed.graph.drawing import STYLE
+from testbed.graph.layout import lay_out
+from testbed.graph.model import graph_of
+from testbed.graph.path import STYLE as PATH_STYLE
+from testbed.graph.trace_path import trace_way
+from testbed.ui.feed import Feed
+
+FILES = Path(__file__).parent
+CONTENT = {
+    "": ("index.html", "text/html; charset=utf-8"),
+    "app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "style.css": ("style.css", "text/css; charset=utf-8"),
+}
+PICTURE_STYLE = "picture.css"
+LARGEST_REQUEST = 4096  # bytes
+ANSWER_LIMIT_S = 30.0
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one lab."""
+
+    daemon_threads = True
+
+    def __init__(self, feed: Feed, port: int) -> None:
+        """`port` 0: any free one. Raises OSError when it is taken."""
+        self.feed = feed
+        self.token = secrets.token_urlsafe(18)
+        super().__init__(("127.0.0.1", port), Handler)
+
+    @property
+    def origin(self) -> str:
+        """Of our page."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"{self.origin}/{self.token}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's own types
+        """A browser that closes a connection is nothing to write about."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """A file of the page, or the live messages."""
+        name = self._name()
+        if name is None:
+            return
+        if name == "live":
+            self._live()
+        elif name == PICTURE_STYLE:
+            self._answer(HTTPStatus.OK, (STYLE + PATH_STYLE).encode(), "text/css; charset=utf-8")
+        elif name in CONTENT:
+            file, content_type = CONTENT[name]
+            self._answer(HTTPStatus.OK, (FILES / file).read_bytes(), content_type)
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, "not here")
+
+    def do_POST(self) -> None:
+        """A trace or a fault."""
+        name = self._name()
+        if name is None:
+            return
+        actions: Mapping[str, Callable[[dict[str, Any]], object]] = {
+            "trace": self._trace,
+            "kill": self._kill,
+            "heal": self._heal,
+        }
+        if self.headers.get("Origin") != self.server.origin:
+            return self._refuse(HTTPStatus.FORBIDDEN, "not from this page")
+        if name not in actions:
+            return self._refuse(HTTPStatus.NOT_FOUND, "not here")
+        request = self._request()
+        if request is None:
+            return self._refuse(HTTPStatus.BAD_REQUEST, "not a request of this page")
+        try:
+            answer = actions[name](request)
+        except TestbedError as failure:
+            late = isinstance(failure, NoAnswer)
+            return self._refuse(HTTPStatus.GATEWAY_TIMEOUT if late else HTTPStatus.CONFLICT, str(failure))
+        return self._answer(HTTPStatus.OK, json.dumps(answer).encode(), "application/json")
+
+    def _trace(self, request: dict[str, Any]) -> object:
+        from testbed.command.trace_command import arguments_of
+
+        source, destination = str(request.get("source", "")), str(request.get("destination", ""))
+        if not source or not destination:
+            raise TestbedError("trace: want a source and a destination", 2)
+        record = self.server.feed.record
+        arguments = arguments_of(source, destination, None) | {"size": None, "timeout_s": 1.0}
+        answer = ask(record, "trace", answer_within_s=ANSWER_LIMIT_S, **arguments)
+        layout = lay_out(graph_of(ask(record, "graph", answer_within_s=ANSWER_LIMIT_S)))
+        size = f"0 0 {layout.part.width:.0f} {layout.part.height:.0f}"
+        return {"trace": answer, "way": trace_way(layout, answer), "viewBox": size}
+
+    def _kill(self, request: dict[str, Any]) -> object:
+        words = ["agent", "kill", str(request.get("node", ""))]
+        done = ask(self.server.feed.record, "fault", answer_within_s=ANSWER_LIMIT_S, words=words, lasts_s=None)
+        self.server.feed.hurry()
+        return done
+
+    def _heal(self, _request: dict[str, Any]) -> object:
+        return ask(self.server.feed.record, "heal", answer_within_s=ANSWER_LIMIT_S, numbers=None)
+
+    def _live(self) -> None:
+        """Server-sent events (HTML standard, 9.2) until the browser goes."""
+        self.send_response(HTTPStatus.OK)
+        for header, value in {**HEADERS, "Content-Type": "text/event-stream", "Connection": "close"}.items():
+            self.send_header(header, value)
+        self.end_headers()
+        self.close_connection = True
+        try:
+            for message in self.server.feed.messages():
+                if message is None:
+                    self.wfile.write(b": still here\n\n")
+                else:
+                    self.wfile.write(f"event: {message[0]}\ndata: {json.dumps(message[1])}\n\n".encode())
+                self.wfile.flush()
+        except OSError:
+            return
+
+    def _name(self) -> str | None:
+        """What is asked for, below our path; None when the request was refused."""
+        if self.headers.get("Host") != self.server.origin.removeprefix("http://"):
+            self._refuse(HTTPStatus.FORBIDDEN, "not this host")
+            return None
+        token, slash, name = self.path.removeprefix("/").partition("/")
+        if not slash or not hmac.compare_digest(token.encode(), self.server.token.encode()):
+            self._refuse(HTTPStatus.FORBIDDEN, "not this URL; testbed ui printed the right one")
+            return None
+        return name
+
+    def _request(self) -> dict[str, Any] | None:
+        """The body; None when it is none of ours."""
+        try:
+            length = int(self.headers.get("Content-Length", ""))
+            if self.headers.get("Content-Type") != "application/json" or not 0 <= length <= LARGEST_REQUEST:
+                return None
+            value = json.loads(self.rfile.read(length))
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
+
+    def _refuse(self, status: HTTPStatus, why: str) -> None:
+        self.close_connection = True
+        self._answer(status, json.dumps({"error": why}).encode(), "application/json")
+
+    def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        closing = {"Connection": "close"} if self.close_connection else {}
+        for header, value in {**HEADERS, **closing, "Content-Type": kind, "Content-Length": str(len(body))}.items():
+            self.send_header(header, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the terminal is for what a person should read."""

@@ -1,0 +1,125 @@
+"""The page's tables, as headings and rows, from what the lab's verbs answer. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Object = Mapping[str, Any]
+Table = dict[str, Any]
+EVENTS_SHOWN = 200
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """One table as the page takes it."""
+    return {"headings": list(headings), "rows": [[_cell(value) for value in row] for row in rows]}
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None or value == "" else str(value)
+
+
+def nodes(facts: Object) -> Table:
+    """Nodes with their agents, and what these dropped."""
+    headings = ("node", "address", "subnet", "agent", "peers", "restarts", "drops", "why not ready")
+    return table(
+        headings,
+        [
+            (
+                *(node["name"], node["address"], node["subnet"], node["agent"]["state"]),
+                f"{node['peers']['known']}/{node['peers']['expected']}",
+                node["agent"]["restarts"],
+                ", ".join(f"{reason} {count}" for reason, count in node["drops"].items() if count),
+                "; ".join(node["why_not_ready"]),
+            )
+            for node in facts["nodes"]
+        ],
+    )
+
+
+def pods(facts: Object) -> Table:
+    """Pods and their links."""
+    return table(
+        ("pod", "node", "address", "state", "ready", "restarts", "link on the node"),
+        [
+            (
+                *(pod["name"], pod["node"], pod["address"], pod["state"], "yes" if pod["ready"] else "no"),
+                *(pod["restarts"], pod["host_end"] or "the node's network"),
+            )
+            for pod in facts["pods"]
+        ],
+    )
+
+
+def forwarding(facts: Object) -> Table:
+    """Every agent's forwarding table."""
+    return table(
+        ("node", "subnet", "sent to"),
+        [
+            (node["name"], entry["subnet"], entry["via"])
+            for node in facts["nodes"]
+            for entry in node["forwarding"] or ()
+        ],
+    )
+
+
+def leases(found: Sequence[Object]) -> Table:
+    """Leases in etcd."""
+    return table(
+        ("subnet", "node", "public IP", "backend", "seconds left"),
+        [
+            (
+                *(one["spec"]["subnet"], one["spec"]["node"], one["spec"]["publicIP"], one["spec"]["backendType"]),
+                "reserved" if one["status"]["reservation"] else one["status"]["secondsLeft"],
+            )
+            for one in found
+        ],
+    )
+
+
+def services(found: Sequence[Object]) -> Table:
+    """Services with their addresses."""
+    return table(
+        ("service", "type", "cluster IP", "ports", "ready endpoints"),
+        [
+            (
+                *(one["metadata"]["name"], one["spec"].get("type"), one["spec"].get("clusterIP")),
+                ", ".join(_port(port) for port in one["spec"].get("ports", ())),
+                one.get("status", {}).get("readyEndpoints"),
+            )
+            for one in found
+        ],
+    )
+
+
+def _port(port: Object) -> str:
+    node_port = f":{port['nodePort']}" if port.get("nodePort") else ""
+    return f"{port['port']}{node_port}/{port.get('protocol', 'TCP')}"
+
+
+def events(found: Sequence[Object]) -> Table:
+    """The last events, the newest first."""
+    return table(
+        ("at", "type", "object", "reason", "message"),
+        [
+            (one["at"], one["type"], one["object"], one["reason"], one["message"])
+            for one in reversed(found[-EVENTS_SHOWN:])
+        ],
+    )
+
+
+def faults(found: Sequence[Object]) -> Table:
+    """Faults that are on."""
+    return table(
+        ("number", "fault", "since", "what was done"),
+        [(one["number"], one["fault"], one["since"], one["did"]) for one in found],
+    )
+
+
+def ports(found: Sequence[Object]) -> dict[str, int]:
+    """The first TCP port that each pod says it listens on: where a trace to it goes."""
+    first: dict[str, int] = {}
+    for pod in found:
+        for container in pod["spec"]["containers"]:
+            for port in container.get("ports", ()):
+                if port.get("protocol", "TCP") == "TCP":
+                    first.setdefault(pod["metadata"]["name"], port["containerPort"])
+    return first

@@ -1,0 +1,219 @@
+"""`testbed ui`: the page in a real headless Chromium, and who may talk to its server."""
+
+import http.client
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from testbed.pytest_plugin import NewLab
+from tests.browser import Browser, browser
+from tests.e2e.command import read_until, run_verb
+from tests.e2e.lab import Lab
+from tests.waiting import wait_until
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A running `testbed ui`."""
+
+    url: str
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or 0
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, bytes]:
+        """A request as the page's own scripts send it, with these headers changed."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            data = None if body is None else json.dumps(body)
+            own = {"Content-Type": "application/json", "Origin": self.origin} if method == "POST" else {}
+            changed = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, data, own | changed)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def post(self, what: str, body: object, **headers: str) -> tuple[int, Any]:
+        status, answer = self.ask("POST", urlsplit(self.url).path + what, body, **headers)
+        return status, json.loads(answer)
+
+
+@pytest.fixture(scope="module")
+def page(nginx_tomcat: Lab) -> Iterator[Page]:
+    with nginx_tomcat.running("ui") as server:
+        yield Page(re.findall(r"http://\S+", read_until(server.stdout, r"http://127\.0\.0\.1:\d+/\S+/\n"))[0])
+
+
+def test_the_page_is_only_on_this_machines_loopback(page: Page) -> None:
+    listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    addresses = {words[1].split(":")[0] for words in listening if words[1].endswith(f":{page.port:04X}")}
+    assert addresses == {"0100007F"}
+
+
+def test_without_the_secret_nothing_is_shown_and_nothing_done(page: Page) -> None:
+    wrong = "/" + "x" * 24 + "/"
+    for path in ("/", "/live", wrong, wrong + "live", wrong + "app.js", "//", ""):
+        assert page.ask("GET", path or "/")[0] == 403, path
+    assert page.ask("POST", wrong + "heal", {})[0] == 403
+
+
+def test_another_host_name_for_this_server_is_refused(page: Page) -> None:
+    path = urlsplit(page.url).path
+    assert page.ask("GET", path, Host=f"127.0.0.1:{page.port}")[0] == 200
+    for host in (f"evil.example:{page.port}", "127.0.0.1", f"localhost:{page.port}"):
+        assert page.ask("GET", path, Host=host)[0] == 403, host
+
+
+def test_another_pages_request_is_refused_even_with_the_secret(page: Page) -> None:
+    assert page.post("heal", {})[0] == 200
+    for origin in ("http://evil.example", "null", f"http://127.0.0.1:{page.port + 1}", ""):
+        assert page.post("heal", {}, Origin=origin)[0] == 403, origin
+    assert page.post("heal", {}, Content_Type="text/plain")[0] == 400
+    assert page.ask("POST", urlsplit(page.url).path + "heal", None)[0] == 400
+
+
+def test_only_what_the_page_offers_can_be_asked_for(page: Page) -> None:
+    assert page.post("exec", {"argv": ["id"]})[0] == 404
+    assert page.ask("GET", urlsplit(page.url).path + "../server.py")[0] == 404
+    status, answer = page.post("kill", {"node": "node9"})
+    assert (status, "node9" in answer["error"]) == (409, True)
+
+
+def test_the_page_asks_no_other_host(page: Page) -> None:
+    path = urlsplit(page.url).path
+    for name in ("", "app.js", "style.css", "picture.css"):
+        status, body = page.ask("GET", path + name)
+        assert status == 200
+        elsewhere = [url for url in re.findall(r"https?://[^\s\"')]+", body.decode()) if "www.w3.org" not in url]
+        assert elsewhere == [], name
+
+
+def test_a_trace_has_its_hops_and_its_way_on_the_picture(page: Page) -> None:
+    status, answer = page.post("trace", {"source": "nginx", "destination": "tomcat:8080"})
+    assert (status, answer["trace"]["outcome"]) == (200, "answered")
+    assert answer["way"].count('class="step"') == len(answer["trace"]["hops"])
+
+
+def test_a_taken_port_is_an_error_in_one_line(page: Page, nginx_tomcat: Lab) -> None:
+    answer = nginx_tomcat.testbed("ui", "--port", str(page.port))
+    assert (answer.code, answer.err.count("\n")) == (3, 1)
+    assert f"127.0.0.1:{page.port}" in answer.err
+
+
+def test_no_lab_no_page() -> None:
+    assert run_verb("ui", "--lab", "no-such-lab").code == 1
+
+
+@pytest.fixture(scope="module")
+def broken_lab(new_lab: NewLab) -> Iterator[Lab]:
+    """A lab of this file alone, for an agent is killed in it."""
+    with new_lab("nginx_tomcat") as handle:
+        yield Lab(handle.name)
+
+
+@pytest.fixture(scope="module")
+def window(broken_lab: Lab) -> Iterator[Browser]:
+    with broken_lab.running("ui") as server, tempfile.TemporaryDirectory() as profile:
+        url = re.findall(r"http://\S+", read_until(server.stdout, r"http://127\.0\.0\.1:\d+/\S+/\n"))[0]
+        with browser(Path(profile)) as one:
+            one.open(url)
+            yield one
+
+
+WAY = [
+    *("nginx/eth0", "node1/vethnginx", "node1/docker0", "node1/flannel0", "node1/node1-eth0", "s1/s1-eth1"),
+    *("s1/s1-eth2", "node2/node2-eth0", "node2/flannel0", "node2/docker0", "node2/vethtomcat", "tomcat/eth0"),
+]
+
+
+@pytest.mark.slow
+def test_the_page_shows_the_lab(window: Browser) -> None:
+    window.find("#picture g.node[data-node=node1]")
+    window.find("#picture g.node[data-node=node2]")
+    window.wait_text("#state", lambda texts: texts == ["ready"], 10, "the lab is ready")
+    window.wait_text("#table-pods tbody tr", lambda rows: len(rows) == 3, 10, "three pods")
+    window.wait_text("#table-leases tbody tr", lambda rows: len(rows) == 2, 10, "two leases")
+    assert any("192.168.8.228:8285" in row for row in window.texts("#table-forwarding tbody tr"))
+    window.wait_text("#picture text.rate", lambda texts: bool(texts), 10, "traffic, of etcd at least")
+    assert [line for line in window.log() if "Failed" in line or "Error" in line or "violates" in line] == []
+
+
+@pytest.mark.slow
+def test_two_clicks_send_a_packet_and_show_its_way(window: Browser) -> None:
+    window.click("#picture g.pod[data-pod=nginx]")
+    window.click("#picture g.pod[data-pod=tomcat]")
+    window.wait_text("#outcome", lambda texts: texts == ["nginx → tomcat:8080: answered"], 15, "an answer")
+    where = window.run("return [...document.querySelectorAll('tr.hop')].map((row) => row.dataset.where)")
+    assert where == [*WAY, *reversed(WAY)]
+    rows = window.texts("tr.hop")
+    assert "192.168.8.227:8285 → 192.168.8.228:8285" in rows[4]
+    assert re.search(r"10\.0\.46\.2:\d+ → 10\.0\.90\.2:8080", rows[4])
+    assert len(window.texts("#picture g.way .step")) == len(where)
+    # The packet runs along its way, and the table with it.
+    window.find("#picture .runner")
+    window.find("tr.hop.now")
+    wait_until(
+        lambda: window.run("return document.querySelectorAll('.runner, tr.hop.now').length") == 0,
+        timeout_s=20,
+        what="the packet has arrived, and its answer",
+    )
+
+
+@pytest.mark.slow
+def test_an_agent_that_is_killed_by_its_button_goes_and_comes_back(window: Browser, broken_lab: Lab) -> None:
+    window.run(
+        """
+        window.seen = [];
+        new MutationObserver(() => {
+          const node = document.querySelector("#picture g.node[data-node=node1]");
+          if (node) window.seen.push(node.getAttribute("class"));
+        }).observe(document.getElementById("picture"), { childList: true });
+        """
+    )
+    window.click("button.kill[data-node=node1]")
+    window.wait_text("#outcome", lambda texts: texts[0].startswith("fault 1: "), 10, "the fault is told")
+    wait_until(
+        lambda: any("state-good" not in seen for seen in window.run("return window.seen")),
+        timeout_s=15,
+        what="node1's agent is not well on the picture",
+    )
+    window.wait_text("#table-events tbody tr", lambda rows: any("AgentEnded" in row for row in rows), 10, "an event")
+    window.find("#picture g.node.state-good[data-node=node1]", timeout_s=30)
+    window.wait_text(
+        "#table-nodes tbody tr[data-name=node1] td", lambda cells: cells[3:6] == ["ready", "1/1", "1"], 30, "it is back"
+    )
+    assert broken_lab.node("node1")["agent"]["restarts"] == 1
+
+
+@pytest.mark.slow
+def test_a_fault_is_listed_and_the_button_heals_it(window: Browser, broken_lab: Lab) -> None:
+    broken_lab.must("fault", "link", "down", "node2", "s1")
+    window.wait_text("#table-faults tbody tr", lambda rows: any("link down" in row for row in rows), 10, "the fault")
+    window.find("#picture .wire.cable.down")
+    window.click("#heal")
+    window.wait_text("#table-faults tbody tr", lambda rows: rows == [], 15, "no fault")
+    wait_until(
+        lambda: window.run("return document.querySelectorAll('#picture .wire.cable.down').length") == 0,
+        timeout_s=10,
+        what="the cable is drawn as plugged in",
+    )
+
+
+@pytest.mark.slow
+def test_a_lab_that_ends_is_said_so(window: Browser, broken_lab: Lab) -> None:
+    broken_lab.down()
+    window.wait_text("#problem", lambda texts: bool(texts[0]), 15, "what is wrong")
+    assert broken_lab.name in window.texts("#problem")[0] or "ended" in window.texts("#problem")[0]
