@@ -68,6 +68,8 @@ def conclusion(answer: Object) -> Iterator[str]:
         yield f"last seen: {lost['where']}, {lost['direction']}"
     for number, why in enumerate(answer["reasons"]):
         yield f"{'why:' if number == 0 else '    '} {why}"
+    for warning in answer["warnings"]:
+        yield f"warning: {warning}"
     for hop in answer["strays"]:
         if hop["direction"] == "in":
             yield f"stray copy: {hop['where']} ({hop['why']})"

@@ -1,7 +1,7 @@
 """Counters of agents and kernels before and after a probe: what moved may be where it went."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,19 +35,21 @@ class Evidence:
 
     def before(self) -> None:
         """Note all counters."""
-        self._drops, self._kernels = self._agents(), self._all_kernels()
+        self._drops = self._agents(self._lab.nodes)
+        self._kernels = self._all_kernels()
 
     def drops(self) -> dict[str, Counters]:
         """Agents' drop counters that moved, by node and reason."""
-        return _moved(self._drops, self._agents())
+        # Who did not answer before would only take the time that an answer may take once more.
+        return _moved(self._drops, self._agents(name for name, drops in self._drops.items() if drops is not None))
 
     def kernels(self) -> dict[str, Counters]:
         """Kernels' counters of lost packets that moved, by place and counter."""
         return _moved(self._kernels, self._all_kernels())
 
-    def _agents(self) -> dict[str, Counters | None]:
+    def _agents(self, nodes: Iterable[str]) -> dict[str, Counters | None]:
         with ThreadPoolExecutor(ASKERS, "ask agents") as askers:
-            states = askers.map(lambda node: (node.name, node.state()), self._lab.nodes.values())
+            states = askers.map(lambda name: (name, self._lab.nodes[name].state()), nodes)
             return {name: None if state is None else state["counters"]["drops"] for name, state in states}
 
     def _all_kernels(self) -> dict[str, Counters]:

@@ -1,6 +1,7 @@
 """What kernels and agents say now about the places that a packet came by; asked once each, while a trace is told."""
 
 import contextlib
+import re
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 from agent.netlink_lookup import Lookups
 from agent.netlink_values import Link, Route
 from testbed.lab.lab import Lab
+from testbed.services.ruleset import TABLE
 from testbed.trace.map import Map
-from testbed.trace.nft_trace import dropping_rule
+from testbed.trace.nft_trace import dropping_rule, nft
 from testbed.trace.probe import Probe
 
 
@@ -88,6 +90,28 @@ class Facts:
     def owner(self, address: int) -> str | None:
         """The place that has an address."""
         return self._map.addresses.get(IPv4Address(address))
+
+    def service(self, place: str, address: int, port: int | None, protocol: str) -> str | None:
+        """The service that a place's rules know by that address and port, and the map that they found it in."""
+        keys = {
+            "cluster-ips": f"{IPv4Address(address)} . {protocol} . {port}",
+            "node-ports": f"{protocol} . {port}",
+            "host-ports-at": f"{IPv4Address(address)} . {protocol} . {port}",
+        }
+        pid = self._map.pid(place)
+        for name, key in keys.items() if pid is not None else ():
+            with contextlib.suppress(OSError):
+                chain = re.search(
+                    rf"[{{,\s]{re.escape(key)} : goto ([^\s,]+)", nft(pid or 0, ["list", "map", "ip", TABLE, name])
+                )
+                if chain:
+                    return f"{self._service_of(chain[1])} (map {name}: {key})"
+        return None
+
+    def _service_of(self, chain: str) -> str:
+        """`service-echo-tcp-80` → `echo`, by the services that there are."""
+        names = [name for name in self._lab.services.numbered if f"-{name}-" in chain]
+        return max(names, key=lambda name: len(name), default=chain)
 
     def overlay_port_is_open(self, place: str) -> bool:
         """Whether some process on the node has the overlay's UDP port, so that datagrams to it are not refused."""

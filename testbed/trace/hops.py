@@ -12,6 +12,8 @@ from testbed.trace.story import Step, address, describe
 from testbed.trace.verdict import is_delivered
 
 Hop = dict[str, Any]
+SHORTEST_HEADERS = 72
+"""IPv4 and TCP with their usual options and some room: with so much less payload a packet is of the size meant."""
 
 
 def hop_list(steps: Sequence[Step], known: Map, facts: Known, mtus: Mapping[End, int | None]) -> list[Hop]:
@@ -59,3 +61,23 @@ def packet_json(frame: bytes, packet: Packet) -> dict[str, Any]:
         "length": packet.header.total_length,
         "info": describe(frame, packet),
     }
+
+
+def narrow_places(hops: Sequence[Hop]) -> list[str]:
+    """Where what carries packets between nodes is narrower than what their senders are told (the MTU of the first
+    hop): larger packets than the probe may be lost there without a word. Pure."""
+    said = []
+    for leg in dict.fromkeys(hop["leg"] for hop in hops):
+        own = [hop for hop in hops if hop["leg"] == leg]
+        promised = own[0]["mtu"]
+        carriers = [hop for hop in own if hop["outer"] is not None and hop["mtu"] is not None]
+        narrow = min(carriers, key=lambda hop: int(hop["mtu"]), default=None)
+        if promised is None or narrow is None:
+            continue
+        room = narrow["mtu"] - (narrow["outer"]["length"] - narrow["inner"]["length"])
+        if room < promised:
+            said.append(
+                f"{own[0]['where']} lets packets of {promised} bytes out, {narrow['where']} carries only up to {room} "
+                f"(MTU {narrow['mtu']}): larger ones may be lost (see with --size {promised - SHORTEST_HEADERS})"
+            )
+    return said

@@ -46,13 +46,13 @@ def dropping_rule(pid: int, mark: Mark, overlay: Overlay, send: Callable[[], Non
     """
     listening = in_network_of(pid, _listen)
     try:
-        _nft(pid, ["-f", "-"], marking_table(mark, overlay))
+        nft(pid, ["-f", "-"], marking_table(mark, overlay))
         try:
             send()
             dropped = _wait_for_drop(listening)
         finally:
             with contextlib.suppress(OSError):
-                _nft(pid, ["delete", "table", "inet", TABLE])
+                nft(pid, ["delete", "table", "inet", TABLE])
     finally:
         listening.close()
     return None if dropped is None else _in_words(pid, dropped)
@@ -136,12 +136,13 @@ def _in_words(pid: int, dropped: Dropped) -> str:
     where = f"table {dropped.family} {dropped.table}, chain {dropped.chain}"
     if dropped.handle is None:
         return f"policy drop of {where}"
-    listing = _nft(pid, ["-a", "list", "chain", dropped.family, dropped.table, dropped.chain])
+    listing = nft(pid, ["-a", "list", "chain", dropped.family, dropped.table, dropped.chain])
     found = re.search(rf"^\s*(.*\S)\s+# handle {dropped.handle}$", listing, re.MULTILINE)
     return f"{where}: {found[1] if found else f'rule {dropped.handle}'}"
 
 
-def _nft(pid: int, arguments: list[str], script: str | None = None) -> str:
+def nft(pid: int, arguments: list[str], script: str | None = None) -> str:
+    """What the program nft says in the network namespace of process `pid`. Raises OSError with its words."""
     command = ["nsenter", "--target", str(pid), "--net", "--", "nft", *arguments]
     done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=NFT_LIMIT_S, check=False)
     if done.returncode:

@@ -36,6 +36,9 @@ class Known(Protocol):
     def owner(self, address: int) -> str | None:
         """The place that has an address."""
 
+    def service(self, place: str, address: int, port: int | None, protocol: str) -> str | None:
+        """The service that a place's rules know by that address and port, and the map that they found it in."""
+
 
 class Geography(Protocol):
     """Names; see `map.Map`."""
@@ -156,12 +159,18 @@ def route_words(route: Route) -> str:
 
 
 def _translations(before: Step, step: Step, known: Known) -> list[str]:
-    """Addresses that the place changed in between."""
+    """Addresses that the place changed in between: by its rules, or by its memory of them for answers."""
     old, new = before.inner, step.inner
-    if (before.outer is None) != (step.outer is None) and old.endpoints == new.endpoints:
-        return []
-    ends = (
-        ("destination", (old.header.destination, old.destination_port), (new.header.destination, new.destination_port)),
-        ("source", (old.header.source, old.source_port), (new.header.source, new.source_port)),
-    )
-    return [f"{what} {endpoint(*was)} → {endpoint(*becomes)}" for what, was, becomes in ends if was != becomes]
+    said = []
+    was, becomes = (old.header.destination, old.destination_port), (new.header.destination, new.destination_port)
+    turned_back = "" if step.role is Role.REQUEST else "conntrack turns it back: "
+    if was != becomes:
+        service = known.service(step.sighting.place, *was, old.protocol) if step.role is Role.REQUEST else None
+        name = f"service {service}: " if service else ""
+        how = turned_back or f"{name}DNAT "
+        said.append(f"{how}destination {endpoint(*was)} → {endpoint(*becomes)}")
+    was, becomes = (old.header.source, old.source_port), (new.header.source, new.source_port)
+    if was != becomes:
+        how = turned_back or "masquerade: "
+        said.append(f"{how}source {endpoint(*was)} → {endpoint(*becomes)}")
+    return said

@@ -10,14 +10,14 @@ from testbed.lab.control import VerbFailed
 from testbed.lab.lab import Lab
 from testbed.trace.evidence import Evidence
 from testbed.trace.facts import Facts
-from testbed.trace.hops import hop_list
+from testbed.trace.hops import hop_list, narrow_places
 from testbed.trace.map import LAB, Map, map_of
 from testbed.trace.order import End, in_order
 from testbed.trace.probe import Probe, Wanted
 from testbed.trace.recognise import Protocol, Recogniser, Role, probe_filter
 from testbed.trace.story import Step, Story, tell
 from testbed.trace.suspects import Finding, Suspects
-from testbed.trace.verdict import judge
+from testbed.trace.verdict import Verdict, judge
 from testbed.trace.watch import Watch
 
 ANSWER_LIMIT_S = 1.0
@@ -39,6 +39,7 @@ class Asked:
     timeout_s: float = ANSWER_LIMIT_S
 
 
+SERVICE_WORDS = frozenset({"svc", "service", "services"})
 DEFAULT_SIZE = {"tcp": 1, "udp": 16, "icmp": 56}
 
 
@@ -65,32 +66,36 @@ def trace(lab: Lab, asked: Asked) -> dict[str, Any]:
             watch.collect(probe.settled, time.monotonic() + asked.timeout_s, also=(probe.fileno(),))
             story = _story(watch, known, probe)
             mtus = {step.end: watch.mtu(*step.end) for step in (*story.steps, *story.strays)}
+        verdict = judge(story, probe.outcome, probe.unacknowledged(), known)
         with Facts(lab, known, lambda: Probe(pid, wanted)) as facts:
-            told = _told(story, known, facts, mtus)
+            told = _told(story, known, facts, mtus, with_data=verdict.outcome == "data lost" or size > 1)
             told["probe"] = _probe_json(asked, probe, destination, size)
-            told |= _outcome(story, probe, place, known, facts, evidence)
+            told |= _findings(verdict, story, probe, place, known, facts, evidence)
+            told["warnings"] = narrow_places(told["hops"])
     finally:
         probe.close()
     return told | {"repeated": story.again, "unwatched": watch.missed}
 
 
-def _told(story: Story, known: Map, facts: Facts, mtus: Mapping[End, int | None]) -> dict[str, Any]:
+def _told(story: Story, known: Map, facts: Facts, mtus: Mapping[End, int | None], *, with_data: bool) -> dict[str, Any]:
     # The byte behind TCP's handshake goes the same way as the handshake, unless it is the question whether it does.
-    shown = [step for step in story.steps if step.role is not Role.DATA]
+    shown = [step for step in story.steps if step.role is not Role.DATA or with_data]
     return {
         "hops": hop_list(shown, known, facts, mtus),
         "strays": hop_list(story.strays, known, facts, mtus),
     }
 
 
-def _outcome(story: Story, probe: Probe, place: str, known: Map, facts: Facts, evidence: Evidence) -> dict[str, Any]:
-    verdict = judge(story, probe.outcome, probe.unacknowledged(), known)
+def _findings(
+    verdict: Verdict, story: Story, probe: Probe, place: str, known: Map, facts: Facts, evidence: Evidence
+) -> dict[str, Any]:
     finding, drops, kernels = Finding(), evidence.drops(), {}
     if verdict.outcome not in ("answered", "refused"):
         kernels = evidence.kernels()
         suspects = Suspects(known, facts, drops, kernels)
         if verdict.lost is not None:
-            finding = suspects.about(verdict.lost, story.leg(Role.ERROR))
+            about = Role.ANSWER_ERROR if verdict.lost.role is Role.ANSWER else Role.ERROR
+            finding = suspects.about(verdict.lost, story.leg(about))
         elif verdict.outcome == "not sent":
             finding = suspects.about_sender(place, int(probe.wanted.destination), probe.outcome)
     return {
@@ -131,6 +136,13 @@ def _address(lab: Lab, known: Map, asked: Asked) -> IPv4Address:
         return IPv4Address(asked.destination)
     except AddressValueError:
         pass
+    kind, slash, rest = asked.destination.partition("/")
+    name = rest if slash and kind in SERVICE_WORDS else asked.destination
+    service = lab.services.numbered.get(name)
+    if service is not None and (slash or name not in known.place_of):
+        if service.headless or service.spec.cluster_ip is None:
+            raise VerbFailed(f"service {name} has no cluster IP (want one of its pods)")
+        return IPv4Address(service.spec.cluster_ip)
     pod = lab.pods.get(asked.destination)
     if pod is not None and pod.address is not None:
         return IPv4Address(pod.address)

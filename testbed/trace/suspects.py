@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from testbed.capture.headers import Packet
+from testbed.lab.node import BRIDGE
 from testbed.trace.evidence import Counters
 from testbed.trace.facts import Facts
 from testbed.trace.map import LAB, Map
@@ -127,11 +128,19 @@ class Suspects:
             said = "it hangs or is stopped" if held else "it does not run, nobody has its UDP port open"
             finding.reasons.insert(0, f"the agent of {place} does not answer: {said}")
             finding.hints += [f"logs {place}", "fault list", "status"]
+            if held:
+                self._filtered(place, finding)
             return
         moved = self.drops.get(place, {})
         for reason in moved:
             words = DROP_WORDS.get(reason, "see docs/architecture.md")
             finding.reasons.insert(0, f"the agent of {place} dropped it ({reason}): {words}")
+        if "own" in moved:
+            bridge = self.facts.link(place, BRIDGE)
+            if bridge is None or not bridge.up:
+                finding.reasons.insert(0, f"{BRIDGE} of {place} is {'down' if bridge else 'gone'}")
+            finding.hints += [f"exec {place} -- ip link show {BRIDGE}", f"get routes {place}"]
+            return
         outgoing = lost.sighting.outgoing
         peer = self.facts.peer(place, lost.inner.header.destination)
         if outgoing and peer is None:
@@ -166,9 +175,21 @@ class Suspects:
         elif out is not None and out.mtu < length:
             finding.reasons.insert(0, f"{length} bytes do not fit through {owner}'s port {port} (MTU {out.mtu})")
         else:
-            finding.reasons.append(f"{bridge} did not pass it on to {port or 'any port'}")
+            down = self._ports_down(sighting.place, bridge)
+            said = f"; down: {', '.join(down)}" if down else ""
+            finding.reasons.insert(0, f"{bridge} did not pass it on to {port or 'any port'}{said}")
         command = f"ip -s link show {port or bridge}"
         finding.hints.append(f"exec {sighting.place} -- {command}" if sighting.place != LAB else "shell")
+
+    def _ports_down(self, place: str, bridge: str) -> list[str]:
+        """The bridge's ports that nothing can leave by, each with what it leads to."""
+        found = []
+        for interface in sorted(interface for owner, interface in self.known.cables if owner == place):
+            link = self.facts.link(place, interface)
+            if link is not None and self.facts.bridge_of(place, interface) == bridge and not (link.up and link.carrier):
+                other = self.known.other_end(place, interface)
+                found.append(f"{interface} (to {other[0]})" if other else interface)
+        return found
 
     def _kernel(self, place: str, lost: Step, finding: Finding) -> None:
         """The kernel of the place had it and did not send it on."""
