@@ -49,6 +49,10 @@ def check_cluster(source: Source, document: ClusterDocument, wiring: Wiring | No
         yield source.problem(
             ("network",), f"the overlay overlaps the underlay (got {got}; want ranges without a common address)"
         )
+    if config.ipv6_network is not None:
+        want = "want false: agents on real machines do both, docs/real-machines.md"
+        what = f"a lab's underlay and pods have IPv4 only (got true; {want})"
+        yield source.problem(("network", _spelt(document, "EnableIPv6")), what)
     yield from _check_backend_options(source, document, config)
     yield from _check_pins(source, document, config)
 

@@ -64,3 +64,20 @@ def test_the_blackhole_comes_back_and_goes_with_cleanup(underlay: Underlay) -> N
     at = node.argv.index("agent") + 1
     run(*node.argv[:at], "cleanup", *node.argv[at:])
     assert not re.search("blackhole|unreachable|flannel", on(node, "ip route"))
+
+
+@pytest.mark.parametrize("backend", ["udp", "vxlan"])
+def test_the_rights_in_the_unit_file_are_enough(underlay: Underlay, backend: str) -> None:
+    unit = (Path(__file__).parents[2] / "docs" / "overlay-agent.service").read_text()
+    (rights,) = re.findall(r"^CapabilityBoundingSet=(.*)$", unit, re.MULTILINE)
+    kept = ",".join("+" + right.removeprefix("CAP_").lower() for right in rights.split())
+    underlay.write_config(network({"Type": backend}))
+    node = underlay.agent("node", "192.168.8.227", start=False)
+    node.argv = (*node.argv[:4], "setpriv", f"--bounding-set=-all,{kept}", "--no-new-privs", *node.argv[4:])
+    node.start()
+    underlay.undo.callback(node.end)
+    node.wait_ready()
+    status = Path(f"/proc/{node.process.pid}/status").read_text()
+    assert re.search(r"^CapBnd:\s+0*1000$", status, re.MULTILINE), "CAP_NET_ADMIN alone"
+    assert "docker0" in on(node, "ip -br address")
+    assert "masquerade" in on(node, "nft list ruleset")

@@ -63,9 +63,13 @@ class DualStack:
         return all(ping(pod, address).returncode == 0 for pod, *addresses in pairs for address in addresses)
 
 
-@pytest.fixture(
-    scope="module", params=["vxlan", "host-gw", pytest.param("vxlan, DirectRouting", marks=pytest.mark.slow)]
-)
+CHOSEN = [
+    *("vxlan", "host-gw", "wireguard", "wireguard, one device"),
+    pytest.param("vxlan, DirectRouting", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=CHOSEN)
 def dual(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DualStack]:
     if request.param.startswith("wireguard"):
         skip_without("wireguard")
