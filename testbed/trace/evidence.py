@@ -50,7 +50,10 @@ class Evidence:
     def _agents(self, nodes: Iterable[str]) -> dict[str, Counters | None]:
         with ThreadPoolExecutor(ASKERS, "ask agents") as askers:
             states = askers.map(lambda name: (name, self._lab.nodes[name].state()), nodes)
-            return {name: None if state is None else state["counters"]["drops"] for name, state in states}
+            # Without a device of the overlay nobody counts: null.
+            return {
+                name: None if state is None else (state["counters"] or {}).get("drops", {}) for name, state in states
+            }
 
     def _all_kernels(self) -> dict[str, Counters]:
         return {place.name: kernel_counters(Path(f"/proc/{place.pid or 'self'}/net")) for place in self._map.places}

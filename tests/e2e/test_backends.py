@@ -62,3 +62,17 @@ def test_an_unknown_backend_is_a_usage_error_that_lists_them(no_lab: Lab) -> Non
     answer = no_lab.up("two_nodes", "--backend", "gre")
     assert answer.code == 2
     assert "'host-gw'" in answer.err
+
+
+@pytest.mark.usefixtures("_as_root")
+def test_without_an_overlay_device_everything_still_has_its_words() -> None:
+    with lab_of("two_nodes", "--backend", "host-gw") as lab:
+        assert all(pair["received"] == 1 for pair in lab.json("ping"))
+        assert lab.node("node1")["device"] is None
+        described = lab.must("describe", "node", "node1")
+        assert "none: packets of the host-gw backend leave by node1-eth0" in described
+        assert "nobody counts" in described
+        traced = lab.must("trace", "shell1", "shell2")
+        assert "flannel" not in traced
+        assert "answered in" in traced
+        assert lab.must("graph", "-o", "json")
