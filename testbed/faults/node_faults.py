@@ -51,7 +51,7 @@ class NodeFaults:
         """The overlay device."""
         node = node_of(self._lab, request)
         state = node.state()
-        device = state["device"] if state is not None else None
+        device = state["device"] if state is not None else node.overlay_device
         if device is None or node.kernel.link(device) is None:
             raise FaultImpossible(f"{request.text}: {node.name} has no overlay device now")
         run(node.pid, ["ip", "link", "del", device])

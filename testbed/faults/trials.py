@@ -95,7 +95,7 @@ TRIALS = (
     ),
     Trial("F34", ("link corrupt node1 s1 1",), 5, hold_s=5, share_lost=0.2),
     Trial("F35", ("node reboot node1 1s",), 10, mended_by_lab=True),
-    Trial("F36", ("node readdress node1 192.168.8.150",), 5, mended_by_lab=False, hold_s=8),
+    Trial("F36", ("node readdress node1 192.168.8.150",), 5, mended_by_lab=True),
     Trial("F39", ("clock jump node1 1h",), 6, hold_s=OUT_S, gap_s=0, prepare=("clock jump node1 0s",)),
     Trial("F39", ("clock jump node1 -1h",), 6, hold_s=OUT_S, gap_s=0, prepare=("clock jump node1 0s",)),
     Trial("F40", ("certificate expire node1",), 5, hold_s=OUT_S),

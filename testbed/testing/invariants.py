@@ -8,6 +8,7 @@ from typing import Any
 from testbed.testing.lab_handle import LabHandle
 
 MAY_GROW = {"agent RSS kB", "agent CPU ticks"}
+NEEDED = {"links", "routes", "nftables tables", "nftables rules", "network namespaces"}
 SLACK = {"agent descriptors": 3, "agent threads": 4, "zombies": 2}
 """Health requests that are under way, threads that grpc starts when it likes, processes that end just now."""
 BAD_LINE = re.compile(r"Traceback|Error:|CRITICAL|Exception in thread")
@@ -84,8 +85,11 @@ def kind_of(resource: str) -> str:
 
 
 def _resources(now: Mapping[str, int], before: Mapping[str, int]) -> list[str]:
-    """I4: no more of anything than before."""
+    """I4: no more of anything than before, and nothing less of what a node needs."""
     problems = []
+    for what, count in before.items():
+        if kind_of(what) in NEEDED and now.get(what, 0) < count:
+            problems.append(f"I4: {what}: {now.get(what, 0)}, and were {count}")
     for what, count in now.items():
         kind = kind_of(what)
         if kind not in MAY_GROW and count > before.get(what, count) + SLACK.get(kind, 0):

@@ -53,6 +53,7 @@ def cases() -> list[object]:
     return found
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("trial", cases())
 def test_row(
     trial: Trial,

@@ -1,0 +1,1 @@
+"""Agents in which one thing is broken, to see that the tests of faults notice."""

@@ -1,0 +1,72 @@
+"""Replaces one function of our agent and then runs it: `run_agent.py MUTANT [flags of the agent …]`.
+
+In a cluster file: `agent: {command: [PYTHON, …/run_agent.py, rules, …]}`. The product has no flag for this.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def device() -> None:
+    """What becomes of links is nobody's business."""
+    from agent.node_setup import NodeSetup
+
+    first = NodeSetup.converge_links
+    done: list[object] = []
+
+    def converge_once(setup: NodeSetup) -> None:
+        if not done:
+            done.append(setup)
+            first(setup)
+
+    NodeSetup.converge_links = converge_once  # type: ignore[assignment,method-assign]  # that is what a mutant is
+
+
+def rules() -> None:
+    """Rules are made once."""
+    from agent.node_setup import NodeSetup
+
+    NodeSetup.converge_unreported = lambda _: None  # type: ignore[assignment,method-assign]  # the same
+
+
+def renewal() -> None:
+    """The lease is never renewed."""
+    from agent.subnet_manager import SubnetManager
+
+    def wait(_manager: SubnetManager, stop: threading.Event, _on_fenced: Callable[[str], None]) -> None:
+        stop.wait()
+
+    SubnetManager.run_renewal = wait  # type: ignore[assignment,method-assign]  # the same
+
+
+def watch() -> None:
+    """Peers are listed once and never again."""
+    from agent.lease_watch import LeaseWatch
+
+    def list_once(follower: LeaseWatch, stop: threading.Event) -> None:
+        follower._take(follower._registry.list_leases())
+        stop.wait()
+
+    LeaseWatch.run = list_once  # type: ignore[assignment,method-assign]  # the same
+
+
+MUTANTS = {mutant.__name__: mutant for mutant in (device, rules, renewal, watch)}
+
+
+def main() -> None:
+    """Break it and run it."""
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    MUTANTS[sys.argv[1]]()
+    from agent.__main__ import run
+
+    sys.exit(run(sys.argv[2:], os.environ))
+
+
+if __name__ == "__main__":
+    main()
