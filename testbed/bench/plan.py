@@ -80,6 +80,7 @@ class BenchPlan:
     rounds: int
     seconds: int
     """Of each measurement."""
+    measurements: tuple[Measurement, ...] = MEASUREMENTS
 
     def steps(self) -> Iterator[Step]:
         """Round by round. Each begins with another path, so that none has the first or last place for itself."""
@@ -87,7 +88,7 @@ class BenchPlan:
             first = (number - 1) % len(self.paths)
             for path in (*self.paths[first:], *self.paths[:first]):
                 yield Step(number, path, None, SWITCH_S if path.backend else 0.0)
-                for measurement in MEASUREMENTS:
+                for measurement in self.measurements:
                     yield Step(number, path, measurement, self.seconds + OVERHEAD_S)
 
     @property
@@ -107,6 +108,16 @@ def choose_paths(names: str, backends: str) -> tuple[BenchPath, ...]:
     if not paths:
         raise ValueError(f"no path (want one or more of {', '.join(PATHS)}, or --backends)")
     return tuple(paths)
+
+
+def choose_measurements(names: str) -> tuple[Measurement, ...]:
+    """The measurements that comma-separated names or kinds mean; all for none. Raises ValueError in words."""
+    wanted = set(_split(names))
+    known = {word for one in MEASUREMENTS for word in (one.name, one.kind)}
+    if unknown := sorted(wanted - known):
+        words = ",".join(dict.fromkeys([*(one.kind for one in MEASUREMENTS), *(one.name for one in MEASUREMENTS)]))
+        raise ValueError(f"no such measurement (got {unknown[0]}; want some of {words})")
+    return tuple(one for one in MEASUREMENTS if not wanted or wanted & {one.name, one.kind})
 
 
 def _split(names: str) -> Sequence[str]:

@@ -106,11 +106,16 @@ def _figure(result: Document) -> "Figure":
     from matplotlib.figure import Figure
 
     names = [path["name"] for path in result["paths"]]
-    lines = -(-len(PANELS) // COLUMNS)
+    wanted = {metric["name"] for metric in result["metrics"]}
+    panels = [panel for panel in PANELS if wanted & set(panel.metrics)]
+    columns = min(COLUMNS, len(panels))
+    lines = -(-len(panels) // columns)
     figure = Figure(figsize=(WIDTH_IN, lines * (PANEL_IN + ROW_IN * len(names)) + FOOTER_IN), layout="constrained")
-    places = figure.subplots(lines, COLUMNS, sharey=True)
-    for panel, axes in zip(PANELS, places.flat, strict=True):
+    places = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
+    for panel, axes in zip(panels, places, strict=False):
         _draw_panel(axes, panel, result, names)
+    for axes in places[len(panels) :]:
+        axes.set_visible(False)
     figure.supxlabel(_footer(result), fontsize=SMALL, color=QUIET)
     return figure
 

@@ -11,6 +11,7 @@ from testbed.bench.results import (
     Metric,
     Verdict,
     medians,
+    metrics_of,
     ratios,
     verdicts,
     why_not_counted,
@@ -35,7 +36,7 @@ class Machine:
 
 def document(plan: BenchPlan, gathered: Gathered, machine: Machine, since: str, took_s: float) -> Document:
     """Everything, in the units that the metrics' names end with. docs/architecture.md describes the fields."""
-    reasons = {one.number: why_not_counted(one) for one in gathered.rounds}
+    reasons = {one.number: why_not_counted(one, plan.measurements) for one in gathered.rounds}
     counted = [one for one in gathered.rounds if reasons[one.number] is None]
     middle = medians(counted or gathered.rounds)
     return {
@@ -53,7 +54,7 @@ def document(plan: BenchPlan, gathered: Gathered, machine: Machine, since: str, 
                 "scale": metric.scale,
                 "better": "higher" if metric.higher_is_better else "lower",
             }
-            for metric in METRICS
+            for metric in metrics_of(plan.measurements)
         ],
         "rounds": [
             {
@@ -100,7 +101,7 @@ def median_rows(result: Document) -> list[tuple[str, ...]]:
     """One row per metric: its title, its unit, each path's median."""
     return [
         (metric.title, metric.unit, *(_shown(metric, values) for values in _columns(result, result["medians"])))
-        for metric in METRICS
+        for metric in _metrics(result)
     ]
 
 
@@ -109,7 +110,7 @@ def ratio_rows(result: Document, reference: str) -> list[tuple[str, ...]]:
     columns = _columns(result, result["ratios"][reference])
     return [
         (metric.title, *(ratio(values.get(metric.name)) for values in columns))
-        for metric in METRICS
+        for metric in _metrics(result)
         if any(metric.name in values for values in columns)
     ]
 
@@ -133,6 +134,11 @@ def ratio(value: float | None) -> str:
         return MISSING
     digits = 3 if value < SMALL_RATIO else 2 if value < LARGE_RATIO else 1
     return f"{value:.{digits}f} {TIMES}"
+
+
+def _metrics(result: Document) -> list[Metric]:
+    wanted = {metric["name"] for metric in result["metrics"]}
+    return [metric for metric in METRICS if metric.name in wanted]
 
 
 def _columns(result: Document, by_path: Mapping[str, Mapping[str, float]]) -> Sequence[Mapping[str, float]]:

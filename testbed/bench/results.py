@@ -1,6 +1,6 @@
 """What came out of a bench run: metrics, medians, ratios, which rounds count, which goals are reached. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -14,7 +14,7 @@ ByPath = Mapping[str, Values]
 REFERENCES = ("vxlan", "python")
 """Paths that the others are compared with."""
 YARDSTICK = "python"
-YARDSTICK_METRICS = ("tcp_1_forward_bits_per_second", "tcp_1_reverse_bits_per_second")
+YARDSTICK_MEASUREMENTS = frozenset({"tcp_1_forward", "tcp_1_reverse"})
 YARDSTICK_LEAST = 0.4e9
 """bit/s; a python path below it was kept from its processor by something else on the machine."""
 GIGABYTE = 1e9
@@ -57,13 +57,18 @@ CPU_PER_GIGABYTE = Metric("agents_cpu_seconds_per_gigabyte", "agents' CPU, TCP",
 CPU_PER_MILLION_PACKETS = Metric(
     "agents_cpu_seconds_per_million_packets", "agents' CPU, UDP 16 B", "s/Mpkt", 1, 2, higher_is_better=False
 )
-METRICS = (
-    *(metric for measurement in MEASUREMENTS for metric in _metrics_of(measurement)),
-    CPU_PER_GIGABYTE,
-    CPU_PER_MILLION_PACKETS,
-)
-CPU_OF = {"tcp_1_forward": CPU_PER_GIGABYTE.name, "udp_16": CPU_PER_MILLION_PACKETS.name}
+CPU_OF = {"tcp_1_forward": CPU_PER_GIGABYTE, "udp_16": CPU_PER_MILLION_PACKETS}
 """Measurement → what the agents' processor time during it is told as."""
+
+
+def metrics_of(measurements: Iterable[Measurement]) -> list[Metric]:
+    """All their metrics, in the order in which people read them."""
+    chosen = list(measurements)
+    found = [metric for measurement in chosen for metric in _metrics_of(measurement)]
+    return found + [CPU_OF[measurement.name] for measurement in chosen if measurement.name in CPU_OF]
+
+
+METRICS = tuple(metrics_of(MEASUREMENTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +117,23 @@ def values_of(measurement: Measurement, raw: Mapping[str, Any]) -> dict[str, flo
     else:
         return {f"{name}_p50_us": raw["p50_us"], f"{name}_p99_us": raw["p99_us"]}
     if cpu_s is not None and name in CPU_OF and amount > 0:
-        found[CPU_OF[name]] = cpu_s / amount
+        found[CPU_OF[name].name] = cpu_s / amount
     return found
 
 
-def why_not_counted(one: Round) -> str | None:
-    """Why a round says nothing about the paths; None when it counts, as all do in a run without the python path."""
+def why_not_counted(one: Round, measurements: Iterable[Measurement] = MEASUREMENTS) -> str | None:
+    """Why a round of these measurements says nothing about the paths; None when it counts.
+
+    Every round does in a run that does not measure TCP with one stream on the python path.
+    """
+    yardsticks = [measurement.name for measurement in measurements if measurement.name in YARDSTICK_MEASUREMENTS]
     measured = one.values.get(YARDSTICK)
-    if measured is None:
+    if measured is None or not yardsticks:
         return None
-    best = max((measured[metric] for metric in YARDSTICK_METRICS if metric in measured), default=None)
-    if best is not None and best >= YARDSTICK_LEAST:
+    best = max((measured.get(f"{name}_bits_per_second", 0.0) for name in yardsticks), default=0.0)
+    if best >= YARDSTICK_LEAST:
         return None
-    got = "nothing" if best is None else f"{best / 1e9:.2f} Gbit/s"
+    got = f"{best / 1e9:.2f} Gbit/s"
     return f"{YARDSTICK} reached {got} with one TCP stream, below {YARDSTICK_LEAST / 1e9:g}: the machine was busy"
 
 

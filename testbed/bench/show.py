@@ -11,7 +11,7 @@ from rich.table import Table
 
 from testbed.bench.plan import BenchPlan, Step
 from testbed.bench.report import Document, goal_line, median_rows, ratio_rows, round_line
-from testbed.bench.results import METRICS, Round, why_not_counted
+from testbed.bench.results import Round, metrics_of, why_not_counted
 from testbed.command.render import BAD_COLOUR, GOOD_COLOUR, console
 
 
@@ -47,10 +47,10 @@ class Bar:
 
     def round(self, one: Round) -> None:
         """A round has ended."""
-        reason = why_not_counted(one)
+        reason = why_not_counted(one, self._plan.measurements)
         doubt = f" (does not count: {reason})" if reason else ""
-        text = f"round {one.number} of {self._plan.rounds}: {round_line(one.values, METRICS[0])}{doubt}"
-        self._console.print(text, soft_wrap=True)
+        first = round_line(one.values, metrics_of(self._plan.measurements)[0])
+        self._console.print(f"round {one.number} of {self._plan.rounds}: {first}{doubt}", soft_wrap=True)
 
 
 def show(result: Document, plot: Path | None) -> None:

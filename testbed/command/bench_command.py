@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from testbed.bench.plan import PATHS, BenchPlan, choose_paths
+from testbed.bench.plan import PATHS, BenchPlan, choose_measurements, choose_paths
 from testbed.command.client import TestbedError
 from testbed.command.command_line import needs_root, output_option, verbs
 
@@ -14,11 +14,14 @@ PICTURES = (".png", ".svg", ".pdf")
 @verbs.command()
 @click.option("--paths", default=",".join(PATHS), show_default=True, metavar="PATH,…", help="What to compare.")
 @click.option("--backends", default="", metavar="BACKEND,…", help="And backends of our agent: udp,vxlan,host-gw,…")
+@click.option("--only", default="", metavar="WHAT,…", help="Not all measurements: tcp,udp,latency or single ones.")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Medians are of these.")
 @click.option("--seconds", type=click.IntRange(1, 600), default=2, show_default=True, help="Of each measurement.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw it: .png .svg .pdf")
 @output_option("json")
-def bench(paths: str, backends: str, rounds: int, seconds: int, plot: Path | None, output: str | None) -> int:
+def bench(
+    paths: str, backends: str, only: str, rounds: int, seconds: int, plot: Path | None, output: str | None
+) -> int:
     """Measure how fast packets get from node to node, several ways side by side.
 
     It makes a lab of its own (two nodes, a pod each) and takes it down afterwards. Labs that run stay as they are, but
@@ -31,7 +34,7 @@ def bench(paths: str, backends: str, rounds: int, seconds: int, plot: Path | Non
     none     no overlay: from node to node
     """
     try:
-        plan = BenchPlan(choose_paths(paths, backends), rounds, seconds)
+        plan = BenchPlan(choose_paths(paths, backends), rounds, seconds, choose_measurements(only))
     except ValueError as error:
         raise TestbedError(f"testbed bench: {error}", 2) from error
     if plot is not None:

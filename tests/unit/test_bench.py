@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from testbed.bench.plan import MEASUREMENTS, PATHS, BenchPath, BenchPlan, choose_paths
+from testbed.bench.plan import MEASUREMENTS, PATHS, BenchPath, BenchPlan, choose_measurements, choose_paths
 from testbed.bench.report import (
     Machine,
     document,
@@ -85,6 +85,22 @@ def test_paths_come_in_the_order_in_which_they_are_named(paths: str, backends: s
 def test_wrong_names_are_refused_in_words(paths: str, backends: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(complaint)}$"):
         choose_paths(paths, backends)
+
+
+def test_single_measurements_and_kinds_can_be_chosen() -> None:
+    assert choose_measurements("") == MEASUREMENTS
+    assert [one.name for one in choose_measurements("latency,udp_16")] == ["udp_16", "latency"]
+    assert [one.name for one in choose_measurements("udp")] == ["udp_16", "udp_1400"]
+    with pytest.raises(ValueError, match=r"^no such measurement \(got sctp; want some of tcp,udp,"):
+        choose_measurements("sctp")
+
+
+def test_a_run_without_the_yardstick_s_measurements_counts_and_shows_only_what_was_asked_for() -> None:
+    plan = BenchPlan(choose_paths("python,native", ""), 1, 1, choose_measurements("latency"))
+    rounds = rounds_of({"python": {"latency_p50_us": 50.0}, "native": {"latency_p50_us": 20.0}})
+    result = document(plan, Gathered(rounds), Machine(2, "a processor", "6.18"), "2026-01-01T00:00:00Z", 9.0)
+    assert result["rounds_counted"] == 1
+    assert [row[0] for row in median_rows(result)] == ["TCP ping-pong, p50", "TCP ping-pong, p99"]
 
 
 def test_throughput_and_processor_time_per_gigabyte() -> None:
