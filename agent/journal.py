@@ -34,6 +34,10 @@ class FileJournal:
         self._node = node
         path.parent.mkdir(parents=True, exist_ok=True)
 
+    def of(self, node: str) -> "FileJournal":
+        """The same file for another machine's changes."""
+        return FileJournal(self._path, node)
+
     def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
         """Append one line. Raises OSError when the file cannot be written."""
         entry = {"at": time.time(), "node": self._node, "command": list(command), "input": stdin, "why": why}

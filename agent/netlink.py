@@ -130,19 +130,23 @@ class Kernel(WireguardKernel):
         *,
         peer: str,
         peer_netns_pid: int | None = None,
+        peer_netns_name: str | None = None,
         mtu: int,
         mac: str | None = None,
         peer_mac: str | None = None,
         why: str,
     ) -> None:
-        """Make sure that a veth `name` exists; where it has to be made, `peer` goes into that process' namespace."""
+        """Make sure that a veth `name` exists; where it has to be made, `peer` goes into that process' namespace.
+
+        `peer_netns_name`: what `ip netns` calls that namespace; the journal then has it instead of the process.
+        """
         near: dict[str, object] = {"mtu": mtu} | ({"address": mac} if mac else {})
         far: dict[str, object] = {"ifname": peer, "mtu": mtu} | ({"address": peer_mac} if peer_mac else {})
         command = ["ip", "link", "add", name, "mtu", str(mtu), *(["address", mac] if mac else [])]
         command += ["type", "veth", "peer", "name", peer, "mtu", str(mtu), *(["address", peer_mac] if peer_mac else [])]
         if peer_netns_pid is not None:
             far["net_ns_pid"] = peer_netns_pid
-            command += ["netns", str(peer_netns_pid)]
+            command += ["netns", peer_netns_name or str(peer_netns_pid)]
         if not self._exists(name, "veth", command):
             self._change(command, why, lambda socket: socket.link("add", ifname=name, kind="veth", peer=far, **near))
 

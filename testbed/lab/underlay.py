@@ -33,6 +33,8 @@ TREE_TIMERS = ("forward_delay", "200", "hello_time", "100", "max_age", "600")
 forward delays, what breaks farther away after max_age more: 10 s."""
 ROOT_PRIORITY = 0x1000  # of the first switch; the others follow one by one, all better than the default 0x8000
 COMMAND_LIMIT_S = 10.0
+LAB = "lab"
+"""What the journal calls the lab's own namespace."""
 MAKERS = 4
 """Machines that are made at the same time."""
 
@@ -116,6 +118,7 @@ class VethLink(Link):
             intfname1,
             peer=intfname2,
             peer_netns_pid=node2.pid,
+            peer_netns_name=node2.name if isinstance(node2, OverlayNode) else LAB,
             mtu=node1.underlay_mtu,
             mac=addr1,
             peer_mac=addr2,

@@ -15,6 +15,7 @@ from testbed.lab.control import Request, Verb, VerbFailed
 from testbed.lab.etcd import enter_machine
 from testbed.lab.graph_facts import graph_facts
 from testbed.lab.iperf import measure
+from testbed.lab.journal_verbs import journal_verbs
 from testbed.lab.lab import Lab
 from testbed.lab.mininet_prompt import become_prompt
 from testbed.lab.node import LabNode
@@ -56,6 +57,7 @@ def verbs_of(lab: Lab) -> Mapping[str, Verb]:
         **trace_verbs(lab),
         **bench_verbs(lab),
         **capture_verbs(lab),
+        **journal_verbs(lab),
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.errors import AgentError
+from agent.journal import FileJournal
 from agent.netlink import Kernel, Route
 from testbed.pods import namespaces as ns
 from testbed.pods.port_guard import admit_script, forget_script, load
@@ -94,7 +95,13 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
         # One of that name that is still there leads to a pod that is gone.
         node.delete_link(near, f"{why}: left from an earlier run")
         node.create_veth(
-            near, peer=POD_END, peer_netns_pid=pause_pid, mtu=host.overlay_mtu, peer_mac=mac, why=f"{why}: its link"
+            near,
+            peer=POD_END,
+            peer_netns_pid=pause_pid,
+            peer_netns_name=pod,
+            mtu=host.overlay_mtu,
+            peer_mac=mac,
+            why=f"{why}: its link",
         )
         # The node does not talk on this end; without this the kernel sends router solicitations and MLD reports.
         if node.read_sysctl(f"net.ipv6.conf.{near}.disable_ipv6") is not None:
@@ -103,7 +110,8 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
         node.set_master(near, host.bridge, f"{why}: a port of the bridge")
         node.set_hairpin(near, f"{why}: it may be sent to itself by a service")
         node.set_up(near, f"{why}: the node's end")
-        with Kernel(node.journal, pause_pid) as inside:
+        journal = node.journal.of(pod) if isinstance(node.journal, FileJournal) else node.journal
+        with Kernel(journal, pause_pid) as inside:
             _configure_inside(inside, host, pod, address, bridge.mac)
         node.ensure_neighbour(host.bridge, address, mac, f"{why}: known without ARP")
 

@@ -1,6 +1,6 @@
 """Which rule of a packet filter drops a packet: the kernel itself tells, for packets that are marked for it (nftrace).
 
-A table of our own marks them, at the first look that nftables has; a second probe is sent; the table is removed again.
+Tables of our own mark them, at the first look that nftables has; a second probe is sent; the tables are removed again.
 Each rule that the packet meets comes as a message (linux/netfilter/nf_tables.h, NFTA_TRACE_*).
 """
 
@@ -52,7 +52,7 @@ def dropping_rule(pid: int, mark: Mark, overlay: Overlay, send: Callable[[], Non
             dropped = _wait_for_drop(listening)
         finally:
             with contextlib.suppress(OSError):
-                nft(pid, ["delete", "table", "inet", TABLE])
+                nft(pid, ["delete", "table", "inet", TABLE, ";", "delete", "table", "bridge", TABLE])
     finally:
         listening.close()
     return None if dropped is None else _in_words(pid, dropped)
@@ -70,7 +70,10 @@ def marking_table(mark: Mark, overlay: Overlay) -> str:
         f"\tchain {hook} {{\n\t\ttype filter hook {hook} priority -390; policy accept;\n{rules}\t}}\n"
         for hook in ("prerouting", "output")
     )
-    return f"table inet {TABLE} {{\n{chains}}}\n"
+    # A bridge has rules of its own, which a packet between its ports meets first.
+    bridged = "".join(f"\t\tether type ip {match} meta nftrace set 1\n" for match in matches)
+    ports = f"\tchain ports {{\n\t\ttype filter hook prerouting priority -390; policy accept;\n{bridged}\t}}\n"
+    return f"table inet {TABLE} {{\n{chains}}}\ntable bridge {TABLE} {{\n{ports}}}\n"
 
 
 def _listen() -> socket.socket:

@@ -1,0 +1,26 @@
+"""`testbed commands [NODE]`: what a person would have typed."""
+
+import click
+
+from testbed.command.client import ask, find_lab
+from testbed.command.command_line import bare_name, lab_option, output_option, verbs
+
+
+@verbs.command()
+@click.argument("node", required=False)
+@lab_option
+@output_option("json")
+def commands(node: str | None, lab: str | None, output: str | None) -> None:
+    """Show every change made to the kernel as a script of ip, bridge, nft and sysctl commands, with why.
+
+    \b
+    commands               the whole lab; runs in an empty namespace and builds the same network
+    commands node1         what was done there, as one types it there
+    commands > lab.sh      to read, to keep, to type live
+    """
+    answer = ask(find_lab(lab), "commands", node=None if node is None else bare_name(node))
+    if output == "json":
+        from testbed.command import render
+
+        return render.as_json(answer["changes"])
+    return print(answer["script"], end="")

@@ -1,0 +1,121 @@
+"""The journal of kernel changes as a shell script that a person can read, type, or run in an empty namespace. Pure."""
+
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+HEADER = """\
+#!/bin/sh
+# Every change that lab {lab} made to the kernel, in the order in which it was made.
+# It builds the same network without Mininet, agents and pods (packets between nodes need an agent at flannel0):
+#
+#   sudo unshare --mount --net sh -c 'mount -t tmpfs tmpfs /run && sh commands.sh && ip netns exec node1 bash'
+"""
+NODE_HEADER = """\
+#!/bin/sh
+# Every change that was made on {node} of lab {lab}, in the order in which it was made, as one types it there.
+"""
+NEW_LINKS = ("ip link add", "ip tuntap add")
+END_OF_INPUT = "END"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of the journal."""
+
+    at: float
+    """Seconds since the epoch."""
+    node: str
+    """Machine, pod, or `lab` for the lab's own namespace."""
+    command: tuple[str, ...]
+    why: str
+    stdin: str | None
+
+
+def read_changes(text: str) -> Iterator[Change]:
+    """The changes of one journal file; half a line at its end, which is being written, is left out."""
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+            yield Change(entry["at"], entry["node"], tuple(entry["command"]), entry["why"], entry["input"])
+        except (ValueError, KeyError, TypeError):
+            continue
+
+
+def script(changes: Iterable[Change], lab: str, node: str | None = None) -> str:
+    """The whole lab's script; with `node` what was done there, as one types it there."""
+    ordered = sorted(changes, key=lambda change: change.at)
+    lines: list[str] = []
+    if node is not None:
+        lines += NODE_HEADER.format(node=node, lab=lab).splitlines()
+        ordered = [change for change in ordered if change.node == node]
+    else:
+        lines += [*HEADER.format(lab=lab).splitlines(), "", "# the machines and pods, each a network namespace"]
+        lines += [f"ip netns add {shlex.quote(name)}" for name in dict.fromkeys(change.node for change in ordered)]
+    before = ""
+    there: set[tuple[str, str]] = set()
+    for change in ordered:
+        place = "" if node is not None else f"{change.node}: "
+        if (why := place + change.why) != before:
+            lines += ["", f"# {why}"]
+            before = why
+        lines += _gone_by_itself(change, there, alone=node is not None)
+        lines += _typed(change, alone=node is not None)
+    return "\n".join(lines) + "\n"
+
+
+def _gone_by_itself(change: Change, there: set[tuple[str, str]], *, alone: bool) -> list[str]:
+    """Links that the kernel removed with their process or namespace, which nobody wrote down."""
+    words = change.command
+    name = _link_name(words)
+    if name is None:
+        return []
+    key = (change.node, name)
+    if words[:3] == ("ip", "link", "delete"):
+        there.discard(key)
+        return []
+    if key not in there:
+        there.add(key)
+        return []
+    removal = Change(change.at, change.node, ("ip", "link", "delete", name), "", None)
+    return [*_typed(removal, alone=alone, comment="the former one went with the process that had it")]
+
+
+def _link_name(words: Sequence[str]) -> str | None:
+    if " ".join(words[:3]) not in (*NEW_LINKS, "ip link delete"):
+        return None
+    rest = list(words[3:])
+    return rest[1] if rest[0] in ("dev", "name") else rest[0]
+
+
+def _typed(change: Change, *, alone: bool, comment: str = "") -> list[str]:
+    words = list(change.command)
+    if not alone:
+        words = _inside(change.node, words)
+    line = shlex.join(words) + (f"  # {comment}" if comment else "")
+    if change.stdin is None:
+        return [line]
+    return [f"{line} <<'{END_OF_INPUT}'", *change.stdin.rstrip("\n").splitlines(), END_OF_INPUT]
+
+
+def _inside(node: str, words: list[str]) -> list[str]:
+    if words[0] == "ip":
+        return ["ip", "-n", node, *words[1:]]
+    if words[0] in ("bridge", "tc"):
+        return [words[0], "-n", node, *words[1:]]
+    return ["ip", "netns", "exec", node, *words]
+
+
+def as_json(changes: Iterable[Change]) -> list[Mapping[str, object]]:
+    """The changes in order, in the journal's own form."""
+    return [
+        {
+            "at": change.at,
+            "node": change.node,
+            "command": list(change.command),
+            "input": change.stdin,
+            "why": change.why,
+        }
+        for change in sorted(changes, key=lambda change: change.at)
+    ]

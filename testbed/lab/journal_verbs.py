@@ -1,0 +1,31 @@
+"""What the lab answers to `testbed commands`."""
+
+from collections.abc import Mapping
+
+from testbed.lab.command_script import Change, as_json, read_changes, script
+from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.lab.lab import Lab
+
+JOURNAL = "journal.jsonl"
+
+
+def journal_verbs(lab: Lab) -> Mapping[str, Verb]:
+    """The verb, bound to this lab."""
+    return {"commands": Verb(lambda request: commands(lab, request), changes=False)}
+
+
+def commands(lab: Lab, request: Request) -> object:
+    """Every kernel change so far, as a script and as data."""
+    node = request.argument("node", str)
+    changes = changes_of(lab)
+    places = list(dict.fromkeys(change.node for change in changes))
+    if node is not None and node not in places:
+        raise VerbFailed(f"no changes on {node} (there are some on: {', '.join(places)})")
+    chosen = [change for change in changes if node in (None, change.node)]
+    return {"script": script(changes, lab.name, node), "changes": as_json(chosen)}
+
+
+def changes_of(lab: Lab) -> list[Change]:
+    """From the lab's own journal and those of the agents."""
+    files = [lab.directory / JOURNAL, *(node.run / JOURNAL for node in lab.nodes.values())]
+    return [change for file in files if file.exists() for change in read_changes(file.read_text())]
