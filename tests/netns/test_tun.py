@@ -184,6 +184,7 @@ def test_kernel_that_refuses_is_counted_and_survived(running: Running, kernel: K
     test_payload_of_a_datagram_reaches_the_kernel(running, inside)
 
 
+@pytest.mark.row("F45")
 def test_underlay_that_refuses_is_counted_and_survived(
     running: Running, kernel: Kernel, inside: NamespaceThread
 ) -> None:
