@@ -76,3 +76,15 @@ def test_without_an_overlay_device_everything_still_has_its_words() -> None:
         assert "flannel" not in traced
         assert "answered in" in traced
         assert lab.must("graph", "-o", "json")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_as_root")
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_reaches_a_clusterip_service_across_nodes(backend: str) -> None:
+    """flannel's e2e: «resolves and reaches a ClusterIP service across nodes»; here by its address."""
+    with lab_of("nginx_tomcat", "--backend", backend) as lab:
+        address = lab.json("get", "services", "nginx")["spec"]["clusterIP"]
+        for source in ("tomcat", "node2", "client"):
+            code = lab.run(source, "curl", "-s", "-m5", "-o", "/dev/null", "-w", "%{http_code}", f"http://{address}/")
+            assert code == "200", source
