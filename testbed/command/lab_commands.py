@@ -7,6 +7,7 @@ import click
 
 from testbed.command.client import TestbedError, ask, find_lab, running_labs
 from testbed.command.command_line import Verbs, bare_name, lab_option, needs_root, output_option, verbs
+from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, Exercise, NoSuchExercise, exercise_of
 
 
 @verbs.command()
@@ -57,9 +58,13 @@ def up(
     \b
     up --topo tree,depth=2,fanout=3 --pods-per-node 2
     up --topo ./rack.py:Rack,racks=3
+    up broken/nft-drop                        an exercise: repair it, testbed check judges
     """
     from testbed.command.up import UpOptions, bring_up
 
+    exercise = _exercise(cluster)
+    if exercise is not None:
+        cluster, lab = CLUSTER, lab or os.environ.get("TESTBED_LAB") or f"broken-{exercise.name}"
     made = "--topo" if topo is not None else "--nodes"
     if nodes is None and topo is None and pods_per_node is not None:
         raise click.UsageError("--pods-per-node goes with --nodes or --topo", click.get_current_context())
@@ -72,6 +77,10 @@ def up(
     options.datapath = datapath
     options.backend = backend
     code = bring_up(options)
+    if exercise is not None and code == 0:
+        from testbed.command.check_command import begin
+
+        begin(find_lab(options.resolved_name), exercise)
     if prompt and code == 0:
         from testbed.command import terminal
         from testbed.command.launch import remove
@@ -82,6 +91,13 @@ def up(
         finally:
             remove(record)
     return code
+
+
+def _exercise(cluster: str | None) -> Exercise | None:
+    try:
+        return exercise_of(cluster)
+    except NoSuchExercise as error:
+        raise TestbedError(f"testbed up: {error}", 2) from error
 
 
 @verbs.command()
@@ -165,7 +181,8 @@ def topologies(output: str | None) -> None:
     ]
     shapes = describe_topologies()
     if output == "json":
-        return render.as_json({"clusters": rows, "topologies": shapes})
+        exercises = [{"name": PREFIX + one.name, "symptom": one.symptom} for one in EXERCISES.values()]
+        return render.as_json({"clusters": rows, "topologies": shapes, "exercises": exercises})
     render.columns(("cluster", "nodes", "pods", "topology"), [tuple(row.values()) for row in rows])
     print()
     render.columns(
@@ -179,6 +196,8 @@ def topologies(output: str | None) -> None:
             for shape in shapes
         ),
     )
+    print()
+    render.columns(("exercise", "what one sees"), [(PREFIX + one.name, one.symptom) for one in EXERCISES.values()])
     print("\nnext:\n  sudo testbed up two_nodes\n  sudo testbed up --topo tree,depth=2,fanout=3 --pods-per-node 2")
     return None
 

@@ -16,6 +16,8 @@ from testbed.pods.namespaces import in_network_of
 
 ECHO_REPLY, UNREACHABLE, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 8, 11  # RFC 792
 UNREACHABLE_TEXT = {0: "net unreachable", 1: "host unreachable", 3: "port unreachable", 4: "fragmentation needed"}
+IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
+"""linux/in.h; the socket module has no names for them. Don't fragment, whatever was learned about the path's MTU."""
 PAYLOAD = bytes(range(48))
 _identifiers = itertools.count(1)
 
@@ -53,9 +55,16 @@ class PairResult:
 
 
 def ping_pairs(
-    pairs: Sequence[tuple[Sender, Target]], count: int = 1, interval_s: float = 0.2, timeout_s: float = 1.0
+    pairs: Sequence[tuple[Sender, Target]],
+    count: int = 1,
+    interval_s: float = 0.2,
+    timeout_s: float = 1.0,
+    payload: bytes = PAYLOAD,
 ) -> list[PairResult]:
-    """Send `count` requests for each pair and wait up to `timeout_s` for the last answers."""
+    """Send `count` requests for each pair and wait up to `timeout_s` for the last answers.
+
+    `payload` has an even number of bytes; nobody on the way may fragment the packet.
+    """
     results = [PairResult(sender.name, target.name, str(target.address)) for sender, target in pairs]
     # One of its own, or two calls from the same sender would take each other's answers.
     identifier = next(_identifiers) & 0xFFFF
@@ -70,7 +79,7 @@ def ping_pairs(
                 results[number].sent += 1
                 sent_at[opened.fileno(), sequence] = (results[number], time.monotonic())
                 try:
-                    opened.sendto(_echo_request(identifier, sequence), (str(target.address), 0))
+                    opened.sendto(_echo_request(identifier, sequence, payload), (str(target.address), 0))
                 except OSError as failure:
                     results[number].error = failure.strerror
                 _collect(by_descriptor, identifier, sent_at, until=0.0)
@@ -90,17 +99,18 @@ def all_pairs(senders: Iterable[Sender], targets: Iterable[Target]) -> list[tupl
 
 def _raw_socket(sender: Sender) -> socket.socket:
     opened = in_network_of(sender.pid, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+    opened.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
     opened.setblocking(False)
     return opened
 
 
-def _echo_request(identifier: int, sequence: int) -> bytes:
+def _echo_request(identifier: int, sequence: int, payload: bytes) -> bytes:
     header = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, sequence)
-    words = struct.unpack(f"!{(len(header) + len(PAYLOAD)) // 2}H", header + PAYLOAD)
+    words = struct.unpack(f"!{(len(header) + len(payload)) // 2}H", header + payload)
     total = sum(words)
     total = (total & 0xFFFF) + (total >> 16)
     total = (total & 0xFFFF) + (total >> 16)
-    return struct.pack("!BBHHH", ECHO_REQUEST, 0, ~total & 0xFFFF, identifier, sequence) + PAYLOAD
+    return struct.pack("!BBHHH", ECHO_REQUEST, 0, ~total & 0xFFFF, identifier, sequence) + payload
 
 
 def _collect(

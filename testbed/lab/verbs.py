@@ -9,6 +9,7 @@ from pathlib import Path
 
 from testbed.bench.verbs import bench_verbs
 from testbed.capture.verbs import capture_verbs
+from testbed.exercises.verbs import exercise_verbs
 from testbed.faults.verbs import fault_verbs
 from testbed.lab import status
 from testbed.lab.control import Request, Verb, VerbFailed
@@ -54,6 +55,7 @@ def verbs_of(lab: Lab) -> Mapping[str, Verb]:
         **node_verbs(lab),
         **forward_verbs(lab),
         **fault_verbs(lab),
+        **exercise_verbs(lab),
         **trace_verbs(lab),
         **bench_verbs(lab),
         **capture_verbs(lab),

@@ -1,0 +1,41 @@
+"""`testbed check`, and what `up broken/NAME` does once the lab is up."""
+
+from testbed.command.client import LabRecord, ask, find_lab
+from testbed.command.command_line import lab_option, next_commands, output_option, verbs
+from testbed.exercises.catalogue import PREFIX, Exercise
+
+
+@verbs.command()
+@lab_option
+@output_option("json")
+def check(lab: str | None, output: str | None) -> int:
+    """Say whether all is well: every pod reaches every pod, with small and full-size packets; leases and routes agree.
+
+    The judge of the exercises (up broken/NAME): it says what is wrong, not why. Exit code 0 when all is well.
+    """
+    from testbed.command import render
+
+    record = find_lab(lab)
+    answer = ask(record, "check")
+    if output == "json":
+        render.as_json(answer)
+        return 0 if answer["well"] else 1
+    rows: list[tuple[object, ...]] = []
+    for one in answer["checks"]:
+        lines = one["wrong"] or [""]
+        rows += [(one["check"], "yes" if one["holds"] else "no", lines[0]), *(("", "", line) for line in lines[1:])]
+    render.columns(("check", "holds", "what is wrong"), rows)
+    print("\nall is well" if answer["well"] else "\nnot well yet")
+    next_commands(record.name, *(["ping"] if answer["well"] else ["status", "trace client tomcat"]))
+    return 0 if answer["well"] else 1
+
+
+def begin(record: LabRecord, exercise: Exercise) -> None:
+    """Break the lab that is up, and say what somebody sees who uses it."""
+    done = ask(record, "exercise", name=exercise.name)
+    since = "" if done["begun"] else f", on since {done['since']}"
+    print(f"\nexercise {PREFIX}{exercise.name}{since}\n")
+    print(f"  {exercise.symptom}\n")
+    print("Find out why, and repair it with ordinary commands (ip, nft, ss, ps, kill …): `testbed exec NODE -- …`,")
+    print("`testbed shell NODE`, and `testbed shell` for pods and switches. The judge says what is still wrong:")
+    next_commands(record.name, "check")

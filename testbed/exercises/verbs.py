@@ -1,0 +1,64 @@
+"""What the lab answers to `testbed check`, and to `up broken/NAME` once it is up."""
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from testbed.exercises.breakage import BREAKERS, NotFit, break_lab
+from testbed.exercises.judge import judge
+from testbed.exercises.look import look
+from testbed.lab.clock import now
+from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.lab.etcd import EtcdFailed
+from testbed.lab.lab import Lab
+
+RECORD = "exercise.json"
+"""In the lab's directory: which exercise is on."""
+SYMPTOM_LIMIT_S = 40.0
+"""What is broken shows within seconds; with a lease at the latest when it ends."""
+
+
+def exercise_verbs(lab: Lab) -> Mapping[str, Verb]:
+    """The verbs, bound to this lab."""
+    exercises = _Exercises(lab)
+    return {"check": Verb(exercises.check, changes=False), "exercise": Verb(exercises.begin)}
+
+
+class _Exercises:
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._record = lab.directory / RECORD
+        self._one_at_a_time = threading.Lock()
+
+    def check(self, _request: Request) -> object:
+        """The judge's word."""
+        return self._judged()
+
+    def begin(self, request: Request) -> object:
+        """Break the lab, and wait until one can see it."""
+        name = request.argument("name", str)
+        if name not in BREAKERS:
+            raise VerbFailed(f"exercise: no such exercise (got {name}; want {', '.join(BREAKERS)})", 2)
+        with self._one_at_a_time:
+            former = json.loads(self._record.read_text()) if self._record.exists() else None
+            if former is not None and self._judged()["well"] is False:
+                if former["name"] != name:
+                    raise VerbFailed(f"exercise: {former['name']} is not solved yet (testbed check says what is wrong)")
+                return {**former, "begun": False}
+            record = {"name": name, "since": now()}
+            try:
+                break_lab(self._lab, name)
+            except (NotFit, OSError, EtcdFailed) as failure:
+                raise VerbFailed(f"exercise: {failure}") from failure
+            self._record.write_text(json.dumps(record))
+            deadline = time.monotonic() + SYMPTOM_LIMIT_S
+            while self._judged()["well"]:
+                if time.monotonic() > deadline:
+                    raise VerbFailed(f"exercise: {name}: the lab is as well as before")
+            return {**record, "begun": True}
+
+    def _judged(self) -> dict[str, object]:
+        verdicts = judge(look(self._lab))
+        return {"well": all(one.holds for one in verdicts), "checks": [asdict(one) for one in verdicts]}

@@ -1,0 +1,102 @@
+"""The judge of the exercises: what is wrong is said, what caused it is not."""
+
+from dataclasses import replace
+
+import pytest
+
+from testbed.exercises.breakage import BREAKERS
+from testbed.exercises.catalogue import EXERCISES, NoSuchExercise, exercise_of
+from testbed.exercises.judge import LeaseSeen, NodeSeen, PairSeen, Seen, Verdict, judge
+
+ADDRESSES = {"node1": "192.168.8.1", "node2": "192.168.8.2"}
+SUBNETS = {"node1": "10.0.1.0/24", "node2": "10.0.2.0/24"}
+
+
+def node(name: str) -> NodeSeen:
+    other = "node2" if name == "node1" else "node1"
+    routes = {("10.0.0.0/16", "flannel0"), (SUBNETS[name], "docker0")}
+    forwarding = frozenset({(SUBNETS[other], ADDRESSES[other])})
+    return NodeSeen(name, ADDRESSES[name], True, forwarding, frozenset(routes), "flannel0", "docker0")
+
+
+WELL = Seen(
+    network="10.0.0.0/16",
+    nodes=(node("node1"), node("node2")),
+    leases=tuple(LeaseSeen(SUBNETS[name], ADDRESSES[name]) for name in SUBNETS),
+    small=(PairSeen("a", "b", True), PairSeen("b", "a", True)),
+    full=(PairSeen("a", "b", True), PairSeen("b", "a", True)),
+    full_size=1472,
+)
+
+
+def wrong(seen: Seen) -> dict[str, tuple[str, ...]]:
+    return {one.check: one.wrong for one in judge(seen) if not one.holds}
+
+
+def test_a_lab_that_is_well_holds_every_check() -> None:
+    verdicts = judge(WELL)
+    assert [one.check for one in verdicts] == [
+        *("agents", "leases", "forwarding tables", "routes"),
+        *("every pair: small packets", "every pair: full-size packets (1472 bytes)"),
+    ]
+    assert all(verdict == Verdict(verdict.check, True, ()) for verdict in verdicts)
+
+
+def test_each_thing_that_is_wrong_is_found() -> None:
+    first, second = WELL.nodes
+    assert WELL.leases is not None
+    assert wrong(replace(WELL, nodes=(first, replace(second, ready=False)))) == {
+        "agents": ("node2: its agent does not say that it is ready",)
+    }
+    assert wrong(replace(WELL, leases=WELL.leases[:1], nodes=(replace(first, forwarding=frozenset()), second))) == {
+        "leases": ("node2 holds no lease",),
+        "forwarding tables": ("nobody forwards to node2",),
+    }
+    assert wrong(replace(WELL, nodes=(replace(first, forwarding=frozenset()), second))) == {
+        "forwarding tables": ("node1 does not forward as etcd's leases say",)
+    }
+    assert wrong(replace(WELL, nodes=(first, replace(second, forwarding=None)))) == {
+        "forwarding tables": ("node2's agent does not say what it forwards",)
+    }
+    routes = frozenset({("10.0.0.0/16", "flannel0")})
+    assert wrong(replace(WELL, nodes=(first, replace(second, routes=routes)))) == {
+        "routes": ("node2's kernel has no route to its own pods, 10.0.2.0/24",)
+    }
+    routes = frozenset({("10.0.2.0/24", "docker0")})
+    assert wrong(replace(WELL, nodes=(first, replace(second, routes=routes)))) == {
+        "routes": ("node2's kernel has no route into the overlay",)
+    }
+    assert wrong(replace(WELL, full=(PairSeen("a", "b", False),))) == {
+        "every pair: full-size packets (1472 bytes)": ("a -> b: no answer",)
+    }
+    assert set(wrong(replace(WELL, leases=None))) == {"leases", "forwarding tables"}
+
+
+def test_a_foreign_lease_and_two_leases_of_a_node_are_found() -> None:
+    leases = (*(WELL.leases or ()), LeaseSeen("10.0.9.0/24", "192.0.2.1"), LeaseSeen("10.0.3.0/24", "192.168.8.1"))
+    assert wrong(replace(WELL, leases=leases))["leases"] == (
+        "node1 holds 2 leases",
+        "10.0.9.0/24 is leased to 192.0.2.1, which is no node",
+    )
+
+
+def test_of_much_that_is_wrong_some_is_shown_and_the_rest_counted() -> None:
+    pairs = [PairSeen("a", str(number), False) for number in range(30)]
+    (lines,) = wrong(replace(WELL, small=pairs)).values()
+    assert (len(lines), lines[-1]) == (9, "and 22 more")
+
+
+def test_every_exercise_is_known_by_name_and_can_be_made() -> None:
+    assert set(EXERCISES) == set(BREAKERS)
+    for name in EXERCISES:
+        assert exercise_of(f"broken/{name}") == EXERCISES[name]
+        assert exercise_of(f"broken/{name.replace('-', '_')}") == EXERCISES[name]
+    for other in (None, "nginx_tomcat", "broken/own.yaml", "./broken/nft-drop"):
+        assert exercise_of(other) is None
+
+
+def test_an_unknown_exercise_is_refused_with_what_there_is() -> None:
+    with pytest.raises(
+        NoSuchExercise, match=r'got broken/nft-dorp; want broken/agent-killed, .*mean "broken/nft-drop"'
+    ):
+        exercise_of("broken/nft-dorp")
