@@ -219,7 +219,8 @@ class Underlay:
     def start(self) -> None:
         """Build switches, machines and cables; then addresses, routes and neighbours."""
         self.kernel.set_up("lo", "a new namespace has its loopback down")
-        with contextlib.suppress(FileNotFoundError):
+        # Not there where the kernel has br_netfilter as a module that nobody loaded.
+        if self.kernel.read_sysctl("net.bridge.bridge-nf-call-iptables") is not None:
             self.kernel.sysctl("net.bridge.bridge-nf-call-iptables", "0", "switches do not look into packets")
         for scope in ("all", "default"):
             self.kernel.sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1", "this underlay is IPv4 only")
