@@ -138,7 +138,7 @@ class Agent:
             backend.start(lease)
             with self._lock:
                 self._backend, self._manager = backend, manager
-            setup = NodeSetup(options, config, lease, backend, kernel, self._readiness)
+            setup = NodeSetup(options, config, lease, backend, kernel, self._readiness, self._watchdog.beat)
             setup.converge_all()
             threads = self._start_threads(manager)
             undo.callback(self._end_threads, threads, manager, registry)

@@ -38,11 +38,14 @@ class NodeSetup:
         backend: Backend,
         kernel: Kernel,
         readiness: Readiness,
+        alive: Callable[[], object] = lambda: None,
     ) -> None:
+        """`alive` is called before each part: all of them together may take long on a slow machine."""
         self._options = options
         self._backend = backend
         self._kernel = kernel
         self._readiness = readiness
+        self._alive = alive
         self._firewall = Firewall(kernel.journal)
         shares = [(config.network, lease.subnet.ipv4), (config.ipv6_network, lease.subnet.ipv6)]
         self._policies = [
@@ -87,6 +90,7 @@ class NodeSetup:
         self._part(FILES, self._write_files)
 
     def _part(self, part: str, converge: Callable[[], object]) -> None:
+        self._alive()
         try:
             converge()
         except (AgentError, OSError) as error:
