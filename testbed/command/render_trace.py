@@ -1,8 +1,11 @@
 """A trace on a terminal: one block per leg, one line per hop, its reason beside or below it."""
 
+import os
 import shutil
 import sys
-from collections.abc import Iterator
+import termios
+import tty
+from collections.abc import Callable, Iterator
 from typing import Any
 
 Hop = dict[str, Any]
@@ -15,7 +18,6 @@ LEGS = {
     "answer error": "an error about the answer",
 }
 HEADINGS = ("#", "µs", "where", "", "inner", "ttl", "outer", "mtu", "why")
-NARROW = 150  # columns; below, reasons get lines of their own
 OUTCOMES = {
     "answered": "answered",
     "refused": "it arrived and was refused: nobody listens there",
@@ -28,8 +30,8 @@ OUTCOMES = {
 }
 
 
-def show(answer: Object) -> None:
-    """The whole trace."""
+def show(answer: Object, wait: Callable[[], bool] | None = None) -> None:
+    """The whole trace; `wait` is called before every hop but the first, until it says that it need not be any more."""
     print(headline(answer))
     rows = [(hop, row(hop)) for hop in answer["hops"]]
     shown = [cells for _, cells in rows]
@@ -39,6 +41,8 @@ def show(answer: Object) -> None:
         print("\n" + _line(HEADINGS, widths, wide))
     leg = None
     for hop, cells in rows:
+        if wait is not None and hop["number"] > 1 and not wait():
+            wait = None
         if hop["leg"] != leg:
             leg = hop["leg"]
             print(f"-- {LEGS[leg]}: {hop['inner']['proto']} {hop['inner']['info']}")
@@ -47,6 +51,16 @@ def show(answer: Object) -> None:
             print(f"{'':{widths[0]}}    {cells[-1]}")
     for line in conclusion(answer):
         print(line)
+
+
+def next_key() -> bool:
+    """Wait for a key; False for q, which asks for all the rest."""
+    former = termios.tcgetattr(0)
+    try:
+        tty.setcbreak(0)
+        return os.read(0, 1) not in (b"q", b"Q", b"")
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, former)
 
 
 def headline(answer: Object) -> str:

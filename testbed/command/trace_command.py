@@ -1,5 +1,7 @@
 """`testbed trace SRC[:PORT] DST[:PORT]`: the way of one real packet."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,6 +21,8 @@ HIGHEST_PORT = 65535
 @click.option("--udp", "protocol", flag_value="udp", help="Send a UDP datagram (default with DST's port: TCP).")
 @click.option("--size", metavar="BYTES", type=click.IntRange(1, 65000), help="Payload.  [default: as little as does]")
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0.05, 60), help="Wait for an answer.  [default: 1]")
+@click.option("--step", is_flag=True, help="Show one hop per key press; q shows the rest.")
+@click.option("--pcap", metavar="FILE", help="Write what was seen as pcapng too.")
 @click.option("--svg", metavar="FILE", help="Draw the way on a picture of the lab too.")
 @lab_option
 @output_option("json")
@@ -28,6 +32,8 @@ def trace(
     protocol: str | None,
     size: int | None,
     timeout: float | None,
+    step: bool,
+    pcap: str | None,
     svg: str | None,
     lab: str | None,
     output: str | None,
@@ -42,9 +48,13 @@ def trace(
     """
     from testbed.command import render, render_trace
 
+    if step and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise TestbedError("testbed trace --step: not on a terminal (got a pipe or file; want a terminal)", 2)
     record = find_lab(lab)
     arguments = arguments_of(source, destination, protocol) | {"size": size, "timeout_s": timeout or 1.0}
-    answer = ask(record, "trace", **arguments)
+    answer = ask(record, "trace", **arguments, frames=pcap is not None)
+    if pcap is not None:
+        write_capture(pcap, answer.pop("frames"))
     if svg is not None:
         from testbed.command.graph_command import write_picture
         from testbed.graph.model import graph_of
@@ -54,9 +64,26 @@ def trace(
     if output == "json":
         render.as_json(answer)
     else:
-        render_trace.show(answer)
+        render_trace.show(answer, render_trace.next_key if step else None)
         next_commands(record.name, *(answer["hints"][:2] or ["capture all -w lab.pcapng"]))
     return 0 if answer["outcome"] == "answered" else 1
+
+
+def write_capture(path: str, frames: list[dict[str, Any]]) -> None:
+    """A pcapng file with an interface for each point. Raises TestbedError when it cannot be written."""
+    from testbed.capture import pcapng
+
+    points = list(dict.fromkeys((frame["point"], frame["ethernet"]) for frame in frames))
+    data = pcapng.section_header()
+    for point, is_ethernet in points:
+        data += pcapng.interface(point, pcapng.LINKTYPE_ETHERNET if is_ethernet else pcapng.LINKTYPE_RAW)
+    for frame in frames:
+        number = points.index((frame["point"], frame["ethernet"]))
+        data += pcapng.packet(number, frame["at_ns"], bytes.fromhex(frame["frame"]), outgoing=frame["out"])
+    try:
+        Path(path).write_bytes(data)
+    except OSError as failure:
+        raise TestbedError(f"testbed trace --pcap {path}: {failure.strerror}", 2) from failure
 
 
 def arguments_of(source: str, destination: str, protocol: str | None) -> dict[str, Any]:

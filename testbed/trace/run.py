@@ -8,7 +8,7 @@ from typing import Any
 
 from testbed.lab.control import VerbFailed
 from testbed.lab.lab import Lab
-from testbed.trace.evidence import Evidence
+from testbed.trace.evidence import Counters, Evidence
 from testbed.trace.facts import Facts
 from testbed.trace.hops import hop_list, narrow_places
 from testbed.trace.map import LAB, Map, map_of
@@ -37,6 +37,8 @@ class Asked:
     size: int | None = None
     """Payload bytes; None: as few as do."""
     timeout_s: float = ANSWER_LIMIT_S
+    with_frames: bool = False
+    """Whether the answer holds what was seen, for a capture file."""
 
 
 SERVICE_WORDS = frozenset({"svc", "service", "services"})
@@ -74,7 +76,29 @@ def trace(lab: Lab, asked: Asked) -> dict[str, Any]:
             told["warnings"] = narrow_places(told["hops"])
     finally:
         probe.close()
-    return told | {"repeated": story.again, "unwatched": watch.missed}
+    frames = {"frames": _frames(watch, known)} if asked.with_frames else {}
+    return told | {"repeated": story.again, "unwatched": watch.missed} | frames
+
+
+def _frames(watch: Watch, known: Map) -> list[dict[str, Any]]:
+    """What was seen, for a capture file; the client writes it, who may write where the lab may not."""
+    labels = {(known.node_name(one.place, one.interface), one.interface) for one in watch.sightings()}
+    points = {
+        (node, interface): f"{node}:{'uplink' if node in known.nodes and interface == f'{node}-eth0' else interface}"
+        for node, interface in labels
+    }
+    # Many packets of one frame are one frame.
+    frames = {(one.place, one.number, one.frame): one for one in watch.sightings()}
+    return [
+        {
+            "point": points[known.node_name(one.place, one.interface), one.interface],
+            "at_ns": one.at_ns,
+            "out": one.outgoing,
+            "ethernet": one.link_header > 0,
+            "frame": one.frame.hex(),
+        }
+        for one in frames.values()
+    ]
 
 
 def _told(story: Story, known: Map, facts: Facts, mtus: Mapping[End, int | None], *, with_data: bool) -> dict[str, Any]:
@@ -89,9 +113,11 @@ def _told(story: Story, known: Map, facts: Facts, mtus: Mapping[End, int | None]
 def _findings(
     verdict: Verdict, story: Story, probe: Probe, place: str, known: Map, facts: Facts, evidence: Evidence
 ) -> dict[str, Any]:
-    finding, drops, kernels = Finding(), evidence.drops(), {}
+    finding = Finding()
+    drops: dict[str, Counters] = {}
+    kernels: dict[str, Counters] = {}
     if verdict.outcome not in ("answered", "refused"):
-        kernels = evidence.kernels()
+        drops, kernels = evidence.drops(), evidence.kernels()
         suspects = Suspects(known, facts, drops, kernels)
         if verdict.lost is not None:
             about = Role.ANSWER_ERROR if verdict.lost.role is Role.ANSWER else Role.ERROR

@@ -1,6 +1,5 @@
 """Captures of a running lab, read by an independent program (tshark)."""
 
-import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -8,20 +7,13 @@ import pytest
 
 from tests.e2e.command import read_until
 from tests.e2e.lab import Lab
+from tests.tshark import tshark
 from tests.waiting import wait_until
 
-DECODE = ("-d", "udp.port==8285,ip")
-CHECKSUMS = tuple(f"-o{protocol}.check_checksum:TRUE" for protocol in ("ip", "tcp", "udp"))
+LOAD_PACKETS = "8000"
+"""Enough to tell, and not more than tshark reads in a second or two."""
 WIRE = 1514
 """Bytes of a frame on a wire: MTU 1500 and the Ethernet header."""
-
-
-def tshark(file: Path, *fields: str, only: str = "") -> list[list[str]]:
-    """The fields of every packet that a display filter lets through."""
-    wanted = [word for field in fields for word in ("-e", field)]
-    command = ["tshark", "-r", str(file), *DECODE, *CHECKSUMS, *(["-Y", only] if only else []), "-T", "fields", *wanted]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return [line.split("\t") for line in done.stdout.splitlines()]
 
 
 def captured(lab: Lab, file: Path, *words: str, load: tuple[str, ...]) -> Path:
@@ -37,7 +29,9 @@ def captured(lab: Lab, file: Path, *words: str, load: tuple[str, ...]) -> Path:
 @pytest.fixture(scope="module")
 def under_load(nginx_tomcat: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("capture") / "load.pcapng"
-    return captured(nginx_tomcat, file, "node1", "node2", "s1", load=("iperf", "client", "tomcat", "-t", "1"))
+    return captured(
+        nginx_tomcat, file, "node1", "node2", "s1", "-c", LOAD_PACKETS, load=("iperf", "client", "tomcat", "-t", "1")
+    )
 
 
 def test_whole_lab_is_one_timeline_with_names(nginx_tomcat: Lab, tmp_path: Path) -> None:

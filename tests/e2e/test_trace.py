@@ -1,10 +1,13 @@
 """The way of one packet, as `testbed trace` tells it, on the product's default cluster."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.lab import Lab
+from tests.tshark import tshark
 
 PROBE = ("trace", "nginx:2379", "tomcat:8080")
 THERE = [
@@ -23,7 +26,8 @@ THERE = [
 ]
 OTHER_WAY = {"in": "out", "out": "in"}
 BACK = [(node, interface, OTHER_WAY[direction]) for node, interface, direction in reversed(THERE)]
-RUNS = 10
+RUNS = 5
+CLUSTER_IP = "10.96.0.80"
 
 
 def way(trace: dict[str, Any], leg: str) -> list[tuple[str, str, str]]:
@@ -95,3 +99,105 @@ def test_text_has_the_lease_and_the_outcome(nginx_tomcat: Lab) -> None:
     assert "10.0.46.2:2379 → 10.0.90.2:8080" in shown
     assert "192.168.8.227:8285 → 192.168.8.228:8285" in shown
     assert "outcome: answered" in shown
+
+
+def test_pods_of_one_node_meet_on_the_bridge(nginx_tomcat: Lab) -> None:
+    trace = nginx_tomcat.json("trace", "client", "nginx:80")
+    there = [
+        ("client", "eth0", "out"),
+        ("node1", "vethclient", "in"),
+        ("node1", "vethnginx", "out"),
+        ("nginx", "eth0", "in"),
+    ]
+    assert way(trace, "request") == there
+    assert way(trace, "answer") == [(node, name, OTHER_WAY[direction]) for node, name, direction in reversed(there)]
+    assert {hop["inner"]["ttl"] for hop in trace["hops"]} == {64}, "nobody routes it"
+
+
+def test_containers_of_one_pod_meet_on_the_loopback(nginx_tomcat: Lab) -> None:
+    trace = nginx_tomcat.json("trace", "nginx", "localhost:80")
+    assert trace["outcome"] == "answered"
+    assert {(hop["node"], hop["interface"]) for hop in trace["hops"]} == {("nginx", "lo")}
+    assert [hop["direction"] for hop in trace["hops"]] == ["out", "in", "out", "in"]
+
+
+def test_what_was_seen_is_written_for_wireshark(nginx_tomcat: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "trace.pcapng"
+    trace = nginx_tomcat.json("trace", "nginx", "tomcat", "--pcap", str(file))
+    seen = tshark(file, "frame.interface_name", only="icmp")
+    assert len(seen) == len(trace["hops"])
+    assert ["node1:uplink"] in seen
+    assert tshark(file, "frame.number", only="_ws.malformed") == []
+
+
+def test_steps_come_key_by_key_on_a_terminal(nginx_tomcat: Lab) -> None:
+    with nginx_tomcat.terminal("trace", "nginx", "tomcat", "--step") as screen:
+        screen.expect("route default via")
+        assert "vethnginx" not in screen.seen
+        screen.type(" ")
+        screen.expect("the other end of nginx eth0")
+        assert "own MAC address" not in screen.seen
+        screen.type("q")
+        screen.expect("outcome: answered")
+        assert screen.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("nobody", "tomcat"), 1, "no pod or node named nobody (there are: "),
+        (("nginx", "nobody"), 1, "no pod, node or address nobody (there are: "),
+        (("nginx", "tomcat:0"), 2, "not a port (got '0'; want 1 to 65535)"),
+        (("nginx:1", "tomcat", "--icmp"), 2, "ICMP has no ports"),
+        (("nginx:80", "tomcat:8080"), 1, "source port 80: Address already in use"),
+        (("nginx", "tomcat", "--step"), 2, "not on a terminal"),
+        (("nginx", "tomcat", "--pcap", "/proc/no/such"), 2, "No such file"),
+    ],
+)
+def test_wrong_words_are_told_in_one_line(words: tuple[str, ...], code: int, said: str, nginx_tomcat: Lab) -> None:
+    answer = nginx_tomcat.testbed("trace", *words)
+    assert answer.code == code
+    assert said in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_trace_leaves_nothing_behind(nginx_tomcat: Lab) -> None:
+    lab_pid = "pgrep -f testbed.lab.lab_init | head -1"
+    count = ("exec", "node1", "--", "sh", "-c", f"ls /proc/$({lab_pid})/fd | wc -l; ls /proc/$({lab_pid})/task | wc -l")
+    nginx_tomcat.must(*PROBE)
+    before = nginx_tomcat.must(*count).split()
+    for _ in range(3):
+        nginx_tomcat.must(*PROBE)
+    after = nginx_tomcat.must(*count).split()
+    assert abs(int(after[0]) - int(before[0])) <= 2, "descriptors"
+    assert abs(int(after[1]) - int(before[1])) <= 2, "threads"
+
+
+def test_cluster_ip_is_translated_by_the_services_rule(nginx_tomcat: Lab) -> None:
+    trace = nginx_tomcat.json("trace", "tomcat", "svc/nginx:80")
+    assert trace["outcome"] == "answered"
+    assert trace["hops"][0]["inner"]["dst"] == CLUSTER_IP
+    whys = [hop["why"] for hop in trace["hops"]]
+    rule = f"service nginx (map cluster-ips: {CLUSTER_IP} . tcp . 80): DNAT destination {CLUSTER_IP}:80 → 10.0.46.2:80"
+    assert sum(rule in why for why in whys) == 1
+    assert any(f"conntrack turns it back: source 10.0.46.2:80 → {CLUSTER_IP}:80" in why for why in whys)
+
+
+@pytest.mark.slow
+def test_a_hundred_traces_are_complete(nginx_tomcat: Lab) -> None:
+    for number in range(100):
+        again = nginx_tomcat.json(*PROBE)
+        times = [hop["at_us"] for hop in again["hops"]]
+        assert times == sorted(times), number
+        assert way(again, "request") + way(again, "answer") == THERE + BACK, number
+
+
+@pytest.mark.slow
+def test_load_on_the_native_data_path_does_not_hide_the_probe(nginx_tomcat: Lab) -> None:
+    assert nginx_tomcat.node("node1")["datapath"] == "native"
+    with nginx_tomcat.running("iperf", "client", "tomcat", "-t", "8", "-o", "json") as load:
+        for number in range(8):
+            again = nginx_tomcat.json(*PROBE)
+            assert way(again, "request") + way(again, "answer") == THERE + BACK, number
+        out = load.communicate(timeout=30)[0]
+    assert json.loads(out)["bits_per_second"] > 1e9

@@ -45,6 +45,7 @@ def test_agent_that_does_not_run_is_named(lab: Lab) -> None:
     assert "the agent of node1 does not answer" in back["lost_at"]["reason"]
 
 
+@pytest.mark.slow
 def test_agent_that_stands_still_is_told_from_one_that_is_gone(lab: Lab) -> None:
     lab.must("fault", "agent", "pause", "node2")
     out = traced(lab)
@@ -92,6 +93,7 @@ def test_rule_that_drops_is_named_with_its_chain(lab: Lab) -> None:
     assert "testbed-trace" not in lab.must("exec", "node1", "--", "nft", "list", "tables"), "left behind"
 
 
+@pytest.mark.slow
 def test_policy_that_drops_datagrams_of_the_overlay_is_named(lab: Lab) -> None:
     lab.must("exec", "node2", "--", "nft", POLICY)
     try:
@@ -115,6 +117,7 @@ def test_underlay_that_is_too_narrow_is_named(lab: Lab) -> None:
     assert "1480 bytes do not fit through s1's port s1-eth2 (MTU 1400)" in large["lost_at"]["reason"]
 
 
+@pytest.mark.slow
 def test_sender_without_a_route_is_told_so(lab: Lab) -> None:
     lab.testbed("shell", stdin="ip netns exec shell1 ip route delete default\n")
     try:
@@ -126,6 +129,7 @@ def test_sender_without_a_route_is_told_so(lab: Lab) -> None:
     assert out["reasons"][0].startswith("shell1 has no route to 10.0.")
 
 
+@pytest.mark.slow
 def test_unplugged_cable_is_named(lab: Lab) -> None:
     lab.must("fault", "link", "down", "node2", "s1")
     out = traced(lab)
@@ -134,6 +138,7 @@ def test_unplugged_cable_is_named(lab: Lab) -> None:
     assert "down: s1-eth2 (to node2)" in out["lost_at"]["reason"]
 
 
+@pytest.mark.slow
 def test_nobody_listening_is_a_refusal_and_no_loss(lab: Lab) -> None:
     out = traced(lab, "shell1", "echo2:81")
     assert (out["outcome"], out["lost_at"], out["reasons"]) == ("refused", None, [])
