@@ -42,7 +42,7 @@ apiVersion: testbed/v1
 kind: Cluster
 metadata: {name: wan}
 network:  {Network: 10.0.0.0/16, SubnetLen: 24, Backend: {Type: udp}}
-underlay: {topology: wan, cidr: 192.168.8.0/22, sites: 2, hosts: 1}
+underlay: {topology: wan, parameters: {sites: 2, hosts: 1}, cidr: 192.168.8.0/22}
 nodes: {node1: {}, node2: {}}
 ---
 apiVersion: v1
