@@ -51,7 +51,8 @@ enum {
     LEND_AFTER = 16,          /* rounds without a pause until the helper takes one direction */
     QUIET_MS = 5,             /* after which it gives it back */
     LOOK_NS = 50000,          /* the longest time of looking again before sleeping */
-    TURN_NS = 100000,         /* a yield that takes longer: others have work for this core */
+    TURN_NS = 30000,          /* a yield that takes longer: others have work for this core */
+    SHARED_NS = 1000000000,   /* so long after that nobody looks again */
     SOON_NS = 200000,         /* a packet after less than this speaks for looking again */
     EAGER = 4,                /* level from which on it is done */
     EAGER_MOST = 16,
@@ -1217,11 +1218,13 @@ static int sleep_until(struct pollfd *descriptors, nfds_t count, int timeout_ms)
 
 /* Whether to look again and again for a while before sleeping. To wake a thread on a core that sleeps costs 50 us where
  * cores are virtual; who looks again is there already. Level rises while packets come soon one after the other, and
- * falls when looking was in vain or kept others from the core. */
+ * falls when looking was in vain. On a core that others have work for it is the wrong thing: who looks uses up its turn
+ * and queues behind them, who sleeps is woken before them. So one long yield ends it for a while. */
 struct eagerness {
     int level;
     bool looking;
     uint64_t empty_since_ns; /* 0: not empty at the last look */
+    uint64_t shared_until_ns;
 };
 
 static uint64_t now_ns(void)
@@ -1246,7 +1249,7 @@ static bool look_again(struct eagerness *eagerness)
     uint64_t now = now_ns();
     if (eagerness->empty_since_ns == 0)
         eagerness->empty_since_ns = now;
-    if (eagerness->level < EAGER)
+    if (eagerness->level < EAGER || now < eagerness->shared_until_ns)
         return false;
     if (now - eagerness->empty_since_ns > LOOK_NS) {
         eagerness->level -= 2; /* in vain */
@@ -1255,7 +1258,8 @@ static bool look_again(struct eagerness *eagerness)
     eagerness->looking = true;
     sched_yield();
     if (now_ns() - now > TURN_NS) {
-        eagerness->level = 0; /* somebody has work for this core */
+        eagerness->level = 0;
+        eagerness->shared_until_ns = now + SHARED_NS;
         return false;
     }
     return true;
