@@ -74,13 +74,13 @@ TRIALS = (
     Trial("F20", ("etcd compact",), 3, gap_s=0, slow=False),
     Trial("F21", ("partition node1 / etcd1", "etcd compact"), 5, gap_s=0, hold_s=2),
     Trial("F22", ("lease revoke node1",), 3, slow=False),
-    Trial("F23", ("lease delete node1",), 3, slow=False),
+    Trial("F23", ("lease delete node1",), 3),
     Trial("F27", ("link down node1 s1",), 2, hold_s=5),
     Trial("F28", ("link flap node1 s1 100 200ms",), 2, hold_s=21),
-    Trial("F29", ("partition node1",), 5, hold_s=2, slow=False),
+    Trial("F29", ("partition node1",), 5, hold_s=2),
     Trial("F30", ("partition node1",), 5, hold_s=OUT_S),
     Trial("F31", ("partition node1 / etcd1",), 5, hold_s=OUT_S),
-    Trial("F32", ("oneway node1 / node2,node3",), 5, hold_s=3, slow=False),
+    Trial("F32", ("oneway node1 / node2,node3",), 5, hold_s=3),
     Trial(
         "F33",
         (
@@ -101,7 +101,7 @@ TRIALS = (
     Trial("F40", ("certificate expire node1",), 5, hold_s=OUT_S),
     Trial("F40", ("certificate rotate node1", "etcd kill etcd1"), 5, gap_s=0),
     Trial("F41", ("device delete node1",), 5, slow=False),
-    Trial("F41", ("rules flush node1",), 5, slow=False),
+    Trial("F41", ("rules flush node1",), 5),
     Trial(
         "F42", ("pod kill shell1",), 5, slow=False, untouched=frozenset({("shell2", "shell3"), ("shell3", "shell2")})
     ),

@@ -59,6 +59,7 @@ def test_loss_delay_duplicates_and_damage_come_together_and_go_one_by_one(lab: L
     assert good.average_ms < 30
 
 
+@pytest.mark.slow
 def test_a_slow_cable_is_as_slow_as_was_asked(lab: LabHandle) -> None:
     with lab.fault("link rate node1 s1 2"):
         slow = lab.ask("iperf", {"source": "shell1", "destination": "shell2", "seconds": 1})["bits_per_second"]
