@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["tcp", "udp", "latency"]
-SWITCH_S = 1.5
+SWITCH_S = 2.0
 """About what it takes until traffic takes another path: both agents are started anew."""
 OVERHEAD_S = 0.7
 """About what a measurement takes besides its own seconds."""

@@ -12,7 +12,7 @@ from rich.table import Table
 from testbed.bench.plan import BenchPlan, Step
 from testbed.bench.report import Document, goal_line, median_rows, ratio_rows, round_line
 from testbed.bench.results import Round, metrics_of, why_not_counted
-from testbed.command.render import BAD_COLOUR, GOOD_COLOUR, console
+from testbed.command.render import BAD_COLOUR, GOOD_COLOUR, PIPE_WIDTH, console
 
 
 class Bar:
@@ -66,7 +66,7 @@ def show(result: Document, plot: Path | None) -> None:
         print(f"{path['name']}: {path['description']}")
     print("forward: from node1's pod to node2's; latency: half of a round trip; agents' CPU: of both agents together")
     print(
-        f"{done} rounds of {result['seconds']} s a measurement in {result['took_s']:.0f} s on {machine['processors']} "
+        f"{done} {'round' if done == 1 else 'rounds'} of {result['seconds']} s a measurement in {result['took_s']:.0f} s on {machine['processors']} "
         f"processors ({machine['model']}), Linux {machine['kernel']}, load {_loads(result['rounds'])}"
     )
     for one in result["rounds"]:
@@ -98,7 +98,8 @@ def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: 
         table.add_column(heading, justify="left" if number < texts else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    screen = console()
+    # As wide as it is: a narrow terminal breaks lines, but no number is cut off.
+    screen = Console(highlight=False, width=PIPE_WIDTH)
     with screen.capture() as captured:
         screen.print(table)
     for line in captured.get().splitlines():

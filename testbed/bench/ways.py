@@ -1,5 +1,6 @@
 """How a lab's traffic is made to take a path of `testbed.bench.plan`. Works inside the lab."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Protocol
 from agent.config import parse_network_config
 from agent.netlink import Kernel, Route
 from agent.netlink_values import VxlanSettings
-from testbed.bench.load_tools import Ends
+from testbed.bench.load_tools import Ends, processor_seconds
 from testbed.cluster.overlay import overlay_of, with_backend
 from testbed.lab.lab import ETCD_PREFIX, Lab
 from testbed.lab.node import LabNode
@@ -17,6 +18,8 @@ from testbed.pods.pod import Pod
 from testbed.pods.pod_network import POD_END, host_end, pod_mac
 
 AGENT_LIMIT_S = 20.0
+SETTLE_S, SETTLE_LIMIT_S, IDLE = 0.25, 3.0, 0.03
+"""How long agents must use less than that share of a processor, and how long we wait for it at most."""
 USER_SPACE = frozenset({"native", "python"})
 """Data paths whose packets pass through the agents' processes."""
 
@@ -72,6 +75,7 @@ class AgentWay:
             lacking = self._lab.wait_for(lambda: self._lack() or "", AGENT_LIMIT_S)
             if lacking:
                 raise RuntimeError(f"the agents are not ready after {AGENT_LIMIT_S:g} s: {lacking}")
+            self._settle()
         for pod, node in zip(self._pods, self._nodes, strict=True):
             why = "pods have the MTU of the overlay"
             node.kernel.set_mtu(host_end(pod.name), node.overlay_mtu, why)
@@ -89,6 +93,16 @@ class AgentWay:
         if not all(state.get("datapath") in USER_SPACE for state in states):
             return ()
         return [node.agent.pid for node in self._nodes if node.agent.pid is not None]
+
+    def _settle(self) -> None:
+        """Wait until the agents are idle: what a start still takes would be counted to the first measurement."""
+        pids = [node.agent.pid for node in self._nodes if node.agent.pid is not None]
+        deadline = time.monotonic() + SETTLE_LIMIT_S
+        spent, used = processor_seconds(pids), SETTLE_S
+        while used > IDLE * SETTLE_S and time.monotonic() < deadline:
+            time.sleep(SETTLE_S)
+            before, spent = spent, processor_seconds(pids)
+            used = spent - before
 
     def _configure(self) -> None:
         cluster = with_backend(self._lab.cluster, self._backend)

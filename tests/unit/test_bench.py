@@ -2,10 +2,13 @@
 
 import json
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
+from testbed.bench.load_tools import processor_seconds
 from testbed.bench.plan import MEASUREMENTS, PATHS, BenchPath, BenchPlan, choose_measurements, choose_paths
 from testbed.bench.report import (
     Machine,
@@ -18,6 +21,7 @@ from testbed.bench.report import (
 )
 from testbed.bench.results import GOALS, METRICS, Goal, Round, medians, ratios, values_of, verdicts, why_not_counted
 from testbed.bench.run import Failure, Gathered
+from tests.waiting import wait_until
 
 TCP = "tcp_1_forward_bits_per_second"
 BY_NAME = {measurement.name: measurement for measurement in MEASUREMENTS}
@@ -232,6 +236,16 @@ def test_a_measurement_that_gave_nothing_in_any_round_makes_the_run_fail() -> No
     assert not worked(result_of(rounds_of(QUIET, QUIET), failure))
     with_value = {**QUIET, "native": {TCP: 5e9, "udp_16_packets_per_second": 1.0}}
     assert worked(result_of(rounds_of(QUIET, with_value), failure))
+
+
+def test_processor_time_of_other_processes_is_seen() -> None:
+    with subprocess.Popen([sys.executable, "-c", "sum(range(10**7)); input()"], stdin=subprocess.PIPE) as busy:
+        wait_until(lambda: processor_seconds([busy.pid]) > 0.05, timeout_s=10, what="it has used the processor")
+        assert processor_seconds([busy.pid, busy.pid]) >= 2 * 0.05
+        busy.kill()
+    with pytest.raises(ProcessLookupError, match=f"process {busy.pid}"):
+        processor_seconds([busy.pid])
+    assert processor_seconds([]) == 0
 
 
 def test_the_result_is_json_and_names_its_paths() -> None:
