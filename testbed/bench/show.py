@@ -65,10 +65,10 @@ def show(result: Document, plot: Path | None) -> None:
     for path in result["paths"]:
         print(f"{path['name']}: {path['description']}")
     print("forward: from node1's pod to node2's; latency: half of a round trip; agents' CPU: of both agents together")
-    print(
-        f"{done} {'round' if done == 1 else 'rounds'} of {result['seconds']} s a measurement in {result['took_s']:.0f} s on {machine['processors']} "
-        f"processors ({machine['model']}), Linux {machine['kernel']}, load {_loads(result['rounds'])}"
-    )
+    rounds = "1 round" if done == 1 else f"{done} rounds"
+    where = f"{machine['processors']} processors ({machine['model']}), Linux {machine['kernel']}"
+    took = f"{result['took_s']:.0f} s on {where}, load {_loads(result['rounds'])}"
+    print(f"{rounds} of {result['seconds']} s a measurement in {took}")
     for one in result["rounds"]:
         if not one["counts"]:
             screen.print(f"round {one['number']} does not count: {one['why_not']}", style=BAD_COLOUR, soft_wrap=True)
