@@ -32,6 +32,8 @@ class Map:
     switch_ports: Mapping[str, str]
     """Interface in the lab's namespace → its switch."""
     nodes: frozenset[str] = field(default_factory=frozenset)
+    machines: frozenset[str] = field(default_factory=frozenset)
+    """Nodes and all others of the underlay, but no pods."""
 
     def pid(self, place: str) -> int | None:
         """A process in the place; None for the lab's own."""
@@ -80,6 +82,7 @@ def map_of(lab: Lab) -> Map:
     return Map(
         *(tuple(places), place_of, cables, addresses, carrier_of(lab), device, switch_ports),
         frozenset(lab.nodes),
+        frozenset(lab.underlay.machines),
     )
 
 

@@ -1,7 +1,7 @@
 """One trace from beginning to end: open the sockets, send, watch, tell."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 from typing import Any
@@ -45,8 +45,11 @@ SERVICE_WORDS = frozenset({"svc", "service", "services"})
 DEFAULT_SIZE = {"tcp": 1, "udp": 16, "icmp": 56}
 
 
-def trace(lab: Lab, asked: Asked) -> dict[str, Any]:
-    """Send one probe and tell its way, as JSON (docs/trace.md). Raises VerbFailed for what there is not."""
+def trace(lab: Lab, asked: Asked, client_left: Callable[[float], bool]) -> dict[str, Any]:
+    """Send one probe and tell its way, as JSON (docs/trace.md). Raises VerbFailed for what there is not.
+
+    `client_left`: whether nobody waits for the answer any more, which then is not waited for either.
+    """
     known = map_of(lab)
     place = known.place_of.get(asked.source)
     if place is None:
@@ -65,7 +68,8 @@ def trace(lab: Lab, asked: Asked) -> dict[str, Any]:
         with Watch(known.places, probe_filter(probe.mark, known.overlay), known.overlay) as watch:
             evidence.before()
             probe.send()
-            watch.collect(probe.settled, time.monotonic() + asked.timeout_s, also=(probe.fileno(),))
+            until = time.monotonic() + asked.timeout_s
+            watch.collect(lambda: probe.settled() or client_left(0), until, also=(probe.fileno(),))
             story = _story(watch, known, probe)
             mtus = {step.end: watch.mtu(*step.end) for step in (*story.steps, *story.strays)}
         verdict = judge(story, probe.outcome, probe.unacknowledged(), known)

@@ -119,7 +119,7 @@ class Suspects:
         else:
             finding.reasons.append(f"it left {self.known.where(near, sighting.interface)} and did not come to {where}")
         finding.culprit = far[0]
-        finding.hints.append(f"exec {far[0]} -- ip -s link show {far[1]}" if far[0] != LAB else "shell")
+        finding.hints.append(self._type_at(far[0], f"ip -s link show {far[1]}"))
 
     def _agent(self, place: str, lost: Step, finding: Finding) -> None:
         state = self.facts.state(place)
@@ -178,8 +178,7 @@ class Suspects:
             down = self._ports_down(sighting.place, bridge)
             said = f"; down: {', '.join(down)}" if down else ""
             finding.reasons.insert(0, f"{bridge} did not pass it on to {port or 'any port'}{said}")
-        command = f"ip -s link show {port or bridge}"
-        finding.hints.append(f"exec {sighting.place} -- {command}" if sighting.place != LAB else "shell")
+        finding.hints.append(self._type_at(sighting.place, f"ip -s link show {port or bridge}"))
 
     def _ports_down(self, place: str, bridge: str) -> list[str]:
         """The bridge's ports that nothing can leave by, each with what it leads to."""
@@ -213,6 +212,14 @@ class Suspects:
                 finding.reasons.append(f"{place} had it and did not send it on (route {route_words(route)})")
         finding.hints += [f"exec {place} -- ip route get {address(destination)}", *self._look_at(place)]
 
+    def _type_at(self, place: str, command: str) -> str:
+        """The verb that runs a command there. Containers may not look at packet filters, switches have no machine."""
+        if place == LAB:
+            return f"shell  # then: {command}"
+        if self.known.pid(place) is None or place in self.known.machines:
+            return f"exec {place} -- {command}"
+        return f"shell  # then: ip netns exec {place} {command}"
+
     def _look_at(self, place: str) -> list[str]:
         return [f"get routes {place}"] if place in self.known.nodes else []
 
@@ -224,7 +231,7 @@ class Suspects:
         rule = self.facts.dropping_rule(place)
         if rule is not None:
             finding.reasons.insert(0, f"a packet filter of {place} drops it: {rule}")
-            finding.hints.insert(0, f"exec {place} -- nft list ruleset")
+            finding.hints.insert(0, self._type_at(place, "nft list ruleset"))
 
     def _moved(self, finding: Finding) -> Iterator[str]:
         for place, counters in self.drops.items():

@@ -13,7 +13,7 @@ LONGEST_S = 60.0
 
 def trace_verbs(lab: Lab) -> Mapping[str, Verb]:
     """The verb, bound to this lab."""
-    return {"trace": Verb(lambda request: trace(lab, asked_of(request)))}
+    return {"trace": Verb(lambda request: trace(lab, asked_of(request), request.client_left))}
 
 
 def asked_of(request: Request) -> Asked:
