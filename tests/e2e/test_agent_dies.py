@@ -1,5 +1,7 @@
 """An agent that dies or is restarted takes its subnet back, and pods go on."""
 
+import pytest
+
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
 
@@ -40,6 +42,7 @@ def test_restart_of_one_agent_starts_a_new_process_with_the_same_subnet(two_node
     assert after["node1"]["agent"]["state"] == "ready"
 
 
+@pytest.mark.slow
 def test_restart_of_all_agents_leaves_every_pair_reachable(two_nodes: Lab) -> None:
     before = {node["name"]: node for node in two_nodes.json("status")["nodes"]}
     two_nodes.must("restart", "agent", "--all")

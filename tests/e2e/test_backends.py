@@ -29,6 +29,7 @@ def test_the_journal_has_the_commands_that_make_the_overlay(vxlan_lab: Lab) -> N
         assert words in journal
 
 
+@pytest.mark.slow
 def test_a_running_lab_keeps_its_backend_and_says_what_another_would_take(vxlan_lab: Lab) -> None:
     refused = vxlan_lab.up("two_nodes", "--backend", "host-gw")
     assert refused.code == 1

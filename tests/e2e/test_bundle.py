@@ -68,6 +68,7 @@ def udp_packets(capture: Path, *expression: str) -> int:
     return len(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_agent_that_cannot_come_back_is_named_with_why(run: Run) -> None:
     bundle = run.bundle(AGENT)
     assert re.search(r"node node2: agent is (backoff|starting|running|not ready), [1-9]\d* restarts", readme(bundle))
@@ -80,6 +81,7 @@ def test_agent_that_cannot_come_back_is_named_with_why(run: Run) -> None:
     assert "\nerror: " not in (bundle / "nodes/node1/agent.log").read_text()
 
 
+@pytest.mark.slow
 def test_missing_route_is_named_and_the_capture_shows_that_only_the_answers_are_missing(run: Run) -> None:
     bundle = run.bundle(ROUTE)
     assert "pod echo2: no default route (pods/echo2/routes.txt)" in readme(bundle)
@@ -93,6 +95,7 @@ def test_missing_route_is_named_and_the_capture_shows_that_only_the_answers_are_
     assert last_try > answers
 
 
+@pytest.mark.slow
 def test_rule_that_drops_is_quoted_with_what_it_has_counted(run: Run) -> None:
     bundle = run.bundle(RULE)
     found = re.search(
@@ -106,6 +109,7 @@ def test_rule_that_drops_is_quoted_with_what_it_has_counted(run: Run) -> None:
     assert handed_on > 0, "the first request went through"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", [AGENT, ROUTE, RULE])
 def test_path_and_findings_stand_in_the_report_and_the_summary(test: str, run: Run) -> None:
     section = run.out.partition(f" {test} ")[2].partition("\n____")[0]
@@ -114,6 +118,7 @@ def test_path_and_findings_stand_in_the_report_and_the_summary(test: str, run: R
     assert run.bundle(test).is_relative_to(run.project / "bundles")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", [AGENT, ROUTE, RULE])
 def test_bundle_has_every_part(test: str, run: Run) -> None:
     bundle = run.bundle(test)

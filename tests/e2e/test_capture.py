@@ -54,6 +54,7 @@ def test_inner_packets_are_decoded(nginx_tomcat: Lab, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_under_load_every_outer_datagram_holds_exactly_one_inner_packet(under_load: Path) -> None:
     lengths = [line[0].split(",") for line in tshark(under_load, "ip.len", only="udp.port==8285")]
     assert len(lengths) > 1000, "the load did not come by"
@@ -61,11 +62,13 @@ def test_under_load_every_outer_datagram_holds_exactly_one_inner_packet(under_lo
     assert {int(outer) - int(inner) for outer, inner in lengths} == {28}
 
 
+@pytest.mark.slow
 def test_under_load_nothing_is_malformed_too_long_or_with_a_wrong_checksum(under_load: Path) -> None:
     wrong = "||".join(f"{protocol}.checksum.status==0" for protocol in ("ip", "tcp", "udp"))
     assert tshark(under_load, "frame.number", only=f"_ws.malformed||frame.len>{WIRE}||{wrong}") == []
 
 
+@pytest.mark.slow
 def test_raw_keeps_super_packets(nginx_tomcat: Lab, tmp_path: Path) -> None:
     load = ("iperf", "client", "tomcat", "-t", "1")
     file = captured(nginx_tomcat, tmp_path / "raw.pcapng", "node1:docker0", "--raw", load=load)

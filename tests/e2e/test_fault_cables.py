@@ -43,6 +43,7 @@ def test_a_flapping_cable_ends_by_itself(lab: LabHandle) -> None:
         lab.wait_until(lambda: Pings(lab, 1).received == 1, 5)
 
 
+@pytest.mark.slow
 def test_loss_delay_duplicates_and_damage_come_together_and_go_one_by_one(lab: LabHandle) -> None:
     good = Pings(lab)
     assert (good.received, good.duplicates) == (20, 0)
@@ -84,6 +85,7 @@ def test_one_way_loss_is_one_way(lab: LabHandle) -> None:
         assert "testbed-fault" not in lab.exec("node1", "nft", "list", "tables").check()
 
 
+@pytest.mark.slow
 def test_what_a_node_loses_is_made_again(lab: LabHandle) -> None:
     for fault in ("device delete node1", "rules flush node1", "lease revoke node1"):
         with lab.fault(fault) as done:

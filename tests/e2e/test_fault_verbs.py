@@ -72,7 +72,7 @@ def test_the_verbs_say_what_was_done_how_it_ends_and_what_comes_next(two_nodes: 
         r"fault (\d+), agent stop node2: SIGTERM to process \d+, .*\nundone by a new start, .* in 60 s", said
     )
     assert number, said
-    assert re.fullmatch(r"  sudo testbed fault( --lab \S+)? heal", said.splitlines()[-1])
+    assert re.fullmatch(r"  sudo testbed fault heal( --lab \S+)?", said.splitlines()[-1])
     assert "agent stop node2" in two_nodes.must("fault", "list")
     assert two_nodes.json("fault", "list")[0]["number"] == int(number[1])
     assert "the agent of node2 is started again" in two_nodes.must("fault", "heal", number[1])

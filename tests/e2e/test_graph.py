@@ -78,6 +78,7 @@ def test_what_is_drawn_is_documented_data_with_counters(nginx_tomcat: Lab) -> No
     assert [pod["host_end"] for pod in facts["pods"]] == ["vethnginx", "vethclient", "vethtomcat"]
 
 
+@pytest.mark.slow
 def test_counters_of_every_interface_on_the_way_grow(nginx_tomcat: Lab) -> None:
     def packets() -> dict[str, int]:
         facts = nginx_tomcat.json("graph")
@@ -95,6 +96,7 @@ def test_counters_of_every_interface_on_the_way_grow(nginx_tomcat: Lab) -> None:
     )
 
 
+@pytest.mark.slow
 def test_graph_shows_an_unplugged_cable_and_a_killed_agent(own_lab: Lab) -> None:
     own_lab.must("fault", "link", "down", "node1", "s1")
     picture = own_lab.must("graph")

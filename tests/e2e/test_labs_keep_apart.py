@@ -103,6 +103,7 @@ def test_lab_comes_up_again_at_once_after_its_first_process_was_killed(own_lab: 
     assert ", 0 lost" in own_lab.must("ping")
 
 
+@pytest.mark.slow
 def test_down_clears_up_after_a_lab_that_died(own_lab: Lab) -> None:
     rundir = Path(own_lab.json("status")["rundir"])
     os.kill(own_lab.json("status")["pid"], signal.SIGKILL)
@@ -137,6 +138,7 @@ def test_the_host_is_the_same_before_during_and_after(no_lab: Lab) -> None:
     assert _difference(before, after) == {}
 
 
+@pytest.mark.slow
 def test_the_lab_finds_what_it_needs_although_nothing_of_the_host_can_be_written(no_lab: Lab) -> None:
     assert no_lab.up("two_nodes").code == 0
     for place in ("/etc", "/root", "/usr", "/var", "/sys", "/run/testbed"):
@@ -146,6 +148,7 @@ def test_the_lab_finds_what_it_needs_although_nothing_of_the_host_can_be_written
         assert not Path(place, "written-by-a-test").exists()
 
 
+@pytest.mark.slow
 def test_its_directory_is_the_only_trace_of_a_lab_and_goes_with_it(no_lab: Lab) -> None:
     directories = {"/run", "/run/netns", "/run/testbed", "/var/run"}
     before = {place: set(os.listdir(place)) for place in directories if os.path.isdir(place)}

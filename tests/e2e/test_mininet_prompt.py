@@ -90,6 +90,7 @@ def test_ctrl_c_interrupts_a_nodes_command_and_the_prompt_goes_on(prompt: Termin
     prompt.expect("available nodes")
 
 
+@pytest.mark.slow
 def test_up_with_the_prompt_takes_the_lab_down_on_leaving_it(no_lab: Lab) -> None:
     with no_lab.terminal("up", "two_nodes", "--lab", no_lab.name, "--cli") as screen:
         screen.expect(PROMPT, timeout_s=60)

@@ -88,6 +88,7 @@ def test_another_agent_that_dies_is_started_again(new_lab: NewLab) -> None:
         assert lab.nodes["node2"].subnet == before.subnet
 
 
+@pytest.mark.slow
 def test_agent_of_ours_takes_more_flags_from_the_cluster_file(new_lab: NewLab) -> None:
     with new_lab(cluster(node1={"args": ["--subnet-lease-ttl=7s"]})) as lab:
         assert lab.agent("node1").state()["lease"]["ttl_s"] == 7
@@ -102,6 +103,7 @@ def without_agent(no_lab: Lab) -> tuple[Lab, Answer]:
     return no_lab, answer
 
 
+@pytest.mark.slow
 def test_printed_command_pasted_makes_the_lab_whole(without_agent: tuple[Lab, Answer]) -> None:
     lab, answer = without_agent
     (line,) = re.findall(r"^ *sudo testbed (exec .* node2 -- .*)$", answer.out, re.MULTILINE)
@@ -116,6 +118,7 @@ def test_printed_command_pasted_makes_the_lab_whole(without_agent: tuple[Lab, An
     handle.wait_until(lambda: handle.nodes["node2"].peers_known == 0, 10, "the agent run by hand has ended")
 
 
+@pytest.mark.slow
 def test_restart_does_not_touch_an_agent_that_is_run_by_hand(without_agent: tuple[Lab, Answer]) -> None:
     lab, _ = without_agent
     refused = lab.testbed("restart", "agent", "node2")

@@ -114,6 +114,7 @@ def test_no_packet_leaves_a_pod_with_an_address(hostile: Hostile, whose: str) ->
     assert hostile.dropped("a pod's own address") - dropped == FORGED
 
 
+@pytest.mark.slow
 def test_etcd_is_not_there_for_pods_whatever_the_port(hostile: Hostile) -> None:
     address = "192.168.8.11"
     assert hostile.lab.ping("node1", "etcd1").lost == 0

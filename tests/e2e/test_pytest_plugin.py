@@ -86,6 +86,7 @@ def test_tests_of_a_module_share_their_lab_and_every_way_to_choose_a_cluster_wor
     assert project.labs() == []
 
 
+@pytest.mark.slow
 def test_lab_answers_everything_that_is_documented(project: Project) -> None:
     project.write(
         "test_api.py",

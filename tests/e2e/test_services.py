@@ -104,7 +104,15 @@ def forwards_to(lab: Lab, source: str, url: str, wanted: set[str]) -> None:
 # Granular checks
 
 
-@pytest.mark.parametrize("source", ["client1", "client2", "node1", "node3"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "client1",
+        "node3",
+        pytest.param("client2", marks=pytest.mark.slow),
+        pytest.param("node1", marks=pytest.mark.slow),
+    ],
+)
 def test_granular_checks_pods_and_nodes_reach_every_pod_by_http_and_udp(source: str, lab: Lab) -> None:
     for name, address in WEB.items():
         assert http(lab, source, f"{address}:8080/hostname") == [name]
@@ -139,7 +147,10 @@ def test_service_spreads_over_all_endpoints_by_http_and_udp(source: str, lab: La
     assert set(udp(lab, source, CLUSTER_IP, CLUSTER_PORT, tries=TRIES)) == set(WEB)
 
 
-@pytest.mark.parametrize("source", ["client1", "node3", "web3", "gw"])
+@pytest.mark.parametrize(
+    "source",
+    ["client1", "gw", pytest.param("node3", marks=pytest.mark.slow), pytest.param("web3", marks=pytest.mark.slow)],
+)
 def test_functioning_node_port_on_every_node(source: str, lab: Lab) -> None:
     for address in NODES.values():
         assert set(http(lab, source, f"{address}:{NODE_PORT}/hostname", TRIES)) == set(WEB)
@@ -302,6 +313,7 @@ def test_change_of_type_releases_the_node_port(lab: Lab, apply: Apply) -> None:
     assert http(lab, "client1", f"{cluster_ip(lab, 'typed')}/hostname")[0] in WEB
 
 
+@pytest.mark.slow
 def test_local_traffic_policy_stays_on_the_node_and_keeps_the_source(lab: Lab, apply: Apply) -> None:
     ports = [{"port": 80, "targetPort": 8080, "nodePort": 30095}]
     selector = {"pod": "web1"}
@@ -361,6 +373,7 @@ def test_initially_unready_endpoint_gets_nothing_until_it_is_ready(lab: Lab, app
     lab.must("delete", "pod", "late1", "--grace-period", "0")
 
 
+@pytest.mark.slow
 def test_update_endpoints_reaches_every_node_before_the_pod_ends(lab: Lab, apply: Apply) -> None:
     apply(echo_pod("extra", "node2", "web", ports=[{"containerPort": 8080, "name": "http"}]))
     forwards_to(lab, "client1", f"{CLUSTER_IP}/hostname", {*WEB, "extra"})

@@ -168,6 +168,7 @@ def test_on_leaf_spine_every_pod_reaches_every_pod_and_a_broken_uplink_is_replac
 # Links
 
 
+@pytest.mark.slow
 def test_a_link_of_10_mbit_s_carries_as_much(limited: Lab) -> None:
     measured = limited.json("iperf", "pod1", "pod2", "-t", "3")
     assert 7e6 <= measured["bits_per_second"] <= 11e6
@@ -209,7 +210,7 @@ def test_topologies_are_listed_with_their_parameters() -> None:
     ("name", "parameters", "before"),
     [
         ("tree", "depth=2,fanout=3", ""),
-        ("leaf_spine", "spines=2,leaves=2,hosts=1", ""),
+        pytest.param("leaf_spine", "spines=2,leaves=2,hosts=1", "", marks=pytest.mark.slow),
         ("wan", "sites=2,hosts=1", "r1 umount /proc/sys; sysctl -w net.ipv4.ip_forward=1\n"),
     ],
 )

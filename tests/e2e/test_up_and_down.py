@@ -33,6 +33,7 @@ def test_up_of_a_running_lab_with_another_file_says_what_to_do_and_changes_nothi
     assert two_nodes.json("status") == before
 
 
+@pytest.mark.slow
 def test_lab_is_named_by_the_environment_too(no_lab: Lab) -> None:
     answer = no_lab.testbed("up", "two_nodes")
     try:
@@ -58,6 +59,7 @@ def test_agent_that_is_left_out_is_printed_as_a_command_that_works(no_lab: Lab) 
         )
 
 
+@pytest.mark.slow
 def test_cluster_of_a_given_size_needs_no_file(no_lab: Lab) -> None:
     assert no_lab.up("--nodes", "3", "--pods-per-node", "1").code == 0
     status = no_lab.json("status")

@@ -217,6 +217,7 @@ def test_a_pod_with_the_nodes_network_answers_at_the_nodes_address(lab: Lab) -> 
     lab.must("delete", "pod", "on-host", "second", "third")
 
 
+@pytest.mark.slow
 def test_a_node_comes_takes_pods_and_goes(lab: Lab) -> None:
     lab.must("node", "add", "node4", "--ip", "192.168.8.77")
     assert lab.node("node4")["address"] == "192.168.8.77"

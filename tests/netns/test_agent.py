@@ -205,6 +205,7 @@ def test_cleanup_with_revoke_gives_the_lease_back(underlay: Underlay) -> None:
     assert underlay.leases() == {}
 
 
+@pytest.mark.slow
 def test_revoke_on_exit_gives_the_lease_back(underlay: Underlay) -> None:
     underlay.start_etcd()
     underlay.write_config()

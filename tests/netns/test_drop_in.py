@@ -12,7 +12,7 @@ import pytest
 from tests.netns.agents import Underlay, run, wait_until
 from tests.netns.overlay import lines, network, on
 
-pytestmark = [pytest.mark.root]
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 
 @pytest.fixture

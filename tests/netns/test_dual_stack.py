@@ -13,7 +13,7 @@ import pytest
 from tests.netns.agents import Agent, Underlay, ping, run, wait_until
 from tests.netns.overlay import POD1, POD2, lines, network, on, skip_without
 
-pytestmark = [pytest.mark.root]
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 SUBNETS = {"node1": ("10.0.46", "fd00:a:0:46"), "node2": ("10.0.90", "fd00:a:0:90")}
 POD6 = {name: f"{ipv6}::2" for name, (_, ipv6) in SUBNETS.items()}

@@ -65,6 +65,7 @@ def test_a_container_that_does_not_live_is_restarted(node: PodNode) -> None:
     assert execute(pod, "main", "test -e /tmp/stuck").returncode == 1
 
 
+@pytest.mark.slow
 def test_one_that_ignores_the_end_is_killed_after_the_grace(node: PodNode) -> None:
     probe = {"exec": {"command": ["test", "!", "-e", "/tmp/stuck"]}, "failureThreshold": 1, **OFTEN}
     deaf = shell("main", "trap '' TERM; while :; do sleep 0.2; done", livenessProbe=probe)

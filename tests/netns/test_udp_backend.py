@@ -311,6 +311,7 @@ def test_traffic_goes_on_over_an_agent_restart(overlay: tuple[Node, Node]) -> No
     assert "ttl=62" in ping(node1.pod, "10.0.90.2")
 
 
+@pytest.mark.slow
 def test_fenced_node_carries_nothing_until_it_gets_peers_again(overlay: tuple[Node, Node]) -> None:
     node1, node2 = overlay
     node1.tell("fence")
@@ -407,6 +408,7 @@ def test_bridge_is_that_of_dockerd_and_follows_the_subnet(nodes: tuple[Node, Nod
         assert [link.name for link in kernel.links()][-1] == "eth0"
 
 
+@pytest.mark.slow
 @pytest.mark.row("B36")
 def test_a_flood_from_a_stranger_is_dropped_and_the_good_flow_goes_on(overlay: tuple[Node, Node]) -> None:
     node1, node2 = overlay

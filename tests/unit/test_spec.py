@@ -74,7 +74,7 @@ def test_a_wrong_file_is_told_all_its_problems(file: Path) -> None:
     """The .txt beside each file holds the lines that a person sees."""
     before = time.monotonic()
     assert problems_of(file.read_bytes(), file.name) == file.with_suffix(".txt").read_text(encoding="utf-8")
-    assert time.monotonic() - before < 1.0  # an alias bomb must not be expanded
+    assert time.monotonic() - before < 10.0  # an alias bomb must not be expanded: that would take hours
 
 
 @pytest.mark.row("B9")
