@@ -11,6 +11,8 @@ from tests.waiting import wait_until
 
 FILTER = "table ip secret { chain forward { type filter hook forward priority 0; tcp dport 8080 counter drop; }; }"
 POLICY = "table ip secret { chain in { type filter hook input priority 0; policy drop; udp sport != 8285 accept; }; }"
+NOT_ARRIVED = ("unreachable", "lost")
+"""The kernel tells a sender so only once a second (net.ipv4.icmp_ratelimit), and another test may have used it up."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,8 @@ def traced(lab: Lab, source: str = "shell1", destination: str = "echo2:8080", *m
 def test_agent_that_does_not_run_is_named(lab: Lab) -> None:
     lab.must("fault", "agent", "stop", "node1")
     out = traced(lab)
-    assert (out["outcome"], out["lost_at"]["where"]) == ("unreachable", "node1 docker0")
+    assert out["outcome"] in NOT_ARRIVED
+    assert out["lost_at"]["where"] == "node1 docker0"
     assert out["lost_at"]["reason"].startswith("node1's route refuses it: unreachable 10.0.0.0/16")
     assert "agent does not answer" in out["lost_at"]["reason"]
     back = traced(lab, "shell2", "echo1:8080")
@@ -57,7 +60,8 @@ def test_deleted_route_is_named(lab: Lab) -> None:
     lab.must("fault", "agent", "hang", "node1")  # it would put the route back at once
     lab.must("exec", "node1", "--", "ip", "route", "delete", "10.0.0.0/16", "dev", "flannel0")
     out = traced(lab)
-    assert (out["outcome"], out["lost_at"]["where"]) == ("unreachable", "node1 docker0")
+    assert out["outcome"] in NOT_ARRIVED
+    assert out["lost_at"]["where"] == "node1 docker0"
     assert out["lost_at"]["reason"] == "node1's route refuses it: unreachable 10.0.0.0/16"
 
 
