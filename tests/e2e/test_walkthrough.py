@@ -8,7 +8,7 @@ from tests.e2e.lab import Lab
 from tests.e2e.pages import DOCS, missing, normal, pattern, run, sessions
 from tests.waiting import wait_until
 
-PAGES = ("walkthrough.md",)
+PAGES = ("walkthrough.md", "walkthrough.zh-CN.md")
 NOT_RUN = {"up"}
 """The lab is there already."""
 
