@@ -17,7 +17,7 @@ from testbed.capture.headers import Overlay
 from testbed.pods.namespaces import in_network_of
 from testbed.trace.recognise import Mark
 
-TABLE = "testbed-trace"
+TABLE_PREFIX = "testbed-trace-"
 NETLINK_NETFILTER, SOL_NETLINK, ADD_MEMBERSHIP, TRACE_GROUP = 12, 270, 1, 9
 TRACE_MESSAGE = (10 << 8) | 17  # NFNL_SUBSYS_NFTABLES, NFT_MSG_TRACE
 TABLE_NAME, CHAIN_NAME, RULE_HANDLE, TYPE, VERDICT, POLICY = 1, 2, 3, 4, 5, 16
@@ -52,7 +52,8 @@ def dropping_rule(pid: int, mark: Mark, overlay: Overlay, send: Callable[[], Non
             dropped = _wait_for_drop(listening)
         finally:
             with contextlib.suppress(OSError):
-                nft(pid, ["delete", "table", "inet", TABLE, ";", "delete", "table", "bridge", TABLE])
+                table = _table_of(mark)
+                nft(pid, ["delete", "table", "inet", table, ";", "delete", "table", "bridge", table])
     finally:
         listening.close()
     return None if dropped is None else _in_words(pid, dropped)
@@ -73,7 +74,13 @@ def marking_table(mark: Mark, overlay: Overlay) -> str:
     # A bridge has rules of its own, which a packet between its ports meets first.
     bridged = "".join(f"\t\tether type ip {match} meta nftrace set 1\n" for match in matches)
     ports = f"\tchain ports {{\n\t\ttype filter hook prerouting priority -390; policy accept;\n{bridged}\t}}\n"
-    return f"table inet {TABLE} {{\n{chains}}}\ntable bridge {TABLE} {{\n{ports}}}\n"
+    table = _table_of(mark)
+    return f"table inet {table} {{\n{chains}}}\ntable bridge {table} {{\n{ports}}}\n"
+
+
+def _table_of(mark: Mark) -> str:
+    """Of this probe alone: several may be traced at a time."""
+    return f"{TABLE_PREFIX}{mark.cookie:08x}"
 
 
 def _listen() -> socket.socket:
