@@ -1,4 +1,4 @@
-"""The rows of docs/reliability.md: what they say, which tests show them, and how a test run fared.
+"""The rows of docs/reliability.md and docs/network-model.md, which tests show them, and how a test run fared.
 
 A row's id is a letter for its table and a number; `pytest.mark.row(id)` on a test ties it to the row. What a row asks
 of a feature that does not exist yet is said in `absent`, so that no table claims more than there is.
@@ -22,7 +22,7 @@ _WORST_FIRST: tuple[Outcome, ...] = ("failed", "expected failure", "skipped", "p
 MEASURED = "row measured"
 """A test's property: JSON with what it promises and the seconds that it measured."""
 
-TABLES: Mapping[str, str] = {"F": "fault", "B": "input"}
+TABLES: Mapping[str, str] = {"F": "fault", "B": "input", "K": "what must hold", "N": "check of the peers' suites"}
 """The letter of each table, and what its rows are."""
 
 
@@ -135,6 +135,43 @@ ROWS: Mapping[str, Row] = {
     "B42": Row("leases that overlap; /0, /8; two keys with one PublicIP; our own subnet owned by another"),
     "B43": Row("a container's program missing, not executable, ending at once, endless output, no newline"),
     "B44": Row("control socket: garbage, a line of 1 MB, half a message, 1,000 idle clients, another user"),
+    "K1": Row("no NAT between pods: 4 servers on 3 nodes see each of 6 pods by its own address"),
+    "K2": Row("node → pod: seen by the node's overlay address elsewhere, by its bridge at home"),
+    "K3": Row("inside one pod: one volume, both ways", absent="a test of one loopback and one port space"),
+    "K4": Row("a service spreads over all backends, cluster IP and node port, HTTP and UDP"),
+    "K5": Row("a pod reaches itself through its own service"),
+    "K6": Row("source kept through a cluster IP, same node and other node"),
+    "K7": Row("no endpoints: refused within 1 s, on cluster IP and node port"),
+    "K8": Row("UDP from one source port: the new backend answers within 2 s"),
+    "K9": Row("affinity 15 of 15, its timeout, switched off and on"),
+    "K10": Row("rules deleted: the way is back within 10 s"),
+    "K11": Row("2,000 bytes through a service across nodes, UDP and HTTP"),
+    "K12": Row("node port on a node without backend; never on 127.0.0.1"),
+    "N1": Row("Granular Checks: Pods, intra-pod and node-pod, http and udp"),
+    "N2": Row("Services: basic and multiport endpoints"),
+    "N3": Row("Services: same port, different protocols"),
+    "N4": Row("Services: functioning NodePort"),
+    "N5": Row("Services: session affinity, and switching it"),
+    "N6": Row("Service endpoints latency", absent="a test that creates 100 services"),
+    "N7": Row("HostPort: no conflict where protocol or address differ"),
+    "N8": Row("Networking: pod-Service, node-Service, endpoint-Service, http and udp"),
+    "N9": Row("Services: hairpin back to self"),
+    "N10": Row("Services: preserve source pod IP through cluster IP"),
+    "N11": Row("Services: several with the same selector, delete one"),
+    "N12": Row("Networking: update endpoints"),
+    "N13": Row("Networking: update nodePort"),
+    "N14": Row("Networking: large requests, http and udp"),
+    "N15": Row("Services: rejected when no endpoints"),
+    "N16": Row("Services: up and down"),
+    "N17": Row("Networking: rules made again when deleted"),
+    "N18": Row("Conntrack: UDP survives server pod cycling, NodePort and ClusterIP"),
+    "N19": Row("Conntrack: initially unready endpoint"),
+    "N20": Row("Conntrack: packets in state INVALID dropped"),
+    "N21": Row("NoSNAT: all pairs of pods with a server"),
+    "N22": Row("Services: change of type"),
+    "N23": Row("DNS for services", absent="a cluster DNS"),
+    "N24": Row("DNS for pods", absent="a cluster DNS"),
+    "N25": Row("DNS for headless services, SRV", absent="a cluster DNS; endpoints of headless services are there"),
 }
 
 

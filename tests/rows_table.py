@@ -1,7 +1,7 @@
-"""The tables of docs/reliability.md, made from reports of test runs.
+"""The tables of docs/reliability.md and docs/network-model.md, made from reports of test runs.
 
     scripts/reliability-table [REPORT …]            print the tables
-    scripts/reliability-table --write [REPORT …]    put them into docs/reliability.md
+    scripts/reliability-table --write [REPORT …]    put them into the documents
 
 Several reports, e.g. of the tests with and without root, count as one run. Exit code 1 when a row does not hold.
 """
@@ -18,7 +18,9 @@ from types import MappingProxyType
 
 from tests.rows import ROWS, TABLES, Measured, Outcome, Row, read_measured, read_report
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
+DOCUMENTS = Path(__file__).resolve().parents[1] / "docs"
+LETTERS: Mapping[str, str] = {"reliability.md": "FB", "network-model.md": "KN"}
+"""Document → the letters of its tables."""
 Report = Mapping[str, Mapping[str, Outcome]]
 Measurements = Mapping[str, Measured]
 NOTHING_MEASURED: Measurements = MappingProxyType({})
@@ -115,14 +117,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "reports", nargs="*", type=Path, metavar="REPORT", help="default: that of the last scripts/test"
     )
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/reliability.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into the documents")
     options = parser.parse_args(argv)
     try:
         files = options.reports or [default_report()]
         report = merge([read_report(file) for file in files])
         measured = {test: each for file in files for test, each in read_measured(file).items()}
         if options.write:
-            DOCUMENT.write_text(refreshed(DOCUMENT.read_text(encoding="utf-8"), report, measured), encoding="utf-8")
+            for name, letters in LETTERS.items():
+                document = DOCUMENTS / name
+                text = refreshed(document.read_text(encoding="utf-8"), report, measured, letters)
+                document.write_text(text, encoding="utf-8")
     except (OSError, ValueError, KeyError) as error:
         print(f"error: scripts/reliability-table: {error} (want a report of scripts/test)", file=sys.stderr)
         return 2

@@ -1,11 +1,14 @@
 """Pods: containers that share what Kubernetes' containers share, and what happens when parts of a pod die."""
 
+import pytest
+
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
 
 NGINX_FILES, WRITER_FILES = "/usr/share/nginx/html", "/html"
 
 
+@pytest.mark.row("K3")
 def test_file_of_one_container_is_read_by_the_other_both_ways(nginx_tomcat: Lab) -> None:
     nginx_tomcat.run("nginx", "sh", "-c", f"echo from nginx > {NGINX_FILES}/a", container="nginx")
     nginx_tomcat.run("nginx", "sh", "-c", f"echo from writer > {WRITER_FILES}/b", container="writer")

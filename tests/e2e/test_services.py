@@ -104,6 +104,7 @@ def forwards_to(lab: Lab, source: str, url: str, wanted: set[str]) -> None:
 # Granular checks
 
 
+@pytest.mark.row("N1")
 @pytest.mark.parametrize(
     "source",
     [
@@ -119,6 +120,7 @@ def test_granular_checks_pods_and_nodes_reach_every_pod_by_http_and_udp(source: 
         assert udp(lab, source, address, 8080) == [name]
 
 
+@pytest.mark.row("K1", "N21")
 @pytest.mark.slow
 def test_no_snat_between_all_pods(lab: Lab) -> None:
     """K1: every pod sees every other by its own address."""
@@ -128,6 +130,7 @@ def test_no_snat_between_all_pods(lab: Lab) -> None:
                 assert http(lab, source, f"{address}:8080/clientip") == [own], (source, target)
 
 
+@pytest.mark.row("K2")
 def test_a_node_is_seen_by_its_overlay_address_elsewhere_and_by_its_bridge_at_home(lab: Lab) -> None:
     """K2."""
     for number, node in enumerate(NODES, 1):
@@ -140,6 +143,7 @@ def test_a_node_is_seen_by_its_overlay_address_elsewhere_and_by_its_bridge_at_ho
 # Services
 
 
+@pytest.mark.row("K4", "N8")
 @pytest.mark.parametrize("source", ["client1", "node2", "web3"], ids=["pod", "node", "endpoint"])
 def test_service_spreads_over_all_endpoints_by_http_and_udp(source: str, lab: Lab) -> None:
     """pod-Service, node-Service, endpoint-Service; K4."""
@@ -147,6 +151,7 @@ def test_service_spreads_over_all_endpoints_by_http_and_udp(source: str, lab: La
     assert set(udp(lab, source, CLUSTER_IP, CLUSTER_PORT, tries=TRIES)) == set(WEB)
 
 
+@pytest.mark.row("K4", "N4")
 @pytest.mark.parametrize(
     "source",
     ["client1", "gw", pytest.param("node3", marks=pytest.mark.slow), pytest.param("web3", marks=pytest.mark.slow)],
@@ -157,6 +162,7 @@ def test_functioning_node_port_on_every_node(source: str, lab: Lab) -> None:
         assert set(udp(lab, source, address, NODE_PORT, tries=TRIES)) == set(WEB)
 
 
+@pytest.mark.row("K12")
 def test_node_port_answers_on_a_node_without_backend_and_not_on_loopback(lab: Lab, apply: Apply) -> None:
     """K12."""
     apply(
@@ -172,6 +178,7 @@ def test_node_port_answers_on_a_node_without_backend_and_not_on_loopback(lab: La
     assert http(lab, "node3", "127.0.0.1:30090/hostname") == ["error 7"]
 
 
+@pytest.mark.row("K5", "N9")
 def test_hairpin_a_pod_reaches_itself_through_its_service(lab: Lab, apply: Apply) -> None:
     """K5."""
     apply(service("self", selector={"pod": "web2"}))
@@ -179,6 +186,7 @@ def test_hairpin_a_pod_reaches_itself_through_its_service(lab: Lab, apply: Apply
     assert udp(lab, "web2", CLUSTER_IP, CLUSTER_PORT, tries=TRIES).count("web2") > 0
 
 
+@pytest.mark.row("K6", "N10")
 @pytest.mark.parametrize("server", ["web1", "web2"], ids=["same node", "other node"])
 def test_preserve_source_pod_address_through_cluster_ip(server: str, lab: Lab, apply: Apply) -> None:
     """K6."""
@@ -186,6 +194,7 @@ def test_preserve_source_pod_address_through_cluster_ip(server: str, lab: Lab, a
     assert http(lab, "client1", f"{cluster_ip(lab, 'one')}/clientip", 5) == [PODS["client1"]] * 5
 
 
+@pytest.mark.row("K7", "N15")
 @pytest.mark.parametrize("source", ["client1", "node2", "gw"])
 def test_rejected_when_no_endpoints(source: str, lab: Lab) -> None:
     """K7: refused, and at once."""
@@ -198,6 +207,7 @@ def test_rejected_when_no_endpoints(source: str, lab: Lab) -> None:
         assert float(seconds) < 1.0, target
 
 
+@pytest.mark.row("K9", "N5")
 @pytest.mark.parametrize("where", ["cluster ip", "node port"])
 def test_session_affinity_keeps_a_client_and_can_be_switched(where: str, lab: Lab, apply: Apply) -> None:
     """K9."""
@@ -215,6 +225,7 @@ def test_session_affinity_keeps_a_client_and_can_be_switched(where: str, lab: La
     wait_until(lambda: len(set(http(lab, "client1", url, 15))) == 1, timeout_s=CHANGE_S, what="the client stays")
 
 
+@pytest.mark.row("K9")
 @pytest.mark.slow
 def test_session_affinity_ends_with_its_timeout(lab: Lab, apply: Apply) -> None:
     config = {"clientIP": {"timeoutSeconds": 1}}
@@ -230,6 +241,7 @@ def test_session_affinity_ends_with_its_timeout(lab: Lab, apply: Apply) -> None:
     wait_until(another_after_silence, timeout_s=60, what="another pod is chosen after more than a second of silence")
 
 
+@pytest.mark.row("N11")
 @pytest.mark.slow
 def test_multiple_services_with_one_selector_live_and_die_apart(lab: Lab, apply: Apply) -> None:
     apply(service("first"), service("second"))
@@ -240,6 +252,7 @@ def test_multiple_services_with_one_selector_live_and_die_apart(lab: Lab, apply:
     assert lab.exec("client1", "curl", "-s", "-m2", f"http://{first}/hostname").code != 0
 
 
+@pytest.mark.row("N16")
 @pytest.mark.slow
 def test_up_and_down_services(lab: Lab, apply: Apply) -> None:
     apply(service("up1"), service("up2"))
@@ -251,6 +264,7 @@ def test_up_and_down_services(lab: Lab, apply: Apply) -> None:
         assert set(http(lab, "client2", f"{address}/hostname", TRIES)) == set(WEB)
 
 
+@pytest.mark.row("N2")
 @pytest.mark.slow
 def test_endpoints_follow_pods_with_several_ports(lab: Lab, apply: Apply) -> None:
     """Basic and multiport endpoints: nobody, one, both, the other, nobody."""
@@ -274,6 +288,7 @@ def test_endpoints_follow_pods_with_several_ports(lab: Lab, apply: Apply) -> Non
     serve(set())
 
 
+@pytest.mark.row("N3")
 @pytest.mark.slow
 def test_same_port_of_different_protocols(lab: Lab, apply: Apply) -> None:
     tcp = {"name": "t", "port": 80, "targetPort": 8080}
@@ -290,6 +305,7 @@ def test_same_port_of_different_protocols(lab: Lab, apply: Apply) -> None:
     assert udp(lab, "client1", address, 80)[0] in WEB
 
 
+@pytest.mark.row("N13")
 @pytest.mark.slow
 def test_update_node_port(lab: Lab, apply: Apply) -> None:
     def put(number: int) -> str:
@@ -303,6 +319,7 @@ def test_update_node_port(lab: Lab, apply: Apply) -> None:
     assert http(lab, "client1", old, 10) == ["error 7"] * 10
 
 
+@pytest.mark.row("N22")
 @pytest.mark.slow
 def test_change_of_type_releases_the_node_port(lab: Lab, apply: Apply) -> None:
     ports = [{"port": 80, "targetPort": 8080, "nodePort": 30094}]
@@ -323,6 +340,7 @@ def test_local_traffic_policy_stays_on_the_node_and_keeps_the_source(lab: Lab, a
     assert http(lab, "client2", "192.168.8.2:30095/hostname") == ["web1"]
 
 
+@pytest.mark.row("K11", "N14")
 def test_large_requests(lab: Lab) -> None:
     """K11: 2,000 bytes, which UDP has to cut in pieces."""
     text = "x" * 2000
@@ -331,6 +349,7 @@ def test_large_requests(lab: Lab) -> None:
     assert lab.run("client1", "sh", "-c", f"for i in $(seq 20); do {body}; done") == text * 20
 
 
+@pytest.mark.row("K10", "N17")
 def test_rules_are_made_again_when_somebody_deletes_them(lab: Lab) -> None:
     """K10."""
     for harm in (
@@ -344,6 +363,7 @@ def test_rules_are_made_again_when_somebody_deletes_them(lab: Lab) -> None:
         )
 
 
+@pytest.mark.row("K8", "N18")
 @pytest.mark.parametrize("where", ["cluster ip", "node port"])
 def test_udp_survives_its_server_pod_being_replaced(where: str, lab: Lab, apply: Apply) -> None:
     """K8: one source port, so the kernel remembers whom it sent to."""
@@ -361,6 +381,7 @@ def test_udp_survives_its_server_pod_being_replaced(where: str, lab: Lab, apply:
     wait_until(lambda: answers("cycled2"), timeout_s=2, what="the second pod answers")
 
 
+@pytest.mark.row("N19")
 def test_initially_unready_endpoint_gets_nothing_until_it_is_ready(lab: Lab, apply: Apply) -> None:
     probe = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1}
     apply(service("late", selector={"app": "late"}))
@@ -373,6 +394,7 @@ def test_initially_unready_endpoint_gets_nothing_until_it_is_ready(lab: Lab, app
     lab.must("delete", "pod", "late1", "--grace-period", "0")
 
 
+@pytest.mark.row("N12")
 @pytest.mark.slow
 def test_update_endpoints_reaches_every_node_before_the_pod_ends(lab: Lab, apply: Apply) -> None:
     apply(echo_pod("extra", "node2", "web", ports=[{"containerPort": 8080, "name": "http"}]))
@@ -383,6 +405,7 @@ def test_update_endpoints_reaches_every_node_before_the_pod_ends(lab: Lab, apply
         assert set(udp(lab, source, CLUSTER_IP, CLUSTER_PORT, tries=TRIES)) == set(WEB)
 
 
+@pytest.mark.row("N7")
 @pytest.mark.slow
 def test_host_port_without_conflict(lab: Lab, apply: Apply) -> None:
     """One host port may be there several times where protocol or address differ."""
@@ -426,6 +449,7 @@ for _ in range(5):
 SYN, SYN_FIN = "2", "3"
 
 
+@pytest.mark.row("N20")
 def test_packets_that_conntrack_calls_invalid_are_not_forwarded(lab: Lab) -> None:
     counted = "ip saddr 10.0.1.3 tcp sport 40000"
     table = "add table ip seen; add chain ip seen in { type filter hook forward priority filter + 10; }; "

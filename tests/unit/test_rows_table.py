@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.rows import ROWS, TABLES, Outcome, Row, RowsReport, read_measured, read_report
-from tests.rows_table import DOCUMENT, main, merge, refreshed, result, shown_tests, table
+from tests.rows_table import DOCUMENTS, LETTERS, main, merge, refreshed, result, shown_tests, table
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,10 @@ def test_a_table_is_replaced_and_the_rest_of_the_document_stays() -> None:
     assert refreshed(once, {}, letters="B") == refreshed(document, {}, letters="B")
 
 
-def test_the_document_has_a_place_for_every_table() -> None:
-    assert refreshed(DOCUMENT.read_text(encoding="utf-8"), {})
+def test_every_table_has_a_place_in_its_document() -> None:
+    for name, letters in LETTERS.items():
+        assert refreshed((DOCUMENTS / name).read_text(encoding="utf-8"), {}, letters=letters)
+    assert set("".join(LETTERS.values())) == set(TABLES)
     with pytest.raises(ValueError, match="no place for table F"):
         refreshed("", {})
     assert set(TABLES) == {name[0] for name in ROWS}
