@@ -99,8 +99,9 @@ def start_lab(choice: ClusterChoice, name: str, directory: Path, *options: str) 
 
 def stop_lab(lab: LabHandle) -> None:
     """Take a lab down; one that is gone already is success. Raises TestbedError when something of it stays."""
+    # The test may have ended it and brought up another of that name: the directory is that one's now.
     with contextlib.suppress(FileNotFoundError):
-        remove(lab.record)
+        remove(read_record(lab.name) or lab.record)
 
 
 def hand_over(path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.pytest_plugin import NewLab
 from tests.e2e import host
 from tests.e2e.command import run_verb
 from tests.e2e.lab import Lab, fresh_name
@@ -96,11 +97,19 @@ def test_nothing_is_left_of_a_lab_whose_first_process_was_killed(own_lab: Lab, c
     assert own_lab.testbed("status").code == 1
 
 
-def test_lab_comes_up_again_at_once_after_its_first_process_was_killed(own_lab: Lab) -> None:
+def test_lab_comes_up_again_at_once_after_its_first_process_was_killed(new_lab: NewLab) -> None:
+    with new_lab("two_nodes") as handle:
+        again = _kill_and_bring_up_again(Lab(handle.name))
+    assert not Path(f"/proc/{again}").exists(), "the second lab of that name is taken down with the first one's handle"
+
+
+def _kill_and_bring_up_again(own_lab: Lab) -> int:
     os.kill(own_lab.json("status")["pid"], signal.SIGKILL)
     answer = own_lab.up("two_nodes")
     assert answer.code == 0, answer
     assert ", 0 lost" in own_lab.must("ping")
+    pid: int = own_lab.json("status")["pid"]
+    return pid
 
 
 @pytest.mark.slow
