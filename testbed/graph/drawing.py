@@ -7,6 +7,8 @@ from testbed.graph.geometry import Box, Spot
 from testbed.graph.model import Health
 
 WIDE, MONO = 0.62, 0.602  # em per character: DejaVu Sans on average, DejaVu Sans Mono always; others are narrower
+TAIL = 5
+"""Characters of the end of a shortened text."""
 MARK = 5.5  # half the size of a marker
 
 STYLE = """
@@ -68,9 +70,15 @@ def rectangle(box: Box, class_: str = "box", radius: float = 4) -> str:
 
 
 def fitted(text: str, width: float, size: float, mono: bool) -> str:
-    """The text, or its beginning and an ellipsis where it would be wider than `width` pixels."""
+    """The text; where it would be wider than `width` pixels its beginning and, if there is room, its end.
+
+    The end is what tells a Deployment's pods apart.
+    """
     room = int(width / (size * (MONO if mono else WIDE)))
-    return text if len(text) <= room else text[: max(1, room - 1)] + "…"
+    if len(text) <= room:
+        return text
+    tail = TAIL if room >= 2 * TAIL else 0
+    return text[: max(1, room - 1 - tail)] + "…" + text[len(text) - tail :]
 
 
 def label(text: str, spot: Spot, classes: str = "", width: float | None = None) -> str:

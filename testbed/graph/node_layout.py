@@ -7,7 +7,7 @@ from testbed.graph.model import Node
 
 PAD = 12
 HEADER = 34
-POD_WIDTH, POD_HEIGHT, POD_GAP = 112, 46, 10
+POD_WIDTH, POD_HEIGHT, POD_GAP = 130, 46, 10
 LANE = 6
 """Between wires that pass beside each other."""
 BAR = 34

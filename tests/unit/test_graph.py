@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from testbed.cluster.spec import cluster_names
+from testbed.graph.drawing import fitted
 from testbed.graph.geometry import Box, packed
 from testbed.graph.layout import Layout, lay_out
 from testbed.graph.model import graph_of
@@ -256,6 +257,12 @@ def test_things_in_a_row_stay_where_they_are_wanted_unless_they_would_touch() ->
     assert packed([100, 100], [40, 40], 10) == [55, 105]
     assert packed([10, 100, 100], [10, 40, 40], 10) == [5, 55, 105]
     assert packed([], [], 10) == []
+
+
+def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
+    assert fitted("tomcat", 100, 10, mono=True) == "tomcat"
+    assert fitted("backend-b90c1a2f-4626w", 84, 10, mono=True) == "backend…4626w"
+    assert fitted("backend-b90c1a2f-4626w", 31, 10, mono=True) == "back…"
 
 
 def test_names_are_no_markup() -> None:
