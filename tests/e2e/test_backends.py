@@ -65,6 +65,7 @@ def test_an_unknown_backend_is_a_usage_error_that_lists_them(no_lab: Lab) -> Non
     assert "'host-gw'" in answer.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_as_root")
 def test_without_an_overlay_device_everything_still_has_its_words() -> None:
     with lab_of("two_nodes", "--backend", "host-gw") as lab:

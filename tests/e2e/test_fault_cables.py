@@ -7,6 +7,8 @@ import pytest
 
 from testbed.testing.lab_handle import LabHandle
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def lab(two_nodes_handle: LabHandle) -> Iterator[LabHandle]:

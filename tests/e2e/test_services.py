@@ -207,6 +207,7 @@ def test_rejected_when_no_endpoints(source: str, lab: Lab) -> None:
         assert float(seconds) < 1.0, target
 
 
+@pytest.mark.slow
 @pytest.mark.row("K9", "N5")
 @pytest.mark.parametrize("where", ["cluster ip", "node port"])
 def test_session_affinity_keeps_a_client_and_can_be_switched(where: str, lab: Lab, apply: Apply) -> None:
@@ -363,6 +364,7 @@ def test_rules_are_made_again_when_somebody_deletes_them(lab: Lab) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.row("K8", "N18")
 @pytest.mark.parametrize("where", ["cluster ip", "node port"])
 def test_udp_survives_its_server_pod_being_replaced(where: str, lab: Lab, apply: Apply) -> None:
@@ -381,6 +383,7 @@ def test_udp_survives_its_server_pod_being_replaced(where: str, lab: Lab, apply:
     wait_until(lambda: answers("cycled2"), timeout_s=2, what="the second pod answers")
 
 
+@pytest.mark.slow
 @pytest.mark.row("N19")
 def test_initially_unready_endpoint_gets_nothing_until_it_is_ready(lab: Lab, apply: Apply) -> None:
     probe = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1}
@@ -449,6 +452,7 @@ for _ in range(5):
 SYN, SYN_FIN = "2", "3"
 
 
+@pytest.mark.slow
 @pytest.mark.row("N20")
 def test_packets_that_conntrack_calls_invalid_are_not_forwarded(lab: Lab) -> None:
     counted = "ip saddr 10.0.1.3 tcp sport 40000"

@@ -127,6 +127,7 @@ def test_nodes_of_a_tree_are_neighbours_on_one_subnet(tree: Lab) -> None:
 # wan
 
 
+@pytest.mark.slow
 def test_on_a_wan_the_router_takes_a_hop_of_the_outer_packet_and_none_of_the_inner(wan: Lab) -> None:
     assert {row["ttl"] for row in rows(wan)} == {62}  # two nodes forward it, as without a router
     (underlay,) = wan.json("ping", "node1", "node2")

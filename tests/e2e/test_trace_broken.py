@@ -9,6 +9,8 @@ from testbed.testing.lab_handle import LabHandle
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 FILTER = "table ip secret { chain forward { type filter hook forward priority 0; tcp dport 8080 counter drop; }; }"
 POLICY = "table ip secret { chain in { type filter hook input priority 0; policy drop; udp sport != 8285 accept; }; }"
 NOT_ARRIVED = ("unreachable", "lost")

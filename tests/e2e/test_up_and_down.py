@@ -44,6 +44,7 @@ def test_lab_is_named_by_the_environment_too(no_lab: Lab) -> None:
             run_verb("down", "--lab", "two-nodes")
 
 
+@pytest.mark.slow
 def test_agent_that_is_left_out_is_printed_as_a_command_that_works(no_lab: Lab) -> None:
     answer = no_lab.up("two_nodes", "--no-agent", "node2")
     assert answer.code == 0, answer

@@ -65,6 +65,7 @@ def reasons(lab: Lab, thing: str) -> list[str]:
     return [event["reason"] for event in lab.json("events") if event["object"] == thing]
 
 
+@pytest.mark.slow
 def test_applying_twice_changes_once_and_says_so(lab: Lab) -> None:
     assert apply(lab, pod("twice"), deployment("both", 1)).out.startswith(
         "pod/twice created\ndeployment/both created\n"
@@ -77,6 +78,7 @@ def test_applying_twice_changes_once_and_says_so(lab: Lab) -> None:
     assert lab.testbed("get", "pods", "twice").code == 1
 
 
+@pytest.mark.slow
 def test_new_labels_restart_nothing_and_a_new_spec_builds_the_pod_anew_with_its_address(lab: Lab) -> None:
     apply(lab, pod("changing", nodeName="node2"))
     (before,) = pods_of(lab, "changing")
@@ -139,6 +141,7 @@ spec: {containers: [{name: a, image: shell}]}
     assert names[0] == names[1]
 
 
+@pytest.mark.slow
 def test_replicas_are_spread_and_scaling_keeps_them_spread(lab: Lab) -> None:
     apply(lab, deployment("spread", 3))
     assert nodes_of(lab, "spread") == NODES
@@ -150,6 +153,7 @@ def test_replicas_are_spread_and_scaling_keeps_them_spread(lab: Lab) -> None:
     lab.must("delete", "deployment", "spread")
 
 
+@pytest.mark.slow
 def test_a_deleted_pod_of_a_deployment_is_replaced_and_a_crashed_one_restarted(lab: Lab) -> None:
     apply(lab, deployment("steady", 2))
     first, second = pods_of(lab, "steady")
@@ -204,6 +208,7 @@ def test_describe_says_what_a_deployment_is_and_what_happened_to_it(lab: Lab) ->
     lab.must("delete", "deployment", "told")
 
 
+@pytest.mark.slow
 def test_a_pod_with_the_nodes_network_answers_at_the_nodes_address(lab: Lab) -> None:
     apply(lab, pod("on-host", nodeName="node3", hostNetwork=True))
     address = lab.node("node3")["address"]

@@ -126,6 +126,7 @@ def test_an_agent_killed_hard_comes_back_with_its_subnet_within_three_seconds(tw
     assert two_nodes.node1.subnet() == "10.0.46.0/24"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "what"),
     [
@@ -172,6 +173,7 @@ def test_an_etcd_that_is_away_stops_no_packet(two_nodes: TwoNodes) -> None:
         assert "Traceback" not in node.log
 
 
+@pytest.mark.slow
 def test_cleanup_removes_what_a_run_left_and_twice_is_harmless(underlay: Underlay) -> None:
     underlay.start_etcd()
     underlay.write_config()

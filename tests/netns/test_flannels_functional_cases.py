@@ -16,7 +16,7 @@ import pytest
 from tests.netns.agents import Agent, Underlay, ping, run, wait_until
 from tests.netns.overlay import POD1, POD2, TwoNodes, network, on, skip_without
 
-pytestmark = [pytest.mark.root]
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 PSK = "cDTJgNyxPdfWWdzMYIZjoR+TtJVoDTm8j/4S0bgEOOo="
 BACKENDS: dict[str, dict[str, object]] = {

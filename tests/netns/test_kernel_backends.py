@@ -13,7 +13,7 @@ import pytest
 from tests.netns.agents import Agent, Underlay, agent_command, run, wait_until
 from tests.netns.overlay import TwoNodes, lines, network, on, vtep_mac
 
-pytestmark = [pytest.mark.root]
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 FAKE = "/coreos.com/network/subnets/10.0.77.0-24"
 MACS = ("0a:00:00:00:00:01", "0a:00:00:00:00:02")

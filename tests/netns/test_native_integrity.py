@@ -10,7 +10,7 @@ from tests.netns.conftest import Namespace, NamespaceMaker
 from tests.netns.test_native_pump import Transfer, checksum_errors
 from tests.netns.test_udp_backend import Node, make_nodes, ping
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 SOURCE = Path(__file__).with_name("bad_wire.c")
 REFUSED_FOR = {"checksum", "version", "ihl", "length"}

@@ -147,6 +147,7 @@ def test_what_the_sender_counts_the_receiver_counts(pair: tuple[Node, Node]) -> 
     assert node1.tell("counters")["tx"][0] > 32 * MEBIBYTE / 1472, "super-packets count by what is on the wire"
 
 
+@pytest.mark.slow
 @both_native
 def test_table_replaced_a_thousand_times_loses_nothing(pair: tuple[Node, Node]) -> None:
     node1, node2 = pair
@@ -211,6 +212,7 @@ def test_device_that_goes_away_during_a_transfer_comes_back(pair: tuple[Node, No
     assert sent == received
 
 
+@pytest.mark.slow
 @both_native
 def test_threads_sleep_when_nothing_moves(pair: tuple[Node, Node]) -> None:
     """Also after so much in both directions that both threads had work."""

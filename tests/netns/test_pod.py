@@ -122,6 +122,7 @@ def test_orphans_of_a_killed_container_end_with_it_in_a_shared_namespace(node: P
     wait_until(lambda: all(ended(pid) for pid in orphans), "orphans ended", timeout_s=2)
 
 
+@pytest.mark.slow
 def test_a_container_whose_shim_is_killed_leaves_nothing_and_starts_again(node: PodNode) -> None:
     pod = started(node.pod("web", shell("main", "sleep 4321 & wait"), shareProcessNamespace=True))
     main = pod.containers["main"].pid

@@ -12,6 +12,8 @@ from testbed.pods.namespaces import in_network_of
 from testbed.pods.pod import Pod
 from tests.netns.pods import SLEEP, PodNode, execute, output, shell, started, wait_until
 
+pytestmark = pytest.mark.slow
+
 ECHO = {"name": "main", "image": "echo", "ports": [{"containerPort": 8080, "name": "web"}]}
 OFTEN = {"periodSeconds": 1}
 

@@ -21,7 +21,7 @@ from tests.netns.etcd_server import EtcdServer, free_port
 from tests.unit.fake_registry import NODE1, NODE2, OTHER_SUBNET, SUBNET, attrs, check_registry
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 SUBNETS = f"{DEFAULT_PREFIX}/subnets"
 

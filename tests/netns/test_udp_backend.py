@@ -255,6 +255,7 @@ def test_converging_what_is_right_changes_nothing(overlay: tuple[Node, Node]) ->
     assert node1.commands() == before
 
 
+@pytest.mark.slow
 @pytest.mark.row("F41")
 @pytest.mark.parametrize(
     "harm",

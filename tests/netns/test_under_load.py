@@ -14,7 +14,7 @@ import pytest
 
 from tests.netns.agents import Agent, Underlay, ping, run, wait_until
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 TTL_S = 6
 FLOOD_PPS = 200_000
