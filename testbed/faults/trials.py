@@ -100,11 +100,9 @@ TRIALS = (
     Trial("F39", ("clock jump node1 -1h",), 6, hold_s=OUT_S, gap_s=0, prepare=("clock jump node1 0s",)),
     Trial("F40", ("certificate expire node1",), 5, hold_s=OUT_S),
     Trial("F40", ("certificate rotate node1", "etcd kill etcd1"), 5, gap_s=0),
-    Trial("F41", ("device delete node1",), 5, slow=False),
+    Trial("F41", ("device delete node1",), 5),
     Trial("F41", ("rules flush node1",), 5),
-    Trial(
-        "F42", ("pod kill shell1",), 5, slow=False, untouched=frozenset({("shell2", "shell3"), ("shell3", "shell2")})
-    ),
+    Trial("F42", ("pod kill shell1",), 5, untouched=frozenset({("shell2", "shell3"), ("shell3", "shell2")})),
 )
 CONTROL = Trial("control", (), 5, hold_s=2, gap_s=0, slow=False)
 """Nothing is done, so nothing may be lost: the probes tell a fault from a slow machine."""

@@ -74,6 +74,7 @@ def seen_measuring(process: "subprocess.Popen[bytes]") -> Footprint:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 130, marks=pytest.mark.slow)],

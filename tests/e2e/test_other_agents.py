@@ -56,6 +56,7 @@ def flags_in(line: str) -> list[str]:
     return [word.partition("=")[0] for word in shlex.split(line) if word.startswith("--")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "others",
     [pytest.param(("node1", "node2"), id="alone", marks=pytest.mark.slow), pytest.param(("node2",), id="mixed")],

@@ -95,6 +95,7 @@ def test_no_datagram_of_the_overlay_leaves_a_pod(hostile: Hostile) -> None:
     assert hostile.dropped("pods forge no packets of the overlay") - dropped == FORGED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "whose",
     [

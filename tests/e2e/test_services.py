@@ -104,6 +104,7 @@ def forwards_to(lab: Lab, source: str, url: str, wanted: set[str]) -> None:
 # Granular checks
 
 
+@pytest.mark.slow
 @pytest.mark.row("N1")
 @pytest.mark.parametrize(
     "source",
@@ -350,6 +351,7 @@ def test_large_requests(lab: Lab) -> None:
     assert lab.run("client1", "sh", "-c", f"for i in $(seq 20); do {body}; done") == text * 20
 
 
+@pytest.mark.slow
 @pytest.mark.row("K10", "N17")
 def test_rules_are_made_again_when_somebody_deletes_them(lab: Lab) -> None:
     """K10."""

@@ -136,6 +136,7 @@ def test_on_a_wan_the_router_takes_a_hop_of_the_outer_packet_and_none_of_the_inn
     assert outer_ttl(wan, "r1", "r1-eth1") == 63
 
 
+@pytest.mark.slow
 def test_sites_of_a_wan_are_subnets_and_neighbours_are_known_within_only(wan: Lab) -> None:
     assert [node["address"] for node in wan.json("status")["nodes"]] == ["192.168.8.101", "192.168.9.101"]
     known = wan.run("node2", "ip", "neigh", "show", "dev", "node2-eth0", "nud", "permanent").split("\n")

@@ -15,7 +15,7 @@ from tests.netns.conftest import Namespace, NamespaceMaker
 from tests.netns.test_udp_backend import Node, make_nodes, ping
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 MEBIBYTE = 1 << 20
 SENDER = """
