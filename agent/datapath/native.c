@@ -51,8 +51,10 @@ enum {
     LEND_AFTER = 16,          /* rounds without a pause until the helper takes one direction */
     QUIET_MS = 5,             /* after which it gives it back */
     LOOK_NS = 50000,          /* the longest time of looking again before sleeping */
-    TURN_NS = 30000,          /* a yield that takes longer: others have work for this core */
-    SHARED_NS = 1000000000,   /* so long after that nobody looks again */
+    TURN_NS = 100000,         /* a yield that takes longer: others have work for this core */
+    REST_NS = 1000000,        /* so long after that nobody looks again; twice as long each time, */
+    REST_MOST_NS = 1000000000, /* up to this */
+    REST_FADES = 64,          /* and shorter by one part in so many with each packet that looking found */
     SOON_NS = 200000,         /* a packet after less than this speaks for looking again */
     EAGER = 4,                /* level from which on it is done */
     EAGER_MOST = 16,
@@ -1219,12 +1221,14 @@ static int sleep_until(struct pollfd *descriptors, nfds_t count, int timeout_ms)
 /* Whether to look again and again for a while before sleeping. To wake a thread on a core that sleeps costs 50 us where
  * cores are virtual; who looks again is there already. Level rises while packets come soon one after the other, and
  * falls when looking was in vain. On a core that others have work for it is the wrong thing: who looks uses up its turn
- * and queues behind them, who sleeps is woken before them. So one long yield ends it for a while. */
+ * and queues behind them, who sleeps is woken before them. So a long yield ends it for a rest: a short one at first,
+ * because something passing by on a quiet machine does the same, and a longer one each time. */
 struct eagerness {
     int level;
     bool looking;
     uint64_t empty_since_ns; /* 0: not empty at the last look */
-    uint64_t shared_until_ns;
+    uint64_t rest_ns;        /* the last rest, faded */
+    uint64_t rest_until_ns;
 };
 
 static uint64_t now_ns(void)
@@ -1237,10 +1241,21 @@ static uint64_t now_ns(void)
 /* There was something. */
 static void found(struct eagerness *eagerness)
 {
-    if (eagerness->looking && eagerness->level < EAGER_MOST)
-        eagerness->level++;
+    if (eagerness->looking) {
+        eagerness->level += eagerness->level < EAGER_MOST;
+        eagerness->rest_ns -= eagerness->rest_ns / REST_FADES;
+    }
     eagerness->looking = false;
     eagerness->empty_since_ns = 0;
+}
+
+static void rest(struct eagerness *eagerness, uint64_t now)
+{
+    eagerness->level = 0;
+    eagerness->rest_ns = eagerness->rest_ns < REST_NS ? REST_NS : 2 * eagerness->rest_ns;
+    if (eagerness->rest_ns > REST_MOST_NS)
+        eagerness->rest_ns = REST_MOST_NS;
+    eagerness->rest_until_ns = now + eagerness->rest_ns;
 }
 
 /* There was nothing. True: look again, others who want this core had their turn; false: sleep, then `woken`. */
@@ -1249,7 +1264,7 @@ static bool look_again(struct eagerness *eagerness)
     uint64_t now = now_ns();
     if (eagerness->empty_since_ns == 0)
         eagerness->empty_since_ns = now;
-    if (eagerness->level < EAGER || now < eagerness->shared_until_ns)
+    if (eagerness->level < EAGER || now < eagerness->rest_until_ns)
         return false;
     if (now - eagerness->empty_since_ns > LOOK_NS) {
         eagerness->level -= 2; /* in vain */
@@ -1258,8 +1273,7 @@ static bool look_again(struct eagerness *eagerness)
     eagerness->looking = true;
     sched_yield();
     if (now_ns() - now > TURN_NS) {
-        eagerness->level = 0;
-        eagerness->shared_until_ns = now + SHARED_NS;
+        rest(eagerness, now);
         return false;
     }
     return true;
