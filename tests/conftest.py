@@ -4,10 +4,14 @@
 outcomes as JSON; `scripts/reliability-table` turns that into the tables of docs/reliability.md.
 """
 
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.fuzz.fuzzer import TARGETS, Fuzzer
 from tests.rows import MEASURED, ROWS, Outcome, RowsReport
 
 
@@ -17,6 +21,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RowsPlugin(config.getoption("rows_report")), "rows")
+
+
+@pytest.fixture(scope="session")
+def fuzzers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Fuzzer]]:
+    """Both fuzzers, running side by side."""
+    with ExitStack() as undo:
+        yield {target: Fuzzer(target, tmp_path_factory.mktemp(target), undo) for target in TARGETS}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fuzzers_first(request: pytest.FixtureRequest) -> None:
+    """Start the fuzzers before the first test if any test will wait for them, so that the others run meanwhile."""
+    if shutil.which("clang") and any("fuzzers" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("fuzzers")
 
 
 class RowsPlugin:
