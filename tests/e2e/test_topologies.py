@@ -107,6 +107,7 @@ def limited(_as_root: None, tmp_path: Path) -> Iterator[Lab]:
         yield lab
 
 
+@pytest.mark.slow
 def test_on_a_tree_of_nine_nodes_every_pod_reaches_every_pod(tree: Lab) -> None:
     answer = tree.testbed("ping")
     assert answer.code == 0, answer

@@ -367,6 +367,7 @@ def test_bridge_without_a_subnet_env_says_what_is_missing(underlay: Underlay) ->
     assert done.stderr.startswith("error: --subnet-file: ")
 
 
+@pytest.mark.slow
 @pytest.mark.row("F25")
 @pytest.mark.timeout(180)
 def test_twenty_agents_at_once_take_twenty_subnets_and_the_next_waits_for_one(underlay: Underlay) -> None:
