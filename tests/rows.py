@@ -58,7 +58,7 @@ ROWS: Mapping[str, Row] = {
     "F21": Row("history compacted while cut off from etcd"),
     "F22": Row("lease revoked by an operator"),
     "F23": Row("own key deleted or edited"),
-    "F24": Row("100 agents start within a second", absent="a test with 100; F25 has 20 at once"),
+    "F24": Row("100 agents start within a second"),
     "F25": Row("the last free subnet raced for"),
     "F26": Row("network config changed at run time", absent="the agent keeps what it started with and does not say so"),
     "F27": Row("underlay cable out for 5 s"),

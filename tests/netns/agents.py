@@ -28,9 +28,12 @@ SLOWNESS = float(os.environ.get("TESTBED_TEST_SLOWNESS", "1"))
 """How many times longer than usual things may take: an emulated processor needs some ten times the time."""
 
 
-def run(*command: str, check: bool = True, timeout_s: float = 20) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, check: bool = True, timeout_s: float = 20, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; a failure that is checked shows what it said."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s * SLOWNESS, check=False)
+    limit_s = timeout_s * SLOWNESS
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=limit_s, check=False)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     return done
@@ -167,9 +170,9 @@ class Underlay:
         assert self._etcd is not None
         self._etcd.send_signal(signal.SIGCONT)
 
-    def etcdctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def etcdctl(self, *words: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         command = ["ip", "netns", "exec", self.etcd_netns, "env", "ETCDCTL_API=3", "etcdctl", f"--endpoints={ENDPOINT}"]
-        return run(*command, "--command-timeout=2s", *words, check=check)
+        return run(*command, "--command-timeout=2s", *words, check=check, stdin=stdin)
 
     def write_config(self, config: str = NETWORK) -> None:
         self.etcdctl("put", "/coreos.com/network/config", config)

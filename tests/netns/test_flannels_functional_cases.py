@@ -74,7 +74,7 @@ def test_recovers_pod_connectivity_after_a_pod_is_deleted_and_recreated(nodes: T
     for name in ("c", "d"):
         pod = nodes.underlay.pod(nodes.node2, name, f"{address}/24")
         # The pod speaks first, so that its node learns the new MAC behind the old address.
-        wait_until(partial(reaches, pod, POD1), 10, f"pod {name} reaches the other node")
+        wait_until(partial(reaches, pod, POD1), 5, f"pod {name} reaches the other node")
         assert reaches(nodes.pod1, address)
         run("ip", "netns", "delete", pod)
         # The kernel takes a namespace apart in its own time.
