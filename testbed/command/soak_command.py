@@ -1,11 +1,18 @@
 """`testbed soak`: faults in random order, for as long as one likes."""
 
+import json
 import random
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import click
 
-from testbed.command.client import find_lab
+from testbed.command.client import LabRecord, TestbedError, find_lab
 from testbed.command.command_line import lab_option, needs_root, next_commands, verbs
+
+if TYPE_CHECKING:
+    from testbed.faults.trials import Trial
+    from testbed.testing.soak import Outcome
 
 CLUSTER = "faults"
 
@@ -13,33 +20,79 @@ CLUSTER = "faults"
 @verbs.command()
 @click.option("--minutes", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="How long.")
 @click.option("--seed", type=int, help="The same order again; by default another each time.")
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The trials of this history, all of them, in their order; instead of --minutes and --seed.",
+)
+@click.option("--history", type=click.Path(path_type=Path), metavar="FILE", help="Where what happened is written.")
 @lab_option
-def soak(minutes: float, seed: int | None, lab: str | None) -> int:
+def soak(minutes: float, seed: int | None, replay: Path | None, history: Path | None, lab: str | None) -> int:
     """Break and mend things in random order, and see that nothing is lost and nothing grows.
 
     Wants a lab of the cluster `faults`: sudo testbed up faults
-    """
-    from testbed.testing import soak as work
-    from testbed.testing.lab_handle import LabHandle
 
+    A limit that is missed while the machine is busy with other things is tried again, three times in all.
+    """
     needs_root("soak")
+    if replay is not None and seed is not None:
+        raise click.UsageError("--replay has its order from the history, --seed from the seed (want: one of them)")
     record = find_lab(lab)
+    if replay is not None:
+        name, what, order = "soak-replayed.jsonl", f"--replay {replay}", _replayed(replay)
+    else:
+        seed = random.randrange(1_000_000) if seed is None else seed
+        name, what, order = f"soak-{seed}.jsonl", f"--minutes {minutes:g} --seed {seed}", None
+    path = history or record.rundir / name
+    try:
+        file = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise TestbedError(f"testbed soak: --history: {error.strerror} (got {path}; want a file)", 3) from error
+    with file:
+        asked = {"seed": seed, "minutes": None if order else minutes, "replay": str(replay) if replay else None}
+        file.write(json.dumps(asked) + "\n")
+        found = _run(record, file, order, minutes, seed or 0, what)
+    for problem in found.problems:
+        print(f"problem: {problem}")
+    late = f" ({found.late} attempts were too late on a busy machine and done again)" if found.late else ""
+    print(f"{found.trials} trials{late}, {len(found.problems)} problems, {what.removeprefix('--')}")
+    print(f"history: {path}")
+    if found.problems:
+        next_commands(record.name, f"soak --replay {path}")
+        return 1
+    next_commands(record.name, "status", "down")
+    return 0
+
+
+def _replayed(history: Path) -> "list[Trial]":
+    from testbed.testing.soak import NoHistory, replay
+
+    try:
+        return replay(history)
+    except OSError as error:
+        raise TestbedError(
+            f"testbed soak: --replay: {error.strerror} (got {history}; want a soak's history)", 2
+        ) from error
+    except (NoHistory, UnicodeDecodeError) as error:
+        raise TestbedError(f"testbed soak: --replay: {error}", 2) from error
+
+
+def _run(
+    record: LabRecord, file: IO[str], order: "list[Trial] | None", minutes: float, seed: int, what: str
+) -> "Outcome":
+    from testbed.testing.lab_handle import LabHandle
+    from testbed.testing.probing import Probing
+    from testbed.testing.soak import Soak, in_random_order, trials_for
+
     handle = LabHandle(record)
     missing = [name for name in ("node1", "node2", "node3") if name not in handle.nodes]
     if missing:
         raise click.UsageError(f"this lab has no {', '.join(missing)} (want: sudo testbed up {CLUSTER})")
-    seed = random.randrange(1_000_000) if seed is None else seed
-    history = record.rundir / f"soak-{seed}.jsonl"
-    print(f"seed {seed}, {minutes:g} minutes, history {history}")
+    print(f"soak {what}", flush=True)
     try:
-        count, problems = work.soak(handle, minutes, seed, history, lambda line: print(line, flush=True))
+        with Probing(handle) as probing:
+            trials = iter(order) if order is not None else in_random_order(trials_for(handle), seed, minutes)
+            return Soak(handle, probing, file, lambda line: print(line, flush=True)).run(trials)
     finally:
         handle.heal()
-    for problem in problems:
-        print(f"problem: {problem}")
-    print(f"{count} trials, {len(problems)} problems, seed {seed}")
-    if problems:
-        next_commands(record.name, f"soak --minutes {minutes:g} --seed {seed}")
-        return 1
-    next_commands(record.name, "status", "down")
-    return 0

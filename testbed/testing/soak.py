@@ -1,23 +1,52 @@
-"""Faults in random order for minutes: every trial judged, and at the end nothing may have grown."""
+"""Faults in random order for minutes: every trial judged, and at the end nothing may have grown.
 
+What is wrong (something lost that must not be, a subnet changed, an invariant broken, no recovery) is a problem at
+once. What is only later than its limit is tried again when the machine was busy meanwhile, and is a problem when it is
+late each time: a limit says something about the agent only where the agent gets a processor.
+
+The history is a file of JSON lines: what was asked for, then each attempt. `replay` reads the order from it.
+"""
+
+import contextlib
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from testbed.faults.trials import CONTROL, TRIALS, Trial
 from testbed.testing.invariants import SLACK, kind_of
 from testbed.testing.lab_handle import LabHandle
+from testbed.testing.machine_load import Pressure
 from testbed.testing.probing import Probing
-from testbed.testing.trial_run import Findings, run_trial
+from testbed.testing.trial_run import SETTLE_LIMIT_S, Findings, run_trial
+from testbed.testing.waiting import NotInTime, wait_until
 
 LONGEST_S = 40.0
 """A trial that takes longer would leave room for few others."""
+ATTEMPTS = 3
+BUSY_SHARE = 0.25
+"""Of the time somebody waited for a processor; a lab of three nodes alone on two processors is at a tenth of it."""
 RSS_GROWTH = 1.25
 """Times what it was: allocators keep what they had once."""
 MEMORY = "agent RSS kB"
 NEVER_COMPARED = {"agent CPU ticks"}
+
+
+class NoHistory(ValueError):
+    """The file is no history of a soak, or of another table of trials; says where and why."""
+
+
+@dataclass
+class Outcome:
+    """What a soak found."""
+
+    trials: int = 0
+    late: int = 0
+    """Attempts that were too late on a busy machine, and in time when they were done again."""
+    problems: list[str] = field(default_factory=list)
 
 
 def trials_for(lab: LabHandle) -> list[Trial]:
@@ -26,29 +55,98 @@ def trials_for(lab: LabHandle) -> list[Trial]:
     return [trial for trial in TRIALS if trial.hold_s <= LONGEST_S and trial.etcd_members <= members]
 
 
-def soak(
-    lab: LabHandle, minutes: float, seed: int, history: Path, tell: Callable[[str], None]
-) -> tuple[int, list[str]]:
-    """Run trials until the time is over; how many, and every problem. `history` gets a JSON line for each."""
-    chosen = random.Random(seed)
-    trials, problems, count = trials_for(lab), list[str](), 0
-    began = time.monotonic()
-    with Probing(lab) as probing, history.open("w", encoding="utf-8") as file:
-        run_trial(lab, probing, CONTROL)
-        before: Mapping[str, int] = lab.ask("resources")
-        while time.monotonic() < began + minutes * 60:
-            trial = chosen.choice(trials)
-            found = run_trial(lab, probing, trial)
-            count += 1
-            _note(file.write, trial, found, lab.ask("resources"))
-            file.flush()
-            result = "ok" if not found.problems else "; ".join(found.problems)
-            tell(
-                f"{time.monotonic() - began:6.0f} s  {trial.name}: {found.measured_s:.1f} s, gap {found.gap}: {result}"
-            )
-            problems += [f"{trial.name}: {problem}" for problem in found.problems]
-        problems += grown(lab.ask("resources"), before)
-    return count, problems
+def in_random_order(trials: Sequence[Trial], seed: int, minutes: float) -> Iterator[Trial]:
+    """One after the other until the time is over; the same seed gives the same order."""
+    chosen, end = random.Random(seed), time.monotonic() + minutes * 60
+    while time.monotonic() < end:
+        yield chosen.choice(trials)
+
+
+def replay(history: Path) -> list[Trial]:
+    """The trials of an earlier soak, in their order. Raises NoHistory and OSError."""
+    known = {trial.name: trial for trial in TRIALS}
+    found = []
+    for number, line in enumerate(history.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            name, attempt = (entry["trial"], entry["attempt"]) if "seed" not in entry else (None, 1)
+        except (ValueError, KeyError, TypeError) as error:
+            raise NoHistory(
+                f"{history}:{number}: no line of a soak's history ({type(error).__name__}: {error})"
+            ) from error
+        if name is not None and name not in known and name != CONTROL.name:
+            raise NoHistory(f"{history}:{number}: no such trial any more (got {name})")
+        if name in known and attempt == 1:
+            found.append(known[name])
+    if not found:
+        raise NoHistory(f"{history}: holds no trial")
+    return found
+
+
+class Soak:
+    """One soak of one lab; `history` gets a JSON line for each attempt, `tell` a line for people."""
+
+    def __init__(self, lab: LabHandle, probing: Probing, history: IO[str], tell: Callable[[str], None]) -> None:
+        self._lab, self._probing, self._history, self._tell = lab, probing, history, tell
+        self._began = time.monotonic()
+        self._outcome = Outcome()
+
+    def run(self, trials: Iterator[Trial]) -> Outcome:
+        """All of them, and then a look at what has grown."""
+        self._try(CONTROL)
+        before: Mapping[str, int] = self._lab.ask("resources")
+        for trial in trials:
+            self._outcome.trials += 1
+            self._try(trial)
+        self._outcome.problems += self._grown(before)
+        return self._outcome
+
+    def _try(self, trial: Trial) -> None:
+        """Until it is in time, wrong, or late too often."""
+        for attempt in range(1, ATTEMPTS + 1):
+            pressure = Pressure()
+            found = run_trial(self._lab, self._probing, trial)
+            share = pressure.share()
+            busy = share is not None and share > BUSY_SHARE
+            self._note(trial, attempt, found, share)
+            result = "; ".join(found.problems) or "ok"
+            if found.problems and busy:
+                result += f" (somebody waited for a processor {share:.0%} of the time)"
+            after_s = time.monotonic() - self._began
+            self._tell(f"{after_s:6.0f} s  {trial.name}: {found.measured_s:.1f} s, gap {found.gap or 'none'}: {result}")
+            if not found.problems:
+                return
+            if not busy or found.wrong or attempt == ATTEMPTS:
+                self._outcome.problems += [f"{trial.name}: {problem}" for problem in found.problems]
+                return
+            self._outcome.late += 1
+
+    def _grown(self, before: Mapping[str, int]) -> list[str]:
+        """What is more than before for good; what the last trial left is given a moment to go."""
+        last: list[str] = []
+
+        def none() -> bool:
+            last[:] = grown(self._lab.ask("resources"), before)
+            return not last
+
+        with contextlib.suppress(NotInTime):
+            wait_until(none, SETTLE_LIMIT_S, "nothing has grown")
+        return last
+
+    def _note(self, trial: Trial, attempt: int, found: Findings, share: float | None) -> None:
+        entry = {
+            "trial": trial.name,
+            "attempt": attempt,
+            "measured_s": round(found.measured_s, 3),
+            "gap": found.gap,
+            "problems": found.problems,
+            "late": found.late,
+            "machine_waited": None if share is None else round(share, 3),
+            "history": found.history,
+            "resources": dict(self._lab.ask("resources")),
+        }
+        self._history.write(json.dumps(entry) + "\n")
+        self._history.flush()
 
 
 def grown(now: Mapping[str, int], before: Mapping[str, int]) -> Sequence[str]:
@@ -60,14 +158,3 @@ def grown(now: Mapping[str, int], before: Mapping[str, int]) -> Sequence[str]:
         if kind not in NEVER_COMPARED and count > most:
             problems.append(f"{what}: {count}, and were {was} before (want at most {most:.0f})")
     return problems
-
-
-def _note(write: Callable[[str], object], trial: Trial, found: Findings, resources: Mapping[str, int]) -> None:
-    entry = {
-        "trial": trial.name,
-        "measured_s": round(found.measured_s, 3),
-        "problems": found.problems,
-        "history": found.history,
-        "resources": dict(resources),
-    }
-    write(json.dumps(entry) + "\n")

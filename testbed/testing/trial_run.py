@@ -28,8 +28,15 @@ class Findings:
     gap: str = ""
     """The longest gap, with its pair."""
     problems: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    """Of the problems, those that are nothing but a limit of time that was missed."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """What was done when, in seconds of CLOCK_MONOTONIC."""
+
+    @property
+    def wrong(self) -> bool:
+        """Whether there is a problem that no slow machine explains."""
+        return any(problem not in self.late for problem in self.problems)
 
     def note(self, what: str) -> float:
         """Write down that something is done now."""
@@ -98,9 +105,10 @@ def _inject_and_recover(lab: LabHandle, probing: Probing, trial: Trial, found: F
 def _judge(trial: Trial, found: Findings, gap_s: float, recovery_s: float) -> None:
     found.measured_s = gap_s if trial.gap_s else recovery_s
     if trial.gap_s is not None and gap_s > trial.gap_s:
-        found.problems.append(f"nothing arrived for {found.gap} (limit {trial.gap_s:g} s)")
+        found.late.append(f"nothing arrived for {found.gap} (limit {trial.gap_s:g} s)")
     if recovery_s > trial.limit_s:
-        found.problems.append(f"works again after {recovery_s:.1f} s (limit {trial.limit_s:g} s)")
+        found.late.append(f"works again after {recovery_s:.1f} s (limit {trial.limit_s:g} s)")
+    found.problems += found.late
 
 
 def _restarted(lab: LabHandle, before: dict[str, int]) -> bool:

@@ -1,12 +1,16 @@
 """`testbed soak` on the cluster that comes with it."""
 
 import json
+import threading
+from pathlib import Path
 
 import pytest
 
 from testbed.pytest_plugin import NewLab
+from testbed.testing.lab_handle import LabHandle
 from tests.e2e.command import run_verb
 from tests.e2e.lab import Lab
+from tests.waiting import wait_until
 
 
 @pytest.mark.slow
@@ -16,10 +20,50 @@ def test_two_minutes_of_random_faults_cost_nothing(new_lab: NewLab) -> None:
     with new_lab("faults") as handle:
         answer = run_verb("soak", "--lab", handle.name, "--minutes", "2", "--seed", "1", limit_s=300)
         assert answer.code == 0, answer
-        assert "0 problems, seed 1" in answer.out
-        history = (handle.record.rundir / "soak-1.jsonl").read_text().splitlines()
-        assert len(history) >= 2
-        assert all(json.loads(line)["resources"] for line in history)
+        assert "0 problems, minutes 2 --seed 1" in answer.out
+        asked, *attempts = map(json.loads, (handle.record.rundir / "soak-1.jsonl").read_text().splitlines())
+        assert asked["seed"] == 1
+        assert len(attempts) >= 5
+        assert all(attempt["resources"] for attempt in attempts)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_history_can_be_played_again_and_what_is_wrong_is_told(new_lab: NewLab, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    names = ["F22 lease revoke node1", "F20 etcd compact", "F2 agent kill node1"]
+    first.write_text("".join(json.dumps({"trial": name, "attempt": 1}) + "\n" for name in names))
+    with new_lab("faults") as handle:
+        answer = run_verb("soak", "--lab", handle.name, "--replay", str(first), "--history", str(second), limit_s=120)
+        assert answer.code == 0, answer
+        _, control, *attempts = map(json.loads, second.read_text().splitlines())
+        assert control["trial"] == "control "
+        assert list(dict.fromkeys(attempt["trial"] for attempt in attempts)) == names
+        second.unlink()
+        leaking = threading.Thread(target=leak_while, args=(handle, second))
+        leaking.start()
+        answer = run_verb("soak", "--lab", handle.name, "--replay", str(first), "--history", str(second), limit_s=120)
+        leaking.join()
+        assert answer.code == 1, answer
+        assert "problem: " in answer.out
+        assert "network namespaces" in answer.out
+        assert answer.out.rstrip().endswith(f"testbed soak --replay {second} --lab {handle.name}")
+
+
+def leak_while(lab: LabHandle, history: Path) -> None:
+    """Leave something behind once the soak has done its control run."""
+    wait_until(lambda: history.exists() and len(history.read_text().splitlines()) > 1, timeout_s=60, what="a control")
+    lab.script("ip netns add left").check()
+
+
+def test_a_history_that_is_none_is_refused(two_nodes: Lab, tmp_path: Path) -> None:
+    (tmp_path / "junk").write_text("junk")
+    answer = two_nodes.testbed("soak", "--replay", str(tmp_path / "junk"))
+    assert answer.code == 2
+    assert "junk:1: no line of a soak's history" in answer.err
+    answer = two_nodes.testbed("soak", "--replay", "x", "--seed", "1")
+    assert answer.code == 2
+    assert "want: one of them" in answer.err
 
 
 def test_a_lab_with_other_nodes_is_refused(two_nodes: Lab) -> None:
