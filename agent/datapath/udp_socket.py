@@ -2,12 +2,11 @@
 
 import errno
 import logging
-import os
 import socket
 from ipaddress import IPv4Address
-from pathlib import Path
 
 from agent.errors import EnvironmentMissing
+from agent.port_holder import port_holder
 
 log = logging.getLogger(__name__)
 
@@ -28,37 +27,6 @@ def open_udp_socket(address: IPv4Address, port: int) -> socket.socket:
     _enlarge(udp, socket.SO_RCVBUF, SO_RCVBUFFORCE, "receive")
     _enlarge(udp, socket.SO_SNDBUF, SO_SNDBUFFORCE, "send")
     return udp
-
-
-def port_holder(port: int) -> str | None:
-    """`name (pid N)` of a process that has the UDP port in this network namespace, where /proc lets us see it."""
-    inodes = _inodes_bound_to(port)
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            target = os.readlink(descriptor)
-        except OSError:
-            continue
-        if target.removeprefix("socket:[").removesuffix("]") in inodes:
-            process = descriptor.parent.parent
-            try:
-                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
-            except OSError:
-                continue
-    return None
-
-
-def _inodes_bound_to(port: int) -> set[str]:
-    found = set()
-    for table in ("/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            if int(fields[1].rpartition(":")[2], 16) == port:
-                found.add(fields[9])
-    return found
 
 
 def _why_not_bound(address: IPv4Address, port: int, error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -88,8 +89,8 @@ def next_commands(lab_name: str, *commands: str) -> None:
     chosen = f" --lab {lab_name}" if len(running_labs()) > 1 else ""
     print("\nnext:")
     for command in commands:
-        words, separator, program = command.partition(" -- ")
-        print(f"  sudo testbed {words}{chosen}{separator}{program}")
+        words, rest = re.split("(?= -- |  # |$)", command, maxsplit=1)
+        print(f"  sudo testbed {words}{chosen}{rest}")
 
 
 def bare_name(name: str) -> str:

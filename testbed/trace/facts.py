@@ -4,16 +4,18 @@ import contextlib
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 from typing import Any
 
 from agent.netlink_lookup import Lookups
 from agent.netlink_values import Link, Route
+from agent.port_holder import port_holder
 from testbed.lab.lab import Lab
 from testbed.services.ruleset import TABLE
 from testbed.trace.map import Map
 from testbed.trace.nft_trace import dropping_rule, nft
 from testbed.trace.probe import Probe
+
+STANDS_STILL = "it hangs or is stopped"
 
 
 class Facts:
@@ -113,13 +115,14 @@ class Facts:
         names = [name for name in self._lab.services.numbered if f"-{name}-" in chain]
         return max(names, key=lambda name: len(name), default=chain)
 
-    def overlay_port_is_open(self, place: str) -> bool:
-        """Whether some process on the node has the overlay's UDP port, so that datagrams to it are not refused."""
-        port = f":{self._map.overlay.port:04X}"
-        with contextlib.suppress(OSError):
-            lines = Path(f"/proc/{self._map.pid(place)}/net/udp").read_text().splitlines()[1:]
-            return any(line.split()[1].endswith(port) for line in lines)
-        return False
+    def silent_agent(self, place: str) -> str:
+        """What is the matter with a node's agent that does not answer."""
+        holder = port_holder(self._map.overlay.port, self._map.pid(place) or "self")
+        if holder is None:
+            return "it does not run, nobody has its UDP port open"
+        if holder.pid == self._lab.nodes[place].agent.pid:
+            return STANDS_STILL
+        return f"it does not run, and {holder} has its UDP port"
 
     def dropping_rule(self, place: str) -> str | None:
         """The packet filter's rule in the place that drops such a probe, found by sending one more."""

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from testbed.capture.headers import Packet
 from testbed.lab.node import BRIDGE
 from testbed.trace.evidence import Counters
-from testbed.trace.facts import Facts
+from testbed.trace.facts import STANDS_STILL, Facts
 from testbed.trace.map import LAB, Map
 from testbed.trace.reasons import route_words
 from testbed.trace.story import Step, address, error_words
@@ -124,11 +124,11 @@ class Suspects:
     def _agent(self, place: str, lost: Step, finding: Finding) -> None:
         state = self.facts.state(place)
         if state is None:
-            held = self.facts.overlay_port_is_open(place)
-            said = "it hangs or is stopped" if held else "it does not run, nobody has its UDP port open"
+            said = self.facts.silent_agent(place)
             finding.reasons.insert(0, f"the agent of {place} does not answer: {said}")
+            finding.reasons += self._what_it_would_mend(place)
             finding.hints += [f"logs {place}", "fault list", "status"]
-            if held:
+            if said == STANDS_STILL:
                 self._filtered(place, finding)
             return
         moved = self.drops.get(place, {})
@@ -150,6 +150,13 @@ class Suspects:
             self._receiving_side(place, lost, finding)
         if not finding.hints:
             finding.hints += [f"describe node {place}", f"logs {place}", "get leases"]
+
+    def _what_it_would_mend(self, place: str) -> Iterator[str]:
+        """What a packet would meet next, were it not for the agent; an agent that runs keeps these up."""
+        for name in (self.known.overlay_device, BRIDGE):
+            link = self.facts.link(place, name)
+            if link is not None and not link.up:
+                yield f"{name} of {place} is down"
 
     def _receiving_side(self, place: str, lost: Step, finding: Finding) -> None:
         """The datagram was for this node, and its agent counted no drop: perhaps a filter before the agent."""
@@ -196,8 +203,13 @@ class Suspects:
         destination = packet.header.destination
         route = self.facts.route(place, destination)
         device = self.facts.link(place, route.device) if route and route.device else None
+        source = packet.header.source
         if route is None:
             finding.reasons.insert(0, f"{place} has no route to {address(destination)}")
+        elif route.kind == "local" and self.facts.route(place, source) is None:
+            finding.reasons.insert(0, f"{place} cannot answer: it has no route to {address(source)}")
+            finding.hints += [f"exec {place} -- ip route get {address(source)}", *self._look_at(place)]
+            return
         elif route.kind not in ("unicast", "local"):
             refusal = f"{place}'s route refuses it: {route_words(route)}"
             finding.reasons.insert(0, refusal + self._without_agent(place))

@@ -77,6 +77,25 @@ SOLUTIONS: dict[str, tuple[Callable[[Lab], None], set[str]]] = {
 }
 
 
+TRACED = {
+    "agent-killed": ("node2 uplink", "the agent of node2 does not answer: it does not run, and metrics-daemon (pid"),
+    "route-deleted": ("tomcat eth0", "tomcat cannot answer: it has no route to 10.0.46.3"),
+    "lease-revoked": ("node1 flannel0", "no node holds a lease for the destination"),
+    "docker0-down": ("node2 uplink", "docker0 of node2 is down"),
+    "nft-drop": ("node2 uplink", "a packet filter of node2 drops it: table ip company-firewall"),
+    "mtu-lowered": ("s1 s1-eth1", "1496 bytes do not fit through s1's port s1-eth2 (MTU 1400)"),
+}
+"""Where a trace from client to tomcat ends, and what it says of that place."""
+
+
+def trace_names_place_and_reason(name: str, lab: Lab) -> None:
+    size = ("--size", "1472") if name == "mtu-lowered" else ()
+    out = lab.testbed("trace", "client", "tomcat", *size, "-o", "json").json
+    where, reason = TRACED[name]
+    assert out["lost_at"]["where"] == where
+    assert any(reason in said for said in out["reasons"]), out["reasons"]
+
+
 def found(problems: dict[str, list[str]]) -> set[str]:
     """The checks, by the words of SOLUTIONS."""
     return {next((word for word in ("small", "full") if word in check), check) for check in problems}
@@ -95,6 +114,7 @@ def solve(name: str, lab: Lab) -> None:
     pairs = {line.partition(":")[0] for check, lines in problems.items() if "full" in check for line in lines}
     assert pairs <= BETWEEN
     assert pairs
+    trace_names_place_and_reason(name, lab)
     repair(lab)
     wait_until(lambda: not wrong(lab), timeout_s=40, what=f"{name} is solved")
 
@@ -109,7 +129,7 @@ def test_exercise_stays_broken_until_it_is_repaired_by_ordinary_commands(name: s
 
 
 def test_every_exercise_has_its_solution_here() -> None:
-    assert set(SOLUTIONS) == set(EXERCISES)
+    assert set(SOLUTIONS) == set(TRACED) == set(EXERCISES)
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
         "agent.netlink_monitor": "notices when somebody changes a node's links",
         "agent.options": "flags for our agent in a cluster file are checked like its own",
         "agent.journal": "one journal of kernel changes for the lab and its agents",
+        "agent.port_holder": "names who has the overlay's port, as an agent does that cannot have it",
         "agent.subnet_env": "pins a subnet by flannel's own file, and reads what the agent wrote there",
         "cryptography": "the lab's certificate authority",
         "click": "the command line",
