@@ -2,10 +2,12 @@
 
 flannel walks from SubnetMin in steps of one subnet, collects the first 100 that overlap no lease and picks one of them
 at random (`pkg/subnet/etcd/local_manager.go: allocateSubnet`). Here the leases become sorted intervals of slot numbers,
-so that a /8 with thousands of leases costs no more than sorting the leases.
+so that a /8 with thousands of leases costs no more than sorting the leases. And chance is a hash of the node's address
+and the subnet (rendezvous hashing): as even as flannel's draw, but a node that comes back after its lease has ended,
+with nothing on its disk, asks for the subnet that it had, unless somebody has it now.
 """
 
-import random
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
@@ -27,17 +29,18 @@ class FreeCount:
     total: int
 
 
-def choose_subnet(config: NetworkConfig, taken: Iterable[Subnet], rng: random.Random) -> Subnet:
-    """A subnet that overlaps none of `taken`, drawn evenly from the first 100 free ones; each family on its own.
+def choose_subnet(config: NetworkConfig, taken: Iterable[Subnet], node: str) -> Subnet:
+    """A subnet that overlaps none of `taken`, one of the first 100 free ones; each family on its own.
 
+    `node` names who asks: nodes spread evenly over the free subnets, and each likes the same one best every time.
     Raises NoFreeSubnet that says how many are free.
     """
     taken = tuple(taken)
-    ipv4 = _draw(_ipv4_slots(config), _ipv4_networks(config, taken), rng)
+    ipv4 = _draw(_ipv4_slots(config), _ipv4_networks(config, taken), node)
     if config.ipv6_network is None:
         return Subnet(IPv4Network((ipv4, config.subnet_len)))
     ipv6_slots = _ipv6_slots(config)
-    ipv6 = _draw(ipv6_slots, (subnet.ipv6 for subnet in taken if subnet.ipv6 is not None), rng)
+    ipv6 = _draw(ipv6_slots, (subnet.ipv6 for subnet in taken if subnet.ipv6 is not None), node)
     return Subnet(IPv4Network((ipv4, config.subnet_len)), IPv6Network((ipv6, config.ipv6_subnet_len or 0)))
 
 
@@ -74,11 +77,12 @@ def _ipv4_networks(config: NetworkConfig, taken: tuple[Subnet, ...]) -> Iterator
     return (subnet.ipv4 for subnet in taken if not config.network.subnet_of(subnet.ipv4))
 
 
-def _draw(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network], rng: random.Random) -> int:
+def _draw(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network], node: str) -> int:
     candidates = list(islice(_free(slots, taken), CANDIDATES))
     if not candidates:
         raise NoFreeSubnet(f"0 of {slots.total} subnets are free")
-    return slots.first_address + rng.choice(candidates) * slots.size
+    addresses = [slots.first_address + slot * slots.size for slot in candidates]
+    return max(addresses, key=lambda address: hashlib.blake2b(f"{node} {address}".encode(), digest_size=16).digest())
 
 
 def _free(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network]) -> Iterator[int]:

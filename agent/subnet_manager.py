@@ -1,8 +1,9 @@
 """Get a subnet, keep it, and know when it is lost: policy over a Registry, a clock and a source of randomness.
 
 One node is one public address. Its subnet is, in this order: the one that the registry holds for that address, the one
-it had before if nobody holds it, a free one. While it runs, the key in the registry decides whether the subnet is ours:
-gone means take it again, another node's address means stop forwarding (fence), no answer means carry on.
+it had before if nobody holds it, a free one (of several the same each time). While it runs, the key in the registry
+decides whether the subnet is ours: gone means take it again, another node's address means stop forwarding (fence), no
+answer means carry on.
 """
 
 import contextlib
@@ -204,7 +205,7 @@ class SubnetManager:
                 return self._registry.create(previous, self._attrs, self._lease_ttl_s), "as before"
             log.warning("previous subnet %s is not taken again: %s", previous, reason)
             self._previous_subnet = None
-        subnet = choose_subnet(self._config, taken, self._rng)
+        subnet = choose_subnet(self._config, taken, str(self._attrs.public_ip))
         return self._registry.create(subnet, self._attrs, self._lease_ttl_s), "newly chosen"
 
     def _held_for_us(self, snapshot: Snapshot) -> Lease | None:

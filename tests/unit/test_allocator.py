@@ -38,13 +38,13 @@ def test_choice_and_count_agree_with_a_slow_walk(seed: int) -> None:
     free = walk(network, taken)
     assert count_free(network, taken) == FreeCount(len(free), 28)
     if free:
-        assert {choose_subnet(network, taken, random.Random(draw)) for draw in range(300)} == set(free)
+        assert {choose_subnet(network, taken, f"node{draw}") for draw in range(300)} == set(free)
 
 
 def test_only_the_first_hundred_are_drawn_from() -> None:
     network = config('{"Network":"10.0.0.0/16"}')
     taken = [subnet("10.0.2.0/24"), subnet("10.0.4.0/24")]
-    drawn = {choose_subnet(network, taken, random.Random(seed)) for seed in range(2000)}
+    drawn = {choose_subnet(network, taken, f"node{seed}") for seed in range(2000)}
     assert drawn == set(walk(network, taken)[:100])
 
 
@@ -52,28 +52,37 @@ def test_no_free_subnet_is_said_with_the_count() -> None:
     network = config('{"Network":"10.0.0.0/28"}')
     taken = [subnet("10.0.0.4/30"), subnet("10.0.0.8/30"), subnet("10.0.0.12/30")]
     with pytest.raises(NoFreeSubnet, match="0 of 3 subnets are free"):
-        choose_subnet(network, taken, random.Random(1))
-    assert choose_subnet(network, taken[:2], random.Random(1)) == taken[2]
+        choose_subnet(network, taken, "node1")
+    assert choose_subnet(network, taken[:2], "node1") == taken[2]
 
 
 def test_leases_of_another_length_are_avoided_but_a_claim_on_everything_is_not_believed() -> None:
     network = config('{"Network":"10.0.0.0/26","SubnetLen":28}')
     taken = [subnet("10.0.0.16/30"), subnet("10.0.0.48/28"), subnet("0.0.0.0/0"), subnet("10.0.0.0/26")]
-    assert choose_subnet(network, taken, random.Random(1)) == subnet("10.0.0.32/28")
+    assert choose_subnet(network, taken, "node1") == subnet("10.0.0.32/28")
     assert count_free(network, taken) == FreeCount(1, 3)
 
 
 def test_both_families_are_chosen() -> None:
     network = config('{"Network":"10.0.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48","Backend":{"Type":"vxlan"}}')
-    chosen = choose_subnet(network, [], random.Random(1))
+    chosen = choose_subnet(network, [], "node1")
     assert network.allows(chosen)
-    others = {choose_subnet(network, [chosen], random.Random(seed)) for seed in range(200)}
+    others = {choose_subnet(network, [chosen], f"node{seed}") for seed in range(200)}
     assert all(not other.overlaps(chosen) for other in others)
 
 
 def test_a_big_network_with_thousands_of_leases_is_no_burden() -> None:
     network = config('{"Network":"10.0.0.0/8","SubnetLen":30}')
     taken = [subnet(f"10.{number >> 8}.{number & 255}.0/30") for number in range(3000)]
-    assert network.allows(choose_subnet(network, taken, random.Random(1)))
+    assert network.allows(choose_subnet(network, taken, "node1"))
     # 10.0.0.0/30 lies below SubnetMin.
     assert count_free(network, taken) == FreeCount((1 << 22) - 1 - 2999, (1 << 22) - 1)
+
+
+def test_a_node_likes_the_same_subnet_best_whatever_the_others_do() -> None:
+    network = config('{"Network":"10.0.0.0/16"}')
+    first = choose_subnet(network, [], "192.168.8.101")
+    others = [choose_subnet(network, [first], f"192.168.8.{number}") for number in range(102, 120)]
+    assert choose_subnet(network, others, "192.168.8.101") == first
+    assert choose_subnet(network, [*others, first], "192.168.8.101") not in [*others, first]
+    assert len({first, *others}) > 10, "nodes spread"

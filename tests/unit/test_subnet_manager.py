@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from agent.allocator import choose_subnet
 from agent.config import parse_network_config
 from agent.errors import AgentError, LeaseLost, RegistryDenied, RegistryUnavailable, SubnetTaken
 from agent.lease import Lease, LeaseAttrs, Subnet
@@ -80,6 +81,16 @@ def test_a_new_node_gets_a_free_subnet_with_a_lease() -> None:
     assert node.key() == (NODE1.to_json(), lease.etcd_lease_id, lease.mod_revision)
     assert node.registry.etcd_leases[lease.etcd_lease_id] == TTL_S
     assert node.manager.seconds_left() == TTL_S
+
+
+def test_a_node_that_lost_lease_and_disk_gets_the_subnet_that_it_had() -> None:
+    first = Node().acquire().subnet
+    for others in (0, 30):
+        node = Node()
+        for number in range(others):
+            if subnet(f"10.0.{200 - number}.0/24") != first:
+                node.registry.put_lease(f"10.0.{200 - number}.0/24", f"192.168.8.{number + 1}")
+        assert node.acquire().subnet == first
 
 
 def test_the_lease_of_our_public_address_is_used_again() -> None:
@@ -156,11 +167,14 @@ def test_a_previous_subnet_that_cannot_be_ours_is_told_and_replaced(
 
 
 def test_a_lost_race_is_followed_by_another_subnet_at_once() -> None:
-    node = Node(network='{"Network":"10.0.0.0/26","SubnetLen":28}')
-    free = iter(["10.0.0.16/28", "10.0.0.32/28"])
-    node.registry.before_write += [lambda: node.registry.put_lease(next(free), "192.168.8.228")] * 2
+    network = '{"Network":"10.0.0.0/26","SubnetLen":28}'
+    node, liked = Node(network=network), list[Subnet]()
+    for _ in range(3):
+        liked.append(choose_subnet(parse_network_config(network.encode()), liked, str(NODE1.public_ip)))
+    thieves = iter(liked)
+    node.registry.before_write += [lambda: node.registry.put_lease(str(next(thieves)), "192.168.8.228")] * 2
     started = node.clock.now()
-    assert node.acquire().subnet == subnet("10.0.0.48/28")
+    assert node.acquire().subnet == liked[2]
     assert node.clock.now() == started
     assert set(node.registry.etcd_leases) == {lease for _, lease, _ in node.registry.keys.values()}
 
