@@ -3,6 +3,8 @@
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.lab.lab import Lab
 from testbed.lab.node import LabNode
 
+POLL_S = 0.05
 FREEZER = Path(__file__).with_name("freeze_thread.py")
 
 
@@ -24,6 +27,7 @@ class AgentFaults:
         """By name of the kind."""
         return {
             "agent kill": self.kill,
+            "agent crashloop": self.kill_again_and_again,
             "agent stop": self.stop,
             "agent pause": self.pause,
             "agent hang": self.hang,
@@ -36,6 +40,41 @@ class AgentFaults:
         return Injected(
             f"SIGKILL to process {pid}, the agent of {node.name}", "by the lab, which starts it again with back-off"
         )
+
+    def kill_again_and_again(self, request: FaultRequest) -> Injected:
+        """SIGKILL, and again to each successor."""
+        node, pid = self._running(request)
+        times, period_s = request.values[1], request.values[2]
+        assert isinstance(times, float)  # the catalogue has made them so
+        assert isinstance(period_s, float)
+        over = threading.Event()
+        killed = 0
+
+        def work() -> None:
+            nonlocal killed
+            due = time.monotonic()
+            while killed < times:
+                due += period_s
+                if over.wait(max(0.0, due - time.monotonic())):
+                    return
+                # One that waits for its new start cannot be killed: its turn comes when it runs.
+                while node.agent.pid is None:
+                    if over.wait(POLL_S):
+                        return
+                node.agent.kill()
+                killed += 1
+
+        thread = threading.Thread(target=work, name=f"kill {node.agent.name}", daemon=True)
+        thread.start()
+
+        def stop() -> str:
+            over.set()
+            thread.join()
+            return f"the agent of {node.name} was killed {killed} times and is left alone"
+
+        did = f"SIGKILL to process {pid}, the agent of {node.name}, and to its successors"
+        often = f"{times:g} times in all, one in {period_s:g} s"
+        return Injected(f"{did}: {often}", "by leaving it alone", stop, lasts_s=(times + 1) * period_s)
 
     def stop(self, request: FaultRequest) -> Injected:
         """SIGTERM, and no new start."""

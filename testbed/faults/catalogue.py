@@ -74,6 +74,11 @@ class FaultRequest:
 NODE = Parameter("NODE", "name")
 AGENT_FAULTS = (
     FaultKind("agent kill", (NODE,), "SIGKILL to the node's agent; the lab starts it again"),
+    FaultKind(
+        "agent crashloop",
+        (NODE, Parameter("TIMES", "number", "20", 1, 10_000), Parameter("PERIOD", "seconds", "3s", 0.1, 3600)),
+        "SIGKILL to the node's agent again and again",
+    ),
     FaultKind("agent stop", (NODE,), "the agent is ended and stays away"),
     FaultKind("agent pause", (NODE,), "SIGSTOP: the agent stands still, its sockets and devices stay"),
     FaultKind("agent hang", (NODE,), "the agent's main loop stands still, its other threads go on"),
@@ -85,6 +90,8 @@ ETCD_FAULTS = (
     FaultKind("etcd pause", (MEMBER,), "SIGSTOP: the member stands still"),
     FaultKind("etcd partition", (MEMBER,), "the member hears nobody and nobody hears it"),
     FaultKind("etcd wipe", (MEMBER,), "its data is gone; alone it comes back empty, with others it joins anew"),
+    FaultKind("etcd snapshot", (MEMBER,), "its data is saved, for `etcd restore`; nothing breaks"),
+    FaultKind("etcd restore", (MEMBER,), "it comes back with the data of `etcd snapshot`: the revision goes back"),
     FaultKind("etcd compact", (), "all history is compacted: watches from before have to list again"),
     FaultKind("etcd quota", (MEMBER,), "its database is full: etcd takes no writes"),
 )

@@ -6,16 +6,19 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
-from testbed.lab.etcd import EtcdFailed, EtcdMember
+from testbed.lab.etcd import DATA_DIRECTORY, EtcdFailed, EtcdMember
 from testbed.lab.lab import Lab
 
 ANSWER_LIMIT_S = 20.0
 ELECTION_LIMIT_S = 5.0
 POLL_S = 0.1
+SNAPSHOT = "/run/etcd-snapshot.db"
+"""On the member's machine."""
 TINY_QUOTA = "--quota-backend-bytes=1"
 LEADER, FOLLOWER = "leader", "follower"
 """May stand for a member's name."""
@@ -34,6 +37,8 @@ class EtcdFaults:
             "etcd stop": self.stop,
             "etcd pause": self.pause,
             "etcd wipe": self.wipe,
+            "etcd snapshot": self.snapshot,
+            "etcd restore": self.restore,
             "etcd compact": self.compact,
             "etcd quota": self.quota,
         }
@@ -89,6 +94,42 @@ class EtcdFaults:
             f"SIGKILL to process {pid}, {member.name}, its data removed, started again empty: no config, no lease",
             "by writing the network config again",
             write_config,
+        )
+
+    def snapshot(self, request: FaultRequest) -> Injected:
+        """All its data in a file on its machine."""
+        member = self._member(request)
+        self._running(request, member)
+        self._etcdctl("snapshot", "save", SNAPSHOT, asked=member)
+        revision = self._json("get", "--limit=1", "/")["header"]["revision"]
+        return Injected(
+            f"etcdctl snapshot save {SNAPSHOT} on {member.name}, revision {revision}", "never: nothing is broken"
+        )
+
+    def restore(self, request: FaultRequest) -> Injected:
+        """The data of the last snapshot, whatever was written since."""
+        member = self._member(request)
+        pid = self._running(request, member)
+        if len(self._lab.etcd.members) > 1:
+            raise FaultImpossible(f"{request.text}: only an etcd of one member can be restored on its own")
+        if not (member.data.parent / Path(SNAPSHOT).name).exists():
+            raise FaultImpossible(f"{request.text}: there is no snapshot (want `etcd snapshot {member.name}` before)")
+        member.process.hold(grace_s=0)
+        shutil.rmtree(member.data, ignore_errors=True)
+        try:
+            self._etcdctl(
+                *("snapshot", "restore", SNAPSHOT, f"--name={member.name}", f"--data-dir={DATA_DIRECTORY}"),
+                *(
+                    f"--initial-cluster={member.name}={member.peer_url}",
+                    f"--initial-advertise-peer-urls={member.peer_url}",
+                ),
+            )
+        finally:
+            member.process.resume()
+        self._await_healthy(member)
+        return Injected(
+            f"SIGKILL to process {pid}, {member.name}; it has the data of {SNAPSHOT} now (etcdctl snapshot restore)",
+            "never: what was written since the snapshot is gone; agents write their own keys again",
         )
 
     def compact(self, request: FaultRequest) -> Injected:

@@ -60,6 +60,7 @@ class Trial:
 TRIALS = (
     Trial("F1", ("agent stop node1",), 5, gap_s=3, slow=False),
     Trial("F2", ("agent kill node1",), 5, gap_s=3, slow=False),
+    Trial("F3", ("agent crashloop node1 20 3s",), 5, hold_s=60.5),
     Trial("F4", ("agent stop node1",), 3, hold_s=OUT_S),
     Trial("F6", ("agent pause node1",), 3, hold_s=2 * TTL_S),
     Trial("F7", ("agent kill node1", "agent kill node2", "agent kill node3"), 10),
@@ -69,6 +70,13 @@ TRIALS = (
     Trial("F13", ("etcd stop etcd1", "etcd stop etcd2"), 3, gap_s=0, hold_s=60, etcd_members=3),
     Trial("F14", ("etcd stop etcd1",), 5, gap_s=0, hold_s=6 * TTL_S),
     Trial("F15", ("etcd wipe etcd1",), 5, gap_s=0, hold_s=3),
+    Trial(
+        "F16",
+        ("lease delete node1", "lease delete node2", "etcd restore etcd1"),
+        5,
+        hold_s=1,
+        prepare=("etcd snapshot etcd1",),
+    ),
     Trial("F17", ("etcd quota etcd1",), 3, gap_s=0, hold_s=3 * TTL_S),
     Trial("F18", ("link delay etcd1 s1 1s",), 5, gap_s=0, hold_s=2 * TTL_S),
     Trial("F20", ("etcd compact",), 3, gap_s=0),
@@ -95,6 +103,8 @@ TRIALS = (
     ),
     Trial("F34", ("link corrupt node1 s1 1",), 5, hold_s=5, share_lost=0.2),
     Trial("F35", ("node reboot node1 1s",), 10, mended_by_lab=True),
+    # Longer than its lease lives, and nothing is left on its disk.
+    Trial("F35", ("node crash node1",), 10, hold_s=OUT_S),
     Trial("F36", ("node readdress node1 192.168.8.150",), 5, mended_by_lab=True),
     Trial("F39", ("clock jump node1 1h",), 6, hold_s=OUT_S, gap_s=0, prepare=("clock jump node1 0s",)),
     Trial("F39", ("clock jump node1 -1h",), 6, hold_s=OUT_S, gap_s=0, prepare=("clock jump node1 0s",)),

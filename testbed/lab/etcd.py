@@ -18,6 +18,8 @@ CLIENT_PORT = 2379
 PEER_PORT = 2380
 HEALTH_PORT = 2381
 """On the member's own loopback, without TLS: /health and /metrics."""
+DATA_DIRECTORY = "/run/etcd"
+"""Of a member, as its machine sees it."""
 TLS_DIRECTORY = "/run/tls"
 """Of every machine that has a certificate, as the machine sees it."""
 ROOT_USER = "root"
@@ -121,7 +123,7 @@ class EtcdMember:
     @property
     def data(self) -> Path:
         """Its data directory, as the lab sees it."""
-        return self._machine / "etcd"
+        return self._machine / Path(DATA_DIRECTORY).name
 
     def answers(self) -> bool:
         """Whether it answers at all, be it with an alarm."""
@@ -153,7 +155,7 @@ class EtcdMember:
             *enter_machine(self.pid),
             "etcd",
             f"--name={self.name}",
-            "--data-dir=/run/etcd",
+            f"--data-dir={DATA_DIRECTORY}",
             f"--listen-client-urls={self.endpoint},{self._scheme}://127.0.0.1:{CLIENT_PORT}",
             f"--listen-metrics-urls=http://127.0.0.1:{HEALTH_PORT}",
             f"--advertise-client-urls={self.endpoint}",

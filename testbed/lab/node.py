@@ -27,6 +27,8 @@ HEALTH_PORT = 8286
 SUBNET_FILE = "flannel/subnet.env"
 """Below the node's /run."""
 JOURNAL = "/run/journal.jsonl"
+LONGEST_WAIT_S = 2.0
+"""Before a new start of an agent that keeps ending: packets of its node wait as long."""
 LEASE_TTL = "30s"
 LEAVE_GRACE_S = 5.0
 SETTLE_S = 0.2
@@ -72,7 +74,9 @@ class LabNode:
         self._etcd_endpoints = etcd_endpoints
         self._on_event = on_event
         self._gone = threading.Event()
-        self.agent = Supervised(f"agent {name}", self._launch, RestartPolicy(), self._agent_changed)
+        self.agent = Supervised(
+            f"agent {name}", self._launch, RestartPolicy(max_delay_s=LONGEST_WAIT_S), self._agent_changed
+        )
 
     @property
     def runs_our_agent(self) -> bool:

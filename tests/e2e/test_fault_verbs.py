@@ -87,7 +87,7 @@ def test_the_verbs_say_what_was_done_how_it_ends_and_what_comes_next(two_nodes: 
     ("words", "code", "complaint"),
     [
         (("agent", "kill"), 2, "agent kill: NODE is missing (want agent kill NODE)"),
-        (("agent", "kil", "node1"), 2, "no such fault (got agent kil; want agent kill, agent stop"),
+        (("agent", "kil", "node1"), 2, "no such fault (got agent kil; want agent kill, agent crashloop"),
         (("agent", "kill", "node9"), 1, "no node named node9 (there are: node1, node2)"),
         (("heal", "soon"), 2, "no number (got soon; want numbers of `fault list`)"),
         (("heal", "4711"), 1, "no fault 4711 is on"),

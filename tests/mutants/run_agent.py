@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+OTHERS = 2
+"""Nodes besides our own in the lab for faults."""
 
 
 def device() -> None:
@@ -45,11 +47,12 @@ def renewal() -> None:
 
 
 def watch() -> None:
-    """Peers are listed once and never again."""
+    """Peers are listed until the others are there, and never again."""
     from agent.lease_watch import LeaseWatch
 
     def list_once(follower: LeaseWatch, stop: threading.Event) -> None:
-        follower._take(follower._registry.list_leases())
+        while len(follower._table.peers) < OTHERS and not stop.wait(0.2):
+            follower._take(follower._registry.list_leases())
         stop.wait()
 
     LeaseWatch.run = list_once  # type: ignore[assignment,method-assign]  # the same

@@ -35,7 +35,7 @@ def test_times_have_units(word: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("agent", "no such fault (got agent; want agent kill, agent stop, agent pause, agent hang)"),
+        ("agent", "no such fault (got agent; want agent kill, agent crashloop, agent stop, agent pause, agent hang)"),
         ("agnt kill node1", "did you mean agent kill?"),
         ("xyzzy", "want agent …, etcd …, link …"),
         ("agent kill", "agent kill: NODE is missing (want agent kill NODE)"),
