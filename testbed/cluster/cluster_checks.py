@@ -11,6 +11,7 @@ from agent.lease import Subnet
 from agent.options import parse_options
 from testbed.cluster.addresses import AddressPlan, UnderlayFull, plan_addresses
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument
+from testbed.cluster.dns import DNS_ADDRESS
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.validation import Source
 from testbed.cluster.wiring import Wiring
@@ -27,6 +28,13 @@ _NOT_FOR_MACHINES = ("is_loopback", "is_multicast", "is_link_local", "is_unspeci
 def network_json(network: dict[str, object]) -> str:
     """The config as it is written to etcd: compact JSON, keys in the order of the file. Raises ValueError for NaN."""
     return json.dumps(network, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def has_dns(document: ClusterDocument) -> bool:
+    """Whether names are served: as the file says, else wherever the DNS's address cannot be a pod's."""
+    if document.dns is not None:
+        return document.dns
+    return DNS_ADDRESS not in parse_network_config(network_json(document.network).encode()).network
 
 
 def check_cluster(source: Source, document: ClusterDocument, wiring: Wiring | None) -> Iterator[Problem]:
@@ -49,6 +57,9 @@ def check_cluster(source: Source, document: ClusterDocument, wiring: Wiring | No
         yield source.problem(
             ("network",), f"the overlay overlaps the underlay (got {got}; want ranges without a common address)"
         )
+    if document.dns and DNS_ADDRESS in config.network:
+        what = f"the DNS's address {DNS_ADDRESS} is a pod's too (got Network {config.network}; want one without it)"
+        yield source.problem(("dns",), what)
     if config.ipv6_network is not None:
         want = "want false: agents on real machines do both, docs/real-machines.md"
         what = f"a lab's underlay and pods have IPv4 only (got true; {want})"

@@ -197,3 +197,5 @@ class ClusterDocument(Model):
     nodes: Annotated[dict[NodeName, NodeSpec], Field(min_length=1)]
     etcd: EtcdSpec = Field(default_factory=EtcdSpec)
     agent: AgentSpec = Field(default_factory=AgentSpec)
+    dns: bool | None = None
+    """Whether the lab has a DNS for Services and pods. None: yes, where the range of Services is free of pods."""

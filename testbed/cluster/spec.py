@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.config import parse_network_config
 from testbed.cluster.addresses import AddressPlan
-from testbed.cluster.cluster_checks import addresses_of, check_cluster, network_json
+from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns, network_json
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import Metadata, Pod, PodSpec
@@ -59,6 +59,8 @@ class Cluster:
     warnings: tuple[Problem, ...]
     """What is probably a mistake and is done all the same."""
     addresses: AddressPlan
+    dns: bool
+    """Whether names of Services and pods can be asked for."""
     wiring: Wiring
     """Switches, routers and cables between the nodes."""
     text: str
@@ -134,6 +136,7 @@ def read_cluster(data: bytes, name: str) -> Cluster:
         services=tuple(service for _, service in services),
         warnings=tuple(selects_nothing(services, _labels(pods, deployments))),
         addresses=addresses_of(cluster, wiring),
+        dns=has_dns(cluster),
         wiring=wiring,
         text=data.decode(),
     )

@@ -18,6 +18,7 @@ KINDS = {
     **dict.fromkeys(("deployments", "deployment", "deploy"), "deployments"),
     **dict.fromkeys(("leases", "lease"), "leases"),
     **dict.fromkeys(("routes", "route"), "routes"),
+    **dict.fromkeys(("names", "name", "dns"), "names"),
     "all": "all",
 }
 

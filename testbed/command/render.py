@@ -112,6 +112,8 @@ def status(answer: Object) -> None:
     unhealthy = [member["name"] for member in answer["etcd"] if not member["healthy"]]
     if unhealthy:
         console().print(f"\netcd: {', '.join(unhealthy)} does not answer", style=BAD_COLOUR)
+    if (dns := answer["dns"]) and not dns["healthy"]:
+        console().print(f"\ndns: {dns['address']} does not answer (testbed logs dns)", style=BAD_COLOUR)
 
 
 def _name_of(cluster_file: str) -> str:
@@ -232,6 +234,7 @@ ROWS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
         _service_row,
     ),
     "endpoints": (("service", "endpoints", "not ready"), (), _endpoint_row),
+    "names": (("name", "type", "answer"), (), lambda item: (item["metadata"]["name"], *item["spec"].values())),
 }
 
 

@@ -169,6 +169,8 @@ def check_environment(cluster: Cluster) -> None:
     overlay = overlay_of(parse_network_config(cluster.network_json.encode()))
     if overlay.needs is not None and cluster.agent.command is None:
         purposes.add(overlay.needs)
+    if cluster.dns:
+        purposes.add("names")
     failures = doctor.required_failures(doctor.checks(optional=False, also=purposes), purposes)
     if failures:
         raise TestbedError("\n".join(doctor.error_line(check) for check in failures), 3)

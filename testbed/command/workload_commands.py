@@ -17,14 +17,14 @@ WATCH_PERIOD_S = 1.0
 
 
 @verbs.command()
-@click.argument("kind", metavar="nodes|pods|deployments|services|leases|routes|all")
+@click.argument("kind", metavar="nodes|pods|deployments|services|names|leases|routes|all")
 @click.argument("name", required=False)
 @lab_option
 @output_option("wide", "json", "yaml")
 @selector_option
 @click.option("-w", "--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
 def get(kind: str, name: str | None, lab: str | None, output: str | None, selector: str | None, watch: bool) -> None:
-    """Show objects: nodes (no), pods (po), deployments (deploy), services (svc), leases, routes."""
+    """Show objects: nodes (no), pods (po), deployments (deploy), services (svc), names (dns), leases, routes."""
     kind, _, name_in_kind = kind.partition("/")
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=1)

@@ -18,6 +18,7 @@ from pathlib import Path
 from agent.config import parse_network_config
 from agent.journal import FileJournal, Journal
 from agent.lease import Lease, LeaseAttrs, Subnet, parse_key
+from testbed.cluster.dns import RESOLV_CONF
 from testbed.cluster.manifest import Pod as PodManifest
 from testbed.cluster.overlay import overlay_of
 from testbed.cluster.spec import Cluster
@@ -29,10 +30,11 @@ from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdFailed, EtcdMember,
 from testbed.lab.etcd_access import admit, agent_user, set_up_access
 from testbed.lab.node import LabNode
 from testbed.lab.underlay import Underlay
+from testbed.names.names import Names
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import NETNS_DIRECTORY, Pod, PodStatus
 from testbed.pods.pod_network import bind_name
-from testbed.pods.port_guard import load, servers_script
+from testbed.pods.port_guard import load, names_script, servers_script
 from testbed.services.service_keeper import ServiceKeeper
 from testbed.services.services import Services
 from testbed.workloads.deployment_keeper import DeploymentKeeper
@@ -117,6 +119,7 @@ class Lab:
         """Of pods, by node."""
         self.workloads = Workloads(self)
         self.services = Services(self)
+        self.names = Names(self)
 
     def start(self, progress: Progress) -> None:
         """Bring everything up. Raises LabNotReady naming what is missing when a phase runs out of time."""
@@ -215,6 +218,10 @@ class Lab:
         self.underlay.start()
         for name, machine in self.underlay.machines.items():
             bind_name(NETNS_DIRECTORY, name, machine.pid)
+        # Before there are pods: nginx asks for the names in its config once, when it starts.
+        self.services.want(self.cluster.services)
+        if self.cluster.dns:
+            self.names.start()
         return f"{len(self.underlay.net.switches)} switches, {len(self.underlay.machines)} machines"
 
     def _start_etcd(self, progress: Progress) -> str:
@@ -270,7 +277,8 @@ class Lab:
         node.overlay_device = self.overlay.device
         machine.kernel.sysctl("net.ipv4.ip_forward", "1", "a node forwards for its pods")
         servers = [member.address for member in self.etcd.members]
-        load(node.pid, machine.kernel.journal, servers_script(node.bridge, servers), "etcd is not for pods")
+        script = servers_script(node.bridge, servers) + (names_script() if self.cluster.dns else "")
+        load(node.pid, machine.kernel.journal, script, "what pods reach on the underlay: etcd never, the DNS always")
         if spec.subnet is not None:
             node.pin(self.network.network, spec.subnet, self.cluster.underlay.mtu - self.overlay.headers)
         self.nodes = {**self.nodes, name: node}
@@ -284,13 +292,15 @@ class Lab:
         """A pod on the node that its manifest names; nothing is made yet and nobody knows of it."""
         node = self.nodes[manifest.spec.node_name or ""]
         addresses = self._addresses.setdefault(node.name, Ipam(node.rundir / "addresses"))
-        return Pod(manifest, node, addresses, self.event, on_change=partial(self.pod_watch.look, manifest.name))
+        changed, names = partial(self.pod_watch.look, manifest.name), RESOLV_CONF if self.cluster.dns else ""
+        return Pod(manifest, node, addresses, self.event, on_change=changed, resolv_conf=names)
 
     def _start_pods(self, progress: Progress) -> str:
         for manifest in self.cluster.pods:
             self.workloads.bare[manifest.name] = manifest
             self.add_pod(self.new_pod(manifest))
         self.pod_watch.start()
+        self.names.follow()
         now = [pod for node in self.nodes.values() if node.expected for pod in self._pods_of(node)]
         _start_all(now)
         for node in self.nodes.values():
@@ -305,9 +315,11 @@ class Lab:
         return f"{sum(pod.status().ready for pod in self.pods.values())} pods ready"
 
     def _start_services(self, progress: Progress) -> str:
-        self.services.start(self.cluster.services)
+        self.services.start()
+        self.names.publish()
         self.keepers["Service"] = ServiceKeeper(self, self.services)
-        self._await("services", progress, self.services.why_not_programmed)
+        missing = (self.services.why_not_programmed, self.names.why_not_served)
+        self._await("services", progress, lambda: [why for ask in missing for why in ask()])
         return ", ".join(f"{name} {one.spec.cluster_ip}" for name, one in self.services.numbered.items()) or "none"
 
     def _pods_of(self, node: LabNode) -> list[Pod]:

@@ -11,6 +11,7 @@ from typing import Any
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.lab import Lab
 from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode
+from testbed.names.show import names
 from testbed.pods.pod import Pod
 from testbed.services import show as show_services
 from testbed.workloads import show
@@ -24,10 +25,12 @@ def lab_status(lab: Lab, states: Mapping[str, Object | None] | None = None) -> O
     nodes = [node_status(lab, lab.nodes[name], state) for name, state in known.items() if name in lab.nodes]
     pods = [pod_status(pod) for pod in lab.pods.values()]
     etcd = [{"name": m.name, "endpoint": m.endpoint, "healthy": m.healthy()} for m in lab.etcd.members]
+    dns = lab.names.status()
     well = (
         all(node["agent"]["state"] == "ready" for node in nodes)
         and all(pod["ready"] for pod in pods)
         and all(member["healthy"] for member in etcd)
+        and (dns is None or dns["healthy"])
     )
     return {
         "lab": lab.name,
@@ -38,6 +41,7 @@ def lab_status(lab: Lab, states: Mapping[str, Object | None] | None = None) -> O
         "nodes": nodes,
         "pods": pods,
         "services": show_services.service_status(lab),
+        "dns": dns,
         "etcd": etcd,
     }
 
@@ -219,6 +223,7 @@ GETTERS: dict[str, Callable[[Lab], list[Object]]] = {
     "services": show_services.services,
     "endpoints": show_services.endpoints,
     "deployments": show.deployments,
+    "names": names,
 }
 
 

@@ -267,6 +267,8 @@ class RunningLab:
             return self.lab.directory / "lab.log"
         if name in members:
             return members[name]
+        if name == "dns" and self.lab.names.server is not None and name not in self.lab.pods:
+            return self.lab.names.server.log
         target = self._target(name)
         if isinstance(target, Pod):
             return target.containers[self._container(target, container)].log

@@ -42,10 +42,12 @@ class Pod:
         on_event: OnEvent = lambda kind, thing, reason, message: None,
         netns_directory: Path | None = NETNS_DIRECTORY,
         on_change: Callable[[], None] = lambda: None,
+        resolv_conf: str = "",
     ) -> None:
         """Nothing is made yet. `netns_directory` None: `ip netns` does not get to know the pod.
 
-        `on_change` is called from any thread when something of `status` may be different now.
+        `on_change` is called from any thread when something of `status` may be different now. `resolv_conf` is every
+        container's /etc/resolv.conf; with an empty one it resolves no names but its own.
         """
         self.manifest = spec
         self.name = spec.name
@@ -55,6 +57,7 @@ class Pod:
         self._ipam = ipam
         self._on_event = on_event
         self._on_change = on_change
+        self._resolv_conf = resolv_conf
         self._netns_directory = netns_directory
         self._directory = host.rundir / "pods" / self.name
         self._logs = host.rundir / "logs" / "pods" / self.name
@@ -257,7 +260,7 @@ class Pod:
             if self._terminating or pause is not self._pause:
                 return
             if pause.state == "running" and pause.pid is not None and self.address is not None:
-                place = Place(pause.pid, self._host.pid, self._hostname, self.address)
+                place = Place(pause.pid, self._host.pid, self._hostname, self.address, self._resolv_conf)
                 for container in self.containers.values():
                     self._start_container(container, place)
             elif pause.state == "backoff":

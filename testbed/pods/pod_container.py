@@ -44,6 +44,7 @@ class Place:
     node_pid: int
     hostname: str
     address: str
+    resolv_conf: str = ""
 
 
 def end_processes_in(mount_namespace: int) -> None:
@@ -92,7 +93,12 @@ def run_document(pod: Pod, container: Container, image: Program, place: Place, d
         "env": {"HOSTNAME": place.hostname, "HOME": "/root", **image.env},
         "working_dir": image.working_dir,
         "directories": list(image.directories),
-        "files": {"/etc/hosts": hosts, "/etc/hostname": f"{place.hostname}\n", **image.files},
+        "files": {
+            "/etc/hosts": hosts,
+            "/etc/hostname": f"{place.hostname}\n",
+            "/etc/resolv.conf": place.resolv_conf,
+            **image.files,
+        },
         "volumes": [
             # The IPC namespace is the pod's, and POSIX shared memory is a part of it that lives in files.
             _volume("lab", directory / "shm", "/dev/shm"),

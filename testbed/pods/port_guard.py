@@ -11,9 +11,11 @@ from collections.abc import Collection
 from ipaddress import IPv4Address
 
 from agent.journal import Journal
+from testbed.cluster.dns import DNS_ADDRESS
 from testbed.pods.namespaces import in_network_of
 
 TABLE = "testbed-guard"
+NAMES_TABLE = "testbed-names"
 LIMIT_S = 10.0
 PORTS = f"""table bridge {TABLE} {{
  set ports {{ type ifname; }}
@@ -53,6 +55,15 @@ def servers_script(bridge: str, servers: Collection[IPv4Address]) -> str:
         f"table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n chain from-pods {{\n"
         "  type filter hook forward priority -10; policy accept;\n"
         f'  iifname {bridge} ip daddr {{ {there} }} counter drop comment "pods do not reach etcd"\n }}\n}}\n'
+    )
+
+
+def names_script() -> str:
+    """A script for nft: pods reach the cluster's DNS, which knows no way to pods, by their node's address. Pure."""
+    return (
+        f"table ip {NAMES_TABLE}\ndelete table ip {NAMES_TABLE}\ntable ip {NAMES_TABLE} {{\n chain leaving {{\n"
+        "  type nat hook postrouting priority srcnat - 2; policy accept;\n"
+        f'  ip daddr {DNS_ADDRESS} masquerade comment "the DNS is on the underlay"\n }}\n}}\n'
     )
 
 

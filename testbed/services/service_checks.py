@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
+from testbed.cluster.dns import DNS_ADDRESS
 from testbed.cluster.problems import Problem
 from testbed.cluster.service import Service, ServicePort
 from testbed.cluster.validation import Source
@@ -34,6 +35,9 @@ def check_service(source: Source, service: object) -> Iterator[Problem]:
         yield source.problem(("spec", "sessionAffinityConfig"), what)
     if spec.cluster_ip is not None and not service.headless and IPv4Address(spec.cluster_ip) not in SERVICE_RANGE:
         what = f"not an address for Services (got {spec.cluster_ip}; want one of {SERVICE_RANGE})"
+        yield source.problem(("spec", "clusterIP"), what)
+    if spec.cluster_ip == str(DNS_ADDRESS):
+        what = f"the address of the cluster's DNS (got {DNS_ADDRESS}; want another of {SERVICE_RANGE})"
         yield source.problem(("spec", "clusterIP"), what)
     yield from _check_ports(source, spec.ports)
 

@@ -41,11 +41,14 @@ class Services:
         self._programming = threading.Lock()
         self._workers = ThreadPoolExecutor(WORKERS, "services")
 
-    def start(self, services: Sequence[Service]) -> None:
-        """Want these, program every node, and keep doing so."""
+    def want(self, services: Sequence[Service]) -> None:
+        """Want these, and give them their numbers; nodes are programmed from `start` on."""
         self.applied = {service.name: service for service in services}
         self.numbered = allocate(services)
         self._revision += 1
+
+    def start(self) -> None:
+        """Program every node, and keep doing so."""
         self._lab.pods_changed.subscribe("services", self.program)
         threading.Thread(target=self._mend_for_ever, name="services", daemon=True).start()
 

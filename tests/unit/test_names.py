@@ -1,0 +1,212 @@
+"""Names as values: the records of Services and pods, the zone files, the server's config, one question."""
+
+import struct
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from testbed.cluster.dns import RESOLV_CONF
+from testbed.cluster.manifest import Pod
+from testbed.cluster.problems import SpecError
+from testbed.cluster.service import Service
+from testbed.cluster.spec import read_cluster
+from testbed.names.query import NoAnswer, serial_answer, serial_question
+from testbed.names.records import Record, by_zone, records, zones_of
+from testbed.names.zone import server_config, zone_file
+from testbed.services.allocation import allocate
+from testbed.services.endpoints import PodFacts
+
+NETWORK = IPv4Network("10.0.0.0/16")
+CLUSTER = """\
+apiVersion: testbed/v1
+kind: Cluster
+metadata: {{name: one}}
+network: {{Network: {network}}}
+underlay: {{cidr: 192.168.8.0/24}}
+nodes: {{node1: {{}}}}
+{more}"""
+
+
+def service(name: str = "web", **spec: object) -> Service:
+    """A Service in front of the pods of `pod`, with its numbers."""
+    whole = {"selector": {"app": "web"}, "clusterIP": "10.96.0.20", "ports": [{"name": "http", "port": 80}], **spec}
+    read = Service.model_validate({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": whole})
+    return allocate([read])[name]
+
+
+def pod(name: str, address: str | None, *, ready: bool = True, **spec: object) -> PodFacts:
+    """A pod of label app=web."""
+    containers = [{"name": "c", "image": "echo", "ports": [{"name": "http", "containerPort": 8080}]}]
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "web"}},
+        "spec": {"nodeName": "node1", "containers": containers, **spec},
+    }
+    return PodFacts(Pod.model_validate(manifest), IPv4Address(address) if address else None, ready)
+
+
+def answers(found: tuple[Record, ...], name: str, kind: str) -> list[str]:
+    return [one.data for one in found if one.name == name and one.type == kind]
+
+
+def test_the_zones_of_a_cluster_with_a_service_and_a_headless_one_are_exactly_these() -> None:
+    headless = service("peers", clusterIP="None", ports=[{"name": "http", "port": 80, "targetPort": "http"}])
+    found = records([service(), headless], [pod("web1", "10.0.46.2")])
+    zones = by_zone(found, zones_of(NETWORK))
+    assert {zone: zone_file(zone, held, 7) for zone, held in zones.items()} == {
+        "cluster.local": """\
+$TTL 5
+cluster.local. SOA ns.dns.cluster.local. hostmaster.cluster.local. 7 7200 1800 86400 5
+cluster.local. NS ns.dns.cluster.local.
+10-0-46-2.default.pod.cluster.local. A 10.0.46.2
+_dns-tcp._tcp.kube-dns.kube-system.svc.cluster.local. SRV 0 100 53 kube-dns.kube-system.svc.cluster.local.
+_dns._udp.kube-dns.kube-system.svc.cluster.local. SRV 0 100 53 kube-dns.kube-system.svc.cluster.local.
+_http._tcp.peers.default.svc.cluster.local. SRV 0 100 8080 web1.peers.default.svc.cluster.local.
+_http._tcp.web.default.svc.cluster.local. SRV 0 100 80 web.default.svc.cluster.local.
+dns-version.cluster.local. TXT "1.1.0"
+kube-dns.kube-system.svc.cluster.local. A 10.96.0.10
+ns.dns.cluster.local. A 10.96.0.10
+peers.default.svc.cluster.local. A 10.0.46.2
+web.default.svc.cluster.local. A 10.96.0.20
+web1.peers.default.svc.cluster.local. A 10.0.46.2
+""",
+        "10.in-addr.arpa": """\
+$TTL 5
+10.in-addr.arpa. SOA ns.dns.cluster.local. hostmaster.10.in-addr.arpa. 7 7200 1800 86400 5
+10.in-addr.arpa. NS ns.dns.cluster.local.
+10.0.96.10.in-addr.arpa. PTR kube-dns.kube-system.svc.cluster.local.
+2.46.0.10.in-addr.arpa. PTR web1.peers.default.svc.cluster.local.
+20.0.96.10.in-addr.arpa. PTR web.default.svc.cluster.local.
+""",
+    }
+
+
+def test_records_depend_on_what_there_is_and_not_on_its_order() -> None:
+    services = [service("a"), service("b", clusterIP="10.96.0.21")]
+    pods = [pod("web1", "10.0.1.2"), pod("web2", "10.0.2.2")]
+    assert records(services, pods) == records(services[::-1], pods[::-1])
+
+
+def test_headless_service_leads_to_ready_pods_only() -> None:
+    pods = [pod("web1", "10.0.1.2"), pod("web2", "10.0.2.2", ready=False), pod("web3", None)]
+    found = records([service("peers", clusterIP="None")], pods)
+    assert answers(found, "peers.default.svc.cluster.local", "A") == ["10.0.1.2"]
+    # A pod has its own name all the same.
+    assert answers(found, "10-0-2-2.default.pod.cluster.local", "A") == ["10.0.2.2"]
+
+
+def test_headless_service_without_a_ready_pod_has_no_name() -> None:
+    found = records([service("peers", clusterIP="None")], [pod("web1", "10.0.1.2", ready=False)])
+    assert [one for one in found if "peers" in one.name] == []
+
+
+def test_pod_that_ends_is_no_endpoint() -> None:
+    ending = pod("web1", "10.0.1.2")
+    found = records(
+        [service("peers", clusterIP="None")], [PodFacts(ending.manifest, ending.address, True, terminating=True)]
+    )
+    assert answers(found, "peers.default.svc.cluster.local", "A") == []
+
+
+@pytest.mark.parametrize(("hostname", "label"), [(None, "web1"), ("alpha", "alpha")])
+def test_endpoint_is_called_by_its_host_name_else_by_its_pods_name(hostname: str | None, label: str) -> None:
+    found = records([service("peers", clusterIP="None")], [pod("web1", "10.0.1.2", hostname=hostname)])
+    assert answers(found, f"{label}.peers.default.svc.cluster.local", "A") == ["10.0.1.2"]
+
+
+def test_port_without_a_name_has_no_srv_record() -> None:
+    found = records([service(ports=[{"port": 80}])], [pod("web1", "10.0.1.2")])
+    assert [one.name for one in found if one.type == "SRV" and "kube-dns" not in one.name] == []
+
+
+def test_ports_of_both_protocols_have_records_of_their_own() -> None:
+    ports = [{"name": "http", "port": 80}, {"name": "ask", "port": 80, "protocol": "UDP"}]
+    found = records([service(ports=ports)], [])
+    names = {one.name for one in found if one.type == "SRV" and "kube-dns" not in one.name}
+    assert names == {"_http._tcp.web.default.svc.cluster.local", "_ask._udp.web.default.svc.cluster.local"}
+
+
+@pytest.mark.parametrize(
+    ("network", "zones"),
+    [
+        ("10.0.0.0/16", ["10.in-addr.arpa"]),
+        ("172.16.0.0/12", ["10.in-addr.arpa", "172.in-addr.arpa"]),
+        ("100.0.0.0/7", ["10.in-addr.arpa", "100.in-addr.arpa", "101.in-addr.arpa"]),
+    ],
+)
+def test_addresses_of_pods_and_services_are_looked_up_backwards(network: str, zones: list[str]) -> None:
+    assert list(zones_of(IPv4Network(network))) == ["cluster.local", *zones]
+
+
+def test_server_serves_these_zones_and_no_other() -> None:
+    text = server_config(("cluster.local", "10.in-addr.arpa"), IPv4Address("10.96.0.10"), Path("/run/dns"))
+    assert text.count("- domain: ") == 2
+    assert "listen: 10.96.0.10@53\n" in text
+
+
+def test_every_pod_is_told_the_usual_search_list() -> None:
+    assert RESOLV_CONF.splitlines() == [
+        "search default.svc.cluster.local svc.cluster.local cluster.local",
+        "nameserver 10.96.0.10",
+        "options ndots:5",
+    ]
+
+
+# The cluster file
+
+
+def dns_of(network: str = "10.0.0.0/16", more: str = "") -> bool:
+    return read_cluster(CLUSTER.format(network=network, more=more).encode(), "x.yaml").dns
+
+
+def test_a_cluster_has_names_unless_it_says_no() -> None:
+    assert dns_of()
+    assert not dns_of(more="dns: false\n")
+
+
+def test_a_cluster_whose_pods_could_have_the_servers_address_has_none() -> None:
+    assert not dns_of("10.0.0.0/8")
+
+
+def test_asking_for_names_where_they_cannot_be_is_an_error() -> None:
+    with pytest.raises(SpecError, match=r"x\.yaml:7:\d+: .*10\.96\.0\.10 is a pod's too \(got Network 10\.0\.0\.0/8"):
+        dns_of("10.0.0.0/8", "dns: true\n")
+
+
+def test_no_service_gets_the_address_of_the_dns() -> None:
+    more = (
+        "---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
+        "spec: {clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80}]}\n"
+    )
+    with pytest.raises(SpecError, match=r"x\.yaml:11:\d+: .*the address of the cluster's DNS \(got 10\.96\.0\.10"):
+        dns_of(more=more)
+
+
+# One question
+
+
+def answer_to(question: bytes, serial: int = 7, flags: int = 0x8400) -> bytes:
+    """As a server writes it: header, question, one record whose name points to the question's."""
+    data = b"\x02ns\xc0\x0c" + b"\x01h\xc0\x0c" + struct.pack("!5I", serial, 7200, 1800, 86400, 5)
+    header = question[:2] + struct.pack("!5H", flags, 1, 1, 0, 0)
+    return header + question[12:] + struct.pack("!HHHIH", 0xC00C, 6, 1, 5, len(data)) + data
+
+
+def test_question_for_a_serial_is_as_rfc_1035_wants_it() -> None:
+    assert serial_question("cluster.local", 0x1234) == bytes.fromhex(
+        "1234 0000 0001 0000 0000 0000 07 636c7573746572 05 6c6f63616c 00 0006 0001"
+    )
+
+
+def test_serial_is_read_from_the_answer() -> None:
+    question = serial_question("cluster.local", 5)
+    assert serial_answer(question, answer_to(question, 4_000_000_000)) == 4_000_000_000
+
+
+def test_what_does_not_answer_the_question_is_no_serial() -> None:
+    question, other = serial_question("cluster.local", 5), serial_question("cluster.local", 6)
+    for wrong in (b"", answer_to(question)[:30], answer_to(other), answer_to(question, flags=0x8405)):
+        with pytest.raises(NoAnswer):
+            serial_answer(question, wrong)
