@@ -169,9 +169,9 @@ ROWS: Mapping[str, Row] = {
     "N20": Row("Conntrack: packets in state INVALID dropped"),
     "N21": Row("NoSNAT: all pairs of pods with a server"),
     "N22": Row("Services: change of type"),
-    "N23": Row("DNS for services", absent="a cluster DNS"),
-    "N24": Row("DNS for pods", absent="a cluster DNS"),
-    "N25": Row("DNS for headless services, SRV", absent="a cluster DNS; endpoints of headless services are there"),
+    "N23": Row("DNS for services"),
+    "N24": Row("DNS for pods"),
+    "N25": Row("DNS for headless services, SRV"),
 }
 
 
