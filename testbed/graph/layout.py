@@ -61,29 +61,27 @@ def lay_out(graph: Graph) -> Layout:
     wires: list[Wire] = []
     above = rows * height + (rows - 1) * ROW_GAP if cells else 0
     spans: dict[str, list[tuple[float, float, bool]]] = {}
-    stacks: list[tuple[str, int, int, bool]] = []
-    widest = 0
+    stacks: list[tuple[str, float, int, bool]] = []
+    beside = GUTTER if rows > 1 else 0  # cables of the outer rows come down right of the last column
+    widest = 0.0
     for side in sides:
-        column = 0
+        left = float(MARGIN)
         for switch, names in side.groups:
-            first = column
             columns = ceil(len(names) / rows)
             filled = ceil(len(names) / columns)
             for number, name in enumerate(names):
                 line = number // columns
                 # As one reads: above the underlay the first ones stand outermost, below it next to it.
-                stacks.append((name, column + number % columns, line if side.below else filled - 1 - line, side.below))
-            column += columns
-            left = MARGIN + first * (width + GUTTER)
-            right = MARGIN + column * (width + GUTTER) - GUTTER + (GUTTER if rows > 1 else 0)
+                x = left + number % columns * (width + GUTTER)
+                stacks.append((name, x, line if side.below else filled - 1 - line, side.below))
+            right = left + columns * (width + GUTTER) - GUTTER + beside
             spans.setdefault(switch, []).append((left, right, side.below))
-        widest = max(widest, column)
-    underlay = lay_out_underlay(
-        graph, Bars(spans), MARGIN + TITLE + above + CABLE_RISE, MARGIN + widest * (width + GUTTER) - GUTTER / 2
-    )
+            left = right + GUTTER
+        widest = max(widest, left - beside)
+    underlay = lay_out_underlay(graph, Bars(spans), MARGIN + TITLE + above + CABLE_RISE, widest - GUTTER / 2)
     boxes.update(underlay.part.boxes)
-    for name, column, row, below in stacks:
-        left = MARGIN + column * (width + GUTTER) + underlay.shift
+    for name, x, row, below in stacks:
+        left = x + underlay.shift
         if below:
             top = underlay.bottom + CABLE_RISE + row * (height + ROW_GAP)
         else:
@@ -142,7 +140,8 @@ def _rows(sides: Sequence[_Side], width: float, height: float) -> int:
 
     if sum(len(names) for side in sides for _, names in side.groups) <= ONE_SIDE:
         return 1
-    return min(range(1, MOST_ROWS + 1), key=unlikeness)
+    most = max(len(names) for side in sides for _, names in side.groups)
+    return min(range(1, min(most, MOST_ROWS) + 1), key=unlikeness)
 
 
 def _uplinks(

@@ -23,6 +23,8 @@ TOPOLOGIES = (
     "single,nodes=7",
     "single,nodes=20",
     "linear,switches=5,hosts=1",
+    "linear,switches=20,hosts=1",
+    "linear,switches=4,hosts=5",
     "linear,switches=4,hosts=3",
     "tree,depth=2,fanout=3",
     "tree,depth=3,fanout=2",
@@ -79,6 +81,14 @@ def test_boxes_do_not_lie_upon_each_other_and_stay_in_the_picture(facts: Facts) 
     parts = [(key, box) for key, box in layout.part.boxes.items() if key not in outer]
     for (one, box), (other, other_box) in itertools.combinations(parts, 2):
         assert apart(box, other_box), f"{one} lies upon {other}"
+
+
+@each_lab
+def test_no_room_is_left_between_title_and_nodes_and_cables_have_a_length(facts: Facts) -> None:
+    part = layout_of(facts).part
+    assert min(box.y for (kind, _), box in part.boxes.items() if kind == "node") < 150
+    lengths = {w.ends: sum(abs(a - b) for a, b in zip(w.spots[0], w.spots[-1], strict=True)) for w in part.wires}
+    assert [wire.ends for wire in part.wires if wire.kind == "cable" and lengths[wire.ends] < 10] == []
 
 
 @each_lab
