@@ -149,7 +149,8 @@ def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
         for low, high in zip(keep, [*keep[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
             os.closerange(low + 1, high)
         os.chdir("/")
-        os.umask(0o022)
+        # What a lab keeps is nobody else's; programs of users start with the usual mask again.
+        os.umask(0o077)
         for number in (signal.SIGINT, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         environment = {

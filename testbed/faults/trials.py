@@ -45,7 +45,7 @@ class Trial:
     @property
     def name(self) -> str:
         """For people: row and words."""
-        return f"{self.row} {' + '.join(self.faults)}"
+        return f"{self.row} {' + '.join(self.faults)}".rstrip()
 
     @property
     def promise(self) -> str:

@@ -11,6 +11,8 @@ from testbed.lab.control import Request, VerbFailed
 
 HANGUP_GRACE_S = 1.0
 STREAMS = 3
+USUAL_UMASK = 0o022
+"""A program that a user starts makes files as on any machine; the lab's own are nobody else's."""
 
 
 def run_for_client(
@@ -31,6 +33,7 @@ def run_for_client(
             stdout=stdout,
             stderr=stderr,
             env=None if environment is None else dict(environment),
+            umask=USUAL_UMASK,
             # `setsid --ctty` makes the session itself and must not lead one already.
             start_new_session=not take_terminal,
         )

@@ -136,6 +136,8 @@ class OverlayNode(Host):
         self.plan: MachinePlan | None = None
         """Its routes and neighbours, once its ports have their addresses."""
         run_directory.mkdir(parents=True, exist_ok=True)
+        # As on any machine: programs of other users than root look for their files there.
+        run_directory.chmod(0o755)
         self._run("mount", "--bind", str(run_directory), "/run")
         self.kernel.set_up("lo", "a new namespace has its loopback down")
         for scope in ("all", "default"):

@@ -90,6 +90,8 @@ def main(arguments: list[str]) -> int:
 def run(spec: Spec, control: int) -> int:
     """Start the container and stay until it ends; returns its exit code."""
     log = CappedLog(spec["log"], spec["log_bytes"])
+    # The lab's own mask would hide the container's root from users who are not root.
+    os.umask(0o022)
     wakeup = _catch_signals()
     try:
         trees = [container_root.clone_volume(volume) if volume["of"] == "lab" else -1 for volume in spec["volumes"]]

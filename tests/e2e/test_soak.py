@@ -37,7 +37,7 @@ def test_a_history_can_be_played_again_and_what_is_wrong_is_told(new_lab: NewLab
         answer = run_verb("soak", "--lab", handle.name, "--replay", str(first), "--history", str(second), limit_s=120)
         assert answer.code == 0, answer
         _, control, *attempts = map(json.loads, second.read_text().splitlines())
-        assert control["trial"] == "control "
+        assert control["trial"] == "control"
         assert list(dict.fromkeys(attempt["trial"] for attempt in attempts)) == names
         second.unlink()
         leaking = threading.Thread(target=leak_while, args=(handle, second))
