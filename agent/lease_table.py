@@ -99,10 +99,11 @@ class LeaseTable:
         """Every lease that is refused now, with the reason."""
         return dict(self._refusals)
 
-    def apply(self, result: WatchResult) -> TableChange:
-        """Take in `result` and say what it changed."""
+    def apply(self, result: WatchResult, *, keep_missing: bool = False) -> TableChange:
+        """Take in `result` and say what it changed. `keep_missing`: peers that a snapshot lacks stay; we never do."""
         if isinstance(result, Snapshot):
-            self._known = dict(result.leases)
+            kept = {subnet: lease for subnet, lease in self._peers.items() if keep_missing and subnet != self._own}
+            self._known = {**kept, **result.leases}
             self._last_revision.clear()
             self._verdicts.clear()
             # A snapshot may be older than what we had: etcd was restored from a backup. It still is the truth.

@@ -6,6 +6,7 @@ quorum nobody can take a subnet over.
 """
 
 import logging
+import math
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 
 RELIST_S = 30.0
 """A peer is wrong for no longer than this, whatever the watch missed."""
+KEPT_S = 10.0
+"""How long peers stay that a store lacks which was emptied or restored: each of them notices as we do, and registers
+again. Whoever does not, is gone with the next list after that."""
 POLL_S = 0.5
 """How soon a stop is noticed."""
 
@@ -65,6 +69,7 @@ class LeaseWatch:
         self._backoff = Backoff(rng)
         self._log_limit = LogLimit(clock)
         self._delivered: tuple[tuple[Subnet, LeaseAttrs], ...] | None = None
+        self._keep_until = -math.inf
         self.restarts = 0
         """How often the watch had to be started anew."""
 
@@ -136,7 +141,9 @@ class LeaseWatch:
         return False
 
     def _take(self, result: Snapshot | Delta) -> None:
-        change = self._table.apply(result)
+        if isinstance(result, Snapshot) and result.revision < self._table.revision:
+            self._keep_until = self._clock.now() + KEPT_S
+        change = self._table.apply(result, keep_missing=self._clock.now() < self._keep_until)
         self._bad_entries.report(result.bad, complete=isinstance(result, Snapshot))
         for refusal in change.refused:
             lease = refusal.lease

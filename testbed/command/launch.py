@@ -87,9 +87,14 @@ def prepare(name: str, cluster_text: str, hosts: str, options: dict[str, object]
     rundir.mkdir(mode=0o700)
     os.chown(rundir, owner, -1)
     (rundir / "logs").mkdir(mode=0o700)
-    (rundir / CLUSTER_FILE).write_text(cluster_text)
+    for file, text in (
+        (CLUSTER_FILE, cluster_text),
+        (OPTIONS_FILE, json.dumps({**options, "name": name, "owner_uid": owner})),
+    ):
+        (rundir / file).touch(mode=0o600)
+        (rundir / file).write_text(text)
+    # /etc/hosts of every node, where any user reads it.
     (rundir / "hosts").write_text(hosts)
-    (rundir / OPTIONS_FILE).write_text(json.dumps({**options, "name": name, "owner_uid": owner}))
     return rundir
 
 
