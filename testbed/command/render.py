@@ -112,7 +112,7 @@ def status(answer: Object) -> None:
     unhealthy = [member["name"] for member in answer["etcd"] if not member["healthy"]]
     if unhealthy:
         console().print(f"\netcd: {', '.join(unhealthy)} does not answer", style=BAD_COLOUR)
-    if (dns := answer["dns"]) and not dns["healthy"]:
+    if (dns := answer.get("dns")) and not dns["healthy"]:
         console().print(f"\ndns: {dns['address']} does not answer (testbed logs dns)", style=BAD_COLOUR)
 
 

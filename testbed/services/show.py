@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from testbed.cluster.dns import CLUSTER_DOMAIN, NAMESPACE
 from testbed.cluster.service import ServicePort
 from testbed.services.endpoints import Endpoint, endpoints_of
 
@@ -93,6 +94,7 @@ def describe_service(lab: "Lab", name: str) -> Object:
         "Selector": spec.selector,
         "Type": spec.type,
         "Cluster IP": spec.cluster_ip,
+        "DNS name": f"{name}.{NAMESPACE}.svc.{CLUSTER_DOMAIN}" if lab.cluster.dns else None,
         "Session affinity": f"ClientIP, {service.affinity_s} s" if service.affinity_s else "none",
         "External traffic": spec.external_traffic_policy if spec.type == "NodePort" else None,
         "Ports": ports,

@@ -1,4 +1,4 @@
-"""The shipped guestbook: a web tier of three behind every node's port 30080, a backend behind a cluster IP."""
+"""The shipped guestbook: a web tier of three behind every node's port 30080, a backend by cluster IP and by name."""
 
 from collections.abc import Iterator
 
@@ -29,6 +29,14 @@ def test_every_node_answers_with_the_backend_and_every_web_pod_and_backend_is_us
     assert {words[3].rstrip(":") for words in said} <= {
         pod["address"] for pod in pods if pod["name"].startswith("web-")
     }
+
+
+@pytest.mark.parametrize("backend", ["10.96.0.20", "backend", "backend.default.svc.cluster.local"])
+def test_the_backend_is_reached_by_its_cluster_ip_and_by_its_name(lab: Lab, backend: str) -> None:
+    answered = set(lab.run("client", "curl", "-s", *[f"http://{backend}/hostname"] * 16).split())
+    assert answered == {pod["name"] for pod in lab.json("status")["pods"] if pod["name"].startswith("backend-")}, (
+        "16 requests, each to one of two at random, all came to one"
+    )
 
 
 def test_pods_are_spread_one_web_a_node(lab: Lab) -> None:
