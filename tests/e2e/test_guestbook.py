@@ -33,7 +33,9 @@ def test_every_node_answers_with_the_backend_and_every_web_pod_and_backend_is_us
 
 @pytest.mark.parametrize("backend", ["10.96.0.20", "backend", "backend.default.svc.cluster.local"])
 def test_the_backend_is_reached_by_its_cluster_ip_and_by_its_name(lab: Lab, backend: str) -> None:
-    answered = set(lab.run("client", "curl", "-s", *[f"http://{backend}/hostname"] * 16).split())
+    # A connection each: within one, all requests go to one pod.
+    asked = ["curl", "-s", "-H", "Connection: close", *[f"http://{backend}/hostname"] * 16]
+    answered = set(lab.run("client", *asked).split())
     assert answered == {pod["name"] for pod in lab.json("status")["pods"] if pod["name"].startswith("backend-")}, (
         "16 requests, each to one of two at random, all came to one"
     )
