@@ -19,6 +19,7 @@ from agent.backends.base import Backend, Counters, Underlay
 from agent.config import NetworkConfig
 from agent.config_wait import wait_for_config
 from agent.errors import AgentError, LeaseLost, RegistryError
+from agent.foresight import Foresight
 from agent.health import HealthServer, LeaseReport, Report, process_started_at_s
 from agent.lease import Lease
 from agent.netlink import Kernel
@@ -34,6 +35,7 @@ from agent.subnet_manager import SubnetManager
 from agent.tolerant_journal import open_journal
 from agent.watchdog import Watchdog, WatchedClock
 from agent.wiring import (
+    certificates_of,
     choose_underlay,
     open_registry,
     refuse_conflicts,
@@ -78,6 +80,7 @@ class Agent:
         self._wake_up: Callable[[], None] = lambda: None
         self._backend: Backend | None = None
         self._manager: SubnetManager | None = None
+        self._foresight: Foresight | None = None
         self._trouble = threading.Event()
         """Set when the backend wants to be looked at."""
         self._fenced_at: float | None = None
@@ -140,7 +143,8 @@ class Agent:
                 self._backend, self._manager = backend, manager
             setup = NodeSetup(options, config, lease, backend, kernel, self._readiness, self._watchdog.beat)
             setup.converge_all()
-            threads = self._start_threads(manager)
+            self._foresight = Foresight(registry, config, certificates_of(options))
+            threads = self._start_threads(manager, self._foresight)
             undo.callback(self._end_threads, threads, manager, registry)
             self._watchdog.start()
             undo.callback(self._watchdog.stop)
@@ -164,6 +168,7 @@ class Agent:
             fenced=self._fenced_at is not None,
             watch_restarts=manager.watch_restarts if manager else 0,
             started_at_s=self._started_at_s,
+            warnings=self._foresight.warnings if self._foresight else (),
             refused={str(subnet): reason for subnet, reason in manager.refused.items()} if manager else {},
         )
 
@@ -194,10 +199,11 @@ class Agent:
             clock=WatchedClock(self._watchdog),
         )
 
-    def _start_threads(self, manager: SubnetManager) -> list[threading.Thread]:
+    def _start_threads(self, manager: SubnetManager, foresight: Foresight) -> list[threading.Thread]:
         jobs = {
             "renewal": lambda: manager.run_renewal(self._stop, self._on_fenced),
             "watch": lambda: manager.run_watch(self._stop, self._on_peers(manager)),
+            "foresight": lambda: foresight.run(self._stop),
         }
         threads = [threading.Thread(target=self._guard, args=job, name=job[0], daemon=True) for job in jobs.items()]
         for thread in threads:

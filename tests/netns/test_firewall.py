@@ -162,3 +162,11 @@ def test_addresses_stay_inside_the_network_and_are_masqueraded_at_its_edge(
     assert seen_source(pod, other, "10.0.90.2") == "10.0.46.2"
     assert seen_source(other, pod, "10.0.46.2", source="192.168.8.2") == "192.168.8.2"
     assert seen_source(other, pod, "10.0.46.2", source="10.0.90.2") == "10.0.90.2"
+
+
+def test_a_pods_datagrams_never_leave_from_the_overlays_port(node: Node) -> None:
+    guarded = Policy(NETWORK, IPv4Network("10.0.46.0/24"), masquerade=True, overlay_port=65534)
+    assert node.converge(guarded)
+    assert not node.converge(guarded), "the kernel shows the rules as they were asked for"
+    listed = node.nft("list", "table", "ip", TABLE)
+    assert listed.count("meta l4proto udp masquerade to :1024-65533 fully-random") == 2

@@ -3,6 +3,8 @@
 import re
 from ipaddress import IPv4Network
 
+import pytest
+
 from agent.firewall import Policy, rules, table_name
 from tests.pcap import REAL_FLANNELD
 
@@ -65,6 +67,19 @@ def test_nothing_of_pods_reaches_the_overlays_own_port_from_wherever_they_hang()
     ]
     unknown = Policy(NETWORK, SUBNET, masquerade=True, overlay_port=8285)
     assert len(statements(rules(unknown), "prerouting")) == 1
+
+
+@pytest.mark.parametrize(("port", "others"), [(8285, "8286-65535"), (60000, "1024-59999")])
+def test_masquerading_never_takes_the_overlays_own_port(port: int, others: str) -> None:
+    decided = statements(rules(Policy(NETWORK, SUBNET, masquerade=True, overlay_port=port)), "postrouting")
+    by_udp = [rule for rule in decided if "udp" in rule]
+    assert len(by_udp) == 2
+    for rule in by_udp:
+        match, _, verb = rule.partition(" meta l4proto udp ")
+        assert verb == f"masquerade to :{others} fully-random"
+        assert decided[decided.index(rule) + 1 :].count(f"{match} masquerade fully-random") == 1, (
+            "other protocols follow"
+        )
 
 
 def test_every_rule_says_why_in_what_the_kernel_keeps() -> None:

@@ -29,6 +29,7 @@ READY = Report(
     watch_restarts=1,
     started_at_s=1700000000.5,
     refused={"10.0.5.0/24": "public address 127.0.0.1 is a loopback address"},
+    warnings=("certificate x expires",),
 )
 SAMPLE = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"\})? -?[0-9.]+')
 
@@ -92,6 +93,7 @@ def test_state_says_everything_that_the_lab_reads() -> None:
         "fenced": False,
         "watch_restarts": 1,
         "refused": {"10.0.5.0/24": "public address 127.0.0.1 is a loopback address"},
+        "warnings": ["certificate x expires"],
     }
 
 

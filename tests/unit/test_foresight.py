@@ -1,0 +1,100 @@
+"""What an operator is told while everything works: another config, certificates that end soon."""
+
+import logging
+import threading
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from agent.certificate import read_validity
+from agent.config import parse_network_config
+from agent.errors import RegistryUnavailable
+from agent.foresight import Foresight
+from testbed.lab.certificates import Authority
+from tests.unit.fake_registry import FakeRegistry
+
+STARTED_WITH = b'{"Network":"10.0.0.0/16","Backend":{"Type":"udp"}}'
+
+
+def foresight(registry: FakeRegistry, *certificates: Path, today: datetime | None = None) -> Foresight:
+    now = today or datetime.now(UTC)
+    config = parse_network_config(STARTED_WITH)
+    return Foresight(registry, config, certificates, clock=registry.clock, today=lambda: now)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+@pytest.mark.row("F26")
+def test_another_config_is_told_once_while_it_lasts(caplog: pytest.LogCaptureFixture) -> None:
+    registry = FakeRegistry()
+    registry.config_text = STARTED_WITH
+    watching, stop = foresight(registry), threading.Event()
+    changed = b'{"Network":"10.0.0.0/16","SubnetLen":25,"Backend":{"Type":"udp","Port":8290}}'
+    registry.clock.at(15, lambda: setattr(registry, "config_text", changed))
+    registry.clock.at(60, stop.set)
+    watching.run(stop)
+    (warning,) = watching.warnings
+    assert told(caplog) == [warning]
+    assert "subnet_len 24 → 25" in warning
+    assert "restart it to use the new one" in warning
+    registry.config_text = STARTED_WITH
+    watching.look()
+    assert watching.warnings == ()
+
+
+@pytest.mark.parametrize(("text", "word"), [(None, "gone from etcd"), (b"{", "no other could start")])
+def test_a_config_that_went_or_became_junk_is_told(text: bytes | None, word: str) -> None:
+    registry = FakeRegistry()
+    registry.config_text = text
+    watching = foresight(registry)
+    watching.look()
+    assert word in watching.warnings[0]
+
+
+def test_an_etcd_that_is_away_changes_no_warning() -> None:
+    registry = FakeRegistry()
+    registry.config_text = None
+    watching = foresight(registry)
+    watching.look()
+    before = watching.warnings
+    registry.config_text, registry.failure = STARTED_WITH, RegistryUnavailable("away")
+    watching.look()
+    assert watching.warnings == before != ()
+    registry.failure = None
+    watching.look()
+    assert watching.warnings == ()
+
+
+@pytest.mark.row("F40")
+def test_a_certificate_is_warned_of_before_it_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    registry = FakeRegistry()
+    registry.config_text = STARTED_WITH
+    authority = Authority("test")
+    files = authority.issue(tmp_path, str(tmp_path), "node1", (IPv4Address("192.168.8.1"),))
+    certificate, ca = Path(files.certificate), Path(files.ca)
+    ends = read_validity(certificate).ends
+    for before, said in ((timedelta(days=8), None), (timedelta(days=6), "expires"), (timedelta(0), "has expired")):
+        watching = foresight(registry, certificate, ca, today=ends - before)
+        watching.look()
+        found = [warning for warning in watching.warnings if str(certificate) in warning]
+        assert [f" {said} at {ends:%Y-%m-%dT%H:%M:%SZ}" in warning for warning in found] == ([True] if said else [])
+    assert len(told(caplog)) >= 2
+
+
+def test_a_short_life_is_warned_of_in_its_last_third(tmp_path: Path) -> None:
+    files = Authority("test").issue(tmp_path, str(tmp_path), "node1", life=timedelta(hours=3))
+    validity = read_validity(Path(files.certificate))
+    whole = validity.ends - validity.begins
+    assert not validity.ends_soon(validity.ends - whole / 2)
+    assert validity.ends_soon(validity.ends - whole / 4)
+
+
+@pytest.mark.parametrize("text", ["", "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"])
+def test_a_file_that_is_no_certificate_is_an_error_that_names_it(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.pem").write_text(text)
+    with pytest.raises(ValueError, match=r"x\.pem: "):
+        read_validity(tmp_path / "x.pem")
