@@ -30,6 +30,8 @@ from agent.etcd_connection import (
 
 T = TypeVar("T")
 
+OWN_WORDS = "etcdserver: "
+"""How errors begin that etcd itself reports."""
 DEADLINE_S = 3.0
 """How long one RPC may take."""
 
@@ -190,6 +192,7 @@ class EtcdClient:
         """Run `rpc` on the present connection; on the other endpoints too while members cannot be reached."""
         may_authenticate_anew = self._credentials.user is not None
         tries = len(self._endpoints)
+        failures: list[AgentError] = []
         while True:
             connection = None
             try:
@@ -199,13 +202,14 @@ class EtcdClient:
             except (grpc.RpcError, RegistryError, ValueError, StopIteration) as error:
                 if connection is not None and is_wrong_endpoint(error):
                     self._give_up(connection)
+                endpoint = connection.endpoint if connection else ", ".join(self._endpoints)
+                failures.append(translate(error, endpoint))
                 tries -= 1
                 if is_stale_token(error) and may_authenticate_anew:
                     may_authenticate_anew = False
                     tries = max(tries, 1)
                 elif tries <= 0 or not _may_ask_another(error):
-                    endpoint = connection.endpoint if connection else ", ".join(self._endpoints)
-                    raise translate(error, endpoint) from error
+                    raise _together(failures) from error
 
     def _connect(self) -> Connection:
         """The connection in use, or a new one to the next endpoint."""
@@ -235,6 +239,15 @@ def _may_ask_another(error: BaseException) -> bool:
     if isinstance(error, grpc.RpcError):
         return bool(error.code() == grpc.StatusCode.UNAVAILABLE)
     return isinstance(error, RegistryUnavailable)
+
+
+def _together(failures: Sequence[AgentError]) -> AgentError:
+    """What several endpoints said, one after the other: those that answered before those that cannot be reached."""
+    last = failures[-1]
+    if not isinstance(last, RegistryUnavailable):
+        return last
+    said = sorted(dict.fromkeys(map(str, failures)), key=lambda text: OWN_WORDS not in text)
+    return RegistryUnavailable("; ".join(said))
 
 
 def _key_value(kv: Any) -> KeyValue:  # noqa: ANN401 - etcd3 has no types

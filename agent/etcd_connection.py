@@ -45,6 +45,8 @@ REFUSALS = {
     "security handshaker": "the certificate and the key do not belong together, or a TLS file is damaged",
 }
 
+NO_LEADER = "etcdserver: no leader"
+
 # What grpc puts before the one useful part of «cannot connect».
 CONNECT_PREFIX = re.compile(r"^failed to connect to all addresses; last error: \w+: \S+: ")
 
@@ -136,6 +138,8 @@ def translate(error: BaseException, endpoint: str) -> AgentError:
         return RegistryDenied(f"{endpoint}: {plain} ({details})" if plain else f"{endpoint}: {details}")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         details = "no answer in time"
+    if details == NO_LEADER:
+        details += " (are enough of its members up?)"
     return RegistryUnavailable(f"{endpoint}: {details}")
 
 
