@@ -18,7 +18,7 @@ from testbed.lab.lab import Lab
 from testbed.lab.node import JOURNAL, LabNode
 from testbed.lab.underlay import OverlayNode
 from testbed.pods.pod import Pod
-from testbed.pods.port_guard import TABLE
+from testbed.pods.port_guard import NAMES_TABLE, TABLE
 
 BOOT_LIMIT_S = 60.0
 POLL_S = 0.1
@@ -247,6 +247,6 @@ class NodeFaults:
 def _flush_rules(pid: int) -> list[str]:
     """Remove every nftables table but those of our faults and of the lab itself; their names."""
     listed = [line.split()[1:3] for line in run(pid, ["nft", "list", "tables"]).splitlines()]
-    tables = [" ".join(words) for words in listed if not words[1].startswith((TABLE_PREFIX, TABLE))]
+    tables = [" ".join(words) for words in listed if not words[1].startswith((TABLE_PREFIX, TABLE, NAMES_TABLE))]
     run(pid, ["nft", "-f", "-"], "".join(f"delete table {table}\n" for table in tables))
     return tables
