@@ -55,6 +55,8 @@ def run_trial(lab: LabHandle, probing: Probing, trial: Trial) -> Findings:
     except (NotInTime, TestbedError) as late:
         lab.heal()
         found.problems.append(f"before anything was done: {late}")
+        if isinstance(late, NotInTime):
+            found.late.append(found.problems[-1])
         return found
     before = Baseline.of(lab)
     try:
