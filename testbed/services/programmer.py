@@ -8,14 +8,12 @@ from ipaddress import IPv4Network
 
 from agent.journal import Journal
 from testbed.lab.etcd import enter_machine
-from testbed.services.endpoints import BoundPort, HostPort
+from testbed.services.endpoints import HostPort
 from testbed.services.generation import generation
-from testbed.services.rules import skeleton, wanted
+from testbed.services.rules import Everywhere, Target, skeleton, wanted
 from testbed.services.ruleset import TABLE, Ruleset, difference, whole
 
 LIMIT_S = 20.0
-Target = tuple[str, str, int]
-"""Protocol, address and port of a pod."""
 
 
 class ServicesNotProgrammed(Exception):
@@ -38,11 +36,11 @@ class Programmer:
         """Of the namespace's rules when we looked last."""
         self._turn = threading.Lock()
 
-    def program(self, bound: Iterable[BoundPort], ports: Iterable[HostPort]) -> None:
+    def program(self, common: Everywhere, ports: Iterable[HostPort]) -> None:
         """Bring the table to this. Raises ServicesNotProgrammed, and tries the whole table at the next call."""
-        bound, ports = tuple(bound), tuple(ports)
-        now = wanted(self.node, bound, ports, self._pod_network)
-        targets = _targets(bound, ports)
+        ports = tuple(ports)
+        now = wanted(self.node, common, ports, self._pod_network)
+        targets = common.targets | {(one.protocol, str(one.to.address), one.to.port) for one in ports}
         with self._turn:
             if self._there is None and now.is_empty:
                 return
@@ -117,11 +115,6 @@ class Programmer:
             timeout=LIMIT_S,
             check=False,
         )
-
-
-def _targets(bound: Iterable[BoundPort], ports: Iterable[HostPort]) -> frozenset[Target]:
-    behind = {(one.protocol, str(to.address), to.port) for one in bound for to in one.endpoints}
-    return frozenset(behind | {(one.protocol, str(one.to.address), one.to.port) for one in ports})
 
 
 BASE_RULES = {

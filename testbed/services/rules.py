@@ -6,6 +6,7 @@ Maps are looked up once per connection, however many Services there are (kube-pr
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort
@@ -13,6 +14,11 @@ from testbed.services.ruleset import TABLE, Ruleset
 
 MASQUERADE = 0x4000
 """kube-proxy's mark; the agent's own rules leave what carries it alone (agent/firewall.py)."""
+MAPS_BY_ADDRESS = ("cluster-ips", "marked-cluster-ips", "refused-cluster-ips", "host-ports-at")
+MAPS_BY_PORT = ("node-ports", "refused-node-ports")
+MAPS = (*MAPS_BY_ADDRESS, *MAPS_BY_PORT)
+Target = tuple[str, str, int]
+"""Protocol, address and port of a pod."""
 REMEMBER_MASQUERADE = f"meta mark set meta mark or {MASQUERADE:#x}"
 LOOPBACK = "127.0.0.0/8"
 
@@ -61,8 +67,8 @@ def skeleton(pod_network: IPv4Network) -> str:
     }
     where, at = "type ipv4_addr . inet_proto . inet_service : verdict;", "type inet_proto . inet_service : verdict;"
     maps = {
-        **dict.fromkeys(("cluster-ips", "marked-cluster-ips", "refused-cluster-ips", "host-ports-at"), where),
-        **dict.fromkeys(("node-ports", "refused-node-ports"), at),
+        **dict.fromkeys(MAPS_BY_ADDRESS, where),
+        **dict.fromkeys(MAPS_BY_PORT, at),
     }
     lines = [f"table ip {TABLE} {{"]
     lines += [f"\tmap {name} {{ {kind} }}" for name, kind in maps.items()]
@@ -72,30 +78,49 @@ def skeleton(pod_network: IPv4Network) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def wanted(node: str, bound: Iterable[BoundPort], ports: Iterable[HostPort], pod_network: IPv4Network) -> Ruleset:
-    """The part of `node`'s table that depends on Services and pods."""
-    made = _Table(node, pod_network)
+@dataclass(frozen=True, slots=True)
+class Everywhere:
+    """What all nodes' tables have in common: made once for all of them, because a thousand Services take a while."""
+
+    ruleset: Ruleset
+    local: tuple[BoundPort, ...]
+    """Whose node ports each node serves by its own pods only."""
+    targets: frozenset[Target]
+
+
+def everywhere(bound: Iterable[BoundPort]) -> Everywhere:
+    """The part of every node's table that depends on Services and their endpoints."""
+    bound = tuple(bound)
+    made = _Table(Ruleset(maps={name: {} for name in MAPS}))
     for one in bound:
         made.add_service(one)
+    targets = frozenset((one.protocol, str(to.address), to.port) for one in bound for to in one.endpoints)
+    local = tuple(one for one in bound if one.local_only and one.endpoints and one.node_port is not None)
+    return Everywhere(made.ruleset, local, targets)
+
+
+def wanted(node: str, common: Everywhere, ports: Iterable[HostPort], pod_network: IPv4Network) -> Ruleset:
+    """The part of `node`'s table that depends on Services and pods."""
+    made = _Table(common.ruleset)
+    for one in common.local:
+        made.add_local(one, node, pod_network)
     for host_port in ports:
         made.add_host_port(host_port)
-    return Ruleset(made.chains, made.maps, {"hairpin": frozenset(made.hairpin)}, made.memories)
+    return made.ruleset
 
 
 class _Table:
-    def __init__(self, node: str, pod_network: IPv4Network) -> None:
-        self.node = node
-        self.pod_network = pod_network
-        self.chains: dict[str, tuple[str, ...]] = {}
-        self.maps: dict[str, dict[str, str]] = {
-            name: {}
-            for name in (
-                *("cluster-ips", "marked-cluster-ips", "refused-cluster-ips", "host-ports-at"),
-                *("node-ports", "refused-node-ports"),
-            )
-        }
-        self.hairpin: set[str] = set()
-        self.memories: dict[str, int] = {}
+    """A copy of a ruleset, to which more is added."""
+
+    def __init__(self, base: Ruleset) -> None:
+        self.chains = dict(base.chains)
+        self.maps = {name: dict(elements) for name, elements in base.maps.items()}
+        self.hairpin = set(base.sets.get("hairpin", ()))
+        self.memories = dict(base.memories)
+
+    @property
+    def ruleset(self) -> Ruleset:
+        return Ruleset(self.chains, self.maps, {"hairpin": frozenset(self.hairpin)}, self.memories)
 
     def add_service(self, bound: BoundPort) -> None:
         at_cluster_ip = f"{bound.cluster_ip} . {bound.protocol} . {bound.port}"
@@ -110,13 +135,13 @@ class _Table:
         self.chains[f"marked-{bound.key}"] = (REMEMBER_MASQUERADE, f"goto {chain}")
         self.maps["cluster-ips"][at_cluster_ip] = f"goto {chain}"
         self.maps["marked-cluster-ips"][at_cluster_ip] = f"goto marked-{bound.key}"
-        if bound.node_port is None:
-            return
-        if not bound.local_only:
+        if bound.node_port is not None and not bound.local_only:
             self.maps["node-ports"][at_node] = f"goto marked-{bound.key}"
-            return
-        here = [endpoint for endpoint in bound.endpoints if endpoint.node == self.node]
-        inside = (f"ip saddr {self.pod_network} goto {chain}", f"fib saddr type local goto marked-{bound.key}")
+
+    def add_local(self, bound: BoundPort, node: str, pod_network: IPv4Network) -> None:
+        at_node = f"{bound.protocol} . {bound.node_port}"
+        here = [endpoint for endpoint in bound.endpoints if endpoint.node == node]
+        inside = (f"ip saddr {pod_network} goto service-{bound.key}", f"fib saddr type local goto marked-{bound.key}")
         self.chains[f"local-{bound.key}"] = (*inside, *self._spread(bound, here))
         self.maps["node-ports"][at_node] = f"goto local-{bound.key}"
         if not here:

@@ -12,6 +12,7 @@ from testbed.cluster.service import Service
 from testbed.services.allocation import allocate, number
 from testbed.services.endpoints import PodFacts, bind, host_ports
 from testbed.services.programmer import Programmer, ServicesNotProgrammed
+from testbed.services.rules import everywhere
 
 if TYPE_CHECKING:
     from testbed.lab.lab import Lab
@@ -87,7 +88,7 @@ class Services:
         with self._programming:
             revision = self._revision
             pods = self.pods()
-            bound = bind(self.numbered.values(), pods)
+            common = everywhere(bind(self.numbered.values(), pods))
             nodes = dict(self._lab.nodes)
             network = self.pod_network
             former = {(name, one.pid): one for name, one in self._programmers.items()}
@@ -97,7 +98,7 @@ class Services:
                 for name, node in nodes.items()
             }
             tables = {
-                name: self._workers.submit(one.program, bound, host_ports(name, pods))
+                name: self._workers.submit(one.program, common, host_ports(name, pods))
                 for name, one in self._programmers.items()
             }
             failures = {}

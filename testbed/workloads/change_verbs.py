@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_FILES_BYTES = 16_000_000
 REMOVERS = 16
 """Objects that are removed at the same time."""
-LOOK_S = 0.1
+LOOK_S = 0.02
 FORGET_LIMIT_S = 10.0
 
 Line = dict[str, str]
@@ -148,12 +148,14 @@ class ChangeVerbs:
 
     def _wait_for_all(self, request: Request, lines: Sequence[Line], limit_s: float) -> None:
         def lacking() -> str:
+            if request.client_left(LOOK_S):
+                return ""
             found = [
                 f"{line['kind'].lower()}/{line['name']}: {why}"
                 for line in lines
                 if (why := self._keeper(line["kind"]).why_not_ready(line["name"]))
             ]
-            return "" if request.client_left(LOOK_S) else "\n".join(found)
+            return "\n".join(found)
 
         left = self._lab.wait_for(lacking, limit_s)
         if left:

@@ -12,7 +12,7 @@ from testbed.cluster.spec import read_cluster
 from testbed.services.allocation import SERVICE_RANGE, NothingFree, allocate, number
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort, PodFacts, bind, endpoints_of, host_ports
 from testbed.services.generation import read_generation
-from testbed.services.rules import skeleton, wanted
+from testbed.services.rules import everywhere, skeleton, wanted
 from testbed.services.ruleset import Ruleset, difference, whole
 
 NETWORK = IPv4Network("10.0.0.0/16")
@@ -54,7 +54,7 @@ def bound(*endpoints: Endpoint, **changes: object) -> BoundPort:
 
 
 def table(*ports: BoundPort, node: str = "node1", host: tuple[HostPort, ...] = ()) -> Ruleset:
-    return wanted(node, ports, host, NETWORK)
+    return wanted(node, everywhere(ports), host, NETWORK)
 
 
 # Numbers
