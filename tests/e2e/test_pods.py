@@ -16,6 +16,26 @@ def test_file_of_one_container_is_read_by_the_other_both_ways(nginx_tomcat: Lab)
     assert nginx_tomcat.run("nginx", "cat", f"{NGINX_FILES}/b", container="nginx") == "from writer\n"
 
 
+TAKE_PORT_80 = """
+import socket
+with socket.socket() as second:
+    try:
+        second.bind(("127.0.0.1", 80))
+    except OSError as refusal:
+        print(refusal.strerror)
+    else:
+        print("taken twice")
+"""
+
+
+@pytest.mark.row("K3")
+def test_containers_of_one_pod_have_one_loopback_and_one_port_space(nginx_tomcat: Lab) -> None:
+    ask = ("curl", "-s", "-m5", "-o", "/dev/null", "-w", "%{http_code} %{remote_ip}", "http://localhost/now.txt")
+    assert nginx_tomcat.run("nginx", *ask, container="writer") == "200 127.0.0.1"
+    assert nginx_tomcat.run("nginx", "python3", "-c", TAKE_PORT_80, container="writer") == "Address already in use\n"
+    assert nginx_tomcat.run("client", "python3", "-c", TAKE_PORT_80) == "taken twice\n", "another pod has its own ports"
+
+
 def test_container_has_files_of_its_own_beside_the_volume(nginx_tomcat: Lab) -> None:
     nginx_tomcat.run("nginx", "touch", "/tmp/of-writer", container="writer")
     assert nginx_tomcat.exec("nginx", "ls", "/tmp/of-writer", container="nginx").code != 0
