@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 
 from testbed.cluster.spec import read_cluster
-from testbed.command.client import LabRecord, TestbedError
+from testbed.command.client import RUN_ROOT, LabRecord, TestbedError
 from testbed.command.launch import launch, prepare, remove_leftovers, starting
 from testbed.command.up import as_interrupt, check_environment, hosts_of
 from testbed.lab.clock import now
@@ -44,7 +44,7 @@ def own_lab(name: str) -> Iterator[LabRecord]:
     """
     cluster = read_cluster(CLUSTER.encode(), "bench")
     check_environment(cluster)
-    with starting(name):
+    with starting(RUN_ROOT, name):
         remove_leftovers()
         options: dict[str, object] = {
             "cluster_file": "bench",
@@ -53,7 +53,7 @@ def own_lab(name: str) -> Iterator[LabRecord]:
             "datapath": "auto",
             "backend": None,
         }
-        rundir = prepare(name, cluster.text, hosts_of(cluster), options)
+        rundir = prepare(RUN_ROOT, name, cluster.text, hosts_of(cluster), options)
         signal.signal(signal.SIGTERM, as_interrupt)
         launched = launch(name, rundir, "bench", now())
     try:

@@ -8,6 +8,7 @@ import array
 import contextlib
 import ctypes
 import fcntl
+import logging
 import os
 import socket
 import struct
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 
 from testbed.capture.filters import Instruction, encode
 from testbed.capture.segments import Offload
+
+log = logging.getLogger(__name__)
 
 ETH_P_ALL = 0x0003  # linux/if_ether.h
 SOL_PACKET = 263  # linux/socket.h
@@ -83,7 +86,13 @@ class PacketSocket:
         code = array.array("B", encode(program))
         address, _length = code.buffer_info()
         listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, _FILTER_PROGRAM.pack(len(program), address))
-        listening.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+        except PermissionError:
+            # In a user namespace nobody goes beyond the machine's limit.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+            granted = listening.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+            log.warning("capture buffer: %d bytes instead of %d (want: root)", granted, BUFFER_BYTES)
         listening.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         listening.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
         _bind_to_all(listening)

@@ -12,6 +12,7 @@ from typing import Any
 from testbed.command.wire import CONTROL_SOCKET, send_line
 
 RUN_ROOT = Path("/run/testbed")
+"""Where labs of root lie."""
 LAB_FILE = "lab.json"
 CLUSTER_FILE = "cluster.yaml"
 
@@ -44,9 +45,35 @@ class LabRecord:
     since: str
 
     @property
+    def rootless(self) -> bool:
+        """Whether an ordinary user started it without root."""
+        return self.rundir.parent != RUN_ROOT
+
+    @property
     def alive(self) -> bool:
         """Whether the lab's PID 1 still runs. Seen from inside the lab it is our own PID 1."""
         return self.start_ticks in (start_ticks(self.pid), start_ticks(1))
+
+
+def runtime_directory() -> Path | None:
+    """The caller's XDG_RUNTIME_DIR; None where it is not set or somebody else's, as after `sudo -E`."""
+    given = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    try:
+        return Path(given) if os.stat(given).st_uid == os.geteuid() else None
+    except OSError:
+        return None
+
+
+def own_root() -> Path | None:
+    """Where labs lie that the caller starts without root."""
+    directory = runtime_directory()
+    return None if directory is None else directory / "testbed"
+
+
+def run_roots() -> list[Path]:
+    """Every directory in which the caller's labs may lie, their own first."""
+    own = own_root()
+    return [RUN_ROOT] if own is None else [own, RUN_ROOT]
 
 
 def start_ticks(pid: int) -> int | None:
@@ -58,9 +85,9 @@ def start_ticks(pid: int) -> int | None:
     return None if after_name[0] == "Z" else int(after_name[19])
 
 
-def read_record(name: str) -> LabRecord | None:
+def read_record(rundir: Path) -> LabRecord | None:
     """The record of a lab, dead or alive; None when there is none or it cannot be read."""
-    rundir = RUN_ROOT / name
+    name = rundir.name
     try:
         record = json.loads((rundir / LAB_FILE).read_text())
         return LabRecord(name, record["pid"], record["start_ticks"], rundir, record["cluster_file"], record["since"])
@@ -70,11 +97,11 @@ def read_record(name: str) -> LabRecord | None:
 
 def running_labs() -> list[LabRecord]:
     """Every lab whose PID 1 runs and whose directory this user may read, by name."""
-    try:
-        names = sorted(entry.name for entry in RUN_ROOT.iterdir())
-    except OSError:
-        return []
-    return [record for name in names if (record := read_record(name)) is not None and record.alive]
+    places: list[Path] = []
+    for root in run_roots():
+        with contextlib.suppress(OSError):
+            places += sorted(root.iterdir())
+    return [record for place in places if (record := read_record(place)) is not None and record.alive]
 
 
 def foreign_labs() -> list[str]:
@@ -89,7 +116,8 @@ def find_lab(name: str | None) -> LabRecord:
     """The lab that is meant: by name, by TESTBED_LAB, or the only one. Raises TestbedError when there is no such."""
     name = name or os.environ.get("TESTBED_LAB") or None
     labs, foreign = running_labs(), foreign_labs()
-    if name in foreign or (name is None and not labs and foreign):
+    named = any(lab.name == name for lab in labs)
+    if (name in foreign and not named) or (name is None and not labs and foreign):
         raise TestbedError(f"lab {name or ', '.join(foreign)}: not yours to ask (try with sudo)", 3)
     if name is not None:
         for lab in labs:

@@ -85,13 +85,19 @@ def needs_root(verb: str) -> None:
         raise TestbedError(f"testbed {verb}: needs root (got uid {os.geteuid()}; want: sudo testbed {verb})", 3)
 
 
+def prefix() -> str:
+    """How the caller starts a verb that changes something: with sudo, or as root of their own lab without."""
+    own = os.geteuid() != 0 and any(lab.rootless for lab in running_labs())
+    return "testbed" if own else "sudo testbed"
+
+
 def next_commands(lab_name: str, *commands: str) -> None:
     """The last lines of a verb: what to do next, ready to be pasted."""
     chosen = f" --lab {lab_name}" if len(running_labs()) > 1 else ""
     print("\nnext:")
     for command in commands:
         words, rest = re.split("(?= -- |  # |$)", command, maxsplit=1)
-        print(f"  sudo testbed {words}{chosen}{rest}")
+        print(f"  {prefix()} {words}{chosen}{rest}")
 
 
 def bare_name(name: str) -> str:

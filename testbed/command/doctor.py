@@ -98,15 +98,16 @@ PROGRAMS = (  # program, Debian package, what it is needed for
 )
 
 
-def checks(*, optional: bool = True, also: Iterable[str] = ()) -> tuple[Check, ...]:
+def checks(*, optional: bool = True, also: Iterable[str] = (), rootless: bool = False) -> tuple[Check, ...]:
     """Look at everything; changes nothing outside its own namespaces. Takes about 0.1 s.
 
     Without `optional`, kernel features that not every lab needs are left out: trying them (vxlan, wireguard, netem)
-    makes the kernel load their modules. Those that serve a purpose in `also` are tried all the same.
+    makes the kernel load their modules. Those that serve a purpose in `also` are tried all the same. `rootless`: for a
+    lab that needs no root.
     """
     purposes = {"", *also}
     return (
-        root_check(os.geteuid()),
+        *([] if rootless else [root_check(os.geteuid())]),
         tun_check(TUN),
         *program_checks(_which),
         file_check("tomcat10", TOMCAT, "image tomcat"),
@@ -197,8 +198,8 @@ class ScratchNamespaces(AbstractContextManager["ScratchNamespaces"]):
     Without root they lie in a user namespace of their own, where the kernel offers the same features.
     """
 
-    def __init__(self) -> None:
-        self._as_user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    def __init__(self, *, as_user: bool = False) -> None:
+        self._as_user = ["--user", "--map-root-user"] if as_user or os.geteuid() != 0 else []
         command = ["unshare", *self._as_user, "--net", "--mount", "--pid", "--fork", "cat"]
         pipe = subprocess.PIPE
         self._holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)

@@ -35,6 +35,7 @@ from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, Exercise, No
 )
 @click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not get ready.")
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="How long each phase may take.")
+@click.option("--rootless", is_flag=True, help="Without root: a lab of your own in a user namespace.")
 @click.option("--cli", "prompt", is_flag=True, help="Open Mininet's prompt; the lab goes down on leaving it.")
 def up(
     cluster: str | None,
@@ -47,6 +48,7 @@ def up(
     backend: str | None,
     cleanup_on_failure: bool,
     timeout: float | None,
+    rootless: bool,
     prompt: bool,
 ) -> int:
     """Build a lab from a cluster file and wait until all of it works.
@@ -70,12 +72,16 @@ def up(
         raise click.UsageError("--pods-per-node goes with --nodes or --topo", click.get_current_context())
     if (nodes is not None or topo is not None) and cluster is not None:
         raise click.UsageError(f"{made} makes a cluster of its own (got {cluster} too)", click.get_current_context())
-    needs_root("up")
+    if not rootless:
+        needs_root("up")
+    elif os.geteuid() == 0:
+        raise click.UsageError("--rootless is for an ordinary user (got uid 0)", click.get_current_context())
     options = UpOptions(
         cluster, lab, nodes, topo, 2 if pods_per_node is None else pods_per_node, no_agent, cleanup_on_failure, timeout
     )
     options.datapath = datapath
     options.backend = backend
+    options.rootless = rootless
     code = bring_up(options)
     if exercise is not None and code == 0:
         from testbed.command.check_command import begin
@@ -107,9 +113,13 @@ def down(lab: str | None, everything: bool) -> None:
     """Take a lab down; nothing of it is left."""
     from testbed.command.launch import remove, remove_leftovers
 
-    needs_root("down")
-    labs = running_labs()
     name = lab or os.environ.get("TESTBED_LAB")
+    labs = running_labs()
+    if os.geteuid() != 0:
+        # Of others' labs an ordinary user can take none down.
+        labs = [record for record in labs if record.rootless]
+        if not labs or (name and all(record.name != name for record in labs)):
+            needs_root("down")
     if name:
         labs = [record for record in labs if record.name == name]
     elif len(labs) > 1 and not everything:
@@ -147,11 +157,17 @@ def doctor(output: str | None) -> int:
     """Check what this machine offers and say how to get what is missing."""
     from dataclasses import asdict
 
-    from testbed.command import render
+    from testbed.command import render, rootless
+    from testbed.command.client import runtime_directory
     from testbed.command.doctor import checks, required_failures
 
     found = checks()
+    without_root = () if os.geteuid() == 0 else rootless.checks(runtime_directory())
     failures = required_failures(found)
+    lone = [
+        check for check in (*failures, *required_failures(without_root, {rootless.NEEDED_FOR})) if check.name != "root"
+    ]
+    found = (*found, *(check for check in without_root if check.name != "/dev/net/tun"))
     if output == "json":
         render.as_json([asdict(check) for check in found])
         return 3 if failures else 0
@@ -162,6 +178,9 @@ def doctor(output: str | None) -> int:
     for check in found:
         if not check.ok:
             print(f"{check.name}: want {check.want}: {check.remedy}")
+    if failures and without_root and not lone:
+        print("\na lab can run here: sudo testbed up, or without root: testbed up --rootless two_nodes")
+        return 0
     print("\na lab can run here" if not failures else "\na lab cannot run here yet")
     return 3 if failures else 0
 

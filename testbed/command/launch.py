@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.command.client import CLUSTER_FILE, LAB_FILE, RUN_ROOT, LabRecord, TestbedError, read_record, start_ticks
+from testbed.command.client import (
+    CLUSTER_FILE,
+    LAB_FILE,
+    RUN_ROOT,
+    LabRecord,
+    TestbedError,
+    read_record,
+    run_roots,
+    start_ticks,
+)
 from testbed.places import PAUSE
 from testbed.pods import namespaces
 
@@ -58,10 +67,10 @@ class Launched:
 
 
 @contextlib.contextmanager
-def starting(name: str) -> Iterator[None]:
-    """Hold the right to start the lab `name`. Raises TestbedError when another `up` is at it."""
-    RUN_ROOT.mkdir(parents=True, exist_ok=True, mode=0o755)
-    path = RUN_ROOT / f".{name}.lock"
+def starting(root: Path, name: str) -> Iterator[None]:
+    """Hold the right to start the lab `name` in `root`. Raises TestbedError when another `up` is at it."""
+    root.mkdir(parents=True, exist_ok=True, mode=0o755)
+    path = root / f".{name}.lock"
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,14 +87,16 @@ def starting(name: str) -> Iterator[None]:
         os.close(lock)
 
 
-def prepare(name: str, cluster_text: str, hosts: str, options: dict[str, object]) -> Path:
+def prepare(root: Path, name: str, cluster_text: str, hosts: str, options: dict[str, object]) -> Path:
     """Make the lab's run directory with everything that its init reads. A dead lab's leftovers are removed first."""
-    rundir = RUN_ROOT / name
+    rundir = root / name
     if rundir.exists():
         shutil.rmtree(rundir)
-    owner = int(os.environ.get("SUDO_UID") or 0)
+    # Without root the user is the lab's own root.
+    owner = int(os.environ.get("SUDO_UID") or 0) if os.geteuid() == 0 else 0
     rundir.mkdir(mode=0o700)
-    os.chown(rundir, owner, -1)
+    if owner:
+        os.chown(rundir, owner, -1)
     (rundir / "logs").mkdir(mode=0o700)
     for file, text in (
         (CLUSTER_FILE, cluster_text),
@@ -129,6 +140,10 @@ def _become_parent_of_init(rundir: Path, log: int, lifeline: int, progress: int,
     """In a forked child: enter new namespaces, fork the lab's PID 1, tell its pid and go. Never returns."""
     try:
         os.setsid()
+        if os.geteuid() != 0:
+            from testbed.command.rootless import enter_user_namespace
+
+            enter_user_namespace()
         namespaces.unshare(NAMESPACES)
         init = os.fork()
         if init == 0:
@@ -142,6 +157,7 @@ def _become_parent_of_init(rundir: Path, log: int, lifeline: int, progress: int,
 
 def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
     """In the first process of the new PID namespace: become `pause --init`. Never returns."""
+    rootless = rundir.parent != RUN_ROOT
     try:
         os.setsid()
         null = os.open(os.devnull, os.O_RDONLY)
@@ -160,11 +176,15 @@ def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
             signal.signal(number, signal.SIG_DFL)
         environment = {
             "PATH": PATH,
-            "HOME": "/root",
+            # Without root, root's own home stays closed.
+            "HOME": "/tmp" if rootless else "/root",
             "LANG": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
         }
+        if rootless:
+            # Verbs that are called inside the lab find it by this.
+            environment["XDG_RUNTIME_DIR"] = str(rundir.parent.parent)
         supervisor = [sys.executable, "-m", "testbed.lab.lab_init", str(rundir), str(progress)]
         os.execve(PAUSE, [str(PAUSE), "--init", str(lifeline), "--", *supervisor], environment)
     finally:
@@ -197,8 +217,9 @@ def remove(lab: LabRecord) -> None:
 def remove_leftovers() -> list[str]:
     """Remove the directories of labs that died; returns their names."""
     removed = []
-    for entry in sorted(RUN_ROOT.iterdir()) if RUN_ROOT.is_dir() else []:
-        record = read_record(entry.name)
+    mine = [root for root in run_roots() if root.is_dir() and os.access(root, os.W_OK)]
+    for entry in sorted(entry for root in mine for entry in root.iterdir()):
+        record = read_record(entry)
         if record is not None and not record.alive:
             shutil.rmtree(entry, ignore_errors=True)
             removed.append(entry.name)
@@ -207,6 +228,8 @@ def remove_leftovers() -> list[str]:
 
 def nsenter_line(lab: LabRecord) -> str:
     """The command that enters the lab's own namespaces from the host."""
+    if lab.rootless:
+        return f"nsenter --target {lab.pid} --user --preserve-credentials --net --mount --pid --ipc"
     return f"sudo nsenter --target {lab.pid} --net --mount --pid --ipc"
 
 

@@ -16,8 +16,18 @@ from testbed.cluster.problems import SpecError, shorten
 from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster, find_cluster_file
 from testbed.cluster.topology import TooManyParts
 from testbed.cluster.wiring import Wiring
-from testbed.command import bridge_netfilter, doctor, render
-from testbed.command.client import CLUSTER_FILE, LabRecord, TestbedError, ask, running_labs
+from testbed.command import bridge_netfilter, doctor, render, rootless
+from testbed.command.client import (
+    CLUSTER_FILE,
+    RUN_ROOT,
+    LabRecord,
+    TestbedError,
+    ask,
+    own_root,
+    running_labs,
+    runtime_directory,
+)
+from testbed.command.command_line import prefix
 from testbed.command.launch import Launched, launch, prepare, remove_leftovers, starting
 from testbed.command.wire import CONTROL_SOCKET
 from testbed.lab.clock import now
@@ -44,6 +54,8 @@ class UpOptions:
     """The agents' --datapath."""
     backend: str | None = None
     """The backend type instead of the cluster's own."""
+    rootless: bool = False
+    """By an ordinary user, in a user namespace."""
     resolved_name: str | None = None
     """The lab's name, once it is known."""
 
@@ -58,11 +70,12 @@ def bring_up(options: UpOptions) -> int:
     unknown = [node for node in options.without_agent if node not in cluster.nodes]
     if unknown:
         raise TestbedError(f"--no-agent: no such node (got {unknown[0]}; want one of {', '.join(cluster.nodes)})", 2)
-    with starting(name):
-        running = [lab for lab in running_labs() if lab.name == name]
+    root = _root_of_labs(options)
+    with starting(root, name):
+        running = [lab for lab in running_labs() if lab.name == name and lab.rootless == options.rootless]
         if running:
             return _already_up(running[0], cluster, options.backend)
-        check_environment(cluster)
+        check_environment(cluster, without_root=options.rootless)
         render.warnings(cluster.warnings)
         remove_leftovers()
         lab_options: dict[str, object] = {
@@ -72,9 +85,20 @@ def bring_up(options: UpOptions) -> int:
             "datapath": options.datapath,
             "backend": options.backend,
         }
-        rundir = prepare(name, cluster.text, hosts_of(cluster), lab_options)
+        rundir = prepare(root, name, cluster.text, hosts_of(cluster), lab_options)
         signal.signal(signal.SIGTERM, as_interrupt)
         return _start(launch(name, rundir, source, now()), cluster, options)
+
+
+def _root_of_labs(options: UpOptions) -> Path:
+    """The directory in which the lab's own is made. Raises TestbedError (environment)."""
+    if not options.rootless:
+        return RUN_ROOT
+    lacking = doctor.required_failures(rootless.checks(runtime_directory()), {rootless.NEEDED_FOR})
+    root = own_root()
+    if lacking or root is None:
+        raise TestbedError("\n".join(doctor.error_line(check) for check in lacking), 3)
+    return root
 
 
 def _start(launched: Launched, cluster: Cluster, options: UpOptions) -> int:
@@ -148,14 +172,14 @@ def _already_up(lab: LabRecord, cluster: Cluster, backend: str | None) -> int:
     if (lab.rundir / CLUSTER_FILE).read_text() != cluster.text:
         raise TestbedError(
             f"lab {lab.name} is running another cluster file ({lab.cluster_file}): "
-            f"take it down first (sudo testbed down --lab {lab.name}) or give this one a name (up --lab NAME)"
+            f"take it down first ({prefix()} down --lab {lab.name}) or give this one a name (up --lab NAME)"
         )
     answer = ask(lab, "status")
     running = answer["nodes"][0]["backend"]
     if backend not in (None, running):
         raise TestbedError(
             f"lab {lab.name} is running with the {running} backend, and agents keep theirs as long as they run "
-            f"(got --backend {backend}; want {running}): take it down first (sudo testbed down --lab {lab.name}) or "
+            f"(got --backend {backend}; want {running}): take it down first ({prefix()} down --lab {lab.name}) or "
             f"have another lab beside it (up --backend {backend} --lab NAME)"
         )
     render.status(answer)
@@ -163,15 +187,17 @@ def _already_up(lab: LabRecord, cluster: Cluster, backend: str | None) -> int:
     return 0
 
 
-def check_environment(cluster: Cluster) -> None:
+def check_environment(cluster: Cluster, *, without_root: bool = False) -> None:
     """Raises TestbedError (environment) naming everything that this machine lacks for the cluster."""
+    if without_root and (too_much := rootless.refusals(cluster)):
+        raise TestbedError("\n".join(too_much), 3)
     purposes = {f"image {container.image}" for spec in cluster.pod_specs for container in spec.containers}
     overlay = overlay_of(parse_network_config(cluster.network_json.encode()))
     if overlay.needs is not None and cluster.agent.command is None:
         purposes.add(overlay.needs)
     if cluster.dns:
         purposes.add("names")
-    failures = doctor.required_failures(doctor.checks(optional=False, also=purposes), purposes)
+    failures = doctor.required_failures(doctor.checks(optional=False, also=purposes, rootless=without_root), purposes)
     if failures:
         raise TestbedError("\n".join(doctor.error_line(check) for check in failures), 3)
     lacking = _missing_shaping(cluster.wiring)
@@ -220,15 +246,15 @@ def _follow(launched: Launched, cluster: Cluster, options: UpOptions) -> int:
         raise TestbedError(f"up: {why}; the lab is removed")
     launched.keep()
     raise TestbedError(
-        f"up: {why}\nup: the lab is kept for a look: sudo testbed status --lab {lab.name}; "
-        f"sudo testbed logs lab --lab {lab.name}; then sudo testbed down --lab {lab.name}"
+        f"up: {why}\nup: the lab is kept for a look: {prefix()} status --lab {lab.name}; "
+        f"{prefix()} logs lab --lab {lab.name}; then {prefix()} down --lab {lab.name}"
     )
 
 
 def _agents_by_hand(lab: LabRecord, nodes: tuple[str, ...]) -> None:
     for node in nodes:
         command = ask(lab, "describe", kind="nodes", name=node)["Agent"]["command"]
-        print(f"\nrun {node}'s agent yourself:\n  sudo testbed exec --lab {lab.name} {node} -- {command}")
+        print(f"\nrun {node}'s agent yourself:\n  {prefix()} exec --lab {lab.name} {node} -- {command}")
 
 
 def _log_tail(rundir: Path) -> str:

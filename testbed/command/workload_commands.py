@@ -85,6 +85,8 @@ def describe(kind: str, name: str | None, lab: str | None, output: str | None) -
 def _nsenter_line(record: LabRecord, pid_in_lab: int) -> str:
     """The line that works from the host: into the lab first, then into the node."""
     inside = f"nsenter --target {pid_in_lab} --net --mount --wdns=/"
+    if record.rootless:
+        return f"nsenter --target {record.pid} --user --preserve-credentials --mount --pid {inside} bash"
     return f"sudo nsenter --target {record.pid} --mount --pid {inside} bash"
 
 

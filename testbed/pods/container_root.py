@@ -56,7 +56,11 @@ MASKED = ("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/late
 MASKED_TOO = ("/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap")
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
+TTY = 5
+"""The group of terminals in ETC_FILES."""
 QUIET = ns.MS_NOSUID | ns.MS_NODEV
+KERNEL_VIEW = QUIET | ns.MS_NOEXEC
+"""Flags of /proc and /sys."""
 
 
 def build(privileged: bool) -> None:
@@ -84,8 +88,10 @@ def build(privileged: bool) -> None:
             _attach_read_only(tree, f"{STAGING}/{name}")
         _fill_etc(etc)
         _fill_dev(devices)
-    ns.pivot_root(STAGING)
     _mount_proc_and_sys(privileged)
+    ns.pivot_root(STAGING)
+    if not privileged:
+        _hide_the_machine()
 
 
 def write_files(directories: Iterable[str], files: Mapping[str, str]) -> None:
@@ -200,13 +206,26 @@ def _fill_etc(bound: Mapping[str, int]) -> None:
             file.write(text)
     for name in ETC_COPIED:
         if os.path.isdir(f"/etc/{name}"):
-            shutil.copytree(f"/etc/{name}", f"{STAGING}/etc/{name}", symlinks=True)
+            shutil.copytree(f"/etc/{name}", f"{STAGING}/etc/{name}", symlinks=True, ignore=_closed_to_us)
         elif os.path.exists(f"/etc/{name}"):
             shutil.copyfile(f"/etc/{name}", f"{STAGING}/etc/{name}")
     for name, tree in bound.items():
         os.mkdir(f"{STAGING}/etc/{name}")
         _attach_read_only(tree, f"{STAGING}/etc/{name}")
     os.symlink("/proc/mounts", f"{STAGING}/etc/mtab")
+
+
+def _closed_to_us(directory: str, names: list[str]) -> list[str]:
+    """What a lab without root may not read, such as /etc/tomcat10/server.xml; recipes bring files of their own."""
+    paths = {name: f"{directory}/{name}" for name in names}
+    return [name for name, path in paths.items() if not os.path.islink(path) and not os.access(path, os.R_OK)]
+
+
+def _group_exists(group: int) -> bool:
+    """Whether our user namespace knows the group; one without root may have the user's own alone (gid 0 inside)."""
+    with open("/proc/self/gid_map", encoding="ascii") as ranges:
+        starts = [(int(inside), int(length)) for inside, _, length in map(str.split, ranges)]
+    return any(inside <= group < inside + length for inside, length in starts)
 
 
 def _fill_dev(devices: Mapping[str, int]) -> None:
@@ -217,7 +236,7 @@ def _fill_dev(devices: Mapping[str, int]) -> None:
         ns.attach_tree(tree, f"{STAGING}/dev/{name}")
     os.mkdir(f"{STAGING}/dev/pts")
     os.mkdir(f"{STAGING}/dev/shm")
-    options = "newinstance,ptmxmode=0666,mode=0620,gid=5"
+    options = "newinstance,ptmxmode=0666,mode=0620" + (f",gid={TTY}" if _group_exists(TTY) else "")
     ns.mount("devpts", f"{STAGING}/dev/pts", "devpts", ns.MS_NOSUID | ns.MS_NOEXEC, options)
     ns.mount("tmpfs", f"{STAGING}/dev/shm", "tmpfs", QUIET | ns.MS_NOEXEC, "size=64m,mode=1777")
     for name, target in DEVICE_LINKS.items():
@@ -225,18 +244,22 @@ def _fill_dev(devices: Mapping[str, int]) -> None:
 
 
 def _mount_proc_and_sys(privileged: bool) -> None:
-    """/proc shows the PID namespace and /sys the network namespace of the caller, so it must be in both by now."""
-    flags = ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC
-    ns.mount("proc", "/proc", "proc", flags)
-    ns.mount("sysfs", "/sys", "sysfs", flags | (0 if privileged else ns.MS_RDONLY))
-    if privileged:
-        return
+    """/proc shows the PID namespace and /sys the network namespace of the caller, so it must be in both by now.
+
+    A lab without root may mount them only where it sees others of their kind, those of the old root.
+    """
+    ns.mount("proc", f"{STAGING}/proc", "proc", KERNEL_VIEW)
+    ns.mount("sysfs", f"{STAGING}/sys", "sysfs", KERNEL_VIEW | (0 if privileged else ns.MS_RDONLY))
+
+
+def _hide_the_machine() -> None:
+    """Make what concerns the whole machine read-only or empty, as container engines do."""
     for path in READ_ONLY:
         if os.path.exists(path):
             ns.mount(path, path, flags=ns.MS_BIND | ns.MS_REC)
             ns.make_read_only(path)
     for path in MASKED + MASKED_TOO:
         if os.path.isdir(path):
-            ns.mount("tmpfs", path, "tmpfs", flags | ns.MS_RDONLY, "size=0")
+            ns.mount("tmpfs", path, "tmpfs", KERNEL_VIEW | ns.MS_RDONLY, "size=0")
         elif os.path.exists(path):
             ns.mount("/dev/null", path, flags=ns.MS_BIND)

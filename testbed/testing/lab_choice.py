@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from testbed.command.client import TestbedError, read_record
+from testbed.command.client import RUN_ROOT, TestbedError, read_record
 from testbed.command.launch import remove
 from testbed.testing.lab_handle import LabHandle
 
@@ -90,7 +90,7 @@ def start_lab(choice: ClusterChoice, name: str, directory: Path, *options: str) 
         timeout=START_LIMIT_S,
         check=False,
     )
-    record = read_record(name)
+    record = read_record(RUN_ROOT / name)
     if done.returncode == 0 and record is not None:
         return LabHandle(record)
     said = f"testbed up {cluster} --lab {name}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
@@ -101,7 +101,7 @@ def stop_lab(lab: LabHandle) -> None:
     """Take a lab down; one that is gone already is success. Raises TestbedError when something of it stays."""
     # The test may have ended it and brought up another of that name: the directory is that one's now.
     with contextlib.suppress(FileNotFoundError):
-        remove(read_record(lab.name) or lab.record)
+        remove(read_record(lab.record.rundir) or lab.record)
 
 
 def hand_over(path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from testbed.bench.results import METRICS
-from testbed.command.client import read_record
+from testbed.command.client import RUN_ROOT, read_record
 from tests.e2e.command import Terminal, run_verb, running
 from tests.e2e.host import Footprint, footprint
 from tests.waiting import wait_until
@@ -64,7 +64,7 @@ def seen_measuring(process: "subprocess.Popen[bytes]") -> Footprint:
     name = f"bench-{process.pid}"
 
     def measuring() -> Footprint | None:
-        record = read_record(name)
+        record = read_record(RUN_ROOT / name)
         if record is None or run_verb("exec", "--lab", name, "node1", "--", "pgrep", "-x", "iperf3").code:
             return None
         return footprint(record.pid)
@@ -85,7 +85,7 @@ def test_a_run_that_is_interrupted_leaves_nothing(number: int, code: int) -> Non
         process.send_signal(number)
         assert process.wait(10) == code
         wait_until(lambda: not lab.remains(), timeout_s=5, what="nothing of the lab is left")
-        assert read_record(f"bench-{process.pid}") is None
+        assert read_record(RUN_ROOT / f"bench-{process.pid}") is None
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_a_run_that_is_killed_takes_its_lab_with_it() -> None:
         wait_until(lambda: not lab.remains(), timeout_s=5, what="nothing of the lab is left")
         # Its directory stays, as any dead lab's, until the next `up` or `down` finds it.
         assert run_verb("down", "--lab", f"bench-{process.pid}").code == 0
-        assert read_record(f"bench-{process.pid}") is None
+        assert read_record(RUN_ROOT / f"bench-{process.pid}") is None
 
 
 @pytest.mark.slow

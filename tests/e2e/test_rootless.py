@@ -1,0 +1,103 @@
+"""A lab of an ordinary user: the same lab without sudo, everything of it in the user's own runtime directory."""
+
+import json
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.ordinary_user import RUNTIME_DIRECTORY, UID, OrdinaryUser
+
+pytestmark = pytest.mark.slow
+PYTHON = (sys.executable, "-P", "-B")
+
+
+@pytest.fixture(scope="module")
+def user() -> Iterator[OrdinaryUser]:
+    user = OrdinaryUser.hold()
+    try:
+        yield user
+    finally:
+        user.testbed(PYTHON, "down", "--all")
+        user.close()
+
+
+@pytest.fixture(scope="module")
+def started(user: OrdinaryUser) -> str:
+    """What `up --rootless two_nodes` printed."""
+    done = user.testbed(PYTHON, "up", "--rootless", "two_nodes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_up_without_root_brings_the_whole_lab_up_and_says_the_next_command_without_sudo(started: str) -> None:
+    assert "4 pods ready" in started
+    assert "sudo" not in started
+    assert started.splitlines()[-1] == "  testbed ping"
+
+
+@pytest.mark.usefixtures("started")
+def test_every_pod_reaches_every_pod_and_a_page_comes_over_the_overlay(user: OrdinaryUser) -> None:
+    pairs = json.loads(user.testbed(PYTHON, "ping", "-o", "json").stdout)
+    assert len(pairs) == 12
+    assert all(pair["received"] == 1 for pair in pairs)
+    pods = {
+        pod["name"]: pod["address"] for pod in json.loads(user.testbed(PYTHON, "status", "-o", "json").stdout)["pods"]
+    }
+    answer = user.testbed(PYTHON, "exec", "shell1", "--", "curl", "-s", f"http://{pods['echo2']}:8080/clientip")
+    assert answer.stdout.startswith(pods["shell1"]), answer
+
+
+@pytest.mark.usefixtures("started")
+def test_the_users_verbs_change_their_lab(user: OrdinaryUser) -> None:
+    assert user.testbed(PYTHON, "exec", "shell1", "--", "id", "-u").stdout == "0\n"
+    assert "restarted" in user.testbed(PYTHON, "restart", "agent", "node1").stdout
+    traced = user.testbed(PYTHON, "trace", "shell1", "echo2:8080")
+    assert traced.returncode == 0, traced.stdout + traced.stderr
+
+
+@pytest.mark.usefixtures("started")
+def test_the_state_is_the_users_own_and_smaller_buffers_are_logged(user: OrdinaryUser) -> None:
+    status = json.loads(user.testbed(PYTHON, "status", "-o", "json").stdout)
+    assert status["rundir"] == f"{RUNTIME_DIRECTORY}/testbed/two-nodes"
+    owners = user.run("find", f"{RUNTIME_DIRECTORY}/testbed", "!", "-uid", str(UID)).stdout
+    assert owners == ""
+    log = user.run("cat", f"{status['rundir']}/logs/agent-node1.log").stdout
+    assert "UDP receive buffer:" in log or int(user.run("cat", "/proc/sys/net/core/rmem_max").stdout) >= 8 << 20
+
+
+def test_what_needs_a_second_user_is_refused_before_anything_is_made(user: OrdinaryUser) -> None:
+    refused = user.testbed(PYTHON, "up", "--rootless", "nginx_tomcat", "--lab", "refused")
+    assert refused.returncode == 3
+    assert refused.stderr.startswith("error: container nginx: image nginx becomes another user after its start")
+    assert user.run("ls", f"{RUNTIME_DIRECTORY}/testbed/refused").returncode != 0
+
+
+def test_doctor_says_that_a_lab_can_run_without_root(user: OrdinaryUser) -> None:
+    done = user.testbed(PYTHON, "doctor")
+    assert done.returncode == 0, done.stdout
+    assert "testbed up --rootless" in done.stdout.splitlines()[-1]
+
+
+def test_without_the_tun_device_or_a_runtime_directory_the_reason_is_named() -> None:
+    user = OrdinaryUser.hold(tun_mode="0600")
+    try:
+        done = user.testbed(PYTHON, "up", "--rootless", "two_nodes")
+        assert done.returncode == 3
+        assert "/dev/net/tun" in done.stderr
+        assert "Permission denied" in done.stderr
+        homeless = user.run(*PYTHON, "-m", "testbed", "up", "--rootless", "two_nodes", XDG_RUNTIME_DIR="/root")
+        assert homeless.returncode == 3
+        assert "XDG_RUNTIME_DIR" in homeless.stderr
+    finally:
+        user.close()
+
+
+def test_down_leaves_nothing(user: OrdinaryUser, started: str) -> None:
+    assert started
+    pid = json.loads(user.testbed(PYTHON, "status", "-o", "json").stdout)["pid"]
+    done = user.testbed(PYTHON, "down")
+    assert done.stdout == "lab two-nodes is down\n", done.stderr
+    assert user.run("ls", "-A", f"{RUNTIME_DIRECTORY}/testbed").stdout == ""
+    # Its parent is the machine's init, which may take a while to look at what ended.
+    assert user.run("ps", "-o", "stat=", "-p", str(pid)).stdout.strip() in ("", "Zs", "Z")
