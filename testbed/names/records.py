@@ -10,8 +10,8 @@ The names are those of Kubernetes' specification (github.com/kubernetes/dns, doc
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from typing import NamedTuple
 
 from testbed.cluster.dns import CLUSTER_DOMAIN, DNS_ADDRESS, NAMESPACE
 from testbed.cluster.service import Service
@@ -26,8 +26,7 @@ OWN_SERVICE = f"kube-dns.kube-system.svc.{CLUSTER_DOMAIN}"
 SPECIFICATION = "1.1.0"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Record:
+class Record(NamedTuple):
     """One resource record."""
 
     name: str
@@ -60,7 +59,8 @@ def records(services: Iterable[Service], pods: Sequence[PodFacts]) -> tuple[Reco
 def by_zone(found: Iterable[Record], zones: Sequence[str]) -> Mapping[str, tuple[Record, ...]]:
     """The records of each zone, in order; what is in none of them is left out."""
     everything = sorted(found)
-    return {zone: tuple(one for one in everything if one.name.endswith(f".{zone}")) for zone in zones}
+    ends = {zone: f".{zone}" for zone in zones}
+    return {zone: tuple(one for one in everything if one.name.endswith(end)) for zone, end in ends.items()}
 
 
 def _own() -> Iterator[Record]:
