@@ -4,6 +4,7 @@
 it holds no state of its own and never waits for etcd.
 """
 
+import errno
 import json
 import os
 import socket
@@ -13,11 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv6Address, ip_address
+from typing import Any
 
 from agent.backends.base import Counters, ForwardingEntry
 from agent.errors import EnvironmentMissing
 
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+SHORTAGE_PAUSE_S = 0.1
 REQUEST_TIMEOUT_S = 5.0
 """A client that sends nothing for so long is hung up on."""
 
@@ -225,6 +229,16 @@ class _Server(ThreadingHTTPServer):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """The next connection. Raises OSError."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in SHORTAGE:
+                # Whoever asks is still in the queue: to look again at once would take a whole processor.
+                time.sleep(SHORTAGE_PAUSE_S)
+            raise
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is no event of ours."""

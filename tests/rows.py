@@ -79,7 +79,7 @@ ROWS: Mapping[str, Row] = {
     "F42": Row("a pod's pause process killed"),
     "F43": Row("a service's backend dies; all die"),
     "F44": Row("overlay port taken already"),
-    "F45": Row("no descriptors, no buffers, no memory", absent="a limit of descriptors"),
+    "F45": Row("no descriptors, no buffers, no memory"),
     "F46": Row("testbed killed hard, then up again"),
     "F47": Row("soak: renewals, joins, leaves and packets without end"),
     "B1": Row("unknown flag, missing value, extra argument"),
