@@ -52,7 +52,7 @@ OVERLAY_DEVICES = "flannel"
 """How the names of overlay devices begin."""
 FENCED_FOR_S = 5.0
 """A fenced agent ends after this, so that a supervisor starts it again and it asks for another subnet."""
-RETRY_S = 5.0
+RETRY_S = 3.0
 """How soon something that failed is tried again, whatever the resync period."""
 LINKS_RESYNC_S = 30.0
 """The kernel reports what happens to links; this is for a report that was lost, and for sysctls, which have none."""

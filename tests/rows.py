@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import pytest
 
@@ -185,6 +185,8 @@ class Measured(TypedDict):
 
     promise: str
     seconds: list[float]
+    missed: NotRequired[str]
+    """What did not hold, the last time."""
 
 
 class RowsReport:

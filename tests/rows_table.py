@@ -81,6 +81,12 @@ def shown_times(tests: Iterable[str], measured: Measurements) -> str:
     return f"{median(seconds):.1f} s, {max(seconds):.1f} s of {len(seconds)}" if seconds else ""
 
 
+def shown_misses(tests: Iterable[str], measured: Measurements) -> str:
+    """Why the tests of a row failed, each reason once."""
+    reasons = dict.fromkeys(measured[test].get("missed", "") for test in tests if test in measured)
+    return "".join(f"; {reason.replace('|', '/')}" for reason in reasons if reason)
+
+
 def table(letter: str, report: Report, measured: Measurements = NOTHING_MEASURED) -> str:
     """The rows of one letter as a Markdown table; what has limits shows them."""
     timed = letter in TIMED
@@ -90,7 +96,13 @@ def table(letter: str, report: Report, measured: Measurements = NOTHING_MEASURED
         if name.startswith(letter):
             tests = report.get(name, {})
             times = [shown_limits(tests, measured), shown_times(tests, measured)] if timed else []
-            cells = (name, row.what.replace("|", "\\|"), *times, shown_tests(tests), result(row, tests))
+            cells = (
+                name,
+                row.what.replace("|", "\\|"),
+                *times,
+                shown_tests(tests),
+                result(row, tests) + shown_misses(tests, measured),
+            )
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

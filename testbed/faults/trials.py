@@ -79,6 +79,8 @@ TRIALS = (
     ),
     Trial("F17", ("etcd quota etcd1",), 3, gap_s=0, hold_s=3 * TTL_S),
     Trial("F18", ("link delay etcd1 s1 1s",), 5, gap_s=0, hold_s=2 * TTL_S),
+    # A new agent has to write subnet.env and cannot.
+    Trial("F19", ("disk full node1", "agent kill node1"), 5, hold_s=3),
     Trial("F20", ("etcd compact",), 3, gap_s=0),
     Trial("F21", ("partition node1 / etcd1", "etcd compact"), 5, gap_s=0, hold_s=2),
     Trial("F22", ("lease revoke node1",), 3),

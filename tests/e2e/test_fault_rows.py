@@ -69,6 +69,9 @@ def test_row(
         found = run_trial(lab, probing, trial)
         measured.append(round(found.measured_s, 2))
         if found.problems:
+            missed = found.problems[0].splitlines()[0]
+            measure = {"promise": trial.promise, "seconds": measured, "missed": missed}
+            record_property(MEASURED, json.dumps(measure))
             pytest.fail(told(trial, found, attempt, probing, tmp_path), pytrace=False)
     record_property(MEASURED, json.dumps({"promise": trial.promise, "seconds": measured}))
 

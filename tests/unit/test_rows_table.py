@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rows import ROWS, TABLES, Outcome, Row, RowsReport, read_measured, read_report
+from tests.rows import ROWS, TABLES, Measured, Outcome, Row, RowsReport, read_measured, read_report
 from tests.rows_table import DOCUMENTS, LETTERS, main, merge, refreshed, result, shown_tests, table
 
 
@@ -91,6 +91,15 @@ def test_a_fault_shows_its_limit_and_what_was_measured(tmp_path: Path) -> None:
     report.write(tmp_path / "rows.json")
     made = table("F", read_report(tmp_path / "rows.json"), read_measured(tmp_path / "rows.json"))
     assert "| F1 | agent ended by SIGTERM, started again | gap of 3 s | 0.7 s, 1.5 s of 3 | a.py: x | holds |" in made
+
+
+def test_a_miss_shows_its_reason() -> None:
+    measured: dict[str, Measured] = {
+        "tests/e2e/a.py::test_x": {"promise": "5 s", "seconds": [7.5], "missed": "works again after 7.5 s (limit 5 s)"}
+    }
+    made = table("F", {"F1": {"tests/e2e/a.py::test_x": "failed"}}, measured)
+    assert "| 7.5 s, 7.5 s of 1 |" in made
+    assert "DOES NOT HOLD: 1 of 1 tests; works again after 7.5 s (limit 5 s) |" in made
 
 
 def test_a_report_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,82 @@
+"""Each fault of the catalogue once: it is injected, says what it did and how it ends, and the lab is in order again."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from testbed.faults.catalogue import KINDS
+from testbed.places import TOPOLOGIES
+from testbed.pytest_plugin import NewLab
+from testbed.testing.lab_handle import LabHandle
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+READY_LIMIT_S = 40.0
+
+EXAMPLES = {
+    "agent kill": "node1",
+    "agent crashloop": "node1 2 200ms",
+    "agent stop": "node1",
+    "agent pause": "node1",
+    "agent hang": "node1",
+    "etcd kill": "etcd1",
+    "etcd stop": "leader",
+    "etcd pause": "etcd1",
+    "etcd partition": "etcd1",
+    "etcd wipe": "etcd1",
+    "etcd quota": "etcd1",
+    "etcd snapshot": "etcd1",
+    "etcd restore": "etcd1",
+    "etcd compact": "",
+    "link down": "node1 s1",
+    "link flap": "node1 s1 2 200ms",
+    "link rate": "node1 s1 5",
+    "link loss": "node1 s1 20",
+    "link delay": "node1 s1 20ms 5ms",
+    "link duplicate": "node1 s1 20",
+    "link corrupt": "node1 s1 20",
+    "link reorder": "node1 s1 20",
+    "partition": "node1,node2 / node3",
+    "oneway": "node1 / node2",
+    "lease revoke": "node1",
+    "lease delete": "node1",
+    "lease steal": "node1",
+    "device delete": "node1",
+    "rules flush": "node1",
+    "disk full": "node1",
+    "clock jump": "node1 -1h",
+    "certificate expire": "node1",
+    "certificate rotate": "node1",
+    "node crash": "node1",
+    "node reboot": "node1 500ms",
+    "node readdress": "node1 192.168.8.150",
+    "pod kill": "shell1",
+}
+
+
+@pytest.fixture(scope="module")
+def lab(new_lab: NewLab) -> Iterator[LabHandle]:
+    """Three nodes with a pod each."""
+    with new_lab((TOPOLOGIES / "faults.yaml").read_text()) as handle:
+        yield handle
+
+
+def test_every_fault_of_the_catalogue_has_an_example_here() -> None:
+    assert set(EXAMPLES) == {kind.name for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_a_fault_says_what_it_did_and_how_it_ends_and_is_over_when_it_is_healed(kind: str, lab: LabHandle) -> None:
+    lab.wait_ready(READY_LIMIT_S)
+    text = f"{kind} {EXAMPLES[kind]}".strip()
+    with lab.fault(text) as done:
+        assert done["fault"] == text
+        assert done["did"]
+        assert done["undone"].startswith(("by ", "never: "))
+        on = [fault["fault"] for fault in lab.faults()]
+        # One that ends by itself may have done so.
+        assert on == [text] if done["on"] and "by itself in" not in done["undone"] else text not in on or done["on"]
+    assert lab.faults() == []
+    lab.wait_ready(READY_LIMIT_S)
+    lab.wait_until(
+        lambda: all(not ping.lost for ping in lab.ping_all()), READY_LIMIT_S, "every pod reaches every other"
+    )
