@@ -189,6 +189,27 @@ def test_cancelling_and_closing_end_a_poll_that_waits_and_leave_no_thread(etcd: 
     wait_until(lambda: set(threading.enumerate()) <= before, timeout_s=5, what="threads end")
 
 
+def test_connections_that_come_and_go_leave_no_thread_and_no_descriptor(etcd: EtcdServer) -> None:
+    """etcd3 leaks a channel and a thread for each client that is forgotten instead of closed."""
+
+    def held() -> int:
+        return threading.active_count() + len(list(Path("/proc/self/fd").iterdir()))
+
+    registry = EtcdRegistry([etcd.endpoint], deadline_s=2)
+    counts = []
+    for number in range(60):
+        registry.list_leases()
+        watch = registry.watch(1)
+        registry.reconnect()
+        with pytest.raises(RegistryUnavailable):
+            wait_until(lambda watch=watch: watch.poll(0.1) and None, timeout_s=5, what="its watch ends")  # type: ignore[misc]
+        watch.cancel()
+        if number >= 10:
+            counts.append(held())
+    registry.close()
+    assert max(counts[-10:]) <= max(counts[:10]) + 3, counts
+
+
 def test_a_full_etcd_still_renews_and_its_complaint_is_kept(tmp_path: Path) -> None:
     server = EtcdServer(tmp_path, ["--quota-backend-bytes=1000000"])
     server.endpoint = server.endpoint.replace("https", "http")
