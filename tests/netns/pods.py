@@ -1,6 +1,7 @@
 """A node for pods, without Mininet and without an agent: namespaces, a bridge and a mount tree like those of a lab."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -136,6 +137,13 @@ def started(made: Pod) -> Pod:
     made.start()
     wait_until(lambda: made.status().ready, f"pod ready: {made.status()}")
     return made
+
+
+def catches_term(pid: int | None) -> bool:
+    """Whether a process has a handler for TERM by now: until then the kernel throws TERM away for a PID 1."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def host_mounts() -> list[str]:

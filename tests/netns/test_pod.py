@@ -17,6 +17,7 @@ from tests.netns.pods import (
     BRIDGE_MAC,
     SLEEP,
     PodNode,
+    catches_term,
     ended,
     execute,
     host_mounts,
@@ -204,6 +205,7 @@ def test_a_container_cannot_reach_the_node_through_the_pause_process(node: PodNo
 
 def test_a_stopped_pod_keeps_its_address_for_the_next_start(node: PodNode) -> None:
     pod = started(node.pod("web", shell("main", SLEEP)))
+    wait_until(lambda: catches_term(pod.containers["main"].pid), "the shell has set its trap")
     pod.stop()
     started(node.pod("rival", shell("main", SLEEP)))
     assert started(pod).address == "10.0.46.2"
