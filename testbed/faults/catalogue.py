@@ -139,7 +139,12 @@ NODE_FAULTS = (
     FaultKind("node readdress", (NODE, Parameter("ADDRESS", "address")), "it gets another address on the underlay"),
     FaultKind("pod kill", (Parameter("POD", "name"),), "SIGKILL to the process that holds the pod's namespaces"),
 )
-KINDS: tuple[FaultKind, ...] = AGENT_FAULTS + ETCD_FAULTS + LINK_FAULTS + PARTITION_FAULTS + NODE_FAULTS
+DNS_FAULTS = (
+    FaultKind("dns kill", (), "SIGKILL to the cluster's DNS; the lab starts it again"),
+    FaultKind("dns stop", (), "SIGKILL, and it stays away"),
+    FaultKind("dns pause", (), "SIGSTOP: it stands still"),
+)
+KINDS: tuple[FaultKind, ...] = AGENT_FAULTS + ETCD_FAULTS + LINK_FAULTS + PARTITION_FAULTS + NODE_FAULTS + DNS_FAULTS
 """Every fault, in the order in which help shows them."""
 
 

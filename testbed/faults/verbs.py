@@ -8,6 +8,7 @@ from dataclasses import asdict
 from testbed.faults.agent_faults import AgentFaults
 from testbed.faults.catalogue import NoSuchFault
 from testbed.faults.certificate_faults import CertificateFaults
+from testbed.faults.dns_faults import DnsFaults
 from testbed.faults.etcd_faults import EtcdFaults
 from testbed.faults.lease_faults import LeaseFaults
 from testbed.faults.ledger import FaultImpossible, Ledger
@@ -34,6 +35,7 @@ def fault_verbs(lab: Lab) -> Mapping[str, Verb]:
         LinkFaults(lab),
         PartitionFaults(lab),
         NodeFaults(lab),
+        DnsFaults(lab),
     )
     injectors = {name: injector for group in groups for name, injector in group.injectors().items()}
     verbs = FaultVerbs(Ledger(injectors, lab.directory / HISTORY), lab)

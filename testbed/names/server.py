@@ -18,7 +18,7 @@ from testbed.names.zone import server_config
 from testbed.pods.namespaces import in_network_of
 
 ANSWER_LIMIT_S = 1.0
-RELOAD_LIMIT_S = 10.0
+RELOAD_LIMIT_S = 5.0
 
 
 class NameServerFailed(Exception):

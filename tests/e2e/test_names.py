@@ -210,8 +210,8 @@ def test_a_killed_server_comes_back_with_the_names_of_meanwhile(lab: Lab) -> Non
     questions = Questions(lab, "client1", f"web.{SERVICES}", "10.96.0.20")
     questions.expect(f"web.{SERVICES}", "10.96.0.20")
     assert questions.seconds() < BACK_S
-    lab.kill_9(before["pid"])
-    apply(lab, headless("meanwhile"))
+    with lab.handle.fault("dns kill"):
+        apply(lab, headless("meanwhile"))
     try:
         questions.expect(f"meanwhile.{SERVICES}", *WEB.values())
         assert questions.seconds() < BACK_S
@@ -226,14 +226,22 @@ def test_a_killed_server_comes_back_with_the_names_of_meanwhile(lab: Lab) -> Non
 
 
 @pytest.mark.slow
+def test_a_server_that_is_away_costs_nothing_but_names(lab: Lab) -> None:
+    with lab.handle.fault("dns stop"):
+        assert lab.exec("client1", "kdig", "+timeout=1", "+retry=0", f"web.{SERVICES}").code != 0
+        apply(lab, headless("meanwhile"))
+        assert set(lab.run("client1", "curl", "-s", "http://10.96.0.20/hostname").split()) <= set(WEB)
+    question = f"meanwhile.{SERVICES} A"
+    wait_until(lambda: len(answer(lab, "client1", question)) == len(WEB), timeout_s=BACK_S, what="its names are there")
+    lab.must("delete", "service", "meanwhile")
+    wait_until(lambda: lab.json("status")["state"] == "ready", timeout_s=BACK_S, what="all is well again")
+
+
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_shown(lab: Lab) -> None:
-    pid = lab.json("status")["dns"]["pid"]
-    lab.run("node1", "kill", "-STOP", str(pid))
-    try:
+    with lab.handle.fault("dns pause"):
         assert (lab.json("status")["state"], lab.json("status")["dns"]["healthy"]) == ("degraded", False)
         assert f"dns: {DNS} does not answer" in lab.must("status")
-    finally:
-        lab.run("node1", "kill", "-CONT", str(pid))
     wait_until(lambda: lab.json("status")["state"] == "ready", timeout_s=BACK_S, what="it answers again")
 
 

@@ -1,0 +1,58 @@
+"""Faults of the cluster's DNS: its server killed, stopped, paused."""
+
+import signal
+from collections.abc import Mapping
+
+from testbed.faults.catalogue import FaultRequest
+from testbed.faults.ledger import FaultImpossible, Injected, Injector
+from testbed.lab.lab import Lab
+from testbed.lab.supervise import Supervised
+
+WHO = "the cluster's DNS"
+
+
+class DnsFaults:
+    """See the catalogue."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def injectors(self) -> Mapping[str, Injector]:
+        """By name of the kind."""
+        return {"dns kill": self.kill, "dns stop": self.stop, "dns pause": self.pause}
+
+    def kill(self, request: FaultRequest) -> Injected:
+        """SIGKILL."""
+        process, pid = self._running(request)
+        process.kill()
+        return Injected(f"SIGKILL to process {pid}, {WHO}", "by the lab, which starts it again with back-off")
+
+    def stop(self, request: FaultRequest) -> Injected:
+        """SIGKILL, and no new start."""
+        process, pid = self._running(request)
+        process.hold(grace_s=0)
+
+        def start() -> str:
+            process.resume()
+            return f"{WHO} is started again"
+
+        return Injected(f"SIGKILL to process {pid}, {WHO}; it stays away", "by a new start", start)
+
+    def pause(self, request: FaultRequest) -> Injected:
+        """SIGSTOP."""
+        process, pid = self._running(request)
+        process.kill(signal.SIGSTOP)
+
+        def go_on() -> str:
+            process.kill(signal.SIGCONT)
+            return f"SIGCONT to {WHO}"
+
+        return Injected(f"SIGSTOP to process {pid}, {WHO}", "by SIGCONT", go_on)
+
+    def _running(self, request: FaultRequest) -> tuple[Supervised, int]:
+        server = self._lab.names.server
+        if server is None:
+            raise FaultImpossible(f"{request.text}: this lab has no DNS (look: testbed status -o json)")
+        if server.process.pid is None:
+            raise FaultImpossible(f"{request.text}: {WHO} does not run (state {server.process.state})")
+        return server.process, server.process.pid
