@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from testbed.cluster.wiring import Wiring
 
@@ -10,6 +10,9 @@ ROUTER_OFFSET = 1  # of each subnet, where the underlay has several
 GATEWAY_OFFSET = 10  # .10 of a /24
 FIRST_ETCD_OFFSET = 11
 FIRST_NODE_OFFSET = 101
+IPV6_UNDERLAY = IPv6Network("fd00:8::/48")
+SEGMENT_BITS = 64
+"""Prefix length of one segment's IPv6 range."""
 
 
 class UnderlayFull(Exception):
@@ -29,6 +32,19 @@ class AddressPlan:
     """Of each segment of the underlay; gateway and etcd members are in the first."""
     routers: Mapping[str, tuple[IPv4Address, ...]] = field(default_factory=dict)
     """An address for each port."""
+    ipv6_subnets: tuple[IPv6Network, ...] = ()
+    """Of each segment, in the order of `subnets`; empty on an underlay with IPv4 only."""
+
+    def ipv6_of(self, address: IPv4Address) -> IPv6Address | None:
+        """The IPv6 address of the machine with this IPv4 address: the same number, as one reads it (.227 → ::227).
+
+        etcd members have none, so that nothing that pods send by IPv6 can reach them.
+        """
+        if not self.ipv6_subnets or address in self.etcd.values():
+            return None
+        segment = self.subnets.index(self.subnet_of(address))
+        number = int(address) - int(self.subnets[segment].network_address)
+        return self.ipv6_subnets[segment].network_address + int(str(number), 16)
 
     def subnet_of(self, address: IPv4Address) -> IPv4Network:
         """The underlay subnet that an address is in. Raises LookupError."""
@@ -47,18 +63,28 @@ def split(cidr: IPv4Network, segments: int) -> tuple[IPv4Network, ...]:
     return tuple(next(parts) for _ in range(segments))
 
 
+def split_ipv6(cidr: IPv6Network, segments: int) -> tuple[IPv6Network, ...]:
+    """A /64 for each segment. Raises UnderlayFull when there are not enough."""
+    if cidr.prefixlen + (segments - 1).bit_length() > SEGMENT_BITS:
+        raise UnderlayFull(f"{segments} IPv6 subnets of /{SEGMENT_BITS}")
+    step = 1 << (cidr.max_prefixlen - SEGMENT_BITS)
+    return tuple(IPv6Network((int(cidr.network_address) + number * step, SEGMENT_BITS)) for number in range(segments))
+
+
 def plan_addresses(
     cidr: IPv4Network,
     gateway: IPv4Address | None,
     etcd_members: int,
     nodes: Mapping[str, IPv4Address | None],
     wiring: Wiring | None = None,
+    ipv6_cidr: IPv6Network | None = None,
 ) -> AddressPlan:
     """Fill in the addresses that the cluster file leaves open; those that it gives are kept and never given twice.
 
     In a /24 the gateway is .10, etcd members follow from .11 and nodes from .101; in a smaller range, and where an
     address is taken, the next free one. With routers in `wiring` each segment gets its part of the range, in which
-    they come first: .1, .2 … Without `wiring` all are in one segment. Raises UnderlayFull.
+    they come first: .1, .2 … Without `wiring` all are in one segment. `ipv6_cidr` gives each segment a /64, and each
+    machine an IPv6 address by its IPv4 address. Raises UnderlayFull.
     """
     subnets = split(cidr, wiring.segment_count if wiring else 1)
     taken = {address for address in nodes.values() if address is not None}
@@ -86,7 +112,8 @@ def plan_addresses(
         if given is None:
             taken.add(addresses[name])
             offsets[subnet] = int(addresses[name]) - int(subnet.network_address) + 1
-    return AddressPlan(gateway, etcd, addresses, subnets, routers)
+    ipv6_subnets = () if ipv6_cidr is None else split_ipv6(ipv6_cidr, len(subnets))
+    return AddressPlan(gateway, etcd, addresses, subnets, routers, ipv6_subnets)
 
 
 def with_node(plan: AddressPlan, name: str, given: IPv4Address | None, segment: int) -> AddressPlan:

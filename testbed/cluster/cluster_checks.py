@@ -1,17 +1,17 @@
 """What no single field can know: checks across the fields of the Cluster document. Pure; problems are returned."""
 
-import json
 import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.config import BACKEND_OPTIONS, NetworkConfig, parse_network_config
 from agent.errors import InvalidConfig, UsageError
-from agent.lease import Subnet
 from agent.options import parse_options
 from testbed.cluster.addresses import AddressPlan, UnderlayFull, plan_addresses
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument
 from testbed.cluster.dns import DNS_ADDRESS
+from testbed.cluster.ipv6_checks import check_ipv6, ipv6_underlay
+from testbed.cluster.network_json import network_json
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.validation import Source
 from testbed.cluster.wiring import Wiring
@@ -23,11 +23,6 @@ NETWORK_KEYS = (
 """Keys that flannel reads; it ignores others and any case, so a typo would go unseen there."""
 
 _NOT_FOR_MACHINES = ("is_loopback", "is_multicast", "is_link_local", "is_unspecified")
-
-
-def network_json(network: dict[str, object]) -> str:
-    """The config as it is written to etcd: compact JSON, keys in the order of the file. Raises ValueError for NaN."""
-    return json.dumps(network, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def has_dns(document: ClusterDocument) -> bool:
@@ -60,10 +55,7 @@ def check_cluster(source: Source, document: ClusterDocument, wiring: Wiring | No
     if document.dns and DNS_ADDRESS in config.network:
         what = f"the DNS's address {DNS_ADDRESS} is a pod's too (got Network {config.network}; want one without it)"
         yield source.problem(("dns",), what)
-    if config.ipv6_network is not None:
-        want = "want false: agents on real machines do both, docs/real-machines.md"
-        what = f"a lab's underlay and pods have IPv4 only (got true; {want})"
-        yield source.problem(("network", _spelt(document, "EnableIPv6")), what)
+    yield from check_ipv6(source, document, config, wiring)
     yield from _check_backend_options(source, document, config)
     yield from _check_pins(source, document, config)
 
@@ -85,7 +77,9 @@ def addresses_of(document: ClusterDocument, wiring: Wiring | None) -> AddressPla
     """The underlay addresses of a cluster. Raises UnderlayFull."""
     given = {name: node.ip for name, node in document.nodes.items()}
     underlay = document.underlay
-    return plan_addresses(underlay.cidr, underlay.gateway, document.etcd.member_count, given, wiring)
+    return plan_addresses(
+        underlay.cidr, underlay.gateway, document.etcd.member_count, given, wiring, ipv6_underlay(document)
+    )
 
 
 def _check_nodes(source: Source, document: ClusterDocument, wiring: Wiring | None) -> Iterator[Problem]:
@@ -188,7 +182,7 @@ def _check_pins(source: Source, document: ClusterDocument, config: NetworkConfig
             yield source.problem(path, f"outside the network (got {node.subnet}; want a part of {config.network})")
         elif node.subnet.prefixlen != config.subnet_len:
             yield source.problem(path, f"wrong size (got /{node.subnet.prefixlen}; want /{config.subnet_len})")
-        elif not config.allows(Subnet(node.subnet)):
+        elif not config.subnet_min <= node.subnet.network_address <= config.subnet_max:
             between = f"{config.subnet_min} to {config.subnet_max}"
             yield source.problem(path, f"not a subnet that may be leased (got {node.subnet}; want one from {between})")
         if node.subnet in holders:

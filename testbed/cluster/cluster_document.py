@@ -1,6 +1,6 @@
 """The first document of a cluster file: nodes, underlay, etcd and the overlay's own config (testbed/v1 Cluster)."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -37,8 +37,24 @@ def _network(value: object) -> object:
     return network
 
 
+def _ipv6_network(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    want = "an address and a prefix length such as fd00:8::/64"
+    try:
+        network = IPv6Network(value, strict=False)
+    except ValueError:
+        raise wrong("not an IPv6 network", value, want) from None
+    if "/" not in value:
+        raise wrong("a network without its prefix length", value, want)
+    if network.network_address != IPv6Address(value.split("/")[0]):
+        raise wrong("a network with host bits", value, str(network))
+    return network
+
+
 Address = Annotated[IPv4Address, BeforeValidator(_address)]
 Network = Annotated[IPv4Network, BeforeValidator(_network)]
+Network6 = Annotated[IPv6Network, BeforeValidator(_ipv6_network)]
 
 
 class AgentReady(Model):
@@ -142,6 +158,8 @@ class UnderlaySpec(Model):
     """The network that the nodes themselves are on: a topology by its name, or switches and links one by one."""
 
     cidr: Network
+    ipv6_cidr: Network6 | None = None
+    """Beside it, on a network with EnableIPv6; None: fd00:8::/48. Each segment gets a /64 of it."""
     topology: str = "single"
     parameters: dict[str, Any] = Field(default_factory=dict)
     switches: Annotated[tuple[SwitchName, ...], Field(strict=False, min_length=1)] | None = None
@@ -175,6 +193,8 @@ class NodeSpec(Model):
 
     ip: Address | None = None
     subnet: Network | None = None
+    ipv6_subnet: Network6 | None = None
+    """Beside `subnet`, on a network with EnableIPv6."""
     reserved: bool = False
     agent: AgentSpec | None = None
 

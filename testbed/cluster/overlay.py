@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.backend_options import BACKEND_OPTIONS, VxlanOptions
 from agent.config import NetworkConfig, parse_network_config
-from testbed.cluster.cluster_checks import network_json
+from testbed.cluster.network_json import network_json
 from testbed.cluster.spec import Cluster
 
 # bytes; IPv4 20 + UDP 8; + vxlan 8 + inner Ethernet 14; the outer IPv4 header alone; as flannel counts them

@@ -12,11 +12,12 @@ from typing import Any
 
 from agent.config import parse_network_config
 from testbed.cluster.addresses import AddressPlan
-from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns, network_json
+from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import Metadata, Pod, PodSpec
 from testbed.cluster.manifests import check_twice, is_known, kind_of, of_kind, read_manifests
+from testbed.cluster.network_json import network_json
 from testbed.cluster.problems import Problem, SpecError, near_match, shorten
 from testbed.cluster.service import Service
 from testbed.cluster.underlay_checks import read_wiring

@@ -6,13 +6,14 @@ routers a machine knows those of its own segment and sends the rest to a router 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
-from agent.netlink_values import Route
+from agent.netlink_values import IPAddress, Route
 from testbed.cluster.addresses import AddressPlan
 from testbed.cluster.wiring import Cable, Wiring
 
 DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
+DEFAULT_IPV6_ROUTE = IPv6Network("::/0")
 GATEWAY = "gw"
 TO_GATEWAY = "everything else goes to the lab's gateway, which answers «net unreachable»"
 
@@ -25,6 +26,7 @@ class Port:
     segment: int
     address: IPv4Interface
     mac: str
+    ipv6: IPv6Interface | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Neighbour:
     interface: str
     """Of the one that knows."""
     name: str
-    address: IPv4Address
+    address: IPAddress
     mac: str
 
 
@@ -65,6 +67,8 @@ class UnderlayPlan:
     """Of the switches in the spanning tree's election."""
     mtu: int
     """Of every cable and switch, in bytes."""
+    ipv6: bool = False
+    """Whether machines have IPv6 beside IPv4."""
 
 
 def plan_underlay(wiring: Wiring, addresses: AddressPlan, mtu: int) -> UnderlayPlan:
@@ -88,6 +92,7 @@ def plan_underlay(wiring: Wiring, addresses: AddressPlan, mtu: int) -> UnderlayP
         wiring.spare,
         wiring.priorities,
         mtu,
+        ipv6=bool(addresses.ipv6_subnets),
     )
 
 
@@ -105,9 +110,15 @@ def _ports(name: str, wiring: Wiring, addresses: AddressPlan) -> tuple[Port, ...
             segment,
             IPv4Interface((address, addresses.subnets[segment].prefixlen)),
             "02:00:" + ":".join(f"{byte:02x}" for byte in address.packed),
+            _ipv6(addresses, segment, address),
         )
         for number, (segment, address) in enumerate(zip(segments, own, strict=True))
     )
+
+
+def _ipv6(addresses: AddressPlan, segment: int, address: IPv4Address) -> IPv6Interface | None:
+    own: IPv6Address | None = addresses.ipv6_of(address)
+    return None if own is None else IPv6Interface((own, addresses.ipv6_subnets[segment].prefixlen))
 
 
 def _routes(
@@ -116,9 +127,13 @@ def _routes(
     own = ports[name]
     attached = {port.segment: port for port in own}
 
-    def via(router: str, port: Port, destination: IPv4Network, why: str) -> tuple[Route, str]:
-        there = next(far.address.ip for far in ports[router] if far.segment == port.segment)
-        return Route(destination=destination, device=port.interface, gateway=there), why
+    def via(
+        router: str, port: Port, destination: IPv4Network, ipv6: IPv6Network | None, why: str
+    ) -> Iterator[tuple[Route, str]]:
+        there = next(far for far in ports[router] if far.segment == port.segment)
+        yield Route(destination=destination, device=port.interface, gateway=there.address.ip), why
+        if ipv6 is not None and there.ipv6 is not None and port.ipv6 is not None:
+            yield Route(destination=ipv6, device=port.interface, gateway=there.ipv6.ip), why
 
     beyond = wiring.next_routers(attached, without=name)
     ways = {segment: (router, attached[start]) for segment, (start, router) in beyond.items()}
@@ -132,10 +147,11 @@ def _routes(
     for segment, way in sorted(ways.items()):
         if way != default:
             why = f"the segment {addresses.subnets[segment]} is behind {way[0]}"
-            yield via(*way, addresses.subnets[segment], why)
+            ipv6 = addresses.ipv6_subnets[segment] if addresses.ipv6_subnets else None
+            yield from via(*way, addresses.subnets[segment], ipv6, why)
     if default is not None:
         why = TO_GATEWAY if default[0] == GATEWAY else f"everything else goes to the router {default[0]}"
-        yield via(*default, DEFAULT_ROUTE, why)
+        yield from via(*default, DEFAULT_ROUTE, DEFAULT_IPV6_ROUTE, why)
 
 
 def _neighbours(name: str, ports: Mapping[str, tuple[Port, ...]]) -> Iterator[Neighbour]:
@@ -144,3 +160,5 @@ def _neighbours(name: str, ports: Mapping[str, tuple[Port, ...]]) -> Iterator[Ne
             for port in theirs:
                 if other != name and port.segment == own.segment:
                     yield Neighbour(own.interface, other, port.address.ip, port.mac)
+                    if own.ipv6 is not None and port.ipv6 is not None:
+                        yield Neighbour(own.interface, other, port.ipv6.ip, port.mac)

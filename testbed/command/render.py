@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from testbed.command.cells import both
 from testbed.places import TOPOLOGIES
 
 Object = dict[str, Any]
@@ -26,7 +27,7 @@ BAD_COLOUR, GOOD_COLOUR = "red", "green"
 
 def console() -> Console:
     """Standard output; colour only on a terminal, and never a shortened cell in a pipe."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def as_json(value: object) -> None:
@@ -50,7 +51,7 @@ def plain_columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> 
     """Print rows in columns, headings as they are: names of pods, for example."""
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
     for heading in headings:
-        table.add_column(heading, no_wrap=True)
+        table.add_column(Text(heading), no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     screen = console()
@@ -82,8 +83,8 @@ def status(answer: Object) -> None:
         (
             (
                 node["name"],
-                node["address"],
-                node["subnet"],
+                both(node["address"], node.get("ipv6_address")),
+                both(node["subnet"], node.get("ipv6_subnet")),
                 _agent_state(node["agent"]["state"], node["drained"]),
                 f"{node['peers']['known']}/{node['peers']['expected']}",
                 node["agent"]["restarts"],
@@ -99,7 +100,7 @@ def status(answer: Object) -> None:
                 (
                     pod["name"],
                     pod["node"],
-                    pod["address"],
+                    both(pod["address"], pod.get("ipv6_address")),
                     pod["state"],
                     "yes" if pod["ready"] else "no",
                     pod["restarts"],
@@ -139,9 +140,9 @@ def objects(kind: str, found: list[Object], wide: bool) -> None:
 def _node_row(item: Object) -> Sequence[object]:
     status = item["status"]
     peers, agent = status["peers"], status["agent"]
-    address = status["addresses"][0]["address"]
+    address = both(*(one["address"] for one in status["addresses"]))
     return (
-        *(item["metadata"]["name"], address, item["spec"]["podCIDR"]),
+        *(item["metadata"]["name"], address, both(*item["spec"]["podCIDRs"])),
         _agent_state(agent["state"], item["spec"].get("unschedulable", False)),
         *(
             f"{peers['known']}/{peers['expected']}",
@@ -165,7 +166,7 @@ def _pod_row(item: Object) -> Sequence[object]:
         *(
             item["metadata"]["name"],
             item["spec"]["nodeName"],
-            status["podIP"],
+            both(*(one["ip"] for one in status["podIPs"])),
             ready,
             status["state"],
             status["restarts"],
@@ -178,7 +179,8 @@ def _lease_row(item: Object) -> Sequence[object]:
     spec, status = item["spec"], item["status"]
     left = "reservation" if status["reservation"] else status["secondsLeft"]
     return (
-        *(spec["subnet"], spec["node"], spec["publicIP"], spec["backendType"], left),
+        *(both(spec["subnet"], spec.get("ipv6Subnet")), spec["node"], both(spec["publicIP"], spec.get("publicIPv6"))),
+        *(spec["backendType"], left),
         *(item["metadata"]["name"], status["etcdLease"], item["metadata"]["resourceVersion"]),
     )
 

@@ -182,16 +182,19 @@ def events(lab: str | None, output: str | None, watch: bool) -> None:
 @click.argument("source", required=False, metavar="[SRC")
 @click.argument("destination", required=False, metavar="DST]")
 @click.option("-n", "--count", type=click.IntRange(1, 1000), metavar="N", help="Requests for each pair.  [default: 1]")
+@click.option("-6", "--ipv6", is_flag=True, help="By IPv6 addresses, on a dual-stack network.")
 @lab_option
 @output_option("json")
-def ping(source: str | None, destination: str | None, count: int | None, lab: str | None, output: str | None) -> int:
+def ping(
+    source: str | None, destination: str | None, count: int | None, ipv6: bool, lab: str | None, output: str | None
+) -> int:
     """Ping every pod from every pod, or DST (pod, node or address) from SRC."""
     from testbed.command import render
 
     if source is not None and destination is None:
         raise click.UsageError("want both SRC and DST, or neither", click.get_current_context())
     source, destination = source and bare_name(source), destination and bare_name(destination)
-    results = ask(find_lab(lab), "ping", count=count or 1, source=source, destination=destination)
+    results = ask(find_lab(lab), "ping", count=count or 1, source=source, destination=destination, ipv6=ipv6)
     render.as_json(results) if output == "json" else render.pings(results)
     return 0 if all(result["received"] == result["sent"] for result in results) else 1
 

@@ -5,10 +5,9 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
-from agent.config import parse_network_config
 from testbed.faults.agent_faults import node_of
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
@@ -199,15 +198,10 @@ class NodeFaults:
     def _switch_on(self, node: LabNode) -> str:
         for interface in self._machine(node).intfList():
             interface.ifconfig("up")
-        pinned = self._lab.cluster.nodes[node.name].subnet
-        if pinned is not None:
-            node.pin(self._network(), pinned, self._lab.cluster.underlay.mtu - self._lab.overlay.headers)
+        self._lab.pin(node)
         node.agent.resume()
         threading.Thread(target=self._start_pods, args=(node,), name=f"boot {node.name}", daemon=True).start()
         return f"{node.name} is switched on; its agent starts, then its pods"
-
-    def _network(self) -> IPv4Network:
-        return parse_network_config(self._lab.cluster.network_json.encode()).network
 
     def _start_pods(self, node: LabNode) -> None:
         deadline = time.monotonic() + BOOT_LIMIT_S

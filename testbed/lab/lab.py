@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 
 from agent.config import parse_network_config
 from agent.journal import FileJournal, Journal
-from agent.lease import Lease, LeaseAttrs, Subnet, parse_key
+from agent.lease import Lease, LeaseAttrs, Subnet
 from testbed.cluster.dns import RESOLV_CONF
 from testbed.cluster.manifest import Pod as PodManifest
 from testbed.cluster.overlay import overlay_of
@@ -26,8 +25,9 @@ from testbed.cluster.underlay_plan import plan_underlay
 from testbed.lab.certificates import Authority
 from testbed.lab.changes import Changes
 from testbed.lab.clock import now
-from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdFailed, EtcdMember, KeyValue
+from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdFailed, EtcdMember
 from testbed.lab.etcd_access import admit, agent_user, set_up_access
+from testbed.lab.lease_entries import as_lease
 from testbed.lab.node import LabNode
 from testbed.lab.underlay import Underlay
 from testbed.names.names import Names
@@ -153,8 +153,10 @@ class Lab:
         self.etcd.put(f"{ETCD_PREFIX}/config", self.cluster.network_json.encode())
         for name, node in self.cluster.nodes.items():
             if node.reserved and node.subnet is not None:
-                attrs = LeaseAttrs(public_ip=self.cluster.addresses.nodes[name])
-                self.etcd.put(f"{ETCD_PREFIX}/subnets/{Subnet(node.subnet).key}", attrs.to_json().encode())
+                address = self.cluster.addresses.nodes[name]
+                attrs = LeaseAttrs(public_ip=address, public_ipv6=self.cluster.addresses.ipv6_of(address))
+                key = Subnet(node.subnet, node.ipv6_subnet).key
+                self.etcd.put(f"{ETCD_PREFIX}/subnets/{key}", attrs.to_json().encode())
 
         if self.authority is not None:
             users = {agent_user(node) for node in self.cluster.nodes} | self._users
@@ -178,19 +180,18 @@ class Lab:
             leases = self.leases()
         except EtcdFailed as failure:
             return [f"etcd: {failure}"]
-        by_address = {lease.attrs.public_ip: lease.subnet.ipv4 for lease in leases}
+        by_address = {lease.attrs.public_ip: lease.subnet for lease in leases}
         problems = []
         for node in self.nodes.values():
             state = node.state() if node.expected else None
             if state is None:
                 continue
-            wanted = {subnet for address, subnet in by_address.items() if address != node.address}
-            # On a dual-stack network IPv6 goes beside IPv4, to the same nodes.
-            subnets = [ip_network(entry["subnet"]) for entry in state["forwarding"]]
-            known = {subnet for subnet in subnets if isinstance(subnet, IPv4Network)}
+            others = [subnet for address, subnet in by_address.items() if address != node.address]
+            wanted = {str(part) for subnet in others for part in (subnet.ipv4, subnet.ipv6) if part is not None}
+            known = {str(entry["subnet"]) for entry in state["forwarding"]}
             if wanted != known:
-                lacking = ", ".join(map(str, sorted(wanted - known))) or "nothing"
-                surplus = ", ".join(map(str, sorted(known - wanted))) or "nothing"
+                lacking = ", ".join(sorted(wanted - known)) or "nothing"
+                surplus = ", ".join(sorted(known - wanted)) or "nothing"
                 problems.append(f"{node.name}'s forwarding table lacks {lacking} and has {surplus} too much")
         return problems
 
@@ -279,10 +280,17 @@ class Lab:
         servers = [member.address for member in self.etcd.members]
         script = servers_script(node.bridge, servers) + (names_script() if self.cluster.dns else "")
         load(node.pid, machine.kernel.journal, script, "what pods reach on the underlay: etcd never, the DNS always")
-        if spec.subnet is not None:
-            node.pin(self.network.network, spec.subnet, self.cluster.underlay.mtu - self.overlay.headers)
+        node.ipv6_address = self.cluster.addresses.ipv6_of(node.address)
+        self.pin(node)
         self.nodes = {**self.nodes, name: node}
         return node
+
+    def pin(self, node: LabNode) -> None:
+        """Leave the subnet that the cluster file gives the node for its agent to find; nothing where it gives none."""
+        spec = self.cluster.nodes[node.name]
+        if spec.subnet is not None:
+            subnet = Subnet(spec.subnet, spec.ipv6_subnet)
+            node.pin(self.network, subnet, self.cluster.underlay.mtu - self.overlay.headers)
 
     def follow_node(self, node: LabNode) -> None:
         """Mend pods' links after changes of the node's links, for as long as it is there."""
@@ -386,13 +394,3 @@ def _start_all(pods: Sequence[Pod]) -> None:
 def _unready_pods(pods: Iterable[Pod]) -> list[str]:
     statuses = [pod.status() for pod in pods]
     return [f"{status.name}: {status.why_not_ready}" for status in statuses if not status.ready]
-
-
-def as_lease(entry: KeyValue) -> Lease | None:
-    """The lease that an etcd key holds; None when key or value are not a lease's."""
-    try:
-        subnet = parse_key(entry.key.rpartition("/")[2])
-        attrs = LeaseAttrs.from_json(entry.value)
-    except ValueError:
-        return None
-    return None if subnet is None else Lease(subnet, attrs, entry.etcd_lease_id, entry.mod_revision)

@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
+from agent.config import NetworkConfig
 from agent.lease import Subnet
 from agent.netlink import Kernel
 from agent.netlink_monitor import Monitor
@@ -66,6 +67,8 @@ class LabNode:
         """What moves packets, as the agent's --datapath."""
         self.overlay_device: str | None = None
         """The device that the agent makes; None where packets leave by the uplink itself."""
+        self.ipv6_address: IPv6Address | None = None
+        """On the underlay; None where that has IPv4 only."""
         self.tls: TlsFiles | None = None
         """The agent's certificate for etcd, as the node sees it."""
         self.environment: dict[str, str] = {}
@@ -86,7 +89,12 @@ class LabNode:
     @property
     def subnet(self) -> IPv4Network:
         """The node's share of the pod network. Raises LookupError while it has none."""
-        return self._subnet_env()[0]
+        return self._subnet_env()[0].ipv4
+
+    @property
+    def ipv6_subnet(self) -> IPv6Network | None:
+        """Its IPv6 share; None where the network has IPv4 only. Raises LookupError while it has none."""
+        return self._subnet_env()[0].ipv6
 
     @property
     def gateway(self) -> IPv4Address:
@@ -131,9 +139,9 @@ class LabNode:
         ]
         return [*OURS, *flags, *ours, *self._spec.args]
 
-    def pin(self, network: IPv4Network, subnet: IPv4Network, overlay_mtu: int) -> None:
+    def pin(self, network: NetworkConfig, subnet: Subnet, overlay_mtu: int) -> None:
         """Make the agent ask for this subnet: flannel's own previous-subnet rule reads the file of the last run."""
-        env = SubnetEnv(network=network, subnet=Subnet(subnet), overlay_mtu=overlay_mtu, ip_masq=True)
+        env = SubnetEnv(network.network, subnet, overlay_mtu, ip_masq=True, ipv6_network=network.ipv6_network)
         write_subnet_env(self.run / SUBNET_FILE, env)
 
     def state(self) -> dict[str, Any] | None:
@@ -196,13 +204,13 @@ class LabNode:
         command = [*enter_machine(self.pid), *OURS, "bridge", f"--bridge={BRIDGE}", f"--subnet-file=/run/{SUBNET_FILE}"]
         subprocess.run([*command, f"--journal={JOURNAL}", f"--node-name={self.name}"], check=True)
 
-    def _subnet_env(self) -> tuple[IPv4Network, int]:
+    def _subnet_env(self) -> tuple[Subnet, int]:
         path = self.run / SUBNET_FILE
         subnet, _warning = read_previous_subnet(path)
         if subnet is None:
             raise LookupError(f"{self.name} has no subnet yet")
         mtu = [line.partition("=")[2] for line in path.read_text().splitlines() if line.startswith("FLANNEL_MTU=")]
-        return subnet.ipv4, int(mtu[0])
+        return subnet, int(mtu[0])
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self.log.parent.mkdir(parents=True, exist_ok=True)

@@ -10,14 +10,19 @@ import struct
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from testbed.pods.namespaces import in_network_of
 
 ECHO_REPLY, UNREACHABLE, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 8, 11  # RFC 792
 UNREACHABLE_TEXT = {0: "net unreachable", 1: "host unreachable", 3: "port unreachable", 4: "fragmentation needed"}
+ECHO_REPLY6, UNREACHABLE6, ECHO_REQUEST6, TIME_EXCEEDED6 = 129, 1, 128, 3  # RFC 4443
+UNREACHABLE6_TEXT = {0: "no route", 1: "prohibited", 3: "address unreachable", 4: "port unreachable"}
+IPV6_HEADER = 40
 IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
 """linux/in.h; the socket module has no names for them. Don't fragment, whatever was learned about the path's MTU."""
+IPV6_MTU_DISCOVER = 23
+"""The same of linux/in6.h."""
 PAYLOAD = bytes(range(48))
 _identifiers = itertools.count(1)
 
@@ -35,7 +40,7 @@ class Target:
     """Who is asked."""
 
     name: str
-    address: IPv4Address
+    address: IPv4Address | IPv6Address
 
 
 @dataclass(slots=True)
@@ -68,18 +73,22 @@ def ping_pairs(
     results = [PairResult(sender.name, target.name, str(target.address)) for sender, target in pairs]
     # One of its own, or two calls from the same sender would take each other's answers.
     identifier = next(_identifiers) & 0xFFFF
-    sockets = {sender: _raw_socket(sender) for sender in {sender for sender, _ in pairs}}
+    sockets = {
+        (sender, family): _raw_socket(sender, family)
+        for sender, family in {(sender, target.address.version) for sender, target in pairs}
+    }
     by_descriptor = {opened.fileno(): opened for opened in sockets.values()}
     sent_at: dict[tuple[int, int], tuple[PairResult, float]] = {}
     try:
         for turn in range(count):
             for number, (sender, target) in enumerate(pairs):
-                opened = sockets[sender]
+                opened = sockets[sender, target.address.version]
                 sequence = (turn * len(pairs) + number) & 0xFFFF
+                request = _echo_request(identifier, sequence, payload, target.address.version)
                 results[number].sent += 1
                 sent_at[opened.fileno(), sequence] = (results[number], time.monotonic())
                 try:
-                    opened.sendto(_echo_request(identifier, sequence, payload), (str(target.address), 0))
+                    opened.sendto(request, (str(target.address), 0))
                 except OSError as failure:
                     results[number].error = failure.strerror
                 _collect(by_descriptor, identifier, sent_at, until=0.0)
@@ -97,14 +106,27 @@ def all_pairs(senders: Iterable[Sender], targets: Iterable[Target]) -> list[tupl
     return [(sender, target) for sender in senders for target in wanted if sender.name != target.name]
 
 
-def _raw_socket(sender: Sender) -> socket.socket:
+def _raw_socket(sender: Sender, version: int) -> socket.socket:
+    if version == 6:
+        return _raw_ipv6_socket(sender)
     opened = in_network_of(sender.pid, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
     opened.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
     opened.setblocking(False)
     return opened
 
 
-def _echo_request(identifier: int, sequence: int, payload: bytes) -> bytes:
+def _raw_ipv6_socket(sender: Sender) -> socket.socket:
+    """The kernel fills in the checksum, and tells the hop limit beside the packet."""
+    opened = in_network_of(sender.pid, lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6))
+    opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+    opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+    opened.setblocking(False)
+    return opened
+
+
+def _echo_request(identifier: int, sequence: int, payload: bytes, version: int = 4) -> bytes:
+    if version == 6:
+        return struct.pack("!BBHHH", ECHO_REQUEST6, 0, 0, identifier, sequence) + payload
     header = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, sequence)
     words = struct.unpack(f"!{(len(header) + len(payload)) // 2}H", header + payload)
     total = sum(words)
@@ -129,33 +151,65 @@ def _collect(
         if not ready:
             return
         for descriptor, _ in ready:
-            packet, source = by_descriptor[descriptor].recvfrom(2048)
-            _take(packet, source[0], descriptor, identifier, sent_at)
+            _take(by_descriptor[descriptor], identifier, sent_at)
 
 
-def _take(
-    packet: bytes,
-    source: str,
-    descriptor: int,
-    identifier: int,
-    sent_at: dict[tuple[int, int], tuple[PairResult, float]],
-) -> None:
-    icmp = packet[(packet[0] & 0x0F) * 4 :]
-    kind, code = icmp[0], icmp[1]
-    error = kind in (UNREACHABLE, TIME_EXCEEDED)
-    if error:
-        quoted = icmp[8:]
-        icmp = quoted[(quoted[0] & 0x0F) * 4 :] if quoted else b""
-    if (kind != ECHO_REPLY and not error) or len(icmp) < 8:
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An echo reply, or an error about a request of ours."""
+
+    identifier: int
+    sequence: int
+    ttl: int
+    error: str | None
+
+
+def _take(opened: socket.socket, identifier: int, sent_at: dict[tuple[int, int], tuple[PairResult, float]]) -> None:
+    packet, beside, _, source = opened.recvmsg(2048, socket.CMSG_SPACE(4))
+    if opened.family == socket.AF_INET6:
+        hops = [struct.unpack("=i", data)[0] for _, kind, data in beside if kind == socket.IPV6_HOPLIMIT]
+        answer = _read_ipv6(packet, hops[0] if hops else 0)
+    else:
+        answer = _read_ipv4(packet)
+    if answer is None or answer.identifier != identifier or (opened.fileno(), answer.sequence) not in sent_at:
         return
-    got_identifier, sequence = struct.unpack("!HH", icmp[4:8])
-    if got_identifier != identifier or (descriptor, sequence) not in sent_at:
-        return
-    result, at = sent_at.pop((descriptor, sequence))
-    if error:
-        text = UNREACHABLE_TEXT.get(code, f"unreachable, code {code}") if kind == UNREACHABLE else "time exceeded"
-        result.error = f"{text} (said by {source})"
+    result, at = sent_at.pop((opened.fileno(), answer.sequence))
+    if answer.error is not None:
+        result.error = f"{answer.error} (said by {source[0]})"
         return
     result.received += 1
-    result.ttl = packet[8]
+    result.ttl = answer.ttl
     result.rtt_ms.append(round((time.monotonic() - at) * 1000, 3))
+
+
+def _read_ipv4(packet: bytes) -> _Answer | None:
+    icmp = packet[(packet[0] & 0x0F) * 4 :]
+    kind, code = icmp[0], icmp[1]
+    error = None
+    if kind in (UNREACHABLE, TIME_EXCEEDED):
+        text = UNREACHABLE_TEXT.get(code, f"unreachable, code {code}")
+        error = text if kind == UNREACHABLE else "time exceeded"
+        quoted = icmp[8:]
+        icmp = quoted[(quoted[0] & 0x0F) * 4 :] if quoted else b""
+    elif kind != ECHO_REPLY:
+        return None
+    return _answer(icmp, packet[8], error)
+
+
+def _read_ipv6(icmp: bytes, hop_limit: int) -> _Answer | None:
+    kind, code = icmp[0], icmp[1]
+    error = None
+    if kind in (UNREACHABLE6, TIME_EXCEEDED6):
+        text = UNREACHABLE6_TEXT.get(code, f"unreachable, code {code}")
+        error = text if kind == UNREACHABLE6 else "time exceeded"
+        icmp = icmp[8 + IPV6_HEADER :]
+    elif kind != ECHO_REPLY6:
+        return None
+    return _answer(icmp, hop_limit, error)
+
+
+def _answer(icmp: bytes, ttl: int, error: str | None) -> _Answer | None:
+    if len(icmp) < 8:
+        return None
+    identifier, sequence = struct.unpack("!HH", icmp[4:8])
+    return _Answer(identifier, sequence, ttl, error)

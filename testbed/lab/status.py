@@ -58,8 +58,15 @@ def node_status(lab: Lab, node: LabNode, state: Object | None) -> Object:
         "device": state["device"] if state else lab.overlay.device,
         "datapath": (state["datapath"] if state else None) if node.runs_our_agent else "other",
         "agent": {"state": agent_state(node, state), "pid": node.agent.pid, "restarts": node.agent.restarts},
-        "peers": {"known": len(state["forwarding"]) if state else 0, "expected": expected},
+        "peers": {"known": _peers_known(state), "expected": expected},
+        **({"ipv6_address": str(node.ipv6_address), "ipv6_subnet": _ipv6_subnet(node)} if node.ipv6_address else {}),
     }
+
+
+def _peers_known(state: Object | None) -> int:
+    """On a dual-stack network each peer has an entry of either family."""
+    entries = state["forwarding"] if state else []
+    return len([entry for entry in entries if ":" not in entry["subnet"]])
 
 
 def agent_state(node: LabNode, state: Object | None) -> str:
@@ -78,9 +85,17 @@ def agent_state(node: LabNode, state: Object | None) -> str:
 def subnet_of(node: LabNode, state: Object | None) -> str | None:
     """The node's subnet by its agent's word, else by its subnet.env."""
     if state and state["lease"]:
-        return str(state["lease"]["subnet"])
+        # On a dual-stack network: both, joined by words.
+        return str(state["lease"]["subnet"]).partition(" ")[0]
     try:
         return str(node.subnet)
+    except (LookupError, OSError):
+        return None
+
+
+def _ipv6_subnet(node: LabNode) -> str | None:
+    try:
+        return str(node.ipv6_subnet or "") or None
     except (LookupError, OSError):
         return None
 
@@ -95,6 +110,7 @@ def pod_status(pod: Pod) -> Object:
         "state": status.state,
         "ready": status.ready,
         "restarts": status.restarts,
+        **({"ipv6_address": status.ipv6_address} if status.ipv6_address else {}),
     }
 
 
@@ -112,9 +128,17 @@ def _nodes(lab: Lab) -> list[Object]:
                 "apiVersion": "v1",
                 "kind": "Node",
                 "metadata": {"name": node.name},
-                "spec": {"podCIDR": line["subnet"], **({"unschedulable": True} if line["drained"] else {})},
+                "spec": {
+                    "podCIDR": line["subnet"],
+                    "podCIDRs": [one for one in (line["subnet"], line.get("ipv6_subnet")) if one],
+                    **({"unschedulable": True} if line["drained"] else {}),
+                },
                 "status": {
-                    "addresses": [{"type": "InternalIP", "address": line["address"]}],
+                    "addresses": [
+                        {"type": "InternalIP", "address": one}
+                        for one in (line["address"], line.get("ipv6_address"))
+                        if one
+                    ],
                     **{key: line[key] for key in ("backend", "device", "datapath", "agent", "peers")},
                 },
             }
@@ -134,6 +158,7 @@ def _pods(lab: Lab) -> list[Object]:
             "ready": status.ready,
             "terminating": status.terminating,
             "podIP": status.address,
+            "podIPs": [{"ip": address} for address in status.addresses],
             "hostIP": str(lab.nodes[status.node].address),
             "startTime": status.started_at,
             "restarts": status.restarts,
@@ -171,7 +196,9 @@ def _leases(lab: Lab) -> list[Object]:
                 "metadata": {"name": lease.subnet.key, "resourceVersion": str(lease.mod_revision)},
                 "spec": {
                     "subnet": str(lease.subnet.ipv4),
+                    **({"ipv6Subnet": str(lease.subnet.ipv6)} if lease.subnet.ipv6 else {}),
                     "publicIP": str(lease.attrs.public_ip),
+                    **({"publicIPv6": str(lease.attrs.public_ipv6)} if lease.attrs.public_ipv6 else {}),
                     "backendType": lease.attrs.backend_type or lab.overlay.backend,
                     "node": owner,
                 },
@@ -191,6 +218,8 @@ def _routes(lab: Lab) -> list[Object]:
     for node in lab.nodes.values():
         state = node.state()
         kernel = sorted(node.kernel.routes(), key=lambda route: (route.destination, route.metric))
+        if node.ipv6_address is not None:
+            kernel += sorted(node.kernel.routes(6), key=lambda route: (route.destination, route.metric))
         found.append(
             {
                 "kind": "RouteTable",
@@ -237,8 +266,8 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
     drops = counters.get("drops", {})
     return {
         "Name": node.name,
-        "Address": str(node.address),
-        "Subnet": subnet_of(node, state or None),
+        "Address": _joined(node.address, node.ipv6_address),
+        "Subnet": _joined(subnet_of(node, state or None), _ipv6_subnet(node) if node.ipv6_address else None),
         "Agent": {
             "state": agent_state(node, state or None),
             "process": node.agent.pid,
@@ -254,7 +283,7 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
             "name": device.name,
             "flags": ",".join(sorted(device.flags)),
             "mtu": device.mtu,
-            "address": [str(address) for address in sorted(node.kernel.addresses(device.name))],
+            "address": _addresses_on(node, device.name),
         },
         "Bridge": _describe_bridge(node),
         "subnet.env": subnet_env.read_text().splitlines() if subnet_env.exists() else None,
@@ -276,8 +305,20 @@ def _describe_bridge(node: LabNode) -> Object | None:
     bridge = node.kernel.link(BRIDGE)
     if bridge is None:
         return None
-    addresses = [str(address) for address in sorted(node.kernel.addresses(BRIDGE))]
-    return {"name": BRIDGE, "--bip": addresses[0] if addresses else None, "mtu": bridge.mtu, "mac": bridge.mac}
+    addresses = _addresses_on(node, BRIDGE)
+    more = {"IPv6": addresses[1:]} if addresses[1:] else {}
+    return {"name": BRIDGE, "--bip": addresses[0] if addresses else None, "mtu": bridge.mtu, "mac": bridge.mac, **more}
+
+
+def _addresses_on(node: LabNode, device: str) -> list[str]:
+    """Link-local ones left out."""
+    ipv6 = node.kernel.ipv6_addresses(device) if node.ipv6_address is not None else frozenset()
+    lasting = sorted(address for address in ipv6 if not address.ip.is_link_local)
+    return [*map(str, sorted(node.kernel.addresses(device))), *map(str, lasting)]
+
+
+def _joined(*parts: object) -> str | None:
+    return ", ".join(str(part) for part in parts if part is not None) or None
 
 
 def describe_pod(lab: Lab, pod: Pod) -> Object:
@@ -286,7 +327,7 @@ def describe_pod(lab: Lab, pod: Pod) -> Object:
     return {
         "Name": status.name,
         "Node": f"{status.node}/{lab.nodes[status.node].address}",
-        "Address": status.address,
+        "Address": _joined(*status.addresses),
         "State": status.state,
         "Phase": status.phase,
         "Ready": status.ready,

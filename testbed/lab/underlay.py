@@ -12,7 +12,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mininet.node import Host, Switch
 
 from agent.journal import Journal
 from agent.netlink import Kernel
+from agent.netlink_values import IPAddress
 from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
 from testbed.lab.shaping import queueing_commands
@@ -47,6 +48,18 @@ def run_command(journal: Journal, command: Sequence[str], why: str) -> None:
     journal.record(command, why)
 
 
+def set_up_ipv6(kernel: Kernel, *, enabled: bool) -> None:
+    """A new namespace has IPv6, or nothing of it; addresses and routes are always the plan's alone."""
+    for scope in ("all", "default"):
+        if not enabled:
+            kernel.sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1", "this underlay is IPv4 only")
+            continue
+        kernel.sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "0", "this underlay has IPv6 too")
+        for setting in ("accept_ra", "accept_dad", "router_solicitations"):
+            if kernel.read_sysctl(f"net.ipv6.conf.{scope}.{setting}") is not None:
+                kernel.sysctl(f"net.ipv6.conf.{scope}.{setting}", "0", "addresses and routes come from the plan alone")
+
+
 class VethInterface(Intf):
     """One end of a link. Addresses, MAC and state go over netlink; anything else Mininet asks still uses ifconfig."""
 
@@ -57,6 +70,10 @@ class VethInterface(Intf):
         address = IPv4Interface(ipstr if prefixLen is None else f"{ipstr}/{prefixLen}")
         self.ip, self.prefixLen = str(address.ip), address.network.prefixlen
         self.node.kernel.ensure_addresses(self.name, [address], f"the underlay address of {self.node.name}")
+
+    def set_ipv6(self, address: IPv6Interface) -> None:
+        """Give the interface exactly this IPv6 address beside."""
+        self.node.kernel.ensure_addresses(self.name, [address], f"the IPv6 address of {self.node.name}", family=6)
 
     def setMAC(self, macstr: str) -> None:
         """Remember the MAC; the link was made with it."""
@@ -129,9 +146,12 @@ class VethLink(Link):
 class OverlayNode(Host):
     """A machine of the lab: a Mininet host whose /run is its own."""
 
-    def __init__(self, name: str, *, run_directory: Path, journal: Journal, underlay_mtu: int, **params: Any) -> None:
+    def __init__(
+        self, name: str, *, run_directory: Path, journal: Journal, underlay_mtu: int, ipv6: bool, **params: Any
+    ) -> None:
         super().__init__(name, **params)
         self.underlay_mtu = underlay_mtu
+        self.ipv6 = ipv6
         self.kernel = Kernel(journal, netns_pid=self.pid)
         self.plan: MachinePlan | None = None
         """Its routes and neighbours, once its ports have their addresses."""
@@ -140,8 +160,7 @@ class OverlayNode(Host):
         run_directory.chmod(0o755)
         self._run("mount", "--bind", str(run_directory), "/run")
         self.kernel.set_up("lo", "a new namespace has its loopback down")
-        for scope in ("all", "default"):
-            self.kernel.sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1", "this underlay is IPv4 only")
+        set_up_ipv6(self.kernel, enabled=ipv6)
 
     def _run(self, *argv: str) -> None:
         _, errors, status = self.pexec(list(argv))
@@ -149,14 +168,17 @@ class OverlayNode(Host):
             raise OSError(f"{self.name}: {' '.join(argv)}: {errors.strip()}")
 
     def restore(self, interface: str) -> None:
-        """Bring back what the kernel forgets when a port goes down: routes through it and neighbours on it."""
+        """Bring back what the kernel forgets when a port goes down: routes through it, neighbours, IPv6 addresses."""
+        for port in self.plan.ports if self.plan else ():
+            if port.interface == interface and port.ipv6 is not None:
+                self.intf(interface).set_ipv6(port.ipv6)
         for route, why in self.plan.routes if self.plan else ():
             if route.device == interface:
                 self.kernel.ensure_route(route, why)
-        known = (
-            {one.address: one.mac for one in self.plan.neighbours if one.interface == interface} if self.plan else {}
-        )
-        self.kernel.ensure_neighbours(interface, known, f"{self.name} knows who else is on its subnet")
+        neighbours = [one for one in self.plan.neighbours if one.interface == interface] if self.plan else []
+        for family in (4, 6):
+            known: dict[IPAddress, str] = {one.address: one.mac for one in neighbours if one.address.version == family}
+            self.kernel.ensure_neighbours(interface, known, f"{self.name} knows who else is on its subnet")
 
     def config(self, **_params: Any) -> dict[str, Any]:
         """Nothing: addresses and routes are set by `Underlay`."""
@@ -169,6 +191,8 @@ class Router(OverlayNode):
     def __init__(self, name: str, **params: Any) -> None:
         super().__init__(name, **params)
         self.kernel.sysctl("net.ipv4.ip_forward", "1", "a router forwards")
+        if self.ipv6:
+            self.kernel.sysctl("net.ipv6.conf.all.forwarding", "1", "a router forwards")
         for scope in ("all", "default"):
             why = "who asks the router is told of no shorter way; routes are ours to set"
             self.kernel.sysctl(f"net.ipv4.conf.{scope}.send_redirects", "0", why)
@@ -224,8 +248,7 @@ class Underlay:
         # Not there where the kernel has br_netfilter as a module that nobody loaded.
         if self.kernel.read_sysctl("net.bridge.bridge-nf-call-iptables") is not None:
             self.kernel.sysctl("net.bridge.bridge-nf-call-iptables", "0", "switches do not look into packets")
-        for scope in ("all", "default"):
-            self.kernel.sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1", "this underlay is IPv4 only")
+        set_up_ipv6(self.kernel, enabled=False)
         self._make_everything()
         ports = {name: iter(machine.ports) for name, machine in self.plan.machines.items()}
         spare = []
@@ -264,6 +287,7 @@ class Underlay:
             run_directory=self._run_directory / plan.name / "run",
             journal=self._journal_of(plan.name),
             underlay_mtu=self.plan.mtu,
+            ipv6=self.plan.ipv6,
         )
         with self._making:
             self.machines = {**self.machines, plan.name: made}

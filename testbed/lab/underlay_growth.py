@@ -3,8 +3,8 @@
 import contextlib
 import os
 from collections.abc import Mapping
-from ipaddress import IPv4Address
 
+from agent.netlink_values import IPAddress
 from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
 from testbed.lab.underlay import OverlayNode, Underlay
@@ -55,9 +55,9 @@ def _tell(underlay: Underlay, plan: UnderlayPlan) -> None:
             machine.restore(port.interface)
 
 
-def _former_neighbours(before: Mapping[str, MachinePlan], wanted: MachinePlan) -> list[tuple[str, IPv4Address]]:
+def _former_neighbours(before: Mapping[str, MachinePlan], wanted: MachinePlan) -> list[tuple[str, IPAddress]]:
     if wanted.name not in before:
         return []
     now = {(one.interface, one.address) for one in wanted.neighbours}
     former = {(one.interface, one.address) for one in before[wanted.name].neighbours}
-    return sorted(former - now)
+    return sorted(former - now, key=str)

@@ -1,10 +1,11 @@
 """What a running lab does for each verb of the command line."""
 
+import contextlib
 import os
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from testbed.bench.verbs import bench_verbs
@@ -158,12 +159,13 @@ class RunningLab:
         """Every pair of pods, or one pair, several times."""
         source, destination = request.argument("source", str), request.argument("destination", str)
         count = request.argument("count", int, 1)
+        address = self._ipv6_address if request.argument("ipv6", bool, False) else self._any_address
         if source is None:
             pods = [pod for pod in self.lab.pods.values() if pod.pause_pid is not None]
             senders = [Sender(pod.name, pod.pause_pid or 0) for pod in pods]
-            pairs = all_pairs(senders, [Target(pod.name, self._address(pod.name)) for pod in pods])
+            pairs = all_pairs(senders, [Target(pod.name, address(pod.name)) for pod in pods])
         else:
-            pairs = [(Sender(source, self._pid(source)), Target(destination, self._address(destination)))]
+            pairs = [(Sender(source, self._pid(source)), Target(destination, address(destination)))]
         return [asdict(result) for result in ping_pairs(pairs, count)]
 
     def iperf(self, request: Request) -> object:
@@ -245,11 +247,28 @@ class RunningLab:
             return target.pause_pid
         return int(target.pid if isinstance(target, LabNode) else self.lab.underlay.machines[name].pid)
 
-    def _address(self, name: str) -> IPv4Address:
+    def _any_address(self, name: str) -> IPv4Address | IPv6Address:
         try:
+            return ip_address(name)
+        except ValueError:
+            return self._address(name)
+
+    def _ipv6_address(self, name: str) -> IPv6Address:
+        try:
+            address = ip_address(name)
+        except ValueError:
+            target = self._target(name)
+            own = target.ipv6_address if isinstance(target, Pod | LabNode) else None
+            if own is None:
+                raise VerbFailed(f"{name} has no IPv6 address (want a network with EnableIPv6)") from None
+            return IPv6Address(own)
+        if isinstance(address, IPv6Address):
+            return address
+        raise VerbFailed(f"ping -6: not an IPv6 address (got {name}; want one, or a name)", 2)
+
+    def _address(self, name: str) -> IPv4Address:
+        with contextlib.suppress(ValueError):
             return IPv4Address(name)
-        except AddressValueError:
-            pass
         target = self._target(name)
         if isinstance(target, Pod):
             address = target.status().address

@@ -49,7 +49,19 @@ def main() -> NoReturn:
     except OSError as error:
         sys.exit(_complain(f"error: port {port}: {error.strerror}", 1))
     threading.Thread(target=_serve_datagrams, args=(datagrams,), daemon=True).start()
+    _serve_ipv6(port)
     _serve_connections(listener)
+
+
+def _serve_ipv6(port: int) -> None:
+    """The same by IPv6, where the pod has it; by sockets of its own, so that IPv4 clients look as they are."""
+    with contextlib.suppress(OSError):
+        datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        datagrams.bind(("::", port))
+        listener = socket.create_server(("::", port), family=socket.AF_INET6, backlog=128)
+        threading.Thread(target=_serve_datagrams, args=(datagrams,), daemon=True).start()
+        threading.Thread(target=_serve_connections, args=(listener,), daemon=True).start()
 
 
 def answer(method: str, target: str, body: bytes, client: str) -> tuple[str, bytes]:
@@ -93,7 +105,7 @@ def _serve_connections(listener: socket.socket) -> NoReturn:
 
     while True:
         try:
-            connection, (client, _) = listener.accept()
+            connection, (client, *_) = listener.accept()
         except OSError:
             continue  # the client was gone before we looked
         slots.acquire()

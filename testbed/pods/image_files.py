@@ -23,7 +23,7 @@ http {
     sendfile on;
 
     server {
-        listen $port default_server;
+        listen $port default_server;$ipv6
         server_name _;
         root /usr/share/nginx/html;
         index index.html;

@@ -26,6 +26,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ECHO_SERVER = Path(__file__).with_name("echo_server.py")
 ECHO_PORT = 8080
 NGINX_PORT = 80
+KERNEL_HAS_IPV6 = Path("/proc/net/if_inet6")
 TOMCAT_PORT = 8080
 JVM_DIRECTORY = Path("/usr/lib/jvm")
 
@@ -108,11 +109,13 @@ def _nginx(_container: Container, given: Mapping[str, str]) -> _Image:
     upstream = given.get("NGINX_UPSTREAM", "")
     if upstream and not _UPSTREAM.fullmatch(upstream):
         raise RecipeError("NGINX_UPSTREAM", f"not an address (got {upstream!r}; want ADDRESS:PORT, as 10.0.90.2:8080)")
+    # As Debian's own nginx does; a kernel without IPv6 would refuse it.
+    ipv6 = f" listen [::]:{NGINX_PORT} default_server;" if KERNEL_HAS_IPV6.exists() else ""
     location = NGINX_UPSTREAM_LOCATION.substitute(upstream=upstream) if upstream else NGINX_WEB_ROOT_LOCATION
     return _Image(
         entrypoint=("/usr/sbin/nginx",),
         default_args=("-g", "daemon off;"),
-        files={"/etc/nginx/nginx.conf": NGINX_CONF.substitute(port=NGINX_PORT, location=location)},
+        files={"/etc/nginx/nginx.conf": NGINX_CONF.substitute(port=NGINX_PORT, ipv6=ipv6, location=location)},
         directories=("/var/lib/nginx", "/var/log/nginx", "/var/cache/nginx"),
         port=NGINX_PORT,
     )

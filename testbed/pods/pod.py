@@ -53,6 +53,8 @@ class Pod:
         self.name = spec.name
         self.address: str | None = None
         """Reserved until `delete`; None before the first start."""
+        self.ipv6_address: str | None = None
+        """Beside it, on a dual-stack network."""
         self._host = host
         self._ipam = ipam
         self._on_event = on_event
@@ -81,12 +83,16 @@ class Pod:
         """
         if self.manifest.spec.host_network:
             self.address = str(self._host.address)
+            own = self._host.ipv6_address
+            self.ipv6_address = None if own is None else str(own)
             return self._host.address
         try:
             address = self._ipam.allocate(self.name, self._host.subnet)
+            ipv6 = pod_network.ipv6_of(self._host, address)
         except (NoFreeAddress, LookupError) as error:
             raise OSError(f"pod {self.name}: {error}") from error
         self.address = str(address)
+        self.ipv6_address = None if ipv6 is None else str(ipv6.ip)
         return address
 
     def start(self) -> None:
@@ -172,6 +178,7 @@ class Pod:
             why_not_ready=why_not_ready(containers, sandbox=sandbox),
             pause_pid=pause_pid,
             terminating=self._terminating,
+            ipv6_address=self.ipv6_address,
         )
 
     def exec_argv(self, container: str | None, argv: Sequence[str], tty: bool = False) -> list[str]:
@@ -216,7 +223,8 @@ class Pod:
             pause = ns.in_new_thread(self._spawn_pause)
             undo.callback(_end, pause)
             if not self.manifest.spec.host_network:
-                undo.callback(pod_network.disconnect, host, self.name, address)
+                ipv6 = pod_network.ipv6_of(host, address)
+                undo.callback(pod_network.disconnect, host, self.name, address, ipv6 and ipv6.ip)
                 pod_network.connect(host, self.name, pause.pid, address)
             if self._netns_directory is not None:
                 undo.callback(pod_network.unbind_name, self._netns_directory, self.name)
@@ -260,7 +268,9 @@ class Pod:
             if self._terminating or pause is not self._pause:
                 return
             if pause.state == "running" and pause.pid is not None and self.address is not None:
-                place = Place(pause.pid, self._host.pid, self._hostname, self.address, self._resolv_conf)
+                place = Place(
+                    pause.pid, self._host.pid, self._hostname, self.address, self._resolv_conf, self.ipv6_address
+                )
                 for container in self.containers.values():
                     self._start_container(container, place)
             elif pause.state == "backoff":

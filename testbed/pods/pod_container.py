@@ -45,6 +45,7 @@ class Place:
     hostname: str
     address: str
     resolv_conf: str = ""
+    ipv6_address: str | None = None
 
 
 def end_processes_in(mount_namespace: int) -> None:
@@ -82,6 +83,8 @@ def _kill_if_in(pid: int, wanted: os.stat_result) -> bool:
 def run_document(pod: Pod, container: Container, image: Program, place: Place, directory: Path, log: Path) -> str:
     """What `testbed/pods/container.py` needs to know, as JSON; `directory` holds the pod's volumes. Pure."""
     hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{place.address} {place.hostname}\n"
+    if place.ipv6_address is not None:
+        hosts += f"{place.ipv6_address} {place.hostname}\n"
     spec = pod.spec
     document = {
         "pause_pid": place.pause_pid,

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ less its NUL, linux/if.h
 HOST_END_PREFIX = "veth"
 POD_END = "eth0"
 DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
+DEFAULT_IPV6_ROUTE = IPv6Network("::/0")
 POD_MAC_PREFIX = "0a:58"  # What kubenet and CNI's bridge plugin put before the address.
 
 
@@ -48,6 +49,14 @@ class PodHost(Protocol):
         """The leased subnet. Raises LookupError while the node has none."""
 
     @property
+    def ipv6_address(self) -> IPv6Address | None:
+        """The node's own IPv6 address; None where the underlay has IPv4 only."""
+
+    @property
+    def ipv6_subnet(self) -> IPv6Network | None:
+        """The leased IPv6 subnet; None where pods have IPv4 only. Raises LookupError while the node has none."""
+
+    @property
     def gateway(self) -> IPv4Address:
         """The bridge's address."""
 
@@ -75,6 +84,18 @@ def pod_mac(address: IPv4Address) -> str:
     return ":".join([POD_MAC_PREFIX, *(f"{byte:02x}" for byte in address.packed)])
 
 
+def ipv6_of(host: PodHost, address: IPv4Address) -> IPv6Interface | None:
+    """The IPv6 address of the pod with this IPv4 address: of the same number in its subnet; None without IPv6.
+
+    So one reservation is enough for both, and who knows one address knows the other. Raises LookupError.
+    """
+    subnet = host.ipv6_subnet
+    if subnet is None:
+        return None
+    number = int(address) - int(host.subnet.network_address)
+    return IPv6Interface((subnet.network_address + number, subnet.prefixlen))
+
+
 @contextlib.contextmanager
 def _netlink_as_oserror() -> Iterator[None]:
     """Supervision retries on OSError; a link that could not be made is worth another try as well."""
@@ -88,6 +109,7 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
     """Link the pod to the node's bridge and configure both ends. Raises OSError in words."""
     why = f"pod {pod}"
     near, mac, node = host_end(pod), pod_mac(address), host.kernel
+    ipv6 = ipv6_of(host, address)
     with _netlink_as_oserror():
         bridge = node.link(host.bridge)
         if bridge is None:
@@ -106,26 +128,56 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
         # The node does not talk on this end; without this the kernel sends router solicitations and MLD reports.
         if node.read_sysctl(f"net.ipv6.conf.{near}.disable_ipv6") is not None:
             node.sysctl(f"net.ipv6.conf.{near}.disable_ipv6", "1", f"{why}: a bridge port needs no address")
-        load(host.pid, node.journal, admit_script(near, mac, address), f"{why}: it sends by its own address alone")
+        script = admit_script(near, mac, address, ipv6 and ipv6.ip)
+        load(host.pid, node.journal, script, f"{why}: it sends by its own address alone")
         node.set_master(near, host.bridge, f"{why}: a port of the bridge")
         node.set_hairpin(near, f"{why}: it may be sent to itself by a service")
         node.set_up(near, f"{why}: the node's end")
         journal = node.journal.of(pod) if isinstance(node.journal, FileJournal) else node.journal
         with Kernel(journal, pause_pid) as inside:
             _configure_inside(inside, host, pod, address, bridge.mac)
+            if ipv6 is not None:
+                _add_ipv6(inside, pod, ipv6, bridge.mac)
         node.ensure_neighbour(host.bridge, address, mac, f"{why}: known without ARP")
+        if ipv6 is not None:
+            node.ensure_neighbour(host.bridge, ipv6.ip, mac, f"{why}: known without asking")
 
 
 def _configure_inside(inside: Kernel, host: PodHost, pod: str, address: IPv4Address, bridge_mac: str) -> None:
     why = f"inside pod {pod}"
     inside.set_up("lo", f"{why}: containers meet on localhost")
-    if inside.read_sysctl(f"net.ipv6.conf.{POD_END}.disable_ipv6") is not None:
+    if host.ipv6_subnet is None and inside.read_sysctl(f"net.ipv6.conf.{POD_END}.disable_ipv6") is not None:
         inside.sysctl(f"net.ipv6.conf.{POD_END}.disable_ipv6", "1", f"{why}: the overlay carries IPv4")
+    if host.ipv6_subnet is not None:
+        # Before it is up, when the kernel would choose a link-local address.
+        _prepare_ipv6(inside, pod)
     inside.ensure_addresses(POD_END, [IPv4Interface((address, host.subnet.prefixlen))], f"{why}: its address")
     inside.set_up(POD_END, f"{why}: its end")
     route = Route(destination=DEFAULT_ROUTE, device=POD_END, gateway=host.gateway)
     inside.ensure_route(route, f"{why}: everything else goes to the node")
     inside.ensure_neighbour(POD_END, host.gateway, bridge_mac, f"{why}: the node, known without ARP")
+
+
+def _prepare_ipv6(inside: Kernel, pod: str) -> None:
+    why = f"inside pod {pod}"
+    settings = {
+        "accept_ra": ("0", "nobody but the node may announce itself as a router"),
+        # Of none other than its own address may it send, so it needs no other.
+        "addr_gen_mode": ("1", "no link-local address"),
+    }
+    for name, (value, reason) in settings.items():
+        inside.sysctl(f"net.ipv6.conf.{POD_END}.{name}", value, f"{why}: {reason}")
+    inside.sysctl(f"net.ipv6.conf.{POD_END}.disable_ipv6", "0", f"{why}: the overlay carries IPv6 too")
+
+
+def _add_ipv6(inside: Kernel, pod: str, address: IPv6Interface, bridge_mac: str) -> None:
+    why = f"inside pod {pod}"
+    gateway = address.network.network_address + 1
+    inside.ensure_addresses(POD_END, [address], f"{why}: its IPv6 address", family=6)
+    inside.ensure_route(
+        Route(destination=DEFAULT_IPV6_ROUTE, device=POD_END, gateway=gateway), f"{why}: everything else by IPv6"
+    )
+    inside.ensure_neighbour(POD_END, gateway, bridge_mac, f"{why}: the node, known without asking")
 
 
 def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
@@ -142,16 +194,19 @@ def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
         host.kernel.set_hairpin(near, f"{why}: it may be sent to itself by a service")
         host.kernel.set_up(near, f"{why}: the node's end")
         host.kernel.ensure_neighbour(host.bridge, address, pod_mac(address), f"{why}: known without ARP")
+        ipv6 = ipv6_of(host, address)
+        if ipv6 is not None:
+            host.kernel.ensure_neighbour(host.bridge, ipv6.ip, pod_mac(address), f"{why}: known without asking")
     return True
 
 
-def disconnect(host: PodHost, pod: str, address: IPv4Address) -> None:
+def disconnect(host: PodHost, pod: str, address: IPv4Address, ipv6: IPv6Address | None) -> None:
     """Remove the pod's link; one that is gone already, with its node or with its pod, is success."""
     near = host_end(pod)
     with contextlib.suppress(AgentError):
         host.kernel.delete_link(near, f"pod {pod} ends")
     with contextlib.suppress(OSError):
-        load(host.pid, host.kernel.journal, forget_script(near, pod_mac(address), address), f"pod {pod} ends")
+        load(host.pid, host.kernel.journal, forget_script(near, pod_mac(address), address, ipv6), f"pod {pod} ends")
 
 
 def bind_name(directory: Path, pod: str, pause_pid: int) -> None:

@@ -71,6 +71,13 @@ class PodStatus:
     pause_pid: int | None
     terminating: bool = False
     """Its end was asked for; it is not ready any more and nothing new may be sent to it."""
+    ipv6_address: str | None = None
+    """Beside `address`, on a dual-stack network."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All of them, IPv4 first."""
+        return tuple(one for one in (self.address, self.ipv6_address) if one is not None)
 
 
 def rfc3339(seconds: float | None) -> str | None:

@@ -8,7 +8,7 @@ Each script may be run twice. An element that is gone already is added before it
 
 import subprocess
 from collections.abc import Collection
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from agent.journal import Journal
 from testbed.cluster.dns import DNS_ADDRESS
@@ -32,20 +32,34 @@ table bridge {TABLE} {{
 """
 
 
-def admit_script(port: str, mac: str, address: IPv4Address) -> str:
-    """A script for nft: from this port only this address may come. Pure."""
+IPV6_PORTS = f"""table bridge {TABLE} {{
+ set allowed6 {{ type ifname . ether_addr . ipv6_addr; }}
+ chain from-pods {{
+  iifname @ports ether type ip6 iifname . ether saddr . ip6 saddr != @allowed6 counter drop comment "its own IPv6"
+ }}
+}}
+"""
+"""On a dual-stack network. What a neighbour advertisement is about is not looked at; the node itself believes none."""
+
+
+def admit_script(port: str, mac: str, address: IPv4Address, ipv6: IPv6Address | None = None) -> str:
+    """A script for nft: from this port only these addresses may come. Pure."""
+    more = "" if ipv6 is None else f"add element bridge {TABLE} allowed6 {{ {port} . {mac} . {ipv6} }}\n"
     return (
-        f"{PORTS}add element bridge {TABLE} allowed {{ {_element(port, mac, address)} }}\n"
+        f"{PORTS}{IPV6_PORTS if more else ''}{more}"
+        f"add element bridge {TABLE} allowed {{ {_element(port, mac, address)} }}\n"
         f"add element bridge {TABLE} ports {{ {port} }}\n"
     )
 
 
-def forget_script(port: str, mac: str, address: IPv4Address) -> str:
+def forget_script(port: str, mac: str, address: IPv4Address, ipv6: IPv6Address | None = None) -> str:
     """A script for nft: the port is no pod's any more. Pure."""
     element = _element(port, mac, address)
     lines = [f"{verb} element bridge {TABLE} ports {{ {port} }}" for verb in ("add", "delete")]
     lines += [f"{verb} element bridge {TABLE} allowed {{ {element} }}" for verb in ("add", "delete")]
-    return PORTS + "\n".join(lines) + "\n"
+    if ipv6 is not None:
+        lines += [f"{verb} element bridge {TABLE} allowed6 {{ {port} . {mac} . {ipv6} }}" for verb in ("add", "delete")]
+    return PORTS + (IPV6_PORTS if ipv6 is not None else "") + "\n".join(lines) + "\n"
 
 
 def servers_script(bridge: str, servers: Collection[IPv4Address]) -> str:

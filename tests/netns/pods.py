@@ -44,6 +44,8 @@ class PodNode:
     bridge = "docker0"
     subnet = IPv4Network("10.0.46.0/24")
     gateway = IPv4Address("10.0.46.1")
+    ipv6_address = None
+    ipv6_subnet = None
     overlay_mtu = 1472
 
     def __init__(self, rundir: Path) -> None:

@@ -1,0 +1,115 @@
+"""A lab with IPv4 and IPv6 side by side; flannel's e2e: «provides dual-stack pod-to-pod connectivity»."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.lab import Lab, lab_of
+
+pytestmark = [pytest.mark.slow]
+
+NGINX, ECHO, SHELL = "fd00:a:0:46::2", "fd00:a:0:90::2", "fd00:a:0:46::3"
+DEVICES = {"vxlan": "via fd00:a:0:90:: dev flannel-v6.1", "host-gw": "via fd00:8::228 dev node1-eth0"}
+
+
+@pytest.fixture(scope="module", params=["vxlan", "host-gw"])
+def dual(request: pytest.FixtureRequest, _as_root: None) -> Iterator[Lab]:
+    with lab_of("dual_stack", "--backend", request.param) as lab:
+        yield lab
+
+
+def backend(lab: Lab) -> str:
+    return str(lab.node("node1")["backend"])
+
+
+@pytest.mark.parametrize("family", [(), ("-6",)])
+def test_every_pod_reaches_every_other_by_either_family(dual: Lab, family: tuple[str, ...]) -> None:
+    pairs = dual.json("ping", *family)
+    assert len(pairs) == 6
+    assert all(pair["received"] == 1 for pair in pairs)
+    # Two forwarding kernels and nobody else take from the TTL.
+    assert {pair["ttl"] for pair in pairs if "echo" in (pair["source"], pair["destination"])} == {62}
+    assert all((":" in pair["address"]) == bool(family) for pair in pairs)
+
+
+def test_status_and_get_show_both_addresses(dual: Lab) -> None:
+    assert dual.node("node1") | {"ipv6_address": "fd00:8::227", "ipv6_subnet": "fd00:a:0:46::/64"} == dual.node("node1")
+    assert dual.node("node1")["peers"] == {"known": 1, "expected": 1}
+    assert dual.json("get", "pods", "echo")["status"]["podIPs"] == [{"ip": "10.0.90.2"}, {"ip": ECHO}]
+    assert f"10.0.90.2, {ECHO}" in dual.must("get", "pods", "-o", "wide")
+    assert f"10.0.90.2, {ECHO}" in dual.must("status")
+    lease = dual.json("get", "leases")["items"][0]
+    assert (lease["spec"]["ipv6Subnet"], lease["spec"]["publicIPv6"]) == ("fd00:a:0:46::/64", "fd00:8::227")
+    assert lease["metadata"]["name"] == "10.0.46.0-24&fd00:a:0:46::-64"
+    assert "fd00:8::228" in dual.must("get", "routes", "node1")
+
+
+def test_a_node_has_the_routes_bridge_and_files_of_both_families(dual: Lab) -> None:
+    assert f"fd00:a:0:90::/64 {DEVICES[backend(dual)]}" in dual.run("node1", "ip", "-6", "route")
+    assert "inet6 fd00:a:0:46::1/64" in dual.run("node1", "ip", "address", "show", "docker0")
+    env = dual.run("node1", "cat", "/run/flannel/subnet.env")
+    assert "FLANNEL_IPV6_NETWORK=fd00:a::/48\nFLANNEL_IPV6_SUBNET=fd00:a:0:46::1/64\n" in env
+
+
+def test_a_pod_has_both_addresses_and_its_name_means_both(dual: Lab) -> None:
+    inside = json.loads(dual.run("shell", "ip", "-j", "address", "show", "eth0"))[0]["addr_info"]
+    assert [(one["local"], one["prefixlen"]) for one in inside] == [("10.0.46.3", 24), (SHELL, 64)]
+    assert f"10.0.46.3 shell\n{SHELL} shell\n" in dual.run("shell", "cat", "/etc/hosts")
+
+
+@pytest.mark.parametrize(("server", "port"), [(ECHO, 8080), (NGINX, 80)])
+def test_programs_answer_by_ipv6(dual: Lab, server: str, port: int) -> None:
+    code = dual.run(
+        "shell", "curl", "-sg", "-m5", "-o", "/dev/null", "-w", "%{http_code}", f"http://[{server}]:{port}/"
+    )
+    assert code == "200"
+
+
+def test_pods_keep_their_address_to_pods_and_have_the_nodes_to_the_outside(dual: Lab) -> None:
+    assert dual.run("shell", "curl", "-sg", "-m5", f"http://[{ECHO}]:8080/clientip") == f"{SHELL}\n"
+    # Who answers on node2 sees whose address the packet has.
+    dual.run(
+        "node2",
+        "sh",
+        "-c",
+        "nft add table ip6 seen; nft 'add chain ip6 seen in { type filter hook input priority 0; }'",
+    )
+    dual.run("node2", "nft", "add rule ip6 seen in icmpv6 type echo-request ip6 saddr fd00:8::227 counter")
+    assert dual.pings("shell", "fd00:8::228")
+    counted = dual.run("node2", "nft", "list", "table", "ip6", "seen")
+    assert re.search(r"packets [1-9]", counted), counted
+
+
+def test_a_pod_sends_from_no_other_ipv6_address(dual: Lab) -> None:
+    forged = "fd00:a:0:46::99"
+    dual.must("shell", stdin=f"ip netns exec shell ip address add {forged}/64 dev eth0 nodad preferred_lft 0\n")
+    assert dual.exec("shell", "ping", "-c1", "-W1", ECHO).code == 0
+    assert dual.exec("shell", "ping", "-c1", "-W1", "-I", forged, ECHO).code != 0
+    dual.must("shell", stdin=f"ip netns exec shell ip address delete {forged}/64 dev eth0\n")
+
+
+def test_a_subnet_that_nobody_has_is_answered_by_the_node(dual: Lab) -> None:
+    (pair,) = dual.json("ping", "shell", "fd00:a:0:77::2")
+    assert (pair["received"], pair["error"]) == (0, "no route (said by fd00:a:0:46::1)")
+
+
+def test_a_pod_and_an_agent_that_come_again_have_both_addresses(dual: Lab) -> None:
+    before = dual.run("node2", "cat", "/run/flannel/subnet.env")
+    dual.must("restart", "agent", "node2")
+    assert dual.run("node2", "cat", "/run/flannel/subnet.env") == before
+    pause = dual.json("describe", "pod", "echo")["Pause process"]
+    dual.kill_9(pause)
+    dual.handle.wait_until(
+        lambda: dual.json("describe", "pod", "echo")["Pause process"] not in (None, pause), 10, "again"
+    )
+    dual.handle.wait_until(lambda: dual.pings("shell", ECHO), 10, "the pod is reached again")
+    assert dual.json("ping", "-6", "echo", "nginx")[0]["received"] == 1
+
+
+def test_a_link_that_went_down_has_its_ipv6_address_and_routes_again(dual: Lab) -> None:
+    dual.must("fault", "link", "down", "node2", "s1")
+    assert not dual.pings("shell", ECHO)
+    dual.must("fault", "heal")
+    dual.handle.wait_until(lambda: dual.pings("shell", ECHO), 10, "reached again by IPv6")
