@@ -22,6 +22,8 @@ DATA_DIRECTORY = "/run/etcd"
 """Of a member, as its machine sees it."""
 TLS_DIRECTORY = "/run/tls"
 """Of every machine that has a certificate, as the machine sees it."""
+MEMBER_NAME = "etcd-member"
+"""What every member's certificate for the others says, and nobody else's."""
 ROOT_USER = "root"
 """Whom etcd lets do everything; the lab itself."""
 COMMAND_TIMEOUT_S = 5.0
@@ -86,9 +88,11 @@ class EtcdMember:
         self._peers = peers
         self._scheme = "http" if authority is None else "https"
         self._tls: TlsFiles | None = None
+        self._member_tls: TlsFiles | None = None
         if authority is not None:
             own = (address, IPv4Address("127.0.0.1"))
             self._tls = authority.issue(self._tls_directory, TLS_DIRECTORY, name, own)
+            self._member_tls = authority.issue(self._tls_directory, TLS_DIRECTORY, MEMBER_NAME, own)
             authority.issue(self._tls_directory, TLS_DIRECTORY, ROOT_USER)
         self.extra_flags: tuple[str, ...] = ()
         """Added to etcd's own at the next start."""
@@ -167,25 +171,27 @@ class EtcdMember:
             # A lab elects quickly; the defaults are for members in different data centres.
             "--heartbeat-interval=50",
             "--election-timeout=500",
-            *_tls_flags(self._tls),
+            *_tls_flags(self._tls, self._member_tls),
             *self.extra_flags,
         ]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
-def _tls_flags(files: TlsFiles | None) -> list[str]:
+def _tls_flags(clients: TlsFiles | None, members: TlsFiles | None) -> list[str]:
     """TLS in both directions, for clients and between members."""
-    if files is None:
-        return []
     flags = []
-    for prefix in ("", "peer-"):
-        flags += [
-            f"--{prefix}cert-file={files.certificate}",
-            f"--{prefix}key-file={files.key}",
-            f"--{prefix}trusted-ca-file={files.ca}",
-            f"--{prefix}client-cert-auth",
-        ]
+    for prefix, files in (("", clients), ("peer-", members)):
+        if files is not None:
+            flags += [
+                f"--{prefix}cert-file={files.certificate}",
+                f"--{prefix}key-file={files.key}",
+                f"--{prefix}trusted-ca-file={files.ca}",
+                f"--{prefix}client-cert-auth",
+            ]
+    if members is not None:
+        # An agent's certificate is of the same authority, and whoever is a member is above all access control.
+        flags.append(f"--peer-cert-allowed-cn={MEMBER_NAME}")
     return flags
 
 

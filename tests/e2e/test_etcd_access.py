@@ -55,6 +55,16 @@ def test_without_a_certificate_nobody_gets_anywhere(lab: LabHandle) -> None:
     assert "etcdserver" not in plain.stdout
 
 
+def test_an_agent_is_no_member(lab: LabHandle) -> None:
+    """The members' own port knows no access control: who speaks there may write whatever he likes."""
+    members = "https://192.168.8.11:2380/members"
+    own = ("--cert", "/run/tls/agent-node1.pem", "--key", "/run/tls/agent-node1.key")
+    for proof in ((), own):
+        answer = lab.curl("node1", members, "--http1.1", "--cacert", "/run/tls/ca.pem", *proof, timeout_s=2)
+        assert answer.status == 0, answer
+        assert "etcd1" not in answer.body
+
+
 def test_a_node_sees_its_own_key_alone_and_only_root_may_read_it(lab: LabHandle) -> None:
     listed = lab.exec("node1", "stat", "-c", "%a %n", "/run/tls", *_keys(lab, "node1")).check().splitlines()
     assert listed[0] == "700 /run/tls"
