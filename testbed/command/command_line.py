@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from testbed.command.client import TestbedError, running_labs
+from testbed.command.completion import labs
 
 KINDS = {
     **dict.fromkeys(("nodes", "node", "no"), "nodes"),
@@ -71,7 +72,9 @@ def verbs() -> None:
 
 def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--lab`, as every verb has it."""
-    return click.option("--lab", metavar="LAB", help="Which lab, when several run (or TESTBED_LAB).")(function)
+    return click.option(
+        "--lab", metavar="LAB", shell_complete=labs, help="Which lab, when several run (or TESTBED_LAB)."
+    )(function)
 
 
 def output_option(*formats: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -4,10 +4,11 @@ import click
 
 from testbed.command.client import ask, find_lab
 from testbed.command.command_line import bare_name, lab_option, output_option, verbs
+from testbed.command.completion import names
 
 
 @verbs.command()
-@click.argument("node", required=False)
+@click.argument("node", required=False, shell_complete=names("pods", "nodes"))
 @lab_option
 @output_option("json")
 def commands(node: str | None, lab: str | None, output: str | None) -> None:

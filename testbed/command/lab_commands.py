@@ -7,11 +7,12 @@ import click
 
 from testbed.command.client import TestbedError, ask, find_lab, running_labs
 from testbed.command.command_line import Verbs, bare_name, lab_option, needs_root, output_option, verbs
+from testbed.command.completion import clusters, names
 from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, Exercise, NoSuchExercise, exercise_of
 
 
 @verbs.command()
-@click.argument("cluster", required=False, metavar="[FILE|NAME]")
+@click.argument("cluster", required=False, metavar="[FILE|NAME]", shell_complete=clusters)
 @click.option("--lab", metavar="LAB", help="Name of the lab; by default the cluster's own.")
 @click.option("--nodes", type=int, metavar="N", help="Make a cluster of N nodes instead of reading a file.")
 @click.option(
@@ -222,7 +223,7 @@ def topologies(output: str | None) -> None:
 
 
 @verbs.command()
-@click.argument("cluster", metavar="FILE|NAME")
+@click.argument("cluster", metavar="FILE|NAME", shell_complete=clusters)
 @output_option("json")
 def validate(cluster: str, output: str | None) -> None:
     """Check a cluster file and say everything that is wrong with it. Needs no root."""
@@ -262,7 +263,7 @@ def restart() -> None:
 
 
 @restart.command(name="agent")
-@click.argument("nodes", nargs=-1, metavar="NODE…")
+@click.argument("nodes", nargs=-1, metavar="NODE…", shell_complete=names("nodes"))
 @click.option("--all", "everything", is_flag=True, help="The agents of all nodes.")
 @lab_option
 def restart_agent(nodes: tuple[str, ...], everything: bool, lab: str | None) -> None:

@@ -6,6 +6,7 @@ import click
 
 from testbed.command.client import ask, find_lab
 from testbed.command.command_line import Verbs, bare_name, lab_option, next_commands, output_option, verbs
+from testbed.command.completion import names
 
 limit_option = click.option(
     "--timeout",
@@ -49,7 +50,7 @@ def add(name: str, ip: str | None, switch: str | None, lab: str | None, output: 
 
 
 @node.command()
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=names("nodes"))
 @limit_option
 @lab_option
 @output_option("json")
@@ -64,7 +65,7 @@ def drain(name: str, timeout: float, lab: str | None, output: str | None) -> Non
 
 
 @node.command()
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=names("nodes"))
 @lab_option
 @output_option("json")
 def uncordon(name: str, lab: str | None, output: str | None) -> None:
@@ -75,7 +76,7 @@ def uncordon(name: str, lab: str | None, output: str | None) -> None:
 
 
 @node.command()
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=names("nodes"))
 @limit_option
 @lab_option
 @output_option("json")

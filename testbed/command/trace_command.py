@@ -8,6 +8,7 @@ import click
 
 from testbed.command.client import TestbedError, ask, find_lab
 from testbed.command.command_line import bare_name, lab_option, next_commands, output_option, verbs
+from testbed.command.completion import names
 
 DEFAULT_UDP_PORT = 33434
 """Where traceroute begins, and where nobody listens: the answer is the destination's own «port unreachable»."""
@@ -15,8 +16,8 @@ HIGHEST_PORT = 65535
 
 
 @verbs.command()
-@click.argument("source", metavar="SRC[:PORT]")
-@click.argument("destination", metavar="DST[:PORT]")
+@click.argument("source", metavar="SRC[:PORT]", shell_complete=names("pods", "nodes"))
+@click.argument("destination", metavar="DST[:PORT]", shell_complete=names("pods", "nodes"))
 @click.option("--icmp", "protocol", flag_value="icmp", help="Send an ICMP echo request (default without DST's port).")
 @click.option("--udp", "protocol", flag_value="udp", help="Send a UDP datagram (default with DST's port: TCP).")
 @click.option("--size", metavar="BYTES", type=click.IntRange(1, 65000), help="Payload.  [default: as little as does]")

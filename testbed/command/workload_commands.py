@@ -11,14 +11,15 @@ import click
 
 from testbed.command.client import LabRecord, TestbedError, ask, find_lab
 from testbed.command.command_line import KINDS, bare_name, lab_option, output_option, verbs
+from testbed.command.completion import kinds, names, of_kind
 from testbed.command.selectors import read_selector, selected, selector_option
 
 WATCH_PERIOD_S = 1.0
 
 
 @verbs.command()
-@click.argument("kind", metavar="nodes|pods|deployments|services|names|leases|routes|all")
-@click.argument("name", required=False)
+@click.argument("kind", metavar="nodes|pods|deployments|services|names|leases|routes|all", shell_complete=kinds)
+@click.argument("name", required=False, shell_complete=of_kind)
 @lab_option
 @output_option("wide", "json", "yaml")
 @selector_option
@@ -59,8 +60,8 @@ def _show_objects(found: dict[str, list[dict[str, Any]]], output: str | None) ->
 
 
 @verbs.command()
-@click.argument("kind", metavar="node|pod|deployment|service")
-@click.argument("name", required=False)
+@click.argument("kind", metavar="node|pod|deployment|service", shell_complete=kinds)
+@click.argument("name", required=False, shell_complete=of_kind)
 @lab_option
 @output_option("json")
 def describe(kind: str, name: str | None, lab: str | None, output: str | None) -> None:
@@ -91,7 +92,7 @@ def _nsenter_line(record: LabRecord, pid_in_lab: int) -> str:
 
 
 @verbs.command(name="exec", context_settings={"ignore_unknown_options": False})
-@click.argument("name", metavar="POD|NODE")
+@click.argument("name", metavar="POD|NODE", shell_complete=names("pods", "nodes"))
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- CMD…")
 @click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
 @click.option("-i", "--stdin", "interactive", is_flag=True, help="For kubectl's habit; input is always passed on.")
@@ -111,7 +112,7 @@ def exec_(
 
 
 @verbs.command()
-@click.argument("name", required=False, metavar="[POD|NODE]")
+@click.argument("name", required=False, metavar="[POD|NODE]", shell_complete=names("pods", "nodes"))
 @click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
 @click.option("--tmux", nargs=2, metavar="A B", help="Two shells side by side in tmux.")
 @lab_option
@@ -143,7 +144,7 @@ def _side_by_side(record: LabRecord, names: tuple[str, str]) -> None:
 
 
 @verbs.command()
-@click.argument("name", metavar="POD|NODE|ETCD|lab")
+@click.argument("name", metavar="POD|NODE|ETCD|lab", shell_complete=names("pods", "nodes", "etcd"))
 @click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as more is written, until Ctrl-C.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
@@ -179,8 +180,8 @@ def events(lab: str | None, output: str | None, watch: bool) -> None:
 
 
 @verbs.command()
-@click.argument("source", required=False, metavar="[SRC")
-@click.argument("destination", required=False, metavar="DST]")
+@click.argument("source", required=False, metavar="[SRC", shell_complete=names("pods"))
+@click.argument("destination", required=False, metavar="DST]", shell_complete=names("pods"))
 @click.option("-n", "--count", type=click.IntRange(1, 1000), metavar="N", help="Requests for each pair.  [default: 1]")
 @click.option("-6", "--ipv6", is_flag=True, help="By IPv6 addresses, on a dual-stack network.")
 @lab_option
@@ -200,8 +201,8 @@ def ping(
 
 
 @verbs.command()
-@click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DST")
+@click.argument("source", metavar="SRC", shell_complete=names("pods"))
+@click.argument("destination", metavar="DST", shell_complete=names("pods"))
 @click.option("-u", "--udp", is_flag=True, help="UDP as fast as it goes, instead of TCP.")
 @click.option("-t", "--seconds", type=click.IntRange(1, 3600), default=5, show_default=True)
 @lab_option

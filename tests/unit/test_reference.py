@@ -1,0 +1,64 @@
+"""docs/reference.md says what the code does; the Tab key knows verbs, options and names."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from click.shell_completion import BashComplete
+
+from testbed.command import completion
+from testbed.command.cli import main  # registers the verbs
+from testbed.command.client import TestbedError
+from testbed.command.command_line import verbs
+from tests.reference import PAGE, page
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "docs/reference.md is old (want: scripts/reference --write)"
+
+
+@pytest.mark.parametrize("verb", sorted(verbs.commands))
+def test_every_verb_is_in_the_reference(verb: str) -> None:
+    assert f"\n### testbed {verb}\n" in PAGE.read_text(encoding="utf-8")
+
+
+def offered(*words: str, incomplete: str = "") -> list[str]:
+    assert main is not None
+    found = BashComplete(verbs, {}, "testbed", "_TESTBED_COMPLETE").get_completions(list(words), incomplete)
+    return [item.value for item in found]
+
+
+def test_verbs_options_kinds_and_clusters_are_completed() -> None:
+    assert "trace" in offered(incomplete="tr")
+    assert "--rootless" in offered("up", incomplete="--roo")
+    assert offered("get", incomplete="no") == ["nodes"]
+    assert "nginx_tomcat" in offered("up", incomplete="ng")
+    assert "broken/nft-drop" in offered("validate", incomplete="broken/n")
+
+
+def test_names_of_nodes_and_pods_are_those_of_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = {"nodes": [{"name": "node1"}], "pods": [{"name": "nginx"}], "etcd": [{"name": "etcd1"}], "services": []}
+    monkeypatch.setattr(completion, "find_lab", lambda name: name)
+    monkeypatch.setattr(completion, "ask", lambda _lab, _verb, answer_within_s: status)
+    assert offered("exec") == ["nginx", "node1"]
+    assert offered("trace", "nginx", incomplete="no") == ["node1"]
+    assert offered("get", "pods") == ["nginx"]
+    assert offered("node", "drain") == ["node1"]
+
+
+def test_without_a_lab_nothing_is_offered_and_nothing_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_name: str | None) -> None:
+        raise TestbedError("no lab is running")
+
+    monkeypatch.setattr(completion, "find_lab", none)
+    assert offered("exec") == []
+
+
+def test_the_script_for_bash_is_read_by_bash() -> None:
+    script = subprocess.run(
+        [sys.executable, "-m", "testbed", "completion", "bash"], capture_output=True, text=True, check=True
+    ).stdout
+    asked = f"{script}\ncomplete -p testbed"
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert "testbed_completion" in done.stdout, done.stderr
