@@ -95,7 +95,8 @@ def _fields(model: type[Model], prefix: str) -> Iterator[str]:
         path = f"{prefix}{field.alias or name}"
         inner, suffix = _inner(field.annotation)
         meaning = said.get(name) or (inspect.getdoc(inner) or "" if inner is not None else "")
-        yield f"| `{path}{suffix}` | {_cell(_words(field.annotation))} | {_cell(_default(field))} | {_cell(meaning)} |\n"
+        cells = (f"`{path}{suffix}`", _words(field.annotation), _default(field), meaning)
+        yield f"| {' | '.join(map(_cell, cells))} |\n"
         if inner is not None:
             yield from _fields(inner, f"{path}{suffix}.")
 
