@@ -39,6 +39,7 @@ WORDS = {
     "bool": "true or false",
     "IPv4Address": "address",
     "IPv4Network": "network",
+    "IPv6Network": "network",
     "NoneType": "nothing",
     "Any": "anything",
 }
