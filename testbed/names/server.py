@@ -1,7 +1,7 @@
 """The name server: knotd, supervised, on the lab's gateway, with the zones that it is given.
 
-knotd takes a new zone while it answers from the old one, so that no question is lost at a change
-(https://www.knot-dns.cz/docs/3.2/html/operation.html: zones are swapped by read-copy-update).
+knotd reads a new zone while it answers from the old one and then swaps them (read-copy-update, liburcu), so that no
+question is lost at a change; tests/e2e/test_names.py asks all the while.
 """
 
 import contextlib
