@@ -1,20 +1,31 @@
 """The subset of Kubernetes' v1 Service that the testbed honours."""
 
-from ipaddress import IPv4Address
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator
 
+from agent.netlink_values import Family, IPAddress
 from testbed.cluster.manifest import Metadata
 from testbed.cluster.manifest_model import LabelKey, LabelValue, Model, Port
-from testbed.cluster.name_rules import check_address, check_port_name, check_port_or_name, within
+from testbed.cluster.name_rules import check_address, check_port_name, check_port_or_name, within, wrong
 
 NODE_PORTS = (30000, 32767)
 DEFAULT_AFFINITY_S = 10800
 HEADLESS = "None"
 
 
+IpFamily = Literal["IPv4", "IPv6"]
+VERSIONS: Mapping[IpFamily, Family] = {"IPv4": 4, "IPv6": 6}
+
+
 def _check_cluster_ip(text: str) -> str:
+    if ":" in text:
+        try:
+            return str(IPv6Address(text))
+        except ValueError:
+            raise wrong("not an IPv6 address", text, "one such as fd00:10:96::80") from None
     return text if text == HEADLESS else check_address(text)
 
 
@@ -50,6 +61,14 @@ class ServiceSpec(Model):
     type: Literal["ClusterIP", "NodePort"] = "ClusterIP"
     cluster_ip: Annotated[str, AfterValidator(_check_cluster_ip)] | None = Field(default=None, alias="clusterIP")
     """An address of the service range; `None` as text: headless, known by name only; left out: chosen."""
+    cluster_ips: Annotated[tuple[Annotated[str, AfterValidator(_check_cluster_ip)], ...], Field(strict=False)] = Field(
+        default=(), alias="clusterIPs"
+    )
+    """One of each family, the first of them `clusterIP`; left out: chosen."""
+    ip_families: Annotated[tuple[IpFamily, ...], Field(strict=False, max_length=2)] = ()
+    """The first is that of `clusterIP`; left out: IPv4, then IPv6."""
+    ip_family_policy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None = None
+    """Whether it has addresses of both families; left out: of one."""
     session_affinity: Literal["None", "ClientIP"] = "None"
     session_affinity_config: SessionAffinityConfig | None = None
     external_traffic_policy: Literal["Cluster", "Local"] = "Cluster"
@@ -81,14 +100,34 @@ class Service(Model):
             return None
         return (self.spec.session_affinity_config or SessionAffinityConfig()).client_ip.timeout_seconds
 
-    def resolved(self, cluster_ip: IPv4Address | None, node_ports: tuple[int | None, ...]) -> "Service":
-        """The same with the cluster IP and node ports that were chosen for it."""
+    def families(self, dual_stack: bool) -> tuple[Family, ...]:
+        """The IP versions that it has addresses of, in order, on a network with both families or IPv4 only."""
+        spec = self.spec
+        named = [VERSIONS[family] for family in spec.ip_families]
+        if not named and spec.cluster_ip is not None and ":" in spec.cluster_ip:
+            named = [6]
+        both = spec.ip_family_policy in ("PreferDualStack", "RequireDualStack") or len(named) > 1
+        every: list[Family] = [*named, 4, 6] if both else named or [4]
+        order = tuple(dict.fromkeys(every))
+        return tuple(family for family in order if family == 4 or dual_stack)
+
+    def address_of(self, family: Family) -> IPAddress | None:
+        """Its cluster IP of that family, once it has its numbers; None where it has none."""
+        own = self.spec.cluster_ips or ((self.spec.cluster_ip,) if self.spec.cluster_ip else ())
+        found = [ip_address(one) for one in own if one != HEADLESS]
+        return next((one for one in found if one.version == family), None)
+
+    def resolved(self, addresses: Sequence[IPAddress], node_ports: tuple[int | None, ...]) -> "Service":
+        """The same with the cluster IPs, one for each family and none for a headless one, and node ports."""
         ports = tuple(
             port.model_copy(update={"node_port": chosen, "target_port": port.target_port or port.port})
             for port, chosen in zip(self.spec.ports, node_ports, strict=True)
         )
-        address = HEADLESS if cluster_ip is None else str(cluster_ip)
-        return self.model_copy(update={"spec": self.spec.model_copy(update={"cluster_ip": address, "ports": ports})})
+        texts = tuple(map(str, addresses)) or (HEADLESS,)
+        chosen: dict[str, object] = {"cluster_ip": texts[0], "ports": ports}
+        if len(texts) > 1:
+            chosen |= {"cluster_ips": texts, "ip_families": tuple(f"IPv{address.version}" for address in addresses)}
+        return self.model_copy(update={"spec": self.spec.model_copy(update=chosen)})
 
     def to_manifest(self) -> dict[str, Any]:
         """The service as a manifest again, without fields that have their default value."""

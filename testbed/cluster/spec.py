@@ -27,7 +27,7 @@ from testbed.cluster.yaml_source import MAX_BYTES, read_documents
 from testbed.places import TOPOLOGIES
 from testbed.pods.deployment_checks import TEMPLATE
 from testbed.pods.pod_checks import check_names, check_node
-from testbed.services.service_checks import check_range, check_together, selects_nothing
+from testbed.services.service_checks import check_dual_stack, check_range, check_together, selects_nothing
 from testbed.workloads.placement import SeenNode, place_all
 
 DEFAULT_CLUSTER = "nginx_tomcat"
@@ -121,7 +121,9 @@ def read_cluster(data: bytes, name: str) -> Cluster:
         if node is None and (pod.spec.node_name is None or pod.spec.node_name in node_names):
             problems.append(source.problem(("spec",), f"no node takes this pod (got {why}; want a node with room)"))
     if cluster is not None and not problems:
-        problems += check_range(services, parse_network_config(network_json(cluster.network).encode()).network)
+        config = parse_network_config(network_json(cluster.network).encode())
+        problems += check_range(services, config.network)
+        problems += check_dual_stack(services, config.ipv6_network is not None)
     if problems or cluster is None or wiring is None:
         raise SpecError(_in_order(problems))
     return Cluster(

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from testbed.command.cells import both
+from testbed.command.cells import both, cluster_ips
 from testbed.places import TOPOLOGIES
 
 Object = dict[str, Any]
@@ -202,7 +202,7 @@ def _service_row(item: Object) -> Sequence[object]:
     selector = ",".join(f"{key}={value}" for key, value in spec["selector"].items())
     affinity = spec.get("sessionAffinity", "None")
     return (
-        *(item["metadata"]["name"], spec["type"], spec["clusterIP"], ports, item["status"]["readyEndpoints"]),
+        *(item["metadata"]["name"], spec["type"], cluster_ips(spec), ports, item["status"]["readyEndpoints"]),
         *(selector, affinity, spec.get("externalTrafficPolicy", "Cluster") if spec["type"] == "NodePort" else None),
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
+from agent.netlink_values import IPAddress
 from testbed.cluster.dns import CLUSTER_DOMAIN, DNS_ADDRESS, NAMESPACE
 from testbed.cluster.service import Service
 from testbed.services.allocation import SERVICE_RANGE
@@ -73,10 +74,11 @@ def _own() -> Iterator[Record]:
 
 
 def _of_service(service: Service) -> Iterator[Record]:
-    assert service.spec.cluster_ip is not None
-    name, address = f"{service.name}.{SERVICES}", IPv4Address(service.spec.cluster_ip)
-    yield _address(name, address)
-    yield _pointer(address, name)
+    name = f"{service.name}.{SERVICES}"
+    for family in (4, 6):
+        if (address := service.address_of(family)) is not None:
+            yield _address(name, address)
+            yield _pointer(address, name)
     for port in service.spec.ports:
         if port.name is not None:
             yield _port(port.name, port.protocol, name, port.port, name)
@@ -96,11 +98,11 @@ def _of_headless(service: Service, pods: Sequence[PodFacts]) -> Iterator[Record]
                 yield _port(port.name, port.protocol, name, endpoint.port, own)
 
 
-def _address(name: str, address: IPv4Address) -> Record:
-    return Record(name, "A", str(address))
+def _address(name: str, address: IPAddress) -> Record:
+    return Record(name, "A" if address.version == 4 else "AAAA", str(address))
 
 
-def _pointer(address: IPv4Address, name: str) -> Record:
+def _pointer(address: IPAddress, name: str) -> Record:
     return Record(address.reverse_pointer, "PTR", f"{name}.")
 
 

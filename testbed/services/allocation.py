@@ -2,11 +2,14 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, ip_address
 
+from agent.netlink_values import Family, IPAddress, IPNetwork
+from testbed.cluster.ipv6_checks import SERVICE_RANGE_IPV6
 from testbed.cluster.service import NODE_PORTS, Service
 
 SERVICE_RANGE = IPv4Network("10.96.0.0/12")
+SERVICE_RANGES: Mapping[Family, IPNetwork] = {4: SERVICE_RANGE, 6: SERVICE_RANGE_IPV6}
 FIRST_CHOSEN = 256
 """Lower ones are left to those who name theirs, as 10.96.0.10 of the cluster's DNS."""
 
@@ -15,23 +18,25 @@ class NothingFree(Exception):
     """All addresses or node ports are taken."""
 
 
-def allocate(services: Iterable[Service]) -> dict[str, Service]:
+def allocate(services: Iterable[Service], dual_stack: bool = False) -> dict[str, Service]:
     """Every Service with its numbers, by name; whoever names its own has them before others choose."""
     wanted = list(services)
     found: dict[str, Service] = {}
     for service in sorted(wanted, key=_chooses):
-        found[service.name] = number(service, found)
+        found[service.name] = number(service, found, dual_stack)
     return {service.name: found[service.name] for service in wanted}
 
 
-def number(service: Service, numbered: Mapping[str, Service]) -> Service:
+def number(service: Service, numbered: Mapping[str, Service], dual_stack: bool = False) -> Service:
     """The Service with its numbers. `numbered` are those that are there; one of its own name is what it was before.
 
     What it does not name it keeps from before, else chooses. Raises NothingFree.
     """
     before = numbered.get(service.name)
     others = [other for name, other in numbered.items() if name != service.name]
-    return service.resolved(_address(service, before, others), tuple(_node_ports(service, before, others)))
+    families = () if service.headless else service.families(dual_stack)
+    addresses = [_address(service, family, before, others) for family in families]
+    return service.resolved(addresses, tuple(_node_ports(service, before, others)))
 
 
 def _chooses(service: Service) -> bool:
@@ -39,17 +44,15 @@ def _chooses(service: Service) -> bool:
     return service.spec.cluster_ip is None or chooses_port
 
 
-def _address(service: Service, before: Service | None, others: Iterable[Service]) -> IPv4Address | None:
-    if service.headless:
-        return None
-    if service.spec.cluster_ip is not None:
-        return IPv4Address(service.spec.cluster_ip)
-    if before is not None and before.spec.cluster_ip is not None and not before.headless:
-        return IPv4Address(before.spec.cluster_ip)
-    taken = {other.spec.cluster_ip for other in others}
-    size = SERVICE_RANGE.num_addresses - 1 - FIRST_CHOSEN
+def _address(service: Service, family: Family, before: Service | None, others: Iterable[Service]) -> IPAddress:
+    for one in (service, before):
+        if one is not None and (own := one.address_of(family)) is not None:
+            return own
+    taken = {other.address_of(family) for other in others}
+    network = SERVICE_RANGES[family]
+    size = network.num_addresses - 1 - FIRST_CHOSEN
     for offset in _choices(service.name, size):
-        if str(address := SERVICE_RANGE[FIRST_CHOSEN + offset]) not in taken:
+        if (address := ip_address(int(network.network_address) + FIRST_CHOSEN + offset)) not in taken:
             return address
     raise NothingFree(f"no free cluster IP: all {size} are taken")
 

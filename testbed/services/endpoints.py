@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
+from agent.netlink_values import Family, IPAddress
 from testbed.cluster.manifest import ContainerPort
 from testbed.cluster.manifest import Pod as PodManifest
 from testbed.cluster.service import Service, ServicePort
@@ -21,6 +22,11 @@ class PodFacts:
     address: IPv4Address | None
     ready: bool
     terminating: bool = False
+    ipv6: IPv6Address | None = None
+
+    def address_of(self, family: Family) -> IPAddress | None:
+        """Its address of that family."""
+        return self.address if family == 4 else self.ipv6
 
     @property
     def node(self) -> str:
@@ -37,7 +43,7 @@ class PodFacts:
 class Endpoint:
     """One pod's port behind a Service."""
 
-    address: IPv4Address
+    address: IPAddress
     port: int
     pod: str
     node: str
@@ -51,7 +57,7 @@ class BoundPort:
     name: str
     """Of the port; empty where it has none."""
     protocol: Protocol
-    cluster_ip: IPv4Address
+    cluster_ip: IPAddress
     port: int
     node_port: int | None
     affinity_s: int | None
@@ -77,43 +83,49 @@ class HostPort:
     to: Endpoint
 
 
-def endpoints_of(service: Service, pods: Iterable[PodFacts]) -> tuple[list[list[Endpoint]], list[list[Endpoint]]]:
+def endpoints_of(
+    service: Service, pods: Iterable[PodFacts], family: Family = 4
+) -> tuple[list[list[Endpoint]], list[list[Endpoint]]]:
     """For each port of a Service: its ready endpoints, and those of pods that are not ready (yet, or any more)."""
     selector = service.spec.selector.items()
-    chosen = [pod for pod in pods if selector <= pod.manifest.metadata.labels.items() and pod.address is not None]
+    chosen = [
+        pod for pod in pods if selector <= pod.manifest.metadata.labels.items() and pod.address_of(family) is not None
+    ]
     ready, other = [], []
     for port in service.spec.ports:
-        found = [(pod, endpoint) for pod in chosen if (endpoint := _endpoint(pod, port)) is not None]
+        found = [(pod, endpoint) for pod in chosen if (endpoint := _endpoint(pod, port, family)) is not None]
         ready.append(sorted(endpoint for pod, endpoint in found if pod.ready and not pod.terminating))
         other.append(sorted(endpoint for pod, endpoint in found if not pod.ready or pod.terminating))
     return ready, other
 
 
-def _endpoint(pod: PodFacts, port: ServicePort) -> Endpoint | None:
+def _endpoint(pod: PodFacts, port: ServicePort, family: Family) -> Endpoint | None:
     target = port.target_port or port.port
     if isinstance(target, str):
         named = [one for one in pod.ports if one.name == target and one.protocol == port.protocol]
         if not named:
             return None
         target = named[0].container_port
-    assert pod.address is not None
-    return Endpoint(pod.address, target, pod.manifest.name, pod.node)
+    address = pod.address_of(family)
+    assert address is not None
+    return Endpoint(address, target, pod.manifest.name, pod.node)
 
 
-def bind(services: Iterable[Service], pods: Sequence[PodFacts]) -> tuple[BoundPort, ...]:
-    """Every port of every Service that has a cluster IP. Services come with their numbers."""
+def bind(services: Iterable[Service], pods: Sequence[PodFacts], family: Family = 4) -> tuple[BoundPort, ...]:
+    """Every port of every Service that has a cluster IP of that family. Services come with their numbers."""
     bound = []
     for service in services:
-        if service.headless or service.spec.cluster_ip is None:
+        cluster_ip = service.address_of(family)
+        if cluster_ip is None:
             continue
-        ready, _ = endpoints_of(service, pods)
+        ready, _ = endpoints_of(service, pods, family)
         for port, endpoints in zip(service.spec.ports, ready, strict=True):
             bound.append(
                 BoundPort(
                     service=service.name,
                     name=port.name or "",
                     protocol=_protocol(port.protocol),
-                    cluster_ip=IPv4Address(service.spec.cluster_ip),
+                    cluster_ip=cluster_ip,
                     port=port.port,
                     node_port=port.node_port,
                     affinity_s=service.affinity_s,

@@ -4,13 +4,13 @@ import json
 import subprocess
 import threading
 from collections.abc import Iterable
-from ipaddress import IPv4Network
 
 from agent.journal import Journal
+from agent.netlink_values import IPNetwork
 from testbed.lab.etcd import enter_machine
 from testbed.services.endpoints import HostPort
 from testbed.services.generation import generation
-from testbed.services.rules import Everywhere, Target, skeleton, wanted
+from testbed.services.rules import WORDS, Everywhere, Target, skeleton, wanted
 from testbed.services.ruleset import TABLE, Ruleset, difference, whole
 
 LIMIT_S = 20.0
@@ -23,8 +23,8 @@ class ServicesNotProgrammed(Exception):
 class Programmer:
     """Keeps one node's table equal to what Services and pods want. Methods may be called from several threads."""
 
-    def __init__(self, node: str, pid: int, pod_network: IPv4Network, journal: Journal) -> None:
-        """`pid` is a process in the node's namespaces."""
+    def __init__(self, node: str, pid: int, pod_network: IPNetwork, journal: Journal) -> None:
+        """`pid` is a process in the node's namespaces; the table is of the family of `pod_network`."""
         self.node = node
         self.pid = pid
         self._pod_network = pod_network
@@ -67,7 +67,7 @@ class Programmer:
             return True
 
     def _is_whole(self) -> bool:
-        listing = self._run(["nft", "-j", "list", "table", "ip", TABLE])
+        listing = self._run(["nft", "-j", "list", "table", WORDS[self._pod_network.version], TABLE])
         if listing.returncode != 0 or self._there is None:
             return False
         rules: dict[str, int] = {}
@@ -90,7 +90,18 @@ class Programmer:
 
     def _forget_flows(self, address: str, port: int) -> None:
         """Let the kernel forget whom it sent to this UDP endpoint: without handshakes clients would go on to nobody."""
-        flows = ["conntrack", "--delete", "--proto", "udp", "--reply-src", address, "--reply-port-src", str(port)]
+        flows = [
+            "conntrack",
+            "--family",
+            f"ipv{self._pod_network.version}",
+            "--delete",
+            "--proto",
+            "udp",
+            "--reply-src",
+            address,
+            "--reply-port-src",
+            str(port),
+        ]
         done = self._run(flows)
         # It fails when there were none.
         if done.returncode != 0 and "0 flow entries" not in done.stderr:

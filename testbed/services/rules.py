@@ -5,10 +5,10 @@
 Maps are looked up once per connection, however many Services there are (kube-proxy's nftables mode does the same).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 
+from agent.netlink_values import Family, IPNetwork
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort
 from testbed.services.ruleset import TABLE, Ruleset
 
@@ -20,10 +20,12 @@ MAPS = (*MAPS_BY_ADDRESS, *MAPS_BY_PORT)
 Target = tuple[str, str, int]
 """Protocol, address and port of a pod."""
 REMEMBER_MASQUERADE = f"meta mark set meta mark or {MASQUERADE:#x}"
-LOOPBACK = "127.0.0.0/8"
+WORDS: Mapping[Family, str] = {4: "ip", 6: "ip6"}
+"""What nft calls a family, as a table's and as a header's."""
+LOOPBACK: Mapping[Family, str] = {4: "127.0.0.0/8", 6: "::1"}
 
 
-def skeleton(pod_network: IPv4Network) -> str:
+def skeleton(pod_network: IPNetwork) -> str:
     """A script that makes the table with its maps, sets and base chains, without any Service.
 
     - dnat: in `prerouting` for what comes from elsewhere, in `output` for the node's own processes.
@@ -32,15 +34,17 @@ def skeleton(pod_network: IPv4Network) -> str:
     - `filter-*`: no endpoint is an answer too: refused at once, instead of a timeout.
     - A packet that conntrack calls invalid must not be forwarded: it would reach the client with a pod's address.
     """
-    to_node = f"fib daddr type local ip daddr != {LOOPBACK}"
+    family = pod_network.version
+    ip = WORDS[family]
+    to_node = f"fib daddr type local {ip} daddr != {LOOPBACK[family]}"
     nat = [
-        f"ip saddr != {pod_network} ip daddr . meta l4proto . th dport vmap @marked-cluster-ips",
-        "ip daddr . meta l4proto . th dport vmap @cluster-ips",
-        "ip daddr . meta l4proto . th dport vmap @host-ports-at",
+        f"{ip} saddr != {pod_network} {ip} daddr . meta l4proto . th dport vmap @marked-cluster-ips",
+        f"{ip} daddr . meta l4proto . th dport vmap @cluster-ips",
+        f"{ip} daddr . meta l4proto . th dport vmap @host-ports-at",
         f"{to_node} meta l4proto . th dport vmap @node-ports",
     ]
     refuse = [
-        "ip daddr . meta l4proto . th dport vmap @refused-cluster-ips",
+        f"{ip} daddr . meta l4proto . th dport vmap @refused-cluster-ips",
         f"{to_node} meta l4proto . th dport vmap @refused-node-ports",
     ]
     # The hook «forward» comes after the choice of a way, so cluster IPs without endpoints pass it by the default route.
@@ -58,21 +62,22 @@ def skeleton(pod_network: IPv4Network) -> str:
         "postrouting": (
             "type nat hook postrouting priority srcnat - 1; policy accept;",
             [
-                "ct status dnat ip saddr . ip daddr @hairpin masquerade fully-random",
+                f"ct status dnat {ip} saddr . {ip} daddr @hairpin masquerade fully-random",
                 # The mark must not stay on what carries this packet: it would be masqueraded once more.
                 f"meta mark and {MASQUERADE:#x} == {MASQUERADE:#x} meta mark set meta mark xor {MASQUERADE:#x} "
                 "masquerade fully-random",
             ],
         ),
     }
-    where, at = "type ipv4_addr . inet_proto . inet_service : verdict;", "type inet_proto . inet_service : verdict;"
+    address = f"ipv{family}_addr"
+    where, at = f"type {address} . inet_proto . inet_service : verdict;", "type inet_proto . inet_service : verdict;"
     maps = {
         **dict.fromkeys(MAPS_BY_ADDRESS, where),
         **dict.fromkeys(MAPS_BY_PORT, at),
     }
-    lines = [f"table ip {TABLE} {{"]
+    lines = [f"table {ip} {TABLE} {{"]
     lines += [f"\tmap {name} {{ {kind} }}" for name, kind in maps.items()]
-    lines.append("\tset hairpin { type ipv4_addr . ipv4_addr; }")
+    lines.append(f"\tset hairpin {{ type {address} . {address}; }}")
     for name, (hook, rules) in chains.items():
         lines += [f"\tchain {name} {{", *([f"\t\t{hook}"] if hook else []), *(f"\t\t{rule}" for rule in rules), "\t}"]
     return "\n".join([*lines, "}"]) + "\n"
@@ -88,10 +93,10 @@ class Everywhere:
     targets: frozenset[Target]
 
 
-def everywhere(bound: Iterable[BoundPort]) -> Everywhere:
+def everywhere(bound: Iterable[BoundPort], family: Family = 4) -> Everywhere:
     """The part of every node's table that depends on Services and their endpoints."""
     bound = tuple(bound)
-    made = _Table(Ruleset(maps={name: {} for name in MAPS}))
+    made = _Table(Ruleset(maps={name: {} for name in MAPS}, family=WORDS[family]))
     for one in bound:
         made.add_service(one)
     targets = frozenset((one.protocol, str(to.address), to.port) for one in bound for to in one.endpoints)
@@ -99,7 +104,7 @@ def everywhere(bound: Iterable[BoundPort]) -> Everywhere:
     return Everywhere(made.ruleset, local, targets)
 
 
-def wanted(node: str, common: Everywhere, ports: Iterable[HostPort], pod_network: IPv4Network) -> Ruleset:
+def wanted(node: str, common: Everywhere, ports: Iterable[HostPort], pod_network: IPNetwork) -> Ruleset:
     """The part of `node`'s table that depends on Services and pods."""
     made = _Table(common.ruleset)
     for one in common.local:
@@ -117,10 +122,11 @@ class _Table:
         self.maps = {name: dict(elements) for name, elements in base.maps.items()}
         self.hairpin = set(base.sets.get("hairpin", ()))
         self.memories = dict(base.memories)
+        self.ip = base.family
 
     @property
     def ruleset(self) -> Ruleset:
-        return Ruleset(self.chains, self.maps, {"hairpin": frozenset(self.hairpin)}, self.memories)
+        return Ruleset(self.chains, self.maps, {"hairpin": frozenset(self.hairpin)}, self.memories, self.ip)
 
     def add_service(self, bound: BoundPort) -> None:
         at_cluster_ip = f"{bound.cluster_ip} . {bound.protocol} . {bound.port}"
@@ -138,10 +144,13 @@ class _Table:
         if bound.node_port is not None and not bound.local_only:
             self.maps["node-ports"][at_node] = f"goto marked-{bound.key}"
 
-    def add_local(self, bound: BoundPort, node: str, pod_network: IPv4Network) -> None:
+    def add_local(self, bound: BoundPort, node: str, pod_network: IPNetwork) -> None:
         at_node = f"{bound.protocol} . {bound.node_port}"
         here = [endpoint for endpoint in bound.endpoints if endpoint.node == node]
-        inside = (f"ip saddr {pod_network} goto service-{bound.key}", f"fib saddr type local goto marked-{bound.key}")
+        inside = (
+            f"{self.ip} saddr {pod_network} goto service-{bound.key}",
+            f"fib saddr type local goto marked-{bound.key}",
+        )
         self.chains[f"local-{bound.key}"] = (*inside, *self._spread(bound, here))
         self.maps["node-ports"][at_node] = f"goto local-{bound.key}"
         if not here:
@@ -156,14 +165,14 @@ class _Table:
             return (_random(bound.protocol, endpoints),)
         known, steps = [], []
         for number, endpoint in enumerate(endpoints):
-            name = f"{bound.key}-{endpoint.address}-{endpoint.port}"
+            name = f"{bound.key}-{endpoint.address}-{endpoint.port}".replace(":", "_")
             clients = f"clients-{bound.affinity_s}-{name}"
             self.memories[clients] = bound.affinity_s
             self.chains[f"endpoint-{name}"] = (
-                f"update @{clients} {{ ip saddr }}",
-                f"meta l4proto {bound.protocol} dnat to {endpoint.address}:{endpoint.port}",
+                f"update @{clients} {{ {self.ip} saddr }}",
+                f"meta l4proto {bound.protocol} dnat to {at(endpoint)}",
             )
-            known.append(f"ip saddr @{clients} goto endpoint-{name}")
+            known.append(f"{self.ip} saddr @{clients} goto endpoint-{name}")
             steps.append(f"{number} : goto endpoint-{name}")
         return (*known, f"numgen random mod {len(endpoints)} vmap {{ {', '.join(steps)} }}")
 
@@ -179,8 +188,15 @@ class _Table:
             self.maps["host-ports-at"][key] = f"goto {chain}"
 
 
+def at(endpoint: Endpoint) -> str:
+    """Address and port as nft and people write them: 10.0.90.2:8080, [fd00:a::2]:8080."""
+    address = endpoint.address
+    return f"{address}:{endpoint.port}" if address.version == 4 else f"[{address}]:{endpoint.port}"
+
+
 def _random(protocol: str, endpoints: Sequence[Endpoint]) -> str:
     if len(endpoints) == 1:
-        return f"meta l4proto {protocol} dnat to {endpoints[0].address}:{endpoints[0].port}"
+        return f"meta l4proto {protocol} dnat to {at(endpoints[0])}"
     steps = ", ".join(f"{number} : {one.address} . {one.port}" for number, one in enumerate(endpoints))
-    return f"meta l4proto {protocol} dnat ip to numgen random mod {len(endpoints)} map {{ {steps} }}"
+    ip = WORDS[endpoints[0].address.version]
+    return f"meta l4proto {protocol} dnat {ip} to numgen random mod {len(endpoints)} map {{ {steps} }}"

@@ -24,6 +24,8 @@ class Ruleset:
     """Set of the skeleton → its elements."""
     memories: Mapping[str, int] = field(default_factory=dict)
     """Set of client addresses that the rules fill → seconds until one is forgotten; with another time, another name."""
+    family: str = "ip"
+    """Of the table, in nft's word."""
 
     @property
     def is_empty(self) -> bool:
@@ -43,7 +45,8 @@ class Ruleset:
 
 def whole(skeleton: str, wanted: Ruleset) -> str:
     """A script that makes the table anew, whatever is there."""
-    return f"table ip {TABLE}\ndelete table ip {TABLE}\n{skeleton}{difference(Ruleset(), wanted)}"
+    table = f"table {wanted.family} {TABLE}"
+    return f"{table}\ndelete {table}\n{skeleton}{difference(Ruleset(), wanted)}"
 
 
 def difference(old: Ruleset, new: Ruleset) -> str:
@@ -51,13 +54,13 @@ def difference(old: Ruleset, new: Ruleset) -> str:
     # What is referred to comes before what refers to it, and goes after it.
     lines = [
         *_new_memories(old, new),
-        *(f"add chain ip {TABLE} {name}" for name in new.chains if name not in old.chains),
+        *(f"add chain {new.family} {TABLE} {name}" for name in new.chains if name not in old.chains),
         *_old_elements(old, new),
         *_rules(old, new),
         *_new_elements(old, new),
-        *(f"flush chain ip {TABLE} {name}" for name in old.chains if name not in new.chains),
-        *(f"delete chain ip {TABLE} {name}" for name in old.chains if name not in new.chains),
-        *(f"delete set ip {TABLE} {name}" for name in old.memories if name not in new.memories),
+        *(f"flush chain {new.family} {TABLE} {name}" for name in old.chains if name not in new.chains),
+        *(f"delete chain {new.family} {TABLE} {name}" for name in old.chains if name not in new.chains),
+        *(f"delete set {new.family} {TABLE} {name}" for name in old.memories if name not in new.memories),
     ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -65,8 +68,9 @@ def difference(old: Ruleset, new: Ruleset) -> str:
 def _new_memories(old: Ruleset, new: Ruleset) -> Iterator[str]:
     for name, life_s in new.memories.items():
         if name not in old.memories:
-            what = f"type ipv4_addr; size {MEMORY_SIZE}; flags dynamic,timeout; timeout {life_s}s;"
-            yield f"add set ip {TABLE} {name} {{ {what} }}"
+            address = "ipv4_addr" if new.family == "ip" else "ipv6_addr"
+            what = f"type {address}; size {MEMORY_SIZE}; flags dynamic,timeout; timeout {life_s}s;"
+            yield f"add set {new.family} {TABLE} {name} {{ {what} }}"
 
 
 def _rules(old: Ruleset, new: Ruleset) -> Iterator[str]:
@@ -75,29 +79,31 @@ def _rules(old: Ruleset, new: Ruleset) -> Iterator[str]:
         if before == rules:
             continue
         if before:
-            yield f"flush chain ip {TABLE} {name}"
+            yield f"flush chain {new.family} {TABLE} {name}"
         for rule in rules:
-            yield f"add rule ip {TABLE} {name} {rule}"
+            yield f"add rule {new.family} {TABLE} {name} {rule}"
 
 
 def _old_elements(old: Ruleset, new: Ruleset) -> Iterator[str]:
     for name, before in old.maps.items():
         now = new.maps.get(name, {})
-        yield from _elements("delete", name, (key for key, value in before.items() if now.get(key) != value))
+        yield from _elements(
+            new.family, "delete", name, (key for key, value in before.items() if now.get(key) != value)
+        )
     for name, members in old.sets.items():
-        yield from _elements("delete", name, members - new.sets.get(name, frozenset()))
+        yield from _elements(new.family, "delete", name, members - new.sets.get(name, frozenset()))
 
 
 def _new_elements(old: Ruleset, new: Ruleset) -> Iterator[str]:
     for name, now in new.maps.items():
         before = old.maps.get(name, {})
         added = (f"{key} : {value}" for key, value in now.items() if before.get(key) != value)
-        yield from _elements("add", name, added)
+        yield from _elements(new.family, "add", name, added)
     for name, members in new.sets.items():
-        yield from _elements("add", name, members - old.sets.get(name, frozenset()))
+        yield from _elements(new.family, "add", name, members - old.sets.get(name, frozenset()))
 
 
-def _elements(verb: str, name: str, elements: Iterable[str]) -> Iterator[str]:
+def _elements(family: str, verb: str, name: str, elements: Iterable[str]) -> Iterator[str]:
     listed = sorted(elements)
     if listed:
-        yield f"{verb} element ip {TABLE} {name} {{ {', '.join(listed)} }}"
+        yield f"{verb} element {family} {TABLE} {name} {{ {', '.join(listed)} }}"

@@ -1,13 +1,14 @@
 """What no field of a Service can know alone. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, ip_address
 
 from testbed.cluster.dns import DNS_ADDRESS
+from testbed.cluster.ipv6_checks import SERVICE_RANGE_IPV6
 from testbed.cluster.problems import Problem
-from testbed.cluster.service import Service, ServicePort
+from testbed.cluster.service import HEADLESS, Service, ServicePort
 from testbed.cluster.validation import Source
-from testbed.services.allocation import SERVICE_RANGE
+from testbed.services.allocation import SERVICE_RANGE, SERVICE_RANGES
 
 Labels = Mapping[str, str]
 
@@ -33,13 +34,59 @@ def check_service(source: Source, service: object) -> Iterator[Problem]:
     if spec.session_affinity_config is not None and spec.session_affinity == "None":
         what = "settings of an affinity that is off (got sessionAffinity: None; want sessionAffinity: ClientIP)"
         yield source.problem(("spec", "sessionAffinityConfig"), what)
-    if spec.cluster_ip is not None and not service.headless and IPv4Address(spec.cluster_ip) not in SERVICE_RANGE:
-        what = f"not an address for Services (got {spec.cluster_ip}; want one of {SERVICE_RANGE})"
+    if spec.cluster_ip is not None and not service.headless and not _is_for_services(spec.cluster_ip):
+        ranges = SERVICE_RANGE if ":" not in spec.cluster_ip else SERVICE_RANGE_IPV6
+        what = f"not an address for Services (got {spec.cluster_ip}; want one of {ranges})"
         yield source.problem(("spec", "clusterIP"), what)
     if spec.cluster_ip == str(DNS_ADDRESS):
         what = f"the address of the cluster's DNS (got {DNS_ADDRESS}; want another of {SERVICE_RANGE})"
         yield source.problem(("spec", "clusterIP"), what)
+    yield from _check_families(source, service)
     yield from _check_ports(source, spec.ports)
+
+
+def _is_for_services(text: str) -> bool:
+    address = ip_address(text)
+    return address in SERVICE_RANGES[address.version]
+
+
+def _check_families(source: Source, service: Service) -> Iterator[Problem]:
+    spec = service.spec
+    if len(set(spec.ip_families)) < len(spec.ip_families):
+        what = f"a family twice (got {', '.join(spec.ip_families)}; want each once)"
+        yield source.problem(("spec", "ipFamilies"), what)
+    elif spec.ip_family_policy == "SingleStack" and len(spec.ip_families) > 1:
+        got = f"{', '.join(spec.ip_families)} with SingleStack"
+        what = f"two families of one that has one (got {got}; want ipFamilyPolicy: PreferDualStack or RequireDualStack)"
+        yield source.problem(("spec", "ipFamilies"), what)
+    if spec.cluster_ips and (len(spec.cluster_ips) > 2 or spec.cluster_ips[0] != spec.cluster_ip):
+        got = f"{', '.join(spec.cluster_ips)} beside clusterIP: {spec.cluster_ip or 'nothing'}"
+        what = f"not the cluster IP and one of the other family (got {got}; want clusterIP first)"
+        yield source.problem(("spec", "clusterIPs"), what)
+    elif len({":" in one for one in spec.cluster_ips}) < len(spec.cluster_ips):
+        what = f"two of one family (got {', '.join(spec.cluster_ips)}; want one of each)"
+        yield source.problem(("spec", "clusterIPs"), what)
+    elif wrong := [one for one in spec.cluster_ips if one != HEADLESS and not _is_for_services(one)]:
+        what = f"not an address for Services (got {wrong[0]}; want one of {SERVICE_RANGE} or {SERVICE_RANGE_IPV6})"
+        yield source.problem(("spec", "clusterIPs"), what)
+    if spec.cluster_ip is not None and not service.headless and spec.ip_families:
+        version = ip_address(spec.cluster_ip).version
+        if spec.ip_families[0] != f"IPv{version}":
+            what = f"the cluster IP is of another family (got {spec.cluster_ip}; want IPv{version} first)"
+            yield source.problem(("spec", "ipFamilies"), what)
+
+
+def check_dual_stack(applied: Iterable[tuple[Source, Service]], dual_stack: bool) -> Iterator[Problem]:
+    """Whether the network has the families that Services ask for."""
+    for source, service in applied:
+        spec = service.spec
+        wants_ipv6 = spec.ip_families[:1] == ("IPv6",) or ":" in (spec.cluster_ip or "")
+        # As in Kubernetes, two families without a policy are both required.
+        both = spec.ip_family_policy == "RequireDualStack" or (not spec.ip_family_policy and len(spec.ip_families) > 1)
+        if not dual_stack and (both or wants_ipv6):
+            got = "RequireDualStack" if not wants_ipv6 else "IPv6"
+            what = f"the network has IPv4 only (got {got}; want EnableIPv6: true in network, or another ipFamilyPolicy)"
+            yield source.problem(("spec",), what)
 
 
 def _check_ports(source: Source, ports: Sequence[ServicePort]) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from testbed.cluster.problems import Problem
 from testbed.cluster.service import Service
 from testbed.cluster.validation import Source
-from testbed.services.service_checks import check_range, check_together, selects_nothing
+from testbed.services.service_checks import check_dual_stack, check_range, check_together, selects_nothing
 from testbed.services.services import Services
 from testbed.workloads.keeper import Outcome
 
@@ -32,6 +32,7 @@ class ServiceKeeper:
         """Whether cluster IPs and node ports are free, and whether this kernel and network have room for Services."""
         yield from check_together(applied, self._services.numbered.values())
         yield from check_range(applied, self._services.pod_network)
+        yield from check_dual_stack(applied, self._services.dual_stack)
         if applied and not BRIDGE_SETTINGS.is_dir():
             what = (
                 "this kernel has no br_netfilter (got no /proc/sys/net/bridge; want modprobe br_netfilter on the host)"

@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import TYPE_CHECKING
 
 from agent.config import parse_network_config
+from agent.netlink_values import Family, IPNetwork
 from testbed.cluster.service import Service
 from testbed.services.allocation import allocate, number
 from testbed.services.endpoints import PodFacts, bind, host_ports
@@ -36,7 +37,8 @@ class Services:
         """Counts changes of `applied`."""
         self._programmed = 0
         """The revision that all nodes have."""
-        self._programmers: dict[str, Programmer] = {}
+        self._programmers: dict[tuple[str, Family], Programmer] = {}
+        """By node and family."""
         self._failures: dict[str, str] = {}
         """Node → why its table is not what it should be."""
         self._programming = threading.Lock()
@@ -45,7 +47,7 @@ class Services:
     def want(self, services: Sequence[Service]) -> None:
         """Want these, and give them their numbers; nodes are programmed from `start` on."""
         self.applied = {service.name: service for service in services}
-        self.numbered = allocate(services)
+        self.numbered = allocate(services, self.dual_stack)
         self._revision += 1
 
     def start(self) -> None:
@@ -56,7 +58,7 @@ class Services:
     def put(self, service: Service) -> None:
         """Want this Service, and program nodes soon. Raises NothingFree and then changes nothing."""
         with self.deciding:
-            self.numbered = {**self.numbered, service.name: number(service, self.numbered)}
+            self.numbered = {**self.numbered, service.name: number(service, self.numbered, self.dual_stack)}
             self.applied[service.name] = service
             self._revision += 1
         self._lab.pods_changed.notify()
@@ -74,13 +76,24 @@ class Services:
         """The network that all pods are in."""
         return parse_network_config(self._lab.cluster.network_json.encode()).network
 
+    @property
+    def dual_stack(self) -> bool:
+        """Whether pods have IPv6 beside IPv4."""
+        return 6 in self._networks()
+
+    def _networks(self) -> dict[Family, IPNetwork]:
+        network = self._lab.network
+        both: dict[Family, IPNetwork] = {4: network.network}
+        return both if network.ipv6_network is None else {**both, 6: network.ipv6_network}
+
     def pods(self) -> list[PodFacts]:
         """Every pod of the lab as it is now."""
         found = []
         for pod in self._lab.pods.values():
             status = pod.status()
             address = IPv4Address(status.address) if status.address else None
-            found.append(PodFacts(pod.manifest, address, status.ready, status.terminating))
+            ipv6 = IPv6Address(status.ipv6_address) if status.ipv6_address else None
+            found.append(PodFacts(pod.manifest, address, status.ready, status.terminating, ipv6))
         return found
 
     def program(self) -> None:
@@ -88,21 +101,26 @@ class Services:
         with self._programming:
             revision = self._revision
             pods = self.pods()
-            common = everywhere(bind(self.numbered.values(), pods))
+            networks = self._networks()
+            common = {family: everywhere(bind(self.numbered.values(), pods, family), family) for family in networks}
             nodes = dict(self._lab.nodes)
-            network = self.pod_network
-            former = {(name, one.pid): one for name, one in self._programmers.items()}
+            former = {(*key, one.pid): one for key, one in self._programmers.items()}
             # A node that was deleted and added again has the same name and is another machine.
             self._programmers = {
-                name: former.get((name, node.pid)) or Programmer(name, node.pid, network, self._lab.journal(name))
+                (name, family): former.get((name, family, node.pid))
+                or Programmer(name, node.pid, network, self._lab.journal(name))
                 for name, node in nodes.items()
+                for family, network in networks.items()
             }
             tables = {
-                name: self._workers.submit(one.program, common, host_ports(name, pods))
-                for name, one in self._programmers.items()
+                # Host ports are IPv4's alone.
+                (name, family): self._workers.submit(
+                    one.program, common[family], host_ports(name, pods) if family == 4 else ()
+                )
+                for (name, family), one in self._programmers.items()
             }
             failures = {}
-            for name, done in tables.items():
+            for (name, _), done in tables.items():
                 try:
                     done.result()
                 except (ServicesNotProgrammed, OSError) as failure:
@@ -115,7 +133,7 @@ class Services:
         if self._programmed < self._revision:
             return ["services are not programmed yet"]
         waiting = [
-            f"{name}: services are not programmed yet" for name in self._lab.nodes if name not in self._programmers
+            f"{name}: services are not programmed yet" for name in self._lab.nodes if (name, 4) not in self._programmers
         ]
         return waiting or list(self._failures.values())
 
@@ -132,7 +150,7 @@ class Services:
             time.sleep(MEND_EVERY_S)
             if self._failures:
                 self.program()
-            for name, programmer in list(self._programmers.items()):
+            for (name, _), programmer in list(self._programmers.items()):
                 try:
                     mended = programmer.mend()
                 except (ServicesNotProgrammed, OSError) as failure:

@@ -2,14 +2,31 @@
 
 from typing import TYPE_CHECKING, Any
 
+from agent.netlink_values import Family
 from testbed.cluster.dns import CLUSTER_DOMAIN, NAMESPACE
-from testbed.cluster.service import ServicePort
+from testbed.cluster.service import Service, ServicePort
 from testbed.services.endpoints import Endpoint, endpoints_of
+from testbed.services.rules import at
 
 if TYPE_CHECKING:
     from testbed.lab.lab import Lab
 
 Object = dict[str, Any]
+
+
+def family_of(service: Service) -> Family:
+    """That of its first cluster IP; IPv4 for a headless one."""
+    return 6 if service.address_of(4) is None and service.address_of(6) is not None else 4
+
+
+def families_of(lab: "Lab", service: Service) -> tuple[Family, ...]:
+    """Those that it has cluster IPs of; of a headless one IPv4."""
+    return (4,) if service.headless else service.families(lab.services.dual_stack)
+
+
+def url(address: str, port: int) -> str:
+    """As one types it for curl: an IPv6 address in quoted brackets."""
+    return f"http://{address}:{port}/" if ":" not in address else f"'http://[{address}]:{port}/'"
 
 
 def services(lab: "Lab") -> list[Object]:
@@ -18,7 +35,7 @@ def services(lab: "Lab") -> list[Object]:
     for service in lab.services.numbered.values():
         manifest = service.to_manifest()
         manifest["spec"] |= {"type": service.spec.type, "clusterIP": service.spec.cluster_ip}
-        ready, _ = endpoints_of(service, lab.services.pods())
+        ready, _ = endpoints_of(service, lab.services.pods(), family_of(service))
         manifest["status"] = {"readyEndpoints": len({one.pod for port in ready for one in port})}
         found.append(manifest)
     return found
@@ -74,26 +91,30 @@ def describe_service(lab: "Lab", name: str) -> Object:
     """Everything about one Service, as headings and values. Raises KeyError."""
     service = lab.services.numbered[name]
     spec = service.spec
-    ready, other = endpoints_of(service, lab.services.pods())
+    pods = lab.services.pods()
+    both = [endpoints_of(service, pods, family) for family in families_of(lab, service)]
+    ready = [[one for ready, _ in both for one in ready[number]] for number in range(len(spec.ports))]
+    other = [[one for _, other in both for one in other[number]] for number in range(len(spec.ports))]
     ports = {}
     for port, here, there in zip(spec.ports, ready, other, strict=True):
         heading = f"{port.name + ' ' if port.name else ''}{port.port}/{port.protocol}"
         ports[heading] = {
             "target port": port.target_port,
             "node port": port.node_port,
-            "endpoints": [f"{one.address}:{one.port}  {one.pod} on {one.node}" for one in here] or "none",
-            "not ready": [f"{one.address}:{one.port}  {one.pod} on {one.node}" for one in there] or None,
+            "endpoints": [f"{at(one)}  {one.pod} on {one.node}" for one in here] or "none",
+            "not ready": [f"{at(one)}  {one.pod} on {one.node}" for one in there] or None,
         }
     first = spec.ports[0]
     look = [f"sudo testbed exec {node} -- nft list table ip testbed-services" for node in list(lab.nodes)[:1]]
     if not service.headless and first.protocol == "TCP" and lab.pods:
-        look.insert(0, f"sudo testbed exec {next(iter(lab.pods))} -- curl -s http://{spec.cluster_ip}:{first.port}/")
+        look.insert(0, f"sudo testbed exec {next(iter(lab.pods))} -- curl -s {url(spec.cluster_ip or '', first.port)}")
     return {
         "Name": name,
         "Labels": service.metadata.labels or None,
         "Selector": spec.selector,
         "Type": spec.type,
-        "Cluster IP": spec.cluster_ip,
+        "Cluster IP": ", ".join(spec.cluster_ips) or spec.cluster_ip,
+        "IP family policy": spec.ip_family_policy,
         "DNS name": f"{name}.{NAMESPACE}.svc.{CLUSTER_DOMAIN}" if lab.cluster.dns else None,
         "Session affinity": f"ClientIP, {service.affinity_s} s" if service.affinity_s else "none",
         "External traffic": spec.external_traffic_policy if spec.type == "NodePort" else None,

@@ -170,9 +170,10 @@ def _address(lab: Lab, known: Map, asked: Asked) -> IPv4Address:
     name = rest if slash and kind in SERVICE_WORDS else asked.destination
     service = lab.services.numbered.get(name)
     if service is not None and (slash or name not in known.place_of):
-        if service.headless or service.spec.cluster_ip is None:
-            raise VerbFailed(f"service {name} has no cluster IP (want one of its pods)")
-        return IPv4Address(service.spec.cluster_ip)
+        address = service.address_of(4)
+        if not isinstance(address, IPv4Address):
+            raise VerbFailed(f"service {name} has no IPv4 cluster IP (want one of its pods)")
+        return address
     pod = lab.pods.get(asked.destination)
     if pod is not None and pod.address is not None:
         return IPv4Address(pod.address)

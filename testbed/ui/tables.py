@@ -81,7 +81,11 @@ def services(found: Sequence[Object]) -> Table:
         ("service", "type", "cluster IP", "ports", "ready endpoints"),
         [
             (
-                *(one["metadata"]["name"], one["spec"].get("type"), one["spec"].get("clusterIP")),
+                *(
+                    one["metadata"]["name"],
+                    one["spec"].get("type"),
+                    ", ".join(one["spec"].get("clusterIPs", [])) or one["spec"].get("clusterIP"),
+                ),
                 ", ".join(_port(port) for port in one["spec"].get("ports", ())),
                 one.get("status", {}).get("readyEndpoints"),
             )

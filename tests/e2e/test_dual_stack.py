@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 
@@ -113,3 +114,43 @@ def test_a_link_that_went_down_has_its_ipv6_address_and_routes_again(dual: Lab) 
     assert not dual.pings("shell", ECHO)
     dual.must("fault", "heal")
     dual.handle.wait_until(lambda: dual.pings("shell", ECHO), 10, "reached again by IPv6")
+
+
+def code_of(lab: Lab, source: str, url: str, *flags: str) -> str:
+    answer = lab.exec(source, "curl", "-sg", "-m5", "-o", "/dev/null", "-w", "%{http_code}", *flags, url)
+    return answer.out
+
+
+@pytest.mark.parametrize("source", ["shell", "echo", "node1", "node2"])
+def test_a_service_of_both_families_answers_by_either_address(dual: Lab, source: str) -> None:
+    spec = dual.json("get", "services", "echo")["spec"]
+    ipv4, ipv6 = spec["clusterIPs"]
+    assert (spec["clusterIP"], spec["ipFamilies"], spec["ipFamilyPolicy"]) == (
+        ipv4,
+        ["IPv4", "IPv6"],
+        "PreferDualStack",
+    )
+    assert IPv6Address(ipv6) in IPv6Network("fd00:10:96::/112")
+    for address in (ipv4, f"[{ipv6}]"):
+        assert code_of(dual, source, f"http://{address}/") == "200", address
+    assert f"{ipv4}, {ipv6}" in dual.must("get", "services")
+
+
+def test_a_name_means_both_addresses_and_clients_are_seen_as_they_are(dual: Lab) -> None:
+    for flag, address in (("-4", "10.0.46.3"), ("-6", SHELL)):
+        assert dual.run("shell", "curl", flag, "-s", "-m5", "http://echo/clientip") == f"{address}\n"
+
+
+def test_a_service_of_ipv6_alone_answers_by_its_node_port_too(dual: Lab) -> None:
+    spec = dual.json("get", "services", "nginx")["spec"]
+    assert ":" in spec["clusterIP"]
+    assert code_of(dual, "shell", f"http://[{spec['clusterIP']}]/") == "200"
+    assert code_of(dual, "node2", "http://[fd00:8::227]:30080/") == "200"
+    # Nobody of IPv4 has that port.
+    assert code_of(dual, "node2", "http://192.168.8.227:30080/") == "000"
+
+
+def test_ipv6_rules_that_somebody_removes_are_made_again(dual: Lab) -> None:
+    dual.run("node1", "nft", "delete", "table", "ip6", "testbed-services")
+    address = dual.json("get", "services", "echo")["spec"]["clusterIPs"][1]
+    dual.handle.wait_until(lambda: code_of(dual, "shell", f"http://[{address}]/") == "200", 10, "it answers again")
