@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from testbed.faults.trials import CONTROL, TRIALS, Trial
+from testbed.faults.trials import CONTROL, TRIALS, TTL_S, Trial
 from testbed.places import TOPOLOGIES
 from testbed.pytest_plugin import NewLab
 from testbed.testing.probing import Probing
@@ -41,6 +41,11 @@ def trial_of(fault: str) -> Trial:
         ("rules", trial_of("rules flush node1"), "nftables tables"),
         ("renewal", Trial("control", (), 5, hold_s=12, gap_s=0), "I1: node1 has the keys []|nothing arrived"),
         ("watch", Trial("F36", ("node readdress node2 192.168.8.150",), 5, mended_by_lab=True), "no probe between"),
+        ("repair", trial_of("lease delete node1"), "I1: node1 has the keys []|nothing arrived|no probe between"),
+        ("despair", Trial("F14", ("etcd stop etcd1",), 5, gap_s=0, hold_s=TTL_S + 3), "nothing arrived"),
+        ("chance", trial_of("node crash node1"), "node1 has 10."),
+        ("address", trial_of("node readdress node1 192.168.8.150"), "the lab mends it"),
+        ("watchdog", trial_of("agent hang node1"), "the lab mends it"),
     ],
     ids=list(MUTANTS),
 )

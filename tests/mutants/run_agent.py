@@ -4,6 +4,7 @@ In a cluster file: `agent: {command: [PYTHON, …/run_agent.py, rules, …]}`. T
 """
 
 import os
+import random
 import sys
 import threading
 from collections.abc import Callable
@@ -58,7 +59,68 @@ def watch() -> None:
     LeaseWatch.run = list_once  # type: ignore[assignment,method-assign]  # the same
 
 
-MUTANTS = {mutant.__name__: mutant for mutant in (device, rules, renewal, watch)}
+def repair() -> None:
+    """Our key is gone, and nobody writes it again."""
+    from agent.errors import LeaseLost
+    from agent.lease import Lease
+    from agent.subnet_manager import SubnetManager
+
+    def give_up(_manager: SubnetManager, lease: Lease) -> Lease:
+        raise LeaseLost(str(lease.subnet))
+
+    SubnetManager._take_again = give_up  # type: ignore[assignment,method-assign]  # the same
+
+
+def despair() -> None:
+    """An etcd that is away is taken for one without leases."""
+    from agent.errors import RegistryError
+    from agent.lease_watch import LeaseWatch
+
+    follow = LeaseWatch._follow
+
+    def forget(watch: LeaseWatch, stop: threading.Event) -> None:
+        try:
+            follow(watch, stop)
+        except RegistryError:
+            watch._on_peers((), watch.revision)
+            watch._delivered = None
+            raise
+
+    LeaseWatch._follow = forget  # type: ignore[assignment,method-assign]  # the same
+
+
+def chance() -> None:
+    """Which subnet a node asks for has nothing to do with the one that it had."""
+    from collections.abc import Iterable
+    from ipaddress import IPv4Network, IPv6Network
+
+    from agent import allocator
+
+    draw = allocator._draw
+
+    def draw_blindly(slots: allocator._Slots, taken: Iterable[IPv4Network | IPv6Network], node: str) -> int:
+        return draw(slots, taken, f"{node} {random.random()}")
+
+    allocator._draw = draw_blindly
+
+
+def address() -> None:
+    """What becomes of the node's own address is nobody's business."""
+    from agent.agent import Agent
+
+    Agent._look_at_underlay = lambda *_: None  # type: ignore[method-assign]  # the same
+
+
+def watchdog() -> None:
+    """Nobody looks whether a loop stands still."""
+    from agent.watchdog import Watchdog
+
+    Watchdog.tick = lambda _: True  # type: ignore[assignment,method-assign]  # the same
+
+
+MUTANTS = {
+    mutant.__name__: mutant for mutant in (device, rules, renewal, watch, repair, despair, chance, address, watchdog)
+}
 
 
 def main() -> None:
