@@ -1,0 +1,112 @@
+"""Command blocks of README and docs/: which there are, which a test runs, which only a person can.
+
+A block without a language that has lines beginning with `$ ` is a session. It is run by the test of its page or
+section (RUN_BY), or the line above the block says why not:
+
+    <!-- not run: vm, it takes a machine of its own -->
+
+    scripts/check-docs          python -m tests.documents    lists every block that is not run, and why
+"""
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MARK = re.compile(r"<!-- not run: (?P<kind>vm|desktop|root|long|by hand), (?P<why>.+) -->")
+RUN_BY = {
+    ("docs/walkthrough.md", ""): "tests/e2e/test_walkthrough.py",
+    ("docs/walkthrough.zh-CN.md", ""): "tests/e2e/test_walkthrough.py",
+    ("docs/troubleshooting.md", "Packets do not arrive"): "tests/e2e/test_troubleshooting.py",
+    ("docs/tutorial.md", ""): "tests/e2e/test_tutorial.py",
+    **{("README.md", section): "tests/e2e/test_readme.py" for section in ("Two commands", "Look", "Go inside", "Talk")},
+    ("README.md", "Without root"): "tests/e2e/test_rootless.py",
+}
+"""(page, section or the whole page) → the test that runs its sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One session in a page."""
+
+    page: str
+    """Relative to the clone."""
+    line: int
+    section: str
+    """The `##` heading above it."""
+    commands: tuple[str, ...]
+    mark: str | None
+    """Why it is not run, as its mark says."""
+
+    @property
+    def run_by(self) -> str | None:
+        """The test that runs it."""
+        return RUN_BY.get((self.page, "")) or RUN_BY.get((self.page, self.section))
+
+
+def pages() -> list[Path]:
+    """README and everything in docs/, in both languages."""
+    return [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(path: Path) -> Iterator[Block]:
+    """The sessions of a page."""
+    section, above, opened, body = "", "", 0, list[str]()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not opened and line.startswith("## "):
+            section = line[3:].strip()
+        if line.startswith("```") and not opened:
+            opened, body, language = number, [], line[3:]
+            mark = MARK.fullmatch(above)
+        elif line.startswith("```"):
+            commands = tuple(_commands(body))
+            if commands and not language:
+                why = None if mark is None else f"{mark['kind']}: {mark['why']}"
+                yield Block(str(path.relative_to(ROOT)), opened, section, commands, why)
+            opened = 0
+        elif opened:
+            body.append(line)
+        above = line
+
+
+def _commands(body: list[str]) -> Iterator[str]:
+    """Each command after its `$ `, lines that end in a backslash joined."""
+    lines = iter(body)
+    for line in lines:
+        if line.startswith("$ "):
+            command = line[2:]
+            while command.endswith("\\"):
+                command = command[:-1] + next(lines, "")
+            yield command
+
+
+def words_of_verb(command: str) -> list[str] | None:
+    """The words behind `testbed` up to a pipe or redirection; None for another program's command."""
+    try:
+        words = shlex.split(command, comments=True)
+    except ValueError:
+        return None
+    words = words[1:] if words[:1] == ["sudo"] else words
+    if words[:1] != ["testbed"]:
+        return None
+    end = next((number for number, word in enumerate(words) if word in ("|", "<<<", ">", "<<END")), len(words))
+    return words[1:end]
+
+
+def main() -> int:
+    """List what no test runs. A block that is neither run nor marked is parsed all the same (tests/unit)."""
+    found = [block for path in pages() for block in blocks(path)]
+    unmarked = [block for block in found if block.run_by is None and block.mark is None]
+    for block in found:
+        if block.run_by is None:
+            print(f"{block.page}:{block.line}: {block.mark or 'only parsed'}: {block.commands[0][:70]}")
+    run = sum(block.run_by is not None for block in found)
+    print(f"{len(found)} blocks: {run} run, {len(found) - run - len(unmarked)} marked, {len(unmarked)} only parsed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""README.md, what it shows of the lab of its two commands: each command is run there and says what the page shows."""
+
+import re
+
+import pytest
+
+from tests.documents import ROOT
+from tests.e2e.lab import Lab
+from tests.e2e.pages import missing, run, sessions
+
+pytestmark = pytest.mark.slow
+SECTIONS = ("Two commands", "Look", "The way of one packet", "Go inside", "Talk")
+NOT_HERE = {
+    "up": "the lab is there already",
+    "ui": "desktop: tests/e2e/test_ui.py opens the page",
+    "shell": "a terminal: tests/e2e/test_exec.py has one",
+    "cli": "a terminal: tests/e2e/test_mininet_prompt.py has one",
+    "capture": "until Ctrl-C: tests/e2e/test_capture.py ends it",
+    "graph": "writes a file: tests/e2e/test_graph.py reads it",
+    "iperf": "takes its time: tests/e2e/test_answers.py runs it",
+}
+"""Verb → why it is not run here."""
+GROWS = {"describe", "logs", "events"}
+"""What these show depends on what happened before, so only words that are always there are compared."""
+DATE = re.compile(r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) ")
+
+
+def readme_sessions() -> list[tuple[str, tuple[str, ...]]]:
+    """Every command of the sections above that can be run in a lab, with what the page shows."""
+    parts = re.split(r"^### ?|^## ", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = "".join(part for part in parts if part.startswith(SECTIONS))
+    found = []
+    for command, lines in sessions(text):
+        bare = re.sub(r"\s+#.*", "", command).split(" | ")[0]
+        words = bare.removeprefix("sudo ").split()
+        if words[0] == "testbed" and words[1] not in NOT_HERE:
+            found.append((bare, tuple(line for line in lines if not DATE.match(line))))
+    return found
+
+
+SESSIONS = readme_sessions()
+
+
+@pytest.mark.parametrize(("command", "lines"), SESSIONS, ids=[command for command, _ in SESSIONS])
+def test_a_command_of_the_readme_says_what_the_readme_shows(
+    command: str, lines: tuple[str, ...], nginx_tomcat: Lab
+) -> None:
+    said = run(nginx_tomcat, command)
+    assert "error:" not in said
+    if command.split()[2] in GROWS:
+        shown = [line for line in lines if re.match(r"[A-Z][a-z ]+:|AT ", line)]
+        assert missing([line for line in shown if line.endswith(":") or line.startswith("AT ")], said) == [], said
+        assert said.strip()
+    else:
+        assert missing([line.replace("nginx-tomcat", nginx_tomcat.name) for line in lines], said) == [], said
+
+
+def test_enough_of_the_readme_is_run() -> None:
+    assert len(SESSIONS) >= 15
