@@ -30,8 +30,11 @@ PATHS = {
         BenchPath("native", "udp backend, packets in bulk", "udp", "native"),
         BenchPath("vxlan", "plain kernel vxlan, built by hand, no agent"),
         BenchPath("none", "no overlay: from node to node on the underlay"),
+        BenchPath("host-gw", "plain routes from node to node, made by hand, no agent"),
     )
 }
+USUAL = ("python", "native", "vxlan", "none")
+"""Those of a run that names none."""
 BACKENDS = ("udp", "vxlan", "host-gw", "ipip", "wireguard")
 """Those of our agent's that connect nodes."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from agent.errors import AgentError
 from testbed.bench.load_tools import measure, processor_seconds
 from testbed.bench.plan import MEASUREMENTS
-from testbed.bench.ways import AgentWay, NoOverlay, PlainVxlan, Way
+from testbed.bench.ways import AgentWay, NoOverlay, PlainRoutes, PlainVxlan, Way
 from testbed.lab.control import Request, Verb, VerbFailed
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.lab import Lab
@@ -63,6 +63,8 @@ class BenchVerbs:
                 self._ways[key] = AgentWay(self._lab, pods, backend, datapath or "auto")
             elif name == "vxlan":
                 self._ways[key] = PlainVxlan(self._lab, pods)
+            elif name == "host-gw":
+                self._ways[key] = PlainRoutes(self._lab, pods)
             else:
                 self._ways[key] = NoOverlay(self._lab)
         return self._ways[key]

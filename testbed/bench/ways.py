@@ -129,8 +129,20 @@ class AgentWay:
 
 VNI, VXLAN_PORT = 77, 4789  # a port of its own, so that an agent's vxlan device does not share our socket
 VXLAN_HEADERS = 20 + 8 + 8 + 14  # bytes: outer IPv4, UDP, vxlan (RFC 7348), inner Ethernet
-VXLAN_DEVICE, BRIDGE, VXLAN_POD_END = "bench-vxlan", "bench-br", "eth1"
-NETWORK = IPv4Network("10.77.0.0/16")
+VXLAN_DEVICE = "bench-vxlan"
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """What two ways that are built by hand must not share."""
+
+    network: IPv4Network
+    bridge: str
+    pod_end: str
+    prefix: str
+    """Of the node's end of the pods' links."""
+    headers: int
+    """Bytes that the underlay's MTU loses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +179,12 @@ class PlainVxlan:
     bridge of its own, and routes from there to a vxlan device. Nothing is learned and nobody asks by ARP."""
 
     WHY = "kernel vxlan for comparison"
+    PARTS = ByHand(IPv4Network("10.77.0.0/16"), "bench-br", "eth1", "bench-", VXLAN_HEADERS)
 
     def __init__(self, lab: Lab, pods: Sequence[Pod]) -> None:
-        subnets = NETWORK.subnets(new_prefix=24)
+        subnets = self.PARTS.network.subnets(new_prefix=24)
         self._sides = [VxlanSide(lab.nodes[pod.manifest.spec.node_name or ""], pod, next(subnets)) for pod in pods]
-        self._mtu = lab.cluster.underlay.mtu - VXLAN_HEADERS
+        self._mtu = lab.cluster.underlay.mtu - self.PARTS.headers
         self._built = False
 
     def take(self) -> None:
@@ -208,19 +221,31 @@ class PlainVxlan:
 
     def _connect_pod(self, own: VxlanSide) -> None:
         kernel, pod_pid = own.node.kernel, pause_pid(own.pod)
-        near, mac = f"bench-{own.pod.name}"[:15], pod_mac(own.address)
-        kernel.create_bridge(BRIDGE, mtu=self._mtu, mac=own.bridge_mac, why=self.WHY)
-        kernel.ensure_addresses(BRIDGE, [IPv4Interface((own.gateway, own.subnet.prefixlen))], self.WHY)
-        kernel.set_up(BRIDGE, self.WHY)
-        kernel.create_veth(near, peer=VXLAN_POD_END, peer_netns_pid=pod_pid, mtu=self._mtu, peer_mac=mac, why=self.WHY)
-        kernel.set_master(near, BRIDGE, self.WHY)
+        parts = self.PARTS
+        near, mac = f"{parts.prefix}{own.pod.name}"[:15], pod_mac(own.address)
+        kernel.create_bridge(parts.bridge, mtu=self._mtu, mac=own.bridge_mac, why=self.WHY)
+        kernel.ensure_addresses(parts.bridge, [IPv4Interface((own.gateway, own.subnet.prefixlen))], self.WHY)
+        kernel.set_up(parts.bridge, self.WHY)
+        kernel.create_veth(near, peer=parts.pod_end, peer_netns_pid=pod_pid, mtu=self._mtu, peer_mac=mac, why=self.WHY)
+        kernel.set_master(near, parts.bridge, self.WHY)
         kernel.set_up(near, self.WHY)
-        kernel.ensure_neighbour(BRIDGE, own.address, mac, self.WHY)
+        kernel.ensure_neighbour(parts.bridge, own.address, mac, self.WHY)
         with Kernel(kernel.journal, pod_pid) as inside:
-            inside.ensure_addresses(VXLAN_POD_END, [IPv4Interface((own.address, own.subnet.prefixlen))], self.WHY)
-            inside.set_up(VXLAN_POD_END, self.WHY)
-            inside.ensure_neighbour(VXLAN_POD_END, own.gateway, own.bridge_mac, self.WHY)
-            inside.ensure_route(Route(NETWORK, VXLAN_POD_END, gateway=own.gateway), self.WHY)
+            inside.ensure_addresses(parts.pod_end, [IPv4Interface((own.address, own.subnet.prefixlen))], self.WHY)
+            inside.set_up(parts.pod_end, self.WHY)
+            inside.ensure_neighbour(parts.pod_end, own.gateway, own.bridge_mac, self.WHY)
+            inside.ensure_route(Route(parts.network, parts.pod_end, gateway=own.gateway), self.WHY)
+
+
+class PlainRoutes(PlainVxlan):
+    """The same with nothing but a route between the nodes: what the host-gw backend does, by hand."""
+
+    WHY = "plain routes for comparison"
+    PARTS = ByHand(IPv4Network("10.78.0.0/16"), "bench-routed", "eth2", "routed-", 0)
+
+    def _connect_nodes(self, own: VxlanSide, other: VxlanSide) -> None:
+        device = f"{own.node.name}-eth0"
+        own.node.kernel.ensure_route(Route(other.subnet, device, gateway=other.node.address), self.WHY)
 
 
 def pause_pid(pod: Pod) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from testbed.bench.plan import PATHS, BenchPlan, choose_measurements, choose_paths
+from testbed.bench.plan import USUAL, BenchPlan, choose_measurements, choose_paths
 from testbed.command.client import TestbedError
 from testbed.command.command_line import needs_root, output_option, verbs
 
@@ -12,7 +12,7 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 @verbs.command()
-@click.option("--paths", default=",".join(PATHS), show_default=True, metavar="PATH,…", help="What to compare.")
+@click.option("--paths", default=",".join(USUAL), show_default=True, metavar="PATH,…", help="What to compare.")
 @click.option("--backends", default="", metavar="BACKEND,…", help="And backends of our agent: udp,vxlan,host-gw,…")
 @click.option("--only", default="", metavar="WHAT,…", help="Not all measurements: tcp,udp,latency or single ones.")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Medians are of these.")
@@ -32,6 +32,10 @@ def bench(
     native   udp backend, packets in bulk
     vxlan    plain kernel vxlan, built by hand
     none     no overlay: from node to node
+    host-gw  plain routes between nodes, made by hand
+
+    The backends that the kernel moves packets for, beside the same by hand:
+    bench --paths vxlan,host-gw --backends udp,vxlan,host-gw
     """
     try:
         plan = BenchPlan(choose_paths(paths, backends), rounds, seconds, choose_measurements(only))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from testbed.bench.load_tools import processor_seconds
-from testbed.bench.plan import MEASUREMENTS, PATHS, BenchPath, BenchPlan, choose_measurements, choose_paths
+from testbed.bench.plan import BACKENDS, MEASUREMENTS, PATHS, BenchPath, BenchPlan, choose_measurements, choose_paths
 from testbed.bench.report import (
     Machine,
     document,
@@ -80,10 +80,10 @@ def test_paths_come_in_the_order_in_which_they_are_named(paths: str, backends: s
 @pytest.mark.parametrize(
     ("paths", "backends", "complaint"),
     [
-        ("pyhton", "", "no such path (got pyhton; want some of python,native,vxlan,none)"),
+        ("pyhton", "", "no such path (got pyhton; want some of python,native,vxlan,none,host-gw)"),
         ("none", "gre", "no such backend (got gre; want some of udp,vxlan,host-gw,ipip,wireguard)"),
         ("none,none", "", "named twice: none"),
-        ("", "", "no path (want one or more of python, native, vxlan, none, or --backends)"),
+        ("", "", "no path (want one or more of python, native, vxlan, none, host-gw, or --backends)"),
     ],
 )
 def test_wrong_names_are_refused_in_words(paths: str, backends: str, complaint: str) -> None:
@@ -203,7 +203,8 @@ def test_goals_are_judged_at_their_very_limit() -> None:
 
 def test_every_goal_is_about_a_path_and_a_metric_that_exist() -> None:
     comparable = {metric.name for metric in METRICS if metric.compared}
-    assert all({goal.path, goal.reference} <= PATHS.keys() and goal.metric in comparable for goal in GOALS)
+    paths = {*PATHS, *(path.name for path in choose_paths("", ",".join(BACKENDS)))}
+    assert all({goal.path, goal.reference} <= paths and goal.metric in comparable for goal in GOALS)
     assert Goal("native", TCP, "python", 8, at_least=True) in GOALS
 
 
