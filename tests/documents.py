@@ -17,12 +17,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MARK = re.compile(r"<!-- not run: (?P<kind>vm|desktop|root|long|by hand), (?P<why>.+) -->")
+README_ON_ONE_LAB = ("Two commands", "Look", "The way of one packet", "Go inside", "Talk")
+"""Sections of README.md about the lab of its two commands."""
+README_IN_ORDER = {"guestbook": "Services and names", "nginx_tomcat": "Faults on command"}
+"""Cluster → section of README.md whose commands build on each other."""
 RUN_BY = {
     ("docs/walkthrough.md", ""): "tests/e2e/test_walkthrough.py",
     ("docs/walkthrough.zh-CN.md", ""): "tests/e2e/test_walkthrough.py",
     ("docs/troubleshooting.md", "Packets do not arrive"): "tests/e2e/test_troubleshooting.py",
     ("docs/tutorial.md", ""): "tests/e2e/test_tutorial.py",
-    **{("README.md", section): "tests/e2e/test_readme.py" for section in ("Two commands", "Look", "Go inside", "Talk")},
+    **{
+        ("README.md", section): "tests/e2e/test_readme.py"
+        for section in (*README_ON_ONE_LAB, *README_IN_ORDER.values())
+    },
     ("README.md", "Without root"): "tests/e2e/test_rootless.py",
 }
 """(page, section or the whole page) → the test that runs its sessions."""
@@ -37,6 +44,8 @@ class Block:
     line: int
     section: str
     """The `##` heading above it."""
+    heading: str
+    """The nearest heading above it."""
     commands: tuple[str, ...]
     mark: str | None
     """Why it is not run, as its mark says."""
@@ -44,7 +53,13 @@ class Block:
     @property
     def run_by(self) -> str | None:
         """The test that runs it."""
-        return RUN_BY.get((self.page, "")) or RUN_BY.get((self.page, self.section))
+        places = (RUN_BY.get((self.page, part)) for part in ("", self.heading, self._whole_section))
+        return next(filter(None, places), None)
+
+    @property
+    def _whole_section(self) -> str:
+        """The section, where one test runs all of it: README's are run heading by heading."""
+        return self.section if self.page != "README.md" else self.heading
 
 
 def pages() -> list[Path]:
@@ -54,10 +69,11 @@ def pages() -> list[Path]:
 
 def blocks(path: Path) -> Iterator[Block]:
     """The sessions of a page."""
-    section, above, opened, body = "", "", 0, list[str]()
+    section, heading, above, opened, body = "", "", "", 0, list[str]()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not opened and line.startswith("## "):
-            section = line[3:].strip()
+        if not opened and line.startswith(("## ", "### ")):
+            heading = line.lstrip("#").strip()
+            section = section if line.startswith("###") else heading
         if line.startswith("```") and not opened:
             opened, body, language = number, [], line[3:]
             mark = MARK.fullmatch(above)
@@ -65,7 +81,7 @@ def blocks(path: Path) -> Iterator[Block]:
             commands = tuple(_commands(body))
             if commands and not language:
                 why = None if mark is None else f"{mark['kind']}: {mark['why']}"
-                yield Block(str(path.relative_to(ROOT)), opened, section, commands, why)
+                yield Block(str(path.relative_to(ROOT)), opened, section, heading, commands, why)
             opened = 0
         elif opened:
             body.append(line)

@@ -4,12 +4,12 @@ import re
 
 import pytest
 
-from tests.documents import ROOT
+from testbed.pytest_plugin import NewLab
+from tests.documents import README_IN_ORDER, README_ON_ONE_LAB, ROOT
 from tests.e2e.lab import Lab
 from tests.e2e.pages import missing, run, sessions
 
 pytestmark = pytest.mark.slow
-SECTIONS = ("Two commands", "Look", "The way of one packet", "Go inside", "Talk")
 NOT_HERE = {
     "up": "the lab is there already",
     "ui": "desktop: tests/e2e/test_ui.py opens the page",
@@ -25,10 +25,14 @@ GROWS = {"describe", "logs", "events"}
 DATE = re.compile(r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) ")
 
 
-def readme_sessions() -> list[tuple[str, tuple[str, ...]]]:
-    """Every command of the sections above that can be run in a lab, with what the page shows."""
+POD_NAME = re.compile(r"-[a-z0-9]{8}-[a-z0-9]{5}\b")
+"""What a Deployment adds to its name."""
+
+
+def readme_sessions(*sections: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Every command of those sections that can be run in a lab, with what the page shows."""
     parts = re.split(r"^### ?|^## ", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    text = "".join(part for part in parts if part.startswith(SECTIONS))
+    text = "".join(part for part in parts if part.startswith(sections))
     found = []
     for command, lines in sessions(text):
         bare = re.sub(r"\s+#.*", "", command).split(" | ")[0]
@@ -38,7 +42,7 @@ def readme_sessions() -> list[tuple[str, tuple[str, ...]]]:
     return found
 
 
-SESSIONS = readme_sessions()
+SESSIONS = readme_sessions(*README_ON_ONE_LAB)
 
 
 @pytest.mark.parametrize(("command", "lines"), SESSIONS, ids=[command for command, _ in SESSIONS])
@@ -53,6 +57,17 @@ def test_a_command_of_the_readme_says_what_the_readme_shows(
         assert said.strip()
     else:
         assert missing([line.replace("nginx-tomcat", nginx_tomcat.name) for line in lines], said) == [], said
+
+
+@pytest.mark.parametrize(("cluster", "section"), README_IN_ORDER.items(), ids=list(README_IN_ORDER.values()))
+def test_a_section_of_the_readme_shows_what_it_says(cluster: str, section: str, new_lab: NewLab) -> None:
+    steps = readme_sessions(section)
+    assert len(steps) >= 4
+    with new_lab(cluster) as handle:
+        for command, lines in steps:
+            said = POD_NAME.sub("-0", run(Lab(handle.name), command))
+            wanted = [POD_NAME.sub("-0", line.replace(cluster, handle.name)) for line in lines]
+            assert missing(wanted, said) == [], f"{command}\n{said}"
 
 
 def test_enough_of_the_readme_is_run() -> None:
