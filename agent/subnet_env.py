@@ -65,12 +65,12 @@ def render_docker_opts(env: SubnetEnv) -> str:
 
 def write_subnet_env(path: Path, env: SubnetEnv) -> None:
     """Put subnet.env in place at once and durably. Raises EnvironmentMissing with the path and the cause."""
-    _replace_file(path, render_subnet_env(env))
+    replace_file(path, render_subnet_env(env))
 
 
 def write_docker_opts(path: Path, env: SubnetEnv) -> None:
     """Put docker_opts.env in place at once and durably. Raises EnvironmentMissing with the path and the cause."""
-    _replace_file(path, render_docker_opts(env))
+    replace_file(path, render_docker_opts(env))
 
 
 def read_previous_subnet(path: Path) -> tuple[Subnet | None, str | None]:
@@ -196,7 +196,8 @@ def _only_network(values: dict[str, tuple[int, str]], name: str, parse: Callable
     return networks[0]
 
 
-def _replace_file(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Put a file in place at once and durably. Raises EnvironmentMissing with the path and the cause."""
     temporary: str | None = None
     try:
         _make_directories(path.parent)
