@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Mapping
 from ipaddress import IPv4Interface
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from testbed.cluster.dns import CLUSTER_DOMAIN, DNS_ADDRESS
@@ -16,6 +17,9 @@ from testbed.names.zone import zone_file
 if TYPE_CHECKING:
     from testbed.lab.lab import Lab
 
+DIRECTORY = Path("/run/dns")
+"""Of the lab, whose /run is its own. knotd gives up root's right to pass where it may not, so that the lab's directory
+below /run/testbed, which belongs to the user who called sudo, is closed to it."""
 BATCH_S = 0.1
 """At least so long from one change of the zones to the next: a burst of changes is one."""
 MEND_EVERY_S = 0.5
@@ -47,10 +51,9 @@ class Names:
         gateway = self._lab.underlay.machines[GATEWAY]
         addresses = [IPv4Interface("127.0.0.1/8"), IPv4Interface((DNS_ADDRESS, 32))]
         gateway.kernel.ensure_addresses("lo", addresses, "the cluster's DNS; nodes send it to the gateway, as the rest")
-        directory = self._lab.directory
         zones = zones_of(self._lab.network.network)
-        log = directory / "logs" / "dns.log"
-        server = NameServer(gateway.pid, DNS_ADDRESS, zones, directory / "dns", log, self._changed)
+        log = self._lab.directory / "logs" / "dns.log"
+        server = NameServer(gateway.pid, DNS_ADDRESS, zones, DIRECTORY, log, self._changed)
         self._server = server
         self._write(server)
         # It reads the files when it starts.
