@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import PydanticCustomError
 
-from agent.lease import Subnet
 from testbed.cluster.addresses import UnderlayFull, with_node
 from testbed.cluster.cluster_document import NodeSpec
 from testbed.cluster.name_rules import check_node_name
@@ -175,7 +174,7 @@ def _delete_leases(lab: "Lab", node: LabNode) -> None:
     try:
         for lease in lab.leases():
             if lease.attrs.public_ip == node.address:
-                lab.etcd.delete(f"{SUBNETS}/{Subnet(lease.subnet.ipv4).key}")
+                lab.etcd.delete(f"{SUBNETS}/{lease.subnet.key}")
     except EtcdFailed as failure:
         lab.event("Warning", f"node/{node.name}", "LeaseLeft", f"etcd: {failure}; the lease ends by itself")
 

@@ -154,3 +154,20 @@ def test_ipv6_rules_that_somebody_removes_are_made_again(dual: Lab) -> None:
     dual.run("node1", "nft", "delete", "table", "ip6", "testbed-services")
     address = dual.json("get", "services", "echo")["spec"]["clusterIPs"][1]
     dual.handle.wait_until(lambda: code_of(dual, "shell", f"http://[{address}]/") == "200", 10, "it answers again")
+
+
+def test_a_node_that_comes_has_both_families_and_leaves_nothing_behind(dual: Lab) -> None:
+    dual.must("node", "add", "node3")
+    assert dual.json("ping", "-6", "shell", "node3")[0]["received"] == 1
+    assert all(dual.node(name)["peers"] == {"known": 2, "expected": 2} for name in ("node1", "node2", "node3"))
+    dual.must("node", "delete", "node3")
+    assert {lease["spec"]["node"] for lease in dual.json("get", "leases")["items"]} == {"node1", "node2"}
+    assert "fd00:8::101" not in dual.run("node1", "ip", "-6", "neigh")
+
+
+@pytest.mark.usefixtures("_as_root")
+def test_udp_is_refused_before_anything_is_made(no_lab: Lab) -> None:
+    answer = no_lab.up("dual_stack", "--backend", "udp")
+    assert answer.code == 2
+    assert answer.err.startswith("error: --backend udp: EnableIPv6: the udp backend carries IPv4 only (got true; want ")
+    assert no_lab.testbed("status").code != 0

@@ -1,12 +1,12 @@
 """From wiring to ports, routes, neighbours and queues: pure values, checked without a kernel."""
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
 
-from testbed.cluster.addresses import UnderlayFull, plan_addresses, split
+from testbed.cluster.addresses import UnderlayFull, plan_addresses, split, split_ipv6
 from testbed.cluster.capacity import available_mib, most_nodes, needed_mib, too_big
 from testbed.cluster.topology import build, topology_class
 from testbed.cluster.underlay_plan import MachinePlan, plan_underlay
@@ -155,3 +155,30 @@ def test_a_control_group_s_limit_counts_where_it_is_smaller(tmp_path: Path) -> N
     assert available_mib(meminfo, tmp_path) == 4096
     (tmp_path / "memory.max").write_text(f"{1100 << 20}\n")
     assert available_mib(meminfo, tmp_path) == 1000
+
+
+def test_ipv6_goes_beside_ipv4_with_the_same_numbers_and_routers_between_segments() -> None:
+    addresses = plan_addresses(
+        IPv4Network("192.168.8.0/23"), None, 3, dict.fromkeys(WAN.nodes), WAN, IPv6Network("fd00:8::/48")
+    )
+    machines = plan_underlay(WAN, addresses, 1500).machines
+    for name, machine in machines.items():
+        for port in machine.ports:
+            if name.startswith("etcd"):
+                assert port.ipv6 is None, "nothing that pods send by IPv6 can reach etcd"
+                continue
+            assert port.ipv6 is not None
+            segment = IPv6Network((int(IPv6Network("fd00:8::/64").network_address) + (port.segment << 64), 64))
+            assert port.ipv6.network == segment
+            number = int(port.address.ip) - int(port.address.network.network_address)
+            assert str(port.ipv6.ip) == f"{segment.network_address}{number}"
+        # Whatever there is a way to by IPv4 has one by IPv6 through the same machine.
+        if not name.startswith("etcd"):
+            ways = [(route.device, route.destination.prefixlen == 0) for route, _ in machine.routes]
+            assert sorted(ways) == sorted(2 * ways[::2])
+
+
+def test_a_range_without_room_for_every_segment_is_refused() -> None:
+    with pytest.raises(UnderlayFull, match="2 IPv6 subnets"):
+        split_ipv6(IPv6Network("fd00:8::/64"), 2)
+    assert split_ipv6(IPv6Network("fd00:8::/63"), 2)[1] == IPv6Network("fd00:8:0:1::/64")
