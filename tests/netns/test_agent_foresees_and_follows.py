@@ -1,5 +1,6 @@
 """An agent under which the world changes: another network config, its address on another interface."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ ADDRESS = "192.168.8.227"
 def underlay(tmp_path: Path) -> Iterator[Underlay]:
     """With etcd and a network config."""
     with ExitStack() as undo:
-        made = Underlay(tmp_path, "af-", undo)
+        made = Underlay(tmp_path, f"af{os.getpid()}-", undo)
         made.start_etcd()
         made.write_config()
         yield made

@@ -32,7 +32,7 @@ while True:
 def underlay(tmp_path: Path) -> Iterator[Underlay]:
     """With etcd and a network config."""
     with ExitStack() as undo:
-        made = Underlay(tmp_path, "ad-", undo)
+        made = Underlay(tmp_path, f"ad{os.getpid()}-", undo)
         made.start_etcd()
         made.write_config()
         yield made
