@@ -174,6 +174,9 @@ def _address(lab: Lab, known: Map, asked: Asked) -> IPv4Address:
         if not isinstance(address, IPv4Address):
             raise VerbFailed(f"service {name} has no IPv4 cluster IP (want one of its pods)")
         return address
+    if slash and kind in SERVICE_WORDS:
+        services = ", ".join(sorted(lab.services.numbered)) or "none"
+        raise VerbFailed(f"no service {name} (there are: {services})")
     pod = lab.pods.get(asked.destination)
     if pod is not None and pod.address is not None:
         return IPv4Address(pod.address)

@@ -147,6 +147,7 @@ def test_steps_come_key_by_key_on_a_terminal(nginx_tomcat: Lab) -> None:
     [
         (("nobody", "tomcat"), 1, "no pod or node named nobody (there are: "),
         (("nginx", "nobody"), 1, "no pod, node or address nobody (there are: "),
+        (("nginx", "svc/nobody:80"), 1, "no service nobody (there are: nginx"),
         (("nginx", "tomcat:0"), 2, "not a port (got '0'; want 1 to 65535)"),
         (("nginx:1", "tomcat", "--icmp"), 2, "ICMP has no ports"),
         (("nginx:80", "tomcat:8080"), 1, "source port 80: Address already in use"),
