@@ -13,6 +13,7 @@ from agent.netlink_values import Link, Route
 RTM_F_FIB_MATCH = 0x2000  # linux/rtnetlink.h: the table's entry, not what it comes to for this one address
 AF_INET = 2
 MAIN_TABLE = 254  # RT_TABLE_MAIN
+UNANSWERED = 0x01 | 0x20  # NUD_INCOMPLETE, NUD_FAILED, linux/neighbour.h
 REFUSED = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EINVAL, errno.EACCES})
 
 
@@ -70,6 +71,17 @@ class Lookups:
         fitting = [route for route in (read_route(one, names) for one in messages) if destination in route.destination]
         refusing = [route for route in fitting if route.kind in ("unreachable", "blackhole", "prohibit")]
         return max(refusing, key=lambda route: (route.destination.prefixlen, -route.metric), default=None)
+
+    def is_silent(self, neighbour: IPv4Address, device: str) -> bool:
+        """Whether the kernel asked for the neighbour's MAC address on the device and got no answer."""
+        link = self.link(device)
+        if link is None:
+            return False
+        asked = {"family": AF_INET, "ifindex": link.index}
+        messages = self._thread.run(lambda: list(self._socket.get_neighbours(**asked)))
+        return any(
+            message.get_attr("NDA_DST") == str(neighbour) and message["state"] & UNANSWERED for message in messages
+        )
 
     def bridge_port(self, bridge: str, mac: str) -> str | None:
         """The port behind which a bridge knows a MAC address; None when it knows none and sends to all."""

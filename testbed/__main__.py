@@ -25,6 +25,8 @@ try:
 except ModuleNotFoundError as missing:
     print(f"error: testbed: Python package {missing.name} is missing (want: sudo scripts/install)", file=sys.stderr)
     sys.exit(3)
+except KeyboardInterrupt:  # before the verb began
+    sys.exit(130)
 
 if __name__ == "__main__":
     main()

@@ -45,6 +45,15 @@ class Facts:
                 self._routes[key] = asked.route_to(IPv4Address(destination)) if asked else None
         return self._routes[key]
 
+    def unanswered(self, place: str, destination: int, route: Route) -> IPv4Address | None:
+        """The next machine on a route when it answers no ARP; None when it does, or was not asked."""
+        following = route.gateway if isinstance(route.gateway, IPv4Address) else IPv4Address(destination)
+        asked = self._ask(place)
+        with contextlib.suppress(OSError):
+            if asked and route.device and asked.is_silent(following, route.device):
+                return following
+        return None
+
     def link(self, place: str, interface: str) -> Link | None:
         """An interface as the kernel describes it."""
         asked = self._ask(place)
@@ -108,6 +117,14 @@ class Facts:
                 )
                 if chain:
                     return f"{self._service_of(chain[1])} (map {name}: {key})"
+        return None
+
+    def cluster_ip(self, address: int) -> str | None:
+        """The service whose cluster IP an address is, with its ports: `nginx (80/TCP)`."""
+        for service in self._lab.services.numbered.values():
+            if service.spec.cluster_ip == str(IPv4Address(address)):
+                ports = ", ".join(f"{port.port}/{port.protocol}" for port in service.spec.ports)
+                return f"{service.name} ({ports})"
         return None
 
     def _service_of(self, chain: str) -> str:

@@ -204,6 +204,11 @@ class Suspects:
         route = self.facts.route(place, destination)
         device = self.facts.link(place, route.device) if route and route.device else None
         source = packet.header.source
+        if service := self.facts.cluster_ip(destination):
+            ip = address(destination)
+            finding.reasons.insert(0, f"{ip} is no machine's: it is the cluster IP of {service}, only its ports answer")
+            finding.hints += ["get services", *self._look_at(place)]
+            return
         if route is None:
             finding.reasons.insert(0, f"{place} has no route to {address(destination)}")
         elif route.kind == "local" and self.facts.route(place, source) is None:
@@ -218,9 +223,11 @@ class Suspects:
         elif device is not None and device.mtu < packet.header.total_length:
             size = packet.header.total_length
             finding.reasons.insert(0, f"{size} bytes do not fit through {device.name} of {place} (MTU {device.mtu})")
+        elif following := self.facts.unanswered(place, destination, route):
+            finding.reasons.insert(0, f"nobody answers ARP for {following} on {route.device} of {place}")
         else:
             self._filtered(place, finding)
-            if not finding.reasons and route is not None:
+            if not finding.reasons:
                 finding.reasons.append(f"{place} had it and did not send it on (route {route_words(route)})")
         finding.hints += [f"exec {place} -- ip route get {address(destination)}", *self._look_at(place)]
 

@@ -55,6 +55,7 @@ def test_without_a_certificate_nobody_gets_anywhere(lab: LabHandle) -> None:
     assert "etcdserver" not in plain.stdout
 
 
+@pytest.mark.slow
 def test_an_agent_is_no_member(lab: LabHandle) -> None:
     """The members' own port knows no access control: who speaks there may write whatever he likes."""
     members = "https://192.168.8.11:2380/members"

@@ -114,6 +114,7 @@ def test_on_a_tree_of_nine_nodes_every_pod_reaches_every_pod(tree: Lab) -> None:
     assert "306 pairs, 306 sent, 306 received, 0 lost" in answer.out
 
 
+@pytest.mark.slow
 def test_pings_of_many_pods_are_a_line_per_sender_that_fits_a_terminal(tree: Lab) -> None:
     lines = tree.must("ping").splitlines()
     assert lines[0].split() == ["FROM", "TARGETS", "REACHED", "LOST", "TTL", "FASTEST", "MEDIAN", "SLOWEST"]

@@ -185,6 +185,14 @@ def test_cluster_ip_is_translated_by_the_services_rule(nginx_tomcat: Lab) -> Non
 
 
 @pytest.mark.slow
+def test_cluster_ip_without_a_port_is_explained(nginx_tomcat: Lab) -> None:
+    out = nginx_tomcat.testbed("trace", "client", "svc/nginx", "--timeout", "0.4", "-o", "json").json
+    assert out["outcome"] != "answered"
+    why = "10.96.0.80 is no machine's: it is the cluster IP of nginx (80/TCP), only its ports answer"
+    assert why in out["reasons"]
+
+
+@pytest.mark.slow
 def test_a_hundred_traces_are_complete(nginx_tomcat: Lab) -> None:
     for number in range(100):
         again = nginx_tomcat.json(*PROBE)

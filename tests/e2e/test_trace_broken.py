@@ -145,6 +145,15 @@ def test_unplugged_cable_is_named(lab: Lab) -> None:
 
 
 @pytest.mark.slow
+def test_address_that_nobody_has_is_named_with_the_unanswered_arp(lab: Lab) -> None:
+    nobody = lab.node("node2")["subnet"].replace(".0/24", ".77")
+    out = traced(lab, "shell1", nobody)
+    assert out["outcome"] in NOT_ARRIVED
+    assert out["lost_at"]["node"] == "node2"
+    assert f"nobody answers ARP for {nobody} on docker0 of node2" in out["reasons"]
+
+
+@pytest.mark.slow
 def test_nobody_listening_is_a_refusal_and_no_loss(lab: Lab) -> None:
     out = traced(lab, "shell1", "echo2:81")
     assert (out["outcome"], out["lost_at"], out["reasons"]) == ("refused", None, [])
