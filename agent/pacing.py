@@ -31,7 +31,7 @@ class SystemClock:
 class Backoff:
     """Growing delays: `first_s` doubled up to `longest_s`, each cut by up to a half at random."""
 
-    def __init__(self, rng: random.Random, first_s: float = 0.1, longest_s: float = 5.0) -> None:
+    def __init__(self, rng: random.Random, first_s: float = 0.1, longest_s: float = 2.0) -> None:
         self._rng = rng
         self._first_s = first_s
         self._longest_s = longest_s

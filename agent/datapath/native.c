@@ -55,6 +55,9 @@ enum {
     REST_NS = 1000000,        /* so long after that nobody looks again; twice as long each time, */
     REST_MOST_NS = 1000000000, /* up to this */
     REST_FADES = 64,          /* and shorter by one part in so many with each packet that looking found */
+    WINDOW_NS = 1000000,      /* over which packets are counted */
+    MANY = 50,                /* one way in a window: a stream of small packets, nobody waits for each of them */
+    GATHER_NS = 100000,      /* so long such a stream may gather */
     SOON_NS = 200000,         /* a packet after less than this speaks for looking again */
     EAGER = 4,                /* level from which on it is done */
     EAGER_MOST = 16,
@@ -1229,6 +1232,9 @@ struct eagerness {
     uint64_t empty_since_ns; /* 0: not empty at the last look */
     uint64_t rest_ns;        /* the last rest, faded */
     uint64_t rest_until_ns;
+    uint64_t window_ns;      /* when it began */
+    unsigned counted[2];     /* packets since, out and in: those of a ping-pong, however fast, are half each */
+    bool streaming;          /* there were many in the last one */
 };
 
 static uint64_t now_ns(void)
@@ -1239,8 +1245,10 @@ static uint64_t now_ns(void)
 }
 
 /* There was something. */
-static void found(struct eagerness *eagerness)
+static void found(struct eagerness *eagerness, unsigned out, unsigned in)
 {
+    eagerness->counted[0] += out;
+    eagerness->counted[1] += in;
     if (eagerness->looking) {
         eagerness->level += eagerness->level < EAGER_MOST;
         eagerness->rest_ns -= eagerness->rest_ns / REST_FADES;
@@ -1256,6 +1264,20 @@ static void rest(struct eagerness *eagerness, uint64_t now)
     if (eagerness->rest_ns > REST_MOST_NS)
         eagerness->rest_ns = REST_MOST_NS;
     eagerness->rest_until_ns = now + eagerness->rest_ns;
+}
+
+/* There was nothing. Whether packets come so fast that it is better to let some gather: to be woken for each, or to look
+ * for it, would cost more than to carry it. Super-packets of TCP never come so fast. */
+static bool streams(struct eagerness *eagerness)
+{
+    uint64_t now = now_ns(), passed = now - eagerness->window_ns;
+    if (passed >= WINDOW_NS) {
+        unsigned most = eagerness->counted[0] > eagerness->counted[1] ? eagerness->counted[0] : eagerness->counted[1];
+        eagerness->streaming = most >= MANY * (passed / WINDOW_NS);
+        eagerness->counted[0] = eagerness->counted[1] = 0;
+        eagerness->window_ns = now;
+    }
+    return eagerness->streaming;
 }
 
 /* There was nothing. True: look again, others who want this core had their turn; false: sleep, then `woken`. */
@@ -1301,7 +1323,7 @@ int native_pump_move(native_pump *pump)
         if (pump->out.outlet.device_gone || (!lent && pump->in.outlet.device_gone))
             return EBADFD;
         if (out + in > 0) {
-            found(&eagerness);
+            found(&eagerness, (unsigned)out, (unsigned)in);
             both[0] |= out > 0;
             both[1] |= in > 0;
             if (++rounds >= LEND_AFTER && both[0] && both[1] && !lent) {
@@ -1312,6 +1334,10 @@ int native_pump_move(native_pump *pump)
         }
         rounds = 0;
         both[0] = both[1] = false;
+        if (streams(&eagerness)) {
+            nanosleep(&(struct timespec){.tv_nsec = GATHER_NS}, NULL);
+            continue;
+        }
         if (look_again(&eagerness))
             continue;
         struct pollfd descriptors[3] = {{.fd = pump->out.outlet.tun, .events = POLLIN},

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,43 +91,71 @@ class LeaseWatcher:
         return self.seconds_left
 
 
+class Flood:
+    """Junk to node2's overlay port from a host that is no peer."""
+
+    def __init__(self, pods: TwoPods, program: Path, bundle: int) -> None:
+        arguments = ["192.168.8.99", "192.168.8.228", str(FLOOD_PPS), str(FLOOD_S), str(bundle)]
+        self._process = subprocess.Popen(
+            ["ip", "netns", "exec", pods.stranger, str(program), *arguments], stdout=subprocess.PIPE, text=True
+        )
+        pods.underlay.undo.enter_context(self._process)
+        pods.underlay.undo.callback(self._process.kill)
+
+    def pps(self) -> float:
+        """Waits for its end. How many datagrams a second it sent."""
+        assert self._process.poll() is None, "the flood outlasts the flow"
+        return float(self._process.communicate(timeout=FLOOD_S + 10)[0])
+
+
+def beside_a_flood(pods: TwoPods, program: Path, bundle: int) -> tuple[float, float]:
+    """Bits per second of a good flow, and datagrams per second of the flood."""
+    flood = Flood(pods, program, bundle)
+    time.sleep(0.5)  # the flood's own start
+    return pods.iperf("-t4"), flood.pps()
+
+
+@contextmanager
+def dropped_by_the_kernel(node: Agent) -> Iterator[None]:
+    """The stranger's packets do not get as far as the agent."""
+    inside = ("ip", "netns", "exec", node.netns, "nft")
+    chain = "type filter hook prerouting priority raw; ip saddr 192.168.8.99 drop;"
+    run(*inside, f"add table ip control; add chain ip control early {{ {chain} }}")
+    try:
+        yield
+    finally:
+        run(*inside, "delete table ip control")
+
+
 @pytest.mark.row("B36")
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("bundle", [1, pytest.param(64, marks=pytest.mark.slow)], ids=["one-by-one", "in-bundles"])
+@pytest.mark.parametrize("bundle", [1, 64], ids=["one-by-one", "in-bundles"])
 def test_a_flood_of_junk_delays_no_renewal_and_leaves_a_good_flow_half_of_its_rate(
     pods: TwoPods, tmp_path: Path, bundle: int
 ) -> None:
-    flood = tmp_path / "flood"
-    subprocess.run(["gcc", "-std=c11", "-O2", "-o", flood, HERE / "flood.c"], check=True)
-    idle_bits = pods.iperf("-t1")
+    program = tmp_path / "flood"
+    subprocess.run(["gcc", "-std=c11", "-O2", "-o", program, HERE / "flood.c"], check=True)
+    alone_bits = pods.iperf("-t1")
+    with dropped_by_the_kernel(pods.node2):
+        spared_bits, spared_pps = beside_a_flood(pods, program, bundle)
     before = pods.node2.state()["counters"]["drops"].get("peer", 0)
     lease = LeaseWatcher(pods.underlay, "/coreos.com/network/subnets/10.0.90.0-24")
-    flooder = subprocess.Popen(
-        [
-            *("ip", "netns", "exec", pods.stranger),
-            *(str(flood), "192.168.8.99", "192.168.8.228", str(FLOOD_PPS), str(FLOOD_S), str(bundle)),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
     try:
-        time.sleep(0.5)  # the flood's own start
-        flooded_bits = pods.iperf("-t4")
-        assert flooder.poll() is None, "the flood outlasts the flow"
-        reached_pps = float(flooder.communicate(timeout=FLOOD_S + 10)[0])
+        flooded_bits, pps = beside_a_flood(pods, program, bundle)
     finally:
-        flooder.kill()
         seconds_left = lease.end()
     dropped = pods.node2.state()["counters"]["drops"]["peer"] - before
     print(
-        f"\nflood: {reached_pps:.0f}/s, {dropped} counted as peer; flow {flooded_bits / 1e6:.0f} Mbit/s beside it, "
-        f"{idle_bits / 1e6:.0f} alone; least lease time {min(seconds_left)} of {TTL_S} s"
+        f"\nflood: {pps:.0f}/s, {dropped} counted as peer; flow {flooded_bits / 1e6:.0f} Mbit/s beside it, "
+        f"{spared_bits / 1e6:.0f} where the kernel drops it ({spared_pps:.0f}/s), {alone_bits / 1e6:.0f} alone; "
+        f"least lease time {min(seconds_left)} of {TTL_S} s"
     )
     assert len(seconds_left) > 8
     # Renewed after a third of its life; etcd rounds down, and a second is for a busy machine.
     assert min(seconds_left) >= TTL_S * 2 // 3 - 2
-    assert dropped > reached_pps * FLOOD_S / 2
-    assert flooded_bits >= idle_bits / 2
+    assert dropped > pps * FLOOD_S / 2
+    # To send one by one takes the sender more than one of two processors: that is not the agent's cost.
+    assert flooded_bits >= (spared_bits if bundle == 1 else alone_bits) / 2
 
 
 @pytest.mark.parametrize("harm", ["delete", "set down"], ids=["deleted", "down"])
