@@ -23,7 +23,7 @@ QUORUM_AWAY_S = 60.0
 AWAY_S = 6.0 * TTL_S
 """Stands for five minutes with a lease of 50 s."""
 RECOVERY_LIMIT_S, JOIN_LIMIT_S = 3.0, 3.0
-"""An agent that has asked in vain for long asks again each 1 to 2 s; who joins first asks for the config, then a subnet."""
+"""An agent that asks in vain asks again each 1 to 2 s; who joins first asks for the config, then for a subnet."""
 NO_LEADER = "etcdserver: no leader (are enough of its members up?)"
 CPU_LIMIT, LINES_LIMIT_PER_S = 0.10, 1.0
 
