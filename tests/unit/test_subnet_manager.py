@@ -445,7 +445,7 @@ def test_nothing_is_withdrawn_during_an_outage(caplog: pytest.LogCaptureFixture)
     node.clock.at(110, lambda: setattr(node.registry, "failure", None))
     node.watch_for(150)
     assert node.peers == [["10.0.101.0/24"]]
-    assert 15 <= node.manager.watch_restarts <= 60
+    assert 40 <= node.manager.watch_restarts <= 110  # each 1 to 2 s
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert 8 <= len(warnings) <= 11
     assert "followed again" in caplog.text
