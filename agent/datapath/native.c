@@ -56,7 +56,7 @@ enum {
     REST_MOST_NS = 1000000000, /* up to this */
     REST_FADES = 64,          /* and shorter by one part in so many with each packet that looking found */
     WINDOW_NS = 1000000,      /* over which packets are counted */
-    MANY = 50,                /* one way in a window: a stream of small packets, nobody waits for each of them */
+    STREAM_PACKETS = 50,      /* one way in a window: a stream of small packets, nobody waits for each of them */
     GATHER_NS = 100000,      /* so long such a stream may gather */
     SOON_NS = 200000,         /* a packet after less than this speaks for looking again */
     EAGER = 4,                /* level from which on it is done */
@@ -1273,7 +1273,7 @@ static bool streams(struct eagerness *eagerness)
     uint64_t now = now_ns(), passed = now - eagerness->window_ns;
     if (passed >= WINDOW_NS) {
         unsigned most = eagerness->counted[0] > eagerness->counted[1] ? eagerness->counted[0] : eagerness->counted[1];
-        eagerness->streaming = most >= MANY * (passed / WINDOW_NS);
+        eagerness->streaming = most >= STREAM_PACKETS * (passed / WINDOW_NS);
         eagerness->counted[0] = eagerness->counted[1] = 0;
         eagerness->window_ns = now;
     }
