@@ -2,16 +2,17 @@
 
 import heapq
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from math import dist, hypot
 
 from testbed.graph.drawing import cross, element, label, line
-from testbed.graph.geometry import Spot, Wire
+from testbed.graph.geometry import Box, Spot, Wire
 from testbed.graph.layout import Layout, lay_out
 from testbed.graph.model import Graph, Point
 from testbed.graph.svg import document
+from testbed.graph.texts import texts_of, touches
 
 LANE = 3.5
 """From the wire, to the right of where the packet goes, so that there and back are beside each other."""
@@ -20,8 +21,20 @@ BESIDE = 14.0
 RADIUS = 8.5
 DETOUR = 50
 """Wires that a way around counts as."""
-TRIES = 6
-"""Distances from the wire that a number may have."""
+FARTHEST = 60.0
+"""From its usual place, that a number may move to keep off others and off texts."""
+STEP = 3.0
+"""Pixels between the places that are tried."""
+SHIFTS = sorted(
+    (
+        (x * STEP, y * STEP)
+        for x in range(-round(FARTHEST / STEP), round(FARTHEST / STEP) + 1)
+        for y in range(-round(FARTHEST / STEP), round(FARTHEST / STEP) + 1)
+        if hypot(x, y) * STEP <= FARTHEST
+    ),
+    key=lambda shift: hypot(*shift),
+)
+"""The nearest first."""
 COLOURS = {
     "request": "#b0157a",
     "data": "#7a3fc4",
@@ -79,16 +92,17 @@ def draw_path(graph: Graph, steps: Sequence[Step], lost: str | None = None) -> s
 def way(layout: Layout, steps: Sequence[Step], lost: str | None = None) -> str:
     """The same without the picture below it, for a page that has that already."""
     taken: list[Spot] = []
+    texts = texts_of(document(layout, styled=False))
     legs = [leg for leg in COLOURS if any(step.leg == leg for step in steps)]
     pieces = []
     for leg in legs:
         own = [step for step in steps if step.leg == leg]
-        content = _leg(layout, own, taken, leg == lost)
+        content = _leg(layout, own, taken, texts, leg == lost)
         pieces.append(element("g", content, class_=f"way way-{class_of(leg)}", data_leg=leg))
     return "".join(pieces)
 
 
-def _leg(layout: Layout, steps: Sequence[Step], taken: list[Spot], lost: bool) -> str:
+def _leg(layout: Layout, steps: Sequence[Step], taken: list[Spot], texts: Sequence[Box], lost: bool) -> str:
     roads = _roads(layout)
     known = [step for step in steps if step.point in roads]
     spots, places, fractions = _walk(roads, known)
@@ -98,7 +112,7 @@ def _leg(layout: Layout, steps: Sequence[Step], taken: list[Spot], lost: bool) -
     content = element("path", d=line(lane), class_="lane")
     content += cross(lane[-1], "lost", 9) if lost else _tip(lane)
     for step, (spot, normal), fraction in zip(known, places, fractions, strict=True):
-        at = _free(spot, normal, taken)
+        at = _free(spot, normal, taken, texts)
         taken.append(at)
         content += element(
             "g",
@@ -222,19 +236,18 @@ def _beside(spots: Sequence[Spot], distance: float) -> list[Spot]:
     return moved
 
 
-def _free(spot: Spot, normal: Spot, taken: Sequence[Spot]) -> Spot:
-    """The nearest place beside the way where no other number is."""
+def _free(spot: Spot, normal: Spot, taken: Sequence[Spot], texts: Sequence[Box]) -> Spot:
+    """The nearest place beside the way where no other number is, and if there is one, no text."""
 
-    def candidates() -> Iterator[Spot]:
-        for tries in range(TRIES):
-            away = BESIDE + tries * (2 * RADIUS + 1)
-            yield spot[0] + away * normal[0], spot[1] + away * normal[1]
+    def apart(at: Spot) -> bool:
+        return all(hypot(at[0] - x, at[1] - y) > 2 * RADIUS for x, y in taken)
 
-    places = list(candidates())
-    return next(
-        (at for at in places if all(hypot(at[0] - x, at[1] - y) > 2 * RADIUS for x, y in taken)),
-        places[0],
-    )
+    usual = spot[0] + BESIDE * normal[0], spot[1] + BESIDE * normal[1]
+    places = [(usual[0] + x, usual[1] + y) for x, y in SHIFTS]
+    # Not on the way itself, nor on the other side of it, where the answer goes.
+    places = [at for at in places if (at[0] - spot[0]) * normal[0] + (at[1] - spot[1]) * normal[1] >= RADIUS + LANE]
+    places = [at for at in places if apart(at)] or [usual]
+    return next((at for at in places if not any(touches(at, RADIUS, text) for text in texts)), places[0])
 
 
 def _tip(spots: Sequence[Spot]) -> str:

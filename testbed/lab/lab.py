@@ -223,7 +223,8 @@ class Lab:
         self.services.want(self.cluster.services)
         if self.cluster.dns:
             self.names.start()
-        return f"{len(self.underlay.net.switches)} switches, {len(self.underlay.machines)} machines"
+        switches = len(self.underlay.net.switches)
+        return f"{switches} {'switch' if switches == 1 else 'switches'}, {len(self.underlay.machines)} machines"
 
     def _start_etcd(self, progress: Progress) -> str:
         addresses = self.cluster.addresses.etcd

@@ -53,7 +53,7 @@ def trace(lab: Lab, asked: Asked, client_left: Callable[[float], bool]) -> dict[
     known = map_of(lab)
     place = known.place_of.get(asked.source)
     if place is None:
-        raise VerbFailed(f"no pod or node named {asked.source} (there are: {', '.join(known.place_of)})")
+        raise VerbFailed(f"no pod or node named {asked.source} (there are: {', '.join(sorted(known.place_of.keys() - {LAB}))})")
     destination = _address(lab, known, asked)
     size = DEFAULT_SIZE[asked.protocol] if asked.size is None else asked.size
     wanted = Wanted(asked.protocol, destination, asked.destination_port, asked.source_port, size)
@@ -184,7 +184,7 @@ def _address(lab: Lab, known: Map, asked: Asked) -> IPv4Address:
         return lab.underlay.address_of(asked.destination)
     if pod is not None:
         raise VerbFailed(f"pod {asked.destination} has no address yet")
-    there = ", ".join(name for name in known.place_of if name != LAB)
+    there = ", ".join(sorted(known.place_of.keys() - {LAB}))
     raise VerbFailed(f"no pod, node or address {asked.destination} (there are: {there})")
 
 

@@ -14,6 +14,7 @@ from testbed.graph.model import graph_of
 from testbed.graph.path import Step, draw_path
 from testbed.graph.svg import draw
 from testbed.graph.text_forms import dot, html, mermaid
+from testbed.graph.texts import texts_of, touches
 from testbed.graph.trace_path import draw_trace
 from tests.pictures import Facts, facts_of_cluster, facts_of_topology
 
@@ -221,6 +222,9 @@ def test_a_way_has_a_number_for_each_step_and_none_upon_another() -> None:
     for one, other in itertools.combinations(spots, 2):
         assert (one[0] - other[0]) ** 2 + (one[1] - other[1]) ** 2 > 15**2
     assert len(picture.findall(".//*[@class='tip']")) == 2
+    texts = texts_of(draw(graph))
+    assert len(texts) > 40
+    assert not [(spot, text) for spot in spots for text in texts if touches(spot, 8, text)]
 
 
 def test_a_way_passes_the_agent_and_goes_on_where_nothing_was_seen() -> None:
