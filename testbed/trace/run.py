@@ -53,7 +53,9 @@ def trace(lab: Lab, asked: Asked, client_left: Callable[[float], bool]) -> dict[
     known = map_of(lab)
     place = known.place_of.get(asked.source)
     if place is None:
-        raise VerbFailed(f"no pod or node named {asked.source} (there are: {', '.join(sorted(known.place_of.keys() - {LAB}))})")
+        raise VerbFailed(
+            f"no pod or node named {asked.source} (there are: {', '.join(sorted(known.place_of.keys() - {LAB}))})"
+        )
     destination = _address(lab, known, asked)
     size = DEFAULT_SIZE[asked.protocol] if asked.size is None else asked.size
     wanted = Wanted(asked.protocol, destination, asked.destination_port, asked.source_port, size)
