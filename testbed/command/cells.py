@@ -1,6 +1,6 @@
-"""What stands in one cell of a table."""
+"""What stands in one cell of a table, or on the lines below it. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -12,3 +12,17 @@ def both(*addresses: str | None) -> str | None:
 def cluster_ips(spec: Mapping[str, Any]) -> str | None:
     """Those of a Service."""
     return both(*(spec.get("clusterIPs") or [spec["clusterIP"]]))
+
+
+def agent_state(state: str, drained: bool) -> str:
+    """An agent's state and what people decided about its node."""
+    return f"{state}, drained" if drained else state
+
+
+def warning_lines(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What the agents warn of, each warning once with the nodes that it comes from."""
+    sources: dict[str, list[str]] = {}
+    for node in nodes:
+        for warning in node["warnings"]:
+            sources.setdefault(warning, []).append(node["name"])
+    return [f"{', '.join(names)}: {warning}" for warning, names in sources.items()]

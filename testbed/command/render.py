@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from testbed.command.cells import both, cluster_ips
+from testbed.command.cells import agent_state, both, cluster_ips, warning_lines
 from testbed.places import TOPOLOGIES
 
 Object = dict[str, Any]
@@ -22,7 +22,7 @@ PIPE_WIDTH = 1000  # columns; so that no table is shortened for whoever parses i
 MATRIX_TARGETS = 12
 """Targets that a matrix of pings has room for; a terminal shows four or five without wrapping, a pipe any number."""
 QUIET_S = 1.0  # between two lines about what is waited for
-BAD_COLOUR, GOOD_COLOUR = "red", "green"
+BAD_COLOUR, GOOD_COLOUR, WARNING_COLOUR = "red", "green", "yellow"
 
 
 def console() -> Console:
@@ -85,7 +85,7 @@ def status(answer: Object) -> None:
                 node["name"],
                 both(node["address"], node.get("ipv6_address")),
                 both(node["subnet"], node.get("ipv6_subnet")),
-                _agent_state(node["agent"]["state"], node["drained"]),
+                agent_state(node["agent"]["state"], node["drained"]),
                 f"{node['peers']['known']}/{node['peers']['expected']}",
                 node["agent"]["restarts"],
             )
@@ -115,6 +115,8 @@ def status(answer: Object) -> None:
         console().print(f"\netcd: {', '.join(unhealthy)} does not answer", style=BAD_COLOUR)
     if (dns := answer.get("dns")) and not dns["healthy"]:
         console().print(f"\ndns: {dns['address']} does not answer (testbed logs dns)", style=BAD_COLOUR)
+    for line in warning_lines(answer["nodes"]):
+        console().print(Text(f"\nwarning: {line}", WARNING_COLOUR))
 
 
 def _name_of(cluster_file: str) -> str:
@@ -143,7 +145,7 @@ def _node_row(item: Object) -> Sequence[object]:
     address = both(*(one["address"] for one in status["addresses"]))
     return (
         *(item["metadata"]["name"], address, both(*item["spec"]["podCIDRs"])),
-        _agent_state(agent["state"], item["spec"].get("unschedulable", False)),
+        agent_state(agent["state"], item["spec"].get("unschedulable", False)),
         *(
             f"{peers['known']}/{peers['expected']}",
             agent["restarts"],
@@ -152,10 +154,6 @@ def _node_row(item: Object) -> Sequence[object]:
             agent["pid"],
         ),
     )
-
-
-def _agent_state(state: str, drained: bool) -> str:
-    return f"{state}, drained" if drained else state
 
 
 def _pod_row(item: Object) -> Sequence[object]:

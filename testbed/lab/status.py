@@ -59,8 +59,14 @@ def node_status(lab: Lab, node: LabNode, state: Object | None) -> Object:
         "datapath": (state["datapath"] if state else None) if node.runs_our_agent else "other",
         "agent": {"state": agent_state(node, state), "pid": node.agent.pid, "restarts": node.agent.restarts},
         "peers": {"known": _peers_known(state), "expected": expected},
+        "warnings": warnings_of(state),
         **({"ipv6_address": str(node.ipv6_address), "ipv6_subnet": _ipv6_subnet(node)} if node.ipv6_address else {}),
     }
+
+
+def warnings_of(state: Object | None) -> list[str]:
+    """What works now and will not for ever, as the node's agent says."""
+    return list(state.get("warnings", [])) if state else []
 
 
 def _peers_known(state: Object | None) -> int:
@@ -139,7 +145,7 @@ def _nodes(lab: Lab) -> list[Object]:
                         for one in (line["address"], line.get("ipv6_address"))
                         if one
                     ],
-                    **{key: line[key] for key in ("backend", "device", "datapath", "agent", "peers")},
+                    **{key: line[key] for key in ("backend", "device", "datapath", "agent", "peers", "warnings")},
                 },
             }
         )
@@ -275,6 +281,7 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
             "why not ready": state.get("why_not_ready") or None,
             "command": shlex.join(node.agent_command()),
         },
+        "Warnings": warnings_of(state) or "none",
         "Lease": state.get("lease"),
         "Overlay device": f"none: packets of the {lab.overlay.backend} backend leave by {node.name}-eth0"
         if device_name is None

@@ -1,0 +1,18 @@
+"""Lines below a table."""
+
+from testbed.command.cells import agent_state, warning_lines
+
+
+def test_a_warning_of_several_nodes_is_one_line_with_their_names() -> None:
+    nodes = [
+        {"name": "node1", "warnings": ["the config changed", "a certificate expires"]},
+        {"name": "node2", "warnings": []},
+        {"name": "node3", "warnings": ["the config changed"]},
+    ]
+    assert warning_lines(nodes) == ["node1, node3: the config changed", "node1: a certificate expires"]
+    assert warning_lines([]) == []
+
+
+def test_a_drained_node_says_so_beside_its_agents_state() -> None:
+    assert agent_state("ready", drained=False) == "ready"
+    assert agent_state("ready", drained=True) == "ready, drained"
