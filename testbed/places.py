@@ -6,3 +6,5 @@ CLONE = Path(__file__).resolve().parent.parent
 TOPOLOGIES = CLONE / "topologies"
 PAUSE = CLONE / "testbed" / "pods" / "bin" / "pause"
 """The compiled pause; scripts/install makes it."""
+MONOTONIC_SLEEP = CLONE / "testbed" / "faults" / "bin" / "monotonic_sleep.so"
+"""What is preloaded before libfaketime; scripts/install makes it."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from testbed.faults.agent_faults import node_of
 from testbed.faults.catalogue import FaultRequest
+from testbed.faults.faked_clock import faked_clock
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.faults.machines import TABLE_PREFIX, run
 from testbed.lab.etcd import TLS_DIRECTORY
@@ -23,7 +24,6 @@ BOOT_LIMIT_S = 60.0
 POLL_S = 0.1
 CLOCK_FILE = "/run/clock-offset"
 """On the node: what libfaketime adds to its agent's clock."""
-LIBRARY_PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib64/faketime/libfaketime.so.1")
 TINY_DISK = "size=12k,mode=0755"
 
 
@@ -85,21 +85,15 @@ class NodeFaults:
     def jump_clock(self, request: FaultRequest) -> Injected:
         """The wall clock of the agent, not that of the machine, of which all nodes have the same."""
         node, by_s = node_of(self._lab, request), request.values[1]
-        libraries = [str(found) for place in LIBRARY_PLACES for found in Path("/").glob(place[1:])]
-        if not libraries:
-            raise FaultImpossible(f"{request.text}: libfaketime is missing (apt install libfaketime)")
+        try:
+            environment = faked_clock(CLOCK_FILE)
+        except LookupError as error:
+            raise FaultImpossible(f"{request.text}: {error}") from error
         offset = node.run / Path(CLOCK_FILE).name
         offset.write_text(f"{by_s:+g}\n")
         again = "LD_PRELOAD" not in node.environment
         if again:
-            node.environment = {
-                "LD_PRELOAD": libraries[0],
-                "FAKETIME_TIMESTAMP_FILE": CLOCK_FILE,
-                "FAKETIME_CACHE_DURATION": "1",
-                # As on a real machine: what a person sets is the wall clock.
-                "DONT_FAKE_MONOTONIC": "1",  # spelt with FAKETIME_ by later versions
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
+            node.environment = environment
             node.agent.restart()
         how = "; it was started again under libfaketime for that" if again else ""
 

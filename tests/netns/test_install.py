@@ -16,6 +16,7 @@ pytestmark = pytest.mark.root
 ROOT = Path(__file__).resolve().parents[2]
 DECIDES = (
     *("scripts/install", "scripts/requirements.lock", "pyproject.toml", "testbed/pods/pause.c"),
+    "testbed/faults/monotonic_sleep.c",
     *(f"agent/datapath/native{end}" for end in ("_build.py", ".c", ".h")),
 )
 """What the stamp of a finished install covers, in its order."""
@@ -55,7 +56,7 @@ def clone(tmp_path: Path) -> MakeClone:
 
     def make(name: str) -> Path:
         root = tmp_path / name
-        for directory in ("agent/datapath", "testbed/pods", "topologies"):
+        for directory in ("agent/datapath", "testbed/pods", "testbed/faults", "topologies"):
             (root / directory).mkdir(parents=True)
         shutil.copytree(ROOT / "scripts", root / "scripts")
         for file in DECIDES[2:]:
@@ -73,8 +74,10 @@ def finish(root: Path) -> None:
     (binaries / "testbed").write_text(f"print('this is {root.name}')\n")
     pause = root / "testbed/pods/bin/pause"
     pause.parent.mkdir()
+    sleep = root / "testbed/faults/bin/monotonic_sleep.so"
+    sleep.parent.mkdir()
     native = root / "agent/datapath/_native.so"
-    for compiled in (pause, native):
+    for compiled in (pause, sleep, native):
         compiled.write_text("")
     for program in (binaries / "testbed", pause, native):
         program.chmod(0o755)
