@@ -168,7 +168,7 @@ class Agent:
             fenced=self._fenced_at is not None,
             watch_restarts=manager.watch_restarts if manager else 0,
             started_at_s=self._started_at_s,
-            warnings=self._foresight.warnings if self._foresight else (),
+            warnings=(*(self._foresight.warnings if self._foresight else ()), *(manager.warnings if manager else ())),
             refused={str(subnet): reason for subnet, reason in manager.refused.items()} if manager else {},
         )
 
@@ -196,6 +196,7 @@ class Agent:
             backend.lease_attrs(),
             previous_subnet=previous,
             lease_ttl_s=self._options.subnet_lease_ttl_s,
+            node=self._options.node_name,
             clock=WatchedClock(self._watchdog),
         )
 

@@ -11,6 +11,7 @@ AgentError
 │   └── Compacted             the watch asked for history that is gone: list again
 ├── SubnetTaken           another node created this key first: choose again
 ├── NoFreeSubnet          every subnet between SubnetMin and SubnetMax is leased: wait and retry
+├── AddressTaken          another node that lives has our public address: wait until it has not
 ├── LeaseLost             our own key is gone: take it again if it is free, else fence
 └── Fenced                a live etcd shows that another node owns our subnet: stop forwarding
 """
@@ -58,6 +59,10 @@ class SubnetTaken(AgentError):
 
 class NoFreeSubnet(AgentError):
     """Every subnet between SubnetMin and SubnetMax is leased."""
+
+
+class AddressTaken(AgentError):
+    """Another node that lives has our public address, and so the subnet that would be ours; names both."""
 
 
 class LeaseLost(AgentError):

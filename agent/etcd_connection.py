@@ -17,10 +17,13 @@ import grpc
 from agent.errors import AgentError, LeaseLost, RegistryDenied, RegistryUnavailable
 
 CHANNEL_OPTIONS = (
-    # A member that vanished without closing its connection is noticed in 13 s. etcd refuses pings more often than
-    # every 5 s (its --grpc-keepalive-min-time).
+    # A member that vanished without closing its connection is noticed in 15 s, and in 5 s where something was sent to
+    # it: the second is TCP's user timeout too. It is longer than the deadline of an RPC, so that a slow path does not
+    # look like none. etcd refuses pings more often than every 5 s (its --grpc-keepalive-min-time).
     ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # How long TCP, TLS and the first words of HTTP/2 may take together: three round trips.
+    ("grpc.min_reconnect_backoff_ms", 9_000),
     ("grpc.http2.max_pings_without_data", 0),
     # A new channel must connect anew, not share the back-off of the one we gave up.
     ("grpc.use_local_subchannel_pool", 1),
@@ -61,6 +64,10 @@ class Credentials:
     key_file: Path | None = None
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+
+
+class NoAnswerInTime(RegistryUnavailable):
+    """The deadline was over first: etcd, or the way to it, may be slow and all right otherwise."""
 
 
 class Connection:
@@ -129,7 +136,7 @@ def translate(error: BaseException, endpoint: str) -> AgentError:
     if isinstance(error, AgentError):
         return error
     if not isinstance(error, grpc.RpcError):
-        return RegistryUnavailable(f"{endpoint}: {error or 'no answer'}")
+        return RegistryUnavailable(f"{endpoint}: {str(error) or 'no answer'}")
     code, details = error.code(), CONNECT_PREFIX.sub("", " ".join(str(error.details()).split()))
     if code == grpc.StatusCode.NOT_FOUND:
         return LeaseLost(f"{endpoint}: {details}")
@@ -137,7 +144,7 @@ def translate(error: BaseException, endpoint: str) -> AgentError:
         plain = next((word for text, word in REFUSALS.items() if text in details.lower() and word), None)
         return RegistryDenied(f"{endpoint}: {plain} ({details})" if plain else f"{endpoint}: {details}")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        details = "no answer in time"
+        return NoAnswerInTime(f"{endpoint}: no answer in time")
     if details == NO_LEADER:
         details += " (are enough of its members up?)"
     return RegistryUnavailable(f"{endpoint}: {details}")
@@ -151,6 +158,13 @@ def is_refusal(details: str) -> bool:
 def is_stale_token(error: BaseException) -> bool:
     """Whether logging in again may help: etcd forgets tokens after five minutes and when its leader changes."""
     return isinstance(error, grpc.RpcError) and error.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def is_late(error: BaseException) -> bool:
+    """Whether nothing is known but that the answer did not come in time."""
+    if isinstance(error, grpc.RpcError):
+        return bool(error.code() == grpc.StatusCode.DEADLINE_EXCEEDED)
+    return isinstance(error, NoAnswerInTime)
 
 
 def is_wrong_endpoint(error: BaseException) -> bool:

@@ -146,6 +146,41 @@ class BadEntry:
     """The subnet whose key it stands under, when only the value is wrong."""
 
 
+CLAIM_KEY = re.compile(r"claim-by-(.+)-of-([0-9.]+)\Z", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A node asks whether the holder of its public address lives; not flannel's, which takes the key for junk."""
+
+    public_ip: IPv4Address
+    node: str
+    """Who asks."""
+    holder: str | None = None
+    """Who has answered."""
+
+    @property
+    def key(self) -> str:
+        """Below `subnets`, where every node looks."""
+        return f"claim-by-{self.node}-of-{self.public_ip}"
+
+    def to_json(self) -> str:
+        """The value: who holds the address, once somebody has said so."""
+        return json.dumps({"Holder": self.holder})
+
+
+def parse_claim(key: str, value: str | bytes) -> Claim | None:
+    """The claim that stands under a key below `<prefix>/subnets`; None: it is none."""
+    match = CLAIM_KEY.match(key)
+    if match is None:
+        return None
+    try:
+        holder = json.loads(value)["Holder"]
+        return Claim(IPv4Address(match[2]), match[1], None if holder is None else str(holder))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Every lease as of `revision`; a subnet that is not listed is gone."""
@@ -153,6 +188,7 @@ class Snapshot:
     leases: Mapping[Subnet, Lease]
     revision: int
     bad: tuple[BadEntry, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +208,12 @@ class LeaseRemoved:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Changes after the previous result, in etcd's order; at least one event or bad entry."""
+    """Changes after the previous result, in etcd's order; at least one event, bad entry or claim."""
 
     events: tuple[LeaseAdded | LeaseRemoved, ...]
     revision: int
     bad: tuple[BadEntry, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 
 from agent.errors import AgentError, Compacted, RegistryError
-from agent.lease import BadEntry, Delta, Heartbeat, Lease, LeaseAttrs, Snapshot, Subnet
+from agent.lease import BadEntry, Claim, Delta, Heartbeat, Lease, LeaseAttrs, Snapshot, Subnet
 from agent.lease_table import LeaseTable
 from agent.pacing import Backoff, Clock, LogLimit
 from agent.registry import Registry, Watch
@@ -55,15 +55,17 @@ class LeaseWatch:
         table: LeaseTable,
         on_peers: OnPeers,
         on_own: Callable[[Lease | None], None],
+        on_claims: Callable[[tuple[Claim, ...]], None],
         bad_entries: BadEntryLog,
         clock: Clock,
         rng: random.Random,
     ) -> None:
-        """`on_own` gets what stands under our own key after every result."""
+        """`on_own` gets what stands under our own key after every result, `on_claims` the claims in it."""
         self._registry = registry
         self._table = table
         self._on_peers = on_peers
         self._on_own = on_own
+        self._on_claims = on_claims
         self._bad_entries = bad_entries
         self._clock = clock
         self._backoff = Backoff(rng)
@@ -152,6 +154,7 @@ class LeaseWatch:
             log.info("leases are followed again, revision %d", result.revision)
         self._on_own(self._table.own_lease)
         self._deliver()
+        self._on_claims(result.claims)
 
     def _deliver(self) -> None:
         peers = self._table.peers

@@ -14,6 +14,7 @@ from agent.etcd_client import DEADLINE_S, EtcdClient, EventBatch, KeyValue, Watc
 from agent.etcd_connection import Credentials
 from agent.lease import (
     BadEntry,
+    Claim,
     Delta,
     Heartbeat,
     Lease,
@@ -22,6 +23,7 @@ from agent.lease import (
     LeaseRemoved,
     Snapshot,
     Subnet,
+    parse_claim,
     parse_key,
 )
 
@@ -75,8 +77,23 @@ class Registry(Protocol):
     def keep_alive(self, etcd_lease_id: int) -> int:
         """Start the etcd lease's TTL anew; returns it in seconds, 0 or less when there is no such lease."""
 
+    def keep_alive_and_get(self, etcd_lease_id: int, subnet: Subnet) -> tuple[int, Lease | BadEntry | None]:
+        """`keep_alive` and `get` at the same time; which of them came first nobody knows."""
+
     def revoke(self, etcd_lease_id: int) -> None:
         """End an etcd lease that holds no key (any more); one that does is left alone."""
+
+    def put_claim(self, claim: Claim, ttl_s: int) -> int:
+        """Ask everybody who watches; returns the etcd lease with which the question goes."""
+
+    def claim_holder(self, claim: Claim) -> str | None:
+        """Who has answered."""
+
+    def answer_claim(self, claim: Claim, holder: str) -> None:
+        """Say so, unless the question is gone."""
+
+    def drop_claim(self, etcd_lease_id: int) -> None:
+        """Take the question and its answer away."""
 
     def watch(self, start_revision: int) -> Watch:
         """Follow the leases from `start_revision` on, which is a snapshot's revision + 1."""
@@ -120,11 +137,13 @@ class EtcdRegistry:
     def list_leases(self) -> Snapshot:
         """See Registry."""
         found, revision = self._etcd.range(self._subnets, self._subnets_end)
-        entries = [self._lease(kv) for kv in found]
+        claims = [(kv, self._claim(kv)) for kv in found]
+        entries = [self._lease(kv) for kv, claim in claims if claim is None]
         return Snapshot(
             leases={entry.subnet: entry for entry in entries if isinstance(entry, Lease)},
             revision=revision,
             bad=tuple(entry for entry in entries if isinstance(entry, BadEntry)),
+            claims=tuple(claim for _, claim in claims if claim is not None),
         )
 
     def get(self, subnet: Subnet) -> Lease | BadEntry | None:
@@ -167,10 +186,37 @@ class EtcdRegistry:
         """See Registry."""
         return self._etcd.keep_alive(etcd_lease_id)
 
+    def keep_alive_and_get(self, etcd_lease_id: int, subnet: Subnet) -> tuple[int, Lease | BadEntry | None]:
+        """See Registry."""
+        ttl_s, found = self._etcd.keep_alive_and_get(etcd_lease_id, self._key(subnet))
+        return ttl_s, None if found is None else self._lease(found)
+
     def revoke(self, etcd_lease_id: int) -> None:
         """See Registry."""
         if not self._etcd.keys_of(etcd_lease_id):
             self._etcd.revoke(etcd_lease_id)
+
+    def put_claim(self, claim: Claim, ttl_s: int) -> int:
+        """See Registry."""
+        etcd_lease_id = self._etcd.grant(ttl_s)
+        self._replace_claim(claim, etcd_lease_id)
+        return etcd_lease_id
+
+    def claim_holder(self, claim: Claim) -> str | None:
+        """See Registry."""
+        found, _ = self._etcd.range(self._claim_key(claim))
+        now = self._claim(found[0]) if found else None
+        return None if now is None else now.holder
+
+    def answer_claim(self, claim: Claim, holder: str) -> None:
+        """See Registry."""
+        found, _ = self._etcd.range(self._claim_key(claim))
+        if found:
+            self._replace_claim(replace(claim, holder=holder), found[0].etcd_lease_id, found[0].mod_revision)
+
+    def drop_claim(self, etcd_lease_id: int) -> None:
+        """See Registry."""
+        self._etcd.revoke(etcd_lease_id)
 
     def watch(self, start_revision: int) -> Watch:
         """See Registry."""
@@ -186,6 +232,20 @@ class EtcdRegistry:
             # flannel would take it, and would then have two keys for one subnet.
             raise ValueError(f"is not spelt {self._key(subnet).decode()}")
         return subnet
+
+    def _claim_key(self, claim: Claim) -> bytes:
+        return self._subnets + b"/" + claim.key.encode()
+
+    def _claim(self, kv: KeyValue) -> Claim | None:
+        name = kv.key.removeprefix(self._subnets + b"/")
+        return parse_claim(name.decode(errors="replace"), kv.value)
+
+    def _replace_claim(self, claim: Claim, etcd_lease_id: int, revision: int = 0) -> None:
+        """Write it, over an earlier one of the same node if need be; one that changes meanwhile is left alone."""
+        key, value = self._claim_key(claim), claim.to_json().encode()
+        swap = self._etcd.swap(key, revision, value, etcd_lease_id)
+        if not swap.succeeded and swap.current is not None and not revision:
+            self._etcd.swap(key, swap.current.mod_revision, value, etcd_lease_id)
 
     def _lease(self, kv: KeyValue) -> Lease | BadEntry:
         subnet = None
@@ -204,7 +264,12 @@ class EtcdRegistry:
     def _delta(self, batch: EventBatch) -> Delta | Heartbeat:
         events: list[LeaseAdded | LeaseRemoved] = []
         bad: list[BadEntry] = []
+        claims: list[Claim] = []
         for event in batch.events:
+            claim = None if event.deleted else self._claim(event.kv)
+            if claim is not None:
+                claims.append(claim)
+                continue
             entry = self._removal(event.kv) if event.deleted else self._lease(event.kv)
             if isinstance(entry, Lease):
                 events.append(LeaseAdded(entry))
@@ -215,9 +280,9 @@ class EtcdRegistry:
                 if entry.subnet is not None:
                     # A known lease that was overwritten with junk is as gone as it would be in a snapshot.
                     events.append(LeaseRemoved(entry.subnet, entry.mod_revision))
-        if not events and not bad:
+        if not events and not bad and not claims:
             return Heartbeat(batch.revision)
-        return Delta(tuple(events), batch.revision, tuple(bad))
+        return Delta(tuple(events), batch.revision, tuple(bad), tuple(claims))
 
     def _write(self, lease: Lease, attrs: LeaseAttrs, etcd_lease_id: int) -> Lease:
         value = attrs.to_json().encode()

@@ -14,9 +14,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+from agent.address_claim import AddressClaims
 from agent.allocator import choose_subnet, count_free
 from agent.config import NetworkConfig
-from agent.errors import Fenced, LeaseLost, NoFreeSubnet, RegistryDenied, RegistryError, SubnetTaken
+from agent.errors import (
+    AddressTaken,
+    Fenced,
+    LeaseLost,
+    NoFreeSubnet,
+    RegistryDenied,
+    RegistryError,
+    SubnetTaken,
+)
 from agent.lease import BadEntry, Lease, LeaseAttrs, Snapshot, Subnet
 from agent.lease_table import LeaseTable
 from agent.lease_watch import POLL_S, RELIST_S, BadEntryLog, LeaseWatch, OnPeers
@@ -27,6 +36,8 @@ log = logging.getLogger(__name__)
 
 LEASE_TTL_S = 24 * 3600
 """flannel's `subnetTTL`."""
+ADDRESS_TAKEN_S = 10.0
+"""How soon a node with somebody else's address asks again."""
 RACES = 10
 """How many lost races for a subnet are followed by another try at once."""
 
@@ -42,9 +53,11 @@ class SubnetManager:
         *,
         previous_subnet: Subnet | None = None,
         lease_ttl_s: int = LEASE_TTL_S,
+        node: str = "",
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        """`node` is the name by which nodes with one address are told apart; without one they are not."""
         self._registry = registry
         self._config = config
         self._attrs = attrs
@@ -52,6 +65,7 @@ class SubnetManager:
         self._lease_ttl_s = lease_ttl_s
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
+        self._claims = AddressClaims(registry, attrs.public_ip, node, self._clock)
         self._bad_entries = BadEntryLog()
         self._lease: Lease | None = None
         self._renewed_at = 0.0
@@ -77,6 +91,11 @@ class SubnetManager:
         return self._watch.refused if self._watch else {}
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What works now and should be mended all the same."""
+        return self._claims.warnings
+
+    @property
     def watch_restarts(self) -> int:
         """How often the watch on the leases had to be started anew."""
         return self._watch.restarts if self._watch else 0
@@ -98,11 +117,12 @@ class SubnetManager:
                 return self._acquire_within(RACES)
             except RegistryDenied:
                 raise
-            except (NoFreeSubnet, RegistryError) as error:
+            except (AddressTaken, NoFreeSubnet, RegistryError) as error:
                 on_waiting(str(error))
                 if log_limit.allows():
                     log.error("no subnet yet, trying again: %s", error)
-            self._clock.wait(stop, backoff.next_s())
+                delay_s = ADDRESS_TAKEN_S if isinstance(error, AddressTaken) else backoff.next_s()
+            self._clock.wait(stop, delay_s)
         return None
 
     def run_renewal(self, stop: threading.Event, on_fenced: Callable[[str], None]) -> None:
@@ -144,7 +164,14 @@ class SubnetManager:
         assert self._lease is not None, "acquire first"
         table = LeaseTable(self._config, self._lease.subnet, self._attrs.public_ip)
         self._watch = LeaseWatch(
-            self._registry, table, on_peers, self._see_own, self._bad_entries, self._clock, self._rng
+            self._registry,
+            table,
+            on_peers,
+            self._see_own,
+            self._claims.see,
+            self._bad_entries,
+            self._clock,
+            self._rng,
         )
         self._watch.run(stop)
 
@@ -193,9 +220,12 @@ class SubnetManager:
         )
 
     def _acquire_from(self, snapshot: Snapshot) -> tuple[Lease, str]:
-        """Raises SubnetTaken or LeaseLost when another node was faster, NoFreeSubnet when there is none."""
+        """Raises SubnetTaken or LeaseLost when another node was faster, NoFreeSubnet when there is none, and
+        AddressTaken."""
         held = self._held_for_us(snapshot)
         if held is not None:
+            if held.subnet != self._previous_subnet:
+                self._claims.ask(held)
             return self._reuse(held), "which the registry holds for our public address"
         taken = [*snapshot.leases, *(entry.subnet for entry in snapshot.bad if entry.subnet is not None)]
         previous = self._previous_subnet
@@ -248,8 +278,12 @@ class SubnetManager:
         lease = self._lease
         assert lease is not None, "acquire first"
         asked_at = self._clock.now()
-        alive = lease.is_reservation or self._registry.keep_alive(lease.etcd_lease_id) > 0
-        found = self._registry.get(lease.subnet)
+        if lease.is_reservation:
+            alive, found = True, self._registry.get(lease.subnet)
+        else:
+            # Both at once: one after the other would take too much of a short lease's life where etcd is slow.
+            ttl_s, found = self._registry.keep_alive_and_get(lease.etcd_lease_id, lease.subnet)
+            alive = ttl_s > 0
         if found is None:
             kept = self._take_again(lease)
         elif isinstance(found, BadEntry):

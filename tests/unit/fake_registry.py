@@ -6,6 +6,7 @@ test's; leases expire when the test says so.
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -20,6 +21,7 @@ from agent.errors import (
 )
 from agent.lease import (
     BadEntry,
+    Claim,
     Delta,
     Heartbeat,
     Lease,
@@ -28,6 +30,7 @@ from agent.lease import (
     LeaseRemoved,
     Snapshot,
     Subnet,
+    parse_claim,
     parse_key,
 )
 from agent.registry import Registry, Watch
@@ -145,11 +148,13 @@ class FakeRegistry:
     def list_leases(self) -> Snapshot:
         self._call("list")
         with self._lock:
-            entries = [self._entry(key) for key in sorted(self.keys)]
+            claims = {key: parse_claim(key, value) for key, (value, *_) in self.keys.items()}
+            entries = [self._entry(key) for key in sorted(self.keys) if claims[key] is None]
             return Snapshot(
                 {entry.subnet: entry for entry in entries if isinstance(entry, Lease)},
                 self.revision,
                 tuple(entry for entry in entries if isinstance(entry, BadEntry)),
+                tuple(claim for claim in claims.values() if claim is not None),
             )
 
     def get(self, subnet: Subnet) -> Lease | BadEntry | None:
@@ -191,9 +196,33 @@ class FakeRegistry:
         self._call("keep_alive")
         return self.etcd_leases.get(etcd_lease_id, 0)
 
+    def keep_alive_and_get(self, etcd_lease_id: int, subnet: Subnet) -> tuple[int, Lease | BadEntry | None]:
+        return self.keep_alive(etcd_lease_id), self.get(subnet)
+
     def revoke(self, etcd_lease_id: int) -> None:
         self._call("revoke")
         self._revoke_empty(etcd_lease_id)
+
+    def put_claim(self, claim: Claim, ttl_s: int) -> int:
+        self._write_call("put_claim")
+        etcd_lease_id = self._grant(ttl_s)
+        self.put(claim.key, claim.to_json(), etcd_lease_id)
+        return etcd_lease_id
+
+    def claim_holder(self, claim: Claim) -> str | None:
+        self._call("claim_holder")
+        now = parse_claim(claim.key, self.keys.get(claim.key, ("", 0, 0))[0])
+        return None if now is None else now.holder
+
+    def answer_claim(self, claim: Claim, holder: str) -> None:
+        self._write_call("answer_claim")
+        if claim.key in self.keys:
+            self.put(claim.key, replace(claim, holder=holder).to_json(), self.keys[claim.key][1])
+
+    def drop_claim(self, etcd_lease_id: int) -> None:
+        self._call("drop_claim")
+        if etcd_lease_id in self.etcd_leases:
+            self.expire(etcd_lease_id)
 
     def watch(self, start_revision: int) -> Watch:
         self._call("watch")
@@ -279,7 +308,11 @@ class FakeWatch:
         self._next = fresh[-1][0] + 1
         events: list[LeaseAdded | LeaseRemoved] = []
         bad: list[BadEntry] = []
+        claims: list[Claim] = []
         for revision, key, value, etcd_lease_id in fresh:
+            if (claim := parse_claim(key, value or "")) is not None:
+                claims.append(claim)
+                continue
             found = entry(key, value or "", etcd_lease_id, revision)
             if isinstance(found, Lease):
                 events.append(LeaseAdded(found))
@@ -288,7 +321,7 @@ class FakeWatch:
                 bad.append(found)
             if found.subnet is not None:
                 events.append(LeaseRemoved(found.subnet, revision))
-        return Delta(tuple(events), fresh[-1][0], tuple(bad))
+        return Delta(tuple(events), fresh[-1][0], tuple(bad), tuple(claims))
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -315,9 +348,13 @@ def check_registry(registry: Registry) -> None:
     assert registry.list_leases().leases == {SUBNET: created}
     assert registry.keep_alive(created.etcd_lease_id) == 60
     assert registry.keep_alive(NOWHERE) <= 0
+    assert registry.keep_alive_and_get(created.etcd_lease_id, SUBNET) == (60, created)
+    dead, nobody = registry.keep_alive_and_get(NOWHERE, OTHER_SUBNET)
+    assert (dead <= 0, nobody) == (True, None)
     registry.revoke(created.etcd_lease_id)
     assert registry.get(SUBNET) == created, "revoke must spare an etcd lease with a key on it"
 
+    check_claims(registry)
     check_writes(registry, created)
     check_watch(registry, before.revision + 1)
 
@@ -345,6 +382,30 @@ def check_writes(registry: Registry, created: Lease) -> None:
     registry.revoke(renewed.etcd_lease_id)
     assert registry.keep_alive(renewed.etcd_lease_id) <= 0
     registry.revoke(NOWHERE)
+
+
+def check_claims(registry: Registry) -> None:
+    """A question, its answer, and nothing afterwards."""
+    claim, before = Claim(NODE1.public_ip, "node3"), registry.list_leases()
+    watch = registry.watch(before.revision + 1)
+    for _ in range(2):
+        asked = registry.put_claim(claim, 10)
+        assert registry.claim_holder(claim) is None
+    listed = registry.list_leases()
+    assert (listed.claims, listed.bad, listed.leases) == ((claim,), (), before.leases)
+    registry.answer_claim(claim, "node1")
+    assert registry.claim_holder(claim) == "node1"
+    registry.drop_claim(asked)
+    assert registry.claim_holder(claim) is None
+    registry.answer_claim(claim, "node1")
+    assert registry.list_leases().claims == ()
+    found: list[Claim] = []
+    while len(found) < 3 and (result := watch.poll(2)) is not None:
+        assert isinstance(result, Delta)
+        assert (result.events, result.bad) == ((), ())
+        found += result.claims
+    assert found == [claim, claim, replace(claim, holder="node1")]
+    watch.cancel()
 
 
 def check_watch(registry: Registry, start_revision: int) -> None:
