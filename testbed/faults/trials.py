@@ -4,7 +4,7 @@ A trial: probes between all pods flow without a loss; the faults are injected an
 `limit_s` everything works again. `gap_s` limits what packets may suffer meanwhile.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from testbed.faults.probe_record import Pair
 
@@ -41,11 +41,20 @@ class Trial:
     etcd_members: int = 1
     slow: bool = True
     """Left out of quick runs."""
+    faults_again: tuple[str, ...] | None = None
+    hold_again_s: float | None = None
+    """Other faults, and for how long, when it is repeated: recovery is measured anew each time, endurance once."""
 
     @property
     def name(self) -> str:
         """For people: row and words."""
         return f"{self.row} {' + '.join(self.faults)}".rstrip()
+
+    @property
+    def again(self) -> "Trial":
+        """What a repetition does."""
+        faults = self.faults if self.faults_again is None else self.faults_again
+        return replace(self, faults=faults, hold_s=self.hold_s if self.hold_again_s is None else self.hold_again_s)
 
     @property
     def promise(self) -> str:
@@ -60,15 +69,22 @@ class Trial:
 TRIALS = (
     Trial("F1", ("agent stop node1",), 5, gap_s=3, slow=False),
     Trial("F2", ("agent kill node1",), 5, gap_s=3, slow=False),
-    Trial("F3", ("agent crashloop node1 20 3s",), 5, hold_s=60.5),
+    Trial(
+        "F3",
+        ("agent crashloop node1 20 3s",),
+        5,
+        hold_s=60.5,
+        faults_again=("agent crashloop node1 4 3s",),
+        hold_again_s=12.5,
+    ),
     Trial("F4", ("agent stop node1",), 3, hold_s=OUT_S),
     Trial("F6", ("agent pause node1",), 3, hold_s=2 * TTL_S),
     Trial("F7", ("agent kill node1", "agent kill node2", "agent kill node3"), 10),
     Trial("F8", ("agent hang node1",), 20, gap_s=3, mended_by_lab=True, says="loop has stood still"),
     Trial("F11", ("etcd kill follower",), 3, gap_s=0, etcd_members=3),
     Trial("F12", ("etcd kill leader",), 3, gap_s=0, hold_s=2, etcd_members=3),
-    Trial("F13", ("etcd stop etcd1", "etcd stop etcd2"), 3, gap_s=0, hold_s=60, etcd_members=3),
-    Trial("F14", ("etcd stop etcd1",), 5, gap_s=0, hold_s=6 * TTL_S),
+    Trial("F13", ("etcd stop etcd1", "etcd stop etcd2"), 3, gap_s=0, hold_s=60, etcd_members=3, hold_again_s=2 * TTL_S),
+    Trial("F14", ("etcd stop etcd1",), 5, gap_s=0, hold_s=6 * TTL_S, hold_again_s=2 * TTL_S),
     Trial("F15", ("etcd wipe etcd1",), 5, gap_s=0, hold_s=3),
     Trial(
         "F16",

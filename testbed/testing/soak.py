@@ -1,8 +1,6 @@
 """Faults in random order for minutes: every trial judged, and at the end nothing may have grown.
 
-What is wrong (something lost that must not be, a subnet changed, an invariant broken, no recovery) is a problem at
-once. What is only later than its limit is tried again when the machine was busy meanwhile, and is a problem when it is
-late each time: a limit says something about the agent only where the agent gets a processor.
+What is late on a busy machine is tried again: see `attempts`.
 
 The history is a file of JSON lines: what was asked for, then each attempt. `replay` reads the order from it.
 """
@@ -17,18 +15,15 @@ from pathlib import Path
 from typing import IO
 
 from testbed.faults.trials import CONTROL, TRIALS, Trial
+from testbed.testing.attempts import Attempt, attempts
 from testbed.testing.invariants import SLACK, kind_of
 from testbed.testing.lab_handle import LabHandle
-from testbed.testing.machine_load import Pressure
 from testbed.testing.probing import Probing
-from testbed.testing.trial_run import SETTLE_LIMIT_S, Findings, run_trial
+from testbed.testing.trial_run import SETTLE_LIMIT_S
 from testbed.testing.waiting import NotInTime, wait_until
 
 LONGEST_S = 40.0
 """A trial that takes longer would leave room for few others."""
-ATTEMPTS = 3
-BUSY_SHARE = 0.25
-"""Of the time somebody waited for a processor; a lab of three nodes alone on two processors is at a tenth of it."""
 RSS_GROWTH = 1.25
 """Times what it was: allocators keep what they had once."""
 MEMORY = "agent RSS kB"
@@ -103,23 +98,18 @@ class Soak:
 
     def _try(self, trial: Trial) -> None:
         """Until it is in time, wrong, or late too often."""
-        for attempt in range(1, ATTEMPTS + 1):
-            pressure = Pressure()
-            found = run_trial(self._lab, self._probing, trial)
-            share = pressure.share()
-            busy = share is not None and share > BUSY_SHARE
-            self._note(trial, attempt, found, share)
+        for attempt in attempts(self._lab, self._probing, trial):
+            found = attempt.found
+            self._note(trial, attempt)
             result = "; ".join(found.problems) or "ok"
-            if found.problems and busy:
-                result += f" (somebody waited for a processor {share:.0%} of the time)"
+            if found.problems and attempt.busy:
+                result += f" (somebody waited for a processor {attempt.waited:.0%} of the time)"
             after_s = time.monotonic() - self._began
             self._tell(f"{after_s:6.0f} s  {trial.name}: {found.measured_s:.1f} s, gap {found.gap or 'none'}: {result}")
-            if not found.problems:
-                return
-            if not busy or found.wrong or attempt == ATTEMPTS:
+            if attempt.is_last:
                 self._outcome.problems += [f"{trial.name}: {problem}" for problem in found.problems]
-                return
-            self._outcome.late += 1
+            else:
+                self._outcome.late += 1
 
     def _grown(self, before: Mapping[str, int]) -> list[str]:
         """What is more than before for good; what the last trial left is given a moment to go."""
@@ -133,10 +123,11 @@ class Soak:
             wait_until(none, SETTLE_LIMIT_S, "nothing has grown")
         return last
 
-    def _note(self, trial: Trial, attempt: int, found: Findings, share: float | None) -> None:
+    def _note(self, trial: Trial, attempt: Attempt) -> None:
+        found, share = attempt.found, attempt.waited
         entry = {
             "trial": trial.name,
-            "attempt": attempt,
+            "attempt": attempt.number,
             "measured_s": round(found.measured_s, 3),
             "gap": found.gap,
             "problems": found.problems,

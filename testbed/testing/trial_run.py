@@ -44,8 +44,18 @@ class Findings:
         return time.monotonic()
 
 
-def run_trial(lab: LabHandle, probing: Probing, trial: Trial) -> Findings:
-    """Do it once; the lab is as before afterwards, unless `problems` says otherwise. Never raises for what it finds."""
+def run_trial(
+    lab: LabHandle,
+    probing: Probing,
+    trial: Trial,
+    *,
+    patience_s: float = PATIENCE_S,
+    settle_s: float = SETTLE_LIMIT_S,
+) -> Findings:
+    """Do it once; the lab is as before afterwards, unless `problems` says otherwise. Never raises for what it finds.
+
+    `patience_s`: how long after the limit it is waited for. `settle_s`: how long the invariants may take to hold.
+    """
     found = Findings()
     try:
         for text in trial.prepare:
@@ -60,31 +70,28 @@ def run_trial(lab: LabHandle, probing: Probing, trial: Trial) -> Findings:
         return found
     before = Baseline.of(lab)
     try:
-        _inject_and_recover(lab, probing, trial, found)
+        _inject_and_recover(lab, probing, trial, found, trial.limit_s + patience_s)
     except (NotInTime, TestbedError) as failure:
         found.problems.append(str(failure))
     finally:
         lab.heal()
-    _check_invariants(lab, trial, before, found)
+    _check_invariants(lab, trial, before, found, settle_s)
     return found
 
 
-def _inject_and_recover(lab: LabHandle, probing: Probing, trial: Trial, found: Findings) -> None:
+def _inject_and_recover(lab: LabHandle, probing: Probing, trial: Trial, found: Findings, patience_s: float) -> None:
     restarts = {name: node.agent_restarts for name, node in lab.nodes.items()}
     began = found.note("injecting")
     done = [lab.ask("fault", {"words": text.split()}, timeout_s=PATIENCE_S * 2) for text in trial.faults]
     injected = found.note("injected")
     if trial.mended_by_lab:
-        wait_until(
-            lambda: not lab.faults() or _restarted(lab, restarts), trial.limit_s + PATIENCE_S, "the lab mends it"
-        )
+        wait_until(lambda: not lab.faults() or _restarted(lab, restarts), patience_s, "the lab mends it")
         healed = injected
     else:
         time.sleep(max(0.0, injected + trial.hold_s - time.monotonic()))
         healed = found.note("healing") if any(fault["on"] for fault in done) or not done else injected
         lab.heal()
         found.note("healed")
-    patience_s = trial.limit_s + PATIENCE_S
     wait_until(lambda: lab.status()["state"] == "ready", patience_s, "the lab is ready")
     ready_after_s = found.note("ready") - healed
     probing.wait_steady(patience_s)
@@ -117,7 +124,7 @@ def _restarted(lab: LabHandle, before: dict[str, int]) -> bool:
     return any(node.agent_restarts > before[name] for name, node in lab.nodes.items())
 
 
-def _check_invariants(lab: LabHandle, trial: Trial, before: Baseline, found: Findings) -> None:
+def _check_invariants(lab: LabHandle, trial: Trial, before: Baseline, found: Findings, settle_s: float) -> None:
     last: list[str] = []
 
     def hold() -> bool:
@@ -129,6 +136,6 @@ def _check_invariants(lab: LabHandle, trial: Trial, before: Baseline, found: Fin
         return not last
 
     try:
-        wait_until(hold, SETTLE_LIMIT_S, "the invariants hold")
+        wait_until(hold, settle_s, "the invariants hold")
     except NotInTime:
         found.problems += last

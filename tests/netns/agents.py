@@ -24,6 +24,8 @@ NETWORK = '{"Network":"10.0.0.0/16","SubnetLen":24,"Backend":{"Type":"udp"}}'
 HEALTH_PORT = 8286
 
 
+MUTANT, MUTANT_LAUNCHER = os.environ.get("TESTBED_TEST_MUTANT"), ROOT / "tests" / "mutants" / "run_agent.py"
+"""Every agent is this one of tests/mutants instead: a test that does not mind has missed what it is about."""
 SLOWNESS = float(os.environ.get("TESTBED_TEST_SLOWNESS", "1"))
 """How many times longer than usual things may take: an emulated processor needs some ten times the time."""
 
@@ -223,7 +225,7 @@ def agent_command(netns: str, directory: Path, *flags: str) -> tuple[str, ...]:
     return (
         # Each with a key of its own: they share this machine's /run.
         *("ip", "netns", "exec", netns, "env", f"WIREGUARD_KEY_FILE={directory / 'wgkey'}"),
-        *(sys.executable, "-m", "agent"),
+        *(sys.executable, *(("-m", "agent") if MUTANT is None else (str(MUTANT_LAUNCHER), MUTANT))),
         *(f"--etcd-endpoints={ENDPOINT}", f"--subnet-file={directory / 'subnet.env'}"),
         *("--ip-masq", "--bridge=docker0", f"--docker-opts-file={directory / 'docker_opts.env'}"),
         *("--healthz-ip=127.0.0.1", "--subnet-lease-ttl=30s"),

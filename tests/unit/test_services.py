@@ -236,6 +236,7 @@ def problems(*services: str, cluster: str = CLUSTER) -> list[str]:
     return [f"warning {problem}" for problem in found.warnings]
 
 
+@pytest.mark.row("B15", "B16")
 def test_every_mistake_of_services_is_told_at_once() -> None:
     found = problems(
         "{selector: {app: web}, ports: [{port: 80, nodePort: 30080}, {port: 80}], externalTrafficPolicy: Local}",
@@ -262,6 +263,7 @@ def test_every_mistake_of_services_is_told_at_once() -> None:
         assert any(part in problem for problem in found), (part, found)
 
 
+@pytest.mark.row("B15", "B16")
 def test_numbers_that_two_services_want_are_told_with_the_other_line() -> None:
     spec = "{selector: {app: web}, ports: [{port: 80, nodePort: 30080}], type: NodePort, clusterIP: 10.96.0.5}"
     assert problems(spec, spec) == [
@@ -271,6 +273,7 @@ def test_numbers_that_two_services_want_are_told_with_the_other_line() -> None:
     ]
 
 
+@pytest.mark.row("B14")
 def test_a_selector_that_matches_nothing_is_a_warning() -> None:
     assert problems("{selector: {app: wbe}, ports: [{port: 80}]}") == [
         "warning error: f.yaml:16:18: spec.selector: "
@@ -278,8 +281,44 @@ def test_a_selector_that_matches_nothing_is_a_warning() -> None:
     ]
 
 
+@pytest.mark.row("B17")
 def test_a_pod_network_that_holds_the_services_range_is_refused() -> None:
     found = problems(
         "{selector: {app: web}, ports: [{port: 80}]}", cluster=CLUSTER.replace("10.0.0.0/16", "10.0.0.0/8")
     )
     assert any("are pods' too (got Network 10.0.0.0/8; want one beside them)" in problem for problem in found), found
+
+
+@pytest.mark.row("B16")
+@pytest.mark.parametrize("whose", ["10.0.46.2", "192.168.8.227", "192.168.8.11", "10.112.0.1", "10.95.255.255"])
+def test_a_cluster_ip_that_is_a_pods_or_a_machines_or_outside_the_range_is_refused(whose: str) -> None:
+    (told,) = problems(f"{{selector: {{app: web}}, ports: [{{port: 80}}], clusterIP: {whose}}}")
+    assert told.endswith(f"not an address for Services (got {whose}; want one of 10.96.0.0/12)")
+
+
+@pytest.mark.row("B16")
+@pytest.mark.parametrize("text", ["10.96.0", "10.96.0.256", "web", "0x0a600001", ""])
+def test_a_cluster_ip_that_is_no_address_is_refused(text: str) -> None:
+    (told,) = problems(f'{{selector: {{app: web}}, ports: [{{port: 80}}], clusterIP: "{text}"}}')
+    assert "spec.clusterIP: " in told
+
+
+@pytest.mark.row("B15")
+@pytest.mark.parametrize("number", ["0", "80", "8285", "2379", "29999", "32768", "65536", "-1", "x"])
+def test_a_node_port_that_others_may_have_or_that_is_none_is_refused(number: str) -> None:
+    """Those of the overlay and of etcd are outside the range, so no Service can take them."""
+    (told,) = problems(f"{{selector: {{app: web}}, ports: [{{port: 80, nodePort: {number}}}], type: NodePort}}")
+    assert "spec.ports[0].nodePort: " in told
+    assert "30000 to 32767" in told or number == "x"
+
+
+@pytest.mark.row("B12")
+def test_two_services_of_one_name_and_two_ports_of_one_name_are_told_with_the_other_line() -> None:
+    spec = "{selector: {app: web}, ports: [{name: a, port: 80}, {name: a, port: 81}]}"
+    (told,) = problems(spec)
+    assert "two ports of one name (got a, line 16 has it too; want another)" in told
+    good = "{selector: {app: web}, ports: [{port: 80}]}"
+    again = CLUSTER + f"---\napiVersion: v1\nkind: Service\nmetadata: {{name: s0}}\nspec: {good}\n"
+    (told,) = problems(good, cluster=again)
+    assert "s0" in told
+    assert "line 15" in told

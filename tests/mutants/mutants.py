@@ -1,0 +1,301 @@
+"""Agents in which one thing is broken: each function replaces a part of our agent in the process that calls it."""
+
+import os
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any
+
+from agent import agent as whole
+from agent import allocator
+from agent.address_claim import AddressClaims
+from agent.agent import Agent
+from agent.errors import Compacted, Fenced, LeaseLost, RegistryDenied, RegistryError
+from agent.etcd_client import EtcdClient
+from agent.foresight import Foresight
+from agent.lease import Lease
+from agent.lease_watch import LeaseWatch
+from agent.netlink import Kernel
+from agent.node_setup import NodeSetup
+from agent.pacing import SystemClock
+from agent.registry import Watch
+from agent.subnet_manager import SubnetManager
+from agent.watchdog import Watchdog
+
+# That is what a mutant is: mypy does not like methods that are replaced.
+# mypy: disable-error-code="method-assign, assignment, attr-defined"
+
+OTHERS = 2
+"""Nodes besides our own in the lab for faults."""
+FOREVER_S = 600.0
+STARTED = Path("/run/mutant-started")
+"""On the node: a mutant that has started before."""
+
+
+def none() -> None:
+    """Nothing is broken."""
+
+
+def device() -> None:
+    """What becomes of links is nobody's business."""
+    first = NodeSetup.converge_links
+    done: list[object] = []
+
+    def converge_once(setup: NodeSetup) -> None:
+        if not done:
+            done.append(setup)
+            first(setup)
+
+    NodeSetup.converge_links = converge_once
+
+
+def rules() -> None:
+    """Rules and files are made once."""
+    NodeSetup.converge_unreported = lambda _: None
+
+
+def renewal() -> None:
+    """The lease is never renewed."""
+
+    def wait(_manager: SubnetManager, stop: threading.Event, _on_fenced: Callable[[str], None]) -> None:
+        stop.wait()
+
+    SubnetManager.run_renewal = wait
+
+
+def watch() -> None:
+    """Peers are listed until the others are there, and never again."""
+
+    def list_once(follower: LeaseWatch, stop: threading.Event) -> None:
+        while len(follower._table.peers) < OTHERS and not stop.wait(0.2):
+            follower._take(follower._registry.list_leases())
+        stop.wait()
+
+    LeaseWatch.run = list_once
+
+
+def repair() -> None:
+    """Our key is gone, and nobody writes it again."""
+
+    def give_up(_manager: SubnetManager, lease: Lease) -> Lease:
+        raise LeaseLost(str(lease.subnet))
+
+    SubnetManager._take_again = give_up
+
+
+def despair() -> None:
+    """An etcd that is away is taken for one without leases."""
+    follow = LeaseWatch._follow
+
+    def forget(watch: LeaseWatch, stop: threading.Event) -> None:
+        try:
+            follow(watch, stop)
+        except RegistryError:
+            watch._on_peers((), watch.revision)
+            watch._delivered = None
+            raise
+
+    LeaseWatch._follow = forget
+
+
+def chance() -> None:
+    """Which subnet a node asks for has nothing to do with the one that it had."""
+    draw = allocator._draw
+
+    def draw_blindly(slots: allocator._Slots, taken: Iterable[IPv4Network | IPv6Network], node: str) -> int:
+        return draw(slots, taken, f"{node} {random.random()}")
+
+    allocator._draw = draw_blindly
+
+
+def amnesia() -> None:
+    """Nor does it, from its second start on, remember that one, or look whether etcd does."""
+    if not STARTED.exists():
+        STARTED.touch()
+        return
+    chance()
+    whole.read_previous_subnet = lambda _: (None, None)
+    SubnetManager._held_for_us = lambda *_: None
+
+
+def address() -> None:
+    """What becomes of the node's own address is nobody's business."""
+    Agent._look_at_underlay = lambda *_: None
+
+
+def watchdog() -> None:
+    """Nobody looks whether a loop stands still."""
+    Watchdog.tick = lambda _: True
+
+
+def sluggish() -> None:
+    """It takes its time to start."""
+    time.sleep(4)
+
+
+def leftovers() -> None:
+    """Each start leaves a route behind."""
+    subprocess.run(["ip", "route", "add", "blackhole", f"198.18.{os.getpid() % 250}.0/24"], check=False)
+
+
+def one_endpoint() -> None:
+    """Of several endpoints only the first is ever asked."""
+    begin = EtcdClient.__init__
+
+    def forget_the_others(client: EtcdClient, endpoints: Any, *more: Any) -> None:  # noqa: ANN401 - passed on as it is
+        begin(client, endpoints[:1], *more)
+
+    EtcdClient.__init__ = forget_the_others
+
+
+def hasty() -> None:
+    """An answer that takes longer than a second costs the connection."""
+    begin, give_up = EtcdClient.__init__, EtcdClient._give_up
+
+    def be_hasty(client: EtcdClient, endpoints: Any, credentials: Any, _deadline_s: float) -> None:  # noqa: ANN401
+        begin(client, endpoints, credentials, 1.0)
+
+    EtcdClient.__init__ = be_hasty
+    EtcdClient._give_up = lambda client, connection, late=False: give_up(client, connection)
+
+
+def panic() -> None:
+    """An etcd that does not answer within a moment is taken for proof that our subnet is another node's."""
+    begin, keep = EtcdClient.__init__, SubnetManager._keep
+    whole.FENCED_FOR_S = FOREVER_S
+
+    def be_hasty(client: EtcdClient, endpoints: Any, credentials: Any, _deadline_s: float) -> None:  # noqa: ANN401
+        begin(client, endpoints, credentials, 0.7)
+
+    def keep_or_fence(manager: SubnetManager, periodic: bool) -> None:
+        try:
+            keep(manager, periodic)
+        except RegistryError as error:
+            raise Fenced(str(error)) from error
+
+    EtcdClient.__init__ = be_hasty
+    SubnetManager._keep = keep_or_fence
+    SubnetManager._interval_s = lambda _: 0.2
+
+
+def regrant() -> None:
+    """Each renewal takes a new etcd lease, as flannel's does."""
+
+    def keep(manager: SubnetManager, periodic: bool) -> None:
+        assert manager._lease is not None
+        asked_at = manager._clock.now()
+        manager._lease = manager._registry.renew(manager._lease, manager._attrs, manager._lease_ttl_s)
+        manager._renewed_at = asked_at
+
+    SubnetManager._keep = keep
+
+
+def history() -> None:
+    """The watch is begun anew each second where it began, and what is compacted is gone for good."""
+
+    def poll_old(follower: LeaseWatch, watching: Watch, stop: threading.Event) -> None:
+        first = follower.revision + 1
+        try:
+            while not stop.wait(1.0):
+                watching.cancel()
+                watching = follower._registry.watch(first)
+                while (result := watching.poll(0.3)) is not None:
+                    if hasattr(result, "events"):
+                        follower._take(result)  # type: ignore[arg-type]  # a Delta
+        except Compacted:
+            follower._on_peers((), follower.revision)
+            stop.wait()
+
+    LeaseWatch._poll = poll_old
+
+
+def timid() -> None:
+    """Without a carrier for a moment it never forwards again."""
+
+    def give_up(agent: Agent, kernel: Kernel) -> None:
+        assert agent._underlay is not None
+        assert agent._backend is not None
+        link = kernel.link(agent._underlay.interface)
+        if link is None or "LOWER_UP" not in link.flags:
+            agent._backend.fence()
+
+    Agent._look_at_underlay = give_up
+
+
+def suspicious() -> None:
+    """Who says nothing for a second and a half is no peer any more."""
+    start = Agent._start_threads
+
+    def listen(agent: Agent) -> None:
+        assert agent._backend is not None
+        last, silent_since, peers_heard = -1, time.monotonic(), False
+        while not agent._stop.wait(0.2):
+            counters = agent._backend.counters()
+            assert counters is not None
+            if counters.rx_packets != last:
+                peers_heard = last >= 0
+                last, silent_since = counters.rx_packets, time.monotonic()
+            elif peers_heard and time.monotonic() - silent_since > 1.5:
+                agent._backend.fence()
+                return
+
+    def start_and_listen(agent: Agent, *arguments: Any) -> list[threading.Thread]:  # noqa: ANN401 - passed on as they are
+        threading.Thread(target=listen, args=(agent,), daemon=True).start()
+        return start(agent, *arguments)
+
+    Agent._start_threads = start_and_listen
+
+
+def wall_clock() -> None:
+    """Timers go by the clock on the wall."""
+    SystemClock.now = lambda _: time.time()
+
+
+def offended() -> None:
+    """Who is refused once never asks again."""
+    keep = SubnetManager._keep
+
+    def keep_or_sulk(manager: SubnetManager, periodic: bool) -> None:
+        try:
+            keep(manager, periodic)
+        except RegistryDenied:
+            threading.Event().wait(FOREVER_S)
+
+    SubnetManager._keep = keep_or_sulk
+
+
+def unfenced() -> None:
+    """Whose address stands under our key does not matter."""
+    keep = SubnetManager._keep
+
+    def keep_anyway(manager: SubnetManager, periodic: bool) -> None:
+        try:
+            keep(manager, periodic)
+        except Fenced:
+            return
+
+    SubnetManager._keep = keep_anyway
+
+
+def blind() -> None:
+    """Nobody looks whether the config is still the same."""
+    Foresight.look = lambda _: None
+
+
+def mute() -> None:
+    """Who asks whether we are there gets no answer."""
+    AddressClaims.see = lambda *_: None
+
+
+MUTANTS: dict[str, Callable[[], None]] = {
+    mutant.__name__: mutant
+    for mutant in (
+        *(none, device, rules, renewal, watch, repair, despair, chance, amnesia, address, watchdog, sluggish),
+        *(leftovers, one_endpoint, hasty, panic, regrant, history, timid, suspicious, wall_clock, offended),
+        *(unfenced, blind, mute),
+    )
+}
