@@ -52,7 +52,7 @@ def test_a_store_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) ->
     clock.at(35, lambda: setattr(registry, "failure", None))
     assert wait(registry, clock) is not None
     assert 3 <= len(caplog.records) <= 4
-    assert len(registry.calls) < 30
+    assert len(registry.calls) < 45, "each 1 to 2 s after a few quicker ones"
 
 
 def test_stop_ends_the_wait_and_a_refusal_is_raised() -> None:
