@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from agent.errors import AgentError, EnvironmentMissing
 from agent.journal import Journal
 from agent.netlink_values import IPNetwork
+from agent.nftables_generation import generation
 
 TABLE_PREFIX = "overlay-agent-"
 KUBE_PROXY_MARK = "0x4000"
@@ -147,10 +148,17 @@ class Firewall:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._whole: dict[Policy, int | None] = {}
+        """The rules' generation at which a policy's table was as it should be."""
 
     def converge(self, policy: Policy) -> bool:
         """Re-make the table unless all of its rules are there; returns whether it had to. Raises as `apply` does."""
+        now = _generation()
+        if now is not None and self._whole.get(policy) == now:
+            # Nobody has changed any rule of this namespace since the table was found whole; looking costs a process.
+            return False
         if self.present(policy):
+            self._whole[policy] = now
             return False
         self.apply(policy)
         return True
@@ -197,6 +205,14 @@ class Firewall:
     def _load(self, script: str, why: str) -> None:
         _nft(["-f", "-"], script)
         self._journal.record(["nft", "-f", "-"], why, script)
+
+
+def _generation() -> int | None:
+    """Of this namespace's rules; None where the kernel does not tell."""
+    try:
+        return generation()
+    except OSError:
+        return None
 
 
 def _nft(arguments: list[str], script: str | None = None, *, check: bool = True) -> subprocess.CompletedProcess[str]:

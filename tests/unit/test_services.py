@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from agent.nftables_generation import read_generation
 from testbed.cluster.manifest import Pod
 from testbed.cluster.problems import SpecError
 from testbed.cluster.service import Service
 from testbed.cluster.spec import read_cluster
 from testbed.services.allocation import SERVICE_RANGE, NothingFree, allocate, number
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort, PodFacts, bind, endpoints_of, host_ports
-from testbed.services.generation import read_generation
 from testbed.services.rules import everywhere, skeleton, wanted
 from testbed.services.ruleset import Ruleset, difference, whole
 
