@@ -12,13 +12,26 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
+OWN_NAMESPACE = "/proc/thread-self/ns/net"
+STILL_OURS = "it is still in our own network namespace"
 
 Result = TypeVar("Result")
 
 
 def _in_own_network_namespace(pid: int) -> bool:
     """Whether process `pid` shares the calling thread's network namespace. Raises OSError."""
-    return os.path.samefile(f"/proc/{pid}/ns/net", "/proc/thread-self/ns/net")
+    return os.path.samefile(f"/proc/{pid}/ns/net", OWN_NAMESPACE)
+
+
+def set_namespace(descriptor: int, kind: int = 0) -> None:
+    """Move the calling thread into the namespace behind `descriptor`, of any kind unless `kind` names one.
+
+    Raises OSError.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def enter_network_namespace(pid: int) -> None:
@@ -26,28 +39,68 @@ def enter_network_namespace(pid: int) -> None:
 
     Raises OSError.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     if _in_own_network_namespace(pid):
         # A process that is still on its way into its namespace: what is meant for it would be done to ours.
-        raise OSError(errno.EINVAL, "it is still in our own network namespace")
+        raise OSError(errno.EINVAL, STILL_OURS)
     descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if libc.setns(descriptor, CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        set_namespace(descriptor, CLONE_NEWNET)
     finally:
         os.close(descriptor)
+
+
+class Namespace:
+    """A network namespace that is held as long as this is open, and that functions can be run in."""
+
+    def __init__(self, netns_pid: int | None) -> None:
+        """The caller's own, or that of process `netns_pid`, which must be another. Raises OSError."""
+        if netns_pid is not None and _in_own_network_namespace(netns_pid):
+            raise OSError(errno.EINVAL, STILL_OURS)
+        path = OWN_NAMESPACE if netns_pid is None else f"/proc/{netns_pid}/ns/net"
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._is = os.fstat(self._descriptor)
+        self._closed = False
+
+    def run(self, function: Callable[[], Result]) -> Result:
+        """Return what `function` returns, or raise what it raises; in this thread if it is there, else in a new one."""
+        if os.path.samestat(os.stat(OWN_NAMESPACE), self._is):
+            return function()
+
+        def visit() -> Result:
+            set_namespace(self._descriptor, CLONE_NEWNET)
+            return function()
+
+        with ThreadPoolExecutor(1, "namespace") as visitor:
+            return visitor.submit(visit).result()
+
+    def thread(self) -> "NamespaceThread":
+        """A thread that lives there. Raises OSError."""
+        return NamespaceThread(None, self._descriptor)
+
+    def close(self) -> None:
+        """Let it go; safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._descriptor)
 
 
 class NamespaceThread:
     """Runs functions one after the other in the caller's network namespace, or in that of another process."""
 
-    def __init__(self, netns_pid: int | None) -> None:
-        """Start the thread. Raises OSError when `netns_pid` is gone or may not be entered."""
+    def __init__(self, netns_pid: int | None, descriptor: int | None = None) -> None:
+        """Start the thread; with `descriptor` in the namespace behind it.
+
+        Raises OSError when `netns_pid` is gone or may not be entered.
+        """
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="namespace")
         try:
             # The executor starts its thread here: a new thread inherits its creator's namespace.
-            self.run(lambda: None if netns_pid is None else enter_network_namespace(netns_pid))
+            if netns_pid is not None:
+                self.run(lambda: enter_network_namespace(netns_pid))
+            elif descriptor is not None:
+                self.run(lambda: set_namespace(descriptor, CLONE_NEWNET))
+            else:
+                self.run(lambda: None)
         except OSError:
             self.close()
             raise

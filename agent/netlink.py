@@ -33,6 +33,7 @@ Address = TypeVar("Address", bound=IPAddress)
 
 MAIN_TABLE = 254  # RT_TABLE_MAIN
 ADDRESS_FAMILIES: Mapping[Family, int] = {4: 2, 6: 10}  # AF_INET, AF_INET6
+NO_ARP = 0x40  # NUD_NOARP, linux/neighbour.h
 PASSING_ADDRESS = 0x01 | 0x20  # IFA_F_TEMPORARY | IFA_F_DEPRECATED, linux/if_addr.h
 ADDRESS_WITHOUT_PROBING = 0x02  # IFA_F_NODAD, linux/if_addr.h
 
@@ -75,7 +76,7 @@ class Kernel(WireguardKernel):
     def device_towards(self, address: IPAddress) -> str | None:
         """The device by which packets to `address` leave; None when there is no route."""
         try:
-            found = self._thread.run(lambda: list(self._socket.route("get", dst=str(address))))
+            found = self._ask(lambda socket: socket.route("get", dst=str(address)))
         except KernelRefusal:
             return None
         index = found[0].get_attr("RTA_OIF") if found else None
@@ -96,11 +97,20 @@ class Kernel(WireguardKernel):
             if message["state"] & PERMANENT
         }
 
+    def count_neighbours(self) -> tuple[int, int]:
+        """(collectable, permanent) IPv4 entries of all devices: the kernel has one limit for the former everywhere."""
+        messages = self._read(
+            "ip -4 neigh", lambda socket: socket.get_neighbours(family=ADDRESS_FAMILIES[4], ifindex=0)
+        )
+        # Those that need no resolution (multicast, loopback) are never thrown away for want of room either.
+        permanent = sum(bool(message["state"] & (PERMANENT | NO_ARP)) for message in messages)
+        return len(messages) - permanent, permanent
+
     def read_sysctl(self, name: str) -> str | None:
         """The value, blanks normalised; None where this kernel or namespace does not have it."""
         path = _sysctl_path(name)
         try:
-            return " ".join(self._thread.run(path.read_text).split())
+            return " ".join(self._namespace.run(path.read_text).split())
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -220,18 +230,25 @@ class Kernel(WireguardKernel):
             return
         present = self.neighbours(device, next(iter(wanted)).version)
         missing = {address: mac for address, mac in wanted.items() if present.get(address) != mac.lower()}
-        index = self._link_or_raise(device, ["ip", "neigh", "replace", "dev", device]).index if missing else 0
+        if not missing:
+            return
+        command = ["ip", "neigh", "replace", "dev", device]
+        index = self._link_or_raise(device, command).index
+        entries = {str(address): mac for address, mac in missing.items()}
+        try:
+            self._ask(lambda socket: socket.replace_neighbours(index, entries))
+        except KernelRefusal as error:
+            raise NetlinkError(f"{' '.join(command)}: {error.args[-1]}") from error
         for address, mac in missing.items():
             command = ["ip", "neigh", "replace", str(address), "lladdr", mac, "dev", device, "nud", "permanent"]
-            parts = {"dst": str(address), "lladdr": mac, "ifindex": index, "state": "permanent"}
-            self._change(command, why, partial(_replace_neighbour, parts=parts))
+            self.journal.record(command, why)
 
     def delete_neighbour(self, device: str, address: IPAddress, why: str) -> None:
         """Make sure that there is no neighbour entry for `address` on the device."""
         link = self.link(device)
         if link is not None:
             command = ["ip", "neigh", "delete", str(address), "dev", device]
-            parts = {"dst": str(address), "ifindex": link.index}
+            parts: dict[str, Any] = {"dst": str(address), "ifindex": link.index}
             self._change(command, why, lambda socket: socket.neigh("del", **parts), ALREADY_GONE)
 
     def sysctl(self, name: str, value: str, why: str) -> None:
@@ -239,7 +256,7 @@ class Kernel(WireguardKernel):
         if self.read_sysctl(name) == " ".join(value.split()):
             return
         try:
-            self._thread.run(lambda: _sysctl_path(name).write_text(f"{value}\n"))
+            self._namespace.run(lambda: _sysctl_path(name).write_text(f"{value}\n"))
         except OSError as error:
             raise NetlinkError(f"sysctl -w {name}={value}: {error.strerror}") from error
         self.journal.record(["sysctl", "-w", f"{name}={value}"], why)
@@ -282,10 +299,6 @@ class Kernel(WireguardKernel):
 
 def _delete_address(socket: Any, parts: dict[str, object]) -> None:  # noqa: ANN401 - pyroute2 ships no types
     socket.addr("del", **parts)
-
-
-def _replace_neighbour(socket: Any, parts: dict[str, object]) -> None:  # noqa: ANN401 - pyroute2 ships no types
-    socket.neigh("replace", **parts)
 
 
 def _sysctl_path(name: str) -> Path:

@@ -37,11 +37,17 @@ def _stand_in() -> ModuleType:
 if PACKAGE not in sys.modules:
     sys.modules[PACKAGE] = _stand_in()
 
-from pyroute2.iproute import IPRoute  # noqa: E402 - the stand-in must be there first
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted  # noqa: E402 - the same
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted  # noqa: E402 - the stand-in must be there first
 from pyroute2.netlink.exceptions import NetlinkError as KernelRefusal  # noqa: E402 - the same
 
-__all__ = ["IPRoute", "KernelRefusal", "NetlinkDumpInterrupted", "wireguard_socket"]
+__all__ = ["KernelRefusal", "NetlinkDumpInterrupted", "library_socket", "wireguard_socket"]
+
+
+def library_socket() -> Any:  # noqa: ANN401 - pyroute2 ships no types
+    """A socket for everything that rtnetlink has, to be closed. Imported when used: next to nothing needs it."""
+    from pyroute2.iproute import IPRoute
+
+    return IPRoute(groups=0)
 
 
 def wireguard_socket() -> Any:  # noqa: ANN401 - pyroute2 ships no types

@@ -4,6 +4,7 @@ Only agent.netlink_library imports pyroute2.
 """
 
 import errno
+import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -11,9 +12,10 @@ from typing import Any, Self
 
 from agent.errors import AgentError
 from agent.journal import Journal
-from agent.namespace_thread import NamespaceThread, Result
-from agent.netlink_library import IPRoute, KernelRefusal, NetlinkDumpInterrupted
+from agent.namespace_thread import Namespace, NamespaceThread, Result
+from agent.netlink_library import KernelRefusal, NetlinkDumpInterrupted, library_socket
 from agent.netlink_messages import read_link
+from agent.netlink_socket import RouteSocket
 from agent.netlink_values import Link
 
 ALREADY_THERE = frozenset({errno.EEXIST})
@@ -21,7 +23,7 @@ ALREADY_GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNO
 DUMP_ATTEMPTS = 10
 """A dump that the kernel's tables changed under is asked for again; so often in a row means something is very busy."""
 
-Act = Callable[[Any], object]
+Act = Callable[[RouteSocket], object]
 
 
 class NetlinkError(AgentError):
@@ -39,25 +41,33 @@ class LinkKernel:
         """
         self.journal = journal
         try:
-            self._thread = NamespaceThread(netns_pid)
+            self._namespace = Namespace(netns_pid)
         except OSError as error:
             raise NetlinkError(f"enter the network namespace of process {netns_pid}: {error.strerror}") from error
         try:
-            # pyroute2 keeps one socket per thread, opened where that thread is: all calls go through this one.
-            self._socket = self._thread.run(lambda: IPRoute(groups=0))
+            self._socket = self._namespace.run(RouteSocket)
         except BaseException as error:
-            self._thread.close()
+            self._namespace.close()
             if isinstance(error, OSError):
                 raise NetlinkError(f"open a netlink socket: {error.strerror}") from error
             raise
+        self._using = threading.RLock()
+        self._library: tuple[NamespaceThread, Any] | None = None
+        """A thread there with a socket of pyroute2's, once something was asked for that only that can do."""
         self._closed = False
 
     def close(self) -> None:
         """Let the namespace go; safe to call twice."""
-        if not self._closed:
+        with self._using:
+            if self._closed:
+                return
             self._closed = True
-            self._thread.run(self._socket.close)
-            self._thread.close()
+            if self._library is not None:
+                thread, socket = self._library
+                thread.run(socket.close)
+                thread.close()
+            self._socket.close()
+            self._namespace.close()
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +87,7 @@ class LinkKernel:
     def link(self, name: str) -> Link | None:
         """The interface of that name, or None."""
         try:
-            return self._thread.run(lambda: read_link(self._socket.link("get", ifname=name)[0]))
+            return self._ask(lambda socket: read_link(socket.link("get", ifname=name)[0]))
         except KernelRefusal as error:
             if error.code == errno.ENODEV:
                 return None
@@ -121,6 +131,21 @@ class LinkKernel:
 
     # Common ground
 
+    def _ask(self, act: Callable[[RouteSocket], Result]) -> Result:
+        """One exchange with the kernel. Raises KernelRefusal."""
+        with self._using:
+            return act(self._socket)
+
+    def _ask_library(self, act: Callable[[Any], Result]) -> Result:
+        """The same by pyroute2, for what `RouteSocket` does not know. Raises KernelRefusal."""
+        with self._using:
+            if self._library is None:
+                # pyroute2 keeps one socket per thread, opened where that thread is: all calls go through this one.
+                thread = self._namespace.thread()
+                self._library = thread, thread.run(library_socket)
+            thread, socket = self._library
+            return thread.run(lambda: act(socket))
+
     def _set_link(
         self, name: str, words: list[str], why: str, already: Callable[[Link], bool], parts: dict[str, object]
     ) -> None:
@@ -144,7 +169,7 @@ class LinkKernel:
     def _read(self, what: str, read: Callable[[Any], Result]) -> Result:
         for _ in range(DUMP_ATTEMPTS):
             try:
-                return self._thread.run(lambda: read(self._socket))
+                return self._ask(read)
             except NetlinkDumpInterrupted:
                 time.sleep(0.001)
             except KernelRefusal as error:
@@ -153,7 +178,7 @@ class LinkKernel:
 
     def _change(self, command: list[str], why: str, act: Act, settled: frozenset[int] = frozenset()) -> None:
         try:
-            self._thread.run(lambda: act(self._socket))
+            self._ask(act)
         except KernelRefusal as error:
             if error.code in settled:
                 return

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from agent.namespace_thread import NamespaceThread
-from agent.netlink_library import IPRoute, KernelRefusal
+from agent.netlink_library import KernelRefusal, library_socket
 from agent.netlink_messages import read_link, read_route
 from agent.netlink_values import Link, Route
 
@@ -22,7 +22,7 @@ class Lookups:
 
     def __init__(self, netns_pid: int | None = None) -> None:
         self._thread = NamespaceThread(netns_pid)
-        self._socket: Any = self._thread.run(lambda: IPRoute(groups=0))
+        self._socket: Any = self._thread.run(library_socket)
         self._links: dict[int, Link] | None = None
 
     def close(self) -> None:

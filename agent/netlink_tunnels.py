@@ -80,7 +80,7 @@ class TunnelKernel(LinkKernel):
     def _change_forwarding(self, verb: str, device: str, entry: ForwardingDatabaseEntry, why: str) -> None:
         command = ["bridge", "fdb", verb, entry.mac, "dev", device, "dst", str(entry.destination)]
         command += ["self", *(["permanent"] if verb == "replace" else [])]
-        parts = {
+        parts: dict[str, Any] = {
             "ifindex": self._link_or_raise(device, command).index,
             "lladdr": entry.mac,
             "dst": str(entry.destination),
@@ -93,7 +93,7 @@ class TunnelKernel(LinkKernel):
 
     def _link_message(self, name: str) -> Any:  # noqa: ANN401 - pyroute2 ships no types
         try:
-            return self._thread.run(lambda: self._socket.link("get", ifname=name)[0])
+            return self._ask_library(lambda socket: socket.link("get", ifname=name)[0])
         except KernelRefusal as error:
             if error.code == errno.ENODEV:
                 return None
@@ -101,7 +101,7 @@ class TunnelKernel(LinkKernel):
 
     def _create(self, kind: str, name: str, command: list[str], parts: dict[str, object], why: str) -> None:
         try:
-            self._thread.run(lambda: self._socket.link("add", ifname=name, kind=kind, **parts))
+            self._ask_library(lambda socket: socket.link("add", ifname=name, kind=kind, **parts))
         except KernelRefusal as error:
             if error.code == UNKNOWN_KIND:
                 raise EnvironmentMissing(missing_kind(kind, str(error.args[-1]))) from error

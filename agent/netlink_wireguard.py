@@ -78,7 +78,7 @@ class WireguardKernel(TunnelKernel):
                 socket.set(name, peer={"public_key": public_key, "remove": True})
 
         try:
-            self._thread.run(change)
+            self._namespace.run(change)
         except KernelRefusal as error:
             if error.code in ALREADY_GONE:
                 return
@@ -87,7 +87,7 @@ class WireguardKernel(TunnelKernel):
 
     def _refusals_named(self, command: list[str], act: Callable[[], T]) -> T:
         try:
-            return self._thread.run(act)
+            return self._namespace.run(act)
         except KernelRefusal as error:
             raise NetlinkError(f"{' '.join(command)}: {error.args[-1]}") from error
 

@@ -2,16 +2,21 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.journal import FileJournal, SilentJournal
 from agent.namespace_thread import NamespaceThread
 from agent.netlink import Kernel, NetlinkError, Route
+from agent.netlink_library import library_socket
+from agent.netlink_messages import read_address, read_link, read_route
 from agent.netlink_monitor import Monitor
+from agent.netlink_values import Family
 from tests.netns.conftest import Namespace, NamespaceMaker
 from tests.waiting import wait_until
 
@@ -107,6 +112,60 @@ def test_ip_sees_what_was_made(kernel: Kernel, node: Namespace) -> None:
     assert [(a["local"], a["prefixlen"], a["broadcast"]) for a in shown["addr_info"]] == [
         ("10.0.46.1", 24, "10.0.46.255")
     ]
+
+
+def _listed(ask: Callable[..., Iterable[Any]], **filters: int) -> list[Any]:
+    return list(ask(**filters))
+
+
+def test_what_we_read_is_what_pyroute2_reads(kernel: Kernel, node: Namespace) -> None:
+    kernel.create_bridge("br0", mtu=1400, mac="02:42:0a:00:2e:01", why="x")
+    kernel.create_veth("veth1", peer="veth2", mtu=1400, mac="02:00:00:00:00:01", why="x")
+    kernel.set_master("veth1", "br0", "x")
+    kernel.set_hairpin("veth1", "x")
+    for device in ("lo", "br0", "veth1", "veth2"):
+        kernel.set_up(device, "x")
+    kernel.ensure_addresses("br0", [IPv4Interface("10.1.0.1/24"), IPv4Interface("10.2.0.1/32")], "x")
+    kernel.ensure_addresses("br0", [IPv6Interface("fd00::1/64")], "x", family=6)
+    kernel.ensure_route(Route(IPv4Network("10.3.0.0/16"), "br0", source=IPv4Address("10.1.0.1")), "x")
+    kernel.ensure_route(Route(IPv4Network("0.0.0.0/0"), "br0", IPv4Address("10.1.0.9"), metric=7), "x")
+    kernel.ensure_route(Route(IPv6Network("fd01::/64"), "br0", IPv6Address("fd00::9")), "x")
+    kernel.ensure_route(Route(IPv4Network("10.9.0.0/16"), None, kind="unreachable", metric=9), "x")
+    many = {IPv4Address("10.1.0.0") + number: f"02:00:00:00:01:{number:02x}" for number in range(10, 200)}
+    kernel.ensure_neighbours("br0", many, "x")
+    kernel.ensure_neighbours("br0", {IPv6Address("fd00::9"): "02:00:00:00:00:09"}, "x")
+    thread = NamespaceThread(node.pid)
+    library = thread.run(library_socket)
+    try:
+        links = {link.name: link for link in kernel.links()}
+        names = {link.index: link.name for link in links.values()}
+        assert set(links.values()) == {read_link(one) for one in thread.run(lambda: list(library.get_links()))}
+        assert all(kernel.link(name) == link for name, link in links.items())
+        index = links["br0"].index
+        versions: dict[Family, int] = {4: 2, 6: 10}
+        for version, family in versions.items():
+            theirs = thread.run(partial(_listed, library.get_routes, family=family, table=254))
+            assert kernel.routes(version) == {read_route(one, names) for one in theirs}
+            found = thread.run(partial(_listed, library.get_neighbours, family=family, ifindex=index))
+            permanent = {one.get_attr("NDA_DST"): one.get_attr("NDA_LLADDR") for one in found if one["state"] & 0x80}
+            assert {str(address): mac for address, mac in kernel.neighbours("br0", version).items()} == permanent
+        own = thread.run(lambda: list(library.get_addr(index=index)))
+        assert kernel.addresses("br0") | kernel.ipv6_addresses("br0") == {read_address(one) for one in own}
+        assert kernel.neighbours("br0") == many
+        assert kernel.device_towards(IPv4Address("10.3.1.1")) == "br0"
+    finally:
+        thread.run(library.close)
+        thread.close()
+    shown = json.loads(node.run(["bridge", "-d", "-json", "link", "show", "dev", "veth1"]).stdout)
+    assert shown[0]["hairpin"] is True
+
+
+def test_a_refusal_among_many_neighbours_is_told(kernel: Kernel) -> None:
+    kernel.create_bridge("br0", mtu=1400, why="x")
+    with pytest.raises(NetlinkError, match="ip neigh replace dev br0: "):
+        kernel.ensure_neighbours(
+            "br0", {IPv4Address("10.1.0.1"): "02:00", IPv4Address("10.1.0.2"): "02:00:00:00:00:01"}, "x"
+        )
 
 
 def test_addresses_become_exactly_the_wanted_ones(kernel: Kernel) -> None:
