@@ -24,6 +24,10 @@ RELIST_S = 30.0
 KEPT_S = 10.0
 """How long peers stay that a store lacks which was emptied or restored: each of them notices as we do, and registers
 again. Whoever does not, is gone with the next list after that."""
+LEAST_OF_RELIST = 0.75
+"""The part of that time which passes at least; how much more is chance."""
+GATHER_S = 0.25
+"""Of changes in a row, each waits until the one before is so old."""
 POLL_S = 0.5
 """How soon a stop is noticed."""
 
@@ -68,10 +72,12 @@ class LeaseWatch:
         self._on_claims = on_claims
         self._bad_entries = bad_entries
         self._clock = clock
+        self._rng = rng
         self._backoff = Backoff(rng)
         self._log_limit = LogLimit(clock)
         self._delivered: tuple[tuple[Subnet, LeaseAttrs], ...] | None = None
         self._keep_until = -math.inf
+        self._taken_at = -math.inf
         self.restarts = 0
         """How often the watch had to be started anew."""
 
@@ -114,10 +120,13 @@ class LeaseWatch:
             watch.cancel()
 
     def _poll(self, watch: Watch, stop: threading.Event) -> None:
-        relist_at = self._clock.now() + RELIST_S
+        relist_at = self._next_relist()
+        after: Delta | Heartbeat | None = None
         while not stop.is_set():
-            result = watch.poll(min(POLL_S, max(0.0, relist_at - self._clock.now())))
+            result = after or watch.poll(min(POLL_S, max(0.0, relist_at - self._clock.now())))
+            after = None
             if isinstance(result, Delta):
+                result, after = self._with_followers(result, watch)
                 self._take(result)
             elif isinstance(result, Heartbeat) and result.revision < self.revision:
                 log.warning(
@@ -127,7 +136,25 @@ class LeaseWatch:
             if self._clock.now() >= relist_at:
                 if self._relist():
                     return
-                relist_at = self._clock.now() + RELIST_S
+                relist_at = self._next_relist()
+
+    def _next_relist(self) -> float:
+        # A hundred nodes that were started together must not list together for ever.
+        return self._clock.now() + RELIST_S * self._rng.uniform(LEAST_OF_RELIST, 1.0)
+
+    def _with_followers(self, delta: Delta, watch: Watch) -> tuple[Delta, Heartbeat | None]:
+        """The delta, with what comes soon after it when the last one was only just taken; and what came that is none.
+
+        One change is taken at once. A hundred nodes that start one after the other are a few large changes for each
+        of them and not a hundred small ones, of which each costs as much.
+        """
+        until = self._taken_at + GATHER_S
+        while (left_s := until - self._clock.now()) > 0:
+            more = watch.poll(left_s)
+            if not isinstance(more, Delta):
+                return delta, more
+            delta = Delta((*delta.events, *more.events), max(delta.revision, more.revision), (*delta.bad, *more.bad))
+        return delta, None
 
     def _relist(self) -> bool:
         """List as a check on the watch; True when the watch turns out not to be trusted."""
@@ -147,6 +174,7 @@ class LeaseWatch:
             self._keep_until = self._clock.now() + KEPT_S
         change = self._table.apply(result, keep_missing=self._clock.now() < self._keep_until)
         self._bad_entries.report(result.bad, complete=isinstance(result, Snapshot))
+        self._taken_at = self._clock.now()
         for refusal in change.refused:
             lease = refusal.lease
             log.warning("lease %s of %s refused: %s", lease.subnet, lease.attrs.public_ip, refusal.reason)

@@ -467,6 +467,22 @@ def test_changes_during_a_compaction_are_found_by_listing() -> None:
     assert node.manager.watch_restarts == 1
 
 
+def test_a_change_alone_is_told_at_once_and_many_in_a_row_together() -> None:
+    node = Node()
+    node.acquire()
+    for number in range(20):
+        put = partial(node.registry.put_lease, f"10.0.{100 + number}.0/24", f"192.168.8.{100 + number}")
+        node.clock.at(10 + number / 100, put)
+    started = node.clock.now()
+    told: list[tuple[float, int]] = []
+    stop = threading.Event()
+    node.clock.at(20, stop.set)
+    node.manager.run_watch(stop, lambda peers, _: told.append((node.clock.now() - started, len(peers))))
+    assert [count for _, count in told] == [0, 1, 20]
+    assert told[1][0] == pytest.approx(10, abs=0.01)
+    assert told[2][0] <= 10.5
+
+
 def test_a_deaf_watch_is_repaired_within_half_a_minute() -> None:
     node = Node()
     node.acquire()
