@@ -4,9 +4,9 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
-from testbed.cluster.spec import read_cluster
+from testbed.cluster.spec import Cluster, read_cluster
 from testbed.command.client import RUN_ROOT, LabRecord, TestbedError
-from testbed.command.launch import launch, prepare, remove_leftovers, starting
+from testbed.command.launch import Launched, launch, prepare, remove_leftovers, starting
 from testbed.command.up import as_interrupt, check_environment, hosts_of
 from testbed.lab.clock import now
 
@@ -42,7 +42,19 @@ def own_lab(name: str) -> Iterator[LabRecord]:
 
     The lab hangs on this process: `keep` is never called, so even SIGKILL ends it.
     """
-    cluster = read_cluster(CLUSTER.encode(), "bench")
+    launched = launch_own(name, read_cluster(CLUSTER.encode(), "bench"))
+    try:
+        last = list(launched.messages())[-1:]
+        if not last or "ready" not in last[0]:
+            why = last[0].get("failed") if last else None
+            raise TestbedError(f"bench: its lab did not get ready: {why or 'it ended while it started'}")
+        yield launched.record
+    finally:
+        launched.abandon()
+
+
+def launch_own(name: str, cluster: Cluster) -> Launched:
+    """A lab that starts and hangs on this process. Raises TestbedError when the machine is not fit for it."""
     check_environment(cluster)
     with starting(RUN_ROOT, name):
         remove_leftovers()
@@ -55,12 +67,4 @@ def own_lab(name: str) -> Iterator[LabRecord]:
         }
         rundir = prepare(RUN_ROOT, name, cluster.text, hosts_of(cluster), options)
         signal.signal(signal.SIGTERM, as_interrupt)
-        launched = launch(name, rundir, "bench", now())
-    try:
-        last = list(launched.messages())[-1:]
-        if not last or "ready" not in last[0]:
-            why = last[0].get("failed") if last else None
-            raise TestbedError(f"bench: its lab did not get ready: {why or 'it ended while it started'}")
-        yield launched.record
-    finally:
-        launched.abandon()
+        return launch(name, rundir, "bench", now())

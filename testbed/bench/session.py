@@ -32,7 +32,7 @@ def run(plan: BenchPlan) -> Document:
     except KeyboardInterrupt:
         print("interrupted: its lab is removed", file=sys.stderr)
         raise
-    machine = Machine(len(os.sched_getaffinity(0)), _model(), os.uname().release)
+    machine = Machine(len(os.sched_getaffinity(0)), model_of_processor(), os.uname().release)
     return document(plan, gathered, machine, since, time.monotonic() - started)
 
 
@@ -44,7 +44,7 @@ def _check_machine(plan: BenchPlan) -> None:
         raise TestbedError("\n".join(doctor.error_line(check) for check in failures), 3)
 
 
-def _model() -> str:
+def model_of_processor() -> str:
     """The processor's name, as the kernel has it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         key, _, value = line.partition(":")

@@ -58,10 +58,10 @@ def show(result: Document, plot: Path | None) -> None:
     screen = console()
     machine, names = result["machine"], [path["name"] for path in result["paths"]]
     counted, done = result["rounds_counted"], len(result["rounds"])
-    _print_table(("median", "unit", *names), median_rows(result), texts=2)
+    print_table(("median", "unit", *names), median_rows(result), texts=2)
     for reference in result["ratios"]:
         if len(names) > 1:
-            _print_table((f"compared with {reference}", *names), ratio_rows(result, reference), texts=1)
+            print_table((f"compared with {reference}", *names), ratio_rows(result, reference), texts=1)
     for path in result["paths"]:
         print(f"{path['name']}: {path['description']}")
     print("forward: from node1's pod to node2's; latency: half of a round trip; agents' CPU: of both agents together")
@@ -91,7 +91,7 @@ def _loads(rounds: Sequence[dict[str, Any]]) -> str:
     return f"{min(loads):.1f} to {max(loads):.1f}"
 
 
-def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> None:
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> None:
     """Numbers stand right, the first `texts` columns left."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for number, heading in enumerate(headings):

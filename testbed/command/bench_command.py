@@ -6,12 +6,12 @@ import click
 
 from testbed.bench.plan import USUAL, BenchPlan, choose_measurements, choose_paths
 from testbed.command.client import TestbedError
-from testbed.command.command_line import needs_root, output_option, verbs
+from testbed.command.command_line import Verbs, needs_root, output_option, verbs
 
 PICTURES = (".png", ".svg", ".pdf")
 
 
-@verbs.command()
+@verbs.group(cls=Verbs, invoke_without_command=True)
 @click.option("--paths", default=",".join(USUAL), show_default=True, metavar="PATH,…", help="What to compare.")
 @click.option("--backends", default="", metavar="BACKEND,…", help="And backends of our agent: udp,vxlan,host-gw,…")
 @click.option("--only", default="", metavar="WHAT,…", help="Not all measurements: tcp,udp,latency or single ones.")
@@ -19,8 +19,16 @@ PICTURES = (".png", ".svg", ".pdf")
 @click.option("--seconds", type=click.IntRange(1, 600), default=2, show_default=True, help="Of each measurement.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw it: .png .svg .pdf")
 @output_option("json")
+@click.pass_context
 def bench(
-    paths: str, backends: str, only: str, rounds: int, seconds: int, plot: Path | None, output: str | None
+    context: click.Context,
+    paths: str,
+    backends: str,
+    only: str,
+    rounds: int,
+    seconds: int,
+    plot: Path | None,
+    output: str | None,
 ) -> int:
     """Measure how fast packets get from node to node, several ways side by side.
 
@@ -37,12 +45,14 @@ def bench(
     The backends that the kernel moves packets for, beside the same by hand:
     bench --paths vxlan,host-gw --backends udp,vxlan,host-gw
     """
+    if context.invoked_subcommand is not None:
+        return 0
     try:
         plan = BenchPlan(choose_paths(paths, backends), rounds, seconds, choose_measurements(only))
     except ValueError as error:
         raise TestbedError(f"testbed bench: {error}", 2) from error
     if plot is not None:
-        _check_picture(plot)
+        _check_picture("testbed bench", plot)
     needs_root("bench")
     from testbed.bench.report import worked
     from testbed.bench.session import run
@@ -63,9 +73,49 @@ def bench(
     return 0 if worked(result) else 1
 
 
-def _check_picture(plot: Path) -> None:
+@bench.command()
+@click.option("--nodes", default="10,50,100,200", show_default=True, metavar="N,…", help="One lab of each size.")
+@click.option("--pods-per-node", type=click.IntRange(0, 200), default=2, show_default=True, help="echo and shell.")
+@click.option("--rest", type=click.IntRange(1, 600), default=10, show_default=True, help="Seconds watched at rest.")
+@click.option("--plain/--no-plain", default=True, show_default=True, help="Plain Mininet of the same size beside.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw it: .png .svg .pdf")
+@output_option("json")
+def scale(nodes: str, pods_per_node: int, rest: int, plain: bool, plot: Path | None, output: str | None) -> int:
+    """Measure how a lab grows: start, memory, how soon all nodes know of a change, and what it takes at rest.
+
+    For each size it makes a lab of its own and takes it down afterwards: time to ready by phase; memory; processor time
+    at rest; 1,000 pings between pods chosen at random; then a node joins, a node leaves, an agent is killed and etcd is
+    restarted, each until every node knows all others again. Plain Mininet gets one host and link for each node and pod.
+    """
+    from testbed.bench.scale_plan import ScalePlan, sizes_of
+
+    try:
+        plan = ScalePlan(sizes_of(nodes), pods_per_node, float(rest), plain)
+    except ValueError as error:
+        raise TestbedError(f"testbed bench scale: {error}", 2) from error
+    if plot is not None:
+        _check_picture("testbed bench scale", plot)
+    needs_root("bench scale")
+    from testbed.bench.scale import run
+    from testbed.bench.scale_show import progress, show
+
+    result = run(plan, progress)
+    if plot is not None:
+        from testbed.bench.plot_scale import draw
+
+        draw(result, plot)
+    if output == "json":
+        from testbed.command import render
+
+        render.as_json(result)
+    else:
+        show(result, plot)
+    return 0 if all(one["pings"]["lost"] == 0 for one in result["sizes"]) else 1
+
+
+def _check_picture(verb: str, plot: Path) -> None:
     """Before minutes of measuring, not after them."""
     if plot.suffix not in PICTURES:
-        raise TestbedError(f"testbed bench: --plot: no such format (got {plot}; want a file {', '.join(PICTURES)})", 2)
+        raise TestbedError(f"{verb}: --plot: no such format (got {plot}; want a file {', '.join(PICTURES)})", 2)
     if not plot.absolute().parent.is_dir():
-        raise TestbedError(f"testbed bench: --plot: no such directory (got {plot.parent}; want one that exists)", 2)
+        raise TestbedError(f"{verb}: --plot: no such directory (got {plot.parent}; want one that exists)", 2)

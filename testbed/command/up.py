@@ -130,7 +130,7 @@ def _read(options: UpOptions) -> tuple[Cluster, str]:
         cluster = find_cluster(options.cluster or DEFAULT_CLUSTER)
     except SpecError as error:
         raise TestbedError(str(error), 2) from error
-    _check_capacity(len(cluster.nodes), cluster.pod_count)
+    check_capacity(len(cluster.nodes), cluster.pod_count)
     return cluster, str(source)
 
 
@@ -142,7 +142,7 @@ def _generate(options: UpOptions) -> tuple[Cluster, str]:
         limit = capacity.most_nodes(capacity.available_mib(), options.pods_per_node)
         what = f"more nodes than this machine holds (got {error} nodes and switches; want at most {limit} nodes)"
         raise TestbedError(f"environment: --topo {options.topo}: {what}", 3) from error
-    _check_capacity(len(choice.wiring.nodes), len(choice.wiring.nodes) * options.pods_per_node)
+    check_capacity(len(choice.wiring.nodes), len(choice.wiring.nodes) * options.pods_per_node)
     return generate(choice, options.pods_per_node), choice.said
 
 
@@ -153,7 +153,8 @@ def _with_backend(cluster: Cluster, backend: str | None) -> Cluster:
         raise TestbedError(f"--backend {backend}: {str(error).removeprefix('network config: ')}", 2) from error
 
 
-def _check_capacity(nodes: int, pods: int) -> None:
+def check_capacity(nodes: int, pods: int) -> None:
+    """Raises TestbedError (environment) with an estimate and the limit when the machine cannot hold so many."""
     complaint = capacity.too_big(nodes, pods, capacity.available_mib())
     if complaint:
         raise TestbedError(complaint, 3)

@@ -1,0 +1,73 @@
+"""A `bench scale` run as a picture: time of the start by phase, and memory, against the number of nodes."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from testbed.bench.plot import DOTS_PER_INCH, OTHER_COLOURS, QUIET, SMALL, STYLE, WIDTH_IN
+from testbed.bench.scale_plan import MIB, Document
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+HEIGHT_IN = 2.8
+PHASE_COLOURS = ("#CCCCCC", *OTHER_COLOURS, "#E69F00", "#0072B2", "#009E73")
+MEMORY_PARTS = {
+    "agents": "agents",
+    "pauses": "pods' pause",
+    "machines": "machines",
+    "init": "supervisor",
+    "etcd": "etcd",
+}
+
+
+def draw(result: Document, target: Path) -> None:
+    """Write the picture; the format is that of the name's ending. Raises OSError."""
+    # matplotlib keeps a cache in the home directory; so nothing is left there.
+    with tempfile.TemporaryDirectory(prefix="testbed-bench-") as scratch:
+        os.environ["MPLCONFIGDIR"] = scratch
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            _figure(result).savefig(target, dpi=DOTS_PER_INCH)
+    if (owner := os.environ.get("SUDO_UID")) is not None:
+        os.chown(target, int(owner), int(os.environ.get("SUDO_GID", "-1")))
+
+
+def _figure(result: Document) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _stack(
+        left,
+        result,
+        "Time to ready (s)",
+        {phase: phase for one in result["sizes"] for phase in one["phases_s"]},
+        "phases_s",
+        1,
+    )
+    plain = [one.get("plain_mininet_s") for one in result["sizes"]]
+    if all(value is not None for value in plain):
+        nodes = [one["nodes"] for one in result["sizes"]]
+        left.plot(nodes, plain, "--", color="black", linewidth=0.8, label="plain Mininet")
+    left.legend(fontsize=SMALL, frameon=False)
+    _stack(right, result, "Memory, proportional (MiB)", MEMORY_PARTS, "memory_kib", MIB)
+    right.legend(fontsize=SMALL, frameon=False)
+    machine = result["machine"]
+    where = f"{machine['processors']} processors ({machine['model']}), Linux {machine['kernel']}"
+    figure.supxlabel(f"nodes, with {result['pods_per_node']} pods each. {where}", fontsize=SMALL, color=QUIET)
+    return figure
+
+
+def _stack(axes: "Axes", result: Document, title: str, names: dict[str, str], key: str, scale: float) -> None:
+    sizes = sorted(result["sizes"], key=lambda one: int(one["nodes"]))
+    nodes = [one["nodes"] for one in sizes]
+    values = [[one[key].get(name, 0) / scale for one in sizes] for name in names]
+    axes.stackplot(nodes, values, labels=list(names.values()), colors=PHASE_COLOURS, linewidth=0)
+    axes.plot(nodes, [sum(column) for column in zip(*values, strict=True)], "o", color="black", markersize=2.5)
+    axes.set_title(title, loc="left")
+    axes.set_xlim(0, max(nodes) * 1.02)
+    axes.set_ylim(0)

@@ -1,0 +1,133 @@
+"""`bench scale`: labs of growing size, each brought up, measured and taken down; plain Mininet of that size beside."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from testbed.bench.own_lab import launch_own
+from testbed.bench.report import Machine
+from testbed.bench.scale_plan import Document, ScalePlan, growth
+from testbed.bench.session import model_of_processor
+from testbed.cluster.generated import choose, generate
+from testbed.command.client import LabRecord, TestbedError, ask
+from testbed.command.launch import Launched
+from testbed.command.up import check_capacity
+from testbed.lab.clock import now
+
+PINGS = 1000
+NEW_NODE = "newcomer"
+PLAIN_LIMIT_S = 900.0
+SETTLE_S = 5.0
+"""What a start leaves to be done (lists after the first watch, caches) is not what a lab does at rest."""
+
+
+def run(plan: ScalePlan, tell: Callable[[str], None]) -> Document:
+    """Measure every size and return the result; nothing of the labs is left. Raises TestbedError, KeyboardInterrupt."""
+    for nodes in plan.nodes:
+        # All of them before the first is made.
+        check_capacity(nodes, nodes * plan.pods_per_node)
+    since, started = now(), time.monotonic()
+    sizes = []
+    for nodes in plan.nodes:
+        sizes.append(_size(plan, nodes, tell))
+    machine = Machine(len(os.sched_getaffinity(0)), model_of_processor(), os.uname().release)
+    return {
+        "since": since,
+        "took_s": round(time.monotonic() - started, 1),
+        "machine": asdict(machine),
+        "pods_per_node": plan.pods_per_node,
+        "rest_seconds": plan.rest_s,
+        "sizes": sizes,
+        "growth": growth(sizes),
+    }
+
+
+def _size(plan: ScalePlan, nodes: int, tell: Callable[[str], None]) -> Document:
+    pods = nodes * plan.pods_per_node
+    result: Document = {"nodes": nodes, "pods": pods, "load": round(os.getloadavg()[0], 2)}
+    if plan.plain:
+        tell(f"{nodes} nodes: plain Mininet with {nodes + pods} hosts")
+        result["plain_mininet_s"] = plain_mininet(nodes + pods)
+    tell(f"{nodes} nodes: up")
+    cluster = generate(choose(None, nodes), plan.pods_per_node)
+    started = time.monotonic()
+    launched = launch_own(f"scale-{nodes}-{os.getpid()}", cluster)
+    gone = False
+    try:
+        result["phases_s"] = _phases(launched)
+        result["up_s"] = round(time.monotonic() - started, 2)
+        result |= _measured(launched.record, plan, lambda what: tell(f"{nodes} nodes: {what}"))
+        tell(f"{nodes} nodes: down")
+        started = time.monotonic()
+        launched.abandon()
+        gone = True
+        result["down_s"] = round(time.monotonic() - started, 2)
+    finally:
+        if not gone:
+            launched.abandon()
+    if plan.plain:
+        result["times_plain_mininet"] = round(result["up_s"] / result["plain_mininet_s"], 2)
+    tell(f"{nodes} nodes: up {result['up_s']:.1f} s, down {result['down_s']:.1f} s")
+    return result
+
+
+def _phases(launched: Launched) -> dict[str, float]:
+    """Seconds of each phase; the time before the first one is `launch`. Raises TestbedError when it is not ready."""
+    found: dict[str, float] = {}
+    before = 0.0
+    message: dict[str, Any] = {}
+    for message in launched.messages():
+        if message.get("state") == "start" and not found:
+            found["launch"] = before = message["seconds"]
+        elif message.get("state") == "done":
+            found[message["phase"]] = round(message["seconds"] - before, 2)
+            before = message["seconds"]
+    if "ready" not in message:
+        raise TestbedError(f"bench scale: its lab did not get ready: {message.get('failed') or 'it ended'}")
+    return found
+
+
+def _measured(lab: LabRecord, plan: ScalePlan, tell: Callable[[str], None]) -> Document:
+    """Everything that is asked of a running lab."""
+    tell("at rest")
+    time.sleep(SETTLE_S)
+    before, started = _asked(lab, "processor")["seconds"], time.monotonic()
+    time.sleep(plan.rest_s)
+    cores = (_asked(lab, "processor")["seconds"] - before) / (time.monotonic() - started)
+    memory = _asked(lab, "memory")
+    tell(f"{PINGS} pings")
+    result: Document = {
+        "cores_at_rest": round(cores, 3),
+        "memory_kib": memory,
+        "pings": _asked(lab, "pings", count=PINGS),
+        "neighbours": _asked(lab, "neighbours"),
+    }
+    tell("a node joins, a node leaves")
+    for action, name in (("add", "join_s"), ("delete", "leave_s")):
+        started = time.monotonic()
+        ask(lab, "node", action=action, name=NEW_NODE)
+        result[name] = round(time.monotonic() - started, 2)
+    tell("an agent is killed, etcd is restarted")
+    result["agent_killed_s"] = round(_asked(lab, "agent_killed")["seconds"], 2)
+    result["etcd_restarted"] = _asked(lab, "etcd_restarted")
+    return result
+
+
+def _asked(lab: LabRecord, what: str, count: int | None = None) -> Document:
+    answer: Document = ask(lab, "bench_scale", what=what, count=count)
+    return answer
+
+
+def plain_mininet(hosts: int) -> float:
+    """Seconds that Mininet itself takes for so many hosts with a link each. Raises TestbedError."""
+    inside = [sys.executable, "-m", "testbed.bench.plain_mininet", str(hosts)]
+    apart = ["unshare", "--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
+    done = subprocess.run([*apart, *inside], capture_output=True, text=True, timeout=PLAIN_LIMIT_S, check=False)
+    try:
+        return float(done.stdout.strip())
+    except ValueError as error:
+        raise TestbedError(f"bench scale: plain Mininet: {done.stderr.strip()[-300:] or 'no answer'}") from error

@@ -1,0 +1,32 @@
+"""What `bench scale` shows in a terminal."""
+
+import sys
+from pathlib import Path
+
+from testbed.bench.scale_plan import Document, rows
+from testbed.bench.show import print_table
+
+
+def progress(what: str) -> None:
+    """One line for each step, beside the result."""
+    print(what, file=sys.stderr, flush=True)
+
+
+def show(result: Document, plot: Path | None) -> None:
+    """The whole result, and where its picture is."""
+    machine, pods = result["machine"], result["pods_per_node"]
+    headings = ("nodes", "", *(str(one["nodes"]) for one in result["sizes"]))
+    print_table(headings, [(title, unit, *cells) for title, unit, cells in rows(result)], texts=2)
+    print(f"{pods} pods on each node; memory: proportional set sizes of agent, machine and pods' pause processes")
+    print("joins, leaves, killed, restarted: until every node's forwarding table is complete again")
+    if result["growth"] is not None:
+        print(f"time per node, of the largest size by that of the smallest one from 20 on: {result['growth']:.2f}")
+    where = f"{machine['processors']} processors ({machine['model']}), Linux {machine['kernel']}"
+    print(f"{result['took_s']:.0f} s on {where}")
+    for one in result["sizes"]:
+        for line in one["pings"]["which"]:
+            print(f"{one['nodes']} nodes: ping lost: {line}")
+    if plot is not None:
+        print(f"drawn: {plot}")
+    largest = max(one["nodes"] for one in result["sizes"])
+    print(f"\nnext:\n  sudo testbed up --nodes {largest} --pods-per-node {pods}")

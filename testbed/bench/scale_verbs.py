@@ -1,0 +1,211 @@
+"""What a lab tells of itself for `bench scale`: memory, processor time, neighbours, pings, how soon it is whole again.
+
+Everything is read in the lab's own /proc: its PID namespace holds exactly its processes.
+"""
+
+import contextlib
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING
+
+from agent.errors import AgentError
+from agent.journal import SilentJournal
+from agent.lease import LeaseAttrs, Subnet
+from agent.netlink import Kernel
+from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.lab.etcd import EtcdFailed
+from testbed.lab.node import LabNode
+from testbed.lab.probe import PairResult, Sender, Target, ping_pairs
+
+if TYPE_CHECKING:
+    from testbed.lab.lab import Lab
+
+ASKERS = 8
+LIMIT_S = 60.0
+LOOK_S = 0.05
+WATCHED_PAIRS = 20
+"""Pinged ten times a second while etcd is away."""
+PAIRS_AT_ONCE = 200
+MARKER_ADDRESS = IPv4Address("203.0.113.1")
+"""No node's (RFC 5737): whose lease is written to see whether the watches are back."""
+
+What = Callable[[Request], object]
+
+
+def scale_verbs(lab: "Lab") -> Mapping[str, Verb]:
+    """The verb, bound to this lab."""
+    return {"bench_scale": Verb(ScaleVerbs(lab).answer)}
+
+
+class ScaleVerbs:
+    """One question each."""
+
+    def __init__(self, lab: "Lab") -> None:
+        self._lab = lab
+
+    def answer(self, request: Request) -> object:
+        """The argument `what` says which."""
+        questions: Mapping[str, What] = {
+            "memory": self._memory,
+            "processor": lambda _: {"seconds": processor_seconds()},
+            "neighbours": self._neighbours,
+            "pings": self._pings,
+            "agent_killed": self._agent_killed,
+            "etcd_restarted": self._etcd_restarted,
+        }
+        what = request.argument("what", str) or ""
+        if what not in questions:
+            raise VerbFailed(f"bench scale: no such question (got {what}; want {', '.join(questions)})", 2)
+        try:
+            return questions[what](request)
+        except (AgentError, EtcdFailed, OSError) as failure:
+            raise VerbFailed(f"bench scale: {what}: {failure}") from failure
+
+    def _memory(self, _request: Request) -> object:
+        """Proportional set sizes in KiB: of what is shared each process has its part."""
+        lab = self._lab
+        agents = [node.agent.pid for node in lab.nodes.values() if node.agent.pid is not None]
+        pauses = [pod.pause_pid for pod in lab.pods.values() if pod.pause_pid is not None]
+        return {
+            "agents": pss_kib(agents),
+            "pauses": pss_kib(pauses),
+            "machines": pss_kib([machine.pid for machine in lab.underlay.machines.values()]),
+            "init": pss_kib([os.getpid()]),
+            "etcd": pss_kib([member.process.pid for member in lab.etcd.members if member.process.pid is not None]),
+            "everything": pss_kib(all_processes()),
+            "threads": threading.active_count(),
+        }
+
+    def _neighbours(self, _request: Request) -> object:
+        """Entries that the kernel may have to throw away, and permanent ones, of all namespaces of the lab."""
+        pids = [machine.pid for machine in self._lab.underlay.machines.values()]
+        pids += [pod.pause_pid for pod in self._lab.pods.values() if pod.pause_pid is not None]
+        counts = [_count_neighbours(pid) for pid in pids]
+        return {"collectable": sum(one[0] for one in counts), "permanent": sum(one[1] for one in counts)}
+
+    def _pings(self, request: Request) -> object:
+        """One ping for each of `count` pairs of pods, chosen at random; a part of them at a time."""
+        count, seed = request.argument("count", int, 1000), request.argument("seed", int, 1)
+        pairs = self._some_pairs(count, random.Random(seed))
+        results: list[PairResult] = []
+        for start in range(0, len(pairs), PAIRS_AT_ONCE):
+            results += ping_pairs(pairs[start : start + PAIRS_AT_ONCE], 1)
+        lost = [f"{one.source} to {one.destination}: {one.error or 'no answer'}" for one in results if not one.received]
+        return {"sent": len(results), "lost": len(lost), "which": lost[:10]}
+
+    def _agent_killed(self, _request: Request) -> object:
+        """Seconds from a kill -9 of an agent until a new one has all peers."""
+        node = next(node for node in self._lab.nodes.values() if node.runs_our_agent and node.expected)
+        before, started = node.agent.restarts, time.monotonic()
+        node.agent.kill()
+        peers = len(self._lab.nodes) - 1
+
+        def back() -> bool:
+            state = node.state() if node.agent.restarts > before else None
+            return state is not None and state["ready"] and len(state["forwarding"]) == peers
+
+        _await(back, "the agent is not back")
+        return {"seconds": time.monotonic() - started}
+
+    def _etcd_restarted(self, _request: Request) -> object:
+        """Seconds until etcd answers again, and until a new lease is in every node's table; pings meanwhile."""
+        lab = self._lab
+        marker = self._free_subnet()
+        key = f"/coreos.com/network/subnets/{Subnet(marker).key}"
+        stop, pings = threading.Event(), [0, 0]
+        watcher = threading.Thread(target=self._ping_until, args=(stop, pings), daemon=True)
+        watcher.start()
+        started = time.monotonic()
+        for member in lab.etcd.members:
+            member.process.restart()
+        _await(lambda: all(member.healthy() for member in lab.etcd.members), "etcd does not answer")
+        answers_s = time.monotonic() - started
+        lab.etcd.put(key, LeaseAttrs(public_ip=MARKER_ADDRESS).to_json().encode())
+        self._await_everywhere(str(marker), there=True)
+        watches_s = time.monotonic() - started
+        lab.etcd.delete(key)
+        self._await_everywhere(str(marker), there=False)
+        stop.set()
+        watcher.join()
+        return {"answers_s": answers_s, "watches_s": watches_s, "pings_sent": pings[0], "pings_lost": pings[1]}
+
+    def _ping_until(self, stop: threading.Event, counts: list[int]) -> None:
+        pairs = self._some_pairs(WATCHED_PAIRS, random.Random(2))
+        while not stop.wait(0.1) and pairs:
+            results = ping_pairs(pairs, 1)
+            counts[0] += sum(one.sent for one in results)
+            counts[1] += sum(one.sent - one.received for one in results)
+
+    def _some_pairs(self, count: int, chance: random.Random) -> list[tuple[Sender, Target]]:
+        pods = [pod for pod in self._lab.pods.values() if pod.pause_pid is not None and pod.address is not None]
+        if len(pods) < 2:
+            return []
+        chosen = [chance.sample(pods, 2) for _ in range(count)]
+        return [
+            (Sender(one.name, one.pause_pid or 0), Target(other.name, IPv4Address(other.address or "")))
+            for one, other in chosen
+        ]
+
+    def _free_subnet(self) -> IPv4Network:
+        taken = {lease.subnet.ipv4 for lease in self._lab.leases()}
+        network = self._lab.network
+        return next(one for one in network.network.subnets(new_prefix=network.subnet_len) if one not in taken)
+
+    def _await_everywhere(self, subnet: str, *, there: bool) -> None:
+        left = [node for node in self._lab.nodes.values() if node.expected and node.runs_our_agent]
+        deadline = time.monotonic() + LIMIT_S
+        with ThreadPoolExecutor(ASKERS) as askers:
+            while left:
+                found = list(askers.map(lambda node: _knows(node, subnet), left))
+                left = [node for node, knows in zip(left, found, strict=True) if knows is not there]
+                if left and time.monotonic() > deadline:
+                    raise VerbFailed(f"bench scale: {len(left)} nodes did not follow etcd within {LIMIT_S:g} s")
+                time.sleep(LOOK_S)
+
+
+def _knows(node: LabNode, subnet: str) -> bool | None:
+    state = node.state()
+    return None if state is None else any(entry["subnet"] == subnet for entry in state["forwarding"])
+
+
+def _await(condition: Callable[[], bool], lacking: str) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise VerbFailed(f"bench scale: {lacking} after {LIMIT_S:g} s")
+        time.sleep(LOOK_S)
+
+
+def all_processes() -> list[int]:
+    """Every process of the lab."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def pss_kib(pids: Iterable[int]) -> int:
+    """Their proportional set sizes together, in KiB; those that have ended count nothing."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+            total += sum(int(line.split()[1]) for line in file if line.startswith("Pss:"))
+    return total
+
+
+def processor_seconds() -> float:
+    """Processor time of the lab's processes up to now, with that of children that they have waited for."""
+    ticks = 0
+    for pid in all_processes():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            # Fields 14 to 17 (man 5 proc), counted after the name, which may itself hold blanks.
+            ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _count_neighbours(pid: int) -> tuple[int, int]:
+    """(collectable, permanent) entries of a process's network namespace."""
+    with Kernel(SilentJournal(), pid) as kernel:
+        return kernel.count_neighbours()
