@@ -22,17 +22,23 @@ from testbed.cluster.manifest import Pod as PodManifest
 from testbed.cluster.overlay import overlay_of
 from testbed.cluster.spec import Cluster
 from testbed.cluster.underlay_plan import plan_underlay
+from testbed.lab.agents_start import start_agents
 from testbed.lab.certificates import Authority
 from testbed.lab.changes import Changes
 from testbed.lab.clock import now
-from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdFailed, EtcdMember
+from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdMember
 from testbed.lab.etcd_access import admit, agent_user, set_up_access
+from testbed.lab.forwarding import missing_forwarding
 from testbed.lab.lease_entries import as_lease
-from testbed.lab.node import LabNode
+from testbed.lab.link_watch import LinkWatch
+from testbed.lab.node import LabNode, parent_of_agents
+from testbed.lab.notices import Notices
 from testbed.lab.underlay import Underlay
+from testbed.lab.unready_pods import UnreadyPods
 from testbed.names.names import Names
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import NETNS_DIRECTORY, Pod, PodStatus
+from testbed.pods.pod_container import parent_of_shims
 from testbed.pods.pod_network import bind_name
 from testbed.pods.port_guard import load, names_script, servers_script
 from testbed.services.service_keeper import ServiceKeeper
@@ -117,6 +123,10 @@ class Lab:
         self._changing_pods = threading.Lock()
         self._addresses: dict[str, Ipam] = {}
         """Of pods, by node."""
+        self.link_watch = LinkWatch()
+        self.notices = Notices(directory)
+        """Of agents that became ready."""
+        self.warm_agents, self.warm_shims = parent_of_agents(), parent_of_shims()
         self.workloads = Workloads(self)
         self.services = Services(self)
         self.names = Names(self)
@@ -127,7 +137,7 @@ class Lab:
             for phase, work in (
                 ("underlay", self._start_underlay),
                 ("etcd", self._start_etcd),
-                ("agents", self._start_agents),
+                ("agents", partial(start_agents, self)),
                 ("pods", self._start_pods),
                 ("services", self._start_services),
                 ("forwarding", self._await_forwarding),
@@ -174,26 +184,7 @@ class Lab:
 
     def missing_forwarding(self) -> list[str]:
         """How nodes' forwarding tables differ from etcd's leases, a line per node; empty when they agree."""
-        if not self.overlay.connects_nodes:
-            return []
-        try:
-            leases = self.leases()
-        except EtcdFailed as failure:
-            return [f"etcd: {failure}"]
-        by_address = {lease.attrs.public_ip: lease.subnet for lease in leases}
-        problems = []
-        for node in self.nodes.values():
-            state = node.state() if node.expected else None
-            if state is None:
-                continue
-            others = [subnet for address, subnet in by_address.items() if address != node.address]
-            wanted = {str(part) for subnet in others for part in (subnet.ipv4, subnet.ipv6) if part is not None}
-            known = {str(entry["subnet"]) for entry in state["forwarding"]}
-            if wanted != known:
-                lacking = ", ".join(sorted(wanted - known)) or "nothing"
-                surplus = ", ".join(sorted(known - wanted)) or "nothing"
-                problems.append(f"{node.name}'s forwarding table lacks {lacking} and has {surplus} too much")
-        return problems
+        return missing_forwarding(self) if self.overlay.connects_nodes else []
 
     def pod_statuses(self) -> list[PodStatus]:
         """Every pod as it is now, in file order."""
@@ -216,6 +207,9 @@ class Lab:
         return FileJournal(self.directory / "journal.jsonl", machine)
 
     def _start_underlay(self, _progress: Progress) -> str:
+        # They import while the underlay is made and etcd starts.
+        self.warm_agents.prepare()
+        self.warm_shims.prepare()
         self.underlay.start()
         for name, machine in self.underlay.machines.items():
             bind_name(NETNS_DIRECTORY, name, machine.pid)
@@ -235,7 +229,7 @@ class Lab:
             ]
         )
         self.etcd.start()
-        self._await(
+        self.await_phase(
             "etcd",
             progress,
             lambda: [why for member in self.etcd.members if (why := member.why_not_healthy())],
@@ -243,20 +237,14 @@ class Lab:
         self.prepare_etcd()
         return f"{self.etcd.endpoints}, network config written"
 
-    def _start_agents(self, progress: Progress) -> str:
-        nodes = [self.make_node(name) for name in self.cluster.nodes]
-        pinned = [node for node in nodes if self.cluster.nodes[node.name].subnet is not None]
-        # A node that may take any subnet must not take one that another node is pinned to.
-        free = [node for node in self.nodes.values() if node not in pinned]
-        for wave in (pinned, free):
-            expected = [node for node in wave if node.expected]
-            for node in expected:
-                node.agent.start()
-            self._await("agents", progress, partial(_unready_nodes, expected))
-        return ", ".join(f"{node.name} {node.subnet}" for node in self.nodes.values() if node.expected)
-
     def make_node(self, name: str) -> LabNode:
-        """The node on machine `name`, as the cluster has it; its agent is not started yet."""
+        """A node more: see `build_node`."""
+        node = self.build_node(name)
+        self.nodes = {**self.nodes, name: node}
+        return node
+
+    def build_node(self, name: str) -> LabNode:
+        """The node on machine `name`, as the cluster has it; its agent is not started yet, and nobody knows of it."""
         machine, spec = self.underlay.machines[name], self.cluster.nodes[name]
         node = LabNode(
             name,
@@ -267,6 +255,7 @@ class Lab:
             spec.agent or self.cluster.agent,
             self.etcd.endpoints,
             self.event,
+            self.warm_agents,
         )
         if self.authority is not None:
             user = agent_user(name)
@@ -283,7 +272,7 @@ class Lab:
         load(node.pid, machine.kernel.journal, script, "what pods reach on the underlay: etcd never, the DNS always")
         node.ipv6_address = self.cluster.addresses.ipv6_of(node.address)
         self.pin(node)
-        self.nodes = {**self.nodes, name: node}
+        self.notices.reach(node.run)
         return node
 
     def pin(self, node: LabNode) -> None:
@@ -295,20 +284,23 @@ class Lab:
 
     def follow_node(self, node: LabNode) -> None:
         """Mend pods' links after changes of the node's links, for as long as it is there."""
-        node.follow_links(partial(self._mend_links, node))
+        node.follow_links(self.link_watch, partial(self._mend_links, node))
 
     def new_pod(self, manifest: PodManifest) -> Pod:
         """A pod on the node that its manifest names; nothing is made yet and nobody knows of it."""
         node = self.nodes[manifest.spec.node_name or ""]
         addresses = self._addresses.setdefault(node.name, Ipam(node.rundir / "addresses"))
         changed, names = partial(self.pod_watch.look, manifest.name), RESOLV_CONF if self.cluster.dns else ""
-        return Pod(manifest, node, addresses, self.event, on_change=changed, resolv_conf=names)
+        return Pod(
+            manifest, node, addresses, self.event, on_change=changed, resolv_conf=names, warm_shims=self.warm_shims
+        )
 
     def _start_pods(self, progress: Progress) -> str:
         for manifest in self.cluster.pods:
             self.workloads.bare[manifest.name] = manifest
             self.add_pod(self.new_pod(manifest))
         self.pod_watch.start()
+        self.link_watch.start()
         self.names.follow()
         now = [pod for node in self.nodes.values() if node.expected for pod in self._pods_of(node)]
         _start_all(now)
@@ -320,7 +312,8 @@ class Lab:
         self.workloads.start(self.cluster.deployments)
         keeper = DeploymentKeeper(self, self.workloads)
         self.keepers |= {"Pod": PodKeeper(self, self.workloads), "Deployment": keeper}
-        self._await("pods", progress, lambda: [*_unready_pods(now), *keeper.all_why_not_ready()])
+        waiting = UnreadyPods(now)
+        self.await_phase("pods", progress, lambda: [*waiting.reasons(), *keeper.all_why_not_ready()])
         return f"{sum(pod.status().ready for pod in self.pods.values())} pods ready"
 
     def _start_services(self, progress: Progress) -> str:
@@ -328,7 +321,7 @@ class Lab:
         self.names.publish()
         self.keepers["Service"] = ServiceKeeper(self, self.services)
         missing = (self.services.why_not_programmed, self.names.why_not_served)
-        self._await("services", progress, lambda: [why for ask in missing for why in ask()])
+        self.await_phase("services", progress, lambda: [why for ask in missing for why in ask()])
         return ", ".join(f"{name} {one.spec.cluster_ip}" for name, one in self.services.numbered.items()) or "none"
 
     def _pods_of(self, node: LabNode) -> list[Pod]:
@@ -350,7 +343,7 @@ class Lab:
                 self.event("Warning", f"pod/{pod.name}", "LinkNotMended", str(failure))
 
     def _await_forwarding(self, progress: Progress) -> str:
-        self._await("forwarding", progress, self.missing_forwarding)
+        self.await_phase("forwarding", progress, self.missing_forwarding)
         if not self.overlay.connects_nodes:
             return f"the {self.overlay.backend} backend leaves packets between nodes to others"
         return "every node's forwarding table equals etcd's leases"
@@ -362,7 +355,14 @@ class Lab:
             time.sleep(POLL_S)
         return text
 
-    def _await(self, phase: str, progress: Progress, missing: Callable[[], list[str]]) -> None:
+    def await_phase(
+        self,
+        phase: str,
+        progress: Progress,
+        missing: Callable[[], list[str]],
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Wait until `missing` is empty, with a `pause` of some seconds between two looks. Raises LabNotReady."""
         limit_s = self._timeout_s or PHASE_LIMIT_S[phase]
         deadline = time.monotonic() + limit_s
         told = ""
@@ -375,13 +375,9 @@ class Lab:
             if text != told:
                 progress(phase, "waiting", text)
                 told = text
-            # Asking many agents must not take the processor from those that are still starting.
-            time.sleep(max(POLL_S, 3 * asking_s))
+            # Asking many must not take the processor from those that are still starting.
+            pause(max(POLL_S, 3 * asking_s))
             asked_at = time.monotonic()
-
-
-def _unready_nodes(nodes: Iterable[LabNode]) -> list[str]:
-    return [f"{node.name}: {why}" for node in nodes if (why := node.why_not_ready())]
 
 
 def _start_all(pods: Sequence[Pod]) -> None:
@@ -390,8 +386,3 @@ def _start_all(pods: Sequence[Pod]) -> None:
         pod.reserve_address()
     with ThreadPoolExecutor(4, "start pod") as workers:
         list(workers.map(lambda pod: pod.start(), pods))
-
-
-def _unready_pods(pods: Iterable[Pod]) -> list[str]:
-    statuses = [pod.status() for pod in pods]
-    return [f"{status.name}: {status.why_not_ready}" for status in statuses if not status.ready]

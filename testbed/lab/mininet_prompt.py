@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
+from collections.abc import Callable
 
 from mininet.cli import CLI
 from mininet.log import output, setLogLevel
@@ -43,7 +44,9 @@ class LabPrompt(CLI):
         self._testbed("status")
 
 
-def become_prompt(underlay: Underlay, journal: Journal, streams: tuple[int, ...], lab_name: str) -> None:
+def become_prompt(
+    underlay: Underlay, journal_of: Callable[[str], Journal], streams: tuple[int, ...], lab_name: str
+) -> None:
     """In a freshly forked child: talk to the client's terminal until it leaves. Never returns."""
     code = 1
     try:
@@ -58,9 +61,9 @@ def become_prompt(underlay: Underlay, journal: Journal, streams: tuple[int, ...]
         # Our own standard input was /dev/null when this process's parent was started.
         sys.stdin = os.fdopen(0)
         # The parent's netlink sockets are the parent's: an answer read here would be missing there.
-        for machine in underlay.machines.values():
-            machine.kernel = Kernel(journal, netns_pid=machine.pid)
-        own = Kernel(journal)
+        for name, machine in underlay.machines.items():
+            machine.kernel = Kernel(journal_of(name), netns_pid=machine.pid)
+        own = Kernel(journal_of("lab"))
         for switch in underlay.net.switches:
             switch.kernel = own
         setLogLevel("info")

@@ -1,13 +1,13 @@
 """One node of the lab: a machine of the underlay with an agent on it and a bridge that pods hang on."""
 
+import contextlib
 import http.client
 import json
 import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from agent.subnet_env import SubnetEnv, read_previous_subnet, write_subnet_env
 from testbed.cluster.cluster_document import AgentSpec
 from testbed.lab.certificates import TlsFiles
 from testbed.lab.etcd import enter_machine, http_get
-from testbed.lab.supervise import RestartPolicy, Supervised, last_line
+from testbed.lab.link_watch import LinkWatch
+from testbed.lab.notices import SOCKET
+from testbed.lab.supervise import Process, RestartPolicy, Supervised, last_line
 from testbed.pods.namespaces import in_network_of
+from testbed.pods.warm_parent import WarmParent
 
 BRIDGE = "docker0"
 HEALTH_PORT = 8286
@@ -32,9 +35,22 @@ LONGEST_WAIT_S = 2.0
 """Before a new start of an agent that keeps ending: packets of its node wait as long."""
 LEASE_TTL = "30s"
 LEAVE_GRACE_S = 5.0
-SETTLE_S = 0.2
-"""Changes come in bursts: look once at the end of one."""
 OURS = (sys.executable, "-m", "agent")
+
+
+def parent_of_agents() -> WarmParent:
+    """What makes our agents: it has imported all of one."""
+    return WarmParent([sys.executable, "-m", "agent.forkserver"], {**os.environ, "PYTHONUNBUFFERED": "1"})
+
+
+@contextlib.contextmanager
+def namespaces_of(pid: int) -> Iterator[list[int]]:
+    """Descriptors of a process's network and mount namespaces. Raises OSError."""
+    with contextlib.ExitStack() as opened:
+        found = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("net", "mnt")]
+        for descriptor in found:
+            opened.callback(os.close, descriptor)
+        yield found
 
 
 class LabNode:
@@ -50,6 +66,7 @@ class LabNode:
         agent: AgentSpec,
         etcd_endpoints: str,
         on_event: Callable[[str, str, str, str], None],
+        warm_agents: WarmParent,
     ) -> None:
         self.name = name
         self.address = address
@@ -76,6 +93,7 @@ class LabNode:
         self._spec = agent
         self._etcd_endpoints = etcd_endpoints
         self._on_event = on_event
+        self._warm_agents = warm_agents
         self._gone = threading.Event()
         self.agent = Supervised(
             f"agent {name}", self._launch, RestartPolicy(max_delay_s=LONGEST_WAIT_S), self._agent_changed
@@ -160,19 +178,9 @@ class LabNode:
         self._gone.set()
         self.agent.stop(LEAVE_GRACE_S)
 
-    def follow_links(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` in a thread of its own shortly after links, addresses or routes of the node changed."""
-        monitor = in_network_of(self.pid, Monitor)
-
-        def follow() -> None:
-            with monitor:
-                while not self._gone.is_set():
-                    if monitor.wait() and not self._gone.is_set():
-                        time.sleep(SETTLE_S)
-                        monitor.wait(0)
-                        on_change()
-
-        threading.Thread(target=follow, name=f"links of {self.name}", daemon=True).start()
+    def follow_links(self, watch: LinkWatch, on_change: Callable[[], None]) -> None:
+        """Call `on_change` shortly after links, addresses or routes of the node changed."""
+        watch.follow(in_network_of(self.pid, Monitor), lambda: not self._gone.is_set(), on_change)
 
     def why_not_ready(self) -> str | None:
         """What the node still lacks, in words; None when it is ready."""
@@ -212,9 +220,15 @@ class LabNode:
         mtu = [line.partition("=")[2] for line in path.read_text().splitlines() if line.startswith("FLANNEL_MTU=")]
         return subnet, int(mtu[0])
 
-    def _launch(self) -> subprocess.Popen[bytes]:
+    def _launch(self) -> Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.environment}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NOTIFY_SOCKET": f"/run/{SOCKET}", **self.environment}
+        # Variables of its own may be for the loader or the interpreter, which look at them when a program starts.
+        if self.runs_our_agent and not self.environment:
+            with namespaces_of(self.pid) as descriptors:
+                forked = self._warm_agents.start(self.agent_command(), environment, self.log, descriptors)
+            if forked is not None:
+                return forked
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [*enter_machine(self.pid), *self.agent_command()],

@@ -1,21 +1,34 @@
 """Long-running processes: started, watched, restarted with back-off, stopped with grace.
 
-One thread per process waits for its end, so nothing here polls. What to start is a function, because each start
-may need fresh descriptors and arguments.
+Nothing here polls, and a process that runs has no thread of its own: one that ends gets one for what follows. What to
+start is a function, because each start may need fresh descriptors and arguments.
 """
 
 import contextlib
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
+
+from testbed.lab.process_ends import PROCESS_ENDS
 
 LAST_LINE_LIMIT = 2000  # bytes; a line longer than this is shown from its middle on
 State = Literal["pending", "running", "backoff", "exited", "stopped"]
+
+
+class Process(Protocol):
+    """One process that is our child, as `subprocess.Popen` has it."""
+
+    pid: int
+
+    def wait(self) -> int:
+        """Wait for its end; its exit code, or negative the signal that ended it."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal; nothing happens once it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +53,14 @@ class RestartPolicy:
 class Supervised:
     """One process and its successors.
 
-    `start` makes a new process in a session of its own. `on_change` is called from the watching thread after every
-    change of state; it must not call back into this object's `stop`.
+    `start` makes a new process in a session of its own. `on_change` is called after every change of state, from
+    whichever thread made it; it must not call back into this object's `stop`.
     """
 
     def __init__(
         self,
         name: str,
-        start: Callable[[], subprocess.Popen[bytes]],
+        start: Callable[[], Process],
         policy: RestartPolicy,
         on_change: Callable[["Supervised"], None] = lambda _: None,
     ) -> None:
@@ -61,7 +74,7 @@ class Supervised:
         """Seconds since the epoch at the last start."""
         self._start = start
         self._on_change = on_change
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._wake = threading.Event()
         self._ended = threading.Event()
         """Set once the process is reaped; its number may belong to another process from then on."""
@@ -70,7 +83,12 @@ class Supervised:
         self._restart_asked = False
         self._held = False
         self._failures = 0
-        self._thread: threading.Thread | None = None
+        self._over = threading.Event()
+        """Set while no process runs and none follows."""
+        self._over.set()
+        self._handler: threading.Thread | None = None
+        """Where the end of the last process was dealt with."""
+        self._started_s = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -80,9 +98,13 @@ class Supervised:
 
     def start(self) -> None:
         """Start it and keep it going; returns once the first process exists. Raises OSError when it cannot be made."""
-        self._launch()
-        self._thread = threading.Thread(target=self._watch, name=f"watch {self.name}", daemon=True)
-        self._thread.start()
+        self._over.clear()
+        try:
+            self._launch()
+        except OSError:
+            self._over.set()
+            raise
+        self._await_end()
 
     def restart(self, grace_s: float = 5.0) -> None:
         """End the running process (TERM, then KILL after the grace) and start it again at once."""
@@ -109,8 +131,8 @@ class Supervised:
             self._stopping = True
         self._wake.set()
         self._terminate(grace_s)
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=grace_s + 5.0)
+        if self._handler is not threading.current_thread():
+            self._over.wait(timeout=grace_s + 5.0)
 
     def kill(self, signal_number: int = signal.SIGKILL) -> None:
         """Send a signal to the running process; the policy decides what follows."""
@@ -139,23 +161,37 @@ class Supervised:
             return
         if grace_s:
             self.kill(signal.SIGTERM)
-        # Not Popen.wait with a timeout: while the watching thread waits, that polls.
+        # Not Popen.wait with a timeout, which polls.
         if not self._ended.wait(grace_s):
             self.kill()
             self._ended.wait()
 
-    def _watch(self) -> None:
+    def _await_end(self) -> None:
+        process = self._process
+        if process is None:
+            self._finish("stopped")
+            return
+        self._started_s = time.monotonic()
+        name = f"after {self.name}"
+        try:
+            PROCESS_ENDS.call(process.pid, name, self._after_end)
+        except OSError:
+            # Out of descriptors: then by a thread that waits.
+            threading.Thread(target=self._after_end, name=name, daemon=True).start()
+
+    def _after_end(self) -> None:
+        """The process has ended: start the next one when the policy says so. In a thread that lives until then."""
+        self._handler = threading.current_thread()
         while self._process is not None:
-            started = time.monotonic()
             self.exit_code = self._process.wait()
             self._ended.set()
             if self._stopping:
                 break
             if not self._restart_asked and not self._held and not self.policy.wants_restart(self.exit_code):
-                self._set_state("exited")
+                self._finish("exited")
                 return
             if not self._restart_asked and not self._held:
-                settled = time.monotonic() - started >= self.policy.settled_after_s
+                settled = time.monotonic() - self._started_s >= self.policy.settled_after_s
                 self._failures = 1 if settled else self._failures + 1
                 self._set_state("backoff")
                 self._wake.wait(self.policy.delay_s(self._failures))
@@ -165,16 +201,31 @@ class Supervised:
             self._restart_asked = False
             self._wake.clear()
             self.restarts += 1
-            try:
-                self._launch()
-                if self._held:
-                    # Asked for while the process was being made, so that there was nothing to end.
-                    self.kill()
-            except OSError:
-                # Out of memory or processes: as if it had started and failed at once.
-                self._failures += 1
-                self._wake.wait(self.policy.delay_s(self._failures))
-        self._set_state("stopped")
+            if self._start_again():
+                return
+        self._finish("stopped")
+
+    def _start_again(self) -> bool:
+        """Whether there is a process again; if not, a while has passed as if it had started and failed at once."""
+        try:
+            self._launch()
+            if self._held:
+                # Asked for while the process was being made, so that there was nothing to end.
+                self.kill()
+            if self._stopping:
+                return False
+            self._await_end()
+        except OSError:
+            # Out of memory, processes or descriptors.
+            self._failures += 1
+            self._started_s = time.monotonic()
+            self._wake.wait(self.policy.delay_s(self._failures))
+            return False
+        return True
+
+    def _finish(self, state: State) -> None:
+        self._set_state(state)
+        self._over.set()
 
     def _await_resume(self) -> None:
         if self._held and not self._stopping:

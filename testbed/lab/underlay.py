@@ -26,6 +26,7 @@ from agent.netlink import Kernel
 from agent.netlink_values import IPAddress
 from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
+from testbed.lab.machine_shell import ShellOnDemand, hold_machine
 from testbed.lab.shaping import queueing_commands
 from testbed.pods.namespaces import in_network_of
 
@@ -143,29 +144,35 @@ class VethLink(Link):
         )
 
 
-class OverlayNode(Host):
+class OverlayNode(ShellOnDemand, Host):
     """A machine of the lab: a Mininet host whose /run is its own."""
 
     def __init__(
         self, name: str, *, run_directory: Path, journal: Journal, underlay_mtu: int, ipv6: bool, **params: Any
     ) -> None:
+        self._run_directory = run_directory
         super().__init__(name, **params)
         self.underlay_mtu = underlay_mtu
         self.ipv6 = ipv6
         self.kernel = Kernel(journal, netns_pid=self.pid)
         self.plan: MachinePlan | None = None
         """Its routes and neighbours, once its ports have their addresses."""
-        run_directory.mkdir(parents=True, exist_ok=True)
-        # As on any machine: programs of other users than root look for their files there.
-        run_directory.chmod(0o755)
-        self._run("mount", "--bind", str(run_directory), "/run")
         self.kernel.set_up("lo", "a new namespace has its loopback down")
         set_up_ipv6(self.kernel, enabled=ipv6)
 
-    def _run(self, *argv: str) -> None:
-        _, errors, status = self.pexec(list(argv))
-        if status:
-            raise OSError(f"{self.name}: {' '.join(argv)}: {errors.strip()}")
+    def hold(self) -> int:
+        """Make the machine's namespaces; the process that holds them. Raises OSError."""
+        self._run_directory.mkdir(parents=True, exist_ok=True)
+        # As on any machine: programs of other users than root look for their files there.
+        self._run_directory.chmod(0o755)
+        self._holder = hold_machine(self.name, self._run_directory)
+        return self._holder.pid
+
+    def terminate(self) -> None:
+        """Switch the machine off."""
+        super().terminate()
+        self._holder.kill()
+        self._holder.wait()
 
     def restore(self, interface: str) -> None:
         """Bring back what the kernel forgets when a port goes down: routes through it, neighbours, IPv6 addresses."""
@@ -198,7 +205,7 @@ class Router(OverlayNode):
             self.kernel.sysctl(f"net.ipv4.conf.{scope}.send_redirects", "0", why)
 
 
-class BridgeSwitch(Switch):
+class BridgeSwitch(ShellOnDemand, Switch):
     """A Linux bridge named like the switch, in the lab's own network namespace."""
 
     def __init__(self, name: str, *, kernel: Kernel, underlay_mtu: int, **params: Any) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
+from testbed.bench.scale_verbs import scale_verbs
 from testbed.bench.verbs import bench_verbs
 from testbed.capture.verbs import capture_verbs
 from testbed.exercises.verbs import exercise_verbs
@@ -59,6 +60,7 @@ def verbs_of(lab: Lab) -> Mapping[str, Verb]:
         **exercise_verbs(lab),
         **trace_verbs(lab),
         **bench_verbs(lab),
+        **scale_verbs(lab),
         **capture_verbs(lab),
         **journal_verbs(lab),
     }
@@ -150,7 +152,7 @@ class RunningLab:
         try:
             child = os.fork()
             if child == 0:
-                become_prompt(self.lab.underlay, self.lab.journal("lab"), request.streams, self.lab.name)
+                become_prompt(self.lab.underlay, self.lab.journal, request.streams, self.lab.name)
             return {"exit": wait_with_client(request, child)}
         finally:
             self._cli.release()

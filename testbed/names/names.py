@@ -22,6 +22,8 @@ DIRECTORY = Path("/run/dns")
 below /run/testbed, which belongs to the user who called sudo, is closed to it."""
 BATCH_S = 0.1
 """At least so long from one change of the zones to the next: a burst of changes is one."""
+PATIENCE = 3
+"""So many times as long as a change of the zones took passes at least until the next one."""
 MEND_EVERY_S = 0.5
 
 
@@ -39,6 +41,7 @@ class Names:
         """Of the newest zone file."""
         self._failure = ""
         self._published_at = 0.0
+        self._pause_s = BATCH_S
         self._publishing = threading.Lock()
 
     @property
@@ -76,7 +79,8 @@ class Names:
         if server is None:
             return
         with self._publishing:
-            time.sleep(max(0.0, self._published_at + BATCH_S - time.monotonic()))
+            time.sleep(max(0.0, self._published_at + self._pause_s - time.monotonic()))
+            started = time.monotonic()
             self._write(server)
             if not self._unserved:
                 return
@@ -86,6 +90,7 @@ class Names:
                 self._tell(str(failure))
                 return
             self._published_at = time.monotonic()
+            self._pause_s = max(BATCH_S, PATIENCE * (self._published_at - started))
             self._unserved = frozenset()
             self._tell("")
 

@@ -23,6 +23,7 @@ from testbed.pods.ipam import Ipam, NoFreeAddress
 from testbed.pods.pod_container import Place, PodContainer
 from testbed.pods.pod_network import PodHost
 from testbed.pods.pod_state import PodStatus, container_status, pod_phase, pod_state, rfc3339, why_not_ready
+from testbed.pods.warm_parent import WarmParent
 
 __all__ = ["OnEvent", "Pod", "PodHost", "PodStatus"]
 
@@ -43,11 +44,13 @@ class Pod:
         netns_directory: Path | None = NETNS_DIRECTORY,
         on_change: Callable[[], None] = lambda: None,
         resolv_conf: str = "",
+        warm_shims: WarmParent | None = None,
     ) -> None:
         """Nothing is made yet. `netns_directory` None: `ip netns` does not get to know the pod.
 
         `on_change` is called from any thread when something of `status` may be different now. `resolv_conf` is every
-        container's /etc/resolv.conf; with an empty one it resolves no names but its own.
+        container's /etc/resolv.conf; with an empty one it resolves no names but its own. `warm_shims` makes containers'
+        shims; without it each is an interpreter of its own.
         """
         self.manifest = spec
         self.name = spec.name
@@ -60,6 +63,7 @@ class Pod:
         self._on_event = on_event
         self._on_change = on_change
         self._resolv_conf = resolv_conf
+        self._warm_shims = warm_shims
         self._netns_directory = netns_directory
         self._directory = host.rundir / "pods" / self.name
         self._logs = host.rundir / "logs" / "pods" / self.name
@@ -199,6 +203,7 @@ class Pod:
                 self._logs / f"{container.name}.log",
                 self._report,
                 self._on_change,
+                self._warm_shims,
             )
             for container in self.manifest.spec.containers
         }

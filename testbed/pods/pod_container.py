@@ -19,8 +19,10 @@ from testbed.lab.supervise import RestartPolicy, Supervised
 from testbed.pods.container_probes import ContainerProbes, Target
 from testbed.pods.images import Program, program
 from testbed.pods.pod_state import ContainerFacts, listening_ports, shell_exit_code
+from testbed.pods.warm_parent import ForkedProcess, WarmParent
 
 SHIM = Path(__file__).with_name("container.py")
+SHIM_PARENT = Path(__file__).with_name("container_parent.py")
 LOG_BYTES = 10_000_000  # A container's log and its predecessor together.
 SETUP_TIMEOUT_S = 20.0
 """A container whose root is not made by then never will be; a loaded machine needs 0.5 s."""
@@ -28,8 +30,14 @@ END_TIMEOUT_S = 2.0
 SHIM_GRACE_S = 2.0
 """What the shim gets to take leave after its container's last process ended."""
 
+ShimProcess = subprocess.Popen[bytes] | ForkedProcess
 Report = Callable[[Literal["Normal", "Warning"], str, str], None]
 """Called with a Kubernetes event's type, reason and message."""
+
+
+def parent_of_shims() -> WarmParent:
+    """What makes containers' shims: it has imported all of one."""
+    return WarmParent([sys.executable, "-I", "-S", str(SHIM_PARENT)], {})
 
 
 class ContainerNotRunning(Exception):
@@ -157,8 +165,9 @@ class PodContainer:
         log: Path,
         report: Report,
         on_change: Callable[[], None] = lambda: None,
+        warm_shims: WarmParent | None = None,
     ) -> None:
-        """`directory` is the pod's own, `log` the file for stdout and stderr."""
+        """`directory` is the pod's own, `log` the file for stdout and stderr, `warm_shims` what makes shims quickly."""
         self.name = container.name
         self.image = container.image
         self.log = log
@@ -170,6 +179,7 @@ class PodContainer:
         self._directory = directory
         self._report = report
         self._on_change = on_change
+        self._warm_shims = warm_shims
         self._probes = ContainerProbes(pod.name, container, report, on_change, self._end_run)
         self._place: Place | None = None
         self._supervised: Supervised | None = None
@@ -242,7 +252,7 @@ class PodContainer:
             raise ContainerNotRunning(f"container {self.name} of pod {self._pod.name} is not running")
         return [*_shim(), "--exec", str(self.document), str(pid), *(["--tty"] if tty else []), "--", *argv]
 
-    def _launch(self) -> subprocess.Popen[bytes]:
+    def _launch(self) -> ShimProcess:
         self._end_leftovers()
         self._pid = None
         place = self._place
@@ -251,10 +261,20 @@ class PodContainer:
         text = run_document(self._pod, self._container, self._program, place, self._directory, self.log)
         self._write_document(text)
         lab_end, shim_end = socket.socketpair()
-        with lab_end, shim_end, self.document.open("rb") as document, self.log.open("ab") as log:
-            inherited = (document.fileno(), shim_end.fileno())
-            process = subprocess.Popen(
-                [*_shim(), "--run", *map(str, inherited)],
+        with lab_end, shim_end, self.document.open("rb") as document:
+            process = self._start_shim((document.fileno(), shim_end.fileno()))
+            shim_end.close()
+            self._converse(lab_end, process)
+        return process
+
+    def _start_shim(self, inherited: tuple[int, int]) -> ShimProcess:
+        words = [*_shim(), "--run", *map(str, inherited)]
+        forked = self._warm_shims.start(words, {}, self.log, inherited) if self._warm_shims is not None else None
+        if forked is not None:
+            return forked
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                words,
                 pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -263,11 +283,8 @@ class PodContainer:
                 env={},
                 start_new_session=True,
             )
-            shim_end.close()
-            self._converse(lab_end, process)
-        return process
 
-    def _converse(self, lab_end: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    def _converse(self, lab_end: socket.socket, process: ShimProcess) -> None:
         """Follow the start up to the exec: learn the pid, take hold of the mount namespace, learn of a failure."""
         lab_end.settimeout(SETUP_TIMEOUT_S)
         try:

@@ -14,6 +14,8 @@ from testbed.pods.pod_state import PodStatus
 
 EAGER_S = 0.05
 """Between two looks at a pod that may become ready at any moment."""
+PATIENCE = 3
+"""So many times as long as a look takes passes at least until the next one."""
 EAGER_FOR_S = 30.0
 """How long after its last change a pod that is not ready is looked at so often."""
 LAZY_S = 2.0
@@ -55,14 +57,18 @@ class PodWatch:
     def _run(self) -> None:
         everything = time.monotonic()
         waiting: set[str] = set()
+        eager_s = EAGER_S
         while True:
-            self._look.wait(EAGER_S if waiting else max(0.0, everything - time.monotonic()))
+            self._look.wait(eager_s if waiting else max(0.0, everything - time.monotonic()))
             asked = self._take_asked()
             full = time.monotonic() >= everything
             if full:
                 everything = time.monotonic() + LAZY_S
             # Not all at every change: a hundred pods that start would be looked at ten thousand times.
+            started = time.monotonic()
             waiting = self._look_at(None if full else waiting | asked)
+            # Looking must not take the processor from those that are still starting.
+            eager_s = max(EAGER_S, PATIENCE * (time.monotonic() - started))
 
     def _look_at(self, names: set[str] | None) -> set[str]:
         """Look at these pods, or at all; returns those that are worth another look soon."""

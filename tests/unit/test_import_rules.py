@@ -41,6 +41,8 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
         "agent.options": "flags for our agent in a cluster file are checked like its own",
         "agent.journal": "one journal of kernel changes for the lab and its agents",
         "agent.port_holder": "names who has the overlay's port, as an agent does that cannot have it",
+        "agent.nftables_generation": "watches tables as the agent does",
+        "agent.warm_parent": "containers' shims are forked from a warm process as agents are",
         "agent.subnet_env": "pins a subnet by flannel's own file, and reads what the agent wrote there",
         "cryptography": "the lab's certificate authority",
         "click": "the command line",
@@ -62,7 +64,7 @@ ONLY_IN = {  # import: (the modules that may, why)
     "grpc": ("agent.etcd_*", "the same"),
     "pyroute2": ("agent.netlink_library", "every kernel change goes through one journal; all of it costs 0.2 s"),
     "cffi": ("agent.datapath.native*", "without a compiler the Python pump must still work"),
-    "matplotlib": ("testbed.bench.plot", "half a second to import, and wanted for --plot alone"),
+    "matplotlib": ("testbed.bench.plot*", "half a second to import, and wanted for --plot alone"),
     "pytest": ("testbed.pytest_plugin", "a lab runs without pytest"),
 }
 
@@ -103,6 +105,7 @@ PURE = (  # decide in values: no sockets, no processes, no clock of their own
     "agent.datapath.packet",
     "testbed.bench.plan",
     "testbed.bench.results",
+    "testbed.bench.scale_plan",
     "testbed.pods.probe_state",
     "testbed.workloads.placement",
     "testbed.workloads.reconcile",

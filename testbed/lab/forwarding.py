@@ -1,0 +1,50 @@
+"""Whether every node's forwarding table equals etcd's leases."""
+
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from agent.lease import Subnet
+from testbed.lab.etcd import EtcdFailed
+
+if TYPE_CHECKING:
+    from testbed.lab.lab import Lab
+
+ASKERS = 4
+"""Agents that are asked at the same time."""
+
+
+def missing_forwarding(lab: "Lab") -> list[str]:
+    """How nodes' forwarding tables differ from etcd's leases, a line per node; empty when they agree."""
+    try:
+        leases = lab.leases()
+    except EtcdFailed as failure:
+        return [f"etcd: {failure}"]
+    by_address = {lease.attrs.public_ip: lease.subnet for lease in leases}
+    nodes = [node for node in lab.nodes.values() if node.expected]
+    with ThreadPoolExecutor(ASKERS, "ask agent") as askers:
+        states = list(askers.map(lambda node: node.state(), nodes))
+    problems = [
+        difference(
+            node.name, wanted_of(node.address, by_address), {str(entry["subnet"]) for entry in state["forwarding"]}
+        )
+        for node, state in zip(nodes, states, strict=True)
+        if state is not None
+    ]
+    return [problem for problem in problems if problem is not None]
+
+
+def wanted_of(address: IPv4Address, leases: Mapping[IPv4Address, Subnet]) -> frozenset[str]:
+    """The subnets that the node at `address` must know a way to: those of all others, by public address. Pure."""
+    others = [subnet for public_ip, subnet in leases.items() if public_ip != address]
+    return frozenset(str(part) for subnet in others for part in (subnet.ipv4, subnet.ipv6) if part is not None)
+
+
+def difference(node: str, wanted: Collection[str], known: Collection[str]) -> str | None:
+    """What the node's table lacks and has too much, in words; None when it is as it should be. Pure."""
+    if set(wanted) == set(known):
+        return None
+    lacking = ", ".join(sorted(set(wanted) - set(known))) or "nothing"
+    surplus = ", ".join(sorted(set(known) - set(wanted))) or "nothing"
+    return f"{node}'s forwarding table lacks {lacking} and has {surplus} too much"

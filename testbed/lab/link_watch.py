@@ -1,0 +1,73 @@
+"""Tells when links, addresses or routes of nodes change: one thread for all nodes."""
+
+import logging
+import select
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.netlink_monitor import Monitor
+
+SETTLE_S = 0.2
+"""Changes come in bursts: look once at the end of one."""
+log = logging.getLogger("testbed")
+
+
+@dataclass(slots=True)
+class _Followed:
+    monitor: Monitor
+    wanted: Callable[[], bool]
+    on_change: Callable[[], None]
+    look_at_s: float | None = None
+    """On the monotonic clock; None: nothing has changed."""
+
+
+class LinkWatch:
+    """Follows monitors, each in the namespace that it was made in."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._followed: dict[int, _Followed] = {}
+        self._turn = threading.Lock()
+
+    def start(self) -> None:
+        """Watch until the lab ends."""
+        threading.Thread(target=self._run, name="links of nodes", daemon=True).start()
+
+    def follow(self, monitor: Monitor, wanted: Callable[[], bool], on_change: Callable[[], None]) -> None:
+        """Call `on_change` shortly after changes as long as it is `wanted`; the monitor is ours from now on."""
+        with self._turn:
+            self._followed[monitor.fileno()] = _Followed(monitor, wanted, on_change)
+            self._epoll.register(monitor.fileno(), select.EPOLLIN)
+
+    def _run(self) -> None:
+        while True:
+            for descriptor, _ in self._epoll.poll(self._pause_s()):
+                self._note(descriptor)
+            now = time.monotonic()
+            with self._turn:
+                due = [one for one in self._followed.values() if one.look_at_s is not None and one.look_at_s <= now]
+            for one in due:
+                one.look_at_s = None
+                one.monitor.wait(0)
+                try:
+                    one.on_change()
+                except Exception:
+                    # One node's trouble must not end the watch over the others.
+                    log.exception("links of nodes")
+
+    def _pause_s(self) -> float | None:
+        with self._turn:
+            times = [one.look_at_s for one in self._followed.values() if one.look_at_s is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _note(self, descriptor: int) -> None:
+        with self._turn:
+            one = self._followed[descriptor]
+            if not one.wanted():
+                self._epoll.unregister(descriptor)
+                del self._followed[descriptor]
+                one.monitor.close()
+            elif one.monitor.wait(0) and one.look_at_s is None:
+                one.look_at_s = time.monotonic() + SETTLE_S

@@ -1,0 +1,53 @@
+"""Tells when processes end: one thread for all of them, so that a lab of many processes has few threads."""
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+
+RETRY_S = 0.1
+
+
+class ProcessEnds:
+    """Calls back once for each process, in a thread that lives only for that."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, tuple[str, Callable[[], None]]] = {}
+        """By the descriptor of the process."""
+        self._turn = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def call(self, pid: int, name: str, callback: Callable[[], None]) -> None:
+        """Call back when process `pid`, a child that nobody has waited for yet, has ended. Raises OSError."""
+        descriptor = os.pidfd_open(pid)
+        with self._turn:
+            self._callbacks[descriptor] = (name, callback)
+            self._epoll.register(descriptor, select.EPOLLIN)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="process ends", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            for descriptor, _ in self._epoll.poll():
+                with self._turn:
+                    self._epoll.unregister(descriptor)
+                    name, callback = self._callbacks.pop(descriptor)
+                os.close(descriptor)
+                _start(threading.Thread(target=callback, name=name, daemon=True))
+
+
+def _start(thread: threading.Thread) -> None:
+    """Whatever it takes: an end that nobody hears of is a process that never comes back."""
+    while True:
+        try:
+            thread.start()
+            return
+        except RuntimeError:  # no thread can be made now
+            time.sleep(RETRY_S)
+
+
+PROCESS_ENDS = ProcessEnds()
+"""The one of this program."""

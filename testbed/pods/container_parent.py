@@ -1,0 +1,29 @@
+"""The warm parent of containers' shims: `python -I -S container_parent.py DESCRIPTOR [BLANKS]`.
+
+See `agent/warm_parent.py`. Beside a container's log come descriptors of its document and of its control socket; the
+command line that was asked for is what ps shows, and is not looked at.
+"""
+
+import os
+import socket
+import sys
+from typing import NoReturn
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from agent.warm_parent import loaded_files, serve
+from testbed.pods import container
+
+PACKAGE = os.path.dirname(os.path.abspath(__file__))
+
+
+def main() -> NoReturn:
+    """Serve; in each fork, be the shim that was asked for."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    _, (document, control) = serve(channel, lambda: loaded_files(PACKAGE))
+    os.chdir("/")
+    sys.exit(container.main(["--run", str(document), str(control)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Our end of a warm parent (`agent/warm_parent.py`): it makes processes for us that are our children.
+
+Without it (it cannot be started, or the kernel has no clone3) whoever asks starts an interpreter for each instead.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ANSWER_LIMIT_S = 20.0
+"""One that starts imports for half a second on a quiet machine."""
+ANSWER_BYTES = 4096
+ROOM = " " * 2000
+"""For the command lines of those that it makes, which are written over its own."""
+NEVER = frozenset({errno.ENOSYS, errno.EINVAL, errno.EPERM})
+"""What the kernel says to a fork that it does not do at all, however often it is asked."""
+
+
+class ForkedProcess:
+    """A process that a warm parent made for us: our child, as `subprocess.Popen`'s are."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._descriptor = os.pidfd_open(pid)
+        self._ending = threading.Lock()
+        self._code: int | None = None
+
+    def wait(self) -> int:
+        """Wait for its end; its exit code, or negative the signal that ended it. For one thread at a time."""
+        if self._code is None:
+            os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOWAIT)
+            with self._ending:
+                # From here on its number may belong to another process.
+                self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+                os.close(self._descriptor)
+        return self._code
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal; nothing happens once it has ended."""
+        with self._ending, contextlib.suppress(ProcessLookupError):
+            if self._code is None:
+                signal.pidfd_send_signal(self._descriptor, sig)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+class WarmParent:
+    """A warm parent, made when it is first needed and again whenever it has gone. For use from several threads."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """`command` is told the descriptor of its socket as its next word."""
+        self._command = tuple(command)
+        self._environment = dict(environment)
+        self._turn = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._impossible = False
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    def close(self) -> None:
+        """End it; the processes that it made go on."""
+        with self._turn:
+            self._close()
+
+    def prepare(self) -> None:
+        """Let it import now what will be needed; returns at once. What goes wrong shows at the first `start`."""
+        with self._turn, contextlib.suppress(OSError):
+            self._open()
+
+    def start(
+        self, words: Sequence[str], environment: Mapping[str, str], log: Path, descriptors: Sequence[int]
+    ) -> ForkedProcess | None:
+        """What `words` would start, in a session of its own; None when it has to be started without a warm parent.
+
+        Raises OSError when no process can be made now.
+        """
+        request = json.dumps({"words": list(words), "environment": dict(environment)}).encode()
+        with log.open("ab") as file, self._turn:
+            answer = self._ask(request, [file.fileno(), *descriptors])
+        pid, number = answer.get("pid"), answer.get("errno")
+        if isinstance(pid, int):
+            return ForkedProcess(pid)
+        if isinstance(number, int) and number not in NEVER:
+            raise OSError(number, f"fork: {answer['error']}")
+        self._impossible |= bool(answer)
+        return None
+
+    def _ask(self, request: bytes, descriptors: Sequence[int]) -> Mapping[str, object]:
+        """What the warm parent answers; a new one is asked when it has gone. Empty when there is none."""
+        for _ in range(2):
+            if self._impossible:
+                break
+            with contextlib.suppress(OSError, ValueError):
+                channel = self._open()
+                socket.send_fds(channel, [request], list(descriptors))
+                answer: dict[str, object] = json.loads(channel.recv(ANSWER_BYTES))
+                return answer
+            self._close()
+        return {}
+
+    def _open(self) -> socket.socket:
+        if self._channel is None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._process = subprocess.Popen(
+                    [*self._command, str(theirs.fileno()), ROOM],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+            ours.settimeout(ANSWER_LIMIT_S)
+            self._channel = ours
+        return self._channel
+
+    def _close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None

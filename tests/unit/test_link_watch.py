@@ -1,0 +1,65 @@
+"""Many nodes' link changes are followed by one thread, each as a burst and by itself."""
+
+import threading
+from collections.abc import Callable
+
+from agent.netlink_monitor import Monitor
+from testbed.lab.link_watch import SETTLE_S, LinkWatch
+from tests.waiting import wait_until
+
+
+class Changing(Monitor):
+    """A real monitor; changes are those that a test makes up, by waking it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes = threading.Semaphore(0)
+
+    def fileno(self) -> int:
+        return self._wake_up
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        super().wait(timeout_s)
+        return self.changes.acquire(blocking=False)
+
+    def change(self) -> None:
+        self.changes.release()
+        self.wake()
+
+
+def follow(watch: LinkWatch, wanted: Callable[[], bool] = lambda: True) -> tuple[Changing, threading.Semaphore]:
+    monitor, told = Changing(), threading.Semaphore(0)
+    watch.follow(monitor, wanted, told.release)
+    return monitor, told
+
+
+def test_each_node_is_told_of_its_own_changes_only_and_goes_on_after_a_failure() -> None:
+    watch = LinkWatch()
+    watch.start()
+    first, first_told = follow(watch)
+    second, second_told = follow(watch)
+
+    def fail() -> None:
+        raise OSError("its node has trouble")
+
+    failing = Changing()
+    watch.follow(failing, lambda: True, fail)
+    failing.change()
+    first.change()
+    assert first_told.acquire(timeout=10 * SETTLE_S)
+    first.change()
+    assert first_told.acquire(timeout=10 * SETTLE_S)
+    assert not second_told.acquire(blocking=False)
+    second.change()
+    assert second_told.acquire(timeout=10 * SETTLE_S)
+
+
+def test_a_node_that_has_gone_is_let_go() -> None:
+    watch = LinkWatch()
+    watch.start()
+    gone = threading.Event()
+    monitor, told = follow(watch, lambda: not gone.is_set())
+    gone.set()
+    monitor.change()
+    wait_until(lambda: monitor._closed, timeout_s=5, what="its monitor is closed")
+    assert not told.acquire(blocking=False)
