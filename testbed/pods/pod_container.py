@@ -18,7 +18,8 @@ from testbed.cluster.manifest import Container, Pod, VolumeMount
 from testbed.lab.supervise import RestartPolicy, Supervised
 from testbed.pods.container_probes import ContainerProbes, Target
 from testbed.pods.images import Program, program
-from testbed.pods.pod_state import ContainerFacts, listening_ports, shell_exit_code
+from testbed.pods.listening import Listening, can_ask, open_ports
+from testbed.pods.pod_state import ContainerFacts, shell_exit_code
 from testbed.pods.warm_parent import ForkedProcess, WarmParent
 
 SHIM = Path(__file__).with_name("container.py")
@@ -190,6 +191,8 @@ class PodContainer:
         self._mount_namespace: int | None = None
         """Descriptor of the running container's; held so that its processes can be found."""
         self._holding = threading.Lock()
+        self._listening: Listening | None = None
+        self._asking = threading.Lock()
         self._last_resort: threading.Timer | None = None
         """Kills a run that does not end by itself after its liveness probe has failed."""
 
@@ -222,9 +225,11 @@ class PodContainer:
             self._supervised.stop(grace_s + SHIM_GRACE_S)
             timer.cancel()
         self._end_leftovers()
+        with self._asking:
+            self._stop_asking()
 
     def facts(self, pause_pid: int | None) -> ContainerFacts:
-        """What is so now; reads the pod's socket tables when the container has a port."""
+        """What is so now; asks the kernel when the container has a port."""
         supervised = self._supervised
         if supervised is None:
             return ContainerFacts("pending")
@@ -243,7 +248,30 @@ class PodContainer:
         """By its readiness probe; a container without one is ready once its image's port is open."""
         if self._probes.decides:
             return self._probes.ready
-        return self._program.port is None or self._program.port in open_ports(pause_pid)
+        return self._program.port is None or self._listens(pause_pid, self._program.port)
+
+    def _listens(self, pause_pid: int | None, port: int) -> bool:
+        place = self._place
+        if pause_pid is None or place is None:
+            return False
+        if not can_ask():
+            return port in open_ports(pause_pid)
+        with self._asking:
+            try:
+                if self._listening is None or self._listening.pid != pause_pid:
+                    self._stop_asking()
+                    self._listening = Listening(pause_pid)
+                addresses = [one for one in (place.address, place.ipv6_address) if one is not None]
+                return any(self._listening.on(address, port) for address in addresses)
+            except OSError:
+                # The pod is about to go.
+                self._stop_asking()
+                return False
+
+    def _stop_asking(self) -> None:
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.close()
 
     def exec_argv(self, argv: Sequence[str], tty: bool) -> list[str]:
         """The command that runs `argv` in the container, for Popen in the lab. Raises ContainerNotRunning."""
@@ -360,16 +388,6 @@ class PodContainer:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
         draft.replace(self.document)
-
-
-def open_ports(pause_pid: int | None) -> frozenset[int]:
-    """TCP ports on which something in the pod listens; none when the pod has no namespaces."""
-    ports: frozenset[int] = frozenset()
-    if pause_pid is not None:
-        for table in ("tcp", "tcp6"):
-            with contextlib.suppress(OSError):
-                ports |= listening_ports(Path(f"/proc/{pause_pid}/net/{table}").read_text(encoding="ascii"))
-    return ports
 
 
 def _shim() -> list[str]:
