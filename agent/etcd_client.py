@@ -284,6 +284,18 @@ def _key_value(kv: Any) -> KeyValue:  # noqa: ANN401 - etcd3 has no types
     return KeyValue(kv.key, kv.value, kv.lease, kv.mod_revision)
 
 
+def warm_up() -> None:
+    """Do once what the first message of each kind costs: descriptors' options, and the modules for them."""
+    for name in dir(etcdrpc):
+        kind: Any = getattr(etcdrpc, name)
+        descriptor = getattr(kind, "DESCRIPTOR", None)
+        if descriptor is not None and hasattr(kind, "FromString"):
+            kind.FromString(kind().SerializeToString())
+            descriptor.GetOptions()
+            for field in descriptor.fields:
+                field.GetOptions()
+
+
 class WatchStream:
     """One watch on a stream of its own; a thread reads it into a queue, so that `poll` can wait with a limit."""
 

@@ -47,9 +47,11 @@ def warm_up() -> None:
     for found in pkgutil.walk_packages(agent.__path__, "agent."):
         if found.name not in NOT_IMPORTED:
             importlib.import_module(found.name)
+    from agent import etcd_client
     from agent.datapath.native_library import native_library
     from agent.errors import EnvironmentMissing
 
+    etcd_client.warm_up()
     with contextlib.suppress(EnvironmentMissing):
         # An agent that needs it says so itself.
         native_library()

@@ -6,8 +6,9 @@ here is the part that every node needs. Constants: linux/netlink.h, rtnetlink.h,
 
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 REQUEST, MULTI, ACK, DUMP_INTERRUPTED, REPLACE, EXCLUSIVE, CREATE, DUMP = (
@@ -74,7 +75,7 @@ def _counts(value: bytes) -> Mapping[str, int]:
     return dict(zip(COUNT_NAMES, COUNTS.unpack_from(value), strict=True))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shape:
     """One kind of message: its fixed part, and the attributes that we read."""
 
@@ -82,9 +83,14 @@ class Shape:
     fields: tuple[str, ...]
     attributes: Mapping[str, tuple[int, Callable[[bytes], Any]]]
 
+    @cached_property
+    def wanted(self) -> frozenset[int]:
+        """The numbers of those attributes."""
+        return frozenset(number for number, _ in self.attributes.values())
+
 
 def _link_info(value: bytes) -> "Message":
-    return Message(LINK_INFO, {}, dict(attributes(value, 0)))
+    return Message(LINK_INFO, {}, read_attributes(value, 0, LINK_INFO.wanted))
 
 
 LINK_INFO = Shape(struct.Struct(""), (), {"IFLA_INFO_KIND": (INFO_KIND, _text)})
@@ -149,15 +155,20 @@ def read_message(kind: int, body: bytes) -> Message:
     """One message of a kind in SHAPES, without its header."""
     shape = SHAPES[kind]
     fields = dict(zip(shape.fields, shape.fixed.unpack_from(body), strict=True))
-    return Message(shape, fields, dict(attributes(body, shape.fixed.size)))
+    return Message(shape, fields, read_attributes(body, shape.fixed.size, shape.wanted))
 
 
-def attributes(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
-    """(number, value) of each attribute from `start` on."""
-    while start + ATTRIBUTE.size <= len(data):
-        length, kind = ATTRIBUTE.unpack_from(data, start)
-        yield kind & ATTRIBUTE_NUMBER, data[start + ATTRIBUTE.size : start + length]
-        start += _aligned(max(length, ATTRIBUTE.size))
+def read_attributes(data: bytes, start: int, wanted: Container[int]) -> dict[int, bytes]:
+    """The values of those attributes from `start` on that are wanted; a link has sixty of them."""
+    found = {}
+    unpack, last = ATTRIBUTE.unpack_from, len(data) - ATTRIBUTE.size
+    while start <= last:
+        length, kind = unpack(data, start)
+        if (number := kind & ATTRIBUTE_NUMBER) in wanted:
+            found[number] = data[start + 4 : start + length]
+        # Attributes begin at multiples of four bytes (RTA_ALIGNTO).
+        start += (length + 3) & ~3 or 4
+    return found
 
 
 def parts(answers: bytes) -> Iterator[tuple[int, int, int, bytes]]:

@@ -19,6 +19,7 @@ from agent.netlink_values import (
     VxlanSettings,
 )
 
+TRAFFIC_NAMES = tuple(item.name for item in fields(Traffic))
 IPV6 = 10  # AF_INET6
 PERMANENT = 0x80  # NUD_PERMANENT, linux/neighbour.h
 IPV6_DEFAULT_METRIC = 1024  # IP6_RT_PRIO_USER, net/ip6_route.h
@@ -49,7 +50,7 @@ def read_link(message: Message) -> Link:
 
 
 def _traffic(counts: dict[str, int]) -> Traffic:
-    return Traffic(**{item.name: counts.get(item.name, 0) for item in fields(Traffic)})
+    return Traffic(**{name: counts.get(name, 0) for name in TRAFFIC_NAMES})
 
 
 def read_vxlan(message: Message) -> VxlanSettings | None:
