@@ -67,8 +67,10 @@ def _command(options: Options) -> int:
         make_bridge(options)
         return 0
     check_machine(options)
+    from agent.memory import keep_memory_together
     from agent.shutdown import Shutdown
 
+    keep_memory_together()
     # Before the imports below: grpc may start threads, which must inherit the blocked signals.
     shutdown = Shutdown()
     from agent.agent import Agent

@@ -22,6 +22,7 @@ from agent.errors import AgentError, LeaseLost, RegistryError
 from agent.foresight import Foresight
 from agent.health import HealthServer, LeaseReport, Report, process_started_at_s
 from agent.lease import Lease
+from agent.memory import leave_out_what_is_there
 from agent.netlink import Kernel
 from agent.netlink_monitor import Monitor
 from agent.node_setup import BRIDGE, DEVICE, FILES, RULES, NodeSetup
@@ -146,6 +147,7 @@ class Agent:
             self._foresight = Foresight(registry, config, certificates_of(options))
             threads = self._start_threads(manager, self._foresight)
             undo.callback(self._end_threads, threads, manager, registry)
+            leave_out_what_is_there()
             self._watchdog.start()
             undo.callback(self._watchdog.stop)
             return self._keep_up(setup, monitor, kernel)

@@ -44,10 +44,23 @@ __all__ = ["KernelRefusal", "NetlinkDumpInterrupted", "library_socket", "wiregua
 
 
 def library_socket() -> Any:  # noqa: ANN401 - pyroute2 ships no types
-    """A socket for everything that rtnetlink has, to be closed. Imported when used: next to nothing needs it."""
+    """A socket for everything that rtnetlink has, to be closed. Imported when used: next to nothing needs it.
+
+    What comes after a request is over, such as the kernel's acknowledgement of a read, pyroute2 0.9 puts into a queue
+    for whoever listens to everything. Nobody does here: it would be kept for good, a page for each.
+    """
+    import asyncio
+
     from pyroute2.iproute import IPRoute
 
-    return IPRoute(groups=0)
+    class Nowhere(asyncio.Queue[Any]):
+        def put_nowait(self, item: object) -> None:
+            """Forget it."""
+
+    opened = IPRoute(groups=0)
+    queue = opened.asyncore.msg_queue
+    queue.root = queue.queues[0] = Nowhere()
+    return opened
 
 
 def wireguard_socket() -> Any:  # noqa: ANN401 - pyroute2 ships no types

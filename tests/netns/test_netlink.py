@@ -285,3 +285,18 @@ def test_monitor_that_missed_messages_still_says_that_something_changed(kernel: 
             pass
         kernel.set_up("br0", "x")
         assert monitor.wait(5)
+
+
+def test_nothing_is_kept_of_what_the_kernel_says_after_an_answer(node: Namespace) -> None:
+    thread = NamespaceThread(node.pid)
+    try:
+        socket = thread.run(library_socket)
+        for _ in range(20):
+            assert thread.run(lambda: socket.link("get", ifname="lo"))
+            assert thread.run(lambda: list(socket.get_links()))
+        # pyroute2's own, for whoever listens to everything.
+        queues = socket.asyncore.local  # of its thread
+        assert thread.run(lambda: [each.qsize() for each in queues.msg_queue.queues.values()]) == [0]
+        thread.run(socket.close)
+    finally:
+        thread.close()
