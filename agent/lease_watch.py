@@ -26,8 +26,10 @@ KEPT_S = 10.0
 again. Whoever does not, is gone with the next list after that."""
 LEAST_OF_RELIST = 0.75
 """The part of that time which passes at least; how much more is chance."""
-GATHER_S = 0.25
-"""Of changes in a row, each waits until the one before is so old."""
+GATHER_S, LONGEST_GATHER_S = 0.25, 2.0
+"""Of changes in a row, each waits until the one before is so old; longer where one takes long to take."""
+PATIENCE = 20
+"""So many times as long as it took."""
 POLL_S = 0.5
 """How soon a stop is noticed."""
 
@@ -78,6 +80,7 @@ class LeaseWatch:
         self._delivered: tuple[tuple[Subnet, LeaseAttrs], ...] | None = None
         self._keep_until = -math.inf
         self._taken_at = -math.inf
+        self._gather_s = GATHER_S
         self.restarts = 0
         """How often the watch had to be started anew."""
 
@@ -148,7 +151,7 @@ class LeaseWatch:
         One change is taken at once. A hundred nodes that start one after the other are a few large changes for each
         of them and not a hundred small ones, of which each costs as much.
         """
-        until = self._taken_at + GATHER_S
+        until = self._taken_at + self._gather_s
         while (left_s := until - self._clock.now()) > 0:
             more = watch.poll(left_s)
             if not isinstance(more, Delta):
@@ -172,9 +175,9 @@ class LeaseWatch:
     def _take(self, result: Snapshot | Delta) -> None:
         if isinstance(result, Snapshot) and result.revision < self._table.revision:
             self._keep_until = self._clock.now() + KEPT_S
+        started = self._clock.now()
         change = self._table.apply(result, keep_missing=self._clock.now() < self._keep_until)
         self._bad_entries.report(result.bad, complete=isinstance(result, Snapshot))
-        self._taken_at = self._clock.now()
         for refusal in change.refused:
             lease = refusal.lease
             log.warning("lease %s of %s refused: %s", lease.subnet, lease.attrs.public_ip, refusal.reason)
@@ -182,6 +185,8 @@ class LeaseWatch:
             log.info("leases are followed again, revision %d", result.revision)
         self._on_own(self._table.own_lease)
         self._deliver()
+        self._taken_at = self._clock.now()
+        self._gather_s = min(LONGEST_GATHER_S, max(GATHER_S, PATIENCE * (self._taken_at - started)))
         self._on_claims(result.claims)
 
     def _deliver(self) -> None:
