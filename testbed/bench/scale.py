@@ -13,6 +13,8 @@ from testbed.bench.report import Machine
 from testbed.bench.scale_plan import Document, ScalePlan, growth
 from testbed.bench.session import model_of_processor
 from testbed.cluster.generated import choose, generate
+from testbed.cluster.problems import SpecError
+from testbed.cluster.spec import Cluster
 from testbed.command.client import LabRecord, TestbedError, ask
 from testbed.command.launch import Launched
 from testbed.command.up import check_capacity
@@ -27,13 +29,17 @@ SETTLE_S = 5.0
 
 def run(plan: ScalePlan, tell: Callable[[str], None]) -> Document:
     """Measure every size and return the result; nothing of the labs is left. Raises TestbedError, KeyboardInterrupt."""
+    # All of them before the first is made.
     for nodes in plan.nodes:
-        # All of them before the first is made.
         check_capacity(nodes, nodes * plan.pods_per_node)
+    try:
+        clusters = [generate(choose(None, nodes), plan.pods_per_node) for nodes in plan.nodes]
+    except SpecError as error:
+        raise TestbedError(str(error), 2) from error
     since, started = now(), time.monotonic()
     sizes = []
-    for nodes in plan.nodes:
-        sizes.append(_size(plan, nodes, tell))
+    for cluster in clusters:
+        sizes.append(_size(plan, cluster, tell))
     machine = Machine(len(os.sched_getaffinity(0)), model_of_processor(), os.uname().release)
     return {
         "since": since,
@@ -46,14 +52,13 @@ def run(plan: ScalePlan, tell: Callable[[str], None]) -> Document:
     }
 
 
-def _size(plan: ScalePlan, nodes: int, tell: Callable[[str], None]) -> Document:
-    pods = nodes * plan.pods_per_node
+def _size(plan: ScalePlan, cluster: Cluster, tell: Callable[[str], None]) -> Document:
+    nodes, pods = len(cluster.nodes), cluster.pod_count
     result: Document = {"nodes": nodes, "pods": pods, "load": round(os.getloadavg()[0], 2)}
     if plan.plain:
         tell(f"{nodes} nodes: plain Mininet with {nodes + pods} hosts")
         result["plain_mininet_s"] = plain_mininet(nodes + pods)
     tell(f"{nodes} nodes: up")
-    cluster = generate(choose(None, nodes), plan.pods_per_node)
     started = time.monotonic()
     launched = launch_own(f"scale-{nodes}-{os.getpid()}", cluster)
     gone = False

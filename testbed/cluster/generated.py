@@ -15,7 +15,11 @@ from testbed.cluster.spec import Cluster, read_cluster
 from testbed.cluster.wiring import Cable, Wiring
 
 MAX_GENERATED_PODS = 2000  # on all nodes together; their YAML stays below its own limit
-MAX_GENERATED_NODES = 200  # the default underlay is a /24: .101 upwards, then from .1
+MAX_GENERATED_NODES = 400
+FULL_SEGMENT = 200
+"""Nodes that the usual underlay, a /24, and the usual pod network, 255 subnets of /24, have room for."""
+WIDE_SEGMENT, NARROW_SUBNET = IPv4Network("192.168.8.0/22"), 25
+"""What more of them get: addresses for a thousand machines, and 511 subnets with 125 pods each."""
 GENERATED_PORT = 8080
 SUBNET_BITS = 24
 UNDERLAY = IPv4Network("192.168.8.0/24")
@@ -94,18 +98,21 @@ def _names(declared: Sequence[topology.Parameter]) -> str:
 def generate(choice: Choice, pods_per_node: int) -> Cluster:
     """A cluster of the chosen shape with light pods pod1…, `echo` and `shell` in turn. Raises SpecError."""
     nodes = choice.wiring.nodes
+    wide = len(nodes) > FULL_SEGMENT
     for what, got, lowest, highest in (
         (f"{choice.said}: nodes", len(nodes), 1, MAX_GENERATED_NODES),
-        ("--pods-per-node", pods_per_node, 0, min(200, MAX_GENERATED_PODS // max(1, len(nodes)))),
+        ("--pods-per-node", pods_per_node, 0, min(100 if wide else 200, MAX_GENERATED_PODS // max(1, len(nodes)))),
     ):
         if not lowest <= got <= highest:
             raise SpecError([Problem(what, f"out of range (got {got}; want {lowest} to {highest})")])
+    subnet_length = NARROW_SUBNET if wide else SUBNET_BITS
+    underlay = WIDE_SEGMENT if wide and choice.wiring.segment_count == 1 else _range_for(choice.wiring.segment_count)
     cluster = {
         "apiVersion": "testbed/v1",
         "kind": "Cluster",
         "metadata": {"name": f"{choice.name.replace('_', '-')}-{len(nodes)}"[:63]},
-        "network": {"Network": "10.0.0.0/16", "SubnetLen": 24, "Backend": {"Type": "udp"}},
-        "underlay": {"cidr": str(_range_for(choice.wiring.segment_count)), **choice.underlay},
+        "network": {"Network": "10.0.0.0/16", "SubnetLen": subnet_length, "Backend": {"Type": "udp"}},
+        "underlay": {"cidr": str(underlay), **choice.underlay},
         "nodes": {name: {} for name in nodes},
     }
     pods = [

@@ -7,6 +7,7 @@ and IPC namespaces. What is printed goes to RUNDIR/lab.log; progress goes as JSO
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -67,6 +68,9 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
+    # A lab of a hundred nodes holds two thousand descriptors; a login shell's limit is 1,024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # Everything in the lab ends with this process; the kernel sees to it.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     # Not SIG_IGN: the programs that the lab starts would inherit it, and Ctrl-C would do nothing to them.

@@ -105,7 +105,7 @@ def test_sizes_that_are_none_are_refused() -> None:
 
 
 def test_more_than_the_machine_holds_is_refused_before_anything_is_made() -> None:
-    answer = run_verb("bench", "scale", "--nodes", "2,250", "--pods-per-node", "200")
+    answer = run_verb("bench", "scale", "--nodes", "2,390", "--pods-per-node", "200")
     assert answer.code == 3
-    assert "more nodes than this machine holds (got 250 nodes and 50000 pods, about " in answer.err
+    assert "more nodes than this machine holds (got 390 nodes and 78000 pods, about " in answer.err
     assert "up" not in answer.err

@@ -181,7 +181,7 @@ def test_a_tree_has_no_spare_cable_and_a_doubled_one_is_spare() -> None:
         ("linear,hosts=0", "switches and hosts start at 1 (got switches=2, hosts=0)"),
         ("leaf_spine,leaves=-1", "spines, leaves and hosts start at 1 (got spines=2, leaves=-1, hosts=2)"),
         ("wan,sites=201", "sites go from 1 to 200, hosts from 1 to 150 (got sites=201, hosts=2)"),
-        ("tree,depth=3,fanout=8", "nodes: out of range (got 512; want 1 to 200)"),
+        ("tree,depth=3,fanout=8", "nodes: out of range (got 512; want 1 to 400)"),
         (
             "./none.py:Rack",
             "cannot be read (got No such file or directory; want a Python file with a Mininet topology)",
