@@ -89,7 +89,7 @@ def test_ctrl_c_during_up_removes_everything(phase: str, no_lab: Lab) -> None:
 )
 def test_lab_dies_with_the_up_that_was_starting_it(number: signal.Signals, no_lab: Lab) -> None:
     with no_lab.running("up", "nginx_tomcat", "--lab", no_lab.name) as starting:
-        read_until(starting.stdout, r"underlay .*switches")
+        read_until(starting.stdout, r"underlay .*switch")
         seen = host.footprint(_first_process(no_lab))
         starting.send_signal(number)
         assert starting.wait(15) == (-number if number == signal.SIGKILL else 130)

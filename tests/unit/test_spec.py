@@ -263,7 +263,7 @@ def test_a_generated_cluster_can_be_read_again_from_its_text() -> None:
     assert read_cluster(cluster.text.encode(), "again") == cluster
 
 
-@pytest.mark.parametrize(("nodes", "pods"), [(0, 1), (201, 1), (1, -1), (1, 201), (100, 100)])
+@pytest.mark.parametrize(("nodes", "pods"), [(0, 1), (401, 1), (1, -1), (1, 201), (201, 101), (100, 100)])
 @pytest.mark.row("B20")
 def test_an_impossible_number_is_refused(nodes: int, pods: int) -> None:
     with pytest.raises(SpecError, match="out of range"):
