@@ -17,7 +17,7 @@ from agent.agent import Agent
 from agent.errors import Compacted, Fenced, LeaseLost, RegistryDenied, RegistryError
 from agent.etcd_client import EtcdClient
 from agent.foresight import Foresight
-from agent.lease import Lease
+from agent.lease import Delta, Lease
 from agent.lease_watch import LeaseWatch
 from agent.netlink import Kernel
 from agent.node_setup import NodeSetup
@@ -32,8 +32,8 @@ from agent.watchdog import Watchdog
 OTHERS = 2
 """Nodes besides our own in the lab for faults."""
 FOREVER_S = 600.0
-STARTED = Path("/run/mutant-started")
-"""On the node: a mutant that has started before."""
+CHOSEN, STARTED = Path("/var/tmp/mutant"), Path("/var/tmp/mutant-started")
+"""In the lab, where no node's crash reaches: which mutant is wanted, and that it has started before."""
 
 
 def none() -> None:
@@ -195,17 +195,18 @@ def regrant() -> None:
 
 
 def history() -> None:
-    """The watch is begun anew each second where it began, and what is compacted is gone for good."""
+    """The watch is begun anew each second where the first one began, and what is compacted is gone for good."""
+    first: list[int] = []
 
     def poll_old(follower: LeaseWatch, watching: Watch, stop: threading.Event) -> None:
-        first = follower.revision + 1
+        first.append(follower.revision + 1)
         try:
             while not stop.wait(1.0):
                 watching.cancel()
-                watching = follower._registry.watch(first)
+                watching = follower._registry.watch(first[0])
                 while (result := watching.poll(0.3)) is not None:
-                    if hasattr(result, "events"):
-                        follower._take(result)  # type: ignore[arg-type]  # a Delta
+                    if isinstance(result, Delta):
+                        follower._take(result)
         except Compacted:
             follower._on_peers((), follower.revision)
             stop.wait()
@@ -295,7 +296,18 @@ MUTANTS: dict[str, Callable[[], None]] = {
     mutant.__name__: mutant
     for mutant in (
         *(none, device, rules, renewal, watch, repair, despair, chance, amnesia, address, watchdog, sluggish),
-        *(leftovers, one_endpoint, hasty, panic, regrant, history, timid, suspicious, wall_clock, offended),
+        *(
+            leftovers,
+            one_endpoint,
+            hasty,
+            panic,
+            regrant,
+            history,
+            timid,
+            suspicious,
+            wall_clock,
+            offended,
+        ),
         *(unfenced, blind, mute),
     )
 }

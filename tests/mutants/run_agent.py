@@ -1,7 +1,7 @@
 """Breaks one thing in our agent and then runs it: `run_agent.py MUTANT [flags of the agent …]`.
 
 MUTANT is a name, or a file with one: who starts the agent again may then choose another. In a cluster file:
-`agent: {command: [PYTHON, …/run_agent.py, /run/mutant, …]}`. The product has no flag for this.
+`agent: {command: [PYTHON, …/run_agent.py, /var/tmp/mutant, …]}`. The product has no flag for this.
 """
 
 import os
