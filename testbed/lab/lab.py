@@ -285,6 +285,7 @@ class Lab:
     def follow_node(self, node: LabNode) -> None:
         """Mend pods' links after changes of the node's links, for as long as it is there."""
         node.follow_links(self.link_watch, partial(self._mend_links, node))
+        node.follow_agent(partial(self._mend_links, node))
 
     def new_pod(self, manifest: PodManifest) -> Pod:
         """A pod on the node that its manifest names; nothing is made yet and nobody knows of it."""
@@ -335,7 +336,7 @@ class Lab:
         self.follow_node(node)
 
     def _mend_links(self, node: LabNode) -> None:
-        """After a change of the node's links: whoever removed the bridge took the pods' links off it."""
+        """After a change of the node's links or subnet: whoever removed the bridge took the pods' links off it."""
         for pod in self._pods_of(node):
             try:
                 pod.mend_link()

@@ -35,6 +35,7 @@ LONGEST_WAIT_S = 2.0
 """Before a new start of an agent that keeps ending: packets of its node wait as long."""
 LEASE_TTL = "30s"
 LEAVE_GRACE_S = 5.0
+READY_POLL_S = 0.2
 OURS = (sys.executable, "-m", "agent")
 
 
@@ -94,6 +95,7 @@ class LabNode:
         self._etcd_endpoints = etcd_endpoints
         self._on_event = on_event
         self._warm_agents = warm_agents
+        self._on_ready: Callable[[], None] = lambda: None
         self._gone = threading.Event()
         self.agent = Supervised(
             f"agent {name}", self._launch, RestartPolicy(max_delay_s=LONGEST_WAIT_S), self._agent_changed
@@ -182,6 +184,16 @@ class LabNode:
         """Call `on_change` shortly after links, addresses or routes of the node changed."""
         watch.follow(in_network_of(self.pid, Monitor), lambda: not self._gone.is_set(), on_change)
 
+    def follow_agent(self, on_ready: Callable[[], None]) -> None:
+        """Call `on_ready` in a thread of its own each time that a new start of the agent has got ready."""
+        self._on_ready = on_ready
+
+    def _await_ready(self, pid: int | None) -> None:
+        while self.agent.pid == pid and not self._gone.wait(READY_POLL_S):
+            if self.why_not_ready() is None:
+                self._on_ready()
+                return
+
     def why_not_ready(self) -> str | None:
         """What the node still lacks, in words; None when it is ready."""
         if not self.runs_our_agent:
@@ -243,5 +255,8 @@ class LabNode:
         if agent.state == "running":
             reason = "Started" if agent.restarts == 0 else "Restarted"
             self._on_event("Normal", f"node/{self.name}", reason, f"agent runs as process {agent.pid}")
+            if agent.restarts:
+                name = f"agent of {self.name}"
+                threading.Thread(target=self._await_ready, args=(agent.pid,), name=name, daemon=True).start()
         elif agent.state == "backoff":
             self._on_event("Warning", f"node/{self.name}", "AgentEnded", f"agent ended with {agent.exit_code}")

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Literal
 
@@ -153,13 +153,34 @@ class Pod:
         self._report("Normal", "Killing", f"pod {self.name} is gone")
 
     def mend_link(self) -> None:
-        """Plug the pod's link into the bridge again if it is not a port of it any more. Raises OSError."""
+        """Plug the pod's link into the bridge again if it is not a port of it any more. Raises OSError.
+
+        If the node has another subnet by now the pod is built again, with another address: the old one is another
+        node's or nobody's. (kubelet and dockerd leave such pods alone; somebody has to restart them by hand.)
+        """
         with self._turn:
+            self._follow_subnet()
             linked = self.pause_pid is not None and not self.manifest.spec.host_network
             if linked and self.address is not None and not self._terminating:
                 address = IPv4Address(self.address)
                 if pod_network.plug_in(self._host, self.name, address):
                     self._report("Warning", "LinkMended", f"plugged into {self._host.bridge} again")
+
+    def _follow_subnet(self) -> None:
+        if self._pause is not None and self.pause_pid and not self._terminating and not self._is_in_subnet():
+            message = f"{self._host.name} has {self._host.subnet} now, which {self.address} is not in"
+            self._report("Warning", "SubnetChanged", f"{message}: the pod is built again")
+            self._pause.kill()
+
+    def _is_in_subnet(self) -> bool:
+        if self.manifest.spec.host_network or self.address is None:
+            return True
+        with contextlib.suppress(LookupError):
+            if IPv4Address(self.address) not in self._host.subnet:
+                return False
+            ipv6 = self._host.ipv6_subnet
+            return ipv6 is None or self.ipv6_address is None or IPv6Address(self.ipv6_address) in ipv6
+        return True
 
     def status(self) -> PodStatus:
         """What is so now."""
@@ -278,6 +299,8 @@ class Pod:
                 )
                 for container in self.containers.values():
                     self._start_container(container, place)
+                # The subnet may have changed while the sandbox was made.
+                self._follow_subnet()
             elif pause.state == "backoff":
                 self._report("Warning", "SandboxChanged", "the pause process died; the pod is built again")
                 self._stop_containers(grace_s=0.0)

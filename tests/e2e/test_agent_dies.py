@@ -62,3 +62,26 @@ def test_lab_whose_agent_does_not_answer_says_degraded(two_nodes: Lab) -> None:
     finally:
         two_nodes.run("node1", "kill", "-CONT", pid)
     wait_until(lambda: two_nodes.json("status")["state"] == "ready", timeout_s=5, what="the lab is ready again")
+
+
+@pytest.mark.slow
+def test_pods_follow_their_node_to_another_subnet(two_nodes: Lab) -> None:
+    """Its agent dies, and before the next start somebody else takes the subnet."""
+    node = two_nodes.node("node1")
+    pod = next(pod for pod in two_nodes.json("status")["pods"] if pod["node"] == "node1")
+    two_nodes.must("fault", "lease", "steal", "node1")
+    wait_until(
+        lambda: two_nodes.node("node1")["subnet"] not in (node["subnet"], None),
+        timeout_s=20,
+        what="node1 has another subnet",
+    )
+    wait_until(
+        lambda: two_nodes.pod(pod["name"])["address"] != pod["address"] and two_nodes.pod(pod["name"])["ready"],
+        timeout_s=20,
+        what="its pod is built again with another address",
+    )
+    wait_until(
+        lambda: ", 0 lost" in two_nodes.testbed("ping").out, timeout_s=20, what="every pod reaches every other again"
+    )
+    assert "SubnetChanged" in {event["reason"] for event in two_nodes.json("events")}
+    two_nodes.must("fault", "heal")

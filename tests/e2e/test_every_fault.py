@@ -50,6 +50,9 @@ EXAMPLES = {
     "node reboot": "node1 500ms",
     "node readdress": "node1 192.168.8.150",
     "pod kill": "shell1",
+    "dns kill": "",
+    "dns stop": "",
+    "dns pause": "",
 }
 
 
