@@ -56,7 +56,7 @@ CASES = (
     ("F13", "panic", of("F13").again, SILENCE),
     ("F14", "despair", Trial("F14", ("etcd stop etcd1",), 5, gap_s=0, hold_s=3), SILENCE),
     ("F15", "repair", of("F15"), NO_KEY),
-    ("F17", "regrant", of("F17"), SILENCE),
+    ("F17", "regrant", Trial("F17", ("etcd quota etcd1",), 3, gap_s=0, hold_s=OUT_S), SILENCE),
     ("F18", "hasty", of("F18"), SILENCE),
     ("F20", "history", Trial("F20", COMPACTED, 3), NO_PEERS),
     ("F22", "repair", of("F22"), NO_KEY),
