@@ -7,7 +7,7 @@ read what we write.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 # Anchored at the right only, as flannel's: whatever stands before the address is not looked at.
@@ -23,6 +23,14 @@ class Subnet:
 
     ipv4: IPv4Network
     ipv6: IPv6Network | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Tables of leases are made of these, and a network's own hash takes a microsecond each time.
+        object.__setattr__(self, "_hash", hash((self.ipv4, self.ipv6)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def key(self) -> str:

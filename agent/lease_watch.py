@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 RELIST_S = 30.0
 """A peer is wrong for no longer than this, whatever the watch missed."""
+DOUBT_S = 3.0
+"""How long a watch may take to report what a list has shown."""
 KEPT_S = 10.0
 """How long peers stay that a store lacks which was emptied or restored: each of them notices as we do, and registers
 again. Whoever does not, is gone with the next list after that."""
@@ -28,7 +30,7 @@ LEAST_OF_RELIST = 0.75
 """The part of that time which passes at least; how much more is chance."""
 GATHER_S, LONGEST_GATHER_S = 0.25, 2.0
 """Of changes in a row, each waits until the one before is so old; longer where one takes long to take."""
-PATIENCE = 20
+PATIENCE = 200
 """So many times as long as it took."""
 POLL_S = 0.5
 """How soon a stop is noticed."""
@@ -81,6 +83,7 @@ class LeaseWatch:
         self._keep_until = -math.inf
         self._taken_at = -math.inf
         self._gather_s = GATHER_S
+        self._doubted_until = math.inf
         self.restarts = 0
         """How often the watch had to be started anew."""
 
@@ -125,16 +128,22 @@ class LeaseWatch:
     def _poll(self, watch: Watch, stop: threading.Event) -> None:
         relist_at = self._next_relist()
         after: Delta | Heartbeat | None = None
+        self._doubted_until = math.inf
         while not stop.is_set():
             result = after or watch.poll(min(POLL_S, max(0.0, relist_at - self._clock.now())))
             after = None
             if isinstance(result, Delta):
+                # It reports what a list showed before it: then it was late, and is not deaf.
+                self._doubted_until = math.inf
                 result, after = self._with_followers(result, watch)
                 self._take(result)
             elif isinstance(result, Heartbeat) and result.revision < self.revision:
                 log.warning(
                     "etcd went back from revision %d to %d: listing leases again", self.revision, result.revision
                 )
+                return
+            if self._clock.now() >= self._doubted_until:
+                log.info("the list showed peers that the watch does not report: watching anew")
                 return
             if self._clock.now() >= relist_at:
                 if self._relist():
@@ -156,11 +165,17 @@ class LeaseWatch:
             more = watch.poll(left_s)
             if not isinstance(more, Delta):
                 return delta, more
-            delta = Delta((*delta.events, *more.events), max(delta.revision, more.revision), (*delta.bad, *more.bad))
+            delta = Delta(
+                (*delta.events, *more.events),
+                max(delta.revision, more.revision),
+                (*delta.bad, *more.bad),
+                (*delta.claims, *more.claims),
+            )
         return delta, None
 
     def _relist(self) -> bool:
-        """List as a check on the watch; True when the watch turns out not to be trusted."""
+        """List as a check on the watch; True when the watch is to be begun anew. One that lacks what the list shows may
+        only be late: it is doubted for a while."""
         before, before_revision = self._delivered, self.revision
         snapshot = self._registry.list_leases()
         self._take(snapshot)
@@ -168,8 +183,7 @@ class LeaseWatch:
             log.warning("etcd went back from revision %d to %d: watching anew", before_revision, snapshot.revision)
             return True
         if self._delivered != before:
-            log.info("the list shows peers that the watch had not reported: watching anew")
-            return True
+            self._doubted_until = self._clock.now() + DOUBT_S
         return False
 
     def _take(self, result: Snapshot | Delta) -> None:

@@ -51,6 +51,8 @@ from testbed.workloads.workloads import Workloads
 
 ETCD_PREFIX = "/coreos.com/network"
 PHASE_LIMIT_S = {"etcd": 20.0, "agents": 45.0, "pods": 90.0, "services": 20.0, "forwarding": 20.0}
+USUAL_NODES = 50
+"""Up to so many these limits are for; more have longer."""
 POLL_S = 0.05
 LATE_POLL_S = 0.5
 EVENTS_KEPT = 2000
@@ -364,7 +366,7 @@ class Lab:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """Wait until `missing` is empty, with a `pause` of some seconds between two looks. Raises LabNotReady."""
-        limit_s = self._timeout_s or PHASE_LIMIT_S[phase]
+        limit_s = self._timeout_s or PHASE_LIMIT_S[phase] * max(1.0, len(self.cluster.nodes) / USUAL_NODES)
         deadline = time.monotonic() + limit_s
         told = ""
         asked_at = time.monotonic()
