@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-LAB_MIB = 100  # the lab's supervisor and one etcd: 46 + 14 MiB resident, and room for what they do
-NODE_MIB = 42  # an agent with etcd3 and grpc 36 MiB, the machine's shell, kernel memory of its namespaces
-POD_MIB = 14  # pause, the container's supervisor 6.5 MiB, an `echo` 6 MiB; nginx is less, tomcat about 150 MiB
+LAB_MIB = 100  # the lab's supervisor and one etcd: 48 + 20 MiB, and room for what they do
+NODE_MIB = 22  # an agent 14 MiB of its own and its part of what all share; kernel memory of its namespaces 4 MiB
+POD_MIB = 9  # pause, the container's shim and an `echo` 5.5 MiB, namespaces 3; nginx is less, tomcat about 150 MiB
 RESERVE_MIB = 200  # what the rest of the machine keeps
 MEMINFO = Path("/proc/meminfo")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
