@@ -9,6 +9,7 @@ import logging
 import math
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from agent.errors import AgentError, Compacted, RegistryError
@@ -30,8 +31,8 @@ LEAST_OF_RELIST = 0.75
 """The part of that time which passes at least; how much more is chance."""
 GATHER_S, LONGEST_GATHER_S = 0.25, 2.0
 """Of changes in a row, each waits until the one before is so old; longer where one takes long to take."""
-PATIENCE = 200
-"""So many times as long as it took."""
+PATIENCE = 500
+"""So many times as much as the processor time of it: what is shared by a hundred nodes is one machine's processors."""
 POLL_S = 0.5
 """How soon a stop is noticed."""
 
@@ -189,7 +190,7 @@ class LeaseWatch:
     def _take(self, result: Snapshot | Delta) -> None:
         if isinstance(result, Snapshot) and result.revision < self._table.revision:
             self._keep_until = self._clock.now() + KEPT_S
-        started = self._clock.now()
+        began_s = time.thread_time()
         change = self._table.apply(result, keep_missing=self._clock.now() < self._keep_until)
         self._bad_entries.report(result.bad, complete=isinstance(result, Snapshot))
         for refusal in change.refused:
@@ -200,7 +201,7 @@ class LeaseWatch:
         self._on_own(self._table.own_lease)
         self._deliver()
         self._taken_at = self._clock.now()
-        self._gather_s = min(LONGEST_GATHER_S, max(GATHER_S, PATIENCE * (self._taken_at - started)))
+        self._gather_s = min(LONGEST_GATHER_S, max(GATHER_S, PATIENCE * (time.thread_time() - began_s)))
         self._on_claims(result.claims)
 
     def _deliver(self) -> None:
