@@ -1,13 +1,17 @@
 """The tests of faults can fail: an agent in which one thing is broken does not pass the trial of the row it is about.
 
-All mutants of one etcd share a lab: which one node1 runs is in a file that its launcher reads, and before anything is
-done it carries packets without a loss. A mutant that leaves the lab in disorder costs a new one.
+Mutants share labs: which one node1 runs is in a file that its launcher reads, and before anything is done it carries
+packets without a loss. A mutant that leaves the lab in disorder costs a new one. A few labs are worked on side by side.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -18,7 +22,7 @@ from testbed.places import TOPOLOGIES
 from testbed.pytest_plugin import NewLab
 from testbed.testing.lab_handle import LabHandle
 from testbed.testing.probing import Probing
-from testbed.testing.trial_run import run_trial
+from testbed.testing.trial_run import Findings, run_trial
 from testbed.testing.waiting import NotInTime
 from tests.mutants.mutants import CHOSEN, MUTANTS, STARTED
 from tests.netns.test_agent_mutants import CASES as OF_AGENTS_ALONE
@@ -28,7 +32,11 @@ FLAGS = ["--ip-masq", "--bridge=docker0", "--healthz-ip=127.0.0.1", "--healthz-p
 """What the lab gives our agent and nobody else's."""
 PATIENCE_S, SETTLE_S = 1.0, 2.0
 """Nothing is to be measured: soon after the limit the trial has failed."""
-ORDER_LIMIT_S = 10.0
+ORDER_LIMIT_S = 15.0
+CASE_LIMIT_S = 400.0
+"""With all that wait before it."""
+LABS = {1: 3, 3: 1}
+"""How many are worked on at the same time, by their number of etcd members."""
 
 SILENCE = "nothing arrived|no probe between"
 NO_KEY = f"I1: node1 has the keys []|{SILENCE}"
@@ -43,41 +51,56 @@ def of(row: str, number: int = 0) -> Trial:
 
 LEASE_OUT = Trial("F12", ("etcd stop etcd1",), 3, hold_s=OUT_S, gap_s=0, etcd_members=3)
 COMPACTED = ("lease revoke node2", "lease revoke node3", "etcd compact")
-CASES = (
-    ("F1", "amnesia", of("F1"), OTHER_SUBNET),
-    ("F2", "sluggish", of("F2"), "nothing arrived"),
-    ("F3", "leftovers", Trial("F3", ("agent crashloop node1 2 1500ms",), 5, hold_s=3.5), "I4: node1 routes"),
-    ("F4", "amnesia", of("F4"), OTHER_SUBNET),
-    ("F6", "repair", of("F6"), NO_KEY),
-    ("F7", "amnesia", of("F7"), OTHER_SUBNET),
-    ("F8", "watchdog", Trial("F8", ("agent hang node1",), 14, gap_s=3, mended_by_lab=True), "the lab mends it"),
-    ("F11", "one_endpoint", LEASE_OUT, SILENCE),
-    ("F12", "panic", of("F12"), SILENCE),
-    ("F13", "panic", of("F13").again, SILENCE),
-    ("F14", "despair", Trial("F14", ("etcd stop etcd1",), 5, gap_s=0, hold_s=3), SILENCE),
-    ("F15", "repair", of("F15"), NO_KEY),
-    ("F17", "regrant", Trial("F17", ("etcd quota etcd1",), 3, gap_s=0, hold_s=OUT_S), SILENCE),
-    ("F18", "hasty", of("F18"), SILENCE),
-    ("F20", "history", Trial("F20", COMPACTED, 3), NO_PEERS),
-    ("F22", "repair", of("F22"), NO_KEY),
-    ("F23", "repair", of("F23"), NO_KEY),
-    ("F27", "timid", Trial("F27", ("link down node1 s1",), 2, hold_s=1), SILENCE),
-    ("F28", "timid", Trial("F28", ("link flap node1 s1 3 1s",), 2, hold_s=3.5), SILENCE),
-    ("F29", "panic", of("F29"), SILENCE),
-    ("F30", "repair", of("F30"), NO_KEY),
-    ("F31", "repair", of("F31"), NO_KEY),
-    ("F32", "suspicious", Trial("F32", ("oneway node2,node3 / node1",), 5, hold_s=3), SILENCE),
-    ("F33", "panic", of("F33"), SILENCE),
-    ("F35", "chance", of("F35", 1), OTHER_SUBNET),
-    ("F36", "address", of("F36"), "the lab mends it"),
-    ("F36", "watch", Trial("F36", ("node readdress node2 192.168.8.150",), 5, mended_by_lab=True), SILENCE),
-    ("F39", "wall_clock", of("F39", 1), SILENCE),
-    ("F40", "offended", of("F40"), NO_KEY),
-    ("F41", "device", of("F41"), "I4: node1 links"),
-    ("F41", "rules", of("F41", 1), "nftables tables"),
-    ("F47", "renewal", Trial("control", (), 5, hold_s=TTL_S + 3, gap_s=0), NO_KEY),
+
+
+class Case(NamedTuple):
+    """A row can fail."""
+
+    row: str
+    mutant: str
+    trial: Trial
+    """The row's, or a shorter one."""
+    complaint: str
+    """What it has to say, or one of these."""
+
+
+CASES = tuple(
+    Case(*case)
+    for case in (
+        ("F1", "amnesia", of("F1"), OTHER_SUBNET),
+        ("F2", "sluggish", Trial("F2", ("agent kill node1",), 5, gap_s=3, hold_s=6), "nothing arrived"),
+        ("F3", "leftovers", Trial("F3", ("agent crashloop node1 2 1500ms",), 5, hold_s=3.5), "I4: node1 routes"),
+        ("F4", "amnesia", of("F4"), OTHER_SUBNET),
+        ("F6", "repair", of("F6"), NO_KEY),
+        ("F7", "amnesia", of("F7"), OTHER_SUBNET),
+        ("F8", "watchdog", Trial("F8", ("agent hang node1",), 14, gap_s=3, mended_by_lab=True), "the lab mends it"),
+        ("F11", "one_endpoint", LEASE_OUT, SILENCE),
+        ("F12", "panic", of("F12"), SILENCE),
+        ("F13", "panic", of("F13").again, SILENCE),
+        ("F14", "despair", Trial("F14", ("etcd stop etcd1",), 5, gap_s=0, hold_s=3), SILENCE),
+        ("F15", "repair", of("F15"), NO_KEY),
+        ("F17", "regrant", Trial("F17", ("etcd quota etcd1",), 3, gap_s=0, hold_s=OUT_S), SILENCE),
+        ("F18", "hasty", of("F18"), SILENCE),
+        ("F20", "history", Trial("F20", COMPACTED, 3), NO_PEERS),
+        ("F22", "repair", of("F22"), NO_KEY),
+        ("F23", "repair", of("F23"), NO_KEY),
+        ("F27", "timid", Trial("F27", ("link down node1 s1",), 2, hold_s=1), SILENCE),
+        ("F28", "timid", Trial("F28", ("link flap node1 s1 3 1s",), 2, hold_s=3.5), SILENCE),
+        ("F29", "panic", of("F29"), SILENCE),
+        ("F30", "repair", of("F30"), NO_KEY),
+        ("F31", "repair", of("F31"), NO_KEY),
+        ("F32", "suspicious", Trial("F32", ("oneway node2,node3 / node1",), 5, hold_s=3), SILENCE),
+        ("F33", "panic", of("F33"), SILENCE),
+        ("F35", "chance", of("F35", 1), OTHER_SUBNET),
+        ("F36", "address", of("F36"), "the lab mends it"),
+        ("F36", "watch", Trial("F36", ("node readdress node2 192.168.8.150",), 5, mended_by_lab=True), SILENCE),
+        ("F39", "wall_clock", of("F39", 1), SILENCE),
+        ("F40", "offended", of("F40"), NO_KEY),
+        ("F41", "device", of("F41"), "I4: node1 links"),
+        ("F41", "rules", of("F41", 1), "nftables tables"),
+        ("F47", "renewal", Trial("control", (), 5, hold_s=TTL_S + 3, gap_s=0), NO_KEY),
+    )
 )
-"""Row, mutant, the row's trial or a shorter one, and what it has to complain of."""
 
 
 class Patient:
@@ -124,31 +147,72 @@ class Patient:
         return documents
 
 
+class Ward:
+    """Labs side by side: a trial mostly waits, and how fast the machine is decides nothing here."""
+
+    def __init__(self, new_lab: NewLab, cases: Sequence[Case]) -> None:
+        """Begins with the cases at once."""
+        self._new_lab = new_lab
+        self._findings: dict[Case, Future[Findings]] = {case: Future() for case in cases}
+        self._over = threading.Event()
+        self._threads: list[threading.Thread] = []
+        for etcd_members, labs in LABS.items():
+            waiting = SimpleQueue[Case | None]()
+            mine = [case for case in cases if case.trial.etcd_members == etcd_members]
+            for case in (*mine, *[None] * labs):
+                waiting.put(case)
+            for _ in range(min(labs, len(mine))):
+                self._threads.append(threading.Thread(target=self._work, args=(etcd_members, waiting)))
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End what has begun, and take the labs down."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def findings(self, case: Case) -> Findings:
+        """What this one's trial found; raises what went wrong with it."""
+        return self._findings[case].result(timeout=CASE_LIMIT_S)
+
+    def _work(self, etcd_members: int, waiting: "SimpleQueue[Case | None]") -> None:
+        patient = Patient(self._new_lab, etcd_members)
+        try:
+            while (case := waiting.get()) is not None and not self._over.is_set():
+                try:
+                    lab, probing = patient.running(case.mutant)
+                    found = run_trial(lab, probing, case.trial, patience_s=PATIENCE_S, settle_s=SETTLE_S)
+                except BaseException as failure:  # pytest's own too, of a lab that did not come up
+                    self._findings[case].set_exception(failure)
+                    patient.close()
+                    continue
+                if case.complaint == OTHER_SUBNET:
+                    # Its pods keep the old one's addresses.
+                    patient.close()
+                self._findings[case].set_result(found)
+        finally:
+            patient.close()
+
+
 @pytest.fixture(scope="module")
-def patient(new_lab: NewLab) -> Iterator[Callable[[int], Patient]]:
-    """By the number of etcd members."""
-    made: dict[int, Patient] = {}
-    yield lambda etcd_members: made.setdefault(etcd_members, Patient(new_lab, etcd_members))
-    for each in made.values():
-        each.close()
+def ward(request: pytest.FixtureRequest, new_lab: NewLab) -> Iterator[Ward]:
+    """Working on every case that was chosen."""
+    items = [item for item in request.session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
+    chosen = [case for item in items if isinstance(case := item.callspec.params.get("case"), Case)]
+    made = Ward(new_lab, chosen)
+    yield made
+    made.close()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize(
-    ("mutant", "trial", "complaint"),
-    [pytest.param(*case, id=f"{row}-{case[0]}") for row, *case in CASES],
-)
-def test_a_broken_agent_does_not_pass(
-    mutant: str, trial: Trial, complaint: str, patient: Callable[[int], Patient]
-) -> None:
-    lab, probing = patient(trial.etcd_members).running(mutant)
-    found = run_trial(lab, probing, trial, patience_s=PATIENCE_S, settle_s=SETTLE_S)
-    if complaint == OTHER_SUBNET:
-        # Its pods keep the old one's addresses.
-        patient(trial.etcd_members).close()
-    assert any(word in problem for problem in found.problems for word in complaint.split("|")), found.problems
+@pytest.mark.timeout(CASE_LIMIT_S + 20)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.row}-{case.mutant}")
+def test_a_broken_agent_does_not_pass(case: Case, ward: Ward) -> None:
+    problems = ward.findings(case).problems
+    assert any(word in problem for problem in problems for word in case.complaint.split("|")), problems
 
 
 def test_each_mutant_is_asked_for() -> None:
-    assert {mutant for _, mutant, *_ in (*CASES, *OF_AGENTS_ALONE)} == set(MUTANTS) - {"none"}
+    asked_for = {case.mutant for case in CASES} | {mutant for _, mutant, *_ in OF_AGENTS_ALONE}
+    assert asked_for == set(MUTANTS) - {"none"}
