@@ -94,13 +94,18 @@ def prefix() -> str:
     return "testbed" if own else "sudo testbed"
 
 
+def ready_to_paste(lab_name: str, command: str) -> str:
+    """A verb with its arguments as it has to be typed; with the lab's name where several run."""
+    chosen = f" --lab {lab_name}" if len(running_labs()) > 1 else ""
+    words, rest = re.split("(?= -- |  # |$)", command, maxsplit=1)
+    return f"{prefix()} {words}{chosen}{rest}"
+
+
 def next_commands(lab_name: str, *commands: str) -> None:
     """The last lines of a verb: what to do next, ready to be pasted."""
-    chosen = f" --lab {lab_name}" if len(running_labs()) > 1 else ""
     print("\nnext:")
     for command in commands:
-        words, rest = re.split("(?= -- |  # |$)", command, maxsplit=1)
-        print(f"  {prefix()} {words}{chosen}{rest}")
+        print(f"  {ready_to_paste(lab_name, command)}")
 
 
 def bare_name(name: str) -> str:

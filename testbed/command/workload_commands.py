@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from testbed.command.client import LabRecord, TestbedError, ask, find_lab
-from testbed.command.command_line import KINDS, bare_name, lab_option, output_option, verbs
+from testbed.command.command_line import KINDS, bare_name, lab_option, output_option, ready_to_paste, verbs
 from testbed.command.completion import kinds, names, of_kind
 from testbed.command.selectors import read_selector, selected, selector_option
 
@@ -76,6 +76,7 @@ def describe(kind: str, name: str | None, lab: str | None, output: str | None) -
         )
     record = find_lab(lab)
     answer = ask(record, "describe", kind=KINDS[kind], name=name_in_kind or name)
+    answer["Look inside"] = [ready_to_paste(record.name, look) for look in answer["Look inside"]]
     if "nsenter" in answer:
         answer["Look inside"].append(_nsenter_line(record, answer.pop("nsenter")["pid"]))
     if output == "json":

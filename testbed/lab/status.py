@@ -301,7 +301,7 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
         "Pods": {
             pod.status().name: pod.status().address for pod in lab.pods.values() if pod.status().node == node.name
         },
-        "Look inside": [f"sudo testbed exec {node.name} -- ip route", f"sudo testbed shell {node.name}"],
+        "Look inside": [f"exec {node.name} -- ip route", f"shell {node.name}"],
         "Events": show.events_of(lab, f"node/{node.name}"),
         # Replaced by the client with the line that works from the host.
         "nsenter": {"pid": node.pid, "health": f"http://127.0.0.1:{HEALTH_PORT}"},
@@ -353,6 +353,6 @@ def describe_pod(lab: Lab, pod: Pod) -> Object:
             }
             for container in status.containers
         },
-        "Look inside": [f"sudo testbed exec {status.name} -- ip address", f"sudo testbed shell {status.name}"],
+        "Look inside": [f"exec {status.name} -- ip address", f"shell {status.name}"],
         "Events": show.events_of(lab, f"pod/{status.name}"),
     }

@@ -105,9 +105,9 @@ def describe_service(lab: "Lab", name: str) -> Object:
             "not ready": [f"{at(one)}  {one.pod} on {one.node}" for one in there] or None,
         }
     first = spec.ports[0]
-    look = [f"sudo testbed exec {node} -- nft list table ip testbed-services" for node in list(lab.nodes)[:1]]
+    look = [f"exec {node} -- nft list table ip testbed-services" for node in list(lab.nodes)[:1]]
     if not service.headless and first.protocol == "TCP" and lab.pods:
-        look.insert(0, f"sudo testbed exec {next(iter(lab.pods))} -- curl -s {url(spec.cluster_ip or '', first.port)}")
+        look.insert(0, f"exec {next(iter(lab.pods))} -- curl -s {url(spec.cluster_ip or '', first.port)}")
     return {
         "Name": name,
         "Labels": service.metadata.labels or None,

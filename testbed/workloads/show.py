@@ -47,7 +47,7 @@ def describe_deployment(lab: "Lab", name: str) -> Object:
             pod.name: f"{pod.status().node}, {pod.status().address or 'no address yet'}, {pod.status().state}"
             for pod in lab.workloads.pods_of(name)
         },
-        "Look inside": [f"sudo testbed get pods -l {key}={value}" for key, value in _first(wanted.spec)],
+        "Look inside": [f"get pods -l {key}={value}" for key, value in _first(wanted.spec)],
         "Events": events_of(lab, f"deployment/{name}"),
     }
 
