@@ -19,6 +19,12 @@ CASES = (
         "the fenced agent is not ready",
     ),
     (
+        "F19",
+        "rules",
+        "test_agent.py::test_a_read_only_disk_keeps_the_agent_unready_until_it_is_writable",
+        "is ready",
+    ),
+    (
         "F26",
         "blind",
         "test_agent_foresees_and_follows.py::test_another_config_changes_nothing_that_runs_and_is_told_once",
