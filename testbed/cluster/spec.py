@@ -53,6 +53,8 @@ class Cluster:
     """For every node that has none of its own."""
     pods: tuple[Pod, ...]
     """In the order of the file; each has its `spec.node_name`."""
+    written_pods: tuple[Pod, ...]
+    """The same as the file has them: without a node where it names none."""
     deployments: tuple[Deployment, ...]
     """In the order of the file."""
     services: tuple[Service, ...]
@@ -135,6 +137,7 @@ def read_cluster(data: bytes, name: str) -> Cluster:
         nodes=cluster.nodes,
         agent=cluster.agent,
         pods=tuple(pod.on_node(node or "") for (_, pod), (node, _) in zip(pods, placed, strict=True)),
+        written_pods=tuple(pod for _, pod in pods),
         deployments=tuple(deployment for _, deployment in deployments),
         services=tuple(service for _, service in services),
         warnings=tuple(selects_nothing(services, _labels(pods, deployments))),

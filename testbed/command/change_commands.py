@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -126,18 +126,36 @@ def _show(answer: Any, output: str | None, more: str = "") -> None:  # noqa: ANN
 
 
 def _ask_with_files(record: LabRecord, verb: str, files: Sequence[str], **arguments: object) -> Any:  # noqa: ANN401 - JSON
-    """Hand the files' contents over as a file in memory: a request has a limit that they may exceed."""
+    return ask_with_contents(record, verb, {name: _read(name) for name in files}, cluster_files=False, **arguments)
+
+
+def ask_with_contents(
+    record: LabRecord,
+    verb: str,
+    contents: Mapping[str, bytes],
+    *,
+    cluster_files: bool = False,
+    **arguments: object,
+) -> Any:  # noqa: ANN401 - JSON
+    """Hand files' contents over as a file in memory: a request has a limit that they may exceed.
+
+    `cluster_files`: each is a cluster file, whose first document is no object.
+    """
     import base64
     import json
 
-    contents = [
-        {"name": "standard input" if name == "-" else name, "data": base64.b64encode(_read(name)).decode()}
-        for name in files
+    files = [
+        {
+            "name": "standard input" if name == "-" else name,
+            "data": base64.b64encode(data).decode(),
+            "cluster": cluster_files,
+        }
+        for name, data in contents.items()
     ]
     memory = os.memfd_create("manifests", os.MFD_CLOEXEC)
     try:
         with open(memory, "wb", closefd=False) as file:
-            file.write(json.dumps(contents).encode())
+            file.write(json.dumps(files).encode())
         return ask(record, verb, (memory,), None, **arguments)
     finally:
         os.close(memory)

@@ -37,6 +37,7 @@ from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, Exercise, No
 @click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not get ready.")
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="How long each phase may take.")
 @click.option("--rootless", is_flag=True, help="Without root: a lab of your own in a user namespace.")
+@click.option("--dry-run", is_flag=True, help="Say what would be made or changed, and do nothing.")
 @click.option("--cli", "prompt", is_flag=True, help="Open Mininet's prompt; the lab goes down on leaving it.")
 def up(
     cluster: str | None,
@@ -50,6 +51,7 @@ def up(
     cleanup_on_failure: bool,
     timeout: float | None,
     rootless: bool,
+    dry_run: bool,
     prompt: bool,
 ) -> int:
     """Build a lab from a cluster file and wait until all of it works.
@@ -62,6 +64,7 @@ def up(
     up --topo tree,depth=2,fanout=3 --pods-per-node 2
     up --topo ./rack.py:Rack,racks=3
     up broken/nft-drop                        an exercise: repair it, testbed check judges
+    up mine.yaml                              on a running lab: does what is different in the file by now
     """
     from testbed.command.up import UpOptions, bring_up
 
@@ -83,7 +86,10 @@ def up(
     options.datapath = datapath
     options.backend = backend
     options.rootless = rootless
+    options.dry_run = dry_run
     code = bring_up(options)
+    if dry_run:
+        return code
     if exercise is not None and code == 0:
         from testbed.command.check_command import begin
 

@@ -18,7 +18,6 @@ from testbed.cluster.topology import TooManyParts
 from testbed.cluster.wiring import Wiring
 from testbed.command import bridge_netfilter, doctor, render, rootless
 from testbed.command.client import (
-    CLUSTER_FILE,
     RUN_ROOT,
     LabRecord,
     TestbedError,
@@ -56,14 +55,16 @@ class UpOptions:
     """The backend type instead of the cluster's own."""
     rootless: bool = False
     """By an ordinary user, in a user namespace."""
+    dry_run: bool = False
+    """Only say what would be done."""
     resolved_name: str | None = None
     """The lab's name, once it is known."""
 
 
 def bring_up(options: UpOptions) -> int:
     """Bring the lab up and return the exit code. Raises TestbedError."""
-    cluster, source = _read(options)
-    cluster = _with_backend(cluster, options.backend)
+    written, source = _read(options)
+    cluster = _with_backend(written, options.backend)
     name = options.lab or os.environ.get("TESTBED_LAB") or cluster.name
     options.resolved_name = name
     _check_name(name)
@@ -74,7 +75,10 @@ def bring_up(options: UpOptions) -> int:
     with starting(root, name):
         running = [lab for lab in running_labs() if lab.name == name and lab.rootless == options.rootless]
         if running:
-            return _already_up(running[0], cluster, options.backend)
+            return _already_up(running[0], written, source, options)
+        if options.dry_run:
+            print(f"lab {name} would be made: {len(cluster.nodes)} nodes, {cluster.pod_count} pods")
+            return 0
         check_environment(cluster, without_root=options.rootless)
         render.warnings(cluster.warnings)
         remove_leftovers()
@@ -169,12 +173,10 @@ def _check_name(name: str) -> None:
         raise TestbedError(f"--lab: {str(error).replace(name, shorten(name))}", 2) from error
 
 
-def _already_up(lab: LabRecord, cluster: Cluster, backend: str | None) -> int:
-    if (lab.rundir / CLUSTER_FILE).read_text() != cluster.text:
-        raise TestbedError(
-            f"lab {lab.name} is running another cluster file ({lab.cluster_file}): "
-            f"take it down first ({prefix()} down --lab {lab.name}) or give this one a name (up --lab NAME)"
-        )
+def _already_up(lab: LabRecord, cluster: Cluster, source: str, options: UpOptions) -> int:
+    from testbed.command.converge import converge
+
+    backend = options.backend
     answer = ask(lab, "status")
     running = answer["nodes"][0]["backend"]
     if backend not in (None, running):
@@ -183,6 +185,11 @@ def _already_up(lab: LabRecord, cluster: Cluster, backend: str | None) -> int:
             f"(got --backend {backend}; want {running}): take it down first ({prefix()} down --lab {lab.name}) or "
             f"have another lab beside it (up --backend {backend} --lab NAME)"
         )
+    render.warnings(cluster.warnings)
+    converge(lab, cluster, source, dry_run=options.dry_run)
+    if options.dry_run:
+        return 0
+    answer = ask(lab, "status")
     render.status(answer)
     _next(answer, cluster)
     return 0

@@ -129,7 +129,9 @@ class ChangeVerbs:
         problems: list[Problem] = []
         for file in json.loads(data):
             documents, found = read_documents(base64.b64decode(file["data"]), file["name"], want="a manifest")
-            sources += [Source(document, file["name"]) for document in documents]
+            # Of a cluster file the first document is no object.
+            objects = documents[1:] if file.get("cluster") else documents
+            sources += [Source(document, file["name"]) for document in objects]
             problems += found
         return sources, problems
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
 from pydantic_core import PydanticCustomError
@@ -66,8 +66,10 @@ def check_new_node(lab: "Lab", name: str, address: str | None, switch: str) -> I
             yield f"--ip: the address of {machine.name} (got {wanted}; want another)"
 
 
-def add_node(lab: "Lab", name: str, address: str | None, switch: str) -> LabNode:
+def add_node(lab: "Lab", name: str, address: str | None, switch: str, subnet: IPv4Network | None = None) -> LabNode:
     """Add a machine with an agent, and wait until it is ready and every node knows its subnet.
+
+    `subnet` is what its agent asks for; it takes another where somebody has that.
 
     Raises NodeRefused with nothing changed, and NodeFailed.
     """
@@ -85,7 +87,7 @@ def add_node(lab: "Lab", name: str, address: str | None, switch: str) -> LabNode
     plan = plan_underlay(wiring, addresses, lab.cluster.underlay.mtu)
     machine = add_machine(lab.underlay, plan, name, cable)
     bind_name(NETNS_DIRECTORY, name, machine.pid)
-    spec = NodeSpec.model_construct(ip=addresses.nodes[name])
+    spec = NodeSpec.model_construct(ip=addresses.nodes[name], subnet=subnet)
     lab.cluster = replace(lab.cluster, nodes={**lab.cluster.nodes, name: spec}, addresses=addresses, wiring=wiring)
     node = lab.make_node(name)
     lab.event("Normal", f"node/{name}", "Added", f"{node.address} on {switch}")

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from testbed.lab.control import Request, Verb, VerbFailed
@@ -47,7 +48,9 @@ class NodeVerbs:
             try:
                 if action == "add":
                     switch = request.argument("switch", str) or self._lab.cluster.wiring.switches[0]
-                    node = add_node(self._lab, name, request.argument("ip", str), switch)
+                    subnet = request.argument("subnet", str)
+                    asked = IPv4Network(subnet) if subnet else None
+                    node = add_node(self._lab, name, request.argument("ip", str), switch, asked)
                     return {"name": name, "address": str(node.address), "subnet": str(node.subnet)}
                 if action == "drain":
                     return {"name": name, "stay": drain_node(self._lab, name, limit_s)}

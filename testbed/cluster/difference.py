@@ -1,0 +1,141 @@
+"""What has to be done to a running lab so that it is as a changed cluster file says, and what cannot be. Pure.
+
+    running file ┐
+                 ├─> Difference: nodes and objects that come, change and go; fields that a running lab cannot change
+    wanted file  ┘
+
+The file that the lab was made from is the base, as with `kubectl apply`: what neither file names was made by hand and
+stays.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from testbed.cluster.cluster_document import NodeSpec
+from testbed.cluster.deployment import Deployment
+from testbed.cluster.manifest import Pod
+from testbed.cluster.service import Service
+from testbed.cluster.spec import Cluster
+from testbed.cluster.wiring import Wiring
+
+Sign = Literal["+", "~", "-"]
+Kind = Literal["Pod", "Deployment", "Service"]
+FIXED_UNDERLAY = ("cidr", "ipv6_cidr", "gateway", "mtu")
+
+
+@dataclass(frozen=True, slots=True)
+class NewNode:
+    """A node that comes: where its cable goes, and what the file gives it."""
+
+    name: str
+    switch: str
+    ip: str | None
+    subnet: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Everything between two files."""
+
+    refused: tuple[str, ...]
+    """What cannot be changed while the lab runs, a line each; with any nothing is done."""
+    new_nodes: tuple[NewNode, ...]
+    gone_nodes: tuple[str, ...]
+    objects: tuple[tuple[Sign, Kind, str], ...]
+    """Objects that come, change or go; not those that stay."""
+
+    @property
+    def gone_objects(self) -> tuple[tuple[Kind, str], ...]:
+        """Kind and name of those that go."""
+        return tuple((kind, name) for sign, kind, name in self.objects if sign == "-")
+
+    def lines(self) -> Iterator[str]:
+        """The plan as a person reads it, in the order in which it is done."""
+        yield from (f"+ node {node.name}" for node in self.new_nodes)
+        order = {"-": 0, "+": 1, "~": 2}
+        for sign, kind, name in sorted(self.objects, key=lambda one: order[one[0]]):
+            yield f"{sign} {kind.lower()} {name}"
+        yield from (f"- node {name}" for name in self.gone_nodes)
+
+
+def difference(running: Cluster, wanted: Cluster) -> Difference:
+    """From the file that the lab was made from to the one that is wanted."""
+    new = [name for name in wanted.nodes if name not in running.nodes]
+    gone = tuple(name for name in running.nodes if name not in wanted.nodes)
+    nodes = [_new_node(wanted, name) for name in new]
+    refused = [*_fixed(running, wanted), *(node for node in nodes if isinstance(node, str))]
+    return Difference(
+        tuple(refused),
+        tuple(node for node in nodes if isinstance(node, NewNode)),
+        gone,
+        tuple(_objects(running, wanted)),
+    )
+
+
+def _fixed(running: Cluster, wanted: Cluster) -> Iterator[str]:
+    if running.name != wanted.name:
+        yield f"metadata.name: it is another cluster (got {wanted.name}; want {running.name})"
+    if running.network_json != wanted.network_json:
+        yield "network: it is in etcd, and every lease and route follows from it"
+    for field in FIXED_UNDERLAY:
+        if getattr(running.underlay, field) != getattr(wanted.underlay, field):
+            yield f"underlay.{field}: machines have their addresses and links by it"
+    for field in ("etcd", "agent", "dns"):
+        if getattr(running, field) != getattr(wanted, field):
+            yield f"{field}: it is given to processes when the lab starts"
+    stay = [name for name in wanted.nodes if name in running.nodes]
+    for name in stay:
+        before, now = running.nodes[name], wanted.nodes[name]
+        changed = [field for field in NodeSpec.model_fields if getattr(before, field) != getattr(now, field)]
+        if changed:
+            yield f"nodes.{name}.{', '.join(changed)}: of a node that runs"
+    if _shape(running.wiring, stay) != _shape(wanted.wiring, stay):
+        yield "underlay: switches, routers and the links of what stays"
+
+
+def _shape(wiring: Wiring, nodes: list[str]) -> object:
+    """What is left of a wiring without other nodes."""
+    others = {name for name in wiring.nodes if name not in nodes}
+    cables = {(frozenset(cable.ends), cable.shaping) for cable in wiring.cables if not others & set(cable.ends)}
+    return wiring.switches, wiring.routers, wiring.root, cables
+
+
+def _new_node(wanted: Cluster, name: str) -> NewNode | str:
+    """The node, or what it asks for that a running lab cannot give."""
+    spec = wanted.nodes[name]
+    for field in ("reserved", "ipv6_subnet", "agent"):
+        if getattr(spec, field):
+            return f"nodes.{name}.{field}: of a node that comes to a running lab"
+    cables = [cable for cable in wanted.wiring.cables if name in cable.ends]
+    if len(cables) != 1 or not cables[0].shaping.is_none:
+        return (
+            f"nodes.{name}: in a running lab a node comes with one plain link (got {len(cables)} links, or shaped ones)"
+        )
+    switch = next(end for end in cables[0].ends if end != name)
+    if switch not in wanted.wiring.switches:
+        return f"nodes.{name}: a node that comes to a running lab is linked to a switch (got {switch})"
+    return NewNode(name, switch, str(spec.ip) if spec.ip else None, str(spec.subnet) if spec.subnet else None)
+
+
+def _objects(running: Cluster, wanted: Cluster) -> Iterator[tuple[Sign, Kind, str]]:
+    kinds: tuple[Kind, ...] = ("Pod", "Deployment", "Service")
+    for kind in kinds:
+        before, now = _of_kind(running, kind), _of_kind(wanted, kind)
+        for name, wish in now.items():
+            if name not in before:
+                yield "+", kind, name
+            elif wish != before[name]:
+                yield "~", kind, name
+        for name in before:
+            if name not in now:
+                yield "-", kind, name
+
+
+def _of_kind(cluster: Cluster, kind: Kind) -> Mapping[str, Pod | Deployment | Service]:
+    """By name; a pod that names no node stays on the one that it has."""
+    if kind == "Pod":
+        return {pod.name: pod for pod in cluster.written_pods}
+    if kind == "Deployment":
+        return {deployment.name: deployment for deployment in cluster.deployments}
+    return {service.name: service for service in cluster.services}
