@@ -80,21 +80,15 @@ def up(
         needs_root("up")
     elif os.geteuid() == 0:
         raise click.UsageError("--rootless is for an ordinary user (got uid 0)", click.get_current_context())
-    options = UpOptions(
-        cluster, lab, nodes, topo, 2 if pods_per_node is None else pods_per_node, no_agent, cleanup_on_failure, timeout
-    )
-    options.datapath = datapath
-    options.backend = backend
-    options.rootless = rootless
-    options.dry_run = dry_run
+    many = 2 if pods_per_node is None else pods_per_node
+    options = UpOptions(cluster, lab, nodes, topo, many, no_agent, cleanup_on_failure, timeout, datapath, backend)
+    options.rootless, options.dry_run = rootless, dry_run
     code = bring_up(options)
-    if dry_run:
-        return code
-    if exercise is not None and code == 0:
+    if exercise is not None and code == 0 and not dry_run:
         from testbed.command.check_command import begin
 
         begin(find_lab(options.resolved_name), exercise)
-    if prompt and code == 0:
+    if prompt and code == 0 and not dry_run:
         from testbed.command import terminal
         from testbed.command.launch import remove
 
