@@ -27,8 +27,9 @@ def test_up_of_a_running_lab_with_the_same_file_shows_its_status(two_nodes: Lab)
 def test_up_of_a_running_lab_with_another_file_says_what_to_do_and_changes_nothing(two_nodes: Lab) -> None:
     before = two_nodes.json("status")
     answer = two_nodes.up("nginx_tomcat")
-    assert answer.code == 1
+    assert answer.code == 2
     assert answer.err.startswith("error: ")
+    assert "metadata.name: it is another cluster" in answer.err
     assert f"testbed down --lab {two_nodes.name}" in answer.err
     assert two_nodes.json("status") == before
 
