@@ -11,7 +11,4 @@ def set_ipv6(kernel: Kernel, device: str, *, enabled: bool) -> None:
     }
     for name, (value, why) in settings.items():
         # With slashes, for a device's name may have a dot.
-        setting = f"net/ipv6/conf/{device}/{name}"
-        # Not there where the kernel has no IPv6.
-        if kernel.read_sysctl(setting) is not None:
-            kernel.sysctl(setting, value, why)
+        kernel.sysctl_if_known(f"net/ipv6/conf/{device}/{name}", value, why)

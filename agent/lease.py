@@ -23,10 +23,13 @@ class Subnet:
 
     ipv4: IPv4Network
     ipv6: IPv6Network | None = None
+    number: int = field(init=False, repr=False, compare=False)
+    """The IPv4 network's address: what subnets are sorted by."""
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Tables of leases are made of these, and a network's own hash takes a microsecond each time.
+        # Tables of leases are made of these, and a network's own hash and order take a microsecond each time.
+        object.__setattr__(self, "number", int(self.ipv4.network_address))
         object.__setattr__(self, "_hash", hash((self.ipv4, self.ipv6)))
 
     def __hash__(self) -> int:

@@ -5,12 +5,14 @@ everything before it. Whoever can write to etcd can claim anything, so each leas
 a refused one stays known, in case what it collides with goes away.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from agent.config import NetworkConfig
 from agent.lease import Lease, LeaseAdded, LeaseRemoved, Snapshot, Subnet, WatchResult
+
+Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class LeaseTable:
         self._own = own
         self._own_public_ip = own_public_ip
         self._known: dict[Subnet, Lease] = {}
+        self._sharers: dict[Network, set[Subnet]] = {}
+        """Network of one family → the known subnets that have it: two that do cannot both be peers."""
         self._last_revision: dict[Subnet, int] = {}
         self._refusals: dict[Subnet, str] = {}
         self._verdicts: dict[tuple[Subnet, IPv4Address], str | None] = {}
@@ -103,29 +107,49 @@ class LeaseTable:
         """Take in `result` and say what it changed. `keep_missing`: peers that a snapshot lacks stay; we never do."""
         if isinstance(result, Snapshot):
             kept = {subnet: lease for subnet, lease in self._peers.items() if keep_missing and subnet != self._own}
-            self._known = {**kept, **result.leases}
-            self._last_revision.clear()
-            self._verdicts.clear()
+            self._know({**kept, **result.leases})
             # A snapshot may be older than what we had: etcd was restored from a backup. It still is the truth.
             self._floor = self.revision = result.revision
-        else:
-            for event in result.events:
-                self._take_event(event)
-            self.revision = max(self.revision, result.revision)
-        return self._admit()
+            return self._admit({*self._known, *self._peers, *self._refusals})
+        touched = {subnet for event in result.events if (subnet := self._take_event(event)) is not None}
+        self.revision = max(self.revision, result.revision)
+        return self._admit(self._and_sharers(touched))
 
-    def _take_event(self, event: LeaseAdded | LeaseRemoved) -> None:
+    def _know(self, leases: dict[Subnet, Lease]) -> None:
+        self._known = leases
+        self._sharers.clear()
+        for subnet in leases:
+            for network in _networks(subnet):
+                self._sharers.setdefault(network, set()).add(subnet)
+        self._last_revision.clear()
+        self._verdicts.clear()
+
+    def _take_event(self, event: LeaseAdded | LeaseRemoved) -> Subnet | None:
+        """The subnet that it is about; None when something newer is known of it."""
         if isinstance(event, LeaseAdded):
             subnet, mod_revision = event.lease.subnet, event.lease.mod_revision
         else:
             subnet, mod_revision = event.subnet, event.mod_revision
         if mod_revision <= max(self._floor, self._last_revision.get(subnet, 0)):
-            return
+            return None
         self._last_revision[subnet] = mod_revision
         if isinstance(event, LeaseAdded):
             self._known[subnet] = event.lease
+            for network in _networks(subnet):
+                self._sharers.setdefault(network, set()).add(subnet)
         else:
             self._known.pop(subnet, None)
+        return subnet
+
+    def _and_sharers(self, touched: Collection[Subnet]) -> set[Subnet]:
+        """These, and every subnet whose admission can depend on theirs: those that share a network, and so on."""
+        found, coming = set(touched), list(touched)
+        while coming:
+            for network in _networks(coming.pop()):
+                more = self._sharers.get(network, set()) - found
+                found |= more
+                coming += more
+        return found
 
     def _refusal(self, lease: Lease) -> str | None:
         """`refusal`, remembered: at a thousand nodes it is most of the work of an event."""
@@ -134,16 +158,18 @@ class LeaseTable:
             self._verdicts[subject] = refusal(lease, self._config, self._own, self._own_public_ip)
         return self._verdicts[subject]
 
-    def _admit(self) -> TableChange:
-        """Choose the peers anew. Whoever holds a subnet now keeps it against a newcomer."""
+    def _admit(self, subnets: Collection[Subnet]) -> TableChange:
+        """Choose the peers among these anew. Whoever holds a subnet now keeps it against a newcomer.
+
+        Nothing outside of `subnets` shares a network with one of them, so an event costs what it is about.
+        """
         peers: dict[Subnet, Lease] = {}
-        claimed: dict[IPv4Network | IPv6Network, Subnet] = {}
+        claimed: dict[Network, Subnet] = {}
         refusals: dict[Subnet, str] = {}
-        for lease in sorted(self._known.values(), key=lambda it: (it.subnet not in self._peers, it.mod_revision)):
-            if lease.subnet == self._own:
-                continue
+        leases = [self._known[subnet] for subnet in subnets if subnet in self._known and subnet != self._own]
+        for lease in sorted(leases, key=lambda it: (it.subnet not in self._peers, it.mod_revision)):
             # All subnets that pass have one length, so two overlap only if they are equal in a family.
-            shares = [network for network in (lease.subnet.ipv4, lease.subnet.ipv6) if network is not None]
+            shares = _networks(lease.subnet)
             reason = self._refusal(lease)
             if reason is None:
                 holder = next((claimed[network] for network in shares if network in claimed), None)
@@ -153,19 +179,29 @@ class LeaseTable:
                 continue
             claimed.update(dict.fromkeys(shares, lease.subnet))
             peers[lease.subnet] = lease
-        # Replaced as a whole: another thread may be reading.
-        self._refusals = refusals
-        before, self._peers = self._peers, dict(sorted(peers.items(), key=lambda item: item[0].ipv4))
+        before = {subnet: self._peers[subnet] for subnet in subnets if subnet in self._peers}
+        self._forget(subnet for subnet in subnets if subnet not in self._known)
+        # Both are replaced as a whole: another thread may be reading.
+        self._refusals = {it: why for it, why in self._refusals.items() if it not in subnets} | refusals
+        if peers != before:
+            others = {subnet: lease for subnet, lease in self._peers.items() if subnet not in subnets}
+            self._peers = dict(sorted((others | peers).items(), key=_number))
         return TableChange(
-            added=tuple(lease for subnet, lease in self._peers.items() if subnet not in before),
-            changed=tuple(
-                lease
-                for subnet, lease in self._peers.items()
-                if subnet in before and before[subnet].attrs != lease.attrs
+            added=_sorted(lease for subnet, lease in peers.items() if subnet not in before),
+            changed=_sorted(
+                lease for subnet, lease in peers.items() if subnet in before and before[subnet].attrs != lease.attrs
             ),
-            removed=tuple(lease for subnet, lease in before.items() if subnet not in self._peers),
+            removed=_sorted(lease for subnet, lease in before.items() if subnet not in peers),
             refused=self._unreported(),
         )
+
+    def _forget(self, subnets: Iterable[Subnet]) -> None:
+        for subnet in subnets:
+            for network in _networks(subnet):
+                sharers = self._sharers.get(network, set())
+                sharers.discard(subnet)
+                if not sharers:
+                    self._sharers.pop(network, None)
 
     def _unreported(self) -> tuple[Refusal, ...]:
         now = {(subnet, reason) for subnet, reason in self._refusals.items()}
@@ -175,3 +211,15 @@ class LeaseTable:
         return tuple(
             Refusal(self._known[subnet], reason) for subnet, reason in sorted(fresh, key=lambda it: (it[0].ipv4, it[1]))
         )
+
+
+def _networks(subnet: Subnet) -> tuple[Network, ...]:
+    return (subnet.ipv4,) if subnet.ipv6 is None else (subnet.ipv4, subnet.ipv6)
+
+
+def _sorted(leases: Iterable[Lease]) -> tuple[Lease, ...]:
+    return tuple(sorted(leases, key=lambda lease: lease.subnet.number))
+
+
+def _number(item: tuple[Subnet, Lease]) -> int:
+    return item[0].number

@@ -5,6 +5,8 @@ one that somebody else made or undid in between («already there», «already go
 pyroute2. One Kernel may be used from several threads; its calls run one after the other.
 """
 
+import errno
+import os
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
@@ -14,6 +16,7 @@ from typing import Any, TypeVar
 from agent.netlink_library import KernelRefusal
 from agent.netlink_links import ALREADY_GONE, ALREADY_THERE, NetlinkError
 from agent.netlink_messages import PERMANENT, read_address, read_route
+from agent.netlink_socket import RouteSocket
 from agent.netlink_values import (
     ONLINK,
     ROUTE_KINDS,
@@ -34,6 +37,9 @@ Address = TypeVar("Address", bound=IPAddress)
 MAIN_TABLE = 254  # RT_TABLE_MAIN
 ADDRESS_FAMILIES: Mapping[Family, int] = {4: 2, 6: 10}  # AF_INET, AF_INET6
 NO_ARP = 0x40  # NUD_NOARP, linux/neighbour.h
+FEW_NEIGHBOURS = 4
+"""So many are asked for one by one: for a list the kernel goes through the neighbours of all namespaces."""
+SYSCTL_BYTES = 4096
 PASSING_ADDRESS = 0x01 | 0x20  # IFA_F_TEMPORARY | IFA_F_DEPRECATED, linux/if_addr.h
 ADDRESS_WITHOUT_PROBING = 0x02  # IFA_F_NODAD, linux/if_addr.h
 
@@ -228,12 +234,12 @@ class Kernel(WireguardKernel):
         """Make sure of permanent neighbour entries, MAC by address, all of one family; others stay."""
         if not wanted:
             return
-        present = self.neighbours(device, next(iter(wanted)).version)
+        command = ["ip", "neigh", "replace", "dev", device]
+        index = self._link_or_raise(device, command).index
+        present = self._neighbours_among(device, index, wanted)
         missing = {address: mac for address, mac in wanted.items() if present.get(address) != mac.lower()}
         if not missing:
             return
-        command = ["ip", "neigh", "replace", "dev", device]
-        index = self._link_or_raise(device, command).index
         entries = {str(address): mac for address, mac in missing.items()}
         try:
             self._ask(lambda socket: socket.replace_neighbours(index, entries))
@@ -242,6 +248,22 @@ class Kernel(WireguardKernel):
         for address, mac in missing.items():
             command = ["ip", "neigh", "replace", str(address), "lladdr", mac, "dev", device, "nud", "permanent"]
             self.journal.record(command, why)
+
+    def _neighbours_among(self, device: str, index: int, wanted: Collection[Address]) -> Mapping[IPAddress, str]:
+        """Those of the wanted ones that are permanent neighbours already, perhaps others too."""
+        if len(wanted) > FEW_NEIGHBOURS:
+            return self.neighbours(device, next(iter(wanted)).version)
+        found: dict[IPAddress, str] = {}
+        for address in wanted:
+            try:
+                [message] = self._ask(partial(RouteSocket.get_neighbour, ifindex=index, address=str(address)))
+            except KernelRefusal as error:
+                if error.code in ALREADY_GONE:
+                    continue
+                raise NetlinkError(f"ip neigh get {address} dev {device}: {error.args[-1]}") from error
+            if message["state"] & PERMANENT:
+                found[address] = message.get_attr("NDA_LLADDR") or ""
+        return found
 
     def delete_neighbour(self, device: str, address: IPAddress, why: str) -> None:
         """Make sure that there is no neighbour entry for `address` on the device."""
@@ -253,13 +275,24 @@ class Kernel(WireguardKernel):
 
     def sysctl(self, name: str, value: str, why: str) -> None:
         """Make sure of a sysctl. Dots separate; an interface's own dot is written `/`, as for sysctl(8)."""
-        if self.read_sysctl(name) == " ".join(value.split()):
-            return
+        if not self._write_sysctl(name, value, why):
+            raise NetlinkError(f"sysctl -w {name}={value}: {os.strerror(errno.ENOENT)}")
+
+    def sysctl_if_known(self, name: str, value: str, why: str) -> None:
+        """The same where this kernel or namespace has it."""
+        self._write_sysctl(name, value, why)
+
+    def _write_sysctl(self, name: str, value: str, why: str) -> bool:
+        """False: there is none of this name."""
         try:
-            self._namespace.run(lambda: _sysctl_path(name).write_text(f"{value}\n"))
+            changed = self._namespace.run(lambda: _bring_to(_sysctl_path(name), value))
+        except FileNotFoundError:
+            return False
         except OSError as error:
             raise NetlinkError(f"sysctl -w {name}={value}: {error.strerror}") from error
-        self.journal.record(["sysctl", "-w", f"{name}={value}"], why)
+        if changed:
+            self.journal.record(["sysctl", "-w", f"{name}={value}"], why)
+        return True
 
     # Common ground
 
@@ -306,3 +339,21 @@ def _sysctl_path(name: str) -> Path:
     # sysctl(8): whichever of the two comes first is the separator.
     slash_first = "/" in name and ("." not in name or name.index("/") < name.index("."))
     return Path("/proc/sys") / (name if slash_first else swapped)
+
+
+def _bring_to(sysctl: Path, value: str) -> bool:
+    """Whether it had another value. Opened once: to find one among those of all namespaces is most of the work."""
+    try:
+        descriptor = os.open(sysctl, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:
+        # Nothing is to be written where it is so already.
+        if sysctl.read_text().split() == value.split():
+            return False
+        raise
+    try:
+        if os.read(descriptor, SYSCTL_BYTES).decode().split() == value.split():
+            return False
+        os.pwrite(descriptor, f"{value}\n".encode(), 0)
+    finally:
+        os.close(descriptor)
+    return True

@@ -55,6 +55,10 @@ class RouteSocket:
         found = self._dump(codec.GET_NEIGHBOUR, codec.NEIGHBOUR.pack(family, 0, 0, 0, 0))
         return [message for message in found if ifindex in (0, message["ifindex"])]
 
+    def get_neighbour(self, ifindex: int, address: str) -> list[codec.Message]:
+        """One neighbour of a device."""
+        return self._ask(codec.GET_NEIGHBOUR, codec.neighbour_body(ifindex, address))
+
     # Changes
 
     def link(self, verb: str, **given: Any) -> list[codec.Message]:  # noqa: ANN401 - each setting has its own type

@@ -151,8 +151,7 @@ class UdpBackend:
         kernel, device = self._kernel, self.device
         ipv6 = f"net.ipv6.conf.{device}"
         for name, value in ((f"{ipv6}.disable_ipv6", "1"), (f"{ipv6}.accept_ra", "0")):
-            if kernel.read_sysctl(name) is not None:
-                kernel.sysctl(name, value, "the overlay carries IPv4 only; no pod may announce itself as a router")
+            kernel.sysctl_if_known(name, value, "the overlay carries IPv4 only; no pod may announce itself as a router")
         kernel.sysctl(
             f"net.ipv4.conf.{device}.accept_local",
             "1",

@@ -4,10 +4,11 @@ Everything that C gives or takes is converted here; nobody else touches cffi.
 """
 
 import importlib
+import struct
 from collections.abc import Iterable
 from functools import cache
-from ipaddress import IPv4Address
 from pathlib import Path
+from socket import inet_aton
 from typing import Any
 
 from agent.backends.base import Counters
@@ -18,6 +19,9 @@ from agent.errors import EnvironmentMissing
 
 LIBRARY = Path(__file__).with_name("_native.so")
 INTERFACE = "agent.datapath._native_abi"
+SUBNET = struct.Struct("@IIIHxx")
+"""struct native_subnet."""
+ADDRESS = struct.Struct("!I")
 
 
 class NativeLibrary:
@@ -30,17 +34,21 @@ class NativeLibrary:
             self.c: Any = self.ffi.dlopen(str(library))
         except (ImportError, OSError) as error:
             raise EnvironmentMissing(f"native data path: not compiled (got {error}; want scripts/install)") from error
+        if SUBNET.size != self.ffi.sizeof("struct native_subnet"):
+            raise EnvironmentMissing("native data path: compiled from another version (want scripts/install)")
         reasons = self.ffi.string(self.c.native_reasons()).decode().split()
         if reasons != list(DropReason):
             raise EnvironmentMissing("native data path: compiled from another version (want scripts/install)")
 
     def rules(self, forwarder: Forwarder) -> Any:
         """The forwarder's node and table as C keeps them; to be freed, or given to a pump, which then owns it."""
-        node, entries = forwarder.node, list(forwarder.table)
-        subnets = self.ffi.new("struct native_subnet[]", len(entries))
-        for at, (subnet, endpoint) in zip(subnets, entries, strict=True):
-            at.network, at.mask = int(subnet.network_address), int(subnet.netmask)
-            at.address, at.port = int(IPv4Address(endpoint.ip)), endpoint.port
+        node, count = forwarder.node, len(forwarder.table)
+        # In one piece: field by field takes ten times as long, and each change of a peer makes new rules.
+        packed = b"".join(
+            SUBNET.pack(network, mask, *ADDRESS.unpack(inet_aton(endpoint.ip)), endpoint.port)
+            for network, mask, endpoint in forwarder.table.numbers()
+        )
+        subnets = self.ffi.from_buffer("struct native_subnet[]", packed)
         own = {
             "network": int(node.subnet.network_address),
             "mask": int(node.subnet.netmask),
@@ -48,7 +56,7 @@ class NativeLibrary:
             "port": node.port,
             "fenced": forwarder.fenced,
         }
-        return self._made(self.c.native_rules_new(self.ffi.new("struct native_node *", own), subnets, len(entries)))
+        return self._made(self.c.native_rules_new(self.ffi.new("struct native_node *", own), subnets, count))
 
     def offloads(self, offloads: Offloads) -> Any:
         """The same as C reads it."""

@@ -29,6 +29,7 @@ from testbed.lab.clock import now
 from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdMember
 from testbed.lab.etcd_access import admit, agent_user, set_up_access
 from testbed.lab.forwarding import missing_forwarding
+from testbed.lab.in_few_words import in_few_words
 from testbed.lab.lease_entries import as_lease
 from testbed.lab.link_watch import LinkWatch
 from testbed.lab.node import LabNode, parent_of_agents
@@ -371,7 +372,7 @@ class Lab:
         told = ""
         asked_at = time.monotonic()
         while lacking := missing():
-            text = "; ".join(lacking)
+            text = in_few_words(lacking)
             asking_s = time.monotonic() - asked_at
             if time.monotonic() > deadline:
                 raise LabNotReady(f"{phase}: not ready after {limit_s:g} s: {text}")

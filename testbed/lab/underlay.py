@@ -57,8 +57,8 @@ def set_up_ipv6(kernel: Kernel, *, enabled: bool) -> None:
             continue
         kernel.sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "0", "this underlay has IPv6 too")
         for setting in ("accept_ra", "accept_dad", "router_solicitations"):
-            if kernel.read_sysctl(f"net.ipv6.conf.{scope}.{setting}") is not None:
-                kernel.sysctl(f"net.ipv6.conf.{scope}.{setting}", "0", "addresses and routes come from the plan alone")
+            name = f"net.ipv6.conf.{scope}.{setting}"
+            kernel.sysctl_if_known(name, "0", "addresses and routes come from the plan alone")
 
 
 class VethInterface(Intf):

@@ -22,8 +22,8 @@ DIRECTORY = Path("/run/dns")
 below /run/testbed, which belongs to the user who called sudo, is closed to it."""
 BATCH_S = 0.1
 """At least so long from one change of the zones to the next: a burst of changes is one."""
-PATIENCE = 3
-"""So many times as long as a change of the zones took passes at least until the next one."""
+PATIENCE = 10
+"""So many times as long as a look at Services and pods took passes at least until the next one."""
 MEND_EVERY_S = 0.5
 
 
@@ -81,18 +81,24 @@ class Names:
         with self._publishing:
             time.sleep(max(0.0, self._published_at + self._pause_s - time.monotonic()))
             started = time.monotonic()
-            self._write(server)
-            if not self._unserved:
-                return
             try:
-                server.reload(sorted(self._unserved))
-            except NameServerFailed as failure:
-                self._tell(str(failure))
-                return
-            self._published_at = time.monotonic()
-            self._pause_s = max(BATCH_S, PATIENCE * (self._published_at - started))
-            self._unserved = frozenset()
-            self._tell("")
+                self._bring_up_to_date(server)
+            finally:
+                # Also when nothing was to be published: each of many pods that start asks for a look at all.
+                self._published_at = time.monotonic()
+                self._pause_s = max(BATCH_S, PATIENCE * (self._published_at - started))
+
+    def _bring_up_to_date(self, server: NameServer) -> None:
+        self._write(server)
+        if not self._unserved:
+            return
+        try:
+            server.reload(sorted(self._unserved))
+        except NameServerFailed as failure:
+            self._tell(str(failure))
+            return
+        self._unserved = frozenset()
+        self._tell("")
 
     def why_not_served(self) -> list[str]:
         """What the DNS lacks, a line each; empty when it answers with the newest zones, and in a lab without."""

@@ -126,8 +126,7 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
             why=f"{why}: its link",
         )
         # The node does not talk on this end; without this the kernel sends router solicitations and MLD reports.
-        if node.read_sysctl(f"net.ipv6.conf.{near}.disable_ipv6") is not None:
-            node.sysctl(f"net.ipv6.conf.{near}.disable_ipv6", "1", f"{why}: a bridge port needs no address")
+        node.sysctl_if_known(f"net.ipv6.conf.{near}.disable_ipv6", "1", f"{why}: a bridge port needs no address")
         script = admit_script(near, mac, address, ipv6 and ipv6.ip)
         load(host.pid, node.journal, script, f"{why}: it sends by its own address alone")
         node.set_master(near, host.bridge, f"{why}: a port of the bridge")
@@ -146,8 +145,8 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
 def _configure_inside(inside: Kernel, host: PodHost, pod: str, address: IPv4Address, bridge_mac: str) -> None:
     why = f"inside pod {pod}"
     inside.set_up("lo", f"{why}: containers meet on localhost")
-    if host.ipv6_subnet is None and inside.read_sysctl(f"net.ipv6.conf.{POD_END}.disable_ipv6") is not None:
-        inside.sysctl(f"net.ipv6.conf.{POD_END}.disable_ipv6", "1", f"{why}: the overlay carries IPv4")
+    if host.ipv6_subnet is None:
+        inside.sysctl_if_known(f"net.ipv6.conf.{POD_END}.disable_ipv6", "1", f"{why}: the overlay carries IPv4")
     if host.ipv6_subnet is not None:
         # Before it is up, when the kernel would choose a link-local address.
         _prepare_ipv6(inside, pod)

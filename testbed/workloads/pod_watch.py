@@ -14,7 +14,7 @@ from testbed.pods.pod_state import PodStatus
 
 EAGER_S = 0.05
 """Between two looks at a pod that may become ready at any moment."""
-PATIENCE = 3
+PATIENCE = 6
 """So many times as long as a look takes passes at least until the next one."""
 EAGER_FOR_S = 30.0
 """How long after its last change a pod that is not ready is looked at so often."""

@@ -163,3 +163,31 @@ def test_a_node_may_hold_two_subnets() -> None:
     peers.apply(snapshot(*both))
     assert peers.peers == both
     assert peers.refused == {}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_event_after_the_other_and_whole_lists_lead_to_the_same_peers_and_refusals(seed: int) -> None:
+    """Events look only at subnets that share a network with theirs, lists at all: neither may see more."""
+    rng, by_events, by_lists = random.Random(seed), table(), table()
+    state: dict[Subnet, Lease] = {}
+    by_events.apply(snapshot())
+    refused = 0
+    for revision in range(11, 311):
+        ipv6 = rng.choice([None, IPv6Network(f"fd00:{rng.randrange(3)}::/64")])
+        chosen = Subnet(subnet(f"10.0.{rng.randrange(44, 50)}.0/24").ipv4, ipv6)
+        if rng.random() < 0.4:
+            state.pop(chosen, None)
+            change = by_events.apply(Delta((LeaseRemoved(chosen, revision),), revision))
+        else:
+            fresh = Lease(chosen, attrs(f"192.168.8.{rng.randrange(225, 230)}"), 7, revision)
+            state[chosen] = fresh
+            change = by_events.apply(added(fresh))
+        expected = by_lists.apply(snapshot(*state.values(), revision=revision))
+        assert set(by_events.peers) == set(by_lists.peers)
+        # Of two that one collides with, either may be named.
+        assert by_events.refused.keys() == by_lists.refused.keys()
+        assert {set_of: set(getattr(change, set_of)) for set_of in ("added", "changed", "removed")} == {
+            set_of: set(getattr(expected, set_of)) for set_of in ("added", "changed", "removed")
+        }
+        refused += len(by_events.refused)
+    assert refused > 100
