@@ -131,6 +131,7 @@ class Agent:
                 *(underlay.interface, underlay.mtu, underlay.address, underlay.public_ip),
             )
             self._underlay = underlay
+            monitor.follow_only({underlay.interface, options.bridge or ""})
             backend = make_backend(config, underlay, kernel, options.datapath)
             undo.callback(backend.stop)
             backend.on_trouble = self._on_trouble

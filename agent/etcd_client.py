@@ -11,8 +11,10 @@ transactions do not return the revision.
 """
 
 import contextlib
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -305,6 +307,9 @@ class WatchStream:
         self._received: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._requests: queue.SimpleQueue[object | None] = queue.SimpleQueue()
         self._requests.put(create)
+        self._rest_until = -math.inf
+        """On the monotonic clock."""
+        self._cancelled = threading.Event()
         stub = etcdrpc.WatchStub(connection.channel)
         self._call = stub.Watch(iter(self._requests.get, None), metadata=connection.metadata)
         self._reader = threading.Thread(target=self._read, name="etcd-watch", daemon=True)
@@ -332,8 +337,13 @@ class WatchStream:
             self._on_failure(self._connection)
         raise error
 
+    def rest(self, for_s: float) -> None:
+        """Read nothing for so many seconds but what is being read already; grpc keeps it meanwhile."""
+        self._rest_until = time.monotonic() + for_s
+
     def cancel(self) -> None:
         """End it; a `poll` that waits raises RegistryUnavailable. Safe from any thread and twice."""
+        self._cancelled.set()
         self._requests.put(None)
         self._call.cancel()
         if threading.current_thread() is not self._reader:
@@ -343,6 +353,8 @@ class WatchStream:
         try:
             for response in self._call:
                 self._received.put(response)
+                # Each message that is waited for wakes four threads.
+                self._cancelled.wait(max(0.0, self._rest_until - time.monotonic()))
             self._received.put(RegistryUnavailable(f"{self._connection.endpoint}: watch ended"))
         except (grpc.RpcError, ValueError) as error:
             self._received.put(translate(error, self._connection.endpoint))

@@ -31,8 +31,11 @@ LEAST_OF_RELIST = 0.75
 """The part of that time which passes at least; how much more is chance."""
 GATHER_S, LONGEST_GATHER_S = 0.25, 2.0
 """Of changes in a row, each waits until the one before is so old; longer where one takes long to take."""
-PATIENCE = 500
-"""So many times as much as the processor time of it: what is shared by a hundred nodes is one machine's processors."""
+PATIENCE = 2500
+"""So many times as much as the processor time of it: what is shared by a hundred nodes is one machine's processors, and
+grpc's threads take several times as much for each message."""
+SOON_S = 0.005
+"""What lies ready is there within this time of the message before."""
 POLL_S = 0.5
 """How soon a stop is noticed."""
 
@@ -136,7 +139,7 @@ class LeaseWatch:
             if isinstance(result, Delta):
                 # It reports what a list showed before it: then it was late, and is not deaf.
                 self._doubted_until = math.inf
-                result, after = self._with_followers(result, watch)
+                result, after = self._with_followers(result, watch, stop)
                 self._take(result)
             elif isinstance(result, Heartbeat) and result.revision < self.revision:
                 log.warning(
@@ -155,15 +158,20 @@ class LeaseWatch:
         # A hundred nodes that were started together must not list together for ever.
         return self._clock.now() + RELIST_S * self._rng.uniform(LEAST_OF_RELIST, 1.0)
 
-    def _with_followers(self, delta: Delta, watch: Watch) -> tuple[Delta, Heartbeat | None]:
+    def _with_followers(self, delta: Delta, watch: Watch, stop: threading.Event) -> tuple[Delta, Heartbeat | None]:
         """The delta, with what comes soon after it when the last one was only just taken; and what came that is none.
 
         One change is taken at once. A hundred nodes that start one after the other are a few large changes for each
         of them and not a hundred small ones, of which each costs as much.
         """
-        until = self._taken_at + self._gather_s
-        while (left_s := until - self._clock.now()) > 0:
-            more = watch.poll(left_s)
+        left_s = self._taken_at + self._gather_s - self._clock.now()
+        if left_s <= 0:
+            return delta, None
+        watch.rest(left_s)
+        self._clock.wait(stop, left_s)
+        # Changes that never end must not keep those that are there from being taken.
+        end = self._clock.now() + GATHER_S
+        while self._clock.now() < end and (more := watch.poll(SOON_S)) is not None:
             if not isinstance(more, Delta):
                 return delta, more
             delta = Delta(

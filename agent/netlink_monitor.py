@@ -6,8 +6,11 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Collection
 from types import TracebackType
 from typing import Self
+
+from agent import netlink_codec as codec
 
 # Multicast groups of NETLINK_ROUTE, linux/rtnetlink.h.
 LINKS = 0x1
@@ -19,6 +22,7 @@ IPV6_ROUTES = 0x400
 NEIGHBOUR_MESSAGES = (28, 29)  # RTM_NEWNEIGH, RTM_DELNEIGH
 HEADER = struct.Struct("IHHII")  # struct nlmsghdr
 NEIGHBOUR = struct.Struct("BxxxiHBB")  # struct ndmsg
+NAME, TOLD_OF_LINKS = 3, frozenset({1, 3, 4, 10})  # IFLA_IFNAME; and ADDRESS, IFNAME, MTU, MASTER, linux/if_link.h
 RECEIVE_BYTES = 65536
 
 
@@ -44,6 +48,16 @@ class Monitor:
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._wake_up, select.POLLIN)
         self._closed = False
+        self._links: frozenset[str] | None = None
+        self._last_told: dict[int, tuple[int, dict[int, bytes]]] = {}
+        """Of links, by index: flags and what else is looked at."""
+
+    def follow_only(self, links: Collection[str]) -> None:
+        """From now on of links only these, and those that `neighbours_of` is about, when they are another than before.
+
+        Pods come and go with links of their own, and the bridge is reported with each of them.
+        """
+        self._links = frozenset(links)
 
     def fileno(self) -> int:
         """Readable when something changed; for a poll of one's own, then `wait(0)`."""
@@ -93,18 +107,41 @@ class Monitor:
         start = 0
         while start + HEADER.size <= len(report):
             length, kind, *_ = HEADER.unpack_from(report, start)
-            if kind not in NEIGHBOUR_MESSAGES or self._is_followed(report, start + HEADER.size):
+            if self._is_followed(kind, report[start + HEADER.size : start + length]):
                 return True
             # Messages begin at multiples of four bytes (NLMSG_ALIGNTO).
             start += max(HEADER.size, (length + 3) & ~3)
         return False
 
-    def _is_followed(self, report: bytes, start: int) -> bool:
-        if start + NEIGHBOUR.size > len(report):
+    def _is_followed(self, kind: int, body: bytes) -> bool:
+        if kind in NEIGHBOUR_MESSAGES:
+            return self._is_of_followed_device(body)
+        if kind in (codec.NEW_LINK, codec.DELETE_LINK) and self._links is not None:
+            return self._is_news(kind, body, self._links)
+        return True
+
+    def _is_of_followed_device(self, body: bytes) -> bool:
+        if len(body) < NEIGHBOUR.size:
             return True
-        _, index, *_ = NEIGHBOUR.unpack_from(report, start)
+        _, index, *_ = NEIGHBOUR.unpack_from(body)
         try:
             return socket.if_indextoname(index).startswith(self._neighbours_of)
         except OSError:
             # The device went with its entries, which is reported too.
             return False
+
+    def _is_news(self, kind: int, body: bytes, links: Collection[str]) -> bool:
+        family, _, index, flags, _ = codec.LINK.unpack_from(body)
+        told = codec.read_attributes(body, codec.LINK.size, TOLD_OF_LINKS)
+        name = told.get(NAME, b"").rstrip(b"\0").decode()
+        ours = name in links or (self._neighbours_of != "" and name.startswith(self._neighbours_of))
+        # What a bridge says of its ports has a family of its own.
+        if family == codec.BRIDGE_FAMILY:
+            return False
+        before = self._last_told.pop(index, None)
+        if not ours:
+            # One that was may have another name now.
+            return before is not None
+        if kind == codec.NEW_LINK:
+            self._last_told[index] = (flags, told)
+        return kind == codec.DELETE_LINK or before != (flags, told)

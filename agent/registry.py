@@ -39,6 +39,9 @@ class Watch(Protocol):
         Raises Compacted, RegistryUnavailable or RegistryDenied when the watch is over.
         """
 
+    def rest(self, for_s: float) -> None:
+        """Take nothing more from the network for so many seconds: then all that came is cheaper to take at once."""
+
     def cancel(self) -> None:
         """End it, from any thread; a `poll` that waits raises RegistryUnavailable. Twice is harmless."""
 
@@ -318,6 +321,9 @@ class _EtcdWatch:
     def poll(self, timeout_s: float) -> Delta | Heartbeat | None:
         batch = self._stream.poll(timeout_s)
         return None if batch is None else self._delta(batch)
+
+    def rest(self, for_s: float) -> None:
+        self._stream.rest(for_s)
 
     def cancel(self) -> None:
         self._stream.cancel()

@@ -266,6 +266,45 @@ def test_monitor_notices_changes_and_is_silent_otherwise(kernel: Kernel, node: N
                 pass
 
 
+def test_monitor_that_follows_a_bridge_says_nothing_of_the_pods_on_it(kernel: Kernel, node: Namespace) -> None:
+    thread = NamespaceThread(node.pid)
+    monitor = thread.run(lambda: Monitor("flannel"))
+    thread.close()
+
+    def told() -> bool:
+        heard = monitor.wait(1.0)
+        while monitor.wait(0.1):
+            heard = True
+        return heard
+
+    with monitor:
+        kernel.create_bridge("br0", mtu=1500, mac="02:42:0a:00:01:01", why="x")
+        kernel.create_bridge("br1", mtu=1500, why="x")
+        monitor.follow_only({"br0"})
+        told()
+        kernel.create_veth("veth1", peer="eth0", peer_netns_pid=node.pid, peer_netns_name="", mtu=1500, why="x")
+        kernel.set_up("br0", "x")
+        assert told()
+        kernel.sysctl("net.ipv6.conf.veth1.disable_ipv6", "1", "x")
+        kernel.set_master("veth1", "br0", "x")
+        told()  # The first port gives the bridge its carrier.
+        node.run(["ip", "link", "add", "veth2", "type", "veth", "peer", "name", "eth2"])
+        kernel.sysctl("net.ipv6.conf.veth2.disable_ipv6", "1", "x")
+        kernel.set_master("veth2", "br0", "x")
+        kernel.set_hairpin("veth2", "x")
+        kernel.delete_link("veth2", "x")
+        kernel.set_mtu("br1", 1400, "x")
+        assert not told()
+        for change in (
+            lambda: kernel.set_mtu("br0", 1400, "x"),
+            lambda: node.run(["ip", "link", "set", "br0", "down"]),
+            lambda: node.run(["ip", "tuntap", "add", "dev", "flannel0", "mode", "tun"]),
+            lambda: node.run(["ip", "link", "set", "br0", "name", "br9"]),
+        ):
+            change()
+            assert told()
+
+
 def test_monitor_can_be_woken() -> None:
     with Monitor() as monitor:
         monitor.wake()

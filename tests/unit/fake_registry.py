@@ -293,6 +293,9 @@ class FakeWatch:
         self._next = start_revision
         self._cancelled = False
 
+    def rest(self, for_s: float) -> None:
+        """What comes is kept by the registry anyway."""
+
     def poll(self, timeout_s: float) -> Delta | Heartbeat | None:
         registry = self._registry
         if self._cancelled:
