@@ -9,7 +9,6 @@ import logging
 import math
 import random
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 
 from agent.errors import AgentError, Compacted, RegistryError
@@ -30,10 +29,9 @@ again. Whoever does not, is gone with the next list after that."""
 LEAST_OF_RELIST = 0.75
 """The part of that time which passes at least; how much more is chance."""
 GATHER_S, LONGEST_GATHER_S = 0.25, 2.0
-"""Of changes in a row, each waits until the one before is so old; longer where one takes long to take."""
-PATIENCE = 2500
-"""So many times as much as the processor time of it: what is shared by a hundred nodes is one machine's processors, and
-grpc's threads take several times as much for each message."""
+"""Of changes in a row, each waits until the one before is so old; the longer the more peers there are."""
+GATHER_FOR_A_PEER_S = 0.01
+"""With a hundred nodes on one machine, each change that is taken by itself takes a hundred times some milliseconds."""
 SOON_S = 0.005
 """What lies ready is there within this time of the message before."""
 POLL_S = 0.5
@@ -198,7 +196,6 @@ class LeaseWatch:
     def _take(self, result: Snapshot | Delta) -> None:
         if isinstance(result, Snapshot) and result.revision < self._table.revision:
             self._keep_until = self._clock.now() + KEPT_S
-        began_s = time.thread_time()
         change = self._table.apply(result, keep_missing=self._clock.now() < self._keep_until)
         self._bad_entries.report(result.bad, complete=isinstance(result, Snapshot))
         for refusal in change.refused:
@@ -209,7 +206,7 @@ class LeaseWatch:
         self._on_own(self._table.own_lease)
         self._deliver()
         self._taken_at = self._clock.now()
-        self._gather_s = min(LONGEST_GATHER_S, max(GATHER_S, PATIENCE * (time.thread_time() - began_s)))
+        self._gather_s = min(LONGEST_GATHER_S, max(GATHER_S, GATHER_FOR_A_PEER_S * len(self._table.peers)))
         self._on_claims(result.claims)
 
     def _deliver(self) -> None:
