@@ -180,9 +180,15 @@ class EtcdClient:
 
     def keys_of(self, etcd_lease_id: int) -> tuple[bytes, ...]:
         """The keys that go when this lease goes; none when there is no such lease."""
+        return tuple(self._time_to_live(etcd_lease_id).keys)
+
+    def seconds_left(self, etcd_lease_id: int) -> int:
+        """How long the lease lives unless somebody renews it; below 0 when there is no such lease."""
+        return int(self._time_to_live(etcd_lease_id).TTL)
+
+    def _time_to_live(self, etcd_lease_id: int) -> Any:  # noqa: ANN401 - etcd3 has no types
         request = etcdrpc.LeaseTimeToLiveRequest(ID=etcd_lease_id, keys=True)
-        response = self._call(lambda connection: connection.lease.LeaseTimeToLive(request, **connection.limits))
-        return tuple(response.keys)
+        return self._call(lambda connection: connection.lease.LeaseTimeToLive(request, **connection.limits))
 
     def revoke(self, etcd_lease_id: int) -> None:
         """End the lease and delete its keys; already gone is success."""

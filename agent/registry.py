@@ -179,6 +179,10 @@ class EtcdRegistry:
                 self.revoke(lease.etcd_lease_id)
         return renewed
 
+    def seconds_left(self, lease: Lease) -> int | None:
+        """Until it expires unless it is renewed; None for a reservation. Raises RegistryError."""
+        return None if lease.is_reservation else max(0, self._etcd.seconds_left(lease.etcd_lease_id))
+
     def delete(self, lease: Lease) -> None:
         """See Registry."""
         swap = self._etcd.swap(self._key(lease.subnet), lease.mod_revision, None)

@@ -30,6 +30,7 @@ RUN_BY = {
         ("README.md", section): "tests/e2e/test_readme.py"
         for section in (*README_ON_ONE_LAB, *README_IN_ORDER.values())
     },
+    ("docs/real-machines.md", "Join: two machines, one command each"): "tests/netns/test_join.py",
     ("README.md", "Without root"): "tests/e2e/test_rootless.py",
 }
 """(page, section or the whole page) → the test that runs its sessions."""

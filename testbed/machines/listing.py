@@ -1,0 +1,74 @@
+"""All machines of a network, from one of them or from anywhere that reaches etcd."""
+
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from agent.config import NetworkConfig, parse_network_config
+from agent.lease import Lease
+from agent.options import Options
+from agent.registry import EtcdRegistry
+from agent.subnet_env import SubnetEnv, read_env
+from agent.wiring import open_registry
+
+ANSWER_WITHIN_S = 1
+AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One lease, and how its holder is."""
+
+    subnet: str
+    public_ip: str
+    backend: str
+    seconds_left: int | None
+    """Until the lease expires unless it is renewed; None: it is a reservation."""
+    here: bool
+    """Whether this machine is it."""
+    answers: bool | None
+    """Whether its pods' gateway answers a ping through the overlay; None: not asked, as this machine has not joined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The network and who is in it."""
+
+    config: NetworkConfig
+    machines: Sequence[Machine]
+    joined: bool
+    """Whether this machine is in it."""
+
+
+def network_of(options: Options) -> Network:
+    """Ask etcd, and each machine by a ping. Raises RegistryError and InvalidConfig."""
+    registry = open_registry(options)
+    try:
+        config = parse_network_config(registry.config())
+        leases = sorted(registry.list_leases().leases.values(), key=lambda lease: lease.subnet.number)
+        env = read_env(options.subnet_file)
+        own = env if env is not None and env.network == config.network else None
+        with ThreadPoolExecutor(AT_ONCE, "ping") as askers:
+            machines = tuple(askers.map(lambda lease: _machine(registry, config, lease, own), leases))
+    finally:
+        registry.close()
+    return Network(config, machines, own is not None)
+
+
+def _machine(registry: EtcdRegistry, config: NetworkConfig, lease: Lease, own: SubnetEnv | None) -> Machine:
+    here = own is not None and own.subnet.ipv4 == lease.subnet.ipv4
+    return Machine(
+        subnet=str(lease.subnet),
+        public_ip=str(lease.attrs.public_ip),
+        backend=lease.attrs.backend_type or config.backend_type,
+        seconds_left=registry.seconds_left(lease),
+        here=here,
+        answers=None if own is None else _answers(lease.subnet.ipv4.network_address + 1),
+    )
+
+
+def _answers(gateway: IPv4Address) -> bool:
+    command = ["ping", "-n", "-c1", f"-W{ANSWER_WITHIN_S}", str(gateway)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0

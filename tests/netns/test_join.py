@@ -1,0 +1,233 @@
+"""Machines that share an etcd, without Mininet and without a lab: `testbed join`, `machines`, `leave`."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.pages import DOCS, missing, sessions
+from tests.netns.agents import ENDPOINT, NETWORK, ROOT, Underlay, run, wait_until
+
+pytestmark = [pytest.mark.root]
+ETCD = f"--etcd-endpoints={ENDPOINT}"
+FLAGS = (ETCD, "--iface=eth0", "--subnet-lease-ttl=60s")
+
+
+class Machine:
+    """Somebody's computer: a network of its own, and a /run of its own for what programs leave there."""
+
+    def __init__(self, underlay: Underlay, name: str, address: str) -> None:
+        self.name, self.address = name, address
+        self._log = underlay.directory / f"{name}.log"
+        netns = underlay.host(name, address)
+        own_run = "mount -t tmpfs tmpfs /run && echo up && exec sleep infinity"
+        holder = subprocess.Popen(
+            [
+                "nsenter",
+                f"--net=/run/netns/{netns}",
+                "unshare",
+                "--mount",
+                "--propagation=private",
+                "sh",
+                "-c",
+                own_run,
+            ],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        underlay.undo.callback(self._end, holder)
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"up\n"
+        self._enter = ["nsenter", "--target", str(holder.pid), "--mount", "--net", f"--wd={ROOT}"]
+        self.joined: subprocess.Popen[bytes] | None = None
+
+    def _end(self, holder: subprocess.Popen[bytes]) -> None:
+        for process in (self.joined, holder):
+            if process is not None and process.poll() is None:
+                # The agent goes with the one that started it; both are in a session of their own.
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
+        assert holder.stdout is not None
+        holder.stdout.close()
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return run(*self._enter, *command, check=check, timeout_s=30)
+
+    def testbed(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, "-m", "testbed", *words, check=check)
+
+    def join(self, *flags: str) -> None:
+        """In the foreground of a terminal of its own; returns when the machine has joined."""
+        with self._log.open("wb") as log:
+            self.joined = subprocess.Popen(
+                [*self._enter, sys.executable, "-m", "testbed", "join", *(flags or FLAGS)],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(lambda: "Ctrl-C stops the agent" in self.said, 20, f"{self.name} has joined", lambda: self.said)
+
+    def interrupt(self) -> int:
+        """Ctrl-C in that terminal."""
+        assert self.joined is not None
+        os.killpg(self.joined.pid, signal.SIGINT)
+        return self.joined.wait(20)
+
+    def make_the_pod_that_join_shows(self) -> str:
+        """By the commands as they stand there; its address."""
+        commands = re.findall(r"^  sudo (ip .*)$", self.said, re.MULTILINE)
+        assert len(commands) == 6, self.said
+        for command in commands:
+            self.run(*shlex.split(command))
+        found = re.search(r"address add ([0-9.]+)/", self.said)
+        assert found is not None
+        return found[1]
+
+    def machines(self, *flags: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(
+            self.testbed("machines", "-o", "json", *(flags or FLAGS), check=False).stdout
+        )
+        return found
+
+
+@pytest.fixture(scope="module")
+def underlay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Underlay]:
+    """With etcd and a network config."""
+    with ExitStack() as undo:
+        made = Underlay(tmp_path_factory.mktemp("join"), f"oj{os.getpid()}-", undo)
+        made.start_etcd()
+        made.write_config()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def two(underlay: Underlay) -> tuple[Machine, Machine]:
+    """Two machines that have joined."""
+    both = Machine(underlay, "office", "192.168.8.21"), Machine(underlay, "cellar", "192.168.8.22")
+    for machine in both:
+        machine.join()
+    return both
+
+
+def test_pods_made_by_hand_on_two_machines_reach_each_other(two: tuple[Machine, Machine]) -> None:
+    near, far = (machine.make_the_pod_that_join_shows() for machine in two)
+    for machine, there in zip(two, (far, near), strict=True):
+        machine.run("ip", "netns", "exec", "web", "ping", "-n", "-c1", "-W2", there)
+    page = "import http.server as h; h.HTTPServer(('', 8080), h.SimpleHTTPRequestHandler).handle_request()"
+    with subprocess.Popen(
+        [*two[1]._enter, "ip", "netns", "exec", "web", sys.executable, "-c", page],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        url = f"http://{far}:8080/pyproject.toml"
+        curl = ["ip", "netns", "exec", "web", "curl", "-sS", "-m", "5", "--retry", "20", "--retry-connrefused", url]
+        assert 'name = "overlay-testbed"' in two[0].run(*curl).stdout
+        server.wait(10)
+
+
+@pytest.mark.slow
+def test_any_machine_sees_all_and_one_that_has_not_joined_too(two: tuple[Machine, Machine], underlay: Underlay) -> None:
+    seen = two[0].machines()
+    assert (seen["network"], seen["backend"], seen["joined"]) == ("10.0.0.0/16", "udp", True)
+    assert {machine["public_ip"]: (machine["here"], machine["answers"]) for machine in seen["machines"]} == {
+        "192.168.8.21": (True, True),
+        "192.168.8.22": (False, True),
+    }
+    assert all(0 < machine["seconds_left"] <= 60 for machine in seen["machines"])
+    outside = Machine(underlay, "laptop", "192.168.8.29")
+    seen = outside.machines(ETCD)
+    assert not seen["joined"]
+    assert [machine["answers"] for machine in seen["machines"]] == [None, None]
+    assert "this machine has not joined" in outside.testbed("machines", ETCD).stdout
+
+
+@pytest.mark.slow
+def test_who_leaves_is_gone_and_leaves_nothing(underlay: Underlay) -> None:
+    guest, other = Machine(underlay, "guest", "192.168.8.23"), Machine(underlay, "witness", "192.168.8.24")
+    before = guest.run("ip", "-d", "address").stdout, guest.run("ip", "route").stdout
+    other.join()
+    guest.join()
+
+    def of_guest() -> list[dict[str, Any]]:
+        return [one for one in other.machines()["machines"] if one["public_ip"] == guest.address]
+
+    wait_until(lambda: of_guest() and of_guest()[0]["answers"], 10, "the witness reaches it", of_guest)
+    refused = guest.testbed("leave", *FLAGS, check=False)
+    assert refused.returncode == 1
+    assert "an agent runs here" in refused.stderr
+    assert guest.interrupt() == 0
+    assert f"sudo testbed leave {' '.join(FLAGS)}" in guest.said
+    wait_until(lambda: of_guest() and of_guest()[0]["answers"] is False, 10, "it does not answer any more", of_guest)
+    assert other.testbed("machines", *FLAGS, check=False).returncode == 1
+    assert "removed: lease" in guest.testbed("leave", *FLAGS).stdout
+    assert of_guest() == []
+    assert guest.run("ip", "route").stdout == before[1]
+    assert [line.split()[1] for line in guest.run("ip", "-o", "link").stdout.splitlines()] == [
+        line.split()[1] for line in before[0].splitlines() if re.match(r"\d+:", line)
+    ]
+    assert guest.run("nft", "list", "ruleset").stdout == ""
+
+
+@pytest.mark.slow
+def test_mistakes_are_told_at_once_and_change_nothing(two: tuple[Machine, Machine], underlay: Underlay) -> None:
+    again = two[0].testbed("join", *FLAGS, check=False)
+    assert again.returncode == 3
+    assert "machine: an agent runs here already (got an answer on port 8286; want it stopped" in again.stderr
+    wrong = two[0].testbed("join", "--etcd-endpoint=x", "--iptables-resync=never", check=False)
+    assert wrong.returncode == 2
+    assert len(wrong.stderr.splitlines()) == 2, wrong.stderr
+    assert "--etcd-endpoints" in wrong.stderr
+    lost = Machine(underlay, "lost", "192.168.8.25")
+    several = lost.testbed("join", "--etcd-endpoints=http://192.168.8.11:1", "--iface=eth7", check=False)
+    assert several.returncode == 4
+    assert [line.split(":")[0] for line in several.stderr.splitlines()] == ["error", "error"], several.stderr
+    assert "192.168.8.11:1" in several.stderr
+    assert "eth7" in several.stderr
+    nothing_there = lost.testbed("machines", ETCD, "--etcd-prefix=/elsewhere", check=False)
+    assert nothing_there.returncode == 4
+    assert "/elsewhere/config" in nothing_there.stderr
+    assert "docker0" not in lost.run("ip", "link").stdout
+    underlay.write_config(NETWORK.replace("10.0.0.0/16", "192.168.0.0/16"))
+    try:
+        inside = lost.testbed("join", *FLAGS, check=False)
+        assert inside.returncode == 3
+        assert "lies in the pod network" in inside.stderr
+    finally:
+        underlay.write_config()
+
+
+@pytest.mark.slow
+def test_what_the_guide_shows_is_so(tmp_path: Path) -> None:
+    with ExitStack() as undo:
+        underlay = Underlay(tmp_path, f"og{os.getpid()}-", undo)
+        underlay.start_etcd()
+        underlay.write_config(NETWORK.replace('"udp"', '"vxlan"'))
+        text = (DOCS / "real-machines.md").read_text().split("## Join")[1].split("\n## ")[0]
+        (join, says), (machines, listed), (ping, replies), (wrong, complaints), (leave, gone) = sessions(text)
+        office, cellar, lost = (
+            Machine(underlay, name, f"192.168.8.2{number}")
+            for number, name in enumerate(("office", "cellar", "lost"), 1)
+        )
+        for machine in (office, cellar):
+            machine.join(*shlex.split(join)[3:])
+        assert missing(says, office.said) == []
+        there = office.make_the_pod_that_join_shows()
+        cellar.make_the_pod_that_join_shows()
+        assert missing(listed, cellar.testbed(*shlex.split(machines)[1:]).stdout) == []
+        assert missing(replies, cellar.run(*shlex.split(ping.replace("10.0.46.2", there))[1:]).stdout) == []
+        assert missing(complaints, lost.testbed(*shlex.split(wrong)[2:], check=False).stderr) == []
+        cellar.interrupt()
+        assert missing(gone, cellar.testbed(*shlex.split(leave)[2:]).stdout) == []
