@@ -66,6 +66,11 @@ def http_get(pid: int, port: int, path: str, timeout_s: float = 1.0) -> tuple[in
     return in_network_of(pid, get)
 
 
+KEPT_SMALL = ("--auto-compaction-mode=periodic", "--auto-compaction-retention=5m", "--snapshot-count=10000")
+"""A lab may run for weeks. Without compaction every value that ever was stays in the database until its quota is used
+up, and a hundred thousand log entries stay in memory. An agent that was away for longer lists anew."""
+
+
 class EtcdMember:
     """One etcd server."""
 
@@ -171,6 +176,7 @@ class EtcdMember:
             # A lab elects quickly; the defaults are for members in different data centres.
             "--heartbeat-interval=50",
             "--election-timeout=500",
+            *KEPT_SMALL,
             *_tls_flags(self._tls, self._member_tls),
             *self.extra_flags,
         ]
