@@ -28,7 +28,10 @@ SETTLE_S = 5.0
 
 
 def run(plan: ScalePlan, tell: Callable[[str], None]) -> Document:
-    """Measure every size and return the result; nothing of the labs is left. Raises TestbedError, KeyboardInterrupt."""
+    """Measure every size and return the result; nothing of the labs is left. Raises TestbedError, KeyboardInterrupt.
+
+    A size that fails ends it and is told in `failed`, unless it is the first.
+    """
     # All of them before the first is made.
     for nodes in plan.nodes:
         check_capacity(nodes, nodes * plan.pods_per_node)
@@ -37,9 +40,17 @@ def run(plan: ScalePlan, tell: Callable[[str], None]) -> Document:
     except SpecError as error:
         raise TestbedError(str(error), 2) from error
     since, started = now(), time.monotonic()
-    sizes = []
+    sizes: list[Document] = []
+    failed: Document | None = None
     for cluster in clusters:
-        sizes.append(_size(plan, cluster, tell))
+        try:
+            sizes.append(_size(plan, cluster, tell))
+        except TestbedError as error:
+            if not sizes:
+                raise
+            # What the smaller ones took half an hour for is not thrown away.
+            failed = {"nodes": len(cluster.nodes), "why": str(error).removeprefix("bench scale: ")}
+            break
     machine = Machine(len(os.sched_getaffinity(0)), model_of_processor(), os.uname().release)
     return {
         "since": since,
@@ -49,6 +60,7 @@ def run(plan: ScalePlan, tell: Callable[[str], None]) -> Document:
         "rest_seconds": plan.rest_s,
         "sizes": sizes,
         "growth": growth(sizes),
+        "failed": failed,
     }
 
 

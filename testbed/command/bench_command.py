@@ -110,6 +110,8 @@ def scale(nodes: str, pods_per_node: int, rest: int, plain: bool, plot: Path | N
         render.as_json(result)
     else:
         show(result, plot)
+    if (failed := result["failed"]) is not None:
+        raise TestbedError(f"bench scale: {failed['nodes']} nodes: {failed['why']}")
     return 0 if all(one["pings"]["lost"] == 0 for one in result["sizes"]) else 1
 
 
