@@ -21,7 +21,26 @@ README_ON_ONE_LAB = ("Two commands", "Look", "The way of one packet", "Go inside
 """Sections of README.md about the lab of its two commands."""
 README_IN_ORDER = {"guestbook": "Services and names", "nginx_tomcat": "Faults on command"}
 """Cluster → section of README.md whose commands build on each other."""
+TYPED_IN_ORDER = {
+    ("README.md", "Workloads"): "two_nodes",
+    ("README.md", "Break a little"): "nginx_tomcat",
+    ("README.md", "Repair"): "",
+    ("README.md", "Your own cluster file"): "",
+    ("README.md", "IPv6 beside IPv4"): "dual_stack",
+    ("README.md", "Several labs"): "",
+    ("docs/exercises.md", ""): "",
+    ("docs/trace.md", ""): "nginx_tomcat",
+    ("docs/troubleshooting.md", "`up` ends with exit code 3"): "",
+    ("docs/troubleshooting.md", "`up` ends with exit code 2"): "",
+    ("docs/troubleshooting.md", "`up` ends with exit code 1 and keeps the lab"): "nginx_tomcat",
+    ("docs/troubleshooting.md", "A pod is in CrashLoopBackOff"): "",
+    ("docs/troubleshooting.md", "Several labs are running"): "",
+    ("docs/troubleshooting.md", "`ping: local error: message too long, mtu=1472`"): "nginx_tomcat",
+}
+"""(page, section or the whole page) → the cluster in whose lab its sessions are typed, one after the other; empty: they
+begin without a lab."""
 RUN_BY = {
+    **dict.fromkeys(TYPED_IN_ORDER, "tests/e2e/test_pages.py"),
     ("docs/walkthrough.md", ""): "tests/e2e/test_walkthrough.py",
     ("docs/walkthrough.zh-CN.md", ""): "tests/e2e/test_walkthrough.py",
     ("docs/troubleshooting.md", "Packets do not arrive"): "tests/e2e/test_troubleshooting.py",
@@ -30,10 +49,19 @@ RUN_BY = {
         ("README.md", section): "tests/e2e/test_readme.py"
         for section in (*README_ON_ONE_LAB, *README_IN_ORDER.values())
     },
+    ("README.md", "The agent alone, on plain machines"): "tests/netns/test_machine_pages.py",
+    **{
+        ("docs/real-machines.md", section): "tests/netns/test_machine_pages.py"
+        for section in ("The network config", "What it makes on a node", "Pods", "Stop, restart, remove")
+    },
     ("docs/real-machines.md", "Join: two machines, one command each"): "tests/netns/test_join.py",
     ("README.md", "Without root"): "tests/e2e/test_rootless.py",
 }
 """(page, section or the whole page) → the test that runs its sessions."""
+
+
+TRANSLATED = {"README.zh-CN.md": "README.md"}
+"""Page → the one whose commands it has, in another language; that one's are run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +78,16 @@ class Block:
     commands: tuple[str, ...]
     mark: str | None
     """Why it is not run, as its mark says."""
+    text: str = ""
+    """What is between the fences."""
 
     @property
     def run_by(self) -> str | None:
         """The test that runs it."""
+        if self.mark is not None:
+            return None
+        if self.page in TRANSLATED:
+            return f"as {TRANSLATED[self.page]}, which has the same commands"
         places = (RUN_BY.get((self.page, part)) for part in ("", self.heading, self._whole_section))
         return next(filter(None, places), None)
 
@@ -82,7 +116,8 @@ def blocks(path: Path) -> Iterator[Block]:
             commands = tuple(_commands(body))
             if commands and not language:
                 why = None if mark is None else f"{mark['kind']}: {mark['why']}"
-                yield Block(str(path.relative_to(ROOT)), opened, section, heading, commands, why)
+                page, shown = str(path.relative_to(ROOT)), "".join(f"{each}\n" for each in body)
+                yield Block(page, opened, section, heading, commands, why, shown)
             opened = 0
         elif opened:
             body.append(line)

@@ -18,5 +18,6 @@ class UnreadyPods:
 
     def _look(self, *, anew: bool = False) -> list[str]:
         statuses = [(pod, pod.status()) for pod in (self._pods if anew else self._waiting)]
-        self._waiting = tuple(pod for pod, status in statuses if not status.ready)
+        # One that crashes again and again is ready for a moment each time.
+        self._waiting = tuple(pod for pod, status in statuses if not status.ready or status.restarts)
         return [f"{status.name}: {status.why_not_ready}" for _, status in statuses if not status.ready]

@@ -1,10 +1,8 @@
 """Machines that share an etcd, without Mininet and without a lab: `testbed join`, `machines`, `leave`."""
 
-import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,92 +13,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.pages import DOCS, missing, sessions
-from tests.netns.agents import ENDPOINT, NETWORK, ROOT, Underlay, run, wait_until
+from tests.netns.agents import NETWORK, Underlay, wait_until
+from tests.netns.machine import ETCD, FLAGS, Machine
 
 pytestmark = [pytest.mark.root]
-ETCD = f"--etcd-endpoints={ENDPOINT}"
-FLAGS = (ETCD, "--iface=eth0", "--subnet-lease-ttl=60s")
-
-
-class Machine:
-    """Somebody's computer: a network of its own, and a /run of its own for what programs leave there."""
-
-    def __init__(self, underlay: Underlay, name: str, address: str) -> None:
-        self.name, self.address = name, address
-        self._log = underlay.directory / f"{name}.log"
-        netns = underlay.host(name, address)
-        own_run = "mount -t tmpfs tmpfs /run && echo up && exec sleep infinity"
-        holder = subprocess.Popen(
-            [
-                "nsenter",
-                f"--net=/run/netns/{netns}",
-                "unshare",
-                "--mount",
-                "--propagation=private",
-                "sh",
-                "-c",
-                own_run,
-            ],
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        underlay.undo.callback(self._end, holder)
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"up\n"
-        self._enter = ["nsenter", "--target", str(holder.pid), "--mount", "--net", f"--wd={ROOT}"]
-        self.joined: subprocess.Popen[bytes] | None = None
-
-    def _end(self, holder: subprocess.Popen[bytes]) -> None:
-        for process in (self.joined, holder):
-            if process is not None and process.poll() is None:
-                # The agent goes with the one that started it; both are in a session of their own.
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(10)
-        assert holder.stdout is not None
-        holder.stdout.close()
-
-    @property
-    def said(self) -> str:
-        return self._log.read_text()
-
-    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return run(*self._enter, *command, check=check, timeout_s=30)
-
-    def testbed(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "testbed", *words, check=check)
-
-    def join(self, *flags: str) -> None:
-        """In the foreground of a terminal of its own; returns when the machine has joined."""
-        with self._log.open("wb") as log:
-            self.joined = subprocess.Popen(
-                [*self._enter, sys.executable, "-m", "testbed", "join", *(flags or FLAGS)],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        wait_until(lambda: "Ctrl-C stops the agent" in self.said, 20, f"{self.name} has joined", lambda: self.said)
-
-    def interrupt(self) -> int:
-        """Ctrl-C in that terminal."""
-        assert self.joined is not None
-        os.killpg(self.joined.pid, signal.SIGINT)
-        return self.joined.wait(20)
-
-    def make_the_pod_that_join_shows(self) -> str:
-        """By the commands as they stand there; its address."""
-        commands = re.findall(r"^  sudo (ip .*)$", self.said, re.MULTILINE)
-        assert len(commands) == 6, self.said
-        for command in commands:
-            self.run(*shlex.split(command))
-        found = re.search(r"address add ([0-9.]+)/", self.said)
-        assert found is not None
-        return found[1]
-
-    def machines(self, *flags: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(
-            self.testbed("machines", "-o", "json", *(flags or FLAGS), check=False).stdout
-        )
-        return found
 
 
 @pytest.fixture(scope="module")

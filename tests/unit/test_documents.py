@@ -1,13 +1,14 @@
 """What README and docs/ tell people to type is what the command line takes."""
 
 import contextlib
+import re
 
 import click
 import pytest
 
 from testbed.command.cli import main  # registers the verbs
 from testbed.command.command_line import verbs
-from tests.documents import ROOT, RUN_BY, blocks, pages, words_of_verb
+from tests.documents import ROOT, RUN_BY, TRANSLATED, blocks, pages, words_of_verb
 
 COMMANDS = sorted(
     {
@@ -49,3 +50,16 @@ def test_what_is_said_to_be_run_is_there(where: tuple[str, str], test: str) -> N
     page, section = where
     assert (ROOT / test).is_file()
     assert [block for block in blocks(ROOT / page) if section in ("", block.section)] or section, where
+
+
+@pytest.mark.parametrize(("page", "original"), TRANSLATED.items())
+def test_a_translation_has_no_command_that_the_original_has_not(page: str, original: str) -> None:
+    def commands(of: str) -> set[str]:
+        return {re.sub(r"\s+#.*", "", command) for block in blocks(ROOT / of) for command in block.commands}
+
+    assert commands(page) - commands(original) == set()
+
+
+def test_every_session_is_run_or_says_why_not() -> None:
+    neither = [block for path in pages() for block in blocks(path) if block.run_by is None and block.mark is None]
+    assert [f"{block.page}:{block.line} {block.commands[0]}" for block in neither] == []
