@@ -63,7 +63,7 @@ class Namespace:
 
     def run(self, function: Callable[[], Result]) -> Result:
         """Return what `function` returns, or raise what it raises; in this thread if it is there, else in a new one."""
-        if os.path.samestat(os.stat(OWN_NAMESPACE), self._is):
+        if self._is_here():
             return function()
 
         def visit() -> Result:
@@ -75,7 +75,11 @@ class Namespace:
 
     def thread(self) -> "NamespaceThread":
         """A thread that lives there. Raises OSError."""
-        return NamespaceThread(None, self._descriptor)
+        # To enter even one's own takes CAP_SYS_ADMIN, which an agent that runs as a service has not.
+        return NamespaceThread(None, None if self._is_here() else self._descriptor)
+
+    def _is_here(self) -> bool:
+        return os.path.samestat(os.stat(OWN_NAMESPACE), self._is)
 
     def close(self) -> None:
         """Let it go; safe to call twice."""
