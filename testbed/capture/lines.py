@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 
-from testbed.capture.headers import Overlay, Packet, flag_names, quoted, unwrap
+from testbed.capture import ipv6
+from testbed.capture.headers import Overlay, Packet, flag_names, quoted, read_packet, unwrap
 
 ARP, IPV6 = 0x0806, 0x86DD
 ETHERTYPES = {ARP: "arp", IPV6: "ipv6", 0x88CC: "lldp"}
@@ -24,9 +25,31 @@ def line(point: str, at_ns: int, frame: bytes, link_header: int, overlay: Overla
 def _packets(frame: bytes, link_header: int, overlay: Overlay) -> list[str]:
     found = []
     for wrapped in unwrap(frame, link_header, overlay):
+        packet = wrapped.inner
         around = f" [{_ends(wrapped.outer)}]" if wrapped.outer else ""
-        found.append(f"{_words(frame, wrapped.inner)}{around}")
-    return found
+        inner = None if wrapped.outer else _ipv6_in(frame, packet, overlay)
+        found.append(f"{ipv6.words(frame, inner)} [{_ends(packet)}]" if inner else f"{_words(frame, packet)}{around}")
+    return found or _ipv6_packets(frame, link_header, overlay)
+
+
+def _ipv6_in(frame: bytes, outer: Packet, overlay: Overlay) -> ipv6.IPv6Packet | None:
+    ports = outer.source_port, outer.destination_port
+    at = ipv6.carried_at(overlay, outer.header.protocol, outer.transport, ports)
+    return None if at is None else ipv6.read_ipv6(frame, at)
+
+
+def _ipv6_packets(frame: bytes, link_header: int, overlay: Overlay) -> list[str]:
+    outer = ipv6.read_ipv6(frame, link_header)
+    if outer is None:
+        return []
+    ports = outer.source_port, outer.destination_port
+    at = ipv6.carried_at(overlay, outer.protocol, outer.transport, ports)
+    if at is not None:
+        if (inner := ipv6.read_ipv6(frame, at)) is not None:
+            return [f"{ipv6.words(frame, inner)} [{ipv6.ends(outer)}]"]
+        if (packet := read_packet(frame, at)) is not None:
+            return [f"{_words(frame, packet)} [{ipv6.ends(outer)}]"]
+    return [ipv6.words(frame, outer)]
 
 
 def _words(frame: bytes, packet: Packet) -> str:

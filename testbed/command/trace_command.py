@@ -111,6 +111,12 @@ def _split(text: str) -> tuple[str, int | None]:
     name, colon, port = text.partition(":")
     if not colon:
         return name, None
+    if ":" in port:
+        raise TestbedError(
+            f"testbed trace: {text}: IPv6 is not traced (got it; want a name or an IPv4 address, or see the packets pass:"
+            " testbed capture all ip6)",
+            2,
+        )
     if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= HIGHEST_PORT:
         raise TestbedError(f"testbed trace: {text}: not a port (got {port!r}; want 1 to {HIGHEST_PORT})", 2)
     return name, int(port)

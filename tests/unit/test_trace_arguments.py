@@ -1,0 +1,28 @@
+"""What is typed behind `testbed trace`."""
+
+import pytest
+
+from testbed.command.client import TestbedError
+from testbed.command.trace_command import arguments_of
+
+
+@pytest.mark.parametrize(
+    ("destination", "says"),
+    [
+        ("fd00:a:0:90::2", "fd00:a:0:90::2: IPv6 is not traced"),
+        ("[fd00::2]:80", r"\[fd00::2\]:80: IPv6 is not traced"),
+        ("tomcat:http", "tomcat:http: not a port"),
+        ("tomcat:0", "tomcat:0: not a port"),
+        ("tomcat:65536", "tomcat:65536: not a port"),
+    ],
+)
+def test_what_is_no_destination_is_refused_in_one_line(destination: str, says: str) -> None:
+    with pytest.raises(TestbedError, match=f"^testbed trace: {says}") as refused:
+        arguments_of("client", destination, None)
+    assert refused.value.exit_code == 2
+    assert "\n" not in str(refused.value)
+
+
+def test_a_port_means_tcp_and_none_an_echo() -> None:
+    assert arguments_of("client", "tomcat:8080", None)["protocol"] == "tcp"
+    assert arguments_of("client", "10.0.90.2", None)["protocol"] == "icmp"
