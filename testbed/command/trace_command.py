@@ -113,8 +113,8 @@ def _split(text: str) -> tuple[str, int | None]:
         return name, None
     if ":" in port:
         raise TestbedError(
-            f"testbed trace: {text}: IPv6 is not traced (got it; want a name or an IPv4 address, or see the packets pass:"
-            " testbed capture all ip6)",
+            f"testbed trace: {text}: IPv6 is not traced (want a name or an IPv4 address;"
+            " testbed capture all ip6 shows packets that pass)",
             2,
         )
     if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= HIGHEST_PORT:
