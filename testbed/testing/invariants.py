@@ -43,7 +43,9 @@ def broken(lab: LabHandle, before: Baseline, *, keeps_subnets: bool = True, expe
         if keeps_subnets and node.subnet != before.subnets[name]:
             problems.append(f"{name} has {node.subnet} and had {before.subnets[name]}")
     problems += _leases(leases, {node.address: name for name, node in nodes.items()})
-    problems += _forwarding(lab, leases)
+    states = {name: lab.agent(name).state() for name in nodes}
+    problems += _renewed(states)
+    problems += _forwarding(lab, leases, states)
     problems += _resources(lab.ask("resources"), before.resources)
     for name in nodes:
         for line in lab.logs(name)[before.log_sizes[name] :].splitlines():
@@ -65,11 +67,22 @@ def _leases(leases: list[dict[str, Any]], names: Mapping[str, str]) -> list[str]
     return problems
 
 
-def _forwarding(lab: LabHandle, leases: list[dict[str, Any]]) -> list[str]:
+def _renewed(states: Mapping[str, dict[str, Any]]) -> list[str]:
+    """I1: every lease was renewed lately; one that was not may end in the middle of the next trial."""
+    problems = []
+    for name, state in states.items():
+        lease = state["lease"] or {}
+        left_s = lease.get("seconds_left")
+        if left_s is not None and left_s < lease["ttl_s"] / 3:
+            problems.append(f"I1: the lease of {name} has {left_s} of {lease['ttl_s']} s left (want a third or more)")
+    return problems
+
+
+def _forwarding(lab: LabHandle, leases: list[dict[str, Any]], states: Mapping[str, dict[str, Any]]) -> list[str]:
     """I2: every node's table is etcd's leases but its own."""
     problems = []
     for name, node in lab.nodes.items():
-        known = {entry["subnet"]: entry["via"].partition(":")[0] for entry in lab.agent(name).state()["forwarding"]}
+        known = {entry["subnet"]: entry["via"].partition(":")[0] for entry in states[name]["forwarding"]}
         wanted = {
             lease["spec"]["subnet"]: lease["spec"]["publicIP"]
             for lease in leases
