@@ -165,6 +165,8 @@ class UnderlaySpec(Model):
     switches: Annotated[tuple[SwitchName, ...], Field(strict=False, min_length=1)] | None = None
     routers: Annotated[tuple[SwitchName, ...], Field(strict=False)] = ()
     links: Annotated[tuple[LinkSpec, ...], Field(strict=False, min_length=1)] | None = None
+    switch: Literal["bridge", "ovs"] = "bridge"
+    """What the switches are: Linux bridges, or Open vSwitch in user space (package openvswitch-switch)."""
     gateway: Address | None = None
     mtu: Annotated[int, within(MIN_UNDERLAY_MTU, MAX_UNDERLAY_MTU)] = 1500
     """In bytes, IPv4 header included, link header not."""

@@ -21,7 +21,7 @@ from testbed.cluster.wiring import Wiring
 
 Sign = Literal["+", "~", "-"]
 Kind = Literal["Pod", "Deployment", "Service"]
-FIXED_UNDERLAY = ("cidr", "ipv6_cidr", "gateway", "mtu")
+FIXED_UNDERLAY = ("cidr", "ipv6_cidr", "gateway", "mtu", "switch")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,10 @@ def read_wiring(source: Source, document: ClusterDocument) -> tuple[Wiring | Non
         wiring, problems = _named(source, document)
         if wiring is not None:
             problems += _check_names(source, document, wiring.switches, wiring.routers)
+    if wiring is not None and wiring.spare and document.underlay.switch == "ovs":
+        spare = wiring.cables[min(wiring.spare)]
+        what = f"no loops of Open vSwitch switches (got one that {spare} closes; want switch: bridge, or fewer links)"
+        problems.append(source.problem(("underlay", "switch"), what))
     return (None if problems else wiring), problems
 
 

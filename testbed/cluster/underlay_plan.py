@@ -69,9 +69,11 @@ class UnderlayPlan:
     """Of every cable and switch, in bytes."""
     ipv6: bool = False
     """Whether machines have IPv6 beside IPv4."""
+    open_vswitch: bool = False
+    """Whether switches are Open vSwitch's and not Linux bridges."""
 
 
-def plan_underlay(wiring: Wiring, addresses: AddressPlan, mtu: int) -> UnderlayPlan:
+def plan_underlay(wiring: Wiring, addresses: AddressPlan, mtu: int, *, open_vswitch: bool = False) -> UnderlayPlan:
     """The whole underlay; gateway and etcd members hang on the first switch."""
     servers = (*addresses.etcd, GATEWAY)
     ports = {name: _ports(name, wiring, addresses) for name in (*addresses.nodes, *servers, *addresses.routers)}
@@ -93,6 +95,7 @@ def plan_underlay(wiring: Wiring, addresses: AddressPlan, mtu: int) -> UnderlayP
         wiring.priorities,
         mtu,
         ipv6=bool(addresses.ipv6_subnets),
+        open_vswitch=open_vswitch,
     )
 
 

@@ -89,6 +89,9 @@ PROGRAMS = (  # program, Debian package, what it is needed for
     ("knotc", "knot", "names"),
     ("ping", "iputils-ping", "ping"),
     ("curl", "curl", "the examples"),
+    ("ovs-vswitchd", "openvswitch-switch", "underlay.switch: ovs"),
+    ("ovsdb-server", "openvswitch-switch", "underlay.switch: ovs"),
+    ("ethtool", "ethtool", "underlay.switch: ovs"),
     ("kdig", "knot-dnsutils", "the examples"),
     ("tcpdump", "tcpdump", "capture"),
     ("iperf3", "iperf3", "iperf"),
@@ -149,7 +152,8 @@ def program_checks(which: Callable[[str], str | None]) -> tuple[Check, ...]:
     found = []
     for program, package, needed_for in PROGRAMS:
         path = which(program)
-        remedy = f"{INSTALL}, or apt install {package}"
+        option = " --ovs" if package == "openvswitch-switch" else ""
+        remedy = f"{INSTALL}{option}, or apt install {package}"
         found.append(Check(program, path is not None, path or "none on PATH", "the program", remedy, needed_for))
     return tuple(found)
 

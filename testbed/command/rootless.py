@@ -77,6 +77,8 @@ def runtime_directory_check(directory: Path | None) -> Check:
 def refusals(cluster: Cluster) -> list[str]:
     """What of this cluster needs more users than one, a line each; empty when nothing does."""
     lines = []
+    if cluster.underlay.switch == "ovs":
+        lines.append("underlay.switch: not tried without root (got ovs with --rootless; want sudo, or switch: bridge)")
     for spec in cluster.pod_specs:
         for container in spec.containers:
             user = container.security_context.run_as_user

@@ -203,6 +203,8 @@ def check_environment(cluster: Cluster, *, without_root: bool = False) -> None:
     overlay = overlay_of(parse_network_config(cluster.network_json.encode()))
     if overlay.needs is not None and cluster.agent.command is None:
         purposes.add(overlay.needs)
+    if cluster.underlay.switch == "ovs":
+        purposes.add("underlay.switch: ovs")
     if cluster.dns:
         purposes.add("names")
     failures = doctor.required_failures(doctor.checks(optional=False, also=purposes, rootless=without_root), purposes)

@@ -99,6 +99,9 @@ class LinkFaults:
     def impair(self, request: FaultRequest) -> Injected:
         """Loss, delay, duplicates, damage or another order, beside what the cable suffers already."""
         what = request.kind.name.split()[1]
+        if self._lab.underlay.open_vswitch is not None:
+            want = "link down, flap or rate, or switch: bridge in the cluster file"
+            raise FaultImpossible(f"{request.text}: not on Open vSwitch switches (want {want})")
         wire = self._wire(request)
         cable = self._cables.setdefault(wire.name, _Cable(self._lab, wire, self._has_netem()))
         before = cable.impairment

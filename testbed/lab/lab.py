@@ -108,7 +108,8 @@ class Lab:
         self.datapath = "auto"
         """Of our agents, as their --datapath."""
         self._timeout_s = timeout_s
-        plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu)
+        is_ovs = cluster.underlay.switch == "ovs"
+        plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu, open_vswitch=is_ovs)
         self.underlay = Underlay(plan, directory / "nodes", self.journal)
         self.authority = Authority(name) if cluster.etcd.tls else None
         self._users: set[str] = set()
@@ -221,7 +222,8 @@ class Lab:
         if self.cluster.dns:
             self.names.start()
         switches = len(self.underlay.net.switches)
-        return f"{switches} {'switch' if switches == 1 else 'switches'}, {len(self.underlay.machines)} machines"
+        kind = "Open vSwitch " if self.underlay.plan.open_vswitch else ""
+        return f"{switches} {kind}{'switch' if switches == 1 else 'switches'}, {len(self.underlay.machines)} machines"
 
     def _start_etcd(self, progress: Progress) -> str:
         addresses = self.cluster.addresses.etcd

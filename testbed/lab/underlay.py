@@ -1,6 +1,7 @@
 """The underlay: Mininet hosts, switches and links, programmed over netlink instead of shell strings.
 
-Everything here happens inside the lab's own namespaces. A switch is a Linux bridge in the lab's network namespace; a
+Everything here happens inside the lab's own namespaces. A switch is a Linux bridge in the lab's network namespace, or
+one of Open vSwitch (open_vswitch.py); a
 node, a router, an etcd member and the gateway are Mininet hosts with network and mount namespaces of their own.
 
 Where switches form a loop their bridges run the spanning tree protocol. Its listening and learning would take 4 s, so
@@ -27,6 +28,7 @@ from agent.netlink_values import IPAddress
 from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
 from testbed.lab.machine_shell import ShellOnDemand, hold_machine
+from testbed.lab.open_vswitch import OpenVSwitch, OpenVSwitchSwitch, no_offload
 from testbed.lab.shaping import queueing_commands
 from testbed.pods.namespaces import in_network_of
 
@@ -218,8 +220,15 @@ class BridgeSwitch(ShellOnDemand, Switch):
         self.kernel.create_bridge(self.name, mtu=self.underlay_mtu, why="a switch of the underlay")
         for interface in self.intfList():
             if interface.name != "lo":
-                self.kernel.set_master(interface.name, self.name, "plug the cable into the switch")
+                self.plug(interface.name)
         self.kernel.set_up(self.name, "switch the switch on")
+
+    def plug(self, interface: str) -> None:
+        """Plug a cable's end in."""
+        self.kernel.set_master(interface, self.name, "plug the cable into the switch")
+
+    def unplug(self, _interface: str) -> None:
+        """Nothing: a bridge forgets a port that has gone."""
 
     def span_tree(self, priority: int) -> None:
         """Let the bridge take part in the spanning tree protocol."""
@@ -248,6 +257,7 @@ class Underlay:
         self.machines: Mapping[str, OverlayNode] = {}
         """Replaced as a whole when a machine comes or goes."""
         self._making = threading.Lock()
+        self.open_vswitch = OpenVSwitch(run_directory.parent / "ovs", self.kernel) if plan.open_vswitch else None
 
     def start(self) -> None:
         """Build switches, machines and cables; then addresses, routes and neighbours."""
@@ -265,6 +275,8 @@ class Underlay:
             link = self.connect(cable, macs, held_back)
             spare += [link.intf1, link.intf2] if held_back else []
         self.net.built = True
+        if self.open_vswitch is not None:
+            self.open_vswitch.start()
         self.net.start()
         self._span_tree(spare)
         for name, machine in self.plan.machines.items():
@@ -284,7 +296,12 @@ class Underlay:
             made.sort(key=lambda node: order[node.name])
 
     def _add_switch(self, name: str) -> None:
-        self.net.addSwitch(name, cls=BridgeSwitch, kernel=self.kernel, underlay_mtu=self.plan.mtu)
+        if self.open_vswitch is not None:
+            made = OpenVSwitchSwitch
+            parameters: dict[str, Any] = {"open_vswitch": self.open_vswitch}
+        else:
+            made, parameters = BridgeSwitch, {}
+        self.net.addSwitch(name, cls=made, kernel=self.kernel, underlay_mtu=self.plan.mtu, **parameters)
 
     def make_machine(self, plan: MachinePlan) -> OverlayNode:
         """A machine with namespaces of its own and no cable yet. Raises OSError."""
@@ -307,6 +324,8 @@ class Underlay:
             cable.first, cable.second, addr1=macs[0], addr2=macs[1], params1=dict(state), params2=dict(state)
         )
         for interface in (link.intf1, link.intf2):
+            if self.open_vswitch is not None:
+                self._shape(interface, no_offload(interface.name), "packets in user space must be whole")
             for command in queueing_commands(interface.name, cable.shaping):
                 self._shape(interface, command, f"the cable {cable} is not a perfect one")
         return link

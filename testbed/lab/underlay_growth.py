@@ -16,7 +16,7 @@ def add_machine(underlay: Underlay, plan: UnderlayPlan, name: str, cable: Cable)
     machine = underlay.make_machine(plan.machines[name])
     link = underlay.connect(cable, [plan.machines[name].ports[0].mac, None])
     switch = underlay.net.nameToNode[cable.second]
-    switch.kernel.set_master(link.intf2.name, switch.name, "plug the cable into the switch")
+    switch.plug(link.intf2.name)
     underlay.address(machine, plan.machines[name])
     _tell(underlay, plan)
     return machine
@@ -32,6 +32,8 @@ def remove_machine(underlay: Underlay, plan: UnderlayPlan, name: str) -> None:
             near, far = (link.intf1, link.intf2) if link.intf1.node is machine else (link.intf2, link.intf1)
             machine.kernel.delete_link(near.name, f"{name} is taken off the underlay")
             far.node.delIntf(far)
+            if far.node.name in plan.switches:
+                far.node.unplug(far.name)
             underlay.net.links.remove(link)
         machine.kernel.close()
         end_processes_in(namespace)

@@ -11,7 +11,7 @@ from agent.netlink_values import Link, Route
 from agent.port_holder import port_holder
 from testbed.lab.lab import Lab
 from testbed.services.ruleset import TABLE
-from testbed.trace.map import Map
+from testbed.trace.map import LAB, Map
 from testbed.trace.nft_trace import dropping_rule, nft
 from testbed.trace.probe import Probe
 
@@ -63,6 +63,9 @@ class Facts:
 
     def bridge_of(self, place: str, interface: str) -> str | None:
         """The bridge that an interface is a port of."""
+        if place == LAB and self._lab.underlay.open_vswitch is not None:
+            switch = self._map.switch_ports.get(interface)
+            return None if switch == interface else switch
         asked = self._ask(place)
         link = self.link(place, interface)
         if asked is None or link is None or not link.master:
@@ -72,6 +75,11 @@ class Facts:
 
     def port_of(self, place: str, bridge: str, mac: str) -> str | None:
         """The port behind which a bridge knows a MAC address."""
+        switches = self._lab.underlay.open_vswitch
+        if place == LAB and switches is not None:
+            with contextlib.suppress(OSError):
+                return switches.port_of(bridge, mac)
+            return None
         asked = self._ask(place)
         with contextlib.suppress(OSError):
             return asked.bridge_port(bridge, mac) if asked else None

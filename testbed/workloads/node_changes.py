@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import PydanticCustomError
 
-from testbed.cluster.addresses import UnderlayFull, with_node
+from testbed.cluster.addresses import AddressPlan, UnderlayFull, with_node
 from testbed.cluster.cluster_document import NodeSpec
 from testbed.cluster.name_rules import check_node_name
-from testbed.cluster.underlay_plan import plan_underlay
-from testbed.cluster.wiring import Cable
+from testbed.cluster.underlay_plan import UnderlayPlan, plan_underlay
+from testbed.cluster.wiring import Cable, Wiring
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.node import LabNode
 from testbed.lab.underlay_growth import add_machine, remove_machine
@@ -84,7 +84,7 @@ def add_node(lab: "Lab", name: str, address: str | None, switch: str, subnet: IP
     except UnderlayFull as full:
         raise NodeRefused(f"node add: no address left for {full} (got {lab.cluster.underlay.cidr})") from full
     cable = Cable(name, switch)
-    plan = plan_underlay(wiring, addresses, lab.cluster.underlay.mtu)
+    plan = _plan(lab, wiring, addresses)
     machine = add_machine(lab.underlay, plan, name, cable)
     bind_name(NETNS_DIRECTORY, name, machine.pid)
     spec = NodeSpec.model_construct(ip=addresses.nodes[name], subnet=subnet)
@@ -152,12 +152,17 @@ def delete_node(lab: "Lab", name: str, limit_s: float) -> list[str]:
     lab.nodes = {other: one for other, one in lab.nodes.items() if one is not node}
     lab.cluster = replace(lab.cluster, nodes=specs, addresses=addresses, wiring=wiring)
     unbind_name(NETNS_DIRECTORY, name)
-    remove_machine(lab.underlay, plan_underlay(wiring, addresses, lab.cluster.underlay.mtu), name)
+    remove_machine(lab.underlay, _plan(lab, wiring, addresses), name)
     lab.workloads.leaving.discard(name)
     lab.event("Normal", f"node/{name}", "Deleted", "the machine is gone, and its lease")
     lab.pods_changed.notify()
     _await_peers(lab)
     return lost
+
+
+def _plan(lab: "Lab", wiring: Wiring, addresses: AddressPlan) -> UnderlayPlan:
+    is_ovs = lab.underlay.plan.open_vswitch
+    return plan_underlay(wiring, addresses, lab.cluster.underlay.mtu, open_vswitch=is_ovs)
 
 
 def _end_bare_pods(lab: "Lab", name: str) -> list[str]:

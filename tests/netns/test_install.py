@@ -230,7 +230,7 @@ def test_an_unknown_argument_is_named(sh: Shell, installed: MakeClone) -> None:
     result = sh(f"{installed('clone')}/scripts/install --test")
     assert (result.returncode, result.stderr) == (
         2,
-        "error: scripts/install: unknown argument (got --test; want --tests, --quiet or --check)\n",
+        "error: scripts/install: unknown argument (got --test; want --tests, --ovs, --quiet or --check)\n",
     )
 
 
