@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from testbed.bench.own_lab import launch_own
@@ -23,6 +24,7 @@ from testbed.lab.clock import now
 PINGS = 1000
 NEW_NODE = "newcomer"
 PLAIN_LIMIT_S = 900.0
+IDLE_LOOK_S, IDLE_SHARE, QUIET_LOOKS, IDLE_LIMIT_S = 0.5, 0.2, 3, 60.0
 SETTLE_S = 5.0
 """What a start leaves to be done (lists after the first watch, caches) is not what a lab does at rest."""
 
@@ -71,6 +73,7 @@ def _size(plan: ScalePlan, cluster: Cluster, tell: Callable[[str], None]) -> Doc
         tell(f"{nodes} nodes: plain Mininet with {nodes + pods} hosts")
         result["plain_mininet_s"] = plain_mininet(nodes + pods)
     tell(f"{nodes} nodes: up")
+    await_idle()
     started = time.monotonic()
     launched = launch_own(f"scale-{nodes}-{os.getpid()}", cluster)
     gone = False
@@ -137,6 +140,25 @@ def _measured(lab: LabRecord, plan: ScalePlan, tell: Callable[[str], None]) -> D
 def _asked(lab: LabRecord, what: str, count: int | None = None) -> Document:
     answer: Document = ask(lab, "bench_scale", what=what, count=count)
     return answer
+
+
+def await_idle() -> None:
+    """Until this machine has little to do, if it ever has: the kernel takes seconds to let hundreds of namespaces go, and
+    that is not what comes next."""
+    deadline, quiet, before = time.monotonic() + IDLE_LIMIT_S, 0, processor_ticks()
+    while quiet < QUIET_LOOKS and time.monotonic() < deadline:
+        time.sleep(IDLE_LOOK_S)
+        now_is = processor_ticks()
+        busy, whole = now_is[0] - before[0], now_is[1] - before[1]
+        quiet = quiet + 1 if busy < IDLE_SHARE * whole else 0
+        before = now_is
+
+
+def processor_ticks() -> tuple[int, int]:
+    """Of all processors since the start of the machine: busy ones, all (man 5 proc_stat)."""
+    with Path("/proc/stat").open(encoding="ascii") as file:
+        ticks = [int(word) for word in file.readline().split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
 
 def plain_mininet(hosts: int) -> float:
