@@ -23,8 +23,9 @@ from testbed.lab.machine_shell import ShellOnDemand
 from testbed.lab.supervise import RestartPolicy, Supervised
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
-COMMAND_LIMIT_S = 20.0
-START_LIMIT_S = "20"
+COMMAND_LIMIT_S = 25.0
+PATIENCE = ("--retry", "--timeout=20")
+"""Of ovs-vsctl: a server that has just been started, for the first time or again, has no socket yet."""
 OFFLOADS = ("tx", "gso", "tso")
 
 
@@ -55,23 +56,27 @@ class OpenVSwitch:
 
     def start(self) -> None:
         """Make the database and start both. Raises OSError with what the program said."""
+        self.start_database()
+        self.daemon.start()
+
+    def start_database(self) -> None:
+        """Make the database and start who keeps it. Raises OSError with what the program said."""
         self._directory.mkdir(parents=True, exist_ok=True)
         if not self._database.exists():
             self._run(["ovsdb-tool", "create", str(self._database), str(SCHEMA)])
         self.server.start()
-        self._run(["ovs-vsctl", f"--db={self._socket}", f"--timeout={START_LIMIT_S}", "--no-wait", "init"])
-        self.daemon.start()
+        self._run(["ovs-vsctl", f"--db={self._socket}", *PATIENCE, "--no-wait", "init"])
 
     def configure(self, words: Sequence[str], why: str) -> None:
         """ovs-vsctl with these words; returns when ovs-vswitchd has done it. Raises OSError."""
-        self._run(["ovs-vsctl", f"--db={self._socket}", f"--timeout={START_LIMIT_S}", *words])
+        self._run(["ovs-vsctl", f"--db={self._socket}", *PATIENCE, *words])
         self._kernel.journal.record(["ovs-vsctl", *words], why)
 
     def port_of(self, bridge: str, mac: str) -> str | None:
         """The port behind which a switch knows a MAC address; None: it does not. Raises OSError."""
         columns = ["--format=csv", "--no-headings", "--data=bare", "--columns=ofport,name", "list", "Interface"]
-        listed = self._run(["ovs-vsctl", f"--db={self._socket}", f"--timeout={START_LIMIT_S}", *columns])
-        own = self._run(["ovs-vsctl", f"--db={self._socket}", f"--timeout={START_LIMIT_S}", "list-ports", bridge])
+        listed = self._run(["ovs-vsctl", f"--db={self._socket}", *PATIENCE, *columns])
+        own = self._run(["ovs-vsctl", f"--db={self._socket}", *PATIENCE, "list-ports", bridge])
         rows = [line.split(",") for line in listed.splitlines()]
         names = {number: name for number, name in rows if name in own.split()}
         return port_behind(self._run(["ovs-appctl", *self._target(), "fdb/show", bridge]), mac, names)

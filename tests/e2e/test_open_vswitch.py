@@ -3,11 +3,15 @@
 import os
 import re
 import signal
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from agent.journal import FileJournal
+from agent.netlink import Kernel
+from testbed.lab.open_vswitch import OpenVSwitch
 from tests.e2e.lab import Lab, lab_of
 from tests.waiting import wait_until
 
@@ -43,6 +47,22 @@ def lab(_as_root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
     file.write_text(TREE + PODS)
     with lab_of(file) as made:
         yield made
+
+
+class LateServer(OpenVSwitch):
+    """Its database server has no socket for half a second."""
+
+    def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        return super()._spawn(["sh", "-c", 'sleep 0.5; exec "$@"', "late", *command])
+
+
+def test_a_database_server_that_is_slow_to_start_is_waited_for(tmp_path: Path) -> None:
+    switches = LateServer(tmp_path / "ovs", Kernel(FileJournal(tmp_path / "journal.jsonl", "lab")))
+    switches.start_database()
+    try:
+        assert (tmp_path / "ovs" / "db.sock").exists()
+    finally:
+        switches.server.stop()
 
 
 def reaches(lab: Lab) -> bool:
