@@ -71,6 +71,7 @@ def _size(plan: ScalePlan, cluster: Cluster, tell: Callable[[str], None]) -> Doc
     result: Document = {"nodes": nodes, "pods": pods, "load": round(os.getloadavg()[0], 2)}
     if plan.plain:
         tell(f"{nodes} nodes: plain Mininet with {nodes + pods} hosts")
+        await_idle()
         result["plain_mininet_s"] = plain_mininet(nodes + pods)
     tell(f"{nodes} nodes: up")
     await_idle()
@@ -143,8 +144,8 @@ def _asked(lab: LabRecord, what: str, count: int | None = None) -> Document:
 
 
 def await_idle() -> None:
-    """Until this machine has little to do, if it ever has: the kernel takes seconds to let hundreds of namespaces go, and
-    that is not what comes next."""
+    """Until this machine has little to do, if it ever has: the kernel takes seconds to let hundreds of namespaces go,
+    and that is not what is measured next."""
     deadline, quiet, before = time.monotonic() + IDLE_LIMIT_S, 0, processor_ticks()
     while quiet < QUIET_LOOKS and time.monotonic() < deadline:
         time.sleep(IDLE_LOOK_S)
