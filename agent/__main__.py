@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from agent.errors import AgentError, EnvironmentMissing, InvalidConfig, RegistryError, UsageError
-from agent.flags import help_text
+from agent.flags import help_text, without_effect
 from agent.options import Options, parse_options
 
 EXIT_CODES: tuple[tuple[type[AgentError], int], ...] = (
@@ -36,7 +36,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         if options.version:
             print(_version())
             return 0
-        return _command(options)
+        return _command(options, without_effect(environ))
     except AgentError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -49,11 +49,15 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return FAILED
 
 
-def _command(options: Options) -> int:
+def _command(options: Options, notes: Sequence[str]) -> int:
+    import logging
+
     from agent.log import start_logging
     from agent.preconditions import check_machine, check_rights
 
     start_logging(options.verbosity)
+    for note in notes:
+        logging.getLogger("agent").info("%s", note)
     if options.command == "cleanup":
         check_rights()
         from agent.commands import clean_up

@@ -111,6 +111,10 @@ UNSUPPORTED = frozenset(
 """flannel has these; we do not (yet), and taking them in silence would be worse than refusing."""
 
 
+OF_KUBERNETES = ("CONT_WHEN_CACHE_NOT_READY", "EVENT_QUEUE_DEPTH")
+"""Variables that only flannel's other subnet manager reads (`pkg/subnet/kube/kube.go`); its manifests set them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """What was given for one flag, and where, for the error line."""
@@ -150,6 +154,15 @@ def read_flags(argv: Sequence[str], environ: Mapping[str, str]) -> Reading:
                 f"{variable}: not supported by this agent (got {environ[variable]!r}; want it unset)"
             )
     return reading
+
+
+def without_effect(environ: Mapping[str, str]) -> list[str]:
+    """A line for each variable that flanneld knows and that means nothing where etcd is the store."""
+    return [
+        f"{name}={environ[name]}: without effect, it is for flannel's Kubernetes subnet manager"
+        for name in OF_KUBERNETES
+        if environ.get(name)
+    ]
 
 
 def _read_command(reading: Reading, word: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import UsageError
-from agent.flags import FLAGS, UNSUPPORTED, help_text
+from agent.flags import FLAGS, UNSUPPORTED, help_text, without_effect
 from agent.options import Options, parse_options
 
 
@@ -292,3 +292,13 @@ def test_help_explains_every_flag_with_its_variable() -> None:
 @pytest.mark.parametrize("word", ["-h", "-help", "--help"])
 def test_help_is_asked_for_in_three_ways(word: str) -> None:
     assert parse(word).help is True
+
+
+def test_variables_of_flannels_kubernetes_manager_are_taken_and_said_to_mean_nothing() -> None:
+    environ = {"EVENT_QUEUE_DEPTH": "5000", "CONT_WHEN_CACHE_NOT_READY": "false", "PATH": "/bin"}
+    assert [line.partition(":")[0] for line in without_effect(environ)] == [
+        "CONT_WHEN_CACHE_NOT_READY=false",
+        "EVENT_QUEUE_DEPTH=5000",
+    ]
+    assert parse_options([], environ) == parse_options([], {})
+    assert without_effect({"EVENT_QUEUE_DEPTH": ""}) == []
