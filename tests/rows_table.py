@@ -3,7 +3,8 @@
     scripts/reliability-table [REPORT …]            print the tables
     scripts/reliability-table --write [REPORT …]    put them into the documents
 
-Several reports, e.g. of the tests with and without root, count as one run. Exit code 1 when a row does not hold.
+Several reports, e.g. of the tests with and without root, count as one run; of a test that two of them ran, the first
+counts. Exit code 1 when a row does not hold.
 """
 
 import argparse
@@ -134,7 +135,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         files = options.reports or [default_report()]
         report = merge([read_report(file) for file in files])
-        measured = {test: each for file in files for test, each in read_measured(file).items()}
+        # As with results: what an earlier one of the reports says of a test counts.
+        measured = {test: each for file in reversed(files) for test, each in read_measured(file).items()}
         if options.write:
             for name, letters in LETTERS.items():
                 document = DOCUMENTS / name
