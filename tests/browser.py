@@ -121,7 +121,7 @@ GONE = ("stale element reference", "element click intercepted", "no such element
 
 @contextlib.contextmanager
 def browser(directory: Path) -> Iterator[Browser]:
-    """A browser with a profile of its own in `directory`, ended afterwards. Where none can be had, the test is skipped."""
+    """A browser with a profile of its own in `directory`, ended afterwards; without one the test is skipped."""
     if shutil.which("chromedriver") is None:
         pytest.skip("no chromedriver (Ubuntu has it as a snap only; elsewhere: scripts/install --tests)")
     driver = subprocess.Popen(

@@ -48,13 +48,21 @@ def columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def plain_columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows in columns, headings as they are: names of pods, for example."""
+    """Print rows in columns, headings as they are: names of pods, for example.
+
+    On a narrow terminal the lists in a column, as a node's two addresses are one, stand below one another before
+    anything is shortened.
+    """
+    screen = console()
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    if sum(widths) + 2 * len(widths) > screen.width:
+        cells = [[Text(cell.plain.replace(", ", ",\n"), cell.style) for cell in row] for row in cells]
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(Text(heading), no_wrap=True)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    screen = console()
+    for row in cells:
+        table.add_row(*row)
     with screen.capture() as captured:
         screen.print(table)
     for line in captured.get().splitlines():
