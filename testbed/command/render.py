@@ -85,7 +85,8 @@ def status(answer: Object) -> None:
     """The lab at a glance."""
     cluster = _name_of(answer["cluster_file"])
     backends = ", ".join(sorted({node["backend"] for node in answer["nodes"]}))
-    console().print(f"lab {answer['lab']}: {answer['state']} since {answer['since']} ({cluster}, backend {backends})\n")
+    made_of = f"{cluster}, backend {backends}" + (", Open vSwitch" if answer["switch"] == "ovs" else "")
+    console().print(f"lab {answer['lab']}: {answer['state']} since {answer['since']} ({made_of})\n")
     columns(
         NODE_HEADINGS,
         (

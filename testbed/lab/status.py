@@ -38,6 +38,7 @@ def lab_status(lab: Lab, states: Mapping[str, Object | None] | None = None) -> O
         "since": lab.since,
         "cluster_file": lab.cluster_file,
         "rundir": str(lab.directory),
+        "switch": lab.cluster.underlay.switch,
         "nodes": nodes,
         "pods": pods,
         "services": show_services.service_status(lab),

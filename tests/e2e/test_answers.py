@@ -15,6 +15,7 @@ from tests.e2e.lab import Lab
 def test_status_has_the_documented_fields(nginx_tomcat: Lab) -> None:
     status = nginx_tomcat.json("status")
     assert (status["lab"], status["state"]) == (nginx_tomcat.name, "ready")
+    assert status["switch"] == "bridge"
     assert status["rundir"] == f"/run/testbed/{nginx_tomcat.name}"
     assert status["cluster_file"].endswith("nginx_tomcat.yaml")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", status["since"])

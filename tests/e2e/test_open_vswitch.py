@@ -65,6 +65,10 @@ def test_a_database_server_that_is_slow_to_start_is_waited_for(tmp_path: Path) -
         switches.server.stop()
 
 
+def test_status_names_it(lab: Lab) -> None:
+    assert "backend udp, Open vSwitch)" in lab.must("status").splitlines()[0]
+
+
 def reaches(lab: Lab) -> bool:
     return lab.pings("pod1", str(lab.pod("pod3")["address"]))
 

@@ -26,16 +26,13 @@ HEALTH_PORT = 8286
 
 MUTANT, MUTANT_LAUNCHER = os.environ.get("TESTBED_TEST_MUTANT"), ROOT / "tests" / "mutants" / "run_agent.py"
 """Every agent is this one of tests/mutants instead: a test that does not mind has missed what it is about."""
-SLOWNESS = float(os.environ.get("TESTBED_TEST_SLOWNESS", "1"))
-"""How many times longer than usual things may take: an emulated processor needs some ten times the time."""
 
 
 def run(
     *command: str, check: bool = True, timeout_s: float = 20, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; a failure that is checked shows what it said."""
-    limit_s = timeout_s * SLOWNESS
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=limit_s, check=False)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     return done
@@ -43,7 +40,7 @@ def run(
 
 def wait_until(holds: Callable[[], T], timeout_s: float, what: str, last_seen: Callable[[], object] = str) -> T:
     """Poll until `holds` is true and return its value; else fail with `what` and what was last seen."""
-    deadline = time.monotonic() + timeout_s * SLOWNESS
+    deadline = time.monotonic() + timeout_s
     while not (value := holds()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s} s: {what}\nlast seen: {last_seen()}")
@@ -77,7 +74,7 @@ class Agent:
     def end(self, how: signal.Signals = signal.SIGKILL, timeout_s: float = 10) -> int:
         if self.process.poll() is None:
             self.process.send_signal(how)
-        return self.process.wait(timeout_s * SLOWNESS)
+        return self.process.wait(timeout_s)
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of the agent's own HTTP server; status 0 when it does not answer."""
