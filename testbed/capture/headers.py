@@ -26,9 +26,11 @@ class Overlay:
     """How packets are carried between nodes."""
 
     kind: str
-    """`udp`, `vxlan`, `ipip` or, where nothing is put around them, `none`."""
+    """`udp`, `vxlan`, `ipip` or, where nothing is put around them or nothing that can be looked into, `none`."""
     port: int = 0
     """UDP port of the datagrams that carry; 0 where there are none."""
+    sealed_port: int = 0
+    """The same of datagrams that nobody can look into, as wireguard's."""
 
     @property
     def header_bytes(self) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from agent.backend_options import IpipOptions, UdpOptions, VxlanOptions
+from agent.backend_options import IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
 from testbed.capture.headers import NO_OVERLAY, Overlay
 from testbed.lab.lab import Lab
 from testbed.pods.pod import Pod
@@ -87,12 +87,14 @@ def map_of(lab: Lab) -> Map:
 
 
 def carrier_of(lab: Lab) -> Overlay:
-    """How the lab's nodes carry packets, as far as it can be looked into: what wireguard carries is secret."""
+    """How the lab's nodes carry packets."""
     backend = lab.network.backend
     if isinstance(backend, UdpOptions):
         return Overlay("udp", backend.port)
     if isinstance(backend, VxlanOptions):
         return Overlay("vxlan", backend.port)
+    if isinstance(backend, WireguardOptions):
+        return Overlay("none", sealed_port=backend.listen_port)
     return Overlay("ipip") if isinstance(backend, IpipOptions) else NO_OVERLAY
 
 

@@ -132,7 +132,8 @@ def _wrapped(step: Step, outer: Packet, known: Known) -> str:
     place, inner = step.sighting.place, step.inner.header.destination
     peer = known.peer(place, inner)
     lease = f"lease {peer[0]} → {peer[1]}" if peer else f"no lease for {address(inner)} any more"
-    return f"{lease}; {_route(known, place, outer.header.destination)}"
+    sealed = "; sealed, so it is known by its size and turn only" if step.sighting.sealed is not None else ""
+    return f"{lease}; {_route(known, place, outer.header.destination)}{sealed}"
 
 
 def _bridged(step: Step, bridge: str, known: Known) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from agent.datapath.packet import ICMP, UDP
 from testbed.capture.filters import HARDWARE_TYPE, WHOLE, Assembler, Instruction
-from testbed.capture.headers import ETHERNET, ICMP_ERRORS, IPIP, TCP, Overlay, Packet, quoted
+from testbed.capture.headers import ETHERNET, ICMP_ERRORS, IPIP, TCP, UDP_HEADER, Overlay, Packet, quoted
 from testbed.capture.packet_socket import ARPHRD_ETHER, ARPHRD_LOOPBACK
 
 Protocol = Literal["tcp", "udp", "icmp"]
@@ -21,6 +21,8 @@ ECHO_REQUEST, ECHO_REPLY = 8, 0
 SYN, RST, ACK = 0x02, 0x04, 0x10
 WINDOW = 1 << 16
 """Sequence numbers that belong to a probe's connection; other connections' fall there once in 65536 packets."""
+SEALED_BYTES = 48
+"""What wireguard puts around a packet at most: its header, its tag, and what fills up to a multiple of 16."""
 MOST_PIECES = 64  # UDP_MAX_SEGMENTS, linux/udp.h: inner packets in one datagram that was not cut yet
 # Places in the filter's scratch memory.
 BASE, PROTOCOL, LINK = 0, 1, 2
@@ -125,8 +127,10 @@ class Recogniser:
         return None
 
 
-def probe_filter(mark: Mark, overlay: Overlay) -> list[Instruction]:
+def probe_filter(mark: Mark, overlay: Overlay, largest: int = 0) -> list[Instruction]:
     """Accepts frames that hold a packet of the probe, plain or carried by the overlay, and ICMP errors.
+
+    Of datagrams that nobody can look into, those with room for packets of up to `largest` bytes, and no larger ones.
 
     A datagram of our own data path may hold many inner packets that nobody has cut yet; each is looked at.
     """
@@ -147,6 +151,8 @@ def probe_filter(mark: Mark, overlay: Overlay) -> list[Instruction]:
     code.do("st", BASE)
     _goto_carried(code, overlay)
     _match_one(code, mark)
+    if overlay.sealed_port:
+        _match_sealed(code, overlay.sealed_port, largest)
     code.do("ret", 0)
     if overlay.kind != "none":
         code.label("carried")
@@ -175,6 +181,22 @@ def _goto_carried(code: Assembler, overlay: Overlay) -> None:
     code.label(carried)
     code.go("carried")
     code.label(plain)
+
+
+def _match_sealed(code: Assembler, port: int, largest: int) -> None:
+    """Accept a UDP datagram for the port that is no longer than one around `largest` bytes; else go on behind."""
+    accept, other = code.fresh("accept"), code.fresh("other")
+    code.do("ldx", BASE)
+    code.do("xldb", 9)
+    code.jump("jeq", UDP, None, other)
+    _x_to_transport(code)
+    code.do("xldh", 2)
+    code.jump("jeq", port, None, other)
+    code.do("xldh", 4)
+    code.jump("jge", UDP_HEADER + SEALED_BYTES + largest + 1, other, accept)
+    code.label(accept)
+    code.do("ret", WHOLE)
+    code.label(other)
 
 
 def _step_inside(code: Assembler, overlay: Overlay) -> None:

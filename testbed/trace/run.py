@@ -15,10 +15,11 @@ from testbed.trace.map import LAB, Map, map_of
 from testbed.trace.order import End, in_order
 from testbed.trace.probe import Probe, Wanted
 from testbed.trace.recognise import Protocol, Recogniser, Role, probe_filter
+from testbed.trace.sealed import unsealed
 from testbed.trace.story import Step, Story, tell
 from testbed.trace.suspects import Finding, Suspects
 from testbed.trace.verdict import Verdict, judge
-from testbed.trace.watch import Watch
+from testbed.trace.watch import Sighting, Watch
 
 ANSWER_LIMIT_S = 1.0
 TCP_PORT, UDP_PORT = 80, 33434
@@ -42,6 +43,8 @@ class Asked:
 
 
 SERVICE_WORDS = frozenset({"svc", "service", "services"})
+LONGEST_HEADERS = 576 + 28
+"""Bytes around a probe's payload, or of an ICMP error about it, which quotes it (RFC 1812 §4.3.2.3)."""
 DEFAULT_SIZE = {"tcp": 1, "udp": 16, "icmp": 56}
 
 
@@ -67,7 +70,8 @@ def trace(lab: Lab, asked: Asked, client_left: Callable[[float], bool]) -> dict[
         raise VerbFailed(f"trace {asked.source}: source port {asked.source_port}: {failure.strerror}") from failure
     evidence = Evidence(lab, known)
     try:
-        with Watch(known.places, probe_filter(probe.mark, known.overlay), known.overlay) as watch:
+        program = probe_filter(probe.mark, known.overlay, size + LONGEST_HEADERS)
+        with Watch(known.places, program, known.overlay) as watch:
             evidence.before()
             probe.send()
             until = time.monotonic() + asked.timeout_s
@@ -88,20 +92,21 @@ def trace(lab: Lab, asked: Asked, client_left: Callable[[float], bool]) -> dict[
 
 def _frames(watch: Watch, known: Map) -> list[dict[str, Any]]:
     """What was seen, for a capture file; the client writes it, who may write where the lab may not."""
-    labels = {(known.node_name(one.place, one.interface), one.interface) for one in watch.sightings()}
+    sightings = _sightings(watch, known)
+    labels = {(known.node_name(one.place, one.interface), one.interface) for one in sightings}
     points = {
         (node, interface): f"{node}:{'uplink' if node in known.nodes and interface == f'{node}-eth0' else interface}"
         for node, interface in labels
     }
     # Many packets of one frame are one frame.
-    frames = {(one.place, one.number, one.frame): one for one in watch.sightings()}
+    frames = {(one.place, one.number, one.frame): one for one in sightings}
     return [
         {
             "point": points[known.node_name(one.place, one.interface), one.interface],
             "at_ns": one.at_ns,
             "out": one.outgoing,
             "ethernet": one.link_header > 0,
-            "frame": one.frame.hex(),
+            "frame": (one.frame if one.sealed is None else one.sealed).hex(),
         }
         for one in frames.values()
     ]
@@ -154,11 +159,15 @@ def _lost_json(lost: Step | None, finding: Finding, known: Map) -> dict[str, Any
 
 
 def _story(watch: Watch, known: Map, probe: Probe) -> Story:
-    ordered = in_order(list(watch.sightings()), known.cables)
+    ordered = in_order(_sightings(watch, known), known.cables)
     ports = frozenset(known.switch_ports) | {
         interface for place, interface in known.cables if place in known.nodes and not interface.startswith(place)
     }
     return tell(ordered, Recogniser(probe.mark), known.cables, ports)
+
+
+def _sightings(watch: Watch, known: Map) -> list[Sighting]:
+    return unsealed(list(watch.sightings()), known.overlay, known.overlay_device)
 
 
 def _address(lab: Lab, known: Map, asked: Asked) -> IPv4Address:

@@ -12,8 +12,6 @@ from testbed.trace.map import LAB, Map
 from testbed.trace.reasons import route_words
 from testbed.trace.story import Step, address, error_words
 
-IPV4_AND_UDP = 28  # bytes that the udp backend puts around a packet
-OVERHEAD = {"udp": IPV4_AND_UDP, "vxlan": 50, "ipip": 20, "none": 0}
 DROP_WORDS = {
     "peer": "the datagram's sender holds no lease that this agent knows",
     "source": "the inner source is not in the subnet of the node that sent it",

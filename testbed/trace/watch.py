@@ -43,6 +43,8 @@ class Sighting:
     frame: bytes
     link_header: int
     wrapped: Wrapped
+    sealed: bytes | None = None
+    """The frame as it was heard, when `frame` is what it would be if the overlay did not keep its inside secret."""
 
 
 class Watch:

@@ -4,7 +4,20 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.command import run_verb
 from tests.e2e.lab import Lab, lab_of
+
+BACKENDS = ("udp", "vxlan", "host-gw", "ipip", "wireguard")
+
+
+def kernel_has(backend: str) -> bool:
+    checks = {check["name"]: check for check in run_verb("doctor", "-o", "json").json}
+    return checks.get(f"kernel: {backend}", {"ok": True})["ok"] is True
+
+
+def skip_without(backend: str) -> None:
+    if not kernel_has(backend):
+        pytest.skip(f"this kernel has no {backend}")
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +64,7 @@ def test_an_overlay_device_that_somebody_deletes_is_made_again(vxlan_lab: Lab) -
 
 @pytest.mark.parametrize("backend", ["wireguard", "ipip"])
 def test_a_backend_that_the_kernel_lacks_is_refused_before_anything_is_made(no_lab: Lab, backend: str) -> None:
-    checks = {check["name"]: check for check in no_lab.json("doctor")}
-    if checks[f"kernel: {backend}"]["ok"]:
+    if kernel_has(backend):
         pytest.skip(f"this kernel has {backend}")
     answer = no_lab.up("two_nodes", "--backend", backend)
     assert answer.code == 3
@@ -82,11 +94,50 @@ def test_without_an_overlay_device_everything_still_has_its_words() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_as_root")
-@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+@pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_reaches_a_clusterip_service_across_nodes(backend: str) -> None:
     """flannel's e2e: «resolves and reaches a ClusterIP service across nodes»; here by its address."""
+    skip_without(backend)
     with lab_of("nginx_tomcat", "--backend", backend) as lab:
         address = lab.json("get", "services", "nginx")["spec"]["clusterIP"]
         for source in ("tomcat", "node2", "client"):
             code = lab.run(source, "curl", "-s", "-m5", "-o", "/dev/null", "-w", "%{http_code}", f"http://{address}/")
             assert code == "200", source
+
+
+OUTER_OF_BACKEND = {
+    "udp": ("flannel0", "udp", 8285, 28),
+    "vxlan": ("flannel.1", "udp", 8472, 50),
+    "host-gw": (None, None, None, 0),
+    "ipip": ("flannel.ipip", "ipip", None, 20),
+    # 60, and what fills the echo request's 84 bytes up to a multiple of 16.
+    "wireguard": ("flannel-wg", "udp", 51820, 60 + 12),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_as_root")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_trace_of_each_backend_shows_its_own_hops_and_outer_headers(backend: str) -> None:
+    skip_without(backend)
+    device, protocol, port, overhead = OUTER_OF_BACKEND[backend]
+    with lab_of("two_nodes", "--backend", backend) as lab:
+        # Of wireguard, the first packet waits for a handshake, and others may be sent meanwhile.
+        lab.must("ping")
+        traced = lab.json("trace", "shell1", "shell2")
+        nodes = [str(lab.node(name)["address"]) for name in ("node1", "node2")]
+    assert traced["outcome"] == "answered"
+    for leg, (near, far) in (("request", nodes), ("answer", reversed(nodes))):
+        hops = [hop for hop in traced["hops"] if hop["leg"] == leg]
+        on_cables = [hop for hop in hops if hop["node"] == "s1" or hop["interface"].endswith("-eth0")]
+        assert len(on_cables) == 4, hops
+        outer = [hop["outer"] for hop in on_cables]
+        if protocol is None:
+            assert outer == [None] * 4
+        else:
+            assert {(one["src"], one["dst"], one["proto"], one["dport"]) for one in outer} == {
+                (near, far, protocol, port)
+            }
+            assert {hop["outer"]["length"] - hop["inner"]["length"] for hop in on_cables} == {overhead}
+        crossed = [hop["interface"] for hop in hops if hop["interface"].startswith("flannel")]
+        assert crossed == ([] if device is None else [device] * 2)

@@ -101,6 +101,16 @@ def test_probe_is_found_in_vxlan_and_ipip() -> None:
     assert run(probe_filter(TCP, Overlay("ipip")), ETHERNET + ipip) == WHOLE
 
 
+def test_sealed_datagrams_are_accepted_up_to_the_size_of_the_probes() -> None:
+    program = probe_filter(TCP, Overlay("none", sealed_port=51820), largest=100)
+    for length, found in ((32 + 112, True), (32 + 128, False)):
+        sealed = ipv4("192.168.8.1", "192.168.8.2", udp(51820, 51820, bytes(length)))
+        assert run(program, ETHERNET + sealed) == (WHOLE if found else 0)
+    assert run(program, ETHERNET + OURS) == WHOLE
+    assert run(program, ETHERNET + STRANGER) == 0
+    assert run(program, ETHERNET + ipv4("192.168.8.1", "192.168.8.2", udp(51820, 53, bytes(100)))) == 0
+
+
 def test_udp_answers_without_the_cookie_are_found_by_their_port() -> None:
     program = probe_filter(Mark("udp", COOKIE, (40000, 53)), FLANNEL)
     answer = ipv4("10.0.2.2", "10.0.1.2", udp(53, 40000, b"an answer"))
