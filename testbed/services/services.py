@@ -131,7 +131,7 @@ class Services:
     def why_not_programmed(self) -> list[str]:
         """What nodes' tables lack, a line each; empty when they are as they should be."""
         if self._programmed < self._revision:
-            return ["services are not programmed yet"]
+            return ["every node: services are not programmed yet"]
         waiting = [
             f"{name}: services are not programmed yet" for name in self._lab.nodes if (name, 4) not in self._programmers
         ]
