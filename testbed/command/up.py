@@ -16,7 +16,7 @@ from testbed.cluster.problems import SpecError, shorten
 from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster, find_cluster_file
 from testbed.cluster.topology import TooManyParts
 from testbed.cluster.wiring import Wiring
-from testbed.command import bridge_netfilter, doctor, render, rootless
+from testbed.command import bridge_netfilter, doctor, progress, render, rootless
 from testbed.command.client import (
     RUN_ROOT,
     LabRecord,
@@ -235,7 +235,7 @@ def hosts_of(cluster: Cluster) -> str:
 
 def _follow(launched: Launched, cluster: Cluster, options: UpOptions) -> int:
     """Show the phases as they come; decide what becomes of a lab that does not get ready."""
-    with render.Phases() as phases:
+    with progress.Phases() as phases:
         message: dict[str, Any] = {}
         for message in launched.messages():
             if "phase" in message:

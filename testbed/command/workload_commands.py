@@ -210,9 +210,9 @@ def ping(
 @output_option("json")
 def iperf(source: str, destination: str, udp: bool, seconds: int, lab: str | None, output: str | None) -> None:
     """Measure throughput from SRC to DST (pods or nodes) with iperf3."""
-    from testbed.command import render
+    from testbed.command import progress, render
 
-    with render.waiting(f"iperf3 {source} -> {destination}", seconds):
+    with progress.waiting(f"iperf3 {source} -> {destination}", seconds):
         answer = ask(
             find_lab(lab),
             "iperf",
