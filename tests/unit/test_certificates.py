@@ -1,3 +1,4 @@
+import re
 import ssl
 import subprocess
 from datetime import timedelta
@@ -27,7 +28,7 @@ def test_a_server_s_certificate_names_its_addresses_and_is_the_authority_s(
     text = openssl("x509", "-in", certificate, "-noout", "-text")
     for word in ("IP Address:192.168.8.11", "IP Address:127.0.0.1", "TLS Web Server", "TLS Web Client", "prime256v1"):
         assert word in text
-    assert "CN = etcd1" in text
+    assert re.search(r"Subject: CN ?= ?etcd1\n", text)  # without blanks since OpenSSL 3.2
 
 
 def test_a_client_s_certificate_serves_nobody(authority: Authority, tmp_path: Path) -> None:

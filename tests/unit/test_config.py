@@ -209,7 +209,7 @@ def test_all_problems_are_told_at_once() -> None:
         (b"[]", "not an object at offset 0"),
         (b'"x"', "not an object"),
         (b'{"Network": "10.3.0.0/16"', "not JSON at offset 25 of 25"),
-        ('{"ü": 1,}'.encode(), "not JSON at offset 9"),
+        ('{"ü": x}'.encode(), "not JSON at offset 7"),
         (b'{"x": "\xff"}', "not UTF-8 at offset 7"),
         (b'{"x": NaN}', "NaN is not a JSON number"),
         (b"[" * 100_000, "not usable JSON"),
