@@ -24,6 +24,7 @@ WINDOW = 1 << 16
 SEALED_BYTES = 48
 """What wireguard puts around a packet at most: its header, its tag, and what fills up to a multiple of 16."""
 MOST_PIECES = 64  # UDP_MAX_SEGMENTS, linux/udp.h: inner packets in one datagram that was not cut yet
+FEWER_PIECES = 12
 # Places in the filter's scratch memory.
 BASE, PROTOCOL, LINK = 0, 1, 2
 
@@ -127,7 +128,14 @@ class Recogniser:
         return None
 
 
-def probe_filter(mark: Mark, overlay: Overlay, largest: int = 0) -> list[Instruction]:
+def probe_filters(mark: Mark, overlay: Overlay, largest: int = 0) -> list[list[Instruction]]:
+    """`probe_filter`, and what to try when the kernel has no room for it: Linux before 6.3 has 20 KiB a socket for
+    filters (net.core.optmem_max). The shorter one misses a probe behind others in a datagram that was not cut yet."""
+    counts = (MOST_PIECES, FEWER_PIECES) if overlay.kind == "udp" else (1,)
+    return [probe_filter(mark, overlay, largest, pieces) for pieces in counts]
+
+
+def probe_filter(mark: Mark, overlay: Overlay, largest: int = 0, pieces: int = MOST_PIECES) -> list[Instruction]:
     """Accepts frames that hold a packet of the probe, plain or carried by the overlay, and ICMP errors.
 
     Of datagrams that nobody can look into, those with room for packets of up to `largest` bytes, and no larger ones.
@@ -157,7 +165,7 @@ def probe_filter(mark: Mark, overlay: Overlay, largest: int = 0) -> list[Instruc
     if overlay.kind != "none":
         code.label("carried")
         _step_inside(code, overlay)
-        for _ in range(MOST_PIECES if overlay.kind == "udp" else 1):
+        for _ in range(pieces if overlay.kind == "udp" else 1):
             _match_one(code, mark)
             _step_to_next(code)
         code.do("ret", 0)

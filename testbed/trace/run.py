@@ -14,7 +14,7 @@ from testbed.trace.hops import hop_list, narrow_places
 from testbed.trace.map import LAB, Map, map_of
 from testbed.trace.order import End, in_order
 from testbed.trace.probe import Probe, Wanted
-from testbed.trace.recognise import Protocol, Recogniser, Role, probe_filter
+from testbed.trace.recognise import Protocol, Recogniser, Role, probe_filters
 from testbed.trace.sealed import unsealed
 from testbed.trace.story import Step, Story, tell
 from testbed.trace.suspects import Finding, Suspects
@@ -70,8 +70,8 @@ def trace(lab: Lab, asked: Asked, client_left: Callable[[float], bool]) -> dict[
         raise VerbFailed(f"trace {asked.source}: source port {asked.source_port}: {failure.strerror}") from failure
     evidence = Evidence(lab, known)
     try:
-        program = probe_filter(probe.mark, known.overlay, size + LONGEST_HEADERS)
-        with Watch(known.places, program, known.overlay) as watch:
+        programs = probe_filters(probe.mark, known.overlay, size + LONGEST_HEADERS)
+        with Watch(known.places, programs, known.overlay) as watch:
             evidence.before()
             probe.send()
             until = time.monotonic() + asked.timeout_s

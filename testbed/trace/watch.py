@@ -1,6 +1,7 @@
 """Sockets in every namespace of a lab, and what they see of one probe."""
 
 import contextlib
+import errno
 import os
 import select
 import time
@@ -50,8 +51,9 @@ class Sighting:
 class Watch:
     """Hears every interface of the given places while it is open. Use as a context manager."""
 
-    def __init__(self, places: Sequence[Place], program: list[Instruction], overlay: Overlay) -> None:
-        self._places, self._program, self._overlay = places, program, overlay
+    def __init__(self, places: Sequence[Place], programs: Sequence[list[Instruction]], overlay: Overlay) -> None:
+        """`programs`: filters, the best first; each socket gets the first that its kernel has room for."""
+        self._places, self._programs, self._overlay = places, programs, overlay
         self._sockets: dict[str, PacketSocket] = {}
         self._counts: dict[str, int] = {}
         self.missed: list[str] = []
@@ -75,10 +77,21 @@ class Watch:
                     enter(place.pid, CLONE_NEWNET)
                 opened = PacketSocket()
                 self._sockets[place.name] = opened
-                opened.listen(self._program)
+                self._listen(opened)
             except OSError as failure:
                 self.missed.append(f"{place.name}: {failure.strerror or failure}")
         await_stamps()
+
+    def _listen(self, opened: PacketSocket) -> None:
+        for program in self._programs[:-1]:
+            try:
+                opened.listen(program)
+            except OSError as failure:
+                if failure.errno != errno.ENOMEM:
+                    raise
+            else:
+                return
+        opened.listen(self._programs[-1])
 
     def collect(self, done: Callable[[], bool], until: float, also: Sequence[int] = ()) -> None:
         """Take frames in until `done` says so or the monotonic moment `until`; `also`: more to wake up for."""
