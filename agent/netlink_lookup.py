@@ -1,17 +1,16 @@
 """Questions to the kernel of one network namespace that change nothing: which route, which port of a bridge."""
 
 import errno
-from ipaddress import IPv4Address
 from types import TracebackType
 from typing import Any, Self
 
 from agent.namespace_thread import NamespaceThread
 from agent.netlink_library import KernelRefusal, library_socket
 from agent.netlink_messages import read_link, read_route
-from agent.netlink_values import Link, Route
+from agent.netlink_values import IPAddress, Link, Route
 
 RTM_F_FIB_MATCH = 0x2000  # linux/rtnetlink.h: the table's entry, not what it comes to for this one address
-AF_INET = 2
+FAMILIES = {4: 2, 6: 10}  # AF_INET, AF_INET6
 MAIN_TABLE = 254  # RT_TABLE_MAIN
 UNANSWERED = 0x01 | 0x20  # NUD_INCOMPLETE, NUD_FAILED, linux/neighbour.h
 REFUSED = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EINVAL, errno.EACCES})
@@ -49,13 +48,14 @@ class Lookups:
         """The interface of that name."""
         return next((link for link in self.links().values() if link.name == name), None)
 
-    def route_to(self, destination: IPv4Address) -> Route | None:
+    def route_to(self, destination: IPAddress) -> Route | None:
         """The entry of the routing tables that a packet to `destination` goes by, which may be one that refuses it;
         None when there is none. Raises OSError."""
         names = {link.index: link.name for link in self.links().values()}
+        family = FAMILIES[destination.version]
 
         def ask() -> Route:
-            found = self._socket.route("get", dst=str(destination), flags=RTM_F_FIB_MATCH)
+            found = self._socket.route("get", family=family, dst=str(destination), flags=RTM_F_FIB_MATCH)
             return read_route(found[0], names)
 
         try:
@@ -65,19 +65,20 @@ class Lookups:
                 return self._refusing(destination, names)
             raise OSError(refusal.code, f"ip route get {destination}: {refusal.args[-1]}") from refusal
 
-    def _refusing(self, destination: IPv4Address, names: dict[int, str]) -> Route | None:
+    def _refusing(self, destination: IPAddress, names: dict[int, str]) -> Route | None:
         """The most special entry of the main table that refuses it; the kernel tells only that there is one."""
-        messages = self._thread.run(lambda: list(self._socket.get_routes(family=AF_INET, table=MAIN_TABLE)))
+        family = FAMILIES[destination.version]
+        messages = self._thread.run(lambda: list(self._socket.get_routes(family=family, table=MAIN_TABLE)))
         fitting = [route for route in (read_route(one, names) for one in messages) if destination in route.destination]
         refusing = [route for route in fitting if route.kind in ("unreachable", "blackhole", "prohibit")]
         return max(refusing, key=lambda route: (route.destination.prefixlen, -route.metric), default=None)
 
-    def is_silent(self, neighbour: IPv4Address, device: str) -> bool:
+    def is_silent(self, neighbour: IPAddress, device: str) -> bool:
         """Whether the kernel asked for the neighbour's MAC address on the device and got no answer."""
         link = self.link(device)
         if link is None:
             return False
-        asked = {"family": AF_INET, "ifindex": link.index}
+        asked = {"family": FAMILIES[neighbour.version], "ifindex": link.index}
         messages = self._thread.run(lambda: list(self._socket.get_neighbours(**asked)))
         return any(
             message.get_attr("NDA_DST") == str(neighbour) and message["state"] & UNANSWERED for message in messages

@@ -1,7 +1,7 @@
-"""Builds IPv4 packets for tests, right or wrong in chosen places."""
+"""Builds IPv4 packets for tests, right or wrong in chosen places, and right IPv6 ones."""
 
 import struct
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from agent.datapath.packet import internet_checksum
 
@@ -39,6 +39,15 @@ def ipv4(
     header += options
     right = internet_checksum(header)
     return header[:10] + struct.pack("!H", right if checksum is None else checksum) + header[12:] + payload
+
+
+def ipv6(
+    source: str, destination: str, payload: bytes = b"", *, protocol: int = 17, ttl: int = 64, extension: bytes = b""
+) -> bytes:
+    """A packet; `extension` is a header between, whose first byte then has to name `protocol`, and which is a fragment
+    header if it is 8 bytes long (RFC 8200 §4.5)."""
+    header = struct.pack("!IHBB", 6 << 28, len(extension + payload), 44 if extension else protocol, ttl)
+    return header + IPv6Address(source).packed + IPv6Address(destination).packed + extension + payload
 
 
 def udp(source_port: int, destination_port: int, payload: bytes = b"x") -> bytes:

@@ -1,23 +1,26 @@
 """What a packet says in its headers, and where they lie; overlays are looked into. Pure.
 
-A frame of this lab has at most two IPv4 headers: its own, and that of the packet that an overlay carries.
+A frame of this lab has at most two IP headers: its own, and that of the packet that an overlay carries.
 """
 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent.datapath.packet import ICMP, UDP, IPv4Header, parse_ipv4
+from agent.datapath.packet import ICMP, UDP
+from agent.netlink_values import IPAddress
+from testbed.capture.network_header import NetworkHeader, read_network_header
 
 TCP = 6
 IPIP = 4
-PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", IPIP: "ipip"}
+ICMPV6 = 58
+NO_NEXT_HEADER = 59
+PROTOCOL_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", IPIP: "ipip", ICMPV6: "icmp6", NO_NEXT_HEADER: "nothing"}
 ETHERNET = 14
 VXLAN_HEADER = 8  # RFC 7348 §5
 UDP_HEADER = 8
-MORE_FRAGMENTS = 0x2000
-DONT_FRAGMENT = 0x4000
-ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})  # RFC 792: they quote what they are about
+ICMP_ERRORS = {4: frozenset({3, 4, 5, 11, 12}), 6: frozenset({1, 2, 3, 4})}
+"""By version: they quote what they are about (RFC 792, RFC 4443)."""
 FLAG_LETTERS = (("SYN", 0x02), ("FIN", 0x01), ("RST", 0x04), ("PSH", 0x08), ("ACK", 0x10), ("URG", 0x20))
 
 
@@ -29,12 +32,12 @@ class Overlay:
     """`udp`, `vxlan`, `ipip` or, where nothing is put around them or nothing that can be looked into, `none`."""
     port: int = 0
     """UDP port of the datagrams that carry; 0 where there are none."""
-    sealed_port: int = 0
+    sealed_ports: tuple[int, ...] = ()
     """The same of datagrams that nobody can look into, as wireguard's."""
 
     @property
     def header_bytes(self) -> int:
-        """Between the outer UDP header and the inner IPv4 header."""
+        """Between the outer UDP header and the inner packet."""
         return VXLAN_HEADER + ETHERNET if self.kind == "vxlan" else 0
 
 
@@ -43,13 +46,13 @@ NO_OVERLAY = Overlay("none")
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One IPv4 packet: its headers as values. Addresses are 32-bit numbers."""
+    """One packet: its headers as values."""
 
     offset: int
     """Where it begins in the frame."""
-    header: IPv4Header
+    header: NetworkHeader
     transport: int
-    """Where the header behind IPv4's begins in the frame; payload for later fragments."""
+    """Where the header behind IP's begins in the frame; payload for later fragments."""
     end: int
     """Where it ends in the frame."""
     source_port: int | None = None
@@ -69,14 +72,9 @@ class Packet:
         return PROTOCOL_NAMES.get(self.header.protocol, str(self.header.protocol))
 
     @property
-    def endpoints(self) -> tuple[int, int | None, int, int | None]:
+    def endpoints(self) -> tuple[IPAddress, int | None, IPAddress, int | None]:
         """Source address and port, destination address and port."""
         return (self.header.source, self.source_port, self.header.destination, self.destination_port)
-
-    @property
-    def is_fragment(self) -> bool:
-        """Whether it is a part of a packet."""
-        return bool(self.header.flags_and_offset & (MORE_FRAGMENTS | 0x1FFF))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +86,9 @@ class Wrapped:
 
 
 def read_packet(frame: bytes, offset: int) -> Packet | None:
-    """The IPv4 packet that begins at `offset`; None when there is none. A frame may end before the packet does."""
-    header = parse_ipv4(frame[offset : offset + 60], truncated=True)
-    if not isinstance(header, IPv4Header):
+    """The packet that begins at `offset`; None when there is none. A frame may end before the packet does."""
+    header = read_network_header(frame, offset)
+    if header is None:
         return None
     transport = offset + header.length
     end = min(len(frame), offset + header.total_length)
@@ -103,7 +101,7 @@ def read_packet(frame: bytes, offset: int) -> Packet | None:
     if header.protocol == UDP:
         source, destination = struct.unpack_from("!HH", frame, transport)
         return Packet(offset, header, transport, end, source, destination, payload=transport + UDP_HEADER)
-    if header.protocol == ICMP:
+    if header.protocol == (ICMP if header.version == 4 else ICMPV6):
         kind, code, _checksum, identifier, sequence = struct.unpack_from("!BBHHH", frame, transport)
         return Packet(
             *(offset, header, transport, end),
@@ -155,7 +153,7 @@ def unwrap(frame: bytes, offset: int, overlay: Overlay) -> Iterator[Wrapped]:
 
 def quoted(frame: bytes, packet: Packet) -> Packet | None:
     """What an ICMP error is about; its transport header may be cut after 8 bytes (RFC 792)."""
-    if packet.icmp is None or packet.icmp[0] not in ICMP_ERRORS:
+    if packet.icmp is None or packet.icmp[0] not in ICMP_ERRORS[packet.header.version]:
         return None
     about = read_packet(frame[: packet.end], packet.payload)
     if about is None or about.source_port is not None or about.end - about.transport < 8:
@@ -169,3 +167,10 @@ def quoted(frame: bytes, packet: Packet) -> Packet | None:
 def flag_names(flags: int) -> str:
     """TCP's flags in words: `SYN`, `SYN ACK`, …"""
     return " ".join(name for name, bit in FLAG_LETTERS if flags & bit) or "-"
+
+
+def endpoint(address: IPAddress, port: int | None) -> str:
+    """Address, and port where there is one, as in a URL."""
+    if port is None:
+        return str(address)
+    return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"

@@ -1,14 +1,32 @@
 """A captured packet as one line of text. Pure."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from ipaddress import IPv4Address
+from ipaddress import IPv6Address
 
-from testbed.capture import ipv6
-from testbed.capture.headers import Overlay, Packet, flag_names, quoted, read_packet, unwrap
+from testbed.capture.headers import Overlay, Packet, endpoint, flag_names, quoted, unwrap
 
 ARP, IPV6 = 0x0806, 0x86DD
 ETHERTYPES = {ARP: "arp", IPV6: "ipv6", 0x88CC: "lldp"}
-ICMP_WORDS = {0: "echo reply", 3: "unreachable", 8: "echo request", 11: "time exceeded"}
+ICMP_WORDS = {
+    4: {0: "echo reply", 3: "unreachable", 8: "echo request", 11: "time exceeded"},
+    6: {  # RFC 4443, 4861, 3810
+        1: "unreachable",
+        2: "packet too big",
+        3: "time exceeded",
+        4: "parameter problem",
+        128: "echo request",
+        129: "echo reply",
+        130: "multicast query",
+        133: "router solicitation",
+        134: "router advertisement",
+        135: "who has",
+        136: "is at",
+        143: "multicast report",
+    },
+}
+ABOUT_AN_ADDRESS = (135, 136)
+"""Neighbour solicitation and advertisement: the address stands behind 8 bytes of header."""
 SPANNING_TREE = 0x0600
 """Below this, the field is a length (IEEE 802.3): here, the spanning tree protocol."""
 POINT_WIDTH = 18
@@ -22,59 +40,35 @@ def line(point: str, at_ns: int, frame: bytes, link_header: int, overlay: Overla
     return f"{clock}.{rest // 1000:06} {point:<{POINT_WIDTH}} {'out' if outgoing else 'in ':<3} {words}"
 
 
-def _packets(frame: bytes, link_header: int, overlay: Overlay) -> list[str]:
-    found = []
+def _packets(frame: bytes, link_header: int, overlay: Overlay) -> Iterator[str]:
     for wrapped in unwrap(frame, link_header, overlay):
-        packet = wrapped.inner
         around = f" [{_ends(wrapped.outer)}]" if wrapped.outer else ""
-        inner = None if wrapped.outer else _ipv6_in(frame, packet, overlay)
-        found.append(f"{ipv6.words(frame, inner)} [{_ends(packet)}]" if inner else f"{_words(frame, packet)}{around}")
-    return found or _ipv6_packets(frame, link_header, overlay)
-
-
-def _ipv6_in(frame: bytes, outer: Packet, overlay: Overlay) -> ipv6.IPv6Packet | None:
-    ports = outer.source_port, outer.destination_port
-    at = ipv6.carried_at(overlay, outer.header.protocol, outer.transport, ports)
-    return None if at is None else ipv6.read_ipv6(frame, at)
-
-
-def _ipv6_packets(frame: bytes, link_header: int, overlay: Overlay) -> list[str]:
-    outer = ipv6.read_ipv6(frame, link_header)
-    if outer is None:
-        return []
-    ports = outer.source_port, outer.destination_port
-    at = ipv6.carried_at(overlay, outer.protocol, outer.transport, ports)
-    if at is not None:
-        if (inner := ipv6.read_ipv6(frame, at)) is not None:
-            return [f"{ipv6.words(frame, inner)} [{ipv6.ends(outer)}]"]
-        if (packet := read_packet(frame, at)) is not None:
-            return [f"{_words(frame, packet)} [{ipv6.ends(outer)}]"]
-    return [ipv6.words(frame, outer)]
+        yield f"{_words(frame, wrapped.inner)}{around}"
 
 
 def _words(frame: bytes, packet: Packet) -> str:
     header = packet.header
     what = f"{packet.protocol} {_kind(frame, packet)}".strip()
-    return f"{_ends(packet)} {what}, {header.total_length} bytes, ttl {header.ttl}"
+    left = "ttl" if header.version == 4 else "hop limit"
+    return f"{_ends(packet)} {what}, {header.total_length} bytes, {left} {header.ttl}"
 
 
 def _kind(frame: bytes, packet: Packet) -> str:
     if packet.flags is not None:
         return flag_names(packet.flags)
     if packet.icmp is None:
-        return "fragment" if packet.is_fragment else ""
+        return "fragment" if packet.header.is_fragment else ""
+    kind, version = packet.icmp[0], packet.header.version
+    said = ICMP_WORDS[version].get(kind, f"type {kind}")
+    if version == 6 and kind in ABOUT_AN_ADDRESS and packet.end - packet.payload >= 16:
+        return f"{said} {IPv6Address(frame[packet.payload : packet.payload + 16])}"
     about = quoted(frame, packet)
-    said = ICMP_WORDS.get(packet.icmp[0], f"type {packet.icmp[0]}")
     return f"{said} about {_ends(about)}" if about else said
 
 
 def _ends(packet: Packet) -> str:
     source, source_port, destination, destination_port = packet.endpoints
-    return f"{_end(source, source_port)} > {_end(destination, destination_port)}"
-
-
-def _end(address: int, port: int | None) -> str:
-    return str(IPv4Address(address)) if port is None else f"{IPv4Address(address)}:{port}"
+    return f"{endpoint(source, source_port)} > {endpoint(destination, destination_port)}"
 
 
 def _other(frame: bytes, link_header: int) -> str:

@@ -68,7 +68,8 @@ class Plan:
             )
             for one in value["listening"]
         )
-        value["overlay"] = Overlay(**value["overlay"])
+        overlay = value["overlay"]
+        value["overlay"] = Overlay(**overlay | {"sealed_ports": tuple(overlay["sealed_ports"])})
         for name in ("ethernet_filter", "raw_filter"):
             value[name] = tuple((a, b, c, d) for a, b, c, d in value[name])
         return cls(**value)

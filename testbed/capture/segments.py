@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from agent.datapath.packet import UDP, internet_checksum
 from testbed.capture.headers import TCP, Overlay, Packet, carried, read_packet
+from testbed.capture.network_header import IPV6_HEADER
 
-GSO_TCP4, GSO_UDP_SEGMENT = 1, 5  # linux/virtio_net.h
+GSO_TCP4, GSO_TCP6, GSO_UDP_SEGMENT = 1, 4, 5  # linux/virtio_net.h
 FIN, PSH, CWR = 0x01, 0x08, 0x80
 ONLY_LAST, ONLY_FIRST = FIN | PSH, CWR
 CHECKSUM_PLACE = {TCP: 16, UDP: 6}
@@ -36,7 +37,7 @@ def cut(frame: bytes, link_header: int, offload: Offload, overlay: Overlay) -> l
     outermost = read_packet(frame, link_header)
     if outermost is None:
         return [frame]
-    if offload.gso_size and offload.gso_type in (GSO_TCP4, GSO_UDP_SEGMENT):
+    if offload.gso_size and offload.gso_type in (GSO_TCP4, GSO_TCP6, GSO_UDP_SEGMENT):
         layers = _layers(frame, outermost, overlay)
         if layers[-1].payload > layers[-1].transport:
             return _pieces(frame, layers, offload.gso_size)
@@ -44,7 +45,7 @@ def cut(frame: bytes, link_header: int, offload: Offload, overlay: Overlay) -> l
 
 
 def _layers(frame: bytes, outermost: Packet, overlay: Overlay) -> list[Packet]:
-    """The IPv4 packets around each other whose innermost is the one to cut.
+    """The packets around each other whose innermost is the one to cut.
 
     The datagrams of our own data path are cut themselves; inside a kernel's tunnel it is what they carry.
     """
@@ -73,14 +74,21 @@ def _piece(headers: bytes, payload: bytes, layers: Sequence[Packet], number: int
         piece[at + 13] = flags
     # From the inside out: an outer checksum covers the inner one.
     for layer in reversed(layers):
-        header, at = layer.header, layer.offset
-        struct.pack_into("!HH", piece, at + 2, len(piece) - at, (header.identification + number) & 0xFFFF)
-        struct.pack_into("!H", piece, at + 10, 0)
-        struct.pack_into("!H", piece, at + 10, internet_checksum(bytes(piece[at : layer.transport])))
-        if header.protocol == UDP:
+        _finish_network_header(piece, layer, number)
+        if layer.header.protocol == UDP:
             struct.pack_into("!H", piece, layer.transport + 4, len(piece) - layer.transport)
         _checksum_transport(piece, layer, required=layer is innermost)
     return bytes(piece)
+
+
+def _finish_network_header(piece: bytearray, layer: Packet, number: int) -> None:
+    at = layer.offset
+    if layer.header.version == 6:
+        struct.pack_into("!H", piece, at + 4, len(piece) - at - IPV6_HEADER)
+        return
+    struct.pack_into("!HH", piece, at + 2, len(piece) - at, (layer.header.identification + number) & 0xFFFF)
+    struct.pack_into("!H", piece, at + 10, 0)
+    struct.pack_into("!H", piece, at + 10, internet_checksum(bytes(piece[at : layer.transport])))
 
 
 def _checksum_transport(piece: bytearray, layer: Packet, *, required: bool) -> None:
@@ -92,9 +100,9 @@ def _checksum_transport(piece: bytearray, layer: Packet, *, required: bool) -> N
     if not required and piece[place : place + 2] == b"\0\0":
         return
     piece[place : place + 2] = b"\0\0"
-    length = len(piece) - layer.transport
-    addresses = bytes(piece[layer.offset + 12 : layer.offset + 20])
-    pseudo = addresses + struct.pack("!HH", protocol, length)
+    # RFC 8200 §8.1; the sum is that of IPv4's shorter pseudo header too.
+    addresses = layer.header.source.packed + layer.header.destination.packed
+    pseudo = addresses + struct.pack("!II", len(piece) - layer.transport, protocol)
     value = internet_checksum(pseudo + bytes(piece[layer.transport :]))
     struct.pack_into("!H", piece, place, value or (0xFFFF if protocol == UDP else 0))
 

@@ -117,7 +117,9 @@ def _pair(packet: Object) -> str:
 
 
 def _with_port(address: str, port: int | None) -> str:
-    return address if port is None else f"{address}:{port}"
+    if port is None:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _columns() -> int:

@@ -1,6 +1,8 @@
 """`testbed trace SRC[:PORT] DST[:PORT]`: the way of one real packet."""
 
+import re
 import sys
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from testbed.command.completion import names
 DEFAULT_UDP_PORT = 33434
 """Where traceroute begins, and where nobody listens: the answer is the destination's own «port unreachable»."""
 HIGHEST_PORT = 65535
+BRACKETS = re.compile(r"\[(?P<address>[^]]*)\](?::(?P<port>.*))?")
 
 
 @verbs.command()
@@ -20,6 +23,7 @@ HIGHEST_PORT = 65535
 @click.argument("destination", metavar="DST[:PORT]", shell_complete=names("pods", "nodes"))
 @click.option("--icmp", "protocol", flag_value="icmp", help="Send an ICMP echo request (default without DST's port).")
 @click.option("--udp", "protocol", flag_value="udp", help="Send a UDP datagram (default with DST's port: TCP).")
+@click.option("-6", "--ipv6", is_flag=True, help="By IPv6 addresses, on a dual-stack network.")
 @click.option("--size", metavar="BYTES", type=click.IntRange(1, 65000), help="Payload.  [default: as little as does]")
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0.05, 60), help="Wait for an answer.  [default: 1]")
 @click.option("--step", is_flag=True, help="Show one hop per key press; q shows the rest.")
@@ -31,6 +35,7 @@ def trace(
     source: str,
     destination: str,
     protocol: str | None,
+    ipv6: bool,
     size: int | None,
     timeout: float | None,
     step: bool,
@@ -46,6 +51,7 @@ def trace(
     trace client 10.0.90.2          ICMP echo
     trace client tomcat:9000 --udp  one UDP datagram
     trace nginx localhost:80        inside one pod
+    trace -6 shell echo:8080        by IPv6; so is trace shell [fd00:a:0:90::2]:8080
     """
     from testbed.command import render, render_trace
 
@@ -53,7 +59,7 @@ def trace(
         raise TestbedError("testbed trace --step: not on a terminal (got a pipe or file; want a terminal)", 2)
     record = find_lab(lab)
     arguments = arguments_of(source, destination, protocol) | {"size": size, "timeout_s": timeout or 1.0}
-    answer = ask(record, "trace", **arguments, frames=pcap is not None)
+    answer = ask(record, "trace", **arguments, ipv6=ipv6, frames=pcap is not None)
     if pcap is not None:
         write_capture(pcap, answer.pop("frames"))
     if svg is not None:
@@ -108,15 +114,29 @@ def arguments_of(source: str, destination: str, protocol: str | None) -> dict[st
 
 
 def _split(text: str) -> tuple[str, int | None]:
+    """Name or address, and port: `tomcat:8080`, `[fd00:a:0:90::2]:8080`, `fd00:a:0:90::2`."""
+    brackets = BRACKETS.fullmatch(text)
+    if brackets is not None:
+        port = brackets["port"]
+        return _ipv6(brackets["address"], text), None if port is None else _port(port, text)
+    if text.count(":") > 1:
+        return _ipv6(text, text), None
     name, colon, port = text.partition(":")
-    if not colon:
-        return name, None
-    if ":" in port:
+    return name, _port(port, text) if colon else None
+
+
+def _ipv6(address: str, text: str) -> str:
+    try:
+        return str(IPv6Address(address))
+    except ValueError as error:
         raise TestbedError(
-            f"testbed trace: {text}: IPv6 is not traced (want a name or an IPv4 address;"
-            " testbed capture all ip6 shows packets that pass)",
+            f"testbed trace: {text}: not an IPv6 address (got {address!r}; want one, as fd00:a:0:90::2, in brackets"
+            " before a port)",
             2,
-        )
+        ) from error
+
+
+def _port(port: str, text: str) -> int:
     if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= HIGHEST_PORT:
         raise TestbedError(f"testbed trace: {text}: not a port (got {port!r}; want 1 to {HIGHEST_PORT})", 2)
-    return name, int(port)
+    return int(port)

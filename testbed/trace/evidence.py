@@ -16,6 +16,11 @@ TELLING = {
     ),
     "IpExt": ("InNoRoutes", "InTruncatedPkts", "InCsumErrors"),
     "TcpExt": ("IPReversePathFilter",),
+    "Ip6": (
+        *("InHdrErrors", "InTooBigErrors", "InNoRoutes", "InAddrErrors", "InUnknownProtos", "InDiscards"),
+        *("OutDiscards", "OutNoRoutes", "ReasmFails", "FragFails"),
+    ),
+    "Udp6": ("NoPorts", "InErrors", "RcvbufErrors", "SndbufErrors", "InCsumErrors"),
     "Udp": ("NoPorts", "InErrors", "RcvbufErrors", "SndbufErrors", "InCsumErrors"),
 }
 """Counters that count lost packets, by group (Documentation/networking/snmp_counter.rst)."""
@@ -65,6 +70,7 @@ def kernel_counters(directory: Path) -> Counters:
     with contextlib.suppress(OSError):
         for file in ("snmp", "netstat"):
             counters.update(_of_protocols((directory / file).read_text()))
+        counters.update(_of_ipv6((directory / "snmp6").read_text()))
         counters.update(_of_devices((directory / "dev").read_text()))
     return counters
 
@@ -76,6 +82,13 @@ def _of_protocols(text: str) -> Iterator[tuple[str, int]]:
         for name, value in zip(names.split()[1:], values.split()[1:], strict=False):
             if name in TELLING.get(group, ()):
                 yield f"{group}{name}", int(value)
+
+
+def _of_ipv6(text: str) -> Iterator[tuple[str, int]]:
+    telling = {f"{group}{name}" for group in ("Ip6", "Udp6") for name in TELLING[group]}
+    for name, value in (line.split() for line in text.splitlines()):
+        if name in telling:
+            yield name, int(value)
 
 
 def _of_devices(text: str) -> Iterator[tuple[str, int]]:

@@ -3,13 +3,14 @@
 import contextlib
 import re
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_network
 from typing import Any
 
 from agent.netlink_lookup import Lookups
-from agent.netlink_values import Link, Route
+from agent.netlink_values import IPAddress, Link, Route
 from agent.port_holder import port_holder
 from testbed.lab.lab import Lab
+from testbed.services.rules import WORDS
 from testbed.services.ruleset import TABLE
 from testbed.trace.map import LAB, Map
 from testbed.trace.nft_trace import dropping_rule, nft
@@ -25,7 +26,7 @@ class Facts:
         self._lab, self._map, self._another_probe = lab, known, another_probe
         self._lookups: dict[str, Lookups | None] = {}
         self._states: dict[str, dict[str, Any] | None] = {}
-        self._routes: dict[tuple[str, int], Route | None] = {}
+        self._routes: dict[tuple[str, IPAddress], Route | None] = {}
 
     def __enter__(self) -> "Facts":
         return self
@@ -35,19 +36,19 @@ class Facts:
             if lookups is not None:
                 lookups.close()
 
-    def route(self, place: str, destination: int) -> Route | None:
+    def route(self, place: str, destination: IPAddress) -> Route | None:
         """The table's entry by which a packet to the address leaves the place; None where there is none."""
         key = (place, destination)
         if key not in self._routes:
             self._routes[key] = None
             asked = self._ask(place)
             with contextlib.suppress(OSError):
-                self._routes[key] = asked.route_to(IPv4Address(destination)) if asked else None
+                self._routes[key] = asked.route_to(destination) if asked else None
         return self._routes[key]
 
-    def unanswered(self, place: str, destination: int, route: Route) -> IPv4Address | None:
-        """The next machine on a route when it answers no ARP; None when it does, or was not asked."""
-        following = route.gateway if isinstance(route.gateway, IPv4Address) else IPv4Address(destination)
+    def unanswered(self, place: str, destination: IPAddress, route: Route) -> IPAddress | None:
+        """The next machine on a route when it does not say its MAC address; None when it does, or was not asked."""
+        following = route.gateway or destination
         asked = self._ask(place)
         with contextlib.suppress(OSError):
             if asked and route.device and asked.is_silent(following, route.device):
@@ -85,17 +86,17 @@ class Facts:
             return asked.bridge_port(bridge, mac) if asked else None
         return None
 
-    def peer(self, place: str, destination: int) -> tuple[str, str] | None:
+    def peer(self, place: str, destination: IPAddress) -> tuple[str, str] | None:
         """A node's forwarding entry for an inner address: subnet, and where it is sent to."""
         for entry in (self.state(place) or {}).get("forwarding", ()):
-            if IPv4Address(destination) in IPv4Network(entry["subnet"]):
+            if destination in ip_network(entry["subnet"]):
                 return entry["subnet"], entry["via"]
         return None
 
-    def subnet_of_node_at(self, place: str, node_address: int) -> str | None:
+    def subnet_of_node_at(self, place: str, node_address: IPAddress) -> str | None:
         """The subnet that `place` believes the node with that underlay address to hold."""
         for entry in (self.state(place) or {}).get("forwarding", ()):
-            if entry["via"].partition(":")[0] == str(IPv4Address(node_address)):
+            if _host_of(entry["via"]) == str(node_address):
                 return str(entry["subnet"])
         return None
 
@@ -106,31 +107,32 @@ class Facts:
             self._states[place] = node.state() if node else None
         return self._states[place]
 
-    def owner(self, address: int) -> str | None:
+    def owner(self, address: IPAddress) -> str | None:
         """The place that has an address."""
-        return self._map.addresses.get(IPv4Address(address))
+        return self._map.addresses.get(address)
 
-    def service(self, place: str, address: int, port: int | None, protocol: str) -> str | None:
+    def service(self, place: str, address: IPAddress, port: int | None, protocol: str) -> str | None:
         """The service that a place's rules know by that address and port, and the map that they found it in."""
         keys = {
-            "cluster-ips": f"{IPv4Address(address)} . {protocol} . {port}",
+            "cluster-ips": f"{address} . {protocol} . {port}",
             "node-ports": f"{protocol} . {port}",
-            "host-ports-at": f"{IPv4Address(address)} . {protocol} . {port}",
+            "host-ports-at": f"{address} . {protocol} . {port}",
         }
-        pid = self._map.pid(place)
+        pid, family = self._map.pid(place), address.version
         for name, key in keys.items() if pid is not None else ():
             with contextlib.suppress(OSError):
                 chain = re.search(
-                    rf"[{{,\s]{re.escape(key)} : goto ([^\s,]+)", nft(pid or 0, ["list", "map", "ip", TABLE, name])
+                    rf"[{{,\s]{re.escape(key)} : goto ([^\s,]+)",
+                    nft(pid or 0, ["list", "map", WORDS[family], TABLE, name]),
                 )
                 if chain:
                     return f"{self._service_of(chain[1])} (map {name}: {key})"
         return None
 
-    def cluster_ip(self, address: int) -> str | None:
+    def cluster_ip(self, address: IPAddress) -> str | None:
         """The service whose cluster IP an address is, with its ports: `nginx (80/TCP)`."""
         for service in self._lab.services.numbered.values():
-            if service.spec.cluster_ip == str(IPv4Address(address)):
+            if service.address_of(address.version) == address:
                 ports = ", ".join(f"{port.port}/{port.protocol}" for port in service.spec.ports)
                 return f"{service.name} ({ports})"
         return None
@@ -164,3 +166,10 @@ class Facts:
             with contextlib.suppress(OSError):
                 self._lookups[place] = Lookups(self._map.pid(place))
         return self._lookups[place]
+
+
+def _host_of(via: str) -> str:
+    """Of `192.168.8.228:8285`, `[fd00:8::228]:8472`, or an address alone."""
+    if via.startswith("["):
+        return via[1:].partition("]")[0]
+    return via.partition(":")[0] if via.count(":") == 1 else via

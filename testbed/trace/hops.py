@@ -8,7 +8,7 @@ from testbed.trace.map import Map
 from testbed.trace.order import End
 from testbed.trace.reasons import Known, reason
 from testbed.trace.recognise import Role
-from testbed.trace.story import Step, address, describe
+from testbed.trace.story import Step, describe
 from testbed.trace.verdict import is_delivered
 
 Hop = dict[str, Any]
@@ -51,8 +51,8 @@ def hop_list(steps: Sequence[Step], known: Map, facts: Known, mtus: Mapping[End,
 def packet_json(frame: bytes, packet: Packet) -> dict[str, Any]:
     """The fields that a hop table shows."""
     return {
-        "src": address(packet.header.source),
-        "dst": address(packet.header.destination),
+        "src": str(packet.header.source),
+        "dst": str(packet.header.destination),
         "ttl": packet.header.ttl,
         "proto": packet.protocol,
         "sport": packet.source_port,

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from agent.backend_options import IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
+from agent.netlink_values import IPAddress
 from testbed.capture.headers import NO_OVERLAY, Overlay
 from testbed.lab.lab import Lab
 from testbed.pods.pod import Pod
@@ -14,6 +15,8 @@ from testbed.trace.watch import Place, namespace_of
 
 LAB = "lab"
 """The lab's own namespace, where the switches are."""
+OVERLAY_DEVICES = "flannel"
+"""How the names of all of them begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +27,13 @@ class Map:
     place_of: Mapping[str, str]
     """Pod, node or machine → the place where its packets are; a pod with its node's network has the node's."""
     cables: Mapping[End, End]
-    addresses: Mapping[IPv4Address, str]
+    addresses: Mapping[IPAddress, str]
     """Address → place."""
     overlay: Overlay
     overlay_device: str
     """`flannel0`, or what another backend calls it; empty where packets leave by the uplink itself."""
+    overlay_devices: frozenset[str]
+    """The same, with that of IPv6 where it has one of its own: `flannel.1`, `flannel-v6.1`."""
     switch_ports: Mapping[str, str]
     """Interface in the lab's namespace → its switch."""
     nodes: frozenset[str] = field(default_factory=frozenset)
@@ -59,9 +64,10 @@ def map_of(lab: Lab) -> Map:
     places = [Place(LAB, None), *(Place(name, machine.pid) for name, machine in lab.underlay.machines.items())]
     by_namespace = {namespace_of(place.pid): place.name for place in places}
     place_of = {name: name for name in lab.underlay.machines}
-    addresses = {
-        port.address.ip: name for name, machine in lab.underlay.plan.machines.items() for port in machine.ports
-    }
+    addresses: dict[IPAddress, str] = {}
+    for name, machine in lab.underlay.plan.machines.items():
+        for port in machine.ports:
+            addresses.update((own.ip, name) for own in (port.address, port.ipv6) if own is not None)
     cables: dict[End, End] = {}
     switch_ports: dict[str, str] = {}
     _add_underlay(lab, cables, switch_ports)
@@ -76,11 +82,17 @@ def map_of(lab: Lab) -> Map:
             _add_pod(pod, cables, addresses)
         place_of[pod.name] = by_namespace[namespace]
     device = lab.overlay.device or ""
+    devices = {device} - {""}
     for name, node in lab.nodes.items():
-        for own in (node.bridge, device):
-            addresses.update((address.ip, name) for address in node.kernel.addresses(own))
+        if lab.underlay.plan.ipv6:
+            devices |= {link.name for link in node.kernel.links() if link.name.startswith(OVERLAY_DEVICES)}
+        for interface in (node.bridge, *devices):
+            addresses.update((own.ip, name) for own in node.kernel.addresses(interface))
+            # Not link-local ones: these are of one cable each, and several machines may have the same.
+            lasting = (own.ip for own in node.kernel.ipv6_addresses(interface) if not own.ip.is_link_local)
+            addresses.update((own, name) for own in lasting)
     return Map(
-        *(tuple(places), place_of, cables, addresses, carrier_of(lab), device, switch_ports),
+        *(tuple(places), place_of, cables, addresses, carrier_of(lab), device, frozenset(devices), switch_ports),
         frozenset(lab.nodes),
         frozenset(lab.underlay.machines),
     )
@@ -94,7 +106,7 @@ def carrier_of(lab: Lab) -> Overlay:
     if isinstance(backend, VxlanOptions):
         return Overlay("vxlan", backend.port)
     if isinstance(backend, WireguardOptions):
-        return Overlay("none", sealed_port=backend.listen_port)
+        return Overlay("none", sealed_ports=(backend.listen_port, backend.listen_port_v6))
     return Overlay("ipip") if isinstance(backend, IpipOptions) else NO_OVERLAY
 
 
@@ -111,8 +123,7 @@ def _add_underlay(lab: Lab, cables: dict[End, End], switch_ports: dict[str, str]
     switch_ports.update((name, name) for name in lab.underlay.plan.switches)
 
 
-def _add_pod(pod: Pod, cables: dict[End, End], addresses: dict[IPv4Address, str]) -> None:
+def _add_pod(pod: Pod, cables: dict[End, End], addresses: dict[IPAddress, str]) -> None:
     near, far = (pod.name, POD_END), (str(pod.manifest.spec.node_name), host_end(pod.name))
     cables[near], cables[far] = far, near
-    if pod.address is not None:
-        addresses[IPv4Address(pod.address)] = pod.name
+    addresses.update((ip_address(own), pod.name) for own in (pod.address, pod.ipv6_address) if own is not None)

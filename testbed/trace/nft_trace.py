@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from testbed.capture.headers import Overlay
+from testbed.capture.headers import ICMPV6, Overlay
+from testbed.capture.network_header import IPV6_HEADER
 from testbed.pods.namespaces import in_network_of
 from testbed.trace.recognise import Mark
 
@@ -62,9 +63,10 @@ def dropping_rule(pid: int, mark: Mark, overlay: Overlay, send: Callable[[], Non
 def marking_table(mark: Mark, overlay: Overlay) -> str:
     """An nft script: mark the probe, plain or carried, wherever it comes in or is made. Pure."""
     place = (4 if mark.protocol == "tcp" else 8) * 8
-    matches = [f"meta l4proto {mark.protocol} @th,{place},32 {mark.cookie}"]
+    protocol = "icmpv6" if mark.number == ICMPV6 else mark.protocol
+    matches = [f"meta l4proto {protocol} @th,{place},32 {mark.cookie}"]
     if overlay.port:
-        inside = (8 + overlay.header_bytes + 20) * 8 + place
+        inside = (8 + overlay.header_bytes + (20 if mark.version == 4 else IPV6_HEADER)) * 8 + place
         matches.append(f"udp dport {overlay.port} @th,{inside},32 {mark.cookie}")
     rules = "".join(f"\t\t{match} meta nftrace set 1\n" for match in matches)
     chains = "".join(
@@ -72,7 +74,8 @@ def marking_table(mark: Mark, overlay: Overlay) -> str:
         for hook in ("prerouting", "output")
     )
     # A bridge has rules of its own, which a packet between its ports meets first.
-    bridged = "".join(f"\t\tether type ip {match} meta nftrace set 1\n" for match in matches)
+    ip = "ip" if mark.version == 4 else "ip6"
+    bridged = "".join(f"\t\tether type {ip} {match} meta nftrace set 1\n" for match in matches)
     ports = f"\tchain ports {{\n\t\ttype filter hook prerouting priority -390; policy accept;\n{bridged}\t}}\n"
     table = _table_of(mark)
     return f"table inet {table} {{\n{chains}}}\ntable bridge {table} {{\n{ports}}}\n"

@@ -46,8 +46,8 @@ def _certain(sightings: Sequence[Sighting], cables: Mapping[End, End]) -> dict[i
         if place in last_in_place:
             before.setdefault(last_in_place[place], []).append(number)
         last_in_place[place] = number
-    left: dict[tuple[End, tuple[int, ...]], list[int]] = {}
-    arrived: dict[tuple[End, tuple[int, ...]], list[int]] = {}
+    left: dict[tuple[End, tuple[object, ...]], list[int]] = {}
+    arrived: dict[tuple[End, tuple[object, ...]], list[int]] = {}
     for number, one in enumerate(sightings):
         end = (one.place, one.interface)
         if one.outgoing and end in cables:
@@ -60,7 +60,7 @@ def _certain(sightings: Sequence[Sighting], cables: Mapping[End, End]) -> dict[i
     return before
 
 
-def _identity(sighting: Sighting) -> tuple[int, ...]:
+def _identity(sighting: Sighting) -> tuple[object, ...]:
     """What a cable does not change."""
     inner = sighting.wrapped.inner
     header = inner.header

@@ -13,9 +13,10 @@ import select
 import socket
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from agent.datapath.packet import internet_checksum
+from agent.netlink_values import IPAddress
 from testbed.pods.namespaces import in_network_of
 from testbed.trace.recognise import ECHO_REPLY, ECHO_REQUEST, Mark, Protocol
 
@@ -33,7 +34,7 @@ class Wanted:
     """What is to be sent."""
 
     protocol: Protocol
-    destination: IPv4Address
+    destination: IPAddress
     destination_port: int | None
     source_port: int | None
     size: int
@@ -58,12 +59,13 @@ class Probe:
     def mark(self) -> Mark:
         """What makes it recognisable."""
         ports = (self.source_port, self.wanted.destination_port) if self.wanted.protocol == "udp" else ()
-        return Mark(self.wanted.protocol, self._cookie, tuple(port for port in ports if port))
+        version = self.wanted.destination.version
+        return Mark(self.wanted.protocol, self._cookie, tuple(port for port in ports if port), version)
 
     @property
-    def source(self) -> IPv4Address:
+    def source(self) -> IPAddress:
         """The sender's address, once it is connected or trying to."""
-        return IPv4Address(self._socket.getsockname()[0])
+        return ip_address(self._socket.getsockname()[0].partition("%")[0])
 
     def fileno(self) -> int:
         """Tells when something came back."""
@@ -104,14 +106,16 @@ class Probe:
 
     def _open(self) -> socket.socket:
         wanted = self.wanted
+        version = wanted.destination.version
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
         if wanted.protocol == "icmp":
-            opened = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+            opened = socket.socket(family, socket.SOCK_RAW, self.mark.number)
         else:
             kind = socket.SOCK_STREAM if wanted.protocol == "tcp" else socket.SOCK_DGRAM
-            opened = socket.socket(socket.AF_INET, kind)
+            opened = socket.socket(family, kind)
             try:
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                opened.bind(("0.0.0.0", wanted.source_port or 0))
+                opened.bind(("0.0.0.0" if version == 4 else "::", wanted.source_port or 0))
                 if wanted.protocol == "tcp":
                     self._choose_sequence(opened)
             except OSError:
@@ -136,8 +140,10 @@ class Probe:
 
     def _echo_request(self) -> bytes:
         rest = struct.pack("!HH", os.getpid() & 0xFFFF, 1) + self._payload()
-        checksum = internet_checksum(struct.pack("!BBH", ECHO_REQUEST, 0, 0) + rest)
-        return struct.pack("!BBH", ECHO_REQUEST, 0, checksum) + rest
+        kind = ECHO_REQUEST[self.wanted.destination.version]
+        # IPv6's covers addresses; the kernel writes it (RFC 3542 §3.1).
+        checksum = internet_checksum(struct.pack("!BBH", kind, 0, 0) + rest)
+        return struct.pack("!BBH", kind, 0, checksum) + rest
 
     def _is_ready(self) -> bool:
         poll = select.poll()
@@ -165,8 +171,10 @@ class Probe:
             self.outcome = "answered"
 
     def _is_echo_reply(self, packet: bytes) -> bool:
-        icmp = packet[(packet[0] & 0xF) * 4 :]
-        return icmp[:1] == bytes([ECHO_REPLY]) and icmp[8:12] == struct.pack("!I", self._cookie)
+        version = self.wanted.destination.version
+        # IPv6's raw sockets give no header (RFC 3542 §3).
+        icmp = packet[(packet[0] & 0xF) * 4 :] if version == 4 else packet
+        return icmp[:1] == bytes([ECHO_REPLY[version]]) and icmp[8:12] == struct.pack("!I", self._cookie)
 
     def _fail(self, failure: OSError) -> None:
         self.outcome = "refused" if failure.errno == errno.ECONNREFUSED else (failure.strerror or str(failure)).lower()

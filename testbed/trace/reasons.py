@@ -1,11 +1,12 @@
 """Why a packet is where it is seen: from where it was seen before, and from what kernels and agents say."""
 
+from collections.abc import Collection
 from typing import Protocol
 
-from agent.netlink_values import Link, Route
-from testbed.capture.headers import Packet
+from agent.netlink_values import IPAddress, Link, Route
+from testbed.capture.headers import Packet, endpoint
 from testbed.trace.recognise import Role
-from testbed.trace.story import Step, address, endpoint
+from testbed.trace.story import Step
 
 ETHERNET_ADDRESS = slice(0, 6)
 """The destination's, in a frame."""
@@ -15,7 +16,7 @@ LOOPBACK = "lo"
 class Known(Protocol):
     """What can be asked; see `facts.Facts`."""
 
-    def route(self, place: str, destination: int) -> Route | None:
+    def route(self, place: str, destination: IPAddress) -> Route | None:
         """The route to an address."""
 
     def link(self, place: str, interface: str) -> Link | None:
@@ -27,16 +28,16 @@ class Known(Protocol):
     def port_of(self, place: str, bridge: str, mac: str) -> str | None:
         """The port behind which a bridge knows a MAC address."""
 
-    def peer(self, place: str, destination: int) -> tuple[str, str] | None:
+    def peer(self, place: str, destination: IPAddress) -> tuple[str, str] | None:
         """The forwarding entry for an inner address."""
 
-    def subnet_of_node_at(self, place: str, node_address: int) -> str | None:
+    def subnet_of_node_at(self, place: str, node_address: IPAddress) -> str | None:
         """The subnet of the node with an underlay address."""
 
-    def owner(self, address: int) -> str | None:
+    def owner(self, address: IPAddress) -> str | None:
         """The place that has an address."""
 
-    def service(self, place: str, address: int, port: int | None, protocol: str) -> str | None:
+    def service(self, place: str, address: IPAddress, port: int | None, protocol: str) -> str | None:
         """The service that a place's rules know by that address and port, and the map that they found it in."""
 
 
@@ -44,7 +45,7 @@ class Geography(Protocol):
     """Names; see `map.Map`."""
 
     @property
-    def overlay_device(self) -> str:
+    def overlay_devices(self) -> Collection[str]:
         """`flannel0`."""
 
     def node_name(self, place: str, interface: str) -> str:
@@ -86,12 +87,12 @@ def _arrival(before: Step | None, step: Step, known: Known, where: Geography) ->
     if bridge:
         said.append(f"a port of {bridge}")
     elif step.outer is None and known.owner(step.inner.header.destination) == sighting.place:
-        said.append(f"{address(step.inner.header.destination)} is its own address")
+        said.append(f"{step.inner.header.destination} is its own address")
     elif step.outer is not None and known.owner(step.outer.header.destination) == sighting.place:
         said.append(f"for {endpoint(step.outer.header.destination, step.outer.destination_port)}, its own address")
     if sighting.for_another and not bridge:
         said.append("with another machine's MAC address")
-    if before is None and sighting.interface == where.overlay_device:
+    if before is None and sighting.interface in where.overlay_devices:
         said.append(f"the agent of {sighting.place} made it")
     elif before is None:
         said.append("not seen before")
@@ -103,7 +104,7 @@ def _taken_up(before: Step, step: Step, known: Known, where: Geography) -> str:
     sighting, outer = step.sighting, before.outer
     if before.outer is not None and step.outer is None and outer is not None:
         subnet = known.subnet_of_node_at(sighting.place, outer.header.source)
-        sender = f"{address(outer.header.source)} holds {subnet}" if subnet else address(outer.header.source)
+        sender = f"{outer.header.source} holds {subnet}" if subnet else str(outer.header.source)
         return f"the packet out of the datagram, handed to the kernel by {sighting.interface}; {sender}"
     if known.bridge_of(before.sighting.place, before.sighting.interface) == sighting.interface:
         return f"for {sighting.interface}'s own MAC address: the node handles it"
@@ -131,7 +132,7 @@ def _passed_on(before: Step, step: Step, known: Known, where: Geography) -> str:
 def _wrapped(step: Step, outer: Packet, known: Known) -> str:
     place, inner = step.sighting.place, step.inner.header.destination
     peer = known.peer(place, inner)
-    lease = f"lease {peer[0]} → {peer[1]}" if peer else f"no lease for {address(inner)} any more"
+    lease = f"lease {peer[0]} → {peer[1]}" if peer else f"no lease for {inner} any more"
     sealed = "; sealed, so it is known by its size and turn only" if step.sighting.sealed is not None else ""
     return f"{lease}; {_route(known, place, outer.header.destination)}{sealed}"
 
@@ -145,9 +146,9 @@ def _bridged(step: Step, bridge: str, known: Known) -> str:
     return f"{bridge}'s table: {mac} is behind {port}"
 
 
-def _route(known: Known, place: str, destination: int) -> str:
+def _route(known: Known, place: str, destination: IPAddress) -> str:
     route = known.route(place, destination)
-    return f"route {route_words(route)}" if route else f"no route to {address(destination)} now"
+    return f"route {route_words(route)}" if route else f"no route to {destination} now"
 
 
 def route_words(route: Route) -> str:

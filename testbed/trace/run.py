@@ -1,11 +1,13 @@
 """One trace from beginning to end: open the sockets, send, watch, tell."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from agent.netlink_values import Family, IPAddress
 from testbed.lab.control import VerbFailed
 from testbed.lab.lab import Lab
 from testbed.trace.evidence import Counters, Evidence
@@ -14,7 +16,8 @@ from testbed.trace.hops import hop_list, narrow_places
 from testbed.trace.map import LAB, Map, map_of
 from testbed.trace.order import End, in_order
 from testbed.trace.probe import Probe, Wanted
-from testbed.trace.recognise import Protocol, Recogniser, Role, probe_filters
+from testbed.trace.probe_filter import probe_filters
+from testbed.trace.recognise import Protocol, Recogniser, Role
 from testbed.trace.sealed import unsealed
 from testbed.trace.story import Step, Story, tell
 from testbed.trace.suspects import Finding, Suspects
@@ -38,10 +41,14 @@ class Asked:
     size: int | None = None
     """Payload bytes; None: as few as do."""
     timeout_s: float = ANSWER_LIMIT_S
+    ipv6: bool = False
+    """Names mean their IPv6 addresses."""
     with_frames: bool = False
     """Whether the answer holds what was seen, for a capture file."""
 
 
+LOOPBACK: Mapping[Family, IPAddress] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
+HOW_TO_HAVE_ONE = {4: "want one of a service's pods, or wait for a pod's", 6: "want a network with EnableIPv6"}
 SERVICE_WORDS = frozenset({"svc", "service", "services"})
 LONGEST_HEADERS = 576 + 28
 """Bytes around a probe's payload, or of an ICMP error about it, which quotes it (RFC 1812 §4.3.2.3)."""
@@ -134,7 +141,7 @@ def _findings(
             about = Role.ANSWER_ERROR if verdict.lost.role is Role.ANSWER else Role.ERROR
             finding = suspects.about(verdict.lost, story.leg(about))
         elif verdict.outcome == "not sent":
-            finding = suspects.about_sender(place, int(probe.wanted.destination), probe.outcome)
+            finding = suspects.about_sender(place, probe.wanted.destination, probe.outcome)
     return {
         "outcome": verdict.outcome,
         "lost_at": _lost_json(verdict.lost, finding, known),
@@ -167,45 +174,54 @@ def _story(watch: Watch, known: Map, probe: Probe) -> Story:
 
 
 def _sightings(watch: Watch, known: Map) -> list[Sighting]:
-    return unsealed(list(watch.sightings()), known.overlay, known.overlay_device)
+    return unsealed(list(watch.sightings()), known.overlay, known.overlay_devices)
 
 
-def _address(lab: Lab, known: Map, asked: Asked) -> IPv4Address:
-    if asked.destination == "localhost":
-        return IPv4Address("127.0.0.1")
-    try:
-        return IPv4Address(asked.destination)
-    except AddressValueError:
-        pass
-    kind, slash, rest = asked.destination.partition("/")
-    name = rest if slash and kind in SERVICE_WORDS else asked.destination
+def _address(lab: Lab, known: Map, asked: Asked) -> IPAddress:
+    with contextlib.suppress(ValueError):
+        address = ip_address(asked.destination)
+        if asked.ipv6 and address.version == 4:
+            raise VerbFailed(f"trace -6: not an IPv6 address (got {address}; want one, or a name)", 2)
+        return address
+    family: Family = 6 if asked.ipv6 else 4
+    own = _address_of_name(lab, known, asked.destination, family)
+    if own is None:
+        raise VerbFailed(f"{asked.destination} has no IPv{family} address ({HOW_TO_HAVE_ONE[family]})")
+    return own
+
+
+def _address_of_name(lab: Lab, known: Map, destination: str, family: Family) -> IPAddress | None:
+    """None when what has the name has no such address. Raises VerbFailed for a name that nothing has."""
+    if destination == "localhost":
+        return LOOPBACK[family]
+    kind, slash, rest = destination.partition("/")
+    is_service = bool(slash) and kind in SERVICE_WORDS
+    name = rest if is_service else destination
     service = lab.services.numbered.get(name)
     if service is not None and (slash or name not in known.place_of):
-        address = service.address_of(4)
-        if not isinstance(address, IPv4Address):
-            raise VerbFailed(f"service {name} has no IPv4 cluster IP (want one of its pods)")
-        return address
-    if slash and kind in SERVICE_WORDS:
-        services = ", ".join(sorted(lab.services.numbered)) or "none"
-        raise VerbFailed(f"no service {name} (there are: {services})")
-    pod = lab.pods.get(asked.destination)
-    if pod is not None and pod.address is not None:
-        return IPv4Address(pod.address)
-    if asked.destination in lab.underlay.machines:
-        return lab.underlay.address_of(asked.destination)
+        return service.address_of(family)
+    if is_service:
+        raise VerbFailed(f"no service {name} (there are: {', '.join(sorted(lab.services.numbered)) or 'none'})")
+    pod = lab.pods.get(destination)
     if pod is not None:
-        raise VerbFailed(f"pod {asked.destination} has no address yet")
+        text = pod.address if family == 4 else pod.ipv6_address
+        return None if text is None else ip_address(text)
+    machine = lab.underlay.plan.machines.get(destination)
+    if machine is not None:
+        port = machine.ports[0]
+        interface = port.address if family == 4 else port.ipv6
+        return None if interface is None else interface.ip
     there = ", ".join(sorted(known.place_of.keys() - {LAB}))
-    raise VerbFailed(f"no pod, node or address {asked.destination} (there are: {there})")
+    raise VerbFailed(f"no pod, node or address {destination} (there are: {there})")
 
 
-def _probe_json(asked: Asked, probe: Probe, destination: IPv4Address, size: int) -> dict[str, Any]:
+def _probe_json(asked: Asked, probe: Probe, destination: IPAddress, size: int) -> dict[str, Any]:
     source = probe.source
     return {
         "protocol": asked.protocol,
         "from": asked.source,
         "to": asked.destination,
-        "source": None if source == IPv4Address(0) else str(source),
+        "source": None if source.is_unspecified else str(source),
         "source_port": probe.source_port,
         "destination": str(destination),
         "destination_port": asked.destination_port,

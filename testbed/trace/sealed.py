@@ -7,30 +7,31 @@ same size was just before it in the queue.
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from agent.netlink_values import IPAddress
 from testbed.capture.headers import Overlay, Packet, Wrapped, read_packet
 from testbed.trace.watch import Sighting
 
 TRANSPORT_DATA = 4
 HEADER_BYTES, TAG_BYTES, FILLED_UP_TO = 16, 16, 16
 
-Datagram = tuple[int, int, int, int]
+Datagram = tuple[IPAddress, IPAddress, int, int]
 """What makes it one of its kind: source and destination address, receiver's index, counter."""
 
 
-def unsealed(sightings: Sequence[Sighting], overlay: Overlay, device: str) -> list[Sighting]:
+def unsealed(sightings: Sequence[Sighting], overlay: Overlay, devices: Collection[str]) -> list[Sighting]:
     """The sightings with the probe's packets in the datagrams that carry them, and without all other datagrams.
 
-    `device` is the overlay's, on which the packets are seen before they are sealed.
+    `devices` are the overlay's, on which the packets are seen before they are sealed.
     """
-    datagrams = _datagrams(sightings, overlay.sealed_port)
+    datagrams = _datagrams(sightings, overlay.sealed_ports)
     if not datagrams:
         return list(sightings)
     sealed = {id(one) for copies in datagrams.values() for one in copies}
     plain = [one for one in sightings if id(one) not in sealed]
-    entered = [one for one in plain if one.outgoing and one.interface == device]
+    entered = [one for one in plain if one.outgoing and one.interface in devices]
     for one in sorted(entered, key=lambda one: (one.place, one.number)):
         found = _first_behind(one, datagrams)
         if found is not None:
@@ -38,11 +39,11 @@ def unsealed(sightings: Sequence[Sighting], overlay: Overlay, device: str) -> li
     return plain
 
 
-def _datagrams(sightings: Sequence[Sighting], port: int) -> dict[Datagram, list[Sighting]]:
+def _datagrams(sightings: Sequence[Sighting], ports: Collection[int]) -> dict[Datagram, list[Sighting]]:
     datagrams: dict[Datagram, list[Sighting]] = {}
     for one in sightings:
         outer = one.wrapped.inner
-        if port and outer.destination_port == port and outer.protocol == "udp":
+        if outer.destination_port in ports and outer.protocol == "udp":
             kind, receiver, counter = struct.unpack_from("<IIQ", one.frame.ljust(outer.payload + 16), outer.payload)
             if kind == TRANSPORT_DATA:
                 key = (outer.header.source, outer.header.destination, receiver, counter)

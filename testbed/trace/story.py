@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 
 from testbed.capture.headers import Packet, flag_names, quoted
 from testbed.trace.order import End
@@ -11,18 +10,31 @@ from testbed.trace.watch import Sighting
 
 LEGS = (Role.REQUEST, Role.DATA, Role.ANSWER, Role.ERROR, Role.ANSWER_ERROR)
 """What is told; the rest of a conversation is only counted."""
-UNREACHABLE, TIME_EXCEEDED = 3, 11  # RFC 792
-ECHO_WORDS = {8: "echo request", 0: "echo reply"}
+ECHO_WORDS = {4: {8: "echo request", 0: "echo reply"}, 6: {128: "echo request", 129: "echo reply"}}
+UNREACHABLE = {4: 3, 6: 1}
 UNREACHABLE_WORDS = {
-    0: "net unreachable",
-    1: "host unreachable",
-    2: "protocol unreachable",
-    3: "port unreachable",
-    4: "fragmentation needed",
-    9: "net prohibited",
-    10: "host prohibited",
-    13: "prohibited by a filter",
+    4: {
+        0: "net unreachable",
+        1: "host unreachable",
+        2: "protocol unreachable",
+        3: "port unreachable",
+        4: "fragmentation needed",
+        9: "net prohibited",
+        10: "host prohibited",
+        13: "prohibited by a filter",
+    },
+    6: {
+        0: "no route",
+        1: "prohibited by a filter",
+        2: "beyond the source address's scope",
+        3: "address unreachable",
+        4: "port unreachable",
+        5: "source address refused",
+        6: "route refuses it",
+    },
 }
+"""By IP's version and the message's code (RFC 792, RFC 1812 §5.2.7.1; RFC 4443 §3.1)."""
+OTHER_ERRORS = {4: {11: "time exceeded"}, 6: {2: "packet too big", 3: "time exceeded"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +128,6 @@ def _astray(steps: Sequence[Step], cables: Mapping[End, End], ports: frozenset[s
                 break
 
 
-def address(number: int) -> str:
-    """A 32-bit number as people write it."""
-    return str(IPv4Address(number))
-
-
-def endpoint(number: int, port: int | None) -> str:
-    """Address, and port where there is one."""
-    return address(number) if port is None else f"{address(number)}:{port}"
-
-
 def describe(frame: bytes, packet: Packet) -> str:
     """What kind of packet it is, in two words."""
     if packet.flags is not None:
@@ -133,13 +135,14 @@ def describe(frame: bytes, packet: Packet) -> str:
     if packet.icmp is not None:
         if quoted(frame, packet) is not None:
             return error_words(packet)
-        return ECHO_WORDS.get(packet.icmp[0], f"icmp {packet.icmp[0]}")
+        return ECHO_WORDS[packet.header.version].get(packet.icmp[0], f"icmp {packet.icmp[0]}")
     return f"{packet.end - packet.payload} bytes"
 
 
 def error_words(packet: Packet) -> str:
     """An ICMP error as ping says it."""
+    version = packet.header.version
     kind, code = packet.icmp or (0, 0)
-    if kind == UNREACHABLE:
-        return UNREACHABLE_WORDS.get(code, f"unreachable, code {code}")
-    return "time exceeded" if kind == TIME_EXCEEDED else f"icmp error {kind}/{code}"
+    if kind == UNREACHABLE[version]:
+        return UNREACHABLE_WORDS[version].get(code, f"unreachable, code {code}")
+    return OTHER_ERRORS[version].get(kind, f"icmp error {kind}/{code}")

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 
+from agent.netlink_values import IPAddress
 from testbed.capture.headers import Packet
 from testbed.lab.node import BRIDGE
 from testbed.trace.evidence import Counters
 from testbed.trace.facts import STANDS_STILL, Facts
 from testbed.trace.map import LAB, Map
 from testbed.trace.reasons import route_words
-from testbed.trace.story import Step, address, error_words
+from testbed.trace.story import Step, error_words
 
 DROP_WORDS = {
     "peer": "the datagram's sender holds no lease that this agent knows",
@@ -24,6 +24,7 @@ DROP_WORDS = {
     "fenced": "another node owns this node's subnet",
 }
 """The reasons that a whole packet can meet (docs/architecture.md)."""
+ASKING = {4: "ARP", 6: "neighbour solicitations"}
 
 
 @dataclass(slots=True)
@@ -53,9 +54,9 @@ class Suspects:
         """What is found out about a packet last seen at `lost`."""
         finding = Finding()
         for step in errors[:1]:
-            who = self.known.addresses.get(IPv4Address(step.inner.header.source))
+            who = self.known.addresses.get(step.inner.header.source)
             said = error_words(step.inner)
-            finding.reasons.append(f"{who or address(step.inner.header.source)} says: {said}")
+            finding.reasons.append(f"{who or step.inner.header.source} says: {said}")
         place = lost.sighting.place
         if lost.sighting.outgoing and (place, lost.sighting.interface) in self.known.cables:
             self._cable(lost, finding)
@@ -68,17 +69,17 @@ class Suspects:
         finding.reasons += self._moved(finding)
         return finding
 
-    def about_sender(self, place: str, destination: int, said: str | None) -> Finding:
+    def about_sender(self, place: str, destination: IPAddress, said: str | None) -> Finding:
         """Why a packet did not even leave its sender."""
         finding = Finding()
         route = self.facts.route(place, destination)
         if route is None or route.kind not in ("unicast", "local"):
             shown = f": {route_words(route)}" if route else ""
-            finding.reasons.append(f"{place} has no route to {address(destination)}{shown}")
+            finding.reasons.append(f"{place} has no route to {destination}{shown}")
         else:
             self._filtered(place, finding)
         finding.reasons.append(f"the kernel of {place} says: {said or 'nothing'}")
-        finding.hints.append(f"exec {place} -- ip route get {address(destination)}")
+        finding.hints.append(f"exec {place} -- ip route get {destination}")
         return finding
 
     def _is_agents_turn(self, lost: Step) -> bool:
@@ -142,7 +143,7 @@ class Suspects:
         outgoing = lost.sighting.outgoing
         peer = self.facts.peer(place, lost.inner.header.destination)
         if outgoing and peer is None:
-            finding.reasons.append(f"{place} knows no lease for {address(lost.inner.header.destination)}")
+            finding.reasons.append(f"{place} knows no lease for {lost.inner.header.destination}")
             finding.hints += ["get leases", f"get routes {place}"]
         elif not outgoing and not moved:
             self._receiving_side(place, lost, finding)
@@ -203,15 +204,16 @@ class Suspects:
         device = self.facts.link(place, route.device) if route and route.device else None
         source = packet.header.source
         if service := self.facts.cluster_ip(destination):
-            ip = address(destination)
-            finding.reasons.insert(0, f"{ip} is no machine's: it is the cluster IP of {service}, only its ports answer")
+            finding.reasons.insert(
+                0, f"{destination} is no machine's: it is the cluster IP of {service}, only its ports answer"
+            )
             finding.hints += ["get services", *self._look_at(place)]
             return
         if route is None:
-            finding.reasons.insert(0, f"{place} has no route to {address(destination)}")
+            finding.reasons.insert(0, f"{place} has no route to {destination}")
         elif route.kind == "local" and self.facts.route(place, source) is None:
-            finding.reasons.insert(0, f"{place} cannot answer: it has no route to {address(source)}")
-            finding.hints += [f"exec {place} -- ip route get {address(source)}", *self._look_at(place)]
+            finding.reasons.insert(0, f"{place} cannot answer: it has no route to {source}")
+            finding.hints += [f"exec {place} -- ip route get {source}", *self._look_at(place)]
             return
         elif route.kind not in ("unicast", "local"):
             refusal = f"{place}'s route refuses it: {route_words(route)}"
@@ -222,12 +224,14 @@ class Suspects:
             size = packet.header.total_length
             finding.reasons.insert(0, f"{size} bytes do not fit through {device.name} of {place} (MTU {device.mtu})")
         elif following := self.facts.unanswered(place, destination, route):
-            finding.reasons.insert(0, f"nobody answers ARP for {following} on {route.device} of {place}")
+            finding.reasons.insert(
+                0, f"nobody answers {ASKING[following.version]} for {following} on {route.device} of {place}"
+            )
         else:
             self._filtered(place, finding)
             if not finding.reasons:
                 finding.reasons.append(f"{place} had it and did not send it on (route {route_words(route)})")
-        finding.hints += [f"exec {place} -- ip route get {address(destination)}", *self._look_at(place)]
+        finding.hints += [f"exec {place} -- ip route get {destination}", *self._look_at(place)]
 
     def _type_at(self, place: str, command: str) -> str:
         """The verb that runs a command there. Containers may not look at packet filters, switches have no machine."""

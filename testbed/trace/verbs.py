@@ -34,6 +34,7 @@ def asked_of(request: Request) -> Asked:
         _port(request, "destination_port"),
         size,
         min(timeout_s, LONGEST_S),
+        ipv6=request.argument("ipv6", bool, False),
         with_frames=request.argument("frames", bool, False),
     )
 

@@ -1,13 +1,10 @@
 """What came of a probe. Pure."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
 from testbed.trace.map import Map
 from testbed.trace.recognise import Role
 from testbed.trace.story import Step, Story
-
-LOOPBACK_NETWORK = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +38,8 @@ def judge(story: Story, said: str | None, unacknowledged: int, known: Map) -> Ve
 def is_delivered(step: Step, known: Map) -> bool:
     """Whether the packet has come to the machine whose address it bears."""
     destination = step.inner.header.destination
-    mine = known.addresses.get(IPv4Address(destination)) == step.sighting.place
-    return not step.sighting.outgoing and step.outer is None and (mine or destination >> 24 == LOOPBACK_NETWORK)
+    mine = known.addresses.get(destination) == step.sighting.place
+    return not step.sighting.outgoing and step.outer is None and (mine or destination.is_loopback)
 
 
 def _last(steps: list[Step]) -> Step | None:

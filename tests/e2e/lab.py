@@ -121,3 +121,15 @@ def lab_of(cluster: str | Path, *options: str) -> Iterator[Lab]:
         yield lab
     finally:
         lab.down()
+
+
+def kernel_has(backend: str) -> bool:
+    """Whether labs with the backend can be made here."""
+    checks = {check["name"]: check for check in run_verb("doctor", "-o", "json").json}
+    return checks.get(f"kernel: {backend}", {"ok": True})["ok"] is True
+
+
+def skip_without(backend: str) -> None:
+    """Skip the test where the kernel lacks the backend."""
+    if not kernel_has(backend):
+        pytest.skip(f"this kernel has no {backend}")

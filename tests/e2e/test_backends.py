@@ -4,20 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.command import run_verb
-from tests.e2e.lab import Lab, lab_of
+from tests.e2e.lab import Lab, kernel_has, lab_of, skip_without
 
 BACKENDS = ("udp", "vxlan", "host-gw", "ipip", "wireguard")
-
-
-def kernel_has(backend: str) -> bool:
-    checks = {check["name"]: check for check in run_verb("doctor", "-o", "json").json}
-    return checks.get(f"kernel: {backend}", {"ok": True})["ok"] is True
-
-
-def skip_without(backend: str) -> None:
-    if not kernel_has(backend):
-        pytest.skip(f"this kernel has no {backend}")
 
 
 @pytest.fixture(scope="module")

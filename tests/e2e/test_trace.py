@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.hops import hop_at, way
 from tests.e2e.lab import Lab
 from tests.tshark import tshark
 
@@ -28,14 +29,6 @@ OTHER_WAY = {"in": "out", "out": "in"}
 BACK = [(node, interface, OTHER_WAY[direction]) for node, interface, direction in reversed(THERE)]
 RUNS = 5
 CLUSTER_IP = "10.96.0.80"
-
-
-def way(trace: dict[str, Any], leg: str) -> list[tuple[str, str, str]]:
-    return [(hop["node"], hop["interface"], hop["direction"]) for hop in trace["hops"] if hop["leg"] == leg]
-
-
-def hop_at(trace: dict[str, Any], node: str, interface: str, leg: str = "request") -> dict[str, Any]:
-    return next(hop for hop in trace["hops"] if (hop["node"], hop["interface"], hop["leg"]) == (node, interface, leg))
 
 
 @pytest.fixture(scope="module")

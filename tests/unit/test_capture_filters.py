@@ -7,8 +7,10 @@ import pytest
 from testbed.capture.filters import CODES, WHOLE, Assembler, FilterError, Instruction, from_tcpdump
 from testbed.capture.headers import NO_OVERLAY, Overlay
 from testbed.capture.plan import Listening, Plan, kernel_filter
-from testbed.trace.recognise import Mark, probe_filter
-from tests.packets import ipv4, tcp, udp
+from testbed.trace.probe_filter import probe_filter
+from testbed.trace.recognise import Mark
+from tests.dual_stack_frames import CARRIED_ECHO, CARRIED_ERROR, CARRIED_SYN, ECHO, ECHO_COOKIE, REPORT, SYN_COOKIE
+from tests.packets import ipv4, ipv6, tcp, udp
 
 ETHERNET = bytes(12) + b"\x08\x00"
 ARPHRD_ETHER, ARPHRD_NONE = 1, 65534
@@ -101,8 +103,42 @@ def test_probe_is_found_in_vxlan_and_ipip() -> None:
     assert run(probe_filter(TCP, Overlay("ipip")), ETHERNET + ipip) == WHOLE
 
 
+@pytest.mark.parametrize(
+    ("mark", "found"),
+    [
+        (Mark("icmp", ECHO_COOKIE, version=6), (ECHO, CARRIED_ECHO, CARRIED_ERROR)),
+        (Mark("tcp", SYN_COOKIE, version=6), (CARRIED_SYN, CARRIED_ERROR)),
+        (Mark("udp", 1, (40000, 53), version=6), (CARRIED_ERROR,)),
+        (Mark("icmp", ECHO_COOKIE), ()),
+    ],
+    ids=["echo", "connection", "another's", "IPv4"],
+)
+def test_ipv6_is_looked_at_as_ipv4_is(mark: Mark, found: tuple[bytes, ...]) -> None:
+    frames = (ECHO, CARRIED_ECHO, CARRIED_SYN, CARRIED_ERROR, REPORT)
+    program = probe_filter(mark, VXLAN)
+    assert tuple(frame for frame in frames if run(program, frame)) == found
+    # Nobody looks into datagrams where there is no overlay.
+    assert {frame for frame in frames if run(probe_filter(mark, NO_OVERLAY), frame)} <= {ECHO}
+
+
+def test_of_an_ipv6_packet_in_fragments_the_first_is_found() -> None:
+    program = probe_filter(Mark("tcp", COOKIE, version=6), FLANNEL)
+    for place, found in ((1, True), (0x100, False)):
+        extension = struct.pack("!BBHI", 6, 0, place, 77)
+        frame = ipv6("fd00::1", "fd00::2", tcp(COOKIE, flags=0x02), extension=extension)
+        assert run(program, bytes(12) + b"\x86\xdd" + frame) == (WHOLE if found else 0)
+        assert run(program, frame, ARPHRD_NONE) == (WHOLE if found else 0)
+
+
+def test_sealed_datagrams_between_ipv6_addresses_may_carry_either() -> None:
+    sealed = ipv6("fd00:8::1", "fd00:8::2", udp(51820, 51820, bytes(32 + 112)))
+    for mark in (TCP, Mark("tcp", COOKIE, version=6)):
+        program = probe_filter(mark, Overlay("none", sealed_ports=(51820, 51821)), largest=100)
+        assert run(program, bytes(12) + b"\x86\xdd" + sealed) == WHOLE
+
+
 def test_sealed_datagrams_are_accepted_up_to_the_size_of_the_probes() -> None:
-    program = probe_filter(TCP, Overlay("none", sealed_port=51820), largest=100)
+    program = probe_filter(TCP, Overlay("none", sealed_ports=(51820, 51821)), largest=100)
     for length, found in ((32 + 112, True), (32 + 128, False)):
         sealed = ipv4("192.168.8.1", "192.168.8.2", udp(51820, 51820, bytes(length)))
         assert run(program, ETHERNET + sealed) == (WHOLE if found else 0)
@@ -118,7 +154,7 @@ def test_udp_answers_without_the_cookie_are_found_by_their_port() -> None:
     assert run(program, ETHERNET + ipv4("10.0.2.2", "10.0.1.2", udp(54, 40001, b"no answer"))) == 0
 
 
-def test_frames_that_are_no_ipv4_are_refused() -> None:
+def test_frames_that_are_no_ip_are_refused() -> None:
     assert run(probe_filter(TCP, FLANNEL), bytes(12) + b"\x08\x06" + OURS) == 0
 
 

@@ -6,16 +6,20 @@ import pytest
 
 from agent.datapath.packet import internet_checksum
 from testbed.capture.headers import NO_OVERLAY, Overlay, read_packet, unwrap
-from testbed.capture.segments import GSO_TCP4, GSO_UDP_SEGMENT, Offload, cut
-from tests.packets import ipv4, tcp, udp
+from testbed.capture.segments import GSO_TCP4, GSO_TCP6, GSO_UDP_SEGMENT, Offload, cut
+from tests.packets import ipv4, ipv6, tcp, udp
 
 MAC = bytes(12) + b"\x08\x00"
+MAC6 = bytes(12) + b"\x86\xdd"
 FIN_PSH_ACK, CWR = 0x19, 0x80
 FLANNEL = Overlay("udp", 8285)
 VXLAN = Overlay("vxlan", 8472)
 
 
 def transport_is_right(packet: bytes) -> bool:
+    if packet[0] >> 4 == 6:
+        pseudo = packet[8:40] + struct.pack("!IHBB", len(packet) - 40, 0, 0, packet[6])
+        return internet_checksum(pseudo + packet[40:]) in (0, 0xFFFF)
     header = (packet[0] & 0xF) * 4
     pseudo = packet[12:20] + struct.pack("!HH", packet[9], len(packet) - header)
     return internet_checksum(pseudo + packet[header:]) in (0, 0xFFFF)
@@ -61,6 +65,19 @@ def test_what_a_kernels_tunnel_carries_is_cut_with_both_headers() -> None:
         assert transport_is_right(piece[wrapped.inner.offset :])
 
 
+def test_ipv6_is_cut_too_inside_a_tunnel_and_outside() -> None:
+    inner = MAC6 + ipv6("fd00::1", "fd00::2", tcp(7, bytes(2500)), protocol=6)
+    whole = MAC6 + ipv6("fd00:8::1", "fd00:8::2", udp(40000, 8472, bytes(8) + inner))
+    for frame, start in ((whole, 124), (inner, 54)):
+        pieces = cut(frame, 14, Offload(True, GSO_TCP6, 1000, start, 16), VXLAN)
+        found = [next(unwrap(piece, 14, VXLAN)) for piece in pieces]
+        assert [wrapped.inner.sequence for wrapped in found] == [7, 1007, 2007]
+        for piece, wrapped in zip(pieces, found, strict=True):
+            assert transport_is_right(piece[wrapped.inner.offset :])
+            assert wrapped.inner.offset + wrapped.inner.header.total_length == len(piece)
+            assert (wrapped.outer or wrapped.inner).header.total_length == len(piece) - 14
+
+
 def test_an_unfinished_checksum_is_completed() -> None:
     right = ipv4("10.0.0.1", "10.0.0.2", tcp(1, b"hello"), protocol=6)
     header, segment = right[:20], bytearray(right[20:])
@@ -71,6 +88,6 @@ def test_an_unfinished_checksum_is_completed() -> None:
     assert transport_is_right(done)
 
 
-@pytest.mark.parametrize("frame", [b"", b"\x60" * 40, MAC + b"arp"], ids=["empty", "ipv6", "not ip"])
-def test_what_is_no_ipv4_stays_as_it_is(frame: bytes) -> None:
+@pytest.mark.parametrize("frame", [b"", b"\x50" * 40, MAC + b"arp"], ids=["empty", "version 5", "not ip"])
+def test_what_is_no_ip_stays_as_it_is(frame: bytes) -> None:
     assert cut(frame, 0, Offload(True, GSO_TCP4, 1000, 20, 16), NO_OVERLAY) == [frame]

@@ -9,8 +9,10 @@ from testbed.command.trace_command import arguments_of
 @pytest.mark.parametrize(
     ("destination", "says"),
     [
-        ("fd00:a:0:90::2", "fd00:a:0:90::2: IPv6 is not traced"),
-        ("[fd00::2]:80", r"\[fd00::2\]:80: IPv6 is not traced"),
+        ("fd00:a:0:90::2:80:http", "fd00:a:0:90::2:80:http: not an IPv6 address"),
+        ("[tomcat]:80", r"\[tomcat\]:80: not an IPv6 address .got 'tomcat'"),
+        ("[fd00::2]:http", r"\[fd00::2\]:http: not a port"),
+        ("[fd00::2]:", r"\[fd00::2\]:: not a port"),
         ("tomcat:http", "tomcat:http: not a port"),
         ("tomcat:0", "tomcat:0: not a port"),
         ("tomcat:65536", "tomcat:65536: not a port"),
@@ -26,3 +28,14 @@ def test_what_is_no_destination_is_refused_in_one_line(destination: str, says: s
 def test_a_port_means_tcp_and_none_an_echo() -> None:
     assert arguments_of("client", "tomcat:8080", None)["protocol"] == "tcp"
     assert arguments_of("client", "10.0.90.2", None)["protocol"] == "icmp"
+
+
+def test_an_ipv6_address_stands_in_brackets_before_a_port_and_alone() -> None:
+    ends = [
+        arguments_of("client", text, None) for text in ("[fd00:a:0:90::2]:80", "fd00:a:0:90::2", "[fd00:a:0:90::2]")
+    ]
+    assert [(one["destination"], one["destination_port"]) for one in ends] == [
+        ("fd00:a:0:90::2", 80),
+        ("fd00:a:0:90::2", None),
+        ("fd00:a:0:90::2", None),
+    ]

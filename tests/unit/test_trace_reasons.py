@@ -2,11 +2,11 @@
 
 import struct
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 import pytest
 
-from agent.netlink_values import Link, Route
+from agent.netlink_values import IPAddress, Link, Route
 from testbed.capture.headers import Overlay, unwrap
 from testbed.trace.hops import narrow_places
 from testbed.trace.nft_trace import Dropped, dropped_by, marking_table, trace_messages
@@ -26,14 +26,14 @@ NODES = ("192.168.8.1", "192.168.8.2")
 class Answers:
     """A lab of one node with a bridge, as `reasons` may ask about it."""
 
-    overlay_device: str = "flannel0"
+    overlay_devices: tuple[str, ...] = ("flannel0",)
     bridges: dict[tuple[str, str], str] = field(default_factory=lambda: {("node1", "vethpod"): "docker0"})
     ports: dict[str, str] = field(default_factory=lambda: {POD_MAC: "vethpod"})
     peers: dict[str, tuple[str, str]] = field(default_factory=lambda: {"10.0.2.2": ("10.0.2.0/24", "192.168.8.2:8285")})
     services: dict[str, str] = field(default_factory=dict)
 
-    def route(self, place: str, destination: int) -> Route | None:
-        overlay = IPv4Address(destination) in IPv4Network("10.0.0.0/16")
+    def route(self, place: str, destination: IPAddress) -> Route | None:
+        overlay = destination in IPv4Network("10.0.0.0/16")
         network = "10.0.0.0/16" if overlay else "192.168.8.0/24"
         return Route(IPv4Network(network), "flannel0" if overlay else "node1-eth0", scope="global", protocol="static")
 
@@ -46,17 +46,17 @@ class Answers:
     def port_of(self, place: str, bridge: str, mac: str) -> str | None:
         return self.ports.get(mac)
 
-    def peer(self, place: str, destination: int) -> tuple[str, str] | None:
-        return self.peers.get(str(IPv4Address(destination)))
+    def peer(self, place: str, destination: IPAddress) -> tuple[str, str] | None:
+        return self.peers.get(str(destination))
 
-    def subnet_of_node_at(self, place: str, node_address: int) -> str | None:
-        return "10.0.1.0/24" if node_address == int(IPv4Address(NODES[0])) else None
+    def subnet_of_node_at(self, place: str, node_address: IPAddress) -> str | None:
+        return "10.0.1.0/24" if str(node_address) == NODES[0] else None
 
-    def owner(self, address: int) -> str | None:
-        return {"10.0.2.2": "pod", "192.168.8.2": "node1"}.get(str(IPv4Address(address)))
+    def owner(self, address: IPAddress) -> str | None:
+        return {"10.0.2.2": "pod", "192.168.8.2": "node1"}.get(str(address))
 
-    def service(self, place: str, address: int, port: int | None, protocol: str) -> str | None:
-        return self.services.get(str(IPv4Address(address)))
+    def service(self, place: str, address: IPAddress, port: int | None, protocol: str) -> str | None:
+        return self.services.get(str(address))
 
     def node_name(self, place: str, interface: str) -> str:
         return place

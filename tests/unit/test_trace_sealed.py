@@ -9,7 +9,7 @@ from testbed.trace.watch import Sighting
 from tests.packets import ipv4, tcp, udp
 
 PORT = 51820
-WIREGUARD = Overlay("none", sealed_port=PORT)
+WIREGUARD = Overlay("none", sealed_ports=(PORT,))
 PROBE = ipv4("10.0.1.2", "10.0.2.2", tcp(1000, flags=0x02), protocol=6, ttl=63)
 ANSWER = ipv4("10.0.2.2", "10.0.1.2", tcp(55, acknowledgement=1001, flags=0x12), protocol=6, identification=0)
 HERE, THERE = "192.168.8.1", "192.168.8.2"
@@ -28,7 +28,7 @@ def seen(place: str, number: int, interface: str, direction: str, frame: bytes) 
 
 def carriers(*sightings: Sighting) -> dict[str, bytes]:
     """Interface → the inner packet there, of datagrams that carry the probe's packets."""
-    told = unsealed(sightings, WIREGUARD, "flannel-wg")
+    told = unsealed(sightings, WIREGUARD, {"flannel-wg"})
     carried = [one for one in told if one.wrapped.outer is not None]
     return {f"{one.place} {one.interface}": one.frame[one.wrapped.inner.offset :] for one in carried}
 
@@ -77,6 +77,6 @@ def test_what_was_heard_is_kept_beside_and_datagrams_of_others_are_dropped() -> 
             seen("node1", 3, "uplink", "out", datagram(6, len(PROBE))),
         ],
         WIREGUARD,
-        "flannel-wg",
+        {"flannel-wg"},
     )
     assert [(one.interface, one.sealed) for one in told] == [("flannel-wg", None), ("uplink", sealed)]

@@ -5,9 +5,20 @@ from testbed.trace.order import in_order
 from testbed.trace.recognise import Mark, Recogniser, Role
 from testbed.trace.story import Story, tell
 from testbed.trace.watch import Sighting
-from tests.packets import ipv4, tcp, udp
+from tests.dual_stack_frames import (
+    CARRIED_ECHO,
+    CARRIED_ERROR,
+    CARRIED_SYN,
+    ECHO,
+    ECHO_COOKIE,
+    ETHERNET,
+    LOST_COOKIE,
+    SYN_COOKIE,
+)
+from tests.packets import ipv4, ipv6, tcp, udp
 
 FLANNEL = Overlay("udp", 8285)
+VXLAN = Overlay("vxlan", 8472)
 COOKIE = 1000
 SYN, SYN_ACK = 0x02, 0x12
 CABLES = {("a", "eth0"): ("n", "vetha"), ("n", "vetha"): ("a", "eth0")}
@@ -109,3 +120,34 @@ def test_udp_answers_are_known_by_their_turned_addresses() -> None:
     back = ipv4("10.0.2.2", "10.0.1.2", udp(53, 40000, b"something else"))
     roles = [recogniser.role(frame, next(unwrap(frame, 0, FLANNEL)).inner) for frame in (forth, back)]
     assert roles == [Role.REQUEST, Role.ANSWER]
+
+
+def role_in(frame: bytes, recogniser: Recogniser) -> Role | None:
+    (wrapped,) = unwrap(frame, ETHERNET, VXLAN)
+    return recogniser.role(frame, wrapped.inner)
+
+
+def test_ipv6_probes_are_known_plain_and_carried() -> None:
+    echo = Recogniser(Mark("icmp", ECHO_COOKIE, version=6))
+    assert [role_in(frame, echo) for frame in (ECHO, CARRIED_ECHO, CARRIED_SYN)] == [Role.REQUEST, Role.REQUEST, None]
+    assert role_in(CARRIED_SYN, Recogniser(Mark("tcp", SYN_COOKIE, version=6))) is Role.REQUEST
+    assert role_in(ECHO, Recogniser(Mark("icmp", ECHO_COOKIE))) is None, "that one is IPv4's"
+
+
+def test_an_ipv6_error_is_about_the_probe_whose_payload_it_quotes() -> None:
+    quoted = CARRIED_ERROR[-104:]  # the echo request behind the error's 8 bytes
+    for cookie, expected in ((LOST_COOKIE, Role.ERROR), (LOST_COOKIE + 1, None)):
+        recogniser = Recogniser(Mark("icmp", cookie, version=6))
+        sent = quoted[:48] + cookie.to_bytes(4, "big") + quoted[52:]
+        assert role_in(bytes(ETHERNET) + sent, recogniser) is Role.REQUEST
+        assert role_in(CARRIED_ERROR, recogniser) is expected
+
+
+def test_an_ipv6_error_about_the_answer_is_told_from_one_about_the_request() -> None:
+    recogniser = Recogniser(Mark("icmp", ECHO_COOKIE, version=6))
+    request = ECHO[ETHERNET:]
+    echoed = b"\x81" + request[41:]
+    answer = ipv6("fd00:a:0:90::2", "fd00:a:0:46::3", echoed, protocol=58)
+    error = ipv6("fd00:a:0:46::1", "fd00:a:0:90::2", bytes([1, 0, 0, 0, 0, 0, 0, 0]) + answer, protocol=58)
+    roles = [role_in(bytes(ETHERNET) + packet, recogniser) for packet in (request, answer, error)]
+    assert roles == [Role.REQUEST, Role.ANSWER, Role.ANSWER_ERROR]
