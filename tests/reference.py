@@ -22,7 +22,7 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import Pod
 from testbed.cluster.manifest_model import Model
 from testbed.cluster.service import Service
-from testbed.command.command_line import verbs
+from testbed.command.command_line import SECTIONS, verbs
 from testbed.pods.images import RECIPES
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -30,7 +30,6 @@ HEAD = """# Reference
 
 Written by `scripts/reference --write` from the code; a test holds that it is up to date. Exit codes, files and JSON:
 [README](../README.md) and [architecture.md](architecture.md).
-
 """
 WORDS = {
     "str": "text",
@@ -48,9 +47,11 @@ WORDS = {
 def page() -> str:
     """The whole page."""
     importlib.import_module("testbed.command.cli")  # registers the verbs
-    parts = [HEAD, "## Verbs\n"]
-    for name, command in verbs.commands.items():
-        parts += _verb(f"testbed {name}", command)
+    parts = [HEAD]
+    for section, names in SECTIONS.items():
+        parts.append(f"\n## Verbs: {section[0].lower()}{section[1:]}\n")
+        for name in names:
+            parts += _verb(f"testbed {name}", verbs.commands[name])
     parts.append("\n## Fields of a cluster file\n")
     for document in (ClusterDocument, Pod, Deployment, Service):
         parts += _document(document)

@@ -24,8 +24,20 @@ KINDS = {
 }
 
 
-LAST = ("fault", "soak", "bench")
-"""Verbs that help shows after all others, wherever their module stands in the alphabet."""
+SECTIONS = {
+    "A lab": ("up", "down", "status", "restart", "doctor", "topologies", "validate", "cli"),
+    "What runs in it": (
+        *("get", "describe", "apply", "delete", "scale", "node"),
+        *("exec", "shell", "logs", "events", "forward", "etcdctl"),
+    ),
+    "Look inside": ("trace", "capture", "graph", "ui", "commands"),
+    "Try it": ("ping", "check", "iperf", "bench"),
+    "Break it": ("fault", "soak"),
+    "Real machines": ("join", "leave", "machines"),
+    "Your shell": ("completion",),
+}
+"""Every verb, in the order in which a user needs them."""
+LONGEST_SENTENCE = 200
 
 
 class Verbs(click.Group):
@@ -51,14 +63,27 @@ class Verbs(click.Group):
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """In the order in which a user needs them."""
-        rows = [(name, command.get_short_help_str(90)) for name, command in self.commands.items()]
-        rows.sort(key=lambda row: LAST.index(row[0]) if row[0] in LAST else -1)
+        """The first sentence of each."""
         with formatter.section("Verbs"):
-            formatter.write_dl(rows)
+            formatter.write_dl([(name, _first_sentence(command)) for name, command in self.commands.items()])
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class AllVerbs(Verbs):
+    """The whole program's."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """By what they are for."""
+        width = max(len(name) for name in self.commands)
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{width}}", _first_sentence(self.commands[name])) for name in names])
+
+
+def _first_sentence(command: click.Command) -> str:
+    return command.get_short_help_str(LONGEST_SENTENCE)
+
+
+@click.group(cls=AllVerbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="overlay-testbed", message="testbed %(version)s")
 def verbs() -> None:
     """A Kubernetes-like pod network on this machine, out of real parts.

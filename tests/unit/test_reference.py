@@ -1,16 +1,18 @@
 """docs/reference.md says what the code does; the Tab key knows verbs, options and names."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 from click.shell_completion import BashComplete
+from click.testing import CliRunner
 
 from testbed.command import completion
 from testbed.command.cli import main  # registers the verbs
 from testbed.command.client import TestbedError
-from testbed.command.command_line import verbs
+from testbed.command.command_line import SECTIONS, verbs
 from tests.reference import PAGE, page
 
 
@@ -21,6 +23,15 @@ def test_the_reference_is_what_the_code_says() -> None:
 @pytest.mark.parametrize("verb", sorted(verbs.commands))
 def test_every_verb_is_in_the_reference(verb: str) -> None:
     assert f"\n### testbed {verb}\n" in PAGE.read_text(encoding="utf-8")
+
+
+def test_help_lists_every_verb_once_in_the_section_of_what_it_is_for() -> None:
+    listed = [name for names in SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted(verbs.commands)
+    shown = CliRunner().invoke(verbs, ["--help"]).output
+    rows = [line.split()[0] for line in shown.splitlines() if re.match("  [a-z]+  ", line)]
+    assert rows == listed
+    assert not [line for line in shown.splitlines() if line.endswith("...") and not line.startswith("Usage")]
 
 
 def offered(*words: str, incomplete: str = "") -> list[str]:
