@@ -1,13 +1,17 @@
 """Programs run on the lab's machines, and the machines and cables that a fault's words name."""
 
+import contextlib
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
+from agent.netlink_values import IPNetwork
 from testbed.faults.ledger import FaultImpossible
 from testbed.lab.etcd import enter_machine
 from testbed.lab.lab import Lab
+from testbed.lab.node import LabNode
 
 COMMAND_LIMIT_S = 10.0
 TABLE_PREFIX = "testbed-fault-"
@@ -55,10 +59,20 @@ def machine_pid(lab: Lab, name: str) -> int:
     return int(machine.pid)
 
 
-def addresses_of(lab: Lab, names: Iterable[str]) -> list[str]:
-    """Every underlay address of these machines."""
+def sources_of(lab: Lab, names: Sequence[str]) -> list[IPNetwork]:
+    """Where packets of these machines come from: their underlay addresses and, of nodes, their pods' subnets."""
     plans = (lab.underlay.machines[name].plan for name in names)
-    return [str(port.address.ip) for plan in plans if plan is not None for port in plan.ports]
+    ports = [port for plan in plans if plan is not None for port in plan.ports]
+    own = [ip_network(it.ip) for port in ports for it in (port.address, port.ipv6) if it is not None]
+    return [*own, *(subnet for name in names if name in lab.nodes for subnet in _subnets_of(lab.nodes[name]))]
+
+
+def _subnets_of(node: LabNode) -> Iterator[IPNetwork]:
+    """None as long as the node has no lease."""
+    with contextlib.suppress(LookupError):
+        yield node.subnet
+        if node.ipv6_subnet is not None:
+            yield node.ipv6_subnet
 
 
 def wire_between(lab: Lab, first: str, second: str) -> Wire:

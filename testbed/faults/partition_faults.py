@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from agent.netlink_values import IPNetwork
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.etcd_faults import member_of
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
-from testbed.faults.machines import TABLE_PREFIX, addresses_of, machine_pid, run
+from testbed.faults.machines import TABLE_PREFIX, machine_pid, run, sources_of
 from testbed.lab.lab import Lab
 
 
@@ -61,7 +62,7 @@ class PartitionFaults:
         try:
             for listeners, silenced in pairs:
                 for name in listeners:
-                    run(pids[name], ["nft", "-f", "-"], drop_script(table, addresses_of(self._lab, silenced)))
+                    run(pids[name], ["nft", "-f", "-"], drop_script(table, sources_of(self._lab, silenced)))
                     made.append(name)
         except OSError:
             _remove(table, [pids[name] for name in made])
@@ -76,16 +77,17 @@ class PartitionFaults:
         )
 
 
-def drop_script(table: str, sources: Sequence[str]) -> str:
+def drop_script(table: str, sources: Sequence[IPNetwork]) -> str:
     """A script for nft that lets nothing in that comes from these addresses. Pure."""
+    rules = ""
+    for version, word in ((4, "ip"), (6, "ip6")):
+        texts = [str(source) for source in sources if source.version == version]
+        rules += f"  {word} saddr {{ {', '.join(texts)} }} counter drop\n" if texts else ""
     # Before connection tracking and before every other table.
-    return (
-        f"table ip {table} {{\n chain in {{\n  type filter hook prerouting priority -400;\n"
-        f"  ip saddr {{ {', '.join(sources)} }} counter drop\n }}\n}}\n"
-    )
+    return f"table inet {table} {{\n chain in {{\n  type filter hook prerouting priority -400;\n{rules} }}\n}}\n"
 
 
 def _remove(table: str, pids: Sequence[int]) -> None:
     for pid in pids:
         # Adding one that exists is no error, deleting one that does not exist is.
-        run(pid, ["nft", "-f", "-"], f"table ip {table}\ndelete table ip {table}\n")
+        run(pid, ["nft", "-f", "-"], f"table inet {table}\ndelete table inet {table}\n")

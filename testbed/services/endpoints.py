@@ -136,18 +136,20 @@ def bind(services: Iterable[Service], pods: Sequence[PodFacts], family: Family =
     return tuple(bound)
 
 
-def host_ports(node: str, pods: Iterable[PodFacts]) -> tuple[HostPort, ...]:
+def host_ports(node: str, pods: Iterable[PodFacts], family: Family = 4) -> tuple[HostPort, ...]:
     """The host ports of the pods on one node. A pod of the node's own network has its ports there anyway."""
     found = []
     for pod in pods:
-        if pod.node != node or pod.address is None or pod.terminating or pod.manifest.spec.host_network:
+        own = pod.address_of(family)
+        if pod.node != node or own is None or pod.terminating or pod.manifest.spec.host_network:
             continue
         for port in pod.ports:
-            if port.host_port is None:
+            # A hostIP is an IPv4 address.
+            if port.host_port is None or (family == 6 and port.host_ip is not None):
                 continue
             anywhere = port.host_ip in (None, "0.0.0.0")
             address = None if anywhere else IPv4Address(str(port.host_ip))
-            to = Endpoint(pod.address, port.container_port, pod.manifest.name, node)
+            to = Endpoint(own, port.container_port, pod.manifest.name, node)
             found.append(HostPort(_protocol(port.protocol), address, port.host_port, to))
     return tuple(found)
 

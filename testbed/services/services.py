@@ -113,10 +113,7 @@ class Services:
                 for family, network in networks.items()
             }
             tables = {
-                # Host ports are IPv4's alone.
-                (name, family): self._workers.submit(
-                    one.program, common[family], host_ports(name, pods) if family == 4 else ()
-                )
+                (name, family): self._workers.submit(one.program, common[family], host_ports(name, pods, family))
                 for (name, family), one in self._programmers.items()
             }
             failures = {}

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import IPv6Address, IPv6Network
 
 import pytest
@@ -116,6 +117,21 @@ def test_a_link_that_went_down_has_its_ipv6_address_and_routes_again(dual: Lab) 
     dual.handle.wait_until(lambda: dual.pings("shell", ECHO), 10, "reached again by IPv6")
 
 
+def test_a_partition_is_one_for_both_families_and_for_pods(dual: Lab) -> None:
+    dual.must("fault", "partition", "node1", "/", "node2")
+    for family in ((), ("-6",)):
+        assert dual.testbed("ping", *family, "shell", "echo", "-o", "json").json[0]["received"] == 0
+        assert dual.testbed("ping", *family, "node1", "node2", "-o", "json").json[0]["received"] == 0
+        assert dual.json("ping", *family, "shell", "nginx")[0]["received"] == 1
+    dual.must("fault", "heal")
+    for family in ((), ("-6",)):
+        dual.handle.wait_until(partial(reaches, dual, *family), 10, "reached again")
+
+
+def reaches(lab: Lab, *family: str) -> bool:
+    return bool(lab.testbed("ping", *family, "shell", "echo", "-o", "json").json[0]["received"])
+
+
 def code_of(lab: Lab, source: str, url: str, *flags: str) -> str:
     answer = lab.exec(source, "curl", "-sg", "-m5", "-o", "/dev/null", "-w", "%{http_code}", *flags, url)
     return answer.out
@@ -148,6 +164,19 @@ def test_a_service_of_ipv6_alone_answers_by_its_node_port_too(dual: Lab) -> None
     assert code_of(dual, "node2", "http://[fd00:8::227]:30080/") == "200"
     # Nobody of IPv4 has that port.
     assert code_of(dual, "node2", "http://192.168.8.227:30080/") == "000"
+
+
+def test_a_host_port_answers_by_either_family(dual: Lab) -> None:
+    ports = {"containerPort": 8080, "hostPort": 8888}
+    spec = {"nodeName": "node2", "containers": [{"name": "echo", "image": "echo", "ports": [ports]}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "host"}, "spec": spec}
+    dual.must("apply", "-f", "-", stdin=json.dumps(pod))
+    try:
+        for source in ("shell", "echo", "node1", "node2"):
+            for address in ("192.168.8.228", "[fd00:8::228]"):
+                assert dual.run(source, "curl", "-sg", "-m5", f"http://{address}:8888/hostname") == "host\n"
+    finally:
+        dual.must("delete", "pod", "host")
 
 
 def test_ipv6_rules_that_somebody_removes_are_made_again(dual: Lab) -> None:

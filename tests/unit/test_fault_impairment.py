@@ -1,3 +1,5 @@
+from ipaddress import ip_network
+
 import pytest
 
 from testbed.faults.impairment import Impairment, loss_script, netem_arguments
@@ -30,5 +32,7 @@ def test_rules_lose_the_asked_for_share() -> None:
 
 
 def test_a_partition_names_every_address_that_is_not_heard() -> None:
-    script = drop_script("t", ["192.168.8.11", "192.168.8.12"])
-    assert "ip saddr { 192.168.8.11, 192.168.8.12 } counter drop" in script
+    script = drop_script("t", [ip_network("192.168.8.11"), ip_network("10.0.46.0/24"), ip_network("fd00:8::227")])
+    assert "ip saddr { 192.168.8.11/32, 10.0.46.0/24 } counter drop" in script
+    assert "ip6 saddr { fd00:8::227/128 } counter drop" in script
+    assert "ip6" not in drop_script("t", [ip_network("192.168.8.11")])

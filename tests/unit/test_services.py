@@ -1,6 +1,7 @@
 """Services as values: numbers, endpoints, the table of a node, and the script from one table to another."""
 
-from ipaddress import IPv4Address, IPv4Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
 import pytest
@@ -129,6 +130,15 @@ def test_host_ports_are_of_pods_on_the_node_that_have_a_network_of_their_own() -
         ("192.168.8.1", 8081, 81),
     ]
     assert host_ports("node2", [pod("a", "10.0.46.2", ports=ports)]) == ()
+
+
+def test_a_host_port_without_an_address_is_one_for_both_families() -> None:
+    ports = [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81, "hostPort": 8081, "hostIP": "192.168.8.1"}]
+    both = replace(pod("a", "10.0.46.2", ports=ports), ipv6=IPv6Address("fd00:a:0:46::2"))
+    assert [(one.port, str(one.to.address), one.to.port) for one in host_ports("node1", [both], 6)] == [
+        (8080, "fd00:a:0:46::2", 80)
+    ]
+    assert host_ports("node1", [pod("a", "10.0.46.2", ports=ports)], 6) == ()
 
 
 # Tables
