@@ -26,7 +26,8 @@ def check(lab: str | None, output: str | None) -> int:
         rows += [(one["check"], "yes" if one["holds"] else "no", lines[0]), *(("", "", line) for line in lines[1:])]
     render.columns(("check", "holds", "what is wrong"), rows)
     print("\nall is well" if answer["well"] else "\nnot well yet")
-    next_commands(record.name, *(["ping"] if answer["well"] else ["status", "trace client tomcat"]))
+    traces = [f"trace {one['trace']}" for one in answer["checks"] if one["trace"]]
+    next_commands(record.name, *(["ping"] if answer["well"] else ["status", *traces[:1]]))
     return 0 if answer["well"] else 1
 
 

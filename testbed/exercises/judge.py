@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.netlink_values import Family
+
 SHOWN = 8
 """Lines of one check; the rest is counted."""
 
@@ -30,6 +32,19 @@ class LeaseSeen:
 
     subnet: str
     address: str
+    ipv6: tuple[str, str] | None = None
+    """The same of IPv6: subnet, address."""
+
+    @property
+    def subnets(self) -> frozenset[str]:
+        """Of both families."""
+        return frozenset({self.subnet} if self.ipv6 is None else {self.subnet, self.ipv6[0]})
+
+    @property
+    def ways(self) -> frozenset[tuple[str, str]]:
+        """Each subnet with each address: one tunnel may carry both families."""
+        addresses = {self.address} if self.ipv6 is None else {self.address, self.ipv6[1]}
+        return frozenset((subnet, address) for subnet in self.subnets for address in addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +54,7 @@ class PairSeen:
     source: str
     destination: str
     answered: bool
+    family: Family = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +71,8 @@ class Seen:
     """Bytes of a whole packet."""
     nodes_are_connected: bool = True
     """False for backends that only share out subnets."""
+    has_ipv6: bool = False
+    """Whether pods have IPv6 addresses beside the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +83,13 @@ class Verdict:
     holds: bool
     wrong: tuple[str, ...]
     """A line for everything that does not hold."""
+    trace: str | None = None
+    """The arguments of `testbed trace` for the first pair that gets no answer."""
 
 
 def judge(seen: Seen) -> list[Verdict]:
     """Every check, in the order in which one looks."""
-    size = f"full-size packets ({seen.full_size} bytes)"
+    sizes = {"small packets": seen.small, f"full-size packets ({seen.full_size} bytes)": seen.full}
     return [
         _verdict(
             "agents", [f"{node.name}: its agent does not say that it is ready" for node in seen.nodes if not node.ready]
@@ -77,14 +97,14 @@ def judge(seen: Seen) -> list[Verdict]:
         _verdict("leases", _leases(seen)),
         _verdict("forwarding tables", _forwarding(seen)),
         _verdict("routes", _routes(seen)),
-        _verdict("every pair: small packets", _pairs(seen.small, "no answer")),
-        _verdict(f"every pair: {size}", _pairs(seen.full, "no answer")),
+        *(_pairs(f"every pair: {size}", pairs, 4) for size, pairs in sizes.items()),
+        *(_pairs(f"every pair by IPv6: {size}", pairs, 6) for size, pairs in sizes.items() if seen.has_ipv6),
     ]
 
 
-def _verdict(check: str, wrong: Sequence[str]) -> Verdict:
+def _verdict(check: str, wrong: Sequence[str], trace: str | None = None) -> Verdict:
     shown = [*wrong[:SHOWN], *([f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else [])]
-    return Verdict(check, not wrong, tuple(shown))
+    return Verdict(check, not wrong, tuple(shown), trace)
 
 
 def _leases(seen: Seen) -> list[str]:
@@ -108,10 +128,10 @@ def _forwarding(seen: Seen) -> list[str]:
         return ["nothing to compare with: etcd does not answer"]
     wrong = []
     for node in seen.nodes:
-        wanted = {(lease.subnet, lease.address) for lease in seen.leases if lease.address != node.address}
+        others = [lease for lease in seen.leases if lease.address != node.address]
         if node.forwarding is None:
             wrong.append(f"{node.name}'s agent does not say what it forwards")
-        elif seen.nodes_are_connected and node.forwarding != wanted:
+        elif seen.nodes_are_connected and not _is_forwarded(node.forwarding, others):
             wrong.append(f"{node.name} does not forward as etcd's leases say")
     # A node that nobody has a lease of is forwarded to by nobody.
     without = {node.name for node in seen.nodes} - {
@@ -120,8 +140,15 @@ def _forwarding(seen: Seen) -> list[str]:
     return wrong + [f"nobody forwards to {name}" for name in sorted(without)]
 
 
+def _is_forwarded(entries: frozenset[tuple[str, str]], leases: Sequence[LeaseSeen]) -> bool:
+    """Whether there is one entry for each subnet, and each leads to who holds it."""
+    known = sorted(subnet for subnet, _ in entries)
+    wanted = sorted(subnet for lease in leases for subnet in lease.subnets)
+    return known == wanted and all(any(entry in lease.ways for lease in leases) for entry in entries)
+
+
 def _routes(seen: Seen) -> list[str]:
-    leases = {lease.address: lease.subnet for lease in seen.leases or ()}
+    leases = {lease.address: lease for lease in seen.leases or ()}
     wrong = []
     for node in seen.nodes:
         if (
@@ -130,11 +157,17 @@ def _routes(seen: Seen) -> list[str]:
             and not any(device == node.device for _, device in node.routes)
         ):
             wrong.append(f"{node.name}'s kernel has no route into the overlay")
-        own = leases.get(node.address)
-        if own is not None and (own, node.bridge) not in node.routes:
-            wrong.append(f"{node.name}'s kernel has no route to its own pods, {own}")
+        own = sorted(leases[node.address].subnets) if node.address in leases else ()
+        wrong += [
+            f"{node.name}'s kernel has no route to its own pods, {subnet}"
+            for subnet in own
+            if (subnet, node.bridge) not in node.routes
+        ]
     return wrong
 
 
-def _pairs(pairs: Sequence[PairSeen], what: str) -> list[str]:
-    return [f"{pair.source} -> {pair.destination}: {what}" for pair in pairs if not pair.answered]
+def _pairs(check: str, pairs: Sequence[PairSeen], family: Family) -> Verdict:
+    silent = [pair for pair in pairs if pair.family == family and not pair.answered]
+    flag = "-6 " if family == 6 else ""
+    trace = f"{flag}{silent[0].source} {silent[0].destination}" if silent else None
+    return _verdict(check, [f"{pair.source} -> {pair.destination}: no answer" for pair in silent], trace)

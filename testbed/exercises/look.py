@@ -1,16 +1,20 @@
 """Looks at a running lab for the judge."""
 
-from ipaddress import IPv4Address
+from collections.abc import Mapping
+from ipaddress import ip_address
 
 from agent.errors import AgentError
+from agent.lease import Lease
+from agent.netlink_values import Family
 from testbed.exercises.judge import LeaseSeen, NodeSeen, PairSeen, Seen
 from testbed.lab.etcd import EtcdFailed
+from testbed.lab.forwarding import host_of
 from testbed.lab.lab import Lab
 from testbed.lab.node import LabNode
 from testbed.lab.probe import PAYLOAD, Sender, Target, all_pairs, ping_pairs
 
-HEADERS = 28
-"""Bytes of IPv4 and ICMP headers without options (RFC 791, RFC 792)."""
+HEADERS: Mapping[Family, int] = {4: 28, 6: 48}
+"""Bytes of IP and ICMP headers without options (RFC 791, RFC 792, RFC 8200)."""
 ATTEMPTS = 2
 """A pair counts as reachable when one of so many requests is answered: the first may come amid a restart."""
 
@@ -18,36 +22,42 @@ ATTEMPTS = 2
 def look(lab: Lab) -> Seen:
     """Everything that the judge wants to know, as it is now."""
     try:
-        leases = [LeaseSeen(str(one.subnet.ipv4), str(one.attrs.public_ip)) for one in lab.leases()]
+        leases = [_lease(one) for one in lab.leases()]
     except EtcdFailed:
         leases = None
     size = _full_size(lab)
+    has_ipv6 = lab.network.ipv6_network is not None
+    families: tuple[Family, ...] = (4, 6) if has_ipv6 else (4,)
     return Seen(
         network=str(lab.cluster.network["Network"]),
         nodes=[_node(lab, node) for node in list(lab.nodes.values())],
         leases=leases,
-        small=_pairs(lab, PAYLOAD),
-        full=_pairs(lab, bytes(size - HEADERS)),
+        small=[pair for family in families for pair in _pairs(lab, family, PAYLOAD)],
+        full=[pair for family in families for pair in _pairs(lab, family, bytes(size - HEADERS[family]))],
         full_size=size,
         nodes_are_connected=lab.overlay.connects_nodes,
+        has_ipv6=has_ipv6,
     )
+
+
+def _lease(lease: Lease) -> LeaseSeen:
+    subnet, attrs = lease.subnet, lease.attrs
+    ipv6 = None if subnet.ipv6 is None else (str(subnet.ipv6), str(attrs.public_ipv6))
+    return LeaseSeen(str(subnet.ipv4), str(attrs.public_ip), ipv6)
 
 
 def _node(lab: Lab, node: LabNode) -> NodeSeen:
     state = node.state()
     try:
-        routes = {
-            (str(route.destination), route.device or "") for route in node.kernel.routes() if route.kind == "unicast"
-        }
+        found = (*node.kernel.routes(4), *node.kernel.routes(6))
+        routes = {(str(route.destination), route.device or "") for route in found if route.kind == "unicast"}
     except AgentError:
         routes = set()
     return NodeSeen(
         name=node.name,
         address=str(node.address),
         ready=state["ready"] if state else not node.runs_our_agent and node.why_not_ready() is None,
-        forwarding=frozenset((one["subnet"], one["via"].partition(":")[0]) for one in state["forwarding"])
-        if state
-        else None,
+        forwarding=frozenset((one["subnet"], host_of(one["via"])) for one in state["forwarding"]) if state else None,
         routes=frozenset(routes),
         device=lab.overlay.device,
         bridge=node.bridge,
@@ -59,10 +69,11 @@ def _full_size(lab: Lab) -> int:
     return (int(lab.cluster.underlay.mtu) - lab.overlay.headers) // 2 * 2
 
 
-def _pairs(lab: Lab, payload: bytes) -> list[PairSeen]:
+def _pairs(lab: Lab, family: Family, payload: bytes) -> list[PairSeen]:
     pods = [pod for pod in list(lab.pods.values()) if pod.pause_pid is not None and not pod.manifest.spec.host_network]
     senders = [Sender(pod.name, pod.pause_pid or 0) for pod in pods]
-    targets = [Target(pod.name, IPv4Address(address)) for pod in pods if (address := pod.status().address)]
+    found = {pod.name: pod.status().address if family == 4 else pod.ipv6_address for pod in pods}
+    targets = [Target(name, ip_address(own)) for name, own in found.items() if own]
     pairs = all_pairs(senders, targets)
     results = ping_pairs(pairs, ATTEMPTS, payload=payload) if pairs else []
-    return [PairSeen(one.source, one.destination, one.received > 0) for one in results]
+    return [PairSeen(one.source, one.destination, one.received > 0, family) for one in results]

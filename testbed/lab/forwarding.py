@@ -48,3 +48,10 @@ def difference(node: str, wanted: Collection[str], known: Collection[str]) -> st
     lacking = ", ".join(sorted(set(wanted) - set(known))) or "nothing"
     surplus = ", ".join(sorted(set(known) - set(wanted))) or "nothing"
     return f"{node}'s forwarding table lacks {lacking} and has {surplus} too much"
+
+
+def host_of(via: str) -> str:
+    """The address of an entry's way: of `192.168.8.228:8285`, `[fd00:8::228]:8472`, or an address alone."""
+    if via.startswith("["):
+        return via[1:].partition("]")[0]
+    return via.partition(":")[0] if via.count(":") == 1 else via

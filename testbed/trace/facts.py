@@ -9,6 +9,7 @@ from typing import Any
 from agent.netlink_lookup import Lookups
 from agent.netlink_values import IPAddress, Link, Route
 from agent.port_holder import port_holder
+from testbed.lab.forwarding import host_of
 from testbed.lab.lab import Lab
 from testbed.services.rules import WORDS
 from testbed.services.ruleset import TABLE
@@ -96,7 +97,7 @@ class Facts:
     def subnet_of_node_at(self, place: str, node_address: IPAddress) -> str | None:
         """The subnet that `place` believes the node with that underlay address to hold."""
         for entry in (self.state(place) or {}).get("forwarding", ()):
-            if _host_of(entry["via"]) == str(node_address):
+            if host_of(entry["via"]) == str(node_address):
                 return str(entry["subnet"])
         return None
 
@@ -166,10 +167,3 @@ class Facts:
             with contextlib.suppress(OSError):
                 self._lookups[place] = Lookups(self._map.pid(place))
         return self._lookups[place]
-
-
-def _host_of(via: str) -> str:
-    """Of `192.168.8.228:8285`, `[fd00:8::228]:8472`, or an address alone."""
-    if via.startswith("["):
-        return via[1:].partition("]")[0]
-    return via.partition(":")[0] if via.count(":") == 1 else via

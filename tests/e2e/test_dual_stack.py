@@ -117,6 +117,21 @@ def test_a_link_that_went_down_has_its_ipv6_address_and_routes_again(dual: Lab) 
     dual.handle.wait_until(lambda: dual.pings("shell", ECHO), 10, "reached again by IPv6")
 
 
+def test_check_looks_at_both_families(dual: Lab) -> None:
+    well = dual.json("check")
+    assert well["well"], well
+    assert len([one for one in well["checks"] if one["check"].startswith("every pair by IPv6: ")]) == 2
+    dual.run("node1", "nft", "table ip6 secret { chain fw { type filter hook forward priority 0; drop; }; }")
+    try:
+        answer = dual.testbed("check")
+    finally:
+        dual.run("node1", "nft", "delete", "table", "ip6", "secret")
+    assert answer.code == 1
+    assert re.search("every pair: small packets +yes", answer.out), answer.out
+    assert re.search("every pair by IPv6: small packets +no +", answer.out), answer.out
+    assert "sudo testbed trace -6 " in answer.out
+
+
 def test_a_partition_is_one_for_both_families_and_for_pods(dual: Lab) -> None:
     dual.must("fault", "partition", "node1", "/", "node2")
     for family in ((), ("-6",)):

@@ -72,6 +72,28 @@ def test_each_thing_that_is_wrong_is_found() -> None:
     assert set(wrong(replace(WELL, leases=None))) == {"leases", "forwarding tables"}
 
 
+def test_of_two_families_each_is_looked_at() -> None:
+    first, second = WELL.nodes
+    own = {"node1": ("fd00:a:0:1::/64", "fd00:8::1"), "node2": ("fd00:a:0:2::/64", "fd00:8::2")}
+    nodes = [
+        replace(
+            node,
+            forwarding=(node.forwarding or frozenset()) | {own[other.name]},
+            routes=node.routes | {(own[node.name][0], "docker0")},
+        )
+        for node, other in ((first, second), (second, first))
+    ]
+    leases = [LeaseSeen(SUBNETS[name], ADDRESSES[name], own[name]) for name in SUBNETS]
+    pairs = (*WELL.small, PairSeen("a", "b", True, 6), PairSeen("b", "a", True, 6))
+    both = replace(WELL, nodes=nodes, leases=leases, small=pairs, full=pairs, has_ipv6=True)
+    assert len(judge(both)) == 8
+    assert wrong(both) == {}
+    assert set(wrong(replace(both, nodes=(first, nodes[1])))) == {"forwarding tables", "routes"}
+    silent = replace(both, small=(*WELL.small, PairSeen("a", "b", False, 6)))
+    assert wrong(silent) == {"every pair by IPv6: small packets": ("a -> b: no answer",)}
+    assert [one.trace for one in judge(silent) if one.trace] == ["-6 a b"]
+
+
 def test_a_foreign_lease_and_two_leases_of_a_node_are_found() -> None:
     leases = (*(WELL.leases or ()), LeaseSeen("10.0.9.0/24", "192.0.2.1"), LeaseSeen("10.0.3.0/24", "192.168.8.1"))
     assert wrong(replace(WELL, leases=leases))["leases"] == (
