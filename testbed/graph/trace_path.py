@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from testbed.cluster.overlay import OVERLAY_DEVICES
 from testbed.graph.layout import Layout, lay_out
 from testbed.graph.model import Graph
 from testbed.graph.path import STYLE, Step, way
@@ -19,13 +20,19 @@ def draw_trace(graph: Graph, trace: Mapping[str, Any]) -> str:
 
 def trace_way(layout: Layout, trace: Mapping[str, Any]) -> str:
     """The same without the picture below it."""
-    return way(layout, steps_of(trace), lost=lost_leg(trace))
+    return way(layout, steps_of(layout.graph, trace), lost=lost_leg(trace))
 
 
-def steps_of(trace: Mapping[str, Any]) -> list[Step]:
-    """The hops as steps."""
+def steps_of(graph: Graph, trace: Mapping[str, Any]) -> list[Step]:
+    """The hops as steps; on the picture IPv6's overlay device is where the other one is."""
+    devices = {node.name: node.device for node in graph.nodes}
+
+    def shown(hop: Mapping[str, Any]) -> str:
+        interface = str(hop["interface"])
+        return devices.get(hop["node"], interface) if interface.startswith(OVERLAY_DEVICES) else interface
+
     return [
-        Step(hop["number"], hop["node"], hop["interface"], hop["leg"], f"{hop['direction']}: {hop['why']}")
+        Step(hop["number"], hop["node"], shown(hop), hop["leg"], f"{hop['direction']}: {hop['why']}")
         for hop in trace["hops"]
     ]
 

@@ -18,6 +18,7 @@ from agent.netlink import Kernel
 from agent.netlink_monitor import Monitor
 from agent.subnet_env import SubnetEnv, read_previous_subnet, write_subnet_env
 from testbed.cluster.cluster_document import AgentSpec
+from testbed.cluster.overlay import OVERLAY_DEVICES
 from testbed.lab.certificates import TlsFiles
 from testbed.lab.etcd import enter_machine, http_get
 from testbed.lab.link_watch import LinkWatch
@@ -209,7 +210,7 @@ class LabNode:
         file = self._spec.ready.file if self._spec.ready else f"/run/{SUBNET_FILE}"
         if not (self.run / Path(file).relative_to("/run")).exists():
             return self._why_silent(f"no {file} yet")
-        if self.overlay_device and not any(link.name.startswith("flannel") for link in self.kernel.links()):
+        if self.overlay_device and not any(link.name.startswith(OVERLAY_DEVICES) for link in self.kernel.links()):
             return "no overlay device yet"
         if self.kernel.link(BRIDGE) is None:
             self._make_bridge()

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from agent.backend_options import IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
 from agent.netlink_values import IPAddress
 from testbed.capture.headers import NO_OVERLAY, Overlay
+from testbed.cluster.overlay import OVERLAY_DEVICES
 from testbed.lab.lab import Lab
 from testbed.pods.pod import Pod
 from testbed.pods.pod_network import POD_END, host_end
@@ -15,8 +16,6 @@ from testbed.trace.watch import Place, namespace_of
 
 LAB = "lab"
 """The lab's own namespace, where the switches are."""
-OVERLAY_DEVICES = "flannel"
-"""How the names of all of them begin."""
 
 
 @dataclass(frozen=True, slots=True)

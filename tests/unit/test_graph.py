@@ -15,7 +15,7 @@ from testbed.graph.path import Step, draw_path
 from testbed.graph.svg import draw
 from testbed.graph.text_forms import dot, html, mermaid
 from testbed.graph.texts import texts_of, touches
-from testbed.graph.trace_path import draw_trace
+from testbed.graph.trace_path import draw_trace, steps_of
 from tests.pictures import Facts, facts_of_cluster, facts_of_topology
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -258,6 +258,15 @@ def test_the_hops_of_a_trace_are_the_steps_on_the_picture() -> None:
     assert [one.get("data-leg") for one in picture.findall(".//*[@data-leg]")] == ["request", "error"]
     assert len(picture.findall(".//*[@class='step']")) == len(hops)
     assert len(picture.findall(".//*[@class='lost']")) == 1
+
+
+def test_the_overlay_device_of_ipv6_is_where_the_other_one_is() -> None:
+    graph = graph_of(facts_of_cluster("nginx_tomcat"))
+    hop = {"number": 1, "leg": "request", "node": "node1", "direction": "out", "why": ""}
+    (step,) = steps_of(graph, {"hops": [hop | {"interface": "flannel-v6.1"}]})
+    assert step.point == ("node1", "flannel0")
+    (step,) = steps_of(graph, {"hops": [hop | {"interface": "docker0"}]})
+    assert step.point == ("node1", "docker0")
 
 
 def test_a_node_with_many_pods_names_some_and_counts_the_rest() -> None:
