@@ -1,5 +1,6 @@
 """A trace on a terminal: one block per leg, one line per hop, its reason beside or below it."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -53,12 +54,14 @@ def show(answer: Object, wait: Callable[[], bool] | None = None) -> None:
         print(line)
 
 
-def next_key() -> bool:
-    """Wait for a key; False for q, which asks for all the rest."""
+@contextlib.contextmanager
+def key_by_key() -> Iterator[Callable[[], bool]]:
+    """What waits for a key, and says False for q, which asks for all the rest."""
     former = termios.tcgetattr(0)
+    # Once for all keys, and without throwing away those that were pressed meanwhile.
+    tty.setcbreak(0, termios.TCSADRAIN)
     try:
-        tty.setcbreak(0)
-        return os.read(0, 1) not in (b"q", b"Q", b"")
+        yield lambda: os.read(0, 1) not in (b"q", b"Q", b"")
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, former)
 

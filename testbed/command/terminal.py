@@ -45,7 +45,7 @@ def _run_in_terminal(connection: LabConnection, verb: str, arguments: dict[str, 
     ended_read, ended_write = os.pipe()
     relay = threading.Thread(target=_relay, args=(ours, ended_read), daemon=True)
     try:
-        tty.setraw(0)
+        tty.setraw(0, termios.TCSADRAIN)  # keeps what was typed already
         relay.start()
         return _exit_code(connection, verb, (its, its, its), arguments)
     finally:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import nullcontext
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ def trace(
     if output == "json":
         render.as_json(answer)
     else:
-        render_trace.show(answer, render_trace.next_key if step else None)
+        with render_trace.key_by_key() if step else nullcontext() as next_key:
+            render_trace.show(answer, next_key)
         next_commands(record.name, *(answer["hints"][:2] or ["capture all -w lab.pcapng"]))
     return 0 if answer["outcome"] == "answered" else 1
 

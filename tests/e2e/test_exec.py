@@ -106,6 +106,13 @@ def test_shell_in_a_pod_is_interactive(two_nodes: Lab) -> None:
         assert screen.end() == 3
 
 
+def test_what_is_typed_before_the_shell_is_there_is_not_lost(two_nodes: Lab) -> None:
+    with two_nodes.terminal("shell", "shell1") as screen:
+        screen.type("echo ahead-$((1+1)); exit 4\r")
+        screen.expect("ahead-2")
+        assert screen.end() == 4
+
+
 @pytest.mark.parametrize("target", ["shell1", "node1"])
 def test_shell_reads_a_script_from_a_pipe(target: str, two_nodes: Lab) -> None:
     answer = two_nodes.testbed("shell", target, stdin="echo $((6 * 7))\nexit 3\n")

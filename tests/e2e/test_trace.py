@@ -130,6 +130,10 @@ def test_steps_come_key_by_key_on_a_terminal(nginx_tomcat: Lab) -> None:
         screen.type(" ")
         screen.expect("the other end of nginx eth0")
         assert "own MAC address" not in screen.seen
+        screen.type("  ")  # two at once are two steps
+        screen.expect("own MAC address")
+        screen.expect("dev flannel0")
+        assert "lease 10.0.90.0/24" not in screen.seen
         screen.type("q")
         screen.expect("outcome: answered")
         assert screen.end() == 0
