@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from testbed.cluster.overlay import OVERLAY_DEVICES
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.lab import Lab
 from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode
@@ -266,8 +267,7 @@ GETTERS: dict[str, Callable[[Lab], list[Object]]] = {
 def describe_node(lab: Lab, node: LabNode) -> Object:
     """Everything about one node, as headings and values."""
     state = node.state() or {}
-    device_name = state.get("device") or lab.overlay.device
-    device = node.kernel.link(device_name) if device_name else None
+    device = state.get("device") or lab.overlay.device
     subnet_env = node.run / "flannel" / "subnet.env"
     counters = state.get("counters") or {}
     drops = counters.get("drops", {})
@@ -285,14 +285,9 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
         "Warnings": warnings_of(state) or "none",
         "Lease": state.get("lease"),
         "Overlay device": f"none: packets of the {lab.overlay.backend} backend leave by {node.name}-eth0"
-        if device_name is None
-        else device
-        and {
-            "name": device.name,
-            "flags": ",".join(sorted(device.flags)),
-            "mtu": device.mtu,
-            "address": _addresses_on(node, device.name),
-        },
+        if device is None
+        else _describe_device(node, device),
+        **_ipv6_overlay_device(node, device),
         "Bridge": _describe_bridge(node),
         "subnet.env": subnet_env.read_text().splitlines() if subnet_env.exists() else None,
         "Forwarding table": {entry["subnet"]: entry["via"] for entry in state.get("forwarding", [])},
@@ -307,6 +302,24 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
         # Replaced by the client with the line that works from the host.
         "nsenter": {"pid": node.pid, "health": f"http://127.0.0.1:{HEALTH_PORT}"},
     }
+
+
+def _describe_device(node: LabNode, name: str) -> Object | None:
+    device = node.kernel.link(name)
+    if device is None:
+        return None
+    return {
+        "name": name,
+        "flags": ",".join(sorted(device.flags)),
+        "mtu": device.mtu,
+        "address": _addresses_on(node, name),
+    }
+
+
+def _ipv6_overlay_device(node: LabNode, first: str | None) -> Object:
+    """vxlan, and wireguard in separate mode, have another for IPv6."""
+    names = [link.name for link in node.kernel.links() if link.name.startswith(OVERLAY_DEVICES) and link.name != first]
+    return {"Overlay device of IPv6": _describe_device(node, names[0])} if names and node.ipv6_address else {}
 
 
 def _describe_bridge(node: LabNode) -> Object | None:

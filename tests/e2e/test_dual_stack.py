@@ -84,6 +84,17 @@ def test_pods_keep_their_address_to_pods_and_have_the_nodes_to_the_outside(dual:
     assert re.search(r"packets [1-9]", counted), counted
 
 
+def test_describe_shows_the_overlay_device_of_each_family(dual: Lab) -> None:
+    told = dual.json("describe", "node", "node1")
+    if backend(dual) == "host-gw":
+        assert "host-gw" in told["Overlay device"]
+        assert "Overlay device of IPv6" not in told
+    else:
+        first, second = told["Overlay device"], told["Overlay device of IPv6"]
+        assert (first["name"], first["address"]) == ("flannel.1", ["10.0.46.0/32"])
+        assert (second["name"], second["address"]) == ("flannel-v6.1", ["fd00:a:0:46::/128"])
+
+
 def test_a_pod_sends_from_no_other_ipv6_address(dual: Lab) -> None:
     forged = "fd00:a:0:46::99"
     dual.must("shell", stdin=f"ip netns exec shell ip address add {forged}/64 dev eth0 nodad preferred_lft 0\n")
