@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from testbed.command.client import TestbedError, ask, find_lab, running_labs
+from testbed.command.client import LabRecord, TestbedError, ask, find_lab, running_labs
 from testbed.command.command_line import Verbs, bare_name, lab_option, needs_root, output_option, verbs
 from testbed.command.completion import clusters, names
 from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, Exercise, NoSuchExercise, exercise_of
@@ -80,24 +80,37 @@ def up(
         needs_root("up")
     elif os.geteuid() == 0:
         raise click.UsageError("--rootless is for an ordinary user (got uid 0)", click.get_current_context())
-    many = 2 if pods_per_node is None else pods_per_node
-    options = UpOptions(cluster, lab, nodes, topo, many, no_agent, cleanup_on_failure, timeout, datapath, backend)
-    options.rootless, options.dry_run = rootless, dry_run
-    code = bring_up(options)
-    if exercise is not None and code == 0 and not dry_run:
+    options = UpOptions(
+        cluster=cluster,
+        lab=lab,
+        nodes=nodes,
+        topo=topo,
+        pods_per_node=2 if pods_per_node is None else pods_per_node,
+        without_agent=no_agent,
+        datapath=datapath,
+        backend=backend,
+        cleanup_on_failure=cleanup_on_failure,
+        timeout_s=timeout,
+        rootless=rootless,
+        dry_run=dry_run,
+    )
+    record = bring_up(options)
+    if exercise is not None and record is not None:
         from testbed.command.check_command import begin
 
-        begin(find_lab(options.resolved_name), exercise)
-    if prompt and code == 0 and not dry_run:
-        from testbed.command import terminal
-        from testbed.command.launch import remove
+        begin(record, exercise)
+    return _prompt(record) if prompt and record is not None else 0
 
-        record = find_lab(lab or options.resolved_name)
-        try:
-            return terminal.run(record, "cli", terminal=os.isatty(0))
-        finally:
-            remove(record)
-    return code
+
+def _prompt(record: LabRecord) -> int:
+    """Mininet's prompt; the lab ends with it."""
+    from testbed.command import terminal
+    from testbed.command.launch import remove
+
+    try:
+        return terminal.run(record, "cli", terminal=os.isatty(0))
+    finally:
+        remove(record)
 
 
 def _exercise(cluster: str | None) -> Exercise | None:

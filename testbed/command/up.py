@@ -32,10 +32,8 @@ from testbed.command.wire import CONTROL_SOCKET
 from testbed.lab.clock import now
 from testbed.lab.shaping import missing_features
 
-EXIT_INTERRUPTED = 130
 
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
     """What the user asked for."""
 
@@ -46,27 +44,24 @@ class UpOptions:
     """`--topo`: a topology with its parameters."""
     pods_per_node: int
     without_agent: tuple[str, ...]
+    datapath: str
+    """The agents' --datapath."""
+    backend: str | None
+    """The backend type instead of the cluster's own."""
     cleanup_on_failure: bool
     timeout_s: float | None
     """For each phase of the start; None: each phase's own."""
-    datapath: str = "auto"
-    """The agents' --datapath."""
-    backend: str | None = None
-    """The backend type instead of the cluster's own."""
-    rootless: bool = False
+    rootless: bool
     """By an ordinary user, in a user namespace."""
-    dry_run: bool = False
+    dry_run: bool
     """Only say what would be done."""
-    resolved_name: str | None = None
-    """The lab's name, once it is known."""
 
 
-def bring_up(options: UpOptions) -> int:
-    """Bring the lab up and return the exit code. Raises TestbedError."""
+def bring_up(options: UpOptions) -> LabRecord | None:
+    """Bring the lab up; None when this was a dry run. Raises TestbedError, with nothing left unless it says so."""
     written, source = _read(options)
     cluster = _with_backend(written, options.backend)
     name = options.lab or os.environ.get("TESTBED_LAB") or cluster.name
-    options.resolved_name = name
     _check_name(name)
     unknown = [node for node in options.without_agent if node not in cluster.nodes]
     if unknown:
@@ -75,10 +70,11 @@ def bring_up(options: UpOptions) -> int:
     with starting(root, name):
         running = [lab for lab in running_labs() if lab.name == name and lab.rootless == options.rootless]
         if running:
-            return _already_up(running[0], written, source, options)
+            _already_up(running[0], written, source, options)
+            return None if options.dry_run else running[0]
         if options.dry_run:
             print(f"lab {name} would be made: {len(cluster.nodes)} nodes, {cluster.pod_count} pods")
-            return 0
+            return None
         check_environment(cluster, without_root=options.rootless)
         render.warnings(cluster.warnings)
         remove_leftovers()
@@ -105,20 +101,17 @@ def _root_of_labs(options: UpOptions) -> Path:
     return root
 
 
-def _start(launched: Launched, cluster: Cluster, options: UpOptions) -> int:
+def _start(launched: Launched, cluster: Cluster, options: UpOptions) -> LabRecord:
     """See the lab through its start; whatever ends this before the lab is kept ends the lab."""
     try:
-        return _follow(launched, cluster, options)
-    except KeyboardInterrupt:
-        if launched.kept:
-            raise
-        launched.abandon()
-        print("\ninterrupted: everything is removed")
-        return EXIT_INTERRUPTED
-    except BaseException:
+        _follow(launched, cluster, options)
+    except BaseException as error:
         if not launched.kept:
             launched.abandon()
+            if isinstance(error, KeyboardInterrupt):
+                print("\ninterrupted: everything is removed")
         raise
+    return launched.record
 
 
 def as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -173,7 +166,7 @@ def _check_name(name: str) -> None:
         raise TestbedError(f"--lab: {str(error).replace(name, shorten(name))}", 2) from error
 
 
-def _already_up(lab: LabRecord, cluster: Cluster, source: str, options: UpOptions) -> int:
+def _already_up(lab: LabRecord, cluster: Cluster, source: str, options: UpOptions) -> None:
     from testbed.command.converge import converge
 
     backend = options.backend
@@ -187,12 +180,8 @@ def _already_up(lab: LabRecord, cluster: Cluster, source: str, options: UpOption
         )
     render.warnings(cluster.warnings)
     converge(lab, cluster, source, dry_run=options.dry_run)
-    if options.dry_run:
-        return 0
-    answer = ask(lab, "status")
-    render.status(answer)
-    _next(answer, cluster)
-    return 0
+    if not options.dry_run:
+        _show(lab, cluster)
 
 
 def check_environment(cluster: Cluster, *, without_root: bool = False) -> None:
@@ -233,7 +222,7 @@ def hosts_of(cluster: Cluster) -> str:
     return "127.0.0.1\tlocalhost\n" + "".join(f"{address}\t{name}\n" for name, address in machines.items())
 
 
-def _follow(launched: Launched, cluster: Cluster, options: UpOptions) -> int:
+def _follow(launched: Launched, cluster: Cluster, options: UpOptions) -> None:
     """Show the phases as they come; decide what becomes of a lab that does not get ready."""
     with progress.Phases() as phases:
         message: dict[str, Any] = {}
@@ -244,11 +233,8 @@ def _follow(launched: Launched, cluster: Cluster, options: UpOptions) -> int:
     if "ready" in message:
         launched.keep()
         print(f"lab {lab.name} is ready after {message['ready']:.1f} s\n")
-        answer = ask(lab, "status")
-        render.status(answer)
-        _agents_by_hand(lab, options.without_agent)
-        _next(answer, cluster)
-        return 0
+        _show(lab, cluster, without_agent=options.without_agent)
+        return
     why = message.get("failed") or f"the lab ended while it started (its log was: {_log_tail(lab.rundir)})"
     # A lab that cannot be asked is of no use to anybody.
     if options.cleanup_on_failure or not lab.alive or not (lab.rundir / CONTROL_SOCKET).exists():
@@ -259,6 +245,14 @@ def _follow(launched: Launched, cluster: Cluster, options: UpOptions) -> int:
         f"up: {why}\nup: the lab is kept for a look: {prefix()} status --lab {lab.name}; "
         f"{prefix()} logs lab --lab {lab.name}; then {prefix()} down --lab {lab.name}"
     )
+
+
+def _show(lab: LabRecord, cluster: Cluster, *, without_agent: tuple[str, ...] = ()) -> None:
+    """What is there now, and what may be done with it."""
+    answer = ask(lab, "status")
+    render.status(answer)
+    _agents_by_hand(lab, without_agent)
+    _next(answer, cluster)
 
 
 def _agents_by_hand(lab: LabRecord, nodes: tuple[str, ...]) -> None:
