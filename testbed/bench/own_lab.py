@@ -9,6 +9,7 @@ from testbed.command.client import RUN_ROOT, LabRecord, TestbedError
 from testbed.command.launch import Launched, launch, prepare, remove_leftovers, starting
 from testbed.command.up import as_interrupt, check_environment, hosts_of
 from testbed.lab.clock import now
+from testbed.lab.lab_options import LabOptions
 
 CLUSTER = """\
 apiVersion: testbed/v1
@@ -58,13 +59,6 @@ def launch_own(name: str, cluster: Cluster) -> Launched:
     check_environment(cluster)
     with starting(RUN_ROOT, name):
         remove_leftovers()
-        options: dict[str, object] = {
-            "cluster_file": "bench",
-            "without_agent": [],
-            "timeout_s": None,
-            "datapath": "auto",
-            "backend": None,
-        }
-        rundir = prepare(RUN_ROOT, name, cluster.text, hosts_of(cluster), options)
+        rundir = prepare(RUN_ROOT, LabOptions(name=name, cluster_file="bench"), cluster.text, hosts_of(cluster))
         signal.signal(signal.SIGTERM, as_interrupt)
         return launch(name, rundir, "bench", now())

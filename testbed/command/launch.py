@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ from testbed.command.client import (
     run_roots,
     start_ticks,
 )
+from testbed.lab.lab_options import LabOptions
 from testbed.places import PAUSE
 from testbed.pods import namespaces
 
-OPTIONS_FILE = "options.json"
 NAMESPACES = namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWIPC
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DOWN_LIMIT_S = 10.0
@@ -87,9 +87,9 @@ def starting(root: Path, name: str) -> Iterator[None]:
         os.close(lock)
 
 
-def prepare(root: Path, name: str, cluster_text: str, hosts: str, options: dict[str, object]) -> Path:
+def prepare(root: Path, options: LabOptions, cluster_text: str, hosts: str) -> Path:
     """Make the lab's run directory with everything that its init reads. A dead lab's leftovers are removed first."""
-    rundir = root / name
+    rundir = root / options.name
     if rundir.exists():
         shutil.rmtree(rundir)
     # Without root the user is the lab's own root.
@@ -98,12 +98,9 @@ def prepare(root: Path, name: str, cluster_text: str, hosts: str, options: dict[
     if owner:
         os.chown(rundir, owner, -1)
     (rundir / "logs").mkdir(mode=0o700)
-    for file, text in (
-        (CLUSTER_FILE, cluster_text),
-        (OPTIONS_FILE, json.dumps({**options, "name": name, "owner_uid": owner})),
-    ):
-        (rundir / file).touch(mode=0o600)
-        (rundir / file).write_text(text)
+    (rundir / CLUSTER_FILE).touch(mode=0o600)
+    (rundir / CLUSTER_FILE).write_text(cluster_text)
+    replace(options, owner_uid=owner).write(rundir)
     # /etc/hosts of every node, where any user reads it.
     (rundir / "hosts").write_text(hosts)
     return rundir

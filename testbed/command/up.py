@@ -30,6 +30,7 @@ from testbed.command.command_line import prefix
 from testbed.command.launch import Launched, launch, prepare, remove_leftovers, starting
 from testbed.command.wire import CONTROL_SOCKET
 from testbed.lab.clock import now
+from testbed.lab.lab_options import LabOptions
 from testbed.lab.shaping import missing_features
 
 
@@ -78,14 +79,15 @@ def bring_up(options: UpOptions) -> LabRecord | None:
         check_environment(cluster, without_root=options.rootless)
         render.warnings(cluster.warnings)
         remove_leftovers()
-        lab_options: dict[str, object] = {
-            "cluster_file": source,
-            "without_agent": list(options.without_agent),
-            "timeout_s": options.timeout_s,
-            "datapath": options.datapath,
-            "backend": options.backend,
-        }
-        rundir = prepare(root, name, cluster.text, hosts_of(cluster), lab_options)
+        lab_options = LabOptions(
+            name=name,
+            cluster_file=source,
+            without_agent=options.without_agent,
+            timeout_s=options.timeout_s,
+            datapath=options.datapath,
+            backend=options.backend,
+        )
+        rundir = prepare(root, lab_options, cluster.text, hosts_of(cluster))
         signal.signal(signal.SIGTERM, as_interrupt)
         return _start(launch(name, rundir, source, now()), cluster, options)
 

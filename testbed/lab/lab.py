@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,13 +23,14 @@ from testbed.cluster.overlay import overlay_of
 from testbed.cluster.spec import Cluster
 from testbed.cluster.underlay_plan import plan_underlay
 from testbed.lab.agents_start import start_agents
-from testbed.lab.certificates import Authority
+from testbed.lab.certificates import Authority, TlsFiles
 from testbed.lab.changes import Changes
 from testbed.lab.clock import now
 from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdMember
 from testbed.lab.etcd_access import admit, agent_user, set_up_access
 from testbed.lab.forwarding import missing_forwarding
 from testbed.lab.in_few_words import in_few_words
+from testbed.lab.lab_options import LabOptions
 from testbed.lab.lease_entries import as_lease
 from testbed.lab.link_watch import LinkWatch
 from testbed.lab.node import LabNode, parent_of_agents
@@ -83,35 +84,23 @@ class Event:
 class Lab:
     """Everything that runs in one lab."""
 
-    def __init__(
-        self,
-        name: str,
-        cluster: Cluster,
-        directory: Path,
-        cluster_file: str,
-        without_agent: Iterable[str],
-        timeout_s: float | None,
-    ) -> None:
-        """`timeout_s` is for each phase of the start; None: each phase's own."""
-        self.name = name
+    def __init__(self, cluster: Cluster, directory: Path, options: LabOptions) -> None:
+        self.name = options.name
         self.cluster = cluster
         self.network = parse_network_config(cluster.network_json.encode())
         self.overlay = overlay_of(self.network)
         self.directory = directory
-        self.cluster_file = cluster_file
+        self.cluster_file = options.cluster_file
         self.since = now()
         self.settled = False
         """True once `start` has ended, well or not."""
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._events_lock = threading.Lock()
-        self._without_agent = frozenset(without_agent)
-        self.datapath = "auto"
-        """Of our agents, as their --datapath."""
-        self._timeout_s = timeout_s
+        self._options = options
         is_ovs = cluster.underlay.switch == "ovs"
         plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu, open_vswitch=is_ovs)
         self.underlay = Underlay(plan, directory / "nodes", self.journal)
-        self.authority = Authority(name) if cluster.etcd.tls else None
+        self.authority = Authority(self.name) if cluster.etcd.tls else None
         self._users: set[str] = set()
         """Agents that etcd knows."""
         self.etcd = EtcdCluster([])
@@ -250,35 +239,39 @@ class Lab:
 
     def build_node(self, name: str) -> LabNode:
         """The node on machine `name`, as the cluster has it; its agent is not started yet, and nobody knows of it."""
-        machine, spec = self.underlay.machines[name], self.cluster.nodes[name]
+        machine, addresses = self.underlay.machines[name], self.cluster.addresses
         node = LabNode(
-            name,
-            self.cluster.addresses.nodes[name],
-            machine.pid,
-            machine.kernel,
-            self.directory,
-            spec.agent or self.cluster.agent,
-            self.etcd.endpoints,
-            self.event,
-            self.warm_agents,
+            name=name,
+            address=addresses.nodes[name],
+            ipv6_address=addresses.ipv6_of(addresses.nodes[name]),
+            pid=machine.pid,
+            kernel=machine.kernel,
+            directory=self.directory,
+            agent=self.cluster.nodes[name].agent or self.cluster.agent,
+            expected=name not in self._options.without_agent,
+            datapath=self._options.datapath,
+            overlay_device=self.overlay.device,
+            etcd_endpoints=self.etcd.endpoints,
+            on_event=self.event,
+            warm_agents=self.warm_agents,
         )
         if self.authority is not None:
-            user = agent_user(name)
-            if user not in self._users:
-                admit(self.etcd, user)
-                self._users.add(user)
-            node.tls = self.authority.issue(node.run / Path(TLS_DIRECTORY).name, TLS_DIRECTORY, user)
-        node.expected = name not in self._without_agent
-        node.datapath = self.datapath
-        node.overlay_device = self.overlay.device
+            node.tls = self._certificate(self.authority, node)
         machine.kernel.sysctl("net.ipv4.ip_forward", "1", "a node forwards for its pods")
         servers = [member.address for member in self.etcd.members]
         script = servers_script(node.bridge, servers) + (names_script() if self.cluster.dns else "")
         load(node.pid, machine.kernel.journal, script, "what pods reach on the underlay: etcd never, the DNS always")
-        node.ipv6_address = self.cluster.addresses.ipv6_of(node.address)
         self.pin(node)
         self.notices.reach(node.run)
         return node
+
+    def _certificate(self, authority: Authority, node: LabNode) -> TlsFiles:
+        """Of the node's agent, which becomes a user of etcd."""
+        user = agent_user(node.name)
+        if user not in self._users:
+            admit(self.etcd, user)
+            self._users.add(user)
+        return authority.issue(node.run / Path(TLS_DIRECTORY).name, TLS_DIRECTORY, user)
 
     def pin(self, node: LabNode) -> None:
         """Leave the subnet that the cluster file gives the node for its agent to find; nothing where it gives none."""
@@ -369,7 +362,7 @@ class Lab:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """Wait until `missing` is empty, with a `pause` of some seconds between two looks. Raises LabNotReady."""
-        limit_s = self._timeout_s or PHASE_LIMIT_S[phase] * max(1.0, len(self.cluster.nodes) / USUAL_NODES)
+        limit_s = self._options.timeout_s or PHASE_LIMIT_S[phase] * max(1.0, len(self.cluster.nodes) / USUAL_NODES)
         deadline = time.monotonic() + limit_s
         told = ""
         asked_at = time.monotonic()

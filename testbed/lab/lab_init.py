@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from testbed.command.client import CLUSTER_FILE
-from testbed.command.launch import OPTIONS_FILE
 from testbed.command.wire import CONTROL_SOCKET
 from testbed.lab.control import ControlServer
+from testbed.lab.lab_options import read_options
 from testbed.places import CLONE
 from testbed.pods import namespaces
 
@@ -96,7 +96,7 @@ def main() -> None:
 def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
     """Build the lab, telling each phase as it goes."""
     started = time.monotonic()
-    options = json.loads((rundir / OPTIONS_FILE).read_text())
+    options = read_options(rundir)
     make_mounts_private(rundir, OURS)
     from testbed.cluster.overlay import with_backend
     from testbed.cluster.spec import load_cluster
@@ -104,11 +104,10 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
     from testbed.lab.verbs import verbs_of
 
     cluster = load_cluster(rundir / CLUSTER_FILE)
-    if options["backend"] is not None:
-        cluster = with_backend(cluster, options["backend"])
-    lab = Lab(options["name"], cluster, rundir, options["cluster_file"], options["without_agent"], options["timeout_s"])
-    lab.datapath = options["datapath"]
-    ControlServer(rundir / CONTROL_SOCKET, verbs_of(lab), options["owner_uid"]).start()
+    if options.backend is not None:
+        cluster = with_backend(cluster, options.backend)
+    lab = Lab(cluster, rundir, options)
+    ControlServer(rundir / CONTROL_SOCKET, verbs_of(lab), options.owner_uid).start()
 
     def progress(phase: str, state: str, detail: str) -> None:
         elapsed = round(time.monotonic() - started, 2)

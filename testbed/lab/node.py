@@ -60,18 +60,25 @@ class LabNode:
 
     def __init__(
         self,
+        *,
         name: str,
         address: IPv4Address,
+        ipv6_address: IPv6Address | None,
         pid: int,
         kernel: Kernel,
         directory: Path,
         agent: AgentSpec,
+        expected: bool,
+        datapath: str,
+        overlay_device: str | None,
         etcd_endpoints: str,
         on_event: Callable[[str, str, str, str], None],
         warm_agents: WarmParent,
     ) -> None:
         self.name = name
         self.address = address
+        self.ipv6_address = ipv6_address
+        """On the underlay; None where that has IPv4 only."""
         self.pid = pid
         """A process whose network and mount namespaces are the node's."""
         self.kernel = kernel
@@ -80,16 +87,14 @@ class LabNode:
         self.run = self.rundir / "run"
         """What the node sees as /run."""
         self.log = directory / "logs" / f"agent-{name}.log"
-        self.expected = True
+        self.expected = expected
         """False after `up --no-agent`: somebody runs the agent by hand."""
-        self.datapath = "auto"
+        self.datapath = datapath
         """What moves packets, as the agent's --datapath."""
-        self.overlay_device: str | None = None
+        self.overlay_device = overlay_device
         """The device that the agent makes; None where packets leave by the uplink itself."""
-        self.ipv6_address: IPv6Address | None = None
-        """On the underlay; None where that has IPv4 only."""
         self.tls: TlsFiles | None = None
-        """The agent's certificate for etcd, as the node sees it."""
+        """The agent's certificate for etcd, as the node sees it; None where etcd asks nobody who they are."""
         self.environment: dict[str, str] = {}
         """Variables that the agent's next start sees besides the lab's own."""
         self._spec = agent
