@@ -100,4 +100,4 @@ def test_down_leaves_nothing(user: OrdinaryUser, started: str) -> None:
     assert done.stdout == "lab two-nodes is down\n", done.stderr
     assert user.run("ls", "-A", f"{RUNTIME_DIRECTORY}/testbed").stdout == ""
     # Its parent is the machine's init, which may take a while to look at what ended.
-    assert user.run("ps", "-o", "stat=", "-p", str(pid)).stdout.strip() in ("", "Zs", "Z")
+    assert user.run("ps", "-o", "stat=", "-p", str(pid)).stdout[:1] in ("", "Z")
