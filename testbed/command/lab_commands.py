@@ -71,15 +71,8 @@ def up(
     exercise = _exercise(cluster)
     if exercise is not None:
         cluster, lab = CLUSTER, lab or os.environ.get("TESTBED_LAB") or f"broken-{exercise.name}"
-    made = "--topo" if topo is not None else "--nodes"
-    if nodes is None and topo is None and pods_per_node is not None:
-        raise click.UsageError("--pods-per-node goes with --nodes or --topo", click.get_current_context())
-    if (nodes is not None or topo is not None) and cluster is not None:
-        raise click.UsageError(f"{made} makes a cluster of its own (got {cluster} too)", click.get_current_context())
-    if not rootless:
-        needs_root("up")
-    elif os.geteuid() == 0:
-        raise click.UsageError("--rootless is for an ordinary user (got uid 0)", click.get_current_context())
+    made = [name for name, value in (("--nodes", nodes), ("--topo", topo)) if value is not None]
+    _refuse_wrong_mix(cluster, made, pods_per_node, rootless)
     options = UpOptions(
         cluster=cluster,
         lab=lab,
@@ -100,6 +93,19 @@ def up(
 
         begin(record, exercise)
     return _prompt(record) if prompt and record is not None else 0
+
+
+def _refuse_wrong_mix(cluster: str | None, made: Sequence[str], pods_per_node: int | None, rootless: bool) -> None:
+    """`made`: the options given that make a cluster instead of reading a file."""
+    if pods_per_node is not None and not made:
+        raise click.UsageError("--pods-per-node goes with --nodes or --topo", click.get_current_context())
+    if made and cluster is not None:
+        what = f"{made[-1]} makes a cluster of its own (got {cluster} too)"
+        raise click.UsageError(what, click.get_current_context())
+    if not rootless:
+        needs_root("up")
+    elif os.geteuid() == 0:
+        raise click.UsageError("--rootless is for an ordinary user (got uid 0)", click.get_current_context())
 
 
 def _prompt(record: LabRecord) -> int:
