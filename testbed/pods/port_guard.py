@@ -1,6 +1,7 @@
 """What may come out of a pod: its own addresses, and nothing to etcd. nftables on the pod's node.
 
-    table bridge testbed-guard      per port of the pods' bridge: only the pod's MAC and address, in IP and in ARP
+    table bridge testbed-guard      per port of the pods' bridge: only the pod's MAC and address, in IP, in ARP and in
+                                    advertisements to neighbours
     table ip testbed-guard          from the pods' bridge: nothing to the machines that run etcd, whatever the port
 
 Each script may be run twice. An element that is gone already is added before it is deleted, so that this is no error.
@@ -30,36 +31,33 @@ table bridge {TABLE} {{
  }}
 }}
 """
-
-
+ADVERTISED = "@th,64,128"
+"""A neighbour advertisement's target address (RFC 4861 §4.4), for which nft has a name from 1.0.8 on."""
 IPV6_PORTS = f"""table bridge {TABLE} {{
  set allowed6 {{ type ifname . ether_addr . ipv6_addr; }}
+ set advertised6 {{ typeof iifname . {ADVERTISED}; }}
  chain from-pods {{
   iifname @ports ether type ip6 iifname . ether saddr . ip6 saddr != @allowed6 counter drop comment "its own IPv6"
+  iifname @ports icmpv6 type nd-neighbor-advert iifname . {ADVERTISED} != @advertised6 \
+   counter drop comment "its own advertisement"
  }}
 }}
 """
-"""On a dual-stack network. What a neighbour advertisement is about is not looked at; the node itself believes none."""
+"""On a dual-stack network."""
 
 
 def admit_script(port: str, mac: str, address: IPv4Address, ipv6: IPv6Address | None = None) -> str:
     """A script for nft: from this port only these addresses may come. Pure."""
-    more = "" if ipv6 is None else f"add element bridge {TABLE} allowed6 {{ {port} . {mac} . {ipv6} }}\n"
-    return (
-        f"{PORTS}{IPV6_PORTS if more else ''}{more}"
-        f"add element bridge {TABLE} allowed {{ {_element(port, mac, address)} }}\n"
-        f"add element bridge {TABLE} ports {{ {port} }}\n"
-    )
+    # The port last: from then on it is looked at.
+    elements = [*_elements(port, mac, address, ipv6), ("ports", port)]
+    return _tables(ipv6) + "".join(f"add {_element(*element)}\n" for element in elements)
 
 
 def forget_script(port: str, mac: str, address: IPv4Address, ipv6: IPv6Address | None = None) -> str:
     """A script for nft: the port is no pod's any more. Pure."""
-    element = _element(port, mac, address)
-    lines = [f"{verb} element bridge {TABLE} ports {{ {port} }}" for verb in ("add", "delete")]
-    lines += [f"{verb} element bridge {TABLE} allowed {{ {element} }}" for verb in ("add", "delete")]
-    if ipv6 is not None:
-        lines += [f"{verb} element bridge {TABLE} allowed6 {{ {port} . {mac} . {ipv6} }}" for verb in ("add", "delete")]
-    return PORTS + (IPV6_PORTS if ipv6 is not None else "") + "\n".join(lines) + "\n"
+    elements = [("ports", port), *_elements(port, mac, address, ipv6)]
+    lines = [f"{verb} {_element(*element)}\n" for element in elements for verb in ("add", "delete")]
+    return _tables(ipv6) + "".join(lines)
 
 
 def servers_script(bridge: str, servers: Collection[IPv4Address]) -> str:
@@ -94,5 +92,17 @@ def load(pid: int, journal: Journal, script: str, why: str) -> None:
     journal.record(command, why, script)
 
 
-def _element(port: str, mac: str, address: IPv4Address) -> str:
-    return f"{port} . {mac} . {address}"
+def _tables(ipv6: IPv6Address | None) -> str:
+    return PORTS + (IPV6_PORTS if ipv6 is not None else "")
+
+
+def _elements(port: str, mac: str, address: IPv4Address, ipv6: IPv6Address | None) -> list[tuple[str, str]]:
+    """Sets and what is in them for one port."""
+    found = [("allowed", f"{port} . {mac} . {address}")]
+    if ipv6 is not None:
+        found += [("allowed6", f"{port} . {mac} . {ipv6}"), ("advertised6", f"{port} . {int(ipv6):#034x}")]
+    return found
+
+
+def _element(name: str, value: str) -> str:
+    return f"element bridge {TABLE} {name} {{ {value} }}"

@@ -21,6 +21,10 @@ def ipv4(source, destination, protocol, payload):
     return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + payload
 def udp(source_port, destination_port, payload):
     return struct.pack("!HHHH", source_port, destination_port, 8 + len(payload), 0) + payload
+def icmpv6(source, destination, body):
+    pseudo = source + destination + struct.pack("!IHBB", len(body), 0, 0, 58)
+    body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
+    return struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + source + destination + body
 def mac(text):
     return bytes.fromhex(text.replace(":", ""))
 what, source, destination, inner, count, period = sys.argv[1:]
@@ -47,10 +51,12 @@ else:
         here, all_nodes = bytes.fromhex("fe80" + "00" * 13 + "99"), bytes.fromhex("ff02" + "00" * 13 + "01")
         prefix = struct.pack("!BBBBIII16s", 3, 4, 64, 0xc0, 3600, 3600, 0, bytes.fromhex("20010db8" + "00" * 12))
         body = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + struct.pack("!BB6s", 1, 1, own) + prefix
-        pseudo = here + all_nodes + struct.pack("!IHBB", len(body), 0, 0, 58)
-        body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
-        frame = bytes.fromhex("333300000001") + own + b"\\x86\\xdd"
-        frame += struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + here + all_nodes + body
+        frame = bytes.fromhex("333300000001") + own + b"\\x86\\xdd" + icmpv6(here, all_nodes, body)
+    elif what == "neighbour":
+        here, claimed = (socket.inet_pton(socket.AF_INET6, text) for text in (source, destination))
+        body = struct.pack("!BBHI16sBB6s", 136, 0, 0, 0x20000000, claimed, 2, 1, own)
+        all_nodes = bytes.fromhex("ff02" + "00" * 13 + "01")
+        frame = bytes.fromhex("333300000001") + own + b"\\x86\\xdd" + icmpv6(here, all_nodes, body)
     send = lambda: raw.send(frame)
 for _ in range(int(count)):
     send()

@@ -8,6 +8,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 
+from tests.e2e.hostile import FORGED, Hostile
 from tests.e2e.lab import Lab, lab_of
 
 pytestmark = [pytest.mark.slow]
@@ -103,6 +104,23 @@ def test_a_pod_sends_from_no_other_ipv6_address(dual: Lab) -> None:
     dual.must("shell", stdin=f"ip netns exec shell ip address delete {forged}/64 dev eth0\n")
 
 
+def test_nobody_believes_a_pod_that_claims_anothers_ipv6_address(dual: Lab) -> None:
+    claimed, hostile = "fd00:a:0:46::77", Hostile(dual.handle)
+    own = hostile.mac_of("shell", "eth0")
+    # Whoever looks for an address takes what is advertised about it.
+    for place in ("nginx", "node1"):
+        dual.run(place, "sh", "-c", f"ping -6 -q -i 0.2 -c 30 {claimed} >/dev/null 2>&1 & echo")
+    dropped = hostile.dropped("its own advertisement")
+    hostile.forge("neighbour", SHELL, claimed, place="shell")
+    for place in ("nginx", "node1"):
+        neighbours = dual.run(place, "ip", "-6", "neigh").splitlines()
+        assert all(line.startswith(f"{SHELL} ") for line in neighbours if own in line), neighbours
+    assert hostile.dropped("its own advertisement") - dropped == FORGED
+    # Its own is taken: nobody has it by heart.
+    dual.must("shell", stdin="ip netns exec nginx ip -6 neigh flush nud reachable nud stale\n")
+    assert dual.json("ping", "-6", "nginx", "shell")[0]["received"] == 1
+
+
 def test_a_subnet_that_nobody_has_is_answered_by_the_node(dual: Lab) -> None:
     (pair,) = dual.json("ping", "shell", "fd00:a:0:77::2")
     assert (pair["received"], pair["error"]) == (0, "no route (said by fd00:a:0:46::1)")
@@ -192,6 +210,10 @@ def test_a_service_of_ipv6_alone_answers_by_its_node_port_too(dual: Lab) -> None
     assert code_of(dual, "node2", "http://192.168.8.227:30080/") == "000"
 
 
+def says_host(lab: Lab, place: str, url: str) -> bool:
+    return lab.exec(place, "curl", "-sg", "-m5", url).out == "host\n"
+
+
 def test_a_host_port_answers_by_either_family(dual: Lab) -> None:
     ports = {"containerPort": 8080, "hostPort": 8888}
     spec = {"nodeName": "node2", "containers": [{"name": "echo", "image": "echo", "ports": [ports]}]}
@@ -200,7 +222,8 @@ def test_a_host_port_answers_by_either_family(dual: Lab) -> None:
     try:
         for source in ("shell", "echo", "node1", "node2"):
             for address in ("192.168.8.228", "[fd00:8::228]"):
-                assert dual.run(source, "curl", "-sg", "-m5", f"http://{address}:8888/hostname") == "host\n"
+                url = f"http://{address}:8888/hostname"
+                dual.handle.wait_until(partial(says_host, dual, source, url), 10, f"{url} answers {source}")
     finally:
         dual.must("delete", "pod", "host")
 
