@@ -27,6 +27,8 @@ ARGUMENTS = (
     "--window-size=1500,1000",
 )
 LIMIT_S = 60.0
+ENTER, SHIFT = "\ue007", "\ue008"
+"""Keys, in WebDriver's numbers (W3C WebDriver §17.4.2)."""
 
 
 class Browser:
@@ -68,6 +70,10 @@ class Browser:
             return True
 
         wait_until(clicked, timeout_s=10, what=f"a click on {css}")
+
+    def press(self, css: str, key: str) -> None:
+        """Give it the keyboard and press a key there."""
+        self._call("POST", f"{self._session}/element/{self.find(css)}/value", {"text": key})
 
     def texts(self, css: str) -> list[str]:
         """The text of every element that matches."""

@@ -47,16 +47,32 @@ function amount(bytes) {
 
 // --- the picture --------------------------------------------------------------------------------------------------
 
+// What is drawn anew would lose the keyboard: whoever has the same name gets it again.
+function keepingKeyboard(place, draw) {
+  const controls = "g.pod[data-pod], button.kill";
+  const named = (control) => control.dataset.pod || control.dataset.node;
+  const held = place.contains(document.activeElement) && document.activeElement.matches(controls)
+    ? named(document.activeElement)
+    : null;
+  draw();
+  if (held === null) return;
+  [...place.querySelectorAll(controls)].find((control) => named(control) === held)?.focus({ preventScroll: true });
+}
+
 function showPicture({ svg }) {
+  keepingKeyboard($("picture"), () => drawPicture(svg));
+  markChosen();
+  showTraffic();
+  drawWay(false);
+}
+
+function drawPicture(svg) {
   $("picture").innerHTML = svg; // made by the server; every name in it is escaped there
   for (const pod of document.querySelectorAll("#picture g.pod[data-pod]")) {
     pod.setAttribute("tabindex", "0");
     pod.setAttribute("role", "button");
     pod.setAttribute("aria-label", `pod ${pod.dataset.pod}`);
   }
-  markChosen();
-  showTraffic();
-  drawWay(false);
 }
 
 function markChosen() {
@@ -322,7 +338,8 @@ function showTable(name, { headings, rows }) {
     }
     return row;
   });
-  $(`table-${name}`).replaceChildren(element("table", {}, element("thead", {}, head), element("tbody", {}, ...body)));
+  const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+  keepingKeyboard($(`table-${name}`), () => $(`table-${name}`).replaceChildren(table));
   if (name === "pods") fillSelects(rows.map((cells) => cells[0]));
 }
 

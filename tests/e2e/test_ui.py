@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from testbed.pytest_plugin import NewLab
-from tests.browser import Browser, browser
+from tests.browser import ENTER, SHIFT, Browser, browser
 from tests.e2e.command import read_until, run_verb
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
@@ -125,12 +125,16 @@ def broken_lab(new_lab: NewLab) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def window(broken_lab: Lab) -> Iterator[Browser]:
-    with broken_lab.running("ui") as server, tempfile.TemporaryDirectory() as profile:
-        url = re.findall(r"http://\S+", read_until(server.stdout, r"http://127\.0\.0\.1:\d+/\S+/\n"))[0]
-        with browser(Path(profile)) as one:
-            one.open(url)
-            yield one
+def address(broken_lab: Lab) -> Iterator[str]:
+    with broken_lab.running("ui") as server:
+        yield re.findall(r"http://\S+", read_until(server.stdout, r"http://127\.0\.0\.1:\d+/\S+/\n"))[0]
+
+
+@pytest.fixture(scope="module")
+def window(address: str) -> Iterator[Browser]:
+    with tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as one:
+        one.open(address)
+        yield one
 
 
 WAY = [
@@ -173,6 +177,31 @@ def test_two_clicks_send_a_packet_and_show_its_way(window: Browser) -> None:
 
 
 @pytest.mark.slow
+def test_the_keyboard_alone_sends_a_packet(window: Browser) -> None:
+    window.press("#picture g.pod[data-pod=tomcat]", ENTER)
+    window.press("#picture g.pod[data-pod=client]", ENTER)
+    window.wait_text("#outcome", lambda texts: texts[0].startswith("tomcat → client"), 15, "an answer")
+
+
+@pytest.mark.slow
+def test_what_is_broken_in_one_window_can_be_healed_in_another(window: Browser, address: str, broken_lab: Lab) -> None:
+    with tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as other:
+        other.open(address)
+        other.wait_text("#state", lambda texts: texts == ["ready"], 10, "the lab is ready")
+        broken_lab.must("fault", "link", "down", "node2", "s1")
+        for one in (window, other):
+            one.find("#picture .wire.cable.down")
+        other.click("#heal")
+        for one in (window, other):
+            one.wait_text("#table-faults tbody tr", lambda rows: rows == [], 15, "no fault")
+        other.click("#picture g.pod[data-pod=client]")
+        other.click("#picture g.pod[data-pod=nginx]")
+        other.wait_text("#outcome", lambda texts: texts[0].startswith("client → nginx"), 15, "an answer")
+        # What somebody looks at is their own.
+        assert not window.texts("#outcome")[0].startswith("client → nginx")
+
+
+@pytest.mark.slow
 def test_an_agent_that_is_killed_by_its_button_goes_and_comes_back(window: Browser, broken_lab: Lab) -> None:
     window.run(
         """
@@ -184,7 +213,7 @@ def test_an_agent_that_is_killed_by_its_button_goes_and_comes_back(window: Brows
         """
     )
     window.click("button.kill[data-node=node1]")
-    window.wait_text("#outcome", lambda texts: texts[0].startswith("fault 1: "), 10, "the fault is told")
+    window.wait_text("#outcome", lambda texts: texts[0].startswith("fault "), 10, "the fault is told")
     wait_until(
         lambda: any("state-good" not in seen for seen in window.run("return window.seen")),
         timeout_s=15,
@@ -196,6 +225,32 @@ def test_an_agent_that_is_killed_by_its_button_goes_and_comes_back(window: Brows
         "#table-nodes tbody tr[data-name=node1] td", lambda cells: cells[3:6] == ["ready", "1/1", "1"], 30, "it is back"
     )
     assert broken_lab.node("node1")["agent"]["restarts"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("control", "fault"),
+    [
+        ("#picture g.pod[data-pod=nginx]", ("link", "down", "node2", "s1")),
+        ("button.kill[data-node=node2]", ("agent", "kill", "node1")),
+    ],
+)
+def test_what_is_drawn_anew_keeps_the_keyboard(
+    control: str, fault: tuple[str, ...], window: Browser, broken_lab: Lab
+) -> None:
+    window.press(control, SHIFT)
+    window.run("document.activeElement.dataset.old = 'yes'")
+    broken_lab.must("fault", *fault)
+    try:
+        wait_until(
+            lambda: window.run("return document.querySelectorAll('[data-old]').length") == 0,
+            timeout_s=15,
+            what=f"{control} is drawn anew",
+        )
+        assert window.run("return document.activeElement.matches(arguments[0])", control)
+    finally:
+        broken_lab.must("fault", "heal")
+        broken_lab.handle.wait_ready()
 
 
 @pytest.mark.slow
