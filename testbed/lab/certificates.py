@@ -42,6 +42,7 @@ class Authority:
             builder.not_valid_before(now - SKEW)
             .not_valid_after(now + LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs_certificates=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -65,7 +66,11 @@ class Authority:
             x509.CertificateBuilder(self._name, _name(name), key.public_key(), x509.random_serial_number())
             .not_valid_before(min(now, now + life) - SKEW)
             .not_valid_after(now + life)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
         if addresses:
             names = [x509.IPAddress(address) for address in addresses]
@@ -80,6 +85,21 @@ class Authority:
         _put(directory / f"{name}.key", private)
         _put(directory / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM))
         return TlsFiles(f"{seen_as}/ca.pem", f"{seen_as}/{name}.pem", f"{seen_as}/{name}.key")
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    """What a key is for (RFC 5280 §4.2.1.3): an authority's signs certificates, everybody else's handshakes."""
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _name(text: str) -> x509.Name:

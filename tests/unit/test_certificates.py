@@ -31,6 +31,16 @@ def test_a_server_s_certificate_names_its_addresses_and_is_the_authority_s(
     assert re.search(r"Subject: CN ?= ?etcd1\n", text)  # without blanks since OpenSSL 3.2
 
 
+@pytest.mark.parametrize(("addresses", "purpose"), [([IPv4Address("127.0.0.1")], "sslserver"), ([], "sslclient")])
+def test_certificates_are_taken_by_those_who_go_by_the_book(
+    addresses: list[IPv4Address], purpose: str, authority: Authority, tmp_path: Path
+) -> None:
+    """RFC 5280, to the letter; Python does so since 3.13."""
+    authority.issue(tmp_path, "/run/tls", "a", addresses)
+    strict = ("verify", "-x509_strict", "-purpose", purpose, "-CAfile", str(tmp_path / "ca.pem"))
+    assert "OK" in openssl(*strict, str(tmp_path / "a.pem"))
+
+
 def test_a_client_s_certificate_serves_nobody(authority: Authority, tmp_path: Path) -> None:
     files = authority.issue(tmp_path / "tls", "/run/tls", "agent-node1")
     assert files.certificate == "/run/tls/agent-node1.pem"
