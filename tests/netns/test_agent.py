@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.agents import ENDPOINT, HEALTH_PORT, Agent, Underlay, agent_command, ping, run, wait_until
+from tests.path_mtu import send_unfragmented
 from tests.rows import shows
 
 pytestmark = [pytest.mark.root]
@@ -66,7 +67,9 @@ def test_two_forwarding_kernels_are_all_that_the_ttl_shows(two_nodes: TwoNodes) 
 
 def test_the_largest_packet_passes_and_one_byte_more_is_told_the_mtu(two_nodes: TwoNodes) -> None:
     assert ping(two_nodes.pod1, "10.0.90.2", "-Mdo", "-s1444").returncode == 0
-    assert "mtu=1472" in (reply := ping(two_nodes.pod1, "10.0.90.2", "-Mdo", "-s1445")).stdout + reply.stderr
+    assert ping(two_nodes.pod1, "10.0.90.2", "-Mdo", "-s1445").returncode == 1
+    told = run("ip", "netns", "exec", two_nodes.pod1, *send_unfragmented("10.0.90.2", 1445)).stdout
+    assert told == "EMSGSIZE 1472\n"
 
 
 def test_an_address_of_no_node_is_answered_at_once(two_nodes: TwoNodes) -> None:
