@@ -4,6 +4,7 @@ The same topologies are built once more by plain `mn`, as data that needs nothin
 own with the host's /proc/sys read-only, because Mininet sets sysctls of the whole machine and kills by name.
 """
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from testbed.command.doctor import FEATURES, ScratchNamespaces
 from tests.e2e.command import run_verb
-from tests.e2e.lab import Lab, lab_of
+from tests.e2e.lab import Lab, lab_of, skip_without
 from tests.waiting import wait_until
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
@@ -37,6 +38,18 @@ PODS = "".join(
     f"spec: {{nodeName: node{number}, containers: [{{name: c, image: shell}}]}}\n"
     for number in (1, 2)
 )
+
+FAR = """\
+from mininet.topo import Topo
+
+class Far(Topo):
+    def build(self):
+        for name in ("s1", "s2"):
+            self.addSwitch(name)
+        self.addLink(self.addHost("h1"), "s1")
+        self.addLink(self.addHost("h2"), "s2")
+        self.addLink("s1", "s2", bw=10, delay="20ms", jitter="2ms", loss=5)
+"""
 
 PLAIN_MININET = """\
 set -e
@@ -178,6 +191,26 @@ def test_a_link_of_10_mbit_s_carries_as_much(limited: Lab) -> None:
     assert 7e6 <= measured["bits_per_second"] <= 11e6
     commands = (Path("/run/testbed") / limited.name / "journal.jsonl").read_text()
     assert '"tc", "qdisc", "replace", "dev", "s1-eth2", "root", "handle", "1:", "tbf", "rate", "10mbit"' in commands
+
+
+@pytest.mark.parametrize("how", ["in the file", "by Mininet's TCLink"])
+def test_a_link_delays_and_loses_as_much_as_it_is_told_to(how: str, tmp_path: Path) -> None:
+    skip_without("netem")
+    if how == "in the file":
+        file = tmp_path / "far.yaml"
+        file.write_text(LIMITED.replace("bandwidth: 10", "bandwidth: 10, delay: 20ms, jitter: 2ms, loss: 5") + PODS)
+        words = [str(file)]
+    else:
+        (tmp_path / "far.py").write_text(FAR)
+        words = ["--topo", f"{tmp_path}/far.py:Far", "--pods-per-node", "1"]
+    with lab_of(*words) as lab:
+        near, far = lab.json("status")["pods"]
+        answer = lab.exec(near["name"], "ping", "-q", "-c200", "-i0.05", "-W1", far["address"]).out
+        (received,) = re.findall(r"(\d+) received", answer)
+        assert 120 <= int(received) < 200, "of 200 both ways 90 % come through"
+        least, most = re.findall(r"rtt min/avg/max/mdev = ([\d.]+)/[\d.]+/([\d.]+)/", answer)[0]
+        assert float(least) >= 36, "20 ms each way, less twice 2 ms"
+        assert float(most) > float(least) + 1, "the jitter"
 
 
 def test_a_delay_where_the_kernel_has_no_netem_is_refused_before_anything_is_made(no_lab: Lab, tmp_path: Path) -> None:
