@@ -35,6 +35,7 @@ from testbed.lab.lease_entries import as_lease
 from testbed.lab.link_watch import LinkWatch
 from testbed.lab.node import LabNode, parent_of_agents
 from testbed.lab.notices import Notices
+from testbed.lab.sessions import missing_sessions
 from testbed.lab.underlay import Underlay
 from testbed.lab.unready_pods import UnreadyPods
 from testbed.names.names import Names
@@ -343,6 +344,8 @@ class Lab:
 
     def _await_forwarding(self, progress: Progress) -> str:
         self.await_phase("forwarding", progress, self.missing_forwarding)
+        if self.overlay.backend == "wireguard":
+            self.await_phase("forwarding", progress, partial(missing_sessions, self))
         if not self.overlay.connects_nodes:
             return f"the {self.overlay.backend} backend leaves packets between nodes to others"
         return "every node's forwarding table equals etcd's leases"

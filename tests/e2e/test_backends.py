@@ -111,7 +111,7 @@ def test_the_trace_of_each_backend_shows_its_own_hops_and_outer_headers(backend:
     skip_without(backend)
     device, protocol, port, overhead = OUTER_OF_BACKEND[backend]
     with lab_of("two_nodes", "--backend", backend) as lab:
-        # Of wireguard, the first packet waits for a handshake, and others may be sent meanwhile.
+        # All at once, at the first moment: wireguard's handshakes are over.
         lab.must("ping")
         traced = lab.json("trace", "shell1", "shell2")
         nodes = [str(lab.node(name)["address"]) for name in ("node1", "node2")]
