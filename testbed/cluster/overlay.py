@@ -31,6 +31,11 @@ class Overlay:
     """False where nodes only share out subnets."""
 
     @property
+    def has_sessions(self) -> bool:
+        """Whether two nodes shake hands before the first packet between them."""
+        return self.backend == "wireguard"
+
+    @property
     def needs(self) -> str | None:
         """The kernel feature that it needs, in doctor's words."""
         return KERNEL_FEATURES.get(self.backend)

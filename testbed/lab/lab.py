@@ -344,8 +344,9 @@ class Lab:
 
     def _await_forwarding(self, progress: Progress) -> str:
         self.await_phase("forwarding", progress, self.missing_forwarding)
-        if self.overlay.backend == "wireguard":
-            self.await_phase("forwarding", progress, partial(missing_sessions, self))
+        if self.overlay.has_sessions:
+            nodes = [node for node in self.nodes.values() if node.expected]
+            self.await_phase("forwarding", progress, partial(missing_sessions, nodes))
         if not self.overlay.connects_nodes:
             return f"the {self.overlay.backend} backend leaves packets between nodes to others"
         return "every node's forwarding table equals etcd's leases"

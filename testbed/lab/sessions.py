@@ -5,31 +5,27 @@ until one of them begins again, five seconds later (whitepaper §6.1, §6.4). So
 anybody has something to send.
 """
 
+from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
 
-from testbed.lab.node import LabNode
 from testbed.lab.probe import Sender, Target, ping_pairs
-
-if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+from testbed.pods.pod_network import PodHost
 
 ANSWER_LIMIT_S = 0.5
 
 
-def missing_sessions(lab: "Lab") -> list[str]:
-    """Nodes that do not answer each other through the overlay, a line for each two; asked by one of them only."""
-    nodes = [node for node in lab.nodes.values() if node.expected]
-    pairs = [
-        (Sender(first.name, first.pid), target)
-        for first, second in combinations(nodes, 2)
-        for target in _targets(second)
-    ]
-    found = ping_pairs(pairs, timeout_s=ANSWER_LIMIT_S)
+def missing_sessions(nodes: Sequence[PodHost]) -> list[str]:
+    """Nodes that do not answer each other through the overlay, a line for each two. Raises LookupError when one has no
+    subnet."""
+    found = ping_pairs(beginners(nodes), timeout_s=ANSWER_LIMIT_S)
     return [f"{one.source} has no answer of {one.destination}, {one.address}" for one in found if not one.received]
 
 
-def _targets(node: LabNode) -> list[Target]:
-    """Its bridge's addresses: each family has a device, and sessions, of its own."""
-    subnets = [subnet for subnet in (node.subnet, node.ipv6_subnet) if subnet is not None]
-    return [Target(node.name, subnet.network_address + 1) for subnet in subnets]
+def beginners(nodes: Sequence[PodHost]) -> list[tuple[Sender, Target]]:
+    """Of each two nodes, who asks whom; by IPv6 too, which may have a device, and so a session, of its own. Pure."""
+    return [
+        (Sender(first.name, first.pid), Target(second.name, subnet.network_address + 1))
+        for first, second in combinations(nodes, 2)
+        for subnet in (second.subnet, second.ipv6_subnet)
+        if subnet is not None
+    ]

@@ -39,6 +39,9 @@ def test_alloc_connects_no_nodes_and_udp_needs_nothing_special(cluster: Cluster)
     )
     assert (alloc.connects_nodes, udp.connects_nodes) == (False, True)
     assert (udp.needs, vxlan.needs) == (None, "the vxlan backend")
+    assert not udp.has_sessions
+    wireguard = with_backend(cluster, "wireguard")
+    assert overlay_of(parse_network_config(wireguard.network_json.encode())).has_sessions
 
 
 def test_another_backend_takes_the_place_of_the_files_own_options_and_all(cluster: Cluster) -> None:
