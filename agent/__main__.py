@@ -9,8 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from agent.errors import AgentError, EnvironmentMissing, InvalidConfig, RegistryError, UsageError
-from agent.flags import help_text, without_effect
-from agent.options import Options, parse_options
+from agent.options.flags import help_text, without_effect
+from agent.options.options import Options, parse_options
 
 EXIT_CODES: tuple[tuple[type[AgentError], int], ...] = (
     (UsageError, 2),
@@ -52,8 +52,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _command(options: Options, notes: Sequence[str]) -> int:
     import logging
 
-    from agent.log import start_logging
-    from agent.preconditions import check_machine, check_rights
+    from agent.daemon.log import start_logging
+    from agent.options.preconditions import check_machine, check_rights
 
     start_logging(options.verbosity)
     for note in notes:
@@ -71,8 +71,8 @@ def _command(options: Options, notes: Sequence[str]) -> int:
         make_bridge(options)
         return 0
     check_machine(options)
-    from agent.memory import keep_memory_together
-    from agent.shutdown import Shutdown
+    from agent.daemon.memory import keep_memory_together
+    from agent.daemon.shutdown import Shutdown
 
     keep_memory_together()
     # Before the imports below: grpc may start threads, which must inherit the blocked signals.

@@ -14,28 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
-from agent.backends import make_backend
-from agent.backends.base import Backend, Counters, Underlay
-from agent.config import NetworkConfig
-from agent.config_wait import wait_for_config
-from agent.errors import AgentError, LeaseLost, RegistryError
-from agent.foresight import Foresight
-from agent.health import HealthServer, LeaseReport, Report, process_started_at_s
-from agent.lease import Lease
-from agent.memory import leave_out_what_is_there
-from agent.netlink import Kernel
-from agent.netlink_monitor import Monitor
-from agent.node_setup import BRIDGE, DEVICE, FILES, RULES, NodeSetup
-from agent.notify import notify_service_manager
-from agent.options import Options
-from agent.readiness import Readiness
-from agent.registry import EtcdRegistry
-from agent.shutdown import Shutdown
-from agent.subnet_env import read_previous_subnet
-from agent.subnet_manager import SubnetManager
-from agent.tolerant_journal import open_journal
-from agent.watchdog import Watchdog, WatchedClock
-from agent.wiring import (
+from agent.assembly import (
     certificates_of,
     choose_underlay,
     open_registry,
@@ -43,6 +22,27 @@ from agent.wiring import (
     refuse_underlay_inside,
     refuse_unknown_backend,
 )
+from agent.backends import make_backend
+from agent.backends.base import Backend, Counters, Underlay
+from agent.daemon.memory import leave_out_what_is_there
+from agent.daemon.service_manager import notify_service_manager
+from agent.daemon.shutdown import Shutdown
+from agent.daemon.watchdog import Watchdog, WatchedClock
+from agent.errors import AgentError, LeaseLost, RegistryError
+from agent.etcd.registry import EtcdRegistry
+from agent.kernel.monitor import Monitor
+from agent.kernel.netlink import Kernel
+from agent.kernel.tolerant_journal import open_journal
+from agent.lease import Lease
+from agent.leases.config_wait import wait_for_config
+from agent.leases.manager import SubnetManager
+from agent.netconfig.config import NetworkConfig
+from agent.node.health import HealthServer, LeaseReport, Report, process_started_at_s
+from agent.node.readiness import Readiness
+from agent.node.setup import BRIDGE, DEVICE, FILES, RULES, NodeSetup
+from agent.node.subnet_env import read_previous_subnet
+from agent.node.warnings import Foresight
+from agent.options.options import Options
 
 log = logging.getLogger(__name__)
 

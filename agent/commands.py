@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+from agent.assembly import choose_underlay, open_registry
 from agent.backends.leftovers import remove_other_devices, remove_subnet_routes
 from agent.backends.subnet_routes import LAST_RESORT_METRIC
-from agent.bridge import converge_bridge, remove_bridge
 from agent.errors import EnvironmentMissing, LeaseLost, RegistryError
-from agent.firewall import Firewall
-from agent.journal import Journal
-from agent.netlink import Kernel
-from agent.netlink_values import Family, IPNetwork
-from agent.options import Options
-from agent.subnet_env import first_address, read_env, read_values
-from agent.tolerant_journal import open_journal
-from agent.wiring import choose_underlay, open_registry
+from agent.kernel.bridge import converge_bridge, remove_bridge
+from agent.kernel.firewall import Firewall
+from agent.kernel.journal import Journal
+from agent.kernel.netlink import Kernel
+from agent.kernel.tolerant_journal import open_journal
+from agent.kernel.values import Family, IPNetwork
+from agent.node.subnet_env import first_address, read_env, read_values
+from agent.options.options import Options
 
 log = logging.getLogger(__name__)
 

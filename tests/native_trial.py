@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from agent.backends.base import Counters
 from agent.datapath.forwarder import Forwarder, SendDatagram, WriteToTun
 from agent.datapath.forwarding_table import TunnelEndpoint
-from agent.datapath.native_library import LIBRARY, NativeLibrary
+from agent.datapath.native.library import LIBRARY, NativeLibrary
 from agent.datapath.offloads import Offloads
 from agent.datapath.packet import internet_checksum
 from tests.packets import with_transport_checksum

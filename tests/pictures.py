@@ -23,7 +23,7 @@ def facts_of_cluster(name: str) -> Facts:
 
 def facts_of(cluster: Cluster) -> Facts:
     """What the lab's verb `graph` answers when all is well."""
-    from agent.config import parse_network_config
+    from agent.netconfig.config import parse_network_config
 
     plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu)
     overlay = overlay_of(parse_network_config(cluster.network_json.encode()))

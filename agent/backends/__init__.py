@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from agent.backend_options import ExtensionOptions, IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
 from agent.backends.base import Backend, Underlay
-from agent.config import NetworkConfig
 from agent.errors import EnvironmentMissing, InvalidConfig
-from agent.netlink import Kernel
-from agent.netlink_values import Family, IPNetwork
+from agent.kernel.netlink import Kernel
+from agent.kernel.values import Family, IPNetwork
+from agent.netconfig.backend_options import ExtensionOptions, IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
+from agent.netconfig.config import NetworkConfig
 
 __all__ = ["BACKENDS", "Underlay", "make_backend"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
+from agent.kernel.values import IPNetwork
 from agent.lease import Lease, LeaseAttrs
-from agent.netlink_values import IPNetwork
 
 
 @dataclass(frozen=True, slots=True)

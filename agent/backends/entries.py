@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from agent.errors import AgentError
-from agent.netlink import Kernel
-from agent.netlink_values import Family, ForwardingDatabaseEntry, IPAddress, IPNetwork, Route
+from agent.kernel.netlink import Kernel
+from agent.kernel.values import Family, ForwardingDatabaseEntry, IPAddress, IPNetwork, Route
 
 PEER = "a peer's pods are reached this way"
 NO_PEER = "no peer is there any more"

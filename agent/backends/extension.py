@@ -18,10 +18,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network
 
-from agent.backend_options import ExtensionOptions
 from agent.backends.base import ForwardingEntry, Underlay
 from agent.errors import AgentError
 from agent.lease import Lease, LeaseAttrs, Subnet
+from agent.netconfig.backend_options import ExtensionOptions
 
 log = logging.getLogger(__name__)
 

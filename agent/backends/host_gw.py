@@ -7,8 +7,8 @@ from agent.backends.base import Underlay
 from agent.backends.entries import OverlayDevice, PeerEntries
 from agent.backends.shares import has_family, share_of
 from agent.errors import EnvironmentMissing
+from agent.kernel.values import Family, Route
 from agent.lease import Lease, LeaseAttrs, Subnet
-from agent.netlink_values import Family, Route
 
 
 class HostGatewayPlan:

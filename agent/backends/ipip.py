@@ -6,15 +6,15 @@ of the peer's own device, so its gateway is the peer's public address and `onlin
 
 from collections.abc import Collection
 
-from agent.backend_options import IpipOptions
 from agent.backends.base import Underlay
 from agent.backends.entries import OverlayDevice, PeerEntries
 from agent.backends.shares import base_address, share_of
 from agent.backends.subnet_routes import direct_device
-from agent.ipv6_settings import set_ipv6
+from agent.kernel.ipv6_settings import set_ipv6
+from agent.kernel.netlink import Kernel, NetlinkError
+from agent.kernel.values import Route, TunnelSettings
 from agent.lease import Lease, LeaseAttrs, Subnet
-from agent.netlink import Kernel, NetlinkError
-from agent.netlink_values import Route, TunnelSettings
+from agent.netconfig.backend_options import IpipOptions
 
 DEVICE = "flannel.ipip"
 ENCAP_OVERHEAD = 20  # bytes: the outer IPv4 header without options (RFC 791 §3.1)

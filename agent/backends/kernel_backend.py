@@ -13,11 +13,11 @@ from agent.backends.base import Counters, ForwardingEntry, Underlay
 from agent.backends.entries import OverlayDevice, PeerEntries, converge_entries
 from agent.backends.leftovers import remove_other_devices
 from agent.backends.subnet_routes import is_subnet_route, unreachable_route
-from agent.config import NetworkConfig
 from agent.errors import AgentError
+from agent.kernel.netlink import Kernel, NetlinkError
+from agent.kernel.values import Family, IPNetwork, Route
 from agent.lease import Lease, LeaseAttrs, Subnet
-from agent.netlink import Kernel, NetlinkError
-from agent.netlink_values import Family, IPNetwork, Route
+from agent.netconfig.config import NetworkConfig
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 from collections.abc import Collection
 
 from agent.backends.subnet_routes import is_subnet_route
-from agent.netlink import Kernel
-from agent.netlink_values import IPNetwork
+from agent.kernel.netlink import Kernel
+from agent.kernel.values import IPNetwork
 
 TUNNEL_KINDS = frozenset({"vxlan", "ipip", "wireguard"})
 """TUN devices go with their process."""

@@ -3,8 +3,8 @@
 from ipaddress import IPv4Interface, IPv6Interface
 
 from agent.errors import InvalidConfig
+from agent.kernel.values import Family, IPAddress, IPInterface, IPNetwork
 from agent.lease import Lease, Subnet
-from agent.netlink_values import Family, IPAddress, IPInterface, IPNetwork
 
 
 def base_address(own: Subnet, family: Family) -> IPInterface:

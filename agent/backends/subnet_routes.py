@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from agent.netlink_values import IPAddress, IPNetwork, Route
+from agent.kernel.values import IPAddress, IPNetwork, Route
 
 LAST_RESORT_METRIC = 4278198272
 """Behind every metric that routing daemons and network managers use."""

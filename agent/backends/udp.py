@@ -20,9 +20,9 @@ from agent.datapath.forwarding_table import ForwardingTable
 from agent.datapath.pump import Pump, Tally
 from agent.datapath.tun import TunDevice, open_tun
 from agent.datapath.udp_socket import open_udp_socket
+from agent.kernel.netlink import Kernel, Route
 from agent.lease import Lease, LeaseAttrs
-from agent.netlink import Kernel, Route
-from agent.preconditions import check_tun
+from agent.options.preconditions import check_tun
 
 log = logging.getLogger(__name__)
 

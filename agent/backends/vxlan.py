@@ -10,15 +10,15 @@ import random
 import re
 from collections.abc import Collection
 
-from agent.backend_options import VxlanOptions
 from agent.backends.base import Underlay
 from agent.backends.entries import Hop, OverlayDevice, PeerEntries
 from agent.backends.shares import base_address, has_family, share_of
 from agent.backends.subnet_routes import direct_device
-from agent.ipv6_settings import set_ipv6
+from agent.kernel.ipv6_settings import set_ipv6
+from agent.kernel.netlink import Kernel, NetlinkError
+from agent.kernel.values import Family, Route, VxlanSettings
 from agent.lease import Lease, LeaseAttrs, Subnet
-from agent.netlink import Kernel, NetlinkError
-from agent.netlink_values import Family, Route, VxlanSettings
+from agent.netconfig.backend_options import VxlanOptions
 
 # bytes: inner Ethernet 14, vxlan 8, UDP 8, and the outer header
 ENCAP_OVERHEAD: dict[Family, int] = {4: 14 + 8 + 8 + 20, 6: 14 + 8 + 8 + 40}

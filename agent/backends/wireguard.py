@@ -15,15 +15,15 @@ from collections.abc import Collection
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from agent.backend_options import WireguardOptions
 from agent.backends.base import Underlay
 from agent.backends.entries import NO_PEER, PEER, OverlayDevice, PeerEntries
 from agent.backends.shares import base_address, has_family, share_of
 from agent.errors import EnvironmentMissing
-from agent.ipv6_settings import set_ipv6
+from agent.kernel.ipv6_settings import set_ipv6
+from agent.kernel.netlink import Kernel, NetlinkError
+from agent.kernel.values import Family, IPAddress, IPNetwork, Route, WireguardPeer
 from agent.lease import Lease, LeaseAttrs, Subnet
-from agent.netlink import Kernel, NetlinkError
-from agent.netlink_values import Family, IPAddress, IPNetwork, Route, WireguardPeer
+from agent.netconfig.backend_options import WireguardOptions
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ def choose_datapath(wanted: str) -> str:
     """`native` or `python`. Raises EnvironmentMissing when native is asked for by name and is not compiled."""
     if wanted == "python":
         return wanted
-    from agent.datapath.native_library import native_library
+    from agent.datapath.native.library import native_library
 
     try:
         native_library()

@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.backends.base import Counters
 from agent.datapath.forwarder import Forwarder
-from agent.datapath.native_library import native_library
+from agent.datapath.native.library import native_library
 from agent.datapath.offloads import switch_on
 from agent.datapath.pump import Tally
 from agent.datapath.tun import TunDevice

@@ -6,7 +6,7 @@ import socket
 from ipaddress import IPv4Address
 
 from agent.errors import EnvironmentMissing
-from agent.port_holder import port_holder
+from agent.kernel.sockets import port_holder
 
 log = logging.getLogger(__name__)
 

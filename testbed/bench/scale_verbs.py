@@ -14,9 +14,9 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
 from agent.errors import AgentError
-from agent.journal import SilentJournal
+from agent.kernel.journal import SilentJournal
+from agent.kernel.netlink import Kernel
 from agent.lease import LeaseAttrs, Subnet
-from agent.netlink import Kernel
 from testbed.lab.control import Request, Verb, VerbFailed
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.node import LabNode

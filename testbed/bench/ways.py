@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Protocol
 
-from agent.config import parse_network_config
-from agent.netlink import Kernel, Route
-from agent.netlink_values import VxlanSettings
+from agent.kernel.netlink import Kernel, Route
+from agent.kernel.values import VxlanSettings
+from agent.netconfig.config import parse_network_config
 from testbed.bench.load_tools import Ends, processor_seconds
 from testbed.cluster.overlay import overlay_of, with_backend
 from testbed.lab.lab import ETCD_PREFIX, Lab

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.datapath.packet import ICMP, UDP
-from agent.netlink_values import IPAddress
+from agent.kernel.values import IPAddress
 from testbed.capture.network_header import NetworkHeader, read_network_header
 
 TCP = 6

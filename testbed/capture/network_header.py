@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from agent.datapath.packet import IPv4Header, parse_ipv4
-from agent.netlink_values import IPAddress
+from agent.kernel.values import IPAddress
 
 LONGEST_IPV4 = 60
 IPV6_HEADER = 40  # RFC 8200 §3

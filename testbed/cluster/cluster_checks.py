@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
-from agent.config import BACKEND_OPTIONS, NetworkConfig, parse_network_config
 from agent.errors import InvalidConfig, UsageError
-from agent.options import parse_options
+from agent.netconfig.config import BACKEND_OPTIONS, NetworkConfig, parse_network_config
+from agent.options.options import parse_options
 from testbed.cluster.addresses import AddressPlan, UnderlayFull, plan_addresses
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument
 from testbed.cluster.dns import DNS_ADDRESS

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from ipaddress import IPv6Network
 
-from agent.config import NetworkConfig, parse_network_config
 from agent.errors import InvalidConfig
 from agent.lease import Subnet
+from agent.netconfig.config import NetworkConfig, parse_network_config
 from testbed.cluster.addresses import IPV6_UNDERLAY, UnderlayFull, split_ipv6
 from testbed.cluster.cluster_document import ClusterDocument
 from testbed.cluster.network_json import network_json

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.backend_options import BACKEND_OPTIONS, VxlanOptions
-from agent.config import NetworkConfig, parse_network_config
+from agent.netconfig.backend_options import BACKEND_OPTIONS, VxlanOptions
+from agent.netconfig.config import NetworkConfig, parse_network_config
 from testbed.cluster.network_json import network_json
 from testbed.cluster.spec import Cluster
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator
 
-from agent.netlink_values import Family, IPAddress
+from agent.kernel.values import Family, IPAddress
 from testbed.cluster.manifest import Metadata
 from testbed.cluster.manifest_model import LabelKey, LabelValue, Model, Port
 from testbed.cluster.name_rules import check_address, check_port_name, check_port_or_name, within, wrong

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.config import parse_network_config
+from agent.netconfig.config import parse_network_config
 from testbed.cluster.addresses import AddressPlan
 from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec

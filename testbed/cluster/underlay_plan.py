@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
-from agent.netlink_values import IPAddress, Route
+from agent.kernel.values import IPAddress, Route
 from testbed.cluster.addresses import AddressPlan
 from testbed.cluster.wiring import Cable, Wiring
 

@@ -14,7 +14,7 @@ from testbed.command.client import TestbedError
 from testbed.command.command_line import needs_root, output_option, verbs
 
 if TYPE_CHECKING:
-    from agent.options import Options
+    from agent.options.options import Options
 
 THE_AGENTS_FLAGS = {"ignore_unknown_options": True}
 HOUR_S = 3600
@@ -131,7 +131,7 @@ def _exit_code(error: Exception) -> int:
 
 
 def _say_joined(state: Mapping[str, Any], options: "Options", flags: Sequence[str]) -> None:
-    from agent.subnet_env import first_address, read_env
+    from agent.node.subnet_env import first_address, read_env
 
     lease, env = state["lease"], read_env(options.subnet_file)
     print(f"subnet        {lease['subnet']}, leased by {lease['public_ip']}")

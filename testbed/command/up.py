@@ -7,8 +7,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from agent.config import parse_network_config
 from agent.errors import InvalidConfig
+from agent.netconfig.config import parse_network_config
 from testbed.cluster import capacity
 from testbed.cluster.generated import choose, generate
 from testbed.cluster.overlay import overlay_of, with_backend

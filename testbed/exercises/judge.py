@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.netlink_values import Family
+from agent.kernel.values import Family
 
 SHOWN = 8
 """Lines of one check; the rest is counted."""

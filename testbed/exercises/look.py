@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 
 from agent.errors import AgentError
+from agent.kernel.values import Family
 from agent.lease import Lease
-from agent.netlink_values import Family
 from testbed.exercises.judge import LeaseSeen, NodeSeen, PairSeen, Seen
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.forwarding import host_of

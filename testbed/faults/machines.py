@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
-from agent.netlink_values import IPNetwork
+from agent.kernel.values import IPNetwork
 from testbed.faults.ledger import FaultImpossible
 from testbed.lab.etcd import enter_machine
 from testbed.lab.lab import Lab

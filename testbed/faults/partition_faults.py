@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from agent.netlink_values import IPNetwork
+from agent.kernel.values import IPNetwork
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.etcd_faults import member_of
 from testbed.faults.ledger import FaultImpossible, Injected, Injector

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from agent.config import parse_network_config
-from agent.journal import FileJournal, Journal
+from agent.kernel.journal import FileJournal, Journal
 from agent.lease import Lease, LeaseAttrs, Subnet
+from agent.netconfig.config import parse_network_config
 from testbed.cluster.dns import RESOLV_CONF
 from testbed.cluster.manifest import Pod as PodManifest
 from testbed.cluster.overlay import overlay_of

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.netlink_monitor import Monitor
+from agent.kernel.monitor import Monitor
 
 SETTLE_S = 0.2
 """Changes come in bursts: look once at the end of one."""

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from mininet.cli import CLI
 from mininet.log import output, setLogLevel
 
-from agent.journal import Journal
-from agent.netlink import Kernel
+from agent.kernel.journal import Journal
+from agent.kernel.netlink import Kernel
 from testbed.lab.underlay import Underlay
 
 

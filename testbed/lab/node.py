@@ -12,11 +12,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
-from agent.config import NetworkConfig
+from agent.kernel.monitor import Monitor
+from agent.kernel.netlink import Kernel
 from agent.lease import Subnet
-from agent.netlink import Kernel
-from agent.netlink_monitor import Monitor
-from agent.subnet_env import SubnetEnv, read_previous_subnet, write_subnet_env
+from agent.netconfig.config import NetworkConfig
+from agent.node.subnet_env import SubnetEnv, read_previous_subnet, write_subnet_env
 from testbed.cluster.cluster_document import AgentSpec
 from testbed.cluster.overlay import OVERLAY_DEVICES
 from testbed.lab.certificates import TlsFiles
@@ -42,7 +42,7 @@ OURS = (sys.executable, "-m", "agent")
 
 def parent_of_agents() -> WarmParent:
     """What makes our agents: it has imported all of one."""
-    return WarmParent([sys.executable, "-m", "agent.forkserver"], {**os.environ, "PYTHONUNBUFFERED": "1"})
+    return WarmParent([sys.executable, "-m", "testbed.processes.agent_parent"], {**os.environ, "PYTHONUNBUFFERED": "1"})
 
 
 @contextlib.contextmanager

@@ -22,9 +22,9 @@ from mininet.log import setLogLevel
 from mininet.net import Mininet
 from mininet.node import Host, Switch
 
-from agent.journal import Journal
-from agent.netlink import Kernel
-from agent.netlink_values import IPAddress
+from agent.kernel.journal import Journal
+from agent.kernel.netlink import Kernel
+from agent.kernel.values import IPAddress
 from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
 from testbed.lab.machine_shell import ShellOnDemand, hold_machine

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 
-from agent.netlink_values import IPAddress
+from agent.kernel.values import IPAddress
 from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
 from testbed.lab.underlay import OverlayNode, Underlay

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from agent.flags import read_flags
-from agent.options import Options, parse_options
+from agent.options.flags import read_flags
+from agent.options.options import Options, parse_options
 
 HEALTH_PORT = 8286
 """Where a joined machine says how it is, to itself alone."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from agent.options import Options
+from agent.options.options import Options
 from testbed.machines.flags import with_defaults
 
 POLL_S = 0.1

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from agent.config import NetworkConfig, parse_network_config
+from agent.assembly import open_registry
+from agent.etcd.registry import EtcdRegistry
 from agent.lease import Lease
-from agent.options import Options
-from agent.registry import EtcdRegistry
-from agent.subnet_env import SubnetEnv, read_env
-from agent.wiring import open_registry
+from agent.netconfig.config import NetworkConfig, parse_network_config
+from agent.node.subnet_env import SubnetEnv, read_env
+from agent.options.options import Options
 
 ANSWER_WITHIN_S = 1
 AT_ONCE = 32

@@ -3,19 +3,19 @@
 import http.client
 from collections.abc import Callable, Iterator
 
-from agent.config import NetworkConfig, parse_network_config
-from agent.errors import AgentError, EnvironmentMissing
-from agent.netlink import Kernel
-from agent.options import Options
-from agent.preconditions import check_machine, check_tun
-from agent.tolerant_journal import open_journal
-from agent.wiring import (
+from agent.assembly import (
     choose_underlay,
     open_registry,
     refuse_conflicts,
     refuse_underlay_inside,
     refuse_unknown_backend,
 )
+from agent.errors import AgentError, EnvironmentMissing
+from agent.kernel.netlink import Kernel
+from agent.kernel.tolerant_journal import open_journal
+from agent.netconfig.config import NetworkConfig, parse_network_config
+from agent.options.options import Options
+from agent.options.preconditions import check_machine, check_tun
 
 ANSWER_LIMIT_S = 2.0
 

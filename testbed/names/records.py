@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
-from agent.netlink_values import IPAddress
+from agent.kernel.values import IPAddress
 from testbed.cluster.dns import CLUSTER_DOMAIN, DNS_ADDRESS, NAMESPACE
 from testbed.cluster.service import Service
 from testbed.services.allocation import SERVICE_RANGE

@@ -1,7 +1,7 @@
 """The warm parent of containers' shims: `python -I -S container_parent.py DESCRIPTOR [BLANKS]`.
 
-See `agent/warm_parent.py`. Beside a container's log come descriptors of its document and of its control socket; the
-command line that was asked for is what ps shows, and is not looked at.
+See `testbed/processes/warm_process.py`. Beside a container's log come descriptors of its document and of its control
+socket; the command line that was asked for is what ps shows, and is not looked at.
 """
 
 import os
@@ -11,8 +11,8 @@ from typing import NoReturn
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from agent.warm_parent import loaded_files, serve
 from testbed.pods import container
+from testbed.processes.warm_process import loaded_files, serve
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.errors import AgentError
-from agent.journal import FileJournal
-from agent.netlink import Kernel, Route
+from agent.kernel.journal import FileJournal
+from agent.kernel.netlink import Kernel, Route
 from testbed.pods import namespaces as ns
 from testbed.pods.port_guard import admit_script, forget_script, load
 

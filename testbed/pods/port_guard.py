@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address
 
-from agent.journal import Journal
+from agent.kernel.journal import Journal
 from testbed.cluster.dns import DNS_ADDRESS
 from testbed.pods.namespaces import in_network_of
 

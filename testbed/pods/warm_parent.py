@@ -1,4 +1,4 @@
-"""Our end of a warm parent (`agent/warm_parent.py`): it makes processes for us that are our children.
+"""Our end of a warm parent (`testbed/processes/warm_process.py`): it makes processes for us that are our children.
 
 Without it (it cannot be started, or the kernel has no clone3) whoever asks starts an interpreter for each instead.
 """

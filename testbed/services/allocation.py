@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, ip_address
 
-from agent.netlink_values import Family, IPAddress, IPNetwork
+from agent.kernel.values import Family, IPAddress, IPNetwork
 from testbed.cluster.ipv6_checks import SERVICE_RANGE_IPV6
 from testbed.cluster.service import NODE_PORTS, Service
 

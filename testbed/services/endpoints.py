@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
-from agent.netlink_values import Family, IPAddress
+from agent.kernel.values import Family, IPAddress
 from testbed.cluster.manifest import ContainerPort
 from testbed.cluster.manifest import Pod as PodManifest
 from testbed.cluster.service import Service, ServicePort

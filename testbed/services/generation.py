@@ -1,6 +1,6 @@
 """The number that the kernel raises with every change of a namespace's nftables rules, of any process's namespace."""
 
-from agent import nftables_generation
+from agent.kernel import nftables as nftables_generation
 from testbed.pods.namespaces import in_network_of
 
 

@@ -5,8 +5,8 @@ import subprocess
 import threading
 from collections.abc import Iterable
 
-from agent.journal import Journal
-from agent.netlink_values import IPNetwork
+from agent.kernel.journal import Journal
+from agent.kernel.values import IPNetwork
 from testbed.lab.etcd import enter_machine
 from testbed.services.endpoints import HostPort
 from testbed.services.generation import generation

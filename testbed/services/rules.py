@@ -8,12 +8,12 @@ Maps are looked up once per connection, however many Services there are (kube-pr
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.netlink_values import Family, IPNetwork
+from agent.kernel.values import Family, IPNetwork
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort
 from testbed.services.ruleset import TABLE, Ruleset
 
 MASQUERADE = 0x4000
-"""kube-proxy's mark; the agent's own rules leave what carries it alone (agent/firewall.py)."""
+"""kube-proxy's mark; the agent's own rules leave what carries it alone (agent/kernel/firewall.py)."""
 MAPS_BY_ADDRESS = ("cluster-ips", "marked-cluster-ips", "refused-cluster-ips", "host-ports-at")
 MAPS_BY_PORT = ("node-ports", "refused-node-ports")
 MAPS = (*MAPS_BY_ADDRESS, *MAPS_BY_PORT)

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import TYPE_CHECKING
 
-from agent.config import parse_network_config
-from agent.netlink_values import Family, IPNetwork
+from agent.kernel.values import Family, IPNetwork
+from agent.netconfig.config import parse_network_config
 from testbed.cluster.service import Service
 from testbed.services.allocation import allocate, number
 from testbed.services.endpoints import PodFacts, bind, host_ports

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from agent.netlink_values import Family
+from agent.kernel.values import Family
 from testbed.cluster.dns import CLUSTER_DOMAIN, NAMESPACE
 from testbed.cluster.service import Service, ServicePort
 from testbed.services.endpoints import Endpoint, endpoints_of

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from ipaddress import ip_network
 from typing import Any
 
-from agent.netlink_lookup import Lookups
-from agent.netlink_values import IPAddress, Link, Route
-from agent.port_holder import port_holder
+from agent.kernel.netlink_lookup import Lookups
+from agent.kernel.sockets import port_holder
+from agent.kernel.values import IPAddress, Link, Route
 from testbed.lab.forwarding import host_of
 from testbed.lab.lab import Lab
 from testbed.services.rules import WORDS

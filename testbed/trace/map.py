@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from agent.backend_options import IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
-from agent.netlink_values import IPAddress
+from agent.kernel.values import IPAddress
+from agent.netconfig.backend_options import IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
 from testbed.capture.headers import NO_OVERLAY, Overlay
 from testbed.cluster.overlay import OVERLAY_DEVICES
 from testbed.lab.lab import Lab

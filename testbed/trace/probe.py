@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from agent.datapath.packet import internet_checksum
-from agent.netlink_values import IPAddress
+from agent.kernel.values import IPAddress
 from testbed.pods.namespaces import in_network_of
 from testbed.trace.recognise import ECHO_REPLY, ECHO_REQUEST, Mark, Protocol
 

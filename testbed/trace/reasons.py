@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Protocol
 
-from agent.netlink_values import IPAddress, Link, Route
+from agent.kernel.values import IPAddress, Link, Route
 from testbed.capture.headers import Packet, endpoint
 from testbed.trace.recognise import Role
 from testbed.trace.story import Step

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Literal
 
 from agent.datapath.packet import ICMP, UDP
-from agent.netlink_values import IPAddress
+from agent.kernel.values import IPAddress
 from testbed.capture.headers import ICMPV6, TCP, Packet, quoted
 
 Protocol = Literal["tcp", "udp", "icmp"]

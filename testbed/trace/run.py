@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from agent.netlink_values import Family, IPAddress
+from agent.kernel.values import Family, IPAddress
 from testbed.lab.control import VerbFailed
 from testbed.lab.lab import Lab
 from testbed.trace.evidence import Counters, Evidence

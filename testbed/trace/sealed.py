@@ -10,7 +10,7 @@ import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from agent.netlink_values import IPAddress
+from agent.kernel.values import IPAddress
 from testbed.capture.headers import Overlay, Packet, Wrapped, read_packet
 from testbed.trace.watch import Sighting
 

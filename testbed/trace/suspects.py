@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from agent.netlink_values import IPAddress
+from agent.kernel.values import IPAddress
 from testbed.capture.headers import Packet
 from testbed.lab.node import BRIDGE
 from testbed.trace.evidence import Counters

@@ -14,7 +14,7 @@ from tests.e2e.lab import Lab
 from tests.waiting import wait_until
 
 PNG = b"\x89PNG\r\n\x1a\n"
-PARENT = " -m agent.forkserver "
+PARENT = " -m testbed.processes.agent_parent "
 COLLECTABLE_LIMIT = 1024
 """Of neighbour entries in all namespaces together (net.ipv4.neigh.default.gc_thresh3)."""
 

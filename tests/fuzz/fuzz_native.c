@@ -1,6 +1,6 @@
 /* Throws bytes at native.c: -DTUN_PATH for what the kernel hands over, without it for what peers send.
  *
- *   clang -g -O1 -fsanitize=fuzzer,address,undefined -I agent/datapath [-DTUN_PATH] tests/fuzz/fuzz_native.c
+ *   clang -g -O1 -fsanitize=fuzzer,address,undefined -I agent/datapath/native [-DTUN_PATH] tests/fuzz/fuzz_native.c
  *
  * An input is a row of packets: one byte of choices, two bytes of length, the bytes. Some choices set right what a
  * fuzzer would never guess (addresses, lengths, checksums), so that it gets to what lies behind the checks. Besides

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.datapath import native_build
+from agent.datapath.native import build as native_build
 
 HERE = Path(__file__).parent
 SECONDS = int(os.environ.get("TESTBED_FUZZ_SECONDS", "60"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.datapath import native_build
+from agent.datapath.native import build as native_build
 from tests.fuzz.fuzzer import SECONDS, TARGETS, Fuzzer
 
 ROOT = Path(__file__).parents[2]

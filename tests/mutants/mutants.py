@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from agent import agent as whole
-from agent import allocator
-from agent.address_claim import AddressClaims
 from agent.agent import Agent
+from agent.daemon.pacing import SystemClock
+from agent.daemon.watchdog import Watchdog
 from agent.errors import Compacted, Fenced, LeaseLost, RegistryDenied, RegistryError
-from agent.etcd_client import EtcdClient
-from agent.foresight import Foresight
+from agent.etcd.client import EtcdClient
+from agent.etcd.registry import Watch
+from agent.kernel.netlink import Kernel
 from agent.lease import Delta, Lease
-from agent.lease_watch import LeaseWatch
-from agent.netlink import Kernel
-from agent.node_setup import NodeSetup
-from agent.pacing import SystemClock
-from agent.registry import Watch
-from agent.subnet_manager import SubnetManager
-from agent.watchdog import Watchdog
+from agent.leases import allocator
+from agent.leases.claims import AddressClaims
+from agent.leases.manager import SubnetManager
+from agent.leases.watch import LeaseWatch
+from agent.node.setup import NodeSetup
+from agent.node.warnings import Foresight
 
 # That is what a mutant is: mypy does not like methods that are replaced.
 # mypy: disable-error-code="method-assign, assignment, attr-defined"

@@ -11,7 +11,7 @@ from typing import IO
 
 import pytest
 
-from agent.namespace_thread import CLONE_NEWNET
+from agent.kernel.namespace import CLONE_NEWNET
 from tests.waiting import wait_until
 
 Stream = int | IO[str] | None

@@ -15,7 +15,7 @@ import sys
 import threading
 from pathlib import Path
 
-from agent.namespace_thread import CLONE_NEWNET
+from agent.kernel.namespace import CLONE_NEWNET
 
 PR_SET_PDEATHSIG = 1
 """Of prctl(2): what the kernel sends a process when its parent has ended."""

@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import pytest
 
-from agent.journal import SilentJournal
-from agent.netlink import Kernel
+from agent.kernel.journal import SilentJournal
+from agent.kernel.netlink import Kernel
 from testbed.cluster.manifest import Pod as PodManifest
 from testbed.lab.lab_init import OURS, cover_temporary_directories
 from testbed.places import PAUSE

@@ -8,9 +8,9 @@ import pytest
 from agent.backends.base import Underlay
 from agent.backends.subnet_routes import unreachable_route
 from agent.backends.udp import UdpBackend
-from agent.journal import SilentJournal
+from agent.kernel.journal import SilentJournal
+from agent.kernel.netlink import Kernel
 from agent.lease import Lease, LeaseAttrs, Subnet
-from agent.netlink import Kernel
 
 pytestmark = pytest.mark.root
 

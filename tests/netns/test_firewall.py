@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.firewall import Firewall, Policy, rules, table_name
-from agent.journal import FileJournal
-from agent.namespace_thread import NamespaceThread
+from agent.kernel.firewall import Firewall, Policy, rules, table_name
+from agent.kernel.journal import FileJournal
+from agent.kernel.namespace import NamespaceThread
 from tests.netns.conftest import Namespace, NamespaceMaker
 
 pytestmark = pytest.mark.root

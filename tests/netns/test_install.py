@@ -76,7 +76,7 @@ def finish(root: Path) -> None:
     pause.parent.mkdir()
     sleep = root / "testbed/faults/bin/monotonic_sleep.so"
     sleep.parent.mkdir()
-    native = root / "agent/datapath/_native.so"
+    native = root / "agent/datapath/native/_native.so"
     for compiled in (pause, sleep, native):
         compiled.write_text("")
     for program in (binaries / "testbed", pause, native):

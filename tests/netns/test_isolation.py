@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from agent.journal import SilentJournal
-from agent.netlink import Kernel
+from agent.kernel.journal import SilentJournal
+from agent.kernel.netlink import Kernel
 from tests.netns.conftest import NamespaceMaker
 
 pytestmark = pytest.mark.root

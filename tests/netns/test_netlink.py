@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from agent.journal import FileJournal, SilentJournal
-from agent.namespace_thread import NamespaceThread
-from agent.netlink import Kernel, NetlinkError, Route
-from agent.netlink_library import library_socket
-from agent.netlink_messages import read_address, read_link, read_route
-from agent.netlink_monitor import Monitor
-from agent.netlink_values import Family
+from agent.kernel.journal import FileJournal, SilentJournal
+from agent.kernel.monitor import Monitor
+from agent.kernel.namespace import NamespaceThread
+from agent.kernel.netlink import Kernel, NetlinkError, Route
+from agent.kernel.netlink_library import library_socket
+from agent.kernel.netlink_messages import read_address, read_link, read_route
+from agent.kernel.values import Family
 from tests.netns.conftest import Namespace, NamespaceMaker
 from tests.waiting import wait_until
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import parse_network_config
+from agent.daemon.pacing import SystemClock
 from agent.errors import AgentError, Compacted, RegistryDenied, RegistryUnavailable, SubnetTaken
-from agent.etcd_connection import Credentials
+from agent.etcd.connection import Credentials
+from agent.etcd.registry import DEFAULT_PREFIX, EtcdRegistry, Registry
 from agent.lease import BadEntry, Delta, Lease
-from agent.pacing import SystemClock
-from agent.registry import DEFAULT_PREFIX, EtcdRegistry, Registry
-from agent.subnet_manager import SubnetManager
+from agent.leases.manager import SubnetManager
+from agent.netconfig.config import parse_network_config
 from tests.netns.etcd_server import EtcdServer, free_port
 from tests.unit.fake_registry import NODE1, NODE2, OTHER_SUBNET, SUBNET, attrs, check_registry
 from tests.waiting import wait_until

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import parse_network_config
 from agent.errors import RegistryUnavailable
-from agent.registry import EtcdRegistry
-from agent.subnet_manager import SubnetManager
+from agent.etcd.registry import EtcdRegistry
+from agent.leases.manager import SubnetManager
+from agent.netconfig.config import parse_network_config
 from tests.netns.etcd_server import EtcdServer
 from tests.netns.slow_relay import SlowRelay
 from tests.unit.fake_registry import NODE1

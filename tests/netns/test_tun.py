@@ -18,10 +18,10 @@ from agent.datapath.python_pump import PythonPump
 from agent.datapath.tun import TunDevice, open_tun
 from agent.datapath.udp_socket import open_udp_socket
 from agent.errors import EnvironmentMissing
-from agent.journal import SilentJournal
-from agent.namespace_thread import NamespaceThread
-from agent.netlink import Kernel, Route
-from agent.port_holder import port_holder
+from agent.kernel.journal import SilentJournal
+from agent.kernel.namespace import NamespaceThread
+from agent.kernel.netlink import Kernel, Route
+from agent.kernel.sockets import port_holder
 from tests.netns.conftest import Namespace, NamespaceMaker
 from tests.packets import ipv4
 from tests.waiting import wait_until

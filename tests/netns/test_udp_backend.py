@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from agent.bridge import converge_bridge, remove_bridge
-from agent.journal import SilentJournal
-from agent.netlink import Kernel
+from agent.kernel.bridge import converge_bridge, remove_bridge
+from agent.kernel.journal import SilentJournal
+from agent.kernel.netlink import Kernel
 from tests.netns.conftest import Namespace, NamespaceMaker
 from tests.packets import ipv4
 from tests.pcap import REAL_FLANNELD

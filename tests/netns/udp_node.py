@@ -22,9 +22,9 @@ from agent.backends.base import Underlay
 from agent.backends.udp import UdpBackend
 from agent.datapath import offloads, tun
 from agent.errors import AgentError
-from agent.journal import FileJournal
+from agent.kernel.journal import FileJournal
+from agent.kernel.netlink import Kernel
 from agent.lease import Lease, LeaseAttrs, Subnet
-from agent.netlink import Kernel
 
 PORT = 8285
 

@@ -19,6 +19,7 @@ from agent.errors import (
     RegistryUnavailable,
     SubnetTaken,
 )
+from agent.etcd.registry import Registry, Watch
 from agent.lease import (
     BadEntry,
     Claim,
@@ -33,7 +34,6 @@ from agent.lease import (
     parse_claim,
     parse_key,
 )
-from agent.registry import Registry, Watch
 
 
 def subnet(text: str) -> Subnet:

@@ -5,11 +5,11 @@ import threading
 
 import pytest
 
-from agent.address_claim import ANSWER_S, TOLD_S, AddressClaims
-from agent.config import parse_network_config
 from agent.errors import RegistryDenied
 from agent.lease import Claim, Subnet, parse_claim, parse_key
-from agent.subnet_manager import ADDRESS_TAKEN_S, SubnetManager
+from agent.leases.claims import ANSWER_S, TOLD_S, AddressClaims
+from agent.leases.manager import ADDRESS_TAKEN_S, SubnetManager
+from agent.netconfig.config import parse_network_config
 from tests.unit.fake_registry import NODE1, SUBNET, FakeRegistry
 
 CONFIG = parse_network_config(b'{"Network":"10.0.0.0/16"}')

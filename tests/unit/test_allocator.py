@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from agent.allocator import FreeCount, choose_subnet, count_free
-from agent.config import NetworkConfig, parse_network_config
 from agent.errors import NoFreeSubnet
 from agent.lease import Subnet
+from agent.leases.allocator import FreeCount, choose_subnet, count_free
+from agent.netconfig.config import NetworkConfig, parse_network_config
 from tests.unit.fake_registry import subnet
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from agent.backend_options import ExtensionOptions, IpipOptions, VxlanOptions, WireguardOptions
-from agent.config import parse_network_config
 from agent.errors import InvalidConfig
+from agent.netconfig.backend_options import ExtensionOptions, IpipOptions, VxlanOptions, WireguardOptions
+from agent.netconfig.config import parse_network_config
 
 KEY = "YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXoxMjM0NTY="
 

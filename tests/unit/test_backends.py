@@ -7,9 +7,9 @@ from typing import cast
 import pytest
 
 from agent.backends import BACKENDS, Underlay, make_backend
-from agent.config import parse_network_config
 from agent.errors import InvalidConfig
-from agent.netlink import Kernel
+from agent.kernel.netlink import Kernel
+from agent.netconfig.config import parse_network_config
 
 UNDERLAY = Underlay("eth0", IPv4Address("192.168.8.227"), 1500, IPv4Address("192.168.8.227"))
 NO_KERNEL = cast(Kernel, None)

@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address
 
-from agent.bridge import bridge_mac
+from agent.kernel.bridge import bridge_mac
 
 
 def test_mac_follows_from_the_address_as_docker_has_it() -> None:

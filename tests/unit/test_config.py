@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from agent.backend_options import UdpOptions
-from agent.config import NetworkConfig, parse_network_config
 from agent.errors import InvalidConfig
+from agent.netconfig.backend_options import UdpOptions
+from agent.netconfig.config import NetworkConfig, parse_network_config
 from tests.unit.fake_registry import subnet
 
 

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from agent.config import NetworkConfig
-from agent.config_wait import wait_for_config
 from agent.errors import InvalidConfig, RegistryDenied, RegistryUnavailable
+from agent.leases.config_wait import wait_for_config
+from agent.netconfig.config import NetworkConfig
 from tests.unit.fake_registry import FakeClock, FakeRegistry
 
 GOOD = b'{"Network":"10.0.0.0/16"}'

@@ -14,7 +14,7 @@ import pytest
 from etcd3 import etcdrpc
 
 from agent.errors import Compacted, RegistryDenied, RegistryUnavailable
-from agent.etcd_client import EtcdClient, EventBatch, WatchStream
+from agent.etcd.client import EtcdClient, EventBatch, WatchStream
 
 Answers = Callable[[], Iterator[object]]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.backend_options import ExtensionOptions
 from agent.backends import extension
 from agent.backends.base import Underlay
 from agent.backends.extension import ExtensionBackend, ProgramFailed, expand, run_program
 from agent.lease import Lease, LeaseAttrs, Subnet
+from agent.netconfig.backend_options import ExtensionOptions
 from tests.waiting import wait_until
 
 NETWORK = IPv4Network("10.0.0.0/16")

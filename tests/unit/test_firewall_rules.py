@@ -5,7 +5,7 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from agent.firewall import Policy, rules, table_name
+from agent.kernel.firewall import Policy, rules, table_name
 from tests.pcap import REAL_FLANNELD
 
 NETWORK, SUBNET = IPv4Network("10.0.0.0/16"), IPv4Network("10.0.46.0/24")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.certificate import read_validity
-from agent.config import parse_network_config
 from agent.errors import RegistryUnavailable
-from agent.foresight import Foresight
+from agent.etcd.certificate import read_validity
+from agent.netconfig.config import parse_network_config
+from agent.node.warnings import Foresight
 from testbed.lab.certificates import Authority
 from tests.unit.fake_registry import FakeRegistry
 

@@ -13,7 +13,7 @@ import pytest
 
 from agent.backends.base import Counters, ForwardingEntry
 from agent.errors import EnvironmentMissing
-from agent.health import HealthServer, LeaseReport, Report, process_started_at_s, render_metrics, render_state
+from agent.node.health import HealthServer, LeaseReport, Report, process_started_at_s, render_metrics, render_state
 
 READY = Report(
     node="node1",

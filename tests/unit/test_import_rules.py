@@ -1,4 +1,4 @@
-"""Who may import whom, and how large a module may grow. docs/architecture.md has the picture; the reasons stand here.
+"""Who may import whom. docs/architecture.md has the picture; the reasons stand here.
 
 Imports are read from the source, at module level and inside functions, so that an import which only one verb
 executes is seen too.
@@ -6,7 +6,7 @@ executes is seen too.
 
 import ast
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -29,26 +29,17 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
     "testbed": {
         "testbed": "itself",
         "mininet": "the underlay",
-        "agent.config": "the cluster file holds flannel's own network config and is checked like it",
-        "agent.backend_options": "the same",
+        "agent.errors": "what the rooms below raise",
         "agent.lease": "shows leases and waits for them",
-        "agent.errors": "what the modules beside raise",
-        "agent.netlink": "one way to change the kernel",
-        "agent.netlink_values": "its links and routes",
-        "agent.netlink_lookup": "asks which route and which bridge port a traced packet took",
+        "agent.netconfig": "the cluster file holds flannel's own network config and is checked like it",
+        "agent.options": "flags for our agent are checked like its own, in a cluster file and by `testbed join`",
+        "agent.etcd": "`testbed machines` lists leases where there is no lab",
+        "agent.kernel": "one way to read, change and watch the kernel, with one journal",
         "agent.datapath.packet": "traces and captures read IPv4 headers and checksums as the data path does",
-        "agent.netlink_monitor": "notices when somebody changes a node's links",
-        "agent.options": "flags for our agent in a cluster file are checked like its own",
-        "agent.flags": "`testbed join` takes the agent's own flags",
-        "agent.preconditions": "it checks a machine as the agent does, and says all of it at once",
-        "agent.wiring": "the same",
-        "agent.tolerant_journal": "the same",
-        "agent.registry": "`testbed machines` lists leases where there is no lab",
-        "agent.journal": "one journal of kernel changes for the lab and its agents",
-        "agent.port_holder": "names who has the overlay's port, as an agent does that cannot have it",
-        "agent.nftables_generation": "watches tables as the agent does",
-        "agent.warm_parent": "containers' shims are forked from a warm process as agents are",
-        "agent.subnet_env": "pins a subnet by flannel's own file, and reads what the agent wrote there",
+        "agent.node.subnet_env": "pins a subnet by flannel's own file, and reads what the agent wrote there",
+        "agent.assembly": "`testbed join` chooses the underlay and opens etcd as an agent does",
+        "agent.__main__": "a lab's agents are forks of a warm process",
+        "agent.datapath.native.library": "the same: it is loaded before the fork",
         "cryptography": "the lab's certificate authority",
         "click": "the command line",
         "matplotlib": "pictures of bench",
@@ -65,44 +56,45 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
 }
 
 ONLY_IN = {  # import: (the modules that may, why)
-    "etcd3": ("agent.etcd_*", "its errors are translated in one place, and another store replaces only these"),
-    "grpc": ("agent.etcd_*", "the same"),
-    "pyroute2": ("agent.netlink_library", "every kernel change goes through one journal; all of it costs 0.2 s"),
+    "etcd3": ("agent.etcd.*", "its errors are translated in one place, and another store replaces only these"),
+    "grpc": ("agent.etcd.*", "the same"),
+    "pyroute2": ("agent.kernel.netlink_library", "every kernel change goes through one journal; all of it costs 0.2 s"),
     "cffi": ("agent.datapath.native*", "without a compiler the Python pump must still work"),
     "matplotlib": ("testbed.bench.plot*", "half a second to import, and wanted for --plot alone"),
     "pytest": ("testbed.pytest_plugin", "a lab runs without pytest"),
 }
 
+AGENT_ROOMS = (
+    # From the door to the ground: a file imports from lines below its own. Rooms on one line may know each other where
+    # that makes no circle.
+    ("agent.__main__",),
+    ("agent.agent",),
+    ("agent.commands",),
+    ("agent.assembly",),
+    ("agent.node",),
+    ("agent.backends",),
+    ("agent.datapath", "agent.kernel"),
+    ("agent.leases",),
+    ("agent.etcd",),
+    ("agent.netconfig", "agent.options"),
+    ("agent.daemon",),
+    ("agent.lease", "agent.errors"),
+)
+
 MUST_NOT = {  # modules: {import: why}
+    "agent.leases.*": {"agent.kernel": "policy over leases knows neither the kernel nor a way of carrying packets"},
     "agent.backends.*": {
-        "agent.subnet_manager": "backends take leases as values; only agent.__main__ joins them",
-        "agent.registry": "the data path never waits for etcd",
-        "agent.etcd_client": "the same",
-        "agent.etcd_connection": "the same",
+        "agent.leases": "backends take leases as values; only agent.agent joins them",
+        "agent.etcd": "the data path never waits for etcd",
     },
-    "agent.subnet_manager": {
-        "agent.backends": "policy over leases knows no way of carrying packets",
-        "agent.datapath": "the same",
-        "agent.netlink": "the same",
-    },
-    "agent.datapath.*": {
-        "agent.subnet_manager": "the data path never waits for the control plane",
-        "agent.registry": "the same",
-        "agent.etcd_client": "the same",
-        "agent.etcd_connection": "the same",
-        "agent.backends.udp": "a backend drives the data path, not the other way round",
-    },
-    "agent.registry": {"agent.backends": "below it", "agent.subnet_manager": "below it", "agent.datapath": "beside it"},
-    "agent.etcd_*": {"agent.backends": "below it", "agent.subnet_manager": "below it", "agent.datapath": "beside it"},
-    "agent.netlink*": {"agent.backends": "below it", "agent.subnet_manager": "below it", "agent.registry": "beside it"},
-    "agent.firewall": {"agent.backends": "below it", "agent.subnet_manager": "below it", "agent.registry": "beside it"},
-    "agent.errors": {"agent": "the bottom"},
+    "agent.datapath.*": {"agent.leases": "the data path never waits for the control plane", "agent.etcd": "the same"},
+    "agent.kernel.*": {"agent.leases": "the kernel's side takes values", "agent.etcd": "the same"},
 }
 
 PURE = (  # decide in values: no sockets, no processes, no clock of their own
-    "agent.allocator",
-    "agent.config",
-    "agent.config_fields",
+    "agent.leases.allocator",
+    "agent.netconfig.config",
+    "agent.netconfig.fields",
     "agent.errors",
     "agent.lease",
     "agent.datapath.forwarder",
@@ -133,9 +125,6 @@ HEAVY = (
     "rich",
     "yaml",
 )
-
-MODULE_LINES = 400
-FUNCTION_LINES = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +268,72 @@ def test_module_knows_nothing_above_it(modules: str) -> None:
     assert wrong == {}
 
 
+def room_of(module: str, rooms: Sequence[Sequence[str]]) -> tuple[int, str] | None:
+    """Return the floor and the room that a module belongs to; None for what lies in no room."""
+    for floor, names in enumerate(rooms):
+        for name in names:
+            if within(module, name):
+                return floor, name
+    return None
+
+
+def imports_between_rooms(package: str, rooms: Sequence[Sequence[str]]) -> Iterator[tuple[str, str, str, bool]]:
+    """Yield (room, imported room, place, whether it leads upward) for each import from one room into another."""
+    for module in modules_in(f"{package}.*"):
+        own = room_of(module, rooms)
+        assert own is not None, f"{module} is in no room: give it one, or add its room to the order"
+        for found in imports_of(module):
+            behind = module_behind(found.name)
+            other = room_of(behind, rooms) if behind is not None else None
+            if other is not None and other[1] != own[1]:
+                yield own[1], other[1], place(module, found), other[0] < own[0]
+
+
+def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:
+    """Return one circle for each node that reaches itself."""
+    found = []
+    for start in sorted(edges):
+        paths = [[start]]
+        seen: set[str] = set()
+        while paths:
+            path = paths.pop()
+            for following in sorted(edges.get(path[-1], ())):
+                if following == start:
+                    found.append([*path, start])
+                    paths = []
+                    break
+                if following not in seen:
+                    seen.add(following)
+                    paths.append([*path, following])
+    return found
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"], ["c", "b", "c"]]
+
+
+def test_rooms_of_the_agent_are_imported_from_above_only() -> None:
+    found = list(imports_between_rooms("agent", AGENT_ROOMS))
+    assert [where for _, _, where, upward in found if upward] == [], "imports go down, see AGENT_ROOMS"
+    edges: dict[str, set[str]] = {}
+    for room, other, _, _ in found:
+        edges.setdefault(room, set()).add(other)
+    assert circles(edges) == []
+
+
+def test_files_of_the_agent_make_no_circle() -> None:
+    edges = {
+        module: {
+            behind
+            for found in imports_of(module)
+            if (behind := module_behind(found.name)) not in (None, module) and within(behind or "", "agent")
+        }
+        for module in modules_in("agent.*")
+    }
+    assert circles({module: {name for name in names if name} for module, names in edges.items()}) == []
+
+
 @pytest.mark.parametrize("module", PURE)
 def test_decisions_are_pure(module: str) -> None:
     assert module in sources(), "it has gone: take it off the list, or put its successor there"
@@ -304,20 +359,6 @@ def test_every_verb_starts_without_heavy_imports(module: str) -> None:
                 executed.add(ours)
                 left.append(ours)
     assert wrong == [], f"import it inside the function that needs it ({module} is loaded by every verb)"
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_modules_and_functions_stay_readable(package: str) -> None:
-    wrong = []
-    for module in modules_in(package, f"{package}.*"):
-        path = sources()[module].relative_to(ROOT)
-        lines = len(sources()[module].read_text(encoding="utf-8").splitlines())
-        wrong += [f"{path} has {lines} lines"] if lines > MODULE_LINES else []
-        for node in ast.walk(tree_of(module)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                length = (node.end_lineno or node.lineno) - node.lineno + 1
-                wrong += [f"{path}:{node.lineno} {node.name} has {length} lines"] if length > FUNCTION_LINES else []
-    assert wrong == [], f"at most {MODULE_LINES} lines per module, {FUNCTION_LINES} per function"
 
 
 def test_no_module_is_a_drawer_for_odds_and_ends() -> None:

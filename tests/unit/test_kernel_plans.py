@@ -10,8 +10,8 @@ from agent.backends.host_gw import HostGatewayPlan
 from agent.backends.subnet_routes import direct_device, is_subnet_route, unreachable_route
 from agent.backends.vxlan import random_mac, vtep_mac
 from agent.errors import EnvironmentMissing
+from agent.kernel.values import Route
 from agent.lease import Lease, LeaseAttrs, Subnet
-from agent.netlink_values import Route
 
 NETWORK = IPv4Network("10.0.0.0/16")
 PEER_SUBNET = IPv4Network("10.0.90.0/24")

@@ -5,9 +5,9 @@ from ipaddress import IPv4Address, IPv6Network
 
 import pytest
 
-from agent.config import parse_network_config
 from agent.lease import Delta, Lease, LeaseAdded, LeaseRemoved, Snapshot, Subnet
-from agent.lease_table import LeaseTable
+from agent.leases.table import LeaseTable
+from agent.netconfig.config import parse_network_config
 from tests.unit.fake_registry import attrs, subnet
 
 CONFIG = parse_network_config(b'{"Network":"10.0.0.0/16"}')

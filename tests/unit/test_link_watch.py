@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from agent.netlink_monitor import Monitor
+from agent.kernel.monitor import Monitor
 from testbed.lab.link_watch import SETTLE_S, LinkWatch
 from tests.waiting import wait_until
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from agent.log import OneLine
+from agent.daemon.log import OneLine
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.mk_docker_opts import main, routed_elsewhere
-from agent.subnet_env import SubnetEnv, read_env, render_docker_opts
+from agent.node.mk_docker_opts import main, routed_elsewhere
+from agent.node.subnet_env import SubnetEnv, read_env, render_docker_opts
 from tests.pcap import REAL_FLANNELD
 
 BIP, MASQ, MTU = "--bip=10.0.46.1/24", "--ip-masq=true", "--mtu=1472"

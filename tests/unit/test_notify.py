@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.notify import notify_service_manager
+from agent.daemon.service_manager import notify_service_manager
 
 
 @pytest.mark.parametrize("abstract", [False, True])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import UsageError
-from agent.flags import FLAGS, UNSUPPORTED, help_text, without_effect
-from agent.options import Options, parse_options
+from agent.options.flags import FLAGS, UNSUPPORTED, help_text, without_effect
+from agent.options.options import Options, parse_options
 
 
 def problems(*argv: str, environ: Mapping[str, str] | None = None) -> list[str]:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.config import parse_network_config
 from agent.errors import InvalidConfig
+from agent.netconfig.config import parse_network_config
 from testbed.cluster.overlay import overlay_of, with_backend
 from testbed.cluster.spec import Cluster, find_cluster
 

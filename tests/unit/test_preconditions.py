@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from agent import preconditions
 from agent.errors import EnvironmentMissing
-from agent.options import parse_options
+from agent.options import preconditions
+from agent.options.options import parse_options
 
 
 @pytest.fixture(autouse=True)

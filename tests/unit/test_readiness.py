@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.readiness import Readiness
+from agent.node.readiness import Readiness
 
 
 def test_every_part_must_be_fulfilled() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.nftables_generation import read_generation
+from agent.kernel.nftables import read_generation
 from testbed.cluster.manifest import Pod
 from testbed.cluster.problems import SpecError
 from testbed.cluster.service import Service

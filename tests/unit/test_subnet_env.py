@@ -8,7 +8,7 @@ import pytest
 
 from agent.errors import EnvironmentMissing
 from agent.lease import Subnet
-from agent.subnet_env import (
+from agent.node.subnet_env import (
     SubnetEnv,
     read_previous_subnet,
     render_docker_opts,

@@ -10,11 +10,11 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from agent.allocator import choose_subnet
-from agent.config import parse_network_config
 from agent.errors import AgentError, LeaseLost, RegistryDenied, RegistryUnavailable, SubnetTaken
 from agent.lease import Lease, LeaseAttrs, Subnet
-from agent.subnet_manager import SubnetManager
+from agent.leases.allocator import choose_subnet
+from agent.leases.manager import SubnetManager
+from agent.netconfig.config import parse_network_config
 from tests.unit.fake_registry import NODE1, NODE2, FakeRegistry, attrs, subnet
 
 CONFIG = parse_network_config(b'{"Network":"10.0.0.0/16"}')

@@ -6,7 +6,7 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from agent.netlink_values import IPAddress, Link, Route
+from agent.kernel.values import IPAddress, Link, Route
 from testbed.capture.headers import Overlay, unwrap
 from testbed.trace.hops import narrow_places
 from testbed.trace.nft_trace import Dropped, dropped_by, marking_table, trace_messages

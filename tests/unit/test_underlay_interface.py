@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Interface
 import pytest
 
 from agent.errors import EnvironmentMissing
-from agent.underlay_interface import Candidate, UnderlayInterface, Wish, choose
+from agent.node.underlay_interface import Candidate, UnderlayInterface, Wish, choose
 
 E0 = Candidate("e0", True, 1500, (IPv4Interface("192.168.8.227/24"), IPv4Interface("192.168.8.100/32")))
 E1 = Candidate("e1", True, 9000, (IPv4Interface("10.9.0.1/24"),))

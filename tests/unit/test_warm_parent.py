@@ -16,7 +16,7 @@ CHILD = """
 import os, sys
 sys.path.insert(0, {root!r})
 import socket
-from agent.warm_parent import serve
+from testbed.processes.warm_process import serve
 import child
 words, descriptors = serve(socket.socket(fileno=int(sys.argv[1])), lambda: [{module!r}])
 child.run(words, descriptors)

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from agent.watchdog import Watchdog, WatchedClock
+from agent.daemon.watchdog import Watchdog, WatchedClock
 
 
 class Loop(threading.Thread):

@@ -7,14 +7,14 @@ from typing import cast
 
 import pytest
 
-from agent.backend_options import IpipOptions
 from agent.backends.base import Underlay
 from agent.backends.ipip import IpipPlan
 from agent.backends.wireguard import KEY, peer_data, prefers_ipv6, read_or_make_key
 from agent.errors import EnvironmentMissing
+from agent.kernel.netlink import Kernel
+from agent.kernel.values import Route, WireguardPeer
 from agent.lease import Lease, LeaseAttrs, Subnet
-from agent.netlink import Kernel
-from agent.netlink_values import Route, WireguardPeer
+from agent.netconfig.backend_options import IpipOptions
 
 KEY1 = "cDTJgNyxPdfWWdzMYIZjoR+TtJVoDTm8j/4S0bgEOOo="
 UNDERLAY = Underlay("eth0", IPv4Address("192.168.8.227"), 1500, IPv4Address("192.168.8.227"))

@@ -1,0 +1,96 @@
+"""Makes the agent's parts from its options, for the agent itself and for the commands beside it."""
+
+from ipaddress import IPv6Network
+from pathlib import Path
+
+from agent.backends import BACKENDS, Underlay
+from agent.backends.subnet_routes import overlap
+from agent.errors import EnvironmentMissing, InvalidConfig, UsageError
+from agent.etcd.connection import Credentials
+from agent.etcd.registry import EtcdRegistry
+from agent.kernel.netlink import Kernel
+from agent.kernel.values import Family, IPNetwork
+from agent.netconfig.config import NetworkConfig
+from agent.node.underlay_interface import Wish, best_ipv6, choose, read_candidates
+from agent.options.options import Options
+
+
+def choose_underlay(options: Options, kernel: Kernel, *, ipv6: bool = False) -> Underlay:
+    """The underlay by --iface, --public-ip or default route; with `ipv6` also its IPv6 address.
+
+    Raises EnvironmentMissing, which lists the candidates.
+    """
+    candidates, default_device = read_candidates(kernel)
+    wish = Wish(options.iface, options.iface_regex, options.iface_can_reach, options.public_ip)
+    chosen = choose(candidates, wish, default_device, kernel.device_towards)
+    own_ipv6 = best_ipv6(kernel.ipv6_addresses(chosen.name), options.public_ipv6) if ipv6 else None
+    return Underlay(
+        chosen.name,
+        chosen.address,
+        chosen.mtu,
+        options.public_ip or chosen.address,
+        own_ipv6,
+        (options.public_ipv6 or own_ipv6) if ipv6 else None,
+    )
+
+
+def open_registry(options: Options) -> EtcdRegistry:
+    """The registry that the options name; no connection is made yet."""
+    credentials = Credentials(
+        ca_file=options.etcd_cafile,
+        cert_file=options.etcd_certfile,
+        key_file=options.etcd_keyfile,
+        user=options.etcd_username,
+        password=options.etcd_password,
+    )
+    return EtcdRegistry(options.etcd_endpoints, options.etcd_prefix, credentials)
+
+
+def certificates_of(options: Options) -> list[Path]:
+    """The certificates whose end would part us from etcd."""
+    return [file for file in (options.etcd_certfile, options.etcd_cafile) if file is not None]
+
+
+def refuse_unknown_backend(config: NetworkConfig) -> None:
+    """Raise InvalidConfig for a backend type that we do not have, so that the operator's next config is waited for."""
+    if config.backend_type not in BACKENDS:
+        raise InvalidConfig(
+            f"network config: Backend.Type: unknown backend (got {config.backend_type!r}; want {', '.join(BACKENDS)})"
+        )
+
+
+def refuse_conflicts(config: NetworkConfig, kernel: Kernel) -> None:
+    """Raise EnvironmentMissing when a network of this machine lies in the pod network: its hosts could not be reached.
+
+    Bridges and overlay devices are left out: they may hold a subnet that this node had before, and are brought to the
+    new one.
+    """
+    others = [link.name for link in kernel.links() if link.kind != "bridge" and not link.name.startswith("flannel")]
+    shares: list[tuple[Family, IPNetwork | None]] = [(4, config.network), (6, config.ipv6_network)]
+    for family, network in shares:
+        for route in kernel.routes(family) if network is not None else ():
+            if route.protocol == "kernel" and route.device in others and overlap(route.destination, network):
+                raise EnvironmentMissing(
+                    f"{route.device}: its network and the pod network overlap"
+                    f" (got {route.destination}; want one outside {network}, or another Network in etcd)"
+                )
+
+
+def refuse_underlay_inside(underlay: Underlay, config: NetworkConfig, options: Options) -> None:
+    """Raise UsageError or EnvironmentMissing when nodes would be reached through the overlay that they carry."""
+    if underlay.public_ip in config.network:
+        fault = UsageError if options.public_ip is not None else EnvironmentMissing
+        raise fault(
+            f"{'--public-ip' if options.public_ip else underlay.interface}: lies in the pod network"
+            f" (got {underlay.public_ip}; want an address outside {config.network})"
+        )
+    if underlay.public_ipv6 is not None and overlap(IPv6Network(underlay.public_ipv6), config.ipv6_network):
+        raise EnvironmentMissing(
+            f"{underlay.interface}: lies in the pod network"
+            f" (got {underlay.public_ipv6}; want an address outside {config.ipv6_network})"
+        )
+    if underlay.address in config.network:
+        raise EnvironmentMissing(
+            f"{underlay.interface}: lies in the pod network"
+            f" (got {underlay.address}; want an address outside {config.network})"
+        )

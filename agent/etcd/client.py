@@ -1,0 +1,383 @@
+"""etcd's v3 RPCs as we need them, over etcd3's client and stubs; with `etcd_connection` the only user of etcd3.
+
+One connection at a time, to one of the endpoints; a failure closes it, and the next call takes the next endpoint.
+Closing also ends a watch that runs on it, which its owner sees as RegistryUnavailable and starts again. An answer that
+is late closes it only while another endpoint may be faster: where all are slow, a new connection begins with more of
+the round trips that take so long, and a lease may end meanwhile. Whether the member is there at all, TCP and grpc's
+keep-alive find out.
+
+What etcd3 0.12 would do badly is not used: its watcher reopens streams in a tight loop while etcd is down, and its
+transactions do not return the revision.
+"""
+
+import contextlib
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+from etcd3 import etcdrpc
+
+from agent.errors import AgentError, Compacted, RegistryDenied, RegistryError, RegistryUnavailable
+from agent.etcd.connection import (
+    Connection,
+    Credentials,
+    NoAnswerInTime,
+    connect,
+    is_late,
+    is_refusal,
+    is_stale_token,
+    is_wrong_endpoint,
+    translate,
+)
+
+T = TypeVar("T")
+
+OWN_WORDS = "etcdserver: "
+"""How errors begin that etcd itself reports."""
+DEADLINE_S = 3.0
+"""How long one RPC may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """One key as etcd holds it."""
+
+    key: bytes
+    value: bytes
+    etcd_lease_id: int
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEvent:
+    """One change of a key. When it was deleted or expired, `kv` has only key and mod_revision."""
+
+    kv: KeyValue
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """The events of one watch response, perhaps none."""
+
+    events: tuple[KeyEvent, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """Result of a compare-and-swap."""
+
+    succeeded: bool
+    revision: int
+    """Of the store; when it succeeded also the key's mod_revision."""
+    current: KeyValue | None
+    """The key as it is, when the comparison failed."""
+
+
+class EtcdClient:
+    """A typed edge to one etcd cluster, usable from several threads.
+
+    Every method raises RegistryUnavailable (try again later) or RegistryDenied (etcd, TLS or a file of ours refuses).
+    """
+
+    def __init__(
+        self, endpoints: Sequence[str], credentials: Credentials | None = None, deadline_s: float = DEADLINE_S
+    ) -> None:
+        if not endpoints:
+            raise ValueError("no etcd endpoints")
+        self._endpoints = tuple(endpoints)
+        self._credentials = credentials or Credentials()
+        self._deadline_s = deadline_s
+        self._lock = threading.Lock()
+        self._next_endpoint = 0
+        self._connection: Connection | None = None
+        self._closed = False
+        self._late_in_turn = 0
+        """Connections given up one after the other because an answer was late."""
+
+    def close(self) -> None:
+        """Let the connection go and end its watches; later calls raise RegistryUnavailable."""
+        with self._lock:
+            self._closed = True
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def reconnect(self) -> None:
+        """Drop the connection, with files of TLS read anew; its watches end and the next call makes another."""
+        with self._lock:
+            connection = self._connection
+        if connection is not None:
+            self._give_up(connection)
+
+    def range(self, key: bytes, range_end: bytes = b"") -> tuple[list[KeyValue], int]:
+        """The key, or all keys from it up to `range_end`, in order; and the store's revision. Linearizable."""
+        request = etcdrpc.RangeRequest(key=key, range_end=range_end)
+        response = self._call(lambda connection: connection.kv.Range(request, **connection.limits))
+        return [_key_value(kv) for kv in response.kvs], response.header.revision
+
+    def swap(self, key: bytes, expected_revision: int, value: bytes | None, etcd_lease_id: int = 0) -> Swap:
+        """Write `value`, or with None delete the key, if its mod_revision is as expected; 0 expects no key.
+
+        Raises LeaseLost when there is no such etcd lease.
+        """
+        compare = etcdrpc.Compare(key=key, result=etcdrpc.Compare.EQUAL)
+        if expected_revision:
+            compare.target, compare.mod_revision = etcdrpc.Compare.MOD, expected_revision
+        else:
+            compare.target, compare.version = etcdrpc.Compare.VERSION, 0
+        if value is None:
+            change = etcdrpc.RequestOp(request_delete_range=etcdrpc.DeleteRangeRequest(key=key))
+        else:
+            change = etcdrpc.RequestOp(request_put=etcdrpc.PutRequest(key=key, value=value, lease=etcd_lease_id))
+        read = etcdrpc.RequestOp(request_range=etcdrpc.RangeRequest(key=key))
+        request = etcdrpc.TxnRequest(compare=[compare], success=[change], failure=[read])
+        response = self._call(lambda connection: connection.kv.Txn(request, **connection.limits))
+        found = [] if response.succeeded else response.responses[0].response_range.kvs
+        current = _key_value(found[0]) if found else None
+        return Swap(response.succeeded, response.header.revision, current)
+
+    def grant(self, ttl_s: int) -> int:
+        """Make an etcd lease; returns its id."""
+        request = etcdrpc.LeaseGrantRequest(TTL=ttl_s)
+        etcd_lease_id: int = self._call(lambda connection: connection.lease.LeaseGrant(request, **connection.limits)).ID
+        return etcd_lease_id
+
+    def keep_alive(self, etcd_lease_id: int) -> int:
+        """Start the lease's TTL anew; returns it in seconds, 0 or less when there is no such lease."""
+        request = etcdrpc.LeaseKeepAliveRequest(ID=etcd_lease_id)
+
+        def first_answer(connection: Connection) -> int:
+            stream = connection.lease.LeaseKeepAlive(iter([request]), **connection.limits)
+            ttl_s: int = next(stream).TTL
+            stream.cancel()
+            return ttl_s
+
+        return self._call(first_answer)
+
+    def keep_alive_and_get(self, etcd_lease_id: int, key: bytes) -> tuple[int, KeyValue | None]:
+        """What `keep_alive` returns, and the key, asked for at the same time: one round trip instead of two."""
+        renewal, reading = etcdrpc.LeaseKeepAliveRequest(ID=etcd_lease_id), etcdrpc.RangeRequest(key=key)
+
+        def both(connection: Connection) -> tuple[int, KeyValue | None]:
+            stream = connection.lease.LeaseKeepAlive(iter([renewal]), **connection.limits)
+            answer = connection.kv.Range.future(reading, **connection.limits)
+            try:
+                ttl_s: int = next(stream).TTL
+                found = answer.result().kvs
+            finally:
+                stream.cancel()
+                answer.cancel()
+            return ttl_s, _key_value(found[0]) if found else None
+
+        return self._call(both)
+
+    def keys_of(self, etcd_lease_id: int) -> tuple[bytes, ...]:
+        """The keys that go when this lease goes; none when there is no such lease."""
+        return tuple(self._time_to_live(etcd_lease_id).keys)
+
+    def seconds_left(self, etcd_lease_id: int) -> int:
+        """How long the lease lives unless somebody renews it; below 0 when there is no such lease."""
+        return int(self._time_to_live(etcd_lease_id).TTL)
+
+    def _time_to_live(self, etcd_lease_id: int) -> Any:  # noqa: ANN401 - etcd3 has no types
+        request = etcdrpc.LeaseTimeToLiveRequest(ID=etcd_lease_id, keys=True)
+        return self._call(lambda connection: connection.lease.LeaseTimeToLive(request, **connection.limits))
+
+    def revoke(self, etcd_lease_id: int) -> None:
+        """End the lease and delete its keys; already gone is success."""
+        request = etcdrpc.LeaseRevokeRequest(ID=etcd_lease_id)
+
+        def revoke(connection: Connection) -> None:
+            try:
+                connection.lease.LeaseRevoke(request, **connection.limits)
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.NOT_FOUND:
+                    raise
+
+        self._call(revoke)
+
+    def watch(self, key: bytes, range_end: bytes, start_revision: int) -> "WatchStream":
+        """Follow the keys from `start_revision` on; returns once etcd has confirmed it."""
+        create = etcdrpc.WatchCreateRequest(
+            key=key, range_end=range_end, start_revision=start_revision, progress_notify=True
+        )
+
+        def open_stream(connection: Connection) -> WatchStream:
+            stream = WatchStream(connection, etcdrpc.WatchRequest(create_request=create), self._give_up)
+            try:
+                stream.await_created(self._deadline_s)
+            except BaseException:
+                stream.cancel()
+                raise
+            return stream
+
+        return self._call(open_stream)
+
+    def _call(self, rpc: Callable[[Connection], T]) -> T:
+        """Run `rpc` on the present connection; on the other endpoints too while members cannot be reached."""
+        may_authenticate_anew = self._credentials.user is not None
+        tries = len(self._endpoints)
+        failures: list[AgentError] = []
+        while True:
+            connection = None
+            try:
+                connection = self._connect()
+                answer = rpc(connection)
+                self._late_in_turn = 0
+                return answer
+            # grpc raises ValueError on a channel that another thread has closed, StopIteration is an empty stream.
+            except (grpc.RpcError, grpc.FutureCancelledError, RegistryError, ValueError, StopIteration) as error:
+                if connection is not None and is_wrong_endpoint(error):
+                    self._give_up(connection, late=is_late(error))
+                endpoint = connection.endpoint if connection else ", ".join(self._endpoints)
+                failures.append(translate(error, endpoint))
+                tries -= 1
+                if is_stale_token(error) and may_authenticate_anew:
+                    may_authenticate_anew = False
+                    tries = max(tries, 1)
+                elif tries <= 0 or not _may_ask_another(error):
+                    raise _together(failures) from error
+
+    def _connect(self) -> Connection:
+        """The connection in use, or a new one to the next endpoint."""
+        with self._lock:
+            if self._closed:
+                raise RegistryUnavailable("the etcd client is closed")
+            if self._connection is None:
+                endpoint = self._endpoints[self._next_endpoint % len(self._endpoints)]
+                try:
+                    self._connection = connect(endpoint, self._credentials, self._deadline_s)
+                except RegistryError:
+                    self._next_endpoint += 1
+                    raise
+            return self._connection
+
+    def _give_up(self, connection: Connection, late: bool = False) -> None:
+        with self._lock:
+            if connection is not self._connection:
+                return
+            if late:
+                if len(self._endpoints) == 1 or self._late_in_turn >= len(self._endpoints):
+                    return
+                self._late_in_turn += 1
+            self._connection = None
+            self._next_endpoint += 1
+        connection.close()
+
+
+def _may_ask_another(error: BaseException) -> bool:
+    """Whether the request surely was not slow: after a deadline the caller has waited long enough."""
+    if isinstance(error, grpc.RpcError):
+        return bool(error.code() == grpc.StatusCode.UNAVAILABLE)
+    return isinstance(error, RegistryUnavailable) and not is_late(error)
+
+
+def _together(failures: Sequence[AgentError]) -> AgentError:
+    """What several endpoints said, one after the other: those that answered before those that cannot be reached."""
+    last = failures[-1]
+    if not isinstance(last, RegistryUnavailable):
+        return last
+    said = sorted(dict.fromkeys(map(str, failures)), key=lambda text: OWN_WORDS not in text)
+    return RegistryUnavailable("; ".join(said))
+
+
+def _key_value(kv: Any) -> KeyValue:  # noqa: ANN401 - etcd3 has no types
+    return KeyValue(kv.key, kv.value, kv.lease, kv.mod_revision)
+
+
+def warm_up() -> None:
+    """Do once what the first message of each kind costs: descriptors' options, and the modules for them."""
+    for name in dir(etcdrpc):
+        kind: Any = getattr(etcdrpc, name)
+        descriptor = getattr(kind, "DESCRIPTOR", None)
+        if descriptor is not None and hasattr(kind, "FromString"):
+            kind.FromString(kind().SerializeToString())
+            descriptor.GetOptions()
+            for field in descriptor.fields:
+                field.GetOptions()
+
+
+class WatchStream:
+    """One watch on a stream of its own; a thread reads it into a queue, so that `poll` can wait with a limit."""
+
+    def __init__(self, connection: Connection, create: object, on_failure: Callable[[Connection], None]) -> None:
+        self._connection = connection
+        self._on_failure = on_failure
+        self._received: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[object | None] = queue.SimpleQueue()
+        self._requests.put(create)
+        self._rest_until = -math.inf
+        """On the monotonic clock."""
+        self._cancelled = threading.Event()
+        stub = etcdrpc.WatchStub(connection.channel)
+        self._call = stub.Watch(iter(self._requests.get, None), metadata=connection.metadata)
+        self._reader = threading.Thread(target=self._read, name="etcd-watch", daemon=True)
+        self._reader.start()
+
+    def await_created(self, timeout_s: float) -> None:
+        """Wait for etcd's confirmation. Raises NoAnswerInTime without one."""
+        if self.poll(timeout_s) is None:
+            raise NoAnswerInTime(f"{self._connection.endpoint}: no watch within {timeout_s:g} s")
+
+    def poll(self, timeout_s: float) -> EventBatch | None:
+        """The next response, or None when none came in time.
+
+        Raises Compacted, RegistryUnavailable or RegistryDenied when the watch has ended; and again when asked again.
+        """
+        try:
+            item = self._received.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        error = item if isinstance(item, AgentError) else _end_of_watch(item, self._connection.endpoint)
+        if error is None:
+            return EventBatch(tuple(_key_event(event) for event in item.events), item.header.revision)
+        self._received.put(error)
+        if isinstance(error, RegistryUnavailable):
+            self._on_failure(self._connection)
+        raise error
+
+    def rest(self, for_s: float) -> None:
+        """Read nothing for so many seconds but what is being read already; grpc keeps it meanwhile."""
+        self._rest_until = time.monotonic() + for_s
+
+    def cancel(self) -> None:
+        """End it; a `poll` that waits raises RegistryUnavailable. Safe from any thread and twice."""
+        self._cancelled.set()
+        self._requests.put(None)
+        self._call.cancel()
+        if threading.current_thread() is not self._reader:
+            self._reader.join(timeout=1.0)
+
+    def _read(self) -> None:
+        try:
+            for response in self._call:
+                self._received.put(response)
+                # Each message that is waited for wakes four threads.
+                self._cancelled.wait(max(0.0, self._rest_until - time.monotonic()))
+            self._received.put(RegistryUnavailable(f"{self._connection.endpoint}: watch ended"))
+        except (grpc.RpcError, ValueError) as error:
+            self._received.put(translate(error, self._connection.endpoint))
+        with contextlib.suppress(ValueError):
+            # Lets grpc's own thread, which waits for more requests, end.
+            self._requests.put(None)
+
+
+def _end_of_watch(response: Any, endpoint: str) -> RegistryError | None:  # noqa: ANN401 - etcd3 has no types
+    """Why this response is the last, or None."""
+    if response.compact_revision:
+        return Compacted(f"etcd has compacted everything before revision {response.compact_revision}")
+    if not response.canceled:
+        return None
+    reason = f"{endpoint}: watch cancelled: {response.cancel_reason or 'no reason given'}"
+    return RegistryDenied(reason) if is_refusal(reason) else RegistryUnavailable(reason)
+
+
+def _key_event(event: Any) -> KeyEvent:  # noqa: ANN401 - etcd3 has no types
+    return KeyEvent(_key_value(event.kv), event.type == event.DELETE)

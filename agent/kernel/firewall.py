@@ -1,0 +1,231 @@
+"""Masquerade and forward rules: one nftables table per network, replaced as a whole in one transaction.
+
+The masquerade chain has exactly the effect of flannel's: pods keep their addresses among themselves, and whatever else
+leaves a pod, or reaches a pod from outside, gets the node's address.
+"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent.errors import AgentError, EnvironmentMissing
+from agent.kernel.journal import Journal
+from agent.kernel.nftables import generation
+from agent.kernel.values import IPNetwork
+
+TABLE_PREFIX = "overlay-agent-"
+KUBE_PROXY_MARK = "0x4000"
+"""kube-proxy masquerades what it marks so; doing it twice would change the port that it chose."""
+MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
+FAMILY_WORDS = {4: "ip", 6: "ip6"}
+FIRST_PORT, LAST_PORT = 1024, 65535
+"""Of which masquerading may choose."""
+NFT_TIMEOUT_S = 10.0
+
+
+class FirewallError(AgentError):
+    """nft refused; the message is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What one network's table has to do."""
+
+    network: IPNetwork
+    subnet: IPNetwork
+    """This node's own."""
+    masquerade: bool
+    random_fully: bool = True
+    """Choose source ports at random, so that two nodes' packets behind one NAT do not meet on a port."""
+    forward: bool = True
+    """Let the network's packets be forwarded; a later chain of somebody else's may still drop them."""
+    overlay_port: int | None = None
+    """UDP port of the overlay itself, to which nothing may come from pods; None: the overlay has none."""
+    bridge: str | None = None
+    """The device that pods hang on, where we know it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    name: str
+    hook: str
+    rules: tuple[tuple[str, str], ...]
+    """(what nft is told, why); the second is the rule's comment in the kernel, by which it is found again."""
+
+
+def table_name(network: IPNetwork) -> str:
+    """The name of a network's table."""
+    return TABLE_PREFIX + str(network).replace("/", "-").replace(":", "_")
+
+
+def _table(network: IPNetwork) -> str:
+    """Family and name, as nft wants them."""
+    return f"{FAMILY_WORDS[network.version]} {table_name(network)}"
+
+
+def rules(policy: Policy) -> str:
+    """A script for `nft -f -` that replaces the network's table by one that does what `policy` says. Pure."""
+    table = f"table {_table(policy.network)}"
+    # Adding a table that exists is no error, deleting one that does not is: add, delete, add.
+    lines = [f"# masquerade and forward rules for {policy.network}, replaced as a whole", table, f"delete {table}"]
+    chains = list(_chains(policy))
+    if not chains:
+        return "\n".join(lines) + "\n"
+    lines.append(f"{table} {{")
+    for chain in chains:
+        lines += [f"\tchain {chain.name} {{", f"\t\t{chain.hook}; policy accept;"]
+        lines += [f'\t\t{rule} comment "{comment}"' for rule, comment in chain.rules]
+        lines.append("\t}")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _chains(policy: Policy) -> Iterator[_Chain]:
+    network, subnet, ip = policy.network, policy.subnet, FAMILY_WORDS[policy.network.version]
+    if policy.overlay_port is not None:
+        forged = f"{ip} daddr != {network} udp dport {policy.overlay_port} counter drop"
+        devices = [(f"iifname {policy.bridge}", f"from {policy.bridge}")] if policy.bridge is not None else []
+        # A pod's datagram would get this node's address, which peers trust. By address too: pods may hang elsewhere.
+        sources = [*devices, (f"{ip} saddr {subnet}", f"from {subnet}")]
+        yield _Chain(
+            "prerouting",
+            "type filter hook prerouting priority mangle",
+            tuple((f"{match} {forged}", f"pods forge no packets of the overlay: {where}") for match, where in sources),
+        )
+    if policy.masquerade:
+        verb, how = ("masquerade fully-random", ", random port") if policy.random_fully else ("masquerade", "")
+        to_outside = f"{ip} saddr {network} {ip} daddr != {MULTICAST[network.version]}"
+        from_outside = f"{ip} saddr != {network} {ip} daddr {network}"
+        yield _Chain(
+            "postrouting",
+            "type nat hook postrouting priority srcnat",
+            (
+                (f"meta mark & {KUBE_PROXY_MARK} == {KUBE_PROXY_MARK} return", "kube-proxy masquerades this itself"),
+                (f"{ip} saddr {network} {ip} daddr {network} return", f"pod to pod in {network}: addresses stay"),
+                *_spare_overlay_port(policy, to_outside, f"pod of {network} to outside"),
+                (
+                    f"{to_outside} {verb}",
+                    f"pod of {network} to outside: the node's address{how}",
+                ),
+                (
+                    f"{ip} saddr != {network} {ip} daddr {subnet} return",
+                    f"outside to a pod of this node, {subnet}: addresses stay",
+                ),
+                *_spare_overlay_port(policy, from_outside, f"outside to {network} on other nodes"),
+                (
+                    f"{from_outside} {verb}",
+                    f"outside to {network} on other nodes: answers come back here{how}",
+                ),
+            ),
+        )
+    if policy.forward:
+        yield _Chain(
+            "forward",
+            "type filter hook forward priority filter",
+            (
+                (f"{ip} saddr {network} accept", f"from pods of {network}"),
+                (f"{ip} daddr {network} accept", f"to pods of {network}"),
+            ),
+        )
+
+
+def _spare_overlay_port(policy: Policy, match: str, who: str) -> Iterator[tuple[str, str]]:
+    """Peers trust what comes from the overlay's port: no pod's datagram may leave from there. The greater part of the
+    ports beside it is enough."""
+    port = policy.overlay_port
+    if port is not None:
+        others = f"{port + 1}-{LAST_PORT}" if port - FIRST_PORT < LAST_PORT - port else f"{FIRST_PORT}-{port - 1}"
+        how = " fully-random" if policy.random_fully else ""
+        yield (
+            f"{match} meta l4proto udp masquerade to :{others}{how}",
+            f"{who} by UDP: the node's address, but not port {port}",
+        )
+
+
+class Firewall:
+    """The packet filter of the caller's network namespace, by way of the program nft."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._whole: dict[Policy, int | None] = {}
+        """The rules' generation at which a policy's table was as it should be."""
+
+    def converge(self, policy: Policy) -> bool:
+        """Re-make the table unless all of its rules are there; returns whether it had to. Raises as `apply` does."""
+        now = _generation()
+        if now is not None and self._whole.get(policy) == now:
+            # Nobody has changed any rule of this namespace since the table was found whole; looking costs a process.
+            return False
+        if self.present(policy):
+            self._whole[policy] = now
+            return False
+        self.apply(policy)
+        return True
+
+    def apply(self, policy: Policy) -> None:
+        """Replace the network's table, atomically. Raises FirewallError and EnvironmentMissing."""
+        self._load(rules(policy), "packets of pods leave with the right source address and are forwarded")
+
+    def present(self, policy: Policy) -> bool:
+        """Whether the kernel has exactly the policy's chains and rules, in order. Raises EnvironmentMissing."""
+        wanted = {chain.name: [comment for _, comment in chain.rules] for chain in _chains(policy)}
+        return self._read(_table(policy.network)) == (wanted or None)
+
+    def remove(self, network: IPNetwork) -> None:
+        """Make sure that the network's table is gone. Raises FirewallError and EnvironmentMissing."""
+        self._remove(_table(network))
+
+    def remove_all(self) -> None:
+        """Remove the tables of every network. Raises FirewallError and EnvironmentMissing."""
+        for family in FAMILY_WORDS.values():
+            listing = json.loads(_nft(["-j", "list", "tables", family]).stdout)
+            for name in [item["table"]["name"] for item in listing["nftables"] if "table" in item]:
+                if name.startswith(TABLE_PREFIX):
+                    self._remove(f"{family} {name}")
+
+    def _read(self, table: str) -> dict[str, list[str]] | None:
+        """Comments of all rules by chain, in order; None where there is no such table."""
+        result = _nft(["-j", "list", "table", *table.split()], check=False)
+        if result.returncode != 0:
+            return None
+        found: dict[str, list[str]] = {}
+        for item in json.loads(result.stdout)["nftables"]:
+            # A chain without a hook is called by nobody.
+            if "chain" in item and "hook" in item["chain"]:
+                found.setdefault(item["chain"]["name"], [])
+            elif "rule" in item:
+                found.setdefault(item["rule"]["chain"], []).append(item["rule"].get("comment", ""))
+        return found
+
+    def _remove(self, table: str) -> None:
+        if self._read(table) is not None:
+            self._load(f"table {table}\ndelete table {table}\n", "these rules are no longer wanted")
+
+    def _load(self, script: str, why: str) -> None:
+        _nft(["-f", "-"], script)
+        self._journal.record(["nft", "-f", "-"], why, script)
+
+
+def _generation() -> int | None:
+    """Of this namespace's rules; None where the kernel does not tell."""
+    try:
+        return generation()
+    except OSError:
+        return None
+
+
+def _nft(arguments: list[str], script: str | None = None, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
+    if program is None:
+        raise EnvironmentMissing("firewall: the program nft is missing (want: Debian package nftables)")
+    try:
+        result = subprocess.run(
+            [program, *arguments], input=script, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FirewallError(f"nft {' '.join(arguments)}: no answer within {NFT_TIMEOUT_S:g} s") from error
+    if check and result.returncode != 0:
+        reason = next((line for line in result.stderr.splitlines() if line.strip()), f"exit code {result.returncode}")
+        raise FirewallError(f"nft {' '.join(arguments)}: {reason}")
+    return result

@@ -1,0 +1,147 @@
+"""Notices changes of links, IPv4 addresses and IPv4 routes, so that what somebody deletes is re-made at once."""
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import struct
+from collections.abc import Collection
+from types import TracebackType
+from typing import Self
+
+from agent.kernel import netlink_codec as codec
+
+# Multicast groups of NETLINK_ROUTE, linux/rtnetlink.h.
+LINKS = 0x1
+IPV4_ADDRESSES = 0x10
+IPV4_ROUTES = 0x40
+NEIGHBOURS = 0x4
+IPV6_ADDRESSES = 0x100
+IPV6_ROUTES = 0x400
+NEIGHBOUR_MESSAGES = (28, 29)  # RTM_NEWNEIGH, RTM_DELNEIGH
+HEADER = struct.Struct("IHHII")  # struct nlmsghdr
+NEIGHBOUR = struct.Struct("BxxxiHBB")  # struct ndmsg
+NAME, TOLD_OF_LINKS = 3, frozenset({1, 3, 4, 10})  # IFLA_IFNAME; and ADDRESS, IFNAME, MTU, MASTER, linux/if_link.h
+RECEIVE_BYTES = 65536
+
+
+class Monitor:
+    """A subscription in the caller's network namespace; costs nothing while nothing changes.
+
+    The agent's own changes are reported too. Used from one thread; only `wake` may be called from others.
+    """
+
+    def __init__(self, neighbours_of: str = "", *, ipv6: bool = False) -> None:
+        """Subscribe. Raises OSError.
+
+        `neighbours_of`: neighbour and forwarding entries of devices whose name begins so are followed too; those of
+        other devices come and go all the time.
+        """
+        self._neighbours_of = neighbours_of
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket.setblocking(False)
+        groups = LINKS | IPV4_ADDRESSES | IPV4_ROUTES | (IPV6_ADDRESSES | IPV6_ROUTES if ipv6 else 0)
+        self._socket.bind((0, groups | (NEIGHBOURS if neighbours_of else 0)))
+        self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._poll.register(self._wake_up, select.POLLIN)
+        self._closed = False
+        self._links: frozenset[str] | None = None
+        self._last_told: dict[int, tuple[int, dict[int, bytes]]] = {}
+        """Of links, by index: flags and what else is looked at."""
+
+    def follow_only(self, links: Collection[str]) -> None:
+        """From now on of links only these, and those that `neighbours_of` is about, when they are another than before.
+
+        Pods come and go with links of their own, and the bridge is reported with each of them.
+        """
+        self._links = frozenset(links)
+
+    def fileno(self) -> int:
+        """Readable when something changed; for a poll of one's own, then `wait(0)`."""
+        return self._socket.fileno()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether something changed. Returns at a change, at `wake`, or after `timeout_s` seconds (None: never)."""
+        self._poll.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake_up)
+        return self._drain()
+
+    def wake(self) -> None:
+        """Make a `wait` that is under way, or else the next one, return at once."""
+        os.eventfd_write(self._wake_up, 1)
+
+    def close(self) -> None:
+        """Unsubscribe; safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._socket.close()
+            os.close(self._wake_up)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _drain(self) -> bool:
+        changed = False
+        while True:
+            try:
+                changed = self._concerns_us(self._socket.recv(RECEIVE_BYTES)) or changed
+            except BlockingIOError:
+                return changed
+            except OSError as error:
+                # More happened than the socket's buffer could hold; that is a change as well.
+                if error.errno != errno.ENOBUFS:
+                    raise
+                changed = True
+
+    def _concerns_us(self, report: bytes) -> bool:
+        """Whether one of the messages in `report` is of interest."""
+        start = 0
+        while start + HEADER.size <= len(report):
+            length, kind, *_ = HEADER.unpack_from(report, start)
+            if self._is_followed(kind, report[start + HEADER.size : start + length]):
+                return True
+            # Messages begin at multiples of four bytes (NLMSG_ALIGNTO).
+            start += max(HEADER.size, (length + 3) & ~3)
+        return False
+
+    def _is_followed(self, kind: int, body: bytes) -> bool:
+        if kind in NEIGHBOUR_MESSAGES:
+            return self._is_of_followed_device(body)
+        if kind in (codec.NEW_LINK, codec.DELETE_LINK) and self._links is not None:
+            return self._is_news(kind, body, self._links)
+        return True
+
+    def _is_of_followed_device(self, body: bytes) -> bool:
+        if len(body) < NEIGHBOUR.size:
+            return True
+        _, index, *_ = NEIGHBOUR.unpack_from(body)
+        try:
+            return socket.if_indextoname(index).startswith(self._neighbours_of)
+        except OSError:
+            # The device went with its entries, which is reported too.
+            return False
+
+    def _is_news(self, kind: int, body: bytes, links: Collection[str]) -> bool:
+        family, _, index, flags, _ = codec.LINK.unpack_from(body)
+        told = codec.read_attributes(body, codec.LINK.size, TOLD_OF_LINKS)
+        name = told.get(NAME, b"").rstrip(b"\0").decode()
+        ours = name in links or (self._neighbours_of != "" and name.startswith(self._neighbours_of))
+        # What a bridge says of its ports has a family of its own.
+        if family == codec.BRIDGE_FAMILY:
+            return False
+        before = self._last_told.pop(index, None)
+        if not ours:
+            # One that was may have another name now.
+            return before is not None
+        if kind == codec.NEW_LINK:
+            self._last_told[index] = (flags, told)
+        return kind == codec.DELETE_LINK or before != (flags, told)

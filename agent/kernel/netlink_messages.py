@@ -1,0 +1,128 @@
+"""What pyroute2 decoded, as our values. Pure; knows pyroute2's messages by their shape only."""
+
+from dataclasses import fields
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any, Protocol
+
+from agent.kernel.values import (
+    LINK_FLAGS,
+    ONLINK,
+    ROUTE_KINDS,
+    ROUTE_PROTOCOLS,
+    ROUTE_SCOPES,
+    ForwardingDatabaseEntry,
+    IPInterface,
+    Link,
+    Route,
+    Traffic,
+    TunnelSettings,
+    VxlanSettings,
+)
+
+TRAFFIC_NAMES = tuple(item.name for item in fields(Traffic))
+IPV6 = 10  # AF_INET6
+PERMANENT = 0x80  # NUD_PERMANENT, linux/neighbour.h
+IPV6_DEFAULT_METRIC = 1024  # IP6_RT_PRIO_USER, net/ip6_route.h
+
+
+class Message(Protocol):
+    """A decoded rtnetlink message: header fields by key, attributes by name."""
+
+    def __getitem__(self, field: str) -> Any: ...  # noqa: ANN401 - the field decides
+
+    def get_attr(self, name: str) -> Any: ...  # noqa: ANN401 - the attribute decides
+
+
+def read_link(message: Message) -> Link:
+    """One RTM_NEWLINK message."""
+    info = message.get_attr("IFLA_LINKINFO")
+    return Link(
+        name=message.get_attr("IFLA_IFNAME"),
+        index=message["index"],
+        kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
+        mtu=message.get_attr("IFLA_MTU") or 0,
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        flags=frozenset(name for name, bit in LINK_FLAGS.items() if message["flags"] & bit),
+        master=message.get_attr("IFLA_MASTER") or 0,
+        tx_queue_length=message.get_attr("IFLA_TXQLEN") or 0,
+        traffic=_traffic(message.get_attr("IFLA_STATS64") or {}),
+    )
+
+
+def _traffic(counts: dict[str, int]) -> Traffic:
+    return Traffic(**{name: counts.get(name, 0) for name in TRAFFIC_NAMES})
+
+
+def read_vxlan(message: Message) -> VxlanSettings | None:
+    """One RTM_NEWLINK message; None when the device is no vxlan, or one for several peers at once (a group)."""
+    data = _data_of(message, "vxlan")
+    if data is None or data.get_attr("IFLA_VXLAN_GROUP") or data.get_attr("IFLA_VXLAN_GROUP6"):
+        return None
+    local = data.get_attr("IFLA_VXLAN_LOCAL") or data.get_attr("IFLA_VXLAN_LOCAL6")
+    if local is None or data.get_attr("IFLA_VXLAN_L2MISS"):
+        return None
+    return VxlanSettings(
+        vni=data.get_attr("IFLA_VXLAN_ID"),
+        underlay=data.get_attr("IFLA_VXLAN_LINK") or 0,
+        local=ip_address(local),
+        port=data.get_attr("IFLA_VXLAN_PORT"),
+        learning=bool(data.get_attr("IFLA_VXLAN_LEARNING")),
+        # A flag without a value: it is there or not.
+        gbp=any(name == "IFLA_VXLAN_GBP" for name, _ in data["attrs"]),
+    )
+
+
+def read_ipip(message: Message) -> TunnelSettings | None:
+    """One RTM_NEWLINK message; None when the device is no ipip tunnel."""
+    data = _data_of(message, "ipip")
+    if data is None:
+        return None
+    local, remote = data.get_attr("IFLA_IPIP_LOCAL") or "0.0.0.0", data.get_attr("IFLA_IPIP_REMOTE")
+    return TunnelSettings(ip_address(local), ip_address(remote) if remote and remote != "0.0.0.0" else None)
+
+
+def _data_of(message: Message, kind: str) -> Any:  # noqa: ANN401 - pyroute2 ships no types
+    info = message.get_attr("IFLA_LINKINFO")
+    if info is None or info.get_attr("IFLA_INFO_KIND") != kind:
+        return None
+    return info.get_attr("IFLA_INFO_DATA")
+
+
+def read_forwarding_entry(message: Message) -> ForwardingDatabaseEntry | None:
+    """One RTM_NEWNEIGH message of the bridge family; None when somebody learned it, or it has no destination."""
+    mac, destination = message.get_attr("NDA_LLADDR"), message.get_attr("NDA_DST")
+    if not message["state"] & PERMANENT:
+        return None
+    return ForwardingDatabaseEntry(mac, ip_address(destination)) if mac and destination else None
+
+
+def read_address(message: Message) -> IPInterface:
+    """One RTM_NEWADDR message."""
+    # IFA_ADDRESS is the other end's address on a point-to-point link.
+    own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    return ip_interface(f"{own}/{message['prefixlen']}")
+
+
+def read_route(message: Message, device_names: dict[int, str]) -> Route:
+    """One RTM_NEWROUTE message; `device_names` by interface index."""
+    gateway, source = message.get_attr("RTA_GATEWAY"), message.get_attr("RTA_PREFSRC")
+    index = message.get_attr("RTA_OIF")
+    ipv6, kind = message["family"] == IPV6, _name(ROUTE_KINDS, message["type"])
+    metric = message.get_attr("RTA_PRIORITY") or 0
+    # The kernel ties IPv6 routes that lead nowhere to loopback.
+    nowhere = index is None or (ipv6 and kind in ("unreachable", "blackhole", "prohibit"))
+    return Route(
+        destination=ip_network(f"{message.get_attr('RTA_DST') or ('::' if ipv6 else '0.0.0.0')}/{message['dst_len']}"),
+        device=None if nowhere else device_names.get(index, f"if{index}"),
+        gateway=ip_address(gateway) if gateway else None,
+        scope=_name(ROUTE_SCOPES, message["scope"]),
+        metric=0 if ipv6 and metric == IPV6_DEFAULT_METRIC else metric,
+        kind=kind,
+        protocol=_name(ROUTE_PROTOCOLS, message["proto"]),
+        source=ip_address(source) if source else None,
+        onlink=bool(message["flags"] & ONLINK),
+    )
+
+
+def _name(names: dict[str, int], number: int) -> str:
+    return next((name for name, value in names.items() if value == number), str(number))

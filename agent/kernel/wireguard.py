@@ -1,0 +1,128 @@
+"""WireGuard devices of one namespace and their peers; a part of `agent.kernel.netlink.Kernel`."""
+
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address, ip_network
+from typing import Any, TypeVar
+
+from agent.kernel.netlink_library import KernelRefusal, wireguard_socket
+from agent.kernel.netlink_links import ALREADY_GONE, NetlinkError
+from agent.kernel.netlink_tunnels import TunnelKernel
+from agent.kernel.values import WireguardPeer, WireguardState
+
+T = TypeVar("T")
+
+
+class WireguardKernel(TunnelKernel):
+    """See `agent.kernel.netlink.Kernel`, which is what others use. Keys are base64; no secret is ever journalled."""
+
+    def create_wireguard(self, name: str, *, mtu: int, why: str) -> None:
+        """Make a wireguard device. Raises EnvironmentMissing when the kernel has no wireguard, NetlinkError."""
+        command = ["ip", "link", "add", name, "mtu", str(mtu), "type", "wireguard"]
+        self._create("wireguard", name, command, {"mtu": mtu}, why)
+
+    def wireguard(self, name: str) -> WireguardState | None:
+        """The keys, port and peers of a wireguard device; None when there is none of that name."""
+        link = self.link(name)
+        if link is None or link.kind != "wireguard":
+            return None
+
+        def read() -> WireguardState:
+            with wireguard_socket() as socket:
+                return _read_state(list(socket.info(name)))
+
+        return self._refusals_named(["wg", "show", name], read)
+
+    def set_wireguard(self, name: str, *, private_key: str, port: int, why: str) -> None:
+        """Give the device its key and the UDP port that it listens on."""
+        command = ["wg", "set", name, "listen-port", str(port), "private-key", "/dev/stdin"]
+
+        def change() -> None:
+            with wireguard_socket() as socket:
+                socket.set(name, private_key=private_key, listen_port=port)
+
+        self._refusals_named(command, change)
+        self.journal.record(command, why)
+
+    def set_wireguard_peer(self, name: str, peer: WireguardPeer, why: str) -> None:
+        """Add a peer, or bring the one with that key to what is wanted."""
+        address, port = peer.endpoint
+        shown = f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
+        allowed = sorted(map(str, peer.allowed))
+        command = ["wg", "set", name, "peer", peer.public_key, "endpoint", shown, "allowed-ips", ",".join(allowed)]
+        command += ["persistent-keepalive", str(peer.keepalive_s)]
+        command += ["preshared-key", "/dev/stdin"] if peer.psk else []
+        parts: dict[str, object] = {
+            "public_key": peer.public_key,
+            "endpoint_addr": str(address),
+            "endpoint_port": port,
+            "persistent_keepalive": peer.keepalive_s,
+            "allowed_ips": allowed,
+            "replace_allowed_ips": True,
+        }
+        if peer.psk:
+            parts["preshared_key"] = peer.psk
+
+        def change() -> None:
+            with wireguard_socket() as socket:
+                socket.set(name, peer=parts)
+
+        self._refusals_named(command, change)
+        self.journal.record(command, why)
+
+    def remove_wireguard_peer(self, name: str, public_key: str, why: str) -> None:
+        """Make sure that there is no peer with that key."""
+        command = ["wg", "set", name, "peer", public_key, "remove"]
+
+        def change() -> None:
+            with wireguard_socket() as socket:
+                socket.set(name, peer={"public_key": public_key, "remove": True})
+
+        try:
+            self._namespace.run(change)
+        except KernelRefusal as error:
+            if error.code in ALREADY_GONE:
+                return
+            raise NetlinkError(f"{' '.join(command)}: {error.args[-1]}") from error
+        self.journal.record(command, why)
+
+    def _refusals_named(self, command: list[str], act: Callable[[], T]) -> T:
+        try:
+            return self._namespace.run(act)
+        except KernelRefusal as error:
+            raise NetlinkError(f"{' '.join(command)}: {error.args[-1]}") from error
+
+
+def _read_state(messages: Iterable[Any]) -> WireguardState:
+    """What the kernel says of a device, over one or more messages."""
+    private_key, public_key, port = "", "", 0
+    peers: dict[str, WireguardPeer] = {}
+    for message in messages:
+        private_key = _text(message.get_attr("WGDEVICE_A_PRIVATE_KEY")) or private_key
+        public_key = _text(message.get_attr("WGDEVICE_A_PUBLIC_KEY")) or public_key
+        port = message.get_attr("WGDEVICE_A_LISTEN_PORT") or port
+        for item in message.get_attr("WGDEVICE_A_PEERS") or ():
+            peer = _read_peer(item)
+            known = peers.get(peer.public_key)
+            # A peer with many networks is told in several messages, the later ones with the rest of them only.
+            peers[peer.public_key] = peer if known is None else known.with_allowed(peer.allowed)
+    return WireguardState(private_key, public_key, port, peers)
+
+
+def _read_peer(item: Any) -> WireguardPeer:  # noqa: ANN401 - pyroute2 ships no types
+    endpoint = item.get_attr("WGPEER_A_ENDPOINT")
+    psk = _text(item.get_attr("WGPEER_A_PRESHARED_KEY"))
+    return WireguardPeer(
+        public_key=_text(item.get_attr("WGPEER_A_PUBLIC_KEY")),
+        endpoint=(ip_address(endpoint["addr"]), endpoint["port"]) if endpoint else (ip_address("0.0.0.0"), 0),
+        allowed=frozenset(ip_network(allowed["addr"]) for allowed in item.get_attr("WGPEER_A_ALLOWEDIPS") or ()),
+        # All zero: there is none.
+        psk="" if set(psk.rstrip("=")) <= {"A"} else psk,
+        keepalive_s=item.get_attr("WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL") or 0,
+    )
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - pyroute2 ships no types
+    """A key as it was decoded: bytes, or a structure that holds them."""
+    if isinstance(value, dict):
+        value = value.get("value", b"")
+    return value.decode() if isinstance(value, bytes) else str(value or "")

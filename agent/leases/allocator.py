@@ -1,0 +1,111 @@
+"""Which subnet to ask for: flannel's rule, counted in slots instead of walked. Pure.
+
+flannel walks from SubnetMin in steps of one subnet, collects the first 100 that overlap no lease and picks one of them
+at random (`pkg/subnet/etcd/local_manager.go: allocateSubnet`). Here the leases become sorted intervals of slot numbers,
+so that a /8 with thousands of leases costs no more than sorting the leases. And chance is a hash of the node's address
+and the subnet (rendezvous hashing): as even as flannel's draw, but a node that comes back after its lease has ended,
+with nothing on its disk, asks for the subnet that it had, unless somebody has it now.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from itertools import islice
+
+from agent.errors import NoFreeSubnet
+from agent.lease import Subnet
+from agent.netconfig.config import NetworkConfig
+
+CANDIDATES = 100
+"""How many free subnets are drawn from; flannel's number."""
+
+
+@dataclass(frozen=True, slots=True)
+class FreeCount:
+    """How many subnets of the network nobody holds."""
+
+    free: int
+    total: int
+
+
+def choose_subnet(config: NetworkConfig, taken: Iterable[Subnet], node: str) -> Subnet:
+    """A subnet that overlaps none of `taken`, one of the first 100 free ones; each family on its own.
+
+    `node` names who asks: nodes spread evenly over the free subnets, and each likes the same one best every time.
+    Raises NoFreeSubnet that says how many are free.
+    """
+    taken = tuple(taken)
+    ipv4 = _draw(_ipv4_slots(config), _ipv4_networks(config, taken), node)
+    if config.ipv6_network is None:
+        return Subnet(IPv4Network((ipv4, config.subnet_len)))
+    ipv6_slots = _ipv6_slots(config)
+    ipv6 = _draw(ipv6_slots, (subnet.ipv6 for subnet in taken if subnet.ipv6 is not None), node)
+    return Subnet(IPv4Network((ipv4, config.subnet_len)), IPv6Network((ipv6, config.ipv6_subnet_len or 0)))
+
+
+def count_free(config: NetworkConfig, taken: Iterable[Subnet]) -> FreeCount:
+    """How many IPv4 subnets between SubnetMin and SubnetMax are free, and how many there are."""
+    slots = _ipv4_slots(config)
+    held = sum(last - first + 1 for first, last in _held(slots, _ipv4_networks(config, tuple(taken))))
+    return FreeCount(slots.total - held, slots.total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slots:
+    """The subnets that may be leased, numbered from 0."""
+
+    first_address: int
+    size: int
+    total: int
+
+
+def _ipv4_slots(config: NetworkConfig) -> _Slots:
+    size = 1 << (32 - config.subnet_len)
+    first, last = int(config.subnet_min), int(config.subnet_max)
+    return _Slots(first, size, (last - first) // size + 1)
+
+
+def _ipv6_slots(config: NetworkConfig) -> _Slots:
+    size = 1 << (128 - (config.ipv6_subnet_len or 0))
+    first, last = int(config.ipv6_subnet_min or 0), int(config.ipv6_subnet_max or 0)
+    return _Slots(first, size, (last - first) // size + 1)
+
+
+def _ipv4_networks(config: NetworkConfig, taken: tuple[Subnet, ...]) -> Iterator[IPv4Network]:
+    """Without claims on the whole network or more: no agent of this network makes them, they would only block it."""
+    return (subnet.ipv4 for subnet in taken if not config.network.subnet_of(subnet.ipv4))
+
+
+def _draw(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network], node: str) -> int:
+    candidates = list(islice(_free(slots, taken), CANDIDATES))
+    if not candidates:
+        raise NoFreeSubnet(f"0 of {slots.total} subnets are free")
+    addresses = [slots.first_address + slot * slots.size for slot in candidates]
+    return max(addresses, key=lambda address: hashlib.blake2b(f"{node} {address}".encode(), digest_size=16).digest())
+
+
+def _free(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network]) -> Iterator[int]:
+    """Numbers of free slots, ascending."""
+    next_slot = 0
+    for first, last in _held(slots, taken):
+        yield from range(next_slot, first)
+        next_slot = last + 1
+    yield from range(next_slot, slots.total)
+
+
+def _held(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network]) -> Iterator[tuple[int, int]]:
+    """Intervals of held slots, ascending, disjoint."""
+    intervals = sorted(
+        (
+            (int(network.network_address) - slots.first_address) // slots.size,
+            (int(network.broadcast_address) - slots.first_address) // slots.size,
+        )
+        for network in taken
+    )
+    beyond = 0
+    for first, last in intervals:
+        first, last = max(first, beyond), min(last, slots.total - 1)
+        if first <= last:
+            yield first, last
+            beyond = last + 1

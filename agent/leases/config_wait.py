@@ -1,0 +1,62 @@
+"""Wait for a usable network config: operators may start nodes first and write the config later."""
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+
+from agent.daemon.pacing import Backoff, Clock, LogLimit, SystemClock
+from agent.errors import ConfigMissing, InvalidConfig, RegistryDenied, RegistryError
+from agent.etcd.registry import Registry
+from agent.netconfig.config import NetworkConfig, parse_network_config
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+"""flannel's pause between two looks at the config."""
+
+
+def wait_for_config(
+    registry: Registry,
+    stop: threading.Event,
+    check: Callable[[NetworkConfig], object] = lambda _: None,
+    *,
+    on_waiting: Callable[[str], object] = lambda _: None,
+    clock: Clock | None = None,
+) -> NetworkConfig | None:
+    """The network config once there is a good one; None when `stop` was set before.
+
+    `check` may refuse a config by raising InvalidConfig, for instance a backend type we do not have. Each problem is
+    given to `on_waiting`, and logged at once and then every 10 s while it lasts. Raises RegistryDenied.
+    """
+    clock = clock or SystemClock()
+    limit, last_kind, backoff = LogLimit(clock), "", Backoff(random.Random())
+    while not stop.is_set():
+        delay_s = RETRY_S
+        try:
+            config = parse_network_config(registry.config())
+            check(config)
+        except RegistryDenied:
+            raise
+        except ConfigMissing as error:
+            kind, problem = "missing", f"waiting for the network config: {error}"
+        except InvalidConfig as error:
+            kind, problem = str(error), f"waiting for a better network config: {error}"
+        except RegistryError as error:
+            # Of one kind whatever its text, which changes with each endpoint that is tried.
+            kind, problem = "etcd", f"waiting for etcd: {error}"
+            delay_s = backoff.next_s()
+        else:
+            for warning in config.warnings:
+                log.warning("network config: %s", warning)
+            for name in config.unknown_options():
+                log.warning("Backend.%s: not an option of %s, ignored", name, config.backend_type)
+            return config
+        on_waiting(problem)
+        if kind != last_kind:
+            limit.reset()
+        if limit.allows():
+            log.warning("%s", problem)
+        last_kind = kind
+        clock.wait(stop, delay_s)
+    return None

@@ -1,0 +1,344 @@
+"""Get a subnet, keep it, and know when it is lost: policy over a Registry, a clock and a source of randomness.
+
+One node is one public address. Its subnet is, in this order: the one that the registry holds for that address, the one
+it had before if nobody holds it, a free one (of several the same each time). While it runs, the key in the registry
+decides whether the subnet is ours: gone means take it again, another node's address means stop forwarding (fence), no
+answer means carry on.
+"""
+
+import contextlib
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from agent.daemon.pacing import Backoff, Clock, LogLimit, SystemClock
+from agent.errors import (
+    AddressTaken,
+    Fenced,
+    LeaseLost,
+    NoFreeSubnet,
+    RegistryDenied,
+    RegistryError,
+    SubnetTaken,
+)
+from agent.etcd.registry import Registry
+from agent.lease import BadEntry, Lease, LeaseAttrs, Snapshot, Subnet
+from agent.leases.allocator import choose_subnet, count_free
+from agent.leases.claims import AddressClaims
+from agent.leases.table import LeaseTable
+from agent.leases.watch import POLL_S, RELIST_S, BadEntryLog, LeaseWatch, OnPeers
+from agent.netconfig.config import NetworkConfig
+
+log = logging.getLogger(__name__)
+
+LEASE_TTL_S = 24 * 3600
+"""flannel's `subnetTTL`."""
+ADDRESS_TAKEN_S = 10.0
+"""How soon a node with somebody else's address asks again."""
+RACES = 10
+"""How many lost races for a subnet are followed by another try at once."""
+
+
+class SubnetManager:
+    """One node's claim on a subnet. `acquire` first; then `run_renewal` and `run_watch`, each in a thread."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        config: NetworkConfig,
+        attrs: LeaseAttrs,
+        *,
+        previous_subnet: Subnet | None = None,
+        lease_ttl_s: int = LEASE_TTL_S,
+        node: str = "",
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`node` is the name by which nodes with one address are told apart; without one they are not."""
+        self._registry = registry
+        self._config = config
+        self._attrs = attrs
+        self._previous_subnet = previous_subnet
+        self._lease_ttl_s = lease_ttl_s
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()
+        self._claims = AddressClaims(registry, attrs.public_ip, node, self._clock)
+        self._bad_entries = BadEntryLog()
+        self._lease: Lease | None = None
+        self._renewed_at = 0.0
+        self._look_now = threading.Event()
+        self._unpublished = False
+        self._watch: LeaseWatch | None = None
+        self.fenced: str | None = None
+        """Why we must not forward: who owns our subnet. For good; only a new process asks for another subnet."""
+
+    @property
+    def lease(self) -> Lease | None:
+        """What we hold, as of the last look; None before `acquire` has returned it."""
+        return self._lease
+
+    @property
+    def revision(self) -> int:
+        """The store's revision up to which the peers are complete; 0 before the first list."""
+        return self._watch.revision if self._watch else 0
+
+    @property
+    def refused(self) -> Mapping[Subnet, str]:
+        """Other nodes' leases that must not become peers, with the reason."""
+        return self._watch.refused if self._watch else {}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What works now and should be mended all the same."""
+        return self._claims.warnings
+
+    @property
+    def watch_restarts(self) -> int:
+        """How often the watch on the leases had to be started anew."""
+        return self._watch.restarts if self._watch else 0
+
+    def seconds_left(self) -> float | None:
+        """Until the lease ends if it is not renewed again; None for a reservation or without a lease."""
+        if self._lease is None or self._lease.is_reservation:
+            return None
+        return max(0.0, self._renewed_at + self._lease_ttl_s - self._clock.now())
+
+    def acquire(self, stop: threading.Event, on_waiting: Callable[[str], object] = lambda _: None) -> Lease | None:
+        """Get a subnet, however long it takes; None when `stop` was set before.
+
+        `on_waiting` is told why there is none yet. Raises RegistryDenied: waiting does not help against a refusal.
+        """
+        backoff, log_limit = Backoff(self._rng), LogLimit(self._clock)
+        while not stop.is_set():
+            try:
+                return self._acquire_within(RACES)
+            except RegistryDenied:
+                raise
+            except (AddressTaken, NoFreeSubnet, RegistryError) as error:
+                on_waiting(str(error))
+                if log_limit.allows():
+                    log.error("no subnet yet, trying again: %s", error)
+                delay_s = ADDRESS_TAKEN_S if isinstance(error, AddressTaken) else backoff.next_s()
+            self._clock.wait(stop, delay_s)
+        return None
+
+    def run_renewal(self, stop: threading.Event, on_fenced: Callable[[str], None]) -> None:
+        """Keep the lease until `stop`; on proof of another owner call `on_fenced` with the reason, and return.
+
+        While etcd does not answer it keeps trying and says so once per 10 s.
+        """
+        backoff, log_limit = Backoff(self._rng), LogLimit(self._clock)
+        due = self._clock.now() + self._interval_s()
+        while self._wait(stop, due):
+            # Counted from the beginning of a round: where etcd is slow, a round takes a good part of the lease's life.
+            counted_from = self._clock.now()
+            try:
+                self._keep(periodic=counted_from >= due)
+                delay_s = self._interval_s()
+                backoff.reset()
+                if log_limit.reset():
+                    log.info("the lease is kept again")
+            except Fenced as error:
+                self.fenced = str(error)
+                log.error("fenced: %s", error)
+                on_fenced(self.fenced)
+                return
+            except (SubnetTaken, LeaseLost):
+                # The key changed between our look and our write: look again.
+                counted_from, delay_s = self._clock.now(), backoff.next_s()
+            except RegistryError as error:
+                counted_from, delay_s = self._clock.now(), backoff.next_s()
+                if log_limit.allows():
+                    log.warning("the lease cannot be renewed, %s: %s", self._time_left(), error)
+            due = counted_from + delay_s
+
+    def run_watch(self, stop: threading.Event, on_peers: OnPeers) -> None:
+        """Follow the other nodes' leases until `stop`.
+
+        `on_peers` is called with all peers (never our own lease) and the revision: after the first list, and then when
+        a peer comes, goes or changes its attributes. If it raises AgentError, it is called again within 30 s.
+        """
+        assert self._lease is not None, "acquire first"
+        table = LeaseTable(self._config, self._lease.subnet, self._attrs.public_ip)
+        self._watch = LeaseWatch(
+            self._registry,
+            table,
+            on_peers,
+            self._see_own,
+            self._claims.see,
+            self._bad_entries,
+            self._clock,
+            self._rng,
+        )
+        self._watch.run(stop)
+
+    def publish(self, attrs: LeaseAttrs) -> None:
+        """Write other attributes, such as a new device's MAC, under our key; soon, by the renewal thread."""
+        self._attrs = attrs
+        self._unpublished = True
+        self._look_now.set()
+
+    def release(self) -> None:
+        """Give the subnet back, unless it is a reservation. Raises RegistryError; not ours any more is no error."""
+        lease, self._lease = self._lease, None
+        if lease is None or lease.is_reservation:
+            return
+        with contextlib.suppress(LeaseLost):
+            self._registry.delete(lease)
+        self._registry.revoke(lease.etcd_lease_id)
+        log.info("gave subnet %s back", lease.subnet)
+
+    def move_to(self, public_ip: IPv4Address) -> None:
+        """Write another address of ours under our key; nobody may renew meanwhile. Raises RegistryError and LeaseLost:
+        not ours any more."""
+        if self._lease is not None and self._lease.attrs.public_ip != public_ip:
+            self._attrs = replace(self._attrs, public_ip=public_ip)
+            self._lease = self._registry.update(self._lease, self._attrs)
+            log.info("subnet %s is at %s from now on", self._lease.subnet, public_ip)
+
+    def _acquire_within(self, races: int) -> Lease:
+        """Raises NoFreeSubnet, also when every one of `races` tries lost against other nodes."""
+        for _ in range(races):
+            snapshot = self._registry.list_leases()
+            self._bad_entries.report(snapshot.bad, complete=True)
+            asked_at = self._clock.now()
+            try:
+                lease, how = self._acquire_from(snapshot)
+            except (SubnetTaken, LeaseLost) as error:
+                log.info("%s", error)
+                continue
+            self._lease, self._renewed_at = lease, asked_at
+            life = "reserved for us" if lease.is_reservation else f"for {self._lease_ttl_s} s"
+            log.info("subnet %s, %s, %s", lease.subnet, how, life)
+            return lease
+        count = count_free(self._config, snapshot.leases)
+        raise NoFreeSubnet(
+            f"other nodes were faster {races} times in a row; {count.free} of {count.total} subnets are free"
+        )
+
+    def _acquire_from(self, snapshot: Snapshot) -> tuple[Lease, str]:
+        """Raises SubnetTaken or LeaseLost when another node was faster, NoFreeSubnet when there is none, and
+        AddressTaken."""
+        held = self._held_for_us(snapshot)
+        if held is not None:
+            if held.subnet != self._previous_subnet:
+                self._claims.ask(held)
+            return self._reuse(held), "which the registry holds for our public address"
+        taken = [*snapshot.leases, *(entry.subnet for entry in snapshot.bad if entry.subnet is not None)]
+        previous = self._previous_subnet
+        if previous is not None:
+            reason = self._obstacle(previous, taken)
+            if reason is None:
+                return self._registry.create(previous, self._attrs, self._lease_ttl_s), "as before"
+            log.warning("previous subnet %s is not taken again: %s", previous, reason)
+            self._previous_subnet = None
+        subnet = choose_subnet(self._config, taken, str(self._attrs.public_ip))
+        return self._registry.create(subnet, self._attrs, self._lease_ttl_s), "newly chosen"
+
+    def _held_for_us(self, snapshot: Snapshot) -> Lease | None:
+        """The lease of our public address that fits the config; leases of ours that do not are given up."""
+        fitting = []
+        for lease in snapshot.leases.values():
+            if lease.attrs.public_ip != self._attrs.public_ip:
+                continue
+            if self._config.allows(lease.subnet):
+                fitting.append(lease)
+            elif lease.is_reservation:
+                log.warning("reservation %s for our address does not fit the network config", lease.subnet)
+            else:
+                log.warning("our lease %s does not fit the network config: giving it up", lease.subnet)
+                self._registry.delete(lease)
+        return next((lease for lease in fitting if lease.subnet == self._previous_subnet), next(iter(fitting), None))
+
+    def _obstacle(self, previous: Subnet, taken: list[Subnet]) -> str | None:
+        """Why the subnet we had before cannot be ours again."""
+        if not self._config.allows(previous):
+            return f"it does not fit the network config (/{self._config.subnet_len} in {self._config.network})"
+        holder = next((subnet for subnet in taken if subnet.overlaps(previous)), None)
+        return None if holder is None else f"{holder} is another node's"
+
+    def _reuse(self, lease: Lease) -> Lease:
+        if lease.is_reservation:
+            return self._with_our_attrs(lease)
+        if self._registry.keep_alive(lease.etcd_lease_id) != self._lease_ttl_s:
+            return self._registry.renew(lease, self._attrs, self._lease_ttl_s)
+        return self._with_our_attrs(lease)
+
+    def _with_our_attrs(self, lease: Lease) -> Lease:
+        return lease if lease.attrs == self._attrs else self._registry.update(lease, self._attrs)
+
+    def _keep(self, periodic: bool) -> None:
+        """Renew, then look whether the key is ours, and mend it if it is not another's.
+
+        Raises Fenced, or SubnetTaken or LeaseLost when the key changed meanwhile.
+        """
+        lease = self._lease
+        assert lease is not None, "acquire first"
+        asked_at = self._clock.now()
+        if lease.is_reservation:
+            alive, found = True, self._registry.get(lease.subnet)
+        else:
+            # Both at once: one after the other would take too much of a short lease's life where etcd is slow.
+            ttl_s, found = self._registry.keep_alive_and_get(lease.etcd_lease_id, lease.subnet)
+            alive = ttl_s > 0
+        if found is None:
+            kept = self._take_again(lease)
+        elif isinstance(found, BadEntry):
+            log.warning("our key for %s was overwritten (%s): writing it again", lease.subnet, found.reason)
+            kept = self._mend(replace(lease, mod_revision=found.mod_revision), alive)
+        elif found.attrs.public_ip != self._attrs.public_ip:
+            raise Fenced(f"our subnet {lease.subnet} belongs to {found.attrs.public_ip} now")
+        else:
+            if found.etcd_lease_id != lease.etcd_lease_id:
+                alive = self._adopt(lease, found)
+            wanted = self._unpublished or (periodic and found.attrs != self._attrs)
+            kept = found if alive and not wanted else self._mend(found, alive)
+        self._unpublished = False
+        self._lease, self._renewed_at = kept, asked_at
+
+    def _take_again(self, lease: Lease) -> Lease:
+        again = self._registry.create(lease.subnet, self._attrs, self._lease_ttl_s)
+        log.warning("our lease on %s was gone; took the same subnet again", lease.subnet)
+        if not lease.is_reservation:
+            self._registry.revoke(lease.etcd_lease_id)
+        return again
+
+    def _adopt(self, lease: Lease, found: Lease) -> bool:
+        """Our key has another etcd lease, or none: accept that. Whether that lease is alive."""
+        if not lease.is_reservation:
+            self._registry.revoke(lease.etcd_lease_id)
+        if found.is_reservation:
+            log.info("subnet %s is reserved for us from now on", lease.subnet)
+            return True
+        log.warning("another agent with our address %s renewed %s", found.attrs.public_ip, lease.subnet)
+        return self._registry.keep_alive(found.etcd_lease_id) > 0
+
+    def _mend(self, lease: Lease, alive: bool) -> Lease:
+        """Write our attributes, under a new etcd lease if the old one is dead."""
+        if alive:
+            return self._registry.update(lease, self._attrs)
+        return self._registry.renew(lease, self._attrs, self._lease_ttl_s)
+
+    def _see_own(self, lease: Lease | None) -> None:
+        """Called by the watch with what stands under our key: look closer unless it is what we wrote."""
+        if lease is None or self._lease is None or lease.mod_revision > self._lease.mod_revision:
+            self._look_now.set()
+
+    def _interval_s(self) -> float:
+        """Until the next look at our lease: a third of its life, so that two renewals may fail."""
+        reserved = self._lease is None or self._lease.is_reservation
+        return (RELIST_S if reserved else self._lease_ttl_s / 3) * self._rng.uniform(0.8, 1.0)
+
+    def _wait(self, stop: threading.Event, due: float) -> bool:
+        """Wait until `due` or until the watch has seen something about our key; False at `stop`."""
+        while not stop.is_set() and not self._look_now.is_set() and (left_s := due - self._clock.now()) > 0:
+            self._clock.wait(stop, min(left_s, POLL_S))
+        self._look_now.clear()
+        return not stop.is_set()
+
+    def _time_left(self) -> str:
+        left_s = self.seconds_left()
+        return "reserved" if left_s is None else f"{left_s:.0f} s left"

@@ -1,0 +1,225 @@
+"""The peers of one node, kept equal to what etcd reports. Pure: results in, peers and refusals out.
+
+Events may come twice, late or out of order: per key only the highest mod_revision counts, and a snapshot replaces
+everything before it. Whoever can write to etcd can claim anything, so each lease is checked before it becomes a peer;
+a refused one stays known, in case what it collides with goes away.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+
+from agent.lease import Lease, LeaseAdded, LeaseRemoved, Snapshot, Subnet, WatchResult
+from agent.netconfig.config import NetworkConfig
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A lease that does not become a peer, and why."""
+
+    lease: Lease
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableChange:
+    """What one result changed among the peers."""
+
+    added: tuple[Lease, ...] = ()
+    changed: tuple[Lease, ...] = ()
+    """Known subnets with other attributes: a new public address, MAC or key."""
+    removed: tuple[Lease, ...] = ()
+    """As they were before."""
+    refused: tuple[Refusal, ...] = ()
+    """Refusals not reported before."""
+
+    @property
+    def concerns_peers(self) -> bool:
+        """Whether the peers are others than before."""
+        return bool(self.added or self.changed or self.removed)
+
+
+def refusal(lease: Lease, config: NetworkConfig, own: Subnet, own_public_ip: IPv4Address) -> str | None:
+    """Why this lease must not become a peer, looked at alone; None when it may.
+
+    SubnetMin and SubnetMax do not matter: an operator may narrow them while leases from before live on.
+    """
+    ipv4, public_ip = lease.subnet.ipv4, lease.attrs.public_ip
+    if not ipv4.subnet_of(config.network):
+        return f"subnet is outside the network {config.network}"
+    if ipv4.prefixlen != config.subnet_len:
+        return f"subnet is a /{ipv4.prefixlen}, not a /{config.subnet_len}"
+    ipv6 = lease.subnet.ipv6
+    if ipv6 is not None and config.ipv6_network is not None:
+        if not ipv6.subnet_of(config.ipv6_network):
+            return f"subnet is outside the network {config.ipv6_network}"
+        if ipv6.prefixlen != config.ipv6_subnet_len:
+            return f"subnet is a /{ipv6.prefixlen}, not a /{config.ipv6_subnet_len}"
+    if lease.subnet.overlaps(own):
+        return f"subnet overlaps our own {own}"
+    reasons = {
+        "is no node's address": public_ip.packed[0] == 0 or public_ip.is_reserved,
+        "is a loopback address": public_ip.is_loopback,
+        "is a multicast address": public_ip.is_multicast,
+        f"is inside the overlay network {config.network}": public_ip in config.network,
+        "is our own": public_ip == own_public_ip,
+    }
+    return next((f"public address {public_ip} {reason}" for reason, applies in reasons.items() if applies), None)
+
+
+class LeaseTable:
+    """Who holds which subnet, as one node sees it. Our own subnet is never a peer."""
+
+    def __init__(self, config: NetworkConfig, own: Subnet, own_public_ip: IPv4Address) -> None:
+        self._config = config
+        self._own = own
+        self._own_public_ip = own_public_ip
+        self._known: dict[Subnet, Lease] = {}
+        self._sharers: dict[Network, set[Subnet]] = {}
+        """Network of one family → the known subnets that have it: two that do cannot both be peers."""
+        self._last_revision: dict[Subnet, int] = {}
+        self._refusals: dict[Subnet, str] = {}
+        self._verdicts: dict[tuple[Subnet, IPv4Address], str | None] = {}
+        self._peers: dict[Subnet, Lease] = {}
+        self._reported: set[tuple[Subnet, str]] = set()
+        self._floor = 0
+        self.revision = 0
+        """etcd's store revision up to which the table is complete."""
+
+    @property
+    def peers(self) -> tuple[Lease, ...]:
+        """Sorted by subnet."""
+        return tuple(self._peers.values())
+
+    @property
+    def own_lease(self) -> Lease | None:
+        """What etcd last showed under our own subnet, whoever owns it."""
+        return self._known.get(self._own)
+
+    @property
+    def refused(self) -> Mapping[Subnet, str]:
+        """Every lease that is refused now, with the reason."""
+        return dict(self._refusals)
+
+    def apply(self, result: WatchResult, *, keep_missing: bool = False) -> TableChange:
+        """Take in `result` and say what it changed. `keep_missing`: peers that a snapshot lacks stay; we never do."""
+        if isinstance(result, Snapshot):
+            kept = {subnet: lease for subnet, lease in self._peers.items() if keep_missing and subnet != self._own}
+            self._know({**kept, **result.leases})
+            # A snapshot may be older than what we had: etcd was restored from a backup. It still is the truth.
+            self._floor = self.revision = result.revision
+            return self._admit({*self._known, *self._peers, *self._refusals})
+        touched = {subnet for event in result.events if (subnet := self._take_event(event)) is not None}
+        self.revision = max(self.revision, result.revision)
+        return self._admit(self._and_sharers(touched))
+
+    def _know(self, leases: dict[Subnet, Lease]) -> None:
+        self._known = leases
+        self._sharers.clear()
+        for subnet in leases:
+            for network in _networks(subnet):
+                self._sharers.setdefault(network, set()).add(subnet)
+        self._last_revision.clear()
+        self._verdicts.clear()
+
+    def _take_event(self, event: LeaseAdded | LeaseRemoved) -> Subnet | None:
+        """The subnet that it is about; None when something newer is known of it."""
+        if isinstance(event, LeaseAdded):
+            subnet, mod_revision = event.lease.subnet, event.lease.mod_revision
+        else:
+            subnet, mod_revision = event.subnet, event.mod_revision
+        if mod_revision <= max(self._floor, self._last_revision.get(subnet, 0)):
+            return None
+        self._last_revision[subnet] = mod_revision
+        if isinstance(event, LeaseAdded):
+            self._known[subnet] = event.lease
+            for network in _networks(subnet):
+                self._sharers.setdefault(network, set()).add(subnet)
+        else:
+            self._known.pop(subnet, None)
+        return subnet
+
+    def _and_sharers(self, touched: Collection[Subnet]) -> set[Subnet]:
+        """These, and every subnet whose admission can depend on theirs: those that share a network, and so on."""
+        found, coming = set(touched), list(touched)
+        while coming:
+            for network in _networks(coming.pop()):
+                more = self._sharers.get(network, set()) - found
+                found |= more
+                coming += more
+        return found
+
+    def _refusal(self, lease: Lease) -> str | None:
+        """`refusal`, remembered: at a thousand nodes it is most of the work of an event."""
+        subject = (lease.subnet, lease.attrs.public_ip)
+        if subject not in self._verdicts:
+            self._verdicts[subject] = refusal(lease, self._config, self._own, self._own_public_ip)
+        return self._verdicts[subject]
+
+    def _admit(self, subnets: Collection[Subnet]) -> TableChange:
+        """Choose the peers among these anew. Whoever holds a subnet now keeps it against a newcomer.
+
+        Nothing outside of `subnets` shares a network with one of them, so an event costs what it is about.
+        """
+        peers: dict[Subnet, Lease] = {}
+        claimed: dict[Network, Subnet] = {}
+        refusals: dict[Subnet, str] = {}
+        leases = [self._known[subnet] for subnet in subnets if subnet in self._known and subnet != self._own]
+        for lease in sorted(leases, key=lambda it: (it.subnet not in self._peers, it.mod_revision)):
+            # All subnets that pass have one length, so two overlap only if they are equal in a family.
+            shares = _networks(lease.subnet)
+            reason = self._refusal(lease)
+            if reason is None:
+                holder = next((claimed[network] for network in shares if network in claimed), None)
+                reason = None if holder is None else f"subnet overlaps {holder}, which was there before"
+            if reason is not None:
+                refusals[lease.subnet] = reason
+                continue
+            claimed.update(dict.fromkeys(shares, lease.subnet))
+            peers[lease.subnet] = lease
+        before = {subnet: self._peers[subnet] for subnet in subnets if subnet in self._peers}
+        self._forget(subnet for subnet in subnets if subnet not in self._known)
+        # Both are replaced as a whole: another thread may be reading.
+        self._refusals = {it: why for it, why in self._refusals.items() if it not in subnets} | refusals
+        if peers != before:
+            others = {subnet: lease for subnet, lease in self._peers.items() if subnet not in subnets}
+            self._peers = dict(sorted((others | peers).items(), key=_number))
+        return TableChange(
+            added=_sorted(lease for subnet, lease in peers.items() if subnet not in before),
+            changed=_sorted(
+                lease for subnet, lease in peers.items() if subnet in before and before[subnet].attrs != lease.attrs
+            ),
+            removed=_sorted(lease for subnet, lease in before.items() if subnet not in peers),
+            refused=self._unreported(),
+        )
+
+    def _forget(self, subnets: Iterable[Subnet]) -> None:
+        for subnet in subnets:
+            for network in _networks(subnet):
+                sharers = self._sharers.get(network, set())
+                sharers.discard(subnet)
+                if not sharers:
+                    self._sharers.pop(network, None)
+
+    def _unreported(self) -> tuple[Refusal, ...]:
+        now = {(subnet, reason) for subnet, reason in self._refusals.items()}
+        fresh = now - self._reported
+        # What was mended may be reported again when it breaks again.
+        self._reported = now
+        return tuple(
+            Refusal(self._known[subnet], reason) for subnet, reason in sorted(fresh, key=lambda it: (it[0].ipv4, it[1]))
+        )
+
+
+def _networks(subnet: Subnet) -> tuple[Network, ...]:
+    return (subnet.ipv4,) if subnet.ipv6 is None else (subnet.ipv4, subnet.ipv6)
+
+
+def _sorted(leases: Iterable[Lease]) -> tuple[Lease, ...]:
+    return tuple(sorted(leases, key=lambda lease: lease.subnet.number))
+
+
+def _number(item: tuple[Subnet, Lease]) -> int:
+    return item[0].number

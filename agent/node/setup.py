@@ -1,0 +1,145 @@
+"""What a node holds beside the overlay device once it has a lease: packet filter rules, the bridge, and the two files.
+
+Each part is re-made where it is missing, on its own: one that fails makes the agent unready with the reason, is tried
+again, and keeps no other from being made.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.backends.base import Backend
+from agent.backends.subnet_routes import own_blackhole
+from agent.errors import AgentError, EnvironmentMissing
+from agent.kernel.bridge import converge_bridge
+from agent.kernel.firewall import Firewall, Policy
+from agent.kernel.netlink import Kernel
+from agent.kernel.values import IPNetwork
+from agent.lease import Lease
+from agent.netconfig.config import NetworkConfig
+from agent.node.readiness import Readiness
+from agent.node.subnet_env import SubnetEnv, first_address, read_env, write_docker_opts, write_subnet_env
+from agent.options.options import Options
+
+log = logging.getLogger(__name__)
+
+DEVICE, RULES, BRIDGE, FILES = "overlay device", "rules", "bridge", "subnet file"
+
+
+class NodeSetup:
+    """The wanted state of one node with one lease; brings the kernel and the files to it."""
+
+    def __init__(
+        self,
+        options: Options,
+        config: NetworkConfig,
+        lease: Lease,
+        backend: Backend,
+        kernel: Kernel,
+        readiness: Readiness,
+        alive: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`alive` is called before each part: all of them together may take long on a slow machine."""
+        self._options = options
+        self._backend = backend
+        self._kernel = kernel
+        self._readiness = readiness
+        self._alive = alive
+        self._firewall = Firewall(kernel.journal)
+        shares = [(config.network, lease.subnet.ipv4), (config.ipv6_network, lease.subnet.ipv6)]
+        self._policies = [
+            Policy(
+                network,
+                subnet,
+                options.ip_masq,
+                options.ip_masq_fully_random,
+                options.forward_rules,
+                getattr(config.backend, "port", None),
+                options.bridge,
+            )
+            for network, subnet in shares
+            if network is not None and subnet is not None
+        ]
+        self._written: set[Path] = set()
+        self._rules_made = False
+        ipv6_network = None if lease.subnet.ipv6 is None else config.ipv6_network
+        self._subnet_env = SubnetEnv(
+            config.network, lease.subnet, backend.overlay_mtu, options.ip_masq, ipv6_network=ipv6_network
+        )
+        self._before = read_env(options.subnet_file)
+        """What the run before us wrote."""
+
+    def converge_links(self) -> None:
+        """Device, routes and bridge; cheap enough for every change that the kernel reports."""
+        self._part(DEVICE, self._converge_device)
+        if self._options.bridge is not None:
+            self._part(BRIDGE, self._converge_bridge)
+        else:
+            self._readiness.fulfilled(BRIDGE)
+
+    def converge_all(self) -> None:
+        """Links, rules and files."""
+        self._part(RULES, self._converge_rules)
+        self.converge_links()
+        self._part(FILES, self._write_files)
+
+    def converge_unreported(self) -> None:
+        """Rules and files: nobody tells of their changes, so this has to be called regularly."""
+        self._part(RULES, self._converge_rules)
+        self._part(FILES, self._write_files)
+
+    def _part(self, part: str, converge: Callable[[], object]) -> None:
+        self._alive()
+        try:
+            converge()
+        except (AgentError, OSError) as error:
+            # OSError: out of descriptors or memory; that passes, and packets keep flowing meanwhile.
+            if self._readiness.lacking(part, str(error)):
+                log.error("%s: %s", part, error)
+        else:
+            if self._readiness.fulfilled(part):
+                log.info("%s: in place", part)
+
+    def _converge_device(self) -> None:
+        self._backend.converge()
+        if self._options.blackhole_route:
+            for policy in self._policies:
+                route = own_blackhole(policy.subnet)
+                self._kernel.ensure_route(route, "without the bridge, packets for our own pods go nowhere")
+
+    def _converge_bridge(self) -> None:
+        addresses = [first_address(policy.subnet) for policy in self._policies]
+        converge_bridge(self._kernel, self._options.bridge or "", addresses, self._backend.overlay_mtu)
+
+    def _converge_rules(self) -> None:
+        with_rules = self._options.ip_masq or self._options.forward_rules
+        if with_rules:
+            made = [self._firewall.converge(policy) for policy in self._policies]
+            if any(made) and self._rules_made:
+                log.warning("rules: some were missing, made again")
+        if self._rules_made:
+            return
+        # A run before may have had another network, or other flags. Tables of networks that were never ours are other
+        # agents'. Where there is no nft there are none.
+        with contextlib.suppress(EnvironmentMissing):
+            for network in self._networks_before():
+                if not with_rules or network not in [policy.network for policy in self._policies]:
+                    self._firewall.remove(network)
+        self._rules_made = True
+
+    def _networks_before(self) -> list[IPNetwork]:
+        before = self._before
+        networks = [policy.network for policy in self._policies]
+        return networks + ([] if before is None else [it for it in (before.network, before.ipv6_network) if it])
+
+    def _write_files(self) -> None:
+        files: list[tuple[Path | None, Callable[[Path, SubnetEnv], None]]] = [
+            (self._options.docker_opts_file, write_docker_opts),
+            # Last, because others wait for this one and then look for the other.
+            (self._options.subnet_file, write_subnet_env),
+        ]
+        for path, write in files:
+            if path is not None and (not path.exists() or path not in self._written):
+                write(path, self._subnet_env)
+                self._written.add(path)

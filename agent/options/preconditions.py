@@ -1,0 +1,84 @@
+"""What this machine must offer before anything is made: rights, nft, places for our files; a TUN driver for udp."""
+
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from agent.errors import EnvironmentMissing
+from agent.options.options import Options
+
+CAP_NET_ADMIN = 12  # linux/capability.h
+TUN = Path("/dev/net/tun")
+NFT_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+"""Where nft is looked for; root's PATH may lack the directories for administrators."""
+
+
+def check_machine(options: Options) -> None:
+    """Raise EnvironmentMissing with one line for everything that is missing, all of it; changes nothing."""
+    lacking = _rights() + _programs(options)
+    for flag, path in (("--subnet-file", options.subnet_file), ("--docker-opts-file", options.docker_opts_file)):
+        if path is not None:
+            lacking += _place(flag, path)
+    if lacking:
+        raise EnvironmentMissing("\n".join(lacking))
+
+
+def check_rights() -> None:
+    """Raise EnvironmentMissing unless we may change links, addresses and rules."""
+    if lacking := _rights():
+        raise EnvironmentMissing("\n".join(lacking))
+
+
+def check_tun() -> None:
+    """Raise EnvironmentMissing unless TUN devices can be made; only the udp backend needs them."""
+    if lacking := _tun():
+        raise EnvironmentMissing("\n".join(lacking))
+
+
+def effective_capabilities() -> int:
+    """The process's capabilities as a bit set (man 7 capabilities); 0 where /proc does not say."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return next((int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:")), 0)
+
+
+def _rights() -> list[str]:
+    if effective_capabilities() >> CAP_NET_ADMIN & 1:
+        return []
+    got = f"user {os.geteuid()} without CAP_NET_ADMIN"
+    return [f"machine: no right to change the network (got {got}; want root, e.g. by sudo)"]
+
+
+def _tun() -> list[str]:
+    try:
+        os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        hint = "sudo modprobe tun" if error.errno in (errno.ENOENT, errno.ENODEV) else "root, or mode 0666 on it"
+        return [f"machine: cannot open {TUN} (got {error.strerror}; want a TUN driver: {hint})"]
+    return []
+
+
+def _programs(options: Options) -> list[str]:
+    if not (options.ip_masq or options.forward_rules) or shutil.which("nft", path=NFT_PATH):
+        return []
+    return ["machine: the program nft is missing (got none on PATH; want it: apt install nftables)"]
+
+
+def _place(flag: str, path: Path) -> list[str]:
+    """What makes `path` no place for a file of ours. A disk that is full or read-only is waited for, not refused."""
+    if ".." in path.parts:
+        return [f"{flag}: goes up with `..` (got {path}; want a path that says where the file is)"]
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        return [f"{flag}: lies below something that is no directory (got {path}; want the path of a file)"]
+    except OSError as error:
+        return [f"{flag}: {error.strerror} (got {path}; want a file that we may write)"]
+    if stat.S_ISREG(mode):
+        return []
+    # Writing goes by rename, which would put a file in the place of a link or device without a word.
+    kind = {stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link"}.get(stat.S_IFMT(mode), "a special file")
+    return [f"{flag}: is {kind} (got {path}; want a plain file or nothing there)"]

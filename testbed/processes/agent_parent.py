@@ -1,0 +1,65 @@
+"""The warm parent of agents: `python -m testbed.processes.agent_parent DESCRIPTOR [BLANKS]`. See `warm_process.py`.
+
+Beside an agent's log come descriptors of the network and the mount namespace that it shall run in. gRPC is imported
+here, but no channel exists before the fork: its threads would stay behind.
+"""
+
+import contextlib
+import importlib
+import os
+import pkgutil
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import agent
+from agent.kernel.namespace import set_namespace
+from testbed.processes.warm_process import loaded_files, serve
+
+PACKAGE = Path(agent.__file__).resolve().parent
+NATIVE = PACKAGE / "datapath" / "native" / "_native.so"
+NOT_IMPORTED = frozenset({"agent.datapath.native._native", "agent.datapath.native.build"})
+"""What is no module of Python's; what makes it."""
+OURS = 3
+"""Words of an agent's command line before its arguments: Python, -m, agent."""
+
+
+def main() -> NoReturn:
+    """Serve; in each fork, be the agent that was asked for."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    warm_up()
+    words, namespaces = serve(channel, _files)
+    for namespace in namespaces:
+        set_namespace(namespace)
+        os.close(namespace)
+    os.chdir("/")
+    sys.argv = [str(PACKAGE / "__main__.py"), *words[OURS:]]
+    from agent.__main__ import run
+
+    sys.exit(run(words[OURS:], os.environ))
+
+
+def warm_up() -> None:
+    """Import what agents import."""
+    for found in pkgutil.walk_packages(agent.__path__, "agent."):
+        if found.name not in NOT_IMPORTED:
+            importlib.import_module(found.name)
+    from agent.datapath.native.library import native_library
+    from agent.errors import EnvironmentMissing
+    from agent.etcd import client as etcd_client
+
+    etcd_client.warm_up()
+    with contextlib.suppress(EnvironmentMissing):
+        # An agent that needs it says so itself.
+        native_library()
+
+
+def _files() -> Iterator[str]:
+    yield from loaded_files(str(PACKAGE))
+    yield str(NATIVE)
+
+
+if __name__ == "__main__":
+    main()
