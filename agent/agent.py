@@ -23,16 +23,17 @@ from agent.assembly import (
     refuse_unknown_backend,
 )
 from agent.backends import make_backend
-from agent.backends.base import Backend, Counters, Underlay
+from agent.backends.base import Backend, Underlay
 from agent.daemon.memory import leave_out_what_is_there
 from agent.daemon.service_manager import notify_service_manager
 from agent.daemon.shutdown import Shutdown
 from agent.daemon.watchdog import Watchdog, WatchedClock
+from agent.datapath.counters import Counters
 from agent.errors import AgentError, LeaseLost, RegistryError
 from agent.etcd.registry import EtcdRegistry
+from agent.kernel.journal import open_journal
 from agent.kernel.monitor import Monitor
 from agent.kernel.netlink import Kernel
-from agent.kernel.tolerant_journal import open_journal
 from agent.lease import Lease
 from agent.leases.config_wait import wait_for_config
 from agent.leases.manager import SubnetManager

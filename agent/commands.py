@@ -18,9 +18,8 @@ from agent.backends.subnet_routes import LAST_RESORT_METRIC
 from agent.errors import EnvironmentMissing, LeaseLost, RegistryError
 from agent.kernel.bridge import converge_bridge, remove_bridge
 from agent.kernel.firewall import Firewall
-from agent.kernel.journal import Journal
+from agent.kernel.journal import Journal, open_journal
 from agent.kernel.netlink import Kernel
-from agent.kernel.tolerant_journal import open_journal
 from agent.kernel.values import Family, IPNetwork
 from agent.node.subnet_env import first_address, read_env, read_values
 from agent.options.options import Options

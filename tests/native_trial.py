@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agent.backends.base import Counters
+from agent.datapath.counters import Counters
 from agent.datapath.forwarder import Forwarder, SendDatagram, WriteToTun
 from agent.datapath.forwarding_table import TunnelEndpoint
 from agent.datapath.native.library import LIBRARY, NativeLibrary

@@ -1,10 +1,11 @@
 """The one protocol that every way of carrying packets keeps. Backends take leases as values and never see etcd."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
+from agent.datapath.counters import Counters
 from agent.kernel.values import IPNetwork
 from agent.lease import Lease, LeaseAttrs
 
@@ -32,20 +33,6 @@ class ForwardingEntry:
     subnet: IPNetwork
     via: str
     """Where packets for the subnet go, e.g. `192.168.8.228:8285`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """What a data path moved and what it refused; only ever grows."""
-
-    tx_packets: int = 0
-    """Inner packets that left in datagrams."""
-    tx_bytes: int = 0
-    rx_packets: int = 0
-    """Inner packets that were handed to the kernel."""
-    rx_bytes: int = 0
-    drops: Mapping[str, int] = field(default_factory=dict)
-    """Packets that were not forwarded, by reason; every reason is listed, also at 0."""
 
 
 class Backend(Protocol):

@@ -9,10 +9,11 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
-from agent.backends.base import Counters, ForwardingEntry, Underlay
+from agent.backends.base import ForwardingEntry, Underlay
 from agent.backends.entries import OverlayDevice, PeerEntries, converge_entries
 from agent.backends.leftovers import remove_other_devices
 from agent.backends.subnet_routes import is_subnet_route, unreachable_route
+from agent.datapath.counters import Counters
 from agent.errors import AgentError
 from agent.kernel.netlink import Kernel, NetlinkError
 from agent.kernel.values import Family, IPNetwork, Route

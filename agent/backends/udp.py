@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
-from agent.backends.base import Counters, ForwardingEntry, Underlay
+from agent.backends.base import ForwardingEntry, Underlay
 from agent.backends.leftovers import remove_other_devices, remove_subnet_routes
 from agent.backends.subnet_routes import unreachable_route
 from agent.datapath.choice import choose_datapath, make_pump
+from agent.datapath.counters import Counters, PacketCounters
 from agent.datapath.forwarder import Forwarder, OwnNode
 from agent.datapath.forwarding_table import ForwardingTable
-from agent.datapath.pump import Pump, Tally
+from agent.datapath.pump import Pump
 from agent.datapath.tun import TunDevice, open_tun
 from agent.datapath.udp_socket import open_udp_socket
 from agent.kernel.netlink import Kernel, Route
@@ -47,7 +48,7 @@ class UdpBackend:
         self._port = port
         self._underlay = underlay
         self._kernel = kernel
-        self._tally = Tally()
+        self._tally = PacketCounters()
         self._udp = open_udp_socket(underlay.address, port)
         self._forwarder: Forwarder | None = None
         self._tun: TunDevice | None = None

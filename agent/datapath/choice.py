@@ -4,8 +4,9 @@ import logging
 import socket
 from collections.abc import Callable
 
+from agent.datapath.counters import PacketCounters
 from agent.datapath.forwarder import Forwarder
-from agent.datapath.pump import Pump, Tally
+from agent.datapath.pump import Pump
 from agent.datapath.tun import TunDevice
 from agent.errors import EnvironmentMissing
 
@@ -34,7 +35,7 @@ def make_pump(
     tun: TunDevice,
     udp: socket.socket,
     forwarder: Forwarder,
-    tally: Tally,
+    tally: PacketCounters,
     on_failure: Callable[[], None],
 ) -> Pump:
     """A pump of the chosen kind, not started yet. The TUN device has virtio headers if and only if it is native.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import NamedTuple
 
-from agent.datapath.drops import DropReason
+from agent.datapath.counters import DropReason
 from agent.datapath.forwarding_table import ForwardingTable, TunnelEndpoint
 from agent.datapath.packet import (
     UDP,

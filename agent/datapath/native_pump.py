@@ -11,11 +11,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from agent.backends.base import Counters
+from agent.datapath.counters import Counters, PacketCounters
 from agent.datapath.forwarder import Forwarder
 from agent.datapath.native.library import native_library
 from agent.datapath.offloads import switch_on
-from agent.datapath.pump import Tally
 from agent.datapath.tun import TunDevice
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ class NativePump:
         tun: TunDevice,
         udp: socket.socket,
         forwarder: Forwarder,
-        tally: Tally,
+        tally: PacketCounters,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_failure` is called from a thread of the pump, at most once, when it can no longer move packets.

@@ -7,7 +7,7 @@ than all checks together. The header is a NamedTuple for the same reason (a froz
 import struct
 from typing import NamedTuple
 
-from agent.datapath.drops import DropReason
+from agent.datapath.counters import DropReason
 
 MIN_HEADER_LENGTH = 20  # bytes, RFC 791 §3.1
 ICMP = 1

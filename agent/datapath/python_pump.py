@@ -13,9 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from agent.datapath.drops import DropReason
+from agent.datapath.counters import DropReason, PacketCounters
 from agent.datapath.forwarder import Forwarder, SendDatagram, WriteToTun
-from agent.datapath.pump import Tally
 from agent.datapath.token_bucket import TokenBucket
 from agent.datapath.tun import DEVICE_IS_GONE, TunDevice
 
@@ -40,7 +39,7 @@ class PythonPump:
         tun: TunDevice,
         udp: socket.socket,
         forwarder: Forwarder,
-        tally: Tally,
+        tally: PacketCounters,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_failure` is called from the pump's thread, at most once, when it can no longer move packets."""

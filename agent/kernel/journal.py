@@ -6,10 +6,15 @@ its agents and of itself and prints them as one script.
 """
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
+
+from agent.errors import EnvironmentMissing
+
+log = logging.getLogger(__name__)
 
 
 class Journal(Protocol):
@@ -43,3 +48,32 @@ class FileJournal:
         entry = {"at": time.time(), "node": self._node, "command": list(command), "input": stdin, "why": why}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+class TolerantJournal:
+    """Pass records on; a full disk may cost us the record of a change, never the change."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._complained = False
+
+    def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
+        """Write it down if possible."""
+        try:
+            self._journal.record(command, why, stdin)
+        except OSError as error:
+            if not self._complained:
+                log.warning("--journal: changes are not recorded: %s", error)
+            self._complained = True
+        else:
+            self._complained = False
+
+
+def open_journal(path: Path | None, node_name: str) -> Journal:
+    """The journal in `path`, or one that keeps nothing. Raises EnvironmentMissing when there can be no such file."""
+    if path is None:
+        return SilentJournal()
+    try:
+        return TolerantJournal(FileJournal(path, node_name))
+    except OSError as error:
+        raise EnvironmentMissing(f"--journal: {error.strerror} (got {path}; want a file that we may write)") from error

@@ -16,7 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
-from agent.backends.base import Counters, ForwardingEntry
+from agent.backends.base import ForwardingEntry
+from agent.datapath.counters import Counters
 from agent.errors import EnvironmentMissing
 
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"

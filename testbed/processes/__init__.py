@@ -1,0 +1,1 @@
+"""Processes that a lab starts, and how they are started."""

@@ -11,14 +11,13 @@ import pkgutil
 import socket
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NoReturn
 
-import agent
 from agent.kernel.namespace import set_namespace
+from testbed.places import CLONE
 from testbed.processes.warm_process import loaded_files, serve
 
-PACKAGE = Path(agent.__file__).resolve().parent
+PACKAGE = CLONE / "agent"
 NATIVE = PACKAGE / "datapath" / "native" / "_native.so"
 NOT_IMPORTED = frozenset({"agent.datapath.native._native", "agent.datapath.native.build"})
 """What is no module of Python's; what makes it."""
@@ -43,7 +42,7 @@ def main() -> NoReturn:
 
 def warm_up() -> None:
     """Import what agents import."""
-    for found in pkgutil.walk_packages(agent.__path__, "agent."):
+    for found in pkgutil.walk_packages([str(PACKAGE)], "agent."):
         if found.name not in NOT_IMPORTED:
             importlib.import_module(found.name)
     from agent.datapath.native.library import native_library

@@ -9,11 +9,10 @@ from typing import TypeVar
 
 import pytest
 
-from agent.datapath.drops import DropReason
+from agent.datapath.counters import DropReason, PacketCounters
 from agent.datapath.forwarder import Forwarder, OwnNode
 from agent.datapath.forwarding_table import ForwardingTable, TunnelEndpoint
 from agent.datapath.native_pump import NativePump
-from agent.datapath.pump import Tally
 from agent.datapath.python_pump import PythonPump
 from agent.datapath.tun import TunDevice, open_tun
 from agent.datapath.udp_socket import open_udp_socket
@@ -98,7 +97,7 @@ class Running:
     def __init__(self, tun: TunDevice, udp: socket.socket, peer: socket.socket) -> None:
         self.tun, self.udp, self.peer = tun, udp, peer
         self.failed = threading.Event()
-        self.tally = Tally()
+        self.tally = PacketCounters()
         node = OwnNode(IPv4Network("10.0.46.0/24"), 1472, PORT)
         endpoint = TunnelEndpoint("127.0.0.2", PORT)
         self.forwarder = Forwarder(node, ForwardingTable({IPv4Network("10.0.90.0/24"): endpoint}))

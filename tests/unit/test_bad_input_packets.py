@@ -5,7 +5,7 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from agent.datapath.drops import DropReason
+from agent.datapath.counters import DropReason
 from agent.datapath.forwarder import Drop, Forwarder, OwnNode, WriteToTun
 from agent.datapath.forwarding_table import ForwardingTable, TunnelEndpoint
 from tests.packets import ipv4, udp

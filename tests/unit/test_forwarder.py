@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.datapath.drops import DropReason
+from agent.datapath.counters import DropReason
 from agent.datapath.forwarder import Drop, Forwarder, OwnNode, SendDatagram, WriteToTun
 from agent.datapath.forwarding_table import ForwardingTable, TunnelEndpoint
 from agent.datapath.packet import updated_checksum

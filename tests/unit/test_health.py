@@ -11,7 +11,8 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from agent.backends.base import Counters, ForwardingEntry
+from agent.backends.base import ForwardingEntry
+from agent.datapath.counters import Counters
 from agent.errors import EnvironmentMissing
 from agent.node.health import HealthServer, LeaseReport, Report, process_started_at_s, render_metrics, render_state
 

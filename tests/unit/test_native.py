@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.datapath.drops import DropReason
+from agent.datapath.counters import DropReason
 from agent.datapath.forwarder import Forwarder, OwnNode
 from agent.datapath.forwarding_table import ForwardingTable, TunnelEndpoint
 from agent.datapath.offloads import Offloads

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from agent.datapath.drops import DropReason
+from agent.datapath.counters import DropReason
 from agent.datapath.packet import (
     IPv4Header,
     header_checksum_is_right,

@@ -11,8 +11,7 @@ from pathlib import Path
 from socket import inet_aton
 from typing import Any
 
-from agent.backends.base import Counters
-from agent.datapath.drops import DropReason
+from agent.datapath.counters import Counters, DropReason
 from agent.datapath.forwarder import Forwarder
 from agent.datapath.offloads import Offloads
 from agent.errors import EnvironmentMissing
