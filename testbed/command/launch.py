@@ -169,6 +169,7 @@ def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
         os.chdir("/")
         # What a lab keeps is nobody else's; programs of users start with the usual mask again.
         os.umask(0o077)
+        namespaces.give_up_the_machine()
         for number in (signal.SIGINT, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         environment = {

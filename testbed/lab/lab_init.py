@@ -4,6 +4,7 @@ Started by `testbed.command.launch` as `python -m testbed.lab.lab_init RUNDIR PR
 and IPC namespaces. What is printed goes to RUNDIR/lab.log; progress goes as JSON lines through the descriptor to `up`.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -19,24 +20,33 @@ from testbed.command.wire import CONTROL_SOCKET
 from testbed.lab.control import ControlServer
 from testbed.lab.lab_options import read_options
 from testbed.places import CLONE
-from testbed.pods import namespaces
+from testbed.pods import devices, kernel_view, namespaces
 
 OURS = frozenset({CLONE, Path(sys.prefix).resolve()})
 """Directories without which nothing of ours runs: the clone and its Python."""
-PRIVATE_TMPFS = ("/run", "/tmp", "/var/tmp", "/dev/shm")
+PRIVATE_TMPFS = {"/run": "mode=0755", "/tmp": "mode=1777", "/var/tmp": "mode=1777", "/dev/shm": "mode=1777"}
+"""File systems of the lab's own, with their options."""
 log = logging.getLogger("testbed")
 
 
 def make_mounts_private(rundir: Path, needed: Iterable[Path]) -> None:
-    """Give the lab its own view of the file system: the host's, read-only, with /run and the temporary directories
-    its own, and the lab's run directory writable where the host has it too. What is `needed` stays to be seen."""
+    """Give the lab its own view of the file system and the kernel.
+
+    The host's files are read-only; /run, /dev and the temporary directories are the lab's own, the lab's run directory
+    is writable where the host has it too, and what is `needed` stays to be seen. Of /proc and /sys only the network's
+    part can be written.
+    """
     namespaces.make_mounts_private()
     shared = namespaces.clone_tree(str(rundir))
-    namespaces.make_read_only("/")
+    with contextlib.ExitStack() as opened:
+        taken = devices.take(opened, devices.DEVICES + devices.NETWORK_DEVICES)
+        # Device nodes elsewhere in the host's tree are of no use in a lab.
+        attributes = namespaces.MOUNT_ATTR_RDONLY | namespaces.MOUNT_ATTR_NODEV
+        namespaces.set_mount_attributes("/", attributes, recursive=True)
+        devices.fill("/dev", taken)
     cover_temporary_directories(needed)
-    namespaces.mount("proc", "/proc", "proc", namespaces.MS_NOSUID | namespaces.MS_NODEV | namespaces.MS_NOEXEC)
-    namespaces.mount("devpts", "/dev/pts", "devpts", namespaces.MS_NOSUID, "newinstance,ptmxmode=0666,mode=0620")
-    namespaces.mount("/dev/pts/ptmx", "/dev/ptmx", flags=namespaces.MS_BIND)
+    kernel_view.mount_proc("/proc", network=True)
+    kernel_view.mount_sys("/sys", network=True)
     for directory in (str(rundir), "/run/netns", "/run/lock"):
         os.makedirs(directory, exist_ok=True)
     namespaces.attach_tree(shared, str(rundir))
@@ -51,10 +61,9 @@ def cover_temporary_directories(needed: Iterable[Path]) -> None:
     below one of them stays where it is, as it is: people clone into /tmp."""
     hidden = [path for path in needed if any(map(path.is_relative_to, PRIVATE_TMPFS))]
     kept = {path: namespaces.clone_tree(str(path)) for path in hidden}
-    for directory in PRIVATE_TMPFS:
+    for directory, options in PRIVATE_TMPFS.items():
         if os.path.isdir(directory):
-            mode = "0755" if directory == "/run" else "1777"
-            namespaces.mount("tmpfs", directory, "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, f"mode={mode}")
+            namespaces.mount("tmpfs", directory, "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, options)
     for path, tree in kept.items():
         path.mkdir(parents=True, exist_ok=True)
         namespaces.attach_tree(tree, str(path))

@@ -11,6 +11,7 @@ from pathlib import Path
 from mininet.node import Node
 
 from testbed.places import PAUSE
+from testbed.pods import kernel_view
 from testbed.pods import namespaces as ns
 
 
@@ -60,7 +61,7 @@ def hold_machine(name: str, run_directory: Path) -> "subprocess.Popen[bytes]":
         ns.unshare(ns.CLONE_NEWNET | ns.CLONE_NEWNS)
         ns.make_mounts_private()
         # Shows the links of the network namespace that it is mounted in.
-        ns.mount("sysfs", "/sys", "sysfs")
+        kernel_view.mount_sys("/sys", network=True)
         ns.mount(str(run_directory), "/run", flags=ns.MS_BIND)
         null = subprocess.DEVNULL
         return subprocess.Popen(

@@ -1,8 +1,7 @@
 """A container's private root file system. Standard library only; loaded by a container's first process.
 
 The root is a tmpfs. /usr is the machine's own, bound read-only; /bin, /lib and their like lead into it. /etc, /var,
-/tmp, /run and /dev are the container's, and mount points are made there, so nothing outside is changed. Device nodes
-work only where they are bound from the machine's /dev: every other mount is `nodev`, because a container may mknod.
+/tmp, /run and /dev are the container's, and mount points are made there, so nothing outside is changed.
 
 Order matters: what is taken from the old root is taken before pivot_root; everything that follows a path from the
 manifest comes after it, so that no symbolic link can lead out.
@@ -15,6 +14,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from testbed.pods import devices, kernel_view
 from testbed.pods import namespaces as ns
 
 ROOT_SIZE = "size=512m,mode=0755"
@@ -40,27 +40,7 @@ ETC_FILES = {
     "resolv.conf": "",
 }
 
-DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-PRIVILEGED_DEVICES = ("net/tun",)
-"""What a privileged container gets besides. Never the disks: the machine is not the lab's to change."""
-DEVICE_LINKS = {
-    "ptmx": "pts/ptmx",
-    "fd": "/proc/self/fd",
-    "stdin": "/proc/self/fd/0",
-    "stdout": "/proc/self/fd/1",
-    "stderr": "/proc/self/fd/2",
-}
-
-# What container engines hide and what they make read-only (containerd `oci/spec.go`, runtime-spec masked paths).
-MASKED = ("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list")
-MASKED_TOO = ("/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap")
-READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-
-TTY = 5
-"""The group of terminals in ETC_FILES."""
 QUIET = ns.MS_NOSUID | ns.MS_NODEV
-KERNEL_VIEW = QUIET | ns.MS_NOEXEC
-"""Flags of /proc and /sys."""
 
 
 def build(privileged: bool) -> None:
@@ -70,8 +50,7 @@ def build(privileged: bool) -> None:
         old_tops = {name: _clone(opened, f"/{name}") for name in MERGED if _is_plain_directory(f"/{name}")}
         links = {name: os.readlink(f"/{name}") for name in MERGED if os.path.islink(f"/{name}")}
         etc = {name: _clone(opened, f"/etc/{name}") for name in ETC_BOUND if os.path.isdir(f"/etc/{name}")}
-        wanted = DEVICES + (PRIVILEGED_DEVICES if privileged else ())
-        devices = {name: _clone(opened, f"/dev/{name}") for name in wanted if os.path.exists(f"/dev/{name}")}
+        taken = devices.take(opened, devices.DEVICES + (devices.NETWORK_DEVICES if privileged else ()))
 
         ns.mount("tmpfs", STAGING, "tmpfs", QUIET, ROOT_SIZE)
         for name in DIRECTORIES:
@@ -87,11 +66,13 @@ def build(privileged: bool) -> None:
             os.mkdir(f"{STAGING}/{name}")
             _attach_read_only(tree, f"{STAGING}/{name}")
         _fill_etc(etc)
-        _fill_dev(devices)
-    _mount_proc_and_sys(privileged)
+        devices.fill(f"{STAGING}/dev", taken)
+    # They show the PID and network namespaces of the caller, so it must be in both by now.
+    kernel_view.mount_proc(f"{STAGING}/proc", network=privileged)
+    kernel_view.mount_sys(f"{STAGING}/sys", network=privileged)
     ns.pivot_root(STAGING)
     if not privileged:
-        _hide_the_machine()
+        kernel_view.hide_from_containers()
 
 
 def write_files(directories: Iterable[str], files: Mapping[str, str]) -> None:
@@ -104,10 +85,10 @@ def write_files(directories: Iterable[str], files: Mapping[str, str]) -> None:
             file.write(text)
 
 
-def attach_volume(tree: int, volume: Mapping[str, Any], privileged: bool) -> None:
+def attach_volume(tree: int, volume: Mapping[str, Any]) -> None:
     """Mount a detached tree at the volume's target, which is made where it is missing. Raises OSError."""
     target = volume["target"]
-    attributes = ns.MOUNT_ATTR_NOSUID | (0 if privileged else ns.MOUNT_ATTR_NODEV)
+    attributes = ns.MOUNT_ATTR_NOSUID | ns.MOUNT_ATTR_NODEV
     if volume["read_only"]:
         attributes |= ns.MOUNT_ATTR_RDONLY
     ns.set_mount_attributes(tree, attributes, recursive=True)
@@ -219,47 +200,3 @@ def _closed_to_us(directory: str, names: list[str]) -> list[str]:
     """What a lab without root may not read, such as /etc/tomcat10/server.xml; recipes bring files of their own."""
     paths = {name: f"{directory}/{name}" for name in names}
     return [name for name, path in paths.items() if not os.path.islink(path) and not os.access(path, os.R_OK)]
-
-
-def _group_exists(group: int) -> bool:
-    """Whether our user namespace knows the group; one without root may have the user's own alone (gid 0 inside)."""
-    with open("/proc/self/gid_map", encoding="ascii") as ranges:
-        starts = [(int(inside), int(length)) for inside, _, length in map(str.split, ranges)]
-    return any(inside <= group < inside + length for inside, length in starts)
-
-
-def _fill_dev(devices: Mapping[str, int]) -> None:
-    ns.mount("tmpfs", f"{STAGING}/dev", "tmpfs", QUIET, "size=64k,mode=0755")
-    for name, tree in devices.items():
-        os.makedirs(os.path.dirname(f"{STAGING}/dev/{name}"), exist_ok=True)
-        _touch(f"{STAGING}/dev/{name}")
-        ns.attach_tree(tree, f"{STAGING}/dev/{name}")
-    os.mkdir(f"{STAGING}/dev/pts")
-    os.mkdir(f"{STAGING}/dev/shm")
-    options = "newinstance,ptmxmode=0666,mode=0620" + (f",gid={TTY}" if _group_exists(TTY) else "")
-    ns.mount("devpts", f"{STAGING}/dev/pts", "devpts", ns.MS_NOSUID | ns.MS_NOEXEC, options)
-    ns.mount("tmpfs", f"{STAGING}/dev/shm", "tmpfs", QUIET | ns.MS_NOEXEC, "size=64m,mode=1777")
-    for name, target in DEVICE_LINKS.items():
-        os.symlink(target, f"{STAGING}/dev/{name}")
-
-
-def _mount_proc_and_sys(privileged: bool) -> None:
-    """/proc shows the PID namespace and /sys the network namespace of the caller, so it must be in both by now.
-
-    A lab without root may mount them only where it sees others of their kind, those of the old root.
-    """
-    ns.mount("proc", f"{STAGING}/proc", "proc", KERNEL_VIEW)
-    ns.mount("sysfs", f"{STAGING}/sys", "sysfs", KERNEL_VIEW | (0 if privileged else ns.MS_RDONLY))
-
-
-def _hide_the_machine() -> None:
-    """Make what concerns the whole machine read-only or empty, as container engines do."""
-    for path in READ_ONLY:
-        if os.path.exists(path):
-            ns.mount(path, path, flags=ns.MS_BIND | ns.MS_REC)
-            ns.make_read_only(path)
-    for path in MASKED + MASKED_TOO:
-        if os.path.isdir(path):
-            ns.mount("tmpfs", path, "tmpfs", KERNEL_VIEW | ns.MS_RDONLY, "size=0")
-        elif os.path.exists(path):
-            ns.mount("/dev/null", path, flags=ns.MS_BIND)

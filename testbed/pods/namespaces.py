@@ -81,6 +81,22 @@ CONTAINER_CAPABILITIES = {
 }
 """What Docker and containerd leave to a container that asks for nothing (containerd `oci/spec.go`, defaultUnixCaps)."""
 
+MACHINE_CAPABILITIES = {
+    "LINUX_IMMUTABLE": 9,
+    "SYS_MODULE": 16,
+    "SYS_RAWIO": 17,
+    "SYS_PACCT": 20,
+    "SYS_BOOT": 22,
+    "SYS_TIME": 25,
+    "AUDIT_CONTROL": 30,
+    "MAC_OVERRIDE": 32,
+    "MAC_ADMIN": 33,
+    "SYSLOG": 34,
+    "WAKE_ALARM": 35,
+    "BLOCK_SUSPEND": 36,
+}
+"""What a whole lab gives up: modules, clock, memory, log and power of the machine are no namespace's."""
+
 _NAMESPACE_NAMES = {
     CLONE_NEWNS: "mount",
     CLONE_NEWCGROUP: "cgroup",
@@ -255,6 +271,11 @@ def limit_capabilities(keep: Collection[int]) -> None:
     with contextlib.suppress(OSError):
         _prctl("clearing of ambient capabilities", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _set_capabilities(sum(1 << capability for capability in keep))
+
+
+def give_up_the_machine() -> None:
+    """Leave this thread and everything that it executes without MACHINE_CAPABILITIES, root and privileged included."""
+    limit_capabilities(frozenset(range(64)) - frozenset(MACHINE_CAPABILITIES.values()))
 
 
 def _set_capabilities(mask: int) -> None:

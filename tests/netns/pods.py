@@ -16,7 +16,7 @@ import pytest
 from agent.kernel.journal import SilentJournal
 from agent.kernel.netlink import Kernel
 from testbed.cluster.manifest import Pod as PodManifest
-from testbed.lab.lab_init import OURS, cover_temporary_directories
+from testbed.lab.lab_init import OURS, make_mounts_private
 from testbed.places import PAUSE
 from testbed.pods import namespaces as ns
 from testbed.pods.ipam import Ipam
@@ -79,16 +79,8 @@ class PodNode:
         self._undo.close()
 
     def _hold(self) -> "subprocess.Popen[bytes]":
-        """What a lab does to its mount tree: read-only, except for temporary directories of its own."""
         ns.unshare(ns.CLONE_NEWNS | ns.CLONE_NEWNET)
-        ns.make_mounts_private()
-        rundir = ns.clone_tree(str(self.rundir))
-        ns.make_read_only("/")
-        cover_temporary_directories(OURS)
-        self.rundir_in_node = "/run/lab"
-        os.mkdir(self.rundir_in_node)
-        ns.attach_tree(rundir, self.rundir_in_node)
-        os.close(rundir)
+        make_mounts_private(self.rundir, OURS)
         return subprocess.Popen(["sleep", "infinity"], cwd="/")
 
     def pod(self, name: str, *containers: Mapping[str, Any], **spec: object) -> Pod:

@@ -1,7 +1,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -109,6 +109,56 @@ def test_proc_and_sys_are_those_of_the_pod_and_cannot_be_changed(pod: Pod) -> No
     for path in (path for path in guarded if Path(path).exists()):
         assert "Read-only" in execute(pod, "main", f"echo 0 > {path}").stderr
     assert execute(pod, "main", "head -c1 /proc/kcore | wc -c").stdout.strip() in ("0", "")
+
+
+PRIVILEGED = {"securityContext": {"privileged": True}}
+OF_THE_MACHINE = (
+    "/proc/sys/vm/swappiness",
+    "/proc/sys/kernel/core_pattern",
+    "/proc/sysrq-trigger",
+    "/proc/irq/default_smp_affinity",
+    "/proc/mtrr",
+    "/sys/kernel/uevent_seqnum",
+    "/sys/module/tcp_cubic/parameters/beta",
+    "/sys/devices/system/cpu/cpu1/online",
+)
+
+
+def writable(pod: Pod, paths: Sequence[str]) -> list[str]:
+    """Those that root could write; nothing is written."""
+    return output(pod, "main", f"for path in {' '.join(paths)}; do test -w $path && echo $path; done; true").split()
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_privileged_container_writes_the_settings_of_its_network_and_none_of_the_machine(
+    node: PodNode, share: bool
+) -> None:
+    pod = started(node.pod("web", shell("main", SLEEP, **PRIVILEGED), shareProcessNamespace=share))
+    own = ("/proc/sys/net/ipv4/ip_forward", "/sys/class/net/lo/mtu", "/sys/devices/virtual/net/eth0/mtu")
+    assert writable(pod, (*OF_THE_MACHINE, *own)) == list(own)
+    make = "ip link add br0 type bridge && echo 1 > /sys/class/net/br0/bridge/stp_state"
+    set_up = f"{make} && sysctl -qw net.ipv4.conf.br0.forwarding=0 && cat /proc/sys/net/ipv4/conf/br0/forwarding"
+    assert output(pod, "main", set_up) == "0\n"
+    assert execute(pod, "main", "sysctl -w vm.swappiness=$(sysctl -n vm.swappiness)").returncode != 0
+
+
+def test_a_host_path_to_everything_does_not_lead_to_settings_of_the_machine(node: PodNode) -> None:
+    mount = {"volumeMounts": [{"name": "all", "mountPath": "/host"}]}
+    volumes = [{"name": "all", "hostPath": {"path": "/"}}]
+    pod = started(node.pod("web", shell("main", SLEEP, **mount), volumes=volumes))
+    assert writable(pod, [f"/host{path}" for path in OF_THE_MACHINE]) == []
+    assert output(pod, "main", "ls /host/proc/1/stat /host/sys/kernel/uevent_seqnum").count("/host") == 2
+
+
+@pytest.mark.parametrize("rights", [{}, PRIVILEGED], ids=["ordinary", "privileged"])
+def test_a_host_path_leads_to_no_device(node: PodNode, rights: dict[str, object]) -> None:
+    mount = {"volumeMounts": [{"name": "dev", "mountPath": "/mnt/dev"}]}
+    volumes = [{"name": "dev", "hostPath": {"path": "/dev"}}]
+    pod = started(node.pod("web", shell("main", SLEEP, **mount, **rights), volumes=volumes))
+    refused = execute(pod, "main", "head -c1 /mnt/dev/zero")
+    assert "Permission denied" in refused.stderr
+    assert refused.returncode != 0
+    assert output(pod, "main", "head -c1 /dev/zero | wc -c") == "1\n", "its own work"
 
 
 def test_names_are_those_of_the_pod(node: PodNode) -> None:

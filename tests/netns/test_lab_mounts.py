@@ -1,4 +1,4 @@
-"""The lab's view of the file system: the host's without its temporary files, and nothing of it can be written."""
+"""The lab's view of the host: no temporary files, no disks, and nothing that can be written but the network's."""
 
 import json
 import subprocess
@@ -7,14 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from testbed.pods.devices import DEVICE_LINKS, DEVICES
+
 pytestmark = pytest.mark.root
+
+OF_THE_NETWORK = ("/proc/sys/net/ipv4/ip_forward", "/sys/class/net/lo/mtu", "/sys/devices/virtual/net/lo/mtu")
+OF_THE_MACHINE = ("/proc/sys/vm/swappiness", "/proc/sysrq-trigger", "/proc/mtrr", "/sys/kernel/uevent_seqnum")
 
 LOOK = """
 import json, os, sys
 from pathlib import Path
 from testbed.lab.lab_init import make_mounts_private
-rundir, clone, other = map(Path, sys.argv[1:])
+rundir, clone, other = map(Path, sys.argv[1:4])
 make_mounts_private(rundir, [clone])
+def opens(device):
+    try:
+        os.close(os.open(device, os.O_RDWR))
+    except OSError:
+        return False
+    return True
 def writable(directory):
     try:
         (directory / "probe").write_text("x")
@@ -25,17 +36,23 @@ print(json.dumps({
     "clone": (clone / "code.py").exists(), "other": other.exists(), "clone writable": writable(clone),
     "rundir writable": writable(rundir), "root writable": writable(Path("/usr")),
     "tmp writable": writable(Path("/tmp")),
+    "settings writable": [path for path in sys.argv[4:] if os.access(path, os.W_OK)],
+    "devices": sorted(os.listdir("/dev")),
+    "opened": [name for name in ("null", "net/tun", "ptmx") if opens("/dev/" + name)],
 }))
 """
 
 
-def test_a_clone_below_tmp_is_seen_and_nothing_else_there_and_only_the_labs_own_can_be_written(tmp_path: Path) -> None:
+def test_a_lab_sees_the_clone_below_tmp_and_writes_only_its_own_files_and_network_settings(tmp_path: Path) -> None:
     rundir, clone, other = tmp_path / "rundir", tmp_path / "clone", tmp_path / "other"
     for directory in (rundir, clone, other):
         directory.mkdir()
     (clone / "code.py").touch()
     done = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", sys.executable, "-c", LOOK, str(rundir), str(clone), str(other)],
+        [
+            *("unshare", "--mount", "--pid", "--net", "--fork", sys.executable, "-c", LOOK),
+            *(str(rundir), str(clone), str(other), *OF_THE_MACHINE, *OF_THE_NETWORK),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -48,6 +65,9 @@ def test_a_clone_below_tmp_is_seen_and_nothing_else_there_and_only_the_labs_own_
         "rundir writable": True,
         "root writable": False,
         "tmp writable": True,
+        "settings writable": list(OF_THE_NETWORK),
+        "devices": sorted([*DEVICES, *DEVICE_LINKS, "net", "pts", "shm"]),
+        "opened": ["null", "net/tun", "ptmx"],
     }
     assert (rundir / "probe").exists()
     assert not (clone / "probe").exists()

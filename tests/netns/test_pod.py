@@ -265,7 +265,7 @@ def test_a_pod_is_ready_when_its_port_is_open(node: PodNode) -> None:
     (node.rundir / "late" / "echo_server.py").write_text(late)
     # A volume in place of the recipe's own server: one that opens its port when it is told to.
     server = {"name": "main", "image": "echo", "volumeMounts": [{"name": "late", "mountPath": "/opt/echo"}]}
-    pod = node.pod("web", server, volumes=[{"name": "late", "hostPath": {"path": f"{node.rundir_in_node}/late"}}])
+    pod = node.pod("web", server, volumes=[{"name": "late", "hostPath": {"path": f"{node.rundir}/late"}}])
     pod.start()
     wait_until(lambda: pod.status().containers[0].state == "running", "it runs")
     assert not pod.status().ready

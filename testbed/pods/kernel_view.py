@@ -1,0 +1,68 @@
+"""What a lab and its pods see of the kernel: /proc and /sys, where only the network's own part can be written.
+
+The kernel has one /proc/sys for the whole machine, but /proc/sys/net is that of the caller's network namespace; so it
+is with the links below /sys. Everything else that a write would change is the machine's and is mounted read-only: over
+each instance of /proc and /sys that is made, for each mount begins without it.
+
+Standard library only; loaded by a container's first process.
+"""
+
+import os
+from collections.abc import Iterable
+
+from testbed.pods import namespaces as ns
+
+KERNEL_VIEW = ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC
+"""Flags of /proc and /sys."""
+WHOLE_MACHINE = ("acpi", "bus", "driver", "dynamic_debug", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger")
+"""Entries of /proc by which the machine is changed, beside those of processes."""
+NETWORK_SETTINGS = "sys/net"
+LINKS = ("class/net", "devices/virtual/net")
+"""Entries of /sys about the links of one network namespace; programs set up bridges there."""
+
+# What container engines hide (containerd `oci/spec.go`, runtime-spec masked paths).
+MASKED = ("acpi", "asound", "kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
+MASKED_IN_SYS = ("firmware", "devices/virtual/powercap")
+
+
+def mount_proc(target: str, *, network: bool) -> None:
+    """Mount the /proc of our PID namespace with everything of the machine read-only; `network`: but for its settings.
+
+    A lab without root may mount it only where it sees another one.
+    """
+    ns.mount("proc", target, "proc", KERNEL_VIEW)
+    settings = ns.clone_tree(f"{target}/{NETWORK_SETTINGS}") if network else None
+    for path in _present(target, WHOLE_MACHINE):
+        ns.mount(path, path, flags=ns.MS_BIND)
+        ns.make_read_only(path)
+    if settings is not None:
+        _attach(settings, f"{target}/{NETWORK_SETTINGS}")
+
+
+def mount_sys(target: str, *, network: bool) -> None:
+    """Mount the /sys of our network namespace read-only; `network`: but for its links."""
+    # The super block may be another mount's too, so this mount alone is made read-only.
+    ns.mount("sysfs", target, "sysfs", KERNEL_VIEW)
+    links = {path: ns.clone_tree(path) for path in _present(target, LINKS)} if network else {}
+    ns.make_read_only(target)
+    for path, tree in links.items():
+        _attach(tree, path)
+
+
+def hide_from_containers() -> None:
+    """Make empty what a container without privileges has no business to see. After the two above, at / itself."""
+    for path in (*_present("/proc", MASKED), *_present("/sys", MASKED_IN_SYS)):
+        if os.path.isdir(path):
+            ns.mount("tmpfs", path, "tmpfs", KERNEL_VIEW | ns.MS_RDONLY, "size=0")
+        else:
+            ns.mount("/dev/null", path, flags=ns.MS_BIND)
+
+
+def _present(directory: str, names: Iterable[str]) -> list[str]:
+    paths = [f"{directory}/{name}" for name in names]
+    return [path for path in paths if os.path.exists(path)]
+
+
+def _attach(tree: int, path: str) -> None:
+    ns.attach_tree(tree, path)
+    os.close(tree)
