@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from testbed.command import bridge_netfilter
 from testbed.command.client import (
     CLUSTER_FILE,
     LAB_FILE,
@@ -210,10 +211,11 @@ def remove(lab: LabRecord) -> None:
             raise TestbedError(f"lab {lab.name}: process {lab.pid} is still there after {DOWN_LIMIT_S:g} s")
         time.sleep(0.01)
     shutil.rmtree(lab.rundir, ignore_errors=True)
+    _put_the_host_back()
 
 
 def remove_leftovers() -> list[str]:
-    """Remove the directories of labs that died; returns their names."""
+    """Remove the directories of labs that died, and what they had of the host; returns their names."""
     removed = []
     mine = [root for root in run_roots() if root.is_dir() and os.access(root, os.W_OK)]
     for entry in sorted(entry for root in mine for entry in root.iterdir()):
@@ -221,7 +223,13 @@ def remove_leftovers() -> list[str]:
         if record is not None and not record.alive:
             shutil.rmtree(entry, ignore_errors=True)
             removed.append(entry.name)
+    _put_the_host_back()
     return removed
+
+
+def _put_the_host_back() -> None:
+    if why := bridge_netfilter.put_back():
+        print(f"warning: {why}", file=sys.stderr)
 
 
 def nsenter_line(lab: LabRecord) -> str:

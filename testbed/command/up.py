@@ -76,9 +76,10 @@ def bring_up(options: UpOptions) -> LabRecord | None:
         if options.dry_run:
             print(f"lab {name} would be made: {len(cluster.nodes)} nodes, {cluster.pod_count} pods")
             return None
+        # First, for with them goes what they had of the host.
+        remove_leftovers()
         check_environment(cluster, without_root=options.rootless)
         render.warnings(cluster.warnings)
-        remove_leftovers()
         lab_options = LabOptions(
             name=name,
             cluster_file=source,

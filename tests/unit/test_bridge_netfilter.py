@@ -1,0 +1,145 @@
+"""A kernel module that is loaded for labs goes with the last of them; the kernel is a directory here."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from testbed.command import bridge_netfilter
+from testbed.command.bridge_netfilter import CALLS, provide, put_back
+from testbed.command.client import LAB_FILE, start_ticks
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root loads modules")
+LOADED = {name: "1" for name in CALLS}
+"""What the kernel has after loading it: it would look into every packet on the host's bridges."""
+
+
+class Machine:
+    """A kernel that has br_netfilter as a module, and the directory of the labs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / "labs"
+        self.root.mkdir()
+        self.settings = directory / "bridge"
+        self._top = directory
+        self.in_use = False
+        self.ran: list[str] = []
+
+    def run(self, command: Sequence[str]) -> str:
+        self.ran.append(" ".join(command))
+        if command[0] == "modprobe":
+            self.load(LOADED)
+        elif self.in_use:
+            return "rmmod: ERROR: Module br_netfilter is in use by: xt_physdev"
+        else:
+            for file in self.settings.iterdir():
+                file.unlink()
+            self.settings.rmdir()
+        return ""
+
+    def load(self, values: dict[str, str]) -> None:
+        self.settings.mkdir()
+        for name, value in values.items():
+            (self.settings / name).write_text(f"{value}\n")
+
+    def provide(self) -> str:
+        return provide(self.root, self.settings, self.run)
+
+    def put_back(self) -> str:
+        return put_back(self.root, self.settings, self.run, self._top)
+
+    def values(self) -> set[str]:
+        return {file.read_text().strip() for file in self.settings.iterdir()}
+
+    def lab(self, place: Path, pid: int) -> Path:
+        place.mkdir(parents=True)
+        record = {"pid": pid, "start_ticks": start_ticks(pid) or 1, "cluster_file": "", "since": ""}
+        (place / LAB_FILE).write_text(json.dumps(record))
+        return place / LAB_FILE
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _no_claims_left() -> None:
+    """Of the test before."""
+    while bridge_netfilter._claims:
+        os.close(bridge_netfilter._claims.pop())
+
+
+def test_the_module_comes_without_its_effect_on_the_host_and_goes_with_the_last_lab(machine: Machine) -> None:
+    assert machine.provide() == ""
+    assert machine.values() == {"0"}
+    assert machine.put_back() == ""
+    assert not machine.settings.exists()
+    assert machine.ran == ["modprobe br_netfilter", "rmmod br_netfilter"]
+    assert list(machine.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["labs/other", "run/user/1000/testbed/other"])
+def test_it_stays_while_another_lab_runs_and_goes_when_that_one_was_killed(machine: Machine, place: str) -> None:
+    machine.provide()
+    record = machine.lab(machine.root.parent / place, os.getpid())
+    assert machine.put_back() == ""
+    assert machine.settings.exists()
+    record.write_text(record.read_text().replace(str(start_ticks(os.getpid())), "1"))
+    assert machine.put_back() == ""
+    assert not machine.settings.exists()
+
+
+def test_what_was_there_before_is_neither_changed_nor_removed(machine: Machine) -> None:
+    machine.load(LOADED)
+    assert machine.provide() == ""
+    assert machine.put_back() == ""
+    assert machine.values() == {"1"}
+    assert machine.ran == []
+    assert list(machine.root.iterdir()) == []
+
+
+def test_it_stays_for_a_lab_that_another_process_is_starting(machine: Machine) -> None:
+    machine.provide()
+    program = "import sys; from pathlib import Path; from testbed.command.bridge_netfilter import provide; "
+    program += "assert not provide(*map(Path, sys.argv[1:])); print('provided', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program, str(machine.root), str(machine.settings)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"provided\n"
+        assert machine.put_back() == ""
+        assert machine.settings.exists()
+        other.kill()
+    assert machine.put_back() == ""
+    assert not machine.settings.exists()
+
+
+def test_a_program_that_relies_on_it_by_now_keeps_it_and_is_said(machine: Machine) -> None:
+    machine.provide()
+    (machine.settings / CALLS[-1]).write_text("1\n")
+    assert machine.put_back().startswith("kernel module br_netfilter stays loaded: net.bridge.bridge-nf-call-iptables ")
+    assert machine.settings.exists()
+    assert machine.put_back() == "", "it is no longer ours"
+
+
+def test_one_that_cannot_be_removed_is_tried_again_the_next_time(machine: Machine) -> None:
+    machine.provide()
+    machine.in_use = True
+    assert "in use by: xt_physdev" in machine.put_back()
+    machine.in_use = False
+    assert machine.put_back() == ""
+    assert not machine.settings.exists()
+
+
+def test_a_kernel_without_it_is_an_error_that_leaves_no_record(machine: Machine) -> None:
+    fatal = "modprobe: FATAL: Module br_netfilter not found."
+    missing = provide(machine.root, machine.settings, lambda _: fatal)
+    assert missing == (
+        f"environment: this kernel cannot filter on bridges, which Services need (got {fatal}; want br_netfilter)"
+    )
+    machine.put_back()
+    assert list(machine.root.iterdir()) == []
