@@ -1,6 +1,6 @@
 """What stands in one cell of a table, or on the lines below it. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -26,3 +26,12 @@ def warning_lines(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
         for warning in node["warnings"]:
             sources.setdefault(warning, []).append(node["name"])
     return [f"{', '.join(names)}: {warning}" for warning, names in sources.items()]
+
+
+def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[tuple[str, bool]]:
+    """What is to be said of the processes that hold machines' namespaces, and whether it is bad."""
+    lost = [one["name"] for one in machines if one["pid"] is None]
+    again = [one["name"] for one in machines if one["pid"] is not None and one["restarts"]]
+    lines = [(f"{', '.join(lost)}: no process holds the namespaces (testbed events)", True)] if lost else []
+    what = "the process that holds the namespaces was started again (testbed events)"
+    return [*lines, *([(f"{', '.join(again)}: {what}", False)] if again else [])]

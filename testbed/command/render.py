@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from testbed.command.cells import agent_state, both, cluster_ips, warning_lines
+from testbed.command.cells import agent_state, both, cluster_ips, machine_lines, warning_lines
 from testbed.places import TOPOLOGIES
 
 Object = dict[str, Any]
@@ -120,6 +120,8 @@ def status(answer: Object) -> None:
         console().print(f"\netcd: {', '.join(unhealthy)} does not answer", style=BAD_COLOUR)
     if (dns := answer.get("dns")) and not dns["healthy"]:
         console().print(f"\ndns: {dns['address']} does not answer (testbed logs dns)", style=BAD_COLOUR)
+    for line, is_bad in machine_lines(answer["machines"]):
+        console().print(Text(f"\nmachines: {line}", BAD_COLOUR if is_bad else ""))
     for line in warning_lines(answer["nodes"]):
         console().print(Text(f"\nwarning: {line}", WARNING_COLOUR))
 

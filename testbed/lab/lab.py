@@ -100,7 +100,7 @@ class Lab:
         self._options = options
         is_ovs = cluster.underlay.switch == "ovs"
         plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu, open_vswitch=is_ovs)
-        self.underlay = Underlay(plan, directory / "nodes", self.journal)
+        self.underlay = Underlay(plan, directory / "nodes", self.journal, self._machine_event)
         self.authority = Authority(self.name) if cluster.etcd.tls else None
         self._users: set[str] = set()
         """Agents that etcd knows."""
@@ -148,6 +148,9 @@ class Lab:
             self.events.append(event)
             with (self.directory / "events.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(event)) + "\n")
+
+    def _machine_event(self, machine: str, kind: str, reason: str, message: str) -> None:
+        self.event(kind, f"{'node' if machine in self.cluster.nodes else 'machine'}/{machine}", reason, message)
 
     def prepare_etcd(self) -> None:
         """Put the cluster file's network config and reservations into etcd, and say who may do what there.

@@ -1,18 +1,23 @@
-"""Mininet nodes without a shell until somebody wants one: their namespaces are held by `pause`, a small static program.
+"""Mininet nodes without a shell until somebody wants one.
 
 Mininet starts a bash on a terminal of its own for every host and switch, which takes 20 ms and 2 MiB each, and which
-only Mininet's prompt and `Node.cmd` ever talk to.
+only Mininet's prompt and `Node.cmd` ever talk to. Here it starts with the first command; one that was killed is
+replaced with the next command.
 """
 
+import contextlib
 import os
 import subprocess
-from pathlib import Path
+import threading
+from collections.abc import Sequence
+from typing import Any
 
 from mininet.node import Node
 
-from testbed.places import PAUSE
-from testbed.pods import kernel_view
-from testbed.pods import namespaces as ns
+from testbed.lab.holder import title
+
+END_OF_COMMAND = b"\x7f"
+"""What Mininet's shells have for a prompt."""
 
 
 class ShellOnDemand(Node):
@@ -20,7 +25,9 @@ class ShellOnDemand(Node):
 
     pid: int
     inNamespace: bool
+    shell: Any
     _held = False
+    _starting = False
 
     def startShell(self, mnopts: str | None = None) -> None:
         """The first time make the node's namespaces; from then on start its shell."""
@@ -30,50 +37,68 @@ class ShellOnDemand(Node):
         holder, inside = self.pid, self.inNamespace
         # mnexec: detached, without our descriptors, in the namespaces of that process instead of new ones.
         self.inNamespace = False
-        super().startShell(f"-cda{holder}")
-        self.pid, self.inNamespace = holder, inside
+        try:
+            super().startShell(f"-cda{holder}")
+        finally:
+            self.pid, self.inNamespace = holder, inside
 
     def hold(self) -> int:
         """The process whose namespaces are the node's: here the lab's own."""
         return os.getpid()
 
     def cmd(self, *args: object, **kwargs: object) -> str:
-        """Run a command in the node's shell and wait for its output."""
+        """Run a command in the node's shell and wait for its output. Raises OSError when no shell can be started."""
         self._have_shell()
         return str(super().cmd(*args, **kwargs))
 
     def sendCmd(self, *args: object, **kwargs: object) -> None:
-        """Type a command into the node's shell."""
+        """Type a command into the node's shell. Raises OSError when no shell can be started."""
         self._have_shell()
         super().sendCmd(*args, **kwargs)
 
+    def cleanup(self) -> None:
+        """Forget the shell."""
+        for known in (self.inToNode, self.outToNode) if self.shell is not None else ():
+            known.pop(self.stdin.fileno(), None)
+        super().cleanup()
+        self.waiting, self.readbuf = False, ""
+
     def _have_shell(self) -> None:
+        if self._starting:
+            # Mininet's first words to the new shell.
+            return
+        if self.shell is not None and self.shell.poll() is not None:
+            self.cleanup()
         if self.shell is None:
+            self._start()
+
+    def _start(self) -> None:
+        self._starting = True
+        try:
             self.startShell()
+        finally:
+            self._starting = False
+        code = self.shell.poll()
+        if code is not None:
+            raise OSError(f"{self.name}: its shell ended with {code} as soon as it was started")
+
+    def _popen(self, cmd: Sequence[str], **params: Any) -> "subprocess.Popen[Any]":  # noqa: ANN401 - Popen's own
+        """Start a program; the shell by a name that `mn -c` does not look for."""
+        shell = f"mininet:{self.name}"
+        words = [title(self.name) if word == shell else word for word in cmd]
+        process: subprocess.Popen[Any] = super()._popen(words, **params)
+        if shell in cmd:
+            watch = threading.Thread(
+                target=_end_command, args=(process, os.dup(self.slave)), name=f"shell of {self.name}"
+            )
+            watch.daemon = True
+            watch.start()
+        return process
 
 
-def hold_machine(name: str, run_directory: Path) -> "subprocess.Popen[bytes]":
-    """A process in network and mount namespaces of its own, where /run is `run_directory`; ps shows it as Mininet's
-    shells, `mininet:NAME`. Raises OSError.
-    """
-
-    def make() -> "subprocess.Popen[bytes]":
-        ns.unshare(ns.CLONE_NEWNET | ns.CLONE_NEWNS)
-        ns.make_mounts_private()
-        # Shows the links of the network namespace that it is mounted in.
-        kernel_view.mount_sys("/sys", network=True)
-        ns.mount(str(run_directory), "/run", flags=ns.MS_BIND)
-        null = subprocess.DEVNULL
-        return subprocess.Popen(
-            [f"mininet:{name}", "--quiet"],
-            executable=PAUSE,
-            stdin=null,
-            stdout=null,
-            stderr=null,
-            cwd="/",
-            env={},
-            start_new_session=True,
-        )
-
-    # A thread of its own: the child inherits its namespaces, and is our child all the same.
-    return ns.in_new_thread(make)
+def _end_command(shell: "subprocess.Popen[Any]", terminal: int) -> None:
+    """When the shell ends, say for it that its command has: Mininet would wait for ever."""
+    shell.wait()
+    with contextlib.suppress(OSError):
+        os.write(terminal, END_OF_COMMAND)
+    os.close(terminal)

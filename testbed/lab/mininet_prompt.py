@@ -66,6 +66,9 @@ def become_prompt(
         own = Kernel(journal_of("lab"))
         for switch in underlay.net.switches:
             switch.kernel = own
+        for node in (*underlay.net.hosts, *underlay.net.switches):
+            # So are its shells.
+            node.shell = None
         setLogLevel("info")
         LabPrompt(underlay.net, stdin=sys.stdin)
         code = 0

@@ -12,6 +12,7 @@ from testbed.cluster.overlay import OVERLAY_DEVICES
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.lab import Lab
 from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode
+from testbed.lab.underlay import OverlayNode
 from testbed.names.show import names
 from testbed.pods.pod import Pod
 from testbed.services import show as show_services
@@ -27,11 +28,13 @@ def lab_status(lab: Lab, states: Mapping[str, Object | None] | None = None) -> O
     pods = [pod_status(pod) for pod in lab.pods.values()]
     etcd = [{"name": m.name, "endpoint": m.endpoint, "healthy": m.healthy()} for m in lab.etcd.members]
     dns = lab.names.status()
+    machines = [_machine_status(machine) for machine in list(lab.underlay.machines.values())]
     well = (
         all(node["agent"]["state"] == "ready" for node in nodes)
         and all(pod["ready"] for pod in pods)
         and all(member["healthy"] for member in etcd)
         and (dns is None or dns["healthy"])
+        and all(machine["pid"] for machine in machines)
     )
     return {
         "lab": lab.name,
@@ -45,7 +48,14 @@ def lab_status(lab: Lab, states: Mapping[str, Object | None] | None = None) -> O
         "services": show_services.service_status(lab),
         "dns": dns,
         "etcd": etcd,
+        "machines": machines,
     }
+
+
+def _machine_status(machine: OverlayNode) -> Object:
+    """A machine of the underlay, by the process that holds its namespaces."""
+    holder = machine.holder
+    return {"name": machine.name, "pid": holder.pid if holder.holds else None, "restarts": holder.restarts}
 
 
 def node_status(lab: Lab, node: LabNode, state: Object | None) -> Object:

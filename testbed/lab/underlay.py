@@ -13,9 +13,10 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mininet.link import Intf, Link
 from mininet.log import setLogLevel
@@ -27,7 +28,9 @@ from agent.kernel.netlink import Kernel
 from agent.kernel.values import IPAddress
 from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
-from testbed.lab.machine_shell import ShellOnDemand, hold_machine
+from testbed.lab.holder import NamespaceHolder
+from testbed.lab.holder import Report as HolderReport
+from testbed.lab.machine_shell import ShellOnDemand
 from testbed.lab.open_vswitch import OpenVSwitch, OpenVSwitchSwitch, no_offload
 from testbed.lab.shaping import queueing_commands
 from testbed.pods.namespaces import in_network_of
@@ -39,6 +42,8 @@ ROOT_PRIORITY = 0x1000  # of the first switch; the others follow one by one, all
 COMMAND_LIMIT_S = 10.0
 LAB = "lab"
 """What the journal calls the lab's own namespace."""
+MachineReport = Callable[[str, Literal["Normal", "Warning"], str, str], None]
+"""Called with a machine's name, an event's type, reason and message, from any thread."""
 MAKERS = 4
 """Machines that are made at the same time."""
 
@@ -149,10 +154,21 @@ class VethLink(Link):
 class OverlayNode(ShellOnDemand, Host):
     """A machine of the lab: a Mininet host whose /run is its own."""
 
+    holder: NamespaceHolder
+
     def __init__(
-        self, name: str, *, run_directory: Path, journal: Journal, underlay_mtu: int, ipv6: bool, **params: Any
+        self,
+        name: str,
+        *,
+        run_directory: Path,
+        journal: Journal,
+        report: HolderReport,
+        underlay_mtu: int,
+        ipv6: bool,
+        **params: Any,
     ) -> None:
         self._run_directory = run_directory
+        self._report = report
         super().__init__(name, **params)
         self.underlay_mtu = underlay_mtu
         self.ipv6 = ipv6
@@ -167,14 +183,13 @@ class OverlayNode(ShellOnDemand, Host):
         self._run_directory.mkdir(parents=True, exist_ok=True)
         # As on any machine: programs of other users than root look for their files there.
         self._run_directory.chmod(0o755)
-        self._holder = hold_machine(self.name, self._run_directory)
-        return self._holder.pid
+        self.holder = NamespaceHolder(self.name, self._run_directory, self._report)
+        return self.holder.pid
 
     def terminate(self) -> None:
-        """Switch the machine off."""
+        """Switch the machine off, with everything that runs on it."""
         super().terminate()
-        self._holder.kill()
-        self._holder.wait()
+        self.holder.end()
 
     def restore(self, interface: str) -> None:
         """Bring back what the kernel forgets when a port goes down: routes through it, neighbours, IPv6 addresses."""
@@ -245,10 +260,13 @@ class BridgeSwitch(ShellOnDemand, Switch):
 class Underlay:
     """The built network: `machines` by name, and Mininet's own object for its prompt."""
 
-    def __init__(self, plan: UnderlayPlan, run_directory: Path, journal_of: Callable[[str], Journal]) -> None:
+    def __init__(
+        self, plan: UnderlayPlan, run_directory: Path, journal_of: Callable[[str], Journal], report: MachineReport
+    ) -> None:
         self.plan = plan
         self._run_directory = run_directory
         self._journal_of = journal_of
+        self._report = report
         self.kernel = Kernel(journal_of("lab"))
         setLogLevel("warning")
         # Its constructor would otherwise change sysctls of the whole machine.
@@ -310,6 +328,7 @@ class Underlay:
             cls=Router if plan.forwards else OverlayNode,
             run_directory=self._run_directory / plan.name / "run",
             journal=self._journal_of(plan.name),
+            report=partial(self._report, plan.name),
             underlay_mtu=self.plan.mtu,
             ipv6=self.plan.ipv6,
         )

@@ -1,14 +1,11 @@
 """Machines that come to a running underlay or leave it: cables, addresses, and what the others know of them."""
 
-import contextlib
-import os
 from collections.abc import Mapping
 
 from agent.kernel.values import IPAddress
 from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
 from testbed.lab.underlay import OverlayNode, Underlay
-from testbed.pods.pod_container import end_processes_in
 
 
 def add_machine(underlay: Underlay, plan: UnderlayPlan, name: str, cable: Cable) -> OverlayNode:
@@ -25,19 +22,14 @@ def add_machine(underlay: Underlay, plan: UnderlayPlan, name: str, cable: Cable)
 def remove_machine(underlay: Underlay, plan: UnderlayPlan, name: str) -> None:
     """Switch the machine off, with everything that runs on it; `plan` is what is left."""
     machine = underlay.machines[name]
-    with contextlib.suppress(FileNotFoundError):
-        # Its mount namespace is its own, so this is everything that was ever started on it.
-        namespace = os.open(f"/proc/{machine.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        for link in [one for one in underlay.net.links if machine in (one.intf1.node, one.intf2.node)]:
-            near, far = (link.intf1, link.intf2) if link.intf1.node is machine else (link.intf2, link.intf1)
-            machine.kernel.delete_link(near.name, f"{name} is taken off the underlay")
-            far.node.delIntf(far)
-            if far.node.name in plan.switches:
-                far.node.unplug(far.name)
-            underlay.net.links.remove(link)
-        machine.kernel.close()
-        end_processes_in(namespace)
-        os.close(namespace)
+    for link in [one for one in underlay.net.links if machine in (one.intf1.node, one.intf2.node)]:
+        near, far = (link.intf1, link.intf2) if link.intf1.node is machine else (link.intf2, link.intf1)
+        machine.kernel.delete_link(near.name, f"{name} is taken off the underlay")
+        far.node.delIntf(far)
+        if far.node.name in plan.switches:
+            far.node.unplug(far.name)
+        underlay.net.links.remove(link)
+    machine.kernel.close()
     machine.terminate()
     underlay.net.hosts.remove(machine)
     del underlay.net.nameToNode[name]

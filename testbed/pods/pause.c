@@ -2,11 +2,15 @@
  * pause: the process that holds namespaces open and reaps what nobody waits for.
  *
  *   pause [--quiet]                    holds a pod's namespaces until TERM or INT, then exits 0
+ *   pause --as PID                     the same as process PID, a child of its parent; says nothing
  *   pause --init FD -- CMD [ARG...]    PID 1 of a lab: runs CMD and ends with it
  *   pause -v                           prints the version
  *
  * As a pod it does what Kubernetes' pause does: one line on stderr and exit 0 on TERM and INT, every orphan reaped,
  * a warning when it is not PID 1 (--quiet: the pod does not share its process namespace, so it is not meant to be).
+ *
+ * As PID it takes the place of a process that was killed, so that whoever knows its number still finds the namespaces:
+ * it makes that process and exits 0, or exits 1 because another one has the number.
  *
  * As a lab's init it starts CMD as its only own child, hands TERM and INT on to it, and ends with CMD's exit code
  * (128 + n after signal n): when PID 1 ends, the kernel kills whatever else is in its PID namespace. FD is the
@@ -19,12 +23,15 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -49,7 +56,9 @@ static void fail(const char *what)
 
 static int usage(const char *what)
 {
-    fprintf(stderr, "error: pause: %s (want: pause [--quiet] | pause --init FD -- CMD [ARG...] | pause -v)\n", what);
+    fprintf(stderr,
+            "error: pause: %s (want: pause [--quiet] | pause --as PID | pause --init FD -- CMD [ARG...] | pause -v)\n",
+            what);
     return EXIT_USAGE;
 }
 
@@ -114,6 +123,21 @@ static int hold_a_pod(int quiet)
     }
 }
 
+/* Go on as process `number`; clone3(2), set_tid. */
+static void become(pid_t number)
+{
+    struct clone_args how = {.flags = CLONE_PARENT, .set_tid = (uintptr_t)&number, .set_tid_size = 1};
+    long child = syscall(SYS_clone3, &how, sizeof how);
+
+    if (child < 0)
+        fail("--as PID");
+    if (child > 0)
+        exit(0);
+    setsid();
+    /* Whoever reads what we say waits for its end. */
+    dup2(STDOUT_FILENO, STDERR_FILENO);
+}
+
 static pid_t start_command(char **command, const sigset_t *mask)
 {
     pid_t child = fork();
@@ -172,6 +196,15 @@ static int run_as_init(int lifeline, char **command)
     }
 }
 
+/* The number that `text` is, from 0 to `most`; -1 if it is none. */
+static long read_number(const char *text, long most)
+{
+    char *end;
+    long number = strtol(text, &end, 10);
+
+    return *text == '\0' || *end != '\0' || number < 0 || number > most ? -1 : number;
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 1)
@@ -182,14 +215,20 @@ int main(int argc, char **argv)
         printf("pause %s\n", VERSION);
         return 0;
     }
+    if (argc == 3 && strcmp(argv[1], "--as") == 0) {
+        long number = read_number(argv[2], 1 << 22);
+        if (number < 1)
+            return usage("--as wants a process id");
+        become((pid_t)number);
+        return hold_a_pod(1);
+    }
     if (strcmp(argv[1], "--init") != 0)
         return usage("unknown argument");
     if (argc < 5 || strcmp(argv[3], "--") != 0)
         return usage("--init lacks its command");
 
-    char *end;
-    long lifeline = strtol(argv[2], &end, 10);
-    if (*argv[2] == '\0' || *end != '\0' || lifeline < 0 || lifeline > 1 << 20)
+    long lifeline = read_number(argv[2], 1 << 20);
+    if (lifeline < 0)
         return usage("--init wants a file descriptor");
     return run_as_init((int)lifeline, argv + 4);
 }

@@ -70,7 +70,7 @@ def test_nothing_is_left_of_a_lab_whose_first_process_was_killed(own_lab: Lab, c
     pid = own_lab.json("status")["pid"]
     seen = host.footprint(pid)
     assert len(seen.processes) > 10, "lab init, supervisor, etcd, two agents, pauses and containers"
-    targets = {"lab": pid, "node": host.pid_in(seen, "mininet:node1"), "pod": host.pid_in(seen, "echo_server")}
+    targets = {"lab": pid, "node": host.pid_in(seen, "testbed:node1"), "pod": host.pid_in(seen, "echo_server")}
     for name, inside in targets.items():
         link = [
             "ip",

@@ -92,6 +92,36 @@ def test_ctrl_c_interrupts_a_nodes_command_and_the_prompt_goes_on(prompt: Termin
     prompt.expect("available nodes")
 
 
+@pytest.mark.parametrize("node", ["node1", "s1"])
+def test_a_shell_that_was_killed_is_replaced_with_the_next_command(node: str, prompt: Terminal, two_nodes: Lab) -> None:
+    before = shells_of(node, two_nodes)
+    for number in (1, 2):
+        prompt.type(f"{node} echo shell {number}\r")
+        prompt.expect(f"\nshell {number}")
+        prompt.expect(PROMPT)
+        kill_shells(shells_of(node, two_nodes) - before, two_nodes)
+
+
+def test_a_command_ends_with_its_nodes_shell(prompt: Terminal, two_nodes: Lab) -> None:
+    prompt.type("node1 sleep 3007\r")
+    running = ("pgrep", "-fx", "sleep 3007")
+    wait_until(lambda: two_nodes.exec("node1", *running).code == 0, timeout_s=10, what="the command runs")
+    kill_shells(shells_of("node1", two_nodes), two_nodes)
+    prompt.expect(PROMPT)
+    prompt.type("node1 echo another shell\r")
+    prompt.expect("\nanother shell")
+    prompt.expect(PROMPT)
+
+
+def shells_of(node: str, lab: Lab) -> set[str]:
+    return set(lab.exec("node2", "pgrep", "-f", f"bash .* testbed:{node}").out.split())
+
+
+def kill_shells(found: set[str], lab: Lab) -> None:
+    assert len(found) == 1
+    lab.run("node2", "kill", "-9", *found)
+
+
 @pytest.mark.slow
 def test_up_with_the_prompt_takes_the_lab_down_on_leaving_it(no_lab: Lab) -> None:
     with no_lab.terminal("up", "two_nodes", "--lab", no_lab.name, "--cli") as screen:

@@ -3,10 +3,12 @@
 import json
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.e2e.ordinary_user import RUNTIME_DIRECTORY, UID, OrdinaryUser
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 PYTHON = (sys.executable, "-P", "-B")
@@ -54,6 +56,20 @@ def test_the_users_verbs_change_their_lab(user: OrdinaryUser) -> None:
     assert "restarted" in user.testbed(PYTHON, "restart", "agent", "node1").stdout
     traced = user.testbed(PYTHON, "trace", "shell1", "echo2:8080")
     assert traced.returncode == 0, traced.stdout + traced.stderr
+
+
+@pytest.mark.usefixtures("started")
+def test_a_machine_whose_holder_was_killed_is_held_again(user: OrdinaryUser) -> None:
+    def machine() -> dict[str, Any]:
+        found = json.loads(user.testbed(PYTHON, "status", "-o", "json").stdout)["machines"]
+        return next(one for one in found if one["name"] == "node1")
+
+    before = machine()
+    user.testbed(PYTHON, "exec", "node2", "--", "kill", "-9", str(before["pid"]))
+    wait_until(
+        lambda: machine() == {**before, "restarts": before["restarts"] + 1}, timeout_s=5, what="node1 is held again"
+    )
+    assert "node1-eth0" in user.testbed(PYTHON, "exec", "node1", "--", "ip", "-brief", "link").stdout
 
 
 @pytest.mark.usefixtures("started")

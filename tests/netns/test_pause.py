@@ -87,11 +87,30 @@ def test_pause_warns_when_it_is_not_pid_1_unless_that_is_meant() -> None:
 
 
 def test_bad_arguments_are_one_line_and_exit_code_2() -> None:
-    for arguments in (["--nope"], ["--init", "3"], ["--init", "x", "--", "true"], ["--init", "3", "true", "true"]):
+    of_init = (["--init", "3"], ["--init", "x", "--", "true"], ["--init", "3", "true", "true"])
+    for arguments in (["--nope"], ["--as"], ["--as", "0"], ["--as", "1x"], *of_init):
         result = subprocess.run([PAUSE, *arguments], capture_output=True, text=True, check=False, timeout=5)
         assert result.returncode == 2
         assert result.stderr.count("\n") == 1
         assert result.stderr.startswith("error: pause: ")
+
+
+FREE_PID = 3008
+"""In a new PID namespace."""
+
+
+def test_pause_takes_the_number_that_it_is_given_and_is_a_child_of_whoever_asked(start: Start) -> None:
+    script = f"""
+        {PAUSE} --as {FREE_PID} || exit 1
+        test "$(cut -d ' ' -f 4 /proc/{FREE_PID}/stat)" = $$ || exit 2
+        test "$(cat /proc/{FREE_PID}/comm)" = pause || exit 3
+        {PAUSE} --as {FREE_PID} && exit 4
+        kill -KILL {FREE_PID}
+        until {PAUSE} --as {FREE_PID} 2> /dev/null; do :; done
+    """
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "bash", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    assert (done.returncode, done.stderr) == (0, "error: pause: --as PID: File exists\n"), done
 
 
 @pytest.fixture
