@@ -1,6 +1,6 @@
 """Makes the agent's parts from its options, for the agent itself and for the commands beside it."""
 
-from ipaddress import IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
 from agent.backends import BACKENDS, Underlay
@@ -9,21 +9,34 @@ from agent.errors import EnvironmentMissing, InvalidConfig, UsageError
 from agent.etcd.connection import Credentials
 from agent.etcd.registry import EtcdRegistry
 from agent.kernel.netlink import Kernel
-from agent.kernel.values import Family, IPNetwork
+from agent.kernel.values import Family, IPAddress, IPNetwork
 from agent.netconfig.config import NetworkConfig
-from agent.node.underlay_interface import Wish, best_ipv6, choose, read_candidates
+from agent.node.underlay_interface import (
+    Wish,
+    choose,
+    choose_ipv6,
+    keep,
+    read_candidates,
+    read_default_route,
+    read_ipv6_addresses,
+)
 from agent.options.options import Options
 
 
-def choose_underlay(options: Options, kernel: Kernel, *, ipv6: bool = False) -> Underlay:
-    """The underlay by --iface, --public-ip or default route; with `ipv6` also its IPv6 address.
+def choose_underlay(
+    options: Options, kernel: Kernel, *, ipv6: bool = False, current: Underlay | None = None
+) -> Underlay:
+    """Choose the underlay by --iface, --public-ip or default route; with `ipv6` also its IPv6 address.
 
-    Raises EnvironmentMissing, which lists the candidates.
+    `current` is what a running agent has: its addresses stay for as long as their interface has them. Raises
+    EnvironmentMissing, which lists the candidates.
     """
-    candidates, default_device = read_candidates(kernel)
     wish = Wish(options.iface, options.iface_regex, options.iface_can_reach, options.public_ip)
-    chosen = choose(candidates, wish, default_device, kernel.device_towards)
-    own_ipv6 = best_ipv6(kernel.ipv6_addresses(chosen.name), options.public_ipv6) if ipv6 else None
+    candidates = read_candidates(kernel)
+    chosen = None if current is None else keep(candidates, current.interface, current.address)
+    if chosen is None:
+        chosen = choose(candidates, wish, read_default_route(kernel), kernel.route_towards)
+    own_ipv6 = _choose_ipv6(chosen.name, options, wish, kernel, current) if ipv6 else None
     return Underlay(
         chosen.name,
         chosen.address,
@@ -32,6 +45,25 @@ def choose_underlay(options: Options, kernel: Kernel, *, ipv6: bool = False) -> 
         own_ipv6,
         (options.public_ipv6 or own_ipv6) if ipv6 else None,
     )
+
+
+def _choose_ipv6(interface: str, options: Options, wish: Wish, kernel: Kernel, current: Underlay | None) -> IPv6Address:
+    route = read_default_route(kernel, 6) if wish.is_empty else None
+    source = route.source if route is not None and route.device == interface else None
+    named = (current.ipv6_address if current is not None else None, options.public_ipv6)
+    addresses = read_ipv6_addresses(kernel, interface)
+    found = choose_ipv6(addresses, named, source if isinstance(source, IPv6Address) else None)
+    if found is None:
+        raise EnvironmentMissing(
+            f"{interface}: no IPv6 address for a network with EnableIPv6 (got none; want a global one)"
+        )
+    return found
+
+
+def own_addresses(kernel: Kernel) -> frozenset[IPAddress]:
+    """Return every address of this machine."""
+    families: tuple[Family, ...] = (4, 6)
+    return frozenset(held.address.ip for family in families for held in kernel.assigned_addresses(family))
 
 
 def open_registry(options: Options) -> EtcdRegistry:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.backends.base import Backend, Underlay
-from agent.errors import EnvironmentMissing, InvalidConfig
+from agent.errors import InvalidConfig
 from agent.kernel.netlink import Kernel
 from agent.kernel.values import Family, IPNetwork
 from agent.netconfig.backend_options import ExtensionOptions, IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
@@ -115,9 +115,5 @@ def make_backend(config: NetworkConfig, underlay: Underlay, kernel: Kernel, data
         known = ", ".join(sorted(BACKENDS))
         raise InvalidConfig(
             f"network config: Backend.Type: unknown backend (got {config.backend_type!r}; want {known})"
-        )
-    if config.ipv6_network is not None and underlay.ipv6_address is None:
-        raise EnvironmentMissing(
-            f"{underlay.interface}: no IPv6 address for a network with EnableIPv6 (got none; want a global one)"
         )
     return maker(_Parts(config, underlay, kernel, datapath))

@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 
 from agent.kernel.netlink_library import KernelRefusal
 from agent.kernel.netlink_links import ALREADY_GONE, ALREADY_THERE, NetlinkError
-from agent.kernel.netlink_messages import PERMANENT, read_address, read_route
+from agent.kernel.netlink_messages import PERMANENT, read_address, read_assigned_address, read_route
 from agent.kernel.netlink_socket import RouteSocket
 from agent.kernel.values import (
     ONLINK,
     ROUTE_KINDS,
     ROUTE_PROTOCOLS,
     ROUTE_SCOPES,
+    AssignedAddress,
     Family,
     IPAddress,
     IPInterface,
@@ -59,6 +60,13 @@ class Kernel(WireguardKernel):
             address for address in self._addresses(device, 6, lasting=True) if isinstance(address, IPv6Interface)
         )
 
+    def assigned_addresses(self, family: Family = 4) -> tuple[AssignedAddress, ...]:
+        """Return the addresses of all interfaces, each interface's in the kernel's order."""
+        messages = self._read(
+            f"ip -{family} address", lambda socket: list(socket.get_addr(family=ADDRESS_FAMILIES[family]))
+        )
+        return tuple(map(read_assigned_address, messages))
+
     def _addresses(self, device: str, family: Family, *, lasting: bool = False) -> frozenset[IPInterface]:
         link = self.link(device)
         if link is None:
@@ -79,14 +87,14 @@ class Kernel(WireguardKernel):
         )
         return frozenset(read_route(message, names) for message in messages)
 
-    def device_towards(self, address: IPAddress) -> str | None:
-        """The device by which packets to `address` leave; None when there is no route."""
+    def route_towards(self, address: IPAddress) -> Route | None:
+        """Return how packets to `address` leave, with the source that the kernel takes; None without a route."""
+        names = {link.index: link.name for link in self.links()}
         try:
             found = self._ask(lambda socket: socket.route("get", dst=str(address)))
         except KernelRefusal:
             return None
-        index = found[0].get_attr("RTA_OIF") if found else None
-        return next((link.name for link in self.links() if link.index == index), None)
+        return read_route(found[0], names) if found else None
 
     def neighbours(self, device: str, family: Family = 4) -> dict[IPAddress, str]:
         """The device's permanent neighbours and their MAC addresses."""

@@ -10,6 +10,7 @@ from agent.kernel.values import (
     ROUTE_KINDS,
     ROUTE_PROTOCOLS,
     ROUTE_SCOPES,
+    AssignedAddress,
     ForwardingDatabaseEntry,
     IPInterface,
     Link,
@@ -22,6 +23,9 @@ from agent.kernel.values import (
 TRAFFIC_NAMES = tuple(item.name for item in fields(Traffic))
 IPV6 = 10  # AF_INET6
 PERMANENT = 0x80  # NUD_PERMANENT, linux/neighbour.h
+# IFA_F_*, linux/if_addr.h; the first is one bit with two meanings.
+SECONDARY = TEMPORARY = 0x01
+DUPLICATE_FOUND, DEPRECATED, ENDLESS = 0x08, 0x20, 0x80
 IPV6_DEFAULT_METRIC = 1024  # IP6_RT_PRIO_USER, net/ip6_route.h
 
 
@@ -101,6 +105,21 @@ def read_address(message: Message) -> IPInterface:
     # IFA_ADDRESS is the other end's address on a point-to-point link.
     own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     return ip_interface(f"{own}/{message['prefixlen']}")
+
+
+def read_assigned_address(message: Message) -> AssignedAddress:
+    """Read one RTM_NEWADDR message with its flags."""
+    address, flags = read_address(message), message["flags"]
+    return AssignedAddress(
+        address,
+        device=message["index"],
+        scope=message["scope"],
+        permanent=bool(flags & ENDLESS),
+        secondary=address.version == 4 and bool(flags & SECONDARY),
+        temporary=address.version == 6 and bool(flags & TEMPORARY),
+        deprecated=bool(flags & DEPRECATED),
+        duplicate=bool(flags & DUPLICATE_FOUND),
+    )
 
 
 def read_route(message: Message, device_names: dict[int, str]) -> Route:

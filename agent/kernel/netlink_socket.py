@@ -40,10 +40,10 @@ class RouteSocket:
         """Every link."""
         return self._dump(codec.GET_LINK, codec.link_body())
 
-    def get_addr(self, family: int, index: int) -> list[codec.Message]:
-        """The addresses of one device."""
+    def get_addr(self, family: int, index: int = 0) -> list[codec.Message]:
+        """Return the addresses of one device (0: of all), in the kernel's order."""
         found = self._dump(codec.GET_ADDRESS, codec.ADDRESS.pack(family, 0, 0, 0, 0))
-        return [message for message in found if message["index"] == index]
+        return [message for message in found if index in (0, message["index"])]
 
     def get_routes(self, family: int, table: int) -> list[codec.Message]:
         """The routes of one table."""

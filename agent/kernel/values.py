@@ -155,6 +155,27 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class AssignedAddress:
+    """An address that an interface has, as the kernel lists it."""
+
+    address: IPInterface
+    device: int
+    """Index of the interface."""
+    scope: int = 0
+    """As in ROUTE_SCOPES: how far away those may be who use it."""
+    permanent: bool = True
+    """Without an end; what DHCP or a router gave has one."""
+    secondary: bool = False
+    """IPv4: in the network of an earlier address of the interface."""
+    temporary: bool = False
+    """IPv6: a privacy address (RFC 8981)."""
+    deprecated: bool = False
+    """Not for new connections (RFC 4862)."""
+    duplicate: bool = False
+    """IPv6: another machine has it too, so the kernel does not use it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One entry of the kernel's main table. The kernel's key is destination and metric."""
 

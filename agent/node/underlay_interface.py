@@ -1,17 +1,20 @@
-"""Which interface is the underlay: by --iface, --iface-regex, --iface-can-reach, --public-ip or the default route.
+"""Which interface and which of its addresses are the underlay's. Pure but for the two functions that read the kernel.
 
-Order and meaning are flannel's (pkg/ip/iface.go, main.go `LookupExtIface`), with one difference: an interface that was
-asked for and cannot carry anything (down, no address) is an error that lists what there is instead.
+Order and meaning are flannel's (pkg/ip/iface.go, main.go `LookupExtIface`), with these differences: an interface that
+was asked for and cannot carry anything (down, no address) is an error that lists what there is instead; an IPv4 address
+in the network of an earlier one (the kernel calls it secondary) is never taken unless it is named; nor is a /32 or /128
+beside another, as it is mostly a floating service address; and a default route gives its own source address.
 """
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv6Address
 
 from agent.errors import EnvironmentMissing
 from agent.kernel.netlink import Kernel
+from agent.kernel.values import ROUTE_SCOPES, AssignedAddress, Family, Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +25,11 @@ class Candidate:
     up: bool
     mtu: int
     """In bytes."""
-    addresses: tuple[IPv4Interface, ...]
+    addresses: tuple[AssignedAddress, ...]
+    """IPv4, in the kernel's order."""
 
     def __str__(self) -> str:
-        shown = ", ".join(map(str, self.addresses)) or "no IPv4 address"
+        shown = ", ".join(str(held.address) for held in self.addresses) or "no IPv4 address"
         return f"{self.name} ({shown}{'' if self.up else ', down'})"
 
 
@@ -35,21 +39,9 @@ class UnderlayInterface:
 
     name: str
     address: IPv4Address
-    """The interface's own; the tunnel socket is bound to it."""
+    """This node's own; the tunnel socket is bound to it."""
     mtu: int
     """In bytes."""
-
-
-def read_candidates(kernel: Kernel) -> tuple[tuple[Candidate, ...], str | None]:
-    """Every interface but loopback, and the device of the default route with the lowest metric, if there is one."""
-    candidates = tuple(
-        Candidate(link.name, link.up, link.mtu, tuple(sorted(kernel.addresses(link.name), key=_preference)))
-        for link in kernel.links()
-        if "LOOPBACK" not in link.flags
-    )
-    defaults = [route for route in kernel.routes() if route.destination.prefixlen == 0 and route.kind == "unicast"]
-    best = min(defaults, key=lambda route: route.metric, default=None)
-    return candidates, best.device if best else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +54,53 @@ class Wish:
     can_reach: IPv4Address | None = None
     public_ip: IPv4Address | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the default route decides."""
+        return not (self.iface or self.regex or self.can_reach or self.public_ip)
+
+
+# Reads
+
+
+def read_candidates(kernel: Kernel) -> tuple[Candidate, ...]:
+    """Return every interface but loopback."""
+    addresses = kernel.assigned_addresses()
+    return tuple(
+        Candidate(link.name, link.up, link.mtu, tuple(held for held in addresses if held.device == link.index))
+        for link in kernel.links()
+        if "LOOPBACK" not in link.flags
+    )
+
+
+def read_ipv6_addresses(kernel: Kernel, name: str) -> tuple[AssignedAddress, ...]:
+    """Return the IPv6 addresses of one interface in the kernel's order."""
+    link = kernel.link(name)
+    return tuple(held for held in kernel.assigned_addresses(6) if link is not None and held.device == link.index)
+
+
+def read_default_route(kernel: Kernel, family: Family = 4) -> Route | None:
+    """Return the default route with the lowest metric."""
+    defaults = [route for route in kernel.routes(family) if route.destination.prefixlen == 0]
+    return min((route for route in defaults if route.kind == "unicast"), key=lambda route: route.metric, default=None)
+
+
+# Choices
+
 
 def choose(
     candidates: Sequence[Candidate],
     wish: Wish,
-    default_device: str | None,
-    device_towards: Callable[[IPv4Address], str | None] = lambda _: None,
+    default_route: Route | None,
+    route_towards: Callable[[IPv4Address], Route | None] = lambda _: None,
 ) -> UnderlayInterface:
-    """The underlay interface. Raises EnvironmentMissing, which lists the candidates with their addresses."""
+    """Choose the underlay interface. Raises EnvironmentMissing, which lists the candidates with their addresses."""
     tries: list[Callable[[], UnderlayInterface]] = []
     if wish.iface:
         tries.append(lambda: _by_names(candidates, wish.iface, wish.public_ip))
     tries += [partial(_by_regex, candidates, regex, wish.public_ip) for regex in wish.regex]
     if wish.can_reach is not None:
-        tries.append(lambda: _by_route(candidates, wish, device_towards))
+        tries.append(lambda: _by_route(candidates, wish, route_towards))
     if tries:
         return _first(tries)
     public_ip = wish.public_ip
@@ -87,9 +112,42 @@ def choose(
             f"--public-ip: no interface has it (got {public_ip}; want --iface beside it, {_list(candidates)})"
         )
     for candidate in candidates:
-        if candidate.name == default_device:
-            return _usable(candidate, None, "underlay", candidates)
+        if default_route is not None and candidate.name == default_route.device:
+            return _usable(candidate, source_of(default_route, candidate.addresses), "underlay", candidates)
     raise EnvironmentMissing(f"underlay: no default route to choose by (got none; want --iface, {_list(candidates)})")
+
+
+def keep(candidates: Sequence[Candidate], name: str, address: IPv4Address) -> UnderlayInterface | None:
+    """Return the interface that was chosen before with its address; None when it does not have that any more.
+
+    Raises EnvironmentMissing while the interface is down.
+    """
+    for candidate in candidates:
+        if candidate.name == name and address in _ips(candidate):
+            return _usable(candidate, address, "underlay", candidates)
+    return None
+
+
+def choose_ipv6(
+    addresses: Sequence[AssignedAddress], named: Sequence[IPv6Address | None], source: IPv6Address | None = None
+) -> IPv6Address | None:
+    """Choose the IPv6 address: the first of `named` that is there, else the route's source, else as among IPv4 ones."""
+    present = {held.address.ip for held in addresses}
+    found = next((address for address in named if address in present), source)
+    return found or next((ip for held in _in_order(addresses) if isinstance(ip := held.address.ip, IPv6Address)), None)
+
+
+def source_of(route: Route, addresses: Sequence[AssignedAddress]) -> IPv4Address | None:
+    """Return the source address that the kernel takes for what goes by this route (its `inet_select_addr`).
+
+    That is the one that the route names, else the device's first in the network of the gateway, else its first.
+    """
+    if isinstance(route.source, IPv4Address):
+        return route.source
+    scope = ROUTE_SCOPES.get(route.scope, 0)
+    fitting = [held.address for held in addresses if not held.secondary and held.scope <= scope]
+    near = [address for address in fitting if route.gateway is not None and route.gateway in address.network]
+    return next((address.ip for address in near or fitting if isinstance(address.ip, IPv4Address)), None)
 
 
 def _first(tries: Sequence[Callable[[], UnderlayInterface]]) -> UnderlayInterface:
@@ -108,38 +166,29 @@ def _by_regex(
 ) -> UnderlayInterface:
     """Addresses first, then names, as flannel."""
     for candidate in candidates:
-        for address in _ips(candidate):
+        for address in (*_preferred(candidate), *_ips(candidate)):
             if regex.search(str(address)):
                 return _usable(candidate, address, "--iface-regex", candidates)
     for candidate in candidates:
         if regex.search(candidate.name):
-            return _usable(candidate, public_ip, "--iface-regex", candidates)
+            return _usable(candidate, _held(candidate, public_ip), "--iface-regex", candidates)
     raise EnvironmentMissing(
         f"--iface-regex: in no address and no name (got {regex.pattern!r}; want another, {_list(candidates)})"
     )
 
 
 def _by_route(
-    candidates: Sequence[Candidate], wish: Wish, device_towards: Callable[[IPv4Address], str | None]
+    candidates: Sequence[Candidate], wish: Wish, route_towards: Callable[[IPv4Address], Route | None]
 ) -> UnderlayInterface:
     assert wish.can_reach is not None
-    device = device_towards(wish.can_reach)
+    route = route_towards(wish.can_reach)
     for candidate in candidates:
-        if candidate.name == device:
-            return _usable(candidate, wish.public_ip, "--iface-can-reach", candidates)
+        if route is not None and candidate.name == route.device:
+            address = _held(candidate, wish.public_ip) or source_of(route, candidate.addresses)
+            return _usable(candidate, address, "--iface-can-reach", candidates)
     raise EnvironmentMissing(
         f"--iface-can-reach: no interface leads there (got {wish.can_reach}; want another, {_list(candidates)})"
     )
-
-
-def best_ipv6(addresses: Iterable[IPv6Interface], public: IPv6Address | None) -> IPv6Address | None:
-    """The interface's own IPv6 address: the public one if it has that, else a global one; None without any.
-
-    Not a link-local one: other nodes' routes to it would have to name their interface.
-    """
-    usable = [address for address in addresses if not address.ip.is_link_local]
-    best = min(usable, key=lambda it: (it.ip != public, it.network.prefixlen == 128, it.ip), default=None)
-    return None if best is None else best.ip
 
 
 def _by_names(
@@ -158,7 +207,8 @@ def _by_names(
             continue
         for candidate in named or holding:
             try:
-                return _usable(candidate, IPv4Address(word) if holding else public_ip, "--iface", candidates)
+                address = IPv4Address(word) if holding else _held(candidate, public_ip)
+                return _usable(candidate, address, "--iface", candidates)
             except EnvironmentMissing as error:
                 # flannel too goes on to the next --iface; the last reason is the one to show.
                 refusal = error
@@ -168,22 +218,42 @@ def _by_names(
 def _usable(
     candidate: Candidate, address: IPv4Address | None, where: str, candidates: Sequence[Candidate]
 ) -> UnderlayInterface:
+    """The interface with that address, else with the best that it has."""
     if not candidate.up:
         raise EnvironmentMissing(f"{where}: the interface is down (got {candidate}; want it up, {_list(candidates)})")
-    if not candidate.addresses:
+    own = address or next(iter(_preferred(candidate)), None)
+    if own is None:
         raise EnvironmentMissing(f"{where}: no IPv4 address (got {candidate}; want one with, {_list(candidates)})")
-    own = address if address in _ips(candidate) else candidate.addresses[0].ip
-    assert own is not None
     return UnderlayInterface(candidate.name, own, candidate.mtu)
 
 
-def _preference(address: IPv4Interface) -> tuple[bool, bool, IPv4Address]:
-    """Global before link-local (flannel's rule); a /32 last, as it is mostly a floating service address."""
-    return address.ip.is_link_local, address.network.prefixlen == 32, address.ip
+def _in_order(addresses: Iterable[AssignedAddress]) -> list[AssignedAddress]:
+    """Those that may be taken without being named, the best first; equal ones stay in the kernel's order."""
+    return sorted(filter(_may_be_taken, addresses), key=_rank)
+
+
+def _may_be_taken(held: AssignedAddress) -> bool:
+    # Other nodes' routes to an IPv6 link-local address would have to name their interface.
+    local = held.scope >= ROUTE_SCOPES["host"] or (held.address.version == 6 and held.address.is_link_local)
+    return not (held.secondary or held.duplicate or local)
+
+
+def _rank(held: AssignedAddress) -> tuple[bool, ...]:
+    narrow = held.address.is_link_local or held.scope == ROUTE_SCOPES["link"]
+    alone = held.address.network.prefixlen == held.address.max_prefixlen
+    return narrow, held.deprecated, alone, not held.permanent, held.temporary
+
+
+def _preferred(candidate: Candidate) -> list[IPv4Address]:
+    return [ip for held in _in_order(candidate.addresses) if isinstance(ip := held.address.ip, IPv4Address)]
 
 
 def _ips(candidate: Candidate) -> tuple[IPv4Address, ...]:
-    return tuple(address.ip for address in candidate.addresses)
+    return tuple(ip for held in candidate.addresses if isinstance(ip := held.address.ip, IPv4Address))
+
+
+def _held(candidate: Candidate, address: IPv4Address | None) -> IPv4Address | None:
+    return address if address in _ips(candidate) else None
 
 
 def _list(candidates: Iterable[Candidate]) -> str:

@@ -58,7 +58,10 @@ FLAGS: tuple[Flag, ...] = (
         repeatable=True,
     ),
     Flag(
-        "iface-can-reach", "ADDRESS", "", "where none of these fits: the interface by which packets go to this address"
+        "iface-can-reach",
+        "ADDRESS",
+        "",
+        "where none of these fits: the interface, and the source address, that packets to this address leave by",
     ),
     Flag("public-ip", "ADDRESS", "", "IPv4 address under which other nodes reach us; default: the interface's own"),
     Flag("public-ipv6", "ADDRESS", "", "the same for IPv6, on a network with EnableIPv6"),

@@ -15,7 +15,7 @@ from agent.kernel.monitor import Monitor
 from agent.kernel.namespace import NamespaceThread
 from agent.kernel.netlink import Kernel, NetlinkError, Route
 from agent.kernel.netlink_library import library_socket
-from agent.kernel.netlink_messages import read_address, read_link, read_route
+from agent.kernel.netlink_messages import read_address, read_assigned_address, read_link, read_route
 from agent.kernel.values import Family
 from tests.netns.conftest import Namespace, NamespaceMaker
 from tests.waiting import wait_until
@@ -151,8 +151,13 @@ def test_what_we_read_is_what_pyroute2_reads(kernel: Kernel, node: Namespace) ->
             assert {str(address): mac for address, mac in kernel.neighbours("br0", version).items()} == permanent
         own = thread.run(lambda: list(library.get_addr(index=index)))
         assert kernel.addresses("br0") | kernel.ipv6_addresses("br0") == {read_address(one) for one in own}
+        for version, family in versions.items():
+            theirs = thread.run(partial(_listed, library.get_addr, family=family))
+            assert kernel.assigned_addresses(version) == tuple(map(read_assigned_address, theirs))
         assert kernel.neighbours("br0") == many
-        assert kernel.device_towards(IPv4Address("10.3.1.1")) == "br0"
+        towards = kernel.route_towards(IPv4Address("10.3.1.1"))
+        assert towards is not None
+        assert (towards.device, towards.source) == ("br0", IPv4Address("10.1.0.1"))
     finally:
         thread.run(library.close)
         thread.close()
