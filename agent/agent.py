@@ -10,7 +10,7 @@ Losing etcd changes nothing here: the threads that talk to it keep trying, and p
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import partial
 
@@ -18,6 +18,7 @@ from agent.assembly import (
     certificates_of,
     choose_underlay,
     open_registry,
+    own_addresses,
     refuse_conflicts,
     refuse_underlay_inside,
     refuse_unknown_backend,
@@ -29,11 +30,12 @@ from agent.daemon.service_manager import notify_service_manager
 from agent.daemon.shutdown import Shutdown
 from agent.daemon.watchdog import Watchdog, WatchedClock
 from agent.datapath.counters import Counters
-from agent.errors import AgentError, LeaseLost, RegistryError
+from agent.errors import LeaseLost, RegistryError
 from agent.etcd.registry import EtcdRegistry
 from agent.kernel.journal import open_journal
 from agent.kernel.monitor import Monitor
 from agent.kernel.netlink import Kernel
+from agent.kernel.values import IPAddress
 from agent.lease import Lease
 from agent.leases.config_wait import wait_for_config
 from agent.leases.manager import SubnetManager
@@ -42,6 +44,7 @@ from agent.node.health import HealthServer, LeaseReport, Report, process_started
 from agent.node.readiness import Readiness
 from agent.node.setup import BRIDGE, DEVICE, FILES, RULES, NodeSetup
 from agent.node.subnet_env import read_previous_subnet
+from agent.node.underlay_watch import UnderlayWatch
 from agent.node.warnings import Foresight
 from agent.options.options import Options
 
@@ -87,9 +90,6 @@ class Agent:
         """Set when the backend wants to be looked at."""
         self._fenced_at: float | None = None
         self._broken: str | None = None
-        self._underlay: Underlay | None = None
-        self._ipv6 = False
-        """Whether the network has IPv6 beside IPv4."""
         self._moved_to: Underlay | None = None
         """Where the underlay is now, if that is not where it was at the start."""
         self._revision = 0
@@ -123,20 +123,19 @@ class Agent:
             if config is None:
                 return 0
             self._readiness.fulfilled(CONFIG)
-            self._ipv6 = config.ipv6_network is not None
-            underlay = choose_underlay(options, kernel, ipv6=self._ipv6)
+            choose = partial(choose_underlay, options, kernel, ipv6=config.ipv6_network is not None)
+            underlay = choose()
             refuse_underlay_inside(underlay, config, options)
             refuse_conflicts(config, kernel)
             log.info(
                 "underlay: %s, MTU %d, address %s, public address %s",
                 *(underlay.interface, underlay.mtu, underlay.address, underlay.public_ip),
             )
-            self._underlay = underlay
             monitor.follow_only({underlay.interface, options.bridge or ""})
             backend = make_backend(config, underlay, kernel, options.datapath)
             undo.callback(backend.stop)
             backend.on_trouble = self._on_trouble
-            manager = self._subnet_manager(registry, config, backend)
+            manager = self._subnet_manager(registry, config, backend, own_addresses(kernel))
             lease = manager.acquire(self._stop, partial(self._readiness.lacking, LEASE))
             if lease is None:
                 return 0
@@ -152,7 +151,8 @@ class Agent:
             leave_out_what_is_there()
             self._watchdog.start()
             undo.callback(self._watchdog.stop)
-            return self._keep_up(setup, monitor, kernel)
+            watch = UnderlayWatch(underlay, lambda now: choose(current=now), partial(own_addresses, kernel))
+            return self._keep_up(setup, monitor, watch)
 
     def report(self) -> Report:
         """One look at everything, for the health server; never waits for etcd."""
@@ -190,7 +190,9 @@ class Agent:
         self._shutdown.call_on_request(monitor.wake)
         undo.callback(self._shutdown.call_on_request, lambda: None)
 
-    def _subnet_manager(self, registry: EtcdRegistry, config: NetworkConfig, backend: Backend) -> SubnetManager:
+    def _subnet_manager(
+        self, registry: EtcdRegistry, config: NetworkConfig, backend: Backend, own_addresses: Collection[IPAddress]
+    ) -> SubnetManager:
         previous, warning = read_previous_subnet(self._options.subnet_file)
         if warning:
             log.warning("%s", warning)
@@ -199,6 +201,7 @@ class Agent:
             config,
             backend.lease_attrs(),
             previous_subnet=previous,
+            own_addresses=own_addresses,
             lease_ttl_s=self._options.subnet_lease_ttl_s,
             node=self._options.node_name,
             clock=WatchedClock(self._watchdog),
@@ -259,7 +262,7 @@ class Agent:
         log.info("ready")
         notify_service_manager("READY=1")
 
-    def _keep_up(self, setup: NodeSetup, monitor: Monitor, kernel: Kernel) -> int:
+    def _keep_up(self, setup: NodeSetup, monitor: Monitor, underlay: UnderlayWatch) -> int:
         next_full = time.monotonic() + self._options.resync_s
         next_links = time.monotonic() + LINKS_RESYNC_S
         while not self._stop.is_set():
@@ -270,11 +273,13 @@ class Agent:
             if self._readiness.reasons():
                 next_full = min(next_full, time.monotonic() + RETRY_S)
             wake_at = next_full if self._fenced_at is None else min(next_full, self._fenced_at + FENCED_FOR_S)
+            wake_at = min(wake_at, underlay.due_at_s)
             changed = monitor.wait(min(BEAT_S, max(0.0, wake_at - time.monotonic())))
             if changed:
                 self._stop.wait(SETTLE_S)
                 monitor.wait(0)
-                self._look_at_underlay(kernel)
+            if changed or time.monotonic() >= underlay.due_at_s:
+                self._look_at(underlay)
             if self._stop.is_set():
                 break
             trouble = self._trouble.is_set()
@@ -290,17 +295,13 @@ class Agent:
         notify_service_manager("STOPPING=1")
         return 0
 
-    def _look_at_underlay(self, kernel: Kernel) -> None:
+    def _look_at(self, underlay: UnderlayWatch) -> None:
         """Another address, device or MTU needs other sockets and devices everywhere: that is a new start's work."""
-        try:
-            now = choose_underlay(self._options, kernel, ipv6=self._ipv6)
-        except (AgentError, OSError) as error:
-            # A cable that is out, an address that is about to be replaced: it may be there again soon.
-            log.warning("underlay: %s", error)
-            return
-        if self._underlay is not None and now != self._underlay:
+        now = underlay.look(time.monotonic())
+        if now is not None:
             self._moved_to = now
-            self._broken = f"the underlay was {_words(self._underlay)} and is {_words(now)}; a new start uses it"
+            before = _words(underlay.started_with)
+            self._broken = f"underlay changed from {before} to {_words(now)}; exiting to restart with it"
 
     def _reason_to_end(self) -> str | None:
         if self._fenced_at is not None and time.monotonic() >= self._fenced_at + FENCED_FOR_S:
@@ -334,4 +335,5 @@ class Agent:
 
 
 def _words(underlay: Underlay) -> str:
-    return f"{underlay.address} on {underlay.interface} with MTU {underlay.mtu}"
+    also = "" if underlay.ipv6_address is None else f" and {underlay.ipv6_address}"
+    return f"{underlay.address}{also} on {underlay.interface} with MTU {underlay.mtu}"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from agent.assembly import choose_underlay, open_registry
+from agent.assembly import choose_underlay, open_registry, own_addresses
 from agent.backends.leftovers import remove_other_devices, remove_subnet_routes
 from agent.backends.subnet_routes import LAST_RESORT_METRIC
 from agent.errors import EnvironmentMissing, LeaseLost, RegistryError
@@ -21,7 +21,7 @@ from agent.kernel.firewall import Firewall
 from agent.kernel.journal import Journal, open_journal
 from agent.kernel.netlink import Kernel
 from agent.kernel.values import Family, IPNetwork
-from agent.node.subnet_env import first_address, read_env, read_values
+from agent.node.subnet_env import first_address, read_env, read_previous_subnet, read_values
 from agent.options.options import Options
 
 log = logging.getLogger(__name__)
@@ -100,16 +100,22 @@ def _remove_overlay(kernel: Kernel, subnet_file: Path) -> None:
 
 
 def _give_leases_back(options: Options, kernel: Kernel, announcer: _Announcer) -> None:
-    """Delete the leases of our public address; an operator's reservations stay. Raises RegistryError."""
-    public_ip = choose_underlay(options, kernel).public_ip
+    """Delete the leases of our public address; an operator's reservations stay. Raises RegistryError.
+
+    That of the subnet in subnet.env is ours with any address of this machine: the agent may have kept one that would
+    not be chosen now.
+    """
+    public_ip, own = choose_underlay(options, kernel).public_ip, own_addresses(kernel)
+    previous, _ = read_previous_subnet(options.subnet_file)
     registry = open_registry(options)
     try:
         for lease in registry.list_leases().leases.values():
-            if lease.attrs.public_ip == public_ip and not lease.is_reservation:
+            ours = lease.attrs.public_ip == public_ip or (lease.subnet == previous and lease.attrs.public_ip in own)
+            if ours and not lease.is_reservation:
                 with contextlib.suppress(LeaseLost):
                     registry.delete(lease)
                     registry.revoke(lease.etcd_lease_id)
-                    announcer.say(f"lease {lease.subnet} of {public_ip}")
+                    announcer.say(f"lease {lease.subnet} of {lease.attrs.public_ip}")
     finally:
         registry.close()
 

@@ -10,9 +10,9 @@ import contextlib
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from agent.daemon.pacing import Backoff, Clock, LogLimit, SystemClock
 from agent.errors import (
@@ -52,16 +52,22 @@ class SubnetManager:
         attrs: LeaseAttrs,
         *,
         previous_subnet: Subnet | None = None,
+        own_addresses: Collection[IPv4Address | IPv6Address] = (),
         lease_ttl_s: int = LEASE_TTL_S,
         node: str = "",
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`node` is the name by which nodes with one address are told apart; without one they are not."""
+        """`node` is the name by which nodes with one address are told apart; without one they are not.
+
+        `own_addresses`: all of this machine's. A lease of the previous subnet with one of them is ours: the agent that
+        wrote it was started with other flags, or chose among other addresses.
+        """
         self._registry = registry
         self._config = config
         self._attrs = attrs
         self._previous_subnet = previous_subnet
+        self._own_addresses = frozenset(own_addresses)
         self._lease_ttl_s = lease_ttl_s
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
@@ -226,6 +232,8 @@ class SubnetManager:
         if held is not None:
             if held.subnet != self._previous_subnet:
                 self._claims.ask(held)
+            if held.attrs.public_ip != self._attrs.public_ip:
+                return self._reuse(held), f"as before, until now at {held.attrs.public_ip}"
             return self._reuse(held), "which the registry holds for our public address"
         taken = [*snapshot.leases, *(entry.subnet for entry in snapshot.bad if entry.subnet is not None)]
         previous = self._previous_subnet
@@ -239,10 +247,10 @@ class SubnetManager:
         return self._registry.create(subnet, self._attrs, self._lease_ttl_s), "newly chosen"
 
     def _held_for_us(self, snapshot: Snapshot) -> Lease | None:
-        """The lease of our public address that fits the config; leases of ours that do not are given up."""
+        """The lease of ours that fits the config; those that do not are given up."""
         fitting = []
         for lease in snapshot.leases.values():
-            if lease.attrs.public_ip != self._attrs.public_ip:
+            if not self._is_ours(lease):
                 continue
             if self._config.allows(lease.subnet):
                 fitting.append(lease)
@@ -252,6 +260,12 @@ class SubnetManager:
                 log.warning("our lease %s does not fit the network config: giving it up", lease.subnet)
                 self._registry.delete(lease)
         return next((lease for lease in fitting if lease.subnet == self._previous_subnet), next(iter(fitting), None))
+
+    def _is_ours(self, lease: Lease) -> bool:
+        public_ip = lease.attrs.public_ip
+        return public_ip == self._attrs.public_ip or (
+            lease.subnet == self._previous_subnet and public_ip in self._own_addresses
+        )
 
     def _obstacle(self, previous: Subnet, taken: list[Subnet]) -> str | None:
         """Why the subnet we had before cannot be ours again."""

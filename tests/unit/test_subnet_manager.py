@@ -31,6 +31,7 @@ class Node:
         previous: str | None = None,
         attrs: LeaseAttrs = NODE1,
         network: str | None = None,
+        own_addresses: tuple[str, ...] = (),
     ) -> None:
         self.registry = registry or FakeRegistry()
         self.clock = self.registry.clock
@@ -40,6 +41,7 @@ class Node:
             config,
             attrs,
             previous_subnet=None if previous is None else subnet(previous),
+            own_addresses=tuple(map(IPv4Address, own_addresses)),
             lease_ttl_s=TTL_S,
             clock=self.clock,
             rng=random.Random(3),
@@ -117,6 +119,25 @@ def test_of_two_leases_of_ours_the_previous_one_is_used() -> None:
         node.registry.put_lease("10.0.46.0/24", "192.168.8.227")
         node.registry.put_lease("10.0.90.0/24", "192.168.8.227")
         assert node.acquire().subnet == subnet(expected)
+
+
+def test_the_previous_subnet_is_ours_also_under_another_address_of_this_machine() -> None:
+    node = Node(previous="10.0.46.0/24", own_addresses=("10.64.5.9", "192.168.8.227"))
+    etcd_lease_id = node.registry.put_lease("10.0.46.0/24", "10.64.5.9", ttl_s=TTL_S)
+    lease = node.acquire()
+    assert (lease.subnet, lease.etcd_lease_id) == (subnet("10.0.46.0/24"), etcd_lease_id)
+    assert node.key() == (NODE1.to_json(), etcd_lease_id, lease.mod_revision)
+    node.renew_for(TTL_S)
+    assert not node.fenced
+
+
+@pytest.mark.parametrize(("previous", "holder"), [(None, "10.64.5.9"), ("10.0.46.0/24", "192.168.8.228")])
+def test_a_subnet_that_is_not_known_to_be_ours_is_left_alone(previous: str | None, holder: str) -> None:
+    node = Node(previous=previous, own_addresses=("10.64.5.9", "192.168.8.227"))
+    node.registry.put_lease("10.0.46.0/24", holder, ttl_s=TTL_S)
+    before = dict(node.registry.keys)
+    assert node.acquire().subnet != subnet("10.0.46.0/24")
+    assert before.items() <= node.registry.keys.items()
 
 
 def test_a_reservation_stays_one_and_gets_our_attributes() -> None:
