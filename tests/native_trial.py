@@ -1,7 +1,7 @@
-"""Runs packets through native.c without a kernel, and through forwarder.py, and makes the two comparable.
+"""Runs packets through the native data path without a kernel, and through forwarder.py, and makes the two comparable.
 
-native.c reads and writes super-packets. Here they are cut into packets by code of its own, written from the virtio
-specification (§5.1.6.2) and RFC 9293, so that a mistake in native.c does not hide behind itself.
+the native data path reads and writes super-packets. Here they are cut into packets by code of its own, written from the virtio
+specification (§5.1.6.2) and RFC 9293, so that a mistake in the native data path does not hide behind itself.
 """
 
 import os
@@ -145,7 +145,7 @@ def native_library() -> NativeLibrary:
 
 
 def native_out(forwarder: Forwarder, reads: Sequence[bytes], offloads: Offloads = EVERYTHING) -> Outcome:
-    """What native.c does with these reads; without virtio headers when `offloads` has none."""
+    """What the native data path does with these reads; without virtio headers when `offloads` has none."""
     library = native_library()
     if not offloads.vnet_header:
         reads = [read[VNET.size :] for read in reads]
@@ -156,7 +156,7 @@ def native_out(forwarder: Forwarder, reads: Sequence[bytes], offloads: Offloads 
 
 
 def native_in(forwarder: Forwarder, receives: Sequence[Receive], offloads: Offloads = EVERYTHING) -> Outcome:
-    """What native.c does with these receives."""
+    """What the native data path does with these receives."""
     library = native_library()
     new = library.ffi.new
     data = new("uint8_t[]", b"".join(receive.data for receive in receives) or 1)

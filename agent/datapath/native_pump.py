@@ -1,4 +1,4 @@
-"""Moves packets in bulk with native.c: two threads, inside C and without the GIL until they are stopped.
+"""Moves packets in bulk with the native data path: two threads, inside C and without the GIL until they are stopped.
 
 Decisions are forwarder.py's: its node and table are handed to C whenever they change, and C decides by the same rules.
 """
@@ -35,7 +35,7 @@ class NativePump:
     ) -> None:
         """`on_failure` is called from a thread of the pump, at most once, when it can no longer move packets.
 
-        Raises EnvironmentMissing when native.c is not compiled.
+        Raises EnvironmentMissing when the native data path is not compiled.
         """
         self._library = native_library()
         self._forwarder = forwarder

@@ -6,7 +6,7 @@
  * fuzzer would never guess (addresses, lengths, checksums), so that it gets to what lies behind the checks. Besides
  * what the sanitizers see, every packet must be counted once and nothing larger than a packet may come out.
  */
-#include "native.c"
+#include "all.c"
 
 enum { PACKETS = 80, LOG_ROOM = 4 << 20, PORT = 8285 };
 enum { RIGHT_HEADER = 1, RIGHT_TRANSPORT = 2, FOLLOWS_LAST = 4, STRANGER = 8, MANY = 16 };
@@ -126,8 +126,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
     require(counted >= expected); /* a super-packet counts by its pieces */
     (void)segments, (void)addresses, (void)ports;
 #else
-    size_t used =
-        native_trial_in(rules, &offloads, data, sizes, segments, addresses, ports, count, &counters, log_bytes, LOG_ROOM);
+    size_t used = native_trial_in(rules, &offloads, data, sizes, segments, addresses, ports, count, &counters,
+                                  log_bytes, LOG_ROOM);
     check_log(used, false);
     counted = counters.rx_packets;
     for (size_t i = 0; i < REASONS; i++)

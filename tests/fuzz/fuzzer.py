@@ -1,4 +1,4 @@
-"""native.c with libFuzzer and sanitizers, running behind all other tests.
+"""the native data path with libFuzzer and sanitizers, running behind all other tests.
 
 TESTBED_FUZZ_SECONDS says how long the two fuzzers run, both at the same time; the corpus beside this file is where
 they begin. They take only the processor time that nobody else wants.
@@ -21,7 +21,7 @@ TARGETS = {"receive": [], "tun": ["-DTUN_PATH"]}
 
 
 class Fuzzer:
-    """One of native.c's two paths under attack. Fails the test when clang is missing."""
+    """One of the native data path's two directions under attack. Fails the test when clang is missing."""
 
     def __init__(self, target: str, directory: Path, undo: ExitStack) -> None:
         if shutil.which("clang") is None:

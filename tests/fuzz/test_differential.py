@@ -1,4 +1,4 @@
-"""At least 10⁵ random packets through native.c and through forwarder.py: the same packets, the same drops.
+"""At least 10⁵ random packets through the native data path and through forwarder.py: the same packets, the same drops.
 
 Flows of segments as senders make them, with a few bits changed here and there, because what is random from the start
 is dropped by the first check. The seed is fixed; TESTBED_SEED takes another.

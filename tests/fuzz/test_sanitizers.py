@@ -1,4 +1,4 @@
-"""native.c under AddressSanitizer and UndefinedBehaviorSanitizer: with the tests' packets, and with a fuzzer's.
+"""the native data path under AddressSanitizer and UndefinedBehaviorSanitizer: with the tests' packets, and with a fuzzer's.
 
 The fuzzers run beside all other tests (fuzzer.py); here they are waited for.
 """

@@ -32,7 +32,8 @@ int main(int count, char **arguments)
     int udp = socket(AF_INET, SOCK_DGRAM, 0);
     struct sockaddr_in source = {.sin_family = AF_INET, .sin_port = htons(PORT), .sin_addr = {inet_addr(arguments[1])}};
     struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons(PORT), .sin_addr = {inet_addr(arguments[2])}};
-    if (bind(udp, (struct sockaddr *)&source, sizeof source) || connect(udp, (struct sockaddr *)&target, sizeof target)) {
+    if (bind(udp, (struct sockaddr *)&source, sizeof source) ||
+        connect(udp, (struct sockaddr *)&target, sizeof target)) {
         perror("flood");
         return 1;
     }

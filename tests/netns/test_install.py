@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DECIDES = (
     *("scripts/install", "scripts/requirements.lock", "pyproject.toml", "testbed/pods/pause.c"),
     "testbed/faults/monotonic_sleep.c",
-    *(f"agent/datapath/native{end}" for end in ("_build.py", ".c", ".h")),
+    "agent/datapath/native/build.py",
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "agent/datapath/native").glob("*.[ch]"))),
 )
 """What the stamp of a finished install covers, in its order."""
 

@@ -1,4 +1,4 @@
-"""native.c decides as forwarder.py does, and cuts and joins packets so that nobody can tell.
+"""the native data path decides as forwarder.py does, and cuts and joins packets so that nobody can tell.
 
 Each case goes through both; the number of packets per write shows what was joined.
 """
@@ -41,14 +41,14 @@ OFFLOADS = [EVERYTHING, NOTHING, Offloads(vnet_header=True, tun_tcp=True), Offlo
 
 
 def both_in(*receives: Receive, forwarder: Forwarder = FORWARDER, offloads: Offloads = EVERYTHING) -> Outcome:
-    """The outcome, which is the same by native.c and by forwarder.py."""
+    """The outcome, which is the same by the native data path and by forwarder.py."""
     outcome = native_in(forwarder, receives, offloads)
     assert outcome == reference_in(forwarder, receives)
     return outcome
 
 
 def both_out(*reads: bytes, forwarder: Forwarder = FORWARDER, offloads: Offloads = EVERYTHING) -> Outcome:
-    """The outcome, which is the same by native.c and by forwarder.py."""
+    """The outcome, which is the same by the native data path and by forwarder.py."""
     outcome = native_out(forwarder, reads, offloads)
     assert outcome == reference_out(forwarder, reads)
     return outcome

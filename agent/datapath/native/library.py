@@ -1,4 +1,4 @@
-"""The compiled native.c, where it is there: the seam between Python's values and C's.
+"""The compiled the native data path, where it is there: the seam between Python's values and C's.
 
 Everything that C gives or takes is converted here; nobody else touches cffi.
 """

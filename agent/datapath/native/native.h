@@ -1,4 +1,4 @@
-/* What Python sees of native.c. Plain declarations only: cffi reads this file too, without a preprocessor.
+/* What Python sees of the native data path. Plain declarations only: cffi reads this file too, without a preprocessor.
  *
  * Addresses, masks and ports are numbers in host order. Nothing here keeps a pointer to what it was given, except that
  * a pump owns the rules that it was given.
@@ -76,7 +76,9 @@ void native_pump_free(native_pump *pump);
  * out: `count` reads from the TUN device lie one after the other in `data` (and are changed), `sizes` says how long each is.
  * in: `count` receives from the socket; `segments` has each one's UDP_GRO size (0: one datagram). */
 size_t native_trial_out(const native_rules *rules, const struct native_offloads *offloads, uint8_t *data,
-                        const uint32_t *sizes, size_t count, struct native_counters *counters, uint8_t *log, size_t room);
+                        const uint32_t *sizes, size_t count, struct native_counters *counters, uint8_t *log,
+                        size_t room);
 size_t native_trial_in(const native_rules *rules, const struct native_offloads *offloads, const uint8_t *data,
                        const uint32_t *sizes, const uint16_t *segments, const uint32_t *addresses,
-                       const uint16_t *ports, size_t count, struct native_counters *counters, uint8_t *log, size_t room);
+                       const uint16_t *ports, size_t count, struct native_counters *counters, uint8_t *log,
+                       size_t room);
