@@ -57,7 +57,7 @@ def clone(tmp_path: Path) -> MakeClone:
 
     def make(name: str) -> Path:
         root = tmp_path / name
-        for directory in ("agent/datapath", "testbed/pods", "testbed/faults", "topologies"):
+        for directory in ("agent/datapath/native", "testbed/pods", "testbed/faults", "topologies"):
             (root / directory).mkdir(parents=True)
         shutil.copytree(ROOT / "scripts", root / "scripts")
         for file in DECIDES[2:]:
