@@ -1,7 +1,7 @@
 """Runs packets through the native data path without a kernel, and through forwarder.py, and makes the two comparable.
 
-the native data path reads and writes super-packets. Here they are cut into packets by code of its own, written from the virtio
-specification (§5.1.6.2) and RFC 9293, so that a mistake in the native data path does not hide behind itself.
+Native reads and writes super-packets. Here they are cut into packets by other code, written from the virtio
+specification (§5.1.6.2) and RFC 9293, so that a mistake in native does not hide behind itself.
 """
 
 import os

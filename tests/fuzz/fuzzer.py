@@ -1,4 +1,4 @@
-"""the native data path with libFuzzer and sanitizers, running behind all other tests.
+"""The native data path with libFuzzer and sanitizers, running behind all other tests.
 
 TESTBED_FUZZ_SECONDS says how long the two fuzzers run, both at the same time; the corpus beside this file is where
 they begin. They take only the processor time that nobody else wants.

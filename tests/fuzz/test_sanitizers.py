@@ -1,4 +1,4 @@
-"""the native data path under AddressSanitizer and UndefinedBehaviorSanitizer: with the tests' packets, and with a fuzzer's.
+"""The native data path under AddressSanitizer and UndefinedBehaviorSanitizer: tests' packets, and a fuzzer's.
 
 The fuzzers run beside all other tests (fuzzer.py); here they are waited for.
 """

@@ -1,4 +1,4 @@
-"""the native data path decides as forwarder.py does, and cuts and joins packets so that nobody can tell.
+"""The native data path decides as forwarder.py does, and cuts and joins packets so that nobody can tell.
 
 Each case goes through both; the number of packets per write shows what was joined.
 """

@@ -1,4 +1,4 @@
-"""Compiles all.c, which includes the other parts: `python -m agent.datapath.native.build [DIRECTORY [COMPILER ARGUMENT…]]`.
+"""Compiles the native data path: `python -m agent.datapath.native.build [DIRECTORY [COMPILER ARGUMENT…]]`.
 
 Two files come out, by default beside this one: `_native.so`, plain C that knows nothing of Python, and
 `_native_abi.py`, which tells cffi what native.h says, so that nothing has to be parsed when an agent starts. Tests
