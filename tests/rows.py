@@ -145,6 +145,7 @@ ROWS: Mapping[str, Row] = {
     "K10": Row("rules deleted: the way is back within 10 s"),
     "K11": Row("2,000 bytes through a service across nodes, UDP and HTTP"),
     "K12": Row("node port on a node without backend; never on 127.0.0.1"),
+    "K13": Row("UDP from one source port since before its Service, node port or host port: answered within 1 s"),
     "N1": Row("Granular Checks: Pods, intra-pod and node-pod, http and udp"),
     "N2": Row("Services: basic and multiport endpoints"),
     "N3": Row("Services: same port, different protocols"),

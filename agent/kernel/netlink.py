@@ -67,6 +67,10 @@ class Kernel(WireguardKernel):
         )
         return tuple(map(read_assigned_address, messages))
 
+    def own_addresses(self, family: Family) -> frozenset[IPAddress]:
+        """Return every address of the family that this machine has."""
+        return frozenset(assigned.address.ip for assigned in self.assigned_addresses(family))
+
     def _addresses(self, device: str, family: Family, *, lasting: bool = False) -> frozenset[IPInterface]:
         link = self.link(device)
         if link is None:

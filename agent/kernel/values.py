@@ -213,3 +213,19 @@ class Route:
         if self.source is not None:
             words += ["src", str(self.source)]
         return words + (["onlink"] if self.onlink else [])
+
+
+@dataclass(frozen=True, slots=True)
+class UdpFlow:
+    """What the connection tracker remembers of a sender's datagrams: their addresses, and those of the replies."""
+
+    source: IPAddress
+    source_port: int
+    destination: IPAddress
+    destination_port: int
+    reply_source: IPAddress
+    """Who gets the datagrams: `destination`, or what it was translated to."""
+    reply_source_port: int
+    reply_destination: IPAddress
+    """Whom the receiver sees: `source`, or what it was translated to."""
+    reply_destination_port: int

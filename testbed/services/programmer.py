@@ -5,33 +5,40 @@ import subprocess
 import threading
 from collections.abc import Iterable
 
-from agent.kernel.journal import Journal
+from agent.kernel.netlink import Kernel, NetlinkError
 from agent.kernel.values import IPNetwork
 from testbed.lab.etcd import enter_machine
+from testbed.pods.namespaces import in_network_of
 from testbed.services.endpoints import HostPort
 from testbed.services.generation import generation
-from testbed.services.rules import WORDS, Everywhere, Target, skeleton, wanted
+from testbed.services.rules import WORDS, Everywhere, skeleton, wanted
 from testbed.services.ruleset import TABLE, Ruleset, difference, whole
+from testbed.services.udp_flows import Key, Node, Translations, on_node, unsettled
 
 LIMIT_S = 20.0
 
 
 class ServicesNotProgrammed(Exception):
-    """nft or conntrack refused; the message is its own."""
+    """nft or the kernel refused; the message is its own."""
 
 
 class Programmer:
     """Keeps one node's table equal to what Services and pods want. Methods may be called from several threads."""
 
-    def __init__(self, node: str, pid: int, pod_network: IPNetwork, journal: Journal) -> None:
+    def __init__(self, node: str, pid: int, pod_network: IPNetwork, kernel: Kernel) -> None:
         """`pid` is a process in the node's namespaces; the table is of the family of `pod_network`."""
         self.node = node
         self.pid = pid
         self._pod_network = pod_network
-        self._journal = journal
+        self._kernel = kernel
         self._there: Ruleset | None = None
         """What we have put there; None: nothing yet."""
-        self._targets: frozenset[Target] = frozenset()
+        self._translations: Translations = {}
+        """Of UDP, by the table that is there."""
+        self._unsettled: frozenset[Key] = frozenset()
+        """Keys of which flows may be remembered that began when the table was another."""
+        self._just_settled: frozenset[Key] = frozenset()
+        """Those to look at once more: a packet that met the old rules may have been remembered after we looked."""
         self._generation = -1
         """Of the namespace's rules when we looked last."""
         self._turn = threading.Lock()
@@ -40,23 +47,26 @@ class Programmer:
         """Bring the table to this. Raises ServicesNotProgrammed, and tries the whole table at the next call."""
         ports = tuple(ports)
         now = wanted(self.node, common, ports, self._pod_network)
-        targets = common.targets | {(one.protocol, str(one.to.address), one.to.port) for one in ports}
+        translations = on_node(self.node, common.translations, common.local, ports)
         with self._turn:
             if self._there is None and now.is_empty:
                 return
             if self._there is None:
                 self._load(whole(skeleton(self._pod_network), now), "Services answer on this node")
+                self._unsettled |= self._translations.keys() | translations.keys()
             elif script := difference(self._there, now):
                 self._load(script, "Services or their pods have changed")
             self._there = now
-            gone, self._targets = self._targets - targets, targets
-            for protocol, address, port in sorted(gone):
-                if protocol == "udp":
-                    self._forget_flows(address, port)
+            self._unsettled |= unsettled(self._translations, translations)
+            self._translations = translations
+            self._settle()
 
     def mend(self) -> bool:
         """Make the table anew when somebody has changed it; returns whether it had to. Costs nothing otherwise."""
         with self._turn:
+            if self._just_settled:
+                self._forget_flows(self._just_settled)
+                self._just_settled = frozenset()
             if self._there is None or generation(self.pid) == self._generation:
                 return False
             # Read before looking: a change in between is seen next time.
@@ -64,6 +74,8 @@ class Programmer:
             if self._is_whole():
                 return False
             self._load(whole(skeleton(self._pod_network), self._there), "somebody has changed the rules of Services")
+            self._unsettled |= self._translations.keys()
+            self._settle()
             return True
 
     def _is_whole(self) -> bool:
@@ -88,24 +100,30 @@ class Programmer:
             and all(elements.get(name) == count for name, count in self._there.element_counts.items())
         )
 
-    def _forget_flows(self, address: str, port: int) -> None:
-        """Let the kernel forget whom it sent to this UDP endpoint: without handshakes clients would go on to nobody."""
-        flows = [
-            "conntrack",
-            "--family",
-            f"ipv{self._pod_network.version}",
-            "--delete",
-            "--proto",
-            "udp",
-            "--reply-src",
-            address,
-            "--reply-port-src",
-            str(port),
-        ]
-        done = self._run(flows)
-        # It fails when there were none.
-        if done.returncode != 0 and "0 flow entries" not in done.stderr:
-            raise ServicesNotProgrammed(f"{self.node}: {done.stderr.strip() or 'conntrack failed'}")
+    def _settle(self) -> None:
+        """Let the flows of changed keys begin again. Raises as `_forget_flows`, and tries again at the next call."""
+        if self._unsettled:
+            self._forget_flows(self._unsettled)
+            self._just_settled |= self._unsettled
+            self._unsettled = frozenset()
+
+    def _forget_flows(self, keys: frozenset[Key]) -> None:
+        """Let the kernel forget the UDP flows of these keys that the table as it is now would send elsewhere.
+
+        Raises OSError and ServicesNotProgrammed.
+        """
+        # Imported here: without UDP it is not needed, and it brings much.
+        from agent.kernel.conntrack import forget_udp, words
+
+        version = self._pod_network.version
+        try:
+            node = Node(self._translations, self._kernel.own_addresses(version), self._pod_network)
+        except NetlinkError as error:
+            raise ServicesNotProgrammed(f"{self.node}: {error}") from error
+        ports = frozenset(port for _, port in keys)
+        forgotten = in_network_of(self.pid, lambda: forget_udp(version, lambda flow: node.is_stale(flow, keys), ports))
+        for command in words(forgotten):
+            self._kernel.journal.record(command, "these flows began when Services led elsewhere")
 
     def _load(self, script: str, why: str) -> None:
         before = generation(self.pid)
@@ -115,7 +133,7 @@ class Programmer:
             raise ServicesNotProgrammed(f"{self.node}: {done.stderr.strip().splitlines()[0]}")
         # Had somebody else changed something meanwhile, it would be more: then `mend` looks.
         self._generation = before + 1
-        self._journal.record(["nft", "-f", "-"], why, script)
+        self._kernel.journal.record(["nft", "-f", "-"], why, script)
 
     def _run(self, command: list[str], script: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from agent.kernel.values import Family, IPNetwork
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort
 from testbed.services.ruleset import TABLE, Ruleset
+from testbed.services.udp_flows import Translations, of_services
 
 MASQUERADE = 0x4000
 """kube-proxy's mark; the agent's own rules leave what carries it alone (agent/kernel/firewall.py)."""
 MAPS_BY_ADDRESS = ("cluster-ips", "marked-cluster-ips", "refused-cluster-ips", "host-ports-at")
 MAPS_BY_PORT = ("node-ports", "refused-node-ports")
 MAPS = (*MAPS_BY_ADDRESS, *MAPS_BY_PORT)
-Target = tuple[str, str, int]
-"""Protocol, address and port of a pod."""
 REMEMBER_MASQUERADE = f"meta mark set meta mark or {MASQUERADE:#x}"
 WORDS: Mapping[Family, str] = {4: "ip", 6: "ip6"}
 """What nft calls a family, as a table's and as a header's."""
@@ -90,7 +89,8 @@ class Everywhere:
     ruleset: Ruleset
     local: tuple[BoundPort, ...]
     """Whose node ports each node serves by its own pods only."""
-    targets: frozenset[Target]
+    translations: Translations
+    """Of UDP."""
 
 
 def everywhere(bound: Iterable[BoundPort], family: Family = 4) -> Everywhere:
@@ -99,9 +99,8 @@ def everywhere(bound: Iterable[BoundPort], family: Family = 4) -> Everywhere:
     made = _Table(Ruleset(maps={name: {} for name in MAPS}, family=WORDS[family]))
     for one in bound:
         made.add_service(one)
-    targets = frozenset((one.protocol, str(to.address), to.port) for one in bound for to in one.endpoints)
     local = tuple(one for one in bound if one.local_only and one.endpoints and one.node_port is not None)
-    return Everywhere(made.ruleset, local, targets)
+    return Everywhere(made.ruleset, local, of_services(bound))
 
 
 def wanted(node: str, common: Everywhere, ports: Iterable[HostPort], pod_network: IPNetwork) -> Ruleset:

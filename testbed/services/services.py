@@ -107,8 +107,7 @@ class Services:
             former = {(*key, one.pid): one for key, one in self._programmers.items()}
             # A node that was deleted and added again has the same name and is another machine.
             self._programmers = {
-                (name, family): former.get((name, family, node.pid))
-                or Programmer(name, node.pid, network, self._lab.journal(name))
+                (name, family): former.get((name, family, node.pid)) or Programmer(name, node.pid, network, node.kernel)
                 for name, node in nodes.items()
                 for family, network in networks.items()
             }

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,6 +13,20 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 PYTHON = (sys.executable, "-P", "-B")
+STEADY_SENDER = """
+import pathlib, socket, time
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.settimeout(0.05)
+deadline = time.monotonic() + 30
+while time.monotonic() < deadline:
+    try:
+        sender.sendto(b"hostname", ("10.96.0.77", 53))
+        pathlib.Path("/tmp/sends").touch()
+        print(sender.recv(100).decode().strip())
+        break
+    except OSError:
+        pass
+"""
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +71,26 @@ def test_the_users_verbs_change_their_lab(user: OrdinaryUser) -> None:
     assert "restarted" in user.testbed(PYTHON, "restart", "agent", "node1").stdout
     traced = user.testbed(PYTHON, "trace", "shell1", "echo2:8080")
     assert traced.returncode == 0, traced.stdout + traced.stderr
+
+
+@pytest.mark.usefixtures("started")
+def test_a_steady_udp_sender_is_answered_when_its_service_comes(user: OrdinaryUser) -> None:
+    port = {"port": 53, "targetPort": 8080, "protocol": "UDP"}
+    spec = {"clusterIP": "10.96.0.77", "selector": {"app": "echo"}, "ports": [port]}
+    manifest = json.dumps({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "late"}, "spec": spec})
+    file = f"{RUNTIME_DIRECTORY}/late.yaml"
+    user.run("sh", "-c", 'printf %s "$1" > "$2"', "sh", manifest, file)
+    with ThreadPoolExecutor(1) as threads:
+        sender = threads.submit(user.testbed, PYTHON, "exec", "shell1", "--", "python3", "-c", STEADY_SENDER)
+        wait_until(
+            lambda: user.testbed(PYTHON, "exec", "shell1", "--", "test", "-e", "/tmp/sends").returncode == 0,
+            timeout_s=10,
+            what="it sends",
+        )
+        applied = user.testbed(PYTHON, "apply", "-f", file, "--wait")
+        assert applied.returncode == 0, applied.stderr
+        wait_until(sender.done, timeout_s=1, what="it is answered")
+    assert sender.result().stdout in ("echo1\n", "echo2\n")
 
 
 @pytest.mark.usefixtures("started")
