@@ -7,13 +7,13 @@ leaves a pod, or reaches a pod from outside, gets the node's address.
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from agent.errors import AgentError, EnvironmentMissing
 from agent.kernel.journal import Journal
 from agent.kernel.nftables import generation
-from agent.kernel.values import IPNetwork
+from agent.kernel.values import IPAddress, IPNetwork, UdpFlow
 
 TABLE_PREFIX = "overlay-agent-"
 KUBE_PROXY_MARK = "0x4000"
@@ -128,6 +128,19 @@ def _chains(policy: Policy) -> Iterator[_Chain]:
                 (f"{ip} daddr {network} accept", f"to pods of {network}"),
             ),
         )
+
+
+def escapes(policy: Policy, flow: UdpFlow, own: Collection[IPAddress]) -> bool:
+    """Report whether a flow keeps its source although the policy masquerades it: it began before the rules. Pure.
+
+    `own` are the node's addresses: what is for the node itself does not leave it.
+    """
+    source, destination = flow.source, flow.reply_source
+    if not policy.masquerade or flow.reply_destination != source or destination in own or destination.is_multicast:
+        return False
+    if source in policy.network:
+        return destination not in policy.network
+    return destination in policy.network and destination not in policy.subnet
 
 
 def _spare_overlay_port(policy: Policy, match: str, who: str) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from agent.backends.base import Backend
 from agent.backends.subnet_routes import own_blackhole
 from agent.errors import AgentError, EnvironmentMissing
 from agent.kernel.bridge import converge_bridge
-from agent.kernel.firewall import Firewall, Policy
+from agent.kernel.firewall import Firewall, Policy, escapes
 from agent.kernel.netlink import Kernel
 from agent.kernel.values import IPNetwork
 from agent.lease import Lease
@@ -115,9 +115,11 @@ class NodeSetup:
     def _converge_rules(self) -> None:
         with_rules = self._options.ip_masq or self._options.forward_rules
         if with_rules:
-            made = [self._firewall.converge(policy) for policy in self._policies]
-            if any(made) and self._rules_made:
+            made = [policy for policy in self._policies if self._firewall.converge(policy)]
+            if made and self._rules_made:
                 log.warning("rules: some were missing, made again")
+            for policy in made:
+                self._forget_flows(policy)
         if self._rules_made:
             return
         # A run before may have had another network, or other flags. Tables of networks that were never ours are other
@@ -127,6 +129,22 @@ class NodeSetup:
                 if not with_rules or network not in [policy.network for policy in self._policies]:
                     self._firewall.remove(network)
         self._rules_made = True
+
+    def _forget_flows(self, policy: Policy) -> None:
+        """Forget the UDP flows that began before the rules, so that these are masqueraded too."""
+        # Imported here: an agent that finds its rules does not need it.
+        from agent.kernel.conntrack import forget_udp, words
+
+        version = policy.network.version
+        try:
+            own = self._kernel.own_addresses(version)
+            forgotten = forget_udp(version, lambda flow: escapes(policy, flow, own))
+        except (AgentError, OSError) as error:
+            # The rules are in force all the same, and such flows end by themselves.
+            log.warning("rules: UDP flows that began before them are masqueraded only after a pause of 30 s: %s", error)
+            return
+        for command in words(forgotten):
+            self._kernel.journal.record(command, "these flows began before the rules that masquerade them")
 
     def _networks_before(self) -> list[IPNetwork]:
         before = self._before

@@ -1,11 +1,12 @@
 """The nftables script, against the rules that the real flanneld made."""
 
 import re
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from agent.kernel.firewall import Policy, rules, table_name
+from agent.kernel.firewall import Policy, escapes, rules, table_name
+from agent.kernel.values import UdpFlow
 from tests.pcap import REAL_FLANNELD
 
 NETWORK, SUBNET = IPv4Network("10.0.0.0/16"), IPv4Network("10.0.46.0/24")
@@ -87,3 +88,32 @@ def test_every_rule_says_why_in_what_the_kernel_keeps() -> None:
     comments = re.findall(r'comment "(.*)"', rules(wide))
     assert len(comments) == 7
     assert all(len(comment) <= 127 for comment in comments), "nft refuses longer ones"
+
+
+NODE, OUTSIDE, POD, OTHER_POD, FAR_POD = map(
+    IPv4Address, ("192.168.8.1", "192.168.8.10", "10.0.46.2", "10.0.46.3", "10.0.90.2")
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "to", "expected"),
+    [
+        pytest.param(POD, OUTSIDE, OUTSIDE, True, id="pod to outside"),
+        pytest.param(POD, FAR_POD, FAR_POD, False, id="pod to pod"),
+        pytest.param(POD, IPv4Address("10.96.0.1"), FAR_POD, False, id="pod to pod by a cluster IP"),
+        pytest.param(POD, IPv4Address("10.96.0.1"), OUTSIDE, True, id="pod to outside by a cluster IP"),
+        pytest.param(POD, NODE, NODE, False, id="pod to its node"),
+        pytest.param(POD, IPv4Address("224.0.0.1"), IPv4Address("224.0.0.1"), False, id="multicast"),
+        pytest.param(OUTSIDE, OTHER_POD, OTHER_POD, False, id="outside to a pod of this node"),
+        pytest.param(OUTSIDE, FAR_POD, FAR_POD, True, id="outside to another node's pod"),
+        pytest.param(NODE, OUTSIDE, OUTSIDE, False, id="node to outside"),
+    ],
+)
+def test_flows_that_the_rules_would_masquerade_escape_them_until_they_begin_again(
+    source: IPv4Address, destination: IPv4Address, to: IPv4Address, expected: bool
+) -> None:
+    before = UdpFlow(source, 4000, destination, 53, to, 53, source, 4000)
+    assert escapes(policy(), before, {NODE}) == expected
+    assert not escapes(policy(masquerade=False), before, {NODE})
+    masqueraded = UdpFlow(source, 4000, destination, 53, to, 53, NODE, 4001)
+    assert not escapes(policy(), masqueraded, {NODE})
