@@ -33,8 +33,8 @@ from agent.datapath.counters import Counters
 from agent.errors import LeaseLost, RegistryError
 from agent.etcd.registry import EtcdRegistry
 from agent.kernel.journal import open_journal
+from agent.kernel.kernel import Kernel
 from agent.kernel.monitor import Monitor
-from agent.kernel.netlink import Kernel
 from agent.kernel.values import IPAddress
 from agent.lease import Lease
 from agent.leases.config_wait import wait_for_config

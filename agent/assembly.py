@@ -8,7 +8,7 @@ from agent.backends.subnet_routes import overlap
 from agent.errors import EnvironmentMissing, InvalidConfig, UsageError
 from agent.etcd.connection import Credentials
 from agent.etcd.registry import EtcdRegistry
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from agent.kernel.values import Family, IPAddress, IPNetwork
 from agent.netconfig.config import NetworkConfig
 from agent.node.underlay_interface import (
@@ -35,7 +35,7 @@ def choose_underlay(
     candidates = read_candidates(kernel)
     chosen = None if current is None else keep(candidates, current.interface, current.address)
     if chosen is None:
-        chosen = choose(candidates, wish, read_default_route(kernel), kernel.route_towards)
+        chosen = choose(candidates, wish, read_default_route(kernel), kernel.route_to)
     own_ipv6 = _choose_ipv6(chosen.name, options, wish, kernel, current) if ipv6 else None
     return Underlay(
         chosen.name,

@@ -19,7 +19,7 @@ from agent.errors import EnvironmentMissing, LeaseLost, RegistryError
 from agent.kernel.bridge import converge_bridge, remove_bridge
 from agent.kernel.firewall import Firewall
 from agent.kernel.journal import Journal, open_journal
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from agent.kernel.values import Family, IPNetwork
 from agent.node.subnet_env import first_address, read_env, read_previous_subnet, read_values
 from agent.options.options import Options

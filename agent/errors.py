@@ -3,6 +3,7 @@
 AgentError
 ├── UsageError            flags or environment are wrong: say so, exit 2
 ├── InvalidConfig         the operator must change the network config; retrying the same bytes cannot help
+├── NetlinkError          the kernel refused a read or a change: try again later, or say so
 ├── EnvironmentMissing    the machine lacks something (root, a device, a program): say what, exit 3
 ├── RegistryError
 │   ├── RegistryUnavailable   etcd did not answer in time: keep forwarding, retry with back-off
@@ -31,6 +32,10 @@ class InvalidConfig(AgentError):
 
 class EnvironmentMissing(AgentError):
     """The machine lacks something the agent needs. Exit code 3."""
+
+
+class NetlinkError(AgentError):
+    """The kernel refused a read or a change; the message is the command in words and the kernel's reason."""
 
 
 class RegistryError(AgentError):

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from agent.backends.base import Backend, Underlay
 from agent.errors import InvalidConfig
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from agent.kernel.values import Family, IPNetwork
 from agent.netconfig.backend_options import ExtensionOptions, IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
 from agent.netconfig.config import NetworkConfig

@@ -9,6 +9,9 @@ from agent.datapath.counters import Counters
 from agent.kernel.values import IPNetwork
 from agent.lease import Lease, LeaseAttrs
 
+OWN_ADDRESS = "the node's own address in the overlay, the base of its subnet"
+NO_LEAKS = "without a route to a peer nothing may leave by the default gateway"
+
 
 @dataclass(frozen=True, slots=True)
 class Underlay:

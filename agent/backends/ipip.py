@@ -5,14 +5,15 @@ of the peer's own device, so its gateway is the peer's public address and `onlin
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 
-from agent.backends.base import Underlay
+from agent.backends.base import OWN_ADDRESS, Underlay
 from agent.backends.entries import OverlayDevice, PeerEntries
 from agent.backends.shares import base_address, share_of
 from agent.backends.subnet_routes import direct_device
-from agent.kernel.ipv6_settings import set_ipv6
-from agent.kernel.netlink import Kernel, NetlinkError
-from agent.kernel.values import Route, TunnelSettings
+from agent.kernel.bridge import ipv6_sysctls
+from agent.kernel.kernel import Kernel
+from agent.kernel.values import Route, TunnelSettings, Wanted, WantedAddresses, WantedLink
 from agent.lease import Lease, LeaseAttrs, Subnet
 from agent.netconfig.backend_options import IpipOptions
 
@@ -34,19 +35,17 @@ class IpipPlan:
 
     def lease_attrs(self) -> LeaseAttrs:
         """Our address; the device is made, to find out early whether the kernel has such."""
-        self._converge_link()
+        self._kernel.converge(Wanted(links=(self._wanted_link(),)))
         return LeaseAttrs(public_ip=self._underlay.public_ip, backend_type=self.name)
 
     def converge_devices(self, own: Subnet) -> None:
         """The device with its settings and address; up."""
-        self._converge_link()
-        kernel, underlay = self._kernel, self._underlay
-        set_ipv6(kernel, DEVICE, enabled=False)
-        why = f"{underlay.interface} takes {underlay.mtu}, the outer header {ENCAP_OVERHEAD}"
-        kernel.set_mtu(DEVICE, self.overlay_mtu, why)
-        why = "the node's own address in the overlay, the base of its subnet"
-        kernel.ensure_addresses(DEVICE, [base_address(own, 4)], why)
-        kernel.set_up(DEVICE, "the overlay device carries packets")
+        wanted = Wanted(
+            links=(replace(self._wanted_link(), up=True),),
+            sysctls=ipv6_sysctls(DEVICE, enabled=False),
+            addresses=(WantedAddresses(DEVICE, frozenset({base_address(own, 4)}), OWN_ADDRESS),),
+        )
+        self._kernel.converge(wanted)
 
     def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
         """A route by the tunnel; with DirectRouting a plain one where no gateway is between us."""
@@ -61,15 +60,13 @@ class IpipPlan:
     def remove_devices(self) -> None:
         """None: packets flow without the agent."""
 
-    def _converge_link(self) -> None:
-        kernel, wanted = self._kernel, TunnelSettings(self._underlay.address)
-        link = kernel.link(DEVICE)
-        if link is not None and link.kind != "ipip":
-            raise NetlinkError(
-                f"{DEVICE}: exists and is a {link.kind or 'hardware device'} (want none, or an ipip one)"
-            )
-        if link is not None and kernel.ipip(DEVICE) != wanted:
-            kernel.delete_link(DEVICE, "its ends are not those of the underlay")
-            link = None
-        if link is None:
-            kernel.create_ipip(DEVICE, wanted, mtu=self.overlay_mtu, why="packets routed to it are put into packets")
+    def _wanted_link(self) -> WantedLink:
+        underlay = self._underlay
+        return WantedLink(
+            DEVICE,
+            f"packets for other nodes' pods; {underlay.interface} takes {underlay.mtu} bytes, the outer header "
+            f"{ENCAP_OVERHEAD}",
+            kind="ipip",
+            settings=TunnelSettings(underlay.address),
+            mtu=self.overlay_mtu,
+        )

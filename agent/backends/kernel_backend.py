@@ -9,20 +9,18 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
-from agent.backends.base import ForwardingEntry, Underlay
-from agent.backends.entries import OverlayDevice, PeerEntries, converge_entries
+from agent.backends.base import NO_LEAKS, ForwardingEntry, Underlay
+from agent.backends.entries import OverlayDevice, PeerEntries, wanted_entries
 from agent.backends.leftovers import remove_other_devices
 from agent.backends.subnet_routes import is_subnet_route, unreachable_route
 from agent.datapath.counters import Counters
-from agent.errors import AgentError
-from agent.kernel.netlink import Kernel, NetlinkError
-from agent.kernel.values import Family, IPNetwork, Route
+from agent.errors import AgentError, NetlinkError
+from agent.kernel.kernel import Kernel
+from agent.kernel.values import Family, IPNetwork, Route, Wanted, WantedRoute
 from agent.lease import Lease, LeaseAttrs, Subnet
 from agent.netconfig.config import NetworkConfig
 
 log = logging.getLogger(__name__)
-
-NO_LEAKS = "without a peer's own route nothing may leave by the default gateway"
 
 
 class Plan(Protocol):
@@ -167,8 +165,8 @@ class KernelBackend:
             self.on_trouble()
 
     def _ensure_last_resort(self) -> None:
-        for network, _, _ in self._families():
-            self._kernel.ensure_route(unreachable_route(network), NO_LEAKS)
+        last_resorts = [WantedRoute(unreachable_route(network), NO_LEAKS) for network, _, _ in self._families()]
+        self._kernel.converge(Wanted(routes=tuple(last_resorts)))
 
     def _families(self) -> list[tuple[IPNetwork, int, Family]]:
         """Network and subnet length of each family."""
@@ -198,7 +196,7 @@ class KernelBackend:
             )
 
         self._plan.converge_peers(usable)
-        refused = converge_entries(self._kernel, entries, self._plan.devices, routes, ours)
+        refused = self._kernel.converge_all(wanted_entries(entries, self._plan.devices, routes, ours))
         self._table = tuple(ForwardingEntry(entry.subnet, entry.via) for entry in entries)
         if refused:
             more = f"; and {len(refused) - 3} more" if refused[3:] else ""

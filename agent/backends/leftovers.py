@@ -3,8 +3,8 @@
 from collections.abc import Collection
 
 from agent.backends.subnet_routes import is_subnet_route
-from agent.kernel.netlink import Kernel
-from agent.kernel.values import IPNetwork
+from agent.kernel.kernel import Kernel
+from agent.kernel.values import IPNetwork, Wanted
 
 TUNNEL_KINDS = frozenset({"vxlan", "ipip", "wireguard"})
 """TUN devices go with their process."""
@@ -16,16 +16,24 @@ def remove_other_devices(kernel: Kernel, network: IPNetwork, keep: Collection[st
 
     Those of other networks are other agents'.
     """
-    for link in kernel.links():
-        if link.kind in TUNNEL_KINDS and link.name.startswith("flannel") and link.name not in keep:
-            addresses = kernel.addresses(link.name) if network.version == 4 else kernel.ipv6_addresses(link.name)
-            if any(address.ip in network for address in addresses):
-                kernel.delete_link(link.name, why)
+    tunnels = [link.name for link in kernel.links() if link.kind in TUNNEL_KINDS and link.name.startswith("flannel")]
+    strangers = [
+        name
+        for name in tunnels
+        if name not in keep and any(one.ip in network for one in kernel.addresses(name, network.version))
+    ]
+    if strangers:
+        kernel.converge(Wanted(no_links=dict.fromkeys(strangers, why)))
 
 
 def remove_subnet_routes(kernel: Kernel, network: IPNetwork, own: IPNetwork, why: str = NOT_WANTED) -> None:
     """Remove routes to single peers: they go before the one for the whole network. Raises NetlinkError."""
-    devices = {link.name for link in kernel.links()}
-    for route in kernel.routes(network.version):
-        if route.destination != own and is_subnet_route(route, network, own.prefixlen, devices):
-            kernel.remove_route(route, why)
+    routes = kernel.routes(network.version)
+    devices = {route.device for route in routes if route.device is not None}
+    peers = [
+        route
+        for route in sorted(routes, key=str)
+        if route.destination != own and is_subnet_route(route, network, own.prefixlen, devices)
+    ]
+    if peers:
+        kernel.converge(Wanted(no_routes=dict.fromkeys(peers, why)))

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
-from agent.backends.base import ForwardingEntry, Underlay
+from agent.backends.base import NO_LEAKS, OWN_ADDRESS, ForwardingEntry, Underlay
 from agent.backends.leftovers import remove_other_devices, remove_subnet_routes
 from agent.backends.subnet_routes import unreachable_route
 from agent.datapath.choice import choose_datapath, make_pump
@@ -21,7 +21,9 @@ from agent.datapath.forwarding_table import ForwardingTable
 from agent.datapath.pump import Pump
 from agent.datapath.tun import TunDevice, open_tun
 from agent.datapath.udp_socket import open_udp_socket
-from agent.kernel.netlink import Kernel, Route
+from agent.kernel.bridge import ipv6_sysctls
+from agent.kernel.kernel import Kernel
+from agent.kernel.values import Route, Wanted, WantedAddresses, WantedLink, WantedRoute, WantedSysctl
 from agent.lease import Lease, LeaseAttrs
 from agent.options.preconditions import check_tun
 
@@ -149,23 +151,31 @@ class UdpBackend:
 
     def _configure(self, node: OwnNode) -> None:
         """Bring the device and the routes to what flannel's are."""
-        kernel, device = self._kernel, self.device
-        ipv6 = f"net.ipv6.conf.{device}"
-        for name, value in ((f"{ipv6}.disable_ipv6", "1"), (f"{ipv6}.accept_ra", "0")):
-            kernel.sysctl_if_known(name, value, "the overlay carries IPv4 only; no pod may announce itself as a router")
-        kernel.sysctl(
-            f"net.ipv4.conf.{device}.accept_local",
-            "1",
+        device, underlay = self.device, self._underlay
+        headers = f"{underlay.interface} takes {underlay.mtu} bytes, the outer headers {ENCAP_OVERHEAD}"
+        link = WantedLink(
+            device,
+            f"packets for other nodes' pods; {headers}; the queue holds bursts that the agent has not read yet",
+            mtu=node.overlay_mtu,
+            tx_queue_length=TX_QUEUE_LENGTH,
+            up=True,
+        )
+        answers = (
             "the agent answers for unroutable packets from the device's own address; peers cannot use it, because the "
-            "agent drops inner sources outside the sender's subnet",
+            "agent drops inner sources outside the sender's subnet"
         )
-        underlay = self._underlay
-        kernel.set_mtu(
-            device, node.overlay_mtu, f"{underlay.interface} takes {underlay.mtu}, the outer headers {ENCAP_OVERHEAD}"
-        )
-        kernel.set_tx_queue_length(device, TX_QUEUE_LENGTH, "bursts must not be dropped before the agent reads them")
         address = IPv4Interface((node.subnet.network_address, 32))
-        kernel.ensure_addresses(device, [address], "the node's own address in the overlay, the base of its subnet")
-        kernel.set_up(device, "the overlay device carries packets")
-        kernel.ensure_route(Route(self._network, device), "every pod of another node is reached through the overlay")
-        kernel.ensure_route(unreachable_route(self._network), "without the overlay device nothing may leak elsewhere")
+        self._kernel.converge(
+            Wanted(
+                links=(link,),
+                sysctls=(
+                    *ipv6_sysctls(device, enabled=False),
+                    WantedSysctl(f"net/ipv4/conf/{device}/accept_local", "1", answers, device=device),
+                ),
+                addresses=(WantedAddresses(device, frozenset({address}), OWN_ADDRESS),),
+                routes=(
+                    WantedRoute(Route(self._network, device), "every pod of another node is reached by the overlay"),
+                    WantedRoute(unreachable_route(self._network), NO_LEAKS),
+                ),
+            )
+        )

@@ -9,14 +9,16 @@ For IPv6 there is a second device, `flannel-v6.VNI`, between the nodes' IPv6 add
 import random
 import re
 from collections.abc import Collection
+from dataclasses import replace
 
-from agent.backends.base import Underlay
+from agent.backends.base import OWN_ADDRESS, Underlay
 from agent.backends.entries import Hop, OverlayDevice, PeerEntries
 from agent.backends.shares import base_address, has_family, share_of
 from agent.backends.subnet_routes import direct_device
-from agent.kernel.ipv6_settings import set_ipv6
-from agent.kernel.netlink import Kernel, NetlinkError
-from agent.kernel.values import Family, Route, VxlanSettings
+from agent.errors import NetlinkError
+from agent.kernel.bridge import ipv6_sysctls
+from agent.kernel.kernel import Kernel
+from agent.kernel.values import Family, Route, VxlanSettings, Wanted, WantedAddresses, WantedLink
 from agent.lease import Lease, LeaseAttrs, Subnet
 from agent.netconfig.backend_options import VxlanOptions
 
@@ -50,8 +52,7 @@ class VxlanPlan:
 
     def lease_attrs(self) -> LeaseAttrs:
         """VNI and the MAC of our device; the devices are made, because peers are told their MAC."""
-        for device in self.devices:
-            self._converge_link(device)
+        self._kernel.converge(Wanted(links=tuple(map(self._wanted_link, self.devices))))
         ipv6 = len(self.devices) > 1
         return LeaseAttrs(
             public_ip=self._underlay.public_ip,
@@ -64,15 +65,13 @@ class VxlanPlan:
     def converge_devices(self, own: Subnet) -> None:
         """Device with its settings, the MAC that peers know, its address; up."""
         for device in self.devices:
-            self._converge_link(device)
-            kernel, name, family, underlay = self._kernel, device.name, device.family, self._underlay
-            set_ipv6(kernel, name, enabled=family == 6)
-            headers = ENCAP_OVERHEAD[family]
-            kernel.set_mtu(name, self._mtu[family], f"{underlay.interface} takes {underlay.mtu}, the headers {headers}")
-            kernel.set_mac(name, self._macs[family], "peers know the device by this MAC")
-            address, why = base_address(own, family), "the node's own address in the overlay, the base of its subnet"
-            kernel.ensure_addresses(name, [address], why, family)
-            kernel.set_up(name, "the overlay device carries packets")
+            name, family = device.name, device.family
+            wanted = Wanted(
+                links=(replace(self._wanted_link(device), up=True),),
+                sysctls=ipv6_sysctls(name, enabled=family == 6),
+                addresses=(WantedAddresses(name, frozenset({base_address(own, family)}), OWN_ADDRESS, family),),
+            )
+            self._kernel.converge(wanted)
 
     def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
         """Neighbour, forwarding entry and route; with DirectRouting a plain route where no gateway is between us."""
@@ -112,24 +111,23 @@ class VxlanPlan:
         options = self._options
         return VxlanSettings(options.vni, link.index, local, options.port, options.learning, options.gbp)
 
-    def _converge_link(self, device: OverlayDevice) -> None:
-        """A device with other settings is made anew; one with the right ones keeps its MAC, an earlier run's too."""
-        kernel, wanted = self._kernel, self._settings(device.family)
-        link = kernel.link(device.name)
-        if link is not None and link.kind != "vxlan":
-            raise NetlinkError(
-                f"{device.name}: exists and is a {link.kind or 'hardware device'} (want none, or a vxlan device)"
-            )
-        if link is not None and kernel.vxlan(device.name) != wanted:
-            kernel.delete_link(device.name, "its settings are not those of the network config and the underlay")
-            link = None
-        if link is not None:
-            self._macs.setdefault(device.family, link.mac)
-            return
-        # Chosen before the device is made, so that udev has nothing to choose; kept, so that peers need not be told.
-        mac = self._macs.setdefault(device.family, random_mac(self._rng))
-        kernel.create_vxlan(
-            device.name, wanted, mac=mac, mtu=self._mtu[device.family], why="packets routed to it are wrapped in UDP"
+    def _wanted_link(self, device: OverlayDevice) -> WantedLink:
+        """Return the device with a MAC that stays: an earlier run's where that had the same settings."""
+        settings = self._settings(device.family)
+        if device.family not in self._macs:
+            link = self._kernel.link(device.name)
+            known = link is not None and link.kind == "vxlan" and link.settings == settings
+            # Chosen before the device is made, so that udev has nothing to choose.
+            self._macs[device.family] = link.mac if link is not None and known else random_mac(self._rng)
+        underlay, headers = self._underlay, ENCAP_OVERHEAD[device.family]
+        return WantedLink(
+            device.name,
+            f"packets for other nodes' pods; {underlay.interface} takes {underlay.mtu} bytes, the headers {headers}; "
+            "peers know the device by its MAC",
+            kind="vxlan",
+            settings=settings,
+            mtu=self._mtu[device.family],
+            mac=self._macs[device.family],
         )
 
 

@@ -12,16 +12,28 @@ import os
 import re
 import secrets
 from collections.abc import Collection
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from agent.backends.base import Underlay
+from agent.backends.base import OWN_ADDRESS, Underlay
 from agent.backends.entries import NO_PEER, PEER, OverlayDevice, PeerEntries
 from agent.backends.shares import base_address, has_family, share_of
-from agent.errors import EnvironmentMissing
-from agent.kernel.ipv6_settings import set_ipv6
-from agent.kernel.netlink import Kernel, NetlinkError
-from agent.kernel.values import Family, IPAddress, IPNetwork, Route, WireguardPeer
+from agent.errors import EnvironmentMissing, NetlinkError
+from agent.kernel.bridge import ipv6_sysctls
+from agent.kernel.kernel import Kernel
+from agent.kernel.values import (
+    Family,
+    IPAddress,
+    IPNetwork,
+    Route,
+    Wanted,
+    WantedAddresses,
+    WantedLink,
+    WantedRoute,
+    WireguardPeer,
+)
+from agent.kernel.wireguard import WireguardDevices
 from agent.lease import Lease, LeaseAttrs, Subnet
 from agent.netconfig.backend_options import WireguardOptions
 
@@ -50,6 +62,7 @@ class WireguardPlan:
         self._networks = networks
         self._underlay = underlay
         self._kernel = kernel
+        self._wireguard = WireguardDevices(kernel)
         self._key_file = key_file
         self._private_key: str | None = None
         self._public_key = ""
@@ -77,20 +90,19 @@ class WireguardPlan:
         """Devices with key, port, addresses and the route for the network; up."""
         for device in self.devices:
             self._converge_link(device)
-            kernel, name = self._kernel, device.name
-            families = self._families_of(device)
-            set_ipv6(kernel, name, enabled=6 in families)
-            underlay = self._underlay
-            kernel.set_mtu(
-                name, self.overlay_mtu, f"{underlay.interface} takes {underlay.mtu}, the headers {ENCAP_OVERHEAD}"
+            name, families = device.name, self._families_of(device)
+            networks = {family: self._networks[family] for family in families}
+            routes = [Route(net, name, scope="link" if family == 4 else "global") for family, net in networks.items()]
+            wanted = Wanted(
+                links=(replace(self._wanted_link(device), up=True),),
+                sysctls=ipv6_sysctls(name, enabled=6 in families),
+                addresses=tuple(
+                    WantedAddresses(name, frozenset({base_address(own, family)}), OWN_ADDRESS, family)
+                    for family in families
+                ),
+                routes=tuple(WantedRoute(one, "every pod of another node is reached by the overlay") for one in routes),
             )
-            why = "the node's own address in the overlay, the base of its subnet"
-            for family in families:
-                kernel.ensure_addresses(name, [base_address(own, family)], why, family)
-            kernel.set_up(name, "the overlay device carries packets")
-            for family in families:
-                route = Route(self._networks[family], name, scope="link" if family == 4 else "global")
-                kernel.ensure_route(route, "every pod of another node is reached through the overlay")
+            self._kernel.converge(wanted)
 
     def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
         """No routes: one for the network is there."""
@@ -108,17 +120,17 @@ class WireguardPlan:
         for device in self.devices:
             usable = [lease for lease in peers if has_family(lease, device.family)]
             wanted = {peer.public_key: peer for peer in (self._peer(device, lease) for lease in usable)}
-            state = self._kernel.wireguard(device.name)
+            state = self._wireguard.read(device.name)
             if state is None:
                 raise NetlinkError(f"{device.name}: the device has gone")
             for key in state.peers.keys() - wanted.keys():
-                self._kernel.remove_wireguard_peer(device.name, key, NO_PEER)
+                self._wireguard.remove_peer(device.name, key, NO_PEER)
                 self._endpoints.pop((device.name, key), None)
             for key, peer in wanted.items():
                 known = state.peers.get(key)
                 moved = self._endpoints.get((device.name, key)) != peer.endpoint
                 if known is None or moved or known.settings != peer.settings:
-                    self._kernel.set_wireguard_peer(device.name, peer, PEER)
+                    self._wireguard.set_peer(device.name, peer, PEER)
                     self._endpoints[device.name, key] = peer.endpoint
 
     def remove_devices(self) -> None:
@@ -160,21 +172,27 @@ class WireguardPlan:
         own = self._underlay.public_ipv6
         return ipv6 if prefers_ipv6(ipv4, ipv6, own) else ipv4
 
+    def _wanted_link(self, device: OverlayDevice) -> WantedLink:
+        underlay = self._underlay
+        return WantedLink(
+            device.name,
+            f"packets for other nodes' pods; {underlay.interface} takes {underlay.mtu} bytes, the headers "
+            f"{ENCAP_OVERHEAD}",
+            kind="wireguard",
+            mtu=self.overlay_mtu,
+        )
+
     def _converge_link(self, device: OverlayDevice) -> None:
-        kernel, name, port = self._kernel, device.name, self._port(device.family)
-        link = kernel.link(name)
-        if link is not None and link.kind != "wireguard":
-            raise NetlinkError(
-                f"{name}: exists and is a {link.kind or 'hardware device'} (want none, or a wireguard one)"
-            )
-        if link is None:
-            kernel.create_wireguard(name, mtu=self.overlay_mtu, why="packets routed to it are encrypted")
+        """Make the device where it is missing, and give it our key and port."""
+        name, port = device.name, self._port(device.family)
+        self._kernel.converge(Wanted(links=(self._wanted_link(device),)))
         if self._private_key is None:
             self._private_key = read_or_make_key(self._key_file)
-        state = kernel.wireguard(name)
+        state = self._wireguard.read(name)
         if state is None or (state.private_key, state.port) != (self._private_key, port):
-            kernel.set_wireguard(name, private_key=self._private_key, port=port, why="peers know us by this key")
-            state = kernel.wireguard(name)
+            why = "peers know us by this key"
+            self._wireguard.set_device(name, private_key=self._private_key, port=port, why=why)
+            state = self._wireguard.read(name)
         self._public_key = state.public_key if state is not None else ""
 
 

@@ -14,12 +14,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from agent.kernel.netlink_library import KernelRefusal
-from agent.kernel.values import Family, UdpFlow
-
-# isort: split
-# After ours, which sees to it that no more of pyroute2 is loaded.
 from pyroute2.netlink import NLM_F_REQUEST
+from pyroute2.netlink.exceptions import NetlinkError as KernelRefusal
 from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_CTNETLINK, nfgen_msg
 from pyroute2.netlink.nfnetlink.nfctsocket import (
     IPCTNL_MSG_CT_DELETE,
@@ -27,6 +23,8 @@ from pyroute2.netlink.nfnetlink.nfctsocket import (
     NFCTAttrTuple,
     NFCTSocket,
 )
+
+from agent.kernel.values import Family, UdpFlow
 
 COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 FAMILIES: Mapping[Family, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -53,7 +51,7 @@ def forget_udp(version: Family, is_stale: Callable[[UdpFlow], bool], ports: Coll
     if _is_empty():
         return []
     with NFCTSocket(FAMILIES[version]) as tracker:
-        tracker.asyncore.register_policy({NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW: _Entry})
+        tracker.register_policy({NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW: _Entry})
         try:
             entries = [(_read(version, entry), entry) for entry in _list(version, tracker, ports)]
             stale = [(flow, entry) for flow, entry in entries if is_stale(flow)]

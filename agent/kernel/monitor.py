@@ -10,7 +10,10 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
-from agent.kernel import netlink_codec as codec
+from pyroute2.iproute.linux import IPRoute
+from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_DELNEIGH, RTM_NEWLINK, RTM_NEWNEIGH
+
+from agent.kernel.read import BRIDGE_FAMILY, Message
 
 # Multicast groups of NETLINK_ROUTE, linux/rtnetlink.h.
 LINKS = 0x1
@@ -19,10 +22,9 @@ IPV4_ROUTES = 0x40
 NEIGHBOURS = 0x4
 IPV6_ADDRESSES = 0x100
 IPV6_ROUTES = 0x400
-NEIGHBOUR_MESSAGES = (28, 29)  # RTM_NEWNEIGH, RTM_DELNEIGH
 HEADER = struct.Struct("IHHII")  # struct nlmsghdr
 NEIGHBOUR = struct.Struct("BxxxiHBB")  # struct ndmsg
-NAME, TOLD_OF_LINKS = 3, frozenset({1, 3, 4, 10})  # IFLA_IFNAME; and ADDRESS, IFNAME, MTU, MASTER, linux/if_link.h
+FOLLOWED_ATTRIBUTES = ("IFLA_IFNAME", "IFLA_ADDRESS", "IFLA_MTU", "IFLA_MASTER")
 RECEIVE_BYTES = 65536
 
 
@@ -39,21 +41,20 @@ class Monitor:
         other devices come and go all the time.
         """
         self._neighbours_of = neighbours_of
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._socket.setblocking(False)
+        self._socket = IPRoute()
         groups = LINKS | IPV4_ADDRESSES | IPV4_ROUTES | (IPV6_ADDRESSES | IPV6_ROUTES if ipv6 else 0)
-        self._socket.bind((0, groups | (NEIGHBOURS if neighbours_of else 0)))
+        self._socket.bind(groups=groups | (NEIGHBOURS if neighbours_of else 0))
         self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._wake_up, select.POLLIN)
         self._closed = False
         self._links: frozenset[str] | None = None
-        self._last_told: dict[int, tuple[int, dict[int, bytes]]] = {}
-        """Of links, by index: flags and what else is looked at."""
+        self._last_seen: dict[int, tuple[object, ...]] = {}
+        """Of links, by index: flags and the followed attributes."""
 
     def follow_only(self, links: Collection[str]) -> None:
-        """From now on of links only these, and those that `neighbours_of` is about, when they are another than before.
+        """Report only real changes of these links, and of those whose neighbours are followed.
 
         Pods come and go with links of their own, and the bridge is reported with each of them.
         """
@@ -61,7 +62,7 @@ class Monitor:
 
     def fileno(self) -> int:
         """Readable when something changed; for a poll of one's own, then `wait(0)`."""
-        return self._socket.fileno()
+        return int(self._socket.fileno())
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Whether something changed. Returns at a change, at `wake`, or after `timeout_s` seconds (None: never)."""
@@ -93,7 +94,7 @@ class Monitor:
         changed = False
         while True:
             try:
-                changed = self._concerns_us(self._socket.recv(RECEIVE_BYTES)) or changed
+                changed = self._concerns_us(self._socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)) or changed
             except BlockingIOError:
                 return changed
             except OSError as error:
@@ -107,41 +108,40 @@ class Monitor:
         start = 0
         while start + HEADER.size <= len(report):
             length, kind, *_ = HEADER.unpack_from(report, start)
-            if self._is_followed(kind, report[start + HEADER.size : start + length]):
+            if self._is_followed(kind, report[start : start + length]):
                 return True
             # Messages begin at multiples of four bytes (NLMSG_ALIGNTO).
             start += max(HEADER.size, (length + 3) & ~3)
         return False
 
-    def _is_followed(self, kind: int, body: bytes) -> bool:
-        if kind in NEIGHBOUR_MESSAGES:
-            return self._is_of_followed_device(body)
-        if kind in (codec.NEW_LINK, codec.DELETE_LINK) and self._links is not None:
-            return self._is_news(kind, body, self._links)
+    def _is_followed(self, kind: int, message: bytes) -> bool:
+        # Decoding costs far more than looking at the header, and next to all messages are about pods.
+        if kind in (RTM_NEWNEIGH, RTM_DELNEIGH):
+            return self._is_of_followed_device(message)
+        if kind in (RTM_NEWLINK, RTM_DELLINK) and self._links is not None:
+            return any(self._is_news(kind, one, self._links) for one in self._socket.marshal.parse(message))
         return True
 
-    def _is_of_followed_device(self, body: bytes) -> bool:
-        if len(body) < NEIGHBOUR.size:
+    def _is_of_followed_device(self, message: bytes) -> bool:
+        if len(message) < HEADER.size + NEIGHBOUR.size:
             return True
-        _, index, *_ = NEIGHBOUR.unpack_from(body)
+        _, index, *_ = NEIGHBOUR.unpack_from(message, HEADER.size)
         try:
             return socket.if_indextoname(index).startswith(self._neighbours_of)
         except OSError:
             # The device went with its entries, which is reported too.
             return False
 
-    def _is_news(self, kind: int, body: bytes, links: Collection[str]) -> bool:
-        family, _, index, flags, _ = codec.LINK.unpack_from(body)
-        told = codec.read_attributes(body, codec.LINK.size, TOLD_OF_LINKS)
-        name = told.get(NAME, b"").rstrip(b"\0").decode()
-        ours = name in links or (self._neighbours_of != "" and name.startswith(self._neighbours_of))
+    def _is_news(self, kind: int, message: Message, links: Collection[str]) -> bool:
         # What a bridge says of its ports has a family of its own.
-        if family == codec.BRIDGE_FAMILY:
+        if message["family"] == BRIDGE_FAMILY:
             return False
-        before = self._last_told.pop(index, None)
-        if not ours:
+        index, name = message["index"], message.get_attr("IFLA_IFNAME") or ""
+        seen = (message["flags"], *(message.get_attr(attribute) for attribute in FOLLOWED_ATTRIBUTES))
+        before = self._last_seen.pop(index, None)
+        if name not in links and not (self._neighbours_of and name.startswith(self._neighbours_of)):
             # One that was may have another name now.
             return before is not None
-        if kind == codec.NEW_LINK:
-            self._last_told[index] = (flags, told)
-        return kind == codec.DELETE_LINK or before != (flags, told)
+        if kind == RTM_NEWLINK:
+            self._last_seen[index] = seen
+        return kind == RTM_DELLINK or before != seen

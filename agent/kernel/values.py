@@ -1,4 +1,7 @@
-"""Links and routes as values, and the `ip` words for them. Pure."""
+"""What a namespace has and what it is to have, as values, and the `ip` words for them. Pure.
+
+`State` is what was read, `Wanted` what is to be; diff.py compares the two.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -141,6 +144,10 @@ class Link:
     """Index of the bridge that it is a port of; 0 for none."""
     tx_queue_length: int = 0
     """In packets."""
+    settings: "VxlanSettings | TunnelSettings | None" = None
+    """Of a vxlan or ipip device; None for other kinds, and for settings that ours never have."""
+    hairpin: bool = False
+    """As a bridge's port: frames may leave by the port that they came in by."""
     traffic: Traffic = field(default=Traffic(), compare=False)
 
     @property
@@ -229,3 +236,147 @@ class UdpFlow:
     reply_destination: IPAddress
     """Whom the receiver sees: `source`, or what it was translated to."""
     reply_destination_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class VethPeer:
+    """The other end of a veth pair that is to be made."""
+
+    name: str
+    mtu: int
+    """In bytes."""
+    mac: str | None = None
+    namespace_pid: int | None = None
+    """A process in whose network namespace it is put; None: beside the first end."""
+    namespace: str | None = None
+    """What `ip netns` calls that namespace; the journal then has it instead of the process."""
+
+    def words(self) -> list[str]:
+        """Return the peer as one types it behind `type veth peer`."""
+        words = ["name", self.name, "mtu", str(self.mtu), *(["address", self.mac] if self.mac else [])]
+        if self.namespace_pid is not None:
+            words += ["netns", self.namespace or str(self.namespace_pid)]
+        return words
+
+
+@dataclass(frozen=True, slots=True)
+class WantedLink:
+    """A link that is to be there; what is None is left as it is.
+
+    Without a kind it is made by others, and its absence is an error. One with other settings is made again.
+    """
+
+    name: str
+    why: str
+    kind: str | None = None
+    settings: VxlanSettings | TunnelSettings | VethPeer | None = None
+    mtu: int | None = None
+    """In bytes."""
+    mac: str | None = None
+    tx_queue_length: int | None = None
+    """In packets."""
+    master: str | None = None
+    """The bridge that it is a port of."""
+    hairpin: bool | None = None
+    up: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WantedAddresses:
+    """All addresses of one family that a device is to have; IPv6 link-local ones are the kernel's own and stay."""
+
+    device: str
+    addresses: frozenset[IPInterface]
+    why: str
+    family: Family = 4
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRoute:
+    """A route, in place of any other to that destination with that metric."""
+
+    route: Route
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WantedNeighbours:
+    """Permanent neighbours of a device, MAC by address, all of one family."""
+
+    device: str
+    entries: Mapping[IPAddress, str]
+    why: str
+    family: Family = 4
+    no_others: str | None = None
+    """Why others are removed; None: they stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedForwarding:
+    """Where a vxlan device sends packets, destination by MAC."""
+
+    device: str
+    entries: Mapping[str, IPAddress]
+    why: str
+    no_others: str | None = None
+    """Why others are removed; None: they stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedSysctl:
+    """A sysctl. Dots separate its name; an interface's own dot is written `/`, as for sysctl(8)."""
+
+    name: str
+    value: str
+    why: str
+    required: bool = True
+    """False: nothing is missing where this kernel or namespace does not have it."""
+    device: str | None = None
+    """The device that it belongs to: it is set when that is there, before it is brought up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What part of a namespace is to be; whatever is not mentioned stays."""
+
+    links: tuple[WantedLink, ...] = ()
+    sysctls: tuple[WantedSysctl, ...] = ()
+    addresses: tuple[WantedAddresses, ...] = ()
+    neighbours: tuple[WantedNeighbours, ...] = ()
+    forwarding: tuple[WantedForwarding, ...] = ()
+    routes: tuple[WantedRoute, ...] = ()
+    no_links: Mapping[str, str] = field(default_factory=dict)
+    """Links that are to be gone: why, by name."""
+    no_routes: Mapping[Route, str] = field(default_factory=dict)
+    """Routes that are to be gone: why."""
+    no_neighbours: Mapping[tuple[str, IPAddress], str] = field(default_factory=dict)
+    """Neighbours, by device and address, that are to be gone: why."""
+
+    def __add__(self, other: "Wanted") -> "Wanted":
+        """Return both together."""
+        return Wanted(
+            links=self.links + other.links,
+            sysctls=self.sysctls + other.sysctls,
+            addresses=self.addresses + other.addresses,
+            neighbours=self.neighbours + other.neighbours,
+            forwarding=self.forwarding + other.forwarding,
+            routes=self.routes + other.routes,
+            no_links={**self.no_links, **other.no_links},
+            no_routes={**self.no_routes, **other.no_routes},
+            no_neighbours={**self.no_neighbours, **other.no_neighbours},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a namespace has, as far as it was read."""
+
+    links: Mapping[str, Link] = field(default_factory=dict)
+    """By name."""
+    addresses: Mapping[tuple[str, Family], frozenset[IPInterface]] = field(default_factory=dict)
+    """Without IPv6 link-local ones."""
+    routes: Mapping[Family, frozenset[Route]] = field(default_factory=dict)
+    """The main tables."""
+    neighbours: Mapping[tuple[str, Family], Mapping[IPAddress, str]] = field(default_factory=dict)
+    """Permanent ones: MAC by address."""
+    forwarding: Mapping[str, frozenset[ForwardingDatabaseEntry]] = field(default_factory=dict)

@@ -1,49 +1,40 @@
-"""WireGuard devices of one namespace and their peers; a part of `agent.kernel.netlink.Kernel`."""
+"""WireGuard devices of one namespace and their peers. Keys are base64; no secret is ever journalled."""
 
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
 from typing import Any, TypeVar
 
-from agent.kernel.netlink_library import KernelRefusal, wireguard_socket
-from agent.kernel.netlink_links import ALREADY_GONE, NetlinkError
-from agent.kernel.netlink_tunnels import TunnelKernel
+from pyroute2.netlink.exceptions import NetlinkError as KernelRefusal
+from pyroute2.netlink.generic.wireguard import WireGuard
+
+from agent.errors import NetlinkError
+from agent.kernel.kernel import Kernel
+from agent.kernel.read import ALREADY_GONE
 from agent.kernel.values import WireguardPeer, WireguardState
 
 T = TypeVar("T")
 
 
-class WireguardKernel(TunnelKernel):
-    """See `agent.kernel.netlink.Kernel`, which is what others use. Keys are base64; no secret is ever journalled."""
+class WireguardDevices:
+    """The devices in the namespace of a `Kernel`, which makes and removes them. Every call raises NetlinkError."""
 
-    def create_wireguard(self, name: str, *, mtu: int, why: str) -> None:
-        """Make a wireguard device. Raises EnvironmentMissing when the kernel has no wireguard, NetlinkError."""
-        command = ["ip", "link", "add", name, "mtu", str(mtu), "type", "wireguard"]
-        self._create("wireguard", name, command, {"mtu": mtu}, why)
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
 
-    def wireguard(self, name: str) -> WireguardState | None:
-        """The keys, port and peers of a wireguard device; None when there is none of that name."""
-        link = self.link(name)
+    def read(self, name: str) -> WireguardState | None:
+        """Return the keys, port and peers of a device; None when there is none of that name."""
+        link = self._kernel.link(name)
         if link is None or link.kind != "wireguard":
             return None
+        return self._run(["wg", "show", name], lambda socket: _read_state(list(socket.info(name))))
 
-        def read() -> WireguardState:
-            with wireguard_socket() as socket:
-                return _read_state(list(socket.info(name)))
-
-        return self._refusals_named(["wg", "show", name], read)
-
-    def set_wireguard(self, name: str, *, private_key: str, port: int, why: str) -> None:
+    def set_device(self, name: str, *, private_key: str, port: int, why: str) -> None:
         """Give the device its key and the UDP port that it listens on."""
         command = ["wg", "set", name, "listen-port", str(port), "private-key", "/dev/stdin"]
+        self._run(command, lambda socket: socket.set(name, private_key=private_key, listen_port=port))
+        self._kernel.journal.record(command, why)
 
-        def change() -> None:
-            with wireguard_socket() as socket:
-                socket.set(name, private_key=private_key, listen_port=port)
-
-        self._refusals_named(command, change)
-        self.journal.record(command, why)
-
-    def set_wireguard_peer(self, name: str, peer: WireguardPeer, why: str) -> None:
+    def set_peer(self, name: str, peer: WireguardPeer, why: str) -> None:
         """Add a peer, or bring the one with that key to what is wanted."""
         address, port = peer.endpoint
         shown = f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
@@ -61,39 +52,38 @@ class WireguardKernel(TunnelKernel):
         }
         if peer.psk:
             parts["preshared_key"] = peer.psk
+        self._run(command, lambda socket: socket.set(name, peer=parts))
+        self._kernel.journal.record(command, why)
 
-        def change() -> None:
-            with wireguard_socket() as socket:
-                socket.set(name, peer=parts)
-
-        self._refusals_named(command, change)
-        self.journal.record(command, why)
-
-    def remove_wireguard_peer(self, name: str, public_key: str, why: str) -> None:
+    def remove_peer(self, name: str, public_key: str, why: str) -> None:
         """Make sure that there is no peer with that key."""
         command = ["wg", "set", name, "peer", public_key, "remove"]
 
-        def change() -> None:
-            with wireguard_socket() as socket:
+        def remove(socket: Any) -> bool:  # noqa: ANN401 - pyroute2 ships no types
+            try:
                 socket.set(name, peer={"public_key": public_key, "remove": True})
+            except KernelRefusal as error:
+                if error.code in ALREADY_GONE:
+                    return False
+                raise
+            return True
+
+        if self._run(command, remove):
+            self._kernel.journal.record(command, why)
+
+    def _run(self, command: list[str], act: Callable[[Any], T]) -> T:
+        def visit() -> T:
+            with WireGuard() as socket:
+                return act(socket)
 
         try:
-            self._namespace.run(change)
-        except KernelRefusal as error:
-            if error.code in ALREADY_GONE:
-                return
-            raise NetlinkError(f"{' '.join(command)}: {error.args[-1]}") from error
-        self.journal.record(command, why)
-
-    def _refusals_named(self, command: list[str], act: Callable[[], T]) -> T:
-        try:
-            return self._namespace.run(act)
+            return self._kernel.run_inside(visit)
         except KernelRefusal as error:
             raise NetlinkError(f"{' '.join(command)}: {error.args[-1]}") from error
 
 
 def _read_state(messages: Iterable[Any]) -> WireguardState:
-    """What the kernel says of a device, over one or more messages."""
+    """Return what the kernel says of a device, over one or more messages."""
     private_key, public_key, port = "", "", 0
     peers: dict[str, WireguardPeer] = {}
     for message in messages:
@@ -103,7 +93,7 @@ def _read_state(messages: Iterable[Any]) -> WireguardState:
         for item in message.get_attr("WGDEVICE_A_PEERS") or ():
             peer = _read_peer(item)
             known = peers.get(peer.public_key)
-            # A peer with many networks is told in several messages, the later ones with the rest of them only.
+            # A peer with many networks comes in several messages, the later ones with the rest of them only.
             peers[peer.public_key] = peer if known is None else known.with_allowed(peer.allowed)
     return WireguardState(private_key, public_key, port, peers)
 
@@ -122,7 +112,7 @@ def _read_peer(item: Any) -> WireguardPeer:  # noqa: ANN401 - pyroute2 ships no 
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - pyroute2 ships no types
-    """A key as it was decoded: bytes, or a structure that holds them."""
+    """Return a key, which was decoded as bytes or as a structure that holds them."""
     if isinstance(value, dict):
         value = value.get("value", b"")
     return value.decode() if isinstance(value, bytes) else str(value or "")

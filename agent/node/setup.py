@@ -13,8 +13,9 @@ from agent.backends.base import Backend
 from agent.backends.subnet_routes import own_blackhole
 from agent.errors import AgentError, EnvironmentMissing
 from agent.kernel.bridge import converge_bridge
+from agent.kernel.conntrack import forget_udp, words
 from agent.kernel.firewall import Firewall, Policy, escapes
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from agent.kernel.values import IPNetwork
 from agent.lease import Lease
 from agent.netconfig.config import NetworkConfig
@@ -132,9 +133,6 @@ class NodeSetup:
 
     def _forget_flows(self, policy: Policy) -> None:
         """Forget the UDP flows that began before the rules, so that these are masqueraded too."""
-        # Imported here: an agent that finds its rules does not need it.
-        from agent.kernel.conntrack import forget_udp, words
-
         version = policy.network.version
         try:
             own = self._kernel.own_addresses(version)

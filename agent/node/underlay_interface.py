@@ -13,7 +13,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 from agent.errors import EnvironmentMissing
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from agent.kernel.values import ROUTE_SCOPES, AssignedAddress, Family, Route
 
 

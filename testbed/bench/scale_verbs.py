@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import AgentError
 from agent.kernel.journal import SilentJournal
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from agent.lease import LeaseAttrs, Subnet
 from testbed.lab.control import Request, Verb, VerbFailed
 from testbed.lab.etcd import EtcdFailed

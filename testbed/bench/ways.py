@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Protocol
 
-from agent.kernel.netlink import Kernel, Route
-from agent.kernel.values import VxlanSettings
+from agent.kernel.kernel import Kernel
+from agent.kernel.values import (
+    Route,
+    VethPeer,
+    VxlanSettings,
+    Wanted,
+    WantedAddresses,
+    WantedForwarding,
+    WantedLink,
+    WantedNeighbours,
+    WantedRoute,
+)
 from agent.netconfig.config import parse_network_config
 from testbed.bench.load_tools import Ends, processor_seconds
 from testbed.cluster.overlay import overlay_of, with_backend
@@ -77,10 +87,10 @@ class AgentWay:
                 raise RuntimeError(f"the agents are not ready after {AGENT_LIMIT_S:g} s: {lacking}")
             self._settle()
         for pod, node in zip(self._pods, self._nodes, strict=True):
-            why = "pods have the MTU of the overlay"
-            node.kernel.set_mtu(host_end(pod.name), node.overlay_mtu, why)
+            why, mtu = "pods have the MTU of the overlay", node.overlay_mtu
+            node.kernel.converge(Wanted(links=(WantedLink(host_end(pod.name), why, mtu=mtu),)))
             with Kernel(node.kernel.journal, pod.pause_pid) as inside:
-                inside.set_mtu(POD_END, node.overlay_mtu, why)
+                inside.converge(Wanted(links=(WantedLink(POD_END, why, mtu=mtu),)))
 
     def ends(self) -> Ends:
         """The pods."""
@@ -212,29 +222,48 @@ class PlainVxlan:
         if underlay is None:
             raise RuntimeError(f"{own.node.name} has no {own.node.name}-eth0")
         settings = VxlanSettings(VNI, underlay.index, own.node.address, VXLAN_PORT)
-        kernel.create_vxlan(VXLAN_DEVICE, settings, mac=own.vtep_mac, mtu=self._mtu, why=self.WHY)
-        kernel.ensure_addresses(VXLAN_DEVICE, [IPv4Interface((own.subnet.network_address, 32))], self.WHY)
-        kernel.set_up(VXLAN_DEVICE, self.WHY)
-        kernel.ensure_neighbour(VXLAN_DEVICE, far, other.vtep_mac, self.WHY)
-        kernel.ensure_forwarding_entries(VXLAN_DEVICE, {other.vtep_mac: other.node.address}, self.WHY)
-        kernel.ensure_route(Route(other.subnet, VXLAN_DEVICE, gateway=far, onlink=True), self.WHY)
+        link = WantedLink(
+            VXLAN_DEVICE, self.WHY, kind="vxlan", settings=settings, mtu=self._mtu, mac=own.vtep_mac, up=True
+        )
+        address = IPv4Interface((own.subnet.network_address, 32))
+        route = Route(other.subnet, VXLAN_DEVICE, gateway=far, onlink=True)
+        kernel.converge(
+            Wanted(
+                links=(link,),
+                addresses=(WantedAddresses(VXLAN_DEVICE, frozenset({address}), self.WHY),),
+                neighbours=(WantedNeighbours(VXLAN_DEVICE, {far: other.vtep_mac}, self.WHY),),
+                forwarding=(WantedForwarding(VXLAN_DEVICE, {other.vtep_mac: other.node.address}, self.WHY),),
+                routes=(WantedRoute(route, self.WHY),),
+            )
+        )
 
     def _connect_pod(self, own: VxlanSide) -> None:
         kernel, pod_pid = own.node.kernel, pause_pid(own.pod)
         parts = self.PARTS
         near, mac = f"{parts.prefix}{own.pod.name}"[:15], pod_mac(own.address)
-        kernel.create_bridge(parts.bridge, mtu=self._mtu, mac=own.bridge_mac, why=self.WHY)
-        kernel.ensure_addresses(parts.bridge, [IPv4Interface((own.gateway, own.subnet.prefixlen))], self.WHY)
-        kernel.set_up(parts.bridge, self.WHY)
-        kernel.create_veth(near, peer=parts.pod_end, peer_netns_pid=pod_pid, mtu=self._mtu, peer_mac=mac, why=self.WHY)
-        kernel.set_master(near, parts.bridge, self.WHY)
-        kernel.set_up(near, self.WHY)
-        kernel.ensure_neighbour(parts.bridge, own.address, mac, self.WHY)
+        why, prefix = self.WHY, own.subnet.prefixlen
+        bridge = WantedLink(parts.bridge, why, kind="bridge", mtu=self._mtu, mac=own.bridge_mac, up=True)
+        peer = VethPeer(parts.pod_end, self._mtu, mac, namespace_pid=pod_pid)
+        port = WantedLink(near, why, kind="veth", settings=peer, mtu=self._mtu, master=parts.bridge, up=True)
+        gateway = frozenset({IPv4Interface((own.gateway, prefix))})
+        kernel.converge(
+            Wanted(
+                links=(bridge, port),
+                addresses=(WantedAddresses(parts.bridge, gateway, why),),
+                neighbours=(WantedNeighbours(parts.bridge, {own.address: mac}, why),),
+            )
+        )
+        address = frozenset({IPv4Interface((own.address, prefix))})
+        route = Route(parts.network, parts.pod_end, gateway=own.gateway)
         with Kernel(kernel.journal, pod_pid) as inside:
-            inside.ensure_addresses(parts.pod_end, [IPv4Interface((own.address, own.subnet.prefixlen))], self.WHY)
-            inside.set_up(parts.pod_end, self.WHY)
-            inside.ensure_neighbour(parts.pod_end, own.gateway, own.bridge_mac, self.WHY)
-            inside.ensure_route(Route(parts.network, parts.pod_end, gateway=own.gateway), self.WHY)
+            inside.converge(
+                Wanted(
+                    links=(WantedLink(parts.pod_end, why, up=True),),
+                    addresses=(WantedAddresses(parts.pod_end, address, why),),
+                    neighbours=(WantedNeighbours(parts.pod_end, {own.gateway: own.bridge_mac}, why),),
+                    routes=(WantedRoute(route, why),),
+                )
+            )
 
 
 class PlainRoutes(PlainVxlan):

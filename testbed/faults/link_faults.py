@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from agent.kernel.values import Wanted, WantedLink
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.impairment import Impairment, loss_script, netem_arguments
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
@@ -208,10 +209,11 @@ class _Shim:
         try:
             self._await("carrying")
             run(self._far.pid, ["ethtool", "-K", self._far.interface, *_offloads("off")])
-            self._kernel.set_mtu(self._tap, link.mtu, "the cable's")
-            self._kernel.set_up(self._tap, "a program stands in the cable")
+            self._kernel.converge(
+                Wanted(links=(WantedLink(self._tap, "a program stands in the cable", mtu=link.mtu, up=True),))
+            )
             run(None, ["ip", "link", "set", near.interface, "nomaster"])
-            self._kernel.set_master(self._tap, near.owner, "in place of the cable's own end")
+            self._plug(self._tap, near.owner, "in place of the cable's own end")
         except OSError:
             self.remove()
             raise
@@ -227,8 +229,11 @@ class _Shim:
         """Plug the cable into the switch again."""
         self._process.kill()
         self._process.wait()
-        self._kernel.set_master(self._near.interface, self._near.owner, "the cable is plugged in again")
+        self._plug(self._near.interface, self._near.owner, "the cable is plugged in again")
         run(self._far.pid, ["ethtool", "-K", self._far.interface, *_offloads("on")])
+
+    def _plug(self, interface: str, switch: str, why: str) -> None:
+        self._kernel.converge(Wanted(links=(WantedLink(interface, why, master=switch),)))
 
     def _await(self, word: str) -> None:
         assert self._process.stdout is not None  # a pipe was asked for

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from testbed.cluster.underlay_plan import GATEWAY, MachinePlan
 from testbed.lab import status
 from testbed.lab.clock import now

@@ -16,7 +16,7 @@ from mininet.cli import CLI
 from mininet.log import output, setLogLevel
 
 from agent.kernel.journal import Journal
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from testbed.lab.underlay import Underlay
 
 

@@ -12,8 +12,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
+from agent.kernel.kernel import Kernel
 from agent.kernel.monitor import Monitor
-from agent.kernel.netlink import Kernel
 from agent.lease import Subnet
 from agent.netconfig.config import NetworkConfig
 from agent.node.subnet_env import SubnetEnv, read_previous_subnet, write_subnet_env

@@ -18,7 +18,7 @@ from typing import Any
 
 from mininet.node import Switch
 
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from testbed.lab.machine_shell import ShellOnDemand
 from testbed.lab.supervise import RestartPolicy, Supervised
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +24,18 @@ from mininet.net import Mininet
 from mininet.node import Host, Switch
 
 from agent.kernel.journal import Journal
-from agent.kernel.netlink import Kernel
-from agent.kernel.values import IPAddress
+from agent.kernel.kernel import Kernel
+from agent.kernel.values import (
+    Family,
+    IPAddress,
+    VethPeer,
+    Wanted,
+    WantedAddresses,
+    WantedLink,
+    WantedNeighbours,
+    WantedRoute,
+    WantedSysctl,
+)
 from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
 from testbed.lab.holder import NamespaceHolder
@@ -56,16 +66,20 @@ def run_command(journal: Journal, command: Sequence[str], why: str) -> None:
     journal.record(command, why)
 
 
-def set_up_ipv6(kernel: Kernel, *, enabled: bool) -> None:
-    """A new namespace has IPv6, or nothing of it; addresses and routes are always the plan's alone."""
+def wanted_namespace(*, ipv6: bool) -> Wanted:
+    """Return what every new namespace is to have: loopback, and IPv6 or nothing of it.
+
+    Addresses and routes are the plan's alone.
+    """
+    why = "this underlay has IPv6 too" if ipv6 else "this underlay is IPv4 only"
+    sysctls = []
     for scope in ("all", "default"):
-        if not enabled:
-            kernel.sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "1", "this underlay is IPv4 only")
-            continue
-        kernel.sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "0", "this underlay has IPv6 too")
-        for setting in ("accept_ra", "accept_dad", "router_solicitations"):
-            name = f"net.ipv6.conf.{scope}.{setting}"
-            kernel.sysctl_if_known(name, "0", "addresses and routes come from the plan alone")
+        sysctls.append(WantedSysctl(f"net.ipv6.conf.{scope}.disable_ipv6", "0" if ipv6 else "1", why))
+        for setting in ("accept_ra", "accept_dad", "router_solicitations") if ipv6 else ():
+            name, plan = f"net.ipv6.conf.{scope}.{setting}", "addresses and routes come from the plan alone"
+            sysctls.append(WantedSysctl(name, "0", plan, required=False))
+    loopback = WantedLink("lo", "a new namespace has its loopback down", up=True)
+    return Wanted(links=(loopback,), sysctls=tuple(sysctls))
 
 
 class VethInterface(Intf):
@@ -76,12 +90,12 @@ class VethInterface(Intf):
     def setIP(self, ipstr: str, prefixLen: int | None = None) -> None:
         """Give the interface exactly this address."""
         address = IPv4Interface(ipstr if prefixLen is None else f"{ipstr}/{prefixLen}")
-        self.ip, self.prefixLen = str(address.ip), address.network.prefixlen
+        self.know_address(address)
         self.node.kernel.ensure_addresses(self.name, [address], f"the underlay address of {self.node.name}")
 
-    def set_ipv6(self, address: IPv6Interface) -> None:
-        """Give the interface exactly this IPv6 address beside."""
-        self.node.kernel.ensure_addresses(self.name, [address], f"the IPv6 address of {self.node.name}", family=6)
+    def know_address(self, address: IPv4Interface) -> None:
+        """Note for Mininet which address the interface has been given."""
+        self.ip, self.prefixLen = str(address.ip), address.network.prefixlen
 
     def setMAC(self, macstr: str) -> None:
         """Remember the MAC; the link was made with it."""
@@ -139,16 +153,16 @@ class VethLink(Link):
         deleteIntfs: bool = True,
     ) -> None:
         """Make the pair between `node1` and `node2`."""
-        node1.kernel.create_veth(
-            intfname1,
-            peer=intfname2,
-            peer_netns_pid=node2.pid,
-            peer_netns_name=node2.name if isinstance(node2, OverlayNode) else LAB,
-            mtu=node1.underlay_mtu,
-            mac=addr1,
-            peer_mac=addr2,
-            why=f"the cable {node1.name} to {node2.name}",
+        peer = VethPeer(
+            intfname2,
+            node1.underlay_mtu,
+            mac=addr2,
+            namespace_pid=node2.pid,
+            namespace=node2.name if isinstance(node2, OverlayNode) else LAB,
         )
+        why = f"the cable {node1.name} to {node2.name}"
+        link = WantedLink(intfname1, why, kind="veth", settings=peer, mtu=node1.underlay_mtu, mac=addr1)
+        node1.kernel.converge(Wanted(links=(link,)))
 
 
 class OverlayNode(ShellOnDemand, Host):
@@ -175,8 +189,7 @@ class OverlayNode(ShellOnDemand, Host):
         self.kernel = Kernel(journal, netns_pid=self.pid)
         self.plan: MachinePlan | None = None
         """Its routes and neighbours, once its ports have their addresses."""
-        self.kernel.set_up("lo", "a new namespace has its loopback down")
-        set_up_ipv6(self.kernel, enabled=ipv6)
+        self.kernel.converge(wanted_namespace(ipv6=ipv6))
 
     def hold(self) -> int:
         """Make the machine's namespaces; the process that holds them. Raises OSError."""
@@ -193,16 +206,40 @@ class OverlayNode(ShellOnDemand, Host):
 
     def restore(self, interface: str) -> None:
         """Bring back what the kernel forgets when a port goes down: routes through it, neighbours, IPv6 addresses."""
-        for port in self.plan.ports if self.plan else ():
-            if port.interface == interface and port.ipv6 is not None:
-                self.intf(interface).set_ipv6(port.ipv6)
-        for route, why in self.plan.routes if self.plan else ():
-            if route.device == interface:
-                self.kernel.ensure_route(route, why)
-        neighbours = [one for one in self.plan.neighbours if one.interface == interface] if self.plan else []
-        for family in (4, 6):
-            known: dict[IPAddress, str] = {one.address: one.mac for one in neighbours if one.address.version == family}
-            self.kernel.ensure_neighbours(interface, known, f"{self.name} knows who else is on its subnet")
+        if self.plan is not None:
+            self.kernel.converge(self._wanted_at(self.plan, interface))
+
+    def take_place(self, plan: MachinePlan) -> None:
+        """Give the machine, whose ports are new, its addresses; then routes, and every neighbour's MAC.
+
+        The neighbour table's limit counts all namespaces together, and only permanent entries are outside it.
+        """
+        self.plan = plan
+        wanted = Wanted()
+        for port in plan.ports:
+            self.intf(port.interface).know_address(port.address)
+            own = WantedAddresses(port.interface, frozenset({port.address}), f"the underlay address of {self.name}")
+            wanted += Wanted(addresses=(own,)) + self._wanted_at(plan, port.interface)
+        self.kernel.converge(wanted, new={port.interface for port in plan.ports})
+
+    def _wanted_at(self, plan: MachinePlan, interface: str) -> Wanted:
+        """Return what lies on a port beside its IPv4 address."""
+        ipv6 = [port.ipv6 for port in plan.ports if port.interface == interface and port.ipv6 is not None]
+        others: dict[Family, dict[IPAddress, str]] = {4: {}, 6: {}}
+        for one in plan.neighbours:
+            if one.interface == interface:
+                others[one.address.version][one.address] = one.mac
+        why = f"{self.name} knows the other machines on its subnet"
+        return Wanted(
+            addresses=tuple(
+                WantedAddresses(interface, frozenset({address}), f"the IPv6 address of {self.name}", family=6)
+                for address in ipv6
+            ),
+            routes=tuple(WantedRoute(route, why) for route, why in plan.routes if route.device == interface),
+            neighbours=tuple(
+                WantedNeighbours(interface, entries, why, family) for family, entries in others.items() if entries
+            ),
+        )
 
     def config(self, **_params: Any) -> dict[str, Any]:
         """Nothing: addresses and routes are set by `Underlay`."""
@@ -232,15 +269,13 @@ class BridgeSwitch(ShellOnDemand, Switch):
 
     def start(self, _controllers: object) -> None:
         """Make the bridge and plug every cable in."""
-        self.kernel.create_bridge(self.name, mtu=self.underlay_mtu, why="a switch of the underlay")
-        for interface in self.intfList():
-            if interface.name != "lo":
-                self.plug(interface.name)
-        self.kernel.set_up(self.name, "switch the switch on")
+        bridge = WantedLink(self.name, "a switch of the underlay", kind="bridge", mtu=self.underlay_mtu, up=True)
+        ports = [_plugged(interface.name, self.name) for interface in self.intfList() if interface.name != "lo"]
+        self.kernel.converge(Wanted(links=(bridge, *ports)))
 
     def plug(self, interface: str) -> None:
         """Plug a cable's end in."""
-        self.kernel.set_master(interface, self.name, "plug the cable into the switch")
+        self.kernel.converge(Wanted(links=(_plugged(interface, self.name),)))
 
     def unplug(self, _interface: str) -> None:
         """Nothing: a bridge forgets a port that has gone."""
@@ -255,6 +290,10 @@ class BridgeSwitch(ShellOnDemand, Switch):
         """Remove the bridge."""
         with contextlib.suppress(OSError):
             self.kernel.delete_link(self.name, "the switch is removed")
+
+
+def _plugged(interface: str, switch: str) -> WantedLink:
+    return WantedLink(interface, "plug the cable into the switch", master=switch)
 
 
 class Underlay:
@@ -279,11 +318,10 @@ class Underlay:
 
     def start(self) -> None:
         """Build switches, machines and cables; then addresses, routes and neighbours."""
-        self.kernel.set_up("lo", "a new namespace has its loopback down")
         # Not there where the kernel has br_netfilter as a module that nobody loaded.
         if self.kernel.read_sysctl("net.bridge.bridge-nf-call-iptables") is not None:
             self.kernel.sysctl("net.bridge.bridge-nf-call-iptables", "0", "switches do not look into packets")
-        set_up_ipv6(self.kernel, enabled=False)
+        self.kernel.converge(wanted_namespace(ipv6=False))
         self._make_everything()
         ports = {name: iter(machine.ports) for name, machine in self.plan.machines.items()}
         spare = []
@@ -298,7 +336,7 @@ class Underlay:
         self.net.start()
         self._span_tree(spare)
         for name, machine in self.plan.machines.items():
-            self.address(self.machines[name], machine)
+            self.machines[name].take_place(machine)
 
     def address_of(self, name: str) -> IPv4Address:
         """The underlay address of a machine; a router's first."""
@@ -362,12 +400,3 @@ class Underlay:
                 switch.span_tree(self.plan.priorities[switch.name])
         for interface in spare:
             interface.ifconfig("up")
-
-    def address(self, machine: OverlayNode, plan: MachinePlan) -> None:
-        """Addresses first; then routes, and every neighbour's MAC: the neighbour table's limit counts all namespaces
-        together, and only permanent entries are outside it."""
-        for port in plan.ports:
-            machine.intf(port.interface).setIP(str(port.address))
-        machine.plan = plan
-        for port in plan.ports:
-            machine.restore(port.interface)

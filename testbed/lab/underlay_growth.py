@@ -14,7 +14,7 @@ def add_machine(underlay: Underlay, plan: UnderlayPlan, name: str, cable: Cable)
     link = underlay.connect(cable, [plan.machines[name].ports[0].mac, None])
     switch = underlay.net.nameToNode[cable.second]
     switch.plug(link.intf2.name)
-    underlay.address(machine, plan.machines[name])
+    machine.take_place(plan.machines[name])
     _tell(underlay, plan)
     return machine
 

@@ -12,7 +12,7 @@ from agent.assembly import (
 )
 from agent.errors import AgentError, EnvironmentMissing
 from agent.kernel.journal import open_journal
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from agent.netconfig.config import NetworkConfig, parse_network_config
 from agent.options.options import Options
 from agent.options.preconditions import check_machine, check_tun

@@ -9,7 +9,18 @@ from typing import Protocol
 
 from agent.errors import AgentError
 from agent.kernel.journal import FileJournal
-from agent.kernel.netlink import Kernel, Route
+from agent.kernel.kernel import Kernel
+from agent.kernel.values import (
+    IPInterface,
+    Route,
+    VethPeer,
+    Wanted,
+    WantedAddresses,
+    WantedLink,
+    WantedNeighbours,
+    WantedRoute,
+    WantedSysctl,
+)
 from testbed.pods import namespaces as ns
 from testbed.pods.port_guard import admit_script, forget_script, load
 
@@ -114,69 +125,73 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
         bridge = node.link(host.bridge)
         if bridge is None:
             raise OSError(f"pod {pod}: node {host.name} has no bridge {host.bridge}")
-        # One of that name that is still there leads to a pod that is gone.
-        node.delete_link(near, f"{why}: left from an earlier run")
-        node.create_veth(
-            near,
-            peer=POD_END,
-            peer_netns_pid=pause_pid,
-            peer_netns_name=pod,
-            mtu=host.overlay_mtu,
-            peer_mac=mac,
-            why=f"{why}: its link",
-        )
+        peer = VethPeer(POD_END, host.overlay_mtu, mac, namespace_pid=pause_pid, namespace=pod)
+        link = WantedLink(near, f"{why}: its link", kind="veth", settings=peer, mtu=host.overlay_mtu)
         # The node does not talk on this end; without this the kernel sends router solicitations and MLD reports.
-        node.sysctl_if_known(f"net.ipv6.conf.{near}.disable_ipv6", "1", f"{why}: a bridge port needs no address")
+        quiet = _ipv6_setting(near, "disable_ipv6", "1", f"{why}: a bridge port needs no address", required=False)
+        # One of that name that is still there leads to a pod that is gone.
+        left = {near: f"{why}: left from an earlier run"}
+        node.converge(Wanted(no_links=left, links=(link,), sysctls=(quiet,)))
         script = admit_script(near, mac, address, ipv6 and ipv6.ip)
         load(host.pid, node.journal, script, f"{why}: it sends by its own address alone")
-        node.set_master(near, host.bridge, f"{why}: a port of the bridge")
-        node.set_hairpin(near, f"{why}: it may be sent to itself by a service")
-        node.set_up(near, f"{why}: the node's end")
+        node.converge(_wanted_port(host, pod, address, ipv6))
         journal = node.journal.of(pod) if isinstance(node.journal, FileJournal) else node.journal
         with Kernel(journal, pause_pid) as inside:
-            _configure_inside(inside, host, pod, address, bridge.mac)
-            if ipv6 is not None:
-                _add_ipv6(inside, pod, ipv6, bridge.mac)
-        node.ensure_neighbour(host.bridge, address, mac, f"{why}: known without ARP")
-        if ipv6 is not None:
-            node.ensure_neighbour(host.bridge, ipv6.ip, mac, f"{why}: known without asking")
+            inside.converge(_wanted_inside(host, pod, address, ipv6, bridge.mac), new={POD_END})
 
 
-def _configure_inside(inside: Kernel, host: PodHost, pod: str, address: IPv4Address, bridge_mac: str) -> None:
-    why = f"inside pod {pod}"
-    inside.set_up("lo", f"{why}: containers meet on localhost")
-    if host.ipv6_subnet is None:
-        inside.sysctl_if_known(f"net.ipv6.conf.{POD_END}.disable_ipv6", "1", f"{why}: the overlay carries IPv4")
-    if host.ipv6_subnet is not None:
-        # Before it is up, when the kernel would choose a link-local address.
-        _prepare_ipv6(inside, pod)
-    inside.ensure_addresses(POD_END, [IPv4Interface((address, host.subnet.prefixlen))], f"{why}: its address")
-    inside.set_up(POD_END, f"{why}: its end")
-    route = Route(destination=DEFAULT_ROUTE, device=POD_END, gateway=host.gateway)
-    inside.ensure_route(route, f"{why}: everything else goes to the node")
-    inside.ensure_neighbour(POD_END, host.gateway, bridge_mac, f"{why}: the node, known without ARP")
-
-
-def _prepare_ipv6(inside: Kernel, pod: str) -> None:
-    why = f"inside pod {pod}"
-    settings = {
-        "accept_ra": ("0", "nobody but the node may announce itself as a router"),
-        # Of none other than its own address may it send, so it needs no other.
-        "addr_gen_mode": ("1", "no link-local address"),
-    }
-    for name, (value, reason) in settings.items():
-        inside.sysctl(f"net.ipv6.conf.{POD_END}.{name}", value, f"{why}: {reason}")
-    inside.sysctl(f"net.ipv6.conf.{POD_END}.disable_ipv6", "0", f"{why}: the overlay carries IPv6 too")
-
-
-def _add_ipv6(inside: Kernel, pod: str, address: IPv6Interface, bridge_mac: str) -> None:
-    why = f"inside pod {pod}"
-    gateway = address.network.network_address + 1
-    inside.ensure_addresses(POD_END, [address], f"{why}: its IPv6 address", family=6)
-    inside.ensure_route(
-        Route(destination=DEFAULT_IPV6_ROUTE, device=POD_END, gateway=gateway), f"{why}: everything else by IPv6"
+def _wanted_port(host: PodHost, pod: str, address: IPv4Address, ipv6: IPv6Interface | None) -> Wanted:
+    """Return the node's end as a port of the bridge, and the pod among the bridge's neighbours."""
+    why, mac = f"pod {pod}", pod_mac(address)
+    port = WantedLink(
+        host_end(pod),
+        f"{why}: a port of the bridge; it may be sent to itself by a service",
+        master=host.bridge,
+        hairpin=True,
+        up=True,
     )
-    inside.ensure_neighbour(POD_END, gateway, bridge_mac, f"{why}: the node, known without asking")
+    neighbours = [WantedNeighbours(host.bridge, {address: mac}, f"{why}: known without ARP")]
+    if ipv6 is not None:
+        neighbours.append(WantedNeighbours(host.bridge, {ipv6.ip: mac}, f"{why}: known without asking", family=6))
+    return Wanted(links=(port,), neighbours=tuple(neighbours))
+
+
+def _wanted_inside(
+    host: PodHost, pod: str, address: IPv4Address, ipv6: IPv6Interface | None, bridge_mac: str
+) -> Wanted:
+    """Return the pod's own namespace: loopback, its end with its addresses, the way to the node."""
+    why = f"inside pod {pod}"
+    loopback = WantedLink("lo", f"{why}: containers meet on localhost", up=True)
+    own_end = WantedLink(POD_END, f"{why}: its end", up=True)
+    route = Route(destination=DEFAULT_ROUTE, device=POD_END, gateway=host.gateway)
+    own: frozenset[IPInterface] = frozenset({IPv4Interface((address, host.subnet.prefixlen))})
+    wanted = Wanted(
+        links=(loopback, own_end),
+        addresses=(WantedAddresses(POD_END, own, f"{why}: its address"),),
+        neighbours=(WantedNeighbours(POD_END, {host.gateway: bridge_mac}, f"{why}: the node, known without ARP"),),
+        routes=(WantedRoute(route, f"{why}: everything else goes to the node"),),
+    )
+    if ipv6 is None:
+        off = _ipv6_setting(POD_END, "disable_ipv6", "1", f"{why}: the overlay carries IPv4", required=False)
+        return wanted + Wanted(sysctls=(off,))
+    gateway = ipv6.network.network_address + 1
+    ipv6_route = Route(destination=DEFAULT_IPV6_ROUTE, device=POD_END, gateway=gateway)
+    known = f"{why}: the node, known without asking"
+    return wanted + Wanted(
+        # Before it is up, when the kernel would choose a link-local address.
+        sysctls=(
+            _ipv6_setting(POD_END, "accept_ra", "0", f"{why}: only the node may announce itself as a router"),
+            _ipv6_setting(POD_END, "addr_gen_mode", "1", f"{why}: it sends by its own address alone, so no link-local"),
+            _ipv6_setting(POD_END, "disable_ipv6", "0", f"{why}: the overlay carries IPv6 too"),
+        ),
+        addresses=(WantedAddresses(POD_END, frozenset({ipv6}), f"{why}: its IPv6 address", family=6),),
+        neighbours=(WantedNeighbours(POD_END, {gateway: bridge_mac}, known, family=6),),
+        routes=(WantedRoute(ipv6_route, f"{why}: everything else by IPv6"),),
+    )
+
+
+def _ipv6_setting(device: str, name: str, value: str, why: str, *, required: bool = True) -> WantedSysctl:
+    return WantedSysctl(f"net.ipv6.conf.{device}.{name}", value, why, required, device)
 
 
 def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
@@ -184,18 +199,12 @@ def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
 
     Raises OSError in words.
     """
-    why, near = f"pod {pod}", host_end(pod)
+    near = host_end(pod)
     with _netlink_as_oserror():
         bridge, link = host.kernel.link(host.bridge), host.kernel.link(near)
         if bridge is None or link is None or link.master == bridge.index:
             return False
-        host.kernel.set_master(near, host.bridge, f"{why}: a port of the bridge again")
-        host.kernel.set_hairpin(near, f"{why}: it may be sent to itself by a service")
-        host.kernel.set_up(near, f"{why}: the node's end")
-        host.kernel.ensure_neighbour(host.bridge, address, pod_mac(address), f"{why}: known without ARP")
-        ipv6 = ipv6_of(host, address)
-        if ipv6 is not None:
-            host.kernel.ensure_neighbour(host.bridge, ipv6.ip, pod_mac(address), f"{why}: known without asking")
+        host.kernel.converge(_wanted_port(host, pod, address, ipv6_of(host, address)))
     return True
 
 

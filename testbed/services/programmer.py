@@ -5,7 +5,7 @@ import subprocess
 import threading
 from collections.abc import Iterable
 
-from agent.kernel.netlink import Kernel, NetlinkError
+from agent.kernel.kernel import Kernel, NetlinkError
 from agent.kernel.values import IPNetwork
 from testbed.lab.etcd import enter_machine
 from testbed.pods.namespaces import in_network_of

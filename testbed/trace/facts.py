@@ -6,13 +6,14 @@ from collections.abc import Callable
 from ipaddress import ip_network
 from typing import Any
 
-from agent.kernel.netlink_lookup import Lookups
+from agent.errors import NetlinkError
 from agent.kernel.sockets import port_holder
 from agent.kernel.values import IPAddress, Link, Route
 from testbed.lab.forwarding import host_of
 from testbed.lab.lab import Lab
 from testbed.services.rules import WORDS
 from testbed.services.ruleset import TABLE
+from testbed.trace.lookups import Lookups
 from testbed.trace.map import LAB, Map
 from testbed.trace.nft_trace import dropping_rule, nft
 from testbed.trace.probe import Probe
@@ -43,7 +44,7 @@ class Facts:
         if key not in self._routes:
             self._routes[key] = None
             asked = self._ask(place)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, NetlinkError):
                 self._routes[key] = asked.route_to(destination) if asked else None
         return self._routes[key]
 
@@ -51,7 +52,7 @@ class Facts:
         """The next machine on a route when it does not say its MAC address; None when it does, or was not asked."""
         following = route.gateway or destination
         asked = self._ask(place)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, NetlinkError):
             if asked and route.device and asked.is_silent(following, route.device):
                 return following
         return None
@@ -59,7 +60,7 @@ class Facts:
     def link(self, place: str, interface: str) -> Link | None:
         """An interface as the kernel describes it."""
         asked = self._ask(place)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, NetlinkError):
             return asked.link(interface) if asked else None
         return None
 
@@ -79,11 +80,11 @@ class Facts:
         """The port behind which a bridge knows a MAC address."""
         switches = self._lab.underlay.open_vswitch
         if place == LAB and switches is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, NetlinkError):
                 return switches.port_of(bridge, mac)
             return None
         asked = self._ask(place)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, NetlinkError):
             return asked.bridge_port(bridge, mac) if asked else None
         return None
 
@@ -121,7 +122,7 @@ class Facts:
         }
         pid, family = self._map.pid(place), address.version
         for name, key in keys.items() if pid is not None else ():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, NetlinkError):
                 chain = re.search(
                     rf"[{{,\s]{re.escape(key)} : goto ([^\s,]+)",
                     nft(pid or 0, ["list", "map", WORDS[family], TABLE, name]),
@@ -157,13 +158,13 @@ class Facts:
         pid = self._map.pid(place)
         if pid is None:
             return None
-        with contextlib.suppress(OSError), contextlib.closing(self._another_probe()) as probe:
+        with contextlib.suppress(OSError, NetlinkError), contextlib.closing(self._another_probe()) as probe:
             return dropping_rule(pid, probe.mark, self._map.overlay, probe.send)
         return None
 
     def _ask(self, place: str) -> Lookups | None:
         if place not in self._lookups:
             self._lookups[place] = None
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, NetlinkError):
                 self._lookups[place] = Lookups(self._map.pid(place))
         return self._lookups[place]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.kernel.journal import FileJournal
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from testbed.lab.open_vswitch import OpenVSwitch
 from tests.e2e.lab import Lab, lab_of
 from tests.waiting import wait_until

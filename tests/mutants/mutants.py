@@ -17,7 +17,7 @@ from agent.daemon.watchdog import Watchdog
 from agent.errors import Compacted, Fenced, LeaseLost, RegistryDenied, RegistryError
 from agent.etcd.client import EtcdClient
 from agent.etcd.registry import Watch
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from agent.lease import Delta, Lease
 from agent.leases import allocator
 from agent.leases.claims import AddressClaims

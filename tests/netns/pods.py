@@ -14,13 +14,14 @@ from typing import Any, Self
 import pytest
 
 from agent.kernel.journal import SilentJournal
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from testbed.cluster.manifest import Pod as PodManifest
 from testbed.lab.lab_init import OURS, make_mounts_private
 from testbed.places import PAUSE
 from testbed.pods import namespaces as ns
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import Pod
+from tests.netns.wishes import bridge
 
 BRIDGE_MAC = "02:42:0a:00:2e:01"
 DEFAULT_CAPABILITIES = 0x00000000A80425FB
@@ -67,7 +68,7 @@ class PodNode:
             self.pid = holder.pid
             self.kernel = undo.enter_context(Kernel(SilentJournal(), holder.pid))
             self.kernel.set_up("lo", "test")
-            self.kernel.create_bridge(self.bridge, mtu=self.overlay_mtu, mac=BRIDGE_MAC, why="test")
+            self.kernel.converge(bridge(self.bridge, mtu=self.overlay_mtu, mac=BRIDGE_MAC))
             self.kernel.ensure_addresses(self.bridge, [IPv4Interface("10.0.46.1/24")], "test")
             self.kernel.set_up(self.bridge, "test")
             self._undo = undo.pop_all()

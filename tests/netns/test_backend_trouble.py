@@ -9,7 +9,7 @@ from agent.backends.base import Underlay
 from agent.backends.subnet_routes import unreachable_route
 from agent.backends.udp import UdpBackend
 from agent.kernel.journal import SilentJournal
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from agent.lease import Lease, LeaseAttrs, Subnet
 
 pytestmark = pytest.mark.root

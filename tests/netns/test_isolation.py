@@ -5,7 +5,7 @@ import os
 import pytest
 
 from agent.kernel.journal import SilentJournal
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from tests.netns.conftest import NamespaceMaker
 
 pytestmark = pytest.mark.root

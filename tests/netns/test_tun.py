@@ -18,10 +18,12 @@ from agent.datapath.tun import TunDevice, open_tun
 from agent.datapath.udp_socket import open_udp_socket
 from agent.errors import EnvironmentMissing
 from agent.kernel.journal import SilentJournal
+from agent.kernel.kernel import Kernel
 from agent.kernel.namespace import NamespaceThread
-from agent.kernel.netlink import Kernel, Route
 from agent.kernel.sockets import port_holder
+from agent.kernel.values import Route
 from tests.netns.conftest import Namespace, NamespaceMaker
+from tests.netns.wishes import bridge, settings
 from tests.packets import ipv4
 from tests.waiting import wait_until
 
@@ -64,7 +66,7 @@ def test_second_device_gets_the_next_number_and_closing_removes_it(inside: Names
 
 
 def test_name_of_another_device_is_refused(inside: NamespaceThread, kernel: Kernel) -> None:
-    kernel.create_bridge("flannel0", mtu=1500, why="x")
+    kernel.converge(bridge("flannel0", mtu=1500))
     with pytest.raises(EnvironmentMissing, match="TUN device flannel0: "):
         inside.run(lambda: open_tun("flannel0"))
 
@@ -115,7 +117,7 @@ class Running:
 @pytest.fixture(params=["native", "python"])
 def running(inside: NamespaceThread, kernel: Kernel, request: pytest.FixtureRequest) -> Iterator[Running]:
     tun = inside.run(lambda: open_tun("flannel%d", vnet_header=request.param == "native"))
-    kernel.set_mtu(tun.name, 1472, "x")
+    kernel.converge(settings(tun.name, mtu=1472))
     kernel.sysctl("net.ipv6.conf.flannel0.disable_ipv6", "1", "no router solicitations to count")
     kernel.ensure_addresses(tun.name, [IPv4Interface("10.0.46.0/32")], "x")
     kernel.set_up(tun.name, "x")

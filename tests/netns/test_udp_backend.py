@@ -18,8 +18,9 @@ import pytest
 
 from agent.kernel.bridge import converge_bridge, remove_bridge
 from agent.kernel.journal import SilentJournal
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from tests.netns.conftest import Namespace, NamespaceMaker
+from tests.netns.wishes import settings, veth
 from tests.packets import ipv4
 from tests.pcap import REAL_FLANNELD
 from tests.waiting import wait_until
@@ -111,8 +112,8 @@ def make_nodes(
         base = IPv4Network(subnet).network_address
         with Kernel(SilentJournal(), node.namespace.pid) as kernel, Kernel(SilentJournal(), node.pod.pid) as pod:
             converge_bridge(kernel, "docker0", [IPv4Interface(f"{base + 1}/24")], 1472)
-            kernel.create_veth("pod", peer="eth0", peer_netns_pid=node.pod.pid, mtu=1472, why="x")
-            kernel.set_master("pod", "docker0", "x")
+            kernel.converge(veth("pod", peer="eth0", peer_netns_pid=node.pod.pid, mtu=1472))
+            kernel.converge(settings("pod", master="docker0"))
             kernel.set_up("pod", "x")
             pod.set_up("eth0", "x")
             pod.ensure_addresses("eth0", [IPv4Interface(f"{base + 2}/24")], "x")
@@ -164,7 +165,7 @@ def test_largest_packet_passes_and_a_larger_one_is_told_the_mtu(overlay: tuple[N
     node1.pod.run(["ip", "link", "set", "eth0", "mtu", "1500"])
     with Kernel(SilentJournal(), node1.namespace.pid) as kernel:
         for device in ("pod", "docker0"):
-            kernel.set_mtu(device, 1500, "x")
+            kernel.converge(settings(device, mtu=1500))
     assert "mtu = 1472" in ping(node1.pod, "10.0.90.2", "-M", "do", "-s", "1445")
     assert " 0% packet loss" in ping(node1.pod, "10.0.90.2", "-M", "dont", "-s", "3000")
 
@@ -399,7 +400,7 @@ def test_bridge_is_that_of_dockerd_and_follows_the_subnet(nodes: tuple[Node, Nod
         assert (link.kind, link.mtu, link.mac, link.up) == ("bridge", 1472, "02:42:0a:00:2e:01", True)
         assert kernel.read_sysctl("net.ipv4.ip_forward") == "1"
         converge_bridge(kernel, "docker0", [IPv4Interface("10.0.47.1/24")], 1400)
-        assert kernel.addresses("docker0") == {IPv4Interface("10.0.47.1/24")}
+        assert kernel.addresses("docker0") == (IPv4Interface("10.0.47.1/24"),)
         link = kernel.link("docker0")
         assert link is not None
         assert (link.mtu, link.mac) == (1400, "02:42:0a:00:2f:01")

@@ -11,8 +11,8 @@ from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
 from agent.kernel.conntrack import AT_ONCE, FAMILIES, FEW_PORTS, forget_udp
 from agent.kernel.firewall import Firewall, Policy, escapes
 from agent.kernel.journal import SilentJournal
+from agent.kernel.kernel import Kernel
 from agent.kernel.namespace import NamespaceThread
-from agent.kernel.netlink import Kernel
 from agent.kernel.values import Family, IPAddress, IPNetwork, UdpFlow
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort
 from testbed.services.programmer import Programmer

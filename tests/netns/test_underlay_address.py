@@ -13,7 +13,7 @@ from agent.assembly import choose_underlay
 from agent.backends import Underlay as Choice
 from agent.errors import EnvironmentMissing
 from agent.kernel.journal import SilentJournal
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from agent.options.options import parse_options
 from tests.netns.agents import ETCD_ADDRESS, Agent, Underlay, ping, run, wait_until
 from tests.netns.conftest import Namespace, NamespaceMaker

@@ -23,7 +23,7 @@ from agent.backends.udp import UdpBackend
 from agent.datapath import offloads, tun
 from agent.errors import AgentError
 from agent.kernel.journal import FileJournal
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from agent.lease import Lease, LeaseAttrs, Subnet
 
 PORT = 8285

@@ -8,7 +8,7 @@ import pytest
 
 from agent.backends import BACKENDS, Underlay, make_backend
 from agent.errors import InvalidConfig
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from agent.netconfig.config import parse_network_config
 
 UNDERLAY = Underlay("eth0", IPv4Address("192.168.8.227"), 1500, IPv4Address("192.168.8.227"))

@@ -58,10 +58,7 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
 ONLY_IN = {  # import: (the modules that may, why)
     "etcd3": ("agent.etcd.*", "its errors are translated in one place, and another store replaces only these"),
     "grpc": ("agent.etcd.*", "the same"),
-    "pyroute2": (
-        "agent.kernel.netlink_library agent.kernel.conntrack",
-        "every kernel change goes through one journal; all of it costs 0.2 s",
-    ),
+    "pyroute2": ("agent.kernel.*", "every kernel change goes through one journal, and is read and made in one way"),
     "cffi": ("agent.datapath.native*", "without a compiler the Python pump must still work"),
     "matplotlib": ("testbed.bench.plot*", "half a second to import, and wanted for --plot alone"),
     "pytest": ("testbed.pytest_plugin", "a lab runs without pytest"),
@@ -83,6 +80,20 @@ AGENT_ROOMS = (
     ("agent.daemon",),
     ("agent.lease", "agent.errors"),
 )
+
+PYROUTE2 = {  # modules of agent.kernel that import pyroute2: why
+    "agent.kernel.read": "what the kernel has, turned into values",
+    "agent.kernel.apply": "changes that were decided as values",
+    "agent.kernel.monitor": "reports of the kernel",
+    "agent.kernel.conntrack": "the connection tracker's part of nfnetlink",
+    "agent.kernel.wireguard": "wireguard's own family of generic netlink",
+}
+
+NETLINK = {  # modules that open AF_NETLINK themselves, or change sys.modules: why
+    "agent.kernel.nftables": "asks for the generation of the rules, one message in 20 lines",
+    "testbed.trace.nft_trace": "listens to the trace messages of nftables, which pyroute2 does not decode",
+    "testbed.pods.listening": "runs in containers' shims, which must stay small: no pyroute2 there",
+}
 
 MUST_NOT = {  # modules: {import: why}
     "agent.leases.*": {"agent.kernel": "policy over leases knows neither the kernel nor a way of carrying packets"},
@@ -257,6 +268,26 @@ def test_library_is_imported_in_one_place(imported: str) -> None:
         if within(found.name, imported)
     ]
     assert wrong == [], f"only {where} may import {imported}: {why}"
+
+
+def test_rtnetlink_is_spoken_by_pyroute2_in_few_files() -> None:
+    users = {module for module in sources() for found in imports_of(module) if within(found.name, "pyroute2")}
+    assert users == set(PYROUTE2)
+
+
+def test_no_other_file_opens_netlink_or_stands_in_for_a_library() -> None:
+    users = set()
+    for module in sources():
+        for node in ast.walk(tree_of(module)):
+            opens = isinstance(node, ast.Attribute) and node.attr == "AF_NETLINK"
+            replaces = (
+                isinstance(node, ast.Subscript)
+                and isinstance(node.ctx, ast.Store | ast.Del)
+                and ast.unparse(node.value) == "sys.modules"
+            )
+            if opens or replaces:
+                users.add(module)
+    assert users == set(NETLINK)
 
 
 @pytest.mark.parametrize("modules", sorted(MUST_NOT))

@@ -11,7 +11,7 @@ from agent.backends.base import Underlay
 from agent.backends.ipip import IpipPlan
 from agent.backends.wireguard import KEY, peer_data, prefers_ipv6, read_or_make_key
 from agent.errors import EnvironmentMissing
-from agent.kernel.netlink import Kernel
+from agent.kernel.kernel import Kernel
 from agent.kernel.values import Route, WireguardPeer
 from agent.lease import Lease, LeaseAttrs, Subnet
 from agent.netconfig.backend_options import IpipOptions

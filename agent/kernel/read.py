@@ -1,0 +1,381 @@
+"""Reads links, addresses, routes, neighbours and forwarding entries by pyroute2, as values of ours.
+
+A socket stays in the namespace that it was opened in, whoever uses it. What pyroute2 decoded never leaves this file.
+"""
+
+import errno
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import fields
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any, Protocol, TypeVar
+
+from pyroute2.iproute.linux import IPRoute
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
+from pyroute2.netlink.exceptions import NetlinkError as KernelRefusal
+
+from agent.errors import NetlinkError
+from agent.kernel.values import (
+    LINK_FLAGS,
+    ONLINK,
+    ROUTE_KINDS,
+    ROUTE_PROTOCOLS,
+    ROUTE_SCOPES,
+    AssignedAddress,
+    Family,
+    ForwardingDatabaseEntry,
+    IPAddress,
+    IPInterface,
+    Link,
+    Route,
+    State,
+    Traffic,
+    TunnelSettings,
+    VxlanSettings,
+    Wanted,
+)
+
+Result = TypeVar("Result")
+
+ADDRESS_FAMILIES: Mapping[Family, int] = {4: 2, 6: 10}  # AF_INET, AF_INET6
+BRIDGE_FAMILY = 7  # AF_BRIDGE: forwarding databases are asked for as neighbours of this family
+IPV6 = 10  # AF_INET6
+MAIN_TABLE = 254  # RT_TABLE_MAIN
+PERMANENT = 0x80  # NUD_PERMANENT, linux/neighbour.h
+NO_ARP = 0x40  # NUD_NOARP
+UNANSWERED = 0x01 | 0x20  # NUD_INCOMPLETE, NUD_FAILED
+# IFA_F_*, linux/if_addr.h; the first is one bit with two meanings.
+SECONDARY = TEMPORARY = 0x01
+DUPLICATE_FOUND, DEPRECATED, ENDLESS = 0x08, 0x20, 0x80
+FIB_MATCH = 0x2000  # RTM_F_FIB_MATCH, linux/rtnetlink.h: the table's entry, not what it comes to for this one address
+IPV6_DEFAULT_METRIC = 1024  # IP6_RT_PRIO_USER, net/ip6_route.h
+TRAFFIC_NAMES = tuple(item.name for item in fields(Traffic))
+
+ALREADY_GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL})
+REFUSED_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EINVAL, errno.EACCES})
+DUMP_ATTEMPTS = 10
+"""A dump that the kernel's tables changed under is asked for again; so often in a row means something is very busy."""
+FEW = 4
+"""So many links or neighbours are asked for one by one: a list of neighbours goes through those of all namespaces."""
+
+
+class Message(Protocol):
+    """A decoded rtnetlink message: header fields by key, attributes by name."""
+
+    def __getitem__(self, field: str) -> Any: ...  # noqa: ANN401 - the field decides
+
+    def get_attr(self, name: str) -> Any: ...  # noqa: ANN401 - the attribute decides
+
+
+def open_socket() -> IPRoute:
+    """Return a route socket in the calling thread's namespace. Raises OSError."""
+    return IPRoute()
+
+
+def refused(what: str, error: KernelRefusal) -> NetlinkError:
+    """Return the kernel's refusal of a command in words."""
+    return NetlinkError(f"{what}: {error.args[-1]}")
+
+
+# --- one kind of thing at a time
+
+
+def links(socket: IPRoute) -> tuple[Link, ...]:
+    """Return every interface, by index. Raises NetlinkError, as all reads here."""
+    found = dump("ip link", lambda: [read_link(message) for message in socket.get_links()])
+    return tuple(sorted(found, key=lambda link: link.index))
+
+
+def link(socket: IPRoute, name: str) -> Link | None:
+    """Return the interface of that name, or None."""
+    return _link(socket, name, ifname=name)
+
+
+def link_at(socket: IPRoute, index: int) -> Link | None:
+    """Return the interface of that index, or None."""
+    return _link(socket, f"#{index}", index=index)
+
+
+def _link(socket: IPRoute, shown: str, **asked: object) -> Link | None:
+    try:
+        return read_link(socket.link("get", **asked)[0])
+    except KernelRefusal as error:
+        if error.code == errno.ENODEV:
+            return None
+        raise refused(f"ip link show {shown}", error) from error
+
+
+def assigned_addresses(socket: IPRoute, family: Family) -> tuple[AssignedAddress, ...]:
+    """Return the addresses of all interfaces, each interface's in the kernel's order."""
+    messages = dump(f"ip -{family} address", lambda: list(socket.get_addr(family=ADDRESS_FAMILIES[family])))
+    return tuple(map(read_assigned_address, messages))
+
+
+def routes(socket: IPRoute, family: Family, known: Iterable[Link] = ()) -> frozenset[Route]:
+    """Return the main table of a family; `known` links need not be asked for their names."""
+    asked = {"family": ADDRESS_FAMILIES[family], "table": MAIN_TABLE}
+    messages = dump(f"ip -{family} route", lambda: list(socket.get_routes(**asked)))
+    names = {one.index: one.name for one in known}
+    for index in {message.get_attr("RTA_OIF") for message in messages} - names.keys() - {None}:
+        device = link_at(socket, index)
+        if device is not None:
+            names[index] = device.name
+    return frozenset(read_route(message, names) for message in messages)
+
+
+def route_to(socket: IPRoute, destination: IPAddress, *, entry: bool = False) -> Route | None:
+    """Return the route that packets to `destination` take, with the source that the kernel would choose; None: none.
+
+    `entry`: the table's entry instead, with its own destination. Also None for one that refuses packets.
+    """
+    asked = {"family": ADDRESS_FAMILIES[destination.version], "dst": str(destination)}
+    try:
+        message = socket.route("get", **asked, flags=FIB_MATCH if entry else 0)[0]
+    except KernelRefusal as error:
+        if error.code in REFUSED_ROUTE:
+            return None
+        raise refused(f"ip route get {destination}", error) from error
+    device = link_at(socket, message.get_attr("RTA_OIF")) if message.get_attr("RTA_OIF") else None
+    return read_route(message, {device.index: device.name} if device is not None else {})
+
+
+def neighbours(socket: IPRoute, device: Link, family: Family) -> dict[IPAddress, str]:
+    """Return a device's permanent neighbours: MAC by address."""
+    return {
+        ip_address(message.get_attr("NDA_DST")): message.get_attr("NDA_LLADDR") or ""
+        for message in _neighbours(socket, device, family)
+        if message["state"] & PERMANENT
+    }
+
+
+def unanswered_neighbours(socket: IPRoute, device: Link, family: Family) -> frozenset[IPAddress]:
+    """Return the addresses on a device for whose MAC address the kernel asked and got no answer."""
+    found = [message for message in _neighbours(socket, device, family) if message["state"] & UNANSWERED]
+    return frozenset(ip_address(message.get_attr("NDA_DST")) for message in found)
+
+
+def neighbours_among(socket: IPRoute, device: Link, wanted: Collection[IPAddress]) -> dict[IPAddress, str]:
+    """Return those of the wanted addresses that are permanent neighbours already, perhaps others too."""
+    if len(wanted) > FEW:
+        return neighbours(socket, device, next(iter(wanted)).version)
+    found: dict[IPAddress, str] = {}
+    for address in wanted:
+        try:
+            [message] = socket.neigh("get", dst=str(address), ifindex=device.index)
+        except KernelRefusal as error:
+            if error.code in ALREADY_GONE:
+                continue
+            raise refused(f"ip neigh get {address} dev {device.name}", error) from error
+        if message["state"] & PERMANENT:
+            found[address] = message.get_attr("NDA_LLADDR") or ""
+    return found
+
+
+def count_neighbours(socket: IPRoute) -> tuple[int, int]:
+    """Return (collectable, permanent) IPv4 entries of all devices; the kernel has one limit for the former."""
+    messages = dump("ip -4 neigh", lambda: list(socket.get_neighbours(family=ADDRESS_FAMILIES[4])))
+    # Those that need no resolution (multicast, loopback) are never thrown away for want of room either.
+    permanent = sum(bool(message["state"] & (PERMANENT | NO_ARP)) for message in messages)
+    return len(messages) - permanent, permanent
+
+
+def forwarding_database(socket: IPRoute, device: Link) -> frozenset[ForwardingDatabaseEntry]:
+    """Return where a vxlan device sends packets, by destination MAC."""
+    what = f"bridge fdb show dev {device.name}"
+    messages = dump(what, lambda: list(socket.get_neighbours(family=BRIDGE_FAMILY, ifindex=device.index)))
+    entries = [read_forwarding_entry(message) for message in messages]
+    return frozenset(entry for entry in entries if entry is not None)
+
+
+def bridge_port(socket: IPRoute, bridge: Link, mac: str) -> int | None:
+    """Return the index of the port behind which a bridge knows a MAC address; None when it knows none."""
+    messages = dump(f"bridge fdb show br {bridge.name}", lambda: list(socket.fdb("dump", master=bridge.index)))
+    return next((int(one["ifindex"]) for one in messages if one.get_attr("NDA_LLADDR") == mac), None)
+
+
+def _neighbours(socket: IPRoute, device: Link, family: Family) -> list[Message]:
+    asked = {"family": ADDRESS_FAMILIES[family], "ifindex": device.index}
+    return dump(f"ip -{family} neigh show dev {device.name}", lambda: list(socket.get_neighbours(**asked)))
+
+
+# --- all that a wanted state is about
+
+
+def state_for(socket: IPRoute, wanted: Wanted, new: Collection[str] = ()) -> State:
+    """Return what the namespace has of what `wanted` is about.
+
+    `new`: devices that were just made, and so have no addresses and neighbours yet.
+    """
+    found = _links_for(socket, wanted)
+    old = {name: one for name, one in found.items() if name not in new}
+    assigned = {
+        family: assigned_addresses(socket, family)
+        for family in sorted({one.family for one in wanted.addresses if one.device in old})
+    }
+    families = {one.route.destination.version for one in wanted.routes}
+    families |= {route.destination.version for route in wanted.no_routes}
+    return State(
+        links=found,
+        addresses={
+            (one.device, one.family): frozenset(
+                held.address
+                for held in assigned[one.family]
+                if held.device == old[one.device].index and not (one.family == 6 and held.address.ip.is_link_local)
+            )
+            for one in wanted.addresses
+            if one.device in old
+        },
+        routes={family: routes(socket, family, found.values()) for family in sorted(families)},
+        neighbours={
+            (one.device, one.family): (
+                neighbours_among(socket, old[one.device], one.entries)
+                if one.no_others is None
+                else neighbours(socket, old[one.device], one.family)
+            )
+            for one in wanted.neighbours
+            if one.device in old
+        },
+        forwarding={
+            one.device: forwarding_database(socket, old[one.device]) for one in wanted.forwarding if one.device in old
+        },
+    )
+
+
+def _links_for(socket: IPRoute, wanted: Wanted) -> dict[str, Link]:
+    names = {one.name for one in wanted.links} | {one.master for one in wanted.links if one.master}
+    names |= {*wanted.no_links, *(device for device, _ in wanted.no_neighbours)}
+    names |= {one.device for one in wanted.addresses}
+    names |= {one.device for one in wanted.neighbours} | {one.device for one in wanted.forwarding}
+    below = {one.settings.underlay for one in wanted.links if isinstance(one.settings, VxlanSettings)}
+    if len(names) + len(below) > FEW:
+        return {one.name: one for one in links(socket) if one.name in names or one.index in below}
+    found = [link(socket, name) for name in sorted(names)] + [link_at(socket, index) for index in below]
+    return {one.name: one for one in found if one is not None}
+
+
+def dump(what: str, ask: Callable[[], Result]) -> Result:
+    """Return what `ask` reads, asked again when it changed meanwhile. Raises NetlinkError."""
+    for _ in range(DUMP_ATTEMPTS):
+        try:
+            return ask()
+        except NetlinkDumpInterrupted:
+            time.sleep(0.001)
+        except KernelRefusal as error:
+            raise refused(what, error) from error
+    raise NetlinkError(f"{what}: changed {DUMP_ATTEMPTS} times while it was read")
+
+
+# --- messages to values
+
+
+def read_link(message: Message) -> Link:
+    """Return one RTM_NEWLINK message as a value."""
+    info = message.get_attr("IFLA_LINKINFO")
+    port = info.get_attr("IFLA_INFO_SLAVE_DATA") if info and info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge" else None
+    return Link(
+        name=message.get_attr("IFLA_IFNAME"),
+        index=message["index"],
+        kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
+        mtu=message.get_attr("IFLA_MTU") or 0,
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        flags=frozenset(name for name, bit in LINK_FLAGS.items() if message["flags"] & bit),
+        master=message.get_attr("IFLA_MASTER") or 0,
+        tx_queue_length=message.get_attr("IFLA_TXQLEN") or 0,
+        settings=read_vxlan(message) or read_ipip(message),
+        hairpin=bool(port.get_attr("IFLA_BRPORT_MODE")) if port else False,
+        traffic=_traffic(message.get_attr("IFLA_STATS64") or {}),
+    )
+
+
+def _traffic(counts: dict[str, int]) -> Traffic:
+    return Traffic(**{name: counts.get(name, 0) for name in TRAFFIC_NAMES})
+
+
+def read_vxlan(message: Message) -> VxlanSettings | None:
+    """Return one RTM_NEWLINK message as a value; None for what is no vxlan, or one for a group of peers."""
+    data = _data_of(message, "vxlan")
+    if data is None or data.get_attr("IFLA_VXLAN_GROUP") or data.get_attr("IFLA_VXLAN_GROUP6"):
+        return None
+    local = data.get_attr("IFLA_VXLAN_LOCAL") or data.get_attr("IFLA_VXLAN_LOCAL6")
+    if local is None or data.get_attr("IFLA_VXLAN_L2MISS"):
+        return None
+    return VxlanSettings(
+        vni=data.get_attr("IFLA_VXLAN_ID"),
+        underlay=data.get_attr("IFLA_VXLAN_LINK") or 0,
+        local=ip_address(local),
+        port=data.get_attr("IFLA_VXLAN_PORT"),
+        learning=bool(data.get_attr("IFLA_VXLAN_LEARNING")),
+        # A flag without a value: it is there or not.
+        gbp=any(name == "IFLA_VXLAN_GBP" for name, _ in data["attrs"]),
+    )
+
+
+def read_ipip(message: Message) -> TunnelSettings | None:
+    """Return one RTM_NEWLINK message as a value; None when the device is no ipip tunnel."""
+    data = _data_of(message, "ipip")
+    if data is None:
+        return None
+    local, remote = data.get_attr("IFLA_IPIP_LOCAL") or "0.0.0.0", data.get_attr("IFLA_IPIP_REMOTE")
+    return TunnelSettings(ip_address(local), ip_address(remote) if remote and remote != "0.0.0.0" else None)
+
+
+def _data_of(message: Message, kind: str) -> Any:  # noqa: ANN401 - pyroute2 ships no types
+    info = message.get_attr("IFLA_LINKINFO")
+    if info is None or info.get_attr("IFLA_INFO_KIND") != kind:
+        return None
+    return info.get_attr("IFLA_INFO_DATA")
+
+
+def read_forwarding_entry(message: Message) -> ForwardingDatabaseEntry | None:
+    """Return one RTM_NEWNEIGH message of the bridge family as a value; None for a learned one, or without a peer."""
+    mac, destination = message.get_attr("NDA_LLADDR"), message.get_attr("NDA_DST")
+    if not message["state"] & PERMANENT:
+        return None
+    return ForwardingDatabaseEntry(mac, ip_address(destination)) if mac and destination else None
+
+
+def read_address(message: Message) -> IPInterface:
+    """Return one RTM_NEWADDR message as a value."""
+    # IFA_ADDRESS is the other end's address on a point-to-point link.
+    own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    return ip_interface(f"{own}/{message['prefixlen']}")
+
+
+def read_assigned_address(message: Message) -> AssignedAddress:
+    """Return one RTM_NEWADDR message with its flags as a value."""
+    address, flags = read_address(message), message["flags"]
+    return AssignedAddress(
+        address,
+        device=message["index"],
+        scope=message["scope"],
+        permanent=bool(flags & ENDLESS),
+        secondary=address.version == 4 and bool(flags & SECONDARY),
+        temporary=address.version == 6 and bool(flags & TEMPORARY),
+        deprecated=bool(flags & DEPRECATED),
+        duplicate=bool(flags & DUPLICATE_FOUND),
+    )
+
+
+def read_route(message: Message, device_names: dict[int, str]) -> Route:
+    """Return one RTM_NEWROUTE message as a value; `device_names` by interface index."""
+    gateway, source = message.get_attr("RTA_GATEWAY"), message.get_attr("RTA_PREFSRC")
+    index = message.get_attr("RTA_OIF")
+    ipv6, kind = message["family"] == IPV6, _name(ROUTE_KINDS, message["type"])
+    metric = message.get_attr("RTA_PRIORITY") or 0
+    # The kernel ties IPv6 routes that lead nowhere to loopback.
+    nowhere = index is None or (ipv6 and kind in ("unreachable", "blackhole", "prohibit"))
+    return Route(
+        destination=ip_network(f"{message.get_attr('RTA_DST') or ('::' if ipv6 else '0.0.0.0')}/{message['dst_len']}"),
+        device=None if nowhere else device_names.get(index, f"if{index}"),
+        gateway=ip_address(gateway) if gateway else None,
+        scope=_name(ROUTE_SCOPES, message["scope"]),
+        metric=0 if ipv6 and metric == IPV6_DEFAULT_METRIC else metric,
+        kind=kind,
+        protocol=_name(ROUTE_PROTOCOLS, message["proto"]),
+        source=ip_address(source) if source else None,
+        onlink=bool(message["flags"] & ONLINK),
+    )
+
+
+def _name(names: dict[str, int], number: int) -> str:
+    return next((name for name, value in names.items() if value == number), str(number))

@@ -1,0 +1,59 @@
+"""Questions to the kernel of one network namespace that change nothing: which route, which port of a bridge."""
+
+from types import TracebackType
+from typing import Self
+
+from agent.kernel.journal import SilentJournal
+from agent.kernel.kernel import Kernel
+from agent.kernel.values import IPAddress, Link, Route
+
+REFUSING = ("unreachable", "blackhole", "prohibit")
+
+
+class Lookups:
+    """Asks the kernel of the caller's network namespace, or of that of process `netns_pid`. Raises NetlinkError."""
+
+    def __init__(self, netns_pid: int | None = None) -> None:
+        self._kernel = Kernel(SilentJournal(), netns_pid)
+        self._links: dict[int, Link] | None = None
+
+    def close(self) -> None:
+        """Let the namespace go."""
+        self._kernel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def links(self) -> dict[int, Link]:
+        """Return every interface by index, as it was at the first question."""
+        if self._links is None:
+            self._links = {link.index: link for link in self._kernel.links()}
+        return self._links
+
+    def link(self, name: str) -> Link | None:
+        """Return the interface of that name."""
+        return next((link for link in self.links().values() if link.name == name), None)
+
+    def route_to(self, destination: IPAddress) -> Route | None:
+        """Return the entry of the routing tables that a packet to `destination` goes by, which may be one that
+        refuses it; None when there is none."""
+        return self._kernel.route_to(destination, entry=True) or self._refusing(destination)
+
+    def _refusing(self, destination: IPAddress) -> Route | None:
+        """Return the most special entry of the main table that refuses it; the kernel says only that there is one."""
+        fitting = [route for route in self._kernel.routes(destination.version) if destination in route.destination]
+        refusing = [route for route in fitting if route.kind in REFUSING]
+        return max(refusing, key=lambda route: (route.destination.prefixlen, -route.metric), default=None)
+
+    def is_silent(self, neighbour: IPAddress, device: str) -> bool:
+        """Report whether the kernel asked for the neighbour's MAC address on the device and got no answer."""
+        return neighbour in self._kernel.unanswered_neighbours(device, neighbour.version)
+
+    def bridge_port(self, bridge: str, mac: str) -> str | None:
+        """Return the port behind which a bridge knows a MAC address; None when it knows none and sends to all."""
+        return self._kernel.bridge_port(bridge, mac)
