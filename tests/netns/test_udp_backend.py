@@ -237,11 +237,10 @@ def test_routes_are_those_of_the_real_flanneld(overlay: tuple[Node, Node]) -> No
 def test_journal_tells_how_to_make_it_by_hand(overlay: tuple[Node, Node]) -> None:
     assert overlay[0].commands() == [
         "ip tuntap add dev flannel0 mode tun",
-        "sysctl -w net.ipv6.conf.flannel0.disable_ipv6=1",
-        "sysctl -w net.ipv6.conf.flannel0.accept_ra=0",
-        "sysctl -w net.ipv4.conf.flannel0.accept_local=1",
-        "ip link set flannel0 mtu 1472",
-        "ip link set flannel0 txqueuelen 1000",
+        "ip link set flannel0 mtu 1472 txqueuelen 1000",
+        "sysctl -w net/ipv6/conf/flannel0/disable_ipv6=1",
+        "sysctl -w net/ipv6/conf/flannel0/accept_ra=0",
+        "sysctl -w net/ipv4/conf/flannel0/accept_local=1",
         "ip address add 10.0.46.0/32 dev flannel0",
         "ip link set flannel0 up",
         "ip route replace 10.0.0.0/16 dev flannel0 scope global",
