@@ -82,27 +82,24 @@ class Kernel:
 
     # The whole of it
 
-    def converge(self, wanted: Wanted, new: Collection[str] = ()) -> None:
+    def converge(self, wanted: Wanted, new: Collection[str] = (), known: Collection[Link] = ()) -> None:
         """Bring the namespace to `wanted`, up to the first change that the kernel refuses.
 
-        `new`: devices that were just made, and so have no addresses and neighbours yet. Raises NetlinkError and
-        EnvironmentMissing.
+        `new`: devices that were just made, and so have no addresses, neighbours and routes yet. `known`: links that
+        were just read. Raises NetlinkError and EnvironmentMissing.
         """
         with self._using:
-            state = self._state(wanted, new)
+            state = read.state_for(self._socket, wanted, new, known)
             self._applier(state).apply(diff(wanted, state))
 
     def converge_all(self, wanted: Wanted) -> list[AgentError]:
         """Bring the namespace to `wanted` as far as the kernel allows; return its refusals."""
         with self._using:
             try:
-                state = self._state(wanted, ())
+                state = read.state_for(self._socket, wanted)
                 return self._applier(state).apply_all(diff(wanted, state))
             except NetlinkError as error:
                 return [error]
-
-    def _state(self, wanted: Wanted, new: Collection[str]) -> State:
-        return read.state_for(self._socket, wanted, new)
 
     def _applier(self, state: State) -> Applier:
         return Applier(self._socket, self._namespace.run, self.journal, state.links)

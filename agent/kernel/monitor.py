@@ -23,7 +23,8 @@ NEIGHBOURS = 0x4
 IPV6_ADDRESSES = 0x100
 IPV6_ROUTES = 0x400
 HEADER = struct.Struct("IHHII")  # struct nlmsghdr
-NEIGHBOUR = struct.Struct("BxxxiHBB")  # struct ndmsg
+NEIGHBOUR = struct.Struct("4xi")  # struct ndmsg, up to the device's index
+LINK = struct.Struct("4xi")  # struct ifinfomsg, likewise
 FOLLOWED_ATTRIBUTES = ("IFLA_IFNAME", "IFLA_ADDRESS", "IFLA_MTU", "IFLA_MASTER")
 RECEIVE_BYTES = 65536
 
@@ -31,7 +32,8 @@ RECEIVE_BYTES = 65536
 class Monitor:
     """A subscription in the caller's network namespace; costs nothing while nothing changes.
 
-    The agent's own changes are reported too. Used from one thread; only `wake` may be called from others.
+    Our own changes are reported too. Used from one thread, in that namespace where links or neighbours are chosen by name;
+    only `wake` may be called from others.
     """
 
     def __init__(self, neighbours_of: str = "", *, ipv6: bool = False) -> None:
@@ -117,20 +119,20 @@ class Monitor:
     def _is_followed(self, kind: int, message: bytes) -> bool:
         # Decoding costs far more than looking at the header, and next to all messages are about pods.
         if kind in (RTM_NEWNEIGH, RTM_DELNEIGH):
-            return self._is_of_followed_device(message)
+            return self._follows_neighbours_of(_name_at(NEIGHBOUR, message))
         if kind in (RTM_NEWLINK, RTM_DELLINK) and self._links is not None:
+            index, name = LINK.unpack_from(message, HEADER.size)[0], _name_at(LINK, message)
+            if name is not None and index not in self._last_seen and not self._follows(name, self._links):
+                return False
             return any(self._is_news(kind, one, self._links) for one in self._socket.marshal.parse(message))
         return True
 
-    def _is_of_followed_device(self, message: bytes) -> bool:
-        if len(message) < HEADER.size + NEIGHBOUR.size:
-            return True
-        _, index, *_ = NEIGHBOUR.unpack_from(message, HEADER.size)
-        try:
-            return socket.if_indextoname(index).startswith(self._neighbours_of)
-        except OSError:
-            # The device went with its entries, which is reported too.
-            return False
+    def _follows_neighbours_of(self, name: str | None) -> bool:
+        # Without a name the device went with its entries, which is reported too.
+        return name is not None and name.startswith(self._neighbours_of)
+
+    def _follows(self, name: str, links: Collection[str]) -> bool:
+        return name in links or (self._neighbours_of != "" and name.startswith(self._neighbours_of))
 
     def _is_news(self, kind: int, message: Message, links: Collection[str]) -> bool:
         # What a bridge says of its ports has a family of its own.
@@ -139,9 +141,17 @@ class Monitor:
         index, name = message["index"], message.get_attr("IFLA_IFNAME") or ""
         seen = (message["flags"], *(message.get_attr(attribute) for attribute in FOLLOWED_ATTRIBUTES))
         before = self._last_seen.pop(index, None)
-        if name not in links and not (self._neighbours_of and name.startswith(self._neighbours_of)):
+        if not self._follows(name, links):
             # One that was may have another name now.
             return before is not None
         if kind == RTM_NEWLINK:
             self._last_seen[index] = seen
         return kind == RTM_DELLINK or before != seen
+
+
+def _name_at(shape: struct.Struct, message: bytes) -> str | None:
+    """Return the name of the device that a message is about; None when it has gone."""
+    try:
+        return socket.if_indextoname(shape.unpack_from(message, HEADER.size)[0])
+    except OSError:
+        return None

@@ -5,7 +5,7 @@ A socket stays in the namespace that it was opened in, whoever uses it. What pyr
 
 import errno
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Protocol, TypeVar
@@ -111,16 +111,20 @@ def assigned_addresses(socket: IPRoute, family: Family) -> tuple[AssignedAddress
     return tuple(map(read_assigned_address, messages))
 
 
-def routes(socket: IPRoute, family: Family, known: Iterable[Link] = ()) -> frozenset[Route]:
-    """Return the main table of a family; `known` links need not be asked for their names."""
-    asked = {"family": ADDRESS_FAMILIES[family], "table": MAIN_TABLE}
-    messages = dump(f"ip -{family} route", lambda: list(socket.get_routes(**asked)))
-    names = {one.index: one.name for one in known}
-    for index in {message.get_attr("RTA_OIF") for message in messages} - names.keys() - {None}:
+def routes(socket: IPRoute, family: Family) -> frozenset[Route]:
+    """Return the main table of a family."""
+    messages = _routes(socket, family)
+    names = {}
+    for index in {message.get_attr("RTA_OIF") for message in messages} - {None}:
         device = link_at(socket, index)
         if device is not None:
             names[index] = device.name
     return frozenset(read_route(message, names) for message in messages)
+
+
+def _routes(socket: IPRoute, family: Family) -> list[Message]:
+    asked = {"family": ADDRESS_FAMILIES[family], "table": MAIN_TABLE}
+    return dump(f"ip -{family} route", lambda: list(socket.get_routes(**asked)))
 
 
 def route_to(socket: IPRoute, destination: IPAddress, *, entry: bool = False) -> Route | None:
@@ -201,18 +205,20 @@ def _neighbours(socket: IPRoute, device: Link, family: Family) -> list[Message]:
 # --- all that a wanted state is about
 
 
-def state_for(socket: IPRoute, wanted: Wanted, new: Collection[str] = ()) -> State:
+def state_for(socket: IPRoute, wanted: Wanted, new: Collection[str] = (), known: Collection[Link] = ()) -> State:
     """Return what the namespace has of what `wanted` is about.
 
-    `new`: devices that were just made, and so have no addresses and neighbours yet.
+    `new`: devices that were just made, and so have no addresses, neighbours and routes yet. `known`: links that were
+    just read. Routes by devices that `wanted` does not name are not told apart.
     """
-    found = _links_for(socket, wanted)
+    found = _links_for(socket, wanted, known)
     old = {name: one for name, one in found.items() if name not in new}
     assigned = {
         family: assigned_addresses(socket, family)
         for family in sorted({one.family for one in wanted.addresses if one.device in old})
     }
-    families = {one.route.destination.version for one in wanted.routes}
+    names = {one.index: one.name for one in found.values()}
+    families = {one.route.destination.version for one in wanted.routes if one.route.device not in new}
     families |= {route.destination.version for route in wanted.no_routes}
     return State(
         links=found,
@@ -225,7 +231,10 @@ def state_for(socket: IPRoute, wanted: Wanted, new: Collection[str] = ()) -> Sta
             for one in wanted.addresses
             if one.device in old
         },
-        routes={family: routes(socket, family, found.values()) for family in sorted(families)},
+        routes={
+            family: frozenset(read_route(message, names) for message in _routes(socket, family))
+            for family in sorted(families)
+        },
         neighbours={
             (one.device, one.family): (
                 neighbours_among(socket, old[one.device], one.entries)
@@ -241,16 +250,20 @@ def state_for(socket: IPRoute, wanted: Wanted, new: Collection[str] = ()) -> Sta
     )
 
 
-def _links_for(socket: IPRoute, wanted: Wanted) -> dict[str, Link]:
+def _links_for(socket: IPRoute, wanted: Wanted, known: Collection[Link]) -> dict[str, Link]:
     names = {one.name for one in wanted.links} | {one.master for one in wanted.links if one.master}
     names |= {*wanted.no_links, *(device for device, _ in wanted.no_neighbours)}
     names |= {one.device for one in wanted.addresses}
     names |= {one.device for one in wanted.neighbours} | {one.device for one in wanted.forwarding}
+    names |= {route.device for route in (*wanted.no_routes, *(one.route for one in wanted.routes)) if route.device}
     below = {one.settings.underlay for one in wanted.links if isinstance(one.settings, VxlanSettings)}
+    names -= {one.name for one in known}
     if len(names) + len(below) > FEW:
-        return {one.name: one for one in links(socket) if one.name in names or one.index in below}
-    found = [link(socket, name) for name in sorted(names)] + [link_at(socket, index) for index in below]
-    return {one.name: one for one in found if one is not None}
+        found = [one for one in links(socket) if one.name in names or one.index in below]
+    else:
+        asked = [*(link(socket, name) for name in sorted(names)), *(link_at(socket, index) for index in below)]
+        found = [one for one in asked if one is not None]
+    return {one.name: one for one in (*known, *found)}
 
 
 def dump(what: str, ask: Callable[[], Result]) -> Result:

@@ -134,7 +134,7 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
         node.converge(Wanted(no_links=left, links=(link,), sysctls=(quiet,)))
         script = admit_script(near, mac, address, ipv6 and ipv6.ip)
         load(host.pid, node.journal, script, f"{why}: it sends by its own address alone")
-        node.converge(_wanted_port(host, pod, address, ipv6))
+        node.converge(_wanted_port(host, pod, address, ipv6), known=[bridge])
         journal = node.journal.of(pod) if isinstance(node.journal, FileJournal) else node.journal
         with Kernel(journal, pause_pid) as inside:
             inside.converge(_wanted_inside(host, pod, address, ipv6, bridge.mac), new={POD_END})
@@ -204,7 +204,7 @@ def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
         bridge, link = host.kernel.link(host.bridge), host.kernel.link(near)
         if bridge is None or link is None or link.master == bridge.index:
             return False
-        host.kernel.converge(_wanted_port(host, pod, address, ipv6_of(host, address)))
+        host.kernel.converge(_wanted_port(host, pod, address, ipv6_of(host, address)), known=[bridge, link])
     return True
 
 
