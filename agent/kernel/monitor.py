@@ -32,8 +32,8 @@ RECEIVE_BYTES = 65536
 class Monitor:
     """A subscription in the caller's network namespace; costs nothing while nothing changes.
 
-    Our own changes are reported too. Used from one thread, in that namespace where links or neighbours are chosen by name;
-    only `wake` may be called from others.
+    Our own changes are reported too. Used from one thread, in that namespace where links or neighbours are chosen by
+    name; only `wake` may be called from others.
     """
 
     def __init__(self, neighbours_of: str = "", *, ipv6: bool = False) -> None:
