@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from agent.errors import AgentError, EnvironmentMissing, InvalidConfig, RegistryError, UsageError
-from agent.options.flags import help_text, without_effect
+from agent.options.command_line import help_text, without_effect
 from agent.options.options import Options, parse_options
 
 EXIT_CODES: tuple[tuple[type[AgentError], int], ...] = (

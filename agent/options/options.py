@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.errors import UsageError
-from agent.options.flags import Command, Reading, read_flags
-from agent.options.values import (
+from agent.options.command_line import Command, Reading, read_flags
+from agent.options.parsers import (
     SHORTEST_TTL_S,
     datapath,
     endpoint,

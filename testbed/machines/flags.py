@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from agent.options.flags import read_flags
+from agent.options.command_line import read_flags
 from agent.options.options import Options, parse_options
 
 HEALTH_PORT = 8286

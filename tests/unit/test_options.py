@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import UsageError
-from agent.options.flags import FLAGS, UNSUPPORTED, help_text, without_effect
+from agent.options.command_line import FLAGS, UNSUPPORTED, help_text, without_effect
 from agent.options.options import Options, parse_options
 
 
