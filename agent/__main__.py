@@ -9,8 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from agent.errors import AgentError, EnvironmentMissing, InvalidConfig, RegistryError, UsageError
-from agent.options.command_line import help_text, without_effect
-from agent.options.options import Options, parse_options
+from agent.options.command_line import help_text, parse_options, without_effect
+from agent.options.options import Options
 
 EXIT_CODES: tuple[tuple[type[AgentError], int], ...] = (
     (UsageError, 2),

@@ -1,8 +1,8 @@
-"""docs/reference.md, written from the code: every verb with its options, every field of a cluster file.
+"""docs/reference.md, written from the code: every verb with its options, the agent's flags, fields of a cluster file.
 
     scripts/reference --write      python -m tests.reference --write
 
-Text comes from where it is anyhow: help of the command line, docstrings of the models.
+Text comes from where it is anyhow: help of the command lines, docstrings of the models.
 """
 
 import ast
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
+from agent.options.options import COMMANDS, FLAGS
 from testbed.cluster.cluster_document import ClusterDocument
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import Pod
@@ -52,6 +53,7 @@ def page() -> str:
         parts.append(f"\n## Verbs: {section[0].lower()}{section[1:]}\n")
         for name in names:
             parts += _verb(f"testbed {name}", verbs.commands[name])
+    parts += _agent_flags()
     parts.append("\n## Fields of a cluster file\n")
     for document in (ClusterDocument, Pod, Deployment, Service):
         parts += _document(document)
@@ -73,6 +75,18 @@ def _verb(path: str, command: click.Command) -> Iterator[str]:
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
             yield from _verb(f"{path} {name}", inner)
+
+
+def _agent_flags() -> Iterator[str]:
+    yield (
+        "\n## Flags of the agent\n\nFor `overlay-agent`, `testbed join` and `agent.args` in a cluster file; commands:"
+        f" {', '.join(f'`{name}`' for name in COMMANDS)}.\n"
+        "\n| flag | variable | default | meaning |\n|---|---|---|---|\n"
+    )
+    for flag in FLAGS:
+        spelling = f"--{flag.name}={flag.value}" if flag.value else f"--{flag.name}"
+        variable, default = (f"`{text}`" if text else "-" for text in (flag.variable, flag.default))
+        yield f"| `{_cell(spelling)}` | {variable} | {default} | {_cell(flag.help)} |\n"
 
 
 def _help(command: click.Command) -> str:

@@ -1,4 +1,4 @@
-"""What the agent may be asked for: one table of flags, the values they take, and what the machine must offer first.
+"""The agent's flags: one table, what a command line makes of it, and what the machine must offer before a start.
 
-Below every room but daemon, lease and errors; whoever starts an agent or checks its flags imports it.
+Below every room but daemon, lease and errors. Imported by what starts an agent or checks its flags.
 """

@@ -1,118 +1,26 @@
-"""The agent's flags as one table, and Go's way of reading them: `-x`, `--x`, `--x=v`, `--x v`, `--x=false`.
+"""Read a command line and its environment as Go does (`-x`, `--x`, `--x=v`, `--x v`, `--x=false`); write the help.
 
-flannel's flags keep their names, defaults and `FLANNELD_*` variables, so a unit file written for flanneld works here.
-This module only finds which text belongs to which flag; `agent.options.options` says what the text must look like.
+Which flags exist and what they mean is in `agent.options.options`. Every mistake is reported at once.
 """
 
 import difflib
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
-Command = Literal["run", "cleanup", "bridge"]
-
-COMMANDS: Mapping[Command, str] = {
-    "run": "(no command) lease a subnet and carry packets until SIGTERM",
-    "cleanup": "remove what a run left: nftables tables, the bridge (with --bridge), subnet.env; twice is harmless",
-    "bridge": "make the bridge of an existing --subnet-file once, as dockerd would with its --bip, and exit",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """One flag: its name, what its value is called in the help ("" for a switch), and flannel's default as text."""
-
-    name: str
-    value: str
-    default: str
-    help: str
-    repeatable: bool = False
-
-    @property
-    def variable(self) -> str:
-        """The environment variable that sets it; a flag on the command line wins."""
-        return "FLANNELD_" + self.name.upper().replace("-", "_")
-
-
-FLAGS: tuple[Flag, ...] = (
-    Flag("etcd-endpoints", "URL,URL…", "http://127.0.0.1:4001,http://127.0.0.1:2379", "where etcd listens"),
-    Flag("etcd-prefix", "KEY", "/coreos.com/network", "etcd key above `config` and `subnets`"),
-    Flag("etcd-keyfile", "FILE", "", "private key of our TLS certificate (PEM)"),
-    Flag("etcd-certfile", "FILE", "", "our TLS certificate for etcd (PEM)"),
-    Flag("etcd-cafile", "FILE", "", "certificate of the authority that signed etcd's (PEM)"),
-    Flag("etcd-username", "NAME", "", "etcd user"),
-    Flag("etcd-password", "TEXT", "", "its password; better given through the variable, which `ps` does not show"),
-    Flag(
-        "iface",
-        "NAME|ADDRESS",
-        "",
-        "underlay interface; may be repeated, the first that fits is taken",
-        repeatable=True,
-    ),
-    Flag(
-        "iface-regex",
-        "REGEX",
-        "",
-        "where no --iface fits: the first interface in whose address, else name, this is found; may be repeated",
-        repeatable=True,
-    ),
-    Flag(
-        "iface-can-reach",
-        "ADDRESS",
-        "",
-        "where none of these fits: the interface, and the source address, that packets to this address leave by",
-    ),
-    Flag("public-ip", "ADDRESS", "", "IPv4 address under which other nodes reach us; default: the interface's own"),
-    Flag("public-ipv6", "ADDRESS", "", "the same for IPv6, on a network with EnableIPv6"),
-    Flag("subnet-file", "FILE", "/run/flannel/subnet.env", "where network, subnet and MTU are written for others"),
-    Flag("docker-opts-file", "FILE", "", "where dockerd's --bip and --mtu are written too; empty: nowhere"),
-    Flag("subnet-lease-ttl", "DURATION", "24h", "life of our lease without renewal, e.g. 30s, 5m, 24h; at least 2s"),
-    Flag(
-        "subnet-lease-renew-margin",
-        "MINUTES",
-        "60",
-        "flannel's renewal margin, 1 to 1439; ours are renewed after a third of their life, mostly earlier",
-    ),
-    Flag("ip-masq", "", "false", "masquerade traffic that leaves the pod network"),
-    Flag("ip-masq-fully-random-disable", "", "false", "masquerade without random source ports"),
-    Flag("iptables-resync", "SECONDS", "5", "how often rules, routes and the bridge are checked and re-made"),
-    Flag("iptables-forward-rules", "", "true", "accept forwarded traffic from and to the pod network"),
-    Flag("ip-blackhole-route", "", "false", "drop packets for addresses of our subnet while there is no bridge for it"),
-    Flag("bridge", "NAME", "", "make and keep this bridge for pods, as dockerd would (docker0); empty: no bridge"),
-    Flag("healthz-ip", "ADDRESS", "0.0.0.0", "address of /healthz, /readyz, /metrics and /state"),
-    Flag("healthz-port", "PORT", "0", "their TCP port; 0: off"),
-    Flag("revoke-on-exit", "", "false", "give the lease back on SIGTERM; without it a restart keeps the subnet"),
-    Flag("revoke", "", "false", "with `cleanup`: give the lease back too"),
-    Flag(
-        "datapath",
-        "auto|native|python",
-        "auto",
-        "what moves packets of the udp backend: native (fast, compiled by scripts/install) or python; auto: native",
-    ),
-    Flag("journal", "FILE", "", "append every kernel change as the command a person would have typed (JSON lines)"),
-    Flag("node-name", "NAME", "", "our name in journal and /state; default: the host name"),
-    Flag("version", "", "false", "print the version and exit"),
-    Flag("v", "LEVEL", "0", "verbosity of the log: 0 events, 1 and more also details"),
-    Flag("help", "", "false", "print this and exit"),
+from agent.errors import UsageError
+from agent.options.options import (
+    COMMANDS,
+    FLAG_BY_NAME,
+    FLAG_OF,
+    FLAGS,
+    UNSUPPORTED,
+    Command,
+    Flag,
+    Options,
+    variable_of,
 )
-
-FLAG_BY_NAME: Mapping[str, Flag] = {flag.name: flag for flag in FLAGS}
-
-UNSUPPORTED = frozenset(
-    {
-        "kube-subnet-mgr",
-        "kube-api-url",
-        "kube-annotation-prefix",
-        "kubeconfig-file",
-        "net-config-path",
-        "set-node-network-unavailable",
-        "vmodule",
-        "log_backtrace_at",
-    }
-)
-"""flannel has these; we do not (yet), and taking them in silence would be worse than refusing."""
-
 
 OF_KUBERNETES = ("CONT_WHEN_CACHE_NOT_READY", "EVENT_QUEUE_DEPTH")
 """Variables that only flannel's other subnet manager reads (`pkg/subnet/kube/kube.go`); its manifests set them."""
@@ -128,15 +36,38 @@ class Given:
 
 @dataclass(slots=True)
 class Reading:
-    """What a command line and an environment say, before any value was looked at."""
+    """Which text belongs to which flag, before any is parsed."""
 
     command: Command = "run"
     given: dict[str, Given] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
-    def texts(self, name: str) -> Given:
-        """What was given for the flag, else its default."""
-        return self.given.get(name, Given((FLAG_BY_NAME[name].default,), f"--{name}"))
+    def where(self, name: str) -> str:
+        """Return where the flag was given, as error lines name it."""
+        return self.given[name].where if name in self.given else f"--{name}"
+
+
+def parse_options(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
+    """Read `argv` (without the program's name) and `FLANNELD_*` of `environ`.
+
+    Raises UsageError with one line `<where>: <what> (got …; want …)` per mistake, all of them.
+    """
+    reading = read_flags(argv, environ)
+    values: dict[str, Any] = {}
+    for option, flag in FLAG_OF.items():
+        if flag.name in reading.given:
+            found, mistakes = _parse(flag, reading.given[flag.name])
+            reading.problems += mistakes
+            if flag.plural:
+                values[option] = tuple(found)
+            elif found:
+                values[option] = found[0]
+    # The default stands in for a mistake, so that the rest is looked at too.
+    options = Options(command=reading.command, **values)
+    problems = reading.problems + _contradictions(options, reading)
+    if problems:
+        raise UsageError("\n".join(problems))
+    return options
 
 
 def read_flags(argv: Sequence[str], environ: Mapping[str, str]) -> Reading:
@@ -147,20 +78,16 @@ def read_flags(argv: Sequence[str], environ: Mapping[str, str]) -> Reading:
         _read_command(reading, words.pop(0))
     _read_words(reading, words)
     for flag in FLAGS:
-        text = environ.get(flag.variable, "")
-        if text and flag.name not in reading.given and flag.name not in ("help", "version"):
+        if flag.variable and flag.name not in reading.given and (text := environ.get(flag.variable)):
             reading.given[flag.name] = Given((text,), flag.variable)
-    for name in sorted(UNSUPPORTED):
-        variable = Flag(name, "", "", "").variable
-        if environ.get(variable):
-            reading.problems.append(
-                f"{variable}: not supported by this agent (got {environ[variable]!r}; want it unset)"
-            )
+    for variable in map(variable_of, sorted(UNSUPPORTED)):
+        if got := environ.get(variable):
+            reading.problems.append(f"{variable}: not supported by this agent (got {got!r}; want it unset)")
     return reading
 
 
 def without_effect(environ: Mapping[str, str]) -> list[str]:
-    """A line for each variable that flanneld knows and that means nothing where etcd is the store."""
+    """Return a line for each variable that flanneld knows and that means nothing where etcd is the store."""
     return [
         f"{name}={environ[name]}: without effect, it is for flannel's Kubernetes subnet manager"
         for name in OF_KUBERNETES
@@ -192,7 +119,7 @@ def _read_words(reading: Reading, words: list[str]) -> None:
         flag = FLAG_BY_NAME.get("help" if name == "h" else name)
         if flag is None:
             reading.problems.append(_unknown(word, name))
-            # «--unknown value»: the value must not be reported as a second mistake.
+            # In `--unknown value` the value must not be reported as a second mistake.
             if not equals and words and not words[0].startswith("-"):
                 words.pop(0)
             continue
@@ -203,7 +130,7 @@ def _read_words(reading: Reading, words: list[str]) -> None:
             text = words.pop(0)
         elif not equals:
             text = "true"
-        earlier = reading.given.get(flag.name) if flag.repeatable else None
+        earlier = reading.given.get(flag.name)
         reading.given[flag.name] = Given((*(earlier.texts if earlier else ()), text), f"--{flag.name}")
 
 
@@ -215,8 +142,60 @@ def _unknown(word: str, name: str) -> str:
     return f"command line: unknown flag (got {shown!r}; want {f'--{near[0]}?' if near else 'a flag of --help'})"
 
 
+def _parse(flag: Flag, given: Given) -> tuple[list[object], list[str]]:
+    """Return the values of a flag, and a line for each text that has none."""
+    values, mistakes = [], []
+    for text in flag.texts(given.texts):
+        try:
+            values.append(flag.parse(text))
+        except ValueError as error:
+            what, _, want = str(error).partition("; want ")
+            mistakes.append(f"{given.where}: {what} (got {text!r}; want {want})")
+    return values, mistakes
+
+
+def _contradictions(options: Options, reading: Reading) -> list[str]:
+    """Return a line for each thing that no single flag can know."""
+    where, problems = reading.where, []
+    pairs = (
+        ("etcd-certfile", options.etcd_certfile, "etcd-keyfile", options.etcd_keyfile),
+        ("etcd-username", options.etcd_username, "etcd-password", options.etcd_password),
+    )
+    for first, first_value, second, second_value in pairs:
+        if (first_value is None) != (second_value is None):
+            present, missing = (second, first) if first_value is None else (first, second)
+            problems.append(f"{where(present)}: is of no use alone (got no --{missing}; want both or neither)")
+    files = {
+        "etcd-certfile": options.etcd_certfile,
+        "etcd-keyfile": options.etcd_keyfile,
+        "etcd-cafile": options.etcd_cafile,
+    }
+    tls = [name for name, file in files.items() if file is not None]
+    if tls and any(url.startswith("http:") for url in options.etcd_endpoints):
+        problems.append(
+            f"{where(tls[0])}: TLS files with an endpoint that does without"
+            f" (got {','.join(options.etcd_endpoints)!r}; want https:// for all)"
+        )
+    # The default margin is an hour: with a shorter TTL only a margin that was asked for is a contradiction.
+    margin = "subnet-lease-renew-margin"
+    if margin in reading.given and not reading.problems:
+        ttl_s, margin_s = options.subnet_lease_ttl_s, options.subnet_lease_renew_margin_s
+        if margin_s >= ttl_s:
+            problems.append(
+                f"{where(margin)}: not below the lease's life"
+                f" (got {margin_s // 60}; want less than --subnet-lease-ttl, {ttl_s} s)"
+            )
+    if options.revoke and options.command != "cleanup":
+        problems.append(
+            f"{where('revoke')}: belongs to cleanup (got no such command; want --revoke-on-exit or `cleanup --revoke`)"
+        )
+    if options.command == "bridge" and options.bridge is None:
+        problems.append("--bridge: missing (got nothing; want the name of the bridge, e.g. docker0)")
+    return problems
+
+
 def help_text() -> str:
-    """Every command and flag with its default and its environment variable, at most 100 columns wide."""
+    """Return every command and flag with its default and its environment variable, at most 100 columns wide."""
     lines = [
         "usage: python -m agent [cleanup | bridge] [flags]",
         "",
@@ -230,7 +209,7 @@ def help_text() -> str:
         default = "" if flag.default in ("", "false") else f" [{flag.default}]"
         lines += ["", f"  --{flag.name}{'=' if flag.value else ''}{flag.value}{default}"]
         lines += textwrap.wrap(flag.help, 92, initial_indent=" " * 8, subsequent_indent=" " * 8)
-        if flag.name not in ("help", "version"):
+        if flag.variable:
             lines.append(f"        {flag.variable}")
     lines += ["", "Exit codes: 0 ok, 1 failed, 2 flags, 3 something is missing on this machine, 4 etcd refused us."]
     return "\n".join(lines)

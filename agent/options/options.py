@@ -1,215 +1,237 @@
-"""The agent's options as one checked value; every mistake of a command line is reported at once.
+"""The table of the agent's flags: each field of `Options` is one flag, and its type is what the flag's parser returns.
+
+The command line, the `FLANNELD_*` variables, `--help` and docs/reference.md are read from this table. flannel's flags
+keep their names, defaults and variables, so a unit file written for flanneld works here.
 
 Imports nothing heavy: `--help` and a mistyped flag are answered at once.
 """
 
 import re
-import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, cast
 
-from agent.errors import UsageError
-from agent.options.command_line import Command, Reading, read_flags
-from agent.options.parsers import (
-    SHORTEST_TTL_S,
-    datapath,
-    endpoint,
-    interface_name,
-    lease_ttl_s,
-    listen_address,
-    node_name,
-    optional_path,
-    path,
-    prefix,
-    public_ip,
-    public_ipv6,
-    reachable_ip,
-    regex,
-    switch,
-)
+from agent.options import parsers
 
 T = TypeVar("T")
+Command = Literal["run", "cleanup", "bridge"]
 
-MARGIN_RANGE_MIN = (1, 1439)
-"""Minutes; flannel's own limits of --subnet-lease-renew-margin (one minute to a day less one)."""
+COMMANDS: Mapping[Command, str] = {
+    "run": "(no command) lease a subnet and carry packets until SIGTERM",
+    "cleanup": "remove what a run left: nftables tables, the bridge (with --bridge), subnet.env; twice is harmless",
+    "bridge": "make the bridge of an existing --subnet-file once, as dockerd would with its --bip, and exit",
+}
+UNSUPPORTED = frozenset(
+    {
+        "kube-subnet-mgr",
+        "kube-api-url",
+        "kube-annotation-prefix",
+        "kubeconfig-file",
+        "net-config-path",
+        "set-node-network-unavailable",
+        "vmodule",
+        "log_backtrace_at",
+    }
+)
+"""flannel has these and we do not: they are refused, as ignoring them would surprise later."""
+WITHOUT_VARIABLE = frozenset({"help", "version"})
+
+
+def variable_of(name: str) -> str:
+    """Return flannel's environment variable for a flag of this name."""
+    return "FLANNELD_" + name.upper().replace("-", "_")
 
 
 @dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag as a person writes it, and how its text becomes a value."""
+
+    name: str
+    value: str
+    """What the help calls its value; "" for a switch, which needs none."""
+    parse: Callable[[str], object]
+    """Return the value of one text; raises ValueError, `<what is wrong>; want <what is right>`."""
+    help: str
+    default: str
+    """flannel's, as text."""
+    plural: bool = False
+    """Whether the option is a tuple: every use of the flag adds to it."""
+    separator: str | None = None
+    """Where plural: what stands between values in one text, of which the last counts."""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it, or ""; a flag on the command line wins."""
+        return "" if self.name in WITHOUT_VARIABLE else variable_of(self.name)
+
+    def texts(self, given: Sequence[str]) -> Sequence[str]:
+        """Return the texts that count and are each parsed."""
+        if self.separator is not None:
+            return given[-1].split(self.separator)
+        return [text for text in given if text] if self.plural else given[-1:]
+
+    def default_value(self) -> object:
+        """Return the option where nothing is given."""
+        values = tuple(self.parse(text) for text in self.texts((self.default,)))
+        return values if self.plural else values[0]
+
+
+def _flag(spelling: str, parse: Callable[[str], T], help: str, *, default: str = "", secret: bool = False) -> T:
+    """Declare a flag, `NAME=VALUE` as in the help; it is an option of the type that `parse` returns."""
+    return cast(T, _field(Flag(*_split(spelling), parse, help, default), secret))
+
+
+def _switch(name: str, help: str, *, default: str = "false", parse: Callable[[str], bool] = parsers.switch) -> bool:
+    return _flag(name, parse, help, default=default)
+
+
+def _plural(
+    spelling: str, parse: Callable[[str], T], help: str, *, default: str = "", separator: str | None = None
+) -> tuple[T, ...]:
+    flag = Flag(*_split(spelling), parse, help, default, plural=True, separator=separator)
+    return cast(tuple[T, ...], _field(flag))
+
+
+def _split(spelling: str) -> tuple[str, str]:
+    name, _, value = spelling.partition("=")
+    return name, value
+
+
+def _field(flag: Flag, secret: bool = False) -> object:
+    return field(default_factory=flag.default_value, repr=not secret, metadata={Flag: flag})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Everything a command line and its environment decide."""
+    """Everything that a command line and its environment decide, in the order of the help."""
 
-    command: Command
-    etcd_endpoints: tuple[str, ...]
-    """URLs, each `http://HOST:PORT` or `https://HOST:PORT`."""
-    etcd_prefix: str
-    """Without a slash at its end."""
-    etcd_keyfile: Path | None
-    etcd_certfile: Path | None
-    etcd_cafile: Path | None
-    etcd_username: str | None
-    etcd_password: str | None = field(repr=False)
-    iface: tuple[str, ...]
-    """Names or IPv4 addresses; the first that fits is taken."""
-    iface_regex: tuple[re.Pattern[str], ...]
-    """Searched for in addresses and names, where no `iface` fits."""
-    iface_can_reach: IPv4Address | None
-    public_ip: IPv4Address | None
-    public_ipv6: IPv6Address | None
-    subnet_file: Path
-    docker_opts_file: Path | None
-    subnet_lease_ttl_s: int
-    subnet_lease_renew_margin_s: int
-    ip_masq: bool
-    ip_masq_fully_random: bool
-    resync_s: int
-    """How often kernel state is checked (flannel's --iptables-resync)."""
-    forward_rules: bool
-    blackhole_route: bool
-    bridge: str | None
-    healthz_ip: str
-    healthz_port: int | None
-    revoke_on_exit: bool
-    revoke: bool
-    datapath: str
-    """auto, native or python."""
-    journal: Path | None
-    node_name: str
-    verbosity: int
-    version: bool
-    help: bool
-
-
-def parse_options(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
-    """Read `argv` (without the program's name) and `FLANNELD_*` of `environ`.
-
-    Raises UsageError with one line `<where>: <what> (got …; want …)` per mistake, all of them.
-    """
-    reading = read_flags(argv, environ)
-    values = _Values(reading)
-    ttl_s = values.one("subnet-lease-ttl", lease_ttl_s, SHORTEST_TTL_S)
-    options = Options(
-        command=reading.command,
-        etcd_endpoints=values.endpoints(),
-        etcd_prefix=values.one("etcd-prefix", prefix, ""),
-        etcd_keyfile=values.one("etcd-keyfile", optional_path, None),
-        etcd_certfile=values.one("etcd-certfile", optional_path, None),
-        etcd_cafile=values.one("etcd-cafile", optional_path, None),
-        etcd_username=values.text("etcd-username") or None,
-        etcd_password=values.text("etcd-password") or None,
-        iface=tuple(text for text in values.reading.texts("iface").texts if text),
-        iface_regex=values.several("iface-regex", regex),
-        iface_can_reach=values.one("iface-can-reach", reachable_ip, None),
-        public_ip=values.one("public-ip", public_ip, None),
-        public_ipv6=values.one("public-ipv6", public_ipv6, None),
-        subnet_file=values.one("subnet-file", path, Path("/")),
-        docker_opts_file=values.one("docker-opts-file", optional_path, None),
-        subnet_lease_ttl_s=ttl_s,
-        subnet_lease_renew_margin_s=60 * values.whole("subnet-lease-renew-margin", *MARGIN_RANGE_MIN, "minutes"),
-        ip_masq=values.one("ip-masq", switch, False),
-        ip_masq_fully_random=not values.one("ip-masq-fully-random-disable", switch, False),
-        resync_s=values.whole("iptables-resync", 1, 3600, "seconds"),
-        forward_rules=values.one("iptables-forward-rules", switch, True),
-        blackhole_route=values.one("ip-blackhole-route", switch, False),
-        bridge=values.one("bridge", interface_name, None),
-        healthz_ip=values.one("healthz-ip", listen_address, ""),
-        healthz_port=values.whole("healthz-port", 0, 65535) or None,
-        revoke_on_exit=values.one("revoke-on-exit", switch, False),
-        revoke=values.one("revoke", switch, False),
-        datapath=values.one("datapath", datapath, "auto"),
-        journal=values.one("journal", optional_path, None),
-        node_name=values.one("node-name", node_name, None) or socket.gethostname(),
-        verbosity=values.whole("v", 0, 10),
-        version=values.one("version", switch, False),
-        help=values.one("help", switch, False),
+    command: Command = "run"
+    etcd_endpoints: tuple[str, ...] = _plural(
+        "etcd-endpoints=URL,URL…",
+        parsers.endpoint,
+        "where etcd listens",
+        default="http://127.0.0.1:4001,http://127.0.0.1:2379",
+        separator=",",
     )
-    problems = reading.problems + _contradictions(options, reading)
-    if problems:
-        raise UsageError("\n".join(problems))
-    return options
+    etcd_prefix: str = _flag(
+        "etcd-prefix=KEY", parsers.prefix, "etcd key above `config` and `subnets`", default="/coreos.com/network"
+    )
+    etcd_keyfile: Path | None = _flag(
+        "etcd-keyfile=FILE", parsers.optional_path, "private key of our TLS certificate (PEM)"
+    )
+    etcd_certfile: Path | None = _flag(
+        "etcd-certfile=FILE", parsers.optional_path, "our TLS certificate for etcd (PEM)"
+    )
+    etcd_cafile: Path | None = _flag(
+        "etcd-cafile=FILE", parsers.optional_path, "certificate of the authority that signed etcd's (PEM)"
+    )
+    etcd_username: str | None = _flag("etcd-username=NAME", parsers.optional_text, "etcd user")
+    etcd_password: str | None = _flag(
+        "etcd-password=TEXT",
+        parsers.optional_text,
+        "its password; better given through the variable, which `ps` does not show",
+        secret=True,
+    )
+    iface: tuple[str, ...] = _plural(
+        "iface=NAME|ADDRESS", str, "underlay interface; may be repeated, the first that fits is taken"
+    )
+    iface_regex: tuple[re.Pattern[str], ...] = _plural(
+        "iface-regex=REGEX",
+        parsers.regex,
+        "where no --iface fits: the first interface in whose address, else name, this is found; may be repeated",
+    )
+    iface_can_reach: IPv4Address | None = _flag(
+        "iface-can-reach=ADDRESS",
+        parsers.reachable_ip,
+        "where none of these fits: the interface, and the source address, that packets to this address leave by",
+    )
+    public_ip: IPv4Address | None = _flag(
+        "public-ip=ADDRESS",
+        parsers.public_ip,
+        "IPv4 address under which other nodes reach us; default: the interface's own",
+    )
+    public_ipv6: IPv6Address | None = _flag(
+        "public-ipv6=ADDRESS", parsers.public_ipv6, "the same for IPv6, on a network with EnableIPv6"
+    )
+    subnet_file: Path = _flag(
+        "subnet-file=FILE",
+        parsers.path,
+        "where network, subnet and MTU are written for others",
+        default="/run/flannel/subnet.env",
+    )
+    docker_opts_file: Path | None = _flag(
+        "docker-opts-file=FILE",
+        parsers.optional_path,
+        "where dockerd's --bip and --mtu are written too; empty: nowhere",
+    )
+    subnet_lease_ttl_s: int = _flag(
+        "subnet-lease-ttl=DURATION",
+        parsers.lease_ttl_s,
+        "life of our lease without renewal, e.g. 30s, 5m, 24h; at least 2s",
+        default="24h",
+    )
+    subnet_lease_renew_margin_s: int = _flag(
+        "subnet-lease-renew-margin=MINUTES",
+        parsers.renew_margin_s,
+        "flannel's renewal margin, 1 to 1439; ours are renewed after a third of their life, mostly earlier",
+        default="60",
+    )
+    ip_masq: bool = _switch("ip-masq", "masquerade traffic that leaves the pod network")
+    ip_masq_fully_random: bool = _switch(
+        "ip-masq-fully-random-disable", "masquerade without random source ports", parse=parsers.switched_off
+    )
+    resync_s: int = _flag(
+        "iptables-resync=SECONDS",
+        parsers.whole(1, 3600, "seconds"),
+        "how often rules, routes and the bridge are checked and re-made",
+        default="5",
+    )
+    forward_rules: bool = _switch(
+        "iptables-forward-rules", "accept forwarded traffic from and to the pod network", default="true"
+    )
+    blackhole_route: bool = _switch(
+        "ip-blackhole-route", "drop packets for addresses of our subnet while there is no bridge for it"
+    )
+    bridge: str | None = _flag(
+        "bridge=NAME",
+        parsers.interface_name,
+        "make and keep this bridge for pods, as dockerd would (docker0); empty: no bridge",
+    )
+    healthz_ip: str = _flag(
+        "healthz-ip=ADDRESS",
+        parsers.listen_address,
+        "address of /healthz, /readyz, /metrics and /state",
+        default="0.0.0.0",
+    )
+    healthz_port: int | None = _flag("healthz-port=PORT", parsers.port, "their TCP port; 0: off", default="0")
+    revoke_on_exit: bool = _switch(
+        "revoke-on-exit", "give the lease back on SIGTERM; without it a restart keeps the subnet"
+    )
+    revoke: bool = _switch("revoke", "with `cleanup`: give the lease back too")
+    datapath: str = _flag(
+        "datapath=auto|native|python",
+        parsers.datapath,
+        "what moves packets of the udp backend: native (fast, compiled by scripts/install) or python; auto: native",
+        default="auto",
+    )
+    journal: Path | None = _flag(
+        "journal=FILE",
+        parsers.optional_path,
+        "append every kernel change as the command a person would have typed (JSON lines)",
+    )
+    node_name: str = _flag(
+        "node-name=NAME", parsers.node_name, "our name in journal and /state; default: the host name"
+    )
+    version: bool = _switch("version", "print the version and exit")
+    verbosity: int = _flag(
+        "v=LEVEL", parsers.whole(0, 10), "verbosity of the log: 0 events, 1 and more also details", default="0"
+    )
+    help: bool = _switch("help", "print this and exit")
 
 
-class _Values:
-    """Turns texts into values; a mistake is noted and a stand-in returned, so that the rest is looked at too."""
-
-    def __init__(self, reading: Reading) -> None:
-        self.reading = reading
-
-    def text(self, name: str) -> str:
-        return self.reading.texts(name).texts[-1]
-
-    def one(self, name: str, parse: Callable[[str], T], stand_in: T) -> T:
-        try:
-            return parse(self.text(name))
-        except ValueError as error:
-            self.problem(name, str(error), self.text(name))
-            return stand_in
-
-    def several(self, name: str, parse: Callable[[str], T]) -> tuple[T, ...]:
-        """Every value of a repeatable flag; empty ones do not count."""
-        found = []
-        for text in filter(None, self.reading.texts(name).texts):
-            try:
-                found.append(parse(text))
-            except ValueError as error:
-                self.problem(name, str(error), text)
-        return tuple(found)
-
-    def problem(self, name: str, complaint: str, got: str) -> None:
-        """Note `complaint`, written as `<what>; want <what is right>`."""
-        what, _, want = complaint.partition("; want ")
-        self.reading.problems.append(f"{self.reading.texts(name).where}: {what} (got {got!r}; want {want})")
-
-    def whole(self, name: str, lowest: int, highest: int, unit: str = "") -> int:
-        want = f"want {lowest} to {highest} {unit}".rstrip()
-
-        def parse(text: str) -> int:
-            if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-                raise ValueError(f"not a whole number; {want}")
-            if not lowest <= int(text) <= highest:
-                raise ValueError(f"out of range; {want}")
-            return int(text)
-
-        return self.one(name, parse, lowest)
-
-    def endpoints(self) -> tuple[str, ...]:
-        found = []
-        for text in self.text("etcd-endpoints").split(","):
-            try:
-                found.append(endpoint(text.strip()))
-            except ValueError as error:
-                self.problem("etcd-endpoints", str(error), text)
-        return tuple(found)
-
-
-def _contradictions(options: Options, reading: Reading) -> list[str]:
-    problems = []
-    if (options.etcd_keyfile is None) != (options.etcd_certfile is None):
-        have, lack = ("etcd-certfile", "etcd-keyfile") if options.etcd_certfile else ("etcd-keyfile", "etcd-certfile")
-        problems.append(f"{reading.texts(have).where}: is of no use alone (got no --{lack}; want both or neither)")
-    tls = [name for name in ("etcd-certfile", "etcd-keyfile", "etcd-cafile") if reading.texts(name).texts[-1]]
-    if tls and any(url.startswith("http:") for url in options.etcd_endpoints):
-        problems.append(
-            f"{reading.texts(tls[0]).where}: TLS files with an endpoint that does without"
-            f" (got {','.join(options.etcd_endpoints)!r}; want https:// for all)"
-        )
-    if (options.etcd_username is None) != (options.etcd_password is None):
-        have, lack = ("username", "password") if options.etcd_username else ("password", "username")
-        problems.append(f"--etcd-{have}: is of no use alone (got no --etcd-{lack}; want both or neither)")
-    # The default margin is an hour: with a shorter TTL only a margin that somebody asked for is a contradiction.
-    if "subnet-lease-renew-margin" in reading.given and not reading.problems:
-        ttl_s, margin_s = options.subnet_lease_ttl_s, options.subnet_lease_renew_margin_s
-        if margin_s >= ttl_s:
-            problems.append(
-                f"{reading.texts('subnet-lease-renew-margin').where}: not below the lease's life"
-                f" (got {margin_s // 60}; want less than --subnet-lease-ttl, {ttl_s} s)"
-            )
-    if options.revoke and options.command != "cleanup":
-        problems.append(
-            "--revoke: belongs to cleanup (got no such command; want --revoke-on-exit or `cleanup --revoke`)"
-        )
-    if options.command == "bridge" and options.bridge is None:
-        problems.append("--bridge: missing (got nothing; want the name of the bridge, e.g. docker0)")
-    return problems
+FLAG_OF: Mapping[str, Flag] = {one.name: one.metadata[Flag] for one in fields(Options) if Flag in one.metadata}
+"""By the name of the option."""
+FLAGS: Sequence[Flag] = tuple(FLAG_OF.values())
+FLAG_BY_NAME: Mapping[str, Flag] = {flag.name: flag for flag in FLAGS}

@@ -1,6 +1,8 @@
 """From the text of one flag to its value. A ValueError reads `<what is wrong>; want <what is right>`."""
 
 import re
+import socket
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,21 +16,27 @@ LONGEST_HOST_NAME = 253
 TRUE_TEXTS = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 FALSE_TEXTS = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 """What Go's strconv.ParseBool takes."""
+MARGIN_RANGE_MIN = (1, 1439)
+"""Minutes; flannel's own limits of --subnet-lease-renew-margin (one minute to a day less one)."""
 DURATION_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-
-
 DATAPATHS = ("auto", "native", "python")
 
 
+def optional_text(text: str) -> str | None:
+    """Return the text itself; None for an empty one."""
+    return text or None
+
+
 def datapath(text: str) -> str:
-    """What moves packets."""
+    """Check the name of what moves packets."""
     if text not in DATAPATHS:
         raise ValueError(f"unknown data path; want {', '.join(DATAPATHS)}")
     return text
 
 
 def endpoint(text: str) -> str:
-    """One etcd URL, without a slash at its end."""
+    """Return one etcd URL, `http://HOST:PORT` or `https://HOST:PORT`, without a slash at its end."""
+    text = text.strip()
     want = "; want http://HOST:PORT or https://HOST:PORT, several separated by commas"
     if not text:
         raise ValueError("empty endpoint" + want)
@@ -59,7 +67,7 @@ def endpoint(text: str) -> str:
 
 
 def public_ip(text: str) -> IPv4Address | None:
-    """A unicast IPv4 address that other nodes can reach, or None for an empty text."""
+    """Return a unicast IPv4 address that other nodes can reach; None for an empty text."""
     want = "; want the IPv4 address of this node on the underlay, e.g. 192.168.8.227"
     if not text:
         return None
@@ -84,7 +92,7 @@ def public_ip(text: str) -> IPv4Address | None:
 
 
 def public_ipv6(text: str) -> IPv6Address | None:
-    """A unicast IPv6 address that other nodes can reach, or None for an empty text."""
+    """Return a unicast IPv6 address that other nodes can reach; None for an empty text."""
     want = "; want the IPv6 address of this node on the underlay, e.g. 2001:db8::7"
     if not text:
         return None
@@ -98,7 +106,7 @@ def public_ipv6(text: str) -> IPv6Address | None:
 
 
 def regex(text: str) -> re.Pattern[str]:
-    """A regular expression that is searched for."""
+    """Compile a regular expression that is searched for."""
     try:
         return re.compile(text)
     except re.error as error:
@@ -106,7 +114,7 @@ def regex(text: str) -> re.Pattern[str]:
 
 
 def reachable_ip(text: str) -> IPv4Address | None:
-    """An IPv4 address somewhere, or None for an empty text."""
+    """Return an IPv4 address somewhere; None for an empty text."""
     try:
         return IPv4Address(text) if text else None
     except ValueError:
@@ -114,7 +122,7 @@ def reachable_ip(text: str) -> IPv4Address | None:
 
 
 def lease_ttl_s(text: str) -> int:
-    """A Go duration as whole seconds that etcd grants."""
+    """Return a Go duration as whole seconds that etcd grants."""
     seconds = _duration_s(text)
     if seconds != int(seconds):
         raise ValueError("not whole seconds; want e.g. 30s, 5m or 24h")
@@ -124,7 +132,7 @@ def lease_ttl_s(text: str) -> int:
 
 
 def _duration_s(text: str) -> float:
-    """A Go duration such as `1h30m` in seconds."""
+    """Return a Go duration such as `1h30m` in seconds."""
     parts = re.findall(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|us|µs|ns|m|s)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError("not a duration; want numbers with units, e.g. 30s, 5m or 24h")
@@ -132,14 +140,43 @@ def _duration_s(text: str) -> float:
 
 
 def switch(text: str) -> bool:
-    """True or false, as Go's strconv.ParseBool reads them."""
+    """Read true or false as Go's strconv.ParseBool does."""
     if text in TRUE_TEXTS or text in FALSE_TEXTS:
         return text in TRUE_TEXTS
     raise ValueError("neither true nor false; want true or false")
 
 
+def switched_off(text: str) -> bool:
+    """Read a switch that turns something off; return whether that something is on."""
+    return not switch(text)
+
+
+def whole(lowest: int, highest: int, unit: str = "") -> Callable[[str], int]:
+    """Return a parser of whole numbers within these limits."""
+    want = f"want {lowest} to {highest} {unit}".rstrip()
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+            raise ValueError(f"not a whole number; {want}")
+        if not lowest <= int(text) <= highest:
+            raise ValueError(f"out of range; {want}")
+        return int(text)
+
+    return parse
+
+
+def port(text: str) -> int | None:
+    """Return a TCP port; None for 0, which turns the server off."""
+    return whole(0, 65535)(text) or None
+
+
+def renew_margin_s(text: str) -> int:
+    """Return flannel's margin, given in minutes, in seconds."""
+    return 60 * whole(*MARGIN_RANGE_MIN, "minutes")(text)
+
+
 def prefix(text: str) -> str:
-    """An etcd key prefix without repeated slashes."""
+    """Return an etcd key prefix without repeated slashes and without one at its end."""
     # flannel joins keys with Go's path.Join: repeated and final slashes vanish, a missing first one stays missing.
     cleaned = ("/" if text.startswith("/") else "") + "/".join(part for part in text.split("/") if part)
     if cleaned in ("", "/") or not text.isprintable():
@@ -148,19 +185,19 @@ def prefix(text: str) -> str:
 
 
 def path(text: str) -> Path:
-    """A path of the file system."""
+    """Return a path of the file system."""
     if not text or "\0" in text:
         raise ValueError("not a path; want the path of a file")
     return Path(text)
 
 
 def optional_path(text: str) -> Path | None:
-    """As `path`; None for an empty text."""
+    """Return a path of the file system; None for an empty text."""
     return path(text) if text else None
 
 
 def interface_name(text: str) -> str | None:
-    """A name that the kernel takes for a link; None for an empty text."""
+    """Return a name that the kernel takes for a link; None for an empty text."""
     if not text:
         return None
     # The kernel's rule (dev_valid_name), less what would have to be quoted in a shell or an nftables file.
@@ -169,15 +206,15 @@ def interface_name(text: str) -> str | None:
     return text
 
 
-def node_name(text: str) -> str | None:
-    """A name for this node in logs and answers; None for an empty text."""
+def node_name(text: str) -> str:
+    """Return a name for this node in logs and answers; the host name for an empty text."""
     if not text.isprintable() or len(text) > LONGEST_HOST_NAME:
         raise ValueError(f"not a name; want printable characters, at most {LONGEST_HOST_NAME}")
-    return text or None
+    return text or socket.gethostname()
 
 
 def listen_address(text: str) -> str:
-    """An address to listen on, IPv4 or IPv6."""
+    """Return an address to listen on, IPv4 or IPv6."""
     try:
         return str(ip_address(text))
     except ValueError:

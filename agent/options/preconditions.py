@@ -1,4 +1,4 @@
-"""What this machine must offer before anything is made: rights, nft, places for our files; a TUN driver for udp."""
+"""What this machine must offer before the agent changes anything: rights, nft, places for files; TUN for udp."""
 
 import errno
 import os
@@ -12,33 +12,33 @@ from agent.options.options import Options
 CAP_NET_ADMIN = 12  # linux/capability.h
 TUN = Path("/dev/net/tun")
 NFT_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-"""Where nft is looked for; root's PATH may lack the directories for administrators."""
+"""Where nft is looked for; root's PATH may miss the directories for administrators."""
 
 
 def check_machine(options: Options) -> None:
     """Raise EnvironmentMissing with one line for everything that is missing, all of it; changes nothing."""
-    lacking = _rights() + _programs(options)
+    missing = _rights() + _programs(options)
     for flag, path in (("--subnet-file", options.subnet_file), ("--docker-opts-file", options.docker_opts_file)):
         if path is not None:
-            lacking += _place(flag, path)
-    if lacking:
-        raise EnvironmentMissing("\n".join(lacking))
+            missing += _place(flag, path)
+    if missing:
+        raise EnvironmentMissing("\n".join(missing))
 
 
 def check_rights() -> None:
     """Raise EnvironmentMissing unless we may change links, addresses and rules."""
-    if lacking := _rights():
-        raise EnvironmentMissing("\n".join(lacking))
+    if missing := _rights():
+        raise EnvironmentMissing("\n".join(missing))
 
 
 def check_tun() -> None:
     """Raise EnvironmentMissing unless TUN devices can be made; only the udp backend needs them."""
-    if lacking := _tun():
-        raise EnvironmentMissing("\n".join(lacking))
+    if missing := _tun():
+        raise EnvironmentMissing("\n".join(missing))
 
 
 def effective_capabilities() -> int:
-    """The process's capabilities as a bit set (man 7 capabilities); 0 where /proc does not say."""
+    """Return the process's capabilities as a bit set (man 7 capabilities); 0 where /proc does not say."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     return next((int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:")), 0)
 
@@ -66,7 +66,7 @@ def _programs(options: Options) -> list[str]:
 
 
 def _place(flag: str, path: Path) -> list[str]:
-    """What makes `path` no place for a file of ours. A disk that is full or read-only is waited for, not refused."""
+    """Report why `path` is no place for a file of ours. A full or read-only disk is waited for, not refused."""
     if ".." in path.parts:
         return [f"{flag}: goes up with `..` (got {path}; want a path that says where the file is)"]
     try:
@@ -79,6 +79,6 @@ def _place(flag: str, path: Path) -> list[str]:
         return [f"{flag}: {error.strerror} (got {path}; want a file that we may write)"]
     if stat.S_ISREG(mode):
         return []
-    # Writing goes by rename, which would put a file in the place of a link or device without a word.
+    # Files are written by rename, which would silently replace a link or a device.
     kind = {stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link"}.get(stat.S_IFMT(mode), "a special file")
     return [f"{flag}: is {kind} (got {path}; want a plain file or nothing there)"]

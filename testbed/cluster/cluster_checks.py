@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from agent.errors import InvalidConfig, UsageError
 from agent.netconfig.config import BACKEND_OPTIONS, NetworkConfig, parse_network_config
-from agent.options.options import parse_options
+from agent.options.command_line import parse_options
 from testbed.cluster.addresses import AddressPlan, UnderlayFull, plan_addresses
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument
 from testbed.cluster.dns import DNS_ADDRESS

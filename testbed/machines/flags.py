@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from agent.options.command_line import read_flags
-from agent.options.options import Options, parse_options
+from agent.options.command_line import parse_options, read_flags
+from agent.options.options import Options
 
 HEALTH_PORT = 8286
 """Where a joined machine says how it is, to itself alone."""

@@ -14,7 +14,7 @@ from agent.backends import Underlay as Choice
 from agent.errors import EnvironmentMissing
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
-from agent.options.options import parse_options
+from agent.options.command_line import parse_options
 from tests.netns.agents import ETCD_ADDRESS, Agent, Underlay, ping, run, wait_until
 from tests.netns.conftest import Namespace, NamespaceMaker
 from tests.netns.overlay import TwoNodes, network

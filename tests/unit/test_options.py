@@ -1,14 +1,15 @@
 """Flags and environment: Go's spelling, flannel's names and defaults, every mistake at once."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
 from agent.errors import UsageError
-from agent.options.command_line import FLAGS, UNSUPPORTED, help_text, without_effect
-from agent.options.options import Options, parse_options
+from agent.options.command_line import help_text, parse_options, without_effect
+from agent.options.options import FLAG_OF, FLAGS, UNSUPPORTED, Options
 
 
 def problems(*argv: str, environ: Mapping[str, str] | None = None) -> list[str]:
@@ -78,6 +79,24 @@ def test_a_mistake_in_the_environment_names_the_variable() -> None:
     assert problems(environ={"FLANNELD_IPTABLES_RESYNC": "soon"}) == [
         "FLANNELD_IPTABLES_RESYNC: not a whole number (got 'soon'; want 1 to 3600 seconds)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [("FLANNELD_ETCD_USERNAME", "u"), ("FLANNELD_ETCD_PASSWORD", "p"), ("FLANNELD_REVOKE", "true")],
+)
+@pytest.mark.row("B1")
+def test_a_contradiction_in_the_environment_names_the_variable(variable: str, text: str) -> None:
+    (line,) = problems(environ={variable: text})
+    assert line.startswith(f"{variable}: ")
+
+
+def test_every_option_but_the_command_is_one_flag_with_a_default_that_its_own_parser_takes() -> None:
+    assert [field.name for field in fields(Options)] == ["command", *FLAG_OF]
+    assert Options() == parse()
+    for flag in FLAGS:
+        if flag.value and flag.default:
+            assert parse(f"--{flag.name}={flag.default}") == parse()
 
 
 def test_iface_may_be_repeated_and_any_other_flag_takes_the_last() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from agent.errors import EnvironmentMissing
 from agent.options import preconditions
-from agent.options.options import parse_options
+from agent.options.command_line import parse_options
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
+from agent.options.options import FLAGS, Flag
 from testbed.command import completion
 from testbed.command.cli import main  # registers the verbs
 from testbed.command.client import TestbedError
@@ -23,6 +24,11 @@ def test_the_reference_is_what_the_code_says() -> None:
 @pytest.mark.parametrize("verb", sorted(verbs.commands))
 def test_every_verb_is_in_the_reference(verb: str) -> None:
     assert f"\n### testbed {verb}\n" in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
+def test_every_flag_of_the_agent_is_in_the_reference_with_its_variable(flag: Flag) -> None:
+    assert re.search(rf"\n\| `--{flag.name}[`=].*{flag.variable}", PAGE.read_text(encoding="utf-8"))
 
 
 def test_help_lists_every_verb_once_in_the_section_of_what_it_is_for() -> None:
