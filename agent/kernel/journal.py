@@ -8,12 +8,13 @@ its agents and of itself and prints them as one script.
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from agent.errors import EnvironmentMissing
 
+Opener = Callable[[str, int], int]
 log = logging.getLogger(__name__)
 
 
@@ -34,19 +35,21 @@ class SilentJournal:
 class FileJournal:
     """Appends JSON lines to `path`; one write per line, so several processes may share a file."""
 
-    def __init__(self, path: Path, node: str) -> None:
+    def __init__(self, path: Path, node: str, opener: Opener | None = None) -> None:
+        """`opener`: how the file is opened, as for the built-in `open`."""
         self._path = path
         self._node = node
+        self._opener = opener
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def of(self, node: str) -> "FileJournal":
         """The same file for another machine's changes."""
-        return FileJournal(self._path, node)
+        return FileJournal(self._path, node, self._opener)
 
     def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
         """Append one line. Raises OSError when the file cannot be written."""
         entry = {"at": time.time(), "node": self._node, "command": list(command), "input": stdin, "why": why}
-        with self._path.open("a", encoding="utf-8") as file:
+        with open(self._path, "a", encoding="utf-8", opener=self._opener) as file:
             file.write(json.dumps(entry) + "\n")
 
 

@@ -1,13 +1,16 @@
 """`up` on a lab that runs: show what is different in the file by now, and do it, with the verbs that people use."""
 
-import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from testbed.cluster.difference import Difference, difference
+from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, read_cluster
+from testbed.cluster.yaml_source import MAX_BYTES
 from testbed.command.change_commands import ask_with_contents
 from testbed.command.client import CLUSTER_FILE, LabRecord, TestbedError, ask
 from testbed.command.command_line import prefix
+from testbed.plain_files import read_plain, replace_plain
 
 READY_LIMIT_S = 60.0
 DRAIN_LIMIT_S = 60.0
@@ -16,7 +19,7 @@ DRAIN_LIMIT_S = 60.0
 def converge(lab: LabRecord, wanted: Cluster, source: str, *, dry_run: bool) -> None:
     """Bring the lab to `wanted`. Raises TestbedError, with nothing changed when the file asks for the impossible."""
     file = lab.rundir / CLUSTER_FILE
-    plan = difference(read_cluster(file.read_bytes(), str(file)), wanted)
+    plan = difference(_cluster_of(lab, file), wanted)
     if plan.refused:
         lines = [f"error: {source}: {refused}: cannot change while lab {lab.name} runs" for refused in plan.refused]
         hint = f"take it down first ({prefix()} down --lab {lab.name}) or give this one a name (up --lab NAME)"
@@ -37,9 +40,18 @@ def converge(lab: LabRecord, wanted: Cluster, source: str, *, dry_run: bool) -> 
     if plan.gone_nodes:
         # Pods that were on a node that is gone, and may be anywhere.
         _apply(lab, wanted, source)
-    fresh = file.with_suffix(".new")
-    fresh.write_text(wanted.text)
-    os.replace(fresh, file)
+    try:
+        replace_plain(file, wanted.text.encode())
+    except OSError as failure:
+        raise TestbedError(f"lab {lab.name}: {file}: cannot be written ({failure})") from failure
+
+
+def _cluster_of(lab: LabRecord, file: Path) -> Cluster:
+    """What the lab was made from."""
+    try:
+        return read_cluster(read_plain(file, MAX_BYTES), str(file))
+    except (OSError, SpecError) as failure:
+        raise TestbedError(f"lab {lab.name}: the file that it was made from cannot be read: {failure}") from failure
 
 
 def _add_nodes(lab: LabRecord, plan: Difference) -> None:

@@ -1,6 +1,7 @@
 """`testbed soak`: faults in random order, for as long as one likes."""
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -9,6 +10,7 @@ import click
 
 from testbed.command.client import LabRecord, TestbedError, find_lab
 from testbed.command.command_line import lab_option, needs_root, next_commands, verbs
+from testbed.plain_files import plain
 
 if TYPE_CHECKING:
     from testbed.faults.trials import Trial
@@ -46,7 +48,9 @@ def soak(minutes: float, seed: int | None, replay: Path | None, history: Path | 
         name, what, order = f"soak-{seed}.jsonl", f"--minutes {minutes:g} --seed {seed}", None
     path = history or record.rundir / name
     try:
-        file = path.open("w", encoding="utf-8")
+        # In the lab's directory only a plain file; where the user wants it, whatever is there.
+        descriptor = None if history else plain(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        file = path.open("w", encoding="utf-8") if descriptor is None else os.fdopen(descriptor, "w", encoding="utf-8")
     except OSError as error:
         raise TestbedError(f"testbed soak: --history: {error.strerror} (got {path}; want a file)", 3) from error
     with file:

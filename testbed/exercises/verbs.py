@@ -13,9 +13,11 @@ from testbed.lab.clock import now
 from testbed.lab.control import Request, Verb, VerbFailed
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.lab import Lab
+from testbed.plain_files import read_plain, replace_plain
 
 RECORD = "exercise.json"
 """In the lab's directory: which exercise is on."""
+RECORD_BYTES = 4096
 SYMPTOM_LIMIT_S = 40.0
 """What is broken shows within seconds; with a lease at the latest when it ends."""
 
@@ -42,7 +44,7 @@ class _Exercises:
         if name not in BREAKERS:
             raise VerbFailed(f"exercise: no such exercise (got {name}; want {', '.join(BREAKERS)})", 2)
         with self._one_at_a_time:
-            former = json.loads(self._record.read_text()) if self._record.exists() else None
+            former = json.loads(read_plain(self._record, RECORD_BYTES)) if self._record.exists() else None
             if former is not None and self._judged()["well"] is False:
                 if former["name"] != name:
                     raise VerbFailed(f"exercise: {former['name']} is not solved yet (testbed check says what is wrong)")
@@ -52,7 +54,7 @@ class _Exercises:
                 break_lab(self._lab, name)
             except (NotFit, OSError, EtcdFailed) as failure:
                 raise VerbFailed(f"exercise: {failure}") from failure
-            self._record.write_text(json.dumps(record))
+            replace_plain(self._record, json.dumps(record).encode())
             deadline = time.monotonic() + SYMPTOM_LIMIT_S
             while self._judged()["well"]:
                 if time.monotonic() > deadline:

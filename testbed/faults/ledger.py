@@ -1,6 +1,7 @@
 """What is broken in a lab now and how each is undone; every injection and healing is written down."""
 
 import json
+import logging
 import subprocess
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 from testbed.faults.catalogue import FaultRequest, parse
 from testbed.lab.clock import now
 from testbed.lab.etcd import EtcdFailed
+from testbed.plain_files import plain
 
 
 class FaultImpossible(Exception):
@@ -33,6 +35,7 @@ class Injected:
 
 
 Injector = Callable[[FaultRequest], Injected]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,5 +125,9 @@ class Ledger:
         return healed
 
     def _write(self, entry: dict[str, Any]) -> None:
-        with self._history.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"at": now(), **entry}) + "\n")
+        # What was done is done, and `fault list` has it, whether it can be written down or not.
+        try:
+            with open(self._history, "a", encoding="utf-8", opener=plain) as file:
+                file.write(json.dumps({"at": now(), **entry}) + "\n")
+        except OSError as failure:
+            log.warning("faults: the history is not written: %s", failure)

@@ -4,7 +4,6 @@ Keys are EC P-256, which take well under a millisecond to make. The authority's 
 else's lies in a directory of mode 0700, in files of mode 0600.
 """
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from testbed.plain_files import replace_plain
 
 LIFE = timedelta(days=365)
 SKEW = timedelta(minutes=5)
@@ -80,10 +81,10 @@ class Authority:
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        _put(directory / "ca.pem", self._certificate.public_bytes(serialization.Encoding.PEM))
+        replace_plain(directory / "ca.pem", self._certificate.public_bytes(serialization.Encoding.PEM))
         # The key first: whoever reads both sees the new pair at the latest when the certificate is new.
-        _put(directory / f"{name}.key", private)
-        _put(directory / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM))
+        replace_plain(directory / f"{name}.key", private)
+        replace_plain(directory / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM))
         return TlsFiles(f"{seen_as}/ca.pem", f"{seen_as}/{name}.pem", f"{seen_as}/{name}.key")
 
 
@@ -104,12 +105,3 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def _put(file: Path, text: bytes) -> None:
-    """In one step, so that nobody reads half a file."""
-    draft = file.with_name(f".{file.name}.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as opened:
-        opened.write(text)
-    draft.rename(file)

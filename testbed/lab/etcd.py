@@ -12,6 +12,7 @@ from pathlib import Path
 
 from testbed.lab.certificates import Authority, TlsFiles
 from testbed.lab.supervise import RestartPolicy, Supervised, last_line
+from testbed.plain_files import plain
 from testbed.pods.namespaces import in_network_of
 
 CLIENT_PORT = 2379
@@ -180,7 +181,7 @@ class EtcdMember:
             *_tls_flags(self._tls, self._member_tls),
             *self.extra_flags,
         ]
-        with self.log.open("ab") as log:
+        with open(self.log, "ab", opener=plain) as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 

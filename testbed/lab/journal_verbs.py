@@ -1,12 +1,15 @@
 """What the lab answers to `testbed commands`."""
 
+import contextlib
 from collections.abc import Mapping
 
 from testbed.lab.command_script import Change, as_json, read_changes, script
 from testbed.lab.control import Request, Verb, VerbFailed
 from testbed.lab.lab import Lab
+from testbed.plain_files import read_plain
 
 JOURNAL = "journal.jsonl"
+JOURNAL_BYTES = 256 << 20
 
 
 def journal_verbs(lab: Lab) -> Mapping[str, Verb]:
@@ -27,5 +30,8 @@ def commands(lab: Lab, request: Request) -> object:
 
 def changes_of(lab: Lab) -> list[Change]:
     """From the lab's own journal and those of the agents."""
-    files = [lab.directory / JOURNAL, *(node.run / JOURNAL for node in lab.nodes.values())]
-    return [change for file in files if file.exists() for change in read_changes(file.read_text())]
+    found: list[Change] = []
+    for file in [lab.directory / JOURNAL, *(node.run / JOURNAL for node in lab.nodes.values())]:
+        with contextlib.suppress(FileNotFoundError):
+            found += read_changes(read_plain(file, JOURNAL_BYTES).decode(errors="replace"))
+    return found

@@ -4,6 +4,7 @@
 containers run and listen → services are programmed → every node's forwarding table equals etcd's leases.
 """
 
+import contextlib
 import json
 import threading
 import time
@@ -39,8 +40,9 @@ from testbed.lab.sessions import missing_sessions
 from testbed.lab.underlay import Underlay
 from testbed.lab.unready_pods import UnreadyPods
 from testbed.names.names import Names
+from testbed.plain_files import plain
 from testbed.pods.ipam import Ipam
-from testbed.pods.pod import NETNS_DIRECTORY, Pod, PodStatus
+from testbed.pods.pod import NETNS_DIRECTORY, Pod
 from testbed.pods.pod_container import parent_of_shims
 from testbed.pods.pod_network import bind_name
 from testbed.pods.port_guard import load, names_script, servers_script
@@ -144,9 +146,10 @@ class Lab:
     def event(self, kind: str, subject: str, reason: str, message: str) -> None:
         """Note that something happened."""
         event = Event(now(), kind, subject, reason, message)
-        with self._events_lock:
+        with self._events_lock, contextlib.suppress(OSError):
             self.events.append(event)
-            with (self.directory / "events.jsonl").open("a", encoding="utf-8") as file:
+            # A file that cannot be written stops nothing: `events` has it all the same.
+            with open(self.directory / "events.jsonl", "a", encoding="utf-8", opener=plain) as file:
                 file.write(json.dumps(asdict(event)) + "\n")
 
     def _machine_event(self, machine: str, kind: str, reason: str, message: str) -> None:
@@ -183,10 +186,6 @@ class Lab:
         """How nodes' forwarding tables differ from etcd's leases, a line per node; empty when they agree."""
         return missing_forwarding(self) if self.overlay.connects_nodes else []
 
-    def pod_statuses(self) -> list[PodStatus]:
-        """Every pod as it is now, in file order."""
-        return [pod.status() for pod in self.pods.values()]
-
     def add_pod(self, pod: Pod) -> None:
         """Let everybody know the pod."""
         with self._changing_pods:
@@ -201,7 +200,7 @@ class Lab:
 
     def journal(self, machine: str) -> Journal:
         """Where kernel changes on a machine are written down."""
-        return FileJournal(self.directory / "journal.jsonl", machine)
+        return FileJournal(self.directory / "journal.jsonl", machine, plain)
 
     def _start_underlay(self, _progress: Progress) -> str:
         # They import while the underlay is made and etcd starts.

@@ -20,6 +20,7 @@ from testbed.command.wire import CONTROL_SOCKET
 from testbed.lab.control import ControlServer
 from testbed.lab.lab_options import read_options
 from testbed.places import CLONE
+from testbed.plain_files import plain, read_plain
 from testbed.pods import devices, kernel_view, namespaces
 
 OURS = frozenset({CLONE, Path(sys.prefix).resolve()})
@@ -51,9 +52,9 @@ def make_mounts_private(rundir: Path, needed: Iterable[Path]) -> None:
         os.makedirs(directory, exist_ok=True)
     namespaces.attach_tree(shared, str(rundir))
     os.close(shared)
-    hosts = rundir / "hosts"
-    if hosts.exists() and os.path.exists("/etc/hosts"):
-        namespaces.mount(str(hosts), "/etc/hosts", flags=namespaces.MS_BIND)
+    if os.path.exists("/etc/hosts"):
+        with contextlib.suppress(FileNotFoundError), open(rundir / "hosts", "rb", opener=plain) as hosts:
+            namespaces.mount(f"/proc/self/fd/{hosts.fileno()}", "/etc/hosts", flags=namespaces.MS_BIND)
 
 
 def cover_temporary_directories(needed: Iterable[Path]) -> None:
@@ -108,11 +109,12 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
     options = read_options(rundir)
     make_mounts_private(rundir, OURS)
     from testbed.cluster.overlay import with_backend
-    from testbed.cluster.spec import load_cluster
+    from testbed.cluster.spec import read_cluster
+    from testbed.cluster.yaml_source import MAX_BYTES
     from testbed.lab.lab import Lab, LabNotReady
     from testbed.lab.verbs import verbs_of
 
-    cluster = load_cluster(rundir / CLUSTER_FILE)
+    cluster = read_cluster(read_plain(rundir / CLUSTER_FILE, MAX_BYTES), CLUSTER_FILE)
     if options.backend is not None:
         cluster = with_backend(cluster, options.backend)
     lab = Lab(cluster, rundir, options)

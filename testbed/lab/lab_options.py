@@ -4,7 +4,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from testbed.plain_files import read_plain, replace_plain
+
 OPTIONS_FILE = "options.json"
+OPTIONS_BYTES = 1_000_000
+"""More than the names of all nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +31,10 @@ class LabOptions:
 
     def write(self, rundir: Path) -> None:
         """For nobody else to read."""
-        file = rundir / OPTIONS_FILE
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(asdict(self)))
+        replace_plain(rundir / OPTIONS_FILE, json.dumps(asdict(self)).encode())
 
 
 def read_options(rundir: Path) -> LabOptions:
     """What `write` has left there."""
-    values = json.loads((rundir / OPTIONS_FILE).read_text())
+    values = json.loads(read_plain(rundir / OPTIONS_FILE, OPTIONS_BYTES))
     return LabOptions(**{**values, "without_agent": tuple(values["without_agent"])})

@@ -16,7 +16,7 @@ from agent.kernel.kernel import Kernel
 from agent.kernel.monitor import Monitor
 from agent.lease import Subnet
 from agent.netconfig.config import NetworkConfig
-from agent.node.subnet_env import SubnetEnv, read_previous_subnet, write_subnet_env
+from agent.node.subnet_env import SubnetEnv, read_env, write_subnet_env
 from testbed.cluster.cluster_document import AgentSpec
 from testbed.cluster.overlay import OVERLAY_DEVICES
 from testbed.lab.certificates import TlsFiles
@@ -24,6 +24,7 @@ from testbed.lab.etcd import enter_machine, http_get
 from testbed.lab.link_watch import LinkWatch
 from testbed.lab.notices import SOCKET
 from testbed.lab.supervise import Process, RestartPolicy, Supervised, last_line
+from testbed.plain_files import plain
 from testbed.pods.namespaces import in_network_of
 from testbed.pods.warm_parent import WarmParent
 
@@ -231,12 +232,10 @@ class LabNode:
         subprocess.run([*command, f"--journal={JOURNAL}", f"--node-name={self.name}"], check=True)
 
     def _subnet_env(self) -> tuple[Subnet, int]:
-        path = self.run / SUBNET_FILE
-        subnet, _warning = read_previous_subnet(path)
-        if subnet is None:
+        env = read_env(self.run / SUBNET_FILE)
+        if env is None:
             raise LookupError(f"{self.name} has no subnet yet")
-        mtu = [line.partition("=")[2] for line in path.read_text().splitlines() if line.startswith("FLANNEL_MTU=")]
-        return subnet, int(mtu[0])
+        return env.subnet, env.overlay_mtu
 
     def _launch(self) -> Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +246,7 @@ class LabNode:
                 forked = self._warm_agents.start(self.agent_command(), environment, self.log, descriptors)
             if forked is not None:
                 return forked
-        with self.log.open("ab") as log:
+        with open(self.log, "ab", opener=plain) as log:
             return subprocess.Popen(
                 [*enter_machine(self.pid), *self.agent_command()],
                 stdin=subprocess.DEVNULL,

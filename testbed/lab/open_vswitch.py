@@ -21,6 +21,7 @@ from mininet.node import Switch
 from agent.kernel.kernel import Kernel
 from testbed.lab.machine_shell import ShellOnDemand
 from testbed.lab.supervise import RestartPolicy, Supervised
+from testbed.plain_files import plain
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 COMMAND_LIMIT_S = 25.0
@@ -109,7 +110,7 @@ class OpenVSwitch:
         return self._spawn(["ovs-vswitchd", self._socket, "--disable-system"])
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        with (self._directory / f"{command[0]}.log").open("ab") as log:
+        with open(self._directory / f"{command[0]}.log", "ab", opener=plain) as log:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

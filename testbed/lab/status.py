@@ -6,14 +6,17 @@ spec, status.
 
 import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from agent.node.subnet_env import LARGEST_BYTES
 from testbed.cluster.overlay import OVERLAY_DEVICES
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.lab import Lab
 from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode
 from testbed.lab.underlay import OverlayNode
 from testbed.names.show import names
+from testbed.plain_files import read_plain
 from testbed.pods.pod import Pod
 from testbed.services import show as show_services
 from testbed.workloads import show
@@ -278,7 +281,6 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
     """Everything about one node, as headings and values."""
     state = node.state() or {}
     device = state.get("device") or lab.overlay.device
-    subnet_env = node.run / "flannel" / "subnet.env"
     counters = state.get("counters") or {}
     drops = counters.get("drops", {})
     return {
@@ -299,7 +301,7 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
         else _describe_device(node, device),
         **_ipv6_overlay_device(node, device),
         "Bridge": _describe_bridge(node),
-        "subnet.env": subnet_env.read_text().splitlines() if subnet_env.exists() else None,
+        "subnet.env": _lines(node.run / "flannel" / "subnet.env"),
         "Forwarding table": {entry["subnet"]: entry["via"] for entry in state.get("forwarding", [])},
         "Traffic": {key: value for key, value in counters.items() if key != "drops"},
         "Drops by reason": {reason: number for reason, number in drops.items() if number}
@@ -312,6 +314,16 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
         # Replaced by the client with the line that works from the host.
         "nsenter": {"pid": node.pid, "health": f"http://127.0.0.1:{HEALTH_PORT}"},
     }
+
+
+def _lines(file: Path) -> list[str] | None:
+    """Of a file that a node's agent writes; None when there is none."""
+    try:
+        return read_plain(file, LARGEST_BYTES).decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return None
+    except OSError as failure:
+        return [str(failure)]
 
 
 def _describe_device(node: LabNode, name: str) -> Object | None:

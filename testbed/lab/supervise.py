@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from testbed.lab.process_ends import PROCESS_ENDS
+from testbed.plain_files import read_end
 
 LAST_LINE_LIMIT = 2000  # bytes; a line longer than this is shown from its middle on
 State = Literal["pending", "running", "backoff", "exited", "stopped"]
@@ -239,9 +240,7 @@ class Supervised:
 def last_line(log: Path) -> str:
     """The last line that a process wrote, for saying why it ended; empty when there is none."""
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - LAST_LINE_LIMIT))
-            lines = file.read().decode(errors="replace").strip().splitlines()
+        lines = read_end(log, LAST_LINE_LIMIT).decode(errors="replace").strip().splitlines()
     except OSError:
         return ""
     return lines[-1] if lines else ""

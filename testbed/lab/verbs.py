@@ -24,6 +24,7 @@ from testbed.lab.mininet_prompt import become_prompt
 from testbed.lab.node import LabNode
 from testbed.lab.probe import Sender, Target, all_pairs, ping_pairs
 from testbed.lab.programs import run_for_client, wait_with_client
+from testbed.plain_files import plain
 from testbed.pods.pod import Pod
 from testbed.pods.pod_container import ContainerNotRunning
 from testbed.services.show import describe_service
@@ -34,6 +35,8 @@ from testbed.workloads.node_verbs import node_verbs
 from testbed.workloads.show import describe_deployment
 
 RESTART_LIMIT_S = 20.0
+LARGEST_LOG = 1 << 30
+"""Bytes; no log grows so large."""
 
 
 def verbs_of(lab: Lab) -> Mapping[str, Verb]:
@@ -117,8 +120,13 @@ class RunningLab:
     def logs(self, request: Request) -> object:
         """A pod's, agent's, etcd's or the lab's log on the client's stdout."""
         path = self._log_of(request.argument("name", str), request.argument("container", str))
-        if not path.exists():
-            raise VerbFailed(f"{path.name}: nothing was written yet")
+        try:
+            with open(path, "rb", opener=plain) as log:
+                size = os.fstat(log.fileno()).st_size
+        except FileNotFoundError:
+            raise VerbFailed(f"{path.name}: nothing was written yet") from None
+        if size > LARGEST_LOG:
+            raise VerbFailed(f"{path}: is no log (got {size} bytes; want at most {LARGEST_LOG})")
         lines = request.argument("tail", int)
         follow = ["-F"] if request.argument("follow", bool, False) else []
         return run_for_client(

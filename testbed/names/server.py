@@ -15,6 +15,7 @@ from pathlib import Path
 from testbed.lab.supervise import RestartPolicy, Supervised, last_line
 from testbed.names.query import QUERY_BYTES, NoAnswer, serial_answer, serial_question
 from testbed.names.zone import server_config
+from testbed.plain_files import plain, replace_plain
 from testbed.pods.namespaces import in_network_of
 
 ANSWER_LIMIT_S = 1.0
@@ -51,16 +52,14 @@ class NameServer:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         (self._directory / "database").mkdir(parents=True, exist_ok=True)
         config = server_config(self.zones, self.address, self._directory)
-        (self._directory / "knot.conf").write_text(config, encoding="ascii")
+        replace_plain(self._directory / "knot.conf", config.encode("ascii"))
         self.process.start()
 
     def write(self, texts: Mapping[str, str]) -> None:
         """Zone files by zone, each whole or not at all; they are served after the next `reload` or start."""
         self._directory.mkdir(parents=True, exist_ok=True)
         for zone, text in texts.items():
-            draft = self._directory / f"{zone}.new"
-            draft.write_text(text, encoding="ascii")
-            draft.replace(self._directory / f"{zone}.zone")
+            replace_plain(self._directory / f"{zone}.zone", text.encode("ascii"))
 
     def reload(self, zones: Sequence[str]) -> None:
         """Serve these zones' files as they are now; returns when it does so. Raises NameServerFailed."""
@@ -102,7 +101,7 @@ class NameServer:
         command = ["knotd", "--config", str(self._directory / "knot.conf")]
 
         def spawn() -> subprocess.Popen[bytes]:
-            with self.log.open("ab") as log:
+            with open(self.log, "ab", opener=plain) as log:
                 return subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
                 )

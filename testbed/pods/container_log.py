@@ -29,7 +29,9 @@ class CappedLog:
                 data = data[written:]
 
     def _open(self, path: str) -> int:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        # As testbed.plain_files, which a container's first process cannot import.
+        planted = os.O_NOFOLLOW | os.O_NONBLOCK
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | planted, 0o600)
 
     def _rotate(self) -> None:
         """Change over without a moment in which a reader finds no file."""

@@ -17,6 +17,7 @@ from typing import Literal
 from testbed.cluster.manifest import Pod as PodManifest
 from testbed.lab.supervise import RestartPolicy, Supervised
 from testbed.places import PAUSE
+from testbed.plain_files import plain
 from testbed.pods import namespaces as ns
 from testbed.pods import pod_network
 from testbed.pods.ipam import Ipam, NoFreeAddress
@@ -262,7 +263,7 @@ class Pod:
         """To be called in a thread of its own: the child inherits its namespaces, and is our child all the same."""
         shared = self.manifest.spec.share_process_namespace
         of_node = self.manifest.spec.host_network
-        with (self._logs / "pause.log").open("ab") as log:
+        with open(self._logs / "pause.log", "ab", opener=plain) as log:
             # The thread needs a root of its own to enter another mount namespace.
             ns.unshare(ns.CLONE_FS)
             ns.enter(self._host.pid, ns.CLONE_NEWNS | (ns.CLONE_NEWNET if of_node else 0))

@@ -16,6 +16,7 @@ from typing import Literal
 
 from testbed.cluster.manifest import Container, Pod, VolumeMount
 from testbed.lab.supervise import RestartPolicy, Supervised
+from testbed.plain_files import plain, replace_plain
 from testbed.pods.container_probes import ContainerProbes, Target
 from testbed.pods.images import Program, program
 from testbed.pods.listening import Listening, can_ask, open_ports
@@ -300,7 +301,7 @@ class PodContainer:
         forked = self._warm_shims.start(words, {}, self.log, inherited) if self._warm_shims is not None else None
         if forked is not None:
             return forked
-        with self.log.open("ab") as log:
+        with open(self.log, "ab", opener=plain) as log:
             return subprocess.Popen(
                 words,
                 pass_fds=inherited,
@@ -382,12 +383,8 @@ class PodContainer:
                 end_processes_in(self._mount_namespace)
 
     def _write_document(self, text: str) -> None:
-        draft = self.document.with_suffix(".new")
-        draft.unlink(missing_ok=True)
         # Only for root: env may hold what the manifest's author calls a secret.
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-        draft.replace(self.document)
+        replace_plain(self.document, text.encode())
 
 
 def _shim() -> list[str]:

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from testbed.plain_files import plain
+
 ANSWER_LIMIT_S = 20.0
 """One that starts imports for half a second on a quiet machine."""
 ANSWER_BYTES = 4096
@@ -88,7 +90,7 @@ class WarmParent:
         Raises OSError when no process can be made now.
         """
         request = json.dumps({"words": list(words), "environment": dict(environment)}).encode()
-        with log.open("ab") as file, self._turn:
+        with open(log, "ab", opener=plain) as file, self._turn:
             answer = self._ask(request, [file.fileno(), *descriptors])
         pid, number = answer.get("pid"), answer.get("errno")
         if isinstance(pid, int):

@@ -111,3 +111,15 @@ def test_every_injection_and_healing_is_written_down(ledger: Ledger, tmp_path: P
     entries = [json.loads(line) for line in (tmp_path / "faults.jsonl").read_text().splitlines()]
     assert entries[0]["injected"]["fault"] == "agent stop a"
     assert entries[1]["ended"] == {"number": 1, "fault": "agent stop a", "healed": True, "did": "started a"}
+
+
+def test_a_history_that_cannot_be_written_changes_nothing_about_faults(
+    ledger: Ledger, machine: Machine, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").write_text("as before")
+    (tmp_path / "faults.jsonl").symlink_to("elsewhere")
+    fault = ledger.inject(["agent", "stop", "node1"])
+    assert [one.number for one in ledger.active()] == [fault.number]
+    assert [one["healed"] for one in ledger.heal()] == [True]
+    assert machine.log == ["stop node1", "start node1"]
+    assert (tmp_path / "elsewhere").read_text() == "as before"
