@@ -4,8 +4,8 @@ Asked with the verbs that a user has, many at once, each with a time of its own:
 hangs costs its own file, which then says so, and nothing else. A lab that does not answer at all leaves its logs.
 """
 
+import contextlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from testbed.command.client import TestbedError
+from testbed.lab.lab_options import read_options
+from testbed.plain_files import read_end
 from testbed.testing.bundle_findings import findings
 from testbed.testing.lab_answers import Result
 from testbed.testing.lab_handle import HEALTH, LabHandle
@@ -23,6 +25,8 @@ from testbed.testing.lab_handle import HEALTH, LabHandle
 PART_LIMIT_S = 8.0
 BUNDLE_LIMIT_S = 60.0
 AT_ONCE = 8
+LARGEST_COPY = 32 << 20
+"""Bytes of a file that a dead lab has left; of a larger one, the end."""
 CURL = f"curl --silent --show-error --max-time 3 {HEALTH}"
 
 ON_NODES = {
@@ -94,8 +98,9 @@ def write_bundle(
     directory.mkdir(parents=True, exist_ok=True)
     problems: list[str] = []
     collected: dict[str, str] = {}
+    status: dict[str, Any] = {}
     try:
-        status: dict[str, Any] = lab.ask("status", timeout_s=PART_LIMIT_S)
+        status = lab.ask("status", timeout_s=PART_LIMIT_S)
     except TestbedError as failure:
         problems.append(f"status.json: {failure}; the rest is what the lab has left in {lab.record.rundir}")
         _copy_what_it_left(lab.record.rundir, directory)
@@ -110,7 +115,7 @@ def write_bundle(
         path.write_text(text)
     found = tuple(findings(collected)) if collected else (f"the lab does not answer: {problems[0]}",)
     bundle = Bundle(directory, found, tuple(sorted(problems)))
-    (directory / "README.txt").write_text(_readme(lab, bundle, title, reason))
+    (directory / "README.txt").write_text(_readme(lab, status, bundle, title, reason))
     return bundle
 
 
@@ -185,20 +190,35 @@ def _copy_what_it_left(rundir: Path, directory: Path, only: Sequence[str] = ()) 
     """The lab's own files as the host sees them; all of them for a lab that does not answer."""
     files = [rundir / name for name in only or ("cluster.yaml", "journal.jsonl", "events.jsonl", "lab.log")]
     if not only:
-        files += sorted((rundir / "logs").glob("*.log*")) + sorted((rundir / "nodes").glob("*/**/*.log*"))
+        # Of a node's directory the logs alone: beside them lie volumes, in which containers write.
+        files += sorted((rundir / "logs").glob("*.log*")) + sorted((rundir / "nodes").glob("*/logs/**/*.log*"))
     for file in files:
-        if file.is_file():
-            target = directory / (file.name if file.name == "cluster.yaml" else f"logs/{file.name}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
+        try:
+            text = read_end(file, LARGEST_COPY)
+        except FileNotFoundError:
+            continue
+        except OSError as failure:
+            text = f"# could not be had: {failure}\n".encode()
+        target = directory / (file.name if file.name == "cluster.yaml" else f"logs/{file.name}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(text)
 
 
-def _readme(lab: LabHandle, bundle: Bundle, title: str, reason: str) -> str:
+def _source(lab: LabHandle, status: Mapping[str, Any]) -> str:
+    """Where the lab's cluster comes from; of a lab that does not answer, what `up` wrote down."""
+    if "cluster_file" in status:
+        return str(status["cluster_file"])
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return read_options(lab.record.rundir).cluster_file
+    return "a cluster file that is not known any more"
+
+
+def _readme(lab: LabHandle, status: Mapping[str, Any], bundle: Bundle, title: str, reason: str) -> str:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     captured = (bundle.directory / "captures").is_dir()
     files = {name: text for name, text in EXPLAINED.items() if name != "captures/" or captured}
     sections = [
-        f"{title}\nlab {lab.name}, looked at {now}, made from {lab.record.cluster_file}",
+        f"{title}\nlab {lab.name}, looked at {now}, made from {_source(lab, status)}",
         _section("What stands out", bundle.findings or ("nothing that is known to look wrong",)),
         _section("What failed", reason.strip().splitlines()),
         _section("What could not be had", bundle.problems),
