@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from testbed.cluster.spec import Cluster, read_cluster
 from testbed.command.client import RUN_ROOT, LabRecord, TestbedError
-from testbed.command.launch import Launched, launch, prepare, remove_leftovers, starting
+from testbed.command.lab_directories import prepare, starting
+from testbed.command.launch import Launched, launch
+from testbed.command.removal import remove_leftovers
 from testbed.command.up import as_interrupt, check_environment, hosts_of
-from testbed.lab.clock import now
 from testbed.lab.lab_options import LabOptions
 
 CLUSTER = """\
@@ -61,4 +62,4 @@ def launch_own(name: str, cluster: Cluster) -> Launched:
         remove_leftovers()
         rundir = prepare(RUN_ROOT, LabOptions(name=name, cluster_file="bench"), cluster.text, hosts_of(cluster))
         signal.signal(signal.SIGTERM, as_interrupt)
-        return launch(name, rundir, "bench", now())
+        return launch(name, rundir)

@@ -14,7 +14,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from testbed.command.client import RUN_ROOT, read_record
+from testbed.command.client import RUN_ROOT
+from testbed.command.lab_process import any_lab_runs
 
 SETTINGS = Path("/proc/sys/net/bridge")
 CALLS = ("bridge-nf-call-arptables", "bridge-nf-call-ip6tables", "bridge-nf-call-iptables")
@@ -22,7 +23,6 @@ MODULE = "br_netfilter"
 RECORD = f".{MODULE}"
 """Beside the labs, for root alone: a lock, and LOADED in it while the module was loaded for labs."""
 LOADED = b"loaded"
-ROOTLESS_LABS = "run/user/*/testbed/*"
 
 Run = Callable[[Sequence[str]], str]
 """Runs a command and returns what it complained of."""
@@ -65,7 +65,12 @@ def provide(root: Path = RUN_ROOT, settings: Path = SETTINGS, run: Run = run_com
     return ""
 
 
-def put_back(root: Path = RUN_ROOT, settings: Path = SETTINGS, run: Run = run_command, top: Path = Path("/")) -> str:
+def put_back(
+    root: Path = RUN_ROOT,
+    settings: Path = SETTINGS,
+    run: Run = run_command,
+    labs_run: Callable[[], bool] = any_lab_runs,
+) -> str:
     """Remove the module if it was loaded for labs and none runs or starts any more.
 
     Returns why it had to stay, empty otherwise.
@@ -83,7 +88,7 @@ def put_back(root: Path = RUN_ROOT, settings: Path = SETTINGS, run: Run = run_co
     try:
         if os.pread(record, len(LOADED), 0) != LOADED:
             path.unlink()
-        elif not _labs_run(root, top):
+        elif not labs_run():
             return _unload(path, settings, run)
         return ""
     finally:
@@ -108,12 +113,6 @@ def _value(setting: Path) -> str:
         return setting.read_text().strip()
     except OSError:
         return ""
-
-
-def _labs_run(root: Path, top: Path) -> bool:
-    """Whether any lab runs, those of ordinary users included: they use what is loaded."""
-    records = (read_record(place) for place in (*root.iterdir(), *top.glob(ROOTLESS_LABS)))
-    return any(record is not None and record.alive for record in records)
 
 
 def _hold(path: Path, how: int) -> int:

@@ -111,7 +111,7 @@ def _refuse_wrong_mix(cluster: str | None, made: Sequence[str], pods_per_node: i
 def _prompt(record: LabRecord) -> int:
     """Mininet's prompt; the lab ends with it."""
     from testbed.command import terminal
-    from testbed.command.launch import remove
+    from testbed.command.removal import remove
 
     try:
         return terminal.run(record, "cli", terminal=os.isatty(0))
@@ -131,26 +131,29 @@ def _exercise(cluster: str | None) -> Exercise | None:
 @click.option("--all", "everything", is_flag=True, help="Every lab that runs.")
 def down(lab: str | None, everything: bool) -> None:
     """Take a lab down; nothing of it is left."""
-    from testbed.command.launch import remove, remove_leftovers
+    from testbed.command.removal import labs_to_end, remove_leftovers, take_down
 
     name = lab or os.environ.get("TESTBED_LAB")
-    labs = running_labs()
-    if os.geteuid() != 0:
-        # Of others' labs an ordinary user can take none down.
-        labs = [record for record in labs if record.rootless]
-        if not labs or (name and all(record.name != name for record in labs)):
-            needs_root("down")
-    if name:
-        labs = [record for record in labs if record.name == name]
-    elif len(labs) > 1 and not everything:
-        labs = [find_lab(None)]
-    for record in labs:
-        remove(record)
-        print(f"lab {record.name} is down")
-    for dead in remove_leftovers():
-        print(f"lab {dead} had died; its directory is removed")
+    # Of others' labs an ordinary user can take none down.
+    labs = [one for one in labs_to_end() if name in (None, "", one.name)]
+    if not labs and os.geteuid() != 0:
+        needs_root("down")
+    if len(labs) > 1 and not (name or everything):
+        names = ", ".join(one.name for one in labs)
+        raise TestbedError(f"several labs are running: {names} (say which: --lab NAME, TESTBED_LAB or --all)", 2)
+    failures = []
+    for one in labs:
+        try:
+            take_down(one)
+            print(f"lab {one.name} is down")
+        except TestbedError as failure:
+            failures.append(str(failure))
+    for dead, why in remove_leftovers().items():
+        print(f"lab {dead} had died; {why or 'its directory is removed'}")
     if not labs:
         print(f"no lab named {name} is running" if name else "no lab is running")
+    if failures:
+        raise TestbedError("\n".join(failures))
 
 
 @verbs.command()

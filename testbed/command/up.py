@@ -27,9 +27,10 @@ from testbed.command.client import (
     runtime_directory,
 )
 from testbed.command.command_line import prefix
-from testbed.command.launch import Launched, launch, prepare, remove_leftovers, starting
+from testbed.command.lab_directories import prepare, starting
+from testbed.command.launch import Launched, launch
+from testbed.command.removal import remove_leftovers
 from testbed.command.wire import CONTROL_SOCKET
-from testbed.lab.clock import now
 from testbed.lab.lab_options import LabOptions
 from testbed.lab.shaping import missing_features
 
@@ -77,7 +78,7 @@ def bring_up(options: UpOptions) -> LabRecord | None:
             print(f"lab {name} would be made: {len(cluster.nodes)} nodes, {cluster.pod_count} pods")
             return None
         # First, for with them goes what they had of the host.
-        remove_leftovers()
+        render.warnings(f"warning: {why}" for why in remove_leftovers().values() if why)
         check_environment(cluster, without_root=options.rootless)
         render.warnings(cluster.warnings)
         lab_options = LabOptions(
@@ -90,7 +91,7 @@ def bring_up(options: UpOptions) -> LabRecord | None:
         )
         rundir = prepare(root, lab_options, cluster.text, hosts_of(cluster))
         signal.signal(signal.SIGTERM, as_interrupt)
-        return _start(launch(name, rundir, source, now()), cluster, options)
+        return _start(launch(name, rundir), cluster, options)
 
 
 def _root_of_labs(options: UpOptions) -> Path:
@@ -265,10 +266,9 @@ def _agents_by_hand(lab: LabRecord, nodes: tuple[str, ...]) -> None:
 
 
 def _log_tail(rundir: Path) -> str:
-    try:
-        return (rundir / "lab.log").read_text(errors="replace").strip().splitlines()[-1]
-    except (OSError, IndexError):
-        return "empty"
+    from testbed.lab.supervise import last_line
+
+    return last_line(rundir / "lab.log") or "empty"
 
 
 def _next(answer: dict[str, Any], cluster: Cluster) -> None:

@@ -13,6 +13,7 @@ Closing the connection ends whatever the request started.
 import array
 import json
 import socket
+import struct
 from typing import Any
 
 LINE_LIMIT = 64 * 1024
@@ -31,6 +32,13 @@ def send_line(connection: socket.socket, message: dict[str, Any], descriptors: t
     # Sending nothing may fail: whoever has all of the line may have answered and gone.
     if sent < len(data):
         connection.sendall(data[sent:])
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """User id of the process at the other end, by the kernel: who connected, or who listens there."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid
 
 
 class RequestReader:

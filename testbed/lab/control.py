@@ -6,7 +6,7 @@
 So clients that say nothing, or half of something, cost a descriptor each and nobody else any time.
 
 The kernel tells who connected (SO_PEERCRED): root may ask for anything, the user who ran `sudo testbed up` for the
-verbs that only look. Everybody else cannot even reach the socket, which lies in a directory of mode 0700.
+verbs that only look. Nobody else can even connect: the socket is that user's, with mode 0600, in a directory of root's.
 """
 
 import contextlib
@@ -16,7 +16,6 @@ import os
 import select
 import selectors
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.command.wire import RequestReader, close_all, send_line
+from testbed.command.wire import RequestReader, close_all, peer_uid, send_line
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +139,7 @@ class ControlServer:
                 time.sleep(0.05)  # the connection stays in the queue, so the next look would find it at once
             return
         connection.setblocking(False)
-        client = _Waiting(connection, _peer_uid(connection), RequestReader(), time.monotonic() + REQUEST_TIMEOUT_S)
+        client = _Waiting(connection, peer_uid(connection), RequestReader(), time.monotonic() + REQUEST_TIMEOUT_S)
         if client.uid not in (0, self._owner_uid):
             _try_to_send(connection, {"error": "not your lab (try with sudo)", "exit": 3})
             connection.close()
@@ -210,12 +209,6 @@ class ControlServer:
         if client.uid != 0 and (verb.changes or client.uid != self._owner_uid):
             raise VerbFailed(f"{name}: needs root (try: sudo testbed {name} …)", 3)
         return verb.run(Request(client.connection, arguments, streams))
-
-
-def _peer_uid(connection: socket.socket) -> int:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    uid: int = struct.unpack("3i", credentials)[1]
-    return uid
 
 
 def _try_to_send(connection: socket.socket, message: dict[str, Any], patience_s: float = 0.0) -> None:

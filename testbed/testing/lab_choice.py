@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from testbed.command.client import RUN_ROOT, TestbedError, read_record
-from testbed.command.launch import remove
+from testbed.command.removal import remove
 from testbed.testing.lab_handle import LabHandle
 
 DEFAULT_CLUSTER = "nginx_tomcat"

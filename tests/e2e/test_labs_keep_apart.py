@@ -166,7 +166,7 @@ def test_its_directory_is_the_only_trace_of_a_lab_and_goes_with_it(no_lab: Lab) 
     assert no_lab.up("two_nodes").code == 0
     rundir = Path(no_lab.json("status")["rundir"])
     assert rundir.parent == Path("/run/testbed")
-    assert rundir.stat().st_mode & 0o077 == 0, "nobody else may read it"
+    assert rundir.stat().st_mode & 0o066 == 0, "nobody else may read it"
     assert no_lab.down().code == 0
     assert not rundir.exists()
     for place, names in before.items():

@@ -153,7 +153,7 @@ def test_what_a_lab_keeps_is_nobody_elses(lab: LabHandle) -> None:
     rundir, open_to_others = lab.record.rundir, []
     # Shared memory and emptyDir belong to containers, whatever their user; /run of a node is a machine's own, and what
     # flannel writes there is for other programs.
-    for path in [rundir, *rundir.rglob("*")]:
+    for path in rundir.rglob("*"):
         mode, name = path.lstat().st_mode & 0o777, path.relative_to(rundir)
         containers = re.search(r"(^|/)(shm|volumes)(/|$)", str(name))
         if mode & 0o077 and not path.is_symlink() and not containers:
@@ -162,9 +162,9 @@ def test_what_a_lab_keeps_is_nobody_elses(lab: LabHandle) -> None:
     assert [
         name for name in open_to_others if not re.fullmatch(machines, name) and name not in ("lab.json", "hosts")
     ] == []
-    # Those are behind a directory that nobody else can enter.
+    # Those of machines are behind a directory that nobody else can enter.
     assert (rundir / "nodes").stat().st_mode & 0o077 == 0
-    assert rundir.stat().st_mode & 0o077 == 0
+    assert rundir.stat().st_mode & 0o7777 == 0o711
     control = rundir / "control.sock"
     assert control.is_socket()
     assert control.stat().st_mode & 0o777 == 0o600

@@ -22,7 +22,7 @@ import json, os, sys
 from pathlib import Path
 from testbed.command.client import LabConnection, LabRecord, TestbedError
 os.setuid(int(sys.argv[2]))
-with LabConnection(LabRecord("lab", 1, 1, Path(sys.argv[1]).parent, "", "")) as lab:
+with LabConnection(LabRecord("lab", 1, 1, Path(sys.argv[1]).parent, 0)) as lab:
     try:
         print(json.dumps(list(lab.ask(sys.argv[3]))[-1]))
     except TestbedError as error:
