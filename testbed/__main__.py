@@ -4,9 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-from testbed.places import CLONE
+from testbed.places import INSTALL, ROOT
 
-VENV = CLONE / ".venv"
+VENV = ROOT / ".venv"
 
 
 def _use_own_interpreter() -> None:
@@ -23,7 +23,7 @@ if __name__ == "__main__":
 try:
     from testbed.command.cli import main
 except ModuleNotFoundError as missing:
-    print(f"error: testbed: Python package {missing.name} is missing (want: sudo scripts/install)", file=sys.stderr)
+    print(f"error: testbed: Python package {missing.name} is missing (want: {INSTALL})", file=sys.stderr)
     sys.exit(3)
 except KeyboardInterrupt:  # before the verb began
     sys.exit(130)

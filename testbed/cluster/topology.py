@@ -11,7 +11,6 @@ import inspect
 import runpy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ def topology_class(name: str) -> type[Topo]:
     if name not in known:
         want = ", ".join(known)
         raise ValueError(f"no such topology (got {shorten(name)}; want {want}){near_match(name, known)}")
-    found: type[Topo] = import_module(f"topologies.{name}").topos[name]
+    found: type[Topo] = runpy.run_path(str(TOPOLOGIES / f"{name}.py"))["topos"][name]
     return found
 
 

@@ -12,17 +12,17 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 
-from testbed.places import PAUSE
+from packaging.requirements import Requirement
 
-PROJECT = "overlay-testbed"  # [project] name in pyproject.toml
+from testbed.command.packages import PROJECT, installed_version, required_packages, unsatisfied
+from testbed.places import INSTALL, IS_CLONE, PAUSE
+
 TUN = Path("/dev/net/tun")
 TOMCAT = Path("/usr/share/tomcat10/bin/catalina.sh")
 SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"  # not on a normal user's PATH
-INSTALL = "sudo scripts/install"
 TRY_LIMIT_S = 10.0  # one try takes milliseconds; loading a kernel module on a slow disk may take seconds
 ERROR_EXCERPT = 120  # characters of a program's complaint that a table row can hold
 
@@ -99,6 +99,7 @@ PROGRAMS = (  # program, Debian package, what it is needed for
     ("nginx", "nginx-light", "image nginx"),
     ("java", "tomcat10", "image tomcat"),
 )
+DEBIAN_PACKAGES = {program: package for program, package, _ in PROGRAMS} | {"tomcat10": "tomcat10"}
 
 
 def checks(*, optional: bool = True, also: Iterable[str] = (), rootless: bool = False) -> tuple[Check, ...]:
@@ -113,9 +114,9 @@ def checks(*, optional: bool = True, also: Iterable[str] = (), rootless: bool = 
         *([] if rootless else [root_check(os.geteuid())]),
         tun_check(TUN),
         *program_checks(_which),
-        file_check("tomcat10", TOMCAT, "image tomcat"),
-        file_check("pause", PAUSE, ""),
-        packages_check(pinned_packages(), _installed_version),
+        file_check("tomcat10", TOMCAT, "image tomcat", INSTALL if IS_CLONE else "sudo apt-get install tomcat10"),
+        file_check("pause", PAUSE, "", INSTALL if IS_CLONE else f"pip install --force-reinstall --no-deps {PROJECT}"),
+        packages_check(required_packages(), installed_version),
         *_kernel_checks([item for item in FEATURES if optional or item.needed_for in purposes]),
     )
 
@@ -153,43 +154,31 @@ def program_checks(which: Callable[[str], str | None]) -> tuple[Check, ...]:
     for program, package, needed_for in PROGRAMS:
         path = which(program)
         option = " --ovs" if package == "openvswitch-switch" else ""
-        remedy = f"{INSTALL}{option}, or apt install {package}"
+        ours = f"{INSTALL}{option}, or " if IS_CLONE else ""
+        remedy = f"{ours}apt install {package}"
         found.append(Check(program, path is not None, path or "none on PATH", "the program", remedy, needed_for))
     return tuple(found)
 
 
-def file_check(name: str, path: Path, needed_for: str) -> Check:
+def file_check(name: str, path: Path, needed_for: str, remedy: str) -> Check:
     """Whether a program that is not on PATH is where we start it from."""
     ok = os.access(path, os.X_OK)
-    return Check(name, ok, str(path) if ok else f"no program at {path}", "the program", INSTALL, needed_for)
+    return Check(name, ok, str(path) if ok else f"no program at {path}", "the program", remedy, needed_for)
 
 
-def packages_check(pinned: Sequence[tuple[str, str]], version: Callable[[str], str | None]) -> Check:
-    """Whether every Python package is there at its pinned version. etcd3, for one, breaks with a newer protobuf."""
-    wrong = [
-        f"{name} {version(name) or 'missing'} instead of {wanted}" for name, wanted in pinned if version(name) != wanted
-    ]
-    found = ", ".join(wrong) if wrong else f"{len(pinned)} as pinned"
-    if not pinned:
+def packages_check(required: Sequence[Requirement], version: Callable[[str], str | None]) -> Check:
+    """Check that every Python package is of a version that we take. etcd3, for one, breaks with a newer protobuf."""
+    problems = unsatisfied(required, version)
+    found = ", ".join(problems) if problems else f"{len(required)} as required"
+    if not required:
         found = f"{PROJECT} itself is not installed in this Python"
-    return Check("Python packages", bool(pinned) and not wrong, found, "those of pyproject.toml", INSTALL)
+    return Check("Python packages", bool(required) and not problems, found, "those of pyproject.toml", INSTALL)
 
 
-def pinned_packages() -> tuple[tuple[str, str], ...]:
-    """(name, version) of what pyproject.toml pins, as installed; empty when the project is not installed."""
-    try:
-        requirements = metadata.requires(PROJECT) or []
-    except metadata.PackageNotFoundError:
-        return ()
-    pairs = (requirement.partition("==") for requirement in requirements)
-    return tuple((name.strip(), wanted.strip()) for name, equals, wanted in pairs if equals)
-
-
-def _installed_version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+def missing_debian_packages(found: Iterable[Check]) -> list[str]:
+    """Name the Debian packages whose programs are missing, each once; Open vSwitch, which few labs need, not."""
+    missing = [DEBIAN_PACKAGES[check.name] for check in found if not check.ok and check.name in DEBIAN_PACKAGES]
+    return sorted(set(missing) - {"openvswitch-switch"})
 
 
 def _which(program: str) -> str | None:
@@ -260,6 +249,8 @@ def _kernel_checks(features: Sequence[Feature]) -> list[Check]:
 
 
 def _feature_check(feature: Feature, scratch: ScratchNamespaces) -> Check:
+    if without := untried(feature, _which):
+        return without
     want = f"a kernel with {feature.name}"
     remedy = "Debian's own kernel has it: apt install linux-image-amd64 (or -arm64), and reboot"
     if feature.name == "ipip" and _is_module_on_disk("ipip"):
@@ -267,6 +258,16 @@ def _feature_check(feature: Feature, scratch: ScratchNamespaces) -> Check:
         return Check("kernel: ipip", True, found, want, remedy, feature.needed_for)
     complaint = scratch.attempt(feature.command, feature.stdin)
     return Check(f"kernel: {feature.name}", not complaint, complaint or "works", want, remedy, feature.needed_for)
+
+
+def untried(feature: Feature, which: Callable[[str], str | None]) -> Check | None:
+    """Say that a feature could not be tried because its program is missing, which says nothing of the kernel."""
+    program = feature.command[0]
+    if which(program) is not None:
+        return None
+    package = {**DEBIAN_PACKAGES, "tc": "iproute2"}[program]
+    found, want = f"not tried, there is no program {program}", "the program"
+    return Check(f"kernel: {feature.name}", False, found, want, f"apt install {package}", feature.needed_for)
 
 
 def _is_module_on_disk(name: str) -> bool:

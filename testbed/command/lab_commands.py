@@ -182,7 +182,9 @@ def doctor(output: str | None) -> int:
 
     from testbed.command import render, rootless
     from testbed.command.client import runtime_directory
-    from testbed.command.doctor import checks, required_failures
+    from testbed.command.doctor import checks, missing_debian_packages, required_failures
+    from testbed.command.packages import apt_lines
+    from testbed.places import IS_CLONE
 
     found = checks()
     without_root = () if os.geteuid() == 0 else rootless.checks(runtime_directory())
@@ -201,6 +203,8 @@ def doctor(output: str | None) -> int:
     for check in found:
         if not check.ok:
             print(f"{check.name}: want {check.want}: {check.remedy}")
+    if not IS_CLONE and (lines := apt_lines(missing_debian_packages(found))):
+        print("\nDebian brings what is missing:", *lines, sep="\n  ")
     if failures and without_root and not lone:
         print("\na lab can run here: sudo testbed up, or without root: testbed up --rootless two_nodes")
         return 0

@@ -19,12 +19,12 @@ from testbed.command.client import CLUSTER_FILE
 from testbed.command.wire import CONTROL_SOCKET
 from testbed.lab.control import ControlServer
 from testbed.lab.lab_options import read_options
-from testbed.places import CLONE
+from testbed.places import ROOT
 from testbed.plain_files import plain, read_plain
 from testbed.pods import devices, kernel_view, namespaces
 
-OURS = frozenset({CLONE, Path(sys.prefix).resolve()})
-"""Directories without which nothing of ours runs: the clone and its Python."""
+OURS = frozenset({ROOT, Path(sys.prefix).resolve()})
+"""Directories without which nothing of ours runs: the clone or site-packages, and its Python."""
 PRIVATE_TMPFS = {"/run": "mode=0755", "/tmp": "mode=1777", "/var/tmp": "mode=1777", "/dev/shm": "mode=1777"}
 """File systems of the lab's own, with their options."""
 log = logging.getLogger("testbed")

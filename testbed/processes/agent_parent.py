@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from agent.kernel.namespace import set_namespace
-from testbed.places import CLONE
+from testbed.places import ROOT
 from testbed.processes.warm_process import loaded_files, serve
 
-PACKAGE = CLONE / "agent"
+PACKAGE = ROOT / "agent"
 NATIVE = PACKAGE / "datapath" / "native" / "_native.so"
 NOT_IMPORTED = frozenset({"agent.datapath.native._native", "agent.datapath.native.build"})
 """What is no module of Python's; what makes it."""

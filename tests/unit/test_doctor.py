@@ -1,18 +1,25 @@
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from testbed.command.doctor import (
+    FEATURES,
     PROGRAMS,
     Check,
+    Feature,
     error_line,
+    missing_debian_packages,
     packages_check,
-    pinned_packages,
     program_checks,
     required_failures,
     root_check,
     tun_check,
+    untried,
 )
+from testbed.command.packages import PROJECT, apt_lines, required_packages, unsatisfied
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,16 +69,53 @@ def test_every_program_that_is_looked_for_is_installed_by_us() -> None:
 
 
 def test_a_newer_protobuf_is_a_failure() -> None:
-    check = packages_check([("protobuf", "3.20.3")], lambda name: "4.21.0")
-    assert (check.ok, check.found) == (False, "protobuf 4.21.0 instead of 3.20.3")
+    check = packages_check([Requirement("protobuf>=3.20.3,<3.21")], lambda name: "4.21.0")
+    assert (check.ok, check.found) == (False, "protobuf 4.21.0 instead of <3.21,>=3.20.3")
+
+
+def test_a_missing_package_is_a_failure() -> None:
+    check = packages_check([Requirement("click>=8.2"), Requirement("rich")], {"rich": "15.0"}.get)
+    assert (check.ok, check.found) == (False, "click missing")
+
+
+def test_a_prerelease_within_its_range_is_taken() -> None:
+    assert packages_check([Requirement("mininet>=2.3.0.dev6,<2.4")], lambda name: "2.3.0.dev6").ok
 
 
 def test_a_project_that_is_not_installed_is_a_failure() -> None:
     assert not packages_check([], lambda name: None).ok
 
 
-def test_every_pin_is_in_the_lock_at_the_same_version() -> None:
-    lock = (ROOT / "scripts" / "requirements.lock").read_text(encoding="utf-8").lower().replace("-", "_").splitlines()
-    pins = [f"{name}=={wanted}".lower().replace("-", "_") for name, wanted in pinned_packages()]
-    assert pins != []
-    assert [pin for pin in pins if pin not in lock] == []
+def test_what_a_lab_needs_is_the_agents_and_the_extra_labs() -> None:
+    names = {one.name for one in required_packages()}
+    assert {"etcd3", "mininet", "click"} <= names
+    assert names.isdisjoint({"matplotlib", "pytest", "ruff"})
+
+
+def test_the_lock_has_a_version_within_the_range_of_every_package() -> None:
+    lines = (ROOT / "scripts" / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+    required = [Requirement(line) for line in metadata.requires(PROJECT) or []]
+    assert len(required) > len(required_packages())
+    assert unsatisfied(required, lambda name: locked.get(canonicalize_name(name))) == []
+
+
+def test_the_line_for_debian_stops_the_services_that_come_along() -> None:
+    assert apt_lines([]) == []
+    assert apt_lines(["iproute2"]) == ["sudo apt-get install --no-install-recommends iproute2"]
+    both = apt_lines(["etcd-server", "nginx-light"])
+    assert both[1].startswith("sudo systemctl disable --now etcd nginx ")
+
+
+def test_each_missing_debian_package_is_named_once_and_open_vswitch_is_not() -> None:
+    found = program_checks(lambda name: None if name in ("knotd", "knotc", "etcd", "ovs-vswitchd") else "/bin/there")
+    assert missing_debian_packages(found) == ["etcd-server", "knot"]
+
+
+@pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
+def test_a_kernel_feature_is_not_called_missing_where_its_program_is(feature: Feature) -> None:
+    assert untried(feature, lambda program: f"/sbin/{program}") is None
+    check = untried(feature, lambda program: None)
+    assert check is not None
+    assert check.found == f"not tried, there is no program {feature.command[0]}"
+    assert check.remedy in ("apt install iproute2", "apt install nftables")

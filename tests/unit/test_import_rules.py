@@ -42,6 +42,7 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
         "agent.datapath.native.library": "the same: it is loaded before the fork",
         "cryptography": "the lab's certificate authority",
         "click": "the command line",
+        "packaging": "doctor compares versions with the ranges of pyproject.toml",
         "matplotlib": "pictures of bench",
         "rich": "tables and colour",
         "pydantic": "the cluster file",

@@ -18,6 +18,7 @@ from agent.errors import EnvironmentMissing
 
 LIBRARY = Path(__file__).with_name("_native.so")
 INTERFACE = "agent.datapath.native._native_abi"
+WANTED = "want it compiled: sudo scripts/install in a clone, else the wheel installed again"
 SUBNET = struct.Struct("@IIIHxx")
 """struct native_subnet."""
 ADDRESS = struct.Struct("!I")
@@ -32,12 +33,12 @@ class NativeLibrary:
             self.ffi: Any = importlib.import_module(INTERFACE).ffi
             self.c: Any = self.ffi.dlopen(str(library))
         except (ImportError, OSError) as error:
-            raise EnvironmentMissing(f"native data path: not compiled (got {error}; want scripts/install)") from error
+            raise EnvironmentMissing(f"native data path: not compiled (got {error}; {WANTED})") from error
         if SUBNET.size != self.ffi.sizeof("struct native_subnet"):
-            raise EnvironmentMissing("native data path: compiled from another version (want scripts/install)")
+            raise EnvironmentMissing(f"native data path: compiled from another version ({WANTED})")
         reasons = self.ffi.string(self.c.native_reasons()).decode().split()
         if reasons != list(DropReason):
-            raise EnvironmentMissing("native data path: compiled from another version (want scripts/install)")
+            raise EnvironmentMissing(f"native data path: compiled from another version ({WANTED})")
 
     def rules(self, forwarder: Forwarder) -> Any:
         """The forwarder's node and table as C keeps them; to be freed, or given to a pump, which then owns it."""
