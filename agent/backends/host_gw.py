@@ -4,8 +4,7 @@ from collections.abc import Collection
 from functools import partial
 
 from agent.backends.base import Underlay
-from agent.backends.entries import OverlayDevice, PeerEntries
-from agent.backends.shares import has_family, share_of
+from agent.backends.entries import OverlayDevice, PeerEntries, has_family, share_of
 from agent.errors import EnvironmentMissing
 from agent.kernel.values import Family, Route
 from agent.lease import Lease, LeaseAttrs, Subnet

@@ -8,8 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from agent.backends.base import OWN_ADDRESS, Underlay
-from agent.backends.entries import OverlayDevice, PeerEntries
-from agent.backends.shares import base_address, share_of
+from agent.backends.entries import OverlayDevice, PeerEntries, base_address, share_of
 from agent.backends.subnet_routes import direct_device
 from agent.kernel.bridge import ipv6_sysctls
 from agent.kernel.kernel import Kernel

@@ -14,11 +14,10 @@ from ipaddress import IPv4Interface, IPv4Network
 from agent.backends.base import NO_LEAKS, OWN_ADDRESS, ForwardingEntry, Underlay
 from agent.backends.leftovers import remove_other_devices, remove_subnet_routes
 from agent.backends.subnet_routes import unreachable_route
-from agent.datapath.choice import choose_datapath, make_pump
 from agent.datapath.counters import Counters, PacketCounters
 from agent.datapath.forwarder import Forwarder, OwnNode
 from agent.datapath.forwarding_table import ForwardingTable
-from agent.datapath.pump import Pump
+from agent.datapath.pump import Pump, choose_datapath, make_pump
 from agent.datapath.tun import TunDevice, open_tun
 from agent.datapath.udp_socket import open_udp_socket
 from agent.kernel.bridge import ipv6_sysctls

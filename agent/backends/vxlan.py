@@ -12,8 +12,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from agent.backends.base import OWN_ADDRESS, Underlay
-from agent.backends.entries import Hop, OverlayDevice, PeerEntries
-from agent.backends.shares import base_address, has_family, share_of
+from agent.backends.entries import Hop, OverlayDevice, PeerEntries, base_address, has_family, share_of
 from agent.backends.subnet_routes import direct_device
 from agent.errors import NetlinkError
 from agent.kernel.bridge import ipv6_sysctls

@@ -17,8 +17,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from agent.backends.base import OWN_ADDRESS, Underlay
-from agent.backends.entries import NO_PEER, PEER, OverlayDevice, PeerEntries
-from agent.backends.shares import base_address, has_family, share_of
+from agent.backends.entries import NO_PEER, PEER, OverlayDevice, PeerEntries, base_address, has_family, share_of
 from agent.errors import EnvironmentMissing, NetlinkError
 from agent.kernel.bridge import ipv6_sysctls
 from agent.kernel.kernel import Kernel

@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 from agent.datapath.counters import DropReason, PacketCounters
 from agent.datapath.forwarder import Forwarder, SendDatagram, WriteToTun
-from agent.datapath.token_bucket import TokenBucket
 from agent.datapath.tun import DEVICE_IS_GONE, TunDevice
 
 log = logging.getLogger(__name__)
@@ -29,6 +28,27 @@ STOP_TIMEOUT_S = 5.0
 
 class _DeviceGone(Exception):
     """Somebody deleted the TUN device."""
+
+
+class TokenBucket:
+    """A limit on how often something may happen: `rate_per_s` in the long run, `burst` at once. Time is an argument."""
+
+    def __init__(self, rate_per_s: float, burst: float, now_s: float) -> None:
+        """Start full at `now_s`, a time on the clock that `take` will be given."""
+        self._rate_per_s = rate_per_s
+        self._burst = burst
+        self._tokens = burst
+        self._at_s = now_s
+
+    def take(self, now_s: float) -> bool:
+        """Report whether it may happen now; if so, it counts."""
+        elapsed_s = max(0.0, now_s - self._at_s)
+        self._at_s = max(self._at_s, now_s)
+        self._tokens = min(self._burst, self._tokens + elapsed_s * self._rate_per_s)
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
 
 
 class PythonPump:

@@ -1,6 +1,6 @@
 """How often something may happen."""
 
-from agent.datapath.token_bucket import TokenBucket
+from agent.datapath.python_pump import TokenBucket
 
 
 def test_burst_then_rate() -> None:

@@ -1,6 +1,6 @@
 /* TUN -> UDP: check a super-packet, cut it into packets, batch them for one peer, send. */
 
-/* A limit on answers, RFC 1812 §4.3.2.8; as token_bucket.py. */
+/* A limit on answers, RFC 1812 §4.3.2.8; as TokenBucket of python_pump.py. */
 struct token_bucket {
     double rate_per_s, tokens, at_s;
 };
