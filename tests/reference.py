@@ -152,6 +152,8 @@ def _words(kind: object) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
+    if field.default_factory is not None and _inner(field.annotation)[0] is not None:
+        return "-"  # its own fields say theirs
     value = field.get_default(call_default_factory=True, validated_data={})
     if value is None or isinstance(value, Model) or value in ((), {}):
         return "-"

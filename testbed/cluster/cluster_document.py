@@ -1,5 +1,6 @@
 """The first document of a cluster file: nodes, underlay, etcd and the overlay's own config (testbed/v1 Cluster)."""
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,9 @@ MIN_UNDERLAY_MTU = 576  # bytes; RFC 791 §3.1: every host must take datagrams o
 MAX_UNDERLAY_MTU = 65535  # bytes; an IPv4 packet cannot be longer
 MIN_BANDWIDTH, MAX_BANDWIDTH = 0.1, 100_000.0  # Mbit/s; one packet of 1,500 bytes takes 120 ms at the lower end
 MAX_QUEUE_PACKETS = 100_000
+DEFAULT_NAME = "lab"
+DEFAULT_NETWORK: Mapping[str, Any] = {"Network": "10.0.0.0/16", "SubnetLen": 24, "Backend": {"Type": "udp"}}
+DEFAULT_UNDERLAY = IPv4Network("192.168.8.0/24")
 
 
 def _address(value: object) -> object:
@@ -157,7 +161,7 @@ SwitchName = Annotated[str, AfterValidator(check_switch_name)]
 class UnderlaySpec(Model):
     """The network that the nodes themselves are on: a topology by its name, or switches and links one by one."""
 
-    cidr: Network
+    cidr: Network = DEFAULT_UNDERLAY
     ipv6_cidr: Network6 | None = None
     """Beside it, on a network with EnableIPv6; None: fd00:8::/48. Each segment gets a /64 of it."""
     topology: str = "single"
@@ -211,14 +215,16 @@ NodeName = Annotated[str, AfterValidator(check_node_name)]
 
 
 class ClusterDocument(Model):
-    """The Cluster document as it is in the file."""
+    """The Cluster document as it is in the file; only `nodes` has to be there."""
 
-    api_version: Literal["testbed/v1"]
-    kind: Literal["Cluster"]
-    metadata: Metadata
-    network: dict[str, Any]
-    underlay: UnderlaySpec
+    api_version: Literal["testbed/v1"] = "testbed/v1"
+    kind: Literal["Cluster"] = "Cluster"
+    metadata: Metadata = Field(default_factory=lambda: Metadata(name=DEFAULT_NAME))
+    network: dict[str, Any] = Field(default_factory=lambda: dict(DEFAULT_NETWORK))
+    """flannel's own network config."""
+    underlay: UnderlaySpec = Field(default_factory=UnderlaySpec)
     nodes: Annotated[dict[NodeName, NodeSpec], Field(min_length=1)]
+    """By name; or a list of names, where no node has anything else to say."""
     etcd: EtcdSpec = Field(default_factory=EtcdSpec)
     agent: AgentSpec = Field(default_factory=AgentSpec)
     dns: bool | None = None

@@ -10,6 +10,7 @@ stays.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Literal
 
 from testbed.cluster.cluster_document import NodeSpec
@@ -21,7 +22,7 @@ from testbed.cluster.wiring import Wiring
 
 Sign = Literal["+", "~", "-"]
 Kind = Literal["Pod", "Deployment", "Service"]
-FIXED_UNDERLAY = ("cidr", "ipv6_cidr", "gateway", "mtu", "switch")
+FIXED_UNDERLAY = ("cidr", "ipv6_cidr", "mtu", "switch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +82,28 @@ def _fixed(running: Cluster, wanted: Cluster) -> Iterator[str]:
     for field in FIXED_UNDERLAY:
         if getattr(running.underlay, field) != getattr(wanted.underlay, field):
             yield f"underlay.{field}: machines have their addresses and links by it"
-    for field in ("etcd", "agent", "dns"):
+    if running.addresses.gateway != wanted.addresses.gateway:
+        yield "underlay.gateway: machines have their addresses and links by it"
+    if (running.etcd.member_count, running.etcd.tls) != (wanted.etcd.member_count, wanted.etcd.tls):
+        yield "etcd: it is given to processes when the lab starts"
+    for field in ("agent", "dns"):
         if getattr(running, field) != getattr(wanted, field):
             yield f"{field}: it is given to processes when the lab starts"
     stay = [name for name in wanted.nodes if name in running.nodes]
     for name in stay:
-        before, now = running.nodes[name], wanted.nodes[name]
+        # An address that one of the files leaves open is the one that the node has.
+        before, now = (
+            _with_address(cluster.nodes[name], running.addresses.nodes[name]) for cluster in (running, wanted)
+        )
         changed = [field for field in NodeSpec.model_fields if getattr(before, field) != getattr(now, field)]
         if changed:
             yield f"nodes.{name}.{', '.join(changed)}: of a node that runs"
     if _shape(running.wiring, stay) != _shape(wanted.wiring, stay):
         yield "underlay: switches, routers and the links of what stays"
+
+
+def _with_address(node: NodeSpec, address: IPv4Address) -> NodeSpec:
+    return node if node.ip is not None else node.model_copy(update={"ip": address})
 
 
 def _shape(wiring: Wiring, nodes: list[str]) -> object:

@@ -20,6 +20,7 @@ from testbed.cluster.manifests import check_twice, is_known, kind_of, of_kind, r
 from testbed.cluster.network_json import network_json
 from testbed.cluster.problems import Problem, SpecError, near_match, shorten
 from testbed.cluster.service import Service
+from testbed.cluster.short_form import with_nodes_by_name
 from testbed.cluster.underlay_checks import read_wiring
 from testbed.cluster.validation import Source, read_model
 from testbed.cluster.wiring import Wiring
@@ -107,6 +108,8 @@ def read_cluster(data: bytes, name: str) -> Cluster:
     if not documents:
         raise SpecError(problems)
     sources = [Source(document, name) for document in documents]
+    sources[0], nodes_twice = with_nodes_by_name(sources[0])
+    problems += nodes_twice
     cluster, wiring, cluster_problems = _read_cluster_document(sources[0])
     manifests, manifest_problems = read_manifests(sources[1:])
     problems += cluster_problems + manifest_problems

@@ -22,6 +22,31 @@ _KINDS = {
     "tuple_type": "a list",
     "is_instance_of": "text",
 }
+EXAMPLES = {
+    "apiVersion": "v1",
+    "command": "[cat, /tmp/ready]",
+    "containerPort": "8080",
+    "containers": "[{name: web, image: nginx}]",
+    "ends": "[node1, s1]",
+    "file": "/run/flannel/subnet.env",
+    "image": "nginx",
+    "kind": "Pod",
+    "matchLabels": "{app: web}",
+    "metadata": "{name: web}",
+    "mountPath": "/data",
+    "name": "web",
+    "nodes": "[node1, node2]",
+    "path": "/srv/data",
+    "port": "80",
+    "ports": "[{port: 80}]",
+    "selector": "{app: web}",
+    "spec": "{containers: [{name: web, image: nginx}]}",
+    "template": "{metadata: {labels: {app: web}}, spec: {…}}",
+    "value": "text",
+    "Deployment.spec": "{selector: {matchLabels: {app: web}}, template: {…}}",
+    "Service.spec": "{selector: {app: web}, ports: [{port: 80}]}",
+}
+"""Key that some object must have, or KIND.KEY → what it may look like."""
 MOST_CUTS = 4
 """How often what is left of a wrong document is made smaller to find more problems in it."""
 _LOOK_LIKE_OTHERS = ("true", "false", "yes", "no", "on", "off", "null")
@@ -118,7 +143,9 @@ def _problem(source: Source, model: type[BaseModel], error: ErrorDetails) -> Pro
         return source.problem(path, what, at_key=True)
     if kind == "missing":
         parent = path[:-1]
-        return source.problem(parent, f"{path[-1]} is missing (got nothing; want {path[-1]}: …)")
+        key = str(path[-1])
+        example = EXAMPLES.get(f"{model.__name__}.{key}") or EXAMPLES[key]
+        return source.problem(parent, f"{key} is missing (got nothing; want {key}: {example})")
     if kind == "spec":
         what = f"{context['what']} (got {shown(context['got'])}; want {context['want']})"
         return source.problem(path, what, at_key=of_key)

@@ -25,7 +25,7 @@ KINDS = {
 
 
 SECTIONS = {
-    "A lab": ("up", "down", "status", "restart", "doctor", "topologies", "validate", "cli"),
+    "A lab": ("up", "down", "status", "restart", "doctor", "topologies", "init", "validate", "cli"),
     "What runs in it": (
         *("get", "describe", "apply", "delete", "scale", "node"),
         *("exec", "shell", "logs", "events", "forward", "etcdctl"),

@@ -250,9 +250,10 @@ def topologies(output: str | None) -> None:
 
 @verbs.command()
 @click.argument("cluster", metavar="FILE|NAME", shell_complete=clusters)
+@click.option("--show-defaults", is_flag=True, help="Print the file with nothing left out, as YAML.")
 @output_option("json")
-def validate(cluster: str, output: str | None) -> None:
-    """Check a cluster file and say everything that is wrong with it. Needs no root."""
+def validate(cluster: str, show_defaults: bool, output: str | None) -> None:
+    """Check a cluster file and list all its problems. Needs no root."""
     from testbed.cluster.problems import SpecError
     from testbed.cluster.spec import find_cluster
     from testbed.command import render
@@ -262,6 +263,13 @@ def validate(cluster: str, output: str | None) -> None:
     except SpecError as error:
         raise TestbedError(str(error), 2) from error
     render.warnings(found.warnings)
+    if show_defaults:
+        from testbed.cluster.written_out import written_out
+
+        if output is not None:
+            raise click.UsageError("--show-defaults prints YAML (got -o json; want one of both)")
+        print(written_out(found), end="")
+        return None
     summary = {
         "cluster": found.name,
         "nodes": list(found.nodes),
@@ -272,6 +280,19 @@ def validate(cluster: str, output: str | None) -> None:
         return render.as_json(summary)
     print(f"{found.name} is valid: {len(found.nodes)} nodes, {found.pod_count} pods")
     return None
+
+
+@verbs.command()
+def init() -> None:
+    """Print a cluster file to start from, with comments. Needs no root.
+
+    \b
+    testbed init > lab.yaml
+    sudo testbed up lab.yaml
+    """
+    from testbed.cluster.starter import STARTER
+
+    print(STARTER, end="")
 
 
 @verbs.command()

@@ -78,7 +78,7 @@ def test_without_root_nothing_is_begun(run: Run, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.row("B9")
 def test_every_line_about_a_file_has_its_place(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
-    file.write_text("apiVersion: testbed/v1\nkind: Cluster\nnodes: {}\n")
+    file.write_text("kind: Cluster\nmetadata: {}\nunderlay: {cidr: 1}\nnodes: {}\n")
     code, lines = run("validate", str(file))
     assert code == 2
     assert len(lines) > 2

@@ -1,0 +1,49 @@
+"""A cluster file with nothing left out: what `validate --show-defaults` prints. Pure."""
+
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from testbed.cluster.cluster_document import NodeSpec, UnderlaySpec
+from testbed.cluster.spec import Cluster
+
+EXPLICIT = ("switches", "routers", "links")
+BY_NAME = ("topology", "parameters")
+
+
+def written_out(cluster: Cluster) -> str:
+    """Return the YAML stream of the same cluster with every default in it; it can be read again.
+
+    Left out is only what has no value until the lab runs, such as a subnet that an agent chooses, and
+    the node of a pod that any node may have.
+    """
+    nodes = {name: {**_plain(node), "ip": str(cluster.addresses.nodes[name])} for name, node in cluster.nodes.items()}
+    document = {
+        "apiVersion": "testbed/v1",
+        "kind": "Cluster",
+        "metadata": _plain(cluster.metadata),
+        "network": dict(cluster.network),
+        "etcd": {"members": cluster.etcd.member_count, "tls": cluster.etcd.tls},
+        "underlay": _in_order(UnderlaySpec, {**_underlay(cluster.underlay), "gateway": str(cluster.addresses.gateway)}),
+        "nodes": {name: _in_order(NodeSpec, node) for name, node in nodes.items()},
+        "agent": _plain(cluster.agent),
+        "dns": cluster.dns,
+    }
+    objects = (*cluster.written_pods, *cluster.deployments, *cluster.services)
+    text: str = yaml.safe_dump_all([document, *map(_plain, objects)], sort_keys=False, default_flow_style=None)
+    return text
+
+
+def _plain(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _underlay(underlay: UnderlaySpec) -> dict[str, Any]:
+    other = BY_NAME if underlay.is_explicit else EXPLICIT
+    return {key: value for key, value in _plain(underlay).items() if key not in other}
+
+
+def _in_order(model: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    return {name: values[name] for name in names if name in values}
