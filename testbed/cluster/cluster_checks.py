@@ -8,6 +8,7 @@ from agent.errors import InvalidConfig, UsageError
 from agent.netconfig.config import BACKEND_OPTIONS, NetworkConfig, parse_network_config
 from agent.options.command_line import parse_options
 from testbed.cluster.addresses import AddressPlan, UnderlayFull, plan_addresses
+from testbed.cluster.agent_words import NEED_TLS, named
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument
 from testbed.cluster.dns import DNS_ADDRESS
 from testbed.cluster.ipv6_checks import check_ipv6, ipv6_underlay
@@ -65,6 +66,10 @@ def _check_agent_flags(source: Source, document: ClusterDocument) -> Iterator[Pr
     given: list[tuple[tuple[str | int, ...], AgentSpec]] = [(("agent",), document.agent)]
     given += [(("nodes", name, "agent"), node.agent) for name, node in document.nodes.items() if node.agent]
     for path, agent in given:
+        for name in named(agent.command or ()):
+            if name in NEED_TLS and not document.etcd.tls:
+                what = f"etcd has no certificates here (got {{{name}}} and tls: false; want etcd: {{tls: true}})"
+                yield source.problem((*path, "command"), what)
         if agent.command is None and agent.args:
             try:
                 parse_options(agent.args, {})

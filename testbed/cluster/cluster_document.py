@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from testbed.cluster.agent_words import PLACEHOLDERS, named
 from testbed.cluster.manifest import Metadata, Model
 from testbed.cluster.name_rules import check_mount_path, check_node_name, check_switch_name, within, wrong
 from testbed.cluster.wiring import DURATION, Cable, Shaping
@@ -62,22 +63,33 @@ Network6 = Annotated[IPv6Network, BeforeValidator(_ipv6_network)]
 
 
 class AgentReady(Model):
-    """When an agent of somebody else counts as ready."""
+    """When an agent that is not ours counts as ready: as soon as both are there."""
 
-    file: Annotated[str, AfterValidator(check_mount_path)]
+    file: Annotated[str, AfterValidator(check_mount_path)] = "/run/flannel/subnet.env"
+    """Below /run."""
+    device: str | None = None
+    """Its overlay device; left out: any whose name begins with flannel."""
 
 
 class AgentSpec(Model):
-    """`args`: more flags for our agent. `command`: another agent that takes flannel's flags."""
+    """Which agent runs, and with which flags."""
 
     args: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """More flags for our agent."""
     command: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    """Another agent. flannel's flags are put behind it; or it says itself where `{etcd}`, `{iface}` and others go."""
     ready: AgentReady | None = None
 
     @model_validator(mode="after")
     def _ours_or_another(self) -> "AgentSpec":
         if self.command is not None and self.args:
             raise wrong("args and command exclude each other", "both", "args for our agent, or command for another")
+        for name in named(self.command or ()):
+            if name not in PLACEHOLDERS:
+                known = ", ".join(f"{{{one}}}" for one in PLACEHOLDERS)
+                raise wrong(
+                    "no such value for an agent's command", f"{{{name}}}", f"{known}, or {{{{{name}}}}} for the text"
+                )
         if self.command is None and self.ready is not None:
             raise wrong("ready belongs to command", "ready alone", "command: [PROGRAM, …] beside it")
         return self

@@ -17,7 +17,8 @@ from agent.kernel.monitor import Monitor
 from agent.lease import Subnet
 from agent.netconfig.config import NetworkConfig
 from agent.node.subnet_env import SubnetEnv, read_env, write_subnet_env
-from testbed.cluster.cluster_document import AgentSpec
+from testbed.cluster.agent_words import agent_words, flannel_flags
+from testbed.cluster.cluster_document import AgentReady, AgentSpec
 from testbed.cluster.overlay import OVERLAY_DEVICES
 from testbed.lab.certificates import TlsFiles
 from testbed.lab.etcd import enter_machine, http_get
@@ -140,19 +141,18 @@ class LabNode:
 
     def agent_command(self) -> list[str]:
         """The agent's command line, to be run inside the node's namespaces."""
-        flags = [
-            f"--etcd-endpoints={self._etcd_endpoints}",
-            f"--iface={self.name}-eth0",
-            f"--subnet-file=/run/{SUBNET_FILE}",
-        ]
-        if self.tls is not None:
-            flags += [
-                f"--etcd-cafile={self.tls.ca}",
-                f"--etcd-certfile={self.tls.certificate}",
-                f"--etcd-keyfile={self.tls.key}",
-            ]
+        values = {
+            "etcd": self._etcd_endpoints,
+            "etcd_ca": self.tls.ca if self.tls else "",
+            "etcd_cert": self.tls.certificate if self.tls else "",
+            "etcd_key": self.tls.key if self.tls else "",
+            "iface": f"{self.name}-eth0",
+            "address": str(self.address),
+            "node": self.name,
+            "subnet_file": f"/run/{SUBNET_FILE}",
+        }
         if self._spec.command is not None:
-            return [*self._spec.command, *flags]
+            return agent_words(self._spec.command, values)
         ours = [
             "--ip-masq",
             f"--bridge={BRIDGE}",
@@ -164,7 +164,7 @@ class LabNode:
             f"--node-name={self.name}",
             f"--datapath={self.datapath}",
         ]
-        return [*OURS, *flags, *ours, *self._spec.args]
+        return [*OURS, *flannel_flags(values), *ours, *self._spec.args]
 
     def pin(self, network: NetworkConfig, subnet: Subnet, overlay_mtu: int) -> None:
         """Make the agent ask for this subnet: flannel's own previous-subnet rule reads the file of the last run."""
@@ -213,10 +213,14 @@ class LabNode:
         return None if self.kernel.link(BRIDGE) else f"no {BRIDGE} yet"
 
     def _why_other_agent_is_not_ready(self) -> str | None:
-        file = self._spec.ready.file if self._spec.ready else f"/run/{SUBNET_FILE}"
+        ready = self._spec.ready or AgentReady()
+        file = ready.file
         if not (self.run / Path(file).relative_to("/run")).exists():
             return self._why_silent(f"no {file} yet")
-        if self.overlay_device and not any(link.name.startswith(OVERLAY_DEVICES) for link in self.kernel.links()):
+        if ready.device is not None and self.kernel.link(ready.device) is None:
+            return f"no overlay device {ready.device} yet"
+        flannels = any(link.name.startswith(OVERLAY_DEVICES) for link in self.kernel.links())
+        if ready.device is None and self.overlay_device and not flannels:
             return "no overlay device yet"
         if self.kernel.link(BRIDGE) is None:
             self._make_bridge()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from testbed.pytest_plugin import NewLab
 from testbed.testing.lab_handle import LabHandle
@@ -77,6 +78,25 @@ def test_another_agent_that_takes_flannels_flags_serves_the_lab(others: tuple[st
         leases = {lease["spec"]["node"]: lease["spec"]["subnet"] for lease in lab.get("leases")}
         assert leases == {name: node.subnet for name, node in lab.nodes.items()}
         assert {state["datapath"] for state in lab.status()["nodes"] if state["name"] in others} == {"other"}
+
+
+def test_an_agent_with_flags_of_its_own_says_where_values_go(new_lab: NewLab) -> None:
+    own = str(Path(__file__).with_name("agent_with_flags_of_its_own.py"))
+    values = ["--store={etcd}", "--authority={etcd_ca}", "--certificate={etcd_cert}", "--key={etcd_key}"]
+    more = ["--device={iface}", "--me", "{node}@{address}", "--write", "{subnet_file}"]
+    agent = {"command": [sys.executable, own, *values, *more], "ready": {"device": "flannel0"}}
+    with new_lab(cluster(node2=agent)) as lab:
+        reachable(lab)
+        assert f"own agent of node2@{lab.nodes['node2'].address}" in lab.logs("node2")
+
+
+def test_an_agent_whose_device_never_comes_is_not_ready(no_lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    agent = {"command": STAND_IN, "ready": {"device": "ovl0"}}
+    file.write_text(yaml.safe_dump({"nodes": ["a", "b"], "agent": agent}))
+    answer = no_lab.up(str(file), "--timeout", "5")
+    assert answer.code == 1
+    assert "no overlay device ovl0 yet" in answer.out + answer.err
 
 
 @pytest.mark.slow
