@@ -49,7 +49,7 @@ def wait_for_config(
         else:
             for warning in config.warnings:
                 log.warning("network config: %s", warning)
-            for name in config.unknown_options():
+            for name in config.unknown_options:
                 log.warning("Backend.%s: not an option of %s, ignored", name, config.backend_type)
             return config
         on_waiting(problem)

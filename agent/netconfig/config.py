@@ -5,7 +5,6 @@ above SubnetMax, a bad udp Port), flannel would fail later and say less. Sizes a
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NoReturn
@@ -15,13 +14,15 @@ from agent.lease import Subnet
 from agent.netconfig.backend_options import (
     BACKEND_OPTIONS,
     DUAL_STACK,
+    LARGEST_VNI_DUAL_STACK,
+    WANTED_VNI,
     BackendOptions,
     UdpOptions,
+    VxlanOptions,
     read_backend_options,
 )
-from agent.netconfig.fields import IPV4_RULES, IPV6_RULES, Fields, subnet_layout
-
-__all__ = ["BACKEND_OPTIONS", "NetworkConfig", "parse_network_config"]
+from agent.netconfig.fields import Fields, boolean
+from agent.netconfig.layout import IPV4_RULES, IPV6_RULES, read_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +42,15 @@ class NetworkConfig:
     ipv6_subnet_max: IPv6Address | None = None
     backend_type: str = "udp"
     """In lower case."""
-    backend_options: Mapping[str, object] = field(default_factory=dict)
-    """The rest of the JSON's `Backend`, spelt as the operator did; see `option`."""
-    backend: BackendOptions = field(default_factory=UdpOptions)
-    """The same, read; None for a backend without options."""
+    backend: BackendOptions | None = field(default_factory=UdpOptions)
+    """Its options; None for a backend without any."""
+    unknown_options: tuple[str, ...] = field(default=(), compare=False)
+    """Backend options that no flannel backend of this type reads; flannel ignores them, a typo looks the same."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What the operator should know although the config is good."""
 
-    def option(self, name: str) -> object:
-        """The backend option `name` whatever its case, or None."""
-        return Fields(self.backend_options).get(name)
-
-    def unknown_options(self) -> tuple[str, ...]:
-        """Backend options that no flannel backend of this type reads; flannel ignores them, a typo looks the same."""
-        options = BACKEND_OPTIONS.get(self.backend_type)
-        if options is None:
-            return ()
-        known = {option.lower() for option in options}
-        return tuple(name for name in self.backend_options if name.lower() not in known)
-
     def allows(self, subnet: Subnet) -> bool:
-        """Whether a node may hold `subnet`: right length and between SubnetMin and SubnetMax, in each family."""
+        """Return whether a node may hold `subnet`: right length, between SubnetMin and SubnetMax, in each family."""
         ipv4 = subnet.ipv4
         if ipv4.prefixlen != self.subnet_len or not self.subnet_min <= ipv4.network_address <= self.subnet_max:
             return False
@@ -81,20 +70,23 @@ def parse_network_config(text: bytes) -> NetworkConfig:
     the byte offset at which the text stops being JSON.
     """
     fields = Fields(_decode(text))
-    enable_ipv4, enable_ipv6 = fields.switch("EnableIPv4", True), fields.switch("EnableIPv6", False)
-    if not enable_ipv4:
+    if not fields.read("EnableIPv4", boolean, True):
         fields.problem("EnableIPv4", "a network without IPv4 cannot work with etcd", False, "true")
-    ipv4 = subnet_layout(fields, IPV4_RULES)
-    ipv6 = subnet_layout(fields, IPV6_RULES) if enable_ipv6 else None
-    backend_type, options = _backend(fields)
+    enable_ipv6 = fields.read("EnableIPv6", boolean, False)
+    ipv4 = read_layout(fields, IPV4_RULES)
+    ipv6 = read_layout(fields, IPV6_RULES) if enable_ipv6 else None
+    backend_type, given = _read_backend(fields)
+    options = Fields(given, "Backend.")
+    backend = read_backend_options(backend_type, options)
     if enable_ipv6 and backend_type in BACKEND_OPTIONS and backend_type not in DUAL_STACK:
-        others = ", ".join(sorted(DUAL_STACK))
-        what = f"the {backend_type} backend carries IPv4 only"
+        what, others = f"the {backend_type} backend carries IPv4 only", ", ".join(sorted(DUAL_STACK))
         fields.problem("EnableIPv6", what, True, f"false, or another Backend.Type: {others}")
-    backend, problems = read_backend_options(backend_type, options, dual_stack=enable_ipv6)
-    fields.problems += problems
-    if fields.problems or ipv4 is None:
-        raise InvalidConfig("network config: " + "; ".join(fields.problems))
+    if enable_ipv6 and isinstance(backend, VxlanOptions) and backend.vni > LARGEST_VNI_DUAL_STACK:
+        options.problem("VNI", "not such a number", backend.vni, WANTED_VNI)
+    problems = fields.problems + options.problems
+    if problems or ipv4 is None:
+        raise InvalidConfig("network config: " + "; ".join(problems))
+    known = {name.lower() for name in BACKEND_OPTIONS.get(backend_type, given)}
     return NetworkConfig(
         network=IPv4Network((ipv4.network, ipv4.network_len)),
         subnet_len=ipv4.subnet_len,
@@ -105,16 +97,16 @@ def parse_network_config(text: bytes) -> NetworkConfig:
         ipv6_subnet_min=None if ipv6 is None else IPv6Address(ipv6.subnet_min),
         ipv6_subnet_max=None if ipv6 is None else IPv6Address(ipv6.subnet_max),
         backend_type=backend_type,
-        backend_options=options,
         backend=backend,
-        warnings=tuple(fields.warnings),
+        unknown_options=tuple(name for name in given if name.lower() not in known),
+        warnings=tuple(layout.warning for layout in (ipv4, ipv6) if layout is not None and layout.warning is not None),
     )
 
 
-def _backend(fields: Fields) -> tuple[str, dict[str, object]]:
-    """The type in lower case and the other options."""
+def _read_backend(fields: Fields) -> tuple[str, dict[str, object]]:
+    """Return the type in lower case and the other options."""
     # Not the documentation's vxlan: flannel's code and its own test say udp.
-    if not fields.has("Backend"):
+    if "Backend" not in fields:
         return "udp", {}
     backend = fields.get("Backend")
     if backend is not None and not isinstance(backend, dict):

@@ -4,7 +4,7 @@ end soon. Nothing here changes what the agent does; each warning is logged once 
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from agent.daemon.pacing import Clock, SystemClock
 from agent.errors import ConfigMissing, InvalidConfig, RegistryError
 from agent.etcd.certificate import read_validity
 from agent.etcd.registry import Registry
+from agent.netconfig.backend_options import BackendOptions
 from agent.netconfig.config import NetworkConfig, parse_network_config
 
 log = logging.getLogger(__name__)
@@ -72,14 +73,8 @@ class Foresight:
             return (f"{error}; {KEPT}, and no other could start",)
         if now == self._config:
             return ()
-        changes = [
-            f"{field.name} {getattr(self._config, field.name)} → {getattr(now, field.name)}"
-            for field in fields(NetworkConfig)
-            if field.compare
-            and field.name != "backend"
-            and getattr(now, field.name) != getattr(self._config, field.name)
-        ]
-        return (f"network config changed in etcd: {', '.join(changes)}; {KEPT}, restart it to use the new one",)
+        changes = ", ".join(_changes(self._config, now))
+        return (f"network config changed in etcd: {changes}; {KEPT}, restart it to use the new one",)
 
     def _about_certificates(self) -> tuple[str, ...]:
         return tuple(warning for file in self._certificates if (warning := self._about_certificate(file)) is not None)
@@ -95,3 +90,15 @@ class Foresight:
         ended = "has expired" if validity.ends <= self._today() else "expires"
         at = f"{validity.ends:%Y-%m-%dT%H:%M:%SZ}"
         return f"certificate {file} {ended} at {at} (want a new one in its place: it is read again)"
+
+
+def _changes(before: NetworkConfig | BackendOptions, after: NetworkConfig | BackendOptions) -> Iterator[str]:
+    """Yield `name before → after` for each difference of two values of one class; only the name where it is secret."""
+    for one in fields(before):
+        old, new = getattr(before, one.name), getattr(after, one.name)
+        if not one.compare or old == new:
+            continue
+        if one.name != "backend":
+            yield f"{one.name} {old} → {new}" if one.repr else f"{one.name} changed"
+        elif type(old) is type(new):
+            yield from _changes(old, new)

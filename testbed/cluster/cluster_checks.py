@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.errors import InvalidConfig, UsageError
-from agent.netconfig.config import BACKEND_OPTIONS, NetworkConfig, parse_network_config
+from agent.netconfig.backend_options import BACKEND_OPTIONS
+from agent.netconfig.config import NetworkConfig, parse_network_config
 from agent.options.command_line import parse_options
 from testbed.cluster.addresses import AddressPlan, UnderlayFull, plan_addresses
 from testbed.cluster.agent_words import NEED_TLS, named
@@ -157,7 +158,7 @@ def _check_backend_options(source: Source, document: ClusterDocument, config: Ne
         path = ("network", _spelt(document, "Backend"), "Type")
         yield source.problem(path, what + near_match(config.backend_type, kinds))
     known = ("Type", *sorted(BACKEND_OPTIONS.get(config.backend_type, ())))
-    for option in config.unknown_options():
+    for option in config.unknown_options:
         path = ("network", _spelt(document, "Backend"), option)
         what = f"the {config.backend_type} backend has no such option (got {shorten(option)}; want {', '.join(known)})"
         yield source.problem(path, what + near_match(option, known), at_key=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.errors import InvalidConfig
-from agent.netconfig.backend_options import UdpOptions
+from agent.netconfig.backend_options import UdpOptions, VxlanOptions
 from agent.netconfig.config import NetworkConfig, parse_network_config
 from tests.unit.fake_registry import subnet
 
@@ -39,7 +39,7 @@ def test_config_defaults(network: str, subnet_len: int, subnet_min: str, subnet_
     assert config.network == IPv4Network(network, strict=False)
     assert config.subnet_len == subnet_len
     assert (config.subnet_min, config.subnet_max) == (IPv4Address(subnet_min), IPv4Address(subnet_max))
-    assert (config.backend_type, config.backend_options) == ("udp", {})
+    assert (config.backend_type, config.backend) == ("udp", UdpOptions())
     assert config.ipv6_network is None
 
 
@@ -56,7 +56,7 @@ def test_config_overrides() -> None:
         IPv4Address("10.3.5.0"),
         IPv4Address("10.3.8.0"),
     )
-    assert (config.backend_type, config.option("vni")) == ("vxlan", 7)
+    assert (config.backend_type, config.backend) == ("vxlan", VxlanOptions(vni=7))
 
 
 @pytest.mark.row("B22")
@@ -200,6 +200,12 @@ def test_all_problems_are_told_at_once() -> None:
         assert field in text
 
 
+@pytest.mark.parametrize("sizes", [{"SubnetLen": 31}, {"Network": "10.0.0.0/29"}])
+@pytest.mark.row("B24")
+def test_a_bad_bound_is_told_beside_a_bad_size(sizes: dict[str, Any]) -> None:
+    assert "SubnetMax: not an address" in problems(**{"Network": "10.3.0.0/16", "SubnetMax": "x", **sizes})
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -228,8 +234,8 @@ def test_a_text_that_is_no_config_is_refused_with_its_offset(text: bytes, compla
 @pytest.mark.row("B24")
 def test_options_that_flannel_does_not_know_are_named() -> None:
     config = parse(Network="10.3.0.0/16", Backend={"Type": "udp", "Prot": 8285, "PORT": 8285})
-    assert config.unknown_options() == ("Prot",)
-    assert parse(Network="10.3.0.0/16", Backend={"Type": "other", "x": 1}).unknown_options() == ()
+    assert config.unknown_options == ("Prot",)
+    assert parse(Network="10.3.0.0/16", Backend={"Type": "other", "x": 1}).unknown_options == ()
 
 
 @pytest.mark.parametrize(

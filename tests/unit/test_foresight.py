@@ -1,5 +1,6 @@
 """What an operator is told while everything works: another config, certificates that end soon."""
 
+import json
 import logging
 import threading
 from datetime import UTC, datetime, timedelta
@@ -18,9 +19,11 @@ from tests.unit.fake_registry import FakeRegistry
 STARTED_WITH = b'{"Network":"10.0.0.0/16","Backend":{"Type":"udp"}}'
 
 
-def foresight(registry: FakeRegistry, *certificates: Path, today: datetime | None = None) -> Foresight:
+def foresight(
+    registry: FakeRegistry, *certificates: Path, today: datetime | None = None, started_with: bytes = STARTED_WITH
+) -> Foresight:
     now = today or datetime.now(UTC)
-    config = parse_network_config(STARTED_WITH)
+    config = parse_network_config(started_with)
     return Foresight(registry, config, certificates, clock=registry.clock, today=lambda: now)
 
 
@@ -44,6 +47,21 @@ def test_another_config_is_told_once_while_it_lasts(caplog: pytest.LogCaptureFix
     registry.config_text = STARTED_WITH
     watching.look()
     assert watching.warnings == ()
+
+
+def test_a_changed_key_is_warned_of_and_never_shown(caplog: pytest.LogCaptureFixture) -> None:
+    keys = ["YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXoxMjM0NTY=", "MTIzNDU2YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXo="]
+    texts = [
+        json.dumps({"Network": "10.0.0.0/16", "Backend": {"Type": "wireguard", "ListenPort": port, "PSK": key}})
+        for port, key in zip((51820, 51821), keys, strict=True)
+    ]
+    registry = FakeRegistry()
+    registry.config_text = texts[1].encode()
+    watching = foresight(registry, started_with=texts[0].encode())
+    watching.look()
+    (warning,) = watching.warnings
+    assert "listen_port 51820 → 51821, psk changed" in warning
+    assert not any(key in caplog.text + warning + repr(parse_network_config(texts[0].encode())) for key in keys)
 
 
 @pytest.mark.parametrize(("text", "word"), [(None, "gone from etcd"), (b"{", "no other could start")])

@@ -108,8 +108,10 @@ MUST_NOT = {  # modules: {import: why}
 
 PURE = (  # decide in values: no sockets, no processes, no clock of their own
     "agent.leases.allocator",
+    "agent.netconfig.backend_options",
     "agent.netconfig.config",
     "agent.netconfig.fields",
+    "agent.netconfig.layout",
     "agent.errors",
     "agent.lease",
     "agent.datapath.forwarder",
