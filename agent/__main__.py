@@ -22,12 +22,12 @@ FAILED = 1
 
 
 def main() -> None:
-    """Entry point; ends the process."""
+    """Run the command line, and end the process with its exit code."""
     sys.exit(run(sys.argv[1:], os.environ))
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Do what `argv` asks and return the exit code; every known error is one line `error: …` on standard error."""
+    """Do what `argv` asks and return the exit code; print each known error as one line `error: …` on standard error."""
     try:
         options = parse_options(argv, environ)
         if options.help:
@@ -44,7 +44,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # Whoever read our output has seen enough; the interpreter must not complain about it while it ends.
+        # The reader of our output has closed it; the interpreter must not complain about that while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
 
@@ -71,10 +71,10 @@ def _command(options: Options, notes: Sequence[str]) -> int:
         make_bridge(options)
         return 0
     check_machine(options)
-    from agent.daemon.memory import keep_memory_together
-    from agent.daemon.shutdown import Shutdown
+    from agent.daemon.memory import limit_malloc_arenas
+    from agent.daemon.service_manager import Shutdown
 
-    keep_memory_together()
+    limit_malloc_arenas()
     # Before the imports below: grpc may start threads, which must inherit the blocked signals.
     shutdown = Shutdown()
     from agent.agent import Agent

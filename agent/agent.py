@@ -25,9 +25,8 @@ from agent.assembly import (
 )
 from agent.backends import make_backend
 from agent.backends.base import Backend, Underlay
-from agent.daemon.memory import leave_out_what_is_there
-from agent.daemon.service_manager import notify_service_manager
-from agent.daemon.shutdown import Shutdown
+from agent.daemon.memory import freeze_startup_objects
+from agent.daemon.service_manager import Shutdown, notify_service_manager
 from agent.daemon.watchdog import Watchdog, WatchedClock
 from agent.datapath.counters import Counters
 from agent.errors import LeaseLost, RegistryError
@@ -40,12 +39,11 @@ from agent.lease import Lease
 from agent.leases.config_wait import wait_for_config
 from agent.leases.manager import SubnetManager
 from agent.netconfig.config import NetworkConfig
-from agent.node.health import HealthServer, LeaseReport, Report, process_started_at_s
-from agent.node.readiness import Readiness
+from agent.node.health import HealthServer, LeaseReport, Readiness, Report, process_started_at_s
 from agent.node.setup import BRIDGE, DEVICE, FILES, RULES, NodeSetup
 from agent.node.subnet_env import read_previous_subnet
 from agent.node.underlay_watch import UnderlayWatch
-from agent.node.warnings import Foresight
+from agent.node.warnings import OperatorWarnings
 from agent.options.options import Options
 
 log = logging.getLogger(__name__)
@@ -85,7 +83,7 @@ class Agent:
         self._wake_up: Callable[[], None] = lambda: None
         self._backend: Backend | None = None
         self._manager: SubnetManager | None = None
-        self._foresight: Foresight | None = None
+        self._warnings: OperatorWarnings | None = None
         self._trouble = threading.Event()
         """Set when the backend wants to be looked at."""
         self._fenced_at: float | None = None
@@ -118,11 +116,11 @@ class Agent:
                 registry,
                 self._stop,
                 refuse_unknown_backend,
-                on_waiting=partial(self._readiness.lacking, CONFIG),
+                on_waiting=partial(self._readiness.mark_unready, CONFIG),
             )
             if config is None:
                 return 0
-            self._readiness.fulfilled(CONFIG)
+            self._readiness.mark_ready(CONFIG)
             choose = partial(choose_underlay, options, kernel, ipv6=config.ipv6_network is not None)
             underlay = choose()
             refuse_underlay_inside(underlay, config, options)
@@ -136,19 +134,19 @@ class Agent:
             undo.callback(backend.stop)
             backend.on_trouble = self._on_trouble
             manager = self._subnet_manager(registry, config, backend, own_addresses(kernel))
-            lease = manager.acquire(self._stop, partial(self._readiness.lacking, LEASE))
+            lease = manager.acquire(self._stop, partial(self._readiness.mark_unready, LEASE))
             if lease is None:
                 return 0
-            self._readiness.fulfilled(LEASE)
+            self._readiness.mark_ready(LEASE)
             backend.start(lease)
             with self._lock:
                 self._backend, self._manager = backend, manager
             setup = NodeSetup(options, config, lease, backend, kernel, self._readiness, self._watchdog.beat)
             setup.converge_all()
-            self._foresight = Foresight(registry, config, certificates_of(options))
-            threads = self._start_threads(manager, self._foresight)
+            self._warnings = OperatorWarnings(registry, config, certificates_of(options))
+            threads = self._start_threads(manager, self._warnings)
             undo.callback(self._end_threads, threads, manager, registry)
-            leave_out_what_is_there()
+            freeze_startup_objects()
             self._watchdog.start()
             undo.callback(self._watchdog.stop)
             watch = UnderlayWatch(underlay, lambda now: choose(current=now), partial(own_addresses, kernel))
@@ -172,7 +170,7 @@ class Agent:
             fenced=self._fenced_at is not None,
             watch_restarts=manager.watch_restarts if manager else 0,
             started_at_s=self._started_at_s,
-            warnings=(*(self._foresight.warnings if self._foresight else ()), *(manager.warnings if manager else ())),
+            warnings=(*(self._warnings.current if self._warnings else ()), *(manager.warnings if manager else ())),
             refused={str(subnet): reason for subnet, reason in manager.refused.items()} if manager else {},
         )
 
@@ -207,11 +205,11 @@ class Agent:
             clock=WatchedClock(self._watchdog),
         )
 
-    def _start_threads(self, manager: SubnetManager, foresight: Foresight) -> list[threading.Thread]:
+    def _start_threads(self, manager: SubnetManager, warnings: OperatorWarnings) -> list[threading.Thread]:
         jobs = {
             "renewal": lambda: manager.run_renewal(self._stop, self._on_fenced),
             "watch": lambda: manager.run_watch(self._stop, self._on_peers(manager)),
-            "foresight": lambda: foresight.run(self._stop),
+            "warnings": lambda: warnings.run(self._stop),
         }
         threads = [threading.Thread(target=self._guard, args=job, name=job[0], daemon=True) for job in jobs.items()]
         for thread in threads:
@@ -236,7 +234,7 @@ class Agent:
                 self._backend.set_peers(peers)
                 self._revision = revision
             log.info("peers: %d in force, revision %d", len(peers), revision)
-            self._readiness.fulfilled(PEERS)
+            self._readiness.mark_ready(PEERS)
             self._announce_ready()
 
         return put_in_force
@@ -250,7 +248,7 @@ class Agent:
             self._fenced_at = time.monotonic()
             if self._backend is not None:
                 self._backend.fence()
-        self._readiness.lacking(LEASE, f"fenced: {reason}")
+        self._readiness.mark_unready(LEASE, f"fenced: {reason}")
         log.error("forwarding is stopped; this process ends in %g s, to ask for another subnet", FENCED_FOR_S)
         self._wake_up()
 

@@ -1,4 +1,4 @@
-"""What any long-running process needs: log, stop signal, watchdog, pacing, the service manager's protocol.
+"""What any long-running process needs: log, service manager (stop signals, readiness), watchdog, pacing, memory.
 
 Knows nothing of networks; every room above may import it.
 """

@@ -1,10 +1,10 @@
-"""How memory is kept: for an agent that runs for months, in few places, and without garbage that waits for long.
+"""Keep a process that runs for months small: one malloc arena, and a garbage collector that ignores what never changes.
 
-glibc gives each new thread another arena, up to eight for each processor, and an arena keeps what it once needed. Each
-connection to etcd, each question to our HTTP server comes with threads of its own, so every arena grows in turn to what
-the greatest of these needs, though one is enough: none of them computes much. And once a large block was given back,
-glibc takes others of its size out of an arena too, between small ones that stay: the buffers of each new overlay device
-would make it larger. malloc_info(3) shows both, mallopt(3) tells of the settings.
+glibc gives each new thread another arena, up to eight per processor, and an arena keeps what it once needed. Every
+connection to etcd and every request to our HTTP server has threads of its own, so each arena grows in turn to the size
+of the largest need. One arena is enough, as none of these threads computes much. Once a large block is freed, glibc
+also takes later blocks of its size from an arena, between small ones that stay: the buffers of each new overlay device
+would enlarge it. malloc_info(3) shows both; mallopt(3) describes the settings.
 """
 
 import ctypes
@@ -17,21 +17,21 @@ LARGE_BYTES = 128 * 1024
 """Blocks of this size or more have pages of their own, which go back to the kernel; glibc's value at the start."""
 
 
-def keep_memory_together() -> None:
-    """To be called before the first thread starts; without effect where the C library is another one."""
+def limit_malloc_arenas() -> None:
+    """Keep malloc to one arena. Call it before the first thread starts; other C libraries than glibc ignore it."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_ARENA_MAX, ARENAS)
         mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
-def leave_out_what_is_there() -> None:
-    """Everything that exists now stays: the garbage collector need not look at it again.
+def freeze_startup_objects() -> None:
+    """Exclude everything that exists now from garbage collection.
 
-    Its full run waits until what is new is a quarter of what is old, and the modules of grpc and pyroute2 are a hundred
-    thousand objects: a connection's cycles would stay until there are many thousands of them.
+    A full collection waits until new objects are a quarter of the old ones, and the modules of grpc and pyroute2 are a
+    hundred thousand objects: cycles of closed connections would stay until there are many thousands of them.
     """
     gc.collect()
     gc.freeze()
-    # Counts anew what is old: nothing.
+    # Resets the count of old objects to none.
     gc.collect()

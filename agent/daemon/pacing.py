@@ -1,4 +1,4 @@
-"""Time for policies that wait: a clock that tests can replace, back-off with jitter, and how often to say a thing."""
+"""Time for policies that wait: a clock that tests can replace, and back-off with jitter."""
 
 import random
 import threading
@@ -10,17 +10,17 @@ class Clock(Protocol):
     """Where now comes from and where waiting happens."""
 
     def now(self) -> float:
-        """Seconds, monotonic, from an arbitrary start."""
+        """Return monotonic seconds from an arbitrary start."""
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        """Wait until `event` is set, at most `timeout_s`; whether it is set."""
+        """Wait until `event` is set, at most `timeout_s`; return whether it is set."""
 
 
 class SystemClock:
     """The machine's own."""
 
     def now(self) -> float:
-        """Seconds of CLOCK_MONOTONIC."""
+        """Return seconds of CLOCK_MONOTONIC."""
         return time.monotonic()
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
@@ -38,33 +38,11 @@ class Backoff:
         self._next_s = first_s
 
     def next_s(self) -> float:
-        """How long to wait before the next try, in seconds."""
+        """Return how long to wait before the next try, in seconds."""
         delay_s, self._next_s = self._next_s, min(self._longest_s, self._next_s * 2)
         # Without jitter all nodes that lost etcd together would come back together.
         return delay_s * self._rng.uniform(0.5, 1.0)
 
     def reset(self) -> None:
-        """Begin anew after a success."""
+        """Start from the first delay again, after a success."""
         self._next_s = self._first_s
-
-
-class LogLimit:
-    """Lets one message through per interval, so that an outage of hours does not fill a disk."""
-
-    def __init__(self, clock: Clock, interval_s: float = 10.0) -> None:
-        self._clock = clock
-        self._interval_s = interval_s
-        self._last: float | None = None
-
-    def allows(self) -> bool:
-        """Whether a message may be written now; counts as written."""
-        now = self._clock.now()
-        if self._last is not None and now - self._last < self._interval_s:
-            return False
-        self._last = now
-        return True
-
-    def reset(self) -> bool:
-        """Let the next message through: what was complained of is over. Whether anything was."""
-        complained, self._last = self._last is not None, None
-        return complained

@@ -11,7 +11,8 @@ import threading
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 
-from agent.daemon.pacing import Clock, LogLimit
+from agent.daemon.log import LogLimit
+from agent.daemon.pacing import Clock
 from agent.errors import AddressTaken, RegistryDenied
 from agent.etcd.registry import Registry
 from agent.lease import Claim, Lease

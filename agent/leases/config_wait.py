@@ -5,7 +5,8 @@ import random
 import threading
 from collections.abc import Callable
 
-from agent.daemon.pacing import Backoff, Clock, LogLimit, SystemClock
+from agent.daemon.log import LogLimit
+from agent.daemon.pacing import Backoff, Clock, SystemClock
 from agent.errors import ConfigMissing, InvalidConfig, RegistryDenied, RegistryError
 from agent.etcd.registry import Registry
 from agent.netconfig.config import NetworkConfig, parse_network_config

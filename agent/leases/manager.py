@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
-from agent.daemon.pacing import Backoff, Clock, LogLimit, SystemClock
+from agent.daemon.log import LogLimit
+from agent.daemon.pacing import Backoff, Clock, SystemClock
 from agent.errors import (
     AddressTaken,
     Fenced,

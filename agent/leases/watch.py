@@ -11,7 +11,8 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
-from agent.daemon.pacing import Backoff, Clock, LogLimit
+from agent.daemon.log import LogLimit
+from agent.daemon.pacing import Backoff, Clock
 from agent.errors import AgentError, Compacted, RegistryError
 from agent.etcd.registry import Registry, Watch
 from agent.lease import BadEntry, Claim, Delta, Heartbeat, Lease, LeaseAttrs, Snapshot, Subnet

@@ -11,7 +11,7 @@ class WrongValue(Exception):
     """A field's value is not what it must be: `what` is wrong with it, and what is wanted instead."""
 
     def __init__(self, what: str, want: str, *, shown: object = None) -> None:
-        """`shown` stands for the value in the error line where it is secret, or where a part of it is wrong."""
+        """Show `shown` in the error line instead of the value, where that is secret or only a part of it is wrong."""
         super().__init__(what)
         self.what, self.want, self.shown = what, want, shown
 
@@ -20,7 +20,7 @@ class Fields:
     """A JSON object read as Go would: keys in any case, null as absent. Mistakes are collected, not raised."""
 
     def __init__(self, values: Mapping[str, object], prefix: str = "") -> None:
-        """`prefix` is what stands before names in `problems`."""
+        """Read `values`; names in `problems` begin with `prefix`."""
         # The last spelling wins, as in Go.
         self._values = {name.lower(): value for name, value in values.items()}
         self._prefix = prefix

@@ -1,7 +1,8 @@
-"""What the agent tells others over HTTP: /healthz, /readyz, /metrics (Prometheus text) and /state (JSON).
+"""The agent's state over HTTP: /healthz, /readyz, /metrics (Prometheus text) and /state (JSON).
 
-`Report` is one consistent look at the agent; rendering it is pure. The server only asks for a report per request, so
-it holds no state of its own and never waits for etcd.
+`Readiness` collects what every part of the agent says of itself. `Report` is one consistent look at the agent, and
+rendering it is pure. The server asks for a report per request, so it holds no state of its own and never waits for
+etcd.
 """
 
 import errno
@@ -10,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv6Address, ip_address
@@ -24,12 +25,42 @@ PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 SHORTAGE_PAUSE_S = 0.1
 REQUEST_TIMEOUT_S = 5.0
-"""A client that sends nothing for so long is hung up on."""
+"""A client that sends nothing for so long is disconnected."""
+
+
+class Readiness:
+    """What still keeps the agent from being ready: named parts, each ready or with a reason; any thread may use it."""
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        """Begin with every part unready."""
+        self._lock = threading.Lock()
+        self._reasons: dict[str, str | None] = {part: "not yet" for part in parts}
+
+    def mark_ready(self, part: str) -> bool:
+        """Note that `part` is ready; return whether it was not before."""
+        return self._set(part, None)
+
+    def mark_unready(self, part: str, why: str) -> bool:
+        """Note why `part` is not ready; return whether that is news."""
+        return self._set(part, why)
+
+    def reasons(self) -> tuple[str, ...]:
+        """Return `part: why not` for every part that is not ready; empty means ready."""
+        with self._lock:
+            return tuple(f"{part}: {why}" for part, why in self._reasons.items() if why is not None)
+
+    def _set(self, part: str, why: str | None) -> bool:
+        with self._lock:
+            if part not in self._reasons:
+                raise KeyError(part)
+            news = self._reasons[part] != why
+            self._reasons[part] = why
+            return news
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseReport:
-    """Our lease, as people read it."""
+    """Our lease, for people to read."""
 
     subnet: str
     public_ip: str
@@ -54,7 +85,7 @@ class Report:
     """What moves the packets."""
     forwarding: tuple[ForwardingEntry, ...]
     counters: Counters | None
-    """None where nobody counts."""
+    """None if the data path has no counters."""
     revision: int
     """etcd store revision that the forwarding table was made from; 0 before the first snapshot."""
     fenced: bool
@@ -62,18 +93,18 @@ class Report:
     started_at_s: float
     """Seconds since the epoch."""
     refused: Mapping[str, str] = field(default_factory=dict)
-    """Subnets of leases that were not taken as peers, with the reason."""
+    """Subnets of leases that did not become peers, with the reason."""
     warnings: tuple[str, ...] = ()
-    """What works now and will not for ever."""
+    """What works now and will fail later."""
 
     @property
     def ready(self) -> bool:
-        """Rules, subnet.env and the forwarding table of a snapshot are in place, and we are not fenced."""
+        """True if rules, subnet.env and the forwarding table of a snapshot are in place, and we are not fenced."""
         return not self.why_not_ready
 
 
 def render_state(report: Report) -> str:
-    """The JSON of /state; a field once published keeps its meaning."""
+    """Return the JSON of /state; a field once published keeps its meaning."""
     lease, counters = report.lease, report.counters
     state = {
         "node": report.node,
@@ -111,7 +142,7 @@ def render_state(report: Report) -> str:
 
 
 def render_metrics(report: Report) -> str:
-    """Prometheus' text format, version 0.0.4; a seconds value that does not exist is left out."""
+    """Return Prometheus' text format, version 0.0.4, without the values that do not exist."""
     counters, lease = report.counters, report.lease
     packets, sizes, drops = _samples(counters)
     families: list[tuple[str, str, str, dict[str, float]]] = [
@@ -170,7 +201,7 @@ def render_metrics(report: Report) -> str:
 
 
 def _samples(counters: Counters | None) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """Packets and bytes by direction, drops by reason; nothing where nobody counts."""
+    """Return packets and bytes by direction, and drops by reason; nothing without counters."""
     if counters is None:
         return {}, {}, {}
     return (
@@ -204,9 +235,9 @@ class HealthServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening; requests that are under way are not waited for."""
+        """Stop listening, without waiting for requests in progress."""
         self._closing = True
-        # Wakes the thread out of its wait, which therefore needs no timer that ticks all day.
+        # Wakes the thread, which therefore needs no timer.
         self._server.socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(timeout=REQUEST_TIMEOUT_S)
         self._server.server_close()
@@ -226,23 +257,23 @@ class _Server(ThreadingHTTPServer):
         super().__init__((address, port), _Handler)
 
     def server_bind(self) -> None:
-        # The standard one asks DNS for our own name, which can hang where there is no resolver.
+        # The standard one asks DNS for our own name, which can hang without a resolver.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """The next connection. Raises OSError."""
+        """Return the next connection. Raises OSError."""
         try:
             return super().get_request()
         except OSError as error:
             if error.errno in SHORTAGE:
-                # Whoever asks is still in the queue: to look again at once would take a whole processor.
+                # The client is still in the queue: retrying at once would take a whole processor.
                 time.sleep(SHORTAGE_PAUSE_S)
             raise
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is no event of ours."""
+        """Ignore a client that hangs up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -254,7 +285,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/healthz":
-            # Alive is all that it says: a supervisor must not restart an agent because etcd is away.
+            # It only says that we run: a supervisor must not restart an agent because etcd is down.
             self._answer(200, "agent is running\n")
         elif path == "/readyz":
             report = self.server.report()
@@ -278,11 +309,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """No access log: a probe each second would bury every event."""
+        """Log no requests: a probe each second would bury every event."""
 
 
 def process_started_at_s() -> float:
-    """When this process began, in seconds since the epoch; now, where /proc cannot say."""
+    """Return when this process began, in seconds since the epoch; now, if /proc cannot say."""
     try:
         with open("/proc/self/stat", encoding="ascii") as stat, open("/proc/uptime", encoding="ascii") as uptime:
             # Field 22 (man 5 proc), counted after the name, which may itself hold blanks.

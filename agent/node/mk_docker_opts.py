@@ -17,12 +17,12 @@ FAILED, ENVIRONMENT = 1, 3
 
 
 def docker_options(values: Mapping[str, str], *, ip_masq: bool = True) -> dict[str, str]:
-    """Variable → option for dockerd, by name; what subnet.env lacks is left out. Pure."""
+    """Return variable → option for dockerd; leave out what subnet.env does not have. Pure."""
     options = {}
     if subnet := values.get("FLANNEL_SUBNET"):
         options["DOCKER_OPT_BIP"] = f"--bip={subnet}"
     if ip_masq and (ours := values.get("FLANNEL_IPMASQ")):
-        # Who masquerades is one of the two, never both.
+        # One of the two masquerades, never both.
         options["DOCKER_OPT_IPMASQ"] = f"--ip-masq={'false' if ours == 'true' else 'true'}"
     if mtu := values.get("FLANNEL_MTU"):
         options["DOCKER_OPT_MTU"] = f"--mtu={mtu}"
@@ -30,7 +30,7 @@ def docker_options(values: Mapping[str, str], *, ip_masq: bool = True) -> dict[s
 
 
 def render(options: Mapping[str, str], *, individual: bool, combined: bool, key: str = "DOCKER_OPTS") -> str:
-    """The text of the file; with neither form asked for, both. Pure."""
+    """Return the text of the file, in the forms asked for, or in both if none is. Pure."""
     both = not individual and not combined
     lines = [f'{name}="{option}"' for name, option in options.items()] if individual or both else []
     if combined or both:
@@ -39,7 +39,7 @@ def render(options: Mapping[str, str], *, individual: bool, combined: bool, key:
 
 
 def routed_elsewhere(subnet: IPv4Network, table: str) -> bool:
-    """Whether a text of /proc/net/route has a route for the subnet by way of a gateway. Pure."""
+    """Return whether /proc/net/route, given as text, routes the subnet through a gateway. Pure."""
     for line in table.splitlines()[1:]:
         _, destination, gateway, _, _, _, _, mask, *_ = line.split()
         network, bits = (int.from_bytes(bytes.fromhex(word)[::-1], "big") for word in (destination, mask))
@@ -49,7 +49,7 @@ def routed_elsewhere(subnet: IPv4Network, table: str) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the file; 0, or 1 as the script where the subnet is routed by way of a gateway."""
+    """Write the file; return 0, or 1 as the script does if the subnet is routed through a gateway."""
     parser = argparse.ArgumentParser("mk_docker_opts", description="Options for dockerd from subnet.env.")
     parser.add_argument("-f", type=Path, default=Path("/run/flannel/subnet.env"), help="subnet.env")
     parser.add_argument("-d", type=Path, default=Path("/run/docker_opts.env"), help="the file to write")

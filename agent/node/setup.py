@@ -19,7 +19,7 @@ from agent.kernel.kernel import Kernel
 from agent.kernel.values import IPNetwork
 from agent.lease import Lease
 from agent.netconfig.config import NetworkConfig
-from agent.node.readiness import Readiness
+from agent.node.health import Readiness
 from agent.node.subnet_env import SubnetEnv, first_address, read_env, write_docker_opts, write_subnet_env
 from agent.options.options import Options
 
@@ -77,7 +77,7 @@ class NodeSetup:
         if self._options.bridge is not None:
             self._part(BRIDGE, self._converge_bridge)
         else:
-            self._readiness.fulfilled(BRIDGE)
+            self._readiness.mark_ready(BRIDGE)
 
     def converge_all(self) -> None:
         """Links, rules and files."""
@@ -96,10 +96,10 @@ class NodeSetup:
             converge()
         except (AgentError, OSError) as error:
             # OSError: out of descriptors or memory; that passes, and packets keep flowing meanwhile.
-            if self._readiness.lacking(part, str(error)):
+            if self._readiness.mark_unready(part, str(error)):
                 log.error("%s: %s", part, error)
         else:
-            if self._readiness.fulfilled(part):
+            if self._readiness.mark_ready(part):
                 log.info("%s: in place", part)
 
     def _converge_device(self) -> None:

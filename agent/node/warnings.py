@@ -1,29 +1,56 @@
-"""What an operator should know while everything works: a config that changed under a running agent, certificates that
-end soon. Nothing here changes what the agent does; each warning is logged once and shown in /state while it lasts.
+"""What an operator should know while everything works: a network config that changed, a certificate that expires soon.
+
+Nothing here changes what the agent does. Each warning is logged once, and shown in /state while it lasts.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
-from datetime import UTC, datetime
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from agent.daemon.pacing import Clock, SystemClock
 from agent.errors import ConfigMissing, InvalidConfig, RegistryError
-from agent.etcd.certificate import read_validity
 from agent.etcd.registry import Registry
 from agent.netconfig.backend_options import BackendOptions
 from agent.netconfig.config import NetworkConfig, parse_network_config
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 10.0
-KEPT = "this agent goes on with what it started with"
+CHECK_S = 10.0
+KEPT = "this agent keeps its startup config"
+WARNED_BEFORE = timedelta(days=7)
+WARNED_SHARE = 3
+"""Certificates that live for days are warned of in the last third of their life."""
 
 
-class Foresight:
-    """Looks from time to time, in a thread of its own; `warnings` may be read from any."""
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """From when to when a certificate is valid."""
+
+    begins: datetime
+    ends: datetime
+
+    def ends_soon(self, now: datetime) -> bool:
+        """Return whether it is time to renew the certificate."""
+        return self.ends - now < min(WARNED_BEFORE, (self.ends - self.begins) / WARNED_SHARE)
+
+
+def read_validity(file: Path) -> Validity:
+    """Return the validity of the first certificate in a PEM file. Raises OSError, and ValueError if there is none."""
+    # Imported here: it costs 35 ms and 10 MB, and an agent without TLS never needs it.
+    from cryptography import x509
+
+    try:
+        certificate = x509.load_pem_x509_certificate(file.read_bytes())
+        return Validity(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+    except (ValueError, x509.InvalidVersion) as error:
+        raise ValueError(f"{file}: no readable certificate ({error})") from error
+
+
+class OperatorWarnings:
+    """Checks from time to time, in a thread of its own; `current` may be read from any."""
 
     def __init__(
         self,
@@ -34,35 +61,35 @@ class Foresight:
         clock: Clock | None = None,
         today: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`config` is what the agent runs with; `certificates` are PEM files, of which the first certificate counts."""
+        """Compare with `config`, which the agent runs with, and read the first certificate of each PEM file."""
         self._registry = registry
         self._config = config
         self._certificates = certificates
         self._clock = clock or SystemClock()
         self._today = today
-        self.warnings: tuple[str, ...] = ()
+        self.current: tuple[str, ...] = ()
 
     def run(self, stop: threading.Event) -> None:
-        """Look now and then until `stop`."""
+        """Check every 10 s until `stop`."""
         while not stop.is_set():
-            self.look()
-            self._clock.wait(stop, LOOK_S)
+            self.check()
+            self._clock.wait(stop, CHECK_S)
 
-    def look(self) -> None:
-        """Look once."""
+    def check(self) -> None:
+        """Check once; log what is new and what is over."""
         try:
             about_config = self._about_config()
         except RegistryError:
-            # Whoever renews the lease says so; what was true of the config still is.
-            about_config = tuple(warning for warning in self.warnings if warning.startswith("network config"))
+            # The lease's renewal reports an unreachable etcd; what was true of the config still is.
+            about_config = tuple(warning for warning in self.current if warning.startswith("network config"))
         warnings = (*about_config, *self._about_certificates())
         for warning in warnings:
-            if warning not in self.warnings:
+            if warning not in self.current:
                 log.warning("%s", warning)
-        for warning in self.warnings:
+        for warning in self.current:
             if warning not in warnings:
                 log.info("no longer: %s", warning)
-        self.warnings = warnings
+        self.current = warnings
 
     def _about_config(self) -> tuple[str, ...]:
         try:
@@ -70,7 +97,7 @@ class Foresight:
         except ConfigMissing:
             return (f"network config: gone from etcd; {KEPT}",)
         except InvalidConfig as error:
-            return (f"{error}; {KEPT}, and no other could start",)
+            return (f"{error}; {KEPT}, but no other agent can start",)
         if now == self._config:
             return ()
         changes = ", ".join(_changes(self._config, now))
@@ -83,7 +110,7 @@ class Foresight:
         try:
             validity = read_validity(file)
         except (OSError, ValueError):
-            # Half of a renewal may be in place; whoever connects with it says what is wrong.
+            # A renewal may be half done; the connection to etcd reports a file that stays unusable.
             return None
         if not validity.ends_soon(self._today()):
             return None

@@ -80,7 +80,7 @@ TRIALS = (
     Trial("F4", ("agent stop node1",), 3, hold_s=OUT_S),
     Trial("F6", ("agent pause node1",), 3, hold_s=2 * TTL_S),
     Trial("F7", ("agent kill node1", "agent kill node2", "agent kill node3"), 10),
-    Trial("F8", ("agent hang node1",), 20, gap_s=3, mended_by_lab=True, says="loop has stood still"),
+    Trial("F8", ("agent hang node1",), 20, gap_s=3, mended_by_lab=True, says="loop stalled"),
     Trial("F11", ("etcd kill follower",), 3, gap_s=0, etcd_members=3),
     Trial("F12", ("etcd kill leader",), 3, gap_s=0, hold_s=2, etcd_members=3),
     Trial("F13", ("etcd stop etcd1", "etcd stop etcd2"), 3, gap_s=0, hold_s=60, etcd_members=3, hold_again_s=2 * TTL_S),

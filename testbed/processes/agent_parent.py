@@ -45,6 +45,8 @@ def warm_up() -> None:
     for found in pkgutil.walk_packages([str(PACKAGE)], "agent."):
         if found.name not in NOT_IMPORTED:
             importlib.import_module(found.name)
+    # An agent imports it for its certificates alone, which a lab's agents have: 7 MB of each one's own otherwise.
+    importlib.import_module("cryptography.x509")
     from agent.datapath.native.library import native_library
     from agent.errors import EnvironmentMissing
     from agent.etcd import client as etcd_client

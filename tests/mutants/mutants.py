@@ -24,7 +24,7 @@ from agent.leases.claims import AddressClaims
 from agent.leases.manager import SubnetManager
 from agent.leases.watch import LeaseWatch
 from agent.node.setup import NodeSetup
-from agent.node.warnings import Foresight
+from agent.node.warnings import OperatorWarnings
 
 # That is what a mutant is: mypy does not like methods that are replaced.
 # mypy: disable-error-code="method-assign, assignment, attr-defined"
@@ -284,7 +284,7 @@ def unfenced() -> None:
 
 def blind() -> None:
     """Nobody looks whether the config is still the same."""
-    Foresight.look = lambda _: None
+    OperatorWarnings.check = lambda _: None
 
 
 def mute() -> None:

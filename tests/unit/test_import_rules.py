@@ -24,6 +24,7 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
         "grpc": "etcd3's transport, whose errors and channel options the registry handles",
         "pyroute2": "links, addresses and routes",
         "cffi": "the native data path",
+        "cryptography": "when certificates expire",
         "_cffi_backend": "the same; the part of cffi that its generated module needs",
     },
     "testbed": {

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from agent.daemon.log import OneLine
+from agent.daemon.log import OneLineFormatter
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def record() -> logging.LogRecord:
 
 
 def test_a_line_has_utc_time_level_and_text(record: logging.LogRecord) -> None:
-    assert OneLine().format(record) == "2023-11-14T22:13:20.250Z WARNING lease a | b refused"
+    assert OneLineFormatter().format(record) == "2023-11-14T22:13:20.250Z WARNING lease a | b refused"
 
 
 def test_an_unexpected_error_stays_on_its_line(record: logging.LogRecord) -> None:
@@ -24,5 +24,5 @@ def test_an_unexpected_error_stays_on_its_line(record: logging.LogRecord) -> Non
         raise ValueError("of a bug")
     except ValueError as error:
         record.exc_info = (ValueError, error, error.__traceback__)
-    line = OneLine().format(record)
+    line = OneLineFormatter().format(record)
     assert re.fullmatch(r".*\| ValueError: of a bug", line)

@@ -2,34 +2,34 @@
 
 import pytest
 
-from agent.node.readiness import Readiness
+from agent.node.health import Readiness
 
 
 def test_every_part_must_be_fulfilled() -> None:
     readiness = Readiness(["lease", "rules"])
     assert readiness.reasons() == ("lease: not yet", "rules: not yet")
-    readiness.fulfilled("rules")
+    readiness.mark_ready("rules")
     assert readiness.reasons() == ("lease: not yet",)
-    readiness.fulfilled("lease")
+    readiness.mark_ready("lease")
     assert readiness.reasons() == ()
 
 
 def test_what_was_in_order_may_fail_again() -> None:
     readiness = Readiness(["lease"])
-    readiness.fulfilled("lease")
-    readiness.lacking("lease", "fenced")
+    readiness.mark_ready("lease")
+    readiness.mark_unready("lease", "fenced")
     assert readiness.reasons() == ("lease: fenced",)
 
 
 def test_only_a_change_is_news() -> None:
     readiness = Readiness(["lease"])
-    assert readiness.lacking("lease", "no etcd") is True
-    assert readiness.lacking("lease", "no etcd") is False
-    assert readiness.lacking("lease", "no subnet") is True
-    assert readiness.fulfilled("lease") is True
-    assert readiness.fulfilled("lease") is False
+    assert readiness.mark_unready("lease", "no etcd") is True
+    assert readiness.mark_unready("lease", "no etcd") is False
+    assert readiness.mark_unready("lease", "no subnet") is True
+    assert readiness.mark_ready("lease") is True
+    assert readiness.mark_ready("lease") is False
 
 
 def test_a_part_that_nobody_announced_is_a_mistake() -> None:
     with pytest.raises(KeyError):
-        Readiness(["lease"]).fulfilled("leese")
+        Readiness(["lease"]).mark_ready("leese")

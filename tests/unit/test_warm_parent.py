@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.lab.certificates import Authority
 from testbed.pods.warm_parent import ForkedProcess, WarmParent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,3 +124,24 @@ def test_a_module_that_starts_a_thread_is_refused(place: Place) -> None:
         "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
     )
     assert place.warm.start(["x"], {}, place.log, ()) is None
+
+
+READS_A_CERTIFICATE = """
+import sys
+from pathlib import Path
+from testbed.processes.agent_parent import warm_up
+warm_up()
+before = set(sys.modules)
+from agent.node.warnings import read_validity
+read_validity(Path(sys.argv[1]))
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_a_forked_agent_reads_its_certificate_without_an_import(tmp_path: Path) -> None:
+    """Imported after the fork, cryptography takes 7 MB of each agent's own and 26 ms."""
+    certificate = Authority("test").issue(tmp_path, str(tmp_path), "node1").certificate
+    done = subprocess.run(
+        [sys.executable, "-c", READS_A_CERTIFICATE, certificate], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == []

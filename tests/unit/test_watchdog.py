@@ -52,7 +52,7 @@ def test_a_loop_that_beats_lives_and_one_that_stops_ends_the_process(
     assert ticks == [True, True, False]
     assert exits == [1]
     said = capfd.readouterr().err
-    assert "the steady loop has stood still for 4 s" in said
+    assert "steady loop stalled for 4 s; exiting" in said
     assert "in run" in said  # where it stands
     loop.end()
 
