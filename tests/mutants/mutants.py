@@ -17,6 +17,7 @@ from agent.daemon.watchdog import Watchdog
 from agent.errors import Compacted, Fenced, LeaseLost, RegistryDenied, RegistryError
 from agent.etcd.client import EtcdClient
 from agent.etcd.registry import Watch
+from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from agent.lease import Delta, Lease
 from agent.leases import allocator
@@ -24,10 +25,11 @@ from agent.leases.claims import AddressClaims
 from agent.leases.manager import SubnetManager
 from agent.leases.watch import LeaseWatch
 from agent.node.setup import NodeSetup
+from agent.node.underlay_watch import UnderlayWatch
 from agent.node.warnings import OperatorWarnings
 
-# That is what a mutant is: mypy does not like methods that are replaced.
-# mypy: disable-error-code="method-assign, assignment, attr-defined"
+# A mutant replaces methods, which mypy does not like; that each one exists is what it checks here.
+# mypy: disable-error-code="method-assign, assignment"
 
 OTHERS = 2
 """Nodes besides our own in the lab for faults."""
@@ -118,13 +120,13 @@ def amnesia() -> None:
         STARTED.touch()
         return
     chance()
-    whole.read_previous_subnet = lambda _: (None, None)
+    whole.read_previous_subnet = lambda _: (None, None)  # type: ignore[attr-defined] # a name that it imports
     SubnetManager._held_for_us = lambda *_: None
 
 
 def address() -> None:
     """What becomes of the node's own address is nobody's business."""
-    Agent._look_at_underlay = lambda *_: None
+    Agent._look_at = lambda *_: None
 
 
 def watchdog() -> None:
@@ -217,14 +219,14 @@ def history() -> None:
 def timid() -> None:
     """Without a carrier for a moment it never forwards again."""
 
-    def give_up(agent: Agent, kernel: Kernel) -> None:
-        assert agent._underlay is not None
+    def give_up(agent: Agent, underlay: UnderlayWatch) -> None:
         assert agent._backend is not None
-        link = kernel.link(agent._underlay.interface)
+        with Kernel(SilentJournal()) as kernel:
+            link = kernel.link(underlay.started_with.interface)
         if link is None or "LOWER_UP" not in link.flags:
             agent._backend.fence()
 
-    Agent._look_at_underlay = give_up
+    Agent._look_at = give_up
 
 
 def suspicious() -> None:
