@@ -292,13 +292,13 @@ def pings(results: list[Object]) -> None:
         _ping_lines(results)
     else:
         _ping_matrix(results)
-    lost = sum(result["sent"] - result["received"] for result in results)
-    sent = sum(result["sent"] for result in results)
+    lost, skipped = sum(map(_lost, results)), sum(bool(result["skipped"]) for result in results)
+    sent, received = (sum(result[what] for result in results) for what in ("sent", "received"))
     pairs = "1 pair" if len(results) == 1 else f"{len(results)} pairs"
-    print(f"\n{pairs}, {sent} sent, {sent - lost} received, {lost} lost")
+    print(f"\n{pairs}, {sent} sent, {received} received, {lost} lost{f', {skipped} skipped' if skipped else ''}")
     for result in results:
         if result["received"] < result["sent"]:
-            why = result["error"] or "no answer"
+            why = f"skipped ({result['skipped']})" if result["skipped"] else result["error"] or "no answer"
             print(f"  {result['source']} -> {result['destination']} ({result['address']}): {why}")
 
 
@@ -329,14 +329,20 @@ def _ping_summary(own: list[Object]) -> tuple[object, ...]:
     shown = [f"{time:.2f} ms" for time in (times[0], times[len(times) // 2], times[-1])] if times else ["-"] * 3
     ttls = sorted({result["ttl"] for result in own if result["ttl"] is not None})
     reached = sum(1 for result in own if result["received"])
-    lost = sum(result["sent"] - result["received"] for result in own)
+    lost = sum(map(_lost, own))
     return (len(own), reached, lost, ",".join(map(str, ttls)) or "-", *shown)
 
 
 def _ping_cell(result: Object | None) -> str:
     if result is None:
         return "."
-    return f"{min(result['rtt_ms']):.2f} ms ttl={result['ttl']}" if result["received"] else "lost"
+    if not result["received"]:
+        return "skipped" if result["skipped"] else "lost"
+    return f"{min(result['rtt_ms']):.2f} ms ttl={result['ttl']}"
+
+
+def _lost(result: Object) -> int:
+    return 0 if result["skipped"] else int(result["sent"] - result["received"])
 
 
 def rate(bits_per_second: float) -> str:

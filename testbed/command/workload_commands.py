@@ -198,7 +198,7 @@ def ping(
     source, destination = source and bare_name(source), destination and bare_name(destination)
     results = ask(find_lab(lab), "ping", count=count or 1, source=source, destination=destination, ipv6=ipv6)
     render.as_json(results) if output == "json" else render.pings(results)
-    return 0 if all(result["received"] == result["sent"] for result in results) else 1
+    return 0 if all(result["received"] == result["sent"] or result["skipped"] for result in results) else 1
 
 
 @verbs.command()

@@ -1,7 +1,6 @@
 """Looks at a running lab for the judge."""
 
 from collections.abc import Mapping
-from ipaddress import ip_address
 
 from agent.errors import AgentError
 from agent.kernel.values import Family
@@ -11,7 +10,8 @@ from testbed.lab.etcd import EtcdFailed
 from testbed.lab.forwarding import host_of
 from testbed.lab.lab import Lab
 from testbed.lab.node import LabNode
-from testbed.lab.probe import PAYLOAD, Sender, Target, all_pairs, ping_pairs
+from testbed.lab.pod_pings import ping_every_pair
+from testbed.lab.probe import PAYLOAD
 
 HEADERS: Mapping[Family, int] = {4: 28, 6: 48}
 """Bytes of IP and ICMP headers without options (RFC 791, RFC 792, RFC 8200)."""
@@ -70,10 +70,5 @@ def _full_size(lab: Lab) -> int:
 
 
 def _pairs(lab: Lab, family: Family, payload: bytes) -> list[PairSeen]:
-    pods = [pod for pod in list(lab.pods.values()) if pod.pause_pid is not None and not pod.manifest.spec.host_network]
-    senders = [Sender(pod.name, pod.pause_pid or 0) for pod in pods]
-    found = {pod.name: pod.status().address if family == 4 else pod.ipv6_address for pod in pods}
-    targets = [Target(name, ip_address(own)) for name, own in found.items() if own]
-    pairs = all_pairs(senders, targets)
-    results = ping_pairs(pairs, ATTEMPTS, payload=payload) if pairs else []
-    return [PairSeen(one.source, one.destination, one.received > 0, family) for one in results]
+    results = ping_every_pair(lab, family, ATTEMPTS, payload, lambda pod: not pod.manifest.spec.host_network)
+    return [PairSeen(one.source, one.destination, one.received > 0, family) for one in results if not one.skipped]

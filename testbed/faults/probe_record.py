@@ -1,6 +1,6 @@
 """What became of numbered probes between pods: gaps, losses, duplicates, another order. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,10 +41,14 @@ class ProbeRecord:
         """One line of the prober."""
         self.sent_at[line["number"]] = line["at"]
         for source, destination, number, at, whole in line["got"]:
-            if whole:
-                self.arrivals[source, destination].setdefault(number, []).append(at)
-            else:
+            if not whole:
                 self.damaged += 1
+            elif (source, destination) in self.arrivals:
+                self.arrivals[source, destination].setdefault(number, []).append(at)
+
+    def forget(self, pods: Collection[str]) -> None:
+        """Judge no longer what becomes of probes from and to these pods: they were deleted."""
+        self.arrivals = {pair: arrived for pair, arrived in self.arrivals.items() if not set(pair) & set(pods)}
 
     @property
     def newest(self) -> float:

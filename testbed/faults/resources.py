@@ -1,6 +1,12 @@
-"""What a lab holds of things that leak: descriptors, threads, memory, leases, namespaces, links, rules, zombies."""
+"""What a lab holds of things that leak: descriptors, threads, memory, leases, namespaces, links, rules, zombies.
+
+What belongs to a pod that there is does not count: pods may come and go between two looks, and what one of them leaves
+behind is nobody's.
+"""
 
 import contextlib
+import re
+from collections.abc import Collection
 from pathlib import Path
 
 from testbed.faults.machines import TABLE_PREFIX, run
@@ -8,24 +14,30 @@ from testbed.lab.etcd import EtcdFailed
 from testbed.lab.lab import Lab
 from testbed.lab.node import LabNode
 from testbed.pods.pod import NETNS_DIRECTORY
+from testbed.pods.pod_network import host_end
+
+RULE = re.compile(r"\t\t(?!\t|elements )")
+"""Of nft's listing: a line of a chain, or what a set is; elements of sets come and go with pods."""
 
 
 def count_resources(lab: Lab) -> dict[str, int]:
     """Counts by name; a node's begin with its name. What does not run is left out."""
-    counts = {"network namespaces": len(list(NETNS_DIRECTORY.iterdir())), "zombies": _zombies()}
+    names = {path.name for path in NETNS_DIRECTORY.iterdir()}
+    counts = {"network namespaces": len(names - set(lab.pods)), "zombies": _zombies()}
     with contextlib.suppress(EtcdFailed):
         # The first line tells how many follow.
         counts["etcd leases"] = len(lab.etcd.etcdctl(["lease", "list"]).split()) - len(b"found 0 leases".split())
     for node in lab.nodes.values():
-        counts |= {f"{node.name} {what}": count for what, count in _of_node(node).items()}
+        pods = {pod.name for pod in lab.pods.values() if pod.manifest.spec.node_name == node.name}
+        counts |= {f"{node.name} {what}": count for what, count in _of_node(node, pods).items()}
     return counts
 
 
-def _of_node(node: LabNode) -> dict[str, int]:
+def _of_node(node: LabNode, pods: Collection[str]) -> dict[str, int]:
     tables = [line for line in run(node.pid, ["nft", "list", "tables"]).splitlines() if TABLE_PREFIX not in line]
-    rules = [line for line in run(node.pid, ["nft", "list", "ruleset"]).splitlines() if line.startswith("\t\t")]
+    rules = [line for line in run(node.pid, ["nft", "list", "ruleset"]).splitlines() if RULE.match(line)]
     counts = {
-        "links": len(node.kernel.links()),
+        "links": len({link.name for link in node.kernel.links()} - set(map(host_end, pods))),
         "routes": len(node.kernel.routes()),
         "nftables tables": len(tables),
         "nftables rules": len(rules),

@@ -35,6 +35,10 @@ class Sender:
     pid: int
 
 
+_Origin = tuple[Sender, int]
+"""A sender and a family."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Who is asked."""
@@ -57,6 +61,8 @@ class PairResult:
     rtt_ms: list[float] = field(default_factory=list)
     error: str | None = None
     """The last ICMP error, in words, with who sent it."""
+    skipped: str | None = None
+    """Why what is missing counts for nothing; None where it counts."""
 
 
 def ping_pairs(
@@ -68,24 +74,25 @@ def ping_pairs(
 ) -> list[PairResult]:
     """Send `count` requests for each pair and wait up to `timeout_s` for the last answers.
 
+    A sender whose process has ended gets none, with that for an error.
     `payload` has an even number of bytes; nobody on the way may fragment the packet.
     """
     results = [PairResult(sender.name, target.name, str(target.address)) for sender, target in pairs]
     # One of its own, or two calls from the same sender would take each other's answers.
     identifier = next(_identifiers) & 0xFFFF
-    sockets = {
-        (sender, family): _raw_socket(sender, family)
-        for sender, family in {(sender, target.address.version) for sender, target in pairs}
-    }
+    sockets, refused = _open_all({(sender, target.address.version) for sender, target in pairs})
     by_descriptor = {opened.fileno(): opened for opened in sockets.values()}
     sent_at: dict[tuple[int, int], tuple[PairResult, float]] = {}
     try:
         for turn in range(count):
             for number, (sender, target) in enumerate(pairs):
+                results[number].sent += 1
+                if (sender, target.address.version) in refused:
+                    results[number].error = refused[sender, target.address.version]
+                    continue
                 opened = sockets[sender, target.address.version]
                 sequence = (turn * len(pairs) + number) & 0xFFFF
                 request = _echo_request(identifier, sequence, payload, target.address.version)
-                results[number].sent += 1
                 sent_at[opened.fileno(), sequence] = (results[number], time.monotonic())
                 try:
                     opened.sendto(request, (str(target.address), 0))
@@ -104,6 +111,17 @@ def all_pairs(senders: Iterable[Sender], targets: Iterable[Target]) -> list[tupl
     """Every sender with every target of another name."""
     wanted = list(targets)
     return [(sender, target) for sender in senders for target in wanted if sender.name != target.name]
+
+
+def _open_all(wanted: Iterable[_Origin]) -> tuple[dict[_Origin, socket.socket], dict[_Origin, str]]:
+    """A socket for each sender and family, or why there is none."""
+    sockets, refused = dict[_Origin, socket.socket](), dict[_Origin, str]()
+    for sender, family in wanted:
+        try:
+            sockets[sender, family] = _raw_socket(sender, family)
+        except ProcessLookupError as failure:
+            refused[sender, family] = failure.strerror or str(failure)
+    return sockets, refused
 
 
 def _raw_socket(sender: Sender, version: int) -> socket.socket:

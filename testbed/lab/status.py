@@ -28,13 +28,13 @@ def lab_status(lab: Lab, states: Mapping[str, Object | None] | None = None) -> O
     """The whole lab at a glance (`status -o json`); `states` are what the agents said to somebody who asked already."""
     known = {node.name: node.state() for node in list(lab.nodes.values())} if states is None else states
     nodes = [node_status(lab, lab.nodes[name], state) for name, state in known.items() if name in lab.nodes]
-    pods = [pod_status(pod) for pod in lab.pods.values()]
+    pods = {pod: pod_status(pod) for pod in lab.pods.values()}
     etcd = [{"name": m.name, "endpoint": m.endpoint, "healthy": m.healthy()} for m in lab.etcd.members]
     dns = lab.names.status()
     machines = [_machine_status(machine) for machine in list(lab.underlay.machines.values())]
     well = (
         all(node["agent"]["state"] == "ready" for node in nodes)
-        and all(pod["ready"] for pod in pods)
+        and all(line["ready"] for pod, line in pods.items() if not pod.leaves)
         and all(member["healthy"] for member in etcd)
         and (dns is None or dns["healthy"])
         and all(machine["pid"] for machine in machines)
@@ -47,7 +47,7 @@ def lab_status(lab: Lab, states: Mapping[str, Object | None] | None = None) -> O
         "rundir": str(lab.directory),
         "switch": lab.cluster.underlay.switch,
         "nodes": nodes,
-        "pods": pods,
+        "pods": list(pods.values()),
         "services": show_services.service_status(lab),
         "dns": dns,
         "etcd": etcd,

@@ -22,7 +22,8 @@ from testbed.lab.journal_verbs import journal_verbs
 from testbed.lab.lab import Lab
 from testbed.lab.mininet_prompt import become_prompt
 from testbed.lab.node import LabNode
-from testbed.lab.probe import Sender, Target, all_pairs, ping_pairs
+from testbed.lab.pod_pings import ping_every_pair
+from testbed.lab.probe import Sender, Target, ping_pairs
 from testbed.lab.programs import run_for_client, wait_with_client
 from testbed.plain_files import plain
 from testbed.pods.pod import Pod
@@ -169,14 +170,15 @@ class RunningLab:
         """Every pair of pods, or one pair, several times."""
         source, destination = request.argument("source", str), request.argument("destination", str)
         count = request.argument("count", int, 1)
-        address = self._ipv6_address if request.argument("ipv6", bool, False) else self._any_address
-        if source is None:
-            pods = [pod for pod in self.lab.pods.values() if pod.pause_pid is not None]
-            senders = [Sender(pod.name, pod.pause_pid or 0) for pod in pods]
-            pairs = all_pairs(senders, [Target(pod.name, address(pod.name)) for pod in pods])
+        ipv6 = request.argument("ipv6", bool, False)
+        if source is not None:
+            address = (self._ipv6_address if ipv6 else self._any_address)(destination)
+            results = ping_pairs([(Sender(source, self._pid(source)), Target(destination, address))], count)
+        elif ipv6 and self.lab.network.ipv6_network is None:
+            raise VerbFailed("ping -6: pods have no IPv6 addresses (want a network with EnableIPv6)")
         else:
-            pairs = [(Sender(source, self._pid(source)), Target(destination, address(destination)))]
-        return [asdict(result) for result in ping_pairs(pairs, count)]
+            results = ping_every_pair(self.lab, 6 if ipv6 else 4, count)
+        return [asdict(result) for result in results]
 
     def iperf(self, request: Request) -> object:
         """Throughput from one pod or node to another."""

@@ -74,12 +74,18 @@ class Pod:
         """Takes the link and the name of the running sandbox away."""
         self._turn = threading.RLock()
         self._terminating = False
+        self._leaves = False
         self._started_at: float | None = None
 
     @property
     def pause_pid(self) -> int | None:
         """The process that holds the pod's namespaces, as the lab sees it; None when there is none."""
         return self._pause.pid if self._pause is not None else None
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it is being terminated for good, unlike a pod whose node lost its power."""
+        return self._leaves
 
     def reserve_address(self) -> IPv4Address:
         """The pod's address in its node's subnet, reserved from now on; the one that it has if it has one.
@@ -112,7 +118,7 @@ class Pod:
             if self._terminating:
                 # After a stop it is a new pod: nothing was restarted yet, and what had completed runs again.
                 self.containers = self._make_containers()
-            self._terminating = False
+            self._terminating = self._leaves = False
             self._started_at = time.time()
             self._make_directories()
             self._pause = Supervised(
@@ -127,7 +133,7 @@ class Pod:
         Without `grace_s` the manifest's terminationGracePeriodSeconds. Safe to call twice, and `start` works again.
         """
         grace = float(self.manifest.spec.termination_grace_period_seconds) if grace_s is None else grace_s
-        self.mark_terminating()
+        self._terminate()
         with self._turn:
             self._stop_containers(grace)
         if self._pause is not None:
@@ -143,7 +149,11 @@ class Pod:
         self._on_change()
 
     def mark_terminating(self) -> None:
-        """From now on the pod is not ready, whatever its containers say: it is about to be stopped."""
+        """From now on the pod is not ready, whatever its containers say: it is about to be deleted."""
+        self._leaves = True
+        self._terminate()
+
+    def _terminate(self) -> None:
         self._terminating = True
         self._on_change()
 

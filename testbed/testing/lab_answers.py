@@ -56,11 +56,13 @@ class Ping:
     rtt_ms: tuple[float, ...]
     error: str | None
     """The last ICMP error in words, with who sent it."""
+    skipped: str | None
+    """Why what is missing is not lost: a pod was terminated meanwhile; None where it counts."""
 
     @property
     def lost(self) -> int:
-        """How many requests were not answered."""
-        return self.sent - self.received
+        """How many requests were not answered and should have been."""
+        return 0 if self.skipped else self.sent - self.received
 
     @classmethod
     def from_json(cls, pair: Mapping[str, Any]) -> "Ping":

@@ -17,13 +17,18 @@ from testbed.testing.waiting import wait_until
 PERIOD_S = 0.1
 STEADY_S = 1.0
 """Without a loss for so long: it works again."""
+LOOK_EVERY_S = 1.0
+"""At most so often the lab is asked which pods there are."""
+TERMINATING = "Terminating"
 
 
 class Probing:
     """Ten numbered datagrams a second from every pod to every other; `record` is what became of them."""
 
     def __init__(self, lab: LabHandle) -> None:
-        pods = {pod.name: pod.address for pod in lab.pods.values() if pod.address}
+        pods = {pod.name: pod.address for pod in lab.pods.values() if pod.address and pod.state != TERMINATING}
+        self._lab = lab
+        self._looked_at = time.monotonic()
         self.record = ProbeRecord(tuple(pods), PERIOD_S)
         self._lock = threading.Lock()
         self._connection = LabConnection(lab.record)
@@ -53,6 +58,7 @@ class Probing:
         begun = time.monotonic()
 
         def steady() -> float:
+            self._forget_deleted()
             with self._lock:
                 until = self.record.newest
                 lost = self.record.lost(until - STEADY_S, until, pairs)
@@ -61,6 +67,15 @@ class Probing:
             return until - STEADY_S
 
         return wait_until(steady, timeout_s, "no probe between pods is lost for a second")
+
+    def _forget_deleted(self) -> None:
+        """A pod that somebody deletes meanwhile is nothing that was lost."""
+        if time.monotonic() < self._looked_at + LOOK_EVERY_S:
+            return
+        there = self._lab.pods
+        with self._lock:
+            self.record.forget({name for name in self.record.pods if name not in there})
+        self._looked_at = time.monotonic()
 
     def locked(self) -> threading.Lock:
         """To be held while `record` is read."""

@@ -9,12 +9,15 @@ import signal
 import socket
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testbed.pytest_plugin import NewLab
+from testbed.testing.invariants import Baseline, broken
+from testbed.testing.probing import Probing
 from tests.e2e.command import Answer, read_until
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
@@ -178,6 +181,45 @@ def test_a_new_template_replaces_every_pod(lab: Lab) -> None:
     assert before.isdisjoint(item["metadata"]["name"] for item in after)
     assert lab.run(after[0]["metadata"]["name"], "sh", "-c", "echo $COLOUR") == "green\n"
     lab.must("delete", "deployment", "rolling")
+
+
+def test_every_pair_of_pods_answers_beside_scaling_and_rolling_changes(lab: Lab) -> None:
+    apply(lab, deployment("turning", 3))
+
+    def turn() -> None:
+        for colour in range(3):
+            for replicas in ("7", "2"):
+                lab.must("scale", "deployment", "turning", "--replicas", replicas, "--wait")
+            apply(lab, deployment("turning", None, env=[{"name": "COLOUR", "value": str(colour)}]))
+
+    def pings() -> int:
+        count = 0
+        while not turning.done():
+            assert not [ping for ping in lab.handle.ping_all() if ping.lost]
+            count += 1
+        return count
+
+    def checks() -> int:
+        count = 0
+        while not turning.done():
+            pairs = [one for one in lab.handle.ask("check")["checks"] if one["check"].startswith("every pair")]
+            assert all(one["holds"] for one in pairs), pairs
+            count += 1
+        return count
+
+    before = Baseline.of(lab.handle)
+    with Probing(lab.handle) as probing, ThreadPoolExecutor(3) as workers:
+        probing.wait_steady(10)
+        turning = workers.submit(turn)
+        pinging, checking = workers.submit(pings), workers.submit(checks)
+        turning.result()
+        assert pinging.result() > 20
+        assert checking.result() > 3
+        probing.wait_steady(10)
+    wait_until(lambda: not broken(lab.handle, before), timeout_s=15, what=f"{broken(lab.handle, before)}")
+    answer = lab.testbed("ping")
+    assert (answer.code, "0 lost" in answer.out) == (0, True)
+    lab.must("delete", "deployment", "turning")
 
 
 def test_apply_wait_tells_what_is_missing(lab: Lab) -> None:

@@ -54,9 +54,11 @@ def test_ping_counts_what_was_lost() -> None:
         "ttl": 62,
         "rtt_ms": [0.5],
         "error": None,
+        "skipped": None,
     }
     ping = Ping.from_json(pair)
     assert (ping.lost, ping.ttl, ping.rtt_ms) == (2, 62, (0.5,))
+    assert Ping.from_json({**pair, "skipped": "terminated meanwhile: b"}).lost == 0
 
 
 def test_metrics_are_numbers_by_name_and_labels() -> None:

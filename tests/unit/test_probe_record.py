@@ -59,3 +59,13 @@ def test_duplicates_order_and_damage_are_counted() -> None:
 def test_what_is_still_in_flight_is_not_known() -> None:
     record = record_of({("a", "b"): set(range(95, 100))})
     assert record.lost(0, record.newest) == {}
+
+
+def test_a_pod_that_was_deleted_has_lost_nothing() -> None:
+    record = record_of({("a", "b"): set(range(50, 100))})
+    assert record.lost(0, 99)
+    record.forget({"b"})
+    assert record.lost(0, 99) == {}
+    assert record.longest_gap(0, 99).pair is None
+    record.add({"number": 100, "at": 10.0, "got": [("a", "b", 100, 10.001, True)]})
+    assert record.lost(0, 99) == {}

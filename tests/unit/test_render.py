@@ -29,3 +29,29 @@ def test_where_there_is_room_every_row_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert len(columns_on(120, monkeypatch, capsys)) == 2
+
+
+def ping(destination: str, received: int, skipped: str | None = None) -> render.Object:
+    times = [0.5] * received
+    answer = {"source": "a", "destination": destination, "address": "10.0.1.2", "sent": 1, "received": received}
+    return {**answer, "ttl": 62, "rtt_ms": times, "error": None, "skipped": skipped}
+
+
+def test_a_skipped_pair_is_neither_lost_nor_received(capsys: pytest.CaptureFixture[str]) -> None:
+    render.pings([ping("b", 1), ping("c", 0), ping("d", 0, "terminated meanwhile: d")])
+    assert capsys.readouterr().out.splitlines() == [
+        "FROM \\ TO  b               c     d",
+        "a          0.50 ms ttl=62  lost  skipped",
+        "",
+        "3 pairs, 3 sent, 1 received, 1 lost, 1 skipped",
+        "  a -> c (10.0.1.2): no answer",
+        "  a -> d (10.0.1.2): skipped (terminated meanwhile: d)",
+    ]
+
+
+def test_many_targets_have_a_line_for_each_sender_in_which_what_was_skipped_is_not_lost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    many = [ping(f"pod{number}", 1) for number in range(render.MATRIX_TARGETS)]
+    render.pings([*many, ping("d", 0, "terminated meanwhile: d")])
+    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["a", "13", "12", "0"]

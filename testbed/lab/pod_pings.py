@@ -1,0 +1,50 @@
+"""Pings from every pod to every other, while pods come and go.
+
+A pod that is being terminated takes no part. One whose termination begins meanwhile owes no answer: its pairs without
+one are skipped, which is said, and not lost.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from agent.kernel.values import Family, IPAddress
+from testbed.lab.probe import PAYLOAD, PairResult, Sender, Target, all_pairs, ping_pairs
+from testbed.pods.pod import Pod
+
+if TYPE_CHECKING:
+    from testbed.lab.lab import Lab
+
+
+def ping_every_pair(
+    lab: "Lab",
+    family: Family = 4,
+    count: int = 1,
+    payload: bytes = PAYLOAD,
+    takes_part: Callable[[Pod], bool] = lambda _: True,
+) -> list[PairResult]:
+    """Ping every pod that has an address of the family from every other, `count` times."""
+    pods = [pod for pod in lab.pods.values() if pod.pause_pid is not None and not pod.leaves and takes_part(pod)]
+    addressed = [(pod, address) for pod in pods if (address := _address(pod, family)) is not None]
+    senders = [Sender(pod.name, pod.pause_pid or 0) for pod, _ in addressed]
+    targets = [Target(pod.name, address) for pod, address in addressed]
+    results = ping_pairs(all_pairs(senders, targets), count, payload=payload)
+    return skip(results, {pod.name for pod in pods if pod.leaves or lab.pods.get(pod.name) is not pod})
+
+
+def skip(results: Iterable[PairResult], gone: Collection[str]) -> list[PairResult]:
+    """The results; one that lost something and has an end among the pods `gone` is skipped. Pure."""
+
+    def judged(result: PairResult) -> PairResult:
+        ends = [end for end in (result.source, result.destination) if end in gone]
+        if result.received == result.sent or not ends:
+            return result
+        return replace(result, skipped=f"terminated meanwhile: {', '.join(ends)}")
+
+    return [judged(result) for result in results]
+
+
+def _address(pod: Pod, family: Family) -> IPAddress | None:
+    own = pod.address if family == 4 else pod.ipv6_address
+    return None if own is None else ip_address(own)
