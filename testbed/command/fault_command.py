@@ -4,9 +4,9 @@ import re
 
 import click
 
-from testbed.command.client import TestbedError, ask, find_lab
+from testbed.command.client import LabRecord, TestbedError, ask, find_lab
 from testbed.command.command_line import lab_option, next_commands, output_option, verbs
-from testbed.faults.catalogue import KINDS
+from testbed.faults.catalogue import HEAL_LIMIT_S, KINDS
 
 LONGEST_USAGE = 34  # columns; longer ones get a line of their own
 
@@ -32,25 +32,35 @@ class Fault(click.Command):
 @verbs.command(cls=Fault, context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, required=True, metavar="FAULT… | list | heal [NUMBER…]")
 @click.option("--for", "lasts", metavar="SECONDS", type=click.FloatRange(min=0.1), help="Heal it after that time.")
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help=f"With heal: how long to wait until all is ready again; 0: not at all.  [default: {HEAL_LIMIT_S:g}]",
+)
 @lab_option
 @output_option("json")
-def fault(words: tuple[str, ...], lasts: float | None, lab: str | None, output: str | None) -> int:
+def fault(
+    words: tuple[str, ...], lasts: float | None, timeout: float | None, lab: str | None, output: str | None
+) -> int:
     """Break something in the lab on purpose; say what was done and how it is undone.
 
     \b
     fault agent kill node1       one fault; the table below has all
     fault agent stop node1 --for 20
-    fault list                   what is on now
-    fault heal                   end everything that is on; with numbers, these
+    fault list                   what is on now; a fault that has ended stays until what it broke is ready again
+    fault heal                   end everything that is on; with numbers, these; returns when all is ready again
     """
     record = find_lab(lab)
     json = output == "json"
+    if timeout is not None and words[0] != "heal":
+        raise click.UsageError("--timeout goes with heal", click.get_current_context())
     if words[0] == "list":
         if len(words) > 1 or lasts is not None:
             raise click.UsageError("fault list takes no more words", click.get_current_context())
         return _list(ask(record, "faults"), record.name, json)
     if words[0] == "heal":
-        return _heal(ask(record, "heal", numbers=_numbers(words[1:])), record.name, json)
+        return _heal(record, _numbers(words[1:]), HEAL_LIMIT_S if timeout is None else timeout, json)
     return _show(
         ask(record, "fault", words=[word.replace(MINUS, "-") for word in words], lasts_s=lasts), record.name, json
     )
@@ -93,16 +103,22 @@ def _list(faults: list[dict[str, object]], lab: str, json: bool) -> int:
     return 0
 
 
-def _heal(healed: list[dict[str, object]], lab: str, json: bool) -> int:
+def _heal(record: LabRecord, numbers: list[int] | None, limit_s: float, json: bool) -> int:
     from testbed.command import render
 
+    healed = ask(record, "heal", numbers=numbers, limit_s=limit_s)
     failed = [one for one in healed if not one["healed"]]
+    missing = {line: one["took_s"] for one in healed for line in one["missing"]}
+    on = ask(record, "faults") if missing else []
     if json:
         render.as_json(healed)
-        return 1 if failed else 0
+        return 1 if failed or (missing and not on) else 0
     for one in healed:
         print(f"fault {one['number']}, {one['fault']}, {'ended' if one['healed'] else 'is still on'}: {one['did']}")
     if not healed:
         print("no fault was on")
-    next_commands(lab, "fault list" if failed else "status")
-    return 1 if failed else 0
+    if missing:
+        still = f" (still on: {', '.join(one['fault'] for one in on)})" if on else ""
+        print(f"not ready {max(missing.values()):.0f} s later: {'; '.join(missing)}{still}")
+    next_commands(record.name, "fault list" if failed or on else "status")
+    return 1 if failed or (missing and not on) else 0

@@ -99,4 +99,4 @@ def _run(
             trials = iter(order) if order is not None else in_random_order(trials_for(handle), seed, minutes)
             return Soak(handle, probing, file, lambda line: print(line, flush=True)).run(trials)
     finally:
-        handle.heal()
+        handle.heal(limit_s=0)

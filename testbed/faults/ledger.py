@@ -1,5 +1,6 @@
 """What is broken in a lab now and how each is undone; every injection and healing is written down."""
 
+import contextlib
 import json
 import logging
 import subprocess
@@ -10,10 +11,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.faults.catalogue import FaultRequest, parse
+from testbed.faults.catalogue import HEAL_LIMIT_S, FaultRequest, parse
+from testbed.faults.recovery import Recovery, Touched
 from testbed.lab.clock import now
 from testbed.lab.etcd import EtcdFailed
 from testbed.plain_files import plain
+
+BESIDE_OTHERS_S = 10.0
+"""The limit while other faults are on: what the ended one broke may not come back before they end."""
+POLL_S = 0.05
+PATIENCE = 3
+"""So many times as long as a look took passes until the next one."""
+Ended = dict[str, Any]
+"""How a fault ended: number, fault, healed, did, missing, took_s."""
 
 
 class FaultImpossible(Exception):
@@ -52,16 +62,38 @@ class Fault:
     """False: it was over as soon as it was done."""
 
 
+@dataclass(slots=True)
+class _On:
+    """A fault that is on."""
+
+    fault: Fault
+    undo: Callable[[], str]
+    touched: Touched
+    did: str | None = None
+    """What ended it; then it is on only because what it broke is not ready again."""
+
+
 class Ledger:
     """The faults of one lab. Usable from several threads; injections are done one by one."""
 
-    def __init__(self, injectors: Mapping[str, Injector], history: Path) -> None:
-        """`injectors` by the name of the kind; `history` gets a JSON line for each injection and healing."""
+    def __init__(
+        self,
+        injectors: Mapping[str, Injector],
+        history: Path,
+        recovery: Recovery,
+        on_end: Callable[[Ended], None] = lambda _: None,
+    ) -> None:
+        """`injectors` by the name of the kind; `history` gets a JSON line for each injection and healing.
+
+        `on_end` hears of each healing, from any thread.
+        """
         self._injectors = injectors
         self._history = history
+        self._recovery = recovery
+        self._on_end = on_end
         self._lock = threading.RLock()
         self._count = 0
-        self._on: dict[int, tuple[Fault, Callable[[], str]]] = {}
+        self._on: dict[int, _On] = {}
 
     def inject(self, words: Sequence[str], lasts_s: float | None = None) -> Fault:
         """Break something; with `lasts_s` it is healed after so many seconds.
@@ -70,10 +102,12 @@ class Ledger:
         """
         request = parse(words)
         with self._lock:
-            for fault, _ in self._on.values():
-                if fault.fault == request.text:
-                    raise FaultImpossible(f"{request.text}: is on already, as fault {fault.number} (heal it first)")
+            for one in self._on.values():
+                if one.fault.fault == request.text:
+                    how = "heal it first" if one.did is None else "what it broke is not ready again yet"
+                    raise FaultImpossible(f"{request.text}: is on already, as fault {one.fault.number} ({how})")
             started = time.monotonic()
+            touched = self._recovery.before(request)
             done = self._injectors[request.kind.name](request)
             self._count += 1
             lasts_s = done.lasts_s if lasts_s is None else lasts_s
@@ -81,7 +115,7 @@ class Ledger:
             undone = f"{done.undone}, by itself in {lasts_s:g} s" if timed else done.undone
             fault = Fault(self._count, request.text, now(), done.did, undone, done.undo is not None)
             if done.undo is not None:
-                self._on[fault.number] = (fault, done.undo)
+                self._on[fault.number] = _On(fault, done.undo, touched)
                 if lasts_s is not None:
                     timer = threading.Timer(lasts_s, self._heal_in_time, (fault.number,))
                     timer.daemon = True
@@ -92,37 +126,72 @@ class Ledger:
     def active(self) -> list[Fault]:
         """What is on, oldest first."""
         with self._lock:
-            return [fault for fault, _ in self._on.values()]
+            return [one.fault for one in self._on.values()]
 
-    def heal(self, numbers: Sequence[int] | None = None) -> list[dict[str, Any]]:
-        """End the faults of these numbers, or all that are on, the newest first.
+    def heal(
+        self,
+        numbers: Sequence[int] | None = None,
+        limit_s: float = HEAL_LIMIT_S,
+        left: Callable[[float], bool] | None = None,
+    ) -> list[Ended]:
+        """End the faults of these numbers, or all that are on, the newest first; return when what they broke is ready
+        again, at the latest after `limit_s` seconds (0: at once), with what is missing then.
 
-        One that cannot be ended stays on and does not keep others from it. Raises FaultImpossible for a number that is
-        not on, before anything is done.
+        One that cannot be ended stays on and does not keep others from it. `left` pauses for some seconds and says
+        whether nobody waits any more. Raises FaultImpossible for a number that is not on, before anything is done.
         """
+        began = time.monotonic()
         with self._lock:
             for number in numbers or ():
                 if number not in self._on:
                     on = ", ".join(map(str, self._on)) or "none"
                     raise FaultImpossible(f"no fault {number} is on (on: {on})")
             chosen = list(self._on) if numbers is None else list(dict.fromkeys(numbers))
-            return [self._end(number) for number in sorted(chosen, reverse=True)]
+            ended = [self._end(number) for number in sorted(chosen, reverse=True)]
+        missing = self._await([one["number"] for one in ended if one["healed"]], limit_s, left or _pause)
+        for one in ended:
+            one |= {"missing": missing if one["healed"] else [], "took_s": round(time.monotonic() - began, 3)}
+        self._forget(ended)
+        return ended
 
     def _heal_in_time(self, number: int) -> None:
-        with self._lock:
-            if number in self._on:
-                self._end(number)
+        with contextlib.suppress(FaultImpossible):
+            self.heal([number])
 
-    def _end(self, number: int) -> dict[str, Any]:
-        fault, undo = self._on[number]
-        healed: dict[str, Any] = {"number": number, "fault": fault.fault, "healed": True}
+    def _end(self, number: int) -> Ended:
+        one = self._on[number]
+        ended: Ended = {"number": number, "fault": one.fault.fault, "healed": True}
         try:
-            healed["did"] = undo()
-            del self._on[number]
+            if one.did is None:
+                one.did = one.undo()
+            ended["did"] = one.did
         except (OSError, LookupError, EtcdFailed, FaultImpossible, subprocess.SubprocessError) as failure:
-            healed.update(healed=False, did=str(failure))
-        self._write({"ended": healed})
-        return healed
+            ended.update(healed=False, did=str(failure))
+        return ended
+
+    def _await(self, numbers: Sequence[int], limit_s: float, left: Callable[[float], bool]) -> list[str]:
+        """Wait until what these faults broke is ready again; what is not when the time is over."""
+        began = time.monotonic()
+        while numbers and limit_s > 0:
+            with self._lock:
+                touched = [self._on[number].touched for number in numbers if number in self._on]
+                others = any(one.did is None for one in self._on.values())
+            looked_at = time.monotonic()
+            missing = self._recovery.missing(touched, others=others)
+            waited_s = time.monotonic() - began
+            limit = min(limit_s, BESIDE_OTHERS_S) if others else limit_s
+            if not missing or waited_s >= limit or left(max(POLL_S, PATIENCE * (time.monotonic() - looked_at))):
+                return missing
+        return []
+
+    def _forget(self, ended: Sequence[Ended]) -> None:
+        with self._lock:
+            # Two may have waited for the same.
+            over = [one for one in ended if not one["healed"] or self._on.pop(one["number"], None) is not None]
+            for one in over:
+                self._write({"ended": one})
+        for one in over:
+            self._on_end(one)
 
     def _write(self, entry: dict[str, Any]) -> None:
         # What was done is done, and `fault list` has it, whether it can be written down or not.
@@ -131,3 +200,8 @@ class Ledger:
                 file.write(json.dumps({"at": now(), **entry}) + "\n")
         except OSError as failure:
             log.warning("faults: the history is not written: %s", failure)
+
+
+def _pause(pause_s: float) -> bool:
+    time.sleep(pause_s)
+    return False

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from testbed.faults.agent_faults import AgentFaults
-from testbed.faults.catalogue import NoSuchFault
+from testbed.faults.catalogue import HEAL_LIMIT_S, NoSuchFault
 from testbed.faults.certificate_faults import CertificateFaults
 from testbed.faults.dns_faults import DnsFaults
 from testbed.faults.etcd_faults import EtcdFaults
+from testbed.faults.lab_recovery import LabRecovery
 from testbed.faults.lease_faults import LeaseFaults
-from testbed.faults.ledger import FaultImpossible, Ledger
+from testbed.faults.ledger import Ended, FaultImpossible, Injector, Ledger
 from testbed.faults.link_faults import LinkFaults
 from testbed.faults.node_faults import NodeFaults
 from testbed.faults.partition_faults import PartitionFaults
@@ -38,7 +39,7 @@ def fault_verbs(lab: Lab) -> Mapping[str, Verb]:
         DnsFaults(lab),
     )
     injectors = {name: injector for group in groups for name, injector in group.injectors().items()}
-    verbs = FaultVerbs(Ledger(injectors, lab.directory / HISTORY), lab)
+    verbs = FaultVerbs(injectors, lab)
     return {
         "fault": Verb(verbs.inject),
         "faults": Verb(verbs.active, changes=False),
@@ -51,8 +52,8 @@ def fault_verbs(lab: Lab) -> Mapping[str, Verb]:
 class FaultVerbs:
     """Requests in, JSON out; what was done is an event of the lab too."""
 
-    def __init__(self, ledger: Ledger, lab: Lab) -> None:
-        self._ledger = ledger
+    def __init__(self, injectors: Mapping[str, Injector], lab: Lab) -> None:
+        self._ledger = Ledger(injectors, lab.directory / HISTORY, LabRecovery(lab), self._note_end)
         self._lab = lab
 
     def inject(self, request: Request) -> object:
@@ -79,14 +80,18 @@ class FaultVerbs:
         return run_for_client(request, [sys.executable, "-m", "testbed.faults.prober", str(period_s), *words])
 
     def heal(self, request: Request) -> object:
-        """End some or all."""
-        numbers = request.argument("numbers", list)
+        """End some or all; returns when what they broke is ready again, or after the limit."""
+        numbers, limit_s = request.argument("numbers", list), request.argument("limit_s", float, HEAL_LIMIT_S)
+        chosen = None if numbers is None else [int(number) for number in numbers]
         try:
-            healed = self._ledger.heal(None if numbers is None else [int(number) for number in numbers])
+            return self._ledger.heal(chosen, limit_s, request.client_left)
         except FaultImpossible as failure:
             raise VerbFailed(f"fault heal: {failure}") from failure
-        for one in healed:
-            reason = "Healed" if one["healed"] else "NotHealed"
-            kind = "Normal" if one["healed"] else "Warning"
-            self._lab.event(kind, f"fault/{one['number']}", reason, f"{one['fault']}: {one['did']}")
-        return healed
+
+    def _note_end(self, ended: Ended) -> None:
+        kind, reason = ("Normal", "Healed") if ended["healed"] else ("Warning", "NotHealed")
+        subject = f"fault/{ended['number']}"
+        self._lab.event(kind, subject, reason, f"{ended['fault']}: {ended['did']}")
+        if ended["missing"]:
+            what = f"{ended['fault']}: not ready {ended['took_s']:.0f} s after its end: {'; '.join(ended['missing'])}"
+            self._lab.event("Warning", subject, "NotReady", what)

@@ -1,11 +1,11 @@
 """Whether every node's forwarding table equals etcd's leases."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from agent.lease import Subnet
+from agent.lease import Lease, Subnet
 from testbed.lab.etcd import EtcdFailed
 
 if TYPE_CHECKING:
@@ -22,16 +22,16 @@ def missing_forwarding(lab: "Lab") -> list[str]:
     except EtcdFailed as failure:
         return [f"etcd: {failure}"]
     by_address = {lease.attrs.public_ip: lease.subnet for lease in leases}
+    holders = holders_of(leases)
     nodes = [node for node in lab.nodes.values() if node.expected]
     with ThreadPoolExecutor(ASKERS, "ask agent") as askers:
         states = list(askers.map(lambda node: node.state(), nodes))
-    problems = [
-        difference(
-            node.name, wanted_of(node.address, by_address), {str(entry["subnet"]) for entry in state["forwarding"]}
-        )
-        for node, state in zip(nodes, states, strict=True)
-        if state is not None
-    ]
+    problems = []
+    for node, state in zip(nodes, states, strict=True):
+        if state is not None:
+            table = {str(entry["subnet"]): host_of(entry["via"]) for entry in state["forwarding"]}
+            wanted = wanted_of(node.address, by_address)
+            problems.append(difference(node.name, wanted, table) or misdirection(node.name, table, holders))
     return [problem for problem in problems if problem is not None]
 
 
@@ -48,6 +48,25 @@ def difference(node: str, wanted: Collection[str], known: Collection[str]) -> st
     lacking = ", ".join(sorted(set(wanted) - set(known))) or "nothing"
     surplus = ", ".join(sorted(set(known) - set(wanted))) or "nothing"
     return f"{node}'s forwarding table lacks {lacking} and has {surplus} too much"
+
+
+def holders_of(leases: Iterable[Lease]) -> dict[str, frozenset[str]]:
+    """Where packets to each subnet may be sent: one tunnel may carry both families. Pure."""
+    found: dict[str, frozenset[str]] = {}
+    for lease in leases:
+        addresses = frozenset(str(one) for one in (lease.attrs.public_ip, lease.attrs.public_ipv6) if one is not None)
+        found |= {str(part): addresses for part in (lease.subnet.ipv4, lease.subnet.ipv6) if part is not None}
+    return found
+
+
+def misdirection(node: str, table: Mapping[str, str], holders: Mapping[str, Collection[str]]) -> str | None:
+    """Which entries lead to a node that does not hold the subnet, in words; None when all are right. Pure."""
+    wrong = [
+        f"{subnet} to {to} instead of {' or '.join(sorted(holders[subnet]))}"
+        for subnet, to in table.items()
+        if to not in holders.get(subnet, (to,))
+    ]
+    return f"{node}'s forwarding table sends {', '.join(wrong)}" if wrong else None
 
 
 def host_of(via: str) -> str:

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from testbed.command.client import LabRecord, NoAnswer, TestbedError, ask, find_lab
+from testbed.faults.catalogue import HEAL_LIMIT_S
 from testbed.testing.lab_answers import CURL_REPORT, NodeSeen, Ping, PodSeen, Response, Result, response_of
 from testbed.testing.waiting import wait_until
 
@@ -24,7 +25,6 @@ T = TypeVar("T")
 ANSWER_LIMIT_S = 30.0
 EXEC_LIMIT_S = 60.0
 CURL_LIMIT_S = 10.0
-HEAL_LIMIT_S = 60.0
 PING_TIMEOUT_S = 1.2  # seconds per request, pauses included: what the lab itself waits
 HEALTH = "http://127.0.0.1:8286"
 """Where the lab's agents answer, each on its own node."""
@@ -164,9 +164,10 @@ class LabHandle:
 
     @contextmanager
     def fault(self, text: str) -> Iterator[dict[str, Any]]:
-        """Break something, as `testbed fault TEXT` does, and mend it at the end: `with lab.fault("agent stop node1"):`.
+        """Break something, as `testbed fault TEXT` does, and heal it at the end: `with lab.fault("agent stop node1"):`.
 
-        Gives what `-o json` shows. A fault that the lab mends by itself may last longer than the block.
+        Gives what `-o json` shows. The block is left when what was broken is ready again (see `heal`); what the lab
+        repairs by itself, as after `agent kill`, may take longer.
         """
         fault: dict[str, Any] = self.ask("fault", {"words": text.split()})
         try:
@@ -180,11 +181,19 @@ class LabHandle:
         found: list[dict[str, Any]] = self.ask("faults")
         return found
 
-    def heal(self, *numbers: int) -> None:
-        """End the faults of these numbers; without any, all that are on. Raises TestbedError if one cannot be."""
-        for one in self.ask("heal", {"numbers": list(numbers) or None}, timeout_s=HEAL_LIMIT_S):
+    def heal(self, *numbers: int, limit_s: float = HEAL_LIMIT_S) -> None:
+        """End the faults of these numbers; without any, all that are on. Returns when what they broke is ready again.
+
+        Raises TestbedError if one cannot be ended, or if something is not ready after `limit_s` seconds, unless other
+        faults are on, which may be why. With a limit of 0 nothing is waited for.
+        """
+        arguments = {"numbers": list(numbers) or None, "limit_s": float(limit_s)}
+        for one in self.ask("heal", arguments, timeout_s=limit_s + ANSWER_LIMIT_S):
+            fault = f"fault {one['number']}, {one['fault']}"
             if not one["healed"]:
-                raise TestbedError(f"fault {one['number']}, {one['fault']}: {one['did']}")
+                raise TestbedError(f"{fault}: {one['did']}")
+            if one["missing"] and not self.faults():
+                raise TestbedError(f"{fault}: not ready {one['took_s']:.0f} s later: {'; '.join(one['missing'])}")
 
     @property
     def nodes(self) -> Mapping[str, NodeSeen]:

@@ -63,7 +63,7 @@ def run_trial(
         lab.wait_ready(CONTROL_LIMIT_S)
         probing.wait_steady(CONTROL_LIMIT_S)
     except (NotInTime, TestbedError) as late:
-        lab.heal()
+        lab.heal(limit_s=0)
         found.problems.append(f"before anything was done: {late}")
         if isinstance(late, NotInTime):
             found.late.append(found.problems[-1])
@@ -74,7 +74,7 @@ def run_trial(
     except (NotInTime, TestbedError) as failure:
         found.problems.append(str(failure))
     finally:
-        lab.heal()
+        lab.heal(limit_s=0)
     _check_invariants(lab, trial, before, found, settle_s)
     return found
 
@@ -90,7 +90,7 @@ def _inject_and_recover(lab: LabHandle, probing: Probing, trial: Trial, found: F
     else:
         time.sleep(max(0.0, injected + trial.hold_s - time.monotonic()))
         healed = found.note("healing") if any(fault["on"] for fault in done) or not done else injected
-        lab.heal()
+        lab.heal(limit_s=0)
         found.note("healed")
     wait_until(lambda: lab.status()["state"] == "ready", patience_s, "the lab is ready")
     ready_after_s = found.note("ready") - healed

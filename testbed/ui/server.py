@@ -131,7 +131,8 @@ class Handler(BaseHTTPRequestHandler):
         return done
 
     def _heal(self, _request: dict[str, Any]) -> object:
-        return ask(self.server.feed.record, "heal", answer_within_s=ANSWER_LIMIT_S, numbers=None)
+        # The page shows what is not ready again yet.
+        return ask(self.server.feed.record, "heal", answer_within_s=ANSWER_LIMIT_S, numbers=None, limit_s=0.0)
 
     def _live(self) -> None:
         """Server-sent events (HTML standard, 9.2) until the browser goes."""

@@ -1,5 +1,6 @@
 """Each fault of the catalogue once: it is injected, says what it did and how it ends, and the lab is in order again."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -67,6 +68,33 @@ def test_every_fault_of_the_catalogue_has_an_example_here() -> None:
     assert set(EXAMPLES) == {kind.name for kind in KINDS}
 
 
+def all_is_well(lab: LabHandle) -> None:
+    status = lab.status()
+    assert status["state"] == "ready", status
+    assert [str(ping) for ping in lab.ping_all() if ping.lost] == []
+    assert [one for one in lab.ask("check")["checks"] if not one["holds"]] == []
+
+
+LONGER_THAN_A_LEASE_S = 8.0
+
+
+@pytest.mark.parametrize("text", ["agent stop node1", "agent pause node1", "partition node1", "node crash node1"])
+def test_healing_is_over_when_all_is_ready_again_however_long_it_lasted(text: str, lab: LabHandle) -> None:
+    lab.wait_ready(READY_LIMIT_S)
+    with lab.fault(text):
+        time.sleep(LONGER_THAN_A_LEASE_S)
+    all_is_well(lab)
+
+
+def test_a_fault_that_ends_by_itself_is_on_until_all_is_ready_again(lab: LabHandle) -> None:
+    lab.wait_ready(READY_LIMIT_S)
+    done = lab.ask("fault", {"words": ["node", "crash", "node2"], "lasts_s": 1.0})
+    lab.wait_until(lambda: not lab.faults(), READY_LIMIT_S, "it is over")
+    all_is_well(lab)
+    said = [event["reason"] for event in lab.events() if event["object"] == f"fault/{done['number']}"]
+    assert said == ["Injected", "Healed"]
+
+
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_a_fault_says_what_it_did_and_how_it_ends_and_is_over_when_it_is_healed(kind: str, lab: LabHandle) -> None:
     lab.wait_ready(READY_LIMIT_S)
@@ -79,6 +107,9 @@ def test_a_fault_says_what_it_did_and_how_it_ends_and_is_over_when_it_is_healed(
         # One that ends by itself may have done so.
         assert on == [text] if done["on"] and "by itself in" not in done["undone"] else text not in on or done["on"]
     assert lab.faults() == []
+    if done["on"]:
+        all_is_well(lab)  # at once: healing is over when what was broken is ready again
+        return
     lab.wait_ready(READY_LIMIT_S)
     lab.wait_until(
         lambda: all(not ping.lost for ping in lab.ping_all()), READY_LIMIT_S, "every pod reaches every other"

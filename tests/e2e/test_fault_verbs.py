@@ -1,5 +1,6 @@
 """`testbed fault …` and `lab.fault(…)`: what they do to agents, what they say, and how it ends."""
 
+import json
 import re
 
 import pytest
@@ -83,6 +84,50 @@ def test_the_verbs_say_what_was_done_how_it_ends_and_what_comes_next(two_nodes: 
     assert ("Healed", f"fault/{number[1]}") in reasons
 
 
+def test_heal_returns_when_what_was_broken_is_ready_again(two_nodes: Lab, lab: LabHandle) -> None:
+    for fault in ("agent stop node1", "etcd stop etcd1", "dns stop"):
+        two_nodes.must("fault", *fault.split())
+        two_nodes.must("fault", "heal")
+        assert lab.status()["state"] == "ready", fault
+        assert not [ping for ping in lab.ping_all() if ping.lost], fault
+        assert lab.agent("node1").state()["ready"]
+
+
+def test_heal_says_what_is_not_ready_when_its_time_is_over(two_nodes: Lab, lab: LabHandle) -> None:
+    two_nodes.must("fault", "node", "crash", "node1")
+    late = two_nodes.testbed("fault", "heal", "--timeout", "0.1")
+    assert late.code == 1
+    assert re.search(r"^not ready \d+ s later: .*node1: agent", late.out, re.MULTILINE), late
+    assert lab.faults() == [], "it has ended all the same"
+    assert "NotReady" in [event["reason"] for event in lab.events()]
+    lab.wait_ready(60)
+
+
+def test_heal_beside_another_fault_says_what_it_waited_for_and_what_is_still_on(two_nodes: Lab, lab: LabHandle) -> None:
+    two_nodes.must("fault", "etcd", "stop", "etcd1")
+    number = two_nodes.json("fault", "agent", "stop", "node1")["number"]
+    healed = two_nodes.testbed("fault", "heal", str(number), "--timeout", "2")
+    assert healed.code == 0, "another fault may be why"
+    assert re.search(r"^not ready \d+ s later: node1: .* \(still on: etcd stop etcd1\)$", healed.out, re.MULTILINE), (
+        healed
+    )
+    two_nodes.must("fault", "heal")
+    assert lab.status()["state"] == "ready"
+
+
+def test_a_pod_that_crashed_before_the_fault_is_not_waited_for(two_nodes: Lab, lab: LabHandle) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "crashes"}}
+    spec = {"nodeName": "node1", "containers": [{"name": "main", "image": "shell", "command": ["false"]}]}
+    two_nodes.must("apply", "-f", "-", stdin=json.dumps({**pod, "spec": spec}))
+    try:
+        lab.wait_until(lambda: lab.pods["crashes"].restarts > 0, 20)
+        with lab.fault("agent stop node1"):
+            pass
+        assert lab.agent("node1").state()["ready"]
+    finally:
+        two_nodes.must("delete", "pod", "crashes", "--grace-period", "0")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "complaint"),
     [
@@ -91,6 +136,7 @@ def test_the_verbs_say_what_was_done_how_it_ends_and_what_comes_next(two_nodes: 
         (("agent", "kill", "node9"), 1, "no node named node9 (there are: node1, node2)"),
         (("heal", "soon"), 2, "no number (got soon; want numbers of `fault list`)"),
         (("heal", "4711"), 1, "no fault 4711 is on"),
+        (("agent", "stop", "node1", "--timeout", "3"), 2, "--timeout goes with heal"),
         (("list", "all"), 2, "fault list takes no more words"),
     ],
 )

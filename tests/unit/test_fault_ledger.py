@@ -1,11 +1,15 @@
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from testbed.faults import ledger as ledger_module
 from testbed.faults.catalogue import FaultRequest, NoSuchFault
-from testbed.faults.ledger import FaultImpossible, Injected, Ledger
+from testbed.faults.ledger import Ended, FaultImpossible, Injected, Ledger
+from testbed.faults.recovery import Touched
+from tests.waiting import wait_until
 
 
 class Machine:
@@ -35,14 +39,42 @@ class Machine:
         return f"started {name}"
 
 
+class Comeback:
+    """What faults broke: it is ready again as soon as `lacks` is empty."""
+
+    def __init__(self) -> None:
+        self.lacks: list[str] = []
+        self.looks: list[tuple[int, bool]] = []
+        """How many faults had ended at each look, and whether others were on."""
+
+    def before(self, request: FaultRequest) -> Touched:
+        return Touched(frozenset({str(request.values[0])}), frozenset())
+
+    def missing(self, ended: Sequence[Touched], *, others: bool) -> list[str]:
+        self.looks.append((len(ended), others))
+        return list(self.lacks)
+
+
 @pytest.fixture
 def machine() -> Machine:
     return Machine()
 
 
 @pytest.fixture
-def ledger(machine: Machine, tmp_path: Path) -> Ledger:
-    return Ledger({"agent stop": machine.stop, "agent kill": machine.kill}, tmp_path / "faults.jsonl")
+def comeback() -> Comeback:
+    return Comeback()
+
+
+@pytest.fixture
+def heard() -> list[Ended]:
+    """What the ledger told of ends."""
+    return []
+
+
+@pytest.fixture
+def ledger(machine: Machine, comeback: Comeback, heard: list[Ended], tmp_path: Path) -> Ledger:
+    injectors = {"agent stop": machine.stop, "agent kill": machine.kill}
+    return Ledger(injectors, tmp_path / "faults.jsonl", comeback, heard.append)
 
 
 def test_what_is_on_is_listed_until_it_is_healed(ledger: Ledger, machine: Machine) -> None:
@@ -84,7 +116,8 @@ def test_the_same_fault_cannot_be_on_twice(ledger: Ledger, machine: Machine) -> 
 def test_what_cannot_be_mended_stays_on_and_keeps_no_other_from_it(ledger: Ledger, machine: Machine) -> None:
     ledger.inject(["agent", "stop", "a"])
     machine.mendable = False
-    assert ledger.heal()[0] == {"number": 1, "fault": "agent stop a", "healed": False, "did": "no memory"}
+    failed = ledger.heal()[0]
+    assert (failed["healed"], failed["did"], failed["missing"]) == (False, "no memory", [])
     machine.mendable = True
     assert [one["healed"] for one in ledger.heal()] == [True]
 
@@ -101,6 +134,7 @@ def test_a_fault_with_a_time_heals_itself(ledger: Ledger, machine: Machine) -> N
     fault = ledger.inject(["agent", "stop", "a"], lasts_s=0.01)
     assert "by itself in 0.01 s" in fault.undone
     assert machine.mended.wait(5)
+    wait_until(lambda: not ledger.active(), timeout_s=5, what="it is over")
     with pytest.raises(FaultImpossible):
         ledger.heal([fault.number])
 
@@ -110,7 +144,78 @@ def test_every_injection_and_healing_is_written_down(ledger: Ledger, tmp_path: P
     ledger.heal()
     entries = [json.loads(line) for line in (tmp_path / "faults.jsonl").read_text().splitlines()]
     assert entries[0]["injected"]["fault"] == "agent stop a"
-    assert entries[1]["ended"] == {"number": 1, "fault": "agent stop a", "healed": True, "did": "started a"}
+    ended = {"number": 1, "fault": "agent stop a", "healed": True, "did": "started a", "missing": []}
+    assert {name: value for name, value in entries[1]["ended"].items() if name != "took_s"} == ended
+
+
+def test_healing_waits_until_what_was_broken_is_ready_again(ledger: Ledger, comeback: Comeback) -> None:
+    ledger.inject(["agent", "stop", "a"])
+    ledger.inject(["agent", "stop", "b"])
+    comeback.lacks = ["a: no answer yet"]
+
+    def left(_pause_s: float) -> bool:
+        if len(comeback.looks) == 3:
+            comeback.lacks = []
+        return False
+
+    healed = ledger.heal(left=left)
+    assert comeback.looks == [(2, False)] * 4, "once for all that were healed together"
+    assert [one["missing"] for one in healed] == [[], []]
+
+
+def test_when_the_limit_passes_the_fault_is_over_and_it_is_said_what_is_missing(
+    ledger: Ledger, comeback: Comeback, heard: list[Ended]
+) -> None:
+    ledger.inject(["agent", "stop", "a"])
+    comeback.lacks = ["a: no answer yet"]
+    (healed,) = ledger.heal(limit_s=0.2)
+    assert (healed["healed"], healed["missing"]) == (True, ["a: no answer yet"])
+    assert healed["took_s"] >= 0.2
+    assert ledger.active() == []
+    assert heard == [healed]
+
+
+def test_without_a_limit_nothing_is_waited_for(ledger: Ledger, comeback: Comeback) -> None:
+    ledger.inject(["agent", "stop", "a"])
+    comeback.lacks = ["a: no answer yet"]
+    assert ledger.heal(limit_s=0)[0]["missing"] == []
+    assert comeback.looks == []
+
+
+def test_a_fault_that_has_ended_is_on_until_what_it_broke_is_ready_again(
+    ledger: Ledger, machine: Machine, comeback: Comeback, heard: list[Ended]
+) -> None:
+    comeback.lacks = ["a: no answer yet"]
+    ledger.inject(["agent", "stop", "a"], lasts_s=0.01)
+    wait_until(lambda: len(comeback.looks) > 2, timeout_s=5, what="it is waited for")
+    assert machine.mended.is_set()
+    assert [fault.number for fault in ledger.active()] == [1]
+    with pytest.raises(FaultImpossible, match="what it broke is not ready again yet"):
+        ledger.inject(["agent", "stop", "a"])
+    comeback.lacks = []
+    assert ledger.heal() == [] or machine.log.count("start a") == 1, "it was ended already"
+    wait_until(lambda: not ledger.active(), timeout_s=5, what="it is over")
+    assert [one["number"] for one in heard] == [1]
+
+
+def test_beside_another_fault_the_limit_is_short(
+    ledger: Ledger, comeback: Comeback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "BESIDE_OTHERS_S", 0.2)
+    ledger.inject(["agent", "stop", "a"])
+    ledger.inject(["agent", "stop", "b"])
+    comeback.lacks = ["a: waits for b"]
+    (healed,) = ledger.heal([1])
+    assert healed["missing"] == ["a: waits for b"]
+    assert healed["took_s"] < 5
+    assert set(comeback.looks) == {(1, True)}
+
+
+def test_nobody_who_has_left_is_waited_for(ledger: Ledger, comeback: Comeback) -> None:
+    ledger.inject(["agent", "stop", "a"])
+    comeback.lacks = ["a: no answer yet"]
+    assert ledger.heal(left=lambda _: True)[0]["missing"] == ["a: no answer yet"]
+    assert ledger.active() == []
 
 
 def test_a_history_that_cannot_be_written_changes_nothing_about_faults(

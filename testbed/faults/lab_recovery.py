@@ -1,0 +1,101 @@
+"""Looks at a lab until it is ready again after faults have ended: cheap things first, and packets last."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from agent.errors import AgentError
+from testbed.cluster.underlay_plan import GATEWAY
+from testbed.faults.catalogue import FaultRequest
+from testbed.faults.recovery import NotReady, Touched, awaited
+from testbed.lab.etcd import EtcdFailed
+from testbed.lab.lab import Lab
+from testbed.lab.probe import Sender, Target, ping_pairs
+from testbed.lab.sessions import missing_sessions
+
+ASKERS = 4
+"""Nodes that are asked at the same time."""
+SUCCEEDED = "Succeeded"
+
+
+class LabRecovery:
+    """Looks at one lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def before(self, request: FaultRequest) -> Touched:
+        """What the fault that is about to be injected may break: a pod that crashes anyway is not its doing."""
+        words = [word for value in request.values for word in (value if isinstance(value, tuple) else (str(value),))]
+        machines = {word for word in words if word in self._lab.underlay.machines}
+        group = request.kind.name.split()[0]
+        if group == "etcd":
+            # Its word may be leader or follower, and members depend on each other.
+            machines |= {member.name for member in self._lab.etcd.members}
+        if group == "dns":
+            machines.add(GATEWAY)
+        return Touched(frozenset(machines), frozenset(one.subject for one in self._pods()))
+
+    def missing(self, ended: Sequence[Touched], *, others: bool) -> list[str]:
+        """What the end of these faults has not brought back yet, a line each."""
+        # Each depends on those before it, and costs more.
+        stages: tuple[Callable[[], Iterator[NotReady]], ...] = (self._parts, self._leases, self._tables, self._paths)
+        try:
+            for look in stages:
+                if waiting := awaited(list(look()), ended, others=others):
+                    return [str(one) for one in waiting]
+        except (OSError, LookupError, AgentError) as failure:
+            # Of something that is just coming back.
+            return [str(failure)]
+        return []
+
+    def _parts(self) -> Iterator[NotReady]:
+        lab = self._lab
+        for member in lab.etcd.members:
+            if why := member.why_not_healthy():
+                yield NotReady("etcd", member.name, why)
+        nodes = [node for node in lab.nodes.values() if node.expected]
+        with ThreadPoolExecutor(ASKERS, "ask node") as askers:
+            for node, lacking in zip(nodes, askers.map(lambda one: one.why_not_ready(), nodes), strict=True):
+                if lacking:
+                    yield NotReady(node.name, node.name, lacking)
+        yield from self._pods()
+        for why in lab.names.why_not_served():
+            yield NotReady("names", GATEWAY, why)
+        for why in lab.services.why_not_programmed():
+            yield NotReady("services", None, why)
+
+    def _pods(self) -> Iterator[NotReady]:
+        for pod in self._lab.pods.values():
+            status = pod.status()
+            # One that was ended with its node may look as if it had done its work.
+            has_done_its_work = status.phase == SUCCEEDED and not status.terminating
+            if not status.ready and not pod.leaves and not has_done_its_work:
+                yield NotReady(f"pod {pod.name}", status.node, status.why_not_ready or status.state)
+
+    def _leases(self) -> Iterator[NotReady]:
+        try:
+            held = {lease.attrs.public_ip for lease in self._lab.leases()}
+        except EtcdFailed as failure:
+            yield NotReady("etcd", None, str(failure))
+            return
+        for node in self._lab.nodes.values():
+            if node.expected and node.address not in held:
+                yield NotReady(node.name, node.name, "it holds no lease")
+
+    def _tables(self) -> Iterator[NotReady]:
+        for line in self._lab.missing_forwarding():
+            name = line.partition("'")[0]
+            yield NotReady("forwarding", name if name in self._lab.nodes else None, line)
+
+    def _paths(self) -> Iterator[NotReady]:
+        """A cable that is plugged in again may be held back by the spanning tree for seconds."""
+        lab = self._lab
+        nodes = [node for node in lab.nodes.values() if node.expected]
+        names = [*(node.name for node in nodes), *(member.name for member in lab.etcd.members)]
+        gateway = Target(GATEWAY, lab.underlay.address_of(GATEWAY))
+        pairs = [(Sender(name, lab.underlay.machines[name].pid), gateway) for name in names]
+        for one in ping_pairs(pairs):
+            if not one.received:
+                yield NotReady(one.source, one.source, f"no answer of {GATEWAY} at {one.address} over the underlay")
+        for line in missing_sessions(nodes) if lab.overlay.has_sessions else ():
+            yield NotReady("sessions", None, line)

@@ -1,0 +1,37 @@
+"""What is waited for after faults have ended."""
+
+from testbed.faults.recovery import NotReady, Touched, awaited
+
+AGENT = NotReady("node1", "node1", "no answer yet")
+POD = NotReady("pod shell1", "node1", "the pause process is not running")
+ETCD = NotReady("etcd", "etcd1", "etcd1 does not answer yet")
+TABLE = NotReady("forwarding", None, "etcd: no answer")
+ALL = [AGENT, POD, ETCD, TABLE]
+
+
+def fault(*machines: str, excused: frozenset[str] = frozenset()) -> Touched:
+    return Touched(frozenset(machines), excused)
+
+
+def test_the_last_fault_waits_for_the_whole_lab() -> None:
+    assert awaited(ALL, [fault("node1")], others=False) == ALL
+
+
+def test_beside_others_a_fault_waits_for_its_own_machines() -> None:
+    assert awaited(ALL, [fault("node1")], others=True) == [AGENT, POD]
+    assert awaited(ALL, [fault("node1"), fault("etcd1")], others=True) == [AGENT, POD, ETCD]
+    assert awaited(ALL, [fault()], others=True) == []
+
+
+def test_what_was_not_ready_before_the_fault_is_not_its_doing() -> None:
+    before = frozenset({POD.subject})
+    assert awaited(ALL, [fault("node1", excused=before)], others=False) == [AGENT, ETCD, TABLE]
+    assert awaited([POD], [fault("node1", excused=before), fault("node1")], others=False) == [POD], "of the other one"
+
+
+def test_nothing_is_waited_for_when_no_fault_has_ended() -> None:
+    assert awaited(ALL, [], others=False) == []
+
+
+def test_a_line_says_what_and_why() -> None:
+    assert str(POD) == "pod shell1: the pause process is not running"
