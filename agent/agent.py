@@ -20,6 +20,7 @@ from agent.assembly import (
     open_registry,
     own_addresses,
     refuse_conflicts,
+    refuse_other_bridge,
     refuse_underlay_inside,
     refuse_unknown_backend,
 )
@@ -125,6 +126,7 @@ class Agent:
             underlay = choose()
             refuse_underlay_inside(underlay, config, options)
             refuse_conflicts(config, kernel)
+            refuse_other_bridge(options, config, kernel)
             log.info(
                 "underlay: %s, MTU %d, address %s, public address %s",
                 *(underlay.interface, underlay.mtu, underlay.address, underlay.public_ip),

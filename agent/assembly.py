@@ -8,9 +8,11 @@ from agent.backends.subnet_routes import overlap
 from agent.errors import EnvironmentMissing, InvalidConfig, UsageError
 from agent.etcd.connection import Credentials
 from agent.etcd.registry import EtcdRegistry
+from agent.kernel.bridge import find, objection
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import Family, IPAddress, IPNetwork
 from agent.netconfig.config import NetworkConfig
+from agent.node.setup import bridge_claim
 from agent.node.underlay_interface import (
     Wish,
     choose,
@@ -106,6 +108,25 @@ def refuse_conflicts(config: NetworkConfig, kernel: Kernel) -> None:
                     f"{route.device}: its network and the pod network overlap"
                     f" (got {route.destination}; want one outside {network}, or another Network in etcd)"
                 )
+
+
+def refuse_other_bridge(options: Options, config: NetworkConfig, kernel: Kernel) -> None:
+    """Raise EnvironmentMissing when --bridge names a device that another program has for itself.
+
+    With an address in the pod network it is one that dockerd made by our docker_opts.env, now or before.
+    """
+    if options.bridge is None:
+        return
+    claim = bridge_claim(options.subnet_file, config.network)
+    networks = [network for network in (config.network, config.ipv6_network) if network is not None]
+    complaint = objection(
+        options.bridge,
+        find(kernel, options.bridge, claim),
+        claim,
+        lambda address: any(address.ip in network for network in networks),
+    )
+    if complaint is not None:
+        raise EnvironmentMissing(complaint)
 
 
 def refuse_underlay_inside(underlay: Underlay, config: NetworkConfig, options: Options) -> None:

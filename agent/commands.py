@@ -21,6 +21,7 @@ from agent.kernel.firewall import Firewall
 from agent.kernel.journal import Journal, open_journal
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import Family, IPNetwork
+from agent.node.setup import bridge_claim
 from agent.node.subnet_env import first_address, read_env, read_previous_subnet, read_values
 from agent.options.options import Options
 
@@ -70,7 +71,9 @@ def clean_up(options: Options) -> None:
             Firewall(announcer).remove_all()
         _remove_overlay(kernel, options.subnet_file)
         if options.bridge is not None:
-            remove_bridge(kernel, options.bridge)
+            kept = remove_bridge(kernel, options.bridge)
+            if kept is not None:
+                print(f"kept: {kept}, which another program made", flush=True)
     for path in (options.docker_opts_file, options.subnet_file):
         if path is not None:
             _remove_file(path, announcer)
@@ -141,7 +144,8 @@ def make_bridge(options: Options) -> None:
         env = read_env(options.subnet_file)
         ipv6 = env.subnet.ipv6 if env is not None else None
         addresses = [bip] if ipv6 is None else [bip, first_address(ipv6)]
-        converge_bridge(kernel, options.bridge, addresses, overlay_mtu)
+        claim = bridge_claim(options.subnet_file, bip.network if env is None else env.network)
+        converge_bridge(kernel, options.bridge, addresses, overlay_mtu, claim)
     print(f"bridge {options.bridge}: {bip}, MTU {overlay_mtu}")
 
 

@@ -179,7 +179,8 @@ class Applier:
         return parts
 
     def _link_settings(self, change: SetLink) -> dict[str, Any]:
-        return self._settings(change.mtu, change.mac, change.tx_queue_length, change.master, change.up, change)
+        parts = self._settings(change.mtu, change.mac, change.tx_queue_length, change.master, change.up, change)
+        return parts | ({} if change.alias is None else {"ifalias": change.alias})
 
     def _settings(
         self,

@@ -1,15 +1,96 @@
-"""The node's bridge for pods, from the values of subnet.env, as dockerd would make it from `--bip` and `--mtu`."""
+"""The node's bridge for pods, from the values of subnet.env, as dockerd would make it from `--bip` and `--mtu`.
 
-from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
+A bridge of ours is known by its alias, which the kernel keeps with it, and by a MAC address that follows from its IPv4
+address: it has that from its first moment, and those that earlier agents made have it too. A bridge of another program,
+or of the agent of another network, is used where it has our address (dockerd with our `--bip`) or nothing at all. It
+gets the addresses that are missing, and is otherwise neither changed nor ever deleted.
+"""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from agent.errors import EnvironmentMissing
 from agent.kernel.kernel import Kernel
-from agent.kernel.values import IPInterface, Wanted, WantedAddresses, WantedLink, WantedSysctl
+from agent.kernel.values import Family, IPInterface, Link, Wanted, WantedAddresses, WantedLink, WantedSysctl
+
+ALIAS_PREFIX = "made by overlay-agent for "
+REMEDY = "dockerd with the agent's docker_opts.env, or another --bridge=NAME: docs/real-machines.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """By what a bridge of this agent is known."""
+
+    networks: tuple[IPv4Network, ...]
+    """The pod network, then those that it was before."""
+    addresses: tuple[IPv4Address, ...] = ()
+    """The bridge's own, and those that it had before."""
+
+    @property
+    def alias(self) -> str:
+        """What the kernel keeps with the bridge, for people and for agents."""
+        return _alias(self.networks[0])
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDevice:
+    """The device that has the bridge's name."""
+
+    link: Link
+    addresses: frozenset[IPInterface] = frozenset()
+    """Without those that the kernel gives by itself."""
+    ports: int = 0
+
+    def made_by_us(self, claim: Claim) -> bool:
+        """Whether this agent made it, in this run or in one before."""
+        own = [address for address in self._ipv4 if any(address in network for network in claim.networks)]
+        macs = [bridge_mac(address) for address in (*claim.addresses, *own)]
+        aliases = [_alias(network) for network in claim.networks]
+        return self.link.kind == "bridge" and (self.link.alias in aliases or self.link.mac in macs)
+
+    def made_by_an_agent(self) -> bool:
+        """Whether an agent made it, of whatever network."""
+        return self.link.kind == "bridge" and (
+            self.link.alias.startswith(ALIAS_PREFIX) or self.link.mac in [bridge_mac(address) for address in self._ipv4]
+        )
+
+    @property
+    def _ipv4(self) -> list[IPv4Address]:
+        return [address.ip for address in self.addresses if isinstance(address, IPv4Interface)]
+
+    @property
+    def unused(self) -> bool:
+        """Whether it is a bridge with neither ports nor addresses."""
+        return self.link.kind == "bridge" and not self.ports and not self.addresses
+
+    def __str__(self) -> str:
+        ports = [f"{self.ports} port{'s' if self.ports > 1 else ''}"] if self.ports else []
+        alias = [f'"{self.link.alias}"'] if self.link.alias else []
+        return ", ".join([*alias, *sorted(map(str, self.addresses)), *ports]) or "nothing on it"
 
 
 def bridge_mac(address: IPv4Address) -> str:
-    """Return 02:42 and the address, as docker has it: the same after every restart, so neighbours stay right."""
+    """02:42 and the address, as docker has it for pods: the same after every restart, so neighbours stay right."""
     return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed)
+
+
+def objection(
+    name: str, found: FoundDevice | None, claim: Claim, fits: Callable[[IPInterface], bool], want: str = REMEDY
+) -> str | None:
+    """Why the device cannot be our bridge; None: it can, or there is none. Pure.
+
+    `fits`: whether a bridge that is not ours may be used when it has that address.
+    """
+    if found is None or found.made_by_us(claim) or found.unused:
+        return None
+    if found.link.kind != "bridge":
+        return (
+            f"--bridge: {name} is no bridge (got a {found.link.kind or 'hardware'} device; want another --bridge=NAME)"
+        )
+    if any(map(fits, found.addresses)):
+        return None
+    return f"--bridge: {name} is a bridge of another program (got {found}; want {want})"
 
 
 def ipv6_sysctls(device: str, *, enabled: bool) -> tuple[WantedSysctl, ...]:
@@ -25,44 +106,103 @@ def ipv6_sysctls(device: str, *, enabled: bool) -> tuple[WantedSysctl, ...]:
     )
 
 
-def wanted_bridge(name: str, addresses: Sequence[IPInterface], overlay_mtu: int) -> Wanted:
-    """Return the bridge `name`, up, with exactly these addresses, on a node that forwards. Pure.
+def find(kernel: Kernel, name: str, claim: Claim | None = None) -> FoundDevice | None:
+    """Return the device of that name, if there is one. Raises NetlinkError.
+
+    Addresses and ports are not read of a bridge that is ours by the claim without them.
+    """
+    link = kernel.link(name)
+    if link is None:
+        return None
+    device = FoundDevice(link)
+    if claim is not None and device.made_by_us(claim):
+        return device
+    assigned = (*kernel.assigned_addresses(4), *kernel.assigned_addresses(6))
+    addresses = frozenset(
+        one.address for one in assigned if one.device == link.index and not one.address.ip.is_link_local
+    )
+    return replace(device, addresses=addresses, ports=sum(other.master == link.index for other in kernel.links()))
+
+
+def wanted_bridge(name: str, addresses: Sequence[IPInterface], overlay_mtu: int, alias: str) -> Wanted:
+    """Return our bridge `name`, up, with exactly these addresses, on a node that forwards. Pure.
 
     `addresses`: IPv4, and IPv6 on a dual-stack network; `overlay_mtu` in bytes.
     """
-    ipv4 = [address for address in addresses if isinstance(address, IPv4Interface)]
-    ipv6 = [address for address in addresses if isinstance(address, IPv6Interface)]
-    why = "the pods' gateway: the first address of this node's subnet"
-    forwards = "the node routes between its pods and the overlay"
     link = WantedLink(
         name,
         "pods of this node hang on it; its MTU is the overlay's",
         kind="bridge",
         mtu=overlay_mtu,
-        mac=bridge_mac(ipv4[0].ip),
+        mac=bridge_mac(_ipv4_of(addresses)),
+        alias=alias,
         up=True,
     )
+    ipv6 = any(address.version == 6 for address in addresses)
+    return Wanted(links=(link,), sysctls=ipv6_sysctls(name, enabled=ipv6)) + _gateway(name, addresses, frozenset())
+
+
+def wanted_of_other(name: str, addresses: Sequence[IPInterface], present: frozenset[IPInterface]) -> Wanted:
+    """Return another program's bridge `name` with these addresses beside those that are present. Pure."""
+    link = WantedLink(name, "the bridge carries packets", up=True)
+    return Wanted(links=(link,)) + _gateway(name, addresses, present)
+
+
+def converge_bridge(
+    kernel: Kernel, name: str, addresses: Sequence[IPInterface], overlay_mtu: int, claim: Claim
+) -> None:
+    """Bring the node's bridge to what is wanted of it. Raises NetlinkError.
+
+    Raises EnvironmentMissing where another program has a device of that name for itself.
+    """
+    claim = replace(claim, addresses=(_ipv4_of(addresses), *claim.addresses))
+    wanted = wanted_bridge(name, addresses, overlay_mtu, claim.alias)
+    made: list[str] = []
+    if (found := find(kernel, name, claim)) is None:
+        # Nothing but the link: another program may make one of that name at the same moment.
+        kernel.converge(Wanted(links=(replace(wanted.links[0], alias=None, up=None),)))
+        found, made = find(kernel, name, claim), [name]
+    want = f"{next(address for address in addresses if address.version == 4)}: {REMEDY}"
+    if complaint := objection(name, found, claim, addresses.__contains__, want):
+        raise EnvironmentMissing(complaint)
+    if found is not None and not found.made_by_us(claim):
+        wanted, made = wanted_of_other(name, addresses, found.addresses), []
+    kernel.converge(wanted, new=made, known=[] if found is None else [found.link])
+
+
+def remove_bridge(kernel: Kernel, name: str) -> str | None:
+    """Make sure that an agent's bridge is gone; any other stays, and is returned in words. Raises NetlinkError."""
+    found = find(kernel, name)
+    if found is None:
+        return None
+    if not found.made_by_an_agent():
+        return f"{name} ({found})"
+    kernel.delete_link(name, "the overlay is removed from this node")
+    return None
+
+
+def _gateway(name: str, addresses: Sequence[IPInterface], present: frozenset[IPInterface]) -> Wanted:
+    """Return the addresses of each family that the node has, beside those that are present, and that it forwards."""
+    why, forwards = (
+        "the pods' gateway: the first address of this node's subnet",
+        "the node routes between its pods and the overlay",
+    )
+    families: tuple[Family, ...] = (4, 6) if any(address.version == 6 for address in addresses) else (4,)
+    sysctls = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
     return Wanted(
-        links=(link,),
-        sysctls=(
-            *ipv6_sysctls(name, enabled=bool(ipv6)),
-            WantedSysctl("net.ipv4.ip_forward", "1", forwards),
-            *((WantedSysctl("net.ipv6.conf.all.forwarding", "1", forwards),) if ipv6 else ()),
-        ),
-        addresses=(
-            WantedAddresses(name, frozenset(ipv4), why),
-            *((WantedAddresses(name, frozenset(ipv6), why, family=6),) if ipv6 else ()),
+        sysctls=tuple(WantedSysctl(sysctls[family], "1", forwards) for family in families),
+        addresses=tuple(
+            WantedAddresses(
+                name, frozenset(one for one in (*addresses, *present) if one.version == family), why, family=family
+            )
+            for family in families
         ),
     )
 
 
-def converge_bridge(kernel: Kernel, name: str, addresses: Sequence[IPInterface], overlay_mtu: int) -> None:
-    """Bring the node's bridge to what `wanted_bridge` says. Raises NetlinkError."""
-    kernel.converge(wanted_bridge(name, addresses, overlay_mtu))
+def _ipv4_of(addresses: Sequence[IPInterface]) -> IPv4Address:
+    return next(address.ip for address in addresses if isinstance(address, IPv4Interface))
 
 
-def remove_bridge(kernel: Kernel, name: str) -> None:
-    """Make sure that the bridge is gone; a device of that name that is no bridge is left alone. Raises NetlinkError."""
-    link = kernel.link(name)
-    if link is not None and link.kind == "bridge":
-        kernel.delete_link(name, "the overlay is removed from this node")
+def _alias(network: IPv4Network) -> str:
+    return f"{ALIAS_PREFIX}{network}"

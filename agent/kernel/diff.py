@@ -90,12 +90,14 @@ class SetLink:
     mac: str | None = None
     tx_queue_length: int | None = None
     master: str | None = None
+    alias: str | None = None
     up: bool | None = None
 
     @property
     def commands(self) -> tuple[list[str], ...]:
         """`ip link set`."""
         words = ["ip", "link", "set", self.name, *_link_words(self.mtu, self.mac, self.tx_queue_length, self.master)]
+        words += [] if self.alias is None else ["alias", self.alias]
         return (words + ([] if self.up is None else ["up" if self.up else "down"]),)
 
 
@@ -303,6 +305,9 @@ def _link_changes(wanted: WantedLink, state: State, *, held_down: bool) -> tuple
     if link is None:
         now = replace(wanted, up=None if held_down else wanted.up)
         changes.append(AddLink(now, _name_of_underlay(wanted, state)))
+        if wanted.alias is not None:
+            # The kernel gives a new link none.
+            changes.append(SetLink(wanted.name, wanted.why, alias=wanted.alias))
         later: list[Change] = [SetLink(wanted.name, wanted.why, up=True)] if held_down and wanted.up else []
         return changes, [SetHairpin(wanted.name, True, wanted.why), *later] if wanted.hairpin else later
     settings = SetLink(
@@ -312,6 +317,7 @@ def _link_changes(wanted: WantedLink, state: State, *, held_down: bool) -> tuple
         mac=None if wanted.mac is None or wanted.mac.lower() == link.mac else wanted.mac,
         tx_queue_length=_if_different(wanted.tx_queue_length, link.tx_queue_length),
         master=_if_different(wanted.master, _name_of(state, link.master)),
+        alias=_if_different(wanted.alias, link.alias),
     )
     up = _if_different(wanted.up, link.up)
     hairpin = wanted.hairpin is not None and (wanted.hairpin != link.hairpin or settings.master is not None)

@@ -296,6 +296,7 @@ def read_link(message: Message) -> Link:
         tx_queue_length=message.get_attr("IFLA_TXQLEN") or 0,
         settings=read_vxlan(message) or read_ipip(message),
         hairpin=bool(port.get_attr("IFLA_BRPORT_MODE")) if port else False,
+        alias=message.get_attr("IFLA_IFALIAS") or "",
         traffic=_traffic(message.get_attr("IFLA_STATS64") or {}),
     )
 

@@ -148,6 +148,8 @@ class Link:
     """Of a vxlan or ipip device; None for other kinds, and for settings that ours never have."""
     hairpin: bool = False
     """As a bridge's port: frames may leave by the port that they came in by."""
+    alias: str = ""
+    """A text for people, which the kernel keeps with the link; empty: none."""
     traffic: Traffic = field(default=Traffic(), compare=False)
 
     @property
@@ -277,6 +279,7 @@ class WantedLink:
     """In packets."""
     master: str | None = None
     """The bridge that it is a port of."""
+    alias: str | None = None
     hairpin: bool | None = None
     up: bool | None = None
 

@@ -7,12 +7,13 @@ again, and keeps no other from being made.
 import contextlib
 import logging
 from collections.abc import Callable
+from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 from agent.backends.base import Backend
 from agent.backends.subnet_routes import own_blackhole
 from agent.errors import AgentError, EnvironmentMissing
-from agent.kernel.bridge import converge_bridge
+from agent.kernel.bridge import Claim, converge_bridge
 from agent.kernel.conntrack import forget_udp, words
 from agent.kernel.firewall import Firewall, Policy, escapes
 from agent.kernel.kernel import Kernel
@@ -20,12 +21,27 @@ from agent.kernel.values import IPNetwork
 from agent.lease import Lease
 from agent.netconfig.config import NetworkConfig
 from agent.node.health import Readiness
-from agent.node.subnet_env import SubnetEnv, first_address, read_env, write_docker_opts, write_subnet_env
+from agent.node.subnet_env import (
+    SubnetEnv,
+    first_address,
+    read_env,
+    read_previous_subnet,
+    write_docker_opts,
+    write_subnet_env,
+)
 from agent.options.options import Options
 
 log = logging.getLogger(__name__)
 
 DEVICE, RULES, BRIDGE, FILES = "overlay device", "rules", "bridge", "subnet file"
+
+
+def bridge_claim(subnet_file: Path, network: IPv4Network) -> Claim:
+    """Return by what our bridge is known: the pod network, and what the run before wrote into its subnet.env."""
+    env, (previous, _) = read_env(subnet_file), read_previous_subnet(subnet_file)
+    networks = (network,) if env is None else (network, env.network)
+    addresses = () if previous is None else (IPv4Interface(first_address(previous.ipv4)).ip,)
+    return Claim(networks, addresses)
 
 
 class NodeSetup:
@@ -70,6 +86,7 @@ class NodeSetup:
         )
         self._before = read_env(options.subnet_file)
         """What the run before us wrote."""
+        self._bridge_claim = bridge_claim(options.subnet_file, config.network)
 
     def converge_links(self) -> None:
         """Device, routes and bridge; cheap enough for every change that the kernel reports."""
@@ -111,7 +128,8 @@ class NodeSetup:
 
     def _converge_bridge(self) -> None:
         addresses = [first_address(policy.subnet) for policy in self._policies]
-        converge_bridge(self._kernel, self._options.bridge or "", addresses, self._backend.overlay_mtu)
+        name, overlay_mtu = self._options.bridge or "", self._backend.overlay_mtu
+        converge_bridge(self._kernel, name, addresses, overlay_mtu, self._bridge_claim)
 
     def _converge_rules(self) -> None:
         with_rules = self._options.ip_masq or self._options.forward_rules

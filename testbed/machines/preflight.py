@@ -7,6 +7,7 @@ from agent.assembly import (
     choose_underlay,
     open_registry,
     refuse_conflicts,
+    refuse_other_bridge,
     refuse_underlay_inside,
     refuse_unknown_backend,
 )
@@ -83,3 +84,4 @@ def _check_links(options: Options, config: NetworkConfig | None) -> None:
         if config is not None:
             refuse_underlay_inside(underlay, config, options)
             refuse_conflicts(config, kernel)
+            refuse_other_bridge(options, config, kernel)

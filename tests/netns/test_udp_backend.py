@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agent.kernel.bridge import converge_bridge, remove_bridge
+from agent.kernel.bridge import Claim, converge_bridge, remove_bridge
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from tests.netns.conftest import Namespace, NamespaceMaker
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.root
 
 ROOT = Path(__file__).parents[2]
 NETWORK = "10.0.0.0/16"
+CLAIM = Claim((IPv4Network(NETWORK),))
 LEASES = {"10.0.46.0/24": "192.168.8.227", "10.0.90.0/24": "192.168.8.228"}
 UNREACHABLE = f"unreachable {NETWORK} metric 4278198272"
 
@@ -111,7 +112,7 @@ def make_nodes(
         node = Node(*here, subnet, tmp_path / f"journal{number}", datapaths[number - 1])
         base = IPv4Network(subnet).network_address
         with Kernel(SilentJournal(), node.namespace.pid) as kernel, Kernel(SilentJournal(), node.pod.pid) as pod:
-            converge_bridge(kernel, "docker0", [IPv4Interface(f"{base + 1}/24")], 1472)
+            converge_bridge(kernel, "docker0", [IPv4Interface(f"{base + 1}/24")], 1472, CLAIM)
             kernel.converge(veth("pod", peer="eth0", peer_netns_pid=node.pod.pid, mtu=1472))
             kernel.converge(settings("pod", master="docker0"))
             kernel.set_up("pod", "x")
@@ -398,7 +399,7 @@ def test_bridge_is_that_of_dockerd_and_follows_the_subnet(nodes: tuple[Node, Nod
         assert link is not None
         assert (link.kind, link.mtu, link.mac, link.up) == ("bridge", 1472, "02:42:0a:00:2e:01", True)
         assert kernel.read_sysctl("net.ipv4.ip_forward") == "1"
-        converge_bridge(kernel, "docker0", [IPv4Interface("10.0.47.1/24")], 1400)
+        converge_bridge(kernel, "docker0", [IPv4Interface("10.0.47.1/24")], 1400, CLAIM)
         assert kernel.addresses("docker0") == (IPv4Interface("10.0.47.1/24"),)
         link = kernel.link("docker0")
         assert link is not None

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 import pytest
 
 from agent.errors import NetlinkError
-from agent.kernel.bridge import wanted_bridge
+from agent.kernel.bridge import wanted_bridge, wanted_of_other
 from agent.kernel.diff import diff
 from agent.kernel.values import (
     ForwardingDatabaseEntry,
@@ -27,7 +27,8 @@ from agent.kernel.values import (
 
 NETWORK = IPv4Network("10.0.0.0/16")
 BRIDGE_MAC = "02:42:0a:00:2e:01"
-BRIDGE = Link("docker0", 5, "bridge", 1472, BRIDGE_MAC, frozenset({"UP", "BROADCAST"}), 0, 1000)
+ALIAS = "made by overlay-agent for 10.0.0.0/16"
+BRIDGE = Link("docker0", 5, "bridge", 1472, BRIDGE_MAC, frozenset({"UP", "BROADCAST"}), 0, 1000, alias=ALIAS)
 VXLAN = VxlanSettings(1, 2, IPv4Address("192.168.8.227"), 8472)
 
 
@@ -37,8 +38,9 @@ def commands(wanted: Wanted, state: State) -> list[str]:
 
 
 def test_a_new_bridge_gets_its_sysctls_and_address_before_it_is_up() -> None:
-    assert commands(wanted_bridge("docker0", [IPv4Interface("10.0.46.1/24")], 1472), State()) == [
+    assert commands(wanted_bridge("docker0", [IPv4Interface("10.0.46.1/24")], 1472, ALIAS), State()) == [
         "ip link add docker0 mtu 1472 address 02:42:0a:00:2e:01 type bridge",
+        f"ip link set docker0 alias {ALIAS}",
         "sysctl -w net/ipv6/conf/docker0/disable_ipv6=1",
         "sysctl -w net/ipv6/conf/docker0/accept_ra=0",
         "sysctl -w net.ipv4.ip_forward=1",
@@ -50,7 +52,19 @@ def test_a_new_bridge_gets_its_sysctls_and_address_before_it_is_up() -> None:
 def test_what_is_so_already_is_left_alone_but_for_sysctls_that_are_looked_at_when_written() -> None:
     address = IPv4Interface("10.0.46.1/24")
     state = State({"docker0": BRIDGE}, {("docker0", 4): frozenset({address})})
-    assert all(command.startswith("sysctl") for command in commands(wanted_bridge("docker0", [address], 1472), state))
+    wanted = wanted_bridge("docker0", [address], 1472, ALIAS)
+    assert all(command.startswith("sysctl") for command in commands(wanted, state))
+
+
+def test_another_programs_bridge_only_gets_what_is_missing() -> None:
+    address, others = IPv4Interface("10.0.46.1/24"), IPv4Interface("172.17.0.1/16")
+    theirs = replace(BRIDGE, mtu=1500, mac="02:42:d5:f9:2c:3a", alias="")
+    state = State({"docker0": theirs}, {("docker0", 4): frozenset({others})})
+    wanted = wanted_of_other("docker0", [address], frozenset({others}))
+    assert commands(wanted, state) == [
+        "sysctl -w net.ipv4.ip_forward=1",
+        "ip address add 10.0.46.1/24 brd + dev docker0",
+    ]
 
 
 def test_everything_that_differs_at_a_link_is_one_request() -> None:
