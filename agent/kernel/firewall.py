@@ -4,15 +4,11 @@ The masquerade chain has exactly the effect of flannel's: pods keep their addres
 leaves a pod, or reaches a pod from outside, gets the node's address.
 """
 
-import json
-import shutil
-import subprocess
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from agent.errors import AgentError, EnvironmentMissing
 from agent.kernel.journal import Journal
-from agent.kernel.nftables import generation
+from agent.kernel.nftables import generation_if_known, list_objects, run_nft
 from agent.kernel.values import IPAddress, IPNetwork, UdpFlow
 
 TABLE_PREFIX = "overlay-agent-"
@@ -22,11 +18,6 @@ MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 FAMILY_WORDS = {4: "ip", 6: "ip6"}
 FIRST_PORT, LAST_PORT = 1024, 65535
 """Of which masquerading may choose."""
-NFT_TIMEOUT_S = 10.0
-
-
-class FirewallError(AgentError):
-    """nft refused; the message is its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +31,7 @@ class Policy:
     random_fully: bool = True
     """Choose source ports at random, so that two nodes' packets behind one NAT do not meet on a port."""
     forward: bool = True
-    """Let the network's packets be forwarded; a later chain of somebody else's may still drop them."""
+    """Let the network's packets be forwarded, as far as this table goes; for other chains see `forward_rules`."""
     overlay_port: int | None = None
     """UDP port of the overlay itself, to which nothing may come from pods; None: the overlay has none."""
     bridge: str | None = None
@@ -166,7 +157,7 @@ class Firewall:
 
     def converge(self, policy: Policy) -> bool:
         """Re-make the table unless all of its rules are there; returns whether it had to. Raises as `apply` does."""
-        now = _generation()
+        now = generation_if_known()
         if now is not None and self._whole.get(policy) == now:
             # Nobody has changed any rule of this namespace since the table was found whole; looking costs a process.
             return False
@@ -192,18 +183,18 @@ class Firewall:
     def remove_all(self) -> None:
         """Remove the tables of every network. Raises FirewallError and EnvironmentMissing."""
         for family in FAMILY_WORDS.values():
-            listing = json.loads(_nft(["-j", "list", "tables", family]).stdout)
-            for name in [item["table"]["name"] for item in listing["nftables"] if "table" in item]:
+            listing = list_objects("tables", family) or []
+            for name in [item["table"]["name"] for item in listing if "table" in item]:
                 if name.startswith(TABLE_PREFIX):
                     self._remove(f"{family} {name}")
 
     def _read(self, table: str) -> dict[str, list[str]] | None:
         """Comments of all rules by chain, in order; None where there is no such table."""
-        result = _nft(["-j", "list", "table", *table.split()], check=False)
-        if result.returncode != 0:
+        listing = list_objects("table", *table.split())
+        if listing is None:
             return None
         found: dict[str, list[str]] = {}
-        for item in json.loads(result.stdout)["nftables"]:
+        for item in listing:
             # A chain without a hook is called by nobody.
             if "chain" in item and "hook" in item["chain"]:
                 found.setdefault(item["chain"]["name"], [])
@@ -216,29 +207,5 @@ class Firewall:
             self._load(f"table {table}\ndelete table {table}\n", "these rules are no longer wanted")
 
     def _load(self, script: str, why: str) -> None:
-        _nft(["-f", "-"], script)
+        run_nft(["-f", "-"], script)
         self._journal.record(["nft", "-f", "-"], why, script)
-
-
-def _generation() -> int | None:
-    """Of this namespace's rules; None where the kernel does not tell."""
-    try:
-        return generation()
-    except OSError:
-        return None
-
-
-def _nft(arguments: list[str], script: str | None = None, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
-    if program is None:
-        raise EnvironmentMissing("firewall: the program nft is missing (want: Debian package nftables)")
-    try:
-        result = subprocess.run(
-            [program, *arguments], input=script, capture_output=True, text=True, timeout=NFT_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise FirewallError(f"nft {' '.join(arguments)}: no answer within {NFT_TIMEOUT_S:g} s") from error
-    if check and result.returncode != 0:
-        reason = next((line for line in result.stderr.splitlines() if line.strip()), f"exit code {result.returncode}")
-        raise FirewallError(f"nft {' '.join(arguments)}: {reason}")
-    return result

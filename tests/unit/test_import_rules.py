@@ -92,7 +92,7 @@ PYROUTE2 = {  # modules of agent.kernel that import pyroute2: why
 }
 
 NETLINK = {  # modules that open AF_NETLINK themselves, or change sys.modules: why
-    "agent.kernel.nftables": "asks for the generation of the rules, one message in 20 lines",
+    "agent.kernel.nftables": "the generation of the rules and reports of chains, two messages in 50 lines",
     "testbed.trace.nft_trace": "listens to the trace messages of nftables, which pyroute2 does not decode",
     "testbed.pods.listening": "runs in containers' shims, which must stay small: no pyroute2 there",
 }
