@@ -32,9 +32,11 @@ from agent.daemon.watchdog import Watchdog, WatchedClock
 from agent.datapath.counters import Counters
 from agent.errors import LeaseLost, RegistryError
 from agent.etcd.registry import EtcdRegistry
+from agent.kernel.forward_chains import SHARED_CHAIN, SHARED_TABLE
 from agent.kernel.journal import open_journal
 from agent.kernel.kernel import Kernel
 from agent.kernel.monitor import Monitor
+from agent.kernel.nftables import ChainMonitor
 from agent.kernel.values import IPAddress
 from agent.lease import Lease
 from agent.leases.config_wait import wait_for_config
@@ -85,6 +87,7 @@ class Agent:
         self._backend: Backend | None = None
         self._manager: SubnetManager | None = None
         self._warnings: OperatorWarnings | None = None
+        self._setup: NodeSetup | None = None
         self._trouble = threading.Event()
         """Set when the backend wants to be looked at."""
         self._fenced_at: float | None = None
@@ -144,7 +147,9 @@ class Agent:
             with self._lock:
                 self._backend, self._manager = backend, manager
             setup = NodeSetup(options, config, lease, backend, kernel, self._readiness, self._watchdog.beat)
+            chains = self._follow_shared_chain(monitor, undo)
             setup.converge_all()
+            self._setup = setup
             self._warnings = OperatorWarnings(registry, config, certificates_of(options))
             threads = self._start_threads(manager, self._warnings)
             undo.callback(self._end_threads, threads, manager, registry)
@@ -152,7 +157,7 @@ class Agent:
             self._watchdog.start()
             undo.callback(self._watchdog.stop)
             watch = UnderlayWatch(underlay, lambda now: choose(current=now), partial(own_addresses, kernel))
-            return self._keep_up(setup, monitor, watch)
+            return self._keep_up(setup, monitor, chains, watch)
 
     def report(self) -> Report:
         """One look at everything, for the health server; never waits for etcd."""
@@ -172,7 +177,11 @@ class Agent:
             fenced=self._fenced_at is not None,
             watch_restarts=manager.watch_restarts if manager else 0,
             started_at_s=self._started_at_s,
-            warnings=(*(self._warnings.current if self._warnings else ()), *(manager.warnings if manager else ())),
+            warnings=(
+                *(self._warnings.current if self._warnings else ()),
+                *(manager.warnings if manager else ()),
+                *(self._setup.warnings if self._setup else ()),
+            ),
             refused={str(subnet): reason for subnet, reason in manager.refused.items()} if manager else {},
         )
 
@@ -189,6 +198,18 @@ class Agent:
         self._wake_up = monitor.wake
         self._shutdown.call_on_request(monitor.wake)
         undo.callback(self._shutdown.call_on_request, lambda: None)
+
+    def _follow_shared_chain(self, monitor: Monitor, undo: ExitStack) -> ChainMonitor | None:
+        """Notice at once when a program makes the chain in which our accept rules stand; dockerd may start after us."""
+        if not self._options.forward_rules:
+            return None
+        try:
+            chains = undo.enter_context(ChainMonitor(SHARED_TABLE, SHARED_CHAIN))
+        except OSError as error:
+            log.warning("forward: chains are looked at only every %d s: %s", self._options.resync_s, error)
+            return None
+        monitor.also_wake_for(chains)
+        return chains
 
     def _subnet_manager(
         self, registry: EtcdRegistry, config: NetworkConfig, backend: Backend, own_addresses: Collection[IPAddress]
@@ -262,7 +283,7 @@ class Agent:
         log.info("ready")
         notify_service_manager("READY=1")
 
-    def _keep_up(self, setup: NodeSetup, monitor: Monitor, underlay: UnderlayWatch) -> int:
+    def _keep_up(self, setup: NodeSetup, monitor: Monitor, chains: ChainMonitor | None, underlay: UnderlayWatch) -> int:
         next_full = time.monotonic() + self._options.resync_s
         next_links = time.monotonic() + LINKS_RESYNC_S
         while not self._stop.is_set():
@@ -287,9 +308,13 @@ class Agent:
             if changed or trouble or time.monotonic() >= next_links or self._readiness.reasons():
                 setup.converge_links()
                 next_links = time.monotonic() + LINKS_RESYNC_S
-            if time.monotonic() >= next_full:
+            chain_changed = chains is not None and chains.changed()
+            if chain_changed or time.monotonic() >= next_full:
                 setup.converge_unreported()
                 next_full = time.monotonic() + self._options.resync_s
+            if chain_changed:
+                # Packets are dropped until our rules are in it, so it is not waited for before, but between two looks.
+                self._stop.wait(SETTLE_S)
             self._announce_ready()
         log.info("stopping")
         notify_service_manager("STOPPING=1")

@@ -18,6 +18,7 @@ from agent.backends.subnet_routes import LAST_RESORT_METRIC
 from agent.errors import EnvironmentMissing, LeaseLost, RegistryError
 from agent.kernel.bridge import converge_bridge, remove_bridge
 from agent.kernel.firewall import Firewall
+from agent.kernel.forward_rules import ForwardRules
 from agent.kernel.journal import Journal, open_journal
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import Family, IPNetwork
@@ -69,6 +70,7 @@ def clean_up(options: Options) -> None:
         # Where there is no nft, there are no rules of ours either.
         with contextlib.suppress(EnvironmentMissing):
             Firewall(announcer).remove_all()
+            ForwardRules(announcer).remove()
         _remove_overlay(kernel, options.subnet_file)
         if options.bridge is not None:
             kept = remove_bridge(kernel, options.bridge)

@@ -29,7 +29,7 @@ class Claim:
 
     @property
     def alias(self) -> str:
-        """What the kernel keeps with the bridge, for people and for agents."""
+        """Return what the kernel keeps with the bridge, for people and for agents."""
         return _alias(self.networks[0])
 
 
@@ -43,14 +43,14 @@ class FoundDevice:
     ports: int = 0
 
     def made_by_us(self, claim: Claim) -> bool:
-        """Whether this agent made it, in this run or in one before."""
+        """Return whether this agent made it, in this run or in one before."""
         own = [address for address in self._ipv4 if any(address in network for network in claim.networks)]
         macs = [bridge_mac(address) for address in (*claim.addresses, *own)]
         aliases = [_alias(network) for network in claim.networks]
         return self.link.kind == "bridge" and (self.link.alias in aliases or self.link.mac in macs)
 
     def made_by_an_agent(self) -> bool:
-        """Whether an agent made it, of whatever network."""
+        """Return whether an agent made it, of whatever network."""
         return self.link.kind == "bridge" and (
             self.link.alias.startswith(ALIAS_PREFIX) or self.link.mac in [bridge_mac(address) for address in self._ipv4]
         )
@@ -61,7 +61,7 @@ class FoundDevice:
 
     @property
     def unused(self) -> bool:
-        """Whether it is a bridge with neither ports nor addresses."""
+        """Return whether it is a bridge with neither ports nor addresses."""
         return self.link.kind == "bridge" and not self.ports and not self.addresses
 
     def __str__(self) -> str:
@@ -71,14 +71,14 @@ class FoundDevice:
 
 
 def bridge_mac(address: IPv4Address) -> str:
-    """02:42 and the address, as docker has it for pods: the same after every restart, so neighbours stay right."""
+    """Return 02:42 and the address, as docker has it: the same after every restart, so neighbours stay right."""
     return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed)
 
 
 def objection(
     name: str, found: FoundDevice | None, claim: Claim, fits: Callable[[IPInterface], bool], want: str = REMEDY
 ) -> str | None:
-    """Why the device cannot be our bridge; None: it can, or there is none. Pure.
+    """Return why the device cannot be our bridge; None: it can, or there is none. Pure.
 
     `fits`: whether a bridge that is not ours may be used when it has that address.
     """

@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Collection
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_DELNEIGH, RTM_NEWLINK, RTM_NEWNEIGH
@@ -27,6 +27,13 @@ NEIGHBOUR = struct.Struct("4xi")  # struct ndmsg, up to the device's index
 LINK = struct.Struct("4xi")  # struct ifinfomsg, likewise
 FOLLOWED_ATTRIBUTES = ("IFLA_IFNAME", "IFLA_ADDRESS", "IFLA_MTU", "IFLA_MASTER")
 RECEIVE_BYTES = 65536
+
+
+class Readable(Protocol):
+    """What can be polled."""
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
 
 
 class Monitor:
@@ -61,6 +68,10 @@ class Monitor:
         Pods come and go with links of their own, and the bridge is reported with each of them.
         """
         self._links = frozenset(links)
+
+    def also_wake_for(self, source: Readable) -> None:
+        """Let `wait` return when `source` is readable, too; reading it, and closing it later, is the caller's."""
+        self._poll.register(source, select.POLLIN)
 
     def fileno(self) -> int:
         """Readable when something changed; for a poll of one's own, then `wait(0)`."""

@@ -81,7 +81,7 @@ def list_objects(*what: str) -> list[Mapping[str, Any]] | None:
 
 
 def generation() -> int:
-    """The generation of the rules in the caller's network namespace. Raises OSError."""
+    """Return the generation of the rules in the caller's network namespace. Raises OSError."""
     body = NFGEN_HEADER.pack(socket.AF_UNSPEC, 0, 0)
     kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN
     message = NLMSG_HEADER.pack(NLMSG_HEADER.size + len(body), kind, NLM_F_REQUEST, 1, 0) + body
@@ -92,7 +92,7 @@ def generation() -> int:
 
 
 def generation_if_known() -> int | None:
-    """The same; None where the kernel does not report it."""
+    """Return the same; None where the kernel does not report it."""
     try:
         return generation()
     except OSError:
@@ -100,7 +100,7 @@ def generation_if_known() -> int | None:
 
 
 def read_generation(answer: bytes) -> int:
-    """The generation in the kernel's answer. Raises OSError where it is none."""
+    """Return the generation in the kernel's answer. Raises OSError where it is none."""
     for kind, value in _attributes(answer, NLMSG_HEADER.size + NFGEN_HEADER.size):
         if kind == NFTA_GEN_ID and len(value) == 4:
             return int.from_bytes(value, "big")
@@ -125,11 +125,11 @@ class ChainMonitor:
             raise
 
     def fileno(self) -> int:
-        """Readable when rules changed, perhaps others than those of the chain."""
+        """Return the descriptor: readable when rules changed, perhaps those of other chains."""
         return self._socket.fileno()
 
     def changed(self) -> bool:
-        """Whether the chain changed since the last call; never blocks."""
+        """Return whether the chain changed since the last call; never blocks."""
         changed = False
         while True:
             try:
@@ -156,7 +156,7 @@ class ChainMonitor:
 
 
 def reports_change(report: bytes, names: tuple[str, str]) -> bool:
-    """Whether a report has a message about the chain `names` (table, chain): made, changed, or a rule deleted. Pure."""
+    """Return whether a report is about the chain `names` (table, chain): made, changed, a rule of it deleted. Pure."""
     start = 0
     while start + NLMSG_HEADER.size <= len(report):
         length, kind, *_ = NLMSG_HEADER.unpack_from(report, start)

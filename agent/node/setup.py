@@ -16,6 +16,7 @@ from agent.errors import AgentError, EnvironmentMissing
 from agent.kernel.bridge import Claim, converge_bridge
 from agent.kernel.conntrack import forget_udp, words
 from agent.kernel.firewall import Firewall, Policy, escapes
+from agent.kernel.forward_rules import ForwardRules
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import IPNetwork
 from agent.lease import Lease
@@ -29,6 +30,7 @@ from agent.node.subnet_env import (
     write_docker_opts,
     write_subnet_env,
 )
+from agent.node.warnings import log_news
 from agent.options.options import Options
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,9 @@ class NodeSetup:
         self._readiness = readiness
         self._alive = alive
         self._firewall = Firewall(kernel.journal)
+        self._forward_rules = ForwardRules(kernel.journal)
+        self.warnings: tuple[str, ...] = ()
+        """Chains of other programs that drop what pods send each other."""
         shares = [(config.network, lease.subnet.ipv4), (config.ipv6_network, lease.subnet.ipv6)]
         self._policies = [
             Policy(
@@ -139,15 +144,28 @@ class NodeSetup:
                 log.warning("rules: some were missing, made again")
             for policy in made:
                 self._forget_flows(policy)
+        if self._options.forward_rules:
+            self._converge_forward_rules()
         if self._rules_made:
             return
         # A run before may have had another network, or other flags. Tables of networks that were never ours are other
         # agents'. Where there is no nft there are none.
         with contextlib.suppress(EnvironmentMissing):
             for network in self._networks_before():
-                if not with_rules or network not in [policy.network for policy in self._policies]:
+                is_ours_now = network in [policy.network for policy in self._policies]
+                if not with_rules or not is_ours_now:
                     self._firewall.remove(network)
+                if not self._options.forward_rules or not is_ours_now:
+                    self._forward_rules.remove(network)
         self._rules_made = True
+
+    def _converge_forward_rules(self) -> None:
+        reports = [self._forward_rules.converge(policy.network) for policy in self._policies]
+        for chain in (chain for report in reports for chain in report.opened):
+            log.info("forward: %s accepts the pod network's packets now, by rules of ours", chain)
+        warnings = tuple(warning for report in reports for warning in report.warnings)
+        log_news(log, self.warnings, warnings)
+        self.warnings = warnings
 
     def _forget_flows(self, policy: Policy) -> None:
         """Forget the UDP flows that began before the rules, so that these are masqueraded too."""

@@ -25,6 +25,16 @@ WARNED_SHARE = 3
 """Certificates that live for days are warned of in the last third of their life."""
 
 
+def log_news(log: logging.Logger, before: Sequence[str], now: Sequence[str]) -> None:
+    """Log each warning that is new, and each that no longer holds."""
+    for warning in now:
+        if warning not in before:
+            log.warning("%s", warning)
+    for warning in before:
+        if warning not in now:
+            log.info("no longer: %s", warning)
+
+
 @dataclass(frozen=True, slots=True)
 class Validity:
     """From when to when a certificate is valid."""
@@ -83,12 +93,7 @@ class OperatorWarnings:
             # The lease's renewal reports an unreachable etcd; what was true of the config still is.
             about_config = tuple(warning for warning in self.current if warning.startswith("network config"))
         warnings = (*about_config, *self._about_certificates())
-        for warning in warnings:
-            if warning not in self.current:
-                log.warning("%s", warning)
-        for warning in self.current:
-            if warning not in warnings:
-                log.info("no longer: %s", warning)
+        log_news(log, self.current, warnings)
         self.current = warnings
 
     def _about_config(self) -> tuple[str, ...]:

@@ -189,7 +189,7 @@ class Options:
         default="5",
     )
     forward_rules: bool = _switch(
-        "iptables-forward-rules", "accept forwarded traffic from and to the pod network", default="true"
+        "iptables-forward-rules", "accept what the pod network forwards, in iptables' FORWARD too", default="true"
     )
     blackhole_route: bool = _switch(
         "ip-blackhole-route", "drop packets for addresses of our subnet while there is no bridge for it"

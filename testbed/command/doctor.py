@@ -17,6 +17,7 @@ from types import TracebackType
 
 from packaging.requirements import Requirement
 
+from agent.errors import AgentError, EnvironmentMissing
 from testbed.command.packages import PROJECT, installed_version, required_packages, unsatisfied
 from testbed.places import INSTALL, IS_CLONE, PAUSE
 
@@ -118,6 +119,7 @@ def checks(*, optional: bool = True, also: Iterable[str] = (), rootless: bool = 
         file_check("pause", PAUSE, "", INSTALL if IS_CLONE else f"pip install --force-reinstall --no-deps {PROJECT}"),
         packages_check(required_packages(), installed_version),
         *_kernel_checks([item for item in FEATURES if optional or item.needed_for in purposes]),
+        *([forwarding_check(_dropping_chains)] if optional else []),
     )
 
 
@@ -175,10 +177,36 @@ def packages_check(required: Sequence[Requirement], version: Callable[[str], str
     return Check("Python packages", bool(required) and not problems, found, "those of pyproject.toml", INSTALL)
 
 
+def forwarding_check(dropping_chains: Callable[[], Sequence[str]]) -> Check:
+    """Whether this machine's own firewall lets pass what a joined machine forwards. Labs have namespaces of their own.
+
+    `dropping_chains` describes the chains that do not. Raises AgentError where they cannot be read.
+    """
+    want = "no chain of another program that drops whatever is forwarded"
+    remedy = (
+        "accept the pod network in that chain (nft insert rule FAMILY TABLE CHAIN ip saddr NETWORK accept;"
+        " firewalld: firewall-cmd --zone=trusted --add-source=NETWORK)"
+    )
+    needed_for = "testbed join"
+    try:
+        chains = dropping_chains()
+    except AgentError as error:
+        return Check("forwarding", True, f"not looked at: {error}", want, remedy, needed_for)
+    return Check("forwarding", not chains, "; ".join(chains) or "nothing drops all of it", want, remedy, needed_for)
+
+
 def missing_debian_packages(found: Iterable[Check]) -> list[str]:
     """Name the Debian packages whose programs are missing, each once; Open vSwitch, which few labs need, not."""
     missing = [DEBIAN_PACKAGES[check.name] for check in found if not check.ok and check.name in DEBIAN_PACKAGES]
     return sorted(set(missing) - {"openvswitch-switch"})
+
+
+def _dropping_chains() -> Sequence[str]:
+    from agent.kernel.forward_rules import dropping_chains
+
+    if os.geteuid() != 0:
+        raise EnvironmentMissing("needs root")
+    return dropping_chains()
 
 
 def _which(program: str) -> str | None:

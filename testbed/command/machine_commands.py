@@ -141,6 +141,8 @@ def _say_joined(state: Mapping[str, Any], options: "Options", flags: Sequence[st
         gateway = first_address(env.subnet.ipv4)
         print(f"bridge        {options.bridge}, {gateway}\n\na pod by hand:")
         print(_pod_by_hand(options.bridge, str(gateway.ip), str(gateway.ip + 1), gateway.network.prefixlen))
+    for warning in state["warnings"]:
+        print(f"\nwarning: {warning}")
     print(f"\nnext, in another terminal:\n  {_pasted('machines', flags)}\n\nCtrl-C stops the agent")
 
 

@@ -125,6 +125,46 @@ def test_mistakes_are_told_at_once_and_change_nothing(two: tuple[Machine, Machin
         underlay.write_config()
 
 
+def test_a_machine_with_dockerd_and_a_firewall_keeps_both(underlay: Underlay) -> None:
+    shop = Machine(underlay, "shop", "192.168.8.26")
+    for words in (
+        "ip link add docker0 type bridge",
+        "ip address add 172.17.0.1/16 dev docker0",
+        "ip link add veth1 type veth peer name veth2",
+        "ip link set veth1 master docker0 up",
+        "iptables -P FORWARD DROP",
+        "nft add table inet hostfw",
+    ):
+        shop.run(*words.split())
+    shop.run("nft", "add chain inet hostfw f1 { type filter hook forward priority 10; policy drop; }")
+
+    def kept() -> list[str]:
+        return [shop.run(*words.split()).stdout for words in ("ip -o -4 address", "ip route", "nft list ruleset")]
+
+    before = kept()
+    refused = shop.testbed("join", *FLAGS, check=False)
+    assert refused.returncode == 3
+    assert refused.stderr.startswith(
+        "error: --bridge: docker0 is a bridge of another program (got 172.17.0.1/16, 1 port;"
+    )
+    assert "another --bridge=NAME" in refused.stderr
+    assert kept() == before
+    left = shop.testbed("leave", *FLAGS)
+    assert left.stdout == "kept: docker0 (172.17.0.1/16, 1 port), which another program made\nnothing to remove\n"
+    assert kept() == before
+
+    shop.join(*FLAGS, "--bridge=pods0")
+    assert "warning: forward: chain f1 of table inet hostfw (policy drop) drops packets between pods" in shop.said
+    assert "overlay-agent: from pods of" in shop.run("iptables", "-S", "FORWARD").stdout
+    assert "172.17.0.1/16" in shop.run("ip", "address", "show", "docker0").stdout
+    shop.make_the_pod_that_join_shows()
+    shop.interrupt()
+    left = shop.testbed("leave", *FLAGS, "--bridge=pods0")
+    assert left.stdout.count("removed: nft delete rule ip filter FORWARD") == 2
+    assert "removed: ip link delete pods0" in left.stdout
+    assert kept() == before
+
+
 @pytest.mark.slow
 def test_what_the_guide_shows_is_so(tmp_path: Path) -> None:
     with ExitStack() as undo:

@@ -5,12 +5,14 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from agent.errors import EnvironmentMissing
 from testbed.command.doctor import (
     FEATURES,
     PROGRAMS,
     Check,
     Feature,
     error_line,
+    forwarding_check,
     missing_debian_packages,
     packages_check,
     program_checks,
@@ -40,6 +42,23 @@ def test_what_a_cluster_uses_is_required_too() -> None:
 
 def test_a_failure_says_what_was_found_and_how_to_get_it() -> None:
     assert error_line(failed("nft")) == "environment: nft (got none; want one: buy it)"
+
+
+def test_chains_that_drop_what_a_joined_machine_forwards_are_named_and_no_lab_needs_them() -> None:
+    named = "chain f1 of table inet hostfw (policy drop)"
+    check = forwarding_check(lambda: [named])
+    assert (check.ok, check.found, check.needed_for) == (False, named, "testbed join")
+    assert "firewall-cmd" in check.remedy
+    assert required_failures([check]) == ()
+    assert forwarding_check(lambda: []).ok
+
+
+def test_a_firewall_that_cannot_be_read_is_no_failure_of_the_machine() -> None:
+    def refused() -> list[str]:
+        raise EnvironmentMissing("needs root")
+
+    check = forwarding_check(refused)
+    assert (check.ok, check.found) == (True, "not looked at: needs root")
 
 
 @pytest.mark.row("B8")

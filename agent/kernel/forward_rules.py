@@ -1,0 +1,201 @@
+"""Accept rules for the pod network in the chain that programs share, and warnings about other chains that drop.
+
+Where `filter FORWARD` of iptables-nft exists, in `ip` and `ip6`, the rules are kept in it; it is never made here.
+What stands there is judged by `forward_chains`.
+"""
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from agent.kernel.firewall import TABLE_PREFIX
+from agent.kernel.forward_chains import (
+    COMMENT_PREFIX,
+    FAMILY_WORDS,
+    SHARED_CHAIN,
+    SHARED_TABLE,
+    BaseChain,
+    Rule,
+    RulesOf,
+    additions,
+    described,
+    legacy_program,
+    own_rules,
+    passes,
+    read_base_chains,
+    read_iptables,
+    read_rules,
+    shared_chain,
+    warning,
+)
+from agent.kernel.journal import Journal
+from agent.kernel.nftables import FirewallError, generation_if_known, list_objects, run_nft
+from agent.kernel.values import Family, IPNetwork
+
+NOT_WANTED = "these rules are no longer wanted"
+IPTABLES_TIMEOUT_S = 10.0
+PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardReport:
+    """What one look at the chains brought."""
+
+    opened: tuple[str, ...] = ()
+    """Chains that got our rules just now."""
+    warnings: tuple[str, ...] = ()
+    """Chains that drop packets between pods."""
+
+
+class ForwardRules:
+    """The accept rules of the caller's network namespace."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._seen: dict[IPNetwork, tuple[int, tuple[str, ...]]] = {}
+        """Of networks for which nothing was to be done: the rules' generation, and the warnings then."""
+
+    def converge(self, network: IPNetwork) -> ForwardReport:
+        """Keep the network's packets accepted, as far as that is ours to do. Raises FirewallError, EnvironmentMissing.
+
+        A shared chain that refuses our rules is a warning.
+        """
+        now = generation_if_known()
+        if now is not None and network in self._seen and self._seen[network][0] == now:
+            _, warnings = self._seen[network]
+            return ForwardReport(warnings=(*warnings, *_legacy_warnings(network)))
+        opened, found = [], []
+        for chain, rules, rules_of in _chains(network.version):
+            text = described(chain, rules, network, rules_of)
+            lines = additions(chain, rules, network, rules_of) if chain.shared else []
+            if not lines and not passes(chain, rules, network, rules_of):
+                found.append(warning(chain, rules, network, rules_of))
+            elif lines:
+                try:
+                    self._load(lines, "an accept in a table of our own cannot overrule what this chain drops")
+                    opened.append(text)
+                except FirewallError as error:
+                    found.append(f"forward: {text} takes no accept rules for {network}: {error}")
+        if now is not None and not opened:
+            self._seen[network] = now, tuple(found)
+        return ForwardReport(tuple(opened), (*found, *_legacy_warnings(network)))
+
+    def remove(self, network: IPNetwork | None = None) -> None:
+        """Make sure that no rule of ours for the network, or for any, is in the shared chain. Raises FirewallError."""
+        versions: tuple[Family, ...] = (4, 6) if network is None else (network.version,)
+        for version in versions:
+            chain = shared_chain(version)
+            rules = _rules_of(chain)(chain.name)
+            for rule in own_rules(rules, network):
+                self._load([f"delete rule {chain} handle {rule.handle} # {rule.comment}"], NOT_WANTED)
+            if any(rule.unreadable_comment and rule.verdict == "accept" for rule in rules):
+                self._remove_restored(version, network)
+
+    def _remove_restored(self, version: Family, network: IPNetwork | None) -> None:
+        """Remove what `iptables-restore` wrote again after an `iptables-save` of ours: nft cannot read its comments."""
+        program = _program(f"{FAMILY_WORDS[version]}tables-nft") or _program(f"{FAMILY_WORDS[version]}tables")
+        if program is None:
+            return
+        for line in _run(program, "-S", SHARED_CHAIN).splitlines():
+            words = shlex.split(line)
+            comment = words[words.index("--comment") + 1] if "--comment" in words else ""
+            if (
+                words[0] == "-A"
+                and comment.startswith(COMMENT_PREFIX)
+                and (network is None or comment.endswith(f" {network}"))
+            ):
+                command = [program, "-D", *words[1:]]
+                _run(*command)
+                self._journal.record(command, NOT_WANTED)
+
+    def _load(self, lines: Sequence[str], why: str) -> None:
+        script = "\n".join(lines) + "\n"
+        run_nft(["-f", "-"], script)
+        self._journal.record(["nft", "-f", "-"], why, script)
+
+
+def dropping_chains() -> list[str]:
+    """Describe the chains of others that drop what is forwarded, whatever it is. Raises as `run_nft` does.
+
+    Not the shared one, which an agent opens.
+    """
+    found = []
+    versions: tuple[Family, ...] = (4, 6)
+    for version in versions:
+        for chain, rules, rules_of in (*_chains(version), *_legacy_chains(version)):
+            text = described(chain, rules, None, rules_of)
+            if not chain.shared and not passes(chain, rules, None, rules_of) and text not in found:
+                found.append(text)
+    return found
+
+
+Look = tuple[BaseChain, Sequence[Rule], RulesOf]
+"""A base chain, its rules, and how to get those of the chains that it calls."""
+
+
+def _chains(version: Family) -> Iterator[Look]:
+    """Return every base chain that packets of that IP version pass, but for agents' own. The shared one comes first."""
+    for chain in sorted(read_base_chains(list_objects("chains") or ()), key=lambda chain: not chain.shared):
+        if chain.sees(version) and not chain.table.startswith(TABLE_PREFIX):
+            rules_of = _rules_of(chain)
+            yield chain, rules_of(chain.name), rules_of
+
+
+def _rules_of(chain: BaseChain) -> Callable[[str], Sequence[Rule]]:
+    """Read chains of the same table when they are asked for; one that has gone has no rules."""
+
+    @cache
+    def read(name: str) -> Sequence[Rule]:
+        return read_rules(list_objects("chain", chain.family, chain.table, name) or ())
+
+    return read
+
+
+def _legacy_warnings(network: IPNetwork) -> Iterator[str]:
+    try:
+        for chain, rules, rules_of in _legacy_chains(network.version):
+            if not passes(chain, rules, network, rules_of):
+                yield warning(chain, rules, network, rules_of)
+    except FirewallError as error:
+        yield f"forward: what iptables-legacy does to packets of {network} is not known: {error}"
+
+
+def _legacy_chains(version: Family) -> Iterator[Look]:
+    """Yield the chain FORWARD of iptables-legacy where its table is loaded: to ask would load it.
+
+    Raises FirewallError.
+    """
+    family = FAMILY_WORDS[version]
+    try:
+        loaded = Path(f"/proc/thread-self/net/{family}_tables_names").read_text(encoding="ascii").split()
+    except OSError:
+        return
+    if SHARED_TABLE not in loaded:
+        return
+    name = legacy_program(family)
+    program = _program(name)
+    if program is None:
+        raise FirewallError(f"its table {SHARED_TABLE} is loaded, and the program {name} is missing")
+    policies, rules = read_iptables(_run(program, "-S"))
+    chain = BaseChain(family, SHARED_TABLE, SHARED_CHAIN, policies[SHARED_CHAIN], legacy=True)
+    yield chain, rules.get(SHARED_CHAIN, ()), lambda name: rules.get(name, ())
+
+
+def _program(name: str) -> str | None:
+    return shutil.which(name) or shutil.which(name, path=PATH)
+
+
+def _run(*command: str) -> str:
+    """Run iptables and return what it printed. Raises FirewallError."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=IPTABLES_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise FirewallError(f"{' '.join(command)}: no answer within {IPTABLES_TIMEOUT_S:g} s") from error
+    if done.returncode != 0:
+        reason = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
+        raise FirewallError(f"{' '.join(command)}: {reason}")
+    return done.stdout

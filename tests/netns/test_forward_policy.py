@@ -1,0 +1,123 @@
+"""Agents on machines whose firewall drops what it forwards: iptables' chain is opened, others' chains are named."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.netns.agents import Agent, Underlay, agent_command, ping, run, wait_until
+from tests.netns.overlay import POD2, TwoNodes, on
+
+pytestmark = pytest.mark.root
+
+FIREWALL = "add table inet hostfw; add chain inet hostfw f1 { type filter hook forward priority 10; policy drop; }"
+NAMED = "chain f1 of table inet hostfw (policy drop) drops packets between pods of 10.0.0.0/16"
+PROMPTLY_S = 1.0
+"""Far below the resync period of 5 s: the agent is woken by the kernel's report."""
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
+    with ExitStack() as undo:
+        yield TwoNodes(Underlay(tmp_path_factory.mktemp("fp"), f"fp{os.getpid()}-", undo), {"Type": "udp"})
+
+
+@pytest.fixture
+def nodes(two: TwoNodes) -> Iterator[TwoNodes]:
+    """Two nodes that reach each other and have no rules of others, before and after."""
+    yield two
+    on(two.node1, "nft flush ruleset")
+    wait_until(lambda: two.node1.state()["warnings"] == [], 8, "no warning is left", lambda: two.node1.log)
+    two.wait_connected()
+
+
+def forward(node: Agent) -> list[str]:
+    return on(node, "iptables -S FORWARD").splitlines()
+
+
+def lost(two: TwoNodes) -> bool:
+    return ping(two.pod1, POD2, "-W0.3").returncode != 0
+
+
+def test_a_policy_of_drop_that_comes_later_costs_less_than_a_second(nodes: TwoNodes) -> None:
+    on(nodes.node1, "iptables -P FORWARD DROP")
+    began = time.monotonic()
+    wait_until(
+        lambda: len(forward(nodes.node1)) == 3, PROMPTLY_S, "our rules are in the chain", lambda: nodes.node1.log
+    )
+    print(f"open after {1000 * (time.monotonic() - began):.0f} ms")
+    assert not lost(nodes)
+    assert nodes.connected()
+    assert nodes.node1.get("/readyz") == (200, "agent is ready\n")
+    assert nodes.node1.state()["warnings"] == []
+    assert "chain FORWARD of table ip filter (policy drop)" in nodes.node1.log
+
+
+def test_a_chain_that_is_emptied_has_our_rules_again_at_once(nodes: TwoNodes) -> None:
+    on(nodes.node1, "iptables -P FORWARD DROP")
+    for harm in ("iptables -F FORWARD", "iptables -D FORWARD 1"):
+        wait_until(lambda: len(forward(nodes.node1)) == 3, 6, "our rules are in the chain", lambda: nodes.node1.log)
+        on(nodes.node1, harm)
+        wait_until(lambda: len(forward(nodes.node1)) == 3, PROMPTLY_S, f"they are back after {harm}")
+    assert not lost(nodes)
+
+
+def test_a_chain_that_we_cannot_join_is_named_and_readiness_stays(nodes: TwoNodes) -> None:
+    run("ip", "netns", "exec", nodes.node1.netns, "nft", FIREWALL)
+    warnings = wait_until(lambda: nodes.node1.state()["warnings"], 8, "the chain is named", lambda: nodes.node1.log)
+    assert len(warnings) == 1
+    assert NAMED in warnings[0]
+    assert f"WARNING {warnings[0]}" in nodes.node1.log
+    assert nodes.node1.get("/readyz") == (200, "agent is ready\n")
+    assert lost(nodes), "an accept of ours cannot outvote it"
+    remedy = warnings[0].partition("accept them there: ")[2]
+    on(nodes.node1, remedy)
+    wait_until(lambda: nodes.node1.state()["warnings"] == [], 8, "it is named no more")
+    assert f"INFO no longer: {warnings[0]}" in nodes.node1.log
+    assert nodes.connected()
+
+
+def node_alone(directory: Path, undo: ExitStack, *flags: str) -> Agent:
+    """A machine with a policy of drop, on which an agent then starts."""
+    underlay = Underlay(directory, f"fo{os.getpid()}-", undo)
+    underlay.start_etcd()
+    underlay.write_config()
+    node = underlay.agent("node", "192.168.8.227", *flags, start=False)
+    undo.callback(node.end)
+    on(node, "iptables -P FORWARD DROP")
+    run("ip", "netns", "exec", node.netns, "nft", FIREWALL)
+    node.start()
+    node.wait_ready()
+    return node
+
+
+def test_the_switch_of_flannel_leaves_the_chain_alone(tmp_path: Path) -> None:
+    with ExitStack() as undo:
+        node = node_alone(tmp_path, undo)
+        assert len(forward(node)) == 3
+        assert [NAMED in warning for warning in node.state()["warnings"]] == [True]
+        node.end()
+        assert len(forward(node)) == 3, "an agent that ends leaves its rules"
+        node.argv = (*node.argv, "--iptables-forward-rules=false")
+        node.start()
+        node.wait_ready()
+        assert forward(node) == ["-P FORWARD DROP"]
+        assert node.state()["warnings"] == []
+        on(node, "iptables -F FORWARD")
+        time.sleep(PROMPTLY_S)
+        assert forward(node) == ["-P FORWARD DROP"]
+
+
+def test_cleanup_takes_only_our_rules_out(tmp_path: Path) -> None:
+    with ExitStack() as undo:
+        node = node_alone(tmp_path, undo)
+        on(node, "iptables -A FORWARD -p tcp -j ACCEPT")
+        node.end()
+        command = agent_command(node.netns, node.directory, "--bridge=docker0")
+        removed = run(*command[: command.index("agent") + 1], "cleanup", *command[command.index("agent") + 1 :]).stdout
+        assert removed.count("removed: nft delete rule ip filter FORWARD handle ") == 2
+        assert forward(node) == ["-P FORWARD DROP", "-A FORWARD -p tcp -j ACCEPT"]
+        assert "hostfw" in on(node, "nft list tables")
