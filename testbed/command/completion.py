@@ -16,7 +16,9 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 
 def labs(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of the running labs."""
-    return _items([lab.name for lab in running_labs()], incomplete)
+    with contextlib.suppress(TestbedError):
+        return _items([lab.name for lab in running_labs()], incomplete)
+    return []
 
 
 def clusters(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -119,7 +119,9 @@ def kill(process: int, lab: str, limit_s: float) -> None:
     """Kill what a pidfd refers to and wait for its end; one that has ended already is success. Raises TestbedError."""
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(process, signal.SIGKILL)
-    if not select.select([process], [], [], limit_s)[0]:
+    ended = select.poll()
+    ended.register(process, select.POLLIN)
+    if not ended.poll(limit_s * 1000):
         raise TestbedError(f"lab {lab}: its first process is still there after {limit_s:g} s")
 
 

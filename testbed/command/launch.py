@@ -54,6 +54,7 @@ class Launched:
         os.close(self.lifeline)
         if self.process >= 0:
             kill(self.process, self.record.name, DOWN_LIMIT_S)
+            os.close(self.process)
         put_the_host_back()
         remove_directory(self.record.rundir)
 

@@ -17,6 +17,7 @@ from testbed.lab.etcd import TLS_DIRECTORY
 from testbed.lab.lab import Lab
 from testbed.lab.node import JOURNAL, LabNode
 from testbed.lab.underlay import OverlayNode
+from testbed.plain_files import replace_plain
 from testbed.pods.pod import Pod
 from testbed.pods.port_guard import NAMES_TABLE, TABLE
 
@@ -90,7 +91,7 @@ class NodeFaults:
         except LookupError as error:
             raise FaultImpossible(f"{request.text}: {error}") from error
         offset = node.run / Path(CLOCK_FILE).name
-        offset.write_text(f"{by_s:+g}\n")
+        replace_plain(offset, f"{by_s:+g}\n".encode())
         again = "LD_PRELOAD" not in node.environment
         if again:
             node.environment = environment
@@ -98,7 +99,7 @@ class NodeFaults:
         how = "; it was started again under libfaketime for that" if again else ""
 
         def go_back() -> str:
-            offset.write_text("+0\n")
+            replace_plain(offset, b"+0\n")
             if not again:
                 return f"the clock of the agent of {node.name} is right again"
             # libfaketime changes more than clocks: whoever is done with it should be rid of it.

@@ -11,6 +11,11 @@ from collections.abc import Callable, Collection
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from testbed.plain_files import plain, read_plain
+
+LARGEST_NAME = 1024
+"""Bytes; names of pods have at most 253 letters."""
+
 
 class NoFreeAddress(Exception):
     """Every address of the subnet that a pod may have is taken: delete a pod, or choose another node."""
@@ -43,7 +48,7 @@ class Ipam:
         found = {}
         for path in self._directory.iterdir():
             with contextlib.suppress(ValueError, FileNotFoundError):
-                found[IPv4Address(path.name)] = path.read_text(encoding="utf-8").strip()
+                found[IPv4Address(path.name)] = read_plain(path, LARGEST_NAME).decode().strip()
         return found
 
     def allocate(
@@ -82,7 +87,9 @@ class Ipam:
         A link is made exclusively as O_EXCL does it, and the file has its text from the first moment on.
         """
         draft = self._directory / f".{pod}.{os.getpid()}.{threading.get_ident()}"
-        draft.write_text(f"{pod}\n", encoding="utf-8")
+        draft.unlink(missing_ok=True)
+        with open(draft, "x", encoding="utf-8", opener=plain) as file:
+            file.write(f"{pod}\n")
         try:
             os.link(draft, self._directory / str(address))
         except FileExistsError:

@@ -290,7 +290,7 @@ class PodContainer:
         text = run_document(self._pod, self._container, self._program, place, self._directory, self.log)
         self._write_document(text)
         lab_end, shim_end = socket.socketpair()
-        with lab_end, shim_end, self.document.open("rb") as document:
+        with lab_end, shim_end, open(self.document, "rb", opener=plain) as document:
             process = self._start_shim((document.fileno(), shim_end.fileno()))
             shim_end.close()
             self._converse(lab_end, process)

@@ -66,3 +66,37 @@ def test_root_may_change_the_owner_may_look_and_nobody_else_is_heard(
     done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True, cwd="/")
     assert json.loads(done.stdout) == answer
     assert os.geteuid() == 0
+
+
+LISTEN = """
+import os, socket, sys
+os.setuid(int(sys.argv[2]))
+with socket.socket(socket.AF_UNIX) as listening:
+    listening.bind(sys.argv[1])
+    listening.listen()
+    print("listening", flush=True)
+    while True:
+        connection, _ = listening.accept()
+        with connection:
+            received = connection.recv(1000)
+            print(len(received), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("listener", "caller"), [(STRANGER, ROOT), (STRANGER, OWNER), (OWNER, ROOT)])
+def test_nothing_is_asked_of_another_users_program_that_listens_in_a_labs_place(listener: int, caller: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="ot-control-") as name:
+        os.chmod(name, 0o777)
+        path = Path(name) / "control.sock"
+        listening = [sys.executable, "-c", LISTEN, str(path), str(listener)]
+        with subprocess.Popen(listening, stdout=subprocess.PIPE, text=True, cwd="/") as server:
+            try:
+                assert server.stdout is not None
+                assert server.stdout.readline() == "listening\n"
+                path.chmod(0o666)
+                words = [sys.executable, "-c", ASK, str(path), str(caller), "look"]
+                done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False, cwd="/")
+                assert f"uid {listener} answers on its control socket" in done.stderr
+                assert server.stdout.readline() == "0\n", "nothing was sent"
+            finally:
+                server.kill()

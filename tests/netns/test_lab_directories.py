@@ -11,9 +11,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from testbed.command import client, lab_directories, lab_process, removal
+from testbed.command import client, lab_commands, lab_directories, lab_process, removal
 from testbed.command.client import TestbedError, read_record, start_ticks
+from testbed.command.command_line import verbs
 from testbed.command.lab_directories import Busy, locked, prepare, remove_directory, starting
 from testbed.lab.lab_options import LabOptions
 from testbed.places import PAUSE
@@ -34,11 +36,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o755)
     root = tmp_path / "testbed"
-    for module in (client, lab_directories, removal):
-        if hasattr(module, "RUN_ROOT"):
-            monkeypatch.setattr(module, "RUN_ROOT", root)
+    for module in (client, lab_directories):
+        monkeypatch.setattr(module, "RUN_ROOT", root)
+    monkeypatch.setattr(removal, "put_the_host_back", lambda: None)
+    assert lab_commands.down.name in verbs.commands
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
-    monkeypatch.delenv("SUDO_UID", raising=False)
+    for name in ("SUDO_UID", "TESTBED_LAB"):
+        monkeypatch.delenv(name, raising=False)
     return root
 
 
@@ -75,12 +79,13 @@ def as_user(script: str, *words: str, cwd: Path) -> None:
 class Init:
     """A first process of a PID namespace of its own, with the command line of a lab's."""
 
-    def __init__(self, rundir: Path) -> None:
+    def __init__(self, rundir: Path, before: str = ":") -> None:
+        """`before`: a script that runs first, in a mount namespace of its own."""
         self._lifeline, self._other = os.pipe()
         words = ["--", "sh", "-c", "exec sleep 300", "-m", lab_process.SUPERVISOR, str(rundir), "8"]
+        first = ["sh", "-ec", f'{before}; exec "$@"', "sh", str(PAUSE), "--init", str(self._lifeline), *words]
         self.process = subprocess.Popen(
-            ["unshare", "--pid", "--fork", "--kill-child", str(PAUSE), "--init", str(self._lifeline), *words],
-            pass_fds=[self._lifeline],
+            ["unshare", "--mount", "--pid", "--fork", "--kill-child", *first], pass_fds=[self._lifeline]
         )
         self.pid = wait_until(self._child, timeout_s=5, what="PID 1 of the namespace")
         wait_until(lambda: lab_process.is_init_of(self.pid, rundir), timeout_s=5, what="it is a lab's")
@@ -107,8 +112,8 @@ def undo() -> Iterator[ExitStack]:
         yield stack
 
 
-def init_of(rundir: Path, undo: ExitStack) -> Init:
-    init = Init(rundir)
+def init_of(rundir: Path, undo: ExitStack, before: str = ":") -> Init:
+    init = Init(rundir, before)
     undo.callback(init.close)
     return init
 
@@ -275,6 +280,47 @@ for number in itertools.count():
     assert not rundir.exists()
 
 
+REMOVE_WITH_A_MOUNT = """
+import subprocess, sys
+from pathlib import Path
+from testbed.command.client import TestbedError
+from testbed.command.lab_directories import remove_directory
+directory = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "none", directory / "mounted"], check=True)
+(directory / "mounted" / "file").touch()
+try:
+    remove_directory(directory)
+except TestbedError as failure:
+    print(failure)
+print((directory / "mounted" / "file").exists())
+"""
+
+
+def test_a_file_system_that_hangs_below_is_not_emptied_and_said(tmp_path: Path) -> None:
+    directory = tmp_path / "dead"
+    (directory / "mounted").mkdir(parents=True)
+    (directory / "file").touch()
+    words = ["unshare", "--mount", sys.executable, "-c", REMOVE_WITH_A_MOUNT, str(directory)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    said, stays = done.stdout.splitlines()
+    assert said.startswith(f"{directory}: cannot be removed whole (")
+    assert stays == "True"
+    assert os.listdir(directory) == ["mounted"]
+
+
+def test_down_of_all_goes_on_when_one_stays_and_says_which(root: Path, undo: ExitStack) -> None:
+    first, second = made(root, "first"), made(root, "second")
+    inits = [init_of(first, undo), init_of(second, undo)]
+    for rundir, init in zip((first, second), inits, strict=True):
+        recorded(rundir, init.pid)
+    with locked(root, "first"):
+        # Another process has the directory of the first: its lab goes down, the directory stays for that process.
+        done = CliRunner().invoke(verbs, ["down", "--all"], standalone_mode=False)
+    assert done.output == "lab first is down\nlab second is down\n"
+    assert not any(init.alive() for init in inits)
+    assert os.listdir(root) == ["first"]
+
+
 def test_a_link_or_a_file_in_place_of_a_labs_directory_is_replaced(root: Path, victim: Path) -> None:
     root.mkdir()
     (root / LAB).symlink_to(victim)
@@ -322,6 +368,19 @@ def test_down_ends_the_lab_and_no_other_process_whatever_a_user_wrote(
     assert roots_own.poll() is None
     assert others.alive()
     assert other.exists()
+
+
+@pytest.mark.parametrize("before", ["mount -t tmpfs none {root} && mkdir {rundir}", "mount -t tmpfs none {root}"])
+def test_a_lab_of_another_mount_namespace_with_the_same_path_is_not_ours(
+    before: str, root: Path, undo: ExitStack
+) -> None:
+    """As in a container that shares the machine's process ids."""
+    rundir = made(root)
+    others = init_of(rundir, undo, before.format(root=root, rundir=rundir))
+    assert removal.labs_to_end() == []
+    assert lab_process.any_lab_runs(), "but it is one"
+    assert removal.remove_leftovers() == {LAB: ""}
+    assert others.alive()
 
 
 def test_a_record_with_another_labs_process_ends_nothing(root: Path, undo: ExitStack) -> None:
