@@ -146,7 +146,7 @@ def tun_check(device: Path) -> Check:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         found = f"{device}: {error.strerror}"
-    remedy = "sudo modprobe tun; in a container: start it with --device /dev/net/tun --cap-add NET_ADMIN"
+    remedy = "sudo modprobe tun; in a container: start it with --privileged"
     return Check("/dev/net/tun", found == "can be opened", found, "a TUN device that can be opened", remedy)
 
 

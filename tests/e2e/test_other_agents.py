@@ -90,6 +90,7 @@ def test_an_agent_with_flags_of_its_own_says_where_values_go(new_lab: NewLab) ->
         assert f"own agent of node2@{lab.nodes['node2'].address}" in lab.logs("node2")
 
 
+@pytest.mark.slow
 def test_an_agent_whose_device_never_comes_is_not_ready(no_lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     agent = {"command": STAND_IN, "ready": {"device": "ovl0"}}

@@ -218,6 +218,13 @@ def test_a_machine_without_tun_says_how_to_get_it(sh: Shell, installed: MakeClon
     assert "modprobe tun" in result.stderr
 
 
+def test_an_image_is_made_without_tun(sh: Shell, installed: MakeClone, tmp_path: Path) -> None:
+    root = installed("clone")
+    (tmp_path / "no-device").touch()
+    result = sh(f"mount --bind {tmp_path}/no-device /dev/net/tun; {root}/scripts/install --image")
+    assert (result.returncode, result.stdout) == (0, "install: everything is there\n")
+
+
 def test_it_wants_root(sh: Shell, installed: MakeClone) -> None:
     root = installed("clone")
     result = sh(f"{NOBODY} {root}/scripts/install")
@@ -231,7 +238,7 @@ def test_an_unknown_argument_is_named(sh: Shell, installed: MakeClone) -> None:
     result = sh(f"{installed('clone')}/scripts/install --test")
     assert (result.returncode, result.stderr) == (
         2,
-        "error: scripts/install: unknown argument (got --test; want --tests, --ovs, --quiet or --check)\n",
+        "error: scripts/install: unknown argument (got --test; want --tests, --ovs, --image, --quiet or --check)\n",
     )
 
 

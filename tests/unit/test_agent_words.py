@@ -77,5 +77,5 @@ def test_a_certificate_that_the_lab_has_not_is_a_problem() -> None:
 
 @pytest.mark.parametrize("name", PLACEHOLDERS)
 def test_the_page_for_own_agents_has_every_name(name: str) -> None:
-    page = Path(__file__).parents[2] / "docs" / "testing.md"
+    page = Path(__file__).parents[2] / "docs" / "own-project.md"
     assert f"`{{{name}}}`" in page.read_text(encoding="utf-8")
