@@ -10,11 +10,7 @@ What etcd3 0.12 would do badly is not used: its watcher reopens streams in a tig
 transactions do not return the revision.
 """
 
-import contextlib
-import math
-import queue
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,18 +18,19 @@ from typing import Any, TypeVar
 import grpc
 from etcd3 import etcdrpc
 
-from agent.errors import AgentError, Compacted, RegistryDenied, RegistryError, RegistryUnavailable
+from agent.errors import AgentError, RegistryError, RegistryUnavailable
 from agent.etcd.connection import (
     Connection,
     Credentials,
-    NoAnswerInTime,
     connect,
     is_late,
-    is_refusal,
     is_stale_token,
     is_wrong_endpoint,
+    status_of,
     translate,
 )
+from agent.etcd.streams import KeepAlive, WatchStream
+from agent.etcd.values import KeyValue, key_value
 
 T = TypeVar("T")
 
@@ -41,32 +38,6 @@ OWN_WORDS = "etcdserver: "
 """How errors begin that etcd itself reports."""
 DEADLINE_S = 3.0
 """How long one RPC may take."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyValue:
-    """One key as etcd holds it."""
-
-    key: bytes
-    value: bytes
-    etcd_lease_id: int
-    mod_revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class KeyEvent:
-    """One change of a key. When it was deleted or expired, `kv` has only key and mod_revision."""
-
-    kv: KeyValue
-    deleted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class EventBatch:
-    """The events of one watch response, perhaps none."""
-
-    events: tuple[KeyEvent, ...]
-    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +91,7 @@ class EtcdClient:
         """The key, or all keys from it up to `range_end`, in order; and the store's revision. Linearizable."""
         request = etcdrpc.RangeRequest(key=key, range_end=range_end)
         response = self._call(lambda connection: connection.kv.Range(request, **connection.limits))
-        return [_key_value(kv) for kv in response.kvs], response.header.revision
+        return [key_value(kv) for kv in response.kvs], response.header.revision
 
     def swap(self, key: bytes, expected_revision: int, value: bytes | None, etcd_lease_id: int = 0) -> Swap:
         """Write `value`, or with None delete the key, if its mod_revision is as expected; 0 expects no key.
@@ -140,7 +111,7 @@ class EtcdClient:
         request = etcdrpc.TxnRequest(compare=[compare], success=[change], failure=[read])
         response = self._call(lambda connection: connection.kv.Txn(request, **connection.limits))
         found = [] if response.succeeded else response.responses[0].response_range.kvs
-        current = _key_value(found[0]) if found else None
+        current = key_value(found[0]) if found else None
         return Swap(response.succeeded, response.header.revision, current)
 
     def grant(self, ttl_s: int) -> int:
@@ -151,30 +122,26 @@ class EtcdClient:
 
     def keep_alive(self, etcd_lease_id: int) -> int:
         """Start the lease's TTL anew; returns it in seconds, 0 or less when there is no such lease."""
-        request = etcdrpc.LeaseKeepAliveRequest(ID=etcd_lease_id)
 
-        def first_answer(connection: Connection) -> int:
-            stream = connection.lease.LeaseKeepAlive(iter([request]), **connection.limits)
-            ttl_s: int = next(stream).TTL
-            stream.cancel()
-            return ttl_s
+        def renew(connection: Connection) -> int:
+            with KeepAlive(connection, etcd_lease_id) as stream:
+                return stream.ttl_s()
 
-        return self._call(first_answer)
+        return self._call(renew)
 
     def keep_alive_and_get(self, etcd_lease_id: int, key: bytes) -> tuple[int, KeyValue | None]:
         """What `keep_alive` returns, and the key, asked for at the same time: one round trip instead of two."""
-        renewal, reading = etcdrpc.LeaseKeepAliveRequest(ID=etcd_lease_id), etcdrpc.RangeRequest(key=key)
+        reading = etcdrpc.RangeRequest(key=key)
 
         def both(connection: Connection) -> tuple[int, KeyValue | None]:
-            stream = connection.lease.LeaseKeepAlive(iter([renewal]), **connection.limits)
-            answer = connection.kv.Range.future(reading, **connection.limits)
-            try:
-                ttl_s: int = next(stream).TTL
-                found = answer.result().kvs
-            finally:
-                stream.cancel()
-                answer.cancel()
-            return ttl_s, _key_value(found[0]) if found else None
+            with KeepAlive(connection, etcd_lease_id) as stream:
+                answer = connection.kv.Range.future(reading, **connection.limits)
+                try:
+                    ttl_s = stream.ttl_s()
+                    found = answer.result().kvs
+                finally:
+                    answer.cancel()
+            return ttl_s, key_value(found[0]) if found else None
 
         return self._call(both)
 
@@ -198,7 +165,7 @@ class EtcdClient:
             try:
                 connection.lease.LeaseRevoke(request, **connection.limits)
             except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.NOT_FOUND:
+                if status_of(error) != grpc.StatusCode.NOT_FOUND:
                     raise
 
         self._call(revoke)
@@ -275,7 +242,7 @@ class EtcdClient:
 def _may_ask_another(error: BaseException) -> bool:
     """Whether the request surely was not slow: after a deadline the caller has waited long enough."""
     if isinstance(error, grpc.RpcError):
-        return bool(error.code() == grpc.StatusCode.UNAVAILABLE)
+        return bool(status_of(error) == grpc.StatusCode.UNAVAILABLE)
     return isinstance(error, RegistryUnavailable) and not is_late(error)
 
 
@@ -288,10 +255,6 @@ def _together(failures: Sequence[AgentError]) -> AgentError:
     return RegistryUnavailable("; ".join(said))
 
 
-def _key_value(kv: Any) -> KeyValue:  # noqa: ANN401 - etcd3 has no types
-    return KeyValue(kv.key, kv.value, kv.lease, kv.mod_revision)
-
-
 def warm_up() -> None:
     """Do once what the first message of each kind costs: descriptors' options, and the modules for them."""
     for name in dir(etcdrpc):
@@ -302,82 +265,3 @@ def warm_up() -> None:
             descriptor.GetOptions()
             for field in descriptor.fields:
                 field.GetOptions()
-
-
-class WatchStream:
-    """One watch on a stream of its own; a thread reads it into a queue, so that `poll` can wait with a limit."""
-
-    def __init__(self, connection: Connection, create: object, on_failure: Callable[[Connection], None]) -> None:
-        self._connection = connection
-        self._on_failure = on_failure
-        self._received: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._requests: queue.SimpleQueue[object | None] = queue.SimpleQueue()
-        self._requests.put(create)
-        self._rest_until = -math.inf
-        """On the monotonic clock."""
-        self._cancelled = threading.Event()
-        stub = etcdrpc.WatchStub(connection.channel)
-        self._call = stub.Watch(iter(self._requests.get, None), metadata=connection.metadata)
-        self._reader = threading.Thread(target=self._read, name="etcd-watch", daemon=True)
-        self._reader.start()
-
-    def await_created(self, timeout_s: float) -> None:
-        """Wait for etcd's confirmation. Raises NoAnswerInTime without one."""
-        if self.poll(timeout_s) is None:
-            raise NoAnswerInTime(f"{self._connection.endpoint}: no watch within {timeout_s:g} s")
-
-    def poll(self, timeout_s: float) -> EventBatch | None:
-        """The next response, or None when none came in time.
-
-        Raises Compacted, RegistryUnavailable or RegistryDenied when the watch has ended; and again when asked again.
-        """
-        try:
-            item = self._received.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-        error = item if isinstance(item, AgentError) else _end_of_watch(item, self._connection.endpoint)
-        if error is None:
-            return EventBatch(tuple(_key_event(event) for event in item.events), item.header.revision)
-        self._received.put(error)
-        if isinstance(error, RegistryUnavailable):
-            self._on_failure(self._connection)
-        raise error
-
-    def rest(self, for_s: float) -> None:
-        """Read nothing for so many seconds but what is being read already; grpc keeps it meanwhile."""
-        self._rest_until = time.monotonic() + for_s
-
-    def cancel(self) -> None:
-        """End it; a `poll` that waits raises RegistryUnavailable. Safe from any thread and twice."""
-        self._cancelled.set()
-        self._requests.put(None)
-        self._call.cancel()
-        if threading.current_thread() is not self._reader:
-            self._reader.join(timeout=1.0)
-
-    def _read(self) -> None:
-        try:
-            for response in self._call:
-                self._received.put(response)
-                # Each message that is waited for wakes four threads.
-                self._cancelled.wait(max(0.0, self._rest_until - time.monotonic()))
-            self._received.put(RegistryUnavailable(f"{self._connection.endpoint}: watch ended"))
-        except (grpc.RpcError, ValueError) as error:
-            self._received.put(translate(error, self._connection.endpoint))
-        with contextlib.suppress(ValueError):
-            # Lets grpc's own thread, which waits for more requests, end.
-            self._requests.put(None)
-
-
-def _end_of_watch(response: Any, endpoint: str) -> RegistryError | None:  # noqa: ANN401 - etcd3 has no types
-    """Why this response is the last, or None."""
-    if response.compact_revision:
-        return Compacted(f"etcd has compacted everything before revision {response.compact_revision}")
-    if not response.canceled:
-        return None
-    reason = f"{endpoint}: watch cancelled: {response.cancel_reason or 'no reason given'}"
-    return RegistryDenied(reason) if is_refusal(reason) else RegistryUnavailable(reason)
-
-
-def _key_event(event: Any) -> KeyEvent:  # noqa: ANN401 - etcd3 has no types
-    return KeyEvent(_key_value(event.kv), event.type == event.DELETE)

@@ -48,6 +48,18 @@ REFUSALS = {
     "security handshaker": "the certificate and the key do not belong together, or a TLS file is damaged",
 }
 
+# What etcd's errors mean whatever their code is: `etcd grpc-proxy` hands on only the words.
+CODES = {
+    "etcdserver: requested lease not found": grpc.StatusCode.NOT_FOUND,
+    "etcdserver: permission denied": grpc.StatusCode.PERMISSION_DENIED,
+    "etcdserver: invalid auth token": grpc.StatusCode.UNAUTHENTICATED,
+    # A JWT is for the users and roles of the moment when it was given.
+    "etcdserver: revision of auth store is old": grpc.StatusCode.UNAUTHENTICATED,
+    "etcdserver: user name is empty": grpc.StatusCode.INVALID_ARGUMENT,
+    "etcdserver: mvcc: database space exceeded": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "context deadline exceeded": grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
 NO_LEADER = "etcdserver: no leader"
 
 # What grpc puts before the one useful part of «cannot connect».
@@ -137,7 +149,7 @@ def translate(error: BaseException, endpoint: str) -> AgentError:
         return error
     if not isinstance(error, grpc.RpcError):
         return RegistryUnavailable(f"{endpoint}: {str(error) or 'no answer'}")
-    code, details = error.code(), CONNECT_PREFIX.sub("", " ".join(str(error.details()).split()))
+    code, details = status_of(error), CONNECT_PREFIX.sub("", " ".join(str(error.details()).split()))
     if code == grpc.StatusCode.NOT_FOUND:
         return LeaseLost(f"{endpoint}: {details}")
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or is_refusal(details):
@@ -150,20 +162,26 @@ def translate(error: BaseException, endpoint: str) -> AgentError:
     return RegistryUnavailable(f"{endpoint}: {details}")
 
 
+def status_of(error: grpc.RpcError) -> grpc.StatusCode:
+    """What an error stands for: by its words if they are known, else by its code."""
+    return CODES.get(str(error.details()), error.code())
+
+
 def is_refusal(details: str) -> bool:
     """Whether etcd or TLS says no for good, by the words, since some refusals have the status of passing failures."""
     return any(text in details.lower() for text in REFUSALS)
 
 
 def is_stale_token(error: BaseException) -> bool:
-    """Whether logging in again may help: etcd forgets tokens after five minutes and when its leader changes."""
-    return isinstance(error, grpc.RpcError) and error.code() == grpc.StatusCode.UNAUTHENTICATED
+    """Whether logging in again may help: etcd forgets tokens after five minutes, when its leader changes, and JWTs
+    when users or roles change."""
+    return isinstance(error, grpc.RpcError) and status_of(error) == grpc.StatusCode.UNAUTHENTICATED
 
 
 def is_late(error: BaseException) -> bool:
     """Whether nothing is known but that the answer did not come in time."""
     if isinstance(error, grpc.RpcError):
-        return bool(error.code() == grpc.StatusCode.DEADLINE_EXCEEDED)
+        return bool(status_of(error) == grpc.StatusCode.DEADLINE_EXCEEDED)
     return isinstance(error, NoAnswerInTime)
 
 
@@ -171,7 +189,7 @@ def is_wrong_endpoint(error: BaseException) -> bool:
     """Whether the connection is to blame, so that the next call should use another."""
     if not isinstance(error, grpc.RpcError):
         return not isinstance(error, AgentError) or isinstance(error, RegistryUnavailable)
-    return error.code() in (
+    return status_of(error) in (
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.CANCELLED,

@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from agent.errors import ConfigMissing, LeaseLost, RegistryError, SubnetTaken
-from agent.etcd.client import DEADLINE_S, EtcdClient, EventBatch, KeyValue, WatchStream
+from agent.etcd.client import DEADLINE_S, EtcdClient
 from agent.etcd.connection import Credentials
+from agent.etcd.streams import WatchStream
+from agent.etcd.values import EventBatch, KeyValue
 from agent.lease import (
     BadEntry,
     Claim,

@@ -99,3 +99,41 @@ class EtcdServer:
         assert self._process.poll() is None, (self._directory / "etcd.log").read_text()[-2000:]
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+
+class EtcdProxy:
+    """A real `etcd grpc-proxy` before an etcd; `start` and `stop` may alternate, the port stays."""
+
+    def __init__(self, directory: Path, target: str) -> None:
+        """`target` is the etcd's endpoint."""
+        self._directory = directory
+        self._target = target
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.endpoint = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Run it and wait until it listens."""
+        with (self._directory / "proxy.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *("etcd", "grpc-proxy", "start", f"--endpoints={self._target}"),
+                    *(f"--listen-addr=127.0.0.1:{self._port}", f"--data-dir={self._directory / 'proxy'}"),
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self._listens, timeout_s=20, what="the proxy listens")
+
+    def stop(self) -> None:
+        """Kill it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _listens(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._directory / "proxy.log").read_text()[-2000:]
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0

@@ -1,6 +1,5 @@
 """The registry on a real etcd: what it keeps, and what it says when etcd is away, sick or refuses."""
 
-import random
 import subprocess
 import threading
 import time
@@ -15,9 +14,8 @@ from agent.errors import AgentError, Compacted, RegistryDenied, RegistryUnavaila
 from agent.etcd.connection import Credentials
 from agent.etcd.registry import DEFAULT_PREFIX, EtcdRegistry, Registry
 from agent.lease import BadEntry, Delta, Lease
-from agent.leases.manager import SubnetManager
-from agent.netconfig.config import parse_network_config
 from tests.netns.etcd_server import EtcdServer, free_port
+from tests.netns.managed_node import ManagedNode
 from tests.unit.fake_registry import NODE1, NODE2, OTHER_SUBNET, SUBNET, attrs, check_registry
 from tests.waiting import wait_until
 
@@ -374,49 +372,10 @@ def openssl(*arguments: str) -> None:
 # --- the policy on top, against a real etcd
 
 
-class Node:
-    """A manager with its two threads on a registry of its own."""
-
-    def __init__(self, endpoint: str, public_ip: str, network: str, ttl_s: int = 30) -> None:
-        self.registry = EtcdRegistry([endpoint], deadline_s=1)
-        config = parse_network_config(network.encode())
-        self.manager = SubnetManager(
-            self.registry, config, attrs(public_ip), lease_ttl_s=ttl_s, rng=random.Random(public_ip)
-        )
-        self.peers: list[str] = []
-        self.fenced: list[str] = []
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self.manager.run_renewal, args=(self._stop, self.fenced.append)),
-            threading.Thread(target=self.manager.run_watch, args=(self._stop, self._see)),
-        ]
-
-    def acquire(self) -> Lease | None:
-        return self.manager.acquire(self._stop)
-
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(timeout=10)
-                assert not thread.is_alive()
-        self.registry.close()
-
-    def _see(self, peers: tuple[Lease, ...], revision: int) -> None:
-        self.peers = [str(peer.subnet.ipv4) for peer in peers]
-
-
-SIXTEEN = '{"Network":"10.0.0.0/16"}'
-
-
 @pytest.mark.row("F25")
 def test_twenty_nodes_that_race_for_twenty_subnets_get_one_each(etcd: EtcdServer) -> None:
     network = '{"Network":"10.0.0.0/16","SubnetMin":"10.0.1.0","SubnetMax":"10.0.20.0"}'
-    nodes = [Node(etcd.endpoint, f"192.168.8.{number}", network) for number in range(1, 22)]
+    nodes = [ManagedNode(etcd.endpoint, f"192.168.8.{number}", network) for number in range(1, 22)]
     last = nodes.pop()
     try:
         threads = [threading.Thread(target=node.acquire) for node in nodes]
@@ -436,7 +395,7 @@ def test_twenty_nodes_that_race_for_twenty_subnets_get_one_each(etcd: EtcdServer
 
 
 def test_a_revoked_lease_is_taken_again_at_once(etcd: EtcdServer) -> None:
-    node = Node(etcd.endpoint, "192.168.8.227", SIXTEEN)
+    node = ManagedNode(etcd.endpoint, "192.168.8.227")
     try:
         lease = node.acquire()
         assert lease is not None
@@ -454,7 +413,7 @@ def test_a_revoked_lease_is_taken_again_at_once(etcd: EtcdServer) -> None:
 
 @pytest.mark.row("F5")
 def test_a_stolen_subnet_fences_and_the_thief_keeps_it(etcd: EtcdServer) -> None:
-    node = Node(etcd.endpoint, "192.168.8.227", SIXTEEN)
+    node = ManagedNode(etcd.endpoint, "192.168.8.227")
     try:
         lease = node.acquire()
         assert lease is not None
@@ -472,7 +431,7 @@ def test_a_stolen_subnet_fences_and_the_thief_keeps_it(etcd: EtcdServer) -> None
 @pytest.mark.row("F21")
 @pytest.mark.slow
 def test_peers_equal_etcd_after_an_outage_with_compaction(etcd: EtcdServer) -> None:
-    node = Node(etcd.endpoint, "192.168.8.227", SIXTEEN)
+    node = ManagedNode(etcd.endpoint, "192.168.8.227")
     other = EtcdRegistry([etcd.endpoint], deadline_s=1)
     try:
         node.acquire()
@@ -499,7 +458,7 @@ def test_peers_equal_etcd_after_an_outage_with_compaction(etcd: EtcdServer) -> N
 
 @pytest.mark.slow
 def test_a_lease_of_two_seconds_is_kept_for_longer_than_its_life(etcd: EtcdServer) -> None:
-    node = Node(etcd.endpoint, "192.168.8.227", SIXTEEN, ttl_s=2)
+    node = ManagedNode(etcd.endpoint, "192.168.8.227", ttl_s=2)
     try:
         lease = node.acquire()
         node.start()

@@ -14,7 +14,9 @@ import pytest
 from etcd3 import etcdrpc
 
 from agent.errors import Compacted, RegistryDenied, RegistryUnavailable
-from agent.etcd.client import EtcdClient, EventBatch, WatchStream
+from agent.etcd.client import EtcdClient
+from agent.etcd.streams import WatchStream
+from agent.etcd.values import EventBatch
 
 Answers = Callable[[], Iterator[object]]
 
