@@ -230,7 +230,7 @@ class Agent:
 
     def _start_threads(self, manager: SubnetManager, warnings: OperatorWarnings) -> list[threading.Thread]:
         jobs = {
-            "renewal": lambda: manager.run_renewal(self._stop, self._on_fenced),
+            "renewal": lambda: manager.run_renewal(self._stop, self._on_fenced, self._on_lease_over),
             "watch": lambda: manager.run_watch(self._stop, self._on_peers(manager)),
             "warnings": lambda: warnings.run(self._stop),
         }
@@ -274,6 +274,13 @@ class Agent:
         self._readiness.mark_unready(LEASE, f"fenced: {reason}")
         log.error("forwarding is stopped; this process ends in %g s, to ask for another subnet", FENCED_FOR_S)
         self._wake_up()
+
+    def _on_lease_over(self, why: str | None) -> None:
+        """Packets flow on: only another owner of our subnet ends that."""
+        if why is None:
+            self._readiness.mark_ready(LEASE)
+        else:
+            self._readiness.mark_unready(LEASE, why)
 
     def _announce_ready(self) -> None:
         with self._lock:

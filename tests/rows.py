@@ -83,6 +83,7 @@ ROWS: Mapping[str, Row] = {
     "F46": Row("testbed killed hard, then up again"),
     "F47": Row("soak: renewals, joins, leaves and packets without end"),
     "F48": Row("the processes that hold machines' namespaces killed, as by another `mn -c`"),
+    "F49": Row("etcd answers, but does not renew leases; a proxy before etcd"),
     "B1": Row("unknown flag, missing value, extra argument"),
     "B2": Row("`--etcd-endpoints` empty, `:2379`, `ftp://`, port 0, 65536 or x, trailing comma"),
     "B3": Row("`--iface` unknown, of two interfaces, without IPv4, down"),

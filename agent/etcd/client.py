@@ -129,19 +129,25 @@ class EtcdClient:
 
         return self._call(renew)
 
-    def keep_alive_and_get(self, etcd_lease_id: int, key: bytes) -> tuple[int, KeyValue | None]:
-        """What `keep_alive` returns, and the key, asked for at the same time: one round trip instead of two."""
+    def keep_alive_and_get(self, etcd_lease_id: int, key: bytes) -> tuple[int | RegistryUnavailable, KeyValue | None]:
+        """What `keep_alive` returns, and the key, asked for at the same time: one round trip instead of two.
+
+        Where etcd reports the key and does not renew, the reason is in place of the TTL.
+        """
         reading = etcdrpc.RangeRequest(key=key)
 
-        def both(connection: Connection) -> tuple[int, KeyValue | None]:
+        def both(connection: Connection) -> tuple[int | RegistryUnavailable, KeyValue | None]:
             with KeepAlive(connection, etcd_lease_id) as stream:
                 answer = connection.kv.Range.future(reading, **connection.limits)
                 try:
-                    ttl_s = stream.ttl_s()
+                    renewal = _ttl_or_why_not(stream, connection)
                     found = answer.result().kvs
                 finally:
                     answer.cancel()
-            return ttl_s, key_value(found[0]) if found else None
+            if isinstance(renewal, RegistryUnavailable) and len(self._endpoints) > 1:
+                # Another endpoint may renew.
+                self._give_up(connection)
+            return renewal, key_value(found[0]) if found else None
 
         return self._call(both)
 
@@ -237,6 +243,13 @@ class EtcdClient:
             self._connection = None
             self._next_endpoint += 1
         connection.close()
+
+
+def _ttl_or_why_not(stream: KeepAlive, connection: Connection) -> int | RegistryUnavailable:
+    try:
+        return stream.ttl_s()
+    except (grpc.RpcError, StopIteration) as error:
+        return RegistryUnavailable(str(translate(error, connection.endpoint)))
 
 
 def _may_ask_another(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from agent.errors import ConfigMissing, LeaseLost, RegistryError, SubnetTaken
+from agent.errors import ConfigMissing, LeaseLost, RegistryError, RegistryUnavailable, SubnetTaken
 from agent.etcd.client import DEADLINE_S, EtcdClient
 from agent.etcd.connection import Credentials
 from agent.etcd.streams import WatchStream
@@ -82,8 +82,13 @@ class Registry(Protocol):
     def keep_alive(self, etcd_lease_id: int) -> int:
         """Start the etcd lease's TTL anew; returns it in seconds, 0 or less when there is no such lease."""
 
-    def keep_alive_and_get(self, etcd_lease_id: int, subnet: Subnet) -> tuple[int, Lease | BadEntry | None]:
-        """`keep_alive` and `get` at the same time; which of them came first nobody knows."""
+    def keep_alive_and_get(
+        self, etcd_lease_id: int, subnet: Subnet
+    ) -> tuple[int | RegistryUnavailable, Lease | BadEntry | None]:
+        """`keep_alive` and `get` at the same time, in no certain order.
+
+        Where the store reports the key and does not renew, the reason is in place of the TTL.
+        """
 
     def revoke(self, etcd_lease_id: int) -> None:
         """End an etcd lease that holds no key (any more); one that does is left alone."""
@@ -195,10 +200,12 @@ class EtcdRegistry:
         """See Registry."""
         return self._etcd.keep_alive(etcd_lease_id)
 
-    def keep_alive_and_get(self, etcd_lease_id: int, subnet: Subnet) -> tuple[int, Lease | BadEntry | None]:
+    def keep_alive_and_get(
+        self, etcd_lease_id: int, subnet: Subnet
+    ) -> tuple[int | RegistryUnavailable, Lease | BadEntry | None]:
         """See Registry."""
-        ttl_s, found = self._etcd.keep_alive_and_get(etcd_lease_id, self._key(subnet))
-        return ttl_s, None if found is None else self._lease(found)
+        renewal, found = self._etcd.keep_alive_and_get(etcd_lease_id, self._key(subnet))
+        return renewal, None if found is None else self._lease(found)
 
     def revoke(self, etcd_lease_id: int) -> None:
         """See Registry."""

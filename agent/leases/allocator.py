@@ -51,6 +51,14 @@ def count_free(config: NetworkConfig, taken: Iterable[Subnet]) -> FreeCount:
     return FreeCount(slots.total - held, slots.total)
 
 
+def obstacle(config: NetworkConfig, previous: Subnet, taken: Iterable[Subnet]) -> str | None:
+    """Why the subnet that a node had before cannot be its own again."""
+    if not config.allows(previous):
+        return f"it does not fit the network config (/{config.subnet_len} in {config.network})"
+    holder = next((subnet for subnet in taken if subnet.overlaps(previous)), None)
+    return None if holder is None else f"{holder} is another node's"
+
+
 @dataclass(frozen=True, slots=True)
 class _Slots:
     """The subnets that may be leased, numbered from 0."""

@@ -3,7 +3,8 @@
 One node is one public address. Its subnet is, in this order: the one that the registry holds for that address, the one
 it had before if nobody holds it, a free one (of several the same each time). While it runs, the key in the registry
 decides whether the subnet is ours: gone means take it again, another node's address means stop forwarding (fence), no
-answer means carry on.
+answer means carry on. A registry that answers and does not renew gets the key under a new etcd lease, as flannel
+renews; only where that fails too, and the lease is over, are we not ready.
 """
 
 import contextlib
@@ -23,12 +24,15 @@ from agent.errors import (
     NoFreeSubnet,
     RegistryDenied,
     RegistryError,
+    RegistryUnavailable,
     SubnetTaken,
 )
 from agent.etcd.registry import Registry
-from agent.lease import BadEntry, Lease, LeaseAttrs, Snapshot, Subnet
-from agent.leases.allocator import choose_subnet, count_free
+from agent.lease import BadEntry, Lease, LeaseAttrs, Subnet
+from agent.leases.acquisition import Acquisition, renewed_ttl_s
+from agent.leases.allocator import count_free
 from agent.leases.claims import AddressClaims
+from agent.leases.life import LeaseLife
 from agent.leases.table import LeaseTable
 from agent.leases.watch import POLL_S, RELIST_S, BadEntryLog, LeaseWatch, OnPeers
 from agent.netconfig.config import NetworkConfig
@@ -67,15 +71,21 @@ class SubnetManager:
         self._registry = registry
         self._config = config
         self._attrs = attrs
-        self._previous_subnet = previous_subnet
-        self._own_addresses = frozenset(own_addresses)
         self._lease_ttl_s = lease_ttl_s
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
         self._claims = AddressClaims(registry, attrs.public_ip, node, self._clock)
+        self._acquisition = Acquisition(
+            registry, config, attrs, lease_ttl_s, self._claims, previous_subnet, frozenset(own_addresses)
+        )
         self._bad_entries = BadEntryLog()
         self._lease: Lease | None = None
-        self._renewed_at = 0.0
+        self._life = LeaseLife()
+        self._etcd_answered = False
+        """Whether it has in the present round of the renewal."""
+        self._over: str | None = None
+        """Why there is no lease although etcd answers."""
+        self._log_limit = LogLimit(self._clock)
         self._look_now = threading.Event()
         self._unpublished = False
         self._watch: LeaseWatch | None = None
@@ -100,7 +110,8 @@ class SubnetManager:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What works now and should be mended all the same."""
-        return self._claims.warnings
+        of_lease = None if self._over else self._life.warning(self._clock.now())
+        return (*self._claims.warnings, *((of_lease,) if of_lease else ()))
 
     @property
     def watch_restarts(self) -> int:
@@ -111,7 +122,7 @@ class SubnetManager:
         """Until the lease ends if it is not renewed again; None for a reservation or without a lease."""
         if self._lease is None or self._lease.is_reservation:
             return None
-        return max(0.0, self._renewed_at + self._lease_ttl_s - self._clock.now())
+        return self._life.left_s(self._clock.now())
 
     def acquire(self, stop: threading.Event, on_waiting: Callable[[str], object] = lambda _: None) -> Lease | None:
         """Get a subnet, however long it takes; None when `stop` was set before.
@@ -132,12 +143,18 @@ class SubnetManager:
             self._clock.wait(stop, delay_s)
         return None
 
-    def run_renewal(self, stop: threading.Event, on_fenced: Callable[[str], None]) -> None:
+    def run_renewal(
+        self,
+        stop: threading.Event,
+        on_fenced: Callable[[str], None],
+        on_over: Callable[[str | None], object] = lambda _: None,
+    ) -> None:
         """Keep the lease until `stop`; on proof of another owner call `on_fenced` with the reason, and return.
 
-        While etcd does not answer it keeps trying and says so once per 10 s.
+        While etcd does not answer it keeps trying and says so once per 10 s. `on_over` gets the reason when the lease
+        is over although etcd answers, and None when it is kept again.
         """
-        backoff, log_limit = Backoff(self._rng), LogLimit(self._clock)
+        backoff = Backoff(self._rng)
         due = self._clock.now() + self._interval_s()
         while self._wait(stop, due):
             # Counted from the beginning of a round: where etcd is slow, a round takes a good part of the lease's life.
@@ -146,8 +163,7 @@ class SubnetManager:
                 self._keep(periodic=counted_from >= due)
                 delay_s = self._interval_s()
                 backoff.reset()
-                if log_limit.reset():
-                    log.info("the lease is kept again")
+                self._note_kept(on_over)
             except Fenced as error:
                 self.fenced = str(error)
                 log.error("fenced: %s", error)
@@ -158,8 +174,7 @@ class SubnetManager:
                 counted_from, delay_s = self._clock.now(), backoff.next_s()
             except RegistryError as error:
                 counted_from, delay_s = self._clock.now(), backoff.next_s()
-                if log_limit.allows():
-                    log.warning("the lease cannot be renewed, %s: %s", self._time_left(), error)
+                self._note_failure(error, on_over)
             due = counted_from + delay_s
 
     def run_watch(self, stop: threading.Event, on_peers: OnPeers) -> None:
@@ -213,11 +228,11 @@ class SubnetManager:
             self._bad_entries.report(snapshot.bad, complete=True)
             asked_at = self._clock.now()
             try:
-                lease, how = self._acquire_from(snapshot)
+                lease, how = self._acquisition.take(snapshot)
             except (SubnetTaken, LeaseLost) as error:
                 log.info("%s", error)
                 continue
-            self._lease, self._renewed_at = lease, asked_at
+            self._hold(lease, LeaseLife(asked_at, self._lease_ttl_s))
             life = "reserved for us" if lease.is_reservation else f"for {self._lease_ttl_s} s"
             log.info("subnet %s, %s, %s", lease.subnet, how, life)
             return lease
@@ -226,65 +241,6 @@ class SubnetManager:
             f"other nodes were faster {races} times in a row; {count.free} of {count.total} subnets are free"
         )
 
-    def _acquire_from(self, snapshot: Snapshot) -> tuple[Lease, str]:
-        """Raises SubnetTaken or LeaseLost when another node was faster, NoFreeSubnet when there is none, and
-        AddressTaken."""
-        held = self._held_for_us(snapshot)
-        if held is not None:
-            if held.subnet != self._previous_subnet:
-                self._claims.ask(held)
-            if held.attrs.public_ip != self._attrs.public_ip:
-                return self._reuse(held), f"as before, until now at {held.attrs.public_ip}"
-            return self._reuse(held), "which the registry holds for our public address"
-        taken = [*snapshot.leases, *(entry.subnet for entry in snapshot.bad if entry.subnet is not None)]
-        previous = self._previous_subnet
-        if previous is not None:
-            reason = self._obstacle(previous, taken)
-            if reason is None:
-                return self._registry.create(previous, self._attrs, self._lease_ttl_s), "as before"
-            log.warning("previous subnet %s is not taken again: %s", previous, reason)
-            self._previous_subnet = None
-        subnet = choose_subnet(self._config, taken, str(self._attrs.public_ip))
-        return self._registry.create(subnet, self._attrs, self._lease_ttl_s), "newly chosen"
-
-    def _held_for_us(self, snapshot: Snapshot) -> Lease | None:
-        """The lease of ours that fits the config; those that do not are given up."""
-        fitting = []
-        for lease in snapshot.leases.values():
-            if not self._is_ours(lease):
-                continue
-            if self._config.allows(lease.subnet):
-                fitting.append(lease)
-            elif lease.is_reservation:
-                log.warning("reservation %s for our address does not fit the network config", lease.subnet)
-            else:
-                log.warning("our lease %s does not fit the network config: giving it up", lease.subnet)
-                self._registry.delete(lease)
-        return next((lease for lease in fitting if lease.subnet == self._previous_subnet), next(iter(fitting), None))
-
-    def _is_ours(self, lease: Lease) -> bool:
-        public_ip = lease.attrs.public_ip
-        return public_ip == self._attrs.public_ip or (
-            lease.subnet == self._previous_subnet and public_ip in self._own_addresses
-        )
-
-    def _obstacle(self, previous: Subnet, taken: list[Subnet]) -> str | None:
-        """Why the subnet we had before cannot be ours again."""
-        if not self._config.allows(previous):
-            return f"it does not fit the network config (/{self._config.subnet_len} in {self._config.network})"
-        holder = next((subnet for subnet in taken if subnet.overlaps(previous)), None)
-        return None if holder is None else f"{holder} is another node's"
-
-    def _reuse(self, lease: Lease) -> Lease:
-        if lease.is_reservation:
-            return self._with_our_attrs(lease)
-        if self._registry.keep_alive(lease.etcd_lease_id) != self._lease_ttl_s:
-            return self._registry.renew(lease, self._attrs, self._lease_ttl_s)
-        return self._with_our_attrs(lease)
-
-    def _with_our_attrs(self, lease: Lease) -> Lease:
-        return lease if lease.attrs == self._attrs else self._registry.update(lease, self._attrs)
-
     def _keep(self, periodic: bool) -> None:
         """Renew, then look whether the key is ours, and mend it if it is not another's.
 
@@ -292,44 +248,81 @@ class SubnetManager:
         """
         lease = self._lease
         assert lease is not None, "acquire first"
+        self._etcd_answered = False
         asked_at = self._clock.now()
-        if lease.is_reservation:
-            alive, found = True, self._registry.get(lease.subnet)
-        else:
-            # Both at once: one after the other would take too much of a short lease's life where etcd is slow.
-            ttl_s, found = self._registry.keep_alive_and_get(lease.etcd_lease_id, lease.subnet)
-            alive = ttl_s > 0
+        renewal, found = self._renew_and_get(lease)
+        self._etcd_answered, answered_at = True, self._clock.now()
+        refusal, ttl_s = (renewal, 0) if isinstance(renewal, RegistryUnavailable) else (None, max(0, renewal))
+        life = LeaseLife(asked_at, ttl_s) if refusal is None else self._life.refuse(str(refusal))
+        self._life = life.end() if found is None else life
         if found is None:
-            kept = self._take_again(lease)
+            kept, ttl_s = self._take_again(lease), 0
         elif isinstance(found, BadEntry):
             log.warning("our key for %s was overwritten (%s): writing it again", lease.subnet, found.reason)
-            kept = self._mend(replace(lease, mod_revision=found.mod_revision), alive)
+            kept = self._mend(replace(lease, mod_revision=found.mod_revision), ttl_s > 0)
         elif found.attrs.public_ip != self._attrs.public_ip:
             raise Fenced(f"our subnet {lease.subnet} belongs to {found.attrs.public_ip} now")
         else:
             if found.etcd_lease_id != lease.etcd_lease_id:
-                alive = self._adopt(lease, found)
+                ttl_s = self._adopt(lease, found)
+            elif refusal is not None and life.may_ask_again(answered_at):
+                raise refusal
             wanted = self._unpublished or (periodic and found.attrs != self._attrs)
-            kept = found if alive and not wanted else self._mend(found, alive)
+            kept = found if ttl_s > 0 and not wanted else self._mend(found, ttl_s > 0)
         self._unpublished = False
-        self._lease, self._renewed_at = kept, asked_at
+        # Without a TTL there is a new etcd lease, granted after we knew.
+        renewed_at, ttl_s = (asked_at, ttl_s) if ttl_s > 0 else (answered_at, self._lease_ttl_s)
+        self._hold(kept, replace(life, renewed_at=renewed_at, ttl_s=ttl_s))
+
+    def _hold(self, lease: Lease, life: LeaseLife) -> None:
+        self._lease, self._life = lease, LeaseLife() if lease.is_reservation else life
+
+    def _renew_and_get(self, lease: Lease) -> tuple[int | RegistryUnavailable, Lease | BadEntry | None]:
+        # Both at once: one after the other would take too much of a short lease's life where etcd is slow.
+        if not lease.is_reservation:
+            return self._registry.keep_alive_and_get(lease.etcd_lease_id, lease.subnet)
+        return self._lease_ttl_s, self._registry.get(lease.subnet)
+
+    def _note_kept(self, on_over: Callable[[str | None], object]) -> None:
+        if self._over is not None:
+            self._over = None
+            on_over(None)
+        if not self._life.refused:
+            if self._log_limit.reset():
+                log.info("the lease is kept again")
+        elif self._log_limit.allows():
+            log.warning("etcd does not renew our lease, so its key got a new one: %s", self._life.refusal)
+
+    def _note_failure(self, error: RegistryError, on_over: Callable[[str | None], object]) -> None:
+        now = self._clock.now()
+        if self._log_limit.allows():
+            log.warning("the lease cannot be renewed, %s: %s", self._life.words(now), error)
+        if self._over is None and self._etcd_answered and self._life.left_s(now) == 0:
+            assert self._lease is not None
+            self._over = f"the lease on {self._lease.subnet} is over; etcd answers, but does not renew it: {error}"
+            log.error("%s", self._over)
+            on_over(self._over)
 
     def _take_again(self, lease: Lease) -> Lease:
         again = self._registry.create(lease.subnet, self._attrs, self._lease_ttl_s)
         log.warning("our lease on %s was gone; took the same subnet again", lease.subnet)
-        if not lease.is_reservation:
-            self._registry.revoke(lease.etcd_lease_id)
+        self._let_go(lease)
         return again
 
-    def _adopt(self, lease: Lease, found: Lease) -> bool:
-        """Our key has another etcd lease, or none: accept that. Whether that lease is alive."""
-        if not lease.is_reservation:
-            self._registry.revoke(lease.etcd_lease_id)
+    def _adopt(self, lease: Lease, found: Lease) -> int:
+        """Our key has another etcd lease, or none: accept that. The TTL of that lease, 0 when it is not alive."""
+        self._let_go(lease)
         if found.is_reservation:
             log.info("subnet %s is reserved for us from now on", lease.subnet)
-            return True
+            return self._lease_ttl_s
         log.warning("another agent with our address %s renewed %s", found.attrs.public_ip, lease.subnet)
-        return self._registry.keep_alive(found.etcd_lease_id) > 0
+        return renewed_ttl_s(self._registry, found.etcd_lease_id)
+
+    def _let_go(self, lease: Lease) -> None:
+        """End an etcd lease that holds our key no more; what cannot be ended now ends by itself."""
+        if not lease.is_reservation:
+            with contextlib.suppress(RegistryError):
+                self._registry.revoke(lease.etcd_lease_id)
 
     def _mend(self, lease: Lease, alive: bool) -> Lease:
         """Write our attributes, under a new etcd lease if the old one is dead."""
@@ -345,7 +338,7 @@ class SubnetManager:
     def _interval_s(self) -> float:
         """Until the next look at our lease: a third of its life, so that two renewals may fail."""
         reserved = self._lease is None or self._lease.is_reservation
-        return (RELIST_S if reserved else self._lease_ttl_s / 3) * self._rng.uniform(0.8, 1.0)
+        return (RELIST_S if reserved else min(self._life.ttl_s, self._lease_ttl_s) / 3) * self._rng.uniform(0.8, 1.0)
 
     def _wait(self, stop: threading.Event, due: float) -> bool:
         """Wait until `due` or until the watch has seen something about our key; False at `stop`."""
@@ -353,7 +346,3 @@ class SubnetManager:
             self._clock.wait(stop, min(left_s, POLL_S))
         self._look_now.clear()
         return not stop.is_set()
-
-    def _time_left(self) -> str:
-        left_s = self.seconds_left()
-        return "reserved" if left_s is None else f"{left_s:.0f} s left"

@@ -21,7 +21,9 @@ from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from agent.lease import Delta, Lease
 from agent.leases import allocator
+from agent.leases.acquisition import Acquisition
 from agent.leases.claims import AddressClaims
+from agent.leases.life import LeaseLife
 from agent.leases.manager import SubnetManager
 from agent.leases.watch import LeaseWatch
 from agent.node.setup import NodeSetup
@@ -63,7 +65,7 @@ def rules() -> None:
 def renewal() -> None:
     """The lease is never renewed."""
 
-    def wait(_manager: SubnetManager, stop: threading.Event, _on_fenced: Callable[[str], None]) -> None:
+    def wait(_manager: SubnetManager, stop: threading.Event, *_: object) -> None:
         stop.wait()
 
     SubnetManager.run_renewal = wait
@@ -121,7 +123,7 @@ def amnesia() -> None:
         return
     chance()
     whole.read_previous_subnet = lambda _: (None, None)  # type: ignore[attr-defined] # a name that it imports
-    SubnetManager._held_for_us = lambda *_: None
+    Acquisition._held_for_us = lambda *_: None
 
 
 def address() -> None:
@@ -191,7 +193,7 @@ def regrant() -> None:
         assert manager._lease is not None
         asked_at = manager._clock.now()
         manager._lease = manager._registry.renew(manager._lease, manager._attrs, manager._lease_ttl_s)
-        manager._renewed_at = asked_at
+        manager._life = LeaseLife(asked_at, manager._lease_ttl_s)
 
     SubnetManager._keep = keep
 
@@ -271,6 +273,11 @@ def offended() -> None:
     SubnetManager._keep = keep_or_sulk
 
 
+def serene() -> None:
+    """A lease that is over is no reason not to be ready."""
+    Agent._on_lease_over = lambda *_: None
+
+
 def unfenced() -> None:
     """Whose address stands under our key does not matter."""
     keep = SubnetManager._keep
@@ -310,6 +317,6 @@ MUTANTS: dict[str, Callable[[], None]] = {
             wall_clock,
             offended,
         ),
-        *(unfenced, blind, mute),
+        *(serene, unfenced, blind, mute),
     )
 }

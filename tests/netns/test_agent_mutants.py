@@ -42,6 +42,12 @@ CASES = (
         "test_one_address_twice.py::test_the_second_says_whose_address_it_has_and_the_first_keeps_everything",
         "the second is refused",
     ),
+    (
+        "F49",
+        "serene",
+        "test_lease_over.py::test_a_lease_that_is_over_while_etcd_answers_is_a_reason_not_to_be_ready",
+        "not ready",
+    ),
 )
 """Row, mutant, the row's test, and what that has to complain of."""
 

@@ -98,6 +98,7 @@ def test_a_registry_behind_a_proxy_keeps_what_every_registry_keeps(registry: Etc
     check_registry(registry)
 
 
+@pytest.mark.row("F49")
 def test_a_short_lease_is_kept_for_longer_than_its_life_and_is_the_same(
     etcd: EtcdServer, proxy: EtcdProxy, undo: ExitStack
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_short_lease_is_kept_for_longer_than_its_life_and_is_the_same(
     assert node.manager.lease == lease, "never lost and taken again"
 
 
+@pytest.mark.row("F49")
 def test_the_proxy_does_not_renew_for_a_node_that_has_ended(
     etcd: EtcdServer, proxy: EtcdProxy, undo: ExitStack
 ) -> None:
@@ -117,6 +119,7 @@ def test_the_proxy_does_not_renew_for_a_node_that_has_ended(
     wait_until(lambda: etcd.leases() == [], timeout_s=TTL_S + 3, what="the lease ends")
 
 
+@pytest.mark.row("F49")
 @pytest.mark.parametrize("who", ["proxy", "etcd"])
 def test_lease_and_peers_outlive_a_restart_of(who: str, etcd: EtcdServer, proxy: EtcdProxy, undo: ExitStack) -> None:
     node, lease = node_behind(proxy, undo)

@@ -88,6 +88,8 @@ class FakeRegistry:
         """etcd lease → TTL in seconds."""
         self.failure: RegistryError | None = None
         """Raised by every call while set."""
+        self.refused: set[str] = set()
+        """Calls that etcd refuses while it answers others; `grant` stands for each that needs a new etcd lease."""
         self.deaf = False
         """Watches deliver nothing while set."""
         self.before_write: list[Callable[[], object]] = []
@@ -196,8 +198,14 @@ class FakeRegistry:
         self._call("keep_alive")
         return self.etcd_leases.get(etcd_lease_id, 0)
 
-    def keep_alive_and_get(self, etcd_lease_id: int, subnet: Subnet) -> tuple[int, Lease | BadEntry | None]:
-        return self.keep_alive(etcd_lease_id), self.get(subnet)
+    def keep_alive_and_get(
+        self, etcd_lease_id: int, subnet: Subnet
+    ) -> tuple[int | RegistryUnavailable, Lease | BadEntry | None]:
+        found = self.get(subnet)
+        try:
+            return self.keep_alive(etcd_lease_id), found
+        except RegistryUnavailable as error:
+            return error, found
 
     def revoke(self, etcd_lease_id: int) -> None:
         self._call("revoke")
@@ -237,6 +245,8 @@ class FakeRegistry:
         self.calls.append(name)
         if self.failure is not None:
             raise self.failure
+        if name in self.refused:
+            raise RegistryUnavailable(f"no {name}")
 
     def _write_call(self, name: str) -> None:
         if self.before_write:
@@ -244,6 +254,8 @@ class FakeRegistry:
         self._call(name)
 
     def _grant(self, ttl_s: int) -> int:
+        if "grant" in self.refused:
+            raise RegistryUnavailable("no grant")
         with self._lock:
             self._next_etcd_lease += 1
             self.etcd_leases[self._next_etcd_lease] = ttl_s
@@ -353,6 +365,7 @@ def check_registry(registry: Registry) -> None:
     assert registry.keep_alive(NOWHERE) <= 0
     assert registry.keep_alive_and_get(created.etcd_lease_id, SUBNET) == (60, created)
     dead, nobody = registry.keep_alive_and_get(NOWHERE, OTHER_SUBNET)
+    assert isinstance(dead, int)
     assert (dead <= 0, nobody) == (True, None)
     registry.revoke(created.etcd_lease_id)
     assert registry.get(SUBNET) == created, "revoke must spare an etcd lease with a key on it"

@@ -15,7 +15,7 @@ from agent.errors import RegistryUnavailable
 from agent.etcd.client import EtcdClient
 from tests.waiting import wait_until
 
-DEADLINE_S = 0.5
+DEADLINE_S, SHORT_DEADLINE_S = 5.0, 0.5
 SERVER_THREADS = "server"
 Answers = Callable[[Iterator[Any], Any], Iterator[object]]
 
@@ -36,7 +36,7 @@ class Etcd(etcdrpc.LeaseServicer, etcdrpc.KVServicer):  # type: ignore[misc]  # 
 
 
 @contextmanager
-def etcd_that(answers: Answers) -> Iterator[EtcdClient]:
+def etcd_that(answers: Answers, deadline_s: float = DEADLINE_S) -> Iterator[EtcdClient]:
     """A client of a server on loopback."""
     threads = ThreadPoolExecutor(8, SERVER_THREADS)
     server, service = grpc.server(threads), Etcd(answers)
@@ -44,7 +44,7 @@ def etcd_that(answers: Answers) -> Iterator[EtcdClient]:
     etcdrpc.add_KVServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    client = EtcdClient([f"http://127.0.0.1:{port}"], deadline_s=DEADLINE_S)
+    client = EtcdClient([f"http://127.0.0.1:{port}"], deadline_s=deadline_s)
     try:
         yield client
     finally:
@@ -96,14 +96,14 @@ def test_a_stream_that_hangs_costs_one_deadline_and_leaves_no_thread() -> None:
         hang.wait(5)
         return iter(())
 
-    with etcd_that(nothing) as client:
-        client.range(b"key")
+    with etcd_that(nothing, SHORT_DEADLINE_S) as client:
+        wait_until(lambda: answers(client), timeout_s=10, what="the connection")
         before = set(threading.enumerate())
         started = time.monotonic()
         for _ in range(3):
             with pytest.raises(RegistryUnavailable, match="no answer in time"):
                 client.keep_alive(1)
-        assert time.monotonic() - started < 6 * DEADLINE_S
+        assert time.monotonic() - started < 6 * SHORT_DEADLINE_S
         hang.set()
         wait_until(lambda: left_over(before) == [], timeout_s=5, what="grpc's threads end")
 
@@ -116,6 +116,14 @@ def test_renewals_leave_no_thread_behind() -> None:
             client.keep_alive(1)
             client.keep_alive_and_get(1, b"key")
         wait_until(lambda: left_over(before) == [], timeout_s=5, what="grpc's threads end")
+
+
+def answers(client: EtcdClient) -> bool:
+    try:
+        client.range(b"key")
+    except RegistryUnavailable:
+        return False
+    return True
 
 
 def left_over(before: set[threading.Thread]) -> list[str]:
