@@ -43,6 +43,7 @@ from testbed.lab.holder import Report as HolderReport
 from testbed.lab.machine_shell import ShellOnDemand
 from testbed.lab.open_vswitch import OpenVSwitch, OpenVSwitchSwitch, no_offload
 from testbed.lab.shaping import queueing_commands
+from testbed.lab.unreachable import answer_each_packet
 from testbed.pods.namespaces import in_network_of
 
 TREE_TIMERS = ("forward_delay", "200", "hello_time", "100", "max_age", "600")
@@ -257,6 +258,7 @@ class Router(OverlayNode):
         for scope in ("all", "default"):
             why = "who asks the router is told of no shorter way; routes are ours to set"
             self.kernel.sysctl(f"net.ipv4.conf.{scope}.send_redirects", "0", why)
+        answer_each_packet(self.kernel, self.pid, ipv6=self.ipv6)
 
 
 class BridgeSwitch(ShellOnDemand, Switch):

@@ -126,6 +126,12 @@ def test_a_subnet_that_nobody_has_is_answered_by_the_node(dual: Lab) -> None:
     assert (pair["received"], pair["error"]) == (0, "no route (said by fd00:a:0:46::1)")
 
 
+def test_everything_outside_is_answered_each_time(dual: Lab) -> None:
+    for source, address in (("shell", "2001:db8::1"), ("shell", "192.0.2.1"), ("node1", "2001:db8::1")):
+        answer = dual.exec(source, "ping", "-c12", "-W1", "-i0.1", address)
+        assert "+12 errors" in answer.out, answer.out
+
+
 def test_a_pod_and_an_agent_that_come_again_have_both_addresses(dual: Lab) -> None:
     before = dual.run("node2", "cat", "/run/flannel/subnet.env")
     dual.must("restart", "agent", "node2")

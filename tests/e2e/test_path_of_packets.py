@@ -51,6 +51,18 @@ def test_address_outside_of_the_lab_is_answered_at_once(nginx_tomcat: Lab) -> No
     assert "Net Unreachable" in answer.out
 
 
+@pytest.mark.parametrize("address", ["192.0.2.1", "10.96.200.200"])
+@pytest.mark.parametrize("source", ["client", "node1"])
+def test_everything_outside_is_answered_each_time(source: str, address: str, nginx_tomcat: Lab) -> None:
+    """The kernel would answer three of these and then once a second at most."""
+    answer = nginx_tomcat.exec(source, "ping", "-c12", "-W1", "-i0.1", address)
+    assert "+12 errors" in answer.out
+    assert answer.out.count("Destination Net Unreachable") == 12
+    for _ in range(3):
+        answer = nginx_tomcat.exec(source, "curl", "-sS", "-m5", f"http://{address}/")
+        assert answer.code == 7, answer.err  # "could not connect"; 28 is a time-out
+
+
 @pytest.mark.parametrize("cluster", ["nginx_tomcat", "two_nodes"])
 def test_every_pod_reaches_every_pod(cluster: str, request: pytest.FixtureRequest) -> None:
     lab: Lab = request.getfixturevalue(cluster)

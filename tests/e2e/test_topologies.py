@@ -165,6 +165,12 @@ def test_on_a_wan_the_gateway_still_says_that_there_is_nothing_else(wan: Lab) ->
     assert "Net Unreachable" in answer.out
 
 
+def test_on_a_wan_the_router_reports_each_packet_whose_time_to_live_is_over(wan: Lab) -> None:
+    answer = wan.exec("node1", "ping", "-c12", "-W1", "-i0.1", "-t1", "192.168.9.101")
+    assert answer.out.count("From 192.168.8.1 ") == 12
+    assert answer.out.count("Time to live exceeded") == 12
+
+
 # leaf_spine
 
 

@@ -226,7 +226,7 @@ def worked(call: Callable[[], object]) -> bool:
         return False
 
 
-def test_a_refusal_is_told_apart_from_an_etcd_that_is_away(etcd: EtcdServer, proxy: EtcdProxy, undo: ExitStack) -> None:
+def test_a_refusal_is_not_taken_for_an_etcd_that_is_away(etcd: EtcdServer, proxy: EtcdProxy, undo: ExitStack) -> None:
     for command in ACCESS_CONTROL:
         etcd.etcdctl(*command.split())
     for user, password, prefix, complaint in (

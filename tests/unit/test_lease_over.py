@@ -28,7 +28,7 @@ class Node:
         lease = self.manager.acquire(ENDLESS)
         assert lease is not None
         self.lease: Lease = lease
-        self.told: list[tuple[float, str | None]] = []
+        self.reported: list[tuple[float, str | None]] = []
         """When and with what `on_over` was called; seconds from the start."""
         self.fenced: list[str] = []
         self._began = self.clock.now()
@@ -46,7 +46,7 @@ class Node:
         stop = threading.Event()
         self.clock.at(seconds, stop.set)
         self.manager.run_renewal(
-            stop, self.fenced.append, lambda why: self.told.append((self.clock.now() - self._began, why))
+            stop, self.fenced.append, lambda why: self.reported.append((self.clock.now() - self._began, why))
         )
 
     def holds_its_key(self) -> bool:
@@ -70,7 +70,7 @@ def test_without_keep_alives_the_key_moves_to_a_new_etcd_lease_in_time(caplog: p
     node.refuse("keep_alive")
     node.renew_for(10 * TTL_S)
     assert node.ended == [], "there was a moment without a key"
-    assert node.told == []
+    assert node.reported == []
     assert node.fenced == []
     assert node.manager.lease is not None
     assert node.manager.lease.subnet == node.lease.subnet
@@ -99,7 +99,7 @@ def test_a_lease_that_is_over_while_etcd_answers_is_reported_and_taken_again_whe
     node.refuse("keep_alive", "grant")
     node.clock.at(2 * TTL_S, node.registry.refused.clear)
     node.renew_for(2.5 * TTL_S)
-    [(over_at, why), (kept_at, nothing)] = node.told
+    [(over_at, why), (kept_at, nothing)] = node.reported
     assert TTL_S <= over_at <= TTL_S + 2.5
     assert why == f"the lease on {node.lease.subnet} is over; etcd answers, but does not renew it: no grant"
     assert nothing is None
@@ -113,7 +113,7 @@ def test_a_lease_that_etcd_ended_and_does_not_give_back_is_reported_at_once() ->
     node.refuse("grant")
     node.clock.at(5, lambda: node.registry.expire(node.lease.etcd_lease_id))
     node.renew_for(TTL_S * 0.9)
-    [(over_at, _)] = node.told
+    [(over_at, _)] = node.reported
     assert 5 <= over_at <= TTL_S / 3 + 0.5
     assert node.manager.seconds_left() == 0
 
@@ -127,7 +127,7 @@ def test_a_lease_that_is_over_while_etcd_is_silent_is_a_warning_and_no_more() ->
     node.registry.failure = None
     node.renew_for(TTL_S)
     assert not node.manager.warnings
-    assert node.told == []
+    assert node.reported == []
     assert node.holds_its_key()
 
 
@@ -137,7 +137,7 @@ def test_a_reported_lease_stays_so_while_etcd_is_silent_afterwards() -> None:
     node.refuse("keep_alive", "grant")
     node.clock.at(2 * TTL_S, lambda: setattr(node.registry, "failure", RegistryUnavailable("no answer")))
     node.renew_for(4 * TTL_S)
-    assert len(node.told) == 1
+    assert len(node.reported) == 1
 
 
 def test_a_lease_that_is_over_and_is_anothers_fences() -> None:
@@ -156,7 +156,7 @@ def test_a_reservation_that_is_deleted_and_not_given_back_is_reported() -> None:
     node.clock.at(TTL_S, lambda: node.registry.drop(node.lease.subnet.key))
     node.refuse("grant", after_s=TTL_S)
     node.renew_for(3 * TTL_S)
-    assert len(node.told) == 1
+    assert len(node.reported) == 1
 
 
 def test_an_agent_that_starts_where_keep_alives_are_refused_gets_its_subnet() -> None:
