@@ -6,6 +6,25 @@ import pytest
 
 from testbed.testing.lab_handle import LabHandle
 from tests.e2e.hostile import FORGED, Hostile
+from tests.e2e.lab import Lab
+
+AT_HOME = """
+apiVersion: v1
+kind: Pod
+metadata: {name: at-home}
+spec:
+  nodeName: node1
+  hostNetwork: true
+  containers: [{name: shell, image: shell}]
+"""
+
+
+@pytest.fixture
+def at_home(two_nodes: Lab) -> Iterator[str]:
+    """A pod of node1 with `hostNetwork`."""
+    two_nodes.must("apply", "-f", "-", "--wait", stdin=AT_HOME)
+    yield "at-home"
+    two_nodes.must("delete", "pod", "at-home")
 
 
 @pytest.fixture
@@ -113,3 +132,42 @@ def test_etcd_is_not_there_for_pods_whatever_the_port(hostile: Hostile) -> None:
     for port in (2379, 2380, 2381):
         assert hostile.lab.curl("shell1", f"https://{address}:{port}/", "--insecure", timeout_s=1).status == 0
     assert hostile.dropped("pods do not reach etcd") - dropped >= 5
+
+
+# A pod with its node's network is its node to everybody else: docs/security.md, «What is not protected».
+
+
+def test_a_pod_with_its_nodes_network_can_forge_datagrams_of_the_overlay(hostile: Hostile, at_home: str) -> None:
+    before = hostile.delivered("shell2")
+    inner = f"{hostile.pods['echo1']},{hostile.pods['shell2']}"
+    hostile.forge("overlay", hostile.nodes["node1"], hostile.nodes["node2"], inner, place=at_home)
+    assert hostile.delivered("shell2") - before == FORGED
+
+
+@pytest.mark.slow
+def test_a_pod_with_its_nodes_network_can_forge_for_its_own_node_alone(hostile: Hostile, at_home: str) -> None:
+    """The inner source has to be of the node's subnet, whoever sends."""
+    before = hostile.delivered("shell2")
+    inner = f"{hostile.pods['echo2']},{hostile.pods['shell2']}"
+    hostile.forge("overlay", hostile.nodes["node1"], hostile.nodes["node2"], inner, place=at_home)
+    assert hostile.delivered("shell2") == before
+
+
+@pytest.mark.slow
+def test_a_pod_with_its_nodes_network_reaches_etcd_and_gets_nothing_without_a_certificate(
+    hostile: Hostile, at_home: str
+) -> None:
+    lab, url = hostile.lab, "https://192.168.8.11:2379/version"
+    assert lab.ping("node1", "etcd1").lost == 0
+    assert lab.exec(at_home, "ping", "-c1", "-W2", "192.168.8.11").exit_code == 0
+    asked = lab.exec(at_home, "curl", "-sS", "-m5", "--insecure", "-w", "%{num_connects}", url)
+    assert asked.exit_code != 0
+    assert asked.stdout == "1", "one connection, and not a word of etcd"
+    assert lab.exec(at_home, "ls", "/run/tls").exit_code != 0, "the agent's own is the node's, and no pod's"
+
+
+@pytest.mark.slow
+def test_a_pod_with_its_nodes_network_sees_the_agents_page(hostile: Hostile, at_home: str) -> None:
+    page = "http://127.0.0.1:8286/readyz"
+    assert hostile.lab.curl(at_home, page).status == 200
+    assert hostile.lab.curl("shell1", page).status == 0
