@@ -1,13 +1,14 @@
 """Agents whose etcd answers but does not renew their lease, and agents whose etcd is silent."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.netns.agents import Agent, Underlay, ping, wait_until
+from tests.netns.agents import ENDPOINT, ETCD_ADDRESS, Agent, Underlay, ping, wait_until
 from tests.netns.etcd_gate import GRANT, KEEP_ALIVE, EtcdGate
 from tests.waiting import constantly
 
@@ -50,6 +51,34 @@ class TwoNodes:
 def two_nodes(tmp_path: Path) -> Iterator[TwoNodes]:
     with ExitStack() as undo:
         yield TwoNodes(Underlay(tmp_path, f"lo{os.getpid()}-", undo))
+
+
+@pytest.fixture
+def behind_proxy(tmp_path: Path) -> Iterator[Agent]:
+    """An agent that knows no more of etcd than a real `etcd grpc-proxy`, on etcd's machine."""
+    with ExitStack() as undo:
+        underlay = Underlay(tmp_path, f"lp{os.getpid()}-", undo)
+        underlay.start_etcd()
+        underlay.write_config()
+        listens = f"{ETCD_ADDRESS}:23790"
+        start = ["etcd", "grpc-proxy", "start", f"--endpoints={ENDPOINT}", f"--listen-addr={listens}"]
+        with (tmp_path / "proxy.log").open("wb") as log:
+            proxy = subprocess.Popen(["ip", "netns", "exec", underlay.etcd_netns, *start], stdout=log, stderr=log)
+        undo.callback(proxy.wait, 10)
+        undo.callback(proxy.kill)
+        flags = (f"--etcd-endpoints=http://{listens}", f"--subnet-lease-ttl={TTL_S}s")
+        agent = underlay.agent("node1", "192.168.8.227", *flags)
+        agent.wait_ready()
+        yield agent
+
+
+def test_an_agent_behind_a_grpc_proxy_keeps_its_lease(behind_proxy: Agent) -> None:
+    def fine() -> bool:
+        left: float = behind_proxy.state()["lease"]["seconds_left"]
+        return behind_proxy.get("/readyz")[0] == 200 and left > 0
+
+    constantly(fine, for_s=3 * TTL_S, what="ready with time left")
+    assert "WARNING" not in behind_proxy.log
 
 
 def warned(agent: Agent, words: str) -> bool:
