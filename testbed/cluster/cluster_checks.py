@@ -8,10 +8,11 @@ from agent.errors import InvalidConfig, UsageError
 from agent.netconfig.backend_options import BACKEND_OPTIONS
 from agent.netconfig.config import NetworkConfig, parse_network_config
 from agent.options.command_line import parse_options
-from testbed.cluster.addresses import AddressPlan, UnderlayFull, plan_addresses
+from testbed.cluster.addresses import FIRST_NODE_OFFSET, AddressPlan, UnderlayFull, plan_addresses
 from testbed.cluster.agent_words import NEED_TLS, named
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument
 from testbed.cluster.dns import DNS_ADDRESS
+from testbed.cluster.free_values import free_address, free_subnet
 from testbed.cluster.ipv6_checks import check_ipv6, ipv6_underlay
 from testbed.cluster.network_json import network_json
 from testbed.cluster.problems import Problem, near_match, shorten
@@ -45,7 +46,9 @@ def check_cluster(source: Source, document: ClusterDocument, wiring: Wiring | No
         yield from _config_problems(source, document, str(error).removeprefix("network config: "))
         return
     except ValueError:
-        yield source.problem(("network",), "a number that JSON does not have (got NaN or infinity; want another)")
+        yield source.problem(
+            ("network",), "a number that JSON does not have (got NaN or infinity; want a number such as 24)"
+        )
         return
     for warning in config.warnings:
         yield source.problem(("network",), warning.replace("taken as", "want"))
@@ -115,17 +118,20 @@ def _check_nodes(source: Source, document: ClusterDocument, wiring: Wiring | Non
         got = f"{cidr}, {len(document.nodes)} nodes, {document.etcd.member_count} etcd members and a gateway"
         yield source.problem(("underlay", "cidr"), f"no address left for {full} (got {got}; want a larger range)")
     holders: dict[IPv4Address, str] = {}
+    taken = {*reserved, *(node.ip for node in document.nodes.values() if node.ip)}
     for name, node in document.nodes.items():
         if node.ip is None:
             continue
         path = ("nodes", name, "ip")
+        free = free_address(subnets.get(name, cidr), taken, FIRST_NODE_OFFSET)
+        want = f"want another, such as {free}"
         yield from _check_host(source, path, node.ip, cidr, subnets.get(name, cidr))
         if node.ip in reserved:
-            yield source.problem(path, f"the address of {reserved[node.ip]} (got {node.ip}; want another)")
+            yield source.problem(path, f"the address of {reserved[node.ip]} (got {node.ip}; {want})")
         if node.ip in holders:
             first = holders[node.ip]
             held = f"{first}, line {source.line(('nodes', first, 'ip'))}"
-            yield source.problem(path, f"an address twice (got {node.ip}, which {held} has; want another)")
+            yield source.problem(path, f"an address twice (got {node.ip}, which {held} has; {want})")
         holders.setdefault(node.ip, name)
 
 
@@ -194,5 +200,8 @@ def _check_pins(source: Source, document: ClusterDocument, config: NetworkConfig
         if node.subnet in holders:
             first = holders[node.subnet]
             held = f"{first}, line {source.line(('nodes', first, 'subnet'))}"
-            yield source.problem(path, f"a subnet twice (got {node.subnet}, which {held} has; want another)")
+            pinned = {other.subnet for other in document.nodes.values()}
+            free = free_subnet(config.subnet_min, config.subnet_max, config.subnet_len, pinned)
+            what = f"a subnet twice (got {node.subnet}, which {held} has; want another, such as {free})"
+            yield source.problem(path, what)
         holders.setdefault(node.subnet, name)

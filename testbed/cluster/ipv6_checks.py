@@ -8,6 +8,7 @@ from agent.lease import Subnet
 from agent.netconfig.config import NetworkConfig, parse_network_config
 from testbed.cluster.addresses import IPV6_UNDERLAY, UnderlayFull, split_ipv6
 from testbed.cluster.cluster_document import ClusterDocument
+from testbed.cluster.free_values import free_subnet
 from testbed.cluster.network_json import network_json
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
@@ -49,7 +50,9 @@ def check_ipv6(
             yield source.problem(("network",), f"the overlay overlaps the {what} (got {got}; {want})")
     if cidr.overlaps(SERVICE_RANGE_IPV6):
         got = f"{cidr} and {SERVICE_RANGE_IPV6}"
-        yield source.problem(path, f"the underlay overlaps the range of Services (got {got}; want another)")
+        yield source.problem(
+            path, f"the underlay overlaps the range of Services (got {got}; want another, such as {IPV6_UNDERLAY})"
+        )
     if config.ipv6_subnet_len is not None and 128 - config.ipv6_subnet_len < 32 - config.subnet_len:
         got = f"/{config.subnet_len} and /{config.ipv6_subnet_len}"
         what = f"a node has room for fewer pods by IPv6 than by IPv4 (got {got}; want a smaller IPv6SubnetLen)"
@@ -85,7 +88,15 @@ def _check_pins(source: Source, document: ClusterDocument, config: NetworkConfig
                 yield source.problem(path, what)
             if (first := holders.setdefault(node.ipv6_subnet, name)) != name:
                 held = f"{first}, line {source.line(('nodes', first, 'ipv6Subnet'))}"
-                yield source.problem(path, f"a subnet twice (got {node.ipv6_subnet}, which {held} has; want another)")
+                want = f"another{_such_as(document, config)}"
+                yield source.problem(path, f"a subnet twice (got {node.ipv6_subnet}, which {held} has; want {want})")
+
+
+def _such_as(document: ClusterDocument, config: NetworkConfig) -> str:
+    first, last, length = config.ipv6_subnet_min, config.ipv6_subnet_max, config.ipv6_subnet_len
+    if first is None or last is None or length is None:
+        return ""
+    return f", such as {free_subnet(first, last, length, {node.ipv6_subnet for node in document.nodes.values()})}"
 
 
 def _is_given(source: Source, path: tuple[str, ...]) -> bool:

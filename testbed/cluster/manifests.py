@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from testbed.cluster.deployment import Deployment
+from testbed.cluster.free_values import free_name
 from testbed.cluster.manifest import Pod
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.service import Service
@@ -71,7 +72,9 @@ def check_twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:
         key, path = (read.kind, read.name), ("metadata", "name")
         if key in first:
             line = first[key].line(path)
-            what = f"a {read.kind} of this name twice (got {read.name}, line {line} has it too; want another)"
+            other = free_name(read.name, {one.object.name for one in manifests})
+            got = f"{read.name}, line {line} has it too"
+            what = f"a {read.kind} of this name twice (got {got}; want another, such as {other})"
             yield source.problem(path, what)
         first.setdefault(key, source)
 

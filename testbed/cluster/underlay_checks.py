@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from testbed.cluster import topology
 from testbed.cluster.cluster_document import ClusterDocument
+from testbed.cluster.free_values import free_name
+from testbed.cluster.name_rules import MAX_NODE_NAME
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.validation import Source, shown
 from testbed.cluster.wiring import Wiring
@@ -52,7 +54,11 @@ def _named(source: Source, document: ClusterDocument) -> tuple[Wiring | None, li
     try:
         wiring = topology.build(found, given)
     except (ValueError, topology.TooManyParts) as error:
-        what = str(error) if isinstance(error, ValueError) else f"too big (got {error} nodes and switches; want fewer)"
+        what = (
+            str(error)
+            if isinstance(error, ValueError)
+            else f"too big (got {error} nodes and switches; want at most {topology.MOST_PARTS})"
+        )
         return None, [source.problem(("underlay", "parameters"), f"{name}: {what}")]
     if len(wiring.nodes) != len(nodes):
         want = f"{len(wiring.nodes)}, or other parameters"
@@ -128,7 +134,9 @@ def _twice(source: Source, group: str, names: list[str], others: list[str] | Non
     seen = dict.fromkeys(others or [], "switches")
     for number, name in enumerate(names):
         if name in seen:
-            what = f"a name twice (got {name}, which underlay.{seen[name]} has too; want another)"
+            other = free_name(name, {*names, *(others or ())}, between="", longest=MAX_NODE_NAME)
+            got = f"{name}, which underlay.{seen[name]} has too"
+            what = f"a name twice (got {got}; want another, such as {other})"
             yield source.problem(("underlay", group, number), what)
         seen.setdefault(name, group)
 
@@ -154,5 +162,7 @@ def _check_names(
     for name in document.nodes:
         if name in switches or name in routers:
             kind = "switch" if name in switches else "router"
-            what = f"a {kind} of the underlay has this name (got {name}; want another)"
+            taken = {*document.nodes, *switches, *routers}
+            other = free_name(name if kind == "router" else "node1", taken, between="", longest=MAX_NODE_NAME)
+            what = f"a {kind} of the underlay has this name (got {name}; want another, such as {other})"
             yield source.problem(("nodes", name), what, at_key=True)

@@ -160,7 +160,7 @@ def _standard(kind: str, got: str, context: Mapping[str, Any]) -> str:
         return f"not one of the known values (got {got}; want {expected})"
     if kind == "too_short":
         return f"too few (got {context['actual_length']}; want at least {context['min_length']})"
-    return f"{kind.replace('_', ' ')} (got {got}; want another value)"
+    return f"{kind.replace('_', ' ')} (got {got}; want a value as in docs/reference.md)"
 
 
 def shown(value: object) -> str:

@@ -166,7 +166,7 @@ class _Composer:
     def _alias(self, event: Any, position: Position) -> _Node:  # noqa: ANN401
         self._aliases += 1
         if self._aliases > MAX_ALIASES:
-            raise _Refused(position, f"too many aliases (got more than {MAX_ALIASES}; want fewer)")
+            raise _Refused(position, f"too many aliases (got more than {MAX_ALIASES}; want at most {MAX_ALIASES})")
         if event.anchor not in self._anchors:
             raise _Refused(
                 position, f"an alias without its anchor (got *{event.anchor}; want &{event.anchor} before it)"
@@ -185,7 +185,8 @@ class _Composer:
         try:
             return self._loader.construct_object(yaml.ScalarNode(tag, event.value), deep=True)
         except (ValueError, yaml.YAMLError):
-            self._note(position, f"not a value YAML knows (got {shorten(event.value)}; want it in quotes)")
+            got = shorten(event.value)
+            self._note(position, f'not a value YAML knows (got {got}; want "{got}", in quotes)')
             return event.value
 
     def _sequence(self, depth: int) -> list[_Node]:
@@ -216,7 +217,8 @@ def _flatten(root: _Node, note: Callable[[Position, str], None]) -> Document:
     def convert(node: _Node, path: Path) -> Any:  # noqa: ANN401 - plain data
         document.values[path] = node.position
         if len(document.values) > MAX_VALUES:
-            raise _Refused(node.position, f"aliases make this too big (got more than {MAX_VALUES} values; want fewer)")
+            got = f"more than {MAX_VALUES} values"
+            raise _Refused(node.position, f"aliases make this too big (got {got}; want at most {MAX_VALUES})")
         if isinstance(node.content, list):
             return [convert(item, (*path, index)) for index, item in enumerate(node.content)]
         if not isinstance(node.content, _Entries):

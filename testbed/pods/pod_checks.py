@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
+from testbed.cluster.free_values import free_name, free_port
 from testbed.cluster.manifest import Container, Pod, PodSpec
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.validation import Source
@@ -18,16 +19,18 @@ def check_names(
     `cluster` is the document that names the nodes; None for a lab that runs.
     """
     first: dict[str, Source] = {}
+    taken = {*nodes, *machines, *(pod.name for _, pod in pods)}
     for source, pod in pods:
         path, name = ("metadata", "name"), pod.name
+        want = f"want another, such as {free_name(name, taken)}"
         if name in first:
             line = first[name].line(path)
-            yield source.problem(path, f"a pod name twice (got {name}, line {line} has it too; want another)")
+            yield source.problem(path, f"a pod name twice (got {name}, line {line} has it too; {want})")
         elif name in nodes:
             where = f", line {cluster.document.key_position(('nodes', name)).line}" if cluster else ""
-            yield source.problem(path, f"a node has this name (got {name}{where}; want another)")
+            yield source.problem(path, f"a node has this name (got {name}{where}; {want})")
         elif name in machines:
-            yield source.problem(path, f"a machine of the underlay has this name (got {name}; want another)")
+            yield source.problem(path, f"a machine of the underlay has this name (got {name}; {want})")
         first.setdefault(name, source)
         yield from check_node(source, ("spec",), pod.spec, nodes)
 
@@ -69,13 +72,15 @@ def check_pod_spec(source: Source, path: Path, spec: PodSpec) -> Iterator[Proble
 def _check_ports(source: Source, path: Path, spec: PodSpec) -> Iterator[Problem]:
     holders: dict[tuple[int, str], str] = {}
     on_node: dict[tuple[int, str], tuple[str | None, str]] = {}
+    ports = [port for container in spec.containers for port in container.ports]
+    numbers = {number for port in ports for number in (port.container_port, port.host_port) if number is not None}
     for number, container in enumerate(spec.containers):
         for index, port in enumerate(container.ports):
             place = (*path, "containers", number, "ports", index)
             key, here = (port.container_port, port.protocol), (*place, "containerPort")
             if key in holders:
                 got = f"{port.container_port}/{port.protocol}, {holders[key]} has it too"
-                what = f"a port twice in one pod (got {got}; want another)"
+                what = f"a port twice in one pod (got {got}; want another, such as {free_port(key[0], numbers)})"
                 yield source.problem(here, what)
             holders.setdefault(key, f"{container.name}, line {source.line(here)}")
             if port.host_port is None:
@@ -86,7 +91,9 @@ def _check_ports(source: Source, path: Path, spec: PodSpec) -> Iterator[Problem]
             taken = on_node.get((port.host_port, port.protocol))
             if taken is not None and (taken[0] == port.host_ip or None in (taken[0], port.host_ip)):
                 what = f"a host port twice in one pod (got {port.host_port}/{port.protocol}, {taken[1]} has it too"
-                yield source.problem((*place, "hostPort"), f"{what}; want another)")
+                yield source.problem(
+                    (*place, "hostPort"), f"{what}; want another, such as {free_port(port.host_port, numbers)})"
+                )
             on_node[port.host_port, port.protocol] = (port.host_ip, f"line {source.line((*place, 'hostPort'))}")
 
 
@@ -123,5 +130,6 @@ def _duplicates(source: Source, path: Path, names: Sequence[str], key: str = "na
     for index, name in enumerate(names):
         if name in first:
             line = source.line((*path, first[name], key))
-            yield source.problem((*path, index, key), f"twice (got {name}, line {line} has it too; want another)")
+            want = f"want another, such as {free_name(name, names)}"
+            yield source.problem((*path, index, key), f"twice (got {name}, line {line} has it too; {want})")
         first.setdefault(name, index)

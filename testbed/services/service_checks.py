@@ -4,11 +4,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, ip_address
 
 from testbed.cluster.dns import DNS_ADDRESS
+from testbed.cluster.free_values import free_address, free_name, free_port
 from testbed.cluster.ipv6_checks import SERVICE_RANGE_IPV6
 from testbed.cluster.problems import Problem
-from testbed.cluster.service import HEADLESS, Service, ServicePort
+from testbed.cluster.service import HEADLESS, NODE_PORTS, Service, ServicePort
 from testbed.cluster.validation import Source
 from testbed.services.allocation import SERVICE_RANGE, SERVICE_RANGES
+
+LONGEST_PORT_NAME = 15  # RFC 6335
+FIRST_SUGGESTED = 101
+"""Of the range of Services, in messages."""
 
 Labels = Mapping[str, str]
 
@@ -39,10 +44,16 @@ def check_service(source: Source, service: object) -> Iterator[Problem]:
         what = f"not an address for Services (got {spec.cluster_ip}; want one of {ranges})"
         yield source.problem(("spec", "clusterIP"), what)
     if spec.cluster_ip == str(DNS_ADDRESS):
-        what = f"the address of the cluster's DNS (got {DNS_ADDRESS}; want another of {SERVICE_RANGE})"
+        want = f"another, such as {_free_cluster_ip(spec.cluster_ip)}"
+        what = f"the address of the cluster's DNS (got {DNS_ADDRESS}; want {want})"
         yield source.problem(("spec", "clusterIP"), what)
     yield from _check_families(source, service)
     yield from _check_ports(source, spec.ports)
+
+
+def _free_cluster_ip(text: str, taken: Iterable[str] = ()) -> str:
+    reserved = {DNS_ADDRESS, *map(ip_address, taken)}
+    return str(free_address(SERVICE_RANGES[ip_address(text).version], reserved, FIRST_SUGGESTED))
 
 
 def _is_for_services(text: str) -> bool:
@@ -95,16 +106,19 @@ def _check_ports(source: Source, ports: Sequence[ServicePort]) -> Iterator[Probl
     for index, port in enumerate(ports):
         path = ("spec", "ports", index)
         if port.name is None and len(ports) > 1:
-            what = f"one of several ports without a name (got port {port.port}; want name: …)"
+            what = f"one of several ports without a name (got port {port.port}; want name: port-{port.port})"
             yield source.problem(path, what)
         if port.name is not None and names.setdefault(port.name, index) != index:
             line = source.line(("spec", "ports", names[port.name]))
-            what = f"two ports of one name (got {port.name}, line {line} has it too; want another)"
+            other = free_name(port.name, {one.name for one in ports if one.name}, longest=LONGEST_PORT_NAME)
+            what = f"two ports of one name (got {port.name}, line {line} has it too; want another, such as {other})"
             yield source.problem((*path, "name"), what)
         key = (port.port, port.protocol)
         if numbers.setdefault(key, index) != index:
             line = source.line(("spec", "ports", numbers[key]))
-            what = f"the same port twice (got {port.port}/{port.protocol}, line {line} has it too; want another)"
+            free = free_port(port.port, {one.port for one in ports if one.protocol == port.protocol})
+            got = f"{port.port}/{port.protocol}, line {line} has it too"
+            what = f"the same port twice (got {got}; want another, such as {free})"
             yield source.problem((*path, "port"), what)
 
 
@@ -129,7 +143,9 @@ def check_together(applied: Sequence[tuple[Source, Service]], others: Iterable[S
         if address is not None and not service.headless:
             path = ("spec", "clusterIP")
             if address in taken_addresses:
-                what = f"a cluster IP twice (got {address}, {taken_addresses[address]} has it too; want another)"
+                free = _free_cluster_ip(address, taken_addresses)
+                got = f"{address}, {taken_addresses[address]} has it too"
+                what = f"a cluster IP twice (got {got}; want another, such as {free})"
                 yield source.problem(path, what)
             taken_addresses.setdefault(address, f"line {source.line(path)}")
         for index, port in enumerate(service.spec.ports):
@@ -139,7 +155,8 @@ def check_together(applied: Sequence[tuple[Source, Service]], others: Iterable[S
             key = (port.node_port, port.protocol)
             if key in taken_ports:
                 got = f"{port.node_port}/{port.protocol}, {taken_ports[key]} has it too"
-                yield source.problem(place, f"a node port twice (got {got}; want another)")
+                number = free_port(port.node_port, {taken for taken, _ in taken_ports}, *NODE_PORTS)
+                yield source.problem(place, f"a node port twice (got {got}; want another, such as {number})")
             taken_ports.setdefault(key, f"line {source.line(place)}")
 
 

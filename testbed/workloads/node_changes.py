@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import PydanticCustomError
 
-from testbed.cluster.addresses import AddressPlan, UnderlayFull, with_node
+from testbed.cluster.addresses import FIRST_NODE_OFFSET, AddressPlan, UnderlayFull, with_node
 from testbed.cluster.cluster_document import NodeSpec
-from testbed.cluster.name_rules import check_node_name
+from testbed.cluster.free_values import free_address, free_name
+from testbed.cluster.name_rules import MAX_NODE_NAME, check_node_name
 from testbed.cluster.underlay_plan import UnderlayPlan, plan_underlay
 from testbed.cluster.wiring import Cable, Wiring
 from testbed.lab.etcd import EtcdFailed
@@ -42,10 +43,11 @@ def check_new_node(lab: "Lab", name: str, address: str | None, switch: str) -> I
         check_node_name(name)
     except PydanticCustomError as error:
         yield f"node add: {error.message()}"
+    other = free_name(name, {*lab.underlay.machines, *lab.pods}, between="", longest=MAX_NODE_NAME)
     if name in lab.underlay.machines:
-        yield f"node add: a machine has this name (got {name}; want another)"
+        yield f"node add: a machine has this name (got {name}; want another, such as {other})"
     if name in lab.pods:
-        yield f"node add: a pod has this name (got {name}; want another)"
+        yield f"node add: a pod has this name (got {name}; want another, such as {other})"
     switches = lab.cluster.wiring.switches
     if switch not in switches:
         yield f"--switch: no such switch (got {switch}; want {', '.join(switches)})"
@@ -61,9 +63,12 @@ def check_new_node(lab: "Lab", name: str, address: str | None, switch: str) -> I
         return
     if wanted not in subnet or wanted in (subnet.network_address, subnet.broadcast_address):
         yield f"--ip: not a host's address on {switch} (got {wanted}; want one inside {subnet})"
-    for machine in lab.underlay.plan.machines.values():
+    machines = list(lab.underlay.plan.machines.values())
+    taken = {port.address.ip for machine in machines for port in machine.ports}
+    for machine in machines:
         if any(port.address.ip == wanted for port in machine.ports):
-            yield f"--ip: the address of {machine.name} (got {wanted}; want another)"
+            free = free_address(subnet, taken, FIRST_NODE_OFFSET)
+            yield f"--ip: the address of {machine.name} (got {wanted}; want another, such as {free})"
 
 
 def add_node(lab: "Lab", name: str, address: str | None, switch: str, subnet: IPv4Network | None = None) -> LabNode:
@@ -132,7 +137,7 @@ def delete_node(lab: "Lab", name: str, limit_s: float) -> list[str]:
     Raises NodeRefused, and NodeFailed when the machine is gone and some node has not heard of it.
     """
     if len(lab.nodes) == 1:
-        raise NodeRefused(f"node delete: the last node (got {name}; want another, or: testbed down)")
+        raise NodeRefused(f"node delete: the last node (got {name}; want testbed node add before, or testbed down)")
     try:
         drain_node(lab, name, limit_s)
     except NodeFailed as failure:

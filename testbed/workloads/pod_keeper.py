@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from testbed.cluster.free_values import free_name
 from testbed.cluster.manifest import Pod as PodManifest
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
@@ -38,7 +39,8 @@ class PodKeeper:
         for source, pod in applied:
             owner = self._workloads.owner_of(pod.name)
             if owner is not None:
-                what = f"a pod of Deployment {owner} has this name (got {pod.name}; want another)"
+                other = free_name(pod.name, {one.name for _, one in applied})
+                what = f"a pod of Deployment {owner} has this name (got {pod.name}; want another, such as {other})"
                 yield source.problem(("metadata", "name"), what)
         kept = [pod if pod.spec.node_name else pod.on_node(self._node_of(pod.name)) for _, pod in applied]
         names = {pod.name for pod in kept}

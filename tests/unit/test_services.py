@@ -259,8 +259,8 @@ def test_every_mistake_of_services_is_told_at_once() -> None:
     for part in (
         "a node port without type NodePort (got 30080; want type: NodePort, or no nodePort)",
         "only node ports have it (got type ClusterIP; want type: NodePort)",
-        "one of several ports without a name (got port 80; want name: …)",
-        "the same port twice (got 80/TCP, line 16 has it too; want another)",
+        "one of several ports without a name (got port 80; want name: port-80)",
+        "the same port twice (got 80/TCP, line 16 has it too; want another, such as 81)",
         "spec.ports[0].port: out of range (got 70000; want 1 to 65535)",
         "spec.type: not one of the known values (got LoadBalancer; want ClusterIP or NodePort)",
         "not an address for Services (got 10.1.2.3; want one of 10.96.0.0/12)",
@@ -278,8 +278,9 @@ def test_numbers_that_two_services_want_are_told_with_the_other_line() -> None:
     spec = "{selector: {app: web}, ports: [{port: 80, nodePort: 30080}], type: NodePort, clusterIP: 10.96.0.5}"
     assert problems(spec, spec) == [
         "error: f.yaml:21:59: spec.ports[0].nodePort: "
-        "a node port twice (got 30080/TCP, line 16 has it too; want another)",
-        "error: f.yaml:21:95: spec.clusterIP: a cluster IP twice (got 10.96.0.5, line 16 has it too; want another)",
+        "a node port twice (got 30080/TCP, line 16 has it too; want another, such as 30081)",
+        "error: f.yaml:21:95: spec.clusterIP: a cluster IP twice "
+        "(got 10.96.0.5, line 16 has it too; want another, such as 10.96.0.101)",
     ]
 
 
@@ -326,7 +327,7 @@ def test_a_node_port_that_others_may_have_or_that_is_none_is_refused(number: str
 def test_two_services_of_one_name_and_two_ports_of_one_name_are_told_with_the_other_line() -> None:
     spec = "{selector: {app: web}, ports: [{name: a, port: 80}, {name: a, port: 81}]}"
     (told,) = problems(spec)
-    assert "two ports of one name (got a, line 16 has it too; want another)" in told
+    assert "two ports of one name (got a, line 16 has it too; want another, such as a-2)" in told
     good = "{selector: {app: web}, ports: [{port: 80}]}"
     again = CLUSTER + f"---\napiVersion: v1\nkind: Service\nmetadata: {{name: s0}}\nspec: {good}\n"
     (told,) = problems(good, cluster=again)
