@@ -76,6 +76,7 @@ class NamespaceHolder:
         ns.make_mounts_private()
         # Shows the links of the network namespace that it is mounted in.
         kernel_view.mount_sys("/sys", network=True)
+        kernel_view.guard_network_settings()
         ns.mount(str(self._run_directory), "/run", flags=ns.MS_BIND)
         process = self._spawn("--quiet")
         self.pid = process.pid

@@ -214,7 +214,7 @@ def _make_root(spec: Spec, trees: list[int]) -> None:
     container_root.build(spec["privileged"])
     container_root.write_files(spec["directories"], spec["files"])
     for tree, volume in sorted(zip(held, volumes, strict=True), key=lambda pair: str(pair[1]["target"])):
-        container_root.attach_volume(tree, volume)
+        container_root.attach_volume(tree, volume, spec["privileged"])
 
 
 def _clone_of_node(volume: Mapping[str, Any]) -> int:

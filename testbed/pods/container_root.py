@@ -85,7 +85,7 @@ def write_files(directories: Iterable[str], files: Mapping[str, str]) -> None:
             file.write(text)
 
 
-def attach_volume(tree: int, volume: Mapping[str, Any]) -> None:
+def attach_volume(tree: int, volume: Mapping[str, Any], privileged: bool) -> None:
     """Mount a detached tree at the volume's target, which is made where it is missing. Raises OSError."""
     target = volume["target"]
     attributes = ns.MOUNT_ATTR_NOSUID | ns.MOUNT_ATTR_NODEV
@@ -99,6 +99,8 @@ def attach_volume(tree: int, volume: Mapping[str, Any]) -> None:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
     ns.attach_tree(tree, target)
+    if volume["of"] == "node" and not privileged:
+        kernel_view.close_below(os.path.realpath(target))
 
 
 def open_beneath(base: str, sub_path: str) -> int:

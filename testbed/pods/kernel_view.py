@@ -8,6 +8,7 @@ Standard library only; loaded by a container's first process.
 """
 
 import os
+import re
 from collections.abc import Iterable
 
 from testbed.pods import namespaces as ns
@@ -17,8 +18,13 @@ KERNEL_VIEW = ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC
 WHOLE_MACHINE = ("acpi", "bus", "driver", "dynamic_debug", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger")
 """Entries of /proc by which the machine is changed, beside those of processes."""
 NETWORK_SETTINGS = "sys/net"
+NOT_OF_A_NETWORK = ("sys/net/netfilter/nf_hooks_lwtunnel",)
+"""Settings among those of the network that the whole machine has together. This one cannot even be undone."""
 LINKS = ("class/net", "devices/virtual/net")
 """Entries of /sys about the links of one network namespace; programs set up bridges there."""
+
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+"""A character in the kernel's table of mounts."""
 
 # What container engines hide (containerd `oci/spec.go`, runtime-spec masked paths).
 MASKED = ("acpi", "asound", "kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
@@ -37,6 +43,14 @@ def mount_proc(target: str, *, network: bool) -> None:
         ns.make_read_only(path)
     if settings is not None:
         _attach(settings, f"{target}/{NETWORK_SETTINGS}")
+        guard_network_settings(target)
+
+
+def guard_network_settings(proc: str = "/proc") -> None:
+    """Make read-only what is no setting of the caller's network namespace alone; to be called in each."""
+    for path in _present(proc, NOT_OF_A_NETWORK):
+        ns.mount(path, path, flags=ns.MS_BIND)
+        ns.make_read_only(path)
 
 
 def mount_sys(target: str, *, network: bool) -> None:
@@ -56,6 +70,19 @@ def hide_from_containers() -> None:
             ns.mount("tmpfs", path, "tmpfs", KERNEL_VIEW | ns.MS_RDONLY, "size=0")
         else:
             ns.mount("/dev/null", path, flags=ns.MS_BIND)
+
+
+def close_below(directory: str) -> None:
+    """Make every /proc and /sys that is mounted at or below a directory read-only, network settings included."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        lines = [line.split() for line in mounts]
+    for fields in lines:
+        path, options, kind = fields[4], fields[5].split(","), fields[fields.index("-") + 1]
+        path = _ESCAPED.sub(lambda found: chr(int(found[1], 8)), path)
+        below = f"{path}/".startswith(f"{directory.rstrip('/')}/")
+        # What is read-only already may lie on another namespace's settings, where no path leads to.
+        if kind in ("proc", "sysfs") and below and "ro" not in options:
+            ns.set_mount_attributes(path, ns.MOUNT_ATTR_RDONLY, recursive=False)
 
 
 def _present(directory: str, names: Iterable[str]) -> list[str]:

@@ -16,6 +16,11 @@ BUSY_DIRECTORIES = frozenset({"/var/log", "/var/cache", "/var/lib/apt", "/var/li
 LEAVINGS = ("*.log", "*hsperf*/[0-9]*", "default.etcd", "etcd*", "mn*", "nginx*", "tomcat*", "vconn*")
 """What programs of a lab would leave in /tmp if they saw the host's."""
 OF_A_LAB = ("etcd1", "gw", "node1", "node2", "s1", "echo1", "echo2", "shell1", "shell2")
+SETTINGS_IN_SYS = (
+    "/sys/kernel/mm/ksm/sleep_millisecs",
+    "/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs",
+    "/sys/module/tcp_cubic/parameters/beta",
+)
 VOLATILE_SYSCTLS = (
     "fs/aio-nr",
     "fs/dentry-state",
@@ -29,6 +34,14 @@ VOLATILE_SYSCTLS = (
     "net/netfilter/nf_conntrack_count",
     "vm/stat_refresh",
 )
+
+OF_BRIDGE_FILTERING = frozenset(
+    {
+        "module br_netfilter",
+        *(f"sysctl /proc/sys/net/bridge/bridge-nf-call-{kind}" for kind in ("arptables", "ip6tables", "iptables")),
+    }
+)
+"""What the lab itself loads, and has to take away again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +136,58 @@ def files() -> dict[str, tuple[int, ...]]:
         for left in Path("/tmp").glob(pattern):
             found[str(left)] = (left.lstat().st_ino,)
     return found
+
+
+def run_files(lab: str) -> frozenset[str]:
+    """Every path below /run but those of other labs, of named namespaces and of sessions."""
+    found = set()
+    for directory, directories, names in os.walk("/run"):
+        if directory == "/run":
+            directories[:] = [name for name in directories if name not in ("netns", "user", "lock", "systemd", "udev")]
+        elif directory == "/run/testbed":
+            directories[:] = [name for name in directories if name == lab]
+            names = [name for name in names if not name.endswith(".lock")]
+        found |= {f"{directory}/{name}" for name in (*directories, *names)}
+    return frozenset(found)
+
+
+def modules() -> frozenset[str]:
+    """The kernel's loaded modules."""
+    try:
+        return frozenset(line.split()[0] for line in Path("/proc/modules").read_text().splitlines())
+    except FileNotFoundError:
+        return frozenset()
+
+
+def everything(lab: str) -> dict[str, object]:
+    """All of the above but processes, and settings below /sys; `lab` is the one whose traces are looked for."""
+    state: dict[str, object] = {f"{name}": text for name, text in network_state().items()}
+    state |= {f"mount {line}": True for line in mounts()}
+    state |= {f"file {path}": what for path, what in files().items()}
+    state |= {f"file {path}": True for path in run_files(lab)}
+    state |= {f"module {name}": True for name in modules()}
+    state |= {f"setting {path}": text for path in SETTINGS_IN_SYS if (text := _text(path)) is not None}
+    return state | {f"sysctl {path}": value for path, value in sysctls().items()}
+
+
+def difference(one: dict[str, object], other: dict[str, object]) -> dict[str, tuple[object, object]]:
+    """What changed, came or went; modules that the kernel loads by itself may come, and their sysctls."""
+    return {
+        key: (one.get(key), other.get(key))
+        for key in one.keys() | other.keys()
+        if one.get(key) != other.get(key) and not (_comes_with_a_module(key) and key not in one)
+    }
+
+
+def _comes_with_a_module(key: str) -> bool:
+    return key.startswith(("module ", "sysctl ")) and key not in OF_BRIDGE_FILTERING
+
+
+def _text(path: str) -> str | None:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return None
 
 
 def _walk(directory: str, depth: int) -> Iterator[str]:

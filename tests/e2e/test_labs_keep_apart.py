@@ -138,17 +138,6 @@ def test_a_lab_is_not_ended_from_within(two_nodes: Lab) -> None:
     assert two_nodes.json("status")["state"] == "ready"
 
 
-def test_the_host_is_the_same_before_during_and_after(no_lab: Lab) -> None:
-    before = _the_host()
-    assert no_lab.up("two_nodes").code == 0
-    assert ", 0 lost" in no_lab.must("ping")
-    during = _the_host()
-    assert no_lab.down().code == 0
-    after = _the_host()
-    assert _difference(before, during) == {}
-    assert _difference(before, after) == {}
-
-
 @pytest.mark.slow
 def test_the_lab_finds_what_it_needs_although_nothing_of_the_host_can_be_written(no_lab: Lab) -> None:
     assert no_lab.up("two_nodes").code == 0
@@ -179,19 +168,3 @@ def _links(namespace: str) -> list[str]:
         ["ip", "-n", namespace, "-o", "link", "show", "type", "veth"], capture_output=True, text=True, check=True
     )
     return shown.stdout.splitlines()
-
-
-def _the_host() -> dict[str, object]:
-    state: dict[str, object] = {f"{name}": text for name, text in host.network_state().items()}
-    state |= {f"mount {line}": True for line in host.mounts()}
-    state |= {f"file {path}": what for path, what in host.files().items()}
-    return state | {f"sysctl {path}": value for path, value in host.sysctls().items()}
-
-
-def _difference(one: dict[str, object], other: dict[str, object]) -> dict[str, tuple[object, object]]:
-    """What changed, came or went; new sysctls may come, as with a kernel module."""
-    return {
-        key: (one.get(key), other.get(key))
-        for key in one.keys() | other.keys()
-        if one.get(key) != other.get(key) and not (key.startswith("sysctl ") and key not in one)
-    }

@@ -1,0 +1,137 @@
+"""The host before, beside and after a lab whose pods and users have every right, and try to change the machine."""
+
+import os
+import signal
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import host
+from tests.e2e.lab import Lab, fresh_name
+from tests.waiting import wait_until
+
+PODS = textwrap.dedent("""\
+    apiVersion: v1
+    kind: Pod
+    metadata: {name: ordinary}
+    spec:
+      nodeName: node1
+      containers: [{name: main, image: shell, volumeMounts: [{name: all, mountPath: /host}]}]
+      volumes: [{name: all, hostPath: {path: /}}]
+    ---
+    apiVersion: v1
+    kind: Pod
+    metadata: {name: mighty}
+    spec:
+      nodeName: node1
+      shareProcessNamespace: true
+      containers:
+      - {name: main, image: shell, securityContext: {privileged: true}, volumeMounts: [{name: all, mountPath: /host}]}
+      volumes: [{name: all, hostPath: {path: /}}]
+    ---
+    apiVersion: v1
+    kind: Pod
+    metadata: {name: mightier}
+    spec:
+      nodeName: node2
+      hostNetwork: true
+      containers: [{name: main, image: shell, securityContext: {privileged: true}}]
+    ---
+    apiVersion: v1
+    kind: Service
+    metadata: {name: web}
+    spec: {selector: {app: echo}, ports: [{port: 80, targetPort: 8080}]}
+    """)
+SYSCTLS = {"vm.swappiness": "61", "kernel.core_pattern": "core.changed", "fs.lease-break-time": "44"}
+TRIES = "; ".join(
+    [
+        *(f"sysctl -w {name}={value}" for name, value in SYSCTLS.items()),
+        *(f"echo {value} > /host/proc/sys/{name.replace('.', '/')}" for name, value in SYSCTLS.items()),
+        *(f"echo 7 > {root}{path}" for path in host.SETTINGS_IN_SYS for root in ("", "/host")),
+        "echo 1 > /proc/sys/net/netfilter/nf_hooks_lwtunnel",
+        'date -s "$(date)" && echo sets the clock',
+        "mknod /tmp/disk b 254 0 && head -c1 /tmp/disk && echo read a disk",
+        "test -e /dev/vda && echo sees a disk; head -c1 /host/dev/zero | grep -q . && echo a device of a volume works",
+        # What belongs to the namespace works, so that the others did not fail for want of rights.
+        "sysctl -w net.ipv4.conf.lo.forwarding=0",
+        "true",
+    ]
+)
+
+
+@pytest.fixture
+def other_namespace() -> Iterator[str]:
+    """A network namespace of the host's that is no lab's."""
+    name = fresh_name("beside")
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    yield name
+    subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+@pytest.fixture
+def _as_it_was() -> Iterator[None]:
+    """Put back what a lab that fails the test has changed."""
+    paths = [*(f"/proc/sys/{name.replace('.', '/')}" for name in SYSCTLS), *host.SETTINGS_IN_SYS]
+    values = {path: Path(path).read_text() for path in paths if os.path.exists(path)}
+    yield
+    for path, value in values.items():
+        Path(path).write_text(value)
+
+
+def state(lab: Lab, namespace: str) -> dict[str, object]:
+    """The host, and the settings of another namespace on it."""
+    settings = ["ip", "netns", "exec", namespace, "sysctl", "-ae", "--pattern", "^net"]
+    text = subprocess.run(settings, capture_output=True, text=True, check=True).stdout
+    return host.everything(lab.name) | {f"{namespace} {line}": True for line in text.splitlines()}
+
+
+def try_everything(lab: Lab) -> None:
+    """From each place where a user's program runs."""
+    lab.must("apply", "-f", "-", "--wait", stdin=PODS)
+    said = {
+        place: lab.exec(place, "sh", "-c", TRIES) for place in ("shell1", "ordinary", "mighty", "mightier", "node1")
+    }
+    said["shell"] = lab.testbed("shell", stdin=TRIES)
+    said["shell in a namespace"] = lab.testbed(
+        "shell", stdin=f"ip netns exec node1 sh -c '{TRIES.split('; echo 7')[0]}'"
+    )
+    said["cli"] = lab.testbed("cli", stdin=f"node2 {TRIES.split('; echo 7')[0]}\n")
+    allowed = {place for place, answer in said.items() if "net.ipv4.conf.lo.forwarding = 0" in answer.out}
+    assert allowed >= {"mighty", "mightier", "node1", "shell"}
+    for place, answer in said.items():
+        assert "disk" not in answer.out, (place, answer)
+        assert "device of a volume" not in answer.out, (place, answer)
+        assert "vm.swappiness = " not in answer.out, (place, answer)
+        assert "sets the clock" not in answer.out, (place, answer)
+
+
+@pytest.mark.usefixtures("_as_it_was")
+def test_the_host_is_the_same_whatever_is_tried_in_a_lab_and_however_it_ends(no_lab: Lab, other_namespace: str) -> None:
+    before = state(no_lab, other_namespace)
+    assert no_lab.up("two_nodes").code == 0
+    try_everything(no_lab)
+    assert ", 0 lost" in no_lab.must("ping")
+    rundir = f"file /run/testbed/{no_lab.name}"
+    during = {key: value for key, value in state(no_lab, other_namespace).items() if not key.startswith(rundir)}
+    assert no_lab.down().code == 0
+    assert host.difference(before, during) in ({}, {"file /run/testbed/.br_netfilter": (None, True)})
+    assert host.difference(before, state(no_lab, other_namespace)) == {}
+
+    assert no_lab.up("two_nodes").code == 0
+    try_everything(no_lab)
+    first = no_lab.json("status")["pid"]
+    seen = host.footprint(first)
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: not seen.remains(), timeout_s=10, what="the kernel has taken the killed lab away")
+    # The next `up` clears up, whichever lab is wanted.
+    other = Lab(fresh_name("next"))
+    try:
+        assert other.up("two_nodes").code == 0
+        assert not Path("/run/testbed", no_lab.name).exists()
+        assert other.down().code == 0
+    finally:
+        other.down()
+    assert host.difference(before, state(no_lab, other_namespace)) == {}
