@@ -13,6 +13,8 @@ WATCHED_DEPTH = 3
 """Directories below those that are looked into; further down are other people's source trees and toolchains."""
 BUSY_DIRECTORIES = frozenset({"/var/log", "/var/cache", "/var/lib/apt", "/var/lib/dpkg", "/root/.cache", "/var/tmp"})
 """Somebody else writes there while a test runs."""
+OF_AN_INSTALLATION = frozenset({"/usr/local/bin/testbed"})
+"""What scripts/install of another clone writes."""
 LEAVINGS = ("*.log", "*hsperf*/[0-9]*", "default.etcd", "etcd*", "mn*", "nginx*", "tomcat*", "vconn*")
 """What programs of a lab would leave in /tmp if they saw the host's."""
 OF_A_LAB = ("etcd1", "gw", "node1", "node2", "s1", "echo1", "echo2", "shell1", "shell2")
@@ -200,7 +202,7 @@ def _walk(directory: str, depth: int) -> Iterator[str]:
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, depth - 1)
-        else:
+        elif entry.path not in OF_AN_INSTALLATION:
             yield entry.path
 
 
