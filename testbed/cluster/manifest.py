@@ -18,11 +18,15 @@ from testbed.cluster.name_rules import (
     wrong,
 )
 from testbed.cluster.probe import Probe
+from testbed.cluster.quantity import bytes_of, check_quantity
 
 __all__ = ["Container", "ContainerPort", "Metadata", "Model", "Pod", "PodSpec", "Probe", "Volume", "VolumeMount"]
 
 LAST_USER = 65535  # what a user namespace of one block maps; `nobody` is 65534
 DEFAULT_GRACE_PERIOD_S = 10  # Kubernetes waits 30 s; processes of a lab need no flush to distant disks
+
+EMPTY_DIR_BYTES = 256 << 20
+"""Of an emptyDir without sizeLimit. Kubernetes has none, and a disk below; here it is memory."""
 
 
 class Metadata(Model):
@@ -91,7 +95,16 @@ class Container(Model):
 
 
 class EmptyDir(Model):
-    """A directory that lives as long as the pod."""
+    """A directory that lives as long as the pod. It is in memory, whatever the medium."""
+
+    medium: Literal["", "Memory"] = ""
+    size_limit: Annotated[int | str, AfterValidator(check_quantity)] | None = None
+    """What fits in; more is refused to the container (ENOSPC). None and 0: 256Mi."""
+
+    @property
+    def size(self) -> int:
+        """What fits in, in bytes."""
+        return bytes_of(self.size_limit or 0) or EMPTY_DIR_BYTES
 
 
 class HostPath(Model):

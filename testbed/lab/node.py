@@ -88,7 +88,8 @@ class LabNode:
         self.rundir = directory / "nodes" / name
         self.run = self.rundir / "run"
         """What the node sees as /run."""
-        self.log = directory / "logs" / f"agent-{name}.log"
+        self.logs = directory / "logs"
+        self.log = self.logs / f"agent-{name}.log"
         self.expected = expected
         """False after `up --no-agent`: somebody runs the agent by hand."""
         self.datapath = datapath

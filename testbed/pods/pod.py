@@ -5,7 +5,6 @@ link goes, its address stays reserved; then the pod is built again with the same
 """
 
 import contextlib
-import shutil
 import subprocess
 import threading
 import time
@@ -24,6 +23,7 @@ from testbed.pods.ipam import Ipam, NoFreeAddress
 from testbed.pods.pod_container import Place, PodContainer
 from testbed.pods.pod_network import PodHost
 from testbed.pods.pod_state import PodStatus, container_status, pod_phase, pod_state, rfc3339, why_not_ready
+from testbed.pods.volumes import PodVolumes
 from testbed.pods.warm_parent import WarmParent
 
 __all__ = ["OnEvent", "Pod", "PodHost", "PodStatus"]
@@ -67,7 +67,8 @@ class Pod:
         self._warm_shims = warm_shims
         self._netns_directory = netns_directory
         self._directory = host.rundir / "pods" / self.name
-        self._logs = host.rundir / "logs" / "pods" / self.name
+        self._volumes = PodVolumes(self._directory, spec.spec)
+        self._logs = host.logs / "pods" / self.name
         self.containers = self._make_containers()
         self._pause: Supervised | None = None
         self._undo = contextlib.ExitStack()
@@ -120,7 +121,8 @@ class Pod:
                 self.containers = self._make_containers()
             self._terminating = self._leaves = False
             self._started_at = time.time()
-            self._make_directories()
+            self._logs.mkdir(parents=True, exist_ok=True)
+            self._volumes.mount()
             self._pause = Supervised(
                 f"{self.name}/pause", self._build_sandbox, RestartPolicy("Always"), self._pause_changed
             )
@@ -141,7 +143,7 @@ class Pod:
             self._pause.stop(grace_s=1.0)
         with self._turn:
             self._undo.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._volumes.remove()
 
     def relabel(self, manifest: PodManifest) -> None:
         """Take labels and annotations from another manifest of this pod; nothing is restarted."""
@@ -239,18 +241,6 @@ class Pod:
             )
             for container in self.manifest.spec.containers
         }
-
-    def _make_directories(self) -> None:
-        self._logs.mkdir(parents=True, exist_ok=True)
-        self._directory.mkdir(parents=True, exist_ok=True)
-        shared = [self._directory / "shm"]
-        shared += [
-            self._directory / "volumes" / volume.name for volume in self.manifest.spec.volumes if volume.empty_dir
-        ]
-        for directory in shared:
-            directory.mkdir(parents=True, exist_ok=True)
-            # Whatever user a container runs as, it may write there (Kubernetes: emptyDir). chmod is not masked.
-            directory.chmod(0o1777 if directory.name == "shm" else 0o777)
 
     def _build_sandbox(self) -> subprocess.Popen[bytes]:
         """Pause process, link and name; all or nothing. Raises OSError."""

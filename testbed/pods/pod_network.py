@@ -77,7 +77,11 @@ class PodHost(Protocol):
 
     @property
     def rundir(self) -> Path:
-        """A directory of the lab that the host has too: pods' logs go to `logs/pods`, their volumes to `pods`."""
+        """A directory of the lab's own, which ends with it: what pods are made of goes to `pods`."""
+
+    @property
+    def logs(self) -> Path:
+        """A directory that the host has too: pods' logs go to `pods` below it."""
 
 
 def host_end(pod: str) -> str:

@@ -9,20 +9,23 @@ from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pytest
 
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from testbed.cluster.manifest import Pod as PodManifest
+from testbed.lab import supervise
 from testbed.lab.lab_init import OURS, make_mounts_private
+from testbed.lab.process_ends import ProcessEnds
 from testbed.places import PAUSE
 from testbed.pods import namespaces as ns
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import Pod
 from tests.netns.wishes import bridge
 
+T = TypeVar("T")
 BRIDGE_MAC = "02:42:0a:00:2e:01"
 DEFAULT_CAPABILITIES = 0x00000000A80425FB
 """The bits of Docker's and containerd's default set, as /proc/PID/status shows them."""
@@ -35,6 +38,51 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0
         if time.monotonic() > deadline:
             pytest.fail(f"not within {timeout_s:g} s: {what}")
         time.sleep(0.01)
+
+
+class OwnMounts:
+    """A mount namespace of this program's own, as a lab's supervisor has one; the same for all tests.
+
+    Containers are started again from the thread that has seen them end, so that thread must be in there too.
+    """
+
+    _namespace: int | None = None
+    _process_ends = ProcessEnds()
+
+    def __init__(self) -> None:
+        self._patch = pytest.MonkeyPatch()
+
+    def outside(self, work: Callable[[], T]) -> T:
+        """Do something in the host's mount namespace."""
+
+        def visit() -> T:
+            self._move(self._home)
+            return work()
+
+        return ns.in_new_thread(visit)
+
+    def __enter__(self) -> Self:
+        self._home, self._directory = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC), os.getcwd()
+        if OwnMounts._namespace is None:
+            ns.unshare(ns.CLONE_NEWNS)
+            ns.make_mounts_private()
+            OwnMounts._namespace = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            self._move(OwnMounts._namespace)
+        self._patch.setattr(supervise, "PROCESS_ENDS", OwnMounts._process_ends)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._patch.undo()
+        self._move(self._home)
+        os.close(self._home)
+
+    def _move(self, namespace: int) -> None:
+        ns.unshare(ns.CLONE_FS)
+        ns.setns(namespace, ns.CLONE_NEWNS)
+        os.chdir(self._directory)
 
 
 class PodNode:
@@ -55,6 +103,7 @@ class PodNode:
         if not PAUSE.exists():
             pytest.skip(f"{PAUSE} is not built (scripts/install builds it)")
         self.rundir = rundir
+        self.logs = rundir / "logs"
         self.ipam = Ipam(rundir / "addresses")
         self.events: list[tuple[str, str]] = []
         """Object and reason of each."""
@@ -62,6 +111,7 @@ class PodNode:
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
+            self.mounts = undo.enter_context(OwnMounts())
             holder = ns.in_new_thread(self._hold)
             undo.callback(holder.wait)
             undo.callback(holder.kill)
@@ -143,7 +193,7 @@ def catches_term(pid: int | None) -> bool:
 
 def host_mounts() -> list[str]:
     """The host's mount table; without the names of network namespaces, which come and go with other programs."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    lines = Path("/proc/1/mountinfo").read_text().splitlines()
     return [line for line in lines if "/run/netns" not in line]
 
 

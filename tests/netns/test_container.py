@@ -224,7 +224,7 @@ def test_a_symbolic_link_in_a_volume_does_not_lead_a_sub_path_out_of_it(node: Po
     trap = shell("trap", f"ln -s /etc /all/out; {SLEEP}", volumeMounts=mounts)
     victim = shell("main", SLEEP, volumeMounts=[{"name": "shared", "mountPath": "/part", "subPath": "out"}])
     pod = node.pod("web", trap, victim, volumes=[{"name": "shared", "emptyDir": {}}])
-    (node.rundir / "pods/web/volumes/shared").mkdir(parents=True)
+    pod._volumes.mount()
     (node.rundir / "pods/web/volumes/shared/out").symlink_to("/etc")
     pod.start()
     wait_until(lambda: "symbolic link" in pod.status().why_not_ready, "refused")

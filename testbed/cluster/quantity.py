@@ -1,0 +1,29 @@
+"""Kubernetes' quantities of bytes: `64Mi`, `1G`, `1e6`, `0.5Gi`."""
+
+import re
+from decimal import ROUND_CEILING, Decimal
+
+from testbed.cluster.name_rules import wrong
+
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([kMGTPE]|[KMGTPE]i|m)|[eE]([0-9]{1,2}))?")
+FACTORS = {
+    **{unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", 1)},
+    **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", 1)},
+    "m": Decimal("0.001"),
+}
+
+
+def bytes_of(quantity: int | str) -> int:
+    """The number of bytes, rounded up. Raises a validation error for what is no quantity."""
+    found = _QUANTITY.fullmatch(str(quantity))
+    if not found:
+        raise wrong("not a quantity of bytes", quantity, "a number with a unit, such as 64Mi or 1G")
+    number, unit, exponent = found.groups()
+    factor = FACTORS[unit] if unit else Decimal(10) ** int(exponent or 0)
+    return int((Decimal(number) * factor).to_integral_value(ROUND_CEILING))
+
+
+def check_quantity(quantity: int | str) -> int | str:
+    """A quantity as it was written."""
+    bytes_of(quantity)
+    return quantity
