@@ -15,6 +15,9 @@ from testbed.cluster.wiring import Cable, Wiring
 DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
 DEFAULT_IPV6_ROUTE = IPv6Network("::/0")
 GATEWAY = "gw"
+MACHINE_FILES_MIB = 64
+ETCD_FILES_MIB = 1024
+"""Its write-ahead log has 64 MB before the first entry and again ahead of each file's end; its database is below."""
 TO_GATEWAY = "everything else goes to the lab's gateway, which answers «net unreachable»"
 
 
@@ -50,6 +53,8 @@ class MachinePlan:
     routes: tuple[tuple[Route, str], ...]
     """With the reason for each."""
     neighbours: tuple[Neighbour, ...]
+    files_mib: int = MACHINE_FILES_MIB
+    """What it may keep; it has no disk, only its own /run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ def plan_underlay(wiring: Wiring, addresses: AddressPlan, mtu: int, *, open_vswi
             ports=own,
             routes=tuple(_routes(name, ports, wiring, addresses)),
             neighbours=tuple(_neighbours(name, ports)),
+            files_mib=ETCD_FILES_MIB if name in addresses.etcd else MACHINE_FILES_MIB,
         )
         for name, own in ports.items()
     }

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from testbed.lab.certificates import Authority, TlsFiles
+from testbed.lab.lab_options import MACHINES
 from testbed.lab.supervise import RestartPolicy, Supervised, last_line
 from testbed.plain_files import plain
 from testbed.pods.namespaces import in_network_of
@@ -67,9 +68,14 @@ def http_get(pid: int, port: int, path: str, timeout_s: float = 1.0) -> tuple[in
     return in_network_of(pid, get)
 
 
-KEPT_SMALL = ("--auto-compaction-mode=periodic", "--auto-compaction-retention=5m", "--snapshot-count=10000")
+KEPT_SMALL = (
+    *("--auto-compaction-mode=periodic", "--auto-compaction-retention=5m", "--snapshot-count=10000"),
+    f"--quota-backend-bytes={256 << 20}",
+)
 """A lab may run for weeks. Without compaction every value that ever was stays in the database until its quota is used
-up, and a hundred thousand log entries stay in memory. An agent that was away for longer lists anew."""
+up, and a hundred thousand log entries stay in memory. An agent that was away for longer lists anew. The quota leaves
+room for the log and a second database, as a snapshot is, in the member's files (underlay_plan.ETCD_FILES_MIB): etcd
+refuses writes and stays, which it would not where its file system is full."""
 
 
 class EtcdMember:
@@ -89,7 +95,7 @@ class EtcdMember:
         self.address = address
         self.pid = pid
         self.log = directory / "logs" / f"{name}.log"
-        self._machine = directory / "nodes" / name / "run"
+        self._machine = directory / MACHINES / name / "run"
         """What the machine sees as /run."""
         self._peers = peers
         self._scheme = "http" if authority is None else "https"

@@ -35,12 +35,16 @@ def title(name: str) -> str:
 class NamespaceHolder:
     """Network and mount namespaces of one machine."""
 
-    def __init__(self, name: str, run_directory: Path, report: Report) -> None:
-        """Make the namespaces, where /run is `run_directory`, and the process in them. Raises OSError."""
+    def __init__(self, name: str, run_directory: Path, lab_files: Path, report: Report) -> None:
+        """Make the namespaces and the process in them. Raises OSError.
+
+        /run is `run_directory` there; the file system at `lab_files`, which has it and more, is not seen.
+        """
         self.pid = 0
         """The same from the first process to the last."""
         self._title = title(name)
         self._run_directory = run_directory
+        self._lab_files = lab_files
         self._report = report
         self._refused = ""
         """Why the last try to start another one failed."""
@@ -77,7 +81,12 @@ class NamespaceHolder:
         # Shows the links of the network namespace that it is mounted in.
         kernel_view.mount_sys("/sys", network=True)
         kernel_view.guard_network_settings()
-        ns.mount(str(self._run_directory), "/run", flags=ns.MS_BIND)
+        run = ns.clone_tree(str(self._run_directory))
+        # What is mounted there would live on in here: volumes of pods that are gone, names of their namespaces.
+        for place in (self._lab_files, "/run"):
+            ns.umount(str(place), ns.MNT_DETACH)
+        ns.attach_tree(run, "/run")
+        os.close(run)
         process = self._spawn("--quiet")
         self.pid = process.pid
         self._namespaces = {kind: os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in KINDS}

@@ -102,7 +102,7 @@ class Lab:
         self._options = options
         is_ovs = cluster.underlay.switch == "ovs"
         plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu, open_vswitch=is_ovs)
-        self.underlay = Underlay(plan, directory / "nodes", self.journal, self._machine_event)
+        self.underlay = Underlay(plan, directory, self.journal, self._machine_event)
         self.authority = Authority(self.name) if cluster.etcd.tls else None
         self._users: set[str] = set()
         """Agents that etcd knows."""
@@ -120,7 +120,7 @@ class Lab:
         self._addresses: dict[str, Ipam] = {}
         """Of pods, by node."""
         self.link_watch = LinkWatch()
-        self.notices = Notices(directory)
+        self.notices = Notices()
         """Of agents that became ready."""
         self.warm_agents, self.warm_shims = parent_of_agents(), parent_of_shims()
         self.workloads = Workloads(self)

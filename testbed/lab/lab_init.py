@@ -18,15 +18,18 @@ from pathlib import Path
 from testbed.command.client import CLUSTER_FILE
 from testbed.command.wire import CONTROL_SOCKET
 from testbed.lab.control import ControlServer
-from testbed.lab.lab_options import read_options
+from testbed.lab.lab_options import MACHINES, read_options
 from testbed.places import ROOT
 from testbed.plain_files import plain, read_plain
 from testbed.pods import devices, kernel_view, namespaces
+from testbed.pods.tmpfs import MIB, mount_tmpfs
 
 OURS = frozenset({ROOT, Path(sys.prefix).resolve()})
 """Directories without which nothing of ours runs: the clone or site-packages, and its Python."""
 PRIVATE_TMPFS = {"/run": "mode=0755", "/tmp": "mode=1777", "/var/tmp": "mode=1777", "/dev/shm": "mode=1777"}
 """File systems of the lab's own, with their options."""
+RECORDS_MIB = 256
+"""Who has which address and how containers were started: 10 KiB a pod. Volumes and machines' files are apart."""
 log = logging.getLogger("testbed")
 
 
@@ -52,6 +55,7 @@ def make_mounts_private(rundir: Path, needed: Iterable[Path]) -> None:
         os.makedirs(directory, exist_ok=True)
     namespaces.attach_tree(shared, str(rundir))
     os.close(shared)
+    mount_tmpfs(rundir / MACHINES, RECORDS_MIB * MIB, 0o700)
     if os.path.exists("/etc/hosts"):
         with contextlib.suppress(FileNotFoundError), open(rundir / "hosts", "rb", opener=plain) as hosts:
             namespaces.mount(f"/proc/self/fd/{hosts.fileno()}", "/etc/hosts", flags=namespaces.MS_BIND)

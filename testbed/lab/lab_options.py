@@ -6,6 +6,8 @@ from pathlib import Path
 
 from testbed.plain_files import read_plain, replace_plain
 
+MACHINES = "nodes"
+"""In the lab's directory, where it covers what the host has: the machines' files and pods', which end with the lab."""
 OPTIONS_FILE = "options.json"
 OPTIONS_BYTES = 1_000_000
 """More than the names of all nodes."""

@@ -22,6 +22,7 @@ from testbed.cluster.cluster_document import AgentReady, AgentSpec
 from testbed.cluster.overlay import OVERLAY_DEVICES
 from testbed.lab.certificates import TlsFiles
 from testbed.lab.etcd import enter_machine, http_get
+from testbed.lab.lab_options import MACHINES
 from testbed.lab.link_watch import LinkWatch
 from testbed.lab.notices import SOCKET
 from testbed.lab.supervise import Process, RestartPolicy, Supervised, last_line
@@ -85,7 +86,7 @@ class LabNode:
         """A process whose network and mount namespaces are the node's."""
         self.kernel = kernel
         self.bridge = BRIDGE
-        self.rundir = directory / "nodes" / name
+        self.rundir = directory / MACHINES / name
         self.run = self.rundir / "run"
         """What the node sees as /run."""
         self.logs = directory / "logs"

@@ -1,11 +1,12 @@
 """Hears when agents become ready, so that nobody need ask a hundred of them again and again.
 
-Agents tell a service manager as systemd has it (man 3 sd_notify). All nodes' sockets are one: a hard link of it lies in
-each node's /run. Who spoke is told by the kernel.
+Agents tell a service manager as systemd has it (man 3 sd_notify). Each node has a socket in its /run; one thread
+listens to all of them. Who spoke is told by the kernel.
 """
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import threading
@@ -21,22 +22,27 @@ MESSAGE_BYTES = 4096
 class Notices:
     """Process ids that have said that they are ready."""
 
-    def __init__(self, directory: Path) -> None:
-        """Listen on a socket in `directory` from now on. Raises OSError."""
-        self._path = directory / SOCKET
-        self._path.unlink(missing_ok=True)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._socket.bind(str(self._path))
+    def __init__(self) -> None:
+        self._sockets: dict[int, socket.socket] = {}
+        """By descriptor."""
+        self._epoll = select.epoll()
         self._ready: set[int] = set()
         self._told = threading.Condition()
         threading.Thread(target=self._listen, name="notices", daemon=True).start()
 
     def reach(self, run_directory: Path) -> None:
-        """Let those to whom this directory is /run speak to us. Raises OSError."""
-        link = run_directory / SOCKET
-        link.unlink(missing_ok=True)
-        os.link(self._path, link)
+        """Let those to whom this directory is /run speak to us from now on. Raises OSError."""
+        (run_directory / SOCKET).unlink(missing_ok=True)
+        opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        directory = os.open(run_directory, os.O_PATH | os.O_CLOEXEC)
+        try:
+            # A socket's path may have 107 bytes, and a lab's name 63 of them.
+            opened.bind(f"/proc/self/fd/{directory}/{SOCKET}")
+        finally:
+            os.close(directory)
+        self._sockets[opened.fileno()] = opened
+        self._epoll.register(opened, select.EPOLLIN)
 
     def wait(self, limit_s: float) -> frozenset[int]:
         """Those that became ready since the last call; waits for one until the limit."""
@@ -47,9 +53,13 @@ class Notices:
 
     def _listen(self) -> None:
         while True:
-            message, extra, _, _ = self._socket.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(CREDENTIALS.size))
-            for level, kind, data in extra:
-                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and READY in message.split(b"\n"):
-                    with contextlib.suppress(struct.error), self._told:
-                        self._ready.add(CREDENTIALS.unpack(data)[0])
-                        self._told.notify_all()
+            for descriptor, _ in self._epoll.poll():
+                self._take(self._sockets[descriptor])
+
+    def _take(self, opened: socket.socket) -> None:
+        message, extra, _, _ = opened.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(CREDENTIALS.size))
+        for level, kind, data in extra:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and READY in message.split(b"\n"):
+                with contextlib.suppress(struct.error), self._told:
+                    self._ready.add(CREDENTIALS.unpack(data)[0])
+                    self._told.notify_all()

@@ -5,8 +5,8 @@ Its data path is always the one in user space (`datapath_type=netdev`), so that 
 or without the openvswitch module. It reads frames from packet sockets and cannot finish a checksum that the sender left
 to its network card; so the offloads of every cable are off (`no_offload`).
 
-A killed daemon is started again; ports are in the database and come back with it. Database, sockets and logs are below
-the lab's run directory; all ends with the lab.
+A killed daemon is started again; ports are in the database and come back with it. Database and sockets are files of the
+lab alone; all ends with it.
 """
 
 import contextlib
@@ -47,8 +47,9 @@ def port_behind(table: str, mac: str, names: Mapping[str, str]) -> str | None:
 class OpenVSwitch:
     """The daemons of one lab."""
 
-    def __init__(self, directory: Path, kernel: Kernel) -> None:
+    def __init__(self, directory: Path, logs: Path, kernel: Kernel) -> None:
         self._directory = directory
+        self._logs = logs
         self._kernel = kernel
         self._database = directory / "conf.db"
         self._socket = f"unix:{directory / 'db.sock'}"
@@ -110,7 +111,7 @@ class OpenVSwitch:
         return self._spawn(["ovs-vswitchd", self._socket, "--disable-system"])
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        with open(self._directory / f"{command[0]}.log", "ab", opener=plain) as log:
+        with open(self._logs / f"{command[0]}.log", "ab", opener=plain) as log:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -40,11 +40,13 @@ from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
 from testbed.lab.holder import NamespaceHolder
 from testbed.lab.holder import Report as HolderReport
+from testbed.lab.lab_options import MACHINES
 from testbed.lab.machine_shell import ShellOnDemand
 from testbed.lab.open_vswitch import OpenVSwitch, OpenVSwitchSwitch, no_offload
 from testbed.lab.shaping import queueing_commands
 from testbed.lab.unreachable import answer_each_packet
 from testbed.pods.namespaces import in_network_of
+from testbed.pods.tmpfs import MIB, mount_tmpfs, umount_tmpfs
 
 TREE_TIMERS = ("forward_delay", "200", "hello_time", "100", "max_age", "600")
 """Spanning tree timers in 1/100 s, the kernel's smallest. What breaks at a bridge's own port is mended after two
@@ -55,6 +57,7 @@ LAB = "lab"
 """What the journal calls the lab's own namespace."""
 MachineReport = Callable[[str, Literal["Normal", "Warning"], str, str], None]
 """Called with a machine's name, an event's type, reason and message, from any thread."""
+OVS_FILES_MIB = 64
 MAKERS = 4
 """Machines that are made at the same time."""
 
@@ -175,14 +178,17 @@ class OverlayNode(ShellOnDemand, Host):
         self,
         name: str,
         *,
-        run_directory: Path,
+        lab_files: Path,
+        files_mib: int,
         journal: Journal,
         report: HolderReport,
         underlay_mtu: int,
         ipv6: bool,
         **params: Any,
     ) -> None:
-        self._run_directory = run_directory
+        self._lab_files = lab_files
+        self._run_directory = lab_files / name / "run"
+        self._files_mib = files_mib
         self._report = report
         super().__init__(name, **params)
         self.underlay_mtu = underlay_mtu
@@ -194,16 +200,16 @@ class OverlayNode(ShellOnDemand, Host):
 
     def hold(self) -> int:
         """Make the machine's namespaces; the process that holds them. Raises OSError."""
-        self._run_directory.mkdir(parents=True, exist_ok=True)
         # As on any machine: programs of other users than root look for their files there.
-        self._run_directory.chmod(0o755)
-        self.holder = NamespaceHolder(self.name, self._run_directory, self._report)
+        mount_tmpfs(self._run_directory, self._files_mib * MIB, 0o755)
+        self.holder = NamespaceHolder(self.name, self._run_directory, self._lab_files, self._report)
         return self.holder.pid
 
     def terminate(self) -> None:
         """Switch the machine off, with everything that runs on it."""
         super().terminate()
         self.holder.end()
+        umount_tmpfs(self._run_directory)
 
     def restore(self, interface: str) -> None:
         """Bring back what the kernel forgets when a port goes down: routes through it, neighbours, IPv6 addresses."""
@@ -302,10 +308,10 @@ class Underlay:
     """The built network: `machines` by name, and Mininet's own object for its prompt."""
 
     def __init__(
-        self, plan: UnderlayPlan, run_directory: Path, journal_of: Callable[[str], Journal], report: MachineReport
+        self, plan: UnderlayPlan, directory: Path, journal_of: Callable[[str], Journal], report: MachineReport
     ) -> None:
         self.plan = plan
-        self._run_directory = run_directory
+        self._lab_files = directory / MACHINES
         self._journal_of = journal_of
         self._report = report
         self.kernel = Kernel(journal_of("lab"))
@@ -316,7 +322,10 @@ class Underlay:
         self.machines: Mapping[str, OverlayNode] = {}
         """Replaced as a whole when a machine comes or goes."""
         self._making = threading.Lock()
-        self.open_vswitch = OpenVSwitch(run_directory.parent / "ovs", self.kernel) if plan.open_vswitch else None
+        self.open_vswitch = None
+        if plan.open_vswitch:
+            mount_tmpfs(directory / "ovs", OVS_FILES_MIB * MIB, 0o700)
+            self.open_vswitch = OpenVSwitch(directory / "ovs", directory / "logs", self.kernel)
 
     def start(self) -> None:
         """Build switches, machines and cables; then addresses, routes and neighbours."""
@@ -366,7 +375,8 @@ class Underlay:
         made: OverlayNode = self.net.addHost(
             plan.name,
             cls=Router if plan.forwards else OverlayNode,
-            run_directory=self._run_directory / plan.name / "run",
+            lab_files=self._lab_files,
+            files_mib=plan.files_mib,
             journal=self._journal_of(plan.name),
             report=partial(self._report, plan.name),
             underlay_mtu=self.plan.mtu,

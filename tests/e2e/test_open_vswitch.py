@@ -57,7 +57,7 @@ class LateServer(OpenVSwitch):
 
 
 def test_a_database_server_that_is_slow_to_start_is_waited_for(tmp_path: Path) -> None:
-    switches = LateServer(tmp_path / "ovs", Kernel(FileJournal(tmp_path / "journal.jsonl", "lab")))
+    switches = LateServer(tmp_path / "ovs", tmp_path, Kernel(FileJournal(tmp_path / "journal.jsonl", "lab")))
     try:
         switches.start_database()
         assert (tmp_path / "ovs" / "db.sock").exists()
