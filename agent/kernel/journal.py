@@ -5,16 +5,15 @@ A journal is one file of JSON lines per process: `{"at": seconds since the epoch
 its agents and of itself and prints them as one script.
 """
 
-import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from agent.errors import EnvironmentMissing
+from agent.kernel import json_lines
 
-Opener = Callable[[str, int], int]
 log = logging.getLogger(__name__)
 
 
@@ -33,13 +32,17 @@ class SilentJournal:
 
 
 class FileJournal:
-    """Appends JSON lines to `path`; one write per line, so several processes may share a file."""
+    """Appends JSON lines to `path`, which several processes may share.
 
-    def __init__(self, path: Path, node: str, opener: Opener | None = None) -> None:
-        """`opener`: how the file is opened, as for the built-in `open`."""
+    A full disk may cost us the record of a change, never the change.
+    """
+
+    def __init__(self, path: Path, node: str, opener: json_lines.Opener = json_lines.open_to_append) -> None:
+        """`opener`: how the file is opened, as for the built-in `open`. Raises OSError without its directory."""
         self._path = path
         self._node = node
         self._opener = opener
+        self._complained = False
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def of(self, node: str) -> "FileJournal":
@@ -47,26 +50,13 @@ class FileJournal:
         return FileJournal(self._path, node, self._opener)
 
     def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
-        """Append one line. Raises OSError when the file cannot be written."""
+        """Append one line if possible."""
         entry = {"at": time.time(), "node": self._node, "command": list(command), "input": stdin, "why": why}
-        with open(self._path, "a", encoding="utf-8", opener=self._opener) as file:
-            file.write(json.dumps(entry) + "\n")
-
-
-class TolerantJournal:
-    """Pass records on; a full disk may cost us the record of a change, never the change."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._complained = False
-
-    def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
-        """Write it down if possible."""
         try:
-            self._journal.record(command, why, stdin)
+            json_lines.append(self._path, entry, self._opener)
         except OSError as error:
             if not self._complained:
-                log.warning("--journal: changes are not recorded: %s", error)
+                log.warning("journal: changes are not recorded: %s", error)
             self._complained = True
         else:
             self._complained = False
@@ -77,6 +67,6 @@ def open_journal(path: Path | None, node_name: str) -> Journal:
     if path is None:
         return SilentJournal()
     try:
-        return TolerantJournal(FileJournal(path, node_name))
+        return FileJournal(path, node_name)
     except OSError as error:
         raise EnvironmentMissing(f"--journal: {error.strerror} (got {path}; want a file that we may write)") from error

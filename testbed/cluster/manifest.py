@@ -95,11 +95,12 @@ class Container(Model):
 
 
 class EmptyDir(Model):
-    """A directory that lives as long as the pod. It is in memory, whatever the medium."""
+    """A directory that lives as long as the pod."""
 
     medium: Literal["", "Memory"] = ""
+    """Both are memory."""
     size_limit: Annotated[int | str, AfterValidator(check_quantity)] | None = None
-    """What fits in; more is refused to the container (ENOSPC). None and 0: 256Mi."""
+    """What fits in, such as 64Mi; a container that writes more gets ENOSPC. Without it, or with 0, it is 256Mi."""
 
     @property
     def size(self) -> int:

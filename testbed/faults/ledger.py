@@ -1,7 +1,6 @@
 """What is broken in a lab now and how each is undone; every injection and healing is written down."""
 
 import contextlib
-import json
 import logging
 import subprocess
 import threading
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.kernel import json_lines
 from testbed.faults.catalogue import HEAL_LIMIT_S, FaultRequest, parse
 from testbed.faults.recovery import Recovery, Touched
 from testbed.lab.clock import now
@@ -196,8 +196,7 @@ class Ledger:
     def _write(self, entry: dict[str, Any]) -> None:
         # What was done is done, and `fault list` has it, whether it can be written down or not.
         try:
-            with open(self._history, "a", encoding="utf-8", opener=plain) as file:
-                file.write(json.dumps({"at": now(), **entry}) + "\n")
+            json_lines.append(self._history, {"at": now(), **entry}, plain)
         except OSError as failure:
             log.warning("faults: the history is not written: %s", failure)
 

@@ -16,6 +16,7 @@ NODE_HEADER = """\
 #!/bin/sh
 # Every change that was made on {node} of lab {lab}, in the order in which it was made, as one types it there.
 """
+GAP = "# This lab has changed much: the first changes and the newest are kept, some in between are not."
 NEW_LINKS = ("ip link add", "ip tuntap add")
 END_OF_INPUT = "END"
 
@@ -43,15 +44,19 @@ def read_changes(text: str) -> Iterator[Change]:
             continue
 
 
-def script(changes: Iterable[Change], lab: str, node: str | None = None) -> str:
-    """The whole lab's script; with `node` what was done there, as one types it there."""
+def script(changes: Iterable[Change], lab: str, node: str | None = None, *, complete: bool = True) -> str:
+    """The whole lab's script; with `node` what was done there, as one types it there.
+
+    `complete`: no change is missing.
+    """
     ordered = sorted(changes, key=lambda change: change.at)
     lines: list[str] = []
+    header = HEADER.format(lab=lab) if node is None else NODE_HEADER.format(node=node, lab=lab)
+    lines += [*header.splitlines(), *([] if complete else [GAP])]
     if node is not None:
-        lines += NODE_HEADER.format(node=node, lab=lab).splitlines()
         ordered = [change for change in ordered if change.node == node]
     else:
-        lines += [*HEADER.format(lab=lab).splitlines(), "", "# the machines and pods, each a network namespace"]
+        lines += ["", "# the machines and pods, each a network namespace"]
         lines += [f"ip netns add {shlex.quote(name)}" for name in dict.fromkeys(change.node for change in ordered)]
     before = ""
     there: set[tuple[str, str]] = set()

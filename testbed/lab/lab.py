@@ -5,7 +5,6 @@ containers run and listen → services are programmed → every node's forwardin
 """
 
 import contextlib
-import json
 import threading
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from agent.kernel import json_lines
 from agent.kernel.journal import FileJournal, Journal
 from agent.lease import Lease, LeaseAttrs, Subnet
 from agent.netconfig.config import parse_network_config
@@ -34,6 +34,7 @@ from testbed.lab.in_few_words import in_few_words
 from testbed.lab.lab_options import LabOptions
 from testbed.lab.lease_entries import as_lease
 from testbed.lab.link_watch import LinkWatch
+from testbed.lab.log_keeper import LogKeeper
 from testbed.lab.node import LabNode, parent_of_agents
 from testbed.lab.notices import Notices
 from testbed.lab.sessions import missing_sessions
@@ -126,6 +127,7 @@ class Lab:
         self.workloads = Workloads(self)
         self.services = Services(self)
         self.names = Names(self)
+        LogKeeper(directory).start()
 
     def start(self, progress: Progress) -> None:
         """Bring everything up. Raises LabNotReady naming what is missing when a phase runs out of time."""
@@ -149,8 +151,7 @@ class Lab:
         with self._events_lock, contextlib.suppress(OSError):
             self.events.append(event)
             # A file that cannot be written stops nothing: `events` has it all the same.
-            with open(self.directory / "events.jsonl", "a", encoding="utf-8", opener=plain) as file:
-                file.write(json.dumps(asdict(event)) + "\n")
+            json_lines.append(self.directory / "events.jsonl", asdict(event), plain)
 
     def _machine_event(self, machine: str, kind: str, reason: str, message: str) -> None:
         self.event(kind, f"{'node' if machine in self.cluster.nodes else 'machine'}/{machine}", reason, message)

@@ -26,6 +26,7 @@ from testbed.lab.pod_pings import ping_every_pair
 from testbed.lab.probe import Sender, Target, ping_pairs
 from testbed.lab.programs import run_for_client, wait_with_client
 from testbed.plain_files import plain
+from testbed.pods.kept_logs import log_of_deleted
 from testbed.pods.pod import Pod
 from testbed.pods.pod_container import ContainerNotRunning
 from testbed.services.show import describe_service
@@ -290,7 +291,8 @@ class RunningLab:
         return target.address if isinstance(target, LabNode) else self.lab.underlay.address_of(name)
 
     def _log_of(self, name: str, container: str | None) -> Path:
-        if container is not None and name not in self.lab.pods:
+        without_containers = {*self.lab.underlay.machines, "lab", "dns"} - {*self.lab.pods}
+        if container is not None and name in without_containers:
             raise VerbFailed(f"{name} has no containers (want: -c only with a pod)", 2)
         logs = self.lab.directory / "logs"
         members = {member.name: member.log for member in self.lab.etcd.members}
@@ -300,7 +302,13 @@ class RunningLab:
             return members[name]
         if name == "dns" and self.lab.names.server is not None and name not in self.lab.pods:
             return self.lab.names.server.log
-        target = self._target(name)
+        try:
+            target = self._target(name)
+        except VerbFailed:
+            deleted = log_of_deleted(logs, name, container)
+            if deleted is None:
+                raise
+            return deleted
         if isinstance(target, Pod):
             return target.containers[self._container(target, container)].log
         if isinstance(target, LabNode):

@@ -3,17 +3,30 @@
 import contextlib
 import os
 
+LOG_BYTES = 10_000_000
+"""A log and its predecessor together."""
+LOG_BYTES_WHEN_CROWDED = 256 * 1024
+ROOM_FOR_OTHERS = 512 * 1024 * 1024
+"""Logs lie below /run, which is memory and the whole machine's: half of it, or so much, is not for them."""
+
+
+def is_crowded(descriptor: int) -> bool:
+    """Whether the file system of a file has little room left."""
+    found = os.fstatvfs(descriptor)
+    return found.f_bavail * found.f_frsize < min(found.f_blocks * found.f_frsize // 2, ROOM_FOR_OTHERS)
+
 
 class CappedLog:
     """Appends to `path`; at half of the limit the file becomes `path`.1 and a new one begins.
 
-    Both together never exceed the limit. A full or broken disk loses output, never the container.
+    Both together never exceed the limit, which is smaller while the file system is crowded. A full or broken disk loses
+    output, never the container.
     """
 
     def __init__(self, path: str, limit_bytes: int) -> None:
         """Open for appending; what earlier runs of the container wrote counts. Raises OSError."""
         self._path = path
-        self._half = limit_bytes // 2
+        self._limit = limit_bytes
         self._descriptor = self._open(path)
         self._size = os.fstat(self._descriptor).st_size
 
@@ -21,12 +34,17 @@ class CappedLog:
         """Append `data`, in pieces where it is larger than what one file may hold."""
         with contextlib.suppress(OSError):
             while data:
-                if self._size >= self._half:
+                half = self._half()
+                if self._size >= half:
                     self._rotate()
-                piece = data[: self._half - self._size]
+                piece = data[: half - self._size]
                 written = os.write(self._descriptor, piece)
                 self._size += written
                 data = data[written:]
+
+    def _half(self) -> int:
+        limit = min(self._limit, LOG_BYTES_WHEN_CROWDED) if is_crowded(self._descriptor) else self._limit
+        return limit // 2
 
     def _open(self, path: str) -> int:
         # As testbed.plain_files, which a container's first process cannot import.

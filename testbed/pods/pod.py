@@ -20,6 +20,7 @@ from testbed.plain_files import plain
 from testbed.pods import namespaces as ns
 from testbed.pods import pod_network
 from testbed.pods.ipam import Ipam, NoFreeAddress
+from testbed.pods.kept_logs import LIVING, PAUSE_LOG, keep_end
 from testbed.pods.pod_container import Place, PodContainer
 from testbed.pods.pod_network import PodHost
 from testbed.pods.pod_state import PodStatus, container_status, pod_phase, pod_state, rfc3339, why_not_ready
@@ -68,7 +69,7 @@ class Pod:
         self._netns_directory = netns_directory
         self._directory = host.rundir / "pods" / self.name
         self._volumes = PodVolumes(self._directory, spec.spec)
-        self._logs = host.logs / "pods" / self.name
+        self._logs = host.logs / LIVING / self.name
         self.containers = self._make_containers()
         self._pause: Supervised | None = None
         self._undo = contextlib.ExitStack()
@@ -160,8 +161,9 @@ class Pod:
         self._on_change()
 
     def delete(self, grace_s: float | None = None) -> None:
-        """`stop`, and give the address back. The logs stay."""
+        """`stop`, and give the address back. The end of the logs stays for a while."""
         self.stop(grace_s)
+        keep_end(self._host.logs, self.name)
         self._ipam.release(self.name)
         self._report("Normal", "Killing", f"pod {self.name} is gone")
 
@@ -263,7 +265,7 @@ class Pod:
         """To be called in a thread of its own: the child inherits its namespaces, and is our child all the same."""
         shared = self.manifest.spec.share_process_namespace
         of_node = self.manifest.spec.host_network
-        with open(self._logs / "pause.log", "ab", opener=plain) as log:
+        with open(self._logs / PAUSE_LOG, "ab", opener=plain) as log:
             # The thread needs a root of its own to enter another mount namespace.
             ns.unshare(ns.CLONE_FS)
             ns.enter(self._host.pid, ns.CLONE_NEWNS | (ns.CLONE_NEWNET if of_node else 0))

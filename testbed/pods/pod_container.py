@@ -17,6 +17,7 @@ from typing import Literal
 from testbed.cluster.manifest import Container, Pod, VolumeMount
 from testbed.lab.supervise import RestartPolicy, Supervised
 from testbed.plain_files import plain, replace_plain
+from testbed.pods.container_log import LOG_BYTES
 from testbed.pods.container_probes import ContainerProbes, Target
 from testbed.pods.images import Program, program
 from testbed.pods.listening import Listening, can_ask, open_ports
@@ -25,7 +26,6 @@ from testbed.pods.warm_parent import ForkedProcess, WarmParent
 
 SHIM = Path(__file__).with_name("container.py")
 SHIM_PARENT = Path(__file__).with_name("container_parent.py")
-LOG_BYTES = 10_000_000  # A container's log and its predecessor together.
 SETUP_TIMEOUT_S = 20.0
 """A container whose root is not made by then never will be; a loaded machine needs 0.5 s."""
 END_TIMEOUT_S = 2.0

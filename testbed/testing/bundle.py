@@ -62,7 +62,7 @@ EXPLAINED = {
     "nodes/NODE/": "links, addresses, routes, nft rules, sockets, the agent's state, metrics, log and subnet.env",
     "pods/POD/": "links, addresses, routes, sockets; a log for each container",
     "switches.txt": "the underlay's switches and their ports",
-    "logs/": "the lab's own log, etcd's, and the journal of kernel changes",
+    "logs/": "the lab's own log, etcd's, and the journal of kernel changes; the end of deleted pods' logs",
     "captures/": "packets during the test (--lab-pcap): NODE-eth0 is the uplink, NODE-flannel0 (or what the "
     "backend has) the overlay device; a number counts the lives of a device; tcpdump -nr FILE shows them",
     "cluster.yaml": "the cluster file that the lab was made from",
@@ -108,7 +108,9 @@ def write_bundle(
         collected["status.json"] = _json(status)
         parts = [*_parts(lab, status), *_container_logs(lab, problems)]
         _collect(parts, collected, problems, time.monotonic() + limit_s)
-        _copy_what_it_left(lab.record.rundir, directory, only=("cluster.yaml", "journal.jsonl"))
+        _copy_what_it_left(
+            lab.record.rundir, directory, only=("cluster.yaml", "journal.jsonl*", "logs/deleted/**/*.log")
+        )
     for file, text in collected.items():
         path = directory / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,18 +190,16 @@ def _collect(parts: Sequence[Part], collected: dict[str, str], problems: list[st
 
 def _copy_what_it_left(rundir: Path, directory: Path, only: Sequence[str] = ()) -> None:
     """The lab's own files as the host sees them; all of them for a lab that does not answer."""
-    files = [rundir / name for name in only or ("cluster.yaml", "journal.jsonl", "events.jsonl", "lab.log")]
-    if not only:
-        # Of a node's directory the logs alone: beside them lie volumes, in which containers write.
-        files += sorted((rundir / "logs").glob("*.log*")) + sorted((rundir / "nodes").glob("*/logs/**/*.log*"))
-    for file in files:
+    patterns = only or ("cluster.yaml", "journal.jsonl*", "events.jsonl*", "lab.log*", "logs/**/*.log*")
+    for file in sorted(file for pattern in patterns for file in rundir.glob(pattern)):
         try:
             text = read_end(file, LARGEST_COPY)
         except FileNotFoundError:
             continue
         except OSError as failure:
             text = f"# could not be had: {failure}\n".encode()
-        target = directory / (file.name if file.name == "cluster.yaml" else f"logs/{file.name}")
+        place = file.relative_to(rundir)
+        target = directory / (place if place.parts[0] in ("cluster.yaml", "logs") else Path("logs", place))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(text)
 

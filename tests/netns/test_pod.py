@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from testbed.pods import namespaces as ns
+from testbed.pods.container_log import LOG_BYTES
+from testbed.pods.kept_logs import log_of_deleted
 from testbed.pods.pod import Pod
-from testbed.pods.pod_container import LOG_BYTES, ContainerNotRunning
+from testbed.pods.pod_container import ContainerNotRunning
 from testbed.pods.pod_network import host_end
 from tests.netns.pods import (
     BRIDGE_MAC,
@@ -170,7 +172,8 @@ def test_delete_leaves_nothing_and_frees_the_address(node: PodNode) -> None:
     assert all(pid is not None and ended(pid) for pid in pids)
     assert not (node.rundir / "pods" / "web").exists()
     assert node.ipam.reservations() == {}
-    assert (node.rundir / "logs/pods/web/main.log").exists(), "the log stays"
+    assert not (node.logs / "pods/web").exists()
+    assert log_of_deleted(node.logs, "web", "main") is not None, "the end of the log stays"
     assert pod.pause_pid is None
 
 

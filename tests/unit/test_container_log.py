@@ -1,8 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from testbed.pods.container_log import CappedLog
+from testbed.lab.log_keeper import shorten
+from testbed.pods.container_log import LOG_BYTES, LOG_BYTES_WHEN_CROWDED, CappedLog
 
 
 @pytest.mark.row("B43")
@@ -29,3 +31,55 @@ def test_a_restarted_container_goes_on_where_the_log_ended(tmp_path: Path) -> No
     CappedLog(str(tmp_path / "log"), limit_bytes=100).write(b"before\n")
     CappedLog(str(tmp_path / "log"), limit_bytes=100).write(b"after\n")
     assert (tmp_path / "log").read_bytes() == b"before\nafter\n"
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system as any other, with ten blocks left."""
+    real = os.fstatvfs
+
+    def nearly_full(descriptor: int) -> os.statvfs_result:
+        fields = list(real(descriptor))
+        fields[4] = 10  # f_bavail, in blocks
+        return os.statvfs_result(fields)
+
+    monkeypatch.setattr(os, "fstatvfs", nearly_full)
+
+
+@pytest.mark.usefixtures("crowded")
+def test_where_there_is_little_room_a_log_and_its_predecessor_take_a_quarter_of_a_megabyte(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"before\n" * 1_000_000)
+    log = CappedLog(str(tmp_path / "log"), limit_bytes=LOG_BYTES)
+    for _ in range(1000):
+        log.write(b"x" * 1000)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= LOG_BYTES_WHEN_CROWDED
+
+
+def test_a_log_that_a_program_writes_itself_is_emptied_under_it_and_its_end_kept(tmp_path: Path) -> None:
+    log, before = tmp_path / "log", tmp_path / "log.1"
+    with log.open("ab", buffering=0) as program:
+        for number in range(40):
+            program.write(b"%09d\n" % number)
+            shorten(log, limit_bytes=200)
+            assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 200
+            kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+            assert b"%09d\n" % number in kept
+        program.write(b"end\n")
+    assert log.read_bytes() == b"end\n"
+    assert before.read_bytes() == b"".join(b"%09d\n" % number for number in range(30, 40))
+
+
+@pytest.mark.usefixtures("crowded")
+def test_such_a_log_is_short_where_there_is_little_room(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * 1_000_000)
+    shorten(log, LOG_BYTES)
+    assert (log.stat().st_size, (tmp_path / "log.1").stat().st_size) == (0, LOG_BYTES_WHEN_CROWDED // 2)
+
+
+def test_a_link_in_the_place_of_a_log_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"x" * 1000)
+    (tmp_path / "log").symlink_to("other")
+    with pytest.raises(OSError, match="symbolic links"):
+        shorten(tmp_path / "log", 100)
+    assert (tmp_path / "other").stat().st_size == 1000
