@@ -57,9 +57,9 @@ def own_lab(name: str) -> Iterator[LabRecord]:
 
 def launch_own(name: str, cluster: Cluster) -> Launched:
     """A lab that starts and hangs on this process. Raises TestbedError when the machine is not fit for it."""
-    check_environment(cluster)
     with starting(RUN_ROOT, name):
         remove_leftovers()
+        check_environment(cluster, RUN_ROOT)
         rundir = prepare(RUN_ROOT, LabOptions(name=name, cluster_file="bench"), cluster.text, hosts_of(cluster))
         signal.signal(signal.SIGTERM, as_interrupt)
         return launch(name, rundir)

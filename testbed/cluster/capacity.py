@@ -1,32 +1,40 @@
-"""Whether this machine has the memory for a lab, by an estimate from measured labs."""
+"""Whether this machine has the memory and the room for a lab, by an estimate from measured labs."""
 
+import os
 from pathlib import Path
 
-LAB_MIB = 100  # the lab's supervisor and one etcd: 48 + 20 MiB, and room for what they do
+LAB_MIB = 80  # the lab's supervisor: 48 MiB, and room for what it does
+ETCD_MIB = 160  # a member: 20 MiB, and two files of 64 MB of its log, in memory too
 NODE_MIB = 22  # an agent 14 MiB of its own and its part of what all share; kernel memory of its namespaces 4 MiB
 POD_MIB = 9  # pause, the container's shim and an `echo` 5.5 MiB, namespaces 3; nginx is less, tomcat about 150 MiB
 RESERVE_MIB = 200  # what the rest of the machine keeps
+RECORDS_MIB = 16  # in /run: a lab's records, events and journal
+LOG_MIB = 0.25  # in /run: the log of one program there where room is scarce (pods/container_log.py)
 MEMINFO = Path("/proc/meminfo")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
-def needed_mib(nodes: int, pods: int) -> int:
-    """How much memory a lab of this size takes once it runs."""
-    return LAB_MIB + nodes * NODE_MIB + pods * POD_MIB
+def needed_mib(nodes: int, pods: int, members: int = 1) -> int:
+    """How much memory a lab of this size, with so many etcd members, takes once it runs."""
+    return LAB_MIB + members * ETCD_MIB + nodes * NODE_MIB + pods * POD_MIB
 
 
-def most_nodes(available_mib: int, pods_per_node: int) -> int:
+def most_nodes(available_mib: int, pods_per_node: int, members: int = 1) -> int:
     """How many nodes with so many pods each fit in."""
-    return max(0, (available_mib - RESERVE_MIB - LAB_MIB) // (NODE_MIB + pods_per_node * POD_MIB))
+    left = available_mib - RESERVE_MIB - needed_mib(0, 0, members)
+    return max(0, left // (NODE_MIB + pods_per_node * POD_MIB))
 
 
-def too_big(nodes: int, pods: int, available_mib: int) -> str | None:
+ROOM_REMEDY = "files removed there, or a larger file system: sudo mount -o remount,size=20% /run"
+
+
+def too_big(nodes: int, pods: int, available_mib: int, members: int = 1) -> str | None:
     """Why the machine cannot hold the lab, in words; None when it can."""
-    needed = needed_mib(nodes, pods)
+    needed = needed_mib(nodes, pods, members)
     if needed + RESERVE_MIB <= available_mib:
         return None
     pods_per_node = -(-pods // max(1, nodes))
-    limit = most_nodes(available_mib, pods_per_node)
+    limit = most_nodes(available_mib, pods_per_node, members)
     got = f"{nodes} nodes and {pods} pods, about {_shown(needed)}; {_shown(available_mib)} of memory are free"
     return f"environment: more nodes than this machine holds (got {got}; want at most {limit} nodes of this kind)"
 
@@ -40,6 +48,28 @@ def available_mib(meminfo: Path = MEMINFO, cgroup: Path = CGROUP_ROOT) -> int:
     except (OSError, ValueError):  # no such control group, or `max`
         return free
     return min(free, max(0, limit - used))
+
+
+def needed_room_mib(nodes: int, pods: int, members: int = 1) -> int:
+    """How much room below /run a lab of this size needs for records and logs."""
+    return RECORDS_MIB + round(LOG_MIB * (nodes + pods + members))
+
+
+def room_mib(directory: Path) -> tuple[int, int]:
+    """Free and all room in the file system of a directory, or of the nearest one above that is there already."""
+    while not directory.is_dir():
+        directory = directory.parent
+    found = os.statvfs(directory)
+    return (found.f_bavail * found.f_frsize) >> 20, (found.f_blocks * found.f_frsize) >> 20
+
+
+def too_little_room(directory: Path, needed_mib: int) -> str | None:
+    """Why a lab cannot be recorded in this directory, in words; None when it can."""
+    free, size = room_mib(directory)
+    if free >= needed_mib:
+        return None
+    got = f"{_shown(free)} of {_shown(size)} are free; a lab's records and logs need {_shown(needed_mib)}"
+    return f"environment: too little room in {directory} (got {got}; want {ROOM_REMEDY})"
 
 
 def _shown(mib: int) -> str:

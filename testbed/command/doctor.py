@@ -18,12 +18,16 @@ from types import TracebackType
 from packaging.requirements import Requirement
 
 from agent.errors import AgentError, EnvironmentMissing
+from testbed.cluster import capacity
+from testbed.command.client import RUN_ROOT
 from testbed.command.packages import PROJECT, installed_version, required_packages, unsatisfied
 from testbed.places import INSTALL, IS_CLONE, PAUSE
 
 TUN = Path("/dev/net/tun")
 TOMCAT = Path("/usr/share/tomcat10/bin/catalina.sh")
 SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"  # not on a normal user's PATH
+SMALLEST_LAB = (2, 4)
+"""Nodes and pods of the cluster two_nodes."""
 TRY_LIMIT_S = 10.0  # one try takes milliseconds; loading a kernel module on a slow disk may take seconds
 ERROR_EXCERPT = 120  # characters of a program's complaint that a table row can hold
 
@@ -106,7 +110,8 @@ DEBIAN_PACKAGES = {program: package for program, package, _ in PROGRAMS} | {"tom
 def checks(*, optional: bool = True, also: Iterable[str] = (), rootless: bool = False) -> tuple[Check, ...]:
     """Look at everything; changes nothing outside its own namespaces. Takes about 0.1 s.
 
-    Without `optional`, kernel features that not every lab needs are left out: trying them (vxlan, wireguard, netem)
+    Without `optional`, memory and room, of which each lab needs its own, and kernel features that not every lab needs
+    are left out: trying them (vxlan, wireguard, netem)
     makes the kernel load their modules. Those that serve a purpose in `also` are tried all the same. `rootless`: for a
     lab that needs no root.
     """
@@ -118,6 +123,7 @@ def checks(*, optional: bool = True, also: Iterable[str] = (), rootless: bool = 
         file_check("tomcat10", TOMCAT, "image tomcat", INSTALL if IS_CLONE else "sudo apt-get install tomcat10"),
         file_check("pause", PAUSE, "", INSTALL if IS_CLONE else f"pip install --force-reinstall --no-deps {PROJECT}"),
         packages_check(required_packages(), installed_version),
+        *([memory_check(capacity.available_mib()), room_check(RUN_ROOT)] if optional else []),
         *_kernel_checks([item for item in FEATURES if optional or item.needed_for in purposes]),
         *([forwarding_check(_dropping_chains)] if optional else []),
     )
@@ -148,6 +154,24 @@ def tun_check(device: Path) -> Check:
         found = f"{device}: {error.strerror}"
     remedy = "sudo modprobe tun; in a container: start it with --privileged"
     return Check("/dev/net/tun", found == "can be opened", found, "a TUN device that can be opened", remedy)
+
+
+def memory_check(available_mib: int) -> Check:
+    """Whether the smallest lab fits into memory."""
+    needed = capacity.needed_mib(*SMALLEST_LAB) + capacity.RESERVE_MIB
+    limit = capacity.most_nodes(available_mib, 2)
+    found = f"{available_mib} MiB free, enough for {limit} nodes with two pods each"
+    remedy = "end other programs, or give the machine more (a VM: its memory; a container: its limit)"
+    return Check("memory", available_mib >= needed, found, f"{needed} MiB for two_nodes", remedy)
+
+
+def room_check(directory: Path, needed_for: str = "") -> Check:
+    """Whether the records and logs of the smallest lab fit into the directory of labs."""
+    needed = capacity.needed_room_mib(*SMALLEST_LAB)
+    free, size = capacity.room_mib(directory)
+    want = f"{needed} MiB for records and logs of two_nodes"
+    found = f"{free} of {size} MiB free"
+    return Check(f"room in {directory}", free >= needed, found, want, capacity.ROOM_REMEDY, needed_for)
 
 
 def program_checks(which: Callable[[str], str | None]) -> tuple[Check, ...]:

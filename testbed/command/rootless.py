@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from testbed.cluster.spec import Cluster
-from testbed.command.doctor import Check, ScratchNamespaces, tun_check
+from testbed.command.doctor import Check, ScratchNamespaces, room_check, tun_check
 from testbed.pods import namespaces
 
 NEEDED_FOR = "up --rootless"
@@ -41,7 +41,9 @@ def enter_user_namespace() -> None:
 
 def checks(runtime_directory: Path | None) -> tuple[Check, ...]:
     """What a lab without root needs of this machine and this user."""
-    return (user_namespace_check(), runtime_directory_check(runtime_directory), tun_check(Path("/dev/net/tun")))
+    room = () if runtime_directory is None else (room_check(runtime_directory / "testbed", NEEDED_FOR),)
+    tun = tun_check(Path("/dev/net/tun"))
+    return (user_namespace_check(), runtime_directory_check(runtime_directory), *room, tun)
 
 
 def user_namespace_check() -> Check:

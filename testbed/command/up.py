@@ -79,7 +79,7 @@ def bring_up(options: UpOptions) -> LabRecord | None:
             return None
         # First, for with them goes what they had of the host.
         render.warnings(f"warning: {why}" for why in remove_leftovers().values() if why)
-        check_environment(cluster, without_root=options.rootless)
+        check_environment(cluster, root, without_root=options.rootless)
         render.warnings(cluster.warnings)
         lab_options = LabOptions(
             name=name,
@@ -131,7 +131,7 @@ def _read(options: UpOptions) -> tuple[Cluster, str]:
         cluster = find_cluster(options.cluster or DEFAULT_CLUSTER)
     except SpecError as error:
         raise TestbedError(str(error), 2) from error
-    check_capacity(len(cluster.nodes), cluster.pod_count)
+    check_capacity(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
     return cluster, str(source)
 
 
@@ -154,9 +154,9 @@ def _with_backend(cluster: Cluster, backend: str | None) -> Cluster:
         raise TestbedError(f"--backend {backend}: {str(error).removeprefix('network config: ')}", 2) from error
 
 
-def check_capacity(nodes: int, pods: int) -> None:
+def check_capacity(nodes: int, pods: int, members: int = 1) -> None:
     """Raises TestbedError (environment) with an estimate and the limit when the machine cannot hold so many."""
-    complaint = capacity.too_big(nodes, pods, capacity.available_mib())
+    complaint = capacity.too_big(nodes, pods, capacity.available_mib(), members)
     if complaint:
         raise TestbedError(complaint, 3)
 
@@ -188,8 +188,11 @@ def _already_up(lab: LabRecord, cluster: Cluster, source: str, options: UpOption
         _show(lab, cluster)
 
 
-def check_environment(cluster: Cluster, *, without_root: bool = False) -> None:
-    """Raises TestbedError (environment) naming everything that this machine lacks for the cluster."""
+def check_environment(cluster: Cluster, root: Path, *, without_root: bool = False) -> None:
+    """Raises TestbedError (environment) naming everything that this machine lacks for the cluster.
+
+    `root` is where the lab's directory will be made.
+    """
     if without_root and (too_much := rootless.refusals(cluster)):
         raise TestbedError("\n".join(too_much), 3)
     purposes = {f"image {container.image}" for spec in cluster.pod_specs for container in spec.containers}
@@ -204,6 +207,9 @@ def check_environment(cluster: Cluster, *, without_root: bool = False) -> None:
     if failures:
         raise TestbedError("\n".join(doctor.error_line(check) for check in failures), 3)
     lacking = _missing_shaping(cluster.wiring)
+    room = capacity.needed_room_mib(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
+    if little := capacity.too_little_room(root, room):
+        lacking = [*lacking, little]
     if cluster.services and (missing := bridge_netfilter.provide()):
         lacking = [*lacking, missing]
     if lacking:

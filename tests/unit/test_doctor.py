@@ -13,10 +13,12 @@ from testbed.command.doctor import (
     Feature,
     error_line,
     forwarding_check,
+    memory_check,
     missing_debian_packages,
     packages_check,
     program_checks,
     required_failures,
+    room_check,
     root_check,
     tun_check,
     untried,
@@ -80,6 +82,15 @@ def test_a_missing_program_names_its_package() -> None:
     assert not found["etcd"].ok
     assert "apt install etcd-server" in found["etcd"].remedy
     assert found["nft"].ok
+
+
+def test_memory_and_room_are_said_with_what_the_smallest_lab_needs(tmp_path: Path) -> None:
+    assert not memory_check(300).ok
+    assert memory_check(8000).ok
+    assert memory_check(8000).found == "8000 MiB free, enough for 189 nodes with two pods each"
+    check = room_check(tmp_path)
+    assert check.ok
+    assert check.want == "18 MiB for records and logs of two_nodes"
 
 
 def test_every_program_that_is_looked_for_is_installed_by_us() -> None:

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from testbed.cluster.addresses import UnderlayFull, plan_addresses, split, split_ipv6
-from testbed.cluster.capacity import available_mib, most_nodes, needed_mib, too_big
+from testbed.cluster.capacity import (
+    available_mib,
+    most_nodes,
+    needed_mib,
+    needed_room_mib,
+    room_mib,
+    too_big,
+    too_little_room,
+)
 from testbed.cluster.topology import build, topology_class
 from testbed.cluster.underlay_plan import MachinePlan, plan_underlay
 from testbed.cluster.wiring import Cable, Shaping, Wiring
@@ -143,7 +151,17 @@ def test_a_lab_that_does_not_fit_is_told_the_limit() -> None:
     assert f"want at most {limit} nodes" in line
     assert too_big(limit, 2 * limit, 8000) is None
     assert too_big(limit + 1, 2 * limit + 2, 8000) is not None
-    assert needed_mib(1, 0) < needed_mib(1, 1) < needed_mib(2, 1)
+    assert needed_mib(1, 0) < needed_mib(1, 1) < needed_mib(2, 1) < needed_mib(2, 1, 3)
+
+
+def test_too_little_room_for_records_is_said_with_what_is_needed(tmp_path: Path) -> None:
+    assert needed_room_mib(2, 4) < needed_room_mib(100, 200) < 200
+    free, size = room_mib(tmp_path / "not" / "there" / "yet")
+    assert 0 < free <= size
+    assert too_little_room(tmp_path, free // 2) is None
+    line = too_little_room(tmp_path, 2 * size) or ""
+    assert line.startswith(f"environment: too little room in {tmp_path} (got ")
+    assert " are free; a lab's records and logs need " in line
 
 
 def test_a_control_group_s_limit_counts_where_it_is_smaller(tmp_path: Path) -> None:
