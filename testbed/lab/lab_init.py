@@ -67,6 +67,8 @@ def cover_temporary_directories(needed: Iterable[Path]) -> None:
     hidden = [path for path in needed if any(map(path.is_relative_to, PRIVATE_TMPFS))]
     kept = {path: namespaces.clone_tree(str(path)) for path in hidden}
     for directory, options in PRIVATE_TMPFS.items():
+        # Where the host unmounts a disk, as below /run/media, nothing of the lab's shall keep it in use.
+        namespaces.umount_below(directory)
         if os.path.isdir(directory):
             namespaces.mount("tmpfs", directory, "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, options)
     for path, tree in kept.items():

@@ -8,7 +8,6 @@ Standard library only; loaded by a container's first process.
 """
 
 import os
-import re
 from collections.abc import Iterable
 
 from testbed.pods import namespaces as ns
@@ -22,9 +21,6 @@ NOT_OF_A_NETWORK = ("sys/net/netfilter/nf_hooks_lwtunnel",)
 """Settings among those of the network that the whole machine has together. This one cannot even be undone."""
 LINKS = ("class/net", "devices/virtual/net")
 """Entries of /sys about the links of one network namespace; programs set up bridges there."""
-
-_ESCAPED = re.compile(r"\\([0-7]{3})")
-"""A character in the kernel's table of mounts."""
 
 # What container engines hide (containerd `oci/spec.go`, runtime-spec masked paths).
 MASKED = ("acpi", "asound", "kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
@@ -74,15 +70,10 @@ def hide_from_containers() -> None:
 
 def close_below(directory: str) -> None:
     """Make every /proc and /sys that is mounted at or below a directory read-only, network settings included."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        lines = [line.split() for line in mounts]
-    for fields in lines:
-        path, options, kind = fields[4], fields[5].split(","), fields[fields.index("-") + 1]
-        path = _ESCAPED.sub(lambda found: chr(int(found[1], 8)), path)
-        below = f"{path}/".startswith(f"{directory.rstrip('/')}/")
+    for mount in ns.mounts_below(directory):
         # What is read-only already may lie on another namespace's settings, where no path leads to.
-        if kind in ("proc", "sysfs") and below and "ro" not in options:
-            ns.set_mount_attributes(path, ns.MOUNT_ATTR_RDONLY, recursive=False)
+        if mount.kind in ("proc", "sysfs") and not mount.read_only:
+            ns.set_mount_attributes(mount.path, ns.MOUNT_ATTR_RDONLY, recursive=False)
 
 
 def _present(directory: str, names: Iterable[str]) -> list[str]:

@@ -10,9 +10,10 @@ unshare, setns and the capability calls act on the calling *thread*. A program w
 import contextlib
 import ctypes
 import os
+import re
 import threading
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -107,6 +108,8 @@ _NAMESPACE_NAMES = {
     CLONE_NEWNET: "net",
 }
 
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+"""A character in the kernel's table of mounts."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -171,6 +174,33 @@ def mount(source: str | None, target: str, kind: str | None = None, flags: int =
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     _checked(_libc.umount2(_path(target), ctypes.c_int(flags)), f"umount of {target}")
+
+
+class Mount(NamedTuple):
+    """One line of the kernel's table of mounts."""
+
+    path: str
+    kind: str
+    read_only: bool
+
+
+def mounts_below(directory: str) -> list[Mount]:
+    """What is mounted at or below a directory in this mount namespace, in the order in which it was."""
+    found = []
+    with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            fields = line.split()
+            path = _ESCAPED.sub(lambda code: chr(int(code[1], 8)), fields[4])
+            if f"{path}/".startswith(f"{directory.rstrip('/')}/"):
+                found.append(Mount(path, fields[fields.index("-") + 1], "ro" in fields[5].split(",")))
+    return found
+
+
+def umount_below(directory: str) -> None:
+    """Let go of everything that is mounted at or below a directory; what the kernel holds fast in here stays."""
+    for mount in reversed(mounts_below(directory)):
+        with contextlib.suppress(OSError):
+            umount(mount.path, MNT_DETACH)
 
 
 def make_mounts_private(target: str = "/") -> None:

@@ -150,24 +150,33 @@ def answer(lab: LabHandle, host: str) -> str:
 
 
 def test_what_a_lab_keeps_is_nobody_elses(lab: LabHandle) -> None:
-    rundir, open_to_others = lab.record.rundir, []
-    # Shared memory and emptyDir belong to containers, whatever their user; /run of a node is a machine's own, and what
-    # flannel writes there is for other programs.
-    for path in rundir.rglob("*"):
-        mode, name = path.lstat().st_mode & 0o777, path.relative_to(rundir)
-        containers = re.search(r"(^|/)(shm|volumes)(/|$)", str(name))
-        if mode & 0o077 and not path.is_symlink() and not containers:
-            open_to_others.append(str(name))
-    machines = r"nodes/\w+/run(/flannel(/subnet\.env)?|/docker_opts\.env)?"
-    assert [
-        name for name in open_to_others if not re.fullmatch(machines, name) and name not in ("lab.json", "hosts")
-    ] == []
-    # Those of machines are behind a directory that nobody else can enter.
-    assert (rundir / "nodes").stat().st_mode & 0o077 == 0
+    rundir = lab.record.rundir
+    on_host = [path for path in rundir.rglob("*") if path.lstat().st_mode & 0o077 and not path.is_symlink()]
+    assert {str(path.relative_to(rundir)) for path in on_host} == {"lab.json", "hosts"}
     assert rundir.stat().st_mode & 0o7777 == 0o711
     control = rundir / "control.sock"
     assert control.is_socket()
     assert control.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_machines_and_pods_keep_is_on_no_file_system_of_the_host(lab: LabHandle) -> None:
+    files = lab.record.rundir / "nodes"
+    assert list(files.iterdir()) == []
+    assert files.stat().st_mode & 0o077 == 0
+    listed = lab.script(f"find {files} -mindepth 1 -printf '%m %P\\n'").check().splitlines()
+    modes = {name: int(mode, 8) for mode, name in (line.split() for line in listed)}
+    assert {"etcd1/run/etcd/member/snap/db", "node1/run/tls/agent-node1.key", "node1/pods/shell1/shm"} <= set(modes)
+    # Shared memory and emptyDir belong to containers, whatever their user; /run of a machine is its own, and what
+    # flannel writes there is for other programs.
+    theirs = r"\w+/run(/flannel(/subnet\.env)?|/docker_opts\.env)?|\w+/pods/[^/]+/(shm|volumes)(/.*)?"
+    assert [name for name, mode in modes.items() if mode & 0o077 and not re.fullmatch(theirs, name)] == []
+
+
+def test_no_machine_holds_files_of_the_lab_or_of_pods(lab: LabHandle) -> None:
+    for node in ("node1", "node2"):
+        mounts = lab.exec(node, "cat", "/proc/self/mountinfo").check()
+        assert "/pods/" not in mounts
+        assert "net:[" not in mounts, "names of network namespaces"
 
 
 def test_a_pod_sees_no_socket_and_no_file_of_the_lab(lab: LabHandle) -> None:

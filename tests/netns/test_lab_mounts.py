@@ -18,7 +18,13 @@ LOOK = """
 import json, os, sys
 from pathlib import Path
 from testbed.lab.lab_init import make_mounts_private
+from testbed.pods import namespaces
 rundir, clone, other = map(Path, sys.argv[1:4])
+namespaces.make_mounts_private()
+disk = Path("/run/disk of the host")
+namespaces.mount("tmpfs", "/run", "tmpfs")
+disk.mkdir()
+namespaces.mount("tmpfs", str(disk), "tmpfs")
 make_mounts_private(rundir, [clone])
 def opens(device):
     try:
@@ -37,6 +43,7 @@ print(json.dumps({
     "rundir writable": writable(rundir), "root writable": writable(Path("/usr")),
     "tmp writable": writable(Path("/tmp")),
     "settings writable": [path for path in sys.argv[4:] if os.access(path, os.W_OK)],
+    "disk still mounted": any(mount.path == str(disk) for mount in namespaces.mounts_below("/run")),
     "devices": sorted(os.listdir("/dev")),
     "opened": [name for name in ("null", "net/tun", "ptmx") if opens("/dev/" + name)],
 }))
@@ -66,6 +73,7 @@ def test_a_lab_sees_the_clone_below_tmp_and_writes_only_its_own_files_and_networ
         "root writable": False,
         "tmp writable": True,
         "settings writable": list(OF_THE_NETWORK),
+        "disk still mounted": False,
         "devices": sorted([*DEVICES, *DEVICE_LINKS, "net", "pts", "shm"]),
         "opened": ["null", "net/tun", "ptmx"],
     }
