@@ -82,7 +82,7 @@ class NamespaceHolder:
         kernel_view.mount_sys("/sys", network=True)
         kernel_view.guard_network_settings()
         run = ns.clone_tree(str(self._run_directory))
-        # What is mounted there would live on in here: volumes of pods that are gone, names of their namespaces.
+        # Other machines' files, pods' volumes and names of namespaces are none of its business.
         for place in (self._lab_files, "/run"):
             ns.umount(str(place), ns.MNT_DETACH)
         ns.attach_tree(run, "/run")

@@ -26,7 +26,12 @@ from testbed.pods.tmpfs import MIB, mount_tmpfs
 
 OURS = frozenset({ROOT, Path(sys.prefix).resolve()})
 """Directories without which nothing of ours runs: the clone or site-packages, and its Python."""
-PRIVATE_TMPFS = {"/run": "mode=0755", "/tmp": "mode=1777", "/var/tmp": "mode=1777", "/dev/shm": "mode=1777"}
+PRIVATE_TMPFS = {
+    "/run": "size=64m,mode=0755",
+    "/tmp": "size=1g,mode=1777",
+    "/var/tmp": "size=1g,mode=1777",
+    "/dev/shm": "size=64m,mode=1777",
+}
 """File systems of the lab's own, with their options."""
 RECORDS_MIB = 256
 """Who has which address and how containers were started: 10 KiB a pod. Volumes and machines' files are apart."""
