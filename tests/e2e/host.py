@@ -11,7 +11,9 @@ NAMESPACE_KINDS = ("net", "mnt", "pid", "ipc", "uts")
 WATCHED_DIRECTORIES = ("/etc", "/root", "/home", "/srv", "/usr/local", "/var")
 WATCHED_DEPTH = 3
 """Directories below those that are looked into; further down are other people's source trees and toolchains."""
-BUSY_DIRECTORIES = frozenset({"/var/log", "/var/cache", "/var/lib/apt", "/var/lib/dpkg", "/root/.cache", "/var/tmp"})
+BUSY_DIRECTORIES = frozenset(
+    {"/var/log", "/var/cache", "/var/lib/apt", "/var/lib/dpkg", "/root/.cache", "/root/.npm", "/var/tmp"}
+)
 """Somebody else writes there while a test runs."""
 OF_AN_INSTALLATION = frozenset({"/usr/local/bin/testbed"})
 """What scripts/install of another clone writes."""
