@@ -26,6 +26,7 @@ from agent.assembly import (
 )
 from agent.backends import make_backend
 from agent.backends.base import Backend, Underlay
+from agent.backends.drop_device import DROP_DEVICES, remove_drop_device
 from agent.daemon.memory import freeze_startup_objects
 from agent.daemon.service_manager import Shutdown, notify_service_manager
 from agent.daemon.watchdog import Watchdog, WatchedClock
@@ -44,7 +45,7 @@ from agent.leases.manager import SubnetManager
 from agent.netconfig.config import NetworkConfig
 from agent.node.health import HealthServer, LeaseReport, Readiness, Report, process_started_at_s
 from agent.node.setup import BRIDGE, DEVICE, FILES, RULES, NodeSetup
-from agent.node.subnet_env import read_previous_subnet
+from agent.node.subnet_env import read_env, read_previous_subnet
 from agent.node.underlay_watch import UnderlayWatch
 from agent.node.warnings import OperatorWarnings
 from agent.options.options import Options
@@ -54,8 +55,8 @@ log = logging.getLogger(__name__)
 CONFIG, LEASE, PEERS = "network config", "subnet lease", "peers"
 PARTS = (CONFIG, LEASE, DEVICE, RULES, BRIDGE, FILES, PEERS)
 
-OVERLAY_DEVICES = "flannel"
-"""How the names of overlay devices begin."""
+FOLLOWED_DEVICES = ("flannel", DROP_DEVICES)
+"""How the names of overlay devices begin, and of what stands in for one."""
 FENCED_FOR_S = 5.0
 """A fenced agent ends after this, so that a supervisor starts it again and it asks for another subnet."""
 RETRY_S = 3.0
@@ -92,6 +93,8 @@ class Agent:
         """Set when the backend wants to be looked at."""
         self._fenced_at: float | None = None
         self._broken: str | None = None
+        self._ends_for_good = False
+        """Whether the node is to be as after a stop on purpose; an agent that fails is started again."""
         self._moved_to: Underlay | None = None
         """Where the underlay is now, if that is not where it was at the start."""
         self._revision = 0
@@ -109,55 +112,70 @@ class Agent:
                 server = HealthServer(options.healthz_ip, options.healthz_port, self.report)
                 undo.callback(server.close)
             kernel = undo.enter_context(Kernel(open_journal(options.journal, options.node_name)))
-            monitor = undo.enter_context(Monitor(neighbours_of=OVERLAY_DEVICES, ipv6=True))
+            monitor = undo.enter_context(Monitor(neighbours_of=FOLLOWED_DEVICES, ipv6=True))
             self._listen_to(monitor, undo)
-            log.info("starting as %s, etcd %s", options.node_name, ",".join(options.etcd_endpoints))
-            registry = open_registry(options)
-            undo.callback(registry.close)
-            # Early, so that a wrong --iface is reported even while etcd is away.
-            choose_underlay(options, kernel)
-            config = wait_for_config(
-                registry,
-                self._stop,
-                refuse_unknown_backend,
-                on_waiting=partial(self._readiness.mark_unready, CONFIG),
-            )
-            if config is None:
-                return 0
-            self._readiness.mark_ready(CONFIG)
-            choose = partial(choose_underlay, options, kernel, ipv6=config.ipv6_network is not None)
-            underlay = choose()
-            refuse_underlay_inside(underlay, config, options)
-            refuse_conflicts(config, kernel)
-            refuse_other_bridge(options, config, kernel)
-            log.info(
-                "underlay: %s, MTU %d, address %s, public address %s",
-                *(underlay.interface, underlay.mtu, underlay.address, underlay.public_ip),
-            )
-            monitor.follow_only({underlay.interface, options.bridge or ""})
-            backend = make_backend(config, underlay, kernel, options.datapath)
-            undo.callback(backend.stop)
-            backend.on_trouble = self._on_trouble
-            manager = self._subnet_manager(registry, config, backend, own_addresses(kernel))
-            lease = manager.acquire(self._stop, partial(self._readiness.mark_unready, LEASE))
-            if lease is None:
-                return 0
-            self._readiness.mark_ready(LEASE)
-            backend.start(lease)
-            with self._lock:
-                self._backend, self._manager = backend, manager
-            setup = NodeSetup(options, config, lease, backend, kernel, self._readiness, self._watchdog.beat)
-            chains = self._follow_shared_chain(monitor, undo)
-            setup.converge_all()
-            self._setup = setup
-            self._warnings = OperatorWarnings(registry, config, certificates_of(options))
-            threads = self._start_threads(manager, self._warnings)
-            undo.callback(self._end_threads, threads, manager, registry)
-            freeze_startup_objects()
-            self._watchdog.start()
-            undo.callback(self._watchdog.stop)
-            watch = UnderlayWatch(underlay, lambda now: choose(current=now), partial(own_addresses, kernel))
-            return self._keep_up(setup, monitor, chains, watch)
+            exit_code = self._run(kernel, monitor, undo)
+            # No next start follows, or not with this subnet.
+            self._ends_for_good = exit_code == 0 or self._fenced_at is not None
+            return exit_code
+
+    def _run(self, kernel: Kernel, monitor: Monitor, undo: ExitStack) -> int:
+        options = self._options
+        log.info("starting as %s, etcd %s", options.node_name, ",".join(options.etcd_endpoints))
+        registry = open_registry(options)
+        undo.callback(registry.close)
+        # Early, so that a wrong --iface is reported even while etcd is away.
+        choose_underlay(options, kernel)
+        config = wait_for_config(
+            registry,
+            self._stop,
+            refuse_unknown_backend,
+            on_waiting=partial(self._readiness.mark_unready, CONFIG),
+        )
+        self._undo_the_run_before(kernel, config)
+        if config is None:
+            return 0
+        self._readiness.mark_ready(CONFIG)
+        choose = partial(choose_underlay, options, kernel, ipv6=config.ipv6_network is not None)
+        underlay = choose()
+        refuse_underlay_inside(underlay, config, options)
+        refuse_conflicts(config, kernel)
+        refuse_other_bridge(options, config, kernel)
+        log.info(
+            "underlay: %s, MTU %d, address %s, public address %s",
+            *(underlay.interface, underlay.mtu, underlay.address, underlay.public_ip),
+        )
+        monitor.follow_only({underlay.interface, options.bridge or ""})
+        backend = make_backend(config, underlay, kernel, options.datapath)
+        undo.callback(lambda: backend.stop(for_good=self._ends_for_good))
+        backend.on_trouble = self._on_trouble
+        manager = self._subnet_manager(registry, config, backend, own_addresses(kernel))
+        lease = manager.acquire(self._stop, partial(self._readiness.mark_unready, LEASE))
+        if lease is None:
+            return 0
+        self._readiness.mark_ready(LEASE)
+        backend.start(lease)
+        with self._lock:
+            self._backend, self._manager = backend, manager
+        setup = NodeSetup(options, config, lease, backend, kernel, self._readiness, self._watchdog.beat)
+        chains = self._follow_shared_chain(monitor, undo)
+        setup.converge_all()
+        self._setup = setup
+        self._warnings = OperatorWarnings(registry, config, certificates_of(options))
+        threads = self._start_threads(manager, self._warnings)
+        undo.callback(self._end_threads, threads, manager, registry)
+        freeze_startup_objects()
+        self._watchdog.start()
+        undo.callback(self._watchdog.stop)
+        watch = UnderlayWatch(underlay, lambda now: choose(current=now), partial(own_addresses, kernel))
+        return self._keep_up(setup, monitor, chains, watch)
+
+    def _undo_the_run_before(self, kernel: Kernel, config: NetworkConfig | None) -> None:
+        """What it left for the time until this run; of no use in another network, and to a node without an agent."""
+        before = read_env(self._options.subnet_file)
+        if before is not None and (config is None or before.network != config.network):
+            why = "the agent is stopped on purpose" if config is None else "left by a run with another network"
+            remove_drop_device(kernel, before.network, why)
 
     def report(self) -> Report:
         """One look at everything, for the health server; never waits for etcd."""

@@ -13,6 +13,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 from agent.assembly import choose_underlay, open_registry, own_addresses
+from agent.backends.drop_device import is_drop_device
 from agent.backends.leftovers import remove_other_devices, remove_subnet_routes
 from agent.backends.subnet_routes import LAST_RESORT_METRIC
 from agent.errors import EnvironmentMissing, LeaseLost, RegistryError
@@ -97,6 +98,9 @@ def _remove_overlay(kernel: Kernel, subnet_file: Path) -> None:
             if network is not None and own is not None:
                 remove_other_devices(kernel, network, keep=(), why=REMOVED)
                 remove_subnet_routes(kernel, network, own, why=REMOVED)
+    for link in kernel.links():
+        if is_drop_device(link):
+            kernel.delete_link(link.name, REMOVED)
     families: tuple[Family, ...] = (4, 6)
     for family in families:
         for route in kernel.routes(family):

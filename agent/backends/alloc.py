@@ -40,5 +40,5 @@ class AllocBackend:
         """Nobody counts."""
         return
 
-    def stop(self) -> None:
+    def stop(self, *, for_good: bool = True) -> None:
         """Nothing."""

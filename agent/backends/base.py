@@ -86,5 +86,8 @@ class Backend(Protocol):
     def counters(self) -> Counters | None:
         """A consistent copy; None where nobody counts."""
 
-    def stop(self) -> None:
-        """Stop carrying packets and let the device go; safe to call twice."""
+    def stop(self, *, for_good: bool = True) -> None:
+        """Stop carrying packets and let the device go; safe to call twice.
+
+        Not `for_good`: the next start follows at once. Until then packets may be lost; they are not refused.
+        """

@@ -132,7 +132,7 @@ class ExtensionBackend:
         """Nobody counts."""
         return
 
-    def stop(self) -> None:
+    def stop(self, *, for_good: bool = True) -> None:
         """Run nothing any more; what the programs made is theirs."""
         self._stopped = True
         self._changed.set()

@@ -135,10 +135,12 @@ class KernelBackend:
             drops=drops,
         )
 
-    def stop(self) -> None:
+    def stop(self, *, for_good: bool = True) -> None:
         """Leave what carries packets without us in place. Safe to call twice."""
         with self._lock:
             self._own = None
+            if not for_good:
+                return
             try:
                 self._plan.remove_devices()
             except NetlinkError as error:

@@ -2,24 +2,29 @@
 
 from collections.abc import Collection
 
+from agent.backends.drop_device import is_drop_device
 from agent.backends.subnet_routes import is_subnet_route
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import IPNetwork, Wanted
 
 TUNNEL_KINDS = frozenset({"vxlan", "ipip", "wireguard"})
-"""TUN devices go with their process."""
+"""flannel0, a TUN device, goes with its process."""
 NOT_WANTED = "left by a run with another backend"
 
 
 def remove_other_devices(kernel: Kernel, network: IPNetwork, keep: Collection[str], why: str = NOT_WANTED) -> None:
-    """Remove flannel's tunnel devices with an address in `network`, except `keep`. Raises NetlinkError.
+    """Remove flannel's tunnel devices and our drop device with an address in `network`, except `keep`.
 
-    Those of other networks are other agents'.
+    Those of other networks are other agents'. Raises NetlinkError.
     """
-    tunnels = [link.name for link in kernel.links() if link.kind in TUNNEL_KINDS and link.name.startswith("flannel")]
+    candidates = [
+        link.name
+        for link in kernel.links()
+        if (link.kind in TUNNEL_KINDS and link.name.startswith("flannel")) or is_drop_device(link)
+    ]
     strangers = [
         name
-        for name in tunnels
+        for name in candidates
         if name not in keep and any(one.ip in network for one in kernel.addresses(name, network.version))
     ]
     if strangers:

@@ -6,6 +6,7 @@ from agent.kernel.values import IPAddress, IPNetwork, Route
 
 LAST_RESORT_METRIC = 4278198272
 """Behind every metric that routing daemons and network managers use."""
+DROP_METRIC = LAST_RESORT_METRIC - 1
 
 
 def unreachable_route(network: IPNetwork) -> Route:
@@ -14,6 +15,11 @@ def unreachable_route(network: IPNetwork) -> Route:
     Without it, pods' packets for a node that has gone would leave by the default gateway.
     """
     return Route(network, device=None, kind="unreachable", metric=LAST_RESORT_METRIC)
+
+
+def drop_route(network: IPNetwork, device: str) -> Route:
+    """What takes the network's packets while the agent is dead, before they would be refused; see drop_device.py."""
+    return Route(network, device, metric=DROP_METRIC)
 
 
 def own_blackhole(subnet: IPNetwork) -> Route:

@@ -2,8 +2,8 @@
 
 What the kernel holds for it, as the real flanneld makes it: device `flannel0` with the subnet's base address /32 and
 one route, the whole network by that device; each node's own subnet is behind a more specific route by its bridge.
-Beside it stands an `unreachable` route of the highest metric: it only matters while the device is gone, when pods'
-packets would otherwise leave by the default gateway.
+Beside it stand two routes that count only while the device is gone: one drops packets, for as long as the agent is dead
+(drop_device.py), and behind it an `unreachable` one, or pods' packets would leave by the default gateway.
 """
 
 import logging
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
 from agent.backends.base import NO_LEAKS, OWN_ADDRESS, ForwardingEntry, Underlay
+from agent.backends.drop_device import find_drop_device, make_drop_device, remove_drop_device, wanted_drop_device
 from agent.backends.leftovers import remove_other_devices, remove_subnet_routes
 from agent.backends.subnet_routes import unreachable_route
 from agent.datapath.counters import Counters, PacketCounters
@@ -21,7 +22,7 @@ from agent.datapath.pump import Pump, choose_datapath, make_pump
 from agent.datapath.tun import TunDevice, open_tun
 from agent.datapath.udp_socket import open_udp_socket
 from agent.kernel.bridge import ipv6_sysctls
-from agent.kernel.kernel import Kernel
+from agent.kernel.kernel import Kernel, NetlinkError
 from agent.kernel.values import Route, Wanted, WantedAddresses, WantedLink, WantedRoute, WantedSysctl
 from agent.lease import Lease, LeaseAttrs
 from agent.options.preconditions import check_tun
@@ -54,6 +55,9 @@ class UdpBackend:
         self._forwarder: Forwarder | None = None
         self._tun: TunDevice | None = None
         self._pump: Pump | None = None
+        self._decided = False
+        """Whether it was said yet who the peers are, or that we are fenced."""
+        self._drop_device: str | None = None
         self._lock = threading.Lock()
 
     def lease_attrs(self) -> LeaseAttrs:
@@ -61,12 +65,14 @@ class UdpBackend:
         return LeaseAttrs(public_ip=self._underlay.public_ip)
 
     def start(self, lease: Lease) -> None:
-        """Make device, address and routes for our subnet and begin to carry packets, still without peers.
+        """Make device, address and routes for our subnet; packets wait there and in the socket for the first peers.
 
+        To a new agent every subnet is one that no node holds: it would refuse what it only does not know yet.
         Raises EnvironmentMissing and NetlinkError.
         """
         with self._lock:
-            remove_other_devices(self._kernel, self._network, keep=())
+            self._drop_device = find_drop_device(self._kernel, self._network)
+            remove_other_devices(self._kernel, self._network, keep=(self._drop_device or "",))
             remove_subnet_routes(self._kernel, self._network, lease.subnet.ipv4)
             node = OwnNode(lease.subnet.ipv4, self.overlay_mtu, self._port)
             self._forwarder = Forwarder(node, ForwardingTable({}))
@@ -100,14 +106,20 @@ class UdpBackend:
         """A consistent copy."""
         return self._tally.snapshot()
 
-    def stop(self) -> None:
-        """Stop carrying packets; the device and its routes go with it. Safe to call twice.
+    def stop(self, *, for_good: bool = True) -> None:
+        """Stop carrying packets; the device and its route go with it. Safe to call twice.
 
-        The `unreachable` route stays: until the next agent runs, pods' packets must not leave by the default gateway.
+        Behind it packets are dropped; `for_good`, they are refused. That route stays: until the next agent runs, pods'
+        packets must not leave by the default gateway.
         """
         with self._lock:
             self._forwarder = None
-            self._drop_device()
+            if for_good:
+                try:
+                    remove_drop_device(self._kernel, self._network, "the agent is stopped on purpose")
+                except NetlinkError as error:
+                    log.warning("%s", error)
+            self._close_device()
             self._udp.close()
 
     def _replace_forwarder(self, table: ForwardingTable, *, fenced: bool) -> None:
@@ -115,8 +127,12 @@ class UdpBackend:
             if self._forwarder is None:
                 return
             self._forwarder = Forwarder(self._forwarder.node, table, fenced=fenced)
+            first = not self._decided
+            self._decided = True
             if self._pump is not None:
                 self._pump.forwarder = self._forwarder
+                if first:
+                    self._pump.start()
 
     def _converge(self, forwarder: Forwarder) -> None:
         why_not = "it is missing" if self._pump is None else self._pump.failed
@@ -125,14 +141,15 @@ class UdpBackend:
         if why_not is not None:
             if self._pump is not None:
                 log.warning("%s: making it anew, because %s", self.device, why_not)
-            self._drop_device()
+            self._close_device()
             self._make_device()
         self._configure(forwarder.node)
         if self._pump is None and self._tun is not None:
             self._pump = make_pump(
                 self.datapath, self._tun, self._udp, forwarder, self._tally, on_failure=lambda: self.on_trouble()
             )
-            self._pump.start()
+            if self._decided:
+                self._pump.start()
 
     def _make_device(self) -> None:
         self._tun = open_tun(self.device, vnet_header=self.datapath == "native")
@@ -140,7 +157,7 @@ class UdpBackend:
         command = ["ip", "tuntap", "add", "dev", self.device, "mode", "tun"]
         self._kernel.journal.record(command, "packets routed to it come to the agent, which wraps them in UDP")
 
-    def _drop_device(self) -> None:
+    def _close_device(self) -> None:
         if self._pump is not None:
             self._pump.stop()
             self._pump = None
@@ -164,6 +181,8 @@ class UdpBackend:
             "agent drops inner sources outside the sender's subnet"
         )
         address = IPv4Interface((node.subnet.network_address, 32))
+        if self._drop_device is None or self._kernel.link(self._drop_device) is None:
+            self._drop_device = make_drop_device(self._kernel, address)
         self._kernel.converge(
             Wanted(
                 links=(link,),
@@ -177,4 +196,5 @@ class UdpBackend:
                     WantedRoute(unreachable_route(self._network), NO_LEAKS),
                 ),
             )
+            + wanted_drop_device(self._drop_device, self._network, address, node.overlay_mtu)
         )

@@ -8,7 +8,8 @@ import struct
 from agent.errors import EnvironmentMissing
 
 CLONE_DEVICE = "/dev/net/tun"
-TUNSETIFF = 0x400454CA  # linux/if_tun.h
+TUNSETPERSIST = 0x400454CB  # linux/if_tun.h, as the next
+TUNSETIFF = 0x400454CA
 IFF_TUN = 0x0001
 IFF_NO_PI = 0x1000
 IFF_VNET_HDR = 0x4000
@@ -31,6 +32,11 @@ class TunDevice:
         """Whether a virtio header stands before each packet."""
         self.descriptor = descriptor
         """Non-blocking; one packet per read and per write."""
+
+    def leave(self) -> None:
+        """Let the device go and stay: with no process at its other end it drops packets until it is deleted."""
+        fcntl.ioctl(self.descriptor, TUNSETPERSIST, 1)
+        self.close()
 
     def close(self) -> None:
         """Let the device go; safe to call twice."""

@@ -43,7 +43,7 @@ class Monitor:
     name; only `wake` may be called from others.
     """
 
-    def __init__(self, neighbours_of: str = "", *, ipv6: bool = False) -> None:
+    def __init__(self, neighbours_of: str | tuple[str, ...] = "", *, ipv6: bool = False) -> None:
         """Subscribe. Raises OSError.
 
         `neighbours_of`: neighbour and forwarding entries of devices whose name begins so are followed too; those of
@@ -143,7 +143,7 @@ class Monitor:
         return name is not None and name.startswith(self._neighbours_of)
 
     def _follows(self, name: str, links: Collection[str]) -> bool:
-        return name in links or (self._neighbours_of != "" and name.startswith(self._neighbours_of))
+        return name in links or (bool(self._neighbours_of) and name.startswith(self._neighbours_of))
 
     def _is_news(self, kind: int, message: Message, links: Collection[str]) -> bool:
         # What a bridge says of its ports has a family of its own.

@@ -32,6 +32,8 @@ NETWORK = "10.0.0.0/16"
 CLAIM = Claim((IPv4Network(NETWORK),))
 LEASES = {"10.0.46.0/24": "192.168.8.227", "10.0.90.0/24": "192.168.8.228"}
 UNREACHABLE = f"unreachable {NETWORK} metric 4278198272"
+DROP_ROUTE = f"{NETWORK} dev overlay-drop0"
+DROP_METRIC = "metric 4278198271"
 
 
 @dataclass
@@ -79,6 +81,16 @@ class Node:
         self.process.stdin.flush()
         answer: dict[str, Any] = json.loads(self.process.stdout.readline())
         return answer
+
+    def kill(self) -> None:
+        """Kill the backend's process, and wait for its end."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def has(self, device: str) -> bool:
+        """Whether the node has a device of that name."""
+        return self.namespace.run(["ip", "link", "show", device], check=False).returncode == 0
 
     def meet_all(self) -> None:
         self.tell("peers", {subnet: ip for subnet, ip in LEASES.items() if subnet != self.subnet})
@@ -231,14 +243,18 @@ def test_device_is_that_of_the_real_flanneld(overlay: tuple[Node, Node], datapat
 def test_routes_are_those_of_the_real_flanneld(overlay: tuple[Node, Node]) -> None:
     recorded = [line.strip() for line in (REAL_FLANNELD / "udp-routes-node1.txt").read_text().splitlines()]
     own = [line.strip() for line in overlay[0].namespace.run(["ip", "route"]).stdout.splitlines()]
-    # The default route is the machine's own business; the last resort is ours alone.
-    assert sorted(own) == sorted([*(route for route in recorded if not route.startswith("default")), UNREACHABLE])
+    # The default route is the machine's own business; those for when the device is gone are ours alone.
+    ours = [f"{DROP_ROUTE} {DROP_METRIC} linkdown", UNREACHABLE]
+    assert sorted(own) == sorted([*(route for route in recorded if not route.startswith("default")), *ours])
 
 
 def test_journal_tells_how_to_make_it_by_hand(overlay: tuple[Node, Node]) -> None:
     assert overlay[0].commands() == [
         "ip tuntap add dev flannel0 mode tun",
+        "ip tuntap add dev overlay-drop0 mode tun",
+        "ip address add 10.0.46.0/32 dev overlay-drop0",
         "ip link set flannel0 mtu 1472 txqueuelen 1000",
+        "ip link set overlay-drop0 mtu 1472 up",
         "sysctl -w net/ipv6/conf/flannel0/disable_ipv6=1",
         "sysctl -w net/ipv6/conf/flannel0/accept_ra=0",
         "sysctl -w net/ipv4/conf/flannel0/accept_local=1",
@@ -246,6 +262,7 @@ def test_journal_tells_how_to_make_it_by_hand(overlay: tuple[Node, Node]) -> Non
         "ip link set flannel0 up",
         "ip route replace 10.0.0.0/16 dev flannel0 scope global",
         f"ip route replace {UNREACHABLE}",
+        f"ip route replace {DROP_ROUTE} scope global {DROP_METRIC}",
     ]
 
 
@@ -268,11 +285,17 @@ def test_converging_what_is_right_changes_nothing(overlay: tuple[Node, Node]) ->
         "route replace 10.0.0.0/16 via 192.168.8.228",
         "link set flannel0 mtu 1300",
         f"route delete {UNREACHABLE}",
+        f"route delete {DROP_ROUTE} {DROP_METRIC}",
+        "link delete overlay-drop0",
+        "link set overlay-drop0 down",
+        "link set overlay-drop0 mtu 1300",
+        "address flush dev overlay-drop0",
     ],
 )
 def test_converging_repairs(harm: str, overlay: tuple[Node, Node]) -> None:
     node1, node2 = overlay
-    look = ["sh", "-c", "ip link show flannel0; ip -4 address show flannel0; ip route"]
+    things = "ip link show flannel0; ip -4 address show flannel0; ip -4 address show overlay-drop0; ip route"
+    look = ["sh", "-c", things]
     before = re.sub(r"(?m)^\d+:", "", node1.namespace.run(look).stdout)
     node1.namespace.run(["ip", *harm.split()])
     assert re.sub(r"(?m)^\d+:", "", node1.namespace.run(look, check=False).stdout) != before
@@ -282,32 +305,52 @@ def test_converging_repairs(harm: str, overlay: tuple[Node, Node]) -> None:
     assert "ttl=62" in ping(node2.pod, "10.0.46.2")
 
 
-@pytest.mark.parametrize("end", ["link delete", "stop", "kill"])
-def test_nothing_leaks_to_the_default_gateway_while_the_device_is_gone(end: str, overlay: tuple[Node, Node]) -> None:
+def let_packets_leak(overlay: tuple[Node, Node]) -> None:
+    """Let node2 be node1's default gateway, and see that packets which leak there reach the pod."""
     node1, node2 = overlay
     node1.namespace.run(["ip", "route", "add", "default", "via", "192.168.8.228"])
+    node2.namespace.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    node1.namespace.run(["ip", "link", "set", "flannel0", "down"])
+    node1.namespace.run(["ip", "link", "set", "overlay-drop0", "down"])
+    node1.namespace.run(["ip", "route", "delete", *UNREACHABLE.split()])
+    before = echo_requests(node2.pod)
+    ping(node1.pod, "10.0.90.2", "-W1")
+    assert echo_requests(node2.pod) == before + 1
+    node1.tell("converge")
+    assert "ttl=62" in ping(node1.pod, "10.0.90.2")
+
+
+def echo_requests(pod: Namespace) -> int:
+    """How many pings have reached it."""
+    lines = [line.split() for line in pod.run(["cat", "/proc/net/snmp"]).stdout.splitlines() if "Icmp:" in line]
+    return int(dict(zip(*lines, strict=True))["InEchos"])
+
+
+@pytest.mark.parametrize("end", ["link delete", "stop", "kill"])
+def test_nothing_leaks_to_the_default_gateway_while_the_device_is_gone(end: str, overlay: tuple[Node, Node]) -> None:
+    let_packets_leak(overlay)
+    node1, node2 = overlay
     if end == "link delete":
         node1.namespace.run(["ip", "link", "delete", "flannel0"])
     elif end == "stop":
         node1.tell("stop")
     else:
-        assert node1.process is not None
-        node1.process.kill()
-        node1.process.wait()
-    wait_until(
-        lambda: node1.namespace.run(["ip", "link", "show", "flannel0"], check=False).returncode,
-        timeout_s=5,
-        what="the device is gone",
-    )
-    node2.namespace.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
-    assert "Destination Host Unreachable" in ping(node1.pod, "10.0.90.2")
+        node1.kill()
+    wait_until(lambda: not node1.has("flannel0"), timeout_s=5, what="the device is gone")
+    assert node1.has("overlay-drop0") == (end != "stop")
+    before = echo_requests(node2.pod)
+    for source in (node1.pod, node1.namespace):
+        said = ping(source, "10.0.90.2")
+        assert " 0% packet loss" not in said
+        # Only who was stopped on purpose refuses.
+        refused = "No route to host" if source is node1.namespace else "Destination Host Unreachable"
+        assert (refused in said) == (end == "stop")
+    assert echo_requests(node2.pod) == before
 
 
 def test_traffic_goes_on_over_an_agent_restart(overlay: tuple[Node, Node]) -> None:
     node1, _ = overlay
-    assert node1.process is not None
-    node1.process.kill()
-    node1.process.wait()
+    node1.kill()
     assert node1.start()["device"] == "flannel0"
     node1.meet_all()
     assert "ttl=62" in ping(node1.pod, "10.0.90.2")

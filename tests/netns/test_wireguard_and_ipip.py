@@ -117,6 +117,18 @@ def test_a_peers_new_key_replaces_the_old_one(wireguard: TwoNodes) -> None:
     wireguard.wait_connected(timeout_s=8)
 
 
+def test_an_agent_that_ends_to_be_started_again_leaves_the_device(wireguard: TwoNodes) -> None:
+    node = wireguard.node1
+    device = on(node, "wg show flannel-wg public-key")
+    wireguard.underlay.ip(node.netns, "link set eth0 mtu 1400")
+    assert node.process.wait(10) == 1
+    assert on(node, "wg show flannel-wg public-key") == device
+    wireguard.underlay.ip(node.netns, "link set eth0 mtu 1500")
+    node.start()
+    node.wait_ready()
+    wireguard.wait_connected()
+
+
 def test_ipip_has_flannels_device_and_routes(ipip: TwoNodes) -> None:
     node = ipip.node1
     shown = on(node, "ip -d address show flannel.ipip")
