@@ -15,6 +15,8 @@ KERNEL_FEATURES: Mapping[str, str] = {kind: f"the {kind} backend" for kind in ("
 """What doctor calls a kernel feature that a backend needs."""
 OVERLAY_DEVICES = "flannel"
 """How the names of all overlay devices begin."""
+DROP_DEVICE = "overlay-drop0"
+"""Takes a node's overlay packets while its agent is dead (docs/reliability.md)."""
 BACKENDS = tuple(BACKEND_OPTIONS)
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from agent.kernel.values import IPAddress
+from agent.kernel.values import IPAddress, Route
 from testbed.capture.headers import Packet
+from testbed.cluster.overlay import DROP_DEVICE
 from testbed.lab.node import BRIDGE
 from testbed.trace.evidence import Counters
 from testbed.trace.facts import STANDS_STILL, Facts
@@ -76,6 +77,8 @@ class Suspects:
         if route is None or route.kind not in ("unicast", "local"):
             shown = f": {route_words(route)}" if route else ""
             finding.reasons.append(f"{place} has no route to {destination}{shown}")
+        elif route.device == DROP_DEVICE:
+            finding.reasons.append(self._drops(place, route))
         else:
             self._filtered(place, finding)
         finding.reasons.append(f"the kernel of {place} says: {said or 'nothing'}")
@@ -218,6 +221,8 @@ class Suspects:
         elif route.kind not in ("unicast", "local"):
             refusal = f"{place}'s route refuses it: {route_words(route)}"
             finding.reasons.insert(0, refusal + self._without_agent(place))
+        elif route.device == DROP_DEVICE:
+            finding.reasons.insert(0, self._drops(place, route))
         elif device is not None and not device.up:
             finding.reasons.insert(0, f"{device.name} of {place} is down")
         elif device is not None and device.mtu < packet.header.total_length:
@@ -243,6 +248,9 @@ class Suspects:
 
     def _look_at(self, place: str) -> list[str]:
         return [f"get routes {place}"] if place in self.known.nodes else []
+
+    def _drops(self, place: str, route: Route) -> str:
+        return f"{place}'s route drops it: {route_words(route)}{self._without_agent(place)}"
 
     def _without_agent(self, place: str) -> str:
         gone = place in self.known.nodes and self.facts.state(place) is None

@@ -50,6 +50,16 @@ def test_agent_that_does_not_run_is_named(lab: Lab) -> None:
     assert "the agent of node1 does not answer" in back["lost_at"]["reason"]
 
 
+def test_overlay_device_that_went_with_its_agent_is_told_from_one_that_was_stopped(lab: Lab) -> None:
+    lab.must("fault", "agent", "pause", "node1")  # it would make the device again at once
+    lab.must("exec", "node1", "--", "ip", "link", "delete", "flannel0")
+    out = traced(lab)
+    assert (out["outcome"], out["lost_at"]["where"]) == ("lost", "node1 docker0")
+    dropped = "node1's route drops it: 10.0.0.0/16 dev overlay-drop0 (its agent does not answer)"
+    assert out["lost_at"]["reason"] == dropped
+    assert dropped in traced(lab, "node1")["reasons"]
+
+
 @pytest.mark.slow
 def test_agent_that_stands_still_is_told_from_one_that_is_gone(lab: Lab) -> None:
     lab.must("fault", "agent", "pause", "node2")
@@ -64,7 +74,7 @@ def test_deleted_route_is_named(lab: Lab) -> None:
     out = traced(lab)
     assert out["outcome"] in NOT_ARRIVED
     assert out["lost_at"]["where"] == "node1 docker0"
-    assert out["lost_at"]["reason"] == "node1's route refuses it: unreachable 10.0.0.0/16"
+    assert out["lost_at"]["reason"].startswith("node1's route drops it: 10.0.0.0/16 dev overlay-drop0")
 
 
 def test_revoked_lease_of_the_peer_is_named(lab: Lab) -> None:

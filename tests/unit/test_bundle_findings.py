@@ -125,6 +125,15 @@ def test_link_that_is_down_is_named(flags: str, what: str) -> None:
     assert found_in(files) == [f"nodes/node1: node1-eth0 {what} (nodes/node1/links.txt)"]
 
 
+def test_drop_device_has_no_carrier_and_is_not_named_unless_it_is_down() -> None:
+    files = healthy()
+    line = "9: overlay-drop0: <{},POINTOPOINT,MULTICAST,NOARP> mtu 1472 qdisc noop state DOWN"
+    files["nodes/node1/links.txt"] = "\n".join([LINKS, line.format("NO-CARRIER,UP")])
+    assert found_in(files) == []
+    files["nodes/node1/links.txt"] = "\n".join([LINKS, line.format("BROADCAST")])
+    assert found_in(files) == ["nodes/node1: overlay-drop0 is down (nodes/node1/links.txt)"]
+
+
 def test_missing_and_broken_files_are_passed_over() -> None:
     assert found_in({}) == []
     assert found_in({"status.json": "# could not be had: the lab ended\n", "get/routes.json": "{"}) == []
