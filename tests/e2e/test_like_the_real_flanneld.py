@@ -54,12 +54,13 @@ def test_docker_opts_name_the_bridge_address_and_the_mtu(nginx_tomcat: Lab) -> N
     assert "--mtu=1472" in options
 
 
-def test_routes_are_the_same_but_for_the_one_that_stops_leaks(nginx_tomcat: Lab) -> None:
+def test_routes_are_the_same_but_for_those_behind_them(nginx_tomcat: Lab) -> None:
     ours = _lines(nginx_tomcat.run("node1", "ip", "route").replace(UPLINK["ours"], UPLINK["recorded"]))
     real = _lines(recorded("udp-routes-node1.txt"))
     assert real <= ours
-    (extra,) = ours - real
-    assert re.fullmatch(r"unreachable 10\.0\.0\.0/16 metric \d{9,}", extra)
+    dropping, refusing = sorted(ours - real)
+    assert re.fullmatch(r"10\.0\.0\.0/16 dev overlay-drop0 metric \d{9,} linkdown", dropping)
+    assert re.fullmatch(r"unreachable 10\.0\.0\.0/16 metric \d{9,}", refusing)
 
 
 def test_overlay_device_has_the_same_flags_mtu_kind_and_address(nginx_tomcat: Lab) -> None:

@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.slow
 
 SECTION = "## Packets do not arrive\n"
-LOOKING = re.compile(r"(get|status|trace|logs|ping|fault list|exec \S+ -- ping)\b")
+LOOKING = re.compile(r"(get|status|trace|logs|ping|fault list|exec \S+ -- (ping|ip route get))\b")
 """What only looks may be asked again until it shows what there is to see: a lease ends after 30 s."""
 
 
