@@ -278,12 +278,18 @@ class BridgeSwitch(ShellOnDemand, Switch):
     def start(self, _controllers: object) -> None:
         """Make the bridge and plug every cable in."""
         bridge = WantedLink(self.name, "a switch of the underlay", kind="bridge", mtu=self.underlay_mtu, up=True)
-        ports = [_plugged(interface.name, self.name) for interface in self.intfList() if interface.name != "lo"]
-        self.kernel.converge(Wanted(links=(bridge, *ports)))
+        self.kernel.converge(Wanted(links=(bridge,)))
+        for interface in self.intfList():
+            if interface.name != "lo":
+                self.plug(interface.name)
 
     def plug(self, interface: str) -> None:
-        """Plug a cable's end in."""
-        self.kernel.converge(Wanted(links=(_plugged(interface, self.name),)))
+        """Plug a cable's end in, one at a time.
+
+        Being asked for this link alone makes the kernel notice at once that its cable is connected. It may wait a
+        second where both ends have the same number in their namespaces, and the bridge drops what comes in meanwhile.
+        """
+        self.kernel.converge(Wanted(links=(WantedLink(interface, "plug the cable into the switch", master=self.name),)))
 
     def unplug(self, _interface: str) -> None:
         """Nothing: a bridge forgets a port that has gone."""
@@ -298,10 +304,6 @@ class BridgeSwitch(ShellOnDemand, Switch):
         """Remove the bridge."""
         with contextlib.suppress(OSError):
             self.kernel.delete_link(self.name, "the switch is removed")
-
-
-def _plugged(interface: str, switch: str) -> WantedLink:
-    return WantedLink(interface, "plug the cable into the switch", master=switch)
 
 
 class Underlay:
