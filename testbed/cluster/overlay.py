@@ -13,10 +13,6 @@ from testbed.cluster.spec import Cluster
 HEADERS: Mapping[str, int] = {"udp": 28, "vxlan": 50, "host-gw": 0, "ipip": 20, "wireguard": 80}
 KERNEL_FEATURES: Mapping[str, str] = {kind: f"the {kind} backend" for kind in ("vxlan", "ipip", "wireguard")}
 """What doctor calls a kernel feature that a backend needs."""
-OVERLAY_DEVICES = "flannel"
-"""How the names of all overlay devices begin."""
-DROP_DEVICE = "overlay-drop0"
-"""Takes a node's overlay packets while its agent is dead (docs/reliability.md)."""
 BACKENDS = tuple(BACKEND_OPTIONS)
 
 

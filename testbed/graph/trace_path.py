@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from testbed.cluster.overlay import OVERLAY_DEVICES
+from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.graph.layout import Layout, lay_out
 from testbed.graph.model import Graph
 from testbed.graph.path import STYLE, Step, way

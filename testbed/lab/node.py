@@ -19,7 +19,7 @@ from agent.netconfig.config import NetworkConfig
 from agent.node.subnet_env import SubnetEnv, read_env, write_subnet_env
 from testbed.cluster.agent_words import agent_words, flannel_flags
 from testbed.cluster.cluster_document import AgentReady, AgentSpec
-from testbed.cluster.overlay import OVERLAY_DEVICES
+from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.lab.certificates import TlsFiles
 from testbed.lab.etcd import enter_machine, http_get
 from testbed.lab.lab_options import MACHINES

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.node.subnet_env import LARGEST_BYTES
-from testbed.cluster.overlay import OVERLAY_DEVICES
+from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.lab import Lab
 from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode

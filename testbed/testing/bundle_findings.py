@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network
 from typing import Any
 
-from testbed.cluster.overlay import DROP_DEVICE
+from testbed.cluster.device_names import DROP_DEVICE
 
 Files = Mapping[str, str]
 SHOWN = 160

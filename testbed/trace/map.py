@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from agent.kernel.values import IPAddress
 from agent.netconfig.backend_options import IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
 from testbed.capture.headers import NO_OVERLAY, Overlay
-from testbed.cluster.overlay import OVERLAY_DEVICES
+from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.lab.lab import Lab
 from testbed.pods.pod import Pod
 from testbed.pods.pod_network import POD_END, host_end

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from agent.kernel.values import IPAddress, Route
 from testbed.capture.headers import Packet
-from testbed.cluster.overlay import DROP_DEVICE
+from testbed.cluster.device_names import DROP_DEVICE
 from testbed.lab.node import BRIDGE
 from testbed.trace.evidence import Counters
 from testbed.trace.facts import STANDS_STILL, Facts
