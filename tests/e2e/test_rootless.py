@@ -108,6 +108,27 @@ def test_a_machine_whose_holder_was_killed_is_held_again(user: OrdinaryUser) -> 
 
 
 @pytest.mark.usefixtures("started")
+def test_volumes_have_sizes_and_settings_of_the_machine_are_read_only(user: OrdinaryUser) -> None:
+    rights = {"securityContext": {"privileged": True}}
+    mounts = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
+    container = {"name": "main", "image": "shell", **mounts, **rights}
+    spec = {"containers": [container], "volumes": [{"name": "data", "emptyDir": {"sizeLimit": "8Mi"}}]}
+    manifest = json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "sized"}, "spec": spec})
+    file = f"{RUNTIME_DIRECTORY}/sized.yaml"
+    user.run("sh", "-c", 'printf %s "$1" > "$2"', "sh", manifest, file)
+    applied = user.testbed(PYTHON, "apply", "-f", file, "--wait")
+    assert applied.returncode == 0, applied.stderr
+    script = "df --output=size -k /data /dev/shm | tail -2; test -w /proc/sys/net/ipv4/ip_forward && echo network; "
+    script += "test -w /proc/sys/vm/swappiness && echo machine; true"
+    said = user.testbed(PYTHON, "exec", "sized", "--", "sh", "-c", script)
+    assert said.stdout.split() == [str(8 * 1024), str(64 * 1024), "network"], said
+    lab = f"{RUNTIME_DIRECTORY}/testbed/two-nodes"
+    assert user.run("find", f"{lab}/nodes", "-mindepth", "1").stdout == ""
+    assert user.testbed(PYTHON, "delete", "pod", "sized").returncode == 0
+    assert user.run("ls", f"{lab}/logs/deleted").stdout.rstrip().endswith("-sized")
+
+
+@pytest.mark.usefixtures("started")
 def test_the_state_is_the_users_own_and_smaller_buffers_are_logged(user: OrdinaryUser) -> None:
     status = json.loads(user.testbed(PYTHON, "status", "-o", "json").stdout)
     assert status["rundir"] == f"{RUNTIME_DIRECTORY}/testbed/two-nodes"
