@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from testbed.pods.devices import DEVICE_LINKS, DEVICES
+from testbed.pods.namespaces import MACHINE_CAPABILITIES
 
 pytestmark = pytest.mark.root
 
@@ -79,3 +80,22 @@ def test_a_lab_sees_the_clone_below_tmp_and_writes_only_its_own_files_and_networ
     }
     assert (rundir / "probe").exists()
     assert not (clone / "probe").exists()
+
+
+def test_no_program_of_a_lab_gets_back_the_capabilities_over_the_machine() -> None:
+    """Not even as root, for whom exec would otherwise bring them all."""
+    program = "import os; from testbed.pods import namespaces; namespaces.give_up_the_machine(); "
+    program += "os.execvp('grep', ['grep', '^Cap', '/proc/self/status'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    own = Path("/proc/self/status").read_text()
+    before, after = _capabilities(own), _capabilities(done.stdout)
+    given_up = sum(1 << number for number in MACHINE_CAPABILITIES.values())
+    assert before["CapEff"] & given_up
+    for kind in ("CapPrm", "CapEff", "CapBnd"):
+        assert after[kind] == before[kind] & ~given_up
+    assert (after["CapInh"], after["CapAmb"]) == (0, 0)
+
+
+def _capabilities(status: str) -> dict[str, int]:
+    lines = [line.split() for line in status.splitlines() if line.startswith("Cap")]
+    return {name.rstrip(":"): int(mask, 16) for name, mask in lines}
