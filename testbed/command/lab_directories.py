@@ -5,6 +5,7 @@ lab's, its user has nothing but the control socket. Without root the same lies i
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import subprocess
@@ -136,8 +137,32 @@ def _take_from_its_user(directory: Path) -> None:
         os.close(descriptor)
 
 
+def close_empty_root(root: Path) -> None:
+    """Let nobody but root write into an empty directory of root's, such as a tmpfs that was mounted there.
+
+    Nothing lies in it that another user could have put there. What is not empty, or no directory, stays for
+    `check_root` to refuse. Raises FileNotFoundError.
+    """
+    try:
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EACCES):
+            return
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if os.geteuid() == 0 == status.st_uid and status.st_mode & 0o022 and not os.listdir(descriptor):
+            os.fchmod(descriptor, 0o755)
+            if os.listdir(descriptor):
+                # Filled between the two looks: as doubtful as before.
+                os.fchmod(descriptor, status.st_mode & 0o7777)
+    finally:
+        os.close(descriptor)
+
+
 def _make_root(root: Path) -> None:
     try:
+        close_empty_root(root)
         check_root(root)
     except FileNotFoundError:
         root.mkdir(parents=True, exist_ok=True, mode=0o755)

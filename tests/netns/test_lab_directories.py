@@ -169,11 +169,21 @@ def test_a_directory_of_labs_that_others_could_have_filled_is_refused_in_a_line(
         root.mkdir()
         os.chown(root, USER if kind == "user's" else 0, -1)
         root.chmod(0o755 if kind == "user's" else 0o1777)
+        (root / "planted").touch()
     for attempt in (lambda: made(root), client.running_labs, removal.labs_to_end, removal.remove_leftovers):
         with pytest.raises(TestbedError, match=f"^{root}: {said} ") as raised:
             attempt()
         assert raised.value.exit_code == 3
     assert not root.with_name("elsewhere").exists() or os.listdir(root.with_name("elsewhere")) == []
+
+
+def test_an_empty_directory_that_others_could_fill_is_closed_before_it_is_used(root: Path) -> None:
+    """A tmpfs that somebody mounts on it has mode 1777."""
+    root.mkdir()
+    root.chmod(0o1777)
+    rundir = made(root)
+    assert (stat.S_IMODE(root.stat().st_mode), root.stat().st_uid) == (0o755, 0)
+    assert rundir.is_dir()
 
 
 def test_a_record_is_believed_only_where_nobody_else_can_write_one(root: Path) -> None:
