@@ -350,7 +350,7 @@ ODD_ROOTS: Mapping[str, str] = {
     "link": "mkdir /run/elsewhere && ln -s elsewhere /run/testbed",
     "dangling link": "ln -s elsewhere /run/testbed",
     "user's": f"mkdir /run/testbed && chown {USER} /run/testbed",
-    "open": "mkdir -m 1777 /run/testbed",
+    "open": "mkdir -m 1777 /run/testbed && touch /run/testbed/planted",
     "a file": "touch /run/testbed",
     "FIFO": "mkfifo /run/testbed",
 }
