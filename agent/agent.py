@@ -18,7 +18,6 @@ from agent.assembly import (
     certificates_of,
     choose_underlay,
     open_registry,
-    own_addresses,
     refuse_conflicts,
     refuse_other_bridge,
     refuse_underlay_inside,
@@ -149,7 +148,7 @@ class Agent:
         backend = make_backend(config, underlay, kernel, options.datapath)
         undo.callback(lambda: backend.stop(for_good=self._ends_for_good))
         backend.on_trouble = self._on_trouble
-        manager = self._subnet_manager(registry, config, backend, own_addresses(kernel))
+        manager = self._subnet_manager(registry, config, backend, kernel.own_addresses(4, 6))
         lease = manager.acquire(self._stop, partial(self._readiness.mark_unready, LEASE))
         if lease is None:
             return 0
@@ -167,7 +166,7 @@ class Agent:
         freeze_startup_objects()
         self._watchdog.start()
         undo.callback(self._watchdog.stop)
-        watch = UnderlayWatch(underlay, lambda now: choose(current=now), partial(own_addresses, kernel))
+        watch = UnderlayWatch(underlay, lambda now: choose(current=now), partial(kernel.own_addresses, 4, 6))
         return self._keep_up(setup, monitor, chains, watch)
 
     def _undo_the_run_before(self, kernel: Kernel, config: NetworkConfig | None) -> None:

@@ -10,7 +10,7 @@ from agent.etcd.connection import Credentials
 from agent.etcd.registry import EtcdRegistry
 from agent.kernel.bridge import find, objection
 from agent.kernel.kernel import Kernel
-from agent.kernel.values import Family, IPAddress, IPNetwork
+from agent.kernel.values import Family, IPNetwork
 from agent.netconfig.config import NetworkConfig
 from agent.node.setup import bridge_claim
 from agent.node.underlay_interface import (
@@ -60,12 +60,6 @@ def _choose_ipv6(interface: str, options: Options, wish: Wish, kernel: Kernel, c
             f"{interface}: no IPv6 address for a network with EnableIPv6 (got none; want a global one)"
         )
     return found
-
-
-def own_addresses(kernel: Kernel) -> frozenset[IPAddress]:
-    """Return every address of this machine."""
-    families: tuple[Family, ...] = (4, 6)
-    return frozenset(held.address.ip for family in families for held in kernel.assigned_addresses(family))
 
 
 def open_registry(options: Options) -> EtcdRegistry:

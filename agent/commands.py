@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from agent.assembly import choose_underlay, open_registry, own_addresses
+from agent.assembly import choose_underlay, open_registry
 from agent.backends.drop_device import is_drop_device
 from agent.backends.leftovers import remove_other_devices, remove_subnet_routes
 from agent.backends.subnet_routes import LAST_RESORT_METRIC
@@ -114,7 +114,7 @@ def _give_leases_back(options: Options, kernel: Kernel, announcer: _Announcer) -
     That of the subnet in subnet.env is ours with any address of this machine: the agent may have kept one that would
     not be chosen now.
     """
-    public_ip, own = choose_underlay(options, kernel).public_ip, own_addresses(kernel)
+    public_ip, own = choose_underlay(options, kernel).public_ip, kernel.own_addresses(4, 6)
     previous, _ = read_previous_subnet(options.subnet_file)
     registry = open_registry(options)
     try:

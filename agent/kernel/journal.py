@@ -25,7 +25,7 @@ class Journal(Protocol):
 
 
 class SilentJournal:
-    """Keeps nothing: for an agent that nobody looks into."""
+    """Keeps nothing: for an agent whose changes are not looked at."""
 
     def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
         """Forget it."""

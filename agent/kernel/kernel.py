@@ -126,9 +126,9 @@ class Kernel:
         with self._using:
             return read.assigned_addresses(self._socket, family)
 
-    def own_addresses(self, family: Family) -> frozenset[IPAddress]:
-        """Return every address of the family that this machine has."""
-        return frozenset(assigned.address.ip for assigned in self.assigned_addresses(family))
+    def own_addresses(self, *families: Family) -> frozenset[IPAddress]:
+        """Return every address of these families that this machine has."""
+        return frozenset(held.address.ip for family in families for held in self.assigned_addresses(family))
 
     def addresses(self, device: str, family: Family = 4) -> tuple[IPInterface, ...]:
         """Return the device's addresses in the kernel's order; empty when there is no such device.

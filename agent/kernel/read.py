@@ -1,6 +1,6 @@
 """Reads links, addresses, routes, neighbours and forwarding entries by pyroute2, as values of ours.
 
-A socket stays in the namespace that it was opened in, whoever uses it. What pyroute2 decoded never leaves this file.
+A socket stays in the namespace that it was opened in, in every thread. What pyroute2 decoded never leaves this file.
 """
 
 import errno

@@ -54,7 +54,7 @@ def provide(root: Path = RUN_ROOT, settings: Path = SETTINGS, run: Run = run_com
         _claims.append(record)
     if settings.is_dir():
         return ""
-    # First the record: whoever is killed in between leaves it to the next.
+    # First the record: one that is killed in between leaves it to the next.
     _write(record, LOADED)
     why = run(["modprobe", MODULE]) or f"no {SETTINGS}"
     if not settings.is_dir():

@@ -73,7 +73,7 @@ class LabsThere:
     foreign: Sequence[str]
     """Names of other users' labs."""
     doubtful: Mapping[str, str]
-    """Names of labs in whose directories somebody else than root could have put things, and why."""
+    """Names of labs in whose directories another user than root could have put things, and why."""
 
 
 def runtime_directory() -> Path | None:
@@ -94,7 +94,7 @@ def own_root() -> Path | None:
 def run_roots() -> list[Path]:
     """Every directory in which the caller's labs may lie, their own first.
 
-    Raises TestbedError (environment) for one in which somebody else could have put things.
+    Raises TestbedError (environment) for one in which another user could have put things.
     """
     own = own_root()
     roots = [RUN_ROOT] if own is None else [own, RUN_ROOT]
@@ -107,7 +107,9 @@ def run_roots() -> list[Path]:
 def check_root(root: Path) -> None:
     """Raises TestbedError (environment) when labs in it are not to be believed; FileNotFoundError."""
     if why := doubt(root):
-        want = "a directory of root's own that nobody else can write" if root == RUN_ROOT else "a directory of your own"
+        want = (
+            "a directory of root's own that no other user can write" if root == RUN_ROOT else "a directory of your own"
+        )
         raise TestbedError(f"{root}: {why} (want {want}; look what it is, then remove it)", 3)
 
 

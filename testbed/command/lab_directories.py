@@ -20,7 +20,7 @@ from testbed.lab.lab_options import OPTIONS_FILE, LabOptions
 from testbed.plain_files import plain, replace_plain
 
 SEARCHABLE = 0o711
-"""A lab's directory: others find lab.json, and the user the control socket, by name; nobody sees what else is there."""
+"""A lab's directory: who knows a name, as of lab.json and the control socket, finds it; nothing can be listed."""
 READABLE = 0o644
 LOCK_PATIENCE_S = 0.5
 """A directory is cleared away in less."""
