@@ -25,7 +25,7 @@ from typing import NoReturn
 
 import pytest
 
-from testbed.command.client import TestbedError, running_labs
+from testbed.control.client import TestbedError, running_labs
 from testbed.testing.bundle import Bundle, write_bundle
 from testbed.testing.lab_capture import Captures
 from testbed.testing.lab_choice import (

@@ -5,12 +5,12 @@ import signal
 from collections.abc import Iterator
 
 from testbed.cluster.spec import Cluster, read_cluster
-from testbed.command.client import RUN_ROOT, LabRecord, TestbedError
-from testbed.command.lab_directories import prepare, starting
-from testbed.command.launch import Launched, launch
-from testbed.command.removal import remove_leftovers
 from testbed.command.up import as_interrupt, check_environment, hosts_of
-from testbed.lab.lab_options import LabOptions
+from testbed.control.client import RUN_ROOT, LabRecord, TestbedError
+from testbed.control.options import LabOptions
+from testbed.host.lab_directories import prepare, starting
+from testbed.host.launch import Launched, launch
+from testbed.host.removal import remove_leftovers
 
 CLUSTER = """\
 apiVersion: testbed/v1

@@ -16,9 +16,9 @@ from testbed.bench.session import model_of_processor
 from testbed.cluster.generated import choose, generate
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster
-from testbed.command.client import LabRecord, TestbedError, ask
-from testbed.command.launch import Launched
 from testbed.command.up import check_capacity
+from testbed.control.client import LabRecord, TestbedError, ask
+from testbed.host.launch import Launched
 from testbed.lab.clock import now
 
 PINGS = 1000

@@ -17,13 +17,13 @@ from agent.errors import AgentError
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from agent.lease import LeaseAttrs, Subnet
-from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.control.server import Request, Verb, VerbFailed
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.node import LabNode
 from testbed.lab.probe import PairResult, Sender, Target, ping_pairs
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 ASKERS = 8
 LIMIT_S = 60.0

@@ -11,8 +11,8 @@ from testbed.bench.report import Document, Machine, document
 from testbed.bench.run import carry_out
 from testbed.bench.show import Bar
 from testbed.cluster.overlay import KERNEL_FEATURES
-from testbed.command import doctor
-from testbed.command.client import TestbedError, running_labs
+from testbed.control.client import TestbedError, running_labs
+from testbed.host import doctor
 from testbed.lab.clock import now
 
 PURPOSES = frozenset({"bench", "iperf"})

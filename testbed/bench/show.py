@@ -12,7 +12,7 @@ from rich.table import Table
 from testbed.bench.plan import BenchPlan, Step
 from testbed.bench.report import Document, goal_line, median_rows, ratio_rows, round_line
 from testbed.bench.results import Round, metrics_of, why_not_counted
-from testbed.command.render import BAD_COLOUR, GOOD_COLOUR, PIPE_WIDTH, console
+from testbed.output.tables import BAD_COLOUR, GOOD_COLOUR, PIPE_WIDTH, console
 
 
 class Bar:

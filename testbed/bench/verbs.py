@@ -9,9 +9,9 @@ from agent.errors import AgentError
 from testbed.bench.load_tools import measure, processor_seconds
 from testbed.bench.plan import MEASUREMENTS
 from testbed.bench.ways import AgentWay, NoOverlay, PlainRoutes, PlainVxlan, Way
-from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.control.server import Request, Verb, VerbFailed
 from testbed.lab.etcd import EtcdFailed
-from testbed.lab.lab import Lab
+from testbed.supervisor.lab import Lab
 
 
 def bench_verbs(lab: Lab) -> Mapping[str, Verb]:

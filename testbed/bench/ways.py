@@ -22,10 +22,10 @@ from agent.kernel.values import (
 from agent.netconfig.config import parse_network_config
 from testbed.bench.load_tools import Ends, processor_seconds
 from testbed.cluster.overlay import overlay_of, with_backend
-from testbed.lab.lab import ETCD_PREFIX, Lab
 from testbed.lab.node import LabNode
 from testbed.pods.pod import Pod
 from testbed.pods.pod_network import POD_END, host_end, pod_mac
+from testbed.supervisor.lab import ETCD_PREFIX, Lab
 
 AGENT_LIMIT_S = 20.0
 SETTLE_S, SETTLE_LIMIT_S, IDLE = 0.25, 3.0, 0.03

@@ -22,7 +22,7 @@ from testbed.capture.packet_socket import OUTGOING as OUT
 from testbed.capture.pcapng import LINKTYPE_ETHERNET, LINKTYPE_RAW, interface, packet, section_header, statistics
 from testbed.capture.plan import Listening, Plan, kernel_filter
 from testbed.capture.segments import cut
-from testbed.pods.namespaces import CLONE_NEWNET, enter
+from testbed.processes.namespaces import CLONE_NEWNET, enter
 
 SETTLE_NS = 50_000_000
 """So long a packet waits for earlier ones from other sockets."""

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from testbed.capture.filters import FilterError, Instruction, from_tcpdump, nothing
 from testbed.capture.plan import Listening, Plan
-from testbed.lab.control import Request, Verb, VerbFailed
-from testbed.lab.lab import Lab
-from testbed.lab.programs import run_for_client
+from testbed.control.server import Request, Verb, VerbFailed
+from testbed.processes.programs import run_for_client
+from testbed.supervisor.lab import Lab
 from testbed.trace.map import LAB, Map, map_of
 
 EVERYTHING = "all"

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from testbed.cluster.deployment import Deployment
+from testbed.cluster.deployment_checks import check_deployment
 from testbed.cluster.free_values import free_name
 from testbed.cluster.manifest import Pod
+from testbed.cluster.pod_checks import check_pod
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.service import Service
+from testbed.cluster.service_checks import check_service
 from testbed.cluster.validation import Source, read_model
-from testbed.pods.deployment_checks import check_deployment
-from testbed.pods.pod_checks import check_pod
-from testbed.services.service_checks import check_service
 
 Object = Pod | Deployment | Service
 ObjectT = TypeVar("ObjectT", Pod, Deployment, Service)

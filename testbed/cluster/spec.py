@@ -15,21 +15,21 @@ from testbed.cluster.addresses import AddressPlan
 from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
 from testbed.cluster.deployment import Deployment
+from testbed.cluster.deployment_checks import TEMPLATE
 from testbed.cluster.manifest import Metadata, Pod, PodSpec
 from testbed.cluster.manifests import check_twice, is_known, kind_of, of_kind, read_manifests
 from testbed.cluster.network_json import network_json
+from testbed.cluster.placement import SeenNode, place_all
+from testbed.cluster.pod_checks import check_names, check_node
 from testbed.cluster.problems import Problem, SpecError, near_match, shorten
 from testbed.cluster.service import Service
+from testbed.cluster.service_checks import check_dual_stack, check_range, check_together, selects_nothing
 from testbed.cluster.short_form import with_nodes_by_name
 from testbed.cluster.underlay_checks import read_wiring
 from testbed.cluster.validation import Source, read_model
 from testbed.cluster.wiring import Wiring
 from testbed.cluster.yaml_source import MAX_BYTES, read_documents
 from testbed.places import TOPOLOGIES
-from testbed.pods.deployment_checks import TEMPLATE
-from testbed.pods.pod_checks import check_names, check_node
-from testbed.services.service_checks import check_dual_stack, check_range, check_together, selects_nothing
-from testbed.workloads.placement import SeenNode, place_all
 
 DEFAULT_CLUSTER = "nginx_tomcat"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from testbed.bench.plan import USUAL, BenchPlan, choose_measurements, choose_paths
-from testbed.command.client import TestbedError
 from testbed.command.command_line import Verbs, needs_root, output_option, verbs
+from testbed.control.client import TestbedError
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -63,7 +63,7 @@ def bench(
 
         draw(result, plot)
     if output == "json":
-        from testbed.command import render
+        from testbed.output import tables as render
 
         render.as_json(result)
     else:
@@ -105,7 +105,7 @@ def scale(nodes: str, pods_per_node: int, rest: int, plain: bool, plot: Path | N
 
         draw(result, plot)
     if output == "json":
-        from testbed.command import render
+        from testbed.output import tables as render
 
         render.as_json(result)
     else:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import click
 
-from testbed.command.client import LabConnection, LabRecord, TestbedError, find_lab
 from testbed.command.command_line import bare_name, lab_option, verbs
+from testbed.control.client import LabConnection, LabRecord, TestbedError, find_lab
 
 STANDARD_OUTPUT = "-"
 END_LIMIT_S = 10.0

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from testbed.command.client import LabRecord, TestbedError, ask, find_lab
 from testbed.command.command_line import KINDS, lab_option, next_commands, output_option, verbs
 from testbed.command.selectors import read_selector, selected, selector_option
+from testbed.control.client import LabRecord, TestbedError, ask, find_lab
 
 KIND_OF = {"pods": "Pod", "deployments": "Deployment", "services": "Service"}
 """What can be removed by name, and what a manifest calls it."""
@@ -117,7 +117,7 @@ def _kind_and_names(words: Sequence[str]) -> tuple[str, list[str]]:
 
 def _show(answer: Any, output: str | None, more: str = "") -> None:  # noqa: ANN401 - JSON
     if output == "json":
-        from testbed.command import render
+        from testbed.output import tables as render
 
         return render.as_json(answer)
     for line in answer["objects"]:

@@ -1,7 +1,7 @@
 """`testbed check`, and what `up broken/NAME` does once the lab is up."""
 
-from testbed.command.client import LabRecord, ask, find_lab
 from testbed.command.command_line import lab_option, next_commands, output_option, verbs
+from testbed.control.client import LabRecord, ask, find_lab
 from testbed.exercises.catalogue import PREFIX, Exercise
 
 
@@ -13,7 +13,7 @@ def check(lab: str | None, output: str | None) -> int:
 
     The judge of the exercises (up broken/NAME): it says what is wrong, not why. Exit code 0 when all is well.
     """
-    from testbed.command import render
+    from testbed.output import tables as render
 
     record = find_lab(lab)
     answer = ask(record, "check")

@@ -25,8 +25,8 @@ from testbed.command import (
     ui_command,
     workload_commands,
 )
-from testbed.command.client import TestbedError
 from testbed.command.command_line import verbs
+from testbed.control.client import TestbedError
 
 __all__ = [
     "bench_command",

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from testbed.command.client import TestbedError, running_labs
 from testbed.command.completion import labs
+from testbed.control.client import TestbedError, running_labs
 
 KINDS = {
     **dict.fromkeys(("nodes", "node", "no"), "nodes"),

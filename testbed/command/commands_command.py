@@ -2,9 +2,9 @@
 
 import click
 
-from testbed.command.client import ask, find_lab
 from testbed.command.command_line import bare_name, lab_option, output_option, verbs
 from testbed.command.completion import names
+from testbed.control.client import ask, find_lab
 
 
 @verbs.command()
@@ -21,7 +21,7 @@ def commands(node: str | None, lab: str | None, output: str | None) -> None:
     """
     answer = ask(find_lab(lab), "commands", node=None if node is None else bare_name(node))
     if output == "json":
-        from testbed.command import render
+        from testbed.output import tables as render
 
         return render.as_json(answer["changes"])
     return print(answer["script"], end="")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from testbed.command.client import TestbedError, ask, find_lab, running_labs
+from testbed.control.client import TestbedError, ask, find_lab, running_labs
 
 ANSWER_LIMIT_S = 1.0
 """Nobody waits longer for the Tab key."""

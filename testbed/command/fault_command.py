@@ -4,8 +4,8 @@ import re
 
 import click
 
-from testbed.command.client import LabRecord, TestbedError, ask, find_lab
 from testbed.command.command_line import lab_option, next_commands, output_option, verbs
+from testbed.control.client import LabRecord, TestbedError, ask, find_lab
 from testbed.faults.catalogue import HEAL_LIMIT_S, KINDS
 
 LONGEST_USAGE = 34  # columns; longer ones get a line of their own
@@ -76,7 +76,7 @@ def _numbers(words: tuple[str, ...]) -> list[int] | None:
 
 
 def _show(done: dict[str, object], lab: str, json: bool) -> int:
-    from testbed.command import render
+    from testbed.output import tables as render
 
     if json:
         render.as_json(done)
@@ -88,7 +88,7 @@ def _show(done: dict[str, object], lab: str, json: bool) -> int:
 
 
 def _list(faults: list[dict[str, object]], lab: str, json: bool) -> int:
-    from testbed.command import render
+    from testbed.output import tables as render
 
     if json:
         render.as_json(faults)
@@ -104,7 +104,7 @@ def _list(faults: list[dict[str, object]], lab: str, json: bool) -> int:
 
 
 def _heal(record: LabRecord, numbers: list[int] | None, limit_s: float, json: bool) -> int:
-    from testbed.command import render
+    from testbed.output import tables as render
 
     healed = ask(record, "heal", numbers=numbers, limit_s=limit_s)
     failed = [one for one in healed if not one["healed"]]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from testbed.command.client import TestbedError, ask, find_lab
 from testbed.command.command_line import lab_option, verbs
+from testbed.control.client import TestbedError, ask, find_lab
 
 if TYPE_CHECKING:
     from testbed.graph.model import Graph

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import click
 
-from testbed.command.client import LabRecord, TestbedError, ask, find_lab, running_labs
 from testbed.command.command_line import Verbs, bare_name, lab_option, needs_root, output_option, verbs
 from testbed.command.completion import clusters, names
+from testbed.control.client import LabRecord, TestbedError, ask, find_lab, running_labs
 from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, Exercise, NoSuchExercise, exercise_of
 
 
@@ -110,8 +110,8 @@ def _refuse_wrong_mix(cluster: str | None, made: Sequence[str], pods_per_node: i
 
 def _prompt(record: LabRecord) -> int:
     """Mininet's prompt; the lab ends with it."""
-    from testbed.command import terminal
-    from testbed.command.removal import remove
+    from testbed.host.removal import remove
+    from testbed.output import terminal
 
     try:
         return terminal.run(record, "cli", terminal=os.isatty(0))
@@ -131,7 +131,7 @@ def _exercise(cluster: str | None) -> Exercise | None:
 @click.option("--all", "everything", is_flag=True, help="Every lab that runs.")
 def down(lab: str | None, everything: bool) -> None:
     """Take a lab down; nothing of it is left."""
-    from testbed.command.removal import labs_to_end, remove_leftovers, take_down
+    from testbed.host.removal import labs_to_end, remove_leftovers, take_down
 
     name = lab or os.environ.get("TESTBED_LAB")
     # Of others' labs an ordinary user can take none down.
@@ -161,7 +161,7 @@ def down(lab: str | None, everything: bool) -> None:
 @output_option("json")
 def status(lab: str | None, output: str | None) -> None:
     """Show nodes and pods at a glance."""
-    from testbed.command import render
+    from testbed.output import tables as render
 
     records = [find_lab(lab)] if lab or os.environ.get("TESTBED_LAB") else running_labs() or [find_lab(None)]
     answers = [{**ask(record, "status"), "pid": record.pid} for record in records]
@@ -180,10 +180,11 @@ def doctor(output: str | None) -> int:
     """Check what this machine offers and say how to get what is missing."""
     from dataclasses import asdict
 
-    from testbed.command import render, rootless
-    from testbed.command.client import runtime_directory
-    from testbed.command.doctor import checks, missing_debian_packages, required_failures
     from testbed.command.packages import apt_lines
+    from testbed.control.client import runtime_directory
+    from testbed.host import rootless
+    from testbed.host.doctor import checks, missing_debian_packages, required_failures
+    from testbed.output import tables as render
     from testbed.places import IS_CLONE
 
     found = checks()
@@ -218,7 +219,7 @@ def topologies(output: str | None) -> None:
     """List the clusters that come with the testbed and the topologies to make one from. Needs no root."""
     from testbed.cluster.spec import cluster_names, find_cluster
     from testbed.cluster.topology import describe_topologies
-    from testbed.command import render
+    from testbed.output import tables as render
 
     rows = [
         {"name": name, "nodes": len(cluster.nodes), "pods": cluster.pod_count, "topology": cluster.underlay.topology}
@@ -256,7 +257,7 @@ def validate(cluster: str, show_defaults: bool, output: str | None) -> None:
     """Check a cluster file and list all its problems. Needs no root."""
     from testbed.cluster.problems import SpecError
     from testbed.cluster.spec import find_cluster
-    from testbed.command import render
+    from testbed.output import tables as render
 
     try:
         found = find_cluster(cluster)
@@ -299,7 +300,7 @@ def init() -> None:
 @lab_option
 def cli(lab: str | None) -> int:
     """Open Mininet's own prompt on the running lab; leaving it keeps the lab."""
-    from testbed.command import terminal
+    from testbed.output import terminal
 
     return terminal.run(find_lab(lab), "cli", terminal=os.isatty(0))
 
@@ -326,6 +327,6 @@ def restart_agent(nodes: tuple[str, ...], everything: bool, lab: str | None) -> 
 @lab_option
 def etcdctl(arguments: Sequence[str], lab: str | None) -> int:
     """Run the real etcdctl on the lab's etcd: etcdctl -- get --prefix /coreos.com/network"""
-    from testbed.command import terminal
+    from testbed.output import terminal
 
     return terminal.run(find_lab(lab), "etcdctl", terminal=False, argv=list(arguments))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from testbed.command.client import TestbedError
 from testbed.command.command_line import needs_root, output_option, verbs
+from testbed.control.client import TestbedError
 
 if TYPE_CHECKING:
     from agent.options.options import Options
@@ -32,8 +32,8 @@ def join(flags: tuple[str, ...]) -> int:
     agent; what it made stays until `testbed leave`.
     """
     needs_root("join")
-    from testbed.machines.joined import JoinedMachine
-    from testbed.machines.preflight import problems
+    from testbed.join.joined import JoinedMachine
+    from testbed.join.preflight import problems
 
     options = _options(flags)
     if wrong := problems(options):
@@ -53,8 +53,8 @@ def join(flags: tuple[str, ...]) -> int:
 def leave(flags: tuple[str, ...]) -> int:
     """Take away what `join` made on this machine, and give its subnet back. FLAGS as for join."""
     needs_root("leave")
-    from testbed.machines.flags import with_defaults
-    from testbed.machines.preflight import running_here
+    from testbed.join.flags import with_defaults
+    from testbed.join.preflight import running_here
 
     options = _options(flags)
     if running_here(options):
@@ -74,8 +74,8 @@ def machines(output: str | None, flags: tuple[str, ...]) -> int:
     FLAGS are the agent's, for instance --etcd-endpoints=URL.
     """
     from agent.errors import AgentError
-    from testbed.command import render
-    from testbed.machines.listing import network_of
+    from testbed.join.listing import network_of
+    from testbed.output import tables as render
 
     options = _options(flags)
     try:
@@ -111,7 +111,7 @@ def machines(output: str | None, flags: tuple[str, ...]) -> int:
 
 def _options(flags: Sequence[str]) -> "Options":
     from agent.errors import UsageError
-    from testbed.machines.flags import options_of
+    from testbed.join.flags import options_of
 
     try:
         options = options_of(flags, os.environ)

@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
-from testbed.command.client import ask, find_lab
 from testbed.command.command_line import Verbs, bare_name, lab_option, next_commands, output_option, verbs
 from testbed.command.completion import names
+from testbed.control.client import ask, find_lab
 
 limit_option = click.option(
     "--timeout",
@@ -28,7 +28,7 @@ def _ask(action: str, name: str, lab: str | None, output: str | None, **argument
     record = find_lab(lab)
     answer: dict[str, Any] = ask(record, "node", (), None, action=action, name=bare_name(name), **arguments)
     if output == "json":
-        from testbed.command import render
+        from testbed.output import tables as render
 
         render.as_json(answer)
         return None

@@ -8,8 +8,8 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from testbed.command.client import LabRecord, TestbedError, find_lab
 from testbed.command.command_line import lab_option, needs_root, next_commands, verbs
+from testbed.control.client import LabRecord, TestbedError, find_lab
 from testbed.plain_files import plain
 
 if TYPE_CHECKING:

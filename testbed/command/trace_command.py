@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from testbed.command.client import TestbedError, ask, find_lab
 from testbed.command.command_line import bare_name, lab_option, next_commands, output_option, verbs
 from testbed.command.completion import names
+from testbed.control.client import TestbedError, ask, find_lab
 
 DEFAULT_UDP_PORT = 33434
 """Where traceroute begins, and where nobody listens: the answer is the destination's own «port unreachable»."""
@@ -54,7 +54,8 @@ def trace(
     trace nginx localhost:80        inside one pod
     trace -6 shell echo:8080        by IPv6; so is trace shell [fd00:a:0:90::2]:8080
     """
-    from testbed.command import render, render_trace
+    from testbed.output import tables as render
+    from testbed.output import trace_text as render_trace
 
     if step and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise TestbedError("testbed trace --step: not on a terminal (got a pipe or file; want a terminal)", 2)

@@ -2,8 +2,8 @@
 
 import click
 
-from testbed.command.client import TestbedError, find_lab
 from testbed.command.command_line import lab_option, verbs
+from testbed.control.client import TestbedError, find_lab
 
 
 @verbs.command()

@@ -13,11 +13,12 @@ from testbed.cluster import capacity
 from testbed.cluster.generated import choose, generate
 from testbed.cluster.overlay import overlay_of, with_backend
 from testbed.cluster.problems import SpecError, shorten
+from testbed.cluster.shaping import missing_features
 from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster, find_cluster_file
 from testbed.cluster.topology import TooManyParts
 from testbed.cluster.wiring import Wiring
-from testbed.command import bridge_netfilter, doctor, progress, render, rootless
-from testbed.command.client import (
+from testbed.command.command_line import prefix
+from testbed.control.client import (
     RUN_ROOT,
     LabRecord,
     TestbedError,
@@ -26,13 +27,14 @@ from testbed.command.client import (
     running_labs,
     runtime_directory,
 )
-from testbed.command.command_line import prefix
-from testbed.command.lab_directories import prepare, starting
-from testbed.command.launch import Launched, launch
-from testbed.command.removal import remove_leftovers
-from testbed.command.wire import CONTROL_SOCKET
-from testbed.lab.lab_options import LabOptions
-from testbed.lab.shaping import missing_features
+from testbed.control.options import LabOptions
+from testbed.control.wire import CONTROL_SOCKET
+from testbed.host import bridge_netfilter, doctor, rootless
+from testbed.host.lab_directories import prepare, starting
+from testbed.host.launch import Launched, launch
+from testbed.host.removal import remove_leftovers
+from testbed.output import progress
+from testbed.output import tables as render
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +274,7 @@ def _agents_by_hand(lab: LabRecord, nodes: tuple[str, ...]) -> None:
 
 
 def _log_tail(rundir: Path) -> str:
-    from testbed.lab.supervise import last_line
+    from testbed.processes.supervise import last_line
 
     return last_line(rundir / "lab.log") or "empty"
 

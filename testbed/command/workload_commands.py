@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from testbed.command.client import LabRecord, TestbedError, ask, find_lab
 from testbed.command.command_line import KINDS, bare_name, lab_option, output_option, ready_to_paste, verbs
 from testbed.command.completion import kinds, names, of_kind
 from testbed.command.selectors import read_selector, selected, selector_option
+from testbed.control.client import LabRecord, TestbedError, ask, find_lab
 
 WATCH_PERIOD_S = 1.0
 
@@ -46,7 +46,7 @@ def get(kind: str, name: str | None, lab: str | None, output: str | None, select
 
 
 def _show_objects(found: dict[str, list[dict[str, Any]]], output: str | None) -> None:
-    from testbed.command import render
+    from testbed.output import tables as render
 
     if output in ("json", "yaml"):
         items = [item for group in found.values() for item in group]
@@ -66,7 +66,7 @@ def _show_objects(found: dict[str, list[dict[str, Any]]], output: str | None) ->
 @output_option("json")
 def describe(kind: str, name: str | None, lab: str | None, output: str | None) -> None:
     """Show everything about one node, pod, deployment or service."""
-    from testbed.command import render
+    from testbed.output import tables as render
 
     kind, _, name_in_kind = kind.partition("/")
     if KINDS.get(kind) not in ("nodes", "pods", "deployments", "services", "endpoints") or not (name or name_in_kind):
@@ -103,7 +103,7 @@ def exec_(
     name: str, command: Sequence[str], container: str | None, interactive: bool, tty: bool, lab: str | None
 ) -> int:
     """Run a command in a pod or on a node: exec client -- curl -s http://10.0.90.2:8080/"""
-    from testbed.command import terminal
+    from testbed.output import terminal
 
     if not command:
         raise click.UsageError("no command (want: exec POD|NODE -- CMD…)", click.get_current_context())
@@ -122,7 +122,7 @@ def shell(name: str | None, container: str | None, tmux: tuple[str, str] | None,
 
     There `ip netns exec node1 …` works for every node and pod.
     """
-    from testbed.command import terminal
+    from testbed.output import terminal
 
     record = find_lab(lab)
     if tmux:
@@ -152,7 +152,7 @@ def _side_by_side(record: LabRecord, names: tuple[str, str]) -> None:
 @lab_option
 def logs(name: str, container: str | None, follow: bool, tail: int | None, lab: str | None) -> int:
     """Show a pod's output, a node's agent log, etcd's log, or the lab's own."""
-    from testbed.command import terminal
+    from testbed.output import terminal
 
     return terminal.run(
         find_lab(lab), "logs", terminal=False, name=bare_name(name), container=container, follow=follow, tail=tail
@@ -165,7 +165,7 @@ def logs(name: str, container: str | None, follow: bool, tail: int | None, lab: 
 @click.option("-w", "--watch", is_flag=True, help="Go on as more happens, until Ctrl-C.")
 def events(lab: str | None, output: str | None, watch: bool) -> None:
     """Show what happened, oldest first."""
-    from testbed.command import render
+    from testbed.output import tables as render
 
     record = find_lab(lab)
     shown: list[dict[str, Any]] = []
@@ -191,7 +191,7 @@ def ping(
     source: str | None, destination: str | None, count: int | None, ipv6: bool, lab: str | None, output: str | None
 ) -> int:
     """Ping every pod from every pod, or DST (pod, node or address) from SRC."""
-    from testbed.command import render
+    from testbed.output import tables as render
 
     if source is not None and destination is None:
         raise click.UsageError("want both SRC and DST, or neither", click.get_current_context())
@@ -210,7 +210,8 @@ def ping(
 @output_option("json")
 def iperf(source: str, destination: str, udp: bool, seconds: int, lab: str | None, output: str | None) -> None:
     """Measure throughput from SRC to DST (pods or nodes) with iperf3."""
-    from testbed.command import progress, render
+    from testbed.output import progress
+    from testbed.output import tables as render
 
     with progress.waiting(f"iperf3 {source} -> {destination}", seconds):
         answer = ask(

@@ -19,9 +19,9 @@ from collections.abc import Callable, Mapping
 
 from testbed.faults.machines import run
 from testbed.lab.etcd import enter_machine
-from testbed.lab.lab import Lab
 from testbed.lab.node import LabNode
 from testbed.pods.pod import Pod
+from testbed.supervisor.lab import Lab
 
 SQUATTER = """
 import socket, sys, time

@@ -8,10 +8,10 @@ from agent.lease import Lease
 from testbed.exercises.judge import LeaseSeen, NodeSeen, PairSeen, Seen
 from testbed.lab.etcd import EtcdFailed
 from testbed.lab.forwarding import host_of
-from testbed.lab.lab import Lab
 from testbed.lab.node import LabNode
 from testbed.lab.pod_pings import ping_every_pair
 from testbed.lab.probe import PAYLOAD
+from testbed.supervisor.lab import Lab
 
 HEADERS: Mapping[Family, int] = {4: 28, 6: 48}
 """Bytes of IP and ICMP headers without options (RFC 791, RFC 792, RFC 8200)."""

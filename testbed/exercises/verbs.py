@@ -6,14 +6,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from testbed.control.server import Request, Verb, VerbFailed
 from testbed.exercises.breakage import BREAKERS, NotFit, break_lab
 from testbed.exercises.judge import judge
 from testbed.exercises.look import look
 from testbed.lab.clock import now
-from testbed.lab.control import Request, Verb, VerbFailed
 from testbed.lab.etcd import EtcdFailed
-from testbed.lab.lab import Lab
 from testbed.plain_files import read_plain, replace_plain
+from testbed.supervisor.lab import Lab
 
 RECORD = "exercise.json"
 """In the lab's directory: which exercise is on."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
-from testbed.lab.lab import Lab
 from testbed.lab.node import LabNode
+from testbed.supervisor.lab import Lab
 
 POLL_S = 0.05
 FREEZER = Path(__file__).with_name("freeze_thread.py")

@@ -11,8 +11,8 @@ from testbed.faults.machines import run
 from testbed.lab.certificates import LIFE, Authority
 from testbed.lab.etcd import CLIENT_PORT, TLS_DIRECTORY
 from testbed.lab.etcd_access import agent_user
-from testbed.lab.lab import Lab
 from testbed.lab.node import LabNode
+from testbed.supervisor.lab import Lab
 
 EXPIRED = timedelta(minutes=-1)
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
-from testbed.lab.lab import Lab
-from testbed.lab.supervise import Supervised
+from testbed.processes.supervise import Supervised
+from testbed.supervisor.lab import Lab
 
 WHO = "the cluster's DNS"
 

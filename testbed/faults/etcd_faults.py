@@ -12,7 +12,7 @@ from typing import Any
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.lab.etcd import DATA_DIRECTORY, EtcdFailed, EtcdMember
-from testbed.lab.lab import Lab
+from testbed.supervisor.lab import Lab
 
 ANSWER_LIMIT_S = 20.0
 ELECTION_LIMIT_S = 5.0

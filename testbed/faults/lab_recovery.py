@@ -8,9 +8,9 @@ from testbed.cluster.underlay_plan import GATEWAY
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.recovery import NotReady, Touched, awaited
 from testbed.lab.etcd import EtcdFailed
-from testbed.lab.lab import Lab
 from testbed.lab.probe import Sender, Target, ping_pairs
 from testbed.lab.sessions import missing_sessions
+from testbed.supervisor.lab import Lab
 
 ASKERS = 4
 """Nodes that are asked at the same time."""

@@ -8,8 +8,8 @@ from agent.lease import Lease
 from testbed.faults.agent_faults import node_of
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
-from testbed.lab.lab import ETCD_PREFIX, Lab
 from testbed.lab.node import LabNode
+from testbed.supervisor.lab import ETCD_PREFIX, Lab
 
 THIEF = IPv4Address("192.0.2.1")
 """Of no machine: RFC 5737."""

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.kernel.values import Wanted, WantedLink
+from testbed.cluster.shaping import LEAST_BURST_BYTES
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.impairment import Impairment, loss_script, netem_arguments
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.faults.machines import TABLE_PREFIX, End, Wire, run, wire_between
-from testbed.lab.lab import Lab
-from testbed.lab.shaping import LEAST_BURST_BYTES
+from testbed.supervisor.lab import Lab
 
 SHIM = Path(__file__).with_name("link_shim.py")
 OFFLOADS = ("tx", "sg", "tso", "gso", "gro")

@@ -10,8 +10,8 @@ from typing import Any
 from agent.kernel.values import IPNetwork
 from testbed.faults.ledger import FaultImpossible
 from testbed.lab.etcd import enter_machine
-from testbed.lab.lab import Lab
 from testbed.lab.node import LabNode
+from testbed.supervisor.lab import Lab
 
 COMMAND_LIMIT_S = 10.0
 TABLE_PREFIX = "testbed-fault-"
@@ -93,7 +93,7 @@ def wire_between(lab: Lab, first: str, second: str) -> Wire:
 
 
 def _shaping(lab: Lab, end: End) -> Sequence[Sequence[str]]:
-    from testbed.lab.shaping import queueing_commands
+    from testbed.cluster.shaping import queueing_commands
 
     number = int(end.interface.rpartition("eth")[2])
     own = [cable for cable in lab.underlay.plan.cables if end.owner in cable.ends]

@@ -14,12 +14,12 @@ from testbed.faults.faked_clock import faked_clock
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.faults.machines import TABLE_PREFIX, run
 from testbed.lab.etcd import TLS_DIRECTORY
-from testbed.lab.lab import Lab
 from testbed.lab.node import JOURNAL, LabNode
 from testbed.lab.underlay import OverlayNode
 from testbed.plain_files import replace_plain
 from testbed.pods.pod import Pod
 from testbed.pods.port_guard import NAMES_TABLE, TABLE
+from testbed.supervisor.lab import Lab
 
 BOOT_LIMIT_S = 60.0
 POLL_S = 0.1

@@ -7,7 +7,7 @@ from testbed.faults.catalogue import FaultRequest
 from testbed.faults.etcd_faults import member_of
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.faults.machines import TABLE_PREFIX, machine_pid, run, sources_of
-from testbed.lab.lab import Lab
+from testbed.supervisor.lab import Lab
 
 
 class PartitionFaults:

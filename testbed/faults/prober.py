@@ -17,7 +17,7 @@ import time
 import zlib
 from collections.abc import Mapping
 
-from testbed.pods import namespaces
+from testbed.processes import namespaces
 
 NETNS = "/run/netns"
 PORT = 40_100

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from testbed.faults.machines import TABLE_PREFIX, run
 from testbed.lab.etcd import EtcdFailed
-from testbed.lab.lab import Lab
 from testbed.lab.node import LabNode
 from testbed.pods.pod import NETNS_DIRECTORY
 from testbed.pods.pod_network import host_end
+from testbed.supervisor.lab import Lab
 
 RULE = re.compile(r"\t\t(?!\t|elements )")
 """Of nft's listing: a line of a chain, or what a set is; elements of sets come and go with pods."""

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from testbed.control.server import Request, Verb, VerbFailed
 from testbed.faults.agent_faults import AgentFaults
 from testbed.faults.catalogue import HEAL_LIMIT_S, NoSuchFault
 from testbed.faults.certificate_faults import CertificateFaults
@@ -17,10 +18,9 @@ from testbed.faults.link_faults import LinkFaults
 from testbed.faults.node_faults import NodeFaults
 from testbed.faults.partition_faults import PartitionFaults
 from testbed.faults.resources import count_resources
-from testbed.lab.control import Request, Verb, VerbFailed
 from testbed.lab.etcd import EtcdFailed
-from testbed.lab.lab import Lab
-from testbed.lab.programs import run_for_client
+from testbed.processes.programs import run_for_client
+from testbed.supervisor.lab import Lab
 
 HISTORY = "faults.jsonl"
 """In the lab's directory."""

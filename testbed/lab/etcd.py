@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from testbed.control.options import MACHINES
 from testbed.lab.certificates import Authority, TlsFiles
-from testbed.lab.lab_options import MACHINES
-from testbed.lab.supervise import RestartPolicy, Supervised, last_line
 from testbed.plain_files import plain
-from testbed.pods.namespaces import in_network_of
+from testbed.processes.namespaces import in_network_of
+from testbed.processes.supervise import RestartPolicy, Supervised, last_line
 
 CLIENT_PORT = 2379
 PEER_PORT = 2380

@@ -15,7 +15,7 @@ from typing import Any
 
 from testbed.lab.etcd import CLIENT_PORT, EtcdCluster, EtcdFailed, EtcdMember
 from testbed.lab.etcd import ROOT_USER as ROOT
-from testbed.pods.namespaces import in_network_of
+from testbed.processes.namespaces import in_network_of
 
 AGENT_ROLE = "overlay-agent"
 ANSWER_LIMIT_S = 5.0

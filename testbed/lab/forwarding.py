@@ -9,7 +9,7 @@ from agent.lease import Lease, Subnet
 from testbed.lab.etcd import EtcdFailed
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 ASKERS = 4
 """Agents that are asked at the same time."""

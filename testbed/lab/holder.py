@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from testbed.lab.supervise import Process, RestartPolicy, Supervised
 from testbed.places import PAUSE
 from testbed.pods import kernel_view
-from testbed.pods import namespaces as ns
 from testbed.pods.pod_container import end_processes_in
-from testbed.pods.warm_parent import ForkedProcess
+from testbed.processes import namespaces as ns
+from testbed.processes.supervise import Process, RestartPolicy, Supervised
+from testbed.processes.warm_parent import ForkedProcess
 
 KINDS = {"net": ns.CLONE_NEWNET, "mnt": ns.CLONE_NEWNS}
 AT_ONCE = RestartPolicy(first_delay_s=0.01, max_delay_s=1.0, settled_after_s=1.0)

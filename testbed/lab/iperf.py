@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
-from testbed.pods.namespaces import in_network_of
+from testbed.processes.namespaces import in_network_of
 
 PORT = 5201
 LISTEN = "0A"

@@ -20,15 +20,15 @@ from agent.node.subnet_env import SubnetEnv, read_env, write_subnet_env
 from testbed.cluster.agent_words import agent_words, flannel_flags
 from testbed.cluster.cluster_document import AgentReady, AgentSpec
 from testbed.cluster.device_names import OVERLAY_DEVICES
+from testbed.control.options import MACHINES
 from testbed.lab.certificates import TlsFiles
 from testbed.lab.etcd import enter_machine, http_get
-from testbed.lab.lab_options import MACHINES
 from testbed.lab.link_watch import LinkWatch
 from testbed.lab.notices import SOCKET
-from testbed.lab.supervise import Process, RestartPolicy, Supervised, last_line
 from testbed.plain_files import plain
-from testbed.pods.namespaces import in_network_of
-from testbed.pods.warm_parent import WarmParent
+from testbed.processes.namespaces import in_network_of
+from testbed.processes.supervise import Process, RestartPolicy, Supervised, last_line
+from testbed.processes.warm_parent import WarmParent
 
 BRIDGE = "docker0"
 HEALTH_PORT = 8286

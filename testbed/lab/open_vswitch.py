@@ -20,8 +20,8 @@ from mininet.node import Switch
 
 from agent.kernel.kernel import Kernel
 from testbed.lab.machine_shell import ShellOnDemand
-from testbed.lab.supervise import RestartPolicy, Supervised
 from testbed.plain_files import plain
+from testbed.processes.supervise import RestartPolicy, Supervised
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 COMMAND_LIMIT_S = 25.0

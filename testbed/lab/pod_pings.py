@@ -14,7 +14,7 @@ from testbed.lab.probe import PAYLOAD, PairResult, Sender, Target, all_pairs, pi
 from testbed.pods.pod import Pod
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 
 def ping_every_pair(

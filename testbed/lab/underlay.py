@@ -36,17 +36,17 @@ from agent.kernel.values import (
     WantedRoute,
     WantedSysctl,
 )
+from testbed.cluster.shaping import queueing_commands
 from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
+from testbed.control.options import MACHINES
 from testbed.lab.holder import NamespaceHolder
 from testbed.lab.holder import Report as HolderReport
-from testbed.lab.lab_options import MACHINES
 from testbed.lab.machine_shell import ShellOnDemand
 from testbed.lab.open_vswitch import OpenVSwitch, OpenVSwitchSwitch, no_offload
-from testbed.lab.shaping import queueing_commands
 from testbed.lab.unreachable import answer_each_packet
-from testbed.pods.namespaces import in_network_of
 from testbed.pods.tmpfs import MIB, mount_tmpfs, umount_tmpfs
+from testbed.processes.namespaces import in_network_of
 
 TREE_TIMERS = ("forward_delay", "200", "hello_time", "100", "max_age", "600")
 """Spanning tree timers in 1/100 s, the kernel's smallest. What breaks at a bridge's own port is mended after two

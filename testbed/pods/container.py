@@ -31,8 +31,8 @@ from typing import Any, NamedTuple, NoReturn
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from testbed.pods import container_root
-from testbed.pods import namespaces as ns
 from testbed.pods.container_log import CappedLog
+from testbed.processes import namespaces as ns
 
 EXIT_SETUP_FAILED = 125
 EXIT_NOT_EXECUTABLE = 126

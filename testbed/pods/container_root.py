@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from testbed.pods import devices, kernel_view
-from testbed.pods import namespaces as ns
+from testbed.processes import namespaces as ns
 
 ROOT_SIZE = "size=512m,mode=0755"
 STAGING = "/tmp"

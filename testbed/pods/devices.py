@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Mapping
 
-from testbed.pods import namespaces as ns
+from testbed.processes import namespaces as ns
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 NETWORK_DEVICES = ("net/tun",)

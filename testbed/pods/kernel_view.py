@@ -10,7 +10,7 @@ Standard library only; loaded by a container's first process.
 import os
 from collections.abc import Iterable
 
-from testbed.pods import namespaces as ns
+from testbed.processes import namespaces as ns
 
 KERNEL_VIEW = ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC
 """Flags of /proc and /sys."""

@@ -13,8 +13,8 @@ from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from testbed.pods.namespaces import in_network_of
 from testbed.pods.pod_state import listening_ports
+from testbed.processes.namespaces import in_network_of
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20

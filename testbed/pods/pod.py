@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from testbed.cluster.manifest import Pod as PodManifest
-from testbed.lab.supervise import RestartPolicy, Supervised
 from testbed.places import PAUSE
 from testbed.plain_files import plain
-from testbed.pods import namespaces as ns
 from testbed.pods import pod_network
 from testbed.pods.ipam import Ipam, NoFreeAddress
 from testbed.pods.kept_logs import LIVING, PAUSE_LOG, keep_end
@@ -25,7 +23,9 @@ from testbed.pods.pod_container import Place, PodContainer
 from testbed.pods.pod_network import PodHost
 from testbed.pods.pod_state import PodStatus, container_status, pod_phase, pod_state, rfc3339, why_not_ready
 from testbed.pods.volumes import PodVolumes
-from testbed.pods.warm_parent import WarmParent
+from testbed.processes import namespaces as ns
+from testbed.processes.supervise import RestartPolicy, Supervised
+from testbed.processes.warm_parent import WarmParent
 
 __all__ = ["OnEvent", "Pod", "PodHost", "PodStatus"]
 

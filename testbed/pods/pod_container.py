@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 from testbed.cluster.manifest import Container, Pod, VolumeMount
-from testbed.lab.supervise import RestartPolicy, Supervised
 from testbed.plain_files import plain, replace_plain
 from testbed.pods.container_log import LOG_BYTES
 from testbed.pods.container_probes import ContainerProbes, Target
 from testbed.pods.images import Program, program
 from testbed.pods.listening import Listening, can_ask, open_ports
 from testbed.pods.pod_state import ContainerFacts, shell_exit_code
-from testbed.pods.warm_parent import ForkedProcess, WarmParent
+from testbed.processes.supervise import RestartPolicy, Supervised
+from testbed.processes.warm_parent import ForkedProcess, WarmParent
 
 SHIM = Path(__file__).with_name("container.py")
 SHIM_PARENT = Path(__file__).with_name("container_parent.py")

@@ -21,8 +21,8 @@ from agent.kernel.values import (
     WantedRoute,
     WantedSysctl,
 )
-from testbed.pods import namespaces as ns
 from testbed.pods.port_guard import admit_script, forget_script, load
+from testbed.processes import namespaces as ns
 
 INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ less its NUL, linux/if.h
 HOST_END_PREFIX = "veth"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from testbed.lab.supervise import State
+from testbed.processes.supervise import State
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed"]
 TCP_LISTEN = "0A"  # include/net/tcp_states.h

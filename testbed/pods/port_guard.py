@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from agent.kernel.journal import Journal
 from testbed.cluster.dns import DNS_ADDRESS
-from testbed.pods.namespaces import in_network_of
+from testbed.processes.namespaces import in_network_of
 
 TABLE = "testbed-guard"
 NAMES_TABLE = "testbed-names"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from testbed.cluster.manifest import Container
 from testbed.cluster.probe import HttpGetAction, Probe
-from testbed.pods.namespaces import in_network_of
 from testbed.pods.probe_state import ProbeState
+from testbed.processes.namespaces import in_network_of
 
 FIRST_PAUSE_S = 0.1
 """Until a container has become ready for the first time it is asked after this time, then twice that and so on, but no

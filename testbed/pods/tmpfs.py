@@ -3,7 +3,7 @@
 import contextlib
 from pathlib import Path
 
-from testbed.pods import namespaces as ns
+from testbed.processes import namespaces as ns
 
 MIB = 1 << 20
 PAGE = 4096

@@ -1,7 +1,7 @@
 """The number that the kernel raises with every change of a namespace's nftables rules, of any process's namespace."""
 
 from agent.kernel import nftables as nftables_generation
-from testbed.pods.namespaces import in_network_of
+from testbed.processes.namespaces import in_network_of
 
 
 def generation(pid: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from agent.kernel.kernel import Kernel, NetlinkError
 from agent.kernel.values import IPNetwork
 from testbed.lab.etcd import enter_machine
-from testbed.pods.namespaces import in_network_of
+from testbed.processes.namespaces import in_network_of
 from testbed.services.endpoints import HostPort
 from testbed.services.generation import generation
 from testbed.services.rules import WORDS, Everywhere, skeleton, wanted

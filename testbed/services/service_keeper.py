@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from testbed.cluster.problems import Problem
 from testbed.cluster.service import Service
+from testbed.cluster.service_checks import check_dual_stack, check_range, check_together, selects_nothing
 from testbed.cluster.validation import Source
-from testbed.services.service_checks import check_dual_stack, check_range, check_together, selects_nothing
 from testbed.services.services import Services
 from testbed.workloads.keeper import Outcome
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 BRIDGE_SETTINGS = Path("/proc/sys/net/bridge")
 

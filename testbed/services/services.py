@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from agent.kernel.values import Family, IPNetwork
 from agent.netconfig.config import parse_network_config
 from testbed.cluster.service import Service
-from testbed.services.allocation import allocate, number
+from testbed.cluster.service_addresses import allocate, number
 from testbed.services.endpoints import PodFacts, bind, host_ports
 from testbed.services.programmer import Programmer, ServicesNotProgrammed
 from testbed.services.rules import everywhere
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 MEND_EVERY_S = 1.0
 WORKERS = 4

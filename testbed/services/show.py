@@ -9,7 +9,7 @@ from testbed.services.endpoints import Endpoint, endpoints_of
 from testbed.services.rules import at
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 Object = dict[str, Any]
 

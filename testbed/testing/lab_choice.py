@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from testbed.command.client import RUN_ROOT, TestbedError, read_record
-from testbed.command.removal import remove
+from testbed.control.client import RUN_ROOT, TestbedError, read_record
+from testbed.host.removal import remove
 from testbed.testing.lab_handle import LabHandle
 
 DEFAULT_CLUSTER = "nginx_tomcat"

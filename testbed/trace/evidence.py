@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from testbed.lab.lab import Lab
+from testbed.supervisor.lab import Lab
 from testbed.trace.map import Map
 
 ASKERS = 8

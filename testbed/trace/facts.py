@@ -10,9 +10,9 @@ from agent.errors import NetlinkError
 from agent.kernel.sockets import port_holder
 from agent.kernel.values import IPAddress, Link, Route
 from testbed.lab.forwarding import host_of
-from testbed.lab.lab import Lab
 from testbed.services.rules import WORDS
 from testbed.services.ruleset import TABLE
+from testbed.supervisor.lab import Lab
 from testbed.trace.lookups import Lookups
 from testbed.trace.map import LAB, Map
 from testbed.trace.nft_trace import dropping_rule, nft

@@ -8,9 +8,9 @@ from agent.kernel.values import IPAddress
 from agent.netconfig.backend_options import IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
 from testbed.capture.headers import NO_OVERLAY, Overlay
 from testbed.cluster.device_names import OVERLAY_DEVICES
-from testbed.lab.lab import Lab
 from testbed.pods.pod import Pod
 from testbed.pods.pod_network import POD_END, host_end
+from testbed.supervisor.lab import Lab
 from testbed.trace.order import End
 from testbed.trace.watch import Place, namespace_of
 

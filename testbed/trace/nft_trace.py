@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from testbed.capture.headers import ICMPV6, Overlay
 from testbed.capture.network_header import IPV6_HEADER
-from testbed.pods.namespaces import in_network_of
+from testbed.processes.namespaces import in_network_of
 from testbed.trace.recognise import Mark
 
 TABLE_PREFIX = "testbed-trace-"

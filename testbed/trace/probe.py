@@ -17,7 +17,7 @@ from ipaddress import ip_address
 
 from agent.datapath.packet import internet_checksum
 from agent.kernel.values import IPAddress
-from testbed.pods.namespaces import in_network_of
+from testbed.processes.namespaces import in_network_of
 from testbed.trace.recognise import ECHO_REPLY, ECHO_REQUEST, Mark, Protocol
 
 TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21  # linux/tcp.h

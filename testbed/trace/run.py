@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from agent.kernel.values import Family, IPAddress
-from testbed.lab.control import VerbFailed
-from testbed.lab.lab import Lab
+from testbed.control.server import VerbFailed
+from testbed.supervisor.lab import Lab
 from testbed.trace.evidence import Counters, Evidence
 from testbed.trace.facts import Facts
 from testbed.trace.hops import hop_list, narrow_places

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from testbed.lab.control import Request, Verb, VerbFailed
-from testbed.lab.lab import Lab
+from testbed.control.server import Request, Verb, VerbFailed
+from testbed.supervisor.lab import Lab
 from testbed.trace.run import ANSWER_LIMIT_S, Asked, trace
 
 PROTOCOLS = ("tcp", "udp", "icmp")

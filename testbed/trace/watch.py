@@ -13,7 +13,7 @@ from testbed.capture.filters import Instruction
 from testbed.capture.headers import Overlay, Wrapped, unwrap
 from testbed.capture.packet_socket import OTHERHOST, OUTGOING, PacketSocket, Seen, await_stamps
 from testbed.capture.segments import cut
-from testbed.pods.namespaces import CLONE_NEWNET, enter, in_new_thread
+from testbed.processes.namespaces import CLONE_NEWNET, enter, in_new_thread
 
 CLOSERS = 32
 MOST_AT_ONCE = 100_000

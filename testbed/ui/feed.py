@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from testbed.command.client import LabRecord, TestbedError, ask, find_lab
+from testbed.control.client import LabRecord, TestbedError, ask, find_lab
 from testbed.graph.layout import lay_out
 from testbed.graph.model import graph_of
 from testbed.graph.svg import document

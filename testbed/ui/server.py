@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from testbed.command.client import NoAnswer, TestbedError, ask
+from testbed.control.client import NoAnswer, TestbedError, ask
 from testbed.graph.drawing import STYLE
 from testbed.graph.layout import lay_out
 from testbed.graph.model import graph_of

@@ -12,12 +12,12 @@ from testbed.cluster.manifests import Manifest, check_twice, read_kind_and_name,
 from testbed.cluster.problems import Problem, SpecError
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import read_documents
-from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.control.server import Request, Verb, VerbFailed
 from testbed.workloads.deployment_keeper import DeploymentKeeper
 from testbed.workloads.keeper import Keeper
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 MAX_FILES_BYTES = 16_000_000
 REMOVERS = 16

@@ -4,16 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from testbed.cluster.deployment import Deployment
+from testbed.cluster.deployment_checks import TEMPLATE
+from testbed.cluster.pod_checks import check_node
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
-from testbed.pods.deployment_checks import TEMPLATE
-from testbed.pods.pod_checks import check_node
 from testbed.workloads.keeper import Outcome
 from testbed.workloads.reconcile import is_current
 from testbed.workloads.workloads import Workloads
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 
 class DeploymentKeeper:

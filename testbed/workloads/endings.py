@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from testbed.pods.pod import Pod
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 ROUTES_LIMIT_S = 3.0
 """How long services may take to forget the pod; one that takes longer is told of in an event."""

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from testbed.lab import status
-from testbed.lab.control import Request, Verb, VerbFailed
-from testbed.lab.programs import run_for_client
+from testbed.control.server import Request, Verb, VerbFailed
 from testbed.pods.pod import Pod
+from testbed.processes.programs import run_for_client
+from testbed.supervisor import status
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 RELAY = Path(__file__).with_name("relay.py")
 LOOPBACK = "127.0.0.1"

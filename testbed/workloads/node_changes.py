@@ -21,7 +21,7 @@ from testbed.pods.pod import NETNS_DIRECTORY, Pod
 from testbed.pods.pod_network import bind_name, unbind_name
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 READY_LIMIT_S = 45.0
 PEERS_LIMIT_S = 20.0

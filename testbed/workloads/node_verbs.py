@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
-from testbed.lab.control import Request, Verb, VerbFailed
+from testbed.control.server import Request, Verb, VerbFailed
 from testbed.workloads.node_changes import (
     NodeFailed,
     NodeRefused,
@@ -16,7 +16,7 @@ from testbed.workloads.node_changes import (
 )
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 DRAIN_LIMIT_S = 60.0
 ACTIONS = ("add", "drain", "uncordon", "delete")

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from testbed.cluster.free_values import free_name
 from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.placement import Placed, place_all
+from testbed.cluster.pod_checks import check_names
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
-from testbed.pods.pod_checks import check_names
 from testbed.workloads.keeper import Outcome
-from testbed.workloads.placement import Placed, place_all
 from testbed.workloads.workloads import Workloads
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 
 class PodKeeper:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from testbed.cluster.deployment import Deployment
-from testbed.workloads.placement import HostPort, Placed, SeenNode, choose_node, host_ports
+from testbed.cluster.placement import HostPort, Placed, SeenNode, choose_node, host_ports
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from testbed.workloads.deployment_keeper import DeploymentKeeper
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 Object = dict[str, Any]
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.placement import SeenNode, host_ports
 from testbed.pods.pod import Pod
 from testbed.workloads.endings import end_pod
-from testbed.workloads.placement import SeenNode, host_ports
 from testbed.workloads.reconcile import CannotPlace, CreatePod, DeletePod, SeenPod, reconcile
 
 if TYPE_CHECKING:
-    from testbed.lab.lab import Lab
+    from testbed.supervisor.lab import Lab
 
 STARTERS = 4
 """Pods that are built at the same time."""

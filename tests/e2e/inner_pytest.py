@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import dedent
 from xml.etree import ElementTree
 
-from testbed.command.client import running_labs
+from testbed.control.client import running_labs
 from tests.e2e.lab import NAME_PREFIX
 
 PYTEST = (sys.executable, "-m", "pytest", "-p", "testbed.pytest_plugin", "-p", "no:cacheprovider")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from testbed.bench.results import METRICS
-from testbed.command.client import RUN_ROOT, read_record
+from testbed.control.client import RUN_ROOT, read_record
 from tests.e2e.command import Terminal, run_verb, running
 from tests.e2e.host import Footprint, footprint
 from tests.waiting import wait_until

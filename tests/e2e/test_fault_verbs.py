@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from testbed.command.client import TestbedError
+from testbed.control.client import TestbedError
 from testbed.testing.lab_handle import LabHandle
 from tests.e2e.lab import Lab
 

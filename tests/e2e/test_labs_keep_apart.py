@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.command.client import start_ticks
+from testbed.control.client import start_ticks
 from testbed.pytest_plugin import NewLab
 from tests.e2e import host
 from tests.e2e.command import run_verb
@@ -126,7 +126,7 @@ def test_down_clears_up_after_a_lab_that_died(own_lab: Lab) -> None:
 def test_death_of_the_supervisor_ends_the_lab(own_lab: Lab) -> None:
     pid = own_lab.json("status")["pid"]
     seen = host.footprint(pid)
-    os.kill(host.pid_in(seen, "testbed.lab.lab_init /run"), signal.SIGKILL)
+    os.kill(host.pid_in(seen, "testbed.supervisor.lab_init /run"), signal.SIGKILL)
     wait_until(
         lambda: not seen.remains(), timeout_s=GONE_WITHIN_S, what="no process and no namespace of the lab is left"
     )

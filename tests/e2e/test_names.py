@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.command.client import ask
+from testbed.control.client import ask
 from tests.e2e.dns_load import QUESTIONS_PER_S, Questions
 from tests.e2e.lab import Lab, lab_of
 from tests.waiting import wait_until

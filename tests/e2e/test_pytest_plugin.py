@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.command.client import running_labs
+from testbed.control.client import running_labs
 from tests.e2e.command import Terminal, run_verb
 from tests.e2e.inner_pytest import PYTEST, Project, prefix_for
 from tests.e2e.lab import fresh_name
@@ -92,7 +92,7 @@ def test_lab_answers_everything_that_is_documented(project: Project) -> None:
         "test_api.py",
         """
         import pytest
-        from testbed.command.client import NoAnswer, TestbedError
+        from testbed.control.client import NoAnswer, TestbedError
         from testbed.testing.lab_answers import CommandFailed
         from testbed.testing.waiting import NotInTime
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.command.client import start_ticks
+from testbed.control.client import start_ticks
 from tests.e2e import host
 from tests.e2e.command import TESTBED, Answer, environment_with, run_verb
 from tests.e2e.lab import Lab, fresh_name

@@ -51,7 +51,7 @@ def test_an_agent_is_in_its_node_and_looks_as_if_it_had_been_started_there(two_n
     assert namespaces[:2] == namespaces[2:]
     assert directory == "/"
     parent = two_nodes.run("node1", "ps", "-o", "ppid=", "-p", str(agent)).strip()
-    assert "testbed.lab.lab_init" in two_nodes.run("node1", "ps", "-o", "args=", "-p", parent)
+    assert "testbed.supervisor.lab_init" in two_nodes.run("node1", "ps", "-o", "args=", "-p", parent)
 
 
 def measured(*words: str, limit_s: float) -> dict[str, Any]:

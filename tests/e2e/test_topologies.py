@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.command.doctor import FEATURES, ScratchNamespaces
+from testbed.host.doctor import FEATURES, ScratchNamespaces
 from tests.e2e.command import run_verb
 from tests.e2e.lab import Lab, lab_of, skip_without
 from tests.waiting import wait_until

@@ -160,7 +160,7 @@ def test_wrong_words_are_told_in_one_line(words: tuple[str, ...], code: int, sai
 
 
 def test_trace_leaves_nothing_behind(nginx_tomcat: Lab) -> None:
-    lab_pid = "pgrep -f testbed.lab.lab_init | head -1"
+    lab_pid = "pgrep -f testbed.supervisor.lab_init | head -1"
     count = ("exec", "node1", "--", "sh", "-c", f"ls /proc/$({lab_pid})/fd | wc -l; ls /proc/$({lab_pid})/task | wc -l")
     nginx_tomcat.must(*PROBE)
     before = nginx_tomcat.must(*count).split()

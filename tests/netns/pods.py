@@ -16,13 +16,13 @@ import pytest
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from testbed.cluster.manifest import Pod as PodManifest
-from testbed.lab import supervise
-from testbed.lab.lab_init import OURS, make_mounts_private
-from testbed.lab.process_ends import ProcessEnds
 from testbed.places import PAUSE
-from testbed.pods import namespaces as ns
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import Pod
+from testbed.processes import namespaces as ns
+from testbed.processes import supervise
+from testbed.processes.process_ends import ProcessEnds
+from testbed.supervisor.lab_init import OURS, make_mounts_private
 from tests.netns.wishes import bridge
 
 T = TypeVar("T")

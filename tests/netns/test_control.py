@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.lab.control import ControlServer, Verb
+from testbed.control.server import ControlServer, Verb
 
 pytestmark = pytest.mark.root
 
@@ -20,7 +20,7 @@ VERBS = {"look": Verb(lambda _: "seen", changes=False), "change": Verb(lambda _:
 ASK = """
 import json, os, sys
 from pathlib import Path
-from testbed.command.client import LabConnection, LabRecord, TestbedError
+from testbed.control.client import LabConnection, LabRecord, TestbedError
 os.setuid(int(sys.argv[2]))
 with LabConnection(LabRecord("lab", 1, 1, Path(sys.argv[1]).parent, 0)) as lab:
     try:

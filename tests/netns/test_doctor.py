@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from testbed.command.doctor import checks, required_failures
+from testbed.host.doctor import checks, required_failures
 
 pytestmark = pytest.mark.root
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from testbed.command import client, lab_commands, lab_directories, lab_process, removal
-from testbed.command.client import TestbedError, read_record, start_ticks
+from testbed.command import lab_commands
 from testbed.command.command_line import verbs
-from testbed.command.lab_directories import Busy, locked, prepare, remove_directory, starting
-from testbed.lab.lab_options import LabOptions
+from testbed.control import client
+from testbed.control.client import TestbedError, read_record, start_ticks
+from testbed.control.options import LabOptions
+from testbed.host import lab_directories, lab_process, removal
+from testbed.host.lab_directories import Busy, locked, prepare, remove_directory, starting
 from testbed.places import PAUSE
 from tests.waiting import wait_until
 
@@ -293,8 +295,8 @@ for number in itertools.count():
 REMOVE_WITH_A_MOUNT = """
 import subprocess, sys
 from pathlib import Path
-from testbed.command.client import TestbedError
-from testbed.command.lab_directories import remove_directory
+from testbed.control.client import TestbedError
+from testbed.host.lab_directories import remove_directory
 directory = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "none", directory / "mounted"], check=True)
 (directory / "mounted" / "file").touch()
@@ -466,7 +468,7 @@ def test_a_lock_is_held_by_whoever_has_it_alone_however_many_try(root: Path) -> 
     add = """
 import sys
 from pathlib import Path
-from testbed.command.lab_directories import locked
+from testbed.host.lab_directories import locked
 counter = Path(sys.argv[1])
 for _ in range(50):
     with locked(counter.parent, "rundir", 30.0):

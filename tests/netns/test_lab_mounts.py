@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from testbed.pods.devices import DEVICE_LINKS, DEVICES
-from testbed.pods.namespaces import MACHINE_CAPABILITIES
+from testbed.processes.namespaces import MACHINE_CAPABILITIES
 
 pytestmark = pytest.mark.root
 
@@ -18,8 +18,8 @@ OF_THE_MACHINE = ("/proc/sys/vm/swappiness", "/proc/sysrq-trigger", "/proc/mtrr"
 LOOK = """
 import json, os, sys
 from pathlib import Path
-from testbed.lab.lab_init import make_mounts_private
-from testbed.pods import namespaces
+from testbed.supervisor.lab_init import make_mounts_private
+from testbed.processes import namespaces
 rundir, clone, other = map(Path, sys.argv[1:4])
 namespaces.make_mounts_private()
 disk = Path("/run/disk of the host")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from testbed.pods.listening import Listening, can_ask, open_ports
-from testbed.pods.namespaces import in_network_of
+from testbed.processes.namespaces import in_network_of
 from tests.netns.conftest import Namespace, NamespaceMaker
 
 pytestmark = pytest.mark.root

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from testbed.places import PAUSE
-from testbed.pods import namespaces as ns
+from testbed.processes import namespaces as ns
 from tests.netns.pods import ended, wait_until
 
 pytestmark = pytest.mark.root

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from testbed.pods import namespaces as ns
 from testbed.pods.container_log import LOG_BYTES
 from testbed.pods.kept_logs import log_of_deleted
 from testbed.pods.pod import Pod
 from testbed.pods.pod_container import ContainerNotRunning
 from testbed.pods.pod_network import host_end
+from testbed.processes import namespaces as ns
 from tests.netns.pods import (
     BRIDGE_MAC,
     SLEEP,

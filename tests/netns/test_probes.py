@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.pods.namespaces import in_network_of
 from testbed.pods.pod import Pod
+from testbed.processes.namespaces import in_network_of
 from tests.netns.pods import SLEEP, PodNode, execute, output, shell, started, wait_until
 
 pytestmark = pytest.mark.slow

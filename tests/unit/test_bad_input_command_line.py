@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.command import client
 from testbed.command.cli import main
+from testbed.control import client
 
 Run = Callable[..., tuple[int, list[str]]]
 

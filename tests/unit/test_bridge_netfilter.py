@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.command import bridge_netfilter
-from testbed.command.bridge_netfilter import CALLS, provide, put_back
+from testbed.host import bridge_netfilter
+from testbed.host.bridge_netfilter import CALLS, provide, put_back
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root loads modules")
 LOADED = {name: "1" for name in CALLS}
@@ -96,7 +96,7 @@ def test_what_was_there_before_is_neither_changed_nor_removed(machine: Machine) 
 
 def test_it_stays_for_a_lab_that_another_process_is_starting(machine: Machine) -> None:
     machine.provide()
-    program = "import sys; from pathlib import Path; from testbed.command.bridge_netfilter import provide; "
+    program = "import sys; from pathlib import Path; from testbed.host.bridge_netfilter import provide; "
     program += "assert not provide(*map(Path, sys.argv[1:])); print('provided', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", program, str(machine.root), str(machine.settings)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from testbed.command.client import LabRecord
+from testbed.control.client import LabRecord
 from testbed.testing.bundle import LARGEST_COPY, write_bundle
 from testbed.testing.lab_handle import LabHandle
 

@@ -1,6 +1,6 @@
 """Lines below a table."""
 
-from testbed.command.cells import agent_state, warning_lines
+from testbed.output.cells import agent_state, warning_lines
 
 
 def test_a_warning_of_several_nodes_is_one_line_with_their_names() -> None:

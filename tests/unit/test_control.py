@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from testbed.command.wire import LINE_LIMIT, send_line
-from testbed.lab import control
-from testbed.lab.control import ControlServer, Request, Verb, VerbFailed
+from testbed.control import server as control
+from testbed.control.server import ControlServer, Request, Verb, VerbFailed
+from testbed.control.wire import LINE_LIMIT, send_line
 from tests.waiting import wait_until
 
 SERVED_S = 0.1

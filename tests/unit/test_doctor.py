@@ -6,7 +6,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from agent.errors import EnvironmentMissing
-from testbed.command.doctor import (
+from testbed.command.packages import PROJECT, apt_lines, required_packages, unsatisfied
+from testbed.host.doctor import (
     FEATURES,
     PROGRAMS,
     Check,
@@ -23,7 +24,6 @@ from testbed.command.doctor import (
     tun_check,
     untried,
 )
-from testbed.command.packages import PROJECT, apt_lines, required_packages, unsatisfied
 
 ROOT = Path(__file__).resolve().parents[2]
 

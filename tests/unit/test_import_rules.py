@@ -122,12 +122,12 @@ PURE = (  # decide in values: no sockets, no processes, no clock of their own
     "testbed.bench.results",
     "testbed.bench.scale_plan",
     "testbed.pods.probe_state",
-    "testbed.workloads.placement",
+    "testbed.cluster.placement",
     "testbed.workloads.reconcile",
 )
 IMPURE = ("socket", "subprocess", "threading", "time", "select", "fcntl", "http", "urllib.request")
 
-LIGHT = ("testbed.__main__", "testbed.command.client")
+LIGHT = ("testbed.__main__", "testbed.control.client")
 """`status` answers within 0.3 s, so what every verb loads must cost next to nothing."""
 HEAVY = (
     "cffi",

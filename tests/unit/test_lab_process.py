@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.command.lab_process import (
+from testbed.host.lab_process import (
     SUPERVISOR,
     ProcessFacts,
     end,
@@ -43,7 +43,7 @@ def test_first_process_of_a_lab_is_recognised_from_outside_and_from_inside() -> 
         (replace(INIT, argv=COMMAND[:4]), "no supervisor"),
         (replace(INIT, argv=(*COMMAND[:4], "sleep", str(RUNDIR))), "another supervisor"),
         (replace(INIT, argv=(COMMAND[0], "--quiet", *COMMAND[2:])), "a pod's"),
-        (replace(INIT, argv=COMMAND[: COMMAND.index("testbed.lab.lab_init") + 1]), "no directory"),
+        (replace(INIT, argv=COMMAND[: COMMAND.index("testbed.supervisor.lab_init") + 1]), "no directory"),
         (replace(INIT, argv=()), "a kernel thread"),
     ],
 )

@@ -10,11 +10,11 @@ from testbed.cluster.dns import RESOLV_CONF
 from testbed.cluster.manifest import Pod
 from testbed.cluster.problems import SpecError
 from testbed.cluster.service import Service
+from testbed.cluster.service_addresses import allocate
 from testbed.cluster.spec import read_cluster
-from testbed.names.query import NoAnswer, serial_answer, serial_question
-from testbed.names.records import Record, by_zone, records, zones_of
-from testbed.names.zone import server_config, zone_file
-from testbed.services.allocation import allocate
+from testbed.dns.query import NoAnswer, serial_answer, serial_question
+from testbed.dns.records import Record, by_zone, records, zones_of
+from testbed.dns.zone import server_config, zone_file
 from testbed.services.endpoints import PodFacts
 
 NETWORK = IPv4Network("10.0.0.0/16")

@@ -5,7 +5,7 @@ import pytest
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import read_cluster
 from testbed.cluster.underlay_plan import plan_underlay
-from testbed.command.doctor import error_line, program_checks, required_failures
+from testbed.host.doctor import error_line, program_checks, required_failures
 from testbed.lab.open_vswitch import port_behind
 
 CLUSTER = """\

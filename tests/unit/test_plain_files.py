@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.lab.supervise import last_line
 from testbed.plain_files import NotPlain, plain, read_end, read_plain, replace_plain
+from testbed.processes.supervise import last_line
 
 LIMIT = 1000
 AT_ONCE_S = 5.0

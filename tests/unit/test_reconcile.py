@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from testbed.cluster.deployment import Deployment
-from testbed.workloads.placement import SeenNode
+from testbed.cluster.placement import SeenNode
 from testbed.workloads.reconcile import Action, CannotPlace, CreatePod, DeletePod, SeenPod, reconcile
 
 THREE = (SeenNode("node1"), SeenNode("node2"), SeenNode("node3"))

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from agent.options.options import FLAGS, Flag
 from testbed.command import completion
 from testbed.command.cli import main  # registers the verbs
-from testbed.command.client import TestbedError
 from testbed.command.command_line import SECTIONS, verbs
+from testbed.control.client import TestbedError
 from tests.reference import PAGE, page
 
 

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from testbed.command import render
+from testbed.output import tables as render
 
 HEADINGS = ("node", "address", "subnet", "agent", "peers", "restarts")
 NODE = ("node1", "192.168.8.227, fd00:8::227", "10.0.46.0/24, fd00:a:0:46::/64", "ready", "1/1", 0)

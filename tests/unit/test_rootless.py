@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from testbed.cluster.spec import load_cluster
-from testbed.command import client, rootless
+from testbed.control import client
+from testbed.host import rootless
 
 HEAD = """apiVersion: testbed/v1
 kind: Cluster

@@ -10,8 +10,8 @@ from agent.kernel.nftables import read_generation
 from testbed.cluster.manifest import Pod
 from testbed.cluster.problems import SpecError
 from testbed.cluster.service import Service
+from testbed.cluster.service_addresses import SERVICE_RANGE, NothingFree, allocate, number
 from testbed.cluster.spec import read_cluster
-from testbed.services.allocation import SERVICE_RANGE, NothingFree, allocate, number
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort, PodFacts, bind, endpoints_of, host_ports
 from testbed.services.rules import everywhere, skeleton, wanted
 from testbed.services.ruleset import Ruleset, difference, whole
@@ -82,7 +82,7 @@ def test_two_names_of_one_number_get_two() -> None:
 
 
 def test_when_every_node_port_is_taken_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("testbed.services.allocation.NODE_PORTS", (30000, 30004))
+    monkeypatch.setattr("testbed.cluster.service_addresses.NODE_PORTS", (30000, 30004))
     with pytest.raises(NothingFree, match="all 5 are taken"):
         allocate([service(f"s{number}", type="NodePort") for number in range(6)])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.lab.supervise import RestartPolicy, Supervised
+from testbed.processes.supervise import RestartPolicy, Supervised
 
 QUICK = RestartPolicy(first_delay_s=0.01)
 

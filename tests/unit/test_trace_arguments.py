@@ -2,8 +2,8 @@
 
 import pytest
 
-from testbed.command.client import TestbedError
 from testbed.command.trace_command import arguments_of
+from testbed.control.client import TestbedError
 
 
 @pytest.mark.parametrize(

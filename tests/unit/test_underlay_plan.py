@@ -16,10 +16,10 @@ from testbed.cluster.capacity import (
     too_big,
     too_little_room,
 )
+from testbed.cluster.shaping import missing_features, queueing_commands
 from testbed.cluster.topology import build, topology_class
 from testbed.cluster.underlay_plan import MachinePlan, plan_underlay
 from testbed.cluster.wiring import Cable, Shaping, Wiring
-from testbed.lab.shaping import missing_features, queueing_commands
 
 
 def machines(wiring: Wiring, cidr: str) -> dict[str, MachinePlan]:

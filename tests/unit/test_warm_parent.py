@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from testbed.lab.certificates import Authority
-from testbed.pods.warm_parent import ForkedProcess, WarmParent
+from testbed.processes.warm_parent import ForkedProcess, WarmParent
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """

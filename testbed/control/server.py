@@ -1,0 +1,218 @@
+"""The lab's end of the control socket: who may ask, one thread per question, nothing left behind by a client that goes.
+
+    connect ─> uid known? ─> waiting room (one thread for all) ── whole request ──> a thread that answers
+                                 too late, too long, half, too many waiting: an error, and closed
+
+So clients that say nothing, or half of something, cost a descriptor each and nobody else any time.
+
+The kernel tells who connected (SO_PEERCRED): root may ask for anything, the user who ran `sudo testbed up` for the
+verbs that only look. Nobody else can even connect: the socket is that user's, with mode 0600, in a directory of root's.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import select
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.control.wire import RequestReader, close_all, peer_uid, send_line
+
+log = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_S = 10.0
+"""From a client's connecting to the end of its request."""
+MAX_WAITING = 64
+"""Clients that have not asked yet; of more, the one that waits longest has to go."""
+MAX_ANSWERED = 256
+"""Requests that run at a time, such as open shells."""
+
+
+class VerbFailed(Exception):
+    """The asked thing failed: one line for the user, and the exit code for it."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Request:
+    """One question: its arguments, the client's standard streams if it sent them, and a way to tell progress."""
+
+    def __init__(self, connection: socket.socket, arguments: dict[str, Any], streams: tuple[int, ...]) -> None:
+        self.arguments = arguments
+        self.streams = streams
+        self._connection = connection
+
+    def argument(self, name: str, kind: type, default: object = None) -> Any:  # noqa: ANN401 - JSON, checked here
+        """An argument of the request. Raises VerbFailed (usage) when it has another type."""
+        value = self.arguments.get(name, default)
+        if value is not None and not isinstance(value, kind):
+            raise VerbFailed(f"{name}: wrong type (got {value!r}; want {kind.__name__})", 2)
+        return value
+
+    def progress(self, value: object) -> None:
+        """Send an intermediate line. Raises OSError when the client is gone."""
+        send_line(self._connection, {"progress": value})
+
+    def client_left(self, timeout_s: float) -> bool:
+        """Wait up to `timeout_s` seconds for the client to close its end."""
+        readable, _, _ = select.select([self._connection], [], [], timeout_s)
+        return bool(readable) and not self._connection.recv(1)
+
+    def fileno(self) -> int:
+        """For poll loops that wait for the client's end among other things."""
+        return self._connection.fileno()
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """What the lab does for one name."""
+
+    run: Callable[[Request], object]
+    changes: bool = True
+    """False: it only looks, so the lab's owner may ask without being root."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A client whose request is not complete."""
+
+    connection: socket.socket
+    uid: int
+    reader: RequestReader
+    until_s: float
+
+
+class ControlServer:
+    """Listens on `path` and answers with `verbs`, each request in a thread of its own."""
+
+    def __init__(self, path: Path, verbs: Mapping[str, Verb], owner_uid: int) -> None:
+        self._verbs = verbs
+        self._owner_uid = owner_uid
+        self._answered = threading.BoundedSemaphore(MAX_ANSWERED)
+        self._waiting: dict[socket.socket, _Waiting] = {}
+        """In the order in which they came, which is also that of `until_s`."""
+        self._selector = selectors.DefaultSelector()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        self._socket.bind(str(path))
+        path.chmod(0o600)
+        os.chown(path, owner_uid, -1)
+        self._socket.setblocking(False)
+        self._socket.listen(128)
+        self._selector.register(self._socket, selectors.EVENT_READ)
+
+    def start(self) -> None:
+        """Answer from now on, in background threads."""
+        threading.Thread(target=self._attend, name="control", daemon=True).start()
+
+    def _attend(self) -> None:
+        while True:
+            first = next(iter(self._waiting.values()), None)
+            limit_s = None if first is None else max(0.0, first.until_s - time.monotonic())
+            for key, _ in self._selector.select(limit_s):
+                if key.fileobj is self._socket:
+                    self._accept()
+                elif key.data.connection in self._waiting:
+                    self._read(key.data)
+            while (first := next(iter(self._waiting.values()), None)) and first.until_s <= time.monotonic():
+                self._turn_away(first, f"no whole request within {REQUEST_TIMEOUT_S:g} s")
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._socket.accept()
+        except OSError as failure:
+            # No descriptor left, most likely: whoever waits longest without asking gives one back.
+            log.warning("control: %s", failure)
+            if self._waiting:
+                self._turn_away(next(iter(self._waiting.values())), "too many clients")
+            else:
+                time.sleep(0.05)  # the connection stays in the queue, so the next look would find it at once
+            return
+        connection.setblocking(False)
+        client = _Waiting(connection, peer_uid(connection), RequestReader(), time.monotonic() + REQUEST_TIMEOUT_S)
+        if client.uid not in (0, self._owner_uid):
+            _try_to_send(connection, {"error": "not your lab (try with sudo)", "exit": 3})
+            connection.close()
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            self._turn_away(next(iter(self._waiting.values())), f"more than {MAX_WAITING} clients that ask nothing")
+        self._waiting[connection] = client
+        self._selector.register(connection, selectors.EVENT_READ, client)
+
+    def _read(self, client: _Waiting) -> None:
+        try:
+            request = client.reader.read(client.connection)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError) as failure:
+            self._turn_away(client, str(failure))
+            return
+        if request is None:
+            return
+        self._forget(client)
+        if not self._answered.acquire(blocking=False):
+            close_all(request[1])
+            _try_to_send(client.connection, {"error": f"{MAX_ANSWERED} requests run already", "exit": 1})
+            client.connection.close()
+            return
+        client.connection.setblocking(True)
+        threading.Thread(target=self._serve, args=(client, *request), name="control client", daemon=True).start()
+
+    def _forget(self, client: _Waiting) -> None:
+        self._selector.unregister(client.connection)
+        del self._waiting[client.connection]
+
+    def _turn_away(self, client: _Waiting, why: str) -> None:
+        log.info("control: %s", why)
+        self._forget(client)
+        client.reader.close()
+        _try_to_send(client.connection, {"error": why, "exit": 1})
+        client.connection.close()
+
+    def _serve(self, client: _Waiting, line: bytes, streams: tuple[int, ...]) -> None:
+        connection = client.connection
+        try:
+            send_line(connection, {"result": self._answer(client, line, streams)})
+        except VerbFailed as failure:
+            _try_to_send(connection, {"error": str(failure), "exit": failure.exit_code}, patience_s=1)
+        except (OSError, ValueError) as failure:
+            log.info("control: %s", failure)
+            _try_to_send(connection, {"error": str(failure), "exit": 1}, patience_s=1)
+        except Exception as failure:
+            # A bug in one verb must not end the lab; the log has where it was.
+            log.exception("control: unexpected")
+            _try_to_send(connection, {"error": f"internal error: {failure!r} (see lab.log)", "exit": 1}, patience_s=1)
+        finally:
+            close_all(streams)
+            connection.close()
+            self._answered.release()
+
+    def _answer(self, client: _Waiting, line: bytes, streams: tuple[int, ...]) -> object:
+        try:
+            message = json.loads(line)
+            name, arguments = message["verb"], message.get("arguments", {})
+            verb = self._verbs[name]
+        except (ValueError, TypeError, KeyError, RecursionError) as failure:
+            raise VerbFailed("not a request of this lab (another version of testbed?)", 2) from failure
+        if not isinstance(arguments, dict):
+            raise VerbFailed(f"{name}: arguments are no mapping (another version of testbed?)", 2)
+        if client.uid != 0 and (verb.changes or client.uid != self._owner_uid):
+            raise VerbFailed(f"{name}: needs root (try: sudo testbed {name} …)", 3)
+        return verb.run(Request(client.connection, arguments, streams))
+
+
+def _try_to_send(connection: socket.socket, message: dict[str, Any], patience_s: float = 0.0) -> None:
+    """Tell a client what went wrong, if it takes that in time; without patience only what the socket has room for."""
+    with contextlib.suppress(OSError):
+        connection.settimeout(patience_s)
+        send_line(connection, message)

@@ -1,0 +1,1 @@
+"""Names of Services and pods, answered at each node."""

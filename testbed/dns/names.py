@@ -1,0 +1,150 @@
+"""Names of a running lab: the server's zones kept in line with Services and pods."""
+
+import threading
+import time
+from collections.abc import Mapping
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from testbed.cluster.dns import CLUSTER_DOMAIN, DNS_ADDRESS
+from testbed.cluster.underlay_plan import GATEWAY
+from testbed.dns.records import Record, by_zone, records, zones_of
+from testbed.dns.server import NameServer, NameServerFailed
+from testbed.dns.zone import zone_file
+from testbed.processes.supervise import Supervised
+
+if TYPE_CHECKING:
+    from testbed.supervisor.lab import Lab
+
+DIRECTORY = Path("/run/dns")
+"""Of the lab, whose /run is its own. knotd gives up root's right to pass where it may not, so that the lab's directory
+below /run/testbed, which belongs to the user who called sudo, is closed to it."""
+BATCH_S = 0.1
+"""At least so long from one change of the zones to the next: a burst of changes is one."""
+PATIENCE = 10
+"""So many times as long as a look at Services and pods took passes at least until the next one."""
+MEND_EVERY_S = 0.5
+
+
+class Names:
+    """The DNS of one lab."""
+
+    def __init__(self, lab: "Lab") -> None:
+        self._lab = lab
+        self._server: NameServer | None = None
+        self._written: Mapping[str, tuple[Record, ...]] = {}
+        """Zone → its records as in its file."""
+        self._unserved: frozenset[str] = frozenset()
+        """Zones whose files the server has not taken yet."""
+        self.serial = 0
+        """Of the newest zone file."""
+        self._failure = ""
+        self._published_at = 0.0
+        self._pause_s = BATCH_S
+        self._publishing = threading.Lock()
+
+    @property
+    def server(self) -> NameServer | None:
+        """None in a lab without DNS, and before its start."""
+        return self._server
+
+    def start(self) -> None:
+        """Give the gateway the DNS's address and run the server there. Raises OSError."""
+        gateway = self._lab.underlay.machines[GATEWAY]
+        addresses = [IPv4Interface("127.0.0.1/8"), IPv4Interface((DNS_ADDRESS, 32))]
+        gateway.kernel.ensure_addresses("lo", addresses, "the cluster's DNS; nodes send it to the gateway, as the rest")
+        zones = zones_of(self._lab.network.network)
+        log = self._lab.directory / "logs" / "dns.log"
+        server = NameServer(gateway.pid, DNS_ADDRESS, zones, DIRECTORY, log, self._changed)
+        self._server = server
+        self._write(server)
+        # It reads the files when it starts.
+        self._unserved = frozenset()
+        server.start()
+        threading.Thread(target=self._mend_for_ever, name="names", daemon=True).start()
+
+    def follow(self) -> None:
+        """Publish every change of Services and pods from now on."""
+        if self._server is not None:
+            self._lab.pods_changed.subscribe("names", self.publish)
+
+    def records(self) -> tuple[Record, ...]:
+        """Everything that the server has been told, in order; none in a lab without DNS."""
+        return tuple(sorted(record for found in self._written.values() for record in found))
+
+    def publish(self) -> None:
+        """Bring the zones in line with Services and pods as they are now."""
+        server = self._server
+        if server is None:
+            return
+        with self._publishing:
+            time.sleep(max(0.0, self._published_at + self._pause_s - time.monotonic()))
+            started = time.monotonic()
+            try:
+                self._bring_up_to_date(server)
+            finally:
+                # Also when nothing was to be published: each of many pods that start asks for a look at all.
+                self._published_at = time.monotonic()
+                self._pause_s = max(BATCH_S, PATIENCE * (self._published_at - started))
+
+    def _bring_up_to_date(self, server: NameServer) -> None:
+        self._write(server)
+        if not self._unserved:
+            return
+        try:
+            server.reload(sorted(self._unserved))
+        except NameServerFailed as failure:
+            self._tell(str(failure))
+            return
+        self._unserved = frozenset()
+        self._tell("")
+
+    def why_not_served(self) -> list[str]:
+        """What the DNS lacks, a line each; empty when it answers with the newest zones, and in a lab without."""
+        if self._server is None:
+            return []
+        why = self._server.why_not() or self._failure
+        return [f"dns at {DNS_ADDRESS} does not answer yet: {why}"] if why else []
+
+    def status(self) -> dict[str, Any] | None:
+        """The DNS's part of the status; None in a lab without."""
+        server = self._server
+        if server is None:
+            return None
+        return {
+            "address": str(DNS_ADDRESS),
+            "domain": CLUSTER_DOMAIN,
+            "machine": GATEWAY,
+            "healthy": not server.why_not() and not self._failure,
+            "pid": server.process.pid,
+            "restarts": server.process.restarts,
+            "records": len(self.records()),
+            "serial": self.serial,
+        }
+
+    def _write(self, server: NameServer) -> None:
+        wanted = by_zone(records(list(self._lab.services.numbered.values()), self._lab.services.pods()), server.zones)
+        changed = [zone for zone, found in wanted.items() if self._written.get(zone) != found]
+        if not changed:
+            return
+        self.serial += 1
+        server.write({zone: zone_file(zone, wanted[zone], self.serial) for zone in changed})
+        self._written = wanted
+        self._unserved |= frozenset(changed)
+
+    def _tell(self, why: str) -> None:
+        if why and why != self._failure:
+            self._lab.event("Warning", "dns", "NamesNotPublished", why)
+        self._failure = why
+
+    def _changed(self, process: Supervised) -> None:
+        if process.state == "backoff":
+            text = f"the name server ended with {process.exit_code}; it is started again"
+            self._lab.event("Warning", "dns", "BackOff", text)
+
+    def _mend_for_ever(self) -> None:
+        while True:
+            time.sleep(MEND_EVERY_S)
+            if self._failure:
+                self.publish()

@@ -1,0 +1,114 @@
+"""What the cluster's DNS answers: a pure function of Services, their endpoints and pods.
+
+The names are those of Kubernetes' specification (github.com/kubernetes/dns, docs/specification.md, version 1.1.0):
+
+    web.default.svc.cluster.local                A    the cluster IP; headless: every ready endpoint
+    _http._tcp.web.default.svc.cluster.local     SRV  a named port; headless: one for every ready endpoint
+    POD.web.default.svc.cluster.local            A    headless: one endpoint, by its pod's hostname or name
+    10-0-46-2.default.pod.cluster.local          A    a pod, by its address
+    20.0.96.10.in-addr.arpa                      PTR  a cluster IP, and the endpoints of headless Services
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+from typing import NamedTuple
+
+from agent.kernel.values import IPAddress
+from testbed.cluster.dns import CLUSTER_DOMAIN, DNS_ADDRESS, NAMESPACE
+from testbed.cluster.service import Service
+from testbed.cluster.service_addresses import SERVICE_RANGE
+from testbed.services.endpoints import PodFacts, endpoints_of
+
+SERVICES = f"{NAMESPACE}.svc.{CLUSTER_DOMAIN}"
+PODS = f"{NAMESPACE}.pod.{CLUSTER_DOMAIN}"
+NAME_SERVER = f"ns.dns.{CLUSTER_DOMAIN}"
+OWN_SERVICE = f"kube-dns.kube-system.svc.{CLUSTER_DOMAIN}"
+"""What the DNS itself is called in Kubernetes, whatever program it is."""
+SPECIFICATION = "1.1.0"
+
+
+class Record(NamedTuple):
+    """One resource record."""
+
+    name: str
+    """Whole, without the dot at its end."""
+    type: str
+    data: str
+    """As a zone file has it; names in it end with a dot."""
+
+
+def zones_of(pod_network: IPv4Network) -> tuple[str, ...]:
+    """The domains that the server answers for: the cluster's, and those of pods' and Services' addresses backwards."""
+    networks = (pod_network, SERVICE_RANGE)
+    octets = {
+        octet
+        for network in networks
+        for octet in range(network.network_address.packed[0], network.broadcast_address.packed[0] + 1)
+    }
+    return (CLUSTER_DOMAIN, *(f"{octet}.in-addr.arpa" for octet in sorted(octets)))
+
+
+def records(services: Iterable[Service], pods: Sequence[PodFacts]) -> tuple[Record, ...]:
+    """Every record, in order, each once. Services come with their numbers."""
+    found = set(_own())
+    for service in services:
+        found.update(_of_headless(service, pods) if service.headless else _of_service(service))
+    found.update(_address(f"{_dashed(pod.address)}.{PODS}", pod.address) for pod in pods if pod.address is not None)
+    return tuple(sorted(found))
+
+
+def by_zone(found: Iterable[Record], zones: Sequence[str]) -> Mapping[str, tuple[Record, ...]]:
+    """The records of each zone, in order; what is in none of them is left out."""
+    everything = sorted(found)
+    ends = {zone: f".{zone}" for zone in zones}
+    return {zone: tuple(one for one in everything if one.name.endswith(end)) for zone, end in ends.items()}
+
+
+def _own() -> Iterator[Record]:
+    yield _address(NAME_SERVER, DNS_ADDRESS)
+    yield Record(f"dns-version.{CLUSTER_DOMAIN}", "TXT", f'"{SPECIFICATION}"')
+    yield _address(OWN_SERVICE, DNS_ADDRESS)
+    yield _pointer(DNS_ADDRESS, OWN_SERVICE)
+    yield _port("dns", "UDP", OWN_SERVICE, 53, OWN_SERVICE)
+    yield _port("dns-tcp", "TCP", OWN_SERVICE, 53, OWN_SERVICE)
+
+
+def _of_service(service: Service) -> Iterator[Record]:
+    name = f"{service.name}.{SERVICES}"
+    for family in (4, 6):
+        if (address := service.address_of(family)) is not None:
+            yield _address(name, address)
+            yield _pointer(address, name)
+    for port in service.spec.ports:
+        if port.name is not None:
+            yield _port(port.name, port.protocol, name, port.port, name)
+
+
+def _of_headless(service: Service, pods: Sequence[PodFacts]) -> Iterator[Record]:
+    name = f"{service.name}.{SERVICES}"
+    hosts = {pod.manifest.name: pod.manifest.spec.hostname or pod.manifest.name for pod in pods}
+    ready, _ = endpoints_of(service, pods)
+    for port, endpoints in zip(service.spec.ports, ready, strict=True):
+        for endpoint in endpoints:
+            own = f"{hosts[endpoint.pod]}.{name}"
+            yield _address(name, endpoint.address)
+            yield _address(own, endpoint.address)
+            yield _pointer(endpoint.address, own)
+            if port.name is not None:
+                yield _port(port.name, port.protocol, name, endpoint.port, own)
+
+
+def _address(name: str, address: IPAddress) -> Record:
+    return Record(name, "A" if address.version == 4 else "AAAA", str(address))
+
+
+def _pointer(address: IPAddress, name: str) -> Record:
+    return Record(address.reverse_pointer, "PTR", f"{name}.")
+
+
+def _port(port_name: str, protocol: str, name: str, number: int, target: str) -> Record:
+    return Record(f"_{port_name}._{protocol.lower()}.{name}", "SRV", f"0 100 {number} {target}.")
+
+
+def _dashed(address: IPv4Address) -> str:
+    return str(address).replace(".", "-")

@@ -1,0 +1,57 @@
+"""Zone files and the server's config as text. Pure."""
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from testbed.dns.records import NAME_SERVER, Record
+
+TTL_S = 5
+"""How long an answer may be kept, as CoreDNS says it; also the answer that there is no such name."""
+TIMERS_S = f"7200 1800 86400 {TTL_S}"
+"""Of a secondary server, of which there is none, and of «no such name»."""
+
+
+def zone_file(zone: str, records: Iterable[Record], serial: int) -> str:
+    """The zone as a master file (RFC 1035 §5)."""
+    lines = [
+        f"$TTL {TTL_S}",
+        f"{zone}. SOA {NAME_SERVER}. hostmaster.{zone}. {serial} {TIMERS_S}",
+        f"{zone}. NS {NAME_SERVER}.",
+        *(f"{record.name}. {record.type} {record.data}" for record in records),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def server_config(zones: Sequence[str], address: IPv4Address, directory: Path) -> str:
+    """knot.conf: these zones and nothing else, so that every other name is REFUSED. One thread for each kind of work.
+
+    Zone files are read whole at each reload; the journal, in which knot would keep differences, stays empty.
+    """
+    return f"""\
+server:
+    rundir: "{directory}"
+    pidfile: "knot.pid"
+    listen: {address}@53
+    udp-workers: 1
+    tcp-workers: 1
+    background-workers: 1
+    identity: ""
+    version: ""
+control:
+    listen: "knot.sock"
+database:
+    storage: "{directory}/database"
+    journal-db-max-size: 1M
+log:
+  - target: stderr
+    any: warning
+template:
+  - id: default
+    storage: "{directory}"
+    file: "%s.zone"
+    zonefile-load: whole
+    zonefile-sync: -1
+    journal-content: none
+zone:
+""" + "".join(f"  - domain: {zone}\n" for zone in zones)

@@ -1,0 +1,333 @@
+"""What this machine offers and what it lacks, found out by trying.
+
+`checks` builds the table that `testbed doctor` shows; `up` asks only for what every lab needs and refuses with
+`required_failures`. Kernel features are tried in namespaces made for it, never in the host's own: a process that does
+nothing (`cat`) holds them and ends when its standard input closes, so they are gone even if we are killed.
+"""
+
+import os
+import select
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from packaging.requirements import Requirement
+
+from agent.errors import AgentError, EnvironmentMissing
+from testbed.cluster import capacity
+from testbed.command.packages import PROJECT, installed_version, required_packages, unsatisfied
+from testbed.control.client import RUN_ROOT
+from testbed.places import INSTALL, IS_CLONE, PAUSE
+
+TUN = Path("/dev/net/tun")
+TOMCAT = Path("/usr/share/tomcat10/bin/catalina.sh")
+SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"  # not on a normal user's PATH
+SMALLEST_LAB = (2, 4)
+"""Nodes and pods of the cluster two_nodes."""
+TRY_LIMIT_S = 10.0  # one try takes milliseconds; loading a kernel module on a slow disk may take seconds
+ERROR_EXCERPT = 120  # characters of a program's complaint that a table row can hold
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    found: str
+    want: str
+    remedy: str
+    """How to get it, as something to do or to paste."""
+    needed_for: str = ""
+    """What does not work without it; empty when no lab does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Something of the kernel, and a command that fails where it is missing."""
+
+    name: str
+    command: tuple[str, ...]
+    stdin: str = ""
+    needed_for: str = ""
+
+
+MASQUERADE = (
+    "table ip probe { chain post { type nat hook postrouting priority 100; ip saddr 10.0.0.0/8 masquerade; }; }"
+)
+FEATURES = (
+    Feature("bridge", ("ip", "link", "add", "probe-bridge", "type", "bridge")),
+    Feature("veth", ("ip", "link", "add", "probe-veth", "type", "veth", "peer", "name", "probe-peer")),
+    Feature("tun", ("ip", "tuntap", "add", "probe-tun", "mode", "tun")),
+    Feature("nftables", ("nft", "-f", "-"), stdin=MASQUERADE),
+    Feature(
+        "vxlan",
+        ("ip", "link", "add", "probe-vxlan", "type", "vxlan", "id", "1", "dstport", "8472", "local", "127.0.0.1"),
+        needed_for="the vxlan backend",
+    ),
+    Feature(
+        "netem",
+        ("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"),
+        needed_for="delay, loss and jitter on links",
+    ),
+    Feature("wireguard", ("ip", "link", "add", "probe-wg", "type", "wireguard"), needed_for="the wireguard backend"),
+    Feature(
+        "ipip",
+        ("ip", "link", "add", "probe-ipip", "type", "ipip", "local", "127.0.0.1", "remote", "127.0.0.2"),
+        needed_for="the ipip backend",
+    ),
+)
+
+PROGRAMS = (  # program, Debian package, what it is needed for
+    ("etcd", "etcd-server", ""),
+    ("etcdctl", "etcd-client", ""),
+    ("mnexec", "mininet", ""),
+    ("ip", "iproute2", ""),
+    ("nft", "nftables", ""),
+    ("unshare", "util-linux", ""),
+    ("nsenter", "util-linux", ""),
+    ("knotd", "knot", "names"),
+    ("knotc", "knot", "names"),
+    ("ping", "iputils-ping", "ping"),
+    ("curl", "curl", "the examples"),
+    ("ovs-vswitchd", "openvswitch-switch", "underlay.switch: ovs"),
+    ("ovsdb-server", "openvswitch-switch", "underlay.switch: ovs"),
+    ("ethtool", "ethtool", "underlay.switch: ovs"),
+    ("kdig", "knot-dnsutils", "the examples"),
+    ("tcpdump", "tcpdump", "capture"),
+    ("iperf3", "iperf3", "iperf"),
+    ("sockperf", "sockperf", "bench"),
+    ("nginx", "nginx-light", "image nginx"),
+    ("java", "tomcat10", "image tomcat"),
+)
+DEBIAN_PACKAGES = {program: package for program, package, _ in PROGRAMS} | {"tomcat10": "tomcat10"}
+
+
+def checks(*, optional: bool = True, also: Iterable[str] = (), rootless: bool = False) -> tuple[Check, ...]:
+    """Look at everything; changes nothing outside its own namespaces. Takes about 0.1 s.
+
+    Without `optional`, memory and room, of which each lab needs its own, and kernel features that not every lab needs
+    are left out: trying them (vxlan, wireguard, netem)
+    makes the kernel load their modules. Those that serve a purpose in `also` are tried all the same. `rootless`: for a
+    lab that needs no root.
+    """
+    purposes = {"", *also}
+    return (
+        *([] if rootless else [root_check(os.geteuid())]),
+        tun_check(TUN),
+        *program_checks(_which),
+        file_check("tomcat10", TOMCAT, "image tomcat", INSTALL if IS_CLONE else "sudo apt-get install tomcat10"),
+        file_check("pause", PAUSE, "", INSTALL if IS_CLONE else f"pip install --force-reinstall --no-deps {PROJECT}"),
+        packages_check(required_packages(), installed_version),
+        *([memory_check(capacity.available_mib()), room_check(RUN_ROOT)] if optional else []),
+        *_kernel_checks([item for item in FEATURES if optional or item.needed_for in purposes]),
+        *([forwarding_check(_dropping_chains)] if optional else []),
+    )
+
+
+def required_failures(found: Iterable[Check], also: Iterable[str] = ()) -> tuple[Check, ...]:
+    """What keeps every lab from coming up, and whatever is missing for the purposes in `also` ("image nginx")."""
+    purposes = {"", *also}
+    return tuple(check for check in found if not check.ok and check.needed_for in purposes)
+
+
+def error_line(check: Check) -> str:
+    """The failure as `environment: what (got …; want …)`, for behind `error: `."""
+    return f"environment: {check.name} (got {check.found}; want {check.want}: {check.remedy})"
+
+
+def root_check(user: int) -> Check:
+    """Whether the effective user id is root's."""
+    return Check("root", user == 0, f"uid {user}", "uid 0", "put sudo in front of the command")
+
+
+def tun_check(device: Path) -> Check:
+    """Whether the TUN device can be opened for reading and writing."""
+    found = "can be opened"
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        found = f"{device}: {error.strerror}"
+    remedy = "sudo modprobe tun; in a container: start it with --privileged"
+    return Check("/dev/net/tun", found == "can be opened", found, "a TUN device that can be opened", remedy)
+
+
+def memory_check(available_mib: int) -> Check:
+    """Whether the smallest lab fits into memory."""
+    needed = capacity.needed_mib(*SMALLEST_LAB) + capacity.RESERVE_MIB
+    limit = capacity.most_nodes(available_mib, 2)
+    found = f"{available_mib} MiB free, enough for {limit} nodes with two pods each"
+    remedy = "end other programs, or give the machine more (a VM: its memory; a container: its limit)"
+    return Check("memory", available_mib >= needed, found, f"{needed} MiB for two_nodes", remedy)
+
+
+def room_check(directory: Path, needed_for: str = "") -> Check:
+    """Whether the records and logs of the smallest lab fit into the directory of labs."""
+    needed = capacity.needed_room_mib(*SMALLEST_LAB)
+    free, size = capacity.room_mib(directory)
+    want = f"{needed} MiB for records and logs of two_nodes"
+    found = f"{free} of {size} MiB free"
+    return Check(f"room in {directory}", free >= needed, found, want, capacity.ROOM_REMEDY, needed_for)
+
+
+def program_checks(which: Callable[[str], str | None]) -> tuple[Check, ...]:
+    """One check per program that we start; `which` finds a program's path."""
+    found = []
+    for program, package, needed_for in PROGRAMS:
+        path = which(program)
+        option = " --ovs" if package == "openvswitch-switch" else ""
+        ours = f"{INSTALL}{option}, or " if IS_CLONE else ""
+        remedy = f"{ours}apt install {package}"
+        found.append(Check(program, path is not None, path or "none on PATH", "the program", remedy, needed_for))
+    return tuple(found)
+
+
+def file_check(name: str, path: Path, needed_for: str, remedy: str) -> Check:
+    """Whether a program that is not on PATH is where we start it from."""
+    ok = os.access(path, os.X_OK)
+    return Check(name, ok, str(path) if ok else f"no program at {path}", "the program", remedy, needed_for)
+
+
+def packages_check(required: Sequence[Requirement], version: Callable[[str], str | None]) -> Check:
+    """Check that every Python package is of a version that we take. etcd3, for one, breaks with a newer protobuf."""
+    problems = unsatisfied(required, version)
+    found = ", ".join(problems) if problems else f"{len(required)} as required"
+    if not required:
+        found = f"{PROJECT} itself is not installed in this Python"
+    return Check("Python packages", bool(required) and not problems, found, "those of pyproject.toml", INSTALL)
+
+
+def forwarding_check(dropping_chains: Callable[[], Sequence[str]]) -> Check:
+    """Whether this machine's own firewall lets pass what a joined machine forwards. Labs have namespaces of their own.
+
+    `dropping_chains` describes the chains that do not. Raises AgentError where they cannot be read.
+    """
+    want = "no chain of another program that drops whatever is forwarded"
+    remedy = (
+        "accept the pod network in that chain (nft insert rule FAMILY TABLE CHAIN ip saddr NETWORK accept;"
+        " firewalld: firewall-cmd --zone=trusted --add-source=NETWORK)"
+    )
+    needed_for = "testbed join"
+    try:
+        chains = dropping_chains()
+    except AgentError as error:
+        return Check("forwarding", True, f"not looked at: {error}", want, remedy, needed_for)
+    return Check("forwarding", not chains, "; ".join(chains) or "nothing drops all of it", want, remedy, needed_for)
+
+
+def missing_debian_packages(found: Iterable[Check]) -> list[str]:
+    """Name the Debian packages whose programs are missing, each once; Open vSwitch, which few labs need, not."""
+    missing = [DEBIAN_PACKAGES[check.name] for check in found if not check.ok and check.name in DEBIAN_PACKAGES]
+    return sorted(set(missing) - {"openvswitch-switch"})
+
+
+def _dropping_chains() -> Sequence[str]:
+    from agent.kernel.forward_rules import dropping_chains
+
+    if os.geteuid() != 0:
+        raise EnvironmentMissing("needs root")
+    return dropping_chains()
+
+
+def _which(program: str) -> str | None:
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{SYSTEM_DIRECTORIES}")
+
+
+class ScratchNamespaces(AbstractContextManager["ScratchNamespaces"]):
+    """Network, mount and PID namespaces to try things in, gone at the end. Raises OSError when they cannot be made.
+
+    Without root they lie in a user namespace of their own, where the kernel offers the same features.
+    """
+
+    def __init__(self, *, as_user: bool = False) -> None:
+        self._as_user = ["--user", "--map-root-user"] if as_user or os.geteuid() != 0 else []
+        command = ["unshare", *self._as_user, "--net", "--mount", "--pid", "--fork", "cat"]
+        pipe = subprocess.PIPE
+        self._holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
+        if not self._echoes():
+            self._holder.kill()
+            _, said = self._holder.communicate()
+            raise OSError(_first_line(said.decode(errors="replace")) or "unshare did not answer")
+
+    def attempt(self, command: Sequence[str], stdin: str) -> str:
+        """Run a command inside; empty when it succeeded, else what it said."""
+        target = str(self._holder.pid)
+        joining = ["--user", "--preserve-credentials"] if self._as_user else []
+        enter = ["nsenter", "--target", target, *joining, "--net", "--", *command]
+        environment = {"PATH": f"{os.environ.get('PATH', '')}:{SYSTEM_DIRECTORIES}"}
+        try:
+            done = subprocess.run(
+                enter, input=stdin, capture_output=True, text=True, timeout=TRY_LIMIT_S, check=False, env=environment
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        return "" if done.returncode == 0 else _first_line(done.stderr) or f"exit code {done.returncode}"
+
+    def _echoes(self) -> bool:
+        """Whether cat answers, from inside: only then are the namespaces made."""
+        assert self._holder.stdin is not None
+        assert self._holder.stdout is not None
+        try:
+            self._holder.stdin.write(b"?")
+        except BrokenPipeError:
+            return False
+        readable, _, _ = select.select([self._holder.stdout], [], [], TRY_LIMIT_S)
+        return bool(readable and self._holder.stdout.read(1))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._holder.communicate()  # closes cat's input, which ends it
+
+
+def _first_line(text: str) -> str:
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= ERROR_EXCERPT else line[: ERROR_EXCERPT - 1] + "…"
+
+
+def _kernel_checks(features: Sequence[Feature]) -> list[Check]:
+    name, want = "namespaces", "net, mount and PID namespaces"
+    remedy = "run it as root on the machine itself, or in a container started with --privileged"
+    try:
+        with ScratchNamespaces() as scratch:
+            made = Check(name, True, "can be made", want, remedy)
+            return [made, *(_feature_check(feature, scratch) for feature in features)]
+    except OSError as error:
+        return [Check(name, False, str(error), want, remedy)]
+
+
+def _feature_check(feature: Feature, scratch: ScratchNamespaces) -> Check:
+    if without := untried(feature, _which):
+        return without
+    want = f"a kernel with {feature.name}"
+    remedy = "Debian's own kernel has it: apt install linux-image-amd64 (or -arm64), and reboot"
+    if feature.name == "ipip" and _is_module_on_disk("ipip"):
+        found = "a module, not loaded now (not tried: loading it adds tunl0 to the host)"
+        return Check("kernel: ipip", True, found, want, remedy, feature.needed_for)
+    complaint = scratch.attempt(feature.command, feature.stdin)
+    return Check(f"kernel: {feature.name}", not complaint, complaint or "works", want, remedy, feature.needed_for)
+
+
+def untried(feature: Feature, which: Callable[[str], str | None]) -> Check | None:
+    """Say that a feature could not be tried because its program is missing, which says nothing of the kernel."""
+    program = feature.command[0]
+    if which(program) is not None:
+        return None
+    package = {**DEBIAN_PACKAGES, "tc": "iproute2"}[program]
+    found, want = f"not tried, there is no program {program}", "the program"
+    return Check(f"kernel: {feature.name}", False, found, want, f"apt install {package}", feature.needed_for)
+
+
+def _is_module_on_disk(name: str) -> bool:
+    """Whether the kernel would have to load this module first."""
+    if Path("/sys/module", name).exists():
+        return False
+    index = Path("/lib/modules", os.uname().release, "modules.dep")
+    try:
+        return f"/{name}.ko" in index.read_text(encoding="utf-8")
+    except OSError:
+        return False

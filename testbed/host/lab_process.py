@@ -1,0 +1,137 @@
+"""Which process is PID 1 of which lab, by what the kernel says of it and not by a number in a file.
+
+A lab's PID 1 is a `pause --init` that is the first process of a PID namespace right below ours, belongs to the caller,
+and names the lab's run directory on its command line. Where no record of root's own says which process it is, it must
+also have that very directory in its mount namespace.
+"""
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.control.client import TestbedError
+
+PROGRAM = "pause"
+SUPERVISOR = "testbed.supervisor.lab_init"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """What the kernel says of a process."""
+
+    uid: int
+    program: str
+    """Name of the file that it executes."""
+    argv: tuple[str, ...]
+    pids: tuple[int, ...]
+    """Its number in each PID namespace, from ours to its own."""
+
+
+def init_command(pause: Path, lifeline: int, python: str, rundir: Path, progress: int) -> list[str]:
+    """The command line of a lab's PID 1."""
+    supervisor = [python, "-m", SUPERVISOR, str(rundir), str(progress)]
+    return [str(pause), "--init", str(lifeline), "--", *supervisor]
+
+
+def rundir_of(facts: ProcessFacts, uid: int) -> Path | None:
+    """The run directory of the lab whose PID 1 this is; None for every other process. `uid`: whose labs are meant."""
+    if facts.uid != uid or len(facts.pids) > 2 or not _is_init(facts):
+        return None
+    return Path(facts.argv[facts.argv.index(SUPERVISOR) + 1])
+
+
+def _is_init(facts: ProcessFacts) -> bool:
+    """Whether it is the first process of its PID namespace, and its words are those of a lab's."""
+    if facts.program != PROGRAM or facts.pids[-1:] != (1,):
+        return False
+    words = facts.argv[4:]
+    return facts.argv[1:2] == ("--init",) and facts.argv[3:4] == ("--",) and SUPERVISOR in words[:-1]
+
+
+def read_facts(pid: int) -> ProcessFacts | None:
+    """What the kernel says now; None when there is no such process, or when it is not for the caller to know."""
+    try:
+        program = os.path.basename(os.readlink(f"/proc/{pid}/exe")).removesuffix(" (deleted)")
+        if program != PROGRAM:
+            return None
+        argv = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    pids = tuple(int(number) for number in fields["NSpid"].split())
+    uid = int(fields["Uid"].split()[1])
+    return ProcessFacts(uid, program, tuple(os.fsdecode(word) for word in argv), pids)
+
+
+def is_init_of(pid: int, rundir: Path) -> bool:
+    """Whether a process is PID 1 of a lab that was started in this directory."""
+    facts = read_facts(pid)
+    return facts is not None and rundir_of(facts, os.geteuid()) == rundir
+
+
+def inits() -> Iterator[tuple[int, Path]]:
+    """PID 1 of each of the caller's labs that has its run directory where we have it, with that directory."""
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal() and (facts := read_facts(int(entry))) is not None:
+            rundir = rundir_of(facts, os.geteuid())
+            if rundir is not None and _has(int(entry), rundir):
+                yield int(entry), rundir
+
+
+def any_lab_runs() -> bool:
+    """Whether any lab runs on this machine, those of other users and in containers included."""
+    found = (read_facts(int(entry)) for entry in os.listdir("/proc") if entry.isdecimal())
+    return any(facts is not None and _is_init(facts) for facts in found)
+
+
+def inits_of(rundir: Path) -> list[int]:
+    """PID 1 of the lab in this directory; more than one where a former directory of that name was removed by hand."""
+    return [pid for pid, of in inits() if of == rundir]
+
+
+def end(pid: int, rundir: Path, limit_s: float) -> bool:
+    """Kill the PID 1 of the lab in this directory; False when the process is not that.
+
+    With it everything of the lab has ended. Raises TestbedError when it is still there after the limit.
+    """
+    try:
+        # Before the process is looked at, so that what was looked at is what is killed.
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not is_init_of(pid, rundir):
+            return False
+        if pid == 1:
+            raise TestbedError(f"lab {rundir.name}: cannot be taken down from inside (want: on the host)")
+        kill(process, rundir.name, limit_s)
+    finally:
+        os.close(process)
+    return True
+
+
+def kill(process: int, lab: str, limit_s: float) -> None:
+    """Kill what a pidfd refers to and wait for its end; one that has ended already is success. Raises TestbedError."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    ended = select.poll()
+    ended.register(process, select.POLLIN)
+    if not ended.poll(limit_s * 1000):
+        raise TestbedError(f"lab {lab}: its first process is still there after {limit_s:g} s")
+
+
+def _has(pid: int, rundir: Path) -> bool:
+    """Whether the process sees the directory that we see there, or one that was removed meanwhile.
+
+    So labs of another mount namespace, as in a container, are not taken for ours.
+    """
+    try:
+        its = os.stat(f"/proc/{pid}/root{rundir}")
+        return its.st_nlink == 0 or os.path.samestat(its, os.lstat(rundir))
+    except OSError:
+        return False

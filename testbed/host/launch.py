@@ -1,0 +1,157 @@
+"""Start a lab's PID 1 in namespaces of its own. The host side of `up`."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.control.client import LAB_FILE, RUN_ROOT, LabRecord, TestbedError, start_ticks
+from testbed.host.lab_directories import READABLE, remove_directory, sudo_user
+from testbed.host.lab_process import init_command, kill
+from testbed.host.removal import DOWN_LIMIT_S, put_the_host_back
+from testbed.places import PAUSE
+from testbed.plain_files import plain, replace_plain
+from testbed.processes import namespaces
+
+NAMESPACES = namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWIPC
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+READY = b"r"
+
+
+@dataclass(slots=True)
+class Launched:
+    """A lab that is starting."""
+
+    record: LabRecord
+    lifeline: int
+    """Closing it before `keep` ends the lab."""
+    progress: int
+    process: int
+    """A pidfd of its PID 1; -1 when that had ended at once."""
+    kept: bool = False
+
+    def keep(self) -> None:
+        """Let the lab outlive this process."""
+        os.write(self.lifeline, READY)
+        self.kept = True
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """What the lab tells while it starts, up to `ready` or `failed`; ends early when the lab dies."""
+        with os.fdopen(os.dup(self.progress), "rb") as lines:
+            for line in lines:
+                message = json.loads(line)
+                yield message
+                # PID 1 has the other end open too, so the pipe does not end by itself.
+                if "ready" in message or "failed" in message:
+                    return
+
+    def abandon(self) -> None:
+        """End the lab and remove its directory. Raises TestbedError when something stays."""
+        os.close(self.lifeline)
+        if self.process >= 0:
+            kill(self.process, self.record.name, DOWN_LIMIT_S)
+            os.close(self.process)
+        put_the_host_back()
+        remove_directory(self.record.rundir)
+
+
+def launch(name: str, rundir: Path) -> Launched:
+    """Start the lab's PID 1. Raises TestbedError (environment) when it cannot be made, with nothing left."""
+    try:
+        return _launch(name, rundir)
+    except OSError as failure:
+        remove_directory(rundir)
+        raise TestbedError(f"lab {name}: cannot be started ({failure})", 3) from failure
+
+
+def _launch(name: str, rundir: Path) -> Launched:
+    lifeline_read, lifeline_write = os.pipe()
+    progress_read, progress_write = os.pipe()
+    pid_read, pid_write = os.pipe()
+    # Opened out here: inside, an open file would keep the lab's view of /run from becoming read-only.
+    log = plain(rundir / "lab.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    between = os.fork()
+    if between == 0:
+        _become_parent_of_init(rundir, log, lifeline_read, progress_write, pid_write)
+    for descriptor in (log, lifeline_read, progress_write, pid_write):
+        os.close(descriptor)
+    with os.fdopen(pid_read) as answer:
+        told = answer.read()
+    os.waitpid(between, 0)
+    if not told.isdigit():
+        raise OSError(f"no namespaces: {told or 'no answer'}; want root")
+    pid = int(told)
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        process = -1
+    owner = sudo_user() if os.geteuid() == 0 else os.geteuid()
+    record = LabRecord(name, pid, start_ticks(pid) or -1, rundir, owner)
+    launched = Launched(record, lifeline_write, progress_read, process)
+    # Everybody finds the lab by this file; whether they may ask it is the socket's to say.
+    facts = {"pid": pid, "start_ticks": record.start_ticks, "owner": owner}
+    try:
+        replace_plain(rundir / LAB_FILE, json.dumps(facts).encode(), READABLE)
+    except OSError:
+        launched.abandon()
+        raise
+    return launched
+
+
+def _become_parent_of_init(rundir: Path, log: int, lifeline: int, progress: int, answer: int) -> None:
+    """In a forked child: enter new namespaces, fork the lab's PID 1, tell its pid and go. Never returns."""
+    try:
+        os.setsid()
+        if os.geteuid() != 0:
+            from testbed.host.rootless import enter_user_namespace
+
+            enter_user_namespace()
+        namespaces.unshare(NAMESPACES)
+        init = os.fork()
+        if init == 0:
+            _become_init(rundir, log, lifeline, progress)
+        os.write(answer, str(init).encode())
+    except OSError as failure:
+        os.write(answer, str(failure).encode())
+    finally:
+        os._exit(0)
+
+
+def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
+    """In the first process of the new PID namespace: become `pause --init`. Never returns."""
+    rootless = rundir.parent != RUN_ROOT
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDONLY)
+        for source, target in ((null, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        for descriptor in (lifeline, progress):
+            os.set_inheritable(descriptor, True)
+        # Descriptors of whoever called us must not live on in the lab.
+        keep = sorted({0, 1, 2, lifeline, progress})
+        for low, high in zip(keep, [*keep[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
+            os.closerange(low + 1, high)
+        os.chdir("/")
+        # What a lab keeps is nobody else's; programs of users start with the usual mask again.
+        os.umask(0o077)
+        namespaces.give_up_the_machine()
+        for number in (signal.SIGINT, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        environment = {
+            "PATH": PATH,
+            # Without root, root's own home stays closed.
+            "HOME": "/tmp" if rootless else "/root",
+            "LANG": "C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        if rootless:
+            # Verbs that are called inside the lab find it by this.
+            environment["XDG_RUNTIME_DIR"] = str(rundir.parent.parent)
+        os.execve(PAUSE, init_command(PAUSE, lifeline, sys.executable, rundir, progress), environment)
+    finally:
+        os._exit(127)

@@ -1,0 +1,99 @@
+"""Labs of an ordinary user: root in a user namespace of their own, and nobody outside it.
+
+The user's id is root's there (id 0) and the only one there is. What the kernel keeps for the machine's own root it does
+not give: other users, negative scores, socket buffers beyond the machine's limit (agents log what they got).
+"""
+
+import os
+from pathlib import Path
+
+from testbed.cluster.spec import Cluster
+from testbed.host.doctor import Check, ScratchNamespaces, room_check, tun_check
+from testbed.processes import namespaces
+
+NEEDED_FOR = "up --rootless"
+SWITCHING_IMAGES = ("nginx",)
+"""Programs that become another user after their start."""
+_SWITCHES = (
+    # Debian's of old, Ubuntu's since 23.10, and the kernel's own, with the value that forbids it.
+    (Path("/proc/sys/kernel/unprivileged_userns_clone"), "0", "sudo sysctl kernel.unprivileged_userns_clone=1"),
+    (
+        Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+        "1",
+        "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+    (Path("/proc/sys/user/max_user_namespaces"), "0", "sudo sysctl user.max_user_namespaces=10000"),
+)
+
+
+def enter_user_namespace() -> None:
+    """Become root of a new user namespace in which only the caller's user and group exist. Raises OSError.
+
+    The caller must have one thread, and afterwards makes every other namespace: those are then its own too.
+    """
+    user, group = os.geteuid(), os.getegid()
+    namespaces.unshare(namespaces.CLONE_NEWUSER)
+    # user_namespaces(7): without this a user could leave a group that keeps them out of a file.
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+
+
+def checks(runtime_directory: Path | None) -> tuple[Check, ...]:
+    """What a lab without root needs of this machine and this user."""
+    room = () if runtime_directory is None else (room_check(runtime_directory / "testbed", NEEDED_FOR),)
+    tun = tun_check(Path("/dev/net/tun"))
+    return (user_namespace_check(), runtime_directory_check(runtime_directory), *room, tun)
+
+
+def user_namespace_check() -> Check:
+    """Whether a user may make namespaces and be root in them, found by trying."""
+    remedy = "the kernel or a container engine forbids it; sudo testbed up needs none"
+    for path, forbidding, mend in _SWITCHES:
+        try:
+            if path.read_text().strip() == forbidding:
+                remedy = f"{path.relative_to('/proc/sys')} is {forbidding}: {mend}"
+        except OSError:
+            continue
+    try:
+        with ScratchNamespaces(as_user=True) as scratch:
+            found = scratch.attempt(["ip", "link", "set", "lo", "up"], "") or "can be made"
+    except OSError as error:
+        found = str(error)
+    return Check("user namespaces", found == "can be made", found, "namespaces for every user", remedy, NEEDED_FOR)
+
+
+def runtime_directory_check(directory: Path | None) -> Check:
+    """Whether there is a directory of the user's own for a lab's state."""
+    found, remedy = (
+        "XDG_RUNTIME_DIR is not set",
+        "log in as that user, or export XDG_RUNTIME_DIR=a directory of mode 0700",
+    )
+    ok = False
+    if directory is not None:
+        ok = os.access(directory, os.W_OK | os.X_OK) and directory.stat().st_uid == os.geteuid()
+        found = str(directory) if ok else f"{directory} is not a directory that you own and may write"
+    return Check("runtime directory", ok, found, "XDG_RUNTIME_DIR, the user's own", remedy, NEEDED_FOR)
+
+
+def refusals(cluster: Cluster) -> list[str]:
+    """What of this cluster needs more users than one, a line each; empty when nothing does."""
+    lines = []
+    if cluster.underlay.switch == "ovs":
+        lines.append("underlay.switch: not tried without root (got ovs with --rootless; want sudo, or switch: bridge)")
+    for spec in cluster.pod_specs:
+        for container in spec.containers:
+            user = container.security_context.run_as_user
+            if container.image in SWITCHING_IMAGES and not container.command:
+                why = f"image {container.image} becomes another user after its start"
+            elif user:
+                why = f"runAsUser: {user}"
+            else:
+                continue
+            line = (
+                f"container {container.name}: {why}, and without root there is only one "
+                "(got --rootless, no subordinate ids; want: sudo testbed up, or the images echo, shell and tomcat)"
+            )
+            if line not in lines:
+                lines.append(line)
+    return lines

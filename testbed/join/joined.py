@@ -1,0 +1,82 @@
+"""A machine's agent in the foreground: started, watched until it is ready, and waited for."""
+
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+from agent.options.options import Options
+from testbed.join.flags import with_defaults
+
+POLL_S = 0.1
+ANSWER_LIMIT_S = 2.0
+END_LIMIT_S = 15.0
+"""An agent ends by itself sooner; it has its own limits for etcd."""
+
+
+class JoinedMachine:
+    """One agent, our child: what stops us stops it. Use as a context."""
+
+    def __init__(self, flags: Sequence[str], options: Options, environ: Mapping[str, str]) -> None:
+        self._options = options
+        self._process = subprocess.Popen([sys.executable, "-m", "agent", *with_defaults(flags, environ)])
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._pass_on)
+
+    def __enter__(self) -> "JoinedMachine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(END_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def await_ready(self, waiting: Callable[[str], None]) -> Mapping[str, Any] | None:
+        """What the agent says of itself (its /state) once it is ready; None when it ended before that.
+
+        `waiting` is told what is still missing, each time that it is something else.
+        """
+        told = ""
+        while self._process.poll() is None:
+            state = self._state()
+            if state is not None and state["ready"]:
+                return state
+            lacking = "; ".join(state["why_not_ready"]) if state is not None else ""
+            if lacking and lacking != told:
+                waiting(lacking)
+                told = lacking
+            time.sleep(POLL_S)
+        return None
+
+    def wait(self) -> int:
+        """Until it has ended, by a signal to it or to us; its exit code."""
+        while True:
+            try:
+                return self._process.wait()
+            except KeyboardInterrupt:
+                # The terminal has told the agent too.
+                continue
+
+    def _state(self) -> Mapping[str, Any] | None:
+        host = "127.0.0.1" if self._options.healthz_ip == "0.0.0.0" else self._options.healthz_ip
+        connection = http.client.HTTPConnection(host, self._options.healthz_port or 0, timeout=ANSWER_LIMIT_S)
+        try:
+            connection.request("GET", "/state")
+            state: dict[str, Any] = json.loads(connection.getresponse().read())
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+        finally:
+            connection.close()
+        return state
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        self._process.send_signal(number)

@@ -1,0 +1,360 @@
+"""How answers look on a terminal: kubectl-like columns, headings and values, a matrix of pings."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from testbed.output.cells import agent_state, both, cluster_ips, machine_lines, warning_lines
+from testbed.places import TOPOLOGIES
+
+Object = dict[str, Any]
+GOOD = {"ready", "Running", "Succeeded"}
+PIPE_WIDTH = 1000  # columns; so that no table is shortened for whoever parses it
+MATRIX_TARGETS = 12
+"""Targets that a matrix of pings has room for; a terminal shows four or five without wrapping, a pipe any number."""
+BAD_COLOUR, GOOD_COLOUR, WARNING_COLOUR = "red", "green", "yellow"
+
+
+def console() -> Console:
+    """Standard output; colour only on a terminal, and never a shortened cell in a pipe."""
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def as_json(value: object) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(value, indent=2))
+
+
+def as_yaml(value: object) -> None:
+    """Print a value as YAML."""
+    import yaml
+
+    print(yaml.safe_dump(value, sort_keys=False), end="")
+
+
+def columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows in columns, headings in capitals."""
+    plain_columns([heading.upper() for heading in headings], rows)
+
+
+def plain_columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows in columns, headings as they are: names of pods, for example.
+
+    On a narrow terminal the lists in a column, as a node's two addresses are one, stand below one another before
+    anything is shortened.
+    """
+    screen = console()
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    if sum(widths) + 2 * len(widths) > screen.width:
+        cells = [[Text(cell.plain.replace(", ", ",\n"), cell.style) for cell in row] for row in cells]
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(Text(heading), no_wrap=True)
+    for row in cells:
+        table.add_row(*row)
+    with screen.capture() as captured:
+        screen.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
+
+
+def _cell(value: object) -> Text:
+    if value is None:
+        return Text("-")
+    text = str(value)
+    colour = GOOD_COLOUR if text in GOOD else BAD_COLOUR if text in {"fenced", "CrashLoopBackOff", "backoff"} else ""
+    return Text(text, style=colour)
+
+
+NODE_HEADINGS = ("node", "address", "subnet", "agent", "peers", "restarts")
+POD_HEADINGS = ("pod", "node", "address", "state", "ready", "restarts")
+
+
+def status(answer: Object) -> None:
+    """The lab at a glance."""
+    cluster = _name_of(answer["cluster_file"])
+    backends = ", ".join(sorted({node["backend"] for node in answer["nodes"]}))
+    made_of = f"{cluster}, backend {backends}" + (", Open vSwitch" if answer["switch"] == "ovs" else "")
+    console().print(f"lab {answer['lab']}: {answer['state']} since {answer['since']} ({made_of})\n")
+    columns(
+        NODE_HEADINGS,
+        (
+            (
+                node["name"],
+                both(node["address"], node.get("ipv6_address")),
+                both(node["subnet"], node.get("ipv6_subnet")),
+                agent_state(node["agent"]["state"], node["drained"]),
+                f"{node['peers']['known']}/{node['peers']['expected']}",
+                node["agent"]["restarts"],
+            )
+            for node in answer["nodes"]
+        ),
+    )
+    console().print()
+    if answer["pods"]:
+        columns(
+            POD_HEADINGS,
+            (
+                (
+                    pod["name"],
+                    pod["node"],
+                    both(pod["address"], pod.get("ipv6_address")),
+                    pod["state"],
+                    "yes" if pod["ready"] else "no",
+                    pod["restarts"],
+                )
+                for pod in answer["pods"]
+            ),
+        )
+    else:
+        print("no pods")
+    unhealthy = [member["name"] for member in answer["etcd"] if not member["healthy"]]
+    if unhealthy:
+        console().print(f"\netcd: {', '.join(unhealthy)} does not answer", style=BAD_COLOUR)
+    if (dns := answer.get("dns")) and not dns["healthy"]:
+        console().print(f"\ndns: {dns['address']} does not answer (testbed logs dns)", style=BAD_COLOUR)
+    for line, is_bad in machine_lines(answer["machines"]):
+        console().print(Text(f"\nmachines: {line}", BAD_COLOUR if is_bad else ""))
+    for line in warning_lines(answer["nodes"]):
+        console().print(Text(f"\nwarning: {line}", WARNING_COLOUR))
+
+
+def _name_of(cluster_file: str) -> str:
+    """One of our own cluster files by the name that `up` takes; any other by its path."""
+    path = Path(cluster_file)
+    return path.stem if path.parent == TOPOLOGIES else cluster_file
+
+
+def objects(kind: str, found: list[Object], wide: bool) -> None:
+    """`get KIND` as columns."""
+    if not found:
+        console().print(f"no {kind}")
+        return
+    if kind == "routes":
+        for item in found:
+            _route_table(item)
+        return
+    headings, wide_headings, row = ROWS[kind]
+    shown = headings + (wide_headings if wide else ())
+    columns(shown, (tuple(row(item))[: len(shown)] for item in found))
+
+
+def _node_row(item: Object) -> Sequence[object]:
+    status = item["status"]
+    peers, agent = status["peers"], status["agent"]
+    address = both(*(one["address"] for one in status["addresses"]))
+    return (
+        *(item["metadata"]["name"], address, both(*item["spec"]["podCIDRs"])),
+        agent_state(agent["state"], item["spec"].get("unschedulable", False)),
+        *(
+            f"{peers['known']}/{peers['expected']}",
+            agent["restarts"],
+            status["backend"],
+            status["datapath"],
+            agent["pid"],
+        ),
+    )
+
+
+def _pod_row(item: Object) -> Sequence[object]:
+    status = item["status"]
+    containers = status["containerStatuses"]
+    ready = f"{sum(1 for container in containers if container['ready'])}/{len(containers)}"
+    return (
+        *(
+            item["metadata"]["name"],
+            item["spec"]["nodeName"],
+            both(*(one["ip"] for one in status["podIPs"])),
+            ready,
+            status["state"],
+            status["restarts"],
+        ),
+        *(status["startTime"], ", ".join(f"{container['name']}={container['image']}" for container in containers)),
+    )
+
+
+def _lease_row(item: Object) -> Sequence[object]:
+    spec, status = item["spec"], item["status"]
+    left = "reservation" if status["reservation"] else status["secondsLeft"]
+    return (
+        *(both(spec["subnet"], spec.get("ipv6Subnet")), spec["node"], both(spec["publicIP"], spec.get("publicIPv6"))),
+        *(spec["backendType"], left),
+        *(item["metadata"]["name"], status["etcdLease"], item["metadata"]["resourceVersion"]),
+    )
+
+
+def _deployment_row(item: Object) -> Sequence[object]:
+    spec, status = item["spec"], item["status"]
+    labels = ",".join(f"{key}={value}" for key, value in spec["selector"]["matchLabels"].items())
+    images = ", ".join(container["image"] for container in spec["template"]["spec"]["containers"])
+    ready = f"{status['readyReplicas']}/{spec['replicas']}"
+    return (item["metadata"]["name"], ready, status["updatedReplicas"], status["availableReplicas"], images, labels)
+
+
+def _service_row(item: Object) -> Sequence[object]:
+    spec = item["spec"]
+    ports = ", ".join(
+        f"{port['port']}{f':{node_port}' if (node_port := port.get('nodePort')) else ''}/{port.get('protocol', 'TCP')}"
+        for port in spec["ports"]
+    )
+    selector = ",".join(f"{key}={value}" for key, value in spec["selector"].items())
+    affinity = spec.get("sessionAffinity", "None")
+    return (
+        *(item["metadata"]["name"], spec["type"], cluster_ips(spec), ports, item["status"]["readyEndpoints"]),
+        *(selector, affinity, spec.get("externalTrafficPolicy", "Cluster") if spec["type"] == "NodePort" else None),
+    )
+
+
+def warnings(found: Iterable[object]) -> None:
+    """Problems that stop nothing, a line each, on standard error."""
+    for problem in found:
+        print(str(problem).replace("error: ", "warning: ", 1), file=sys.stderr)
+
+
+def _endpoint_row(item: Object) -> Sequence[object]:
+    def part(name: str) -> str:
+        pairs = [(address["ip"], subset["ports"][0]) for subset in item["subsets"] for address in subset[name]]
+        return ", ".join(f"{address}:{port['port']}/{port['protocol']}" for address, port in pairs)
+
+    return (item["metadata"]["name"], part("addresses") or "none", part("notReadyAddresses"))
+
+
+ROWS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
+    "nodes": (NODE_HEADINGS, ("backend", "datapath", "agent pid"), _node_row),
+    "pods": (("pod", "node", "address", "ready", "state", "restarts"), ("since", "containers"), _pod_row),
+    "leases": (
+        ("subnet", "node", "public ip", "backend", "seconds left"),
+        ("key", "etcd lease", "revision"),
+        _lease_row,
+    ),
+    "deployments": (("deployment", "ready", "up-to-date", "available"), ("images", "selector"), _deployment_row),
+    "services": (
+        ("service", "type", "cluster ip", "ports", "endpoints"),
+        ("selector", "affinity", "external traffic"),
+        _service_row,
+    ),
+    "endpoints": (("service", "endpoints", "not ready"), (), _endpoint_row),
+    "names": (("name", "type", "answer"), (), lambda item: (item["metadata"]["name"], *item["spec"].values())),
+}
+
+
+def _route_table(item: Object) -> None:
+    name, status = item["metadata"]["name"], item["status"]
+    console().print(f"{name}: kernel routes", style="bold")
+    columns(
+        ("destination", "via", "device", "source", "type"),
+        (
+            (route["destination"], route["gateway"], route["device"], route["source"], route["type"])
+            for route in status["kernel"]
+        ),
+    )
+    console().print(f"{name}: the agent's forwarding table", style="bold")
+    if status["forwarding"] is None:
+        console().print("(the agent does not answer)\n")
+        return
+    columns(("subnet", "sent to"), ((entry["subnet"], entry["via"]) for entry in status["forwarding"]))
+    console().print()
+
+
+def headings_and_values(value: Mapping[str, Any], indent: int = 0) -> None:
+    """`describe`: one heading a line, nested ones indented."""
+    width = max((len(str(key)) for key in value), default=0) + 2
+    margin = " " * indent
+    for key, entry in value.items():
+        label = f"{margin}{key}:"
+        if isinstance(entry, Mapping) and entry:
+            print(label)
+            headings_and_values(entry, indent + 2)
+        elif isinstance(entry, list) and entry:
+            print(label)
+            for line in entry:
+                print(f"{margin}  {line}")
+        else:
+            print(f"{label:<{width + indent}} {_plain(entry)}")
+
+
+def _plain(value: object) -> str:
+    if value is None or value in ({}, []):
+        return "-"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def pings(results: list[Object]) -> None:
+    """A matrix: senders down, targets across, round-trip time in ms; a line per sender where that gets too wide."""
+    if len({result["destination"] for result in results}) > MATRIX_TARGETS:
+        _ping_lines(results)
+    else:
+        _ping_matrix(results)
+    lost, skipped = sum(map(_lost, results)), sum(bool(result["skipped"]) for result in results)
+    sent, received = (sum(result[what] for result in results) for what in ("sent", "received"))
+    pairs = "1 pair" if len(results) == 1 else f"{len(results)} pairs"
+    print(f"\n{pairs}, {sent} sent, {received} received, {lost} lost{f', {skipped} skipped' if skipped else ''}")
+    for result in results:
+        if result["received"] < result["sent"]:
+            why = f"skipped ({result['skipped']})" if result["skipped"] else result["error"] or "no answer"
+            print(f"  {result['source']} -> {result['destination']} ({result['address']}): {why}")
+
+
+def _ping_matrix(results: list[Object]) -> None:
+    sources = list(dict.fromkeys(result["source"] for result in results))
+    found = dict.fromkeys(result["destination"] for result in results)
+    targets = sorted(found, key=lambda name: sources.index(name) if name in sources else len(sources))
+    by_pair = {(result["source"], result["destination"]): result for result in results}
+    plain_columns(
+        ("FROM \\ TO", *targets),
+        ((source, *(_ping_cell(by_pair.get((source, target))) for target in targets)) for source in sources),
+    )
+
+
+def _ping_lines(results: list[Object]) -> None:
+    by_source: dict[str, list[Object]] = {}
+    for result in results:
+        by_source.setdefault(result["source"], []).append(result)
+    columns(
+        ("from", "targets", "reached", "lost", "ttl", "fastest", "median", "slowest"),
+        ((source, *_ping_summary(own)) for source, own in by_source.items()),
+    )
+
+
+def _ping_summary(own: list[Object]) -> tuple[object, ...]:
+    """One sender: how many of its targets answered, requests lost, ttl values seen, round-trip times."""
+    times = sorted(time for result in own for time in result["rtt_ms"])
+    shown = [f"{time:.2f} ms" for time in (times[0], times[len(times) // 2], times[-1])] if times else ["-"] * 3
+    ttls = sorted({result["ttl"] for result in own if result["ttl"] is not None})
+    reached = sum(1 for result in own if result["received"])
+    lost = sum(map(_lost, own))
+    return (len(own), reached, lost, ",".join(map(str, ttls)) or "-", *shown)
+
+
+def _ping_cell(result: Object | None) -> str:
+    if result is None:
+        return "."
+    if not result["received"]:
+        return "skipped" if result["skipped"] else "lost"
+    return f"{min(result['rtt_ms']):.2f} ms ttl={result['ttl']}"
+
+
+def _lost(result: Object) -> int:
+    return 0 if result["skipped"] else int(result["sent"] - result["received"])
+
+
+def rate(bits_per_second: float) -> str:
+    """A throughput with three or four digits that mean something."""
+    if bits_per_second >= 1e9:
+        return f"{bits_per_second / 1e9:.2f} Gbit/s"
+    return f"{bits_per_second / 1e6:.1f} Mbit/s"
+
+
+def events(found: list[Object]) -> None:
+    """Events, oldest first."""
+    columns(
+        ("at", "type", "object", "reason", "message"),
+        ((event["at"], event["type"], event["object"], event["reason"], event["message"]) for event in found),
+    )

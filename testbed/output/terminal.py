@@ -1,0 +1,76 @@
+"""The client's side of a program that runs in the lab: hand it our streams, or a terminal of its own and relay it."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import signal
+import sys
+import termios
+import threading
+import tty
+from typing import Any
+
+from testbed.control.client import LabConnection, LabRecord, TestbedError
+
+CHUNK = 64 * 1024
+DRAIN_LIMIT_S = 2.0
+END_OF_TRANSMISSION = b"\x04"
+
+
+def run(lab: LabRecord, verb: str, *, terminal: bool, **arguments: object) -> int:
+    """Run `verb` with standard streams; returns the program's exit code. Raises TestbedError."""
+    with LabConnection(lab) as connection:
+        if not terminal:
+            return _exit_code(connection, verb, (0, 1, 2), arguments)
+        if not os.isatty(0):
+            raise TestbedError("-t: standard input is not a terminal (leave -t out)", 2)
+        return _run_in_terminal(connection, verb, arguments)
+
+
+def _exit_code(connection: LabConnection, verb: str, streams: tuple[int, ...], arguments: dict[str, Any]) -> int:
+    for message in connection.ask(verb, streams, **arguments):
+        if "result" in message:
+            return int(message["result"]["exit"])
+    return 1
+
+
+def _run_in_terminal(connection: LabConnection, verb: str, arguments: dict[str, Any]) -> int:
+    """Give the program a terminal made here, and relay between it and ours until the program has ended."""
+    ours, its = pty.openpty()
+    _copy_size(ours)
+    former_handler = signal.signal(signal.SIGWINCH, lambda *_: _copy_size(ours))
+    former_mode = termios.tcgetattr(0)
+    ended_read, ended_write = os.pipe()
+    relay = threading.Thread(target=_relay, args=(ours, ended_read), daemon=True)
+    try:
+        tty.setraw(0, termios.TCSADRAIN)  # keeps what was typed already
+        relay.start()
+        return _exit_code(connection, verb, (its, its, its), arguments)
+    finally:
+        os.close(its)
+        os.close(ended_write)
+        relay.join(timeout=DRAIN_LIMIT_S)
+        termios.tcsetattr(0, termios.TCSADRAIN, former_mode)
+        signal.signal(signal.SIGWINCH, former_handler)
+        os.close(ours)
+        os.close(ended_read)
+
+
+def _relay(ours: int, ended: int) -> None:
+    """Copy both ways; once the program has ended, show what is still in the terminal and stop."""
+    with contextlib.suppress(OSError):  # EIO: nobody has the program's side open any more
+        while True:
+            readable, _, _ = select.select([0, ours, ended], [], [])
+            if ours in readable:
+                os.write(1, os.read(ours, CHUNK))
+            elif ended in readable:
+                return
+            if 0 in readable:
+                os.write(ours, os.read(0, CHUNK) or END_OF_TRANSMISSION)
+
+
+def _copy_size(target: int) -> None:
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(target, termios.TIOCSWINSZ, fcntl.ioctl(sys.stdout.fileno(), termios.TIOCGWINSZ, bytes(8)))

@@ -1,0 +1,70 @@
+"""Programs that a client runs inside the lab with its own standard streams: exec, shell, logs -f, etcdctl."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from testbed.control.server import Request, VerbFailed
+
+HANGUP_GRACE_S = 1.0
+STREAMS = 3
+USUAL_UMASK = 0o022
+"""A program that a user starts makes files as on any machine; the lab's own are nobody else's."""
+
+
+def run_for_client(
+    request: Request, argv: Sequence[str], environment: Mapping[str, str] | None = None, *, take_terminal: bool = False
+) -> dict[str, int]:
+    """Run `argv` on the client's streams until it ends or the client leaves; returns its exit code (128 + signal).
+
+    `take_terminal`: the first stream is a terminal that shall control the program's session.
+    """
+    if len(request.streams) != STREAMS:
+        raise VerbFailed("this verb wants the client's three standard streams", 2)
+    stdin, stdout, stderr = request.streams
+    command = ["setsid", "--ctty", "--wait", *argv] if take_terminal else list(argv)
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=None if environment is None else dict(environment),
+            umask=USUAL_UMASK,
+            # `setsid --ctty` makes the session itself and must not lead one already.
+            start_new_session=not take_terminal,
+        )
+    except FileNotFoundError as failure:
+        raise VerbFailed(f"{command[0]}: not found on this machine", 3) from failure
+    process.returncode = wait_with_client(request, process.pid)
+    return {"exit": process.returncode}
+
+
+def wait_with_client(request: Request, pid: int) -> int:
+    """Wait for child process `pid`; when the client leaves first, hang the child's session up."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.register(request.fileno(), select.POLLIN | select.POLLRDHUP)
+        ready = dict(poll.poll())
+        if pidfd not in ready:
+            for number in (signal.SIGHUP, signal.SIGKILL):
+                _signal_session(pid, number)
+                if select.select([pidfd], [], [], HANGUP_GRACE_S)[0]:
+                    break
+        _, status = os.waitpid(pid, 0)
+    finally:
+        os.close(pidfd)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _signal_session(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)

@@ -1,0 +1,246 @@
+"""Long-running processes: started, watched, restarted with back-off, stopped with grace.
+
+Nothing here polls, and a process that runs has no thread of its own: one that ends gets one for what follows. What to
+start is a function, because each start may need fresh descriptors and arguments.
+"""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from testbed.plain_files import read_end
+from testbed.processes.process_ends import PROCESS_ENDS
+
+LAST_LINE_LIMIT = 2000  # bytes; a line longer than this is shown from its middle on
+State = Literal["pending", "running", "backoff", "exited", "stopped"]
+
+
+class Process(Protocol):
+    """One process that is our child, as `subprocess.Popen` has it."""
+
+    pid: int
+
+    def wait(self) -> int:
+        """Wait for its end; its exit code, or negative the signal that ended it."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal; nothing happens once it has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """When to start a process again, and how long to wait first."""
+
+    when: Literal["Always", "OnFailure", "Never"] = "Always"
+    first_delay_s: float = 0.2
+    max_delay_s: float = 10.0
+    settled_after_s: float = 10.0
+    """A process that ran this long starts again with the first delay."""
+
+    def wants_restart(self, exit_code: int) -> bool:
+        """Whether a process that ended so is started again."""
+        return self.when == "Always" or (self.when == "OnFailure" and exit_code != 0)
+
+    def delay_s(self, failures_in_a_row: int) -> float:
+        """Seconds to wait before start number `failures_in_a_row` + 1; doubles up to the maximum."""
+        return min(self.max_delay_s, self.first_delay_s * 2.0 ** max(0, min(failures_in_a_row, 30) - 1))
+
+
+class Supervised:
+    """One process and its successors.
+
+    `start` makes a new process in a session of its own. `on_change` is called after every change of state, from
+    whichever thread made it; it must not call back into this object's `stop`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        start: Callable[[], Process],
+        policy: RestartPolicy,
+        on_change: Callable[["Supervised"], None] = lambda _: None,
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self.state: State = "pending"
+        self.restarts = 0
+        self.exit_code: int | None = None
+        """Of the last process that ended; negative for a signal."""
+        self.started_at: float | None = None
+        """Seconds since the epoch at the last start."""
+        self._start = start
+        self._on_change = on_change
+        self._process: Process | None = None
+        self._wake = threading.Event()
+        self._ended = threading.Event()
+        """Set once the process is reaped; its number may belong to another process from then on."""
+        self._launching = threading.Lock()
+        self._stopping = False
+        self._restart_asked = False
+        self._held = False
+        self._failures = 0
+        self._over = threading.Event()
+        """Set while no process runs and none follows."""
+        self._over.set()
+        self._handler: threading.Thread | None = None
+        """Where the end of the last process was dealt with."""
+        self._started_s = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while running, as this process sees it."""
+        process = self._process
+        return process.pid if process is not None and self.state == "running" else None
+
+    def start(self) -> None:
+        """Start it and keep it going; returns once the first process exists. Raises OSError when it cannot be made."""
+        self._over.clear()
+        try:
+            self._launch()
+        except OSError:
+            self._over.set()
+            raise
+        self._await_end()
+
+    def restart(self, grace_s: float = 5.0) -> None:
+        """End the running process (TERM, then KILL after the grace) and start it again at once."""
+        self._restart_asked = True
+        self._wake.set()
+        self._terminate(grace_s)
+
+    def hold(self, grace_s: float = 5.0) -> None:
+        """End the running process (TERM, then KILL after the grace; KILL at once without one) and start no other
+        until `resume`."""
+        self._held = True
+        self._wake.set()
+        self._terminate(grace_s)
+
+    def resume(self) -> None:
+        """Start it again at once after `hold`; without one nothing happens."""
+        if self._held:
+            self._held, self._restart_asked = False, True
+            self._wake.set()
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """End it for good: TERM, then KILL after the grace. Safe to call twice."""
+        with self._launching:
+            self._stopping = True
+        self._wake.set()
+        self._terminate(grace_s)
+        if self._handler is not threading.current_thread():
+            self._over.wait(timeout=grace_s + 5.0)
+
+    def kill(self, signal_number: int = signal.SIGKILL) -> None:
+        """Send a signal to the running process; the policy decides what follows."""
+        process = self._process
+        if process is not None and not self._ended.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal_number)
+
+    def _launch(self) -> None:
+        with self._launching:
+            # A start that `stop` cannot see would outlive it.
+            if self._stopping:
+                return
+            process = self._start()
+            self._ended.clear()
+            self._process = process
+        self.started_at = time.time()
+        self._set_state("running")
+
+    def _set_state(self, state: State) -> None:
+        self.state = state
+        self._on_change(self)
+
+    def _terminate(self, grace_s: float) -> None:
+        if self._process is None or self._ended.is_set():
+            return
+        if grace_s:
+            self.kill(signal.SIGTERM)
+        # Not Popen.wait with a timeout, which polls.
+        if not self._ended.wait(grace_s):
+            self.kill()
+            self._ended.wait()
+
+    def _await_end(self) -> None:
+        process = self._process
+        if process is None:
+            self._finish("stopped")
+            return
+        self._started_s = time.monotonic()
+        name = f"after {self.name}"
+        try:
+            PROCESS_ENDS.call(process.pid, name, self._after_end)
+        except OSError:
+            # Out of descriptors: then by a thread that waits.
+            threading.Thread(target=self._after_end, name=name, daemon=True).start()
+
+    def _after_end(self) -> None:
+        """The process has ended: start the next one when the policy says so. In a thread that lives until then."""
+        self._handler = threading.current_thread()
+        while self._process is not None:
+            self.exit_code = self._process.wait()
+            self._ended.set()
+            if self._stopping:
+                break
+            if not self._restart_asked and not self._held and not self.policy.wants_restart(self.exit_code):
+                self._finish("exited")
+                return
+            if not self._restart_asked and not self._held:
+                settled = time.monotonic() - self._started_s >= self.policy.settled_after_s
+                self._failures = 1 if settled else self._failures + 1
+                self._set_state("backoff")
+                self._wake.wait(self.policy.delay_s(self._failures))
+            self._await_resume()
+            if self._stopping:
+                break
+            self._restart_asked = False
+            self._wake.clear()
+            self.restarts += 1
+            if self._start_again():
+                return
+        self._finish("stopped")
+
+    def _start_again(self) -> bool:
+        """Whether there is a process again; if not, a while has passed as if it had started and failed at once."""
+        try:
+            self._launch()
+            if self._held:
+                # Asked for while the process was being made, so that there was nothing to end.
+                self.kill()
+            if self._stopping:
+                return False
+            self._await_end()
+        except OSError:
+            # Out of memory, processes or descriptors.
+            self._failures += 1
+            self._started_s = time.monotonic()
+            self._wake.wait(self.policy.delay_s(self._failures))
+            return False
+        return True
+
+    def _finish(self, state: State) -> None:
+        self._set_state(state)
+        self._over.set()
+
+    def _await_resume(self) -> None:
+        if self._held and not self._stopping:
+            self._failures = 0
+            self._set_state("stopped")
+        while self._held and not self._stopping:
+            self._wake.wait()
+            self._wake.clear()
+
+
+def last_line(log: Path) -> str:
+    """The last line that a process wrote, for saying why it ended; empty when there is none."""
+    try:
+        lines = read_end(log, LAST_LINE_LIMIT).decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""

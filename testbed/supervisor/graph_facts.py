@@ -1,0 +1,164 @@
+"""What there is to draw of a running lab: machines, switches, cables, interfaces with their counters, nodes, pods.
+
+The answer of the control socket's verb `graph`, as plain data; docs/architecture.md documents it. `testbed graph` and
+`testbed ui` draw it, `testbed.graph.model` reads it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from agent.errors import AgentError
+from agent.kernel.kernel import Kernel
+from testbed.cluster.underlay_plan import GATEWAY, MachinePlan
+from testbed.lab.clock import now
+from testbed.lab.node import LabNode
+from testbed.pods.pod_network import host_end
+from testbed.supervisor import status
+from testbed.supervisor.lab import Lab
+
+Object = dict[str, Any]
+COUNTERS = {"rx_bytes": 0, "rx_packets": 1, "rx_dropped": 3, "tx_bytes": 8, "tx_packets": 9, "tx_dropped": 11}
+"""Columns of /proc/PID/net/dev behind the interface's name (kernel: net/core/net-procfs.c)."""
+PORT = 8285
+"""flannel's default for Backend.Port."""
+
+
+def graph_facts(lab: Lab) -> Object:
+    """Everything that the picture of a lab shows. What cannot be read (a node that is just dying) is left out."""
+    states = {node.name: node.state() for node in list(lab.nodes.values())}
+    whole = status.lab_status(lab, states)
+    etcd = {member["name"]: member["healthy"] for member in whole["etcd"]}
+    plans = [plan for plan in lab.underlay.plan.machines.values() if plan.name in lab.underlay.machines]
+    return {
+        "lab": lab.name,
+        "state": whole["state"],
+        "at": now(),
+        "network": lab.cluster.network["Network"],
+        "port": lab.cluster.network.get("Backend", {}).get("Port", PORT),
+        "machines": [_machine(lab, plan, etcd) for plan in plans],
+        "switches": _switches(lab),
+        "cables": _cables(lab),
+        "nodes": [
+            _node(lab.nodes[line["name"]], line, states[line["name"]] or {})
+            for line in whole["nodes"]
+            if line["name"] in lab.nodes
+        ],
+        "pods": [{**line, "host_end": _host_end(lab, line["name"])} for line in whole["pods"]],
+        "services": whole["services"],
+    }
+
+
+def _machine(lab: Lab, plan: MachinePlan, etcd: dict[str, bool]) -> Object:
+    machine = lab.underlay.machines[plan.name]
+    kind = "node" if plan.name in lab.nodes else "etcd" if plan.name in etcd else "router"
+    addresses = {port.interface: str(port.address) for port in plan.ports}
+    return {
+        "name": plan.name,
+        "kind": "gateway" if plan.name == GATEWAY else kind,
+        "healthy": etcd.get(plan.name, True),
+        "interfaces": interfaces(machine.kernel, machine.pid, addresses),
+    }
+
+
+def _switches(lab: Lab) -> list[Object]:
+    found = {one["name"]: one for one in interfaces(lab.underlay.kernel, None, {})}
+    return [
+        {
+            "name": switch.name,
+            "up": found.get(switch.name, {}).get("up", False),
+            "interfaces": [
+                found[port.name] for port in switch.intfList() if port.name in found and port.name != switch.name
+            ],
+        }
+        for switch in lab.underlay.net.switches
+    ]
+
+
+def _cables(lab: Lab) -> list[Object]:
+    plan = lab.underlay.plan
+    waiting: dict[frozenset[str], list[int]] = {}
+    for number, cable in enumerate(plan.cables):
+        waiting.setdefault(frozenset(cable.ends), []).append(number)
+    found = []
+    for link in list(lab.underlay.net.links):
+        numbers = waiting.get(frozenset({link.intf1.node.name, link.intf2.node.name}))
+        if not numbers:
+            continue
+        number = numbers.pop(0)
+        shaping = plan.cables[number].shaping
+        found.append(
+            {
+                "ends": [{"machine": end.node.name, "interface": end.name} for end in (link.intf1, link.intf2)],
+                "spare": number in plan.spare,
+                "bandwidth_mbit": shaping.bandwidth,
+                "delay": shaping.delay,
+                "loss_percent": shaping.loss,
+            }
+        )
+    return found
+
+
+def _host_end(lab: Lab, name: str) -> str | None:
+    """The node's end of a pod's link; None for a pod with its node's network."""
+    pod = lab.pods.get(name)
+    return None if pod is not None and pod.manifest.spec.host_network else host_end(name)
+
+
+def _node(node: LabNode, line: Object, state: Object) -> Object:
+    counters = dict(state.get("counters") or {})
+    return {
+        **line,
+        "bridge": _device(node, node.bridge),
+        "overlay": _device(node, line["device"]) if line["device"] else None,
+        "why_not_ready": state.get("why_not_ready") or [],
+        "forwarding": state.get("forwarding"),
+        "drops": counters.pop("drops", {}),
+        "traffic": counters,
+    }
+
+
+def _device(node: LabNode, name: str) -> Object | None:
+    """One device of a node with its first address; None while it does not exist."""
+    try:
+        link = node.kernel.link(name)
+        addresses = sorted(node.kernel.addresses(name)) if link else []
+    except AgentError:
+        return None
+    if link is None:
+        return None
+    address = str(addresses[0]) if addresses else None
+    return {"name": name, "kind": link.kind, "address": address, "mtu": link.mtu, "up": link.up}
+
+
+def interfaces(kernel: Kernel, pid: int | None, addresses: dict[str, str]) -> list[Object]:
+    """Every interface of a network namespace but loopback, with what went through it; `pid` None: our own."""
+    try:
+        links = kernel.links()
+        counters = _counters(Path("/proc/self/net/dev" if pid is None else f"/proc/{pid}/net/dev").read_text())
+    except (AgentError, OSError):
+        return []
+    names = {link.index: link.name for link in links}
+    return [
+        {
+            "name": link.name,
+            "kind": link.kind,
+            "address": addresses.get(link.name),
+            "up": link.up,
+            "carrier": link.carrier,
+            "mtu": link.mtu,
+            "master": names.get(link.master) if link.master else None,
+            **counters.get(link.name, dict.fromkeys(COUNTERS, 0)),
+        }
+        for link in links
+        if "LOOPBACK" not in link.flags
+    ]
+
+
+def _counters(text: str) -> dict[str, dict[str, int]]:
+    """The table of /proc/net/dev by interface."""
+    found = {}
+    for line in text.splitlines()[2:]:
+        name, _, numbers = line.partition(":")
+        columns = numbers.split()
+        found[name.strip()] = {counter: int(columns[column]) for counter, column in COUNTERS.items()}
+    return found

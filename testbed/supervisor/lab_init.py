@@ -1,0 +1,151 @@
+"""What runs as the only child of a lab's PID 1: makes the mount tree private, builds the lab, answers its verbs.
+
+Started by `testbed.host.launch` as `python -m testbed.supervisor.lab_init RUNDIR PROGRESS_FD` in new network, mount,
+PID and IPC namespaces. What is printed goes to RUNDIR/lab.log; progress goes as JSON lines through the descriptor to
+`up`.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from testbed.control.client import CLUSTER_FILE
+from testbed.control.options import MACHINES, read_options
+from testbed.control.server import ControlServer
+from testbed.control.wire import CONTROL_SOCKET
+from testbed.places import ROOT
+from testbed.plain_files import plain, read_plain
+from testbed.pods import devices, kernel_view
+from testbed.pods.tmpfs import MIB, mount_tmpfs
+from testbed.processes import namespaces
+
+OURS = frozenset({ROOT, Path(sys.prefix).resolve()})
+"""Directories without which nothing of ours runs: the clone or site-packages, and its Python."""
+PRIVATE_TMPFS = {
+    "/run": "size=64m,mode=0755",
+    "/tmp": "size=1g,mode=1777",
+    "/var/tmp": "size=1g,mode=1777",
+    "/dev/shm": "size=64m,mode=1777",
+}
+"""File systems of the lab's own, with their options."""
+RECORDS_MIB = 256
+"""Who has which address and how containers were started: 10 KiB a pod. Volumes and machines' files are apart."""
+log = logging.getLogger("testbed")
+
+
+def make_mounts_private(rundir: Path, needed: Iterable[Path]) -> None:
+    """Give the lab its own view of the file system and the kernel.
+
+    The host's files are read-only; /run, /dev and the temporary directories are the lab's own, the lab's run directory
+    is writable where the host has it too, and what is `needed` stays to be seen. Of /proc and /sys only the network's
+    part can be written.
+    """
+    namespaces.make_mounts_private()
+    shared = namespaces.clone_tree(str(rundir))
+    with contextlib.ExitStack() as opened:
+        taken = devices.take(opened, devices.DEVICES + devices.NETWORK_DEVICES)
+        # Device nodes elsewhere in the host's tree are of no use in a lab.
+        attributes = namespaces.MOUNT_ATTR_RDONLY | namespaces.MOUNT_ATTR_NODEV
+        namespaces.set_mount_attributes("/", attributes, recursive=True)
+        devices.fill("/dev", taken)
+    cover_temporary_directories(needed)
+    kernel_view.mount_proc("/proc", network=True)
+    kernel_view.mount_sys("/sys", network=True)
+    for directory in (str(rundir), "/run/netns", "/run/lock"):
+        os.makedirs(directory, exist_ok=True)
+    namespaces.attach_tree(shared, str(rundir))
+    os.close(shared)
+    mount_tmpfs(rundir / MACHINES, RECORDS_MIB * MIB, 0o700)
+    if os.path.exists("/etc/hosts"):
+        with contextlib.suppress(FileNotFoundError), open(rundir / "hosts", "rb", opener=plain) as hosts:
+            namespaces.mount(f"/proc/self/fd/{hosts.fileno()}", "/etc/hosts", flags=namespaces.MS_BIND)
+
+
+def cover_temporary_directories(needed: Iterable[Path]) -> None:
+    """Put empty file systems over /run and the temporary directories of this mount namespace; what is `needed` and lies
+    below one of them stays where it is, as it is: people clone into /tmp."""
+    hidden = [path for path in needed if any(map(path.is_relative_to, PRIVATE_TMPFS))]
+    kept = {path: namespaces.clone_tree(str(path)) for path in hidden}
+    for directory, options in PRIVATE_TMPFS.items():
+        # Where the host unmounts a disk, as below /run/media, nothing of the lab's shall keep it in use.
+        namespaces.umount_below(directory)
+        if os.path.isdir(directory):
+            namespaces.mount("tmpfs", directory, "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, options)
+    for path, tree in kept.items():
+        path.mkdir(parents=True, exist_ok=True)
+        namespaces.attach_tree(tree, str(path))
+        os.close(tree)
+
+
+def main() -> None:
+    """Entry point; never returns before the lab ends."""
+    rundir, progress_fd = Path(sys.argv[1]), int(sys.argv[2])
+    os.set_inheritable(progress_fd, False)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
+    # A lab of a hundred nodes holds two thousand descriptors; a login shell's limit is 1,024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Everything in the lab ends with this process; the kernel sees to it.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    # Not SIG_IGN: the programs that the lab starts would inherit it, and Ctrl-C would do nothing to them.
+    signal.signal(signal.SIGINT, lambda *_: None)
+
+    def tell(message: dict[str, object]) -> None:
+        try:
+            os.write(progress_fd, json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:
+            log.info("`up` is gone")
+
+    try:
+        run(rundir, tell)
+    except Exception as failure:
+        log.exception("the lab could not be started")
+        tell({"failed": f"{type(failure).__name__}: {failure}"})
+        # Stay for a look, unless `up` decides otherwise by closing the lifeline.
+    os.close(progress_fd)
+    while True:
+        time.sleep(3600)
+
+
+def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
+    """Build the lab, telling each phase as it goes."""
+    started = time.monotonic()
+    options = read_options(rundir)
+    make_mounts_private(rundir, OURS)
+    from testbed.cluster.overlay import with_backend
+    from testbed.cluster.spec import read_cluster
+    from testbed.cluster.yaml_source import MAX_BYTES
+    from testbed.supervisor.lab import Lab, LabNotReady
+    from testbed.supervisor.verbs import verbs_of
+
+    cluster = read_cluster(read_plain(rundir / CLUSTER_FILE, MAX_BYTES), CLUSTER_FILE)
+    if options.backend is not None:
+        cluster = with_backend(cluster, options.backend)
+    lab = Lab(cluster, rundir, options)
+    ControlServer(rundir / CONTROL_SOCKET, verbs_of(lab), options.owner_uid).start()
+
+    def progress(phase: str, state: str, detail: str) -> None:
+        elapsed = round(time.monotonic() - started, 2)
+        log.info("%s %s %s", phase, state, detail)
+        tell({"phase": phase, "state": state, "detail": detail, "seconds": elapsed})
+
+    try:
+        lab.start(progress)
+    except LabNotReady as failure:
+        log.error("%s", failure)
+        tell({"failed": str(failure)})
+    else:
+        tell({"ready": round(time.monotonic() - started, 2)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,394 @@
+"""What the lab says about itself: `status`, `get` and `describe` as plain data, in the documented shapes.
+
+`status` is the JSON that other programs rely on. `get` returns Kubernetes-shaped objects: metadata,
+spec, status.
+"""
+
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.node.subnet_env import LARGEST_BYTES
+from testbed.cluster.device_names import OVERLAY_DEVICES
+from testbed.dns.show import names
+from testbed.lab.etcd import EtcdFailed
+from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode
+from testbed.lab.underlay import OverlayNode
+from testbed.plain_files import read_plain
+from testbed.pods.pod import Pod
+from testbed.services import show as show_services
+from testbed.supervisor.lab import Lab
+from testbed.workloads import show
+
+Object = dict[str, Any]
+
+
+def lab_status(lab: Lab, states: Mapping[str, Object | None] | None = None) -> Object:
+    """The whole lab at a glance (`status -o json`); `states` are what the agents said to somebody who asked already."""
+    known = {node.name: node.state() for node in list(lab.nodes.values())} if states is None else states
+    nodes = [node_status(lab, lab.nodes[name], state) for name, state in known.items() if name in lab.nodes]
+    pods = {pod: pod_status(pod) for pod in lab.pods.values()}
+    etcd = [{"name": m.name, "endpoint": m.endpoint, "healthy": m.healthy()} for m in lab.etcd.members]
+    dns = lab.names.status()
+    machines = [_machine_status(machine) for machine in list(lab.underlay.machines.values())]
+    well = (
+        all(node["agent"]["state"] == "ready" for node in nodes)
+        and all(line["ready"] for pod, line in pods.items() if not pod.leaves)
+        and all(member["healthy"] for member in etcd)
+        and (dns is None or dns["healthy"])
+        and all(machine["pid"] for machine in machines)
+    )
+    return {
+        "lab": lab.name,
+        "state": "starting" if not lab.settled else "ready" if well else "degraded",
+        "since": lab.since,
+        "cluster_file": lab.cluster_file,
+        "rundir": str(lab.directory),
+        "switch": lab.cluster.underlay.switch,
+        "nodes": nodes,
+        "pods": list(pods.values()),
+        "services": show_services.service_status(lab),
+        "dns": dns,
+        "etcd": etcd,
+        "machines": machines,
+    }
+
+
+def _machine_status(machine: OverlayNode) -> Object:
+    """A machine of the underlay, by the process that holds its namespaces."""
+    holder = machine.holder
+    return {"name": machine.name, "pid": holder.pid if holder.holds else None, "restarts": holder.restarts}
+
+
+def node_status(lab: Lab, node: LabNode, state: Object | None) -> Object:
+    """One node's line of the status; `state` is its agent's word, None when there was no answer."""
+    expected = len(lab.nodes) - 1 if lab.overlay.connects_nodes else 0
+    return {
+        "name": node.name,
+        "address": str(node.address),
+        "subnet": subnet_of(node, state),
+        "drained": node.name in lab.workloads.leaving,
+        "backend": lab.overlay.backend,
+        "device": state["device"] if state else lab.overlay.device,
+        "datapath": (state["datapath"] if state else None) if node.runs_our_agent else "other",
+        "agent": {"state": agent_state(node, state), "pid": node.agent.pid, "restarts": node.agent.restarts},
+        "peers": {"known": _peers_known(state), "expected": expected},
+        "warnings": warnings_of(state),
+        **({"ipv6_address": str(node.ipv6_address), "ipv6_subnet": _ipv6_subnet(node)} if node.ipv6_address else {}),
+    }
+
+
+def warnings_of(state: Object | None) -> list[str]:
+    """What works now and will not for ever, as the node's agent says."""
+    return list(state.get("warnings", [])) if state else []
+
+
+def _peers_known(state: Object | None) -> int:
+    """On a dual-stack network each peer has an entry of either family."""
+    entries = state["forwarding"] if state else []
+    return len([entry for entry in entries if ":" not in entry["subnet"]])
+
+
+def agent_state(node: LabNode, state: Object | None) -> str:
+    """ready, not ready, fenced, running (no answer), backoff …"""
+    if not node.expected and state is None:
+        return "by hand"
+    if node.expected and node.agent.state != "running":
+        return node.agent.state
+    if not node.runs_our_agent:
+        return "ready" if node.why_not_ready() is None else "not ready"
+    if state is None:
+        return "starting"
+    return "fenced" if state["fenced"] else "ready" if state["ready"] else "not ready"
+
+
+def subnet_of(node: LabNode, state: Object | None) -> str | None:
+    """The node's subnet by its agent's word, else by its subnet.env."""
+    if state and state["lease"]:
+        # On a dual-stack network: both, joined by words.
+        return str(state["lease"]["subnet"]).partition(" ")[0]
+    try:
+        return str(node.subnet)
+    except (LookupError, OSError):
+        return None
+
+
+def _ipv6_subnet(node: LabNode) -> str | None:
+    try:
+        return str(node.ipv6_subnet or "") or None
+    except (LookupError, OSError):
+        return None
+
+
+def pod_status(pod: Pod) -> Object:
+    """One pod's line of the status."""
+    status = pod.status()
+    return {
+        "name": status.name,
+        "node": status.node,
+        "address": status.address,
+        "state": status.state,
+        "ready": status.ready,
+        "restarts": status.restarts,
+        **({"ipv6_address": status.ipv6_address} if status.ipv6_address else {}),
+    }
+
+
+def objects(lab: Lab, kind: str) -> list[Object]:
+    """Every object of a kind (`get KIND`), in the order of the cluster file."""
+    return GETTERS[kind](lab)
+
+
+def _nodes(lab: Lab) -> list[Object]:
+    found = []
+    for node in lab.nodes.values():
+        line = node_status(lab, node, node.state())
+        found.append(
+            {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {"name": node.name},
+                "spec": {
+                    "podCIDR": line["subnet"],
+                    "podCIDRs": [one for one in (line["subnet"], line.get("ipv6_subnet")) if one],
+                    **({"unschedulable": True} if line["drained"] else {}),
+                },
+                "status": {
+                    "addresses": [
+                        {"type": "InternalIP", "address": one}
+                        for one in (line["address"], line.get("ipv6_address"))
+                        if one
+                    ],
+                    **{key: line[key] for key in ("backend", "device", "datapath", "agent", "peers", "warnings")},
+                },
+            }
+        )
+    return found
+
+
+def _pods(lab: Lab) -> list[Object]:
+    found = []
+    for pod in lab.pods.values():
+        manifest = pod.manifest.to_manifest()
+        manifest["metadata"] |= show.owner_references(lab, pod.name)
+        status = pod.status()
+        manifest["status"] = {
+            "phase": status.phase,
+            "state": status.state,
+            "ready": status.ready,
+            "terminating": status.terminating,
+            "podIP": status.address,
+            "podIPs": [{"ip": address} for address in status.addresses],
+            "hostIP": str(lab.nodes[status.node].address),
+            "startTime": status.started_at,
+            "restarts": status.restarts,
+            "containerStatuses": [
+                {
+                    "name": container.name,
+                    "image": container.image,
+                    "state": container.state,
+                    "ready": container.ready,
+                    "restartCount": container.restarts,
+                    "exitCode": container.exit_code,
+                    "pid": container.pid,
+                }
+                for container in status.containers
+            ],
+        }
+        found.append(manifest)
+    return found
+
+
+def _leases(lab: Lab) -> list[Object]:
+    names = {node.address: node.name for node in lab.nodes.values()}
+    states = {node.name: node.state() for node in lab.nodes.values()}
+    try:
+        leases = lab.leases()
+    except EtcdFailed as failure:
+        raise LookupError(f"etcd: {failure}") from failure
+    found = []
+    for lease in leases:
+        owner = names.get(lease.attrs.public_ip)
+        own = (states.get(owner) or {}).get("lease") if owner else None
+        found.append(
+            {
+                "kind": "Lease",
+                "metadata": {"name": lease.subnet.key, "resourceVersion": str(lease.mod_revision)},
+                "spec": {
+                    "subnet": str(lease.subnet.ipv4),
+                    **({"ipv6Subnet": str(lease.subnet.ipv6)} if lease.subnet.ipv6 else {}),
+                    "publicIP": str(lease.attrs.public_ip),
+                    **({"publicIPv6": str(lease.attrs.public_ipv6)} if lease.attrs.public_ipv6 else {}),
+                    "backendType": lease.attrs.backend_type or lab.overlay.backend,
+                    "node": owner,
+                },
+                "status": {
+                    "reservation": lease.etcd_lease_id == 0,
+                    "etcdLease": f"{lease.etcd_lease_id:x}" if lease.etcd_lease_id else None,
+                    "secondsLeft": own.get("seconds_left") if own else None,
+                },
+            }
+        )
+    return found
+
+
+def _routes(lab: Lab) -> list[Object]:
+    """A node's kernel routes beside its agent's own forwarding table."""
+    found = []
+    for node in lab.nodes.values():
+        state = node.state()
+        kernel = sorted(node.kernel.routes(), key=lambda route: (route.destination, route.metric))
+        if node.ipv6_address is not None:
+            kernel += sorted(node.kernel.routes(6), key=lambda route: (route.destination, route.metric))
+        found.append(
+            {
+                "kind": "RouteTable",
+                "metadata": {"name": node.name},
+                "status": {
+                    "kernel": [
+                        {
+                            "destination": str(route.destination),
+                            "device": route.device,
+                            "gateway": str(route.gateway) if route.gateway else None,
+                            "scope": route.scope,
+                            "type": route.kind,
+                            "source": str(route.source) if route.source else None,
+                            "metric": route.metric,
+                        }
+                        for route in kernel
+                    ],
+                    "forwarding": state["forwarding"] if state else None,
+                },
+            }
+        )
+    return found
+
+
+GETTERS: dict[str, Callable[[Lab], list[Object]]] = {
+    "nodes": _nodes,
+    "pods": _pods,
+    "leases": _leases,
+    "routes": _routes,
+    "services": show_services.services,
+    "endpoints": show_services.endpoints,
+    "deployments": show.deployments,
+    "names": names,
+}
+
+
+def describe_node(lab: Lab, node: LabNode) -> Object:
+    """Everything about one node, as headings and values."""
+    state = node.state() or {}
+    device = state.get("device") or lab.overlay.device
+    counters = state.get("counters") or {}
+    drops = counters.get("drops", {})
+    return {
+        "Name": node.name,
+        "Address": _joined(node.address, node.ipv6_address),
+        "Subnet": _joined(subnet_of(node, state or None), _ipv6_subnet(node) if node.ipv6_address else None),
+        "Agent": {
+            "state": agent_state(node, state or None),
+            "process": node.agent.pid,
+            "restarts": node.agent.restarts,
+            "why not ready": state.get("why_not_ready") or None,
+            "command": shlex.join(node.agent_command()),
+        },
+        "Warnings": warnings_of(state) or "none",
+        "Lease": state.get("lease"),
+        "Overlay device": f"none: packets of the {lab.overlay.backend} backend leave by {node.name}-eth0"
+        if device is None
+        else _describe_device(node, device),
+        **_ipv6_overlay_device(node, device),
+        "Bridge": _describe_bridge(node),
+        "subnet.env": _lines(node.run / "flannel" / "subnet.env"),
+        "Forwarding table": {entry["subnet"]: entry["via"] for entry in state.get("forwarding", [])},
+        "Traffic": {key: value for key, value in counters.items() if key != "drops"},
+        "Drops by reason": {reason: number for reason, number in drops.items() if number}
+        or ("none" if counters else "nobody counts: the kernel forwards by its own routes"),
+        "Pods": {
+            pod.status().name: pod.status().address for pod in lab.pods.values() if pod.status().node == node.name
+        },
+        "Look inside": [f"exec {node.name} -- ip route", f"shell {node.name}"],
+        "Events": show.events_of(lab, f"node/{node.name}"),
+        # Replaced by the client with the line that works from the host.
+        "nsenter": {"pid": node.pid, "health": f"http://127.0.0.1:{HEALTH_PORT}"},
+    }
+
+
+def _lines(file: Path) -> list[str] | None:
+    """Of a file that a node's agent writes; None when there is none."""
+    try:
+        return read_plain(file, LARGEST_BYTES).decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return None
+    except OSError as failure:
+        return [str(failure)]
+
+
+def _describe_device(node: LabNode, name: str) -> Object | None:
+    device = node.kernel.link(name)
+    if device is None:
+        return None
+    return {
+        "name": name,
+        "flags": ",".join(sorted(device.flags)),
+        "mtu": device.mtu,
+        "address": _addresses_on(node, name),
+    }
+
+
+def _ipv6_overlay_device(node: LabNode, first: str | None) -> Object:
+    """vxlan, and wireguard in separate mode, have another for IPv6."""
+    names = [link.name for link in node.kernel.links() if link.name.startswith(OVERLAY_DEVICES) and link.name != first]
+    return {"Overlay device of IPv6": _describe_device(node, names[0])} if names and node.ipv6_address else {}
+
+
+def _describe_bridge(node: LabNode) -> Object | None:
+    bridge = node.kernel.link(BRIDGE)
+    if bridge is None:
+        return None
+    addresses = _addresses_on(node, BRIDGE)
+    more = {"IPv6": addresses[1:]} if addresses[1:] else {}
+    return {"name": BRIDGE, "--bip": addresses[0] if addresses else None, "mtu": bridge.mtu, "mac": bridge.mac, **more}
+
+
+def _addresses_on(node: LabNode, device: str) -> list[str]:
+    """Link-local ones left out."""
+    ipv6 = node.kernel.ipv6_addresses(device) if node.ipv6_address is not None else frozenset()
+    lasting = sorted(address for address in ipv6 if not address.ip.is_link_local)
+    return [*map(str, sorted(node.kernel.addresses(device))), *map(str, lasting)]
+
+
+def _joined(*parts: object) -> str | None:
+    return ", ".join(str(part) for part in parts if part is not None) or None
+
+
+def describe_pod(lab: Lab, pod: Pod) -> Object:
+    """Everything about one pod, as headings and values."""
+    status = pod.status()
+    return {
+        "Name": status.name,
+        "Node": f"{status.node}/{lab.nodes[status.node].address}",
+        "Address": _joined(*status.addresses),
+        "State": status.state,
+        "Phase": status.phase,
+        "Ready": status.ready,
+        "Why not ready": status.why_not_ready or None,
+        "Labels": pod.manifest.metadata.labels or None,
+        "Controlled by": f"deployment/{owner}" if (owner := lab.workloads.owner_of(pod.name)) else None,
+        "Started": status.started_at,
+        "Pause process": pod.pause_pid,
+        "Containers": {
+            container.name: {
+                "image": container.image,
+                "state": container.state,
+                "process": container.pid,
+                "restarts": container.restarts,
+                "last exit code": container.exit_code,
+            }
+            for container in status.containers
+        },
+        "Look inside": [f"exec {status.name} -- ip address", f"shell {status.name}"],
+        "Events": show.events_of(lab, f"pod/{status.name}"),
+    }

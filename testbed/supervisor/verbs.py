@@ -1,0 +1,320 @@
+"""What a running lab does for each verb of the command line."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+from testbed.bench.scale_verbs import scale_verbs
+from testbed.bench.verbs import bench_verbs
+from testbed.capture.verbs import capture_verbs
+from testbed.control.server import Request, Verb, VerbFailed
+from testbed.exercises.verbs import exercise_verbs
+from testbed.faults.verbs import fault_verbs
+from testbed.lab.etcd import enter_machine
+from testbed.lab.iperf import measure
+from testbed.lab.node import LabNode
+from testbed.lab.pod_pings import ping_every_pair
+from testbed.lab.probe import Sender, Target, ping_pairs
+from testbed.plain_files import plain
+from testbed.pods.kept_logs import log_of_deleted
+from testbed.pods.pod import Pod
+from testbed.pods.pod_container import ContainerNotRunning
+from testbed.processes.programs import run_for_client, wait_with_client
+from testbed.services.show import describe_service
+from testbed.supervisor import status
+from testbed.supervisor.graph_facts import graph_facts
+from testbed.supervisor.journal_verbs import journal_verbs
+from testbed.supervisor.lab import Lab
+from testbed.supervisor.mininet_prompt import become_prompt
+from testbed.trace.verbs import trace_verbs
+from testbed.workloads.change_verbs import change_verbs
+from testbed.workloads.forward import forward_verbs, pod_of_deployment
+from testbed.workloads.node_verbs import node_verbs
+from testbed.workloads.show import describe_deployment
+
+RESTART_LIMIT_S = 20.0
+LARGEST_LOG = 1 << 30
+"""Bytes; no log grows so large."""
+
+
+def verbs_of(lab: Lab) -> Mapping[str, Verb]:
+    """Every verb, bound to this lab."""
+    running = RunningLab(lab)
+    return {
+        "status": Verb(lambda _: status.lab_status(lab), changes=False),
+        "get": Verb(running.get, changes=False),
+        "describe": Verb(running.describe, changes=False),
+        "events": Verb(running.events, changes=False),
+        "logs": Verb(running.logs, changes=False),
+        "ping": Verb(running.ping, changes=False),
+        "graph": Verb(lambda _: graph_facts(lab), changes=False),
+        "exec": Verb(running.exec),
+        "shell": Verb(running.shell),
+        "cli": Verb(running.cli),
+        "iperf": Verb(running.iperf),
+        "restart": Verb(running.restart),
+        "etcdctl": Verb(running.etcdctl),
+        **change_verbs(lab),
+        **node_verbs(lab),
+        **forward_verbs(lab),
+        **fault_verbs(lab),
+        **exercise_verbs(lab),
+        **trace_verbs(lab),
+        **bench_verbs(lab),
+        **scale_verbs(lab),
+        **capture_verbs(lab),
+        **journal_verbs(lab),
+    }
+
+
+class RunningLab:
+    """The verbs that need arguments."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self._cli = threading.Lock()
+
+    def get(self, request: Request) -> object:
+        """Objects of a kind, or the one with a name."""
+        kind, name = request.argument("kind", str), request.argument("name", str)
+        if kind not in status.GETTERS:
+            raise VerbFailed(f"get: no such kind {kind!r} (want {', '.join(status.GETTERS)})", 2)
+        try:
+            found = status.objects(self.lab, kind)
+        except LookupError as failure:
+            raise VerbFailed(str(failure), 4) from failure
+        if name is None:
+            return found
+        named = [item for item in found if item["metadata"]["name"] == name]
+        if not named:
+            raise VerbFailed(f"no {kind.removesuffix('s')} named {name} (there are: {_names(found)})")
+        return named
+
+    def describe(self, request: Request) -> object:
+        """Headings and values about one node, pod or deployment."""
+        kind, name = request.argument("kind", str), request.argument("name", str)
+        if kind == "deployments":
+            if name not in self.lab.workloads.deployments:
+                there = ", ".join(self.lab.workloads.deployments) or "none"
+                raise VerbFailed(f"no deployment named {name} (there are: {there})")
+            return describe_deployment(self.lab, name)
+        if kind in ("services", "endpoints"):
+            if name not in self.lab.services.numbered:
+                raise VerbFailed(
+                    f"no service named {name} (there are: {', '.join(self.lab.services.numbered) or 'none'})"
+                )
+            return describe_service(self.lab, name)
+        target = self._target(name)
+        if kind == "nodes" and isinstance(target, LabNode):
+            return status.describe_node(self.lab, target)
+        if kind == "pods" and isinstance(target, Pod):
+            return status.describe_pod(self.lab, target)
+        raise VerbFailed(f"no {kind.removesuffix('s')} named {name}")
+
+    def events(self, _request: Request) -> object:
+        """What happened, oldest first."""
+        return [asdict(event) for event in list(self.lab.events)]
+
+    def logs(self, request: Request) -> object:
+        """A pod's, agent's, etcd's or the lab's log on the client's stdout."""
+        path = self._log_of(request.argument("name", str), request.argument("container", str))
+        try:
+            with open(path, "rb", opener=plain) as log:
+                size = os.fstat(log.fileno()).st_size
+        except FileNotFoundError:
+            raise VerbFailed(f"{path.name}: nothing was written yet") from None
+        if size > LARGEST_LOG:
+            raise VerbFailed(f"{path}: is no log (got {size} bytes; want at most {LARGEST_LOG})")
+        lines = request.argument("tail", int)
+        follow = ["-F"] if request.argument("follow", bool, False) else []
+        return run_for_client(
+            request, ["tail", "-q", f"--lines={'+1' if lines is None else lines}", *follow, str(path)]
+        )
+
+    def exec(self, request: Request) -> object:
+        """Run a command in a pod's container or on a node, with the client's streams."""
+        argv, tty = request.argument("argv", list), request.argument("tty", bool, False)
+        if not argv or not all(isinstance(word, str) for word in argv):
+            raise VerbFailed("exec: no command (want exec POD|NODE -- CMD…)", 2)
+        return self._run_in(request, request.argument("name", str), request.argument("container", str), argv, tty)
+
+    def shell(self, request: Request) -> object:
+        """An interactive shell in a pod, on a node, or in the lab's own namespaces."""
+        name, container = request.argument("name", str), request.argument("container", str)
+        # Without a terminal it reads a script, and must neither prompt nor want job control.
+        terminal = bool(request.streams) and os.isatty(request.streams[0])
+        argv = ["bash", "--norc", *(["-i"] if terminal else [])]
+        if name is not None:
+            return self._run_in(request, name, container, argv, terminal)
+        environment = {**os.environ, "PS1": f"{self.lab.name}# ", "TESTBED_LAB": self.lab.name, "TERM": "xterm"}
+        return run_for_client(request, argv, environment, take_terminal=terminal)
+
+    def cli(self, request: Request) -> object:
+        """Mininet's prompt, in a forked copy of this process; one at a time, for nodes have one shell each."""
+        if len(request.streams) != 3:
+            raise VerbFailed("cli wants the client's three standard streams", 2)
+        if not self._cli.acquire(blocking=False):
+            raise VerbFailed("somebody has Mininet's prompt open already (each node has only one shell)")
+        try:
+            child = os.fork()
+            if child == 0:
+                become_prompt(self.lab.underlay, self.lab.journal, request.streams, self.lab.name)
+            return {"exit": wait_with_client(request, child)}
+        finally:
+            self._cli.release()
+
+    def ping(self, request: Request) -> object:
+        """Every pair of pods, or one pair, several times."""
+        source, destination = request.argument("source", str), request.argument("destination", str)
+        count = request.argument("count", int, 1)
+        ipv6 = request.argument("ipv6", bool, False)
+        if source is not None:
+            address = (self._ipv6_address if ipv6 else self._any_address)(destination)
+            results = ping_pairs([(Sender(source, self._pid(source)), Target(destination, address))], count)
+        elif ipv6 and self.lab.network.ipv6_network is None:
+            raise VerbFailed("ping -6: pods have no IPv6 addresses (want a network with EnableIPv6)")
+        else:
+            results = ping_every_pair(self.lab, 6 if ipv6 else 4, count)
+        return [asdict(result) for result in results]
+
+    def iperf(self, request: Request) -> object:
+        """Throughput from one pod or node to another."""
+        source, destination = request.argument("source", str), request.argument("destination", str)
+        seconds, udp = request.argument("seconds", int, 5), request.argument("udp", bool, False)
+        try:
+            return measure(
+                self._pid(source), self._pid(destination), self._address(destination), seconds, udp, request.client_left
+            )
+        except RuntimeError as failure:
+            raise VerbFailed(f"iperf {source} {destination}: {failure}") from failure
+
+    def restart(self, request: Request) -> object:
+        """Restart the agents of the named nodes with the code as it is now, and wait until they are ready."""
+        names = request.argument("nodes", list) or list(self.lab.nodes)
+        nodes = [self._node(name) for name in names]
+        for node in nodes:
+            if not node.expected:
+                raise VerbFailed(f"{node.name}: its agent is run by hand (up --no-agent)")
+        for node in nodes:
+            node.agent.restart()
+        for node in nodes:
+            self._await_ready(node)
+        return [f"agent of {node.name} restarted, subnet {node.subnet}" for node in nodes]
+
+    def etcdctl(self, request: Request) -> object:
+        """The real etcdctl, beside the first member."""
+        if not self.lab.etcd.members:
+            raise VerbFailed("this lab has no etcd of its own", 4)
+        argv = self.lab.etcd.etcdctl_argv([str(word) for word in request.argument("argv", list, [])])
+        return run_for_client(request, argv, self.lab.etcd.environment())
+
+    def _await_ready(self, node: LabNode) -> None:
+        why = self.lab.wait_for(lambda: node.why_not_ready() or "", RESTART_LIMIT_S)
+        if why:
+            raise VerbFailed(f"{node.name}: not ready {RESTART_LIMIT_S:g} s after the restart: {why}")
+
+    def _run_in(self, request: Request, name: str, container: str | None, argv: list[str], tty: bool) -> object:
+        target = self._target(name)
+        if isinstance(target, Pod):
+            try:
+                command = target.exec_argv(self._container(target, container), argv, tty)
+            except ContainerNotRunning as failure:
+                raise VerbFailed(f"pod {name}: {failure}") from failure
+            return run_for_client(request, command)
+        pid = target.pid if isinstance(target, LabNode) else self.lab.underlay.machines[name].pid
+        environment = {**os.environ, "PS1": f"{name}# ", "TERM": "xterm"}
+        return run_for_client(request, [*enter_machine(pid), *argv], environment, take_terminal=tty)
+
+    def _container(self, pod: Pod, name: str | None) -> str:
+        names = list(pod.containers)
+        if name is not None and name not in names:
+            raise VerbFailed(f"pod {pod.name} has no container {name} (there are: {', '.join(names)})")
+        return name or names[0]
+
+    def _target(self, name: str) -> "Pod | LabNode | str":
+        """A pod, a node, or the name of another machine of the underlay; `deployment/NAME` is a pod of it."""
+        if name.startswith("deployment/"):
+            return pod_of_deployment(self.lab, name.removeprefix("deployment/"))
+        found: Pod | LabNode | None = self.lab.pods.get(name) or self.lab.nodes.get(name)
+        if found is not None:
+            return found
+        if name in self.lab.underlay.machines:
+            return name
+        everything = [*self.lab.pods, *self.lab.underlay.machines]
+        raise VerbFailed(f"no pod or node named {name} (there are: {', '.join(everything)})")
+
+    def _node(self, name: object) -> LabNode:
+        if not isinstance(name, str) or name not in self.lab.nodes:
+            raise VerbFailed(f"no node named {name} (there are: {', '.join(self.lab.nodes)})")
+        return self.lab.nodes[name]
+
+    def _pid(self, name: str) -> int:
+        target = self._target(name)
+        if isinstance(target, Pod):
+            if target.pause_pid is None:
+                raise VerbFailed(f"pod {name} has no namespaces now (state {target.status().state})")
+            return target.pause_pid
+        return int(target.pid if isinstance(target, LabNode) else self.lab.underlay.machines[name].pid)
+
+    def _any_address(self, name: str) -> IPv4Address | IPv6Address:
+        try:
+            return ip_address(name)
+        except ValueError:
+            return self._address(name)
+
+    def _ipv6_address(self, name: str) -> IPv6Address:
+        try:
+            address = ip_address(name)
+        except ValueError:
+            target = self._target(name)
+            own = target.ipv6_address if isinstance(target, Pod | LabNode) else None
+            if own is None:
+                raise VerbFailed(f"{name} has no IPv6 address (want a network with EnableIPv6)") from None
+            return IPv6Address(own)
+        if isinstance(address, IPv6Address):
+            return address
+        raise VerbFailed(f"ping -6: not an IPv6 address (got {name}; want one, or a name)", 2)
+
+    def _address(self, name: str) -> IPv4Address:
+        with contextlib.suppress(ValueError):
+            return IPv4Address(name)
+        target = self._target(name)
+        if isinstance(target, Pod):
+            address = target.status().address
+            if address is None:
+                raise VerbFailed(f"pod {name} has no address yet")
+            return IPv4Address(address)
+        return target.address if isinstance(target, LabNode) else self.lab.underlay.address_of(name)
+
+    def _log_of(self, name: str, container: str | None) -> Path:
+        without_containers = {*self.lab.underlay.machines, "lab", "dns"} - {*self.lab.pods}
+        if container is not None and name in without_containers:
+            raise VerbFailed(f"{name} has no containers (want: -c only with a pod)", 2)
+        logs = self.lab.directory / "logs"
+        members = {member.name: member.log for member in self.lab.etcd.members}
+        if name == "lab":
+            return self.lab.directory / "lab.log"
+        if name in members:
+            return members[name]
+        if name == "dns" and self.lab.names.server is not None and name not in self.lab.pods:
+            return self.lab.names.server.log
+        try:
+            target = self._target(name)
+        except VerbFailed:
+            deleted = log_of_deleted(logs, name, container)
+            if deleted is None:
+                raise
+            return deleted
+        if isinstance(target, Pod):
+            return target.containers[self._container(target, container)].log
+        if isinstance(target, LabNode):
+            return target.log
+        raise VerbFailed(f"{name} runs nothing that writes a log (look below {logs})")
+
+
+def _names(found: list[status.Object]) -> str:
+    return ", ".join(item["metadata"]["name"] for item in found) or "none"
