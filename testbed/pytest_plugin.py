@@ -25,7 +25,8 @@ from typing import NoReturn
 
 import pytest
 
-from testbed.control.client import TestbedError, running_labs
+from testbed.control.client import running_labs
+from testbed.errors import TestbedError
 from testbed.testing.bundle import Bundle, write_bundle
 from testbed.testing.lab_capture import Captures
 from testbed.testing.lab_choice import (

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from testbed.cluster.spec import Cluster, read_cluster
 from testbed.command.up import as_interrupt, check_environment, hosts_of
-from testbed.control.client import RUN_ROOT, LabRecord, TestbedError
+from testbed.control.client import RUN_ROOT, LabRecord
 from testbed.control.options import LabOptions
+from testbed.errors import TestbedError
 from testbed.host.lab_directories import prepare, starting
 from testbed.host.launch import Launched, launch
 from testbed.host.removal import remove_leftovers

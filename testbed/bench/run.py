@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 
 from testbed.bench.plan import BenchPlan, Step
 from testbed.bench.results import Round, values_of
-from testbed.control.client import LabRecord, TestbedError, ask
+from testbed.control.client import LabRecord, ask
+from testbed.errors import TestbedError
 
 ATTEMPTS = 2
 """A flood can starve the load generator's own connection; once more then."""

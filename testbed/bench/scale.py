@@ -17,7 +17,8 @@ from testbed.cluster.generated import choose, generate
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster
 from testbed.command.up import check_capacity
-from testbed.control.client import LabRecord, TestbedError, ask
+from testbed.control.client import LabRecord, ask
+from testbed.errors import InvalidInput, TestbedError
 from testbed.host.launch import Launched
 from testbed.lab.clock import now
 
@@ -40,7 +41,7 @@ def run(plan: ScalePlan, tell: Callable[[str], None]) -> Document:
     try:
         clusters = [generate(choose(None, nodes), plan.pods_per_node) for nodes in plan.nodes]
     except SpecError as error:
-        raise TestbedError(str(error), 2) from error
+        raise InvalidInput(str(error)) from error
     since, started = now(), time.monotonic()
     sizes: list[Document] = []
     failed: Document | None = None

@@ -17,8 +17,8 @@ from agent.errors import AgentError
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from agent.lease import LeaseAttrs, Subnet
-from testbed.control.server import Request, Verb, VerbFailed
-from testbed.lab.etcd import EtcdFailed
+from testbed.control.server import Request, Verb
+from testbed.errors import EtcdFailed, InvalidInput, TestbedError
 from testbed.lab.node import LabNode
 from testbed.lab.probe import PairResult, Sender, Target, ping_pairs
 
@@ -60,11 +60,11 @@ class ScaleVerbs:
         }
         what = request.argument("what", str) or ""
         if what not in questions:
-            raise VerbFailed(f"bench scale: no such question (got {what}; want {', '.join(questions)})", 2)
+            raise InvalidInput(f"bench scale: no such question (got {what}; want {', '.join(questions)})")
         try:
             return questions[what](request)
         except (AgentError, EtcdFailed, OSError) as failure:
-            raise VerbFailed(f"bench scale: {what}: {failure}") from failure
+            raise TestbedError(f"bench scale: {what}: {failure}") from failure
 
     def _memory(self, _request: Request) -> object:
         """Proportional set sizes in KiB: of what is shared each process has its part."""
@@ -164,7 +164,7 @@ class ScaleVerbs:
                 found = list(askers.map(lambda node: _knows(node, subnet), left))
                 left = [node for node, knows in zip(left, found, strict=True) if knows is not there]
                 if left and time.monotonic() > deadline:
-                    raise VerbFailed(f"bench scale: {len(left)} nodes did not follow etcd within {LIMIT_S:g} s")
+                    raise TestbedError(f"bench scale: {len(left)} nodes did not follow etcd within {LIMIT_S:g} s")
                 time.sleep(LOOK_S)
 
 
@@ -177,7 +177,7 @@ def _await(condition: Callable[[], bool], lacking: str) -> None:
     deadline = time.monotonic() + LIMIT_S
     while not condition():
         if time.monotonic() > deadline:
-            raise VerbFailed(f"bench scale: {lacking} after {LIMIT_S:g} s")
+            raise TestbedError(f"bench scale: {lacking} after {LIMIT_S:g} s")
         time.sleep(LOOK_S)
 
 

@@ -11,7 +11,8 @@ from testbed.bench.report import Document, Machine, document
 from testbed.bench.run import carry_out
 from testbed.bench.show import Bar
 from testbed.cluster.overlay import KERNEL_FEATURES
-from testbed.control.client import TestbedError, running_labs
+from testbed.control.client import running_labs
+from testbed.errors import WrongEnvironment
 from testbed.host import doctor
 from testbed.lab.clock import now
 
@@ -41,7 +42,7 @@ def _check_machine(plan: BenchPlan) -> None:
     purposes = PURPOSES | {KERNEL_FEATURES[backend] for backend in backends if backend in KERNEL_FEATURES}
     failures = doctor.required_failures(doctor.checks(optional=False, also=purposes), purposes)
     if failures:
-        raise TestbedError("\n".join(doctor.error_line(check) for check in failures), 3)
+        raise WrongEnvironment("\n".join(doctor.error_line(check) for check in failures))
 
 
 def model_of_processor() -> str:

@@ -9,8 +9,8 @@ from agent.errors import AgentError
 from testbed.bench.load_tools import measure, processor_seconds
 from testbed.bench.plan import MEASUREMENTS
 from testbed.bench.ways import AgentWay, NoOverlay, PlainRoutes, PlainVxlan, Way
-from testbed.control.server import Request, Verb, VerbFailed
-from testbed.lab.etcd import EtcdFailed
+from testbed.control.server import Request, Verb
+from testbed.errors import EtcdFailed, InvalidInput, TestbedError
 from testbed.supervisor.lab import Lab
 
 
@@ -44,7 +44,7 @@ class BenchVerbs:
         name, seconds = request.argument("measurement", str), request.argument("seconds", int, 1)
         chosen = next((measurement for measurement in MEASUREMENTS if measurement.name == name), None)
         if chosen is None or self._taken is None:
-            raise VerbFailed(f"bench: no such measurement, or no path taken (got {name})", 2)
+            raise InvalidInput(f"bench: no such measurement, or no path taken (got {name})")
         with self._one_at_a_time, _told(f"bench: {name}"):
             carriers = self._taken.carriers()
             before = processor_seconds(carriers)
@@ -75,4 +75,4 @@ def _told(where: str) -> Iterator[None]:
     try:
         yield
     except (AgentError, EtcdFailed, RuntimeError, ProcessLookupError) as failure:
-        raise VerbFailed(f"{where}: {failure}") from failure
+        raise TestbedError(f"{where}: {failure}") from failure

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from testbed.capture.filters import FilterError, Instruction, from_tcpdump, nothing
 from testbed.capture.plan import Listening, Plan
-from testbed.control.server import Request, Verb, VerbFailed
+from testbed.control.server import Request, Verb
+from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 from testbed.processes.programs import run_for_client
 from testbed.supervisor.lab import Lab
 from testbed.trace.map import LAB, Map, map_of
@@ -40,7 +41,7 @@ def capture(lab: Lab, request: Request) -> object:
 
 
 def split(words: Sequence[str], known: Map) -> tuple[list[str], str]:
-    """Points, and behind them a filter in tcpdump's language. Raises VerbFailed when no point comes first."""
+    """Points, and behind them a filter in tcpdump's language. Raises TestbedError when no point comes first."""
     owners = {EVERYTHING, *known.place_of, *known.switch_ports.values()}
     points: list[str] = []
     for word in words:
@@ -48,7 +49,7 @@ def split(words: Sequence[str], known: Map) -> tuple[list[str], str]:
             break
         points.append(word)
     if not points:
-        raise VerbFailed(
+        raise TestbedError(
             f"capture: no such point (got {words[0] if words else 'none'}; want all, or some of "
             f"{', '.join(sorted(owners - {EVERYTHING}))}, each with :INTERFACE or without)"
         )
@@ -56,12 +57,12 @@ def split(words: Sequence[str], known: Map) -> tuple[list[str], str]:
 
 
 def compiled(expression: str) -> tuple[list[Instruction], list[Instruction]]:
-    """The filter for interfaces with a link header and for those without. Raises VerbFailed with tcpdump's words."""
+    """The filter for interfaces with a link header and for those without. Raises TestbedError with tcpdump's words."""
     if not expression:
         return [], []
     programs = _compile(expression, "EN10MB"), _compile(expression, "RAW")
     if programs == (nothing(), nothing()):
-        raise VerbFailed(f"capture: filter: no packet can pass it (got {expression!r})", 2)
+        raise InvalidInput(f"capture: filter: no packet can pass it (got {expression!r})")
     return programs
 
 
@@ -70,21 +71,21 @@ def _compile(expression: str, link_type: str) -> list[Instruction]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=FILTER_LIMIT_S, check=False)
     except FileNotFoundError as failure:
-        raise VerbFailed("capture: a filter needs the program tcpdump (want: Debian package tcpdump)", 3) from failure
+        raise WrongEnvironment("capture: a filter needs tcpdump (want: Debian package tcpdump)") from failure
     if done.returncode:
         if "rejects all packets" in done.stderr or "link" in done.stderr:
             # It asks about what one kind of interface has and the other has not, such as Ethernet addresses.
             return nothing()
         said = done.stderr.strip().splitlines()[-1].removeprefix("tcpdump: ")
-        raise VerbFailed(f"capture: filter: {said} (got {expression!r}; want what tcpdump takes)", 2)
+        raise InvalidInput(f"capture: filter: {said} (got {expression!r}; want what tcpdump takes)")
     try:
         return from_tcpdump(done.stdout)
     except FilterError as failure:
-        raise VerbFailed(f"capture: filter: {failure}") from failure
+        raise TestbedError(f"capture: filter: {failure}") from failure
 
 
 def listenings(points: Iterable[str], known: Map) -> list[Listening]:
-    """One per namespace. Raises VerbFailed for an interface that cannot be there."""
+    """One per namespace. Raises TestbedError for an interface that cannot be there."""
     wanted: dict[str, set[str] | None] = {}
     for point in points:
         for place, interfaces in _meant(point, known).items():
@@ -104,14 +105,14 @@ def _meant(point: str, known: Map) -> dict[str, set[str] | None]:
     owner, _, interface = point.partition(":")
     if owner == EVERYTHING:
         if interface:
-            raise VerbFailed(f"capture: {point}: all takes no interface (want POD|NODE:INTERFACE)", 2)
+            raise InvalidInput(f"capture: {point}: all takes no interface (want POD|NODE:INTERFACE)")
         return {place.name: None for place in known.places}
     if owner in known.place_of:
         place = known.place_of[owner]
         return {place: {f"{place}-eth0" if interface == UPLINK else interface} if interface else None}
     ports = {port for port, switch in known.switch_ports.items() if switch == owner}
     if interface and interface not in ports:
-        raise VerbFailed(f"capture: {point}: {owner} has no such port (there are: {', '.join(sorted(ports))})")
+        raise TestbedError(f"capture: {point}: {owner} has no such port (there are: {', '.join(sorted(ports))})")
     return {LAB: {interface} if interface else ports}
 
 

@@ -6,7 +6,7 @@ import click
 
 from testbed.bench.plan import USUAL, BenchPlan, choose_measurements, choose_paths
 from testbed.command.command_line import Verbs, needs_root, output_option, verbs
-from testbed.control.client import TestbedError
+from testbed.errors import InvalidInput, TestbedError
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -50,7 +50,7 @@ def bench(
     try:
         plan = BenchPlan(choose_paths(paths, backends), rounds, seconds, choose_measurements(only))
     except ValueError as error:
-        raise TestbedError(f"testbed bench: {error}", 2) from error
+        raise InvalidInput(f"testbed bench: {error}") from error
     if plot is not None:
         _check_picture("testbed bench", plot)
     needs_root("bench")
@@ -92,7 +92,7 @@ def scale(nodes: str, pods_per_node: int, rest: int, plain: bool, plot: Path | N
     try:
         plan = ScalePlan(sizes_of(nodes), pods_per_node, float(rest), plain)
     except ValueError as error:
-        raise TestbedError(f"testbed bench scale: {error}", 2) from error
+        raise InvalidInput(f"testbed bench scale: {error}") from error
     if plot is not None:
         _check_picture("testbed bench scale", plot)
     needs_root("bench scale")
@@ -118,6 +118,6 @@ def scale(nodes: str, pods_per_node: int, rest: int, plain: bool, plot: Path | N
 def _check_picture(verb: str, plot: Path) -> None:
     """Before minutes of measuring, not after them."""
     if plot.suffix not in PICTURES:
-        raise TestbedError(f"{verb}: --plot: no such format (got {plot}; want a file {', '.join(PICTURES)})", 2)
+        raise InvalidInput(f"{verb}: --plot: no such format (got {plot}; want a file {', '.join(PICTURES)})")
     if not plot.absolute().parent.is_dir():
-        raise TestbedError(f"{verb}: --plot: no such directory (got {plot.parent}; want one that exists)", 2)
+        raise InvalidInput(f"{verb}: --plot: no such directory (got {plot.parent}; want one that exists)")

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import click
 
 from testbed.command.command_line import bare_name, lab_option, verbs
-from testbed.control.client import LabConnection, LabRecord, TestbedError, find_lab
+from testbed.control.client import LabConnection, LabRecord, find_lab
+from testbed.errors import InvalidInput, TestbedError
 
 STANDARD_OUTPUT = "-"
 END_LIMIT_S = 10.0
@@ -36,7 +37,7 @@ def capture(
     """
     record = find_lab(lab)
     if write == STANDARD_OUTPUT and sys.stdout.isatty():
-        raise TestbedError("testbed capture -w -: standard output is a terminal (want: … | wireshark -k -i -)", 2)
+        raise InvalidInput("testbed capture -w -: standard output is a terminal (want: … | wireshark -k -i -)")
     with _output(write) as output:
         arguments = {
             "words": [bare_name(word) for word in words],
@@ -56,7 +57,7 @@ def _output(write: str | None) -> Iterator[int]:
     try:
         opened = os.open(write, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     except OSError as failure:
-        raise TestbedError(f"testbed capture -w {write}: {failure.strerror}", 2) from failure
+        raise InvalidInput(f"testbed capture -w {write}: {failure.strerror}") from failure
     try:
         yield opened
     finally:

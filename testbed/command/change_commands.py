@@ -9,7 +9,8 @@ import click
 
 from testbed.command.command_line import KINDS, lab_option, next_commands, output_option, verbs
 from testbed.command.selectors import read_selector, selected, selector_option
-from testbed.control.client import LabRecord, TestbedError, ask, find_lab
+from testbed.control.client import LabRecord, ask, find_lab
+from testbed.errors import InvalidInput, TestbedError
 
 KIND_OF = {"pods": "Pod", "deployments": "Deployment", "services": "Service"}
 """What can be removed by name, and what a manifest calls it."""
@@ -168,4 +169,4 @@ def _read(name: str) -> bytes:
         with open(name, "rb") as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise TestbedError(f"{name}: cannot be read (got {error.strerror}; want a file of manifests)", 2) from error
+        raise InvalidInput(f"{name}: cannot be read (got {error.strerror}; want a file of manifests)") from error

@@ -26,7 +26,7 @@ from testbed.command import (
     workload_commands,
 )
 from testbed.command.command_line import verbs
-from testbed.control.client import TestbedError
+from testbed.errors import TestbedError
 
 __all__ = [
     "bench_command",

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from testbed.command.completion import labs
-from testbed.control.client import TestbedError, running_labs
+from testbed.control.client import running_labs
+from testbed.errors import WrongEnvironment
 
 KINDS = {
     **dict.fromkeys(("nodes", "node", "no"), "nodes"),
@@ -110,7 +111,7 @@ def output_option(*formats: str) -> Callable[[Callable[..., Any]], Callable[...,
 def needs_root(verb: str) -> None:
     """Raise TestbedError (environment) for a user who is not root."""
     if os.geteuid() != 0:
-        raise TestbedError(f"testbed {verb}: needs root (got uid {os.geteuid()}; want: sudo testbed {verb})", 3)
+        raise WrongEnvironment(f"testbed {verb}: needs root (got uid {os.geteuid()}; want: sudo testbed {verb})")
 
 
 def prefix() -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from testbed.control.client import TestbedError, ask, find_lab, running_labs
+from testbed.control.client import ask, find_lab, running_labs
+from testbed.errors import TestbedError
 
 ANSWER_LIMIT_S = 1.0
 """Nobody waits longer for the Tab key."""

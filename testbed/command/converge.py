@@ -9,7 +9,8 @@ from testbed.cluster.spec import Cluster, read_cluster
 from testbed.cluster.yaml_source import MAX_BYTES
 from testbed.command.change_commands import ask_with_contents
 from testbed.command.command_line import prefix
-from testbed.control.client import CLUSTER_FILE, LabRecord, TestbedError, ask
+from testbed.control.client import CLUSTER_FILE, LabRecord, ask
+from testbed.errors import InvalidInput, TestbedError
 from testbed.plain_files import read_plain, replace_plain
 
 READY_LIMIT_S = 60.0
@@ -23,7 +24,7 @@ def converge(lab: LabRecord, wanted: Cluster, source: str, *, dry_run: bool) -> 
     if plan.refused:
         lines = [f"error: {source}: {refused}: cannot change while lab {lab.name} runs" for refused in plan.refused]
         hint = f"take it down first ({prefix()} down --lab {lab.name}) or give this one a name (up --lab NAME)"
-        raise TestbedError("\n".join([*lines, f"nothing is changed: {hint}"]).removeprefix("error: "), 2)
+        raise InvalidInput("\n".join([*lines, f"nothing is changed: {hint}"]).removeprefix("error: "))
     lines = list(plan.lines())
     what = f"{len(lines)} change{'s' if len(lines) != 1 else ''}" if lines else "nothing to change"
     print(f"lab {lab.name}: {what}{' (dry run)' if dry_run else ''}")

@@ -5,7 +5,8 @@ import re
 import click
 
 from testbed.command.command_line import lab_option, next_commands, output_option, verbs
-from testbed.control.client import LabRecord, TestbedError, ask, find_lab
+from testbed.control.client import LabRecord, ask, find_lab
+from testbed.errors import InvalidInput
 from testbed.faults.catalogue import HEAL_LIMIT_S, KINDS
 
 LONGEST_USAGE = 34  # columns; longer ones get a line of their own
@@ -70,8 +71,8 @@ def _numbers(words: tuple[str, ...]) -> list[int] | None:
     try:
         return [int(word) for word in words] or None
     except ValueError as error:
-        raise TestbedError(
-            f"testbed fault heal: no number (got {' '.join(words)}; want numbers of `fault list`)", 2
+        raise InvalidInput(
+            f"testbed fault heal: no number (got {' '.join(words)}; want numbers of `fault list`)"
         ) from error
 
 

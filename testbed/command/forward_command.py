@@ -5,7 +5,8 @@ import socket
 import click
 
 from testbed.command.command_line import KINDS, lab_option, verbs
-from testbed.control.client import LabConnection, TestbedError, find_lab
+from testbed.control.client import LabConnection, find_lab
+from testbed.errors import TestbedError
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 128

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from testbed.command.command_line import lab_option, verbs
-from testbed.control.client import TestbedError, ask, find_lab
+from testbed.control.client import ask, find_lab
+from testbed.errors import TestbedError, WrongEnvironment
 
 if TYPE_CHECKING:
     from testbed.graph.model import Graph
@@ -71,7 +72,7 @@ def _drawn(picture: "Graph", form: str) -> bytes:
             return png.png(svg.draw(picture))
         except png.NoConverter as missing:
             want = "want the program: apt install librsvg2-bin; or -o svg, which needs nothing"
-            raise TestbedError(f"environment: {missing} (got none on PATH; {want})", 3) from None
+            raise WrongEnvironment(f"environment: {missing} (got none on PATH; {want})") from None
         except png.ConversionFailed as failure:
             raise TestbedError(f"graph: rsvg-convert: {failure}") from None
     forms = {"svg": svg.draw, "dot": text_forms.dot, "mermaid": text_forms.mermaid, "html": text_forms.html}

@@ -7,7 +7,8 @@ import click
 
 from testbed.command.command_line import Verbs, bare_name, lab_option, needs_root, output_option, verbs
 from testbed.command.completion import clusters, names
-from testbed.control.client import LabRecord, TestbedError, ask, find_lab, running_labs
+from testbed.control.client import LabRecord, ask, find_lab, running_labs
+from testbed.errors import InvalidInput, TestbedError
 from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, Exercise, NoSuchExercise, exercise_of
 
 
@@ -123,7 +124,7 @@ def _exercise(cluster: str | None) -> Exercise | None:
     try:
         return exercise_of(cluster)
     except NoSuchExercise as error:
-        raise TestbedError(f"testbed up: {error}", 2) from error
+        raise InvalidInput(f"testbed up: {error}") from error
 
 
 @verbs.command()
@@ -140,7 +141,7 @@ def down(lab: str | None, everything: bool) -> None:
         needs_root("down")
     if len(labs) > 1 and not (name or everything):
         names = ", ".join(one.name for one in labs)
-        raise TestbedError(f"several labs are running: {names} (say which: --lab NAME, TESTBED_LAB or --all)", 2)
+        raise InvalidInput(f"several labs are running: {names} (say which: --lab NAME, TESTBED_LAB or --all)")
     failures = []
     for one in labs:
         try:
@@ -262,7 +263,7 @@ def validate(cluster: str, show_defaults: bool, output: str | None) -> None:
     try:
         found = find_cluster(cluster)
     except SpecError as error:
-        raise TestbedError(str(error), 2) from error
+        raise InvalidInput(str(error)) from error
     render.warnings(found.warnings)
     if show_defaults:
         from testbed.cluster.written_out import written_out

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from testbed.command.command_line import needs_root, output_option, verbs
-from testbed.control.client import TestbedError
+from testbed.errors import InvalidInput, TestbedError
 
 if TYPE_CHECKING:
     from agent.options.options import Options
@@ -116,9 +116,9 @@ def _options(flags: Sequence[str]) -> "Options":
     try:
         options = options_of(flags, os.environ)
     except UsageError as error:
-        raise TestbedError(str(error), 2) from error
+        raise InvalidInput(str(error)) from error
     if options.healthz_port is None:
-        raise TestbedError("--healthz-port: join and leave ask there (got 0; want a port)", 2)
+        raise InvalidInput("--healthz-port: join and leave ask there (got 0; want a port)")
     return options
 
 

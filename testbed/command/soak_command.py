@@ -9,7 +9,8 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from testbed.command.command_line import lab_option, needs_root, next_commands, verbs
-from testbed.control.client import LabRecord, TestbedError, find_lab
+from testbed.control.client import LabRecord, find_lab
+from testbed.errors import InvalidInput, WrongEnvironment
 from testbed.plain_files import plain
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def soak(minutes: float, seed: int | None, replay: Path | None, history: Path | 
         descriptor = None if history else plain(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         file = path.open("w", encoding="utf-8") if descriptor is None else os.fdopen(descriptor, "w", encoding="utf-8")
     except OSError as error:
-        raise TestbedError(f"testbed soak: --history: {error.strerror} (got {path}; want a file)", 3) from error
+        raise WrongEnvironment(f"testbed soak: --history: {error.strerror} (got {path}; want a file)") from error
     with file:
         asked = {"seed": seed, "minutes": None if order else minutes, "replay": str(replay) if replay else None}
         file.write(json.dumps(asked) + "\n")
@@ -75,11 +76,11 @@ def _replayed(history: Path) -> "list[Trial]":
     try:
         return replay(history)
     except OSError as error:
-        raise TestbedError(
-            f"testbed soak: --replay: {error.strerror} (got {history}; want a soak's history)", 2
+        raise InvalidInput(
+            f"testbed soak: --replay: {error.strerror} (got {history}; want a soak's history)"
         ) from error
     except (NoHistory, UnicodeDecodeError) as error:
-        raise TestbedError(f"testbed soak: --replay: {error}", 2) from error
+        raise InvalidInput(f"testbed soak: --replay: {error}") from error
 
 
 def _run(

@@ -11,7 +11,8 @@ import click
 
 from testbed.command.command_line import bare_name, lab_option, next_commands, output_option, verbs
 from testbed.command.completion import names
-from testbed.control.client import TestbedError, ask, find_lab
+from testbed.control.client import ask, find_lab
+from testbed.errors import InvalidInput
 
 DEFAULT_UDP_PORT = 33434
 """Where traceroute begins, and where nobody listens: the answer is the destination's own «port unreachable»."""
@@ -58,7 +59,7 @@ def trace(
     from testbed.output import trace_text as render_trace
 
     if step and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise TestbedError("testbed trace --step: not on a terminal (got a pipe or file; want a terminal)", 2)
+        raise InvalidInput("testbed trace --step: not on a terminal (got a pipe or file; want a terminal)")
     record = find_lab(lab)
     arguments = arguments_of(source, destination, protocol) | {"size": size, "timeout_s": timeout or 1.0}
     answer = ask(record, "trace", **arguments, ipv6=ipv6, frames=pcap is not None)
@@ -93,7 +94,7 @@ def write_capture(path: str, frames: list[dict[str, Any]]) -> None:
     try:
         Path(path).write_bytes(data)
     except OSError as failure:
-        raise TestbedError(f"testbed trace --pcap {path}: {failure.strerror}", 2) from failure
+        raise InvalidInput(f"testbed trace --pcap {path}: {failure.strerror}") from failure
 
 
 def arguments_of(source: str, destination: str, protocol: str | None) -> dict[str, Any]:
@@ -102,9 +103,9 @@ def arguments_of(source: str, destination: str, protocol: str | None) -> dict[st
     destination_name, destination_port = _split(destination)
     protocol = protocol or ("tcp" if destination_port else "icmp")
     if protocol == "icmp" and (source_port or destination_port):
-        raise TestbedError("testbed trace: ICMP has no ports (want names without :PORT, or leave --icmp out)", 2)
+        raise InvalidInput("testbed trace: ICMP has no ports (want names without :PORT, or leave --icmp out)")
     if protocol == "tcp" and destination_port is None:
-        raise TestbedError("testbed trace: TCP wants a port (got DST without one; want DST:PORT)", 2)
+        raise InvalidInput("testbed trace: TCP wants a port (got DST without one; want DST:PORT)")
     if protocol == "udp" and destination_port is None:
         destination_port = DEFAULT_UDP_PORT
     return {
@@ -132,14 +133,13 @@ def _ipv6(address: str, text: str) -> str:
     try:
         return str(IPv6Address(address))
     except ValueError as error:
-        raise TestbedError(
+        raise InvalidInput(
             f"testbed trace: {text}: not an IPv6 address (got {address!r}; want one, as fd00:a:0:90::2, in brackets"
             " before a port)",
-            2,
         ) from error
 
 
 def _port(port: str, text: str) -> int:
     if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= HIGHEST_PORT:
-        raise TestbedError(f"testbed trace: {text}: not a port (got {port!r}; want 1 to {HIGHEST_PORT})", 2)
+        raise InvalidInput(f"testbed trace: {text}: not a port (got {port!r}; want 1 to {HIGHEST_PORT})")
     return int(port)

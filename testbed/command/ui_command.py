@@ -3,7 +3,8 @@
 import click
 
 from testbed.command.command_line import lab_option, verbs
-from testbed.control.client import TestbedError, find_lab
+from testbed.control.client import find_lab
+from testbed.errors import WrongEnvironment
 
 
 @verbs.command()
@@ -23,8 +24,8 @@ def ui(lab: str | None, port: int) -> None:
     try:
         server = Server(feed, port)
     except OSError as failure:
-        raise TestbedError(
-            f"testbed ui: --port: cannot listen (got 127.0.0.1:{port}, {failure.strerror}; want a free port)", 3
+        raise WrongEnvironment(
+            f"testbed ui: --port: cannot listen (got 127.0.0.1:{port}, {failure.strerror}; want a free port)"
         ) from failure
     feed.start()
     print(f"lab {record.name}, until Ctrl-C, at\n  {server.url}", flush=True)

@@ -18,17 +18,10 @@ from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster, find_cl
 from testbed.cluster.topology import TooManyParts
 from testbed.cluster.wiring import Wiring
 from testbed.command.command_line import prefix
-from testbed.control.client import (
-    RUN_ROOT,
-    LabRecord,
-    TestbedError,
-    ask,
-    own_root,
-    running_labs,
-    runtime_directory,
-)
+from testbed.control.client import RUN_ROOT, LabRecord, ask, own_root, running_labs, runtime_directory
 from testbed.control.options import LabOptions
 from testbed.control.wire import CONTROL_SOCKET
+from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 from testbed.host import bridge_netfilter, doctor, rootless
 from testbed.host.lab_directories import prepare, starting
 from testbed.host.launch import Launched, launch
@@ -69,7 +62,7 @@ def bring_up(options: UpOptions) -> LabRecord | None:
     _check_name(name)
     unknown = [node for node in options.without_agent if node not in cluster.nodes]
     if unknown:
-        raise TestbedError(f"--no-agent: no such node (got {unknown[0]}; want one of {', '.join(cluster.nodes)})", 2)
+        raise InvalidInput(f"--no-agent: no such node (got {unknown[0]}; want one of {', '.join(cluster.nodes)})")
     root = _root_of_labs(options)
     with starting(root, name):
         running = [lab for lab in running_labs() if lab.name == name and lab.rootless == options.rootless]
@@ -103,7 +96,7 @@ def _root_of_labs(options: UpOptions) -> Path:
     lacking = doctor.required_failures(rootless.checks(runtime_directory()), {rootless.NEEDED_FOR})
     root = own_root()
     if lacking or root is None:
-        raise TestbedError("\n".join(doctor.error_line(check) for check in lacking), 3)
+        raise WrongEnvironment("\n".join(doctor.error_line(check) for check in lacking))
     return root
 
 
@@ -132,7 +125,7 @@ def _read(options: UpOptions) -> tuple[Cluster, str]:
         source = find_cluster_file(options.cluster or DEFAULT_CLUSTER)
         cluster = find_cluster(options.cluster or DEFAULT_CLUSTER)
     except SpecError as error:
-        raise TestbedError(str(error), 2) from error
+        raise InvalidInput(str(error)) from error
     check_capacity(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
     return cluster, str(source)
 
@@ -144,7 +137,7 @@ def _generate(options: UpOptions) -> tuple[Cluster, str]:
     except TooManyParts as error:
         limit = capacity.most_nodes(capacity.available_mib(), options.pods_per_node)
         what = f"more nodes than this machine holds (got {error} nodes and switches; want at most {limit} nodes)"
-        raise TestbedError(f"environment: --topo {options.topo}: {what}", 3) from error
+        raise WrongEnvironment(f"environment: --topo {options.topo}: {what}") from error
     check_capacity(len(choice.wiring.nodes), len(choice.wiring.nodes) * options.pods_per_node)
     return generate(choice, options.pods_per_node), choice.said
 
@@ -153,14 +146,14 @@ def _with_backend(cluster: Cluster, backend: str | None) -> Cluster:
     try:
         return cluster if backend is None else with_backend(cluster, backend)
     except InvalidConfig as error:
-        raise TestbedError(f"--backend {backend}: {str(error).removeprefix('network config: ')}", 2) from error
+        raise InvalidInput(f"--backend {backend}: {str(error).removeprefix('network config: ')}") from error
 
 
 def check_capacity(nodes: int, pods: int, members: int = 1) -> None:
     """Raises TestbedError (environment) with an estimate and the limit when the machine cannot hold so many."""
     complaint = capacity.too_big(nodes, pods, capacity.available_mib(), members)
     if complaint:
-        raise TestbedError(complaint, 3)
+        raise WrongEnvironment(complaint)
 
 
 def _check_name(name: str) -> None:
@@ -169,7 +162,7 @@ def _check_name(name: str) -> None:
     try:
         check_label_name(name)
     except ValueError as error:
-        raise TestbedError(f"--lab: {str(error).replace(name, shorten(name))}", 2) from error
+        raise InvalidInput(f"--lab: {str(error).replace(name, shorten(name))}") from error
 
 
 def _already_up(lab: LabRecord, cluster: Cluster, source: str, options: UpOptions) -> None:
@@ -196,7 +189,7 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
     `root` is where the lab's directory will be made.
     """
     if without_root and (too_much := rootless.refusals(cluster)):
-        raise TestbedError("\n".join(too_much), 3)
+        raise WrongEnvironment("\n".join(too_much))
     purposes = {f"image {container.image}" for spec in cluster.pod_specs for container in spec.containers}
     overlay = overlay_of(parse_network_config(cluster.network_json.encode()))
     if overlay.needs is not None and cluster.agent.command is None:
@@ -207,7 +200,7 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
         purposes.add("names")
     failures = doctor.required_failures(doctor.checks(optional=False, also=purposes, rootless=without_root), purposes)
     if failures:
-        raise TestbedError("\n".join(doctor.error_line(check) for check in failures), 3)
+        raise WrongEnvironment("\n".join(doctor.error_line(check) for check in failures))
     lacking = _missing_shaping(cluster.wiring)
     room = capacity.needed_room_mib(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
     if little := capacity.too_little_room(root, room):
@@ -215,7 +208,7 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
     if cluster.services and (missing := bridge_netfilter.provide()):
         lacking = [*lacking, missing]
     if lacking:
-        raise TestbedError("\n".join(lacking), 3)
+        raise WrongEnvironment("\n".join(lacking))
 
 
 def _missing_shaping(wiring: Wiring) -> list[str]:

@@ -12,7 +12,8 @@ import click
 from testbed.command.command_line import KINDS, bare_name, lab_option, output_option, ready_to_paste, verbs
 from testbed.command.completion import kinds, names, of_kind
 from testbed.command.selectors import read_selector, selected, selector_option
-from testbed.control.client import LabRecord, TestbedError, ask, find_lab
+from testbed.control.client import LabRecord, ask, find_lab
+from testbed.errors import WrongEnvironment
 
 WATCH_PERIOD_S = 1.0
 
@@ -137,7 +138,7 @@ def _side_by_side(record: LabRecord, names: tuple[str, str]) -> None:
     import shutil
 
     if shutil.which("tmux") is None:
-        raise TestbedError("shell --tmux: tmux is missing (want: apt-get install tmux)", 3)
+        raise WrongEnvironment("shell --tmux: tmux is missing (want: apt-get install tmux)")
     first, second = (
         shlex.join([sys.executable, "-m", "testbed", "shell", "--lab", record.name, name]) for name in names
     )

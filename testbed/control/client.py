@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.control.wire import CONTROL_SOCKET, peer_uid, send_line
+from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 from testbed.plain_files import read_plain
 
 RUN_ROOT = Path("/run/testbed")
@@ -19,16 +20,6 @@ LAB_FILE = "lab.json"
 CLUSTER_FILE = "cluster.yaml"
 RECORD_BYTES = 4096
 """More than a lab.json ever has."""
-
-
-class TestbedError(Exception):
-    """Something to tell the user in one line, and the exit code for it."""
-
-    __test__ = False  # pytest: not a test class
-
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 class NoAnswer(TestbedError):
@@ -110,7 +101,7 @@ def check_root(root: Path) -> None:
         want = (
             "a directory of root's own that no other user can write" if root == RUN_ROOT else "a directory of your own"
         )
-        raise TestbedError(f"{root}: {why} (want {want}; look what it is, then remove it)", 3)
+        raise WrongEnvironment(f"{root}: {why} (want {want}; look what it is, then remove it)")
 
 
 def doubt(directory: Path) -> str:
@@ -198,13 +189,13 @@ def find_lab(name: str | None) -> LabRecord:
     if not labs:
         raise _not_found(name, there)
     names = ", ".join(lab.name for lab in labs)
-    raise TestbedError(f"several labs are running: {names} (say which: --lab NAME or TESTBED_LAB)", 2)
+    raise InvalidInput(f"several labs are running: {names} (say which: --lab NAME or TESTBED_LAB)")
 
 
 def _not_found(name: str | None, there: LabsThere) -> TestbedError:
     foreign = [lab for lab in there.foreign if name in (None, lab)]
     if foreign:
-        return TestbedError(f"lab {', '.join(foreign)}: not yours to ask (try with sudo)", 3)
+        return WrongEnvironment(f"lab {', '.join(foreign)}: not yours to ask (try with sudo)")
     for lab, why in there.doubtful.items():
         if name in (None, lab):
             return TestbedError(doubtful_lab(lab, why))
@@ -233,7 +224,7 @@ class LabConnection:
             self._socket.connect(str(lab.rundir / CONTROL_SOCKET))
         except PermissionError as failure:
             self._socket.close()
-            raise TestbedError(f"lab {lab.name}: not yours to ask (try with sudo)", 3) from failure
+            raise WrongEnvironment(f"lab {lab.name}: not yours to ask (try with sudo)") from failure
         except OSError as failure:
             self._socket.close()
             raise TestbedError(
@@ -242,7 +233,8 @@ class LabConnection:
         # A request may carry the caller's terminal.
         if (uid := peer_uid(self._socket)) not in (0, os.geteuid()):
             self._socket.close()
-            raise TestbedError(f"lab {lab.name}: uid {uid} answers on its control socket (want root, or the caller)", 3)
+            what = f"uid {uid} answers on its control socket (want root, or the caller)"
+            raise WrongEnvironment(f"lab {lab.name}: {what}")
 
     def ask(self, verb: str, descriptors: tuple[int, ...] = (), **arguments: object) -> Iterator[dict[str, Any]]:
         """Send the request and yield its messages up to the result.

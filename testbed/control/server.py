@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.control.wire import RequestReader, close_all, peer_uid, send_line
+from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +36,6 @@ MAX_ANSWERED = 256
 """Requests that run at a time, such as open shells."""
 
 
-class VerbFailed(Exception):
-    """The asked thing failed: one line for the user, and the exit code for it."""
-
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 class Request:
     """One question: its arguments, the client's standard streams if it sent them, and a way to tell progress."""
 
@@ -52,10 +45,10 @@ class Request:
         self._connection = connection
 
     def argument(self, name: str, kind: type, default: object = None) -> Any:  # noqa: ANN401 - JSON, checked here
-        """An argument of the request. Raises VerbFailed (usage) when it has another type."""
+        """An argument of the request. Raises TestbedError (usage) when it has another type."""
         value = self.arguments.get(name, default)
         if value is not None and not isinstance(value, kind):
-            raise VerbFailed(f"{name}: wrong type (got {value!r}; want {kind.__name__})", 2)
+            raise InvalidInput(f"{name}: wrong type (got {value!r}; want {kind.__name__})")
         return value
 
     def progress(self, value: object) -> None:
@@ -183,7 +176,7 @@ class ControlServer:
         connection = client.connection
         try:
             send_line(connection, {"result": self._answer(client, line, streams)})
-        except VerbFailed as failure:
+        except TestbedError as failure:
             _try_to_send(connection, {"error": str(failure), "exit": failure.exit_code}, patience_s=1)
         except (OSError, ValueError) as failure:
             log.info("control: %s", failure)
@@ -203,11 +196,11 @@ class ControlServer:
             name, arguments = message["verb"], message.get("arguments", {})
             verb = self._verbs[name]
         except (ValueError, TypeError, KeyError, RecursionError) as failure:
-            raise VerbFailed("not a request of this lab (another version of testbed?)", 2) from failure
+            raise InvalidInput("not a request of this lab (another version of testbed?)") from failure
         if not isinstance(arguments, dict):
-            raise VerbFailed(f"{name}: arguments are no mapping (another version of testbed?)", 2)
+            raise InvalidInput(f"{name}: arguments are no mapping (another version of testbed?)")
         if client.uid != 0 and (verb.changes or client.uid != self._owner_uid):
-            raise VerbFailed(f"{name}: needs root (try: sudo testbed {name} …)", 3)
+            raise WrongEnvironment(f"{name}: needs root (try: sudo testbed {name} …)")
         return verb.run(Request(client.connection, arguments, streams))
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from agent.errors import AgentError
 from agent.kernel.values import Family
 from agent.lease import Lease
+from testbed.errors import EtcdFailed
 from testbed.exercises.judge import LeaseSeen, NodeSeen, PairSeen, Seen
-from testbed.lab.etcd import EtcdFailed
 from testbed.lab.forwarding import host_of
 from testbed.lab.node import LabNode
 from testbed.lab.pod_pings import ping_every_pair

@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from testbed.control.server import Request, Verb, VerbFailed
+from testbed.control.server import Request, Verb
+from testbed.errors import EtcdFailed, InvalidInput, TestbedError
 from testbed.exercises.breakage import BREAKERS, NotFit, break_lab
 from testbed.exercises.judge import judge
 from testbed.exercises.look import look
 from testbed.lab.clock import now
-from testbed.lab.etcd import EtcdFailed
 from testbed.plain_files import read_plain, replace_plain
 from testbed.supervisor.lab import Lab
 
@@ -42,23 +42,25 @@ class _Exercises:
         """Break the lab, and wait until one can see it."""
         name = request.argument("name", str)
         if name not in BREAKERS:
-            raise VerbFailed(f"exercise: no such exercise (got {name}; want {', '.join(BREAKERS)})", 2)
+            raise InvalidInput(f"exercise: no such exercise (got {name}; want {', '.join(BREAKERS)})")
         with self._one_at_a_time:
             former = json.loads(read_plain(self._record, RECORD_BYTES)) if self._record.exists() else None
             if former is not None and self._judged()["well"] is False:
                 if former["name"] != name:
-                    raise VerbFailed(f"exercise: {former['name']} is not solved yet (testbed check says what is wrong)")
+                    raise TestbedError(
+                        f"exercise: {former['name']} is not solved yet (testbed check says what is wrong)"
+                    )
                 return {**former, "begun": False}
             record = {"name": name, "since": now()}
             try:
                 break_lab(self._lab, name)
             except (NotFit, OSError, EtcdFailed) as failure:
-                raise VerbFailed(f"exercise: {failure}") from failure
+                raise TestbedError(f"exercise: {failure}") from failure
             replace_plain(self._record, json.dumps(record).encode())
             deadline = time.monotonic() + SYMPTOM_LIMIT_S
             while self._judged()["well"]:
                 if time.monotonic() > deadline:
-                    raise VerbFailed(f"exercise: {name}: the lab is as well as before")
+                    raise TestbedError(f"exercise: {name}: the lab is as well as before")
             return {**record, "begun": True}
 
     def _judged(self) -> dict[str, object]:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from testbed.errors import EtcdFailed
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
-from testbed.lab.etcd import DATA_DIRECTORY, EtcdFailed, EtcdMember
+from testbed.lab.etcd import DATA_DIRECTORY, EtcdMember
 from testbed.supervisor.lab import Lab
 
 ANSWER_LIMIT_S = 20.0

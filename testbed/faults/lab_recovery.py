@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from agent.errors import AgentError
 from testbed.cluster.underlay_plan import GATEWAY
+from testbed.errors import EtcdFailed
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.recovery import NotReady, Touched, awaited
-from testbed.lab.etcd import EtcdFailed
 from testbed.lab.probe import Sender, Target, ping_pairs
 from testbed.lab.sessions import missing_sessions
 from testbed.supervisor.lab import Lab

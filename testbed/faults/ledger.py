@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.kernel import json_lines
+from testbed.errors import EtcdFailed
 from testbed.faults.catalogue import HEAL_LIMIT_S, FaultRequest, parse
 from testbed.faults.recovery import Recovery, Touched
 from testbed.lab.clock import now
-from testbed.lab.etcd import EtcdFailed
 from testbed.plain_files import plain
 
 BESIDE_OTHERS_S = 10.0

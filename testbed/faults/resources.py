@@ -9,8 +9,8 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from testbed.errors import EtcdFailed
 from testbed.faults.machines import TABLE_PREFIX, run
-from testbed.lab.etcd import EtcdFailed
 from testbed.lab.node import LabNode
 from testbed.pods.pod import NETNS_DIRECTORY
 from testbed.pods.pod_network import host_end

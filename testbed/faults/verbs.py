@@ -5,7 +5,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from testbed.control.server import Request, Verb, VerbFailed
+from testbed.control.server import Request, Verb
+from testbed.errors import EtcdFailed, InvalidInput, TestbedError
 from testbed.faults.agent_faults import AgentFaults
 from testbed.faults.catalogue import HEAL_LIMIT_S, NoSuchFault
 from testbed.faults.certificate_faults import CertificateFaults
@@ -18,7 +19,6 @@ from testbed.faults.link_faults import LinkFaults
 from testbed.faults.node_faults import NodeFaults
 from testbed.faults.partition_faults import PartitionFaults
 from testbed.faults.resources import count_resources
-from testbed.lab.etcd import EtcdFailed
 from testbed.processes.programs import run_for_client
 from testbed.supervisor.lab import Lab
 
@@ -63,9 +63,9 @@ class FaultVerbs:
         try:
             fault = self._ledger.inject([str(word) for word in words], lasts_s)
         except NoSuchFault as failure:
-            raise VerbFailed(f"fault: {failure}", 2) from failure
+            raise InvalidInput(f"fault: {failure}") from failure
         except (FaultImpossible, EtcdFailed, LookupError, subprocess.SubprocessError) as failure:
-            raise VerbFailed(f"fault: {failure}") from failure
+            raise TestbedError(f"fault: {failure}") from failure
         self._lab.event("Warning", f"fault/{fault.number}", "Injected", f"{fault.fault}: {fault.did}")
         return asdict(fault)
 
@@ -86,7 +86,7 @@ class FaultVerbs:
         try:
             return self._ledger.heal(chosen, limit_s, request.client_left)
         except FaultImpossible as failure:
-            raise VerbFailed(f"fault heal: {failure}") from failure
+            raise TestbedError(f"fault heal: {failure}") from failure
 
     def _note_end(self, ended: Ended) -> None:
         kind, reason = ("Normal", "Healed") if ended["healed"] else ("Warning", "NotHealed")

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from testbed.control.client import CLUSTER_FILE, LAB_FILE, RUN_ROOT, TestbedError, check_root, doubt, doubtful_lab
+from testbed.control.client import CLUSTER_FILE, LAB_FILE, RUN_ROOT, check_root, doubt, doubtful_lab
 from testbed.control.options import OPTIONS_FILE, LabOptions
+from testbed.errors import TestbedError, WrongEnvironment
 from testbed.host.lab_process import inits_of
 from testbed.plain_files import plain, replace_plain
 
@@ -39,8 +40,8 @@ def starting(root: Path, name: str) -> Iterator[None]:
     try:
         _make_root(root)
     except OSError as failure:
-        raise TestbedError(
-            f"{root}: cannot be made (got {failure.strerror}; want a directory for labs)", 3
+        raise WrongEnvironment(
+            f"{root}: cannot be made (got {failure.strerror}; want a directory for labs)"
         ) from failure
     with locked(root, name):
         yield
@@ -53,7 +54,7 @@ def locked(root: Path, name: str, patience_s: float = LOCK_PATIENCE_S) -> Iterat
     try:
         lock = _lock(path, time.monotonic() + patience_s)
     except OSError as failure:
-        raise TestbedError(f"lab {name}: its lock: {failure}", 3) from failure
+        raise WrongEnvironment(f"lab {name}: its lock: {failure}") from failure
     if lock is None:
         raise Busy(f"lab {name}: another `up` is starting it (want: wait for that one)")
     try:
@@ -86,8 +87,8 @@ def prepare(root: Path, options: LabOptions, cluster_text: str, hosts: str) -> P
         if root == RUN_ROOT:
             rundir.chmod(SEARCHABLE)
     except OSError as failure:
-        raise TestbedError(
-            f"{rundir}: cannot be made (got {failure.strerror}; want room and rights there)", 3
+        raise WrongEnvironment(
+            f"{rundir}: cannot be made (got {failure.strerror}; want room and rights there)"
         ) from failure
     return rundir
 
@@ -96,7 +97,7 @@ def sudo_user() -> int:
     """User id of who called sudo, 0 without it. Raises TestbedError (environment) when it is none."""
     given = os.environ.get("SUDO_UID") or "0"
     if not (given.isascii() and given.isdecimal() and int(given) <= HIGHEST_UID):
-        raise TestbedError(f"SUDO_UID: no user id (got {given}; want a number, as sudo sets it)", 3)
+        raise WrongEnvironment(f"SUDO_UID: no user id (got {given}; want a number, as sudo sets it)")
     return int(given)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.control.client import TestbedError
+from testbed.errors import TestbedError
 
 PROGRAM = "pause"
 SUPERVISOR = "testbed.supervisor.lab_init"

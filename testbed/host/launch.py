@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.control.client import LAB_FILE, RUN_ROOT, LabRecord, TestbedError, start_ticks
+from testbed.control.client import LAB_FILE, RUN_ROOT, LabRecord, start_ticks
+from testbed.errors import WrongEnvironment
 from testbed.host.lab_directories import READABLE, remove_directory, sudo_user
 from testbed.host.lab_process import init_command, kill
 from testbed.host.removal import DOWN_LIMIT_S, put_the_host_back
@@ -65,7 +66,7 @@ def launch(name: str, rundir: Path) -> Launched:
         return _launch(name, rundir)
     except OSError as failure:
         remove_directory(rundir)
-        raise TestbedError(f"lab {name}: cannot be started ({failure})", 3) from failure
+        raise WrongEnvironment(f"lab {name}: cannot be started ({failure})") from failure
 
 
 def _launch(name: str, rundir: Path) -> Launched:

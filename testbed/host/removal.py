@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.control.client import LabRecord, TestbedError, directories_in, read_record, run_roots
+from testbed.control.client import LabRecord, directories_in, read_record, run_roots
+from testbed.errors import TestbedError
 from testbed.host import bridge_netfilter
 from testbed.host.lab_directories import Busy, is_a_labs, locked, remove_directory
 from testbed.host.lab_process import end, inits, inits_of, is_init_of

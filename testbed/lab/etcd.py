@@ -11,6 +11,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from testbed.control.options import MACHINES
+from testbed.errors import EtcdFailed
 from testbed.lab.certificates import Authority, TlsFiles
 from testbed.plain_files import plain
 from testbed.processes.namespaces import in_network_of
@@ -29,10 +30,6 @@ MEMBER_NAME = "etcd-member"
 ROOT_USER = "root"
 """Whom etcd lets do everything; the lab itself."""
 COMMAND_TIMEOUT_S = 5.0
-
-
-class EtcdFailed(Exception):
-    """etcdctl could not do it; says what etcd answered."""
 
 
 @dataclass(frozen=True, slots=True)

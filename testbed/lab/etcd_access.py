@@ -13,7 +13,8 @@ import ssl
 from collections.abc import Iterable
 from typing import Any
 
-from testbed.lab.etcd import CLIENT_PORT, EtcdCluster, EtcdFailed, EtcdMember
+from testbed.errors import EtcdFailed
+from testbed.lab.etcd import CLIENT_PORT, EtcdCluster, EtcdMember
 from testbed.lab.etcd import ROOT_USER as ROOT
 from testbed.processes.namespaces import in_network_of
 

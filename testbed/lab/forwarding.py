@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from agent.lease import Lease, Subnet
-from testbed.lab.etcd import EtcdFailed
+from testbed.errors import EtcdFailed
 
 if TYPE_CHECKING:
     from testbed.supervisor.lab import Lab

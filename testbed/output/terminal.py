@@ -12,7 +12,8 @@ import threading
 import tty
 from typing import Any
 
-from testbed.control.client import LabConnection, LabRecord, TestbedError
+from testbed.control.client import LabConnection, LabRecord
+from testbed.errors import InvalidInput
 
 CHUNK = 64 * 1024
 DRAIN_LIMIT_S = 2.0
@@ -25,7 +26,7 @@ def run(lab: LabRecord, verb: str, *, terminal: bool, **arguments: object) -> in
         if not terminal:
             return _exit_code(connection, verb, (0, 1, 2), arguments)
         if not os.isatty(0):
-            raise TestbedError("-t: standard input is not a terminal (leave -t out)", 2)
+            raise InvalidInput("-t: standard input is not a terminal (leave -t out)")
         return _run_in_terminal(connection, verb, arguments)
 
 

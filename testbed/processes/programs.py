@@ -7,7 +7,8 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from testbed.control.server import Request, VerbFailed
+from testbed.control.server import Request
+from testbed.errors import InvalidInput, WrongEnvironment
 
 HANGUP_GRACE_S = 1.0
 STREAMS = 3
@@ -23,7 +24,7 @@ def run_for_client(
     `take_terminal`: the first stream is a terminal that shall control the program's session.
     """
     if len(request.streams) != STREAMS:
-        raise VerbFailed("this verb wants the client's three standard streams", 2)
+        raise InvalidInput("this verb wants the client's three standard streams")
     stdin, stdout, stderr = request.streams
     command = ["setsid", "--ctty", "--wait", *argv] if take_terminal else list(argv)
     try:
@@ -38,7 +39,7 @@ def run_for_client(
             start_new_session=not take_terminal,
         )
     except FileNotFoundError as failure:
-        raise VerbFailed(f"{command[0]}: not found on this machine", 3) from failure
+        raise WrongEnvironment(f"{command[0]}: not found on this machine") from failure
     process.returncode = wait_with_client(request, process.pid)
     return {"exit": process.returncode}
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent.kernel import json_lines
-from testbed.control.server import Request, Verb, VerbFailed
+from testbed.control.server import Request, Verb
+from testbed.errors import TestbedError
 from testbed.lab.command_script import Change, as_json, read_changes, script
 from testbed.plain_files import read_plain
 from testbed.supervisor.lab import Lab
@@ -25,7 +26,7 @@ def commands(lab: Lab, request: Request) -> object:
     changes = changes_of(lab)
     places = list(dict.fromkeys(change.node for change in changes))
     if node is not None and node not in places:
-        raise VerbFailed(f"no changes on {node} (there are some on: {', '.join(places)})")
+        raise TestbedError(f"no changes on {node} (there are some on: {', '.join(places)})")
     chosen = [change for change in changes if node in (None, change.node)]
     complete = all(json_lines.is_complete(file) for file in _journals(lab))
     return {"script": script(changes, lab.name, node, complete=complete), "changes": as_json(chosen)}

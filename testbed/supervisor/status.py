@@ -12,7 +12,7 @@ from typing import Any
 from agent.node.subnet_env import LARGEST_BYTES
 from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.dns.show import names
-from testbed.lab.etcd import EtcdFailed
+from testbed.errors import EtcdFailed
 from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode
 from testbed.lab.underlay import OverlayNode
 from testbed.plain_files import read_plain

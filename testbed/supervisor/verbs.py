@@ -11,7 +11,8 @@ from pathlib import Path
 from testbed.bench.scale_verbs import scale_verbs
 from testbed.bench.verbs import bench_verbs
 from testbed.capture.verbs import capture_verbs
-from testbed.control.server import Request, Verb, VerbFailed
+from testbed.control.server import Request, Verb
+from testbed.errors import EtcdFailed, InvalidInput, TestbedError
 from testbed.exercises.verbs import exercise_verbs
 from testbed.faults.verbs import fault_verbs
 from testbed.lab.etcd import enter_machine
@@ -82,16 +83,16 @@ class RunningLab:
         """Objects of a kind, or the one with a name."""
         kind, name = request.argument("kind", str), request.argument("name", str)
         if kind not in status.GETTERS:
-            raise VerbFailed(f"get: no such kind {kind!r} (want {', '.join(status.GETTERS)})", 2)
+            raise InvalidInput(f"get: no such kind {kind!r} (want {', '.join(status.GETTERS)})")
         try:
             found = status.objects(self.lab, kind)
         except LookupError as failure:
-            raise VerbFailed(str(failure), 4) from failure
+            raise EtcdFailed(str(failure)) from failure
         if name is None:
             return found
         named = [item for item in found if item["metadata"]["name"] == name]
         if not named:
-            raise VerbFailed(f"no {kind.removesuffix('s')} named {name} (there are: {_names(found)})")
+            raise TestbedError(f"no {kind.removesuffix('s')} named {name} (there are: {_names(found)})")
         return named
 
     def describe(self, request: Request) -> object:
@@ -100,11 +101,11 @@ class RunningLab:
         if kind == "deployments":
             if name not in self.lab.workloads.deployments:
                 there = ", ".join(self.lab.workloads.deployments) or "none"
-                raise VerbFailed(f"no deployment named {name} (there are: {there})")
+                raise TestbedError(f"no deployment named {name} (there are: {there})")
             return describe_deployment(self.lab, name)
         if kind in ("services", "endpoints"):
             if name not in self.lab.services.numbered:
-                raise VerbFailed(
+                raise TestbedError(
                     f"no service named {name} (there are: {', '.join(self.lab.services.numbered) or 'none'})"
                 )
             return describe_service(self.lab, name)
@@ -113,7 +114,7 @@ class RunningLab:
             return status.describe_node(self.lab, target)
         if kind == "pods" and isinstance(target, Pod):
             return status.describe_pod(self.lab, target)
-        raise VerbFailed(f"no {kind.removesuffix('s')} named {name}")
+        raise TestbedError(f"no {kind.removesuffix('s')} named {name}")
 
     def events(self, _request: Request) -> object:
         """What happened, oldest first."""
@@ -126,9 +127,9 @@ class RunningLab:
             with open(path, "rb", opener=plain) as log:
                 size = os.fstat(log.fileno()).st_size
         except FileNotFoundError:
-            raise VerbFailed(f"{path.name}: nothing was written yet") from None
+            raise TestbedError(f"{path.name}: nothing was written yet") from None
         if size > LARGEST_LOG:
-            raise VerbFailed(f"{path}: is no log (got {size} bytes; want at most {LARGEST_LOG})")
+            raise TestbedError(f"{path}: is no log (got {size} bytes; want at most {LARGEST_LOG})")
         lines = request.argument("tail", int)
         follow = ["-F"] if request.argument("follow", bool, False) else []
         return run_for_client(
@@ -139,7 +140,7 @@ class RunningLab:
         """Run a command in a pod's container or on a node, with the client's streams."""
         argv, tty = request.argument("argv", list), request.argument("tty", bool, False)
         if not argv or not all(isinstance(word, str) for word in argv):
-            raise VerbFailed("exec: no command (want exec POD|NODE -- CMD…)", 2)
+            raise InvalidInput("exec: no command (want exec POD|NODE -- CMD…)")
         return self._run_in(request, request.argument("name", str), request.argument("container", str), argv, tty)
 
     def shell(self, request: Request) -> object:
@@ -156,9 +157,9 @@ class RunningLab:
     def cli(self, request: Request) -> object:
         """Mininet's prompt, in a forked copy of this process; one at a time, for nodes have one shell each."""
         if len(request.streams) != 3:
-            raise VerbFailed("cli wants the client's three standard streams", 2)
+            raise InvalidInput("cli wants the client's three standard streams")
         if not self._cli.acquire(blocking=False):
-            raise VerbFailed("somebody has Mininet's prompt open already (each node has only one shell)")
+            raise TestbedError("somebody has Mininet's prompt open already (each node has only one shell)")
         try:
             child = os.fork()
             if child == 0:
@@ -176,7 +177,7 @@ class RunningLab:
             address = (self._ipv6_address if ipv6 else self._any_address)(destination)
             results = ping_pairs([(Sender(source, self._pid(source)), Target(destination, address))], count)
         elif ipv6 and self.lab.network.ipv6_network is None:
-            raise VerbFailed("ping -6: pods have no IPv6 addresses (want a network with EnableIPv6)")
+            raise TestbedError("ping -6: pods have no IPv6 addresses (want a network with EnableIPv6)")
         else:
             results = ping_every_pair(self.lab, 6 if ipv6 else 4, count)
         return [asdict(result) for result in results]
@@ -190,7 +191,7 @@ class RunningLab:
                 self._pid(source), self._pid(destination), self._address(destination), seconds, udp, request.client_left
             )
         except RuntimeError as failure:
-            raise VerbFailed(f"iperf {source} {destination}: {failure}") from failure
+            raise TestbedError(f"iperf {source} {destination}: {failure}") from failure
 
     def restart(self, request: Request) -> object:
         """Restart the agents of the named nodes with the code as it is now, and wait until they are ready."""
@@ -198,7 +199,7 @@ class RunningLab:
         nodes = [self._node(name) for name in names]
         for node in nodes:
             if not node.expected:
-                raise VerbFailed(f"{node.name}: its agent is run by hand (up --no-agent)")
+                raise TestbedError(f"{node.name}: its agent is run by hand (up --no-agent)")
         for node in nodes:
             node.agent.restart()
         for node in nodes:
@@ -208,14 +209,14 @@ class RunningLab:
     def etcdctl(self, request: Request) -> object:
         """The real etcdctl, beside the first member."""
         if not self.lab.etcd.members:
-            raise VerbFailed("this lab has no etcd of its own", 4)
+            raise EtcdFailed("this lab has no etcd of its own")
         argv = self.lab.etcd.etcdctl_argv([str(word) for word in request.argument("argv", list, [])])
         return run_for_client(request, argv, self.lab.etcd.environment())
 
     def _await_ready(self, node: LabNode) -> None:
         why = self.lab.wait_for(lambda: node.why_not_ready() or "", RESTART_LIMIT_S)
         if why:
-            raise VerbFailed(f"{node.name}: not ready {RESTART_LIMIT_S:g} s after the restart: {why}")
+            raise TestbedError(f"{node.name}: not ready {RESTART_LIMIT_S:g} s after the restart: {why}")
 
     def _run_in(self, request: Request, name: str, container: str | None, argv: list[str], tty: bool) -> object:
         target = self._target(name)
@@ -223,7 +224,7 @@ class RunningLab:
             try:
                 command = target.exec_argv(self._container(target, container), argv, tty)
             except ContainerNotRunning as failure:
-                raise VerbFailed(f"pod {name}: {failure}") from failure
+                raise TestbedError(f"pod {name}: {failure}") from failure
             return run_for_client(request, command)
         pid = target.pid if isinstance(target, LabNode) else self.lab.underlay.machines[name].pid
         environment = {**os.environ, "PS1": f"{name}# ", "TERM": "xterm"}
@@ -232,7 +233,7 @@ class RunningLab:
     def _container(self, pod: Pod, name: str | None) -> str:
         names = list(pod.containers)
         if name is not None and name not in names:
-            raise VerbFailed(f"pod {pod.name} has no container {name} (there are: {', '.join(names)})")
+            raise TestbedError(f"pod {pod.name} has no container {name} (there are: {', '.join(names)})")
         return name or names[0]
 
     def _target(self, name: str) -> "Pod | LabNode | str":
@@ -245,18 +246,18 @@ class RunningLab:
         if name in self.lab.underlay.machines:
             return name
         everything = [*self.lab.pods, *self.lab.underlay.machines]
-        raise VerbFailed(f"no pod or node named {name} (there are: {', '.join(everything)})")
+        raise TestbedError(f"no pod or node named {name} (there are: {', '.join(everything)})")
 
     def _node(self, name: object) -> LabNode:
         if not isinstance(name, str) or name not in self.lab.nodes:
-            raise VerbFailed(f"no node named {name} (there are: {', '.join(self.lab.nodes)})")
+            raise TestbedError(f"no node named {name} (there are: {', '.join(self.lab.nodes)})")
         return self.lab.nodes[name]
 
     def _pid(self, name: str) -> int:
         target = self._target(name)
         if isinstance(target, Pod):
             if target.pause_pid is None:
-                raise VerbFailed(f"pod {name} has no namespaces now (state {target.status().state})")
+                raise TestbedError(f"pod {name} has no namespaces now (state {target.status().state})")
             return target.pause_pid
         return int(target.pid if isinstance(target, LabNode) else self.lab.underlay.machines[name].pid)
 
@@ -273,11 +274,11 @@ class RunningLab:
             target = self._target(name)
             own = target.ipv6_address if isinstance(target, Pod | LabNode) else None
             if own is None:
-                raise VerbFailed(f"{name} has no IPv6 address (want a network with EnableIPv6)") from None
+                raise TestbedError(f"{name} has no IPv6 address (want a network with EnableIPv6)") from None
             return IPv6Address(own)
         if isinstance(address, IPv6Address):
             return address
-        raise VerbFailed(f"ping -6: not an IPv6 address (got {name}; want one, or a name)", 2)
+        raise InvalidInput(f"ping -6: not an IPv6 address (got {name}; want one, or a name)")
 
     def _address(self, name: str) -> IPv4Address:
         with contextlib.suppress(ValueError):
@@ -286,14 +287,14 @@ class RunningLab:
         if isinstance(target, Pod):
             address = target.status().address
             if address is None:
-                raise VerbFailed(f"pod {name} has no address yet")
+                raise TestbedError(f"pod {name} has no address yet")
             return IPv4Address(address)
         return target.address if isinstance(target, LabNode) else self.lab.underlay.address_of(name)
 
     def _log_of(self, name: str, container: str | None) -> Path:
         without_containers = {*self.lab.underlay.machines, "lab", "dns"} - {*self.lab.pods}
         if container is not None and name in without_containers:
-            raise VerbFailed(f"{name} has no containers (want: -c only with a pod)", 2)
+            raise InvalidInput(f"{name} has no containers (want: -c only with a pod)")
         logs = self.lab.directory / "logs"
         members = {member.name: member.log for member in self.lab.etcd.members}
         if name == "lab":
@@ -304,7 +305,7 @@ class RunningLab:
             return self.lab.names.server.log
         try:
             target = self._target(name)
-        except VerbFailed:
+        except TestbedError:
             deleted = log_of_deleted(logs, name, container)
             if deleted is None:
                 raise
@@ -313,7 +314,7 @@ class RunningLab:
             return target.containers[self._container(target, container)].log
         if isinstance(target, LabNode):
             return target.log
-        raise VerbFailed(f"{name} runs nothing that writes a log (look below {logs})")
+        raise TestbedError(f"{name} runs nothing that writes a log (look below {logs})")
 
 
 def _names(found: list[status.Object]) -> str:

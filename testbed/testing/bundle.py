@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from testbed.control.client import TestbedError
 from testbed.control.options import read_options
+from testbed.errors import TestbedError
 from testbed.plain_files import read_end
 from testbed.testing.bundle_findings import findings
 from testbed.testing.lab_answers import Result

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from testbed.control.client import TestbedError
+from testbed.errors import TestbedError
 from testbed.testing.lab_handle import LabHandle
 
 START_LIMIT_S = 5.0

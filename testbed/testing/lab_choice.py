@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from testbed.control.client import RUN_ROOT, TestbedError, read_record
+from testbed.control.client import RUN_ROOT, read_record
+from testbed.errors import TestbedError
 from testbed.host.removal import remove
 from testbed.testing.lab_handle import LabHandle
 

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from testbed.control.client import LabRecord, NoAnswer, TestbedError, ask, find_lab
+from testbed.control.client import LabRecord, NoAnswer, ask, find_lab
+from testbed.errors import TestbedError
 from testbed.faults.catalogue import HEAL_LIMIT_S
 from testbed.testing.lab_answers import CURL_REPORT, NodeSeen, Ping, PodSeen, Response, Result, response_of
 from testbed.testing.waiting import wait_until

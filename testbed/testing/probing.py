@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from testbed.control.client import LabConnection, TestbedError
+from testbed.control.client import LabConnection
+from testbed.errors import TestbedError
 from testbed.faults.probe_record import Pair, ProbeRecord
 from testbed.testing.lab_handle import LabHandle
 from testbed.testing.waiting import wait_until

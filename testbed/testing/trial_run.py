@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from testbed.control.client import TestbedError
+from testbed.errors import TestbedError
 from testbed.faults.trials import Trial
 from testbed.testing.invariants import Baseline, broken
 from testbed.testing.lab_handle import LabHandle

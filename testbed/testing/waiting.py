@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from testbed.control.client import TestbedError
+from testbed.errors import TestbedError
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from agent.kernel.values import Family, IPAddress
-from testbed.control.server import VerbFailed
+from testbed.errors import InvalidInput, TestbedError
 from testbed.supervisor.lab import Lab
 from testbed.trace.evidence import Counters, Evidence
 from testbed.trace.facts import Facts
@@ -56,14 +56,14 @@ DEFAULT_SIZE = {"tcp": 1, "udp": 16, "icmp": 56}
 
 
 def trace(lab: Lab, asked: Asked, client_left: Callable[[float], bool]) -> dict[str, Any]:
-    """Send one probe and tell its way, as JSON (docs/trace.md). Raises VerbFailed for what there is not.
+    """Send one probe and tell its way, as JSON (docs/trace.md). Raises TestbedError for what there is not.
 
     `client_left`: whether nobody waits for the answer any more, which then is not waited for either.
     """
     known = map_of(lab)
     place = known.place_of.get(asked.source)
     if place is None:
-        raise VerbFailed(
+        raise TestbedError(
             f"no pod or node named {asked.source} (there are: {', '.join(sorted(known.place_of.keys() - {LAB}))})"
         )
     destination = _address(lab, known, asked)
@@ -74,7 +74,7 @@ def trace(lab: Lab, asked: Asked, client_left: Callable[[float], bool]) -> dict[
     try:
         probe = Probe(pid, wanted)
     except OSError as failure:
-        raise VerbFailed(f"trace {asked.source}: source port {asked.source_port}: {failure.strerror}") from failure
+        raise TestbedError(f"trace {asked.source}: source port {asked.source_port}: {failure.strerror}") from failure
     evidence = Evidence(lab, known)
     try:
         programs = probe_filters(probe.mark, known.overlay, size + LONGEST_HEADERS)
@@ -181,17 +181,17 @@ def _address(lab: Lab, known: Map, asked: Asked) -> IPAddress:
     with contextlib.suppress(ValueError):
         address = ip_address(asked.destination)
         if asked.ipv6 and address.version == 4:
-            raise VerbFailed(f"trace -6: not an IPv6 address (got {address}; want one, or a name)", 2)
+            raise InvalidInput(f"trace -6: not an IPv6 address (got {address}; want one, or a name)")
         return address
     family: Family = 6 if asked.ipv6 else 4
     own = _address_of_name(lab, known, asked.destination, family)
     if own is None:
-        raise VerbFailed(f"{asked.destination} has no IPv{family} address ({HOW_TO_HAVE_ONE[family]})")
+        raise TestbedError(f"{asked.destination} has no IPv{family} address ({HOW_TO_HAVE_ONE[family]})")
     return own
 
 
 def _address_of_name(lab: Lab, known: Map, destination: str, family: Family) -> IPAddress | None:
-    """None when what has the name has no such address. Raises VerbFailed for a name that nothing has."""
+    """None when what has the name has no such address. Raises TestbedError for a name that nothing has."""
     if destination == "localhost":
         return LOOPBACK[family]
     kind, slash, rest = destination.partition("/")
@@ -201,7 +201,7 @@ def _address_of_name(lab: Lab, known: Map, destination: str, family: Family) -> 
     if service is not None and (slash or name not in known.place_of):
         return service.address_of(family)
     if is_service:
-        raise VerbFailed(f"no service {name} (there are: {', '.join(sorted(lab.services.numbered)) or 'none'})")
+        raise TestbedError(f"no service {name} (there are: {', '.join(sorted(lab.services.numbered)) or 'none'})")
     pod = lab.pods.get(destination)
     if pod is not None:
         text = pod.address if family == 4 else pod.ipv6_address
@@ -212,7 +212,7 @@ def _address_of_name(lab: Lab, known: Map, destination: str, family: Family) -> 
         interface = port.address if family == 4 else port.ipv6
         return None if interface is None else interface.ip
     there = ", ".join(sorted(known.place_of.keys() - {LAB}))
-    raise VerbFailed(f"no pod, node or address {destination} (there are: {there})")
+    raise TestbedError(f"no pod, node or address {destination} (there are: {there})")
 
 
 def _probe_json(asked: Asked, probe: Probe, destination: IPAddress, size: int) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from testbed.control.server import Request, Verb, VerbFailed
+from testbed.control.server import Request, Verb
+from testbed.errors import InvalidInput
 from testbed.supervisor.lab import Lab
 from testbed.trace.run import ANSWER_LIMIT_S, Asked, trace
 
@@ -17,14 +18,14 @@ def trace_verbs(lab: Lab) -> Mapping[str, Verb]:
 
 
 def asked_of(request: Request) -> Asked:
-    """A request's arguments, checked. Raises VerbFailed."""
+    """A request's arguments, checked. Raises TestbedError."""
     source, destination = request.argument("source", str), request.argument("destination", str)
     protocol = request.argument("protocol", str, "icmp")
     if not source or not destination or protocol not in PROTOCOLS:
-        raise VerbFailed("trace: wants source, destination and a protocol (tcp, udp or icmp)", 2)
+        raise InvalidInput("trace: wants source, destination and a protocol (tcp, udp or icmp)")
     size = request.argument("size", int)
     if size is not None and not 1 <= size <= LARGEST:
-        raise VerbFailed(f"trace: size (got {size}; want 1 to {LARGEST} bytes)", 2)
+        raise InvalidInput(f"trace: size (got {size}; want 1 to {LARGEST} bytes)")
     timeout_s = request.argument("timeout_s", float, ANSWER_LIMIT_S)
     return Asked(
         source,
@@ -42,5 +43,5 @@ def asked_of(request: Request) -> Asked:
 def _port(request: Request, name: str) -> int | None:
     port = request.argument(name, int)
     if port is not None and not 1 <= port <= 65535:
-        raise VerbFailed(f"trace: {name} (got {port}; want 1 to 65535)", 2)
+        raise InvalidInput(f"trace: {name} (got {port}; want 1 to 65535)")
     return None if port is None else int(port)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from testbed.control.client import LabRecord, TestbedError, ask, find_lab
+from testbed.control.client import LabRecord, ask, find_lab
+from testbed.errors import TestbedError
 from testbed.graph.layout import lay_out
 from testbed.graph.model import graph_of
 from testbed.graph.svg import document

@@ -14,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from testbed.control.client import NoAnswer, TestbedError, ask
+from testbed.control.client import NoAnswer, ask
+from testbed.errors import InvalidInput, TestbedError
 from testbed.graph.drawing import STYLE
 from testbed.graph.layout import lay_out
 from testbed.graph.model import graph_of
@@ -116,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
 
         source, destination = str(request.get("source", "")), str(request.get("destination", ""))
         if not source or not destination:
-            raise TestbedError("trace: want a source and a destination", 2)
+            raise InvalidInput("trace: want a source and a destination")
         record = self.server.feed.record
         arguments = arguments_of(source, destination, None) | {"size": None, "timeout_s": 1.0}
         answer = ask(record, "trace", answer_within_s=ANSWER_LIMIT_S, **arguments)

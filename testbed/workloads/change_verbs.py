@@ -12,7 +12,8 @@ from testbed.cluster.manifests import Manifest, check_twice, read_kind_and_name,
 from testbed.cluster.problems import Problem, SpecError
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import read_documents
-from testbed.control.server import Request, Verb, VerbFailed
+from testbed.control.server import Request, Verb
+from testbed.errors import InvalidInput, TestbedError
 from testbed.workloads.deployment_keeper import DeploymentKeeper
 from testbed.workloads.keeper import Keeper
 
@@ -71,7 +72,7 @@ class ChangeVerbs:
                 problems += [problem] if problem else []
                 wanted += [found] if found else []
             if problems:
-                raise VerbFailed(str(SpecError(problems)), 2)
+                raise InvalidInput(str(SpecError(problems)))
         else:
             kind = request.argument("kind", str)
             wanted = [(kind, name) for name in request.argument("names", list, [])]
@@ -80,7 +81,7 @@ class ChangeVerbs:
             gone = list(removers.map(lambda one: self._remove(one[0], one[1], grace_s), wanted))
         late = self._lab.pods_changed.notify_and_wait(FORGET_LIMIT_S)
         if late:
-            raise VerbFailed(f"removed, but after {FORGET_LIMIT_S:g} s it is still known to: {', '.join(late)}")
+            raise TestbedError(f"removed, but after {FORGET_LIMIT_S:g} s it is still known to: {', '.join(late)}")
         done = zip(wanted, gone, strict=True)
         lines, missing = list[Line](), list[str]()
         for (kind, name), was_there in done:
@@ -99,7 +100,7 @@ class ChangeVerbs:
             before = keeper.scale(name, replicas)
         except KeyError as failure:
             there = ", ".join(keeper.wanted()) or "none"
-            raise VerbFailed(f"no deployment named {name} (there are: {there})") from failure
+            raise TestbedError(f"no deployment named {name} (there are: {there})") from failure
         lines: list[Line] = [{"kind": "Deployment", "name": name, "outcome": "scaled"}]
         wait_s = request.argument("wait_s", float)
         if wait_s is not None:
@@ -107,7 +108,7 @@ class ChangeVerbs:
         return {"objects": lines, "before": before, "replicas": replicas}
 
     def _read(self, request: Request) -> list[Manifest]:
-        """Every object of the files, checked against each other and the lab. Raises VerbFailed with all problems."""
+        """Every object of the files, checked against each other and the lab. Raises TestbedError with all problems."""
         sources, problems = self._sources(request)
         manifests, found = read_manifests(sources)
         problems += [*found, *check_twice(manifests)]
@@ -115,16 +116,16 @@ class ChangeVerbs:
             problems += self._keeper(kind).check(group)
         if problems:
             order = {source.name: number for number, source in enumerate(sources)}
-            raise VerbFailed(str(SpecError(sorted(problems, key=lambda one: _place(one, order)))), 2)
+            raise InvalidInput(str(SpecError(sorted(problems, key=lambda one: _place(one, order)))))
         return manifests
 
     def _sources(self, request: Request) -> tuple[list[Source], list[Problem]]:
         if len(request.streams) != 1:
-            raise VerbFailed("this verb wants the manifests as a file", 2)
+            raise InvalidInput("this verb wants the manifests as a file")
         # From its beginning, wherever the client left its position: both share it.
         data = os.pread(request.streams[0], MAX_FILES_BYTES + 1, 0)
         if len(data) > MAX_FILES_BYTES:
-            raise VerbFailed(f"the files are too big (want at most {MAX_FILES_BYTES} bytes together)", 2)
+            raise InvalidInput(f"the files are too big (want at most {MAX_FILES_BYTES} bytes together)")
         sources: list[Source] = []
         problems: list[Problem] = []
         for file in json.loads(data):
@@ -138,7 +139,7 @@ class ChangeVerbs:
     def _keeper(self, kind: str) -> Keeper:
         keeper = self._lab.keepers.get(kind)
         if keeper is None:
-            raise VerbFailed(f"the lab is still starting and takes no {kind} yet")
+            raise TestbedError(f"the lab is still starting and takes no {kind} yet")
         return keeper
 
     def _remove(self, kind: str, name: str, grace_s: float | None) -> bool:
@@ -161,7 +162,7 @@ class ChangeVerbs:
 
         left = self._lab.wait_for(lacking, limit_s)
         if left:
-            raise VerbFailed(f"not ready after {limit_s:g} s:\n{left}")
+            raise TestbedError(f"not ready after {limit_s:g} s:\n{left}")
 
 
 def _by_kind(manifests: Sequence[Manifest]) -> dict[str, list[tuple[Source, object]]]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from testbed.control.server import Request, Verb, VerbFailed
+from testbed.control.server import Request, Verb
+from testbed.errors import InvalidInput, TestbedError
 from testbed.pods.pod import Pod
 from testbed.processes.programs import run_for_client
 from testbed.supervisor import status
@@ -49,7 +50,7 @@ def forward(lab: "Lab", request: Request) -> object:
 def find_way(lab: "Lab", kind: str | None, name: str, port: str) -> Way:
     """The target that is meant: without a kind a service, else a pod, a node, or a pod of a deployment.
 
-    Raises VerbFailed.
+    Raises TestbedError.
     """
     services = {item["metadata"]["name"]: item for item in status.objects(lab, "services")}
     if kind in (None, "services") and name in services:
@@ -63,23 +64,23 @@ def find_way(lab: "Lab", kind: str | None, name: str, port: str) -> Way:
         return _to_pod(pod_of_deployment(lab, name), port)
     there = ", ".join([*services, *lab.pods, *lab.nodes])
     what = "service, pod or node" if kind is None else kind.removesuffix("s")
-    raise VerbFailed(f"no {what} named {name} (there are: {there})")
+    raise TestbedError(f"no {what} named {name} (there are: {there})")
 
 
 def pod_of_deployment(lab: "Lab", name: str) -> Pod:
-    """A ready pod of a Deployment, the oldest; one that is not ready where none is. Raises VerbFailed."""
+    """A ready pod of a Deployment, the oldest; one that is not ready where none is. Raises TestbedError."""
     if name not in lab.workloads.deployments:
         there = ", ".join(lab.workloads.deployments) or "none"
-        raise VerbFailed(f"no deployment named {name} (there are: {there})")
+        raise TestbedError(f"no deployment named {name} (there are: {there})")
     pods = sorted(lab.workloads.pods_of(name), key=lambda pod: not pod.status().ready)
     if not pods:
-        raise VerbFailed(f"deployment {name} has no pods")
+        raise TestbedError(f"deployment {name} has no pods")
     return pods[0]
 
 
 def _to_pod(pod: Pod, port: str) -> Way:
     if pod.pause_pid is None:
-        raise VerbFailed(f"pod {pod.name} has no namespaces now (state {pod.status().state})")
+        raise TestbedError(f"pod {pod.name} has no namespaces now (state {pod.status().state})")
     ports = [one for container in pod.manifest.spec.containers for one in container.ports]
     names = {one.name: one.container_port for one in ports if one.name is not None}
     number = names[port] if port in names else _number(port, names)
@@ -91,15 +92,15 @@ def _to_service(lab: "Lab", service: status.Object, port: str) -> Way:
     name, spec = service["metadata"]["name"], service["spec"]
     address = spec.get("clusterIP")
     if address in (None, "", "None"):
-        raise VerbFailed(f"service {name} has no cluster IP (want: a pod of it)")
+        raise TestbedError(f"service {name} has no cluster IP (want: a pod of it)")
     ports = [one for one in spec["ports"] if one.get("protocol", "TCP") == "TCP"]
     found = next((one["port"] for one in ports if port in (str(one["port"]), one.get("name"))), None)
     if found is None:
         want = ", ".join(str(one["port"]) for one in ports) or "a service with a TCP port"
-        raise VerbFailed(f"service {name} has no such TCP port (got {port}; want {want})")
+        raise TestbedError(f"service {name} has no such TCP port (got {port}; want {want})")
     node = next((node for node in lab.nodes.values() if node.why_not_ready() is None), None)
     if node is None:
-        raise VerbFailed("no node is ready")
+        raise TestbedError("no node is ready")
     return Way(f"service {name}, {address}:{found} from {node.name}", node.pid, (address,), found)
 
 
@@ -107,4 +108,4 @@ def _number(port: str, names: Mapping[str, int] | None = None) -> int:
     if port.isdecimal() and 1 <= int(port) <= LAST_PORT:
         return int(port)
     want = ", ".join([f"1 to {LAST_PORT}", *(names or {})])
-    raise VerbFailed(f"no such port (got {port}; want {want})", 2)
+    raise InvalidInput(f"no such port (got {port}; want {want})")

@@ -14,7 +14,7 @@ from testbed.cluster.free_values import free_address, free_name
 from testbed.cluster.name_rules import MAX_NODE_NAME, check_node_name
 from testbed.cluster.underlay_plan import UnderlayPlan, plan_underlay
 from testbed.cluster.wiring import Cable, Wiring
-from testbed.lab.etcd import EtcdFailed
+from testbed.errors import EtcdFailed
 from testbed.lab.node import LabNode
 from testbed.lab.underlay_growth import add_machine, remove_machine
 from testbed.pods.pod import NETNS_DIRECTORY, Pod

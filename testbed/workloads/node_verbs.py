@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
-from testbed.control.server import Request, Verb, VerbFailed
+from testbed.control.server import Request, Verb
+from testbed.errors import InvalidInput, TestbedError
 from testbed.workloads.node_changes import (
     NodeFailed,
     NodeRefused,
@@ -38,11 +39,11 @@ class NodeVerbs:
         """Add, drain, open again or delete a node; returns when it is done."""
         action, name = request.argument("action", str), request.argument("name", str)
         if action not in ACTIONS or not name:
-            raise VerbFailed("node: not understood (want add, drain, uncordon or delete, and a name)", 2)
+            raise InvalidInput("node: not understood (want add, drain, uncordon or delete, and a name)")
         if not self._lab.settled:
-            raise VerbFailed("the lab is still starting")
+            raise TestbedError("the lab is still starting")
         if action != "add" and name not in self._lab.nodes:
-            raise VerbFailed(f"no node named {name} (there are: {', '.join(self._lab.nodes)})")
+            raise TestbedError(f"no node named {name} (there are: {', '.join(self._lab.nodes)})")
         limit_s = request.argument("limit_s", float, DRAIN_LIMIT_S)
         with self._turn:
             try:
@@ -58,7 +59,7 @@ class NodeVerbs:
                     return {"name": name, "lost": delete_node(self._lab, name, limit_s)}
                 undrain_node(self._lab, name)
             except NodeRefused as refusal:
-                raise VerbFailed(str(refusal), 2) from refusal
+                raise InvalidInput(str(refusal)) from refusal
             except NodeFailed as failure:
-                raise VerbFailed(str(failure)) from failure
+                raise TestbedError(str(failure)) from failure
             return {"name": name}

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from testbed.control.client import TestbedError
+from testbed.errors import TestbedError
 from testbed.faults.trials import OUT_S, TRIALS, TTL_S, Trial
 from testbed.places import TOPOLOGIES
 from testbed.pytest_plugin import NewLab

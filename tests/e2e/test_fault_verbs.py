@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from testbed.control.client import TestbedError
+from testbed.errors import TestbedError
 from testbed.testing.lab_handle import LabHandle
 from tests.e2e.lab import Lab
 

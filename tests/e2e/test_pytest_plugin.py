@@ -92,7 +92,8 @@ def test_lab_answers_everything_that_is_documented(project: Project) -> None:
         "test_api.py",
         """
         import pytest
-        from testbed.control.client import NoAnswer, TestbedError
+        from testbed.control.client import NoAnswer
+        from testbed.errors import TestbedError
         from testbed.testing.lab_answers import CommandFailed
         from testbed.testing.waiting import NotInTime
 

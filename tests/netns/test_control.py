@@ -20,7 +20,8 @@ VERBS = {"look": Verb(lambda _: "seen", changes=False), "change": Verb(lambda _:
 ASK = """
 import json, os, sys
 from pathlib import Path
-from testbed.control.client import LabConnection, LabRecord, TestbedError
+from testbed.control.client import LabConnection, LabRecord
+from testbed.errors import TestbedError
 os.setuid(int(sys.argv[2]))
 with LabConnection(LabRecord("lab", 1, 1, Path(sys.argv[1]).parent, 0)) as lab:
     try:

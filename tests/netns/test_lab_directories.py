@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from testbed.command import lab_commands
 from testbed.command.command_line import verbs
 from testbed.control import client
-from testbed.control.client import TestbedError, read_record, start_ticks
+from testbed.control.client import read_record, start_ticks
 from testbed.control.options import LabOptions
+from testbed.errors import TestbedError
 from testbed.host import lab_directories, lab_process, removal
 from testbed.host.lab_directories import Busy, locked, prepare, remove_directory, starting
 from testbed.places import PAUSE
@@ -295,7 +296,7 @@ for number in itertools.count():
 REMOVE_WITH_A_MOUNT = """
 import subprocess, sys
 from pathlib import Path
-from testbed.control.client import TestbedError
+from testbed.errors import TestbedError
 from testbed.host.lab_directories import remove_directory
 directory = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "none", directory / "mounted"], check=True)

@@ -5,7 +5,7 @@ import pytest
 from testbed.bench import scale
 from testbed.bench.scale_plan import Document, ScalePlan
 from testbed.cluster.spec import Cluster
-from testbed.control.client import TestbedError
+from testbed.errors import TestbedError
 
 
 def measured_up_to(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from testbed.control import server as control
-from testbed.control.server import ControlServer, Request, Verb, VerbFailed
+from testbed.control.server import ControlServer, Request, Verb
 from testbed.control.wire import LINE_LIMIT, send_line
+from testbed.errors import EtcdFailed
 from tests.waiting import wait_until
 
 SERVED_S = 0.1
@@ -25,7 +26,7 @@ Connect = Callable[[], socket.socket]
 
 
 def _refuse(_request: Request) -> object:
-    raise VerbFailed("no such thing", 4)
+    raise EtcdFailed("no such thing")
 
 
 VERBS = {

@@ -13,7 +13,7 @@ from agent.options.options import FLAGS, Flag
 from testbed.command import completion
 from testbed.command.cli import main  # registers the verbs
 from testbed.command.command_line import SECTIONS, verbs
-from testbed.control.client import TestbedError
+from testbed.errors import TestbedError
 from tests.reference import PAGE, page
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from testbed.command.trace_command import arguments_of
-from testbed.control.client import TestbedError
+from testbed.errors import TestbedError
 
 
 @pytest.mark.parametrize(

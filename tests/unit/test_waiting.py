@@ -2,7 +2,7 @@
 
 import pytest
 
-from testbed.control.client import TestbedError
+from testbed.errors import TestbedError
 from testbed.testing.waiting import NotInTime, wait_until
 
 
