@@ -23,10 +23,9 @@ def facts_of_cluster(name: str) -> Facts:
 
 def facts_of(cluster: Cluster) -> Facts:
     """What the lab's verb `graph` answers when all is well."""
-    from agent.netconfig.config import parse_network_config
 
     plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu)
-    overlay = overlay_of(parse_network_config(cluster.network_json.encode()))
+    overlay = overlay_of(cluster.config)
     subnets = {name: f"10.0.{number}.0/24" for number, name in enumerate(cluster.nodes, 1)}
     ports: dict[str, int] = {}
     machines: dict[str, Facts] = {

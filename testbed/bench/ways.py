@@ -19,7 +19,6 @@ from agent.kernel.values import (
     WantedNeighbours,
     WantedRoute,
 )
-from agent.netconfig.config import parse_network_config
 from testbed.bench.load_tools import Ends, processor_seconds
 from testbed.cluster.overlay import overlay_of, with_backend
 from testbed.lab.node import LabNode
@@ -116,7 +115,7 @@ class AgentWay:
 
     def _configure(self) -> None:
         cluster = with_backend(self._lab.cluster, self._backend)
-        self._lab.network = parse_network_config(cluster.network_json.encode())
+        self._lab.network = cluster.config
         self._lab.overlay = overlay_of(self._lab.network)
         self._lab.etcd.put(f"{ETCD_PREFIX}/config", cluster.network_json.encode())
         for node in self._nodes:

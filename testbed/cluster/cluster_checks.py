@@ -28,27 +28,30 @@ NETWORK_KEYS = (
 _NOT_FOR_MACHINES = ("is_loopback", "is_multicast", "is_link_local", "is_unspecified")
 
 
-def has_dns(document: ClusterDocument) -> bool:
-    """Whether names are served: as the file says, else wherever the DNS's address cannot be a pod's."""
-    if document.dns is not None:
-        return document.dns
-    return DNS_ADDRESS not in parse_network_config(network_json(document.network).encode()).network
+def has_dns(document: ClusterDocument, config: NetworkConfig) -> bool:
+    """Return whether names are served: as the file says, else wherever the DNS's address cannot be a pod's."""
+    return DNS_ADDRESS not in config.network if document.dns is None else document.dns
 
 
-def check_cluster(source: Source, document: ClusterDocument, wiring: Wiring | None) -> Iterator[Problem]:
-    """Everything about the Cluster document alone, besides its wiring, which is None where that is wrong."""
-    yield from _check_nodes(source, document, wiring)
+def read_network(source: Source, document: ClusterDocument) -> tuple[NetworkConfig | None, list[Problem]]:
+    """Parse flannel's own config, as the agents will; the rest of the lab takes this value."""
+    try:
+        return parse_network_config(network_json(document.network).encode()), []
+    except InvalidConfig as error:
+        return None, list(_config_problems(source, document, str(error).removeprefix("network config: ")))
+    except ValueError:
+        what = "a number that JSON does not have (got NaN or infinity; want a number such as 24)"
+        return None, [source.problem(("network",), what)]
+
+
+def check_cluster(
+    source: Source, document: ClusterDocument, wiring: Wiring | None, config: NetworkConfig | None
+) -> Iterator[Problem]:
+    """Check the Cluster document alone; `wiring` and `config` are None where those are wrong."""
+    yield from _check_nodes(source, document, wiring, config)
     yield from _check_network_keys(source, document)
     yield from _check_agent_flags(source, document)
-    try:
-        config = parse_network_config(network_json(document.network).encode())
-    except InvalidConfig as error:
-        yield from _config_problems(source, document, str(error).removeprefix("network config: "))
-        return
-    except ValueError:
-        yield source.problem(
-            ("network",), "a number that JSON does not have (got NaN or infinity; want a number such as 24)"
-        )
+    if config is None:
         return
     for warning in config.warnings:
         yield source.problem(("network",), warning.replace("taken as", "want"))
@@ -82,16 +85,17 @@ def _check_agent_flags(source: Source, document: ClusterDocument) -> Iterator[Pr
                     yield source.problem((*path, "args"), line.removeprefix("error: "))
 
 
-def addresses_of(document: ClusterDocument, wiring: Wiring | None) -> AddressPlan:
-    """The underlay addresses of a cluster. Raises UnderlayFull."""
+def addresses_of(document: ClusterDocument, wiring: Wiring | None, config: NetworkConfig | None) -> AddressPlan:
+    """Return the underlay addresses of a cluster. Raises UnderlayFull."""
     given = {name: node.ip for name, node in document.nodes.items()}
     underlay = document.underlay
-    return plan_addresses(
-        underlay.cidr, underlay.gateway, document.etcd.member_count, given, wiring, ipv6_underlay(document)
-    )
+    ipv6_cidr = ipv6_underlay(document, config)
+    return plan_addresses(underlay.cidr, underlay.gateway, document.etcd.member_count, given, wiring, ipv6_cidr)
 
 
-def _check_nodes(source: Source, document: ClusterDocument, wiring: Wiring | None) -> Iterator[Problem]:
+def _check_nodes(
+    source: Source, document: ClusterDocument, wiring: Wiring | None, config: NetworkConfig | None
+) -> Iterator[Problem]:
     cidr = document.underlay.cidr
     subnets: dict[str, IPv4Network] = {}
     if any(getattr(cidr, property) for property in _NOT_FOR_MACHINES):
@@ -102,7 +106,7 @@ def _check_nodes(source: Source, document: ClusterDocument, wiring: Wiring | Non
     if gateway is not None:
         yield from _check_host(source, ("underlay", "gateway"), gateway, cidr)
     try:
-        plan = addresses_of(document, wiring)
+        plan = addresses_of(document, wiring, config)
         # What the plan gives where no node has an address of its own: nodes must leave these free.
         bare = plan_addresses(cidr, gateway, document.etcd.member_count, {}, wiring)
         reserved = {bare.gateway: "the gateway", **{address: name for name, address in bare.etcd.items()}}

@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 from ipaddress import IPv6Network
 
-from agent.errors import InvalidConfig
 from agent.lease import Subnet
-from agent.netconfig.config import NetworkConfig, parse_network_config
+from agent.netconfig.config import NetworkConfig
 from testbed.cluster.addresses import IPV6_UNDERLAY, UnderlayFull, split_ipv6
 from testbed.cluster.cluster_document import ClusterDocument
 from testbed.cluster.free_values import free_subnet
-from testbed.cluster.network_json import network_json
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 from testbed.cluster.wiring import Wiring
@@ -19,13 +17,11 @@ SERVICE_RANGE_IPV6 = IPv6Network("fd00:10:96::/112")
 FIXED_BITS = ("is_loopback", "is_multicast", "is_link_local", "is_unspecified")
 
 
-def ipv6_underlay(document: ClusterDocument) -> IPv6Network | None:
-    """The underlay's IPv6 range; None where the network has IPv4 only, or is wrong."""
-    try:
-        config = parse_network_config(network_json(document.network).encode())
-    except (InvalidConfig, ValueError):
+def ipv6_underlay(document: ClusterDocument, config: NetworkConfig | None) -> IPv6Network | None:
+    """Return the underlay's IPv6 range; None where the network has IPv4 only, or is wrong."""
+    if config is None or config.ipv6_network is None:
         return None
-    return None if config.ipv6_network is None else document.underlay.ipv6_cidr or IPV6_UNDERLAY
+    return document.underlay.ipv6_cidr or IPV6_UNDERLAY
 
 
 def check_ipv6(

@@ -53,11 +53,9 @@ def with_backend(cluster: Cluster, backend: str) -> Cluster:
 
     Raises InvalidConfig when the rest of the network config does not go with it.
     """
-    network: dict[str, Any] = dict(cluster.network)
-    if parse_network_config(cluster.network_json.encode()).backend_type == backend:
+    if cluster.config.backend_type == backend:
         return cluster
-    network = {key: value for key, value in network.items() if key.lower() != "backend"}
+    network: dict[str, Any] = {key: value for key, value in cluster.network.items() if key.lower() != "backend"}
     network["Backend"] = {"Type": backend}
     text = network_json(network)
-    parse_network_config(text.encode())
-    return replace(cluster, network=network, network_json=text)
+    return replace(cluster, network=network, network_json=text, config=parse_network_config(text.encode()))

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.netconfig.config import parse_network_config
+from agent.netconfig.config import NetworkConfig
 from testbed.cluster.addresses import AddressPlan
-from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns
+from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns, read_network
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.deployment_checks import TEMPLATE
@@ -46,6 +46,8 @@ class Cluster:
     """flannel's network config as the file has it."""
     network_json: str
     """The same as it is written to etcd, byte for byte."""
+    config: NetworkConfig
+    """The same as the agents read it."""
     etcd: EtcdSpec
     underlay: UnderlaySpec
     nodes: Mapping[str, NodeSpec]
@@ -110,7 +112,7 @@ def read_cluster(data: bytes, name: str) -> Cluster:
     sources = [Source(document, name) for document in documents]
     sources[0], nodes_twice = with_nodes_by_name(sources[0])
     problems += nodes_twice
-    cluster, wiring, cluster_problems = _read_cluster_document(sources[0])
+    cluster, wiring, config, cluster_problems = _read_cluster_document(sources[0])
     manifests, manifest_problems = read_manifests(sources[1:])
     problems += cluster_problems + manifest_problems
     routers, node_names = wiring.routers if wiring else (), _node_names(sources[0])
@@ -125,16 +127,16 @@ def read_cluster(data: bytes, name: str) -> Cluster:
     for (source, pod), (node, why) in zip(pods, placed, strict=True):
         if node is None and (pod.spec.node_name is None or pod.spec.node_name in node_names):
             problems.append(source.problem(("spec",), f"no node takes this pod (got {why}; want a node with room)"))
-    if cluster is not None and not problems:
-        config = parse_network_config(network_json(cluster.network).encode())
+    if config is not None and not problems:
         problems += check_range(services, config.network)
         problems += check_dual_stack(services, config.ipv6_network is not None)
-    if problems or cluster is None or wiring is None:
+    if problems or cluster is None or wiring is None or config is None:
         raise SpecError(_in_order(problems))
     return Cluster(
         metadata=cluster.metadata,
         network=cluster.network,
         network_json=network_json(cluster.network),
+        config=config,
         etcd=cluster.etcd,
         underlay=cluster.underlay,
         nodes=cluster.nodes,
@@ -144,8 +146,8 @@ def read_cluster(data: bytes, name: str) -> Cluster:
         deployments=tuple(deployment for _, deployment in deployments),
         services=tuple(service for _, service in services),
         warnings=tuple(selects_nothing(services, _labels(pods, deployments))),
-        addresses=addresses_of(cluster, wiring),
-        dns=has_dns(cluster),
+        addresses=addresses_of(cluster, wiring, config),
+        dns=has_dns(cluster, config),
         wiring=wiring,
         text=data.decode(),
     )
@@ -175,19 +177,28 @@ def cluster_names() -> list[str]:
     return sorted(path.stem for path in TOPOLOGIES.glob("*.yaml"))
 
 
-def _read_cluster_document(source: Source) -> tuple[ClusterDocument | None, Wiring | None, list[Problem]]:
+def _read_cluster_document(
+    source: Source,
+) -> tuple[ClusterDocument | None, Wiring | None, NetworkConfig | None, list[Problem]]:
     kind = kind_of(source)
     if not isinstance(source.document.value, dict):
-        return None, None, [source.problem((), "not a mapping (got a list or a bare value; want a Cluster document)")]
+        return (
+            None,
+            None,
+            None,
+            [source.problem((), "not a mapping (got a list or a bare value; want a Cluster document)")],
+        )
     if is_known(kind):
         want = "apiVersion: testbed/v1, kind: Cluster before the manifests"
         what = f"the first document is not a Cluster (got {kind[1]}; want {want})"
-        return None, None, [source.problem(("kind",), what)]
+        return None, None, None, [source.problem(("kind",), what)]
     document, problems = read_model(source, ClusterDocument)
     if document is None:
-        return None, None, problems
+        return None, None, None, problems
     wiring, found = read_wiring(source, document)
-    return document, wiring, [*problems, *found, *check_cluster(source, document, wiring)]
+    config, wrong = read_network(source, document)
+    checked = check_cluster(source, document, wiring, config)
+    return document, wiring, config, [*problems, *found, *wrong, *checked]
 
 
 def _node_names(source: Source) -> list[str]:

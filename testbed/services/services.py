@@ -8,7 +8,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import TYPE_CHECKING
 
 from agent.kernel.values import Family, IPNetwork
-from agent.netconfig.config import parse_network_config
 from testbed.cluster.service import Service
 from testbed.cluster.service_addresses import allocate, number
 from testbed.services.endpoints import PodFacts, bind, host_ports
@@ -74,7 +73,7 @@ class Services:
     @property
     def pod_network(self) -> IPv4Network:
         """The network that all pods are in."""
-        return parse_network_config(self._lab.cluster.network_json.encode()).network
+        return self._lab.cluster.config.network
 
     @property
     def dual_stack(self) -> bool:

@@ -17,7 +17,6 @@ from pathlib import Path
 from agent.kernel import json_lines
 from agent.kernel.journal import FileJournal, Journal
 from agent.lease import Lease, LeaseAttrs, Subnet
-from agent.netconfig.config import parse_network_config
 from testbed.cluster.dns import RESOLV_CONF
 from testbed.cluster.manifest import Pod as PodManifest
 from testbed.cluster.overlay import overlay_of
@@ -91,7 +90,7 @@ class Lab:
     def __init__(self, cluster: Cluster, directory: Path, options: LabOptions) -> None:
         self.name = options.name
         self.cluster = cluster
-        self.network = parse_network_config(cluster.network_json.encode())
+        self.network = cluster.config
         self.overlay = overlay_of(self.network)
         self.directory = directory
         self.cluster_file = options.cluster_file

@@ -33,20 +33,17 @@ def test_each_backend_has_its_device_and_headers(backend: str, device: str | Non
 
 
 def test_alloc_connects_no_nodes_and_udp_needs_nothing_special(cluster: Cluster) -> None:
-    alloc, udp, vxlan = (
-        overlay_of(parse_network_config(with_backend(cluster, kind).network_json.encode()))
-        for kind in ("alloc", "udp", "vxlan")
-    )
+    alloc, udp, vxlan = (overlay_of(with_backend(cluster, kind).config) for kind in ("alloc", "udp", "vxlan"))
     assert (alloc.connects_nodes, udp.connects_nodes) == (False, True)
     assert (udp.needs, vxlan.needs) == (None, "the vxlan backend")
     assert not udp.has_sessions
     wireguard = with_backend(cluster, "wireguard")
-    assert overlay_of(parse_network_config(wireguard.network_json.encode())).has_sessions
+    assert overlay_of(wireguard.config).has_sessions
 
 
 def test_another_backend_takes_the_place_of_the_files_own_options_and_all(cluster: Cluster) -> None:
     changed = with_backend(cluster, "host-gw")
-    assert parse_network_config(changed.network_json.encode()).backend_type == "host-gw"
+    assert changed.config.backend_type == "host-gw"
     assert changed.network["Network"] == cluster.network["Network"]
     assert changed.text == cluster.text
 
