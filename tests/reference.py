@@ -20,11 +20,11 @@ from pydantic.fields import FieldInfo
 from agent.options.options import COMMANDS, FLAGS
 from testbed.cluster.cluster_document import ClusterDocument
 from testbed.cluster.deployment import Deployment
+from testbed.cluster.images import RECIPES
 from testbed.cluster.manifest import Pod
 from testbed.cluster.manifest_model import Model
 from testbed.cluster.service import Service
 from testbed.command.command_line import SECTIONS, verbs
-from testbed.pods.images import RECIPES
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 HEAD = """# Reference

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from testbed.capture.filters import FilterError, Instruction, from_tcpdump, nothing
 from testbed.capture.plan import Listening, Plan
+from testbed.control.programs import run_for_client
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
-from testbed.processes.programs import run_for_client
 from testbed.supervisor.lab import Lab
 from testbed.trace.map import LAB, Map, map_of
 

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from testbed.cluster.free_values import free_name, free_port
+from testbed.cluster.images import RECIPES, RecipeError, program
 from testbed.cluster.manifest import Container, Pod, PodSpec
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import Path, dotted
-from testbed.pods.images import RECIPES, RecipeError, program
 
 
 def check_names(

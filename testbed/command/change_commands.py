@@ -1,16 +1,16 @@
 """Verbs that change what runs in a lab: apply, delete, scale."""
 
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from testbed.command.command_line import KINDS, lab_option, next_commands, output_option, verbs
+from testbed.command.command_line import KINDS, lab_option, output_option, verbs
 from testbed.command.selectors import read_selector, selected, selector_option
-from testbed.control.client import LabRecord, ask, find_lab
+from testbed.control.client import LabRecord, ask, ask_with_contents, find_lab
 from testbed.errors import InvalidInput, TestbedError
+from testbed.output.next_commands import next_commands
 
 KIND_OF = {"pods": "Pod", "deployments": "Deployment", "services": "Service"}
 """What can be removed by name, and what a manifest calls it."""
@@ -128,38 +128,6 @@ def _show(answer: Any, output: str | None, more: str = "") -> None:  # noqa: ANN
 
 def _ask_with_files(record: LabRecord, verb: str, files: Sequence[str], **arguments: object) -> Any:  # noqa: ANN401 - JSON
     return ask_with_contents(record, verb, {name: _read(name) for name in files}, cluster_files=False, **arguments)
-
-
-def ask_with_contents(
-    record: LabRecord,
-    verb: str,
-    contents: Mapping[str, bytes],
-    *,
-    cluster_files: bool = False,
-    **arguments: object,
-) -> Any:  # noqa: ANN401 - JSON
-    """Hand files' contents over as a file in memory: a request has a limit that they may exceed.
-
-    `cluster_files`: each is a cluster file, whose first document is no object.
-    """
-    import base64
-    import json
-
-    files = [
-        {
-            "name": "standard input" if name == "-" else name,
-            "data": base64.b64encode(data).decode(),
-            "cluster": cluster_files,
-        }
-        for name, data in contents.items()
-    ]
-    memory = os.memfd_create("manifests", os.MFD_CLOEXEC)
-    try:
-        with open(memory, "wb", closefd=False) as file:
-            file.write(json.dumps(files).encode())
-        return ask(record, verb, (memory,), None, **arguments)
-    finally:
-        os.close(memory)
 
 
 def _read(name: str) -> bytes:

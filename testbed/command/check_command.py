@@ -1,8 +1,9 @@
 """`testbed check`, and what `up broken/NAME` does once the lab is up."""
 
-from testbed.command.command_line import lab_option, next_commands, output_option, verbs
+from testbed.command.command_line import lab_option, output_option, verbs
 from testbed.control.client import LabRecord, ask, find_lab
 from testbed.exercises.catalogue import PREFIX, Exercise
+from testbed.output.next_commands import next_commands
 
 
 @verbs.command()

@@ -7,10 +7,9 @@ from testbed.cluster.difference import Difference, difference
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, read_cluster
 from testbed.cluster.yaml_source import MAX_BYTES
-from testbed.command.change_commands import ask_with_contents
-from testbed.command.command_line import prefix
-from testbed.control.client import CLUSTER_FILE, LabRecord, ask
+from testbed.control.client import CLUSTER_FILE, LabRecord, ask, ask_with_contents
 from testbed.errors import InvalidInput, TestbedError
+from testbed.output.next_commands import prefix
 from testbed.plain_files import read_plain, replace_plain
 
 READY_LIMIT_S = 60.0

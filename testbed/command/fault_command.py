@@ -4,10 +4,11 @@ import re
 
 import click
 
-from testbed.command.command_line import lab_option, next_commands, output_option, verbs
+from testbed.command.command_line import lab_option, output_option, verbs
 from testbed.control.client import LabRecord, ask, find_lab
 from testbed.errors import InvalidInput
 from testbed.faults.catalogue import HEAL_LIMIT_S, KINDS
+from testbed.output.next_commands import next_commands
 
 LONGEST_USAGE = 34  # columns; longer ones get a line of their own
 

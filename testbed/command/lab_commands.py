@@ -181,10 +181,10 @@ def doctor(output: str | None) -> int:
     """Check what this machine offers and say how to get what is missing."""
     from dataclasses import asdict
 
-    from testbed.command.packages import apt_lines
     from testbed.control.client import runtime_directory
     from testbed.host import rootless
     from testbed.host.doctor import checks, missing_debian_packages, required_failures
+    from testbed.host.packages import apt_lines
     from testbed.output import tables as render
     from testbed.places import IS_CLONE
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import click
 
-from testbed.command.command_line import Verbs, bare_name, lab_option, next_commands, output_option, verbs
+from testbed.command.command_line import Verbs, bare_name, lab_option, output_option, verbs
 from testbed.command.completion import names
 from testbed.control.client import ask, find_lab
+from testbed.output.next_commands import next_commands
 
 limit_option = click.option(
     "--timeout",

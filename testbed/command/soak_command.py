@@ -8,9 +8,10 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from testbed.command.command_line import lab_option, needs_root, next_commands, verbs
+from testbed.command.command_line import lab_option, needs_root, verbs
 from testbed.control.client import LabRecord, find_lab
 from testbed.errors import InvalidInput, WrongEnvironment
+from testbed.output.next_commands import next_commands
 from testbed.plain_files import plain
 
 if TYPE_CHECKING:

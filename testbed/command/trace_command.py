@@ -1,23 +1,17 @@
 """`testbed trace SRC[:PORT] DST[:PORT]`: the way of one real packet."""
 
-import re
 import sys
 from contextlib import nullcontext
-from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
 import click
 
-from testbed.command.command_line import bare_name, lab_option, next_commands, output_option, verbs
+from testbed.command.command_line import bare_name, lab_option, output_option, verbs
 from testbed.command.completion import names
 from testbed.control.client import ask, find_lab
 from testbed.errors import InvalidInput
-
-DEFAULT_UDP_PORT = 33434
-"""Where traceroute begins, and where nobody listens: the answer is the destination's own «port unreachable»."""
-HIGHEST_PORT = 65535
-BRACKETS = re.compile(r"\[(?P<address>[^]]*)\](?::(?P<port>.*))?")
+from testbed.output.next_commands import next_commands
 
 
 @verbs.command()
@@ -57,11 +51,15 @@ def trace(
     """
     from testbed.output import tables as render
     from testbed.output import trace_text as render_trace
+    from testbed.trace.arguments import arguments_of
 
     if step and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise InvalidInput("testbed trace --step: not on a terminal (got a pipe or file; want a terminal)")
     record = find_lab(lab)
-    arguments = arguments_of(source, destination, protocol) | {"size": size, "timeout_s": timeout or 1.0}
+    arguments = arguments_of(bare_name(source), bare_name(destination), protocol) | {
+        "size": size,
+        "timeout_s": timeout or 1.0,
+    }
     answer = ask(record, "trace", **arguments, ipv6=ipv6, frames=pcap is not None)
     if pcap is not None:
         write_capture(pcap, answer.pop("frames"))
@@ -95,51 +93,3 @@ def write_capture(path: str, frames: list[dict[str, Any]]) -> None:
         Path(path).write_bytes(data)
     except OSError as failure:
         raise InvalidInput(f"testbed trace --pcap {path}: {failure.strerror}") from failure
-
-
-def arguments_of(source: str, destination: str, protocol: str | None) -> dict[str, Any]:
-    """The request for what the user typed. Raises TestbedError (usage)."""
-    source_name, source_port = _split(source)
-    destination_name, destination_port = _split(destination)
-    protocol = protocol or ("tcp" if destination_port else "icmp")
-    if protocol == "icmp" and (source_port or destination_port):
-        raise InvalidInput("testbed trace: ICMP has no ports (want names without :PORT, or leave --icmp out)")
-    if protocol == "tcp" and destination_port is None:
-        raise InvalidInput("testbed trace: TCP wants a port (got DST without one; want DST:PORT)")
-    if protocol == "udp" and destination_port is None:
-        destination_port = DEFAULT_UDP_PORT
-    return {
-        "source": bare_name(source_name),
-        "destination": bare_name(destination_name),
-        "protocol": protocol,
-        "source_port": source_port,
-        "destination_port": destination_port,
-    }
-
-
-def _split(text: str) -> tuple[str, int | None]:
-    """Name or address, and port: `tomcat:8080`, `[fd00:a:0:90::2]:8080`, `fd00:a:0:90::2`."""
-    brackets = BRACKETS.fullmatch(text)
-    if brackets is not None:
-        port = brackets["port"]
-        return _ipv6(brackets["address"], text), None if port is None else _port(port, text)
-    if text.count(":") > 1:
-        return _ipv6(text, text), None
-    name, colon, port = text.partition(":")
-    return name, _port(port, text) if colon else None
-
-
-def _ipv6(address: str, text: str) -> str:
-    try:
-        return str(IPv6Address(address))
-    except ValueError as error:
-        raise InvalidInput(
-            f"testbed trace: {text}: not an IPv6 address (got {address!r}; want one, as fd00:a:0:90::2, in brackets"
-            " before a port)",
-        ) from error
-
-
-def _port(port: str, text: str) -> int:
-    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= HIGHEST_PORT:
-        raise InvalidInput(f"testbed trace: {text}: not a port (got {port!r}; want 1 to {HIGHEST_PORT})")
-    return int(port)

@@ -17,7 +17,6 @@ from testbed.cluster.shaping import missing_features
 from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster, find_cluster_file
 from testbed.cluster.topology import TooManyParts
 from testbed.cluster.wiring import Wiring
-from testbed.command.command_line import prefix
 from testbed.control.client import RUN_ROOT, LabRecord, ask, own_root, running_labs, runtime_directory
 from testbed.control.options import LabOptions
 from testbed.control.wire import CONTROL_SOCKET
@@ -28,6 +27,7 @@ from testbed.host.launch import Launched, launch
 from testbed.host.removal import remove_leftovers
 from testbed.output import progress
 from testbed.output import tables as render
+from testbed.output.next_commands import prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,7 +273,7 @@ def _log_tail(rundir: Path) -> str:
 
 
 def _next(answer: dict[str, Any], cluster: Cluster) -> None:
-    from testbed.command.command_line import next_commands
+    from testbed.output.next_commands import next_commands
 
     image = {pod.name: pod.spec.containers[0].image for pod in cluster.pods}
     node = {pod["name"]: pod["node"] for pod in answer["pods"]}

@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from testbed.command.command_line import KINDS, bare_name, lab_option, output_option, ready_to_paste, verbs
+from testbed.command.command_line import KINDS, bare_name, lab_option, output_option, verbs
 from testbed.command.completion import kinds, names, of_kind
 from testbed.command.selectors import read_selector, selected, selector_option
 from testbed.control.client import LabRecord, ask, find_lab
 from testbed.errors import WrongEnvironment
+from testbed.output.next_commands import ready_to_paste
 
 WATCH_PERIOD_S = 1.0
 

@@ -286,3 +286,34 @@ def ask(
             if "result" in message:
                 return message["result"]
     raise TestbedError("the lab ended before it answered")
+
+
+def ask_with_contents(
+    record: LabRecord,
+    verb: str,
+    contents: Mapping[str, bytes],
+    *,
+    cluster_files: bool = False,
+    **arguments: object,
+) -> Any:  # noqa: ANN401 - JSON
+    """Hand files' contents over as a file in memory: a request has a limit that they may exceed.
+
+    `cluster_files`: each is a cluster file, whose first document is no object.
+    """
+    import base64
+
+    files = [
+        {
+            "name": "standard input" if name == "-" else name,
+            "data": base64.b64encode(data).decode(),
+            "cluster": cluster_files,
+        }
+        for name, data in contents.items()
+    ]
+    memory = os.memfd_create("manifests", os.MFD_CLOEXEC)
+    try:
+        with open(memory, "wb", closefd=False) as file:
+            file.write(json.dumps(files).encode())
+        return ask(record, verb, (memory,), None, **arguments)
+    finally:
+        os.close(memory)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from testbed.control.programs import run_for_client
 from testbed.control.server import Request, Verb
 from testbed.errors import EtcdFailed, InvalidInput, TestbedError
 from testbed.faults.agent_faults import AgentFaults
@@ -19,7 +20,6 @@ from testbed.faults.link_faults import LinkFaults
 from testbed.faults.node_faults import NodeFaults
 from testbed.faults.partition_faults import PartitionFaults
 from testbed.faults.resources import count_resources
-from testbed.processes.programs import run_for_client
 from testbed.supervisor.lab import Lab
 
 HISTORY = "faults.jsonl"

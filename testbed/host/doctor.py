@@ -19,8 +19,8 @@ from packaging.requirements import Requirement
 
 from agent.errors import AgentError, EnvironmentMissing
 from testbed.cluster import capacity
-from testbed.command.packages import PROJECT, installed_version, required_packages, unsatisfied
 from testbed.control.client import RUN_ROOT
+from testbed.host.packages import PROJECT, installed_version, required_packages, unsatisfied
 from testbed.places import INSTALL, IS_CLONE, PAUSE
 
 TUN = Path("/dev/net/tun")

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from testbed.cluster.images import Program, program
 from testbed.cluster.manifest import Container, Pod, VolumeMount
 from testbed.plain_files import plain, replace_plain
 from testbed.pods.container_log import LOG_BYTES
 from testbed.pods.container_probes import ContainerProbes, Target
-from testbed.pods.images import Program, program
 from testbed.pods.listening import Listening, can_ask, open_ports
 from testbed.pods.pod_state import ContainerFacts, shell_exit_code
 from testbed.processes.supervise import RestartPolicy, Supervised

@@ -11,6 +11,7 @@ from pathlib import Path
 from testbed.bench.scale_verbs import scale_verbs
 from testbed.bench.verbs import bench_verbs
 from testbed.capture.verbs import capture_verbs
+from testbed.control.programs import run_for_client, wait_with_client
 from testbed.control.server import Request, Verb
 from testbed.errors import EtcdFailed, InvalidInput, TestbedError
 from testbed.exercises.verbs import exercise_verbs
@@ -24,7 +25,6 @@ from testbed.plain_files import plain
 from testbed.pods.kept_logs import log_of_deleted
 from testbed.pods.pod import Pod
 from testbed.pods.pod_container import ContainerNotRunning
-from testbed.processes.programs import run_for_client, wait_with_client
 from testbed.services.show import describe_service
 from testbed.supervisor import status
 from testbed.supervisor.graph_facts import graph_facts

@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
         return self._answer(HTTPStatus.OK, json.dumps(answer).encode(), "application/json")
 
     def _trace(self, request: dict[str, Any]) -> object:
-        from testbed.command.trace_command import arguments_of
+        from testbed.trace.arguments import arguments_of
 
         source, destination = str(request.get("source", "")), str(request.get("destination", ""))
         if not source or not destination:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from testbed.control.programs import run_for_client
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput, TestbedError
 from testbed.pods.pod import Pod
-from testbed.processes.programs import run_for_client
 from testbed.supervisor import status
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from agent.errors import EnvironmentMissing
-from testbed.command.packages import PROJECT, apt_lines, required_packages, unsatisfied
 from testbed.host.doctor import (
     FEATURES,
     PROGRAMS,
@@ -24,6 +23,7 @@ from testbed.host.doctor import (
     tun_check,
     untried,
 )
+from testbed.host.packages import PROJECT, apt_lines, required_packages, unsatisfied
 
 ROOT = Path(__file__).resolve().parents[2]
 

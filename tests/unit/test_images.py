@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from testbed.cluster.images import RECIPES, Program, RecipeError, expand, find_java, program
 from testbed.cluster.manifest import Container
 from testbed.pods.echo_server import answer
-from testbed.pods.images import RECIPES, Program, RecipeError, expand, find_java, program
 
 
 def of(image: str, **fields: Any) -> Program:  # noqa: ANN401 - any manifest field

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 SHELLS = {"sh", "bash", "/bin/sh", "/bin/bash"}
 FIXED = {
     "testbed/faults/node_faults.py": "a script without anything from outside; TINY_DISK is a constant of the module",
-    "testbed/pods/images.py": "what a pod of the image shell runs, a constant",
+    "testbed/cluster/images.py": "what a pod of the image shell runs, a constant",
     "testbed/testing/lab_capture.py": "a constant script; the device is a word of its own, which it sees as $0",
 }
 """Where `sh -c` is, and why it may be."""

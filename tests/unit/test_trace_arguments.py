@@ -2,8 +2,8 @@
 
 import pytest
 
-from testbed.command.trace_command import arguments_of
 from testbed.errors import TestbedError
+from testbed.trace.arguments import arguments_of
 
 
 @pytest.mark.parametrize(

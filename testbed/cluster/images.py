@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from testbed.cluster.manifest import Container
-from testbed.pods.image_files import (
+from testbed.cluster.image_files import (
     NGINX_CONF,
     NGINX_UPSTREAM_LOCATION,
     NGINX_WEB_ROOT_LOCATION,
@@ -21,9 +20,10 @@ from testbed.pods.image_files import (
     TOMCAT_SERVER_XML,
     TOMCAT_WEB_XML,
 )
+from testbed.cluster.manifest import Container
+from testbed.places import ECHO_SERVER
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-ECHO_SERVER = Path(__file__).with_name("echo_server.py")
 ECHO_PORT = 8080
 NGINX_PORT = 80
 KERNEL_HAS_IPV6 = Path("/proc/net/if_inet6")
