@@ -19,11 +19,9 @@ from pydantic.fields import FieldInfo
 
 from agent.options.options import COMMANDS, FLAGS
 from testbed.cluster.cluster_document import ClusterDocument
-from testbed.cluster.deployment import Deployment
 from testbed.cluster.images import RECIPES
-from testbed.cluster.manifest import Pod
+from testbed.cluster.kinds import MANIFESTS
 from testbed.cluster.manifest_model import Model
-from testbed.cluster.service import Service
 from testbed.command.command_line import SECTIONS, verbs
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -55,7 +53,9 @@ def page() -> str:
             parts += _verb(f"testbed {name}", verbs.commands[name])
     parts += _agent_flags()
     parts.append("\n## Fields of a cluster file\n")
-    for document in (ClusterDocument, Pod, Deployment, Service):
+    documents: list[type[Model]] = [ClusterDocument]
+    documents += [kind.manifest()[0] for kind in MANIFESTS.values() if kind.manifest]
+    for document in documents:
         parts += _document(document)
     parts.append("\n## Images\n\n| image | what runs |\n|---|---|\n")
     parts += [f"| `{name}` | {_cell(text)} |\n" for name, text in RECIPES.items()]

@@ -8,20 +8,17 @@ The file that the lab was made from is the base, as with `kubectl apply`: what n
 stays.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
 
 from testbed.cluster.cluster_document import NodeSpec
-from testbed.cluster.deployment import Deployment
-from testbed.cluster.manifest import Pod
-from testbed.cluster.service import Service
+from testbed.cluster.kinds import MANIFESTS
 from testbed.cluster.spec import Cluster
 from testbed.cluster.wiring import Wiring
 
 Sign = Literal["+", "~", "-"]
-Kind = Literal["Pod", "Deployment", "Service"]
 FIXED_UNDERLAY = ("cidr", "ipv6_cidr", "mtu", "switch")
 
 
@@ -43,11 +40,11 @@ class Difference:
     """What cannot be changed while the lab runs, a line each; with any nothing is done."""
     new_nodes: tuple[NewNode, ...]
     gone_nodes: tuple[str, ...]
-    objects: tuple[tuple[Sign, Kind, str], ...]
+    objects: tuple[tuple[Sign, str, str], ...]
     """Objects that come, change or go; not those that stay."""
 
     @property
-    def gone_objects(self) -> tuple[tuple[Kind, str], ...]:
+    def gone_objects(self) -> tuple[tuple[str, str], ...]:
         """Kind and name of those that go."""
         return tuple((kind, name) for sign, kind, name in self.objects if sign == "-")
 
@@ -130,10 +127,9 @@ def _new_node(wanted: Cluster, name: str) -> NewNode | str:
     return NewNode(name, switch, str(spec.ip) if spec.ip else None, str(spec.subnet) if spec.subnet else None)
 
 
-def _objects(running: Cluster, wanted: Cluster) -> Iterator[tuple[Sign, Kind, str]]:
-    kinds: tuple[Kind, ...] = ("Pod", "Deployment", "Service")
-    for kind in kinds:
-        before, now = _of_kind(running, kind), _of_kind(wanted, kind)
+def _objects(running: Cluster, wanted: Cluster) -> Iterator[tuple[Sign, str, str]]:
+    for _, kind in MANIFESTS:
+        before, now = ({one.name: one for one in cluster.written if one.kind == kind} for cluster in (running, wanted))
         for name, wish in now.items():
             if name not in before:
                 yield "+", kind, name
@@ -142,12 +138,3 @@ def _objects(running: Cluster, wanted: Cluster) -> Iterator[tuple[Sign, Kind, st
         for name in before:
             if name not in now:
                 yield "-", kind, name
-
-
-def _of_kind(cluster: Cluster, kind: Kind) -> Mapping[str, Pod | Deployment | Service]:
-    """By name; a pod that names no node stays on the one that it has."""
-    if kind == "Pod":
-        return {pod.name: pod for pod in cluster.written_pods}
-    if kind == "Deployment":
-        return {deployment.name: deployment for deployment in cluster.deployments}
-    return {service.name: service for service in cluster.services}

@@ -1,37 +1,18 @@
-"""Kubernetes manifests of one YAML stream: every kind that a lab knows, read and checked, all problems at once.
+"""Kubernetes manifests of one YAML stream: every kind that can be applied, read and checked, all problems at once."""
 
-A new kind is one line in KINDS and one in CHECKS.
-"""
-
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from testbed.cluster.deployment import Deployment
-from testbed.cluster.deployment_checks import check_deployment
 from testbed.cluster.free_values import free_name
+from testbed.cluster.kinds import MANIFESTS
 from testbed.cluster.manifest import Pod
-from testbed.cluster.pod_checks import check_pod
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.service import Service
-from testbed.cluster.service_checks import check_service
 from testbed.cluster.validation import Source, read_model
 
 Object = Pod | Deployment | Service
 ObjectT = TypeVar("ObjectT", Pod, Deployment, Service)
-
-KINDS: Mapping[tuple[str, str], type[Object]] = {
-    ("v1", "Pod"): Pod,
-    ("v1", "Service"): Service,
-    ("apps/v1", "Deployment"): Deployment,
-}
-"""(apiVersion, kind) → what it is read as."""
-
-CHECKS: Mapping[type[Object], Callable[[Source, object], Iterator[Problem]]] = {
-    Pod: check_pod,
-    Service: check_service,
-    Deployment: check_deployment,
-}
-"""What the parts of one object say about each other."""
 
 
 class Manifest(NamedTuple):
@@ -46,14 +27,15 @@ def read_manifests(sources: Iterable[Source]) -> tuple[list[Manifest], list[Prob
     found: list[Manifest] = []
     problems: list[Problem] = []
     for source in sources:
-        model = KINDS.get(kind_of(source))
-        if model is None:
+        kind = MANIFESTS.get(kind_of(source))
+        if kind is None or kind.manifest is None:
             problems.append(_refuse(source))
             continue
+        model, check = kind.manifest()
         read, wrong = read_model(source, model)
         problems += wrong
-        if read is not None:
-            problems += CHECKS[model](source, read)
+        if isinstance(read, Object):
+            problems += check(source, read)
             found.append(Manifest(source, read))
     return found, problems
 
@@ -87,7 +69,7 @@ def kind_of(source: Source) -> tuple[str, str]:
 
 def read_kind_and_name(source: Source) -> tuple[tuple[str, str] | None, Problem | None]:
     """Kind and name of an object that is to be removed, whatever else stands there; or what is wrong."""
-    if kind_of(source) not in KINDS:
+    if kind_of(source) not in MANIFESTS:
         return None, _refuse(source)
     metadata = source.document.value.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
@@ -98,16 +80,16 @@ def read_kind_and_name(source: Source) -> tuple[tuple[str, str] | None, Problem 
 
 def is_known(kind: tuple[str, str]) -> bool:
     """Whether this is a kind of Kubernetes' that is read."""
-    return kind in KINDS
+    return kind in MANIFESTS
 
 
 def _refuse(source: Source) -> Problem:
     kind = kind_of(source)
-    want = f"want {', '.join(' '.join(known) for known in KINDS)}"
+    want = f"want {', '.join(' '.join(known) for known in MANIFESTS)}"
     if not isinstance(source.document.value, dict):
         return source.problem((), f"not a manifest (got a list or a bare value; {want})")
     if kind == ("testbed/v1", "Cluster"):
         return source.problem(("kind",), f"a Cluster is the first document of a file for `up` only (got one; {want})")
     shown = " ".join(kind)
-    near = near_match(shown, map(" ".join, KINDS))
+    near = near_match(shown, map(" ".join, MANIFESTS))
     return source.problem(("kind",), f"unknown apiVersion and kind (got {shown}; {want}){near}")

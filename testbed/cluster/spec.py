@@ -17,7 +17,7 @@ from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpe
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.deployment_checks import TEMPLATE
 from testbed.cluster.manifest import Metadata, Pod, PodSpec
-from testbed.cluster.manifests import check_twice, is_known, kind_of, of_kind, read_manifests
+from testbed.cluster.manifests import Object, check_twice, is_known, kind_of, of_kind, read_manifests
 from testbed.cluster.network_json import network_json
 from testbed.cluster.placement import SeenNode, place_all
 from testbed.cluster.pod_checks import check_names, check_node
@@ -76,6 +76,11 @@ class Cluster:
     def name(self) -> str:
         """`metadata.name`."""
         return self.metadata.name
+
+    @property
+    def written(self) -> tuple[Object, ...]:
+        """Every object as the file has it."""
+        return (*self.written_pods, *self.deployments, *self.services)
 
     @property
     def pod_specs(self) -> list[PodSpec]:

@@ -30,8 +30,7 @@ def written_out(cluster: Cluster) -> str:
         "agent": _plain(cluster.agent),
         "dns": cluster.dns,
     }
-    objects = (*cluster.written_pods, *cluster.deployments, *cluster.services)
-    text: str = yaml.safe_dump_all([document, *map(_plain, objects)], sort_keys=False, default_flow_style=None)
+    text: str = yaml.safe_dump_all([document, *map(_plain, cluster.written)], sort_keys=False, default_flow_style=None)
     return text
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from testbed.command.command_line import KINDS, lab_option, output_option, verbs
+from testbed.cluster.kinds import BY_WORD, DEPLOYMENT, MANIFESTS, Kind, no_such_kind
+from testbed.command.command_line import lab_option, output_option, verbs
+from testbed.command.completion import kind_and_names
 from testbed.command.selectors import read_selector, selected, selector_option
 from testbed.control.client import LabRecord, ask, ask_with_contents, find_lab
 from testbed.errors import InvalidInput, TestbedError
 from testbed.output.next_commands import next_commands
 
-KIND_OF = {"pods": "Pod", "deployments": "Deployment", "services": "Service"}
-"""What can be removed by name, and what a manifest calls it."""
 MAX_BYTES = 1_000_000
 """Of one file; the lab says so in its own words."""
 
@@ -42,7 +42,7 @@ def apply(files: tuple[str, ...], wait: bool, timeout: float, lab: str | None, o
 
 
 @verbs.command()
-@click.argument("words", nargs=-1, metavar="[KIND NAME…]")
+@click.argument("words", nargs=-1, metavar="[KIND NAME…]", shell_complete=kind_and_names)
 @files_option
 @selector_option
 @click.option("--grace-period", type=click.FloatRange(min=0), metavar="SECONDS", help="Instead of the pods' own.")
@@ -81,8 +81,8 @@ def _delete_by_name(words: Sequence[str], selector: str | None, grace_s: float |
         raise click.UsageError("want NAME… or -l LABELS", click.get_current_context())
     record = find_lab(lab)
     if requirements:
-        names = [item["metadata"]["name"] for item in selected(ask(record, "get", kind=kind, name=None), requirements)]
-    return ask(record, "delete", kind=KIND_OF[kind], names=names, grace_s=grace_s)
+        names = [item["metadata"]["name"] for item in selected(ask(record, "get", kind=kind.plural), requirements)]
+    return ask(record, "delete", kind=kind.name, names=names, grace_s=grace_s)
 
 
 @verbs.command()
@@ -97,20 +97,24 @@ def scale(
 ) -> None:
     """Want another number of pods: scale deployment NAME --replicas N"""
     kind, names = _kind_and_names(words)
-    if kind != "deployments" or len(names) != 1:
+    if kind is not DEPLOYMENT or len(names) != 1:
         raise click.UsageError("want deployment NAME", click.get_current_context())
     answer = ask(find_lab(lab), "scale", name=names[0], replicas=replicas, wait_s=timeout if wait else None)
     _show(answer, output, f" from {answer['before']} to {answer['replicas']}")
 
 
-def _kind_and_names(words: Sequence[str]) -> tuple[str, list[str]]:
+def _kind_and_names(words: Sequence[str]) -> tuple[Kind, list[str]]:
     """`pod a b` or `pod/a pod/b`. Raises click.UsageError."""
     pairs = [word.partition("/") for word in words]
-    kinds = {KINDS.get(kind, kind) for kind, slash, _ in pairs if slash} or {KINDS.get(words[0], words[0])}
-    kind = kinds.pop()
-    if kinds or kind not in KIND_OF:
-        want = ", ".join(name.removesuffix("s") for name in KIND_OF)
-        raise click.UsageError(f"no such kind: {kind} (want one of {want})", click.get_current_context())
+    with_names = [kind for kind, slash, _ in pairs if slash]
+    for word in with_names or words[:1]:
+        if BY_WORD.get(word) not in MANIFESTS.values():
+            wanted = [kind.singular for kind in MANIFESTS.values()]
+            raise click.UsageError(no_such_kind(word, *wanted), click.get_current_context())
+    kind, *others = dict.fromkeys(BY_WORD[word] for word in with_names or words[:1])
+    if others or 0 < len(with_names) < len(pairs):
+        got = f"got {' '.join(words)}; want KIND NAME… or KIND/NAME…"
+        raise click.UsageError(f"objects of one kind at a time ({got})", click.get_current_context())
     if all(slash for _, slash, _ in pairs):
         return kind, [name for _, _, name in pairs]
     return kind, list(words[1:])

@@ -7,21 +7,9 @@ from typing import Any
 
 import click
 
+from testbed.cluster.kinds import BY_WORD, DEPLOYMENT, NODE, POD
 from testbed.command.completion import labs
 from testbed.errors import WrongEnvironment
-
-KINDS = {
-    **dict.fromkeys(("nodes", "node", "no"), "nodes"),
-    **dict.fromkeys(("pods", "pod", "po"), "pods"),
-    **dict.fromkeys(("services", "service", "svc"), "services"),
-    **dict.fromkeys(("endpoints", "endpoint", "ep"), "endpoints"),
-    **dict.fromkeys(("deployments", "deployment", "deploy"), "deployments"),
-    **dict.fromkeys(("leases", "lease"), "leases"),
-    **dict.fromkeys(("routes", "route"), "routes"),
-    **dict.fromkeys(("names", "name", "dns"), "names"),
-    "all": "all",
-}
-
 
 SECTIONS = {
     "A lab": ("up", "down", "status", "restart", "doctor", "topologies", "init", "validate", "cli"),
@@ -115,6 +103,6 @@ def needs_root(verb: str) -> None:
 def bare_name(name: str) -> str:
     """`pod/nginx` as kubectl users write it, without the kind; `deploy/web`, any pod of it, keeps a kind."""
     kind, slash, rest = name.partition("/")
-    if slash and KINDS.get(kind) == "deployments":
-        return f"deployment/{rest}"
-    return rest if slash and KINDS.get(kind) in ("pods", "nodes") else name
+    if slash and BY_WORD.get(kind) is DEPLOYMENT:
+        return f"{DEPLOYMENT.singular}/{rest}"
+    return rest if slash and BY_WORD.get(kind) in (POD, NODE) else name

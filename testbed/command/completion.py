@@ -1,12 +1,13 @@
 """What the shell offers after a verb: names of labs, clusters, nodes and pods as they are now. Never an error."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from testbed.cluster.kinds import ALL, BY_WORD, KINDS, Kind
 from testbed.control.client import ask, find_lab, running_labs
 from testbed.errors import TestbedError
 
@@ -43,20 +44,35 @@ def names(*kinds: str) -> Completer:
     return complete
 
 
-def kinds(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Kinds that `get` and `describe` know, by their long names."""
-    from testbed.command.command_line import KINDS
-
-    return _items(sorted(set(KINDS.values())), incomplete)
+def kinds(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Kinds that the verb takes, by their long names."""
+    return _items(sorted(kind.plural for kind in _kinds_of(context)) + [ALL] * (context.info_name == "get"), incomplete)
 
 
-def of_kind(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def of_kind(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of the kind that stands before."""
-    from testbed.command.command_line import KINDS
+    return _names_of(str(context.params.get("kind")), context, incomplete)
 
-    kind = KINDS.get(str(context.params.get("kind")), "")
-    listed = {"nodes": "nodes", "routes": "nodes", "leases": "nodes", "pods": "pods", "services": "services"}.get(kind)
-    return names(listed)(context, parameter, incomplete) if listed else []
+
+def kind_and_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Kinds for the first word, names of that kind behind it."""
+    words: Sequence[str] = context.params.get("words") or ()
+    return _names_of(words[0], context, incomplete) if words else kinds(context, parameter, incomplete)
+
+
+def _kinds_of(context: click.Context) -> list[Kind]:
+    if context.info_name == "describe":
+        return [kind for kind in KINDS if kind.described]
+    return [kind for kind in KINDS if kind.manifest or context.info_name == "get"]
+
+
+def _names_of(word: str, context: click.Context, incomplete: str) -> list[CompletionItem]:
+    found: list[dict[str, Any]] = []
+    with contextlib.suppress(TestbedError, OSError):
+        if word in BY_WORD:
+            lab = find_lab(context.params.get("lab"))
+            found = ask(lab, "get", answer_within_s=ANSWER_LIMIT_S, kind=BY_WORD[word].plural)
+    return _items([item["metadata"]["name"] for item in found], incomplete)
 
 
 def _items(found: list[str], incomplete: str) -> list[CompletionItem]:

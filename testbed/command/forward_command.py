@@ -4,12 +4,14 @@ import socket
 
 import click
 
-from testbed.command.command_line import KINDS, lab_option, verbs
+from testbed.cluster.kinds import BY_WORD, DEPLOYMENT, NODE, POD, SERVICE, no_such_kind
+from testbed.command.command_line import lab_option, verbs
 from testbed.control.client import LabConnection, find_lab
 from testbed.errors import TestbedError
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 128
+TARGETS = (SERVICE, POD, NODE, DEPLOYMENT)
 
 
 @verbs.command()
@@ -49,6 +51,7 @@ def _parse(way: str) -> tuple[int, str | None, str, str]:
     kind, slash, name = target.rpartition("/")
     if len(first) > 1 or not name or not port or not local.isdecimal() or int(local) > 65535 or "/" in kind:
         raise click.UsageError(f"want LOCAL:NAME:PORT (got {way})", click.get_current_context())
-    if slash and kind not in KINDS:
-        raise click.UsageError(f"no such kind: {kind}", click.get_current_context())
-    return int(local), KINDS[kind] if slash else None, name, port
+    if slash and BY_WORD.get(kind) not in TARGETS:
+        wanted = [target.singular for target in TARGETS]
+        raise click.UsageError(no_such_kind(kind, *wanted), click.get_current_context())
+    return int(local), BY_WORD[kind].plural if slash else None, name, port

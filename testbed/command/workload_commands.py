@@ -1,6 +1,5 @@
 """Verbs for what is in the lab: get, describe, exec, shell, logs, events, ping, iperf."""
 
-import difflib
 import os
 import sys
 import time
@@ -9,7 +8,8 @@ from typing import Any
 
 import click
 
-from testbed.command.command_line import KINDS, bare_name, lab_option, output_option, verbs
+from testbed.cluster.kinds import ALL, BY_WORD, KINDS, Kind, no_such_kind
+from testbed.command.command_line import bare_name, lab_option, output_option, verbs
 from testbed.command.completion import kinds, names, of_kind
 from testbed.command.selectors import read_selector, selected, selector_option
 from testbed.control.client import LabRecord, ask, find_lab
@@ -17,28 +17,33 @@ from testbed.errors import WrongEnvironment
 from testbed.output.next_commands import ready_to_paste
 
 WATCH_PERIOD_S = 1.0
+GETTABLE = [*(kind.plural for kind in KINDS), ALL]
+DESCRIBED = [kind.singular for kind in KINDS if kind.described]
 
 
-@verbs.command()
-@click.argument("kind", metavar="nodes|pods|deployments|services|names|leases|routes|all", shell_complete=kinds)
+def _with_short_names(kind: Kind) -> str:
+    return f"{kind.plural} ({', '.join(kind.short_names)})" if kind.short_names else kind.plural
+
+
+@verbs.command(help=f"Show objects: {', '.join(map(_with_short_names, KINDS))}.")
+@click.argument("kind", metavar="|".join(GETTABLE), shell_complete=kinds)
 @click.argument("name", required=False, shell_complete=of_kind)
 @lab_option
 @output_option("wide", "json", "yaml")
 @selector_option
 @click.option("-w", "--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
 def get(kind: str, name: str | None, lab: str | None, output: str | None, selector: str | None, watch: bool) -> None:
-    """Show objects: nodes (no), pods (po), deployments (deploy), services (svc), names (dns), leases, routes."""
-    kind, _, name_in_kind = kind.partition("/")
-    if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
-        hint = f" - did you mean {near[0]}?" if near else ""
-        raise click.UsageError(f"no such kind: {kind}{hint}", click.get_current_context())
+    word, _, name_in_kind = kind.partition("/")
+    if word not in BY_WORD and word != ALL:
+        raise click.UsageError(no_such_kind(word, *GETTABLE), click.get_current_context())
     requirements = read_selector(selector)
     record = find_lab(lab)
-    kinds = ["nodes", "pods", "deployments", "services"] if kind == "all" else [KINDS[kind]]
+    kinds = [one for one in KINDS if one.in_all] if word == ALL else [BY_WORD[word]]
     before: object = None
     while True:
-        found = {one: selected(ask(record, "get", kind=one, name=name_in_kind or name), requirements) for one in kinds}
+        found = {
+            one: selected(ask(record, "get", kind=one.plural, name=name_in_kind or name), requirements) for one in kinds
+        }
         if found != before:
             _show_objects(found, output)
         if not watch:
@@ -47,7 +52,7 @@ def get(kind: str, name: str | None, lab: str | None, output: str | None, select
         time.sleep(WATCH_PERIOD_S)
 
 
-def _show_objects(found: dict[str, list[dict[str, Any]]], output: str | None) -> None:
+def _show_objects(found: dict[Kind, list[dict[str, Any]]], output: str | None) -> None:
     from testbed.output import tables as render
 
     if output in ("json", "yaml"):
@@ -62,22 +67,22 @@ def _show_objects(found: dict[str, list[dict[str, Any]]], output: str | None) ->
 
 
 @verbs.command()
-@click.argument("kind", metavar="node|pod|deployment|service", shell_complete=kinds)
+@click.argument("kind", metavar="|".join(DESCRIBED), shell_complete=kinds)
 @click.argument("name", required=False, shell_complete=of_kind)
 @lab_option
 @output_option("json")
 def describe(kind: str, name: str | None, lab: str | None, output: str | None) -> None:
-    """Show everything about one node, pod, deployment or service."""
+    """Show everything about one object."""
     from testbed.output import tables as render
 
-    kind, _, name_in_kind = kind.partition("/")
-    if KINDS.get(kind) not in ("nodes", "pods", "deployments", "services", "endpoints") or not (name or name_in_kind):
-        raise click.UsageError(
-            f"want node NAME, pod NAME, deployment NAME or service NAME (got {kind} {name or ''})".replace(" )", ")"),
-            click.get_current_context(),
-        )
+    word, _, name_in_kind = kind.partition("/")
+    meant = BY_WORD.get(word)
+    if meant is None or not meant.described:
+        raise click.UsageError(no_such_kind(word, *DESCRIBED), click.get_current_context())
+    if not (name_in_kind or name):
+        raise click.UsageError(f"want a name (got {word}; want {meant.singular} NAME)", click.get_current_context())
     record = find_lab(lab)
-    answer = ask(record, "describe", kind=KINDS[kind], name=name_in_kind or name)
+    answer = ask(record, "describe", kind=meant.plural, name=name_in_kind or name)
     answer["Look inside"] = [ready_to_paste(record.name, look) for look in answer["Look inside"]]
     if "nsenter" in answer:
         answer["Look inside"].append(_nsenter_line(record, answer.pop("nsenter")["pid"]))

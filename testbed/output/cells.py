@@ -1,22 +1,7 @@
-"""What stands in one cell of a table, or on the lines below it. Pure."""
+"""What stands on the lines below a table. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-
-def both(*addresses: str | None) -> str | None:
-    """Addresses of both families in one cell; None where there is none."""
-    return ", ".join(one for one in addresses if one) or None
-
-
-def cluster_ips(spec: Mapping[str, Any]) -> str | None:
-    """Those of a Service."""
-    return both(*(spec.get("clusterIPs") or [spec["clusterIP"]]))
-
-
-def agent_state(state: str, drained: bool) -> str:
-    """An agent's state and what people decided about its node."""
-    return f"{state}, drained" if drained else state
 
 
 def warning_lines(nodes: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from testbed.output.cells import agent_state, both, cluster_ips, machine_lines, warning_lines
+from testbed.cluster.columns import agent_state, joined
+from testbed.cluster.kinds import ROUTE_TABLE, Kind
+from testbed.output.cells import machine_lines, warning_lines
 from testbed.places import TOPOLOGIES
 
 Object = dict[str, Any]
@@ -88,8 +90,8 @@ def status(answer: Object) -> None:
         (
             (
                 node["name"],
-                both(node["address"], node.get("ipv6_address")),
-                both(node["subnet"], node.get("ipv6_subnet")),
+                joined([node["address"], node.get("ipv6_address")]),
+                joined([node["subnet"], node.get("ipv6_subnet")]),
                 agent_state(node["agent"]["state"], node["drained"]),
                 f"{node['peers']['known']}/{node['peers']['expected']}",
                 node["agent"]["restarts"],
@@ -105,7 +107,7 @@ def status(answer: Object) -> None:
                 (
                     pod["name"],
                     pod["node"],
-                    both(pod["address"], pod.get("ipv6_address")),
+                    joined([pod["address"], pod.get("ipv6_address")]),
                     pod["state"],
                     "yes" if pod["ready"] else "no",
                     pod["restarts"],
@@ -132,117 +134,23 @@ def _name_of(cluster_file: str) -> str:
     return path.stem if path.parent == TOPOLOGIES else cluster_file
 
 
-def objects(kind: str, found: list[Object], wide: bool) -> None:
+def objects(kind: Kind, found: list[Object], wide: bool) -> None:
     """`get KIND` as columns."""
     if not found:
-        console().print(f"no {kind}")
+        console().print(f"no {kind.plural}")
         return
-    if kind == "routes":
+    if kind is ROUTE_TABLE:
         for item in found:
             _route_table(item)
         return
-    headings, wide_headings, row = ROWS[kind]
-    shown = headings + (wide_headings if wide else ())
-    columns(shown, (tuple(row(item))[: len(shown)] for item in found))
-
-
-def _node_row(item: Object) -> Sequence[object]:
-    status = item["status"]
-    peers, agent = status["peers"], status["agent"]
-    address = both(*(one["address"] for one in status["addresses"]))
-    return (
-        *(item["metadata"]["name"], address, both(*item["spec"]["podCIDRs"])),
-        agent_state(agent["state"], item["spec"].get("unschedulable", False)),
-        *(
-            f"{peers['known']}/{peers['expected']}",
-            agent["restarts"],
-            status["backend"],
-            status["datapath"],
-            agent["pid"],
-        ),
-    )
-
-
-def _pod_row(item: Object) -> Sequence[object]:
-    status = item["status"]
-    containers = status["containerStatuses"]
-    ready = f"{sum(1 for container in containers if container['ready'])}/{len(containers)}"
-    return (
-        *(
-            item["metadata"]["name"],
-            item["spec"]["nodeName"],
-            both(*(one["ip"] for one in status["podIPs"])),
-            ready,
-            status["state"],
-            status["restarts"],
-        ),
-        *(status["startTime"], ", ".join(f"{container['name']}={container['image']}" for container in containers)),
-    )
-
-
-def _lease_row(item: Object) -> Sequence[object]:
-    spec, status = item["spec"], item["status"]
-    left = "reservation" if status["reservation"] else status["secondsLeft"]
-    return (
-        *(both(spec["subnet"], spec.get("ipv6Subnet")), spec["node"], both(spec["publicIP"], spec.get("publicIPv6"))),
-        *(spec["backendType"], left),
-        *(item["metadata"]["name"], status["etcdLease"], item["metadata"]["resourceVersion"]),
-    )
-
-
-def _deployment_row(item: Object) -> Sequence[object]:
-    spec, status = item["spec"], item["status"]
-    labels = ",".join(f"{key}={value}" for key, value in spec["selector"]["matchLabels"].items())
-    images = ", ".join(container["image"] for container in spec["template"]["spec"]["containers"])
-    ready = f"{status['readyReplicas']}/{spec['replicas']}"
-    return (item["metadata"]["name"], ready, status["updatedReplicas"], status["availableReplicas"], images, labels)
-
-
-def _service_row(item: Object) -> Sequence[object]:
-    spec = item["spec"]
-    ports = ", ".join(
-        f"{port['port']}{f':{node_port}' if (node_port := port.get('nodePort')) else ''}/{port.get('protocol', 'TCP')}"
-        for port in spec["ports"]
-    )
-    selector = ",".join(f"{key}={value}" for key, value in spec["selector"].items())
-    affinity = spec.get("sessionAffinity", "None")
-    return (
-        *(item["metadata"]["name"], spec["type"], cluster_ips(spec), ports, item["status"]["readyEndpoints"]),
-        *(selector, affinity, spec.get("externalTrafficPolicy", "Cluster") if spec["type"] == "NodePort" else None),
-    )
+    shown = [column for column in kind.columns if wide or not column.wide]
+    columns([column.heading for column in shown], ([column.cell(item) for column in shown] for item in found))
 
 
 def warnings(found: Iterable[object]) -> None:
     """Problems that stop nothing, a line each, on standard error."""
     for problem in found:
         print(str(problem).replace("error: ", "warning: ", 1), file=sys.stderr)
-
-
-def _endpoint_row(item: Object) -> Sequence[object]:
-    def part(name: str) -> str:
-        pairs = [(address["ip"], subset["ports"][0]) for subset in item["subsets"] for address in subset[name]]
-        return ", ".join(f"{address}:{port['port']}/{port['protocol']}" for address, port in pairs)
-
-    return (item["metadata"]["name"], part("addresses") or "none", part("notReadyAddresses"))
-
-
-ROWS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], Any]] = {
-    "nodes": (NODE_HEADINGS, ("backend", "datapath", "agent pid"), _node_row),
-    "pods": (("pod", "node", "address", "ready", "state", "restarts"), ("since", "containers"), _pod_row),
-    "leases": (
-        ("subnet", "node", "public ip", "backend", "seconds left"),
-        ("key", "etcd lease", "revision"),
-        _lease_row,
-    ),
-    "deployments": (("deployment", "ready", "up-to-date", "available"), ("images", "selector"), _deployment_row),
-    "services": (
-        ("service", "type", "cluster ip", "ports", "endpoints"),
-        ("selector", "affinity", "external traffic"),
-        _service_row,
-    ),
-    "endpoints": (("service", "endpoints", "not ready"), (), _endpoint_row),
-    "names": (("name", "type", "answer"), (), lambda item: (item["metadata"]["name"], *item["spec"].values())),
-}
 
 
 def _route_table(item: Object) -> None:

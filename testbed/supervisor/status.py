@@ -5,13 +5,12 @@ spec, status.
 """
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.node.subnet_env import LARGEST_BYTES
 from testbed.cluster.device_names import OVERLAY_DEVICES
-from testbed.dns.show import names
 from testbed.errors import EtcdFailed
 from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode
 from testbed.lab.underlay import OverlayNode
@@ -135,12 +134,8 @@ def pod_status(pod: Pod) -> Object:
     }
 
 
-def objects(lab: Lab, kind: str) -> list[Object]:
-    """Every object of a kind (`get KIND`), in the order of the cluster file."""
-    return GETTERS[kind](lab)
-
-
-def _nodes(lab: Lab) -> list[Object]:
+def nodes(lab: Lab) -> list[Object]:
+    """Every node (`get nodes`)."""
     found = []
     for node in lab.nodes.values():
         line = node_status(lab, node, node.state())
@@ -167,7 +162,8 @@ def _nodes(lab: Lab) -> list[Object]:
     return found
 
 
-def _pods(lab: Lab) -> list[Object]:
+def pods(lab: Lab) -> list[Object]:
+    """Every pod (`get pods`)."""
     found = []
     for pod in lab.pods.values():
         manifest = pod.manifest.to_manifest()
@@ -200,15 +196,16 @@ def _pods(lab: Lab) -> list[Object]:
     return found
 
 
-def _leases(lab: Lab) -> list[Object]:
+def leases(lab: Lab) -> list[Object]:
+    """Every lease in etcd (`get leases`). Raises LookupError while etcd does not answer."""
     names = {node.address: node.name for node in lab.nodes.values()}
     states = {node.name: node.state() for node in lab.nodes.values()}
     try:
-        leases = lab.leases()
+        held = lab.leases()
     except EtcdFailed as failure:
         raise LookupError(f"etcd: {failure}") from failure
     found = []
-    for lease in leases:
+    for lease in held:
         owner = names.get(lease.attrs.public_ip)
         own = (states.get(owner) or {}).get("lease") if owner else None
         found.append(
@@ -233,8 +230,8 @@ def _leases(lab: Lab) -> list[Object]:
     return found
 
 
-def _routes(lab: Lab) -> list[Object]:
-    """A node's kernel routes beside its agent's own forwarding table."""
+def routes(lab: Lab) -> list[Object]:
+    """Each node's kernel routes beside its agent's own forwarding table (`get routes`)."""
     found = []
     for node in lab.nodes.values():
         state = node.state()
@@ -263,18 +260,6 @@ def _routes(lab: Lab) -> list[Object]:
             }
         )
     return found
-
-
-GETTERS: dict[str, Callable[[Lab], list[Object]]] = {
-    "nodes": _nodes,
-    "pods": _pods,
-    "leases": _leases,
-    "routes": _routes,
-    "services": show_services.services,
-    "endpoints": show_services.endpoints,
-    "deployments": show.deployments,
-    "names": names,
-}
 
 
 def describe_node(lab: Lab, node: LabNode) -> Object:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from testbed.bench.scale_verbs import scale_verbs
 from testbed.bench.verbs import bench_verbs
 from testbed.capture.verbs import capture_verbs
+from testbed.cluster.kinds import BY_PLURAL, Kind, no_such_kind
 from testbed.control.programs import run_for_client, wait_with_client
 from testbed.control.server import Request, Verb
 from testbed.errors import EtcdFailed, InvalidInput, TestbedError
@@ -25,17 +26,16 @@ from testbed.plain_files import plain
 from testbed.pods.kept_logs import log_of_deleted
 from testbed.pods.pod import Pod
 from testbed.pods.pod_container import ContainerNotRunning
-from testbed.services.show import describe_service
 from testbed.supervisor import status
 from testbed.supervisor.graph_facts import graph_facts
 from testbed.supervisor.journal_verbs import journal_verbs
+from testbed.supervisor.kinds import IN_LAB, KindInLab
 from testbed.supervisor.lab import Lab
 from testbed.supervisor.mininet_prompt import become_prompt
 from testbed.trace.verbs import trace_verbs
 from testbed.workloads.change_verbs import change_verbs
 from testbed.workloads.forward import forward_verbs, pod_of_deployment
 from testbed.workloads.node_verbs import node_verbs
-from testbed.workloads.show import describe_deployment
 
 RESTART_LIMIT_S = 20.0
 LARGEST_LOG = 1 << 30
@@ -81,40 +81,37 @@ class RunningLab:
 
     def get(self, request: Request) -> object:
         """Objects of a kind, or the one with a name."""
-        kind, name = request.argument("kind", str), request.argument("name", str)
-        if kind not in status.GETTERS:
-            raise InvalidInput(f"get: no such kind {kind!r} (want {', '.join(status.GETTERS)})")
+        kind, in_lab = self._kind("get", request)
+        name = request.argument("name", str)
         try:
-            found = status.objects(self.lab, kind)
+            found = in_lab.get(self.lab)
         except LookupError as failure:
             raise EtcdFailed(str(failure)) from failure
         if name is None:
             return found
+        names = [item["metadata"]["name"] for item in found]
         named = [item for item in found if item["metadata"]["name"] == name]
         if not named:
-            raise TestbedError(f"no {kind.removesuffix('s')} named {name} (there are: {_names(found)})")
+            raise _not_there(kind, name, names)
         return named
 
     def describe(self, request: Request) -> object:
-        """Headings and values about one node, pod or deployment."""
-        kind, name = request.argument("kind", str), request.argument("name", str)
-        if kind == "deployments":
-            if name not in self.lab.workloads.deployments:
-                there = ", ".join(self.lab.workloads.deployments) or "none"
-                raise TestbedError(f"no deployment named {name} (there are: {there})")
-            return describe_deployment(self.lab, name)
-        if kind in ("services", "endpoints"):
-            if name not in self.lab.services.numbered:
-                raise TestbedError(
-                    f"no service named {name} (there are: {', '.join(self.lab.services.numbered) or 'none'})"
-                )
-            return describe_service(self.lab, name)
-        target = self._target(name)
-        if kind == "nodes" and isinstance(target, LabNode):
-            return status.describe_node(self.lab, target)
-        if kind == "pods" and isinstance(target, Pod):
-            return status.describe_pod(self.lab, target)
-        raise TestbedError(f"no {kind.removesuffix('s')} named {name}")
+        """Headings and values about one object."""
+        kind, in_lab = self._kind("describe", request)
+        name, described = request.argument("name", str), in_lab.describe
+        if described is None or name is None:
+            raise InvalidInput(f"describe: wants a kind that can be described, and a name (got {kind.plural} {name})")
+        try:
+            return described.show(self.lab, name)
+        except KeyError:
+            raise _not_there(kind, name, described.names(self.lab)) from None
+
+    def _kind(self, verb: str, request: Request) -> tuple[Kind, KindInLab]:
+        plural = request.argument("kind", str)
+        kind = BY_PLURAL.get(plural)
+        if kind is None:
+            raise InvalidInput(f"{verb}: {no_such_kind(str(plural), *BY_PLURAL)}")
+        return kind, IN_LAB[kind]
 
     def events(self, _request: Request) -> object:
         """What happened, oldest first."""
@@ -317,5 +314,5 @@ class RunningLab:
         raise TestbedError(f"{name} runs nothing that writes a log (look below {logs})")
 
 
-def _names(found: list[status.Object]) -> str:
-    return ", ".join(item["metadata"]["name"] for item in found) or "none"
+def _not_there(kind: Kind, name: str, names: Collection[str]) -> TestbedError:
+    return TestbedError(f"no {kind.singular} named {name} (there are: {', '.join(names) or 'none'})")

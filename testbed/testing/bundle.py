@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from testbed.cluster.kinds import KINDS
 from testbed.control.options import read_options
 from testbed.errors import TestbedError
 from testbed.plain_files import read_end
@@ -54,10 +55,10 @@ ON_PODS = {
 }
 """File below pods/POD; asked from outside the containers, so that it works when they are dead."""
 ON_SWITCHES = "ip -details -statistics link; bridge link; bridge fdb; ip netns"
-KINDS = ("nodes", "pods", "services", "leases", "routes")
 EXPLAINED = {
     "status.json, events.json": "the lab at a glance, and what happened in it, oldest first",
-    "get/": "nodes, pods, services, leases, and routes: each node's kernel routes beside its forwarding table",
+    "get/": f"{', '.join(kind.plural for kind in KINDS)}; "
+    "routes are each node's kernel routes beside its forwarding table",
     "etcd.txt": "every key of etcd with its value; etcd-health.txt says how the members are",
     "nodes/NODE/": "links, addresses, routes, nft rules, sockets, the agent's state, metrics, log and subnet.env",
     "pods/POD/": "links, addresses, routes, sockets; a log for each container",
@@ -124,7 +125,7 @@ def write_bundle(
 def _parts(lab: LabHandle, status: Mapping[str, Any]) -> Iterator[Part]:
     yield Part("events.json", lambda: _json(lab.events()))
     for kind in KINDS:
-        yield Part(f"get/{kind}.json", partial(_objects, lab, kind))
+        yield Part(f"get/{kind.plural}.json", partial(_objects, lab, kind.plural))
     limits = ["--dial-timeout=2s", "--command-timeout=4s"]
     yield Part("etcd.txt", lambda: _said(lab.etcdctl(*limits, "get", "--prefix", "")))
     yield Part("etcd-health.txt", lambda: _said(lab.etcdctl(*limits, "endpoint", "status", "--write-out=table")))

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from agent.kernel.values import Family, IPAddress
+from testbed.cluster.kinds import SERVICE
 from testbed.errors import InvalidInput, TestbedError
 from testbed.supervisor.lab import Lab
 from testbed.trace.evidence import Counters, Evidence
@@ -49,7 +50,6 @@ class Asked:
 
 LOOPBACK: Mapping[Family, IPAddress] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
 HOW_TO_HAVE_ONE = {4: "want one of a service's pods, or wait for a pod's", 6: "want a network with EnableIPv6"}
-SERVICE_WORDS = frozenset({"svc", "service", "services"})
 LONGEST_HEADERS = 576 + 28
 """Bytes around a probe's payload, or of an ICMP error about it, which quotes it (RFC 1812 §4.3.2.3)."""
 DEFAULT_SIZE = {"tcp": 1, "udp": 16, "icmp": 56}
@@ -195,7 +195,7 @@ def _address_of_name(lab: Lab, known: Map, destination: str, family: Family) -> 
     if destination == "localhost":
         return LOOPBACK[family]
     kind, slash, rest = destination.partition("/")
-    is_service = bool(slash) and kind in SERVICE_WORDS
+    is_service = bool(slash) and kind in SERVICE.words
     name = rest if is_service else destination
     service = lab.services.numbered.get(name)
     if service is not None and (slash or name not in known.place_of):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from testbed.cluster.kinds import LEASE, POD, SERVICE
 from testbed.control.client import LabRecord, ask, find_lab
 from testbed.errors import TestbedError
 from testbed.graph.layout import lay_out
@@ -116,10 +117,10 @@ class Feed:
             self._look_at_etcd()
 
     def _look_at_etcd(self) -> None:
-        self._tell("services", {"table": tables.services(self._ask("get", kind="services", name=None))})
-        self._tell("ports", {"ports": tables.ports(self._ask("get", kind="pods", name=None))})
+        self._tell("services", {"table": tables.objects(SERVICE, self._ask("get", kind=SERVICE.plural))})
+        self._tell("ports", {"ports": tables.ports(self._ask("get", kind=POD.plural))})
         try:
-            self._tell("leases", {"table": tables.leases(self._ask("get", kind="leases", name=None))})
+            self._tell("leases", {"table": tables.objects(LEASE, self._ask("get", kind=LEASE.plural))})
         except TestbedError as failure:
             self._tell("leases", {"table": tables.table(("etcd does not answer",), [(str(failure),)])})
 

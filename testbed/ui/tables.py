@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from testbed.cluster.kinds import Kind
+
 Object = Mapping[str, Any]
 Table = dict[str, Any]
 EVENTS_SHOWN = 200
@@ -61,42 +63,10 @@ def forwarding(facts: Object) -> Table:
     )
 
 
-def leases(found: Sequence[Object]) -> Table:
-    """Leases in etcd."""
-    return table(
-        ("subnet", "node", "public IP", "backend", "seconds left"),
-        [
-            (
-                *(one["spec"]["subnet"], one["spec"]["node"], one["spec"]["publicIP"], one["spec"]["backendType"]),
-                "reserved" if one["status"]["reservation"] else one["status"]["secondsLeft"],
-            )
-            for one in found
-        ],
-    )
-
-
-def services(found: Sequence[Object]) -> Table:
-    """Services with their addresses."""
-    return table(
-        ("service", "type", "cluster IP", "ports", "ready endpoints"),
-        [
-            (
-                *(
-                    one["metadata"]["name"],
-                    one["spec"].get("type"),
-                    ", ".join(one["spec"].get("clusterIPs", [])) or one["spec"].get("clusterIP"),
-                ),
-                ", ".join(_port(port) for port in one["spec"].get("ports", ())),
-                one.get("status", {}).get("readyEndpoints"),
-            )
-            for one in found
-        ],
-    )
-
-
-def _port(port: Object) -> str:
-    node_port = f":{port['nodePort']}" if port.get("nodePort") else ""
-    return f"{port['port']}{node_port}/{port.get('protocol', 'TCP')}"
+def objects(kind: Kind, found: Sequence[Object]) -> Table:
+    """Objects of a kind, as `get` shows them."""
+    shown = [column for column in kind.columns if not column.wide]
+    return table([column.heading for column in shown], [[column.cell(one) for column in shown] for one in found])
 
 
 def events(found: Sequence[Object]) -> Table:

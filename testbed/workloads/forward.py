@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from testbed.cluster.kinds import BY_PLURAL, DEPLOYMENT, NODE, POD, SERVICE
 from testbed.control.programs import run_for_client
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput, TestbedError
 from testbed.pods.pod import Pod
-from testbed.supervisor import status
+from testbed.services.show import Object, services
 
 if TYPE_CHECKING:
     from testbed.supervisor.lab import Lab
@@ -52,18 +53,19 @@ def find_way(lab: "Lab", kind: str | None, name: str, port: str) -> Way:
 
     Raises TestbedError.
     """
-    services = {item["metadata"]["name"]: item for item in status.objects(lab, "services")}
-    if kind in (None, "services") and name in services:
-        return _to_service(lab, services[name], port)
-    if kind in (None, "pods") and name in lab.pods:
+    meant = None if kind is None else BY_PLURAL.get(kind)
+    known = {item["metadata"]["name"]: item for item in services(lab)}
+    if meant in (None, SERVICE) and name in known:
+        return _to_service(lab, known[name], port)
+    if meant in (None, POD) and name in lab.pods:
         return _to_pod(lab.pods[name], port)
-    if kind in (None, "nodes") and name in lab.nodes:
+    if meant in (None, NODE) and name in lab.nodes:
         node = lab.nodes[name]
         return Way(f"node {name}", node.pid, (str(node.address), LOOPBACK), _number(port))
-    if kind == "deployments" or (kind is None and name in lab.workloads.deployments):
+    if meant is DEPLOYMENT or (meant is None and name in lab.workloads.deployments):
         return _to_pod(pod_of_deployment(lab, name), port)
-    there = ", ".join([*services, *lab.pods, *lab.nodes])
-    what = "service, pod or node" if kind is None else kind.removesuffix("s")
+    there = ", ".join([*known, *lab.pods, *lab.nodes])
+    what = "service, pod or node" if meant is None else meant.singular
     raise TestbedError(f"no {what} named {name} (there are: {there})")
 
 
@@ -88,7 +90,7 @@ def _to_pod(pod: Pod, port: str) -> Way:
     return Way(f"pod {pod.name}, port {number}", pod.pause_pid, (LOOPBACK, pod.address or LOOPBACK), number)
 
 
-def _to_service(lab: "Lab", service: status.Object, port: str) -> Way:
+def _to_service(lab: "Lab", service: Object, port: str) -> Way:
     name, spec = service["metadata"]["name"], service["spec"]
     address = spec.get("clusterIP")
     if address in (None, "", "None"):

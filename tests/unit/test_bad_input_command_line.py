@@ -39,7 +39,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         (["up", "one", "two"], "unexpected extra argument (two)"),
         (["validate"], "Missing argument 'FILE|NAME'"),
         (["exec", "web"], "no command (want: exec POD|NODE -- CMD…)"),
-        (["get", "podz"], "no such kind: podz - did you mean pod?"),
+        (
+            ["get", "podz"],
+            "want nodes, pods, deployments, services, endpoints, names, leases, routes or all) - did you mean pod?",
+        ),
         (["get", "pods", "-o", "xml"], "'xml' is not one of"),
         (["logs", "--tail", "-1", "web"], "-1 is not in the range"),
         (["ping", "web"], "want both SRC and DST, or neither"),

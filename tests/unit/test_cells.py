@@ -1,6 +1,7 @@
 """Lines below a table."""
 
-from testbed.output.cells import agent_state, warning_lines
+from testbed.cluster.columns import agent_state
+from testbed.output.cells import warning_lines
 
 
 def test_a_warning_of_several_nodes_is_one_line_with_their_names() -> None:

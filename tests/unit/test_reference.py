@@ -10,6 +10,7 @@ from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
 from agent.options.options import FLAGS, Flag
+from testbed.cluster.kinds import KINDS
 from testbed.command import completion
 from testbed.command.cli import main  # registers the verbs
 from testbed.command.command_line import SECTIONS, verbs
@@ -60,8 +61,27 @@ def test_names_of_nodes_and_pods_are_those_of_the_lab(monkeypatch: pytest.Monkey
     monkeypatch.setattr(completion, "ask", lambda _lab, _verb, answer_within_s: status)
     assert offered("exec") == ["nginx", "node1"]
     assert offered("trace", "nginx", incomplete="no") == ["node1"]
-    assert offered("get", "pods") == ["nginx"]
     assert offered("node", "drain") == ["node1"]
+
+
+def test_names_of_every_kind_are_those_of_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(_lab: str, _verb: str, answer_within_s: float, kind: str) -> list[dict[str, dict[str, str]]]:
+        return [{"metadata": {"name": f"{kind}-1"}}]
+
+    monkeypatch.setattr(completion, "find_lab", lambda name: name)
+    monkeypatch.setattr(completion, "ask", answer)
+    for kind in KINDS:
+        for word in kind.words:
+            assert offered("get", word) == [f"{kind.plural}-1"]
+    assert offered("describe", "svc") == ["services-1"]
+    assert offered("delete", "deploy") == ["deployments-1"]
+    assert offered("delete", "po", "one", incomplete="pods") == ["pods-1"]
+
+
+def test_kinds_are_offered_to_the_verbs_that_take_them() -> None:
+    assert offered("get") == [*sorted(kind.plural for kind in KINDS), "all"]
+    assert offered("describe") == ["deployments", "endpoints", "nodes", "pods", "services"]
+    assert offered("delete") == ["deployments", "pods", "services"]
 
 
 def test_without_a_lab_nothing_is_offered_and_nothing_breaks(monkeypatch: pytest.MonkeyPatch) -> None:

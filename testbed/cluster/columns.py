@@ -1,0 +1,177 @@
+"""What `get` shows of an object in columns, by kind. Pure: an object as JSON in, cells out."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of `get KIND`."""
+
+    heading: str
+    cell: Callable[[Object], object]
+    wide: bool = False
+    """Shown with `-o wide` alone."""
+
+
+def joined(parts: Iterable[str | None]) -> str | None:
+    """Addresses of both families, or any others, in one cell; None where there is none."""
+    return ", ".join(part for part in parts if part) or None
+
+
+def agent_state(state: str, drained: bool) -> str:
+    """An agent's state and what people decided about its node."""
+    return f"{state}, drained" if drained else state
+
+
+def at(*path: str) -> Callable[[Object], object]:
+    """Return what reads the value at `path`; None where a part of the path is missing."""
+
+    def cell(item: Object) -> object:
+        value: Any = item
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    return cell
+
+
+NAME = at("metadata", "name")
+
+
+def _node_agent(item: Object) -> str:
+    return agent_state(item["status"]["agent"]["state"], item["spec"].get("unschedulable", False))
+
+
+def _node_peers(item: Object) -> str:
+    peers = item["status"]["peers"]
+    return f"{peers['known']}/{peers['expected']}"
+
+
+NODE_COLUMNS = (
+    Column("node", NAME),
+    Column("address", lambda item: joined(one["address"] for one in item["status"]["addresses"])),
+    Column("subnet", lambda item: joined(item["spec"]["podCIDRs"])),
+    Column("agent", _node_agent),
+    Column("peers", _node_peers),
+    Column("restarts", at("status", "agent", "restarts")),
+    Column("backend", at("status", "backend"), wide=True),
+    Column("datapath", at("status", "datapath"), wide=True),
+    Column("agent pid", at("status", "agent", "pid"), wide=True),
+)
+
+
+def _pod_ready(item: Object) -> str:
+    containers = item["status"]["containerStatuses"]
+    return f"{sum(1 for container in containers if container['ready'])}/{len(containers)}"
+
+
+def _pod_containers(item: Object) -> str | None:
+    return joined(f"{one['name']}={one['image']}" for one in item["status"]["containerStatuses"])
+
+
+POD_COLUMNS = (
+    Column("pod", NAME),
+    Column("node", at("spec", "nodeName")),
+    Column("address", lambda item: joined(one["ip"] for one in item["status"]["podIPs"])),
+    Column("ready", _pod_ready),
+    Column("state", at("status", "state")),
+    Column("restarts", at("status", "restarts")),
+    Column("since", at("status", "startTime"), wide=True),
+    Column("containers", _pod_containers, wide=True),
+)
+
+
+def _deployment_ready(item: Object) -> str:
+    return f"{item['status']['readyReplicas']}/{item['spec']['replicas']}"
+
+
+def _deployment_images(item: Object) -> str | None:
+    return joined(container["image"] for container in item["spec"]["template"]["spec"]["containers"])
+
+
+def _labels(selector: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in selector.items())
+
+
+DEPLOYMENT_COLUMNS = (
+    Column("deployment", NAME),
+    Column("ready", _deployment_ready),
+    Column("up-to-date", at("status", "updatedReplicas")),
+    Column("available", at("status", "availableReplicas")),
+    Column("images", _deployment_images, wide=True),
+    Column("selector", lambda item: _labels(item["spec"]["selector"]["matchLabels"]), wide=True),
+)
+
+
+def cluster_ips(item: Object) -> str | None:
+    """Those of a Service."""
+    spec = item["spec"]
+    return joined(spec.get("clusterIPs") or [spec.get("clusterIP")])
+
+
+def service_ports(item: Object) -> str:
+    """`80:30080/TCP` for a node port, `80/TCP` for a plain one."""
+    return ", ".join(
+        f"{port['port']}{f':{node_port}' if (node_port := port.get('nodePort')) else ''}/{port.get('protocol', 'TCP')}"
+        for port in item["spec"]["ports"]
+    )
+
+
+def _external_traffic(item: Object) -> str | None:
+    spec = item["spec"]
+    return spec.get("externalTrafficPolicy", "Cluster") if spec["type"] == "NodePort" else None
+
+
+SERVICE_COLUMNS = (
+    Column("service", NAME),
+    Column("type", at("spec", "type")),
+    Column("cluster ip", cluster_ips),
+    Column("ports", service_ports),
+    Column("endpoints", at("status", "readyEndpoints")),
+    Column("selector", lambda item: _labels(item["spec"]["selector"]), wide=True),
+    Column("affinity", lambda item: item["spec"].get("sessionAffinity", "None"), wide=True),
+    Column("external traffic", _external_traffic, wide=True),
+)
+
+
+def _endpoints(part: str) -> Callable[[Object], str]:
+    def cell(item: Object) -> str:
+        subsets: Sequence[Any] = item["subsets"]
+        pairs = [(address["ip"], subset["ports"][0]) for subset in subsets for address in subset[part]]
+        return ", ".join(f"{address}:{port['port']}/{port['protocol']}" for address, port in pairs)
+
+    return cell
+
+
+ENDPOINTS_COLUMNS = (
+    Column("service", NAME),
+    Column("endpoints", lambda item: _endpoints("addresses")(item) or "none"),
+    Column("not ready", _endpoints("notReadyAddresses")),
+)
+
+
+def _seconds_left(item: Object) -> object:
+    status = item["status"]
+    return "reservation" if status["reservation"] else status["secondsLeft"]
+
+
+LEASE_COLUMNS = (
+    Column("subnet", lambda item: joined([item["spec"]["subnet"], item["spec"].get("ipv6Subnet")])),
+    Column("node", at("spec", "node")),
+    Column("public ip", lambda item: joined([item["spec"]["publicIP"], item["spec"].get("publicIPv6")])),
+    Column("backend", at("spec", "backendType")),
+    Column("seconds left", _seconds_left),
+    Column("key", NAME, wide=True),
+    Column("etcd lease", at("status", "etcdLease"), wide=True),
+    Column("revision", at("metadata", "resourceVersion"), wide=True),
+)
+
+NAME_COLUMNS = (
+    Column("name", NAME),
+    Column("type", at("spec", "type")),
+    Column("answer", at("spec", "data")),
+)

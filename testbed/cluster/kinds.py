@@ -1,0 +1,147 @@
+"""Every kind of object that a lab has: its names, its model and checks, its columns. Light: every verb loads this.
+
+What a running lab has of a kind (`get`, `describe`) is registered for it in `testbed.supervisor.kinds`.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from testbed.cluster import columns
+from testbed.cluster.columns import Column
+
+if TYPE_CHECKING:
+    from testbed.cluster.manifest_model import Model
+    from testbed.cluster.problems import Problem
+    from testbed.cluster.validation import Source
+
+    Check = Callable[[Source, Any], Iterator[Problem]]
+
+ALL = "all"
+"""What `get` takes besides kinds: those that people look at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of object."""
+
+    name: str
+    """As in `kind:`."""
+    api_version: str
+    """As in `apiVersion:`; `testbed/v1` for what Kubernetes does not have."""
+    singular: str
+    plural: str
+    short_names: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    """Of `get`; without any it has a form of its own."""
+    manifest: "Callable[[], tuple[type[Model], Check]] | None" = None
+    """Imports what a manifest is read as, which is heavy, and what checks it; None: it cannot be applied or deleted."""
+    described: bool = False
+    """Whether `describe` shows it."""
+    in_all: bool = False
+    """Whether `get all` shows it."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Everything that it is called on a command line."""
+        return (self.plural, self.singular, *self.short_names)
+
+
+def _pod() -> "tuple[type[Model], Check]":
+    from testbed.cluster.manifest import Pod
+    from testbed.cluster.pod_checks import check_pod
+
+    return Pod, check_pod
+
+
+def _deployment() -> "tuple[type[Model], Check]":
+    from testbed.cluster.deployment import Deployment
+    from testbed.cluster.deployment_checks import check_deployment
+
+    return Deployment, check_deployment
+
+
+def _service() -> "tuple[type[Model], Check]":
+    from testbed.cluster.service import Service
+    from testbed.cluster.service_checks import check_service
+
+    return Service, check_service
+
+
+NODE = Kind(
+    name="Node",
+    api_version="v1",
+    singular="node",
+    plural="nodes",
+    short_names=("no",),
+    columns=columns.NODE_COLUMNS,
+    described=True,
+    in_all=True,
+)
+POD = Kind(
+    name="Pod",
+    api_version="v1",
+    singular="pod",
+    plural="pods",
+    short_names=("po",),
+    columns=columns.POD_COLUMNS,
+    manifest=_pod,
+    described=True,
+    in_all=True,
+)
+DEPLOYMENT = Kind(
+    name="Deployment",
+    api_version="apps/v1",
+    singular="deployment",
+    plural="deployments",
+    short_names=("deploy",),
+    columns=columns.DEPLOYMENT_COLUMNS,
+    manifest=_deployment,
+    described=True,
+    in_all=True,
+)
+SERVICE = Kind(
+    name="Service",
+    api_version="v1",
+    singular="service",
+    plural="services",
+    short_names=("svc",),
+    columns=columns.SERVICE_COLUMNS,
+    manifest=_service,
+    described=True,
+    in_all=True,
+)
+ENDPOINTS = Kind(
+    name="Endpoints",
+    api_version="v1",
+    singular="endpoint",
+    plural="endpoints",
+    short_names=("ep",),
+    columns=columns.ENDPOINTS_COLUMNS,
+    described=True,
+)
+NAME = Kind(
+    name="Name",
+    api_version="testbed/v1",
+    singular="name",
+    plural="names",
+    short_names=("dns",),
+    columns=columns.NAME_COLUMNS,
+)
+LEASE = Kind(name="Lease", api_version="testbed/v1", singular="lease", plural="leases", columns=columns.LEASE_COLUMNS)
+ROUTE_TABLE = Kind(name="RouteTable", api_version="testbed/v1", singular="route", plural="routes")
+
+KINDS = (NODE, POD, DEPLOYMENT, SERVICE, ENDPOINTS, NAME, LEASE, ROUTE_TABLE)
+"""In the order in which help names them."""
+MANIFESTS = {(kind.api_version, kind.name): kind for kind in KINDS if kind.manifest is not None}
+"""Those that can be applied, by apiVersion and kind."""
+BY_WORD = {word: kind for kind in KINDS for word in kind.words}
+BY_PLURAL = {kind.plural: kind for kind in KINDS}
+
+
+def no_such_kind(word: str, *wanted: str) -> str:
+    """Return the line for a word that is not a kind; `wanted` are the words that would do."""
+    near = difflib.get_close_matches(word, [*BY_WORD, ALL], n=1)
+    hint = f" - did you mean {near[0]}?" if near and word not in BY_WORD else ""
+    return f"no such kind: {word} (want {', '.join(wanted[:-1])} or {wanted[-1]}){hint}"

@@ -1,0 +1,60 @@
+"""What a running lab has of each kind: `get` lists it, `describe` shows everything about one.
+
+A new kind is an entry in `testbed.cluster.kinds`, and one here.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.cluster import kinds
+from testbed.cluster.kinds import Kind
+from testbed.dns.show import names
+from testbed.services import show as show_services
+from testbed.supervisor import status
+from testbed.supervisor.lab import Lab
+from testbed.workloads import show
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """How `describe` finds and shows one object."""
+
+    names: Callable[[Lab], Collection[str]]
+    show: Callable[[Lab, str], Object]
+    """Raises KeyError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindInLab:
+    """What the lab answers about one kind."""
+
+    get: Callable[[Lab], list[Object]]
+    """Every object, in the order of the cluster file. Raises LookupError, in words, when it cannot be known now."""
+    describe: Described | None = None
+
+
+SERVICE = Described(names=lambda lab: lab.services.numbered, show=show_services.describe_service)
+IN_LAB: Mapping[Kind, KindInLab] = {
+    kinds.NODE: KindInLab(
+        get=status.nodes,
+        describe=Described(
+            names=lambda lab: lab.nodes, show=lambda lab, name: status.describe_node(lab, lab.nodes[name])
+        ),
+    ),
+    kinds.POD: KindInLab(
+        get=status.pods,
+        describe=Described(names=lambda lab: lab.pods, show=lambda lab, name: status.describe_pod(lab, lab.pods[name])),
+    ),
+    kinds.DEPLOYMENT: KindInLab(
+        get=show.deployments,
+        describe=Described(names=lambda lab: lab.workloads.deployments, show=show.describe_deployment),
+    ),
+    kinds.SERVICE: KindInLab(get=show_services.services, describe=SERVICE),
+    kinds.ENDPOINTS: KindInLab(get=show_services.endpoints, describe=SERVICE),
+    kinds.NAME: KindInLab(get=names),
+    kinds.LEASE: KindInLab(get=status.leases),
+    kinds.ROUTE_TABLE: KindInLab(get=status.routes),
+}

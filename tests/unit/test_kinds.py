@@ -1,0 +1,85 @@
+"""One registry: whatever a kind needs is there, and every verb reads it."""
+
+import pytest
+from click.testing import CliRunner, Result
+
+from testbed.cluster.kinds import ALL, BY_WORD, KINDS, MANIFESTS, ROUTE_TABLE, Kind
+from testbed.command import cli
+from testbed.command.command_line import verbs
+from testbed.supervisor.kinds import IN_LAB
+from testbed.testing import bundle
+
+assert cli
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(verbs, arguments)
+
+
+def test_every_word_means_one_kind() -> None:
+    words = [word for kind in KINDS for word in kind.words]
+    assert len(words) == len(set(words))
+    assert ALL not in BY_WORD
+
+
+def test_a_lab_answers_for_every_kind_and_describes_what_can_be_described() -> None:
+    assert list(IN_LAB) == list(KINDS)
+    assert [kind for kind, in_lab in IN_LAB.items() if in_lab.describe] == [kind for kind in KINDS if kind.described]
+
+
+@pytest.mark.parametrize("kind", MANIFESTS.values(), ids=lambda kind: kind.name)
+def test_a_manifest_is_read_as_the_model_of_its_kind(kind: Kind) -> None:
+    assert kind.manifest is not None
+    model, _check = kind.manifest()
+    assert model.model_fields["kind"].annotation.__args__ == (kind.name,)  # type: ignore[union-attr]
+    assert model.model_fields["api_version"].annotation.__args__ == (kind.api_version,)  # type: ignore[union-attr]
+
+
+def test_every_kind_has_columns_but_routes() -> None:
+    assert [kind for kind in KINDS if not kind.columns] == [ROUTE_TABLE]
+
+
+def test_get_names_the_kinds_for_a_word_that_is_none() -> None:
+    said = run("get", "foo").output
+    for kind in KINDS:
+        assert kind.plural in said
+    assert "no such kind: foo (want nodes, pods, " in said
+    assert "routes or all)" in said
+    assert "did you mean pods?" in run("get", "podds").output
+    assert "no such kind: foo (want service, pod, node or deployment)" in run("forward", "foo/web:80").output
+
+
+def test_help_of_get_names_every_kind_with_its_short_names() -> None:
+    said = " ".join(run("get", "--help").output.split())
+    for kind in KINDS:
+        assert (f"{kind.plural} ({', '.join(kind.short_names)})" if kind.short_names else kind.plural) in said
+
+
+@pytest.mark.parametrize("words", [("pod",), ("svc",), ("pod/",), ("endpoints",)])
+def test_describe_without_a_name_is_a_line(words: tuple[str, ...]) -> None:
+    done = run("describe", *words)
+    assert done.exit_code == 2
+    kind = BY_WORD[words[0].rstrip("/")]
+    assert f"want a name (got {words[0].rstrip('/')}; want {kind.singular} NAME)" in done.output
+
+
+def test_describe_names_the_kinds_that_it_shows() -> None:
+    done = run("describe", "leases", "x")
+    assert (done.exit_code, "want node, pod, deployment, service or endpoint" in done.output) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("deployment/a", "service/b"), ("pod/a", "b"), ("a", "pod/b"), ("pod", "pod/a")])
+def test_delete_of_two_kinds_at_once_is_a_line(words: tuple[str, ...]) -> None:
+    done = run("delete", *words)
+    assert (done.exit_code, "one kind at a time" in done.output) == (2, True), done.output
+
+
+@pytest.mark.parametrize("words", [("node", "a"), ("foo", "a"), ("lease/a",), ("pod/a", "foo/b")])
+def test_delete_names_the_kinds_that_can_be_removed(words: tuple[str, ...]) -> None:
+    done = run("delete", *words)
+    assert (done.exit_code, "(want pod, deployment or service)" in done.output) == (2, True), done.output
+
+
+def test_a_bundle_has_a_file_of_every_kind() -> None:
+    for kind in KINDS:
+        assert kind.plural in bundle.EXPLAINED["get/"]
