@@ -39,6 +39,15 @@ class FamilyRules:
         except AddressValueError:
             raise WrongValue("not an address", "the base address of a subnet") from None
 
+    def read_length(self, value: object) -> int:
+        """Read a subnet's prefix length; 0 counts as absent, as Go's zero value does."""
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise WrongValue("not a prefix length", "a whole number such as 24, without quotes")
+        if value > self.longest_subnet:
+            what = f"{self.prefix}SubnetLen must be less than /{self.longest_subnet + 1}"
+            raise WrongValue(what, f"at most {self.longest_subnet}")
+        return value
+
     def read_network(self, value: object) -> tuple[int, int]:
         """Read a network in CIDR notation as its address, host bits included, and its length."""
         want = f"e.g. {self.network_example}"
@@ -80,7 +89,7 @@ def read_layout(fields: Fields, family: FamilyRules) -> Layout | None:
     # flannel up to 0.20 wrote a list, of which only the first entry counted.
     given = several[0] if isinstance(several, list) and several else fields.get(name)
     address, network_len = fields.check(name, given, family.read_network, (0, 0))
-    given_len = fields.read(family.prefix + "SubnetLen", _read_length, 0)
+    given_len = fields.read(family.prefix + "SubnetLen", family.read_length, 0)
     sizes_known = len(fields.problems) == before
     lowest = fields.read(family.prefix + "SubnetMin", family.read_address, None)
     highest = fields.read(family.prefix + "SubnetMax", family.read_address, None)
@@ -102,13 +111,6 @@ def read_layout(fields: Fields, family: FamilyRules) -> Layout | None:
     return Layout(base, network_len, subnet_len, lowest, highest, None if base == address else warning)
 
 
-def _read_length(value: object) -> int:
-    """Read a prefix length; 0 counts as absent, as Go's zero value does."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise WrongValue("not a prefix length", "a whole number such as 24, without quotes")
-    return value
-
-
 def _subnet_len(fields: Fields, family: FamilyRules, network_len: int, given: int) -> int | None:
     """Return the length as given or by default; None when a problem was noted."""
     name = family.prefix + "SubnetLen"
@@ -117,10 +119,6 @@ def _subnet_len(fields: Fields, family: FamilyRules, network_len: int, given: in
             return family.default_len if network_len <= family.default_len - 2 else network_len + 2
         what = f"network is too small. Minimum useful network prefix is /{family.longest_network}"
         fields.problem(family.prefix + "Network", what, f"/{network_len}", f"/{family.longest_network} or shorter")
-        return None
-    if given > family.longest_subnet:
-        what = f"{name} must be less than /{family.longest_subnet + 1}"
-        fields.problem(name, what, given, f"at most {family.longest_subnet}")
         return None
     if given < network_len + 2:
         what = "network must be able to accommodate at least four subnets"

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 from agent.errors import InvalidConfig, UsageError
 from agent.netconfig.backend_options import BACKEND_OPTIONS
 from agent.netconfig.config import NetworkConfig, parse_network_config
+from agent.netconfig.fields import Fields
 from agent.options.command_line import parse_options
 from testbed.cluster.addresses import FIRST_NODE_OFFSET, AddressPlan, UnderlayFull, plan_addresses
 from testbed.cluster.agent_words import NEED_TLS, named
@@ -51,6 +52,7 @@ def check_cluster(
     yield from _check_nodes(source, document, wiring, config)
     yield from _check_network_keys(source, document)
     yield from _check_agent_flags(source, document)
+    yield from _check_backend_type(source, document)
     if config is None:
         return
     for warning in config.warnings:
@@ -161,12 +163,17 @@ def _check_network_keys(source: Source, document: ClusterDocument) -> Iterator[P
             yield source.problem(("network", key), what, at_key=True)
 
 
-def _check_backend_options(source: Source, document: ClusterDocument, config: NetworkConfig) -> Iterator[Problem]:
-    kinds = tuple(BACKEND_OPTIONS)
-    if config.backend_type not in kinds:
-        what = f"unknown backend type (got {shorten(config.backend_type)}; want {', '.join(kinds)})"
+def _check_backend_type(source: Source, document: ClusterDocument) -> Iterator[Problem]:
+    """The type alone, whatever else is wrong; the agent reads others too, for overlays of other programs."""
+    backend = Fields(document.network).get("Backend")
+    kind = Fields(backend).get("Type") if isinstance(backend, dict) else None
+    if isinstance(kind, str) and kind and kind.lower() not in BACKEND_OPTIONS:
+        what = f"unknown backend type (got {shorten(kind.lower())}; want {', '.join(BACKEND_OPTIONS)})"
         path = ("network", _spelt(document, "Backend"), "Type")
-        yield source.problem(path, what + near_match(config.backend_type, kinds))
+        yield source.problem(path, what + near_match(kind.lower(), BACKEND_OPTIONS))
+
+
+def _check_backend_options(source: Source, document: ClusterDocument, config: NetworkConfig) -> Iterator[Problem]:
     known = ("Type", *sorted(BACKEND_OPTIONS.get(config.backend_type, ())))
     for option in config.unknown_options:
         path = ("network", _spelt(document, "Backend"), option)

@@ -87,6 +87,8 @@ def read_model(source: Source, model: type[ModelT]) -> tuple[ModelT | None, list
     rest = copy.deepcopy(source.document.value)
     for error in errors:
         _forget(rest, error)
+        if error["loc"][:2] in (("metadata",), ("metadata", "name")):
+            _give_name(rest, f"no-name-{source.line(())}")
     for _ in range(MOST_CUTS):
         try:
             return model.model_validate(rest), problems
@@ -115,6 +117,15 @@ def _forget(value: Any, error: ErrorDetails) -> None:  # noqa: ANN401 - plain da
         value = value[step]
     if isinstance(value, dict) and error["loc"]:
         value.pop(error["loc"][-1], None)
+
+
+def _give_name(rest: Any, name: str) -> None:  # noqa: ANN401 - plain data
+    """Put a name where there is no usable one: without it the whole object would go, and hide its other problems."""
+    if not isinstance(rest, dict):
+        return
+    if not isinstance(rest.get("metadata"), dict):
+        rest["metadata"] = {}
+    rest["metadata"]["name"] = name
 
 
 def _cut(value: Any, path: Path) -> None:  # noqa: ANN401 - plain data
