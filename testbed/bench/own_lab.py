@@ -1,17 +1,16 @@
 """The lab that a bench run makes for itself. It cannot outlive the run, however that ends."""
 
 import contextlib
-import signal
 from collections.abc import Iterator
 
 from testbed.cluster.spec import Cluster, read_cluster
-from testbed.command.up import as_interrupt, check_environment, hosts_of
 from testbed.control.client import RUN_ROOT, LabRecord
 from testbed.control.options import LabOptions
 from testbed.errors import TestbedError
-from testbed.host.lab_directories import prepare, starting
-from testbed.host.launch import Launched, launch
+from testbed.host.lab_directories import starting
+from testbed.host.launch import Launched
 from testbed.host.removal import remove_leftovers
+from testbed.host.up import check_environment, launch_cluster
 
 CLUSTER = """\
 apiVersion: testbed/v1
@@ -61,6 +60,4 @@ def launch_own(name: str, cluster: Cluster) -> Launched:
     with starting(RUN_ROOT, name):
         remove_leftovers()
         check_environment(cluster, RUN_ROOT)
-        rundir = prepare(RUN_ROOT, LabOptions(name=name, cluster_file="bench"), cluster.text, hosts_of(cluster))
-        signal.signal(signal.SIGTERM, as_interrupt)
-        return launch(name, rundir)
+        return launch_cluster(RUN_ROOT, cluster, LabOptions(name=name, cluster_file="bench"))

@@ -16,10 +16,10 @@ from testbed.bench.session import model_of_processor
 from testbed.cluster.generated import choose, generate
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster
-from testbed.command.up import check_capacity
 from testbed.control.client import LabRecord, ask
 from testbed.errors import InvalidInput, TestbedError
 from testbed.host.launch import Launched
+from testbed.host.up import check_capacity
 from testbed.lab.clock import now
 
 PINGS = 1000

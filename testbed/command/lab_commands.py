@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,10 +13,20 @@ from testbed.control.client import LabRecord, ask, find_lab, running_labs
 from testbed.errors import InvalidInput, TestbedError
 from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, Exercise, NoSuchExercise, exercise_of
 
+if TYPE_CHECKING:
+    from testbed.control.options import LabOptions
+
+
+def _not_empty(_context: click.Context, _parameter: click.Parameter, given: str | None) -> str:
+    """An empty argument is a variable without a value, and must not stand for the usual cluster."""
+    if given == "":
+        raise click.BadParameter("empty (want a file, a name, or no argument)")
+    return given or ""
+
 
 @verbs.command()
-@click.argument("cluster", required=False, metavar="[FILE|NAME]", shell_complete=clusters)
-@click.option("--lab", metavar="LAB", help="Name of the lab; by default the cluster's own.")
+@click.argument("cluster_file", required=False, callback=_not_empty, metavar="[FILE|NAME]", shell_complete=clusters)
+@click.option("--lab", "name", default="", metavar="LAB", help="Name of the lab; by default the cluster's own.")
 @click.option("--nodes", type=int, metavar="N", help="Make a cluster of N nodes instead of reading a file.")
 @click.option(
     "--topo",
@@ -23,7 +35,13 @@ from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, Exercise, No
     "of your own: FILE.py:CLASS,PARAMETER=VALUE,… (or FILE.py,NAME,… with a NAME of its topos).",
 )
 @click.option("--pods-per-node", type=int, metavar="M", help="With --nodes or --topo: M light pods each.  [default: 2]")
-@click.option("--no-agent", multiple=True, metavar="NODE", help="Print NODE's agent command instead of running it.")
+@click.option(
+    "--no-agent",
+    "without_agent",
+    multiple=True,
+    metavar="NODE",
+    help="Print NODE's agent command instead of running it.",
+)
 @click.option(
     "--datapath",
     type=click.Choice(["auto", "native", "python"]),
@@ -36,25 +54,13 @@ from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, Exercise, No
     help="How packets travel between nodes, instead of the cluster's own Backend.",
 )
 @click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not get ready.")
-@click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="How long each phase may take.")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=1), metavar="SECONDS", help="How long each phase may take."
+)
 @click.option("--rootless", is_flag=True, help="Without root: a lab of your own in a user namespace.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made or changed, and do nothing.")
 @click.option("--cli", "prompt", is_flag=True, help="Open Mininet's prompt; the lab goes down on leaving it.")
-def up(
-    cluster: str | None,
-    lab: str | None,
-    nodes: int | None,
-    topo: str | None,
-    pods_per_node: int | None,
-    no_agent: tuple[str, ...],
-    datapath: str,
-    backend: str | None,
-    cleanup_on_failure: bool,
-    timeout: float | None,
-    rootless: bool,
-    dry_run: bool,
-    prompt: bool,
-) -> int:
+def up(prompt: bool, **given: Any) -> int:  # noqa: ANN401 - the fields of LabOptions, each named as its parameter
     """Build a lab from a cluster file and wait until all of it works.
 
     NAME is a cluster that comes with the testbed (see: testbed topologies); default nginx_tomcat. --topo and --nodes
@@ -67,27 +73,15 @@ def up(
     up broken/nft-drop                        an exercise: repair it, testbed check judges
     up mine.yaml                              on a running lab: does what is different in the file by now
     """
-    from testbed.command.up import UpOptions, bring_up
+    from testbed.control.options import LabOptions
+    from testbed.host.up import bring_up
 
-    exercise = _exercise(cluster)
+    options = LabOptions(**given)
+    exercise = _exercise(options.cluster_file)
     if exercise is not None:
-        cluster, lab = CLUSTER, lab or os.environ.get("TESTBED_LAB") or f"broken-{exercise.name}"
-    made = [name for name, value in (("--nodes", nodes), ("--topo", topo)) if value is not None]
-    _refuse_wrong_mix(cluster, made, pods_per_node, rootless)
-    options = UpOptions(
-        cluster=cluster,
-        lab=lab,
-        nodes=nodes,
-        topo=topo,
-        pods_per_node=2 if pods_per_node is None else pods_per_node,
-        without_agent=no_agent,
-        datapath=datapath,
-        backend=backend,
-        cleanup_on_failure=cleanup_on_failure,
-        timeout_s=timeout,
-        rootless=rootless,
-        dry_run=dry_run,
-    )
+        name = options.name or os.environ.get("TESTBED_LAB") or f"broken-{exercise.name}"
+        options = replace(options, cluster_file=CLUSTER, name=name)
+    _refuse_wrong_mix(options)
     record = bring_up(options)
     if exercise is not None and record is not None:
         from testbed.command.check_command import begin
@@ -96,14 +90,14 @@ def up(
     return _prompt(record) if prompt and record is not None else 0
 
 
-def _refuse_wrong_mix(cluster: str | None, made: Sequence[str], pods_per_node: int | None, rootless: bool) -> None:
-    """`made`: the options given that make a cluster instead of reading a file."""
-    if pods_per_node is not None and not made:
+def _refuse_wrong_mix(options: "LabOptions") -> None:
+    made = [name for name, value in (("--nodes", options.nodes), ("--topo", options.topo)) if value is not None]
+    if options.pods_per_node is not None and not made:
         raise click.UsageError("--pods-per-node goes with --nodes or --topo", click.get_current_context())
-    if made and cluster is not None:
-        what = f"{made[-1]} makes a cluster of its own (got {cluster} too)"
+    if made and options.cluster_file:
+        what = f"{made[-1]} makes a cluster of its own (got {options.cluster_file} too)"
         raise click.UsageError(what, click.get_current_context())
-    if not rootless:
+    if not options.rootless:
         needs_root("up")
     elif os.geteuid() == 0:
         raise click.UsageError("--rootless is for an ordinary user (got uid 0)", click.get_current_context())

@@ -1,4 +1,4 @@
-"""How a lab is to be made, besides its cluster: written by `up`, read by what runs in the lab."""
+"""What a lab is to be like, besides its cluster: one value from the command line to the lab."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -15,28 +15,41 @@ OPTIONS_BYTES = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabOptions:
-    """Of one lab."""
+    """The options of `up`, which fills in what follows from them; the lab reads the same value."""
 
-    name: str
-    cluster_file: str
-    """Where its cluster comes from, in words."""
-    owner_uid: int = 0
-    """Who may ask it things, besides root."""
+    name: str = ""
+    """Of the lab; empty: as TESTBED_LAB or the cluster says."""
+    cluster_file: str = ""
+    """FILE or NAME; once it is read, where the cluster came from, in words."""
+    nodes: int | None = None
+    """Make a cluster of so many nodes instead of reading a file."""
+    topo: str | None = None
+    """Make a cluster out of a topology, with its parameters."""
+    pods_per_node: int | None = None
+    """Of a cluster that is made; None: the usual number."""
     without_agent: tuple[str, ...] = ()
-    """Nodes whose agent somebody runs by hand."""
-    timeout_s: float | None = None
-    """For each phase of the start; None: each phase's own."""
+    """Nodes whose agent the user runs by hand."""
     datapath: str = "auto"
     """The agents' --datapath."""
     backend: str | None = None
     """The backend type instead of the cluster's own."""
+    timeout_s: float | None = None
+    """For each phase of the start; None: each phase's own."""
+    cleanup_on_failure: bool = False
+    """Remove a lab that did not get ready."""
+    rootless: bool = False
+    """By an ordinary user, in a user namespace."""
+    dry_run: bool = False
+    """Only say what would be done."""
+    owner_uid: int = 0
+    """Who may ask the lab, besides root; of its own user namespace."""
 
     def write(self, rundir: Path) -> None:
-        """For nobody else to read."""
+        """Leave it in the lab's directory, for root alone to read."""
         replace_plain(rundir / OPTIONS_FILE, json.dumps(asdict(self)).encode())
 
 
 def read_options(rundir: Path) -> LabOptions:
-    """What `write` has left there."""
+    """Return what `write` has left there."""
     values = json.loads(read_plain(rundir / OPTIONS_FILE, OPTIONS_BYTES))
     return LabOptions(**{**values, "without_agent": tuple(values["without_agent"])})

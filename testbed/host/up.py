@@ -1,20 +1,19 @@
-"""The host side of `up`: read the cluster, check the machine, start the lab, show how it comes up."""
+"""The host side of `up`: read the cluster, check the machine, launch the lab, follow its start."""
 
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from agent.errors import InvalidConfig
-from agent.netconfig.config import parse_network_config
 from testbed.cluster import capacity
 from testbed.cluster.generated import choose, generate
 from testbed.cluster.overlay import overlay_of, with_backend
 from testbed.cluster.problems import SpecError, shorten
 from testbed.cluster.shaping import missing_features
-from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster, find_cluster_file
+from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster_file, load_cluster
 from testbed.cluster.topology import TooManyParts
 from testbed.cluster.wiring import Wiring
 from testbed.control.client import RUN_ROOT, LabRecord, ask, own_root, running_labs, runtime_directory
@@ -22,6 +21,7 @@ from testbed.control.options import LabOptions
 from testbed.control.wire import CONTROL_SOCKET
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 from testbed.host import bridge_netfilter, doctor, rootless
+from testbed.host.converge import converge
 from testbed.host.lab_directories import prepare, starting
 from testbed.host.launch import Launched, launch
 from testbed.host.removal import remove_leftovers
@@ -29,117 +29,63 @@ from testbed.output import progress
 from testbed.output import tables as render
 from testbed.output.next_commands import prefix
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpOptions:
-    """What the user asked for."""
-
-    cluster: str | None
-    lab: str | None
-    nodes: int | None
-    topo: str | None
-    """`--topo`: a topology with its parameters."""
-    pods_per_node: int
-    without_agent: tuple[str, ...]
-    datapath: str
-    """The agents' --datapath."""
-    backend: str | None
-    """The backend type instead of the cluster's own."""
-    cleanup_on_failure: bool
-    timeout_s: float | None
-    """For each phase of the start; None: each phase's own."""
-    rootless: bool
-    """By an ordinary user, in a user namespace."""
-    dry_run: bool
-    """Only say what would be done."""
+PODS_PER_NODE = 2
+"""Of a cluster that is made, where the user does not say."""
 
 
-def bring_up(options: UpOptions) -> LabRecord | None:
-    """Bring the lab up; None when this was a dry run. Raises TestbedError, with nothing left unless it says so."""
-    written, source = _read(options)
+def bring_up(options: LabOptions) -> LabRecord | None:
+    """Read, check, launch, follow; return the lab that is ready, or None when this was a dry run.
+
+    Raises TestbedError, with nothing left unless it says so.
+    """
+    written, options = _read(options)
     cluster = _with_backend(written, options.backend)
-    name = options.lab or os.environ.get("TESTBED_LAB") or cluster.name
-    _check_name(name)
-    unknown = [node for node in options.without_agent if node not in cluster.nodes]
-    if unknown:
-        raise InvalidInput(f"--no-agent: no such node (got {unknown[0]}; want one of {', '.join(cluster.nodes)})")
     root = _root_of_labs(options)
-    with starting(root, name):
-        running = [lab for lab in running_labs() if lab.name == name and lab.rootless == options.rootless]
+    with starting(root, options.name):
+        running = [lab for lab in running_labs() if (lab.name, lab.rootless) == (options.name, options.rootless)]
         if running:
-            _already_up(running[0], written, source, options)
+            _already_up(running[0], written, options)
             return None if options.dry_run else running[0]
         if options.dry_run:
-            print(f"lab {name} would be made: {len(cluster.nodes)} nodes, {cluster.pod_count} pods")
+            print(f"lab {options.name} would be made: {len(cluster.nodes)} nodes, {cluster.pod_count} pods")
             return None
         # First, for with them goes what they had of the host.
         render.warnings(f"warning: {why}" for why in remove_leftovers().values() if why)
         check_environment(cluster, root, without_root=options.rootless)
         render.warnings(cluster.warnings)
-        lab_options = LabOptions(
-            name=name,
-            cluster_file=source,
-            without_agent=options.without_agent,
-            timeout_s=options.timeout_s,
-            datapath=options.datapath,
-            backend=options.backend,
-        )
-        rundir = prepare(root, lab_options, cluster.text, hosts_of(cluster))
-        signal.signal(signal.SIGTERM, as_interrupt)
-        return _start(launch(name, rundir), cluster, options)
+        return _follow(launch_cluster(root, cluster, options), cluster, options)
 
 
-def _root_of_labs(options: UpOptions) -> Path:
-    """The directory in which the lab's own is made. Raises TestbedError (environment)."""
-    if not options.rootless:
-        return RUN_ROOT
-    lacking = doctor.required_failures(rootless.checks(runtime_directory()), {rootless.NEEDED_FOR})
-    root = own_root()
-    if lacking or root is None:
-        raise WrongEnvironment("\n".join(doctor.error_line(check) for check in lacking))
-    return root
-
-
-def _start(launched: Launched, cluster: Cluster, options: UpOptions) -> LabRecord:
-    """See the lab through its start; whatever ends this before the lab is kept ends the lab."""
-    try:
-        _follow(launched, cluster, options)
-    except BaseException as error:
-        if not launched.kept:
-            launched.abandon()
-            if isinstance(error, KeyboardInterrupt):
-                print("\ninterrupted: everything is removed")
-        raise
-    return launched.record
-
-
-def as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Signal handler: SIGTERM ends things as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
-def _read(options: UpOptions) -> tuple[Cluster, str]:
+def _read(options: LabOptions) -> tuple[Cluster, LabOptions]:
+    """The cluster, and the options with what it decides: where it comes from, and the lab's name."""
     try:
         if options.nodes is not None or options.topo is not None:
-            return _generate(options)
-        source = find_cluster_file(options.cluster or DEFAULT_CLUSTER)
-        cluster = find_cluster(options.cluster or DEFAULT_CLUSTER)
+            cluster, source = _generate(options)
+        else:
+            source = str(find_cluster_file(options.cluster_file or DEFAULT_CLUSTER))
+            cluster = load_cluster(source)
+            check_capacity(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
     except SpecError as error:
         raise InvalidInput(str(error)) from error
-    check_capacity(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
-    return cluster, str(source)
+    name = options.name or os.environ.get("TESTBED_LAB") or cluster.name
+    _check_name(name)
+    unknown = [node for node in options.without_agent if node not in cluster.nodes]
+    if unknown:
+        raise InvalidInput(f"--no-agent: no such node (got {unknown[0]}; want one of {', '.join(cluster.nodes)})")
+    return cluster, replace(options, name=name, cluster_file=source)
 
 
-def _generate(options: UpOptions) -> tuple[Cluster, str]:
+def _generate(options: LabOptions) -> tuple[Cluster, str]:
     """Raises SpecError, and TestbedError (environment) before anything of a cluster that is too big is worked out."""
+    pods_per_node = PODS_PER_NODE if options.pods_per_node is None else options.pods_per_node
     try:
         choice = choose(options.topo, options.nodes)
     except TooManyParts as error:
-        limit = capacity.most_nodes(capacity.available_mib(), options.pods_per_node)
+        limit = capacity.most_nodes(capacity.available_mib(), pods_per_node)
         what = f"more nodes than this machine holds (got {error} nodes and switches; want at most {limit} nodes)"
         raise WrongEnvironment(f"environment: --topo {options.topo}: {what}") from error
-    check_capacity(len(choice.wiring.nodes), len(choice.wiring.nodes) * options.pods_per_node)
-    return generate(choice, options.pods_per_node), choice.said
+    check_capacity(len(choice.wiring.nodes), len(choice.wiring.nodes) * pods_per_node)
+    return generate(choice, pods_per_node), choice.said
 
 
 def _with_backend(cluster: Cluster, backend: str | None) -> Cluster:
@@ -165,9 +111,19 @@ def _check_name(name: str) -> None:
         raise InvalidInput(f"--lab: {str(error).replace(name, shorten(name))}") from error
 
 
-def _already_up(lab: LabRecord, cluster: Cluster, source: str, options: UpOptions) -> None:
-    from testbed.command.converge import converge
+def _root_of_labs(options: LabOptions) -> Path:
+    """The directory in which the lab's own is made. Raises TestbedError (environment)."""
+    if not options.rootless:
+        return RUN_ROOT
+    lacking = doctor.required_failures(rootless.checks(runtime_directory()), {rootless.NEEDED_FOR})
+    root = own_root()
+    if lacking or root is None:
+        raise WrongEnvironment("\n".join(doctor.error_line(check) for check in lacking))
+    return root
 
+
+def _already_up(lab: LabRecord, cluster: Cluster, options: LabOptions) -> None:
+    """Bring a lab that runs to what its file says by now."""
     backend = options.backend
     answer = ask(lab, "status")
     running = answer["nodes"][0]["backend"]
@@ -178,7 +134,7 @@ def _already_up(lab: LabRecord, cluster: Cluster, source: str, options: UpOption
             f"have another lab beside it (up --backend {backend} --lab NAME)"
         )
     render.warnings(cluster.warnings)
-    converge(lab, cluster, source, dry_run=options.dry_run)
+    converge(lab, cluster, options.cluster_file, dry_run=options.dry_run)
     if not options.dry_run:
         _show(lab, cluster)
 
@@ -191,7 +147,7 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
     if without_root and (too_much := rootless.refusals(cluster)):
         raise WrongEnvironment("\n".join(too_much))
     purposes = {f"image {container.image}" for spec in cluster.pod_specs for container in spec.containers}
-    overlay = overlay_of(parse_network_config(cluster.network_json.encode()))
+    overlay = overlay_of(cluster.config)
     if overlay.needs is not None and cluster.agent.command is None:
         purposes.add(overlay.needs)
     if cluster.underlay.switch == "ovs":
@@ -219,15 +175,31 @@ def _missing_shaping(wiring: Wiring) -> list[str]:
         return missing_features(wiring, lambda command: scratch.attempt(command, ""))
 
 
-def hosts_of(cluster: Cluster) -> str:
-    """/etc/hosts of the lab."""
-    plan = cluster.addresses
-    routers = {name: addresses[0] for name, addresses in plan.routers.items()}
-    machines = {"gw": plan.gateway, **plan.etcd, **routers, **plan.nodes}
-    return "127.0.0.1\tlocalhost\n" + "".join(f"{address}\t{name}\n" for name, address in machines.items())
+def launch_cluster(root: Path, cluster: Cluster, options: LabOptions) -> Launched:
+    """Start the lab. From now on SIGTERM ends this program as Ctrl-C does, and the lab with it until it is kept."""
+    rundir = prepare(root, options, cluster.text, hosts_of(cluster))
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    return launch(options.name, rundir)
 
 
-def _follow(launched: Launched, cluster: Cluster, options: UpOptions) -> None:
+def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _follow(launched: Launched, cluster: Cluster, options: LabOptions) -> LabRecord:
+    """See the lab through its start; whatever ends this before the lab is kept ends the lab."""
+    try:
+        _await_ready(launched, cluster, options)
+    except BaseException as error:
+        if not launched.kept:
+            launched.abandon()
+            if isinstance(error, KeyboardInterrupt):
+                print("\ninterrupted: everything is removed")
+        raise
+    return launched.record
+
+
+def _await_ready(launched: Launched, cluster: Cluster, options: LabOptions) -> None:
     """Show the phases as they come; decide what becomes of a lab that does not get ready."""
     with progress.Phases() as phases:
         message: dict[str, Any] = {}
@@ -250,6 +222,14 @@ def _follow(launched: Launched, cluster: Cluster, options: UpOptions) -> None:
         f"up: {why}\nup: the lab is kept for a look: {prefix()} status --lab {lab.name}; "
         f"{prefix()} logs lab --lab {lab.name}; then {prefix()} down --lab {lab.name}"
     )
+
+
+def hosts_of(cluster: Cluster) -> str:
+    """/etc/hosts of the lab."""
+    plan = cluster.addresses
+    routers = {name: addresses[0] for name, addresses in plan.routers.items()}
+    machines = {"gw": plan.gateway, **plan.etcd, **routers, **plan.nodes}
+    return "127.0.0.1\tlocalhost\n" + "".join(f"{address}\t{name}\n" for name, address in machines.items())
 
 
 def _show(lab: LabRecord, cluster: Cluster, *, without_agent: tuple[str, ...] = ()) -> None:
