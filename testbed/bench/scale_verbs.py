@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
-from typing import TYPE_CHECKING
 
 from agent.errors import AgentError
 from agent.kernel.journal import SilentJournal
@@ -21,9 +20,8 @@ from testbed.control.server import Request, Verb
 from testbed.errors import EtcdFailed, InvalidInput, TestbedError
 from testbed.lab.node import LabNode
 from testbed.lab.probe import PairResult, Sender, Target, ping_pairs
-
-if TYPE_CHECKING:
-    from testbed.supervisor.lab import Lab
+from testbed.lab.registry import key_of
+from testbed.lab.state import LabState
 
 ASKERS = 8
 LIMIT_S = 60.0
@@ -37,16 +35,16 @@ MARKER_ADDRESS = IPv4Address("203.0.113.1")
 What = Callable[[Request], object]
 
 
-def scale_verbs(lab: "Lab") -> Mapping[str, Verb]:
-    """The verb, bound to this lab."""
-    return {"bench_scale": Verb(ScaleVerbs(lab).answer)}
+def scale_verbs(state: LabState) -> Mapping[str, Verb]:
+    """Return the verb."""
+    return {"bench_scale": Verb(ScaleVerbs(state).answer)}
 
 
 class ScaleVerbs:
     """One question each."""
 
-    def __init__(self, lab: "Lab") -> None:
-        self._lab = lab
+    def __init__(self, state: LabState) -> None:
+        self._state = state
 
     def answer(self, request: Request) -> object:
         """The argument `what` says which."""
@@ -68,23 +66,25 @@ class ScaleVerbs:
 
     def _memory(self, _request: Request) -> object:
         """Proportional set sizes in KiB: of what is shared each process has its part."""
-        lab = self._lab
-        agents = [node.agent.pid for node in lab.nodes.values() if node.agent.pid is not None]
-        pauses = [pod.pause_pid for pod in lab.pods.values() if pod.pause_pid is not None]
+        state = self._state
+        agents = [node.agent.pid for node in state.nodes.values() if node.agent.pid is not None]
+        pauses = [pod.pause_pid for pod in state.pods if pod.pause_pid is not None]
         return {
             "agents": pss_kib(agents),
             "pauses": pss_kib(pauses),
-            "machines": pss_kib([machine.pid for machine in lab.underlay.machines.values()]),
+            "machines": pss_kib([machine.pid for machine in state.underlay.machines.values()]),
             "init": pss_kib([os.getpid()]),
-            "etcd": pss_kib([member.process.pid for member in lab.etcd.members if member.process.pid is not None]),
+            "etcd": pss_kib(
+                [member.process.pid for member in state.registry.etcd.members if member.process.pid is not None]
+            ),
             "everything": pss_kib(all_processes()),
             "threads": threading.active_count(),
         }
 
     def _neighbours(self, _request: Request) -> object:
         """Entries that the kernel may have to throw away, and permanent ones, of all namespaces of the lab."""
-        pids = [machine.pid for machine in self._lab.underlay.machines.values()]
-        pids += [pod.pause_pid for pod in self._lab.pods.values() if pod.pause_pid is not None]
+        pids = [machine.pid for machine in self._state.underlay.machines.values()]
+        pids += [pod.pause_pid for pod in self._state.pods if pod.pause_pid is not None]
         counts = [_count_neighbours(pid) for pid in pids]
         return {"collectable": sum(one[0] for one in counts), "permanent": sum(one[1] for one in counts)}
 
@@ -100,10 +100,10 @@ class ScaleVerbs:
 
     def _agent_killed(self, _request: Request) -> object:
         """Seconds from a kill -9 of an agent until a new one has all peers."""
-        node = next(node for node in self._lab.nodes.values() if node.runs_our_agent and node.expected)
+        node = next(node for node in self._state.nodes.values() if node.runs_our_agent and node.expected)
         before, started = node.agent.restarts, time.monotonic()
         node.agent.kill()
-        peers = len(self._lab.nodes) - 1
+        peers = len(self._state.nodes) - 1
 
         def back() -> bool:
             state = node.state() if node.agent.restarts > before else None
@@ -114,21 +114,21 @@ class ScaleVerbs:
 
     def _etcd_restarted(self, _request: Request) -> object:
         """Seconds until etcd answers again, and until a new lease is in every node's table; pings meanwhile."""
-        lab = self._lab
+        etcd = self._state.registry.etcd
         marker = self._free_subnet()
-        key = f"/coreos.com/network/subnets/{Subnet(marker).key}"
+        key = key_of(Subnet(marker))
         stop, pings = threading.Event(), [0, 0]
         watcher = threading.Thread(target=self._ping_until, args=(stop, pings), daemon=True)
         watcher.start()
         started = time.monotonic()
-        for member in lab.etcd.members:
+        for member in etcd.members:
             member.process.restart()
-        _await(lambda: all(member.healthy() for member in lab.etcd.members), "etcd does not answer")
+        _await(lambda: all(member.healthy() for member in etcd.members), "etcd does not answer")
         answers_s = time.monotonic() - started
-        lab.etcd.put(key, LeaseAttrs(public_ip=MARKER_ADDRESS).to_json().encode())
+        etcd.put(key, LeaseAttrs(public_ip=MARKER_ADDRESS).to_json().encode())
         self._await_everywhere(str(marker), there=True)
         watches_s = time.monotonic() - started
-        lab.etcd.delete(key)
+        etcd.delete(key)
         self._await_everywhere(str(marker), there=False)
         stop.set()
         watcher.join()
@@ -142,7 +142,7 @@ class ScaleVerbs:
             counts[1] += sum(one.sent - one.received for one in results)
 
     def _some_pairs(self, count: int, chance: random.Random) -> list[tuple[Sender, Target]]:
-        pods = [pod for pod in self._lab.pods.values() if pod.pause_pid is not None and pod.address is not None]
+        pods = [pod for pod in self._state.pods if pod.pause_pid is not None and pod.address is not None]
         if len(pods) < 2:
             return []
         chosen = [chance.sample(pods, 2) for _ in range(count)]
@@ -152,12 +152,12 @@ class ScaleVerbs:
         ]
 
     def _free_subnet(self) -> IPv4Network:
-        taken = {lease.subnet.ipv4 for lease in self._lab.leases()}
-        network = self._lab.network
+        taken = {lease.subnet.ipv4 for lease in self._state.registry.leases()}
+        network = self._state.network
         return next(one for one in network.network.subnets(new_prefix=network.subnet_len) if one not in taken)
 
     def _await_everywhere(self, subnet: str, *, there: bool) -> None:
-        left = [node for node in self._lab.nodes.values() if node.expected and node.runs_our_agent]
+        left = [node for node in self._state.nodes.values() if node.expected and node.runs_our_agent]
         deadline = time.monotonic() + LIMIT_S
         with ThreadPoolExecutor(ASKERS) as askers:
             while left:

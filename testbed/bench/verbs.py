@@ -11,20 +11,20 @@ from testbed.bench.plan import MEASUREMENTS
 from testbed.bench.ways import AgentWay, NoOverlay, PlainRoutes, PlainVxlan, Way
 from testbed.control.server import Request, Verb
 from testbed.errors import EtcdFailed, InvalidInput, TestbedError
-from testbed.supervisor.lab import Lab
+from testbed.lab.state import LabState
 
 
-def bench_verbs(lab: Lab) -> Mapping[str, Verb]:
-    """The verbs, bound to this lab."""
-    bench = BenchVerbs(lab)
+def bench_verbs(state: LabState) -> Mapping[str, Verb]:
+    """Return the verbs."""
+    bench = BenchVerbs(state)
     return {"bench_take": Verb(bench.take), "bench_measure": Verb(bench.measure)}
 
 
 class BenchVerbs:
     """The first pod of each of the first two nodes are the ends."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, state: LabState) -> None:
+        self._state = state
         self._ways: dict[tuple[str | None, ...], Way] = {}
         self._taken: Way | None = None
         self._one_at_a_time = threading.Lock()
@@ -53,20 +53,18 @@ class BenchVerbs:
         return {**raw, "agents_cpu_s": spent if carriers else None}
 
     def _way(self, name: str, backend: str | None, datapath: str | None) -> Way:
-        key = (name, backend, datapath)
+        key, state = (name, backend, datapath), self._state
         if key not in self._ways:
-            pods = [
-                next(pod for pod in self._lab.pods.values() if pod.manifest.spec.node_name == node)
-                for node in list(self._lab.nodes)[:2]
-            ]
+            first, second = list(state.nodes)[:2]
+            pods = [state.pods.on(first)[0], state.pods.on(second)[0]]
             if backend is not None:
-                self._ways[key] = AgentWay(self._lab, pods, backend, datapath or "auto")
+                self._ways[key] = AgentWay(state, pods, backend, datapath or "auto")
             elif name == "vxlan":
-                self._ways[key] = PlainVxlan(self._lab, pods)
+                self._ways[key] = PlainVxlan(state.nodes, state.cluster.underlay.mtu, pods)
             elif name == "host-gw":
-                self._ways[key] = PlainRoutes(self._lab, pods)
+                self._ways[key] = PlainRoutes(state.nodes, state.cluster.underlay.mtu, pods)
             else:
-                self._ways[key] = NoOverlay(self._lab)
+                self._ways[key] = NoOverlay(state.nodes)
         return self._ways[key]
 
 

@@ -20,11 +20,13 @@ from agent.kernel.values import (
     WantedRoute,
 )
 from testbed.bench.load_tools import Ends, processor_seconds
-from testbed.cluster.overlay import overlay_of, with_backend
+from testbed.cluster.overlay import with_backend
 from testbed.lab.node import LabNode
+from testbed.lab.nodes import Nodes
+from testbed.lab.state import LabState
+from testbed.lab.waiting import wait_for
 from testbed.pods.pod import Pod
 from testbed.pods.pod_network import POD_END, host_end, pod_mac
-from testbed.supervisor.lab import ETCD_PREFIX, Lab
 
 AGENT_LIMIT_S = 20.0
 SETTLE_S, SETTLE_LIMIT_S, IDLE = 0.25, 3.0, 0.03
@@ -49,8 +51,8 @@ class Way(Protocol):
 class NoOverlay:
     """From node to node on the underlay."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._nodes = list(lab.nodes.values())[:2]
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes.values()[:2]
 
     def take(self) -> None:
         """It is always there."""
@@ -68,10 +70,10 @@ class NoOverlay:
 class AgentWay:
     """Through our agents with a backend and a data path."""
 
-    def __init__(self, lab: Lab, pods: Sequence[Pod], backend: str, datapath: str) -> None:
-        self._lab = lab
+    def __init__(self, state: LabState, pods: Sequence[Pod], backend: str, datapath: str) -> None:
+        self._state = state
         self._pods = pods
-        self._nodes = [lab.nodes[pod.manifest.spec.node_name or ""] for pod in pods]
+        self._nodes = [state.nodes[pod.manifest.spec.node_name or ""] for pod in pods]
         self._backend = backend
         self._datapath = datapath if backend == "udp" else "auto"
 
@@ -81,7 +83,7 @@ class AgentWay:
             self._configure()
             with ThreadPoolExecutor(len(self._nodes), "restart agent") as workers:
                 list(workers.map(lambda node: node.agent.restart(), self._nodes))
-            lacking = self._lab.wait_for(lambda: self._lack() or "", AGENT_LIMIT_S)
+            lacking = wait_for(lambda: self._lack() or "", AGENT_LIMIT_S)
             if lacking:
                 raise RuntimeError(f"the agents are not ready after {AGENT_LIMIT_S:g} s: {lacking}")
             self._settle()
@@ -114,17 +116,14 @@ class AgentWay:
             used = spent - before
 
     def _configure(self) -> None:
-        cluster = with_backend(self._lab.cluster, self._backend)
-        self._lab.network = cluster.config
-        self._lab.overlay = overlay_of(self._lab.network)
-        self._lab.etcd.put(f"{ETCD_PREFIX}/config", cluster.network_json.encode())
+        cluster = with_backend(self._state.cluster, self._backend)
+        self._state.change_network(cluster.network_json)
         for node in self._nodes:
-            node.overlay_device = self._lab.overlay.device
             node.datapath = self._datapath
 
     def _lack(self) -> str | None:
-        if self._lab.overlay.backend != self._backend:
-            return f"the backend is {self._lab.overlay.backend}"
+        if self._state.overlay.backend != self._backend:
+            return f"the backend is {self._state.overlay.backend}"
         for node in self._nodes:
             if node.datapath != self._datapath:
                 return f"{node.name}: its agent was started with --datapath={node.datapath}"
@@ -133,7 +132,7 @@ class AgentWay:
             moves = (node.state() or {}).get("datapath")
             if self._datapath != "auto" and moves != self._datapath:
                 return f"{node.name}: {moves} moves its packets, not {self._datapath}"
-        return "; ".join(self._lab.missing_forwarding()) or None
+        return "; ".join(self._state.missing_forwarding()) or None
 
 
 VNI, VXLAN_PORT = 77, 4789  # a port of its own, so that an agent's vxlan device does not share our socket
@@ -190,10 +189,11 @@ class PlainVxlan:
     WHY = "kernel vxlan for comparison"
     PARTS = ByHand(IPv4Network("10.77.0.0/16"), "bench-br", "eth1", "bench-", VXLAN_HEADERS)
 
-    def __init__(self, lab: Lab, pods: Sequence[Pod]) -> None:
+    def __init__(self, nodes: Nodes, underlay_mtu: int, pods: Sequence[Pod]) -> None:
+        """`underlay_mtu` in bytes."""
         subnets = self.PARTS.network.subnets(new_prefix=24)
-        self._sides = [VxlanSide(lab.nodes[pod.manifest.spec.node_name or ""], pod, next(subnets)) for pod in pods]
-        self._mtu = lab.cluster.underlay.mtu - self.PARTS.headers
+        self._sides = [VxlanSide(nodes[pod.manifest.spec.node_name or ""], pod, next(subnets)) for pod in pods]
+        self._mtu = underlay_mtu - self.PARTS.headers
         self._built = False
 
     def take(self) -> None:

@@ -2,30 +2,28 @@
 
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from testbed.capture.filters import FilterError, Instruction, from_tcpdump, nothing
+from testbed.capture.map import LAB, Map
 from testbed.capture.plan import Listening, Plan
 from testbed.control.programs import run_for_client
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
-from testbed.supervisor.lab import Lab
-from testbed.trace.map import LAB, Map, map_of
 
 EVERYTHING = "all"
 UPLINK = "uplink"
 FILTER_LIMIT_S = 5.0
 
 
-def capture_verbs(lab: Lab) -> Mapping[str, Verb]:
-    """The verb, bound to this lab."""
-    return {"capture": Verb(lambda request: capture(lab, request))}
+def capture_verbs(draw_map: Callable[[], Map]) -> Mapping[str, Verb]:
+    """Return the verb; `draw_map` draws the lab as it is now."""
+    return {"capture": Verb(lambda request: capture(draw_map(), request))}
 
 
-def capture(lab: Lab, request: Request) -> object:
+def capture(known: Map, request: Request) -> object:
     """Run the recorder on the client's streams: until its standard input ends, or the client leaves."""
     words = [str(word) for word in request.argument("words", list, [])]
-    known = map_of(lab)
     points, expression = split(words, known)
     ethernet, raw = compiled(expression)
     plan = Plan(

@@ -3,19 +3,20 @@
 import threading
 import time
 from collections.abc import Mapping
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from testbed.cluster.dns import CLUSTER_DOMAIN, DNS_ADDRESS
 from testbed.cluster.underlay_plan import GATEWAY
 from testbed.dns.records import Record, by_zone, records, zones_of
 from testbed.dns.server import NameServer, NameServerFailed
 from testbed.dns.zone import zone_file
+from testbed.lab.changes import Changes
+from testbed.lab.events import Events
+from testbed.lab.underlay import Underlay
 from testbed.processes.supervise import Supervised
-
-if TYPE_CHECKING:
-    from testbed.supervisor.lab import Lab
+from testbed.services.services import Services
 
 DIRECTORY = Path("/run/dns")
 """Of the lab, whose /run is its own. knotd gives up root's right to pass where it may not, so that the lab's directory
@@ -30,8 +31,23 @@ MEND_EVERY_S = 0.5
 class Names:
     """The DNS of one lab."""
 
-    def __init__(self, lab: "Lab") -> None:
-        self._lab = lab
+    def __init__(
+        self,
+        services: Services,
+        underlay: Underlay,
+        network: IPv4Network,
+        log: Path,
+        *,
+        pods_changed: Changes,
+        events: Events,
+    ) -> None:
+        """`network` is the pods', whose addresses have names too."""
+        self._services = services
+        self._underlay = underlay
+        self._network = network
+        self._log = log
+        self._pods_changed = pods_changed
+        self._events = events
         self._server: NameServer | None = None
         self._written: Mapping[str, tuple[Record, ...]] = {}
         """Zone → its records as in its file."""
@@ -51,12 +67,11 @@ class Names:
 
     def start(self) -> None:
         """Give the gateway the DNS's address and run the server there. Raises OSError."""
-        gateway = self._lab.underlay.machines[GATEWAY]
+        gateway = self._underlay.machines[GATEWAY]
         addresses = [IPv4Interface("127.0.0.1/8"), IPv4Interface((DNS_ADDRESS, 32))]
         gateway.kernel.ensure_addresses("lo", addresses, "the cluster's DNS; nodes send it to the gateway, as the rest")
-        zones = zones_of(self._lab.network.network)
-        log = self._lab.directory / "logs" / "dns.log"
-        server = NameServer(gateway.pid, DNS_ADDRESS, zones, DIRECTORY, log, self._changed)
+        zones = zones_of(self._network)
+        server = NameServer(gateway.pid, DNS_ADDRESS, zones, DIRECTORY, self._log, self._changed)
         self._server = server
         self._write(server)
         # It reads the files when it starts.
@@ -67,7 +82,7 @@ class Names:
     def follow(self) -> None:
         """Publish every change of Services and pods from now on."""
         if self._server is not None:
-            self._lab.pods_changed.subscribe("names", self.publish)
+            self._pods_changed.subscribe("names", self.publish)
 
     def records(self) -> tuple[Record, ...]:
         """Everything that the server has been told, in order; none in a lab without DNS."""
@@ -124,7 +139,7 @@ class Names:
         }
 
     def _write(self, server: NameServer) -> None:
-        wanted = by_zone(records(list(self._lab.services.numbered.values()), self._lab.services.pods()), server.zones)
+        wanted = by_zone(records(list(self._services.numbered.values()), self._services.pods()), server.zones)
         changed = [zone for zone, found in wanted.items() if self._written.get(zone) != found]
         if not changed:
             return
@@ -135,13 +150,13 @@ class Names:
 
     def _tell(self, why: str) -> None:
         if why and why != self._failure:
-            self._lab.event("Warning", "dns", "NamesNotPublished", why)
+            self._events.note("Warning", "dns", "NamesNotPublished", why)
         self._failure = why
 
     def _changed(self, process: Supervised) -> None:
         if process.state == "backoff":
             text = f"the name server ended with {process.exit_code}; it is started again"
-            self._lab.event("Warning", "dns", "BackOff", text)
+            self._events.note("Warning", "dns", "BackOff", text)
 
     def _mend_for_ever(self) -> None:
         while True:

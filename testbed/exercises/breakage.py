@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from testbed.faults.machines import run
 from testbed.lab.etcd import enter_machine
 from testbed.lab.node import LabNode
+from testbed.lab.state import LabState
 from testbed.pods.pod import Pod
-from testbed.supervisor.lab import Lab
 
 SQUATTER = """
 import socket, sys, time
@@ -45,24 +45,24 @@ class NotFit(Exception):
     """The lab is not one that this exercise can be made of."""
 
 
-def break_lab(lab: Lab, name: str) -> None:
+def break_lab(state: LabState, name: str) -> None:
     """Break it. Raises NotFit and OSError."""
-    if len(lab.nodes) < 2 or not any(pod.manifest.spec.node_name == _victim(lab).name for pod in lab.pods.values()):
+    if len(state.nodes) < 2 or not state.pods.on(_victim(state).name):
         raise NotFit("an exercise wants two nodes, and a pod on the second")
-    BREAKERS[name](lab)
+    BREAKERS[name](state)
 
 
-def _victim(lab: Lab) -> LabNode:
-    return list(lab.nodes.values())[1]
+def _victim(state: LabState) -> LabNode:
+    return list(state.nodes.values())[1]
 
 
-def _pod(lab: Lab) -> Pod:
-    return next(pod for pod in lab.pods.values() if pod.manifest.spec.node_name == _victim(lab).name)
+def _pod(state: LabState) -> Pod:
+    return state.pods.on(_victim(state).name)[0]
 
 
-def _kill_agent(lab: Lab) -> None:
-    node = _victim(lab)
-    port = str(lab.cluster.network.get("Backend", {}).get("Port", 8285))
+def _kill_agent(state: LabState) -> None:
+    node = _victim(state)
+    port = str(state.cluster.network.get("Backend", {}).get("Port", 8285))
     # It waits for the port, so that it is there before the next agent.
     subprocess.Popen(
         [*enter_machine(node.pid), sys.executable, "-c", SQUATTER, SQUATTERS_NAME, str(node.address), port],
@@ -74,38 +74,38 @@ def _kill_agent(lab: Lab) -> None:
     _signal_agent(node, signal.SIGKILL)
 
 
-def _delete_route(lab: Lab) -> None:
-    pid = _pod(lab).pause_pid
+def _delete_route(state: LabState) -> None:
+    pid = _pod(state).pause_pid
     if pid is None:
         raise NotFit("the pod does not run")
     run(pid, ["ip", "route", "delete", "default"])
 
 
-def _revoke_lease(lab: Lab) -> None:
-    node = _victim(lab)
-    for address in lab.cluster.addresses.etcd.values():
+def _revoke_lease(state: LabState) -> None:
+    node = _victim(state)
+    for address in state.cluster.addresses.etcd.values():
         run(node.pid, ["ip", "route", "add", "blackhole", f"{address}/32"])
-    for lease in lab.leases():
+    for lease in state.registry.leases():
         if lease.attrs.public_ip == node.address and lease.etcd_lease_id:
-            lab.etcd.etcdctl(["lease", "revoke", f"{lease.etcd_lease_id:x}"])
+            state.registry.etcd.etcdctl(["lease", "revoke", f"{lease.etcd_lease_id:x}"])
 
 
-def _take_bridge_down(lab: Lab) -> None:
-    node = _victim(lab)
+def _take_bridge_down(state: LabState) -> None:
+    node = _victim(state)
     _signal_agent(node, signal.SIGSTOP)
     run(node.pid, ["ip", "link", "set", node.bridge, "down"])
 
 
-def _drop_by_rule(lab: Lab) -> None:
-    port = lab.cluster.network.get("Backend", {}).get("Port", 8285)
+def _drop_by_rule(state: LabState) -> None:
+    port = state.cluster.network.get("Backend", {}).get("Port", 8285)
     chain = "type filter hook input priority filter; policy accept;"
     rules = f"table {TABLE} {{\nchain incoming {{\n{chain}\nudp dport {port} counter drop\n}}\n}}\n"
-    run(_victim(lab).pid, ["nft", "-f", "-"], stdin=rules)
+    run(_victim(state).pid, ["nft", "-f", "-"], stdin=rules)
 
 
-def _lower_mtu(lab: Lab) -> None:
-    node = _victim(lab)
-    for link in lab.underlay.net.links:
+def _lower_mtu(state: LabState) -> None:
+    node = _victim(state)
+    for link in state.underlay.net.links:
         ends = {end.node.name: end for end in (link.intf1, link.intf2)}
         if node.name in ends:
             (port,) = (end for name, end in ends.items() if name != node.name)
@@ -119,7 +119,7 @@ def _signal_agent(node: LabNode, number: signal.Signals) -> None:
     os.kill(pid, number)
 
 
-BREAKERS: Mapping[str, Callable[[Lab], None]] = {
+BREAKERS: Mapping[str, Callable[[LabState], None]] = {
     "agent-killed": _kill_agent,
     "route-deleted": _delete_route,
     "lease-revoked": _revoke_lease,

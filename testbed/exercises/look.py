@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from agent.errors import AgentError
 from agent.kernel.values import Family
 from agent.lease import Lease
+from testbed.cluster.overlay import Overlay
 from testbed.errors import EtcdFailed
 from testbed.exercises.judge import LeaseSeen, NodeSeen, PairSeen, Seen
 from testbed.lab.forwarding import host_of
 from testbed.lab.node import LabNode
 from testbed.lab.pod_pings import ping_every_pair
+from testbed.lab.pods import Pods
 from testbed.lab.probe import PAYLOAD
-from testbed.supervisor.lab import Lab
+from testbed.lab.state import LabState
 
 HEADERS: Mapping[Family, int] = {4: 28, 6: 48}
 """Bytes of IP and ICMP headers without options (RFC 791, RFC 792, RFC 8200)."""
@@ -19,23 +21,23 @@ ATTEMPTS = 2
 """A pair counts as reachable when one of so many requests is answered: the first may come amid a restart."""
 
 
-def look(lab: Lab) -> Seen:
+def look(state: LabState) -> Seen:
     """Everything that the judge wants to know, as it is now."""
     try:
-        leases = [_lease(one) for one in lab.leases()]
+        leases = [_lease(one) for one in state.registry.leases()]
     except EtcdFailed:
         leases = None
-    size = _full_size(lab)
-    has_ipv6 = lab.network.ipv6_network is not None
+    size = _full_size(state)
+    has_ipv6 = state.network.ipv6_network is not None
     families: tuple[Family, ...] = (4, 6) if has_ipv6 else (4,)
     return Seen(
-        network=str(lab.cluster.network["Network"]),
-        nodes=[_node(lab, node) for node in list(lab.nodes.values())],
+        network=str(state.cluster.network["Network"]),
+        nodes=[_node(state.overlay, node) for node in state.nodes.values()],
         leases=leases,
-        small=[pair for family in families for pair in _pairs(lab, family, PAYLOAD)],
-        full=[pair for family in families for pair in _pairs(lab, family, bytes(size - HEADERS[family]))],
+        small=[pair for family in families for pair in _pairs(state.pods, family, PAYLOAD)],
+        full=[pair for family in families for pair in _pairs(state.pods, family, bytes(size - HEADERS[family]))],
         full_size=size,
-        nodes_are_connected=lab.overlay.connects_nodes,
+        nodes_are_connected=state.overlay.connects_nodes,
         has_ipv6=has_ipv6,
     )
 
@@ -46,8 +48,8 @@ def _lease(lease: Lease) -> LeaseSeen:
     return LeaseSeen(str(subnet.ipv4), str(attrs.public_ip), ipv6)
 
 
-def _node(lab: Lab, node: LabNode) -> NodeSeen:
-    state = node.state()
+def _node(overlay: Overlay, node: LabNode) -> NodeSeen:
+    said = node.state()
     try:
         found = (*node.kernel.routes(4), *node.kernel.routes(6))
         routes = {(str(route.destination), route.device or "") for route in found if route.kind == "unicast"}
@@ -56,19 +58,19 @@ def _node(lab: Lab, node: LabNode) -> NodeSeen:
     return NodeSeen(
         name=node.name,
         address=str(node.address),
-        ready=state["ready"] if state else not node.runs_our_agent and node.why_not_ready() is None,
-        forwarding=frozenset((one["subnet"], host_of(one["via"])) for one in state["forwarding"]) if state else None,
+        ready=said["ready"] if said else not node.runs_our_agent and node.why_not_ready() is None,
+        forwarding=frozenset((one["subnet"], host_of(one["via"])) for one in said["forwarding"]) if said else None,
         routes=frozenset(routes),
-        device=lab.overlay.device,
+        device=overlay.device,
         bridge=node.bridge,
     )
 
 
-def _full_size(lab: Lab) -> int:
+def _full_size(state: LabState) -> int:
     """The largest packet that every pod may send, in bytes; even, as the probe's checksum wants it."""
-    return (int(lab.cluster.underlay.mtu) - lab.overlay.headers) // 2 * 2
+    return (int(state.cluster.underlay.mtu) - state.overlay.headers) // 2 * 2
 
 
-def _pairs(lab: Lab, family: Family, payload: bytes) -> list[PairSeen]:
-    results = ping_every_pair(lab, family, ATTEMPTS, payload, lambda pod: not pod.manifest.spec.host_network)
+def _pairs(pods: Pods, family: Family, payload: bytes) -> list[PairSeen]:
+    results = ping_every_pair(pods, family, ATTEMPTS, payload, lambda pod: not pod.manifest.spec.host_network)
     return [PairSeen(one.source, one.destination, one.received > 0, family) for one in results if not one.skipped]

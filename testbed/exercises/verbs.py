@@ -12,8 +12,8 @@ from testbed.exercises.breakage import BREAKERS, NotFit, break_lab
 from testbed.exercises.judge import judge
 from testbed.exercises.look import look
 from testbed.lab.clock import now
+from testbed.lab.state import LabState
 from testbed.plain_files import read_plain, replace_plain
-from testbed.supervisor.lab import Lab
 
 RECORD = "exercise.json"
 """In the lab's directory: which exercise is on."""
@@ -22,16 +22,16 @@ SYMPTOM_LIMIT_S = 40.0
 """What is broken shows within seconds; with a lease at the latest when it ends."""
 
 
-def exercise_verbs(lab: Lab) -> Mapping[str, Verb]:
-    """The verbs, bound to this lab."""
-    exercises = _Exercises(lab)
+def exercise_verbs(state: LabState) -> Mapping[str, Verb]:
+    """Return the verbs."""
+    exercises = _Exercises(state)
     return {"check": Verb(exercises.check, changes=False), "exercise": Verb(exercises.begin)}
 
 
 class _Exercises:
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        self._record = lab.directory / RECORD
+    def __init__(self, state: LabState) -> None:
+        self._state = state
+        self._record = state.directory / RECORD
         self._one_at_a_time = threading.Lock()
 
     def check(self, _request: Request) -> object:
@@ -53,7 +53,7 @@ class _Exercises:
                 return {**former, "begun": False}
             record = {"name": name, "since": now()}
             try:
-                break_lab(self._lab, name)
+                break_lab(self._state, name)
             except (NotFit, OSError, EtcdFailed) as failure:
                 raise TestbedError(f"exercise: {failure}") from failure
             replace_plain(self._record, json.dumps(record).encode())
@@ -64,5 +64,5 @@ class _Exercises:
             return {**record, "begun": True}
 
     def _judged(self) -> dict[str, object]:
-        verdicts = judge(look(self._lab))
+        verdicts = judge(look(self._state))
         return {"well": all(one.holds for one in verdicts), "checks": [asdict(one) for one in verdicts]}

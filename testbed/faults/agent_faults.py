@@ -11,7 +11,7 @@ from pathlib import Path
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.lab.node import LabNode
-from testbed.supervisor.lab import Lab
+from testbed.lab.nodes import Nodes
 
 POLL_S = 0.05
 FREEZER = Path(__file__).with_name("freeze_thread.py")
@@ -20,8 +20,8 @@ FREEZER = Path(__file__).with_name("freeze_thread.py")
 class AgentFaults:
     """See the catalogue."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
 
     def injectors(self) -> Mapping[str, Injector]:
         """By name of the kind."""
@@ -122,19 +122,19 @@ class AgentFaults:
         )
 
     def _running(self, request: FaultRequest) -> tuple[LabNode, int]:
-        node = node_of(self._lab, request)
+        node = node_of(self._nodes, request)
         pid = node.agent.pid
         if pid is None:
             raise FaultImpossible(f"{request.text}: the agent of {node.name} does not run (state {node.agent.state})")
         return node, pid
 
 
-def node_of(lab: Lab, request: FaultRequest) -> LabNode:
+def node_of(nodes: Nodes, request: FaultRequest) -> LabNode:
     """The node that is the fault's first word. Raises FaultImpossible."""
     name = request.values[0]
-    node = lab.nodes.get(str(name))
+    node = nodes.get(str(name))
     if node is None:
-        raise FaultImpossible(f"{request.text}: no node named {name} (there are: {', '.join(lab.nodes)})")
+        raise FaultImpossible(f"{request.text}: no node named {name} (there are: {', '.join(nodes)})")
     if not node.expected and request.kind.name.startswith("agent"):
         raise FaultImpossible(f"{request.text}: the agent of {name} is run by hand (up --no-agent)")
     return node

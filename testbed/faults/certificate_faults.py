@@ -12,7 +12,7 @@ from testbed.lab.certificates import LIFE, Authority
 from testbed.lab.etcd import CLIENT_PORT, TLS_DIRECTORY
 from testbed.lab.etcd_access import agent_user
 from testbed.lab.node import LabNode
-from testbed.supervisor.lab import Lab
+from testbed.lab.nodes import Nodes
 
 EXPIRED = timedelta(minutes=-1)
 
@@ -20,8 +20,10 @@ EXPIRED = timedelta(minutes=-1)
 class CertificateFaults:
     """See the catalogue."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, nodes: Nodes, authority: Authority | None) -> None:
+        """`authority` None: the lab's etcd has no TLS."""
+        self._nodes = nodes
+        self._authority = authority
 
     def injectors(self) -> Mapping[str, Injector]:
         """By name of the kind."""
@@ -47,10 +49,10 @@ class CertificateFaults:
         return Injected(f"{node.name} has a new key and a new certificate for etcd", "never: both are good")
 
     def _of(self, request: FaultRequest) -> tuple[LabNode, Authority]:
-        node = node_of(self._lab, request)
-        if self._lab.authority is None:
+        node = node_of(self._nodes, request)
+        if self._authority is None:
             raise FaultImpossible(f"{request.text}: this lab's etcd has no TLS (etcd: {{tls: true}})")
-        return node, self._lab.authority
+        return node, self._authority
 
     def _issue(self, node: LabNode, authority: Authority, life: timedelta) -> None:
         directory = node.run / Path(TLS_DIRECTORY).name

@@ -3,10 +3,10 @@
 import signal
 from collections.abc import Mapping
 
+from testbed.dns.names import Names
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.processes.supervise import Supervised
-from testbed.supervisor.lab import Lab
 
 WHO = "the cluster's DNS"
 
@@ -14,8 +14,8 @@ WHO = "the cluster's DNS"
 class DnsFaults:
     """See the catalogue."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, names: Names) -> None:
+        self._names = names
 
     def injectors(self) -> Mapping[str, Injector]:
         """By name of the kind."""
@@ -50,7 +50,7 @@ class DnsFaults:
         return Injected(f"SIGSTOP to process {pid}, {WHO}", "by SIGCONT", go_on)
 
     def _running(self, request: FaultRequest) -> tuple[Supervised, int]:
-        server = self._lab.names.server
+        server = self._names.server
         if server is None:
             raise FaultImpossible(f"{request.text}: this lab has no DNS (look: testbed status -o json)")
         if server.process.pid is None:

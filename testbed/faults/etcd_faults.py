@@ -5,15 +5,17 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from testbed.cluster.spec import Cluster
 from testbed.errors import EtcdFailed
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
-from testbed.lab.etcd import DATA_DIRECTORY, EtcdMember
-from testbed.supervisor.lab import Lab
+from testbed.lab.etcd import DATA_DIRECTORY, EtcdCluster, EtcdMember
+from testbed.lab.registry import LabRegistry
+from testbed.lab.waiting import wait_for
 
 ANSWER_LIMIT_S = 20.0
 ELECTION_LIMIT_S = 5.0
@@ -28,8 +30,10 @@ LEADER, FOLLOWER = "leader", "follower"
 class EtcdFaults:
     """See the catalogue."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, registry: LabRegistry, cluster: Callable[[], Cluster]) -> None:
+        """`cluster` returns the plan with the nodes that there are now."""
+        self._registry = registry
+        self._cluster = cluster
 
     def injectors(self) -> Mapping[str, Injector]:
         """By name of the kind."""
@@ -79,7 +83,7 @@ class EtcdFaults:
         """The member's data is gone; alone it comes back empty, in a cluster it joins anew."""
         member = self._member(request)
         pid = self._running(request, member)
-        others = [other for other in self._lab.etcd.members if other is not member]
+        others = [other for other in self._registry.etcd.members if other is not member]
         if others:
             return self._replace(member, pid)
         member.process.hold(grace_s=0)
@@ -88,7 +92,7 @@ class EtcdFaults:
         self._await_healthy(member)
 
         def write_config() -> str:
-            self._lab.prepare_etcd()
+            self._registry.prepare(self._cluster())
             return "the network config is written again; each agent takes its own subnet again"
 
         return Injected(
@@ -111,7 +115,7 @@ class EtcdFaults:
         """The data of the last snapshot, whatever was written since."""
         member = self._member(request)
         pid = self._running(request, member)
-        if len(self._lab.etcd.members) > 1:
+        if len(self._registry.etcd.members) > 1:
             raise FaultImpossible(f"{request.text}: only an etcd of one member can be restored on its own")
         if not (member.data.parent / Path(SNAPSHOT).name).exists():
             raise FaultImpossible(f"{request.text}: there is no snapshot (want `etcd snapshot {member.name}` before)")
@@ -170,7 +174,7 @@ class EtcdFaults:
         listed = self._json("member", "list")["members"]
         number = next(one["ID"] for one in listed if one["name"] == member.name)
         member.process.hold(grace_s=0)
-        asked = next(other for other in self._lab.etcd.members if other is not member)
+        asked = next(other for other in self._registry.etcd.members if other is not member)
         try:
             self._etcdctl("member", "remove", f"{number:x}", asked=asked)
             shutil.rmtree(member.data, ignore_errors=True)
@@ -195,7 +199,7 @@ class EtcdFaults:
                 return ""
             return member.why_not_healthy() or ""
 
-        if why := self._lab.wait_for(lacking, ANSWER_LIMIT_S):
+        if why := wait_for(lacking, ANSWER_LIMIT_S):
             raise FaultImpossible(f"after {ANSWER_LIMIT_S:g} s: {why}")
 
     def _await_alarm(self, *, on: bool) -> None:
@@ -206,7 +210,7 @@ class EtcdFaults:
             time.sleep(POLL_S)
 
     def _member(self, request: FaultRequest) -> EtcdMember:
-        return member_of(self._lab, request)
+        return member_of(self._registry.etcd, request)
 
     def _running(self, request: FaultRequest, member: EtcdMember) -> int:
         pid = member.process.pid
@@ -218,14 +222,14 @@ class EtcdFaults:
         return json.loads(self._etcdctl(*arguments, "--write-out=json"))
 
     def _etcdctl(self, *arguments: str, asked: EtcdMember | None = None) -> str:
-        return self._lab.etcd.etcdctl(arguments, asked=asked).decode()
+        return self._registry.etcd.etcdctl(arguments, asked=asked).decode()
 
 
-def member_of(lab: Lab, request: FaultRequest) -> EtcdMember:
+def member_of(etcd: EtcdCluster, request: FaultRequest) -> EtcdMember:
     """The etcd member that is the fault's first word. Raises FaultImpossible."""
-    members, name = lab.etcd.members, str(request.values[0])
+    members, name = etcd.members, str(request.values[0])
     if name in (LEADER, FOLLOWER) and members:
-        leader = _leader(lab)
+        leader = _leader(etcd)
         chosen = leader if name == LEADER else next((one for one in members if one is not leader), None)
         if chosen is not None:
             return chosen
@@ -235,13 +239,13 @@ def member_of(lab: Lab, request: FaultRequest) -> EtcdMember:
     raise FaultImpossible(f"{request.text}: no etcd member named {name} (there are: {_names(members)})")
 
 
-def _leader(lab: Lab) -> EtcdMember:
+def _leader(etcd: EtcdCluster) -> EtcdMember:
     """Waits for one to be elected."""
     deadline = time.monotonic() + ELECTION_LIMIT_S
     while time.monotonic() < deadline:
-        for member in lab.etcd.members:
+        for member in etcd.members:
             try:
-                said = lab.etcd.etcdctl(["endpoint", "status", "--write-out=json"], asked=member)
+                said = etcd.etcdctl(["endpoint", "status", "--write-out=json"], asked=member)
             except EtcdFailed:
                 continue
             status = json.loads(said)[0]["Status"]

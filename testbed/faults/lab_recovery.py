@@ -5,12 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from agent.errors import AgentError
 from testbed.cluster.underlay_plan import GATEWAY
+from testbed.dns.names import Names
 from testbed.errors import EtcdFailed
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.recovery import NotReady, Touched, awaited
 from testbed.lab.probe import Sender, Target, ping_pairs
 from testbed.lab.sessions import missing_sessions
-from testbed.supervisor.lab import Lab
+from testbed.lab.state import LabState
+from testbed.services.services import Services
 
 ASKERS = 4
 """Nodes that are asked at the same time."""
@@ -20,17 +22,19 @@ SUCCEEDED = "Succeeded"
 class LabRecovery:
     """Looks at one lab."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, state: LabState, names: Names, services: Services) -> None:
+        self._state = state
+        self._names = names
+        self._services = services
 
     def before(self, request: FaultRequest) -> Touched:
         """What the fault that is about to be injected may break: a pod that crashes anyway is not its doing."""
         words = [word for value in request.values for word in (value if isinstance(value, tuple) else (str(value),))]
-        machines = {word for word in words if word in self._lab.underlay.machines}
+        machines = {word for word in words if word in self._state.underlay.machines}
         group = request.kind.name.split()[0]
         if group == "etcd":
             # Its word may be leader or follower, and members depend on each other.
-            machines |= {member.name for member in self._lab.etcd.members}
+            machines |= {member.name for member in self._state.registry.etcd.members}
         if group == "dns":
             machines.add(GATEWAY)
         return Touched(frozenset(machines), frozenset(one.subject for one in self._pods()))
@@ -49,23 +53,22 @@ class LabRecovery:
         return []
 
     def _parts(self) -> Iterator[NotReady]:
-        lab = self._lab
-        for member in lab.etcd.members:
+        for member in self._state.registry.etcd.members:
             if why := member.why_not_healthy():
                 yield NotReady("etcd", member.name, why)
-        nodes = [node for node in lab.nodes.values() if node.expected]
+        nodes = [node for node in self._state.nodes.values() if node.expected]
         with ThreadPoolExecutor(ASKERS, "ask node") as askers:
             for node, lacking in zip(nodes, askers.map(lambda one: one.why_not_ready(), nodes), strict=True):
                 if lacking:
                     yield NotReady(node.name, node.name, lacking)
         yield from self._pods()
-        for why in lab.names.why_not_served():
+        for why in self._names.why_not_served():
             yield NotReady("names", GATEWAY, why)
-        for why in lab.services.why_not_programmed():
+        for why in self._services.why_not_programmed():
             yield NotReady("services", None, why)
 
     def _pods(self) -> Iterator[NotReady]:
-        for pod in self._lab.pods.values():
+        for pod in self._state.pods:
             status = pod.status()
             # One that was ended with its node may look as if it had done its work.
             has_done_its_work = status.phase == SUCCEEDED and not status.terminating
@@ -74,28 +77,28 @@ class LabRecovery:
 
     def _leases(self) -> Iterator[NotReady]:
         try:
-            held = {lease.attrs.public_ip for lease in self._lab.leases()}
+            held = {lease.attrs.public_ip for lease in self._state.registry.leases()}
         except EtcdFailed as failure:
             yield NotReady("etcd", None, str(failure))
             return
-        for node in self._lab.nodes.values():
+        for node in self._state.nodes.values():
             if node.expected and node.address not in held:
                 yield NotReady(node.name, node.name, "it holds no lease")
 
     def _tables(self) -> Iterator[NotReady]:
-        for line in self._lab.missing_forwarding():
+        for line in self._state.missing_forwarding():
             name = line.partition("'")[0]
-            yield NotReady("forwarding", name if name in self._lab.nodes else None, line)
+            yield NotReady("forwarding", name if name in self._state.nodes else None, line)
 
     def _paths(self) -> Iterator[NotReady]:
         """A cable that is plugged in again may be held back by the spanning tree for seconds."""
-        lab = self._lab
-        nodes = [node for node in lab.nodes.values() if node.expected]
-        names = [*(node.name for node in nodes), *(member.name for member in lab.etcd.members)]
-        gateway = Target(GATEWAY, lab.underlay.address_of(GATEWAY))
-        pairs = [(Sender(name, lab.underlay.machines[name].pid), gateway) for name in names]
+        state = self._state
+        nodes = [node for node in state.nodes.values() if node.expected]
+        names = [*(node.name for node in nodes), *(member.name for member in state.registry.etcd.members)]
+        gateway = Target(GATEWAY, state.underlay.address_of(GATEWAY))
+        pairs = [(Sender(name, state.underlay.machines[name].pid), gateway) for name in names]
         for one in ping_pairs(pairs):
             if not one.received:
                 yield NotReady(one.source, one.source, f"no answer of {GATEWAY} at {one.address} over the underlay")
-        for line in missing_sessions(nodes) if lab.overlay.has_sessions else ():
+        for line in missing_sessions(nodes) if state.overlay.has_sessions else ():
             yield NotReady("sessions", None, line)

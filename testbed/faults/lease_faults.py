@@ -9,7 +9,8 @@ from testbed.faults.agent_faults import node_of
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.lab.node import LabNode
-from testbed.supervisor.lab import ETCD_PREFIX, Lab
+from testbed.lab.nodes import Nodes
+from testbed.lab.registry import LabRegistry, key_of
 
 THIEF = IPv4Address("192.0.2.1")
 """Of no machine: RFC 5737."""
@@ -18,8 +19,9 @@ THIEF = IPv4Address("192.0.2.1")
 class LeaseFaults:
     """See the catalogue."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, nodes: Nodes, registry: LabRegistry) -> None:
+        self._nodes = nodes
+        self._registry = registry
 
     def injectors(self) -> Mapping[str, Injector]:
         """By name of the kind."""
@@ -31,39 +33,35 @@ class LeaseFaults:
         if lease.is_reservation:
             raise FaultImpossible(f"{request.text}: {node.name}'s key is a reservation, without a lease")
         number = f"{lease.etcd_lease_id:x}"
-        self._lab.etcd.etcdctl(["lease", "revoke", number])
+        self._registry.etcd.etcdctl(["lease", "revoke", number])
         return Injected(f"etcdctl lease revoke {number}: the key of {lease.subnet} is gone", "by the agent")
 
     def delete(self, request: FaultRequest) -> Injected:
         """The key alone."""
         _, lease = self._held(request)
-        self._lab.etcd.etcdctl(["del", _key(lease)])
-        return Injected(f"etcdctl del {_key(lease)}", "by the agent, which takes its subnet again")
+        self._registry.etcd.etcdctl(["del", key_of(lease.subnet)])
+        return Injected(f"etcdctl del {key_of(lease.subnet)}", "by the agent, which takes its subnet again")
 
     def steal(self, request: FaultRequest) -> Injected:
         """The key says that the subnet is another node's, and has no lease that would end."""
         node, lease = self._held(request)
         stolen = replace(lease.attrs, public_ip=THIEF)
-        self._lab.etcd.put(_key(lease), stolen.to_json().encode())
+        self._registry.etcd.put(key_of(lease.subnet), stolen.to_json().encode())
 
         def give_back() -> str:
-            held = [one for one in self._lab.leases() if one.subnet == lease.subnet]
+            held = [one for one in self._registry.leases() if one.subnet == lease.subnet]
             if held and held[0].attrs.public_ip == THIEF:
-                self._lab.etcd.etcdctl(["del", _key(lease)])
-                return f"etcdctl del {_key(lease)}"
+                self._registry.etcd.etcdctl(["del", key_of(lease.subnet)])
+                return f"etcdctl del {key_of(lease.subnet)}"
             return f"{lease.subnet} is not {THIEF}'s any more; nothing to do"
 
-        did = f"etcdctl put {_key(lease)}: {lease.subnet} of {node.name} belongs to {THIEF} now"
+        did = f"etcdctl put {key_of(lease.subnet)}: {lease.subnet} of {node.name} belongs to {THIEF} now"
         return Injected(did, "by deleting the key", give_back)
 
     def _held(self, request: FaultRequest) -> tuple[LabNode, Lease]:
         """The node and its lease. Raises FaultImpossible and EtcdFailed."""
-        node = node_of(self._lab, request)
-        for lease in self._lab.leases():
+        node = node_of(self._nodes, request)
+        for lease in self._registry.leases():
             if lease.attrs.public_ip == node.address:
                 return node, lease
         raise FaultImpossible(f"{request.text}: {node.name} has no key in etcd")
-
-
-def _key(lease: Lease) -> str:
-    return f"{ETCD_PREFIX}/subnets/{lease.subnet.key}"

@@ -14,7 +14,7 @@ from testbed.faults.catalogue import FaultRequest
 from testbed.faults.impairment import Impairment, loss_script, netem_arguments
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.faults.machines import TABLE_PREFIX, End, Wire, run, wire_between
-from testbed.supervisor.lab import Lab
+from testbed.lab.underlay import Underlay
 
 SHIM = Path(__file__).with_name("link_shim.py")
 OFFLOADS = ("tx", "sg", "tso", "gso", "gro")
@@ -24,8 +24,8 @@ OFFLOADS = ("tx", "sg", "tso", "gso", "gro")
 class LinkFaults:
     """See the catalogue."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, underlay: Underlay) -> None:
+        self._underlay = underlay
         self._cables: dict[str, _Cable] = {}
         self._slow: set[str] = set()
         """Cables with a token bucket, which stands where netem would."""
@@ -100,11 +100,11 @@ class LinkFaults:
     def impair(self, request: FaultRequest) -> Injected:
         """Loss, delay, duplicates, damage or another order, beside what the cable suffers already."""
         what = request.kind.name.split()[1]
-        if self._lab.underlay.open_vswitch is not None:
+        if self._underlay.open_vswitch is not None:
             want = "link down, flap or rate, or switch: bridge in the cluster file"
             raise FaultImpossible(f"{request.text}: not on Open vSwitch switches (want {want})")
         wire = self._wire(request)
-        cable = self._cables.setdefault(wire.name, _Cable(self._lab, wire, self._has_netem()))
+        cable = self._cables.setdefault(wire.name, _Cable(self._underlay, wire, self._has_netem()))
         before = cable.impairment
         if wire.name in self._slow and self._has_netem():
             raise FaultImpossible(f"{request.text}: {wire.name} is slowed already (heal it first)")
@@ -121,7 +121,7 @@ class LinkFaults:
 
     def _wire(self, request: FaultRequest) -> Wire:
         first, second = sorted((str(request.values[0]), str(request.values[1])))
-        return wire_between(self._lab, first, second)
+        return wire_between(self._underlay, first, second)
 
     def _has_netem(self) -> bool:
         if self._netem is None:
@@ -138,8 +138,8 @@ class LinkFaults:
 class _Cable:
     """One cable and what is done to it now."""
 
-    def __init__(self, lab: Lab, wire: Wire, netem: bool) -> None:
-        self._lab = lab
+    def __init__(self, underlay: Underlay, wire: Wire, netem: bool) -> None:
+        self._underlay = underlay
         self._wire = wire
         self._netem = netem
         self._table = TABLE_PREFIX + wire.name.replace(" ", "-")
@@ -182,7 +182,7 @@ class _Cable:
                 self._shim = None
         else:
             if self._shim is None:
-                self._shim = _Shim(self._lab, self._wire)
+                self._shim = _Shim(self._underlay, self._wire)
             self._shim.obey(wanted)
         for end in self._wire.ends:
             clean = f"table netdev {self._table}\ndelete table netdev {self._table}\n"
@@ -193,8 +193,8 @@ class _Cable:
 class _Shim:
     """The program in a cable, and the interface that stands on the bridge for it."""
 
-    def __init__(self, lab: Lab, wire: Wire) -> None:
-        self._kernel = lab.underlay.kernel
+    def __init__(self, underlay: Underlay, wire: Wire) -> None:
+        self._kernel = underlay.kernel
         near = _unplugged_end(wire)
         if near.pid is not None:
             raise FaultImpossible(f"{wire.name}: this kernel has no netem, and without a switch there is no other way")

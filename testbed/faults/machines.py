@@ -8,10 +8,12 @@ from ipaddress import ip_network
 from typing import Any
 
 from agent.kernel.values import IPNetwork
+from testbed.cluster.shaping import queueing_commands
 from testbed.faults.ledger import FaultImpossible
 from testbed.lab.etcd import enter_machine
 from testbed.lab.node import LabNode
-from testbed.supervisor.lab import Lab
+from testbed.lab.nodes import Nodes
+from testbed.lab.underlay import Underlay
 
 COMMAND_LIMIT_S = 10.0
 TABLE_PREFIX = "testbed-fault-"
@@ -51,20 +53,20 @@ def run(pid: int | None, command: Sequence[str], stdin: str = "") -> str:
     return done.stdout
 
 
-def machine_pid(lab: Lab, name: str) -> int:
+def machine_pid(underlay: Underlay, name: str) -> int:
     """A process in a machine's namespaces. Raises FaultImpossible."""
-    machine = lab.underlay.machines.get(name)
+    machine = underlay.machines.get(name)
     if machine is None:
-        raise FaultImpossible(f"no machine named {name} (there are: {', '.join(lab.underlay.machines)})")
+        raise FaultImpossible(f"no machine named {name} (there are: {', '.join(underlay.machines)})")
     return int(machine.pid)
 
 
-def sources_of(lab: Lab, names: Sequence[str]) -> list[IPNetwork]:
+def sources_of(underlay: Underlay, nodes: Nodes, names: Sequence[str]) -> list[IPNetwork]:
     """Where packets of these machines come from: their underlay addresses and, of nodes, their pods' subnets."""
-    plans = (lab.underlay.machines[name].plan for name in names)
+    plans = (underlay.machines[name].plan for name in names)
     ports = [port for plan in plans if plan is not None for port in plan.ports]
     own = [ip_network(it.ip) for port in ports for it in (port.address, port.ipv6) if it is not None]
-    return [*own, *(subnet for name in names if name in lab.nodes for subnet in _subnets_of(lab.nodes[name]))]
+    return [*own, *(subnet for name in names if name in nodes for subnet in _subnets_of(nodes[name]))]
 
 
 def _subnets_of(node: LabNode) -> Iterator[IPNetwork]:
@@ -75,39 +77,37 @@ def _subnets_of(node: LabNode) -> Iterator[IPNetwork]:
             yield node.ipv6_subnet
 
 
-def wire_between(lab: Lab, first: str, second: str) -> Wire:
+def wire_between(underlay: Underlay, first: str, second: str) -> Wire:
     """The cable between two machines or switches. Raises FaultImpossible."""
-    known = lab.underlay.net.nameToNode
+    known = underlay.net.nameToNode
     for name in (first, second):
         if name not in known:
             raise FaultImpossible(f"no machine or switch named {name} (there are: {', '.join(known)})")
-    links = lab.underlay.net.linksBetween(known[first], known[second])
+    links = underlay.net.linksBetween(known[first], known[second])
     if not links:
-        others = ", ".join(_neighbours(lab, first))
+        others = ", ".join(_neighbours(underlay, first))
         raise FaultImpossible(f"no link between {first} and {second} ({first} has links to {others})")
     link = links[0]
-    ends = [_end(lab, interface) for interface in (link.intf1, link.intf2)]
+    ends = [_end(underlay, interface) for interface in (link.intf1, link.intf2)]
     if ends[0].owner != first:
         ends.reverse()
-    return Wire(f"{first} {second}", (ends[0], ends[1]), [_shaping(lab, end) for end in ends])
+    return Wire(f"{first} {second}", (ends[0], ends[1]), [_shaping(underlay, end) for end in ends])
 
 
-def _shaping(lab: Lab, end: End) -> Sequence[Sequence[str]]:
-    from testbed.cluster.shaping import queueing_commands
-
+def _shaping(underlay: Underlay, end: End) -> Sequence[Sequence[str]]:
     number = int(end.interface.rpartition("eth")[2])
-    own = [cable for cable in lab.underlay.plan.cables if end.owner in cable.ends]
+    own = [cable for cable in underlay.plan.cables if end.owner in cable.ends]
     # Mininet numbers the ports of a machine from 0 and those of a switch from 1, in the order of the cables.
     place = number if end.pid is not None else number - 1
     return queueing_commands(end.interface, own[place].shaping) if place < len(own) else []
 
 
-def _end(lab: Lab, interface: Any) -> End:  # noqa: ANN401 - Mininet has no types
+def _end(underlay: Underlay, interface: Any) -> End:  # noqa: ANN401 - Mininet has no types
     owner = interface.node.name
-    pid = interface.node.pid if owner in lab.underlay.machines else None
+    pid = interface.node.pid if owner in underlay.machines else None
     return End(owner, interface.name, pid, interface)
 
 
-def _neighbours(lab: Lab, name: str) -> list[str]:
-    ends = ((link.intf1.node.name, link.intf2.node.name) for link in lab.underlay.net.links)
+def _neighbours(underlay: Underlay, name: str) -> list[str]:
+    ends = ((link.intf1.node.name, link.intf2.node.name) for link in underlay.net.links)
     return sorted({other for pair in ends if name in pair for other in pair if other != name})

@@ -3,9 +3,8 @@
 import shutil
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from testbed.faults.agent_faults import node_of
@@ -14,12 +13,14 @@ from testbed.faults.faked_clock import faked_clock
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.faults.machines import TABLE_PREFIX, run
 from testbed.lab.etcd import TLS_DIRECTORY
+from testbed.lab.events import Events
 from testbed.lab.node import JOURNAL, LabNode
-from testbed.lab.underlay import OverlayNode
+from testbed.lab.nodes import Nodes
+from testbed.lab.pods import Pods
+from testbed.lab.underlay import OverlayNode, Underlay
+from testbed.lab.underlay_growth import give_address
 from testbed.plain_files import replace_plain
-from testbed.pods.pod import Pod
 from testbed.pods.port_guard import NAMES_TABLE, TABLE
-from testbed.supervisor.lab import Lab
 
 BOOT_LIMIT_S = 60.0
 POLL_S = 0.1
@@ -31,8 +32,15 @@ TINY_DISK = "size=12k,mode=0755"
 class NodeFaults:
     """See the catalogue."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(
+        self, nodes: Nodes, pods: Pods, underlay: Underlay, events: Events, pin: Callable[[LabNode], None]
+    ) -> None:
+        """`pin` leaves a node's given subnet for its agent to find."""
+        self._nodes = nodes
+        self._pods = pods
+        self._underlay = underlay
+        self._events = events
+        self._pin = pin
 
     def injectors(self) -> Mapping[str, Injector]:
         """By name of the kind."""
@@ -49,7 +57,7 @@ class NodeFaults:
 
     def delete_device(self, request: FaultRequest) -> Injected:
         """The overlay device."""
-        node = node_of(self._lab, request)
+        node = node_of(self._nodes, request)
         state = node.state()
         device = state["device"] if state is not None else node.overlay_device
         if device is None or node.kernel.link(device) is None:
@@ -59,7 +67,7 @@ class NodeFaults:
 
     def flush_rules(self, request: FaultRequest) -> Injected:
         """Every table but those of our own faults."""
-        node = node_of(self._lab, request)
+        node = node_of(self._nodes, request)
         tables = _flush_rules(node.pid)
         if not tables:
             raise FaultImpossible(f"{request.text}: {node.name} has no nftables rules")
@@ -67,7 +75,7 @@ class NodeFaults:
 
     def fill_disk(self, request: FaultRequest) -> Injected:
         """The file system below /run/flannel has no room; the files there are as they were."""
-        node = node_of(self._lab, request)
+        node = node_of(self._nodes, request)
         script = (
             f"mkdir -p /run/flannel && mkdir /run/.disk && mount -t tmpfs -o {TINY_DISK} tmpfs /run/.disk && "
             "cp -a /run/flannel/. /run/.disk/ && mount --move /run/.disk /run/flannel && rmdir /run/.disk && "
@@ -85,7 +93,7 @@ class NodeFaults:
 
     def jump_clock(self, request: FaultRequest) -> Injected:
         """The wall clock of the agent, not that of the machine, of which all nodes have the same."""
-        node, by_s = node_of(self._lab, request), request.values[1]
+        node, by_s = node_of(self._nodes, request), request.values[1]
         try:
             environment = faked_clock(CLOCK_FILE)
         except LookupError as error:
@@ -113,7 +121,7 @@ class NodeFaults:
 
     def crash(self, request: FaultRequest) -> Injected:
         """Power is cut; healing switches it on again."""
-        node = node_of(self._lab, request)
+        node = node_of(self._nodes, request)
         self._switch_off(node)
         return Injected(
             f"{node.name} lost its power: agent, pods, devices, rules and /run are gone, its links are down",
@@ -123,7 +131,7 @@ class NodeFaults:
 
     def reboot(self, request: FaultRequest) -> Injected:
         """Power is cut and comes back."""
-        node, off_s = node_of(self._lab, request), request.values[1]
+        node, off_s = node_of(self._nodes, request), request.values[1]
         assert isinstance(off_s, float)  # the catalogue has made it so
         self._switch_off(node)
         return Injected(
@@ -135,18 +143,18 @@ class NodeFaults:
 
     def readdress(self, request: FaultRequest) -> Injected:
         """Another address on the underlay, as from another DHCP server."""
-        node, address = node_of(self._lab, request), request.values[1]
+        node, address = node_of(self._nodes, request), request.values[1]
         assert isinstance(address, IPv4Address)  # the catalogue has made it one
-        port = self._lab.underlay.plan.machines[node.name].ports[0]
-        taken = {one.address.ip for plan in self._lab.underlay.plan.machines.values() for one in plan.ports}
+        port = self._underlay.plan.machines[node.name].ports[0]
+        taken = {one.address.ip for plan in self._underlay.plan.machines.values() for one in plan.ports}
         if address in taken or address not in port.address.network:
             want = f"want a free address of {port.address.network}"
             raise FaultImpossible(f"{request.text}: {address} cannot be {node.name}'s ({want})")
         old = node.address
-        self._give_address(node, address)
+        give_address(self._underlay, node, address)
 
         def give_back() -> str:
-            self._give_address(node, old)
+            give_address(self._underlay, node, old)
             return f"{node.name} has {old} again"
 
         return Injected(
@@ -156,24 +164,21 @@ class NodeFaults:
     def kill_pod(self, request: FaultRequest) -> Injected:
         """The pause process, with which the pod's namespaces go."""
         name = str(request.values[0])
-        pod = self._lab.pods.get(name)
+        pod = self._pods.named(name)
         if pod is None:
-            raise FaultImpossible(f"{request.text}: no pod named {name} (there are: {', '.join(self._lab.pods)})")
+            raise FaultImpossible(f"{request.text}: no pod named {name} (there are: {', '.join(self._pods.names())})")
         pid = pod.pause_pid
         if pid is None:
             raise FaultImpossible(f"{request.text}: {name} has no pause process now")
         run(None, ["kill", "-KILL", str(pid)])
         return Injected(f"SIGKILL to process {pid}, which holds the namespaces of {name}", "by the lab")
 
-    def _pods_of(self, node: LabNode) -> list[Pod]:
-        return [pod for pod in self._lab.pods.values() if pod.manifest.spec.node_name == node.name]
-
     def _machine(self, node: LabNode) -> OverlayNode:
-        return self._lab.underlay.machines[node.name]
+        return self._underlay.machines[node.name]
 
     def _switch_off(self, node: LabNode) -> None:
         node.agent.hold(grace_s=0)
-        for pod in self._pods_of(node):
+        for pod in self._pods.on(node.name):
             pod.stop(grace_s=0)
         machine = self._machine(node)
         wires = [interface.name for interface in machine.intfList()]
@@ -193,7 +198,7 @@ class NodeFaults:
     def _switch_on(self, node: LabNode) -> str:
         for interface in self._machine(node).intfList():
             interface.ifconfig("up")
-        self._lab.pin(node)
+        self._pin(node)
         node.agent.resume()
         threading.Thread(target=self._start_pods, args=(node,), name=f"boot {node.name}", daemon=True).start()
         return f"{node.name} is switched on; its agent starts, then its pods"
@@ -202,35 +207,14 @@ class NodeFaults:
         deadline = time.monotonic() + BOOT_LIMIT_S
         while (why := node.why_not_ready()) is not None:
             if time.monotonic() > deadline:
-                self._lab.event("Warning", f"node/{node.name}", "PodsNotStarted", f"after {BOOT_LIMIT_S:g} s: {why}")
+                self._events.note("Warning", f"node/{node.name}", "PodsNotStarted", f"after {BOOT_LIMIT_S:g} s: {why}")
                 return
             time.sleep(POLL_S)
-        for pod in self._pods_of(node):
+        for pod in self._pods.on(node.name):
             try:
                 pod.start()
             except OSError as failure:
-                self._lab.event("Warning", f"pod/{pod.name}", "NotStarted", str(failure))
-
-    def _give_address(self, node: LabNode, address: IPv4Address) -> None:
-        """The address on the node's first port, and what everybody else knows of it."""
-        plan = self._lab.underlay.plan.machines[node.name]
-        first = replace(plan.ports[0], address=IPv4Interface((address, plan.ports[0].address.network.prefixlen)))
-        machine, old = self._machine(node), node.address
-        node.address = address
-        changed = {node.name: replace(plan, ports=(first, *plan.ports[1:]))}
-        for name, other in self._lab.underlay.plan.machines.items():
-            known = tuple(replace(one, address=address) if one.address == old else one for one in other.neighbours)
-            if known != other.neighbours:
-                changed[name] = replace(other, neighbours=known)
-        machines = {**self._lab.underlay.plan.machines, **changed}
-        self._lab.underlay.plan = replace(self._lab.underlay.plan, machines=machines)
-        for name, other in changed.items():
-            self._lab.underlay.machines[name].plan = other
-            for port in other.ports:
-                if name != node.name:
-                    self._lab.underlay.machines[name].restore(port.interface)
-        machine.intf(first.interface).setIP(str(first.address))
-        machine.restore(first.interface)
+                self._events.note("Warning", f"pod/{pod.name}", "NotStarted", str(failure))
 
 
 def _flush_rules(pid: int) -> list[str]:

@@ -1,20 +1,24 @@
 """Machines that do not hear each other, though every cable is in order: nftables on the machines that listen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from agent.kernel.values import IPNetwork
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.etcd_faults import member_of
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.faults.machines import TABLE_PREFIX, machine_pid, run, sources_of
-from testbed.supervisor.lab import Lab
+from testbed.lab.etcd import EtcdCluster
+from testbed.lab.nodes import Nodes
+from testbed.lab.underlay import Underlay
 
 
 class PartitionFaults:
     """See the catalogue."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, underlay: Underlay, nodes: Nodes, etcd: Callable[[], EtcdCluster]) -> None:
+        self._underlay = underlay
+        self._nodes = nodes
+        self._etcd = etcd
         self._count = 0
 
     def injectors(self) -> Mapping[str, Injector]:
@@ -35,18 +39,18 @@ class PartitionFaults:
 
     def partition_member(self, request: FaultRequest) -> Injected:
         """One etcd member hears nobody, and nobody hears it."""
-        name = member_of(self._lab, request).name
-        others = tuple(machine for machine in self._lab.underlay.machines if machine != name)
+        name = member_of(self._etcd(), request).name
+        others = tuple(machine for machine in self._underlay.machines if machine != name)
         return self._deafen([((name,), others), (others, (name,))], f"{name} and all others do not hear each other")
 
     def _sides(self, request: FaultRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
         first = request.values[0]
         second = request.values[2]
         assert isinstance(first, tuple)  # the catalogue has made it one
-        rest = tuple(name for name in self._lab.underlay.machines if name not in first)
+        rest = tuple(name for name in self._underlay.machines if name not in first)
         named = second if isinstance(second, tuple) else rest
         for name in (*first, *named):
-            machine_pid(self._lab, name)
+            machine_pid(self._underlay, name)
         if both := sorted(set(first) & set(named)):
             raise FaultImpossible(f"{request.text}: {', '.join(both)} is on both sides")
         if not named:
@@ -57,12 +61,16 @@ class PartitionFaults:
         """Of each pair the first names hear nothing of the second ones."""
         self._count += 1
         table = f"{TABLE_PREFIX}{self._count}"
-        pids = {name: machine_pid(self._lab, name) for listeners, _ in pairs for name in listeners}
+        pids = {name: machine_pid(self._underlay, name) for listeners, _ in pairs for name in listeners}
         made: list[str] = []
         try:
             for listeners, silenced in pairs:
                 for name in listeners:
-                    run(pids[name], ["nft", "-f", "-"], drop_script(table, sources_of(self._lab, silenced)))
+                    run(
+                        pids[name],
+                        ["nft", "-f", "-"],
+                        drop_script(table, sources_of(self._underlay, self._nodes, silenced)),
+                    )
                     made.append(name)
         except OSError:
             _remove(table, [pids[name] for name in made])

@@ -11,25 +11,27 @@ from pathlib import Path
 
 from testbed.errors import EtcdFailed
 from testbed.faults.machines import TABLE_PREFIX, run
+from testbed.lab.etcd import EtcdCluster
 from testbed.lab.node import LabNode
+from testbed.lab.nodes import Nodes
+from testbed.lab.pods import Pods
 from testbed.pods.pod import NETNS_DIRECTORY
 from testbed.pods.pod_network import host_end
-from testbed.supervisor.lab import Lab
 
 RULE = re.compile(r"\t\t(?!\t|elements )")
 """Of nft's listing: a line of a chain, or what a set is; elements of sets come and go with pods."""
 
 
-def count_resources(lab: Lab) -> dict[str, int]:
-    """Counts by name; a node's begin with its name. What does not run is left out."""
+def count_resources(nodes: Nodes, pods: Pods, etcd: EtcdCluster) -> dict[str, int]:
+    """Count by name; a node's begin with its name. What does not run is left out."""
     names = {path.name for path in NETNS_DIRECTORY.iterdir()}
-    counts = {"network namespaces": len(names - set(lab.pods)), "zombies": _zombies()}
+    counts = {"network namespaces": len(names - set(pods.names())), "zombies": _zombies()}
     with contextlib.suppress(EtcdFailed):
         # The first line tells how many follow.
-        counts["etcd leases"] = len(lab.etcd.etcdctl(["lease", "list"]).split()) - len(b"found 0 leases".split())
-    for node in lab.nodes.values():
-        pods = {pod.name for pod in lab.pods.values() if pod.manifest.spec.node_name == node.name}
-        counts |= {f"{node.name} {what}": count for what, count in _of_node(node, pods).items()}
+        counts["etcd leases"] = len(etcd.etcdctl(["lease", "list"]).split()) - len(b"found 0 leases".split())
+    for node in nodes.values():
+        own = {pod.name for pod in pods.on(node.name)}
+        counts |= {f"{node.name} {what}": count for what, count in _of_node(node, own).items()}
     return counts
 
 

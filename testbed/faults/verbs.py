@@ -4,9 +4,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 from testbed.control.programs import run_for_client
 from testbed.control.server import Request, Verb
+from testbed.dns.names import Names
 from testbed.errors import EtcdFailed, InvalidInput, TestbedError
 from testbed.faults.agent_faults import AgentFaults
 from testbed.faults.catalogue import HEAL_LIMIT_S, NoSuchFault
@@ -20,41 +22,45 @@ from testbed.faults.link_faults import LinkFaults
 from testbed.faults.node_faults import NodeFaults
 from testbed.faults.partition_faults import PartitionFaults
 from testbed.faults.resources import count_resources
-from testbed.supervisor.lab import Lab
+from testbed.lab.events import Events
+from testbed.lab.state import LabState
+from testbed.services.services import Services
 
 HISTORY = "faults.jsonl"
 """In the lab's directory."""
 
 
-def fault_verbs(lab: Lab) -> Mapping[str, Verb]:
-    """The verbs, bound to this lab."""
+def fault_verbs(state: LabState, names: Names, services: Services) -> Mapping[str, Verb]:
+    """Return the verbs."""
+    nodes, pods, underlay, registry, events = state.nodes, state.pods, state.underlay, state.registry, state.events
     groups = (
-        CertificateFaults(lab),
-        AgentFaults(lab),
-        EtcdFaults(lab),
-        LeaseFaults(lab),
-        LinkFaults(lab),
-        PartitionFaults(lab),
-        NodeFaults(lab),
-        DnsFaults(lab),
+        CertificateFaults(nodes, registry.authority),
+        AgentFaults(nodes),
+        EtcdFaults(registry, lambda: state.cluster),
+        LeaseFaults(nodes, registry),
+        LinkFaults(underlay),
+        PartitionFaults(underlay, nodes, lambda: registry.etcd),
+        NodeFaults(nodes, pods, underlay, events, state.pin),
+        DnsFaults(names),
     )
     injectors = {name: injector for group in groups for name, injector in group.injectors().items()}
-    verbs = FaultVerbs(injectors, lab)
+    recovery = LabRecovery(state, names, services)
+    verbs = FaultVerbs(injectors, state.directory / HISTORY, recovery, events)
     return {
         "fault": Verb(verbs.inject),
         "faults": Verb(verbs.active, changes=False),
         "heal": Verb(verbs.heal),
         "probe": Verb(verbs.probe),
-        "resources": Verb(lambda _: count_resources(lab), changes=False),
+        "resources": Verb(lambda _: count_resources(nodes, pods, registry.etcd), changes=False),
     }
 
 
 class FaultVerbs:
     """Requests in, JSON out; what was done is an event of the lab too."""
 
-    def __init__(self, injectors: Mapping[str, Injector], lab: Lab) -> None:
-        self._ledger = Ledger(injectors, lab.directory / HISTORY, LabRecovery(lab), self._note_end)
-        self._lab = lab
+    def __init__(self, injectors: Mapping[str, Injector], history: Path, recovery: LabRecovery, events: Events) -> None:
+        self._ledger = Ledger(injectors, history, recovery, self._note_end)
+        self._events = events
 
     def inject(self, request: Request) -> object:
         """Break something."""
@@ -66,7 +72,7 @@ class FaultVerbs:
             raise InvalidInput(f"fault: {failure}") from failure
         except (FaultImpossible, EtcdFailed, LookupError, subprocess.SubprocessError) as failure:
             raise TestbedError(f"fault: {failure}") from failure
-        self._lab.event("Warning", f"fault/{fault.number}", "Injected", f"{fault.fault}: {fault.did}")
+        self._events.note("Warning", f"fault/{fault.number}", "Injected", f"{fault.fault}: {fault.did}")
         return asdict(fault)
 
     def active(self, _request: Request) -> object:
@@ -91,7 +97,7 @@ class FaultVerbs:
     def _note_end(self, ended: Ended) -> None:
         kind, reason = ("Normal", "Healed") if ended["healed"] else ("Warning", "NotHealed")
         subject = f"fault/{ended['number']}"
-        self._lab.event(kind, subject, reason, f"{ended['fault']}: {ended['did']}")
+        self._events.note(kind, subject, reason, f"{ended['fault']}: {ended['did']}")
         if ended["missing"]:
             what = f"{ended['fault']}: not ready {ended['took_s']:.0f} s after its end: {'; '.join(ended['missing'])}"
-            self._lab.event("Warning", subject, "NotReady", what)
+            self._events.note("Warning", subject, "NotReady", what)

@@ -3,27 +3,25 @@
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
 
 from agent.lease import Lease, Subnet
 from testbed.errors import EtcdFailed
-
-if TYPE_CHECKING:
-    from testbed.supervisor.lab import Lab
+from testbed.lab.node import LabNode
+from testbed.lab.registry import LabRegistry
 
 ASKERS = 4
 """Agents that are asked at the same time."""
 
 
-def missing_forwarding(lab: "Lab") -> list[str]:
-    """How nodes' forwarding tables differ from etcd's leases, a line per node; empty when they agree."""
+def missing_forwarding(known: Iterable[LabNode], registry: LabRegistry) -> list[str]:
+    """Return how nodes' forwarding tables differ from etcd's leases, a line per node; empty when they agree."""
     try:
-        leases = lab.leases()
+        leases = registry.leases()
     except EtcdFailed as failure:
         return [f"etcd: {failure}"]
     by_address = {lease.attrs.public_ip: lease.subnet for lease in leases}
     holders = holders_of(leases)
-    nodes = [node for node in lab.nodes.values() if node.expected]
+    nodes = [node for node in known if node.expected]
     with ThreadPoolExecutor(ASKERS, "ask agent") as askers:
         states = list(askers.map(lambda node: node.state(), nodes))
     problems = []

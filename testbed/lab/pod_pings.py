@@ -7,30 +7,27 @@ one are skipped, which is said, and not lost.
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
 from agent.kernel.values import Family, IPAddress
+from testbed.lab.pods import Pods
 from testbed.lab.probe import PAYLOAD, PairResult, Sender, Target, all_pairs, ping_pairs
 from testbed.pods.pod import Pod
 
-if TYPE_CHECKING:
-    from testbed.supervisor.lab import Lab
-
 
 def ping_every_pair(
-    lab: "Lab",
+    known: Pods,
     family: Family = 4,
     count: int = 1,
     payload: bytes = PAYLOAD,
     takes_part: Callable[[Pod], bool] = lambda _: True,
 ) -> list[PairResult]:
     """Ping every pod that has an address of the family from every other, `count` times."""
-    pods = [pod for pod in lab.pods.values() if pod.pause_pid is not None and not pod.leaves and takes_part(pod)]
+    pods = [pod for pod in known if pod.pause_pid is not None and not pod.leaves and takes_part(pod)]
     addressed = [(pod, address) for pod in pods if (address := _address(pod, family)) is not None]
     senders = [Sender(pod.name, pod.pause_pid or 0) for pod, _ in addressed]
     targets = [Target(pod.name, address) for pod, address in addressed]
     results = ping_pairs(all_pairs(senders, targets), count, payload=payload)
-    return skip(results, {pod.name for pod in pods if pod.leaves or lab.pods.get(pod.name) is not pod})
+    return skip(results, {pod.name for pod in pods if pod.leaves or known.named(pod.name) is not pod})
 
 
 def skip(results: Iterable[PairResult], gone: Collection[str]) -> list[PairResult]:

@@ -1,10 +1,13 @@
-"""Machines that come to a running underlay or leave it: cables, addresses, and what the others know of them."""
+"""Machines that come to a running underlay, leave it, or get another address, and what the others know of them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface
 
 from agent.kernel.values import IPAddress
 from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
+from testbed.lab.node import LabNode
 from testbed.lab.underlay import OverlayNode, Underlay
 
 
@@ -35,6 +38,27 @@ def remove_machine(underlay: Underlay, plan: UnderlayPlan, name: str) -> None:
     del underlay.net.nameToNode[name]
     underlay.machines = {other: one for other, one in underlay.machines.items() if other != name}
     _tell(underlay, plan)
+
+
+def give_address(underlay: Underlay, node: LabNode, address: IPv4Address) -> None:
+    """Give the node another address on its first port, and let the others know it."""
+    plan = underlay.plan.machines[node.name]
+    first = replace(plan.ports[0], address=IPv4Interface((address, plan.ports[0].address.network.prefixlen)))
+    machine, old = underlay.machines[node.name], node.address
+    node.address = address
+    changed = {node.name: replace(plan, ports=(first, *plan.ports[1:]))}
+    for name, other in underlay.plan.machines.items():
+        known = tuple(replace(one, address=address) if one.address == old else one for one in other.neighbours)
+        if known != other.neighbours:
+            changed[name] = replace(other, neighbours=known)
+    underlay.plan = replace(underlay.plan, machines={**underlay.plan.machines, **changed})
+    for name, other in changed.items():
+        underlay.machines[name].plan = other
+        for port in other.ports:
+            if name != node.name:
+                underlay.machines[name].restore(port.interface)
+    machine.intf(first.interface).setIP(str(first.address))
+    machine.restore(first.interface)
 
 
 def _tell(underlay: Underlay, plan: UnderlayPlan) -> None:

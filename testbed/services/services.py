@@ -5,17 +5,17 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
-from typing import TYPE_CHECKING
 
 from agent.kernel.values import Family, IPNetwork
+from agent.netconfig.config import NetworkConfig
 from testbed.cluster.service import Service
 from testbed.cluster.service_addresses import allocate, number
+from testbed.lab.events import Events
+from testbed.lab.nodes import Nodes
+from testbed.lab.pods import Pods
 from testbed.services.endpoints import PodFacts, bind, host_ports
 from testbed.services.programmer import Programmer, ServicesNotProgrammed
 from testbed.services.rules import everywhere
-
-if TYPE_CHECKING:
-    from testbed.supervisor.lab import Lab
 
 MEND_EVERY_S = 1.0
 WORKERS = 4
@@ -24,8 +24,11 @@ WORKERS = 4
 class Services:
     """All Services of a lab."""
 
-    def __init__(self, lab: "Lab") -> None:
-        self._lab = lab
+    def __init__(self, nodes: Nodes, pods: Pods, network: NetworkConfig, events: Events) -> None:
+        self._nodes = nodes
+        self._pods = pods
+        self._network = network
+        self._events = events
         self.deciding = threading.RLock()
         """Held while `applied` is looked at and changed."""
         self.applied: dict[str, Service] = {}
@@ -51,7 +54,7 @@ class Services:
 
     def start(self) -> None:
         """Program every node, and keep doing so."""
-        self._lab.pods_changed.subscribe("services", self.program)
+        self._pods.changed.subscribe("services", self.program)
         threading.Thread(target=self._mend_for_ever, name="services", daemon=True).start()
 
     def put(self, service: Service) -> None:
@@ -60,7 +63,7 @@ class Services:
             self.numbered = {**self.numbered, service.name: number(service, self.numbered, self.dual_stack)}
             self.applied[service.name] = service
             self._revision += 1
-        self._lab.pods_changed.notify()
+        self._pods.changed.notify()
 
     def remove(self, name: str) -> None:
         """Want it no longer, and program nodes soon. Raises KeyError."""
@@ -68,12 +71,12 @@ class Services:
             del self.applied[name]
             self.numbered = {other: service for other, service in self.numbered.items() if other != name}
             self._revision += 1
-        self._lab.pods_changed.notify()
+        self._pods.changed.notify()
 
     @property
     def pod_network(self) -> IPv4Network:
         """The network that all pods are in."""
-        return self._lab.cluster.config.network
+        return self._network.network
 
     @property
     def dual_stack(self) -> bool:
@@ -81,14 +84,13 @@ class Services:
         return 6 in self._networks()
 
     def _networks(self) -> dict[Family, IPNetwork]:
-        network = self._lab.network
-        both: dict[Family, IPNetwork] = {4: network.network}
-        return both if network.ipv6_network is None else {**both, 6: network.ipv6_network}
+        both: dict[Family, IPNetwork] = {4: self._network.network}
+        return both if self._network.ipv6_network is None else {**both, 6: self._network.ipv6_network}
 
     def pods(self) -> list[PodFacts]:
         """Every pod of the lab as it is now."""
         found = []
-        for pod in self._lab.pods.values():
+        for pod in self._pods:
             status = pod.status()
             address = IPv4Address(status.address) if status.address else None
             ipv6 = IPv6Address(status.ipv6_address) if status.ipv6_address else None
@@ -102,7 +104,7 @@ class Services:
             pods = self.pods()
             networks = self._networks()
             common = {family: everywhere(bind(self.numbered.values(), pods, family), family) for family in networks}
-            nodes = dict(self._lab.nodes)
+            nodes = dict(self._nodes)
             former = {(*key, one.pid): one for key, one in self._programmers.items()}
             # A node that was deleted and added again has the same name and is another machine.
             self._programmers = {
@@ -128,16 +130,16 @@ class Services:
         if self._programmed < self._revision:
             return ["every node: services are not programmed yet"]
         waiting = [
-            f"{name}: services are not programmed yet" for name in self._lab.nodes if (name, 4) not in self._programmers
+            f"{name}: services are not programmed yet" for name in self._nodes if (name, 4) not in self._programmers
         ]
         return waiting or list(self._failures.values())
 
     def _tell(self, found: Mapping[str, str]) -> None:
         # A node that is deleted meanwhile has lost nothing.
-        failures = {name: why for name, why in found.items() if name in self._lab.nodes}
+        failures = {name: why for name, why in found.items() if name in self._nodes}
         for name, why in failures.items():
             if self._failures.get(name) != why:
-                self._lab.event("Warning", f"node/{name}", "ServicesNotProgrammed", why)
+                self._events.note("Warning", f"node/{name}", "ServicesNotProgrammed", why)
         self._failures = dict(failures)
 
     def _mend_for_ever(self) -> None:
@@ -153,4 +155,4 @@ class Services:
                     continue
                 if mended:
                     why = "somebody has changed the rules of Services; they were made anew"
-                    self._lab.event("Warning", f"node/{name}", "ServicesMended", why)
+                    self._events.note("Warning", f"node/{name}", "ServicesMended", why)

@@ -1,15 +1,15 @@
 """Services and their endpoints as `get`, `describe` and `status` show them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.kernel.values import Family
 from testbed.cluster.dns import CLUSTER_DOMAIN, NAMESPACE
 from testbed.cluster.service import Service, ServicePort
+from testbed.lab.nodes import Nodes
+from testbed.lab.pods import Pods
 from testbed.services.endpoints import Endpoint, endpoints_of
 from testbed.services.rules import at
-
-if TYPE_CHECKING:
-    from testbed.supervisor.lab import Lab
+from testbed.services.services import Services
 
 Object = dict[str, Any]
 
@@ -19,9 +19,9 @@ def family_of(service: Service) -> Family:
     return 6 if service.address_of(4) is None and service.address_of(6) is not None else 4
 
 
-def families_of(lab: "Lab", service: Service) -> tuple[Family, ...]:
+def families_of(service: Service, *, dual_stack: bool) -> tuple[Family, ...]:
     """Those that it has cluster IPs of; of a headless one IPv4."""
-    return (4,) if service.headless else service.families(lab.services.dual_stack)
+    return (4,) if service.headless else service.families(dual_stack)
 
 
 def url(address: str, port: int) -> str:
@@ -29,23 +29,23 @@ def url(address: str, port: int) -> str:
     return f"http://{address}:{port}/" if ":" not in address else f"'http://[{address}]:{port}/'"
 
 
-def services(lab: "Lab") -> list[Object]:
+def services(known: Services) -> list[Object]:
     """Every Service, with its numbers (`get services`)."""
     found = []
-    for service in lab.services.numbered.values():
+    for service in known.numbered.values():
         manifest = service.to_manifest()
         manifest["spec"] |= {"type": service.spec.type, "clusterIP": service.spec.cluster_ip}
-        ready, _ = endpoints_of(service, lab.services.pods(), family_of(service))
+        ready, _ = endpoints_of(service, known.pods(), family_of(service))
         manifest["status"] = {"readyEndpoints": len({one.pod for port in ready for one in port})}
         found.append(manifest)
     return found
 
 
-def endpoints(lab: "Lab") -> list[Object]:
+def endpoints(known: Services) -> list[Object]:
     """The endpoints of every Service, in the shape of v1 Endpoints: one subset per port (`get endpoints`)."""
     found = []
-    pods = lab.services.pods()
-    for service in lab.services.numbered.values():
+    pods = known.pods()
+    for service in known.numbered.values():
         ready, other = endpoints_of(service, pods)
         subsets = [
             {
@@ -67,10 +67,10 @@ def _address(endpoint: Endpoint) -> Object:
     return {"ip": str(endpoint.address), "nodeName": endpoint.node, "targetRef": {"kind": "Pod", "name": endpoint.pod}}
 
 
-def service_status(lab: "Lab") -> list[Object]:
+def service_status(known: Services) -> list[Object]:
     """One line per Service for `status`."""
     lines = []
-    for item in services(lab):
+    for item in services(known):
         spec = item["spec"]
         lines.append(
             {
@@ -87,12 +87,11 @@ def service_status(lab: "Lab") -> list[Object]:
     return lines
 
 
-def describe_service(lab: "Lab", name: str) -> Object:
+def describe_service(known: Services, name: str, nodes: Nodes, pods: Pods, *, has_dns: bool) -> Object:
     """Everything about one Service, as headings and values. Raises KeyError."""
-    service = lab.services.numbered[name]
-    spec = service.spec
-    pods = lab.services.pods()
-    both = [endpoints_of(service, pods, family) for family in families_of(lab, service)]
+    service = known.numbered[name]
+    spec, seen = service.spec, known.pods()
+    both = [endpoints_of(service, seen, family) for family in families_of(service, dual_stack=known.dual_stack)]
     ready = [[one for ready, _ in both for one in ready[number]] for number in range(len(spec.ports))]
     other = [[one for _, other in both for one in other[number]] for number in range(len(spec.ports))]
     ports = {}
@@ -105,9 +104,9 @@ def describe_service(lab: "Lab", name: str) -> Object:
             "not ready": [f"{at(one)}  {one.pod} on {one.node}" for one in there] or None,
         }
     first = spec.ports[0]
-    look = [f"exec {node} -- nft list table ip testbed-services" for node in list(lab.nodes)[:1]]
-    if not service.headless and first.protocol == "TCP" and lab.pods:
-        look.insert(0, f"exec {next(iter(lab.pods))} -- curl -s {url(spec.cluster_ip or '', first.port)}")
+    look = [f"exec {node} -- nft list table ip testbed-services" for node in list(nodes)[:1]]
+    if not service.headless and first.protocol == "TCP" and len(pods):
+        look.insert(0, f"exec {next(iter(pods)).name} -- curl -s {url(spec.cluster_ip or '', first.port)}")
     return {
         "Name": name,
         "Labels": service.metadata.labels or None,
@@ -115,7 +114,7 @@ def describe_service(lab: "Lab", name: str) -> Object:
         "Type": spec.type,
         "Cluster IP": ", ".join(spec.cluster_ips) or spec.cluster_ip,
         "IP family policy": spec.ip_family_policy,
-        "DNS name": f"{name}.{NAMESPACE}.svc.{CLUSTER_DOMAIN}" if lab.cluster.dns else None,
+        "DNS name": f"{name}.{NAMESPACE}.svc.{CLUSTER_DOMAIN}" if has_dns else None,
         "Session affinity": f"ClientIP, {service.affinity_s} s" if service.affinity_s else "none",
         "External traffic": spec.external_traffic_policy if spec.type == "NodePort" else None,
         "Ports": ports,

@@ -12,6 +12,9 @@ from agent.kernel.kernel import Kernel
 from testbed.cluster.underlay_plan import GATEWAY, MachinePlan
 from testbed.lab.clock import now
 from testbed.lab.node import LabNode
+from testbed.lab.pods import Pods
+from testbed.lab.state import LabState
+from testbed.lab.underlay import Underlay
 from testbed.pods.pod_network import host_end
 from testbed.supervisor import status
 from testbed.supervisor.lab import Lab
@@ -25,32 +28,33 @@ PORT = 8285
 
 def graph_facts(lab: Lab) -> Object:
     """Everything that the picture of a lab shows. What cannot be read (a node that is just dying) is left out."""
-    states = {node.name: node.state() for node in list(lab.nodes.values())}
+    state = lab.state
+    states = {node.name: node.state() for node in state.nodes.values()}
     whole = status.lab_status(lab, states)
     etcd = {member["name"]: member["healthy"] for member in whole["etcd"]}
-    plans = [plan for plan in lab.underlay.plan.machines.values() if plan.name in lab.underlay.machines]
+    plans = [plan for plan in state.underlay.plan.machines.values() if plan.name in state.underlay.machines]
     return {
-        "lab": lab.name,
+        "lab": state.name,
         "state": whole["state"],
         "at": now(),
-        "network": lab.cluster.network["Network"],
-        "port": lab.cluster.network.get("Backend", {}).get("Port", PORT),
-        "machines": [_machine(lab, plan, etcd) for plan in plans],
-        "switches": _switches(lab),
-        "cables": _cables(lab),
+        "network": state.cluster.network["Network"],
+        "port": state.cluster.network.get("Backend", {}).get("Port", PORT),
+        "machines": [_machine(state, plan, etcd) for plan in plans],
+        "switches": _switches(state.underlay),
+        "cables": _cables(state.underlay),
         "nodes": [
-            _node(lab.nodes[line["name"]], line, states[line["name"]] or {})
+            _node(state.nodes[line["name"]], line, states[line["name"]] or {})
             for line in whole["nodes"]
-            if line["name"] in lab.nodes
+            if line["name"] in state.nodes
         ],
-        "pods": [{**line, "host_end": _host_end(lab, line["name"])} for line in whole["pods"]],
+        "pods": [{**line, "host_end": _host_end(state.pods, line["name"])} for line in whole["pods"]],
         "services": whole["services"],
     }
 
 
-def _machine(lab: Lab, plan: MachinePlan, etcd: dict[str, bool]) -> Object:
-    machine = lab.underlay.machines[plan.name]
-    kind = "node" if plan.name in lab.nodes else "etcd" if plan.name in etcd else "router"
+def _machine(state: LabState, plan: MachinePlan, etcd: dict[str, bool]) -> Object:
+    machine = state.underlay.machines[plan.name]
+    kind = "node" if plan.name in state.nodes else "etcd" if plan.name in etcd else "router"
     addresses = {port.interface: str(port.address) for port in plan.ports}
     return {
         "name": plan.name,
@@ -60,8 +64,8 @@ def _machine(lab: Lab, plan: MachinePlan, etcd: dict[str, bool]) -> Object:
     }
 
 
-def _switches(lab: Lab) -> list[Object]:
-    found = {one["name"]: one for one in interfaces(lab.underlay.kernel, None, {})}
+def _switches(underlay: Underlay) -> list[Object]:
+    found = {one["name"]: one for one in interfaces(underlay.kernel, None, {})}
     return [
         {
             "name": switch.name,
@@ -70,17 +74,17 @@ def _switches(lab: Lab) -> list[Object]:
                 found[port.name] for port in switch.intfList() if port.name in found and port.name != switch.name
             ],
         }
-        for switch in lab.underlay.net.switches
+        for switch in underlay.net.switches
     ]
 
 
-def _cables(lab: Lab) -> list[Object]:
-    plan = lab.underlay.plan
+def _cables(underlay: Underlay) -> list[Object]:
+    plan = underlay.plan
     waiting: dict[frozenset[str], list[int]] = {}
     for number, cable in enumerate(plan.cables):
         waiting.setdefault(frozenset(cable.ends), []).append(number)
     found = []
-    for link in list(lab.underlay.net.links):
+    for link in list(underlay.net.links):
         numbers = waiting.get(frozenset({link.intf1.node.name, link.intf2.node.name}))
         if not numbers:
             continue
@@ -98,9 +102,9 @@ def _cables(lab: Lab) -> list[Object]:
     return found
 
 
-def _host_end(lab: Lab, name: str) -> str | None:
+def _host_end(pods: Pods, name: str) -> str | None:
     """The node's end of a pod's link; None for a pod with its node's network."""
-    pod = lab.pods.get(name)
+    pod = pods.named(name)
     return None if pod is not None and pod.manifest.spec.host_network else host_end(name)
 
 

@@ -8,38 +8,43 @@ from agent.kernel import json_lines
 from testbed.control.server import Request, Verb
 from testbed.errors import TestbedError
 from testbed.lab.command_script import Change, as_json, read_changes, script
+from testbed.lab.nodes import Nodes
 from testbed.plain_files import read_plain
-from testbed.supervisor.lab import Lab
 
 JOURNAL = "journal.jsonl"
 JOURNAL_BYTES = 2 * json_lines.PIECE_BYTES
 
 
-def journal_verbs(lab: Lab) -> Mapping[str, Verb]:
-    """The verb, bound to this lab."""
-    return {"commands": Verb(lambda request: commands(lab, request), changes=False)}
+class JournalVerbs:
+    """Reads the lab's own journal and those of the agents."""
 
+    def __init__(self, lab: str, directory: Path, nodes: Nodes) -> None:
+        """`lab` is its name, `directory` its own."""
+        self._lab = lab
+        self._directory = directory
+        self._nodes = nodes
 
-def commands(lab: Lab, request: Request) -> object:
-    """Every kernel change so far, as a script and as data."""
-    node = request.argument("node", str)
-    changes = changes_of(lab)
-    places = list(dict.fromkeys(change.node for change in changes))
-    if node is not None and node not in places:
-        raise TestbedError(f"no changes on {node} (there are some on: {', '.join(places)})")
-    chosen = [change for change in changes if node in (None, change.node)]
-    complete = all(json_lines.is_complete(file) for file in _journals(lab))
-    return {"script": script(changes, lab.name, node, complete=complete), "changes": as_json(chosen)}
+    def verbs(self) -> Mapping[str, Verb]:
+        """Return the verb."""
+        return {"commands": Verb(self.commands, changes=False)}
 
+    def commands(self, request: Request) -> object:
+        """Return every kernel change so far, as a script and as data."""
+        node = request.argument("node", str)
+        changes = self._changes()
+        places = list(dict.fromkeys(change.node for change in changes))
+        if node is not None and node not in places:
+            raise TestbedError(f"no changes on {node} (there are some on: {', '.join(places)})")
+        chosen = [change for change in changes if node in (None, change.node)]
+        complete = all(json_lines.is_complete(file) for file in self._journals())
+        return {"script": script(changes, self._lab, node, complete=complete), "changes": as_json(chosen)}
 
-def changes_of(lab: Lab) -> list[Change]:
-    """From the lab's own journal and those of the agents."""
-    found: list[Change] = []
-    for file in [file for journal in _journals(lab) for file in json_lines.pieces(journal)]:
-        with contextlib.suppress(FileNotFoundError):
-            found += read_changes(read_plain(file, JOURNAL_BYTES).decode(errors="replace"))
-    return found
+    def _changes(self) -> list[Change]:
+        found: list[Change] = []
+        for file in [file for journal in self._journals() for file in json_lines.pieces(journal)]:
+            with contextlib.suppress(FileNotFoundError):
+                found += read_changes(read_plain(file, JOURNAL_BYTES).decode(errors="replace"))
+        return found
 
-
-def _journals(lab: Lab) -> list[Path]:
-    return [lab.directory / JOURNAL, *(node.run / JOURNAL for node in lab.nodes.values())]
+    def _journals(self) -> list[Path]:
+        return [self._directory / JOURNAL, *(node.run / JOURNAL for node in self._nodes.values())]

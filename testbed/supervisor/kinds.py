@@ -9,7 +9,6 @@ from typing import Any
 
 from testbed.cluster import kinds
 from testbed.cluster.kinds import Kind
-from testbed.dns.show import names
 from testbed.services import show as show_services
 from testbed.supervisor import status
 from testbed.supervisor.lab import Lab
@@ -36,25 +35,35 @@ class KindInLab:
     describe: Described | None = None
 
 
-SERVICE = Described(names=lambda lab: lab.services.numbered, show=show_services.describe_service)
+SERVICE = Described(
+    names=lambda lab: lab.services.numbered,
+    show=lambda lab, name: show_services.describe_service(
+        lab.services, name, lab.state.nodes, lab.state.pods, has_dns=lab.state.cluster.dns
+    ),
+)
 IN_LAB: Mapping[Kind, KindInLab] = {
     kinds.NODE: KindInLab(
         get=status.nodes,
         describe=Described(
-            names=lambda lab: lab.nodes, show=lambda lab, name: status.describe_node(lab, lab.nodes[name])
+            names=lambda lab: lab.state.nodes, show=lambda lab, name: status.describe_node(lab, lab.state.nodes[name])
         ),
     ),
     kinds.POD: KindInLab(
         get=status.pods,
-        describe=Described(names=lambda lab: lab.pods, show=lambda lab, name: status.describe_pod(lab, lab.pods[name])),
+        describe=Described(names=lambda lab: lab.state.pods.names(), show=status.describe_pod_named),
     ),
     kinds.DEPLOYMENT: KindInLab(
-        get=show.deployments,
-        describe=Described(names=lambda lab: lab.workloads.deployments, show=show.describe_deployment),
+        get=lambda lab: show.deployments(lab.deployment_keeper),
+        describe=Described(
+            names=lambda lab: lab.workloads.deployments,
+            show=lambda lab, name: show.describe_deployment(
+                name, lab.deployment_keeper, lab.workloads, lab.state.events
+            ),
+        ),
     ),
-    kinds.SERVICE: KindInLab(get=show_services.services, describe=SERVICE),
-    kinds.ENDPOINTS: KindInLab(get=show_services.endpoints, describe=SERVICE),
-    kinds.NAME: KindInLab(get=names),
+    kinds.SERVICE: KindInLab(get=lambda lab: show_services.services(lab.services), describe=SERVICE),
+    kinds.ENDPOINTS: KindInLab(get=lambda lab: show_services.endpoints(lab.services), describe=SERVICE),
+    kinds.NAME: KindInLab(get=status.names),
     kinds.LEASE: KindInLab(get=status.leases),
     kinds.ROUTE_TABLE: KindInLab(get=status.routes),
 }

@@ -124,7 +124,8 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
     from testbed.cluster.overlay import with_backend
     from testbed.cluster.spec import read_cluster
     from testbed.cluster.yaml_source import MAX_BYTES
-    from testbed.supervisor.lab import Lab, LabNotReady
+    from testbed.supervisor.lab import Lab
+    from testbed.supervisor.start import LabNotReady, LabStart
     from testbed.supervisor.verbs import verbs_of
 
     cluster = read_cluster(read_plain(rundir / CLUSTER_FILE, MAX_BYTES), CLUSTER_FILE)
@@ -139,7 +140,7 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
         tell({"phase": phase, "state": state, "detail": detail, "seconds": elapsed})
 
     try:
-        lab.start(progress)
+        LabStart(lab, progress).run()
     except LabNotReady as failure:
         log.error("%s", failure)
         tell({"failed": str(failure)})

@@ -25,12 +25,12 @@ Object = dict[str, Any]
 
 def lab_status(lab: Lab, states: Mapping[str, Object | None] | None = None) -> Object:
     """The whole lab at a glance (`status -o json`); `states` are what the agents said to somebody who asked already."""
-    known = {node.name: node.state() for node in list(lab.nodes.values())} if states is None else states
-    nodes = [node_status(lab, lab.nodes[name], state) for name, state in known.items() if name in lab.nodes]
-    pods = {pod: pod_status(pod) for pod in lab.pods.values()}
-    etcd = [{"name": m.name, "endpoint": m.endpoint, "healthy": m.healthy()} for m in lab.etcd.members]
+    known = {node.name: node.state() for node in lab.state.nodes.values()} if states is None else states
+    nodes = [node_status(lab, lab.state.nodes[name], state) for name, state in known.items() if name in lab.state.nodes]
+    pods = {pod: pod_status(pod) for pod in lab.state.pods}
+    etcd = [{"name": m.name, "endpoint": m.endpoint, "healthy": m.healthy()} for m in lab.state.registry.etcd.members]
     dns = lab.names.status()
-    machines = [_machine_status(machine) for machine in list(lab.underlay.machines.values())]
+    machines = [_machine_status(machine) for machine in list(lab.state.underlay.machines.values())]
     well = (
         all(node["agent"]["state"] == "ready" for node in nodes)
         and all(line["ready"] for pod, line in pods.items() if not pod.leaves)
@@ -39,15 +39,15 @@ def lab_status(lab: Lab, states: Mapping[str, Object | None] | None = None) -> O
         and all(machine["pid"] for machine in machines)
     )
     return {
-        "lab": lab.name,
-        "state": "starting" if not lab.settled else "ready" if well else "degraded",
-        "since": lab.since,
-        "cluster_file": lab.cluster_file,
-        "rundir": str(lab.directory),
-        "switch": lab.cluster.underlay.switch,
+        "lab": lab.state.name,
+        "state": "starting" if not lab.state.settled else "ready" if well else "degraded",
+        "since": lab.state.since,
+        "cluster_file": lab.state.cluster_file,
+        "rundir": str(lab.state.directory),
+        "switch": lab.state.cluster.underlay.switch,
         "nodes": nodes,
         "pods": list(pods.values()),
-        "services": show_services.service_status(lab),
+        "services": show_services.service_status(lab.services),
         "dns": dns,
         "etcd": etcd,
         "machines": machines,
@@ -62,14 +62,14 @@ def _machine_status(machine: OverlayNode) -> Object:
 
 def node_status(lab: Lab, node: LabNode, state: Object | None) -> Object:
     """One node's line of the status; `state` is its agent's word, None when there was no answer."""
-    expected = len(lab.nodes) - 1 if lab.overlay.connects_nodes else 0
+    expected = len(lab.state.nodes) - 1 if lab.state.overlay.connects_nodes else 0
     return {
         "name": node.name,
         "address": str(node.address),
         "subnet": subnet_of(node, state),
         "drained": node.name in lab.workloads.leaving,
-        "backend": lab.overlay.backend,
-        "device": state["device"] if state else lab.overlay.device,
+        "backend": lab.state.overlay.backend,
+        "device": state["device"] if state else lab.state.overlay.device,
         "datapath": (state["datapath"] if state else None) if node.runs_our_agent else "other",
         "agent": {"state": agent_state(node, state), "pid": node.agent.pid, "restarts": node.agent.restarts},
         "peers": {"known": _peers_known(state), "expected": expected},
@@ -137,7 +137,7 @@ def pod_status(pod: Pod) -> Object:
 def nodes(lab: Lab) -> list[Object]:
     """Every node (`get nodes`)."""
     found = []
-    for node in lab.nodes.values():
+    for node in lab.state.nodes.values():
         line = node_status(lab, node, node.state())
         found.append(
             {
@@ -165,9 +165,9 @@ def nodes(lab: Lab) -> list[Object]:
 def pods(lab: Lab) -> list[Object]:
     """Every pod (`get pods`)."""
     found = []
-    for pod in lab.pods.values():
+    for pod in lab.state.pods:
         manifest = pod.manifest.to_manifest()
-        manifest["metadata"] |= show.owner_references(lab, pod.name)
+        manifest["metadata"] |= show.owner_references(lab.workloads, pod.name)
         status = pod.status()
         manifest["status"] = {
             "phase": status.phase,
@@ -176,7 +176,7 @@ def pods(lab: Lab) -> list[Object]:
             "terminating": status.terminating,
             "podIP": status.address,
             "podIPs": [{"ip": address} for address in status.addresses],
-            "hostIP": str(lab.nodes[status.node].address),
+            "hostIP": str(lab.state.nodes[status.node].address),
             "startTime": status.started_at,
             "restarts": status.restarts,
             "containerStatuses": [
@@ -198,10 +198,10 @@ def pods(lab: Lab) -> list[Object]:
 
 def leases(lab: Lab) -> list[Object]:
     """Every lease in etcd (`get leases`). Raises LookupError while etcd does not answer."""
-    names = {node.address: node.name for node in lab.nodes.values()}
-    states = {node.name: node.state() for node in lab.nodes.values()}
+    names = {node.address: node.name for node in lab.state.nodes.values()}
+    states = {node.name: node.state() for node in lab.state.nodes.values()}
     try:
-        held = lab.leases()
+        held = lab.state.registry.leases()
     except EtcdFailed as failure:
         raise LookupError(f"etcd: {failure}") from failure
     found = []
@@ -217,7 +217,7 @@ def leases(lab: Lab) -> list[Object]:
                     **({"ipv6Subnet": str(lease.subnet.ipv6)} if lease.subnet.ipv6 else {}),
                     "publicIP": str(lease.attrs.public_ip),
                     **({"publicIPv6": str(lease.attrs.public_ipv6)} if lease.attrs.public_ipv6 else {}),
-                    "backendType": lease.attrs.backend_type or lab.overlay.backend,
+                    "backendType": lease.attrs.backend_type or lab.state.overlay.backend,
                     "node": owner,
                 },
                 "status": {
@@ -233,7 +233,7 @@ def leases(lab: Lab) -> list[Object]:
 def routes(lab: Lab) -> list[Object]:
     """Each node's kernel routes beside its agent's own forwarding table (`get routes`)."""
     found = []
-    for node in lab.nodes.values():
+    for node in lab.state.nodes.values():
         state = node.state()
         kernel = sorted(node.kernel.routes(), key=lambda route: (route.destination, route.metric))
         if node.ipv6_address is not None:
@@ -262,10 +262,18 @@ def routes(lab: Lab) -> list[Object]:
     return found
 
 
+def names(lab: Lab) -> list[Object]:
+    """Every record that the cluster's DNS answers with, by name (`get names`); none in a lab without."""
+    return [
+        {"kind": "Name", "metadata": {"name": one.name}, "spec": {"type": one.type, "data": one.data}}
+        for one in lab.names.records()
+    ]
+
+
 def describe_node(lab: Lab, node: LabNode) -> Object:
     """Everything about one node, as headings and values."""
     state = node.state() or {}
-    device = state.get("device") or lab.overlay.device
+    device = state.get("device") or lab.state.overlay.device
     counters = state.get("counters") or {}
     drops = counters.get("drops", {})
     return {
@@ -281,7 +289,7 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
         },
         "Warnings": warnings_of(state) or "none",
         "Lease": state.get("lease"),
-        "Overlay device": f"none: packets of the {lab.overlay.backend} backend leave by {node.name}-eth0"
+        "Overlay device": f"none: packets of the {lab.state.overlay.backend} backend leave by {node.name}-eth0"
         if device is None
         else _describe_device(node, device),
         **_ipv6_overlay_device(node, device),
@@ -291,11 +299,9 @@ def describe_node(lab: Lab, node: LabNode) -> Object:
         "Traffic": {key: value for key, value in counters.items() if key != "drops"},
         "Drops by reason": {reason: number for reason, number in drops.items() if number}
         or ("none" if counters else "nobody counts: the kernel forwards by its own routes"),
-        "Pods": {
-            pod.status().name: pod.status().address for pod in lab.pods.values() if pod.status().node == node.name
-        },
+        "Pods": {pod.status().name: pod.status().address for pod in lab.state.pods if pod.status().node == node.name},
         "Look inside": [f"exec {node.name} -- ip route", f"shell {node.name}"],
-        "Events": show.events_of(lab, f"node/{node.name}"),
+        "Events": lab.state.events.about(f"node/{node.name}"),
         # Replaced by the client with the line that works from the host.
         "nsenter": {"pid": node.pid, "health": f"http://127.0.0.1:{HEALTH_PORT}"},
     }
@@ -349,12 +355,20 @@ def _joined(*parts: object) -> str | None:
     return ", ".join(str(part) for part in parts if part is not None) or None
 
 
+def describe_pod_named(lab: Lab, name: str) -> Object:
+    """Everything about the pod of this name. Raises KeyError."""
+    pod = lab.state.pods.named(name)
+    if pod is None:
+        raise KeyError(name)
+    return describe_pod(lab, pod)
+
+
 def describe_pod(lab: Lab, pod: Pod) -> Object:
     """Everything about one pod, as headings and values."""
     status = pod.status()
     return {
         "Name": status.name,
-        "Node": f"{status.node}/{lab.nodes[status.node].address}",
+        "Node": f"{status.node}/{lab.state.nodes[status.node].address}",
         "Address": _joined(*status.addresses),
         "State": status.state,
         "Phase": status.phase,
@@ -375,5 +389,5 @@ def describe_pod(lab: Lab, pod: Pod) -> Object:
             for container in status.containers
         },
         "Look inside": [f"exec {status.name} -- ip address", f"shell {status.name}"],
-        "Events": show.events_of(lab, f"pod/{status.name}"),
+        "Events": lab.state.events.about(f"pod/{status.name}"),
     }

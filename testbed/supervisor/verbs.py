@@ -10,6 +10,7 @@ from pathlib import Path
 
 from testbed.bench.scale_verbs import scale_verbs
 from testbed.bench.verbs import bench_verbs
+from testbed.capture.map import map_of
 from testbed.capture.verbs import capture_verbs
 from testbed.cluster.kinds import BY_PLURAL, Kind, no_such_kind
 from testbed.control.programs import run_for_client, wait_with_client
@@ -22,20 +23,21 @@ from testbed.lab.iperf import measure
 from testbed.lab.node import LabNode
 from testbed.lab.pod_pings import ping_every_pair
 from testbed.lab.probe import Sender, Target, ping_pairs
+from testbed.lab.waiting import wait_for
 from testbed.plain_files import plain
 from testbed.pods.kept_logs import log_of_deleted
 from testbed.pods.pod import Pod
 from testbed.pods.pod_container import ContainerNotRunning
 from testbed.supervisor import status
 from testbed.supervisor.graph_facts import graph_facts
-from testbed.supervisor.journal_verbs import journal_verbs
+from testbed.supervisor.journal_verbs import JournalVerbs
 from testbed.supervisor.kinds import IN_LAB, KindInLab
 from testbed.supervisor.lab import Lab
 from testbed.supervisor.mininet_prompt import become_prompt
 from testbed.trace.verbs import trace_verbs
 from testbed.workloads.change_verbs import change_verbs
-from testbed.workloads.forward import forward_verbs, pod_of_deployment
-from testbed.workloads.node_verbs import node_verbs
+from testbed.workloads.forward import Targets
+from testbed.workloads.node_verbs import NodeVerbs
 
 RESTART_LIMIT_S = 20.0
 LARGEST_LOG = 1 << 30
@@ -44,7 +46,7 @@ LARGEST_LOG = 1 << 30
 
 def verbs_of(lab: Lab) -> Mapping[str, Verb]:
     """Every verb, bound to this lab."""
-    running = RunningLab(lab)
+    running, state = RunningLab(lab), lab.state
     return {
         "status": Verb(lambda _: status.lab_status(lab), changes=False),
         "get": Verb(running.get, changes=False),
@@ -59,16 +61,16 @@ def verbs_of(lab: Lab) -> Mapping[str, Verb]:
         "iperf": Verb(running.iperf),
         "restart": Verb(running.restart),
         "etcdctl": Verb(running.etcdctl),
-        **change_verbs(lab),
-        **node_verbs(lab),
-        **forward_verbs(lab),
-        **fault_verbs(lab),
-        **exercise_verbs(lab),
-        **trace_verbs(lab),
-        **bench_verbs(lab),
-        **scale_verbs(lab),
-        **capture_verbs(lab),
-        **journal_verbs(lab),
+        **change_verbs(lab.keepers, state.pods.changed),
+        **NodeVerbs(lab.node_changes, state.nodes, lambda: state.settled).verbs(),
+        **running.targets.verbs(),
+        **fault_verbs(state, lab.names, lab.services),
+        **exercise_verbs(state),
+        **trace_verbs(state, lab.services),
+        **bench_verbs(state),
+        **scale_verbs(state),
+        **capture_verbs(lambda: map_of(state)),
+        **JournalVerbs(state.name, state.directory, state.nodes).verbs(),
     }
 
 
@@ -77,6 +79,8 @@ class RunningLab:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
+        self.state = lab.state
+        self.targets = Targets(lab.state.nodes, lab.state.pods, lab.services, lab.workloads)
         self._cli = threading.Lock()
 
     def get(self, request: Request) -> object:
@@ -115,7 +119,7 @@ class RunningLab:
 
     def events(self, _request: Request) -> object:
         """What happened, oldest first."""
-        return [asdict(event) for event in list(self.lab.events)]
+        return [asdict(event) for event in self.state.events]
 
     def logs(self, request: Request) -> object:
         """A pod's, agent's, etcd's or the lab's log on the client's stdout."""
@@ -148,7 +152,7 @@ class RunningLab:
         argv = ["bash", "--norc", *(["-i"] if terminal else [])]
         if name is not None:
             return self._run_in(request, name, container, argv, terminal)
-        environment = {**os.environ, "PS1": f"{self.lab.name}# ", "TESTBED_LAB": self.lab.name, "TERM": "xterm"}
+        environment = {**os.environ, "PS1": f"{self.state.name}# ", "TESTBED_LAB": self.state.name, "TERM": "xterm"}
         return run_for_client(request, argv, environment, take_terminal=terminal)
 
     def cli(self, request: Request) -> object:
@@ -160,7 +164,7 @@ class RunningLab:
         try:
             child = os.fork()
             if child == 0:
-                become_prompt(self.lab.underlay, self.lab.journal, request.streams, self.lab.name)
+                become_prompt(self.state.underlay, self.state.journal, request.streams, self.state.name)
             return {"exit": wait_with_client(request, child)}
         finally:
             self._cli.release()
@@ -173,10 +177,10 @@ class RunningLab:
         if source is not None:
             address = (self._ipv6_address if ipv6 else self._any_address)(destination)
             results = ping_pairs([(Sender(source, self._pid(source)), Target(destination, address))], count)
-        elif ipv6 and self.lab.network.ipv6_network is None:
+        elif ipv6 and self.state.network.ipv6_network is None:
             raise TestbedError("ping -6: pods have no IPv6 addresses (want a network with EnableIPv6)")
         else:
-            results = ping_every_pair(self.lab, 6 if ipv6 else 4, count)
+            results = ping_every_pair(self.state.pods, 6 if ipv6 else 4, count)
         return [asdict(result) for result in results]
 
     def iperf(self, request: Request) -> object:
@@ -192,7 +196,7 @@ class RunningLab:
 
     def restart(self, request: Request) -> object:
         """Restart the agents of the named nodes with the code as it is now, and wait until they are ready."""
-        names = request.argument("nodes", list) or list(self.lab.nodes)
+        names = request.argument("nodes", list) or list(self.state.nodes)
         nodes = [self._node(name) for name in names]
         for node in nodes:
             if not node.expected:
@@ -205,13 +209,13 @@ class RunningLab:
 
     def etcdctl(self, request: Request) -> object:
         """The real etcdctl, beside the first member."""
-        if not self.lab.etcd.members:
+        if not self.state.registry.etcd.members:
             raise EtcdFailed("this lab has no etcd of its own")
-        argv = self.lab.etcd.etcdctl_argv([str(word) for word in request.argument("argv", list, [])])
-        return run_for_client(request, argv, self.lab.etcd.environment())
+        argv = self.state.registry.etcd.etcdctl_argv([str(word) for word in request.argument("argv", list, [])])
+        return run_for_client(request, argv, self.state.registry.etcd.environment())
 
     def _await_ready(self, node: LabNode) -> None:
-        why = self.lab.wait_for(lambda: node.why_not_ready() or "", RESTART_LIMIT_S)
+        why = wait_for(lambda: node.why_not_ready() or "", RESTART_LIMIT_S)
         if why:
             raise TestbedError(f"{node.name}: not ready {RESTART_LIMIT_S:g} s after the restart: {why}")
 
@@ -223,7 +227,7 @@ class RunningLab:
             except ContainerNotRunning as failure:
                 raise TestbedError(f"pod {name}: {failure}") from failure
             return run_for_client(request, command)
-        pid = target.pid if isinstance(target, LabNode) else self.lab.underlay.machines[name].pid
+        pid = target.pid if isinstance(target, LabNode) else self.state.underlay.machines[name].pid
         environment = {**os.environ, "PS1": f"{name}# ", "TERM": "xterm"}
         return run_for_client(request, [*enter_machine(pid), *argv], environment, take_terminal=tty)
 
@@ -236,19 +240,19 @@ class RunningLab:
     def _target(self, name: str) -> "Pod | LabNode | str":
         """A pod, a node, or the name of another machine of the underlay; `deployment/NAME` is a pod of it."""
         if name.startswith("deployment/"):
-            return pod_of_deployment(self.lab, name.removeprefix("deployment/"))
-        found: Pod | LabNode | None = self.lab.pods.get(name) or self.lab.nodes.get(name)
+            return self.targets.pod_of_deployment(name.removeprefix("deployment/"))
+        found: Pod | LabNode | None = self.state.pods.named(name) or self.state.nodes.get(name)
         if found is not None:
             return found
-        if name in self.lab.underlay.machines:
+        if name in self.state.underlay.machines:
             return name
-        everything = [*self.lab.pods, *self.lab.underlay.machines]
+        everything = [*self.state.pods.names(), *self.state.underlay.machines]
         raise TestbedError(f"no pod or node named {name} (there are: {', '.join(everything)})")
 
     def _node(self, name: object) -> LabNode:
-        if not isinstance(name, str) or name not in self.lab.nodes:
-            raise TestbedError(f"no node named {name} (there are: {', '.join(self.lab.nodes)})")
-        return self.lab.nodes[name]
+        if not isinstance(name, str) or name not in self.state.nodes:
+            raise TestbedError(f"no node named {name} (there are: {', '.join(self.state.nodes)})")
+        return self.state.nodes[name]
 
     def _pid(self, name: str) -> int:
         target = self._target(name)
@@ -256,7 +260,7 @@ class RunningLab:
             if target.pause_pid is None:
                 raise TestbedError(f"pod {name} has no namespaces now (state {target.status().state})")
             return target.pause_pid
-        return int(target.pid if isinstance(target, LabNode) else self.lab.underlay.machines[name].pid)
+        return int(target.pid if isinstance(target, LabNode) else self.state.underlay.machines[name].pid)
 
     def _any_address(self, name: str) -> IPv4Address | IPv6Address:
         try:
@@ -286,19 +290,19 @@ class RunningLab:
             if address is None:
                 raise TestbedError(f"pod {name} has no address yet")
             return IPv4Address(address)
-        return target.address if isinstance(target, LabNode) else self.lab.underlay.address_of(name)
+        return target.address if isinstance(target, LabNode) else self.state.underlay.address_of(name)
 
     def _log_of(self, name: str, container: str | None) -> Path:
-        without_containers = {*self.lab.underlay.machines, "lab", "dns"} - {*self.lab.pods}
+        without_containers = {*self.state.underlay.machines, "lab", "dns"} - {*self.state.pods.names()}
         if container is not None and name in without_containers:
             raise InvalidInput(f"{name} has no containers (want: -c only with a pod)")
-        logs = self.lab.directory / "logs"
-        members = {member.name: member.log for member in self.lab.etcd.members}
+        logs = self.state.directory / "logs"
+        members = {member.name: member.log for member in self.state.registry.etcd.members}
         if name == "lab":
-            return self.lab.directory / "lab.log"
+            return self.state.directory / "lab.log"
         if name in members:
             return members[name]
-        if name == "dns" and self.lab.names.server is not None and name not in self.lab.pods:
+        if name == "dns" and self.lab.names.server is not None and self.state.pods.named(name) is None:
             return self.lab.names.server.log
         try:
             target = self._target(name)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from testbed.supervisor.lab import Lab
-from testbed.trace.map import Map
+from testbed.capture.map import Map
+from testbed.lab.nodes import Nodes
 
 ASKERS = 8
 TELLING = {
@@ -33,14 +33,14 @@ Counters = dict[str, int]
 class Evidence:
     """Take it `before` the probe is sent; `after` tells what moved."""
 
-    def __init__(self, lab: Lab, known: Map) -> None:
-        self._lab, self._map = lab, known
+    def __init__(self, nodes: Nodes, known: Map) -> None:
+        self._nodes, self._map = nodes, known
         self._drops: dict[str, Counters | None] = {}
         self._kernels: dict[str, Counters] = {}
 
     def before(self) -> None:
         """Note all counters."""
-        self._drops = self._agents(self._lab.nodes)
+        self._drops = self._agents(self._nodes)
         self._kernels = self._all_kernels()
 
     def drops(self) -> dict[str, Counters]:
@@ -54,7 +54,7 @@ class Evidence:
 
     def _agents(self, nodes: Iterable[str]) -> dict[str, Counters | None]:
         with ThreadPoolExecutor(ASKERS, "ask agents") as askers:
-            states = askers.map(lambda name: (name, self._lab.nodes[name].state()), nodes)
+            states = askers.map(lambda name: (name, self._nodes[name].state()), nodes)
             # Without a device of the overlay nobody counts: null.
             return {
                 name: None if state is None else (state["counters"] or {}).get("drops", {}) for name, state in states

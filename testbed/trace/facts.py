@@ -9,12 +9,14 @@ from typing import Any
 from agent.errors import NetlinkError
 from agent.kernel.sockets import port_holder
 from agent.kernel.values import IPAddress, Link, Route
+from testbed.capture.map import LAB, Map
 from testbed.lab.forwarding import host_of
+from testbed.lab.nodes import Nodes
+from testbed.lab.underlay import Underlay
 from testbed.services.rules import WORDS
 from testbed.services.ruleset import TABLE
-from testbed.supervisor.lab import Lab
+from testbed.services.services import Services
 from testbed.trace.lookups import Lookups
-from testbed.trace.map import LAB, Map
 from testbed.trace.nft_trace import dropping_rule, nft
 from testbed.trace.probe import Probe
 
@@ -24,8 +26,14 @@ STANDS_STILL = "it hangs or is stopped"
 class Facts:
     """Answers from the lab as it runs. Use as a context manager; a question about a place that has gone gets None."""
 
-    def __init__(self, lab: Lab, known: Map, another_probe: Callable[[], Probe]) -> None:
-        self._lab, self._map, self._another_probe = lab, known, another_probe
+    def __init__(
+        self, known: Map, nodes: Nodes, underlay: Underlay, services: Services, another_probe: Callable[[], Probe]
+    ) -> None:
+        self._map = known
+        self._nodes = nodes
+        self._underlay = underlay
+        self._services = services
+        self._another_probe = another_probe
         self._lookups: dict[str, Lookups | None] = {}
         self._states: dict[str, dict[str, Any] | None] = {}
         self._routes: dict[tuple[str, IPAddress], Route | None] = {}
@@ -66,7 +74,7 @@ class Facts:
 
     def bridge_of(self, place: str, interface: str) -> str | None:
         """The bridge that an interface is a port of."""
-        if place == LAB and self._lab.underlay.open_vswitch is not None:
+        if place == LAB and self._underlay.open_vswitch is not None:
             switch = self._map.switch_ports.get(interface)
             return None if switch == interface else switch
         asked = self._ask(place)
@@ -78,7 +86,7 @@ class Facts:
 
     def port_of(self, place: str, bridge: str, mac: str) -> str | None:
         """The port behind which a bridge knows a MAC address."""
-        switches = self._lab.underlay.open_vswitch
+        switches = self._underlay.open_vswitch
         if place == LAB and switches is not None:
             with contextlib.suppress(OSError, NetlinkError):
                 return switches.port_of(bridge, mac)
@@ -105,7 +113,7 @@ class Facts:
     def state(self, place: str) -> dict[str, Any] | None:
         """What a node's agent says of itself; None for what is no node and for an agent that does not answer."""
         if place not in self._states:
-            node = self._lab.nodes.get(place)
+            node = self._nodes.get(place)
             self._states[place] = node.state() if node else None
         return self._states[place]
 
@@ -133,7 +141,7 @@ class Facts:
 
     def cluster_ip(self, address: IPAddress) -> str | None:
         """The service whose cluster IP an address is, with its ports: `nginx (80/TCP)`."""
-        for service in self._lab.services.numbered.values():
+        for service in self._services.numbered.values():
             if service.address_of(address.version) == address:
                 ports = ", ".join(f"{port.port}/{port.protocol}" for port in service.spec.ports)
                 return f"{service.name} ({ports})"
@@ -141,7 +149,7 @@ class Facts:
 
     def _service_of(self, chain: str) -> str:
         """`service-echo-tcp-80` → `echo`, by the services that there are."""
-        names = [name for name in self._lab.services.numbered if f"-{name}-" in chain]
+        names = [name for name in self._services.numbered if f"-{name}-" in chain]
         return max(names, key=lambda name: len(name), default=chain)
 
     def silent_agent(self, place: str) -> str:
@@ -149,7 +157,7 @@ class Facts:
         holder = port_holder(self._map.overlay.port, self._map.pid(place) or "self")
         if holder is None:
             return "it does not run, nobody has its UDP port open"
-        if holder.pid == self._lab.nodes[place].agent.pid:
+        if holder.pid == self._nodes[place].agent.pid:
             return STANDS_STILL
         return f"it does not run, and {holder} has its UDP port"
 

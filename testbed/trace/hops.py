@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from testbed.capture.headers import Packet
-from testbed.trace.map import Map
-from testbed.trace.order import End
+from testbed.capture.map import End, Map
 from testbed.trace.reasons import Known, reason
 from testbed.trace.recognise import Role
 from testbed.trace.story import Step, describe

@@ -9,10 +9,8 @@ decides the rest.
 import heapq
 from collections.abc import Mapping, Sequence
 
+from testbed.capture.map import End
 from testbed.trace.watch import Sighting
-
-End = tuple[str, str]
-"""Place and interface."""
 
 
 def in_order(sightings: Sequence[Sighting], cables: Mapping[End, End]) -> list[Sighting]:

@@ -8,14 +8,15 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from agent.kernel.values import Family, IPAddress
+from testbed.capture.map import LAB, End, Map, map_of
 from testbed.cluster.kinds import SERVICE
 from testbed.errors import InvalidInput, TestbedError
-from testbed.supervisor.lab import Lab
+from testbed.lab.state import LabState
+from testbed.services.services import Services
 from testbed.trace.evidence import Counters, Evidence
 from testbed.trace.facts import Facts
 from testbed.trace.hops import hop_list, narrow_places
-from testbed.trace.map import LAB, Map, map_of
-from testbed.trace.order import End, in_order
+from testbed.trace.order import in_order
 from testbed.trace.probe import Probe, Wanted
 from testbed.trace.probe_filter import probe_filters
 from testbed.trace.recognise import Protocol, Recogniser, Role
@@ -55,18 +56,18 @@ LONGEST_HEADERS = 576 + 28
 DEFAULT_SIZE = {"tcp": 1, "udp": 16, "icmp": 56}
 
 
-def trace(lab: Lab, asked: Asked, client_left: Callable[[float], bool]) -> dict[str, Any]:
+def trace(state: LabState, services: Services, asked: Asked, client_left: Callable[[float], bool]) -> dict[str, Any]:
     """Send one probe and tell its way, as JSON (docs/trace.md). Raises TestbedError for what there is not.
 
     `client_left`: whether nobody waits for the answer any more, which then is not waited for either.
     """
-    known = map_of(lab)
+    known = map_of(state)
     place = known.place_of.get(asked.source)
     if place is None:
         raise TestbedError(
             f"no pod or node named {asked.source} (there are: {', '.join(sorted(known.place_of.keys() - {LAB}))})"
         )
-    destination = _address(lab, known, asked)
+    destination = _address(state, services, known, asked)
     size = DEFAULT_SIZE[asked.protocol] if asked.size is None else asked.size
     wanted = Wanted(asked.protocol, destination, asked.destination_port, asked.source_port, size)
     pid = known.pid(place)
@@ -75,7 +76,7 @@ def trace(lab: Lab, asked: Asked, client_left: Callable[[float], bool]) -> dict[
         probe = Probe(pid, wanted)
     except OSError as failure:
         raise TestbedError(f"trace {asked.source}: source port {asked.source_port}: {failure.strerror}") from failure
-    evidence = Evidence(lab, known)
+    evidence = Evidence(state.nodes, known)
     try:
         programs = probe_filters(probe.mark, known.overlay, size + LONGEST_HEADERS)
         with Watch(known.places, programs, known.overlay) as watch:
@@ -86,7 +87,7 @@ def trace(lab: Lab, asked: Asked, client_left: Callable[[float], bool]) -> dict[
             story = _story(watch, known, probe)
             mtus = {step.end: watch.mtu(*step.end) for step in (*story.steps, *story.strays)}
         verdict = judge(story, probe.outcome, probe.unacknowledged(), known)
-        with Facts(lab, known, lambda: Probe(pid, wanted)) as facts:
+        with Facts(known, state.nodes, state.underlay, services, lambda: Probe(pid, wanted)) as facts:
             told = _told(story, known, facts, mtus, with_data=verdict.outcome == "data lost" or size > 1)
             told["probe"] = _probe_json(asked, probe, destination, size)
             told |= _findings(verdict, story, probe, place, known, facts, evidence)
@@ -177,36 +178,38 @@ def _sightings(watch: Watch, known: Map) -> list[Sighting]:
     return unsealed(list(watch.sightings()), known.overlay, known.overlay_devices)
 
 
-def _address(lab: Lab, known: Map, asked: Asked) -> IPAddress:
+def _address(state: LabState, services: Services, known: Map, asked: Asked) -> IPAddress:
     with contextlib.suppress(ValueError):
         address = ip_address(asked.destination)
         if asked.ipv6 and address.version == 4:
             raise InvalidInput(f"trace -6: not an IPv6 address (got {address}; want one, or a name)")
         return address
     family: Family = 6 if asked.ipv6 else 4
-    own = _address_of_name(lab, known, asked.destination, family)
+    own = _address_of_name(state, services, known, asked.destination, family)
     if own is None:
         raise TestbedError(f"{asked.destination} has no IPv{family} address ({HOW_TO_HAVE_ONE[family]})")
     return own
 
 
-def _address_of_name(lab: Lab, known: Map, destination: str, family: Family) -> IPAddress | None:
+def _address_of_name(
+    state: LabState, services: Services, known: Map, destination: str, family: Family
+) -> IPAddress | None:
     """None when what has the name has no such address. Raises TestbedError for a name that nothing has."""
     if destination == "localhost":
         return LOOPBACK[family]
     kind, slash, rest = destination.partition("/")
     is_service = bool(slash) and kind in SERVICE.words
     name = rest if is_service else destination
-    service = lab.services.numbered.get(name)
+    service = services.numbered.get(name)
     if service is not None and (slash or name not in known.place_of):
         return service.address_of(family)
     if is_service:
-        raise TestbedError(f"no service {name} (there are: {', '.join(sorted(lab.services.numbered)) or 'none'})")
-    pod = lab.pods.get(destination)
+        raise TestbedError(f"no service {name} (there are: {', '.join(sorted(services.numbered)) or 'none'})")
+    pod = state.pods.named(destination)
     if pod is not None:
         text = pod.address if family == 4 else pod.ipv6_address
         return None if text is None else ip_address(text)
-    machine = lab.underlay.plan.machines.get(destination)
+    machine = state.underlay.plan.machines.get(destination)
     if machine is not None:
         port = machine.ports[0]
         interface = port.address if family == 4 else port.ipv6

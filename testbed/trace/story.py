@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from testbed.capture.headers import Packet, flag_names, quoted
-from testbed.trace.order import End
+from testbed.capture.map import End
 from testbed.trace.recognise import Recogniser, Role
 from testbed.trace.watch import Sighting
 

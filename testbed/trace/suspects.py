@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from agent.kernel.values import IPAddress, Route
 from testbed.capture.headers import Packet
+from testbed.capture.map import LAB, Map
 from testbed.cluster.device_names import DROP_DEVICE
 from testbed.lab.node import BRIDGE
 from testbed.trace.evidence import Counters
 from testbed.trace.facts import STANDS_STILL, Facts
-from testbed.trace.map import LAB, Map
 from testbed.trace.reasons import route_words
 from testbed.trace.story import Step, error_words
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput
-from testbed.supervisor.lab import Lab
+from testbed.lab.state import LabState
+from testbed.services.services import Services
 from testbed.trace.run import ANSWER_LIMIT_S, Asked, trace
 
 PROTOCOLS = ("tcp", "udp", "icmp")
@@ -12,9 +13,9 @@ LARGEST = 65000  # bytes: an IPv4 packet less its headers
 LONGEST_S = 60.0
 
 
-def trace_verbs(lab: Lab) -> Mapping[str, Verb]:
-    """The verb, bound to this lab."""
-    return {"trace": Verb(lambda request: trace(lab, asked_of(request), request.client_left))}
+def trace_verbs(state: LabState, services: Services) -> Mapping[str, Verb]:
+    """Return the verb."""
+    return {"trace": Verb(lambda request: trace(state, services, asked_of(request), request.client_left))}
 
 
 def asked_of(request: Request) -> Asked:

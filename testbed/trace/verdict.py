@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from testbed.trace.map import Map
+from testbed.capture.map import Map
 from testbed.trace.recognise import Role
 from testbed.trace.story import Step, Story
 

@@ -1,8 +1,6 @@
 """Sockets in every namespace of a lab, and what they see of one probe."""
 
-import contextlib
 import errno
-import os
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,21 +9,13 @@ from dataclasses import dataclass
 
 from testbed.capture.filters import Instruction
 from testbed.capture.headers import Overlay, Wrapped, unwrap
+from testbed.capture.map import Place
 from testbed.capture.packet_socket import OTHERHOST, OUTGOING, PacketSocket, Seen, await_stamps
 from testbed.capture.segments import cut
 from testbed.processes.namespaces import CLONE_NEWNET, enter, in_new_thread
 
 CLOSERS = 32
 MOST_AT_ONCE = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A network namespace."""
-
-    name: str
-    pid: int | None
-    """A process inside; None: the lab's own, where the switches are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +125,3 @@ class Watch:
                         *(place, number, seen.at_ns, seen.interface, seen.packet_type == OUTGOING),
                         *(seen.packet_type == OTHERHOST, seen.hardware_type, frame, seen.link_header, wrapped),
                     )
-
-
-def namespace_of(pid: int | None) -> int | None:
-    """The inode that tells one network namespace from another; None when the process is gone."""
-    with contextlib.suppress(OSError):
-        return os.stat(f"/proc/{pid or 'self'}/ns/net").st_ino
-    return None

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from testbed.cluster.manifests import Manifest, check_twice, read_kind_and_name, read_manifests
 from testbed.cluster.problems import Problem, SpecError
@@ -14,11 +13,10 @@ from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import read_documents
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput, TestbedError
+from testbed.lab.changes import Changes
+from testbed.lab.waiting import wait_for
 from testbed.workloads.deployment_keeper import DeploymentKeeper
 from testbed.workloads.keeper import Keeper
-
-if TYPE_CHECKING:
-    from testbed.supervisor.lab import Lab
 
 MAX_FILES_BYTES = 16_000_000
 REMOVERS = 16
@@ -30,17 +28,18 @@ Line = dict[str, str]
 """kind, name and outcome of one object."""
 
 
-def change_verbs(lab: "Lab") -> Mapping[str, Verb]:
-    """These verbs, bound to this lab."""
-    changes = ChangeVerbs(lab)
+def change_verbs(keepers: Mapping[str, Keeper], pods_changed: Changes) -> Mapping[str, Verb]:
+    """Return these verbs; `keepers` by kind."""
+    changes = ChangeVerbs(keepers, pods_changed)
     return {"apply": Verb(changes.apply), "delete": Verb(changes.delete), "scale": Verb(changes.scale)}
 
 
 class ChangeVerbs:
     """Wanted objects, as somebody on the command line changes them."""
 
-    def __init__(self, lab: "Lab") -> None:
-        self._lab = lab
+    def __init__(self, keepers: Mapping[str, Keeper], pods_changed: Changes) -> None:
+        self._keepers = keepers
+        self._pods_changed = pods_changed
         self._applying = threading.Lock()
         """What one `apply` has checked must still be so when it acts."""
 
@@ -79,7 +78,7 @@ class ChangeVerbs:
         grace_s = request.argument("grace_s", float)
         with ThreadPoolExecutor(REMOVERS, "remove") as removers:
             gone = list(removers.map(lambda one: self._remove(one[0], one[1], grace_s), wanted))
-        late = self._lab.pods_changed.notify_and_wait(FORGET_LIMIT_S)
+        late = self._pods_changed.notify_and_wait(FORGET_LIMIT_S)
         if late:
             raise TestbedError(f"removed, but after {FORGET_LIMIT_S:g} s it is still known to: {', '.join(late)}")
         done = zip(wanted, gone, strict=True)
@@ -137,7 +136,7 @@ class ChangeVerbs:
         return sources, problems
 
     def _keeper(self, kind: str) -> Keeper:
-        keeper = self._lab.keepers.get(kind)
+        keeper = self._keepers.get(kind)
         if keeper is None:
             raise TestbedError(f"the lab is still starting and takes no {kind} yet")
         return keeper
@@ -160,7 +159,7 @@ class ChangeVerbs:
             ]
             return "\n".join(found)
 
-        left = self._lab.wait_for(lacking, limit_s)
+        left = wait_for(lacking, limit_s)
         if left:
             raise TestbedError(f"not ready after {limit_s:g} s:\n{left}")
 

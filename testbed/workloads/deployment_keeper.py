@@ -1,27 +1,28 @@
 """Deployments: wanted, changed, scaled and removed by name."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.deployment_checks import TEMPLATE
 from testbed.cluster.pod_checks import check_node
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
+from testbed.lab.changes import Changes
+from testbed.lab.events import Events
+from testbed.lab.nodes import Nodes
 from testbed.workloads.keeper import Outcome
 from testbed.workloads.reconcile import is_current
 from testbed.workloads.workloads import Workloads
-
-if TYPE_CHECKING:
-    from testbed.supervisor.lab import Lab
 
 
 class DeploymentKeeper:
     """The keeper of kind Deployment."""
 
-    def __init__(self, lab: "Lab", workloads: Workloads) -> None:
-        self._lab = lab
+    def __init__(self, workloads: Workloads, nodes: Nodes, pods_changed: Changes, events: Events) -> None:
         self._workloads = workloads
+        self._nodes = nodes
+        self._pods_changed = pods_changed
+        self._events = events
 
     def wanted(self) -> Mapping[str, Deployment]:
         """As applied and scaled, by name."""
@@ -31,7 +32,7 @@ class DeploymentKeeper:
         """Whether the node that a template names exists."""
         for source, deployment in applied:
             spec = deployment.spec.template.spec
-            yield from check_node(source, (*TEMPLATE, "spec"), spec, list(self._lab.nodes))
+            yield from check_node(source, (*TEMPLATE, "spec"), spec, list(self._nodes))
 
     def warnings(self, applied: Sequence[tuple[Source, Deployment]]) -> Iterator[Problem]:
         """None: what cannot be placed now may be placed later, and is told as an event."""
@@ -46,7 +47,7 @@ class DeploymentKeeper:
             if wanted == before:
                 return "unchanged"
             self._workloads.deployments[wanted.name] = wanted
-        self._lab.pods_changed.notify()
+        self._pods_changed.notify()
         return "created" if before is None else "configured"
 
     def remove(self, name: str, grace_s: float | None = None) -> None:
@@ -68,8 +69,8 @@ class DeploymentKeeper:
         word = "up" if replicas > before.spec.replicas else "down"
         if replicas != before.spec.replicas:
             text = f"scaled {word} from {before.spec.replicas} to {replicas}"
-            self._lab.event("Normal", f"deployment/{name}", "Scaled", text)
-        self._lab.pods_changed.notify()
+            self._events.note("Normal", f"deployment/{name}", "Scaled", text)
+        self._pods_changed.notify()
         return before.spec.replicas
 
     def numbers(self, name: str) -> dict[str, int]:

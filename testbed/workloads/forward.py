@@ -4,17 +4,18 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from testbed.cluster.kinds import BY_PLURAL, DEPLOYMENT, NODE, POD, SERVICE
+from testbed.cluster.service import Service
 from testbed.control.programs import run_for_client
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput, TestbedError
+from testbed.lab.nodes import Nodes
+from testbed.lab.pods import Pods
 from testbed.pods.pod import Pod
-from testbed.services.show import Object, services
-
-if TYPE_CHECKING:
-    from testbed.supervisor.lab import Lab
+from testbed.services.services import Services
+from testbed.workloads.workloads import Workloads
 
 RELAY = Path(__file__).with_name("relay.py")
 LOOPBACK = "127.0.0.1"
@@ -32,52 +33,72 @@ class Way(NamedTuple):
     port: int
 
 
-def forward_verbs(lab: "Lab") -> Mapping[str, Verb]:
-    """The verb, bound to this lab."""
-    return {"forward": Verb(lambda request: forward(lab, request))}
+class Targets:
+    """What `forward` can lead to."""
 
+    def __init__(self, nodes: Nodes, pods: Pods, services: Services, workloads: Workloads) -> None:
+        self._nodes = nodes
+        self._pods = pods
+        self._services = services
+        self._workloads = workloads
 
-def forward(lab: "Lab", request: Request) -> object:
-    """Relay the connections of the client's listening socket, its first stream, until the client leaves."""
-    kind, name, port = (request.argument(key, str) for key in ("kind", "name", "port"))
-    way = find_way(lab, kind, name, port or "")
-    request.progress({"to": way.shown})
-    targets = [f"{address}:{way.port}" for address in way.addresses]
-    enter = ["nsenter", "--target", str(way.pid), "--net", "--"]
-    relay = [*enter, sys.executable, "-I", "-S", str(RELAY), *targets]
-    return run_for_client(request, relay, {"PATH": os.environ.get("PATH", os.defpath)})
+    def verbs(self) -> Mapping[str, Verb]:
+        """Return the verb."""
+        return {"forward": Verb(self.forward)}
 
+    def forward(self, request: Request) -> object:
+        """Relay the connections of the client's listening socket, its first stream, until the client leaves."""
+        kind, name, port = (request.argument(key, str) for key in ("kind", "name", "port"))
+        way = self.find(kind, name, port or "")
+        request.progress({"to": way.shown})
+        targets = [f"{address}:{way.port}" for address in way.addresses]
+        enter = ["nsenter", "--target", str(way.pid), "--net", "--"]
+        relay = [*enter, sys.executable, "-I", "-S", str(RELAY), *targets]
+        return run_for_client(request, relay, {"PATH": os.environ.get("PATH", os.defpath)})
 
-def find_way(lab: "Lab", kind: str | None, name: str, port: str) -> Way:
-    """The target that is meant: without a kind a service, else a pod, a node, or a pod of a deployment.
+    def find(self, kind: str | None, name: str, port: str) -> Way:
+        """Find the target that is meant: without a kind a service, else a pod, a node, or a pod of a deployment.
 
-    Raises TestbedError.
-    """
-    meant = None if kind is None else BY_PLURAL.get(kind)
-    known = {item["metadata"]["name"]: item for item in services(lab)}
-    if meant in (None, SERVICE) and name in known:
-        return _to_service(lab, known[name], port)
-    if meant in (None, POD) and name in lab.pods:
-        return _to_pod(lab.pods[name], port)
-    if meant in (None, NODE) and name in lab.nodes:
-        node = lab.nodes[name]
-        return Way(f"node {name}", node.pid, (str(node.address), LOOPBACK), _number(port))
-    if meant is DEPLOYMENT or (meant is None and name in lab.workloads.deployments):
-        return _to_pod(pod_of_deployment(lab, name), port)
-    there = ", ".join([*known, *lab.pods, *lab.nodes])
-    what = "service, pod or node" if meant is None else meant.singular
-    raise TestbedError(f"no {what} named {name} (there are: {there})")
+        Raises TestbedError.
+        """
+        meant = None if kind is None else BY_PLURAL.get(kind)
+        service = self._services.numbered.get(name)
+        if meant in (None, SERVICE) and service is not None:
+            return self._to_service(service, port)
+        pod, node = self._pods.named(name), self._nodes.get(name)
+        if meant in (None, POD) and pod is not None:
+            return _to_pod(pod, port)
+        if meant in (None, NODE) and node is not None:
+            return Way(f"node {name}", node.pid, (str(node.address), LOOPBACK), _number(port))
+        if meant is DEPLOYMENT or (meant is None and name in self._workloads.deployments):
+            return _to_pod(self.pod_of_deployment(name), port)
+        there = ", ".join([*self._services.numbered, *self._pods.names(), *self._nodes])
+        what = "service, pod or node" if meant is None else meant.singular
+        raise TestbedError(f"no {what} named {name} (there are: {there})")
 
+    def pod_of_deployment(self, name: str) -> Pod:
+        """Return a ready pod of a Deployment, the oldest; one that is not ready where none is. Raises TestbedError."""
+        if name not in self._workloads.deployments:
+            there = ", ".join(self._workloads.deployments) or "none"
+            raise TestbedError(f"no deployment named {name} (there are: {there})")
+        pods = sorted(self._workloads.pods_of(name), key=lambda pod: not pod.status().ready)
+        if not pods:
+            raise TestbedError(f"deployment {name} has no pods")
+        return pods[0]
 
-def pod_of_deployment(lab: "Lab", name: str) -> Pod:
-    """A ready pod of a Deployment, the oldest; one that is not ready where none is. Raises TestbedError."""
-    if name not in lab.workloads.deployments:
-        there = ", ".join(lab.workloads.deployments) or "none"
-        raise TestbedError(f"no deployment named {name} (there are: {there})")
-    pods = sorted(lab.workloads.pods_of(name), key=lambda pod: not pod.status().ready)
-    if not pods:
-        raise TestbedError(f"deployment {name} has no pods")
-    return pods[0]
+    def _to_service(self, service: Service, port: str) -> Way:
+        name, address = service.name, service.spec.cluster_ip
+        if service.headless or address is None:
+            raise TestbedError(f"service {name} has no cluster IP (want: a pod of it)")
+        ports = [one for one in service.spec.ports if one.protocol == "TCP"]
+        found = next((one.port for one in ports if port in (str(one.port), one.name)), None)
+        if found is None:
+            want = ", ".join(str(one.port) for one in ports) or "a service with a TCP port"
+            raise TestbedError(f"service {name} has no such TCP port (got {port}; want {want})")
+        node = next((node for node in self._nodes.values() if node.why_not_ready() is None), None)
+        if node is None:
+            raise TestbedError("no node is ready")
+        return Way(f"service {name}, {address}:{found} from {node.name}", node.pid, (address,), found)
 
 
 def _to_pod(pod: Pod, port: str) -> Way:
@@ -88,22 +109,6 @@ def _to_pod(pod: Pod, port: str) -> Way:
     number = names[port] if port in names else _number(port, names)
     # As kubectl does: also what listens on the pod's own loopback only.
     return Way(f"pod {pod.name}, port {number}", pod.pause_pid, (LOOPBACK, pod.address or LOOPBACK), number)
-
-
-def _to_service(lab: "Lab", service: Object, port: str) -> Way:
-    name, spec = service["metadata"]["name"], service["spec"]
-    address = spec.get("clusterIP")
-    if address in (None, "", "None"):
-        raise TestbedError(f"service {name} has no cluster IP (want: a pod of it)")
-    ports = [one for one in spec["ports"] if one.get("protocol", "TCP") == "TCP"]
-    found = next((one["port"] for one in ports if port in (str(one["port"]), one.get("name"))), None)
-    if found is None:
-        want = ", ".join(str(one["port"]) for one in ports) or "a service with a TCP port"
-        raise TestbedError(f"service {name} has no such TCP port (got {port}; want {want})")
-    node = next((node for node in lab.nodes.values() if node.why_not_ready() is None), None)
-    if node is None:
-        raise TestbedError("no node is ready")
-    return Way(f"service {name}, {address}:{found} from {node.name}", node.pid, (address,), found)
 
 
 def _number(port: str, names: Mapping[str, int] | None = None) -> int:

@@ -1,6 +1,6 @@
 """What `apply`, `delete` and `get` need of whoever looks after the objects of one kind in a running lab.
 
-    lab.keepers["Service"] = ServiceKeeper(lab)        and `apply -f` takes Services
+    keepers["Service"] = ServiceKeeper(…)        and `apply -f` takes Services
 
 Every object of a file is checked by its keeper before any of them is put, so that a wrong file changes nothing.
 """

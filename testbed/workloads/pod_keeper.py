@@ -3,7 +3,6 @@
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from testbed.cluster.free_values import free_name
 from testbed.cluster.manifest import Pod as PodManifest
@@ -11,19 +10,21 @@ from testbed.cluster.placement import Placed, place_all
 from testbed.cluster.pod_checks import check_names
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
+from testbed.lab.nodes import Nodes
+from testbed.lab.pods import Pods
+from testbed.lab.underlay import Underlay
 from testbed.workloads.keeper import Outcome
 from testbed.workloads.workloads import Workloads
-
-if TYPE_CHECKING:
-    from testbed.supervisor.lab import Lab
 
 
 class PodKeeper:
     """The keeper of kind Pod."""
 
-    def __init__(self, lab: "Lab", workloads: Workloads) -> None:
-        self._lab = lab
+    def __init__(self, workloads: Workloads, nodes: Nodes, pods: Pods, underlay: Underlay) -> None:
         self._workloads = workloads
+        self._nodes = nodes
+        self._pods = pods
+        self._underlay = underlay
         self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         """Of each name: its pod is brought in line by one thread at a time."""
         self._chosen: dict[str, str] = {}
@@ -35,7 +36,7 @@ class PodKeeper:
 
     def check(self, applied: Sequence[tuple[Source, PodManifest]]) -> Iterator[Problem]:
         """Names, nodes, and whether there is room for their host ports."""
-        yield from check_names(applied, None, list(self._lab.nodes), self._lab.underlay.machines)
+        yield from check_names(applied, None, list(self._nodes), self._underlay.machines)
         for source, pod in applied:
             owner = self._workloads.owner_of(pod.name)
             if owner is not None:
@@ -54,7 +55,7 @@ class PodKeeper:
         for (source, pod), (node, why) in zip(applied, placed, strict=True):
             if node is not None:
                 self._chosen[pod.name] = node
-            elif pod.spec.node_name is None or pod.spec.node_name in self._lab.nodes:
+            elif pod.spec.node_name is None or pod.spec.node_name in self._nodes:
                 yield source.problem(("spec",), f"no node takes this pod (got {why}; want a node with room)")
 
     def _node_of(self, name: str) -> str | None:
@@ -82,7 +83,7 @@ class PodKeeper:
 
     def remove(self, name: str, grace_s: float | None = None) -> None:
         """End the pod and wait until it is gone; one of a Deployment is replaced. Raises KeyError."""
-        pod = self._lab.pods.get(name)
+        pod = self._pods.named(name)
         with self._workloads.deciding:
             if pod is None and name not in self._workloads.bare:
                 raise KeyError(name)
@@ -94,7 +95,7 @@ class PodKeeper:
 
     def why_not_ready(self, name: str) -> str:
         """What the pod lacks; one that has done its work lacks nothing."""
-        pod, wanted = self._lab.pods.get(name), self._workloads.bare.get(name)
+        pod, wanted = self._pods.named(name), self._workloads.bare.get(name)
         if pod is None or pod.manifest != wanted:
             return "not made yet"
         status = pod.status()
@@ -103,17 +104,17 @@ class PodKeeper:
     def _bring_about(self, name: str, grace_s: float | None = None) -> None:
         with self._turns[name]:
             while True:
-                pod, wanted = self._lab.pods.get(name), self._workloads.bare.get(name)
+                pod, wanted = self._pods.named(name), self._workloads.bare.get(name)
                 if pod is not None and wanted is not None and not pod.status().terminating:
                     if pod.manifest == wanted:
                         return
                     if pod.manifest.spec == wanted.spec:
                         pod.relabel(wanted)
-                        self._lab.pods_changed.notify()
+                        self._pods.changed.notify()
                         return
                 if pod is not None:
                     self._workloads.end(pod, grace_s)
                     continue
                 if wanted is not None:
-                    self._workloads.launch(self._lab.new_pod(wanted))
+                    self._workloads.launch(self._pods.make(wanted))
                 return

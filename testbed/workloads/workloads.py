@@ -9,22 +9,26 @@ their own; what they bring about is the next change.
 
 import random
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import Pod as PodManifest
 from testbed.cluster.placement import SeenNode, host_ports
+from testbed.lab.events import Events
+from testbed.lab.nodes import Nodes
+from testbed.lab.pods import Pods
 from testbed.pods.pod import Pod
-from testbed.workloads.endings import end_pod
 from testbed.workloads.reconcile import CannotPlace, CreatePod, DeletePod, SeenPod, reconcile
 
-if TYPE_CHECKING:
-    from testbed.supervisor.lab import Lab
-
+ROUTES_LIMIT_S = 3.0
+"""How long services may take to forget the pod; an event names one that takes longer."""
+UNDER_WAY_S = 0.2
+"""For requests that were on their way when the last node forgot the pod: to arrive, and to be answered."""
 STARTERS = 4
 """Pods that are built at the same time."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 10.0
@@ -45,8 +49,10 @@ class Owned(NamedTuple):
 class Workloads:
     """Wanted pods and Deployments, and what is done about them."""
 
-    def __init__(self, lab: "Lab") -> None:
-        self.lab = lab
+    def __init__(self, nodes: Nodes, pods: Pods, events: Events) -> None:
+        self._nodes = nodes
+        self._pods = pods
+        self._events = events
         self.deployments: dict[str, Deployment] = {}
         """As wanted, by name. Changed under `deciding` only."""
         self.bare: dict[str, PodManifest] = {}
@@ -67,7 +73,7 @@ class Workloads:
         """Want these, and see to everything from now on."""
         with self.deciding:
             self.deployments |= {deployment.name: deployment for deployment in deployments}
-        self.lab.pods_changed.subscribe("workloads", self.decide)
+        self._pods.changed.subscribe("workloads", self.decide)
 
     def owner_of(self, pod: str) -> str | None:
         """The Deployment that a pod belongs to."""
@@ -76,12 +82,12 @@ class Workloads:
 
     def pods_of(self, deployment: str) -> list[Pod]:
         """Its pods, those that are ending included."""
-        return [pod for name, pod in self.lab.pods.items() if self.owner_of(name) == deployment]
+        return [pod for pod in self._pods if self.owner_of(pod.name) == deployment]
 
     def seen_pods(self) -> list[SeenPod]:
         """Every pod of the lab as it is now."""
         seen = []
-        for pod in self.lab.pods.values():
+        for pod in self._pods:
             owned = self._owned.get(pod.name, Owned("", "", 0))
             status = pod.status()
             seen.append(
@@ -97,7 +103,7 @@ class Workloads:
                 )
             )
         for name, manifest in self.bare.items():
-            if name not in self.lab.pods:
+            if self._pods.named(name) is None:
                 # Wanted a moment ago: it takes its room already.
                 node, ports = manifest.spec.node_name or "", host_ports(manifest.spec)
                 seen.append(SeenPod(name, None, "", node, False, False, 0, ports))
@@ -105,7 +111,7 @@ class Workloads:
 
     def seen_nodes(self) -> list[SeenNode]:
         """Every node of the lab as it is now."""
-        return [SeenNode(node.name, node.expected, node.name in self.leaving) for node in self.lab.nodes.values()]
+        return [SeenNode(node.name, node.expected, node.name in self.leaving) for node in self._nodes.values()]
 
     def decide(self) -> None:
         """Do what is to be done now about Deployments."""
@@ -116,16 +122,16 @@ class Workloads:
             for action in actions:
                 if isinstance(action, CreatePod):
                     self._create(self.deployments[action.deployment], action.node)
-                elif isinstance(action, DeletePod) and action.pod in self.lab.pods:
+                elif isinstance(action, DeletePod) and (pod := self._pods.named(action.pod)) is not None:
                     owner = self.owner_of(action.pod)
                     self._event("Normal", f"deployment/{owner}", "PodDeleted", f"pod {action.pod} ends: {action.why}")
-                    self.end_soon(self.lab.pods[action.pod])
+                    self.end_soon(pod)
             self._tell_what_cannot_be([action for action in actions if isinstance(action, CannotPlace)])
-            self._owned = {name: owned for name, owned in self._owned.items() if name in self.lab.pods}
+            self._owned = {name: owned for name, owned in self._owned.items() if self._pods.named(name) is not None}
 
     def launch(self, pod: Pod) -> None:
         """Let the pod be known, and build it soon; it is tried again and again while it is wanted."""
-        self.lab.add_pod(pod)
+        self._pods.add(pod)
         self._starters.submit(self._build, pod, FIRST_RETRY_S)
 
     def end_soon(self, pod: Pod) -> None:
@@ -137,22 +143,33 @@ class Workloads:
         """End the pod; returns when it is gone. A second call waits for the first."""
         pod.mark_terminating()
         with self._lane(pod):
-            if self.lab.pods.get(pod.name) is pod:
-                end_pod(self.lab, pod, grace_s)
+            if self._pods.named(pod.name) is pod:
+                self._end(pod, grace_s)
+
+    def _end(self, pod: Pod, grace_s: float | None) -> None:
+        """In the order that loses no request: no node sends to it any more, then TERM, then the grace."""
+        # Notified in any case: the pod's own word wakes the pod watch first, and we must not wait for that.
+        for name in self._pods.changed.notify_and_wait(ROUTES_LIMIT_S):
+            why = f"{name} may still send to the pod after {ROUTES_LIMIT_S:g} s; it is ended all the same"
+            self._event("Warning", f"pod/{pod.name}", "StillUsed", why)
+        if grace_s is None or grace_s > 0:
+            time.sleep(UNDER_WAY_S)
+        pod.delete(grace_s)
+        self._pods.forget(pod)
 
     def _create(self, deployment: Deployment, node: str) -> None:
-        while (name := f"{deployment.name}-{deployment.template_hash}-{self._suffix()}") in self.lab.pods:
+        while self._pods.named(name := f"{deployment.name}-{deployment.template_hash}-{self._suffix()}") is not None:
             pass
         self._owned[name] = Owned(deployment.name, deployment.template_hash, next(self._numbers))
         self._event("Normal", f"deployment/{deployment.name}", "PodCreated", f"pod {name} on {node}")
-        self.launch(self.lab.new_pod(deployment.pod(name, node)))
+        self.launch(self._pods.make(deployment.pod(name, node)))
 
     def _suffix(self) -> str:
         return "".join(self._random.choices(SUFFIX_LETTERS, k=SUFFIX_LENGTH))
 
     def _build(self, pod: Pod, retry_s: float) -> None:
         with self._lane(pod):
-            if self.lab.pods.get(pod.name) is not pod or pod.status().terminating:
+            if self._pods.named(pod.name) is not pod or pod.status().terminating:
                 return
             try:
                 pod.start()
@@ -175,4 +192,4 @@ class Workloads:
         self.why_not_placed = now
 
     def _event(self, kind: str, subject: str, reason: str, message: str) -> None:
-        self.lab.event(kind, subject, reason, message)
+        self._events.note(kind, subject, reason, message)

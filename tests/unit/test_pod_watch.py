@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import cast
 
 from testbed.lab.changes import Changes
+from testbed.lab.pod_watch import PodWatch
 from testbed.pods.pod import Pod
 from testbed.pods.pod_state import ContainerStatus, PodStatus
-from testbed.workloads.pod_watch import PodWatch
 from tests.waiting import wait_until
 
 CONTAINER = ContainerStatus("c", "echo", "running", "", "", False, 0, None, None, 7)

@@ -1,21 +1,34 @@
 """Where things are in a lab: its namespaces, what their interfaces are called, which cable leads where."""
 
+import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from agent.kernel.values import IPAddress
 from agent.netconfig.backend_options import IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
+from agent.netconfig.config import NetworkConfig
 from testbed.capture.headers import NO_OVERLAY, Overlay
 from testbed.cluster.device_names import OVERLAY_DEVICES
+from testbed.lab.state import LabState
+from testbed.lab.underlay import Underlay
 from testbed.pods.pod import Pod
 from testbed.pods.pod_network import POD_END, host_end
-from testbed.supervisor.lab import Lab
-from testbed.trace.order import End
-from testbed.trace.watch import Place, namespace_of
 
+End = tuple[str, str]
+"""Place and interface."""
 LAB = "lab"
 """The lab's own namespace, where the switches are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A network namespace."""
+
+    name: str
+    pid: int | None
+    """A process inside; None: the lab's own, where the switches are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +71,19 @@ class Map:
         return None if end is None else (self.node_name(*end), end[1])
 
 
-def map_of(lab: Lab) -> Map:
-    """The lab as it is now."""
-    places = [Place(LAB, None), *(Place(name, machine.pid) for name, machine in lab.underlay.machines.items())]
+def map_of(state: LabState) -> Map:
+    """Draw the map of a lab as it is now."""
+    places = [Place(LAB, None), *(Place(name, machine.pid) for name, machine in state.underlay.machines.items())]
     by_namespace = {namespace_of(place.pid): place.name for place in places}
-    place_of = {name: name for name in lab.underlay.machines}
+    place_of = {name: name for name in state.underlay.machines}
     addresses: dict[IPAddress, str] = {}
-    for name, machine in lab.underlay.plan.machines.items():
+    for name, machine in state.underlay.plan.machines.items():
         for port in machine.ports:
             addresses.update((own.ip, name) for own in (port.address, port.ipv6) if own is not None)
     cables: dict[End, End] = {}
     switch_ports: dict[str, str] = {}
-    _add_underlay(lab, cables, switch_ports)
-    for pod in lab.pods.values():
+    _add_underlay(state.underlay, cables, switch_ports)
+    for pod in state.pods:
         pid = pod.pause_pid
         namespace = None if pid is None else namespace_of(pid)
         if namespace is None:
@@ -80,10 +93,10 @@ def map_of(lab: Lab) -> Map:
             places.append(Place(pod.name, pid))
             _add_pod(pod, cables, addresses)
         place_of[pod.name] = by_namespace[namespace]
-    device = lab.overlay.device or ""
+    device = state.overlay.device or ""
     devices = {device} - {""}
-    for name, node in lab.nodes.items():
-        if lab.underlay.plan.ipv6:
+    for name, node in state.nodes.items():
+        if state.underlay.plan.ipv6:
             devices |= {link.name for link in node.kernel.links() if link.name.startswith(OVERLAY_DEVICES)}
         for interface in (node.bridge, *devices):
             addresses.update((own.ip, name) for own in node.kernel.addresses(interface))
@@ -91,15 +104,24 @@ def map_of(lab: Lab) -> Map:
             lasting = (own.ip for own in node.kernel.ipv6_addresses(interface) if not own.ip.is_link_local)
             addresses.update((own, name) for own in lasting)
     return Map(
-        *(tuple(places), place_of, cables, addresses, carrier_of(lab), device, frozenset(devices), switch_ports),
-        frozenset(lab.nodes),
-        frozenset(lab.underlay.machines),
+        *(
+            tuple(places),
+            place_of,
+            cables,
+            addresses,
+            carrier_of(state.network),
+            device,
+            frozenset(devices),
+            switch_ports,
+        ),
+        frozenset(state.nodes),
+        frozenset(state.underlay.machines),
     )
 
 
-def carrier_of(lab: Lab) -> Overlay:
-    """How the lab's nodes carry packets."""
-    backend = lab.network.backend
+def carrier_of(network: NetworkConfig) -> Overlay:
+    """Say how the nodes of a network carry packets."""
+    backend = network.backend
     if isinstance(backend, UdpOptions):
         return Overlay("udp", backend.port)
     if isinstance(backend, VxlanOptions):
@@ -109,9 +131,9 @@ def carrier_of(lab: Lab) -> Overlay:
     return Overlay("ipip") if isinstance(backend, IpipOptions) else NO_OVERLAY
 
 
-def _add_underlay(lab: Lab, cables: dict[End, End], switch_ports: dict[str, str]) -> None:
-    machines = lab.underlay.machines
-    for link in lab.underlay.net.links:
+def _add_underlay(underlay: Underlay, cables: dict[End, End], switch_ports: dict[str, str]) -> None:
+    machines = underlay.machines
+    for link in underlay.net.links:
         ends = []
         for interface in (link.intf1, link.intf2):
             owner = interface.node.name
@@ -119,10 +141,17 @@ def _add_underlay(lab: Lab, cables: dict[End, End], switch_ports: dict[str, str]
             if owner not in machines:
                 switch_ports[interface.name] = owner
         cables[ends[0]], cables[ends[1]] = ends[1], ends[0]
-    switch_ports.update((name, name) for name in lab.underlay.plan.switches)
+    switch_ports.update((name, name) for name in underlay.plan.switches)
 
 
 def _add_pod(pod: Pod, cables: dict[End, End], addresses: dict[IPAddress, str]) -> None:
     near, far = (pod.name, POD_END), (str(pod.manifest.spec.node_name), host_end(pod.name))
     cables[near], cables[far] = far, near
     addresses.update((ip_address(own), pod.name) for own in (pod.address, pod.ipv6_address) if own is not None)
+
+
+def namespace_of(pid: int | None) -> int | None:
+    """The inode that tells one network namespace from another; None when the process is gone."""
+    with contextlib.suppress(OSError):
+        return os.stat(f"/proc/{pid or 'self'}/ns/net").st_ino
+    return None

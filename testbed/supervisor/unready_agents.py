@@ -1,19 +1,12 @@
-"""Starts every node's agent and waits until all are ready: those that say so are asked, others now and then."""
+"""Agents that are starting: those that say that they are ready are asked, others now and then."""
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from testbed.lab.node import LabNode
 from testbed.lab.notices import Notices
 
-if TYPE_CHECKING:
-    from testbed.supervisor.lab import Lab, Progress
-
-MAKERS = 4
-"""Nodes that are prepared at the same time: each waits for an nft of its own."""
 ASK_ALL_S = 1.0
 """Between two looks at agents that have not said that they are ready."""
 AT_ONCE = 16
@@ -24,7 +17,7 @@ PATIENCE = 5
 """So many times as long as asking all takes nobody is asked, who then needs the processor to start."""
 
 
-class Unready:
+class UnreadyAgents:
     """The nodes that are not ready yet, whose agents it starts; `wait` and `reasons` take turns."""
 
     def __init__(self, nodes: Iterable[LabNode], notices: Notices) -> None:
@@ -67,21 +60,3 @@ class Unready:
             self._ask_all_at = now + max(ASK_ALL_S, PATIENCE * (now - began))
         self._start_more()
         return [f"{node.name}: {why}" for node, why in self._reasons.items()]
-
-
-def start_agents(lab: "Lab", progress: "Progress") -> str:
-    """The phase «agents». Raises LabNotReady."""
-    with ThreadPoolExecutor(MAKERS, "make node") as makers:
-        made = list(makers.map(lab.build_node, lab.cluster.nodes))
-    lab.nodes = {node.name: node for node in made}
-    pinned = [node for node in made if lab.cluster.nodes[node.name].subnet is not None]
-    # A node that may take any subnet must not take one that another node is pinned to.
-    free = [node for node in made if node not in pinned]
-    for wave in (pinned, free):
-        _start_wave(lab, [node for node in wave if node.expected], progress)
-    return ", ".join(f"{node.name} {node.subnet}" for node in made if node.expected)
-
-
-def _start_wave(lab: "Lab", nodes: Sequence[LabNode], progress: "Progress") -> None:
-    unready = Unready(nodes, lab.notices)
-    lab.await_phase("agents", progress, unready.reasons, unready.wait)

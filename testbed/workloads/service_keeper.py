@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from testbed.cluster.problems import Problem
 from testbed.cluster.service import Service
 from testbed.cluster.service_checks import check_dual_stack, check_range, check_together, selects_nothing
 from testbed.cluster.validation import Source
+from testbed.lab.pods import Pods
 from testbed.services.services import Services
 from testbed.workloads.keeper import Outcome
-
-if TYPE_CHECKING:
-    from testbed.supervisor.lab import Lab
+from testbed.workloads.workloads import Workloads
 
 BRIDGE_SETTINGS = Path("/proc/sys/net/bridge")
 
@@ -20,9 +18,10 @@ BRIDGE_SETTINGS = Path("/proc/sys/net/bridge")
 class ServiceKeeper:
     """The keeper of kind Service."""
 
-    def __init__(self, lab: "Lab", services: Services) -> None:
-        self._lab = lab
+    def __init__(self, services: Services, pods: Pods, workloads: Workloads) -> None:
         self._services = services
+        self._pods = pods
+        self._workloads = workloads
 
     def wanted(self) -> Mapping[str, Service]:
         """As applied, by name."""
@@ -41,8 +40,8 @@ class ServiceKeeper:
 
     def warnings(self, applied: Sequence[tuple[Source, Service]]) -> Iterator[Problem]:
         """Selectors that no pod matches, and none that a Deployment is about to make."""
-        labels = [pod.manifest.metadata.labels for pod in self._lab.pods.values()]
-        made = [one.spec.template.metadata.labels for one in list(self._lab.workloads.deployments.values())]
+        labels = [pod.manifest.metadata.labels for pod in self._pods]
+        made = [one.spec.template.metadata.labels for one in list(self._workloads.deployments.values())]
         return selects_nothing(applied, [*labels, *made])
 
     def put(self, wanted: Service) -> Outcome:

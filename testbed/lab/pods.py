@@ -1,0 +1,87 @@
+"""The pods of a lab: made, known, looked after and forgotten; whoever wants to know hears of each change."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from testbed.cluster.manifest import Pod as PodManifest
+from testbed.lab.changes import Changes
+from testbed.lab.events import Events
+from testbed.lab.node import LabNode
+from testbed.lab.pod_watch import PodWatch
+from testbed.pods.ipam import Ipam
+from testbed.pods.pod import Pod
+from testbed.processes.warm_parent import WarmParent
+
+
+class Pods:
+    """Every pod that the lab knows, in the order in which they came; replaced as a whole when one comes or goes."""
+
+    def __init__(self, nodes: Mapping[str, LabNode], events: Events, warm_shims: WarmParent, resolv_conf: str) -> None:
+        """`resolv_conf` is the /etc/resolv.conf of every container; empty in a lab without DNS."""
+        self.changed = Changes()
+        """Notified when a pod or node comes or goes, becomes ready or stops being so, or gets other labels."""
+        self._nodes = nodes
+        self._events = events
+        self._warm_shims = warm_shims
+        self._resolv_conf = resolv_conf
+        self._pods: Mapping[str, Pod] = {}
+        self._changing = threading.Lock()
+        self._addresses: dict[str, Ipam] = {}
+        """By node."""
+        self._watch = PodWatch(lambda: self, self.changed)
+
+    def __iter__(self) -> Iterator[Pod]:
+        return iter(self._pods.values())
+
+    def __len__(self) -> int:
+        return len(self._pods)
+
+    def named(self, name: str) -> Pod | None:
+        """Return the pod of this name; None where there is none."""
+        return self._pods.get(name)
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all pods."""
+        return tuple(self._pods)
+
+    def on(self, node: str) -> list[Pod]:
+        """Return the pods of a node."""
+        return [pod for pod in self if pod.manifest.spec.node_name == node]
+
+    def make(self, manifest: PodManifest) -> Pod:
+        """Make a pod on the node that its manifest names; nothing runs yet, and it is not known yet."""
+        node = self._nodes[manifest.spec.node_name or ""]
+        return Pod(
+            manifest,
+            node,
+            self._addresses.setdefault(node.name, Ipam(node.rundir / "addresses")),
+            self._events.note,
+            on_change=partial(self._watch.look, manifest.name),
+            resolv_conf=self._resolv_conf,
+            warm_shims=self._warm_shims,
+        )
+
+    def add(self, pod: Pod) -> None:
+        """Let the pod be known."""
+        with self._changing:
+            self._pods = {**self._pods, pod.name: pod}
+        self.changed.notify()
+
+    def forget(self, pod: Pod) -> None:
+        """Let the pod be unknown; it has ended."""
+        with self._changing:
+            self._pods = {name: other for name, other in self._pods.items() if other is not pod}
+        self.changed.notify()
+
+    def watch(self) -> None:
+        """Notice from now on when a pod becomes ready or stops being so."""
+        self._watch.start()
+
+    def repair_links(self, node: LabNode) -> None:
+        """Connect the node's pods again after a change of its links or subnet: with the bridge went their links."""
+        for pod in self.on(node.name):
+            try:
+                pod.mend_link()
+            except OSError as failure:
+                self._events.note("Warning", f"pod/{pod.name}", "LinkNotMended", str(failure))

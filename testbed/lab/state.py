@@ -1,0 +1,164 @@
+"""What a running lab consists of: its plan, underlay, etcd, nodes, pods, events.
+
+It is changed through its methods, which let those know who follow `pods.changed`. A controller takes the parts that
+it needs, not all of this.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from agent.kernel.journal import FileJournal, Journal
+from agent.lease import Subnet
+from agent.netconfig.config import NetworkConfig, parse_network_config
+from testbed.cluster.dns import RESOLV_CONF
+from testbed.cluster.overlay import Overlay, overlay_of
+from testbed.cluster.spec import Cluster
+from testbed.cluster.underlay_plan import plan_underlay
+from testbed.control.options import LabOptions
+from testbed.lab.certificates import Authority
+from testbed.lab.clock import now
+from testbed.lab.etcd import EtcdMember
+from testbed.lab.events import Events
+from testbed.lab.forwarding import missing_forwarding
+from testbed.lab.link_watch import LinkWatch
+from testbed.lab.node import LabNode, parent_of_agents
+from testbed.lab.nodes import Nodes
+from testbed.lab.notices import Notices
+from testbed.lab.pods import Pods
+from testbed.lab.registry import LabRegistry
+from testbed.lab.underlay import Underlay
+from testbed.plain_files import plain
+from testbed.pods.pod_container import parent_of_shims
+from testbed.pods.port_guard import load, names_script, servers_script
+
+
+class LabState:
+    """One lab."""
+
+    def __init__(self, cluster: Cluster, directory: Path, options: LabOptions) -> None:
+        self.name = options.name
+        self.directory = directory
+        self.cluster_file = options.cluster_file
+        self.since = now()
+        self._options = options
+        self._settled = False
+        self._cluster = cluster
+        self._network = cluster.config
+        self._overlay = overlay_of(self._network)
+        self.events = Events(directory / "events.jsonl")
+        is_ovs = cluster.underlay.switch == "ovs"
+        plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu, open_vswitch=is_ovs)
+        self.underlay = Underlay(plan, directory, self.journal, self._machine_event)
+        self.registry = LabRegistry(Authority(self.name) if cluster.etcd.tls else None)
+        self.warm_agents, self.warm_shims = parent_of_agents(), parent_of_shims()
+        self.nodes = Nodes()
+        self.pods = Pods(self.nodes, self.events, self.warm_shims, RESOLV_CONF if cluster.dns else "")
+        self.link_watch = LinkWatch()
+        self.notices = Notices()
+        """Of agents that became ready."""
+
+    @property
+    def cluster(self) -> Cluster:
+        """What was asked for, with the nodes that there are now."""
+        return self._cluster
+
+    @property
+    def network(self) -> NetworkConfig:
+        """Flannel's network config."""
+        return self._network
+
+    @property
+    def overlay(self) -> Overlay:
+        """What the network's backend means for a lab."""
+        return self._overlay
+
+    @property
+    def settled(self) -> bool:
+        """Whether the start has ended, well or not."""
+        return self._settled
+
+    def settle(self) -> None:
+        """Note that the start has ended."""
+        self._settled = True
+
+    def change_cluster(self, cluster: Cluster) -> None:
+        """Have other nodes in the plan."""
+        self._cluster = cluster
+
+    def change_network(self, network_json: str) -> None:
+        """Have another network config, in etcd too; agents read it when they start. Raises EtcdFailed."""
+        self._network = parse_network_config(network_json.encode())
+        self._overlay = overlay_of(self._network)
+        self.registry.write_config(network_json)
+        for node in self.nodes.values():
+            node.overlay_device = self._overlay.device
+
+    def journal(self, machine: str) -> Journal:
+        """Return where kernel changes on a machine are written down."""
+        return FileJournal(self.directory / "journal.jsonl", machine, plain)
+
+    def start_etcd(self) -> None:
+        """Start every member on its machine; returns before they answer."""
+        addresses = self._cluster.addresses.etcd
+        authority, machines = self.registry.authority, self.underlay.machines
+        self.registry.start(
+            EtcdMember(name, address, machines[name].pid, self.directory, addresses, authority)
+            for name, address in addresses.items()
+        )
+
+    def make_node(self, name: str) -> LabNode:
+        """Make one more node, as `build_node` does, and let it be known."""
+        node = self.build_node(name)
+        self.nodes.add([node])
+        return node
+
+    def build_node(self, name: str) -> LabNode:
+        """Build the node on machine `name`, as the cluster has it; its agent is not started, and it is not known yet.
+
+        Raises EtcdFailed and OSError.
+        """
+        machine, addresses, members = self.underlay.machines[name], self._cluster.addresses, self.registry.etcd.members
+        node = LabNode(
+            name=name,
+            address=addresses.nodes[name],
+            ipv6_address=addresses.ipv6_of(addresses.nodes[name]),
+            pid=machine.pid,
+            kernel=machine.kernel,
+            directory=self.directory,
+            agent=self._cluster.nodes[name].agent or self._cluster.agent,
+            expected=name not in self._options.without_agent,
+            datapath=self._options.datapath,
+            overlay_device=self._overlay.device,
+            etcd_endpoints=self.registry.etcd.endpoints,
+            on_event=self.events.note,
+            warm_agents=self.warm_agents,
+        )
+        node.tls = self.registry.certificate_of(name, node.run)
+        machine.kernel.sysctl("net.ipv4.ip_forward", "1", "a node forwards for its pods")
+        script = servers_script(node.bridge, [member.address for member in members])
+        script += names_script() if self._cluster.dns else ""
+        load(node.pid, machine.kernel.journal, script, "what pods reach on the underlay: etcd never, the DNS always")
+        self.pin(node)
+        self.notices.reach(node.run)
+        return node
+
+    def pin(self, node: LabNode) -> None:
+        """Leave the subnet that the cluster file gives the node for its agent to find; nothing where it gives none."""
+        spec = self._cluster.nodes[node.name]
+        if spec.subnet is not None:
+            subnet = Subnet(spec.subnet, spec.ipv6_subnet)
+            node.pin(self._network, subnet, self._cluster.underlay.mtu - self._overlay.headers)
+
+    def follow_node(self, node: LabNode) -> None:
+        """Repair pods' links after changes of the node's links, for as long as it is there."""
+        repair = partial(self.pods.repair_links, node)
+        node.follow_links(self.link_watch, repair)
+        node.follow_agent(repair)
+
+    def missing_forwarding(self) -> list[str]:
+        """Return how nodes' forwarding tables differ from etcd's leases, a line per node; empty when they agree."""
+        return missing_forwarding(self.nodes.values(), self.registry) if self._overlay.connects_nodes else []
+
+    def _machine_event(self, machine: str, kind: str, reason: str, message: str) -> None:
+        subject = f"{'node' if machine in self._cluster.nodes else 'machine'}/{machine}"
+        self.events.note(kind, subject, reason, message)

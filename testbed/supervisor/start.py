@@ -1,0 +1,172 @@
+"""How a lab comes up: phase by phase, each waited for until nothing is missing.
+
+"Ready" means: etcd answers → the network config is written → every agent is ready, its bridge included → every pod's
+containers run and listen → services are programmed → every node's forwarding table equals etcd's leases.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from testbed.lab.in_few_words import in_few_words
+from testbed.lab.log_keeper import LogKeeper
+from testbed.lab.node import LabNode
+from testbed.lab.sessions import missing_sessions
+from testbed.pods.pod import NETNS_DIRECTORY, Pod
+from testbed.pods.pod_network import bind_name
+from testbed.supervisor.lab import Lab
+from testbed.supervisor.unready_agents import UnreadyAgents
+from testbed.supervisor.unready_pods import UnreadyPods
+
+PHASE_LIMIT_S = {"etcd": 20.0, "agents": 45.0, "pods": 90.0, "services": 20.0, "forwarding": 20.0}
+USUAL_NODES = 50
+"""Up to so many these limits are for; more have longer."""
+POLL_S = 0.05
+LATE_POLL_S = 0.5
+STARTERS = 4
+"""Nodes that are made, and pods that are started, at the same time."""
+
+Progress = Callable[[str, str, str], None]
+"""Called with (phase, "start" | "waiting" | "done", what is waited for or what was done)."""
+
+
+class LabNotReady(Exception):
+    """A phase did not finish in its time; names what is missing."""
+
+
+class LabStart:
+    """The start of one lab."""
+
+    def __init__(self, lab: Lab, progress: Progress) -> None:
+        self._lab = lab
+        self._state = lab.state
+        self._progress = progress
+
+    def run(self) -> None:
+        """Bring everything up. Raises LabNotReady naming what is missing when a phase runs out of time."""
+        LogKeeper(self._state.directory).start()
+        try:
+            for phase, work in (
+                ("underlay", self._underlay),
+                ("etcd", self._etcd),
+                ("agents", self._agents),
+                ("pods", self._pods),
+                ("services", self._services),
+                ("forwarding", self._forwarding),
+            ):
+                self._progress(phase, "start", "")
+                self._progress(phase, "done", work())
+        finally:
+            self._state.settle()
+
+    def _underlay(self) -> str:
+        state, underlay = self._state, self._state.underlay
+        # They import while the underlay is made and etcd starts.
+        state.warm_agents.prepare()
+        state.warm_shims.prepare()
+        underlay.start()
+        for name, machine in underlay.machines.items():
+            bind_name(NETNS_DIRECTORY, name, machine.pid)
+        # Before there are pods: nginx asks for the names in its config once, when it starts.
+        self._lab.services.want(state.cluster.services)
+        if state.cluster.dns:
+            self._lab.names.start()
+        switches = len(underlay.net.switches)
+        kind = "Open vSwitch " if underlay.plan.open_vswitch else ""
+        return f"{switches} {kind}{'switch' if switches == 1 else 'switches'}, {len(underlay.machines)} machines"
+
+    def _etcd(self) -> str:
+        self._state.start_etcd()
+        etcd = self._state.registry.etcd
+        self._await("etcd", lambda: [why for member in etcd.members if (why := member.why_not_healthy())])
+        self._state.registry.prepare(self._state.cluster)
+        return f"{etcd.endpoints}, network config written"
+
+    def _agents(self) -> str:
+        specs = self._state.cluster.nodes
+        with ThreadPoolExecutor(STARTERS, "make node") as makers:
+            made = list(makers.map(self._state.build_node, specs))
+        self._state.nodes.add(made)
+        pinned = [node for node in made if specs[node.name].subnet is not None]
+        # A node that may take any subnet must not take one that another node is pinned to.
+        free = [node for node in made if node not in pinned]
+        for wave in (pinned, free):
+            unready = UnreadyAgents([node for node in wave if node.expected], self._state.notices)
+            self._await("agents", unready.reasons, unready.wait)
+        return ", ".join(f"{node.name} {node.subnet}" for node in made if node.expected)
+
+    def _pods(self) -> str:
+        lab, state = self._lab, self._state
+        for manifest in state.cluster.pods:
+            lab.workloads.bare[manifest.name] = manifest
+            state.pods.add(state.pods.make(manifest))
+        state.pods.watch()
+        state.link_watch.start()
+        lab.names.follow()
+        now = [pod for node in state.nodes.values() if node.expected for pod in state.pods.on(node.name)]
+        _start_all(now)
+        for node in state.nodes.values():
+            if node.expected:
+                state.follow_node(node)
+            else:
+                threading.Thread(target=self._start_late, args=(node,), name=f"late {node.name}", daemon=True).start()
+        lab.workloads.start(state.cluster.deployments)
+        lab.open("Pod", lab.pod_keeper)
+        lab.open("Deployment", lab.deployment_keeper)
+        waiting = UnreadyPods(now)
+        self._await("pods", lambda: [*waiting.reasons(), *lab.deployment_keeper.all_why_not_ready()])
+        return f"{sum(pod.status().ready for pod in state.pods)} pods ready"
+
+    def _services(self) -> str:
+        services, names = self._lab.services, self._lab.names
+        services.start()
+        names.publish()
+        self._lab.open("Service", self._lab.service_keeper)
+        self._await("services", lambda: [*services.why_not_programmed(), *names.why_not_served()])
+        return ", ".join(f"{name} {one.spec.cluster_ip}" for name, one in services.numbered.items()) or "none"
+
+    def _forwarding(self) -> str:
+        state, overlay = self._state, self._state.overlay
+        self._await("forwarding", state.missing_forwarding)
+        if overlay.has_sessions:
+            nodes = [node for node in state.nodes.values() if node.expected]
+            self._await("forwarding", partial(missing_sessions, nodes))
+        if not overlay.connects_nodes:
+            return f"the {overlay.backend} backend leaves packets between nodes to others"
+        return "every node's forwarding table equals etcd's leases"
+
+    def _start_late(self, node: LabNode) -> None:
+        """Start the pods of a node whose agent is run by hand, once that agent is ready."""
+        while node.why_not_ready() is not None:
+            time.sleep(LATE_POLL_S)
+        _start_all(self._state.pods.on(node.name))
+        self._state.follow_node(node)
+
+    def _await(self, phase: str, missing: Callable[[], list[str]], pause: Callable[[float], None] = time.sleep) -> None:
+        """Wait until `missing` is empty, with a `pause` of some seconds between two looks. Raises LabNotReady."""
+        longer = max(1.0, len(self._state.cluster.nodes) / USUAL_NODES)
+        limit_s = self._lab.options.timeout_s or PHASE_LIMIT_S[phase] * longer
+        deadline = time.monotonic() + limit_s
+        reported = ""
+        asked_at = time.monotonic()
+        while still := missing():
+            text = in_few_words(still)
+            asking_s = time.monotonic() - asked_at
+            if time.monotonic() > deadline:
+                raise LabNotReady(f"{phase}: not ready after {limit_s:g} s: {text}")
+            if text != reported:
+                self._progress(phase, "waiting", text)
+                reported = text
+            # Asking many must not take the processor from those that are still starting.
+            pause(max(POLL_S, 3 * asking_s))
+            asked_at = time.monotonic()
+
+
+def _start_all(pods: Sequence[Pod]) -> None:
+    # Addresses are given in file order, so that the example's stay the example's; the rest may run side by side.
+    for pod in pods:
+        pod.reserve_address()
+    with ThreadPoolExecutor(STARTERS, "start pod") as workers:
+        list(workers.map(lambda pod: pod.start(), pods))
