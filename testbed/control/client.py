@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.control.wire import CONTROL_SOCKET, peer_uid, send_line
+from testbed.control.wire import CONTROL_SOCKET, PROTOCOL, peer_uid, protocol_of, send_line
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 from testbed.plain_files import read_plain
 
@@ -38,6 +38,8 @@ class LabRecord:
     rundir: Path
     owner: int
     """User id of who may look at the lab, besides root."""
+    protocol: int = PROTOCOL
+    """What its control socket speaks."""
 
     @property
     def rootless(self) -> bool:
@@ -142,7 +144,7 @@ def read_record(rundir: Path) -> LabRecord | None:
     # bool is an int too; the digits become a path below /proc.
     if not all(type(number) is int for number in numbers):
         return None
-    return LabRecord(rundir.name, record["pid"], record["start_ticks"], rundir, owner)
+    return LabRecord(rundir.name, record["pid"], record["start_ticks"], rundir, owner, protocol_of(record))
 
 
 def look_for_labs() -> LabsThere:
@@ -185,11 +187,23 @@ def find_lab(name: str | None) -> LabRecord:
     there = look_for_labs()
     labs = [lab for lab in there.ours if name in (None, lab.name)]
     if len(labs) == 1 or (labs and name is not None):
+        check_protocol(labs[0], labs[0].protocol)
         return labs[0]
     if not labs:
         raise _not_found(name, there)
     names = ", ".join(lab.name for lab in labs)
     raise InvalidInput(f"several labs are running: {names} (say which: --lab NAME or TESTBED_LAB)")
+
+
+def check_protocol(lab: LabRecord, protocol: int) -> None:
+    """Raise TestbedError, with what to do, for a lab whose answers this testbed may misread."""
+    if protocol == PROTOCOL:
+        return
+    down = f"{'' if lab.rootless else 'sudo '}testbed down --lab {lab.name}"
+    said = f"(protocol {protocol}; this one speaks {PROTOCOL})"
+    if protocol < PROTOCOL:
+        raise TestbedError(f"lab {lab.name}: runs an older testbed {said}: take it down and bring it up again: {down}")
+    raise TestbedError(f"lab {lab.name}: runs a newer testbed {said}: update this one, or take the lab down: {down}")
 
 
 def _not_found(name: str | None, there: LabsThere) -> TestbedError:
@@ -218,6 +232,8 @@ class LabConnection:
 
     def __init__(self, lab: LabRecord, timeout_s: float | None = None) -> None:
         """`timeout_s`: how long to wait for each message of the lab; None for as long as it takes."""
+        check_protocol(lab, lab.protocol)
+        self._lab = lab
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
         try:
@@ -250,6 +266,7 @@ class LabConnection:
                     message = json.loads(line)
                     if "error" in message:
                         raise TestbedError(message["error"], message["exit"])
+                    check_protocol(self._lab, protocol_of(message))
                     yield message
                     if "result" in message:
                         return

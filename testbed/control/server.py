@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.control.wire import RequestReader, close_all, peer_uid, send_line
+from testbed.control.wire import PROTOCOL, RequestReader, close_all, peer_uid, protocol_of, send_line
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 
 log = logging.getLogger(__name__)
@@ -193,6 +193,8 @@ class ControlServer:
     def _answer(self, client: _Waiting, line: bytes, streams: tuple[int, ...]) -> object:
         try:
             message = json.loads(line)
+            if isinstance(message, dict) and (protocol := protocol_of(message)) != PROTOCOL:
+                raise TestbedError(_other_protocol(protocol))
             name, arguments = message["verb"], message.get("arguments", {})
             verb = self._verbs[name]
         except (ValueError, TypeError, KeyError, RecursionError) as failure:
@@ -202,6 +204,13 @@ class ControlServer:
         if client.uid != 0 and (verb.changes or client.uid != self._owner_uid):
             raise WrongEnvironment(f"{name}: needs root (try: sudo testbed {name} …)")
         return verb.run(Request(client.connection, arguments, streams))
+
+
+def _other_protocol(protocol: int) -> str:
+    said = f"(protocol {PROTOCOL}; this command speaks {protocol})"
+    if protocol < PROTOCOL:
+        return f"this lab runs a newer testbed {said}: use that one, or take the lab down (testbed down)"
+    return f"this lab runs an older testbed {said}: take it down and bring it up again (testbed down)"
 
 
 def _try_to_send(connection: socket.socket, message: dict[str, Any], patience_s: float = 0.0) -> None:

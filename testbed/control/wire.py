@@ -7,7 +7,8 @@ descriptors as SCM_RIGHTS: the standard streams of a program to run) and reads l
     {"result": …}                            final: the answer
     {"error": text, "exit": code}            final: what went wrong and the exit code for it
 
-Closing the connection ends whatever the request started.
+Every line, of either end, has `"protocol": PROTOCOL` too: the two ends may be of different versions of the testbed, and
+then each says so instead of misreading the other. Closing the connection ends whatever the request started.
 """
 
 import array
@@ -16,6 +17,9 @@ import socket
 import struct
 from typing import Any
 
+PROTOCOL = 2
+"""Grows when requests or answers change their shape. Labs of protocol 1 did not say which they speak."""
+UNSAID = 1
 LINE_LIMIT = 64 * 1024
 """Bytes of one request; an answer may be longer."""
 MAX_DESCRIPTORS = 3
@@ -24,7 +28,7 @@ CONTROL_SOCKET = "control.sock"
 
 def send_line(connection: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
     """Send one message. Raises OSError when the other end is gone."""
-    data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+    data = json.dumps({"protocol": PROTOCOL, **message}, separators=(",", ":")).encode() + b"\n"
     sent = 0
     if descriptors:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
@@ -32,6 +36,12 @@ def send_line(connection: socket.socket, message: dict[str, Any], descriptors: t
     # Sending nothing may fail: whoever has all of the line may have answered and gone.
     if sent < len(data):
         connection.sendall(data[sent:])
+
+
+def protocol_of(message: dict[str, Any]) -> int:
+    """Return the protocol that a message, or a lab's record, names."""
+    named = message.get("protocol")
+    return named if type(named) is int else UNSAID
 
 
 def peer_uid(connection: socket.socket) -> int:

@@ -17,6 +17,8 @@ from testbed.errors import TestbedError
 
 PROGRAM = "pause"
 SUPERVISOR = "testbed.supervisor.lab_init"
+SUPERVISORS = (SUPERVISOR, "testbed.lab.lab_init", "testbed.lab_init")
+"""This one's, and those of older versions, whose labs `down` ends too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +41,18 @@ def init_command(pause: Path, lifeline: int, python: str, rundir: Path, progress
 
 def rundir_of(facts: ProcessFacts, uid: int) -> Path | None:
     """The run directory of the lab whose PID 1 this is; None for every other process. `uid`: whose labs are meant."""
-    if facts.uid != uid or len(facts.pids) > 2 or not _is_init(facts):
-        return None
-    return Path(facts.argv[facts.argv.index(SUPERVISOR) + 1])
+    rundir = _rundir_named(facts)
+    return None if rundir is None or facts.uid != uid or len(facts.pids) > 2 else Path(rundir)
 
 
-def _is_init(facts: ProcessFacts) -> bool:
-    """Whether it is the first process of its PID namespace, and its words are those of a lab's."""
+def _rundir_named(facts: ProcessFacts) -> str | None:
+    """What a lab's PID 1 names; None when it is not the first process of its PID namespace, or has other words."""
     if facts.program != PROGRAM or facts.pids[-1:] != (1,):
-        return False
+        return None
+    if facts.argv[1:2] != ("--init",) or facts.argv[3:4] != ("--",):
+        return None
     words = facts.argv[4:]
-    return facts.argv[1:2] == ("--init",) and facts.argv[3:4] == ("--",) and SUPERVISOR in words[:-1]
+    return next((words[at + 1] for at, word in enumerate(words[:-1]) if word in SUPERVISORS), None)
 
 
 def read_facts(pid: int) -> ProcessFacts | None:
@@ -86,7 +89,7 @@ def inits() -> Iterator[tuple[int, Path]]:
 def any_lab_runs() -> bool:
     """Whether any lab runs on this machine, those of other users and in containers included."""
     found = (read_facts(int(entry)) for entry in os.listdir("/proc") if entry.isdecimal())
-    return any(facts is not None and _is_init(facts) for facts in found)
+    return any(facts is not None and _rundir_named(facts) is not None for facts in found)
 
 
 def inits_of(rundir: Path) -> list[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.control.client import LAB_FILE, RUN_ROOT, LabRecord, start_ticks
+from testbed.control.wire import PROTOCOL
 from testbed.errors import WrongEnvironment
 from testbed.host.lab_directories import READABLE, remove_directory, sudo_user
 from testbed.host.lab_process import init_command, kill
@@ -94,7 +95,7 @@ def _launch(name: str, rundir: Path) -> Launched:
     record = LabRecord(name, pid, start_ticks(pid) or -1, rundir, owner)
     launched = Launched(record, lifeline_write, progress_read, process)
     # Everybody finds the lab by this file; whether they may ask it is the socket's to say.
-    facts = {"pid": pid, "start_ticks": record.start_ticks, "owner": owner}
+    facts = {"pid": pid, "start_ticks": record.start_ticks, "owner": owner, "protocol": PROTOCOL}
     try:
         replace_plain(rundir / LAB_FILE, json.dumps(facts).encode(), READABLE)
     except OSError:

@@ -202,7 +202,7 @@ def test_the_directory_is_roots_and_the_control_socket_is_the_users(owned: Lab) 
     assert owners == {rundir / "control.sock"}
     for_others = {path.name for path in rundir.iterdir() if of(path)[1] & 0o077}
     assert for_others == {"lab.json", "hosts"}
-    assert set(json.loads((rundir / "lab.json").read_text())) == {"pid", "start_ticks", "owner"}
+    assert set(json.loads((rundir / "lab.json").read_text())) == {"pid", "start_ticks", "owner", "protocol"}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from testbed.control import client
 from testbed.control import server as control
+from testbed.control.client import LabRecord, start_ticks
 from testbed.control.server import ControlServer, Request, Verb
-from testbed.control.wire import LINE_LIMIT, send_line
-from testbed.errors import EtcdFailed
+from testbed.control.wire import CONTROL_SOCKET, LINE_LIMIT, PROTOCOL, send_line
+from testbed.errors import EtcdFailed, TestbedError
 from tests.waiting import wait_until
 
 SERVED_S = 0.1
@@ -69,6 +72,7 @@ def answer(connection: socket.socket) -> dict[str, Any]:
     except ConnectionResetError:
         pass  # closed with something of ours unread, behind its answer
     last: dict[str, Any] = json.loads(received.splitlines()[-1])
+    assert last.pop("protocol") == PROTOCOL
     return last
 
 
@@ -104,7 +108,7 @@ def assert_others_are_served(connect: Connect) -> None:
 @pytest.mark.row("B44")
 def test_a_request_that_is_none_is_answered_with_an_error(connect: Connect, sent: bytes, error: str, code: int) -> None:
     connection = connect()
-    connection.sendall(sent)
+    connection.sendall(sent.replace(b'{"verb"', b'{"protocol":%d,"verb"' % PROTOCOL))
     told = answer(connection)
     assert told["error"].startswith(error)
     assert told["exit"] == code
@@ -166,7 +170,7 @@ def test_a_client_that_says_nothing_is_closed_after_a_while(connect: Connect, mo
 @pytest.mark.row("B44")
 def test_a_request_in_single_bytes_is_a_request(connect: Connect) -> None:
     connection = connect()
-    for byte in b'{"verb":"echo"}\n':
+    for byte in b'{"protocol":%d,"verb":"echo"}\n' % PROTOCOL:
         connection.sendall(bytes([byte]))
     assert answer(connection) == {"result": {}}
 
@@ -190,3 +194,45 @@ def test_more_requests_than_may_run_are_refused_at_once(tmp_path: Path, monkeypa
         for connection in running:
             connection.close()
         wait_until(lambda: "result" in ask(connect(), "echo"), timeout_s=5, what="room again")
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_said"),
+    [
+        (b'{"verb":"echo"}\n', f"a newer testbed (protocol {PROTOCOL}; this command speaks 1)"),
+        (b'{"verb":"gone","protocol":1}\n', f"a newer testbed (protocol {PROTOCOL}; this command speaks 1)"),
+        (b'{"verb":"to come","protocol":99}\n', f"an older testbed (protocol {PROTOCOL}; this command speaks 99)"),
+    ],
+)
+def test_a_client_of_another_version_is_refused_with_what_to_do(connect: Connect, sent: bytes, is_said: str) -> None:
+    connection = connect()
+    connection.sendall(sent)
+    refused = answer(connection)
+    assert (refused["exit"], is_said in refused["error"], "testbed down" in refused["error"]) == (1, True, True)
+
+
+@pytest.mark.parametrize(("protocol", "word"), [(PROTOCOL - 1, "older"), (PROTOCOL + 1, "newer")])
+def test_a_lab_of_another_version_is_not_asked(tmp_path: Path, protocol: int, word: str) -> None:
+    lab = LabRecord("old", os.getpid(), start_ticks(os.getpid()) or 0, tmp_path, 0, protocol)
+    with pytest.raises(TestbedError, match=rf"lab old: runs an? {word} testbed .*: testbed down --lab old$"):
+        client.ask(lab, "status")
+
+
+def test_an_answer_of_another_version_is_not_read(tmp_path: Path) -> None:
+    """Its record may be of the right version, and be an old one."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / CONTROL_SOCKET))
+    listener.listen()
+
+    def answer_as_before() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(LINE_LIMIT)
+            connection.sendall(b'{"result": {"lab": "old"}}\n')
+
+    answering = threading.Thread(target=answer_as_before)
+    answering.start()
+    lab = LabRecord("old", os.getpid(), start_ticks(os.getpid()) or 0, tmp_path, 0)
+    with listener, pytest.raises(TestbedError, match=r"runs an older testbed \(protocol 1; this one speaks 2\)"):
+        client.ask(lab, "status")
+    answering.join()

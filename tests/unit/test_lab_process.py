@@ -9,6 +9,7 @@ import pytest
 
 from testbed.host.lab_process import (
     SUPERVISOR,
+    SUPERVISORS,
     ProcessFacts,
     end,
     init_command,
@@ -28,6 +29,12 @@ INIT = ProcessFacts(uid=0, program="pause", argv=COMMAND, pids=(4711, 1))
 def test_first_process_of_a_lab_is_recognised_from_outside_and_from_inside() -> None:
     assert rundir_of(INIT, 0) == RUNDIR
     assert rundir_of(replace(INIT, pids=(1,)), 0) == RUNDIR
+
+
+@pytest.mark.parametrize("supervisor", SUPERVISORS)
+def test_labs_of_older_versions_are_recognised(supervisor: str) -> None:
+    older = tuple(supervisor if word == SUPERVISOR else word for word in COMMAND)
+    assert rundir_of(replace(INIT, argv=older), 0) == RUNDIR
 
 
 @pytest.mark.parametrize(
