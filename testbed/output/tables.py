@@ -48,23 +48,30 @@ def columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 def plain_columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows in columns, headings as they are: names of pods, for example.
 
-    On a narrow terminal the lists in a column, as a node's two addresses are one, stand below one another before
-    anything is shortened.
+    On a narrow terminal the lists in a column, as a node's two addresses are one, stand below one another; where that
+    is not enough, the widest column wraps. Only then anything is shortened.
     """
     screen = console()
     cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    if sum(widths) + 2 * len(widths) > screen.width:
+    if sum(widths := _widths(headings, cells)) > screen.width:
         cells = [[Text(cell.plain.replace(", ", ",\n"), cell.style) for cell in row] for row in cells]
+        widths = _widths(headings, cells)
+    wraps = widths.index(max(widths)) if sum(widths) > screen.width else None
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(Text(heading), no_wrap=True)
+    for number, heading in enumerate(headings):
+        table.add_column(Text(heading), no_wrap=number != wraps, overflow="fold" if number == wraps else "ellipsis")
     for row in cells:
         table.add_row(*row)
     with screen.capture() as captured:
         screen.print(table)
     for line in captured.get().splitlines():
         print(line.rstrip())
+
+
+def _widths(headings: Sequence[str], cells: Sequence[Sequence[Text]]) -> list[int]:
+    """Return how wide each column is, with the gap behind it."""
+    lines = [[max(map(len, cell.plain.split("\n"))) for cell in row] for row in cells]
+    return [max(column) + 2 for column in zip(map(len, headings), *lines, strict=True)]
 
 
 def _cell(value: object) -> Text:

@@ -31,6 +31,26 @@ def test_where_there_is_room_every_row_is_one_line(
     assert len(columns_on(120, monkeypatch, capsys)) == 2
 
 
+def test_the_longest_column_wraps_before_another_is_shortened(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(render, "console", lambda: Console(highlight=False, emoji=False, width=60))
+    rows = [
+        ("kernel: wireguard", "no", "a module that is not loaded now and was not tried", "the wireguard backend"),
+        ("tomcat10", "yes", "/usr/share/catalina.sh", "image tomcat"),
+    ]
+    render.columns(("check", "ok", "found", "needed for"), rows)
+    assert capsys.readouterr().out.splitlines() == [
+        "CHECK              OK   FOUND          NEEDED FOR",
+        "kernel: wireguard  no   a module that  the wireguard backend",
+        "                        is not loaded",
+        "                        now and was",
+        "                        not tried",
+        "tomcat10           yes  /usr/share/ca  image tomcat",
+        "                        talina.sh",
+    ]
+
+
 def ping(destination: str, received: int, skipped: str | None = None) -> render.Object:
     times = [0.5] * received
     answer = {"source": "a", "destination": destination, "address": "10.0.1.2", "sent": 1, "received": received}
