@@ -37,7 +37,7 @@ class Difference:
     """Everything between two files."""
 
     refused: tuple[str, ...]
-    """What cannot be changed while the lab runs, a line each; with any nothing is done."""
+    """What cannot change while the lab runs, each as `PATH: REASON`; with any nothing is done."""
     new_nodes: tuple[NewNode, ...]
     gone_nodes: tuple[str, ...]
     objects: tuple[tuple[Sign, str, str], ...]
@@ -73,19 +73,19 @@ def difference(running: Cluster, wanted: Cluster) -> Difference:
 
 def _fixed(running: Cluster, wanted: Cluster) -> Iterator[str]:
     if running.name != wanted.name:
-        yield f"metadata.name: it is another cluster (got {wanted.name}; want {running.name})"
+        yield f"metadata.name: got {wanted.name}; want {running.name}"
     if running.network_json != wanted.network_json:
-        yield "network: it is in etcd, and every lease and route follows from it"
+        yield "network: every lease and route follows from it"
     for field in FIXED_UNDERLAY:
         if getattr(running.underlay, field) != getattr(wanted.underlay, field):
-            yield f"underlay.{field}: machines have their addresses and links by it"
+            yield f"underlay.{field}: every machine has its address and link by it"
     if running.addresses.gateway != wanted.addresses.gateway:
-        yield "underlay.gateway: machines have their addresses and links by it"
+        yield "underlay.gateway: every machine has its default route by it"
     if (running.etcd.member_count, running.etcd.tls) != (wanted.etcd.member_count, wanted.etcd.tls):
-        yield "etcd: it is given to processes when the lab starts"
+        yield "etcd: read once, when the lab starts"
     for field in ("agent", "dns"):
         if getattr(running, field) != getattr(wanted, field):
-            yield f"{field}: it is given to processes when the lab starts"
+            yield f"{field}: read once, when the lab starts"
     stay = [name for name in wanted.nodes if name in running.nodes]
     for name in stay:
         # An address that one of the files leaves open is the one that the node has.
@@ -94,9 +94,9 @@ def _fixed(running: Cluster, wanted: Cluster) -> Iterator[str]:
         )
         changed = [field for field in NodeSpec.model_fields if getattr(before, field) != getattr(now, field)]
         if changed:
-            yield f"nodes.{name}.{', '.join(changed)}: of a node that runs"
+            yield f"nodes.{name}.{', '.join(changed)}: the node is running"
     if _shape(running.wiring, stay) != _shape(wanted.wiring, stay):
-        yield "underlay: switches, routers and the links of what stays"
+        yield "underlay: switches, routers, or links between machines that stay"
 
 
 def _with_address(node: NodeSpec, address: IPv4Address) -> NodeSpec:
@@ -115,15 +115,13 @@ def _new_node(wanted: Cluster, name: str) -> NewNode | str:
     spec = wanted.nodes[name]
     for field in ("reserved", "ipv6_subnet", "agent"):
         if getattr(spec, field):
-            return f"nodes.{name}.{field}: of a node that comes to a running lab"
+            return f"nodes.{name}.{field}: not for an added node"
     cables = [cable for cable in wanted.wiring.cables if name in cable.ends]
     if len(cables) != 1 or not cables[0].shaping.is_none:
-        return (
-            f"nodes.{name}: in a running lab a node comes with one plain link (got {len(cables)} links, or shaped ones)"
-        )
+        return f"nodes.{name}: an added node has one link without shaping; got {len(cables)} links, or shaping"
     switch = next(end for end in cables[0].ends if end != name)
     if switch not in wanted.wiring.switches:
-        return f"nodes.{name}: a node that comes to a running lab is linked to a switch (got {switch})"
+        return f"nodes.{name}: an added node is linked to a switch; got {switch}"
     return NewNode(name, switch, str(spec.ip) if spec.ip else None, str(spec.subnet) if spec.subnet else None)
 
 

@@ -1,8 +1,8 @@
 """The starter file of `testbed init`. A test reads it as it is, and once more with every commented line switched on."""
 
 STARTER = """\
-# A cluster for `testbed up lab.yaml`. Only `nodes` has to be there; `testbed validate --show-defaults lab.yaml` prints
-# what everything else is. Lines that begin with "#:" are examples: remove the "#:" to switch one on.
+# A cluster for `testbed up lab.yaml`. Only `nodes` is required; `testbed validate --show-defaults lab.yaml` prints the
+# defaults of everything else. Lines that begin with "#:" are examples: remove the "#:" to use one.
 
 #:metadata: {name: my-lab}                     # the lab's name
 nodes: [node1, node2]                        # the short form; the long one is a mapping:
@@ -13,7 +13,7 @@ nodes: [node1, node2]                        # the short form; the long one is a
 # flannel's own network config, written to etcd as it is. Backends: udp, vxlan, host-gw, ipip, wireguard
 #:network: {Network: 10.0.0.0/16, SubnetLen: 24, Backend: {Type: vxlan}}
 
-# The network that the nodes are on. Topologies: `testbed topologies`; or switches and links one by one.
+# The network between the nodes. `testbed topologies` lists topologies; or list switches and links one by one.
 #:underlay: {cidr: 192.168.8.0/24, topology: single, mtu: 1500}
 
 #:etcd: {members: 3}                           # 1 or 3
@@ -21,7 +21,7 @@ nodes: [node1, node2]                        # the short form; the long one is a
 # More flags for our agent, or `command:` for an agent of your own (docs/own-project.md)
 #:agent: {args: [--subnet-lease-ttl=60s]}
 
-# After a line with three dashes each: Kubernetes manifests. Kinds: Pod, Deployment, Service.
+# Kubernetes manifests, each after a line of three dashes. Kinds: Pod, Deployment, Service.
 # Images are recipes of the testbed: shell (the machine's tools), echo (HTTP and UDP on 8080), nginx, tomcat.
 ---
 apiVersion: apps/v1

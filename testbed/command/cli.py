@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 
 import click
@@ -64,7 +65,7 @@ def main() -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         where = context.command_path if context else "testbed"
-        _complain(f"{where}: {error.format_message()} (help: {where} --help)")
+        _complain(f"{where}: {_with_help(error.format_message(), where)}")
         code = 2
     except TestbedError as error:
         _complain(str(error))
@@ -76,6 +77,12 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _with_help(text: str, where: str) -> str:
+    """Return `text` and where help is, in one pair of parentheses with what is wanted."""
+    text, help_ = text.removesuffix("."), f"help: {where} --help"
+    return f"{text[:-1]}; {help_})" if re.search(r"\((got|want)[^()]*\)$", text) else f"{text} ({help_})"
 
 
 def _complain(text: str) -> None:

@@ -58,6 +58,17 @@ class Verbs(click.Group):
 class AllVerbs(Verbs):
     """The whole program's."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; an option of the verbs in front of the verb is sent behind it."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            option = error.option_name
+            if any(option in parameter.opts for verb in self.commands.values() for parameter in verb.params):
+                what = f"{option} goes after the verb (want: testbed VERB … {option})"
+                raise click.UsageError(what, ctx) from error
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """By what they are for."""
         width = max(len(name) for name in self.commands)

@@ -239,7 +239,7 @@ def topologies(output: str | None) -> None:
         ),
     )
     print()
-    render.columns(("exercise", "what one sees"), [(PREFIX + one.name, one.symptom) for one in EXERCISES.values()])
+    render.columns(("exercise", "symptom"), [(PREFIX + one.name, one.symptom) for one in EXERCISES.values()])
     print("\nnext:\n  sudo testbed up two_nodes\n  sudo testbed up --topo tree,depth=2,fanout=3 --pods-per-node 2")
     return None
 
@@ -274,7 +274,8 @@ def validate(cluster: str, show_defaults: bool, output: str | None) -> None:
     }
     if output == "json":
         return render.as_json(summary)
-    print(f"{found.name} is valid: {len(found.nodes)} nodes, {found.pod_count} pods")
+    nodes, pods = len(found.nodes), found.pod_count
+    print(f"{cluster} is valid: {nodes} node{'s' * (nodes != 1)}, {pods} pod{'s' * (pods != 1)}")
     return None
 
 

@@ -18,6 +18,7 @@ RUN_ROOT = Path("/run/testbed")
 """Where labs of root lie."""
 LAB_FILE = "lab.json"
 CLUSTER_FILE = "cluster.yaml"
+NOT_YOURS = "belongs to another user (want: the same command with sudo)"
 RECORD_BYTES = 4096
 """More than a lab.json ever has."""
 
@@ -209,14 +210,14 @@ def check_protocol(lab: LabRecord, protocol: int) -> None:
 def _not_found(name: str | None, there: LabsThere) -> TestbedError:
     foreign = [lab for lab in there.foreign if name in (None, lab)]
     if foreign:
-        return WrongEnvironment(f"lab {', '.join(foreign)}: not yours to ask (try with sudo)")
+        return WrongEnvironment(f"lab {', '.join(foreign)}: {NOT_YOURS}")
     for lab, why in there.doubtful.items():
         if name in (None, lab):
             return TestbedError(doubtful_lab(lab, why))
     if name is None:
         return TestbedError("no lab is running (start one: sudo testbed up)")
-    others = f" (running: {', '.join(lab.name for lab in there.ours)})" if there.ours else ""
-    return TestbedError(f"no lab named {name} is running{others} (start one: sudo testbed up --lab {name})")
+    others = f"running: {', '.join(lab.name for lab in there.ours)}; " if there.ours else ""
+    return TestbedError(f"no lab named {name} is running ({others}start it: sudo testbed up --lab {name})")
 
 
 def doubtful_lab(name: str, why: str) -> str:
@@ -240,7 +241,7 @@ class LabConnection:
             self._socket.connect(str(lab.rundir / CONTROL_SOCKET))
         except PermissionError as failure:
             self._socket.close()
-            raise WrongEnvironment(f"lab {lab.name}: not yours to ask (try with sudo)") from failure
+            raise WrongEnvironment(f"lab {lab.name}: {NOT_YOURS}") from failure
         except OSError as failure:
             self._socket.close()
             raise TestbedError(

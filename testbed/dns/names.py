@@ -120,7 +120,7 @@ class Names:
         if self._server is None:
             return []
         why = self._server.why_not() or self._failure
-        return [f"dns at {DNS_ADDRESS} does not answer yet: {why}"] if why else []
+        return [f"dns: no answer from {DNS_ADDRESS} yet: {why}"] if why else []
 
     def status(self) -> dict[str, Any] | None:
         """The DNS's part of the status; None in a lab without."""

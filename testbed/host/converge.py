@@ -21,9 +21,12 @@ def converge(lab: LabRecord, wanted: Cluster, source: str, *, dry_run: bool) -> 
     file = lab.rundir / CLUSTER_FILE
     plan = difference(_cluster_of(lab, file), wanted)
     if plan.refused:
-        lines = [f"error: {source}: {refused}: cannot change while lab {lab.name} runs" for refused in plan.refused]
-        hint = f"take it down first ({prefix()} down --lab {lab.name}) or give this one a name (up --lab NAME)"
-        raise InvalidInput("\n".join([*lines, f"nothing is changed: {hint}"]).removeprefix("error: "))
+        refused = [one.partition(": ") for one in plan.refused]
+        lines = [
+            f"error: {source}: {path}: cannot change while lab {lab.name} runs ({why})" for path, _, why in refused
+        ]
+        hint = f"take it down first ({prefix()} down --lab {lab.name}) or start a second lab beside it (up --lab NAME)"
+        raise InvalidInput("\n".join([*lines, f"nothing was changed: {hint}"]).removeprefix("error: "))
     lines = list(plan.lines())
     what = f"{len(lines)} change{'s' if len(lines) != 1 else ''}" if lines else "nothing to change"
     print(f"lab {lab.name}: {what}{' (dry run)' if dry_run else ''}")

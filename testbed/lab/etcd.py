@@ -159,7 +159,7 @@ class EtcdMember:
             return None
         if self.process.restarts or self.process.state != "running":
             return f"{self.name} ended with {self.process.exit_code}: {last_line(self.log)}"
-        return f"{self.name} at {self.endpoint} does not answer yet"
+        return f"{self.name}: no answer from {self.endpoint} yet"
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)

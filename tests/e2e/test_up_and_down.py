@@ -29,7 +29,7 @@ def test_up_of_a_running_lab_with_another_file_says_what_to_do_and_changes_nothi
     answer = two_nodes.up("nginx_tomcat")
     assert answer.code == 2
     assert answer.err.startswith("error: ")
-    assert "metadata.name: it is another cluster" in answer.err
+    assert "metadata.name: cannot change while lab" in answer.err
     assert f"testbed down --lab {two_nodes.name}" in answer.err
     assert two_nodes.json("status") == before
 

@@ -38,7 +38,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         (["up", "--nodes", "many"], "'many' is not a valid integer"),
         (["up", "one", "two"], "unexpected extra argument (two)"),
         (["validate"], "Missing argument 'FILE|NAME'"),
-        (["exec", "web"], "no command (want: exec POD|NODE -- CMD…)"),
+        (["exec", "web"], "no command (want: exec POD|NODE -- CMD…; help: testbed exec --help)"),
+        (["down", "--zzz"], "error: testbed down: No such option '--zzz' (help: testbed down --help)"),
+        (["--lab", "x", "ping"], "--lab goes after the verb (want: testbed VERB … --lab; help: testbed --help)"),
+        (["-o", "json", "get", "pods"], "-o goes after the verb (want: testbed VERB … -o; help: testbed --help)"),
+        (["--frob", "ping"], "No such option '--frob'"),
         (
             ["get", "podz"],
             "want nodes, pods, deployments, services, endpoints, names, leases, routes or all) - did you mean pod?",

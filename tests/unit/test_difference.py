@@ -67,7 +67,7 @@ def test_a_pod_that_names_no_node_is_the_same_wherever_a_new_placement_would_put
 @pytest.mark.parametrize(
     ("before", "after", "named"),
     [
-        ("growing", "shrinking", "metadata.name: it is another cluster (got shrinking; want growing)"),
+        ("growing", "shrinking", "metadata.name: got shrinking; want growing"),
         ("10.0.0.0/16", "10.1.0.0/16", "network"),
         ("{Type: udp}", "{Type: vxlan}", "network"),
         ("192.168.8.0/24}", "192.168.9.0/24}", "underlay.cidr"),

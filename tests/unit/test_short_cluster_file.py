@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from pydantic import BaseModel
 
 from testbed.cluster.cluster_document import ClusterDocument
@@ -18,6 +20,10 @@ from testbed.cluster.spec import Cluster, cluster_names, find_cluster, read_clus
 from testbed.cluster.starter import STARTER
 from testbed.cluster.validation import EXAMPLES
 from testbed.cluster.written_out import written_out
+from testbed.command import cli
+from testbed.command.command_line import verbs
+
+assert cli  # registers the verbs
 
 SHORT = "nodes: [a, b]\n"
 LONG = """\
@@ -151,6 +157,12 @@ def test_a_key_that_must_be_there_has_an_example_for_the_message(model: type[Bas
     assert set(required_keys(model)) - set(EXAMPLES) == set()
 
 
+def test_a_valid_file_is_named_as_it_was_given(tmp_path: Path) -> None:
+    (file := tmp_path / "mine.yaml").write_text("nodes: [a]\n")
+    answer = CliRunner().invoke(verbs, ["validate", str(file)])
+    assert (answer.exit_code, answer.output) == (0, f"{file} is valid: 1 node, 0 pods\n")
+
+
 @pytest.mark.parametrize("name", cluster_names())
 def test_written_out_it_changes_nothing_in_a_running_lab(name: str) -> None:
     cluster = find_cluster(name)
@@ -160,7 +172,7 @@ def test_written_out_it_changes_nothing_in_a_running_lab(name: str) -> None:
 
 def test_an_address_other_than_the_planned_one_is_still_refused_in_a_running_lab() -> None:
     wanted = written_out(read(SHORT)).replace("192.168.8.102", "192.168.8.103")
-    assert difference(read(SHORT), read(wanted)).refused == ("nodes.b.ip: of a node that runs",)
+    assert difference(read(SHORT), read(wanted)).refused == ("nodes.b.ip: the node is running",)
     other_gateway = written_out(read(SHORT)).replace("gateway: 192.168.8.10", "gateway: 192.168.8.9")
     assert len(difference(read(SHORT), read(other_gateway)).refused) == 1
     assert len(difference(read(SHORT), read(SHORT + "etcd: {members: 3}\n")).refused) == 1
