@@ -1,9 +1,27 @@
 """Everything that the testbed raises on purpose and that can reach the user, with the exit code that it means.
 
-TestbedError                   1: what was asked for failed
-├── InvalidInput               2: usage or configuration; asking again in the same way cannot help
-├── WrongEnvironment           3: the machine or the caller's rights do not allow it
-└── EtcdFailed                 4: etcd did not answer, or refused
+TestbedError                 1: what was asked for failed
+├── InvalidInput             2: usage or configuration; asking again in the same way cannot help
+│   ├── NoHistory            testing/soak: the file is no history of a soak
+│   ├── NoSuchFault          faults/catalogue: the words name no fault
+│   ├── NodeRefused          workloads/node_changes: nothing was changed
+│   └── SpecError            cluster/problems: a file with all its problems
+├── WrongEnvironment         3: the machine or the caller's rights do not allow it
+├── EtcdFailed               4: etcd did not answer, or refused
+├── Busy                     host/lab_directories: another `up` is starting this lab
+├── ContainerNotRunning      pods/pod_container: it may run later
+├── FaultImpossible          faults/ledger: nothing was changed
+├── LabNotReady              supervisor/start: a phase did not finish in its time
+├── LabNotUp                 testing/lab_choice: `up` failed under pytest
+├── MeasurementFailed        a measuring program gave up, or was interrupted
+├── NoAnswer                 control/client: the lab took longer than its caller would wait
+├── NoSubnetYet              the node has no lease, so its pods have no addresses
+├── NodeFailed               workloads/node_changes: begun, and not finished in its time
+├── NotFit                   exercises/breakage: the exercise cannot be made of this lab
+└── NothingFree              cluster/service_addresses: every cluster IP or node port is taken
+
+The agent has a tree of its own (agent/errors). Other exceptions stay where they are raised: their callers handle them,
+or pytest shows them. What the kernel refuses is an OSError, with its reason.
 """
 
 
@@ -19,6 +37,10 @@ class TestbedError(Exception):
         super().__init__(message)
         if exit_code is not None:
             self.exit_code = exit_code
+
+    def within(self, where: str) -> "TestbedError":
+        """Return the same error, its message beginning with what was being done."""
+        return TestbedError(f"{where}: {self}", self.exit_code)
 
 
 class InvalidInput(TestbedError):
@@ -37,3 +59,11 @@ class EtcdFailed(TestbedError):
     """etcd did not answer, or refused."""
 
     exit_code = 4
+
+
+class NoSubnetYet(TestbedError):
+    """The node has no lease, so its pods have no addresses."""
+
+
+class MeasurementFailed(TestbedError):
+    """A measuring program gave up, or was interrupted; says why in its words."""

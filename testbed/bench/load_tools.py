@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from testbed.bench.plan import Measurement
+from testbed.errors import MeasurementFailed
 from testbed.lab.iperf import run_iperf
 
 PORT = 11111
@@ -37,7 +38,7 @@ class Ends:
 
 
 def measure(measurement: Measurement, ends: Ends, seconds: int, client_left: Left) -> dict[str, Any]:
-    """What came of it. Raises RuntimeError in the tool's own words.
+    """What came of it. Raises MeasurementFailed in the tool's own words.
 
     tcp: `bytes` received, `seconds`. udp: datagrams `sent` and `received`, `seconds`. latency: `p50_us` and `p99_us`,
     half of a round trip each.
@@ -75,8 +76,8 @@ def _latency(ends: Ends, seconds: int, client_left: Left) -> dict[str, Any]:
             if server.poll() is not None or time.monotonic() > deadline or client.returncode == 0:
                 break
             if client_left(POLL_S):
-                raise RuntimeError("interrupted")
-    raise RuntimeError(f"sockperf: {_complaint(said)}")
+                raise MeasurementFailed("interrupted")
+    raise MeasurementFailed(f"sockperf: {_complaint(said)}")
 
 
 @contextlib.contextmanager
@@ -95,9 +96,9 @@ def _output(process: "subprocess.Popen[bytes]", limit_s: float, client_left: Lef
     deadline = time.monotonic() + limit_s
     while process.poll() is None:
         if client_left(POLL_S):
-            raise RuntimeError("interrupted")
+            raise MeasurementFailed("interrupted")
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{process.args!r}: no end after {limit_s:g} s")
+            raise MeasurementFailed(f"{process.args!r}: no end after {limit_s:g} s")
     return process.stdout.read() if process.stdout else b""
 
 

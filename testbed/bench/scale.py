@@ -14,10 +14,9 @@ from testbed.bench.report import Machine
 from testbed.bench.scale_plan import Document, ScalePlan, growth
 from testbed.bench.session import model_of_processor
 from testbed.cluster.generated import choose, generate
-from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster
 from testbed.control.client import LabRecord, ask
-from testbed.errors import InvalidInput, TestbedError
+from testbed.errors import TestbedError
 from testbed.host.launch import Launched
 from testbed.host.up import check_capacity
 from testbed.lab.clock import now
@@ -38,10 +37,7 @@ def run(plan: ScalePlan, tell: Callable[[str], None]) -> Document:
     # All of them before the first is made.
     for nodes in plan.nodes:
         check_capacity(nodes, nodes * plan.pods_per_node)
-    try:
-        clusters = [generate(choose(None, nodes), plan.pods_per_node) for nodes in plan.nodes]
-    except SpecError as error:
-        raise InvalidInput(str(error)) from error
+    clusters = [generate(choose(None, nodes), plan.pods_per_node) for nodes in plan.nodes]
     since, started = now(), time.monotonic()
     sizes: list[Document] = []
     failed: Document | None = None

@@ -17,7 +17,7 @@ from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from agent.lease import LeaseAttrs, Subnet
 from testbed.control.server import Request, Verb
-from testbed.errors import EtcdFailed, InvalidInput, TestbedError
+from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.node import LabNode
 from testbed.lab.probe import PairResult, Sender, Target, ping_pairs
 from testbed.lab.registry import key_of
@@ -61,7 +61,9 @@ class ScaleVerbs:
             raise InvalidInput(f"bench scale: no such question (got {what}; want {', '.join(questions)})")
         try:
             return questions[what](request)
-        except (AgentError, EtcdFailed, OSError) as failure:
+        except TestbedError as failure:
+            raise failure.within(f"bench scale: {what}") from failure
+        except (AgentError, OSError) as failure:
             raise TestbedError(f"bench scale: {what}: {failure}") from failure
 
     def _memory(self, _request: Request) -> object:

@@ -10,7 +10,7 @@ from testbed.bench.load_tools import measure, processor_seconds
 from testbed.bench.plan import MEASUREMENTS
 from testbed.bench.ways import AgentWay, NoOverlay, PlainRoutes, PlainVxlan, Way
 from testbed.control.server import Request, Verb
-from testbed.errors import EtcdFailed, InvalidInput, TestbedError
+from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.state import LabState
 
 
@@ -72,5 +72,7 @@ class BenchVerbs:
 def _told(where: str) -> Iterator[None]:
     try:
         yield
-    except (AgentError, EtcdFailed, RuntimeError, ProcessLookupError) as failure:
+    except TestbedError as failure:
+        raise failure.within(where) from failure
+    except (AgentError, ProcessLookupError) as failure:
         raise TestbedError(f"{where}: {failure}") from failure

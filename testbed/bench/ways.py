@@ -21,6 +21,7 @@ from agent.kernel.values import (
 )
 from testbed.bench.load_tools import Ends, processor_seconds
 from testbed.cluster.overlay import with_backend
+from testbed.errors import MeasurementFailed
 from testbed.lab.node import LabNode
 from testbed.lab.nodes import Nodes
 from testbed.lab.state import LabState
@@ -39,7 +40,7 @@ class Way(Protocol):
     """One way between the lab's first two nodes."""
 
     def take(self) -> None:
-        """Let traffic between `ends` take it. Raises RuntimeError saying what is missing; AgentError."""
+        """Let traffic between `ends` take it. Raises MeasurementFailed saying what is missing; AgentError."""
 
     def ends(self) -> Ends:
         """Where to measure."""
@@ -85,7 +86,7 @@ class AgentWay:
                 list(workers.map(lambda node: node.agent.restart(), self._nodes))
             lacking = wait_for(lambda: self._lack() or "", AGENT_LIMIT_S)
             if lacking:
-                raise RuntimeError(f"the agents are not ready after {AGENT_LIMIT_S:g} s: {lacking}")
+                raise MeasurementFailed(f"the agents are not ready after {AGENT_LIMIT_S:g} s: {lacking}")
             self._settle()
         for pod, node in zip(self._pods, self._nodes, strict=True):
             why, mtu = "pods have the MTU of the overlay", node.overlay_mtu
@@ -219,7 +220,7 @@ class PlainVxlan:
         kernel, far = own.node.kernel, other.subnet.network_address
         underlay = kernel.link(f"{own.node.name}-eth0")
         if underlay is None:
-            raise RuntimeError(f"{own.node.name} has no {own.node.name}-eth0")
+            raise MeasurementFailed(f"{own.node.name} has no {own.node.name}-eth0")
         settings = VxlanSettings(VNI, underlay.index, own.node.address, VXLAN_PORT)
         link = WantedLink(
             VXLAN_DEVICE, self.WHY, kind="vxlan", settings=settings, mtu=self._mtu, mac=own.vtep_mac, up=True
@@ -277,15 +278,15 @@ class PlainRoutes(PlainVxlan):
 
 
 def pause_pid(pod: Pod) -> int:
-    """A process in the pod's network namespace. Raises RuntimeError."""
+    """A process in the pod's network namespace. Raises MeasurementFailed."""
     if pod.pause_pid is None:
-        raise RuntimeError(f"pod {pod.name} has no namespaces now (state {pod.status().state})")
+        raise MeasurementFailed(f"pod {pod.name} has no namespaces now (state {pod.status().state})")
     return pod.pause_pid
 
 
 def address_of(pod: Pod) -> IPv4Address:
-    """The pod's address. Raises RuntimeError."""
+    """The pod's address. Raises MeasurementFailed."""
     address = pod.status().address
     if address is None:
-        raise RuntimeError(f"pod {pod.name} has no address")
+        raise MeasurementFailed(f"pod {pod.name} has no address")
     return IPv4Address(address)

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from testbed.errors import InvalidInput
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
@@ -24,8 +26,8 @@ class Problem:
         return printable(f"error: {self.where}: {self.what}")
 
 
-class SpecError(Exception):
-    """A cluster file cannot be used; `problems` are all reasons, in the order of the file. Exit code 2."""
+class SpecError(InvalidInput):
+    """A cluster file cannot be used; `problems` are all reasons, in the order of the file."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, ip_address
 from agent.kernel.values import Family, IPAddress, IPNetwork
 from testbed.cluster.ipv6_checks import SERVICE_RANGE_IPV6
 from testbed.cluster.service import NODE_PORTS, Service
+from testbed.errors import TestbedError
 
 SERVICE_RANGE = IPv4Network("10.96.0.0/12")
 SERVICE_RANGES: Mapping[Family, IPNetwork] = {4: SERVICE_RANGE, 6: SERVICE_RANGE_IPV6}
@@ -14,7 +15,7 @@ FIRST_CHOSEN = 256
 """Lower ones are left to those who name theirs, as 10.96.0.10 of the cluster's DNS."""
 
 
-class NothingFree(Exception):
+class NothingFree(TestbedError):
     """All addresses or node ports are taken."""
 
 

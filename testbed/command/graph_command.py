@@ -9,7 +9,7 @@ import click
 
 from testbed.command.command_line import lab_option, verbs
 from testbed.control.client import ask, find_lab
-from testbed.errors import TestbedError, WrongEnvironment
+from testbed.errors import TestbedError
 
 if TYPE_CHECKING:
     from testbed.graph.model import Graph
@@ -68,12 +68,6 @@ def _drawn(picture: "Graph", form: str) -> bytes:
     from testbed.graph import png, svg, text_forms
 
     if form == "png":
-        try:
-            return png.png(svg.draw(picture))
-        except png.NoConverter as missing:
-            want = "want the program: apt install librsvg2-bin; or -o svg, which needs nothing"
-            raise WrongEnvironment(f"environment: {missing} (got none on PATH; {want})") from None
-        except png.ConversionFailed as failure:
-            raise TestbedError(f"graph: rsvg-convert: {failure}") from None
+        return png.png(svg.draw(picture))
     forms = {"svg": svg.draw, "dot": text_forms.dot, "mermaid": text_forms.mermaid, "html": text_forms.html}
     return forms[form](picture).encode()

@@ -11,7 +11,7 @@ from testbed.command.command_line import Verbs, bare_name, lab_option, needs_roo
 from testbed.command.completion import clusters, names
 from testbed.control.client import LabRecord, ask, find_lab, running_labs
 from testbed.errors import InvalidInput, TestbedError
-from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, Exercise, NoSuchExercise, exercise_of
+from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, exercise_of
 
 if TYPE_CHECKING:
     from testbed.control.options import LabOptions
@@ -77,7 +77,7 @@ def up(prompt: bool, **given: Any) -> int:  # noqa: ANN401 - the fields of LabOp
     from testbed.host.up import bring_up
 
     options = LabOptions(**given)
-    exercise = _exercise(options.cluster_file)
+    exercise = exercise_of(options.cluster_file)
     if exercise is not None:
         name = options.name or os.environ.get("TESTBED_LAB") or f"broken-{exercise.name}"
         options = replace(options, cluster_file=CLUSTER, name=name)
@@ -112,13 +112,6 @@ def _prompt(record: LabRecord) -> int:
         return terminal.run(record, "cli", terminal=os.isatty(0))
     finally:
         remove(record)
-
-
-def _exercise(cluster: str | None) -> Exercise | None:
-    try:
-        return exercise_of(cluster)
-    except NoSuchExercise as error:
-        raise InvalidInput(f"testbed up: {error}") from error
 
 
 @verbs.command()
@@ -250,14 +243,10 @@ def topologies(output: str | None) -> None:
 @output_option("json")
 def validate(cluster: str, show_defaults: bool, output: str | None) -> None:
     """Check a cluster file and list all its problems. Needs no root."""
-    from testbed.cluster.problems import SpecError
     from testbed.cluster.spec import find_cluster
     from testbed.output import tables as render
 
-    try:
-        found = find_cluster(cluster)
-    except SpecError as error:
-        raise InvalidInput(str(error)) from error
+    found = find_cluster(cluster)
     render.warnings(found.warnings)
     if show_defaults:
         from testbed.cluster.written_out import written_out

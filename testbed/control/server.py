@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.errors import AgentError
 from testbed.control.wire import PROTOCOL, RequestReader, close_all, peer_uid, protocol_of, send_line
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 
@@ -178,7 +179,8 @@ class ControlServer:
             send_line(connection, {"result": self._answer(client, line, streams)})
         except TestbedError as failure:
             _try_to_send(connection, {"error": str(failure), "exit": failure.exit_code}, patience_s=1)
-        except (OSError, ValueError) as failure:
+        except (OSError, AgentError) as failure:
+            # The kernel refused, or the client has gone.
             log.info("control: %s", failure)
             _try_to_send(connection, {"error": str(failure), "exit": 1}, patience_s=1)
         except Exception as failure:

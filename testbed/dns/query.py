@@ -7,7 +7,7 @@ QUERY_BYTES = 512
 _HEADER = struct.Struct("!6H")
 
 
-class NoAnswer(ValueError):
+class NotAnAnswer(ValueError):
     """The datagram does not answer the question; says why."""
 
 
@@ -18,20 +18,20 @@ def serial_question(zone: str, number: int) -> bytes:
 
 
 def serial_answer(question: bytes, answer: bytes) -> int:
-    """The serial in the answer. Raises NoAnswer."""
+    """The serial in the answer. Raises NotAnAnswer."""
     try:
         number, flags, _, count, _, _ = _HEADER.unpack_from(answer)
         if number != _HEADER.unpack_from(question)[0]:
-            raise NoAnswer("an answer to another question")
+            raise NotAnAnswer("an answer to another question")
         if flags & 0xF or not count:
-            raise NoAnswer(f"response code {flags & 0xF}, {count} answers")
+            raise NotAnAnswer(f"response code {flags & 0xF}, {count} answers")
         # The question comes back whole; then its name as a pointer, type, class, TTL, length.
         kind, _, _, length = struct.unpack_from("!2xHHIH", answer, len(question))
         if kind != SOA:
-            raise NoAnswer(f"a record of type {kind}")
+            raise NotAnAnswer(f"a record of type {kind}")
         # Two names, then serial, refresh, retry, expire, minimum.
         start = len(question) + 12
         serial: int = struct.unpack_from("!I", answer, start + length - 20)[0]
     except struct.error as error:
-        raise NoAnswer(f"cut off ({error})") from error
+        raise NotAnAnswer(f"cut off ({error})") from error
     return serial

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from testbed.dns.query import QUERY_BYTES, NoAnswer, serial_answer, serial_question
+from testbed.dns.query import QUERY_BYTES, NotAnAnswer, serial_answer, serial_question
 from testbed.dns.zone import server_config
 from testbed.plain_files import plain, replace_plain
 from testbed.processes.namespaces import in_network_of
@@ -73,7 +73,7 @@ class NameServer:
             raise NameServerFailed(f"knotc: {(done.stderr or done.stdout).strip() or done.returncode}")
 
     def serial(self, zone: str) -> int:
-        """The serial with which it answers for a zone, asked as anybody would. Raises OSError or NoAnswer."""
+        """The serial with which it answers for a zone, asked as anybody would. Raises OSError or NotAnAnswer."""
         question = serial_question(zone, int.from_bytes(os.urandom(2), "big"))
 
         def ask() -> int:
@@ -90,7 +90,7 @@ class NameServer:
         why = ""
         try:
             self.serial(self.zones[0])
-        except (OSError, NoAnswer) as failure:
+        except (OSError, NotAnAnswer) as failure:
             why = str(failure)
         if why and self.process.state != "running":
             said = last_line(self.log)

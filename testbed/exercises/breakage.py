@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
+from testbed.errors import TestbedError
 from testbed.faults.machines import run
 from testbed.lab.etcd import enter_machine
 from testbed.lab.node import LabNode
@@ -41,7 +42,7 @@ TABLE = "ip company-firewall"
 LOWERED_MTU = 1400  # bytes; small pages fit, full-size packets do not
 
 
-class NotFit(Exception):
+class NotFit(TestbedError):
     """The lab is not one that this exercise can be made of."""
 
 

@@ -4,13 +4,11 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from testbed.errors import InvalidInput
+
 PREFIX = "broken/"
 CLUSTER = "nginx_tomcat"
 """What every exercise is made of."""
-
-
-class NoSuchExercise(ValueError):
-    """Says what was asked for and what there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ EXERCISES: Mapping[str, Exercise] = {
 
 
 def exercise_of(cluster: str | None) -> Exercise | None:
-    """The exercise that `up broken/NAME` means; None for every other cluster. Raises NoSuchExercise."""
+    """The exercise that `up broken/NAME` means; None for every other cluster. Raises InvalidInput."""
     if cluster is None or not cluster.startswith(PREFIX) or cluster.endswith((".yaml", ".yml")):
         return None
     name = cluster.removeprefix(PREFIX).replace("_", "-")
@@ -47,5 +45,5 @@ def exercise_of(cluster: str | None) -> Exercise | None:
         near = difflib.get_close_matches(name, EXERCISES, n=1)
         hint = f' - did you mean "{PREFIX}{near[0]}"?' if near else ""
         want = ", ".join(PREFIX + one for one in EXERCISES)
-        raise NoSuchExercise(f"no such exercise (got {cluster[:60]}; want {want}){hint}")
+        raise InvalidInput(f"testbed up: no such exercise (got {cluster[:60]}; want {want}){hint}")
     return EXERCISES[name]

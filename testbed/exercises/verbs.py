@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from testbed.control.server import Request, Verb
-from testbed.errors import EtcdFailed, InvalidInput, TestbedError
-from testbed.exercises.breakage import BREAKERS, NotFit, break_lab
+from testbed.errors import InvalidInput, TestbedError
+from testbed.exercises.breakage import BREAKERS, break_lab
 from testbed.exercises.judge import judge
 from testbed.exercises.look import look
 from testbed.lab.clock import now
@@ -54,7 +54,9 @@ class _Exercises:
             record = {"name": name, "since": now()}
             try:
                 break_lab(self._state, name)
-            except (NotFit, OSError, EtcdFailed) as failure:
+            except TestbedError as failure:
+                raise failure.within("exercise") from failure
+            except OSError as failure:
                 raise TestbedError(f"exercise: {failure}") from failure
             replace_plain(self._record, json.dumps(record).encode())
             deadline = time.monotonic() + SYMPTOM_LIMIT_S

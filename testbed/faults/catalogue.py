@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 
+from testbed.errors import InvalidInput
+
 DURATION = re.compile(r"(?P<number>[-+]?\d+(\.\d+)?)(?P<unit>ms|s|m|h)?")
 HEAL_LIMIT_S = 60.0
 """How long `fault heal` and the end of a fault wait until what was broken is ready again."""
 UNIT_S = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
 
 
-class NoSuchFault(ValueError):
+class NoSuchFault(InvalidInput):
     """The words are no fault; says what was wrong and what is wanted."""
 
 

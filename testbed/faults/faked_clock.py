@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from testbed.errors import WrongEnvironment
 from testbed.places import MONOTONIC_SLEEP
 
 LIBRARY_PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib64/faketime/libfaketime.so.1")
@@ -11,11 +12,11 @@ def faked_clock(offset_file: str) -> dict[str, str]:
     """Environment of a process whose wall clock is off by the seconds in `offset_file`, as in `+3600`; the file may
     change while it runs. The monotonic clock is right, as on a machine on which a person sets the time.
 
-    Raises LookupError where libfaketime is missing.
+    Raises WrongEnvironment where libfaketime is missing.
     """
     libraries = [str(found) for place in LIBRARY_PLACES for found in Path("/").glob(place[1:])]
     if not libraries:
-        raise LookupError("libfaketime is missing (apt install libfaketime)")
+        raise WrongEnvironment("libfaketime is missing (apt install libfaketime)")
     return {
         # The first one first: see monotonic_sleep.c.
         "LD_PRELOAD": f"{MONOTONIC_SLEEP}:{libraries[0]}",

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from agent.errors import AgentError
 from testbed.cluster.underlay_plan import GATEWAY
 from testbed.dns.names import Names
-from testbed.errors import EtcdFailed
+from testbed.errors import EtcdFailed, TestbedError
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.recovery import NotReady, Touched, awaited
 from testbed.lab.probe import Sender, Target, ping_pairs
@@ -47,7 +47,7 @@ class LabRecovery:
             for look in stages:
                 if waiting := awaited(list(look()), ended, others=others):
                     return [str(one) for one in waiting]
-        except (OSError, LookupError, AgentError) as failure:
+        except (OSError, TestbedError, AgentError) as failure:
             # Of something that is just coming back.
             return [str(failure)]
         return []

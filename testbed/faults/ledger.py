@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.kernel import json_lines
-from testbed.errors import EtcdFailed
+from testbed.errors import TestbedError
 from testbed.faults.catalogue import HEAL_LIMIT_S, FaultRequest, parse
 from testbed.faults.recovery import Recovery, Touched
 from testbed.lab.clock import now
@@ -26,7 +26,7 @@ Ended = dict[str, Any]
 """How a fault ended: number, fault, healed, did, missing, took_s."""
 
 
-class FaultImpossible(Exception):
+class FaultImpossible(TestbedError):
     """The fault makes no sense here, or could not be done; nothing was changed."""
 
 
@@ -165,7 +165,7 @@ class Ledger:
             if one.did is None:
                 one.did = one.undo()
             ended["did"] = one.did
-        except (OSError, LookupError, EtcdFailed, FaultImpossible, subprocess.SubprocessError) as failure:
+        except (OSError, TestbedError, subprocess.SubprocessError) as failure:
             ended.update(healed=False, did=str(failure))
         return ended
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.kernel.values import IPNetwork
 from testbed.cluster.shaping import queueing_commands
+from testbed.errors import NoSubnetYet
 from testbed.faults.ledger import FaultImpossible
 from testbed.lab.etcd import enter_machine
 from testbed.lab.node import LabNode
@@ -71,7 +72,7 @@ def sources_of(underlay: Underlay, nodes: Nodes, names: Sequence[str]) -> list[I
 
 def _subnets_of(node: LabNode) -> Iterator[IPNetwork]:
     """None as long as the node has no lease."""
-    with contextlib.suppress(LookupError):
+    with contextlib.suppress(NoSubnetYet):
         yield node.subnet
         if node.ipv6_subnet is not None:
             yield node.ipv6_subnet

@@ -9,15 +9,15 @@ from pathlib import Path
 from testbed.control.programs import run_for_client
 from testbed.control.server import Request, Verb
 from testbed.dns.names import Names
-from testbed.errors import EtcdFailed, InvalidInput, TestbedError
+from testbed.errors import TestbedError
 from testbed.faults.agent_faults import AgentFaults
-from testbed.faults.catalogue import HEAL_LIMIT_S, NoSuchFault
+from testbed.faults.catalogue import HEAL_LIMIT_S
 from testbed.faults.certificate_faults import CertificateFaults
 from testbed.faults.dns_faults import DnsFaults
 from testbed.faults.etcd_faults import EtcdFaults
 from testbed.faults.lab_recovery import LabRecovery
 from testbed.faults.lease_faults import LeaseFaults
-from testbed.faults.ledger import Ended, FaultImpossible, Injector, Ledger
+from testbed.faults.ledger import Ended, Injector, Ledger
 from testbed.faults.link_faults import LinkFaults
 from testbed.faults.node_faults import NodeFaults
 from testbed.faults.partition_faults import PartitionFaults
@@ -68,9 +68,9 @@ class FaultVerbs:
         lasts_s = request.argument("lasts_s", float)
         try:
             fault = self._ledger.inject([str(word) for word in words], lasts_s)
-        except NoSuchFault as failure:
-            raise InvalidInput(f"fault: {failure}") from failure
-        except (FaultImpossible, EtcdFailed, LookupError, subprocess.SubprocessError) as failure:
+        except TestbedError as failure:
+            raise failure.within("fault") from failure
+        except subprocess.SubprocessError as failure:
             raise TestbedError(f"fault: {failure}") from failure
         self._events.note("Warning", f"fault/{fault.number}", "Injected", f"{fault.fault}: {fault.did}")
         return asdict(fault)
@@ -91,8 +91,8 @@ class FaultVerbs:
         chosen = None if numbers is None else [int(number) for number in numbers]
         try:
             return self._ledger.heal(chosen, limit_s, request.client_left)
-        except FaultImpossible as failure:
-            raise TestbedError(f"fault heal: {failure}") from failure
+        except TestbedError as failure:
+            raise failure.within("fault heal") from failure
 
     def _note_end(self, ended: Ended) -> None:
         kind, reason = ("Normal", "Healed") if ended["healed"] else ("Warning", "NotHealed")

@@ -3,22 +3,17 @@
 import shutil
 import subprocess
 
+from testbed.errors import TestbedError, WrongEnvironment
+
 LIMIT_S = 60.0
-
-
-class NoConverter(Exception):
-    """The program that makes a PNG is not on this machine."""
-
-
-class ConversionFailed(Exception):
-    """The program gave up; has its words."""
 
 
 def png(svg: str, zoom: float = 1.5) -> bytes:
     """The PNG of an SVG document; `zoom` is pixels of it per pixel of the document."""
     program = shutil.which("rsvg-convert")
     if program is None:
-        raise NoConverter("rsvg-convert")
+        want = "want the program: apt install librsvg2-bin; or -o svg, which needs nothing"
+        raise WrongEnvironment(f"environment: rsvg-convert (got none on PATH; {want})")
     done = subprocess.run(
         [program, "--format=png", f"--zoom={zoom}"],
         input=svg.encode(),
@@ -27,5 +22,5 @@ def png(svg: str, zoom: float = 1.5) -> bytes:
         check=False,
     )
     if done.returncode:
-        raise ConversionFailed(done.stderr.decode(errors="replace").strip())
+        raise TestbedError(f"graph: rsvg-convert: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

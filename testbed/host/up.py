@@ -11,7 +11,7 @@ from agent.errors import InvalidConfig
 from testbed.cluster import capacity
 from testbed.cluster.generated import choose, generate
 from testbed.cluster.overlay import overlay_of, with_backend
-from testbed.cluster.problems import SpecError, shorten
+from testbed.cluster.problems import shorten
 from testbed.cluster.shaping import missing_features
 from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster_file, load_cluster
 from testbed.cluster.topology import TooManyParts
@@ -58,15 +58,12 @@ def bring_up(options: LabOptions) -> LabRecord | None:
 
 def _read(options: LabOptions) -> tuple[Cluster, LabOptions]:
     """The cluster, and the options with what it decides: where it comes from, and the lab's name."""
-    try:
-        if options.nodes is not None or options.topo is not None:
-            cluster, source = _generate(options)
-        else:
-            source = str(find_cluster_file(options.cluster_file or DEFAULT_CLUSTER))
-            cluster = load_cluster(source)
-            check_capacity(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
-    except SpecError as error:
-        raise InvalidInput(str(error)) from error
+    if options.nodes is not None or options.topo is not None:
+        cluster, source = _generate(options)
+    else:
+        source = str(find_cluster_file(options.cluster_file or DEFAULT_CLUSTER))
+        cluster = load_cluster(source)
+        check_capacity(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
     name = options.name or os.environ.get("TESTBED_LAB") or cluster.name
     _check_name(name)
     unknown = [node for node in options.without_agent if node not in cluster.nodes]

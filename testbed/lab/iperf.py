@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
+from testbed.errors import MeasurementFailed
 from testbed.processes.namespaces import in_network_of
 
 PORT = 5201
@@ -26,7 +27,7 @@ def measure(
 ) -> dict[str, Any]:
     """Run a server at the destination and a client at the source.
 
-    Returns bits per second, and loss in percent for UDP. Raises RuntimeError with iperf3's own words.
+    Returns bits per second, and loss in percent for UDP. Raises MeasurementFailed with iperf3's own words.
     """
     kind = ["--udp", "--bitrate", "0"] if udp else []
     report = run_iperf(source_pid, destination_pid, address, seconds, kind, client_left)
@@ -41,7 +42,7 @@ def run_iperf(
     flags: Sequence[str],
     client_left: Callable[[float], bool],
 ) -> dict[str, Any]:
-    """What iperf3's client with these flags reports (its --json). Raises RuntimeError with iperf3's own words."""
+    """What iperf3's client with these flags reports (its --json). Raises MeasurementFailed with iperf3's own words."""
     # Without its reports of every second: nobody reads the pipe before the end, and it holds 64 KiB.
     always = ["--json", "--interval", "0", "--port", str(PORT), "--time", str(seconds)]
     server = _start(destination_pid, ["--server", "--one-off", "--port", str(PORT)])
@@ -52,9 +53,11 @@ def run_iperf(
         try:
             while client.poll() is None:
                 if client_left(0.1):
-                    raise RuntimeError("interrupted")
+                    raise MeasurementFailed("interrupted")
                 if time.monotonic() > deadline:
-                    raise RuntimeError(f"no result {END_LIMIT_S:g} s after its end (nothing gets through any more?)")
+                    raise MeasurementFailed(
+                        f"no result {END_LIMIT_S:g} s after its end (nothing gets through any more?)"
+                    )
             output, complaint = client.communicate()
         finally:
             client.kill()
@@ -74,9 +77,9 @@ def _await_listening(pid: int, server: subprocess.Popen[bytes], client_left: Cal
     waited = 0.0
     while not in_network_of(pid, _listening):
         if server.poll() is not None or waited > START_LIMIT_S:
-            raise RuntimeError(f"port {PORT} at the destination could not be opened (does another iperf3 run?)")
+            raise MeasurementFailed(f"port {PORT} at the destination could not be opened (does another iperf3 run?)")
         if client_left(0.05):
-            raise RuntimeError("interrupted")
+            raise MeasurementFailed("interrupted")
         waited += 0.05
 
 
@@ -91,9 +94,9 @@ def _report(output: bytes, complaint: bytes) -> dict[str, Any]:
         report: dict[str, Any] = json.loads(output)
     except ValueError as failure:
         said = complaint.strip() or output.strip() or b"no output"
-        raise RuntimeError(said.decode(errors="replace").splitlines()[-1]) from failure
+        raise MeasurementFailed(said.decode(errors="replace").splitlines()[-1]) from failure
     if "error" in report:
-        raise RuntimeError(report["error"])
+        raise MeasurementFailed(report["error"])
     return report
 
 

@@ -21,6 +21,7 @@ from testbed.cluster.agent_words import agent_words, flannel_flags
 from testbed.cluster.cluster_document import AgentReady, AgentSpec
 from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.control.options import MACHINES
+from testbed.errors import NoSubnetYet
 from testbed.lab.certificates import TlsFiles
 from testbed.lab.etcd import enter_machine, http_get
 from testbed.lab.link_watch import LinkWatch
@@ -118,12 +119,12 @@ class LabNode:
 
     @property
     def subnet(self) -> IPv4Network:
-        """The node's share of the pod network. Raises LookupError while it has none."""
+        """The node's share of the pod network. Raises NoSubnetYet."""
         return self._subnet_env()[0].ipv4
 
     @property
     def ipv6_subnet(self) -> IPv6Network | None:
-        """Its IPv6 share; None where the network has IPv4 only. Raises LookupError while it has none."""
+        """Its IPv6 share; None where the network has IPv4 only. Raises NoSubnetYet."""
         return self._subnet_env()[0].ipv6
 
     @property
@@ -240,7 +241,7 @@ class LabNode:
     def _subnet_env(self) -> tuple[Subnet, int]:
         env = read_env(self.run / SUBNET_FILE)
         if env is None:
-            raise LookupError(f"{self.name} has no subnet yet")
+            raise NoSubnetYet(f"{self.name} has no subnet yet")
         return env.subnet, env.overlay_mtu
 
     def _launch(self) -> Process:

@@ -15,8 +15,7 @@ ANSWER_LIMIT_S = 0.5
 
 
 def missing_sessions(nodes: Sequence[PodHost]) -> list[str]:
-    """Nodes that do not answer each other through the overlay, a line for each two. Raises LookupError when one has no
-    subnet."""
+    """Nodes that do not answer each other through the overlay, a line for each two. Raises NoSubnetYet."""
     found = ping_pairs(beginners(nodes), timeout_s=ANSWER_LIMIT_S)
     return [f"{one.source} has no answer of {one.destination}, {one.address}" for one in found if not one.received]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from testbed.cluster.manifest import Pod as PodManifest
+from testbed.errors import NoSubnetYet
 from testbed.places import PAUSE
 from testbed.plain_files import plain
 from testbed.pods import pod_network
@@ -102,7 +103,7 @@ class Pod:
         try:
             address = self._ipam.allocate(self.name, self._host.subnet)
             ipv6 = pod_network.ipv6_of(self._host, address)
-        except (NoFreeAddress, LookupError) as error:
+        except (NoFreeAddress, NoSubnetYet) as error:
             raise OSError(f"pod {self.name}: {error}") from error
         self.address = str(address)
         self.ipv6_address = None if ipv6 is None else str(ipv6.ip)
@@ -190,7 +191,7 @@ class Pod:
     def _is_in_subnet(self) -> bool:
         if self.manifest.spec.host_network or self.address is None:
             return True
-        with contextlib.suppress(LookupError):
+        with contextlib.suppress(NoSubnetYet):
             if IPv4Address(self.address) not in self._host.subnet:
                 return False
             ipv6 = self._host.ipv6_subnet

@@ -16,6 +16,7 @@ from typing import Literal
 
 from testbed.cluster.images import Program, program
 from testbed.cluster.manifest import Container, Pod, VolumeMount
+from testbed.errors import TestbedError
 from testbed.plain_files import plain, replace_plain
 from testbed.pods.container_log import LOG_BYTES
 from testbed.pods.container_probes import ContainerProbes, Target
@@ -42,7 +43,7 @@ def parent_of_shims() -> WarmParent:
     return WarmParent([sys.executable, "-I", "-S", str(SHIM_PARENT)], {})
 
 
-class ContainerNotRunning(Exception):
+class ContainerNotRunning(TestbedError):
     """The container has no process now; it may have one later."""
 
 

@@ -57,7 +57,7 @@ class PodHost(Protocol):
 
     @property
     def subnet(self) -> IPv4Network:
-        """The leased subnet. Raises LookupError while the node has none."""
+        """The leased subnet. Raises NoSubnetYet while the node has none."""
 
     @property
     def ipv6_address(self) -> IPv6Address | None:
@@ -65,7 +65,7 @@ class PodHost(Protocol):
 
     @property
     def ipv6_subnet(self) -> IPv6Network | None:
-        """The leased IPv6 subnet; None where pods have IPv4 only. Raises LookupError while the node has none."""
+        """The leased IPv6 subnet; None where pods have IPv4 only. Raises NoSubnetYet while the node has none."""
 
     @property
     def gateway(self) -> IPv4Address:
@@ -73,7 +73,7 @@ class PodHost(Protocol):
 
     @property
     def overlay_mtu(self) -> int:
-        """MTU of the pods' links, in bytes. Raises LookupError while the node has no lease."""
+        """MTU of the pods' links, in bytes. Raises NoSubnetYet while the node has no lease."""
 
     @property
     def rundir(self) -> Path:
@@ -102,7 +102,7 @@ def pod_mac(address: IPv4Address) -> str:
 def ipv6_of(host: PodHost, address: IPv4Address) -> IPv6Interface | None:
     """The IPv6 address of the pod with this IPv4 address: of the same number in its subnet; None without IPv6.
 
-    So one reservation is enough for both, and who knows one address knows the other. Raises LookupError.
+    So one reservation is enough for both, and who knows one address knows the other. Raises NoSubnetYet.
     """
     subnet = host.ipv6_subnet
     if subnet is None:

@@ -31,7 +31,7 @@ class KindInLab:
     """What the lab answers about one kind."""
 
     get: Callable[[Lab], list[Object]]
-    """Every object, in the order of the cluster file. Raises LookupError, in words, when it cannot be known now."""
+    """Every object, in the order of the cluster file. Raises TestbedError when it cannot be known now."""
     describe: Described | None = None
 
 

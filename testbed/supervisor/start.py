@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from testbed.errors import TestbedError
 from testbed.lab.in_few_words import in_few_words
 from testbed.lab.log_keeper import LogKeeper
 from testbed.lab.node import LabNode
@@ -32,7 +33,7 @@ Progress = Callable[[str, str, str], None]
 """Called with (phase, "start" | "waiting" | "done", what is waited for or what was done)."""
 
 
-class LabNotReady(Exception):
+class LabNotReady(TestbedError):
     """A phase did not finish in its time; names what is missing."""
 
 

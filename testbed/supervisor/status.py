@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.node.subnet_env import LARGEST_BYTES
 from testbed.cluster.device_names import OVERLAY_DEVICES
-from testbed.errors import EtcdFailed
+from testbed.errors import EtcdFailed, NoSubnetYet
 from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode
 from testbed.lab.underlay import OverlayNode
 from testbed.plain_files import read_plain
@@ -109,14 +109,14 @@ def subnet_of(node: LabNode, state: Object | None) -> str | None:
         return str(state["lease"]["subnet"]).partition(" ")[0]
     try:
         return str(node.subnet)
-    except (LookupError, OSError):
+    except (NoSubnetYet, OSError):
         return None
 
 
 def _ipv6_subnet(node: LabNode) -> str | None:
     try:
         return str(node.ipv6_subnet or "") or None
-    except (LookupError, OSError):
+    except (NoSubnetYet, OSError):
         return None
 
 
@@ -197,13 +197,13 @@ def pods(lab: Lab) -> list[Object]:
 
 
 def leases(lab: Lab) -> list[Object]:
-    """Every lease in etcd (`get leases`). Raises LookupError while etcd does not answer."""
+    """Every lease in etcd (`get leases`). Raises EtcdFailed while etcd does not answer."""
     names = {node.address: node.name for node in lab.state.nodes.values()}
     states = {node.name: node.state() for node in lab.state.nodes.values()}
     try:
         held = lab.state.registry.leases()
     except EtcdFailed as failure:
-        raise LookupError(f"etcd: {failure}") from failure
+        raise EtcdFailed(f"etcd: {failure}") from failure
     found = []
     for lease in held:
         owner = names.get(lease.attrs.public_ip)

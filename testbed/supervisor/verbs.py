@@ -15,7 +15,7 @@ from testbed.capture.verbs import capture_verbs
 from testbed.cluster.kinds import BY_PLURAL, Kind, no_such_kind
 from testbed.control.programs import run_for_client, wait_with_client
 from testbed.control.server import Request, Verb
-from testbed.errors import EtcdFailed, InvalidInput, TestbedError
+from testbed.errors import EtcdFailed, InvalidInput, MeasurementFailed, TestbedError
 from testbed.exercises.verbs import exercise_verbs
 from testbed.faults.verbs import fault_verbs
 from testbed.lab.etcd import enter_machine
@@ -27,7 +27,6 @@ from testbed.lab.waiting import wait_for
 from testbed.plain_files import plain
 from testbed.pods.kept_logs import log_of_deleted
 from testbed.pods.pod import Pod
-from testbed.pods.pod_container import ContainerNotRunning
 from testbed.supervisor import status
 from testbed.supervisor.graph_facts import graph_facts
 from testbed.supervisor.journal_verbs import JournalVerbs
@@ -87,10 +86,7 @@ class RunningLab:
         """Objects of a kind, or the one with a name."""
         kind, in_lab = self._kind("get", request)
         name = request.argument("name", str)
-        try:
-            found = in_lab.get(self.lab)
-        except LookupError as failure:
-            raise EtcdFailed(str(failure)) from failure
+        found = in_lab.get(self.lab)
         if name is None:
             return found
         names = [item["metadata"]["name"] for item in found]
@@ -191,7 +187,7 @@ class RunningLab:
             return measure(
                 self._pid(source), self._pid(destination), self._address(destination), seconds, udp, request.client_left
             )
-        except RuntimeError as failure:
+        except MeasurementFailed as failure:
             raise TestbedError(f"iperf {source} {destination}: {failure}") from failure
 
     def restart(self, request: Request) -> object:
@@ -222,11 +218,7 @@ class RunningLab:
     def _run_in(self, request: Request, name: str, container: str | None, argv: list[str], tty: bool) -> object:
         target = self._target(name)
         if isinstance(target, Pod):
-            try:
-                command = target.exec_argv(self._container(target, container), argv, tty)
-            except ContainerNotRunning as failure:
-                raise TestbedError(f"pod {name}: {failure}") from failure
-            return run_for_client(request, command)
+            return run_for_client(request, target.exec_argv(self._container(target, container), argv, tty))
         pid = target.pid if isinstance(target, LabNode) else self.state.underlay.machines[name].pid
         environment = {**os.environ, "PS1": f"{name}# ", "TERM": "xterm"}
         return run_for_client(request, [*enter_machine(pid), *argv], environment, take_terminal=tty)

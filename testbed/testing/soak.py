@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from testbed.errors import InvalidInput
 from testbed.faults.trials import CONTROL, TRIALS, Trial
 from testbed.testing.attempts import Attempt, attempts
 from testbed.testing.invariants import SLACK, kind_of
@@ -30,7 +31,7 @@ MEMORY = "agent RSS kB"
 NEVER_COMPARED = {"agent CPU ticks"}
 
 
-class NoHistory(ValueError):
+class NoHistory(InvalidInput):
     """The file is no history of a soak, or of another table of trials; says where and why."""
 
 

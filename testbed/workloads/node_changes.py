@@ -13,7 +13,7 @@ from testbed.cluster.free_values import free_address, free_name
 from testbed.cluster.name_rules import MAX_NODE_NAME, check_node_name
 from testbed.cluster.underlay_plan import UnderlayPlan, plan_underlay
 from testbed.cluster.wiring import Cable, Wiring
-from testbed.errors import EtcdFailed
+from testbed.errors import EtcdFailed, InvalidInput, TestbedError
 from testbed.lab.node import LabNode
 from testbed.lab.registry import key_of
 from testbed.lab.state import LabState
@@ -29,11 +29,11 @@ PEERS_LIMIT_S = 20.0
 LOOK_S = 0.05
 
 
-class NodeRefused(Exception):
+class NodeRefused(InvalidInput):
     """What is asked of a node cannot be: all reasons, a line each."""
 
 
-class NodeFailed(Exception):
+class NodeFailed(TestbedError):
     """What was asked was begun and did not come to its end; says how far it came."""
 
 

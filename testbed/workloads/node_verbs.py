@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.nodes import Nodes
-from testbed.workloads.node_changes import NodeChanges, NodeFailed, NodeRefused
+from testbed.workloads.node_changes import NodeChanges
 
 DRAIN_LIMIT_S = 60.0
 ACTIONS = ("add", "drain", "uncordon", "delete")
@@ -38,19 +38,21 @@ class NodeVerbs:
             raise TestbedError(f"no node named {name} (there are: {', '.join(self._nodes)})")
         limit_s = request.argument("limit_s", float, DRAIN_LIMIT_S)
         with self._turn:
-            try:
-                if action == "add":
-                    subnet = request.argument("subnet", str)
-                    asked = IPv4Network(subnet) if subnet else None
-                    node = self._changes.add(name, request.argument("ip", str), request.argument("switch", str), asked)
-                    return {"name": name, "address": str(node.address), "subnet": str(node.subnet)}
-                if action == "drain":
-                    return {"name": name, "stay": self._changes.drain(name, limit_s)}
-                if action == "delete":
-                    return {"name": name, "lost": self._changes.delete(name, limit_s)}
-                self._changes.uncordon(name)
-            except NodeRefused as refusal:
-                raise InvalidInput(str(refusal)) from refusal
-            except NodeFailed as failure:
-                raise TestbedError(str(failure)) from failure
+            if action == "add":
+                subnet = request.argument("subnet", str)
+                asked = _network(subnet) if subnet else None
+                node = self._changes.add(name, request.argument("ip", str), request.argument("switch", str), asked)
+                return {"name": name, "address": str(node.address), "subnet": str(node.subnet)}
+            if action == "drain":
+                return {"name": name, "stay": self._changes.drain(name, limit_s)}
+            if action == "delete":
+                return {"name": name, "lost": self._changes.delete(name, limit_s)}
+            self._changes.uncordon(name)
             return {"name": name}
+
+
+def _network(text: str) -> IPv4Network:
+    try:
+        return IPv4Network(text)
+    except ValueError as error:
+        raise InvalidInput(f"node add: not a subnet (got {text}; want one such as 10.0.46.0/24)") from error

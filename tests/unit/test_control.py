@@ -37,6 +37,8 @@ VERBS = {
     "typed": Verb(lambda request: request.argument("number", int), changes=False),
     "refuse": Verb(_refuse, changes=False),
     "bug": Verb(lambda request: 1 // 0, changes=False),
+    "value": Verb(lambda request: int("seven"), changes=False),
+    "kernel": Verb(lambda request: os.listdir("/none"), changes=False),
     "streams": Verb(lambda request: [os.fstat(stream).st_ino for stream in request.streams], changes=False),
     "stay": Verb(lambda request: request.client_left(5), changes=False),
 }
@@ -102,6 +104,8 @@ def assert_others_are_served(connect: Connect) -> None:
         (b'{"verb":"typed","arguments":{"number":"x"}}\n', "number: wrong type", 2),
         (b'{"verb":"refuse"}\n', "no such thing", 4),
         (b'{"verb":"bug"}\n', "internal error: ZeroDivisionError", 1),
+        (b'{"verb":"value"}\n', "internal error: ValueError", 1),
+        (b'{"verb":"kernel"}\n', "[Errno 2] No such file or directory: '/none'", 1),
         (b'{"verb":"echo"}\n{"verb":"echo"}\n', "more than one request", 1),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.errors import WrongEnvironment
 from testbed.faults.faked_clock import faked_clock
 
 SLEEPER = """
@@ -27,7 +28,7 @@ def test_a_process_with_a_wrong_clock_sleeps_and_waits_as_always(offset_s: int, 
     offset.write_text(f"{offset_s:+d}\n")
     try:
         environment = {**os.environ, **faked_clock(str(offset))}
-    except LookupError as missing:
+    except WrongEnvironment as missing:
         pytest.skip(str(missing))
     done = subprocess.run(
         [sys.executable, "-c", SLEEPER], env=environment, capture_output=True, text=True, timeout=20, check=False

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from testbed.errors import InvalidInput
 from testbed.exercises.breakage import BREAKERS
-from testbed.exercises.catalogue import EXERCISES, NoSuchExercise, exercise_of
+from testbed.exercises.catalogue import EXERCISES, exercise_of
 from testbed.exercises.judge import LeaseSeen, NodeSeen, PairSeen, Seen, Verdict, judge
 
 ADDRESSES = {"node1": "192.168.8.1", "node2": "192.168.8.2"}
@@ -118,7 +119,5 @@ def test_every_exercise_is_known_by_name_and_can_be_made() -> None:
 
 
 def test_an_unknown_exercise_is_refused_with_what_there_is() -> None:
-    with pytest.raises(
-        NoSuchExercise, match=r'got broken/nft-dorp; want broken/agent-killed, .*mean "broken/nft-drop"'
-    ):
+    with pytest.raises(InvalidInput, match=r'got broken/nft-dorp; want broken/agent-killed, .*mean "broken/nft-drop"'):
         exercise_of("broken/nft-dorp")

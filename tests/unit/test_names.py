@@ -12,7 +12,7 @@ from testbed.cluster.problems import SpecError
 from testbed.cluster.service import Service
 from testbed.cluster.service_addresses import allocate
 from testbed.cluster.spec import read_cluster
-from testbed.dns.query import NoAnswer, serial_answer, serial_question
+from testbed.dns.query import NotAnAnswer, serial_answer, serial_question
 from testbed.dns.records import Record, by_zone, records, zones_of
 from testbed.dns.zone import server_config, zone_file
 from testbed.services.endpoints import PodFacts
@@ -208,5 +208,5 @@ def test_serial_is_read_from_the_answer() -> None:
 def test_what_does_not_answer_the_question_is_no_serial() -> None:
     question, other = serial_question("cluster.local", 5), serial_question("cluster.local", 6)
     for wrong in (b"", answer_to(question)[:30], answer_to(other), answer_to(question, flags=0x8405)):
-        with pytest.raises(NoAnswer):
+        with pytest.raises(NotAnAnswer):
             serial_answer(question, wrong)
