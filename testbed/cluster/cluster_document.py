@@ -223,6 +223,10 @@ class NodeSpec(Model):
         return self
 
 
+def _nothing_for_null(value: object) -> object:
+    return {} if value is None else value
+
+
 NodeName = Annotated[str, AfterValidator(check_node_name)]
 
 
@@ -235,7 +239,7 @@ class ClusterDocument(Model):
     network: dict[str, Any] = Field(default_factory=lambda: dict(DEFAULT_NETWORK))
     """flannel's own network config."""
     underlay: UnderlaySpec = Field(default_factory=UnderlaySpec)
-    nodes: Annotated[dict[NodeName, NodeSpec], Field(min_length=1)]
+    nodes: Annotated[dict[NodeName, Annotated[NodeSpec, BeforeValidator(_nothing_for_null)]], Field(min_length=1)]
     """By name; or a list of names, where no node has anything else to say."""
     etcd: EtcdSpec = Field(default_factory=EtcdSpec)
     agent: AgentSpec = Field(default_factory=AgentSpec)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator, model_validator
 
 from testbed.cluster.manifest import Metadata, Pod, PodSpec
-from testbed.cluster.manifest_model import LabelKey, LabelName, LabelValue, Model
+from testbed.cluster.manifest_model import Annotations, LabelKey, LabelName, LabelValue, Model
 from testbed.cluster.name_rules import check_count_or_percent, within, wrong
 
 MAX_REPLICAS = 1000  # several times what a machine holds
@@ -61,7 +61,7 @@ class TemplateMetadata(Model):
     name: LabelName | None = None
     """Kubernetes allows it and does nothing with it."""
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
+    annotations: Annotations = Field(default_factory=dict)
 
 
 class PodTemplate(Model):

@@ -18,8 +18,9 @@ def check_deployment(source: Source, deployment: object) -> Iterator[Problem]:
         what = f"too long for the names of its pods (got {got}; want at most {LONGEST_NAME})"
         yield source.problem(("metadata", "name"), what)
     template = deployment.spec.template
+    labels_are_right = not source.is_doubtful((*TEMPLATE, "metadata"))
     for key, value in deployment.spec.selector.match_labels.items():
-        if template.metadata.labels.get(key) != value:
+        if labels_are_right and template.metadata.labels.get(key) != value:
             got = f"{key}: {value}, the template has {template.metadata.labels.get(key, 'no such label')}"
             what = f"selects none of its own pods (got {got}; want the same label under spec.template.metadata.labels)"
             yield source.problem(("spec", "selector", "matchLabels", key), what)

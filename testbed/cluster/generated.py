@@ -6,13 +6,12 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from testbed.cluster import topology
 from testbed.cluster.name_rules import check_node_name
 from testbed.cluster.problems import Problem, SpecError
 from testbed.cluster.spec import Cluster, read_cluster
 from testbed.cluster.wiring import Cable, Wiring
+from testbed.cluster.yaml_source import dump_documents
 
 MAX_GENERATED_PODS = 2000  # on all nodes together; their YAML stays below its own limit
 MAX_GENERATED_NODES = 400
@@ -119,7 +118,7 @@ def generate(choice: Choice, pods_per_node: int) -> Cluster:
         _pod(number + 1, nodes[number // pods_per_node], "shell" if number % pods_per_node % 2 else "echo")
         for number in range(len(nodes) * pods_per_node)
     ]
-    text: str = yaml.safe_dump_all([cluster, *pods], sort_keys=False)
+    text = dump_documents([cluster, *pods])
     try:
         return read_cluster(text.encode(), "generated")
     except SpecError as error:

@@ -5,9 +5,18 @@ A field that is not here is refused, never ignored: a manifest that is taken doe
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from testbed.cluster.manifest_model import LabelKey, LabelName, LabelValue, Model, Port, ProcessText
+from testbed.cluster.manifest_model import (
+    LEFT_OUT_AT_ZERO,
+    Annotations,
+    LabelKey,
+    LabelName,
+    LabelValue,
+    Model,
+    Port,
+    ProcessText,
+)
 from testbed.cluster.name_rules import (
     check_address,
     check_environment_name,
@@ -34,7 +43,7 @@ class Metadata(Model):
 
     name: LabelName
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
+    annotations: Annotations = Field(default_factory=dict)
 
 
 class EnvironmentVariable(Model):
@@ -50,7 +59,7 @@ class ContainerPort(Model):
     container_port: Port
     protocol: Literal["TCP", "UDP"] = "TCP"
     name: Annotated[str, AfterValidator(check_port_name)] | None = None
-    host_port: Port | None = None
+    host_port: Annotated[Port | None, LEFT_OUT_AT_ZERO] = None
     host_ip: Annotated[str, AfterValidator(check_address)] | None = Field(default=None, alias="hostIP")
     """Which of the node's addresses answers; None and 0.0.0.0: all of them."""
 
@@ -99,7 +108,7 @@ class EmptyDir(Model):
 
     medium: Literal["", "Memory"] = ""
     """Both are memory."""
-    size_limit: Annotated[int | str, AfterValidator(check_quantity)] | None = None
+    size_limit: Annotated[int | str, PlainValidator(check_quantity)] | None = None
     """What fits in, such as 64Mi; a container that writes more gets ENOSPC. Without it, or with 0, it is 256Mi."""
 
     @property
@@ -118,19 +127,25 @@ class HostPath(Model):
 class Volume(Model):
     """A directory that containers of one pod share."""
 
+    nothing_under_unknown_keys = (None,)
+    """Another source is another volume, with settings or without."""
+
     name: LabelName
     empty_dir: EmptyDir | None = None
     host_path: HostPath | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _an_empty_directory_without_a_source(cls, given: object) -> object:
+        if isinstance(given, dict) and {key for key, value in given.items() if value is not None} <= {"name"}:
+            return {**given, "emptyDir": {}}
+        return given
+
     @model_validator(mode="after")
     def _one_source(self) -> "Volume":
-        sources = [name for name in ("emptyDir", "hostPath") if getattr(self, _SOURCES[name]) is not None]
-        if len(sources) != 1:
-            raise wrong("a volume has one source", ", ".join(sources) or "none", "emptyDir: {} or hostPath: {path: …}")
+        if self.empty_dir is not None and self.host_path is not None:
+            raise wrong("a volume has one source", "emptyDir, hostPath", "emptyDir: {} or hostPath: {path: …}")
         return self
-
-
-_SOURCES = {"emptyDir": "empty_dir", "hostPath": "host_path"}
 
 
 class PodSpec(Model):

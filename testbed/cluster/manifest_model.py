@@ -1,8 +1,10 @@
 """What every model of a manifest is made of: strict, immutable mappings, names, texts and ports."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
 from testbed.cluster.name_rules import (
@@ -14,9 +16,16 @@ from testbed.cluster.name_rules import (
     within,
 )
 
+LEFT_OUT_AT_ZERO = object()
+"""Marks a number of which Kubernetes takes 0 as left out."""
+
 
 class Model(BaseModel):
-    """A mapping of a manifest: immutable, no conversions, no unknown keys, camelCase outside and snake_case inside."""
+    """A mapping of a manifest: immutable, no conversions, no unknown keys, camelCase outside and snake_case inside.
+
+    What is empty is left out, as kubectl does: a key without a value; empty text, an empty list and for some numbers 0,
+    where the key has a default; an empty mapping under a key that is not known here, such as `status: {}`.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -27,9 +36,38 @@ class Model(BaseModel):
         validate_by_alias=True,
     )
 
+    nothing_under_unknown_keys: ClassVar[tuple[object, ...]] = (None, "", [], {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_what_is_empty(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        nothing, unknown = _nothing_by_key(cls), cls.nothing_under_unknown_keys
+        return {key: value for key, value in given.items() if not _is_among(value, nothing.get(key, unknown))}
+
+
+@cache
+def _nothing_by_key(model: type[BaseModel]) -> Mapping[str, tuple[object, ...]]:
+    """The values of each key that say nothing."""
+    found: dict[str, tuple[object, ...]] = {}
+    for name, field in model.model_fields.items():
+        zero = (0,) if LEFT_OUT_AT_ZERO in field.metadata else ()
+        found[field.alias or name] = (None,) if field.is_required() else (None, "", [], *zero)
+    return found
+
+
+def _is_among(value: object, nothing: tuple[object, ...]) -> bool:
+    return any(value == one and type(value) is type(one) for one in nothing)
+
+
+def _empty_for_null(value: object) -> object:
+    return "" if value is None else value
+
 
 LabelName = Annotated[str, AfterValidator(check_label_name)]
 LabelKey = Annotated[str, AfterValidator(check_label_key)]
-LabelValue = Annotated[str, AfterValidator(check_label_value)]
+LabelValue = Annotated[str, BeforeValidator(_empty_for_null), AfterValidator(check_label_value)]
+Annotations = dict[str, Annotated[str, BeforeValidator(_empty_for_null)]]
 ProcessText = Annotated[str, AfterValidator(check_process_text)]
 Port = Annotated[int, within(1, LAST_PORT)]

@@ -6,13 +6,17 @@ from typing import NamedTuple, TypeVar
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.free_values import free_name
 from testbed.cluster.kinds import MANIFESTS
+from testbed.cluster.kubernetes_words import KUBERNETES_KINDS
 from testbed.cluster.manifest import Pod
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.service import Service
-from testbed.cluster.validation import Source, read_model
+from testbed.cluster.validation import Source, read_model, shown
 
 Object = Pod | Deployment | Service
 ObjectT = TypeVar("ObjectT", Pod, Deployment, Service)
+
+LISTS = ("List", *(f"{kind}List" for _, kind in MANIFESTS))
+"""What `kubectl get -o yaml` wraps several objects in."""
 
 
 class Manifest(NamedTuple):
@@ -22,11 +26,30 @@ class Manifest(NamedTuple):
     object: Object
 
 
+def objects_in(sources: Iterable[Source]) -> tuple[list[Source], list[Problem]]:
+    """Every object of the documents, with a List's items in its place; and each List that is none."""
+    found: list[Source] = []
+    problems: list[Problem] = []
+    for source in sources:
+        version, kind = kind_of(source)
+        if version not in {known for known, _ in MANIFESTS} or kind not in LISTS:
+            found.append(source)
+            continue
+        items = source.document.value.get("items")
+        if isinstance(items, list):
+            inner, wrong = objects_in(Source(item, source.name) for item in source.document.items("items"))
+            found += inner
+            problems += wrong
+        elif items is not None:
+            problems.append(source.problem(("items",), f"wrong type (got {shown(items)}; want a list)"))
+    return found, problems
+
+
 def read_manifests(sources: Iterable[Source]) -> tuple[list[Manifest], list[Problem]]:
     """Every manifest that could be read, in order, and everything that is wrong with each of them alone."""
     found: list[Manifest] = []
-    problems: list[Problem] = []
-    for source in sources:
+    objects, problems = objects_in(sources)
+    for source in objects:
         kind = MANIFESTS.get(kind_of(source))
         if kind is None or kind.manifest is None:
             problems.append(_refuse(source))
@@ -91,5 +114,5 @@ def _refuse(source: Source) -> Problem:
     if kind == ("testbed/v1", "Cluster"):
         return source.problem(("kind",), f"a Cluster is the first document of a file for `up` only (got one; {want})")
     shown = " ".join(kind)
-    near = near_match(shown, map(" ".join, MANIFESTS))
+    near = "" if kind[1] in KUBERNETES_KINDS else near_match(shown, map(" ".join, MANIFESTS))
     return source.problem(("kind",), f"unknown apiVersion and kind (got {shown}; {want}){near}")

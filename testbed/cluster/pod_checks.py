@@ -53,7 +53,7 @@ def check_pod_spec(source: Source, path: Path, spec: PodSpec) -> Iterator[Proble
     """The same for the spec at `path`, a pod's or a template's."""
     yield from _duplicates(source, (*path, "containers"), [container.name for container in spec.containers])
     yield from _duplicates(source, (*path, "volumes"), [volume.name for volume in spec.volumes])
-    volumes = [volume.name for volume in spec.volumes]
+    volumes = source.names_in((*path, "volumes"))
     for number, container in enumerate(spec.containers):
         here = (*path, "containers", number)
         yield from _check_image(source, here, container)
@@ -62,7 +62,7 @@ def check_pod_spec(source: Source, path: Path, spec: PodSpec) -> Iterator[Proble
         targets = [mount.mount_path for mount in container.volume_mounts]
         yield from _duplicates(source, (*here, "volumeMounts"), targets, key="mountPath")
         for index, mount in enumerate(container.volume_mounts):
-            if mount.name not in volumes:
+            if volumes is not None and mount.name not in volumes:
                 want = ", ".join(volumes) or f"a volume under {dotted(path)}.volumes"
                 what = f"no such volume in this pod (got {mount.name}; want {want})"
                 yield source.problem((*here, "volumeMounts", index, "name"), what)
@@ -98,7 +98,9 @@ def _check_ports(source: Source, path: Path, spec: PodSpec) -> Iterator[Problem]
 
 
 def _check_probes(source: Source, path: Path, container: Container) -> Iterator[Problem]:
-    names = [port.name for port in container.ports if port.name is not None]
+    names = source.names_in((*path, "ports"))
+    if names is None:
+        return
     probes = {"readinessProbe": container.readiness_probe, "livenessProbe": container.liveness_probe}
     for key, probe in probes.items():
         if probe is not None and isinstance(probe.port, str) and probe.port not in names:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
-from testbed.cluster.manifest_model import Model, ProcessText
+from testbed.cluster.manifest_model import LEFT_OUT_AT_ZERO, Model, ProcessText
 from testbed.cluster.name_rules import check_port_or_name, within, wrong
 
 LONGEST_S = 3600
@@ -52,10 +52,10 @@ class Probe(Model):
     http_get: HttpGetAction | None = None
     tcp_socket: TcpSocketAction | None = None
     initial_delay_seconds: Annotated[int, within(0, LONGEST_S)] = 0
-    period_seconds: Annotated[int, within(1, LONGEST_S)] = 10
-    timeout_seconds: Annotated[int, within(1, LONGEST_S)] = 1
-    success_threshold: Annotated[int, within(1, MOST_TRIES)] = 1
-    failure_threshold: Annotated[int, within(1, MOST_TRIES)] = 3
+    period_seconds: Annotated[int, within(1, LONGEST_S), LEFT_OUT_AT_ZERO] = 10
+    timeout_seconds: Annotated[int, within(1, LONGEST_S), LEFT_OUT_AT_ZERO] = 1
+    success_threshold: Annotated[int, within(1, MOST_TRIES), LEFT_OUT_AT_ZERO] = 1
+    failure_threshold: Annotated[int, within(1, MOST_TRIES), LEFT_OUT_AT_ZERO] = 3
 
     @model_validator(mode="after")
     def _one_action(self) -> "Probe":

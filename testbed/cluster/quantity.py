@@ -23,7 +23,9 @@ def bytes_of(quantity: int | str) -> int:
     return int((Decimal(number) * factor).to_integral_value(ROUND_CEILING))
 
 
-def check_quantity(quantity: int | str) -> int | str:
+def check_quantity(quantity: object) -> int | str:
     """A quantity as it was written."""
+    if isinstance(quantity, bool) or not isinstance(quantity, int | str):
+        raise wrong("not a quantity of bytes", quantity, "a number with a unit, such as 64Mi or 1G")
     bytes_of(quantity)
     return quantity

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field, PlainValidator
 
 from agent.kernel.values import Family, IPAddress
 from testbed.cluster.manifest import Metadata
-from testbed.cluster.manifest_model import LabelKey, LabelValue, Model, Port
-from testbed.cluster.name_rules import check_address, check_port_name, check_port_or_name, within, wrong
+from testbed.cluster.manifest_model import LEFT_OUT_AT_ZERO, LabelKey, LabelName, LabelValue, Model, Port
+from testbed.cluster.name_rules import check_address, check_port_or_name, within, wrong
 
 NODE_PORTS = (30000, 32767)
 DEFAULT_AFFINITY_S = 10800
@@ -33,11 +33,11 @@ class ServicePort(Model):
     """One port of a Service."""
 
     port: Port
-    name: Annotated[str, AfterValidator(check_port_name)] | None = None
+    name: LabelName | None = None
     protocol: Literal["TCP", "UDP"] = "TCP"
-    target_port: Annotated[int | str, PlainValidator(check_port_or_name)] | None = None
+    target_port: Annotated[Annotated[int | str, PlainValidator(check_port_or_name)] | None, LEFT_OUT_AT_ZERO] = None
     """Of the pods: a number, or the name of a container's port; None: the same number."""
-    node_port: Annotated[int, within(*NODE_PORTS)] | None = None
+    node_port: Annotated[Annotated[int, within(*NODE_PORTS)] | None, LEFT_OUT_AT_ZERO] = None
     """On which every node answers too; None: chosen, where the Service is of type NodePort."""
 
 

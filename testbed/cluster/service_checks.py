@@ -11,7 +11,6 @@ from testbed.cluster.service import HEADLESS, NODE_PORTS, Service, ServicePort
 from testbed.cluster.service_addresses import SERVICE_RANGE, SERVICE_RANGES
 from testbed.cluster.validation import Source
 
-LONGEST_PORT_NAME = 15  # RFC 6335
 FIRST_SUGGESTED = 101
 """Of the range of Services, in messages."""
 
@@ -22,7 +21,7 @@ def check_service(source: Source, service: object) -> Iterator[Problem]:
     """What the parts of one Service say about each other."""
     assert isinstance(service, Service)
     spec = service.spec
-    if spec.type != "NodePort":
+    if spec.type != "NodePort" and not source.is_doubtful(("spec", "type")):
         for index, port in enumerate(spec.ports):
             if port.node_port is not None:
                 what = f"a node port without type NodePort (got {port.node_port}; want type: NodePort, or no nodePort)"
@@ -36,7 +35,8 @@ def check_service(source: Source, service: object) -> Iterator[Problem]:
     if service.headless and spec.session_affinity != "None":
         what = "nothing stands between client and pod here (got clusterIP: None; want sessionAffinity: None)"
         yield source.problem(("spec", "sessionAffinity"), what)
-    if spec.session_affinity_config is not None and spec.session_affinity == "None":
+    affinity_is_off = spec.session_affinity == "None" and not source.is_doubtful(("spec", "sessionAffinity"))
+    if spec.session_affinity_config is not None and affinity_is_off:
         what = "settings of an affinity that is off (got sessionAffinity: None; want sessionAffinity: ClientIP)"
         yield source.problem(("spec", "sessionAffinityConfig"), what)
     if spec.cluster_ip is not None and not service.headless and not _is_for_services(spec.cluster_ip):
@@ -105,12 +105,12 @@ def _check_ports(source: Source, ports: Sequence[ServicePort]) -> Iterator[Probl
     numbers: dict[tuple[int, str], int] = {}
     for index, port in enumerate(ports):
         path = ("spec", "ports", index)
-        if port.name is None and len(ports) > 1:
+        if port.name is None and len(ports) > 1 and not source.is_doubtful((*path, "name")):
             what = f"one of several ports without a name (got port {port.port}; want name: port-{port.port})"
             yield source.problem(path, what)
         if port.name is not None and names.setdefault(port.name, index) != index:
             line = source.line(("spec", "ports", names[port.name]))
-            other = free_name(port.name, {one.name for one in ports if one.name}, longest=LONGEST_PORT_NAME)
+            other = free_name(port.name, {one.name for one in ports if one.name})
             what = f"two ports of one name (got {port.name}, line {line} has it too; want another, such as {other})"
             yield source.problem((*path, "name"), what)
         key = (port.port, port.protocol)

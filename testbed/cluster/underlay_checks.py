@@ -24,7 +24,8 @@ def read_wiring(source: Source, document: ClusterDocument) -> tuple[Wiring | Non
         underlay = document.underlay
         problems = list(_check_links(source, document))
         problems += _check_names(source, document, underlay.switches or (), underlay.routers)
-        wiring = None if problems else _listed(document)
+        doubtful = source.is_doubtful(("nodes",)) or source.is_doubtful(("underlay",))
+        wiring = None if problems or doubtful else _listed(document)
         problems += _check_connected(source, wiring) if wiring else ()
     else:
         wiring, problems = _named(source, document)
@@ -60,6 +61,8 @@ def _named(source: Source, document: ClusterDocument) -> tuple[Wiring | None, li
             else f"too big (got {error} nodes and switches; want at most {topology.MOST_PARTS})"
         )
         return None, [source.problem(("underlay", "parameters"), f"{name}: {what}")]
+    if len(wiring.nodes) != len(nodes) and source.is_doubtful(("nodes",)):
+        return None, []
     if len(wiring.nodes) != len(nodes):
         want = f"{len(wiring.nodes)}, or other parameters"
         what = f"not as many nodes as the topology {name} has with these parameters (got {len(nodes)}; want {want})"
@@ -89,16 +92,22 @@ def _listed(document: ClusterDocument) -> Wiring:
 
 def _check_links(source: Source, document: ClusterDocument) -> Iterator[Problem]:
     underlay = document.underlay
-    nodes, switches, routers = list(document.nodes), list(underlay.switches or ()), list(underlay.routers)
+    switches, routers = list(underlay.switches or ()), list(underlay.routers)
+    # A node of which something else is wrong has a link all the same.
+    written = source.document.value.get("nodes")
+    nodes = list(dict.fromkeys([*document.nodes, *(written if isinstance(written, dict) else ())]))
+    doubtful = any(source.is_doubtful(("underlay", group)) for group in ("switches", "routers"))
     yield from _twice(source, "switches", switches)
     yield from _twice(source, "routers", routers, switches)
     known = [*nodes, *switches, *routers]
     plugged: dict[str, tuple[int, str]] = {}
+    all_known = True
     for number, link in enumerate(underlay.links or ()):
         path = ("underlay", "links", number, "ends")
         first, second = link.ends
         shown = f"{shorten(first, 20)} - {shorten(second, 20)}"
-        unknown = [place for place, end in enumerate(link.ends) if end not in known]
+        unknown = [place for place, end in enumerate(link.ends) if end not in known and not doubtful]
+        all_known = all_known and not unknown
         for place in unknown:
             end = link.ends[place]
             names = ", ".join(known[:NAMES_SHOWN]) + (" …" if len(known) > NAMES_SHOWN else "")
@@ -118,6 +127,9 @@ def _check_links(source: Source, document: ClusterDocument) -> Iterator[Problem]
                     what = f"a second link of a node (got {got}; want one, and switches for the rest)"
                     yield source.problem((*path, place), what)
                 plugged.setdefault(end, (source.line((*path, place)), shown))
+    if not all_known or source.is_doubtful(("underlay", "links")):
+        # What seems to have no link may be what a misspelt end means.
+        return
     ends = {end for link in underlay.links or () for end in link.ends}
     for name in nodes:
         if name not in ends:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from testbed.cluster.kubernetes_words import KUBERNETES_KEYS
 from testbed.cluster.problems import Position, Problem, near_match, shorten
 from testbed.cluster.yaml_source import Document, Path, dotted
 
@@ -58,6 +59,7 @@ class Source:
 
     def __init__(self, document: Document, name: str) -> None:
         self.document, self.name = document, name
+        self._wrong: list[Path] = []
 
     def problem(self, path: Path, what: str, *, at_key: bool = False) -> Problem:
         """A problem of the value at `path`, or of its key."""
@@ -67,6 +69,24 @@ class Source:
     def problem_at(self, position: Position, what: str) -> Problem:
         """A problem at `position`."""
         return Problem(f"{self.name}:{position.line}:{position.column}", what)
+
+    def note_wrong(self, path: Path) -> None:
+        """Remember that the value at `path` is wrong, and so left out of the model."""
+        self._wrong.append(path)
+
+    def is_doubtful(self, path: Path) -> bool:
+        """Whether something at or below `path` is wrong: then what the model has there is no reason to complain."""
+        return any(wrong[: len(path)] == path for wrong in self._wrong)
+
+    def names_in(self, path: Path) -> list[str] | None:
+        """The `name` of each item of the list at `path`, as the file has them; None where one of them is wrong."""
+        value = self.document.value
+        for step in path:
+            value = value.get(step) if isinstance(value, dict) else value[step]
+        items = value if isinstance(value, list) else []
+        if self.is_doubtful(path) and any(self.is_doubtful((*path, at, "name")) for at in range(len(items))):
+            return None
+        return [item["name"] for item in items if isinstance(item, dict) and isinstance(item.get("name"), str)]
 
     def line(self, path: Path) -> int:
         """The line of the value at `path`."""
@@ -84,6 +104,8 @@ def read_model(source: Source, model: type[ModelT]) -> tuple[ModelT | None, list
     except ValidationError as failure:
         errors = [error for error in failure.errors(include_url=False) if not _is_echo(error)]
     problems = [_problem(source, model, error) for error in errors]
+    for error in errors:
+        source.note_wrong(error["loc"])
     rest = copy.deepcopy(source.document.value)
     for error in errors:
         _forget(rest, error)
@@ -150,7 +172,8 @@ def _problem(source: Source, model: type[BaseModel], error: ErrorDetails) -> Pro
     if kind == "extra_forbidden":
         allowed = allowed_keys(model, path[:-1])
         key = str(path[-1])
-        what = f"unknown or unsupported key (got {shorten(key)}; want {', '.join(allowed)}){near_match(key, allowed)}"
+        near = "" if key in KUBERNETES_KEYS else near_match(key, allowed)
+        what = f"unknown or unsupported key (got {shorten(key)}; want {', '.join(allowed)}){near}"
         return source.problem(path, what, at_key=True)
     if kind == "missing":
         parent = path[:-1]
@@ -160,6 +183,11 @@ def _problem(source: Source, model: type[BaseModel], error: ErrorDetails) -> Pro
     if kind == "spec":
         what = f"{context['what']} (got {shown(context['got'])}; want {context['want']})"
         return source.problem(path, what, at_key=of_key)
+    written = source.document.written.get(path)
+    if kind == "string_type" and written not in (None, got):
+        text = shorten(written)
+        what = f'wrong type (got {text}, which YAML reads as {got}; want text: "{text}", in quotes)'
+        return source.problem(path, what)
     return source.problem(path, _standard(kind, got, context))
 
 

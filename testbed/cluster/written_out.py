@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from testbed.cluster.cluster_document import NodeSpec, UnderlaySpec
 from testbed.cluster.spec import Cluster
+from testbed.cluster.yaml_source import dump_documents
 
 EXPLICIT = ("switches", "routers", "links")
 BY_NAME = ("topology", "parameters")
@@ -30,8 +30,7 @@ def written_out(cluster: Cluster) -> str:
         "agent": _plain(cluster.agent),
         "dns": cluster.dns,
     }
-    text: str = yaml.safe_dump_all([document, *map(_plain, cluster.written)], sort_keys=False, default_flow_style=None)
-    return text
+    return dump_documents([document, *map(_plain, cluster.written)], default_flow_style=None)
 
 
 def _plain(model: BaseModel) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """YAML with positions: plain data and, for every key and value, where it stands in the file.
 
-Only what YAML and JSON share is taken: mappings with text keys, sequences, text, numbers, true, false and null. Tags,
-merge keys, duplicate keys and aliases that blow up are problems, not features. Nothing is constructed from a tag.
+Scalars mean what they mean to kubectl, whose reader is go-yaml's second version: `y` and `on` are truths, `0o7` and
+`1_000` numbers, `12:30` and dates text. Merge keys are followed. Duplicate keys, aliases that blow up and tags that
+are not YAML's own are problems; nothing is constructed from a tag.
 """
 
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from yaml.composer import Composer
 
 from testbed.cluster.problems import Position, Problem, shorten
 
@@ -19,10 +22,51 @@ Path = tuple[str | int, ...]
 MAX_BYTES = 1_000_000  # a cluster of 1,000 pods written by hand is a quarter of this
 MAX_DEPTH = 32  # a container's deepest value is at depth 8
 MAX_VALUES = 100_000  # after aliases are followed; an alias bomb passes this within milliseconds
-MAX_ALIASES = 100
 
-_SCALAR_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null"))
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_MERGE = "<<"
+_PLAIN = "plain"
+"""The tag of a scalar that has neither quotes nor a tag."""
+_YAML = "tag:yaml.org,2002:"
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    f"{_YAML}null": (type(None),),
+    f"{_YAML}bool": (bool,),
+    f"{_YAML}int": (int,),
+    f"{_YAML}float": (float, int),
+}
+"""Tag → what a scalar that has it must read as."""
+_WORDS: Mapping[str, object] = {
+    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
+    **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), math.inf),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
+}
+_INTEGER = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+)|(0|[1-9][0-9]*))")
+_BASES = (16, 2, 8, 10)
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+MOST_DIGITS = 100
+"""Of a number; what is longer is text."""
+
+
+def plain_value(text: str) -> object:
+    """Return what a scalar without quotes means to kubectl: null, a truth, a number, or text as it stands."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in "+-.0123456789" or len(text) > MOST_DIGITS:
+        return text
+    number = text if text[0] == "." else text.replace("_", "")
+    if found := _INTEGER.fullmatch(number):
+        digits, base = next((group, base) for group, base in zip(found.groups()[1:], _BASES, strict=True) if group)
+        return int(found[1] + digits, base)
+    if not _FLOAT.fullmatch(number) or math.isinf(value := float(number)):
+        return text
+    # kubectl goes on with JSON, which has no point in a whole number.
+    return int(value) if value.is_integer() else value
+
+
+PlaceT = TypeVar("PlaceT", Position, str)
 
 
 @dataclass(slots=True)
@@ -34,6 +78,8 @@ class Document:
     """Where each value begins."""
     keys: dict[Path, Position] = field(default_factory=dict)
     """Where the key of each mapping entry begins."""
+    written: dict[Path, str] = field(default_factory=dict)
+    """How each truth and each number is spelt in the file."""
 
     def position(self, path: Path) -> Position:
         """Where the value at `path` is, or its nearest ancestor that is in the file."""
@@ -45,13 +91,19 @@ class Document:
         """Where the key that leads to `path` is; for a list item, the item."""
         return self.keys.get(path) or self.position(path)
 
+    def items(self, key: str) -> "list[Document]":
+        """Return each item of the list under `key` as a document of its own; positions stay those in the file."""
+        found = [Document(value) for value in self.value[key]]
+        _share(key, self.values, [one.values for one in found])
+        _share(key, self.keys, [one.keys for one in found])
+        _share(key, self.written, [one.written for one in found])
+        return found
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A value before aliases are followed; `content` is scalar data, a list of nodes or a list of (key, node)."""
 
-    position: Position
-    content: Any
+def _share(key: str, places: Mapping[Path, PlaceT], of_items: Sequence[dict[Path, PlaceT]]) -> None:
+    for (first, *rest), place in ((path, place) for path, place in places.items() if path):
+        if first == key and rest and isinstance(number := rest[0], int):
+            of_items[number][tuple(rest[1:])] = place
 
 
 class _Refused(Exception):
@@ -59,6 +111,9 @@ class _Refused(Exception):
 
     def __init__(self, position: Position, what: str) -> None:
         self.position, self.what = position, what
+
+
+Note = Callable[[Position, str], None]
 
 
 def read_documents(data: bytes, name: str, want: str = "a Cluster document") -> tuple[list[Document], list[Problem]]:
@@ -72,14 +127,29 @@ def read_documents(data: bytes, name: str, want: str = "a Cluster document") -> 
         problems.append(Problem(f"{name}:{position.line}:{position.column}", what))
 
     try:
-        text = _decode(data)
-        documents = [_flatten(node, note) for node in _Composer(text, note).documents()]
+        documents = [_Reader(note).read(root) for root in _compose(_decode(data))]
     except _Refused as refused:
         note(refused.position, refused.what)
         return [], problems
+    documents = [document for document in documents if document.value is not None]
     if not documents and not problems:
         note(Position(1, 1), f"the file is empty (got nothing; want {want})")
     return documents, problems
+
+
+def dump_documents(documents: Iterable[object], **options: Any) -> str:  # noqa: ANN401 - PyYAML's own
+    """Return a YAML stream that reads the same here, in kubectl and in other programs: whatever one of them would
+    take for a number or a truth is in quotes.
+    """
+    text: str = yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, **options)
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:  # noqa: ANN401 - PyYAML has no types here
+        if kind is yaml.ScalarNode and implicit[0] and isinstance(plain_value(value), bool | int | float):
+            return f"{_YAML}{type(plain_value(value)).__name__}"
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
 
 
 def _decode(data: bytes) -> str:
@@ -107,145 +177,160 @@ def _position(mark: Any) -> Position:  # noqa: ANN401 - PyYAML's own mark has no
     return Position(mark.line + 1, mark.column + 1)
 
 
-class _Composer:
-    """Builds nodes from parser events, so that depth, tags and aliases are limited while reading."""
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-    def __init__(self, text: str, note: Callable[[Position, str], None]) -> None:
-        self._lines = text.split("\n")
-        self._loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
-        self._note = note
-        self._anchors: dict[str, _Node | None] = {}
-        self._aliases = 0
 
-    def documents(self) -> Iterator[_Node]:
-        """Every document that is not empty. Raises _Refused where the text stops being YAML."""
-        while not isinstance(event := self._next(), yaml.StreamEndEvent):
-            if isinstance(event, yaml.DocumentStartEvent):
-                self._anchors.clear()
-                node = self._node(self._next(), 0)
-                if node.content is not None:
-                    yield node
+class _Composer(Composer, _Loader):  # type: ignore[misc] # the C parser has no types
+    """PyYAML's composer on libyaml's events, which leaves plain scalars to us and limits the depth."""
 
-    def _next(self) -> Any:  # noqa: ANN401 - any of PyYAML's events
-        try:
-            return self._loader.get_event()
-        except yaml.MarkedYAMLError as error:
-            position = _position(error.problem_mark or error.context_mark)
-            raise _Refused(position, self._syntax(position, str(error.problem))) from None
-        except yaml.YAMLError as error:
-            raise _Refused(Position(1, 1), f"not YAML: {shorten(str(error))}") from None
+    def __init__(self, text: str) -> None:
+        _Loader.__init__(self, text)
+        Composer.__init__(self)
+        self._depth = 0
+        self._ended: set[str] = set()
+        """Anchors whose values are complete."""
 
-    def _syntax(self, position: Position, problem: str) -> str:
-        line = self._lines[position.line - 1] if position.line <= len(self._lines) else ""
-        indent = line[: len(line) - len(line.lstrip())]
-        if "\t" in indent:
-            return "a tab in the indentation (got a tab; want spaces)"
-        return f"not YAML: {problem}"
-
-    def _node(self, event: Any, depth: int) -> _Node:  # noqa: ANN401
-        position = _position(event.start_mark)
-        if depth > MAX_DEPTH:
+    def compose_node(self, parent: Any, index: Any) -> Any:  # noqa: ANN401
+        event = self.peek_event()
+        position, anchor = _position(event.start_mark), event.anchor
+        if self._depth > MAX_DEPTH:
             raise _Refused(position, f"nested too deep (got more than {MAX_DEPTH} levels; want a cluster file)")
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event, position)
-        tag = event.tag
-        if tag is not None and not (isinstance(event, yaml.ScalarEvent) and tag == "!"):
-            self._note(position, f"a YAML tag is not taken here (got {shorten(tag)}; want a plain value)")
-        if event.anchor:
-            self._anchors[event.anchor] = None
-        if isinstance(event, yaml.ScalarEvent):
-            node = _Node(position, self._scalar(event, position))
-        elif isinstance(event, yaml.SequenceStartEvent):
-            node = _Node(position, self._sequence(depth))
-        else:
-            node = _Node(position, self._mapping(depth))
-        if event.anchor:
-            self._anchors[event.anchor] = node
+            if anchor not in self.anchors:
+                want = f"&{anchor} before it"
+                raise _Refused(position, f"an alias without its anchor (got *{anchor}; want {want})")
+            if anchor not in self._ended:
+                raise _Refused(position, f"an alias inside its own anchor (got *{anchor}; want a value that ends)")
+            return super().compose_node(parent, index)
+        # YAML lets a name be given again; PyYAML does not.
+        self.anchors.pop(anchor, None)
+        self._ended.discard(anchor)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if anchor is not None:
+            self._ended.add(anchor)
         return node
 
-    def _alias(self, event: Any, position: Position) -> _Node:  # noqa: ANN401
-        self._aliases += 1
-        if self._aliases > MAX_ALIASES:
-            raise _Refused(position, f"too many aliases (got more than {MAX_ALIASES}; want at most {MAX_ALIASES})")
-        if event.anchor not in self._anchors:
-            raise _Refused(
-                position, f"an alias without its anchor (got *{event.anchor}; want &{event.anchor} before it)"
-            )
-        node = self._anchors[event.anchor]
-        if node is None:
-            raise _Refused(position, f"an alias inside its own anchor (got *{event.anchor}; want a value that ends)")
-        return node
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:  # noqa: ANN401
+        return _PLAIN if kind is yaml.ScalarNode and implicit[0] else super().resolve(kind, value, (False, False))
 
-    def _scalar(self, event: Any, position: Position) -> Any:  # noqa: ANN401
-        if event.tag is not None or not event.implicit[0]:
-            return event.value
-        tag = self._loader.resolve(yaml.ScalarNode, event.value, event.implicit)
-        if tag not in _SCALAR_TAGS:
-            return event.value  # text; and dates, which are text to us
-        try:
-            return self._loader.construct_object(yaml.ScalarNode(tag, event.value), deep=True)
-        except (ValueError, yaml.YAMLError):
-            got = shorten(event.value)
-            self._note(position, f'not a value YAML knows (got {got}; want "{got}", in quotes)')
-            return event.value
 
-    def _sequence(self, depth: int) -> list[_Node]:
-        items: list[_Node] = []
-        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
-            items.append(self._node(event, depth + 1))
-        return items
+def _compose(text: str) -> list[yaml.Node]:
+    """The root of every document. Raises _Refused where the text stops being YAML."""
+    composer = _Composer(text)
+    roots: list[yaml.Node] = []
+    try:
+        while composer.check_node():
+            if (root := composer.get_node()) is not None:
+                roots.append(root)
+    except yaml.MarkedYAMLError as error:
+        position = _position(error.problem_mark or error.context_mark)
+        line = text.split("\n")[position.line - 1 : position.line] or [""]
+        if "\t" in line[0][: len(line[0]) - len(line[0].lstrip())]:
+            raise _Refused(position, "a tab in the indentation (got a tab; want spaces)") from None
+        raise _Refused(position, f"not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise _Refused(Position(1, 1), f"not YAML: {shorten(str(error))}") from None
+    return roots
 
-    def _mapping(self, depth: int) -> "_Entries":
-        entries = _Entries()
-        while not isinstance(event := self._next(), yaml.MappingEndEvent):
-            key = self._node(event, depth + 1)
-            entries.pairs.append((key, self._node(self._next(), depth + 1)))
+
+Entries = dict[str, tuple[yaml.Node, yaml.Node]]
+"""Name → its key and its value."""
+
+
+class _Reader:
+    """Follows the aliases and merge keys of one document and notes every position."""
+
+    def __init__(self, note: Note) -> None:
+        self._note = note
+        self._document = Document(None)
+        self._entries: dict[int, Entries] = {}
+        """By the mapping's id: one that is merged into many is read once."""
+
+    def read(self, root: yaml.Node) -> Document:
+        """Return the document. Raises _Refused when aliases make too many values."""
+        self._document.value = self._convert(root, ())
+        return self._document
+
+    def _convert(self, node: yaml.Node, path: Path) -> Any:  # noqa: ANN401 - plain data
+        position = _position(node.start_mark)
+        self._document.values[path] = position
+        if len(self._document.values) > MAX_VALUES:
+            got = f"more than {MAX_VALUES} values"
+            raise _Refused(position, f"aliases make this too big (got {got}; want at most {MAX_VALUES})")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path)
+        known = "seq" if isinstance(node, yaml.SequenceNode) else "map"
+        if node.tag != f"{_YAML}{known}":
+            self._refuse_tag(node)
+            return None
+        if isinstance(node, yaml.SequenceNode):
+            return [self._convert(item, (*path, index)) for index, item in enumerate(node.value)]
+        assert isinstance(node, yaml.MappingNode)
+        entries = self._entries_of(node, path)
+        for name, (key, _) in entries.items():
+            self._document.keys[*path, name] = _position(key.start_mark)
+        return {name: self._convert(inner, (*path, name)) for name, (_, inner) in entries.items()}
+
+    def _scalar(self, node: yaml.ScalarNode, path: Path) -> object:
+        value = plain_value(node.value)
+        if node.tag == _PLAIN:
+            if value is not None and not isinstance(value, str):
+                self._document.written[path] = node.value
+            return value
+        if node.tag == f"{_YAML}str":
+            return node.value
+        if node.tag not in _TYPES:
+            self._refuse_tag(node)
+            return None
+        if type(value) not in _TYPES[node.tag]:
+            what = f"not what its tag says (got {shorten(node.value)}; want !!{node.tag.removeprefix(_YAML)})"
+            self._note(_position(node.start_mark), what)
+            return None
+        return value
+
+    def _refuse_tag(self, node: yaml.Node) -> None:
+        what = f"a YAML tag is not taken here (got {shorten(node.tag)}; want a plain value)"
+        self._note(_position(node.start_mark), what)
+
+    def _entries_of(self, node: yaml.MappingNode, path: Path) -> Entries:
+        """The entries of a mapping; its own hide those that are merged in."""
+        if id(node) in self._entries:
+            return self._entries[id(node)]
+        own: Entries = {}
+        merged: Entries = {}
+        for key, value in node.value:
+            name = plain_value(key.value) if isinstance(key, yaml.ScalarNode) and key.tag == _PLAIN else key.value
+            if key.tag == _PLAIN and name == _MERGE:
+                for entry, found in self._merged(value, path).items():
+                    merged.setdefault(entry, found)
+            elif not isinstance(name, str):
+                got = "a list" if isinstance(key, yaml.SequenceNode) else "a mapping"
+                got = shorten(key.value or "nothing") if isinstance(key, yaml.ScalarNode) else got
+                self._note(
+                    _position(key.start_mark), f"a key must be text (got {got}; want text, in quotes if need be)"
+                )
+            elif name in own:
+                got = f"it at line {_position(own[name][0].start_mark).line} too"
+                what = f"{dotted((*path, name))}: twice in one mapping (got {got}; want one)"
+                self._note(_position(key.start_mark), what)
+            else:
+                own[name] = (key, value)
+        entries = self._entries[id(node)] = {**merged, **own}
         return entries
 
-
-@dataclass(slots=True)
-class _Entries:
-    """The entries of a mapping in the order of the file, duplicates included."""
-
-    pairs: list[tuple[_Node, _Node]] = field(default_factory=list)
-
-
-def _flatten(root: _Node, note: Callable[[Position, str], None]) -> Document:
-    """Follow the aliases and note every position. Raises _Refused when that makes too many values."""
-    document = Document(None)
-
-    def convert(node: _Node, path: Path) -> Any:  # noqa: ANN401 - plain data
-        document.values[path] = node.position
-        if len(document.values) > MAX_VALUES:
-            got = f"more than {MAX_VALUES} values"
-            raise _Refused(node.position, f"aliases make this too big (got {got}; want at most {MAX_VALUES})")
-        if isinstance(node.content, list):
-            return [convert(item, (*path, index)) for index, item in enumerate(node.content)]
-        if not isinstance(node.content, _Entries):
-            return node.content
-        mapping: dict[str, Any] = {}
-        for key, value in node.content.pairs:
-            name = key.content
-            if not isinstance(name, str):
-                note(key.position, f"a key must be text (got {_kind(name)}; want text, in quotes if need be)")
+    def _merged(self, node: yaml.Node, path: Path) -> Entries:
+        found: Entries = {}
+        for one in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if not isinstance(one, yaml.MappingNode):
+                got = shorten(one.value or "nothing") if isinstance(one, yaml.ScalarNode) else "a list"
+                what = f"{dotted((*path, _MERGE))}: not what can be merged (got {got}; want mappings, such as *ANCHOR)"
+                self._note(_position(one.start_mark), what)
                 continue
-            inner = (*path, name)
-            if name in mapping:
-                first = document.keys[inner]
-                note(key.position, f"{dotted(inner)}: twice in one mapping (got it at line {first.line} too; want one)")
-                continue
-            document.keys[inner] = key.position
-            mapping[name] = convert(value, inner)
-        return mapping
-
-    document.value = convert(root, ())
-    return document
-
-
-def _kind(content: object) -> str:
-    if isinstance(content, list):
-        return "a list"
-    return "a mapping" if isinstance(content, _Entries) else shorten(content)
+            for name, entry in self._entries_of(one, path).items():
+                found.setdefault(name, entry)
+        return found
 
 
 def dotted(path: Path) -> str:

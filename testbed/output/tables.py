@@ -35,9 +35,9 @@ def as_json(value: object) -> None:
 
 def as_yaml(value: object) -> None:
     """Print a value as YAML."""
-    import yaml
+    from testbed.cluster.yaml_source import dump_documents
 
-    print(yaml.safe_dump(value, sort_keys=False), end="")
+    print(dump_documents([value]), end="")
 
 
 def columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -50,9 +50,9 @@ def choose(wanted: object, beside: Path) -> ClusterChoice:
     if isinstance(wanted, Sequence) and not isinstance(wanted, str):
         if not wanted or not all(isinstance(document, Mapping) for document in wanted):
             raise ValueError("a list that is not one of documents (got something else than dicts in it)")
-        import yaml
+        from testbed.cluster.yaml_source import dump_documents
 
-        return ClusterChoice("spec", yaml.safe_dump_all([dict(document) for document in wanted], sort_keys=False))
+        return ClusterChoice("spec", dump_documents([dict(document) for document in wanted]))
     if isinstance(wanted, str) and "\n" in wanted:
         return ClusterChoice("spec", wanted)
     if isinstance(wanted, Path) or (isinstance(wanted, str) and ("/" in wanted or wanted.endswith((".yaml", ".yml")))):

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from testbed.cluster.manifests import Manifest, check_twice, read_kind_and_name, read_manifests
+from testbed.cluster.manifests import Manifest, check_twice, objects_in, read_kind_and_name, read_manifests
 from testbed.cluster.problems import Problem, SpecError
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import read_documents
@@ -65,8 +65,10 @@ class ChangeVerbs:
         """Remove objects by name, or those of the files; returns when they are gone."""
         if request.streams:
             sources, problems = self._sources(request)
+            objects, found_wrong = objects_in(sources)
+            problems += found_wrong
             wanted = []
-            for source in sources:
+            for source in objects:
                 found, problem = read_kind_and_name(source)
                 problems += [problem] if problem else []
                 wanted += [found] if found else []

@@ -308,14 +308,14 @@ def test_a_cluster_ip_that_is_a_pods_or_a_machines_or_outside_the_range_is_refus
 
 
 @pytest.mark.row("B16")
-@pytest.mark.parametrize("text", ["10.96.0", "10.96.0.256", "web", "0x0a600001", ""])
+@pytest.mark.parametrize("text", ["10.96.0", "10.96.0.256", "web", "0x0a600001"])
 def test_a_cluster_ip_that_is_no_address_is_refused(text: str) -> None:
     (told,) = problems(f'{{selector: {{app: web}}, ports: [{{port: 80}}], clusterIP: "{text}"}}')
     assert "spec.clusterIP: " in told
 
 
 @pytest.mark.row("B15")
-@pytest.mark.parametrize("number", ["0", "80", "8285", "2379", "29999", "32768", "65536", "-1", "x"])
+@pytest.mark.parametrize("number", ["80", "8285", "2379", "29999", "32768", "65536", "-1", "x"])
 def test_a_node_port_that_others_may_have_or_that_is_none_is_refused(number: str) -> None:
     """Those of the overlay and of etcd are outside the range, so no Service can take them."""
     (told,) = problems(f"{{selector: {{app: web}}, ports: [{{port: 80, nodePort: {number}}}], type: NodePort}}")

@@ -43,8 +43,8 @@ def problems_of(data: bytes | str, name: str = "c.yaml") -> str:
 ROWS_OF_FILES = {
     "B2": ("agent_flags_and_host_bits",),
     "B9": ("binary", "byte_order_mark", "empty", "not_utf8", "only_comments", "syntax", "tab", "utf16"),
-    "B10": ("alias_bomb", "alias_in_itself", "many_aliases", "deep", "python_tag"),
-    "B11": ("unknown_keys", "wrong_types", "duplicate_key", "null_values", "missing_keys", "network_typo"),
+    "B10": ("alias_bomb", "alias_in_itself", "deep", "python_tag"),
+    "B11": ("unknown_keys", "wrong_types", "duplicate_key", "missing_keys", "network_typo"),
     "B12": ("duplicate_node", "duplicate_parts", "same_names", "ports", "links_names", "deployment"),
     "B13": ("node_names", "pod_names", "links_forms"),
     "B14": ("unknown_node", "links_ends", "links_parts"),

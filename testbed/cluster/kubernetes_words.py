@@ -1,0 +1,42 @@
+"""Words of Kubernetes' API that the testbed does not honour: none of them is another one, misspelt."""
+
+_KINDS = """
+APIService Binding CertificateSigningRequest ClusterRole ClusterRoleBinding ComponentStatus ConfigMap
+ControllerRevision CronJob CSIDriver CSINode CustomResourceDefinition DaemonSet Endpoints EndpointSlice Event
+HorizontalPodAutoscaler Ingress IngressClass IPAddress Job Lease LimitRange MutatingWebhookConfiguration Namespace
+NetworkPolicy Node PersistentVolume PersistentVolumeClaim PodDisruptionBudget PodTemplate PriorityClass ReplicaSet
+ReplicationController ResourceQuota Role RoleBinding RuntimeClass Secret ServiceAccount ServiceCIDR StatefulSet
+StorageClass ValidatingWebhookConfiguration VolumeAttachment
+"""
+_OF_OBJECTS = """
+creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers generateName generation managedFields
+namespace ownerReferences resourceVersion selfLink status uid
+"""
+_OF_PODS = """
+activeDeadlineSeconds affinity automountServiceAccountToken dnsConfig dnsPolicy enableServiceLinks ephemeralContainers
+hostAliases hostIPC hostPID hostUsers hostnameOverride imagePullSecrets initContainers nodeSelector os overhead
+preemptionPolicy priority priorityClassName readinessGates resourceClaims resources runtimeClassName schedulerName
+schedulingGates securityContext serviceAccount serviceAccountName setHostnameAsFQDN subdomain tolerations
+topologySpreadConstraints
+"""
+_OF_CONTAINERS = """
+allowPrivilegeEscalation appArmorProfile capabilities envFrom fsGroup fsGroupChangePolicy grpc imagePullPolicy lifecycle
+mountPropagation procMount readOnlyRootFilesystem recursiveReadOnly resizePolicy restartPolicy runAsGroup runAsNonRoot
+runAsUserName seLinuxOptions seccompProfile service startupProbe stdin stdinOnce subPathExpr supplementalGroups sysctls
+terminationMessagePath terminationMessagePolicy tty valueFrom volumeDevices windowsOptions
+"""
+_OF_VOLUMES = """
+awsElasticBlockStore azureDisk azureFile cephfs cinder configMap csi downwardAPI ephemeral fc flexVolume flocker
+gcePersistentDisk gitRepo glusterfs iscsi nfs persistentVolumeClaim photonPersistentDisk portworxVolume projected
+quobyte rbd scaleIO secret storageos vsphereVolume
+"""
+_OF_SERVICES = """
+allocateLoadBalancerNodePorts appProtocol externalIPs externalName healthCheckNodePort internalTrafficPolicy
+loadBalancerClass loadBalancerIP loadBalancerSourceRanges publishNotReadyAddresses trafficDistribution
+"""
+_OF_DEPLOYMENTS = "matchExpressions minReadySeconds paused progressDeadlineSeconds revisionHistoryLimit"
+
+KUBERNETES_KINDS = frozenset(_KINDS.split())
+KUBERNETES_KEYS = frozenset(
+    " ".join((_OF_OBJECTS, _OF_PODS, _OF_CONTAINERS, _OF_VOLUMES, _OF_SERVICES, _OF_DEPLOYMENTS)).split()
+)
