@@ -2,20 +2,22 @@
 beside it as the answer of a Service.
 
 The kernel does so in every namespace once it has br_netfilter. Where that is a module, loading it changes the host too:
-its bridges would filter as well. So the host's own values are set to what they were before there were any, and the
-module is removed when the last lab has ended. A record among the labs says that it was loaded for them; what a killed
-lab or `up` left is put right by the next `up` or `down`.
+its bridges would filter as well, and those of containers and other labs. So the values are set to 0 in every namespace
+that there is, which means what it was before there were any, and the module is removed when the last lab has ended. A
+record among the labs says that it was loaded for them; what a killed lab or `up` left is put right by the next `up` or
+`down`.
 """
 
 import contextlib
 import fcntl
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from testbed.control.client import RUN_ROOT
 from testbed.host.lab_process import any_lab_runs
+from testbed.processes.namespaces import CLONE_NEWNET, in_new_thread, setns
 
 SETTINGS = Path("/proc/sys/net/bridge")
 CALLS = ("bridge-nf-call-arptables", "bridge-nf-call-ip6tables", "bridge-nf-call-iptables")
@@ -60,9 +62,41 @@ def provide(root: Path = RUN_ROOT, settings: Path = SETTINGS, run: Run = run_com
     if not settings.is_dir():
         _write(record, b"")
         return f"environment: this kernel cannot filter on bridges, which Services need (got {why}; want {MODULE})"
+    _switch_off(settings)
+    for namespace in other_network_namespaces():
+        switch_off_in(namespace, settings)
+    return ""
+
+
+def other_network_namespaces() -> Iterator[Path]:
+    """Yield each network namespace but ours once, whether a process or only a name holds it."""
+    seen = {os.stat("/proc/self/ns/net").st_ino}
+    for path in (*Path("/proc").glob("[0-9]*/ns/net"), *Path("/run/netns").glob("*")):
+        with contextlib.suppress(OSError):  # its process has ended
+            number = path.stat().st_ino
+            if number not in seen:
+                seen.add(number)
+                yield path
+
+
+def switch_off_in(namespace: Path, settings: Path) -> None:
+    """Set the values of that network namespace to 0; one that has ended has none."""
+
+    def visit(descriptor: int) -> None:
+        setns(descriptor, CLONE_NEWNET)
+        _switch_off(settings)
+
+    with contextlib.suppress(OSError):
+        descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            in_new_thread(lambda: visit(descriptor))
+        finally:
+            os.close(descriptor)
+
+
+def _switch_off(settings: Path) -> None:
     for name in CALLS:
         (settings / name).write_text("0\n")
-    return ""
 
 
 def put_back(
