@@ -142,7 +142,10 @@ class Agent:
         refuse_other_bridge(options, config, kernel)
         log.info(
             "underlay: %s, MTU %d, address %s, public address %s",
-            *(underlay.interface, underlay.mtu, underlay.address, underlay.public_ip),
+            underlay.interface,
+            underlay.mtu,
+            underlay.address,
+            underlay.public_ip,
         )
         monitor.follow_only({underlay.interface, options.bridge or ""})
         backend = make_backend(config, underlay, kernel, options.datapath)

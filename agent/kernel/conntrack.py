@@ -66,8 +66,17 @@ def words(flows: Iterable[UdpFlow]) -> list[list[str]]:
     found = sorted({(flow.destination, flow.destination_port, flow.reply_source) for flow in flows})
     return [
         [
-            *("conntrack", "-D", *(["-f", "ipv6"] if destination.version == 6 else []), "-p", "udp"),
-            *("--orig-dst", str(destination), "--orig-port-dst", str(port), "--reply-src", str(reply_source)),
+            "conntrack",
+            "-D",
+            *(["-f", "ipv6"] if destination.version == 6 else []),
+            "-p",
+            "udp",
+            "--orig-dst",
+            str(destination),
+            "--orig-port-dst",
+            str(port),
+            "--reply-src",
+            str(reply_source),
         ]
         for destination, port, reply_source in found
     ]

@@ -104,7 +104,10 @@ def read_packet(frame: bytes, offset: int) -> Packet | None:
     if header.protocol == (ICMP if header.version == 4 else ICMPV6):
         kind, code, _checksum, identifier, sequence = struct.unpack_from("!BBHHH", frame, transport)
         return Packet(
-            *(offset, header, transport, end),
+            offset,
+            header,
+            transport,
+            end,
             icmp=(kind, code),
             icmp_id=identifier,
             sequence=sequence,
@@ -117,7 +120,15 @@ def _tcp(frame: bytes, plain: Packet) -> Packet:
     at = plain.transport
     source, destination, sequence, acknowledgement, offset, flags = struct.unpack_from("!HHIIBB", frame, at)
     return Packet(
-        *(plain.offset, plain.header, at, plain.end, source, destination, sequence, acknowledgement, flags),
+        plain.offset,
+        plain.header,
+        at,
+        plain.end,
+        source,
+        destination,
+        sequence,
+        acknowledgement,
+        flags,
         payload=min(plain.end, at + max(20, (offset >> 4) * 4)),
     )
 

@@ -104,16 +104,14 @@ def map_of(state: LabState) -> Map:
             lasting = (own.ip for own in node.kernel.ipv6_addresses(interface) if not own.ip.is_link_local)
             addresses.update((own, name) for own in lasting)
     return Map(
-        *(
-            tuple(places),
-            place_of,
-            cables,
-            addresses,
-            carrier_of(state.network),
-            device,
-            frozenset(devices),
-            switch_ports,
-        ),
+        tuple(places),
+        place_of,
+        cables,
+        addresses,
+        carrier_of(state.network),
+        device,
+        frozenset(devices),
+        switch_ports,
         frozenset(state.nodes),
         frozenset(state.underlay.machines),
     )

@@ -50,8 +50,15 @@ def _ipv4(frame: bytes, offset: int) -> NetworkHeader | None:
     if not isinstance(header, IPv4Header):
         return None
     return NetworkHeader(
-        *(4, IPv4Address(header.source), IPv4Address(header.destination), header.ttl, header.protocol),
-        *(header.length, header.total_length, header.identification, header.fragment_offset),
+        4,
+        IPv4Address(header.source),
+        IPv4Address(header.destination),
+        header.ttl,
+        header.protocol,
+        header.length,
+        header.total_length,
+        header.identification,
+        header.fragment_offset,
         is_fragment=bool(header.flags_and_offset & MORE_FRAGMENTS or header.fragment_offset),
     )
 
@@ -71,7 +78,13 @@ def _ipv6(frame: bytes, offset: int) -> NetworkHeader | None:
             fragment_offset, is_fragment = int.from_bytes(frame[at + 2 : at + 4], "big") >> 3, True
         protocol, at = following, at + size
     return NetworkHeader(
-        *(6, source, destination, hop_limit, protocol, at - offset, IPV6_HEADER + payload),
+        6,
+        source,
+        destination,
+        hop_limit,
+        protocol,
+        at - offset,
+        IPV6_HEADER + payload,
         fragment_offset=fragment_offset,
         is_fragment=is_fragment,
     )

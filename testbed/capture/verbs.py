@@ -29,7 +29,8 @@ def capture(known: Map, request: Request) -> object:
     plan = Plan(
         tuple(listenings(points, known)),
         known.overlay,
-        *(tuple(ethernet), tuple(raw)),
+        tuple(ethernet),
+        tuple(raw),
         cut=not request.argument("raw", bool, False),
         count=request.argument("count", int),
         seconds=request.argument("seconds", float),

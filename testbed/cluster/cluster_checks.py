@@ -21,8 +21,18 @@ from testbed.cluster.validation import Source
 from testbed.cluster.wiring import Wiring
 
 NETWORK_KEYS = (
-    *("Network", "SubnetLen", "SubnetMin", "SubnetMax", "Backend", "EnableIPv4", "EnableIPv6", "EnableNFTables"),
-    *("IPv6Network", "IPv6SubnetLen", "IPv6SubnetMin", "IPv6SubnetMax"),
+    "Network",
+    "SubnetLen",
+    "SubnetMin",
+    "SubnetMax",
+    "Backend",
+    "EnableIPv4",
+    "EnableIPv6",
+    "EnableNFTables",
+    "IPv6Network",
+    "IPv6SubnetLen",
+    "IPv6SubnetMin",
+    "IPv6SubnetMax",
 )
 """Keys that flannel reads; it ignores others and any case, so a typo would go unseen there."""
 

@@ -137,7 +137,10 @@ def _tomcat(_container: Container, _given: Mapping[str, str]) -> _Image:
     classpath = f"{home}/bin/bootstrap.jar:{home}/bin/tomcat-juli.jar"
     return _Image(
         entrypoint=(
-            *(java, *quick, "-cp", classpath),
+            java,
+            *quick,
+            "-cp",
+            classpath,
             *(f"-D{name}={value}" for name, value in properties.items()),
             "org.apache.catalina.startup.Bootstrap",
         ),

@@ -93,10 +93,6 @@ class Cluster:
         """How many pods there will be, those of Deployments included."""
         return len(self.pods) + sum(deployment.spec.replicas for deployment in self.deployments)
 
-    def agent_of(self, node: str) -> AgentSpec:
-        """Which agent runs on `node`."""
-        return self.nodes[node].agent or self.agent
-
 
 def load_cluster(path: Path | str) -> Cluster:
     """Read the cluster file at `path`. Raises SpecError with all its problems."""

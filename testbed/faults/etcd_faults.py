@@ -123,11 +123,13 @@ class EtcdFaults:
         shutil.rmtree(member.data, ignore_errors=True)
         try:
             self._etcdctl(
-                *("snapshot", "restore", SNAPSHOT, f"--name={member.name}", f"--data-dir={DATA_DIRECTORY}"),
-                *(
-                    f"--initial-cluster={member.name}={member.peer_url}",
-                    f"--initial-advertise-peer-urls={member.peer_url}",
-                ),
+                "snapshot",
+                "restore",
+                SNAPSHOT,
+                f"--name={member.name}",
+                f"--data-dir={DATA_DIRECTORY}",
+                f"--initial-cluster={member.name}={member.peer_url}",
+                f"--initial-advertise-peer-urls={member.peer_url}",
             )
         finally:
             member.process.resume()

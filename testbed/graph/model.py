@@ -127,10 +127,6 @@ class Graph:
     switches: tuple[Switch, ...]
     cables: tuple[Cable, ...]
 
-    def node_of_pod(self, pod: str) -> Node | None:
-        """The node that a pod is on."""
-        return next((node for node in self.nodes if any(one.name == pod for one in node.pods)), None)
-
 
 def graph_of(facts: Mapping[str, Any]) -> Graph:
     """Read the verb's answer. Raises KeyError for a lab of another version."""

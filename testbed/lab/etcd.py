@@ -66,7 +66,9 @@ def http_get(pid: int, port: int, path: str, timeout_s: float = 1.0) -> tuple[in
 
 
 KEPT_SMALL = (
-    *("--auto-compaction-mode=periodic", "--auto-compaction-retention=5m", "--snapshot-count=10000"),
+    "--auto-compaction-mode=periodic",
+    "--auto-compaction-retention=5m",
+    "--snapshot-count=10000",
     f"--quota-backend-bytes={256 << 20}",
 )
 """A lab may run for weeks. Without compaction every value that ever was stays in the database until its quota is used

@@ -22,8 +22,26 @@ STAGING = "/tmp"
 """Where the new root is put together; hidden only in the container's own mount namespace."""
 MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 DIRECTORIES = (
-    *("etc", "var", "var/log", "var/lib", "var/cache", "var/spool", "run", "run/lock", "dev", "proc", "sys"),
-    *("usr", "root", "home", "opt", "srv", "mnt", "media", "tmp", "var/tmp"),
+    "etc",
+    "var",
+    "var/log",
+    "var/lib",
+    "var/cache",
+    "var/spool",
+    "run",
+    "run/lock",
+    "dev",
+    "proc",
+    "sys",
+    "usr",
+    "root",
+    "home",
+    "opt",
+    "srv",
+    "mnt",
+    "media",
+    "tmp",
+    "var/tmp",
 )
 STICKY = ("tmp", "var/tmp", "run/lock")
 

@@ -32,16 +32,13 @@ MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_NOEXEC = 0x8
-MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
-MS_SLAVE = 0x80000
 MNT_DETACH = 0x2
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
-MOUNT_ATTR_NOEXEC = 0x8
 OPEN_TREE_CLONE = 0x1
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 
@@ -59,7 +56,6 @@ _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
-_PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -271,11 +267,6 @@ def sethostname(name: str) -> None:
 def _prctl(operation: str, *arguments: int) -> int:
     padded = (*arguments, 0, 0, 0, 0)[:5]
     return _checked(_libc.prctl(*(ctypes.c_ulong(argument) for argument in padded)), operation)
-
-
-def no_new_privileges() -> None:
-    """From now on no exec gives more rights (set-user-ID, file capabilities)."""
-    _prctl("prctl of no_new_privs", _PR_SET_NO_NEW_PRIVS, 1)
 
 
 def die_with_parent(signal_number: int) -> None:

@@ -15,10 +15,6 @@ SLACK = {"agent descriptors": 3, "agent threads": 4, "zombies": 2}
 BAD_LINE = re.compile(r"Traceback|Error:|CRITICAL|Exception in thread")
 
 
-class InvariantBroken(AssertionError):
-    """Lists everything that is not as it has to be."""
-
-
 @dataclass(frozen=True, slots=True)
 class Baseline:
     """A lab before anything was done to it."""

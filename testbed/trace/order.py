@@ -63,6 +63,12 @@ def _identity(sighting: Sighting) -> tuple[object, ...]:
     inner = sighting.wrapped.inner
     header = inner.header
     return (
-        *(header.source, header.destination, header.protocol, header.identification, header.ttl),
-        *(inner.sequence or 0, inner.acknowledgement or 0, inner.flags or 0),
+        header.source,
+        header.destination,
+        header.protocol,
+        header.identification,
+        header.ttl,
+        inner.sequence or 0,
+        inner.acknowledgement or 0,
+        inner.flags or 0,
     )

@@ -122,6 +122,14 @@ class Watch:
             for frame in cut(seen.frame, seen.link_header, seen.offload, self._overlay):
                 for wrapped in unwrap(frame, seen.link_header, self._overlay):
                     yield Sighting(
-                        *(place, number, seen.at_ns, seen.interface, seen.packet_type == OUTGOING),
-                        *(seen.packet_type == OTHERHOST, seen.hardware_type, frame, seen.link_header, wrapped),
+                        place,
+                        number,
+                        seen.at_ns,
+                        seen.interface,
+                        seen.packet_type == OUTGOING,
+                        seen.packet_type == OTHERHOST,
+                        seen.hardware_type,
+                        frame,
+                        seen.link_header,
+                        wrapped,
                     )

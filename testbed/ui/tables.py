@@ -26,7 +26,10 @@ def nodes(facts: Object) -> Table:
         headings,
         [
             (
-                *(node["name"], node["address"], node["subnet"], node["agent"]["state"]),
+                node["name"],
+                node["address"],
+                node["subnet"],
+                node["agent"]["state"],
                 f"{node['peers']['known']}/{node['peers']['expected']}",
                 node["agent"]["restarts"],
                 ", ".join(f"{reason} {count}" for reason, count in node["drops"].items() if count),
@@ -43,8 +46,13 @@ def pods(facts: Object) -> Table:
         ("pod", "node", "address", "state", "ready", "restarts", "link on the node"),
         [
             (
-                *(pod["name"], pod["node"], pod["address"], pod["state"], "yes" if pod["ready"] else "no"),
-                *(pod["restarts"], pod["host_end"] or "the node's network"),
+                pod["name"],
+                pod["node"],
+                pod["address"],
+                pod["state"],
+                "yes" if pod["ready"] else "no",
+                pod["restarts"],
+                pod["host_end"] or "the node's network",
             )
             for pod in facts["pods"]
         ],

@@ -25,8 +25,11 @@ def parsed(text: str) -> dict[str, Any]:
         lines[at]: {
             "links": sorted(
                 (
-                    *(link["ifname"], link["mtu"], link.get("master", "")),
-                    *(link.get("linkinfo", {}).get("info_kind", ""), "UP" in link["flags"]),
+                    link["ifname"],
+                    link["mtu"],
+                    link.get("master", ""),
+                    link.get("linkinfo", {}).get("info_kind", ""),
+                    "UP" in link["flags"],
                 )
                 for link in json.loads(lines[at + 1])
             ),

@@ -59,7 +59,17 @@ def test_graph_refuses_a_name_that_says_no_form_and_a_place_that_is_none(nginx_t
 def test_what_is_drawn_is_documented_data_with_counters(nginx_tomcat: Lab) -> None:
     facts = nginx_tomcat.json("graph")
     assert set(facts) == {
-        *("lab", "state", "at", "network", "port", "machines", "switches", "cables", "nodes", "pods", "services")
+        "lab",
+        "state",
+        "at",
+        "network",
+        "port",
+        "machines",
+        "switches",
+        "cables",
+        "nodes",
+        "pods",
+        "services",
     }
     assert [(one["name"], one["kind"]) for one in facts["machines"]] == [
         ("node1", "node"),

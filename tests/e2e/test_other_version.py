@@ -9,11 +9,33 @@ from testbed.control.wire import PROTOCOL
 from tests.e2e.lab import Lab
 
 VERBS = (
-    *("status", "status -o json", "get pods", "get nodes -o json", "describe node node1", "events", "logs shell1"),
-    *("ping", "check", "trace shell1 shell2", "graph", "exec shell1 -- true", "shell", "etcdctl -- version", "cli"),
-    *("capture all -c 1", "fault list", "fault agent kill node1", "restart agent node1", "iperf shell1 shell2"),
-    *("node drain node1", "scale deployment web --replicas 1", "delete pod shell1", "commands", "forward shell1:80"),
-    *("ui", "up two_nodes"),
+    "status",
+    "status -o json",
+    "get pods",
+    "get nodes -o json",
+    "describe node node1",
+    "events",
+    "logs shell1",
+    "ping",
+    "check",
+    "trace shell1 shell2",
+    "graph",
+    "exec shell1 -- true",
+    "shell",
+    "etcdctl -- version",
+    "cli",
+    "capture all -c 1",
+    "fault list",
+    "fault agent kill node1",
+    "restart agent node1",
+    "iperf shell1 shell2",
+    "node drain node1",
+    "scale deployment web --replicas 1",
+    "delete pod shell1",
+    "commands",
+    "forward shell1:80",
+    "ui",
+    "up two_nodes",
 )
 
 

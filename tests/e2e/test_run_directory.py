@@ -25,8 +25,18 @@ VERB_LIMIT_S = 30.0
 HUGE = 1 << 40  # bytes; sparse
 PLANTS = ("symbolic link", "dangling link", "FIFO", "directory", "hard link", "huge file")
 FILES = (
-    *("lab.json", "cluster.yaml", "options.json", "hosts", "lab.log", "events.jsonl", "journal.jsonl"),
-    *("faults.jsonl", "exercise.json", "soak-7.jsonl", "control.sock", "notify"),
+    "lab.json",
+    "cluster.yaml",
+    "options.json",
+    "hosts",
+    "lab.log",
+    "events.jsonl",
+    "journal.jsonl",
+    "faults.jsonl",
+    "exercise.json",
+    "soak-7.jsonl",
+    "control.sock",
+    "notify",
 )
 """What root opens or makes in a lab's directory, by name."""
 DRAFTS = (*(f".{name}.new" for name in FILES), "cluster.new")

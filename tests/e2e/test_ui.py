@@ -138,8 +138,18 @@ def window(address: str) -> Iterator[Browser]:
 
 
 WAY = [
-    *("nginx/eth0", "node1/vethnginx", "node1/docker0", "node1/flannel0", "node1/node1-eth0", "s1/s1-eth1"),
-    *("s1/s1-eth2", "node2/node2-eth0", "node2/flannel0", "node2/docker0", "node2/vethtomcat", "tomcat/eth0"),
+    "nginx/eth0",
+    "node1/vethnginx",
+    "node1/docker0",
+    "node1/flannel0",
+    "node1/node1-eth0",
+    "s1/s1-eth1",
+    "s1/s1-eth2",
+    "node2/node2-eth0",
+    "node2/flannel0",
+    "node2/docker0",
+    "node2/vethtomcat",
+    "tomcat/eth0",
 ]
 
 

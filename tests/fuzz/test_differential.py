@@ -62,7 +62,8 @@ def flow(rng: random.Random) -> list[tuple[tuple[str, int], bytes]]:
         if is_tcp:
             flags = often(rng, 0x10, 0x18, 0x11, 0x12, 0x14, 0x50, 0x90, 0x30)
             body = tcp(
-                *(sequence, payload),
+                sequence,
+                payload,
                 flags=flags,
                 options=options,
                 acknowledgement=often(rng, 7, 8),

@@ -141,9 +141,17 @@ class Underlay:
         with (self.directory / "etcd.log").open("ab") as log:
             self._etcd = subprocess.Popen(
                 [
-                    *("ip", "netns", "exec", self.etcd_netns, "etcd", "--name=e", f"--data-dir={data}"),
-                    *(f"--listen-client-urls={url}:2379", f"--advertise-client-urls={url}:2379"),
-                    *(f"--listen-peer-urls={url}:2380", f"--initial-advertise-peer-urls={url}:2380"),
+                    "ip",
+                    "netns",
+                    "exec",
+                    self.etcd_netns,
+                    "etcd",
+                    "--name=e",
+                    f"--data-dir={data}",
+                    f"--listen-client-urls={url}:2379",
+                    f"--advertise-client-urls={url}:2379",
+                    f"--listen-peer-urls={url}:2380",
+                    f"--initial-advertise-peer-urls={url}:2380",
                     f"--initial-cluster=e={url}:2380",
                 ],
                 stdout=log,
@@ -221,11 +229,21 @@ def agent_command(netns: str, directory: Path, *flags: str) -> tuple[str, ...]:
     """How an agent is called in a namespace; flags given later win."""
     return (
         # Each with a key of its own: they share this machine's /run.
-        *("ip", "netns", "exec", netns, "env", f"WIREGUARD_KEY_FILE={directory / 'wgkey'}"),
-        *(sys.executable, *(("-m", "agent") if MUTANT is None else (str(MUTANT_LAUNCHER), MUTANT))),
-        *(f"--etcd-endpoints={ENDPOINT}", f"--subnet-file={directory / 'subnet.env'}"),
-        *("--ip-masq", "--bridge=docker0", f"--docker-opts-file={directory / 'docker_opts.env'}"),
-        *("--healthz-ip=127.0.0.1", "--subnet-lease-ttl=30s"),
+        "ip",
+        "netns",
+        "exec",
+        netns,
+        "env",
+        f"WIREGUARD_KEY_FILE={directory / 'wgkey'}",
+        sys.executable,
+        *(("-m", "agent") if MUTANT is None else (str(MUTANT_LAUNCHER), MUTANT)),
+        f"--etcd-endpoints={ENDPOINT}",
+        f"--subnet-file={directory / 'subnet.env'}",
+        "--ip-masq",
+        "--bridge=docker0",
+        f"--docker-opts-file={directory / 'docker_opts.env'}",
+        "--healthz-ip=127.0.0.1",
+        "--subnet-lease-ttl=30s",
         *(() if any(flag.startswith("--iface") for flag in flags) else ("--iface=eth0",)),
         *flags,
     )

@@ -30,10 +30,17 @@ class EtcdMembers:
         for number in members:
             url = f"http://{ADDRESSES[number]}"
             command = [
-                *("ip", "netns", "exec", self._netns[number], "etcd", f"--name=m{number}"),
+                "ip",
+                "netns",
+                "exec",
+                self._netns[number],
+                "etcd",
+                f"--name=m{number}",
                 f"--data-dir={self._directory / f'm{number}'}",
-                *(f"--listen-client-urls={url}:2379", f"--advertise-client-urls={url}:2379"),
-                *(f"--listen-peer-urls={url}:2380", f"--initial-advertise-peer-urls={url}:2380"),
+                f"--listen-client-urls={url}:2379",
+                f"--advertise-client-urls={url}:2379",
+                f"--listen-peer-urls={url}:2380",
+                f"--initial-advertise-peer-urls={url}:2380",
                 f"--initial-cluster={cluster}",
                 # Three members share one disk here, whose fsync would elect another leader every few seconds.
                 "--unsafe-no-fsync",

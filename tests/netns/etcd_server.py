@@ -117,8 +117,12 @@ class EtcdProxy:
         with (self._directory / "proxy.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *("etcd", "grpc-proxy", "start", f"--endpoints={self._target}"),
-                    *(f"--listen-addr=127.0.0.1:{self._port}", f"--data-dir={self._directory / 'proxy'}"),
+                    "etcd",
+                    "grpc-proxy",
+                    "start",
+                    f"--endpoints={self._target}",
+                    f"--listen-addr=127.0.0.1:{self._port}",
+                    f"--data-dir={self._directory / 'proxy'}",
                 ],
                 stdout=log,
                 stderr=log,

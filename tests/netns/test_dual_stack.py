@@ -64,7 +64,10 @@ class DualStack:
 
 
 CHOSEN = [
-    *("vxlan", "host-gw", "wireguard", "wireguard, one device"),
+    "vxlan",
+    "host-gw",
+    "wireguard",
+    "wireguard, one device",
     pytest.param("vxlan, DirectRouting", marks=pytest.mark.slow),
 ]
 

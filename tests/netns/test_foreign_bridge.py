@@ -222,8 +222,11 @@ def test_the_agent_of_another_network_does_not_take_it(underlay: Underlay) -> No
     node.wait_ready()
     underlay.etcdctl("put", "/blue/config", '{"Network":"10.9.0.0/16","Backend":{"Type":"udp","Port":8300}}')
     blue = [
-        *(f"--subnet-file={node.directory / 'blue.env'}", "--etcd-prefix=/blue", "--docker-opts-file="),
-        *("--iface=eth0", "--node-name=blue"),
+        f"--subnet-file={node.directory / 'blue.env'}",
+        "--etcd-prefix=/blue",
+        "--docker-opts-file=",
+        "--iface=eth0",
+        "--node-name=blue",
     ]
     refused = run(*agent_command(node.netns, node.directory, *blue), check=False)
     assert refused.returncode == 3

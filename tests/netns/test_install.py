@@ -15,7 +15,11 @@ pytestmark = pytest.mark.root
 
 ROOT = Path(__file__).resolve().parents[2]
 DECIDES = (
-    *("scripts/install", "scripts/requirements.lock", "pyproject.toml", "setup.py", "testbed/pods/pause.c"),
+    "scripts/install",
+    "scripts/requirements.lock",
+    "pyproject.toml",
+    "setup.py",
+    "testbed/pods/pause.c",
     "testbed/faults/monotonic_sleep.c",
     "agent/datapath/native/build.py",
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "agent/datapath/native").glob("*.[ch]"))),

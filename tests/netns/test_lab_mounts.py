@@ -58,8 +58,19 @@ def test_a_lab_sees_the_clone_below_tmp_and_writes_only_its_own_files_and_networ
     (clone / "code.py").touch()
     done = subprocess.run(
         [
-            *("unshare", "--mount", "--pid", "--net", "--fork", sys.executable, "-c", LOOK),
-            *(str(rundir), str(clone), str(other), *OF_THE_MACHINE, *OF_THE_NETWORK),
+            "unshare",
+            "--mount",
+            "--pid",
+            "--net",
+            "--fork",
+            sys.executable,
+            "-c",
+            LOOK,
+            str(rundir),
+            str(clone),
+            str(other),
+            *OF_THE_MACHINE,
+            *OF_THE_NETWORK,
         ],
         capture_output=True,
         text=True,

@@ -131,7 +131,8 @@ def test_of_ipv6_addresses_the_kernels_first_is_taken_that_lasts(node: Namespace
     assert first == "fd00:8::8", "Linux puts what comes later before what was there"
     add(
         node,
-        *("fd00:8::4/64 nodad preferred_lft 0", "fd00:8::3/64 nodad valid_lft 900 preferred_lft 900"),
+        "fd00:8::4/64 nodad preferred_lft 0",
+        "fd00:8::3/64 nodad valid_lft 900 preferred_lft 900",
         "fd00:8::2/128 nodad",
     )
     assert str(chosen(node, ipv6=True).ipv6_address) == first

@@ -22,9 +22,14 @@ VALUES = {
 
 def test_without_a_name_in_braces_flannels_flags_are_put_behind() -> None:
     assert agent_words(["/opt/flanneld", "--ip-masq"], VALUES) == [
-        *("/opt/flanneld", "--ip-masq", "--etcd-endpoints=https://192.168.8.11:2379", "--iface=node1-eth0"),
-        *("--subnet-file=/run/flannel/subnet.env", "--etcd-cafile=/run/etcd/ca.pem"),
-        *("--etcd-certfile=/run/etcd/agent.pem", "--etcd-keyfile=/run/etcd/agent.key"),
+        "/opt/flanneld",
+        "--ip-masq",
+        "--etcd-endpoints=https://192.168.8.11:2379",
+        "--iface=node1-eth0",
+        "--subnet-file=/run/flannel/subnet.env",
+        "--etcd-cafile=/run/etcd/ca.pem",
+        "--etcd-certfile=/run/etcd/agent.pem",
+        "--etcd-keyfile=/run/etcd/agent.key",
     ]
 
 

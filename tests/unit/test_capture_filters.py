@@ -85,8 +85,17 @@ QUOTE = ipv4("10.0.1.1", "10.0.1.2", struct.pack("!BBHI", 3, 0, 0, 0) + OURS[:28
         (b"\x45", False),
     ],
     ids=[
-        *("the probe", "its answer", "beyond its window", "another's", "an error", "carried", "another's carried"),
-        *("the last of many carried", "none of many carried", "a later fragment", "a stump"),
+        "the probe",
+        "its answer",
+        "beyond its window",
+        "another's",
+        "an error",
+        "carried",
+        "another's carried",
+        "the last of many carried",
+        "none of many carried",
+        "a later fragment",
+        "a stump",
     ],
 )
 def test_probe_is_told_from_the_rest(frame: bytes, found: bool) -> None:

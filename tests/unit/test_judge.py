@@ -37,8 +37,12 @@ def wrong(seen: Seen) -> dict[str, tuple[str, ...]]:
 def test_a_lab_that_is_well_holds_every_check() -> None:
     verdicts = judge(WELL)
     assert [one.check for one in verdicts] == [
-        *("agents", "leases", "forwarding tables", "routes"),
-        *("every pair: small packets", "every pair: full-size packets (1472 bytes)"),
+        "agents",
+        "leases",
+        "forwarding tables",
+        "routes",
+        "every pair: small packets",
+        "every pair: full-size packets (1472 bytes)",
     ]
     assert all(verdict == Verdict(verdict.check, True, ()) for verdict in verdicts)
 

@@ -71,7 +71,9 @@ def segment(
     payload = DATA[number : number + size]
     body = tcp(1000 + number * of, payload, **fields)
     packet = ipv4(
-        *(source, OWN_POD, body),
+        source,
+        OWN_POD,
+        body,
         protocol=6,
         identification=500 + number * id_step,
         ttl=ttl,
@@ -200,7 +202,9 @@ def test_with_fewer_offloads_the_same_packets_pass(offloads: Offloads) -> None:
 
 GOOD = ipv4(PEER_POD, OWN_POD, udp(1, 2))
 BAD_DATAGRAMS = [
-    *((b"", "short"), (b"E", "short"), (GOOD[:19], "short")),
+    (b"", "short"),
+    (b"E", "short"),
+    (GOOD[:19], "short"),
     *((ipv4(PEER_POD, OWN_POD, version_ihl=version << 4 | 5), "version") for version in (0, 5, 6, 15)),
     (b"\x60" + bytes(3) + b"\0\x08\0\x40" + bytes(32) + b"\x3a\0" + bytes(14), "version"),
     *((ipv4(PEER_POD, OWN_POD, bytes(40), version_ihl=0x40 | ihl), "ihl") for ihl in range(5)),
