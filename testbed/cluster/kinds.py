@@ -57,7 +57,7 @@ def _pod() -> "tuple[type[Model], Check]":
 
 def _deployment() -> "tuple[type[Model], Check]":
     from testbed.cluster.deployment import Deployment
-    from testbed.cluster.deployment_checks import check_deployment
+    from testbed.cluster.pod_checks import check_deployment
 
     return Deployment, check_deployment
 

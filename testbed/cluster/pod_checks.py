@@ -3,12 +3,16 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
+from testbed.cluster.deployment import LONGEST_NAME, Deployment
 from testbed.cluster.free_values import free_name, free_port
 from testbed.cluster.images import RECIPES, RecipeError, program
 from testbed.cluster.manifest import Container, Pod, PodSpec
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import Path, dotted
+
+TEMPLATE = ("spec", "template")
+"""Of a Deployment: where its pods' description is."""
 
 
 def check_names(
@@ -67,6 +71,27 @@ def check_pod_spec(source: Source, path: Path, spec: PodSpec) -> Iterator[Proble
                 what = f"no such volume in this pod (got {mount.name}; want {want})"
                 yield source.problem((*here, "volumeMounts", index, "name"), what)
     yield from _check_ports(source, path, spec)
+
+
+def check_deployment(source: Source, deployment: object) -> Iterator[Problem]:
+    """Check what the parts of one Deployment say about each other."""
+    assert isinstance(deployment, Deployment)
+    if len(deployment.name) > LONGEST_NAME:
+        got = f"{len(deployment.name)} characters"
+        what = f"too long for the names of its pods (got {got}; want at most {LONGEST_NAME})"
+        yield source.problem(("metadata", "name"), what)
+    template = deployment.spec.template
+    labels_are_right = not source.is_doubtful((*TEMPLATE, "metadata"))
+    for key, value in deployment.spec.selector.match_labels.items():
+        if labels_are_right and template.metadata.labels.get(key) != value:
+            got = f"{key}: {value}, the template has {template.metadata.labels.get(key, 'no such label')}"
+            what = f"selects none of its own pods (got {got}; want the same label under spec.template.metadata.labels)"
+            yield source.problem(("spec", "selector", "matchLabels", key), what)
+    if template.spec.restart_policy != "Always":
+        path = (*TEMPLATE, "spec", "restartPolicy")
+        what = f"pods of a Deployment always restart (got {template.spec.restart_policy}; want Always)"
+        yield source.problem(path, what)
+    yield from check_pod_spec(source, (*TEMPLATE, "spec"), template.spec)
 
 
 def _check_ports(source: Source, path: Path, spec: PodSpec) -> Iterator[Problem]:

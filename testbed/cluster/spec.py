@@ -15,12 +15,11 @@ from testbed.cluster.addresses import AddressPlan
 from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns, read_network
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
 from testbed.cluster.deployment import Deployment
-from testbed.cluster.deployment_checks import TEMPLATE
 from testbed.cluster.manifest import Metadata, Pod, PodSpec
 from testbed.cluster.manifests import Object, check_twice, is_known, kind_of, of_kind, read_manifests
 from testbed.cluster.network_json import network_json
 from testbed.cluster.placement import SeenNode, place_all
-from testbed.cluster.pod_checks import check_names, check_node
+from testbed.cluster.pod_checks import TEMPLATE, check_names, check_node
 from testbed.cluster.problems import Problem, SpecError, near_match, shorten
 from testbed.cluster.service import Service
 from testbed.cluster.service_checks import check_dual_stack, check_range, check_together, selects_nothing

@@ -3,12 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent.lease import Lease, LeaseAttrs, Subnet
+from agent.lease import Lease, LeaseAttrs, Subnet, parse_key
 from testbed.cluster.spec import Cluster
 from testbed.lab.certificates import Authority, TlsFiles
-from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdMember
+from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdMember, KeyValue
 from testbed.lab.etcd_access import admit, agent_user, set_up_access
-from testbed.lab.lease_entries import as_lease
 
 ETCD_PREFIX = "/coreos.com/network"
 SUBNETS = f"{ETCD_PREFIX}/subnets"
@@ -77,3 +76,13 @@ class LabRegistry:
 def key_of(subnet: Subnet) -> str:
     """Return the key of a subnet's lease."""
     return f"{SUBNETS}/{subnet.key}"
+
+
+def as_lease(entry: KeyValue) -> Lease | None:
+    """Return the lease that an etcd key holds; None when key or value are not a lease's."""
+    try:
+        subnet = parse_key(entry.key.rpartition("/")[2])
+        attrs = LeaseAttrs.from_json(entry.value)
+    except ValueError:
+        return None
+    return None if subnet is None else Lease(subnet, attrs, entry.etcd_lease_id, entry.mod_revision)

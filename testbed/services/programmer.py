@@ -5,12 +5,12 @@ import subprocess
 import threading
 from collections.abc import Iterable
 
+from agent.kernel import nftables
 from agent.kernel.kernel import Kernel, NetlinkError
 from agent.kernel.values import IPNetwork
 from testbed.lab.etcd import enter_machine
 from testbed.processes.namespaces import in_network_of
 from testbed.services.endpoints import HostPort
-from testbed.services.generation import generation
 from testbed.services.rules import WORDS, Everywhere, skeleton, wanted
 from testbed.services.ruleset import TABLE, Ruleset, difference, whole
 from testbed.services.udp_flows import Key, Node, Translations, on_node, unsettled
@@ -67,10 +67,10 @@ class Programmer:
             if self._just_settled:
                 self._forget_flows(self._just_settled)
                 self._just_settled = frozenset()
-            if self._there is None or generation(self.pid) == self._generation:
+            if self._there is None or rules_generation(self.pid) == self._generation:
                 return False
             # Read before looking: a change in between is seen next time.
-            self._generation = generation(self.pid)
+            self._generation = rules_generation(self.pid)
             if self._is_whole():
                 return False
             self._load(whole(skeleton(self._pod_network), self._there), "somebody has changed the rules of Services")
@@ -126,7 +126,7 @@ class Programmer:
             self._kernel.journal.record(command, "these flows began when Services led elsewhere")
 
     def _load(self, script: str, why: str) -> None:
-        before = generation(self.pid)
+        before = rules_generation(self.pid)
         done = self._run(["nft", "-f", "-"], script)
         if done.returncode != 0:
             self._there = None
@@ -157,3 +157,8 @@ BASE_RULES = {
     "postrouting": 2,
 }
 """How many rules each chain of the skeleton has."""
+
+
+def rules_generation(pid: int) -> int:
+    """Return the number that the kernel raises with every change of the rules in a process's network namespace."""
+    return in_network_of(pid, nftables.generation)

@@ -6,12 +6,11 @@ containers run and listen → services are programmed → every node's forwardin
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from testbed.errors import TestbedError
-from testbed.lab.in_few_words import in_few_words
 from testbed.lab.log_keeper import LogKeeper
 from testbed.lab.node import LabNode
 from testbed.lab.sessions import missing_sessions
@@ -19,13 +18,14 @@ from testbed.pods.pod import NETNS_DIRECTORY, Pod
 from testbed.pods.pod_network import bind_name
 from testbed.supervisor.lab import Lab
 from testbed.supervisor.unready_agents import UnreadyAgents
-from testbed.supervisor.unready_pods import UnreadyPods
 
 PHASE_LIMIT_S = {"etcd": 20.0, "agents": 45.0, "pods": 90.0, "services": 20.0, "forwarding": 20.0}
 USUAL_NODES = 50
 """Up to so many these limits are for; more have longer."""
 POLL_S = 0.05
 LATE_POLL_S = 0.5
+NAMED = 3
+"""Names of those that miss the same."""
 STARTERS = 4
 """Nodes that are made, and pods that are started, at the same time."""
 
@@ -116,7 +116,7 @@ class LabStart:
         lab.workloads.start(state.cluster.deployments)
         lab.open("Pod", lab.pod_keeper)
         lab.open("Deployment", lab.deployment_keeper)
-        waiting = UnreadyPods(now)
+        waiting = _UnreadyPods(now)
         self._await("pods", lambda: [*waiting.reasons(), *lab.deployment_keeper.all_why_not_ready()])
         return f"{sum(pod.status().ready for pod in state.pods)} pods ready"
 
@@ -153,7 +153,7 @@ class LabStart:
         reported = ""
         asked_at = time.monotonic()
         while still := missing():
-            text = in_few_words(still)
+            text = group_by_reason(still)
             asking_s = time.monotonic() - asked_at
             if time.monotonic() > deadline:
                 raise LabNotReady(f"{phase}: not ready after {limit_s:g} s: {text}")
@@ -171,3 +171,38 @@ def _start_all(pods: Sequence[Pod]) -> None:
         pod.reserve_address()
     with ThreadPoolExecutor(STARTERS, "start pod") as workers:
         list(workers.map(lambda pod: pod.start(), pods))
+
+
+class _UnreadyPods:
+    """Looks at those that were not ready at the last look, and at all of them before it says that all are."""
+
+    def __init__(self, pods: Iterable[Pod]) -> None:
+        self._pods = tuple(pods)
+        self._waiting = self._pods
+
+    def reasons(self) -> list[str]:
+        """What each of them lacks; empty when every pod is ready."""
+        return self._look() or self._look(anew=True)
+
+    def _look(self, *, anew: bool = False) -> list[str]:
+        statuses = [(pod, pod.status()) for pod in (self._pods if anew else self._waiting)]
+        # One that crashes again and again is ready for a moment each time.
+        self._waiting = tuple(pod for pod, status in statuses if not status.ready or status.restarts)
+        return [f"{status.name}: {status.why_not_ready}" for _, status in statuses if not status.ready]
+
+
+def group_by_reason(lacking: Iterable[str]) -> str:
+    """Lines such as `node1: no answer yet`, those of one reason together: `node1, node2, node3 and 9 more: …`."""
+    by_reason: dict[str, list[str]] = {}
+    for line in lacking:
+        name, colon, reason = line.partition(": ")
+        by_reason.setdefault(reason if colon else line, []).append(name if colon else "")
+    return "; ".join(_together(names, reason) for reason, names in by_reason.items())
+
+
+def _together(names: list[str], reason: str) -> str:
+    shown = ", ".join(filter(None, names[:NAMED]))
+    if not shown:
+        return reason
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{shown}{more}: {reason}"

@@ -26,7 +26,6 @@ SIOCOUTQ = 0x5411  # linux/sockios.h
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER: no TIME_WAIT, so that the next probe may use the same port at once."""
 FILLER = b"overlay-testbed "
-NOT_SENT = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EMSGSIZE, errno.EINVAL, errno.EACCES, errno.EPERM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +51,6 @@ class Probe:
         self._said = False
         self.outcome: str | None = None
         """`answered`, `refused` or the kernel's error in words; None while nothing came back."""
-        self.failed_at_once = False
-        """The sender's own kernel would not send it."""
 
     @property
     def mark(self) -> Mark:
@@ -80,7 +77,6 @@ class Probe:
         except BlockingIOError:
             pass
         except OSError as failure:
-            self.failed_at_once = failure.errno in NOT_SENT
             self._fail(failure)
 
     def settled(self) -> bool:

@@ -27,8 +27,6 @@ from testbed.trace.verdict import Verdict, judge
 from testbed.trace.watch import Sighting, Watch
 
 ANSWER_LIMIT_S = 1.0
-TCP_PORT, UDP_PORT = 80, 33434
-"""Where none is given: the web's, and the one that traceroute begins with, behind which there is nobody."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,6 @@ class Finding:
     """The surest first."""
     hints: list[str] = field(default_factory=list)
     """Verbs to type next, without `sudo testbed`."""
-    culprit: str | None = None
-    """The place that lost it, when that is another than where it was seen last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +118,6 @@ class Suspects:
             finding.reasons.append(f"{length} bytes do not fit through {where} (MTU {link.mtu})")
         else:
             finding.reasons.append(f"it left {self.known.where(near, sighting.interface)} and did not come to {where}")
-        finding.culprit = far[0]
         finding.hints.append(self._type_at(far[0], f"ip -s link show {far[1]}"))
 
     def _agent(self, place: str, lost: Step, finding: Finding) -> None:

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from testbed.cluster.deployment import Deployment
-from testbed.cluster.deployment_checks import TEMPLATE
-from testbed.cluster.pod_checks import check_node
+from testbed.cluster.pod_checks import TEMPLATE, check_node
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 from testbed.lab.changes import Changes
