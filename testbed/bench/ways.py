@@ -27,7 +27,7 @@ from testbed.lab.nodes import Nodes
 from testbed.lab.state import LabState
 from testbed.lab.waiting import wait_for
 from testbed.pods.pod import Pod
-from testbed.pods.pod_network import POD_END, host_end, pod_mac
+from testbed.pods.pod_network import POD_END, pod_mac
 
 AGENT_LIMIT_S = 20.0
 SETTLE_S, SETTLE_LIMIT_S, IDLE = 0.25, 3.0, 0.03
@@ -90,7 +90,7 @@ class AgentWay:
             self._settle()
         for pod, node in zip(self._pods, self._nodes, strict=True):
             why, mtu = "pods have the MTU of the overlay", node.overlay_mtu
-            node.kernel.converge(Wanted(links=(WantedLink(host_end(pod.name), why, mtu=mtu),)))
+            node.kernel.converge(Wanted(links=(WantedLink(pod.host_end, why, mtu=mtu),)))
             with Kernel(node.kernel.journal, pod.pause_pid) as inside:
                 inside.converge(Wanted(links=(WantedLink(POD_END, why, mtu=mtu),)))
 

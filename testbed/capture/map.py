@@ -14,7 +14,7 @@ from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.lab.state import LabState
 from testbed.lab.underlay import Underlay
 from testbed.pods.pod import Pod
-from testbed.pods.pod_network import POD_END, host_end
+from testbed.pods.pod_network import POD_END
 
 End = tuple[str, str]
 """Place and interface."""
@@ -143,7 +143,7 @@ def _add_underlay(underlay: Underlay, cables: dict[End, End], switch_ports: dict
 
 
 def _add_pod(pod: Pod, cables: dict[End, End], addresses: dict[IPAddress, str]) -> None:
-    near, far = (pod.name, POD_END), (str(pod.manifest.spec.node_name), host_end(pod.name))
+    near, far = (pod.name, POD_END), (str(pod.manifest.spec.node_name), pod.host_end)
     cables[near], cables[far] = far, near
     addresses.update((ip_address(own), pod.name) for own in (pod.address, pod.ipv6_address) if own is not None)
 

@@ -10,6 +10,7 @@ from pydantic import Field, PlainValidator, model_validator
 from testbed.cluster.manifest import Metadata, Pod, PodSpec
 from testbed.cluster.manifest_model import Annotations, LabelKey, LabelName, LabelValue, Model
 from testbed.cluster.name_rules import check_count_or_percent, within, wrong
+from testbed.cluster.object_key import ObjectKey
 
 MAX_REPLICAS = 1000  # several times what a machine holds
 TEMPLATE_HASH = "pod-template-hash"
@@ -94,6 +95,11 @@ class Deployment(Model):
         return self.metadata.name
 
     @property
+    def key(self) -> ObjectKey:
+        """`metadata.namespace` and `metadata.name`."""
+        return ObjectKey(self.metadata.namespace, self.metadata.name)
+
+    @property
     def template_hash(self) -> str:
         """The same for equal templates, another one for others; a part of the pods' names."""
         text = json.dumps(self.spec.template.model_dump(mode="json"), sort_keys=True)
@@ -127,7 +133,12 @@ class Deployment(Model):
         template = self.spec.template
         labels = {**template.metadata.labels, TEMPLATE_HASH: self.template_hash}
         # Parts that were checked once need no second check.
-        metadata = Metadata.model_construct(name=name, labels=labels, annotations=template.metadata.annotations)
+        metadata = Metadata.model_construct(
+            name=name,
+            namespace=self.metadata.namespace,
+            labels=labels,
+            annotations=template.metadata.annotations,
+        )
         pod = Pod.model_construct(api_version="v1", kind="Pod", metadata=metadata, spec=template.spec)
         return pod.on_node(node)
 

@@ -3,13 +3,14 @@
 from ipaddress import IPv4Address
 
 CLUSTER_DOMAIN = "cluster.local"
-NAMESPACE = "default"
-"""Of every pod and Service: a lab has one."""
 DNS_ADDRESS = IPv4Address("10.96.0.10")
 """Of the cluster's DNS, as kubeadm gives it; no Service may have it."""
-RESOLV_CONF = f"""\
-search {NAMESPACE}.svc.{CLUSTER_DOMAIN} svc.{CLUSTER_DOMAIN} {CLUSTER_DOMAIN}
-nameserver {DNS_ADDRESS}
-options ndots:5
-"""
-"""/etc/resolv.conf of a pod, as kubelet writes it for dnsPolicy ClusterFirst."""
+
+
+def resolv_conf(namespace: str) -> str:
+    """Return /etc/resolv.conf of a pod in a namespace, as kubelet writes it for dnsPolicy ClusterFirst."""
+    return (
+        f"search {namespace}.svc.{CLUSTER_DOMAIN} svc.{CLUSTER_DOMAIN} {CLUSTER_DOMAIN}\n"
+        f"nameserver {DNS_ADDRESS}\n"
+        "options ndots:5\n"
+    )

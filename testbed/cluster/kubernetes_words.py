@@ -10,7 +10,7 @@ StorageClass ValidatingWebhookConfiguration VolumeAttachment
 """
 _OF_OBJECTS = """
 creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers generateName generation managedFields
-namespace ownerReferences resourceVersion selfLink status uid
+ownerReferences resourceVersion selfLink status uid
 """
 _OF_PODS = """
 activeDeadlineSeconds affinity automountServiceAccountToken dnsConfig dnsPolicy enableServiceLinks ephemeralContainers

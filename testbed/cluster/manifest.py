@@ -26,6 +26,7 @@ from testbed.cluster.name_rules import (
     within,
     wrong,
 )
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 from testbed.cluster.probe import Probe
 from testbed.cluster.quantity import bytes_of, check_quantity
 
@@ -42,6 +43,7 @@ class Metadata(Model):
     """Name and labels of an object."""
 
     name: LabelName
+    namespace: LabelName = DEFAULT_NAMESPACE
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     annotations: Annotations = Field(default_factory=dict)
 
@@ -174,6 +176,11 @@ class Pod(Model):
     def name(self) -> str:
         """`metadata.name`."""
         return self.metadata.name
+
+    @property
+    def key(self) -> ObjectKey:
+        """`metadata.namespace` and `metadata.name`."""
+        return ObjectKey(self.metadata.namespace, self.metadata.name)
 
     def on_node(self, node: str | None) -> "Pod":
         """The same pod, placed on `node`; None: on any."""

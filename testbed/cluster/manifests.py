@@ -8,6 +8,7 @@ from testbed.cluster.free_values import free_name
 from testbed.cluster.kinds import MANIFESTS
 from testbed.cluster.kubernetes_words import KUBERNETES_KINDS
 from testbed.cluster.manifest import Pod
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.service import Service
 from testbed.cluster.validation import Source, read_model, shown
@@ -58,7 +59,7 @@ def read_manifests(sources: Iterable[Source]) -> tuple[list[Manifest], list[Prob
         read, wrong = read_model(source, model)
         problems += wrong
         if isinstance(read, Object):
-            problems += check(source, read)
+            problems += [*_check_namespace(source, read), *check(source, read)]
             found.append(Manifest(source, read))
     return found, problems
 
@@ -68,13 +69,19 @@ def of_kind(manifests: Iterable[Manifest], kind: type[ObjectT]) -> list[tuple[So
     return [(source, read) for source, read in manifests if isinstance(read, kind)]
 
 
+def _check_namespace(source: Source, read: Object) -> Iterator[Problem]:
+    if read.metadata.namespace != DEFAULT_NAMESPACE:
+        got = f"got {shorten(read.metadata.namespace)}; want {DEFAULT_NAMESPACE}, or leave it out"
+        yield source.problem(("metadata", "namespace"), f"a lab has one namespace ({got})")
+
+
 def check_twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:
     """Two objects of a kind with one name, in one stream; for pods `check_names` says more."""
-    first: dict[tuple[str, str], Source] = {}
+    first: dict[tuple[str, ObjectKey], Source] = {}
     for source, read in manifests:
         if isinstance(read, Pod):
             continue
-        key, path = (read.kind, read.name), ("metadata", "name")
+        key, path = (read.kind, read.key), ("metadata", "name")
         if key in first:
             line = first[key].line(path)
             other = free_name(read.name, {one.object.name for one in manifests})

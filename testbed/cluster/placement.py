@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from testbed.cluster.manifest import PodSpec
+from testbed.cluster.object_key import ObjectKey
 
 ANY_ADDRESS = "0.0.0.0"
 
@@ -39,7 +40,7 @@ class Placed:
     """What a pod that is there takes of its node."""
 
     node: str
-    group: str | None
+    group: ObjectKey | None
     """The Deployment that it belongs to."""
     host_ports: frozenset[HostPort] = frozenset()
 
@@ -55,7 +56,7 @@ def host_ports(spec: PodSpec) -> frozenset[HostPort]:
 
 
 def choose_node(
-    spec: PodSpec, group: str | None, nodes: Sequence[SeenNode], placed: Collection[Placed]
+    spec: PodSpec, group: ObjectKey | None, nodes: Sequence[SeenNode], placed: Collection[Placed]
 ) -> tuple[str | None, str]:
     """The node for one more pod, or None and why there is none.
 

@@ -7,6 +7,7 @@ from testbed.cluster.deployment import LONGEST_NAME, Deployment
 from testbed.cluster.free_values import free_name, free_port
 from testbed.cluster.images import RECIPES, RecipeError, program
 from testbed.cluster.manifest import Container, Pod, PodSpec
+from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import Path, dotted
@@ -22,20 +23,20 @@ def check_names(
 
     `cluster` is the document that names the nodes; None for a lab that runs.
     """
-    first: dict[str, Source] = {}
+    first: dict[ObjectKey, Source] = {}
     taken = {*nodes, *machines, *(pod.name for _, pod in pods)}
     for source, pod in pods:
         path, name = ("metadata", "name"), pod.name
         want = f"want another, such as {free_name(name, taken)}"
-        if name in first:
-            line = first[name].line(path)
+        if pod.key in first:
+            line = first[pod.key].line(path)
             yield source.problem(path, f"a pod name twice (got {name}, line {line} has it too; {want})")
         elif name in nodes:
             where = f", line {cluster.document.key_position(('nodes', name)).line}" if cluster else ""
             yield source.problem(path, f"a node has this name (got {name}{where}; {want})")
         elif name in machines:
             yield source.problem(path, f"a machine of the underlay has this name (got {name}; {want})")
-        first.setdefault(name, source)
+        first.setdefault(pod.key, source)
         yield from check_node(source, ("spec",), pod.spec, nodes)
 
 

@@ -10,6 +10,7 @@ from agent.kernel.values import Family, IPAddress
 from testbed.cluster.manifest import Metadata
 from testbed.cluster.manifest_model import LEFT_OUT_AT_ZERO, LabelKey, LabelName, LabelValue, Model, Port
 from testbed.cluster.name_rules import check_address, check_port_or_name, within, wrong
+from testbed.cluster.object_key import ObjectKey
 
 NODE_PORTS = (30000, 32767)
 DEFAULT_AFFINITY_S = 10800
@@ -87,6 +88,11 @@ class Service(Model):
     def name(self) -> str:
         """`metadata.name`."""
         return self.metadata.name
+
+    @property
+    def key(self) -> ObjectKey:
+        """`metadata.namespace` and `metadata.name`."""
+        return ObjectKey(self.metadata.namespace, self.metadata.name)
 
     @property
     def headless(self) -> bool:

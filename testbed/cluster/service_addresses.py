@@ -6,6 +6,7 @@ from ipaddress import IPv4Network, ip_address
 
 from agent.kernel.values import Family, IPAddress, IPNetwork
 from testbed.cluster.ipv6_checks import SERVICE_RANGE_IPV6
+from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.service import NODE_PORTS, Service
 from testbed.errors import TestbedError
 
@@ -19,22 +20,22 @@ class NothingFree(TestbedError):
     """All addresses or node ports are taken."""
 
 
-def allocate(services: Iterable[Service], dual_stack: bool = False) -> dict[str, Service]:
+def allocate(services: Iterable[Service], dual_stack: bool = False) -> dict[ObjectKey, Service]:
     """Every Service with its numbers, by name; whoever names its own has them before others choose."""
     wanted = list(services)
-    found: dict[str, Service] = {}
+    found: dict[ObjectKey, Service] = {}
     for service in sorted(wanted, key=_chooses):
-        found[service.name] = number(service, found, dual_stack)
-    return {service.name: found[service.name] for service in wanted}
+        found[service.key] = number(service, found, dual_stack)
+    return {service.key: found[service.key] for service in wanted}
 
 
-def number(service: Service, numbered: Mapping[str, Service], dual_stack: bool = False) -> Service:
+def number(service: Service, numbered: Mapping[ObjectKey, Service], dual_stack: bool = False) -> Service:
     """The Service with its numbers. `numbered` are those that are there; one of its own name is what it was before.
 
     What it does not name it keeps from before, else chooses. Raises NothingFree.
     """
-    before = numbered.get(service.name)
-    others = [other for name, other in numbered.items() if name != service.name]
+    before = numbered.get(service.key)
+    others = [other for key, other in numbered.items() if key != service.key]
     families = () if service.headless else service.families(dual_stack)
     addresses = [_address(service, family, before, others) for family in families]
     return service.resolved(addresses, tuple(_node_ports(service, before, others)))
@@ -52,7 +53,7 @@ def _address(service: Service, family: Family, before: Service | None, others: I
     taken = {other.address_of(family) for other in others}
     network = SERVICE_RANGES[family]
     size = network.num_addresses - 1 - FIRST_CHOSEN
-    for offset in _choices(service.name, size):
+    for offset in _choices(str(service.key), size):
         if (address := ip_address(int(network.network_address) + FIRST_CHOSEN + offset)) not in taken:
             return address
     raise NothingFree(f"no free cluster IP: all {size} are taken")
@@ -69,7 +70,7 @@ def _node_ports(service: Service, before: Service | None, others: Iterable[Servi
             if kept is not None and (port.protocol, kept) not in taken:
                 chosen = kept
             else:
-                chosen = _free_node_port(f"{service.name}/{port.port}", port.protocol, taken)
+                chosen = _free_node_port(f"{service.key}/{port.port}", port.protocol, taken)
             taken.add((port.protocol, chosen))
         yield chosen
 

@@ -14,13 +14,11 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
 from agent.kernel.values import IPAddress
-from testbed.cluster.dns import CLUSTER_DOMAIN, DNS_ADDRESS, NAMESPACE
+from testbed.cluster.dns import CLUSTER_DOMAIN, DNS_ADDRESS
 from testbed.cluster.service import Service
 from testbed.cluster.service_addresses import SERVICE_RANGE
 from testbed.services.endpoints import PodFacts, endpoints_of
 
-SERVICES = f"{NAMESPACE}.svc.{CLUSTER_DOMAIN}"
-PODS = f"{NAMESPACE}.pod.{CLUSTER_DOMAIN}"
 NAME_SERVER = f"ns.dns.{CLUSTER_DOMAIN}"
 OWN_SERVICE = f"kube-dns.kube-system.svc.{CLUSTER_DOMAIN}"
 """What the DNS itself is called in Kubernetes, whatever program it is."""
@@ -53,7 +51,7 @@ def records(services: Iterable[Service], pods: Sequence[PodFacts]) -> tuple[Reco
     found = set(_own())
     for service in services:
         found.update(_of_headless(service, pods) if service.headless else _of_service(service))
-    found.update(_address(f"{_dashed(pod.address)}.{PODS}", pod.address) for pod in pods if pod.address is not None)
+    found.update(_of_pod(pod, pod.address) for pod in pods if pod.address is not None)
     return tuple(sorted(found))
 
 
@@ -62,6 +60,14 @@ def by_zone(found: Iterable[Record], zones: Sequence[str]) -> Mapping[str, tuple
     everything = sorted(found)
     ends = {zone: f".{zone}" for zone in zones}
     return {zone: tuple(one for one in everything if one.name.endswith(end)) for zone, end in ends.items()}
+
+
+def _of_pod(pod: PodFacts, address: IPv4Address) -> Record:
+    return _address(f"{_dashed(address)}.{pod.manifest.metadata.namespace}.pod.{CLUSTER_DOMAIN}", address)
+
+
+def _name_of(service: Service) -> str:
+    return f"{service.name}.{service.metadata.namespace}.svc.{CLUSTER_DOMAIN}"
 
 
 def _own() -> Iterator[Record]:
@@ -74,7 +80,7 @@ def _own() -> Iterator[Record]:
 
 
 def _of_service(service: Service) -> Iterator[Record]:
-    name = f"{service.name}.{SERVICES}"
+    name = _name_of(service)
     for family in (4, 6):
         if (address := service.address_of(family)) is not None:
             yield _address(name, address)
@@ -85,8 +91,8 @@ def _of_service(service: Service) -> Iterator[Record]:
 
 
 def _of_headless(service: Service, pods: Sequence[PodFacts]) -> Iterator[Record]:
-    name = f"{service.name}.{SERVICES}"
-    hosts = {pod.manifest.name: pod.manifest.spec.hostname or pod.manifest.name for pod in pods}
+    name = _name_of(service)
+    hosts = {pod.manifest.key: pod.manifest.spec.hostname or pod.manifest.name for pod in pods}
     ready, _ = endpoints_of(service, pods)
     for port, endpoints in zip(service.spec.ports, ready, strict=True):
         for endpoint in endpoints:

@@ -15,8 +15,7 @@ from testbed.lab.etcd import EtcdCluster
 from testbed.lab.node import LabNode
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
-from testbed.pods.pod import NETNS_DIRECTORY
-from testbed.pods.pod_network import host_end
+from testbed.pods.pod import NETNS_DIRECTORY, Pod
 
 RULE = re.compile(r"\t\t(?!\t|elements )")
 """Of nft's listing: a line of a chain, or what a set is; elements of sets come and go with pods."""
@@ -25,21 +24,21 @@ RULE = re.compile(r"\t\t(?!\t|elements )")
 def count_resources(nodes: Nodes, pods: Pods, etcd: EtcdCluster) -> dict[str, int]:
     """Count by name; a node's begin with its name. What does not run is left out."""
     names = {path.name for path in NETNS_DIRECTORY.iterdir()}
-    counts = {"network namespaces": len(names - set(pods.names())), "zombies": _zombies()}
+    counts = {"network namespaces": len(names - {pod.key.file_name for pod in pods}), "zombies": _zombies()}
     with contextlib.suppress(EtcdFailed):
         # The first line tells how many follow.
         counts["etcd leases"] = len(etcd.etcdctl(["lease", "list"]).split()) - len(b"found 0 leases".split())
     for node in nodes.values():
-        own = {pod.name for pod in pods.on(node.name)}
+        own = pods.on(node.name)
         counts |= {f"{node.name} {what}": count for what, count in _of_node(node, own).items()}
     return counts
 
 
-def _of_node(node: LabNode, pods: Collection[str]) -> dict[str, int]:
+def _of_node(node: LabNode, pods: Collection[Pod]) -> dict[str, int]:
     tables = [line for line in run(node.pid, ["nft", "list", "tables"]).splitlines() if TABLE_PREFIX not in line]
     rules = [line for line in run(node.pid, ["nft", "list", "ruleset"]).splitlines() if RULE.match(line)]
     counts = {
-        "links": len({link.name for link in node.kernel.links()} - set(map(host_end, pods))),
+        "links": len({link.name for link in node.kernel.links()} - {pod.host_end for pod in pods}),
         "routes": len(node.kernel.routes()),
         "nftables tables": len(tables),
         "nftables rules": len(rules),

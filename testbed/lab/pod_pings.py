@@ -27,7 +27,7 @@ def ping_every_pair(
     senders = [Sender(pod.name, pod.pause_pid or 0) for pod, _ in addressed]
     targets = [Target(pod.name, address) for pod, address in addressed]
     results = ping_pairs(all_pairs(senders, targets), count, payload=payload)
-    return skip(results, {pod.name for pod in pods if pod.leaves or known.named(pod.name) is not pod})
+    return skip(results, {pod.name for pod in pods if pod.leaves or known.get(pod.key) is not pod})
 
 
 def skip(results: Iterable[PairResult], gone: Collection[str]) -> list[PairResult]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from testbed.cluster.object_key import ObjectKey
 from testbed.lab.changes import Changes
 from testbed.pods.pod import Pod
 from testbed.pods.pod_state import PodStatus
@@ -31,24 +32,24 @@ class PodWatch:
         """`pods` returns those that there are now."""
         self._pods = pods
         self._changes = changes
-        self._seen: dict[str, Seen] = {}
-        self._changed_at: dict[str, float] = {}
+        self._seen: dict[ObjectKey, Seen] = {}
+        self._changed_at: dict[ObjectKey, float] = {}
         self._look = threading.Event()
-        self._asked: set[str] = set()
-        """Names of pods that have said that they changed, since the last look."""
+        self._asked: set[ObjectKey] = set()
+        """Keys of pods that have said that they changed, since the last look."""
         self._asking = threading.Lock()
 
     def start(self) -> None:
         """Watch until the lab ends."""
         threading.Thread(target=self._run, name="pod watch", daemon=True).start()
 
-    def look(self, name: str) -> None:
-        """The pod of this name has changed: look at it at once."""
+    def look(self, key: ObjectKey) -> None:
+        """The pod has changed: look at it at once."""
         with self._asking:
-            self._asked.add(name)
+            self._asked.add(key)
             self._look.set()
 
-    def _take_asked(self) -> set[str]:
+    def _take_asked(self) -> set[ObjectKey]:
         with self._asking:
             asked, self._asked = self._asked, set()
             self._look.clear()
@@ -56,7 +57,7 @@ class PodWatch:
 
     def _run(self) -> None:
         everything = time.monotonic()
-        waiting: set[str] = set()
+        waiting: set[ObjectKey] = set()
         eager_s = EAGER_S
         while True:
             self._look.wait(eager_s if waiting else max(0.0, everything - time.monotonic()))
@@ -70,23 +71,23 @@ class PodWatch:
             # Looking must not take the processor from those that are still starting.
             eager_s = max(EAGER_S, PATIENCE * (time.monotonic() - started))
 
-    def _look_at(self, names: set[str] | None) -> set[str]:
+    def _look_at(self, keys: set[ObjectKey] | None) -> set[ObjectKey]:
         """Look at these pods, or at all; returns those that are worth another look soon."""
-        now, found, different = time.monotonic(), dict[str, Seen](), False
+        now, found, different = time.monotonic(), dict[ObjectKey, Seen](), False
         soon = set()
         for pod in self._pods():
-            if names is not None and pod.name not in names:
+            if keys is not None and pod.key not in keys:
                 continue
             status = pod.status()
-            found[pod.name] = (status.ready, status.terminating, status.address, status.state)
-            if found[pod.name] != self._seen.get(pod.name):
-                self._changed_at[pod.name], different = now, True
-            if _may_become_ready(status) and now < self._changed_at[pod.name] + EAGER_FOR_S:
-                soon.add(pod.name)
-        if names is None:
+            found[pod.key] = (status.ready, status.terminating, status.address, status.state)
+            if found[pod.key] != self._seen.get(pod.key):
+                self._changed_at[pod.key], different = now, True
+            if _may_become_ready(status) and now < self._changed_at[pod.key] + EAGER_FOR_S:
+                soon.add(pod.key)
+        if keys is None:
             different |= found.keys() != self._seen.keys()
             self._seen = found
-            self._changed_at = {name: at for name, at in self._changed_at.items() if name in found}
+            self._changed_at = {key: at for key, at in self._changed_at.items() if key in found}
         else:
             self._seen.update(found)
         if different:

@@ -4,7 +4,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from functools import partial
 
+from testbed.cluster.dns import resolv_conf
 from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.lab.changes import Changes
 from testbed.lab.events import Events
 from testbed.lab.node import LabNode
@@ -17,15 +19,15 @@ from testbed.processes.warm_parent import WarmParent
 class Pods:
     """Every pod that the lab knows, in the order in which they came; replaced as a whole when one comes or goes."""
 
-    def __init__(self, nodes: Mapping[str, LabNode], events: Events, warm_shims: WarmParent, resolv_conf: str) -> None:
-        """`resolv_conf` is the /etc/resolv.conf of every container; empty in a lab without DNS."""
+    def __init__(self, nodes: Mapping[str, LabNode], events: Events, warm_shims: WarmParent, *, dns: bool) -> None:
+        """`dns`: whether containers ask the cluster's DNS; without it they resolve no names but their own."""
         self.changed = Changes()
         """Notified when a pod or node comes or goes, becomes ready or stops being so, or gets other labels."""
         self._nodes = nodes
         self._events = events
         self._warm_shims = warm_shims
-        self._resolv_conf = resolv_conf
-        self._pods: Mapping[str, Pod] = {}
+        self._dns = dns
+        self._pods: Mapping[ObjectKey, Pod] = {}
         self._changing = threading.Lock()
         self._addresses: dict[str, Ipam] = {}
         """By node."""
@@ -37,13 +39,17 @@ class Pods:
     def __len__(self) -> int:
         return len(self._pods)
 
+    def get(self, key: ObjectKey) -> Pod | None:
+        """Return the pod; None where there is none."""
+        return self._pods.get(key)
+
     def named(self, name: str) -> Pod | None:
-        """Return the pod of this name; None where there is none."""
-        return self._pods.get(name)
+        """Return the pod that is called `nginx`, or `shop/nginx` outside the default namespace."""
+        return self._pods.get(key_of(name))
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of all pods."""
-        return tuple(self._pods)
+        """Return what all pods are called."""
+        return tuple(map(str, self._pods))
 
     def on(self, node: str) -> list[Pod]:
         """Return the pods of a node."""
@@ -57,21 +63,21 @@ class Pods:
             node,
             self._addresses.setdefault(node.name, Ipam(node.rundir / "addresses")),
             self._events.note,
-            on_change=partial(self._watch.look, manifest.name),
-            resolv_conf=self._resolv_conf,
+            on_change=partial(self._watch.look, manifest.key),
+            resolv_conf=resolv_conf(manifest.metadata.namespace) if self._dns else "",
             warm_shims=self._warm_shims,
         )
 
     def add(self, pod: Pod) -> None:
         """Let the pod be known."""
         with self._changing:
-            self._pods = {**self._pods, pod.name: pod}
+            self._pods = {**self._pods, pod.key: pod}
         self.changed.notify()
 
     def forget(self, pod: Pod) -> None:
         """Let the pod be unknown; it has ended."""
         with self._changing:
-            self._pods = {name: other for name, other in self._pods.items() if other is not pod}
+            self._pods = {key: other for key, other in self._pods.items() if other is not pod}
         self.changed.notify()
 
     def watch(self) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from agent.kernel.journal import FileJournal, Journal
 from agent.lease import Subnet
 from agent.netconfig.config import NetworkConfig, parse_network_config
-from testbed.cluster.dns import RESOLV_CONF
 from testbed.cluster.overlay import Overlay, overlay_of
 from testbed.cluster.spec import Cluster
 from testbed.cluster.underlay_plan import plan_underlay
@@ -52,7 +51,7 @@ class LabState:
         self.registry = LabRegistry(Authority(self.name) if cluster.etcd.tls else None)
         self.warm_agents, self.warm_shims = parent_of_agents(), parent_of_shims()
         self.nodes = Nodes()
-        self.pods = Pods(self.nodes, self.events, self.warm_shims, RESOLV_CONF if cluster.dns else "")
+        self.pods = Pods(self.nodes, self.events, self.warm_shims, dns=cluster.dns)
         self.link_watch = LinkWatch()
         self.notices = Notices()
         """Of agents that became ready."""

@@ -56,7 +56,9 @@ class Pod:
         shims; without it each is an interpreter of its own.
         """
         self.manifest = spec
-        self.name = spec.name
+        self.key = spec.key
+        self.name = str(spec.key)
+        """As people call it, the only one of that name in the lab."""
         self.address: str | None = None
         """Reserved until `delete`; None before the first start."""
         self.ipv6_address: str | None = None
@@ -68,9 +70,9 @@ class Pod:
         self._resolv_conf = resolv_conf
         self._warm_shims = warm_shims
         self._netns_directory = netns_directory
-        self._directory = host.rundir / "pods" / self.name
+        self._directory = host.rundir / "pods" / self.key.file_name
         self._volumes = PodVolumes(self._directory, spec.spec)
-        self._logs = host.logs / LIVING / self.name
+        self._logs = host.logs / LIVING / self.key.file_name
         self.containers = self._make_containers()
         self._pause: Supervised | None = None
         self._undo = contextlib.ExitStack()
@@ -84,6 +86,11 @@ class Pod:
     def pause_pid(self) -> int | None:
         """The process that holds the pod's namespaces, as the lab sees it; None when there is none."""
         return self._pause.pid if self._pause is not None else None
+
+    @property
+    def host_end(self) -> str:
+        """Name of the node's end of the pod's link."""
+        return pod_network.host_end(self.key.file_name)
 
     @property
     def leaves(self) -> bool:
@@ -101,7 +108,7 @@ class Pod:
             self.ipv6_address = None if own is None else str(own)
             return self._host.address
         try:
-            address = self._ipam.allocate(self.name, self._host.subnet)
+            address = self._ipam.allocate(self.key.file_name, self._host.subnet)
             ipv6 = pod_network.ipv6_of(self._host, address)
         except (NoFreeAddress, NoSubnetYet) as error:
             raise OSError(f"pod {self.name}: {error}") from error
@@ -164,8 +171,8 @@ class Pod:
     def delete(self, grace_s: float | None = None) -> None:
         """`stop`, and give the address back. The end of the logs stays for a while."""
         self.stop(grace_s)
-        keep_end(self._host.logs, self.name)
-        self._ipam.release(self.name)
+        keep_end(self._host.logs, self.key.file_name)
+        self._ipam.release(self.key.file_name)
         self._report("Normal", "Killing", f"pod {self.name} is gone")
 
     def mend_link(self) -> None:
@@ -179,7 +186,7 @@ class Pod:
             linked = self.pause_pid is not None and not self.manifest.spec.host_network
             if linked and self.address is not None and not self._terminating:
                 address = IPv4Address(self.address)
-                if pod_network.plug_in(self._host, self.name, address):
+                if pod_network.plug_in(self._host, self.key.file_name, address):
                     self._report("Warning", "LinkMended", f"plugged into {self._host.bridge} again")
 
     def _follow_subnet(self) -> None:
@@ -254,11 +261,11 @@ class Pod:
             undo.callback(_end, pause)
             if not self.manifest.spec.host_network:
                 ipv6 = pod_network.ipv6_of(host, address)
-                undo.callback(pod_network.disconnect, host, self.name, address, ipv6 and ipv6.ip)
-                pod_network.connect(host, self.name, pause.pid, address)
+                undo.callback(pod_network.disconnect, host, self.key.file_name, address, ipv6 and ipv6.ip)
+                pod_network.connect(host, self.key.file_name, pause.pid, address)
             if self._netns_directory is not None:
-                undo.callback(pod_network.unbind_name, self._netns_directory, self.name)
-                pod_network.bind_name(self._netns_directory, self.name, pause.pid)
+                undo.callback(pod_network.unbind_name, self._netns_directory, self.key.file_name)
+                pod_network.bind_name(self._netns_directory, self.key.file_name, pause.pid)
             self._undo = undo.pop_all()
         return pause
 
@@ -287,7 +294,7 @@ class Pod:
     @property
     def _hostname(self) -> str:
         # With the node's network comes the node's name, as in Kubernetes.
-        return self.manifest.spec.hostname or (self._host.name if self.manifest.spec.host_network else self.name)
+        return self.manifest.spec.hostname or (self._host.name if self.manifest.spec.host_network else self.key.name)
 
     def _pause_changed(self, pause: Supervised) -> None:
         self._act_on_pause(pause)

@@ -8,6 +8,7 @@ from typing import Literal
 from agent.kernel.values import Family, IPAddress
 from testbed.cluster.manifest import ContainerPort
 from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.service import Service, ServicePort
 
 Protocol = Literal["tcp", "udp"]
@@ -45,7 +46,7 @@ class Endpoint:
 
     address: IPAddress
     port: int
-    pod: str
+    pod: ObjectKey
     node: str
 
 
@@ -53,7 +54,7 @@ class Endpoint:
 class BoundPort:
     """One port of a Service with everything that a node must know of it."""
 
-    service: str
+    service: ObjectKey
     name: str
     """Of the port; empty where it has none."""
     protocol: Protocol
@@ -69,7 +70,7 @@ class BoundPort:
     @property
     def key(self) -> str:
         """What the names of its chains and sets end with: unique, stable, and short enough for nftables."""
-        return f"{self.service}-{self.protocol}-{self.port}"
+        return f"{self.service.file_name}-{self.protocol}-{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,11 @@ def endpoints_of(
     """For each port of a Service: its ready endpoints, and those of pods that are not ready (yet, or any more)."""
     selector = service.spec.selector.items()
     chosen = [
-        pod for pod in pods if selector <= pod.manifest.metadata.labels.items() and pod.address_of(family) is not None
+        pod
+        for pod in pods
+        if pod.manifest.metadata.namespace == service.metadata.namespace
+        and selector <= pod.manifest.metadata.labels.items()
+        and pod.address_of(family) is not None
     ]
     ready, other = [], []
     for port in service.spec.ports:
@@ -108,7 +113,7 @@ def _endpoint(pod: PodFacts, port: ServicePort, family: Family) -> Endpoint | No
         target = named[0].container_port
     address = pod.address_of(family)
     assert address is not None
-    return Endpoint(address, target, pod.manifest.name, pod.node)
+    return Endpoint(address, target, pod.manifest.key, pod.node)
 
 
 def bind(services: Iterable[Service], pods: Sequence[PodFacts], family: Family = 4) -> tuple[BoundPort, ...]:
@@ -122,7 +127,7 @@ def bind(services: Iterable[Service], pods: Sequence[PodFacts], family: Family =
         for port, endpoints in zip(service.spec.ports, ready, strict=True):
             bound.append(
                 BoundPort(
-                    service=service.name,
+                    service=service.key,
                     name=port.name or "",
                     protocol=_protocol(port.protocol),
                     cluster_ip=cluster_ip,
@@ -149,7 +154,7 @@ def host_ports(node: str, pods: Iterable[PodFacts], family: Family = 4) -> tuple
                 continue
             anywhere = port.host_ip in (None, "0.0.0.0")
             address = None if anywhere else IPv4Address(str(port.host_ip))
-            to = Endpoint(own, port.container_port, pod.manifest.name, node)
+            to = Endpoint(own, port.container_port, pod.manifest.key, node)
             found.append(HostPort(_protocol(port.protocol), address, port.host_port, to))
     return tuple(found)
 

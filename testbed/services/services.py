@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from agent.kernel.values import Family, IPNetwork
 from agent.netconfig.config import NetworkConfig
+from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.service import Service
 from testbed.cluster.service_addresses import allocate, number
 from testbed.lab.events import Events
@@ -31,9 +32,9 @@ class Services:
         self._events = events
         self.deciding = threading.RLock()
         """Held while `applied` is looked at and changed."""
-        self.applied: dict[str, Service] = {}
-        """As they were asked for, by name."""
-        self.numbered: Mapping[str, Service] = {}
+        self.applied: dict[ObjectKey, Service] = {}
+        """As they were asked for."""
+        self.numbered: Mapping[ObjectKey, Service] = {}
         """The same with cluster IPs and node ports."""
         self._revision = 0
         """Counts changes of `applied`."""
@@ -48,7 +49,7 @@ class Services:
 
     def want(self, services: Sequence[Service]) -> None:
         """Want these, and give them their numbers; nodes are programmed from `start` on."""
-        self.applied = {service.name: service for service in services}
+        self.applied = {service.key: service for service in services}
         self.numbered = allocate(services, self.dual_stack)
         self._revision += 1
 
@@ -60,16 +61,16 @@ class Services:
     def put(self, service: Service) -> None:
         """Want this Service, and program nodes soon. Raises NothingFree and then changes nothing."""
         with self.deciding:
-            self.numbered = {**self.numbered, service.name: number(service, self.numbered, self.dual_stack)}
-            self.applied[service.name] = service
+            self.numbered = {**self.numbered, service.key: number(service, self.numbered, self.dual_stack)}
+            self.applied[service.key] = service
             self._revision += 1
         self._pods.changed.notify()
 
-    def remove(self, name: str) -> None:
+    def remove(self, key: ObjectKey) -> None:
         """Want it no longer, and program nodes soon. Raises KeyError."""
         with self.deciding:
-            del self.applied[name]
-            self.numbered = {other: service for other, service in self.numbered.items() if other != name}
+            del self.applied[key]
+            self.numbered = {other: service for other, service in self.numbered.items() if other != key}
             self._revision += 1
         self._pods.changed.notify()
 

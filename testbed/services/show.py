@@ -3,7 +3,8 @@
 from typing import Any
 
 from agent.kernel.values import Family
-from testbed.cluster.dns import CLUSTER_DOMAIN, NAMESPACE
+from testbed.cluster.dns import CLUSTER_DOMAIN
+from testbed.cluster.object_key import key_of
 from testbed.cluster.service import Service, ServicePort
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
@@ -89,7 +90,7 @@ def service_status(known: Services) -> list[Object]:
 
 def describe_service(known: Services, name: str, nodes: Nodes, pods: Pods, *, has_dns: bool) -> Object:
     """Everything about one Service, as headings and values. Raises KeyError."""
-    service = known.numbered[name]
+    service = known.numbered[key_of(name)]
     spec, seen = service.spec, known.pods()
     both = [endpoints_of(service, seen, family) for family in families_of(service, dual_stack=known.dual_stack)]
     ready = [[one for ready, _ in both for one in ready[number]] for number in range(len(spec.ports))]
@@ -114,7 +115,7 @@ def describe_service(known: Services, name: str, nodes: Nodes, pods: Pods, *, ha
         "Type": spec.type,
         "Cluster IP": ", ".join(spec.cluster_ips) or spec.cluster_ip,
         "IP family policy": spec.ip_family_policy,
-        "DNS name": f"{name}.{NAMESPACE}.svc.{CLUSTER_DOMAIN}" if has_dns else None,
+        "DNS name": f"{service.name}.{service.metadata.namespace}.svc.{CLUSTER_DOMAIN}" if has_dns else None,
         "Session affinity": f"ClientIP, {service.affinity_s} s" if service.affinity_s else "none",
         "External traffic": spec.external_traffic_policy if spec.type == "NodePort" else None,
         "Ports": ports,

@@ -15,7 +15,6 @@ from testbed.lab.node import LabNode
 from testbed.lab.pods import Pods
 from testbed.lab.state import LabState
 from testbed.lab.underlay import Underlay
-from testbed.pods.pod_network import host_end
 from testbed.supervisor import status
 from testbed.supervisor.lab import Lab
 
@@ -105,7 +104,7 @@ def _cables(underlay: Underlay) -> list[Object]:
 def _host_end(pods: Pods, name: str) -> str | None:
     """The node's end of a pod's link; None for a pod with its node's network."""
     pod = pods.named(name)
-    return None if pod is not None and pod.manifest.spec.host_network else host_end(name)
+    return None if pod is None or pod.manifest.spec.host_network else pod.host_end
 
 
 def _node(node: LabNode, line: Object, state: Object) -> Object:

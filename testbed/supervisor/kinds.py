@@ -36,7 +36,7 @@ class KindInLab:
 
 
 SERVICE = Described(
-    names=lambda lab: lab.services.numbered,
+    names=lambda lab: list(map(str, lab.services.numbered)),
     show=lambda lab, name: show_services.describe_service(
         lab.services, name, lab.state.nodes, lab.state.pods, has_dns=lab.state.cluster.dns
     ),
@@ -55,7 +55,7 @@ IN_LAB: Mapping[Kind, KindInLab] = {
     kinds.DEPLOYMENT: KindInLab(
         get=lambda lab: show.deployments(lab.deployment_keeper),
         describe=Described(
-            names=lambda lab: lab.workloads.deployments,
+            names=lambda lab: list(map(str, lab.workloads.deployments)),
             show=lambda lab, name: show.describe_deployment(
                 name, lab.deployment_keeper, lab.workloads, lab.state.events
             ),

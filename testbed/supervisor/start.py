@@ -101,7 +101,7 @@ class LabStart:
     def _pods(self) -> str:
         lab, state = self._lab, self._state
         for manifest in state.cluster.pods:
-            lab.workloads.bare[manifest.name] = manifest
+            lab.workloads.bare[manifest.key] = manifest
             state.pods.add(state.pods.make(manifest))
         state.pods.watch()
         state.link_watch.start()

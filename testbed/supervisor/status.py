@@ -167,7 +167,7 @@ def pods(lab: Lab) -> list[Object]:
     found = []
     for pod in lab.state.pods:
         manifest = pod.manifest.to_manifest()
-        manifest["metadata"] |= show.owner_references(lab.workloads, pod.name)
+        manifest["metadata"] |= show.owner_references(lab.workloads, pod.key)
         status = pod.status()
         manifest["status"] = {
             "phase": status.phase,
@@ -375,7 +375,7 @@ def describe_pod(lab: Lab, pod: Pod) -> Object:
         "Ready": status.ready,
         "Why not ready": status.why_not_ready or None,
         "Labels": pod.manifest.metadata.labels or None,
-        "Controlled by": f"deployment/{owner}" if (owner := lab.workloads.owner_of(pod.name)) else None,
+        "Controlled by": f"deployment/{owner}" if (owner := lab.workloads.owner_of(pod.key)) else None,
         "Started": status.started_at,
         "Pause process": pod.pause_pid,
         "Containers": {

@@ -13,6 +13,7 @@ from testbed.bench.verbs import bench_verbs
 from testbed.capture.map import map_of
 from testbed.capture.verbs import capture_verbs
 from testbed.cluster.kinds import BY_PLURAL, Kind, no_such_kind
+from testbed.cluster.object_key import key_of
 from testbed.control.programs import run_for_client, wait_with_client
 from testbed.control.server import Request, Verb
 from testbed.errors import EtcdFailed, InvalidInput, MeasurementFailed, TestbedError
@@ -299,7 +300,7 @@ class RunningLab:
         try:
             target = self._target(name)
         except TestbedError:
-            deleted = log_of_deleted(logs, name, container)
+            deleted = log_of_deleted(logs, key_of(name).file_name, container)
             if deleted is None:
                 raise
             return deleted

@@ -144,13 +144,13 @@ class Facts:
         for service in self._services.numbered.values():
             if service.address_of(address.version) == address:
                 ports = ", ".join(f"{port.port}/{port.protocol}" for port in service.spec.ports)
-                return f"{service.name} ({ports})"
+                return f"{service.key} ({ports})"
         return None
 
     def _service_of(self, chain: str) -> str:
         """`service-echo-tcp-80` → `echo`, by the services that there are."""
-        names = [name for name in self._services.numbered if f"-{name}-" in chain]
-        return max(names, key=lambda name: len(name), default=chain)
+        names = [key for key in self._services.numbered if f"-{key.file_name}-" in chain]
+        return str(max(names, key=lambda key: len(key.file_name), default=chain))
 
     def silent_agent(self, place: str) -> str:
         """What is the matter with a node's agent that does not answer."""

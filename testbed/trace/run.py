@@ -10,6 +10,7 @@ from typing import Any
 from agent.kernel.values import Family, IPAddress
 from testbed.capture.map import LAB, End, Map, map_of
 from testbed.cluster.kinds import SERVICE
+from testbed.cluster.object_key import key_of
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.state import LabState
 from testbed.services.services import Services
@@ -198,11 +199,11 @@ def _address_of_name(
     kind, slash, rest = destination.partition("/")
     is_service = bool(slash) and kind in SERVICE.words
     name = rest if is_service else destination
-    service = services.numbered.get(name)
+    service = services.numbered.get(key_of(name))
     if service is not None and (slash or name not in known.place_of):
         return service.address_of(family)
     if is_service:
-        raise TestbedError(f"no service {name} (there are: {', '.join(sorted(services.numbered)) or 'none'})")
+        raise TestbedError(f"no service {name} (there are: {', '.join(sorted(map(str, services.numbered))) or 'none'})")
     pod = state.pods.named(destination)
     if pod is not None:
         text = pod.address if family == 4 else pod.ipv6_address

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from testbed.cluster.manifests import Manifest, check_twice, objects_in, read_kind_and_name, read_manifests
+from testbed.cluster.object_key import key_of
 from testbed.cluster.problems import Problem, SpecError
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import read_documents
@@ -50,7 +51,7 @@ class ChangeVerbs:
             applied = [(self._keeper(one.object.kind), one) for one in manifests]
             lines: list[Line] = []
             for keeper, one in applied:
-                lines.append({"kind": one.object.kind, "name": one.object.name, "outcome": keeper.put(one.object)})
+                lines.append({"kind": one.object.kind, "name": str(one.object.key), "outcome": keeper.put(one.object)})
         warnings = [
             str(problem)
             for kind, group in _by_kind(manifests).items()
@@ -98,9 +99,9 @@ class ChangeVerbs:
         keeper = self._keeper("Deployment")
         assert isinstance(keeper, DeploymentKeeper)
         try:
-            before = keeper.scale(name, replicas)
+            before = keeper.scale(key_of(name), replicas)
         except KeyError as failure:
-            there = ", ".join(keeper.wanted()) or "none"
+            there = ", ".join(map(str, keeper.wanted())) or "none"
             raise TestbedError(f"no deployment named {name} (there are: {there})") from failure
         lines: list[Line] = [{"kind": "Deployment", "name": name, "outcome": "scaled"}]
         wait_s = request.argument("wait_s", float)
@@ -145,7 +146,7 @@ class ChangeVerbs:
 
     def _remove(self, kind: str, name: str, grace_s: float | None) -> bool:
         try:
-            self._keeper(kind).remove(name, grace_s)
+            self._keeper(kind).remove(key_of(name), grace_s)
         except KeyError:
             return False
         return True
@@ -157,7 +158,7 @@ class ChangeVerbs:
             found = [
                 f"{line['kind'].lower()}/{line['name']}: {why}"
                 for line in lines
-                if (why := self._keeper(line["kind"]).why_not_ready(line["name"]))
+                if (why := self._keeper(line["kind"]).why_not_ready(key_of(line["name"])))
             ]
             return "\n".join(found)
 

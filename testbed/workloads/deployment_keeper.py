@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from testbed.cluster.deployment import Deployment
+from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.pod_checks import TEMPLATE, check_node
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
@@ -23,8 +24,8 @@ class DeploymentKeeper:
         self._pods_changed = pods_changed
         self._events = events
 
-    def wanted(self) -> Mapping[str, Deployment]:
-        """As applied and scaled, by name."""
+    def wanted(self) -> Mapping[ObjectKey, Deployment]:
+        """As applied and scaled."""
         return dict(self._workloads.deployments)
 
     def check(self, applied: Sequence[tuple[Source, Deployment]]) -> Iterator[Problem]:
@@ -40,42 +41,42 @@ class DeploymentKeeper:
     def put(self, wanted: Deployment) -> Outcome:
         """Want this Deployment. Without `replicas` it keeps the number that it has been scaled to."""
         with self._workloads.deciding:
-            before = self._workloads.deployments.get(wanted.name)
+            before = self._workloads.deployments.get(wanted.key)
             if before is not None and "replicas" not in wanted.spec.model_fields_set:
                 wanted = wanted.scaled(before.spec.replicas)
             if wanted == before:
                 return "unchanged"
-            self._workloads.deployments[wanted.name] = wanted
+            self._workloads.deployments[wanted.key] = wanted
         self._pods_changed.notify()
         return "created" if before is None else "configured"
 
-    def remove(self, name: str, grace_s: float | None = None) -> None:
+    def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
         """End all its pods and wait until they are gone. Raises KeyError."""
         with self._workloads.deciding:
-            del self._workloads.deployments[name]
-            pods = self._workloads.pods_of(name)
+            del self._workloads.deployments[key]
+            pods = self._workloads.pods_of(key)
             for pod in pods:
                 self._workloads.end_soon(pod)
         for pod in pods:
             # Waits for the thread that ends it.
             self._workloads.end(pod, grace_s)
 
-    def scale(self, name: str, replicas: int) -> int:
+    def scale(self, key: ObjectKey, replicas: int) -> int:
         """Want this number of pods; returns the number before. Raises KeyError."""
         with self._workloads.deciding:
-            before = self._workloads.deployments[name]
-            self._workloads.deployments[name] = before.scaled(replicas)
+            before = self._workloads.deployments[key]
+            self._workloads.deployments[key] = before.scaled(replicas)
         word = "up" if replicas > before.spec.replicas else "down"
         if replicas != before.spec.replicas:
             text = f"scaled {word} from {before.spec.replicas} to {replicas}"
-            self._events.note("Normal", f"deployment/{name}", "Scaled", text)
+            self._events.note("Normal", f"deployment/{key}", "Scaled", text)
         self._pods_changed.notify()
         return before.spec.replicas
 
-    def numbers(self, name: str) -> dict[str, int]:
+    def numbers(self, key: ObjectKey) -> dict[str, int]:
         """Kubernetes' status fields of a Deployment. Raises KeyError."""
-        deployment, nodes = self._workloads.deployments[name], self._workloads.seen_nodes()
-        own = [pod for pod in self._workloads.seen_pods() if pod.deployment == name and not pod.terminating]
+        deployment, nodes = self._workloads.deployments[key], self._workloads.seen_nodes()
+        own = [pod for pod in self._workloads.seen_pods() if pod.deployment == key and not pod.terminating]
         updated = [pod for pod in own if pod.template_hash == deployment.template_hash]
         ready = sum(pod.ready for pod in own)
         return {
@@ -89,15 +90,15 @@ class DeploymentKeeper:
 
     def all_why_not_ready(self) -> list[str]:
         """A line for each Deployment that lacks something."""
-        return [f"{name}: {why}" for name in self.wanted() if (why := self.why_not_ready(name))]
+        return [f"{key}: {why}" for key in self.wanted() if (why := self.why_not_ready(key))]
 
-    def why_not_ready(self, name: str) -> str:
+    def why_not_ready(self, key: ObjectKey) -> str:
         """What is missing until exactly the wanted pods are there and ready."""
-        wanted, numbers = self._workloads.deployments[name].spec.replicas, self.numbers(name)
+        wanted, numbers = self._workloads.deployments[key].spec.replicas, self.numbers(key)
         if numbers["outdatedReplicas"]:
             return f"{numbers['outdatedReplicas']} pods are still to be replaced"
         if numbers["replicas"] != wanted or numbers["readyReplicas"] != wanted:
-            lacking = {pod.status().why_not_ready for pod in self._workloads.pods_of(name)} - {""}
+            lacking = {pod.status().why_not_ready for pod in self._workloads.pods_of(key)} - {""}
             why = f" ({'; '.join(sorted(lacking))})" if lacking else ""
             return f"{numbers['readyReplicas']} of {wanted} pods are ready, {numbers['replicas']} are there{why}"
         return ""

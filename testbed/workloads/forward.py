@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from testbed.cluster.kinds import BY_PLURAL, DEPLOYMENT, NODE, POD, SERVICE
+from testbed.cluster.object_key import key_of
 from testbed.cluster.service import Service
 from testbed.control.programs import run_for_client
 from testbed.control.server import Request, Verb
@@ -62,7 +63,7 @@ class Targets:
         Raises TestbedError.
         """
         meant = None if kind is None else BY_PLURAL.get(kind)
-        service = self._services.numbered.get(name)
+        service = self._services.numbered.get(key_of(name))
         if meant in (None, SERVICE) and service is not None:
             return self._to_service(service, port)
         pod, node = self._pods.named(name), self._nodes.get(name)
@@ -70,18 +71,19 @@ class Targets:
             return _to_pod(pod, port)
         if meant in (None, NODE) and node is not None:
             return Way(f"node {name}", node.pid, (str(node.address), LOOPBACK), _number(port))
-        if meant is DEPLOYMENT or (meant is None and name in self._workloads.deployments):
+        if meant is DEPLOYMENT or (meant is None and key_of(name) in self._workloads.deployments):
             return _to_pod(self.pod_of_deployment(name), port)
-        there = ", ".join([*self._services.numbered, *self._pods.names(), *self._nodes])
+        there = ", ".join([*map(str, self._services.numbered), *self._pods.names(), *self._nodes])
         what = "service, pod or node" if meant is None else meant.singular
         raise TestbedError(f"no {what} named {name} (there are: {there})")
 
     def pod_of_deployment(self, name: str) -> Pod:
         """Return a ready pod of a Deployment, the oldest; one that is not ready where none is. Raises TestbedError."""
-        if name not in self._workloads.deployments:
-            there = ", ".join(self._workloads.deployments) or "none"
+        key = key_of(name)
+        if key not in self._workloads.deployments:
+            there = ", ".join(map(str, self._workloads.deployments)) or "none"
             raise TestbedError(f"no deployment named {name} (there are: {there})")
-        pods = sorted(self._workloads.pods_of(name), key=lambda pod: not pod.status().ready)
+        pods = sorted(self._workloads.pods_of(key), key=lambda pod: not pod.status().ready)
         if not pods:
             raise TestbedError(f"deployment {name} has no pods")
         return pods[0]

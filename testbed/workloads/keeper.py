@@ -8,6 +8,7 @@ Every object of a file is checked by its keeper before any of them is put, so th
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 
@@ -21,8 +22,8 @@ Wanted = Any
 class Keeper(Protocol):
     """Looks after all objects of one kind. Methods may be called from several threads."""
 
-    def wanted(self) -> Mapping[str, Wanted]:
-        """The objects that were applied, by name, as they were applied."""
+    def wanted(self) -> Mapping[ObjectKey, Wanted]:
+        """The objects that were applied, as they were applied."""
 
     def check(self, applied: Sequence[tuple[Source, Wanted]]) -> Iterator[Problem]:
         """What the lab as it is has against these objects of one file; changes nothing."""
@@ -33,11 +34,11 @@ class Keeper(Protocol):
     def put(self, wanted: Wanted) -> Outcome:
         """Want this object from now on; returns before it is all done."""
 
-    def remove(self, name: str, grace_s: float | None = None) -> None:
+    def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
         """Want it no longer; returns when it is gone, or will be once all have acted on `pods_changed`.
 
         `grace_s` is for pods, None: their own. Raises KeyError.
         """
 
-    def why_not_ready(self, name: str) -> str:
+    def why_not_ready(self, key: ObjectKey) -> str:
         """What the object still lacks, in a line; empty when it is all there. For `apply --wait`."""

@@ -180,12 +180,12 @@ class NodeChanges:
 
     def _end_bare_pods(self, name: str) -> list[str]:
         """Pods of their own go with their node; nobody makes them again."""
-        bare = [pod for pod in self._state.pods.on(name) if self._workloads.owner_of(pod.name) is None]
+        bare = [pod for pod in self._state.pods.on(name) if self._workloads.owner_of(pod.key) is None]
         for pod in bare:
             self._state.events.note(
                 "Warning", f"pod/{pod.name}", "NodeDeleted", f"{name} is deleted, and the pod belongs to no Deployment"
             )
-            self._pod_keeper.remove(pod.name)
+            self._pod_keeper.remove(pod.key)
         return [pod.name for pod in bare]
 
     def _delete_leases(self, node: LabNode) -> None:
@@ -208,7 +208,8 @@ class NodeChanges:
         """Pods of Deployments whose templates do not name this node."""
         found = []
         for pod in self._state.pods.on(name):
-            deployment = self._workloads.deployments.get(self._workloads.owner_of(pod.name) or "")
+            owner = self._workloads.owner_of(pod.key)
+            deployment = None if owner is None else self._workloads.deployments.get(owner)
             if deployment is not None and deployment.spec.template.spec.node_name is None:
                 found.append(pod)
         return found

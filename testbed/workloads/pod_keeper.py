@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from testbed.cluster.free_values import free_name
 from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.placement import Placed, place_all
 from testbed.cluster.pod_checks import check_names
 from testbed.cluster.problems import Problem
@@ -25,12 +26,12 @@ class PodKeeper:
         self._nodes = nodes
         self._pods = pods
         self._underlay = underlay
-        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        """Of each name: its pod is brought in line by one thread at a time."""
-        self._chosen: dict[str, str] = {}
+        self._turns: defaultdict[ObjectKey, threading.Lock] = defaultdict(threading.Lock)
+        """Of each pod: it is brought in line by one thread at a time."""
+        self._chosen: dict[ObjectKey, str] = {}
         """Pod → the node that the last check found for it."""
 
-    def wanted(self) -> Mapping[str, PodManifest]:
+    def wanted(self) -> Mapping[ObjectKey, PodManifest]:
         """Pods that belong to nobody else, each on its node."""
         return dict(self._workloads.bare)
 
@@ -38,29 +39,29 @@ class PodKeeper:
         """Names, nodes, and whether there is room for their host ports."""
         yield from check_names(applied, None, list(self._nodes), self._underlay.machines)
         for source, pod in applied:
-            owner = self._workloads.owner_of(pod.name)
+            owner = self._workloads.owner_of(pod.key)
             if owner is not None:
                 other = free_name(pod.name, {one.name for _, one in applied})
                 what = f"a pod of Deployment {owner} has this name (got {pod.name}; want another, such as {other})"
                 yield source.problem(("metadata", "name"), what)
-        kept = [pod if pod.spec.node_name else pod.on_node(self._node_of(pod.name)) for _, pod in applied]
-        names = {pod.name for pod in kept}
+        kept = [pod if pod.spec.node_name else pod.on_node(self._node_of(pod.key)) for _, pod in applied]
+        keys = {pod.key for pod in kept}
         others = [
             Placed(pod.node, pod.deployment, pod.host_ports)
             for pod in self._workloads.seen_pods()
-            if pod.name not in names
+            if pod.key not in keys
         ]
         placed = place_all([pod.spec for pod in kept], self._workloads.seen_nodes(), others)
         self._chosen = {}
         for (source, pod), (node, why) in zip(applied, placed, strict=True):
             if node is not None:
-                self._chosen[pod.name] = node
+                self._chosen[pod.key] = node
             elif pod.spec.node_name is None or pod.spec.node_name in self._nodes:
                 yield source.problem(("spec",), f"no node takes this pod (got {why}; want a node with room)")
 
-    def _node_of(self, name: str) -> str | None:
-        """The node that a pod of this name is on already."""
-        before = self._workloads.bare.get(name)
+    def _node_of(self, key: ObjectKey) -> str | None:
+        """The node that the pod is on already."""
+        before = self._workloads.bare.get(key)
         return before.spec.node_name if before else None
 
     def warnings(self, applied: Sequence[tuple[Source, PodManifest]]) -> Iterator[Problem]:
@@ -73,38 +74,38 @@ class PodKeeper:
         A change of more than labels and annotations ends the pod and builds it anew.
         """
         with self._workloads.deciding:
-            before = self._workloads.bare.get(wanted.name)
-            placed = wanted.on_node(self._chosen[wanted.name])
+            before = self._workloads.bare.get(wanted.key)
+            placed = wanted.on_node(self._chosen[wanted.key])
             if placed == before:
                 return "unchanged"
-            self._workloads.bare[wanted.name] = placed
-        threading.Thread(target=self._bring_about, args=(wanted.name,), name=f"pod {wanted.name}", daemon=True).start()
+            self._workloads.bare[wanted.key] = placed
+        threading.Thread(target=self._bring_about, args=(wanted.key,), name=f"pod {wanted.key}", daemon=True).start()
         return "created" if before is None else "configured"
 
-    def remove(self, name: str, grace_s: float | None = None) -> None:
+    def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
         """End the pod and wait until it is gone; one of a Deployment is replaced. Raises KeyError."""
-        pod = self._pods.named(name)
+        pod = self._pods.get(key)
         with self._workloads.deciding:
-            if pod is None and name not in self._workloads.bare:
-                raise KeyError(name)
-            bare = self._workloads.bare.pop(name, None)
+            if pod is None and key not in self._workloads.bare:
+                raise KeyError(key)
+            bare = self._workloads.bare.pop(key, None)
         if bare is not None:
-            self._bring_about(name, grace_s)
+            self._bring_about(key, grace_s)
         elif pod is not None:
             self._workloads.end(pod, grace_s)
 
-    def why_not_ready(self, name: str) -> str:
+    def why_not_ready(self, key: ObjectKey) -> str:
         """What the pod lacks; one that has done its work lacks nothing."""
-        pod, wanted = self._pods.named(name), self._workloads.bare.get(name)
+        pod, wanted = self._pods.get(key), self._workloads.bare.get(key)
         if pod is None or pod.manifest != wanted:
             return "not made yet"
         status = pod.status()
         return "" if status.ready or status.phase == "Succeeded" else status.why_not_ready
 
-    def _bring_about(self, name: str, grace_s: float | None = None) -> None:
-        with self._turns[name]:
+    def _bring_about(self, key: ObjectKey, grace_s: float | None = None) -> None:
+        with self._turns[key]:
             while True:
-                pod, wanted = self._pods.named(name), self._workloads.bare.get(name)
+                pod, wanted = self._pods.get(key), self._workloads.bare.get(key)
                 if pod is not None and wanted is not None and not pod.status().terminating:
                     if pod.manifest == wanted:
                         return

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from testbed.cluster.deployment import Deployment
+from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.placement import HostPort, Placed, SeenNode, choose_node, host_ports
 
 
@@ -17,8 +18,8 @@ from testbed.cluster.placement import HostPort, Placed, SeenNode, choose_node, h
 class SeenPod:
     """One pod as it is now."""
 
-    name: str
-    deployment: str | None
+    key: ObjectKey
+    deployment: ObjectKey | None
     """None: a pod of its own, which only takes room here."""
     template_hash: str
     node: str
@@ -33,7 +34,7 @@ class SeenPod:
 class CreatePod:
     """One more pod of a Deployment."""
 
-    deployment: str
+    deployment: ObjectKey
     node: str
 
 
@@ -41,7 +42,7 @@ class CreatePod:
 class DeletePod:
     """End a pod, with its grace."""
 
-    pod: str
+    pod: ObjectKey
     why: str
 
 
@@ -49,7 +50,7 @@ class DeletePod:
 class CannotPlace:
     """A pod is wanted that no node can take."""
 
-    deployment: str
+    deployment: ObjectKey
     why: str
 
 
@@ -58,15 +59,15 @@ Action = CreatePod | DeletePod | CannotPlace
 
 def reconcile(deployments: Sequence[Deployment], pods: Sequence[SeenPod], nodes: Sequence[SeenNode]) -> list[Action]:
     """What to do now, in this order."""
-    wanted = {deployment.name for deployment in deployments}
+    wanted = {deployment.key for deployment in deployments}
     actions: list[Action] = [
-        DeletePod(pod.name, "its Deployment is gone")
+        DeletePod(pod.key, "its Deployment is gone")
         for pod in pods
         if pod.deployment is not None and pod.deployment not in wanted and not pod.terminating
     ]
     placed = [Placed(pod.node, pod.deployment, pod.host_ports) for pod in pods]
     for deployment in deployments:
-        own = [pod for pod in pods if pod.deployment == deployment.name]
+        own = [pod for pod in pods if pod.deployment == deployment.key]
         actions += _of_one(deployment, own, nodes, placed)
     return actions
 
@@ -89,14 +90,14 @@ def _of_one(
     yield from _create(deployment, _missing(deployment, own, current, outdated), nodes, placed)
     surplus = _least_wanted(current)[: max(0, len(current) - replicas)]
     for pod in surplus:
-        yield DeletePod(pod.name, f"{replicas} of {deployment.name} are wanted")
+        yield DeletePod(pod.key, f"{replicas} of {deployment.name} are wanted")
     ready = sum(1 for pod in living if pod.ready and pod not in surplus)
     spare = ready - max(0, replicas - deployment.max_unavailable)
     for pod in _least_wanted(outdated):
         if pod.ready and spare <= 0:
             continue
         spare -= pod.ready
-        yield DeletePod(pod.name, "replaced")
+        yield DeletePod(pod.key, "replaced")
 
 
 def _missing(
@@ -116,12 +117,12 @@ def _create(
 ) -> Iterator[CreatePod | CannotPlace]:
     spec = deployment.spec.template.spec
     for _ in range(number):
-        node, why = choose_node(spec, deployment.name, nodes, placed)
+        node, why = choose_node(spec, deployment.key, nodes, placed)
         if node is None:
-            yield CannotPlace(deployment.name, why)
+            yield CannotPlace(deployment.key, why)
             return
-        placed.append(Placed(node, deployment.name, host_ports(spec)))
-        yield CreatePod(deployment.name, node)
+        placed.append(Placed(node, deployment.key, host_ports(spec)))
+        yield CreatePod(deployment.key, node)
 
 
 def _least_wanted(pods: Sequence[SeenPod]) -> list[SeenPod]:

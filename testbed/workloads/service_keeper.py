@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import Problem
 from testbed.cluster.service import Service
 from testbed.cluster.service_checks import check_dual_stack, check_range, check_together, selects_nothing
@@ -23,8 +24,8 @@ class ServiceKeeper:
         self._pods = pods
         self._workloads = workloads
 
-    def wanted(self) -> Mapping[str, Service]:
-        """As applied, by name."""
+    def wanted(self) -> Mapping[ObjectKey, Service]:
+        """As applied."""
         return dict(self._services.applied)
 
     def check(self, applied: Sequence[tuple[Source, Service]]) -> Iterator[Problem]:
@@ -47,18 +48,18 @@ class ServiceKeeper:
     def put(self, wanted: Service) -> Outcome:
         """Want this Service; one that names no numbers keeps those that it has."""
         with self._services.deciding:
-            before = self._services.applied.get(wanted.name)
+            before = self._services.applied.get(wanted.key)
             if wanted == before:
                 return "unchanged"
             self._services.put(wanted)
         return "created" if before is None else "configured"
 
-    def remove(self, name: str, grace_s: float | None = None) -> None:
+    def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
         """Let no node answer for it any more; soon, so that many go at once. Raises KeyError."""
-        self._services.remove(name)
+        self._services.remove(key)
 
-    def why_not_ready(self, name: str) -> str:
+    def why_not_ready(self, key: ObjectKey) -> str:
         """Whether every node answers for it; one without endpoints is ready, as in Kubernetes."""
-        if name not in self._services.numbered:
+        if key not in self._services.numbered:
             return "not there yet"
         return "; ".join(self._services.why_not_programmed())

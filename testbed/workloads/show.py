@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.lab.events import Events
 from testbed.workloads.deployment_keeper import DeploymentKeeper
 from testbed.workloads.workloads import Workloads
@@ -11,21 +12,23 @@ Object = dict[str, Any]
 
 def deployments(keeper: DeploymentKeeper) -> list[Object]:
     """Every Deployment, in the order in which they were applied."""
-    return [{**wanted.to_manifest(), "status": keeper.numbers(name)} for name, wanted in keeper.wanted().items()]
+    return [{**wanted.to_manifest(), "status": keeper.numbers(key)} for key, wanted in keeper.wanted().items()]
 
 
-def owner_references(workloads: Workloads, pod: str) -> Object:
+def owner_references(workloads: Workloads, pod: ObjectKey) -> Object:
     """What of a pod's metadata says whose it is; nothing for a pod of its own."""
     owner = workloads.owner_of(pod)
     if owner is None:
         return {}
-    return {"ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": owner, "controller": True}]}
+    return {
+        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": owner.name, "controller": True}]
+    }
 
 
 def describe_deployment(name: str, keeper: DeploymentKeeper, workloads: Workloads, events: Events) -> Object:
     """Everything about one Deployment, as headings and values. Raises KeyError."""
-    wanted = workloads.deployments[name]
-    numbers = keeper.numbers(name)
+    wanted = workloads.deployments[key_of(name)]
+    numbers = keeper.numbers(key_of(name))
     strategy = wanted.spec.strategy.type
     rolling = strategy == "RollingUpdate"
     return {
@@ -43,7 +46,7 @@ def describe_deployment(name: str, keeper: DeploymentKeeper, workloads: Workload
         },
         "Pods": {
             pod.name: f"{pod.status().node}, {pod.status().address or 'no address yet'}, {pod.status().state}"
-            for pod in workloads.pods_of(name)
+            for pod in workloads.pods_of(key_of(name))
         },
         "Look inside": [f"get pods -l {key}={value}" for key, value in _first(wanted.spec)],
         "Events": events.about(f"deployment/{name}"),

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.placement import SeenNode, host_ports
 from testbed.lab.events import Events
 from testbed.lab.nodes import Nodes
@@ -40,7 +41,7 @@ SUFFIX_LENGTH = 5
 class Owned(NamedTuple):
     """Where a pod of a Deployment comes from."""
 
-    deployment: str
+    deployment: ObjectKey
     template_hash: str
     number: int
     """Grows with every pod made."""
@@ -53,60 +54,60 @@ class Workloads:
         self._nodes = nodes
         self._pods = pods
         self._events = events
-        self.deployments: dict[str, Deployment] = {}
-        """As wanted, by name. Changed under `deciding` only."""
-        self.bare: dict[str, PodManifest] = {}
+        self.deployments: dict[ObjectKey, Deployment] = {}
+        """As wanted. Changed under `deciding` only."""
+        self.bare: dict[ObjectKey, PodManifest] = {}
         """Wanted pods that belong to no Deployment, each on its node. Changed under `deciding` only."""
         self.leaving: set[str] = set()
         """Nodes that are drained or about to be deleted."""
         self.deciding = threading.RLock()
-        self._owned: dict[str, Owned] = {}
+        self._owned: dict[ObjectKey, Owned] = {}
         self._numbers = count(1)
         self._random = random.Random()
         self._starters = ThreadPoolExecutor(STARTERS, "start pod")
         self._lanes: weakref.WeakKeyDictionary[Pod, threading.Lock] = weakref.WeakKeyDictionary()
         """Of each pod: it is not started while it is ended."""
-        self.why_not_placed: dict[str, str] = {}
+        self.why_not_placed: dict[ObjectKey, str] = {}
         """Deployment → why no node takes another pod of it."""
 
     def start(self, deployments: Sequence[Deployment]) -> None:
         """Want these, and see to everything from now on."""
         with self.deciding:
-            self.deployments |= {deployment.name: deployment for deployment in deployments}
+            self.deployments |= {deployment.key: deployment for deployment in deployments}
         self._pods.changed.subscribe("workloads", self.decide)
 
-    def owner_of(self, pod: str) -> str | None:
+    def owner_of(self, pod: ObjectKey) -> ObjectKey | None:
         """The Deployment that a pod belongs to."""
         owned = self._owned.get(pod)
         return owned.deployment if owned else None
 
-    def pods_of(self, deployment: str) -> list[Pod]:
+    def pods_of(self, deployment: ObjectKey) -> list[Pod]:
         """Its pods, those that are ending included."""
-        return [pod for pod in self._pods if self.owner_of(pod.name) == deployment]
+        return [pod for pod in self._pods if self.owner_of(pod.key) == deployment]
 
     def seen_pods(self) -> list[SeenPod]:
         """Every pod of the lab as it is now."""
         seen = []
         for pod in self._pods:
-            owned = self._owned.get(pod.name, Owned("", "", 0))
+            owned = self._owned.get(pod.key)
             status = pod.status()
             seen.append(
                 SeenPod(
-                    pod.name,
-                    owned.deployment or None,
-                    owned.template_hash,
+                    pod.key,
+                    owned.deployment if owned else None,
+                    owned.template_hash if owned else "",
                     status.node,
                     status.ready,
                     status.terminating,
-                    owned.number,
+                    owned.number if owned else 0,
                     host_ports(pod.manifest.spec),
                 )
             )
-        for name, manifest in self.bare.items():
-            if self._pods.named(name) is None:
+        for key, manifest in self.bare.items():
+            if self._pods.get(key) is None:
                 # Wanted a moment ago: it takes its room already.
                 node, ports = manifest.spec.node_name or "", host_ports(manifest.spec)
-                seen.append(SeenPod(name, None, "", node, False, False, 0, ports))
+                seen.append(SeenPod(key, None, "", node, False, False, 0, ports))
         return seen
 
     def seen_nodes(self) -> list[SeenNode]:
@@ -122,12 +123,12 @@ class Workloads:
             for action in actions:
                 if isinstance(action, CreatePod):
                     self._create(self.deployments[action.deployment], action.node)
-                elif isinstance(action, DeletePod) and (pod := self._pods.named(action.pod)) is not None:
+                elif isinstance(action, DeletePod) and (pod := self._pods.get(action.pod)) is not None:
                     owner = self.owner_of(action.pod)
                     self._event("Normal", f"deployment/{owner}", "PodDeleted", f"pod {action.pod} ends: {action.why}")
                     self.end_soon(pod)
             self._tell_what_cannot_be([action for action in actions if isinstance(action, CannotPlace)])
-            self._owned = {name: owned for name, owned in self._owned.items() if self._pods.named(name) is not None}
+            self._owned = {key: owned for key, owned in self._owned.items() if self._pods.get(key) is not None}
 
     def launch(self, pod: Pod) -> None:
         """Let the pod be known, and build it soon; it is tried again and again while it is wanted."""
@@ -143,7 +144,7 @@ class Workloads:
         """End the pod; returns when it is gone. A second call waits for the first."""
         pod.mark_terminating()
         with self._lane(pod):
-            if self._pods.named(pod.name) is pod:
+            if self._pods.get(pod.key) is pod:
                 self._end(pod, grace_s)
 
     def _end(self, pod: Pod, grace_s: float | None) -> None:
@@ -158,18 +159,19 @@ class Workloads:
         self._pods.forget(pod)
 
     def _create(self, deployment: Deployment, node: str) -> None:
-        while self._pods.named(name := f"{deployment.name}-{deployment.template_hash}-{self._suffix()}") is not None:
+        prefix = f"{deployment.name}-{deployment.template_hash}"
+        while self._pods.get(key := ObjectKey(deployment.metadata.namespace, f"{prefix}-{self._suffix()}")) is not None:
             pass
-        self._owned[name] = Owned(deployment.name, deployment.template_hash, next(self._numbers))
-        self._event("Normal", f"deployment/{deployment.name}", "PodCreated", f"pod {name} on {node}")
-        self.launch(self._pods.make(deployment.pod(name, node)))
+        self._owned[key] = Owned(deployment.key, deployment.template_hash, next(self._numbers))
+        self._event("Normal", f"deployment/{deployment.key}", "PodCreated", f"pod {key} on {node}")
+        self.launch(self._pods.make(deployment.pod(key.name, node)))
 
     def _suffix(self) -> str:
         return "".join(self._random.choices(SUFFIX_LETTERS, k=SUFFIX_LENGTH))
 
     def _build(self, pod: Pod, retry_s: float) -> None:
         with self._lane(pod):
-            if self._pods.named(pod.name) is not pod or pod.status().terminating:
+            if self._pods.get(pod.key) is not pod or pod.status().terminating:
                 return
             try:
                 pod.start()
@@ -186,9 +188,9 @@ class Workloads:
 
     def _tell_what_cannot_be(self, found: Sequence[CannotPlace]) -> None:
         now = {action.deployment: action.why for action in found}
-        for name, why in now.items():
-            if self.why_not_placed.get(name) != why:
-                self._event("Warning", f"deployment/{name}", "FailedScheduling", f"no node takes another pod: {why}")
+        for key, why in now.items():
+            if self.why_not_placed.get(key) != why:
+                self._event("Warning", f"deployment/{key}", "FailedScheduling", f"no node takes another pod: {why}")
         self.why_not_placed = now
 
     def _event(self, kind: str, subject: str, reason: str, message: str) -> None:

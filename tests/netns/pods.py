@@ -16,6 +16,7 @@ import pytest
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.object_key import key_of
 from testbed.places import PAUSE
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import Pod
@@ -135,9 +136,10 @@ class PodNode:
         return subprocess.Popen(["sleep", "infinity"], cwd="/")
 
     def pod(self, name: str, *containers: Mapping[str, Any], **spec: object) -> Pod:
-        """A pod of this node, not started; it is deleted when the node goes."""
+        """A pod of this node, not started; it is deleted when the node goes. `shop/web`: in another namespace."""
+        key = key_of(name)
         manifest = PodManifest.model_validate(
-            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": containers, **spec}}
+            {"apiVersion": "v1", "kind": "Pod", "metadata": key._asdict(), "spec": {"containers": containers, **spec}}
         )
         made = Pod(
             manifest,

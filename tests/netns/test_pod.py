@@ -56,6 +56,28 @@ def test_pods_of_a_node_and_the_node_reach_each_other(node: PodNode) -> None:
         assert "0% packet loss" in output(first, "main", f"ping -c1 -W2 {address}")
 
 
+def test_pods_of_one_name_in_two_namespaces_share_nothing(node: PodNode) -> None:
+    mount = {"volumeMounts": [{"name": "own", "mountPath": "/own"}]}
+    volumes = [{"name": "own", "emptyDir": {}}]
+    first, second = (
+        started(node.pod(name, shell("main", SLEEP, **mount), volumes=volumes)) for name in ("web", "shop/web")
+    )
+    assert first.address != second.address
+    assert first.host_end != second.host_end
+    assert {first.host_end, second.host_end} <= {link.name for link in node.kernel.links()}
+    assert "0% packet loss" in output(first, "main", f"ping -c1 -W2 {second.address}")
+    output(first, "main", "echo first > /own/page")
+    assert output(second, "main", "ls /own") == ""
+    assert first.containers["main"].log != second.containers["main"].log
+    assert first.name == "web"
+    assert second.name == "shop/web"
+    first.delete(0)
+    assert "inet " in output(second, "main", "ip address show dev eth0"), "one ends, the other stays"
+    assert log_of_deleted(node.logs, "web", "main") is not None
+    assert log_of_deleted(node.logs, "shop_web", "main") is None
+    assert second.host_end in {link.name for link in node.kernel.links()}
+
+
 def test_containers_of_a_pod_meet_on_localhost_and_on_a_volume_and_see_each_other(node: PodNode) -> None:
     mount = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
     listen = "import http.server as h; h.HTTPServer(('127.0.0.1', 8000), h.SimpleHTTPRequestHandler).serve_forever()"

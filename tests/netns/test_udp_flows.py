@@ -14,6 +14,7 @@ from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from agent.kernel.namespace import NamespaceThread
 from agent.kernel.values import Family, IPAddress, IPNetwork, UdpFlow
+from testbed.cluster.object_key import key_of
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort
 from testbed.services.programmer import Programmer
 from testbed.services.rules import everywhere
@@ -224,9 +225,9 @@ def test_without_connection_tracking_there_is_nothing_to_forget(machines: Machin
 
 def services(by: Addresses) -> tuple[list[BoundPort], list[HostPort]]:
     """One of each kind."""
-    ends = (Endpoint(by.here, 8080, "here", "node1"), Endpoint(by.there, 8080, "there", "node2"))
-    wide = BoundPort("wide", "", "udp", by.cluster_ip, 53, 30053, None, False, ends)
-    local = BoundPort("local", "", "udp", by.cluster_ip, 54, 30054, None, True, ends)
+    ends = (Endpoint(by.here, 8080, key_of("here"), "node1"), Endpoint(by.there, 8080, key_of("there"), "node2"))
+    wide = BoundPort(key_of("wide"), "", "udp", by.cluster_ip, 53, 30053, None, False, ends)
+    local = BoundPort(key_of("local"), "", "udp", by.cluster_ip, 54, 30054, None, True, ends)
     at_node = by.node if isinstance(by.node, IPv4Address) else None
     return [wide, local], [HostPort("udp", None, 5140, ends[0]), HostPort("udp", at_node, 5141, ends[0])]
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from testbed.cluster.dns import RESOLV_CONF
+from testbed.cluster.dns import resolv_conf
 from testbed.cluster.manifest import Pod
+from testbed.cluster.object_key import key_of
 from testbed.cluster.problems import SpecError
 from testbed.cluster.service import Service
 from testbed.cluster.service_addresses import allocate
@@ -32,7 +33,7 @@ def service(name: str = "web", **spec: object) -> Service:
     """A Service in front of the pods of `pod`, with its numbers."""
     whole = {"selector": {"app": "web"}, "clusterIP": "10.96.0.20", "ports": [{"name": "http", "port": 80}], **spec}
     read = Service.model_validate({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": whole})
-    return allocate([read])[name]
+    return allocate([read])[key_of(name)]
 
 
 def pod(name: str, address: str | None, *, ready: bool = True, **spec: object) -> PodFacts:
@@ -147,7 +148,7 @@ def test_server_serves_these_zones_and_no_other() -> None:
 
 
 def test_every_pod_is_told_the_usual_search_list() -> None:
-    assert RESOLV_CONF.splitlines() == [
+    assert resolv_conf("default").splitlines() == [
         "search default.svc.cluster.local svc.cluster.local cluster.local",
         "nameserver 10.96.0.10",
         "options ndots:5",

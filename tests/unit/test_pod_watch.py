@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import cast
 
+from testbed.cluster.object_key import key_of
 from testbed.lab.changes import Changes
 from testbed.lab.pod_watch import PodWatch
 from testbed.pods.pod import Pod
@@ -19,6 +20,7 @@ class StandIn:
     def __init__(self, status: PodStatus) -> None:
         self.now = status
         self.name = status.name
+        self.key = key_of(status.name)
 
     def status(self) -> PodStatus:
         return self.now
@@ -49,9 +51,9 @@ def test_a_change_that_a_pod_tells_is_looked_at_at_once_and_sameness_is_not_told
     before = len(calls)
     for _ in range(2):
         looks.clear()
-        watch.look("a")
+        watch.look(pod.key)
         wait_until(lambda: looks, timeout_s=5, what="another look")
     pod.now = replace(pod.now, terminating=True, ready=False)
-    watch.look("a")
+    watch.look(pod.key)
     wait_until(lambda: calls[-1], timeout_s=5, what="the end is told")
     assert len(calls) <= before + 2, "looks that found nothing new were told"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from testbed.cluster.deployment import Deployment
+from testbed.cluster.object_key import key_of
 from testbed.cluster.placement import SeenNode
 from testbed.workloads.reconcile import Action, CannotPlace, CreatePod, DeletePod, SeenPod, reconcile
 
@@ -48,13 +49,15 @@ class Cluster:
         self.pods = [replace(pod, ready=True) for pod in self.pods if not pod.terminating]
         for action in actions:
             if isinstance(action, CreatePod):
-                wanted = next(one for one in self.deployments if one.name == action.deployment)
+                wanted = next(one for one in self.deployments if one.key == action.deployment)
                 number = next(self._numbers)
-                pod = SeenPod(f"web-{number}", wanted.name, wanted.template_hash, action.node, False, False, number)
+                pod = SeenPod(
+                    key_of(f"web-{number}"), wanted.key, wanted.template_hash, action.node, False, False, number
+                )
                 self.pods.append(pod)
             elif isinstance(action, DeletePod):
                 self.pods = [
-                    replace(pod, terminating=True, ready=False) if pod.name == action.pod else pod for pod in self.pods
+                    replace(pod, terminating=True, ready=False) if pod.key == action.pod else pod for pod in self.pods
                 ]
         living = [pod for pod in self.pods if not pod.terminating]
         self.fewest_ready = min(self.fewest_ready, sum(pod.ready for pod in living))
@@ -87,11 +90,11 @@ def test_what_is_as_wanted_needs_nothing() -> None:
 
 def test_scaling_down_and_up_stays_spread_and_touches_no_more_than_it_must() -> None:
     cluster = Cluster(deployment(6)).settle()
-    before = {pod.name for pod in cluster.pods}
+    before = {pod.key for pod in cluster.pods}
     cluster.deployments = [deployment(3)]
     cluster.settle()
     assert cluster.spread() == {"node1": 1, "node2": 1, "node3": 1}
-    assert {pod.name for pod in cluster.pods} < before
+    assert {pod.key for pod in cluster.pods} < before
     assert cluster.fewest_ready == 3
     cluster.deployments = [deployment(6)]
     assert cluster.settle().spread() == {"node1": 2, "node2": 2, "node3": 2}
@@ -100,7 +103,7 @@ def test_scaling_down_and_up_stays_spread_and_touches_no_more_than_it_must() -> 
 def test_pods_that_are_not_ready_are_spared_first() -> None:
     cluster = Cluster(deployment(3)).settle()
     cluster.pods[0] = replace(cluster.pods[0], ready=False)
-    assert reconcile([deployment(2)], cluster.pods, THREE) == [DeletePod(cluster.pods[0].name, "2 of web are wanted")]
+    assert reconcile([deployment(2)], cluster.pods, THREE) == [DeletePod(cluster.pods[0].key, "2 of web are wanted")]
 
 
 def test_a_pod_that_ends_is_replaced_at_once() -> None:
@@ -175,7 +178,9 @@ def test_the_only_pod_moves_from_a_drained_node_without_a_gap() -> None:
 def test_pods_stay_on_a_drained_node_when_no_other_takes_them() -> None:
     cluster = Cluster(deployment(1), nodes=[SeenNode("node1")]).settle()
     cluster.nodes = [SeenNode("node1", leaving=True)]
-    assert reconcile(cluster.deployments, cluster.pods, cluster.nodes) == [CannotPlace("web", "node1 is drained")]
+    assert reconcile(cluster.deployments, cluster.pods, cluster.nodes) == [
+        CannotPlace(key_of("web"), "node1 is drained")
+    ]
 
 
 def test_a_host_port_is_taken_once_a_node() -> None:
@@ -187,11 +192,11 @@ def test_a_host_port_is_taken_once_a_node() -> None:
 
 
 def test_bare_pods_count_where_deployments_pods_are_as_many() -> None:
-    bare = SeenPod("bare", None, "", "node1", True, False, 0)
+    bare = SeenPod(key_of("bare"), None, "", "node1", True, False, 0)
     (action,) = reconcile([deployment(1)], [bare], THREE)
-    assert action == CreatePod("web", "node2")
+    assert action == CreatePod(key_of("web"), "node2")
 
 
 def test_nodes_whose_agent_is_run_by_hand_get_no_pods() -> None:
     nodes = [SeenNode("node1", open=False), SeenNode("node2")]
-    assert reconcile([deployment(1)], [], nodes) == [CreatePod("web", "node2")]
+    assert reconcile([deployment(1)], [], nodes) == [CreatePod(key_of("web"), "node2")]

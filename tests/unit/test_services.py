@@ -8,6 +8,7 @@ import pytest
 
 from agent.kernel.nftables import read_generation
 from testbed.cluster.manifest import Pod
+from testbed.cluster.object_key import key_of
 from testbed.cluster.problems import SpecError
 from testbed.cluster.service import Service
 from testbed.cluster.service_addresses import SERVICE_RANGE, NothingFree, allocate, number
@@ -17,8 +18,8 @@ from testbed.services.rules import everywhere, skeleton, wanted
 from testbed.services.ruleset import Ruleset, difference, whole
 
 NETWORK = IPv4Network("10.0.0.0/16")
-HERE = Endpoint(IPv4Address("10.0.46.2"), 8080, "web1", "node1")
-THERE = Endpoint(IPv4Address("10.0.90.2"), 8080, "web2", "node2")
+HERE = Endpoint(IPv4Address("10.0.46.2"), 8080, key_of("web1"), "node1")
+THERE = Endpoint(IPv4Address("10.0.90.2"), 8080, key_of("web2"), "node2")
 ADDRESS = IPv4Address("10.96.3.7")
 
 
@@ -48,8 +49,17 @@ def pod(
 def bound(*endpoints: Endpoint, **changes: object) -> BoundPort:
     """A port of a Service with these endpoints."""
     values: dict[str, Any] = {
-        **{"service": "web", "name": "", "protocol": "tcp", "cluster_ip": ADDRESS, "port": 80, "node_port": None},
-        **{"affinity_s": None, "local_only": False, "endpoints": endpoints},
+        **{
+            "service": key_of("web"),
+            "name": "",
+            "protocol": "tcp",
+            "cluster_ip": ADDRESS,
+            "port": 80,
+            "node_port": None,
+        },
+        "affinity_s": None,
+        "local_only": False,
+        "endpoints": endpoints,
     }
     return BoundPort(**{**values, **changes})
 
@@ -62,8 +72,8 @@ def table(*ports: BoundPort, node: str = "node1", host: tuple[HostPort, ...] = (
 
 
 def test_the_same_name_gets_the_same_numbers_again() -> None:
-    first = allocate([service(type="NodePort")])["web"]
-    again = allocate([service("other"), service(type="NodePort")])["web"]
+    first = allocate([service(type="NodePort")])[key_of("web")]
+    again = allocate([service("other"), service(type="NodePort")])[key_of("web")]
     assert IPv4Address(first.spec.cluster_ip or "") in SERVICE_RANGE
     assert first == again
     assert first.spec.ports[0].node_port in range(30000, 32768)
@@ -88,7 +98,7 @@ def test_when_every_node_port_is_taken_it_says_so(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_headless_service_has_no_number() -> None:
-    assert allocate([service(clusterIP="None")])["web"].spec.cluster_ip == "None"
+    assert allocate([service(clusterIP="None")])[key_of("web")].spec.cluster_ip == "None"
 
 
 # Endpoints
@@ -102,8 +112,8 @@ def test_only_ready_pods_with_all_labels_serve() -> None:
         pod("without-address", None),
     ]
     ready, other = endpoints_of(service(), pods)
-    assert [[one.pod for one in port] for port in ready] == [["ready"]]
-    assert [[one.pod for one in port] for port in other] == [["not-ready", "ending"]]
+    assert [[one.pod.name for one in port] for port in ready] == [["ready"]]
+    assert [[one.pod.name for one in port] for port in other] == [["not-ready", "ending"]]
     assert endpoints_of(service(selector={"app": "web", "tier": "back"}), pods) == ([[]], [[]])
 
 
@@ -114,12 +124,12 @@ def test_a_target_port_may_be_a_name_of_each_pods_own() -> None:
         pod("c", "10.0.46.4", ports=[{"name": "http", "containerPort": 80, "protocol": "UDP"}]),
     ]
     ready, _ = endpoints_of(service(ports=[{"port": 80, "targetPort": "http"}]), pods)
-    assert [(one.pod, one.port) for one in ready[0]] == [("a", 8080), ("b", 9090)]
+    assert [(one.pod.name, one.port) for one in ready[0]] == [("a", 8080), ("b", 9090)]
 
 
 def test_a_headless_service_binds_nothing_on_nodes() -> None:
     numbered = allocate([service(clusterIP="None"), service("other")])
-    assert [one.service for one in bind(numbered.values(), [pod("a", "10.0.46.2")])] == ["other"]
+    assert [one.service.name for one in bind(numbered.values(), [pod("a", "10.0.46.2")])] == ["other"]
 
 
 def test_host_ports_are_of_pods_on_the_node_that_have_a_network_of_their_own() -> None:
@@ -182,7 +192,7 @@ def test_affinity_remembers_clients_per_endpoint() -> None:
 
 
 def test_a_change_of_endpoints_touches_only_their_chain() -> None:
-    other = bound(HERE, service="other", cluster_ip=IPv4Address("10.96.3.8"))
+    other = bound(HERE, service=key_of("other"), cluster_ip=IPv4Address("10.96.3.8"))
     script = difference(table(bound(HERE), other), table(bound(HERE, THERE), other))
     assert script.splitlines() == [
         "flush chain ip testbed-services service-web-tcp-80",

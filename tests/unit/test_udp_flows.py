@@ -6,15 +6,16 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import pytest
 
 from agent.kernel.values import IPAddress, UdpFlow
+from testbed.cluster.object_key import key_of
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort
 from testbed.services.udp_flows import Node, Target, Translation, Translations, of_services, on_node, unsettled
 
-HERE = Endpoint(IPv4Address("10.0.46.2"), 8080, "web1", "node1")
-THERE = Endpoint(IPv4Address("10.0.90.2"), 8080, "web2", "node2")
+HERE = Endpoint(IPv4Address("10.0.46.2"), 8080, key_of("web1"), "node1")
+THERE = Endpoint(IPv4Address("10.0.90.2"), 8080, key_of("web2"), "node2")
 CLUSTER_IP, NODE, OTHER_NODE, OUTSIDE = map(IPv4Address, ("10.96.3.7", "192.168.8.1", "192.168.8.2", "192.168.8.10"))
 POD = IPv4Address("10.0.46.9")
 AT_CLUSTER_IP, AT_NODE, AT_HOST = (CLUSTER_IP, 53), (None, 30053), (None, 5140)
-BOUND = BoundPort("web", "", "udp", CLUSTER_IP, 53, 30053, None, False, (HERE, THERE))
+BOUND = BoundPort(key_of("web"), "", "udp", CLUSTER_IP, 53, 30053, None, False, (HERE, THERE))
 HOST_PORT = HostPort("udp", None, 5140, HERE)
 
 

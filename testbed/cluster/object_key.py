@@ -1,0 +1,27 @@
+"""What an object is known by in a cluster: its namespace and its name."""
+
+from typing import NamedTuple
+
+DEFAULT_NAMESPACE = "default"
+
+
+class ObjectKey(NamedTuple):
+    """Of one object; two of one kind never have the same."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """Return `nginx`, or `shop/nginx` outside the default namespace: as it is shown and typed."""
+        return self.name if self.namespace == DEFAULT_NAMESPACE else f"{self.namespace}/{self.name}"
+
+    @property
+    def file_name(self) -> str:
+        """`nginx`, or `shop_nginx`: for files, devices and chains; a name of Kubernetes has no `_`."""
+        return str(self).replace("/", "_")
+
+
+def key_of(text: str) -> ObjectKey:
+    """Return the key that a person means by `nginx` or `shop/nginx`."""
+    namespace, slash, name = text.rpartition("/")
+    return ObjectKey(namespace if slash else DEFAULT_NAMESPACE, name)
