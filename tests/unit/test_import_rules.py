@@ -108,12 +108,6 @@ TESTBED_ROOMS = (
     ("testbed.errors", "testbed.places", "testbed.plain_files"),
 )
 ROOMS = {"agent": AGENT_ROOMS, "testbed": TESTBED_ROOMS}
-UPWARD = {  # imports that still lead upward, by file: they may only become fewer
-    "testbed/bench/own_lab.py",
-    "testbed/bench/scale.py",
-}
-CIRCULAR = ("testbed.command.completion",)
-"""Modules whose circles are still to be opened."""
 LAB_STATE_USERS = 15
 """Fewer modules than so many take the whole lab; the others name what they need."""
 
@@ -389,11 +383,9 @@ def test_circles_are_found() -> None:
 def test_rooms_are_imported_from_above_only(package: str) -> None:
     found = list(imports_between_rooms(package, ROOMS[package]))
     upward = {where for _, _, where, is_upward in found if is_upward}
-    assert {where for where in upward if where.partition(":")[0] not in UPWARD} == set(), "imports go down, see ROOMS"
+    assert upward == set(), "imports go down, see ROOMS"
     edges: dict[str, set[str]] = {}
-    for room, other, _, is_upward in found:
-        if is_upward:
-            continue
+    for room, other, _, _ in found:
         edges.setdefault(room, set()).add(other)
     assert circles(edges) == []
 
@@ -405,7 +397,6 @@ def test_files_make_no_circle(package: str) -> None:
             behind
             for found in imports_of(module)
             if (behind := module_behind(found.name)) not in (None, module) and within(behind or "", package)
-            if module not in CIRCULAR
         }
         for module in modules_in(f"{package}.*")
     }
