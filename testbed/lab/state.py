@@ -6,6 +6,7 @@ it needs, not all of this.
 
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from agent.kernel.journal import FileJournal, Journal
 from agent.lease import Subnet
@@ -35,25 +36,26 @@ class LabState:
     """One lab."""
 
     def __init__(self, cluster: Cluster, directory: Path, options: LabOptions) -> None:
-        self.name = options.name
-        self.directory = directory
-        self.cluster_file = options.cluster_file
-        self.since = now()
+        self.name: Final = options.name
+        self.directory: Final = directory
+        self.cluster_file: Final = options.cluster_file
+        self.since: Final = now()
         self._options = options
         self._settled = False
         self._cluster = cluster
         self._network = cluster.config
         self._overlay = overlay_of(self._network)
-        self.events = Events(directory / "events.jsonl")
+        self.events: Final = Events(directory / "events.jsonl")
         is_ovs = cluster.underlay.switch == "ovs"
         plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu, open_vswitch=is_ovs)
-        self.underlay = Underlay(plan, directory, self.journal, self._machine_event)
-        self.registry = LabRegistry(Authority(self.name) if cluster.etcd.tls else None)
-        self.warm_agents, self.warm_shims = parent_of_agents(), parent_of_shims()
-        self.nodes = Nodes()
-        self.pods = Pods(self.nodes, self.events, self.warm_shims, dns=cluster.dns)
-        self.link_watch = LinkWatch()
-        self.notices = Notices()
+        self.underlay: Final = Underlay(plan, directory, self.journal, self._machine_event)
+        self.registry: Final = LabRegistry(Authority(self.name) if cluster.etcd.tls else None)
+        self.warm_agents: Final = parent_of_agents()
+        self.warm_shims: Final = parent_of_shims()
+        self.nodes: Final = Nodes()
+        self.pods: Final = Pods(self.nodes, self.events, self.warm_shims, dns=cluster.dns)
+        self.link_watch: Final = LinkWatch()
+        self.notices: Final = Notices()
         """Of agents that became ready."""
 
     @property
