@@ -1,13 +1,14 @@
 """Clusters that no file describes: any topology, its nodes filled with light pods, as text that can be read again."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 from testbed.cluster import topology
-from testbed.cluster.name_rules import check_node_name
+from testbed.cluster.foreign_topology import warnings_of, with_fitting_names
 from testbed.cluster.problems import Problem, SpecError
 from testbed.cluster.spec import Cluster, read_cluster
 from testbed.cluster.wiring import Cable, Wiring
@@ -36,6 +37,7 @@ class Choice:
     """What the cluster is called after."""
     underlay: Mapping[str, Any]
     """The topology or the links, as a cluster file has them."""
+    warnings: tuple[Problem, ...] = ()
 
 
 def choose(topo: str | None, nodes: int | None) -> Choice:
@@ -58,6 +60,8 @@ def choose(topo: str | None, nodes: int | None) -> Choice:
         written = {key: value for key, value in given.items() if key != "nodes"}
         underlay = {"topology": first, **({"parameters": written} if written else {})}
         return Choice(said, wiring, first, underlay)
+    except topology.WrongTopology as error:
+        raise SpecError([Problem(said, what) for what in error.problems]) from error
     except ValueError as error:
         raise SpecError([Problem(said, str(error))]) from error
 
@@ -68,14 +72,15 @@ def _from_file(said: str, first: str, words: list[str], nodes: int | None) -> Ch
         name = words.pop(0)
     found = topology.class_in_file(Path(path), name or None)
     shown = name or getattr(found, "__name__", "topology")
-    wiring = topology.build(found, _parameters(shown, found, words, nodes))
+    made = topology.make(found, _parameters(shown, found, words, nodes))
+    wiring = topology.wiring_of(made)
     if not wiring.nodes or not wiring.switches:
         got = f"{len(wiring.nodes)} hosts and {len(wiring.switches)} switches"
         raise ValueError(f"too little for a cluster (got {got}; want one of each at least)")
-    for node in wiring.nodes:
-        check_node_name(node)
-    label = "".join(letter if letter.isalnum() else "-" for letter in shown.lower()).strip("-")
-    return Choice(said, wiring, label or "topology", _explicit(wiring))
+    fitting, renamed = with_fitting_names(wiring)
+    warnings = tuple(Problem(said, what) for what in warnings_of(made, wiring, renamed))
+    label = re.sub(r"[^a-z0-9]+", "-", shown.lower()).strip("-")
+    return Choice(said, fitting, label or "topology", _explicit(fitting), warnings)
 
 
 def _parameters(name: str, found: Any, words: Sequence[str], nodes: int | None) -> dict[str, Any]:  # noqa: ANN401 - a class of Mininet
@@ -120,10 +125,11 @@ def generate(choice: Choice, pods_per_node: int) -> Cluster:
     ]
     text = dump_documents([cluster, *pods])
     try:
-        return read_cluster(text.encode(), "generated")
+        found = read_cluster(text.encode(), "generated")
     except SpecError as error:
         # Positions in a text that the user has never seen say nothing.
         raise SpecError([Problem(choice.said, problem.what) for problem in error.problems]) from error
+    return replace(found, warnings=(*choice.warnings, *found.warnings))
 
 
 def _range_for(segments: int) -> IPv4Network:

@@ -15,7 +15,8 @@ MAX_LABEL = 63  # RFC 1123 §2.1 with RFC 1035 §2.3.4: one label of a host name
 MAX_NODE_NAME = 9  # an interface name has 15 characters (IFNAMSIZ) and `-eth10` takes 6
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_NODE = re.compile(r"[a-z][a-z0-9]*")
+_NODE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_INTERFACE = re.compile(r".*-eth[0-9]+")
 _TAKEN_BY_THE_LAB = re.compile(r"etcd[0-9]*|s[0-9]+|gw|gateway|router|lab|all")
 _SWITCH = re.compile(r"s[0-9]+")
 _LABEL_PART = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
@@ -48,8 +49,7 @@ def check_label_name(name: str) -> str:
 
 def check_node_name(name: str) -> str:
     """A name of a node: `NAME-eth0` must be an interface name and NAME a Mininet host."""
-    if not _NODE.fullmatch(name) or len(name) > MAX_NODE_NAME:
-        raise wrong("not a node name", name, f"a letter, then a-z and 0-9, at most {MAX_NODE_NAME} characters")
+    _check_machine_name(name, "node")
     if _TAKEN_BY_THE_LAB.fullmatch(name):
         raise wrong("a name that the lab uses itself", name, "another name, such as node1")
     return name
@@ -57,11 +57,18 @@ def check_node_name(name: str) -> str:
 
 def check_switch_name(name: str) -> str:
     """A name of a switch or router: `NAME-eth10` must be an interface name."""
-    if not _NODE.fullmatch(name) or len(name) > MAX_NODE_NAME:
-        raise wrong("not a switch name", name, f"a letter, then a-z and 0-9, at most {MAX_NODE_NAME} characters")
+    _check_machine_name(name, "switch")
     if _TAKEN_BY_THE_LAB.fullmatch(name) and not _SWITCH.fullmatch(name):
         raise wrong("a name that the lab uses itself", name, "another name, such as s1")
     return name
+
+
+def _check_machine_name(name: str, kind: str) -> None:
+    if not _NODE.fullmatch(name) or len(name) > MAX_NODE_NAME:
+        want = f"a letter, then a-z, 0-9 and - between, at most {MAX_NODE_NAME} characters"
+        raise wrong(f"not a {kind} name", name, want)
+    if _INTERFACE.fullmatch(name):
+        raise wrong("a name of an interface", name, "a name that does not end with -eth and a number")
 
 
 def check_port_name(name: str) -> str:

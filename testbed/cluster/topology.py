@@ -9,7 +9,7 @@ Bad input is a ValueError with the words for a person; a topology that grows wit
 
 import inspect
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,22 @@ MOST_PARTS = 5000  # nodes, routers and switches together; what no machine of ou
 
 _KINDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_LINK_STRUCTURE = frozenset({"node1", "node2", "port1", "port2", "params1", "params2", "cls", "fast"})
+_LINK_STRUCTURE = frozenset(
+    {"node1", "node2", "port1", "port2", "params1", "params2", "cls", "fast"}
+    | {"intfName1", "intfName2", "addr1", "addr2"}
+)
 _QDISC_CHOICE = frozenset({"use_htb", "use_hfsc", "use_tbf", "speedup"})
 """Which queueing discipline does the work is the testbed's business."""
 _FOR_PLAIN_MININET = frozenset({"ip", "mac", "defaultRoute", "router", "cls", "isSwitch"})
+_OF_ONE_END = frozenset({"ip", "mac"})
+
+
+class WrongTopology(ValueError):
+    """A topology has parts that the testbed cannot honour: all of them, each in a person's words."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))
 
 
 class TooManyParts(Exception):
@@ -185,6 +197,11 @@ def wrong_type(value: object, kind: type | None) -> str:
 
 def build(topology: type[Topo], parameters: Mapping[str, Any]) -> Wiring:
     """Make the graph and take it over. Raises ValueError in a person's words, TooManyParts when it is too big."""
+    return wiring_of(make(topology, parameters))
+
+
+def make(topology: type[Topo], parameters: Mapping[str, Any]) -> Topo:
+    """Make the graph. Raises ValueError in a person's words, TooManyParts when it is too big."""
     before = Topo.addNode
     count = 0
 
@@ -198,31 +215,32 @@ def build(topology: type[Topo], parameters: Mapping[str, Any]) -> Wiring:
     # Every topology adds its nodes and switches through this method; there is no other place to stop it in time.
     Topo.addNode = add_node
     try:
-        made = topology(**parameters)
+        return topology(**parameters)
     except (TooManyParts, ValueError):
         raise
     except Exception as error:
         raise ValueError(f"cannot be built ({type(error).__name__}: {shorten(error, 200)})") from error
     finally:
         Topo.addNode = before
-    return wiring_of(made)
 
 
 def wiring_of(topology: Topo) -> Wiring:
-    """A built Mininet topology as a value. Raises ValueError for what the testbed cannot honour."""
+    """A built Mininet topology as a value. Raises WrongTopology for what the testbed cannot honour."""
     options = {name: topology.nodeInfo(name) for name in topology.nodes()}
     routers = tuple(name for name in topology.hosts() if _is_router(options[name]))
     nodes = tuple(name for name in topology.hosts() if name not in routers)
-    for name in nodes:
-        _refuse_host_options(name, options[name])
+    problems = [problem for name in nodes for problem in _host_problems(name, options[name])]
     switches = tuple(topology.switches())
     preferred = [name for name in switches if options[name].get("prio")]
     root = min(preferred, key=lambda name: options[name]["prio"], default=None)
-    cables = tuple(
-        Cable(first, second, _shaping(f"{first} - {second}", info))
-        for first, second, info in topology.links(sort=True, withInfo=True)
-    )
-    return Wiring(nodes, switches, cables, routers, root)
+    cables = []
+    for first, second, info in topology.links(sort=True, withInfo=True):
+        found = list(_link_problems(f"{first} - {second}", info))
+        problems += found
+        cables.append(Cable(first, second, Shaping() if found else Shaping(**_shaping(info))))
+    if problems:
+        raise WrongTopology(problems)
+    return Wiring(nodes, switches, tuple(cables), routers, root)
 
 
 def _is_router(options: Mapping[str, Any]) -> bool:
@@ -230,36 +248,41 @@ def _is_router(options: Mapping[str, Any]) -> bool:
     return bool(options.get("router")) or "router" in getattr(options.get("cls"), "__name__", "").lower()
 
 
-def _refuse_host_options(name: str, options: Mapping[str, Any]) -> None:
+def _host_problems(name: str, options: Mapping[str, Any]) -> Iterator[str]:
     kind = getattr(options.get("cls"), "__name__", "Host")
     if kind not in ("Host", "Node"):
-        raise ValueError(f"{name}: a host of another class (got {kind}; want Host, or a class with Router in its name)")
+        yield f"{name}: a host of another class (got {kind}; want Host, or a class with Router in its name)"
     for option in sorted(set(options) - _FOR_PLAIN_MININET):
-        raise ValueError(f"{name}: a host option that the testbed cannot honour (got {option}; want none)")
+        yield f"{name}: a host option that the testbed cannot honour (got {option}; want none)"
 
 
-def _shaping(cable: str, info: Mapping[str, Any]) -> Shaping:
-    known = {
-        "bw": "bandwidth",
-        "delay": "delay",
-        "jitter": "jitter",
-        "loss": "loss",
-        "max_queue_size": "max_queue_size",
-    }
-    for option in sorted(set(info) - set(known) - _LINK_STRUCTURE - _QDISC_CHOICE):
-        raise ValueError(
-            f"{cable}: a link option that the testbed cannot honour (got {option}; want {', '.join(known)})"
-        )
+_SHAPING = {
+    "bw": "bandwidth",
+    "delay": "delay",
+    "jitter": "jitter",
+    "loss": "loss",
+    "max_queue_size": "max_queue_size",
+}
+"""A parameter of Mininet's TCLink → its name here."""
+
+
+def _shaping(info: Mapping[str, Any]) -> dict[str, Any]:
+    return {ours: info[theirs] for theirs, ours in _SHAPING.items() if info.get(theirs) is not None}
+
+
+def _link_problems(cable: str, info: Mapping[str, Any]) -> Iterator[str]:
+    for option in sorted(set(info) - set(_SHAPING) - _LINK_STRUCTURE - _QDISC_CHOICE):
+        want = ", ".join(_SHAPING)
+        yield f"{cable}: a link option that the testbed cannot honour (got {option}; want {want})"
     for side in ("params1", "params2"):
-        for option in sorted(set(info.get(side) or {}) - {"ip"}):
-            raise ValueError(f"{cable}: an option of one end only (got {option} in {side}; want it for both ends)")
-    given = {ours: info[theirs] for theirs, ours in known.items() if info.get(theirs) is not None}
+        for option in sorted(set(info.get(side) or {}) - _OF_ONE_END):
+            yield f"{cable}: an option of one end only (got {option} in {side}; want it for both ends)"
+    given = _shaping(info)
     for name in ("delay", "jitter"):
         if name in given and not DURATION.fullmatch(str(given[name])):
-            raise ValueError(f"{cable}: {name}: not a time (got {shorten(given[name])}; want a number and us, ms or s)")
+            yield f"{cable}: {name}: not a time (got {shorten(given[name])}; want a number and us, ms or s)"
     bandwidth, loss = given.get("bandwidth", 1), given.get("loss", 0)
     if not isinstance(bandwidth, int | float) or not 0 < bandwidth <= 100_000:
-        raise ValueError(f"{cable}: bw: out of range (got {shorten(bandwidth)}; want Mbit/s above 0)")
+        yield f"{cable}: bw: out of range (got {shorten(bandwidth)}; want Mbit/s above 0)"
     if not isinstance(loss, int | float) or not 0 <= loss <= 100:
-        raise ValueError(f"{cable}: loss: out of range (got {shorten(loss)}; want 0 to 100 percent)")
-    return Shaping(**given)
+        yield f"{cable}: loss: out of range (got {shorten(loss)}; want 0 to 100 percent)"

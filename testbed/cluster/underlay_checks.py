@@ -54,6 +54,8 @@ def _named(source: Source, document: ClusterDocument) -> tuple[Wiring | None, li
         given[FILLED_IN] = len(nodes)
     try:
         wiring = topology.build(found, given)
+    except topology.WrongTopology as error:
+        return None, [source.problem(("underlay", "parameters"), f"{name}: {what}") for what in error.problems]
     except (ValueError, topology.TooManyParts) as error:
         what = (
             str(error)

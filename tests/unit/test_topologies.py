@@ -1,12 +1,15 @@
 """Topologies are plain Mininet Topo classes; as wirings they say who reaches whom, and which cables are spare."""
 
+import random
 import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from testbed.cluster.foreign_topology import with_fitting_names
 from testbed.cluster.generated import choose, generate
+from testbed.cluster.name_rules import check_node_name, check_switch_name
 from testbed.cluster.problems import SpecError
 from testbed.cluster.topology import (
     TooManyParts,
@@ -228,7 +231,6 @@ def test_a_topology_of_a_user_s_file_becomes_links_of_the_cluster(users_file: Pa
         (('"5ms"', '"5 m"'), "h1 - s1: delay: not a time (got 5 m; want a number and us, ms or s)"),
         (("use_htb=True", "colour=1"), "h1 - s1: a link option that the testbed cannot honour (got colour;"),
         (("cls=LinuxRouter", "cpu=0.5"), "r1: a host option that the testbed cannot honour (got cpu; want none)"),
-        (('f"h{rack}"', 'f"h_{rack}"'), "not a node name (got h_1; want a letter, then a-z and 0-9,"),
         (('f"h{rack}"', '"h1"'), "a second link of a node (got h1 - s2, and h1 - s1 in line"),
         (("self.addLink(core", "self.addlink(core"), "cannot be built (AttributeError: "),
     ],
@@ -238,6 +240,97 @@ def test_what_is_wrong_in_a_user_s_file_is_one_line(users_file: Path, changed: t
     with pytest.raises(SpecError) as caught:
         generate(choose(f"{users_file}:Rack", None), 0)
     assert what in str(caught.value).splitlines()[0]
+
+
+def test_everything_that_is_wrong_in_a_user_s_file_is_said_at_once(users_file: Path) -> None:
+    changes = {"bw=speed": "bw=-1", '"5ms"': '"5 m"', "use_htb=True": "colour=1", "cls=LinuxRouter": "cpu=0.5"}
+    text = USERS_FILE
+    for good, wrong in changes.items():
+        text = text.replace(good, wrong)
+    users_file.write_text(text)
+    with pytest.raises(SpecError) as caught:
+        choose(f"{users_file}:Rack", None)
+    lines = str(caught.value).splitlines()
+    for what in ("got cpu", "h1 - s1: bw:", "h1 - s1: delay:", "got colour", "h2 - s2: bw:"):
+        assert any(what in line for line in lines), what
+    assert all(line.startswith(f"error: --topo {users_file}:Rack: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "becomes"),
+    [
+        *(("H{}", "h{}"), ("host-0-{}", "host-0-{}"), ("agg_{}", "agg-{}"), ("{}", "h{}"), ("Leaf.{}", "leaf-{}")),
+        *(("aggregation_{}", "aggregat{}"), ("s{}", "hs{}"), ("h{}-eth0", "h{}eth0"), ("grün{}", "gr-n{}")),
+    ],
+)
+def test_a_host_s_name_of_mininet_becomes_one_that_a_node_can_have(users_file: Path, name: str, becomes: str) -> None:
+    host = repr(name).replace("{}", "{rack}")
+    text = USERS_FILE.replace('f"s{rack}"', 'f"Sw_{rack}"').replace('f"h{rack}"', f"f{host}")
+    users_file.write_text(text)
+    choice = choose(f"{users_file}:Rack", None)
+    cluster = generate(choice, 1)
+    assert list(cluster.nodes) == [becomes.format(1), becomes.format(2)]
+    assert cluster.wiring.switches == ("sw-1", "sw-2")
+    assert [problem for problem in choice.warnings if "Sw_1" in problem.what]
+    (renamed,) = (problem.what for problem in choice.warnings if "names that" in problem.what)
+    assert (f", {name.format(1)}, " in renamed) == (name != becomes)
+
+
+def test_two_names_that_would_become_one_stay_two(users_file: Path) -> None:
+    users_file.write_text(USERS_FILE.replace('f"h{rack}"', '["h_1", "H-1"][rack - 1]'))
+    assert choose(f"{users_file}:Rack", None).wiring.nodes == ("h-1", "h-2")
+
+
+def test_whatever_names_a_topology_has_become_different_ones_that_fit() -> None:
+    rng = random.Random(3)
+    for _ in range(300):
+        names = list({"".join(rng.choices("aA1-_. s0ü", k=rng.randint(1, 14))) for _ in range(12)})
+        cables = tuple(Cable(name, names[0]) for name in names[1:])
+        found, _ = with_fitting_names(Wiring(tuple(names[3:]), tuple(names[:2]), cables, tuple(names[2:3])))
+        everything = [*found.nodes, *found.switches, *found.routers]
+        assert len(set(everything)) == len(names)
+        for node in found.nodes:
+            check_node_name(node)
+        for switch in (*found.switches, *found.routers):
+            check_switch_name(switch)
+
+
+def test_addresses_that_a_topology_gives_and_that_are_not_used_are_a_warning(users_file: Path) -> None:
+    cluster = generate(choose(f"{users_file}:Rack", None), 0)
+    (warning,) = cluster.warnings
+    assert "ip of h1, ip of h2, ip of r1, ip of r1 on r1 - s1" in warning.what
+    assert "the lab gives its own" in warning.what
+
+
+LINUX_ROUTER = """\
+from mininet.node import Node
+from mininet.topo import Topo
+
+
+class LinuxRouter(Node):
+    pass
+
+
+class T(Topo):
+    def build(self, **_):
+        r = self.addNode("r0", cls=LinuxRouter, ip="192.168.1.1/24")
+        for number in (1, 2):
+            s = self.addSwitch(f"s{number}")
+            self.addLink(s, r, intfName2=f"r0-eth{number}", params2={"ip": f"192.168.{number}.1/24"})
+            self.addLink(self.addHost(f"h{number}", ip="192.168.1.100/24", defaultRoute="via 192.168.1.1"), s)
+"""
+
+
+def test_the_linux_router_of_mininet_s_examples_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "linux-router.py"
+    file.write_text(LINUX_ROUTER)
+    cluster = generate(choose(str(file), None), 1)
+    assert cluster.wiring.routers == ("r0",)
+    addresses, interfaces = (problem.what for problem in cluster.warnings)
+    assert "defaultRoute of h1" in addresses
+    assert interfaces == (
+        "names of interfaces that are not used (got r0-eth1, which is r0-eth0, r0-eth2, which is r0-eth1)"
+    )
 
 
 def test_an_unknown_class_of_a_user_s_file_suggests_the_right_one(users_file: Path) -> None:
