@@ -6,7 +6,6 @@ in the network of an earlier one (the kernel calls it secondary) is never taken 
 beside another, as it is mostly a floating service address; and a default route gives its own source address.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from agent.errors import EnvironmentMissing
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import ROUTE_SCOPES, AssignedAddress, Family, Route
+from agent.options.go_regex import GoRegex
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Wish:
 
     iface: Sequence[str] = ()
     """Names or addresses."""
-    regex: Sequence[re.Pattern[str]] = ()
+    regex: Sequence[GoRegex] = ()
     can_reach: IPv4Address | None = None
     public_ip: IPv4Address | None = None
 
@@ -161,9 +161,7 @@ def _first(tries: Sequence[Callable[[], UnderlayInterface]]) -> UnderlayInterfac
     raise refusals[0]
 
 
-def _by_regex(
-    candidates: Sequence[Candidate], regex: re.Pattern[str], public_ip: IPv4Address | None
-) -> UnderlayInterface:
+def _by_regex(candidates: Sequence[Candidate], regex: GoRegex, public_ip: IPv4Address | None) -> UnderlayInterface:
     """Addresses first, then names, as flannel."""
     for candidate in candidates:
         for address in (*_preferred(candidate), *_ips(candidate)):

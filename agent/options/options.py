@@ -6,7 +6,6 @@ keep their names, defaults and variables, so a unit file written for flanneld wo
 Imports nothing heavy: `--help` and a mistyped flag are answered at once.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Address, IPv6Address
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeVar, cast
 
 from agent.options import parsers
+from agent.options.go_regex import GoRegex
 
 T = TypeVar("T")
 Command = Literal["run", "cleanup", "bridge"]
@@ -137,7 +137,7 @@ class Options:
     iface: tuple[str, ...] = _plural(
         "iface=NAME|ADDRESS", str, "underlay interface; may be repeated, the first that fits is taken"
     )
-    iface_regex: tuple[re.Pattern[str], ...] = _plural(
+    iface_regex: tuple[GoRegex, ...] = _plural(
         "iface-regex=REGEX",
         parsers.regex,
         "where no --iface fits: the first interface in whose address, else name, this is found; may be repeated",

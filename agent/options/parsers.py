@@ -7,6 +7,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from agent.options.go_regex import GoRegex, compile_go_regex
+
 SHORTEST_TTL_S = 2
 """Seconds; etcd raises anything below to this (its minimum lease TTL with default election timing)."""
 LONGEST_TTL_S = 9_000_000_000
@@ -105,11 +107,11 @@ def public_ipv6(text: str) -> IPv6Address | None:
     return address
 
 
-def regex(text: str) -> re.Pattern[str]:
-    """Compile a regular expression that is searched for."""
+def regex(text: str) -> GoRegex:
+    """Compile a regular expression that is searched for, as Go does."""
     try:
-        return re.compile(text)
-    except re.error as error:
+        return compile_go_regex(text)
+    except ValueError as error:
         raise ValueError(f"not a regular expression: {error}; want e.g. 'eth[0-9]' or '^192\\.168\\.'") from None
 
 

@@ -1,6 +1,5 @@
 """The underlay interface: by name, by address, by --public-ip, by default route; else a list of what there is."""
 
-import re
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_interface
@@ -10,6 +9,7 @@ import pytest
 from agent.errors import EnvironmentMissing
 from agent.kernel.values import ROUTE_SCOPES, AssignedAddress, Route
 from agent.node.underlay_interface import Candidate, UnderlayInterface, Wish, choose, choose_ipv6, keep, source_of
+from agent.options.go_regex import compile_go_regex
 
 
 def held(*texts: str) -> tuple[AssignedAddress, ...]:
@@ -111,25 +111,25 @@ def test_no_default_route_asks_for_iface() -> None:
 
 def test_a_regex_is_looked_for_in_addresses_and_then_in_names() -> None:
     """flannel's TestLookupExtIface: by regex of an address and of a name."""
-    assert choose(ALL, Wish(regex=[re.compile(r"^10\.9\.")]), by("e0")).name == "e1"
-    assert choose(ALL, Wish(regex=[re.compile("e1")]), by("e0")).name == "e1"
-    assert choose(ALL, Wish(regex=[re.compile("nope"), re.compile("e0")]), by("e1")).name == "e0"
+    assert choose(ALL, Wish(regex=[compile_go_regex(r"^10\.9\.")]), by("e0")).name == "e1"
+    assert choose(ALL, Wish(regex=[compile_go_regex("e1")]), by("e0")).name == "e1"
+    assert choose(ALL, Wish(regex=[compile_go_regex("nope"), compile_go_regex("e0")]), by("e1")).name == "e0"
     # «8» is in an address of e0 first, although another one's name has it too.
-    assert choose((E1, E0), Wish(regex=[re.compile("8")]), None).name == "e0"
+    assert choose((E1, E0), Wish(regex=[compile_go_regex("8")]), None).name == "e0"
 
 
 def test_the_order_is_names_then_regexes_then_the_way_to_an_address() -> None:
     there = IPv4Address("8.8.8.8")
-    assert choose(ALL, Wish(["nope"], [re.compile("e1")], there), by("e0"), lambda _: by("e0")).name == "e1"
-    assert choose(ALL, Wish(["nope"], [re.compile("nope")], there), by("e1"), lambda _: by("e0")).name == "e0"
+    assert choose(ALL, Wish(["nope"], [compile_go_regex("e1")], there), by("e0"), lambda _: by("e0")).name == "e1"
+    assert choose(ALL, Wish(["nope"], [compile_go_regex("nope")], there), by("e1"), lambda _: by("e0")).name == "e0"
     assert choose(ALL, Wish(can_reach=there), by("e1"), lambda _: by("e0")).name == "e0"
 
 
 def test_what_the_first_flag_lacks_is_told_when_none_fits() -> None:
     with pytest.raises(EnvironmentMissing, match=r"--iface: no such interface or address \(got nope"):
-        choose(ALL, Wish(["nope"], [re.compile("none")]), by("e0"))
+        choose(ALL, Wish(["nope"], [compile_go_regex("none")]), by("e0"))
     with pytest.raises(EnvironmentMissing, match=r"--iface-regex: in no address and no name \(got 'none'"):
-        choose(ALL, Wish(regex=[re.compile("none")]), by("e0"))
+        choose(ALL, Wish(regex=[compile_go_regex("none")]), by("e0"))
     with pytest.raises(EnvironmentMissing, match=r"--iface-can-reach: no interface leads there \(got 8\.8\.8\.8"):
         choose(ALL, Wish(can_reach=IPv4Address("8.8.8.8")), by("e0"))
 
@@ -165,8 +165,8 @@ def test_a_secondary_address_is_taken_only_when_it_is_named() -> None:
     both = [candidate("192.168.8.22/24", "192.168.8.5/24 secondary")]
     assert choose(both, wish("192.168.8.5"), None).address == IPv4Address("192.168.8.5")
     assert choose(both, wish(public_ip="192.168.8.5"), None).address == IPv4Address("192.168.8.5")
-    assert choose(both, Wish(regex=[re.compile(r"^192\.168\.")]), None).address == IPv4Address("192.168.8.22")
-    assert choose(both, Wish(regex=[re.compile(r"8\.5$")]), None).address == IPv4Address("192.168.8.5")
+    assert choose(both, Wish(regex=[compile_go_regex(r"^192\.168\.")]), None).address == IPv4Address("192.168.8.22")
+    assert choose(both, Wish(regex=[compile_go_regex(r"8\.5$")]), None).address == IPv4Address("192.168.8.5")
 
 
 def test_a_route_gives_its_own_source_also_one_that_its_device_does_not_have() -> None:
