@@ -19,7 +19,7 @@ REMEDY = "dockerd with the agent's docker_opts.env, or another --bridge=NAME: do
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class BridgeClaim:
     """By what a bridge of this agent is known."""
 
     networks: tuple[IPv4Network, ...]
@@ -42,7 +42,7 @@ class FoundDevice:
     """Without those that the kernel gives by itself."""
     ports: int = 0
 
-    def made_by_us(self, claim: Claim) -> bool:
+    def made_by_us(self, claim: BridgeClaim) -> bool:
         """Return whether this agent made it, in this run or in one before."""
         own = [address for address in self._ipv4 if any(address in network for network in claim.networks)]
         macs = [bridge_mac(address) for address in (*claim.addresses, *own)]
@@ -76,7 +76,7 @@ def bridge_mac(address: IPv4Address) -> str:
 
 
 def objection(
-    name: str, found: FoundDevice | None, claim: Claim, fits: Callable[[IPInterface], bool], want: str = REMEDY
+    name: str, found: FoundDevice | None, claim: BridgeClaim, fits: Callable[[IPInterface], bool], want: str = REMEDY
 ) -> str | None:
     """Return why the device cannot be our bridge; None: it can, or there is none. Pure.
 
@@ -106,7 +106,7 @@ def ipv6_sysctls(device: str, *, enabled: bool) -> tuple[WantedSysctl, ...]:
     )
 
 
-def find(kernel: Kernel, name: str, claim: Claim | None = None) -> FoundDevice | None:
+def find(kernel: Kernel, name: str, claim: BridgeClaim | None = None) -> FoundDevice | None:
     """Return the device of that name, if there is one. Raises NetlinkError.
 
     Addresses and ports are not read of a bridge that is ours by the claim without them.
@@ -149,7 +149,7 @@ def wanted_of_other(name: str, addresses: Sequence[IPInterface], present: frozen
 
 
 def converge_bridge(
-    kernel: Kernel, name: str, addresses: Sequence[IPInterface], overlay_mtu: int, claim: Claim
+    kernel: Kernel, name: str, addresses: Sequence[IPInterface], overlay_mtu: int, claim: BridgeClaim
 ) -> None:
     """Bring the node's bridge to what is wanted of it. Raises NetlinkError.
 

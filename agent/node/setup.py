@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.backends.base import Backend
 from agent.backends.subnet_routes import own_blackhole
 from agent.errors import AgentError, EnvironmentMissing
-from agent.kernel.bridge import Claim, converge_bridge
+from agent.kernel.bridge import BridgeClaim, converge_bridge
 from agent.kernel.conntrack import forget_udp, words
 from agent.kernel.firewall import Firewall, Policy, escapes
 from agent.kernel.forward_rules import ForwardRules
@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 DEVICE, RULES, BRIDGE, FILES = "overlay device", "rules", "bridge", "subnet file"
 
 
-def bridge_claim(subnet_file: Path, network: IPv4Network) -> Claim:
+def bridge_claim(subnet_file: Path, network: IPv4Network) -> BridgeClaim:
     """Return by what our bridge is known: the pod network, and what the run before wrote into its subnet.env."""
     env, (previous, _) = read_env(subnet_file), read_previous_subnet(subnet_file)
     networks = (network,) if env is None else (network, env.network)
     addresses = () if previous is None else (IPv4Interface(first_address(previous.ipv4)).ip,)
-    return Claim(networks, addresses)
+    return BridgeClaim(networks, addresses)
 
 
 class NodeSetup:

@@ -65,7 +65,7 @@ MEASUREMENTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class BenchStep:
     """Take `path`, or measure on it."""
 
     round: int
@@ -85,14 +85,14 @@ class BenchPlan:
     """Of each measurement."""
     measurements: tuple[Measurement, ...] = MEASUREMENTS
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[BenchStep]:
         """Round by round. Each begins with another path, so that none has the first or last place for itself."""
         for number in range(1, self.rounds + 1):
             first = (number - 1) % len(self.paths)
             for path in (*self.paths[first:], *self.paths[:first]):
-                yield Step(number, path, None, SWITCH_S if path.backend else 0.0)
+                yield BenchStep(number, path, None, SWITCH_S if path.backend else 0.0)
                 for measurement in self.measurements:
-                    yield Step(number, path, measurement, self.seconds + OVERHEAD_S)
+                    yield BenchStep(number, path, measurement, self.seconds + OVERHEAD_S)
 
     @property
     def expected_s(self) -> float:

@@ -8,8 +8,8 @@ from testbed.bench.plan import BenchPlan
 from testbed.bench.results import (
     METRICS,
     REFERENCES,
+    GoalVerdict,
     Metric,
-    Verdict,
     medians,
     metrics_of,
     ratios,
@@ -26,7 +26,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MeasuredMachine:
     """Where it ran."""
 
     processors: int
@@ -34,7 +34,7 @@ class Machine:
     kernel: str
 
 
-def document(plan: BenchPlan, gathered: Gathered, machine: Machine, since: str, took_s: float) -> Document:
+def document(plan: BenchPlan, gathered: Gathered, machine: MeasuredMachine, since: str, took_s: float) -> Document:
     """Everything, in the units that the metrics' names end with. docs/architecture.md describes the fields."""
     reasons = {one.number: why_not_counted(one, plan.measurements) for one in gathered.rounds}
     counted = [one for one in gathered.rounds if reasons[one.number] is None]
@@ -74,7 +74,7 @@ def document(plan: BenchPlan, gathered: Gathered, machine: Machine, since: str, 
     }
 
 
-def _goal(verdict: Verdict) -> Document:
+def _goal(verdict: GoalVerdict) -> Document:
     goal = verdict.goal
     return {
         "path": goal.path,

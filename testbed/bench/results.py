@@ -161,7 +161,7 @@ def ratios(of: ByPath, reference: str) -> dict[str, dict[str, float]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GoalVerdict:
     """A goal and what came of it."""
 
     goal: Goal
@@ -169,11 +169,11 @@ class Verdict:
     reached: bool
 
 
-def verdicts(of: ByPath) -> list[Verdict]:
+def verdicts(of: ByPath) -> list[GoalVerdict]:
     """Those goals whose both paths were measured."""
     found = []
     for goal in GOALS:
         ratio = ratios(of, goal.reference).get(goal.path, {}).get(goal.metric)
         if ratio is not None:
-            found.append(Verdict(goal, ratio, ratio >= goal.ratio if goal.at_least else ratio <= goal.ratio))
+            found.append(GoalVerdict(goal, ratio, ratio >= goal.ratio if goal.at_least else ratio <= goal.ratio))
     return found

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from testbed.bench.plan import BenchPlan, Step
+from testbed.bench.plan import BenchPlan, BenchStep
 from testbed.bench.results import Round, values_of
 from testbed.control.client import LabRecord, ask
 from testbed.errors import TestbedError
@@ -34,7 +34,7 @@ class Gathered:
 
 
 def carry_out(
-    lab: LabRecord, plan: BenchPlan, on_step: Callable[[Step], None], on_round: Callable[[Round], None]
+    lab: LabRecord, plan: BenchPlan, on_step: Callable[[BenchStep], None], on_round: Callable[[Round], None]
 ) -> Gathered:
     """Every step of the plan. `on_step` is called before each. Raises TestbedError when a path cannot be taken."""
     gathered = Gathered()
@@ -63,7 +63,7 @@ def carry_out(
     return gathered
 
 
-def _measured(lab: LabRecord, step: Step, seconds: int) -> tuple[dict[str, float], str]:
+def _measured(lab: LabRecord, step: BenchStep, seconds: int) -> tuple[dict[str, float], str]:
     """The values, or none and why."""
     assert step.measurement is not None
     error = ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.bench.own_lab import launch_own
-from testbed.bench.report import Machine
+from testbed.bench.report import MeasuredMachine
 from testbed.bench.scale_plan import Document, ScalePlan, growth
 from testbed.bench.session import model_of_processor
 from testbed.cluster.generated import choose, generate
@@ -50,7 +50,7 @@ def run(plan: ScalePlan, tell: Callable[[str], None]) -> Document:
             # What the smaller ones took half an hour for is not thrown away.
             failed = {"nodes": len(cluster.nodes), "why": str(error).removeprefix("bench scale: ")}
             break
-    machine = Machine(len(os.sched_getaffinity(0)), model_of_processor(), os.uname().release)
+    machine = MeasuredMachine(len(os.sched_getaffinity(0)), model_of_processor(), os.uname().release)
     return {
         "since": since,
         "took_s": round(time.monotonic() - started, 1),

@@ -19,7 +19,7 @@ from agent.lease import LeaseAttrs, Subnet
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.node import LabNode
-from testbed.lab.probe import PairResult, Sender, Target, ping_pairs
+from testbed.lab.ping import PairResult, PingSender, PingTarget, ping_pairs
 from testbed.lab.registry import key_of
 from testbed.lab.state import LabState
 
@@ -143,13 +143,13 @@ class ScaleVerbs:
             counts[0] += sum(one.sent for one in results)
             counts[1] += sum(one.sent - one.received for one in results)
 
-    def _some_pairs(self, count: int, chance: random.Random) -> list[tuple[Sender, Target]]:
+    def _some_pairs(self, count: int, chance: random.Random) -> list[tuple[PingSender, PingTarget]]:
         pods = [pod for pod in self._state.pods if pod.pause_pid is not None and pod.address is not None]
         if len(pods) < 2:
             return []
         chosen = [chance.sample(pods, 2) for _ in range(count)]
         return [
-            (Sender(one.name, one.pause_pid or 0), Target(other.name, IPv4Address(other.address or "")))
+            (PingSender(one.name, one.pause_pid or 0), PingTarget(other.name, IPv4Address(other.address or "")))
             for one, other in chosen
         ]
 

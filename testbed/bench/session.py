@@ -7,7 +7,7 @@ from pathlib import Path
 
 from testbed.bench.own_lab import own_lab
 from testbed.bench.plan import BenchPlan
-from testbed.bench.report import Document, Machine, document
+from testbed.bench.report import Document, MeasuredMachine, document
 from testbed.bench.run import carry_out
 from testbed.bench.show import Bar
 from testbed.cluster.overlay import KERNEL_FEATURES
@@ -33,7 +33,7 @@ def run(plan: BenchPlan) -> Document:
     except KeyboardInterrupt:
         print("interrupted: its lab is removed", file=sys.stderr)
         raise
-    machine = Machine(len(os.sched_getaffinity(0)), model_of_processor(), os.uname().release)
+    machine = MeasuredMachine(len(os.sched_getaffinity(0)), model_of_processor(), os.uname().release)
     return document(plan, gathered, machine, since, time.monotonic() - started)
 
 

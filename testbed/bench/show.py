@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from testbed.bench.plan import BenchPlan, Step
+from testbed.bench.plan import BenchPlan, BenchStep
 from testbed.bench.report import Document, goal_line, median_rows, ratio_rows, round_line
 from testbed.bench.results import Round, metrics_of, why_not_counted
 from testbed.output.tables import BAD_COLOUR, GOOD_COLOUR, PIPE_WIDTH, console
@@ -37,7 +37,7 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def step(self, step: Step) -> None:
+    def step(self, step: BenchStep) -> None:
         """The next step begins."""
         self._done_s, self._coming_s = self._done_s + self._coming_s, step.expected_s
         if self._task is not None:

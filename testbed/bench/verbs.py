@@ -8,7 +8,7 @@ from typing import Any
 from agent.errors import AgentError
 from testbed.bench.load_tools import measure, processor_seconds
 from testbed.bench.plan import MEASUREMENTS
-from testbed.bench.ways import AgentWay, NoOverlay, PlainRoutes, PlainVxlan, Way
+from testbed.bench.ways import AgentWay, MeasuredPath, NoOverlay, PlainRoutes, PlainVxlan
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.state import LabState
@@ -25,8 +25,8 @@ class BenchVerbs:
 
     def __init__(self, state: LabState) -> None:
         self._state = state
-        self._ways: dict[tuple[str | None, ...], Way] = {}
-        self._taken: Way | None = None
+        self._ways: dict[tuple[str | None, ...], MeasuredPath] = {}
+        self._taken: MeasuredPath | None = None
         self._one_at_a_time = threading.Lock()
 
     def take(self, request: Request) -> object:
@@ -52,7 +52,7 @@ class BenchVerbs:
             spent = processor_seconds(carriers) - before
         return {**raw, "agents_cpu_s": spent if carriers else None}
 
-    def _way(self, name: str, backend: str | None, datapath: str | None) -> Way:
+    def _way(self, name: str, backend: str | None, datapath: str | None) -> MeasuredPath:
         key, state = (name, backend, datapath), self._state
         if key not in self._ways:
             first, second = list(state.nodes)[:2]

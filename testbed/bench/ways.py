@@ -36,7 +36,7 @@ USER_SPACE = frozenset({"native", "python"})
 """Data paths whose packets pass through the agents' processes."""
 
 
-class Way(Protocol):
+class MeasuredPath(Protocol):
     """One way between the lab's first two nodes."""
 
     def take(self) -> None:

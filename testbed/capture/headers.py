@@ -25,7 +25,7 @@ FLAG_LETTERS = (("SYN", 0x02), ("FIN", 0x01), ("RST", 0x04), ("PSH", 0x08), ("AC
 
 
 @dataclass(frozen=True, slots=True)
-class Overlay:
+class Encapsulation:
     """How packets are carried between nodes."""
 
     kind: str
@@ -41,7 +41,7 @@ class Overlay:
         return VXLAN_HEADER + ETHERNET if self.kind == "vxlan" else 0
 
 
-NO_OVERLAY = Overlay("none")
+NO_OVERLAY = Encapsulation("none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def _tcp(frame: bytes, plain: Packet) -> Packet:
     )
 
 
-def carried(frame: bytes, outer: Packet, overlay: Overlay) -> Iterator[Packet]:
+def carried(frame: bytes, outer: Packet, overlay: Encapsulation) -> Iterator[Packet]:
     """The packets that `outer` carries: one, or, before it was cut, all that follow each other in it."""
     header = outer.header
     if overlay.kind == "ipip" and header.protocol == IPIP:
@@ -149,7 +149,7 @@ def carried(frame: bytes, outer: Packet, overlay: Overlay) -> Iterator[Packet]:
         at += packet.header.total_length
 
 
-def unwrap(frame: bytes, offset: int, overlay: Overlay) -> Iterator[Wrapped]:
+def unwrap(frame: bytes, offset: int, overlay: Encapsulation) -> Iterator[Wrapped]:
     """Every packet of a frame whose network header is at `offset`: what an overlay carries, or the packet itself."""
     outer = read_packet(frame, offset)
     if outer is None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from ipaddress import IPv6Address
 
-from testbed.capture.headers import Overlay, Packet, endpoint, flag_names, quoted, unwrap
+from testbed.capture.headers import Encapsulation, Packet, endpoint, flag_names, quoted, unwrap
 
 ARP, IPV6 = 0x0806, 0x86DD
 ETHERTYPES = {ARP: "arp", IPV6: "ipv6", 0x88CC: "lldp"}
@@ -32,7 +32,7 @@ SPANNING_TREE = 0x0600
 POINT_WIDTH = 18
 
 
-def line(point: str, at_ns: int, frame: bytes, link_header: int, overlay: Overlay, *, outgoing: bool) -> str:
+def line(point: str, at_ns: int, frame: bytes, link_header: int, overlay: Encapsulation, *, outgoing: bool) -> str:
     """Time (UTC), point, direction, packet; what an overlay puts around it stands in brackets."""
     seconds, rest = divmod(at_ns, 1_000_000_000)
     clock = datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S")
@@ -40,7 +40,7 @@ def line(point: str, at_ns: int, frame: bytes, link_header: int, overlay: Overla
     return f"{clock}.{rest // 1000:06} {point:<{POINT_WIDTH}} {'out' if outgoing else 'in ':<3} {words}"
 
 
-def _packets(frame: bytes, link_header: int, overlay: Overlay) -> Iterator[str]:
+def _packets(frame: bytes, link_header: int, overlay: Encapsulation) -> Iterator[str]:
     for wrapped in unwrap(frame, link_header, overlay):
         around = f" [{_ends(wrapped.outer)}]" if wrapped.outer else ""
         yield f"{_words(frame, wrapped.inner)}{around}"

@@ -9,10 +9,10 @@ from ipaddress import ip_address
 from agent.kernel.values import IPAddress
 from agent.netconfig.backend_options import IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
 from agent.netconfig.config import NetworkConfig
-from testbed.capture.headers import NO_OVERLAY, Overlay
+from testbed.capture.headers import NO_OVERLAY, Encapsulation
 from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.lab.state import LabState
-from testbed.lab.underlay import Underlay
+from testbed.lab.underlay import LabUnderlay
 from testbed.pods.pod import Pod
 from testbed.pods.pod_network import POD_END
 
@@ -41,7 +41,7 @@ class Map:
     cables: Mapping[End, End]
     addresses: Mapping[IPAddress, str]
     """Address → place."""
-    overlay: Overlay
+    overlay: Encapsulation
     overlay_device: str
     """`flannel0`, or what another backend calls it; empty where packets leave by the uplink itself."""
     overlay_devices: frozenset[str]
@@ -117,19 +117,19 @@ def map_of(state: LabState) -> Map:
     )
 
 
-def carrier_of(network: NetworkConfig) -> Overlay:
+def carrier_of(network: NetworkConfig) -> Encapsulation:
     """Say how the nodes of a network carry packets."""
     backend = network.backend
     if isinstance(backend, UdpOptions):
-        return Overlay("udp", backend.port)
+        return Encapsulation("udp", backend.port)
     if isinstance(backend, VxlanOptions):
-        return Overlay("vxlan", backend.port)
+        return Encapsulation("vxlan", backend.port)
     if isinstance(backend, WireguardOptions):
-        return Overlay("none", sealed_ports=(backend.listen_port, backend.listen_port_v6))
-    return Overlay("ipip") if isinstance(backend, IpipOptions) else NO_OVERLAY
+        return Encapsulation("none", sealed_ports=(backend.listen_port, backend.listen_port_v6))
+    return Encapsulation("ipip") if isinstance(backend, IpipOptions) else NO_OVERLAY
 
 
-def _add_underlay(underlay: Underlay, cables: dict[End, End], switch_ports: dict[str, str]) -> None:
+def _add_underlay(underlay: LabUnderlay, cables: dict[End, End], switch_ports: dict[str, str]) -> None:
     machines = underlay.machines
     for link in underlay.net.links:
         ends = []

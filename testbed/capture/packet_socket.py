@@ -52,7 +52,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenFrame:
     """One frame at one interface."""
 
     at_ns: int
@@ -97,7 +97,7 @@ class PacketSocket:
         listening.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
         _bind_to_all(listening)
 
-    def receive(self) -> Seen | None:
+    def receive(self) -> SeenFrame | None:
         """The next frame; None when nothing waits. Raises OSError, EINVAL for one that cannot be described."""
         try:
             data, ancillary, _flags, address = self._socket.recvmsg(LARGEST_FRAME, 64)
@@ -111,7 +111,7 @@ class PacketSocket:
         flags, gso_type, _, gso_size, start, offset = VNET_HEADER.unpack_from(data)
         offload = Offload(bool(flags & 1), gso_type & 0x7F, gso_size, start, offset)
         name, _protocol, packet_type, hardware_type, _hardware = address
-        return Seen(at_ns, name, packet_type, hardware_type, offload, data[VNET_HEADER.size :])
+        return SeenFrame(at_ns, name, packet_type, hardware_type, offload, data[VNET_HEADER.size :])
 
     def has_link_header(self, interface: str) -> bool:
         """Whether an interface's frames begin with an Ethernet header. Raises OSError when it has gone."""

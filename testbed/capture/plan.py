@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from testbed.capture.filters import ANCILLARY, CODES, HARDWARE_TYPE, WHOLE, Assembler, Instruction
-from testbed.capture.headers import NO_OVERLAY, Overlay
+from testbed.capture.headers import NO_OVERLAY, Encapsulation
 from testbed.capture.packet_socket import ARPHRD_ETHER, ARPHRD_LOOPBACK
 
 INTERFACE_INDEX = ANCILLARY + 8  # SKF_AD_IFINDEX
@@ -13,7 +13,7 @@ LOOPBACK = "lo"
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class CapturePoint:
     """One network namespace."""
 
     place: str
@@ -34,11 +34,11 @@ class Listening:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CapturePlan:
     """A whole capture."""
 
-    listening: tuple[Listening, ...]
-    overlay: Overlay = NO_OVERLAY
+    listening: tuple[CapturePoint, ...]
+    overlay: Encapsulation = NO_OVERLAY
     ethernet_filter: tuple[Instruction, ...] = ()
     """Of tcpdump's making; empty: everything."""
     raw_filter: tuple[Instruction, ...] = ()
@@ -56,11 +56,11 @@ class Plan:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "Plan":
+    def from_json(cls, text: str) -> "CapturePlan":
         """What `to_json` wrote."""
         value = json.loads(text)
         value["listening"] = tuple(
-            Listening(
+            CapturePoint(
                 one["place"],
                 one["pid"],
                 None if one["interfaces"] is None else tuple(one["interfaces"]),
@@ -69,13 +69,13 @@ class Plan:
             for one in value["listening"]
         )
         overlay = value["overlay"]
-        value["overlay"] = Overlay(**overlay | {"sealed_ports": tuple(overlay["sealed_ports"])})
+        value["overlay"] = Encapsulation(**overlay | {"sealed_ports": tuple(overlay["sealed_ports"])})
         for name in ("ethernet_filter", "raw_filter"):
             value[name] = tuple((a, b, c, d) for a, b, c, d in value[name])
         return cls(**value)
 
 
-def kernel_filter(plan: Plan, unwanted: Sequence[int]) -> list[Instruction]:
+def kernel_filter(plan: CapturePlan, unwanted: Sequence[int]) -> list[Instruction]:
     """Refuse interfaces by index, then let tcpdump's program for the kind of interface decide.
 
     Only those that are there and not wanted are refused: one that comes later is looked at by its name.

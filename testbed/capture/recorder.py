@@ -17,10 +17,10 @@ import sys
 import time
 
 from testbed.capture.lines import line
-from testbed.capture.packet_socket import ETHERNET_HEADER, PacketSocket, Seen, await_stamps
+from testbed.capture.packet_socket import ETHERNET_HEADER, PacketSocket, SeenFrame, await_stamps
 from testbed.capture.packet_socket import OUTGOING as OUT
 from testbed.capture.pcapng import LINKTYPE_ETHERNET, LINKTYPE_RAW, interface, packet, section_header, statistics
-from testbed.capture.plan import Listening, Plan, kernel_filter
+from testbed.capture.plan import CapturePlan, CapturePoint, kernel_filter
 from testbed.capture.segments import cut
 from testbed.processes.namespaces import CLONE_NEWNET, enter
 
@@ -31,16 +31,16 @@ AT_ONCE = 256
 """Frames of one socket before the next one's turn."""
 FLUSH_BYTES = 256 * 1024
 
-Waiting = tuple[int, int, Listening, Seen]
+Waiting = tuple[int, int, CapturePoint, SeenFrame]
 """Time stamp, order of arrival, where, what."""
 
 
 class Recorder:
     """See the module."""
 
-    def __init__(self, plan: Plan, output: int) -> None:
+    def __init__(self, plan: CapturePlan, output: int) -> None:
         self._plan, self._output = plan, output
-        self._sockets: dict[int, tuple[Listening, PacketSocket]] = {}
+        self._sockets: dict[int, tuple[CapturePoint, PacketSocket]] = {}
         self._there: dict[str, list[str]] = {}
         """Wanted interfaces that were there at the beginning, by place."""
         self._lost: dict[str, int] = {}
@@ -104,7 +104,7 @@ class Recorder:
         enough = self._plan.count is not None and self._written >= self._plan.count
         return enough or (self._until_s is not None and time.monotonic() > self._until_s)
 
-    def _take(self, listening: Listening, opened: PacketSocket, most: int = AT_ONCE) -> None:
+    def _take(self, listening: CapturePoint, opened: PacketSocket, most: int = AT_ONCE) -> None:
         for _ in range(most):
             try:
                 seen = opened.receive()
@@ -122,10 +122,10 @@ class Recorder:
                 if self._plan.count is None or self._written < self._plan.count:
                     self._write(listening, seen, frame)
 
-    def _frames(self, seen: Seen) -> list[bytes]:
+    def _frames(self, seen: SeenFrame) -> list[bytes]:
         return cut(seen.frame, seen.link_header, seen.offload, self._plan.overlay) if self._plan.cut else [seen.frame]
 
-    def _write(self, listening: Listening, seen: Seen, frame: bytes) -> None:
+    def _write(self, listening: CapturePoint, seen: SeenFrame, frame: bytes) -> None:
         point = listening.point(seen.interface)
         self._written += 1
         self._received[point] = self._received.get(point, 0) + 1
@@ -168,7 +168,7 @@ class Recorder:
 
 def main() -> int:
     """Entry point; returns the exit code."""
-    plan = Plan.from_json(sys.argv[1])
+    plan = CapturePlan.from_json(sys.argv[1])
     # The lab's supervisor hangs us up when the client has gone; standard input has ended then, too.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

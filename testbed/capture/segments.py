@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.datapath.packet import UDP, internet_checksum
-from testbed.capture.headers import TCP, Overlay, Packet, carried, read_packet
+from testbed.capture.headers import TCP, Encapsulation, Packet, carried, read_packet
 from testbed.capture.network_header import IPV6_HEADER
 
 GSO_TCP4, GSO_TCP6, GSO_UDP_SEGMENT = 1, 4, 5  # linux/virtio_net.h
@@ -32,7 +32,7 @@ class Offload:
     checksum_offset: int = 0
 
 
-def cut(frame: bytes, link_header: int, offload: Offload, overlay: Overlay) -> list[bytes]:
+def cut(frame: bytes, link_header: int, offload: Offload, overlay: Encapsulation) -> list[bytes]:
     """The frames that a wire would have carried, in order; the frame itself where it is one already."""
     outermost = read_packet(frame, link_header)
     if outermost is None:
@@ -44,7 +44,7 @@ def cut(frame: bytes, link_header: int, offload: Offload, overlay: Overlay) -> l
     return [_completed(frame, outermost.end, offload) if offload.needs_checksum else frame]
 
 
-def _layers(frame: bytes, outermost: Packet, overlay: Overlay) -> list[Packet]:
+def _layers(frame: bytes, outermost: Packet, overlay: Encapsulation) -> list[Packet]:
     """The packets around each other whose innermost is the one to cut.
 
     The datagrams of our own data path are cut themselves; inside a kernel's tunnel it is what they carry.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from testbed.capture.filters import FilterError, Instruction, from_tcpdump, nothing
 from testbed.capture.map import LAB, Map
-from testbed.capture.plan import Listening, Plan
+from testbed.capture.plan import CapturePlan, CapturePoint
 from testbed.control.programs import run_for_client
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
@@ -26,7 +26,7 @@ def capture(known: Map, request: Request) -> object:
     words = [str(word) for word in request.argument("words", list, [])]
     points, expression = split(words, known)
     ethernet, raw = compiled(expression)
-    plan = Plan(
+    plan = CapturePlan(
         tuple(listenings(points, known)),
         known.overlay,
         tuple(ethernet),
@@ -83,7 +83,7 @@ def _compile(expression: str, link_type: str) -> list[Instruction]:
         raise TestbedError(f"capture: filter: {failure}") from failure
 
 
-def listenings(points: Iterable[str], known: Map) -> list[Listening]:
+def listenings(points: Iterable[str], known: Map) -> list[CapturePoint]:
     """One per namespace. Raises TestbedError for an interface that cannot be there."""
     wanted: dict[str, set[str] | None] = {}
     for point in points:
@@ -94,7 +94,7 @@ def listenings(points: Iterable[str], known: Map) -> list[Listening]:
                 wanted.setdefault(place, set())
                 wanted[place] = (wanted[place] or set()) | interfaces
     return [
-        Listening(place, known.pid(place), None if some is None else tuple(sorted(some)), _labels(place, known))
+        CapturePoint(place, known.pid(place), None if some is None else tuple(sorted(some)), _labels(place, known))
         # Our own namespace first: whoever has entered another does not come back.
         for place, some in sorted(wanted.items(), key=lambda one: one[0] != LAB)
     ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
-from testbed.cluster.manifest import Metadata, Pod, PodSpec
+from testbed.cluster.manifest import Metadata, PodManifest, PodSpec
 from testbed.cluster.manifest_model import Annotations, LabelKey, LabelName, LabelValue, Model
 from testbed.cluster.name_rules import check_count_or_percent, within, wrong
 from testbed.cluster.object_key import ObjectKey
@@ -128,7 +128,7 @@ class Deployment(Model):
             return value
         return int(rounded(self.spec.replicas * int(value.removesuffix("%")) / 100))
 
-    def pod(self, name: str, node: str) -> Pod:
+    def pod(self, name: str, node: str) -> PodManifest:
         """A pod of the template."""
         template = self.spec.template
         labels = {**template.metadata.labels, TEMPLATE_HASH: self.template_hash}
@@ -139,7 +139,7 @@ class Deployment(Model):
             labels=labels,
             annotations=template.metadata.annotations,
         )
-        pod = Pod.model_construct(api_version="v1", kind="Pod", metadata=metadata, spec=template.spec)
+        pod = PodManifest.model_construct(api_version="v1", kind="Pod", metadata=metadata, spec=template.spec)
         return pod.on_node(node)
 
     def scaled(self, replicas: int) -> "Deployment":

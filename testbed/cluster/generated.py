@@ -95,7 +95,7 @@ def _parameters(name: str, found: Any, words: Sequence[str], nodes: int | None) 
     return {**given, "nodes": nodes}
 
 
-def _names(declared: Sequence[topology.Parameter]) -> str:
+def _names(declared: Sequence[topology.TopologyParameter]) -> str:
     return ", ".join(parameter.name for parameter in declared) or "no parameters"
 
 

@@ -49,10 +49,10 @@ class Kind:
 
 
 def _pod() -> "tuple[type[Model], Check]":
-    from testbed.cluster.manifest import Pod
+    from testbed.cluster.manifest import PodManifest
     from testbed.cluster.pod_checks import check_pod
 
-    return Pod, check_pod
+    return PodManifest, check_pod
 
 
 def _deployment() -> "tuple[type[Model], Check]":

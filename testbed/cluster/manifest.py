@@ -30,7 +30,17 @@ from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 from testbed.cluster.probe import Probe
 from testbed.cluster.quantity import bytes_of, check_quantity
 
-__all__ = ["Container", "ContainerPort", "Metadata", "Model", "Pod", "PodSpec", "Probe", "Volume", "VolumeMount"]
+__all__ = [
+    "Container",
+    "ContainerPort",
+    "Metadata",
+    "Model",
+    "PodManifest",
+    "PodSpec",
+    "Probe",
+    "Volume",
+    "VolumeMount",
+]
 
 LAST_USER = 65535  # what a user namespace of one block maps; `nobody` is 65534
 DEFAULT_GRACE_PERIOD_S = 10  # Kubernetes waits 30 s; processes of a lab need no flush to distant disks
@@ -164,7 +174,7 @@ class PodSpec(Model):
     termination_grace_period_seconds: Annotated[int, within(0, 3600)] = DEFAULT_GRACE_PERIOD_S
 
 
-class Pod(Model):
+class PodManifest(Model):
     """A v1 Pod."""
 
     api_version: Literal["v1"]
@@ -182,7 +192,7 @@ class Pod(Model):
         """`metadata.namespace` and `metadata.name`."""
         return ObjectKey(self.metadata.namespace, self.metadata.name)
 
-    def on_node(self, node: str | None) -> "Pod":
+    def on_node(self, node: str | None) -> "PodManifest":
         """The same pod, placed on `node`; None: on any."""
         return self.model_copy(update={"spec": self.spec.model_copy(update={"node_name": node})})
 

@@ -7,14 +7,14 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.free_values import free_name
 from testbed.cluster.kinds import MANIFESTS
 from testbed.cluster.kubernetes_words import KUBERNETES_KINDS
-from testbed.cluster.manifest import Pod
+from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.service import Service
 from testbed.cluster.validation import Source, read_model, shown
 
-Object = Pod | Deployment | Service
-ObjectT = TypeVar("ObjectT", Pod, Deployment, Service)
+Object = PodManifest | Deployment | Service
+ObjectT = TypeVar("ObjectT", PodManifest, Deployment, Service)
 
 LISTS = ("List", *(f"{kind}List" for _, kind in MANIFESTS))
 """What `kubectl get -o yaml` wraps several objects in."""
@@ -79,7 +79,7 @@ def check_twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:
     """Two objects of a kind with one name, in one stream; for pods `check_names` says more."""
     first: dict[tuple[str, ObjectKey], Source] = {}
     for source, read in manifests:
-        if isinstance(read, Pod):
+        if isinstance(read, PodManifest):
             continue
         key, path = (read.kind, read.key), ("metadata", "name")
         if key in first:

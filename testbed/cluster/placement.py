@@ -10,7 +10,7 @@ from testbed.cluster.object_key import ObjectKey
 ANY_ADDRESS = "0.0.0.0"
 
 
-class HostPort(NamedTuple):
+class TakenPort(NamedTuple):
     """A port that a pod takes of its node."""
 
     address: str
@@ -18,7 +18,7 @@ class HostPort(NamedTuple):
     protocol: str
     port: int
 
-    def conflicts(self, other: "HostPort") -> bool:
+    def conflicts(self, other: "TakenPort") -> bool:
         """Whether both cannot be on one node."""
         same = (self.protocol, self.port) == (other.protocol, other.port)
         return same and (self.address == other.address or ANY_ADDRESS in (self.address, other.address))
@@ -42,13 +42,13 @@ class Placed:
     node: str
     group: ObjectKey | None
     """The Deployment that it belongs to."""
-    host_ports: frozenset[HostPort] = frozenset()
+    host_ports: frozenset[TakenPort] = frozenset()
 
 
-def host_ports(spec: PodSpec) -> frozenset[HostPort]:
+def host_ports(spec: PodSpec) -> frozenset[TakenPort]:
     """The ports that a pod takes of its node; with hostNetwork these are all it declares."""
     return frozenset(
-        HostPort(port.host_ip or ANY_ADDRESS, port.protocol, port.host_port or port.container_port)
+        TakenPort(port.host_ip or ANY_ADDRESS, port.protocol, port.host_port or port.container_port)
         for container in spec.containers
         for port in container.ports
         if port.host_port is not None or spec.host_network
@@ -106,7 +106,7 @@ def _why_closed(node: SeenNode) -> str:
     return "" if node.open else "takes no pods (its agent is run by hand)"
 
 
-def _taken_port(wanted: Iterable[HostPort], there: Iterable[Placed]) -> str:
+def _taken_port(wanted: Iterable[TakenPort], there: Iterable[Placed]) -> str:
     taken = [port for one in there for port in one.host_ports]
     for port in sorted(wanted):
         if any(port.conflicts(other) for other in taken):

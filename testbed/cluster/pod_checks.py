@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from testbed.cluster.deployment import LONGEST_NAME, Deployment
 from testbed.cluster.free_values import free_name, free_port
 from testbed.cluster.images import RECIPES, RecipeError, program
-from testbed.cluster.manifest import Container, Pod, PodSpec
+from testbed.cluster.manifest import Container, PodManifest, PodSpec
 from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.validation import Source
@@ -17,7 +17,10 @@ TEMPLATE = ("spec", "template")
 
 
 def check_names(
-    pods: Sequence[tuple[Source, Pod]], cluster: Source | None, nodes: Sequence[str], machines: Collection[str] = ()
+    pods: Sequence[tuple[Source, PodManifest]],
+    cluster: Source | None,
+    nodes: Sequence[str],
+    machines: Collection[str] = (),
 ) -> Iterator[Problem]:
     """Pods, nodes and the machines of the lab have one name space, because `exec NAME` must be clear.
 
@@ -50,7 +53,7 @@ def check_node(source: Source, path: Path, spec: PodSpec, nodes: Sequence[str]) 
 
 def check_pod(source: Source, pod: object) -> Iterator[Problem]:
     """What the parts of one pod say about each other."""
-    assert isinstance(pod, Pod)
+    assert isinstance(pod, PodManifest)
     yield from check_pod_spec(source, ("spec",), pod.spec)
 
 

@@ -15,7 +15,7 @@ from testbed.cluster.addresses import AddressPlan
 from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns, read_network
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
 from testbed.cluster.deployment import Deployment
-from testbed.cluster.manifest import Metadata, Pod, PodSpec
+from testbed.cluster.manifest import Metadata, PodManifest, PodSpec
 from testbed.cluster.manifests import Object, check_twice, is_known, kind_of, of_kind, read_manifests
 from testbed.cluster.network_json import network_json
 from testbed.cluster.placement import SeenNode, place_all
@@ -53,9 +53,9 @@ class Cluster:
     """In the order of the file."""
     agent: AgentSpec
     """For every node that has none of its own."""
-    pods: tuple[Pod, ...]
+    pods: tuple[PodManifest, ...]
     """In the order of the file; each has its `spec.node_name`."""
-    written_pods: tuple[Pod, ...]
+    written_pods: tuple[PodManifest, ...]
     """The same as the file has them: without a node where it names none."""
     deployments: tuple[Deployment, ...]
     """In the order of the file."""
@@ -116,7 +116,7 @@ def read_cluster(data: bytes, name: str) -> Cluster:
     manifests, manifest_problems = read_manifests(sources[1:])
     problems += cluster_problems + manifest_problems
     routers, node_names = wiring.routers if wiring else (), _node_names(sources[0])
-    pods, deployments = of_kind(manifests, Pod), of_kind(manifests, Deployment)
+    pods, deployments = of_kind(manifests, PodManifest), of_kind(manifests, Deployment)
     services = of_kind(manifests, Service)
     problems += check_names(pods, sources[0], node_names, {*MACHINES, *routers})
     problems += check_twice(manifests)
@@ -208,7 +208,7 @@ def _node_names(source: Source) -> list[str]:
 
 
 def _labels(
-    pods: Iterable[tuple[Source, Pod]], deployments: Iterable[tuple[Source, Deployment]]
+    pods: Iterable[tuple[Source, PodManifest]], deployments: Iterable[tuple[Source, Deployment]]
 ) -> list[Mapping[str, str]]:
     of_templates = [deployment.spec.template.metadata.labels for _, deployment in deployments]
     return [*(pod.metadata.labels for _, pod in pods), *of_templates]

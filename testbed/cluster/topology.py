@@ -47,7 +47,7 @@ class TooManyParts(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class TopologyParameter:
     """Something that a topology can be asked for."""
 
     name: str
@@ -116,14 +116,14 @@ def _is_topology(value: object) -> bool:
     return inspect.isclass(value) and issubclass(value, Topo) and value is not Topo
 
 
-def parameters_of(topology: type[Topo]) -> tuple[list[Parameter], bool]:
+def parameters_of(topology: type[Topo]) -> tuple[list[TopologyParameter], bool]:
     """The parameters of a topology, and whether it takes others too (`**params`)."""
     own_constructor = inspect.isclass(topology) and topology.__init__ is not Topo.__init__
     function = topology.__init__ if own_constructor else getattr(topology, "build", topology)
     declared = list(inspect.signature(function).parameters.values())
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in declared)
     named = [
-        Parameter(parameter.name, _kind_of(parameter), parameter.default)
+        TopologyParameter(parameter.name, _kind_of(parameter), parameter.default)
         for parameter in declared
         if parameter.name != "self" and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
@@ -156,13 +156,13 @@ def parameters_from_words(name: str, topology: type[Topo], words: Sequence[str])
     return given
 
 
-def unknown_parameter(name: str, key: str, declared: Sequence[Parameter]) -> str:
+def unknown_parameter(name: str, key: str, declared: Sequence[TopologyParameter]) -> str:
     """The words for a parameter that a topology does not have."""
     near = near_match(key, [parameter.name for parameter in declared])
     return f"unknown parameter of {name} (got {shorten(key)}; want {_wanted(declared)}){near}"
 
 
-def _wanted(declared: Sequence[Parameter]) -> str:
+def _wanted(declared: Sequence[TopologyParameter]) -> str:
     return ", ".join(parameter.name for parameter in declared) or "none"
 
 

@@ -73,7 +73,7 @@ def _named(source: Source, document: ClusterDocument) -> tuple[Wiring | None, li
 
 
 def _check_parameters(
-    source: Source, name: str, declared: list[topology.Parameter], given: dict[str, object]
+    source: Source, name: str, declared: list[topology.TopologyParameter], given: dict[str, object]
 ) -> Iterator[Problem]:
     kinds = {one.name: one.kind for one in declared}
     for parameter, value in given.items():

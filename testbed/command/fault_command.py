@@ -18,7 +18,7 @@ MINUS = "\N{MINUS SIGN}"
 """Stands for the hyphen before a number while click looks for options."""
 
 
-class Fault(click.Command):
+class FaultVerb(click.Command):
     """A command whose help lists every fault there is."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -31,7 +31,7 @@ class Fault(click.Command):
             formatter.write_dl([(kind.usage, kind.summary) for kind in KINDS], col_max=LONGEST_USAGE)
 
 
-@verbs.command(cls=Fault, context_settings={"ignore_unknown_options": True})
+@verbs.command(cls=FaultVerb, context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, required=True, metavar="FAULT… | list | heal [NUMBER…]")
 @click.option("--for", "lasts", metavar="SECONDS", type=click.FloatRange(min=0.1), help="Heal it after that time.")
 @click.option(

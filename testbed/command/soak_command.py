@@ -87,8 +87,8 @@ def _replayed(history: Path) -> "list[Trial]":
 def _run(
     record: LabRecord, file: IO[str], order: "list[Trial] | None", minutes: float, seed: int, what: str
 ) -> "Outcome":
+    from testbed.testing.heartbeats import Heartbeats
     from testbed.testing.lab_handle import LabHandle
-    from testbed.testing.probing import Probing
     from testbed.testing.soak import Soak, in_random_order, trials_for
 
     handle = LabHandle(record)
@@ -97,8 +97,8 @@ def _run(
         raise click.UsageError(f"this lab has no {', '.join(missing)} (want: sudo testbed up {CLUSTER})")
     print(f"soak {what}", flush=True)
     try:
-        with Probing(handle) as probing:
+        with Heartbeats(handle) as heartbeats:
             trials = iter(order) if order is not None else in_random_order(trials_for(handle), seed, minutes)
-            return Soak(handle, probing, file, lambda line: print(line, flush=True)).run(trials)
+            return Soak(handle, heartbeats, file, lambda line: print(line, flush=True)).run(trials)
     finally:
         handle.heal(limit_s=0)

@@ -14,7 +14,7 @@ from testbed.dns.server import NameServer, NameServerFailed
 from testbed.dns.zone import zone_file
 from testbed.lab.changes import Changes
 from testbed.lab.events import Events
-from testbed.lab.underlay import Underlay
+from testbed.lab.underlay import LabUnderlay
 from testbed.processes.supervise import Supervised
 from testbed.services.services import Services
 
@@ -34,7 +34,7 @@ class Names:
     def __init__(
         self,
         services: Services,
-        underlay: Underlay,
+        underlay: LabUnderlay,
         network: IPv4Network,
         log: Path,
         *,

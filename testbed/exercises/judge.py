@@ -10,7 +10,7 @@ SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
-class NodeSeen:
+class JudgedNode:
     """One node, as it was found."""
 
     name: str
@@ -27,7 +27,7 @@ class NodeSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseSeen:
+class JudgedLease:
     """One key of etcd."""
 
     subnet: str
@@ -58,12 +58,12 @@ class PairSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class JudgedLab:
     """A whole lab."""
 
     network: str
-    nodes: Sequence[NodeSeen]
-    leases: Sequence[LeaseSeen] | None
+    nodes: Sequence[JudgedNode]
+    leases: Sequence[JudgedLease] | None
     """None when etcd did not answer."""
     small: Sequence[PairSeen]
     full: Sequence[PairSeen]
@@ -87,7 +87,7 @@ class Verdict:
     """The arguments of `testbed trace` for the first pair that gets no answer."""
 
 
-def judge(seen: Seen) -> list[Verdict]:
+def judge(seen: JudgedLab) -> list[Verdict]:
     """Every check, in the order in which one looks."""
     sizes = {"small packets": seen.small, f"full-size packets ({seen.full_size} bytes)": seen.full}
     return [
@@ -107,7 +107,7 @@ def _verdict(check: str, wrong: Sequence[str], trace: str | None = None) -> Verd
     return Verdict(check, not wrong, tuple(shown), trace)
 
 
-def _leases(seen: Seen) -> list[str]:
+def _leases(seen: JudgedLab) -> list[str]:
     if seen.leases is None:
         return ["etcd does not answer"]
     wrong = []
@@ -123,7 +123,7 @@ def _leases(seen: Seen) -> list[str]:
     ]
 
 
-def _forwarding(seen: Seen) -> list[str]:
+def _forwarding(seen: JudgedLab) -> list[str]:
     if seen.leases is None:
         return ["nothing to compare with: etcd does not answer"]
     wrong = []
@@ -140,14 +140,14 @@ def _forwarding(seen: Seen) -> list[str]:
     return wrong + [f"nobody forwards to {name}" for name in sorted(without)]
 
 
-def _is_forwarded(entries: frozenset[tuple[str, str]], leases: Sequence[LeaseSeen]) -> bool:
+def _is_forwarded(entries: frozenset[tuple[str, str]], leases: Sequence[JudgedLease]) -> bool:
     """Whether there is one entry for each subnet, and each leads to who holds it."""
     known = sorted(subnet for subnet, _ in entries)
     wanted = sorted(subnet for lease in leases for subnet in lease.subnets)
     return known == wanted and all(any(entry in lease.ways for lease in leases) for entry in entries)
 
 
-def _routes(seen: Seen) -> list[str]:
+def _routes(seen: JudgedLab) -> list[str]:
     leases = {lease.address: lease for lease in seen.leases or ()}
     wrong = []
     for node in seen.nodes:

@@ -7,12 +7,12 @@ from agent.kernel.values import Family
 from agent.lease import Lease
 from testbed.cluster.overlay import Overlay
 from testbed.errors import EtcdFailed
-from testbed.exercises.judge import LeaseSeen, NodeSeen, PairSeen, Seen
+from testbed.exercises.judge import JudgedLab, JudgedLease, JudgedNode, PairSeen
 from testbed.lab.forwarding import host_of
 from testbed.lab.node import LabNode
+from testbed.lab.ping import PAYLOAD
 from testbed.lab.pod_pings import ping_every_pair
 from testbed.lab.pods import Pods
-from testbed.lab.probe import PAYLOAD
 from testbed.lab.state import LabState
 
 HEADERS: Mapping[Family, int] = {4: 28, 6: 48}
@@ -21,7 +21,7 @@ ATTEMPTS = 2
 """A pair counts as reachable when one of so many requests is answered: the first may come amid a restart."""
 
 
-def look(state: LabState) -> Seen:
+def look(state: LabState) -> JudgedLab:
     """Everything that the judge wants to know, as it is now."""
     try:
         leases = [_lease(one) for one in state.registry.leases()]
@@ -30,7 +30,7 @@ def look(state: LabState) -> Seen:
     size = _full_size(state)
     has_ipv6 = state.network.ipv6_network is not None
     families: tuple[Family, ...] = (4, 6) if has_ipv6 else (4,)
-    return Seen(
+    return JudgedLab(
         network=str(state.cluster.network["Network"]),
         nodes=[_node(state.overlay, node) for node in state.nodes.values()],
         leases=leases,
@@ -42,20 +42,20 @@ def look(state: LabState) -> Seen:
     )
 
 
-def _lease(lease: Lease) -> LeaseSeen:
+def _lease(lease: Lease) -> JudgedLease:
     subnet, attrs = lease.subnet, lease.attrs
     ipv6 = None if subnet.ipv6 is None else (str(subnet.ipv6), str(attrs.public_ipv6))
-    return LeaseSeen(str(subnet.ipv4), str(attrs.public_ip), ipv6)
+    return JudgedLease(str(subnet.ipv4), str(attrs.public_ip), ipv6)
 
 
-def _node(overlay: Overlay, node: LabNode) -> NodeSeen:
+def _node(overlay: Overlay, node: LabNode) -> JudgedNode:
     said = node.state()
     try:
         found = (*node.kernel.routes(4), *node.kernel.routes(6))
         routes = {(str(route.destination), route.device or "") for route in found if route.kind == "unicast"}
     except AgentError:
         routes = set()
-    return NodeSeen(
+    return JudgedNode(
         name=node.name,
         address=str(node.address),
         ready=said["ready"] if said else not node.runs_our_agent and node.why_not_ready() is None,

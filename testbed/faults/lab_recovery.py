@@ -9,7 +9,7 @@ from testbed.dns.names import Names
 from testbed.errors import EtcdFailed, TestbedError
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.recovery import NotReady, Touched, awaited
-from testbed.lab.probe import Sender, Target, ping_pairs
+from testbed.lab.ping import PingSender, PingTarget, ping_pairs
 from testbed.lab.sessions import missing_sessions
 from testbed.lab.state import LabState
 from testbed.services.services import Services
@@ -95,8 +95,8 @@ class LabRecovery:
         state = self._state
         nodes = [node for node in state.nodes.values() if node.expected]
         names = [*(node.name for node in nodes), *(member.name for member in state.registry.etcd.members)]
-        gateway = Target(GATEWAY, state.underlay.address_of(GATEWAY))
-        pairs = [(Sender(name, state.underlay.machines[name].pid), gateway) for name in names]
+        gateway = PingTarget(GATEWAY, state.underlay.address_of(GATEWAY))
+        pairs = [(PingSender(name, state.underlay.machines[name].pid), gateway) for name in names]
         for one in ping_pairs(pairs):
             if not one.received:
                 yield NotReady(one.source, one.source, f"no answer of {GATEWAY} at {one.address} over the underlay")

@@ -14,7 +14,7 @@ from testbed.faults.catalogue import FaultRequest
 from testbed.faults.impairment import Impairment, loss_script, netem_arguments
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.faults.machines import TABLE_PREFIX, End, Wire, run, wire_between
-from testbed.lab.underlay import Underlay
+from testbed.lab.underlay import LabUnderlay
 
 SHIM = Path(__file__).with_name("link_shim.py")
 OFFLOADS = ("tx", "sg", "tso", "gso", "gro")
@@ -24,7 +24,7 @@ OFFLOADS = ("tx", "sg", "tso", "gso", "gro")
 class LinkFaults:
     """See the catalogue."""
 
-    def __init__(self, underlay: Underlay) -> None:
+    def __init__(self, underlay: LabUnderlay) -> None:
         self._underlay = underlay
         self._cables: dict[str, _Cable] = {}
         self._slow: set[str] = set()
@@ -138,7 +138,7 @@ class LinkFaults:
 class _Cable:
     """One cable and what is done to it now."""
 
-    def __init__(self, underlay: Underlay, wire: Wire, netem: bool) -> None:
+    def __init__(self, underlay: LabUnderlay, wire: Wire, netem: bool) -> None:
         self._underlay = underlay
         self._wire = wire
         self._netem = netem
@@ -193,7 +193,7 @@ class _Cable:
 class _Shim:
     """The program in a cable, and the interface that stands on the bridge for it."""
 
-    def __init__(self, underlay: Underlay, wire: Wire) -> None:
+    def __init__(self, underlay: LabUnderlay, wire: Wire) -> None:
         self._kernel = underlay.kernel
         near = _unplugged_end(wire)
         if near.pid is not None:

@@ -14,7 +14,7 @@ from testbed.faults.ledger import FaultImpossible
 from testbed.lab.etcd import enter_machine
 from testbed.lab.node import LabNode
 from testbed.lab.nodes import Nodes
-from testbed.lab.underlay import Underlay
+from testbed.lab.underlay import LabUnderlay
 
 COMMAND_LIMIT_S = 10.0
 TABLE_PREFIX = "testbed-fault-"
@@ -54,7 +54,7 @@ def run(pid: int | None, command: Sequence[str], stdin: str = "") -> str:
     return done.stdout
 
 
-def machine_pid(underlay: Underlay, name: str) -> int:
+def machine_pid(underlay: LabUnderlay, name: str) -> int:
     """A process in a machine's namespaces. Raises FaultImpossible."""
     machine = underlay.machines.get(name)
     if machine is None:
@@ -62,7 +62,7 @@ def machine_pid(underlay: Underlay, name: str) -> int:
     return int(machine.pid)
 
 
-def sources_of(underlay: Underlay, nodes: Nodes, names: Sequence[str]) -> list[IPNetwork]:
+def sources_of(underlay: LabUnderlay, nodes: Nodes, names: Sequence[str]) -> list[IPNetwork]:
     """Where packets of these machines come from: their underlay addresses and, of nodes, their pods' subnets."""
     plans = (underlay.machines[name].plan for name in names)
     ports = [port for plan in plans if plan is not None for port in plan.ports]
@@ -78,7 +78,7 @@ def _subnets_of(node: LabNode) -> Iterator[IPNetwork]:
             yield node.ipv6_subnet
 
 
-def wire_between(underlay: Underlay, first: str, second: str) -> Wire:
+def wire_between(underlay: LabUnderlay, first: str, second: str) -> Wire:
     """The cable between two machines or switches. Raises FaultImpossible."""
     known = underlay.net.nameToNode
     for name in (first, second):
@@ -95,7 +95,7 @@ def wire_between(underlay: Underlay, first: str, second: str) -> Wire:
     return Wire(f"{first} {second}", (ends[0], ends[1]), [_shaping(underlay, end) for end in ends])
 
 
-def _shaping(underlay: Underlay, end: End) -> Sequence[Sequence[str]]:
+def _shaping(underlay: LabUnderlay, end: End) -> Sequence[Sequence[str]]:
     number = int(end.interface.rpartition("eth")[2])
     own = [cable for cable in underlay.plan.cables if end.owner in cable.ends]
     # Mininet numbers the ports of a machine from 0 and those of a switch from 1, in the order of the cables.
@@ -103,12 +103,12 @@ def _shaping(underlay: Underlay, end: End) -> Sequence[Sequence[str]]:
     return queueing_commands(end.interface, own[place].shaping) if place < len(own) else []
 
 
-def _end(underlay: Underlay, interface: Any) -> End:  # noqa: ANN401 - Mininet has no types
+def _end(underlay: LabUnderlay, interface: Any) -> End:  # noqa: ANN401 - Mininet has no types
     owner = interface.node.name
     pid = interface.node.pid if owner in underlay.machines else None
     return End(owner, interface.name, pid, interface)
 
 
-def _neighbours(underlay: Underlay, name: str) -> list[str]:
+def _neighbours(underlay: LabUnderlay, name: str) -> list[str]:
     ends = ((link.intf1.node.name, link.intf2.node.name) for link in underlay.net.links)
     return sorted({other for pair in ends if name in pair for other in pair if other != name})

@@ -17,7 +17,7 @@ from testbed.lab.events import Events
 from testbed.lab.node import JOURNAL, LabNode
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
-from testbed.lab.underlay import OverlayNode, Underlay
+from testbed.lab.underlay import LabUnderlay, OverlayNode
 from testbed.lab.underlay_growth import give_address
 from testbed.plain_files import replace_plain
 from testbed.pods.port_guard import NAMES_TABLE, TABLE
@@ -33,7 +33,7 @@ class NodeFaults:
     """See the catalogue."""
 
     def __init__(
-        self, nodes: Nodes, pods: Pods, underlay: Underlay, events: Events, pin: Callable[[LabNode], None]
+        self, nodes: Nodes, pods: Pods, underlay: LabUnderlay, events: Events, pin: Callable[[LabNode], None]
     ) -> None:
         """`pin` leaves a node's given subnet for its agent to find."""
         self._nodes = nodes

@@ -9,13 +9,13 @@ from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.faults.machines import TABLE_PREFIX, machine_pid, run, sources_of
 from testbed.lab.etcd import EtcdCluster
 from testbed.lab.nodes import Nodes
-from testbed.lab.underlay import Underlay
+from testbed.lab.underlay import LabUnderlay
 
 
 class PartitionFaults:
     """See the catalogue."""
 
-    def __init__(self, underlay: Underlay, nodes: Nodes, etcd: Callable[[], EtcdCluster]) -> None:
+    def __init__(self, underlay: LabUnderlay, nodes: Nodes, etcd: Callable[[], EtcdCluster]) -> None:
         self._underlay = underlay
         self._nodes = nodes
         self._etcd = etcd

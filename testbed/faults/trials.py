@@ -1,12 +1,12 @@
 """Faults with what they may cost at most: one table that drives the tests and the soak. Pure.
 
-A trial: probes between all pods flow without a loss; the faults are injected and last `hold_s`; they are healed; within
-`limit_s` everything works again. `gap_s` limits what packets may suffer meanwhile.
+A trial: heartbeats between all pods flow without a loss; the faults are injected and last `hold_s`; they are healed;
+within `limit_s` everything works again. `gap_s` limits what packets may suffer meanwhile.
 """
 
 from dataclasses import dataclass, replace
 
-from testbed.faults.probe_record import Pair
+from testbed.faults.heartbeat_record import Pair
 
 TTL_S = 5
 """Of leases in labs for trials, in seconds."""
@@ -23,14 +23,14 @@ class Trial:
     faults: tuple[str, ...]
     """Injected one after the other, healed together."""
     limit_s: float
-    """From healing (without one: from the injection) until every pair's probes arrive and the lab is ready."""
+    """From healing (without one: from the injection) until every pair's heartbeats arrive and the lab is ready."""
     hold_s: float = 0.0
     gap_s: float | None = None
-    """The longest that any pair may be without a probe, all the time; None: as long as the fault lasts."""
+    """The longest that any pair may be without a heartbeat, all the time; None: as long as the fault lasts."""
     mended_by_lab: bool = False
     """Nobody heals: what lasts must end by itself."""
     share_lost: float = 1.0
-    """Of all probes while the fault is on."""
+    """Of all heartbeats while the fault is on."""
     untouched: frozenset[Pair] | None = None
     """Pairs that may not lose anything; None: none is named."""
     keeps_subnets: bool = True
@@ -140,4 +140,4 @@ TRIALS = (
     Trial("F42", ("pod kill shell1",), 5, untouched=frozenset({("shell2", "shell3"), ("shell3", "shell2")})),
 )
 CONTROL = Trial("control", (), 5, hold_s=2, gap_s=0, slow=False)
-"""Nothing is done, so nothing may be lost: the probes tell a fault from a slow machine."""
+"""Nothing is done, so nothing may be lost: the heartbeats tell a fault from a slow machine."""

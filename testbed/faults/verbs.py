@@ -50,7 +50,7 @@ def fault_verbs(state: LabState, names: Names, services: Services) -> Mapping[st
         "fault": Verb(verbs.inject),
         "faults": Verb(verbs.active, changes=False),
         "heal": Verb(verbs.heal),
-        "probe": Verb(verbs.probe),
+        "heartbeat": Verb(verbs.heartbeat),
         "resources": Verb(lambda _: count_resources(nodes, pods, registry.etcd), changes=False),
     }
 
@@ -79,11 +79,11 @@ class FaultVerbs:
         """What is on."""
         return [asdict(fault) for fault in self._ledger.active()]
 
-    def probe(self, request: Request) -> object:
+    def heartbeat(self, request: Request) -> object:
         """Numbered datagrams between these pods, told on the client's standard output until it leaves."""
         pods, period_s = request.argument("pods", dict, {}), request.argument("period_s", float, 0.1)
         words = [f"{name}={address}" for name, address in pods.items()]
-        return run_for_client(request, [sys.executable, "-m", "testbed.faults.prober", str(period_s), *words])
+        return run_for_client(request, [sys.executable, "-m", "testbed.faults.heartbeat", str(period_s), *words])
 
     def heal(self, request: Request) -> object:
         """End some or all; returns when what they broke is ready again, or after the limit."""

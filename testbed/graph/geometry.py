@@ -42,7 +42,7 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class DrawnWire:
     """A way between two places, drawn through `spots`."""
 
     kind: str
@@ -51,7 +51,7 @@ class Wire:
     ends: tuple[Point, Point]
     spots: tuple[Spot, ...]
 
-    def mapped(self, right: float, down: float, flip: float | None) -> "Wire":
+    def mapped(self, right: float, down: float, flip: float | None) -> "DrawnWire":
         """The same elsewhere; with `flip` upside down within something of this height first."""
         spots = self.spots if flip is None else tuple((x, flip - y) for x, y in self.spots)
         return replace(self, spots=tuple((x + right, y + down) for x, y in spots))
@@ -65,7 +65,7 @@ class Part:
     height: float
     boxes: Mapping[tuple[str, str], Box]
     """By kind (`node`, `pod`, `bridge`, `overlay`, `agent`, `uplink`, `switch`, `machine`) and name."""
-    wires: tuple[Wire, ...]
+    wires: tuple[DrawnWire, ...]
 
     def placed(self, right: float, down: float, flip: bool) -> "Part":
         """The same elsewhere in a larger picture, upside down if the node hangs below the underlay."""

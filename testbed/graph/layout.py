@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log
 
-from testbed.graph.geometry import Box, Part, Wire
+from testbed.graph.geometry import Box, DrawnWire, Part
 from testbed.graph.model import Graph
 from testbed.graph.node_layout import lay_out_node, shown_pods
 from testbed.graph.underlay_layout import CABLE_RISE, Bars, lay_out_underlay
@@ -33,7 +33,7 @@ BAND = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class GraphLayout:
     """The whole picture."""
 
     graph: Graph
@@ -50,7 +50,7 @@ class _Side:
     below: bool
 
 
-def lay_out(graph: Graph) -> Layout:
+def lay_out(graph: Graph) -> GraphLayout:
     """Place everything."""
     cells = _cells(graph)
     groups = _groups(graph)
@@ -58,7 +58,7 @@ def lay_out(graph: Graph) -> Layout:
     width, height = next(((cell.width, cell.height) for cell in cells.values()), (0.0, 0.0))
     rows = _rows(sides, width, height)
     boxes: dict[tuple[str, str], Box] = {}
-    wires: list[Wire] = []
+    wires: list[DrawnWire] = []
     above = rows * height + (rows - 1) * ROW_GAP if cells else 0
     spans: dict[str, list[tuple[float, float, bool]]] = {}
     stacks: list[tuple[str, float, int, bool]] = []
@@ -95,7 +95,7 @@ def lay_out(graph: Graph) -> Layout:
     bottom = max((box.bottom for box in boxes.values()), default=MARGIN + TITLE)
     right = max((box.right for box in boxes.values()), default=400) + (GUTTER if rows > 1 else 0)
     whole = Part(max(right + MARGIN, NARROWEST), bottom + LEGEND + MARGIN, boxes, tuple(wires))
-    return Layout(graph, whole, frozenset(name for name, _, _, below in stacks if below))
+    return GraphLayout(graph, whole, frozenset(name for name, _, _, below in stacks if below))
 
 
 def _cells(graph: Graph) -> dict[str, Part]:
@@ -146,13 +146,13 @@ def _rows(sides: Sequence[_Side], width: float, height: float) -> int:
 
 def _uplinks(
     graph: Graph, boxes: dict[tuple[str, str], Box], positions: dict[str, tuple[int, bool]], width: float
-) -> list[Wire]:
+) -> list[DrawnWire]:
     """Cables from nodes to what they hang on; those of outer rows pass beside the inner ones."""
     wires = []
     for cable in graph.cables:
         if all(end[0] in positions for end in cable.ends):
             ends = [boxes["uplink", end[0]].center for end in cable.ends]
-            wires.append(Wire("cable", cable.ends, tuple(ends)))
+            wires.append(DrawnWire("cable", cable.ends, tuple(ends)))
         for near, far in (cable.ends, cable.ends[::-1]):
             bar = boxes.get(("switch", far[0])) or boxes.get(("machine", far[0]))
             if near[0] not in positions or bar is None:
@@ -170,7 +170,7 @@ def _uplinks(
                 x = beside
             x = min(max(x, bar.x + 8), bar.right - 8)
             wires += [
-                Wire("cable", (near, far), (*spots, (x, end))),
-                Wire("inside", (far, (far[0], "")), ((x, end), (x, bar.center[1]))),
+                DrawnWire("cable", (near, far), (*spots, (x, end))),
+                DrawnWire("inside", (far, (far[0], "")), ((x, end), (x, bar.center[1]))),
             ]
     return wires

@@ -25,7 +25,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Pod:
+class DrawnPod:
     """A pod and the node's end of its link."""
 
     name: str
@@ -47,7 +47,7 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class DrawnNode:
     """A node of the cluster and what is in it."""
 
     name: str
@@ -67,7 +67,7 @@ class Node:
     """Of the uplink, in bytes."""
     bridge: Device | None
     overlay: Device | None
-    pods: tuple[Pod, ...]
+    pods: tuple[DrawnPod, ...]
 
     @property
     def health(self) -> Health:
@@ -83,7 +83,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class DrawnMachine:
     """Another machine of the underlay: gateway, router, etcd member."""
 
     name: str
@@ -102,7 +102,7 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
-class Cable:
+class DrawnCable:
     """A link of the underlay."""
 
     ends: tuple[Point, Point]
@@ -122,10 +122,10 @@ class Graph:
     network: str
     port: int
     """UDP port of the overlay."""
-    nodes: tuple[Node, ...]
-    machines: tuple[Machine, ...]
+    nodes: tuple[DrawnNode, ...]
+    machines: tuple[DrawnMachine, ...]
     switches: tuple[Switch, ...]
-    cables: tuple[Cable, ...]
+    cables: tuple[DrawnCable, ...]
 
 
 def graph_of(facts: Mapping[str, Any]) -> Graph:
@@ -143,7 +143,7 @@ def graph_of(facts: Mapping[str, Any]) -> Graph:
         port=facts["port"],
         nodes=tuple(_node(one, facts, cables, links) for one in facts["nodes"]),
         machines=tuple(
-            Machine(
+            DrawnMachine(
                 one["name"],
                 one["kind"],
                 one["healthy"],
@@ -160,13 +160,13 @@ def graph_of(facts: Mapping[str, Any]) -> Graph:
 def _node(
     line: Mapping[str, Any],
     facts: Mapping[str, Any],
-    cables: tuple[Cable, ...],
+    cables: tuple[DrawnCable, ...],
     links: Mapping[Point, Mapping[str, Any]],
-) -> Node:
+) -> DrawnNode:
     name = line["name"]
     uplink = next((end[1] for cable in cables for end in cable.ends if end[0] == name), f"{name}-eth0")
     link = links.get((name, uplink))
-    return Node(
+    return DrawnNode(
         name=name,
         address=line["address"],
         subnet=line["subnet"],
@@ -190,9 +190,9 @@ def _device(value: Mapping[str, Any] | None) -> Device | None:
     return Device(value["name"], value["kind"], value["address"], value["mtu"], value["up"])
 
 
-def _pod(line: Mapping[str, Any], links: Mapping[Point, Mapping[str, Any]]) -> Pod:
+def _pod(line: Mapping[str, Any], links: Mapping[Point, Mapping[str, Any]]) -> DrawnPod:
     link = links.get((line["node"], line["host_end"]))
-    return Pod(
+    return DrawnPod(
         name=line["name"],
         node=line["node"],
         address=line["address"],
@@ -203,7 +203,7 @@ def _pod(line: Mapping[str, Any], links: Mapping[Point, Mapping[str, Any]]) -> P
     )
 
 
-def _cable(value: Mapping[str, Any], links: Mapping[Point, Mapping[str, Any]]) -> Cable:
+def _cable(value: Mapping[str, Any], links: Mapping[Point, Mapping[str, Any]]) -> DrawnCable:
     first, second = ((end["machine"], end["interface"]) for end in value["ends"])
     shaping = [
         f"{value['bandwidth_mbit']:g} Mbit/s" if value["bandwidth_mbit"] else "",
@@ -211,4 +211,4 @@ def _cable(value: Mapping[str, Any], links: Mapping[Point, Mapping[str, Any]]) -
         f"{value['loss_percent']:g} % loss" if value["loss_percent"] else "",
     ]
     up = all(bool(links.get(end)) and links[end]["up"] for end in (first, second))
-    return Cable((first, second), up, value["spare"], " ".join(word for word in shaping if word))
+    return DrawnCable((first, second), up, value["spare"], " ".join(word for word in shaping if word))

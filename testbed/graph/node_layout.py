@@ -2,8 +2,8 @@
 
 from math import ceil
 
-from testbed.graph.geometry import Box, Part, Wire
-from testbed.graph.model import Node
+from testbed.graph.geometry import Box, DrawnWire, Part
+from testbed.graph.model import DrawnNode
 
 PAD = 12
 HEADER = 34
@@ -30,13 +30,13 @@ MORE = "…"
 MOST_PODS = 12
 
 
-def shown_pods(node: Node) -> list[str]:
+def shown_pods(node: DrawnNode) -> list[str]:
     """Names of the pods that get a box, and MORE for the rest."""
     names = [pod.name for pod in node.pods]
     return names if len(names) <= MOST_PODS else [*names[: MOST_PODS - 1], MORE]
 
 
-def lay_out_node(node: Node, pods_per_line: int, lines: int) -> Part:
+def lay_out_node(node: DrawnNode, pods_per_line: int, lines: int) -> Part:
     """The node with its pods at the top and its uplink at the bottom; room for `lines` lines of pods."""
     names = shown_pods(node)
     gap = POD_GAP + LANE * (lines - 1)
@@ -54,7 +54,7 @@ def lay_out_node(node: Node, pods_per_line: int, lines: int) -> Part:
         ("agent", node.name): agent,
         ("uplink", node.name): uplink,
     }
-    wires: list[Wire] = list(_device_wires(node, bridge, overlay, agent, uplink))
+    wires: list[DrawnWire] = list(_device_wires(node, bridge, overlay, agent, uplink))
     used = min(pods_per_line, len(names)) or 1
     start = PAD + (inner - (used * POD_WIDTH + (used - 1) * gap)) / 2 if lines == 1 else PAD
     own_lines = ceil(len(names) / pods_per_line) if names else 0
@@ -68,7 +68,7 @@ def lay_out_node(node: Node, pods_per_line: int, lines: int) -> Part:
     return Part(width, uplink.bottom, boxes, tuple(wires))
 
 
-def _pod_wires(node: Node, name: str, box: Box, bridge: Box, lines_below: int) -> list[Wire]:
+def _pod_wires(node: DrawnNode, name: str, box: Box, bridge: Box, lines_below: int) -> list[DrawnWire]:
     """From the pod's eth0 to the bridge, beside the pods of the lines below."""
     x, y = box.center[0], box.bottom
     spots = [(x, y)]
@@ -84,37 +84,37 @@ def _pod_wires(node: Node, name: str, box: Box, bridge: Box, lines_below: int) -
         port = (x, bridge.y)
         inside = (x, bridge.bottom - WITHIN_BAR)
         found += [
-            Wire("veth", ((pod.name, "eth0"), (node.name, pod.host_end)), (*spots, port)),
-            Wire("inside", ((node.name, pod.host_end), (node.name, "docker0")), (port, inside)),
-            Wire("inside", ((pod.name, "lo"), (pod.name, "eth0")), ((box.x, box.bottom), spots[0])),
+            DrawnWire("veth", ((pod.name, "eth0"), (node.name, pod.host_end)), (*spots, port)),
+            DrawnWire("inside", ((node.name, pod.host_end), (node.name, "docker0")), (port, inside)),
+            DrawnWire("inside", ((pod.name, "lo"), (pod.name, "eth0")), ((box.x, box.bottom), spots[0])),
         ]
     return found
 
 
-def _device_wires(node: Node, bridge: Box, overlay: Box, agent: Box, uplink: Box) -> list[Wire]:
+def _device_wires(node: DrawnNode, bridge: Box, overlay: Box, agent: Box, uplink: Box) -> list[DrawnWire]:
     docker0, uplink_point = (node.name, "docker0"), (node.name, node.uplink)
     device = (node.name, node.device)
     process = (node.name, "agent")
     way_out, way_in = (node.name, "bridge's way out"), (node.name, "uplink's way in")
     x, run = overlay.right - CORNER, bridge.bottom - WITHIN_BAR
     always = [
-        Wire("inside", (docker0, way_out), ((x, run), (x, bridge.bottom))),
+        DrawnWire("inside", (docker0, way_out), ((x, run), (x, bridge.bottom))),
         # What is not for the overlay (another address of the underlay, masqueraded) goes from bridge to uplink.
-        Wire("around", (docker0, uplink_point), ((agent.x - 8, run), (agent.x - 8, uplink.y))),
+        DrawnWire("around", (docker0, uplink_point), ((agent.x - 8, run), (agent.x - 8, uplink.y))),
     ]
     turn, into = agent.bottom + OUT / 2, (uplink.right - CORNER, uplink.y)
-    inner = Wire("inside", (way_in, uplink_point), (into, (into[0], uplink.bottom)))
-    to_device = Wire("kernel", (way_out, device), ((x, bridge.bottom), (x, overlay.y)))
+    inner = DrawnWire("inside", (way_in, uplink_point), (into, (into[0], uplink.bottom)))
+    to_device = DrawnWire("kernel", (way_out, device), ((x, bridge.bottom), (x, overlay.y)))
     beside, below = (node.name, "device's side"), (node.name, "agent's underside")
     level, down = overlay.center[1], agent.x + CORNER
     through = [
-        Wire("inside", (device, beside), ((x, overlay.y), (x, level))),
-        Wire("agent", (beside, process), ((overlay.right, level), (agent.x, level))),
-        Wire("inside", (process, below), ((down, level), (down, agent.bottom))),
-        Wire("agent", (below, way_in), ((down, agent.bottom), (down, turn), (into[0], turn), into)),
+        DrawnWire("inside", (device, beside), ((x, overlay.y), (x, level))),
+        DrawnWire("agent", (beside, process), ((overlay.right, level), (agent.x, level))),
+        DrawnWire("inside", (process, below), ((down, level), (down, agent.bottom))),
+        DrawnWire("agent", (below, way_in), ((down, agent.bottom), (down, turn), (into[0], turn), into)),
     ]
-    direct = Wire("kernel", (device, way_in), ((x, overlay.bottom), (x, turn), (into[0], turn), into))
-    bare = Wire("kernel", (way_out, way_in), ((x, bridge.bottom), (x, turn), (into[0], turn), into))
+    direct = DrawnWire("kernel", (device, way_in), ((x, overlay.bottom), (x, turn), (into[0], turn), into))
+    bare = DrawnWire("kernel", (way_out, way_in), ((x, bridge.bottom), (x, turn), (into[0], turn), into))
     if not node.device:
         return [*always, bare, inner]
     return [*always, to_device, *(through if node.agent_carries else [direct]), inner]

@@ -8,8 +8,8 @@ from html import escape
 from math import dist, hypot
 
 from testbed.graph.drawing import cross, element, label, line
-from testbed.graph.geometry import Box, Spot, Wire
-from testbed.graph.layout import Layout, lay_out
+from testbed.graph.geometry import Box, DrawnWire, Spot
+from testbed.graph.layout import GraphLayout, lay_out
 from testbed.graph.model import Graph, Point
 from testbed.graph.svg import document
 from testbed.graph.texts import texts_of, touches
@@ -62,7 +62,7 @@ STYLE += "\n.lab .step text { fill: #ffffff; font-size: 9px; font-weight: bold; 
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PathStep:
     """One sighting of a packet."""
 
     number: int
@@ -80,7 +80,7 @@ class Step:
         return self.place, self.interface
 
 
-def draw_path(graph: Graph, steps: Sequence[Step], lost: str | None = None) -> str:
+def draw_path(graph: Graph, steps: Sequence[PathStep], lost: str | None = None) -> str:
     """The picture with the steps of a packet on it; `lost` names the leg that did not arrive.
 
     Steps at places that are not in the picture are left out; the line goes on to the next one.
@@ -89,7 +89,7 @@ def draw_path(graph: Graph, steps: Sequence[Step], lost: str | None = None) -> s
     return document(layout, way(layout, steps, lost), STYLE)
 
 
-def way(layout: Layout, steps: Sequence[Step], lost: str | None = None) -> str:
+def way(layout: GraphLayout, steps: Sequence[PathStep], lost: str | None = None) -> str:
     """The same without the picture below it, for a page that has that already."""
     taken: list[Spot] = []
     texts = texts_of(document(layout, styled=False))
@@ -102,7 +102,7 @@ def way(layout: Layout, steps: Sequence[Step], lost: str | None = None) -> str:
     return "".join(pieces)
 
 
-def _leg(layout: Layout, steps: Sequence[Step], taken: list[Spot], texts: Sequence[Box], lost: bool) -> str:
+def _leg(layout: GraphLayout, steps: Sequence[PathStep], taken: list[Spot], texts: Sequence[Box], lost: bool) -> str:
     roads = _roads(layout)
     known = [step for step in steps if step.point in roads]
     spots, places, fractions = _walk(roads, known)
@@ -126,12 +126,12 @@ def _leg(layout: Layout, steps: Sequence[Step], taken: list[Spot], texts: Sequen
     return content
 
 
-Roads = Mapping[Point, Sequence[tuple[Point, Wire]]]
+Roads = Mapping[Point, Sequence[tuple[Point, DrawnWire]]]
 
 
-def _roads(layout: Layout) -> Roads:
+def _roads(layout: GraphLayout) -> Roads:
     """From each point: where a wire leads."""
-    found: dict[Point, list[tuple[Point, Wire]]] = {}
+    found: dict[Point, list[tuple[Point, DrawnWire]]] = {}
     for wire in layout.part.wires:
         near, far = wire.ends
         found.setdefault(near, []).append((far, wire))
@@ -141,8 +141,8 @@ def _roads(layout: Layout) -> Roads:
 
 def _between(roads: Roads, start: Point, end: Point) -> list[Spot]:
     """The spots of the way with the fewest wires; only both ends where no wires lead there."""
-    came: dict[Point, Wire] = {}
-    waiting: list[tuple[int, int, Point, Wire | None]] = [(0, 0, start, None)]
+    came: dict[Point, DrawnWire] = {}
+    waiting: list[tuple[int, int, Point, DrawnWire | None]] = [(0, 0, start, None)]
     pushed = 0
     while waiting:
         cost, _, here, by = heapq.heappop(waiting)
@@ -165,7 +165,7 @@ def _between(roads: Roads, start: Point, end: Point) -> list[Spot]:
     return [spot for part in reversed(parts) for spot in part]
 
 
-def _walk(roads: Roads, steps: Sequence[Step]) -> tuple[list[Spot], list[tuple[Spot, Spot]], list[float]]:
+def _walk(roads: Roads, steps: Sequence[PathStep]) -> tuple[list[Spot], list[tuple[Spot, Spot]], list[float]]:
     """The whole way; for each step its spot and the direction to the right of the way there; how far along it is."""
     if not steps:
         return [], [], []

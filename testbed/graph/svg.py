@@ -3,9 +3,9 @@
 import itertools
 
 from testbed.graph.drawing import STYLE, cross, element, group, label, line, marker, rectangle
-from testbed.graph.geometry import Box, Spot, Wire
-from testbed.graph.layout import LEGEND, MARGIN, Layout, lay_out
-from testbed.graph.model import Device, Graph, Machine, Node, Pod, Switch
+from testbed.graph.geometry import Box, DrawnWire, Spot
+from testbed.graph.layout import LEGEND, MARGIN, GraphLayout, lay_out
+from testbed.graph.model import Device, DrawnMachine, DrawnNode, DrawnPod, Graph, Switch
 from testbed.graph.node_layout import HEADER, MORE, PAD, shown_pods
 
 DRAWN = ("cable", "veth", "kernel", "agent")
@@ -18,7 +18,7 @@ def draw(graph: Graph) -> str:
     return document(lay_out(graph))
 
 
-def document(layout: Layout, above: str = "", extra_style: str = "", styled: bool = True) -> str:
+def document(layout: GraphLayout, above: str = "", extra_style: str = "", styled: bool = True) -> str:
     """The picture with `above` (more elements) drawn over it; not `styled`: for a page that has the stylesheet."""
     graph, part = layout.graph, layout.part
     content = [
@@ -66,7 +66,7 @@ def _legend(height: float) -> str:
     return element("g", "".join(pieces), class_="legend")
 
 
-def _node(layout: Layout, node: Node) -> str:
+def _node(layout: GraphLayout, node: DrawnNode) -> str:
     boxes = layout.part.boxes
     frame = boxes["node", node.name]
     header_y = frame.bottom - HEADER if node.name in layout.upside_down else frame.y
@@ -96,7 +96,7 @@ def _word(state: str, health: str, spot: Spot, width: float, extra: str = "") ->
     return label(state, spot, f"small word-{health} {extra}".strip(), width)
 
 
-def _pod(pod: Pod, box: Box) -> str:
+def _pod(pod: DrawnPod, box: Box) -> str:
     left, wide = box.x + 20, box.width - 24
     pieces = [
         rectangle(box),
@@ -116,7 +116,7 @@ def _device_class(kind: str, device: Device | None) -> str:
     return f"{kind} missing" if device is None else kind if device.up else f"{kind} down"
 
 
-def _bridge(node: Node, box: Box, upside_down: bool) -> str:
+def _bridge(node: DrawnNode, box: Box, upside_down: bool) -> str:
     device = node.bridge
     words = "does not exist" if device is None else (device.address or "no address") + ("" if device.up else "  DOWN")
     y = box.bottom - 8 if upside_down else box.y + 17
@@ -126,7 +126,7 @@ def _bridge(node: Node, box: Box, upside_down: bool) -> str:
     return group(rectangle(box) + text, _device_class("bridge", device), title)
 
 
-def _overlay(node: Node, box: Box) -> str:
+def _overlay(node: DrawnNode, box: Box) -> str:
     device = node.overlay
     kind = {"tun": "TUN"}.get(device.kind, device.kind) if device else ""
     first = label(node.device, (box.x + 8, box.y + 16), "name", 76) + label(
@@ -143,7 +143,7 @@ def _overlay(node: Node, box: Box) -> str:
     return group(rectangle(box) + first, _device_class("overlay", device), f"{node.name}'s overlay device")
 
 
-def _agent(node: Node, box: Box) -> str:
+def _agent(node: DrawnNode, box: Box) -> str:
     text = label("agent", (box.x + 34, box.y + 16), "name")
     text += marker(node.health, (box.x + 22, box.y + 12))
     peers = f"{node.agent} {node.peers_known}/{node.peers_expected} peers"
@@ -153,7 +153,7 @@ def _agent(node: Node, box: Box) -> str:
     return group(rectangle(box, radius=12) + text, "agent", title, data_agent=node.name)
 
 
-def _uplink(node: Node, box: Box) -> str:
+def _uplink(node: DrawnNode, box: Box) -> str:
     x = box.x + 52
     text = label(node.uplink + ("" if node.uplink_up else "  DOWN"), (x, box.y + 14), "middle small", 98)
     text += label(node.address, (x, box.y + 27), "mono middle", 98)
@@ -169,7 +169,7 @@ def _switch(switch: Switch, box: Box | None) -> str:
     return group(rectangle(box, radius=6) + text, "switch" if switch.up else "switch down", title)
 
 
-def _machine(machine: Machine, box: Box | None) -> str:
+def _machine(machine: DrawnMachine, box: Box | None) -> str:
     if box is None:
         return ""
     x = box.center[0]
@@ -183,7 +183,7 @@ def _machine(machine: Machine, box: Box | None) -> str:
     return group(rectangle(box) + text, machine.kind, title)
 
 
-def _wire(graph: Graph, wire: Wire) -> str:
+def _wire(graph: Graph, wire: DrawnWire) -> str:
     classes, extra, title = f"wire {wire.kind}", "", f"{wire.ends[0][1]} - {wire.ends[1][1]}"
     data = " ".join("/".join(end) for end in wire.ends)
     if wire.kind == "cable":
@@ -201,12 +201,12 @@ def _wire(graph: Graph, wire: Wire) -> str:
     return group(element("path", d=line(wire.spots), class_=classes) + extra, "link", title, data_link=data)
 
 
-def _middle(wire: Wire) -> Spot:
+def _middle(wire: DrawnWire) -> Spot:
     (x, y), (end_x, end_y) = wire.spots[-2:]
     return (x + end_x) / 2, (y + end_y) / 2
 
 
-def _ports(layout: Layout) -> list[str]:
+def _ports(layout: GraphLayout) -> list[str]:
     """Names of switch ports where cables leave room for them."""
     by_switch: dict[tuple[str, float], list[tuple[float, str]]] = {}
     switches = {switch.name for switch in layout.graph.switches}

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from testbed.graph.model import Graph, Health, Node
+from testbed.graph.model import DrawnNode, Graph, Health
 from testbed.graph.svg import draw
 
 SIGNS: dict[Health, str] = {"good": "", "busy": " (not yet)", "bad": " (wrong)"}
@@ -80,7 +80,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>\n"
 
 
-def _heading(node: Node) -> str:
+def _heading(node: DrawnNode) -> str:
     return f"{node.name}  {node.subnet or 'no subnet'}"
 
 
@@ -88,7 +88,7 @@ def _place(owner: str, what: str) -> str:
     return f"{owner}/{what}"
 
 
-def _parts(node: Node) -> list[tuple[tuple[str, str], str]]:
+def _parts(node: DrawnNode) -> list[tuple[tuple[str, str], str]]:
     """What is inside a node, each with its text."""
     bridge, overlay = node.bridge, node.overlay
     found = [((pod.name, "pod"), f"{pod.name}\n{pod.address or 'no address'}{SIGNS[pod.health]}") for pod in node.pods]

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from testbed.cluster.device_names import OVERLAY_DEVICES
-from testbed.graph.layout import Layout, lay_out
+from testbed.graph.layout import GraphLayout, lay_out
 from testbed.graph.model import Graph
-from testbed.graph.path import STYLE, Step, way
+from testbed.graph.path import STYLE, PathStep, way
 from testbed.graph.svg import document
 
 LOST = ("unreachable", "lost", "answer lost", "data lost")
@@ -18,12 +18,12 @@ def draw_trace(graph: Graph, trace: Mapping[str, Any]) -> str:
     return document(layout, trace_way(layout, trace), STYLE)
 
 
-def trace_way(layout: Layout, trace: Mapping[str, Any]) -> str:
+def trace_way(layout: GraphLayout, trace: Mapping[str, Any]) -> str:
     """The same without the picture below it."""
     return way(layout, steps_of(layout.graph, trace), lost=lost_leg(trace))
 
 
-def steps_of(graph: Graph, trace: Mapping[str, Any]) -> list[Step]:
+def steps_of(graph: Graph, trace: Mapping[str, Any]) -> list[PathStep]:
     """The hops as steps; on the picture IPv6's overlay device is where the other one is."""
     devices = {node.name: node.device for node in graph.nodes}
 
@@ -32,7 +32,7 @@ def steps_of(graph: Graph, trace: Mapping[str, Any]) -> list[Step]:
         return devices.get(hop["node"], interface) if interface.startswith(OVERLAY_DEVICES) else interface
 
     return [
-        Step(hop["number"], hop["node"], shown(hop), hop["leg"], f"{hop['direction']}: {hop['why']}")
+        PathStep(hop["number"], hop["node"], shown(hop), hop["leg"], f"{hop['direction']}: {hop['why']}")
         for hop in trace["hops"]
     ]
 

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from testbed.graph.geometry import Box, Part, Wire, packed
+from testbed.graph.geometry import Box, DrawnWire, Part, packed
 from testbed.graph.model import Graph, Point
 
 BAR_HEIGHT = 34
@@ -38,7 +38,7 @@ class Bars:
 
 
 @dataclass(slots=True)
-class Underlay:
+class UnderlayLayout:
     """The underlay's part of the picture."""
 
     part: Part
@@ -56,7 +56,7 @@ class _Rows:
     boxes: dict[str, Box] = field(default_factory=dict)
 
 
-def lay_out_underlay(graph: Graph, bars: Bars, top: float, right: float) -> Underlay:
+def lay_out_underlay(graph: Graph, bars: Bars, top: float, right: float) -> UnderlayLayout:
     """Place everything between or below the nodes, from `top` on; `right` is where the nodes end."""
     hangers = [machine.name for machine in graph.machines if machine.kind != "router"]
     if bars.shared is not None:
@@ -69,17 +69,17 @@ def lay_out_underlay(graph: Graph, bars: Bars, top: float, right: float) -> Unde
     return _shifted(Part(right, bottom, boxes, tuple(_cables(graph, rows))), bottom, max(0.0, 2 * EDGE - left))
 
 
-def _shifted(part: Part, bottom: float, shift: float) -> Underlay:
-    return Underlay(part.placed(shift, 0, flip=False), bottom, shift)
+def _shifted(part: Part, bottom: float, shift: float) -> UnderlayLayout:
+    return UnderlayLayout(part.placed(shift, 0, flip=False), bottom, shift)
 
 
-def _around_one_bar(graph: Graph, switch: str, bars: Bars, hangers: Sequence[str], top: float) -> Underlay:
+def _around_one_bar(graph: Graph, switch: str, bars: Bars, hangers: Sequence[str], top: float) -> UnderlayLayout:
     spans = bars.spans[switch]
     height = max(BAR_HEIGHT, len(hangers) * (CORE_HEIGHT + 12) - 12)
     left = min(span[0] for span in spans)
     bar = Box(left, top + (height - BAR_HEIGHT) / 2, max(span[1] for span in spans) - left, BAR_HEIGHT)
     boxes = {("switch", switch): bar}
-    wires: list[Wire] = []
+    wires: list[DrawnWire] = []
     for number, name in enumerate(hangers):
         box = Box(left - LEFT_OF_BAR - CORE_WIDTH, top + number * (CORE_HEIGHT + 12), CORE_WIDTH, CORE_HEIGHT)
         boxes["machine", name] = box
@@ -87,7 +87,7 @@ def _around_one_bar(graph: Graph, switch: str, bars: Bars, hangers: Sequence[str
         turn = bar.x - LEFT_OF_BAR / 2 - 6 * number
         spots = ((box.right, box.center[1]), (turn, box.center[1]), (turn, y), (bar.x, y))
         for near, far in _ends(graph, name, switch):
-            wires.append(Wire("cable", (near, far), spots))
+            wires.append(DrawnWire("cable", (near, far), spots))
             wires += _joints(near, box, far, bar, spots)
     return _shifted(Part(bar.right, bar.bottom, boxes, tuple(wires)), top + height, CORE_WIDTH + LEFT_OF_BAR)
 
@@ -97,14 +97,16 @@ def _ends(graph: Graph, name: str, other: str) -> list[tuple[Point, Point]]:
     return [(near, far) for near, far in pairs if near[0] == name and far[0] == other]
 
 
-def _joints(near: Point, box: Box, far: Point, other: Box, spots: Sequence[tuple[float, float]]) -> tuple[Wire, Wire]:
+def _joints(
+    near: Point, box: Box, far: Point, other: Box, spots: Sequence[tuple[float, float]]
+) -> tuple[DrawnWire, DrawnWire]:
     """From both ends of a cable to the inside of what it is plugged into."""
     (first_x, first_y), (last_x, last_y) = spots[0], spots[-1]
     inside = (min(max(first_x, box.x), box.right), box.center[1])
     outside = (min(max(last_x, other.x), other.right), other.center[1])
     return (
-        Wire("inside", (near, (near[0], "")), ((first_x, first_y), inside)),
-        Wire("inside", (far, (far[0], "")), ((last_x, last_y), outside)),
+        DrawnWire("inside", (near, (near[0], "")), ((first_x, first_y), inside)),
+        DrawnWire("inside", (far, (far[0], "")), ((last_x, last_y), outside)),
     )
 
 
@@ -183,20 +185,20 @@ def _width(graph: Graph, name: str) -> float:
     return min(max(CORE_WIDTH, 6.1 * letters + 12), 2.5 * CORE_WIDTH)
 
 
-def _cables(graph: Graph, rows: _Rows) -> list[Wire]:
+def _cables(graph: Graph, rows: _Rows) -> list[DrawnWire]:
     """Every cable between two things of the underlay."""
     row_of = {name: number for number, names in enumerate(rows.names) for name in names}
     inner = [cable.ends for cable in graph.cables if all(end[0] in rows.boxes for end in cable.ends)]
     inner = [(near, far) if row_of[near[0]] <= row_of[far[0]] else (far, near) for near, far in inner]
     ports = _ports(inner, row_of, rows)
-    wires: list[Wire] = []
+    wires: list[DrawnWire] = []
     for near, far in inner:
         first, second = rows.boxes[near[0]], rows.boxes[far[0]]
         if row_of[near[0]] != row_of[far[0]]:
             spots = [(ports[near], first.bottom), (ports[far], second.y)]
         else:
             spots = _along_row(near[0], far[0], rows.names[row_of[near[0]]], rows)
-        wires.append(Wire("cable", (near, far), tuple(spots)))
+        wires.append(DrawnWire("cable", (near, far), tuple(spots)))
         wires += _joints(near, first, far, second, spots)
     return wires
 

@@ -18,7 +18,7 @@ AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class ListedMachine:
     """One lease, and how its holder is."""
 
     subnet: str
@@ -37,7 +37,7 @@ class Network:
     """The network and who is in it."""
 
     config: NetworkConfig
-    machines: Sequence[Machine]
+    machines: Sequence[ListedMachine]
     joined: bool
     """Whether this machine is in it."""
 
@@ -57,9 +57,9 @@ def network_of(options: Options) -> Network:
     return Network(config, machines, own is not None)
 
 
-def _machine(registry: EtcdRegistry, config: NetworkConfig, lease: Lease, own: SubnetEnv | None) -> Machine:
+def _machine(registry: EtcdRegistry, config: NetworkConfig, lease: Lease, own: SubnetEnv | None) -> ListedMachine:
     here = own is not None and own.subnet.ipv4 == lease.subnet.ipv4
-    return Machine(
+    return ListedMachine(
         subnet=str(lease.subnet),
         public_ip=str(lease.attrs.public_ip),
         backend=lease.attrs.backend_type or config.backend_type,

@@ -22,7 +22,7 @@ END_OF_INPUT = "END"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class JournalLine:
     """One line of the journal."""
 
     at: float
@@ -34,17 +34,17 @@ class Change:
     stdin: str | None
 
 
-def read_changes(text: str) -> Iterator[Change]:
+def read_changes(text: str) -> Iterator[JournalLine]:
     """The changes of one journal file; half a line at its end, which is being written, is left out."""
     for line in text.splitlines():
         try:
             entry = json.loads(line)
-            yield Change(entry["at"], entry["node"], tuple(entry["command"]), entry["why"], entry["input"])
+            yield JournalLine(entry["at"], entry["node"], tuple(entry["command"]), entry["why"], entry["input"])
         except (ValueError, KeyError, TypeError):
             continue
 
 
-def script(changes: Iterable[Change], lab: str, node: str | None = None, *, complete: bool = True) -> str:
+def script(changes: Iterable[JournalLine], lab: str, node: str | None = None, *, complete: bool = True) -> str:
     """The whole lab's script; with `node` what was done there, as one types it there.
 
     `complete`: no change is missing.
@@ -70,7 +70,7 @@ def script(changes: Iterable[Change], lab: str, node: str | None = None, *, comp
     return "\n".join(lines) + "\n"
 
 
-def _gone_by_itself(change: Change, there: set[tuple[str, str]], *, alone: bool) -> list[str]:
+def _gone_by_itself(change: JournalLine, there: set[tuple[str, str]], *, alone: bool) -> list[str]:
     """Links that the kernel removed with their process or namespace, which nobody wrote down."""
     words = change.command
     name = _link_name(words)
@@ -83,7 +83,7 @@ def _gone_by_itself(change: Change, there: set[tuple[str, str]], *, alone: bool)
     if key not in there:
         there.add(key)
         return []
-    removal = Change(change.at, change.node, ("ip", "link", "delete", name), "", None)
+    removal = JournalLine(change.at, change.node, ("ip", "link", "delete", name), "", None)
     return [*_typed(removal, alone=alone, comment="the former one went with the process that had it")]
 
 
@@ -94,7 +94,7 @@ def _link_name(words: Sequence[str]) -> str | None:
     return rest[1] if rest[0] in ("dev", "name") else rest[0]
 
 
-def _typed(change: Change, *, alone: bool, comment: str = "") -> list[str]:
+def _typed(change: JournalLine, *, alone: bool, comment: str = "") -> list[str]:
     words = list(change.command)
     if not alone:
         words = _inside(change.node, words)
@@ -112,7 +112,7 @@ def _inside(node: str, words: list[str]) -> list[str]:
     return ["ip", "netns", "exec", node, *words]
 
 
-def as_json(changes: Iterable[Change]) -> list[Mapping[str, object]]:
+def as_json(changes: Iterable[JournalLine]) -> list[Mapping[str, object]]:
     """The changes in order, in the journal's own form."""
     return [
         {

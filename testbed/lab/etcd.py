@@ -33,7 +33,7 @@ COMMAND_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class KeyValue:
+class EtcdEntry:
     """One key as etcd holds it."""
 
     key: str
@@ -247,11 +247,11 @@ class EtcdCluster:
         """Delete a key; one that is not there is success. Raises EtcdFailed."""
         self.etcdctl(["del", "--", key], b"")
 
-    def get_prefix(self, prefix: str) -> list[KeyValue]:
+    def get_prefix(self, prefix: str) -> list[EtcdEntry]:
         """Every key that begins with `prefix`, in key order. Raises EtcdFailed."""
         answer = json.loads(self.etcdctl(["get", "--prefix", "--write-out=json", "--", prefix], b""))
         return [
-            KeyValue(
+            EtcdEntry(
                 base64.b64decode(entry["key"]).decode(errors="replace"),
                 base64.b64decode(entry.get("value", "")),
                 entry.get("lease", 0),

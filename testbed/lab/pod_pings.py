@@ -9,8 +9,8 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from agent.kernel.values import Family, IPAddress
+from testbed.lab.ping import PAYLOAD, PairResult, PingSender, PingTarget, all_pairs, ping_pairs
 from testbed.lab.pods import Pods
-from testbed.lab.probe import PAYLOAD, PairResult, Sender, Target, all_pairs, ping_pairs
 from testbed.pods.pod import Pod
 
 
@@ -24,8 +24,8 @@ def ping_every_pair(
     """Ping every pod that has an address of the family from every other, `count` times."""
     pods = [pod for pod in known if pod.pause_pid is not None and not pod.leaves and takes_part(pod)]
     addressed = [(pod, address) for pod in pods if (address := _address(pod, family)) is not None]
-    senders = [Sender(pod.name, pod.pause_pid or 0) for pod, _ in addressed]
-    targets = [Target(pod.name, address) for pod, address in addressed]
+    senders = [PingSender(pod.name, pod.pause_pid or 0) for pod, _ in addressed]
+    targets = [PingTarget(pod.name, address) for pod, address in addressed]
     results = ping_pairs(all_pairs(senders, targets), count, payload=payload)
     return skip(results, {pod.name for pod in pods if pod.leaves or known.get(pod.key) is not pod})
 

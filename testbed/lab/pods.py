@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from testbed.cluster.dns import resolv_conf
-from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.lab.changes import Changes
 from testbed.lab.events import Events

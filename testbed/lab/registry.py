@@ -6,7 +6,7 @@ from pathlib import Path
 from agent.lease import Lease, LeaseAttrs, Subnet, parse_key
 from testbed.cluster.spec import Cluster
 from testbed.lab.certificates import Authority, TlsFiles
-from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdMember, KeyValue
+from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdEntry, EtcdMember
 from testbed.lab.etcd_access import admit, agent_user, set_up_access
 
 ETCD_PREFIX = "/coreos.com/network"
@@ -78,7 +78,7 @@ def key_of(subnet: Subnet) -> str:
     return f"{SUBNETS}/{subnet.key}"
 
 
-def as_lease(entry: KeyValue) -> Lease | None:
+def as_lease(entry: EtcdEntry) -> Lease | None:
     """Return the lease that an etcd key holds; None when key or value are not a lease's."""
     try:
         subnet = parse_key(entry.key.rpartition("/")[2])

@@ -8,7 +8,7 @@ anybody has something to send.
 from collections.abc import Sequence
 from itertools import combinations
 
-from testbed.lab.probe import Sender, Target, ping_pairs
+from testbed.lab.ping import PingSender, PingTarget, ping_pairs
 from testbed.pods.pod_network import PodHost
 
 ANSWER_LIMIT_S = 0.5
@@ -20,10 +20,10 @@ def missing_sessions(nodes: Sequence[PodHost]) -> list[str]:
     return [f"{one.source} has no answer of {one.destination}, {one.address}" for one in found if not one.received]
 
 
-def beginners(nodes: Sequence[PodHost]) -> list[tuple[Sender, Target]]:
+def beginners(nodes: Sequence[PodHost]) -> list[tuple[PingSender, PingTarget]]:
     """Of each two nodes, who asks whom; by IPv6 too, which may have a device, and so a session, of its own. Pure."""
     return [
-        (Sender(first.name, first.pid), Target(second.name, subnet.network_address + 1))
+        (PingSender(first.name, first.pid), PingTarget(second.name, subnet.network_address + 1))
         for first, second in combinations(nodes, 2)
         for subnet in (second.subnet, second.ipv6_subnet)
         if subnet is not None

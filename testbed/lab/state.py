@@ -26,7 +26,7 @@ from testbed.lab.nodes import Nodes
 from testbed.lab.notices import Notices
 from testbed.lab.pods import Pods
 from testbed.lab.registry import LabRegistry
-from testbed.lab.underlay import Underlay
+from testbed.lab.underlay import LabUnderlay
 from testbed.plain_files import plain
 from testbed.pods.pod_container import parent_of_shims
 from testbed.pods.port_guard import load, names_script, servers_script
@@ -48,7 +48,7 @@ class LabState:
         self.events: Final = Events(directory / "events.jsonl")
         is_ovs = cluster.underlay.switch == "ovs"
         plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu, open_vswitch=is_ovs)
-        self.underlay: Final = Underlay(plan, directory, self.journal, self._machine_event)
+        self.underlay: Final = LabUnderlay(plan, directory, self.journal, self._machine_event)
         self.registry: Final = LabRegistry(Authority(self.name) if cluster.etcd.tls else None)
         self.warm_agents: Final = parent_of_agents()
         self.warm_shims: Final = parent_of_shims()

@@ -306,7 +306,7 @@ class BridgeSwitch(ShellOnDemand, Switch):
             self.kernel.delete_link(self.name, "the switch is removed")
 
 
-class Underlay:
+class LabUnderlay:
     """The built network: `machines` by name, and Mininet's own object for its prompt."""
 
     def __init__(

@@ -8,10 +8,10 @@ from agent.kernel.values import IPAddress
 from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
 from testbed.lab.node import LabNode
-from testbed.lab.underlay import OverlayNode, Underlay
+from testbed.lab.underlay import LabUnderlay, OverlayNode
 
 
-def add_machine(underlay: Underlay, plan: UnderlayPlan, name: str, cable: Cable) -> OverlayNode:
+def add_machine(underlay: LabUnderlay, plan: UnderlayPlan, name: str, cable: Cable) -> OverlayNode:
     """Make the machine `name` of `plan`, plug `cable` in, and let everybody know. Raises OSError."""
     machine = underlay.make_machine(plan.machines[name])
     link = underlay.connect(cable, [plan.machines[name].ports[0].mac, None])
@@ -22,7 +22,7 @@ def add_machine(underlay: Underlay, plan: UnderlayPlan, name: str, cable: Cable)
     return machine
 
 
-def remove_machine(underlay: Underlay, plan: UnderlayPlan, name: str) -> None:
+def remove_machine(underlay: LabUnderlay, plan: UnderlayPlan, name: str) -> None:
     """Switch the machine off, with everything that runs on it; `plan` is what is left."""
     machine = underlay.machines[name]
     for link in [one for one in underlay.net.links if machine in (one.intf1.node, one.intf2.node)]:
@@ -40,7 +40,7 @@ def remove_machine(underlay: Underlay, plan: UnderlayPlan, name: str) -> None:
     _tell(underlay, plan)
 
 
-def give_address(underlay: Underlay, node: LabNode, address: IPv4Address) -> None:
+def give_address(underlay: LabUnderlay, node: LabNode, address: IPv4Address) -> None:
     """Give the node another address on its first port, and let the others know it."""
     plan = underlay.plan.machines[node.name]
     first = replace(plan.ports[0], address=IPv4Interface((address, plan.ports[0].address.network.prefixlen)))
@@ -61,7 +61,7 @@ def give_address(underlay: Underlay, node: LabNode, address: IPv4Address) -> Non
     machine.restore(first.interface)
 
 
-def _tell(underlay: Underlay, plan: UnderlayPlan) -> None:
+def _tell(underlay: LabUnderlay, plan: UnderlayPlan) -> None:
     """Bring every other machine's neighbours and routes in line with the new plan."""
     before, underlay.plan = underlay.plan.machines, plan
     for name, machine in underlay.machines.items():

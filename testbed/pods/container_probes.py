@@ -13,7 +13,7 @@ Report = Callable[[Literal["Normal", "Warning"], str, str], None]
 """Called with a Kubernetes event's type, reason and message."""
 
 
-class Target(NamedTuple):
+class ProbeTarget(NamedTuple):
     """Where the probes of a run go."""
 
     address: str
@@ -46,7 +46,7 @@ class ContainerProbes:
         """What the readiness probe says now."""
         return self._readiness is not None and self._readiness.state.passing
 
-    def start(self, target: Target) -> None:
+    def start(self, target: ProbeTarget) -> None:
         """A new run of the container has begun."""
         self.stop()
         if self._container.readiness_probe is not None:
@@ -64,7 +64,7 @@ class ContainerProbes:
         self._probers, self._readiness = [], None
 
     def _prober(
-        self, kind: Literal["readiness", "liveness"], probe: Probe, target: Target, state: ProbeState
+        self, kind: Literal["readiness", "liveness"], probe: Probe, target: ProbeTarget, state: ProbeState
     ) -> Prober:
         asker = Asker(self._container, probe, *target)
 

@@ -31,7 +31,7 @@ CODE = struct.Struct("=i")
 TIMEOUT_S = 2.0
 
 
-class Listening:
+class ListeningSockets:
     """Asks in the network namespace of one process. To be closed: as long as it is open the namespace stays."""
 
     def __init__(self, pid: int | None) -> None:
@@ -58,7 +58,7 @@ def _open() -> socket.socket:
 def can_ask() -> bool:
     """Whether this kernel answers; one without tcp_diag says of every port that nobody listens there."""
     try:
-        with socket.create_server(("127.0.0.1", 0)) as server, contextlib.closing(Listening(None)) as listening:
+        with socket.create_server(("127.0.0.1", 0)) as server, contextlib.closing(ListeningSockets(None)) as listening:
             return listening.on(*server.getsockname())
     except OSError:
         return False

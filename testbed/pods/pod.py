@@ -13,14 +13,14 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Literal
 
-from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.manifest import PodManifest
 from testbed.errors import NoSubnetYet
 from testbed.places import PAUSE
 from testbed.plain_files import plain
 from testbed.pods import pod_network
 from testbed.pods.ipam import Ipam, NoFreeAddress
 from testbed.pods.kept_logs import LIVING, PAUSE_LOG, keep_end
-from testbed.pods.pod_container import Place, PodContainer
+from testbed.pods.pod_container import ContainerPlace, PodContainer
 from testbed.pods.pod_network import PodHost
 from testbed.pods.pod_state import PodStatus, container_status, pod_phase, pod_state, rfc3339, why_not_ready
 from testbed.pods.volumes import PodVolumes
@@ -305,7 +305,7 @@ class Pod:
             if self._terminating or pause is not self._pause:
                 return
             if pause.state == "running" and pause.pid is not None and self.address is not None:
-                place = Place(
+                place = ContainerPlace(
                     pause.pid, self._host.pid, self._hostname, self.address, self._resolv_conf, self.ipv6_address
                 )
                 for container in self.containers.values():
@@ -317,7 +317,7 @@ class Pod:
                 self._stop_containers(grace_s=0.0)
                 self._undo.close()
 
-    def _start_container(self, container: PodContainer, place: Place) -> None:
+    def _start_container(self, container: PodContainer, place: ContainerPlace) -> None:
         try:
             container.start(place)
         except OSError as error:

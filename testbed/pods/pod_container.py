@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 from testbed.cluster.images import Program, program
-from testbed.cluster.manifest import Container, Pod, VolumeMount
+from testbed.cluster.manifest import Container, PodManifest, VolumeMount
 from testbed.errors import TestbedError
 from testbed.plain_files import plain, replace_plain
 from testbed.pods.container_log import LOG_BYTES
-from testbed.pods.container_probes import ContainerProbes, Target
-from testbed.pods.listening import Listening, can_ask, open_ports
+from testbed.pods.container_probes import ContainerProbes, ProbeTarget
+from testbed.pods.listening import ListeningSockets, can_ask, open_ports
 from testbed.pods.pod_state import ContainerFacts, shell_exit_code
 from testbed.processes.supervise import RestartPolicy, Supervised
 from testbed.processes.warm_parent import ForkedProcess, WarmParent
@@ -48,7 +48,7 @@ class ContainerNotRunning(TestbedError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ContainerPlace:
     """Where a pod's containers run: changes with every start of the pod."""
 
     pause_pid: int
@@ -91,7 +91,9 @@ def _kill_if_in(pid: int, wanted: os.stat_result) -> bool:
     return False
 
 
-def run_document(pod: Pod, container: Container, image: Program, place: Place, directory: Path, log: Path) -> str:
+def run_document(
+    pod: PodManifest, container: Container, image: Program, place: ContainerPlace, directory: Path, log: Path
+) -> str:
     """What `testbed/pods/container.py` needs to know, as JSON; `directory` holds the pod's volumes. Pure."""
     hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{place.address} {place.hostname}\n"
     if place.ipv6_address is not None:
@@ -143,7 +145,7 @@ def _volume(
     }
 
 
-def _volume_of_mount(pod: Pod, mount: VolumeMount, directory: Path) -> dict[str, object]:
+def _volume_of_mount(pod: PodManifest, mount: VolumeMount, directory: Path) -> dict[str, object]:
     volume = next(volume for volume in pod.spec.volumes if volume.name == mount.name)
     how: dict[str, object] = _volume(
         "lab",
@@ -162,7 +164,7 @@ class PodContainer:
 
     def __init__(
         self,
-        pod: Pod,
+        pod: PodManifest,
         container: Container,
         directory: Path,
         log: Path,
@@ -184,7 +186,7 @@ class PodContainer:
         self._on_change = on_change
         self._warm_shims = warm_shims
         self._probes = ContainerProbes(pod.name, container, report, on_change, self._end_run)
-        self._place: Place | None = None
+        self._place: ContainerPlace | None = None
         self._supervised: Supervised | None = None
         self._restarts_before = 0
         self._exit_code: int | None = None
@@ -193,7 +195,7 @@ class PodContainer:
         self._mount_namespace: int | None = None
         """Descriptor of the running container's; held so that its processes can be found."""
         self._holding = threading.Lock()
-        self._listening: Listening | None = None
+        self._listening: ListeningSockets | None = None
         self._asking = threading.Lock()
         self._last_resort: threading.Timer | None = None
         """Kills a run that does not end by itself after its liveness probe has failed."""
@@ -204,7 +206,7 @@ class PodContainer:
         supervised = self._supervised
         return self._pid if supervised is not None and supervised.state == "running" else None
 
-    def start(self, place: Place) -> None:
+    def start(self, place: ContainerPlace) -> None:
         """Run in that place from now on; a container that its policy lets rest stays ended. Raises OSError."""
         before = self._supervised
         if before is not None:
@@ -262,7 +264,7 @@ class PodContainer:
             try:
                 if self._listening is None or self._listening.pid != pause_pid:
                     self._stop_asking()
-                    self._listening = Listening(pause_pid)
+                    self._listening = ListeningSockets(pause_pid)
                 addresses = [one for one in (place.address, place.ipv6_address) if one is not None]
                 return any(self._listening.on(address, port) for address in addresses)
             except OSError:
@@ -345,7 +347,7 @@ class PodContainer:
             place = self._place
             if not self._message and place is not None:
                 self._report("Normal", "Started", f"started container {self.name}")
-                self._probes.start(Target(place.address, place.node_pid, self.exec_argv))
+                self._probes.start(ProbeTarget(place.address, place.node_pid, self.exec_argv))
             return
         self._probes.stop()
         if self._last_resort is not None:

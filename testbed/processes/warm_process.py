@@ -36,7 +36,7 @@ DESCRIPTORS = 4
 Fingerprints = Mapping[str, tuple[int, int, int] | None]
 
 
-class Request(NamedTuple):
+class ForkRequest(NamedTuple):
     """What one fork is to be."""
 
     words: list[str]
@@ -54,7 +54,7 @@ class _CloneArguments(ctypes.Structure):
     )
 
 
-def serve(channel: socket.socket, files: Callable[[], Iterable[str]]) -> Request:
+def serve(channel: socket.socket, files: Callable[[], Iterable[str]]) -> ForkRequest:
     """Fork for each request until the other end closes, which ends this process; returns in each fork.
 
     A fork is in a session of its own, with its log as standard output and error and with its own environment. When one
@@ -134,7 +134,7 @@ def fork_for_parent() -> int:
     return pid
 
 
-def _become(channel: socket.socket, wanted: Mapping[str, object], descriptors: Sequence[int]) -> Request:
+def _become(channel: socket.socket, wanted: Mapping[str, object], descriptors: Sequence[int]) -> ForkRequest:
     channel.close()
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -149,7 +149,7 @@ def _become(channel: socket.socket, wanted: Mapping[str, object], descriptors: S
     os.environ.clear()
     os.environ.update(environment)
     show_command_line(words)
-    return Request(words, others)
+    return ForkRequest(words, others)
 
 
 def show_command_line(words: Sequence[str]) -> None:

@@ -6,8 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
 from agent.kernel.values import Family, IPAddress
-from testbed.cluster.manifest import ContainerPort
-from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.manifest import ContainerPort, PodManifest
 from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.service import Service, ServicePort
 

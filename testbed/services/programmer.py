@@ -13,7 +13,7 @@ from testbed.processes.namespaces import in_network_of
 from testbed.services.endpoints import HostPort
 from testbed.services.rules import WORDS, Everywhere, skeleton, wanted
 from testbed.services.ruleset import TABLE, Ruleset, difference, whole
-from testbed.services.udp_flows import Key, Node, Translations, on_node, unsettled
+from testbed.services.udp_flows import FlowNode, Key, Translations, on_node, unsettled
 
 LIMIT_S = 20.0
 
@@ -117,7 +117,7 @@ class Programmer:
 
         version = self._pod_network.version
         try:
-            node = Node(self._translations, self._kernel.own_addresses(version), self._pod_network)
+            node = FlowNode(self._translations, self._kernel.own_addresses(version), self._pod_network)
         except NetlinkError as error:
             raise ServicesNotProgrammed(f"{self.node}: {error}") from error
         ports = frozenset(port for _, port in keys)

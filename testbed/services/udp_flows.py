@@ -81,7 +81,7 @@ def _goes_on(before: Translation | None, now: Translation | None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class FlowNode:
     """What decides on one node whether a flow is right."""
 
     translations: Translations

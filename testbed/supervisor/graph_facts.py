@@ -14,7 +14,7 @@ from testbed.lab.clock import now
 from testbed.lab.node import LabNode
 from testbed.lab.pods import Pods
 from testbed.lab.state import LabState
-from testbed.lab.underlay import Underlay
+from testbed.lab.underlay import LabUnderlay
 from testbed.supervisor import status
 from testbed.supervisor.lab import Lab
 
@@ -63,7 +63,7 @@ def _machine(state: LabState, plan: MachinePlan, etcd: dict[str, bool]) -> Objec
     }
 
 
-def _switches(underlay: Underlay) -> list[Object]:
+def _switches(underlay: LabUnderlay) -> list[Object]:
     found = {one["name"]: one for one in interfaces(underlay.kernel, None, {})}
     return [
         {
@@ -77,7 +77,7 @@ def _switches(underlay: Underlay) -> list[Object]:
     ]
 
 
-def _cables(underlay: Underlay) -> list[Object]:
+def _cables(underlay: LabUnderlay) -> list[Object]:
     plan = underlay.plan
     waiting: dict[frozenset[str], list[int]] = {}
     for number, cable in enumerate(plan.cables):

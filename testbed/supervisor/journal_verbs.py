@@ -7,7 +7,7 @@ from pathlib import Path
 from agent.kernel import json_lines
 from testbed.control.server import Request, Verb
 from testbed.errors import TestbedError
-from testbed.lab.command_script import Change, as_json, read_changes, script
+from testbed.lab.command_script import JournalLine, as_json, read_changes, script
 from testbed.lab.nodes import Nodes
 from testbed.plain_files import read_plain
 
@@ -39,8 +39,8 @@ class JournalVerbs:
         complete = all(json_lines.is_complete(file) for file in self._journals())
         return {"script": script(changes, self._lab, node, complete=complete), "changes": as_json(chosen)}
 
-    def _changes(self) -> list[Change]:
-        found: list[Change] = []
+    def _changes(self) -> list[JournalLine]:
+        found: list[JournalLine] = []
         for file in [file for journal in self._journals() for file in json_lines.pieces(journal)]:
             with contextlib.suppress(FileNotFoundError):
                 found += read_changes(read_plain(file, JOURNAL_BYTES).decode(errors="replace"))

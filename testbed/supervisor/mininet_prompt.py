@@ -17,7 +17,7 @@ from mininet.log import output, setLogLevel
 
 from agent.kernel.journal import Journal
 from agent.kernel.kernel import Kernel
-from testbed.lab.underlay import Underlay
+from testbed.lab.underlay import LabUnderlay
 
 
 class LabPrompt(CLI):
@@ -45,7 +45,7 @@ class LabPrompt(CLI):
 
 
 def become_prompt(
-    underlay: Underlay, journal_of: Callable[[str], Journal], streams: tuple[int, ...], lab_name: str
+    underlay: LabUnderlay, journal_of: Callable[[str], Journal], streams: tuple[int, ...], lab_name: str
 ) -> None:
     """In a freshly forked child: talk to the client's terminal until it leaves. Never returns."""
     code = 1

@@ -22,8 +22,8 @@ from testbed.faults.verbs import fault_verbs
 from testbed.lab.etcd import enter_machine
 from testbed.lab.iperf import measure
 from testbed.lab.node import LabNode
+from testbed.lab.ping import PingSender, PingTarget, ping_pairs
 from testbed.lab.pod_pings import ping_every_pair
-from testbed.lab.probe import Sender, Target, ping_pairs
 from testbed.lab.waiting import wait_for
 from testbed.plain_files import plain
 from testbed.pods.kept_logs import log_of_deleted
@@ -46,7 +46,7 @@ LARGEST_LOG = 1 << 30
 
 def verbs_of(lab: Lab) -> Mapping[str, Verb]:
     """Every verb, bound to this lab."""
-    running, state = RunningLab(lab), lab.state
+    running, state = LabVerbs(lab), lab.state
     return {
         "status": Verb(lambda _: status.lab_status(lab), changes=False),
         "get": Verb(running.get, changes=False),
@@ -74,7 +74,7 @@ def verbs_of(lab: Lab) -> Mapping[str, Verb]:
     }
 
 
-class RunningLab:
+class LabVerbs:
     """The verbs that need arguments."""
 
     def __init__(self, lab: Lab) -> None:
@@ -173,7 +173,7 @@ class RunningLab:
         ipv6 = request.argument("ipv6", bool, False)
         if source is not None:
             address = (self._ipv6_address if ipv6 else self._any_address)(destination)
-            results = ping_pairs([(Sender(source, self._pid(source)), Target(destination, address))], count)
+            results = ping_pairs([(PingSender(source, self._pid(source)), PingTarget(destination, address))], count)
         elif ipv6 and self.state.network.ipv6_network is None:
             raise TestbedError("ping -6: pods have no IPv6 addresses (want a network with EnableIPv6)")
         else:

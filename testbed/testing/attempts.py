@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from testbed.faults.trials import Trial
+from testbed.testing.heartbeats import Heartbeats
 from testbed.testing.lab_handle import LabHandle
 from testbed.testing.machine_load import Pressure
-from testbed.testing.probing import Probing
 from testbed.testing.trial_run import Findings, run_trial
 
 ATTEMPTS = 3
@@ -41,11 +41,11 @@ class Attempt:
         return not found.problems or not self.busy or found.wrong or self.number >= ATTEMPTS
 
 
-def attempts(lab: LabHandle, probing: Probing, trial: Trial) -> Iterator[Attempt]:
+def attempts(lab: LabHandle, heartbeats: Heartbeats, trial: Trial) -> Iterator[Attempt]:
     """Do it; again while it may be the machine's fault. The last one decides."""
     for number in range(1, ATTEMPTS + 1):
         pressure = Pressure()
-        found = run_trial(lab, probing, trial)
+        found = run_trial(lab, heartbeats, trial)
         attempt = Attempt(number, found, pressure.share())
         yield attempt
         if attempt.is_last:

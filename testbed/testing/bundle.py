@@ -82,7 +82,7 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BundledFile:
     """One file of the bundle and where its text comes from."""
 
     file: str
@@ -122,28 +122,28 @@ def write_bundle(
     return bundle
 
 
-def _parts(lab: LabHandle, status: Mapping[str, Any]) -> Iterator[Part]:
-    yield Part("events.json", lambda: _json(lab.events()))
+def _parts(lab: LabHandle, status: Mapping[str, Any]) -> Iterator[BundledFile]:
+    yield BundledFile("events.json", lambda: _json(lab.events()))
     for kind in KINDS:
-        yield Part(f"get/{kind.plural}.json", partial(_objects, lab, kind.plural))
+        yield BundledFile(f"get/{kind.plural}.json", partial(_objects, lab, kind.plural))
     limits = ["--dial-timeout=2s", "--command-timeout=4s"]
-    yield Part("etcd.txt", lambda: _said(lab.etcdctl(*limits, "get", "--prefix", "")))
-    yield Part("etcd-health.txt", lambda: _said(lab.etcdctl(*limits, "endpoint", "status", "--write-out=table")))
-    yield Part("switches.txt", partial(_script, lab, ON_SWITCHES, None))
+    yield BundledFile("etcd.txt", lambda: _said(lab.etcdctl(*limits, "get", "--prefix", "")))
+    yield BundledFile("etcd-health.txt", lambda: _said(lab.etcdctl(*limits, "endpoint", "status", "--write-out=table")))
+    yield BundledFile("switches.txt", partial(_script, lab, ON_SWITCHES, None))
     for name in ["lab", *(member["name"] for member in status["etcd"])]:
-        yield Part(f"logs/{name}.log", partial(lab.logs, name))
+        yield BundledFile(f"logs/{name}.log", partial(lab.logs, name))
     for node in [line["name"] for line in status["nodes"]]:
         for file, command in ON_NODES.items():
-            yield Part(f"nodes/{node}/{file}", partial(_script, lab, command, node))
-        yield Part(f"nodes/{node}/describe.json", partial(_description, lab, "nodes", node))
-        yield Part(f"nodes/{node}/agent.log", partial(lab.logs, node))
+            yield BundledFile(f"nodes/{node}/{file}", partial(_script, lab, command, node))
+        yield BundledFile(f"nodes/{node}/describe.json", partial(_description, lab, "nodes", node))
+        yield BundledFile(f"nodes/{node}/agent.log", partial(lab.logs, node))
     for pod in [line["name"] for line in status["pods"]]:
         for file, command in ON_PODS.items():
-            yield Part(f"pods/{pod}/{file}", partial(_script, lab, f"ip netns exec {pod} {command}", None))
-        yield Part(f"pods/{pod}/describe.json", partial(_description, lab, "pods", pod))
+            yield BundledFile(f"pods/{pod}/{file}", partial(_script, lab, f"ip netns exec {pod} {command}", None))
+        yield BundledFile(f"pods/{pod}/describe.json", partial(_description, lab, "pods", pod))
 
 
-def _container_logs(lab: LabHandle, problems: list[str]) -> Iterator[Part]:
+def _container_logs(lab: LabHandle, problems: list[str]) -> Iterator[BundledFile]:
     try:
         pods = lab.get("pods")
     except TestbedError as failure:
@@ -152,7 +152,7 @@ def _container_logs(lab: LabHandle, problems: list[str]) -> Iterator[Part]:
     for pod in pods:
         name = pod["metadata"]["name"]
         for container in [spec["name"] for spec in pod["spec"]["containers"]]:
-            yield Part(f"pods/{name}/{container}.log", partial(lab.logs, name, container))
+            yield BundledFile(f"pods/{name}/{container}.log", partial(lab.logs, name, container))
 
 
 def _objects(lab: LabHandle, kind: str) -> str:
@@ -173,7 +173,7 @@ def _said(result: Result) -> str:
     return f"{result.stdout}{result.stderr}{ending}"
 
 
-def _collect(parts: Sequence[Part], collected: dict[str, str], problems: list[str], deadline: float) -> None:
+def _collect(parts: Sequence[BundledFile], collected: dict[str, str], problems: list[str], deadline: float) -> None:
     """Ask for every part, several at a time; what has not come by `deadline` is left out and said."""
     workers = ThreadPoolExecutor(AT_ONCE, "bundle")
     waiting = {workers.submit(part.text): part.file for part in parts}

@@ -17,9 +17,9 @@ from typing import IO
 from testbed.errors import InvalidInput
 from testbed.faults.trials import CONTROL, TRIALS, Trial
 from testbed.testing.attempts import Attempt, attempts
+from testbed.testing.heartbeats import Heartbeats
 from testbed.testing.invariants import SLACK, kind_of
 from testbed.testing.lab_handle import LabHandle
-from testbed.testing.probing import Probing
 from testbed.testing.trial_run import SETTLE_LIMIT_S
 from testbed.testing.waiting import NotInTime, wait_until
 
@@ -82,8 +82,8 @@ def replay(history: Path) -> list[Trial]:
 class Soak:
     """One soak of one lab; `history` gets a JSON line for each attempt, `tell` a line for people."""
 
-    def __init__(self, lab: LabHandle, probing: Probing, history: IO[str], tell: Callable[[str], None]) -> None:
-        self._lab, self._probing, self._history, self._tell = lab, probing, history, tell
+    def __init__(self, lab: LabHandle, heartbeats: Heartbeats, history: IO[str], tell: Callable[[str], None]) -> None:
+        self._lab, self._heartbeats, self._history, self._tell = lab, heartbeats, history, tell
         self._began = time.monotonic()
         self._outcome = Outcome()
 
@@ -99,7 +99,7 @@ class Soak:
 
     def _try(self, trial: Trial) -> None:
         """Until it is in time, wrong, or late too often."""
-        for attempt in attempts(self._lab, self._probing, trial):
+        for attempt in attempts(self._lab, self._heartbeats, trial):
             found = attempt.found
             self._note(trial, attempt)
             result = "; ".join(found.problems) or "ok"

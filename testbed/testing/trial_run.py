@@ -1,4 +1,4 @@
-"""Runs one trial on a running lab: probes, faults, healing, recovery, invariants; measured and judged."""
+"""Runs one trial on a running lab: heartbeats, faults, healing, recovery, invariants; measured and judged."""
 
 import time
 from dataclasses import dataclass, field
@@ -6,9 +6,9 @@ from typing import Any
 
 from testbed.errors import TestbedError
 from testbed.faults.trials import Trial
+from testbed.testing.heartbeats import Heartbeats
 from testbed.testing.invariants import Baseline, broken
 from testbed.testing.lab_handle import LabHandle
-from testbed.testing.probing import Probing
 from testbed.testing.waiting import NotInTime, wait_until
 
 CONTROL_LIMIT_S = 20.0
@@ -46,7 +46,7 @@ class Findings:
 
 def run_trial(
     lab: LabHandle,
-    probing: Probing,
+    heartbeats: Heartbeats,
     trial: Trial,
     *,
     patience_s: float = PATIENCE_S,
@@ -61,7 +61,7 @@ def run_trial(
         for text in trial.prepare:
             lab.ask("fault", {"words": text.split()}, timeout_s=PATIENCE_S * 2)
         lab.wait_ready(CONTROL_LIMIT_S)
-        probing.wait_steady(CONTROL_LIMIT_S)
+        heartbeats.wait_steady(CONTROL_LIMIT_S)
     except (NotInTime, TestbedError) as late:
         lab.heal(limit_s=0)
         found.problems.append(f"before anything was done: {late}")
@@ -70,7 +70,7 @@ def run_trial(
         return found
     before = Baseline.of(lab)
     try:
-        _inject_and_recover(lab, probing, trial, found, trial.limit_s + patience_s)
+        _inject_and_recover(lab, heartbeats, trial, found, trial.limit_s + patience_s)
     except (NotInTime, TestbedError) as failure:
         found.problems.append(str(failure))
     finally:
@@ -79,7 +79,9 @@ def run_trial(
     return found
 
 
-def _inject_and_recover(lab: LabHandle, probing: Probing, trial: Trial, found: Findings, patience_s: float) -> None:
+def _inject_and_recover(
+    lab: LabHandle, heartbeats: Heartbeats, trial: Trial, found: Findings, patience_s: float
+) -> None:
     restarts = {name: node.agent_restarts for name, node in lab.nodes.items()}
     began = found.note("injecting")
     done = [lab.ask("fault", {"words": text.split()}, timeout_s=PATIENCE_S * 2) for text in trial.faults]
@@ -94,21 +96,23 @@ def _inject_and_recover(lab: LabHandle, probing: Probing, trial: Trial, found: F
         found.note("healed")
     wait_until(lambda: lab.status()["state"] == "ready", patience_s, "the lab is ready")
     ready_after_s = found.note("ready") - healed
-    probing.wait_steady(patience_s)
-    with probing.locked():
-        until = probing.record.newest
-        gap = probing.record.longest_gap(began, healed if trial.prepare else until)
-        recovery = probing.record.recovered_after(healed, until)
-        share = probing.record.share_lost(began, healed) if healed > began + 1 else 0.0
-        untouched = probing.record.lost(began, until, set(trial.untouched)) if trial.untouched else {}
-        damaged = probing.record.damaged
+    heartbeats.wait_steady(patience_s)
+    with heartbeats.locked():
+        until = heartbeats.record.newest
+        gap = heartbeats.record.longest_gap(began, healed if trial.prepare else until)
+        recovery = heartbeats.record.recovered_after(healed, until)
+        share = heartbeats.record.share_lost(began, healed) if healed > began + 1 else 0.0
+        untouched = heartbeats.record.lost(began, until, set(trial.untouched)) if trial.untouched else {}
+        damaged = heartbeats.record.damaged
     found.gap = str(gap)
     _judge(trial, found, gap.seconds, max(recovery.seconds, ready_after_s))
     if share > trial.share_lost:
-        found.problems.append(f"{share:.0%} of the probes were lost (want at most {trial.share_lost:.0%})")
-    found.problems += [f"{a} to {b}: {len(times)} probes were lost (want none)" for (a, b), times in untouched.items()]
+        found.problems.append(f"{share:.0%} of the heartbeats were lost (want at most {trial.share_lost:.0%})")
+    found.problems += [
+        f"{a} to {b}: {len(times)} heartbeats were lost (want none)" for (a, b), times in untouched.items()
+    ]
     if damaged:
-        found.problems.append(f"{damaged} probes came damaged")
+        found.problems.append(f"{damaged} heartbeats came damaged")
 
 
 def _judge(trial: Trial, found: Findings, gap_s: float, recovery_s: float) -> None:

@@ -12,13 +12,13 @@ from agent.kernel.values import IPAddress, Link, Route
 from testbed.capture.map import LAB, Map
 from testbed.lab.forwarding import host_of
 from testbed.lab.nodes import Nodes
-from testbed.lab.underlay import Underlay
+from testbed.lab.underlay import LabUnderlay
 from testbed.services.rules import WORDS
 from testbed.services.ruleset import TABLE
 from testbed.services.services import Services
 from testbed.trace.lookups import Lookups
 from testbed.trace.nft_trace import dropping_rule, nft
-from testbed.trace.probe import Probe
+from testbed.trace.traced_packet import TracedPacket
 
 STANDS_STILL = "it hangs or is stopped"
 
@@ -27,7 +27,12 @@ class Facts:
     """Answers from the lab as it runs. Use as a context manager; a question about a place that has gone gets None."""
 
     def __init__(
-        self, known: Map, nodes: Nodes, underlay: Underlay, services: Services, another_probe: Callable[[], Probe]
+        self,
+        known: Map,
+        nodes: Nodes,
+        underlay: LabUnderlay,
+        services: Services,
+        another_probe: Callable[[], TracedPacket],
     ) -> None:
         self._map = known
         self._nodes = nodes

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from testbed.capture.headers import ICMPV6, Overlay
+from testbed.capture.headers import ICMPV6, Encapsulation
 from testbed.capture.network_header import IPV6_HEADER
 from testbed.processes.namespaces import in_network_of
 from testbed.trace.recognise import Mark
@@ -40,7 +40,7 @@ class Dropped:
     """Of the rule; None: the chain's policy."""
 
 
-def dropping_rule(pid: int, mark: Mark, overlay: Overlay, send: Callable[[], None]) -> str | None:
+def dropping_rule(pid: int, mark: Mark, overlay: Encapsulation, send: Callable[[], None]) -> str | None:
     """Send a probe and say which rule in the network namespace of process `pid` drops it; None when none does.
 
     Raises OSError when nftables cannot be asked.
@@ -60,7 +60,7 @@ def dropping_rule(pid: int, mark: Mark, overlay: Overlay, send: Callable[[], Non
     return None if dropped is None else _in_words(pid, dropped)
 
 
-def marking_table(mark: Mark, overlay: Overlay) -> str:
+def marking_table(mark: Mark, overlay: Encapsulation) -> str:
     """An nft script: mark the probe, plain or carried, wherever it comes in or is made. Pure."""
     place = (4 if mark.protocol == "tcp" else 8) * 8
     protocol = "icmpv6" if mark.number == ICMPV6 else mark.protocol

@@ -18,14 +18,14 @@ from testbed.trace.evidence import Counters, Evidence
 from testbed.trace.facts import Facts
 from testbed.trace.hops import hop_list, narrow_places
 from testbed.trace.order import in_order
-from testbed.trace.probe import Probe, Wanted
-from testbed.trace.probe_filter import probe_filters
+from testbed.trace.packet_filter import probe_filters
 from testbed.trace.recognise import Protocol, Recogniser, Role
 from testbed.trace.sealed import unsealed
 from testbed.trace.story import Step, Story, tell
 from testbed.trace.suspects import Finding, Suspects
-from testbed.trace.verdict import Verdict, judge
-from testbed.trace.watch import Sighting, Watch
+from testbed.trace.traced_packet import TracedPacket, WantedPacket
+from testbed.trace.verdict import TraceVerdict, judge
+from testbed.trace.watch import PacketWatch, Sighting
 
 ANSWER_LIMIT_S = 1.0
 
@@ -68,17 +68,17 @@ def trace(state: LabState, services: Services, asked: Asked, client_left: Callab
         )
     destination = _address(state, services, known, asked)
     size = DEFAULT_SIZE[asked.protocol] if asked.size is None else asked.size
-    wanted = Wanted(asked.protocol, destination, asked.destination_port, asked.source_port, size)
+    wanted = WantedPacket(asked.protocol, destination, asked.destination_port, asked.source_port, size)
     pid = known.pid(place)
     assert pid is not None  # only the lab's own place has none, and nobody is named so
     try:
-        probe = Probe(pid, wanted)
+        probe = TracedPacket(pid, wanted)
     except OSError as failure:
         raise TestbedError(f"trace {asked.source}: source port {asked.source_port}: {failure.strerror}") from failure
     evidence = Evidence(state.nodes, known)
     try:
         programs = probe_filters(probe.mark, known.overlay, size + LONGEST_HEADERS)
-        with Watch(known.places, programs, known.overlay) as watch:
+        with PacketWatch(known.places, programs, known.overlay) as watch:
             evidence.before()
             probe.send()
             until = time.monotonic() + asked.timeout_s
@@ -86,7 +86,7 @@ def trace(state: LabState, services: Services, asked: Asked, client_left: Callab
             story = _story(watch, known, probe)
             mtus = {step.end: watch.mtu(*step.end) for step in (*story.steps, *story.strays)}
         verdict = judge(story, probe.outcome, probe.unacknowledged(), known)
-        with Facts(known, state.nodes, state.underlay, services, lambda: Probe(pid, wanted)) as facts:
+        with Facts(known, state.nodes, state.underlay, services, lambda: TracedPacket(pid, wanted)) as facts:
             told = _told(story, known, facts, mtus, with_data=verdict.outcome == "data lost" or size > 1)
             told["probe"] = _probe_json(asked, probe, destination, size)
             told |= _findings(verdict, story, probe, place, known, facts, evidence)
@@ -97,7 +97,7 @@ def trace(state: LabState, services: Services, asked: Asked, client_left: Callab
     return told | {"repeated": story.again, "unwatched": watch.missed} | frames
 
 
-def _frames(watch: Watch, known: Map) -> list[dict[str, Any]]:
+def _frames(watch: PacketWatch, known: Map) -> list[dict[str, Any]]:
     """What was seen, for a capture file; the client writes it, who may write where the lab may not."""
     sightings = _sightings(watch, known)
     labels = {(known.node_name(one.place, one.interface), one.interface) for one in sightings}
@@ -129,7 +129,7 @@ def _told(story: Story, known: Map, facts: Facts, mtus: Mapping[End, int | None]
 
 
 def _findings(
-    verdict: Verdict, story: Story, probe: Probe, place: str, known: Map, facts: Facts, evidence: Evidence
+    verdict: TraceVerdict, story: Story, probe: TracedPacket, place: str, known: Map, facts: Facts, evidence: Evidence
 ) -> dict[str, Any]:
     finding = Finding()
     drops: dict[str, Counters] = {}
@@ -165,7 +165,7 @@ def _lost_json(lost: Step | None, finding: Finding, known: Map) -> dict[str, Any
     }
 
 
-def _story(watch: Watch, known: Map, probe: Probe) -> Story:
+def _story(watch: PacketWatch, known: Map, probe: TracedPacket) -> Story:
     ordered = in_order(_sightings(watch, known), known.cables)
     ports = frozenset(known.switch_ports) | {
         interface for place, interface in known.cables if place in known.nodes and not interface.startswith(place)
@@ -173,7 +173,7 @@ def _story(watch: Watch, known: Map, probe: Probe) -> Story:
     return tell(ordered, Recogniser(probe.mark), known.cables, ports)
 
 
-def _sightings(watch: Watch, known: Map) -> list[Sighting]:
+def _sightings(watch: PacketWatch, known: Map) -> list[Sighting]:
     return unsealed(list(watch.sightings()), known.overlay, known.overlay_devices)
 
 
@@ -217,7 +217,7 @@ def _address_of_name(
     raise TestbedError(f"no pod, node or address {destination} (there are: {there})")
 
 
-def _probe_json(asked: Asked, probe: Probe, destination: IPAddress, size: int) -> dict[str, Any]:
+def _probe_json(asked: Asked, probe: TracedPacket, destination: IPAddress, size: int) -> dict[str, Any]:
     source = probe.source
     return {
         "protocol": asked.protocol,

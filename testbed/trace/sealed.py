@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from agent.kernel.values import IPAddress
-from testbed.capture.headers import Overlay, Packet, Wrapped, read_packet
+from testbed.capture.headers import Encapsulation, Packet, Wrapped, read_packet
 from testbed.trace.watch import Sighting
 
 TRANSPORT_DATA = 4
@@ -21,7 +21,7 @@ Datagram = tuple[IPAddress, IPAddress, int, int]
 """What makes it one of its kind: source and destination address, receiver's index, counter."""
 
 
-def unsealed(sightings: Sequence[Sighting], overlay: Overlay, devices: Collection[str]) -> list[Sighting]:
+def unsealed(sightings: Sequence[Sighting], overlay: Encapsulation, devices: Collection[str]) -> list[Sighting]:
     """The sightings with the probe's packets in the datagrams that carry them, and without all other datagrams.
 
     `devices` are the overlay's, on which the packets are seen before they are sealed.

@@ -8,7 +8,7 @@ from testbed.trace.story import Step, Story
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TraceVerdict:
     """What is said of a probe before anybody looks into why."""
 
     outcome: str
@@ -17,22 +17,22 @@ class Verdict:
     """The last that was seen of what did not arrive."""
 
 
-def judge(story: Story, said: str | None, unacknowledged: int, known: Map) -> Verdict:
+def judge(story: Story, said: str | None, unacknowledged: int, known: Map) -> TraceVerdict:
     """`said`: what the sender's own kernel said (`Probe.outcome`); `unacknowledged`: payload bytes on their way."""
     request, answer, data = story.leg(Role.REQUEST), story.leg(Role.ANSWER), story.leg(Role.DATA)
     if said == "answered":
-        return Verdict("data lost", _last(data) or _last(request)) if unacknowledged else Verdict("answered")
+        return TraceVerdict("data lost", _last(data) or _last(request)) if unacknowledged else TraceVerdict("answered")
     if said == "refused":
-        return Verdict("refused")
+        return TraceVerdict("refused")
     if not request:
-        return Verdict("not sent")
+        return TraceVerdict("not sent")
     if story.leg(Role.ERROR):
-        return Verdict("unreachable", _last(request))
+        return TraceVerdict("unreachable", _last(request))
     if not any(is_delivered(step, known) for step in request):
-        return Verdict("lost", _last(request))
+        return TraceVerdict("lost", _last(request))
     if not answer:
-        return Verdict("unanswered", _last(request))
-    return Verdict("answer lost", _last(answer))
+        return TraceVerdict("unanswered", _last(request))
+    return TraceVerdict("answer lost", _last(answer))
 
 
 def is_delivered(step: Step, known: Map) -> bool:

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from testbed.capture.filters import Instruction
-from testbed.capture.headers import Overlay, Wrapped, unwrap
+from testbed.capture.headers import Encapsulation, Wrapped, unwrap
 from testbed.capture.map import Place
-from testbed.capture.packet_socket import OTHERHOST, OUTGOING, PacketSocket, Seen, await_stamps
+from testbed.capture.packet_socket import OTHERHOST, OUTGOING, PacketSocket, SeenFrame, await_stamps
 from testbed.capture.segments import cut
 from testbed.processes.namespaces import CLONE_NEWNET, enter, in_new_thread
 
@@ -38,20 +38,20 @@ class Sighting:
     """The frame as it was heard, when `frame` is what it would be if the overlay did not keep its inside secret."""
 
 
-class Watch:
+class PacketWatch:
     """Hears every interface of the given places while it is open. Use as a context manager."""
 
-    def __init__(self, places: Sequence[Place], programs: Sequence[list[Instruction]], overlay: Overlay) -> None:
+    def __init__(self, places: Sequence[Place], programs: Sequence[list[Instruction]], overlay: Encapsulation) -> None:
         """`programs`: filters, the best first; each socket gets the first that its kernel has room for."""
         self._places, self._programs, self._overlay = places, programs, overlay
         self._sockets: dict[str, PacketSocket] = {}
         self._counts: dict[str, int] = {}
         self.missed: list[str] = []
         """Places that could not be listened in, with the reason."""
-        self.seen: list[tuple[str, int, Seen]] = []
+        self.seen: list[tuple[str, int, SeenFrame]] = []
         """Every frame that the filter let through: place, number in it, frame."""
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "PacketWatch":
         in_new_thread(self._open)
         return self
 

@@ -23,7 +23,7 @@ LOOPBACK = "127.0.0.1"
 LAST_PORT = 65535
 
 
-class Way(NamedTuple):
+class ForwardPath(NamedTuple):
     """How a target is reached."""
 
     shown: str
@@ -57,7 +57,7 @@ class Targets:
         relay = [*enter, sys.executable, "-I", "-S", str(RELAY), *targets]
         return run_for_client(request, relay, {"PATH": os.environ.get("PATH", os.defpath)})
 
-    def find(self, kind: str | None, name: str, port: str) -> Way:
+    def find(self, kind: str | None, name: str, port: str) -> ForwardPath:
         """Find the target that is meant: without a kind a service, else a pod, a node, or a pod of a deployment.
 
         Raises TestbedError.
@@ -70,7 +70,7 @@ class Targets:
         if meant in (None, POD) and pod is not None:
             return _to_pod(pod, port)
         if meant in (None, NODE) and node is not None:
-            return Way(f"node {name}", node.pid, (str(node.address), LOOPBACK), _number(port))
+            return ForwardPath(f"node {name}", node.pid, (str(node.address), LOOPBACK), _number(port))
         if meant is DEPLOYMENT or (meant is None and key_of(name) in self._workloads.deployments):
             return _to_pod(self.pod_of_deployment(name), port)
         there = ", ".join([*map(str, self._services.numbered), *self._pods.names(), *self._nodes])
@@ -88,7 +88,7 @@ class Targets:
             raise TestbedError(f"deployment {name} has no pods")
         return pods[0]
 
-    def _to_service(self, service: Service, port: str) -> Way:
+    def _to_service(self, service: Service, port: str) -> ForwardPath:
         name, address = service.name, service.spec.cluster_ip
         if service.headless or address is None:
             raise TestbedError(f"service {name} has no cluster IP (want: a pod of it)")
@@ -100,17 +100,17 @@ class Targets:
         node = next((node for node in self._nodes.values() if node.why_not_ready() is None), None)
         if node is None:
             raise TestbedError("no node is ready")
-        return Way(f"service {name}, {address}:{found} from {node.name}", node.pid, (address,), found)
+        return ForwardPath(f"service {name}, {address}:{found} from {node.name}", node.pid, (address,), found)
 
 
-def _to_pod(pod: Pod, port: str) -> Way:
+def _to_pod(pod: Pod, port: str) -> ForwardPath:
     if pod.pause_pid is None:
         raise TestbedError(f"pod {pod.name} has no namespaces now (state {pod.status().state})")
     ports = [one for container in pod.manifest.spec.containers for one in container.ports]
     names = {one.name: one.container_port for one in ports if one.name is not None}
     number = names[port] if port in names else _number(port, names)
     # As kubectl does: also what listens on the pod's own loopback only.
-    return Way(f"pod {pod.name}, port {number}", pod.pause_pid, (LOOPBACK, pod.address or LOOPBACK), number)
+    return ForwardPath(f"pod {pod.name}, port {number}", pod.pause_pid, (LOOPBACK, pod.address or LOOPBACK), number)
 
 
 def _number(port: str, names: Mapping[str, int] | None = None) -> int:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from testbed.cluster.free_values import free_name
-from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.placement import Placed, place_all
 from testbed.cluster.pod_checks import check_names
@@ -13,7 +13,7 @@ from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
-from testbed.lab.underlay import Underlay
+from testbed.lab.underlay import LabUnderlay
 from testbed.workloads.keeper import Outcome
 from testbed.workloads.workloads import Workloads
 
@@ -21,7 +21,7 @@ from testbed.workloads.workloads import Workloads
 class PodKeeper:
     """The keeper of kind Pod."""
 
-    def __init__(self, workloads: Workloads, nodes: Nodes, pods: Pods, underlay: Underlay) -> None:
+    def __init__(self, workloads: Workloads, nodes: Nodes, pods: Pods, underlay: LabUnderlay) -> None:
         self._workloads = workloads
         self._nodes = nodes
         self._pods = pods

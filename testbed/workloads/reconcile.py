@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.object_key import ObjectKey
-from testbed.cluster.placement import HostPort, Placed, SeenNode, choose_node, host_ports
+from testbed.cluster.placement import Placed, SeenNode, TakenPort, choose_node, host_ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class SeenPod:
     terminating: bool
     number: int
     """Grows with every pod made; tells the newer of two."""
-    host_ports: frozenset[HostPort] = frozenset()
+    host_ports: frozenset[TakenPort] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from itertools import count
 from typing import NamedTuple
 
 from testbed.cluster.deployment import Deployment
-from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.placement import SeenNode, host_ports
 from testbed.lab.events import Events

@@ -20,8 +20,8 @@ from testbed.errors import TestbedError
 from testbed.faults.trials import OUT_S, TRIALS, TTL_S, Trial
 from testbed.places import TOPOLOGIES
 from testbed.pytest_plugin import NewLab
+from testbed.testing.heartbeats import Heartbeats
 from testbed.testing.lab_handle import LabHandle
-from testbed.testing.probing import Probing
 from testbed.testing.trial_run import Findings, run_trial
 from testbed.testing.waiting import NotInTime
 from tests.mutants.mutants import CHOSEN, MUTANTS, STARTED
@@ -110,14 +110,14 @@ class Patient:
     def __init__(self, new_lab: NewLab, etcd_members: int) -> None:
         self._new_lab, self._etcd_members = new_lab, etcd_members
         self._undo = ExitStack()
-        self._parts: tuple[LabHandle, Probing] | None = None
+        self._parts: tuple[LabHandle, Heartbeats] | None = None
 
     def close(self) -> None:
         """Take it down."""
         self._parts = None
         self._undo.close()
 
-    def running(self, mutant: str) -> tuple[LabHandle, Probing]:
+    def running(self, mutant: str) -> tuple[LabHandle, Heartbeats]:
         """The lab in order, with this mutant on node1; another lab if the last one is not."""
         if self._parts is not None:
             with suppress(NotInTime, TestbedError):
@@ -125,17 +125,17 @@ class Patient:
                 return self._parts
             self.close()
         lab = self._undo.enter_context(self._new_lab(self._cluster()))
-        self._parts = lab, self._undo.enter_context(Probing(lab))
+        self._parts = lab, self._undo.enter_context(Heartbeats(lab))
         self._choose(*self._parts, mutant)
         return self._parts
 
-    def _choose(self, lab: LabHandle, probing: Probing, mutant: str) -> None:
+    def _choose(self, lab: LabHandle, heartbeats: Heartbeats, mutant: str) -> None:
         lab.script(f"rm -f {STARTED}; echo {mutant} > {CHOSEN}").check()
         before = lab.nodes["node1"].agent_restarts
         lab.ask("fault", {"words": ["agent", "kill", "node1"]})
         lab.wait_until(lambda: lab.nodes["node1"].agent_restarts > before, ORDER_LIMIT_S)
         lab.wait_ready(ORDER_LIMIT_S)
-        probing.wait_steady(ORDER_LIMIT_S)
+        heartbeats.wait_steady(ORDER_LIMIT_S)
 
     def _cluster(self) -> list[object]:
         """The cluster for faults."""
@@ -182,8 +182,8 @@ class Ward:
         try:
             while (case := waiting.get()) is not None and not self._over.is_set():
                 try:
-                    lab, probing = patient.running(case.mutant)
-                    found = run_trial(lab, probing, case.trial, patience_s=PATIENCE_S, settle_s=SETTLE_S)
+                    lab, heartbeats = patient.running(case.mutant)
+                    found = run_trial(lab, heartbeats, case.trial, patience_s=PATIENCE_S, settle_s=SETTLE_S)
                 except BaseException as failure:  # pytest's own too, of a lab that did not come up
                     self._findings[case].set_exception(failure)
                     patient.close()

@@ -15,8 +15,8 @@ from testbed.faults.trials import CONTROL, TRIALS, Trial
 from testbed.places import TOPOLOGIES
 from testbed.pytest_plugin import NewLab
 from testbed.testing.attempts import Attempt, attempts
+from testbed.testing.heartbeats import Heartbeats
 from testbed.testing.lab_handle import LabHandle
-from testbed.testing.probing import Probing
 from tests.rows import MEASURED
 
 REPEATS = int(os.environ.get("TESTBED_FAULT_REPEATS", "3"))
@@ -30,17 +30,17 @@ def cluster(etcd_members: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def one_etcd(new_lab: NewLab) -> Iterator[tuple[LabHandle, Probing]]:
+def one_etcd(new_lab: NewLab) -> Iterator[tuple[LabHandle, Heartbeats]]:
     """A lab with probes between its pods."""
-    with new_lab(cluster(1)) as handle, Probing(handle) as probing:
-        yield handle, probing
+    with new_lab(cluster(1)) as handle, Heartbeats(handle) as heartbeats:
+        yield handle, heartbeats
 
 
 @pytest.fixture(scope="module")
-def three_etcd(new_lab: NewLab) -> Iterator[tuple[LabHandle, Probing]]:
+def three_etcd(new_lab: NewLab) -> Iterator[tuple[LabHandle, Heartbeats]]:
     """The same with an etcd of three members."""
-    with new_lab(cluster(3)) as handle, Probing(handle) as probing:
-        yield handle, probing
+    with new_lab(cluster(3)) as handle, Heartbeats(handle) as heartbeats:
+        yield handle, heartbeats
 
 
 def cases() -> list[object]:
@@ -63,11 +63,11 @@ def test_row(
     record_property: Callable[[str, object], None],
     tmp_path: Path,
 ) -> None:
-    lab, probing = request.getfixturevalue("one_etcd" if trial.etcd_members == 1 else "three_etcd")
+    lab, heartbeats = request.getfixturevalue("one_etcd" if trial.etcd_members == 1 else "three_etcd")
     quick = "not slow" in (request.config.option.markexpr or "")
     measured: list[float] = []
     for repeat in range(1 if quick or trial is CONTROL else REPEATS):
-        tried = list(attempts(lab, probing, trial.again if repeat else trial))
+        tried = list(attempts(lab, heartbeats, trial.again if repeat else trial))
         for attempt in tried[:-1]:
             print(f"late while somebody waited for a processor {attempt.waited:.0%} of the time:", attempt.found.late)
         found = tried[-1].found
@@ -76,14 +76,14 @@ def test_row(
             missed = found.problems[0].splitlines()[0]
             measure = {"promise": trial.promise, "seconds": measured, "missed": missed}
             record_property(MEASURED, json.dumps(measure))
-            pytest.fail(told(trial, tried, repeat, probing, tmp_path), pytrace=False)
+            pytest.fail(told(trial, tried, repeat, heartbeats, tmp_path), pytrace=False)
     record_property(MEASURED, json.dumps({"promise": trial.promise, "seconds": measured}))
 
 
-def told(trial: Trial, tried: list[Attempt], repeat: int, probing: Probing, directory: Path) -> str:
+def told(trial: Trial, tried: list[Attempt], repeat: int, heartbeats: Heartbeats, directory: Path) -> str:
     """Everything about a trial that failed; the history stays in a file."""
     found, history = tried[-1].found, directory / "history.jsonl"
-    probing.write(history)
+    heartbeats.write(history)
     with history.open("a") as file:
         file.writelines(json.dumps(entry) + "\n" for entry in found.history)
     share = "unknown" if tried[-1].waited is None else f"{tried[-1].waited:.0%}"

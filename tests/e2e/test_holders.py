@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from testbed.pytest_plugin import NewLab
+from testbed.testing.heartbeats import Heartbeats
 from testbed.testing.lab_handle import LabHandle
-from testbed.testing.probing import Probing
 from tests.e2e import host
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
@@ -104,13 +104,13 @@ def restarts(lab: LabHandle) -> dict[str, Any]:
 @pytest.mark.row("F48")
 def test_all_holders_killed_at_once_cost_no_packet_and_restart_nothing_else(lab: LabHandle) -> None:
     before = restarts(lab)
-    with Probing(lab) as probing:
-        began = probing.wait_steady(10)
+    with Heartbeats(lab) as heartbeats:
+        began = heartbeats.wait_steady(10)
         kill_holders(lab)
         lab.wait_ready(READY_WITHIN_S)
-        probing.wait_steady(READY_WITHIN_S)
-        with probing.locked():
-            assert not probing.record.lost(began, probing.record.newest)
+        heartbeats.wait_steady(READY_WITHIN_S)
+        with heartbeats.locked():
+            assert not heartbeats.record.lost(began, heartbeats.record.newest)
     pings_all_arrive(lab)
     assert restarts(lab) == before
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from testbed.pytest_plugin import NewLab
+from testbed.testing.heartbeats import Heartbeats
 from testbed.testing.lab_handle import LabHandle
-from testbed.testing.probing import Probing
 from tests.e2e.streams import Streams
 from tests.rows import MEASURED
 
@@ -29,19 +29,19 @@ def lab(new_lab: NewLab) -> Iterator[LabHandle]:
 @pytest.mark.timeout(300)
 def test_fifty_streams_outlive_every_agent(lab: LabHandle, record_property: Callable[[str, object], None]) -> None:
     subnets = {name: node.subnet for name, node in lab.nodes.items()}
-    with Probing(lab) as probing:
+    with Heartbeats(lab) as heartbeats:
         streams = Streams(lab, PODS, EACH)
         lab.wait_until(lambda: streams.established() == streams.count, 20, "every stream is there")
-        began = probing.wait_steady(20)
+        began = heartbeats.wait_steady(20)
         for name, node in lab.nodes.items():
             with lab.fault(f"agent kill {name}"):
                 pass
             lab.wait_until(lambda: lab.nodes[name].agent_restarts > node.agent_restarts, 10, f"{name} has another")  # noqa: B023
             lab.agent(name).wait_ready()
-            probing.wait_steady(20)
+            heartbeats.wait_steady(20)
         assert streams.established() == streams.count
-        with probing.locked():
-            gap = probing.record.longest_gap(began, probing.record.newest)
+        with heartbeats.locked():
+            gap = heartbeats.record.longest_gap(began, heartbeats.record.newest)
         found = streams.end()
     assert len(found) == streams.count
     assert [one for one in found if one.error] == []

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from testbed.pytest_plugin import NewLab
+from testbed.testing.heartbeats import Heartbeats
 from testbed.testing.invariants import Baseline, broken
-from testbed.testing.probing import Probing
 from tests.e2e.command import Answer, read_until
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
@@ -208,14 +208,14 @@ def test_every_pair_of_pods_answers_beside_scaling_and_rolling_changes(lab: Lab)
         return count
 
     before = Baseline.of(lab.handle)
-    with Probing(lab.handle) as probing, ThreadPoolExecutor(3) as workers:
-        probing.wait_steady(10)
+    with Heartbeats(lab.handle) as heartbeats, ThreadPoolExecutor(3) as workers:
+        heartbeats.wait_steady(10)
         turning = workers.submit(turn)
         pinging, checking = workers.submit(pings), workers.submit(checks)
         turning.result()
         assert pinging.result() > 20
         assert checking.result() > 3
-        probing.wait_steady(10)
+        heartbeats.wait_steady(10)
     wait_until(lambda: not broken(lab.handle, before), timeout_s=15, what=f"{broken(lab.handle, before)}")
     answer = lab.testbed("ping")
     assert (answer.code, "0 lost" in answer.out) == (0, True)

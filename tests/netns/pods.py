@@ -15,7 +15,7 @@ import pytest
 
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
-from testbed.cluster.manifest import Pod as PodManifest
+from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import key_of
 from testbed.places import PAUSE
 from testbed.pods.ipam import Ipam

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from testbed.cluster.manifest import Pod
+from testbed.cluster.manifest import PodManifest
 from testbed.places import PAUSE
-from testbed.pods.pod_container import Place, PodContainer
+from testbed.pods.pod_container import ContainerPlace, PodContainer
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.root
@@ -58,7 +58,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def run(**container: object) -> RunningContainer:
         name = str(container.setdefault("name", container["image"]))
         manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]}}
-        pod = Pod.model_validate(manifest)
+        pod = PodManifest.model_validate(manifest)
         pause = subprocess.Popen(["unshare", "--net", "--ipc", "--uts", "--mount", str(PAUSE)])
         undo.callback(pause.wait)
         undo.callback(pause.kill)
@@ -72,7 +72,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         box = PodContainer(pod, pod.spec.containers[0], tmp_path / "pod", log, lambda *event: None)
         running = RunningContainer(box, pause)
         undo.callback(box.stop, 0.0)
-        box.start(Place(pause.pid, pause.pid, name, "127.0.0.1"))
+        box.start(ContainerPlace(pause.pid, pause.pid, name, "127.0.0.1"))
         wait_until(running.ready, timeout_s=START_TIMEOUT_S, what=f"{name} is ready; its log: {log}")
         return running
 

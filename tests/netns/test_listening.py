@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from testbed.pods.listening import Listening, can_ask, open_ports
+from testbed.pods.listening import ListeningSockets, can_ask, open_ports
 from testbed.processes.namespaces import in_network_of
 from tests.netns.conftest import Namespace, NamespaceMaker
 
@@ -24,8 +24,8 @@ def pod(namespaces: NamespaceMaker) -> Namespace:
 
 
 @pytest.fixture
-def listening(pod: Namespace) -> Iterator[Listening]:
-    with contextlib.closing(Listening(pod.pid)) as made:
+def listening(pod: Namespace) -> Iterator[ListeningSockets]:
+    with contextlib.closing(ListeningSockets(pod.pid)) as made:
         yield made
 
 
@@ -44,7 +44,7 @@ def test_this_kernel_can_be_asked() -> None:
     ],
 )
 def test_a_listener_is_seen_where_others_reach_it(
-    pod: Namespace, listening: Listening, address: str, family: socket.AddressFamily, reached: bool
+    pod: Namespace, listening: ListeningSockets, address: str, family: socket.AddressFamily, reached: bool
 ) -> None:
     assert not listening.on(OWN, 8080)
     server = in_network_of(
@@ -57,7 +57,7 @@ def test_a_listener_is_seen_where_others_reach_it(
     assert not listening.on(OWN, 8080)
 
 
-def test_a_connection_is_no_listener(pod: Namespace, listening: Listening) -> None:
+def test_a_connection_is_no_listener(pod: Namespace, listening: ListeningSockets) -> None:
     server = in_network_of(pod.pid, lambda: socket.create_server((OWN, 8080)))
     client = in_network_of(pod.pid, lambda: socket.create_connection((OWN, 8080)))
     with client, server.accept()[0]:

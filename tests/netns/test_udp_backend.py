@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agent.kernel.bridge import Claim, converge_bridge, remove_bridge
+from agent.kernel.bridge import BridgeClaim, converge_bridge, remove_bridge
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from tests.netns.conftest import Namespace, NamespaceMaker
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.root
 
 ROOT = Path(__file__).parents[2]
 NETWORK = "10.0.0.0/16"
-CLAIM = Claim((IPv4Network(NETWORK),))
+CLAIM = BridgeClaim((IPv4Network(NETWORK),))
 LEASES = {"10.0.46.0/24": "192.168.8.227", "10.0.90.0/24": "192.168.8.228"}
 UNREACHABLE = f"unreachable {NETWORK} metric 4278198272"
 DROP_ROUTE = f"{NETWORK} dev overlay-drop0"

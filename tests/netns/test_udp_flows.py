@@ -18,7 +18,7 @@ from testbed.cluster.object_key import key_of
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort
 from testbed.services.programmer import Programmer
 from testbed.services.rules import everywhere
-from testbed.services.udp_flows import Node, on_node
+from testbed.services.udp_flows import FlowNode, on_node
 from tests.netns.conftest import Namespace, NamespaceMaker
 
 pytestmark = pytest.mark.root
@@ -235,10 +235,10 @@ def services(by: Addresses) -> tuple[list[BoundPort], list[HostPort]]:
 KEYS = ("cluster_ip", 53), ("cluster_ip", 54), ("node", 30053), ("node", 30054), ("node", 5140), ("node", 5141)
 
 
-def judge(by: Addresses, kernel: Kernel, bound: list[BoundPort], host: list[HostPort]) -> Node:
+def judge(by: Addresses, kernel: Kernel, bound: list[BoundPort], host: list[HostPort]) -> FlowNode:
     common = everywhere(bound, by.version)
     translations = on_node("node1", common.translations, common.local, host)
-    return Node(translations, kernel.own_addresses(by.version), by.network)
+    return FlowNode(translations, kernel.own_addresses(by.version), by.network)
 
 
 @both_families

@@ -11,7 +11,7 @@ import pytest
 from testbed.bench.load_tools import processor_seconds
 from testbed.bench.plan import BACKENDS, MEASUREMENTS, PATHS, BenchPath, BenchPlan, choose_measurements, choose_paths
 from testbed.bench.report import (
-    Machine,
+    MeasuredMachine,
     document,
     goal_line,
     median_rows,
@@ -35,7 +35,7 @@ def rounds_of(*values: dict[str, dict[str, float]]) -> list[Round]:
 
 def result_of(rounds: list[Round], *failures: Failure, paths: str = "python,native,vxlan") -> dict[str, Any]:
     plan = BenchPlan(choose_paths(paths, ""), len(rounds), 2)
-    machine = Machine(2, "a processor", "6.18")
+    machine = MeasuredMachine(2, "a processor", "6.18")
     return document(plan, Gathered(rounds, list(failures)), machine, "2026-01-01T00:00:00Z", 61.26)
 
 
@@ -102,7 +102,7 @@ def test_single_measurements_and_kinds_can_be_chosen() -> None:
 def test_a_run_without_the_yardstick_s_measurements_counts_and_shows_only_what_was_asked_for() -> None:
     plan = BenchPlan(choose_paths("python,native", ""), 1, 1, choose_measurements("latency"))
     rounds = rounds_of({"python": {"latency_p50_us": 50.0}, "native": {"latency_p50_us": 20.0}})
-    result = document(plan, Gathered(rounds), Machine(2, "a processor", "6.18"), "2026-01-01T00:00:00Z", 9.0)
+    result = document(plan, Gathered(rounds), MeasuredMachine(2, "a processor", "6.18"), "2026-01-01T00:00:00Z", 9.0)
     assert result["rounds_counted"] == 1
     assert [row[0] for row in median_rows(result)] == ["TCP ping-pong, p50", "TCP ping-pong, p99"]
 

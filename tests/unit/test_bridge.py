@@ -4,11 +4,11 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
 
 import pytest
 
-from agent.kernel.bridge import Claim, FoundDevice, bridge_mac, objection
+from agent.kernel.bridge import BridgeClaim, FoundDevice, bridge_mac, objection
 from agent.kernel.values import IPInterface, Link
 
 NETWORK = IPv4Network("10.0.0.0/16")
-CLAIM = Claim((NETWORK,))
+CLAIM = BridgeClaim((NETWORK,))
 GATEWAY, OTHER_GATEWAY = IPv4Interface("10.0.46.1/24"), IPv4Interface("10.0.90.1/24")
 DOCKERS = IPv4Interface("172.17.0.1/16")
 OUR_MAC, RANDOM_MAC = bridge_mac(GATEWAY.ip), "02:42:d5:f9:2c:3a"
@@ -59,8 +59,8 @@ def test_a_bridge_of_ours_is_known_by_its_alias_or_by_a_mac_that_follows_from_it
 def test_what_an_earlier_run_wrote_down_makes_a_bridge_ours() -> None:
     flushed = found(mac=OUR_MAC, ports=1)
     assert not flushed.made_by_us(CLAIM)
-    assert flushed.made_by_us(Claim((NETWORK,), (GATEWAY.ip,)))
-    before = Claim((IPv4Network("10.9.0.0/16"), NETWORK))
+    assert flushed.made_by_us(BridgeClaim((NETWORK,), (GATEWAY.ip,)))
+    before = BridgeClaim((IPv4Network("10.9.0.0/16"), NETWORK))
     assert found(GATEWAY, mac=OUR_MAC).made_by_us(before), "the pod network is another since"
     assert found(alias=ALIAS).made_by_us(before)
     assert before.alias == "made by overlay-agent for 10.9.0.0/16"

@@ -5,9 +5,9 @@ import struct
 import pytest
 
 from testbed.capture.filters import CODES, WHOLE, Assembler, FilterError, Instruction, from_tcpdump
-from testbed.capture.headers import NO_OVERLAY, Overlay
-from testbed.capture.plan import Listening, Plan, kernel_filter
-from testbed.trace.probe_filter import probe_filter
+from testbed.capture.headers import NO_OVERLAY, Encapsulation
+from testbed.capture.plan import CapturePlan, CapturePoint, kernel_filter
+from testbed.trace.packet_filter import probe_filter
 from testbed.trace.recognise import Mark
 from tests.dual_stack_frames import CARRIED_ECHO, CARRIED_ERROR, CARRIED_SYN, ECHO, ECHO_COOKIE, REPORT, SYN_COOKIE
 from tests.packets import ipv4, ipv6, tcp, udp
@@ -15,8 +15,8 @@ from tests.packets import ipv4, ipv6, tcp, udp
 ETHERNET = bytes(12) + b"\x08\x00"
 ARPHRD_ETHER, ARPHRD_NONE = 1, 65534
 NAMES = {code: name for name, code in CODES.items()}
-FLANNEL = Overlay("udp", 8285)
-VXLAN = Overlay("vxlan", 8472)
+FLANNEL = Encapsulation("udp", 8285)
+VXLAN = Encapsulation("vxlan", 8472)
 COOKIE = 0xCAFE0001
 TCP = Mark("tcp", COOKIE)
 
@@ -109,7 +109,7 @@ def test_probe_is_found_in_vxlan_and_ipip() -> None:
     assert run(probe_filter(TCP, VXLAN), ETHERNET + vxlan) == WHOLE
     assert run(probe_filter(TCP, NO_OVERLAY), ETHERNET + vxlan) == 0
     ipip = ipv4("192.168.8.1", "192.168.8.2", OURS, protocol=4)
-    assert run(probe_filter(TCP, Overlay("ipip")), ETHERNET + ipip) == WHOLE
+    assert run(probe_filter(TCP, Encapsulation("ipip")), ETHERNET + ipip) == WHOLE
 
 
 @pytest.mark.parametrize(
@@ -142,12 +142,12 @@ def test_of_an_ipv6_packet_in_fragments_the_first_is_found() -> None:
 def test_sealed_datagrams_between_ipv6_addresses_may_carry_either() -> None:
     sealed = ipv6("fd00:8::1", "fd00:8::2", udp(51820, 51820, bytes(32 + 112)))
     for mark in (TCP, Mark("tcp", COOKIE, version=6)):
-        program = probe_filter(mark, Overlay("none", sealed_ports=(51820, 51821)), largest=100)
+        program = probe_filter(mark, Encapsulation("none", sealed_ports=(51820, 51821)), largest=100)
         assert run(program, bytes(12) + b"\x86\xdd" + sealed) == WHOLE
 
 
 def test_sealed_datagrams_are_accepted_up_to_the_size_of_the_probes() -> None:
-    program = probe_filter(TCP, Overlay("none", sealed_ports=(51820, 51821)), largest=100)
+    program = probe_filter(TCP, Encapsulation("none", sealed_ports=(51820, 51821)), largest=100)
     for length, found in ((32 + 112, True), (32 + 128, False)):
         sealed = ipv4("192.168.8.1", "192.168.8.2", udp(51820, 51820, bytes(length)))
         assert run(program, ETHERNET + sealed) == (WHOLE if found else 0)
@@ -169,7 +169,7 @@ def test_frames_that_are_no_ip_are_refused() -> None:
 
 def test_capture_refuses_unwanted_interfaces_and_chooses_the_program_by_their_kind() -> None:
     accept, refuse = ((0x06, 0, 0, WHOLE),), ((0x06, 0, 0, 0),)
-    plan = Plan((Listening("node1", 1, ("flannel0",)),), ethernet_filter=accept, raw_filter=refuse)
+    plan = CapturePlan((CapturePoint("node1", 1, ("flannel0",)),), ethernet_filter=accept, raw_filter=refuse)
     program = kernel_filter(plan, [3, 4])
     assert run(program, OURS, index=4) == 0
     assert run(program, OURS, index=5) == WHOLE
@@ -177,8 +177,10 @@ def test_capture_refuses_unwanted_interfaces_and_chooses_the_program_by_their_ki
 
 
 def test_plan_survives_the_way_to_the_recorder() -> None:
-    plan = Plan((Listening("lab", None, None, (("s1-eth1", "s1:s1-eth1"),)),), FLANNEL, ((6, 0, 0, 0),), count=3)
-    assert Plan.from_json(plan.to_json()) == plan
+    plan = CapturePlan(
+        (CapturePoint("lab", None, None, (("s1-eth1", "s1:s1-eth1"),)),), FLANNEL, ((6, 0, 0, 0),), count=3
+    )
+    assert CapturePlan.from_json(plan.to_json()) == plan
 
 
 def test_programs_that_the_kernel_would_refuse_are_not_made() -> None:

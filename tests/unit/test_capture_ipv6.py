@@ -2,11 +2,11 @@
 
 import pytest
 
-from testbed.capture.headers import NO_OVERLAY, Overlay, read_packet
+from testbed.capture.headers import NO_OVERLAY, Encapsulation, read_packet
 from testbed.capture.lines import line
 from tests.dual_stack_frames import ETHERNET, FRAMES
 
-VXLAN = Overlay("vxlan", 8472)
+VXLAN = Encapsulation("vxlan", 8472)
 SOLICITATION = (
     "33330000000202000000000186dd6000000000203afffe80000000000000000000000000000bff0200000000000000000001ff000002"
     "8700000000000000fd00000a0000004600000000000000020101020000000001"
@@ -14,7 +14,7 @@ SOLICITATION = (
 """Made by RFC 4861 §4.3: neighbours of a lab are known without asking."""
 
 
-def said(frame: bytes, overlay: Overlay = VXLAN) -> str:
+def said(frame: bytes, overlay: Encapsulation = VXLAN) -> str:
     """Without time, point and direction."""
     return line("somewhere", 0, frame, ETHERNET, overlay, outgoing=False).partition(" in  ")[2]
 

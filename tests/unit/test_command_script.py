@@ -2,11 +2,11 @@
 
 import json
 
-from testbed.lab.command_script import Change, read_changes, script
+from testbed.lab.command_script import JournalLine, read_changes, script
 
 
-def change(at: float, node: str, command: str, why: str = "because", stdin: str | None = None) -> Change:
-    return Change(at, node, tuple(command.split()), why, stdin)
+def change(at: float, node: str, command: str, why: str = "because", stdin: str | None = None) -> JournalLine:
+    return JournalLine(at, node, tuple(command.split()), why, stdin)
 
 
 def commands_of(text: str) -> list[str]:
@@ -58,7 +58,7 @@ def test_device_that_went_with_its_process_is_removed_before_it_is_made_again() 
 
 
 def test_words_that_a_shell_would_read_are_quoted() -> None:
-    text = script([Change(1, "node1", ("tc", "filter", "add", "basic match a;b"), "x", None)], "x", "node1")
+    text = script([JournalLine(1, "node1", ("tc", "filter", "add", "basic match a;b"), "x", None)], "x", "node1")
     assert commands_of(text) == ["tc filter add 'basic match a;b'"]
 
 

@@ -9,9 +9,9 @@ import pytest
 from testbed.cluster.spec import cluster_names
 from testbed.graph.drawing import fitted
 from testbed.graph.geometry import Box, packed
-from testbed.graph.layout import Layout, lay_out
+from testbed.graph.layout import GraphLayout, lay_out
 from testbed.graph.model import graph_of
-from testbed.graph.path import Step, draw_path
+from testbed.graph.path import PathStep, draw_path
 from testbed.graph.svg import draw
 from testbed.graph.text_forms import dot, html, mermaid
 from testbed.graph.texts import texts_of, touches
@@ -44,7 +44,7 @@ LABS = every_lab()
 each_lab = pytest.mark.parametrize("facts", [facts for _, facts in LABS], ids=[name for name, _ in LABS])
 
 
-def layout_of(facts: Facts) -> Layout:
+def layout_of(facts: Facts) -> GraphLayout:
     return lay_out(graph_of(facts))
 
 
@@ -212,8 +212,8 @@ WAY = [
 
 def test_a_way_has_a_number_for_each_step_and_none_upon_another() -> None:
     graph = graph_of(facts_of_cluster("nginx_tomcat"))
-    there = [Step(number, *point) for number, point in enumerate(WAY, 1)]
-    back = [Step(number, *point, leg="answer") for number, point in enumerate(reversed(WAY), 13)]
+    there = [PathStep(number, *point) for number, point in enumerate(WAY, 1)]
+    back = [PathStep(number, *point, leg="answer") for number, point in enumerate(reversed(WAY), 13)]
     picture = ElementTree.fromstring(draw_path(graph, [*there, *back]))
     circles = picture.findall(".//*[@class='step']")
     assert [circle.get("data-step") for circle in circles] == [str(number) for number in range(1, 25)]
@@ -230,8 +230,8 @@ def test_a_way_has_a_number_for_each_step_and_none_upon_another() -> None:
 def test_a_way_passes_the_agent_and_goes_on_where_nothing_was_seen() -> None:
     graph = graph_of(facts_of_cluster("nginx_tomcat"))
     agent = lay_out(graph).part.boxes["agent", "node1"]
-    seen = [Step(1, "nginx", "eth0"), Step(2, "node1", "flannel0"), Step(3, "node1", "node1-eth0")]
-    lane = ElementTree.fromstring(draw_path(graph, [*seen, Step(4, "nowhere", "eth7")])).find(".//*[@class='lane']")
+    seen = [PathStep(1, "nginx", "eth0"), PathStep(2, "node1", "flannel0"), PathStep(3, "node1", "node1-eth0")]
+    lane = ElementTree.fromstring(draw_path(graph, [*seen, PathStep(4, "nowhere", "eth7")])).find(".//*[@class='lane']")
     assert lane is not None
     numbers = [float(word) for word in lane.get("d", "").replace("M", "").replace("L", "").split()]
     spots = list(zip(numbers[::2], numbers[1::2], strict=True))
@@ -240,7 +240,7 @@ def test_a_way_passes_the_agent_and_goes_on_where_nothing_was_seen() -> None:
 
 def test_a_packet_that_got_lost_ends_with_a_cross() -> None:
     graph = graph_of(facts_of_cluster("nginx_tomcat"))
-    steps = [Step(number, *point) for number, point in enumerate(WAY[:5], 1)]
+    steps = [PathStep(number, *point) for number, point in enumerate(WAY[:5], 1)]
     assert 'class="lost"' in draw_path(graph, steps, lost="request")
     assert 'class="lost"' not in draw_path(graph, steps)
     assert 'class="tip"' not in draw_path(graph, steps, lost="request")

@@ -7,30 +7,30 @@ import pytest
 from testbed.errors import InvalidInput
 from testbed.exercises.breakage import BREAKERS
 from testbed.exercises.catalogue import EXERCISES, exercise_of
-from testbed.exercises.judge import LeaseSeen, NodeSeen, PairSeen, Seen, Verdict, judge
+from testbed.exercises.judge import JudgedLab, JudgedLease, JudgedNode, PairSeen, Verdict, judge
 
 ADDRESSES = {"node1": "192.168.8.1", "node2": "192.168.8.2"}
 SUBNETS = {"node1": "10.0.1.0/24", "node2": "10.0.2.0/24"}
 
 
-def node(name: str) -> NodeSeen:
+def node(name: str) -> JudgedNode:
     other = "node2" if name == "node1" else "node1"
     routes = {("10.0.0.0/16", "flannel0"), (SUBNETS[name], "docker0")}
     forwarding = frozenset({(SUBNETS[other], ADDRESSES[other])})
-    return NodeSeen(name, ADDRESSES[name], True, forwarding, frozenset(routes), "flannel0", "docker0")
+    return JudgedNode(name, ADDRESSES[name], True, forwarding, frozenset(routes), "flannel0", "docker0")
 
 
-WELL = Seen(
+WELL = JudgedLab(
     network="10.0.0.0/16",
     nodes=(node("node1"), node("node2")),
-    leases=tuple(LeaseSeen(SUBNETS[name], ADDRESSES[name]) for name in SUBNETS),
+    leases=tuple(JudgedLease(SUBNETS[name], ADDRESSES[name]) for name in SUBNETS),
     small=(PairSeen("a", "b", True), PairSeen("b", "a", True)),
     full=(PairSeen("a", "b", True), PairSeen("b", "a", True)),
     full_size=1472,
 )
 
 
-def wrong(seen: Seen) -> dict[str, tuple[str, ...]]:
+def wrong(seen: JudgedLab) -> dict[str, tuple[str, ...]]:
     return {one.check: one.wrong for one in judge(seen) if not one.holds}
 
 
@@ -88,7 +88,7 @@ def test_of_two_families_each_is_looked_at() -> None:
         )
         for node, other in ((first, second), (second, first))
     ]
-    leases = [LeaseSeen(SUBNETS[name], ADDRESSES[name], own[name]) for name in SUBNETS]
+    leases = [JudgedLease(SUBNETS[name], ADDRESSES[name], own[name]) for name in SUBNETS]
     pairs = (*WELL.small, PairSeen("a", "b", True, 6), PairSeen("b", "a", True, 6))
     both = replace(WELL, nodes=nodes, leases=leases, small=pairs, full=pairs, has_ipv6=True)
     assert len(judge(both)) == 8
@@ -100,7 +100,7 @@ def test_of_two_families_each_is_looked_at() -> None:
 
 
 def test_a_foreign_lease_and_two_leases_of_a_node_are_found() -> None:
-    leases = (*(WELL.leases or ()), LeaseSeen("10.0.9.0/24", "192.0.2.1"), LeaseSeen("10.0.3.0/24", "192.168.8.1"))
+    leases = (*(WELL.leases or ()), JudgedLease("10.0.9.0/24", "192.0.2.1"), JudgedLease("10.0.3.0/24", "192.168.8.1"))
     assert wrong(replace(WELL, leases=leases))["leases"] == (
         "node1 holds 2 leases",
         "10.0.9.0/24 is leased to 192.0.2.1, which is no node",

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from testbed.cluster.manifest import Pod
+from testbed.cluster.manifest import PodManifest
 from testbed.cluster.yaml_source import read_documents
 
 MINIMAL: dict[str, Any] = {
@@ -17,7 +17,7 @@ MINIMAL: dict[str, Any] = {
 
 
 def test_defaults_are_kubernetes_own() -> None:
-    spec = Pod.model_validate(MINIMAL).spec
+    spec = PodManifest.model_validate(MINIMAL).spec
     assert spec.restart_policy == "Always"
     assert not spec.share_process_namespace
     assert spec.node_name is None
@@ -46,7 +46,7 @@ def test_every_supported_field_is_read() -> None:
         "volumes": [{"name": "v", "hostPath": {"path": "/srv", "type": "DirectoryOrCreate"}}],
         "containers": [container],
     }
-    pod = Pod.model_validate(MINIMAL | {"spec": spec})
+    pod = PodManifest.model_validate(MINIMAL | {"spec": spec})
     read = pod.spec.containers[0]
     assert (read.working_dir, read.ports[0].container_port, read.ports[0].protocol) == ("/tmp", 80, "UDP")
     assert (read.volume_mounts[0].mount_path, read.volume_mounts[0].sub_path) == ("/v", "x/y")
@@ -56,21 +56,21 @@ def test_every_supported_field_is_read() -> None:
 
 
 def test_a_pod_written_again_reads_the_same() -> None:
-    pod = Pod.model_validate(MINIMAL).on_node("node2")
+    pod = PodManifest.model_validate(MINIMAL).on_node("node2")
     assert pod.spec.node_name == "node2"
-    assert Pod.model_validate(pod.to_manifest()) == pod
+    assert PodManifest.model_validate(pod.to_manifest()) == pod
     assert "volumes" not in pod.to_manifest()["spec"]
 
 
 def test_a_pod_cannot_be_changed() -> None:
-    pod = Pod.model_validate(MINIMAL)
+    pod = PodManifest.model_validate(MINIMAL)
     with pytest.raises(ValidationError):
         pod.spec.node_name = "node2"
 
 
 def test_python_names_are_not_manifest_keys() -> None:
     with pytest.raises(ValidationError):
-        Pod.model_validate(MINIMAL | {"spec": MINIMAL["spec"] | {"node_name": "node1"}})
+        PodManifest.model_validate(MINIMAL | {"spec": MINIMAL["spec"] | {"node_name": "node1"}})
 
 
 def test_yaml_keeps_text_that_looks_like_a_date_and_follows_aliases() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from testbed.cluster.dns import resolv_conf
-from testbed.cluster.manifest import Pod
+from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import key_of
 from testbed.cluster.problems import SpecError
 from testbed.cluster.service import Service
@@ -45,7 +45,7 @@ def pod(name: str, address: str | None, *, ready: bool = True, **spec: object) -
         "metadata": {"name": name, "labels": {"app": "web"}},
         "spec": {"nodeName": "node1", "containers": containers, **spec},
     }
-    return PodFacts(Pod.model_validate(manifest), IPv4Address(address) if address else None, ready)
+    return PodFacts(PodManifest.model_validate(manifest), IPv4Address(address) if address else None, ready)
 
 
 def answers(found: tuple[Record, ...], name: str, kind: str) -> list[str]:

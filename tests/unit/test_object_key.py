@@ -3,7 +3,7 @@ from typing import Any
 
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.dns import resolv_conf
-from testbed.cluster.manifest import Pod
+from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.cluster.placement import SeenNode
 from testbed.cluster.service import Service
@@ -24,7 +24,7 @@ def metadata(namespace: str, **more: object) -> dict[str, Any]:
 
 def pod(namespace: str, address: str) -> PodFacts:
     document = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata(namespace), "spec": SPEC}
-    return PodFacts(Pod.model_validate(document).on_node("node1"), IPv4Address(address), ready=True)
+    return PodFacts(PodManifest.model_validate(document).on_node("node1"), IPv4Address(address), ready=True)
 
 
 def service(namespace: str) -> Service:

@@ -1,7 +1,7 @@
 """Which pairs of pods are skipped beside changes."""
 
+from testbed.lab.ping import PairResult
 from testbed.lab.pod_pings import skip
-from testbed.lab.probe import PairResult
 
 
 def pair(source: str, destination: str, received: int, sent: int = 1) -> PairResult:

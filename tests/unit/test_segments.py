@@ -5,15 +5,15 @@ import struct
 import pytest
 
 from agent.datapath.packet import internet_checksum
-from testbed.capture.headers import NO_OVERLAY, Overlay, read_packet, unwrap
+from testbed.capture.headers import NO_OVERLAY, Encapsulation, read_packet, unwrap
 from testbed.capture.segments import GSO_TCP4, GSO_TCP6, GSO_UDP_SEGMENT, Offload, cut
 from tests.packets import ipv4, ipv6, tcp, udp
 
 MAC = bytes(12) + b"\x08\x00"
 MAC6 = bytes(12) + b"\x86\xdd"
 FIN_PSH_ACK, CWR = 0x19, 0x80
-FLANNEL = Overlay("udp", 8285)
-VXLAN = Overlay("vxlan", 8472)
+FLANNEL = Encapsulation("udp", 8285)
+VXLAN = Encapsulation("vxlan", 8472)
 
 
 def transport_is_right(packet: bytes) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.kernel.nftables import read_generation
-from testbed.cluster.manifest import Pod
+from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import key_of
 from testbed.cluster.problems import SpecError
 from testbed.cluster.service import Service
@@ -35,7 +35,7 @@ def pod(
     name: str, address: str | None, *, ready: bool = True, terminating: bool = False, **container: object
 ) -> PodFacts:
     """A pod on node1 that belongs to the Services of `service`."""
-    manifest = Pod.model_validate(
+    manifest = PodManifest.model_validate(
         {
             "apiVersion": "v1",
             "kind": "Pod",

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from testbed.cluster.cluster_document import ClusterDocument
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.difference import difference
-from testbed.cluster.manifest import Pod
+from testbed.cluster.manifest import PodManifest
 from testbed.cluster.problems import SpecError
 from testbed.cluster.service import Service
 from testbed.cluster.spec import Cluster, cluster_names, find_cluster, read_cluster
@@ -152,7 +152,7 @@ def models_in(annotation: object) -> Iterator[type[BaseModel]]:
         yield from models_in(part)
 
 
-@pytest.mark.parametrize("model", [ClusterDocument, Pod, Deployment, Service])
+@pytest.mark.parametrize("model", [ClusterDocument, PodManifest, Deployment, Service])
 def test_a_key_that_must_be_there_has_an_example_for_the_message(model: type[BaseModel]) -> None:
     assert set(required_keys(model)) - set(EXAMPLES) == set()
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from agent.kernel.values import IPAddress, Link, Route
-from testbed.capture.headers import Overlay, unwrap
+from testbed.capture.headers import Encapsulation, unwrap
 from testbed.trace.hops import narrow_places
 from testbed.trace.nft_trace import Dropped, dropped_by, marking_table, trace_messages
 from testbed.trace.reasons import reason
@@ -16,7 +16,7 @@ from testbed.trace.story import Step
 from testbed.trace.watch import Sighting
 from tests.packets import ipv4, tcp, udp
 
-FLANNEL = Overlay("udp", 8285)
+FLANNEL = Encapsulation("udp", 8285)
 POD_MAC = "0a:58:0a:00:02:02"
 PLAIN = ("10.0.1.2", "10.0.2.2")
 NODES = ("192.168.8.1", "192.168.8.2")

@@ -3,13 +3,13 @@
 import secrets
 import struct
 
-from testbed.capture.headers import Overlay, unwrap
+from testbed.capture.headers import Encapsulation, unwrap
 from testbed.trace.sealed import unsealed
 from testbed.trace.watch import Sighting
 from tests.packets import ipv4, tcp, udp
 
 PORT = 51820
-WIREGUARD = Overlay("none", sealed_ports=(PORT,))
+WIREGUARD = Encapsulation("none", sealed_ports=(PORT,))
 PROBE = ipv4("10.0.1.2", "10.0.2.2", tcp(1000, flags=0x02), protocol=6, ttl=63)
 ANSWER = ipv4("10.0.2.2", "10.0.1.2", tcp(55, acknowledgement=1001, flags=0x12), protocol=6, identification=0)
 HERE, THERE = "192.168.8.1", "192.168.8.2"

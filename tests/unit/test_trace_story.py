@@ -1,6 +1,6 @@
 """Order and story of sightings: pure parts of `testbed trace`."""
 
-from testbed.capture.headers import Overlay, unwrap
+from testbed.capture.headers import Encapsulation, unwrap
 from testbed.trace.order import in_order
 from testbed.trace.recognise import Mark, Recogniser, Role
 from testbed.trace.story import Story, tell
@@ -17,8 +17,8 @@ from tests.dual_stack_frames import (
 )
 from tests.packets import ipv4, ipv6, tcp, udp
 
-FLANNEL = Overlay("udp", 8285)
-VXLAN = Overlay("vxlan", 8472)
+FLANNEL = Encapsulation("udp", 8285)
+VXLAN = Encapsulation("vxlan", 8472)
 COOKIE = 1000
 SYN, SYN_ACK = 0x02, 0x12
 CABLES = {("a", "eth0"): ("n", "vetha"), ("n", "vetha"): ("a", "eth0")}

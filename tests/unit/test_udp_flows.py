@@ -8,7 +8,7 @@ import pytest
 from agent.kernel.values import IPAddress, UdpFlow
 from testbed.cluster.object_key import key_of
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort
-from testbed.services.udp_flows import Node, Target, Translation, Translations, of_services, on_node, unsettled
+from testbed.services.udp_flows import FlowNode, Target, Translation, Translations, of_services, on_node, unsettled
 
 HERE = Endpoint(IPv4Address("10.0.46.2"), 8080, key_of("web1"), "node1")
 THERE = Endpoint(IPv4Address("10.0.90.2"), 8080, key_of("web2"), "node2")
@@ -120,7 +120,7 @@ def test_the_pod_behind_a_host_port_is_looked_at_when_it_comes_goes_or_is_anothe
 
 def stale(flow: UdpFlow, now: Translations, *keys: object) -> bool:
     """Whether node1 forgets the flow after a change of these keys."""
-    node = Node(now, frozenset({NODE, ip_address("127.0.0.1")}), IPv4Network("10.0.0.0/16"))
+    node = FlowNode(now, frozenset({NODE, ip_address("127.0.0.1")}), IPv4Network("10.0.0.0/16"))
     return node.is_stale(flow, frozenset(keys))  # type: ignore[arg-type]  # of keys
 
 
@@ -207,7 +207,7 @@ def test_the_same_by_ipv6() -> None:
     cluster_ip, pod, node = map(IPv6Address, ("fd00:10:96::7", "fd00:a:0:46::2", "fd00:8::1"))
     bound = replace(BOUND, cluster_ip=cluster_ip, endpoints=(replace(HERE, address=pod),))
     now = translations(bound)
-    judge = Node(now, frozenset({node, IPv6Address("::1")}), IPv6Network("fd00:a::/48"))
+    judge = FlowNode(now, frozenset({node, IPv6Address("::1")}), IPv6Network("fd00:a::/48"))
     client = IPv6Address("fd00:a:0:46::9")
     before = UdpFlow(client, 4000, cluster_ip, 53, cluster_ip, 53, client, 4000)
     keys = frozenset(now)

@@ -29,7 +29,7 @@ FILLER = b"overlay-testbed "
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedPacket:
     """What is to be sent."""
 
     protocol: Protocol
@@ -40,10 +40,10 @@ class Wanted:
     """Payload bytes."""
 
 
-class Probe:
+class TracedPacket:
     """A socket in the namespace of process `pid`; nothing is sent before `send`. Raises OSError."""
 
-    def __init__(self, pid: int, wanted: Wanted) -> None:
+    def __init__(self, pid: int, wanted: WantedPacket) -> None:
         self.wanted = wanted
         self._cookie = secrets.randbits(32)
         self._socket: socket.socket = in_network_of(pid, self._open)

@@ -1,4 +1,4 @@
-"""What became of numbered probes between pods: gaps, losses, duplicates, another order. Pure."""
+"""What became of numbered heartbeats between pods: gaps, losses, duplicates, another order. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 Pair = tuple[str, str]
 """Source and destination."""
 FLIGHT_S = 1.0
-"""A probe that is younger may still come."""
+"""A heartbeat that is younger may still come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +24,21 @@ class Gap:
 
 
 @dataclass
-class ProbeRecord:
-    """Grows as lines of the prober come; times are seconds of CLOCK_MONOTONIC."""
+class HeartbeatRecord:
+    """Grows as lines of the sender come; times are seconds of CLOCK_MONOTONIC."""
 
     pods: tuple[str, ...]
     period_s: float
     sent_at: dict[int, float] = field(default_factory=dict)
     arrivals: dict[Pair, dict[int, list[float]]] = field(default_factory=dict)
     damaged: int = 0
-    """Probes that came with other contents than were sent."""
+    """Heartbeats that came with other contents than were sent."""
 
     def __post_init__(self) -> None:
         self.arrivals = {(one, other): {} for one in self.pods for other in self.pods if one != other}
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """One line of the prober."""
+        """One line of the sender."""
         self.sent_at[line["number"]] = line["at"]
         for source, destination, number, at, whole in line["got"]:
             if not whole:
@@ -47,12 +47,12 @@ class ProbeRecord:
                 self.arrivals[source, destination].setdefault(number, []).append(at)
 
     def forget(self, pods: Collection[str]) -> None:
-        """Judge no longer what becomes of probes from and to these pods: they were deleted."""
+        """Judge no longer what becomes of heartbeats from and to these pods: they were deleted."""
         self.arrivals = {pair: arrived for pair, arrived in self.arrivals.items() if not set(pair) & set(pods)}
 
     @property
     def newest(self) -> float:
-        """When the last probes were sent of which is known what became of them."""
+        """When the last heartbeats were sent of which is known what became of them."""
         return max(self.sent_at.values(), default=0.0) - FLIGHT_S
 
     def lost(self, since: float, until: float, pairs: set[Pair] | None = None) -> dict[Pair, list[float]]:
@@ -66,7 +66,7 @@ class ProbeRecord:
         return {pair: times for pair, times in found.items() if times}
 
     def longest_gap(self, since: float, until: float, pairs: set[Pair] | None = None) -> Gap:
-        """Of all pairs; from the last probe that arrived before to the first that arrived after, less a period."""
+        """Of all pairs; from the last heartbeat that arrived before to the first that arrived after, less a period."""
         worst = Gap(0.0, None)
         for pair in self.lost(since, until, pairs):
             arrived = self.arrivals[pair]
@@ -79,7 +79,7 @@ class ProbeRecord:
         return worst
 
     def recovered_after(self, moment: float, until: float, pairs: set[Pair] | None = None) -> Gap:
-        """How long after `moment` a probe was sent for the last time that did not arrive."""
+        """How long after `moment` a heartbeat was sent for the last time that did not arrive."""
         worst = Gap(0.0, None)
         for pair, times in self.lost(moment, until, pairs).items():
             if times[-1] - moment + self.period_s > worst.seconds:
@@ -87,18 +87,18 @@ class ProbeRecord:
         return worst
 
     def share_lost(self, since: float, until: float) -> float:
-        """Of all probes sent between, 0 to 1."""
+        """Of all heartbeats sent between, 0 to 1."""
         sent = len(self._numbers(since, until)) * len(self.arrivals)
         return sum(map(len, self.lost(since, until).values())) / sent if sent else 0.0
 
     def duplicates(self, since: float, until: float) -> int:
-        """Probes that came more than once."""
+        """Heartbeats that came more than once."""
         return sum(
             len(times) - 1 for arrived in self.arrivals.values() for times in self._between(arrived, since, until)
         )
 
     def reordered(self, since: float, until: float) -> int:
-        """Probes that came after one that was sent later."""
+        """Heartbeats that came after one that was sent later."""
         count = 0
         for arrived in self.arrivals.values():
             latest = 0.0

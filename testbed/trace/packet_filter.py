@@ -7,7 +7,7 @@ from typing import Literal
 
 from agent.datapath.packet import ICMP, UDP
 from testbed.capture.filters import HARDWARE_TYPE, WHOLE, Assembler, Instruction
-from testbed.capture.headers import ETHERNET, ICMP_ERRORS, ICMPV6, IPIP, UDP_HEADER, Overlay
+from testbed.capture.headers import ETHERNET, ICMP_ERRORS, ICMPV6, IPIP, UDP_HEADER, Encapsulation
 from testbed.capture.network_header import FRAGMENT, IPV6_HEADER
 from testbed.capture.packet_socket import ARPHRD_ETHER, ARPHRD_LOOPBACK
 from testbed.trace.recognise import WINDOW, Mark
@@ -24,14 +24,14 @@ FEWER_PIECES = 12
 BASE, PROTOCOL = 0, 1
 
 
-def probe_filters(mark: Mark, overlay: Overlay, largest: int = 0) -> list[list[Instruction]]:
+def probe_filters(mark: Mark, overlay: Encapsulation, largest: int = 0) -> list[list[Instruction]]:
     """`probe_filter`, and what to try when the kernel has no room for it: Linux before 6.3 has 20 KiB a socket for
     filters (net.core.optmem_max). The shorter one misses a probe behind others in a datagram that was not cut yet."""
     counts = (MOST_PIECES, FEWER_PIECES) if overlay.kind == "udp" and mark.version == 4 else (1,)
     return [probe_filter(mark, overlay, largest, pieces) for pieces in counts]
 
 
-def probe_filter(mark: Mark, overlay: Overlay, largest: int = 0, pieces: int = MOST_PIECES) -> list[Instruction]:
+def probe_filter(mark: Mark, overlay: Encapsulation, largest: int = 0, pieces: int = MOST_PIECES) -> list[Instruction]:
     """Accepts frames that hold a packet of the probe, plain or carried by the overlay, and ICMP errors.
 
     Of datagrams that nobody can look into, those with room for packets of up to `largest` bytes, and no larger ones.
@@ -52,7 +52,7 @@ def probe_filter(mark: Mark, overlay: Overlay, largest: int = 0, pieces: int = M
     return code.program()
 
 
-def _carries(overlay: Overlay, mark: Mark, outer: Version) -> bool:
+def _carries(overlay: Encapsulation, mark: Mark, outer: Version) -> bool:
     """Whether the overlay may carry the probe in packets of the version `outer`."""
     return overlay.kind == "vxlan" or (overlay.kind != "none" and mark.version == outer == 4)
 
@@ -81,7 +81,7 @@ def _goto_network_header(code: Assembler) -> None:
     code.go("outermost 6")
 
 
-def _look_at_outermost(code: Assembler, mark: Mark, overlay: Overlay, largest: int, version: Version) -> None:
+def _look_at_outermost(code: Assembler, mark: Mark, overlay: Encapsulation, largest: int, version: Version) -> None:
     """Accept or refuse what is there without an overlay, or go on at «carried by VERSION»."""
     code.label(f"outermost {version}")
     if _carries(overlay, mark, version):
@@ -99,7 +99,7 @@ def _load_version(code: Assembler) -> None:
     code.do("rsh", 4)
 
 
-def _goto_carried(code: Assembler, overlay: Overlay, version: Version) -> None:
+def _goto_carried(code: Assembler, overlay: Encapsulation, version: Version) -> None:
     """Jump for the overlay's packets; else go on."""
     plain, carried = code.fresh("plain"), code.fresh("carried")
     code.do("ldx", BASE)
@@ -132,7 +132,7 @@ def _match_sealed(code: Assembler, port: int, largest: int, version: Version) ->
     code.label(other)
 
 
-def _step_inside(code: Assembler, overlay: Overlay, version: Version) -> None:
+def _step_inside(code: Assembler, overlay: Encapsulation, version: Version) -> None:
     code.do("ldx", BASE)
     _x_to_transport(code, version)
     code.do("txa")

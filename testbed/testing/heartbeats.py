@@ -1,4 +1,4 @@
-"""Probes between all pods of a lab while a test does something to it: `with Probing(lab) as probing: …`."""
+"""Heartbeats between all pods of a lab while a test does something to it: `with Heartbeats(lab) as heartbeats: …`."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from typing import Self
 
 from testbed.control.client import LabConnection
 from testbed.errors import TestbedError
-from testbed.faults.probe_record import Pair, ProbeRecord
+from testbed.faults.heartbeat_record import HeartbeatRecord, Pair
 from testbed.testing.lab_handle import LabHandle
 from testbed.testing.waiting import wait_until
 
@@ -23,18 +23,18 @@ LOOK_EVERY_S = 1.0
 TERMINATING = "Terminating"
 
 
-class Probing:
+class Heartbeats:
     """Ten numbered datagrams a second from every pod to every other; `record` is what became of them."""
 
     def __init__(self, lab: LabHandle) -> None:
         pods = {pod.name: pod.address for pod in lab.pods.values() if pod.address and pod.state != TERMINATING}
         self._lab = lab
         self._looked_at = time.monotonic()
-        self.record = ProbeRecord(tuple(pods), PERIOD_S)
+        self.record = HeartbeatRecord(tuple(pods), PERIOD_S)
         self._lock = threading.Lock()
         self._connection = LabConnection(lab.record)
         reading, writing = os.pipe()
-        nothing, self._complaints = os.open(os.devnull, os.O_RDONLY), os.memfd_create("prober")
+        nothing, self._complaints = os.open(os.devnull, os.O_RDONLY), os.memfd_create("heartbeats")
         self._threads = (
             threading.Thread(target=self._ask, args=(pods, (nothing, writing, self._complaints)), daemon=True),
             threading.Thread(target=self._read, args=(reading,), daemon=True),
@@ -63,11 +63,11 @@ class Probing:
             with self._lock:
                 until = self.record.newest
                 lost = self.record.lost(until - STEADY_S, until, pairs)
-                assert until > begun, f"no probes yet: {self._said()}"
+                assert until > begun, f"no heartbeats yet: {self._said()}"
                 assert not lost, ", ".join(f"{len(times)} from {a} to {b}" for (a, b), times in lost.items())
             return until - STEADY_S
 
-        return wait_until(steady, timeout_s, "no probe between pods is lost for a second")
+        return wait_until(steady, timeout_s, "no heartbeat between pods is lost for a second")
 
     def _forget_deleted(self) -> None:
         """A pod that somebody deletes meanwhile is nothing that was lost."""
@@ -92,7 +92,7 @@ class Probing:
     def _ask(self, pods: dict[str, str], streams: tuple[int, int, int]) -> None:
         try:
             with contextlib.suppress(TestbedError, OSError, ValueError):
-                for _ in self._connection.ask("probe", streams, pods=pods, period_s=PERIOD_S):
+                for _ in self._connection.ask("heartbeat", streams, pods=pods, period_s=PERIOD_S):
                     pass
         finally:
             for stream in streams[:2]:
@@ -106,4 +106,4 @@ class Probing:
                         self.record.add(json.loads(line))
 
     def _said(self) -> str:
-        return os.pread(self._complaints, 2000, 0).decode(errors="replace") or "the prober says nothing"
+        return os.pread(self._complaints, 2000, 0).decode(errors="replace") or "the sender says nothing"

@@ -1,15 +1,15 @@
 import pytest
 
-from testbed.faults.probe_record import ProbeRecord
+from testbed.faults.heartbeat_record import HeartbeatRecord
 
 PERIOD_S = 0.1
 
 
 def record_of(
     lost: dict[tuple[str, str], set[int]], count: int = 100, pods: tuple[str, ...] = ("a", "b")
-) -> ProbeRecord:
+) -> HeartbeatRecord:
     """`count` probes of which these do not arrive; each takes 1 ms."""
-    record = ProbeRecord(("a", "b"), PERIOD_S)
+    record = HeartbeatRecord(("a", "b"), PERIOD_S)
     for number in range(count):
         at = number * PERIOD_S
         got = [

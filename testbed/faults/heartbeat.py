@@ -1,6 +1,6 @@
 """A program that sends numbered datagrams from every pod to every other, ten times a second, and tells what came.
 
-    prober.py PERIOD NAME=ADDRESS …         run in the lab, where /run/netns has every pod
+    heartbeat.py PERIOD NAME=ADDRESS …         run in the lab, where /run/netns has every pod
 
 Each line of its output is a JSON object, one per period: `number` and `at` (seconds of CLOCK_MONOTONIC, which all
 namespaces share) of the datagrams sent then, and `got`, a list of [source, destination, number, at, whole]. A pod that
@@ -29,7 +29,7 @@ RENEW_EVERY = 5
 """Periods between looks whether a pod is another one."""
 
 
-class Pods:
+class HeartbeatPods:
     """A socket in each pod's network namespace, made anew when the pod is."""
 
     def __init__(self, addresses: Mapping[str, str]) -> None:
@@ -71,7 +71,7 @@ class Pods:
         self.sockets[place] = self._identities[place] = None
 
 
-def send(pods: Pods, number: int) -> None:
+def send(pods: HeartbeatPods, number: int) -> None:
     """One datagram from every pod to every other."""
     for source, opened in enumerate(pods.sockets):
         for destination, address in enumerate(pods.addresses):
@@ -85,7 +85,7 @@ def send(pods: Pods, number: int) -> None:
                 continue
 
 
-def receive(pods: Pods, until: float) -> list[tuple[str, str, int, float, bool]]:
+def receive(pods: HeartbeatPods, until: float) -> list[tuple[str, str, int, float, bool]]:
     """What comes until then."""
     got = []
     while (left_s := until - time.monotonic()) > 0:
@@ -104,7 +104,7 @@ def receive(pods: Pods, until: float) -> list[tuple[str, str, int, float, bool]]
 def main() -> None:
     """Until the output is closed."""
     period_s = float(sys.argv[1])
-    pods = Pods(dict(word.split("=") for word in sys.argv[2:]))
+    pods = HeartbeatPods(dict(word.split("=") for word in sys.argv[2:]))
     number, began = 0, time.monotonic()
     while True:
         if number % RENEW_EVERY == 0:

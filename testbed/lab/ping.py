@@ -28,19 +28,19 @@ _identifiers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class PingSender:
     """Who asks: a name and a process whose network namespace the requests leave from."""
 
     name: str
     pid: int
 
 
-_Origin = tuple[Sender, int]
+_Origin = tuple[PingSender, int]
 """A sender and a family."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class PingTarget:
     """Who is asked."""
 
     name: str
@@ -66,7 +66,7 @@ class PairResult:
 
 
 def ping_pairs(
-    pairs: Sequence[tuple[Sender, Target]],
+    pairs: Sequence[tuple[PingSender, PingTarget]],
     count: int = 1,
     interval_s: float = 0.2,
     timeout_s: float = 1.0,
@@ -107,7 +107,7 @@ def ping_pairs(
     return results
 
 
-def all_pairs(senders: Iterable[Sender], targets: Iterable[Target]) -> list[tuple[Sender, Target]]:
+def all_pairs(senders: Iterable[PingSender], targets: Iterable[PingTarget]) -> list[tuple[PingSender, PingTarget]]:
     """Every sender with every target of another name."""
     wanted = list(targets)
     return [(sender, target) for sender in senders for target in wanted if sender.name != target.name]
@@ -124,7 +124,7 @@ def _open_all(wanted: Iterable[_Origin]) -> tuple[dict[_Origin, socket.socket], 
     return sockets, refused
 
 
-def _raw_socket(sender: Sender, version: int) -> socket.socket:
+def _raw_socket(sender: PingSender, version: int) -> socket.socket:
     if version == 6:
         return _raw_ipv6_socket(sender)
     opened = in_network_of(sender.pid, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
@@ -133,7 +133,7 @@ def _raw_socket(sender: Sender, version: int) -> socket.socket:
     return opened
 
 
-def _raw_ipv6_socket(sender: Sender) -> socket.socket:
+def _raw_ipv6_socket(sender: PingSender) -> socket.socket:
     """The kernel fills in the checksum, and tells the hop limit beside the packet."""
     opened = in_network_of(sender.pid, lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6))
     opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
