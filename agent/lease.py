@@ -188,7 +188,7 @@ def parse_claim(key: str, value: str | bytes) -> Claim | None:
     try:
         holder = json.loads(value)["Holder"]
         return Claim(IPv4Address(match[2]), match[1], None if holder is None else str(holder))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

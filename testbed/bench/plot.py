@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from testbed.bench.report import Document
+from testbed.host.lab_directories import give_to_sudo_user
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,8 +99,7 @@ def draw(result: Document, target: Path) -> None:
 
         with matplotlib.rc_context(STYLE):
             _figure(result).savefig(target, dpi=DOTS_PER_INCH)
-    if (owner := os.environ.get("SUDO_UID")) is not None:
-        os.chown(target, int(owner), int(os.environ.get("SUDO_GID", "-1")))
+    give_to_sudo_user(target)
 
 
 def _figure(result: Document) -> "Figure":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from testbed.bench.plot import DOTS_PER_INCH, OTHER_COLOURS, QUIET, SMALL, STYLE, WIDTH_IN
 from testbed.bench.scale_plan import MIB, Document
+from testbed.host.lab_directories import give_to_sudo_user
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +33,7 @@ def draw(result: Document, target: Path) -> None:
 
         with matplotlib.rc_context(STYLE):
             _figure(result).savefig(target, dpi=DOTS_PER_INCH)
-    if (owner := os.environ.get("SUDO_UID")) is not None:
-        os.chown(target, int(owner), int(os.environ.get("SUDO_GID", "-1")))
+    give_to_sudo_user(target)
 
 
 def _figure(result: Document) -> "Figure":

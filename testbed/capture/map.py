@@ -18,7 +18,7 @@ from testbed.pods.pod_network import POD_END
 
 End = tuple[str, str]
 """Place and interface."""
-LAB = "lab"
+LAB = "the lab"
 """The lab's own namespace, where the switches are."""
 
 

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from testbed.dns.query import QUERY_BYTES, NotAnAnswer, serial_answer, serial_question
-from testbed.dns.zone import server_config
+from testbed.dns.zone import ROOT_ZONE, root_file, server_config
 from testbed.plain_files import plain, replace_plain
 from testbed.processes.namespaces import in_network_of
 from testbed.processes.supervise import RestartPolicy, Supervised, last_line
@@ -53,6 +53,7 @@ class NameServer:
         (self._directory / "database").mkdir(parents=True, exist_ok=True)
         config = server_config(self.zones, self.address, self._directory)
         replace_plain(self._directory / "knot.conf", config.encode("ascii"))
+        self.write({ROOT_ZONE: root_file()})
         self.process.start()
 
     def write(self, texts: Mapping[str, str]) -> None:

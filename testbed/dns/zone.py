@@ -4,8 +4,11 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from testbed.cluster.dns import CLUSTER_DOMAIN
 from testbed.dns.records import NAME_SERVER, Record
 
+ROOT_ZONE = "root"
+"""The name of its file."""
 TTL_S = 5
 """How long an answer may be kept, as CoreDNS says it; also the answer that there is no such name."""
 TIMERS_S = f"7200 1800 86400 {TTL_S}"
@@ -23,8 +26,23 @@ def zone_file(zone: str, records: Iterable[Record], serial: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def root_file() -> str:
+    """The root zone, in which there is nothing: a name that no other zone has is no name, and that is the answer.
+
+    Refused would be no answer: the C library calls it a temporary failure, and musl's asks until its time is over.
+    """
+    return "\n".join(
+        (
+            f"$TTL {TTL_S}",
+            f". SOA {NAME_SERVER}. hostmaster.{CLUSTER_DOMAIN}. 1 {TIMERS_S}",
+            f". NS {NAME_SERVER}.",
+            "",
+        )
+    )
+
+
 def server_config(zones: Sequence[str], address: IPv4Address, directory: Path) -> str:
-    """knot.conf: these zones and nothing else, so that every other name is REFUSED. One thread for each kind of work.
+    """knot.conf: these zones, and above them the root's. One thread for each kind of work.
 
     Zone files are read whole at each reload; the journal, in which knot would keep differences, stays empty.
     """
@@ -54,4 +72,6 @@ template:
     zonefile-sync: -1
     journal-content: none
 zone:
+  - domain: .
+    file: "{ROOT_ZONE}.zone"
 """ + "".join(f"  - domain: {zone}\n" for zone in zones)

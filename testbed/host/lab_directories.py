@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from testbed.cluster.problems import shorten
 from testbed.control.client import CLUSTER_FILE, LAB_FILE, RUN_ROOT, check_root, doubt, doubtful_lab
 from testbed.control.options import OPTIONS_FILE, LabOptions
 from testbed.errors import TestbedError, WrongEnvironment
@@ -95,10 +96,25 @@ def prepare(root: Path, options: LabOptions, cluster_text: str, hosts: str) -> P
 
 def sudo_user() -> int:
     """User id of who called sudo, 0 without it. Raises TestbedError (environment) when it is none."""
-    given = os.environ.get("SUDO_UID") or "0"
-    if not (given.isascii() and given.isdecimal() and int(given) <= HIGHEST_UID):
-        raise WrongEnvironment(f"SUDO_UID: no user id (got {given}; want a number, as sudo sets it)")
-    return int(given)
+    return _id_of("SUDO_UID", "user")
+
+
+def give_to_sudo_user(*paths: Path) -> None:
+    """Give files that root made to who called sudo, where that was done. Raises TestbedError as `sudo_user`."""
+    owner, group = sudo_user(), _id_of("SUDO_GID", "group")
+    if owner == 0 or os.geteuid() != 0:
+        return
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.chown(path, owner, group, follow_symlinks=False)
+
+
+def _id_of(variable: str, kind: str) -> int:
+    given = os.environ.get(variable) or "0"
+    digits = given if given.isascii() and given.isdecimal() and len(given) <= len(str(HIGHEST_UID)) else ""
+    if not digits or int(digits) > HIGHEST_UID:
+        raise WrongEnvironment(f"{variable}: no {kind} id (got {shorten(given)}; want a number, as sudo sets it)")
+    return int(digits)
 
 
 def is_a_labs(rundir: Path) -> bool:

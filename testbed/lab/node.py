@@ -181,7 +181,7 @@ class LabNode:
         try:
             status, body = http_get(self.pid, HEALTH_PORT, "/state")
             answer = json.loads(body)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return answer if status == http.client.OK and isinstance(answer, dict) else None
 

@@ -291,7 +291,7 @@ class LabVerbs:
             raise InvalidInput(f"{name} has no containers (want: -c only with a pod)")
         logs = self.state.directory / "logs"
         members = {member.name: member.log for member in self.state.registry.etcd.members}
-        if name == "lab":
+        if name == "lab" and self.state.pods.named(name) is None:
             return self.state.directory / "lab.log"
         if name in members:
             return members[name]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from testbed.control.client import RUN_ROOT, read_record
 from testbed.errors import TestbedError
+from testbed.host.lab_directories import give_to_sudo_user
 from testbed.host.removal import remove
 from testbed.testing.lab_handle import LabHandle
 
@@ -107,12 +108,7 @@ def stop_lab(lab: LabHandle) -> None:
 
 def hand_over(path: Path) -> None:
     """Give a file or directory tree that root made to the user who ran sudo."""
-    owner, group = (int(os.environ.get(name) or 0) for name in ("SUDO_UID", "SUDO_GID"))
-    if owner == 0 or os.geteuid() != 0:
-        return
-    for place in (path, *path.rglob("*")):
-        with contextlib.suppress(OSError):
-            os.chown(place, owner, group, follow_symlinks=False)
+    give_to_sudo_user(path, *path.rglob("*"))
 
 
 def open_shell(lab: LabHandle) -> None:

@@ -170,7 +170,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.headers.get("Content-Type") != "application/json" or not 0 <= length <= LARGEST_REQUEST:
                 return None
             value = json.loads(self.rfile.read(length))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
 

@@ -37,7 +37,7 @@ class Page:
         """A request as the page's own scripts send it, with these headers changed."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
-            data = None if body is None else json.dumps(body)
+            data = body if body is None or isinstance(body, str) else json.dumps(body)
             own = {"Content-Type": "application/json", "Origin": self.origin} if method == "POST" else {}
             changed = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, data, own | changed)
@@ -83,6 +83,11 @@ def test_another_pages_request_is_refused_even_with_the_secret(page: Page) -> No
         assert page.post("heal", {}, Origin=origin)[0] == 403, origin
     assert page.post("heal", {}, Content_Type="text/plain")[0] == 400
     assert page.ask("POST", urlsplit(page.url).path + "heal", None)[0] == 400
+
+
+def test_a_body_that_is_no_request_is_refused_however_deep_it_is(page: Page) -> None:
+    for body in ("[" * 4000, '{"a":' * 800, "9" * 4096, '"', "\0", "[]"):
+        assert page.ask("POST", urlsplit(page.url).path + "trace", body)[0] == 400, body[:20]
 
 
 def test_only_what_the_page_offers_can_be_asked_for(page: Page) -> None:

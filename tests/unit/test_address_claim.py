@@ -131,7 +131,12 @@ def test_a_claim_is_read_back_and_is_no_lease_to_anybody(node: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("10.0.5.0-24", "{}"), ("claim-by-x-of-1.2.3", '{"Holder":null}'), ("claim-by-x-of-1.2.3.4", "junk")],
+    [
+        ("10.0.5.0-24", "{}"),
+        ("claim-by-x-of-1.2.3", '{"Holder":null}'),
+        ("claim-by-x-of-1.2.3.4", "junk"),
+        ("claim-by-x-of-1.2.3.4", "[" * 100_000),
+    ],
 )
 def test_what_is_no_claim_is_none(key: str, value: str) -> None:
     assert parse_claim(key, value) is None

@@ -141,9 +141,9 @@ def test_addresses_of_pods_and_services_are_looked_up_backwards(network: str, zo
     assert list(zones_of(IPv4Network(network))) == ["cluster.local", *zones]
 
 
-def test_server_serves_these_zones_and_no_other() -> None:
+def test_server_serves_these_zones_and_the_root_s() -> None:
     text = server_config(("cluster.local", "10.in-addr.arpa"), IPv4Address("10.96.0.10"), Path("/run/dns"))
-    assert text.count("- domain: ") == 2
+    assert text.count("- domain: ") == 3
     assert "listen: 10.96.0.10@53\n" in text
 
 
