@@ -12,9 +12,9 @@ TUNSETPERSIST = 0x400454CB  # linux/if_tun.h, as the next
 TUNSETIFF = 0x400454CA
 IFF_TUN = 0x0001
 IFF_NO_PI = 0x1000
+"""No four bytes of packet information before each packet: a read returns the bare IP packet."""
 IFF_VNET_HDR = 0x4000
 """Each read and write begins with a struct virtio_net_hdr, which says what is left to do (checksum, cutting)."""
-"""No four bytes of packet information before each packet: a read returns the bare IP packet."""
 NAME_BYTES = 15  # IFNAMSIZ without the closing zero
 
 _INTERFACE_REQUEST = struct.Struct("16sH22x")
@@ -24,7 +24,10 @@ DEVICE_IS_GONE = frozenset({errno.EBADFD, errno.EBADF})
 
 
 class TunDevice:
-    """An open TUN device. The kernel removes it, with its routes, when it is closed or this process ends."""
+    """An open TUN device. The kernel removes it, with its routes, when it is closed or this process ends.
+
+    After `leave` it stays.
+    """
 
     def __init__(self, name: str, descriptor: int, *, vnet_header: bool = False) -> None:
         self.name = name

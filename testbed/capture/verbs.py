@@ -1,11 +1,14 @@
 """What the lab answers to `testbed capture`: which namespaces are meant, which filter, and the recorder's run."""
 
+import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from testbed.capture.filters import FilterError, Instruction, from_tcpdump, nothing
 from testbed.capture.map import LAB, Map
+from testbed.capture.outer_only import note_of
 from testbed.capture.plan import CapturePlan, CapturePoint
 from testbed.control.programs import run_for_client
 from testbed.control.server import Request, Verb
@@ -26,8 +29,13 @@ def capture(known: Map, request: Request) -> object:
     words = [str(word) for word in request.argument("words", list, [])]
     points, expression = split(words, known)
     ethernet, raw = compiled(expression)
+    listening = tuple(listenings(points, known))
+    note = note_of(expression, listening, known)
+    if note and request.streams:
+        with contextlib.suppress(OSError):
+            os.write(request.streams[-1], f"{note}\n".encode())
     plan = CapturePlan(
-        tuple(listenings(points, known)),
+        listening,
         known.overlay,
         tuple(ethernet),
         tuple(raw),

@@ -7,8 +7,7 @@ import sys
 
 import click
 
-# Importing these is what registers their verbs.
-from testbed.command import (
+from testbed.command import (  # noqa: F401 - importing these is what registers their verbs
     bench_command,
     capture_command,
     change_commands,
@@ -28,26 +27,6 @@ from testbed.command import (
 )
 from testbed.command.command_line import verbs
 from testbed.errors import TestbedError
-
-__all__ = [
-    "bench_command",
-    "capture_command",
-    "change_commands",
-    "check_command",
-    "commands_command",
-    "completion_command",
-    "fault_command",
-    "forward_command",
-    "graph_command",
-    "lab_commands",
-    "machine_commands",
-    "main",
-    "node_commands",
-    "soak_command",
-    "trace_command",
-    "ui_command",
-    "workload_commands",
-]
 
 EXIT_INTERRUPTED = 130
 

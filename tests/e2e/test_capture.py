@@ -101,6 +101,15 @@ def test_wrong_words_are_told_in_one_line(words: tuple[str, ...], said: str, ngi
     assert len(answer.err.splitlines()) == 1
 
 
+def test_a_filter_on_inner_ports_says_where_it_finds_nothing_and_what_helps(nginx_tomcat: Lab) -> None:
+    answer = nginx_tomcat.testbed("capture", "all", "tcp", "port", "8080", "--seconds", "0.2")
+    assert answer.code == 0
+    (note,) = [line for line in answer.err.splitlines() if line.startswith("note: ")]
+    assert note.startswith("note: s1, node1:uplink, node2:uplink see packets between nodes only inside UDP port 8285")
+    assert "-d udp.port==8285,ip" in note
+    assert "note: " not in nginx_tomcat.testbed("capture", "nginx", "tcp", "port", "8080", "--seconds", "0.2").err
+
+
 def test_capture_ends_with_its_client_and_leaves_no_process(nginx_tomcat: Lab) -> None:
     with nginx_tomcat.running("capture", "all", "-w", "/dev/null") as capture:
         read_until(capture.stderr, "listening")
