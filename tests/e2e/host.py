@@ -143,7 +143,7 @@ def files() -> dict[str, tuple[int, ...]]:
 
 
 def run_files(lab: str) -> frozenset[str]:
-    """Every path below /run but those of other labs, of named namespaces and of sessions."""
+    """Every path below /run but those of other labs, of named namespaces and of sessions, and the place of all labs."""
     found = set()
     for directory, directories, names in os.walk("/run"):
         if directory == "/run":
@@ -152,7 +152,7 @@ def run_files(lab: str) -> frozenset[str]:
             directories[:] = [name for name in directories if name == lab]
             names = [name for name in names if not name.endswith(".lock")]
         found |= {f"{directory}/{name}" for name in (*directories, *names)}
-    return frozenset(found)
+    return frozenset(found - {"/run/testbed"})
 
 
 def modules() -> frozenset[str]:
