@@ -20,7 +20,7 @@ from testbed.capture.lines import line
 from testbed.capture.packet_socket import ETHERNET_HEADER, PacketSocket, SeenFrame, await_stamps
 from testbed.capture.packet_socket import OUTGOING as OUT
 from testbed.capture.pcapng import LINKTYPE_ETHERNET, LINKTYPE_RAW, interface, packet, section_header, statistics
-from testbed.capture.plan import CapturePlan, CapturePoint, kernel_filter
+from testbed.capture.plan import LOOPBACK, CapturePlan, CapturePoint, kernel_filter
 from testbed.capture.segments import cut
 from testbed.processes.namespaces import CLONE_NEWNET, enter
 
@@ -43,6 +43,7 @@ class Recorder:
         self._sockets: dict[int, tuple[CapturePoint, PacketSocket]] = {}
         self._there: dict[str, list[str]] = {}
         """Wanted interfaces that were there at the beginning, by place."""
+        self._missing: list[str] = []
         self._lost: dict[str, int] = {}
         self._waiting: list[Waiting] = []
         self._arrivals = itertools.count()
@@ -62,6 +63,7 @@ class Recorder:
                     enter(listening.pid, CLONE_NEWNET)
                 opened = PacketSocket()
                 there = socket.if_nameindex()
+                self._missing += _missing(listening, [name for _, name in there])
                 unwanted = [index for index, name in there if not listening.wants(name)]
                 opened.listen(kernel_filter(self._plan, unwanted))
                 self._sockets[opened.fileno()] = (listening, opened)
@@ -70,6 +72,15 @@ class Recorder:
                 problems.append(f"{listening.place}: {failure.strerror or failure}")
         await_stamps()
         return problems
+
+    @property
+    def interfaces(self) -> int:
+        """How many wanted interfaces were there at the beginning."""
+        return sum(map(len, self._there.values()))
+
+    def missing(self) -> list[str]:
+        """Return a line for each wanted interface that was not there at the beginning: it may come, or be a slip."""
+        return self._missing
 
     def run(self, until_readable: int) -> None:
         """Record until the descriptor `until_readable` has something to say, or the plan's limits are reached."""
@@ -98,7 +109,7 @@ class Recorder:
         # After the last wanted packet nobody reads any more; what came then was not wanted either.
         lost = 0 if self._written == self._plan.count else sum(self._lost.values())
         missing = f", {lost} lost because they came faster than they could be written" if lost else ""
-        return f"{self._written} packets at {len(self._received)} points{missing}"
+        return f"{counted(self._written, 'packet')} on {counted(len(self._received), 'interface')}{missing}"
 
     def _is_over(self) -> bool:
         enough = self._plan.count is not None and self._written >= self._plan.count
@@ -166,6 +177,20 @@ class Recorder:
             view = view[os.write(self._output, view) :]
 
 
+def counted(number: int, noun: str) -> str:
+    """Return the number with the noun in its form."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _missing(listening: CapturePoint, there: list[str]) -> list[str]:
+    known = ", ".join(sorted(name for name in there if name != LOOPBACK))
+    return [
+        f"{listening.place} has no interface {name} (there are: {known or 'none'}); it is captured when it appears"
+        for name in listening.interfaces or ()
+        if name not in there
+    ]
+
+
 def main() -> int:
     """Entry point; returns the exit code."""
     plan = CapturePlan.from_json(sys.argv[1])
@@ -174,11 +199,14 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     recorder = Recorder(plan, 1)
     problems = recorder.open()
+    nothing = len(problems) == len(plan.listening)
     for problem in problems:
-        print(f"not listening in {problem}", file=sys.stderr)
-    if len(problems) == len(plan.listening):
+        print(f"{'error' if nothing else 'warning'}: cannot capture in {problem}", file=sys.stderr)
+    if nothing:
         return 1
-    print(f"listening at {len(plan.listening)} places", file=sys.stderr, flush=True)
+    for warning in recorder.missing():
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"capturing on {counted(recorder.interfaces, 'interface')}", file=sys.stderr, flush=True)
     with contextlib.suppress(BrokenPipeError):
         recorder.run(0)
         print(recorder.summary(), file=sys.stderr)

@@ -1,5 +1,6 @@
 """Captures of a running lab, read by an independent program (tshark)."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -19,7 +20,7 @@ WIRE = 1514
 def captured(lab: Lab, file: Path, *words: str, load: tuple[str, ...]) -> Path:
     """What was caught while a verb ran."""
     with lab.running("capture", *words, "-w", str(file)) as capture:
-        read_until(capture.stderr, "listening")
+        read_until(capture.stderr, "capturing on")
         lab.must(*load)
         capture.send_signal(2)
         assert capture.wait(15) == 0
@@ -77,7 +78,7 @@ def test_raw_keeps_super_packets(nginx_tomcat: Lab, tmp_path: Path) -> None:
 
 def test_lines_name_point_packet_and_what_is_around_it(nginx_tomcat: Lab) -> None:
     with nginx_tomcat.running("capture", "node1:uplink", "-c", "2", "udp", "port", "8285") as capture:
-        read_until(capture.stderr, "listening")
+        read_until(capture.stderr, "capturing on")
         nginx_tomcat.must("ping", "nginx", "tomcat")
         text = capture.communicate(timeout=15)[0].decode()
     assert "node1:uplink       out 10.0.46.2 > 10.0.90.2 icmp echo request" in text
@@ -110,9 +111,22 @@ def test_a_filter_on_inner_ports_says_where_it_finds_nothing_and_what_helps(ngin
     assert "note: " not in nginx_tomcat.testbed("capture", "nginx", "tcp", "port", "8080", "--seconds", "0.2").err
 
 
+def test_an_interface_that_is_missing_is_reported_and_captured_when_it_comes(nginx_tomcat: Lab) -> None:
+    make = "ip link add later0 type veth peer later1; ip link set later1 up; ip link set later0 up"
+    with nginx_tomcat.running("capture", "node1:later0", "node1:eth9", "-c", "1") as capture:
+        text = read_until(capture.stderr, "capturing on 0 interfaces")
+        there = r"\(there are: docker0, flannel0, .*\); it is captured when it appears"
+        assert re.search(rf"warning: node1 has no interface eth9 {there}", text)
+        assert re.search(rf"warning: node1 has no interface later0 {there}", text)
+        nginx_tomcat.must("exec", "node1", "--", "sh", "-c", f"{make}; ping -c1 -W1 -I later0 10.77.0.9; true")
+        said = capture.communicate(timeout=15)[0].decode()
+    nginx_tomcat.must("exec", "node1", "--", "ip", "link", "delete", "later0")
+    assert "node1:later0" in said
+
+
 def test_capture_ends_with_its_client_and_leaves_no_process(nginx_tomcat: Lab) -> None:
     with nginx_tomcat.running("capture", "all", "-w", "/dev/null") as capture:
-        read_until(capture.stderr, "listening")
+        read_until(capture.stderr, "capturing on")
         assert nginx_tomcat.exec("node1", "pgrep", "-f", "testbed.capture.recorder").code == 0
         capture.kill()
         capture.wait(10)
