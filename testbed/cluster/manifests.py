@@ -118,7 +118,8 @@ def _refuse(source: Source) -> Problem:
     want = f"want {', '.join(' '.join(known) for known in MANIFESTS)}"
     if not isinstance(source.document.value, dict):
         return source.problem((), f"not a manifest (got a list or a bare value; {want})")
-    if kind == ("testbed/v1", "Cluster"):
+    short = "apiVersion" not in source.document.value and "nodes" in source.document.value
+    if short or kind == ("testbed/v1", "Cluster"):
         return source.problem(("kind",), f"a Cluster is the first document of a file for `up` only (got one; {want})")
     shown = " ".join(kind)
     near = "" if kind[1] in KUBERNETES_KINDS else near_match(shown, map(" ".join, MANIFESTS))

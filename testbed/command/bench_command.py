@@ -30,7 +30,7 @@ def bench(
     plot: Path | None,
     output: str | None,
 ) -> int:
-    """Measure how fast packets get from node to node, several ways side by side.
+    """Measure how fast packets get from node to node, over several paths side by side.
 
     It makes a lab of its own (two nodes, a pod each) and takes it down afterwards. Labs that run stay as they are, but
     share the machine: best run it alone. Every round goes through all paths, so what disturbs one disturbs all.

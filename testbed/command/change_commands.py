@@ -95,7 +95,7 @@ def _delete_by_name(words: Sequence[str], selector: str | None, grace_s: float |
 def scale(
     words: tuple[str, ...], replicas: int, wait: bool, timeout: float, lab: str | None, output: str | None
 ) -> None:
-    """Want another number of pods: scale deployment NAME --replicas N"""
+    """Set the number of pods: scale deployment NAME --replicas N"""
     kind, names = _kind_and_names(words)
     if kind is not DEPLOYMENT or len(names) != 1:
         raise click.UsageError("want deployment NAME", click.get_current_context())

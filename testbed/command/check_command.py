@@ -10,9 +10,9 @@ from testbed.output.next_commands import next_commands
 @lab_option
 @output_option("json")
 def check(lab: str | None, output: str | None) -> int:
-    """Say whether all is well: every pod reaches every pod, with small and full-size packets; leases and routes agree.
+    """Check the lab: every pod reaches every pod, with small and full-size packets; leases and routes agree.
 
-    The judge of the exercises (up broken/NAME): it says what is wrong, not why. Exit code 0 when all is well.
+    The judge of the exercises (up broken/NAME): it says what is wrong, not why. Exit code 0 when nothing is.
     """
     from testbed.output import tables as render
 

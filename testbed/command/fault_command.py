@@ -45,7 +45,7 @@ class FaultVerb(click.Command):
 def fault(
     words: tuple[str, ...], lasts: float | None, timeout: float | None, lab: str | None, output: str | None
 ) -> int:
-    """Break something in the lab on purpose; say what was done and how it is undone.
+    """Break something in the lab on purpose; report what was done and how to undo it.
 
     \b
     fault agent kill node1       one fault; the table below has all

@@ -118,7 +118,7 @@ def _prompt(record: LabRecord) -> int:
 @lab_option
 @click.option("--all", "everything", is_flag=True, help="Every lab that runs.")
 def down(lab: str | None, everything: bool) -> None:
-    """Take a lab down; nothing of it is left."""
+    """Take a lab down and remove everything that belongs to it."""
     from testbed.host.removal import labs_to_end, remove_leftovers, take_down
 
     name = lab or os.environ.get("TESTBED_LAB")

@@ -21,7 +21,7 @@ limit_option = click.option(
 
 @verbs.group(cls=Verbs)
 def node() -> None:
-    """Add nodes to a running lab, drain them, take them away."""
+    """Add nodes to a running lab, drain them, remove them."""
 
 
 def _ask(action: str, name: str, lab: str | None, output: str | None, **arguments: object) -> dict[str, Any] | None:

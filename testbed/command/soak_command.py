@@ -33,7 +33,7 @@ CLUSTER = "faults"
 @click.option("--history", type=click.Path(path_type=Path), metavar="FILE", help="Where what happened is written.")
 @lab_option
 def soak(minutes: float, seed: int | None, replay: Path | None, history: Path | None, lab: str | None) -> int:
-    """Break and mend things in random order, and see that nothing is lost and nothing grows.
+    """Break and repair things in random order; report anything lost, late or leaking.
 
     Wants a lab of the cluster `faults`: sudo testbed up faults
 

@@ -203,6 +203,9 @@ def _plain(value: object) -> str:
 
 def pings(results: list[Object]) -> None:
     """A matrix: senders down, targets across, round-trip time in ms; a line per sender where that gets too wide."""
+    if not results:
+        print("no pods to ping")
+        return
     if len({result["destination"] for result in results}) > MATRIX_TARGETS:
         _ping_lines(results)
     else:

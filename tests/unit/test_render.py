@@ -57,6 +57,11 @@ def ping(destination: str, received: int, skipped: str | None = None) -> render.
     return {**answer, "ttl": 62, "rtt_ms": times, "error": None, "skipped": skipped}
 
 
+def test_a_lab_without_pods_has_no_empty_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+    render.pings([])
+    assert capsys.readouterr().out == "no pods to ping\n"
+
+
 def test_a_skipped_pair_is_neither_lost_nor_received(capsys: pytest.CaptureFixture[str]) -> None:
     render.pings([ping("b", 1), ping("c", 0), ping("d", 0, "terminated meanwhile: d")])
     assert capsys.readouterr().out.splitlines() == [
