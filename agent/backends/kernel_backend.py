@@ -122,7 +122,8 @@ class KernelBackend:
         """What went through the overlay devices; None where there is none: the kernel does not count by network."""
         if not self._plan.devices:
             return None
-        found = [link.traffic for it in self._plan.devices if (link := self._kernel.link(it.name)) is not None]
+        asked = [self._kernel.traffic(device.name) for device in self._plan.devices]
+        found = [traffic for traffic in asked if traffic is not None]
         drops: Mapping[str, int] = {
             "device_tx": sum(traffic.tx_dropped + traffic.tx_errors for traffic in found),
             "device_rx": sum(traffic.rx_dropped + traffic.rx_errors for traffic in found),

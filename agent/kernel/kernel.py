@@ -6,7 +6,7 @@ Nothing here remembers: each call asks the kernel first. A change that is alread
 """
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from ipaddress import IPv6Interface
 from types import TracebackType
 from typing import Self, TypeVar
@@ -26,17 +26,16 @@ from agent.kernel.values import (
     Link,
     Route,
     State,
+    Traffic,
     Wanted,
     WantedAddresses,
     WantedLink,
-    WantedNeighbours,
     WantedRoute,
     WantedSysctl,
 )
 
 __all__ = ["Kernel", "NetlinkError"]
 
-Address = TypeVar("Address", bound=IPAddress)
 Result = TypeVar("Result")
 
 
@@ -120,6 +119,11 @@ class Kernel:
         """Return the interface of that index, or None."""
         with self._using:
             return read.link_at(self._socket, index)
+
+    def traffic(self, name: str) -> Traffic | None:
+        """Return what went through the interface of that name, or None when there is none."""
+        with self._using:
+            return read.traffic(self._socket, name)
 
     def assigned_addresses(self, family: Family = 4) -> tuple[AssignedAddress, ...]:
         """Return the addresses of all interfaces, each interface's in the kernel's order."""
@@ -229,13 +233,6 @@ class Kernel:
     def delete_route(self, route: Route, why: str) -> None:
         """Make sure that the route is gone."""
         self.converge(Wanted(no_routes={route: why}))
-
-    def ensure_neighbours(self, device: str, wanted: Mapping[Address, str], why: str) -> None:
-        """Make sure of permanent neighbour entries, MAC by address, all of one family; others stay."""
-        if wanted:
-            entries: dict[IPAddress, str] = {address: mac for address, mac in wanted.items()}
-            family = next(iter(entries)).version
-            self.converge(Wanted(neighbours=(WantedNeighbours(device, entries, why, family),)))
 
     def delete_neighbour(self, device: str, address: IPAddress, why: str) -> None:
         """Make sure that there is no neighbour entry for `address` on the device."""

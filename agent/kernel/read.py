@@ -4,6 +4,7 @@ A socket stays in the namespace that it was opened in, in every thread. What pyr
 """
 
 import errno
+import itertools
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
@@ -55,6 +56,7 @@ ALREADY_GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNO
 REFUSED_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EINVAL, errno.EACCES})
 DUMP_ATTEMPTS = 10
 """A dump that the kernel's tables changed under is asked for again; so often in a row means something is very busy."""
+LARGEST_SEQUENCE_NUMBER = (1 << 32) - 1
 FEW = 4
 """So many links or neighbours are asked for one by one: a list of neighbours goes through those of all namespaces."""
 
@@ -67,9 +69,33 @@ class Message(Protocol):
     def get_attr(self, name: str) -> Any: ...  # noqa: ANN401 - the attribute decides
 
 
+class SequenceNumbers:
+    """Numbers of a socket's requests, none used twice.
+
+    pyroute2's own pool gives them out again, keeps the last 255 back for that, and goes through all of these at each
+    request: a sixth of the time that it takes to read a link.
+    """
+
+    def __init__(self) -> None:
+        self._next = itertools.count()
+
+    def alloc(self) -> int:
+        """Return a number. 0 is not one: the kernel's own announcements have it."""
+        return next(self._next) % LARGEST_SEQUENCE_NUMBER + 1
+
+    def alloc_multi(self, count: int) -> list[int]:
+        """Return several."""
+        return [self.alloc() for _ in range(count)]
+
+    def free(self, number: int, ban: int = 0) -> None:
+        """Do nothing: it is not given out again."""
+
+
 def open_socket() -> IPRoute:
     """Return a route socket in the calling thread's namespace. Raises OSError."""
-    return IPRoute()
+    socket = IPRoute()
+    socket.addr_pool = SequenceNumbers()
+    return socket
 
 
 def refused(what: str, error: KernelRefusal) -> NetlinkError:
@@ -96,13 +122,26 @@ def link_at(socket: IPRoute, index: int) -> Link | None:
     return _link(socket, f"#{index}", index=index)
 
 
+def traffic(socket: IPRoute, name: str) -> Traffic | None:
+    """Return what went through the interface of that name, or None when there is none."""
+    message = _link_message(socket, name, ifname=name)
+    counts = {} if message is None else message.get_attr("IFLA_STATS64") or {}
+    return None if message is None else Traffic(**{name: counts.get(name, 0) for name in TRAFFIC_NAMES})
+
+
 def _link(socket: IPRoute, shown: str, **asked: object) -> Link | None:
+    message = _link_message(socket, shown, **asked)
+    return None if message is None else read_link(message)
+
+
+def _link_message(socket: IPRoute, shown: str, **asked: object) -> Message | None:
     try:
-        return read_link(socket.link("get", **asked)[0])
+        message: Message = socket.link("get", **asked)[0]
     except KernelRefusal as error:
         if error.code == errno.ENODEV:
             return None
         raise refused(f"ip link show {shown}", error) from error
+    return message
 
 
 def assigned_addresses(socket: IPRoute, family: Family) -> tuple[AssignedAddress, ...]:
@@ -283,26 +322,28 @@ def dump(what: str, ask: Callable[[], Result]) -> Result:
 
 def read_link(message: Message) -> Link:
     """Return one RTM_NEWLINK message as a value."""
-    info = message.get_attr("IFLA_LINKINFO")
+    # Each `get_attr` goes through all forty attributes.
+    held = {slot.name: slot for slot in message["attrs"]}
+
+    def value(name: str) -> Any:  # noqa: ANN401 - the attribute decides
+        return held[name].value if name in held else None
+
+    info = value("IFLA_LINKINFO")
+    kind = (info.get_attr("IFLA_INFO_KIND") if info else None) or ""
     port = info.get_attr("IFLA_INFO_SLAVE_DATA") if info and info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge" else None
     return Link(
-        name=message.get_attr("IFLA_IFNAME"),
+        name=value("IFLA_IFNAME"),
         index=message["index"],
-        kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        mac=message.get_attr("IFLA_ADDRESS") or "",
+        kind=kind,
+        mtu=value("IFLA_MTU") or 0,
+        mac=value("IFLA_ADDRESS") or "",
         flags=frozenset(name for name, bit in LINK_FLAGS.items() if message["flags"] & bit),
-        master=message.get_attr("IFLA_MASTER") or 0,
-        tx_queue_length=message.get_attr("IFLA_TXQLEN") or 0,
-        settings=read_vxlan(message) or read_ipip(message),
+        master=value("IFLA_MASTER") or 0,
+        tx_queue_length=value("IFLA_TXQLEN") or 0,
+        settings=read_vxlan(message) if kind == "vxlan" else read_ipip(message) if kind == "ipip" else None,
         hairpin=bool(port.get_attr("IFLA_BRPORT_MODE")) if port else False,
-        alias=message.get_attr("IFLA_IFALIAS") or "",
-        traffic=_traffic(message.get_attr("IFLA_STATS64") or {}),
+        alias=value("IFLA_IFALIAS") or "",
     )
-
-
-def _traffic(counts: dict[str, int]) -> Traffic:
-    return Traffic(**{name: counts.get(name, 0) for name in TRAFFIC_NAMES})
 
 
 def read_vxlan(message: Message) -> VxlanSettings | None:

@@ -150,7 +150,6 @@ class Link:
     """As a bridge's port: frames may leave by the port that they came in by."""
     alias: str = ""
     """A text for people, which the kernel keeps with the link; empty: none."""
-    traffic: Traffic = field(default=Traffic(), compare=False)
 
     @property
     def up(self) -> bool:

@@ -143,7 +143,9 @@ class VethInterface(Intf):
 
 
 class VethLink(Link):
-    """A veth pair made by one netlink message with both ends already in their namespaces."""
+    """A veth pair made by one netlink message with both ends already in their namespaces, the first one up."""
+
+    plugged_in = True
 
     @classmethod
     def makeIntfPair(
@@ -165,8 +167,15 @@ class VethLink(Link):
             namespace=node2.name if isinstance(node2, OverlayNode) else LAB,
         )
         why = f"the cable {node1.name} to {node2.name}"
-        link = WantedLink(intfname1, why, kind="veth", settings=peer, mtu=node1.underlay_mtu, mac=addr1)
+        mtu = node1.underlay_mtu
+        link = WantedLink(intfname1, why, kind="veth", settings=peer, mtu=mtu, mac=addr1, up=cls.plugged_in)
         node1.kernel.converge(Wanted(links=(link,)))
+
+
+class SpareLink(VethLink):
+    """One whose ends stay down for now."""
+
+    plugged_in = False
 
 
 class OverlayNode(ShellOnDemand, Host):
@@ -279,6 +288,7 @@ class BridgeSwitch(ShellOnDemand, Switch):
         """Make the bridge and plug every cable in."""
         bridge = WantedLink(self.name, "a switch of the underlay", kind="bridge", mtu=self.underlay_mtu, up=True)
         self.kernel.converge(Wanted(links=(bridge,)))
+        self._bridge = self.kernel.link(self.name)
         for interface in self.intfList():
             if interface.name != "lo":
                 self.plug(interface.name)
@@ -289,7 +299,8 @@ class BridgeSwitch(ShellOnDemand, Switch):
         Being asked for this link alone makes the kernel notice at once that its cable is connected. It may wait a
         second where both ends have the same number in their namespaces, and the bridge drops what comes in meanwhile.
         """
-        self.kernel.converge(Wanted(links=(WantedLink(interface, "plug the cable into the switch", master=self.name),)))
+        port = WantedLink(interface, "plug the cable into the switch", master=self.name)
+        self.kernel.converge(Wanted(links=(port,)), known=[self._bridge] if self._bridge else [])
 
     def unplug(self, _interface: str) -> None:
         """Nothing: a bridge forgets a port that has gone."""
@@ -390,9 +401,11 @@ class LabUnderlay:
 
     def connect(self, cable: Cable, macs: Sequence[str | None], held_back: bool = False) -> Any:
         """Plug a cable in at both ends, shaped as it says; one that is held back stays down."""
-        state = {"up": not held_back}
+        # The kernel takes the second end up only when the pair is there.
+        second: dict[str, Any] = {"up": None if held_back else True}
+        made = SpareLink if held_back else VethLink
         link = self.net.addLink(
-            cable.first, cable.second, addr1=macs[0], addr2=macs[1], params1=dict(state), params2=dict(state)
+            cable.first, cable.second, cls=made, addr1=macs[0], addr2=macs[1], params1={"up": None}, params2=second
         )
         for interface in (link.intf1, link.intf2):
             if self.open_vswitch is not None:

@@ -15,7 +15,7 @@ from agent.kernel.monitor import Monitor
 from agent.kernel.namespace import NamespaceThread
 from agent.kernel.values import Family, Route
 from tests.netns.conftest import Namespace, NamespaceMaker
-from tests.netns.wishes import bridge, settings, veth
+from tests.netns.wishes import bridge, neighbours, settings, veth
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.root
@@ -57,7 +57,7 @@ def test_everything_done_twice_is_journalled_once_as_one_would_type_it(
         kernel.ensure_route(Route(IPv4Network("10.0.0.0/16"), "docker0"), "all pods")
         kernel.ensure_route(Route(IPv4Network("10.0.0.0/16"), None, kind="unreachable", metric=9), "last resort")
         kernel.ensure_route(Route(IPv4Network("0.0.0.0/0"), "docker0", IPv4Address("10.0.46.9")), "out")
-        kernel.ensure_neighbours("docker0", {IPv4Address("10.0.46.2"): "02:42:0a:00:2e:02"}, "known")
+        kernel.converge(neighbours("docker0", {IPv4Address("10.0.46.2"): "02:42:0a:00:2e:02"}))
         kernel.sysctl("net.ipv4.ip_forward", "1", "routes")
     assert commands(journal) == [
         "ip link add docker0 mtu 1472 address 02:42:0a:00:2e:01 type bridge",
@@ -128,8 +128,8 @@ def test_what_we_read_is_what_ip_shows(kernel: Kernel, node: Namespace) -> None:
     kernel.ensure_route(Route(IPv6Network("fd01::/64"), "br0", IPv6Address("fd00::9")), "x")
     kernel.ensure_route(Route(IPv4Network("10.9.0.0/16"), None, kind="unreachable", metric=9), "x")
     many = {IPv4Address("10.1.0.0") + number: f"02:00:00:00:01:{number:02x}" for number in range(10, 200)}
-    kernel.ensure_neighbours("br0", many, "x")
-    kernel.ensure_neighbours("br0", {IPv6Address("fd00::9"): "02:00:00:00:00:09"}, "x")
+    kernel.converge(neighbours("br0", many))
+    kernel.converge(neighbours("br0", {IPv6Address("fd00::9"): "02:00:00:00:00:09"}))
 
     links = {link.name: link for link in kernel.links()}
     assert {
@@ -175,12 +175,9 @@ def test_what_we_read_is_what_ip_shows(kernel: Kernel, node: Namespace) -> None:
 def test_a_refusal_among_many_neighbours_is_reported(kernel: Kernel) -> None:
     kernel.converge(bridge("br0", mtu=1400))
     shorter_than_the_device_has = "192.0.2.1"  # four bytes
+    entries = {IPv4Address("10.1.0.1"): "02:00:00:00:00:02", IPv4Address("10.1.0.2"): shorter_than_the_device_has}
     with pytest.raises(NetlinkError, match=r"ip neigh replace 10\.1\.0\.1 lladdr 02:00\S+ dev br0 nud permanent: "):
-        kernel.ensure_neighbours(
-            "br0",
-            {IPv4Address("10.1.0.1"): "02:00:00:00:00:02", IPv4Address("10.1.0.2"): shorter_than_the_device_has},
-            "x",
-        )
+        kernel.converge(neighbours("br0", entries))
 
 
 def test_addresses_become_exactly_the_wanted_ones(kernel: Kernel) -> None:

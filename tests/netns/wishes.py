@@ -1,8 +1,11 @@
 """Small wanted states for tests: `kernel.converge(bridge("br0", mtu=1400))`."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from agent.kernel.values import VethPeer, Wanted, WantedLink
+from agent.kernel.values import IPAddress, VethPeer, Wanted, WantedLink, WantedNeighbours
+
+Address = TypeVar("Address", bound=IPAddress)
 
 WHY = "a test wants it"
 
@@ -30,3 +33,10 @@ def veth(
 def settings(name: str, **wanted: Any) -> Wanted:  # noqa: ANN401 - each setting has its own type
     """Return settings of a link that exists: `mtu=1400`, `master="br0"`, `hairpin=True` …"""
     return Wanted(links=(WantedLink(name, WHY, **wanted),))
+
+
+def neighbours(device: str, entries: Mapping[Address, str]) -> Wanted:
+    """Return permanent neighbours, MAC by address, all of one family; others stay."""
+    [family] = {address.version for address in entries}
+    held: dict[IPAddress, str] = {address: mac for address, mac in entries.items()}
+    return Wanted(neighbours=(WantedNeighbours(device, held, WHY, family),))
