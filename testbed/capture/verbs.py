@@ -4,7 +4,8 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from testbed.capture.filters import FilterError, Instruction, from_tcpdump, nothing
 from testbed.capture.map import LAB, Map
@@ -13,6 +14,7 @@ from testbed.capture.plan import CapturePlan, CapturePoint
 from testbed.control.programs import run_for_client
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
+from testbed.spelling import listed, meant
 
 EVERYTHING = "all"
 UPLINK = "uplink"
@@ -28,14 +30,16 @@ def capture(known: Map, request: Request) -> object:
     """Run the recorder on the client's streams: until its standard input ends, or the client leaves."""
     words = [str(word) for word in request.argument("words", list, [])]
     points, expression = split(words, known)
+    wanted = tuple(listenings(points, known))
+    for one in wanted:
+        refuse_absent(one, interfaces_of(one.pid), known.overlay_devices)
     ethernet, raw = compiled(expression)
-    listening = tuple(listenings(points, known))
-    note = note_of(expression, listening, known)
+    note = note_of(expression, wanted, known)
     if note and request.streams:
         with contextlib.suppress(OSError):
             os.write(request.streams[-1], f"{note}\n".encode())
     plan = CapturePlan(
-        listening,
+        wanted,
         known.overlay,
         tuple(ethernet),
         tuple(raw),
@@ -58,7 +62,7 @@ def split(words: Sequence[str], known: Map) -> tuple[list[str], str]:
     if not points:
         raise TestbedError(
             f"capture: no such point (got {words[0] if words else 'none'}; want all, or some of "
-            f"{', '.join(sorted(owners - {EVERYTHING}))}, each with :INTERFACE or without)"
+            f"{listed(sorted(owners - {EVERYTHING}), words[0] if words else '')}, each with :INTERFACE or without)"
         )
     return points, " ".join(words[len(points) :])
 
@@ -119,8 +123,32 @@ def _meant(point: str, known: Map) -> dict[str, set[str] | None]:
         return {place: {f"{place}-eth0" if interface == UPLINK else interface} if interface else None}
     ports = {port for port, switch in known.switch_ports.items() if switch == owner}
     if interface and interface not in ports:
-        raise TestbedError(f"capture: {point}: {owner} has no such port (there are: {', '.join(sorted(ports))})")
+        raise TestbedError(
+            f"capture: {point}: {owner} has no such port (there are: {listed(sorted(ports), interface)})"
+        )
     return {LAB: {interface} if interface else ports}
+
+
+def interfaces_of(pid: int | None) -> list[str]:
+    """Return the interfaces of a process's network namespace; None: our own. Raises TestbedError."""
+    try:
+        lines = Path(f"/proc/{pid or 'self'}/net/dev").read_text().splitlines()
+    except OSError as failure:
+        raise TestbedError(f"capture: a process of the lab is gone ({failure.strerror}); try again") from failure
+    return [line.partition(":")[0].strip() for line in lines if ":" in line]
+
+
+def refuse_absent(listening: CapturePoint, present: Collection[str], coming: Collection[str]) -> None:
+    """Raise TestbedError for an interface that is not in its namespace and is none that an agent makes (`coming`)."""
+    for interface in listening.interfaces or ():
+        if interface in present or interface in coming:
+            continue
+        points = [listening.point(one) for one in present]
+        there = listed((point.rpartition(":")[2] for point in points), interface)
+        point = listening.point(interface)
+        what = f"capture: {point}: {listening.place} has no interface {interface}"
+        near = meant(point, points)
+        raise TestbedError(f"{what} (there are: {there}){f' - did you mean {near[0]}?' if near else ''}")
 
 
 def _labels(place: str, known: Map) -> tuple[tuple[str, str], ...]:

@@ -3,13 +3,13 @@
 What a running lab has of a kind (`get`, `describe`) is registered for it in `testbed.supervisor.kinds`.
 """
 
-import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from testbed.cluster import columns
 from testbed.cluster.columns import Column
+from testbed.spelling import meant
 
 if TYPE_CHECKING:
     from testbed.cluster.manifest_model import Model
@@ -142,6 +142,6 @@ BY_PLURAL = {kind.plural: kind for kind in KINDS}
 
 def no_such_kind(word: str, *wanted: str) -> str:
     """Return the line for a word that is not a kind; `wanted` are the words that would do."""
-    near = difflib.get_close_matches(word, [*BY_WORD, ALL], n=1)
+    near = meant(word, [*BY_WORD, ALL])
     hint = f" - did you mean {near[0]}?" if near and word not in BY_WORD else ""
     return f"no such kind: {word} (want {', '.join(wanted[:-1])} or {wanted[-1]}){hint}"

@@ -11,6 +11,7 @@ from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import Path, dotted
+from testbed.spelling import listed
 
 TEMPLATE = ("spec", "template")
 """Of a Deployment: where its pods' description is."""
@@ -47,7 +48,7 @@ def check_node(source: Source, path: Path, spec: PodSpec, nodes: Sequence[str]) 
     """Whether the node that a pod or a template names exists; `path` leads to the spec."""
     node = spec.node_name
     if node is not None and node not in nodes:
-        what = f"no such node (got {shorten(node)}; want {', '.join(nodes)}){near_match(node, nodes)}"
+        what = f"no such node (got {shorten(node)}; want {listed(nodes, node)}){near_match(node, nodes)}"
         yield source.problem((*path, "nodeName"), what)
 
 

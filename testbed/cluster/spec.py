@@ -29,6 +29,7 @@ from testbed.cluster.validation import Source, read_model
 from testbed.cluster.wiring import Wiring
 from testbed.cluster.yaml_source import MAX_BYTES, read_documents
 from testbed.places import TOPOLOGIES
+from testbed.spelling import listed
 
 DEFAULT_CLUSTER = "nginx_tomcat"
 
@@ -166,7 +167,7 @@ def find_cluster_file(name: str = DEFAULT_CLUSTER) -> Path:
     wanted = name.replace("-", "_")
     if wanted in known:
         return TOPOLOGIES / f"{wanted}.yaml"
-    want = f"{', '.join(known)}, or the path of a file"
+    want = f"{listed(known, wanted)}, or the path of a file"
     raise SpecError(
         [Problem(shorten(name), f"no such cluster (got {shorten(name)}; want {want}){near_match(name, known)}")]
     )

@@ -1,6 +1,5 @@
 """What every verb of the command line shares: the group, its options, names of kinds."""
 
-import difflib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +8,9 @@ import click
 
 from testbed.cluster.kinds import BY_WORD, DEPLOYMENT, NODE, POD
 from testbed.command.completion import labs
+from testbed.command.habits import advice
 from testbed.errors import WrongEnvironment
+from testbed.spelling import listed, meant
 
 SECTIONS = {
     "A lab": ("up", "down", "status", "restart", "doctor", "topologies", "init", "validate", "cli"),
@@ -34,6 +35,8 @@ SECTIONS = {
     "Your shell": ("completion",),
 }
 """Every verb, in the order in which a user needs them."""
+FIRST_VERBS = ("up", "status", "get", "exec", "shell", "logs", "trace", "ping", "check", "down")
+"""What a message names when a word is like no verb at all."""
 LONGEST_SENTENCE = 200
 
 
@@ -45,9 +48,16 @@ class Verbs(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            near = difflib.get_close_matches(args[0], self.commands, n=1)
-            hint = f" - did you mean {near[0]}?" if near else f" (want one of {', '.join(sorted(self.commands))})"
-            raise click.UsageError(f"no such verb: {args[0]}{hint}", ctx) from error
+            raise click.UsageError(f"no such verb: {args[0]}{self._instead_of(args[0], ctx)}", ctx) from error
+
+    def _instead_of(self, word: str, ctx: click.Context) -> str:
+        """Return what to type instead: what users of other tools mean by the word, else what looks like it."""
+        below = ctx.command_path.partition(" ")[2]
+        if known := advice(f"{below} {word}".lstrip()):
+            return f" (want: {known})"
+        if near := meant(word, self.commands):
+            return f" - did you mean {' or '.join(near)}?"
+        return f" (want one of {listed(sorted(self.commands, key=_by_use))})"
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own type
         """As click does; an error of a verb's options that names no verb gets its name."""
@@ -85,6 +95,11 @@ class AllVerbs(Verbs):
         for title, names in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(f"{name:<{width}}", _first_sentence(self.commands[name])) for name in names])
+
+
+def _by_use(verb: str) -> int:
+    """Return where a verb stands among those that beginners need first."""
+    return FIRST_VERBS.index(verb) if verb in FIRST_VERBS else len(FIRST_VERBS)
 
 
 def _first_sentence(command: click.Command) -> str:

@@ -12,6 +12,8 @@ from testbed.command.completion import clusters, names
 from testbed.control.client import LabRecord, ask, find_lab, running_labs
 from testbed.errors import InvalidInput, TestbedError
 from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, exercise_of
+from testbed.output.next_commands import next_commands
+from testbed.spelling import listed
 
 if TYPE_CHECKING:
     from testbed.control.options import LabOptions
@@ -127,7 +129,7 @@ def down(lab: str | None, everything: bool) -> None:
     if not labs and os.geteuid() != 0:
         needs_root("down")
     if len(labs) > 1 and not (name or everything):
-        names = ", ".join(one.name for one in labs)
+        names = listed(one.name for one in labs)
         raise InvalidInput(f"several labs are running: {names} (say which: --lab NAME, TESTBED_LAB or --all)")
     failures = []
     for one in labs:
@@ -148,18 +150,31 @@ def down(lab: str | None, everything: bool) -> None:
 @lab_option
 @output_option("json")
 def status(lab: str | None, output: str | None) -> None:
-    """Show nodes and pods at a glance."""
+    """Show nodes and pods at a glance; where several labs run, a line for each."""
     from testbed.output import tables as render
 
     records = [find_lab(lab)] if lab or os.environ.get("TESTBED_LAB") else running_labs() or [find_lab(None)]
-    answers = [{**ask(record, "status"), "pid": record.pid} for record in records]
+    if len(records) == 1:
+        answer = _status_of(records[0])
+        return render.as_json(answer) if output == "json" else render.status(answer)
+    answers, failures = [], []
+    for record in records:
+        try:
+            answers.append(_status_of(record))
+        except TestbedError as failure:
+            failures.append(str(failure))
     if output == "json":
-        return render.as_json(answers[0] if len(answers) == 1 else answers)
-    for number, answer in enumerate(answers):
-        if number:
-            print()
-        render.status(answer)
+        render.as_json(answers)
+    elif answers:
+        render.labs(answers)
+        next_commands(answers[0]["lab"], "status")
+    if failures:
+        raise TestbedError("\n".join(failures))
     return None
+
+
+def _status_of(record: LabRecord) -> dict[str, Any]:
+    return {**ask(record, "status"), "pid": record.pid}
 
 
 @verbs.command()

@@ -13,6 +13,7 @@ from typing import Any
 from testbed.control.wire import CONTROL_SOCKET, PROTOCOL, peer_uid, protocol_of, send_line
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 from testbed.plain_files import read_plain
+from testbed.spelling import listed
 
 RUN_ROOT = Path("/run/testbed")
 """Where labs of root lie."""
@@ -192,7 +193,7 @@ def find_lab(name: str | None) -> LabRecord:
         return labs[0]
     if not labs:
         raise _not_found(name, there)
-    names = ", ".join(lab.name for lab in labs)
+    names = listed(lab.name for lab in labs)
     raise InvalidInput(f"several labs are running: {names} (say which: --lab NAME or TESTBED_LAB)")
 
 
@@ -216,7 +217,7 @@ def _not_found(name: str | None, there: LabsThere) -> TestbedError:
             return TestbedError(doubtful_lab(lab, why))
     if name is None:
         return TestbedError("no lab is running (start one: sudo testbed up)")
-    others = f"running: {', '.join(lab.name for lab in there.ours)}; " if there.ours else ""
+    others = f"running: {listed((lab.name for lab in there.ours), name)}; " if there.ours else ""
     return TestbedError(f"no lab named {name} is running ({others}start it: sudo testbed up --lab {name})")
 
 

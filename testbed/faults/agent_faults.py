@@ -12,6 +12,7 @@ from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.lab.node import LabNode
 from testbed.lab.nodes import Nodes
+from testbed.spelling import listed
 
 POLL_S = 0.05
 FREEZER = Path(__file__).with_name("freeze_thread.py")
@@ -134,7 +135,7 @@ def node_of(nodes: Nodes, request: FaultRequest) -> LabNode:
     name = request.values[0]
     node = nodes.get(str(name))
     if node is None:
-        raise FaultImpossible(f"{request.text}: no node named {name} (there are: {', '.join(nodes)})")
+        raise FaultImpossible(f"{request.text}: no node named {name} (there are: {listed(nodes, str(name))})")
     if not node.expected and request.kind.name.startswith("agent"):
         raise FaultImpossible(f"{request.text}: the agent of {name} is run by hand (up --no-agent)")
     return node

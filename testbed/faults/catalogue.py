@@ -6,7 +6,6 @@ A fault is a few words; the same words are used on the command line, in pytest (
 tables of tests.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 
 from testbed.errors import InvalidInput
+from testbed.spelling import listed, meant
 
 DURATION = re.compile(r"(?P<number>[-+]?\d+(\.\d+)?)(?P<unit>ms|s|m|h)?")
 HEAL_LIMIT_S = 60.0
@@ -173,8 +173,8 @@ def _kind(words: Sequence[str]) -> FaultKind:
             return kind
     asked = " ".join(words[:2]) or "nothing"
     group = [kind.name for kind in KINDS if words and kind.name.split()[0] == words[0]]
-    near = difflib.get_close_matches(asked, [kind.name for kind in KINDS], n=1)
-    wanted = f"did you mean {near[0]}?" if near and not group else f"want {', '.join(group or _groups())}"
+    near = meant(asked, [kind.name for kind in KINDS])
+    wanted = f"did you mean {' or '.join(near)}?" if near and not group else f"want {listed(group or _groups(), asked)}"
     raise NoSuchFault(f"no such fault (got {asked}; {wanted})")
 
 

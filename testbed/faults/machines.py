@@ -15,6 +15,7 @@ from testbed.lab.etcd import enter_machine
 from testbed.lab.node import LabNode
 from testbed.lab.nodes import Nodes
 from testbed.lab.underlay import LabUnderlay
+from testbed.spelling import listed
 
 COMMAND_LIMIT_S = 10.0
 TABLE_PREFIX = "testbed-fault-"
@@ -58,7 +59,7 @@ def machine_pid(underlay: LabUnderlay, name: str) -> int:
     """A process in a machine's namespaces. Raises FaultImpossible."""
     machine = underlay.machines.get(name)
     if machine is None:
-        raise FaultImpossible(f"no machine named {name} (there are: {', '.join(underlay.machines)})")
+        raise FaultImpossible(f"no machine named {name} (there are: {listed(underlay.machines, name)})")
     return int(machine.pid)
 
 
@@ -83,7 +84,7 @@ def wire_between(underlay: LabUnderlay, first: str, second: str) -> Wire:
     known = underlay.net.nameToNode
     for name in (first, second):
         if name not in known:
-            raise FaultImpossible(f"no machine or switch named {name} (there are: {', '.join(known)})")
+            raise FaultImpossible(f"no machine or switch named {name} (there are: {listed(known, name)})")
     links = underlay.net.linksBetween(known[first], known[second])
     if not links:
         others = ", ".join(_neighbours(underlay, first))

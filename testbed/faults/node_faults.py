@@ -21,6 +21,7 @@ from testbed.lab.underlay import LabUnderlay, OverlayNode
 from testbed.lab.underlay_growth import give_address
 from testbed.plain_files import replace_plain
 from testbed.pods.port_guard import NAMES_TABLE, TABLE
+from testbed.spelling import listed
 
 BOOT_LIMIT_S = 60.0
 POLL_S = 0.1
@@ -163,7 +164,9 @@ class NodeFaults:
         name = str(request.values[0])
         pod = self._pods.named(name)
         if pod is None:
-            raise FaultImpossible(f"{request.text}: no pod named {name} (there are: {', '.join(self._pods.names())})")
+            raise FaultImpossible(
+                f"{request.text}: no pod named {name} (there are: {listed(self._pods.names(), name)})"
+            )
         pid = pod.pause_pid
         if pid is None:
             raise FaultImpossible(f"{request.text}: {name} has no pause process now")

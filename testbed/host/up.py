@@ -28,6 +28,7 @@ from testbed.host.removal import remove_leftovers
 from testbed.output import progress
 from testbed.output import tables as render
 from testbed.output.next_commands import prefix
+from testbed.spelling import listed
 
 PODS_PER_NODE = 2
 """Of a cluster that is made, where the user does not say."""
@@ -68,7 +69,9 @@ def _read(options: LabOptions) -> tuple[Cluster, LabOptions]:
     _check_name(name)
     unknown = [node for node in options.without_agent if node not in cluster.nodes]
     if unknown:
-        raise InvalidInput(f"--no-agent: no such node (got {unknown[0]}; want one of {', '.join(cluster.nodes)})")
+        raise InvalidInput(
+            f"--no-agent: no such node (got {unknown[0]}; want one of {listed(cluster.nodes, unknown[0])})"
+        )
     return cluster, replace(options, name=name, cluster_file=source)
 
 

@@ -86,11 +86,39 @@ NODE_HEADINGS = ("node", "address", "subnet", "agent", "peers", "restarts")
 POD_HEADINGS = ("pod", "node", "address", "state", "ready", "restarts")
 
 
+def labs(answers: Sequence[Object]) -> None:
+    """Print several labs, a line for each."""
+    columns(
+        ("lab", "state", "nodes", "pods", "backend", "cluster", "since"),
+        (
+            (
+                answer["lab"],
+                answer["state"],
+                _ready_of(node["agent"]["state"] == "ready" for node in answer["nodes"]),
+                _ready_of(pod["ready"] for pod in answer["pods"]),
+                _backends_of(answer),
+                _name_of(answer["cluster_file"]),
+                answer["since"],
+            )
+            for answer in answers
+        ),
+    )
+
+
+def _ready_of(those: Iterable[bool]) -> str:
+    """Return `2/3`: ready of all."""
+    known = list(those)
+    return f"{sum(known)}/{len(known)}"
+
+
+def _backends_of(answer: Object) -> str:
+    return ", ".join(sorted({node["backend"] for node in answer["nodes"]}))
+
+
 def status(answer: Object) -> None:
     """The lab at a glance."""
     cluster = _name_of(answer["cluster_file"])
-    backends = ", ".join(sorted({node["backend"] for node in answer["nodes"]}))
-    made_of = f"{cluster}, backend {backends}" + (", Open vSwitch" if answer["switch"] == "ovs" else "")
+    made_of = f"{cluster}, backend {_backends_of(answer)}" + (", Open vSwitch" if answer["switch"] == "ovs" else "")
     console().print(f"lab {answer['lab']}: {answer['state']} since {answer['since']} ({made_of})\n")
     columns(
         NODE_HEADINGS,

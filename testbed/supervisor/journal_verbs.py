@@ -10,6 +10,7 @@ from testbed.errors import TestbedError
 from testbed.lab.command_script import JournalLine, as_json, read_changes, script
 from testbed.lab.nodes import Nodes
 from testbed.plain_files import read_plain
+from testbed.spelling import listed
 
 JOURNAL = "journal.jsonl"
 JOURNAL_BYTES = 2 * json_lines.PIECE_BYTES
@@ -34,7 +35,7 @@ class JournalVerbs:
         changes = self._changes()
         places = list(dict.fromkeys(change.node for change in changes))
         if node is not None and node not in places:
-            raise TestbedError(f"no changes on {node} (there are some on: {', '.join(places)})")
+            raise TestbedError(f"no changes on {node} (there are some on: {listed(places, str(node))})")
         chosen = [change for change in changes if node in (None, change.node)]
         complete = all(json_lines.is_complete(file) for file in self._journals())
         return {"script": script(changes, self._lab, node, complete=complete), "changes": as_json(chosen)}

@@ -28,6 +28,7 @@ from testbed.lab.waiting import wait_for
 from testbed.plain_files import plain
 from testbed.pods.kept_logs import log_of_deleted
 from testbed.pods.pod import Pod
+from testbed.spelling import listed
 from testbed.supervisor import status
 from testbed.supervisor.graph_facts import graph_facts
 from testbed.supervisor.journal_verbs import JournalVerbs
@@ -240,11 +241,11 @@ class LabVerbs:
         if name in self.state.underlay.machines:
             return name
         everything = [*self.state.pods.names(), *self.state.underlay.machines]
-        raise TestbedError(f"no pod or node named {name} (there are: {', '.join(everything)})")
+        raise TestbedError(f"no pod or node named {name} (there are: {listed(everything, name)})")
 
     def _node(self, name: object) -> LabNode:
         if not isinstance(name, str) or name not in self.state.nodes:
-            raise TestbedError(f"no node named {name} (there are: {', '.join(self.state.nodes)})")
+            raise TestbedError(f"no node named {name} (there are: {listed(self.state.nodes, str(name))})")
         return self.state.nodes[name]
 
     def _pid(self, name: str) -> int:
@@ -312,4 +313,4 @@ class LabVerbs:
 
 
 def _not_there(kind: Kind, name: str, names: Collection[str]) -> TestbedError:
-    return TestbedError(f"no {kind.singular} named {name} (there are: {', '.join(names) or 'none'})")
+    return TestbedError(f"no {kind.singular} named {name} (there are: {listed(names, name)})")

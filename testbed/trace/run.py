@@ -14,6 +14,7 @@ from testbed.cluster.object_key import key_of
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.state import LabState
 from testbed.services.services import Services
+from testbed.spelling import listed
 from testbed.trace.evidence import Counters, Evidence
 from testbed.trace.facts import Facts
 from testbed.trace.hops import hop_list, narrow_places
@@ -63,9 +64,8 @@ def trace(state: LabState, services: Services, asked: Asked, client_left: Callab
     known = map_of(state)
     place = known.place_of.get(asked.source)
     if place is None:
-        raise TestbedError(
-            f"no pod or node named {asked.source} (there are: {', '.join(sorted(known.place_of.keys() - {LAB}))})"
-        )
+        there = listed(sorted(known.place_of.keys() - {LAB}), asked.source)
+        raise TestbedError(f"no pod or node named {asked.source} (there are: {there})")
     destination = _address(state, services, known, asked)
     size = DEFAULT_SIZE[asked.protocol] if asked.size is None else asked.size
     wanted = WantedPacket(asked.protocol, destination, asked.destination_port, asked.source_port, size)
@@ -203,7 +203,7 @@ def _address_of_name(
     if service is not None and (slash or name not in known.place_of):
         return service.address_of(family)
     if is_service:
-        raise TestbedError(f"no service {name} (there are: {', '.join(sorted(map(str, services.numbered))) or 'none'})")
+        raise TestbedError(f"no service {name} (there are: {listed(sorted(map(str, services.numbered)), name)})")
     pod = state.pods.named(destination)
     if pod is not None:
         text = pod.address if family == 4 else pod.ipv6_address
@@ -213,7 +213,7 @@ def _address_of_name(
         port = machine.ports[0]
         interface = port.address if family == 4 else port.ipv6
         return None if interface is None else interface.ip
-    there = ", ".join(sorted(known.place_of.keys() - {LAB}))
+    there = listed(sorted(known.place_of.keys() - {LAB}), destination)
     raise TestbedError(f"no pod, node or address {destination} (there are: {there})")
 
 

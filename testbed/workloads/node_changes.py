@@ -21,6 +21,7 @@ from testbed.lab.underlay_growth import add_machine, remove_machine
 from testbed.lab.waiting import wait_for
 from testbed.pods.pod import NETNS_DIRECTORY, Pod
 from testbed.pods.pod_network import bind_name, unbind_name
+from testbed.spelling import listed
 from testbed.workloads.pod_keeper import PodKeeper
 from testbed.workloads.workloads import Workloads
 
@@ -59,7 +60,7 @@ class NodeChanges:
             yield f"node add: a pod has this name (got {name}; want another, such as {other})"
         switches = state.cluster.wiring.switches
         if switch not in switches:
-            yield f"--switch: no such switch (got {switch}; want {', '.join(switches)})"
+            yield f"--switch: no such switch (got {switch}; want {listed(switches, switch)})"
             return
         if address is None:
             return

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.nodes import Nodes
+from testbed.spelling import listed
 from testbed.workloads.node_changes import NodeChanges
 
 DRAIN_LIMIT_S = 60.0
@@ -35,7 +36,7 @@ class NodeVerbs:
         if not self._settled():
             raise TestbedError("the lab is still starting")
         if action != "add" and name not in self._nodes:
-            raise TestbedError(f"no node named {name} (there are: {', '.join(self._nodes)})")
+            raise TestbedError(f"no node named {name} (there are: {listed(self._nodes, str(name))})")
         limit_s = request.argument("limit_s", float, DRAIN_LIMIT_S)
         with self._turn:
             if action == "add":

@@ -66,6 +66,15 @@ def test_one_of_several_labs_has_to_be_named(nginx_tomcat: Lab, two_nodes: Lab) 
     assert {nginx_tomcat.name, two_nodes.name} <= found
 
 
+def test_status_of_several_labs_is_a_line_for_each(nginx_tomcat: Lab, two_nodes: Lab) -> None:
+    lines = run_verb("status").out.splitlines()
+    assert lines[0].split() == ["LAB", "STATE", "NODES", "PODS", "BACKEND", "CLUSTER", "SINCE"]
+    for lab, pods in ((nginx_tomcat, "3/3"), (two_nodes, "4/4")):
+        (line,) = (line.split() for line in lines if line.startswith(f"{lab.name} "))
+        assert line[1:5] == ["ready", "2/2", pods, "udp"]
+    assert any(line.startswith("  sudo testbed status --lab ") for line in lines)
+
+
 def test_nothing_is_left_of_a_lab_whose_first_process_was_killed(own_lab: Lab, canary_namespace: str) -> None:
     pid = own_lab.json("status")["pid"]
     seen = host.footprint(pid)

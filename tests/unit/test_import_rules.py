@@ -105,7 +105,7 @@ TESTBED_ROOMS = (
     ("testbed.control",),
     ("testbed.cluster",),
     ("testbed.processes",),
-    ("testbed.errors", "testbed.places", "testbed.plain_files"),
+    ("testbed.errors", "testbed.places", "testbed.plain_files", "testbed.spelling"),
 )
 ROOMS = {"agent": AGENT_ROOMS, "testbed": TESTBED_ROOMS}
 LAB_STATE_USERS = 15

@@ -1,0 +1,38 @@
+"""How a message names what there is: the nearest to a slip of the finger, and never more than ten. Pure."""
+
+from collections.abc import Iterable
+
+NAMES_SHOWN = 10
+"""Of more names a reader finds none."""
+SHORTEST_GUESS = 3
+"""Letters; below that, every word is one slip from another."""
+
+
+def listed(names: Iterable[str], wrong: str = "") -> str:
+    """Return at most ten of `names`, those that look like `wrong` first where not all fit, and how many more."""
+    known = list(dict.fromkeys(names))
+    if len(known) <= NAMES_SHOWN:
+        return ", ".join(known) or "none"
+    likely = meant(wrong, known)
+    shown = [*likely, *(name for name in known if name not in likely)][:NAMES_SHOWN]
+    return f"{', '.join(shown)} and {len(known) - len(shown)} more"
+
+
+def meant(wrong: str, names: Iterable[str]) -> list[str]:
+    """Return the names that `wrong` is one slip away from, or begins: never a guess across meaning."""
+    if len(wrong) < SHORTEST_GUESS:
+        return []
+    known = list(dict.fromkeys(names))
+    typed = wrong.lower()
+    slips = [name for name in known if one_slip_apart(typed, name.lower())]
+    return slips or [name for name in known if name.lower().startswith(typed)]
+
+
+def one_slip_apart(first: str, second: str) -> bool:
+    """Whether a letter too much, one too few, another one, or two neighbours exchanged make one word the other."""
+    while first and second and first[0] == second[0]:
+        first, second = first[1:], second[1:]
+    while first and second and first[-1] == second[-1]:
+        first, second = first[:-1], second[:-1]
+    is_swapped = len(first) == 2 and first == second[::-1]
+    return is_swapped or (len(first) <= 1 and len(second) <= 1)
