@@ -23,6 +23,7 @@ from testbed.capture.pcapng import LINKTYPE_ETHERNET, LINKTYPE_RAW, interface, p
 from testbed.capture.plan import LOOPBACK, CapturePlan, CapturePoint, kernel_filter
 from testbed.capture.segments import cut
 from testbed.processes.namespaces import CLONE_NEWNET, enter
+from testbed.spelling import listed
 
 SETTLE_NS = 50_000_000
 """So long a packet waits for earlier ones from other sockets."""
@@ -183,9 +184,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def _missing(listening: CapturePoint, there: list[str]) -> list[str]:
-    known = ", ".join(sorted(name for name in there if name != LOOPBACK))
+    known = sorted(name for name in there if name != LOOPBACK)
     return [
-        f"{listening.place} has no interface {name} (there are: {known or 'none'}); it is captured when it appears"
+        f"{listening.place} has no interface {name} (there are: {listed(known, name)}); it is captured when it appears"
         for name in listening.interfaces or ()
         if name not in there
     ]

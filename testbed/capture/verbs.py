@@ -4,8 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from testbed.capture.filters import FilterError, Instruction, from_tcpdump, nothing
 from testbed.capture.map import LAB, Map
@@ -14,7 +13,7 @@ from testbed.capture.plan import CapturePlan, CapturePoint
 from testbed.control.programs import run_for_client
 from testbed.control.server import Request, Verb
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
-from testbed.spelling import listed, meant
+from testbed.spelling import listed
 
 EVERYTHING = "all"
 UPLINK = "uplink"
@@ -31,8 +30,6 @@ def capture(known: Map, request: Request) -> object:
     words = [str(word) for word in request.argument("words", list, [])]
     points, expression = split(words, known)
     wanted = tuple(listenings(points, known))
-    for one in wanted:
-        refuse_absent(one, interfaces_of(one.pid), known.overlay_devices)
     ethernet, raw = compiled(expression)
     note = note_of(expression, wanted, known)
     if note and request.streams:
@@ -127,28 +124,6 @@ def _meant(point: str, known: Map) -> dict[str, set[str] | None]:
             f"capture: {point}: {owner} has no such port (there are: {listed(sorted(ports), interface)})"
         )
     return {LAB: {interface} if interface else ports}
-
-
-def interfaces_of(pid: int | None) -> list[str]:
-    """Return the interfaces of a process's network namespace; None: our own. Raises TestbedError."""
-    try:
-        lines = Path(f"/proc/{pid or 'self'}/net/dev").read_text().splitlines()
-    except OSError as failure:
-        raise TestbedError(f"capture: a process of the lab is gone ({failure.strerror}); try again") from failure
-    return [line.partition(":")[0].strip() for line in lines if ":" in line]
-
-
-def refuse_absent(listening: CapturePoint, present: Collection[str], coming: Collection[str]) -> None:
-    """Raise TestbedError for an interface that is not in its namespace and is none that an agent makes (`coming`)."""
-    for interface in listening.interfaces or ():
-        if interface in present or interface in coming:
-            continue
-        points = [listening.point(one) for one in present]
-        there = listed((point.rpartition(":")[2] for point in points), interface)
-        point = listening.point(interface)
-        what = f"capture: {point}: {listening.place} has no interface {interface}"
-        near = meant(point, points)
-        raise TestbedError(f"{what} (there are: {there}){f' - did you mean {near[0]}?' if near else ''}")
 
 
 def _labels(place: str, known: Map) -> tuple[tuple[str, str], ...]:

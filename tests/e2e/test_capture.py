@@ -91,8 +91,6 @@ def test_lines_name_point_packet_and_what_is_around_it(nginx_tomcat: Lab) -> Non
         (("nosuch",), "no such point (got nosuch"),
         (("all:eth0",), "all takes no interface"),
         (("s1:s9-eth1",), "has no such port (there are: s1"),
-        (("node1:flanel0",), "node1 has no interface flanel0 (there are: "),
-        (("node1", "nginx:eth1"), "nginx has no interface eth1 (there are: lo, eth0) - did you mean nginx:eth0?"),
         (("node1", "udp prt 3"), "syntax error"),
         (("node1", "-w", "/proc/no/such"), "No such file"),
     ],
