@@ -4,6 +4,7 @@
 """
 
 import errno
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,12 +34,20 @@ from agent.kernel.diff import (
     WriteSysctl,
 )
 from agent.kernel.journal import Journal
-from agent.kernel.read import ADDRESS_FAMILIES, ALREADY_GONE, MAIN_TABLE, PERMANENT, link
+from agent.kernel.read import (
+    ADDRESS_FAMILIES,
+    ALREADY_GONE,
+    LARGEST_SEQUENCE_NUMBER,
+    MAIN_TABLE,
+    PERMANENT,
+    link,
+)
 from agent.kernel.values import (
     ONLINK,
     ROUTE_KINDS,
     ROUTE_PROTOCOLS,
     ROUTE_SCOPES,
+    IPAddress,
     Link,
     Route,
     TunnelSettings,
@@ -57,7 +66,11 @@ PERMANENT_NOARP = 0x80 | 0x40  # NUD_PERMANENT | NUD_NOARP, as `bridge fdb` writ
 OF_THE_DEVICE = 0x02  # NTF_SELF: the vxlan device's own database, not that of a bridge above it
 ADDRESS_WITHOUT_PROBING = 0x02  # IFA_F_NODAD, linux/if_addr.h
 AT_ONCE = 64
-"""Requests in one batch: each is acknowledged by itself, and acknowledgements must fit into the socket's buffer."""
+"""Requests in one batch: should each be refused, the refusals must fit into the socket's buffer."""
+ANSWERED, UNANSWERED = LARGEST_SEQUENCE_NUMBER, LARGEST_SEQUENCE_NUMBER - 1
+"""Sequence numbers of a batch: of its last request, which is acknowledged, and of those that are only if refused."""
+RECEIVE_BYTES = 1 << 16
+NEIGHBOURS_KEPT = 1024
 SYSCTL_BYTES = 4096
 
 
@@ -225,17 +238,23 @@ class Applier:
     def _replace_neighbours(self, change: ReplaceNeighbours) -> None:
         index = self._index(change.device, change)
         for start in range(0, len(change.entries), AT_ONCE):
-            batch = []
-            for address, mac in change.entries[start : start + AT_ONCE]:
-                message = ndmsg()
-                message["header"]["type"] = RTM_NEWNEIGH
-                message["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
-                message["family"], message["ifindex"] = ADDRESS_FAMILIES[address.version], index
-                message["state"] = PERMANENT
-                message["attrs"] = [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]
-                batch.append(message)
-            # A generator: nothing is sent before its answers are asked for.
-            list(self._socket.nlm_request_batch(batch))
+            *others, last = change.entries[start : start + AT_ONCE]
+            messages = [_neighbour(index, address, mac) for address, mac in others]
+            self._socket.sendto(b"".join([*messages, _neighbour(index, *last, answered=True)]), (0, 0))
+            self._await_answer()
+
+    def _await_answer(self) -> None:
+        """Wait until the last of a batch is acknowledged. Raises KernelRefusal, for the first that was refused."""
+        refusal: KernelRefusal | None = None
+        answered = False
+        while not answered:
+            for answer in self._socket.marshal.parse(self._socket.recv(RECEIVE_BYTES)):
+                header = answer["header"]
+                if header["sequence_number"] in (UNANSWERED, ANSWERED):
+                    refusal = refusal or header["error"]
+                answered = answered or header["sequence_number"] == ANSWERED
+        if refusal is not None:
+            raise refusal
 
     def _forwarding(self, change: ReplaceForwarding | DeleteForwarding) -> dict[str, Any]:
         return {
@@ -255,6 +274,23 @@ class Applier:
         for changed in self._in_namespace(lambda: [one for one in sysctls if _write(one)]):
             self._journal.record(changed.commands[0], changed.why)
         return rest
+
+
+@functools.lru_cache(maxsize=NEIGHBOURS_KEPT)
+def _neighbour(index: int, address: IPAddress, mac: str, *, answered: bool = False) -> bytes:
+    """Return the request for a permanent neighbour as bytes.
+
+    Kept, since each machine of a subnet has the others as neighbours, by a device that has the same index everywhere.
+    """
+    message = ndmsg()
+    message["header"]["type"] = RTM_NEWNEIGH
+    message["header"]["flags"] = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE | (NLM_F_ACK if answered else 0)
+    message["header"]["sequence_number"] = ANSWERED if answered else UNANSWERED
+    message["family"], message["ifindex"] = ADDRESS_FAMILIES[address.version], index
+    message["state"] = PERMANENT
+    message["attrs"] = [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]
+    message.encode()
+    return bytes(message.data)
 
 
 def _unless(settled: frozenset[int], act: Callable[[], object]) -> bool:

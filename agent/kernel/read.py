@@ -57,6 +57,7 @@ REFUSED_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, e
 DUMP_ATTEMPTS = 10
 """A dump that the kernel's tables changed under is asked for again; so often in a row means something is very busy."""
 LARGEST_SEQUENCE_NUMBER = (1 << 32) - 1
+"""It and the one before are for batches, which read their answers themselves."""
 FEW = 4
 """So many links or neighbours are asked for one by one: a list of neighbours goes through those of all namespaces."""
 
@@ -81,7 +82,7 @@ class SequenceNumbers:
 
     def alloc(self) -> int:
         """Return a number. 0 is not one: the kernel's own announcements have it."""
-        return next(self._next) % LARGEST_SEQUENCE_NUMBER + 1
+        return next(self._next) % (LARGEST_SEQUENCE_NUMBER - 2) + 1
 
     def alloc_multi(self, count: int) -> list[int]:
         """Return several."""

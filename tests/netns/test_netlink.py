@@ -172,12 +172,20 @@ def test_what_we_read_is_what_ip_shows(kernel: Kernel, node: Namespace) -> None:
     assert kernel.route_to(IPv4Address("10.3.1.1")) is not None
 
 
-def test_a_refusal_among_many_neighbours_is_reported(kernel: Kernel) -> None:
+@pytest.mark.parametrize("refused", [0, 70, 99])
+def test_a_refusal_among_many_neighbours_is_reported_and_the_others_are_made(kernel: Kernel, refused: int) -> None:
     kernel.converge(bridge("br0", mtu=1400))
+    entries = {IPv4Address("10.1.0.1") + number: f"02:00:00:00:00:{number:02x}" for number in range(100)}
     shorter_than_the_device_has = "192.0.2.1"  # four bytes
-    entries = {IPv4Address("10.1.0.1"): "02:00:00:00:00:02", IPv4Address("10.1.0.2"): shorter_than_the_device_has}
-    with pytest.raises(NetlinkError, match=r"ip neigh replace 10\.1\.0\.1 lladdr 02:00\S+ dev br0 nud permanent: "):
-        kernel.converge(neighbours("br0", entries))
+    wrong = entries | {IPv4Address("10.1.0.1") + refused: shorter_than_the_device_has}
+    with pytest.raises(NetlinkError, match=r"ip neigh replace 10\.1\.0\.1 lladdr \S+ dev br0 nud permanent: "):
+        kernel.converge(neighbours("br0", wrong))
+    made = kernel.neighbours("br0")
+    assert made.items() <= entries.items()
+    assert IPv4Address("10.1.0.1") + refused not in made
+    assert len(made) >= 63, "its batch"
+    kernel.converge(neighbours("br0", entries))
+    assert kernel.neighbours("br0") == entries
 
 
 def test_addresses_become_exactly_the_wanted_ones(kernel: Kernel) -> None:
