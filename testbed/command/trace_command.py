@@ -24,7 +24,9 @@ from testbed.output.next_commands import next_commands
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0.05, 60), help="Wait for an answer.  [default: 1]")
 @click.option("--step", is_flag=True, help="Show one hop per key press; q shows the rest.")
 @click.option("--pcap", metavar="FILE", help="Write what was seen as pcapng too.")
-@click.option("--svg", metavar="FILE", help="Draw the way on a picture of the lab too.")
+@click.option("--svg", metavar="FILE", help="Draw the packet's path and headers too.")
+@click.option("--html", metavar="FILE", help="The same as a page, with the bytes of every hop.")
+@click.option("--raw", is_flag=True, help="Show the bytes of every hop too, header by header.")
 @lab_option
 @output_option("json")
 def trace(
@@ -37,6 +39,8 @@ def trace(
     step: bool,
     pcap: str | None,
     svg: str | None,
+    html: str | None,
+    raw: bool,
     lab: str | None,
     output: str | None,
 ) -> int:
@@ -60,22 +64,47 @@ def trace(
         "size": size,
         "timeout_s": timeout or 1.0,
     }
-    answer = ask(record, "trace", **arguments, ipv6=ipv6, frames=pcap is not None)
+    headers = raw or svg is not None or html is not None
+    answer = ask(record, "trace", **arguments, ipv6=ipv6, frames=pcap is not None, headers=headers)
     if pcap is not None:
         write_capture(pcap, answer.pop("frames"))
-    if svg is not None:
-        from testbed.command.graph_command import write_picture
-        from testbed.graph.model import graph_of
-        from testbed.graph.trace_path import draw_trace
-
-        write_picture("trace --svg", svg, draw_trace(graph_of(ask(record, "graph")), answer).encode())
+    if svg is not None or html is not None:
+        draw(answer, ask(record, "graph"), svg, html)
     if output == "json":
-        render.as_json(answer)
+        render.as_json(answer if raw else without_frames(answer))
     else:
         with render_trace.key_by_key() if step else nullcontext() as next_key:
             render_trace.show(answer, next_key)
+        if raw:
+            from testbed.output.trace_bytes import all_bytes
+
+            print("\n" + "\n".join(all_bytes(answer["hops"])))
         next_commands(record.name, *(answer["hints"][:2] or ["capture all -w lab.pcapng"]))
     return 0 if answer["outcome"] == "answered" else 1
+
+
+def draw(answer: dict[str, Any], facts: dict[str, Any], svg: str | None, html: str | None) -> None:
+    """Write the pictures that were asked for. Raises TestbedError when one cannot be written."""
+    from testbed.command.graph_command import write_picture
+    from testbed.graph.model import graph_of
+    from testbed.graph.trace_page import trace_page
+    from testbed.graph.trace_path import draw_trace
+
+    graph = graph_of(facts)
+    if svg is not None:
+        write_picture("trace --svg", svg, draw_trace(graph, answer).encode())
+    if html is not None:
+        write_picture("trace --html", html, trace_page(graph, answer).encode())
+
+
+def without_frames(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer without what only pictures and --raw ask for."""
+    hops = {name: [_without(hop, "frame") for hop in answer[name]] for name in ("hops", "strays")}
+    return answer | hops
+
+
+def _without(hop: dict[str, Any], field: str) -> dict[str, Any]:
+    return {name: value for name, value in hop.items() if name != field}
 
 
 def write_capture(path: str, frames: list[dict[str, Any]]) -> None:

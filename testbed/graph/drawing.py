@@ -1,6 +1,7 @@
 """Pieces of SVG: elements, text that fits its box, markers of health, the stylesheet. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 from testbed.graph.geometry import Box, Spot
@@ -50,6 +51,15 @@ svg.lab { background: #ffffff; }
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Something drawn, for a larger picture."""
+
+    content: str
+    width: float
+    height: float
+
+
 def element(name: str, content: str = "", **attributes: object) -> str:
     """One element; `_` at the end of a name is left out, in the middle it is a hyphen."""
     written = "".join(
@@ -84,7 +94,7 @@ def fitted(text: str, width: float, size: float, mono: bool) -> str:
 def label(text: str, spot: Spot, classes: str = "", width: float | None = None) -> str:
     """A text whose baseline starts (or, with `middle` or `end`, is centred or ends) at `spot`."""
     mono = "mono" in classes.split()
-    size = 9.0 if "small" in classes.split() else 10.0 if mono else 11.5
+    size = 9.0 if "small" in classes.split() else 10.0 if mono else 17.0 if "title" in classes.split() else 11.5
     shown = text if width is None else fitted(text, width, size, mono)
     return element("text", escape(shown), x=spot[0], y=spot[1], class_=classes or None)
 

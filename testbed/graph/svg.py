@@ -2,7 +2,7 @@
 
 import itertools
 
-from testbed.graph.drawing import STYLE, cross, element, group, label, line, marker, rectangle
+from testbed.graph.drawing import STYLE, Figure, cross, element, group, label, line, marker, rectangle
 from testbed.graph.geometry import Box, DrawnWire, Spot
 from testbed.graph.layout import LEGEND, MARGIN, GraphLayout, lay_out
 from testbed.graph.model import Device, DrawnMachine, DrawnNode, DrawnPod, Graph, Switch
@@ -18,12 +18,25 @@ def draw(graph: Graph) -> str:
     return document(lay_out(graph))
 
 
-def document(layout: GraphLayout, above: str = "", extra_style: str = "", styled: bool = True) -> str:
-    """The picture with `above` (more elements) drawn over it; not `styled`: for a page that has the stylesheet."""
+def document(
+    layout: GraphLayout,
+    above: str = "",
+    extra_style: str = "",
+    styled: bool = True,
+    headings: tuple[str, str] | None = None,
+    below: Figure | None = None,
+) -> str:
+    """Return the picture with `above` (more elements) drawn over it, and a figure that was drawn `below` it.
+
+    Not `styled`: for a page that has the stylesheet. `headings` stand for the lab's own title.
+    """
     graph, part = layout.graph, layout.part
+    width, height = part.width, part.height
+    if below is not None:
+        width, height = max(width, below.width), height + below.height
     content = [
         element("style", STYLE + extra_style) if styled else "",
-        _title(graph, part.width),
+        _title(headings or (f"lab {graph.lab}: {graph.state}", facts_line(graph)), width),
         *(_node(layout, node) for node in graph.nodes),
         *(_wire(graph, wire) for wire in part.wires if wire.kind in DRAWN),
         *(_switch(switch, part.boxes.get(("switch", switch.name))) for switch in graph.switches),
@@ -31,24 +44,31 @@ def document(layout: GraphLayout, above: str = "", extra_style: str = "", styled
         *_ports(layout),
         _legend(part.height),
         above,
+        below.content if below is not None else "",
     ]
     return element(
         "svg",
         "\n".join(piece for piece in content if piece),
         xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {part.width:.0f} {part.height:.0f}",
-        width=round(part.width),
-        height=round(part.height),
+        viewBox=f"0 0 {width:.0f} {height:.0f}",
+        width=round(width),
+        height=round(height),
         class_="lab",
     )
 
 
-def _title(graph: Graph, width: float) -> str:
+def facts_line(graph: Graph) -> str:
+    """Return what the lab is, in a line."""
     backends = ", ".join(sorted({node.backend for node in graph.nodes})) or "no backend"
     ports = f" on UDP {graph.port}" if backends == "udp" else ""
-    facts = f"pod network {graph.network} · backend {backends}{ports}"
-    text = f"lab {graph.lab}: {graph.state}"
-    return label(text, (MARGIN, MARGIN + 16), "title") + label(facts, (MARGIN, MARGIN + 36), "mono", width - 2 * MARGIN)
+    return f"pod network {graph.network} · backend {backends}{ports}"
+
+
+def _title(headings: tuple[str, str], width: float) -> str:
+    room = width - 2 * MARGIN
+    return label(headings[0], (MARGIN, MARGIN + 16), "title", room) + label(
+        headings[1], (MARGIN, MARGIN + 36), "mono", room
+    )
 
 
 def _legend(height: float) -> str:

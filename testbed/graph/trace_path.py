@@ -4,18 +4,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from testbed.cluster.device_names import OVERLAY_DEVICES
+from testbed.graph.encapsulation import STYLE as STACK_STYLE
+from testbed.graph.encapsulation import draw_stacks
 from testbed.graph.layout import GraphLayout, lay_out
 from testbed.graph.model import Graph
 from testbed.graph.path import STYLE, PathStep, way
-from testbed.graph.svg import document
+from testbed.graph.svg import document, facts_line
+from testbed.output.trace_text import outcome_line, sent_line
 
 LOST = ("unreachable", "lost", "answer lost", "data lost")
 
 
 def draw_trace(graph: Graph, trace: Mapping[str, Any]) -> str:
-    """The picture with every hop of a trace (docs/trace.md) on it: where the packet went, and its answer."""
+    """Return the picture with every hop of a trace (docs/trace.md) on it, and the headers at each hop below it."""
     layout = lay_out(graph)
-    return document(layout, trace_way(layout, trace), STYLE)
+    stacks = draw_stacks(trace, layout.part.height)
+    headings = headings_of(graph, trace)
+    return document(layout, trace_way(layout, trace), STYLE + STACK_STYLE, headings=headings, below=stacks)
+
+
+def headings_of(graph: Graph, trace: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what the trace was and what came of it, and what was sent in which lab."""
+    probe = trace["probe"]
+    port = f":{probe['destination_port']}" if probe["destination_port"] else ""
+    came_of_it = outcome_line(dict(trace))
+    return f"{probe['from']} → {probe['to']}{port}: {came_of_it}", f"{sent_line(dict(trace))} · {facts_line(graph)}"
 
 
 def trace_way(layout: GraphLayout, trace: Mapping[str, Any]) -> str:

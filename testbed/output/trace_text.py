@@ -68,18 +68,28 @@ def key_by_key() -> Iterator[Callable[[], bool]]:
 
 def headline(answer: Object) -> str:
     """What was sent, from where to where."""
+    return f"{answer['probe']['from']} → {answer['probe']['to']}: {sent_line(answer)}"
+
+
+def sent_line(answer: Object) -> str:
+    """Return the traced packet in a line: what, and between which addresses."""
     probe = answer["probe"]
     what = {"tcp": "TCP connection", "udp": "UDP datagram", "icmp": "ICMP echo request"}[probe["protocol"]]
     source = _with_port(probe["source"] or probe["from"], probe["source_port"])
     destination = _with_port(probe["destination"], probe["destination_port"])
-    return f"{probe['from']} → {probe['to']}: {what} {source} → {destination}"
+    return f"{what} {source} → {destination}"
+
+
+def outcome_line(answer: Object) -> str:
+    """Return what came of it, and how long that took."""
+    took = f" in {answer['hops'][-1]['at_us']:.0f} µs" if answer["outcome"] == "answered" and answer["hops"] else ""
+    return OUTCOMES[answer["outcome"]] + took
 
 
 def conclusion(answer: Object) -> Iterator[str]:
     """What came of it."""
     yield ""
-    took = f" in {answer['hops'][-1]['at_us']:.0f} µs" if answer["outcome"] == "answered" and answer["hops"] else ""
-    yield f"outcome: {OUTCOMES[answer['outcome']]}{took}"
+    yield f"outcome: {outcome_line(answer)}"
     if answer["lost_at"]:
         lost = answer["lost_at"]
         yield f"last seen: {lost['where']}, {lost['direction']}"

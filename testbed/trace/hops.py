@@ -4,19 +4,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from testbed.capture.headers import Packet
+from testbed.capture.layers import Layer, layers_of
 from testbed.capture.map import End, Map
 from testbed.trace.reasons import Known, reason
 from testbed.trace.recognise import Role
 from testbed.trace.story import Step, describe
 from testbed.trace.verdict import is_delivered
+from testbed.trace.watch import Sighting
 
 Hop = dict[str, Any]
 SHORTEST_HEADERS = 72
 """IPv4 and TCP with their usual options and some room: with so much less payload a packet is of the size meant."""
+MOST_BYTES = 256
+"""Of a frame that are shown: all headers that there can be, and the beginning of a large payload."""
 
 
-def hop_list(steps: Sequence[Step], known: Map, facts: Known, mtus: Mapping[End, int | None]) -> list[Hop]:
-    """One object a step, numbered from 1."""
+def hop_list(
+    steps: Sequence[Step],
+    known: Map,
+    facts: Known,
+    mtus: Mapping[End, int | None],
+    *,
+    with_headers: bool = False,
+) -> list[Hop]:
+    """Return one object a step, numbered from 1."""
     if not steps:
         return []
     first_ns = steps[0].sighting.at_ns
@@ -41,10 +52,38 @@ def hop_list(steps: Sequence[Step], known: Map, facts: Known, mtus: Mapping[End,
                 "mtu": mtus.get(step.end),
                 "why": reason(last_of.get(step.role), step, facts, known)
                 + (": delivered" if number == last[step.role] and is_delivered(step, known) else ""),
+                **({"frame": frame_json(step.sighting, known)} if with_headers else {}),
             }
         )
         last_of[step.role] = step
     return hops
+
+
+def frame_json(sighting: Sighting, known: Map) -> dict[str, Any]:
+    """Return the frame as it was seen: its bytes, and every header with its fields and their places."""
+    frame = sighting.frame if sighting.sealed is None else sighting.sealed
+    return {
+        "length": len(frame),
+        "hex": frame[:MOST_BYTES].hex(),
+        "layers": layers_json(layers_of(frame, sighting.link_header, known.overlay)),
+    }
+
+
+def layers_json(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    """Return one object a header."""
+    return [
+        {
+            "name": layer.name,
+            "offset": layer.offset,
+            "length": layer.length,
+            "depth": layer.depth,
+            "fields": [
+                {"name": one.name, "value": one.value, "offset": one.offset, "length": one.length}
+                for one in layer.fields
+            ],
+        }
+        for layer in layers
+    ]
 
 
 def packet_json(frame: bytes, packet: Packet) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from agent.kernel.values import Family, IPAddress
-from testbed.capture.map import LAB, End, Map, map_of
+from testbed.capture.map import LAB, Map, map_of
 from testbed.cluster.kinds import SERVICE
 from testbed.cluster.object_key import key_of
 from testbed.errors import InvalidInput, TestbedError
@@ -47,6 +47,8 @@ class Asked:
     """Names mean their IPv6 addresses."""
     with_frames: bool = False
     """Whether the answer holds what was seen, for a capture file."""
+    with_headers: bool = False
+    """Whether each hop holds its frame, header by header, for pictures."""
 
 
 LOOPBACK: Mapping[Family, IPAddress] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
@@ -87,7 +89,11 @@ def trace(state: LabState, services: Services, asked: Asked, client_left: Callab
             mtus = {step.end: watch.mtu(*step.end) for step in (*story.steps, *story.strays)}
         verdict = judge(story, probe.outcome, probe.unacknowledged(), known)
         with Facts(known, state.nodes, state.underlay, services, lambda: TracedPacket(pid, wanted)) as facts:
-            told = _told(story, known, facts, mtus, with_data=verdict.outcome == "data lost" or size > 1)
+            shown = _shown(story, with_data=verdict.outcome == "data lost" or size > 1)
+            told: dict[str, Any] = {
+                "hops": hop_list(shown, known, facts, mtus, with_headers=asked.with_headers),
+                "strays": hop_list(story.strays, known, facts, mtus),
+            }
             told["probe"] = _probe_json(asked, probe, destination, size)
             told |= _findings(verdict, story, probe, place, known, facts, evidence)
             told["warnings"] = narrow_places(told["hops"])
@@ -119,13 +125,9 @@ def _frames(watch: PacketWatch, known: Map) -> list[dict[str, Any]]:
     ]
 
 
-def _told(story: Story, known: Map, facts: Facts, mtus: Mapping[End, int | None], *, with_data: bool) -> dict[str, Any]:
+def _shown(story: Story, *, with_data: bool) -> list[Step]:
     # The byte behind TCP's handshake goes the same way as the handshake, unless it is the question whether it does.
-    shown = [step for step in story.steps if step.role is not Role.DATA or with_data]
-    return {
-        "hops": hop_list(shown, known, facts, mtus),
-        "strays": hop_list(story.strays, known, facts, mtus),
-    }
+    return [step for step in story.steps if step.role is not Role.DATA or with_data]
 
 
 def _findings(

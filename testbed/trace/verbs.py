@@ -38,6 +38,7 @@ def asked_of(request: Request) -> Asked:
         min(timeout_s, LONGEST_S),
         ipv6=request.argument("ipv6", bool, False),
         with_frames=request.argument("frames", bool, False),
+        with_headers=request.argument("headers", bool, False),
     )
 
 

@@ -128,3 +128,4 @@ def test_trace_draws_its_way_on_the_picture(nginx_tomcat: Lab, tmp_path: Path) -
         str(hop["number"]) for hop in hops
     ]
     assert [one.get("data-leg") for one in picture.findall(".//*[@data-leg]")] == ["request", "answer"]
+    assert [one.get("data-stacks") for one in picture.findall(".//*[@data-stacks]")] == ["request", "answer"]

@@ -123,6 +123,52 @@ def test_what_was_seen_is_written_for_wireshark(nginx_tomcat: Lab, tmp_path: Pat
     assert tshark(file, "frame.number", only="_ws.malformed") == []
 
 
+def test_header_fields_are_those_that_tshark_reads(nginx_tomcat: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "trace.pcapng"
+    trace = nginx_tomcat.json("trace", "nginx", "tomcat", "--raw", "--pcap", str(file))
+    number = [hop["where"] for hop in trace["hops"]].index("node1 uplink")
+    # The capture has the frames in the order of the hops' times; the uplink is asked for by name.
+    rows = tshark(
+        file,
+        "frame.interface_name",
+        "frame.len",
+        "eth.dst",
+        "ip.src",
+        "ip.ttl",
+        "ip.checksum",
+        "udp.length",
+        only='icmp.type==8 && frame.interface_name=="node1:uplink"',
+    )
+    frame = trace["hops"][number]["frame"]
+    values: dict[str, list[str]] = {}
+    for layer in frame["layers"]:
+        for field in layer["fields"]:
+            values.setdefault(f"{layer['name']} {field['name']}", []).append(field["value"])
+    assert [layer["name"] for layer in frame["layers"]] == ["Ethernet", "IPv4", "UDP", "IPv4", "ICMP", "payload"]
+    assert rows == [
+        [
+            "node1:uplink",
+            str(frame["length"]),
+            values["Ethernet destination"][0],
+            ",".join(values["IPv4 source"]),
+            ",".join(values["IPv4 ttl"]),
+            ",".join(values["IPv4 checksum"]),
+            values["UDP length"][0],
+        ]
+    ]
+
+
+def test_bytes_are_shown_on_wish_only(nginx_tomcat: Lab, tmp_path: Path) -> None:
+    shown = nginx_tomcat.must("trace", "nginx", "tomcat", "--raw")
+    assert "5-8  node1 uplink out … node2 uplink in, 126 bytes" in shown
+    assert "IPv4, 20 bytes: total length 84" in shown
+    assert "frame" not in nginx_tomcat.json("trace", "nginx", "tomcat")["hops"][0]
+    page = tmp_path / "trace.html"
+    trace = nginx_tomcat.json("trace", "nginx", "tomcat", "--html", str(page))
+    assert page.read_text().count('<details name="hop">') == len(trace["hops"])
+    assert "frame" not in trace["hops"][0]
+
+
 def test_steps_come_key_by_key_on_a_terminal(nginx_tomcat: Lab) -> None:
     with nginx_tomcat.terminal("trace", "nginx", "tomcat", "--step") as screen:
         screen.expect("route default via")

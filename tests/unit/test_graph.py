@@ -12,10 +12,10 @@ from testbed.graph.geometry import Box, packed
 from testbed.graph.layout import GraphLayout, lay_out
 from testbed.graph.model import graph_of
 from testbed.graph.path import PathStep, draw_path
-from testbed.graph.svg import draw
+from testbed.graph.svg import document, draw
 from testbed.graph.text_forms import dot, html, mermaid
 from testbed.graph.texts import texts_of, touches
-from testbed.graph.trace_path import draw_trace, steps_of
+from testbed.graph.trace_path import steps_of, trace_way
 from tests.pictures import Facts, facts_of_cluster, facts_of_topology
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -254,7 +254,8 @@ def test_the_hops_of_a_trace_are_the_steps_on_the_picture() -> None:
         for number, (leg, (place, interface)) in enumerate(((leg, at) for leg in legs for at in legs[leg]), 1)
     ]
     trace = {"hops": hops, "outcome": "unreachable", "lost_at": {"leg": "request"}}
-    picture = ElementTree.fromstring(draw_trace(graph, trace))
+    layout = lay_out(graph)
+    picture = ElementTree.fromstring(document(layout, trace_way(layout, trace)))
     assert [one.get("data-leg") for one in picture.findall(".//*[@data-leg]")] == ["request", "error"]
     assert len(picture.findall(".//*[@class='step']")) == len(hops)
     assert len(picture.findall(".//*[@class='lost']")) == 1
