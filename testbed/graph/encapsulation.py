@@ -7,7 +7,7 @@ from typing import Any
 
 from testbed.graph.drawing import MONO, WIDE, Figure, element, label, line, rectangle
 from testbed.graph.geometry import Box
-from testbed.graph.headers import LEG_WORDS, Cell, Change, Hop, Row, row_of, rows_of
+from testbed.graph.headers import LEG_WORDS, HeaderCell, HeaderChange, Hop, StackRow, row_of, rows_of
 from testbed.graph.path import COLOURS, class_of
 
 LEFT = 24.0
@@ -60,7 +60,7 @@ class _Columns:
     def right(self) -> float:
         return max(self.left[column] + self.width[column] for column in self.left)
 
-    def box(self, cell: Cell, y: float) -> Box:
+    def box(self, cell: HeaderCell, y: float) -> Box:
         last = 2 if cell.name == "encrypted" else cell.column
         return Box(self.left[cell.column], y, self.left[last] + self.width[last] - self.left[cell.column], ROW)
 
@@ -121,7 +121,7 @@ def svg_document(content: str, width: float, height: float, style: str = "") -> 
     )
 
 
-def _columns(rows: Sequence[Row], places: float = PLACES) -> _Columns:
+def _columns(rows: Sequence[StackRow], places: float = PLACES) -> _Columns:
     widths: dict[int, float] = {}
     wide: list[float] = []
     for cell in (cell for row in rows for cell in row.cells):
@@ -141,16 +141,16 @@ def _columns(rows: Sequence[Row], places: float = PLACES) -> _Columns:
     return _Columns(left, widths)
 
 
-def _wanted(cell: Cell) -> float:
+def _wanted(cell: HeaderCell) -> float:
     first = len(cell.name) * 11.5 * WIDE + 12 + len(_bytes(cell)) * 9 * WIDE
     return 2 * INSET + max([first, *(len(text) * 10 * MONO for text in cell.lines)])
 
 
-def _bytes(cell: Cell) -> str:
+def _bytes(cell: HeaderCell) -> str:
     return f"{cell.size} B"
 
 
-def _row(row: Row, columns: _Columns, y: float) -> str:
+def _row(row: StackRow, columns: _Columns, y: float) -> str:
     pieces = [label(row.numbers, (LEFT + 12, y + NAME_LINE), "name")]
     for number, place in enumerate(row.places):
         pieces.append(label(place, (LEFT + 12, y + NAME_LINE + (number + 1) * TEXT_LINE), "mono", PLACES - 20))
@@ -159,7 +159,7 @@ def _row(row: Row, columns: _Columns, y: float) -> str:
     return element("g", "".join(pieces), class_="stack", data_hops=row.numbers)
 
 
-def _cell(cell: Cell, box: Box) -> str:
+def _cell(cell: HeaderCell, box: Box) -> str:
     pieces = [
         rectangle(box, "", 3),
         label(cell.name, (box.x + INSET, box.y + NAME_LINE - 1), "name"),
@@ -171,7 +171,7 @@ def _cell(cell: Cell, box: Box) -> str:
     return element("g", "".join(pieces), class_=f"header {cell.name}")
 
 
-def _double(row: Row, columns: _Columns, y: float) -> str:
+def _double(row: StackRow, columns: _Columns, y: float) -> str:
     """The double line around what an overlay carries."""
     inside = [columns.box(cell, y) for cell in row.cells if cell.wrapped]
     if not inside:
@@ -182,17 +182,17 @@ def _double(row: Row, columns: _Columns, y: float) -> str:
     )
 
 
-def _size(row: Row, columns: _Columns, y: float) -> str:
+def _size(row: StackRow, columns: _Columns, y: float) -> str:
     right = max(columns.box(cell, y).right for cell in row.cells)
     return label(f"{row.size} bytes", (right + GAP, y + ROW / 2 + 4), "small")
 
 
-def _change_right(change: Change, columns: _Columns) -> float:
+def _change_right(change: HeaderChange, columns: _Columns) -> float:
     """Where what is said between two rows ends."""
     return max(columns.right, min(columns.left.values()) + 2 * INSET + len(change.text) * 9 * WIDE)
 
 
-def _change(change: Change, columns: _Columns, y: float) -> str:
+def _change(change: HeaderChange, columns: _Columns, y: float) -> str:
     left = min(columns.left.values())
     if not change.by_agent:
         return label(change.text, (left, y + CHANGE / 2 + 3), "small")
@@ -204,7 +204,7 @@ def _change(change: Change, columns: _Columns, y: float) -> str:
     return "".join(pieces)
 
 
-def _entries(rows: Sequence[Row]) -> list[tuple[str, str]]:
+def _entries(rows: Sequence[StackRow]) -> list[tuple[str, str]]:
     found = [(f"leg {leg}", LEG_WORDS[leg]) for leg in dict.fromkeys(row.leg for row in rows)]
     if any(cell.wrapped for row in rows for cell in row.cells):
         found.append(("double", "packet that is wrapped"))
@@ -213,11 +213,11 @@ def _entries(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return [*found, ("changed", "changed since the row above")]
 
 
-def _legend_width(rows: Sequence[Row]) -> float:
+def _legend_width(rows: Sequence[StackRow]) -> float:
     return LEFT + sum(40 + len(words) * 9 * WIDE for _, words in _entries(rows))
 
 
-def _legend(rows: Sequence[Row], top: float) -> str:
+def _legend(rows: Sequence[StackRow], top: float) -> str:
     pieces, x, y = [], LEFT, top + 14
     for kind, words in _entries(rows):
         if kind == "double":

@@ -17,7 +17,7 @@ NETWORK = ("IPv4", "IPv6", "encrypted")
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class HeaderCell:
     """One header of one row."""
 
     name: str
@@ -33,7 +33,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class HeaderChange:
     """What happened between two rows."""
 
     text: str
@@ -42,20 +42,20 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StackRow:
     """Hops one behind the other at which the frame was the same to the byte."""
 
     leg: str
     numbers: str
     places: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[HeaderCell, ...]
     size: int
     """Of the frame, in bytes."""
-    change: Change | None
+    change: HeaderChange | None
     """Since the row above; None for the first one of a leg."""
 
 
-def rows_of(hops: Sequence[Hop]) -> list[Row]:
+def rows_of(hops: Sequence[Hop]) -> list[StackRow]:
     """Return the rows of a trace whose hops have their frames."""
     groups: list[list[Hop]] = []
     for hop in hops:
@@ -73,33 +73,37 @@ def rows_of(hops: Sequence[Hop]) -> list[Row]:
         places = [f"{hop['where']} {hop['direction']}" for hop in group]
         shown = places if len(places) < 3 else [places[0], f"… {places[-1]}"]
         change = None if before is None else change_between(before, first)
-        rows.append(Row(first["leg"], numbers, tuple(shown), _cells(first, before), first["frame"]["length"], change))
+        rows.append(
+            StackRow(first["leg"], numbers, tuple(shown), _cells(first, before), first["frame"]["length"], change)
+        )
         before = last
     return rows
 
 
-def row_of(hop: Hop, before: Hop | None) -> Row:
+def row_of(hop: Hop, before: Hop | None) -> StackRow:
     """Return the row of one hop; `before` is the one before it in the same leg, if there is one."""
     place = f"{hop['where']} {hop['direction']}"
     change = None if before is None else change_between(before, hop)
-    return Row(hop["leg"], str(hop["number"]), (place,), _cells(hop, before), hop["frame"]["length"], change)
+    return StackRow(hop["leg"], str(hop["number"]), (place,), _cells(hop, before), hop["frame"]["length"], change)
 
 
-def change_between(before: Hop, after: Hop) -> Change:
+def change_between(before: Hop, after: Hop) -> HeaderChange:
     """Return what was done to the frame between two hops of one leg."""
     node, old, new = after["node"], _outer(before), _outer(after)
     if new and not old:
         around = ", ".join(f"{layer['name']} {layer['length']}" for layer in new)
         if _is_agents(new):
             text = f"agent of {node}: reads the packet from {before['interface']}, sends it in a datagram (+ {around})"
-            return Change(text, by_agent=True)
-        return Change(f"kernel of {node}: {before['interface']} wraps the packet (+ {around})", by_agent=False)
+            return HeaderChange(text, by_agent=True)
+        return HeaderChange(f"kernel of {node}: {before['interface']} wraps the packet (+ {around})", by_agent=False)
     if old and not new:
         if _is_agents(old):
             text = f"agent of {node}: receives the datagram, writes the packet inside it to {after['interface']}"
-            return Change(text, by_agent=True)
-        return Change(f"kernel of {node}: unwraps the packet, it comes in by {after['interface']}", by_agent=False)
-    return Change(f"{node}: {_routed(before, after)}", by_agent=False)
+            return HeaderChange(text, by_agent=True)
+        return HeaderChange(
+            f"kernel of {node}: unwraps the packet, it comes in by {after['interface']}", by_agent=False
+        )
+    return HeaderChange(f"{node}: {_routed(before, after)}", by_agent=False)
 
 
 def _routed(before: Hop, after: Hop) -> str:
@@ -133,7 +137,7 @@ def _is_agents(outer: Sequence[Header]) -> bool:
     return bool(outer[-1]["name"] == "UDP")
 
 
-def _cells(hop: Hop, before: Hop | None) -> tuple[Cell, ...]:
+def _cells(hop: Hop, before: Hop | None) -> tuple[HeaderCell, ...]:
     old = {} if before is None else {key: _lines(layer, before) for key, layer in _columns(before).items()}
     found = []
     for key, layer in _columns(hop).items():
@@ -141,7 +145,7 @@ def _cells(hop: Hop, before: Hop | None) -> tuple[Cell, ...]:
         was = old.get(key)
         changed = {at for at, line in enumerate(lines) if was is not None and line not in was}
         found.append(
-            Cell(layer["name"], layer["length"], lines, frozenset(changed), key[0], wrapped=bool(layer["depth"]))
+            HeaderCell(layer["name"], layer["length"], lines, frozenset(changed), key[0], wrapped=bool(layer["depth"]))
         )
     return tuple(found)
 
