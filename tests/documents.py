@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MARK = re.compile(r"<!-- not run: (?P<kind>vm|desktop|root|long|by hand), (?P<why>.+) -->")
-README_ON_ONE_LAB = ("Two commands", "Look", "The way of one packet", "Go inside", "Talk")
+README_ON_ONE_LAB = ("Two commands", "Look", "The path of one packet", "Go inside", "Talk")
 """Sections of README.md about the lab of its two commands."""
 README_IN_ORDER = {"guestbook": "Services and names", "nginx_tomcat": "Faults on command"}
 """Cluster → section of README.md whose commands build on each other."""
