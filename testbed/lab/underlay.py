@@ -13,6 +13,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -237,6 +238,19 @@ class OverlayNode(ShellOnDemand, Host):
             own = WantedAddresses(port.interface, frozenset({port.address}), f"the underlay address of {self.name}")
             wanted += Wanted(addresses=(own,)) + self._wanted_at(plan, port.interface)
         self.kernel.converge(wanted, new={port.interface for port in plan.ports})
+
+    def follow(self, plan: MachinePlan) -> None:
+        """Know of the others what a new plan says, whose ports are the old one's. Only what is new is looked at."""
+        known = frozenset(() if self.plan is None else self.plan.neighbours)
+        routes = frozenset(() if self.plan is None else self.plan.routes)
+        news = replace(
+            plan,
+            neighbours=tuple(one for one in plan.neighbours if one not in known),
+            routes=tuple(one for one in plan.routes if one not in routes),
+        )
+        for port in plan.ports:
+            self.kernel.converge(self._wanted_at(news, port.interface))
+        self.plan = plan
 
     def _wanted_at(self, plan: MachinePlan, interface: str) -> Wanted:
         """Return what lies on a port beside its IPv4 address."""

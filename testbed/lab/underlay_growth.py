@@ -66,11 +66,9 @@ def _tell(underlay: LabUnderlay, plan: UnderlayPlan) -> None:
     before, underlay.plan = underlay.plan.machines, plan
     for name, machine in underlay.machines.items():
         wanted = plan.machines[name]
-        machine.plan = wanted
         for gone in _former_neighbours(before, wanted):
             machine.kernel.delete_neighbour(*gone, f"{name} is told that this machine has gone")
-        for port in wanted.ports:
-            machine.restore(port.interface)
+        machine.follow(wanted)
 
 
 def _former_neighbours(before: Mapping[str, MachinePlan], wanted: MachinePlan) -> list[tuple[str, IPAddress]]:
