@@ -24,12 +24,13 @@ def measure(
     seconds: int,
     udp: bool,
     client_left: Callable[[float], bool],
+    bitrate: str = "0",
 ) -> dict[str, Any]:
-    """Run a server at the destination and a client at the source.
+    """Run a server at the destination and a client at the source; `bitrate`, as `10M`, is UDP's, 0: all it can.
 
     Returns bits per second, and loss in percent for UDP. Raises MeasurementFailed with iperf3's own words.
     """
-    kind = ["--udp", "--bitrate", "0"] if udp else []
+    kind = ["--udp", "--bitrate", bitrate] if udp else []
     report = run_iperf(source_pid, destination_pid, address, seconds, kind, client_left)
     return _summary(report, udp)
 

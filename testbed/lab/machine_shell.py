@@ -5,6 +5,7 @@ only Mininet's prompt and `Node.cmd` ever talk to. Here it starts with the first
 replaced with the next command.
 """
 
+import codecs
 import contextlib
 import os
 import subprocess
@@ -34,6 +35,8 @@ class ShellOnDemand(Node):
         if not self._held:
             self.pid, self._held = self.hold(), True
             return
+        # Mininet's own stops at the first byte that is no UTF-8.
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         holder, inside = self.pid, self.inNamespace
         # mnexec: detached, without our descriptors, in the namespaces of that process instead of new ones.
         self.inNamespace = False

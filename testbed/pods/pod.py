@@ -229,6 +229,10 @@ class Pod:
             ipv6_address=self.ipv6_address,
         )
 
+    def is_privileged(self, container: str) -> bool:
+        """Whether a container has every capability that the lab can give."""
+        return any(one.name == container and one.security_context.privileged for one in self.manifest.spec.containers)
+
     def exec_argv(self, container: str | None, argv: Sequence[str], tty: bool = False) -> list[str]:
         """The command that runs `argv` in a container (None: the first), for Popen in the lab.
 

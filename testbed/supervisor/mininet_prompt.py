@@ -4,32 +4,97 @@ It runs in a forked copy of the lab's supervisor: Mininet's objects are all ther
 the lab, and what the prompt changes it changes in the kernel, where everybody sees it.
 """
 
+import contextlib
 import fcntl
 import os
 import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from mininet.cli import CLI
-from mininet.log import output, setLogLevel
+from mininet.log import error, output, setLogLevel
 
 from agent.kernel.journal import Journal
 from agent.kernel.kernel import Kernel
+from testbed.cluster.kinds import NODE, POD
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
+from testbed.control.client import ask, find_lab
+from testbed.errors import TestbedError
 from testbed.lab.underlay import LabUnderlay
+
+ANSWER_LIMIT_S = 5.0
+IPERF_S = 5
+DEFAULT_UDP_RATE = "10M"
 
 
 class LabPrompt(CLI):
-    """`nodes`, `net`, `links`, `dump`, `pingall`, `link s1 node1 down`, `node1 CMD` … and pods, leases, status."""
+    """Mininet's `nodes`, `net`, `links`, `dump`, `pingall`, `link s1 node1 down`, `node1 CMD` …; pods are hosts too.
+
+    Whatever goes wrong with a command, the prompt says so and lives on.
+    """
 
     prompt = "testbed> "
+    identchars = f"{CLI.identchars}-"
+    """What names consist of: those of pods have dashes."""
+
+    def onecmd(self, line: str) -> Any:  # noqa: ANN401 - cmd's own
+        """Run a command; what it raises is a line."""
+        try:
+            return super().onecmd(line)
+        except TestbedError as failure:
+            error(f"error: {failure}\n")
+        except Exception as failure:
+            error(f"error: {line.split(' ')[0]}: {type(failure).__name__}: {failure}\n")
+        return None
+
+    def default(self, line: str) -> None:
+        """Run a command in a pod or on a machine; names of both in it become their addresses, as in Mininet."""
+        first, _, rest = line.strip().partition(" ")
+        pods = self._pods()
+        rest = " ".join(pods.get(word) or word for word in rest.split(" "))
+        if first not in pods:
+            super().default(f"{first} {rest}".rstrip())
+        elif not rest:
+            error(f"*** Please enter a command for pod: {first} <cmd>\n")
+        else:
+            rest = " ".join(self._address(word) if word in self.mn else word for word in rest.split(" "))
+            self._run_in_pod(first, rest)
+
+    def _pods(self) -> dict[str, str]:
+        """Every pod's address by its name; none while the lab does not say, for machines answer all the same."""
+        with contextlib.suppress(TestbedError):
+            found = ask(find_lab(None), "get", answer_within_s=ANSWER_LIMIT_S, kind=POD.plural)
+            return {_name_of(pod): str(pod.get("status", {}).get("podIP") or "") for pod in found}
+        return {}
+
+    def _address(self, machine: str) -> str:
+        return str(self.mn[machine].defaultIntf().updateIP() or machine)
+
+    def _run_in_pod(self, pod: str, command: str) -> None:
+        terminal = ["-it"] if self.isatty() else []
+        # What stands in a script behind this command is ours, not the program's.
+        stdin = None if terminal else subprocess.DEVNULL
+        words = [sys.executable, "-m", "testbed", "exec", *terminal, pod, "--", "sh", "-c", command]
+        # Ctrl-C is the program's.
+        former = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            subprocess.run(words, stdin=stdin, check=False)
+        finally:
+            signal.signal(signal.SIGINT, former)
 
     def _testbed(self, *arguments: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "testbed", *arguments], capture_output=True, text=True, check=False
-        )
+        words = [sys.executable, "-m", "testbed", *arguments]
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
         output(done.stdout + done.stderr)
+
+    def do_nodes(self, line: str) -> None:
+        """nodes: machines and pods"""
+        super().do_nodes(line)
+        output(f"pods are: \n{' '.join(sorted(self._pods())) or 'none'}\n")
 
     def do_pods(self, _line: str) -> None:
         """pods: the pods and their states"""
@@ -42,6 +107,65 @@ class LabPrompt(CLI):
     def do_status(self, _line: str) -> None:
         """status: nodes and pods at a glance"""
         self._testbed("status")
+
+    def do_trace(self, line: str) -> None:
+        """trace SRC DST: the path of a packet between pods or nodes"""
+        self._testbed("trace", *line.split())
+
+    def do_dpctl(self, line: str) -> None:
+        """dpctl COMMAND: ovs-ofctl on every switch, where the switches are Open vSwitch's"""
+        if not all(hasattr(switch, "dpctl") for switch in self.mn.switches):
+            error("error: dpctl: the switches are Linux bridges and have no OpenFlow (want underlay: {switch: ovs})\n")
+            return
+        super().do_dpctl(line)
+
+    def do_source(self, line: str) -> None:
+        """source FILE: run the commands of a file"""
+        try:
+            text = Path(line.strip() or ".").read_text(errors="replace")
+        except OSError as failure:
+            error(f"error: source: {line.strip() or 'no file'}: {failure.strerror}\n")
+            return
+        for command in text.splitlines():
+            if self.onecmd(self.precmd(command)):
+                return
+
+    def do_iperf(self, line: str) -> None:
+        """iperf [SRC DST]: TCP throughput between two machines or pods, by default the first node and the last"""
+        self._iperf("iperf", line.split())
+
+    def do_iperfudp(self, line: str) -> None:
+        """iperfudp [RATE SRC DST]: the same by UDP at a rate such as 10M, its default"""
+        rate, *ends = line.split() or [DEFAULT_UDP_RATE]
+        self._iperf("iperfudp", ends, rate)
+
+    def _iperf(self, command: str, ends: Sequence[str], udp_rate: str | None = None) -> None:
+        """Measured by the lab with iperf3; Mininet's own way reads iperf's texts and kills every iperf by its name."""
+        if not ends:
+            nodes = [node["metadata"]["name"] for node in ask(find_lab(None), "get", kind=NODE.plural)]
+            ends = (nodes[0], nodes[-1])
+        if len(ends) != 2:
+            usage = "iperf SRC DST" if command == "iperf" else "iperfudp RATE SRC DST"
+            error(f"error: {command}: not two names (got {len(ends)}; want {usage})\n")
+            return
+        from testbed.output.tables import rate as rate_text
+
+        source, destination = ends
+        output(f"*** Iperf: testing bandwidth between {source} and {destination}\n")
+        answer = ask(
+            find_lab(None),
+            "iperf",
+            source=source,
+            destination=destination,
+            seconds=IPERF_S,
+            udp=udp_rate is not None,
+            bitrate=udp_rate,
+        )
+        output(f"*** Results: {rate_text(answer['bits_per_second'])}\n")
+
+
+def _name_of(pod: Mapping[str, Any]) -> str:
+    return str(ObjectKey(pod["metadata"].get("namespace") or DEFAULT_NAMESPACE, pod["metadata"]["name"]))
 
 
 def become_prompt(
@@ -59,7 +183,7 @@ def become_prompt(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.environ["TESTBED_LAB"] = lab_name
         # Our own standard input was /dev/null when this process's parent was started.
-        sys.stdin = os.fdopen(0)
+        sys.stdin = os.fdopen(0, errors="replace")
         # The parent's netlink sockets are the parent's: an answer read here would be missing there.
         for name, machine in underlay.machines.items():
             machine.kernel = Kernel(journal_of(name), netns_pid=machine.pid)

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import shlex
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
@@ -14,6 +16,7 @@ from testbed.capture.map import map_of
 from testbed.capture.verbs import capture_verbs
 from testbed.cluster.kinds import BY_PLURAL, Kind, no_such_kind
 from testbed.cluster.object_key import key_of
+from testbed.cluster.problems import shorten
 from testbed.control.programs import run_for_client, wait_with_client
 from testbed.control.server import Request, Verb
 from testbed.errors import EtcdFailed, InvalidInput, MeasurementFailed, TestbedError
@@ -73,6 +76,12 @@ def verbs_of(lab: Lab) -> Mapping[str, Verb]:
         **capture_verbs(lambda: map_of(state)),
         **JournalVerbs(state.name, state.directory, state.nodes).verbs(),
     }
+
+
+NEED_CAPABILITIES = frozenset(
+    {"bridge", "ethtool", "ip", "ip6tables", "iptables", "mount", "nft", "sysctl", "tc", "umount"}
+)
+"""Programs that change what a container, as a rule, may not."""
 
 
 class LabVerbs:
@@ -185,10 +194,13 @@ class LabVerbs:
         """Throughput from one pod or node to another."""
         source, destination = request.argument("source", str), request.argument("destination", str)
         seconds, udp = request.argument("seconds", int, 5), request.argument("udp", bool, False)
+        bitrate = request.argument("bitrate", str, None) or "0"
+        if not re.fullmatch(r"[0-9]+(\.[0-9]+)?[KMG]?", bitrate):
+            raise InvalidInput(f"iperf: not a bit rate (got {shorten(bitrate)}; want one such as 10M)")
         try:
-            return measure(
-                self._pid(source), self._pid(destination), self._address(destination), seconds, udp, request.client_left
-            )
+            source_pid, destination_pid = self._pid(source), self._pid(destination)
+            address = self._address(destination)
+            return measure(source_pid, destination_pid, address, seconds, udp, request.client_left, bitrate)
         except MeasurementFailed as failure:
             raise TestbedError(f"iperf {source} {destination}: {failure}") from failure
 
@@ -220,7 +232,16 @@ class LabVerbs:
     def _run_in(self, request: Request, name: str, container: str | None, argv: list[str], tty: bool) -> object:
         target = self._target(name)
         if isinstance(target, Pod):
-            return run_for_client(request, target.exec_argv(self._container(target, container), argv, tty))
+            chosen = self._container(target, container)
+            answer = run_for_client(request, target.exec_argv(chosen, argv, tty))
+            if answer["exit"] and argv[0] in NEED_CAPABILITIES and not target.is_privileged(chosen):
+                hint = (
+                    "note: a container may not change its network or mounts; the lab's root may: testbed shell, then "
+                )
+                hint += f"ip netns exec {name} {shlex.join(argv)}"
+                with contextlib.suppress(OSError):
+                    os.write(request.streams[-1], f"{hint}\n".encode())
+            return answer
         pid = target.pid if isinstance(target, LabNode) else self.state.underlay.machines[name].pid
         environment = {**os.environ, "PS1": f"{name}# ", "TERM": "xterm"}
         return run_for_client(request, [*enter_machine(pid), *argv], environment, take_terminal=tty)

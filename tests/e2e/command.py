@@ -131,7 +131,11 @@ class Terminal:
 
     def type(self, text: str) -> None:
         """Press keys; "\\r" is Enter, "\\x03" is Ctrl-C."""
-        os.write(self._ours, text.encode())
+        self.press(text.encode())
+
+    def press(self, keys: bytes) -> None:
+        """Send bytes, which need not be text."""
+        os.write(self._ours, keys)
 
     def expect(self, pattern: str, *, timeout_s: float = TERMINAL_LIMIT_S) -> "re.Match[str]":
         """Wait until `pattern` appears after what was expected before."""

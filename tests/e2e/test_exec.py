@@ -41,6 +41,23 @@ def test_program_that_is_not_there_is_exit_code_127(target: str, two_nodes: Lab)
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.parametrize("command", ["ip route add 192.0.2.1 dev eth0", "tc qdisc add dev eth0 root pfifo"])
+def test_what_a_container_may_not_points_to_the_shell_that_may(command: str, two_nodes: Lab) -> None:
+    answer = two_nodes.exec("shell1", *command.split())
+    assert answer.code != 0
+    assert answer.err.splitlines()[-1].endswith(f"testbed shell, then ip netns exec shell1 {command}")
+    assert two_nodes.testbed("shell", stdin=f"ip netns exec shell1 {command}\n").err == ""
+    undo = command.replace(" add ", " del ").replace(" pfifo", "")
+    assert two_nodes.testbed("shell", stdin=f"ip netns exec shell1 {undo}\n").code == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "command"), [("shell1", "ip addr"), ("shell1", "false"), ("node1", "ip link show x")]
+)
+def test_nothing_is_said_where_the_shell_would_do_the_same(target: str, command: str, two_nodes: Lab) -> None:
+    assert "note: " not in two_nodes.exec(target, *command.split()).err
+
+
 def test_kind_before_the_name_is_understood(two_nodes: Lab) -> None:
     assert two_nodes.exec("pod/shell1", "hostname").out == "shell1\n"
 

@@ -1,5 +1,6 @@
 """`cli`: Mininet's own prompt on a running lab."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -131,3 +132,82 @@ def test_up_with_the_prompt_takes_the_lab_down_on_leaving_it(no_lab: Lab) -> Non
         screen.type("exit\r")
         assert screen.end() == 0
     assert "no lab named" in no_lab.testbed("status").err
+
+
+# A prompt that lives on, and pods in it
+
+
+def said(lab: Lab, *lines: str) -> str:
+    """What the prompt prints for a script on its standard input; it must live until the last line."""
+    answer = lab.testbed("cli", stdin="\n".join([*lines, "node1 echo alive", "exit", ""]))
+    assert answer.code == 0, str(answer)
+    text = f"{answer.out}\n{answer.err}"
+    assert re.search(r"^(testbed> )?alive", text, re.MULTILINE), str(answer)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (r'node1 printf "caf\351\n"', "caf\N{REPLACEMENT CHARACTER}"),
+        ("dpctl show", "dpctl: the switches are Linux bridges"),
+        ("source /nosuch", "source: /nosuch: No such file"),
+        ("source", "source: no file"),
+        ("source /proc/self/mem", "source: /proc/self/mem: "),
+        ("iperf node1 nosuch", "no pod or node named nosuch"),
+        ("iperf node1", "not two names (got 1;"),
+        ("iperfudp 10x node1 node2", "not a bit rate (got 10x;"),
+        ("xterm nosuch", "node 'nosuch' not in network"),
+        ("switch nosuch stop", "invalid switch"),
+        ("link node1 nosuch down", "not in network"),
+        ("x", "usage: x"),
+        ("x nosuch", "KeyError"),
+        ("nosuch ls", "Unknown command: nosuch ls"),
+        ("echo1", "Please enter a command for pod: echo1"),
+        ("py 1/0", "division by zero"),
+        ("time", ""),
+        ("noecho", ""),
+    ],
+)
+def test_whatever_goes_wrong_the_prompt_says_why_and_lives(two_nodes: Lab, line: str, why: str) -> None:
+    text = said(two_nodes, line)
+    assert why in text
+    assert "Traceback" not in text
+
+
+def test_input_that_is_no_text_ends_nothing(two_nodes: Lab) -> None:
+    with two_nodes.terminal("cli") as screen:
+        screen.expect(PROMPT)
+        screen.press(b"node1 echo \xe9\xff\r")
+        screen.expect(PROMPT)
+        screen.type("exit\r")
+        assert screen.end() == 0
+
+
+def test_iperf_gives_a_rate_between_machines_and_pods(two_nodes: Lab) -> None:
+    text = said(two_nodes, "iperf", "iperf shell1 echo2", "iperfudp 1M node1 node2")
+    first, second, udp = re.findall(r"Results: ([0-9.]+) ([MG])bit/s", text)
+    assert float(first[0]) > 0
+    assert float(second[0]) > 0
+    assert 0.5 < float(udp[0]) < 1.5
+
+
+def test_pods_are_hosts(two_nodes: Lab) -> None:
+    peer = two_nodes.pod("echo2")["address"]
+    text = said(
+        two_nodes, "nodes", "shell1 ping -c1 -W2 echo2", "node1 ping -c1 -W2 echo2", "shell1 ping -c1 -W2 node2"
+    )
+    assert re.search(r"pods are: *\n.*echo2.*shell1", text)
+    assert text.count(f"PING {peer}") == 2
+    assert text.count("1 received") == 3
+
+
+def test_ctrl_c_interrupts_a_pods_command_and_the_prompt_goes_on(prompt: Terminal, two_nodes: Lab) -> None:
+    prompt.type("shell1 sleep 3009\r")
+    running = ("pgrep", "-fx", "sleep 3009")
+    wait_until(lambda: two_nodes.exec("shell1", *running).code == 0, timeout_s=10, what="the command runs")
+    prompt.type("\x03")
+    prompt.expect(PROMPT)
+    assert two_nodes.exec("shell1", *running).code == 1
+    prompt.type("nodes\r")
+    prompt.expect("available nodes")

@@ -11,6 +11,7 @@ SHELLS = {"sh", "bash", "/bin/sh", "/bin/bash"}
 FIXED = {
     "testbed/faults/node_faults.py": "a script without anything from outside; TINY_DISK is a constant of the module",
     "testbed/cluster/images.py": "what a pod of the image shell runs, a constant",
+    "testbed/supervisor/mininet_prompt.py": "the line that a person types for a pod, as for Mininet's hosts",
     "testbed/testing/lab_capture.py": "a constant script; the device is a word of its own, which it sees as $0",
 }
 """Where `sh -c` is, and why it may be."""
