@@ -17,17 +17,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MARK = re.compile(r"<!-- not run: (?P<kind>vm|desktop|root|long|by hand), (?P<why>.+) -->")
-README_ON_ONE_LAB = ("Two commands", "Look", "The path of one packet", "Go inside", "Talk")
-"""Sections of README.md about the lab of its two commands."""
-README_IN_ORDER = {"guestbook": "Services and names", "nginx_tomcat": "Faults on command"}
-"""Cluster → section of README.md whose commands build on each other."""
+GUIDE = "docs/guide"
+ON_ONE_LAB = (("README.md", "The proof"), (f"{GUIDE}/look.md", ""))
+"""(page, section or the whole page) about the lab of README's two commands; its commands only look."""
+IN_ORDER = {"guestbook": (f"{GUIDE}/services.md", ""), "nginx_tomcat": (f"{GUIDE}/faults.md", "Faults on command")}
+"""Cluster → (page, section or the whole page) whose commands build on each other."""
 TYPED_IN_ORDER = {
-    ("README.md", "Workloads"): "two_nodes",
-    ("README.md", "Break a little"): "nginx_tomcat",
-    ("README.md", "Repair"): "",
-    ("README.md", "Your own cluster file"): "",
-    ("README.md", "IPv6 beside IPv4"): "dual_stack",
-    ("README.md", "Several labs"): "",
+    (f"{GUIDE}/workloads.md", ""): "two_nodes",
+    (f"{GUIDE}/faults.md", "By hand"): "nginx_tomcat",
+    (f"{GUIDE}/cluster-file.md", "A whole file"): "",
+    (f"{GUIDE}/cluster-file.md", "Topologies"): "",
+    (f"{GUIDE}/cluster-file.md", "IPv6 beside IPv4"): "dual_stack",
+    (f"{GUIDE}/labs.md", "Several labs"): "",
     ("docs/exercises.md", ""): "",
     ("docs/trace.md", ""): "nginx_tomcat",
     ("docs/troubleshooting.md", "`up` ends with exit code 3"): "",
@@ -41,27 +42,23 @@ TYPED_IN_ORDER = {
 begin without a lab."""
 RUN_BY = {
     **dict.fromkeys(TYPED_IN_ORDER, "tests/e2e/test_pages.py"),
+    **dict.fromkeys((*ON_ONE_LAB, *IN_ORDER.values()), "tests/e2e/test_readme.py"),
     ("docs/walkthrough.md", ""): "tests/e2e/test_walkthrough.py",
     ("docs/walkthrough.zh-CN.md", ""): "tests/e2e/test_walkthrough.py",
     ("docs/troubleshooting.md", "Packets do not arrive"): "tests/e2e/test_troubleshooting.py",
     ("docs/tutorial.md", ""): "tests/e2e/test_tutorial.py",
-    **{
-        ("README.md", section): "tests/e2e/test_readme.py"
-        for section in (*README_ON_ONE_LAB, *README_IN_ORDER.values())
-    },
-    ("README.md", "The agent alone, on plain machines"): "tests/netns/test_machine_pages.py",
+    (f"{GUIDE}/agent.md", ""): "tests/netns/test_machine_pages.py",
     **{
         ("docs/real-machines.md", section): "tests/netns/test_machine_pages.py"
         for section in ("The network config", "What it makes on a node", "Pods", "Stop, restart, remove")
     },
     ("docs/real-machines.md", "Join: two machines, one command each"): "tests/netns/test_join.py",
-    ("README.md", "Without root"): "tests/e2e/test_rootless.py",
+    (f"{GUIDE}/labs.md", "Without root"): "tests/e2e/test_rootless.py",
 }
 """(page, section or the whole page) → the test that runs its sessions."""
-
-
-TRANSLATED = {"README.zh-CN.md": "README.md"}
-"""Page → the one whose commands it has, in another language; that one's are run."""
+CHINESE = ".zh-CN.md"
+NOT_A_TRANSLATION = ("docs/walkthrough.zh-CN.md",)
+"""Its own test runs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +83,22 @@ class Block:
         """The test that runs it."""
         if self.mark is not None:
             return None
-        if self.page in TRANSLATED:
-            return f"as {TRANSLATED[self.page]}, which has the same commands"
-        places = (RUN_BY.get((self.page, part)) for part in ("", self.heading, self._whole_section))
+        if original_of(self.page):
+            return f"as {original_of(self.page)}, which has the same commands"
+        places = (RUN_BY.get((self.page, part)) for part in ("", self.heading, self.section))
         return next(filter(None, places), None)
 
-    @property
-    def _whole_section(self) -> str:
-        """The section, where one test runs all of it: README's are run heading by heading."""
-        return self.section if self.page != "README.md" else self.heading
+
+def original_of(page: str) -> str | None:
+    """Return the page whose commands this one has in Chinese; None for a page that is not a translation."""
+    if page in NOT_A_TRANSLATION or not page.endswith(CHINESE):
+        return None
+    return page.removesuffix(CHINESE) + ".md"
 
 
 def pages() -> list[Path]:
     """README and everything in docs/, in both languages."""
-    return [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+    return [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(path: Path) -> Iterator[Block]:

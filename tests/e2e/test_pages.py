@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT, TYPED_IN_ORDER, Block, blocks
+from tests.documents import ROOT, TYPED_IN_ORDER, blocks
 from tests.e2e.pages import missing
 from tests.e2e.typed import Typed, commands_of, files_of, type_in
 
@@ -88,16 +88,12 @@ def sessions_of(page: str, section: str) -> list[Typed]:
     found: list[Typed] = []
     told = set[str]()
     for block in blocks(ROOT / page):
-        if block.mark is None and section in ("", _place(block)):
+        if block.mark is None and section in ("", block.section):
             before = None if block.heading in told else BEFORE.get((page, block.heading))
             told.add(block.heading)
             found += [Typed(before, ())] if before else []
             found += [Typed(_as_typed(one.command), one.shown) for one in commands_of(block)]
     return found
-
-
-def _place(block: Block) -> str:
-    return block.heading if block.page == "README.md" else block.section
 
 
 def _as_typed(command: str) -> str:

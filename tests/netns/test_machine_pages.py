@@ -1,4 +1,4 @@
-"""What README and docs/real-machines.md show of agents without a lab: typed on machines, it is so."""
+"""What docs/guide/agent.md and docs/real-machines.md show of agents without a lab: typed on machines, it is so."""
 
 import os
 import re
@@ -47,9 +47,9 @@ def type_each(machine: Machine, block: Block) -> None:
         before += f"{typed.command}\n" if typed.command.startswith("export ") else ""
 
 
-def test_the_readmes_agent_on_a_plain_machine(underlay: Underlay) -> None:
+def test_the_guides_agent_on_a_plain_machine(underlay: Underlay) -> None:
     machine = Machine(underlay, "node1", "192.168.8.227")
-    begin, look, end = sessions_below("README.md", "The agent alone, on plain machines")
+    begin, look, end = sessions_below("docs/guide/agent.md", "")
     variables, config, agent = commands_of(begin)
     assert lacking(config.shown, machine.bash(f"{variables.command}\n{config.command}")) == []
     process = machine.start(agent.command.removeprefix("sudo ") + AS_THERE, " ready\n")

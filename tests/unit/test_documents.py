@@ -8,8 +8,10 @@ import pytest
 
 from testbed.command.cli import main  # registers the verbs
 from testbed.command.command_line import verbs
-from tests.documents import ROOT, RUN_BY, TRANSLATED, blocks, pages, words_of_verb
+from tests.documents import ROOT, RUN_BY, blocks, original_of, pages, words_of_verb
 
+PAGES = [str(path.relative_to(ROOT)) for path in pages()]
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 COMMANDS = sorted(
     {
         (block.page, command)
@@ -52,14 +54,38 @@ def test_what_is_said_to_be_run_is_there(where: tuple[str, str], test: str) -> N
     assert [block for block in blocks(ROOT / page) if section in ("", block.section)] or section, where
 
 
-@pytest.mark.parametrize(("page", "original"), TRANSLATED.items())
-def test_a_translation_has_no_command_that_the_original_has_not(page: str, original: str) -> None:
-    def commands(of: str) -> set[str]:
-        return {re.sub(r"\s+#.*", "", command) for block in blocks(ROOT / of) for command in block.commands}
+@pytest.mark.parametrize("page", [page for page in PAGES if original_of(page)])
+def test_a_translation_has_the_commands_of_the_original(page: str) -> None:
+    def commands(of: str) -> list[str]:
+        return [re.sub(r"\s+#.*", "", command) for block in blocks(ROOT / of) for command in block.commands]
 
-    assert commands(page) - commands(original) == set()
+    original = original_of(page)
+    assert original is not None
+    assert commands(page) == commands(original)
 
 
 def test_every_session_is_run_or_says_why_not() -> None:
     neither = [block for path in pages() for block in blocks(path) if block.run_by is None and block.mark is None]
     assert [f"{block.page}:{block.line} {block.commands[0]}" for block in neither] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_to_pages_and_headings_that_exist(page: str) -> None:
+    text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target, anchor in LINK.findall(text):
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{target}#{anchor}"
+
+
+def anchors(text: str) -> set[str]:
+    """Return what GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_a_readme_is_short_and_narrow(page: str) -> None:
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 210
+    assert [line for line in lines if len(line) > 140] == []
