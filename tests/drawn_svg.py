@@ -6,27 +6,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
+from testbed.graph.cable_texts import through, upon
 from testbed.graph.geometry import Box, Spot
 from testbed.graph.texts import texts_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 HAIR = 0.6
 """Pixels by which a text and a line may come closer: rounding of positions to a tenth."""
+GROUNDS = ("step", "fault")
 Segment = tuple[Spot, Spot]
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class DrawnText:
     """A text and the room that it takes."""
 
     words: str
     box: Box
+    on_ground: bool
+    """Whether it stands on a disc or sign of its own, which covers what is below it."""
 
 
-def texts(picture: str) -> list[Text]:
+def texts(picture: str) -> list[DrawnText]:
     """Every text."""
-    words = [found.text or "" for found in ElementTree.fromstring(picture).iter(f"{SVG}text")]
-    return [Text(word, box) for word, box in zip(words, texts_of(picture), strict=True)]
+    root = ElementTree.fromstring(picture)
+    grounds = [one for one in root.iter(f"{SVG}g") if one.get("class") in GROUNDS]
+    on_ground = {text for ground in grounds for text in ground.iter(f"{SVG}text")}
+    found = zip(root.iter(f"{SVG}text"), texts_of(picture), strict=True)
+    return [DrawnText(text.text or "", box, text in on_ground) for text, box in found]
 
 
 def lines(picture: str) -> list[Segment]:
@@ -35,18 +42,32 @@ def lines(picture: str) -> list[Segment]:
 
 
 def overlapping(picture: str) -> list[tuple[str, str]]:
-    """Each two texts that lie upon each other."""
-    return [
-        (one.words, other.words)
-        for one, other in itertools.combinations(texts(picture), 2)
-        if _upon(one.box, other.box)
-    ]
+    """Each two texts that lie upon each other, or of which one is covered by the disc of a number."""
+    known = texts(picture)
+    pairs = itertools.combinations(known, 2)
+    found = [(one.words, other.words) for one, other in pairs if upon(one.box, other.box, -HAIR)]
+    for x, y in discs(picture):
+        disc = Box(x - 6, y - 6, 12, 12)
+        found += [("a number", one.words) for one in known if not one.on_ground and upon(disc, one.box, -HAIR)]
+    return found
 
 
 def crossed(picture: str) -> list[tuple[str, Segment]]:
     """Each text that a line runs through, with the line."""
     found = lines(picture)
-    return [(text.words, segment) for text in texts(picture) for segment in found if _through(segment, text.box)]
+    plain = [text for text in texts(picture) if not text.on_ground]
+    return [(text.words, segment) for text in plain for segment in found if through(segment, _smaller(text.box))]
+
+
+def discs(picture: str) -> list[Spot]:
+    """The middles of all numbers of a traced packet."""
+    steps = [one for one in ElementTree.fromstring(picture).iter(f"{SVG}g") if one.get("class") == "step"]
+    circles = [circle for step in steps for circle in step.iter(f"{SVG}circle")]
+    return [(float(circle.get("cx", 0)), float(circle.get("cy", 0))) for circle in circles]
+
+
+def _smaller(box: Box) -> Box:
+    return Box(box.x + HAIR, box.y + HAIR, box.width - 2 * HAIR, box.height - 2 * HAIR)
 
 
 def _segments(root: ElementTree.Element) -> Iterator[Segment]:
@@ -60,25 +81,3 @@ def _segments(root: ElementTree.Element) -> Iterator[Segment]:
             x, y, width, height = (float(found.get(name, 0)) for name in ("x", "y", "width", "height"))
             corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height), (x, y)]
             yield from itertools.pairwise(corners)
-
-
-def _upon(one: Box, other: Box) -> bool:
-    beside = one.right <= other.x + HAIR or other.right <= one.x + HAIR
-    return not (beside or one.bottom <= other.y + HAIR or other.bottom <= one.y + HAIR)
-
-
-def _through(segment: Segment, box: Box) -> bool:
-    """Whether the segment has a point within the box (Liang and Barsky's clipping)."""
-    (x, y), (end_x, end_y) = segment
-    first, last = 0.0, 1.0
-    for start, step, low, high in (
-        (x, end_x - x, box.x + HAIR, box.right - HAIR),
-        (y, end_y - y, box.y + HAIR, box.bottom - HAIR),
-    ):
-        if abs(step) < 1e-9:
-            if not low < start < high:
-                return False
-            continue
-        near, far = sorted(((low - start) / step, (high - start) / step))
-        first, last = max(first, near), min(last, far)
-    return first < last

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from testbed.command.command_line import lab_option, verbs
-from testbed.control.client import ask, find_lab
+from testbed.control.client import find_lab
 from testbed.errors import TestbedError
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def graph(lab: str | None, output: str | None, file: str | None) -> None:
     if form == "png" and file is None and os.isatty(1):
         raise click.UsageError("a PNG is nothing for a terminal (want -w FILE, or > FILE)", click.get_current_context())
     record = find_lab(lab)
-    facts = ask(record, "graph")
+    from testbed.graph.facts import facts_of_lab
+
+    facts = facts_of_lab(record)
     if form == "json":
         from json import dumps
 

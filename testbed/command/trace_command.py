@@ -9,7 +9,7 @@ import click
 
 from testbed.command.command_line import bare_name, lab_option, output_option, verbs
 from testbed.command.completion import names
-from testbed.control.client import ask, find_lab
+from testbed.control.client import LabRecord, ask, find_lab
 from testbed.errors import InvalidInput
 from testbed.output.next_commands import next_commands
 
@@ -69,7 +69,7 @@ def trace(
     if pcap is not None:
         write_capture(pcap, answer.pop("frames"))
     if svg is not None or html is not None:
-        draw(answer, ask(record, "graph"), svg, html)
+        draw(answer, record, svg, html)
     if output == "json":
         render.as_json(answer if raw else without_frames(answer))
     else:
@@ -83,14 +83,15 @@ def trace(
     return 0 if answer["outcome"] == "answered" else 1
 
 
-def draw(answer: dict[str, Any], facts: dict[str, Any], svg: str | None, html: str | None) -> None:
+def draw(answer: dict[str, Any], record: LabRecord, svg: str | None, html: str | None) -> None:
     """Write the pictures that were asked for. Raises TestbedError when one cannot be written."""
     from testbed.command.graph_command import write_picture
+    from testbed.graph.facts import facts_of_lab
     from testbed.graph.model import graph_of
     from testbed.graph.trace_page import trace_page
     from testbed.graph.trace_path import draw_trace
 
-    graph = graph_of(facts)
+    graph = graph_of(facts_of_lab(record))
     if svg is not None:
         write_picture("trace --svg", svg, draw_trace(graph, answer).encode())
     if html is not None:

@@ -7,7 +7,10 @@ from html import escape
 from testbed.graph.geometry import Box, Spot
 from testbed.graph.model import Health
 
-WIDE, MONO = 0.62, 0.602  # em per character: DejaVu Sans on average, DejaVu Sans Mono always; others are narrower
+WIDE, BOLD, MONO = 0.62, 0.70, 0.602
+"""em per character: DejaVu Sans and its bold face on average, DejaVu Sans Mono always; other fonts are narrower."""
+SIZES = {"title": 17.0, "small": 9.0, "mono": 10.0}
+"""Pixels by class, as STYLE has them; others are 11."""
 TAIL = 5
 """Characters of the end of a shortened text."""
 MARK = 5.5  # half the size of a marker
@@ -47,6 +50,10 @@ svg.lab { background: #ffffff; }
 .lab .wire.kernel { stroke: #8250df; }
 .lab .wire.agent { stroke: #bf8700; }
 .lab .wire.down { stroke: #cf222e; stroke-dasharray: 4 4; }
+.lab .border { fill: none; stroke: #9a6700; stroke-width: 1.6; stroke-dasharray: 8 4; }
+.lab .service .box { fill: #ffffff; stroke: #0969da; stroke-dasharray: 2 2; }
+.lab .fault rect { fill: #cf222e; stroke: #ffffff; stroke-width: 1; }
+.lab .fault text { fill: #ffffff; font-weight: bold; }
 .lab .cut { stroke: #cf222e; stroke-width: 2.6; fill: none; }
 """
 
@@ -79,12 +86,24 @@ def rectangle(box: Box, class_: str = "box", radius: float = 4) -> str:
     return element("rect", x=box.x, y=box.y, width=box.width, height=box.height, rx=radius, class_=class_)
 
 
-def fitted(text: str, width: float, size: float, mono: bool) -> str:
+def text_size(classes: str) -> float:
+    """Return the height of a text's letters in pixels."""
+    return next((size for name, size in SIZES.items() if name in classes.split()), 11.0)
+
+
+def text_width(text: str, classes: str = "") -> float:
+    """Return how wide a text is at most, in pixels."""
+    words = classes.split()
+    bold = {"name", "title", "changed"} & set(words) or any(word.startswith("leg-") for word in words)
+    return len(text) * text_size(classes) * (MONO if "mono" in words else BOLD if bold else WIDE)
+
+
+def fitted(text: str, width: float, classes: str = "") -> str:
     """The text; where it would be wider than `width` pixels its beginning and, if there is room, its end.
 
     The end is what tells a Deployment's pods apart.
     """
-    room = int(width / (size * (MONO if mono else WIDE)))
+    room = int(width / text_width("x", classes))
     if len(text) <= room:
         return text
     tail = TAIL if room >= 2 * TAIL else 0
@@ -93,9 +112,7 @@ def fitted(text: str, width: float, size: float, mono: bool) -> str:
 
 def label(text: str, spot: Spot, classes: str = "", width: float | None = None) -> str:
     """A text whose baseline starts (or, with `middle` or `end`, is centred or ends) at `spot`."""
-    mono = "mono" in classes.split()
-    size = 9.0 if "small" in classes.split() else 10.0 if mono else 17.0 if "title" in classes.split() else 11.5
-    shown = text if width is None else fitted(text, width, size, mono)
+    shown = text if width is None else fitted(text, width, classes)
     return element("text", escape(shown), x=spot[0], y=spot[1], class_=classes or None)
 
 

@@ -11,8 +11,8 @@ from math import ceil, log
 
 from testbed.graph.geometry import Box, DrawnWire, Part
 from testbed.graph.model import Graph
-from testbed.graph.node_layout import lay_out_node, shown_pods
-from testbed.graph.underlay_layout import CABLE_RISE, Bars, lay_out_underlay
+from testbed.graph.node_layout import UPLINK_PORT, lay_out_node, shown_pods
+from testbed.graph.underlay_layout import CABLE_RISE, Bars, lay_out_underlay, run_of
 
 MARGIN = 24
 NARROWEST = 730
@@ -23,11 +23,13 @@ GUTTER = 34
 """Between columns of nodes."""
 ROW_GAP = 40
 """Between rows of nodes; cables of the outer ones turn here."""
-ONE_SIDE = 6
+ONE_SIDE = 4
 """Nodes that stand in one row above the underlay; of more, half hang below it."""
 MOST_ROWS = 5
 GOOD_SHAPE = 1.6
 """Width to height, as screens and slides have it."""
+SERVICE_WIDTH, SERVICE_HEIGHT, SERVICE_GAP = 200, 38, 12
+"""Of a Service, in rows between the underlay and the legend."""
 BAND = 200
 """A usual height of what is between or below the nodes, for choosing the number of rows."""
 
@@ -94,8 +96,22 @@ def lay_out(graph: Graph) -> GraphLayout:
     wires += _uplinks(graph, boxes, positions, width)
     bottom = max((box.bottom for box in boxes.values()), default=MARGIN + TITLE)
     right = max((box.right for box in boxes.values()), default=400) + (GUTTER if rows > 1 else 0)
+    bottom += _place_services(graph, boxes, max(right, NARROWEST - MARGIN), bottom)
     whole = Part(max(right + MARGIN, NARROWEST), bottom + LEGEND + MARGIN, boxes, tuple(wires))
     return GraphLayout(graph, whole, frozenset(name for name, _, _, below in stacks if below))
+
+
+def _place_services(graph: Graph, boxes: dict[tuple[str, str], Box], right: float, top: float) -> float:
+    """Place every Service below `top`, in rows; how much room they take."""
+    if not graph.services:
+        return 0.0
+    per_row = max(1, int((right - MARGIN + SERVICE_GAP) // (SERVICE_WIDTH + SERVICE_GAP)))
+    for number, service in enumerate(graph.services):
+        row, column = divmod(number, per_row)
+        x = MARGIN + column * (SERVICE_WIDTH + SERVICE_GAP)
+        y = top + MARGIN + row * (SERVICE_HEIGHT + SERVICE_GAP)
+        boxes["service", service.name] = Box(x, y, SERVICE_WIDTH, SERVICE_HEIGHT)
+    return MARGIN + ceil(len(graph.services) / per_row) * (SERVICE_HEIGHT + SERVICE_GAP)
 
 
 def _cells(graph: Graph) -> dict[str, Part]:
@@ -151,7 +167,9 @@ def _uplinks(
     wires = []
     for cable in graph.cables:
         if all(end[0] in positions for end in cable.ends):
-            ends = [boxes["uplink", end[0]].center for end in cable.ends]
+            ends = [
+                (boxes["uplink", end[0]].right - UPLINK_PORT, boxes["uplink", end[0]].center[1]) for end in cable.ends
+            ]
             wires.append(DrawnWire("cable", cable.ends, tuple(ends)))
         for near, far in (cable.ends, cable.ends[::-1]):
             bar = boxes.get(("switch", far[0])) or boxes.get(("machine", far[0]))
@@ -159,7 +177,7 @@ def _uplinks(
                 continue
             row, below = positions[near[0]]
             uplink, cell = boxes["uplink", near[0]], boxes["node", near[0]]
-            x, edge = uplink.center[0], uplink.y if below else uplink.bottom
+            x, edge = uplink.right - UPLINK_PORT, uplink.y if below else uplink.bottom
             end = bar.bottom if below else bar.y
             spots = [(x, edge)]
             if row:
@@ -171,6 +189,6 @@ def _uplinks(
             x = min(max(x, bar.x + 8), bar.right - 8)
             wires += [
                 DrawnWire("cable", (near, far), (*spots, (x, end))),
-                DrawnWire("inside", (far, (far[0], "")), ((x, end), (x, bar.center[1]))),
+                DrawnWire("inside", (far, (far[0], "")), ((x, end), (x, run_of(bar)))),
             ]
     return wires

@@ -114,6 +114,33 @@ class DrawnCable:
 
 
 @dataclass(frozen=True, slots=True)
+class DrawnService:
+    """A Service: a name and an address for pods."""
+
+    name: str
+    address: str | None
+    """Its cluster IP; None for a headless one."""
+    ports: tuple[str, ...]
+    """As `80/TCP`."""
+    endpoints: int
+    """Ready pods behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnFault:
+    """An active fault."""
+
+    number: int
+    text: str
+    """As it was typed: `link loss node1 s1 30`."""
+
+    @property
+    def words(self) -> frozenset[str]:
+        """Everything that may be the name of what it is about."""
+        return frozenset(self.text.replace(",", " ").split())
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
     """A whole lab."""
 
@@ -126,6 +153,16 @@ class Graph:
     machines: tuple[DrawnMachine, ...]
     switches: tuple[Switch, ...]
     cables: tuple[DrawnCable, ...]
+    services: tuple[DrawnService, ...] = ()
+    faults: tuple[DrawnFault, ...] = ()
+
+    def faults_of(self, name: str) -> tuple[DrawnFault, ...]:
+        """Return the active faults of a node, pod, machine or switch, but those of its cables."""
+        return tuple(one for one in self.faults if name in one.words and not one.text.startswith("link "))
+
+    def faults_of_cable(self, one: str, other: str) -> tuple[DrawnFault, ...]:
+        """Return the active faults of the cable between two things."""
+        return tuple(fault for fault in self.faults if fault.text.startswith("link ") and {one, other} <= fault.words)
 
 
 def graph_of(facts: Mapping[str, Any]) -> Graph:
@@ -154,6 +191,8 @@ def graph_of(facts: Mapping[str, Any]) -> Graph:
         ),
         switches=tuple(Switch(one["name"], one["up"]) for one in facts["switches"]),
         cables=cables,
+        services=tuple(_service(one) for one in facts["services"]),
+        faults=tuple(DrawnFault(one["number"], one["fault"]) for one in facts.get("faults", ())),
     )
 
 
@@ -182,6 +221,11 @@ def _node(
         overlay=_device(line["overlay"]),
         pods=tuple(_pod(pod, links) for pod in facts["pods"] if pod["node"] == name),
     )
+
+
+def _service(value: Mapping[str, Any]) -> DrawnService:
+    ports = tuple(f"{port['port']}/{port['protocol']}" for port in value["ports"])
+    return DrawnService(value["name"], value["cluster_ip"], ports, value["endpoints"])
 
 
 def _device(value: Mapping[str, Any] | None) -> Device | None:

@@ -1,4 +1,8 @@
-"""The inside of a node, as a packet sees it on its way out: pods, docker0, flannel0, the agent, the uplink. Pure."""
+"""The inside of a node, as a packet sees it on its way out: pods, docker0, flannel0, the agent, the uplink. Pure.
+
+Every wire has a channel of its own, CHANNEL wide on either side, for the lines and numbers of a traced packet; texts
+stand outside of the channels.
+"""
 
 from math import ceil
 
@@ -7,23 +11,31 @@ from testbed.graph.model import DrawnNode
 
 PAD = 12
 HEADER = 34
-POD_WIDTH, POD_HEIGHT, POD_GAP = 130, 46, 10
+CHANNEL = 17
+"""From a wire to where a text may begin: a traced packet's line, and half of a number on it."""
+POD_WIDTH, POD_HEIGHT = 130, 54
+POD_GAP = 24
+"""Between pods; wires of the upper lines pass there."""
 LANE = 6
 """Between wires that pass beside each other."""
-BAR = 34
-WITHIN_BAR = 8
-"""From the bar's lower edge: where a packet runs, below the bar's name."""
-CORNER = 10
-"""From a box's edge: where a packet passes through it, beside its text."""
+BRIDGE_HEIGHT = 62
+RUN = 23
+"""From the bridge's upper edge: where a packet runs, above the bridge's name."""
 VETH = 40
 """From the pods to the bridge."""
-ROUTE = 22
+ROUTE = 40
 """From the bridge to the overlay device."""
-DEVICE_HEIGHT = 40
-OVERLAY_WIDTH, AGENT_WIDTH, DEVICE_GAP = 132, 122, 22
-OUT = 20
+DEVICE_HEIGHT = 52
+OVERLAY_WIDTH, AGENT_WIDTH, DEVICE_GAP = 160, 122, 50
+OUT_OF_BRIDGE = 22
+"""From the overlay device's right edge: where packets come down from the bridge."""
+INTO_AGENT = 22
+"""From the agent's left edge: where packets pass through it."""
+OUT = 40
 """From agent and overlay device to the uplink."""
-UPLINK_WIDTH, UPLINK_HEIGHT = 150, 34
+UPLINK_WIDTH, UPLINK_HEIGHT = 170, 40
+UPLINK_PORT = 30
+"""From the uplink's right edge: where packets pass through it, and where its cable is."""
 INNER = OVERLAY_WIDTH + DEVICE_GAP + AGENT_WIDTH
 MORE = "…"
 """Stands for the pods that have no box of their own."""
@@ -39,14 +51,15 @@ def shown_pods(node: DrawnNode) -> list[str]:
 def lay_out_node(node: DrawnNode, pods_per_line: int, lines: int) -> Part:
     """The node with its pods at the top and its uplink at the bottom; room for `lines` lines of pods."""
     names = shown_pods(node)
-    gap = POD_GAP + LANE * (lines - 1)
-    inner = max(INNER, pods_per_line * POD_WIDTH + (pods_per_line - 1) * gap + (LANE * lines if lines > 1 else 0))
+    beside = CHANNEL + LANE * (lines - 1) if lines > 1 else 0
+    gap = max(POD_GAP, 2 * CHANNEL + LANE * (lines - 1)) if lines > 1 else POD_GAP
+    inner = max(INNER, pods_per_line * POD_WIDTH + (pods_per_line - 1) * gap + beside)
     width = inner + 2 * PAD
     bar_y = HEADER + lines * (POD_HEIGHT + POD_GAP) - POD_GAP + VETH if lines else HEADER
-    bridge = Box(PAD, bar_y, inner, BAR)
+    bridge = Box(PAD, bar_y, inner, BRIDGE_HEIGHT)
     overlay = Box(PAD, bridge.bottom + ROUTE, OVERLAY_WIDTH, DEVICE_HEIGHT)
-    agent = Box(width - PAD - AGENT_WIDTH, overlay.y, AGENT_WIDTH, DEVICE_HEIGHT)
-    uplink = Box((width - UPLINK_WIDTH) / 2, overlay.bottom + OUT, UPLINK_WIDTH, UPLINK_HEIGHT)
+    agent = Box(overlay.right + DEVICE_GAP, overlay.y, AGENT_WIDTH, DEVICE_HEIGHT)
+    uplink = Box(PAD + (INNER - UPLINK_WIDTH) / 2, overlay.bottom + OUT, UPLINK_WIDTH, UPLINK_HEIGHT)
     boxes = {
         ("node", node.name): Box(0, 0, width, uplink.bottom),
         ("bridge", node.name): bridge,
@@ -73,7 +86,7 @@ def _pod_wires(node: DrawnNode, name: str, box: Box, bridge: Box, lines_below: i
     x, y = box.center[0], box.bottom
     spots = [(x, y)]
     if lines_below:
-        x = box.right + LANE * lines_below - 1
+        x = box.right + CHANNEL + LANE * (lines_below - 1)
         spots = [(box.right, box.center[1]), (x, box.center[1])]
     found = []
     for pod in node.pods:
@@ -82,7 +95,7 @@ def _pod_wires(node: DrawnNode, name: str, box: Box, bridge: Box, lines_below: i
         if pod.name != name and not (name == MORE and pod.name not in shown_pods(node)):
             continue
         port = (x, bridge.y)
-        inside = (x, bridge.bottom - WITHIN_BAR)
+        inside = (x, bridge.y + RUN)
         found += [
             DrawnWire("veth", ((pod.name, "eth0"), (node.name, pod.host_end)), (*spots, port)),
             DrawnWire("inside", ((node.name, pod.host_end), (node.name, "docker0")), (port, inside)),
@@ -96,17 +109,19 @@ def _device_wires(node: DrawnNode, bridge: Box, overlay: Box, agent: Box, uplink
     device = (node.name, node.device)
     process = (node.name, "agent")
     way_out, way_in = (node.name, "bridge's way out"), (node.name, "uplink's way in")
-    x, run = overlay.right - CORNER, bridge.bottom - WITHIN_BAR
+    x, run = overlay.right - OUT_OF_BRIDGE, bridge.y + RUN
+    between = (overlay.right + agent.x) / 2
+    into = (uplink.right - UPLINK_PORT, uplink.y)
+    turn = agent.bottom + OUT / 2
     always = [
         DrawnWire("inside", (docker0, way_out), ((x, run), (x, bridge.bottom))),
         # What is not for the overlay (another address of the underlay, masqueraded) goes from bridge to uplink.
-        DrawnWire("around", (docker0, uplink_point), ((agent.x - 8, run), (agent.x - 8, uplink.y))),
+        DrawnWire("around", (docker0, way_in), ((between, run), (between, turn), (into[0], turn), into)),
     ]
-    turn, into = agent.bottom + OUT / 2, (uplink.right - CORNER, uplink.y)
-    inner = DrawnWire("inside", (way_in, uplink_point), (into, (into[0], uplink.bottom)))
+    inner = DrawnWire("inside", (way_in, uplink_point), (into, (into[0], uplink.center[1])))
     to_device = DrawnWire("kernel", (way_out, device), ((x, bridge.bottom), (x, overlay.y)))
     beside, below = (node.name, "device's side"), (node.name, "agent's underside")
-    level, down = overlay.center[1], agent.x + CORNER
+    level, down = overlay.center[1], agent.x + INTO_AGENT
     through = [
         DrawnWire("inside", (device, beside), ((x, overlay.y), (x, level))),
         DrawnWire("agent", (beside, process), ((overlay.right, level), (agent.x, level))),

@@ -1,40 +1,29 @@
-"""The way of a packet over the picture: a line along the wires, and a number where it was seen. Pure."""
+"""The path of a packet over the picture: a line along the wires, and a number on it where it was seen. Pure."""
 
 import heapq
 import itertools
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from math import dist, hypot
 
 from testbed.graph.drawing import cross, element, label, line
-from testbed.graph.geometry import Box, DrawnWire, Spot
+from testbed.graph.geometry import DrawnWire, Spot, packed
 from testbed.graph.layout import GraphLayout, lay_out
 from testbed.graph.model import Graph, Point
 from testbed.graph.svg import document
-from testbed.graph.texts import texts_of, touches
 
-LANE = 3.5
-"""From the wire, to the right of where the packet goes, so that there and back are beside each other."""
-BESIDE = 14.0
-"""From the wire to a number."""
-RADIUS = 8.5
+LANE = 9.0
+"""From the wire, to the right of where the packet goes, so that request and reply are beside each other."""
+RADIUS = 8.0
+"""Of a number's disc. Those of both directions have room beside each other."""
+APART = 2 * RADIUS + 2
+"""Along the line, from number to number."""
+TIP = 13.0
+"""From the last number to the line's end, where the arrow is."""
 DETOUR = 50
 """Wires that a way around counts as."""
-FARTHEST = 60.0
-"""From its usual place, that a number may move to keep off others and off texts."""
-STEP = 3.0
-"""Pixels between the places that are tried."""
-SHIFTS = sorted(
-    (
-        (x * STEP, y * STEP)
-        for x in range(-round(FARTHEST / STEP), round(FARTHEST / STEP) + 1)
-        for y in range(-round(FARTHEST / STEP), round(FARTHEST / STEP) + 1)
-        if hypot(x, y) * STEP <= FARTHEST
-    ),
-    key=lambda shift: hypot(*shift),
-)
-"""The nearest first."""
 COLOURS = {
     "request": "#b0157a",
     "data": "#7a3fc4",
@@ -52,13 +41,16 @@ def class_of(leg: str) -> str:
 
 STYLE = "".join(
     f"""
-.lab .way-{class_of(leg)} path {{ fill: none; stroke: {colour}; stroke-width: 3.2; stroke-linejoin: round; }}
+.lab .way-{class_of(leg)} path {{ fill: none; stroke: {colour}; stroke-width: 3.6; stroke-linejoin: round; }}
 .lab .way-{class_of(leg)} .step circle {{ fill: {colour}; stroke: #ffffff; stroke-width: 1; }}
 .lab .way-{class_of(leg)} .tip {{ fill: {colour}; stroke: none; }}
 .lab .way-{class_of(leg)} .lost {{ stroke: {colour}; stroke-width: 4; }}"""
     for leg, colour in COLOURS.items()
 )
-STYLE += "\n.lab .step text { fill: #ffffff; font-size: 9px; font-weight: bold; text-anchor: middle; }\n"
+STYLE += """
+.lab .way path.wrapped { stroke: #ffffff; stroke-width: 1.2; }
+.lab .step text { fill: #ffffff; font-size: 9px; font-weight: bold; text-anchor: middle; }
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +65,45 @@ class PathStep:
     """Which packet of the conversation: one of COLOURS."""
     text: str = ""
     """What to show on pointing at the number."""
+    wrapped: bool = False
+    """Whether an overlay carries it here: the line is a double one."""
 
     @property
     def point(self) -> Point:
         """Where it is in the picture."""
         return self.place, self.interface
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A line through spots, and how far along it each of them is."""
+
+    spots: tuple[Spot, ...]
+    lengths: tuple[float, ...]
+
+    @property
+    def length(self) -> float:
+        """The whole length."""
+        return self.lengths[-1]
+
+    def at(self, along: float) -> Spot:
+        """Return the place so far along it."""
+        number = min(max(bisect_right(self.lengths, along), 1), len(self.spots) - 1)
+        (x, y), (end_x, end_y) = self.spots[number - 1], self.spots[number]
+        whole = self.lengths[number] - self.lengths[number - 1]
+        part = (along - self.lengths[number - 1]) / whole if whole else 0.0
+        return x + part * (end_x - x), y + part * (end_y - y)
+
+    def between(self, start: float, end: float) -> list[Spot]:
+        """Return the piece of it from one place to another."""
+        inside = [spot for spot, length in zip(self.spots, self.lengths, strict=True) if start < length < end]
+        return [self.at(start), *inside, self.at(end)]
+
+
+def lane_of(spots: Sequence[Spot]) -> Lane:
+    """Return the line through these spots."""
+    lengths = itertools.accumulate((dist(one, other) for one, other in itertools.pairwise(spots)), initial=0.0)
+    return Lane(tuple(spots), tuple(lengths))
 
 
 def draw_path(graph: Graph, steps: Sequence[PathStep], lost: str | None = None) -> str:
@@ -92,37 +118,67 @@ def draw_path(graph: Graph, steps: Sequence[PathStep], lost: str | None = None) 
 def way(layout: GraphLayout, steps: Sequence[PathStep], lost: str | None = None) -> str:
     """The same without the picture below it, for a page that has that already."""
     taken: list[Spot] = []
-    texts = texts_of(document(layout, styled=False))
     legs = [leg for leg in COLOURS if any(step.leg == leg for step in steps)]
     pieces = []
     for leg in legs:
         own = [step for step in steps if step.leg == leg]
-        content = _leg(layout, own, taken, texts, leg == lost)
-        pieces.append(element("g", content, class_=f"way way-{class_of(leg)}", data_leg=leg))
+        pieces.append(
+            element("g", _leg(layout, own, taken, leg == lost), class_=f"way way-{class_of(leg)}", data_leg=leg)
+        )
     return "".join(pieces)
 
 
-def _leg(layout: GraphLayout, steps: Sequence[PathStep], taken: list[Spot], texts: Sequence[Box], lost: bool) -> str:
+def _leg(layout: GraphLayout, steps: Sequence[PathStep], taken: list[Spot], lost: bool) -> str:
     roads = _roads(layout)
     known = [step for step in steps if step.point in roads]
-    spots, places, fractions = _walk(roads, known)
-    if not spots:
+    if not known:
         return ""
-    lane = _beside(spots, LANE)
-    content = element("path", d=line(lane), class_="lane")
-    content += cross(lane[-1], "lost", 9) if lost else _tip(lane)
-    for step, (spot, normal), fraction in zip(known, places, fractions, strict=True):
-        at = _free(spot, normal, taken, texts)
+    middle, wanted = _walk(roads, known)
+    if len(middle.spots) < 2:
+        return _beside_a_place(known, middle.spots[0], taken)
+    # The line beside the wires has a spot for each of theirs, so a place on one is a place on the other.
+    lane = lane_of(_beside(middle.spots, LANE))
+    places = _spread([_moved(along, middle, lane) for along in wanted], lane, taken)
+    content = element("path", d=line(lane.spots), class_="lane")
+    for first, last in _wrapped(known):
+        content += element("path", d=line(lane.between(places[first], places[last])), class_="wrapped")
+    content += cross(lane.spots[-1], "lost", 9) if lost else _tip(lane.spots)
+    for step, along in zip(known, places, strict=True):
+        content += _number(step, lane.at(along), along / lane.length)
+    return content
+
+
+def _number(step: PathStep, at: Spot, part: float) -> str:
+    return element(
+        "g",
+        element("title", escape(f"{step.number}: {step.place} {step.interface} {step.text}".strip()))
+        + element("circle", cx=at[0], cy=at[1], r=RADIUS)
+        + label(str(step.number), (at[0], at[1] + 3.2)),
+        class_="step",
+        data_step=step.number,
+        data_at=f"{part:.3f}",
+    )
+
+
+def _wrapped(steps: Sequence[PathStep]) -> list[tuple[int, int]]:
+    """First and last of the steps behind each other at which an overlay carries the packet."""
+    found = []
+    for wrapped, group in itertools.groupby(range(len(steps)), key=lambda number: steps[number].wrapped):
+        numbers = list(group)
+        if wrapped and len(numbers) > 1:
+            found.append((numbers[0], numbers[-1]))
+    return found
+
+
+def _beside_a_place(steps: Sequence[PathStep], spot: Spot, taken: list[Spot]) -> str:
+    """Numbers in a row, for a packet that does not leave its place."""
+    content = ""
+    for number, step in enumerate(steps):
+        at = (spot[0] + RADIUS, spot[1])
+        while any(dist(at, other) < 2 * RADIUS for other in taken):
+            at = (at[0] + 1, at[1])
         taken.append(at)
-        content += element(
-            "g",
-            element("title", escape(f"{step.number}: {step.place} {step.interface} {step.text}".strip()))
-            + element("circle", cx=at[0], cy=at[1], r=RADIUS)
-            + label(str(step.number), (at[0], at[1] + 3.2)),
-            class_="step",
-            data_step=step.number,
-            data_at=f"{fraction:.3f}",
-        )
+        content += _number(step, at, number / len(steps))
     return content
 
 
@@ -165,45 +221,65 @@ def _between(roads: Roads, start: Point, end: Point) -> list[Spot]:
     return [spot for part in reversed(parts) for spot in part]
 
 
-def _walk(roads: Roads, steps: Sequence[PathStep]) -> tuple[list[Spot], list[tuple[Spot, Spot]], list[float]]:
-    """The whole way; for each step its spot and the direction to the right of the way there; how far along it is."""
-    if not steps:
-        return [], [], []
+def _walk(roads: Roads, steps: Sequence[PathStep]) -> tuple[Lane, list[float]]:
+    """The whole way along the wires, and how far along it each step is."""
     parts = [_between(roads, one.point, other.point) for one, other in itertools.pairwise(steps)]
     if not any(parts):
-        only = roads[steps[0].point][0][1].spots[0]
-        return [only], [(only, (1.0, 0.0))] * len(steps), [number / len(steps) for number in range(len(steps))]
-    spots = [spot for part in parts for spot in part]
-    places: list[tuple[Spot, Spot]] = []
-    for number in range(len(steps)):
-        arriving = parts[number - 1] if number else []
-        leaving = parts[number] if number < len(parts) else []
-        # Inside a bridge the way in and the way out are at different spots: the number goes between them.
-        last, first = (arriving or leaving[:1])[-1], (leaving or arriving[-1:])[0]
-        middle = ((last[0] + first[0]) / 2, (last[1] + first[1]) / 2)
-        around = [*arriving[-2:], *leaving[:2]]
-        places.append((middle, _right_of(last, first) or _side(around)))
-    return _without_repeats(spots), places, _fractions(parts)
-
-
-def _fractions(parts: Sequence[Sequence[Spot]]) -> list[float]:
-    """How far along the whole way each part begins, from 0 to 1, and at last 1."""
-    lengths, before = [0.0], parts[0][0] if parts[0] else None
+        return lane_of([roads[steps[0].point][0][1].spots[0]]), [0.0] * len(steps)
+    spots: list[Spot] = []
+    length = 0.0
+    starts, ends = [], []
     for part in parts:
-        length = lengths[-1]
+        begun = None
         for spot in part:
-            length += dist(before, spot) if before else 0.0
-            before = spot
-        lengths.append(length)
-    return [length / (lengths[-1] or 1.0) for length in lengths]
+            if spots:
+                length += dist(spots[-1], spot)
+            begun = length if begun is None else begun
+            spots.append(spot)
+        starts.append(length if begun is None else begun)
+        ends.append(length)
+    # Inside a bridge the way in and the way out are at different spots: the number goes between them.
+    middles = [(end + start) / 2 for end, start in zip(ends[:-1], starts[1:], strict=True)]
+    return lane_of(_without_repeats(spots)), [starts[0], *middles, ends[-1]]
 
 
-def _side(spots: Sequence[Spot]) -> Spot:
-    for one, other in itertools.pairwise(spots):
-        found = _right_of(one, other)
-        if found:
-            return found
-    return (1.0, 0.0)
+def _moved(along: float, one: Lane, other: Lane) -> float:
+    """How far along `other` is what is so far along `one`, which has as many spots."""
+    number = min(max(bisect_right(one.lengths, along), 1), len(one.spots) - 1)
+    whole = one.lengths[number] - one.lengths[number - 1]
+    part = min(max((along - one.lengths[number - 1]) / whole, 0.0), 1.0) if whole else 0.0
+    return other.lengths[number - 1] + part * (other.lengths[number] - other.lengths[number - 1])
+
+
+def _spread(wanted: Sequence[float], lane: Lane, taken: list[Spot]) -> list[float]:
+    """Where on the line each number goes: near its place, in their order, none upon another."""
+    room = APART if APART * (len(wanted) - 1) + TIP <= lane.length else (lane.length - TIP) / max(1, len(wanted) - 1)
+    places = [edge + room / 2 for edge in packed(wanted, [room] * len(wanted), 0.0)]
+    floor = 0.0
+    for number, place in enumerate(places):
+        places[number] = floor = max(place, floor)
+        floor += room
+    ceiling = lane.length - TIP
+    for number in range(len(places) - 1, -1, -1):
+        places[number] = ceiling = min(places[number], ceiling)
+        ceiling -= room
+    for number, place in enumerate(places):
+        low = places[number - 1] + 1 if number else 0.0
+        high = places[number + 1] if number + 1 < len(places) else lane.length
+        places[number] = _free(place, low, high, lane, taken)
+        taken.append(lane.at(places[number]))
+    return places
+
+
+def _free(wanted: float, low: float, high: float, lane: Lane, taken: Sequence[Spot]) -> float:
+    """The nearest place on the line at which no other number is."""
+
+    def is_free(along: float) -> bool:
+        return all(dist(lane.at(along), other) >= 2 * RADIUS for other in taken)
+
+    reach = int(max(wanted - low, high - wanted, 0.0)) + 1
+    tried = (wanted + sign * step for step in range(reach) for sign in (1, -1))
+    return next((along for along in tried if low <= along <= high and is_free(along)), wanted)
 
 
 def _right_of(one: Spot, other: Spot) -> Spot | None:
@@ -216,15 +292,13 @@ def _right_of(one: Spot, other: Spot) -> Spot | None:
 def _without_repeats(spots: Sequence[Spot]) -> list[Spot]:
     kept = [spots[0]]
     for spot in spots[1:]:
-        if hypot(spot[0] - kept[-1][0], spot[1] - kept[-1][1]) > 0.5:
+        if dist(spot, kept[-1]) > 0.5:
             kept.append(spot)
     return kept
 
 
 def _beside(spots: Sequence[Spot], distance: float) -> list[Spot]:
     """The same way, `distance` pixels to the right of it."""
-    if len(spots) < 2:
-        return list(spots)
     normals = [_right_of(one, other) or (0.0, 0.0) for one, other in itertools.pairwise(spots)]
     moved = []
     for number, (x, y) in enumerate(spots):
@@ -236,24 +310,8 @@ def _beside(spots: Sequence[Spot], distance: float) -> list[Spot]:
     return moved
 
 
-def _free(spot: Spot, normal: Spot, taken: Sequence[Spot], texts: Sequence[Box]) -> Spot:
-    """The nearest place beside the way where no other number is, and if there is one, no text."""
-
-    def apart(at: Spot) -> bool:
-        return all(hypot(at[0] - x, at[1] - y) > 2 * RADIUS for x, y in taken)
-
-    usual = spot[0] + BESIDE * normal[0], spot[1] + BESIDE * normal[1]
-    places = [(usual[0] + x, usual[1] + y) for x, y in SHIFTS]
-    # Not on the way itself, nor on the other side of it, where the answer goes.
-    places = [at for at in places if (at[0] - spot[0]) * normal[0] + (at[1] - spot[1]) * normal[1] >= RADIUS + LANE]
-    places = [at for at in places if apart(at)] or [usual]
-    return next((at for at in places if not any(touches(at, RADIUS, text) for text in texts)), places[0])
-
-
 def _tip(spots: Sequence[Spot]) -> str:
     """The arrow's head."""
-    if len(spots) < 2:
-        return ""
     (x, y), normal = spots[-1], _right_of(spots[-2], spots[-1]) or (0.0, 1.0)
     ahead = (normal[1], -normal[0])
     corners = [

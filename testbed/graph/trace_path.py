@@ -45,7 +45,14 @@ def steps_of(graph: Graph, trace: Mapping[str, Any]) -> list[PathStep]:
         return devices.get(hop["node"], interface) if interface.startswith(OVERLAY_DEVICES) else interface
 
     return [
-        PathStep(hop["number"], hop["node"], shown(hop), hop["leg"], f"{hop['direction']}: {hop['why']}")
+        PathStep(
+            hop["number"],
+            hop["node"],
+            shown(hop),
+            hop["leg"],
+            f"{hop['direction']}: {hop['why']}",
+            wrapped=hop.get("outer") is not None,
+        )
         for hop in trace["hops"]
     ]
 

@@ -7,17 +7,20 @@ from dataclasses import dataclass, field
 from testbed.graph.geometry import Box, DrawnWire, Part, packed
 from testbed.graph.model import Graph, Point
 
-BAR_HEIGHT = 34
-CORE_WIDTH, CORE_HEIGHT = 130, 40
-LEVEL_GAP = 58
-CABLE_RISE = 52
+BAR_HEIGHT = 60
+BAR_RUN = 22
+"""From a bar's upper edge: where packets run from port to port, above its name."""
+CORE_WIDTH, CORE_HEIGHT = 130, 46
+ADDRESS_LINE = 13
+LEVEL_GAP = 70
+CABLE_RISE = 60
 """From a node's uplink to the switch."""
 GAP = 28
 """Between things of a row."""
-PORT_GAP = 18
+PORT_GAP = 26
 LEFT_OF_BAR = 56
 """Between gateway and etcd members, and the one switch that stands between the nodes."""
-EDGE = 16
+EDGE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,22 @@ class _Rows:
     boxes: dict[str, Box] = field(default_factory=dict)
 
 
+def is_bar(box: Box) -> bool:
+    """Return whether nodes hang on what the box stands for; nothing else is as high."""
+    return box.height == BAR_HEIGHT
+
+
+def run_of(box: Box) -> float:
+    """Return where packets run from port to port within a switch or router."""
+    return box.y + BAR_RUN if is_bar(box) else box.center[1]
+
+
+def text_left(graph: Graph, name: str) -> float:
+    """Return where the texts of a router or of a switch without nodes begin, right of its ports."""
+    cables = sum(name in (end[0] for end in cable.ends) for cable in graph.cables)
+    return 2 * EDGE + PORT_GAP * max(0, cables - 1) / 2 + PORT_GAP
+
+
 def lay_out_underlay(graph: Graph, bars: Bars, top: float, right: float) -> UnderlayLayout:
     """Place everything between or below the nodes, from `top` on; `right` is where the nodes end."""
     hangers = [machine.name for machine in graph.machines if machine.kind != "router"]
@@ -83,7 +102,7 @@ def _around_one_bar(graph: Graph, switch: str, bars: Bars, hangers: Sequence[str
     for number, name in enumerate(hangers):
         box = Box(left - LEFT_OF_BAR - CORE_WIDTH, top + number * (CORE_HEIGHT + 12), CORE_WIDTH, CORE_HEIGHT)
         boxes["machine", name] = box
-        y = bar.y + BAR_HEIGHT * (number + 1) / (len(hangers) + 1)
+        y = bar.y + 8 + 28 * (number + 1) / (len(hangers) + 1)
         turn = bar.x - LEFT_OF_BAR / 2 - 6 * number
         spots = ((box.right, box.center[1]), (turn, box.center[1]), (turn, y), (bar.x, y))
         for near, far in _ends(graph, name, switch):
@@ -102,8 +121,8 @@ def _joints(
 ) -> tuple[DrawnWire, DrawnWire]:
     """From both ends of a cable to the inside of what it is plugged into."""
     (first_x, first_y), (last_x, last_y) = spots[0], spots[-1]
-    inside = (min(max(first_x, box.x), box.right), box.center[1])
-    outside = (min(max(last_x, other.x), other.right), other.center[1])
+    inside = (min(max(first_x, box.x), box.right), run_of(box))
+    outside = (min(max(last_x, other.x), other.right), run_of(other))
     return (
         DrawnWire("inside", (near, (near[0], "")), ((first_x, first_y), inside)),
         DrawnWire("inside", (far, (far[0], "")), ((last_x, last_y), outside)),
@@ -157,7 +176,11 @@ def _row_names(graph: Graph, bars: Bars, hangers: Sequence[str]) -> list[list[st
 def _place(graph: Graph, bars: Bars, row_names: Sequence[Sequence[str]], top: float, right: float) -> _Rows:
     neighbours = _neighbours(graph)
     rows = _Rows()
-    tops = [top + number * (BAR_HEIGHT + LEVEL_GAP) for number in range(len(row_names))]
+    heights = [
+        max((BAR_HEIGHT if name in bars.spans else _height(graph, name) for name in names), default=0)
+        for names in row_names
+    ]
+    tops = [top + sum(heights[:number]) + number * LEVEL_GAP for number in range(len(row_names))]
     for y, names in zip(tops, row_names, strict=True):
         for name in names:
             if name in bars.spans:
@@ -173,16 +196,26 @@ def _place(graph: Graph, bars: Bars, row_names: Sequence[Sequence[str]], top: fl
         widths = [_width(graph, name) for name in order]
         lefts = packed([wanted[name] for name in order], widths, GAP)
         for name, left, width in zip(order, lefts, widths, strict=True):
-            rows.boxes[name] = Box(left, y, width, CORE_HEIGHT)
+            rows.boxes[name] = Box(left, y, width, _height(graph, name))
     rows.names = [sorted(names, key=lambda name: rows.boxes[name].x) for names in row_names]
     return rows
 
 
+def is_passed(graph: Graph, name: str) -> bool:
+    """Whether packets pass it: a router or a switch, and not a gateway or an etcd member."""
+    return all(one.name != name or one.kind == "router" for one in graph.machines)
+
+
 def _width(graph: Graph, name: str) -> float:
-    """Room for the addresses of a router."""
+    """Room for ports, and beside them for the texts of a router or switch."""
+    return text_left(graph, name) + CORE_WIDTH if is_passed(graph, name) else CORE_WIDTH
+
+
+def _height(graph: Graph, name: str) -> float:
+    """Room for every address on a line of its own."""
     machine = next((one for one in graph.machines if one.name == name), None)
-    letters = sum(len(address.partition("/")[0]) + 2 for address in machine.addresses) if machine else 0
-    return min(max(CORE_WIDTH, 6.1 * letters + 12), 2.5 * CORE_WIDTH)
+    lines = len(machine.addresses) if machine is not None else 0
+    return max(CORE_HEIGHT, 26 + ADDRESS_LINE * lines)
 
 
 def _cables(graph: Graph, rows: _Rows) -> list[DrawnWire]:
@@ -190,52 +223,60 @@ def _cables(graph: Graph, rows: _Rows) -> list[DrawnWire]:
     row_of = {name: number for number, names in enumerate(rows.names) for name in names}
     inner = [cable.ends for cable in graph.cables if all(end[0] in rows.boxes for end in cable.ends)]
     inner = [(near, far) if row_of[near[0]] <= row_of[far[0]] else (far, near) for near, far in inner]
-    ports = _ports(inner, row_of, rows)
+    ports = _ports(graph, inner, row_of, rows)
     wires: list[DrawnWire] = []
     for near, far in inner:
         first, second = rows.boxes[near[0]], rows.boxes[far[0]]
         if row_of[near[0]] != row_of[far[0]]:
             spots = [(ports[near], first.bottom), (ports[far], second.y)]
         else:
-            spots = _along_row(near[0], far[0], rows.names[row_of[near[0]]], rows)
+            spots = _below_row(near[0], far[0], rows.names[row_of[near[0]]], rows)
         wires.append(DrawnWire("cable", (near, far), tuple(spots)))
         wires += _joints(near, first, far, second, spots)
     return wires
 
 
-def _ports(inner: Sequence[tuple[Point, Point]], row_of: Mapping[str, int], rows: _Rows) -> dict[Point, float]:
+def _ports(
+    graph: Graph, inner: Sequence[tuple[Point, Point]], row_of: Mapping[str, int], rows: _Rows
+) -> dict[Point, float]:
     """Where along the edge of its box each cable ends: towards the other end, none upon another."""
     edges: dict[tuple[str, bool], list[tuple[float, Point]]] = {}
     for near, far in inner:
         if row_of[near[0]] == row_of[far[0]]:
             continue
         for own, other, lower in ((near, far, True), (far, near, False)):
-            box = rows.boxes[own[0]]
-            wanted = _towards(box, rows.boxes[other[0]])
+            room = _ports_room(graph, own[0], rows.boxes[own[0]])
+            wanted = _towards(room, rows.boxes[own[0]], rows.boxes[other[0]])
             edges.setdefault((own[0], lower), []).append((wanted, own))
     found = {}
-    for ends in edges.values():
+    for (name, _), ends in edges.items():
         ends.sort(key=lambda end: end[0])
         lefts = packed([wanted for wanted, _ in ends], [0.0] * len(ends), PORT_GAP)
-        found.update({own: x for x, (_, own) in zip(lefts, ends, strict=True)})
+        low, high = _ports_room(graph, name, rows.boxes[name])
+        shift = max(0.0, low - lefts[0]) or min(0.0, high - lefts[-1])
+        found.update({own: x + shift for x, (_, own) in zip(lefts, ends, strict=True)})
     return found
 
 
-def _towards(box: Box, other: Box) -> float:
-    """The place on the box's edge for a cable to `other`: straight up and down where that is possible."""
+def _ports_room(graph: Graph, name: str, box: Box) -> tuple[float, float]:
+    """From where to where cables may end on the box: not where a packet would run through its texts."""
+    if is_bar(box) or not is_passed(graph, name):
+        return box.x + EDGE, box.right - EDGE
+    return box.x + EDGE, box.x + text_left(graph, name) - EDGE
+
+
+def _towards(room: tuple[float, float], box: Box, other: Box) -> float:
+    """The place within the room for a cable to `other`: straight up and down where that is possible."""
     narrow = box if box.width < other.width else other
     middle = narrow.center[0] if other.x <= narrow.center[0] <= other.right else other.center[0]
-    return min(max(middle, box.x + EDGE), box.right - EDGE)
+    return min(max(middle, room[0]), room[1])
 
 
-def _along_row(near: str, far: str, names: Sequence[str], rows: _Rows) -> list[tuple[float, float]]:
-    """Straight to a neighbour, below those in between otherwise."""
+def _below_row(near: str, far: str, names: Sequence[str], rows: _Rows) -> list[tuple[float, float]]:
+    """Down from the left one, below those in between, and up again."""
     left, right = sorted((rows.boxes[near], rows.boxes[far]), key=lambda box: box.x)
     distance = abs(list(names).index(near) - list(names).index(far))
-    if distance == 1:
-        spots = [(left.right, left.center[1]), (right.x, right.center[1])]
-    else:
-        y = max(left.bottom, right.bottom) + 12 + 5 * distance
-        x, end = left.right - EDGE, right.x + EDGE
-        spots = [(x, left.bottom), (x, y), (end, y), (end, right.bottom)]
+    y = max(left.bottom, right.bottom) + 12 + 5 * distance
+    x, end = left.x + EDGE + PORT_GAP / 2, right.x + EDGE
+    spots = [(x, left.bottom), (x, y), (end, y), (end, right.bottom)]
     return spots if rows.boxes[near] is left else spots[::-1]

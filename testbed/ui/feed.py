@@ -9,6 +9,7 @@ from typing import Any
 from testbed.cluster.kinds import LEASE, POD, SERVICE
 from testbed.control.client import LabRecord, ask, find_lab
 from testbed.errors import TestbedError
+from testbed.graph.facts import facts_of_lab
 from testbed.graph.layout import lay_out
 from testbed.graph.model import graph_of
 from testbed.graph.svg import document
@@ -100,7 +101,7 @@ class Feed:
             return
 
     def _look(self) -> None:
-        facts = self._ask("graph")
+        facts = facts_of_lab(self._record, ANSWER_LIMIT_S)
         at = time.monotonic()
         layout = lay_out(graph_of(facts))
         self._tell("picture", {"svg": document(layout, styled=False), "nodes": [n["name"] for n in facts["nodes"]]})
@@ -111,7 +112,7 @@ class Feed:
             self._tell("traffic", {"rates": rates(self._before[1], facts, at - self._before[0])})
         self._before = (at, facts)
         self._tell("events", {"table": tables.events(self._ask("events"))})
-        self._tell("faults", {"table": tables.faults(self._ask("faults"))})
+        self._tell("faults", {"table": tables.faults(facts["faults"])})
         if at - self._slow_at >= SLOW_PERIOD_S:
             self._slow_at = at
             self._look_at_etcd()

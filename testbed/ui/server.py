@@ -17,6 +17,7 @@ from typing import Any
 from testbed.control.client import NoAnswer, ask
 from testbed.errors import InvalidInput, TestbedError
 from testbed.graph.drawing import STYLE
+from testbed.graph.facts import facts_of_lab
 from testbed.graph.layout import lay_out
 from testbed.graph.model import graph_of
 from testbed.graph.path import STYLE as PATH_STYLE
@@ -121,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
         record = self.server.feed.record
         arguments = arguments_of(source, destination, None) | {"size": None, "timeout_s": 1.0}
         answer = ask(record, "trace", answer_within_s=ANSWER_LIMIT_S, **arguments)
-        layout = lay_out(graph_of(ask(record, "graph", answer_within_s=ANSWER_LIMIT_S)))
+        layout = lay_out(graph_of(facts_of_lab(record, ANSWER_LIMIT_S)))
         size = f"0 0 {layout.part.width:.0f} {layout.part.height:.0f}"
         return {"trace": answer, "way": trace_way(layout, answer), "viewBox": size}
 

@@ -18,7 +18,7 @@ def test_graph_shows_the_lab_as_it_is(nginx_tomcat: Lab) -> None:
     assert {one.get("data-node") for one in picture.findall(".//*[@data-node]")} == {"node1", "node2"}
     assert {one.get("data-pod") for one in picture.findall(".//*[@data-pod]")} == {"nginx", "client", "tomcat"}
     words = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"192.168.8.227", "10.0.46.0/24", "10.0.46.1/24", "10.0.90.2", "s1-eth2", "mtu 1472"} <= words
+    assert {"192.168.8.227", "10.0.46.0/24", "10.0.46.1/24", "10.0.90.2", "s1-eth2", "TUN mtu 1472"} <= words
     assert not [one for one in picture.iter() if "down" in (one.get("class") or "") and one.get("data-link")]
 
 
@@ -70,6 +70,7 @@ def test_what_is_drawn_is_documented_data_with_counters(nginx_tomcat: Lab) -> No
         "nodes",
         "pods",
         "services",
+        "faults",
     }
     assert [(one["name"], one["kind"]) for one in facts["machines"]] == [
         ("node1", "node"),

@@ -14,8 +14,8 @@ from testbed.graph.model import graph_of
 from testbed.graph.path import PathStep, draw_path
 from testbed.graph.svg import document, draw
 from testbed.graph.text_forms import dot, html, mermaid
-from testbed.graph.texts import texts_of, touches
 from testbed.graph.trace_path import steps_of, trace_way
+from tests.drawn_svg import texts
 from tests.pictures import Facts, facts_of_cluster, facts_of_topology
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -41,7 +41,8 @@ def every_lab() -> list[tuple[str, Facts]]:
 
 
 LABS = every_lab()
-each_lab = pytest.mark.parametrize("facts", [facts for _, facts in LABS], ids=[name for name, _ in LABS])
+graph_ids = [name for name, _ in LABS]
+each_lab = pytest.mark.parametrize("facts", [facts for _, facts in LABS], ids=graph_ids)
 
 
 def layout_of(facts: Facts) -> GraphLayout:
@@ -222,9 +223,9 @@ def test_a_way_has_a_number_for_each_step_and_none_upon_another() -> None:
     for one, other in itertools.combinations(spots, 2):
         assert (one[0] - other[0]) ** 2 + (one[1] - other[1]) ** 2 > 15**2
     assert len(picture.findall(".//*[@class='tip']")) == 2
-    texts = texts_of(draw(graph))
-    assert len(texts) > 40
-    assert not [(spot, text) for spot in spots for text in texts if touches(spot, 8, text)]
+    assert len(texts(draw(graph))) > 40
+    words = [text.box for text in texts(draw(graph))]
+    assert not [(spot, box) for spot in spots for box in words if not apart(Box(spot[0] - 7, spot[1] - 7, 14, 14), box)]
 
 
 def test_a_way_passes_the_agent_and_goes_on_where_nothing_was_seen() -> None:
@@ -284,9 +285,9 @@ def test_things_in_a_row_stay_where_they_are_wanted_unless_they_would_touch() ->
 
 
 def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
-    assert fitted("tomcat", 100, 10, mono=True) == "tomcat"
-    assert fitted("backend-b90c1a2f-4626w", 84, 10, mono=True) == "backend…4626w"
-    assert fitted("backend-b90c1a2f-4626w", 31, 10, mono=True) == "back…"
+    assert fitted("tomcat", 100, "mono") == "tomcat"
+    assert fitted("backend-b90c1a2f-4626w", 84, "mono") == "backend…4626w"
+    assert fitted("backend-b90c1a2f-4626w", 31, "mono") == "back…"
 
 
 def test_names_are_no_markup() -> None:
