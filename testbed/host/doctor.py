@@ -120,7 +120,7 @@ def checks(*, optional: bool = True, also: Iterable[str] = (), rootless: bool = 
         *([] if rootless else [root_check(os.geteuid())]),
         tun_check(TUN),
         *program_checks(_which),
-        file_check("tomcat10", TOMCAT, "image tomcat", INSTALL if IS_CLONE else "sudo apt-get install tomcat10"),
+        file_check("tomcat10", TOMCAT, "image tomcat", INSTALL if IS_CLONE else "apt install tomcat10"),
         file_check("pause", PAUSE, "", INSTALL if IS_CLONE else f"pip install --force-reinstall --no-deps {PROJECT}"),
         packages_check(required_packages(), installed_version),
         *([memory_check(capacity.available_mib()), room_check(RUN_ROOT)] if optional else []),
