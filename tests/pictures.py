@@ -1,6 +1,6 @@
 """Facts for pictures, as a running lab would tell them: made from the plan of a cluster, with nothing running."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from testbed.cluster.generated import choose, generate
 from testbed.cluster.overlay import overlay_of
@@ -8,7 +8,8 @@ from testbed.cluster.spec import Cluster, find_cluster
 from testbed.cluster.underlay_plan import plan_underlay
 from testbed.pods.pod_network import host_end
 
-Facts = dict[str, Any]
+Facts: TypeAlias = Any
+"""A GraphAnswer, which tests change as they like."""
 
 
 def facts_of_topology(topology: str, pods_per_node: int = 2) -> Facts:

@@ -9,10 +9,10 @@ import ast
 import importlib
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import click
 from pydantic.fields import FieldInfo
@@ -23,11 +23,53 @@ from testbed.cluster.images import RECIPES
 from testbed.cluster.kinds import MANIFESTS
 from testbed.cluster.manifest_model import Model
 from testbed.command.command_line import SECTIONS, verbs
+from testbed.control.answers.bench import BenchAnswer, BenchScaleAnswer
+from testbed.control.answers.faults import CheckAnswer, FaultAnswer, HealAnswer
+from testbed.control.answers.graph import GraphAnswer
+from testbed.control.answers.lab import (
+    ApplyAnswer,
+    DeleteAnswer,
+    IperfAnswer,
+    KernelChange,
+    NodeAnswer,
+    NodeStatus,
+    PingAnswer,
+    PodLine,
+    ScaleAnswer,
+    StatusAnswer,
+)
+from testbed.control.answers.offline import DoctorCheck, MachinesAnswer, TopologiesAnswer, ValidateAnswer
+from testbed.control.answers.trace import TraceAnswer
+from testbed.control.wire import PROTOCOL
 
+ANSWERS: Mapping[str, Any] = {
+    "status": StatusAnswer,
+    "ping": PingAnswer,
+    "iperf": IperfAnswer,
+    "apply": ApplyAnswer,
+    "delete": DeleteAnswer,
+    "scale": ScaleAnswer,
+    "node add|drain|uncordon|delete": NodeAnswer,
+    "trace": TraceAnswer,
+    "graph": GraphAnswer,
+    "commands": KernelChange,
+    "fault": FaultAnswer,
+    "fault heal": HealAnswer,
+    "check": CheckAnswer,
+    "bench": BenchAnswer,
+    "bench scale": BenchScaleAnswer,
+    "machines": MachinesAnswer,
+    "doctor": DoctorCheck,
+    "topologies": TopologiesAnswer,
+    "validate": ValidateAnswer,
+}
+"""Verb → what it prints with `-o json`."""
+SHOWN_ELSEWHERE = {NodeStatus.__name__, PodLine.__name__}
+"""Of what is derived from these, only its own fields are shown."""
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 HEAD = """# Reference
 
-Written by `scripts/reference --write` from the code; a test holds that it is up to date. Exit codes, files and JSON:
+Written by `scripts/reference --write` from the code; a test holds that it is up to date. Exit codes and files:
 [README](../README.md) and [architecture.md](architecture.md).
 """
 WORDS = {
@@ -57,6 +99,7 @@ def page() -> str:
     documents += [kind.manifest()[0] for kind in MANIFESTS.values() if kind.manifest]
     for document in documents:
         parts += _document(document)
+    parts += _answers()
     parts.append("\n## Images\n\n| image | what runs |\n|---|---|\n")
     parts += [f"| `{name}` | {_cell(text)} |\n" for name, text in RECIPES.items()]
     return "".join(parts)
@@ -99,6 +142,74 @@ def _help(command: click.Command) -> str:
     return "\n\n".join(paragraphs)
 
 
+def _answers() -> Iterator[str]:
+    """Yield a table for each answer that is printed with `-o json`."""
+    yield (
+        "\n## JSON of the verbs\n\nWhat `-o json` prints, and what the control socket answers (protocol "
+        f"{PROTOCOL}). A field once published keeps its meaning;\nnew ones may come. "
+        '"or missing": left out where it has no meaning.\n'
+    )
+    first_at: dict[Any, str] = {}
+    for verb, answer in ANSWERS.items():
+        kind, is_list = (get_args(answer)[0], True) if get_origin(answer) is list else (answer, False)
+        said = _said(kind).removeprefix(f"`{verb} -o json`").lstrip(".,; ")
+        yield f"\n### {verb} -o json\n\n{'A list of these. ' if is_list else ''}{said[:1].upper()}{said[1:]}\n".rstrip()
+        yield "\n\n| field | value | meaning |\n|---|---|---|\n"
+        yield from _answer_fields(kind, "", verb, first_at)
+
+
+def _answer_fields(answer: Any, prefix: str, verb: str, first_at: dict[Any, str]) -> Iterator[str]:  # noqa: ANN401 - a TypedDict
+    """Yield a row for each field; of a part that has been shown already, where."""
+    said, hints = _docstrings(answer), get_type_hints(answer)
+    for name in _own_fields(answer):
+        inner, suffix = _typed_dict_in(hints[name])
+        path = f"{prefix}{name}{suffix}"
+        meaning = said.get(name) or (_said(inner) if inner is not None else "")
+        if inner in first_at:
+            meaning += f" Fields as in {first_at[inner]}."
+        missing = " or missing" if name in answer.__optional_keys__ else ""
+        yield f"| {' | '.join(map(_cell, (f'`{path}`', _words(hints[name], null=True) + missing, meaning)))} |\n"
+        if inner is not None and inner not in first_at:
+            first_at[inner] = f"`{path}` of `{verb}`"
+            yield from _answer_fields(inner, f"{path}.", verb, first_at)
+
+
+def _own_fields(answer: type) -> list[str]:
+    """Return the fields that a class declares itself, and those of a base that is shown nowhere else."""
+    body = _class_of(answer)
+    own = [one.target.id for one in body.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)]
+    return own if {base.__name__ for base in _bases(answer)} & SHOWN_ELSEWHERE else list(get_type_hints(answer))
+
+
+def _class_of(model: type) -> ast.ClassDef:
+    body = ast.parse(inspect.getsource(model)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    return body
+
+
+def _bases(model: type) -> list[type]:
+    """Return the classes that it is derived from, as it is written: a TypedDict forgets them."""
+    names = [base.id for base in _class_of(model).bases if isinstance(base, ast.Name)]
+    return [vars(sys.modules[model.__module__])[name] for name in names if name != "TypedDict"]
+
+
+def _typed_dict_in(kind: object) -> tuple[Any, str]:
+    """Return the TypedDict in a field's type, and how many of it there are: `[]`, `.NAME` or one."""
+    if is_typeddict(kind):
+        return kind, ""
+    for argument in get_args(kind):
+        found, suffix = _typed_dict_in(argument)
+        if found is not None:
+            origin = get_origin(kind)
+            own = "[]" if origin in (list, Sequence) else ".NAME" if origin in (dict, Mapping) else ""
+            return found, own + suffix
+    return None, ""
+
+
+def _said(answer: Any) -> str:  # noqa: ANN401 - a TypedDict
+    return " ".join((inspect.getdoc(answer) or "").split())
+
+
 def _document(document: type[Model]) -> Iterator[str]:
     kind = get_args(document.model_fields["kind"].annotation)[0]
     yield f"\n### {kind}\n\n| field | value | default | meaning |\n|---|---|---|---|\n"
@@ -132,15 +243,22 @@ def _inner(kind: object) -> tuple[type[Model] | None, str]:
     return None, ""
 
 
-def _words(kind: object) -> str:
-    """A type as people write it."""
+def _words(kind: object, *, null: bool = False) -> str:
+    """A type as people write it; `null`: whether None is a value."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _words(arguments[0])
+    if is_typeddict(kind):
+        return "mapping"
+    if origin in (list, Sequence):
+        return f"list of {'mappings' if is_typeddict(arguments[0]) else _words(arguments[0], null=null)}"
+    if origin is Mapping:
+        return f"mapping of {_words(arguments[1], null=null)}"
     if origin is Literal:
         return " or ".join(f"`{argument}`" if argument != "" else '`""`' for argument in arguments)
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(_words(one) for one in arguments if one is not type(None)))
+        words = dict.fromkeys(_words(one, null=null) for one in arguments if one is not type(None))
+        return " or ".join([*words, *(["null"] if null and type(None) in arguments else [])])
     if origin is tuple:
         return f"list of {_words(arguments[0])}"
     if origin is dict:
@@ -160,11 +278,11 @@ def _default(field: FieldInfo) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def _docstrings(model: type[Model]) -> dict[str, str]:
+def _docstrings(model: type) -> dict[str, str]:
     """The text below each field: Python itself forgets it."""
-    body = ast.parse(inspect.getsource(model)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    said = {}
+    body = _class_of(model)
+    inherited = [base for base in _bases(model) if is_typeddict(base) and base.__doc__]
+    said = {name: text for base in inherited for name, text in _docstrings(base).items()}
     for statement, following in zip(body.body, body.body[1:], strict=False):
         if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
             target, value = statement.target, following.value

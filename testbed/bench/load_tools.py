@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Any
 
 from testbed.bench.plan import Measurement
+from testbed.control.answers.bench import MeasurementAnswer
 from testbed.errors import MeasurementFailed
 from testbed.lab.iperf import run_iperf
 
@@ -37,7 +37,7 @@ class Ends:
     destination: IPv4Address
 
 
-def measure(measurement: Measurement, ends: Ends, seconds: int, client_left: Left) -> dict[str, Any]:
+def measure(measurement: Measurement, ends: Ends, seconds: int, client_left: Left) -> MeasurementAnswer:
     """What came of it. Raises MeasurementFailed in the tool's own words.
 
     tcp: `bytes` received, `seconds`. udp: datagrams `sent` and `received`, `seconds`. latency: `p50_us` and `p99_us`,
@@ -61,7 +61,7 @@ def measure(measurement: Measurement, ends: Ends, seconds: int, client_left: Lef
     }
 
 
-def _latency(ends: Ends, seconds: int, client_left: Left) -> dict[str, Any]:
+def _latency(ends: Ends, seconds: int, client_left: Left) -> MeasurementAnswer:
     where = ["--tcp", "--ip", str(ends.destination), "--port", str(PORT)]
     with _sockperf(ends.destination_pid, ["server", *where]) as server:
         deadline = time.monotonic() + START_LIMIT_S

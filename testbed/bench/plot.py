@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from testbed.bench.report import Document
+from testbed.control.answers.bench import BenchAnswer, BenchRound
 from testbed.host.lab_directories import give_to_sudo_user
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ PANELS = (
 )
 
 
-def draw(result: Document, target: Path) -> None:
+def draw(result: BenchAnswer, target: Path) -> None:
     """Write the picture; the format is that of the name's ending. Raises OSError."""
     # matplotlib keeps a cache in the home directory; so nothing is left there.
     with tempfile.TemporaryDirectory(prefix="testbed-bench-") as scratch:
@@ -102,7 +102,7 @@ def draw(result: Document, target: Path) -> None:
     give_to_sudo_user(target)
 
 
-def _figure(result: Document) -> "Figure":
+def _figure(result: BenchAnswer) -> "Figure":
     from matplotlib.figure import Figure
 
     names = [path["name"] for path in result["paths"]]
@@ -120,18 +120,18 @@ def _figure(result: Document) -> "Figure":
     return figure
 
 
-def _footer(result: Document) -> str:
+def _footer(result: BenchAnswer) -> str:
     machine, rounds = result["machine"], len(_shown_rounds(result))
     medians = f"Medians of {rounds} rounds (dots)" if rounds > 1 else "One round"
     where = f"{machine['processors']} processors ({machine['model']}), Linux {machine['kernel']}"
     return f"{medians}, {result['seconds']} s a measurement. TCP: dark forward, pale reverse. {where}"
 
 
-def _shown_rounds(result: Document) -> Sequence[Document]:
+def _shown_rounds(result: BenchAnswer) -> Sequence[BenchRound]:
     return [one for one in result["rounds"] if one["counts"]] or result["rounds"]
 
 
-def _draw_panel(axes: "Axes", panel: Panel, result: Document, names: Sequence[str]) -> None:
+def _draw_panel(axes: "Axes", panel: Panel, result: BenchAnswer, names: Sequence[str]) -> None:
     height = BARS / len(panel.metrics)
     longest = 0.0
     for row, name in enumerate(names):
@@ -166,7 +166,7 @@ def _draw_panel(axes: "Axes", panel: Panel, result: Document, names: Sequence[st
     axes.grid(axis="x", linewidth=0.4, color="#DDDDDD")
 
 
-def _dots(result: Document, path: str, metric: str, scale: float) -> list[float]:
+def _dots(result: BenchAnswer, path: str, metric: str, scale: float) -> list[float]:
     found = [one["values"].get(path, {}).get(metric) for one in _shown_rounds(result)]
     return [value / scale for value in found if value is not None]
 

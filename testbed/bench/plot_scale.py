@@ -2,11 +2,13 @@
 
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from testbed.bench.plot import DOTS_PER_INCH, OTHER_COLOURS, QUIET, SMALL, STYLE, WIDTH_IN
-from testbed.bench.scale_plan import MIB, Document
+from testbed.bench.scale_plan import MIB
+from testbed.control.answers.bench import BenchScaleAnswer, ScaleSize
 from testbed.host.lab_directories import give_to_sudo_user
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ MEMORY_PARTS = {
 }
 
 
-def draw(result: Document, target: Path) -> None:
+def draw(result: BenchScaleAnswer, target: Path) -> None:
     """Write the picture; the format is that of the name's ending. Raises OSError."""
     # matplotlib keeps a cache in the home directory; so nothing is left there.
     with tempfile.TemporaryDirectory(prefix="testbed-bench-") as scratch:
@@ -36,25 +38,20 @@ def draw(result: Document, target: Path) -> None:
     give_to_sudo_user(target)
 
 
-def _figure(result: Document) -> "Figure":
+def _figure(result: BenchScaleAnswer) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _stack(
-        left,
-        result,
-        "Time to ready (s)",
-        {phase: phase for one in result["sizes"] for phase in one["phases_s"]},
-        "phases_s",
-        1,
-    )
+    sizes = sorted(result["sizes"], key=lambda one: one["nodes"])
+    phases = {phase: phase for one in sizes for phase in one["phases_s"]}
+    _stack(left, sizes, "Time to ready (s)", phases, [one["phases_s"] for one in sizes], 1)
     plain = [one.get("plain_mininet_s") for one in result["sizes"]]
     if all(value is not None for value in plain):
         nodes = [one["nodes"] for one in result["sizes"]]
         left.plot(nodes, plain, "--", color="black", linewidth=0.8, label="plain Mininet")
     left.legend(fontsize=SMALL, frameon=False)
-    _stack(right, result, "Memory, proportional (MiB)", MEMORY_PARTS, "memory_kib", MIB)
+    _stack(right, sizes, "Memory, proportional (MiB)", MEMORY_PARTS, [one["memory_kib"] for one in sizes], MIB)
     right.legend(fontsize=SMALL, frameon=False)
     machine = result["machine"]
     where = f"{machine['processors']} processors ({machine['model']}), Linux {machine['kernel']}"
@@ -62,10 +59,16 @@ def _figure(result: Document) -> "Figure":
     return figure
 
 
-def _stack(axes: "Axes", result: Document, title: str, names: dict[str, str], key: str, scale: float) -> None:
-    sizes = sorted(result["sizes"], key=lambda one: int(one["nodes"]))
+def _stack(
+    axes: "Axes",
+    sizes: Sequence[ScaleSize],
+    title: str,
+    names: Mapping[str, str],
+    numbers: Sequence[Mapping[str, Any]],
+    scale: float,
+) -> None:
     nodes = [one["nodes"] for one in sizes]
-    values = [[one[key].get(name, 0) / scale for one in sizes] for name in names]
+    values = [[one.get(name, 0) / scale for one in numbers] for name in names]
     axes.stackplot(nodes, values, labels=list(names.values()), colors=PHASE_COLOURS, linewidth=0)
     axes.plot(nodes, [sum(column) for column in zip(*values, strict=True)], "o", color="black", markersize=2.5)
     axes.set_title(title, loc="left")

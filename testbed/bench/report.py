@@ -1,8 +1,6 @@
 """A finished bench run as one document, which `-o json` prints as it is, and as table rows. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from testbed.bench.plan import BenchPlan
 from testbed.bench.results import (
@@ -17,32 +15,23 @@ from testbed.bench.results import (
     why_not_counted,
 )
 from testbed.bench.run import Gathered
+from testbed.control.answers.bench import BenchAnswer, BenchGoal, MeasuredMachine
 
-Document = dict[str, Any]
 MISSING = "-"
 SMALL_RATIO, LARGE_RATIO = 0.1, 10
 """Below the one a ratio needs another digit, from the other on it needs none."""
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredMachine:
-    """Where it ran."""
-
-    processors: int
-    model: str
-    kernel: str
-
-
-def document(plan: BenchPlan, gathered: Gathered, machine: MeasuredMachine, since: str, took_s: float) -> Document:
-    """Everything, in the units that the metrics' names end with. docs/architecture.md describes the fields."""
+def document(plan: BenchPlan, gathered: Gathered, machine: MeasuredMachine, since: str, took_s: float) -> BenchAnswer:
+    """Everything, in the units that the metrics' names end with. docs/reference.md describes the fields."""
     reasons = {one.number: why_not_counted(one, plan.measurements) for one in gathered.rounds}
     counted = [one for one in gathered.rounds if reasons[one.number] is None]
     middle = medians(counted or gathered.rounds)
     return {
         "since": since,
         "took_s": round(took_s, 1),
-        "machine": asdict(machine),
+        "machine": machine,
         "rounds_wanted": plan.rounds,
         "seconds": plan.seconds,
         "paths": [{"name": path.name, "description": path.description} for path in plan.paths],
@@ -67,14 +56,14 @@ def document(plan: BenchPlan, gathered: Gathered, machine: MeasuredMachine, sinc
             for one in gathered.rounds
         ],
         "rounds_counted": len(counted),
-        "failures": [asdict(failure) for failure in gathered.failures],
+        "failures": gathered.failures,
         "medians": middle,
         "ratios": {name: ratios(middle, name) for name in REFERENCES if name in middle},
         "goals": [_goal(verdict) for verdict in verdicts(middle)] if counted else [],
     }
 
 
-def _goal(verdict: GoalVerdict) -> Document:
+def _goal(verdict: GoalVerdict) -> BenchGoal:
     goal = verdict.goal
     return {
         "path": goal.path,
@@ -86,7 +75,7 @@ def _goal(verdict: GoalVerdict) -> Document:
     }
 
 
-def worked(result: Document) -> bool:
+def worked(result: BenchAnswer) -> bool:
     """Whether there is a round that counts, and a number for whatever was measured."""
     failed = {(failure["path"], failure["measurement"]) for failure in result["failures"]}
     lacking = [
@@ -97,7 +86,7 @@ def worked(result: Document) -> bool:
     return bool(result["rounds_counted"]) and not lacking
 
 
-def median_rows(result: Document) -> list[tuple[str, ...]]:
+def median_rows(result: BenchAnswer) -> list[tuple[str, ...]]:
     """One row per metric: its title, its unit, each path's median."""
     return [
         (metric.title, metric.unit, *(_shown(metric, values) for values in _columns(result, result["medians"])))
@@ -105,7 +94,7 @@ def median_rows(result: Document) -> list[tuple[str, ...]]:
     ]
 
 
-def ratio_rows(result: Document, reference: str) -> list[tuple[str, ...]]:
+def ratio_rows(result: BenchAnswer, reference: str) -> list[tuple[str, ...]]:
     """One row per metric: its title, each path's median divided by the reference's."""
     columns = _columns(result, result["ratios"][reference])
     return [
@@ -121,7 +110,7 @@ def round_line(values: Mapping[str, Mapping[str, float]], metric: Metric) -> str
     return f"{', '.join(parts)} {metric.unit}"
 
 
-def goal_line(goal: Mapping[str, Any]) -> str:
+def goal_line(goal: BenchGoal) -> str:
     """A goal and what came of it, in words."""
     metric = next(metric for metric in METRICS if metric.name == goal["metric"])
     word = "reached" if goal["reached"] else "missed"
@@ -136,12 +125,12 @@ def ratio(value: float | None) -> str:
     return f"{value:.{digits}f} {TIMES}"
 
 
-def _metrics(result: Document) -> list[Metric]:
+def _metrics(result: BenchAnswer) -> list[Metric]:
     wanted = {metric["name"] for metric in result["metrics"]}
     return [metric for metric in METRICS if metric.name in wanted]
 
 
-def _columns(result: Document, by_path: Mapping[str, Mapping[str, float]]) -> Sequence[Mapping[str, float]]:
+def _columns(result: BenchAnswer, by_path: Mapping[str, Mapping[str, float]]) -> Sequence[Mapping[str, float]]:
     return [by_path.get(path["name"], {}) for path in result["paths"]]
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from testbed.bench.plan import MEASUREMENTS, Measurement
+from testbed.control.answers.bench import MeasurementAnswer
 
 Values = Mapping[str, float]
 """Metric → value; one that could not be measured, or that the path does not have, is left out."""
@@ -106,7 +106,7 @@ GOALS = (
 )
 
 
-def values_of(measurement: Measurement, raw: Mapping[str, Any]) -> dict[str, float]:
+def values_of(measurement: Measurement, raw: MeasurementAnswer) -> dict[str, float]:
     """The metrics in what the lab answered for a measurement."""
     name = measurement.name
     cpu_s, found = raw.get("agents_cpu_s"), {}

@@ -5,23 +5,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from testbed.bench.plan import BenchPlan, BenchStep
+from testbed.bench.plan import BenchPlan, BenchStep, Measurement
 from testbed.bench.results import Round, values_of
+from testbed.control.answers.bench import BenchFailure
 from testbed.control.client import LabRecord, ask
+from testbed.control.questions import BENCH_MEASURE, BENCH_TAKE
 from testbed.errors import TestbedError
 
 ATTEMPTS = 2
 """A flood can starve the load generator's own connection; once more then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A measurement that gave nothing."""
-
-    round: int
-    path: str
-    measurement: str
-    error: str
 
 
 @dataclass(slots=True)
@@ -30,7 +22,7 @@ class Gathered:
 
     rounds: list[Round] = field(default_factory=list)
     """Complete ones."""
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[BenchFailure] = field(default_factory=list)
 
 
 def carry_out(
@@ -52,15 +44,19 @@ def carry_out(
             at, values, load = step.round, {}, os.getloadavg()[0]
         on_step(step)
         if step.measurement is None:
-            ask(lab, "bench_take", **{key: asdict(step.path)[key] for key in ("name", "backend", "datapath")})
+            ask(lab, BENCH_TAKE, **{key: asdict(step.path)[key] for key in ("name", "backend", "datapath")})
             values[step.path.name] = {}
             continue
         found, error = _measured(lab, step, plan.seconds)
         values[step.path.name].update(found)
         if error:
-            gathered.failures.append(Failure(step.round, step.path.name, step.measurement.name, error))
+            gathered.failures.append(_failure(step, step.measurement, error))
     finish()
     return gathered
+
+
+def _failure(step: BenchStep, measurement: Measurement, error: str) -> BenchFailure:
+    return {"round": step.round, "path": step.path.name, "measurement": measurement.name, "error": error}
 
 
 def _measured(lab: LabRecord, step: BenchStep, seconds: int) -> tuple[dict[str, float], str]:
@@ -69,7 +65,7 @@ def _measured(lab: LabRecord, step: BenchStep, seconds: int) -> tuple[dict[str, 
     error = ""
     for _ in range(ATTEMPTS):
         try:
-            raw = ask(lab, "bench_measure", measurement=step.measurement.name, seconds=seconds)
+            raw = ask(lab, BENCH_MEASURE, measurement=step.measurement.name, seconds=seconds)
         except TestbedError as failure:
             if not lab.alive:
                 raise

@@ -5,17 +5,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from testbed.bench.own_lab import launch_own
-from testbed.bench.report import MeasuredMachine
-from testbed.bench.scale_plan import Document, ScalePlan, growth
-from testbed.bench.session import model_of_processor
+from testbed.bench.scale_plan import ScalePlan, growth
+from testbed.bench.session import this_machine
 from testbed.cluster.generated import choose, generate
 from testbed.cluster.spec import Cluster
+from testbed.control.answers.bench import BenchScaleAnswer, ScaleFailure, ScaleMeasured, ScaleSize
 from testbed.control.client import LabRecord, ask
+from testbed.control.questions import (
+    BENCH_AGENT_KILLED,
+    BENCH_ETCD_RESTARTED,
+    BENCH_MEMORY,
+    BENCH_NEIGHBOURS,
+    BENCH_PINGS,
+    BENCH_PROCESSOR,
+    NODE,
+)
 from testbed.errors import TestbedError
 from testbed.host.launch import Launched
 from testbed.host.up import check_capacity
@@ -29,7 +37,7 @@ SETTLE_S = 5.0
 """What a start leaves to be done (lists after the first watch, caches) is not what a lab does at rest."""
 
 
-def run(plan: ScalePlan, tell: Callable[[str], None]) -> Document:
+def run(plan: ScalePlan, tell: Callable[[str], None]) -> BenchScaleAnswer:
     """Measure every size and return the result; nothing of the labs is left. Raises TestbedError, KeyboardInterrupt.
 
     A size that fails ends it and is told in `failed`, unless it is the first.
@@ -39,8 +47,8 @@ def run(plan: ScalePlan, tell: Callable[[str], None]) -> Document:
         check_capacity(nodes, nodes * plan.pods_per_node)
     clusters = [generate(choose(None, nodes), plan.pods_per_node) for nodes in plan.nodes]
     since, started = now(), time.monotonic()
-    sizes: list[Document] = []
-    failed: Document | None = None
+    sizes: list[ScaleSize] = []
+    failed: ScaleFailure | None = None
     for cluster in clusters:
         try:
             sizes.append(_size(plan, cluster, tell))
@@ -50,11 +58,11 @@ def run(plan: ScalePlan, tell: Callable[[str], None]) -> Document:
             # What the smaller ones took half an hour for is not thrown away.
             failed = {"nodes": len(cluster.nodes), "why": str(error).removeprefix("bench scale: ")}
             break
-    machine = MeasuredMachine(len(os.sched_getaffinity(0)), model_of_processor(), os.uname().release)
+    machine = this_machine()
     return {
         "since": since,
         "took_s": round(time.monotonic() - started, 1),
-        "machine": asdict(machine),
+        "machine": machine,
         "pods_per_node": plan.pods_per_node,
         "rest_seconds": plan.rest_s,
         "sizes": sizes,
@@ -63,33 +71,50 @@ def run(plan: ScalePlan, tell: Callable[[str], None]) -> Document:
     }
 
 
-def _size(plan: ScalePlan, cluster: Cluster, tell: Callable[[str], None]) -> Document:
-    nodes, pods = len(cluster.nodes), cluster.pod_count
-    result: Document = {"nodes": nodes, "pods": pods, "load": round(os.getloadavg()[0], 2)}
+def _size(plan: ScalePlan, cluster: Cluster, tell: Callable[[str], None]) -> ScaleSize:
+    nodes, pods, load = len(cluster.nodes), cluster.pod_count, round(os.getloadavg()[0], 2)
+    plain_s = None
     if plan.plain:
         tell(f"{nodes} nodes: plain Mininet with {nodes + pods} hosts")
         await_idle()
-        result["plain_mininet_s"] = plain_mininet(nodes + pods)
+        plain_s = plain_mininet(nodes + pods)
     tell(f"{nodes} nodes: up")
     await_idle()
     started = time.monotonic()
     launched = launch_own(f"scale-{nodes}-{os.getpid()}", cluster)
     gone = False
     try:
-        result["phases_s"] = _phases(launched)
-        result["up_s"] = round(time.monotonic() - started, 2)
-        result |= _measured(launched.record, plan, lambda what: tell(f"{nodes} nodes: {what}"))
+        phases = _phases(launched)
+        up_s = round(time.monotonic() - started, 2)
+        measured = _measured(launched.record, plan, lambda what: tell(f"{nodes} nodes: {what}"))
         tell(f"{nodes} nodes: down")
         started = time.monotonic()
         launched.abandon()
         gone = True
-        result["down_s"] = round(time.monotonic() - started, 2)
+        down_s = round(time.monotonic() - started, 2)
     finally:
         if not gone:
             launched.abandon()
-    if plan.plain:
-        result["times_plain_mininet"] = round(result["up_s"] / result["plain_mininet_s"], 2)
-    tell(f"{nodes} nodes: up {result['up_s']:.1f} s, down {result['down_s']:.1f} s")
+    result: ScaleSize = {
+        "cores_at_rest": measured["cores_at_rest"],
+        "memory_kib": measured["memory_kib"],
+        "pings": measured["pings"],
+        "neighbours": measured["neighbours"],
+        "join_s": measured["join_s"],
+        "leave_s": measured["leave_s"],
+        "agent_killed_s": measured["agent_killed_s"],
+        "etcd_restarted": measured["etcd_restarted"],
+        "nodes": nodes,
+        "pods": pods,
+        "load": load,
+        "phases_s": phases,
+        "up_s": up_s,
+        "down_s": down_s,
+    }
+    if plain_s is not None:
+        result["plain_mininet_s"] = plain_s
+        result["times_plain_mininet"] = round(up_s / plain_s, 2)
+    tell(f"{nodes} nodes: up {up_s:.1f} s, down {down_s:.1f} s")
     return result
 
 
@@ -109,35 +134,36 @@ def _phases(launched: Launched) -> dict[str, float]:
     return found
 
 
-def _measured(lab: LabRecord, plan: ScalePlan, tell: Callable[[str], None]) -> Document:
+def _measured(lab: LabRecord, plan: ScalePlan, tell: Callable[[str], None]) -> ScaleMeasured:
     """Everything that is asked of a running lab."""
     tell("at rest")
     time.sleep(SETTLE_S)
-    before, started = _asked(lab, "processor")["seconds"], time.monotonic()
+    before, started = ask(lab, BENCH_PROCESSOR)["seconds"], time.monotonic()
     time.sleep(plan.rest_s)
-    cores = (_asked(lab, "processor")["seconds"] - before) / (time.monotonic() - started)
-    memory = _asked(lab, "memory")
+    cores = (ask(lab, BENCH_PROCESSOR)["seconds"] - before) / (time.monotonic() - started)
+    memory = ask(lab, BENCH_MEMORY)
     tell(f"{PINGS} pings")
-    result: Document = {
+    pings, neighbours = ask(lab, BENCH_PINGS, count=PINGS), ask(lab, BENCH_NEIGHBOURS)
+    tell("a node joins, a node leaves")
+    join_s, leave_s = (_change_node(lab, action) for action in ("add", "delete"))
+    tell("an agent is killed, etcd is restarted")
+    return {
         "cores_at_rest": round(cores, 3),
         "memory_kib": memory,
-        "pings": _asked(lab, "pings", count=PINGS),
-        "neighbours": _asked(lab, "neighbours"),
+        "pings": pings,
+        "neighbours": neighbours,
+        "join_s": join_s,
+        "leave_s": leave_s,
+        "agent_killed_s": round(ask(lab, BENCH_AGENT_KILLED)["seconds"], 2),
+        "etcd_restarted": ask(lab, BENCH_ETCD_RESTARTED),
     }
-    tell("a node joins, a node leaves")
-    for action, name in (("add", "join_s"), ("delete", "leave_s")):
-        started = time.monotonic()
-        ask(lab, "node", action=action, name=NEW_NODE)
-        result[name] = round(time.monotonic() - started, 2)
-    tell("an agent is killed, etcd is restarted")
-    result["agent_killed_s"] = round(_asked(lab, "agent_killed")["seconds"], 2)
-    result["etcd_restarted"] = _asked(lab, "etcd_restarted")
-    return result
 
 
-def _asked(lab: LabRecord, what: str, count: int | None = None) -> Document:
-    answer: Document = ask(lab, "bench_scale", what=what, count=count)
-    return answer
+def _change_node(lab: LabRecord, action: str) -> float:
+    """Seconds that it takes."""
+    started = time.monotonic()
+    ask(lab, NODE, action=action, name=NEW_NODE)
+    return round(time.monotonic() - started, 2)
 
 
 def await_idle() -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-Document = dict[str, Any]
+from testbed.control.answers.bench import BenchScaleAnswer, ScaleSize
+
 SMALLEST_COMPARED = 20
 """Nodes; below that a lab's fixed parts are most of its start."""
 MIB = 1024
@@ -33,7 +33,7 @@ def sizes_of(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
-def growth(sizes: Sequence[Document]) -> float | None:
+def growth(sizes: Sequence[ScaleSize]) -> float | None:
     """Time per node of the largest lab, by that of the one of at least 20 nodes that is smallest; None without two."""
     counted = [one for one in sizes if one["nodes"] >= SMALLEST_COMPARED]
     if len(counted) < 2:
@@ -42,7 +42,7 @@ def growth(sizes: Sequence[Document]) -> float | None:
     return round(float(large["up_s"] / large["nodes"]) / float(small["up_s"] / small["nodes"]), 2)
 
 
-def rows(result: Document) -> list[Row]:
+def rows(result: BenchScaleAnswer) -> list[Row]:
     """The table: one row per number."""
     sizes = result["sizes"]
     found: list[Row] = []
@@ -65,12 +65,9 @@ def rows(result: Document) -> list[Row]:
     row("processor at rest", "cores", [f"{one['cores_at_rest']:.2f}" for one in sizes])
     row("pings lost", "of 1,000", [str(one["pings"]["lost"]) for one in sizes])
     row("neighbours, collectable", "", [str(one["neighbours"]["collectable"]) for one in sizes])
-    for title, name in (
-        ("a node joins", "join_s"),
-        ("a node leaves", "leave_s"),
-        ("an agent is killed", "agent_killed_s"),
-    ):
-        row(title, "s", [f"{one[name]:.2f}" for one in sizes])
+    row("a node joins", "s", [f"{one['join_s']:.2f}" for one in sizes])
+    row("a node leaves", "s", [f"{one['leave_s']:.2f}" for one in sizes])
+    row("an agent is killed", "s", [f"{one['agent_killed_s']:.2f}" for one in sizes])
     row("etcd is restarted", "s", [f"{one['etcd_restarted']['watches_s']:.2f}" for one in sizes])
     lost = [f"{one['etcd_restarted']['pings_lost']}/{one['etcd_restarted']['pings_sent']}" for one in sizes]
     row("  pings lost meanwhile", "", lost)
@@ -78,7 +75,7 @@ def rows(result: Document) -> list[Row]:
     return found
 
 
-def memory_per_node_mib(size: Document) -> float:
+def memory_per_node_mib(size: ScaleSize) -> float:
     """Of an agent, its machine and its pods' pause processes, by proportional set size."""
     memory = size["memory_kib"]
     return float(memory["agents"] + memory["pauses"] + memory["machines"]) / MIB / int(size["nodes"])

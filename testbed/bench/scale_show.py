@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-from testbed.bench.scale_plan import Document, rows
+from testbed.bench.scale_plan import rows
 from testbed.bench.show import print_table
+from testbed.control.answers.bench import BenchScaleAnswer
 
 
 def progress(what: str) -> None:
@@ -12,7 +13,7 @@ def progress(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
-def show(result: Document, plot: Path | None) -> None:
+def show(result: BenchScaleAnswer, plot: Path | None) -> None:
     """The whole result, and where its picture is."""
     machine, pods = result["machine"], result["pods_per_node"]
     headings = ("nodes", "", *(str(one["nodes"]) for one in result["sizes"]))

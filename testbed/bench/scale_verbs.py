@@ -8,7 +8,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
 
@@ -16,8 +16,25 @@ from agent.errors import AgentError
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from agent.lease import LeaseAttrs, Subnet
-from testbed.control.server import Request, Verb
-from testbed.errors import InvalidInput, TestbedError
+from testbed.control.answers.bench import (
+    EtcdRestartAnswer,
+    ManyPingsAnswer,
+    MemoryAnswer,
+    NeighboursAnswer,
+    SecondsAnswer,
+)
+from testbed.control.questions import (
+    BENCH_AGENT_KILLED,
+    BENCH_ETCD_RESTARTED,
+    BENCH_MEMORY,
+    BENCH_NEIGHBOURS,
+    BENCH_PINGS,
+    BENCH_PROCESSOR,
+    AnswerT,
+    Question,
+)
+from testbed.control.server import AnyVerb, Request, Verb
+from testbed.errors import TestbedError
 from testbed.lab.node import LabNode
 from testbed.lab.ping import PairResult, PingSender, PingTarget, ping_pairs
 from testbed.lab.registry import key_of
@@ -32,12 +49,31 @@ PAIRS_AT_ONCE = 200
 MARKER_ADDRESS = IPv4Address("203.0.113.1")
 """No node's (RFC 5737): whose lease is written to see whether the watches are back."""
 
-What = Callable[[Request], object]
+
+def scale_verbs(state: LabState) -> Sequence[AnyVerb]:
+    """Return the verbs."""
+    verbs = ScaleVerbs(state)
+    return (
+        _verb(BENCH_MEMORY, verbs.memory),
+        _verb(BENCH_PROCESSOR, lambda _: {"seconds": processor_seconds()}),
+        _verb(BENCH_NEIGHBOURS, verbs.neighbours),
+        _verb(BENCH_PINGS, verbs.pings),
+        _verb(BENCH_AGENT_KILLED, verbs.agent_killed),
+        _verb(BENCH_ETCD_RESTARTED, verbs.etcd_restarted),
+    )
 
 
-def scale_verbs(state: LabState) -> Mapping[str, Verb]:
-    """Return the verb."""
-    return {"bench_scale": Verb(ScaleVerbs(state).answer)}
+def _verb(question: Question[AnswerT], answer: Callable[[Request], AnswerT]) -> Verb[AnswerT]:
+    def run(request: Request) -> AnswerT:
+        what = question.name.removeprefix("bench_").replace("_", " ")
+        try:
+            return answer(request)
+        except TestbedError as failure:
+            raise failure.within(f"bench scale: {what}") from failure
+        except (AgentError, OSError) as failure:
+            raise TestbedError(f"bench scale: {what}: {failure}") from failure
+
+    return Verb(question, run)
 
 
 class ScaleVerbs:
@@ -46,27 +82,7 @@ class ScaleVerbs:
     def __init__(self, state: LabState) -> None:
         self._state = state
 
-    def answer(self, request: Request) -> object:
-        """The argument `what` says which."""
-        questions: Mapping[str, What] = {
-            "memory": self._memory,
-            "processor": lambda _: {"seconds": processor_seconds()},
-            "neighbours": self._neighbours,
-            "pings": self._pings,
-            "agent_killed": self._agent_killed,
-            "etcd_restarted": self._etcd_restarted,
-        }
-        what = request.argument("what", str) or ""
-        if what not in questions:
-            raise InvalidInput(f"bench scale: no such question (got {what}; want {', '.join(questions)})")
-        try:
-            return questions[what](request)
-        except TestbedError as failure:
-            raise failure.within(f"bench scale: {what}") from failure
-        except (AgentError, OSError) as failure:
-            raise TestbedError(f"bench scale: {what}: {failure}") from failure
-
-    def _memory(self, _request: Request) -> object:
+    def memory(self, _request: Request) -> MemoryAnswer:
         """Proportional set sizes in KiB: of what is shared each process has its part."""
         state = self._state
         agents = [node.agent.pid for node in state.nodes.values() if node.agent.pid is not None]
@@ -83,14 +99,14 @@ class ScaleVerbs:
             "threads": threading.active_count(),
         }
 
-    def _neighbours(self, _request: Request) -> object:
+    def neighbours(self, _request: Request) -> NeighboursAnswer:
         """Entries that the kernel may have to throw away, and permanent ones, of all namespaces of the lab."""
         pids = [machine.pid for machine in self._state.underlay.machines.values()]
         pids += [pod.pause_pid for pod in self._state.pods if pod.pause_pid is not None]
         counts = [_count_neighbours(pid) for pid in pids]
         return {"collectable": sum(one[0] for one in counts), "permanent": sum(one[1] for one in counts)}
 
-    def _pings(self, request: Request) -> object:
+    def pings(self, request: Request) -> ManyPingsAnswer:
         """One ping for each of `count` pairs of pods, chosen at random; a part of them at a time."""
         count, seed = request.argument("count", int, 1000), request.argument("seed", int, 1)
         pairs = self._some_pairs(count, random.Random(seed))
@@ -100,7 +116,7 @@ class ScaleVerbs:
         lost = [f"{one.source} to {one.destination}: {one.error or 'no answer'}" for one in results if not one.received]
         return {"sent": len(results), "lost": len(lost), "which": lost[:10]}
 
-    def _agent_killed(self, _request: Request) -> object:
+    def agent_killed(self, _request: Request) -> SecondsAnswer:
         """Seconds from a kill -9 of an agent until a new one has all peers."""
         node = next(node for node in self._state.nodes.values() if node.runs_our_agent and node.expected)
         before, started = node.agent.restarts, time.monotonic()
@@ -114,7 +130,7 @@ class ScaleVerbs:
         _await(back, "the agent is not back")
         return {"seconds": time.monotonic() - started}
 
-    def _etcd_restarted(self, _request: Request) -> object:
+    def etcd_restarted(self, _request: Request) -> EtcdRestartAnswer:
         """Seconds until etcd answers again, and until a new lease is in every node's table; pings meanwhile."""
         etcd = self._state.registry.etcd
         marker = self._free_subnet()

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from testbed.bench.own_lab import own_lab
 from testbed.bench.plan import BenchPlan
-from testbed.bench.report import Document, MeasuredMachine, document
+from testbed.bench.report import document
 from testbed.bench.run import carry_out
 from testbed.bench.show import Bar
 from testbed.cluster.overlay import KERNEL_FEATURES
+from testbed.control.answers.bench import BenchAnswer, MeasuredMachine
 from testbed.control.client import running_labs
 from testbed.errors import WrongEnvironment
 from testbed.host import doctor
@@ -20,7 +21,7 @@ PURPOSES = frozenset({"bench", "iperf"})
 """What doctor calls the programs that measure."""
 
 
-def run(plan: BenchPlan) -> Document:
+def run(plan: BenchPlan) -> BenchAnswer:
     """Measure and return the result; nothing of the lab is left. Raises TestbedError, KeyboardInterrupt."""
     _check_machine(plan)
     others = [record.name for record in running_labs()]
@@ -33,8 +34,7 @@ def run(plan: BenchPlan) -> Document:
     except KeyboardInterrupt:
         print("interrupted: its lab is removed", file=sys.stderr)
         raise
-    machine = MeasuredMachine(len(os.sched_getaffinity(0)), model_of_processor(), os.uname().release)
-    return document(plan, gathered, machine, since, time.monotonic() - started)
+    return document(plan, gathered, this_machine(), since, time.monotonic() - started)
 
 
 def _check_machine(plan: BenchPlan) -> None:
@@ -45,7 +45,13 @@ def _check_machine(plan: BenchPlan) -> None:
         raise WrongEnvironment("\n".join(doctor.error_line(check) for check in failures))
 
 
-def model_of_processor() -> str:
+def this_machine() -> MeasuredMachine:
+    """Where it runs."""
+    processors = len(os.sched_getaffinity(0))
+    return {"processors": processors, "model": _model_of_processor(), "kernel": os.uname().release}
+
+
+def _model_of_processor() -> str:
     """The processor's name, as the kernel has it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         key, _, value = line.partition(":")

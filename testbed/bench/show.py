@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -10,8 +9,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from testbed.bench.plan import BenchPlan, BenchStep
-from testbed.bench.report import Document, goal_line, median_rows, ratio_rows, round_line
+from testbed.bench.report import goal_line, median_rows, ratio_rows, round_line
 from testbed.bench.results import Round, metrics_of, why_not_counted
+from testbed.control.answers.bench import BenchAnswer, BenchRound
 from testbed.output.tables import BAD_COLOUR, GOOD_COLOUR, PIPE_WIDTH, console
 
 
@@ -53,7 +53,7 @@ class Bar:
         self._console.print(f"round {one.number} of {self._plan.rounds}: {first}{doubt}", soft_wrap=True)
 
 
-def show(result: Document, plot: Path | None) -> None:
+def show(result: BenchAnswer, plot: Path | None) -> None:
     """The whole result, and where its picture is."""
     screen = console()
     machine, names = result["machine"], [path["name"] for path in result["paths"]]
@@ -86,7 +86,7 @@ def show(result: Document, plot: Path | None) -> None:
     print(f"\nnext:\n  sudo testbed bench --rounds {2 * result['rounds_wanted']}{more}")
 
 
-def _loads(rounds: Sequence[dict[str, Any]]) -> str:
+def _loads(rounds: Sequence[BenchRound]) -> str:
     loads = [one["load"] for one in rounds]
     return f"{min(loads):.1f} to {max(loads):.1f}"
 

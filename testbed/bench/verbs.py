@@ -2,22 +2,23 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from agent.errors import AgentError
 from testbed.bench.load_tools import measure, processor_seconds
 from testbed.bench.plan import MEASUREMENTS
 from testbed.bench.ways import AgentWay, MeasuredPath, NoOverlay, PlainRoutes, PlainVxlan
-from testbed.control.server import Request, Verb
+from testbed.control.answers.bench import MeasurementAnswer
+from testbed.control.questions import BENCH_MEASURE, BENCH_TAKE
+from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.state import LabState
 
 
-def bench_verbs(state: LabState) -> Mapping[str, Verb]:
+def bench_verbs(state: LabState) -> Sequence[AnyVerb]:
     """Return the verbs."""
     bench = BenchVerbs(state)
-    return {"bench_take": Verb(bench.take), "bench_measure": Verb(bench.measure)}
+    return (Verb(BENCH_TAKE, bench.take), Verb(BENCH_MEASURE, bench.measure))
 
 
 class BenchVerbs:
@@ -29,7 +30,7 @@ class BenchVerbs:
         self._taken: MeasuredPath | None = None
         self._one_at_a_time = threading.Lock()
 
-    def take(self, request: Request) -> object:
+    def take(self, request: Request) -> None:
         """Let traffic take a path from now on."""
         name, backend = request.argument("name", str), request.argument("backend", str)
         datapath = request.argument("datapath", str)
@@ -37,9 +38,8 @@ class BenchVerbs:
             way = self._way(name, backend, datapath)
             way.take()
             self._taken = way
-        return {}
 
-    def measure(self, request: Request) -> object:
+    def measure(self, request: Request) -> MeasurementAnswer:
         """Measure on the path that was taken last."""
         name, seconds = request.argument("measurement", str), request.argument("seconds", int, 1)
         chosen = next((measurement for measurement in MEASUREMENTS if measurement.name == name), None)
@@ -48,9 +48,10 @@ class BenchVerbs:
         with self._one_at_a_time, _told(f"bench: {name}"):
             carriers = self._taken.carriers()
             before = processor_seconds(carriers)
-            raw: dict[str, Any] = measure(chosen, self._taken.ends(), seconds, request.client_left)
+            raw = measure(chosen, self._taken.ends(), seconds, request.client_left)
             spent = processor_seconds(carriers) - before
-        return {**raw, "agents_cpu_s": spent if carriers else None}
+        raw["agents_cpu_s"] = spent if carriers else None
+        return raw
 
     def _way(self, name: str, backend: str | None, datapath: str | None) -> MeasuredPath:
         key, state = (name, backend, datapath), self._state

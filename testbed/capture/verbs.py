@@ -4,14 +4,16 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from testbed.capture.filters import FilterError, Instruction, from_tcpdump, nothing
 from testbed.capture.map import LAB, Map
 from testbed.capture.outer_only import note_of
 from testbed.capture.plan import CapturePlan, CapturePoint
+from testbed.control.answers.lab import EndedAnswer
 from testbed.control.programs import run_for_client
-from testbed.control.server import Request, Verb
+from testbed.control.questions import CAPTURE
+from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 from testbed.spelling import listed
 
@@ -20,12 +22,12 @@ UPLINK = "uplink"
 FILTER_LIMIT_S = 5.0
 
 
-def capture_verbs(draw_map: Callable[[], Map]) -> Mapping[str, Verb]:
+def capture_verbs(draw_map: Callable[[], Map]) -> Sequence[AnyVerb]:
     """Return the verb; `draw_map` draws the lab as it is now."""
-    return {"capture": Verb(lambda request: capture(draw_map(), request))}
+    return (Verb(CAPTURE, lambda request: capture(draw_map(), request)),)
 
 
-def capture(known: Map, request: Request) -> object:
+def capture(known: Map, request: Request) -> EndedAnswer:
     """Run the recorder on the client's streams: until its standard input ends, or the client leaves."""
     words = [str(word) for word in request.argument("words", list, [])]
     points, expression = split(words, known)

@@ -61,20 +61,39 @@ def known_topologies() -> list[str]:
     return sorted(path.stem for path in TOPOLOGIES.glob("[a-z]*.py"))
 
 
-def describe_topologies() -> list[dict[str, Any]]:
-    """Each of ours with its parameters, their defaults and meanings, as plain data."""
+@dataclass(frozen=True, slots=True)
+class DescribedParameter:
+    """A parameter of one of our topologies."""
+
+    name: str
+    type: str | None
+    default: Any
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedTopology:
+    """One of our topologies."""
+
+    name: str
+    description: str
+    parameters: tuple[DescribedParameter, ...]
+
+
+def describe_topologies() -> list[DescribedTopology]:
+    """Each of ours with its parameters, their defaults and meanings."""
     found = []
     for name in known_topologies():
         shape = topology_class(name)
         text = inspect.getdoc(shape.build) or ""
         meanings = dict(line.split(": ", 1) for line in text.splitlines()[2:] if ": " in line)
         parameters = [
-            {"name": one.name, "type": one.kind.__name__ if one.kind else None, "default": one.default}
-            | {"meaning": meanings.get(one.name, "")}
+            DescribedParameter(
+                one.name, one.kind.__name__ if one.kind else None, one.default, meanings.get(one.name, "")
+            )
             for one in parameters_of(shape)[0]
         ]
-        description = inspect.getdoc(shape) or ""
-        found.append({"name": name, "description": description, "parameters": parameters})
+        found.append(DescribedTopology(name, inspect.getdoc(shape) or "", tuple(parameters)))
     return found
 
 

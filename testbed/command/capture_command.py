@@ -10,6 +10,7 @@ import click
 
 from testbed.command.command_line import bare_name, lab_option, verbs
 from testbed.control.client import LabConnection, LabRecord, find_lab
+from testbed.control.questions import CAPTURE
 from testbed.errors import InvalidInput, TestbedError
 
 STANDARD_OUTPUT = "-"
@@ -73,7 +74,7 @@ def _run(record: LabRecord, output: int, arguments: dict[str, object]) -> int:
     def ask() -> None:
         try:
             with LabConnection(record) as connection:
-                for message in connection.ask("capture", (its, output, 2), **arguments):
+                for message in connection.ask(CAPTURE, (its, output, 2), **arguments):
                     outcome.extend([int(message["result"]["exit"])] if "result" in message else [])
         except TestbedError as failure:
             outcome.append(failure)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,8 +11,12 @@ from testbed.command.command_line import lab_option, output_option, verbs
 from testbed.command.completion import kind_and_names
 from testbed.command.selectors import read_selector, selected, selector_option
 from testbed.control.client import LabRecord, ask, ask_with_contents, find_lab
+from testbed.control.questions import APPLY, DELETE, GET, SCALE, AnswerT, Question
 from testbed.errors import InvalidInput, TestbedError
 from testbed.output.next_commands import next_commands
+
+if TYPE_CHECKING:
+    from testbed.control.answers.lab import ApplyAnswer, DeleteAnswer, ScaleAnswer
 
 MAX_BYTES = 1_000_000
 """Of one file; the lab says so in its own words."""
@@ -33,7 +37,7 @@ def apply(files: tuple[str, ...], wait: bool, timeout: float, lab: str | None, o
     if not files:
         raise click.UsageError("want -f FILE", click.get_current_context())
     record = find_lab(lab)
-    answer = _ask_with_files(record, "apply", files, wait_s=timeout if wait else None)
+    answer = _ask_with_files(record, APPLY, files, wait_s=timeout if wait else None)
     _show(answer, output)
     if output is None:
         for warning in answer["warnings"]:
@@ -65,7 +69,7 @@ def delete(
     if bool(words) == bool(files):
         raise click.UsageError("want KIND NAME…, KIND -l LABELS, or -f FILE", click.get_current_context())
     if files:
-        answer = _ask_with_files(find_lab(lab), "delete", files, grace_s=grace_period)
+        answer = _ask_with_files(find_lab(lab), DELETE, files, grace_s=grace_period)
     else:
         answer = _delete_by_name(words, selector, grace_period, lab)
     _show(answer, output)
@@ -74,15 +78,18 @@ def delete(
     return 0
 
 
-def _delete_by_name(words: Sequence[str], selector: str | None, grace_s: float | None, lab: str | None) -> Any:  # noqa: ANN401 - JSON
+def _delete_by_name(
+    words: Sequence[str], selector: str | None, grace_s: float | None, lab: str | None
+) -> "DeleteAnswer":
     kind, names = _kind_and_names(words)
     requirements = read_selector(selector)
     if bool(names) == bool(requirements):
         raise click.UsageError("want NAME… or -l LABELS", click.get_current_context())
     record = find_lab(lab)
     if requirements:
-        names = [item["metadata"]["name"] for item in selected(ask(record, "get", kind=kind.plural), requirements)]
-    return ask(record, "delete", kind=kind.name, names=names, grace_s=grace_s)
+        found = ask(record, GET, kind=kind.plural)
+        names = [item["metadata"]["name"] for item in selected(found, requirements)]
+    return ask(record, DELETE, kind=kind.name, names=names, grace_s=grace_s)
 
 
 @verbs.command()
@@ -99,7 +106,7 @@ def scale(
     kind, names = _kind_and_names(words)
     if kind is not DEPLOYMENT or len(names) != 1:
         raise click.UsageError("want deployment NAME", click.get_current_context())
-    answer = ask(find_lab(lab), "scale", name=names[0], replicas=replicas, wait_s=timeout if wait else None)
+    answer = ask(find_lab(lab), SCALE, name=names[0], replicas=replicas, wait_s=timeout if wait else None)
     _show(answer, output, f" from {answer['before']} to {answer['replicas']}")
 
 
@@ -120,7 +127,7 @@ def _kind_and_names(words: Sequence[str]) -> tuple[Kind, list[str]]:
     return kind, list(words[1:])
 
 
-def _show(answer: Any, output: str | None, more: str = "") -> None:  # noqa: ANN401 - JSON
+def _show(answer: "ApplyAnswer | DeleteAnswer | ScaleAnswer", output: str | None, more: str = "") -> None:
     if output == "json":
         from testbed.output import tables as render
 
@@ -130,8 +137,10 @@ def _show(answer: Any, output: str | None, more: str = "") -> None:  # noqa: ANN
     return None
 
 
-def _ask_with_files(record: LabRecord, verb: str, files: Sequence[str], **arguments: object) -> Any:  # noqa: ANN401 - JSON
-    return ask_with_contents(record, verb, {name: _read(name) for name in files}, cluster_files=False, **arguments)
+def _ask_with_files(
+    record: LabRecord, question: Question[AnswerT], files: Sequence[str], **arguments: object
+) -> AnswerT:
+    return ask_with_contents(record, question, {name: _read(name) for name in files}, cluster_files=False, **arguments)
 
 
 def _read(name: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from testbed.command.command_line import lab_option, output_option, verbs
 from testbed.control.client import LabRecord, ask, find_lab
+from testbed.control.questions import CHECK, EXERCISE
 from testbed.exercises.catalogue import PREFIX, Exercise
 from testbed.output.next_commands import next_commands
 
@@ -17,7 +18,7 @@ def check(lab: str | None, output: str | None) -> int:
     from testbed.output import tables as render
 
     record = find_lab(lab)
-    answer = ask(record, "check")
+    answer = ask(record, CHECK)
     if output == "json":
         render.as_json(answer)
         return 0 if answer["well"] else 1
@@ -34,7 +35,7 @@ def check(lab: str | None, output: str | None) -> int:
 
 def begin(record: LabRecord, exercise: Exercise) -> None:
     """Break the lab that is up, and say what somebody sees who uses it."""
-    done = ask(record, "exercise", name=exercise.name)
+    done = ask(record, EXERCISE, name=exercise.name)
     since = "" if done["begun"] else f", on since {done['since']}"
     print(f"\nexercise {PREFIX}{exercise.name}{since}\n")
     print(f"  {exercise.symptom}\n")

@@ -5,6 +5,7 @@ import click
 from testbed.command.command_line import bare_name, lab_option, output_option, verbs
 from testbed.command.completion import names
 from testbed.control.client import ask, find_lab
+from testbed.control.questions import COMMANDS
 
 
 @verbs.command()
@@ -19,7 +20,7 @@ def commands(node: str | None, lab: str | None, output: str | None) -> None:
     commands node1         what was done there, as one types it there
     commands > lab.sh      to read, to keep, to type live
     """
-    answer = ask(find_lab(lab), "commands", node=None if node is None else bare_name(node))
+    answer = ask(find_lab(lab), COMMANDS, node=None if node is None else bare_name(node))
     if output == "json":
         from testbed.output import tables as render
 

@@ -9,6 +9,7 @@ from click.shell_completion import CompletionItem
 
 from testbed.cluster.kinds import ALL, BY_WORD, KINDS, Kind
 from testbed.control.client import ask, find_lab, running_labs
+from testbed.control.questions import GET, STATUS
 from testbed.errors import TestbedError
 
 ANSWER_LIMIT_S = 1.0
@@ -33,13 +34,19 @@ def clusters(_context: click.Context, _parameter: click.Parameter, incomplete: s
 
 
 def names(*kinds: str) -> Completer:
-    """Names in the lab that is meant, of the status' `kinds`: nodes, pods, etcd, services."""
+    """Names in the lab that is meant, of the status' `kinds`: nodes, pods, etcd."""
 
     def complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        status: dict[str, Any] = {}
+        found: list[str] = []
         with contextlib.suppress(TestbedError, OSError):
-            status = ask(find_lab(context.params.get("lab")), "status", answer_within_s=ANSWER_LIMIT_S)
-        return _items([entry["name"] for kind in kinds for entry in status.get(kind, [])], incomplete)
+            status = ask(find_lab(context.params.get("lab")), STATUS, answer_within_s=ANSWER_LIMIT_S)
+            parts = {
+                "nodes": [node["name"] for node in status["nodes"]],
+                "pods": [pod["name"] for pod in status["pods"]],
+                "etcd": [member["name"] for member in status["etcd"]],
+            }
+            found = [name for kind in kinds for name in parts[kind]]
+        return _items(found, incomplete)
 
     return complete
 
@@ -67,11 +74,11 @@ def _kinds_of(context: click.Context) -> list[Kind]:
 
 
 def _names_of(word: str, context: click.Context, incomplete: str) -> list[CompletionItem]:
-    found: list[dict[str, Any]] = []
+    found: Sequence[Any] = ()
     with contextlib.suppress(TestbedError, OSError):
         if word in BY_WORD:
             lab = find_lab(context.params.get("lab"))
-            found = ask(lab, "get", answer_within_s=ANSWER_LIMIT_S, kind=BY_WORD[word].plural)
+            found = ask(lab, GET, answer_within_s=ANSWER_LIMIT_S, kind=BY_WORD[word].plural)
     return _items([item["metadata"]["name"] for item in found], incomplete)
 
 

@@ -1,14 +1,20 @@
 """`testbed fault …`: break something, see what is broken, mend it."""
 
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from testbed.command.command_line import lab_option, output_option, verbs
 from testbed.control.client import LabRecord, ask, find_lab
+from testbed.control.questions import FAULT, FAULTS, HEAL
 from testbed.errors import InvalidInput
 from testbed.faults.catalogue import HEAL_LIMIT_S, KINDS
 from testbed.output.next_commands import next_commands
+
+if TYPE_CHECKING:
+    from testbed.control.answers.faults import FaultAnswer
 
 LONGEST_USAGE = 34  # columns; longer ones get a line of their own
 
@@ -60,11 +66,11 @@ def fault(
     if words[0] == "list":
         if len(words) > 1 or lasts is not None:
             raise click.UsageError("fault list takes no more words", click.get_current_context())
-        return _list(ask(record, "faults"), record.name, json)
+        return _list(ask(record, FAULTS), record.name, json)
     if words[0] == "heal":
         return _heal(record, _numbers(words[1:]), HEAL_LIMIT_S if timeout is None else timeout, json)
     return _show(
-        ask(record, "fault", words=[word.replace(MINUS, "-") for word in words], lasts_s=lasts), record.name, json
+        ask(record, FAULT, words=[word.replace(MINUS, "-") for word in words], lasts_s=lasts), record.name, json
     )
 
 
@@ -77,7 +83,7 @@ def _numbers(words: tuple[str, ...]) -> list[int] | None:
         ) from error
 
 
-def _show(done: dict[str, object], lab: str, json: bool) -> int:
+def _show(done: "FaultAnswer", lab: str, json: bool) -> int:
     from testbed.output import tables as render
 
     if json:
@@ -89,7 +95,7 @@ def _show(done: dict[str, object], lab: str, json: bool) -> int:
     return 0
 
 
-def _list(faults: list[dict[str, object]], lab: str, json: bool) -> int:
+def _list(faults: "Sequence[FaultAnswer]", lab: str, json: bool) -> int:
     from testbed.output import tables as render
 
     if json:
@@ -108,10 +114,10 @@ def _list(faults: list[dict[str, object]], lab: str, json: bool) -> int:
 def _heal(record: LabRecord, numbers: list[int] | None, limit_s: float, json: bool) -> int:
     from testbed.output import tables as render
 
-    healed = ask(record, "heal", numbers=numbers, limit_s=limit_s)
+    healed = ask(record, HEAL, numbers=numbers, limit_s=limit_s)
     failed = [one for one in healed if not one["healed"]]
     missing = {line: one["took_s"] for one in healed for line in one["missing"]}
-    on = ask(record, "faults") if missing else []
+    on = ask(record, FAULTS) if missing else ()
     if json:
         render.as_json(healed)
         return 1 if failed or (missing and not on) else 0

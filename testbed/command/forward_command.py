@@ -7,6 +7,7 @@ import click
 from testbed.cluster.kinds import BY_WORD, DEPLOYMENT, NODE, POD, SERVICE, no_such_kind
 from testbed.command.command_line import lab_option, verbs
 from testbed.control.client import LabConnection, find_lab
+from testbed.control.questions import FORWARD
 from testbed.errors import TestbedError
 
 LOOPBACK = "127.0.0.1"
@@ -33,7 +34,7 @@ def forward(way: str, lab: str | None) -> int:
     with listener, LabConnection(record) as connection:
         number = listener.getsockname()[1]
         try:
-            for message in connection.ask("forward", (listener.fileno(), 1, 2), kind=kind, name=name, port=port):
+            for message in connection.ask(FORWARD, (listener.fileno(), 1, 2), kind=kind, name=name, port=port):
                 if "progress" in message:
                     print(f"{LOOPBACK}:{number} -> {message['progress']['to']} (Ctrl-C ends it)")
                     print(f"\nnext:\n  curl -s http://{LOOPBACK}:{number}/")

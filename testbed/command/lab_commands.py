@@ -10,6 +10,7 @@ import click
 from testbed.command.command_line import Verbs, bare_name, lab_option, needs_root, output_option, verbs
 from testbed.command.completion import clusters, names
 from testbed.control.client import LabRecord, ask, find_lab, running_labs
+from testbed.control.questions import CLI, ETCDCTL, RESTART, STATUS
 from testbed.errors import InvalidInput, TestbedError
 from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, exercise_of
 from testbed.output.next_commands import next_commands
@@ -24,6 +25,11 @@ def _not_empty(_context: click.Context, _parameter: click.Parameter, given: str 
     if given == "":
         raise click.BadParameter("empty (want a file, a name, or no argument)")
     return given or ""
+
+
+if TYPE_CHECKING:
+    from testbed.control.answers.lab import StatusAnswer
+    from testbed.control.answers.offline import ClusterLine, TopologiesAnswer, ValidateAnswer
 
 
 @verbs.command()
@@ -111,7 +117,7 @@ def _prompt(record: LabRecord) -> int:
     from testbed.output import terminal
 
     try:
-        return terminal.run(record, "cli", terminal=os.isatty(0))
+        return terminal.run(record, CLI, terminal=os.isatty(0))
     finally:
         remove(record)
 
@@ -173,16 +179,14 @@ def status(lab: str | None, output: str | None) -> None:
     return None
 
 
-def _status_of(record: LabRecord) -> dict[str, Any]:
-    return {**ask(record, "status"), "pid": record.pid}
+def _status_of(record: LabRecord) -> "StatusAnswer":
+    return {**ask(record, STATUS), "pid": record.pid}
 
 
 @verbs.command()
 @output_option("json")
 def doctor(output: str | None) -> int:
     """Check what this machine offers and say how to get what is missing."""
-    from dataclasses import asdict
-
     from testbed.control.client import runtime_directory
     from testbed.host import rootless
     from testbed.host.doctor import checks, missing_debian_packages, required_failures
@@ -198,7 +202,7 @@ def doctor(output: str | None) -> int:
     ]
     found = (*found, *(check for check in without_root if check.name != "/dev/net/tun"))
     if output == "json":
-        render.as_json([asdict(check) for check in found])
+        render.as_json([check.line() for check in found])
         return 3 if failures else 0
     render.columns(
         ("check", "ok", "found", "needed for"),
@@ -224,26 +228,39 @@ def topologies(output: str | None) -> None:
     from testbed.cluster.topology import describe_topologies
     from testbed.output import tables as render
 
-    rows = [
+    rows: list[ClusterLine] = [
         {"name": name, "nodes": len(cluster.nodes), "pods": cluster.pod_count, "topology": cluster.underlay.topology}
         for name in cluster_names()
         for cluster in (find_cluster(name),)
     ]
-    shapes = describe_topologies()
     if output == "json":
-        exercises = [{"name": PREFIX + one.name, "symptom": one.symptom} for one in EXERCISES.values()]
-        return render.as_json({"clusters": rows, "topologies": shapes, "exercises": exercises})
+        answer: TopologiesAnswer = {
+            "clusters": rows,
+            "topologies": [
+                {
+                    "name": shape.name,
+                    "description": shape.description,
+                    "parameters": [
+                        {"name": one.name, "type": one.type, "default": one.default, "meaning": one.meaning}
+                        for one in shape.parameters
+                    ],
+                }
+                for shape in describe_topologies()
+            ],
+            "exercises": [{"name": PREFIX + one.name, "symptom": one.symptom} for one in EXERCISES.values()],
+        }
+        return render.as_json(answer)
     render.columns(("cluster", "nodes", "pods", "topology"), [tuple(row.values()) for row in rows])
     print()
     render.columns(
         ("topology", "parameters", "what it is"),
         (
             (
-                shape["name"],
-                ",".join(f"{one['name']}={one['default']}" for one in shape["parameters"]),
-                shape["description"],
+                shape.name,
+                ",".join(f"{one.name}={one.default}" for one in shape.parameters),
+                shape.description,
             )
-            for shape in shapes
+            for shape in describe_topologies()
         ),
     )
     print()
@@ -270,7 +287,7 @@ def validate(cluster: str, show_defaults: bool, output: str | None) -> None:
             raise click.UsageError("--show-defaults prints YAML (got -o json; want one of both)")
         print(written_out(found), end="")
         return None
-    summary = {
+    summary: ValidateAnswer = {
         "cluster": found.name,
         "nodes": list(found.nodes),
         "pods": [pod.name for pod in found.pods],
@@ -302,7 +319,7 @@ def cli(lab: str | None) -> int:
     """Open Mininet's own prompt on the running lab; leaving it keeps the lab."""
     from testbed.output import terminal
 
-    return terminal.run(find_lab(lab), "cli", terminal=os.isatty(0))
+    return terminal.run(find_lab(lab), CLI, terminal=os.isatty(0))
 
 
 @verbs.group(cls=Verbs)
@@ -318,7 +335,7 @@ def restart_agent(nodes: tuple[str, ...], everything: bool, lab: str | None) -> 
     """Restart agents with the code as it is now, and wait until they are ready."""
     if bool(nodes) == everything:
         raise click.UsageError("want NODE… or --all", click.get_current_context())
-    for line in ask(find_lab(lab), "restart", nodes=[bare_name(node) for node in nodes]):
+    for line in ask(find_lab(lab), RESTART, nodes=[bare_name(node) for node in nodes]):
         print(line)
 
 
@@ -329,4 +346,4 @@ def etcdctl(arguments: Sequence[str], lab: str | None) -> int:
     """Run the real etcdctl on the lab's etcd: etcdctl -- get --prefix /coreos.com/network"""
     from testbed.output import terminal
 
-    return terminal.run(find_lab(lab), "etcdctl", terminal=False, argv=list(arguments))
+    return terminal.run(find_lab(lab), ETCDCTL, terminal=False, argv=list(arguments))

@@ -5,7 +5,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +14,7 @@ from testbed.errors import InvalidInput, TestbedError
 
 if TYPE_CHECKING:
     from agent.options.options import Options
+    from testbed.control.answers.offline import MachinesAnswer
 
 THE_AGENTS_FLAGS = {"ignore_unknown_options": True}
 HOUR_S = 3600
@@ -82,20 +82,24 @@ def machines(output: str | None, flags: tuple[str, ...]) -> int:
         network = network_of(options)
     except AgentError as error:
         raise TestbedError(str(error), _exit_code(error)) from error
-    silent = [machine for machine in network.machines if machine.answers is False]
+    silent = [machine for machine in network.machines if machine["answers"] is False]
     if output == "json":
-        config = network.config
-        whole = {"network": str(config.network), "backend": config.backend_type, "joined": network.joined}
-        render.as_json({**whole, "machines": [asdict(machine) for machine in network.machines]})
+        answer: MachinesAnswer = {
+            "network": str(network.config.network),
+            "backend": network.config.backend_type,
+            "joined": network.joined,
+            "machines": list(network.machines),
+        }
+        render.as_json(answer)
         return 1 if silent else 0
     answers: Mapping[bool | None, str] = {True: "yes", False: "no", None: "not asked"}
     rows = [
         (
-            machine.subnet,
-            f"{machine.public_ip}{' (here)' if machine.here else ''}",
-            machine.backend,
-            _life(machine.seconds_left),
-            answers[machine.answers],
+            machine["subnet"],
+            f"{machine['public_ip']}{' (here)' if machine['here'] else ''}",
+            machine["backend"],
+            _life(machine["seconds_left"]),
+            answers[machine["answers"]],
         )
         for machine in network.machines
     ]

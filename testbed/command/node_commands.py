@@ -1,13 +1,17 @@
 """Verbs that change the nodes of a running lab: node add, drain, uncordon, delete."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from testbed.command.command_line import Verbs, bare_name, lab_option, output_option, verbs
 from testbed.command.completion import names
 from testbed.control.client import ask, find_lab
+from testbed.control.questions import NODE
 from testbed.output.next_commands import next_commands
+
+if TYPE_CHECKING:
+    from testbed.control.answers.lab import NodeAnswer
 
 limit_option = click.option(
     "--timeout",
@@ -24,10 +28,10 @@ def node() -> None:
     """Add nodes to a running lab, drain them, remove them."""
 
 
-def _ask(action: str, name: str, lab: str | None, output: str | None, **arguments: object) -> dict[str, Any] | None:
+def _ask(action: str, name: str, lab: str | None, output: str | None, **arguments: object) -> "NodeAnswer | None":
     """The lab's answer; None when it was printed as JSON."""
     record = find_lab(lab)
-    answer: dict[str, Any] = ask(record, "node", (), None, action=action, name=bare_name(name), **arguments)
+    answer = ask(record, NODE, (), None, action=action, name=bare_name(name), **arguments)
     if output == "json":
         from testbed.output import tables as render
 

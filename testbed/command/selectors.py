@@ -3,13 +3,14 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 _SET = re.compile(r"(?P<key>\S+)\s+(?P<how>in|notin)\s+\((?P<values>[^()]*)\)")
 _EQUAL = re.compile(r"(?P<key>[^=!\s]+)\s*(?P<how>!=|==?)\s*(?P<value>[^=!\s]*)")
 _EXISTS = re.compile(r"(?P<not>!?)\s*(?P<key>[^=!\s()]+)")
+ObjectT = TypeVar("ObjectT", bound=Mapping[str, Any])
 _COMMA = re.compile(r",(?![^(]*\))")
 
 
@@ -55,7 +56,7 @@ def read_selector(text: str | None) -> tuple[Requirement, ...]:
         raise click.UsageError(f"-l: {error}", click.get_current_context()) from error
 
 
-def selected(found: Sequence[dict[str, Any]], requirements: Sequence[Requirement]) -> list[dict[str, Any]]:
+def selected(found: Sequence[ObjectT], requirements: Sequence[Requirement]) -> list[ObjectT]:
     """The objects that all requirements hold for."""
     return [
         item

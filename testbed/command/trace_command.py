@@ -3,15 +3,19 @@
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from testbed.command.command_line import bare_name, lab_option, output_option, verbs
 from testbed.command.completion import names
 from testbed.control.client import LabRecord, ask, find_lab
+from testbed.control.questions import TRACE
 from testbed.errors import InvalidInput
 from testbed.output.next_commands import next_commands
+
+if TYPE_CHECKING:
+    from testbed.control.answers.trace import TraceAnswer, TracedFrame
 
 
 @verbs.command()
@@ -65,13 +69,15 @@ def trace(
         "timeout_s": timeout or 1.0,
     }
     headers = raw or svg is not None or html is not None
-    answer = ask(record, "trace", **arguments, ipv6=ipv6, frames=pcap is not None, headers=headers)
+    answer = ask(record, TRACE, **arguments, ipv6=ipv6, frames=pcap is not None, headers=headers)
     if pcap is not None:
         write_capture(pcap, answer.pop("frames"))
     if svg is not None or html is not None:
         draw(answer, record, svg, html)
     if output == "json":
-        render.as_json(answer if raw else without_frames(answer))
+        for hop in () if raw else (*answer["hops"], *answer["strays"]):
+            hop.pop("frame", None)
+        render.as_json(answer)
     else:
         with render_trace.key_by_key() if step else nullcontext() as next_key:
             render_trace.show(answer, next_key)
@@ -83,7 +89,7 @@ def trace(
     return 0 if answer["outcome"] == "answered" else 1
 
 
-def draw(answer: dict[str, Any], record: LabRecord, svg: str | None, html: str | None) -> None:
+def draw(answer: "TraceAnswer", record: LabRecord, svg: str | None, html: str | None) -> None:
     """Write the pictures that were asked for. Raises TestbedError when one cannot be written."""
     from testbed.command.graph_command import write_picture
     from testbed.graph.facts import facts_of_lab
@@ -98,17 +104,7 @@ def draw(answer: dict[str, Any], record: LabRecord, svg: str | None, html: str |
         write_picture("trace --html", html, trace_page(graph, answer).encode())
 
 
-def without_frames(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer without what only pictures and --raw ask for."""
-    hops = {name: [_without(hop, "frame") for hop in answer[name]] for name in ("hops", "strays")}
-    return answer | hops
-
-
-def _without(hop: dict[str, Any], field: str) -> dict[str, Any]:
-    return {name: value for name, value in hop.items() if name != field}
-
-
-def write_capture(path: str, frames: list[dict[str, Any]]) -> None:
+def write_capture(path: str, frames: "list[TracedFrame]") -> None:
     """A pcapng file with an interface for each point. Raises TestbedError when it cannot be written."""
     from testbed.capture import pcapng
 

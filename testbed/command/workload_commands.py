@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +13,12 @@ from testbed.command.command_line import bare_name, lab_option, output_option, v
 from testbed.command.completion import kinds, names, of_kind
 from testbed.command.selectors import read_selector, selected, selector_option
 from testbed.control.client import LabRecord, ask, find_lab
+from testbed.control.questions import DESCRIBE, EVENTS, EXEC, GET, IPERF, LOGS, PING, SHELL
 from testbed.errors import WrongEnvironment
 from testbed.output.next_commands import ready_to_paste
+
+if TYPE_CHECKING:
+    from testbed.control.answers.lab import EventLine
 
 WATCH_PERIOD_S = 1.0
 GETTABLE = [*(kind.plural for kind in KINDS), ALL]
@@ -41,9 +45,8 @@ def get(kind: str, name: str | None, lab: str | None, output: str | None, select
     kinds = [one for one in KINDS if one.in_all] if word == ALL else [BY_WORD[word]]
     before: object = None
     while True:
-        found = {
-            one: selected(ask(record, "get", kind=one.plural, name=name_in_kind or name), requirements) for one in kinds
-        }
+        answers = {one: ask(record, GET, kind=one.plural, name=name_in_kind or name) for one in kinds}
+        found = {one: selected(answer, requirements) for one, answer in answers.items()}
         if found != before:
             _show_objects(found, output)
         if not watch:
@@ -82,7 +85,7 @@ def describe(kind: str, name: str | None, lab: str | None, output: str | None) -
     if not (name_in_kind or name):
         raise click.UsageError(f"want a name (got {word}; want {meant.singular} NAME)", click.get_current_context())
     record = find_lab(lab)
-    answer = ask(record, "describe", kind=meant.plural, name=name_in_kind or name)
+    answer = ask(record, DESCRIBE, kind=meant.plural, name=name_in_kind or name)
     answer["Look inside"] = [ready_to_paste(record.name, look) for look in answer["Look inside"]]
     if "nsenter" in answer:
         answer["Look inside"].append(_nsenter_line(record, answer.pop("nsenter")["pid"]))
@@ -115,7 +118,7 @@ def exec_(
     if not command:
         raise click.UsageError("no command (want: exec POD|NODE -- CMD…)", click.get_current_context())
     return terminal.run(
-        find_lab(lab), "exec", terminal=tty, name=bare_name(name), container=container, argv=list(command), tty=tty
+        find_lab(lab), EXEC, terminal=tty, name=bare_name(name), container=container, argv=list(command), tty=tty
     )
 
 
@@ -135,7 +138,7 @@ def shell(name: str | None, container: str | None, tmux: tuple[str, str] | None,
     if tmux:
         _side_by_side(record, tmux)
     return terminal.run(
-        record, "shell", terminal=os.isatty(0), name=bare_name(name) if name else None, container=container
+        record, SHELL, terminal=os.isatty(0), name=bare_name(name) if name else None, container=container
     )
 
 
@@ -162,7 +165,7 @@ def logs(name: str, container: str | None, follow: bool, tail: int | None, lab: 
     from testbed.output import terminal
 
     return terminal.run(
-        find_lab(lab), "logs", terminal=False, name=bare_name(name), container=container, follow=follow, tail=tail
+        find_lab(lab), LOGS, terminal=False, name=bare_name(name), container=container, follow=follow, tail=tail
     )
 
 
@@ -175,9 +178,9 @@ def events(lab: str | None, output: str | None, watch: bool) -> None:
     from testbed.output import tables as render
 
     record = find_lab(lab)
-    shown: list[dict[str, Any]] = []
+    shown: Sequence[EventLine] = ()
     while True:
-        found = ask(record, "events")
+        found = ask(record, EVENTS)
         fresh = found[len(shown) :] if found[: len(shown)] == shown else found
         if fresh or not shown:
             render.as_json(fresh) if output == "json" else render.events(fresh)
@@ -203,7 +206,7 @@ def ping(
     if source is not None and destination is None:
         raise click.UsageError("want both SRC and DST, or neither", click.get_current_context())
     source, destination = source and bare_name(source), destination and bare_name(destination)
-    results = ask(find_lab(lab), "ping", count=count or 1, source=source, destination=destination, ipv6=ipv6)
+    results = ask(find_lab(lab), PING, count=count or 1, source=source, destination=destination, ipv6=ipv6)
     render.as_json(results) if output == "json" else render.pings(results)
     return 0 if all(result["received"] == result["sent"] or result["skipped"] for result in results) else 1
 
@@ -223,7 +226,7 @@ def iperf(source: str, destination: str, udp: bool, seconds: int, lab: str | Non
     with progress.waiting(f"iperf3 {source} -> {destination}", seconds):
         answer = ask(
             find_lab(lab),
-            "iperf",
+            IPERF,
             source=bare_name(source),
             destination=bare_name(destination),
             seconds=seconds,

@@ -8,8 +8,9 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, cast
 
+from testbed.control.questions import AnswerT, Question
 from testbed.control.wire import CONTROL_SOCKET, PROTOCOL, peer_uid, protocol_of, send_line
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 from testbed.plain_files import read_plain
@@ -229,6 +230,10 @@ def doubtful_lab(name: str, why: str) -> str:
     )
 
 
+Message: TypeAlias = dict[str, Any]
+"""A line of the control socket: `progress`, or the final `result`."""
+
+
 class LabConnection:
     """One request to a lab. Closing it, also by dying, ends whatever the request started."""
 
@@ -254,7 +259,7 @@ class LabConnection:
             what = f"uid {uid} answers on its control socket (want root, or the caller)"
             raise WrongEnvironment(f"lab {lab.name}: {what}")
 
-    def ask(self, verb: str, descriptors: tuple[int, ...] = (), **arguments: object) -> Iterator[dict[str, Any]]:
+    def ask(self, question: Question[Any], descriptors: tuple[int, ...] = (), **arguments: object) -> Iterator[Message]:
         """Send the request and yield its messages up to the result.
 
         Raises TestbedError for an error answer, NoAnswer when nothing came in time.
@@ -262,7 +267,7 @@ class LabConnection:
         try:
             # Turned away already: why is still there to be read.
             with contextlib.suppress(BrokenPipeError):
-                send_line(self._socket, {"verb": verb, "arguments": arguments}, descriptors)
+                send_line(self._socket, {"verb": question.name, "arguments": arguments}, descriptors)
             with self._socket.makefile("rb") as lines:
                 for line in lines:
                     message = json.loads(line)
@@ -273,7 +278,7 @@ class LabConnection:
                     if "result" in message:
                         return
         except TimeoutError as late:
-            raise NoAnswer(f"{verb}: no answer within {self._socket.gettimeout():g} s") from late
+            raise NoAnswer(f"{question.name}: no answer within {self._socket.gettimeout():g} s") from late
         raise TestbedError("the lab ended before it answered")
 
     def shutdown(self) -> None:
@@ -294,27 +299,28 @@ class LabConnection:
 
 def ask(
     lab: LabRecord,
-    verb: str,
+    question: Question[AnswerT],
     descriptors: tuple[int, ...] = (),
     answer_within_s: float | None = None,
     **arguments: object,
-) -> Any:  # noqa: ANN401 - JSON
+) -> AnswerT:
     """Send one request and return its result. Raises TestbedError; NoAnswer after `answer_within_s` seconds."""
     with LabConnection(lab, answer_within_s) as connection:
-        for message in connection.ask(verb, descriptors, **arguments):
+        for message in connection.ask(question, descriptors, **arguments):
             if "result" in message:
-                return message["result"]
+                # What the lab's end was checked to return.
+                return cast("AnswerT", message["result"])
     raise TestbedError("the lab ended before it answered")
 
 
 def ask_with_contents(
     record: LabRecord,
-    verb: str,
+    question: Question[AnswerT],
     contents: Mapping[str, bytes],
     *,
     cluster_files: bool = False,
     **arguments: object,
-) -> Any:  # noqa: ANN401 - JSON
+) -> AnswerT:
     """Hand files' contents over as a file in memory: a request has a limit that they may exceed.
 
     `cluster_files`: each is a cluster file, whose first document is no object.
@@ -333,6 +339,6 @@ def ask_with_contents(
     try:
         with open(memory, "wb", closefd=False) as file:
             file.write(json.dumps(files).encode())
-        return ask(record, verb, (memory,), None, **arguments)
+        return ask(record, question, (memory,), None, **arguments)
     finally:
         os.close(memory)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from testbed.control.answers.lab import EndedAnswer
 from testbed.control.server import Request
 from testbed.errors import InvalidInput, WrongEnvironment
 
@@ -18,7 +19,7 @@ USUAL_UMASK = 0o022
 
 def run_for_client(
     request: Request, argv: Sequence[str], environment: Mapping[str, str] | None = None, *, take_terminal: bool = False
-) -> dict[str, int]:
+) -> EndedAnswer:
     """Run `argv` on the client's streams until it ends or the client leaves; returns its exit code (128 + signal).
 
     `take_terminal`: the first stream is a terminal that shall control the program's session.

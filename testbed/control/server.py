@@ -18,12 +18,13 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from agent.errors import AgentError
+from testbed.control.questions import AnswerT, Question
 from testbed.control.wire import PROTOCOL, RequestReader, close_all, peer_uid, protocol_of, send_line
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 
@@ -67,12 +68,16 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Verb:
-    """What the lab does for one name."""
+class Verb(Generic[AnswerT]):
+    """What the lab does for one question."""
 
-    run: Callable[[Request], object]
+    question: Question[AnswerT]
+    run: Callable[[Request], AnswerT]
     changes: bool = True
     """False: it only looks, so the lab's owner may ask without being root."""
+
+
+AnyVerb = Verb[Any]
 
 
 @dataclass(slots=True)
@@ -88,8 +93,8 @@ class _Waiting:
 class ControlServer:
     """Listens on `path` and answers with `verbs`, each request in a thread of its own."""
 
-    def __init__(self, path: Path, verbs: Mapping[str, Verb], owner_uid: int) -> None:
-        self._verbs = verbs
+    def __init__(self, path: Path, verbs: Iterable[AnyVerb], owner_uid: int) -> None:
+        self._verbs = {verb.question.name: verb for verb in verbs}
         self._owner_uid = owner_uid
         self._answered = threading.BoundedSemaphore(MAX_ANSWERED)
         self._waiting: dict[socket.socket, _Waiting] = {}

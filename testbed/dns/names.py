@@ -5,10 +5,10 @@ import time
 from collections.abc import Mapping
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
-from typing import Any
 
 from testbed.cluster.dns import CLUSTER_DOMAIN, DNS_ADDRESS
 from testbed.cluster.underlay_plan import GATEWAY
+from testbed.control.answers.lab import DnsStatus
 from testbed.dns.records import Record, by_zone, records, zones_of
 from testbed.dns.server import NameServer, NameServerFailed
 from testbed.dns.zone import zone_file
@@ -122,7 +122,7 @@ class Names:
         why = self._server.why_not() or self._failure
         return [f"dns: no answer from {DNS_ADDRESS} yet: {why}"] if why else []
 
-    def status(self) -> dict[str, Any] | None:
+    def status(self) -> DnsStatus | None:
         """The DNS's part of the status; None in a lab without."""
         server = self._server
         if server is None:

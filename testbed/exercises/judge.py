@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.kernel.values import Family
+from testbed.control.answers.faults import CheckLine
 
 SHOWN = 8
 """Lines of one check; the rest is counted."""
@@ -85,6 +86,10 @@ class Verdict:
     """A line for everything that does not hold."""
     trace: str | None = None
     """The arguments of `testbed trace` for the first pair that gets no answer."""
+
+    def line(self) -> CheckLine:
+        """Return it as the lab answers it."""
+        return {"check": self.check, "holds": self.holds, "wrong": list(self.wrong), "trace": self.trace}
 
 
 def judge(seen: JudgedLab) -> list[Verdict]:

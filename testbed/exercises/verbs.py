@@ -3,10 +3,11 @@
 import json
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Sequence
 
-from testbed.control.server import Request, Verb
+from testbed.control.answers.faults import CheckAnswer, ExerciseAnswer
+from testbed.control.questions import CHECK, EXERCISE
+from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import InvalidInput, TestbedError
 from testbed.exercises.breakage import BREAKERS, break_lab
 from testbed.exercises.judge import judge
@@ -22,10 +23,10 @@ SYMPTOM_LIMIT_S = 40.0
 """What is broken shows within seconds; with a lease at the latest when it ends."""
 
 
-def exercise_verbs(state: LabState) -> Mapping[str, Verb]:
+def exercise_verbs(state: LabState) -> Sequence[AnyVerb]:
     """Return the verbs."""
     exercises = _Exercises(state)
-    return {"check": Verb(exercises.check, changes=False), "exercise": Verb(exercises.begin)}
+    return (Verb(CHECK, exercises.check, changes=False), Verb(EXERCISE, exercises.begin))
 
 
 class _Exercises:
@@ -34,11 +35,11 @@ class _Exercises:
         self._record = state.directory / RECORD
         self._one_at_a_time = threading.Lock()
 
-    def check(self, _request: Request) -> object:
+    def check(self, _request: Request) -> CheckAnswer:
         """The judge's word."""
         return self._judged()
 
-    def begin(self, request: Request) -> object:
+    def begin(self, request: Request) -> ExerciseAnswer:
         """Break the lab, and wait until one can see it."""
         name = request.argument("name", str)
         if name not in BREAKERS:
@@ -50,21 +51,21 @@ class _Exercises:
                     raise TestbedError(
                         f"exercise: {former['name']} is not solved yet (testbed check says what is wrong)"
                     )
-                return {**former, "begun": False}
-            record = {"name": name, "since": now()}
+                return {"name": former["name"], "since": former["since"], "begun": False}
+            begun = ExerciseAnswer(name=name, since=now(), begun=True)
             try:
                 break_lab(self._state, name)
             except TestbedError as failure:
                 raise failure.within("exercise") from failure
             except OSError as failure:
                 raise TestbedError(f"exercise: {failure}") from failure
-            replace_plain(self._record, json.dumps(record).encode())
+            replace_plain(self._record, json.dumps(begun).encode())
             deadline = time.monotonic() + SYMPTOM_LIMIT_S
             while self._judged()["well"]:
                 if time.monotonic() > deadline:
                     raise TestbedError(f"exercise: {name}: the lab is as well as before")
-            return {**record, "begun": True}
+            return begun
 
-    def _judged(self) -> dict[str, object]:
+    def _judged(self) -> CheckAnswer:
         verdicts = judge(look(self._state))
-        return {"well": all(one.holds for one in verdicts), "checks": [asdict(one) for one in verdicts]}
+        return {"well": all(one.holds for one in verdicts), "checks": [one.line() for one in verdicts]}

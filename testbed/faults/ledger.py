@@ -6,11 +6,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.kernel import json_lines
+from testbed.control.answers.faults import FaultAnswer, HealAnswer
 from testbed.errors import TestbedError
 from testbed.faults.catalogue import HEAL_LIMIT_S, FaultRequest, parse
 from testbed.faults.recovery import Recovery, Touched
@@ -22,8 +22,6 @@ BESIDE_OTHERS_S = 10.0
 POLL_S = 0.05
 PATIENCE = 3
 """So many times as long as a look took passes until the next one."""
-Ended = dict[str, Any]
-"""How a fault ended: number, fault, healed, did, missing, took_s."""
 
 
 class FaultImpossible(TestbedError):
@@ -48,25 +46,11 @@ Injector = Callable[[FaultRequest], Injected]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault that was injected, as `fault list` shows it."""
-
-    number: int
-    fault: str
-    since: str
-    """RFC 3339, UTC."""
-    did: str
-    undone: str
-    on: bool
-    """False: it was over as soon as it was done."""
-
-
 @dataclass(slots=True)
 class _On:
     """A fault that is on."""
 
-    fault: Fault
+    fault: FaultAnswer
     undo: Callable[[], str]
     touched: Touched
     did: str | None = None
@@ -81,7 +65,7 @@ class Ledger:
         injectors: Mapping[str, Injector],
         history: Path,
         recovery: Recovery,
-        on_end: Callable[[Ended], None] = lambda _: None,
+        on_end: Callable[[HealAnswer], None] = lambda _: None,
     ) -> None:
         """`injectors` by the name of the kind; `history` gets a JSON line for each injection and healing.
 
@@ -95,7 +79,7 @@ class Ledger:
         self._count = 0
         self._on: dict[int, _On] = {}
 
-    def inject(self, words: Sequence[str], lasts_s: float | None = None) -> Fault:
+    def inject(self, words: Sequence[str], lasts_s: float | None = None) -> FaultAnswer:
         """Break something; with `lasts_s` it is healed after so many seconds.
 
         Raises NoSuchFault (usage) and FaultImpossible.
@@ -103,9 +87,10 @@ class Ledger:
         request = parse(words)
         with self._lock:
             for one in self._on.values():
-                if one.fault.fault == request.text:
+                if one.fault["fault"] == request.text:
+                    number = one.fault["number"]
                     how = "heal it first" if one.did is None else "what it broke is not ready again yet"
-                    raise FaultImpossible(f"{request.text}: is on already, as fault {one.fault.number} ({how})")
+                    raise FaultImpossible(f"{request.text}: is on already, as fault {number} ({how})")
             started = time.monotonic()
             touched = self._recovery.before(request)
             done = self._injectors[request.kind.name](request)
@@ -113,17 +98,24 @@ class Ledger:
             lasts_s = done.lasts_s if lasts_s is None else lasts_s
             timed = done.undo is not None and lasts_s is not None
             undone = f"{done.undone}, by itself in {lasts_s:g} s" if timed else done.undone
-            fault = Fault(self._count, request.text, now(), done.did, undone, done.undo is not None)
+            fault = FaultAnswer(
+                number=self._count,
+                fault=request.text,
+                since=now(),
+                did=done.did,
+                undone=undone,
+                on=done.undo is not None,
+            )
             if done.undo is not None:
-                self._on[fault.number] = _On(fault, done.undo, touched)
+                self._on[fault["number"]] = _On(fault, done.undo, touched)
                 if lasts_s is not None:
-                    timer = threading.Timer(lasts_s, self._heal_in_time, (fault.number,))
+                    timer = threading.Timer(lasts_s, self._heal_in_time, (fault["number"],))
                     timer.daemon = True
                     timer.start()
-            self._write({"injected": asdict(fault), "took_s": round(time.monotonic() - started, 3)})
+            self._write({"injected": fault, "took_s": round(time.monotonic() - started, 3)})
         return fault
 
-    def active(self) -> list[Fault]:
+    def active(self) -> list[FaultAnswer]:
         """What is on, oldest first."""
         with self._lock:
             return [one.fault for one in self._on.values()]
@@ -133,7 +125,7 @@ class Ledger:
         numbers: Sequence[int] | None = None,
         limit_s: float = HEAL_LIMIT_S,
         left: Callable[[float], bool] | None = None,
-    ) -> list[Ended]:
+    ) -> list[HealAnswer]:
         """End the faults of these numbers, or all that are on, the newest first; return when what they broke is ready
         again, at the latest after `limit_s` seconds (0: at once), with what is missing then.
 
@@ -150,7 +142,8 @@ class Ledger:
             ended = [self._end(number) for number in sorted(chosen, reverse=True)]
         missing = self._await([one["number"] for one in ended if one["healed"]], limit_s, left or _pause)
         for one in ended:
-            one |= {"missing": missing if one["healed"] else [], "took_s": round(time.monotonic() - began, 3)}
+            one["missing"] = missing if one["healed"] else []
+            one["took_s"] = round(time.monotonic() - began, 3)
         self._forget(ended)
         return ended
 
@@ -158,15 +151,15 @@ class Ledger:
         with contextlib.suppress(FaultImpossible):
             self.heal([number])
 
-    def _end(self, number: int) -> Ended:
+    def _end(self, number: int) -> HealAnswer:
         one = self._on[number]
-        ended: Ended = {"number": number, "fault": one.fault.fault, "healed": True}
+        ended = HealAnswer(number=number, fault=one.fault["fault"], healed=True, did="", missing=[], took_s=0.0)
         try:
             if one.did is None:
                 one.did = one.undo()
             ended["did"] = one.did
         except (OSError, TestbedError, subprocess.SubprocessError) as failure:
-            ended.update(healed=False, did=str(failure))
+            ended["healed"], ended["did"] = False, str(failure)
         return ended
 
     def _await(self, numbers: Sequence[int], limit_s: float, left: Callable[[float], bool]) -> list[str]:
@@ -184,7 +177,7 @@ class Ledger:
                 return missing
         return []
 
-    def _forget(self, ended: Sequence[Ended]) -> None:
+    def _forget(self, ended: Sequence[HealAnswer]) -> None:
         with self._lock:
             # Two may have waited for the same.
             over = [one for one in ended if not one["healed"] or self._on.pop(one["number"], None) is not None]
@@ -193,7 +186,7 @@ class Ledger:
         for one in over:
             self._on_end(one)
 
-    def _write(self, entry: dict[str, Any]) -> None:
+    def _write(self, entry: Mapping[str, object]) -> None:
         # What was done is done, and `fault list` has it, whether it can be written down or not.
         try:
             json_lines.append(self._history, {"at": now(), **entry}, plain)

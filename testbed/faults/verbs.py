@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from testbed.control.answers.faults import FaultAnswer, HealAnswer
+from testbed.control.answers.lab import EndedAnswer
 from testbed.control.programs import run_for_client
-from testbed.control.server import Request, Verb
+from testbed.control.questions import FAULT, FAULTS, HEAL, HEARTBEAT, RESOURCES
+from testbed.control.server import AnyVerb, Request, Verb
 from testbed.dns.names import Names
 from testbed.errors import TestbedError
 from testbed.faults.agent_faults import AgentFaults
@@ -17,7 +19,7 @@ from testbed.faults.dns_faults import DnsFaults
 from testbed.faults.etcd_faults import EtcdFaults
 from testbed.faults.lab_recovery import LabRecovery
 from testbed.faults.lease_faults import LeaseFaults
-from testbed.faults.ledger import Ended, Injector, Ledger
+from testbed.faults.ledger import Injector, Ledger
 from testbed.faults.link_faults import LinkFaults
 from testbed.faults.node_faults import NodeFaults
 from testbed.faults.partition_faults import PartitionFaults
@@ -30,7 +32,7 @@ HISTORY = "faults.jsonl"
 """In the lab's directory."""
 
 
-def fault_verbs(state: LabState, names: Names, services: Services) -> Mapping[str, Verb]:
+def fault_verbs(state: LabState, names: Names, services: Services) -> Sequence[AnyVerb]:
     """Return the verbs."""
     nodes, pods, underlay, registry, events = state.nodes, state.pods, state.underlay, state.registry, state.events
     groups = (
@@ -46,13 +48,13 @@ def fault_verbs(state: LabState, names: Names, services: Services) -> Mapping[st
     injectors = {name: injector for group in groups for name, injector in group.injectors().items()}
     recovery = LabRecovery(state, names, services)
     verbs = FaultVerbs(injectors, state.directory / HISTORY, recovery, events)
-    return {
-        "fault": Verb(verbs.inject),
-        "faults": Verb(verbs.active, changes=False),
-        "heal": Verb(verbs.heal),
-        "heartbeat": Verb(verbs.heartbeat),
-        "resources": Verb(lambda _: count_resources(nodes, pods, registry.etcd), changes=False),
-    }
+    return (
+        Verb(FAULT, verbs.inject),
+        Verb(FAULTS, verbs.active, changes=False),
+        Verb(HEAL, verbs.heal),
+        Verb(HEARTBEAT, verbs.heartbeat),
+        Verb(RESOURCES, lambda _: count_resources(nodes, pods, registry.etcd), changes=False),
+    )
 
 
 class FaultVerbs:
@@ -62,7 +64,7 @@ class FaultVerbs:
         self._ledger = Ledger(injectors, history, recovery, self._note_end)
         self._events = events
 
-    def inject(self, request: Request) -> object:
+    def inject(self, request: Request) -> FaultAnswer:
         """Break something."""
         words = request.argument("words", list, [])
         lasts_s = request.argument("lasts_s", float)
@@ -72,20 +74,20 @@ class FaultVerbs:
             raise failure.within("fault") from failure
         except subprocess.SubprocessError as failure:
             raise TestbedError(f"fault: {failure}") from failure
-        self._events.note("Warning", f"fault/{fault.number}", "Injected", f"{fault.fault}: {fault.did}")
-        return asdict(fault)
+        self._events.note("Warning", f"fault/{fault['number']}", "Injected", f"{fault['fault']}: {fault['did']}")
+        return fault
 
-    def active(self, _request: Request) -> object:
+    def active(self, _request: Request) -> list[FaultAnswer]:
         """What is on."""
-        return [asdict(fault) for fault in self._ledger.active()]
+        return self._ledger.active()
 
-    def heartbeat(self, request: Request) -> object:
+    def heartbeat(self, request: Request) -> EndedAnswer:
         """Numbered datagrams between these pods, told on the client's standard output until it leaves."""
         pods, period_s = request.argument("pods", dict, {}), request.argument("period_s", float, 0.1)
         words = [f"{name}={address}" for name, address in pods.items()]
         return run_for_client(request, [sys.executable, "-m", "testbed.faults.heartbeat", str(period_s), *words])
 
-    def heal(self, request: Request) -> object:
+    def heal(self, request: Request) -> list[HealAnswer]:
         """End some or all; returns when what they broke is ready again, or after the limit."""
         numbers, limit_s = request.argument("numbers", list), request.argument("limit_s", float, HEAL_LIMIT_S)
         chosen = None if numbers is None else [int(number) for number in numbers]
@@ -94,7 +96,7 @@ class FaultVerbs:
         except TestbedError as failure:
             raise failure.within("fault heal") from failure
 
-    def _note_end(self, ended: Ended) -> None:
+    def _note_end(self, ended: HealAnswer) -> None:
         kind, reason = ("Normal", "Healed") if ended["healed"] else ("Warning", "NotHealed")
         subject = f"fault/{ended['number']}"
         self._events.note(kind, subject, reason, f"{ended['fault']}: {ended['did']}")

@@ -9,9 +9,9 @@ Header = Mapping[str, Any]
 LEG_WORDS = {
     "request": "request",
     "data": "payload",
-    "answer": "reply",
+    "reply": "reply",
     "error": "error about the request",
-    "answer error": "error about the reply",
+    "reply error": "error about the reply",
 }
 NETWORK = ("IPv4", "IPv6", "encrypted")
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from testbed.control.answers.graph import CableFacts, DeviceFacts, DrawnPodFacts, GraphAnswer, InterfaceFacts, NodeFacts
+from testbed.control.answers.lab import ServiceLine
 
 Health = Literal["good", "busy", "bad"]
 """Drawn by colour and by shape: a disc, a triangle, a cross."""
 
 Point = tuple[str, str]
 """A place where a packet can be seen: machine, pod or switch, and its interface."""
+Links = Mapping[Point, InterfaceFacts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +169,11 @@ class Graph:
         return tuple(fault for fault in self.faults if fault.text.startswith("link ") and {one, other} <= fault.words)
 
 
-def graph_of(facts: Mapping[str, Any]) -> Graph:
-    """Read the verb's answer. Raises KeyError for a lab of another version."""
-    links: dict[Point, Mapping[str, Any]] = {
-        (place["name"], link["name"]): link
-        for place in (*facts["machines"], *facts["switches"])
-        for link in place["interfaces"]
-    }
+def graph_of(facts: GraphAnswer) -> Graph:
+    """Read the verb's answer."""
+    owners = [(one["name"], one["interfaces"]) for one in facts["machines"]]
+    owners += [(one["name"], one["interfaces"]) for one in facts["switches"]]
+    links: Links = {(owner, link["name"]): link for owner, interfaces in owners for link in interfaces}
     cables = tuple(_cable(one, links) for one in facts["cables"])
     return Graph(
         lab=facts["lab"],
@@ -197,10 +199,10 @@ def graph_of(facts: Mapping[str, Any]) -> Graph:
 
 
 def _node(
-    line: Mapping[str, Any],
-    facts: Mapping[str, Any],
+    line: NodeFacts,
+    facts: GraphAnswer,
     cables: tuple[DrawnCable, ...],
-    links: Mapping[Point, Mapping[str, Any]],
+    links: Links,
 ) -> DrawnNode:
     name = line["name"]
     uplink = next((end[1] for cable in cables for end in cable.ends if end[0] == name), f"{name}-eth0")
@@ -223,19 +225,19 @@ def _node(
     )
 
 
-def _service(value: Mapping[str, Any]) -> DrawnService:
+def _service(value: ServiceLine) -> DrawnService:
     ports = tuple(f"{port['port']}/{port['protocol']}" for port in value["ports"])
     return DrawnService(value["name"], value["cluster_ip"], ports, value["endpoints"])
 
 
-def _device(value: Mapping[str, Any] | None) -> Device | None:
+def _device(value: DeviceFacts | None) -> Device | None:
     if value is None:
         return None
     return Device(value["name"], value["kind"], value["address"], value["mtu"], value["up"])
 
 
-def _pod(line: Mapping[str, Any], links: Mapping[Point, Mapping[str, Any]]) -> DrawnPod:
-    link = links.get((line["node"], line["host_end"]))
+def _pod(line: DrawnPodFacts, links: Links) -> DrawnPod:
+    link = None if line["host_end"] is None else links.get((line["node"], line["host_end"]))
     return DrawnPod(
         name=line["name"],
         node=line["node"],
@@ -247,7 +249,7 @@ def _pod(line: Mapping[str, Any], links: Mapping[Point, Mapping[str, Any]]) -> D
     )
 
 
-def _cable(value: Mapping[str, Any], links: Mapping[Point, Mapping[str, Any]]) -> DrawnCable:
+def _cable(value: CableFacts, links: Links) -> DrawnCable:
     first, second = ((end["machine"], end["interface"]) for end in value["ends"])
     shaping = [
         f"{value['bandwidth_mbit']:g} Mbit/s" if value["bandwidth_mbit"] else "",

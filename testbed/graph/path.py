@@ -27,9 +27,9 @@ DETOUR = 50
 COLOURS = {
     "request": "#b0157a",
     "data": "#7a3fc4",
-    "answer": "#12737a",
+    "reply": "#12737a",
     "error": "#cf222e",
-    "answer error": "#cf222e",
+    "reply error": "#cf222e",
 }
 """By leg of a trace, in the order in which they are drawn."""
 

@@ -1,9 +1,8 @@
 """A trace as a page of its own: the picture, every hop with its headers and bytes, and all headers at once. Pure."""
 
-from collections.abc import Mapping
 from html import escape
-from typing import Any
 
+from testbed.control.answers.trace import TraceAnswer, TraceHop
 from testbed.graph.drawing import STYLE as DRAWING_STYLE
 from testbed.graph.encapsulation import STYLE as STACK_STYLE
 from testbed.graph.encapsulation import draw_stack, draw_stacks, svg_document
@@ -17,7 +16,6 @@ from testbed.graph.trace_path import headings_of, trace_way
 from testbed.output.trace_bytes import hop_bytes
 from testbed.output.trace_text import conclusion
 
-Hop = Mapping[str, Any]
 PAGE_STYLE = """
 body { font: 15px/1.45 system-ui, "DejaVu Sans", sans-serif; margin: 1.5em auto; max-width: 76em; padding: 0 1em;
   color: #1f2328; background: #ffffff; }
@@ -32,7 +30,7 @@ pre { overflow-x: auto; }
 """ + "".join(f"b.{class_of(leg)} {{ background: {colour}; }}\n" for leg, colour in COLOURS.items())
 
 
-def trace_page(graph: Graph, trace: Mapping[str, Any]) -> str:
+def trace_page(graph: Graph, trace: TraceAnswer) -> str:
     """Return the page. A hop opens on a click, without any script, and closes the one that was open."""
     layout = lay_out(graph)
     stacks = draw_stacks(trace)
@@ -42,7 +40,7 @@ def trace_page(graph: Graph, trace: Mapping[str, Any]) -> str:
     for hop in trace["hops"]:
         hops.append(_hop(hop, before if before is not None and before["leg"] == hop["leg"] else None))
         before = hop
-    said = "".join(f"<p>{escape(words)}</p>" for words in conclusion(dict(trace)) if words)
+    said = "".join(f"<p>{escape(words)}</p>" for words in conclusion(trace) if words)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -54,7 +52,7 @@ def trace_page(graph: Graph, trace: Mapping[str, Any]) -> str:
     )
 
 
-def _hop(hop: Hop, before: Hop | None) -> str:
+def _hop(hop: TraceHop, before: TraceHop | None) -> str:
     inner = hop["inner"]
     where = f"{hop['where']} {hop['direction']}"
     packet = f"{inner['src']} → {inner['dst']} ttl {inner['ttl']}"

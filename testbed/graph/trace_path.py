@@ -1,9 +1,7 @@
 """The answer of `testbed trace` as steps on the picture. Pure."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from testbed.cluster.device_names import OVERLAY_DEVICES
+from testbed.control.answers.trace import TraceAnswer, TraceHop
 from testbed.graph.encapsulation import STYLE as STACK_STYLE
 from testbed.graph.encapsulation import draw_stacks
 from testbed.graph.layout import GraphLayout, lay_out
@@ -12,10 +10,10 @@ from testbed.graph.path import STYLE, PathStep, way
 from testbed.graph.svg import document, facts_line
 from testbed.output.trace_text import outcome_line, sent_line
 
-LOST = ("unreachable", "lost", "answer lost", "data lost")
+LOST = ("unreachable", "lost", "reply lost", "data lost")
 
 
-def draw_trace(graph: Graph, trace: Mapping[str, Any]) -> str:
+def draw_trace(graph: Graph, trace: TraceAnswer) -> str:
     """Return the picture with every hop of a trace (docs/trace.md) on it, and the headers at each hop below it."""
     layout = lay_out(graph)
     stacks = draw_stacks(trace, layout.part.height)
@@ -23,24 +21,24 @@ def draw_trace(graph: Graph, trace: Mapping[str, Any]) -> str:
     return document(layout, trace_way(layout, trace), STYLE + STACK_STYLE, headings=headings, below=stacks)
 
 
-def headings_of(graph: Graph, trace: Mapping[str, Any]) -> tuple[str, str]:
+def headings_of(graph: Graph, trace: TraceAnswer) -> tuple[str, str]:
     """Return what the trace was and what came of it, and what was sent in which lab."""
     probe = trace["probe"]
     port = f":{probe['destination_port']}" if probe["destination_port"] else ""
-    came_of_it = outcome_line(dict(trace))
-    return f"{probe['from']} → {probe['to']}{port}: {came_of_it}", f"{sent_line(dict(trace))} · {facts_line(graph)}"
+    came_of_it = outcome_line(trace)
+    return f"{probe['from']} → {probe['to']}{port}: {came_of_it}", f"{sent_line(trace)} · {facts_line(graph)}"
 
 
-def trace_way(layout: GraphLayout, trace: Mapping[str, Any]) -> str:
+def trace_way(layout: GraphLayout, trace: TraceAnswer) -> str:
     """The same without the picture below it."""
     return way(layout, steps_of(layout.graph, trace), lost=lost_leg(trace))
 
 
-def steps_of(graph: Graph, trace: Mapping[str, Any]) -> list[PathStep]:
+def steps_of(graph: Graph, trace: TraceAnswer) -> list[PathStep]:
     """The hops as steps; on the picture IPv6's overlay device is where the other one is."""
     devices = {node.name: node.device for node in graph.nodes}
 
-    def shown(hop: Mapping[str, Any]) -> str:
+    def shown(hop: TraceHop) -> str:
         interface = str(hop["interface"])
         return devices.get(hop["node"], interface) if interface.startswith(OVERLAY_DEVICES) else interface
 
@@ -57,7 +55,7 @@ def steps_of(graph: Graph, trace: Mapping[str, Any]) -> list[PathStep]:
     ]
 
 
-def lost_leg(trace: Mapping[str, Any]) -> str | None:
+def lost_leg(trace: TraceAnswer) -> str | None:
     """Which packet did not arrive; None when all did."""
-    lost = trace.get("lost_at")
+    lost = trace["lost_at"]
     return str(lost["leg"]) if lost and trace["outcome"] in LOST else None

@@ -8,6 +8,7 @@ from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, read_cluster
 from testbed.cluster.yaml_source import MAX_BYTES
 from testbed.control.client import CLUSTER_FILE, LabRecord, ask, ask_with_contents
+from testbed.control.questions import APPLY, DELETE, NODE, STATUS
 from testbed.errors import InvalidInput, TestbedError
 from testbed.output.next_commands import prefix
 from testbed.plain_files import read_plain, replace_plain
@@ -36,10 +37,10 @@ def converge(lab: LabRecord, wanted: Cluster, source: str, *, dry_run: bool) -> 
     _add_nodes(lab, plan)
     for kind, name in plan.gone_objects:
         # What somebody has removed by hand meanwhile is gone as well.
-        ask(lab, "delete", (), None, kind=kind, names=[name], grace_s=None)
+        ask(lab, DELETE, (), None, kind=kind, names=[name], grace_s=None)
     _apply(lab, wanted, source)
     for name in _there(lab, plan.gone_nodes):
-        ask(lab, "node", (), None, action="delete", name=name, limit_s=DRAIN_LIMIT_S)
+        ask(lab, NODE, (), None, action="delete", name=name, limit_s=DRAIN_LIMIT_S)
     if plan.gone_nodes:
         # Pods that were on a node that is gone, and may be anywhere.
         _apply(lab, wanted, source)
@@ -62,15 +63,15 @@ def _add_nodes(lab: LabRecord, plan: Difference) -> None:
     there = _there(lab, [node.name for node in plan.new_nodes])
     for node in plan.new_nodes:
         if node.name not in there:
-            ask(lab, "node", (), None, action="add", name=node.name, ip=node.ip, switch=node.switch, subnet=node.subnet)
+            ask(lab, NODE, (), None, action="add", name=node.name, ip=node.ip, switch=node.switch, subnet=node.subnet)
 
 
 def _there(lab: LabRecord, names: Sequence[str]) -> list[str]:
-    running = {node["name"] for node in ask(lab, "status")["nodes"]}
+    running = {node["name"] for node in ask(lab, STATUS)["nodes"]}
     return [name for name in names if name in running]
 
 
 def _apply(lab: LabRecord, wanted: Cluster, source: str) -> None:
     if wanted.written_pods or wanted.deployments or wanted.services:
         contents = {source: wanted.text.encode()}
-        ask_with_contents(lab, "apply", contents, cluster_files=True, wait_s=READY_LIMIT_S)
+        ask_with_contents(lab, APPLY, contents, cluster_files=True, wait_s=READY_LIMIT_S)

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 
 from agent.errors import AgentError, EnvironmentMissing
 from testbed.cluster import capacity
+from testbed.control.answers.offline import DoctorCheck
 from testbed.control.client import RUN_ROOT
 from testbed.host.packages import PROJECT, installed_version, required_packages, unsatisfied
 from testbed.places import INSTALL, IS_CLONE, PAUSE
@@ -44,6 +45,17 @@ class Check:
     """How to get it, as something to do or to paste."""
     needed_for: str = ""
     """What does not work without it; empty when no lab does."""
+
+    def line(self) -> DoctorCheck:
+        """Return it as `doctor -o json` has it."""
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "found": self.found,
+            "want": self.want,
+            "remedy": self.remedy,
+            "needed_for": self.needed_for,
+        }
 
 
 @dataclass(frozen=True, slots=True)

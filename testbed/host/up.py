@@ -16,8 +16,10 @@ from testbed.cluster.shaping import missing_features
 from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster_file, load_cluster
 from testbed.cluster.topology import TooManyParts
 from testbed.cluster.wiring import Wiring
+from testbed.control.answers.lab import StatusAnswer
 from testbed.control.client import RUN_ROOT, LabRecord, ask, own_root, running_labs, runtime_directory
 from testbed.control.options import LabOptions
+from testbed.control.questions import DESCRIBE, STATUS
 from testbed.control.wire import CONTROL_SOCKET
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 from testbed.host import bridge_netfilter, doctor, rootless
@@ -125,7 +127,7 @@ def _root_of_labs(options: LabOptions) -> Path:
 def _already_up(lab: LabRecord, cluster: Cluster, options: LabOptions) -> None:
     """Bring a lab that runs to what its file says by now."""
     backend = options.backend
-    answer = ask(lab, "status")
+    answer = ask(lab, STATUS)
     running = answer["nodes"][0]["backend"]
     if backend not in (None, running):
         raise TestbedError(
@@ -234,7 +236,7 @@ def hosts_of(cluster: Cluster) -> str:
 
 def _show(lab: LabRecord, cluster: Cluster, *, without_agent: tuple[str, ...] = ()) -> None:
     """What is there now, and what may be done with it."""
-    answer = ask(lab, "status")
+    answer = ask(lab, STATUS)
     render.status(answer)
     _agents_by_hand(lab, without_agent)
     _next(answer, cluster)
@@ -242,7 +244,7 @@ def _show(lab: LabRecord, cluster: Cluster, *, without_agent: tuple[str, ...] = 
 
 def _agents_by_hand(lab: LabRecord, nodes: tuple[str, ...]) -> None:
     for node in nodes:
-        command = ask(lab, "describe", kind="nodes", name=node)["Agent"]["command"]
+        command = ask(lab, DESCRIBE, kind="nodes", name=node)["Agent"]["command"]
         print(f"\nrun {node}'s agent yourself:\n  {prefix()} exec --lab {lab.name} {node} -- {command}")
 
 
@@ -252,7 +254,7 @@ def _log_tail(rundir: Path) -> str:
     return last_line(rundir / "lab.log") or "empty"
 
 
-def _next(answer: dict[str, Any], cluster: Cluster) -> None:
+def _next(answer: StatusAnswer, cluster: Cluster) -> None:
     from testbed.output.next_commands import next_commands
 
     image = {pod.name: pod.spec.containers[0].image for pod in cluster.pods}

@@ -12,24 +12,10 @@ from agent.lease import Lease
 from agent.netconfig.config import NetworkConfig, parse_network_config
 from agent.node.subnet_env import SubnetEnv, read_env
 from agent.options.options import Options
+from testbed.control.answers.offline import MachineLine
 
 ANSWER_WITHIN_S = 1
 AT_ONCE = 32
-
-
-@dataclass(frozen=True, slots=True)
-class ListedMachine:
-    """One lease, and how its holder is."""
-
-    subnet: str
-    public_ip: str
-    backend: str
-    seconds_left: int | None
-    """Until the lease expires unless it is renewed; None: it is a reservation."""
-    here: bool
-    """Whether this machine is it."""
-    answers: bool | None
-    """Whether its pods' gateway answers a ping through the overlay; None: not asked, as this machine has not joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +23,7 @@ class Network:
     """The network and who is in it."""
 
     config: NetworkConfig
-    machines: Sequence[ListedMachine]
+    machines: Sequence[MachineLine]
     joined: bool
     """Whether this machine is in it."""
 
@@ -57,9 +43,9 @@ def network_of(options: Options) -> Network:
     return Network(config, machines, own is not None)
 
 
-def _machine(registry: EtcdRegistry, config: NetworkConfig, lease: Lease, own: SubnetEnv | None) -> ListedMachine:
+def _machine(registry: EtcdRegistry, config: NetworkConfig, lease: Lease, own: SubnetEnv | None) -> MachineLine:
     here = own is not None and own.subnet.ipv4 == lease.subnet.ipv4
-    return ListedMachine(
+    return MachineLine(
         subnet=str(lease.subnet),
         public_ip=str(lease.attrs.public_ip),
         backend=lease.attrs.backend_type or config.backend_type,

@@ -2,8 +2,10 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+from testbed.control.answers.lab import KernelChange
 
 HEADER = """\
 #!/bin/sh
@@ -112,7 +114,7 @@ def _inside(node: str, words: list[str]) -> list[str]:
     return ["ip", "netns", "exec", node, *words]
 
 
-def as_json(changes: Iterable[JournalLine]) -> list[Mapping[str, object]]:
+def as_json(changes: Iterable[JournalLine]) -> list[KernelChange]:
     """The changes in order, in the journal's own form."""
     return [
         {

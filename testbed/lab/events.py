@@ -4,10 +4,10 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from agent.kernel import json_lines
+from testbed.control.answers.lab import EventLine
 from testbed.lab.clock import now
 from testbed.plain_files import plain
 
@@ -16,40 +16,26 @@ SHOWN = 10
 """Of one object."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One thing that happened."""
-
-    at: str
-    """RFC 3339, UTC."""
-    type: str
-    """Normal or Warning."""
-    object: str
-    """`pod/nginx`, `node/node1`, …"""
-    reason: str
-    message: str
-
-
 class Events:
     """The newest events, and a file of all of them. Usable from several threads."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._kept: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._kept: deque[EventLine] = deque(maxlen=EVENTS_KEPT)
         self._lock = threading.Lock()
 
     def note(self, kind: str, subject: str, reason: str, message: str) -> None:
         """Note that something happened; `kind` is Normal or Warning."""
-        event = Event(now(), kind, subject, reason, message)
+        event = EventLine(at=now(), type=kind, object=subject, reason=reason, message=message)
         with self._lock, contextlib.suppress(OSError):
             self._kept.append(event)
             # A file that cannot be written stops nothing: `events` has it all the same.
-            json_lines.append(self._file, asdict(event), plain)
+            json_lines.append(self._file, event, plain)
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[EventLine]:
         with self._lock:
             return iter(list(self._kept))
 
     def about(self, subject: str) -> list[str]:
         """Return the last things that happened to an object, a line each."""
-        return [f"{e.at} {e.type} {e.reason}: {e.message}" for e in self if e.object == subject][-SHOWN:]
+        return [f"{e['at']} {e['type']} {e['reason']}: {e['message']}" for e in self if e["object"] == subject][-SHOWN:]

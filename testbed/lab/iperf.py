@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
+from testbed.control.answers.lab import IperfAnswer
 from testbed.errors import MeasurementFailed
 from testbed.processes.namespaces import in_network_of
 
+Report = dict[str, Any]
+"""What iperf3 says with --json."""
 PORT = 5201
 LISTEN = "0A"
 """State TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)."""
@@ -25,7 +28,7 @@ def measure(
     udp: bool,
     client_left: Callable[[float], bool],
     bitrate: str = "0",
-) -> dict[str, Any]:
+) -> IperfAnswer:
     """Run a server at the destination and a client at the source; `bitrate`, as `10M`, is UDP's, 0: all it can.
 
     Returns bits per second, and loss in percent for UDP. Raises MeasurementFailed with iperf3's own words.
@@ -42,7 +45,7 @@ def run_iperf(
     seconds: int,
     flags: Sequence[str],
     client_left: Callable[[float], bool],
-) -> dict[str, Any]:
+) -> Report:
     """What iperf3's client with these flags reports (its --json). Raises MeasurementFailed with iperf3's own words."""
     # Without its reports of every second: nobody reads the pipe before the end, and it holds 64 KiB.
     always = ["--json", "--interval", "0", "--port", str(PORT), "--time", str(seconds)]
@@ -90,9 +93,9 @@ def _listening() -> bool:
     return any(row[1].endswith(f":{PORT:04X}") and row[3] == LISTEN for row in rows)
 
 
-def _report(output: bytes, complaint: bytes) -> dict[str, Any]:
+def _report(output: bytes, complaint: bytes) -> Report:
     try:
-        report: dict[str, Any] = json.loads(output)
+        report: Report = json.loads(output)
     except ValueError as failure:
         said = complaint.strip() or output.strip() or b"no output"
         raise MeasurementFailed(said.decode(errors="replace").splitlines()[-1]) from failure
@@ -101,19 +104,19 @@ def _report(output: bytes, complaint: bytes) -> dict[str, Any]:
     return report
 
 
-def _summary(report: dict[str, Any], udp: bool) -> dict[str, Any]:
+def _summary(report: Report, udp: bool) -> IperfAnswer:
     total = report["end"]["sum" if udp else "sum_received"]
-    summary = {"protocol": "udp" if udp else "tcp", "seconds": round(total["seconds"], 2)}
     if not udp:
         return {
-            **summary,
+            "protocol": "tcp",
+            "seconds": round(total["seconds"], 2),
             "bits_per_second": total["bits_per_second"],
             "retransmits": report["end"]["sum_sent"]["retransmits"],
         }
-    received = total["bits_per_second"] * (1 - total["lost_percent"] / 100)
     return {
-        **summary,
-        "bits_per_second": received,
+        "protocol": "udp",
+        "seconds": round(total["seconds"], 2),
+        "bits_per_second": total["bits_per_second"] * (1 - total["lost_percent"] / 100),
         "packets": total["packets"],
         "lost_percent": round(total["lost_percent"], 2),
     }

@@ -41,6 +41,8 @@ LONGEST_WAIT_S = 2.0
 LEASE_TTL = "30s"
 LEAVE_GRACE_S = 5.0
 READY_POLL_S = 0.2
+AgentState = dict[str, Any]
+"""What an agent says of itself (/state), as it says it."""
 OURS = (sys.executable, "-m", "agent")
 
 
@@ -174,7 +176,7 @@ class LabNode:
         env = SubnetEnv(network.network, subnet, overlay_mtu, ip_masq=True, ipv6_network=network.ipv6_network)
         write_subnet_env(self.run / SUBNET_FILE, env)
 
-    def state(self) -> dict[str, Any] | None:
+    def state(self) -> AgentState | None:
         """What our agent says of itself (/state); None while it does not answer."""
         if not self.runs_our_agent:
             return None

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
+from testbed.control.answers.lab import PingAnswer
 from testbed.processes.namespaces import in_network_of
 
 ECHO_REPLY, UNREACHABLE, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 8, 11  # RFC 792
@@ -63,6 +64,20 @@ class PairResult:
     """The last ICMP error, in words, with who sent it."""
     skipped: str | None = None
     """Why what is missing counts for nothing; None where it counts."""
+
+    def answer(self) -> PingAnswer:
+        """Return it as the lab answers it."""
+        return {
+            "source": self.source,
+            "destination": self.destination,
+            "address": self.address,
+            "sent": self.sent,
+            "received": self.received,
+            "ttl": self.ttl,
+            "rtt_ms": self.rtt_ms,
+            "error": self.error,
+            "skipped": self.skipped,
+        }
 
 
 def ping_pairs(

@@ -1,10 +1,13 @@
 """What stands on the lines below a table. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from testbed.control.answers.lab import MachineStatus, NodeStatus
 
 
-def warning_lines(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
+def warning_lines(nodes: "Iterable[NodeStatus]") -> list[str]:
     """What the agents warn of, each warning once with the nodes that it comes from."""
     sources: dict[str, list[str]] = {}
     for node in nodes:
@@ -13,7 +16,7 @@ def warning_lines(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
     return [f"{', '.join(names)}: {warning}" for warning, names in sources.items()]
 
 
-def machine_lines(machines: Sequence[Mapping[str, Any]]) -> list[tuple[str, bool]]:
+def machine_lines(machines: "Sequence[MachineStatus]") -> list[tuple[str, bool]]:
     """What is to be said of the processes that hold machines' namespaces, and whether it is bad."""
     lost = [one["name"] for one in machines if one["pid"] is None]
     again = [one["name"] for one in machines if one["pid"] is not None and one["restarts"]]

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +15,10 @@ from testbed.cluster.kinds import ROUTE_TABLE, Kind
 from testbed.output.cells import machine_lines, warning_lines
 from testbed.places import TOPOLOGIES
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from testbed.control.answers.lab import EventLine, PingAnswer, StatusAnswer
+
+Object = Mapping[str, Any]
 GOOD = {"ready", "Running", "Succeeded"}
 PIPE_WIDTH = 1000  # columns; so that no table is shortened for whoever parses it
 MATRIX_TARGETS = 12
@@ -86,7 +89,7 @@ NODE_HEADINGS = ("node", "address", "subnet", "agent", "peers", "restarts")
 POD_HEADINGS = ("pod", "node", "address", "state", "ready", "restarts")
 
 
-def labs(answers: Sequence[Object]) -> None:
+def labs(answers: Sequence["StatusAnswer"]) -> None:
     """Print several labs, a line for each."""
     columns(
         ("lab", "state", "nodes", "pods", "backend", "cluster", "since"),
@@ -111,11 +114,11 @@ def _ready_of(those: Iterable[bool]) -> str:
     return f"{sum(known)}/{len(known)}"
 
 
-def _backends_of(answer: Object) -> str:
+def _backends_of(answer: "StatusAnswer") -> str:
     return ", ".join(sorted({node["backend"] for node in answer["nodes"]}))
 
 
-def status(answer: Object) -> None:
+def status(answer: "StatusAnswer") -> None:
     """The lab at a glance."""
     cluster = _name_of(answer["cluster_file"])
     made_of = f"{cluster}, backend {_backends_of(answer)}" + (", Open vSwitch" if answer["switch"] == "ovs" else "")
@@ -169,7 +172,7 @@ def _name_of(cluster_file: str) -> str:
     return path.stem if path.parent == TOPOLOGIES else cluster_file
 
 
-def objects(kind: Kind, found: list[Object], wide: bool) -> None:
+def objects(kind: Kind, found: Sequence[Object], wide: bool) -> None:
     """`get KIND` as columns."""
     if not found:
         console().print(f"no {kind.plural}")
@@ -229,7 +232,7 @@ def _plain(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def pings(results: list[Object]) -> None:
+def pings(results: "Sequence[PingAnswer]") -> None:
     """A matrix: senders down, targets across, round-trip time in ms; a line per sender where that gets too wide."""
     if not results:
         print("no pods to ping")
@@ -248,7 +251,7 @@ def pings(results: list[Object]) -> None:
             print(f"  {result['source']} -> {result['destination']} ({result['address']}): {why}")
 
 
-def _ping_matrix(results: list[Object]) -> None:
+def _ping_matrix(results: "Sequence[PingAnswer]") -> None:
     sources = list(dict.fromkeys(result["source"] for result in results))
     found = dict.fromkeys(result["destination"] for result in results)
     targets = sorted(found, key=lambda name: sources.index(name) if name in sources else len(sources))
@@ -259,8 +262,8 @@ def _ping_matrix(results: list[Object]) -> None:
     )
 
 
-def _ping_lines(results: list[Object]) -> None:
-    by_source: dict[str, list[Object]] = {}
+def _ping_lines(results: "Sequence[PingAnswer]") -> None:
+    by_source: dict[str, list[PingAnswer]] = {}
     for result in results:
         by_source.setdefault(result["source"], []).append(result)
     columns(
@@ -269,7 +272,7 @@ def _ping_lines(results: list[Object]) -> None:
     )
 
 
-def _ping_summary(own: list[Object]) -> tuple[object, ...]:
+def _ping_summary(own: "Sequence[PingAnswer]") -> tuple[object, ...]:
     """One sender: how many of its targets answered, requests lost, ttl values seen, round-trip times."""
     times = sorted(time for result in own for time in result["rtt_ms"])
     shown = [f"{time:.2f} ms" for time in (times[0], times[len(times) // 2], times[-1])] if times else ["-"] * 3
@@ -279,7 +282,7 @@ def _ping_summary(own: list[Object]) -> tuple[object, ...]:
     return (len(own), reached, lost, ",".join(map(str, ttls)) or "-", *shown)
 
 
-def _ping_cell(result: Object | None) -> str:
+def _ping_cell(result: "PingAnswer | None") -> str:
     if result is None:
         return "."
     if not result["received"]:
@@ -287,7 +290,7 @@ def _ping_cell(result: Object | None) -> str:
     return f"{min(result['rtt_ms']):.2f} ms ttl={result['ttl']}"
 
 
-def _lost(result: Object) -> int:
+def _lost(result: "PingAnswer") -> int:
     return 0 if result["skipped"] else int(result["sent"] - result["received"])
 
 
@@ -298,7 +301,7 @@ def rate(bits_per_second: float) -> str:
     return f"{bits_per_second / 1e6:.1f} Mbit/s"
 
 
-def events(found: list[Object]) -> None:
+def events(found: "Sequence[EventLine]") -> None:
     """Events, oldest first."""
     columns(
         ("at", "type", "object", "reason", "message"),

@@ -10,34 +10,41 @@ import sys
 import termios
 import threading
 import tty
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from testbed.control.client import LabConnection, LabRecord
+from testbed.control.questions import Question
 from testbed.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from testbed.control.answers.lab import EndedAnswer
 
 CHUNK = 64 * 1024
 DRAIN_LIMIT_S = 2.0
 END_OF_TRANSMISSION = b"\x04"
 
 
-def run(lab: LabRecord, verb: str, *, terminal: bool, **arguments: object) -> int:
-    """Run `verb` with standard streams; returns the program's exit code. Raises TestbedError."""
+def run(lab: LabRecord, question: "Question[EndedAnswer]", *, terminal: bool, **arguments: object) -> int:
+    """Run what `question` names with standard streams; returns the program's exit code. Raises TestbedError."""
     with LabConnection(lab) as connection:
         if not terminal:
-            return _exit_code(connection, verb, (0, 1, 2), arguments)
+            return _exit_code(connection, question, (0, 1, 2), arguments)
         if not os.isatty(0):
             raise InvalidInput("-t: standard input is not a terminal (leave -t out)")
-        return _run_in_terminal(connection, verb, arguments)
+        return _run_in_terminal(connection, question, arguments)
 
 
-def _exit_code(connection: LabConnection, verb: str, streams: tuple[int, ...], arguments: dict[str, Any]) -> int:
-    for message in connection.ask(verb, streams, **arguments):
+def _exit_code(
+    connection: LabConnection, question: "Question[EndedAnswer]", streams: tuple[int, ...], arguments: Mapping[str, Any]
+) -> int:
+    for message in connection.ask(question, streams, **arguments):
         if "result" in message:
             return int(message["result"]["exit"])
     return 1
 
 
-def _run_in_terminal(connection: LabConnection, verb: str, arguments: dict[str, Any]) -> int:
+def _run_in_terminal(connection: LabConnection, question: "Question[EndedAnswer]", arguments: Mapping[str, Any]) -> int:
     """Give the program a terminal made here, and relay between it and ours until the program has ended."""
     ours, its = pty.openpty()
     _copy_size(ours)
@@ -48,7 +55,7 @@ def _run_in_terminal(connection: LabConnection, verb: str, arguments: dict[str, 
     try:
         tty.setraw(0, termios.TCSADRAIN)  # keeps what was typed already
         relay.start()
-        return _exit_code(connection, verb, (its, its, its), arguments)
+        return _exit_code(connection, question, (its, its, its), arguments)
     finally:
         os.close(its)
         os.close(ended_write)

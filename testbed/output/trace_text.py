@@ -6,32 +6,31 @@ import shutil
 import sys
 import termios
 import tty
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
-Hop = dict[str, Any]
-Object = dict[str, Any]
-LEGS = {
-    "request": "there",
-    "data": "the payload",
-    "answer": "back",
-    "error": "an error comes back",
-    "answer error": "an error about the answer",
+from testbed.control.answers.trace import HopPacket, Leg, Outcome, TraceAnswer, TraceHop
+
+LEGS: Mapping[Leg, str] = {
+    "request": "request",
+    "data": "payload",
+    "reply": "reply",
+    "error": "error about the request",
+    "reply error": "error about the reply",
 }
 HEADINGS = ("#", "µs", "where", "", "inner", "ttl", "outer", "mtu", "why")
-OUTCOMES = {
+OUTCOMES: Mapping[Outcome, str] = {
     "answered": "answered",
     "refused": "it arrived and was refused: nobody listens there",
     "unreachable": "it did not arrive, and the sender was told",
     "lost": "it did not arrive",
-    "unanswered": "it arrived; no answer was sent",
-    "answer lost": "it arrived; the answer did not come back",
+    "unanswered": "it arrived; no reply was sent",
+    "reply lost": "it arrived; the reply did not come back",
     "data lost": "connected, but the payload was not confirmed",
     "not sent": "it was not sent",
 }
 
 
-def show(answer: Object, wait: Callable[[], bool] | None = None) -> None:
+def show(answer: TraceAnswer, wait: Callable[[], bool] | None = None) -> None:
     """The whole trace; `wait` is called before every hop but the first, until it says that it need not be any more."""
     print(headline(answer))
     rows = [(hop, row(hop)) for hop in answer["hops"]]
@@ -40,7 +39,7 @@ def show(answer: Object, wait: Callable[[], bool] | None = None) -> None:
     wide = sum(widths) + 2 * len(widths) <= _columns()
     if rows:
         print("\n" + _line(HEADINGS, widths, wide))
-    leg = None
+    leg: Leg | None = None
     for hop, cells in rows:
         if wait is not None and hop["number"] > 1 and not wait():
             wait = None
@@ -66,12 +65,12 @@ def key_by_key() -> Iterator[Callable[[], bool]]:
         termios.tcsetattr(0, termios.TCSADRAIN, former)
 
 
-def headline(answer: Object) -> str:
+def headline(answer: TraceAnswer) -> str:
     """What was sent, from where to where."""
     return f"{answer['probe']['from']} → {answer['probe']['to']}: {sent_line(answer)}"
 
 
-def sent_line(answer: Object) -> str:
+def sent_line(answer: TraceAnswer) -> str:
     """Return the traced packet in a line: what, and between which addresses."""
     probe = answer["probe"]
     what = {"tcp": "TCP connection", "udp": "UDP datagram", "icmp": "ICMP echo request"}[probe["protocol"]]
@@ -80,13 +79,13 @@ def sent_line(answer: Object) -> str:
     return f"{what} {source} → {destination}"
 
 
-def outcome_line(answer: Object) -> str:
+def outcome_line(answer: TraceAnswer) -> str:
     """Return what came of it, and how long that took."""
     took = f" in {answer['hops'][-1]['at_us']:.0f} µs" if answer["outcome"] == "answered" and answer["hops"] else ""
     return OUTCOMES[answer["outcome"]] + took
 
 
-def conclusion(answer: Object) -> Iterator[str]:
+def conclusion(answer: TraceAnswer) -> Iterator[str]:
     """What came of it."""
     yield ""
     yield f"outcome: {outcome_line(answer)}"
@@ -104,7 +103,7 @@ def conclusion(answer: Object) -> Iterator[str]:
         yield f"not watched: {place}"
 
 
-def row(hop: Hop) -> tuple[str, ...]:
+def row(hop: TraceHop) -> tuple[str, ...]:
     """A hop's cells, in the order of HEADINGS."""
     inner, outer = hop["inner"], hop["outer"]
     return (
@@ -125,7 +124,7 @@ def _line(cells: tuple[str, ...], widths: list[int], wide: bool) -> str:
     return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells[:kept], widths, strict=False)).rstrip()
 
 
-def _pair(packet: Object) -> str:
+def _pair(packet: HopPacket) -> str:
     return f"{_with_port(packet['src'], packet['sport'])} → {_with_port(packet['dst'], packet['dport'])}"
 
 

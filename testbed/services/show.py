@@ -6,6 +6,7 @@ from agent.kernel.values import Family
 from testbed.cluster.dns import CLUSTER_DOMAIN
 from testbed.cluster.object_key import key_of
 from testbed.cluster.service import Service, ServicePort
+from testbed.control.answers.lab import Description, ServiceLine
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.services.endpoints import Endpoint, endpoints_of
@@ -36,8 +37,7 @@ def services(known: Services) -> list[Object]:
     for service in known.numbered.values():
         manifest = service.to_manifest()
         manifest["spec"] |= {"type": service.spec.type, "clusterIP": service.spec.cluster_ip}
-        ready, _ = endpoints_of(service, known.pods(), family_of(service))
-        manifest["status"] = {"readyEndpoints": len({one.pod for port in ready for one in port})}
+        manifest["status"] = {"readyEndpoints": _ready_pods(service, known)}
         found.append(manifest)
     return found
 
@@ -68,27 +68,28 @@ def _address(endpoint: Endpoint) -> Object:
     return {"ip": str(endpoint.address), "nodeName": endpoint.node, "targetRef": {"kind": "Pod", "name": endpoint.pod}}
 
 
-def service_status(known: Services) -> list[Object]:
+def service_status(known: Services) -> list[ServiceLine]:
     """One line per Service for `status`."""
-    lines = []
-    for item in services(known):
-        spec = item["spec"]
-        lines.append(
-            {
-                "name": item["metadata"]["name"],
-                "type": spec["type"],
-                "cluster_ip": None if spec["clusterIP"] == "None" else spec["clusterIP"],
-                "ports": [
-                    {"port": port["port"], "protocol": port.get("protocol", "TCP"), "node_port": port.get("nodePort")}
-                    for port in spec["ports"]
-                ],
-                "endpoints": item["status"]["readyEndpoints"],
-            }
-        )
-    return lines
+    return [_line(service, known) for service in known.numbered.values()]
 
 
-def describe_service(known: Services, name: str, nodes: Nodes, pods: Pods, *, has_dns: bool) -> Object:
+def _line(service: Service, known: Services) -> ServiceLine:
+    spec = service.spec
+    return {
+        "name": service.name,
+        "type": spec.type,
+        "cluster_ip": None if service.headless else spec.cluster_ip,
+        "ports": [{"port": port.port, "protocol": port.protocol, "node_port": port.node_port} for port in spec.ports],
+        "endpoints": _ready_pods(service, known),
+    }
+
+
+def _ready_pods(service: Service, known: Services) -> int:
+    ready, _ = endpoints_of(service, known.pods(), family_of(service))
+    return len({one.pod for port in ready for one in port})
+
+
+def describe_service(known: Services, name: str, nodes: Nodes, pods: Pods, *, has_dns: bool) -> Description:
     """Everything about one Service, as headings and values. Raises KeyError."""
     service = known.numbered[key_of(name)]
     spec, seen = service.spec, known.pods()

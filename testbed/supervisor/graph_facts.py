@@ -1,31 +1,40 @@
 """What there is to draw of a running lab: machines, switches, cables, interfaces with their counters, nodes, pods.
 
-The answer of the control socket's verb `graph`, as plain data; docs/architecture.md documents it. `testbed graph` and
+The answer of the control socket's verb `graph`, as plain data; docs/reference.md has its fields. `testbed graph` and
 `testbed ui` draw it, `testbed.graph.model` reads it.
 """
 
 from pathlib import Path
-from typing import Any
 
 from agent.errors import AgentError
 from agent.kernel.kernel import Kernel
 from testbed.cluster.underlay_plan import GATEWAY, MachinePlan
+from testbed.control.answers.graph import (
+    CableFacts,
+    DeviceFacts,
+    GraphAnswer,
+    InterfaceCounters,
+    InterfaceFacts,
+    MachineFacts,
+    MachineKind,
+    NodeFacts,
+    SwitchFacts,
+)
+from testbed.control.answers.lab import NodeStatus
 from testbed.lab.clock import now
-from testbed.lab.node import LabNode
+from testbed.lab.node import AgentState, LabNode
 from testbed.lab.pods import Pods
 from testbed.lab.state import LabState
 from testbed.lab.underlay import LabUnderlay
 from testbed.supervisor import status
 from testbed.supervisor.lab import Lab
 
-Object = dict[str, Any]
-COUNTERS = {"rx_bytes": 0, "rx_packets": 1, "rx_dropped": 3, "tx_bytes": 8, "tx_packets": 9, "tx_dropped": 11}
-"""Columns of /proc/PID/net/dev behind the interface's name (kernel: net/core/net-procfs.c)."""
+NO_PACKETS = InterfaceCounters(rx_bytes=0, rx_packets=0, rx_dropped=0, tx_bytes=0, tx_packets=0, tx_dropped=0)
 PORT = 8285
 """flannel's default for Backend.Port."""
 
 
-def graph_facts(lab: Lab) -> Object:
+def graph_facts(lab: Lab) -> GraphAnswer:
     """Everything that the picture of a lab shows. What cannot be read (a node that is just dying) is left out."""
     state = lab.state
     states = {node.name: node.state() for node in state.nodes.values()}
@@ -51,24 +60,30 @@ def graph_facts(lab: Lab) -> Object:
     }
 
 
-def _machine(state: LabState, plan: MachinePlan, etcd: dict[str, bool]) -> Object:
+def _machine(state: LabState, plan: MachinePlan, etcd: dict[str, bool]) -> MachineFacts:
     machine = state.underlay.machines[plan.name]
-    kind = "node" if plan.name in state.nodes else "etcd" if plan.name in etcd else "router"
+    kind: MachineKind = "router"
+    if plan.name == GATEWAY:
+        kind = "gateway"
+    elif plan.name in state.nodes:
+        kind = "node"
+    elif plan.name in etcd:
+        kind = "etcd"
     addresses = {port.interface: str(port.address) for port in plan.ports}
     return {
         "name": plan.name,
-        "kind": "gateway" if plan.name == GATEWAY else kind,
+        "kind": kind,
         "healthy": etcd.get(plan.name, True),
         "interfaces": interfaces(machine.kernel, machine.pid, addresses),
     }
 
 
-def _switches(underlay: LabUnderlay) -> list[Object]:
+def _switches(underlay: LabUnderlay) -> list[SwitchFacts]:
     found = {one["name"]: one for one in interfaces(underlay.kernel, None, {})}
     return [
         {
             "name": switch.name,
-            "up": found.get(switch.name, {}).get("up", False),
+            "up": switch.name in found and found[switch.name]["up"],
             "interfaces": [
                 found[port.name] for port in switch.intfList() if port.name in found and port.name != switch.name
             ],
@@ -77,12 +92,12 @@ def _switches(underlay: LabUnderlay) -> list[Object]:
     ]
 
 
-def _cables(underlay: LabUnderlay) -> list[Object]:
+def _cables(underlay: LabUnderlay) -> list[CableFacts]:
     plan = underlay.plan
     waiting: dict[frozenset[str], list[int]] = {}
     for number, cable in enumerate(plan.cables):
         waiting.setdefault(frozenset(cable.ends), []).append(number)
-    found = []
+    found: list[CableFacts] = []
     for link in list(underlay.net.links):
         numbers = waiting.get(frozenset({link.intf1.node.name, link.intf2.node.name}))
         if not numbers:
@@ -107,7 +122,7 @@ def _host_end(pods: Pods, name: str) -> str | None:
     return None if pod is None or pod.manifest.spec.host_network else pod.host_end
 
 
-def _node(node: LabNode, line: Object, state: Object) -> Object:
+def _node(node: LabNode, line: NodeStatus, state: AgentState) -> NodeFacts:
     counters = dict(state.get("counters") or {})
     return {
         **line,
@@ -120,7 +135,7 @@ def _node(node: LabNode, line: Object, state: Object) -> Object:
     }
 
 
-def _device(node: LabNode, name: str) -> Object | None:
+def _device(node: LabNode, name: str) -> DeviceFacts | None:
     """One device of a node with its first address; None while it does not exist."""
     try:
         link = node.kernel.link(name)
@@ -133,7 +148,7 @@ def _device(node: LabNode, name: str) -> Object | None:
     return {"name": name, "kind": link.kind, "address": address, "mtu": link.mtu, "up": link.up}
 
 
-def interfaces(kernel: Kernel, pid: int | None, addresses: dict[str, str]) -> list[Object]:
+def interfaces(kernel: Kernel, pid: int | None, addresses: dict[str, str]) -> list[InterfaceFacts]:
     """Every interface of a network namespace but loopback, with what went through it; `pid` None: our own."""
     try:
         links = kernel.links()
@@ -150,18 +165,26 @@ def interfaces(kernel: Kernel, pid: int | None, addresses: dict[str, str]) -> li
             "carrier": link.carrier,
             "mtu": link.mtu,
             "master": names.get(link.master) if link.master else None,
-            **counters.get(link.name, dict.fromkeys(COUNTERS, 0)),
+            **counters.get(link.name, NO_PACKETS),
         }
         for link in links
         if "LOOPBACK" not in link.flags
     ]
 
 
-def _counters(text: str) -> dict[str, dict[str, int]]:
+def _counters(text: str) -> dict[str, InterfaceCounters]:
     """The table of /proc/net/dev by interface."""
     found = {}
     for line in text.splitlines()[2:]:
         name, _, numbers = line.partition(":")
-        columns = numbers.split()
-        found[name.strip()] = {counter: int(columns[column]) for counter, column in COUNTERS.items()}
+        # Behind the interface's name (kernel: net/core/net-procfs.c).
+        columns = [int(number) for number in numbers.split()]
+        found[name.strip()] = InterfaceCounters(
+            rx_bytes=columns[0],
+            rx_packets=columns[1],
+            rx_dropped=columns[3],
+            tx_bytes=columns[8],
+            tx_packets=columns[9],
+            tx_dropped=columns[11],
+        )
     return found

@@ -1,11 +1,13 @@
 """What the lab answers to `testbed commands`."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.kernel import json_lines
-from testbed.control.server import Request, Verb
+from testbed.control.answers.lab import CommandsAnswer
+from testbed.control.questions import COMMANDS
+from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import TestbedError
 from testbed.lab.command_script import JournalLine, as_json, read_changes, script
 from testbed.lab.nodes import Nodes
@@ -25,11 +27,11 @@ class JournalVerbs:
         self._directory = directory
         self._nodes = nodes
 
-    def verbs(self) -> Mapping[str, Verb]:
+    def verbs(self) -> Sequence[AnyVerb]:
         """Return the verb."""
-        return {"commands": Verb(self.commands, changes=False)}
+        return (Verb(COMMANDS, self.commands, changes=False),)
 
-    def commands(self, request: Request) -> object:
+    def commands(self, request: Request) -> CommandsAnswer:
         """Return every kernel change so far, as a script and as data."""
         node = request.argument("node", str)
         changes = self._changes()

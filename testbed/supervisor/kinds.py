@@ -3,18 +3,17 @@
 A new kind is an entry in `testbed.cluster.kinds`, and one here.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from testbed.cluster import kinds
 from testbed.cluster.kinds import Kind
+from testbed.control.answers.lab import Description
 from testbed.services import show as show_services
 from testbed.supervisor import status
 from testbed.supervisor.lab import Lab
 from testbed.workloads import show
-
-Object = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +21,7 @@ class Described:
     """How `describe` finds and shows one object."""
 
     names: Callable[[Lab], Collection[str]]
-    show: Callable[[Lab, str], Object]
+    show: Callable[[Lab, str], Description]
     """Raises KeyError."""
 
 
@@ -30,7 +29,7 @@ class Described:
 class KindInLab:
     """What the lab answers about one kind."""
 
-    get: Callable[[Lab], list[Object]]
+    get: Callable[[Lab], Sequence[Any]]
     """Every object, in the order of the cluster file. Raises TestbedError when it cannot be known now."""
     describe: Described | None = None
 

@@ -23,6 +23,7 @@ from agent.kernel.kernel import Kernel
 from testbed.cluster.kinds import NODE, POD
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 from testbed.control.client import ask, find_lab
+from testbed.control.questions import GET, IPERF
 from testbed.errors import TestbedError
 from testbed.lab.underlay import LabUnderlay
 
@@ -67,7 +68,7 @@ class LabPrompt(CLI):
     def _pods(self) -> dict[str, str]:
         """Every pod's address by its name; none while the lab does not say, for machines answer all the same."""
         with contextlib.suppress(TestbedError):
-            found = ask(find_lab(None), "get", answer_within_s=ANSWER_LIMIT_S, kind=POD.plural)
+            found = ask(find_lab(None), GET, answer_within_s=ANSWER_LIMIT_S, kind=POD.plural)
             return {_name_of(pod): str(pod.get("status", {}).get("podIP") or "") for pod in found}
         return {}
 
@@ -142,7 +143,7 @@ class LabPrompt(CLI):
     def _iperf(self, command: str, ends: Sequence[str], udp_rate: str | None = None) -> None:
         """Measured by the lab with iperf3; Mininet's own way reads iperf's texts and kills every iperf by its name."""
         if not ends:
-            nodes = [node["metadata"]["name"] for node in ask(find_lab(None), "get", kind=NODE.plural)]
+            nodes = [node["metadata"]["name"] for node in ask(find_lab(None), GET, kind=NODE.plural)]
             ends = (nodes[0], nodes[-1])
         if len(ends) != 2:
             usage = "iperf SRC DST" if command == "iperf" else "iperfudp RATE SRC DST"
@@ -154,7 +155,7 @@ class LabPrompt(CLI):
         output(f"*** Iperf: testing bandwidth between {source} and {destination}\n")
         answer = ask(
             find_lab(None),
-            "iperf",
+            IPERF,
             source=source,
             destination=destination,
             seconds=IPERF_S,

@@ -11,8 +11,9 @@ from typing import Any
 
 from agent.node.subnet_env import LARGEST_BYTES
 from testbed.cluster.device_names import OVERLAY_DEVICES
+from testbed.control.answers.lab import Description, EtcdMemberStatus, MachineStatus, NodeStatus, PodLine, StatusAnswer
 from testbed.errors import EtcdFailed, NoSubnetYet
-from testbed.lab.node import BRIDGE, HEALTH_PORT, LabNode
+from testbed.lab.node import BRIDGE, HEALTH_PORT, AgentState, LabNode
 from testbed.lab.underlay import OverlayNode
 from testbed.plain_files import read_plain
 from testbed.pods.pod import Pod
@@ -23,12 +24,15 @@ from testbed.workloads import show
 Object = dict[str, Any]
 
 
-def lab_status(lab: Lab, states: Mapping[str, Object | None] | None = None) -> Object:
+def lab_status(lab: Lab, states: Mapping[str, AgentState | None] | None = None) -> StatusAnswer:
     """The whole lab at a glance (`status -o json`); `states` are what the agents said to somebody who asked already."""
     known = {node.name: node.state() for node in lab.state.nodes.values()} if states is None else states
     nodes = [node_status(lab, lab.state.nodes[name], state) for name, state in known.items() if name in lab.state.nodes]
     pods = {pod: pod_status(pod) for pod in lab.state.pods}
-    etcd = [{"name": m.name, "endpoint": m.endpoint, "healthy": m.healthy()} for m in lab.state.registry.etcd.members]
+    etcd = [
+        EtcdMemberStatus(name=member.name, endpoint=member.endpoint, healthy=member.healthy())
+        for member in lab.state.registry.etcd.members
+    ]
     dns = lab.names.status()
     machines = [_machine_status(machine) for machine in list(lab.state.underlay.machines.values())]
     well = (
@@ -54,16 +58,16 @@ def lab_status(lab: Lab, states: Mapping[str, Object | None] | None = None) -> O
     }
 
 
-def _machine_status(machine: OverlayNode) -> Object:
+def _machine_status(machine: OverlayNode) -> MachineStatus:
     """A machine of the underlay, by the process that holds its namespaces."""
     holder = machine.holder
     return {"name": machine.name, "pid": holder.pid if holder.holds else None, "restarts": holder.restarts}
 
 
-def node_status(lab: Lab, node: LabNode, state: Object | None) -> Object:
+def node_status(lab: Lab, node: LabNode, state: AgentState | None) -> NodeStatus:
     """One node's line of the status; `state` is its agent's word, None when there was no answer."""
     expected = len(lab.state.nodes) - 1 if lab.state.overlay.connects_nodes else 0
-    return {
+    line: NodeStatus = {
         "name": node.name,
         "address": str(node.address),
         "subnet": subnet_of(node, state),
@@ -74,22 +78,24 @@ def node_status(lab: Lab, node: LabNode, state: Object | None) -> Object:
         "agent": {"state": agent_state(node, state), "pid": node.agent.pid, "restarts": node.agent.restarts},
         "peers": {"known": _peers_known(state), "expected": expected},
         "warnings": warnings_of(state),
-        **({"ipv6_address": str(node.ipv6_address), "ipv6_subnet": _ipv6_subnet(node)} if node.ipv6_address else {}),
     }
+    if node.ipv6_address:
+        line["ipv6_address"], line["ipv6_subnet"] = str(node.ipv6_address), _ipv6_subnet(node)
+    return line
 
 
-def warnings_of(state: Object | None) -> list[str]:
+def warnings_of(state: AgentState | None) -> list[str]:
     """What works now and will not for ever, as the node's agent says."""
     return list(state.get("warnings", [])) if state else []
 
 
-def _peers_known(state: Object | None) -> int:
+def _peers_known(state: AgentState | None) -> int:
     """On a dual-stack network each peer has an entry of either family."""
     entries = state["forwarding"] if state else []
     return len([entry for entry in entries if ":" not in entry["subnet"]])
 
 
-def agent_state(node: LabNode, state: Object | None) -> str:
+def agent_state(node: LabNode, state: AgentState | None) -> str:
     """ready, not ready, fenced, running (no answer), backoff …"""
     if not node.expected and state is None:
         return "by hand"
@@ -102,7 +108,7 @@ def agent_state(node: LabNode, state: Object | None) -> str:
     return "fenced" if state["fenced"] else "ready" if state["ready"] else "not ready"
 
 
-def subnet_of(node: LabNode, state: Object | None) -> str | None:
+def subnet_of(node: LabNode, state: AgentState | None) -> str | None:
     """The node's subnet by its agent's word, else by its subnet.env."""
     if state and state["lease"]:
         # On a dual-stack network: both, joined by words.
@@ -120,18 +126,20 @@ def _ipv6_subnet(node: LabNode) -> str | None:
         return None
 
 
-def pod_status(pod: Pod) -> Object:
+def pod_status(pod: Pod) -> PodLine:
     """One pod's line of the status."""
     status = pod.status()
-    return {
+    line: PodLine = {
         "name": status.name,
         "node": status.node,
         "address": status.address,
         "state": status.state,
         "ready": status.ready,
         "restarts": status.restarts,
-        **({"ipv6_address": status.ipv6_address} if status.ipv6_address else {}),
     }
+    if status.ipv6_address:
+        line["ipv6_address"] = status.ipv6_address
+    return line
 
 
 def nodes(lab: Lab) -> list[Object]:
@@ -270,7 +278,7 @@ def names(lab: Lab) -> list[Object]:
     ]
 
 
-def describe_node(lab: Lab, node: LabNode) -> Object:
+def describe_node(lab: Lab, node: LabNode) -> Description:
     """Everything about one node, as headings and values."""
     state = node.state() or {}
     device = state.get("device") or lab.state.overlay.device
@@ -363,7 +371,7 @@ def describe_pod_named(lab: Lab, name: str) -> Object:
     return describe_pod(lab, pod)
 
 
-def describe_pod(lab: Lab, pod: Pod) -> Object:
+def describe_pod(lab: Lab, pod: Pod) -> Description:
     """Everything about one pod, as headings and values."""
     status = pod.status()
     return {

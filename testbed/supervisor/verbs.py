@@ -5,10 +5,10 @@ import os
 import re
 import shlex
 import threading
-from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from typing import Any
 
 from testbed.bench.scale_verbs import scale_verbs
 from testbed.bench.verbs import bench_verbs
@@ -17,8 +17,24 @@ from testbed.capture.verbs import capture_verbs
 from testbed.cluster.kinds import BY_PLURAL, Kind, no_such_kind
 from testbed.cluster.object_key import key_of
 from testbed.cluster.problems import shorten
+from testbed.control.answers.lab import Description, EndedAnswer, EventLine, IperfAnswer, PingAnswer
 from testbed.control.programs import run_for_client, wait_with_client
-from testbed.control.server import Request, Verb
+from testbed.control.questions import (
+    CLI,
+    DESCRIBE,
+    ETCDCTL,
+    EVENTS,
+    EXEC,
+    GET,
+    GRAPH,
+    IPERF,
+    LOGS,
+    PING,
+    RESTART,
+    SHELL,
+    STATUS,
+)
+from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import EtcdFailed, InvalidInput, MeasurementFailed, TestbedError
 from testbed.exercises.verbs import exercise_verbs
 from testbed.faults.verbs import fault_verbs
@@ -48,34 +64,34 @@ LARGEST_LOG = 1 << 30
 """Bytes; no log grows so large."""
 
 
-def verbs_of(lab: Lab) -> Mapping[str, Verb]:
+def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
     """Every verb, bound to this lab."""
     running, state = LabVerbs(lab), lab.state
-    return {
-        "status": Verb(lambda _: status.lab_status(lab), changes=False),
-        "get": Verb(running.get, changes=False),
-        "describe": Verb(running.describe, changes=False),
-        "events": Verb(running.events, changes=False),
-        "logs": Verb(running.logs, changes=False),
-        "ping": Verb(running.ping, changes=False),
-        "graph": Verb(lambda _: graph_facts(lab), changes=False),
-        "exec": Verb(running.exec),
-        "shell": Verb(running.shell),
-        "cli": Verb(running.cli),
-        "iperf": Verb(running.iperf),
-        "restart": Verb(running.restart),
-        "etcdctl": Verb(running.etcdctl),
-        **change_verbs(lab.keepers, state.pods.changed),
-        **NodeVerbs(lab.node_changes, state.nodes, lambda: state.settled).verbs(),
-        **running.targets.verbs(),
-        **fault_verbs(state, lab.names, lab.services),
-        **exercise_verbs(state),
-        **trace_verbs(state, lab.services),
-        **bench_verbs(state),
-        **scale_verbs(state),
-        **capture_verbs(lambda: map_of(state)),
-        **JournalVerbs(state.name, state.directory, state.nodes).verbs(),
-    }
+    return (
+        Verb(STATUS, lambda _: status.lab_status(lab), changes=False),
+        Verb(GET, running.get, changes=False),
+        Verb(DESCRIBE, running.describe, changes=False),
+        Verb(EVENTS, running.events, changes=False),
+        Verb(LOGS, running.logs, changes=False),
+        Verb(PING, running.ping, changes=False),
+        Verb(GRAPH, lambda _: graph_facts(lab), changes=False),
+        Verb(EXEC, running.exec),
+        Verb(SHELL, running.shell),
+        Verb(CLI, running.cli),
+        Verb(IPERF, running.iperf),
+        Verb(RESTART, running.restart),
+        Verb(ETCDCTL, running.etcdctl),
+        *change_verbs(lab.keepers, state.pods.changed),
+        *NodeVerbs(lab.node_changes, state.nodes, lambda: state.settled).verbs(),
+        *running.targets.verbs(),
+        *fault_verbs(state, lab.names, lab.services),
+        *exercise_verbs(state),
+        *trace_verbs(state, lab.services),
+        *bench_verbs(state),
+        *scale_verbs(state),
+        *capture_verbs(lambda: map_of(state)),
+        *JournalVerbs(state.name, state.directory, state.nodes).verbs(),
+    )
 
 
 NEED_CAPABILITIES = frozenset(
@@ -93,11 +109,11 @@ class LabVerbs:
         self.targets = Targets(lab.state.nodes, lab.state.pods, lab.services, lab.workloads)
         self._cli = threading.Lock()
 
-    def get(self, request: Request) -> object:
+    def get(self, request: Request) -> list[Any]:
         """Objects of a kind, or the one with a name."""
         kind, in_lab = self._kind("get", request)
         name = request.argument("name", str)
-        found = in_lab.get(self.lab)
+        found = list(in_lab.get(self.lab))
         if name is None:
             return found
         names = [item["metadata"]["name"] for item in found]
@@ -106,7 +122,7 @@ class LabVerbs:
             raise _not_there(kind, name, names)
         return named
 
-    def describe(self, request: Request) -> object:
+    def describe(self, request: Request) -> Description:
         """Headings and values about one object."""
         kind, in_lab = self._kind("describe", request)
         name, described = request.argument("name", str), in_lab.describe
@@ -124,11 +140,11 @@ class LabVerbs:
             raise InvalidInput(f"{verb}: {no_such_kind(str(plural), *BY_PLURAL)}")
         return kind, IN_LAB[kind]
 
-    def events(self, _request: Request) -> object:
+    def events(self, _request: Request) -> list[EventLine]:
         """What happened, oldest first."""
-        return [asdict(event) for event in self.state.events]
+        return list(self.state.events)
 
-    def logs(self, request: Request) -> object:
+    def logs(self, request: Request) -> EndedAnswer:
         """A pod's, agent's, etcd's or the lab's log on the client's stdout."""
         path = self._log_of(request.argument("name", str), request.argument("container", str))
         try:
@@ -144,14 +160,14 @@ class LabVerbs:
             request, ["tail", "-q", f"--lines={'+1' if lines is None else lines}", *follow, str(path)]
         )
 
-    def exec(self, request: Request) -> object:
+    def exec(self, request: Request) -> EndedAnswer:
         """Run a command in a pod's container or on a node, with the client's streams."""
         argv, tty = request.argument("argv", list), request.argument("tty", bool, False)
         if not argv or not all(isinstance(word, str) for word in argv):
             raise InvalidInput("exec: no command (want exec POD|NODE -- CMD…)")
         return self._run_in(request, request.argument("name", str), request.argument("container", str), argv, tty)
 
-    def shell(self, request: Request) -> object:
+    def shell(self, request: Request) -> EndedAnswer:
         """An interactive shell in a pod, on a node, or in the lab's own namespaces."""
         name, container = request.argument("name", str), request.argument("container", str)
         # Without a terminal it reads a script, and must neither prompt nor want job control.
@@ -162,7 +178,7 @@ class LabVerbs:
         environment = {**os.environ, "PS1": f"{self.state.name}# ", "TESTBED_LAB": self.state.name, "TERM": "xterm"}
         return run_for_client(request, argv, environment, take_terminal=terminal)
 
-    def cli(self, request: Request) -> object:
+    def cli(self, request: Request) -> EndedAnswer:
         """Mininet's prompt, in a forked copy of this process; one at a time, for nodes have one shell each."""
         if len(request.streams) != 3:
             raise InvalidInput("cli wants the client's three standard streams")
@@ -176,7 +192,7 @@ class LabVerbs:
         finally:
             self._cli.release()
 
-    def ping(self, request: Request) -> object:
+    def ping(self, request: Request) -> list[PingAnswer]:
         """Every pair of pods, or one pair, several times."""
         source, destination = request.argument("source", str), request.argument("destination", str)
         count = request.argument("count", int, 1)
@@ -188,9 +204,9 @@ class LabVerbs:
             raise TestbedError("ping -6: pods have no IPv6 addresses (want a network with EnableIPv6)")
         else:
             results = ping_every_pair(self.state.pods, 6 if ipv6 else 4, count)
-        return [asdict(result) for result in results]
+        return [result.answer() for result in results]
 
-    def iperf(self, request: Request) -> object:
+    def iperf(self, request: Request) -> IperfAnswer:
         """Throughput from one pod or node to another."""
         source, destination = request.argument("source", str), request.argument("destination", str)
         seconds, udp = request.argument("seconds", int, 5), request.argument("udp", bool, False)
@@ -204,7 +220,7 @@ class LabVerbs:
         except MeasurementFailed as failure:
             raise TestbedError(f"iperf {source} {destination}: {failure}") from failure
 
-    def restart(self, request: Request) -> object:
+    def restart(self, request: Request) -> list[str]:
         """Restart the agents of the named nodes with the code as it is now, and wait until they are ready."""
         names = request.argument("nodes", list) or list(self.state.nodes)
         nodes = [self._node(name) for name in names]
@@ -217,7 +233,7 @@ class LabVerbs:
             self._await_ready(node)
         return [f"agent of {node.name} restarted, subnet {node.subnet}" for node in nodes]
 
-    def etcdctl(self, request: Request) -> object:
+    def etcdctl(self, request: Request) -> EndedAnswer:
         """The real etcdctl, beside the first member."""
         if not self.state.registry.etcd.members:
             raise EtcdFailed("this lab has no etcd of its own")
@@ -229,7 +245,7 @@ class LabVerbs:
         if why:
             raise TestbedError(f"{node.name}: not ready {RESTART_LIMIT_S:g} s after the restart: {why}")
 
-    def _run_in(self, request: Request, name: str, container: str | None, argv: list[str], tty: bool) -> object:
+    def _run_in(self, request: Request, name: str, container: str | None, argv: list[str], tty: bool) -> EndedAnswer:
         target = self._target(name)
         if isinstance(target, Pod):
             chosen = self._container(target, container)

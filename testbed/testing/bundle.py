@@ -7,16 +7,17 @@ hangs costs its own file, which then says so, and nothing else. A lab that does 
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from testbed.cluster.kinds import KINDS
+from testbed.control.answers.lab import StatusAnswer
 from testbed.control.options import read_options
+from testbed.control.questions import STATUS
 from testbed.errors import TestbedError
 from testbed.plain_files import read_end
 from testbed.testing.bundle_findings import findings
@@ -99,9 +100,9 @@ def write_bundle(
     directory.mkdir(parents=True, exist_ok=True)
     problems: list[str] = []
     collected: dict[str, str] = {}
-    status: dict[str, Any] = {}
+    status: StatusAnswer | None = None
     try:
-        status = lab.ask("status", timeout_s=PART_LIMIT_S)
+        status = lab.ask(STATUS, timeout_s=PART_LIMIT_S)
     except TestbedError as failure:
         problems.append(f"status.json: {failure}; the rest is what the lab has left in {lab.record.rundir}")
         _copy_what_it_left(lab.record.rundir, directory)
@@ -122,7 +123,7 @@ def write_bundle(
     return bundle
 
 
-def _parts(lab: LabHandle, status: Mapping[str, Any]) -> Iterator[BundledFile]:
+def _parts(lab: LabHandle, status: StatusAnswer) -> Iterator[BundledFile]:
     yield BundledFile("events.json", lambda: _json(lab.events()))
     for kind in KINDS:
         yield BundledFile(f"get/{kind.plural}.json", partial(_objects, lab, kind.plural))
@@ -205,16 +206,16 @@ def _copy_what_it_left(rundir: Path, directory: Path, only: Sequence[str] = ()) 
         target.write_bytes(text)
 
 
-def _source(lab: LabHandle, status: Mapping[str, Any]) -> str:
+def _source(lab: LabHandle, status: StatusAnswer | None) -> str:
     """Where the lab's cluster comes from; of a lab that does not answer, what `up` wrote down."""
-    if "cluster_file" in status:
-        return str(status["cluster_file"])
+    if status is not None:
+        return status["cluster_file"]
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         return read_options(lab.record.rundir).cluster_file
     return "a cluster file that is not known any more"
 
 
-def _readme(lab: LabHandle, status: Mapping[str, Any], bundle: Bundle, title: str, reason: str) -> str:
+def _readme(lab: LabHandle, status: StatusAnswer | None, bundle: Bundle, title: str, reason: str) -> str:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     captured = (bundle.directory / "captures").is_dir()
     files = {name: text for name, text in EXPLAINED.items() if name != "captures/" or captured}

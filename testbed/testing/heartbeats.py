@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from testbed.control.client import LabConnection
+from testbed.control.questions import HEARTBEAT
 from testbed.errors import TestbedError
 from testbed.faults.heartbeat_record import HeartbeatRecord, Pair
 from testbed.testing.lab_handle import LabHandle
@@ -92,7 +93,7 @@ class Heartbeats:
     def _ask(self, pods: dict[str, str], streams: tuple[int, int, int]) -> None:
         try:
             with contextlib.suppress(TestbedError, OSError, ValueError):
-                for _ in self._connection.ask("heartbeat", streams, pods=pods, period_s=PERIOD_S):
+                for _ in self._connection.ask(HEARTBEAT, streams, pods=pods, period_s=PERIOD_S):
                     pass
         finally:
             for stream in streams[:2]:

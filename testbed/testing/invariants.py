@@ -1,10 +1,11 @@
 """What is true of every lab in order, whatever was done to it before: I1 to I5."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from testbed.control.questions import RESOURCES
 from testbed.testing.lab_handle import LabHandle
 
 MAY_GROW = {"agent RSS kB", "agent CPU ticks"}
@@ -28,7 +29,7 @@ class Baseline:
         """As it is now."""
         nodes = lab.nodes
         logs = {name: len(lab.logs(name)) for name in nodes}
-        return cls(lab.ask("resources"), logs, {name: node.subnet for name, node in nodes.items()})
+        return cls(lab.ask(RESOURCES), logs, {name: node.subnet for name, node in nodes.items()})
 
 
 def broken(lab: LabHandle, before: Baseline, *, keeps_subnets: bool = True, expected: str = "(?!)") -> list[str]:
@@ -42,7 +43,7 @@ def broken(lab: LabHandle, before: Baseline, *, keeps_subnets: bool = True, expe
     states = {name: lab.agent(name).state() for name in nodes}
     problems += _renewed(states)
     problems += _forwarding(lab, leases, states)
-    problems += _resources(lab.ask("resources"), before.resources)
+    problems += _resources(lab.ask(RESOURCES), before.resources)
     for name in nodes:
         for line in lab.logs(name)[before.log_sizes[name] :].splitlines():
             if BAD_LINE.search(line) and not re.search(expected, line):
@@ -50,7 +51,7 @@ def broken(lab: LabHandle, before: Baseline, *, keeps_subnets: bool = True, expe
     return problems
 
 
-def _leases(leases: list[dict[str, Any]], names: Mapping[str, str]) -> list[str]:
+def _leases(leases: Sequence[Any], names: Mapping[str, str]) -> list[str]:
     """I1: one key for each node, with a lease, and no subnet twice."""
     owners: dict[str, list[str]] = {}
     for lease in leases:
@@ -74,7 +75,7 @@ def _renewed(states: Mapping[str, dict[str, Any]]) -> list[str]:
     return problems
 
 
-def _forwarding(lab: LabHandle, leases: list[dict[str, Any]], states: Mapping[str, dict[str, Any]]) -> list[str]:
+def _forwarding(lab: LabHandle, leases: Sequence[Any], states: Mapping[str, dict[str, Any]]) -> list[str]:
     """I2: every node's table is etcd's leases but its own."""
     problems = []
     for name, node in lab.nodes.items():

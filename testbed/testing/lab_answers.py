@@ -7,7 +7,8 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from testbed.control.answers.lab import NodeStatus, PingAnswer, PodLine
 
 SHOWN = 2000
 """Characters of each stream in a failure's text."""
@@ -65,9 +66,19 @@ class Ping:
         return 0 if self.skipped else self.sent - self.received
 
     @classmethod
-    def from_json(cls, pair: Mapping[str, Any]) -> "Ping":
+    def from_json(cls, pair: PingAnswer) -> "Ping":
         """From one entry of `testbed ping -o json`."""
-        return cls(**{**{name: pair[name] for name in cls.__slots__}, "rtt_ms": tuple(pair["rtt_ms"])})
+        return cls(
+            source=pair["source"],
+            destination=pair["destination"],
+            address=pair["address"],
+            sent=pair["sent"],
+            received=pair["received"],
+            ttl=pair["ttl"],
+            rtt_ms=tuple(pair["rtt_ms"]),
+            error=pair["error"],
+            skipped=pair["skipped"],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +136,7 @@ class NodeSeen:
     """Of the overlay; None where packets leave by the uplink itself."""
 
     @classmethod
-    def from_json(cls, node: Mapping[str, Any]) -> "NodeSeen":
+    def from_json(cls, node: NodeStatus) -> "NodeSeen":
         """From a node's part of `testbed status -o json`."""
         agent, peers = node["agent"], node["peers"]
         return cls(
@@ -155,6 +166,13 @@ class PodSeen:
     restarts: int
 
     @classmethod
-    def from_json(cls, pod: Mapping[str, Any]) -> "PodSeen":
+    def from_json(cls, pod: PodLine) -> "PodSeen":
         """From a pod's part of `testbed status -o json`."""
-        return cls(**{name: pod[name] for name in cls.__slots__})
+        return cls(
+            name=pod["name"],
+            node=pod["node"],
+            address=pod["address"],
+            state=pod["state"],
+            ready=pod["ready"],
+            restarts=pod["restarts"],
+        )

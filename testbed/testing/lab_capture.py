@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+from testbed.control.questions import EXEC
 from testbed.errors import TestbedError
 from testbed.testing.lab_handle import LabHandle
 
@@ -101,7 +102,7 @@ class _Capture(threading.Thread):
         watcher.start()
         try:
             arguments = {"name": self._node, "container": None, "argv": ["sh", "-c", TCPDUMP, self._device]}
-            self._lab.ask("exec", arguments, (stdin, packets, errors), PATIENCE_S)
+            self._lab.ask(EXEC, arguments, (stdin, packets, errors), PATIENCE_S)
         except TestbedError:
             # The lab has gone, or is not able to: the test will tell.
             pass

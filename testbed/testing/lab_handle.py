@@ -15,7 +15,26 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
+from testbed.control.answers.faults import FaultAnswer
+from testbed.control.answers.lab import Description, EndedAnswer, EventLine, StatusAnswer
 from testbed.control.client import LabRecord, NoAnswer, ask, find_lab
+from testbed.control.questions import (
+    DESCRIBE,
+    ETCDCTL,
+    EVENTS,
+    EXEC,
+    FAULT,
+    FAULTS,
+    GET,
+    HEAL,
+    LOGS,
+    PING,
+    RESTART,
+    SHELL,
+    STATUS,
+    AnswerT,
+    Question,
+)
 from testbed.errors import TestbedError
 from testbed.faults.catalogue import HEAL_LIMIT_S
 from testbed.testing.lab_answers import CURL_REPORT, NodeSeen, Ping, PodSeen, Response, Result, response_of
@@ -65,14 +84,14 @@ class LabHandle:
 
     def ask(
         self,
-        verb: str,
+        question: Question[AnswerT],
         arguments: Arguments = NOTHING,
         descriptors: tuple[int, ...] = (),
         timeout_s: float = ANSWER_LIMIT_S,
-    ) -> Any:  # noqa: ANN401 - JSON
+    ) -> AnswerT:
         """Ask for any verb of the control socket. Raises TestbedError; NoAnswer after `timeout_s` seconds."""
         self.requests += 1
-        return ask(self.record, verb, descriptors, answer_within_s=timeout_s, **arguments)
+        return ask(self.record, question, descriptors, answer_within_s=timeout_s, **arguments)
 
     def exec(
         self,
@@ -87,7 +106,7 @@ class LabHandle:
         Raises NoAnswer with what it said so far after `timeout_s` seconds; the command is ended then.
         """
         arguments = {"name": target, "container": container, "argv": list(argv)}
-        return self._run("exec", arguments, Command(target, argv), input=input, timeout_s=timeout_s)
+        return self._run(EXEC, arguments, Command(target, argv), input=input, timeout_s=timeout_s)
 
     def script(self, text: str, target: str | None = None, timeout_s: float = EXEC_LIMIT_S) -> Result:
         """Run shell commands on a node or in a pod, or (without a target) in the lab's own namespaces.
@@ -95,7 +114,7 @@ class LabHandle:
         There the switches are, and `ip netns exec NAME …` works for every node and pod.
         """
         command = Command(target or "lab", ("bash", text))
-        return self._run("shell", {"name": target}, command, input=text, timeout_s=timeout_s)
+        return self._run(SHELL, {"name": target}, command, input=text, timeout_s=timeout_s)
 
     def ping(self, source: str, destination: str, count: int = 1) -> Ping:
         """Ping a pod, a node or an address from a pod or a node, each request with its own second to come back."""
@@ -135,52 +154,47 @@ class LabHandle:
 
         wait_until(ready, timeout_s, f"lab {self.name} is ready")
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> StatusAnswer:
         """As `testbed status -o json`."""
-        answer: dict[str, Any] = self.ask("status")
-        return {**answer, "pid": self.record.pid}
+        return {**self.ask(STATUS), "pid": self.record.pid}
 
-    def get(self, kind: str, name: str | None = None) -> list[dict[str, Any]]:
+    def get(self, kind: str, name: str | None = None) -> Sequence[Any]:
         """Kubernetes-shaped objects: nodes, pods, services, leases, routes; all of a kind, or the one named."""
-        found: list[dict[str, Any]] = self.ask("get", {"kind": kind, "name": name})
-        return found
+        return self.ask(GET, {"kind": kind, "name": name})
 
-    def describe(self, kind: str, name: str) -> dict[str, Any]:
+    def describe(self, kind: str, name: str) -> Description:
         """Everything about one of `nodes` or `pods`, as headings and values."""
-        answer: dict[str, Any] = self.ask("describe", {"kind": kind, "name": name})
-        return answer
+        return self.ask(DESCRIBE, {"kind": kind, "name": name})
 
-    def events(self) -> list[dict[str, str]]:
+    def events(self) -> Sequence[EventLine]:
         """What happened in the lab, oldest first: at, type, object, reason, message."""
-        found: list[dict[str, str]] = self.ask("events")
-        return found
+        return self.ask(EVENTS)
 
     def logs(self, name: str, container: str | None = None) -> str:
         """What a pod, a node's agent, an etcd member (`etcd1`) or the lab itself (`lab`) has written."""
-        return self._run("logs", {"name": name, "container": container}, Command(name, ("logs",))).check()
+        return self._run(LOGS, {"name": name, "container": container}, Command(name, ("logs",))).check()
 
     def etcdctl(self, *argv: str) -> Result:
         """Run the real etcdctl on the lab's etcd."""
-        return self._run("etcdctl", {"argv": list(argv)}, Command("etcd", ("etcdctl", *argv)))
+        return self._run(ETCDCTL, {"argv": list(argv)}, Command("etcd", ("etcdctl", *argv)))
 
     @contextmanager
-    def fault(self, text: str) -> Iterator[dict[str, Any]]:
+    def fault(self, text: str) -> Iterator[FaultAnswer]:
         """Break something, as `testbed fault TEXT` does, and heal it at the end: `with lab.fault("agent stop node1"):`.
 
         Gives what `-o json` shows. The block is left when what was broken is ready again (see `heal`); what the lab
         repairs by itself, as after `agent kill`, may take longer.
         """
-        fault: dict[str, Any] = self.ask("fault", {"words": text.split()})
+        fault = self.ask(FAULT, {"words": text.split()})
         try:
             yield fault
         finally:
             if fault["number"] in [one["number"] for one in self.faults()]:
                 self.heal(fault["number"])
 
-    def faults(self) -> list[dict[str, Any]]:
+    def faults(self) -> Sequence[FaultAnswer]:
         """What is broken now, as `testbed fault list -o json` shows it."""
-        found: list[dict[str, Any]] = self.ask("faults")
-        return found
+        return self.ask(FAULTS)
 
     def heal(self, *numbers: int, limit_s: float = HEAL_LIMIT_S) -> None:
         """End the faults of these numbers; without any, all that are on. Returns when what they broke is ready again.
@@ -189,7 +203,7 @@ class LabHandle:
         faults are on, which may be why. With a limit of 0 nothing is waited for.
         """
         arguments = {"numbers": list(numbers) or None, "limit_s": float(limit_s)}
-        for one in self.ask("heal", arguments, timeout_s=limit_s + ANSWER_LIMIT_S):
+        for one in self.ask(HEAL, arguments, timeout_s=limit_s + ANSWER_LIMIT_S):
             fault = f"fault {one['number']}, {one['fault']}"
             if not one["healed"]:
                 raise TestbedError(f"{fault}: {one['did']}")
@@ -211,12 +225,12 @@ class LabHandle:
         return AgentHandle(self, node)
 
     def _pings(self, arguments: Arguments, count: int) -> list[Ping]:
-        pairs = self.ask("ping", arguments, timeout_s=ANSWER_LIMIT_S + count * PING_TIMEOUT_S)
+        pairs = self.ask(PING, arguments, timeout_s=ANSWER_LIMIT_S + count * PING_TIMEOUT_S)
         return [Ping.from_json(pair) for pair in pairs]
 
     def _run(
         self,
-        verb: str,
+        question: Question[EndedAnswer],
         arguments: Arguments,
         command: Command,
         *,
@@ -230,7 +244,7 @@ class LabHandle:
                 with open(streams[0], "wb", closefd=False) as stdin:
                     stdin.write(input.encode())
                 os.lseek(streams[0], 0, os.SEEK_SET)
-            answer = self.ask(verb, arguments, tuple(streams), timeout_s)
+            answer = self.ask(question, arguments, tuple(streams), timeout_s)
             return Result(command.target, command.argv, _content(streams[1]), _content(streams[2]), answer["exit"])
         except NoAnswer as late:
             said = f"stdout: {_content(streams[1])[-SHOWN:]!r}, stderr: {_content(streams[2])[-SHOWN:]!r}"
@@ -265,7 +279,7 @@ class AgentHandle:
 
     def restart(self) -> None:
         """Restart it with the code as it is now, and wait until it is ready."""
-        self._lab.ask("restart", {"nodes": [self.node]})
+        self._lab.ask(RESTART, {"nodes": [self.node]})
 
     def state(self) -> dict[str, Any]:
         """What it says of itself: lease, forwarding table, counters, drops by reason (its /state)."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from testbed.control.questions import RESOURCES
 from testbed.errors import InvalidInput
 from testbed.faults.trials import CONTROL, TRIALS, Trial
 from testbed.testing.attempts import Attempt, attempts
@@ -90,7 +91,7 @@ class Soak:
     def run(self, trials: Iterator[Trial]) -> Outcome:
         """All of them, and then a look at what has grown."""
         self._try(CONTROL)
-        before: Mapping[str, int] = self._lab.ask("resources")
+        before: Mapping[str, int] = self._lab.ask(RESOURCES)
         for trial in trials:
             self._outcome.trials += 1
             self._try(trial)
@@ -117,7 +118,7 @@ class Soak:
         last: list[str] = []
 
         def none() -> bool:
-            last[:] = grown(self._lab.ask("resources"), before)
+            last[:] = grown(self._lab.ask(RESOURCES), before)
             return not last
 
         with contextlib.suppress(NotInTime):
@@ -126,6 +127,7 @@ class Soak:
 
     def _note(self, trial: Trial, attempt: Attempt) -> None:
         found, share = attempt.found, attempt.waited
+        resources = self._lab.ask(RESOURCES)
         entry = {
             "trial": trial.name,
             "attempt": attempt.number,
@@ -135,7 +137,7 @@ class Soak:
             "late": found.late,
             "machine_waited": None if share is None else round(share, 3),
             "history": found.history,
-            "resources": dict(self._lab.ask("resources")),
+            "resources": resources,
         }
         self._history.write(json.dumps(entry) + "\n")
         self._history.flush()

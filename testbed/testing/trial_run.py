@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from testbed.control.questions import FAULT
 from testbed.errors import TestbedError
 from testbed.faults.trials import Trial
 from testbed.testing.heartbeats import Heartbeats
@@ -59,7 +60,7 @@ def run_trial(
     found = Findings()
     try:
         for text in trial.prepare:
-            lab.ask("fault", {"words": text.split()}, timeout_s=PATIENCE_S * 2)
+            lab.ask(FAULT, {"words": text.split()}, timeout_s=PATIENCE_S * 2)
         lab.wait_ready(CONTROL_LIMIT_S)
         heartbeats.wait_steady(CONTROL_LIMIT_S)
     except (NotInTime, TestbedError) as late:
@@ -84,7 +85,7 @@ def _inject_and_recover(
 ) -> None:
     restarts = {name: node.agent_restarts for name, node in lab.nodes.items()}
     began = found.note("injecting")
-    done = [lab.ask("fault", {"words": text.split()}, timeout_s=PATIENCE_S * 2) for text in trial.faults]
+    done = [lab.ask(FAULT, {"words": text.split()}, timeout_s=PATIENCE_S * 2) for text in trial.faults]
     injected = found.note("injected")
     if trial.mended_by_lab:
         wait_until(lambda: not lab.faults() or _restarted(lab, restarts), patience_s, "the lab mends it")

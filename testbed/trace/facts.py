@@ -4,13 +4,13 @@ import contextlib
 import re
 from collections.abc import Callable
 from ipaddress import ip_network
-from typing import Any
 
 from agent.errors import NetlinkError
 from agent.kernel.sockets import port_holder
 from agent.kernel.values import IPAddress, Link, Route
 from testbed.capture.map import LAB, Map
 from testbed.lab.forwarding import host_of
+from testbed.lab.node import AgentState
 from testbed.lab.nodes import Nodes
 from testbed.lab.underlay import LabUnderlay
 from testbed.services.rules import WORDS
@@ -40,7 +40,7 @@ class Facts:
         self._services = services
         self._another_probe = another_probe
         self._lookups: dict[str, Lookups | None] = {}
-        self._states: dict[str, dict[str, Any] | None] = {}
+        self._states: dict[str, AgentState | None] = {}
         self._routes: dict[tuple[str, IPAddress], Route | None] = {}
 
     def __enter__(self) -> "Facts":
@@ -115,7 +115,7 @@ class Facts:
                 return str(entry["subnet"])
         return None
 
-    def state(self, place: str) -> dict[str, Any] | None:
+    def state(self, place: str) -> AgentState | None:
         """What a node's agent says of itself; None for what is no node and for an agent that does not answer."""
         if place not in self._states:
             node = self._nodes.get(place)

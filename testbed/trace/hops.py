@@ -1,18 +1,17 @@
 """Hops as JSON, in the shape of docs/trace.md. Pure but for the questions that `reasons` asks."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from testbed.capture.headers import Packet
 from testbed.capture.layers import Layer, layers_of
 from testbed.capture.map import End, Map
+from testbed.control.answers.trace import HopFrame, HopLayer, HopPacket, TraceHop
 from testbed.trace.reasons import Known, reason
 from testbed.trace.recognise import Role
 from testbed.trace.story import Step, describe
 from testbed.trace.verdict import is_delivered
 from testbed.trace.watch import Sighting
 
-Hop = dict[str, Any]
 SHORTEST_HEADERS = 72
 """IPv4 and TCP with their usual options and some room: with so much less payload a packet is of the size meant."""
 MOST_BYTES = 256
@@ -26,40 +25,40 @@ def hop_list(
     mtus: Mapping[End, int | None],
     *,
     with_headers: bool = False,
-) -> list[Hop]:
+) -> list[TraceHop]:
     """Return one object a step, numbered from 1."""
     if not steps:
         return []
     first_ns = steps[0].sighting.at_ns
-    hops: list[Hop] = []
+    hops: list[TraceHop] = []
     last_of: dict[Role, Step] = {}
     at_us = 0.0
     last = {step.role: number for number, step in enumerate(steps, 1)}
     for number, step in enumerate(steps, 1):
         # Two processors' clocks may differ by a little; what is known to come later is never shown as earlier.
         at_us = max(at_us, (step.sighting.at_ns - first_ns) / 1000)
-        hops.append(
-            {
-                "number": number,
-                "leg": step.role.value,
-                "where": known.where(*step.end),
-                "node": known.node_name(*step.end),
-                "interface": step.sighting.interface,
-                "direction": "out" if step.sighting.outgoing else "in",
-                "at_us": round(at_us, 1),
-                "inner": packet_json(step.sighting.frame, step.inner),
-                "outer": None if step.outer is None else packet_json(step.sighting.frame, step.outer),
-                "mtu": mtus.get(step.end),
-                "why": reason(last_of.get(step.role), step, facts, known)
-                + (": delivered" if number == last[step.role] and is_delivered(step, known) else ""),
-                **({"frame": frame_json(step.sighting, known)} if with_headers else {}),
-            }
-        )
+        hop: TraceHop = {
+            "number": number,
+            "leg": step.role.leg,
+            "where": known.where(*step.end),
+            "node": known.node_name(*step.end),
+            "interface": step.sighting.interface,
+            "direction": "out" if step.sighting.outgoing else "in",
+            "at_us": round(at_us, 1),
+            "inner": packet_json(step.sighting.frame, step.inner),
+            "outer": None if step.outer is None else packet_json(step.sighting.frame, step.outer),
+            "mtu": mtus.get(step.end),
+            "why": reason(last_of.get(step.role), step, facts, known)
+            + (": delivered" if number == last[step.role] and is_delivered(step, known) else ""),
+        }
+        if with_headers:
+            hop["frame"] = frame_json(step.sighting, known)
+        hops.append(hop)
         last_of[step.role] = step
     return hops
 
 
-def frame_json(sighting: Sighting, known: Map) -> dict[str, Any]:
+def frame_json(sighting: Sighting, known: Map) -> HopFrame:
     """Return the frame as it was seen: its bytes, and every header with its fields and their places."""
     frame = sighting.frame if sighting.sealed is None else sighting.sealed
     return {
@@ -69,7 +68,7 @@ def frame_json(sighting: Sighting, known: Map) -> dict[str, Any]:
     }
 
 
-def layers_json(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+def layers_json(layers: Sequence[Layer]) -> list[HopLayer]:
     """Return one object a header."""
     return [
         {
@@ -86,7 +85,7 @@ def layers_json(layers: Sequence[Layer]) -> list[dict[str, Any]]:
     ]
 
 
-def packet_json(frame: bytes, packet: Packet) -> dict[str, Any]:
+def packet_json(frame: bytes, packet: Packet) -> HopPacket:
     """The fields that a hop table shows."""
     return {
         "src": str(packet.header.source),
@@ -101,21 +100,25 @@ def packet_json(frame: bytes, packet: Packet) -> dict[str, Any]:
     }
 
 
-def narrow_places(hops: Sequence[Hop]) -> list[str]:
+def narrow_places(hops: Sequence[TraceHop]) -> list[str]:
     """Where what carries packets between nodes is narrower than what their senders are told (the MTU of the first
     hop): larger packets than the probe may be lost there without a word. Pure."""
     said = []
     for leg in dict.fromkeys(hop["leg"] for hop in hops):
         own = [hop for hop in hops if hop["leg"] == leg]
         promised = own[0]["mtu"]
-        carriers = [hop for hop in own if hop["outer"] is not None and hop["mtu"] is not None]
-        narrow = min(carriers, key=lambda hop: int(hop["mtu"]), default=None)
-        if promised is None or narrow is None:
+        carriers = [
+            (hop["mtu"], hop["outer"]["length"] - hop["inner"]["length"], hop["where"])
+            for hop in own
+            if hop["outer"] is not None and hop["mtu"] is not None
+        ]
+        mtu, headers, where = min(carriers, key=lambda carrier: carrier[0], default=(None, 0, ""))
+        if promised is None or mtu is None:
             continue
-        room = narrow["mtu"] - (narrow["outer"]["length"] - narrow["inner"]["length"])
+        room = mtu - headers
         if room < promised:
             said.append(
-                f"{own[0]['where']} lets packets of {promised} bytes out, {narrow['where']} carries only up to {room} "
-                f"(MTU {narrow['mtu']}): larger ones may be lost (see with --size {promised - SHORTEST_HEADERS})"
+                f"{own[0]['where']} lets packets of {promised} bytes out, {where} carries only up to {room} "
+                f"(MTU {mtu}): larger ones may be lost (see with --size {promised - SHORTEST_HEADERS})"
             )
     return said

@@ -72,8 +72,8 @@ def _origin(step: Step, known: Known, where: Geography) -> str:
     """The first time that it leaves anywhere."""
     sighting = step.sighting
     name = where.node_name(sighting.place, sighting.interface)
-    maker = {Role.ANSWER: f"{name} answers", Role.ERROR: f"{name} complains"}.get(step.role, f"{name} sends it")
-    if step.role is Role.ANSWER_ERROR:
+    maker = {Role.REPLY: f"{name} answers", Role.ERROR: f"{name} complains"}.get(step.role, f"{name} sends it")
+    if step.role is Role.REPLY_ERROR:
         maker = f"{name} complains about the answer"
     return f"{maker}; {_route(known, sighting.place, step.inner.header.destination)}"
 

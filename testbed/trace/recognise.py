@@ -8,11 +8,12 @@ these is made the filter that runs in the kernel (probe_filter), so that no amou
 import struct
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, cast
 
 from agent.datapath.packet import ICMP, UDP
 from agent.kernel.values import IPAddress
 from testbed.capture.headers import ICMPV6, TCP, Packet, quoted
+from testbed.control.answers.trace import Leg
 
 Protocol = Literal["tcp", "udp", "icmp"]
 NUMBERS: dict[int, dict[str, int]] = {
@@ -29,15 +30,20 @@ class Role(StrEnum):
     """What a packet is to the probe."""
 
     REQUEST = "request"
-    ANSWER = "answer"
+    REPLY = "reply"
     ERROR = "error"
     """An ICMP message about the request."""
-    ANSWER_ERROR = "answer error"
-    """An ICMP message about the answer."""
+    REPLY_ERROR = "reply error"
+    """An ICMP message about the reply."""
     DATA = "data"
     """The first payload behind TCP's handshake."""
     OTHER = "other"
     """The rest of the conversation."""
+
+    @property
+    def leg(self) -> Leg:
+        """Return it as a trace's leg; OTHER is never one."""
+        return cast("Leg", self.value)
 
 
 Endpoints = tuple[IPAddress, int | None, IPAddress, int | None]
@@ -84,7 +90,7 @@ class Recogniser:
         if role is Role.REQUEST:
             self.requests.add(packet.endpoints)
             self._request_headers.add(seen)
-        elif role is Role.ANSWER:
+        elif role is Role.REPLY:
             self._answer_headers.add(seen)
         return role
 
@@ -96,7 +102,7 @@ class Recogniser:
             return self._role_of_echo(packet) if has_cookie else None
         source, source_port, destination, destination_port = packet.endpoints
         if (destination, destination_port, source, source_port) in self.requests:
-            return Role.ANSWER
+            return Role.REPLY
         return Role.REQUEST if has_cookie else None
 
     def _role_of_tcp(self, packet: Packet) -> Role | None:
@@ -107,7 +113,7 @@ class Recogniser:
             return Role.REQUEST if forth == 0 else None
         if flags & SYN or flags & RST:
             if back == 1 and flags & ACK:
-                return Role.ANSWER
+                return Role.REPLY
         elif forth == 1 and packet.end > packet.payload and self._known(packet):
             return Role.DATA
         return Role.OTHER if min(forth, back) < WINDOW and self._known(packet) else None
@@ -121,7 +127,7 @@ class Recogniser:
     def _role_of_echo(self, packet: Packet) -> Role | None:
         kind = packet.icmp[0] if packet.icmp else None
         version = self.mark.version
-        return {ECHO_REQUEST[version]: Role.REQUEST, ECHO_REPLY[version]: Role.ANSWER}.get(-1 if kind is None else kind)
+        return {ECHO_REQUEST[version]: Role.REQUEST, ECHO_REPLY[version]: Role.REPLY}.get(-1 if kind is None else kind)
 
     def _has_cookie(self, frame: bytes, packet: Packet) -> bool:
         return frame[packet.payload : packet.payload + 4] == struct.pack("!I", self.mark.cookie)
@@ -132,8 +138,8 @@ class Recogniser:
         turned = (endpoints[2], endpoints[3], endpoints[0], endpoints[1])
         if seen in self._request_headers and self._is_quoted(frame, about, endpoints, Role.REQUEST):
             return Role.ERROR
-        if seen in self._answer_headers and self._is_quoted(frame, about, turned, Role.ANSWER):
-            return Role.ANSWER_ERROR
+        if seen in self._answer_headers and self._is_quoted(frame, about, turned, Role.REPLY):
+            return Role.REPLY_ERROR
         if self.mark.protocol == "tcp" and endpoints in self.requests:
             return Role.ERROR if about.sequence == self.mark.cookie + 1 else Role.OTHER
         return None

@@ -3,14 +3,14 @@
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
 
 from agent.kernel.values import Family, IPAddress
 from testbed.capture.map import LAB, Map, map_of
 from testbed.cluster.kinds import SERVICE
 from testbed.cluster.object_key import key_of
+from testbed.control.answers.trace import TraceAnswer, TracedFrame, TraceLoss, TraceProbe
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.state import LabState
 from testbed.services.services import Services
@@ -58,7 +58,7 @@ LONGEST_HEADERS = 576 + 28
 DEFAULT_SIZE = {"tcp": 1, "udp": 16, "icmp": 56}
 
 
-def trace(state: LabState, services: Services, asked: Asked, client_left: Callable[[float], bool]) -> dict[str, Any]:
+def trace(state: LabState, services: Services, asked: Asked, client_left: Callable[[float], bool]) -> TraceAnswer:
     """Send one probe and tell its way, as JSON (docs/trace.md). Raises TestbedError for what there is not.
 
     `client_left`: whether nobody waits for the answer any more, which then is not waited for either.
@@ -90,20 +90,30 @@ def trace(state: LabState, services: Services, asked: Asked, client_left: Callab
         verdict = judge(story, probe.outcome, probe.unacknowledged(), known)
         with Facts(known, state.nodes, state.underlay, services, lambda: TracedPacket(pid, wanted)) as facts:
             shown = _shown(story, with_data=verdict.outcome == "data lost" or size > 1)
-            told: dict[str, Any] = {
-                "hops": hop_list(shown, known, facts, mtus, with_headers=asked.with_headers),
+            hops = hop_list(shown, known, facts, mtus, with_headers=asked.with_headers)
+            found = _findings(verdict, story, probe, place, known, facts, evidence)
+            answer: TraceAnswer = {
+                "probe": _probe_json(asked, probe, destination, size),
+                "outcome": verdict.outcome,
+                "hops": hops,
+                "lost_at": _lost_json(verdict.lost, found.finding, known),
+                "reasons": found.finding.reasons,
+                "warnings": narrow_places(hops),
+                "hints": found.finding.hints,
+                "drops": found.drops,
+                "counters": found.kernels,
                 "strays": hop_list(story.strays, known, facts, mtus),
+                "repeated": story.again,
+                "unwatched": watch.missed,
             }
-            told["probe"] = _probe_json(asked, probe, destination, size)
-            told |= _findings(verdict, story, probe, place, known, facts, evidence)
-            told["warnings"] = narrow_places(told["hops"])
     finally:
         probe.close()
-    frames = {"frames": _frames(watch, known)} if asked.with_frames else {}
-    return told | {"repeated": story.again, "unwatched": watch.missed} | frames
+    if asked.with_frames:
+        answer["frames"] = _frames(watch, known)
+    return answer
 
 
-def _frames(watch: PacketWatch, known: Map) -> list[dict[str, Any]]:
+def _frames(watch: PacketWatch, known: Map) -> list[TracedFrame]:
     """What was seen, for a capture file; the client writes it, who may write where the lab may not."""
     sightings = _sightings(watch, known)
     labels = {(known.node_name(one.place, one.interface), one.interface) for one in sightings}
@@ -130,31 +140,32 @@ def _shown(story: Story, *, with_data: bool) -> list[Step]:
     return [step for step in story.steps if step.role is not Role.DATA or with_data]
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Why a probe did not arrive, and which counters moved meanwhile."""
+
+    finding: Finding = field(default_factory=Finding)
+    drops: dict[str, Counters] = field(default_factory=dict)
+    kernels: dict[str, Counters] = field(default_factory=dict)
+
+
 def _findings(
     verdict: TraceVerdict, story: Story, probe: TracedPacket, place: str, known: Map, facts: Facts, evidence: Evidence
-) -> dict[str, Any]:
+) -> _Found:
+    if verdict.outcome in ("answered", "refused"):
+        return _Found()
+    drops, kernels = evidence.drops(), evidence.kernels()
+    suspects = Suspects(known, facts, drops, kernels)
     finding = Finding()
-    drops: dict[str, Counters] = {}
-    kernels: dict[str, Counters] = {}
-    if verdict.outcome not in ("answered", "refused"):
-        drops, kernels = evidence.drops(), evidence.kernels()
-        suspects = Suspects(known, facts, drops, kernels)
-        if verdict.lost is not None:
-            about = Role.ANSWER_ERROR if verdict.lost.role is Role.ANSWER else Role.ERROR
-            finding = suspects.about(verdict.lost, story.leg(about))
-        elif verdict.outcome == "not sent":
-            finding = suspects.about_sender(place, probe.wanted.destination, probe.outcome)
-    return {
-        "outcome": verdict.outcome,
-        "lost_at": _lost_json(verdict.lost, finding, known),
-        "reasons": finding.reasons,
-        "hints": finding.hints,
-        "drops": drops,
-        "counters": kernels,
-    }
+    if verdict.lost is not None:
+        about = Role.REPLY_ERROR if verdict.lost.role is Role.REPLY else Role.ERROR
+        finding = suspects.about(verdict.lost, story.leg(about))
+    elif verdict.outcome == "not sent":
+        finding = suspects.about_sender(place, probe.wanted.destination, probe.outcome)
+    return _Found(finding, drops, kernels)
 
 
-def _lost_json(lost: Step | None, finding: Finding, known: Map) -> dict[str, Any] | None:
+def _lost_json(lost: Step | None, finding: Finding, known: Map) -> TraceLoss | None:
     if lost is None:
         return None
     return {
@@ -162,7 +173,7 @@ def _lost_json(lost: Step | None, finding: Finding, known: Map) -> dict[str, Any
         "node": known.node_name(*lost.end),
         "interface": lost.sighting.interface,
         "direction": "out" if lost.sighting.outgoing else "in",
-        "leg": lost.role.value,
+        "leg": lost.role.leg,
         "reason": finding.reasons[0] if finding.reasons else None,
     }
 
@@ -219,7 +230,7 @@ def _address_of_name(
     raise TestbedError(f"no pod, node or address {destination} (there are: {there})")
 
 
-def _probe_json(asked: Asked, probe: TracedPacket, destination: IPAddress, size: int) -> dict[str, Any]:
+def _probe_json(asked: Asked, probe: TracedPacket, destination: IPAddress, size: int) -> TraceProbe:
     source = probe.source
     return {
         "protocol": asked.protocol,

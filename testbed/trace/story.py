@@ -8,7 +8,7 @@ from testbed.capture.map import End
 from testbed.trace.recognise import Recogniser, Role
 from testbed.trace.watch import Sighting
 
-LEGS = (Role.REQUEST, Role.DATA, Role.ANSWER, Role.ERROR, Role.ANSWER_ERROR)
+LEGS = (Role.REQUEST, Role.DATA, Role.REPLY, Role.ERROR, Role.REPLY_ERROR)
 """What is told; the rest of a conversation is only counted."""
 ECHO_WORDS = {4: {8: "echo request", 0: "echo reply"}, 6: {128: "echo request", 129: "echo reply"}}
 UNREACHABLE = {4: 3, 6: 1}

@@ -1,8 +1,9 @@
 """What the lab answers to `testbed trace`."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
-from testbed.control.server import Request, Verb
+from testbed.control.questions import TRACE
+from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import InvalidInput
 from testbed.lab.state import LabState
 from testbed.services.services import Services
@@ -13,9 +14,9 @@ LARGEST = 65000  # bytes: an IPv4 packet less its headers
 LONGEST_S = 60.0
 
 
-def trace_verbs(state: LabState, services: Services) -> Mapping[str, Verb]:
+def trace_verbs(state: LabState, services: Services) -> Sequence[AnyVerb]:
     """Return the verb."""
-    return {"trace": Verb(lambda request: trace(state, services, asked_of(request), request.client_left))}
+    return (Verb(TRACE, lambda request: trace(state, services, asked_of(request), request.client_left)),)
 
 
 def asked_of(request: Request) -> Asked:

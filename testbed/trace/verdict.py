@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from testbed.capture.map import Map
+from testbed.control.answers.trace import Outcome
 from testbed.trace.recognise import Role
 from testbed.trace.story import Step, Story
 
@@ -11,7 +12,7 @@ from testbed.trace.story import Step, Story
 class TraceVerdict:
     """What is said of a probe before anybody looks into why."""
 
-    outcome: str
+    outcome: Outcome
     """See docs/trace.md."""
     lost: Step | None = None
     """The last that was seen of what did not arrive."""
@@ -19,7 +20,7 @@ class TraceVerdict:
 
 def judge(story: Story, said: str | None, unacknowledged: int, known: Map) -> TraceVerdict:
     """`said`: what the sender's own kernel said (`Probe.outcome`); `unacknowledged`: payload bytes on their way."""
-    request, answer, data = story.leg(Role.REQUEST), story.leg(Role.ANSWER), story.leg(Role.DATA)
+    request, reply, data = story.leg(Role.REQUEST), story.leg(Role.REPLY), story.leg(Role.DATA)
     if said == "answered":
         return TraceVerdict("data lost", _last(data) or _last(request)) if unacknowledged else TraceVerdict("answered")
     if said == "refused":
@@ -30,9 +31,9 @@ def judge(story: Story, said: str | None, unacknowledged: int, known: Map) -> Tr
         return TraceVerdict("unreachable", _last(request))
     if not any(is_delivered(step, known) for step in request):
         return TraceVerdict("lost", _last(request))
-    if not answer:
+    if not reply:
         return TraceVerdict("unanswered", _last(request))
-    return TraceVerdict("answer lost", _last(answer))
+    return TraceVerdict("reply lost", _last(reply))
 
 
 def is_delivered(step: Step, known: Map) -> bool:

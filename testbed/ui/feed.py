@@ -2,12 +2,13 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
 
 from testbed.cluster.kinds import LEASE, POD, SERVICE
+from testbed.control.answers.graph import GraphAnswer
 from testbed.control.client import LabRecord, ask, find_lab
+from testbed.control.questions import EVENTS, GET, AnswerT, Question
 from testbed.errors import TestbedError
 from testbed.graph.facts import facts_of_lab
 from testbed.graph.layout import lay_out
@@ -25,7 +26,8 @@ SLOW_PERIOD_S = 2.0
 KEEP_ALIVE_S = 15.0
 ANSWER_LIMIT_S = 30.0
 
-Message = dict[str, Any]
+Message = Mapping[str, object]
+"""What the page takes, by kind of message: tables, the picture, rates."""
 
 
 class Feed:
@@ -39,7 +41,7 @@ class Feed:
         """The newest of each kind, with the number of the change that it came with."""
         self._number = 0
         self._watchers = 0
-        self._before: tuple[float, Message] | None = None
+        self._before: tuple[float, GraphAnswer] | None = None
         self._slow_at = 0.0
         self._hurry = threading.Event()
 
@@ -111,22 +113,22 @@ class Feed:
         if self._before is not None:
             self._tell("traffic", {"rates": rates(self._before[1], facts, at - self._before[0])})
         self._before = (at, facts)
-        self._tell("events", {"table": tables.events(self._ask("events"))})
+        self._tell("events", {"table": tables.events(self._ask(EVENTS))})
         self._tell("faults", {"table": tables.faults(facts["faults"])})
         if at - self._slow_at >= SLOW_PERIOD_S:
             self._slow_at = at
             self._look_at_etcd()
 
     def _look_at_etcd(self) -> None:
-        self._tell("services", {"table": tables.objects(SERVICE, self._ask("get", kind=SERVICE.plural))})
-        self._tell("ports", {"ports": tables.ports(self._ask("get", kind=POD.plural))})
+        self._tell("services", {"table": tables.objects(SERVICE, self._ask(GET, kind=SERVICE.plural))})
+        self._tell("ports", {"ports": tables.ports(self._ask(GET, kind=POD.plural))})
         try:
-            self._tell("leases", {"table": tables.objects(LEASE, self._ask("get", kind=LEASE.plural))})
+            self._tell("leases", {"table": tables.objects(LEASE, self._ask(GET, kind=LEASE.plural))})
         except TestbedError as failure:
             self._tell("leases", {"table": tables.table(("etcd does not answer",), [(str(failure),)])})
 
-    def _ask(self, verb: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
-        return ask(self._record, verb, (), ANSWER_LIMIT_S, **arguments)
+    def _ask(self, question: Question[AnswerT], **arguments: object) -> AnswerT:
+        return ask(self._record, question, (), ANSWER_LIMIT_S, **arguments)
 
     def _tell(self, kind: str, message: Message) -> None:
         with self._changed:

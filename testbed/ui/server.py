@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.control.client import NoAnswer, ask
+from testbed.control.questions import FAULT, HEAL, TRACE
 from testbed.errors import InvalidInput, TestbedError
 from testbed.graph.drawing import STYLE
 from testbed.graph.facts import facts_of_lab
@@ -121,20 +122,20 @@ class Handler(BaseHTTPRequestHandler):
             raise InvalidInput("trace: want a source and a destination")
         record = self.server.feed.record
         arguments = arguments_of(source, destination, None) | {"size": None, "timeout_s": 1.0}
-        answer = ask(record, "trace", answer_within_s=ANSWER_LIMIT_S, **arguments)
+        answer = ask(record, TRACE, answer_within_s=ANSWER_LIMIT_S, **arguments)
         layout = lay_out(graph_of(facts_of_lab(record, ANSWER_LIMIT_S)))
         size = f"0 0 {layout.part.width:.0f} {layout.part.height:.0f}"
         return {"trace": answer, "way": trace_way(layout, answer), "viewBox": size}
 
     def _kill(self, request: dict[str, Any]) -> object:
         words = ["agent", "kill", str(request.get("node", ""))]
-        done = ask(self.server.feed.record, "fault", answer_within_s=ANSWER_LIMIT_S, words=words, lasts_s=None)
+        done = ask(self.server.feed.record, FAULT, answer_within_s=ANSWER_LIMIT_S, words=words, lasts_s=None)
         self.server.feed.hurry()
         return done
 
     def _heal(self, _request: dict[str, Any]) -> object:
         # The page shows what is not ready again yet.
-        return ask(self.server.feed.record, "heal", answer_within_s=ANSWER_LIMIT_S, numbers=None, limit_s=0.0)
+        return ask(self.server.feed.record, HEAL, answer_within_s=ANSWER_LIMIT_S, numbers=None, limit_s=0.0)
 
     def _live(self) -> None:
         """Server-sent events (HTML standard, 9.2) until the browser goes."""

@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from testbed.cluster.kinds import Kind
+from testbed.control.answers.faults import FaultAnswer
+from testbed.control.answers.graph import GraphAnswer
+from testbed.control.answers.lab import EventLine
 
 Object = Mapping[str, Any]
-Table = dict[str, Any]
+Table = dict[str, list[Any]]
 EVENTS_SHOWN = 200
 
 
@@ -19,7 +22,7 @@ def _cell(value: object) -> str:
     return "-" if value is None or value == "" else str(value)
 
 
-def nodes(facts: Object) -> Table:
+def nodes(facts: GraphAnswer) -> Table:
     """Nodes with their agents, and what these dropped."""
     headings = ("node", "address", "subnet", "agent", "peers", "restarts", "drops", "why not ready")
     return table(
@@ -40,7 +43,7 @@ def nodes(facts: Object) -> Table:
     )
 
 
-def pods(facts: Object) -> Table:
+def pods(facts: GraphAnswer) -> Table:
     """Pods and their links."""
     return table(
         ("pod", "node", "address", "state", "ready", "restarts", "link on the node"),
@@ -59,7 +62,7 @@ def pods(facts: Object) -> Table:
     )
 
 
-def forwarding(facts: Object) -> Table:
+def forwarding(facts: GraphAnswer) -> Table:
     """Every agent's forwarding table."""
     return table(
         ("node", "subnet", "sent to"),
@@ -77,7 +80,7 @@ def objects(kind: Kind, found: Sequence[Object]) -> Table:
     return table([column.heading for column in shown], [[column.cell(one) for column in shown] for one in found])
 
 
-def events(found: Sequence[Object]) -> Table:
+def events(found: Sequence[EventLine]) -> Table:
     """The last events, the newest first."""
     return table(
         ("at", "type", "object", "reason", "message"),
@@ -88,7 +91,7 @@ def events(found: Sequence[Object]) -> Table:
     )
 
 
-def faults(found: Sequence[Object]) -> Table:
+def faults(found: Sequence[FaultAnswer]) -> Table:
     """Faults that are on."""
     return table(
         ("number", "fault", "since", "what was done"),

@@ -1,13 +1,9 @@
 """What goes through the links, from two readings of their counters. Pure."""
 
-from collections.abc import Mapping
-from typing import Any
-
-Facts = Mapping[str, Any]
-COUNTERS = ("tx_bytes", "rx_bytes", "tx_dropped", "rx_dropped")
+from testbed.control.answers.graph import GraphAnswer, InterfaceFacts
 
 
-def rates(before: Facts, after: Facts, seconds: float) -> dict[str, dict[str, float]]:
+def rates(before: GraphAnswer, after: GraphAnswer, seconds: float) -> dict[str, dict[str, float]]:
     """For each interface, as `MACHINE/INTERFACE`: bytes and drops per second, out (`tx`) and in (`rx`).
 
     Interfaces that were made between the readings are left out, and those whose counters went back.
@@ -17,22 +13,29 @@ def rates(before: Facts, after: Facts, seconds: float) -> dict[str, dict[str, fl
     for name, new in _counters(after).items():
         if name not in old or seconds <= 0:
             continue
-        differences = {counter: new[counter] - old[name][counter] for counter in COUNTERS}
+        differences = {counter: count - old[name][counter] for counter, count in new.items()}
         if min(differences.values()) >= 0:
             found[name] = {counter: round(value / seconds, 1) for counter, value in differences.items()}
     return found
 
 
-def drops(facts: Facts) -> dict[str, dict[str, int]]:
+def drops(facts: GraphAnswer) -> dict[str, dict[str, int]]:
     """Packets that agents dropped, by node and reason; reasons without any are left out."""
     return {
         node["name"]: {reason: count for reason, count in node["drops"].items() if count} for node in facts["nodes"]
     }
 
 
-def _counters(facts: Facts) -> dict[str, dict[str, int]]:
+def _counters(facts: GraphAnswer) -> dict[str, dict[str, int]]:
+    owners = [(one["name"], one["interfaces"]) for one in facts["machines"]]
+    owners += [(one["name"], one["interfaces"]) for one in facts["switches"]]
+    return {f"{owner}/{link['name']}": _of(link) for owner, links in owners for link in links}
+
+
+def _of(link: InterfaceFacts) -> dict[str, int]:
     return {
-        f"{place['name']}/{link['name']}": {counter: link[counter] for counter in COUNTERS}
-        for place in (*facts["machines"], *facts["switches"])
-        for link in place["interfaces"]
+        "tx_bytes": link["tx_bytes"],
+        "rx_bytes": link["rx_bytes"],
+        "tx_dropped": link["tx_dropped"],
+        "rx_dropped": link["rx_dropped"],
     }

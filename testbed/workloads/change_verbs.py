@@ -12,7 +12,9 @@ from testbed.cluster.object_key import key_of
 from testbed.cluster.problems import Problem, SpecError
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import read_documents
-from testbed.control.server import Request, Verb
+from testbed.control.answers.lab import ApplyAnswer, ChangedObject, DeleteAnswer, ScaleAnswer
+from testbed.control.questions import APPLY, DELETE, SCALE
+from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.changes import Changes
 from testbed.lab.waiting import wait_for
@@ -25,14 +27,11 @@ REMOVERS = 16
 LOOK_S = 0.02
 FORGET_LIMIT_S = 10.0
 
-Line = dict[str, str]
-"""kind, name and outcome of one object."""
 
-
-def change_verbs(keepers: Mapping[str, Keeper], pods_changed: Changes) -> Mapping[str, Verb]:
+def change_verbs(keepers: Mapping[str, Keeper], pods_changed: Changes) -> Sequence[AnyVerb]:
     """Return these verbs; `keepers` by kind."""
     changes = ChangeVerbs(keepers, pods_changed)
-    return {"apply": Verb(changes.apply), "delete": Verb(changes.delete), "scale": Verb(changes.scale)}
+    return (Verb(APPLY, changes.apply), Verb(DELETE, changes.delete), Verb(SCALE, changes.scale))
 
 
 class ChangeVerbs:
@@ -44,12 +43,12 @@ class ChangeVerbs:
         self._applying = threading.Lock()
         """What one `apply` has checked must still be so when it acts."""
 
-    def apply(self, request: Request) -> object:
+    def apply(self, request: Request) -> ApplyAnswer:
         """Create or change every object of the files, or change nothing and say everything that is wrong."""
         with self._applying:
             manifests = self._read(request)
             applied = [(self._keeper(one.object.kind), one) for one in manifests]
-            lines: list[Line] = []
+            lines: list[ChangedObject] = []
             for keeper, one in applied:
                 lines.append({"kind": one.object.kind, "name": str(one.object.key), "outcome": keeper.put(one.object)})
         warnings = [
@@ -62,7 +61,7 @@ class ChangeVerbs:
             self._wait_for_all(request, lines, wait_s)
         return {"objects": lines, "warnings": warnings}
 
-    def delete(self, request: Request) -> object:
+    def delete(self, request: Request) -> DeleteAnswer:
         """Remove objects by name, or those of the files; returns when they are gone."""
         if request.streams:
             sources, problems = self._sources(request)
@@ -85,7 +84,7 @@ class ChangeVerbs:
         if late:
             raise TestbedError(f"removed, but after {FORGET_LIMIT_S:g} s it is still known to: {', '.join(late)}")
         done = zip(wanted, gone, strict=True)
-        lines, missing = list[Line](), list[str]()
+        lines, missing = list[ChangedObject](), list[str]()
         for (kind, name), was_there in done:
             if was_there:
                 lines.append({"kind": kind, "name": name, "outcome": "deleted"})
@@ -93,7 +92,7 @@ class ChangeVerbs:
                 missing.append(f"no {kind.lower()} named {name}")
         return {"objects": lines, "missing": missing}
 
-    def scale(self, request: Request) -> object:
+    def scale(self, request: Request) -> ScaleAnswer:
         """Want another number of pods of a Deployment."""
         name, replicas = request.argument("name", str), request.argument("replicas", int)
         keeper = self._keeper("Deployment")
@@ -103,7 +102,7 @@ class ChangeVerbs:
         except KeyError as failure:
             there = ", ".join(map(str, keeper.wanted())) or "none"
             raise TestbedError(f"no deployment named {name} (there are: {there})") from failure
-        lines: list[Line] = [{"kind": "Deployment", "name": name, "outcome": "scaled"}]
+        lines: list[ChangedObject] = [{"kind": "Deployment", "name": name, "outcome": "scaled"}]
         wait_s = request.argument("wait_s", float)
         if wait_s is not None:
             self._wait_for_all(request, lines, wait_s)
@@ -151,7 +150,7 @@ class ChangeVerbs:
             return False
         return True
 
-    def _wait_for_all(self, request: Request, lines: Sequence[Line], limit_s: float) -> None:
+    def _wait_for_all(self, request: Request, lines: Sequence[ChangedObject], limit_s: float) -> None:
         def lacking() -> str:
             if request.client_left(LOOK_S):
                 return ""

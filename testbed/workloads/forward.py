@@ -2,15 +2,17 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from testbed.cluster.kinds import BY_PLURAL, DEPLOYMENT, NODE, POD, SERVICE
 from testbed.cluster.object_key import key_of
 from testbed.cluster.service import Service
+from testbed.control.answers.lab import EndedAnswer, ForwardTarget
 from testbed.control.programs import run_for_client
-from testbed.control.server import Request, Verb
+from testbed.control.questions import FORWARD
+from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
@@ -43,15 +45,15 @@ class Targets:
         self._services = services
         self._workloads = workloads
 
-    def verbs(self) -> Mapping[str, Verb]:
+    def verbs(self) -> Sequence[AnyVerb]:
         """Return the verb."""
-        return {"forward": Verb(self.forward)}
+        return (Verb(FORWARD, self.forward),)
 
-    def forward(self, request: Request) -> object:
+    def forward(self, request: Request) -> EndedAnswer:
         """Relay the connections of the client's listening socket, its first stream, until the client leaves."""
         kind, name, port = (request.argument(key, str) for key in ("kind", "name", "port"))
         way = self.find(kind, name, port or "")
-        request.progress({"to": way.shown})
+        request.progress(ForwardTarget(to=way.shown))
         targets = [f"{address}:{way.port}" for address in way.addresses]
         enter = ["nsenter", "--target", str(way.pid), "--net", "--"]
         relay = [*enter, sys.executable, "-I", "-S", str(RELAY), *targets]

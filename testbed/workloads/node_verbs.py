@@ -1,10 +1,12 @@
 """What a running lab does for `node add|drain|uncordon|delete`."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network
 
-from testbed.control.server import Request, Verb
+from testbed.control.answers.lab import NodeAnswer
+from testbed.control.questions import NODE
+from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.nodes import Nodes
 from testbed.spelling import listed
@@ -24,11 +26,11 @@ class NodeVerbs:
         self._settled = settled
         self._turn = threading.Lock()
 
-    def verbs(self) -> Mapping[str, Verb]:
+    def verbs(self) -> Sequence[AnyVerb]:
         """Return the verb."""
-        return {"node": Verb(self.node)}
+        return (Verb(NODE, self.node),)
 
-    def node(self, request: Request) -> object:
+    def node(self, request: Request) -> NodeAnswer:
         """Add, drain, open again or delete a node; returns when it is done."""
         action, name = request.argument("action", str), request.argument("name", str)
         if action not in ACTIONS or not name:

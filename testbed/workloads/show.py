@@ -3,6 +3,7 @@
 from typing import Any
 
 from testbed.cluster.object_key import ObjectKey, key_of
+from testbed.control.answers.lab import Description
 from testbed.lab.events import Events
 from testbed.workloads.deployment_keeper import DeploymentKeeper
 from testbed.workloads.workloads import Workloads
@@ -25,7 +26,7 @@ def owner_references(workloads: Workloads, pod: ObjectKey) -> Object:
     }
 
 
-def describe_deployment(name: str, keeper: DeploymentKeeper, workloads: Workloads, events: Events) -> Object:
+def describe_deployment(name: str, keeper: DeploymentKeeper, workloads: Workloads, events: Events) -> Description:
     """Everything about one Deployment, as headings and values. Raises KeyError."""
     wanted = workloads.deployments[key_of(name)]
     numbers = keeper.numbers(key_of(name))

@@ -116,7 +116,7 @@ def test_the_trace_of_each_backend_shows_its_own_hops_and_outer_headers(backend:
         traced = lab.json("trace", "shell1", "shell2")
         nodes = [str(lab.node(name)["address"]) for name in ("node1", "node2")]
     assert traced["outcome"] == "answered"
-    for leg, (near, far) in (("request", nodes), ("answer", reversed(nodes))):
+    for leg, (near, far) in (("request", nodes), ("reply", reversed(nodes))):
         hops = [hop for hop in traced["hops"] if hop["leg"] == leg]
         on_cables = [hop for hop in hops if hop["node"] == "s1" or hop["interface"].endswith("-eth0")]
         assert len(on_cables) == 4, hops

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from testbed.control.questions import CHECK, FAULT
 from testbed.faults.catalogue import KINDS
 from testbed.places import TOPOLOGIES
 from testbed.pytest_plugin import NewLab
@@ -72,7 +73,7 @@ def all_is_well(lab: LabHandle) -> None:
     status = lab.status()
     assert status["state"] == "ready", status
     assert [str(ping) for ping in lab.ping_all() if ping.lost] == []
-    assert [one for one in lab.ask("check")["checks"] if not one["holds"]] == []
+    assert [one for one in lab.ask(CHECK)["checks"] if not one["holds"]] == []
 
 
 LONGER_THAN_A_LEASE_S = 8.0
@@ -88,7 +89,7 @@ def test_healing_is_over_when_all_is_ready_again_however_long_it_lasted(text: st
 
 def test_a_fault_that_ends_by_itself_is_on_until_all_is_ready_again(lab: LabHandle) -> None:
     lab.wait_ready(READY_LIMIT_S)
-    done = lab.ask("fault", {"words": ["node", "crash", "node2"], "lasts_s": 1.0})
+    done = lab.ask(FAULT, {"words": ["node", "crash", "node2"], "lasts_s": 1.0})
     lab.wait_until(lambda: not lab.faults(), READY_LIMIT_S, "it is over")
     all_is_well(lab)
     said = [event["reason"] for event in lab.events() if event["object"] == f"fault/{done['number']}"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from testbed.control.questions import EXERCISE
 from testbed.exercises.catalogue import EXERCISES
 from testbed.pytest_plugin import NewLab
 from tests.e2e.command import run_verb
@@ -123,7 +124,7 @@ def solve(name: str, lab: Lab) -> None:
 @pytest.mark.parametrize("name", sorted(SOLUTIONS))
 def test_exercise_stays_broken_until_it_is_repaired_by_ordinary_commands(name: str, lab: Lab) -> None:
     wait_until(lambda: not wrong(lab), timeout_s=20, what="all is well before")
-    answer = lab.handle.ask("exercise", {"name": name}, timeout_s=60)
+    answer = lab.handle.ask(EXERCISE, {"name": name}, timeout_s=60)
     assert answer["begun"] is True
     solve(name, lab)
 

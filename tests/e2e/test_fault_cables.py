@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from testbed.control.questions import IPERF
 from testbed.testing.lab_handle import LabHandle
 
 pytestmark = pytest.mark.slow
@@ -65,9 +66,9 @@ def test_loss_delay_duplicates_and_damage_come_together_and_go_one_by_one(lab: L
 @pytest.mark.slow
 def test_a_slow_cable_is_as_slow_as_was_asked(lab: LabHandle) -> None:
     with lab.fault("link rate node1 s1 2"):
-        slow = lab.ask("iperf", {"source": "shell1", "destination": "shell2", "seconds": 1})["bits_per_second"]
+        slow = lab.ask(IPERF, {"source": "shell1", "destination": "shell2", "seconds": 1})["bits_per_second"]
     assert slow < 4e6
-    fast = lab.ask("iperf", {"source": "shell1", "destination": "shell2", "seconds": 1})["bits_per_second"]
+    fast = lab.ask(IPERF, {"source": "shell1", "destination": "shell2", "seconds": 1})["bits_per_second"]
     assert fast > 20e6
 
 

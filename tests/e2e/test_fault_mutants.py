@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from testbed.control.questions import FAULT
 from testbed.errors import TestbedError
 from testbed.faults.trials import OUT_S, TRIALS, TTL_S, Trial
 from testbed.places import TOPOLOGIES
@@ -132,7 +133,7 @@ class Patient:
     def _choose(self, lab: LabHandle, heartbeats: Heartbeats, mutant: str) -> None:
         lab.script(f"rm -f {STARTED}; echo {mutant} > {CHOSEN}").check()
         before = lab.nodes["node1"].agent_restarts
-        lab.ask("fault", {"words": ["agent", "kill", "node1"]})
+        lab.ask(FAULT, {"words": ["agent", "kill", "node1"]})
         lab.wait_until(lambda: lab.nodes["node1"].agent_restarts > before, ORDER_LIMIT_S)
         lab.wait_ready(ORDER_LIMIT_S)
         heartbeats.wait_steady(ORDER_LIMIT_S)

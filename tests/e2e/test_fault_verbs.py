@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from testbed.control.questions import FAULT
 from testbed.errors import TestbedError
 from testbed.testing.lab_handle import LabHandle
 from tests.e2e.lab import Lab
@@ -32,7 +33,7 @@ def test_a_stopped_agent_stays_away_until_it_is_healed(lab: LabHandle) -> None:
         assert lab.nodes["node1"].agent_state == "stopped"
         assert [fault["fault"] for fault in lab.faults()] == ["agent stop node1"]
         with pytest.raises(TestbedError, match="the agent of node1 does not run"):
-            lab.ask("fault", {"words": ["agent", "pause", "node1"]})
+            lab.ask(FAULT, {"words": ["agent", "pause", "node1"]})
     lab.agent("node1").wait_ready()
     assert lab.faults() == []
 

@@ -128,5 +128,5 @@ def test_trace_draws_its_way_on_the_picture(nginx_tomcat: Lab, tmp_path: Path) -
     assert [one.get("data-step") for one in picture.findall(".//*[@class='step']")] == [
         str(hop["number"]) for hop in hops
     ]
-    assert [one.get("data-leg") for one in picture.findall(".//*[@data-leg]")] == ["request", "answer"]
-    assert [one.get("data-stacks") for one in picture.findall(".//*[@data-stacks]")] == ["request", "answer"]
+    assert [one.get("data-leg") for one in picture.findall(".//*[@data-leg]")] == ["request", "reply"]
+    assert [one.get("data-stacks") for one in picture.findall(".//*[@data-stacks]")] == ["request", "reply"]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from testbed.control.questions import FAULT, NODE
 from testbed.pytest_plugin import NewLab
 from testbed.testing.heartbeats import Heartbeats
 from testbed.testing.lab_handle import LabHandle
@@ -98,7 +99,8 @@ def pings_all_arrive(lab: LabHandle) -> None:
 def restarts(lab: LabHandle) -> dict[str, Any]:
     """Of agents and pods."""
     status = lab.status()
-    return {one["name"]: one.get("agent", one)["restarts"] for one in (*status["nodes"], *status["pods"])}
+    agents = {node["name"]: node["agent"]["restarts"] for node in status["nodes"]}
+    return agents | {pod["name"]: pod["restarts"] for pod in status["pods"]}
 
 
 @pytest.mark.row("F48")
@@ -148,7 +150,7 @@ def test_processes_killed_later_come_back_on_a_machine_whose_holder_was_killed(l
     lab.exec("gw", "pkill", "-9", "-x", "knotd").check()
     container = lab.get("pods", "shell1")[0]["status"]["containerStatuses"][0]["pid"]
     lab.exec("node1", "kill", "-9", str(container)).check()
-    lab.ask("fault", {"words": ["pod", "kill", "shell2"]})
+    lab.ask(FAULT, {"words": ["pod", "kill", "shell2"]})
     wait_until(
         lambda: all(restarts(lab)[name] > before[name] for name in before), timeout_s=10, what="all are started again"
     )
@@ -163,9 +165,9 @@ def test_nodes_lose_power_come_and_go_after_their_holders_were_killed(lab: LabHa
     with lab.fault("node crash node1"):
         pass
     lab.wait_ready(40)
-    lab.ask("node", {"action": "add", "name": "node3", "switch": "s1"}, timeout_s=60)
+    lab.ask(NODE, {"action": "add", "name": "node3", "switch": "s1"}, timeout_s=60)
     assert {one["name"] for one in lab.status()["machines"]} == {*MACHINES, "node3"}
-    lab.ask("node", {"action": "delete", "name": "node3", "limit_s": 5.0}, timeout_s=60)
+    lab.ask(NODE, {"action": "delete", "name": "node3", "limit_s": 5.0}, timeout_s=60)
     assert {one["name"] for one in lab.status()["machines"]} == set(MACHINES)
     lab.wait_ready()
     pings_all_arrive(lab)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from testbed.control.client import ask
+from testbed.control.questions import APPLY
 from tests.e2e.dns_load import QUESTIONS_PER_S, Questions
 from tests.e2e.lab import Lab, lab_of
 from tests.waiting import wait_until
@@ -62,7 +63,7 @@ def apply_at_once(lab: Lab, *objects: dict[str, object]) -> None:
     with tempfile.TemporaryFile() as file:
         file.write(json.dumps(contents).encode())
         file.flush()
-        ask(lab.handle.record, "apply", (file.fileno(),), None, wait_s=None)
+        ask(lab.handle.record, APPLY, (file.fileno(),), None, wait_s=None)
 
 
 def answers(lab: Lab, asker: str, *questions: str) -> list[list[str]]:

@@ -40,7 +40,7 @@ def traced(nginx_tomcat: Lab) -> dict[str, Any]:
 def test_every_interface_is_named_in_order_and_both_ways(traced: dict[str, Any]) -> None:
     assert traced["outcome"] == "answered"
     assert way(traced, "request") == THERE
-    assert way(traced, "answer") == BACK
+    assert way(traced, "reply") == BACK
     assert traced["unwatched"] == []
 
 
@@ -77,14 +77,14 @@ def test_same_source_port_again_and_again_is_complete_every_time(nginx_tomcat: L
         again = nginx_tomcat.json(*PROBE)
         times = [hop["at_us"] for hop in again["hops"]]
         assert times == sorted(times)
-        assert way(again, "request") + way(again, "answer") == THERE + BACK
+        assert way(again, "request") + way(again, "reply") == THERE + BACK
 
 
 @pytest.mark.parametrize("how", [("--icmp",), ("--udp",)], ids=["icmp", "udp"])
 def test_other_protocols_go_the_same_way(how: tuple[str, ...], nginx_tomcat: Lab) -> None:
     answer = nginx_tomcat.testbed("trace", "nginx", "tomcat", *how, "-o", "json").json
     assert way(answer, "request") == THERE
-    assert way(answer, "answer" if how == ("--icmp",) else "error") == BACK
+    assert way(answer, "reply" if how == ("--icmp",) else "error") == BACK
 
 
 def test_text_has_the_lease_and_the_outcome(nginx_tomcat: Lab) -> None:
@@ -103,7 +103,7 @@ def test_pods_of_one_node_meet_on_the_bridge(nginx_tomcat: Lab) -> None:
         ("nginx", "eth0", "in"),
     ]
     assert way(trace, "request") == there
-    assert way(trace, "answer") == [(node, name, OTHER_WAY[direction]) for node, name, direction in reversed(there)]
+    assert way(trace, "reply") == [(node, name, OTHER_WAY[direction]) for node, name, direction in reversed(there)]
     assert {hop["inner"]["ttl"] for hop in trace["hops"]} == {64}, "nobody routes it"
 
 
@@ -241,7 +241,7 @@ def test_a_hundred_traces_are_complete(nginx_tomcat: Lab) -> None:
         again = nginx_tomcat.json(*PROBE)
         times = [hop["at_us"] for hop in again["hops"]]
         assert times == sorted(times), number
-        assert way(again, "request") + way(again, "answer") == THERE + BACK, number
+        assert way(again, "request") + way(again, "reply") == THERE + BACK, number
 
 
 @pytest.mark.slow
@@ -250,6 +250,6 @@ def test_load_on_the_native_data_path_does_not_hide_the_probe(nginx_tomcat: Lab)
     with nginx_tomcat.running("iperf", "client", "tomcat", "-t", "8", "-o", "json") as load:
         for number in range(8):
             again = nginx_tomcat.json(*PROBE)
-            assert way(again, "request") + way(again, "answer") == THERE + BACK, number
+            assert way(again, "request") + way(again, "reply") == THERE + BACK, number
         out = load.communicate(timeout=30)[0]
     assert json.loads(out)["bits_per_second"] > 1e9

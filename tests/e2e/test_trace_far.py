@@ -100,7 +100,7 @@ def test_cluster_ip_is_translated_on_the_clients_node_by_the_services_rule(three
     assert f"service web (map cluster-ips: {address} . tcp . 80): DNAT destination {address}:80 → {server}:8080" in (
         reasons(trace)
     )
-    assert f"conntrack turns it back: source {server}:8080 → {address}:80" in reasons(trace, "answer")
+    assert f"conntrack turns it back: source {server}:8080 → {address}:80" in reasons(trace, "reply")
 
 
 def test_node_port_on_a_third_node_shows_both_translations(three: Lab) -> None:
@@ -109,7 +109,7 @@ def test_node_port_on_a_third_node_shows_both_translations(three: Lab) -> None:
     assert places(trace) == ["client", "node1", "s1", "node3", "node2", "server"]
     assert "service web (map node-ports: tcp . 30080): DNAT" in reasons(trace)
     assert "masquerade: source" in reasons(trace)
-    assert places(trace, "answer") == ["server", "node2", "s1", "node3", "node1", "client"]
+    assert places(trace, "reply") == ["server", "node2", "s1", "node3", "node1", "client"]
     times = [hop["at_us"] for hop in trace["hops"]]
     assert times == sorted(times)
 

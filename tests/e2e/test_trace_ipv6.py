@@ -46,14 +46,14 @@ def vxlan(_as_root: None) -> Iterator[Lab]:
 def test_every_interface_is_named_in_order_and_both_ways(vxlan: Lab, how: tuple[str, ...]) -> None:
     trace = vxlan.testbed("trace", "-6", "shell", "echo", *how, "-o", "json").json
     assert way(trace, "request") == there("vxlan")
-    assert way(trace, "error" if how == ("--udp",) else "answer") == back("vxlan")
+    assert way(trace, "error" if how == ("--udp",) else "reply") == back("vxlan")
     assert trace["outcome"] == ("refused" if how == ("--udp",) else "answered")
     assert trace["unwatched"] == []
 
 
 def test_headers_of_both_packets_and_reasons_are_those_of_ipv6(vxlan: Lab) -> None:
     trace = vxlan.json("trace", "shell:2379", f"[{ECHO}]:8080")
-    assert way(trace, "request") + way(trace, "answer") == there("vxlan") + back("vxlan")
+    assert way(trace, "request") + way(trace, "reply") == there("vxlan") + back("vxlan")
     uplink = hop_at(trace, "node1", "node1-eth0")
     inner, outer = uplink["inner"], uplink["outer"]
     assert (inner["src"], inner["sport"], inner["dst"], inner["dport"]) == (SHELL, 2379, ECHO, 8080)
@@ -72,7 +72,7 @@ def test_a_service_is_followed_through_its_translation(vxlan: Lab) -> None:
     assert trace["probe"]["destination"] == address
     assert f"DNAT destination [{address}]:80 → [{ECHO}]:8080" in hop_at(trace, "node1", "docker0")["why"]
     assert f"{address} . tcp . 80" in hop_at(trace, "node1", "docker0")["why"]
-    assert "conntrack turns it back" in hop_at(trace, "node1", "docker0", "answer")["why"]
+    assert "conntrack turns it back" in hop_at(trace, "node1", "docker0", "reply")["why"]
 
 
 def test_nodes_and_the_loopback_have_ipv6_too(vxlan: Lab) -> None:
@@ -126,7 +126,7 @@ def test_other_backends_show_their_own_way(backend: str) -> None:
     with lab_of("dual_stack", "--backend", backend) as lab:
         for destination in ("echo", "echo:8080"):
             trace = lab.json("trace", "-6", "shell", destination)
-            assert way(trace, "request") + way(trace, "answer") == there(backend) + back(backend)
+            assert way(trace, "request") + way(trace, "reply") == there(backend) + back(backend)
             outer = hop_at(trace, "node1", "node1-eth0")["outer"]
             assert (outer is None) == (backend == "host-gw")
             assert outer is None or (outer["src"], outer["dst"], outer["dport"]) == (

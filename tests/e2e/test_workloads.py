@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from testbed.control.questions import CHECK
 from testbed.pytest_plugin import NewLab
 from testbed.testing.heartbeats import Heartbeats
 from testbed.testing.invariants import Baseline, broken
@@ -202,7 +203,7 @@ def test_every_pair_of_pods_answers_beside_scaling_and_rolling_changes(lab: Lab)
     def checks() -> int:
         count = 0
         while not turning.done():
-            pairs = [one for one in lab.handle.ask("check")["checks"] if one["check"].startswith("every pair")]
+            pairs = [one for one in lab.handle.ask(CHECK)["checks"] if one["check"].startswith("every pair")]
             assert all(one["holds"] for one in pairs), pairs
             count += 1
         return count

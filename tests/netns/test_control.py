@@ -11,21 +11,27 @@ from pathlib import Path
 
 import pytest
 
+from testbed.control.questions import Question
 from testbed.control.server import ControlServer, Verb
+from testbed.control.wire import PROTOCOL
 
 pytestmark = pytest.mark.root
 
 ROOT, OWNER, STRANGER = 0, 12345, 54321
-VERBS = {"look": Verb(lambda _: "seen", changes=False), "change": Verb(lambda _: "changed")}
+VERBS = (
+    Verb(Question[str]("look"), lambda _: "seen", changes=False),
+    Verb(Question[str]("change"), lambda _: "changed"),
+)
 ASK = """
 import json, os, sys
 from pathlib import Path
 from testbed.control.client import LabConnection, LabRecord
+from testbed.control.questions import Question
 from testbed.errors import TestbedError
 os.setuid(int(sys.argv[2]))
 with LabConnection(LabRecord("lab", 1, 1, Path(sys.argv[1]).parent, 0)) as lab:
     try:
-        print(json.dumps(list(lab.ask(sys.argv[3]))[-1]))
+        print(json.dumps(list(lab.ask(Question(sys.argv[3])))[-1]))
     except TestbedError as error:
         print(json.dumps({"error": str(error), "exit": error.exit_code}))
 """
@@ -52,9 +58,9 @@ def path() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("uid", "verb", "answer"),
     [
-        (ROOT, "look", {"result": "seen"}),
-        (ROOT, "change", {"result": "changed"}),
-        (OWNER, "look", {"result": "seen"}),
+        (ROOT, "look", {"protocol": PROTOCOL, "result": "seen"}),
+        (ROOT, "change", {"protocol": PROTOCOL, "result": "changed"}),
+        (OWNER, "look", {"protocol": PROTOCOL, "result": "seen"}),
         (OWNER, "change", {"error": "change: needs root (try: sudo testbed change …)", "exit": 3}),
         (STRANGER, "look", {"error": "not your lab (try with sudo)", "exit": 3}),
         (STRANGER, "change", {"error": "not your lab (try with sudo)", "exit": 3}),

@@ -4,14 +4,12 @@ import json
 import re
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
 from testbed.bench.load_tools import processor_seconds
 from testbed.bench.plan import BACKENDS, MEASUREMENTS, PATHS, BenchPath, BenchPlan, choose_measurements, choose_paths
 from testbed.bench.report import (
-    MeasuredMachine,
     document,
     goal_line,
     median_rows,
@@ -20,10 +18,12 @@ from testbed.bench.report import (
     worked,
 )
 from testbed.bench.results import GOALS, METRICS, Goal, Round, medians, ratios, values_of, verdicts, why_not_counted
-from testbed.bench.run import Failure, Gathered
+from testbed.bench.run import Gathered
+from testbed.control.answers.bench import BenchAnswer, BenchFailure, MeasuredMachine, MeasurementAnswer
 from tests.waiting import wait_until
 
 TCP = "tcp_1_forward_bits_per_second"
+MACHINE: MeasuredMachine = {"processors": 2, "model": "a processor", "kernel": "6.18"}
 BY_NAME = {measurement.name: measurement for measurement in MEASUREMENTS}
 QUIET = {"python": {TCP: 0.5e9}, "native": {TCP: 5e9}, "vxlan": {TCP: 18e9}}
 BUSY = {"python": {TCP: 0.1e9}, "native": {TCP: 1e9}, "vxlan": {TCP: 2e9}}
@@ -33,9 +33,9 @@ def rounds_of(*values: dict[str, dict[str, float]]) -> list[Round]:
     return [Round(number, 0.5, one) for number, one in enumerate(values, 1)]
 
 
-def result_of(rounds: list[Round], *failures: Failure, paths: str = "python,native,vxlan") -> dict[str, Any]:
+def result_of(rounds: list[Round], *failures: BenchFailure, paths: str = "python,native,vxlan") -> BenchAnswer:
     plan = BenchPlan(choose_paths(paths, ""), len(rounds), 2)
-    machine = MeasuredMachine(2, "a processor", "6.18")
+    machine = MACHINE
     return document(plan, Gathered(rounds, list(failures)), machine, "2026-01-01T00:00:00Z", 61.26)
 
 
@@ -102,19 +102,19 @@ def test_single_measurements_and_kinds_can_be_chosen() -> None:
 def test_a_run_without_the_yardstick_s_measurements_counts_and_shows_only_what_was_asked_for() -> None:
     plan = BenchPlan(choose_paths("python,native", ""), 1, 1, choose_measurements("latency"))
     rounds = rounds_of({"python": {"latency_p50_us": 50.0}, "native": {"latency_p50_us": 20.0}})
-    result = document(plan, Gathered(rounds), MeasuredMachine(2, "a processor", "6.18"), "2026-01-01T00:00:00Z", 9.0)
+    result = document(plan, Gathered(rounds), MACHINE, "2026-01-01T00:00:00Z", 9.0)
     assert result["rounds_counted"] == 1
     assert [row[0] for row in median_rows(result)] == ["TCP ping-pong, p50", "TCP ping-pong, p99"]
 
 
 def test_throughput_and_processor_time_per_gigabyte() -> None:
-    raw = {"bytes": 2_000_000_000, "seconds": 4.0, "agents_cpu_s": 3.0}
+    raw: MeasurementAnswer = {"bytes": 2_000_000_000, "seconds": 4.0, "agents_cpu_s": 3.0}
     assert values_of(BY_NAME["tcp_1_forward"], raw) == {TCP: 4e9, "agents_cpu_seconds_per_gigabyte": 1.5}
     assert values_of(BY_NAME["tcp_4_reverse"], raw) == {"tcp_4_reverse_bits_per_second": 4e9}
 
 
 def test_received_rate_loss_and_processor_time_per_million_packets() -> None:
-    raw = {"sent": 400_000, "received": 100_000, "seconds": 2.0, "agents_cpu_s": 1.0}
+    raw: MeasurementAnswer = {"sent": 400_000, "received": 100_000, "seconds": 2.0, "agents_cpu_s": 1.0}
     assert values_of(BY_NAME["udp_16"], raw) == {
         "udp_16_packets_per_second": 50_000,
         "udp_16_lost_percent": 75,
@@ -123,14 +123,14 @@ def test_received_rate_loss_and_processor_time_per_million_packets() -> None:
 
 
 def test_a_path_without_agents_has_no_processor_time_and_nothing_received_no_division_by_zero() -> None:
-    raw = {"sent": 0, "received": 0, "seconds": 2.0, "agents_cpu_s": None}
+    raw: MeasurementAnswer = {"sent": 0, "received": 0, "seconds": 2.0, "agents_cpu_s": None}
     assert values_of(BY_NAME["udp_16"], raw) == {"udp_16_packets_per_second": 0, "udp_16_lost_percent": 0}
     raw["agents_cpu_s"] = 1.0
     assert "agents_cpu_seconds_per_million_packets" not in values_of(BY_NAME["udp_16"], raw)
 
 
 def test_every_metric_of_every_measurement_is_described() -> None:
-    raws = {
+    raws: dict[str, MeasurementAnswer] = {
         "tcp": {"bytes": 1, "seconds": 1.0},
         "udp": {"sent": 1, "received": 1, "seconds": 1.0},
         "latency": {"p50_us": 1.0, "p99_us": 2.0},
@@ -233,7 +233,7 @@ def test_ratios_have_the_digits_that_mean_something(value: float | None, shown: 
 
 
 def test_a_measurement_that_gave_nothing_in_any_round_makes_the_run_fail() -> None:
-    failure = Failure(1, "native", "udp_16", "iperf3: unable to receive results")
+    failure = BenchFailure(round=1, path="native", measurement="udp_16", error="iperf3: unable to receive results")
     assert not worked(result_of(rounds_of(QUIET, QUIET), failure))
     with_value = {**QUIET, "native": {TCP: 5e9, "udp_16_packets_per_second": 1.0}}
     assert worked(result_of(rounds_of(QUIET, with_value), failure))

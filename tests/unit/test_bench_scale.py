@@ -3,13 +3,13 @@
 import pytest
 
 from testbed.bench import scale
-from testbed.bench.scale_plan import Document, ScalePlan
+from testbed.bench.scale_plan import ScalePlan
 from testbed.cluster.spec import Cluster
 from testbed.errors import TestbedError
 
 
 def measured_up_to(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def size(_plan: ScalePlan, cluster: Cluster, _tell: object) -> Document:
+    def size(_plan: ScalePlan, cluster: Cluster, _tell: object) -> dict[str, float]:
         nodes = len(cluster.nodes)
         if nodes > largest:
             raise TestbedError("bench scale: 7 nodes did not follow etcd within 60 s")

@@ -1,16 +1,22 @@
 """Lines below a table."""
 
+from typing import cast
+
 from testbed.cluster.columns import agent_state
+from testbed.control.answers.lab import NodeStatus
 from testbed.output.cells import warning_lines
 
 
 def test_a_warning_of_several_nodes_is_one_line_with_their_names() -> None:
-    nodes = [
+    nodes: list[dict[str, object]] = [
         {"name": "node1", "warnings": ["the config changed", "a certificate expires"]},
         {"name": "node2", "warnings": []},
         {"name": "node3", "warnings": ["the config changed"]},
     ]
-    assert warning_lines(nodes) == ["node1, node3: the config changed", "node1: a certificate expires"]
+    assert warning_lines(cast("list[NodeStatus]", nodes)) == [
+        "node1, node3: the config changed",
+        "node1: a certificate expires",
+    ]
     assert warning_lines([]) == []
 
 

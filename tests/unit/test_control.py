@@ -17,6 +17,7 @@ import pytest
 from testbed.control import client
 from testbed.control import server as control
 from testbed.control.client import LabRecord, start_ticks
+from testbed.control.questions import STATUS, Question
 from testbed.control.server import ControlServer, Request, Verb
 from testbed.control.wire import CONTROL_SOCKET, LINE_LIMIT, PROTOCOL, send_line
 from testbed.errors import EtcdFailed, TestbedError
@@ -32,16 +33,18 @@ def _refuse(_request: Request) -> object:
     raise EtcdFailed("no such thing")
 
 
-VERBS = {
-    "echo": Verb(lambda request: request.arguments, changes=False),
-    "typed": Verb(lambda request: request.argument("number", int), changes=False),
-    "refuse": Verb(_refuse, changes=False),
-    "bug": Verb(lambda request: 1 // 0, changes=False),
-    "value": Verb(lambda request: int("seven"), changes=False),
-    "kernel": Verb(lambda request: os.listdir("/none"), changes=False),
-    "streams": Verb(lambda request: [os.fstat(stream).st_ino for stream in request.streams], changes=False),
-    "stay": Verb(lambda request: request.client_left(5), changes=False),
-}
+VERBS = (
+    Verb(Question[Any]("echo"), lambda request: request.arguments, changes=False),
+    Verb(Question[Any]("typed"), lambda request: request.argument("number", int), changes=False),
+    Verb(Question[Any]("refuse"), _refuse, changes=False),
+    Verb(Question[Any]("bug"), lambda request: 1 // 0, changes=False),
+    Verb(Question[Any]("value"), lambda request: int("seven"), changes=False),
+    Verb(Question[Any]("kernel"), lambda request: os.listdir("/none"), changes=False),
+    Verb(
+        Question[Any]("streams"), lambda request: [os.fstat(stream).st_ino for stream in request.streams], changes=False
+    ),
+    Verb(Question[Any]("stay"), lambda request: request.client_left(5), changes=False),
+)
 
 
 @contextmanager
@@ -219,7 +222,7 @@ def test_a_client_of_another_version_is_refused_with_what_to_do(connect: Connect
 def test_a_lab_of_another_version_is_not_asked(tmp_path: Path, protocol: int, word: str) -> None:
     lab = LabRecord("old", os.getpid(), start_ticks(os.getpid()) or 0, tmp_path, 0, protocol)
     with pytest.raises(TestbedError, match=rf"lab old: runs an? {word} testbed .*: testbed down --lab old$"):
-        client.ask(lab, "status")
+        client.ask(lab, STATUS)
 
 
 def test_an_answer_of_another_version_is_not_read(tmp_path: Path) -> None:
@@ -238,5 +241,5 @@ def test_an_answer_of_another_version_is_not_read(tmp_path: Path) -> None:
     answering.start()
     lab = LabRecord("old", os.getpid(), start_ticks(os.getpid()) or 0, tmp_path, 0)
     with listener, pytest.raises(TestbedError, match=r"runs an older testbed \(protocol 1; this one speaks 2\)"):
-        client.ask(lab, "status")
+        client.ask(lab, STATUS)
     answering.join()

@@ -101,7 +101,7 @@ def names(row: Any) -> list[str]:  # noqa: ANN401 - a row
 )
 def test_the_stack_grows_and_shrinks_along_the_way(backend: str, stacks: list[str]) -> None:
     rows = rows_of(hops_of(backend))
-    for leg in ("request", "answer"):
+    for leg in ("request", "reply"):
         assert [" ".join(names(row)) for row in rows if row.leg == leg] == stacks
 
 
@@ -167,7 +167,7 @@ def test_request_and_reply_are_told_apart_by_a_legend(backend: str) -> None:
     legend = root.find(f".//{SVG}g[@class='legend']")
     assert legend is not None
     assert [text.text for text in legend.iter(f"{SVG}text")][:2] == ["request", "reply"]
-    assert [one.get("data-stacks") for one in root.iter() if one.get("data-stacks")] == ["request", "answer"]
+    assert [one.get("data-stacks") for one in root.iter() if one.get("data-stacks")] == ["request", "reply"]
 
 
 def test_what_a_hop_changed_is_said_and_marked() -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from testbed.control.answers.faults import HealAnswer
 from testbed.faults import ledger as ledger_module
 from testbed.faults.catalogue import FaultRequest, NoSuchFault
-from testbed.faults.ledger import Ended, FaultImpossible, Injected, Ledger
+from testbed.faults.ledger import FaultImpossible, Injected, Ledger
 from testbed.faults.recovery import Touched
 from tests.waiting import wait_until
 
@@ -66,13 +67,13 @@ def comeback() -> Comeback:
 
 
 @pytest.fixture
-def heard() -> list[Ended]:
+def heard() -> list[HealAnswer]:
     """What the ledger told of ends."""
     return []
 
 
 @pytest.fixture
-def ledger(machine: Machine, comeback: Comeback, heard: list[Ended], tmp_path: Path) -> Ledger:
+def ledger(machine: Machine, comeback: Comeback, heard: list[HealAnswer], tmp_path: Path) -> Ledger:
     injectors = {"agent stop": machine.stop, "agent kill": machine.kill}
     return Ledger(injectors, tmp_path / "faults.jsonl", comeback, heard.append)
 
@@ -80,7 +81,7 @@ def ledger(machine: Machine, comeback: Comeback, heard: list[Ended], tmp_path: P
 def test_what_is_on_is_listed_until_it_is_healed(ledger: Ledger, machine: Machine) -> None:
     ledger.inject(["agent", "stop", "a"])
     ledger.inject(["agent", "stop", "b"])
-    assert [(fault.number, fault.fault, fault.on) for fault in ledger.active()] == [
+    assert [(fault["number"], fault["fault"], fault["on"]) for fault in ledger.active()] == [
         (1, "agent stop a", True),
         (2, "agent stop b", True),
     ]
@@ -91,7 +92,7 @@ def test_what_is_on_is_listed_until_it_is_healed(ledger: Ledger, machine: Machin
 
 
 def test_a_fault_that_is_over_at_once_is_not_on(ledger: Ledger) -> None:
-    assert not ledger.inject(["agent", "kill", "a"]).on
+    assert not ledger.inject(["agent", "kill", "a"])["on"]
     assert ledger.active() == []
     assert ledger.heal() == []
 
@@ -100,10 +101,10 @@ def test_one_of_several_is_healed_by_its_number(ledger: Ledger) -> None:
     for name in "abc":
         ledger.inject(["agent", "stop", name])
     ledger.heal([2])
-    assert [fault.number for fault in ledger.active()] == [1, 3]
+    assert [fault["number"] for fault in ledger.active()] == [1, 3]
     with pytest.raises(FaultImpossible, match=r"no fault 2 is on \(on: 1, 3\)"):
         ledger.heal([1, 2])
-    assert [fault.number for fault in ledger.active()] == [1, 3]
+    assert [fault["number"] for fault in ledger.active()] == [1, 3]
 
 
 def test_the_same_fault_cannot_be_on_twice(ledger: Ledger, machine: Machine) -> None:
@@ -132,11 +133,11 @@ def test_what_could_not_be_injected_leaves_nothing(ledger: Ledger) -> None:
 
 def test_a_fault_with_a_time_heals_itself(ledger: Ledger, machine: Machine) -> None:
     fault = ledger.inject(["agent", "stop", "a"], lasts_s=0.01)
-    assert "by itself in 0.01 s" in fault.undone
+    assert "by itself in 0.01 s" in fault["undone"]
     assert machine.mended.wait(5)
     wait_until(lambda: not ledger.active(), timeout_s=5, what="it is over")
     with pytest.raises(FaultImpossible):
-        ledger.heal([fault.number])
+        ledger.heal([fault["number"]])
 
 
 def test_every_injection_and_healing_is_written_down(ledger: Ledger, tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_healing_waits_until_what_was_broken_is_ready_again(ledger: Ledger, come
 
 
 def test_when_the_limit_passes_the_fault_is_over_and_it_is_said_what_is_missing(
-    ledger: Ledger, comeback: Comeback, heard: list[Ended]
+    ledger: Ledger, comeback: Comeback, heard: list[HealAnswer]
 ) -> None:
     ledger.inject(["agent", "stop", "a"])
     comeback.lacks = ["a: no answer yet"]
@@ -183,13 +184,13 @@ def test_without_a_limit_nothing_is_waited_for(ledger: Ledger, comeback: Comebac
 
 
 def test_a_fault_that_has_ended_is_on_until_what_it_broke_is_ready_again(
-    ledger: Ledger, machine: Machine, comeback: Comeback, heard: list[Ended]
+    ledger: Ledger, machine: Machine, comeback: Comeback, heard: list[HealAnswer]
 ) -> None:
     comeback.lacks = ["a: no answer yet"]
     ledger.inject(["agent", "stop", "a"], lasts_s=0.01)
     wait_until(lambda: len(comeback.looks) > 2, timeout_s=5, what="it is waited for")
     assert machine.mended.is_set()
-    assert [fault.number for fault in ledger.active()] == [1]
+    assert [fault["number"] for fault in ledger.active()] == [1]
     with pytest.raises(FaultImpossible, match="what it broke is not ready again yet"):
         ledger.inject(["agent", "stop", "a"])
     comeback.lacks = []
@@ -224,7 +225,7 @@ def test_a_history_that_cannot_be_written_changes_nothing_about_faults(
     (tmp_path / "elsewhere").write_text("as before")
     (tmp_path / "faults.jsonl").symlink_to("elsewhere")
     fault = ledger.inject(["agent", "stop", "node1"])
-    assert [one.number for one in ledger.active()] == [fault.number]
+    assert [one["number"] for one in ledger.active()] == [fault["number"]]
     assert [one["healed"] for one in ledger.heal()] == [True]
     assert machine.log == ["stop node1", "start node1"]
     assert (tmp_path / "elsewhere").read_text() == "as before"

@@ -3,10 +3,12 @@
 import itertools
 import json
 import xml.etree.ElementTree as ElementTree
+from typing import cast
 
 import pytest
 
 from testbed.cluster.spec import cluster_names
+from testbed.control.answers.trace import TraceAnswer
 from testbed.graph.drawing import fitted
 from testbed.graph.geometry import Box, packed
 from testbed.graph.layout import GraphLayout, lay_out
@@ -214,7 +216,7 @@ WAY = [
 def test_a_way_has_a_number_for_each_step_and_none_upon_another() -> None:
     graph = graph_of(facts_of_cluster("nginx_tomcat"))
     there = [PathStep(number, *point) for number, point in enumerate(WAY, 1)]
-    back = [PathStep(number, *point, leg="answer") for number, point in enumerate(reversed(WAY), 13)]
+    back = [PathStep(number, *point, leg="reply") for number, point in enumerate(reversed(WAY), 13)]
     picture = ElementTree.fromstring(draw_path(graph, [*there, *back]))
     circles = picture.findall(".//*[@class='step']")
     assert [circle.get("data-step") for circle in circles] == [str(number) for number in range(1, 25)]
@@ -256,7 +258,7 @@ def test_the_hops_of_a_trace_are_the_steps_on_the_picture() -> None:
     ]
     trace = {"hops": hops, "outcome": "unreachable", "lost_at": {"leg": "request"}}
     layout = lay_out(graph)
-    picture = ElementTree.fromstring(document(layout, trace_way(layout, trace)))
+    picture = ElementTree.fromstring(document(layout, trace_way(layout, cast("TraceAnswer", trace))))
     assert [one.get("data-leg") for one in picture.findall(".//*[@data-leg]")] == ["request", "error"]
     assert len(picture.findall(".//*[@class='step']")) == len(hops)
     assert len(picture.findall(".//*[@class='lost']")) == 1
@@ -265,9 +267,9 @@ def test_the_hops_of_a_trace_are_the_steps_on_the_picture() -> None:
 def test_the_overlay_device_of_ipv6_is_where_the_other_one_is() -> None:
     graph = graph_of(facts_of_cluster("nginx_tomcat"))
     hop = {"number": 1, "leg": "request", "node": "node1", "direction": "out", "why": ""}
-    (step,) = steps_of(graph, {"hops": [hop | {"interface": "flannel-v6.1"}]})
+    (step,) = steps_of(graph, cast("TraceAnswer", {"hops": [hop | {"interface": "flannel-v6.1"}]}))
     assert step.point == ("node1", "flannel0")
-    (step,) = steps_of(graph, {"hops": [hop | {"interface": "docker0"}]})
+    (step,) = steps_of(graph, cast("TraceAnswer", {"hops": [hop | {"interface": "docker0"}]}))
     assert step.point == ("node1", "docker0")
 
 

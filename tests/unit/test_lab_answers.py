@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from testbed.control.answers.lab import PingAnswer
 from testbed.testing.lab_answers import SEPARATOR, CommandFailed, Ping, Response, Result, response_of
 from testbed.testing.lab_handle import metrics_of
 
@@ -45,7 +46,7 @@ def test_check_gives_the_output_or_says_everything() -> None:
 
 
 def test_ping_counts_what_was_lost() -> None:
-    pair = {
+    pair: PingAnswer = {
         "source": "a",
         "destination": "b",
         "address": "10.0.1.2",

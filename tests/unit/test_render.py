@@ -3,6 +3,7 @@
 import pytest
 from rich.console import Console
 
+from testbed.control.answers.lab import PingAnswer
 from testbed.output import tables as render
 
 HEADINGS = ("node", "address", "subnet", "agent", "peers", "restarts")
@@ -51,10 +52,18 @@ def test_the_longest_column_wraps_before_another_is_shortened(
     ]
 
 
-def ping(destination: str, received: int, skipped: str | None = None) -> render.Object:
-    times = [0.5] * received
-    answer = {"source": "a", "destination": destination, "address": "10.0.1.2", "sent": 1, "received": received}
-    return {**answer, "ttl": 62, "rtt_ms": times, "error": None, "skipped": skipped}
+def ping(destination: str, received: int, skipped: str | None = None) -> PingAnswer:
+    return {
+        "source": "a",
+        "destination": destination,
+        "address": "10.0.1.2",
+        "sent": 1,
+        "received": received,
+        "ttl": 62,
+        "rtt_ms": [0.5] * received,
+        "error": None,
+        "skipped": skipped,
+    }
 
 
 def test_a_lab_without_pods_has_no_empty_matrix(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from testbed.cluster.generated import choose, generate
 from testbed.cluster.name_rules import check_node_name, check_switch_name
 from testbed.cluster.problems import SpecError
 from testbed.cluster.topology import (
+    DescribedTopology,
     TooManyParts,
     build,
     describe_topologies,
@@ -77,10 +78,10 @@ def test_a_topology_can_be_built_as_mn_does_with_its_defaults(name: str) -> None
     assert len(found.islands()) == 1
 
 
-@pytest.mark.parametrize("shape", describe_topologies(), ids=lambda shape: shape["name"])
-def test_every_parameter_is_explained(shape: dict[str, Any]) -> None:
-    assert shape["description"]
-    assert [one["name"] for one in shape["parameters"] if not one["meaning"]] == []
+@pytest.mark.parametrize("shape", describe_topologies(), ids=lambda shape: shape.name)
+def test_every_parameter_is_explained(shape: DescribedTopology) -> None:
+    assert shape.description
+    assert [one.name for one in shape.parameters if not one.meaning] == []
 
 
 def test_single_puts_every_node_on_one_switch() -> None:

@@ -3,11 +3,13 @@
 import struct
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
+from typing import cast
 
 import pytest
 
 from agent.kernel.values import IPAddress, Link, Route
 from testbed.capture.headers import Encapsulation, unwrap
+from testbed.control.answers.trace import TraceHop
 from testbed.trace.hops import narrow_places
 from testbed.trace.nft_trace import Dropped, dropped_by, marking_table, trace_messages
 from testbed.trace.reasons import reason
@@ -116,15 +118,17 @@ def test_translations_are_named_by_their_cause() -> None:
     assert "service web (map cluster-ips): DNAT destination 10.96.0.1:80 → 10.0.2.2:8080" in said
     assert "masquerade: source 10.0.1.2:5 → 192.168.8.1:9" in said
     back = (
-        step("node1", "flannel0", "in", packet(("10.0.2.2", "10.0.1.2")), role=Role.ANSWER),
-        step("node1", "docker0", "out", packet(("10.96.0.1", "10.0.1.2")), role=Role.ANSWER),
+        step("node1", "flannel0", "in", packet(("10.0.2.2", "10.0.1.2")), role=Role.REPLY),
+        step("node1", "docker0", "out", packet(("10.96.0.1", "10.0.1.2")), role=Role.REPLY),
     )
     assert "conntrack turns it back: source 10.0.2.2:5 → 10.96.0.1:5" in reason(back[0], back[1], services, services)
 
 
-def hop(where: str, mtu: int, *, outer: int | None = None) -> dict[str, object]:
+def hop(where: str, mtu: int, *, outer: int | None = None) -> TraceHop:
+    """As far as it is looked at."""
     inner = {"length": 60}
-    return {"leg": "request", "where": where, "mtu": mtu, "inner": inner, "outer": outer and {"length": outer}}
+    hop = {"leg": "request", "where": where, "mtu": mtu, "inner": inner, "outer": outer and {"length": outer}}
+    return cast("TraceHop", hop)
 
 
 @pytest.mark.parametrize(("mtu", "warned"), [(1500, False), (1499, True)])

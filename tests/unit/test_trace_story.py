@@ -75,7 +75,7 @@ def test_carried_request_and_answer_are_the_same_packets_as_plain_ones() -> None
         sighting("n", "uplink", "out", 2, wrapped, number=1),
         sighting("n", "flannel0", "in", 3, answer(), number=2),
     )
-    assert shown(story) == [("eth0", "request"), ("uplink", "request"), ("flannel0", "answer")]
+    assert shown(story) == [("eth0", "request"), ("uplink", "request"), ("flannel0", "reply")]
 
 
 def test_translated_addresses_do_not_hide_it() -> None:
@@ -85,7 +85,7 @@ def test_translated_addresses_do_not_hide_it() -> None:
         sighting("n", "eth1", "in", 3, answer("10.0.2.2", "192.168.8.1"), number=2),
         sighting("a", "eth0", "in", 4, answer("10.96.0.1"), number=2),
     )
-    assert [role for _, role in shown(story)] == ["request", "request", "answer", "answer"]
+    assert [role for _, role in shown(story)] == ["request", "request", "reply", "reply"]
 
 
 def test_packet_that_is_sent_again_is_counted_and_not_told_twice() -> None:
@@ -119,7 +119,7 @@ def test_udp_answers_are_known_by_their_turned_addresses() -> None:
     forth = ipv4("10.0.1.2", "10.0.2.2", udp(40000, 53, b"abcd"))
     back = ipv4("10.0.2.2", "10.0.1.2", udp(53, 40000, b"something else"))
     roles = [recogniser.role(frame, next(unwrap(frame, 0, FLANNEL)).inner) for frame in (forth, back)]
-    assert roles == [Role.REQUEST, Role.ANSWER]
+    assert roles == [Role.REQUEST, Role.REPLY]
 
 
 def role_in(frame: bytes, recogniser: Recogniser) -> Role | None:
@@ -150,4 +150,4 @@ def test_an_ipv6_error_about_the_answer_is_told_from_one_about_the_request() -> 
     answer = ipv6("fd00:a:0:90::2", "fd00:a:0:46::3", echoed, protocol=58)
     error = ipv6("fd00:a:0:46::1", "fd00:a:0:90::2", bytes([1, 0, 0, 0, 0, 0, 0, 0]) + answer, protocol=58)
     roles = [role_in(bytes(ETHERNET) + packet, recogniser) for packet in (request, answer, error)]
-    assert roles == [Role.REQUEST, Role.ANSWER, Role.ANSWER_ERROR]
+    assert roles == [Role.REQUEST, Role.REPLY, Role.REPLY_ERROR]

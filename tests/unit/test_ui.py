@@ -1,5 +1,6 @@
 """What the page of `testbed ui` is told: rates out of counters, tables out of answers."""
 
+from testbed.control.answers.lab import EventLine
 from testbed.ui import tables
 from testbed.ui.traffic import drops, rates
 from tests.pictures import Facts, facts_of_cluster
@@ -52,7 +53,7 @@ def test_tables_have_a_row_for_each_thing_and_a_cell_for_each_heading() -> None:
 
 
 def test_the_newest_event_is_the_first() -> None:
-    events = [
+    events: list[EventLine] = [
         {"at": str(number), "type": "Normal", "object": "o", "reason": "r", "message": "m"} for number in range(300)
     ]
     assert [row[0] for row in tables.events(events)["rows"]][:2] == ["299", "298"]

@@ -1,0 +1,275 @@
+"""The lab as a whole: status, pings, events, changes of what runs in it, kernel changes."""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+Description = dict[str, Any]
+"""Headings and values, for people: `describe -o json`. Headings may change."""
+
+
+class AgentStatus(TypedDict):
+    """A node's agent."""
+
+    state: str
+    """`ready`, `not ready`, `fenced`, `starting`, `backoff`, `by hand`."""
+    pid: int | None
+    """In the lab; null when it does not run."""
+    restarts: int
+
+
+class PeerCount(TypedDict):
+    """How many other nodes an agent knows."""
+
+    known: int
+    """Entries of its forwarding table."""
+    expected: int
+
+
+class NodeStatus(TypedDict):
+    """One node."""
+
+    name: str
+    address: str
+    """On the underlay."""
+    subnet: str | None
+    """Null without a lease."""
+    drained: bool
+    """Whether new pods stay away (`node drain`)."""
+    backend: str
+    device: str | None
+    """Of the overlay; null where there is none."""
+    datapath: str | None
+    """`native`, `python`, `kernel`, `none`; `other` for an agent that is not ours; null while it does not answer."""
+    agent: AgentStatus
+    peers: PeerCount
+    warnings: list[str]
+    """What works now and will not for ever (another network config in etcd, a certificate that ends soon, another node
+    with its address), as the agent's /state says."""
+    ipv6_address: NotRequired[str]
+    """On a dual-stack network."""
+    ipv6_subnet: NotRequired[str | None]
+    """On a dual-stack network; null without a lease."""
+
+
+class PodLine(TypedDict):
+    """One pod."""
+
+    name: str
+    node: str
+    address: str | None
+    """Null as long as it never had one."""
+    state: str
+    """kubectl's word: `Running`, `CrashLoopBackOff`, …"""
+    ready: bool
+    restarts: int
+    """Of all its containers."""
+    ipv6_address: NotRequired[str]
+    """On a dual-stack network."""
+
+
+class ServicePortLine(TypedDict):
+    """One port of a Service."""
+
+    port: int
+    protocol: Literal["TCP", "UDP"]
+    node_port: int | None
+
+
+class ServiceLine(TypedDict):
+    """One Service."""
+
+    name: str
+    type: str
+    cluster_ip: str | None
+    """Null when headless."""
+    ports: list[ServicePortLine]
+    endpoints: int
+    """Ready pods."""
+
+
+class DnsStatus(TypedDict):
+    """The cluster's DNS."""
+
+    address: str
+    domain: str
+    machine: str
+    """Where it runs."""
+    healthy: bool
+    """It answers, and has all names."""
+    pid: int | None
+    """In the lab."""
+    restarts: int
+    records: int
+    """How many."""
+    serial: int
+    """Grows with each change."""
+
+
+class EtcdMemberStatus(TypedDict):
+    """One member of etcd."""
+
+    name: str
+    endpoint: str
+    healthy: bool
+
+
+class MachineStatus(TypedDict):
+    """One machine of the underlay."""
+
+    name: str
+    pid: int | None
+    """In the lab, of the process that holds its namespaces; null while there is none."""
+    restarts: int
+    """How often that process was killed and started again."""
+
+
+class StatusAnswer(TypedDict):
+    """`status -o json`; with several labs and none named: a list of these."""
+
+    lab: str
+    pid: NotRequired[int]
+    """The lab's PID 1 as the host sees it; the command line adds it."""
+    state: Literal["starting", "ready", "degraded"]
+    """Degraded: an agent, a pod, an etcd member, the DNS or a machine is not well; pods that are being terminated do
+    not count."""
+    since: str
+    """RFC 3339, UTC."""
+    cluster_file: str
+    """What was given to `up`."""
+    rundir: str
+    """`/run/testbed/LAB`."""
+    switch: str
+    """What the underlay's switches are: `bridge` or `ovs`."""
+    nodes: list[NodeStatus]
+    pods: list[PodLine]
+    services: list[ServiceLine]
+    dns: DnsStatus | None
+    """Null without names."""
+    etcd: list[EtcdMemberStatus]
+    machines: list[MachineStatus]
+
+
+class PingAnswer(TypedDict):
+    """One pair of `ping -o json`, which is a list. Of all pairs (no source named) those of pods that are being
+    terminated are left out."""
+
+    source: str
+    destination: str
+    address: str
+    sent: int
+    received: int
+    ttl: int | None
+    """Of the last reply."""
+    rtt_ms: list[float]
+    """One for each reply."""
+    error: str | None
+    """The last ICMP error in words, with who sent it."""
+    skipped: str | None
+    """Why missing replies are no loss: a pod of the pair was terminated during the ping. Such pairs do not change the
+    exit code."""
+
+
+class IperfAnswer(TypedDict):
+    """`iperf -o json`."""
+
+    protocol: Literal["tcp", "udp"]
+    seconds: float
+    bits_per_second: float
+    """Those that arrived."""
+    retransmits: NotRequired[int]
+    """TCP only."""
+    packets: NotRequired[int]
+    """UDP only."""
+    lost_percent: NotRequired[float]
+    """UDP only."""
+
+
+class EventLine(TypedDict):
+    """One event as the lab keeps it (`events.jsonl`); `get events -o json` has Kubernetes' shape."""
+
+    at: str
+    """RFC 3339, UTC."""
+    type: str
+    """`Normal` or `Warning`."""
+    object: str
+    """`pod/nginx`, `node/node1`, …"""
+    reason: str
+    message: str
+
+
+class ChangedObject(TypedDict):
+    """What was done with one object."""
+
+    kind: str
+    name: str
+    outcome: str
+    """`created`, `configured`, `unchanged`; `deleted`; `scaled`."""
+
+
+class ApplyAnswer(TypedDict):
+    """`apply -o json`."""
+
+    objects: list[ChangedObject]
+    warnings: list[str]
+
+
+class DeleteAnswer(TypedDict):
+    """`delete -o json`."""
+
+    objects: list[ChangedObject]
+    missing: list[str]
+    """A line for each object that there was not."""
+
+
+class ScaleAnswer(TypedDict):
+    """`scale -o json`."""
+
+    objects: list[ChangedObject]
+    before: int
+    replicas: int
+
+
+class NodeAnswer(TypedDict):
+    """`node add|drain|uncordon|delete -o json`."""
+
+    name: str
+    address: NotRequired[str]
+    """Of a node that was added."""
+    subnet: NotRequired[str]
+    """Of a node that was added."""
+    stay: NotRequired[list[str]]
+    """Pods that belong to no Deployment, and stay on a drained node."""
+    lost: NotRequired[list[str]]
+    """Such pods that went with a deleted node."""
+
+
+class KernelChange(TypedDict):
+    """One change of the kernel: `commands -o json` is a list of these, the journal."""
+
+    at: float
+    """Seconds since the epoch."""
+    node: str
+    command: list[str]
+    """As a person would have typed it."""
+    input: str | None
+    """What the command reads on standard input, such as an nft script."""
+    why: str
+
+
+class CommandsAnswer(TypedDict):
+    """All changes of the kernel."""
+
+    script: str
+    changes: list[KernelChange]
+
+
+class EndedAnswer(TypedDict):
+    """How a program ended that ran on the client's streams."""
+
+    exit: int
+    """128 + the signal's number after a signal."""
+
+
+class ForwardTarget(TypedDict):
+    """Where a forwarded port leads."""
+
+    to: str

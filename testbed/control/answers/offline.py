@@ -1,0 +1,92 @@
+"""What verbs say without a lab: doctor, machines, topologies, validate."""
+
+from typing import Any, TypedDict
+
+
+class DoctorCheck(TypedDict):
+    """One check of `doctor -o json`, which is a list."""
+
+    name: str
+    ok: bool
+    found: str
+    want: str
+    remedy: str
+    """How to get it."""
+    needed_for: str
+    """What does not work without it; empty: every lab."""
+
+
+class MachineLine(TypedDict):
+    """One machine of `machines -o json`."""
+
+    subnet: str
+    public_ip: str
+    backend: str
+    seconds_left: int | None
+    """Until its lease expires unless it is renewed; null: a reservation."""
+    here: bool
+    """Whether this machine is it."""
+    answers: bool | None
+    """Whether its pods' gateway answers a ping through the overlay; null: not asked, as this machine has not joined."""
+
+
+class MachinesAnswer(TypedDict):
+    """`machines -o json`."""
+
+    network: str
+    backend: str
+    joined: bool
+    """Whether this machine is in the network."""
+    machines: list[MachineLine]
+
+
+class ClusterLine(TypedDict):
+    """One cluster that comes with the testbed."""
+
+    name: str
+    nodes: int
+    pods: int
+    topology: str
+
+
+class TopologyParameterLine(TypedDict):
+    """One parameter of a topology."""
+
+    name: str
+    type: str | None
+    default: Any
+    meaning: str
+
+
+class TopologyLine(TypedDict):
+    """One topology."""
+
+    name: str
+    parameters: list[TopologyParameterLine]
+    description: str
+
+
+class ExerciseLine(TypedDict):
+    """One exercise."""
+
+    name: str
+    """For `up`."""
+    symptom: str
+
+
+class TopologiesAnswer(TypedDict):
+    """`topologies -o json`."""
+
+    clusters: list[ClusterLine]
+    topologies: list[TopologyLine]
+    exercises: list[ExerciseLine]
+
+
+class ValidateAnswer(TypedDict):
+    """`validate -o json`."""
+
+    cluster: str
+    nodes: list[str]
+    pods: list[str]
+    deployments: dict[str, int]
+    """How many pods each wants."""
