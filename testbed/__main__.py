@@ -9,6 +9,19 @@ from testbed.places import INSTALL, ROOT
 VENV = ROOT / ".venv"
 
 
+def _open_standard_streams() -> None:
+    """Open descriptors 0 to 2 where the caller closed them, before anything is opened that would get their numbers.
+
+    Standard input is empty then; what is written to the others fails, as it would on a full disk.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is what this gets.
+            os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)
+
+
 def _use_own_interpreter() -> None:
     """Start again in the clone's .venv when another Python runs this, so that `sudo python -m testbed` works."""
     python = VENV / "bin" / "python"
@@ -17,16 +30,25 @@ def _use_own_interpreter() -> None:
         os.execv(python, [str(python), "-P", "-B", "-m", "testbed", *sys.argv[1:]])
 
 
+_open_standard_streams()
 if __name__ == "__main__":
     _use_own_interpreter()
 
 try:
-    from testbed.command.cli import main
+    from testbed.command import cli
+    from testbed.output import standard_streams
 except ModuleNotFoundError as missing:
     print(f"error: testbed: Python package {missing.name} is missing (want: {INSTALL})", file=sys.stderr)
     sys.exit(3)
 except KeyboardInterrupt:  # before the verb began
     sys.exit(130)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    standard_streams.take()
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -11,6 +11,7 @@ TestbedError                 1: what was asked for failed
 ├── Busy                     host/lab_directories: another `up` is starting this lab
 ├── ContainerNotRunning      pods/pod_container: it may run later
 ├── FaultImpossible          faults/ledger: nothing was changed
+├── LabEnded                 host/launch: before it was ready
 ├── LabNotReady              supervisor/start: a phase did not finish in its time
 ├── LabNotUp                 testing/lab_choice: `up` failed under pytest
 ├── MeasurementFailed        a measuring program gave up, or was interrupted
@@ -18,7 +19,8 @@ TestbedError                 1: what was asked for failed
 ├── NoSubnetYet              the node has no lease, so its pods have no addresses
 ├── NodeFailed               workloads/node_changes: begun, and not finished in its time
 ├── NotFit                   exercises/breakage: the exercise cannot be made of this lab
-└── NothingFree              cluster/service_addresses: every cluster IP or node port is taken
+├── NothingFree              cluster/service_addresses: every cluster IP or node port is taken
+└── OutputFailed             output/standard_streams: standard output cannot be written
 
 The agent has a tree of its own (agent/errors). Other exceptions stay where they are raised: their callers handle them,
 or pytest shows them. What the kernel refuses is an OSError, with its reason.

@@ -25,6 +25,13 @@ def limit_malloc_arenas() -> None:
         mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
+def release_free_memory() -> None:
+    """Give the kernel back what malloc keeps between blocks that stay, as after many large answers at a time."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
+
+
 def freeze_startup_objects() -> None:
     """Exclude everything that exists now from garbage collection.
 

@@ -1,7 +1,5 @@
 """The entry point of `testbed`: runs the verb, one line for whatever goes wrong, the documented exit code."""
 
-import io
-import os
 import re
 import sys
 
@@ -27,14 +25,13 @@ from testbed.command import (  # noqa: F401 - importing these is what registers 
 )
 from testbed.command.command_line import verbs
 from testbed.errors import TestbedError
+from testbed.output import standard_streams
 
 EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
     """Entry point: runs the verb, prints one line for whatever goes wrong, exits with the documented code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
     try:
         code = verbs.main(prog_name="testbed", standalone_mode=False)
         sys.stdout.flush()
@@ -44,17 +41,14 @@ def main() -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         where = context.command_path if context else "testbed"
-        _complain(f"{where}: {_with_help(error.format_message(), where)}")
+        _complain(f"{where}: {_with_help(' '.join(error.format_message().split()), where)}")
         code = 2
     except TestbedError as error:
         _complain(str(error))
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 1
+    standard_streams.finish()
     sys.exit(code if isinstance(code, int) else 0)
 
 

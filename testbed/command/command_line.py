@@ -78,6 +78,21 @@ class Verbs(click.Group):
 class AllVerbs(Verbs):
     """The whole program's."""
 
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own type
+        """As click does; what the kernel refuses becomes an error with the limit that it is about."""
+        try:
+            return super().invoke(ctx)
+        except (OSError, MemoryError) as failure:
+            from testbed.host.limits import explained
+
+            raise explained(failure) from failure
+        except RuntimeError as failure:
+            if "can't start new thread" not in str(failure):
+                raise
+            from testbed.host.limits import explained
+
+            raise explained(failure) from failure
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does; an option of the verbs in front of the verb is sent behind it."""
         try:

@@ -270,6 +270,8 @@ class LabConnection:
                 send_line(self._socket, {"verb": question.name, "arguments": arguments}, descriptors)
             with self._socket.makefile("rb") as lines:
                 for line in lines:
+                    if not line.endswith(b"\n"):
+                        break
                     message = json.loads(line)
                     if "error" in message:
                         raise TestbedError(message["error"], message["exit"])
@@ -279,7 +281,9 @@ class LabConnection:
                         return
         except TimeoutError as late:
             raise NoAnswer(f"{question.name}: no answer within {self._socket.gettimeout():g} s") from late
-        raise TestbedError("the lab ended before it answered")
+        except ConnectionResetError:
+            pass
+        raise TestbedError("the lab ended before it answered, or gave up handing its answer over")
 
     def shutdown(self) -> None:
         """End the request while another thread waits for its messages."""

@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
+from agent.daemon.memory import LARGE_BYTES, release_free_memory
 from agent.errors import AgentError
 from testbed.control.questions import AnswerT, Question
-from testbed.control.wire import PROTOCOL, RequestReader, close_all, peer_uid, protocol_of, send_line
+from testbed.control.wire import PROTOCOL, RequestReader, close_all, line_of, peer_uid, protocol_of, send_line
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ REQUEST_TIMEOUT_S = 10.0
 """From a client's connecting to the end of its request."""
 MAX_WAITING = 64
 """Clients that have not asked yet; of more, the one that waits longest has to go."""
+DELIVERY_LIMIT_S = 30.0
+"""A client that has not taken its answer by then loses it: until then the lab keeps it."""
 MAX_ANSWERED = 256
 """Requests that run at a time, such as open shells."""
 
@@ -97,6 +100,9 @@ class ControlServer:
         self._verbs = {verb.question.name: verb for verb in verbs}
         self._owner_uid = owner_uid
         self._answered = threading.BoundedSemaphore(MAX_ANSWERED)
+        self._counting = threading.Lock()
+        self._running = 0
+        self._large_delivered = False
         self._waiting: dict[socket.socket, _Waiting] = {}
         """In the order in which they came, which is also that of `until_s`."""
         self._selector = selectors.DefaultSelector()
@@ -165,6 +171,8 @@ class ControlServer:
             client.connection.close()
             return
         client.connection.setblocking(True)
+        with self._counting:
+            self._running += 1
         threading.Thread(target=self._serve, args=(client, *request), name="control client", daemon=True).start()
 
     def _forget(self, client: _Waiting) -> None:
@@ -181,7 +189,11 @@ class ControlServer:
     def _serve(self, client: _Waiting, line: bytes, streams: tuple[int, ...]) -> None:
         connection = client.connection
         try:
-            send_line(connection, {"result": self._answer(client, line, streams)})
+            # As text alone: what it was made of need not stay until a slow reader has it all.
+            answer = line_of({"result": self._answer(client, line, streams)})
+            self._deliver(connection, answer)
+            if len(answer) >= LARGE_BYTES:
+                self._large_delivered = True
         except TestbedError as failure:
             _try_to_send(connection, {"error": str(failure), "exit": failure.exit_code}, patience_s=1)
         except (OSError, AgentError) as failure:
@@ -196,6 +208,23 @@ class ControlServer:
             close_all(streams)
             connection.close()
             self._answered.release()
+            self._ended()
+
+    def _ended(self) -> None:
+        with self._counting:
+            self._running -= 1
+            release = self._large_delivered and not self._running
+            self._large_delivered = self._large_delivered and not release
+        if release:
+            release_free_memory()
+
+    def _deliver(self, connection: socket.socket, answer: bytes) -> None:
+        try:
+            connection.settimeout(DELIVERY_LIMIT_S)
+            connection.sendall(answer)
+        except OSError as failure:
+            # It has gone, or takes too long; half an answer is followed by nothing.
+            log.info("control: answer not delivered: %s", failure)
 
     def _answer(self, client: _Waiting, line: bytes, streams: tuple[int, ...]) -> object:
         try:

@@ -26,9 +26,14 @@ MAX_DESCRIPTORS = 3
 CONTROL_SOCKET = "control.sock"
 
 
+def line_of(message: dict[str, Any]) -> bytes:
+    """Return a message as it is sent."""
+    return json.dumps({"protocol": PROTOCOL, **message}, separators=(",", ":")).encode() + b"\n"
+
+
 def send_line(connection: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
     """Send one message. Raises OSError when the other end is gone."""
-    data = json.dumps({"protocol": PROTOCOL, **message}, separators=(",", ":")).encode() + b"\n"
+    data = line_of(message)
     sent = 0
     if descriptors:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]

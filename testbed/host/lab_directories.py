@@ -55,7 +55,8 @@ def locked(root: Path, name: str, patience_s: float = LOCK_PATIENCE_S) -> Iterat
     try:
         lock = _lock(path, time.monotonic() + patience_s)
     except OSError as failure:
-        raise WrongEnvironment(f"lab {name}: its lock: {failure}") from failure
+        want = "want a directory that can be written"
+        raise WrongEnvironment(f"lab {name}: its lock: {path} (got {failure.strerror}; {want})") from failure
     if lock is None:
         raise Busy(f"lab {name}: another `up` is starting it (want: wait for that one)")
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from testbed.control.client import LAB_FILE, RUN_ROOT, LabRecord, start_ticks
 from testbed.control.wire import PROTOCOL
-from testbed.errors import WrongEnvironment
+from testbed.errors import TestbedError, WrongEnvironment
 from testbed.host.lab_directories import READABLE, remove_directory, sudo_user
 from testbed.host.lab_process import init_command, kill
 from testbed.host.removal import DOWN_LIMIT_S, put_the_host_back
@@ -22,6 +22,10 @@ from testbed.processes import namespaces
 NAMESPACES = namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWIPC
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 READY = b"r"
+
+
+class LabEnded(TestbedError):
+    """The lab's first process has ended before the lab was kept."""
 
 
 @dataclass(slots=True)
@@ -37,8 +41,11 @@ class Launched:
     kept: bool = False
 
     def keep(self) -> None:
-        """Let the lab outlive this process."""
-        os.write(self.lifeline, READY)
+        """Let the lab outlive this process. Raises LabEnded."""
+        try:
+            os.write(self.lifeline, READY)
+        except BrokenPipeError as gone:
+            raise LabEnded("the lab ended while it started") from gone
         self.kept = True
 
     def messages(self) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.control.client import LabRecord, directories_in, read_record, run_roots
-from testbed.errors import TestbedError
+from testbed.errors import TestbedError, WrongEnvironment
 from testbed.host import bridge_netfilter
 from testbed.host.lab_directories import Busy, is_a_labs, locked, remove_directory
 from testbed.host.lab_process import end, inits, inits_of, is_init_of
@@ -63,12 +63,26 @@ def take_down(lab: RunningLab) -> None:
 
     Raises TestbedError when something of it is still there after the limit.
     """
-    for pid in lab.pids:
-        end(pid, lab.rundir, DOWN_LIMIT_S)
-    put_the_host_back()
+    with contextlib.ExitStack() as lock:
+        # From before its end on, or another `down` would report a lab that had died.
+        is_held = _take_if_free(lock, lab)
+        for pid in lab.pids:
+            end(pid, lab.rundir, DOWN_LIMIT_S)
+        put_the_host_back()
+        if is_held:
+            remove_directory(lab.rundir)
+            return
     # An `up` that has the lock was starting this lab, or makes the next one of that name: the directory is its own.
     with contextlib.suppress(Busy, FileNotFoundError), locked(lab.rundir.parent, lab.name, UP_LIMIT_S):
         remove_directory(lab.rundir)
+
+
+def _take_if_free(lock: contextlib.ExitStack, lab: RunningLab) -> bool:
+    """A lab can be ended where no lock can be had, as on a read-only file system."""
+    with contextlib.suppress(Busy, FileNotFoundError, WrongEnvironment):
+        lock.enter_context(locked(lab.rundir.parent, lab.name, 0.0))
+        return True
+    return False
 
 
 def remove_leftovers() -> Mapping[str, str]:
@@ -87,7 +101,8 @@ def remove_leftovers() -> Mapping[str, str]:
             if (record is not None and record.alive) or not is_a_labs(rundir):
                 continue
             with contextlib.suppress(Busy), locked(root, rundir.name, 0.0):
-                if inits_of(rundir):
+                # Another `down` may have been faster.
+                if inits_of(rundir) or not os.path.lexists(rundir):
                     continue
                 removed[rundir.name] = ""
                 try:

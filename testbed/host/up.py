@@ -1,5 +1,6 @@
 """The host side of `up`: read the cluster, check the machine, launch the lab, follow its start."""
 
+import contextlib
 import os
 import signal
 from dataclasses import replace
@@ -22,18 +23,20 @@ from testbed.control.options import LabOptions
 from testbed.control.questions import DESCRIBE, STATUS
 from testbed.control.wire import CONTROL_SOCKET
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
-from testbed.host import bridge_netfilter, doctor, rootless
+from testbed.host import bridge_netfilter, doctor, limits, rootless
 from testbed.host.converge import converge
 from testbed.host.lab_directories import prepare, starting
-from testbed.host.launch import Launched, launch
+from testbed.host.launch import LabEnded, Launched, launch
 from testbed.host.removal import remove_leftovers
 from testbed.output import progress
 from testbed.output import tables as render
 from testbed.output.next_commands import prefix
+from testbed.output.standard_streams import OutputFailed
 from testbed.spelling import listed
 
 PODS_PER_NODE = 2
 """Of a cluster that is made, where the user does not say."""
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def bring_up(options: LabOptions) -> LabRecord | None:
@@ -41,6 +44,7 @@ def bring_up(options: LabOptions) -> LabRecord | None:
 
     Raises TestbedError, with nothing left unless it says so.
     """
+    end_as_interrupted()
     written, options = _read(options)
     cluster = _with_backend(written, options.backend)
     root = _root_of_labs(options)
@@ -146,8 +150,11 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
 
     `root` is where the lab's directory will be made.
     """
-    if without_root and (too_much := rootless.refusals(cluster)):
-        raise WrongEnvironment("\n".join(too_much))
+    too_much = rootless.refusals(cluster) if without_root else []
+    needed = limits.needed(len(cluster.nodes), cluster.pod_count, root=not without_root)
+    # Alone: where descriptors are missing, whatever is tried next fails too.
+    if wrong := too_much or limits.too_tight(limits.hard_limits(), needed):
+        raise WrongEnvironment("\n".join(wrong))
     purposes = {f"image {container.image}" for spec in cluster.pod_specs for container in spec.containers}
     overlay = overlay_of(cluster.config)
     if overlay.needs is not None and cluster.agent.command is None:
@@ -178,45 +185,80 @@ def _missing_shaping(wiring: Wiring) -> list[str]:
 
 
 def launch_cluster(root: Path, cluster: Cluster, options: LabOptions) -> Launched:
-    """Start the lab. From now on SIGTERM ends this program as Ctrl-C does, and the lab with it until it is kept."""
-    rundir = prepare(root, options, cluster.text, hosts_of(cluster))
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    return launch(options.name, rundir)
+    """Start the lab, which ends with this process until it is kept."""
+    return launch(options.name, prepare(root, options, cluster.text, hosts_of(cluster)))
 
 
-def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def end_as_interrupted() -> None:
+    """From now on SIGTERM and SIGHUP end this program as Ctrl-C does; what was ignored before, as by nohup, stays so.
+
+    What is to be undone is undone once: the next signal does not interrupt it.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
 
 
 def _follow(launched: Launched, cluster: Cluster, options: LabOptions) -> LabRecord:
     """See the lab through its start; whatever ends this before the lab is kept ends the lab."""
+    kills = out_of_memory_kills()
     try:
         _await_ready(launched, cluster, options)
     except BaseException as error:
         if not launched.kept:
+            log = _log_tail(launched.record.rundir)
             launched.abandon()
             if isinstance(error, KeyboardInterrupt):
-                print("\ninterrupted: everything is removed")
+                with contextlib.suppress(OutputFailed):
+                    print("\ninterrupted: everything is removed")
+            if isinstance(error, LabEnded):
+                why = (
+                    "out of memory: the kernel killed a process" if out_of_memory_kills() > kills else f"its log: {log}"
+                )
+                raise TestbedError(f"up: {error} ({why}); nothing of it is left") from error
         raise
     return launched.record
 
 
+def out_of_memory_kills() -> int:
+    """Return how many processes the kernel has killed for want of memory, of any control group."""
+    with open("/proc/vmstat", encoding="ascii") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+
+
 def _await_ready(launched: Launched, cluster: Cluster, options: LabOptions) -> None:
-    """Show the phases as they come; decide what becomes of a lab that does not get ready."""
+    """Show the phases as they come; decide what becomes of a lab that does not get ready.
+
+    Raises OutputFailed at the very end: a lab does not depend on being looked at.
+    """
+    failed: OutputFailed | None = None
     with progress.Phases() as phases:
         message: dict[str, Any] = {}
         for message in launched.messages():
-            if "phase" in message:
-                phases.show(message["phase"], message["state"], message["detail"], message["seconds"])
+            if "phase" in message and failed is None:
+                try:
+                    phases.show(message["phase"], message["state"], message["detail"], message["seconds"])
+                except OutputFailed as failure:
+                    failed = failure
     lab = launched.record
     if "ready" in message:
         launched.keep()
+        if failed is not None:
+            raise failed
         print(f"lab {lab.name} is ready after {message['ready']:.1f} s\n")
         _show(lab, cluster, without_agent=options.without_agent)
         return
-    why = message.get("failed") or f"the lab ended while it started (its log was: {_log_tail(lab.rundir)})"
+    if "failed" not in message or not lab.alive:
+        raise LabEnded("the lab ended while it started")
+    why = message["failed"]
     # A lab that cannot be asked is of no use to anybody.
-    if options.cleanup_on_failure or not lab.alive or not (lab.rundir / CONTROL_SOCKET).exists():
+    if options.cleanup_on_failure or not (lab.rundir / CONTROL_SOCKET).exists():
         # Removed by whoever catches this, as after any other failure before `keep`.
         raise TestbedError(f"up: {why}; the lab is removed")
     launched.keep()

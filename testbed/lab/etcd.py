@@ -15,7 +15,7 @@ from testbed.errors import EtcdFailed
 from testbed.lab.certificates import Authority, TlsFiles
 from testbed.plain_files import plain
 from testbed.processes.namespaces import in_network_of
-from testbed.processes.supervise import RestartPolicy, Supervised, last_line
+from testbed.processes.supervise import RestartPolicy, Supervised, last_line, last_words
 
 CLIENT_PORT = 2379
 PEER_PORT = 2380
@@ -275,5 +275,6 @@ class EtcdCluster:
         except subprocess.TimeoutExpired as failure:
             raise EtcdFailed(f"etcd did not answer within {COMMAND_TIMEOUT_S:g} s") from failure
         except subprocess.CalledProcessError as failure:
-            raise EtcdFailed(failure.stderr.decode(errors="replace").strip().splitlines()[-1]) from failure
+            said = last_words(failure.stderr.decode(errors="replace").strip())
+            raise EtcdFailed(said or f"etcdctl ended with {failure.returncode}") from failure
         return done.stdout

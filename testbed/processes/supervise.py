@@ -5,6 +5,7 @@ start is a function, because each start may need fresh descriptors and arguments
 """
 
 import contextlib
+import re
 import signal
 import threading
 import time
@@ -16,7 +17,11 @@ from typing import Literal, Protocol
 from testbed.plain_files import read_end
 from testbed.processes.process_ends import PROCESS_ENDS
 
-LAST_LINE_LIMIT = 2000  # bytes; a line longer than this is shown from its middle on
+LONGEST_LINE = 2000  # characters; a line longer than this is shown from its middle on
+LAST_WORDS_BYTES = 64 * 1024  # a Go program's stacks of all goroutines may be longer, its panic is not found then
+PANIC = re.compile(r"^(?:panic|fatal error): .+$", re.MULTILINE)
+STACK_LINE = re.compile(r"\t\S+:\d+.*|\w+ +0x[0-9a-f]+")
+"""Of a Go program: a place in its source, or a register."""
 State = Literal["pending", "running", "backoff", "exited", "stopped"]
 
 
@@ -238,9 +243,18 @@ class Supervised:
 
 
 def last_line(log: Path) -> str:
-    """The last line that a process wrote, for saying why it ended; empty when there is none."""
+    """Return what a process said last, for saying why it ended: its last line, or a Go program's panic, which a stack
+    follows. Empty when there is none."""
     try:
-        lines = read_end(log, LAST_LINE_LIMIT).decode(errors="replace").strip().splitlines()
+        text = read_end(log, LAST_WORDS_BYTES).decode(errors="replace").strip()
     except OSError:
         return ""
-    return lines[-1] if lines else ""
+    return last_words(text)[-LONGEST_LINE:]
+
+
+def last_words(text: str) -> str:
+    """Return the last line, or the one that says why a Go program panicked, where its stack ends the text. Pure."""
+    last = text.splitlines()[-1] if text else ""
+    panics = PANIC.findall(text)
+    # A stack that something else follows is of an earlier start.
+    return panics[-1] if panics and STACK_LINE.fullmatch(last) else last

@@ -9,17 +9,18 @@ import contextlib
 import json
 import logging
 import os
-import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from agent.daemon.memory import limit_malloc_arenas
 from testbed.control.client import CLUSTER_FILE
 from testbed.control.options import MACHINES, read_options
 from testbed.control.server import ControlServer
 from testbed.control.wire import CONTROL_SOCKET
+from testbed.host.limits import use_hard_limits
 from testbed.places import ROOT
 from testbed.plain_files import plain, read_plain
 from testbed.pods import devices, kernel_view
@@ -87,13 +88,13 @@ def cover_temporary_directories(needed: Iterable[Path]) -> None:
 def main() -> None:
     """Entry point; never returns before the lab ends."""
     rundir, progress_fd = Path(sys.argv[1]), int(sys.argv[2])
+    limit_malloc_arenas()
     os.set_inheritable(progress_fd, False)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
     # A lab of a hundred nodes holds two thousand descriptors; a login shell's limit is 1,024.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    use_hard_limits()
     # Everything in the lab ends with this process; the kernel sees to it.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     # Not SIG_IGN: the programs that the lab starts would inherit it, and Ctrl-C would do nothing to them.

@@ -482,3 +482,21 @@ for _ in range(50):
     with locked(root, LAB):
         pass
     assert os.listdir(root) == ["counter"]
+
+
+def test_a_lab_that_one_down_ends_is_no_lab_that_had_died_to_another(
+    root: Path, undo: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rundir = made(root)
+    init = init_of(rundir, undo)
+    reported = []
+
+    def killed_while_another_looks(pid: int, rundir: Path, limit_s: float) -> bool:
+        ended = lab_process.end(pid, rundir, limit_s)
+        reported.append(removal.remove_leftovers())
+        return ended
+
+    monkeypatch.setattr(removal, "end", killed_while_another_looks)
+    removal.take_down(removal.RunningLab(rundir, (init.pid,)))
+    assert reported == [{}]
+    assert not rundir.exists()

@@ -43,6 +43,7 @@ VERBS = (
     Verb(
         Question[Any]("streams"), lambda request: [os.fstat(stream).st_ino for stream in request.streams], changes=False
     ),
+    Verb(Question[Any]("large"), lambda request: "x" * 5_000_000, changes=False),
     Verb(Question[Any]("stay"), lambda request: request.client_left(5), changes=False),
 )
 
@@ -187,6 +188,21 @@ def test_descriptors_reach_the_verb(connect: Connect) -> None:
     with Path(__file__).open("rb") as file:
         send_line(connection, {"verb": "streams"}, (file.fileno(),))
         assert answer(connection) == {"result": [os.fstat(file.fileno()).st_ino]}
+
+
+def test_a_client_that_does_not_take_its_answer_loses_it_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "DELIVERY_LIMIT_S", 0.2)
+    with serving(tmp_path / "control.sock") as connect:
+        slow = connect()
+        slow.sendall(json.dumps({"verb": "large", "protocol": PROTOCOL}).encode() + b"\n")
+        time.sleep(0.5)
+        received = b""
+        while part := slow.recv(1 << 20):
+            received += part
+        # The beginning of the answer, and nothing that is put behind it.
+        assert received.startswith(b'{"protocol":')
+        assert set(received[-1000:]) == {ord("x")}
+        assert_others_are_served(connect)
 
 
 def test_more_requests_than_may_run_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

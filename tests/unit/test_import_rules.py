@@ -38,6 +38,7 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
         "agent.kernel": "one way to read, change and watch the kernel, with one journal",
         "agent.datapath.packet": "traces and captures read IPv4 headers and checksums as the data path does",
         "agent.node.subnet_env": "pins a subnet by flannel's own file, and reads what the agent wrote there",
+        "agent.daemon.memory": "the supervisor runs as long as an agent and must not grow either",
         "agent.assembly": "`testbed join` chooses the underlay and opens etcd as an agent does",
         "agent.__main__": "a lab's agents are forks of a warm process",
         "agent.datapath.native.library": "the same: it is loaded before the fork",

@@ -1,0 +1,67 @@
+"""Output that cannot be written is an error in one line, and a character that the locale misses is none."""
+
+import contextlib
+import io
+import os
+import select
+import sys
+from typing import Any, TextIO
+
+from testbed.errors import TestbedError
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+"""Open from the first moment (testbed/__main__.py)."""
+
+
+class OutputFailed(TestbedError):
+    """Standard output cannot be written; the message is empty when its reader has gone."""
+
+
+def take() -> None:
+    """Let `sys.stdout` and `sys.stderr` write as this module says."""
+    if sys.stdin is None:
+        sys.stdin = open(STDIN, closefd=False)  # noqa: SIM115 - as long as the program
+    sys.stdout = _text(_Output(STDOUT, "w", closefd=False), sys.stdout)
+    sys.stderr = _text(_Complaints(STDERR, "w", closefd=False), sys.stderr)
+
+
+def finish() -> None:
+    """Write what is still to be written; Python would do so at its end, and complain where that cannot be."""
+    try:
+        sys.stdout.flush()
+    except OutputFailed:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+
+
+class _Output(io.FileIO):
+    """A descriptor whose failures are OutputFailed."""
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - bytes of any kind
+        try:
+            while (written := super().write(data)) is None:
+                # Whoever gave us the descriptor has made it non-blocking, and its reader is slow.
+                select.select([], [self], [])
+        except BrokenPipeError as gone:
+            raise OutputFailed("") from gone
+        except OSError as failure:
+            raise OutputFailed(f"standard output: cannot be written ({failure.strerror})") from failure
+        return written
+
+
+class _Complaints(io.FileIO):
+    """Standard error: where it cannot be written, there is nowhere left to say so."""
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - bytes of any kind
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _text(raw: io.FileIO, former: TextIO | None) -> TextIO:
+    encoding = former.encoding if former is not None else "utf-8"
+    errors = former.errors if former is not None else None
+    # A locale without a character that we print, as the arrow of a trace, is no reason to say nothing.
+    errors = "backslashreplace" if errors in (None, "strict") else errors
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True)

@@ -1,0 +1,121 @@
+"""Standard streams that are closed or full, a terminal that goes, a lab that dies: one line, and nothing left."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from testbed.control.client import RUN_ROOT
+from tests.e2e.command import TESTBED, environment_with
+from tests.e2e.lab import Lab
+from tests.waiting import wait_until
+
+LIMIT_S = 20.0
+CLOSED = {"input": "<&-", "output": ">&-", "errors": "2>&-", "all three": "<&- >&- 2>&-"}
+
+
+def shell(lab: Lab, script: str, *, limit_s: float = LIMIT_S) -> "subprocess.CompletedProcess[str]":
+    """Run a script in which `testbed` is this one, for one lab."""
+    function = f'testbed() {{ "{TESTBED[0]}" -m testbed "$@"; }}\n'
+    return subprocess.run(
+        ["bash", "-c", function + script],
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+        check=False,
+        env=environment_with({"TESTBED_LAB": lab.name}),
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def remains(lab: Lab) -> list[str]:
+    """What is left of it below /run."""
+    return [name for name in os.listdir(RUN_ROOT) if name.strip(".").startswith(lab.name)]
+
+
+@pytest.mark.parametrize("verb", ["get pods", "status -o json", "ping", "events", "graph -o svg", "--help"])
+@pytest.mark.parametrize(("where", "why"), [("> /dev/full", "No space left on device"), (">&-", "Bad file descriptor")])
+def test_output_that_cannot_be_written_is_one_line_and_exit_code_1(
+    two_nodes: Lab, verb: str, where: str, why: str
+) -> None:
+    done = shell(two_nodes, f"testbed {verb} {where}")
+    assert done.stderr.splitlines() == [f"error: standard output: cannot be written ({why})"]
+    assert done.returncode == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(two_nodes: Lab) -> None:
+    done = shell(two_nodes, "testbed get pods | true; echo ${PIPESTATUS[0]}")
+    assert done.stderr == ""
+    assert done.stdout.strip() in ("0", "1")
+
+
+def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything(two_nodes: Lab) -> None:
+    script = "import fcntl, os; fcntl.fcntl(1, fcntl.F_SETFL, os.O_NONBLOCK | fcntl.fcntl(1, fcntl.F_GETFL))"
+    done = shell(two_nodes, f"(python3 -c '{script}'; testbed graph -o html) | (sleep 1; cat) | tail -c 8")
+    assert (done.stdout.strip(), done.stderr) == ("</html>", "")
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_a_closed_stream_becomes_no_other_file(two_nodes: Lab, closed: str) -> None:
+    assert shell(two_nodes, f"testbed exec shell1 -- true {CLOSED[closed]}").returncode == 0
+    seen = shell(two_nodes, "testbed exec shell1 -- readlink /proc/self/fd/0 <&-")
+    assert seen.stdout.strip() == "/dev/null"
+    assert shell(two_nodes, "testbed exec shell1 -- cat <&-").returncode == 0
+
+
+def test_a_lab_does_not_depend_on_being_looked_at_while_it_starts(no_lab: Lab) -> None:
+    done = shell(no_lab, "testbed up two_nodes > /dev/full", limit_s=60)
+    assert done.stderr.splitlines() == ["error: standard output: cannot be written (No space left on device)"]
+    assert done.returncode == 1
+    assert no_lab.json("status")["state"] == "ready"
+
+
+def test_a_character_that_the_locale_misses_is_no_traceback(two_nodes: Lab) -> None:
+    done = shell(two_nodes, "PYTHONIOENCODING=ascii testbed trace shell1 shell2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2192" in done.stdout or "->" in done.stdout
+
+
+@pytest.mark.parametrize("after_s", [0.4, 0.7, 1.0, 1.4])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_up_that_is_hung_up_leaves_nothing(no_lab: Lab, number: int, after_s: float) -> None:
+    with no_lab.running("up", "two_nodes", "--lab", no_lab.name) as up:
+        time.sleep(after_s)
+        up.send_signal(number)
+        code = up.wait(10)
+    if code == 0:
+        pytest.skip("it was faster than we")
+    # Before it can handle the signal there is nothing to undo.
+    assert code in (130, -number)
+    assert remains(no_lab) == []
+
+
+def test_up_below_nohup_outlives_its_terminal(no_lab: Lab, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        up = subprocess.Popen(
+            ["nohup", *TESTBED, "up", "two_nodes", "--lab", no_lab.name],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment_with({}),
+        )
+    wait_until(lambda: "underlay" in log.read_text(), timeout_s=20, what="the lab is starting")
+    up.send_signal(signal.SIGHUP)
+    assert up.wait(30) == 0
+    assert no_lab.json("status")["state"] == "ready"
+
+
+def test_up_says_that_its_lab_ended_while_it_started(no_lab: Lab) -> None:
+    with no_lab.running("up", "two_nodes", "--lab", no_lab.name) as up:
+        record = RUN_ROOT / no_lab.name / "lab.json"
+        wait_until(record.exists, timeout_s=20, what="the lab is starting")
+        assert no_lab.testbed("down", "--lab", no_lab.name).code == 0
+        _, said = up.communicate(timeout=20)
+    (line,) = said.decode().splitlines()
+    assert line.startswith("error: up: the lab ended while it started (")
+    assert up.returncode == 1
+    assert remains(no_lab) == []

@@ -1,0 +1,48 @@
+"""Which limit of processes is too low for a lab, and which one a failure is about."""
+
+import errno
+import os
+import resource
+
+import pytest
+
+from testbed.errors import WrongEnvironment
+from testbed.host.limits import DESCRIPTORS, FILE_SIZE, GIB, MEMORY, TASKS, explained, needed, too_tight
+
+
+def test_a_limit_below_what_the_lab_needs_is_named_in_the_units_of_ulimit() -> None:
+    wants = needed(2, 4, root=True)
+    assert too_tight({DESCRIPTORS: 64}, wants) == [
+        "environment: the limit of open files is too low (got 64; want at least 328: ulimit -n)"
+    ]
+    assert too_tight({FILE_SIZE: 0, MEMORY: 1 * GIB}, wants) == [
+        "environment: the limit of address space is too low (got 1048576; want at least 4317184: ulimit -v)",
+        "environment: the limit of file size is too low (got 0; want at least 524288: ulimit -f)",
+    ]
+
+
+def test_no_limit_is_enough_and_so_is_what_is_needed() -> None:
+    wants = needed(100, 200, root=False)
+    assert too_tight({}, wants) == []
+    assert too_tight(dict(wants), wants) == []
+    assert set(too_tight({limit: value - 1 for limit, value in wants.items()}, wants)) >= {
+        "environment: the limit of processes and threads is too low (got 6199; want at least 6200: ulimit -u)"
+    }
+
+
+def test_the_kernel_does_not_count_processes_of_root() -> None:
+    assert TASKS not in needed(100, 200, root=True)
+
+
+def test_what_the_kernel_refuses_is_about_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _number: (24, 24))
+    error = explained(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+    assert isinstance(error, WrongEnvironment)
+    assert str(error) == "environment: the limit of open files is reached (got 24; want at least 64: ulimit -n)"
+    for failure in (BlockingIOError(errno.EAGAIN, "fork"), RuntimeError("can't start new thread")):
+        assert "the limit of processes and threads is reached (got 24;" in str(explained(failure))
+
+
+def test_what_the_kernel_refuses_for_another_reason_is_said_as_it_is() -> None:
+    error = explained(OSError(errno.ENOSPC, "No space left on device", "/run/x"))
+    assert (str(error), error.exit_code) == ("[Errno 28] No space left on device: '/run/x'", 1)
