@@ -1,4 +1,4 @@
-"""The rows of docs/reliability.md and docs/network-model.md, which tests show them, and how a test run fared.
+"""The rows of docs/results, which tests show them, and how a test run fared.
 
 A row's id is a letter for its table and a number; `pytest.mark.row(id)` on a test ties it to the row. What a row asks
 of a feature that does not exist yet is said in `absent`, so that no table claims more than there is.
@@ -22,7 +22,13 @@ _WORST_FIRST: tuple[Outcome, ...] = ("failed", "expected failure", "skipped", "p
 MEASURED = "row measured"
 """A test's property: JSON with what it promises and the seconds that it measured."""
 
-TABLES: Mapping[str, str] = {"F": "fault", "B": "input", "K": "what must hold", "N": "check of the peers' suites"}
+TABLES: Mapping[str, str] = {
+    "F": "fault",
+    "B": "input",
+    "K": "what must hold",
+    "N": "check of Kubernetes' own suite",
+    "C": "as flannel does, or as its users ask",
+}
 """The letter of each table, and what its rows are."""
 
 
@@ -32,6 +38,8 @@ class Row:
 
     what: str
     absent: str = ""
+    source: str = ""
+    """Issues of flannel-io/flannel that ask for it."""
 
 
 ROWS: Mapping[str, Row] = {
@@ -172,6 +180,41 @@ ROWS: Mapping[str, Row] = {
     "N23": Row("DNS for services"),
     "N24": Row("DNS for pods"),
     "N25": Row("DNS for headless services, SRV"),
+    "C1": Row("etcd's keys, values and leases as flanneld writes them"),
+    "C2": Row("subnet.env as flanneld writes it, to the byte"),
+    "C3": Row("device: flags, MTU, settings, address"),
+    "C4": Row("routes, permanent neighbours, forwarding entries"),
+    "C5": Row("the verdict of masquerade and forward rules on every kind of packet"),
+    "C6": Row("choice of the interface; variables of a flanneld unit file"),
+    "C7": Row("flannel's case: pings between two hosts, pod to pod, per backend"),
+    "C8": Row("flannel's case: the iperf3 throughput test completes, per backend"),
+    "C9": Row("flannel's case: a pod deleted and recreated, per backend"),
+    "C10": Row("flannel's case: a rolling restart keeps subnets and connectivity, per backend"),
+    "C11": Row("flannel's case: dual-stack connectivity, per backend"),
+    "C12": Row("flannel's case: a ClusterIP Service across nodes, per backend"),
+    "C13": Row("a watch that works after a restart or compaction of etcd", source="2470, 2471, 1714, 110"),
+    "C14": Row("no subnet twice", source="1289, 805, 1129, 1182, 813"),
+    "C15": Row("two nodes with one address", source="51, 98"),
+    "C16": Row("the same subnet after the lease was lost", source="1240, 904, 621, 29, 610"),
+    "C17": Row("stale routes removed at start", source="2554, 1604, 509, 1546, 333"),
+    "C18": Row("no peer missed when many join at once", source="1145, 958, 1237"),
+    "C19": Row("a peer's changed MAC or address is noticed", source="533, 1036, 1788, 1247"),
+    "C20": Row("MTU: reported, and never a black hole", source="1011, 463, 841"),
+    "C21": Row(
+        "device and routes come back after a link flap or a deletion", source="877, 869, 2247, 1348, 1434, 1070"
+    ),
+    "C22": Row("udp: right source address, and peers reached after a restart", source="434, 1049, 795, 692, 342"),
+    "C23": Row("of several addresses one that lasts, and the same one while it is there", source="2293, 73"),
+    "C24": Row("a changed public address keeps the subnet", source="760"),
+    "C25": Row("reservations that stay, a lease's life that can be set", source="1329, 280, 319, 875"),
+    "C26": Row("subnet.env and bridge that agree", source="2232, 2253, 1850"),
+    "C27": Row("pods reach each other although docker's FORWARD policy is drop", source="609, 799, 823, 834, 872"),
+    "C28": Row("forward rules that can be switched off, and do not go before a network policy", source="938, 978"),
+    "C29": Row("clean-up", source="886, 739, 820"),
+    "C30": Row("a conflict with the machine's networks is reported", source="611"),
+    "C31": Row("several networks side by side", source="288, 169"),
+    "C32": Row("a bad entry under /subnets has no effect on others", source="1368, 2539"),
+    "C33": Row("pods' source addresses stay among pods", source="964, 864, 734, 2176"),
 }
 
 

@@ -1,7 +1,7 @@
-"""The tables of docs/reliability.md and docs/network-model.md, made from reports of test runs.
+"""The pages of docs/results, made from reports of test runs.
 
     scripts/reliability-table [REPORT …]            print the tables
-    scripts/reliability-table --write [REPORT …]    put them into the documents
+    scripts/reliability-table --write [REPORT …]    write the pages
 
 Several reports, e.g. of the tests with and without root, count as one run; of a test that two of them ran, the first
 counts. Exit code 1 when a row does not hold.
@@ -9,7 +9,6 @@ counts. Exit code 1 when a row does not hold.
 
 import argparse
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,9 +18,14 @@ from types import MappingProxyType
 
 from tests.rows import ROWS, TABLES, Measured, Outcome, Row, read_measured, read_report
 
-DOCUMENTS = Path(__file__).resolve().parents[1] / "docs"
-LETTERS: Mapping[str, str] = {"reliability.md": "FB", "network-model.md": "KN"}
-"""Document → the letters of its tables."""
+DOCUMENTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+PAGES: Mapping[str, tuple[str, str]] = {
+    "reliability.md": ("Results: faults and wrong input", "FB"),
+    "network-model.md": ("Results: the Kubernetes network model", "KN"),
+    "compatibility.md": ("Results: as flannel", "C"),
+}
+"""Page → its title, and the letters of its tables."""
+HEAD = "Written by `scripts/reliability-table --write` from a run of all tests. [What it means](../reliability.md).\n"
 Report = Mapping[str, Mapping[str, Outcome]]
 Measurements = Mapping[str, Measured]
 NOTHING_MEASURED: Measurements = MappingProxyType({})
@@ -99,7 +103,7 @@ def table(letter: str, report: Report, measured: Measurements = NOTHING_MEASURED
             times = [shown_limits(tests, measured), shown_times(tests, measured)] if timed else []
             cells = (
                 name,
-                row.what.replace("|", "\\|"),
+                row.what.replace("|", "\\|") + (f" ({row.source})" if row.source else ""),
                 *times,
                 shown_tests(tests),
                 result(row, tests) + shown_misses(tests, measured),
@@ -108,18 +112,12 @@ def table(letter: str, report: Report, measured: Measurements = NOTHING_MEASURED
     return "\n".join(lines)
 
 
-def refreshed(
-    document: str, report: Report, measured: Measurements = NOTHING_MEASURED, letters: Iterable[str] = TABLES
-) -> str:
-    """The document with these tables replaced. Raises ValueError when one has no place in it."""
-    for letter in letters:
-        begin, end = f"<!-- rows {letter} -->", f"<!-- end of rows {letter} -->"
-        place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        if not place.search(document):
-            raise ValueError(f"no place for table {letter} (want the lines {begin} and {end})")
-        text = f"{begin}\n{table(letter, report, measured)}\n{end}"
-        document = place.sub(lambda _, text=text: text, document)  # type: ignore[misc]  # default argument
-    return document
+def page(name: str, report: Report, measured: Measurements = NOTHING_MEASURED) -> str:
+    """A page of results, whole."""
+    title, letters = PAGES[name]
+    headings = {letter: TABLES[letter][:1].upper() + TABLES[letter][1:] for letter in letters}
+    tables = [f"\n## {headings[letter]}\n\n{table(letter, report, measured)}\n" for letter in letters]
+    return "".join([f"# {title}\n\n{HEAD}", *tables])
 
 
 def main(argv: Sequence[str]) -> int:
@@ -130,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "reports", nargs="*", type=Path, metavar="REPORT", help="default: that of the last scripts/test"
     )
-    parser.add_argument("--write", action="store_true", help="put the tables into the documents")
+    parser.add_argument("--write", action="store_true", help="write the pages of docs/results")
     options = parser.parse_args(argv)
     try:
         files = options.reports or [default_report()]
@@ -138,10 +136,8 @@ def main(argv: Sequence[str]) -> int:
         # As with results: what an earlier one of the reports says of a test counts.
         measured = {test: each for file in reversed(files) for test, each in read_measured(file).items()}
         if options.write:
-            for name, letters in LETTERS.items():
-                document = DOCUMENTS / name
-                text = refreshed(document.read_text(encoding="utf-8"), report, measured, letters)
-                document.write_text(text, encoding="utf-8")
+            for name in PAGES:
+                (DOCUMENTS / name).write_text(page(name, report, measured), encoding="utf-8")
     except (OSError, ValueError, KeyError) as error:
         print(f"error: scripts/reliability-table: {error} (want a report of scripts/test)", file=sys.stderr)
         return 2

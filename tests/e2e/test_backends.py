@@ -84,6 +84,7 @@ def test_without_an_overlay_device_everything_still_has_its_words() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_as_root")
 @pytest.mark.parametrize("backend", BACKENDS[1:])
+@pytest.mark.row("C12")
 def test_reaches_a_clusterip_service_across_nodes(backend: str) -> None:
     """flannel's e2e: «resolves and reaches a ClusterIP service across nodes»; here by its address."""
     skip_without(backend)

@@ -145,6 +145,7 @@ def test_a_pod_and_an_agent_that_come_again_have_both_addresses(dual: Lab) -> No
     assert dual.json("ping", "-6", "echo", "nginx")[0]["received"] == 1
 
 
+@pytest.mark.row("C21")
 def test_a_link_that_went_down_has_its_ipv6_address_and_routes_again(dual: Lab) -> None:
     dual.must("fault", "link", "down", "node2", "s1")
     assert not dual.pings("shell", ECHO)

@@ -32,6 +32,7 @@ def recorded(name: str) -> str:
     return (REAL_FLANNELD / name).read_text()
 
 
+@pytest.mark.row("C1")
 def test_etcd_has_the_same_keys_and_bytes_and_leases(nginx_tomcat: Lab) -> None:
     answer = json.loads(nginx_tomcat.must("etcdctl", "--", "get", "--prefix", "/coreos.com/network", "-w", "json"))
     found = {
@@ -44,6 +45,7 @@ def test_etcd_has_the_same_keys_and_bytes_and_leases(nginx_tomcat: Lab) -> None:
     assert found == json.loads(recorded("udp-etcd.json"))
 
 
+@pytest.mark.row("C2")
 def test_subnet_env_is_the_same_to_the_byte(nginx_tomcat: Lab) -> None:
     assert nginx_tomcat.run("node1", "cat", "/run/flannel/subnet.env") == recorded("udp-subnet.env")
 
@@ -54,6 +56,7 @@ def test_docker_opts_name_the_bridge_address_and_the_mtu(nginx_tomcat: Lab) -> N
     assert "--mtu=1472" in options
 
 
+@pytest.mark.row("C4")
 def test_routes_are_the_same_but_for_those_behind_them(nginx_tomcat: Lab) -> None:
     ours = _lines(nginx_tomcat.run("node1", "ip", "route").replace(UPLINK["ours"], UPLINK["recorded"]))
     real = _lines(recorded("udp-routes-node1.txt"))
@@ -63,6 +66,7 @@ def test_routes_are_the_same_but_for_those_behind_them(nginx_tomcat: Lab) -> Non
     assert re.fullmatch(r"unreachable 10\.0\.0\.0/16 metric \d{9,}", refusing)
 
 
+@pytest.mark.row("C3")
 def test_overlay_device_has_the_same_flags_mtu_kind_and_address(nginx_tomcat: Lab) -> None:
     ours = nginx_tomcat.run("node1", "ip", "-d", "address", "show", "flannel0")
     # The one difference, and what makes the native data path fast; nothing but the agent sees it.
@@ -80,6 +84,7 @@ def rulesets(nginx_tomcat: Lab) -> tuple[Ruleset, Ruleset]:
 
 
 @pytest.mark.parametrize("hook", ["postrouting", "forward"])
+@pytest.mark.row("C5")
 def test_rules_do_the_same_to_every_kind_of_packet(hook: str, rulesets: tuple[Ruleset, Ruleset]) -> None:
     ours, real = rulesets
     decided = set()

@@ -21,10 +21,12 @@ def test_only_two_kernels_count_the_ttl_down(nginx_tomcat: Lab) -> None:
     assert "ttl=62" in nginx_tomcat.run("client", "ping", "-c1", "-W2", TOMCAT)
 
 
+@pytest.mark.row("C20")
 def test_largest_packet_passes_unfragmented(nginx_tomcat: Lab) -> None:
     assert "1 received" in nginx_tomcat.run("client", "ping", "-c1", "-W2", "-M", "do", "-s", "1444", TOMCAT)
 
 
+@pytest.mark.row("C20")
 def test_one_byte_more_is_told_the_mtu(nginx_tomcat: Lab) -> None:
     answer = nginx_tomcat.exec("client", "ping", "-c1", "-W2", "-M", "do", "-s", "1445", TOMCAT)
     assert answer.code == 1

@@ -33,6 +33,7 @@ def underlay(tmp_path: Path) -> Iterator[Underlay]:
         ("-iface=192.168.8.227",),
     ],
 )
+@pytest.mark.row("C6")
 def test_the_underlay_is_found_as_flanneld_finds_it(underlay: Underlay, flags: tuple[str, ...]) -> None:
     node = underlay.agent("node", "192.168.8.227", "--bridge=", *flags)
     underlay.ip(node.netns, "link add other type bridge")
@@ -41,6 +42,7 @@ def test_the_underlay_is_found_as_flanneld_finds_it(underlay: Underlay, flags: t
     assert "dev eth0" in on(node, "ip -d link show flannel.1")
 
 
+@pytest.mark.row("C6")
 def test_variables_of_a_flanneld_unit_file_do_the_same(underlay: Underlay) -> None:
     node = underlay.agent("node", "192.168.8.227", "--bridge=", start=False)
     variables = ("FLANNELD_IFACE=eth0", "FLANNELD_PUBLIC_IP=192.168.8.99", "FLANNELD_IP_BLACKHOLE_ROUTE=true")

@@ -80,6 +80,7 @@ def dual(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield DualStack(Underlay(tmp_path_factory.mktemp("ds"), f"ds{os.getpid()}-", undo), request.param)
 
 
+@pytest.mark.row("C11")
 def test_provides_dual_stack_pod_to_pod_connectivity(dual: DualStack) -> None:
     wait_until(dual.reach_each_other, 10, "pods reach each other by both", lambda: [node.log for node in dual.nodes])
     far = dual.pods[1]

@@ -143,6 +143,7 @@ def seen_source(sender: Namespace, receiver: Namespace, address: str, *, source:
         thread.close()
 
 
+@pytest.mark.row("C33")
 def test_addresses_stay_inside_the_network_and_are_masqueraded_at_its_edge(
     node: Node, namespaces: NamespaceMaker
 ) -> None:

@@ -43,6 +43,7 @@ def nodes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield TwoNodes(underlay, BACKENDS[request.param])
 
 
+@pytest.mark.row("C7")
 def test_provides_pod_to_pod_connectivity_and_no_more_hops_than_two(nodes: TwoNodes) -> None:
     """functional: «pings between two flannel hosts»; e2e: «provides pod-to-pod connectivity»."""
     for pod, address in ((nodes.pod1, POD2), (nodes.pod2, POD1)):
@@ -53,6 +54,7 @@ def test_provides_pod_to_pod_connectivity_and_no_more_hops_than_two(nodes: TwoNo
     assert ping(nodes.node2.netns, "10.0.46.1", "-I", "10.0.90.1").returncode == 0
 
 
+@pytest.mark.row("C8")
 def test_passes_iperf3_throughput_test(nodes: TwoNodes) -> None:
     """functional and e2e: «passes iperf3 throughput test»; it completes, there is no threshold."""
     server = ("ip", "netns", "exec", nodes.pod2, "timeout", "20", "iperf3", "-s", "-1", "-D")
@@ -68,6 +70,7 @@ def test_passes_iperf3_throughput_test(nodes: TwoNodes) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.row("C9")
 def test_recovers_pod_connectivity_after_a_pod_is_deleted_and_recreated(nodes: TwoNodes) -> None:
     """e2e resilience."""
     address = "10.0.90.7"
@@ -81,6 +84,7 @@ def test_recovers_pod_connectivity_after_a_pod_is_deleted_and_recreated(nodes: T
         wait_until(lambda: not reaches(nodes.pod1, address, "-W1"), 10, f"pod {name} has gone")
 
 
+@pytest.mark.row("C10")
 def test_preserves_connectivity_and_subnet_leases_across_a_rolling_restart(nodes: TwoNodes) -> None:
     """e2e resilience: «… across a flannel DaemonSet restart»."""
     before = [node.subnet_file.read_text() for node in nodes.nodes]
@@ -113,6 +117,7 @@ def second_agent(underlay: Underlay, node: Agent, network_number: int, *flags: s
 
 
 @pytest.mark.slow
+@pytest.mark.row("C31")
 def test_multi_vxlan_and_host_gw_dual_networks_route_traffic_over_the_correct_backend(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -42,6 +42,7 @@ def lost(two: TwoNodes) -> bool:
     return ping(two.pod1, POD2, "-W0.3").returncode != 0
 
 
+@pytest.mark.row("C27")
 def test_a_policy_of_drop_that_comes_later_costs_less_than_a_second(nodes: TwoNodes) -> None:
     on(nodes.node1, "iptables -P FORWARD DROP")
     began = time.monotonic()
@@ -94,6 +95,7 @@ def node_alone(directory: Path, undo: ExitStack, *flags: str) -> Agent:
     return node
 
 
+@pytest.mark.row("C28")
 def test_the_switch_of_flannel_leaves_the_chain_alone(tmp_path: Path) -> None:
     with ExitStack() as undo:
         node = node_alone(tmp_path, undo)

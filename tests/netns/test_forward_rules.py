@@ -131,6 +131,7 @@ def test_without_rules_of_others_nothing_is_made(node: Node) -> None:
 
 
 @pytest.mark.parametrize("chains", [POLICY, DOCKERD, ISOLATED], ids=["policy", "dockerd", "isolated pod"])
+@pytest.mark.row("C27")
 def test_the_verdict_is_that_of_flannels_rules(node: Node, chains: str) -> None:
     node.load(chains)
     assert node.passed(*FLOWS) == [], "iptables drops what it forwards"
@@ -148,6 +149,7 @@ def test_the_verdict_is_that_of_flannels_rules(node: Node, chains: str) -> None:
 
 
 @pytest.mark.parametrize("chains", [LAST_RULE, LAST_CHAIN], ids=["rule", "chain"])
+@pytest.mark.row("C28")
 def test_our_rules_stand_before_a_last_rule_that_rejects(node: Node, chains: str) -> None:
     node.load(chains)
     before = node.forward()

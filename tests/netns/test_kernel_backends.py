@@ -65,6 +65,7 @@ def peer(public_ip: str, mac: str) -> str:
         "ip link set eth0 down",
     ],
 )
+@pytest.mark.row("C21")
 def test_what_somebody_changes_is_as_before_within_five_seconds(vxlan: TwoNodes, command: str) -> None:
     node = vxlan.node1
 
@@ -116,6 +117,7 @@ def test_packets_flow_while_the_agent_is_dead(vxlan: TwoNodes, host_gw: TwoNodes
         assert entries(nodes.node1) == before
 
 
+@pytest.mark.row("C17")
 def test_what_an_earlier_run_left_of_peers_that_have_gone_is_removed_at_start(
     vxlan: TwoNodes, host_gw: TwoNodes
 ) -> None:
@@ -141,6 +143,7 @@ def test_what_an_earlier_run_left_of_peers_that_have_gone_is_removed_at_start(
         on(node, f"ip route delete {operators}")
 
 
+@pytest.mark.row("C19")
 def test_a_peers_changed_mac_and_address_replace_the_old_entries_and_none_is_left(vxlan: TwoNodes) -> None:
     node, etcd = vxlan.node1, vxlan.underlay.etcdctl
     before = entries(node)
@@ -201,6 +204,7 @@ def test_a_peer_that_no_network_of_ours_reaches_keeps_no_other_from_being_routed
     node.wait_ready(timeout_s=10)
 
 
+@pytest.mark.row("C19")
 def test_a_new_device_has_a_new_mac_which_peers_learn(vxlan: TwoNodes) -> None:
     old = vtep_mac(vxlan.node2)
     vxlan.node2.end(signal.SIGTERM)
@@ -228,6 +232,7 @@ def restart_with(nodes: TwoNodes, config: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.row("C29")
 def test_another_backend_after_a_restart_finds_nothing_of_the_one_before(underlay: Underlay) -> None:
     nodes = TwoNodes(underlay, {"Type": "vxlan"})
     restart_with(nodes, network({"Type": "vxlan", "VNI": 7, "Port": 4789, "MTU": 1400}))
@@ -250,6 +255,7 @@ def underlay(tmp_path: Path) -> Iterator[Underlay]:
 
 
 @pytest.mark.slow
+@pytest.mark.row("C29")
 def test_cleanup_removes_device_routes_and_all_and_twice_is_harmless(underlay: Underlay) -> None:
     underlay.start_etcd()
     for number, backend in enumerate(("vxlan", "host-gw")):
@@ -270,6 +276,7 @@ def test_cleanup_removes_device_routes_and_all_and_twice_is_harmless(underlay: U
         assert run(*cleanup).stdout == "nothing to remove\n"
 
 
+@pytest.mark.row("C30")
 def test_a_network_of_the_machine_inside_the_pod_network_is_refused_at_start(underlay: Underlay) -> None:
     underlay.start_etcd()
     underlay.write_config(network({"Type": "vxlan"}))

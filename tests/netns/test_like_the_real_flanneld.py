@@ -55,6 +55,7 @@ def anonymous(text: str) -> str:
     return MAC.sub("MAC", text)
 
 
+@pytest.mark.row("C1")
 def test_etcd_has_the_same_keys_and_bytes_and_leases(recorded: Recorded) -> None:
     ours = recorded.nodes.underlay.dump()
     real = json.loads(recorded.text("etcd.json"))
@@ -63,10 +64,12 @@ def test_etcd_has_the_same_keys_and_bytes_and_leases(recorded: Recorded) -> None
     assert anonymous(json.dumps(ours)) == anonymous(json.dumps(real))
 
 
+@pytest.mark.row("C2")
 def test_subnet_env_is_the_same_to_the_byte(recorded: Recorded) -> None:
     assert recorded.nodes.node1.subnet_file.read_text() == recorded.text("subnet.env")
 
 
+@pytest.mark.row("C4")
 def test_routes_are_the_same_but_for_the_one_that_stops_leaks(recorded: Recorded) -> None:
     ours, real = lines(on(recorded.nodes.node1, "ip route")), lines(recorded.text("routes-node1.txt"))
     assert real <= ours
@@ -74,6 +77,7 @@ def test_routes_are_the_same_but_for_the_one_that_stops_leaks(recorded: Recorded
     assert re.fullmatch(LAST_RESORT, extra)
 
 
+@pytest.mark.row("C5")
 def test_rules_do_the_same_to_every_kind_of_packet(recorded: Recorded) -> None:
     ours = read_ruleset(on(recorded.nodes.node1, "nft list ruleset"))
     real = read_ruleset(recorded.text("rules-node1.txt"))
@@ -84,6 +88,7 @@ def test_rules_do_the_same_to_every_kind_of_packet(recorded: Recorded) -> None:
         assert ours.verdicts(hook, packet) == real.verdicts(hook, packet), (hook, packet)
 
 
+@pytest.mark.row("C3")
 def test_the_device_has_the_same_settings_flags_mtu_and_address(recorded: Recorded) -> None:
     if recorded.backend == "host-gw":
         names = {link["ifname"] for link in json.loads(on(recorded.nodes.node1, "ip -j link"))}
@@ -107,6 +112,7 @@ def vxlan_settings(shown: str) -> list[str]:
     return sorted(word for word in line.split() if word not in USUAL)
 
 
+@pytest.mark.row("C4")
 def test_neighbours_and_forwarding_entries_are_the_same(recorded: Recorded) -> None:
     if recorded.backend == "host-gw":
         assert "dst" not in on(recorded.nodes.node1, "bridge fdb show")

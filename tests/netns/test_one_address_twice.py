@@ -39,6 +39,7 @@ def refused(agent: Agent) -> bool:
     return "two nodes have it" in agent.get("/readyz")[1]
 
 
+@pytest.mark.row("C15")
 def test_the_second_says_whose_address_it_has_and_the_first_keeps_everything(
     underlay: Underlay, record_property: Callable[[str, object], None]
 ) -> None:

@@ -394,6 +394,7 @@ def test_twenty_nodes_that_race_for_twenty_subnets_get_one_each(etcd: EtcdServer
             node.stop()
 
 
+@pytest.mark.row("C16")
 def test_a_revoked_lease_is_taken_again_at_once(etcd: EtcdServer) -> None:
     node = ManagedNode(etcd.endpoint, "192.168.8.227")
     try:
@@ -412,6 +413,7 @@ def test_a_revoked_lease_is_taken_again_at_once(etcd: EtcdServer) -> None:
 
 
 @pytest.mark.row("F5")
+@pytest.mark.row("C14")
 def test_a_stolen_subnet_fences_and_the_thief_keeps_it(etcd: EtcdServer) -> None:
     node = ManagedNode(etcd.endpoint, "192.168.8.227")
     try:
@@ -430,6 +432,7 @@ def test_a_stolen_subnet_fences_and_the_thief_keeps_it(etcd: EtcdServer) -> None
 
 @pytest.mark.row("F21")
 @pytest.mark.slow
+@pytest.mark.row("C13")
 def test_peers_equal_etcd_after_an_outage_with_compaction(etcd: EtcdServer) -> None:
     node = ManagedNode(etcd.endpoint, "192.168.8.227")
     other = EtcdRegistry([etcd.endpoint], deadline_s=1)
@@ -457,6 +460,7 @@ def test_peers_equal_etcd_after_an_outage_with_compaction(etcd: EtcdServer) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.row("C25")
 def test_a_lease_of_two_seconds_is_kept_for_longer_than_its_life(etcd: EtcdServer) -> None:
     node = ManagedNode(etcd.endpoint, "192.168.8.227", ttl_s=2)
     try:

@@ -67,6 +67,7 @@ def cut_connections(agent: Agent) -> None:
 
 @pytest.mark.timeout(180)
 @pytest.mark.row("F5")
+@pytest.mark.row("C14")
 def test_a_node_that_slept_through_its_lease_never_writes_the_key_of_the_next_owner(underlay: Underlay) -> None:
     node1 = underlay.agent("node1", NODE1, SHORT, pinned="10.0.46.1/24")
     node1.wait_ready()
@@ -89,6 +90,7 @@ def test_a_node_that_slept_through_its_lease_never_writes_the_key_of_the_next_ow
     assert forwarding(node2) == {node1.subnet(): NODE1}
 
 
+@pytest.mark.row("C25")
 def test_a_reservation_stays_one_through_restarts(underlay: Underlay) -> None:
     key = "10.0.77.0-24"
     underlay.etcdctl("put", f"{SUBNETS}/{key}", value(NODE1))
@@ -184,6 +186,7 @@ def transaction(number: int) -> str:
 
 
 @pytest.mark.row("B40")
+@pytest.mark.row("C32")
 def test_junk_beside_good_keys_is_one_warning_each_and_harms_nobody(underlay: Underlay) -> None:
     junk = ("10.0.5.0", "10.0.5.300-24", "10.0.5.0-33", "10.0.5.1-24", "$(touch pwned)-24", "; touch pwned-24")
     bad_values = {"10.0.6.0-24": "no JSON", "10.0.7.0-24": '{"PublicIP":"$(touch pwned)"}'}

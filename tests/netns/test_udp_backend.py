@@ -166,6 +166,7 @@ def test_pods_reach_each_other_and_only_kernels_count_down_the_ttl(overlay: tupl
     assert node1.drops() == node2.drops() == {}
 
 
+@pytest.mark.row("C22")
 def test_nodes_reach_pods_and_each_others_overlay_address(overlay: tuple[Node, Node]) -> None:
     node1, node2 = overlay
     assert "ttl=63" in ping(node1.namespace, "10.0.90.2")
@@ -348,6 +349,7 @@ def test_nothing_leaks_to_the_default_gateway_while_the_device_is_gone(end: str,
     assert echo_requests(node2.pod) == before
 
 
+@pytest.mark.row("C22")
 def test_traffic_goes_on_over_an_agent_restart(overlay: tuple[Node, Node]) -> None:
     node1, _ = overlay
     node1.kill()
@@ -435,6 +437,7 @@ def test_hostile_peer_cannot_reach_past_the_checks(nodes: tuple[Node, Node]) -> 
     assert node1.tell("counters")["rx"] == [0, 0]
 
 
+@pytest.mark.row("C26")
 def test_bridge_is_that_of_dockerd_and_follows_the_subnet(nodes: tuple[Node, Node]) -> None:
     namespace = nodes[0].namespace
     with Kernel(SilentJournal(), namespace.pid) as kernel:

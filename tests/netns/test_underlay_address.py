@@ -50,6 +50,7 @@ def add(node: Namespace, *addresses: str, device: str = "eth0") -> None:
 
 
 @pytest.mark.parametrize("flags", [("--iface=eth0",), (), BY_ROUTE], ids=["by name", "default route", "can reach"])
+@pytest.mark.row("C23")
 def test_the_first_address_is_taken_whatever_comes_later(node: Namespace, flags: tuple[str, ...]) -> None:
     add(node, f"{OTHER_NETWORK}/24", f"{VIRTUAL}/24", "192.168.8.4/32", "10.64.6.8/24 scope link")
     assert str(chosen(node, *flags).address) == OWN
@@ -61,6 +62,7 @@ def test_a_secondary_address_is_taken_when_it_is_named(node: Namespace, flag: st
     assert str(chosen(node, flag).address) == VIRTUAL
 
 
+@pytest.mark.row("C23")
 def test_a_lasting_address_comes_before_one_that_ends(node: Namespace) -> None:
     node.run(["ip", "address", "change", f"{OWN}/24", "dev", "eth0", "valid_lft", "900", "preferred_lft", "900"])
     assert str(chosen(node, "--iface=eth0").address) == OWN
@@ -256,6 +258,7 @@ def underlay(tmp_path: Path) -> Iterator[Underlay]:
         pytest.param(BY_ROUTE, id="can reach", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.row("C23")
 def test_addresses_that_come_and_go_cost_neither_the_lease_nor_a_packet(
     underlay: Underlay, flags: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ def test_names_match_in_any_case_and_zero_means_the_default_port() -> None:
         ({"Type": "extension", "SubnetAddCommand": ["x"]}, "not a string"),
     ],
 )
+@pytest.mark.row("C20")
 def test_each_wrong_option_is_told(backend: dict[str, object], problem: str) -> None:
     assert problem in complaint(**backend)
 

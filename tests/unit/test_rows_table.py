@@ -1,11 +1,11 @@
-"""From the marks on tests to the tables of docs/reliability.md."""
+"""From the marks on tests to the pages of docs/results."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.rows import ROWS, TABLES, Measured, Outcome, Row, RowsReport, read_measured, read_report
-from tests.rows_table import DOCUMENTS, LETTERS, main, merge, refreshed, result, shown_tests, table
+from tests.rows_table import DOCUMENTS, PAGES, main, merge, page, result, shown_tests, table
 
 
 @pytest.mark.parametrize(
@@ -64,22 +64,26 @@ def test_every_row_is_in_the_table_of_its_letter() -> None:
         assert f"| {name} | " in table(name[0], {})
 
 
-def test_a_table_is_replaced_and_the_rest_of_the_document_stays() -> None:
-    document = "before\n<!-- rows B -->\nold\n<!-- end of rows B -->\nafter\n"
-    once = refreshed(document, {"B1": {"tests/a.py::test_x": "passed"}}, letters="B")
-    assert once.startswith("before\n<!-- rows B -->\n| row | ")
-    assert once.endswith("<!-- end of rows B -->\nafter\n")
-    assert "| a.py: x | holds |" in once
-    assert "\nold\n" not in once
-    assert refreshed(once, {}, letters="B") == refreshed(document, {}, letters="B")
+def test_a_page_is_written_whole_with_its_tables() -> None:
+    made = page("reliability.md", {"B1": {"tests/a.py::test_x": "passed"}})
+    assert made.startswith("# Results: faults and wrong input\n")
+    assert "| a.py: x | holds |" in made
+    assert made.index("| F1 | ") < made.index("| B1 | ")
 
 
-def test_every_table_has_a_place_in_its_document() -> None:
-    for name, letters in LETTERS.items():
-        assert refreshed((DOCUMENTS / name).read_text(encoding="utf-8"), {}, letters=letters)
-    assert set("".join(LETTERS.values())) == set(TABLES)
-    with pytest.raises(ValueError, match="no place for table F"):
-        refreshed("", {})
+def test_a_row_shows_the_issues_that_ask_for_it() -> None:
+    assert "| no subnet twice (1289, 805, 1129, 1182, 813) |" in table("C", {})
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_row_is_on_its_page(name: str) -> None:
+    text = (DOCUMENTS / name).read_text(encoding="utf-8")
+    for row in ROWS:
+        assert (f"\n| {row} | " in text) == (row[0] in PAGES[name][1])
+
+
+def test_every_table_is_on_one_page() -> None:
+    assert sorted("".join(letters for _, letters in PAGES.values())) == sorted(TABLES)
     assert set(TABLES) == {name[0] for name in ROWS}
 
 

@@ -285,6 +285,7 @@ def test_the_lease_is_kept_alive_every_third_of_its_life_and_written_never() -> 
     assert left_s > TTL_S * 2 / 3 - 1
 
 
+@pytest.mark.row("C16")
 def test_a_lost_lease_is_taken_again_with_the_same_subnet(caplog: pytest.LogCaptureFixture) -> None:
     node = Node()
     lease = node.acquire()
@@ -407,6 +408,7 @@ def test_release_spares_a_subnet_that_another_node_has_by_now() -> None:
 # --- peers
 
 
+@pytest.mark.row("C24")
 def test_a_node_that_moves_takes_its_subnet_along_under_the_same_lease() -> None:
     node = Node()
     before = node.acquire()
@@ -504,6 +506,7 @@ def test_a_change_alone_is_told_at_once_and_many_in_a_row_together() -> None:
     assert told[2][0] <= 10.5
 
 
+@pytest.mark.row("C18")
 def test_a_deaf_watch_is_repaired_within_half_a_minute() -> None:
     node = Node()
     node.acquire()
@@ -514,6 +517,7 @@ def test_a_deaf_watch_is_repaired_within_half_a_minute() -> None:
     assert node.manager.watch_restarts == 1
 
 
+@pytest.mark.row("C13")
 def test_a_store_that_was_restored_from_a_backup_is_believed() -> None:
     node = Node()
     lease = node.acquire()
@@ -630,6 +634,7 @@ def test_our_own_write_does_not_wake_the_renewal() -> None:
 
 @pytest.mark.row("F38")
 @pytest.mark.row("B42")
+@pytest.mark.row("C15")
 def test_two_agents_with_one_address_do_not_fight_over_the_key() -> None:
     node = Node()
     lease = node.acquire()
