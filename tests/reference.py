@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import click
 from pydantic.fields import FieldInfo
 
+from agent.datapath.counters import DropReason
+from agent.node.health import METRICS
 from agent.options.options import COMMANDS, FLAGS
 from testbed.cluster.cluster_document import ClusterDocument
 from testbed.cluster.images import RECIPES
@@ -69,9 +71,14 @@ SHOWN_ELSEWHERE = {NodeStatus.__name__, PodLine.__name__}
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 HEAD = """# Reference
 
-Written by `scripts/reference --write` from the code; a test holds that it is up to date. Exit codes and files:
-[README](../README.md) and [architecture.md](architecture.md).
+Written by `scripts/reference --write` from the code; a test holds that it is up to date.
+[Exit codes](guide/labs.md#exit-codes) and [files](guide/labs.md#files) have a page of their own.
+
+Behind a usage line stand the options that many verbs have: `--lab LAB` says which lab, when several run (or
+`TESTBED_LAB`); `-o json` prints the answer as [JSON](#json-of-the-verbs).
 """
+SHARED = {"--lab LAB": "`--lab`", "-o, --output [json]": "`-o json`"}
+"""Options that many verbs have, as click spells them and as they stand behind the usage line."""
 WORDS = {
     "str": "text",
     "int": "number",
@@ -97,9 +104,9 @@ def page() -> str:
     parts.append("\n## Fields of a cluster file\n")
     documents: list[type[Model]] = [ClusterDocument]
     documents += [kind.manifest()[0] for kind in MANIFESTS.values() if kind.manifest]
-    for document in documents:
-        parts += _document(document)
+    parts += _documents(documents)
     parts += _answers()
+    parts += _agent_pages()
     parts.append("\n## Images\n\n| image | what runs |\n|---|---|\n")
     parts += [f"| `{name}` | {_cell(text)} |\n" for name, text in RECIPES.items()]
     return "".join(parts)
@@ -108,13 +115,12 @@ def page() -> str:
 def _verb(path: str, command: click.Command) -> Iterator[str]:
     context = click.Context(command, info_name=path)
     usage = " ".join(command.collect_usage_pieces(context))
-    yield f"\n### {path}\n\n`{path} {usage}`\n\n{_help(command)}\n"
     options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
-    if options:
-        yield "\n| option | meaning |\n|---|---|\n"
-    for option in options:
-        names, text = option.get_help_record(context) or ("", "")
-        yield f"| `{_cell(names)}` | {_cell(text)} |\n"
+    records = [option.get_help_record(context) or ("", "") for option in options]
+    shared = [SHARED[names] for names, text in records if names in SHARED and "by default" not in text]
+    own = [(names, text) for names, text in records if not (names in SHARED and "by default" not in text)]
+    yield f"\n### {path}\n`{path} {usage}`{'; ' * bool(shared)}{', '.join(shared)}\n\n{_help(command)}\n"
+    yield from (f"- `{' '.join(names.split())}`: {' '.join(text.split())}\n" for names, text in own)
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
             yield from _verb(f"{path} {name}", inner)
@@ -143,35 +149,53 @@ def _help(command: click.Command) -> str:
 
 
 def _answers() -> Iterator[str]:
-    """Yield a table for each answer that is printed with `-o json`."""
+    """Yield a table of the answers that are printed with `-o json`, a row for each mapping in them."""
     yield (
         "\n## JSON of the verbs\n\nWhat `-o json` prints, and what the control socket answers (protocol "
         f"{PROTOCOL}). A field once published keeps its meaning;\nnew ones may come. "
-        '"or missing": left out where it has no meaning.\n'
+        '"or missing": left out where it has no meaning.\n\n| verb, part | fields |\n|---|---|\n'
     )
     first_at: dict[Any, str] = {}
     for verb, answer in ANSWERS.items():
         kind, is_list = (get_args(answer)[0], True) if get_origin(answer) is list else (answer, False)
         said = _said(kind).removeprefix(f"`{verb} -o json`").lstrip(".,; ")
-        yield f"\n### {verb} -o json\n\n{'A list of these. ' if is_list else ''}{said[:1].upper()}{said[1:]}\n".rstrip()
-        yield "\n\n| field | value | meaning |\n|---|---|---|\n"
-        yield from _answer_fields(kind, "", verb, first_at)
+        about = f"{'A list of these. ' if is_list else ''}{said[:1].upper()}{said[1:]}"
+        yield from _answer_rows(kind, f"`{verb}`", about, first_at)
 
 
-def _answer_fields(answer: Any, prefix: str, verb: str, first_at: dict[Any, str]) -> Iterator[str]:  # noqa: ANN401 - a TypedDict
-    """Yield a row for each field; of a part that has been shown already, where."""
+def _answer_rows(answer: Any, where: str, about: str, first_at: dict[Any, str]) -> Iterator[str]:  # noqa: ANN401 - a TypedDict
+    """Yield a row for a mapping, and one for each mapping in it that was not shown before."""
     said, hints = _docstrings(answer), get_type_hints(answer)
+    lines, below = [about] if about else [], []
     for name in _own_fields(answer):
         inner, suffix = _typed_dict_in(hints[name])
-        path = f"{prefix}{name}{suffix}"
         meaning = said.get(name) or (_said(inner) if inner is not None else "")
-        if inner in first_at:
-            meaning += f" Fields as in {first_at[inner]}."
         missing = " or missing" if name in answer.__optional_keys__ else ""
-        yield f"| {' | '.join(map(_cell, (f'`{path}`', _words(hints[name], null=True) + missing, meaning)))} |\n"
-        if inner is not None and inner not in first_at:
-            first_at[inner] = f"`{path}` of `{verb}`"
-            yield from _answer_fields(inner, f"{path}.", verb, first_at)
+        if inner is None:
+            words = _words(hints[name], null=True) + missing
+        elif inner in first_at:
+            words = f"{'list of ' * ('[]' in suffix)}mappings as {first_at[inner]}{missing}"
+        else:
+            first_at[inner] = f"{where} `{name}{suffix}`"
+            words = f"below{' or null' * (type(None) in get_args(hints[name]))}{missing}"
+            below.append((inner, first_at[inner]))
+        lines.append(f"`{name}{suffix}` ({words}){': ' * bool(meaning)}{meaning}")
+    yield f"| {where} | {'<br>'.join(map(_cell, lines))} |\n"
+    for inner, place in below:
+        yield from _answer_rows(inner, place, "", first_at)
+
+
+def _agent_pages() -> Iterator[str]:
+    """Yield what the agent counts: metrics, and the reasons of drops."""
+    yield "\n## Metrics and drop reasons of the agent\n\n| metric | meaning |\n|---|---|\n"
+    yield from (f"| `{name}` | {_cell(text)} |\n" for name, (_, text) in METRICS.items())
+    yield (
+        "\nThe reasons in `/state`, `overlay_drops_total` and `describe node`, in the order of the checks. With a"
+        "\ndevice of the kernel's they are `device_tx` and `device_rx`, its own counts.\n"
+        "\n| reason | meaning |\n|---|---|\n"
+    )
+    said = _docstrings(DropReason)
+    yield from (f"| `{reason}` | {_cell(said[reason.name])} |\n" for reason in DropReason)
 
 
 def _own_fields(answer: type) -> list[str]:
@@ -210,22 +234,40 @@ def _said(answer: Any) -> str:  # noqa: ANN401 - a TypedDict
     return " ".join((inspect.getdoc(answer) or "").split())
 
 
-def _document(document: type[Model]) -> Iterator[str]:
-    kind = get_args(document.model_fields["kind"].annotation)[0]
-    yield f"\n### {kind}\n\n| field | value | default | meaning |\n|---|---|---|---|\n"
-    yield from _fields(document, "")
+def _documents(documents: Sequence[type[Model]]) -> Iterator[str]:
+    """Yield a table for each kind of document, with a row for each mapping in it."""
+    first_at: dict[type[Model], str] = {}
+    for document in documents:
+        kind = get_args(document.model_fields["kind"].annotation)[0]
+        yield f"\n### {kind}\n\n| part | fields |\n|---|---|\n"
+        yield from _rows(document, kind, "", first_at)
 
 
-def _fields(model: type[Model], prefix: str) -> Iterator[str]:
+def _rows(model: type[Model], kind: str, place: str, first_at: dict[type[Model], str]) -> Iterator[str]:
+    """Yield a row for a mapping, and one for each mapping in it that was not shown before."""
     said = _docstrings(model)
+    lines, below = [], []
     for name, field in model.model_fields.items():
-        path = f"{prefix}{field.alias or name}"
         inner, suffix = _inner(field.annotation)
+        path = f"{field.alias or name}{suffix}"
+        whole = f"{place}.{path}".lstrip(".")
         meaning = said.get(name) or (inspect.getdoc(inner) or "" if inner is not None else "")
-        cells = (f"`{path}{suffix}`", _words(field.annotation), _default(field), meaning)
-        yield f"| {' | '.join(map(_cell, cells))} |\n"
-        if inner is not None:
-            yield from _fields(inner, f"{path}{suffix}.")
+        default = _default(field)
+        notes = [] if inner is not None or default in ("-", "required") else [f"default {default}"]
+        if default == "required":
+            notes.append("required")
+        if inner is None:
+            notes.insert(0, _words(field.annotation))
+        elif inner in first_at:
+            notes.append(f"as {first_at[inner]}")
+        else:
+            first_at[inner] = f"`{whole}` of {kind}"
+            notes.append("below")
+            below.append((inner, whole))
+        lines.append(f"`{path}` ({', '.join(notes)}){': ' * bool(meaning)}{meaning}")
+    yield f"| {f'`{place}`' if place else kind} | {'<br>'.join(map(_cell, lines))} |\n"
+    for inner, whole in below:
+        yield from _rows(inner, kind, whole, first_at)
 
 
 def _inner(kind: object) -> tuple[type[Model] | None, str]:
@@ -275,6 +317,8 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
     if value is None or isinstance(value, Model) or value in ((), {}):
         return "-"
+    if value == "":
+        return '`""`'
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
@@ -284,8 +328,9 @@ def _docstrings(model: type) -> dict[str, str]:
     inherited = [base for base in _bases(model) if is_typeddict(base) and base.__doc__]
     said = {name: text for base in inherited for name, text in _docstrings(base).items()}
     for statement, following in zip(body.body, body.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
-            target, value = statement.target, following.value
+        if isinstance(statement, ast.AnnAssign | ast.Assign) and isinstance(following, ast.Expr):
+            target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
+            value = following.value
             if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
                 said[target.id] = inspect.cleandoc(str(value.value))
     return said

@@ -141,62 +141,54 @@ def render_state(report: Report) -> str:
     return json.dumps(state, indent=1) + "\n"
 
 
+METRICS: Mapping[str, tuple[str, str]] = {
+    "overlay_packets_total": (
+        "counter",
+        "Inner packets carried; tx left in datagrams, rx were handed to the kernel.",
+    ),
+    "overlay_bytes_total": ("counter", "Bytes of inner packets carried, headers of the overlay not counted."),
+    "overlay_drops_total": ("counter", "Packets not forwarded, by reason."),
+    "overlay_peers": ("gauge", "Nodes in the forwarding table."),
+    "overlay_refused_leases": (
+        "gauge",
+        "Leases that conflict with another or make no sense, so they are no peers; /state has the reasons.",
+    ),
+    "overlay_lease_seconds_left": (
+        "gauge",
+        "Seconds until etcd deletes our lease if it is not renewed; absent for a reservation.",
+    ),
+    "overlay_watch_restarts_total": ("counter", "Times the watch for peers was begun again."),
+    "overlay_store_revision": ("gauge", "etcd revision of the forwarding table."),
+    "overlay_ready": ("gauge", "1 when ready, as /readyz."),
+    "overlay_fenced": ("gauge", "1 when another node owns our subnet."),
+    "process_start_time_seconds": ("gauge", "Start of the process in seconds since the epoch."),
+}
+"""Metric → its type and its meaning."""
+
+
 def render_metrics(report: Report) -> str:
     """Return Prometheus' text format, version 0.0.4, without the values that do not exist."""
-    counters, lease = report.counters, report.lease
-    packets, sizes, drops = _samples(counters)
-    families: list[tuple[str, str, str, dict[str, float]]] = [
-        (
-            "overlay_packets_total",
-            "counter",
-            "Inner packets carried; tx left in datagrams, rx were handed to the kernel.",
-            packets,
-        ),
-        (
-            "overlay_bytes_total",
-            "counter",
-            "Bytes of inner packets carried, headers of the overlay not counted.",
-            sizes,
-        ),
-        (
-            "overlay_drops_total",
-            "counter",
-            "Packets not forwarded, by reason.",
-            drops,
-        ),
-        ("overlay_peers", "gauge", "Nodes in the forwarding table.", {"": len(report.forwarding)}),
-        (
-            "overlay_refused_leases",
-            "gauge",
-            "Leases that conflict with another or make no sense, so they are no peers; /state has the reasons.",
-            {"": len(report.refused)},
-        ),
-        (
-            "overlay_lease_seconds_left",
-            "gauge",
-            "Seconds until etcd deletes our lease if it is not renewed; absent for a reservation.",
-            {"": lease.seconds_left} if lease and lease.seconds_left is not None else {},
-        ),
-        (
-            "overlay_watch_restarts_total",
-            "counter",
-            "Times the watch for peers was begun again.",
-            {"": report.watch_restarts},
-        ),
-        ("overlay_store_revision", "gauge", "etcd revision of the forwarding table.", {"": report.revision}),
-        ("overlay_ready", "gauge", "1 when ready, as /readyz.", {"": int(report.ready)}),
-        ("overlay_fenced", "gauge", "1 when another node owns our subnet.", {"": int(report.fenced)}),
-        (
-            "process_start_time_seconds",
-            "gauge",
-            "Start of the process in seconds since the epoch.",
-            {"": report.started_at_s},
-        ),
-    ]
+    lease = report.lease
+    packets, sizes, drops = _samples(report.counters)
+    samples: dict[str, dict[str, float]] = {
+        "overlay_packets_total": packets,
+        "overlay_bytes_total": sizes,
+        "overlay_drops_total": drops,
+        "overlay_peers": {"": len(report.forwarding)},
+        "overlay_refused_leases": {"": len(report.refused)},
+        "overlay_lease_seconds_left": {"": lease.seconds_left} if lease and lease.seconds_left is not None else {},
+        "overlay_watch_restarts_total": {"": report.watch_restarts},
+        "overlay_store_revision": {"": report.revision},
+        "overlay_ready": {"": int(report.ready)},
+        "overlay_fenced": {"": int(report.fenced)},
+        "process_start_time_seconds": {"": report.started_at_s},
+    }
     lines = []
-    for name, kind, meaning, samples in families:
+    for name, (kind, meaning) in METRICS.items():
         lines += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
-        lines += [f"{name}{{{label}}} {value}" if label else f"{name} {value}" for label, value in samples.items()]
+        lines += [
+            f"{name}{{{label}}} {value}" if label else f"{name} {value}" for label, value in samples[name].items()
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -24,7 +24,7 @@ DROP_WORDS = {
     "udp_send": "the underlay did not take the datagram",
     "fenced": "another node owns this node's subnet",
 }
-"""The reasons that a whole packet can meet (docs/architecture.md)."""
+"""The reasons that a whole packet can meet (docs/reference.md)."""
 ASKING = {4: "ARP", 6: "neighbour solicitations"}
 
 
@@ -132,7 +132,7 @@ class Suspects:
             return
         moved = self.drops.get(place, {})
         for reason in moved:
-            words = DROP_WORDS.get(reason, "see docs/architecture.md")
+            words = DROP_WORDS.get(reason, "see docs/reference.md")
             finding.reasons.insert(0, f"the agent of {place} dropped it ({reason}): {words}")
         if "own" in moved:
             bridge = self.facts.link(place, BRIDGE)
