@@ -1,7 +1,7 @@
-"""Forget UDP flows that the connection tracker of the caller's network namespace remembers.
+"""Forget flows that the connection tracker of the caller's network namespace remembers.
 
-The first datagram of a flow decides what all of them are translated to, for as long as they come without a pause. When
-the rules change, flows that began before have to be forgotten: their next datagram is then a first one again.
+The first datagram of a UDP flow decides what all of them are translated to, for as long as they come without a pause.
+When the rules change, flows that began before have to be forgotten: their next datagram is then a first one again.
 
 pyroute2 needs 0.2 ms to decode an entry and 0.3 ms to delete it, and there may be thousands. Here an entry's two tuples
 stay bytes, and deletions go out in batches: 0.07 and 0.1 ms. The kernel's walk through its whole table takes 10 ms.
@@ -24,14 +24,14 @@ from pyroute2.netlink.nfnetlink.nfctsocket import (
     NFCTSocket,
 )
 
-from agent.kernel.values import Family, UdpFlow
+from agent.kernel.values import Family, Flow
 
 COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 FAMILIES: Mapping[Family, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 # Nested attributes of 4 bytes and a value each: addresses, then protocol and ports (nf_conntrack_netlink.c).
 TUPLES = {4: struct.Struct(">4x 4x4s 4x4s 4x 8x 4xH2x 4xH2x"), 6: struct.Struct(">4x 4x16s 4x16s 4x 8x 4xH2x 4xH2x")}
 FEW_PORTS = 4
-"""So many are asked for one by one, which costs a walk through the kernel's table each; else all of UDP is read."""
+"""So many are asked for one by one, which costs a walk through the kernel's table each; else all are read."""
 AT_ONCE = 256
 """Entries in one message."""
 
@@ -43,8 +43,10 @@ class _Entry(nfgen_msg):  # type: ignore[misc]  # pyroute2 ships no types
     nla_map = ((1, "CTA_TUPLE_ORIG", "cdata"), (2, "CTA_TUPLE_REPLY", "cdata"), (12, "CTA_ID", "be32"))
 
 
-def forget_udp(version: Family, is_stale: Callable[[UdpFlow], bool], ports: Collection[int] = ()) -> list[UdpFlow]:
-    """Forget the UDP flows that `is_stale` chooses, and return them. Raises OSError.
+def forget_flows(
+    version: Family, is_stale: Callable[[Flow], bool], ports: Collection[int] = (), protocol: int = socket.IPPROTO_UDP
+) -> list[Flow]:
+    """Forget the UDP flows (or TCP connections, by `protocol`) that `is_stale` chooses; return them. Raises OSError.
 
     With `ports`, only flows that were sent to one of these are looked at.
     """
@@ -53,7 +55,7 @@ def forget_udp(version: Family, is_stale: Callable[[UdpFlow], bool], ports: Coll
     with NFCTSocket(FAMILIES[version]) as tracker:
         tracker.register_policy({NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW: _Entry})
         try:
-            entries = [(_read(version, entry), entry) for entry in _list(version, tracker, ports)]
+            entries = [(_read(version, entry), entry) for entry in _list(version, tracker, ports, protocol)]
             stale = [(flow, entry) for flow, entry in entries if is_stale(flow)]
             _forget(version, tracker, [entry for _, entry in stale])
         except KernelRefusal as refusal:
@@ -61,7 +63,7 @@ def forget_udp(version: Family, is_stale: Callable[[UdpFlow], bool], ports: Coll
     return [flow for flow, _ in stale]
 
 
-def words(flows: Iterable[UdpFlow]) -> list[list[str]]:
+def words(flows: Iterable[Flow], protocol: str = "udp") -> list[list[str]]:
     """Return the commands that a person would have typed to forget these flows, for the journal."""
     found = sorted({(flow.destination, flow.destination_port, flow.reply_source) for flow in flows})
     return [
@@ -70,7 +72,7 @@ def words(flows: Iterable[UdpFlow]) -> list[list[str]]:
             "-D",
             *(["-f", "ipv6"] if destination.version == 6 else []),
             "-p",
-            "udp",
+            protocol,
             "--orig-dst",
             str(destination),
             "--orig-port-dst",
@@ -91,16 +93,16 @@ def _is_empty() -> bool:
         return True
 
 
-def _list(version: Family, tracker: Any, ports: Collection[int]) -> Iterator[_Entry]:  # noqa: ANN401 - as above
+def _list(version: Family, tracker: Any, ports: Collection[int], protocol: int) -> Iterator[_Entry]:  # noqa: ANN401 - as above
     wanted: Iterable[int | None] = sorted(ports) if 0 < len(ports) <= FEW_PORTS else (None,)
     for port in wanted:
-        chosen = NFCTAttrTuple(family=FAMILIES[version], proto=socket.IPPROTO_UDP, dport=port)
+        chosen = NFCTAttrTuple(family=FAMILIES[version], proto=protocol, dport=port)
         yield from tracker.dump(tuple_orig=chosen)
 
 
-def _read(version: Family, entry: _Entry) -> UdpFlow:
+def _read(version: Family, entry: _Entry) -> Flow:
     original, reply = (TUPLES[version].unpack_from(entry.get_attr(f"CTA_TUPLE_{way}")) for way in ("ORIG", "REPLY"))
-    return UdpFlow(
+    return Flow(
         ip_address(original[0]),
         original[2],
         ip_address(original[1]),

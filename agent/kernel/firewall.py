@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from agent.kernel.journal import Journal
 from agent.kernel.nftables import generation_if_known, list_objects, run_nft
-from agent.kernel.values import IPAddress, IPNetwork, UdpFlow
+from agent.kernel.values import Flow, IPAddress, IPNetwork
 
 TABLE_PREFIX = "overlay-agent-"
 KUBE_PROXY_MARK = "0x4000"
@@ -121,7 +121,7 @@ def _chains(policy: Policy) -> Iterator[_Chain]:
         )
 
 
-def escapes(policy: Policy, flow: UdpFlow, own: Collection[IPAddress]) -> bool:
+def escapes(policy: Policy, flow: Flow, own: Collection[IPAddress]) -> bool:
     """Report whether a flow keeps its source although the policy masquerades it: it began before the rules. Pure.
 
     `own` are the node's addresses: what is for the node itself does not leave it.

@@ -224,8 +224,8 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class UdpFlow:
-    """What the connection tracker remembers of a sender's datagrams: their addresses, and those of the replies."""
+class Flow:
+    """What the connection tracker remembers of a sender's packets: their addresses, and those of the replies."""
 
     source: IPAddress
     source_port: int

@@ -14,7 +14,7 @@ from agent.backends.base import Backend
 from agent.backends.subnet_routes import own_blackhole
 from agent.errors import AgentError, EnvironmentMissing
 from agent.kernel.bridge import BridgeClaim, converge_bridge
-from agent.kernel.conntrack import forget_udp, words
+from agent.kernel.conntrack import forget_flows, words
 from agent.kernel.firewall import Firewall, Policy, escapes
 from agent.kernel.forward_rules import ForwardRules
 from agent.kernel.kernel import Kernel
@@ -172,7 +172,7 @@ class NodeSetup:
         version = policy.network.version
         try:
             own = self._kernel.own_addresses(version)
-            forgotten = forget_udp(version, lambda flow: escapes(policy, flow, own))
+            forgotten = forget_flows(version, lambda flow: escapes(policy, flow, own))
         except (AgentError, OSError) as error:
             # The rules are in force all the same, and such flows end by themselves.
             log.warning("rules: UDP flows that began before them are masqueraded only after a pause of 30 s: %s", error)

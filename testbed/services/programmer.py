@@ -113,7 +113,7 @@ class Programmer:
         Raises OSError and ServicesNotProgrammed.
         """
         # Imported here: without UDP it is not needed, and it brings much.
-        from agent.kernel.conntrack import forget_udp, words
+        from agent.kernel.conntrack import forget_flows, words
 
         version = self._pod_network.version
         try:
@@ -121,7 +121,9 @@ class Programmer:
         except NetlinkError as error:
             raise ServicesNotProgrammed(f"{self.node}: {error}") from error
         ports = frozenset(port for _, port in keys)
-        forgotten = in_network_of(self.pid, lambda: forget_udp(version, lambda flow: node.is_stale(flow, keys), ports))
+        forgotten = in_network_of(
+            self.pid, lambda: forget_flows(version, lambda flow: node.is_stale(flow, keys), ports)
+        )
         for command in words(forgotten):
             self._kernel.journal.record(command, "these flows began when Services led elsewhere")
 

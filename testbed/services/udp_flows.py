@@ -7,7 +7,7 @@ of no others: a right flow stays with its pod.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from agent.kernel.values import IPAddress, IPNetwork, UdpFlow
+from agent.kernel.values import Flow, IPAddress, IPNetwork
 from testbed.services.endpoints import BoundPort, HostPort
 
 Key = tuple[IPAddress | None, int]
@@ -89,7 +89,7 @@ class FlowNode:
     """The node's own."""
     pod_network: IPNetwork
 
-    def is_stale(self, flow: UdpFlow, keys: frozenset[Key]) -> bool:
+    def is_stale(self, flow: Flow, keys: frozenset[Key]) -> bool:
         """Report whether a flow of one of these keys would be translated otherwise if it began now."""
         at_address: Key = (flow.destination, flow.destination_port)
         at_node: Key = (None, flow.destination_port)
@@ -103,7 +103,7 @@ class FlowNode:
             return goes_to != at_address
         return not self._fits(flow, self.translations[at_node])
 
-    def _fits(self, flow: UdpFlow, translation: Translation) -> bool:
+    def _fits(self, flow: Flow, translation: Translation) -> bool:
         goes_to = (flow.reply_source, flow.reply_source_port)
         if flow.source in self.pod_network or flow.source in self.addresses:
             return goes_to in translation.targets

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from agent.kernel.values import Family, IPAddress
+from agent.kernel.values import Family, IPAddress, IPNetwork
 from testbed.capture.map import LAB, Map, map_of
 from testbed.cluster.kinds import SERVICE
 from testbed.cluster.object_key import key_of
@@ -17,6 +17,7 @@ from testbed.services.services import Services
 from testbed.spelling import listed
 from testbed.trace.evidence import Counters, Evidence
 from testbed.trace.facts import Facts
+from testbed.trace.former_flows import forget_former
 from testbed.trace.hops import hop_list, narrow_places
 from testbed.trace.order import in_order
 from testbed.trace.packet_filter import probe_filters
@@ -78,6 +79,7 @@ def trace(state: LabState, services: Services, asked: Asked, client_left: Callab
     except OSError as failure:
         raise TestbedError(f"trace {asked.source}: source port {asked.source_port}: {failure.strerror}") from failure
     evidence = Evidence(state.nodes, known)
+    forget_former(state.nodes, known, place, probe)
     try:
         programs = probe_filters(probe.mark, known.overlay, size + LONGEST_HEADERS)
         with PacketWatch(known.places, programs, known.overlay) as watch:
@@ -87,13 +89,21 @@ def trace(state: LabState, services: Services, asked: Asked, client_left: Callab
             watch.collect(lambda: probe.settled() or client_left(0), until, also=(probe.fileno(),))
             story = _story(watch, known, probe)
             mtus = {step.end: watch.mtu(*step.end) for step in (*story.steps, *story.strays)}
+
+        def another() -> TracedPacket:
+            # A port that the user chose is free again only then.
+            probe.close()
+            return TracedPacket(pid, wanted)
+
         verdict = judge(story, probe.outcome, probe.unacknowledged(), known)
-        with Facts(known, state.nodes, state.underlay, services, lambda: TracedPacket(pid, wanted)) as facts:
+        with Facts(known, state.nodes, state.underlay, services, another) as facts:
             shown = _shown(story, with_data=verdict.outcome == "data lost" or size > 1)
             hops = hop_list(shown, known, facts, mtus, with_headers=asked.with_headers)
-            found = _findings(verdict, story, probe, place, known, facts, evidence)
+            sent = _probe_json(asked, probe, destination, size)
+            network = state.network.network if destination.version == 4 else state.network.ipv6_network
+            found = _findings(verdict, story, probe, place, known, facts, evidence, network)
             answer: TraceAnswer = {
-                "probe": _probe_json(asked, probe, destination, size),
+                "probe": sent,
                 "outcome": verdict.outcome,
                 "hops": hops,
                 "lost_at": _lost_json(verdict.lost, found.finding, known),
@@ -150,16 +160,23 @@ class _Found:
 
 
 def _findings(
-    verdict: TraceVerdict, story: Story, probe: TracedPacket, place: str, known: Map, facts: Facts, evidence: Evidence
+    verdict: TraceVerdict,
+    story: Story,
+    probe: TracedPacket,
+    place: str,
+    known: Map,
+    facts: Facts,
+    evidence: Evidence,
+    pod_network: IPNetwork | None,
 ) -> _Found:
     if verdict.outcome in ("answered", "refused"):
         return _Found()
     drops, kernels = evidence.drops(), evidence.kernels()
-    suspects = Suspects(known, facts, drops, kernels)
+    suspects = Suspects(known, facts, drops, kernels, pod_network)
     finding = Finding()
     if verdict.lost is not None:
         about = Role.REPLY_ERROR if verdict.lost.role is Role.REPLY else Role.ERROR
-        finding = suspects.about(verdict.lost, story.leg(about))
+        finding = suspects.about(verdict.lost, story.leg(about), story.leg(verdict.lost.role))
     elif verdict.outcome == "not sent":
         finding = suspects.about_sender(place, probe.wanted.destination, probe.outcome)
     return _Found(finding, drops, kernels)

@@ -1,9 +1,9 @@
 """Where a packet that was last seen at one place may have gone: each suspicion is a question to kernels and agents."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from agent.kernel.values import IPAddress, Route
+from agent.kernel.values import IPAddress, IPNetwork, Route
 from testbed.capture.headers import Packet
 from testbed.capture.map import LAB, Map
 from testbed.cluster.device_names import DROP_DEVICE
@@ -48,9 +48,11 @@ class Suspects:
     """Agents' counters that moved."""
     kernels: dict[str, Counters]
     """Kernels' counters that moved."""
+    pod_network: IPNetwork | None = None
+    """The overlay's, of the packet's family."""
 
-    def about(self, lost: Step, errors: list[Step]) -> Finding:
-        """What is found out about a packet last seen at `lost`."""
+    def about(self, lost: Step, errors: list[Step], path: Sequence[Step] = ()) -> Finding:
+        """What is found out about a packet last seen at `lost`, on its path so far."""
         finding = Finding()
         for step in errors[:1]:
             who = self.known.addresses.get(step.inner.header.source)
@@ -63,6 +65,8 @@ class Suspects:
             self._agent(place, lost, finding)
         elif self.facts.bridge_of(place, lost.sighting.interface) and self._is_bridged(lost):
             self._bridge(lost, finding)
+        elif (node := self._without_route(lost, path)) is not None:
+            self._strayed(node, lost, finding)
         else:
             self._kernel(place, lost, finding)
         finding.reasons += self._moved(finding)
@@ -82,6 +86,23 @@ class Suspects:
         finding.reasons.append(f"the kernel of {place} says: {said or 'nothing'}")
         finding.hints.append(f"exec {place} -- ip route get {destination}")
         return finding
+
+    def _without_route(self, lost: Step, path: Sequence[Step]) -> str | None:
+        """The node whose default route sent a pod's packet, with nothing around it, to a machine that is no node."""
+        place, destination = lost.sighting.place, lost.inner.header.destination
+        inside = self.pod_network is not None and destination in self.pod_network
+        if not inside or lost.outer is not None or place not in self.known.machines - self.known.nodes:
+            return None
+        return next((step.sighting.place for step in reversed(path) if step.sighting.place in self.known.nodes), None)
+
+    def _strayed(self, node: str, lost: Step, finding: Finding) -> None:
+        destination = lost.inner.header.destination
+        route = self.facts.route(node, destination)
+        by = f" ({route_words(route)} now)" if route else ""
+        finding.reasons.insert(
+            0, f"{node} had no route of its own to {destination} and sent it to {lost.sighting.place}{by}"
+        )
+        finding.hints += [f"get routes {node}", f"exec {node} -- ip route get {destination}", f"logs {node}"]
 
     def _is_agents_turn(self, lost: Step) -> bool:
         sighting = lost.sighting

@@ -46,6 +46,8 @@ class TracedPacket:
     def __init__(self, pid: int, wanted: WantedPacket) -> None:
         self.wanted = wanted
         self._cookie = secrets.randbits(32)
+        # Of its own for each: connection trackers take packets of one identifier for one connection.
+        self._echo_id = secrets.randbits(16)
         self._socket: socket.socket = in_network_of(pid, self._open)
         self.source_port = None if wanted.protocol == "icmp" else int(self._socket.getsockname()[1])
         self._said = False
@@ -135,7 +137,7 @@ class TracedPacket:
         return marked[: max(4, self.wanted.size)]
 
     def _echo_request(self) -> bytes:
-        rest = struct.pack("!HH", os.getpid() & 0xFFFF, 1) + self._payload()
+        rest = struct.pack("!HH", self._echo_id, 1) + self._payload()
         kind = ECHO_REQUEST[self.wanted.destination.version]
         # IPv6's covers addresses; the kernel writes it (RFC 3542 §3.1).
         checksum = internet_checksum(struct.pack("!BBH", kind, 0, 0) + rest)

@@ -77,6 +77,49 @@ def test_deleted_route_is_named(lab: Lab) -> None:
     assert out["lost_at"]["reason"].startswith("node1's route drops it: 10.0.0.0/16 dev overlay-drop0")
 
 
+def test_the_node_without_a_route_is_named_and_not_the_gateway_that_says_so(lab: Lab) -> None:
+    lab.must("fault", "agent", "hang", "node1")
+    lab.must("exec", "node1", "--", "ip", "route", "flush", "exact", "10.0.0.0/16")
+    out = traced(lab)
+    assert out["outcome"] in NOT_ARRIVED
+    assert out["reasons"][0].startswith("node1 had no route of its own to 10.0.")
+    assert "sent it to gw" in out["reasons"][0]
+    assert not any("gw has no route" in reason for reason in out["reasons"])
+    assert "get routes node1" in out["hints"]
+
+
+STATEFUL = """
+add table inet hostfw
+add chain inet hostfw f1 { type filter hook forward priority filter + 10; policy accept; }
+add rule inet hostfw f1 ct state established,related accept
+add rule inet hostfw f1 reject with icmpx admin-prohibited
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("shell1", "echo2"),
+        ("shell1", "echo2:8080"),
+        ("shell1:4001", "echo2:8080"),
+        ("shell1", "echo2:8080", "--udp"),
+        ("shell1:4002", "echo2:8080", "--udp"),
+    ],
+    ids=" ".join,
+)
+def test_a_traced_packet_is_a_new_connection_for_a_stateful_filter(lab: Lab, words: tuple[str, ...]) -> None:
+    """Also from the same port as another a moment ago, which the filter would let pass as established."""
+    assert traced(lab, *words)["outcome"] == "answered"
+    assert lab.exec("node2", "nft", "-f", "-", stdin=STATEFUL).code == 0
+    try:
+        out = traced(lab, *words)
+    finally:
+        lab.must("exec", "node2", "--", "nft", "delete", "table", "inet", "hostfw")
+    assert out["outcome"] == "unreachable"
+    assert any("a packet filter of node2 drops it: " in reason for reason in out["reasons"]), out["reasons"]
+    assert traced(lab, *words)["outcome"] == "answered"
+
+
 def test_revoked_lease_of_the_peer_is_named(lab: Lab) -> None:
     lab.must("fault", "agent", "pause", "node2")  # it would take the lease anew
     lab.must("fault", "lease", "revoke", "node2")

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
 
-from agent.kernel.conntrack import AT_ONCE, FAMILIES, FEW_PORTS, forget_udp
+from agent.kernel.conntrack import AT_ONCE, FAMILIES, FEW_PORTS, forget_flows
 from agent.kernel.firewall import Firewall, Policy, escapes
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from agent.kernel.namespace import NamespaceThread
-from agent.kernel.values import Family, IPAddress, IPNetwork, UdpFlow
+from agent.kernel.values import Family, Flow, IPAddress, IPNetwork
 from testbed.cluster.object_key import key_of
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort
 from testbed.services.programmer import Programmer
@@ -131,15 +131,15 @@ def send(source: Namespace, to: IPAddress, port: int, first: int = 20_000, count
     source.run(["python3", "-c", SEND, str(to), str(port), str(first), str(count)])
 
 
-def flows(inside: Inside, version: Family, *ports: int) -> list[UdpFlow]:
+def flows(inside: Inside, version: Family, *ports: int) -> list[Flow]:
     """Every flow to one of these ports, or of UDP."""
-    found: list[UdpFlow] = []
+    found: list[Flow] = []
 
-    def see(flow: UdpFlow) -> bool:
+    def see(flow: Flow) -> bool:
         found.append(flow)
         return False
 
-    inside(lambda: forget_udp(version, see, ports))
+    inside(lambda: forget_flows(version, see, ports))
     return found
 
 
@@ -156,7 +156,7 @@ def test_a_flow_is_read_as_it_was_sent_and_as_it_is_answered(by: Addresses, mach
     )
     send(machines.client, by.cluster_ip, 53)
     assert flows(inside, by.version, 53) == [
-        UdpFlow(by.client, 20_000, by.cluster_ip, 53, by.here, 8080, by.client, 20_000)
+        Flow(by.client, 20_000, by.cluster_ip, 53, by.here, 8080, by.client, 20_000)
     ]
 
 
@@ -165,7 +165,7 @@ def test_only_the_chosen_flows_are_forgotten(by: Addresses, machines: Machines, 
     machines.node.run(["nft", TRACKING])
     send(machines.client, by.here, 53, count=AT_ONCE + 10)
     send(machines.client, by.here, 54, count=3)
-    forgotten = inside(lambda: forget_udp(by.version, lambda flow: flow.source_port != 20_001, [53]))
+    forgotten = inside(lambda: forget_flows(by.version, lambda flow: flow.source_port != 20_001, [53]))
     assert len(forgotten) == AT_ONCE + 9
     left = flows(inside, by.version)
     assert {(flow.destination_port, flow.source_port) for flow in left} == {
@@ -179,7 +179,7 @@ def test_many_ports_are_looked_at_together(machines: Machines, inside: Inside) -
     ports = range(53, 53 + FEW_PORTS + 1)
     for port in ports:
         send(machines.client, V4.here, port)
-    assert len(inside(lambda: forget_udp(4, lambda _: True, ports))) == len(ports)
+    assert len(inside(lambda: forget_flows(4, lambda _: True, ports))) == len(ports)
     assert flows(inside, 4) == []
 
 
@@ -191,7 +191,7 @@ def test_tcp_and_the_other_family_are_left_alone(machines: Machines, inside: Ins
     send(machines.client, V4.here, 53)
     count = "/proc/sys/net/netfilter/nf_conntrack_count"
     before = int(machines.node.run(["cat", count]).stdout)
-    assert len(inside(lambda: forget_udp(4, lambda _: True))) == 1
+    assert len(inside(lambda: forget_flows(4, lambda _: True))) == 1
     assert int(machines.node.run(["cat", count]).stdout) == before - 1
     assert len(flows(inside, 6)) == 1
 
@@ -203,21 +203,21 @@ def test_a_flow_that_began_again_meanwhile_is_not_forgotten(machines: Machines, 
     machines.node.run(["nft", TRACKING])
     send(machines.client, V4.here, 53)
 
-    def begins_again(flow: UdpFlow) -> bool:
-        assert len(forget_udp(4, lambda other: other == flow)) == 1
+    def begins_again(flow: Flow) -> bool:
+        assert len(forget_flows(4, lambda other: other == flow)) == 1
         # An entry's number is made of its place in memory: others take that before the flow begins again.
         for port in OTHER_PORTS:
             send(machines.client, V4.here, port)
         send(machines.client, V4.here, 53)
         return True
 
-    inside(lambda: forget_udp(4, begins_again, [53]))
+    inside(lambda: forget_flows(4, begins_again, [53]))
     assert len([flow for flow in flows(inside, 4) if flow.destination_port == 53]) == 1
 
 
 def test_without_connection_tracking_there_is_nothing_to_forget(machines: Machines, inside: Inside) -> None:
     send(machines.client, V4.here, 53)
-    assert inside(lambda: forget_udp(4, lambda _: True)) == []
+    assert inside(lambda: forget_flows(4, lambda _: True)) == []
 
 
 # Services
@@ -331,7 +331,7 @@ def test_what_the_agents_rules_do_is_what_is_called_right(
     assert escaped() == {(by.client, by.outside), (by.outside, by.there)}
     inside(lambda: Firewall(SilentJournal()).converge(policy))
     own = kernel.own_addresses(by.version)
-    forgotten = inside(lambda: forget_udp(by.version, lambda flow: escapes(policy, flow, own)))
+    forgotten = inside(lambda: forget_flows(by.version, lambda flow: escapes(policy, flow, own)))
     assert len(forgotten) == 2
     send_all()
     assert escaped() == set()

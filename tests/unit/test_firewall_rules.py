@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.kernel.firewall import Policy, escapes, rules, table_name
-from agent.kernel.values import UdpFlow
+from agent.kernel.values import Flow
 from tests.pcap import REAL_FLANNELD
 
 NETWORK, SUBNET = IPv4Network("10.0.0.0/16"), IPv4Network("10.0.46.0/24")
@@ -112,8 +112,8 @@ NODE, OUTSIDE, POD, OTHER_POD, FAR_POD = map(
 def test_flows_that_the_rules_would_masquerade_escape_them_until_they_begin_again(
     source: IPv4Address, destination: IPv4Address, to: IPv4Address, expected: bool
 ) -> None:
-    before = UdpFlow(source, 4000, destination, 53, to, 53, source, 4000)
+    before = Flow(source, 4000, destination, 53, to, 53, source, 4000)
     assert escapes(policy(), before, {NODE}) == expected
     assert not escapes(policy(masquerade=False), before, {NODE})
-    masqueraded = UdpFlow(source, 4000, destination, 53, to, 53, NODE, 4001)
+    masqueraded = Flow(source, 4000, destination, 53, to, 53, NODE, 4001)
     assert not escapes(policy(), masqueraded, {NODE})

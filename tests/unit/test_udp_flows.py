@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 import pytest
 
-from agent.kernel.values import IPAddress, UdpFlow
+from agent.kernel.values import Flow, IPAddress
 from testbed.cluster.object_key import key_of
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort
 from testbed.services.udp_flows import FlowNode, Target, Translation, Translations, of_services, on_node, unsettled
@@ -36,11 +36,11 @@ def flow(
     *,
     source: IPv4Address = POD,
     masqueraded: bool = False,
-) -> UdpFlow:
+) -> Flow:
     """A flow that was translated to `to`, or not at all."""
     where = IPv4Address(str(destination))
     reply_source, reply_port = (where, port) if to is None else (to.address, to.port)
-    return UdpFlow(source, 4000, where, port, reply_source, reply_port, NODE if masqueraded else source, 4001)
+    return Flow(source, 4000, where, port, reply_source, reply_port, NODE if masqueraded else source, 4001)
 
 
 # What is translated
@@ -118,7 +118,7 @@ def test_the_pod_behind_a_host_port_is_looked_at_when_it_comes_goes_or_is_anothe
 # Which flows are forgotten
 
 
-def stale(flow: UdpFlow, now: Translations, *keys: object) -> bool:
+def stale(flow: Flow, now: Translations, *keys: object) -> bool:
     """Whether node1 forgets the flow after a change of these keys."""
     node = FlowNode(now, frozenset({NODE, ip_address("127.0.0.1")}), IPv4Network("10.0.0.0/16"))
     return node.is_stale(flow, frozenset(keys))  # type: ignore[arg-type]  # of keys
@@ -142,7 +142,7 @@ def stale(flow: UdpFlow, now: Translations, *keys: object) -> bool:
         pytest.param(flow(HERE.address, 8080), False, id="to the pod itself"),
     ],
 )
-def test_after_a_service_came_or_lost_a_pod(one: UdpFlow, expected: bool) -> None:
+def test_after_a_service_came_or_lost_a_pod(one: Flow, expected: bool) -> None:
     assert stale(one, translations(LESS), AT_CLUSTER_IP, AT_NODE) == expected
 
 
@@ -155,7 +155,7 @@ def test_after_a_service_came_or_lost_a_pod(one: UdpFlow, expected: bool) -> Non
         pytest.param(flow(NODE, 30053), False, id="to a program of the node itself"),
     ],
 )
-def test_after_a_service_went(one: UdpFlow, expected: bool) -> None:
+def test_after_a_service_went(one: Flow, expected: bool) -> None:
     assert stale(one, {}, AT_CLUSTER_IP, AT_NODE) == expected
 
 
@@ -180,7 +180,7 @@ def test_flows_of_keys_that_did_not_change_are_left_alone_even_when_they_are_wro
         pytest.param(flow(NODE, 30053, THERE, source=NODE, masqueraded=True), False, id="from the node itself"),
     ],
 )
-def test_after_a_node_port_became_local(one: UdpFlow, expected: bool) -> None:
+def test_after_a_node_port_became_local(one: Flow, expected: bool) -> None:
     assert stale(one, translations(replace(BOUND, local_only=True)), AT_NODE) == expected
 
 
@@ -209,7 +209,7 @@ def test_the_same_by_ipv6() -> None:
     now = translations(bound)
     judge = FlowNode(now, frozenset({node, IPv6Address("::1")}), IPv6Network("fd00:a::/48"))
     client = IPv6Address("fd00:a:0:46::9")
-    before = UdpFlow(client, 4000, cluster_ip, 53, cluster_ip, 53, client, 4000)
+    before = Flow(client, 4000, cluster_ip, 53, cluster_ip, 53, client, 4000)
     keys = frozenset(now)
     assert judge.is_stale(before, keys)
     assert not judge.is_stale(replace(before, reply_source=pod, reply_source_port=8080), keys)
