@@ -18,7 +18,7 @@ TestbedError                 1: what was asked for failed
 ├── NoAnswer                 control/client: the lab took longer than its caller would wait
 ├── NoSubnetYet              the node has no lease, so its pods have no addresses
 ├── NodeFailed               workloads/node_changes: begun, and not finished in its time
-├── NotFit                   exercises/breakage: the exercise cannot be made of this lab
+├── NotFit                   exercises/variant: the exercise cannot be made of this lab
 ├── NothingFree              cluster/service_addresses: every cluster IP or node port is taken
 └── OutputFailed             output/standard_streams: standard output cannot be written
 

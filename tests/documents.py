@@ -43,6 +43,7 @@ begin without a lab."""
 RUN_BY = {
     **dict.fromkeys(TYPED_IN_ORDER, "tests/e2e/test_pages.py"),
     **dict.fromkeys((*ON_ONE_LAB, *IN_ORDER.values()), "tests/e2e/test_readme.py"),
+    ("docs/exercises-solutions.md", ""): "tests/e2e/test_exercises.py",
     ("docs/walkthrough.md", ""): "tests/e2e/test_walkthrough.py",
     ("docs/walkthrough.zh-CN.md", ""): "tests/e2e/test_walkthrough.py",
     ("docs/troubleshooting.md", "Packets do not arrive"): "tests/e2e/test_troubleshooting.py",

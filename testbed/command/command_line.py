@@ -29,7 +29,7 @@ SECTIONS = {
         "etcdctl",
     ),
     "Look inside": ("trace", "capture", "graph", "ui", "commands"),
-    "Try it": ("ping", "check", "iperf", "bench"),
+    "Try it": ("ping", "check", "hint", "iperf", "bench"),
     "Break it": ("fault", "soak"),
     "Real machines": ("join", "leave", "machines"),
     "Your shell": ("completion",),

@@ -26,10 +26,10 @@ def labs(_context: click.Context, _parameter: click.Parameter, incomplete: str) 
 
 def clusters(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Clusters that come with the testbed and exercises; the shell adds files."""
-    from testbed.exercises.catalogue import EXERCISES, PREFIX
+    from testbed.exercises.catalogue import EXERCISES
     from testbed.places import TOPOLOGIES
 
-    names = [file.stem for file in sorted(TOPOLOGIES.glob("*.yaml"))] + [PREFIX + name for name in EXERCISES]
+    names = [file.stem for file in sorted(TOPOLOGIES.glob("*.yaml"))] + [*EXERCISES]
     return [*_items(names, incomplete), CompletionItem(incomplete, type="file")]
 
 

@@ -95,9 +95,9 @@ OTHERS: Mapping[str, Advice] = {
     "break": [("fault --help", "what can be broken")],
     "heal": [("fault heal", "")],
     "test": [("check", "the lab"), ("ping", "every pod from every pod")],
-    "exercise": [("topologies", "the list")],
-    "exercises": [("topologies", "the list")],
-    "solve": [("check", "what is still wrong")],
+    "exercise": [("topologies", "the list"), ("up exercise/1", "the first")],
+    "exercises": [("topologies", "the list"), ("up exercise/1", "the first")],
+    "solve": [("check", "what is still wrong"), ("hint", "where to look")],
 }
 GROUPS: Mapping[str, Advice] = {
     "node cordon": KUBECTL["cordon"],

@@ -12,7 +12,7 @@ from testbed.command.completion import clusters, names
 from testbed.control.client import LabRecord, ask, find_lab, running_labs
 from testbed.control.questions import CLI, ETCDCTL, RESTART, STATUS
 from testbed.errors import InvalidInput, TestbedError
-from testbed.exercises.catalogue import CLUSTER, EXERCISES, PREFIX, exercise_of
+from testbed.exercises.catalogue import CLUSTER, EXERCISES, exercise_of
 from testbed.output.next_commands import next_commands
 from testbed.spelling import listed
 
@@ -67,8 +67,11 @@ if TYPE_CHECKING:
 )
 @click.option("--rootless", is_flag=True, help="Without root: a lab of your own in a user namespace.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made or changed, and do nothing.")
+@click.option(
+    "--seed", type=click.IntRange(0), metavar="N", help="With exercise/N: another variant of it.  [default: 0]"
+)
 @click.option("--cli", "prompt", is_flag=True, help="Open Mininet's prompt; the lab goes down on leaving it.")
-def up(prompt: bool, **given: Any) -> int:  # noqa: ANN401 - the fields of LabOptions, each named as its parameter
+def up(prompt: bool, seed: int | None, **given: Any) -> int:  # noqa: ANN401 - the fields of LabOptions, each named as its parameter
     """Build a lab from a cluster file and wait until all of it works.
 
     NAME is a cluster that comes with the testbed (see: testbed topologies); default nginx_tomcat. --topo and --nodes
@@ -78,7 +81,7 @@ def up(prompt: bool, **given: Any) -> int:  # noqa: ANN401 - the fields of LabOp
     \b
     up --topo tree,depth=2,fanout=3 --pods-per-node 2
     up --topo ./rack.py:Rack,racks=3
-    up broken/nft-drop                        an exercise: repair it, testbed check judges
+    up exercise/1                             a broken lab to repair; testbed check judges, testbed hint helps
     up mine.yaml                              on a running lab: does what is different in the file by now
     """
     from testbed.control.options import LabOptions
@@ -87,14 +90,16 @@ def up(prompt: bool, **given: Any) -> int:  # noqa: ANN401 - the fields of LabOp
     options = LabOptions(**given)
     exercise = exercise_of(options.cluster_file)
     if exercise is not None:
-        name = options.name or os.environ.get("TESTBED_LAB") or f"broken-{exercise.name}"
+        name = options.name or os.environ.get("TESTBED_LAB") or exercise.lab
         options = replace(options, cluster_file=CLUSTER, name=name)
+    elif seed is not None:
+        raise click.UsageError("--seed goes with exercise/N", click.get_current_context())
     _refuse_wrong_mix(options)
     record = bring_up(options)
     if exercise is not None and record is not None:
         from testbed.command.check_command import begin
 
-        begin(record, exercise)
+        begin(record, exercise, seed or 0)
     return _prompt(record) if prompt and record is not None else 0
 
 
@@ -247,7 +252,7 @@ def topologies(output: str | None) -> None:
                 }
                 for shape in describe_topologies()
             ],
-            "exercises": [{"name": PREFIX + one.name, "symptom": one.symptom} for one in EXERCISES.values()],
+            "exercises": [{"name": one.name, "level": one.level} for one in EXERCISES.values()],
         }
         return render.as_json(answer)
     render.columns(("cluster", "nodes", "pods", "topology"), [tuple(row.values()) for row in rows])
@@ -264,7 +269,11 @@ def topologies(output: str | None) -> None:
         ),
     )
     print()
-    render.columns(("exercise", "symptom"), [(PREFIX + one.name, one.symptom) for one in EXERCISES.values()])
+    levels = sorted({one.level for one in EXERCISES.values()})
+    render.columns(
+        ("level", "exercises"),
+        [(level, ", ".join(one.name for one in EXERCISES.values() if one.level == level)) for level in levels],
+    )
     print("\nnext:\n  sudo testbed up two_nodes\n  sudo testbed up --topo tree,depth=2,fanout=3 --pods-per-node 2")
     return None
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         NeighboursAnswer,
         SecondsAnswer,
     )
-    from testbed.control.answers.faults import CheckAnswer, ExerciseAnswer, FaultAnswer, HealAnswer
+    from testbed.control.answers.faults import CheckAnswer, ExerciseAnswer, FaultAnswer, HealAnswer, HintAnswer
     from testbed.control.answers.graph import GraphAnswer
     from testbed.control.answers.lab import (
         ApplyAnswer,
@@ -65,6 +65,7 @@ FAULTS: "Question[Sequence[FaultAnswer]]" = Question("faults")
 HEAL: "Question[Sequence[HealAnswer]]" = Question("heal")
 CHECK: "Question[CheckAnswer]" = Question("check")
 EXERCISE: "Question[ExerciseAnswer]" = Question("exercise")
+HINT: "Question[HintAnswer]" = Question("hint")
 RESOURCES: "Question[Mapping[str, int]]" = Question("resources")
 
 BENCH_TAKE: "Question[None]" = Question("bench_take")

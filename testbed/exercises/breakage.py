@@ -1,14 +1,18 @@
-"""What is broken in each exercise, and why it stays so.
+"""What is broken in the exercises, and why it stays so.
 
-Agents mend within moments what is theirs: device, routes, rules, bridge, lease. So each exercise breaks what is not
-theirs, or keeps the agent from mending:
+Agents repair within moments what is theirs: device, routes, rules, bridge, lease. So each fault breaks what is not
+theirs, or keeps the agent from repairing it:
 
-    agent-killed    the agent is killed, and a foreign program has taken its UDP port meanwhile
-    route-deleted   the route is the pod's own, made when the pod was
-    lease-revoked   the lease is revoked, and the node's way to etcd is blocked by a route
-    docker0-down    the agent is stopped (SIGSTOP), then the bridge taken down
-    nft-drop        a table of somebody's drops the overlay's datagrams; agents leave others' tables alone
-    mtu-lowered     of a switch's port, which nobody watches
+    pod-route       the default route is the pod's own, made when the pod was
+    drop            a foreign table drops the overlay's datagrams; agents leave others' tables alone
+    neighbour       a permanent neighbour entry of the pod's address is wrong
+    squatter        the agent is killed, and a foreign program has taken its UDP port meanwhile
+    bridge          the agent is stopped (SIGSTOP), then its bridge taken down
+    etcd-blocked    the lease is revoked, and a route blocks the node's path to etcd
+    mtu             of a switch's port, which no agent watches
+    service         the Service itself is changed, as a user would
+    dns             a route of the node loses what pods send to the DNS
+    policy-route    a rule sends the overlay's destinations to a table that loses them
 """
 
 import os
@@ -16,13 +20,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from testbed.errors import TestbedError
+from testbed.cluster.dns import DNS_ADDRESS
+from testbed.cluster.service import Service
+from testbed.exercises.catalogue import Exercise
+from testbed.exercises.variant import NotFit, Variant
 from testbed.faults.machines import run
 from testbed.lab.etcd import enter_machine
 from testbed.lab.node import LabNode
 from testbed.lab.state import LabState
 from testbed.pods.pod import Pod
+from testbed.services.services import Services
 
 SQUATTER = """
 import socket, sys, time
@@ -37,36 +47,74 @@ for _ in range(2000):
 while port.recv(65535):
     pass
 """
-SQUATTERS_NAME = "metrics-daemon"  # a kernel keeps 15 letters
-TABLE = "ip company-firewall"
-LOWERED_MTU = 1400  # bytes; small pages fit, full-size packets do not
+NOBODYS_MAC = "02:00:5e:00:53:01"
+RULE_PRIORITY = 100
 
 
-class NotFit(TestbedError):
-    """The lab is not one that this exercise can be made of."""
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Where a fault goes."""
+
+    state: LabState
+    services: Services
+    variant: Variant
+
+    @property
+    def node(self) -> LabNode:
+        """The victim."""
+        return self.state.nodes[self.variant.victim]
+
+    @property
+    def pod(self) -> Pod:
+        """The victim's pod. Raises NotFit."""
+        found = self.state.pods.named(self.variant.pod)
+        if found is None or found.pause_pid is None:
+            raise NotFit(f"pod {self.variant.pod} does not run")
+        return found
+
+    @property
+    def port(self) -> int:
+        """The UDP port of the overlay."""
+        return int(self.state.cluster.network.get("Backend", {}).get("Port", 8285))
 
 
-def break_lab(state: LabState, name: str) -> None:
+def break_lab(state: LabState, services: Services, exercise: Exercise, variant: Variant) -> None:
     """Break it. Raises NotFit and OSError."""
-    if len(state.nodes) < 2 or not state.pods.on(_victim(state).name):
-        raise NotFit("an exercise wants two nodes, and a pod on the second")
-    BREAKERS[name](state)
+    for fault in exercise.faults:
+        where = variant.turned if fault.startswith("/") else variant
+        BREAKERS[fault.removeprefix("/")](Broken(state, services, where))
 
 
-def _victim(state: LabState) -> LabNode:
-    return list(state.nodes.values())[1]
+def _delete_route(broken: Broken) -> None:
+    run(broken.pod.pause_pid, ["ip", "route", "delete", "default"])
 
 
-def _pod(state: LabState) -> Pod:
-    return state.pods.on(_victim(state).name)[0]
+def _drop_by_rule(broken: Broken) -> None:
+    chain = "type filter hook input priority filter; policy accept;"
+    rule = f"udp dport {broken.port} counter drop"
+    table = f"table ip {broken.variant.table} {{\nchain incoming {{\n{chain}\n{rule}\n}}\n}}\n"
+    run(broken.node.pid, ["nft", "-f", "-"], stdin=table)
 
 
-def _kill_agent(state: LabState) -> None:
-    node = _victim(state)
-    port = str(state.cluster.network.get("Backend", {}).get("Port", 8285))
+def _pin_neighbour(broken: Broken) -> None:
+    address = str(broken.pod.address)
+    entry = [address, "lladdr", NOBODYS_MAC, "dev", broken.node.bridge, "nud", "permanent"]
+    run(broken.node.pid, ["ip", "neighbour", "replace", *entry])
+
+
+def _take_port(broken: Broken) -> None:
+    node = broken.node
     # It waits for the port, so that it is there before the next agent.
     subprocess.Popen(
-        [*enter_machine(node.pid), sys.executable, "-c", SQUATTER, SQUATTERS_NAME, str(node.address), port],
+        [
+            *enter_machine(node.pid),
+            sys.executable,
+            "-c",
+            SQUATTER,
+            broken.variant.squatter,
+            str(node.address),
+            str(broken.port),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -75,15 +123,13 @@ def _kill_agent(state: LabState) -> None:
     _signal_agent(node, signal.SIGKILL)
 
 
-def _delete_route(state: LabState) -> None:
-    pid = _pod(state).pause_pid
-    if pid is None:
-        raise NotFit("the pod does not run")
-    run(pid, ["ip", "route", "delete", "default"])
+def _take_bridge_down(broken: Broken) -> None:
+    _signal_agent(broken.node, signal.SIGSTOP)
+    run(broken.node.pid, ["ip", "link", "set", broken.node.bridge, "down"])
 
 
-def _revoke_lease(state: LabState) -> None:
-    node = _victim(state)
+def _block_etcd(broken: Broken) -> None:
+    state, node = broken.state, broken.node
     for address in state.cluster.addresses.etcd.values():
         run(node.pid, ["ip", "route", "add", "blackhole", f"{address}/32"])
     for lease in state.registry.leases():
@@ -91,26 +137,45 @@ def _revoke_lease(state: LabState) -> None:
             state.registry.etcd.etcdctl(["lease", "revoke", f"{lease.etcd_lease_id:x}"])
 
 
-def _take_bridge_down(state: LabState) -> None:
-    node = _victim(state)
-    _signal_agent(node, signal.SIGSTOP)
-    run(node.pid, ["ip", "link", "set", node.bridge, "down"])
-
-
-def _drop_by_rule(state: LabState) -> None:
-    port = state.cluster.network.get("Backend", {}).get("Port", 8285)
-    chain = "type filter hook input priority filter; policy accept;"
-    rules = f"table {TABLE} {{\nchain incoming {{\n{chain}\nudp dport {port} counter drop\n}}\n}}\n"
-    run(_victim(state).pid, ["nft", "-f", "-"], stdin=rules)
-
-
-def _lower_mtu(state: LabState) -> None:
-    node = _victim(state)
-    for link in state.underlay.net.links:
+def _lower_mtu(broken: Broken) -> None:
+    node = broken.node
+    for link in broken.state.underlay.net.links:
         ends = {end.node.name: end for end in (link.intf1, link.intf2)}
         if node.name in ends:
             (port,) = (end for name, end in ends.items() if name != node.name)
-            run(None, ["ip", "link", "set", port.name, "mtu", str(LOWERED_MTU)])
+            run(None, ["ip", "link", "set", port.name, "mtu", str(broken.variant.mtu)])
+
+
+def _break_service(broken: Broken) -> None:
+    services = broken.services
+    with services.deciding:
+        service = next(iter(services.applied.values()), None)
+        if service is None:
+            raise NotFit("an exercise wants a Service")
+        services.put(_wrong(service, broken.variant.service_fault))
+
+
+def _wrong(service: Service, fault: str) -> Service:
+    """Return the Service with a slip in its selector, or a port that no pod has."""
+    change: dict[str, Any]
+    if fault == "selector":
+        (key, value), *others = service.spec.selector.items()
+        change = {"selector": {key: value[1:] + value[0], **dict(others)}}
+    else:
+        first, *rest = service.spec.ports
+        change = {"ports": (first.model_copy(update={"target_port": 8088}), *rest)}
+    return service.model_copy(update={"spec": service.spec.model_copy(update=change)})
+
+
+def _lose_dns(broken: Broken) -> None:
+    run(broken.node.pid, ["ip", "route", "add", "blackhole", f"{DNS_ADDRESS}/32"])
+
+
+def _route_by_policy(broken: Broken) -> None:
+    destination, table = str(broken.state.nodes[broken.variant.other].subnet), str(broken.variant.route_table)
+    run(broken.node.pid, ["ip", "route", "add", "blackhole", "default", "table", table])
+    rule = ["priority", str(RULE_PRIORITY), "to", destination, "lookup", table]
+    run(broken.node.pid, ["ip", "rule", "add", *rule])
 
 
 def _signal_agent(node: LabNode, number: signal.Signals) -> None:
@@ -120,11 +185,15 @@ def _signal_agent(node: LabNode, number: signal.Signals) -> None:
     os.kill(pid, number)
 
 
-BREAKERS: Mapping[str, Callable[[LabState], None]] = {
-    "agent-killed": _kill_agent,
-    "route-deleted": _delete_route,
-    "lease-revoked": _revoke_lease,
-    "docker0-down": _take_bridge_down,
-    "nft-drop": _drop_by_rule,
-    "mtu-lowered": _lower_mtu,
+BREAKERS: Mapping[str, Callable[[Broken], None]] = {
+    "pod-route": _delete_route,
+    "drop": _drop_by_rule,
+    "neighbour": _pin_neighbour,
+    "squatter": _take_port,
+    "bridge": _take_bridge_down,
+    "etcd-blocked": _block_etcd,
+    "mtu": _lower_mtu,
+    "service": _break_service,
+    "dns": _lose_dns,
+    "policy-route": _route_by_policy,
 }

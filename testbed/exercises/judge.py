@@ -59,6 +59,27 @@ class PairSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceSeen:
+    """One connection to a Service."""
+
+    source: str
+    """A pod."""
+    service: str
+    """Its name and port."""
+    problem: str
+    """Empty when it was accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameSeen:
+    """One question to the cluster's DNS."""
+
+    source: str
+    """A pod."""
+    answered: bool
+
+
+@dataclass(frozen=True, slots=True)
 class JudgedLab:
     """A whole lab."""
 
@@ -74,6 +95,10 @@ class JudgedLab:
     """False for backends that only share out subnets."""
     has_ipv6: bool = False
     """Whether pods have IPv6 addresses beside the others."""
+    services: Sequence[ServiceSeen] = ()
+    """From a pod of each node; empty in a lab without Services."""
+    names: Sequence[NameSeen] = ()
+    """From a pod of each node; empty in a lab without DNS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +129,8 @@ def judge(seen: JudgedLab) -> list[Verdict]:
         _verdict("routes", _routes(seen)),
         *(_pairs(f"every pair: {size}", pairs, 4) for size, pairs in sizes.items()),
         *(_pairs(f"every pair by IPv6: {size}", pairs, 6) for size, pairs in sizes.items() if seen.has_ipv6),
+        *([_verdict("Services", _services(seen))] if seen.services else []),
+        *([_verdict("names", _names(seen))] if seen.names else []),
     ]
 
 
@@ -169,6 +196,14 @@ def _routes(seen: JudgedLab) -> list[str]:
             if (subnet, node.bridge) not in node.routes
         ]
     return wrong
+
+
+def _services(seen: JudgedLab) -> list[str]:
+    return [f"{one.source} -> Service {one.service}: {one.problem}" for one in seen.services if one.problem]
+
+
+def _names(seen: JudgedLab) -> list[str]:
+    return [f"{one.source}: no answer from the cluster's DNS" for one in seen.names if not one.answered]
 
 
 def _pairs(check: str, pairs: Sequence[PairSeen], family: Family) -> Verdict:

@@ -6,14 +6,17 @@ from agent.errors import AgentError
 from agent.kernel.values import Family
 from agent.lease import Lease
 from testbed.cluster.overlay import Overlay
+from testbed.dns.names import Names
 from testbed.errors import EtcdFailed
 from testbed.exercises.judge import JudgedLab, JudgedLease, JudgedNode, PairSeen
+from testbed.exercises.reach import ServicePortTarget, try_names, try_services
 from testbed.lab.forwarding import host_of
 from testbed.lab.node import LabNode
-from testbed.lab.ping import PAYLOAD
+from testbed.lab.ping import PAYLOAD, PingSender
 from testbed.lab.pod_pings import ping_every_pair
 from testbed.lab.pods import Pods
 from testbed.lab.state import LabState
+from testbed.services.services import Services
 
 HEADERS: Mapping[Family, int] = {4: 28, 6: 48}
 """Bytes of IP and ICMP headers without options (RFC 791, RFC 792, RFC 8200)."""
@@ -21,12 +24,13 @@ ATTEMPTS = 2
 """A pair counts as reachable when one of so many requests is answered: the first may come amid a restart."""
 
 
-def look(state: LabState) -> JudgedLab:
-    """Everything that the judge wants to know, as it is now."""
+def look(state: LabState, services: Services, names: Names) -> JudgedLab:
+    """Return everything that the judge wants to know, as it is now."""
     try:
         leases = [_lease(one) for one in state.registry.leases()]
     except EtcdFailed:
         leases = None
+    senders = _one_pod_of_each_node(state.pods)
     size = _full_size(state)
     has_ipv6 = state.network.ipv6_network is not None
     families: tuple[Family, ...] = (4, 6) if has_ipv6 else (4,)
@@ -39,7 +43,29 @@ def look(state: LabState) -> JudgedLab:
         full_size=size,
         nodes_are_connected=state.overlay.connects_nodes,
         has_ipv6=has_ipv6,
+        services=try_services(senders, _targets(services)),
+        names=[] if names.server is None else try_names(senders, names.server.address, names.server.zones[0]),
     )
+
+
+def _one_pod_of_each_node(pods: Pods) -> list[PingSender]:
+    """Return who tries Services and names: each node has rules of its own for them."""
+    found: dict[str, PingSender] = {}
+    for pod in pods:
+        if pod.pause_pid is not None and not pod.leaves and not pod.manifest.spec.host_network:
+            found.setdefault(str(pod.manifest.spec.node_name), PingSender(pod.name, pod.pause_pid))
+    return list(found.values())
+
+
+def _targets(services: Services) -> list[ServicePortTarget]:
+    families: tuple[Family, ...] = (4, 6)
+    return [
+        ServicePortTarget(f"{service.name}:{port.port}", address, port.port)
+        for service in list(services.numbered.values())
+        for port in service.spec.ports
+        for address in map(service.address_of, families)
+        if port.protocol == "TCP" and address is not None
+    ]
 
 
 def _lease(lease: Lease) -> JudgedLease:

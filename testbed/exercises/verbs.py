@@ -1,20 +1,26 @@
-"""What the lab answers to `testbed check`, and to `up broken/NAME` once it is up."""
+"""What the lab answers to `testbed check` and `hint`, and to `up exercise/N` once it is up."""
 
 import json
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TypedDict
 
-from testbed.control.answers.faults import CheckAnswer, ExerciseAnswer
-from testbed.control.questions import CHECK, EXERCISE
+from testbed.control.answers.faults import CheckAnswer, CheckLine, ExerciseAnswer, ExerciseOn, HintAnswer
+from testbed.control.questions import CHECK, EXERCISE, HINT
 from testbed.control.server import AnyVerb, Request, Verb
+from testbed.dns.names import Names
 from testbed.errors import InvalidInput, TestbedError
-from testbed.exercises.breakage import BREAKERS, break_lab
+from testbed.exercises.breakage import break_lab
+from testbed.exercises.catalogue import EXERCISES, Exercise
 from testbed.exercises.judge import judge
 from testbed.exercises.look import look
+from testbed.exercises.variant import Variant, variant_of
 from testbed.lab.clock import now
 from testbed.lab.state import LabState
 from testbed.plain_files import read_plain, replace_plain
+from testbed.services.services import Services
 
 RECORD = "exercise.json"
 """In the lab's directory: which exercise is on."""
@@ -23,49 +29,107 @@ SYMPTOM_LIMIT_S = 40.0
 """What is broken shows within seconds; with a lease at the latest when it ends."""
 
 
-def exercise_verbs(state: LabState) -> Sequence[AnyVerb]:
+def exercise_verbs(state: LabState, names: Names, services: Services) -> Sequence[AnyVerb]:
     """Return the verbs."""
-    exercises = _Exercises(state)
-    return (Verb(CHECK, exercises.check, changes=False), Verb(EXERCISE, exercises.begin))
+    exercises = _Exercises(state, names, services)
+    return (Verb(CHECK, exercises.check, changes=False), Verb(HINT, exercises.hint), Verb(EXERCISE, exercises.begin))
+
+
+class _Record(TypedDict):
+    """What is kept of an exercise; the student sees `line` alone."""
+
+    line: ExerciseOn
+    variant: dict[str, str | int]
 
 
 class _Exercises:
-    def __init__(self, state: LabState) -> None:
+    def __init__(self, state: LabState, names: Names, services: Services) -> None:
         self._state = state
+        self._names = names
+        self._services = services
         self._record = state.directory / RECORD
         self._one_at_a_time = threading.Lock()
 
     def check(self, _request: Request) -> CheckAnswer:
-        """The judge's word."""
-        return self._judged()
+        """Return the judge's verdicts, and which exercise is on."""
+        record = self._read()
+        checks = self._judged()
+        return {
+            "lab": self._state.name,
+            "exercise": None if record is None else record["line"],
+            "well": _holds(checks),
+            "checks": checks,
+        }
+
+    def hint(self, _request: Request) -> HintAnswer:
+        """Return the next hint of the exercise that is on; the last one again when all were given."""
+        with self._one_at_a_time:
+            record = self._read()
+            if record is None:
+                raise TestbedError("hint: no exercise is on in this lab (want: sudo testbed up exercise/1)")
+            exercise = EXERCISES[record["line"]["name"]]
+            number = min(record["line"]["hints"] + 1, len(exercise.hints))
+            record["line"]["hints"] = number
+            self._write(record)
+            text = _variant(record).told(exercise.hints[number - 1])
+            return {"exercise": exercise.name, "number": number, "of": len(exercise.hints), "hint": text}
 
     def begin(self, request: Request) -> ExerciseAnswer:
         """Break the lab, and wait until one can see it."""
-        name = request.argument("name", str)
-        if name not in BREAKERS:
-            raise InvalidInput(f"exercise: no such exercise (got {name}; want {', '.join(BREAKERS)})")
+        name, seed = str(request.argument("name", str)), request.argument("seed", int, 0)
+        exercise = EXERCISES.get(name)
+        if exercise is None:
+            raise InvalidInput(f"exercise: no such exercise (got {name}; want exercise/1 to {[*EXERCISES][-1]})")
         with self._one_at_a_time:
-            former = json.loads(read_plain(self._record, RECORD_BYTES)) if self._record.exists() else None
-            if former is not None and self._judged()["well"] is False:
-                if former["name"] != name:
-                    raise TestbedError(
-                        f"exercise: {former['name']} is not solved yet (testbed check says what is wrong)"
-                    )
-                return {"name": former["name"], "since": former["since"], "begun": False}
-            begun = ExerciseAnswer(name=name, since=now(), begun=True)
-            try:
-                break_lab(self._state, name)
-            except TestbedError as failure:
-                raise failure.within("exercise") from failure
-            except OSError as failure:
-                raise TestbedError(f"exercise: {failure}") from failure
-            replace_plain(self._record, json.dumps(begun).encode())
+            former = self._read()
+            if former is not None and not _holds(self._judged()):
+                line = former["line"]
+                if (line["name"], line["seed"]) != (name, seed):
+                    what = f"{line['name']} is not solved yet (testbed check shows what is still wrong)"
+                    raise TestbedError(f"exercise: {what}")
+                return _complaint(former, begun=False)
+            record = self._break(exercise, seed)
             deadline = time.monotonic() + SYMPTOM_LIMIT_S
-            while self._judged()["well"]:
+            while _holds(self._judged()):
                 if time.monotonic() > deadline:
-                    raise TestbedError(f"exercise: {name}: the lab is as well as before")
-            return begun
+                    raise TestbedError(f"exercise: {name}: nothing is broken after {SYMPTOM_LIMIT_S:.0f} s")
+            return _complaint(record, begun=True)
 
-    def _judged(self) -> CheckAnswer:
-        verdicts = judge(look(self._state))
-        return {"well": all(one.holds for one in verdicts), "checks": [one.line() for one in verdicts]}
+    def _break(self, exercise: Exercise, seed: int) -> _Record:
+        pods = {node: [pod.name for pod in self._state.pods.on(node)] for node in self._state.nodes}
+        try:
+            variant = variant_of(pods, seed)
+            break_lab(self._state, self._services, exercise, variant)
+        except TestbedError as failure:
+            raise failure.within("exercise") from failure
+        except OSError as failure:
+            raise TestbedError(f"exercise: {failure}") from failure
+        line = ExerciseOn(name=exercise.name, level=exercise.level, seed=seed, since=now(), hints=0)
+        record = _Record(line=line, variant=asdict(variant))
+        self._write(record)
+        return record
+
+    def _read(self) -> _Record | None:
+        if not self._record.exists():
+            return None
+        record: _Record = json.loads(read_plain(self._record, RECORD_BYTES))
+        return record
+
+    def _write(self, record: _Record) -> None:
+        replace_plain(self._record, json.dumps(record).encode())
+
+    def _judged(self) -> list[CheckLine]:
+        return [one.line() for one in judge(look(self._state, self._services, self._names))]
+
+
+def _holds(checks: Sequence[CheckLine]) -> bool:
+    return all(one["holds"] for one in checks)
+
+
+def _complaint(record: _Record, *, begun: bool) -> ExerciseAnswer:
+    text = _variant(record).told(EXERCISES[record["line"]["name"]].complaint)
+    return {**record["line"], "complaint": text, "begun": begun}
+
+
+def _variant(record: _Record) -> Variant:
+    return Variant(**record["variant"])  # type: ignore[arg-type]  # as it was written

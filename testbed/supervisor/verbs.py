@@ -85,7 +85,7 @@ def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
         *NodeVerbs(lab.node_changes, state.nodes, lambda: state.settled).verbs(),
         *running.targets.verbs(),
         *fault_verbs(state, lab.names, lab.services),
-        *exercise_verbs(state),
+        *exercise_verbs(state, lab.names, lab.services),
         *trace_verbs(state, lab.services),
         *bench_verbs(state),
         *scale_verbs(state),

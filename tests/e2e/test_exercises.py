@@ -1,21 +1,61 @@
-"""The broken labs: each shows its symptom, stays broken, and is well again after the repair that a student makes."""
+"""The broken labs: each shows its symptom, stays broken, and is well after the lecturer's solution is typed."""
 
+import json
 import re
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from testbed.control.answers.faults import ExerciseAnswer
 from testbed.control.questions import EXERCISE
 from testbed.exercises.catalogue import EXERCISES
+from testbed.exercises.variant import variant_of
 from testbed.pytest_plugin import NewLab
-from tests.e2e.command import run_verb
+from tests.documents import ROOT, blocks
+from tests.e2e.command import environment_with, run_verb
 from tests.e2e.lab import Lab
+from tests.e2e.pages import missing
+from tests.e2e.typed import Typed, commands_of, type_in
 from tests.waiting import wait_until
 
 STAYS_S = 8.0
-"""Longer than an agent takes to mend what it can, its slow checks (5 s) included."""
+"""Longer than an agent takes to repair what it can, its slow checks (5 s) included."""
+SHELL = f"""
+testbed() {{ "{sys.executable}" -m testbed "$@"; }}
+sudo() {{ "$@"; }}
+"""
+PODS = {"node1": ["nginx", "client"], "node2": ["tomcat"]}
+PAIRS = {"small", "full", "Services"}
+NO_AGENT = {"agents", "forwarding tables", "routes"}
+SYMPTOMS: Mapping[str, set[str]] = {
+    "exercise/1": PAIRS | {"names"},
+    "exercise/2": PAIRS,
+    "exercise/3": PAIRS | {"names"},
+    "exercise/4": PAIRS | NO_AGENT,
+    "exercise/5": PAIRS | NO_AGENT | {"names"},
+    "exercise/6": PAIRS | {"leases", "forwarding tables"},
+    "exercise/7": {"full"},
+    "exercise/8": {"Services"},
+    "exercise/9": {"names"},
+    "exercise/10": PAIRS,
+    "exercise/11": PAIRS,
+    "exercise/12": PAIRS | NO_AGENT | {"names"},
+}
+"""The checks that fail, by their first words."""
+TRACED = {
+    "exercise/1": ("tomcat eth0", "tomcat cannot answer: it has no route to 10.0.46.3"),
+    "exercise/2": ("node2 uplink", "a packet filter of node2 drops it: table ip company-firewall"),
+    "exercise/4": ("node2 uplink", "the agent of node2 does not answer: it does not run, and metrics-daemon (pid"),
+    "exercise/5": ("node2 uplink", "docker0 of node2 is down"),
+    "exercise/6": ("node1 flannel0", "no node holds a lease for the destination"),
+    "exercise/7": ("s1 s1-eth1", "1496 bytes do not fit through s1's port s1-eth2 (MTU 1400)"),
+}
+"""Where a trace from client to tomcat ends, and what it says of that place."""
 
 
 @pytest.fixture(scope="module")
@@ -26,149 +66,179 @@ def lab(new_lab: NewLab) -> Iterator[Lab]:
 
 
 def wrong(lab: Lab) -> dict[str, list[str]]:
-    return {one["check"]: one["wrong"] for one in lab.json("check")["checks"] if not one["holds"]}
+    """The checks that do not hold, by the words of SYMPTOMS."""
+    problems = {one["check"]: one["wrong"] for one in lab.json("check")["checks"] if not one["holds"]}
+    return {
+        next((word for word in ("small", "full") if word in check), check): lines for check, lines in problems.items()
+    }
 
 
-def in_the_lab(lab: Lab, script: str) -> str:
-    return lab.must("shell", stdin=script)
+def typed(lab: Lab, command: str) -> str:
+    """What a line of a page says, in a shell."""
+    done = subprocess.run(
+        ["bash", "-c", f"{SHELL}\n{command}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment_with({"PYTHONPATH": str(ROOT), **lab.environment}),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0 or " check" in command, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
 
 
-def end_the_squatter(lab: Lab) -> None:
-    log = lab.must("logs", "node2", "--tail", "20")
-    assert "already in use by" in log
-    (pid,) = set(re.findall(r"already in use by \S+ \(pid (\d+)\)", log))
-    lab.run("node2", "kill", pid)
+def begin(lab: Lab, name: str, seed: int = 0) -> ExerciseAnswer:
+    wait_until(lambda: not wrong(lab), timeout_s=20, what="all checks pass before")
+    answer: ExerciseAnswer = lab.handle.ask(EXERCISE, {"name": name, "seed": seed}, timeout_s=60)
+    assert answer["begun"] is True
+    return answer
 
 
-def give_the_route_back(lab: Lab) -> None:
-    assert "default" not in in_the_lab(lab, "ip netns exec tomcat ip route")
-    in_the_lab(lab, "ip netns exec tomcat ip route add default via 10.0.90.1")
+def solved(lab: Lab, name: str) -> None:
+    wait_until(lambda: not wrong(lab), timeout_s=40, what=f"{name} is solved")
+    assert f"all checks passed: {name} is solved" in lab.must("check")
 
 
-def open_the_way_to_etcd(lab: Lab) -> None:
-    assert "blackhole 192.168.8.11" in lab.run("node2", "ip", "route")
-    lab.run("node2", "ip", "route", "delete", "blackhole", "192.168.8.11")
+def stays_broken(lab: Lab, name: str) -> None:
+    # The agent says whether it is ready only now and then while it is about to fail: what must be seen is seen.
+    seen = set[str]()
+    until = time.monotonic() + STAYS_S
+    while time.monotonic() < until:
+        problems = wrong(lab)
+        assert problems, "it repaired itself"
+        assert set(problems) <= SYMPTOMS[name] | {"leases", "agents"}, problems
+        seen |= set(problems)
+    assert seen >= SYMPTOMS[name] - NO_AGENT - {"leases"}
 
 
-def wake_the_agent(lab: Lab) -> None:
-    assert "state DOWN" in lab.run("node2", "ip", "link", "show", "docker0")
-    pid = lab.node("node2")["agent"]["pid"]
-    assert lab.run("node2", "ps", "-o", "stat=", str(pid)).startswith("T")
-    lab.run("node2", "kill", "-CONT", str(pid))
-
-
-def take_the_firewall_away(lab: Lab) -> None:
-    assert re.search(r"udp dport 8285 counter packets [1-9]\d* .*drop", lab.run("node2", "nft", "list", "ruleset"))
-    lab.run("node2", "nft", "delete", "table", "ip", "company-firewall")
-
-
-def raise_the_mtu(lab: Lab) -> None:
-    assert "mtu 1400" in in_the_lab(lab, "ip link show s1-eth2")
-    in_the_lab(lab, "ip link set s1-eth2 mtu 1500")
-
-
-BETWEEN = {"nginx -> tomcat", "client -> tomcat", "tomcat -> nginx", "tomcat -> client"}
-SOLUTIONS: dict[str, tuple[Callable[[Lab], None], set[str]]] = {
-    "agent-killed": (end_the_squatter, {"agents", "forwarding tables", "routes", "small", "full"}),
-    "route-deleted": (give_the_route_back, {"small", "full"}),
-    "lease-revoked": (open_the_way_to_etcd, {"leases", "forwarding tables", "small", "full"}),
-    "docker0-down": (wake_the_agent, {"agents", "forwarding tables", "routes", "small", "full"}),
-    "nft-drop": (take_the_firewall_away, {"small", "full"}),
-    "mtu-lowered": (raise_the_mtu, {"full"}),
-}
-
-
-TRACED = {
-    "agent-killed": ("node2 uplink", "the agent of node2 does not answer: it does not run, and metrics-daemon (pid"),
-    "route-deleted": ("tomcat eth0", "tomcat cannot answer: it has no route to 10.0.46.3"),
-    "lease-revoked": ("node1 flannel0", "no node holds a lease for the destination"),
-    "docker0-down": ("node2 uplink", "docker0 of node2 is down"),
-    "nft-drop": ("node2 uplink", "a packet filter of node2 drops it: table ip company-firewall"),
-    "mtu-lowered": ("s1 s1-eth1", "1496 bytes do not fit through s1's port s1-eth2 (MTU 1400)"),
-}
-"""Where a trace from client to tomcat ends, and what it says of that place."""
-
-
-def trace_names_place_and_reason(name: str, lab: Lab) -> None:
-    size = ("--size", "1472") if name == "mtu-lowered" else ()
+def trace_names_place_and_reason(lab: Lab, name: str) -> None:
+    size = ("--size", "1472") if name == "exercise/7" else ()
     out = lab.testbed("trace", "client", "tomcat", *size, "-o", "json").json
     where, reason = TRACED[name]
     assert out["lost_at"]["where"] == where
     assert any(reason in said for said in out["reasons"]), out["reasons"]
 
 
-def found(problems: dict[str, list[str]]) -> set[str]:
-    """The checks, by the words of SOLUTIONS."""
-    return {next((word for word in ("small", "full") if word in check), check) for check in problems}
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXERCISES)
+def test_exercise_stays_broken_until_the_solution_is_typed(name: str, lab: Lab) -> None:
+    begin(lab, name)
+    stays_broken(lab, name)
+    if name in TRACED:
+        trace_names_place_and_reason(lab, name)
+    page = [block for block in blocks(ROOT / "docs" / "exercises-solutions.md") if block.section == name]
+    commands = [one for block in page for one in commands_of(block)]
+    assert commands
+    for one in commands[:-1]:
+        said = typed(lab, one.command)
+        assert missing(one.shown, said) == [], f"{one.command}\n{said}"
+        assert wrong(lab), "only the last command is the solution"
+    typed(lab, commands[-1].command)
+    solved(lab, name)
 
 
-def solve(name: str, lab: Lab) -> None:
-    repair, symptoms = SOLUTIONS[name]
-    problems = wrong(lab)
-    until = time.monotonic() + STAYS_S
-    while time.monotonic() < until:
-        problems = wrong(lab)
-        assert problems, "it mended itself"
-    # The agent says whether it is ready only now and then while it is about to fail: what must be seen is seen.
-    assert found(problems) <= symptoms | {"leases", "agents"}, problems
-    assert {"full"} <= found(problems)
-    pairs = {line.partition(":")[0] for check, lines in problems.items() if "full" in check for line in lines}
-    assert pairs <= BETWEEN
-    assert pairs
-    trace_names_place_and_reason(name, lab)
-    repair(lab)
-    wait_until(lambda: not wrong(lab), timeout_s=40, what=f"{name} is solved")
+def a_seed_with(**wanted: object) -> int:
+    return next(
+        seed
+        for seed in range(1, 100)
+        if all(getattr(variant_of(PODS, seed), name) == value for name, value in wanted.items())
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(SOLUTIONS))
-def test_exercise_stays_broken_until_it_is_repaired_by_ordinary_commands(name: str, lab: Lab) -> None:
-    wait_until(lambda: not wrong(lab), timeout_s=20, what="all is well before")
-    answer = lab.handle.ask(EXERCISE, {"name": name}, timeout_s=60)
-    assert answer["begun"] is True
-    solve(name, lab)
-
-
-def test_every_exercise_has_its_solution_here() -> None:
-    assert set(SOLUTIONS) == set(TRACED) == set(EXERCISES)
+def test_a_seed_breaks_another_node_with_another_table(lab: Lab) -> None:
+    seed = a_seed_with(victim="node1", table="hardening")
+    assert begin(lab, "exercise/2", seed)["complaint"].startswith("Nothing passes between node1 and node2")
+    assert "hardening" in lab.run("node1", "nft", "list", "tables")
+    lab.run("node1", "nft", "delete", "table", "ip", "hardening")
+    solved(lab, "exercise/2")
 
 
 @pytest.mark.slow
-def test_up_broken_tells_the_symptom_and_the_judge_says_when_it_is_solved(no_lab: Lab) -> None:
-    answer = no_lab.up("broken/nft-drop")
+def test_a_seed_breaks_the_service_in_another_way(lab: Lab) -> None:
+    begin(lab, "exercise/8", a_seed_with(service_fault="port"))
+    assert set(wrong(lab)) == {"Services"}
+    typed(lab, "testbed get service nginx -o yaml | sed 's/8088/80/; /^status/,$d' | testbed apply -f -")
+    solved(lab, "exercise/8")
+
+
+@pytest.mark.slow
+def test_up_prints_the_complaint_and_hints_come_one_at_a_time(no_lab: Lab) -> None:
+    answer = no_lab.up("broken/nft-drop", "--seed", "0")
     assert answer.code == 0, answer
-    assert EXERCISES["nft-drop"].symptom in answer.out
-    assert answer.out.rstrip().splitlines()[-1].startswith("  sudo testbed check")
+    said = " ".join(answer.out.split())
+    assert "exercise/2 (level 1) Nothing passes between node2 and node1 any more." in said
+    assert re.search(r"sudo testbed check( --lab \S+)?\n  sudo testbed hint( --lab \S+)?$", answer.out.rstrip())
     judged = no_lab.testbed("check")
     assert judged.code == 1
     assert "client -> tomcat: no answer" in judged.out
-    assert "not well yet" in judged.out
+    assert "3 of 8 checks failed" in judged.out
     for word in ("nft", "firewall", "8285"):
         assert word not in judged.out, "the judge does not give the answer"
-    again = no_lab.up("broken/nft-drop")
+    hints = [no_lab.must("hint") for _ in range(4)]
+    assert [re.findall(r"hint (\d) of 3", one)[0] for one in hints] == ["1", "2", "3", "3"]
+    assert "nft list ruleset" in hints[2]
+    assert "nft list ruleset" not in hints[0] + hints[1]
+    again = no_lab.up("exercise/2")
     assert (again.code, "on since" in again.out) == (0, True)
-    other = no_lab.up("broken/mtu-lowered")
-    assert (other.code, "nft-drop is not solved yet" in other.err) == (1, True)
-    take_the_firewall_away(no_lab)
+    other = no_lab.up("exercise/7")
+    assert (other.code, "exercise/2 is not solved yet" in other.err) == (1, True)
+    graded = no_lab.json("check")
+    assert (graded["lab"], graded["well"]) == (no_lab.name, False)
+    assert {**graded["exercise"], "since": ""} == {
+        "name": "exercise/2", "level": 1, "seed": 0, "since": "", "hints": 3,
+    }  # fmt: skip
+    no_lab.run("node2", "nft", "delete", "table", "ip", "company-firewall")
     assert no_lab.testbed("check").code == 0
 
 
-def test_check_holds_for_a_lab_that_nobody_broke(nginx_tomcat: Lab) -> None:
+@pytest.mark.slow
+def test_a_class_is_graded_a_line_for_each_lab(tmp_path: Path) -> None:
+    graded = "sudo testbed check --all"
+    said = type_in(
+        [
+            Typed("sudo testbed up exercise/2 --seed 17 --lab anna", ()),
+            Typed("sudo testbed up two_nodes --lab ben", ()),
+            Typed(graded, ()),
+            Typed(f"{graded} -o json", ()),
+        ],
+        tmp_path,
+        "",
+    )
+    anna, ben = (line.split() for line in said[2].said.splitlines() if line.startswith(("anna", "ben")))
+    assert (anna[1:3], anna[4], ben[1]) == (["exercise/2", "17"], "0", "7/7")
+    passed, total = anna[3].split("/")
+    assert int(passed) < int(total) == 8
+    # The labs' end is reported behind it.
+    lines, _ = json.JSONDecoder().raw_decode(said[3].said)
+    assert [(one["lab"], one["well"], bool(one["exercise"])) for one in lines] == [
+        ("anna", False, True),
+        ("ben", True, False),
+    ]
+
+
+def test_check_holds_for_a_lab_that_nothing_broke(nginx_tomcat: Lab) -> None:
     answer: dict[str, Any] = nginx_tomcat.json("check")
     assert answer["well"] is True
-    assert len(answer["checks"]) == 6
+    assert answer["exercise"] is None
+    assert len(answer["checks"]) == 8
     out = nginx_tomcat.must("check")
-    assert "all is well" in out
+    assert "all checks passed" in out
     assert "full-size packets (1472 bytes)" in out
+    hint = nginx_tomcat.testbed("hint")
+    assert (hint.code, "no exercise is on in this lab (want: sudo testbed up exercise/1)" in hint.err) == (1, True)
 
 
 def test_an_unknown_exercise_is_a_usage_error() -> None:
-    answer = run_verb("up", "broken/nothing")
-    assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert "broken/agent-killed" in answer.err
+    for words in (["exercise/nothing"], ["broken/nothing"], ["two_nodes", "--seed", "3"]):
+        answer = run_verb("up", *words)
+        assert (answer.code, answer.err.count("\n")) == (2, 1)
+        assert "exercise/" in answer.err
 
 
-def test_exercises_are_listed() -> None:
-    assert {one["name"] for one in run_verb("topologies", "-o", "json").json["exercises"]} == {
-        f"broken/{name}" for name in EXERCISES
-    }
+def test_exercises_are_listed_by_neutral_names() -> None:
+    answer = run_verb("topologies")
+    assert "exercise/1, exercise/2" in answer.out
+    assert "broken/" not in answer.out
+    assert [one["name"] for one in run_verb("topologies", "-o", "json").json["exercises"]] == list(EXERCISES)

@@ -2,12 +2,16 @@
 
 from dataclasses import replace
 
-import pytest
-
-from testbed.errors import InvalidInput
-from testbed.exercises.breakage import BREAKERS
-from testbed.exercises.catalogue import EXERCISES, exercise_of
-from testbed.exercises.judge import JudgedLab, JudgedLease, JudgedNode, PairSeen, Verdict, judge
+from testbed.exercises.judge import (
+    JudgedLab,
+    JudgedLease,
+    JudgedNode,
+    NameSeen,
+    PairSeen,
+    ServiceSeen,
+    Verdict,
+    judge,
+)
 
 ADDRESSES = {"node1": "192.168.8.1", "node2": "192.168.8.2"}
 SUBNETS = {"node1": "10.0.1.0/24", "node2": "10.0.2.0/24"}
@@ -113,15 +117,11 @@ def test_of_much_that_is_wrong_some_is_shown_and_the_rest_counted() -> None:
     assert (len(lines), lines[-1]) == (9, "and 22 more")
 
 
-def test_every_exercise_is_known_by_name_and_can_be_made() -> None:
-    assert set(EXERCISES) == set(BREAKERS)
-    for name in EXERCISES:
-        assert exercise_of(f"broken/{name}") == EXERCISES[name]
-        assert exercise_of(f"broken/{name.replace('-', '_')}") == EXERCISES[name]
-    for other in (None, "nginx_tomcat", "broken/own.yaml", "./broken/nft-drop"):
-        assert exercise_of(other) is None
-
-
-def test_an_unknown_exercise_is_refused_with_what_there_is() -> None:
-    with pytest.raises(InvalidInput, match=r'got broken/nft-dorp; want broken/agent-killed, .*mean "broken/nft-drop"'):
-        exercise_of("broken/nft-dorp")
+def test_services_and_names_that_do_not_answer_are_found() -> None:
+    services = (ServiceSeen("a", "web:80", ""), ServiceSeen("b", "web:80", "connection refused"))
+    names = (NameSeen("a", True), NameSeen("b", False))
+    assert wrong(replace(WELL, services=services, names=names)) == {
+        "Services": ("b -> Service web:80: connection refused",),
+        "names": ("b: no answer from the cluster's DNS",),
+    }
+    assert wrong(replace(WELL, services=services[:1], names=names[:1])) == {}

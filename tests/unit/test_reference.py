@@ -52,7 +52,7 @@ def test_verbs_options_kinds_and_clusters_are_completed() -> None:
     assert "--rootless" in offered("up", incomplete="--roo")
     assert offered("get", incomplete="no") == ["nodes"]
     assert "nginx_tomcat" in offered("up", incomplete="ng")
-    assert "broken/nft-drop" in offered("validate", incomplete="broken/n")
+    assert "exercise/12" in offered("validate", incomplete="exercise/1")
 
 
 def test_names_of_nodes_and_pods_are_those_of_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,18 +46,43 @@ class CheckLine(TypedDict):
     """What to trace next: `nginx tomcat`."""
 
 
-class CheckAnswer(TypedDict):
-    """`check -o json`."""
+class ExerciseOn(TypedDict):
+    """An exercise that is on."""
 
+    name: str
+    """`exercise/1`."""
+    level: int
+    seed: int
+    """Which variant; 0: that of the docs."""
+    since: str
+    """RFC 3339, UTC."""
+    hints: int
+    """How many were given."""
+
+
+class CheckAnswer(TypedDict):
+    """`check -o json`; `check --all -o json` is a list of these."""
+
+    lab: str
+    exercise: ExerciseOn | None
+    """Null in a lab without one."""
     well: bool
     checks: list[CheckLine]
 
 
-class ExerciseAnswer(TypedDict):
-    """An exercise that is on."""
+class ExerciseAnswer(ExerciseOn):
+    """An exercise that `up exercise/N` has begun."""
 
-    name: str
-    since: str
-    """RFC 3339, UTC."""
+    complaint: str
+    """A user's, with the names of this variant."""
     begun: bool
     """False: it was on already."""
+
+
+class HintAnswer(TypedDict):
+    """`hint -o json`."""
+
+    exercise: str
+    number: int
+    of: int
+    hint: str

@@ -71,7 +71,7 @@ class ExerciseLine(TypedDict):
 
     name: str
     """For `up`."""
-    symptom: str
+    level: int
 
 
 class TopologiesAnswer(TypedDict):
