@@ -74,7 +74,7 @@ HEAD = """# Reference
 Written by `scripts/reference --write` from the code; a test holds that it is up to date.
 [Exit codes](guide/labs.md#exit-codes) and [files](guide/labs.md#files) have a page of their own.
 
-Behind a usage line stand the options that many verbs have: `--lab LAB` says which lab, when several run (or
+In brackets stand the options that many verbs have: `--lab LAB` says which lab, when several run (or
 `TESTBED_LAB`); `-o json` prints the answer as [JSON](#json-of-the-verbs).
 """
 SHARED = {"--lab LAB": "`--lab`", "-o, --output [json]": "`-o json`"}
@@ -119,7 +119,8 @@ def _verb(path: str, command: click.Command) -> Iterator[str]:
     records = [option.get_help_record(context) or ("", "") for option in options]
     shared = [SHARED[names] for names, text in records if names in SHARED and "by default" not in text]
     own = [(names, text) for names, text in records if not (names in SHARED and "by default" not in text)]
-    yield f"\n### {path}\n`{path} {usage}`{'; ' * bool(shared)}{', '.join(shared)}\n\n{_help(command)}\n"
+    also = f" ({', '.join(shared)})" if shared else ""
+    yield f"\n### {path}\n`{path} {usage}`{also}: {_help(command)}\n"
     yield from (f"- `{' '.join(names.split())}`: {' '.join(text.split())}\n" for names, text in own)
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
@@ -145,7 +146,7 @@ def _help(command: click.Command) -> str:
         kept = paragraph.startswith("\b")
         text = paragraph.removeprefix("\b\n")
         paragraphs.append(f"```text\n{text}\n```" if kept else text)
-    return "\n\n".join(paragraphs)
+    return "\n\n".join(paragraphs).replace("\n\n```", "\n```")
 
 
 def _answers() -> Iterator[str]:
