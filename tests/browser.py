@@ -27,7 +27,7 @@ ARGUMENTS = (
     "--window-size=1500,1000",
 )
 LIMIT_S = 60.0
-ENTER, SHIFT = "\ue007", "\ue008"
+ENTER, SHIFT, LEFT, RIGHT = "\ue007", "\ue008", "\ue012", "\ue014"
 """Keys, in WebDriver's numbers (W3C WebDriver §17.4.2)."""
 
 
@@ -40,6 +40,17 @@ class Browser:
         wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         answer = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         self._session = f"/session/{answer['sessionId']}"
+
+    def resize(self, width: int, height: int, zoom: float = 1.0) -> None:
+        """Show the page as in a window of this size in pixels of the screen, zoomed in by Ctrl +."""
+        metrics = {
+            "width": round(width / zoom),
+            "height": round(height / zoom),
+            "deviceScaleFactor": zoom,
+            "mobile": False,
+        }
+        command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics}
+        self._call("POST", f"{self._session}/goog/cdp/execute", command)
 
     def open(self, url: str) -> None:
         """Go to a page, and wait until it is loaded."""
@@ -70,6 +81,13 @@ class Browser:
             return True
 
         wait_until(clicked, timeout_s=10, what=f"a click on {css}")
+
+    def click_at(self, x: float, y: float) -> None:
+        """Click with the mouse on a place of the window."""
+        where = {"type": "pointerMove", "duration": 0, "x": round(x), "y": round(y), "origin": "viewport"}
+        acts = [where, {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]
+        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": acts}
+        self._call("POST", f"{self._session}/actions", {"actions": [mouse]})
 
     def press(self, css: str, key: str) -> None:
         """Give it the keyboard and press a key there."""

@@ -13,8 +13,9 @@ from testbed.errors import WrongEnvironment
 def ui(lab: str | None, port: int) -> None:
     """Show the lab live on a page in the browser, until Ctrl-C.
 
-    Graph, traffic, tables and events as they change; click two pods to see the way of a packet between them. The page
-    is on 127.0.0.1 only; its address has a secret in it. From another machine: ssh -L PORT:127.0.0.1:PORT.
+    Graph, traffic, tables and events as they change; click two pods to follow a packet between them, anything else to
+    see its facts. Space plays, the arrow keys step, t enlarges the type, d darkens the page. The page is on 127.0.0.1
+    only; its address has a secret in it. From another machine: ssh -L PORT:127.0.0.1:PORT.
     """
     from testbed.ui.feed import Feed
     from testbed.ui.server import Server

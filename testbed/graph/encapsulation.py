@@ -108,6 +108,13 @@ def draw_stack(hop: Hop, before: Hop | None) -> str:
     return svg_document(content, width + LEFT, y + ROW + 8)
 
 
+def draw_each_stack(hops: Sequence[Hop]) -> list[str]:
+    """Draw the headers at every hop, each as a document."""
+    before: list[Hop | None] = [None, *hops[:-1]]
+    pairs = zip(hops, before, strict=True)
+    return [draw_stack(hop, one if one is not None and one["leg"] == hop["leg"] else None) for hop, one in pairs]
+
+
 def svg_document(content: str, width: float, height: float, style: str = "") -> str:
     """Wrap elements into a document of this size."""
     return element(

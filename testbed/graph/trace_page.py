@@ -5,7 +5,7 @@ from html import escape
 from testbed.control.answers.trace import TraceAnswer, TraceHop
 from testbed.graph.drawing import STYLE as DRAWING_STYLE
 from testbed.graph.encapsulation import STYLE as STACK_STYLE
-from testbed.graph.encapsulation import draw_stack, draw_stacks, svg_document
+from testbed.graph.encapsulation import draw_each_stack, draw_stacks, svg_document
 from testbed.graph.headers import LEG_WORDS
 from testbed.graph.layout import lay_out
 from testbed.graph.model import Graph
@@ -36,10 +36,7 @@ def trace_page(graph: Graph, trace: TraceAnswer) -> str:
     stacks = draw_stacks(trace)
     headings = headings_of(graph, trace)
     style = PAGE_STYLE + DRAWING_STYLE + PATH_STYLE + STACK_STYLE
-    hops, before = [], None
-    for hop in trace["hops"]:
-        hops.append(_hop(hop, before if before is not None and before["leg"] == hop["leg"] else None))
-        before = hop
+    hops = [_hop(hop, stack) for hop, stack in zip(trace["hops"], draw_each_stack(trace["hops"]), strict=True)]
     said = "".join(f"<p>{escape(words)}</p>" for words in conclusion(trace) if words)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -52,7 +49,7 @@ def trace_page(graph: Graph, trace: TraceAnswer) -> str:
     )
 
 
-def _hop(hop: TraceHop, before: TraceHop | None) -> str:
+def _hop(hop: TraceHop, stack: str) -> str:
     inner = hop["inner"]
     where = f"{hop['where']} {hop['direction']}"
     packet = f"{inner['src']} → {inner['dst']} ttl {inner['ttl']}"
@@ -61,5 +58,5 @@ def _hop(hop: TraceHop, before: TraceHop | None) -> str:
     return (
         f'<details name="hop"><summary>{number} {hop["at_us"]:.0f} µs <code>{escape(where)}</code> '
         f'<code>{escape(packet)}</code><div class="why">{escape(hop["why"])}</div></summary>\n'
-        f"{draw_stack(hop, before)}\n<pre>{dump}</pre></details>\n"
+        f"{stack}\n<pre>{dump}</pre></details>\n"
     )

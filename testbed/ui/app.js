@@ -1,15 +1,22 @@
-// The page of `testbed ui`: shows what the server tells, sends traces and faults. No library, no build step.
+// The page of `testbed ui`: shows what the server sends, asks for traces and faults. No library, no build step.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const TABLES = ["nodes", "leases", "forwarding", "pods", "services", "faults", "events"];
-const TITLES = { forwarding: "forwarding tables", faults: "faults that are on" };
-const SECONDS_PER_LEG = 2.2;
-const HINT = "Click a pod, then another one: a packet is sent from the first to the second and followed.";
+const TABS = ["path", "facts", ...TABLES];
+const TITLES = { forwarding: "forwarding tables", faults: "active faults" };
+const LEGS = { request: "request", data: "payload", answer: "reply", error: "error", "answer error": "error about the reply" };
+const SECONDS_PER_HOP = 0.6;
+const MOST_ZOOM = 12;
+const READABLE = 0.55; // pixels of the screen for one of the picture, below which it follows the packet instead
+const FOLLOWED = 0.8; // the same while it follows the packet
+const TYPE_SIZES = [14, 17, 20, 24];
+const HINT = "Click two pods to send a packet. Space plays, ← → step, wheel zooms, drag pans; t type, d dark, f path, 0 all.";
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-const state = { rates: {}, ports: {}, chosen: null, way: null, run: 0 };
+const state = { rates: {}, ports: {}, pods: [], services: [], chosen: null, thing: null, way: null, whole: null, view: null };
+const player = { at: 0, part: 0, playing: false, drawn: 0, speed: 1 }; // at: number of the hop in the list, from 0
 
 // --- small things -------------------------------------------------------------------------------------------------
 
@@ -23,6 +30,16 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
+function button(text, action, attributes = {}) {
+  const made = element("button", { type: "button", ...attributes }, text);
+  made.addEventListener("click", action);
+  return made;
+}
+
+function onClicks(actions) {
+  for (const [id, action] of Object.entries(actions)) $(id).addEventListener("click", action);
+}
+
 async function ask(what, body) {
   const answer = await fetch(what, {
     method: "POST",
@@ -32,6 +49,14 @@ async function ask(what, body) {
   const value = await answer.json();
   if (!answer.ok) throw new Error(value.error || answer.statusText);
   return value;
+}
+
+async function act(what, body, words) {
+  try {
+    say(words(await ask(what, body)));
+  } catch (failure) {
+    say(String(failure.message), true);
+  }
 }
 
 function say(text, bad = false) {
@@ -45,9 +70,12 @@ function amount(bytes) {
   return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB/s` : `${(bytes / 1e9).toFixed(2)} GB/s`;
 }
 
+const picture = () => $("picture").querySelector("svg");
+const hops = () => (state.way ? state.way.trace.hops : []);
+
 // --- the picture --------------------------------------------------------------------------------------------------
 
-// What is drawn anew would lose the keyboard: whoever has the same name gets it again.
+// What is drawn again would lose the keyboard: the control of the same name gets it back.
 function keepingKeyboard(place, draw) {
   const controls = "g.pod[data-pod], button.kill";
   const named = (control) => control.dataset.pod || control.dataset.node;
@@ -63,15 +91,24 @@ function showPicture({ svg }) {
   keepingKeyboard($("picture"), () => drawPicture(svg));
   markChosen();
   showTraffic();
-  drawWay(false);
+  drawWay();
 }
 
 function drawPicture(svg) {
   $("picture").innerHTML = svg; // made by the server; every name in it is escaped there
+  const whole = picture().getAttribute("viewBox");
+  if (whole !== state.whole) state.view = null;
+  state.whole = whole;
+  showView();
   for (const pod of document.querySelectorAll("#picture g.pod[data-pod]")) {
     pod.setAttribute("tabindex", "0");
     pod.setAttribute("role", "button");
     pod.setAttribute("aria-label", `pod ${pod.dataset.pod}`);
+  }
+  for (const wire of document.querySelectorAll("#picture g.link path.wire")) {
+    const hit = wire.cloneNode(); // wide enough for a mouse
+    hit.setAttribute("class", "hit");
+    wire.after(hit);
   }
 }
 
@@ -79,42 +116,160 @@ function markChosen() {
   for (const pod of document.querySelectorAll("#picture g.pod[data-pod]")) {
     pod.classList.toggle("chosen", pod.dataset.pod === state.chosen);
   }
+  $("hint").textContent = state.chosen ? `From ${state.chosen}: click the pod or Service to send to.` : HINT;
+  $("hint").classList.toggle("usual", state.chosen === null);
 }
 
-function choose(pod) {
-  if (state.chosen === null || state.chosen === pod) {
-    state.chosen = state.chosen === pod ? null : pod;
-    $("hint").textContent = state.chosen
-      ? `From ${pod}: click the pod to send to.`
-      : HINT;
+function choose(name) {
+  if (state.chosen === null || state.chosen === name) {
+    if (!name.startsWith("svc/")) state.chosen = state.chosen === name ? null : name;
     markChosen();
     return;
   }
   $("source").value = state.chosen;
-  $("destination").value = pod;
+  $("destination").value = name;
   state.chosen = null;
-  $("hint").textContent = HINT;
   markChosen();
   suggestPort();
   send();
 }
 
-$("picture").addEventListener("click", (event) => {
-  const pod = event.target.closest("g.pod[data-pod]");
-  if (pod) choose(pod.dataset.pod);
-});
+function thingAt(target) {
+  for (const kind of ["pod", "service", "agent", "device", "machine", "link", "node"]) {
+    const found = target.closest(`[data-${kind}]`);
+    if (found && picture().contains(found)) return { kind, name: found.dataset[kind] };
+  }
+  return null;
+}
+
+function clicked(target) {
+  const step = target.closest(".step");
+  if (step) return goTo(hops().findIndex((hop) => String(hop.number) === step.dataset.step));
+  const thing = thingAt(target);
+  if (!thing) return undefined;
+  const chosen = state.chosen;
+  if (thing.kind === "pod") choose(thing.name);
+  if (thing.kind === "service") choose(`svc/${thing.name}`);
+  if (thing.kind !== "pod" || chosen === null) showThing(thing);
+  return undefined;
+}
+
 $("picture").addEventListener("keydown", (event) => {
   const pod = event.target.closest("g.pod[data-pod]");
   if (pod && (event.key === "Enter" || event.key === " ")) {
     event.preventDefault();
+    event.stopPropagation();
     choose(pod.dataset.pod);
   }
 });
 
+// --- zoom and pan -------------------------------------------------------------------------------------------------
+
+const numbers = (viewBox) => viewBox.split(" ").map(Number);
+
+function showView() {
+  picture()?.setAttribute("viewBox", state.view ? state.view.join(" ") : state.whole);
+}
+
+function setView(x, y, width, height) {
+  const [, , whole, high] = numbers(state.whole);
+  const isWhole = width >= whole && height >= high;
+  state.view = isWhole ? null : [
+    Math.min(Math.max(x, -width / 2), whole - width / 2), Math.min(Math.max(y, -height / 2), high - height / 2), width, height,
+  ];
+  showView();
+}
+
+function pixel() { // of the screen, in units of the picture
+  return 1 / picture().getScreenCTM().a;
+}
+
+function isReadable() {
+  return Math.min(devicePixelRatio, 1.5) / pixel() > READABLE;
+}
+
+function placeOf(event) {
+  const spot = new DOMPoint(event.clientX, event.clientY).matrixTransform(picture().getScreenCTM().inverse());
+  return [spot.x, spot.y];
+}
+
+function zoom(factor, at = null) {
+  if (!picture()) return;
+  const [x, y, width, height] = state.view || numbers(state.whole);
+  const whole = numbers(state.whole)[2];
+  const scale = Math.max(factor, whole / MOST_ZOOM / width);
+  const [toX, toY] = at || [x + width / 2, y + height / 2];
+  setView(toX - (toX - x) * scale, toY - (toY - y) * scale, width * scale, height * scale);
+}
+
+function zoomToPath() {
+  const ways = [...(picture()?.querySelectorAll("g.way") || [])].map((way) => way.getBBox());
+  if (!ways.length) return zoomToAll();
+  const left = Math.min(...ways.map((box) => box.x)) - 60, top = Math.min(...ways.map((box) => box.y)) - 60;
+  const right = Math.max(...ways.map((box) => box.x + box.width)) + 60;
+  const bottom = Math.max(...ways.map((box) => box.y + box.height)) + 60;
+  return setView(left, top, right - left, bottom - top);
+}
+
+// As large as can be read, around a hop; keepInView moves it along with the packet.
+function followFrom(step) {
+  if (!step) return;
+  const [x, y] = middleOf(step);
+  const width = $("picture").clientWidth / FOLLOWED, height = $("picture").clientHeight / FOLLOWED;
+  setView(x - width / 2, y - height / 2, width, height);
+}
+
+function zoomToAll() {
+  state.view = null;
+  showView();
+}
+
+$("picture").addEventListener("wheel", (event) => {
+  if (!picture()) return;
+  event.preventDefault();
+  zoom(event.deltaY > 0 ? 1.15 : 1 / 1.15, placeOf(event));
+}, { passive: false });
+
+const fingers = new Map();
+let drag = null;
+$("picture").addEventListener("pointerdown", (event) => {
+  if (!picture() || event.button !== 0) return;
+  fingers.set(event.pointerId, [event.clientX, event.clientY]);
+  drag = { x: event.clientX, y: event.clientY, target: event.target, moved: false };
+});
+addEventListener("pointermove", (event) => {
+  if (!drag || !fingers.has(event.pointerId) || !picture()) return;
+  const spread = () => {
+    const [one, other] = [...fingers.values()];
+    return Math.hypot(one[0] - other[0], one[1] - other[1]);
+  };
+  const before = fingers.size === 2 ? spread() : 0;
+  const [x, y] = fingers.get(event.pointerId);
+  fingers.set(event.pointerId, [event.clientX, event.clientY]);
+  if (Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > 4) drag.moved = true;
+  if (!drag.moved) return;
+  picture().classList.add("dragged");
+  if (fingers.size === 2) return zoom(before / Math.max(spread(), 1), placeOf(event));
+  const [left, top, width, height] = state.view || numbers(state.whole);
+  const unit = pixel();
+  state.view = [left - (event.clientX - x) * unit, top - (event.clientY - y) * unit, width, height];
+  return showView();
+});
+for (const kind of ["pointerup", "pointercancel"]) {
+  addEventListener(kind, (event) => {
+    if (!fingers.delete(event.pointerId) || fingers.size) return;
+    picture()?.classList.remove("dragged");
+    // What was pressed may have been drawn again since.
+    const target = document.elementFromPoint(event.clientX, event.clientY);
+    if (drag && !drag.moved && kind === "pointerup" && target && picture()?.contains(target)) clicked(target);
+    drag = null;
+  });
+}
+
 // --- traffic ------------------------------------------------------------------------------------------------------
 
 function showTraffic() {
-  const svg = $("picture").querySelector("svg");
+  const svg = picture();
   if (!svg) return;
   svg.querySelectorAll("text.rate").forEach((old) => old.remove());
   if (!$("show-traffic").checked) return;
@@ -124,15 +279,17 @@ function showTraffic() {
     if (kind === null) continue;
     const ends = link.dataset.link.split(" ");
     const near = state.rates[ends[0]], far = state.rates[ends[1]];
-    // What leaves the upper end goes down. A pod's own end is not listened at, its node's end is.
+    // What leaves the upper end goes down. A pod's own end is not watched, its node's end is.
     const down = near ? near.tx_bytes : far ? far.rx_bytes : 0;
     const up = near ? near.rx_bytes : far ? far.tx_bytes : 0;
     const lost = [near, far].reduce((sum, one) => sum + (one ? one.tx_dropped + one.rx_dropped : 0), 0);
     if (down + up < 1 && lost === 0) continue;
-    const middle = path.getPointAtLength(path.getTotalLength() / 2);
+    // A pod's link is free next to the bridge, a cable in its middle.
+    const length = path.getTotalLength();
+    const middle = path.getPointAtLength(kind === "veth" ? length - 16 : length / 2);
     const text = document.createElementNS(SVG, "text");
     text.setAttribute("class", lost ? "rate lost" : "rate");
-    text.setAttribute("x", middle.x - 6);
+    text.setAttribute("x", middle.x - 20);
     text.setAttribute("y", middle.y + 3);
     text.textContent = `↓${amount(down)} ↑${amount(up)}` + (lost ? ` ✕${Math.round(lost)}/s lost` : "");
     link.append(text);
@@ -143,15 +300,15 @@ $("show-traffic").addEventListener("change", showTraffic);
 
 // --- tracing ------------------------------------------------------------------------------------------------------
 
-function fillSelects(pods) {
-  for (const id of ["source", "destination"]) {
+function fillSelects() {
+  const choices = { source: state.pods, destination: [...state.pods, ...state.services.map((name) => `svc/${name}`)] };
+  for (const [id, names] of Object.entries(choices)) {
     const select = $(id);
-    const names = [...select.options].map((option) => option.value);
-    if (names.join() === pods.join()) continue;
+    if ([...select.options].map((option) => option.value).join() === names.join()) continue;
     const before = select.value;
-    select.replaceChildren(...pods.map((name) => element("option", { value: name }, name)));
-    if (pods.includes(before)) select.value = before;
-    else if (id === "destination" && pods.length > 1) select.value = pods[pods.length - 1];
+    select.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+    if (names.includes(before)) select.value = before;
+    else if (id === "destination" && state.pods.length > 1) select.value = state.pods[state.pods.length - 1];
   }
 }
 
@@ -164,28 +321,20 @@ $("trace-form").addEventListener("submit", (event) => {
   event.preventDefault();
   send();
 });
-$("clear").addEventListener("click", () => {
-  state.way = null;
-  state.run += 1;
-  say("");
-  showHops([]);
-  drawWay(false);
-});
 
 async function send() {
   const port = $("port").value.trim();
   const destination = $("destination").value + (port ? `:${port}` : "");
   const source = $("source").value;
+  document.activeElement?.blur(); // Space is for the player now
   say(`${source} → ${destination} …`);
   $("send").disabled = true;
   try {
     const answer = await ask("trace", { source, destination });
-    state.way = answer;
-    showHops(answer.trace.hops);
+    showAnswer(answer);
     const reasons = [answer.trace.lost_at && answer.trace.lost_at.reason, ...answer.trace.reasons];
     const words = [...new Set(reasons.filter(Boolean))].join("\n");
     say(`${source} → ${destination}: ${answer.trace.outcome}${words ? `\n${words}` : ""}`, answer.trace.outcome !== "answered");
-    drawWay(true);
   } catch (failure) {
     say(String(failure.message), true);
   } finally {
@@ -193,174 +342,310 @@ async function send() {
   }
 }
 
-function side(packet) {
-  const end = (address, port) => (port === null ? address : `${address}:${port}`);
-  return packet ? `${end(packet.src, packet.sport)} → ${end(packet.dst, packet.dport)}` : "-";
+function showAnswer(answer) {
+  state.way = answer;
+  showHops();
+  $("player").hidden = $("headers").hidden = !hops().length;
+  drawWay();
+  if (!answer) return;
+  openTab("path");
+  if (!isReadable()) zoomToPath();
+  if (!isReadable()) followFrom(stepOf(hops()[0]));
+  replay();
 }
 
-function showHops(hops) {
-  const head = ["#", "µs", "where", "ttl", "packet, and why it is here"];
-  $("hops").tHead.replaceChildren(hops.length ? element("tr", {}, ...head.map((text) => element("th", {}, text))) : "");
+function side(packet) {
+  const end = (address, port) => (port === null ? address : address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`);
+  return `${end(packet.src, packet.sport)} → ${end(packet.dst, packet.dport)}`;
+}
+
+function colourOf(leg) {
+  const circle = picture()?.querySelector(`g.way[data-leg="${leg}"] .step circle`);
+  return circle ? getComputedStyle(circle).fill : "#57606a";
+}
+
+function showHops() {
   const rows = [];
-  let leg = null;
-  for (const hop of hops) {
-    if (hop.leg !== leg) {
-      leg = hop.leg;
-      rows.push(element("tr", { class: "leg" }, element("td", { colspan: head.length }, `${leg}: ${hop.inner.proto} ${hop.inner.info}`)));
+  hops().forEach((hop, index) => {
+    if (index === 0 || hops()[index - 1].leg !== hop.leg) {
+      rows.push(element("tr", { class: "leg" }, element("td", { colspan: 2 }, `${LEGS[hop.leg]}: ${hop.inner.proto} ${hop.inner.info}`)));
     }
-    const cells = [hop.number, Math.round(hop.at_us), `${hop.where} ${hop.direction}`, hop.inner.ttl];
-    const packet = element("td", {}, element("div", { class: "inner" }, side(hop.inner)));
-    if (hop.outer) packet.append(element("div", { class: "outer" }, `in ${hop.outer.proto} ${side(hop.outer)}`));
-    packet.append(element("div", { class: "why" }, hop.why));
-    rows.push(element(
-      "tr", { class: "hop", "data-step": hop.number, "data-where": `${hop.node}/${hop.interface}` },
-      ...cells.map((cell) => element("td", { class: "fixed" }, String(cell))),
-      packet,
-    ));
-  }
+    const part = (kind, text) => element(kind === "inner" || kind === "outer" || kind === "why" ? "div" : "span", { class: kind }, text);
+    const what = element("td", {},
+      part("where", `${hop.where} ${hop.direction}`), " ", part("at", `${Math.round(hop.at_us)} µs`), " ", part("ttl", `ttl ${hop.inner.ttl}`));
+    if (hop.outer) what.append(part("outer", `[${side(hop.outer)} ${hop.outer.proto}]`));
+    what.append(part("inner", side(hop.inner)), part("why", hop.why));
+    const number = element("td", {}, element("span", { class: "number", "data-leg": hop.leg }, String(hop.number)));
+    const row = element("tr", { class: "hop", "data-step": hop.number, "data-where": `${hop.node}/${hop.interface}` }, number, what);
+    row.addEventListener("click", () => goTo(index));
+    rows.push(row);
+  });
   $("hops").tBodies[0].replaceChildren(...rows);
 }
 
-function drawWay(animated) {
-  const svg = $("picture").querySelector("svg");
+// Puts the answer's path on the picture, which may have been drawn again since.
+function drawWay() {
+  const svg = picture();
   if (!svg) return;
   svg.querySelectorAll("g.way, .runner").forEach((old) => old.remove());
-  document.querySelectorAll("tr.hop.now").forEach((row) => row.classList.remove("now"));
   // A picture of another size has its things elsewhere.
-  if (!state.way || svg.getAttribute("viewBox") !== state.way.viewBox) return;
-  const holder = document.createElementNS(SVG, "svg");
-  holder.innerHTML = state.way.way;
-  svg.append(...holder.childNodes);
-  const playing = state.playing;
-  if (animated && !calm) play(svg, ++state.run);
-  else if (playing && playing.run === state.run) play(svg, state.run, playing);
+  if (state.way && state.whole === state.way.viewBox) {
+    const holder = document.createElementNS(SVG, "svg");
+    holder.innerHTML = state.way.way;
+    svg.append(...holder.childNodes);
+  }
+  const legs = [...new Set(hops().map((hop) => hop.leg))];
+  $("legend").replaceChildren(...legs.flatMap((leg) => {
+    const sign = element("i");
+    sign.style.background = colourOf(leg);
+    return [sign, LEGS[leg]];
+  }));
+  document.querySelectorAll("tr.hop .number").forEach((one) => { one.style.background = colourOf(one.dataset.leg); });
+  showHop();
 }
 
-// One leg after the other: a dot runs along the line, and each number and row lights up as it passes.
-async function play(svg, run, resume = null) {
-  const legs = [...svg.querySelectorAll("g.way")];
-  const from = resume || { run, leg: 0, began: performance.now() };
-  state.playing = from;
-  legs.forEach((way, number) => way.classList.toggle("hidden", number > from.leg));
-  for (let number = from.leg; number < legs.length; number += 1) {
-    if (number > from.leg || from.began === null) from.began = performance.now();
-    from.leg = number;
-    legs[number].classList.remove("hidden");
-    const finished = await playLeg(svg, legs[number], from, run);
-    if (!finished) return; // another way, or a new picture, which goes on from here
-  }
-  state.playing = null;
-  document.querySelectorAll("tr.hop.now").forEach((row) => row.classList.remove("now"));
+// --- the player ---------------------------------------------------------------------------------------------------
+
+function goTo(index) {
+  if (index < 0 || index >= hops().length) return;
+  Object.assign(player, { at: index, part: 0, playing: false });
+  showHop();
 }
 
-function playLeg(svg, way, from, run) {
-  const lane = way.querySelector("path.lane");
-  const steps = [...way.querySelectorAll(".step")];
-  if (!lane) {
-    steps.forEach((step) => step.classList.remove("hidden"));
-    return Promise.resolve(true);
+function replay() {
+  Object.assign(player, { at: 0, part: 0, playing: hops().length > 1, drawn: performance.now() });
+  showHop();
+  requestAnimationFrame(frame);
+}
+
+function playOrPause() {
+  if (!hops().length) return;
+  if (!player.playing && player.at >= hops().length - 1) return replay();
+  player.playing = !player.playing;
+  player.drawn = performance.now();
+  showHop();
+  return requestAnimationFrame(frame);
+}
+
+let frames = 0;
+function frame(now) {
+  if (!player.playing) return;
+  const mine = ++frames;
+  player.part += ((now - player.drawn) * player.speed) / (1000 * SECONDS_PER_HOP);
+  player.drawn = now;
+  if (player.part >= 1) {
+    const ends = player.at + 2 >= hops().length;
+    Object.assign(player, { at: player.at + 1, part: 0, playing: !ends });
+    showHop();
+  } else {
+    showRunner();
   }
-  const length = lane.getTotalLength();
-  const runner = document.createElementNS(SVG, "circle");
-  runner.setAttribute("class", "runner");
-  runner.setAttribute("r", "6");
-  runner.setAttribute("fill", getComputedStyle(lane).stroke);
-  svg.append(runner);
-  lane.style.strokeDasharray = `${length}`;
-  const end = way.querySelector(".tip, .lost");
-  if (end) end.classList.add("hidden");
-  return new Promise((resolve) => {
-    const frame = (now) => {
-      if (state.run !== run || !svg.isConnected || !lane.isConnected) {
-        runner.remove();
-        resolve(false);
-        return;
-      }
-      const part = Math.min(1, (now - from.began) / (1000 * SECONDS_PER_LEG));
-      const at = lane.getPointAtLength(part * length);
-      runner.setAttribute("cx", at.x);
-      runner.setAttribute("cy", at.y);
-      lane.style.strokeDashoffset = `${length * (1 - part)}`;
-      steps.forEach((step, number) => {
-        const reached = part >= Number(step.dataset.at) - 1e-3;
-        const now_ = reached && !(number + 1 < steps.length && part >= Number(steps[number + 1].dataset.at) - 1e-3);
-        step.classList.toggle("hidden", !reached);
-        step.classList.toggle("now", now_ && part < 1);
-        const row = document.querySelector(`tr.hop[data-step="${step.dataset.step}"]`);
-        if (row) {
-          if (now_ && part < 1 && !row.classList.contains("now")) row.scrollIntoView({ block: "nearest" });
-          row.classList.toggle("now", now_ && part < 1);
-        }
-      });
-      if (part < 1) {
-        requestAnimationFrame(frame);
-      } else {
-        runner.remove();
-        if (end) end.classList.remove("hidden");
-        lane.style.strokeDasharray = "";
-        resolve(true);
-      }
-    };
-    requestAnimationFrame(frame);
+  requestAnimationFrame((later) => { if (mine === frames) frame(later); });
+}
+
+function stepOf(hop) {
+  return hop && picture()?.querySelector(`g.way .step[data-step="${hop.number}"]`);
+}
+
+function showHop() {
+  const current = hops()[player.at];
+  document.querySelectorAll("tr.hop").forEach((row) => {
+    const now = Boolean(current) && row.dataset.step === String(current.number);
+    row.classList.toggle("now", now);
   });
+  $("play").textContent = player.playing ? "pause" : "play";
+  if (!current) return;
+  if ($("stack").dataset.hop !== `${current.number}` || $("stack").way !== state.way) {
+    $("stack").innerHTML = state.way.stacks[player.at]; // as the picture
+    $("bytes").textContent = state.way.bytes[player.at];
+    Object.assign($("stack"), { way: state.way }).dataset.hop = current.number;
+  }
+  const order = new Map(hops().map((hop, index) => [String(hop.number), index]));
+  for (const step of document.querySelectorAll("#picture g.way .step")) {
+    step.classList.toggle("hidden", order.get(step.dataset.step) > player.at);
+    step.classList.toggle("now", step.dataset.step === String(current.number));
+  }
+  keepInView(stepOf(current));
+  document.querySelector("tr.hop.now").scrollIntoView({ block: "nearest" });
+  showRunner();
 }
 
-// --- tables -------------------------------------------------------------------------------------------------------
+function middleOf(step) {
+  const circle = step.querySelector("circle");
+  return [Number(circle.getAttribute("cx")), Number(circle.getAttribute("cy"))];
+}
+
+function keepInView(step) {
+  if (!step || !state.view) return;
+  const [x, y] = middleOf(step);
+  const [left, top, width, height] = state.view;
+  const inside = x > left + width / 8 && x < left + width * 7 / 8 && y > top + height / 8 && y < top + height * 7 / 8;
+  if (!inside) setView(x - width / 2, y - height / 2, width, height);
+}
+
+// Draws each leg's line as far as the packet has come, with a dot on its way to the next hop.
+function showRunner() {
+  const svg = picture();
+  const current = hops()[player.at], following = hops()[player.at + 1];
+  svg?.querySelectorAll(".runner").forEach((old) => old.remove());
+  if (!svg || !current) return;
+  for (const way of svg.querySelectorAll("g.way")) {
+    const own = hops().filter((hop) => hop.leg === way.dataset.leg);
+    const reached = own.filter((hop) => hops().indexOf(hop) <= player.at);
+    const lane = way.querySelector("path.lane"), last = stepOf(reached[reached.length - 1]);
+    const done = reached.length === own.length;
+    way.classList.toggle("hidden", !reached.length);
+    way.querySelectorAll(".tip, .lost, .wrapped").forEach((end) => end.classList.toggle("hidden", !done));
+    if (!lane) continue;
+    const length = lane.getTotalLength();
+    let part = done ? 1 : last ? Number(last.dataset.at) : 0;
+    const next = stepOf(following);
+    if (player.playing && !calm && current.leg === way.dataset.leg && following?.leg === current.leg && next && last) {
+      part += (Number(next.dataset.at) - part) * player.part;
+      const at = lane.getPointAtLength(part * length);
+      const runner = document.createElementNS(SVG, "circle");
+      for (const [key, value] of Object.entries({ class: "runner", r: 6, cx: at.x, cy: at.y, fill: colourOf(current.leg) })) {
+        runner.setAttribute(key, value);
+      }
+      svg.append(runner);
+    }
+    lane.style.strokeDasharray = part < 1 ? `${part * length} ${length}` : "";
+  }
+}
+
+// --- tables and facts ---------------------------------------------------------------------------------------------
 
 function makeTabs() {
-  for (const name of TABLES) {
-    const title = TITLES[name] || name;
-    $("tabs").append(element("button", { role: "tab", id: `tab-${name}`, "aria-controls": `table-${name}` }, title));
-    $("tables").append(element("div", { class: "table", id: `table-${name}`, role: "tabpanel", "aria-labelledby": `tab-${name}` }));
-    $(`tab-${name}`).addEventListener("click", () => openTab(name));
+  for (const name of TABS) {
+    $("tabs").append(button(TITLES[name] || name, () => openTab(name), { role: "tab", id: `tab-${name}`, "aria-controls": `table-${name}` }));
+    if (!$(`table-${name}`)) {
+      $("tables").append(element("div", { class: "table", id: `table-${name}`, role: "tabpanel", "aria-labelledby": `tab-${name}` }));
+    }
   }
-  openTab("nodes");
+  openTab("path");
 }
 
 function openTab(name) {
-  for (const one of TABLES) {
+  for (const one of TABS) {
     $(`tab-${one}`).setAttribute("aria-selected", String(one === name));
     $(`table-${one}`).hidden = one !== name;
   }
 }
 
-function showTable(name, { headings, rows }) {
-  const count = rows.length;
-  $(`tab-${name}`).textContent = `${TITLES[name] || name} (${count})`;
-  const kill = name === "nodes";
-  const head = element("tr", {}, ...[...headings, ...(kill ? ["fault"] : [])].map((text) => element("th", {}, text)));
-  const body = rows.map((cells) => {
-    const row = element("tr", { "data-name": cells[0] }, ...cells.map((cell) => element("td", {}, cell)));
-    if (kill) {
-      const button = element("button", { class: "kill", "data-node": cells[0], title: `fault agent kill ${cells[0]}` }, "kill agent");
-      button.addEventListener("click", () => act("kill", { node: cells[0] }, (done) => `fault ${done.number}: ${done.did}`));
-      row.append(element("td", {}, button));
-    }
-    return row;
+function injectButton(label, words, attributes = {}) {
+  return button(label, () => act("fault", { words }, (done) => `fault ${done.number}: ${done.did}`), {
+    title: `fault ${words.join(" ")}`,
+    ...attributes,
   });
-  const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
-  keepingKeyboard($(`table-${name}`), () => $(`table-${name}`).replaceChildren(table));
-  if (name === "pods") fillSelects(rows.map((cells) => cells[0]));
 }
 
-async function act(what, body, words) {
+function healed(list) {
+  if (!list.length) return "no fault was active";
+  return list.map((one) => `fault ${one.number}, ${one.fault}: ${one.healed ? "ended" : "is still active"}`).join("\n");
+}
+
+function buttonsOf(table, cells) {
+  if (table === "nodes") return [injectButton("kill agent", ["agent", "kill", cells[0]], { class: "kill", "data-node": cells[0] })];
+  if (table === "faults") return [button("heal", () => act("heal", { number: Number(cells[0]) }, healed))];
+  return [];
+}
+
+function rowsOf(rows) {
+  return rows.map(([name, value]) => element("tr", {}, element("th", {}, name), element("td", {}, value)));
+}
+
+function showTable(name, { headings, rows }) {
+  const title = TITLES[name] || name;
+  $(`tab-${name}`).textContent = `${title} (${rows.length})`;
+  const head = element("tr", {}, ...[...headings, ""].map((text) => element("th", {}, text)));
+  const body = rows.map((cells) => element(
+    "tr", { "data-name": cells[0] },
+    ...cells.map((cell) => element("td", {}, cell)),
+    element("td", { class: "buttons" }, ...buttonsOf(name, cells)),
+  ));
+  const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+  keepingKeyboard($(`table-${name}`), () => $(`table-${name}`).replaceChildren(table));
+  if (name === "pods") state.pods = rows.map((cells) => cells[0]);
+  if (name === "services") state.services = rows.map((cells) => cells[0]);
+  if (name === "faults") {
+    $("active-faults").hidden = !rows.length;
+    $("active-faults").textContent = `${rows.length} active fault${rows.length === 1 ? "" : "s"}`;
+  }
+  fillSelects();
+}
+
+async function showThing(thing) {
+  state.thing = thing;
   try {
-    say(words(await ask(what, body)));
+    const { rows, faults } = await ask("facts", thing);
+    if (state.thing !== thing) return;
+    const offers = faults.map(([label, words]) => injectButton(label, words));
+    if (offers.length) offers.push(button("heal", heal));
+    $("table-facts").replaceChildren(
+      element("h3", {}, `${thing.kind} ${thing.name}`),
+      element("div", { class: "offers" }, ...offers),
+      element("table", {}, element("tbody", {}, ...rowsOf(rows))),
+    );
+    openTab("facts");
   } catch (failure) {
     say(String(failure.message), true);
   }
 }
 
-$("heal").addEventListener("click", () => act("heal", {}, (healed) => {
-  if (!healed.length) return "no fault was on";
-  return healed.map((one) => `fault ${one.number}, ${one.fault}: ${one.healed ? "ended" : "is still on"}`).join("\n");
-}));
+const heal = () => act("heal", {}, healed);
 
-// --- what the server tells ----------------------------------------------------------------------------------------
+// --- keys and buttons ---------------------------------------------------------------------------------------------
+
+function largerType() {
+  const root = document.documentElement;
+  const next = TYPE_SIZES.indexOf(parseFloat(getComputedStyle(root).fontSize)) + 1;
+  root.style.fontSize = `${TYPE_SIZES[next % TYPE_SIZES.length]}px`;
+}
+
+function setTheme(dark) {
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+}
+
+function otherTheme() {
+  setTheme(document.documentElement.dataset.theme !== "dark");
+}
+
+function changeSpeed(by) {
+  const select = $("speed");
+  select.selectedIndex = Math.min(Math.max(select.selectedIndex + by, 0), select.options.length - 1);
+  player.speed = Number(select.value);
+}
+
+function clear() {
+  player.playing = false;
+  say("");
+  showAnswer(null);
+}
+
+const KEYS = {
+  " ": playOrPause, ArrowLeft: () => goTo(player.at - 1), ArrowRight: () => goTo(player.at + 1), r: replay,
+  "+": () => zoom(0.8), "-": () => zoom(1.25), 0: zoomToAll, f: zoomToPath, t: largerType, d: otherTheme,
+  "<": () => changeSpeed(-1), ">": () => changeSpeed(1),
+};
+addEventListener("keydown", (event) => {
+  const action = KEYS[event.key];
+  if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest?.("input, select") || (event.key === " " && event.target.closest?.("button, summary"))) return;
+  event.preventDefault();
+  action();
+});
+onClicks({
+  clear, heal, play: playOrPause, replay, back: () => goTo(player.at - 1), next: () => goTo(player.at + 1), larger: largerType,
+  dark: otherTheme, "zoom-in": () => zoom(0.8), "zoom-out": () => zoom(1.25), "zoom-all": zoomToAll, "zoom-path": zoomToPath,
+  "active-faults": () => openTab("faults"),
+});
+$("speed").addEventListener("change", () => changeSpeed(0));
+
+// --- what the server sends ----------------------------------------------------------------------------------------
 
 function listen() {
   const live = new EventSource("live");
-  const on = (kind, act_) => live.addEventListener(kind, (event) => act_(JSON.parse(event.data)));
+  const on = (kind, action) => live.addEventListener(kind, (event) => action(JSON.parse(event.data)));
   on("picture", showPicture);
   on("state", ({ lab, state: word }) => {
     document.title = `${lab}: ${word}`;
@@ -387,6 +672,7 @@ function problem(text) {
   $("problem").hidden = !text;
 }
 
+setTheme(matchMedia("(prefers-color-scheme: dark)").matches);
 makeTabs();
-showHops([]);
+markChosen();
 listen();

@@ -117,11 +117,11 @@ class Feed:
         self._tell("faults", {"table": tables.faults(facts["faults"])})
         if at - self._slow_at >= SLOW_PERIOD_S:
             self._slow_at = at
-            self._look_at_etcd()
+            self._look_at_etcd(facts)
 
-    def _look_at_etcd(self) -> None:
+    def _look_at_etcd(self, facts: GraphAnswer) -> None:
         self._tell("services", {"table": tables.objects(SERVICE, self._ask(GET, kind=SERVICE.plural))})
-        self._tell("ports", {"ports": tables.ports(self._ask(GET, kind=POD.plural))})
+        self._tell("ports", {"ports": tables.ports(self._ask(GET, kind=POD.plural), facts["services"])})
         try:
             self._tell("leases", {"table": tables.objects(LEASE, self._ask(GET, kind=LEASE.plural))})
         except TestbedError as failure:

@@ -18,12 +18,17 @@ from testbed.control.client import NoAnswer, ask
 from testbed.control.questions import FAULT, HEAL, TRACE
 from testbed.errors import InvalidInput, TestbedError
 from testbed.graph.drawing import STYLE
+from testbed.graph.encapsulation import STYLE as STACK_STYLE
+from testbed.graph.encapsulation import draw_each_stack
 from testbed.graph.facts import facts_of_lab
 from testbed.graph.layout import lay_out
 from testbed.graph.model import graph_of
 from testbed.graph.path import STYLE as PATH_STYLE
 from testbed.graph.trace_path import trace_way
+from testbed.output.trace_bytes import hop_bytes
 from testbed.ui.feed import Feed
+from testbed.ui.routes import routes_of
+from testbed.ui.things import every_offer, has_routes, offers_of, rows_of_thing
 
 FILES = Path(__file__).parent
 CONTENT = {
@@ -83,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         if name == "live":
             self._live()
         elif name == PICTURE_STYLE:
-            self._answer(HTTPStatus.OK, (STYLE + PATH_STYLE).encode(), "text/css; charset=utf-8")
+            self._answer(HTTPStatus.OK, (STYLE + PATH_STYLE + STACK_STYLE).encode(), "text/css; charset=utf-8")
         elif name in CONTENT:
             file, content_type = CONTENT[name]
             self._answer(HTTPStatus.OK, (FILES / file).read_bytes(), content_type)
@@ -97,7 +102,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         actions: Mapping[str, Callable[[dict[str, Any]], object]] = {
             "trace": self._trace,
-            "kill": self._kill,
+            "facts": self._facts,
+            "fault": self._fault,
             "heal": self._heal,
         }
         if self.headers.get("Origin") != self.server.origin:
@@ -121,21 +127,39 @@ class Handler(BaseHTTPRequestHandler):
         if not source or not destination:
             raise InvalidInput("trace: want a source and a destination")
         record = self.server.feed.record
-        arguments = arguments_of(source, destination, None) | {"size": None, "timeout_s": 1.0}
+        arguments = arguments_of(source, destination, None) | {"size": None, "timeout_s": 1.0, "headers": True}
         answer = ask(record, TRACE, answer_within_s=ANSWER_LIMIT_S, **arguments)
         layout = lay_out(graph_of(facts_of_lab(record, ANSWER_LIMIT_S)))
         size = f"0 0 {layout.part.width:.0f} {layout.part.height:.0f}"
-        return {"trace": answer, "way": trace_way(layout, answer), "viewBox": size}
+        return {
+            "trace": answer,
+            "way": trace_way(layout, answer),
+            "viewBox": size,
+            "stacks": draw_each_stack(answer["hops"]),
+            "bytes": ["\n".join(hop_bytes(hop)) for hop in answer["hops"]],
+        }
 
-    def _kill(self, request: dict[str, Any]) -> object:
-        words = ["agent", "kill", str(request.get("node", ""))]
-        done = ask(self.server.feed.record, FAULT, answer_within_s=ANSWER_LIMIT_S, words=words, lasts_s=None)
+    def _facts(self, request: dict[str, Any]) -> object:
+        kind, name = str(request.get("kind", "")), str(request.get("name", ""))
+        record = self.server.feed.record
+        facts = facts_of_lab(record, ANSWER_LIMIT_S)
+        rows = rows_of_thing(facts, kind, name)
+        routes = routes_of(record, name) if has_routes(facts, kind, name) else []
+        return {"rows": [*rows, *(("route", route) for route in routes)], "faults": offers_of(facts, kind, name)}
+
+    def _fault(self, request: dict[str, Any]) -> object:
+        record, words = self.server.feed.record, request.get("words")
+        if not isinstance(words, list) or tuple(words) not in every_offer(facts_of_lab(record, ANSWER_LIMIT_S)):
+            raise InvalidInput(f"fault: the page does not offer this (got {words})")
+        done = ask(record, FAULT, answer_within_s=ANSWER_LIMIT_S, words=words, lasts_s=None)
         self.server.feed.hurry()
         return done
 
-    def _heal(self, _request: dict[str, Any]) -> object:
+    def _heal(self, request: dict[str, Any]) -> object:
+        number = request.get("number")
+        numbers = [number] if isinstance(number, int) else None
         # The page shows what is not ready again yet.
-        return ask(self.server.feed.record, HEAL, answer_within_s=ANSWER_LIMIT_S, numbers=None, limit_s=0.0)
+        return ask(self.server.feed.record, HEAL, answer_within_s=ANSWER_LIMIT_S, numbers=numbers, limit_s=0.0)
 
     def _live(self) -> None:
         """Server-sent events (HTML standard, 9.2) until the browser goes."""

@@ -92,16 +92,20 @@ def events(found: Sequence[EventLine]) -> Table:
 
 
 def faults(found: Sequence[FaultAnswer]) -> Table:
-    """Faults that are on."""
+    """Return active faults."""
     return table(
         ("number", "fault", "since", "what was done"),
         [(one["number"], one["fault"], one["since"], one["did"]) for one in found],
     )
 
 
-def ports(found: Sequence[Object]) -> dict[str, int]:
-    """The first TCP port that each pod says it listens on: where a trace to it goes."""
+def ports(found: Sequence[Object], services: Sequence[Object] = ()) -> dict[str, int]:
+    """Return the first TCP port that each pod says it listens on, and each Service has: where a trace to it goes."""
     first: dict[str, int] = {}
+    for service in services:
+        for port in service["ports"]:
+            if port["protocol"] == "TCP":
+                first.setdefault(f"svc/{service['name']}", port["port"])
     for pod in found:
         for container in pod["spec"]["containers"]:
             for port in container.get("ports", ()):

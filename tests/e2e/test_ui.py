@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from testbed.pytest_plugin import NewLab
-from tests.browser import ENTER, SHIFT, Browser, browser
+from tests.browser import ENTER, LEFT, RIGHT, SHIFT, Browser, browser
 from tests.e2e.command import read_until, run_verb
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
@@ -93,8 +93,14 @@ def test_a_body_that_is_no_request_is_refused_however_deep_it_is(page: Page) -> 
 def test_only_what_the_page_offers_can_be_asked_for(page: Page) -> None:
     assert page.post("exec", {"argv": ["id"]})[0] == 404
     assert page.ask("GET", urlsplit(page.url).path + "../server.py")[0] == 404
-    status, answer = page.post("kill", {"node": "node9"})
-    assert (status, "node9" in answer["error"]) == (409, True)
+    for words in (
+        ["agent", "kill", "node9"],
+        ["node", "crash", "node1"],
+        ["etcd", "wipe", "etcd1"],
+        "agent kill node1",
+    ):
+        status, answer = page.post("fault", {"words": words})
+        assert (status, "does not offer this" in answer["error"]) == (409, True), words
 
 
 def test_the_page_asks_no_other_host(page: Page) -> None:
@@ -184,11 +190,72 @@ def test_two_clicks_send_a_packet_and_show_its_way(window: Browser) -> None:
     # The packet runs along its way, and the table with it.
     window.find("#picture .runner")
     window.find("tr.hop.now")
+    window.run("changeSpeed(2)")
     wait_until(
-        lambda: window.run("return document.querySelectorAll('.runner, tr.hop.now').length") == 0,
+        lambda: window.run("return player.playing ? '' : document.querySelector('tr.hop.now').dataset.step") == "24",
         timeout_s=20,
-        what="the packet has arrived, and its answer",
+        what="the packet has arrived, and its reply",
     )
+    assert window.run("return document.querySelectorAll('.runner').length") == 0
+
+
+@pytest.mark.slow
+def test_keys_step_through_the_hops_and_every_hop_shows_its_headers(window: Browser) -> None:
+    window.press("body", "r")
+    window.press("body", " ")
+    assert window.run("return player.playing") is False
+    window.run("goTo(0)")
+    for number in (2, 3, 4, 5):
+        window.press("body", RIGHT)
+        assert window.texts("tr.hop.now .number") == [str(number)]
+    assert window.texts("#stack .header text.name") == ["Ethernet", "IPv4", "UDP", "IPv4", "TCP"]
+    assert "UDP, 8 bytes: source port 8285, destination port 8285" in window.texts("#bytes")[0]
+    window.press("body", LEFT)
+    assert window.texts("#stack .header text.name") == ["IPv4", "TCP"]
+    window.click("tr.hop[data-step='12']")
+    assert window.texts("#picture .step.now text") == ["12"]
+
+
+@pytest.mark.slow
+def test_keys_enlarge_the_type_and_darken_the_page(window: Browser) -> None:
+    size = "return parseFloat(getComputedStyle(document.querySelector('tr.hop .why')).fontSize)"
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    before = window.run(size), window.run(ground)
+    window.press("body", "t")
+    window.press("body", "d")
+    assert window.run(size) > before[0]
+    assert window.run(ground) != before[1]
+    for key in "tttd":
+        window.press("body", key)
+    assert (window.run(size), window.run(ground)) == before
+
+
+@pytest.mark.slow
+def test_what_is_clicked_shows_its_facts_and_the_faults_that_last(window: Browser, broken_lab: Lab) -> None:
+    for css, heading, fact in (
+        ("[data-agent=node1] text", "agent node1", "1 of 1"),
+        ("[data-device='node1/flannel0'] text", "device node1/flannel0", "up, MTU 1472"),
+        ("[data-machine=s1] text", "machine s1", "s1-eth2"),
+        ("[data-service=nginx] text", "service nginx", "80/TCP"),
+        ("[data-node=node2] > text", "node node2", "default via 192.168.8.10"),
+        ("[data-link='node2/node2-eth0 s1/s1-eth2'] .hit", "link node2/node2-eth0 s1/s1-eth2", "unshaped"),
+    ):
+        x, y = window.run(
+            "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
+            "return [box.x + box.width / 2, box.y + box.height / 2]",
+            f"#picture {css}",
+        )
+        window.click_at(x, y)
+        window.wait_text("#table-facts h3", lambda texts, wanted=heading: texts == [wanted], 10, heading)  # type: ignore[misc]
+        assert fact in " ".join(window.texts("#table-facts")), heading
+    assert window.texts("#table-facts .offers button") == ["cut", "loss 30 %", "delay 100ms", "heal"]
+    window.click("#table-facts .offers button")
+    window.find("#picture .wire.cable.down")
+    window.wait_text("#picture g.fault text", lambda texts: len(texts) == 1, 10, "the fault on the picture")
+    window.wait_text("#active-faults", lambda texts: texts == ["1 active fault"], 10, "the fault in the header")
+    window.click("#heal")
+    window.wait_text("#table-faults tbody tr", lambda rows: rows == [], 15, "no fault")
+    broken_lab.handle.wait_ready()
 
 
 @pytest.mark.slow
@@ -227,6 +294,7 @@ def test_an_agent_that_is_killed_by_its_button_goes_and_comes_back(window: Brows
         }).observe(document.getElementById("picture"), { childList: true });
         """
     )
+    window.click("#tab-nodes")
     window.click("button.kill[data-node=node1]")
     window.wait_text("#outcome", lambda texts: texts[0].startswith("fault "), 10, "the fault is told")
     wait_until(
@@ -253,6 +321,7 @@ def test_an_agent_that_is_killed_by_its_button_goes_and_comes_back(window: Brows
 def test_what_is_drawn_anew_keeps_the_keyboard(
     control: str, fault: tuple[str, ...], window: Browser, broken_lab: Lab
 ) -> None:
+    window.click("#tab-nodes")
     window.press(control, SHIFT)
     window.run("document.activeElement.dataset.old = 'yes'")
     broken_lab.must("fault", *fault)
