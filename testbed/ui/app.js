@@ -6,7 +6,6 @@ const SVG = "http://www.w3.org/2000/svg";
 const TABLES = ["nodes", "leases", "forwarding", "pods", "services", "faults", "events"];
 const TABS = ["path", "facts", ...TABLES];
 const TITLES = { forwarding: "forwarding tables", faults: "active faults" };
-const LEGS = { request: "request", data: "payload", answer: "reply", error: "error", "answer error": "error about the reply" };
 const SECONDS_PER_HOP = 0.6;
 const MOST_ZOOM = 12;
 const READABLE = 0.55; // pixels of the screen for one of the picture, below which it follows the packet instead
@@ -51,9 +50,9 @@ async function ask(what, body) {
   return value;
 }
 
-async function act(what, body, words) {
+async function act(what, body, describe) {
   try {
-    say(words(await ask(what, body)));
+    say(describe(await ask(what, body)));
   } catch (failure) {
     say(String(failure.message), true);
   }
@@ -72,6 +71,7 @@ function amount(bytes) {
 
 const picture = () => $("picture").querySelector("svg");
 const hops = () => (state.way ? state.way.trace.hops : []);
+const legWords = (leg) => state.way.legs[leg];
 
 // --- the picture --------------------------------------------------------------------------------------------------
 
@@ -333,8 +333,8 @@ async function send() {
     const answer = await ask("trace", { source, destination });
     showAnswer(answer);
     const reasons = [answer.trace.lost_at && answer.trace.lost_at.reason, ...answer.trace.reasons];
-    const words = [...new Set(reasons.filter(Boolean))].join("\n");
-    say(`${source} → ${destination}: ${answer.trace.outcome}${words ? `\n${words}` : ""}`, answer.trace.outcome !== "answered");
+    const why = [...new Set(reasons.filter(Boolean))].join("\n");
+    say(`${source} → ${destination}: ${answer.trace.outcome}${why ? `\n${why}` : ""}`, answer.trace.outcome !== "answered");
   } catch (failure) {
     say(String(failure.message), true);
   } finally {
@@ -368,7 +368,7 @@ function showHops() {
   const rows = [];
   hops().forEach((hop, index) => {
     if (index === 0 || hops()[index - 1].leg !== hop.leg) {
-      rows.push(element("tr", { class: "leg" }, element("td", { colspan: 2 }, `${LEGS[hop.leg]}: ${hop.inner.proto} ${hop.inner.info}`)));
+      rows.push(element("tr", { class: "leg" }, element("td", { colspan: 2 }, `${legWords(hop.leg)}: ${hop.inner.proto} ${hop.inner.info}`)));
     }
     const part = (kind, text) => element(kind === "inner" || kind === "outer" || kind === "why" ? "div" : "span", { class: kind }, text);
     const what = element("td", {},
@@ -398,7 +398,7 @@ function drawWay() {
   $("legend").replaceChildren(...legs.flatMap((leg) => {
     const sign = element("i");
     sign.style.background = colourOf(leg);
-    return [sign, LEGS[leg]];
+    return [sign, legWords(leg)];
   }));
   document.querySelectorAll("tr.hop .number").forEach((one) => { one.style.background = colourOf(one.dataset.leg); });
   showHop();

@@ -21,6 +21,7 @@ from testbed.graph.drawing import STYLE
 from testbed.graph.encapsulation import STYLE as STACK_STYLE
 from testbed.graph.encapsulation import draw_each_stack
 from testbed.graph.facts import facts_of_lab
+from testbed.graph.headers import LEG_WORDS
 from testbed.graph.layout import lay_out
 from testbed.graph.model import graph_of
 from testbed.graph.path import STYLE as PATH_STYLE
@@ -135,6 +136,7 @@ class Handler(BaseHTTPRequestHandler):
             "trace": answer,
             "way": trace_way(layout, answer),
             "viewBox": size,
+            "legs": LEG_WORDS,
             "stacks": draw_each_stack(answer["hops"]),
             "bytes": ["\n".join(hop_bytes(hop)) for hop in answer["hops"]],
         }

@@ -187,6 +187,8 @@ def test_two_clicks_send_a_packet_and_show_its_way(window: Browser) -> None:
     assert "192.168.8.227:8285 → 192.168.8.228:8285" in rows[4]
     assert re.search(r"10\.0\.46\.2:\d+ → 10\.0\.90\.2:8080", rows[4])
     assert len(window.texts("#picture g.way .step")) == len(where)
+    assert window.texts("#legend") == ["requestreply"]
+    assert window.texts("tr.leg") == ["request: tcp SYN", "reply: tcp SYN ACK"]
     # The packet runs along its way, and the table with it.
     window.find("#picture .runner")
     window.find("tr.hop.now")
