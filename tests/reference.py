@@ -26,7 +26,7 @@ from testbed.cluster.kinds import MANIFESTS
 from testbed.cluster.manifest_model import Model
 from testbed.command.command_line import SECTIONS, verbs
 from testbed.control.answers.bench import BenchAnswer, BenchScaleAnswer
-from testbed.control.answers.faults import CheckAnswer, FaultAnswer, HealAnswer
+from testbed.control.answers.faults import CheckAnswer, FaultAnswer, HealAnswer, HintAnswer
 from testbed.control.answers.graph import GraphAnswer
 from testbed.control.answers.lab import (
     ApplyAnswer,
@@ -58,6 +58,7 @@ ANSWERS: Mapping[str, Any] = {
     "fault": FaultAnswer,
     "fault heal": HealAnswer,
     "check": CheckAnswer,
+    "hint": HintAnswer,
     "bench": BenchAnswer,
     "bench scale": BenchScaleAnswer,
     "machines": MachinesAnswer,
