@@ -40,6 +40,15 @@ from testbed.control.answers.lab import (
     ScaleAnswer,
     StatusAnswer,
 )
+from testbed.control.answers.objects import (
+    DeploymentFacts,
+    LeaseObject,
+    NameObject,
+    NodeOwnFacts,
+    PodOwnFacts,
+    RouteTableObject,
+    ServiceOwnFacts,
+)
 from testbed.control.answers.offline import DoctorCheck, MachinesAnswer, TopologiesAnswer, ValidateAnswer
 from testbed.control.answers.trace import TraceAnswer
 from testbed.control.wire import PROTOCOL
@@ -67,6 +76,17 @@ ANSWERS: Mapping[str, Any] = {
     "validate": ValidateAnswer,
 }
 """Verb → what it prints with `-o json`."""
+MODELS = ("Node", "Pod", "Deployment", "Service", "Endpoints", "Event")
+OWN_FACTS: Mapping[str, Any] = {
+    "Node": NodeOwnFacts,
+    "Pod": PodOwnFacts,
+    "Deployment": DeploymentFacts,
+    "Service": ServiceOwnFacts,
+    "Lease": LeaseObject,
+    "RouteTable": RouteTableObject,
+    "Name": NameObject,
+}
+"""Kind → what `get` says of it beside Kubernetes' fields; of kinds of ours, everything."""
 SHOWN_ELSEWHERE = {NodeStatus.__name__, PodLine.__name__}
 """Of what is derived from these, only its own fields are shown."""
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -163,6 +183,15 @@ def _answers() -> Iterator[str]:
         said = _said(kind).removeprefix(f"`{verb} -o json`").lstrip(".,; ")
         about = f"{'A list of these. ' if is_list else ''}{said[:1].upper()}{said[1:]}"
         yield from _answer_rows(kind, f"`{verb}`", about, first_at)
+    yield (
+        f"\n`get KIND` prints a v1 List, `get KIND NAME` the object. {', '.join(MODELS[:-1])} and {MODELS[-1]} have\n"
+        "Kubernetes' own shapes, so that its typed clients read them; `events -o json` prints the same Events. What\n"
+        "Kubernetes has no field for stands in `testbed`, at the top of the object:\n\n"
+        "| kind, part | fields |\n|---|---|\n"
+    )
+    for name, answer in OWN_FACTS.items():
+        where = f"`{name}` `testbed`" if name in MODELS else f"`{name}`"
+        yield from _answer_rows(answer, where, "", first_at)
 
 
 def _answer_rows(answer: Any, where: str, about: str, first_at: dict[Any, str]) -> Iterator[str]:  # noqa: ANN401 - a TypedDict
@@ -306,7 +335,7 @@ def _words(kind: object, *, null: bool = False) -> str:
     if origin is tuple:
         return f"list of {_words(arguments[0])}"
     if origin is dict:
-        return f"mapping of {_words(arguments[1])}"
+        return f"mapping of {_words(arguments[1], null=null)}"
     name = getattr(kind, "__name__", str(kind))
     return "mapping" if isinstance(kind, type) and issubclass(kind, Model) else WORDS.get(name, name)
 

@@ -43,24 +43,29 @@ NAME = at("metadata", "name")
 
 
 def _node_agent(item: Object) -> str:
-    return agent_state(item["status"]["agent"]["state"], item["spec"].get("unschedulable", False))
+    return agent_state(item["testbed"]["agent"]["state"], item["spec"].get("unschedulable", False))
+
+
+def _node_address(item: Object) -> str | None:
+    addresses = item["status"]["addresses"]
+    return joined(one["address"] for one in addresses if one["type"] == "InternalIP")
 
 
 def _node_peers(item: Object) -> str:
-    peers = item["status"]["peers"]
+    peers = item["testbed"]["peers"]
     return f"{peers['known']}/{peers['expected']}"
 
 
 NODE_COLUMNS = (
     Column("node", NAME),
-    Column("address", lambda item: joined(one["address"] for one in item["status"]["addresses"])),
-    Column("subnet", lambda item: joined(item["spec"]["podCIDRs"])),
+    Column("address", _node_address),
+    Column("subnet", lambda item: joined(item["spec"].get("podCIDRs", ()))),
     Column("agent", _node_agent),
     Column("peers", _node_peers),
-    Column("restarts", at("status", "agent", "restarts")),
-    Column("backend", at("status", "backend"), wide=True),
-    Column("datapath", at("status", "datapath"), wide=True),
-    Column("agent pid", at("status", "agent", "pid"), wide=True),
+    Column("restarts", at("testbed", "agent", "restarts")),
+    Column("backend", at("testbed", "backend"), wide=True),
+    Column("datapath", at("testbed", "datapath"), wide=True),
+    Column("agent pid", at("testbed", "agent", "pid"), wide=True),
 )
 
 
@@ -76,10 +81,10 @@ def _pod_containers(item: Object) -> str | None:
 POD_COLUMNS = (
     Column("pod", NAME),
     Column("node", at("spec", "nodeName")),
-    Column("address", lambda item: joined(one["ip"] for one in item["status"]["podIPs"])),
+    Column("address", lambda item: joined(one["ip"] for one in item["status"].get("podIPs", ()))),
     Column("ready", _pod_ready),
-    Column("state", at("status", "state")),
-    Column("restarts", at("status", "restarts")),
+    Column("state", at("testbed", "state")),
+    Column("restarts", at("testbed", "restarts")),
     Column("since", at("status", "startTime"), wide=True),
     Column("containers", _pod_containers, wide=True),
 )
@@ -131,7 +136,7 @@ SERVICE_COLUMNS = (
     Column("type", at("spec", "type")),
     Column("cluster ip", cluster_ips),
     Column("ports", service_ports),
-    Column("endpoints", at("status", "readyEndpoints")),
+    Column("endpoints", at("testbed", "readyEndpoints")),
     Column("selector", lambda item: _labels(item["spec"]["selector"]), wide=True),
     Column("affinity", lambda item: item["spec"].get("sessionAffinity", "None"), wide=True),
     Column("external traffic", _external_traffic, wide=True),
@@ -141,7 +146,7 @@ SERVICE_COLUMNS = (
 def _endpoints(part: str) -> Callable[[Object], str]:
     def cell(item: Object) -> str:
         subsets: Sequence[Any] = item["subsets"]
-        pairs = [(address["ip"], subset["ports"][0]) for subset in subsets for address in subset[part]]
+        pairs = [(address["ip"], subset["ports"][0]) for subset in subsets for address in subset.get(part, ())]
         return ", ".join(f"{address}:{port['port']}/{port['protocol']}" for address, port in pairs)
 
     return cell
@@ -157,6 +162,20 @@ ENDPOINTS_COLUMNS = (
 def _seconds_left(item: Object) -> object:
     status = item["status"]
     return "reservation" if status["reservation"] else status["secondsLeft"]
+
+
+def _event_object(item: Object) -> str:
+    about = item["involvedObject"]
+    return f"{about['kind'].lower()}/{about['name']}"
+
+
+EVENT_COLUMNS = (
+    Column("at", at("lastTimestamp")),
+    Column("type", at("type")),
+    Column("object", _event_object),
+    Column("reason", at("reason")),
+    Column("message", at("message")),
+)
 
 
 LEASE_COLUMNS = (

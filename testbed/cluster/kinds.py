@@ -121,6 +121,14 @@ ENDPOINTS = Kind(
     columns=columns.ENDPOINTS_COLUMNS,
     described=True,
 )
+EVENT = Kind(
+    name="Event",
+    api_version="v1",
+    singular="event",
+    plural="events",
+    short_names=("ev",),
+    columns=columns.EVENT_COLUMNS,
+)
 NAME = Kind(
     name="Name",
     api_version="testbed/v1",
@@ -132,7 +140,7 @@ NAME = Kind(
 LEASE = Kind(name="Lease", api_version="testbed/v1", singular="lease", plural="leases", columns=columns.LEASE_COLUMNS)
 ROUTE_TABLE = Kind(name="RouteTable", api_version="testbed/v1", singular="route", plural="routes")
 
-KINDS = (NODE, POD, DEPLOYMENT, SERVICE, ENDPOINTS, NAME, LEASE, ROUTE_TABLE)
+KINDS = (NODE, POD, DEPLOYMENT, SERVICE, ENDPOINTS, EVENT, NAME, LEASE, ROUTE_TABLE)
 """In the order in which help names them."""
 MANIFESTS = {(kind.api_version, kind.name): kind for kind in KINDS if kind.manifest is not None}
 """Those that can be applied, by apiVersion and kind."""

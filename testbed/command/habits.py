@@ -116,9 +116,9 @@ GROUPS: Mapping[str, Advice] = {
 }
 """Below a verb that has verbs of its own."""
 NOUNS: Mapping[str, Advice] = {
-    word: [(f"get {kind.plural}", "")] for kind in KINDS for word in kind.words if word != "node"
+    word: [(f"get {kind.plural}", "")] for kind in KINDS for word in kind.words if word not in ("node", "events")
 }
-"""A kind of object where a verb should be; `node` is a verb."""
+"""A kind of object where a verb should be; `node` and `events` are verbs."""
 
 HABITS: Mapping[str, Advice] = {
     **NOUNS,

@@ -4,11 +4,11 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from testbed.cluster.kinds import ALL, BY_WORD, KINDS, Kind, no_such_kind
+from testbed.cluster.kinds import ALL, BY_WORD, EVENT, KINDS, Kind, no_such_kind
 from testbed.command.command_line import bare_name, lab_option, output_option, verbs
 from testbed.command.completion import kinds, names, of_kind
 from testbed.command.selectors import read_selector, selected, selector_option
@@ -16,9 +16,6 @@ from testbed.control.client import LabRecord, ask, find_lab
 from testbed.control.questions import DESCRIBE, EVENTS, EXEC, GET, IPERF, LOGS, PING, SHELL
 from testbed.errors import WrongEnvironment
 from testbed.output.next_commands import ready_to_paste
-
-if TYPE_CHECKING:
-    from testbed.control.answers.lab import EventLine
 
 WATCH_PERIOD_S = 1.0
 GETTABLE = [*(kind.plural for kind in KINDS), ALL]
@@ -48,25 +45,30 @@ def get(kind: str, name: str | None, lab: str | None, output: str | None, select
         answers = {one: ask(record, GET, kind=one.plural, name=name_in_kind or name) for one in kinds}
         found = {one: selected(answer, requirements) for one, answer in answers.items()}
         if found != before:
-            _show_objects(found, output)
+            _show_objects(found, output, is_named=bool(name_in_kind or name))
         if not watch:
             return
         before = found
         time.sleep(WATCH_PERIOD_S)
 
 
-def _show_objects(found: dict[Kind, list[dict[str, Any]]], output: str | None) -> None:
+def _show_objects(found: dict[Kind, list[dict[str, Any]]], output: str | None, *, is_named: bool) -> None:
+    """Show them as columns, or as kubectl prints JSON: a List, but of one that was named the object itself."""
     from testbed.output import tables as render
 
     if output in ("json", "yaml"):
         items = [item for group in found.values() for item in group]
-        value = items[0] if len(items) == 1 else {"apiVersion": "v1", "kind": "List", "items": items}
+        value = items[0] if is_named and len(items) == 1 else _list_of(items)
         return render.as_json(value) if output == "json" else render.as_yaml(value)
     for number, (kind, group) in enumerate(found.items()):
         if number:
             print()
         render.objects(kind, group, wide=output == "wide")
     return None
+
+
+def _list_of(items: Sequence[Any]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": list(items)}
 
 
 @verbs.command()
@@ -178,12 +180,13 @@ def events(lab: str | None, output: str | None, watch: bool) -> None:
     from testbed.output import tables as render
 
     record = find_lab(lab)
-    shown: Sequence[EventLine] = ()
+    shown: Sequence[Any] = ()
     while True:
-        found = ask(record, EVENTS)
+        # Kubernetes' shape is four times as long, and wanted by programs alone.
+        found = ask(record, GET, kind=EVENT.plural) if output == "json" else ask(record, EVENTS)
         fresh = found[len(shown) :] if found[: len(shown)] == shown else found
         if fresh or not shown:
-            render.as_json(fresh) if output == "json" else render.events(fresh)
+            render.as_json(_list_of(fresh)) if output == "json" else render.events(fresh)
         if not watch:
             return
         shown = found

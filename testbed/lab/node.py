@@ -23,6 +23,7 @@ from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.control.options import MACHINES
 from testbed.errors import NoSubnetYet
 from testbed.lab.certificates import TlsFiles
+from testbed.lab.clock import now
 from testbed.lab.etcd import enter_machine, http_get
 from testbed.lab.link_watch import LinkWatch
 from testbed.lab.notices import SOCKET
@@ -82,6 +83,7 @@ class LabNode:
         warm_agents: WarmParent,
     ) -> None:
         self.name = name
+        self.created_at = now()
         self.address = address
         self.ipv6_address = ipv6_address
         """On the underlay; None where that has IPv4 only."""

@@ -78,6 +78,9 @@ class Pod:
         self._undo = contextlib.ExitStack()
         """Takes the link and the name of the running sandbox away."""
         self._turn = threading.RLock()
+        self.created_at = rfc3339(time.time())
+        self.deleted_at: str | None = None
+        """When its end was asked for; None while it was not."""
         self._terminating = False
         self._leaves = False
         self._started_at: float | None = None
@@ -129,6 +132,7 @@ class Pod:
                 # After a stop it is a new pod: nothing was restarted yet, and what had completed runs again.
                 self.containers = self._make_containers()
             self._terminating = self._leaves = False
+            self.deleted_at = None
             self._started_at = time.time()
             self._logs.mkdir(parents=True, exist_ok=True)
             self._volumes.mount()
@@ -162,6 +166,7 @@ class Pod:
     def mark_terminating(self) -> None:
         """From now on the pod is not ready, whatever its containers say: it is about to be deleted."""
         self._leaves = True
+        self.deleted_at = rfc3339(time.time())
         self._terminate()
 
     def _terminate(self) -> None:
@@ -222,7 +227,7 @@ class Pod:
             ready=sandbox and not self._terminating and all(container.ready for container in containers),
             restarts=sum(container.restarts for container in containers),
             containers=containers,
-            started_at=rfc3339(self._started_at),
+            started_at=None if self._started_at is None else rfc3339(self._started_at),
             why_not_ready=why_not_ready(containers, sandbox=sandbox),
             pause_pid=pause_pid,
             terminating=self._terminating,

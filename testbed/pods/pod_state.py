@@ -80,9 +80,9 @@ class PodStatus:
         return tuple(one for one in (self.address, self.ipv6_address) if one is not None)
 
 
-def rfc3339(seconds: float | None) -> str | None:
+def rfc3339(seconds: float) -> str:
     """Seconds since the epoch as `2024-05-01T10:00:00Z`."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def shell_exit_code(returncode: int | None) -> int | None:
@@ -114,7 +114,7 @@ def container_status(name: str, image: str, facts: ContainerFacts) -> ContainerS
         ready=state == "running" and facts.listens,
         restarts=facts.restarts,
         exit_code=facts.exit_code,
-        started_at=rfc3339(facts.started_at),
+        started_at=None if facts.started_at is None else rfc3339(facts.started_at),
         pid=facts.pid if state == "running" else None,
     )
 

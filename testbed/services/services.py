@@ -11,6 +11,7 @@ from agent.netconfig.config import NetworkConfig
 from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.service import Service
 from testbed.cluster.service_addresses import allocate, number
+from testbed.lab.clock import now
 from testbed.lab.events import Events
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
@@ -36,6 +37,8 @@ class Services:
         """As they were asked for."""
         self.numbered: Mapping[ObjectKey, Service] = {}
         """The same with cluster IPs and node ports."""
+        self.created_at: dict[ObjectKey, str] = {}
+        """When each was asked for first."""
         self._revision = 0
         """Counts changes of `applied`."""
         self._programmed = 0
@@ -51,6 +54,7 @@ class Services:
         """Want these, and give them their numbers; nodes are programmed from `start` on."""
         self.applied = {service.key: service for service in services}
         self.numbered = allocate(services, self.dual_stack)
+        self.created_at = dict.fromkeys(self.applied, now())
         self._revision += 1
 
     def start(self) -> None:
@@ -63,6 +67,7 @@ class Services:
         with self.deciding:
             self.numbered = {**self.numbered, service.key: number(service, self.numbered, self.dual_stack)}
             self.applied[service.key] = service
+            self.created_at.setdefault(service.key, now())
             self._revision += 1
         self._pods.changed.notify()
 
@@ -71,6 +76,7 @@ class Services:
         with self.deciding:
             del self.applied[key]
             self.numbered = {other: service for other, service in self.numbered.items() if other != key}
+            del self.created_at[key]
             self._revision += 1
         self._pods.changed.notify()
 

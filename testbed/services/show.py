@@ -5,11 +5,11 @@ from typing import Any
 from agent.kernel.values import Family
 from testbed.cluster.dns import CLUSTER_DOMAIN
 from testbed.cluster.object_key import key_of
-from testbed.cluster.service import Service, ServicePort
+from testbed.cluster.service import Service
 from testbed.control.answers.lab import Description, ServiceLine
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
-from testbed.services.endpoints import Endpoint, endpoints_of
+from testbed.services.endpoints import endpoints_of
 from testbed.services.rules import at
 from testbed.services.services import Services
 
@@ -31,43 +31,6 @@ def url(address: str, port: int) -> str:
     return f"http://{address}:{port}/" if ":" not in address else f"'http://[{address}]:{port}/'"
 
 
-def services(known: Services) -> list[Object]:
-    """Every Service, with its numbers (`get services`)."""
-    found = []
-    for service in known.numbered.values():
-        manifest = service.to_manifest()
-        manifest["spec"] |= {"type": service.spec.type, "clusterIP": service.spec.cluster_ip}
-        manifest["status"] = {"readyEndpoints": _ready_pods(service, known)}
-        found.append(manifest)
-    return found
-
-
-def endpoints(known: Services) -> list[Object]:
-    """The endpoints of every Service, in the shape of v1 Endpoints: one subset per port (`get endpoints`)."""
-    found = []
-    pods = known.pods()
-    for service in known.numbered.values():
-        ready, other = endpoints_of(service, pods)
-        subsets = [
-            {
-                "addresses": [_address(one) for one in here],
-                "notReadyAddresses": [_address(one) for one in there],
-                "ports": [{"name": port.name, "port": _number(port, [*here, *there]), "protocol": port.protocol}],
-            }
-            for port, here, there in zip(service.spec.ports, ready, other, strict=True)
-        ]
-        found.append({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": service.name}, "subsets": subsets})
-    return found
-
-
-def _number(port: ServicePort, known: list[Endpoint]) -> int | str | None:
-    return known[0].port if known else port.target_port
-
-
-def _address(endpoint: Endpoint) -> Object:
-    return {"ip": str(endpoint.address), "nodeName": endpoint.node, "targetRef": {"kind": "Pod", "name": endpoint.pod}}
-
-
 def service_status(known: Services) -> list[ServiceLine]:
     """One line per Service for `status`."""
     return [_line(service, known) for service in known.numbered.values()]
@@ -80,11 +43,12 @@ def _line(service: Service, known: Services) -> ServiceLine:
         "type": spec.type,
         "cluster_ip": None if service.headless else spec.cluster_ip,
         "ports": [{"port": port.port, "protocol": port.protocol, "node_port": port.node_port} for port in spec.ports],
-        "endpoints": _ready_pods(service, known),
+        "endpoints": ready_pods(service, known),
     }
 
 
-def _ready_pods(service: Service, known: Services) -> int:
+def ready_pods(service: Service, known: Services) -> int:
+    """How many ready pods are behind it."""
     ready, _ = endpoints_of(service, known.pods(), family_of(service))
     return len({one.pod for port in ready for one in port})
 

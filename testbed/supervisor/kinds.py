@@ -11,7 +11,7 @@ from testbed.cluster import kinds
 from testbed.cluster.kinds import Kind
 from testbed.control.answers.lab import Description
 from testbed.services import show as show_services
-from testbed.supervisor import status
+from testbed.supervisor import objects, status
 from testbed.supervisor.lab import Lab
 from testbed.workloads import show
 
@@ -42,17 +42,17 @@ SERVICE = Described(
 )
 IN_LAB: Mapping[Kind, KindInLab] = {
     kinds.NODE: KindInLab(
-        get=status.nodes,
+        get=objects.nodes,
         describe=Described(
             names=lambda lab: lab.state.nodes, show=lambda lab, name: status.describe_node(lab, lab.state.nodes[name])
         ),
     ),
     kinds.POD: KindInLab(
-        get=status.pods,
+        get=objects.pods,
         describe=Described(names=lambda lab: lab.state.pods.names(), show=status.describe_pod_named),
     ),
     kinds.DEPLOYMENT: KindInLab(
-        get=lambda lab: show.deployments(lab.deployment_keeper),
+        get=objects.deployments,
         describe=Described(
             names=lambda lab: list(map(str, lab.workloads.deployments)),
             show=lambda lab, name: show.describe_deployment(
@@ -60,9 +60,10 @@ IN_LAB: Mapping[Kind, KindInLab] = {
             ),
         ),
     ),
-    kinds.SERVICE: KindInLab(get=lambda lab: show_services.services(lab.services), describe=SERVICE),
-    kinds.ENDPOINTS: KindInLab(get=lambda lab: show_services.endpoints(lab.services), describe=SERVICE),
-    kinds.NAME: KindInLab(get=status.names),
-    kinds.LEASE: KindInLab(get=status.leases),
-    kinds.ROUTE_TABLE: KindInLab(get=status.routes),
+    kinds.SERVICE: KindInLab(get=objects.services, describe=SERVICE),
+    kinds.ENDPOINTS: KindInLab(get=objects.endpoints, describe=SERVICE),
+    kinds.EVENT: KindInLab(get=objects.events),
+    kinds.NAME: KindInLab(get=objects.names),
+    kinds.LEASE: KindInLab(get=objects.leases),
+    kinds.ROUTE_TABLE: KindInLab(get=objects.routes),
 }

@@ -12,14 +12,13 @@ from typing import Any
 from agent.node.subnet_env import LARGEST_BYTES
 from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.control.answers.lab import Description, EtcdMemberStatus, MachineStatus, NodeStatus, PodLine, StatusAnswer
-from testbed.errors import EtcdFailed, NoSubnetYet
+from testbed.errors import NoSubnetYet
 from testbed.lab.node import BRIDGE, HEALTH_PORT, AgentState, LabNode
 from testbed.lab.underlay import OverlayNode
 from testbed.plain_files import read_plain
 from testbed.pods.pod import Pod
 from testbed.services import show as show_services
 from testbed.supervisor.lab import Lab
-from testbed.workloads import show
 
 Object = dict[str, Any]
 
@@ -140,142 +139,6 @@ def pod_status(pod: Pod) -> PodLine:
     if status.ipv6_address:
         line["ipv6_address"] = status.ipv6_address
     return line
-
-
-def nodes(lab: Lab) -> list[Object]:
-    """Every node (`get nodes`)."""
-    found = []
-    for node in lab.state.nodes.values():
-        line = node_status(lab, node, node.state())
-        found.append(
-            {
-                "apiVersion": "v1",
-                "kind": "Node",
-                "metadata": {"name": node.name},
-                "spec": {
-                    "podCIDR": line["subnet"],
-                    "podCIDRs": [one for one in (line["subnet"], line.get("ipv6_subnet")) if one],
-                    **({"unschedulable": True} if line["drained"] else {}),
-                },
-                "status": {
-                    "addresses": [
-                        {"type": "InternalIP", "address": one}
-                        for one in (line["address"], line.get("ipv6_address"))
-                        if one
-                    ],
-                    **{key: line[key] for key in ("backend", "device", "datapath", "agent", "peers", "warnings")},
-                },
-            }
-        )
-    return found
-
-
-def pods(lab: Lab) -> list[Object]:
-    """Every pod (`get pods`)."""
-    found = []
-    for pod in lab.state.pods:
-        manifest = pod.manifest.to_manifest()
-        manifest["metadata"] |= show.owner_references(lab.workloads, pod.key)
-        status = pod.status()
-        manifest["status"] = {
-            "phase": status.phase,
-            "state": status.state,
-            "ready": status.ready,
-            "terminating": status.terminating,
-            "podIP": status.address,
-            "podIPs": [{"ip": address} for address in status.addresses],
-            "hostIP": str(lab.state.nodes[status.node].address),
-            "startTime": status.started_at,
-            "restarts": status.restarts,
-            "containerStatuses": [
-                {
-                    "name": container.name,
-                    "image": container.image,
-                    "state": container.state,
-                    "ready": container.ready,
-                    "restartCount": container.restarts,
-                    "exitCode": container.exit_code,
-                    "pid": container.pid,
-                }
-                for container in status.containers
-            ],
-        }
-        found.append(manifest)
-    return found
-
-
-def leases(lab: Lab) -> list[Object]:
-    """Every lease in etcd (`get leases`). Raises EtcdFailed while etcd does not answer."""
-    names = {node.address: node.name for node in lab.state.nodes.values()}
-    states = {node.name: node.state() for node in lab.state.nodes.values()}
-    try:
-        held = lab.state.registry.leases()
-    except EtcdFailed as failure:
-        raise EtcdFailed(f"etcd: {failure}") from failure
-    found = []
-    for lease in held:
-        owner = names.get(lease.attrs.public_ip)
-        own = (states.get(owner) or {}).get("lease") if owner else None
-        found.append(
-            {
-                "kind": "Lease",
-                "metadata": {"name": lease.subnet.key, "resourceVersion": str(lease.mod_revision)},
-                "spec": {
-                    "subnet": str(lease.subnet.ipv4),
-                    **({"ipv6Subnet": str(lease.subnet.ipv6)} if lease.subnet.ipv6 else {}),
-                    "publicIP": str(lease.attrs.public_ip),
-                    **({"publicIPv6": str(lease.attrs.public_ipv6)} if lease.attrs.public_ipv6 else {}),
-                    "backendType": lease.attrs.backend_type or lab.state.overlay.backend,
-                    "node": owner,
-                },
-                "status": {
-                    "reservation": lease.etcd_lease_id == 0,
-                    "etcdLease": f"{lease.etcd_lease_id:x}" if lease.etcd_lease_id else None,
-                    "secondsLeft": own.get("seconds_left") if own else None,
-                },
-            }
-        )
-    return found
-
-
-def routes(lab: Lab) -> list[Object]:
-    """Each node's kernel routes beside its agent's own forwarding table (`get routes`)."""
-    found = []
-    for node in lab.state.nodes.values():
-        state = node.state()
-        kernel = sorted(node.kernel.routes(), key=lambda route: (route.destination, route.metric))
-        if node.ipv6_address is not None:
-            kernel += sorted(node.kernel.routes(6), key=lambda route: (route.destination, route.metric))
-        found.append(
-            {
-                "kind": "RouteTable",
-                "metadata": {"name": node.name},
-                "status": {
-                    "kernel": [
-                        {
-                            "destination": str(route.destination),
-                            "device": route.device,
-                            "gateway": str(route.gateway) if route.gateway else None,
-                            "scope": route.scope,
-                            "type": route.kind,
-                            "source": str(route.source) if route.source else None,
-                            "metric": route.metric,
-                        }
-                        for route in kernel
-                    ],
-                    "forwarding": state["forwarding"] if state else None,
-                },
-            }
-        )
-    return found
-
-
-def names(lab: Lab) -> list[Object]:
-    """Every record that the cluster's DNS answers with, by name (`get names`); none in a lab without."""
-    return [
-        {"kind": "Name", "metadata": {"name": one.name}, "spec": {"type": one.type, "data": one.data}}
-        for one in lab.names.records()
-    ]
 
 
 def describe_node(lab: Lab, node: LabNode) -> Description:

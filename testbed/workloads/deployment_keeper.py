@@ -8,6 +8,7 @@ from testbed.cluster.pod_checks import TEMPLATE, check_node
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 from testbed.lab.changes import Changes
+from testbed.lab.clock import now
 from testbed.lab.events import Events
 from testbed.lab.nodes import Nodes
 from testbed.workloads.keeper import Outcome
@@ -47,6 +48,7 @@ class DeploymentKeeper:
             if wanted == before:
                 return "unchanged"
             self._workloads.deployments[wanted.key] = wanted
+            self._workloads.created_at.setdefault(wanted.key, now())
         self._pods_changed.notify()
         return "created" if before is None else "configured"
 
@@ -54,6 +56,7 @@ class DeploymentKeeper:
         """End all its pods and wait until they are gone. Raises KeyError."""
         with self._workloads.deciding:
             del self._workloads.deployments[key]
+            self._workloads.created_at.pop(key, None)
             pods = self._workloads.pods_of(key)
             for pod in pods:
                 self._workloads.end_soon(pod)

@@ -2,28 +2,13 @@
 
 from typing import Any
 
-from testbed.cluster.object_key import ObjectKey, key_of
+from testbed.cluster.object_key import key_of
 from testbed.control.answers.lab import Description
 from testbed.lab.events import Events
 from testbed.workloads.deployment_keeper import DeploymentKeeper
 from testbed.workloads.workloads import Workloads
 
 Object = dict[str, Any]
-
-
-def deployments(keeper: DeploymentKeeper) -> list[Object]:
-    """Every Deployment, in the order in which they were applied."""
-    return [{**wanted.to_manifest(), "status": keeper.numbers(key)} for key, wanted in keeper.wanted().items()]
-
-
-def owner_references(workloads: Workloads, pod: ObjectKey) -> Object:
-    """What of a pod's metadata says whose it is; nothing for a pod of its own."""
-    owner = workloads.owner_of(pod)
-    if owner is None:
-        return {}
-    return {
-        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": owner.name, "controller": True}]
-    }
 
 
 def describe_deployment(name: str, keeper: DeploymentKeeper, workloads: Workloads, events: Events) -> Description:

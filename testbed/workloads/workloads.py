@@ -20,6 +20,7 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.placement import SeenNode, host_ports
+from testbed.lab.clock import now
 from testbed.lab.events import Events
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
@@ -56,6 +57,8 @@ class Workloads:
         self._events = events
         self.deployments: dict[ObjectKey, Deployment] = {}
         """As wanted. Changed under `deciding` only."""
+        self.created_at: dict[ObjectKey, str] = {}
+        """When each Deployment was wanted first."""
         self.bare: dict[ObjectKey, PodManifest] = {}
         """Wanted pods that belong to no Deployment, each on its node. Changed under `deciding` only."""
         self.leaving: set[str] = set()
@@ -74,6 +77,7 @@ class Workloads:
         """Want these, and see to everything from now on."""
         with self.deciding:
             self.deployments |= {deployment.key: deployment for deployment in deployments}
+            self.created_at |= dict.fromkeys(self.deployments, now())
         self._pods.changed.subscribe("workloads", self.decide)
 
     def owner_of(self, pod: ObjectKey) -> ObjectKey | None:

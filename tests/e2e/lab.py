@@ -94,8 +94,9 @@ class Lab:
         return _named(self.json("status")["pods"], name)
 
     def container(self, pod: str, container: str) -> dict[str, Any]:
-        """A container's status."""
-        return _named(self.json("get", "pods", pod)["status"]["containerStatuses"], container)
+        """A container's status, with the id of its first process inside the lab."""
+        found = self.json("get", "pods", pod)
+        return {**_named(found["status"]["containerStatuses"], container), "pid": found["testbed"]["pids"][container]}
 
     def pings(self, source: str, destination: str) -> bool:
         """Whether one ping is answered within a second."""

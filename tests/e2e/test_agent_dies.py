@@ -20,7 +20,9 @@ def test_agent_killed_hard_comes_back_with_its_subnet_and_pods_reach_each_other_
     assert after["subnet"] == before["subnet"]
     assert after["agent"]["pid"] != before["agent"]["pid"]
     assert after["agent"]["restarts"] == before["agent"]["restarts"] + 1
-    assert [event for event in two_nodes.json("events") if event["object"] == "node/node1"][-1]["reason"] == "Restarted"
+    assert [event for event in two_nodes.handle.events() if event["object"] == "node/node1"][-1][
+        "reason"
+    ] == "Restarted"
 
 
 def test_the_other_nodes_agent_is_not_disturbed_by_it(two_nodes: Lab) -> None:
@@ -83,5 +85,5 @@ def test_pods_follow_their_node_to_another_subnet(two_nodes: Lab) -> None:
     wait_until(
         lambda: ", 0 lost" in two_nodes.testbed("ping").out, timeout_s=20, what="every pod reaches every other again"
     )
-    assert "SubnetChanged" in {event["reason"] for event in two_nodes.json("events")}
+    assert "SubnetChanged" in {event["reason"] for event in two_nodes.handle.events()}
     two_nodes.must("fault", "heal")

@@ -95,7 +95,9 @@ def test_get_json_and_yaml_are_the_same_kubernetes_objects(nginx_tomcat: Lab) ->
 
 
 def test_get_takes_a_label(nginx_tomcat: Lab) -> None:
-    assert nginx_tomcat.json("get", "pods", "-l", "app=client")["metadata"]["name"] == "client"
+    assert [pod["metadata"]["name"] for pod in nginx_tomcat.json("get", "pods", "-l", "app=client")["items"]] == [
+        "client"
+    ]
     assert nginx_tomcat.must("get", "pods", "-l", "app=nothing").strip() == "no pods"
 
 
@@ -138,7 +140,7 @@ def test_describe_pod_shows_containers_and_events(nginx_tomcat: Lab) -> None:
 
 
 def test_events_tell_what_happened_in_order(nginx_tomcat: Lab) -> None:
-    events = nginx_tomcat.json("events")
+    events = nginx_tomcat.handle.events()
     assert [event["at"] for event in events] == sorted(event["at"] for event in events)
     started = {event["object"] for event in events if event["reason"] == "Started"}
     assert started == {"node/node1", "node/node2", "pod/nginx", "pod/client", "pod/tomcat"}

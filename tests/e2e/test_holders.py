@@ -148,7 +148,7 @@ def test_processes_killed_later_come_back_on_a_machine_whose_holder_was_killed(l
         lab.agent(name).kill()
     lab.exec("etcd1", "pkill", "-9", "-x", "etcd").check()
     lab.exec("gw", "pkill", "-9", "-x", "knotd").check()
-    container = lab.get("pods", "shell1")[0]["status"]["containerStatuses"][0]["pid"]
+    (container,) = lab.get("pods", "shell1")[0]["testbed"]["pids"].values()
     lab.exec("node1", "kill", "-9", str(container)).check()
     lab.ask(FAULT, {"words": ["pod", "kill", "shell2"]})
     wait_until(

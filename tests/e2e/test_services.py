@@ -96,7 +96,7 @@ def cluster_ip(lab: Lab, name: str) -> str:
 def endpoints(lab: Lab, name: str) -> set[str]:
     """Pods that serve."""
     found = lab.json("get", "endpoints", name)["subsets"]
-    return {address["targetRef"]["name"] for subset in found for address in subset["addresses"]}
+    return {address["targetRef"]["name"] for subset in found for address in subset.get("addresses", ())}
 
 
 def forwards_to(lab: Lab, source: str, url: str, wanted: set[str], within_s: float = CHANGE_S) -> None:

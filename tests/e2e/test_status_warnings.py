@@ -33,6 +33,6 @@ def test_a_config_that_changed_is_told_by_status_and_describe_until_it_is_as_bef
     assert "subnet_len 24 → 25" in warning
     assert own_lab.must("status").rstrip().endswith(f"warning: node1, node2: {warning}")
     assert f"Warnings:\n  {warning}\n" in own_lab.must("describe", "node", "node1")
-    assert own_lab.json("get", "nodes", "node2")["status"]["warnings"] == [warning]
+    assert own_lab.json("get", "nodes", "node2")["testbed"]["warnings"] == [warning]
     own_lab.must("etcdctl", "--", "put", CONFIG_KEY, before)
     wait_until(lambda: warned() == [], timeout_s=SEEN_LIMIT_S, what="nobody warns any more")

@@ -98,7 +98,8 @@ def test_draining_and_deleting_a_node_fails_no_request(six: Lab) -> None:
 def test_killing_a_pods_program_costs_at_most_a_second_of_requests(six: Lab) -> None:
     victim = pods_of(six, "web")[0]
     load = begin(six)
-    six.kill_9(victim["status"]["containerStatuses"][0]["pid"])
+    (pid,) = victim["testbed"]["pids"].values()
+    six.kill_9(pid)
     run_on()
     outcome = end(load)
     assert outcome.trouble_s <= 1.0, json.dumps(outcome.failed)

@@ -56,9 +56,8 @@ def apply(lab: Lab, *documents: dict[str, Any], wait: bool = True) -> Answer:
 
 def pods_of(lab: Lab, app: str) -> list[dict[str, Any]]:
     """The pods with this label that are not ending."""
-    found = json.loads(lab.must("get", "pods", "-l", f"app={app}", "-o", "json"))
-    items = found["items"] if found.get("kind") == "List" else [found]
-    return [item for item in items if not item["status"]["terminating"]]
+    items = json.loads(lab.must("get", "pods", "-l", f"app={app}", "-o", "json"))["items"]
+    return [item for item in items if "deletionTimestamp" not in item["metadata"]]
 
 
 def nodes_of(lab: Lab, app: str) -> list[str]:
@@ -66,7 +65,7 @@ def nodes_of(lab: Lab, app: str) -> list[str]:
 
 
 def reasons(lab: Lab, thing: str) -> list[str]:
-    return [event["reason"] for event in lab.json("events") if event["object"] == thing]
+    return [event["reason"] for event in lab.handle.events() if event["object"] == thing]
 
 
 @pytest.mark.slow
@@ -166,7 +165,8 @@ def test_a_deleted_pod_of_a_deployment_is_replaced_and_a_crashed_one_restarted(l
     names = {item["metadata"]["name"] for item in pods_of(lab, "steady")}
     assert first["metadata"]["name"] not in names
     assert second["metadata"]["name"] in names
-    lab.kill_9(second["status"]["containerStatuses"][0]["pid"])
+    (pid,) = second["testbed"]["pids"].values()
+    lab.kill_9(pid)
     name = second["metadata"]["name"]
     wait_until(lambda: lab.pod(name)["restarts"] == 1 and lab.pod(name)["ready"], timeout_s=10, what="restarted")
     lab.must("delete", "deployment", "steady")

@@ -1,0 +1,203 @@
+"""What `get` answers: the objects of each kind, in the order of the cluster file."""
+
+import os
+import platform
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from agent.lease import Lease
+from testbed.cluster import kinds
+from testbed.cluster.object_key import ObjectKey
+from testbed.control.answers.objects import LeaseObject, LeaseSpec, NameObject, RouteTableObject
+from testbed.errors import EtcdFailed
+from testbed.lab.node import AgentState, LabNode
+from testbed.pods.pod import Pod
+from testbed.services.endpoints import endpoints_of
+from testbed.services.services import Services
+from testbed.services.show import ready_pods
+from testbed.supervisor.lab import Lab
+from testbed.supervisor.shapes import (
+    HostFacts,
+    LabIdentity,
+    PodSurroundings,
+    Shape,
+    architecture,
+    deployment_shape,
+    endpoints_shape,
+    event_shapes,
+    node_shape,
+    pod_shape,
+    service_shape,
+)
+from testbed.supervisor.status import node_status
+from testbed.workloads.workloads import Workloads
+
+PROJECT = "overlay-testbed"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def identity_of(lab: Lab) -> LabIdentity:
+    """Return what tells this lab's objects from others'."""
+    return LabIdentity(lab.state.name, lab.state.since)
+
+
+@cache
+def this_host() -> HostFacts:
+    """Return what nodes say of this machine."""
+    try:
+        system = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        system = "Linux"
+    names = os.uname()
+    boot_id = BOOT_ID.read_text().strip()
+    return HostFacts(names.release, architecture(names.machine), system, boot_id, metadata.version(PROJECT))
+
+
+def nodes(lab: Lab) -> list[Shape]:
+    """Every node (`get nodes`)."""
+    identity, host = identity_of(lab), this_host()
+    return [
+        node_shape(identity, node_status(lab, node, node.state()), node.created_at, host)
+        for node in lab.state.nodes.values()
+    ]
+
+
+def pods(lab: Lab) -> list[Shape]:
+    """Every pod (`get pods`)."""
+    identity = identity_of(lab)
+    return [pod_shape(identity, pod.manifest, pod.status(), _around(lab, pod)) for pod in lab.state.pods]
+
+
+def _around(lab: Lab, pod: Pod) -> PodSurroundings:
+    owner = lab.workloads.owner_of(pod.key)
+    created_at = None if owner is None else lab.workloads.created_at.get(owner)
+    return PodSurroundings(
+        created_at=pod.created_at,
+        deleted_at=pod.deleted_at,
+        host_address=str(lab.state.nodes[pod.status().node].address),
+        link=None if pod.manifest.spec.host_network else pod.host_end,
+        owner=None if owner is None or created_at is None else (owner, created_at),
+    )
+
+
+def deployments(lab: Lab) -> list[Shape]:
+    """Every Deployment (`get deployments`)."""
+    identity = identity_of(lab)
+    return [
+        deployment_shape(identity, wanted, _created(lab, lab.workloads, key), lab.deployment_keeper.numbers(key))
+        for key, wanted in lab.deployment_keeper.wanted().items()
+    ]
+
+
+def services(lab: Lab) -> list[Shape]:
+    """Every Service, with its numbers (`get services`)."""
+    identity = identity_of(lab)
+    return [
+        service_shape(identity, service, _created(lab, lab.services, key), ready_pods(service, lab.services))
+        for key, service in lab.services.numbered.items()
+    ]
+
+
+def endpoints(lab: Lab) -> list[Shape]:
+    """The endpoints of every Service (`get endpoints`)."""
+    identity, pods = identity_of(lab), lab.services.pods()
+    return [
+        endpoints_shape(identity, service, _created(lab, lab.services, key), *endpoints_of(service, pods))
+        for key, service in lab.services.numbered.items()
+    ]
+
+
+def _created(lab: Lab, room: Services | Workloads, key: ObjectKey) -> str:
+    # It is looked up without a lock: what is just put, or removed, may have no time.
+    return room.created_at.get(key, lab.state.since)
+
+
+def events(lab: Lab) -> list[Shape]:
+    """What happened, oldest first (`get events`)."""
+    return event_shapes(identity_of(lab), lab.state.events)
+
+
+def leases(lab: Lab) -> list[LeaseObject]:
+    """Every lease in etcd (`get leases`). Raises EtcdFailed while etcd does not answer."""
+    names = {node.address: node.name for node in lab.state.nodes.values()}
+    states = {node.name: node.state() for node in lab.state.nodes.values()}
+    try:
+        held = lab.state.registry.leases()
+    except EtcdFailed as failure:
+        raise EtcdFailed(f"etcd: {failure}") from failure
+    return [_lease(lease, names, states, lab.state.overlay.backend) for lease in held]
+
+
+def _lease(
+    lease: Lease, names: Mapping[IPv4Address, str], states: Mapping[str, AgentState | None], backend: str
+) -> LeaseObject:
+    owner = names.get(lease.attrs.public_ip)
+    own = (states.get(owner) or {}).get("lease") if owner else None
+    spec: LeaseSpec = {
+        "subnet": str(lease.subnet.ipv4),
+        "publicIP": str(lease.attrs.public_ip),
+        "backendType": lease.attrs.backend_type or backend,
+        "node": owner,
+    }
+    if lease.subnet.ipv6:
+        spec["ipv6Subnet"] = str(lease.subnet.ipv6)
+    if lease.attrs.public_ipv6:
+        spec["publicIPv6"] = str(lease.attrs.public_ipv6)
+    return {
+        "apiVersion": kinds.LEASE.api_version,
+        "kind": kinds.LEASE.name,
+        "metadata": {"name": lease.subnet.key, "resourceVersion": str(lease.mod_revision)},
+        "spec": spec,
+        "status": {
+            "reservation": lease.etcd_lease_id == 0,
+            "etcdLease": f"{lease.etcd_lease_id:x}" if lease.etcd_lease_id else None,
+            "secondsLeft": own.get("seconds_left") if own else None,
+        },
+    }
+
+
+def routes(lab: Lab) -> list[RouteTableObject]:
+    """Each node's kernel routes beside its agent's own forwarding table (`get routes`)."""
+    return [_routes(node, node.state()) for node in lab.state.nodes.values()]
+
+
+def _routes(node: LabNode, state: AgentState | None) -> RouteTableObject:
+    kernel = sorted(node.kernel.routes(), key=lambda route: (route.destination, route.metric))
+    if node.ipv6_address is not None:
+        kernel += sorted(node.kernel.routes(6), key=lambda route: (route.destination, route.metric))
+    return {
+        "apiVersion": kinds.ROUTE_TABLE.api_version,
+        "kind": kinds.ROUTE_TABLE.name,
+        "metadata": {"name": node.name},
+        "status": {
+            "kernel": [
+                {
+                    "destination": str(route.destination),
+                    "device": route.device,
+                    "gateway": str(route.gateway) if route.gateway else None,
+                    "scope": route.scope,
+                    "type": route.kind,
+                    "source": str(route.source) if route.source else None,
+                    "metric": route.metric,
+                }
+                for route in kernel
+            ],
+            "forwarding": state["forwarding"] if state else None,
+        },
+    }
+
+
+def names(lab: Lab) -> list[NameObject]:
+    """Every record that the cluster's DNS answers with, by name (`get names`); none in a lab without."""
+    return [
+        {
+            "apiVersion": kinds.NAME.api_version,
+            "kind": kinds.NAME.name,
+            "metadata": {"name": one.name},
+            "spec": {"type": one.type, "data": one.data},
+        }
+        for one in lab.names.records()
+    ]

@@ -1,0 +1,334 @@
+"""Objects in Kubernetes' own shapes, which its typed clients read. Pure: values in, JSON out.
+
+What Kubernetes has no field for stands in one of our own, `testbed`, at the top of the object: clients pass over
+fields that they do not know, numbers and lists stay numbers and lists (annotations are texts), and no later version of
+Kubernetes gives such a field another meaning.
+"""
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.cluster import kinds
+from testbed.cluster.deployment import Deployment
+from testbed.cluster.kinds import KINDS, Kind
+from testbed.cluster.manifest import PodManifest
+from testbed.cluster.object_key import ObjectKey, key_of
+from testbed.cluster.service import VERSIONS, Service
+from testbed.control.answers.lab import EventLine, NodeStatus
+from testbed.control.answers.objects import DeploymentFacts, NodeOwnFacts, PodOwnFacts, ServiceOwnFacts
+from testbed.pods.pod_state import ContainerStatus, PodStatus
+from testbed.services.endpoints import Endpoint
+
+Shape = dict[str, Any]
+COMPONENT = "testbed"
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""Kubernetes' words (Go's) for the kernel's."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabIdentity:
+    """What makes an object of one lab another one than an object of that name elsewhere."""
+
+    name: str
+    since: str
+
+    def uid(self, kind: Kind, key: ObjectKey, created_at: str) -> str:
+        """Return the same for one object as long as it is there, another one for one that comes later."""
+        text = "/".join((self.name, self.since, kind.name, *key, created_at))
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"testbed://{text}"))
+
+    def head(self, kind: Kind, key: ObjectKey, created_at: str) -> Shape:
+        """Return apiVersion, kind and metadata."""
+        metadata = {"name": key.name, "uid": self.uid(kind, key, created_at), "creationTimestamp": created_at}
+        if kind is not kinds.NODE:
+            metadata["namespace"] = key.namespace
+        return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
+
+    def of_manifest(self, kind: Kind, key: ObjectKey, created_at: str, manifest: Shape) -> Shape:
+        """Return a manifest with what the API server adds to its metadata."""
+        head = self.head(kind, key, created_at)
+        return {**manifest, **head, "metadata": {**manifest["metadata"], **head["metadata"]}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSurroundings:
+    """What a pod does not know itself."""
+
+    created_at: str
+    deleted_at: str | None
+    host_address: str
+    link: str | None
+    """The node's end of its link; None with its node's network."""
+    owner: tuple[ObjectKey, str] | None = None
+    """The Deployment that it belongs to, and when that was created."""
+
+
+def pod_shape(lab: LabIdentity, manifest: PodManifest, status: PodStatus, around: PodSurroundings) -> Shape:
+    """Return a v1 Pod."""
+    shape = lab.of_manifest(kinds.POD, manifest.key, around.created_at, manifest.to_manifest())
+    if around.owner is not None:
+        key, created_at = around.owner
+        reference = {"apiVersion": kinds.DEPLOYMENT.api_version, "kind": kinds.DEPLOYMENT.name, "name": key.name}
+        uid = lab.uid(kinds.DEPLOYMENT, key, created_at)
+        shape["metadata"]["ownerReferences"] = [{**reference, "uid": uid, "controller": True}]
+    if around.deleted_at is not None:
+        shape["metadata"]["deletionTimestamp"] = around.deleted_at
+    shape["spec"]["nodeName"] = status.node
+    shape["status"] = _without_nothing(
+        {
+            "phase": status.phase,
+            "conditions": _pod_conditions(status),
+            "hostIP": around.host_address,
+            "podIP": status.address,
+            "podIPs": [{"ip": address} for address in status.addresses],
+            "startTime": status.started_at,
+            "qosClass": "BestEffort",
+            "containerStatuses": [_container_status(one, shape["metadata"]["uid"]) for one in status.containers],
+        }
+    )
+    own: PodOwnFacts = {
+        "state": status.state,
+        "restarts": status.restarts,
+        "link": around.link,
+        "pausePid": status.pause_pid,
+        "pids": {container.name: container.pid for container in status.containers},
+    }
+    return {**shape, "testbed": own}
+
+
+def _pod_conditions(status: PodStatus) -> list[Shape]:
+    why = {} if status.ready else {"reason": "ContainersNotReady", "message": status.why_not_ready or status.state}
+    started = status.phase != "Pending"
+    return [
+        {"type": "PodScheduled", "status": "True"},
+        {"type": "Initialized", "status": _truth(started)},
+        {"type": "ContainersReady", "status": _truth(status.ready), **why},
+        {"type": "Ready", "status": _truth(status.ready), **why},
+    ]
+
+
+def _container_status(container: ContainerStatus, pod_uid: str) -> Shape:
+    ended = None
+    if container.exit_code is not None:
+        reason = "Completed" if container.exit_code == 0 else "Error"
+        ended = {"terminated": {"exitCode": container.exit_code, "reason": reason}}
+    if container.state == "running":
+        state: Shape = {"running": _without_nothing({"startedAt": container.started_at})}
+    elif container.state == "terminated" and ended is not None:
+        state = ended
+    else:
+        state = {"waiting": _without_nothing({"reason": container.reason, "message": container.message})}
+    return {
+        "name": container.name,
+        "image": container.image,
+        # A recipe of ours; nothing is pulled.
+        "imageID": f"testbed://{container.image}",
+        **({"containerID": f"testbed://{pod_uid}/{container.name}"} if container.started_at else {}),
+        "state": state,
+        "lastState": {} if ended is None or state is ended else ended,
+        "ready": container.ready,
+        "started": container.state == "running",
+        "restartCount": container.restarts,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What every node says of the machine that all of them are."""
+
+    kernel: str
+    architecture: str
+    os_image: str
+    boot_id: str
+    version: str
+    """Of the testbed."""
+
+
+def architecture(machine: str) -> str:
+    """Return Kubernetes' word for the kernel's."""
+    return ARCHITECTURES.get(machine, machine)
+
+
+def node_shape(lab: LabIdentity, line: NodeStatus, created_at: str, host: HostFacts) -> Shape:
+    """Return a v1 Node."""
+    shape = lab.head(kinds.NODE, key_of(line["name"]), created_at)
+    labels = {"os": "linux", "arch": host.architecture, "hostname": line["name"]}
+    shape["metadata"]["labels"] = {f"kubernetes.io/{name}": value for name, value in labels.items()}
+    subnets = [one for one in (line["subnet"], line.get("ipv6_subnet")) if one]
+    shape["spec"] = _without_nothing({"podCIDR": line["subnet"], "podCIDRs": subnets})
+    if line["drained"]:
+        shape["spec"]["unschedulable"] = True
+        shape["spec"]["taints"] = [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]
+    addresses = [one for one in (line["address"], line.get("ipv6_address")) if one]
+    shape["status"] = {
+        "addresses": [
+            *({"type": "InternalIP", "address": one} for one in addresses),
+            {"type": "Hostname", "address": line["name"]},
+        ],
+        "conditions": _node_conditions(line),
+        "nodeInfo": {
+            "machineID": line["name"],
+            "systemUUID": shape["metadata"]["uid"],
+            "bootID": host.boot_id,
+            "kernelVersion": host.kernel,
+            "osImage": host.os_image,
+            "operatingSystem": "linux",
+            "architecture": host.architecture,
+            "containerRuntimeVersion": f"{COMPONENT}://{host.version}",
+            "kubeletVersion": f"{COMPONENT}-{host.version}",
+            "kubeProxyVersion": f"{COMPONENT}-{host.version}",
+        },
+    }
+    own: NodeOwnFacts = {
+        "backend": line["backend"],
+        "device": line["device"],
+        "datapath": line["datapath"],
+        "agent": line["agent"],
+        "peers": line["peers"],
+        "warnings": line["warnings"],
+    }
+    return {**shape, "testbed": own}
+
+
+def _node_conditions(line: NodeStatus) -> list[Shape]:
+    """Readiness by the agent's word; the second as flannel itself writes it."""
+    state = line["agent"]["state"]
+    is_ready = state == "ready"
+    reason, message = ("AgentReady", "the agent is ready") if is_ready else ("AgentNotReady", f"the agent is {state}")
+    network = ("FlannelIsUp", "Flannel is running on this node") if is_ready else ("FlannelIsDown", message)
+    return [
+        {"type": "NetworkUnavailable", "status": _truth(not is_ready), "reason": network[0], "message": network[1]},
+        {"type": "Ready", "status": _truth(is_ready), "reason": reason, "message": message},
+    ]
+
+
+def deployment_shape(lab: LabIdentity, wanted: Deployment, created_at: str, numbers: Mapping[str, int]) -> Shape:
+    """Return an apps/v1 Deployment."""
+    shape = lab.of_manifest(kinds.DEPLOYMENT, wanted.key, created_at, wanted.to_manifest())
+    replicas, outdated = wanted.spec.replicas, numbers["outdatedReplicas"]
+    available = numbers["availableReplicas"] >= replicas - wanted.max_unavailable
+    complete = not outdated and numbers["updatedReplicas"] == numbers["availableReplicas"] == replicas
+    shape["status"] = {
+        **{name: number for name, number in numbers.items() if name != "outdatedReplicas"},
+        "conditions": [
+            {
+                "type": "Available",
+                "status": _truth(available),
+                "reason": "MinimumReplicasAvailable" if available else "MinimumReplicasUnavailable",
+                "message": f"{numbers['availableReplicas']} of {replicas} pods are available",
+            },
+            {
+                "type": "Progressing",
+                "status": "True",
+                "reason": "NewReplicaSetAvailable" if complete else "ReplicaSetUpdated",
+                "message": "every pod is of the current template" if complete else f"{outdated} pods to be replaced",
+            },
+        ],
+    }
+    own: DeploymentFacts = {"outdatedReplicas": outdated}
+    return {**shape, "testbed": own}
+
+
+def service_shape(lab: LabIdentity, service: Service, created_at: str, ready_endpoints: int) -> Shape:
+    """Return a v1 Service, with its numbers."""
+    shape = lab.of_manifest(kinds.SERVICE, service.key, created_at, service.to_manifest())
+    spec = service.spec
+    addresses = list(spec.cluster_ips) or ([spec.cluster_ip] if spec.cluster_ip else [])
+    families = [name for name, version in VERSIONS.items() if service.address_of(version) is not None]
+    shape["spec"] |= {
+        "type": spec.type,
+        "clusterIP": spec.cluster_ip,
+        "clusterIPs": addresses,
+        "ipFamilies": list(spec.ip_families) or families or ["IPv4"],
+        "ipFamilyPolicy": spec.ip_family_policy or "SingleStack",
+        "sessionAffinity": spec.session_affinity,
+        "ports": [
+            _without_nothing(
+                {
+                    "name": port.name,
+                    "protocol": port.protocol,
+                    "port": port.port,
+                    "targetPort": port.target_port or port.port,
+                    "nodePort": port.node_port,
+                }
+            )
+            for port in spec.ports
+        ],
+    }
+    shape["status"] = {"loadBalancer": {}}
+    own: ServiceOwnFacts = {"readyEndpoints": ready_endpoints}
+    return {**shape, "testbed": own}
+
+
+def endpoints_shape(
+    lab: LabIdentity,
+    service: Service,
+    created_at: str,
+    ready: Sequence[Sequence[Endpoint]],
+    other: Sequence[Sequence[Endpoint]],
+) -> Shape:
+    """Return a v1 Endpoints: a subset for each port that has pods."""
+    shape = lab.head(kinds.ENDPOINTS, service.key, created_at)
+    shape["subsets"] = [
+        _without_nothing(
+            {
+                "addresses": [_endpoint_address(one) for one in here],
+                "notReadyAddresses": [_endpoint_address(one) for one in there],
+                "ports": [
+                    _without_nothing({"name": port.name, "port": [*here, *there][0].port, "protocol": port.protocol})
+                ],
+            }
+        )
+        for port, here, there in zip(service.spec.ports, ready, other, strict=True)
+        if here or there
+    ]
+    return shape
+
+
+def _endpoint_address(endpoint: Endpoint) -> Shape:
+    target = {"kind": kinds.POD.name, "name": endpoint.pod.name, "namespace": endpoint.pod.namespace}
+    return {"ip": str(endpoint.address), "nodeName": endpoint.node, "targetRef": target}
+
+
+def event_shapes(lab: LabIdentity, events: Iterable[EventLine]) -> list[Shape]:
+    """Return v1 Events, oldest first."""
+    return [_event_shape(lab, event) for event in events]
+
+
+def _event_shape(lab: LabIdentity, event: EventLine) -> Shape:
+    word, _, name = event["object"].partition("/")
+    about = next((kind for kind in KINDS if kind.singular == word), None)
+    key = key_of(name or word)
+    involved = {
+        "kind": about.name if about else word.capitalize(),
+        "apiVersion": about.api_version if about else "testbed/v1",
+        "name": key.name,
+    }
+    if about is not kinds.NODE:
+        involved["namespace"] = key.namespace
+    which = uuid.uuid5(uuid.NAMESPACE_URL, "/".join((event["at"], event["object"], event["reason"], event["message"])))
+    own_key = ObjectKey(key.namespace, f"{key.name}.{which.hex[:16]}")
+    return {
+        **lab.head(kinds.EVENT, own_key, event["at"]),
+        "involvedObject": involved,
+        "reason": event["reason"],
+        "message": event["message"],
+        "type": event["type"],
+        "count": 1,
+        "firstTimestamp": event["at"],
+        "lastTimestamp": event["at"],
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "reportingInstance": lab.name,
+    }
+
+
+def _truth(value: bool) -> str:
+    return "True" if value else "False"
+
+
+def _without_nothing(shape: Mapping[str, Any]) -> Shape:
+    """Leave fields out that have no value, as the API server does."""
+    return {name: value for name, value in shape.items() if value not in (None, "", [])}

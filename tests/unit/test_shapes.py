@@ -1,0 +1,285 @@
+"""Golden objects in Kubernetes' shapes, read by the models of its official Python client."""
+
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+
+from testbed.cluster.deployment import Deployment
+from testbed.cluster.kinds import KINDS
+from testbed.cluster.manifest import PodManifest
+from testbed.cluster.object_key import ObjectKey, key_of
+from testbed.cluster.service import Service
+from testbed.control.answers.lab import NodeStatus
+from testbed.control.answers.objects import DeploymentFacts, NodeOwnFacts, PodOwnFacts, ServiceOwnFacts
+from testbed.pods.pod_state import ContainerStatus, PodStatus
+from testbed.services.endpoints import Endpoint
+from testbed.supervisor.shapes import (
+    HostFacts,
+    LabIdentity,
+    PodSurroundings,
+    Shape,
+    architecture,
+    deployment_shape,
+    endpoints_shape,
+    event_shapes,
+    node_shape,
+    pod_shape,
+    service_shape,
+)
+from tests.answer_types import mismatches
+from tests.kubernetes_models import MODELS, deserialized, strangers
+
+LAB = LabIdentity("two-nodes", "2026-01-01T00:00:00Z")
+AT = "2026-01-01T00:00:05Z"
+TIME = datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC)
+HOST = HostFacts("6.18.0", "amd64", "Debian GNU/Linux 12 (bookworm)", "4d1f", "0.2.0")
+POD = PodManifest.model_validate(
+    {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "web", "labels": {"app": "web"}, "annotations": {"note": "x"}},
+        "spec": {
+            "containers": [
+                {
+                    "name": "nginx",
+                    "image": "nginx",
+                    "ports": [{"containerPort": 80, "name": "http"}],
+                    "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 2},
+                    "volumeMounts": [{"name": "html", "mountPath": "/usr/share/nginx/html"}],
+                    "env": [{"name": "A", "value": "b"}],
+                    "securityContext": {"runAsUser": 0},
+                },
+                {"name": "job", "image": "shell", "command": ["true"]},
+            ],
+            "volumes": [{"name": "html", "emptyDir": {"sizeLimit": "1Mi"}}],
+            "shareProcessNamespace": True,
+        },
+    }
+)
+DEPLOYMENT = Deployment.model_validate(
+    {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": 3,
+            "selector": {"matchLabels": {"app": "web"}},
+            "strategy": {"rollingUpdate": {"maxSurge": "50%"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "a", "image": "echo"}]},
+            },
+        },
+    }
+)
+SERVICE = Service.model_validate(
+    {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http", "name": "http"}]},
+    }
+)
+HEADLESS = SERVICE.model_copy(update={"spec": SERVICE.spec.model_copy(update={"cluster_ip": "None"})})
+NUMBERED = SERVICE.resolved([IPv4Address("10.96.0.80")], (30080,))
+NODE: NodeStatus = {
+    "name": "node1",
+    "address": "192.168.8.227",
+    "subnet": "10.0.46.0/24",
+    "drained": False,
+    "backend": "udp",
+    "device": "flannel0",
+    "datapath": "native",
+    "agent": {"state": "ready", "pid": 57, "restarts": 0},
+    "peers": {"known": 1, "expected": 1},
+    "warnings": [],
+}
+NUMBERS = {
+    "replicas": 4,
+    "updatedReplicas": 2,
+    "readyReplicas": 3,
+    "availableReplicas": 3,
+    "unavailableReplicas": 0,
+    "outdatedReplicas": 2,
+}
+
+
+def container(**changed: Any) -> ContainerStatus:  # noqa: ANN401 - fields of a ContainerStatus
+    usual: dict[str, Any] = {
+        "name": "nginx",
+        "image": "nginx",
+        "state": "running",
+        "reason": "",
+        "message": "",
+        "ready": True,
+        "restarts": 0,
+        "exit_code": None,
+        "started_at": AT,
+        "pid": 99,
+    }
+    return ContainerStatus(**{**usual, **changed})
+
+
+def status(*containers: ContainerStatus, **changed: Any) -> PodStatus:  # noqa: ANN401 - fields of a PodStatus
+    usual: dict[str, Any] = {
+        "name": "web",
+        "node": "node1",
+        "address": "10.0.46.2",
+        "phase": "Running",
+        "state": "Running",
+        "ready": True,
+        "restarts": 0,
+        "started_at": AT,
+        "why_not_ready": "",
+        "pause_pid": 90,
+    }
+    return PodStatus(containers=containers or (container(),), **{**usual, **changed})
+
+
+def pod(of: PodStatus, **changed: Any) -> Shape:  # noqa: ANN401 - fields of the surroundings
+    usual: dict[str, Any] = {"created_at": AT, "deleted_at": None, "host_address": "192.168.8.227", "link": "vethweb"}
+    return pod_shape(LAB, POD, of, PodSurroundings(**{**usual, **changed}))
+
+
+CRASHED = container(
+    state="waiting", reason="CrashLoopBackOff", message="exit code 1", ready=False, exit_code=1, pid=None
+)
+DONE = container(name="job", state="terminated", reason="Completed", ready=False, exit_code=0, pid=None)
+NEW = container(state="waiting", reason="ContainerCreating", ready=False, started_at=None, pid=None)
+BOTH = Endpoint(IPv4Address("10.0.46.2"), 8080, key_of("web"), "node1")
+PODS = {
+    "running": pod(status(container(restarts=2, exit_code=137))),
+    "with two": pod(status(container(), DONE), owner=(ObjectKey("default", "web"), AT)),
+    "crashing": pod(status(CRASHED, ready=False, state="CrashLoopBackOff", why_not_ready="nginx: exit code 1")),
+    "new": pod(status(NEW, ready=False, phase="Pending", address=None, started_at=None, pause_pid=None), link=None),
+    "ending": pod(status(ready=False, terminating=True, state="Terminating"), deleted_at=AT),
+    "dual stack": pod(status(ipv6_address="fd00::2")),
+}
+NODES = {
+    "ready": node_shape(LAB, NODE, AT, HOST),
+    "drained, without a subnet": node_shape(
+        LAB,
+        {**NODE, "drained": True, "subnet": None, "agent": {"state": "fenced", "pid": None, "restarts": 3}},
+        AT,
+        HOST,
+    ),
+    "dual stack": node_shape(LAB, {**NODE, "ipv6_address": "fd00:8::1", "ipv6_subnet": "fd00:a::/64"}, AT, HOST),
+}
+OBJECTS: list[tuple[str, Shape]] = [
+    *(("Pod", shape) for shape in PODS.values()),
+    *(("Node", shape) for shape in NODES.values()),
+    ("Deployment", deployment_shape(LAB, DEPLOYMENT, AT, NUMBERS)),
+    ("Service", service_shape(LAB, NUMBERED, AT, 2)),
+    ("Service", service_shape(LAB, HEADLESS, AT, 0)),
+    ("Endpoints", endpoints_shape(LAB, NUMBERED, AT, [[BOTH]], [[]])),
+    ("Endpoints", endpoints_shape(LAB, NUMBERED, AT, [[]], [[BOTH]])),
+    ("Endpoints", endpoints_shape(LAB, NUMBERED, AT, [[]], [[]])),
+    *(
+        ("Event", shape)
+        for shape in event_shapes(
+            LAB,
+            [
+                {"at": AT, "type": "Normal", "object": thing, "reason": "Started", "message": f"{thing} started"}
+                for thing in ("pod/web", "node/node1", "deployment/web", "fault/3", "dns", "machine/gw", "pod/shop/web")
+            ],
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "shape"), OBJECTS)
+def test_the_official_client_reads_every_object_and_knows_all_of_its_fields(kind: str, shape: Shape) -> None:
+    read = deserialized(shape, kind)
+    assert (read.kind, read.metadata.creation_timestamp) == (kind, TIME)
+    assert list(strangers(shape, MODELS[kind])) == []
+    listed = deserialized({"apiVersion": "v1", "kind": "List", "items": [shape, shape]}, kind, is_list=True)
+    assert [one.metadata.uid for one in listed.items] == [shape["metadata"]["uid"]] * 2
+
+
+def test_every_kind_of_kubernetes_is_read() -> None:
+    assert (
+        {kind for kind, _ in OBJECTS} == set(MODELS) == {one.name for one in KINDS if one.api_version != "testbed/v1"}
+    )
+
+
+def test_states_of_containers_are_objects() -> None:
+    def states(which: str) -> list[tuple[Shape, Shape]]:
+        return [(one["state"], one["lastState"]) for one in PODS[which]["status"]["containerStatuses"]]
+
+    crashed = {"terminated": {"exitCode": 1, "reason": "Error"}}
+    assert states("running") == [
+        ({"running": {"startedAt": AT}}, {"terminated": {"exitCode": 137, "reason": "Error"}}),
+    ]
+    assert states("with two")[1] == ({"terminated": {"exitCode": 0, "reason": "Completed"}}, {})
+    assert states("crashing") == [
+        ({"waiting": {"reason": "CrashLoopBackOff", "message": "exit code 1"}}, crashed),
+    ]
+    assert states("new") == [({"waiting": {"reason": "ContainerCreating"}}, {})]
+
+
+def test_a_client_waits_for_the_condition_ready() -> None:
+    def ready(shape: Shape) -> tuple[str, str | None]:
+        (found,) = [one for one in deserialized(shape, "Pod").status.conditions if one.type == "Ready"]
+        return found.status, found.message
+
+    assert ready(PODS["running"]) == ("True", None)
+    assert ready(PODS["crashing"]) == ("False", "nginx: exit code 1")
+    assert ready(PODS["ending"]) == ("False", "Terminating")
+    (network, node) = deserialized(NODES["drained, without a subnet"], "Node").status.conditions
+    assert (network.type, network.status, node.type, node.status) == ("NetworkUnavailable", "True", "Ready", "False")
+    assert deserialized(NODES["drained, without a subnet"], "Node").spec.unschedulable
+
+
+def test_a_pod_that_ends_has_a_time_of_its_deletion_and_one_of_a_deployment_its_owner() -> None:
+    assert deserialized(PODS["ending"], "Pod").metadata.deletion_timestamp == TIME
+    (owner,) = deserialized(PODS["with two"], "Pod").metadata.owner_references
+    assert (owner.kind, owner.name, owner.controller) == ("Deployment", "web", True)
+    assert owner.uid == deployment_shape(LAB, DEPLOYMENT, AT, NUMBERS)["metadata"]["uid"]
+
+
+def test_a_uid_is_of_one_object_alone() -> None:
+    same = PODS["running"]["metadata"]["uid"]
+    assert pod(status())["metadata"]["uid"] == same
+    later = pod(status(), created_at="2026-01-01T00:00:06Z")["metadata"]["uid"]
+    other_lab = LabIdentity("two-nodes", "2026-01-02T00:00:00Z")
+    usual = PodSurroundings(created_at=AT, deleted_at=None, host_address="192.168.8.227", link=None)
+    elsewhere = pod_shape(other_lab, POD, status(), usual)["metadata"]["uid"]
+    assert len({same, later, elsewhere, NODES["ready"]["metadata"]["uid"]}) == 4
+
+
+def test_namespaces_are_those_of_kubernetes() -> None:
+    assert {shape["metadata"].get("namespace") for kind, shape in OBJECTS if kind == "Node"} == {None}
+    assert {shape["metadata"]["namespace"] for kind, shape in OBJECTS if kind not in ("Node", "Event")} == {"default"}
+    assert OBJECTS[-1][1]["involvedObject"] == {"kind": "Pod", "apiVersion": "v1", "name": "web", "namespace": "shop"}
+    about = {shape["involvedObject"]["kind"]: shape["involvedObject"] for kind, shape in OBJECTS if kind == "Event"}
+    assert about["Node"] == {"kind": "Node", "apiVersion": "v1", "name": "node1"}
+    assert about["Deployment"]["apiVersion"] == "apps/v1"
+    assert (about["Fault"]["apiVersion"], about["Dns"]["name"]) == ("testbed/v1", "dns")
+
+
+def test_what_is_ours_is_in_one_place_and_of_its_type() -> None:
+    types = {"Pod": PodOwnFacts, "Node": NodeOwnFacts, "Deployment": DeploymentFacts, "Service": ServiceOwnFacts}
+    for kind, shape in OBJECTS:
+        assert ("testbed" in shape) is (kind in types)
+        if kind in types:
+            assert list(mismatches(shape["testbed"], types[kind])) == []
+
+
+def test_a_change_that_kubernetes_would_not_have_is_seen() -> None:
+    wrong = pod(status())
+    wrong["status"]["veth"] = "vethweb"
+    wrong["status"]["containerStatuses"][0]["restartCount"] = "2"
+    assert list(strangers(wrong, "V1Pod")) == [
+        ".status.containerStatuses[0].restartCount: '2' is no int",
+        ".status.veth is not in V1PodStatus",
+    ]
+    del wrong["status"]["containerStatuses"][0]["imageID"]
+    with pytest.raises(ValueError, match="image_id"):
+        deserialized(wrong, "Pod")
+
+
+@pytest.mark.parametrize(("machine", "word"), [("x86_64", "amd64"), ("aarch64", "arm64"), ("riscv64", "riscv64")])
+def test_architectures_have_kubernetes_words(machine: str, word: str) -> None:
+    assert architecture(machine) == word
