@@ -35,7 +35,6 @@ TYPED_IN_ORDER = {
     ("docs/troubleshooting.md", "`up` ends with exit code 2"): "",
     ("docs/troubleshooting.md", "`up` ends with exit code 1 and keeps the lab"): "nginx_tomcat",
     ("docs/troubleshooting.md", "A pod is in CrashLoopBackOff"): "",
-    ("docs/troubleshooting.md", "Several labs are running"): "",
     ("docs/troubleshooting.md", "`ping: local error: message too long, mtu=1472`"): "nginx_tomcat",
 }
 """(page, section or the whole page) → the cluster in whose lab its sessions are typed, one after the other; empty: they

@@ -29,9 +29,6 @@ BEFORE: Mapping[tuple[str, str], str] = {
         " add rule ip secret fw tcp dport 8080 drop'"
     ),
     ("docs/troubleshooting.md", "A pod is in CrashLoopBackOff"): "sudo testbed up crash.yaml --timeout 5",
-    ("docs/troubleshooting.md", "Several labs are running"): (
-        "sudo testbed up two_nodes --lab one; sudo testbed up two_nodes --lab two"
-    ),
 }
 """(page, heading) → what has happened before its sessions."""
 BAD_CLUSTER = """apiVersion: testbed/v1
