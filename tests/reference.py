@@ -118,7 +118,7 @@ def page() -> str:
     importlib.import_module("testbed.command.cli")  # registers the verbs
     parts = [HEAD]
     for section, names in SECTIONS.items():
-        parts.append(f"\n## Verbs: {section[0].lower()}{section[1:]}\n")
+        parts.append(f"\n## Verbs: {section[0].lower()}{section[1:]}\n\n")
         for name in names:
             parts += _verb(f"testbed {name}", verbs.commands[name])
     parts += _agent_flags()
@@ -141,7 +141,7 @@ def _verb(path: str, command: click.Command) -> Iterator[str]:
     shared = [SHARED[names] for names, text in records if names in SHARED and "by default" not in text]
     own = [(names, text) for names, text in records if not (names in SHARED and "by default" not in text)]
     also = f" ({', '.join(shared)})" if shared else ""
-    yield f"\n### {path}\n`{path} {usage}`{also}: {_help(command)}\n"
+    yield f"### {path}\n`{path} {usage}`{also}: {_help(command)}\n"
     yield from (f"- `{' '.join(names.split())}`: {' '.join(text.split())}\n" for names, text in own)
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
