@@ -21,8 +21,6 @@ INSTEAD: Mapping[str, str] = {
 }
 """What a reader types instead: numbers differ from lab to lab, and nobody waits a minute and a half for a mistake."""
 BEFORE: Mapping[tuple[str, str], str] = {
-    # The first packet to a pod goes by docker0, later ones from port to port.
-    ("docs/trace.md", ""): "sudo testbed exec client -- curl -s http://10.96.0.80/",
     ("docs/trace.md", "When it gets lost"): (
         "sudo testbed exec node1 -- nft 'add table ip secret;"
         " add chain ip secret fw { type filter hook forward priority 0; };"
