@@ -218,15 +218,18 @@ def _answer_rows(answer: Any, where: str, about: str, first_at: dict[Any, str]) 
 
 def _agent_pages() -> Iterator[str]:
     """Yield what the agent counts: metrics, and the reasons of drops."""
-    yield "\n## Metrics and drop reasons of the agent\n\n| metric | meaning |\n|---|---|\n"
-    yield from (f"| `{name}` | {_cell(text)} |\n" for name, (_, text) in METRICS.items())
-    yield (
-        "\nThe reasons in `/state`, `overlay_drops_total` and `describe node`, in the order of the checks. With a"
-        "\ndevice of the kernel's they are `device_tx` and `device_rx`, its own counts.\n"
-        "\n| reason | meaning |\n|---|---|\n"
-    )
     said = _docstrings(DropReason)
-    yield from (f"| `{reason}` | {_cell(said[reason.name])} |\n" for reason in DropReason)
+    metrics = [f"`{name}`: {text}" for name, (_, text) in METRICS.items()]
+    reasons = [f"`{reason}`: {said[reason.name]}" for reason in DropReason]
+    reasons.append(
+        "`device_tx`, `device_rx`: Instead of these, what a device of the kernel's dropped by its own count."
+    )
+    yield (
+        "\n## Metrics and drop reasons of the agent\n\n| where | what it says |\n|---|---|\n"
+        f"| `/metrics` | {'<br>'.join(map(_cell, metrics))} |\n"
+        "| `overlay_drops_total`, `/state`, `describe node`, in the order of the checks"
+        f" | {'<br>'.join(map(_cell, reasons))} |\n"
+    )
 
 
 def _own_fields(answer: type) -> list[str]:
