@@ -9,7 +9,7 @@ from testbed.graph.model import Health
 
 WIDE, BOLD, MONO = 0.62, 0.70, 0.602
 """em per character: DejaVu Sans and its bold face on average, DejaVu Sans Mono always; other fonts are narrower."""
-SIZES = {"title": 17.0, "small": 9.0, "mono": 10.0}
+SIZES = {"title": 17.0, "small": 9.0, "tiny": 7.0, "mono": 10.0}
 """Pixels by class, as STYLE has them; others are 11."""
 TAIL = 5
 """Characters of the end of a shortened text."""
@@ -20,6 +20,7 @@ svg.lab { background: #ffffff; }
 .lab text { font-family: "DejaVu Sans", "Segoe UI", Helvetica, Arial, sans-serif; font-size: 11px; fill: #1f2328; }
 .lab text.mono { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 10px; }
 .lab text.small { font-size: 9px; fill: #57606a; }
+.lab text.tiny { font-size: 7px; }
 .lab text.name { font-weight: bold; }
 .lab text.title { font-size: 17px; font-weight: bold; }
 .lab text.middle { text-anchor: middle; }

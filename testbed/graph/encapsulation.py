@@ -110,9 +110,12 @@ def draw_stack(hop: Hop, before: Hop | None) -> str:
 
 def draw_each_stack(hops: Sequence[Hop]) -> list[str]:
     """Draw the headers at every hop, each as a document."""
-    before: list[Hop | None] = [None, *hops[:-1]]
-    pairs = zip(hops, before, strict=True)
-    return [draw_stack(hop, one if one is not None and one["leg"] == hop["leg"] else None) for hop, one in pairs]
+    return [draw_stack(hop, _before(hops, at)) for at, hop in enumerate(hops)]
+
+
+def _before(hops: Sequence[Hop], at: int) -> Hop | None:
+    """The hop before one in the same leg."""
+    return hops[at - 1] if at and hops[at - 1]["leg"] == hops[at]["leg"] else None
 
 
 def svg_document(content: str, width: float, height: float, style: str = "") -> str:

@@ -18,8 +18,8 @@ LANE = 9.0
 """From the wire, to the right of where the packet goes, so that request and reply are beside each other."""
 RADIUS = 8.0
 """Of a number's disc. Those of both directions have room beside each other."""
-APART = 2 * RADIUS + 2
-"""Along the line, from number to number."""
+SMALL_RADIUS = 6.0
+"""The same where a connection's payload goes the way of its request."""
 TIP = 13.0
 """From the last number to the line's end, where the arrow is."""
 DETOUR = 50
@@ -49,7 +49,7 @@ STYLE = "".join(
 )
 STYLE += """
 .lab .way path.wrapped { stroke: #ffffff; stroke-width: 1.2; }
-.lab .step text { fill: #ffffff; font-size: 9px; font-weight: bold; text-anchor: middle; }
+.lab .step text.middle { fill: #ffffff; font-weight: bold; }
 """
 
 
@@ -119,41 +119,47 @@ def way(layout: GraphLayout, steps: Sequence[PathStep], lost: str | None = None)
     """The same without the picture below it, for a page that has that already."""
     taken: list[Spot] = []
     legs = [leg for leg in COLOURS if any(step.leg == leg for step in steps)]
-    pieces = []
+    small = "data" in legs
+    lines, numbers = [], []
     for leg in legs:
         own = [step for step in steps if step.leg == leg]
-        pieces.append(
-            element("g", _leg(layout, own, taken, leg == lost), class_=f"way way-{class_of(leg)}", data_leg=leg)
-        )
-    return "".join(pieces)
+        drawn = _leg(layout, own, taken, leg == lost, SMALL_RADIUS if small else RADIUS)
+        lines.append(element("g", drawn[0], class_=f"way way-{class_of(leg)}", data_leg=leg))
+        numbers.append(element("g", drawn[1], class_=f"steps way-{class_of(leg)}", data_steps=leg))
+    # No line over a number: two packets may take the same way.
+    return "".join([*lines, *numbers])
 
 
-def _leg(layout: GraphLayout, steps: Sequence[PathStep], taken: list[Spot], lost: bool) -> str:
+def _leg(
+    layout: GraphLayout, steps: Sequence[PathStep], taken: list[Spot], lost: bool, radius: float
+) -> tuple[str, str]:
+    """The line and the numbers of a leg."""
     roads = _roads(layout)
     known = [step for step in steps if step.point in roads]
     if not known:
-        return ""
+        return "", ""
     middle, wanted = _walk(roads, known)
     if len(middle.spots) < 2:
-        return _beside_a_place(known, middle.spots[0], taken)
+        return "", _beside_a_place(known, middle.spots[0], taken, radius)
     # The line beside the wires has a spot for each of theirs, so a place on one is a place on the other.
     lane = lane_of(_beside(middle.spots, LANE))
-    places = _spread([_moved(along, middle, lane) for along in wanted], lane, taken)
+    places = _spread([_moved(along, middle, lane) for along in wanted], lane, taken, radius)
     content = element("path", d=line(lane.spots), class_="lane")
     for first, last in _wrapped(known):
         content += element("path", d=line(lane.between(places[first], places[last])), class_="wrapped")
     content += cross(lane.spots[-1], "lost", 9) if lost else _tip(lane.spots)
-    for step, along in zip(known, places, strict=True):
-        content += _number(step, lane.at(along), along / lane.length)
-    return content
+    numbers = "".join(
+        _number(step, lane.at(along), along / lane.length, radius) for step, along in zip(known, places, strict=True)
+    )
+    return content, numbers
 
 
-def _number(step: PathStep, at: Spot, part: float) -> str:
+def _number(step: PathStep, at: Spot, part: float, radius: float) -> str:
     return element(
         "g",
         element("title", escape(f"{step.number}: {step.place} {step.interface} {step.text}".strip()))
-        + element("circle", cx=at[0], cy=at[1], r=RADIUS)
-        + label(str(step.number), (at[0], at[1] + 3.2)),
+        + element("circle", cx=at[0], cy=at[1], r=radius)
+        + label(str(step.number), (at[0], at[1] + 0.4 * radius), "small middle" if radius == RADIUS else "tiny middle"),
         class_="step",
         data_step=step.number,
         data_at=f"{part:.3f}",
@@ -170,15 +176,15 @@ def _wrapped(steps: Sequence[PathStep]) -> list[tuple[int, int]]:
     return found
 
 
-def _beside_a_place(steps: Sequence[PathStep], spot: Spot, taken: list[Spot]) -> str:
+def _beside_a_place(steps: Sequence[PathStep], spot: Spot, taken: list[Spot], radius: float) -> str:
     """Numbers in a row, for a packet that does not leave its place."""
     content = ""
     for number, step in enumerate(steps):
-        at = (spot[0] + RADIUS, spot[1])
-        while any(dist(at, other) < 2 * RADIUS for other in taken):
+        at = (spot[0] + radius, spot[1])
+        while any(dist(at, other) < 2 * radius for other in taken):
             at = (at[0] + 1, at[1])
         taken.append(at)
-        content += _number(step, at, number / len(steps))
+        content += _number(step, at, number / len(steps), radius)
     return content
 
 
@@ -251,9 +257,9 @@ def _moved(along: float, one: Lane, other: Lane) -> float:
     return other.lengths[number - 1] + part * (other.lengths[number] - other.lengths[number - 1])
 
 
-def _spread(wanted: Sequence[float], lane: Lane, taken: list[Spot]) -> list[float]:
+def _spread(wanted: Sequence[float], lane: Lane, taken: list[Spot], radius: float) -> list[float]:
     """Where on the line each number goes: near its place, in their order, none upon another."""
-    room = APART if APART * (len(wanted) - 1) + TIP <= lane.length else (lane.length - TIP) / max(1, len(wanted) - 1)
+    room = min(2 * radius + 2, (lane.length - TIP) / max(1, len(wanted) - 1))
     places = [edge + room / 2 for edge in packed(wanted, [room] * len(wanted), 0.0)]
     floor = 0.0
     for number, place in enumerate(places):
@@ -266,16 +272,16 @@ def _spread(wanted: Sequence[float], lane: Lane, taken: list[Spot]) -> list[floa
     for number, place in enumerate(places):
         low = places[number - 1] + 1 if number else 0.0
         high = places[number + 1] if number + 1 < len(places) else lane.length
-        places[number] = _free(place, low, high, lane, taken)
+        places[number] = _free(place, low, high, lane, taken, radius)
         taken.append(lane.at(places[number]))
     return places
 
 
-def _free(wanted: float, low: float, high: float, lane: Lane, taken: Sequence[Spot]) -> float:
+def _free(wanted: float, low: float, high: float, lane: Lane, taken: Sequence[Spot], radius: float) -> float:
     """The nearest place on the line at which no other number is."""
 
     def is_free(along: float) -> bool:
-        return all(dist(lane.at(along), other) >= 2 * RADIUS for other in taken)
+        return all(dist(lane.at(along), other) >= 2 * radius for other in taken)
 
     reach = int(max(wanted - low, high - wanted, 0.0)) + 1
     tried = (wanted + sign * step for step in range(reach) for sign in (1, -1))

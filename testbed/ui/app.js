@@ -360,7 +360,7 @@ function side(packet) {
 }
 
 function colourOf(leg) {
-  const circle = picture()?.querySelector(`g.way[data-leg="${leg}"] .step circle`);
+  const circle = picture()?.querySelector(`g.steps[data-steps="${leg}"] .step circle`);
   return circle ? getComputedStyle(circle).fill : "#57606a";
 }
 
@@ -387,7 +387,7 @@ function showHops() {
 function drawWay() {
   const svg = picture();
   if (!svg) return;
-  svg.querySelectorAll("g.way, .runner").forEach((old) => old.remove());
+  svg.querySelectorAll("g.way, g.steps, .runner").forEach((old) => old.remove());
   // A picture of another size has its things elsewhere.
   if (state.way && state.whole === state.way.viewBox) {
     const holder = document.createElementNS(SVG, "svg");
@@ -444,7 +444,7 @@ function frame(now) {
 }
 
 function stepOf(hop) {
-  return hop && picture()?.querySelector(`g.way .step[data-step="${hop.number}"]`);
+  return hop && picture()?.querySelector(`g.steps .step[data-step="${hop.number}"]`);
 }
 
 function showHop() {
@@ -461,7 +461,7 @@ function showHop() {
     Object.assign($("stack"), { way: state.way }).dataset.hop = current.number;
   }
   const order = new Map(hops().map((hop, index) => [String(hop.number), index]));
-  for (const step of document.querySelectorAll("#picture g.way .step")) {
+  for (const step of document.querySelectorAll("#picture g.steps .step")) {
     step.classList.toggle("hidden", order.get(step.dataset.step) > player.at);
     step.classList.toggle("now", step.dataset.step === String(current.number));
   }

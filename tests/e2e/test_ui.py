@@ -186,7 +186,7 @@ def test_two_clicks_send_a_packet_and_show_its_way(window: Browser) -> None:
     rows = window.texts("tr.hop")
     assert "192.168.8.227:8285 → 192.168.8.228:8285" in rows[4]
     assert re.search(r"10\.0\.46\.2:\d+ → 10\.0\.90\.2:8080", rows[4])
-    assert len(window.texts("#picture g.way .step")) == len(where)
+    assert len(window.texts("#picture g.steps .step")) == len(where)
     assert window.texts("#legend") == ["requestreply"]
     assert window.texts("tr.leg") == ["request: tcp SYN", "reply: tcp SYN ACK"]
     # The packet runs along its way, and the table with it.

@@ -10,7 +10,7 @@ import pytest
 
 from testbed.graph.layout import GraphLayout, lay_out
 from testbed.graph.model import DrawnNode, graph_of
-from testbed.graph.path import RADIUS, PathStep, way
+from testbed.graph.path import RADIUS, SMALL_RADIUS, PathStep, way
 from testbed.graph.svg import document
 from testbed.graph.trace_path import draw_trace
 from tests.drawn_svg import SVG, crossed, overlapping
@@ -79,6 +79,20 @@ def test_a_real_trace_crosses_no_text(backend: str) -> None:
     picture = draw_trace(graph_of(answer["graph"]), answer["trace"])
     assert crossed(picture) == []
     assert overlapping(picture) == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_payload_on_the_way_of_its_request_has_numbers_of_its_own(backend: str) -> None:
+    answer = recorded(backend)
+    request = [hop for hop in answer["trace"]["hops"] if hop["leg"] == "request"]
+    answer["trace"]["hops"] += [
+        {**hop, "leg": "data", "number": len(answer["trace"]["hops"]) + at} for at, hop in enumerate(request, 1)
+    ]
+    picture = draw_trace(graph_of(answer["graph"]), answer["trace"])
+    assert (overlapping(picture), crossed(picture)) == ([], [])
+    spots = numbers_of(picture).values()
+    assert len(spots) == len(answer["trace"]["hops"])
+    assert not [pair for pair in itertools.combinations(spots, 2) if dist(*pair) < 2 * SMALL_RADIUS - 0.2]
 
 
 def numbers_of(picture: str) -> dict[int, tuple[float, float]]:

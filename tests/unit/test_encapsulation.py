@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from testbed.graph.encapsulation import draw_stack, draw_stacks, svg_document
+from testbed.graph.encapsulation import draw_each_stack, draw_stack, draw_stacks, svg_document
 from testbed.graph.headers import row_of, rows_of
 from testbed.graph.model import graph_of
 from testbed.graph.trace_page import trace_page
@@ -218,6 +218,11 @@ def test_bytes_of_a_hop_are_complete_and_at_most_80_columns_wide(backend: str) -
         shown = "".join(line.split("  ", 3)[-1] for line in lines if re.match(r" +[0-9a-f]{4}  ", line))
         assert bytes.fromhex(shown).hex() == hop["frame"]["hex"]
     assert "5-8  node1 uplink out … node2 uplink in" in "\n".join(all_bytes(hops)) or backend == "host-gw"
+
+
+def test_a_packet_that_was_not_sent_has_no_headers() -> None:
+    assert draw_each_stack([]) == []
+    assert rows_of([]) == []
 
 
 def test_a_large_payload_is_cut_and_said_so() -> None:
