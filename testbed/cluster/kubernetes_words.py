@@ -13,7 +13,7 @@ creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers genera
 ownerReferences resourceVersion selfLink status uid
 """
 _OF_PODS = """
-activeDeadlineSeconds affinity automountServiceAccountToken dnsConfig dnsPolicy enableServiceLinks ephemeralContainers
+activeDeadlineSeconds affinity automountServiceAccountToken dnsConfig enableServiceLinks ephemeralContainers
 hostAliases hostIPC hostPID hostUsers hostnameOverride imagePullSecrets initContainers nodeSelector os overhead
 preemptionPolicy priority priorityClassName readinessGates resourceClaims resources runtimeClassName schedulerName
 schedulingGates securityContext serviceAccount serviceAccountName setHostnameAsFQDN subdomain tolerations

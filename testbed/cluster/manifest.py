@@ -139,7 +139,7 @@ class HostPath(Model):
 class Volume(Model):
     """A directory that containers of one pod share."""
 
-    nothing_under_unknown_keys = (None,)
+    empty_settings_say_nothing = False
     """Another source is another volume, with settings or without."""
 
     name: LabelName
@@ -171,6 +171,8 @@ class PodSpec(Model):
     host_network: bool = False
     """The pod has the node's own network instead of one of its own."""
     hostname: LabelName | None = None
+    dns_policy: Literal["ClusterFirst"] = "ClusterFirst"
+    """The cluster's DNS, where the lab has one; `kubectl run` writes it."""
     termination_grace_period_seconds: Annotated[int, within(0, 3600)] = DEFAULT_GRACE_PERIOD_S
 
 

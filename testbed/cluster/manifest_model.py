@@ -24,7 +24,7 @@ class Model(BaseModel):
     """A mapping of a manifest: immutable, no conversions, no unknown keys, camelCase outside and snake_case inside.
 
     What is empty is left out, as kubectl does: a key without a value; empty text, an empty list and for some numbers 0,
-    where the key has a default; an empty mapping under a key that is not known here, such as `status: {}`.
+    where the key has a default; under a key that is not known here whatever holds no value, such as `status: {}`.
     """
 
     model_config = ConfigDict(
@@ -36,15 +36,22 @@ class Model(BaseModel):
         validate_by_alias=True,
     )
 
-    nothing_under_unknown_keys: ClassVar[tuple[object, ...]] = (None, "", [], {})
+    empty_settings_say_nothing: ClassVar[bool] = True
+    """Whether an unknown key may stand there with nothing in it."""
 
     @model_validator(mode="before")
     @classmethod
     def _leave_out_what_is_empty(cls, given: object) -> object:
         if not isinstance(given, dict):
             return given
-        nothing, unknown = _nothing_by_key(cls), cls.nothing_under_unknown_keys
-        return {key: value for key, value in given.items() if not _is_among(value, nothing.get(key, unknown))}
+        nothing = _nothing_by_key(cls)
+        return {key: value for key, value in given.items() if not cls._is_left_out(value, nothing.get(key))}
+
+    @classmethod
+    def _is_left_out(cls, value: object, nothing: tuple[object, ...] | None) -> bool:
+        if nothing is None:
+            return value is None or (cls.empty_settings_say_nothing and _holds_no_value(value))
+        return any(value == one and type(value) is type(one) for one in nothing)
 
 
 @cache
@@ -57,8 +64,10 @@ def _nothing_by_key(model: type[BaseModel]) -> Mapping[str, tuple[object, ...]]:
     return found
 
 
-def _is_among(value: object, nothing: tuple[object, ...]) -> bool:
-    return any(value == one and type(value) is type(one) for one in nothing)
+def _holds_no_value(value: object) -> bool:
+    if isinstance(value, dict | list):
+        return all(map(_holds_no_value, value.values() if isinstance(value, dict) else value))
+    return value in (None, "")
 
 
 def _empty_for_null(value: object) -> object:

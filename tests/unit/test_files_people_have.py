@@ -66,6 +66,58 @@ def test_what_kubectl_prints_in_a_dry_run_is_taken() -> None:
     assert (deployment.name, deployment.spec.strategy.type) == ("web", "RollingUpdate")
 
 
+CREATE_SERVICE = """
+apiVersion: v1
+kind: Service
+metadata:
+  creationTimestamp: null
+  labels:
+    app: web
+  name: web
+spec:
+  ports:
+  - name: 80-8080
+    port: 80
+    protocol: TCP
+    targetPort: 8080
+  selector:
+    app: web
+  type: ClusterIP
+status:
+  loadBalancer: {}
+"""
+RUN = """
+apiVersion: v1
+kind: Pod
+metadata:
+  creationTimestamp: null
+  labels:
+    run: web
+  name: web
+spec:
+  containers:
+  - image: echo
+    name: web
+    resources: {}
+  dnsPolicy: ClusterFirst
+  restartPolicy: Always
+status: {}
+"""
+
+
+def test_what_kubectl_run_expose_and_create_service_print_is_taken() -> None:
+    found = read(f"{CREATE_SERVICE}---{RUN}")
+    assert found.services[0].spec.ports[0].name == "80-8080"
+    assert found.pods[0].metadata.labels == {"run": "web"}
+
+
+def test_a_field_that_says_something_is_not_left_out() -> None:
+    (problem,) = problems_of(CREATE_SERVICE.replace("loadBalancer: {}", "loadBalancer: {ingress: [{ip: 1.2.3.4}]}"))
+    assert "status: unknown or unsupported key" in problem
+    (problem,) = problems_of(RUN.replace("ClusterFirst", "Default"))
+    assert "spec.dnsPolicy: not one of the known values (got Default; want ClusterFirst)" in problem
+
+
 @pytest.mark.parametrize("empty", ["", "null", "~"])
 def test_a_key_without_a_value_is_left_out_everywhere(empty: str) -> None:
     text = f"""
@@ -364,7 +416,7 @@ def test_the_files_that_are_made_wrong_are_right() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        *("hostPID", "hostIPC", "initContainers", "tolerations", "affinity", "nodeSelector", "dnsPolicy", "subdomain"),
+        *("hostPID", "hostIPC", "initContainers", "tolerations", "affinity", "nodeSelector", "dnsConfig", "subdomain"),
         *("serviceAccountName", "imagePullSecrets", "priorityClassName", "schedulerName", "ephemeralContainers"),
     ],
 )

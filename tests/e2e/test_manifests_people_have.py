@@ -1,0 +1,76 @@
+"""Manifests as people have them, on a running lab: Lists, empty fields, odd texts, pods named as parts of the lab."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from testbed.cluster.yaml_source import read_documents
+from tests.e2e.lab import Lab, lab_of
+
+CLUSTER = """\
+apiVersion: testbed/v1
+kind: Cluster
+nodes: [node1]
+---
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Pod, metadata: {name: lab}, spec: {containers: [&echo {name: c, image: echo}]}}
+- {apiVersion: v1, kind: Pod, metadata: {name: all}, spec: {containers: [*echo]}}
+- {apiVersion: v1, kind: Pod, metadata: {name: dns}, spec: {containers: [{<<: *echo, name: d}]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    file = tmp_path_factory.mktemp("cluster") / "pods.yaml"
+    file.write_text(CLUSTER)
+    with lab_of(file) as running:
+        yield running
+
+
+@pytest.mark.parametrize("pod", ["lab", "dns", "all"])
+@pytest.mark.parametrize("prefix", ["", "pod/"])
+def test_logs_are_the_pod_s(lab: Lab, pod: str, prefix: str) -> None:
+    lab.run(pod, "sh", "-c", f"echo said by {pod} > /proc/1/fd/1")
+    assert f"said by {pod}" in lab.must("logs", f"{prefix}{pod}")
+
+
+@pytest.mark.parametrize(("source", "destination"), [("lab", "all"), ("all", "lab"), ("dns", "lab"), ("lab", "lab")])
+def test_a_trace_goes_from_the_pod_to_the_pod(lab: Lab, source: str, destination: str) -> None:
+    traced = lab.json("trace", source, destination)
+    assert traced["outcome"] == "answered"
+    if source != destination:
+        assert [traced["hops"][0]["node"], traced["hops"][-1]["node"]] == [source, source]
+
+
+def test_a_list_is_applied_and_deleted_as_its_items(lab: Lab) -> None:
+    pods = "".join(
+        f"- apiVersion: v1\n  kind: Pod\n  metadata: {{name: {name}, creationTimestamp: }}\n"
+        "  spec: {containers: [{name: c, image: shell, resources: {}}]}\n  status: {}\n"
+        for name in ("a", "b")
+    )
+    listed = f"apiVersion: v1\nkind: List\nmetadata: {{resourceVersion: ''}}\nitems:\n{pods}"
+    applied = lab.testbed("apply", "-f", "-", stdin=listed)
+    assert applied.code == 0, str(applied)
+    assert {"a", "b"} <= {pod["name"] for pod in lab.json("status")["pods"]}
+    deleted = lab.testbed("delete", "-f", "-", stdin=listed)
+    assert deleted.code == 0, str(deleted)
+    assert not {"a", "b"} & {pod["name"] for pod in lab.json("status")["pods"]}
+
+
+def test_what_get_prints_as_yaml_can_be_applied_elsewhere_with_odd_values(lab: Lab) -> None:
+    """A text that YAML readers take for a number or a truth comes back as the text that it is."""
+    values = ["y", "off", "0o7", "1e3", "12:30", "~", "2024-01-01"]
+    env = ", ".join(f'{{name: V{number}, value: "{value}"}}' for number, value in enumerate(values))
+    containers = f"[{{name: c, image: shell, env: [{env}]}}]"
+    pod = f"{{apiVersion: v1, kind: Pod, metadata: {{name: odd}}, spec: {{containers: {containers}}}}}"
+    assert lab.testbed("apply", "-f", "-", stdin=pod).code == 0
+    try:
+        text = lab.must("get", "pod/odd", "-o", "yaml")
+        (document,), problems = read_documents(text.encode(), "f")
+        assert problems == []
+        assert [one["value"] for one in document.value["spec"]["containers"][0]["env"]] == values
+        assert lab.run("odd", "sh", "-c", "echo $V0 $V3 $V4").split() == ["y", "1e3", "12:30"]
+    finally:
+        lab.must("delete", "pod", "odd")
