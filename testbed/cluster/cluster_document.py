@@ -243,5 +243,8 @@ class ClusterDocument(Model):
     """By name; or a list of names, where no node has anything else to say."""
     etcd: EtcdSpec = Field(default_factory=EtcdSpec)
     agent: AgentSpec = Field(default_factory=AgentSpec)
+    images: dict[str, str] = Field(default_factory=dict)
+    """What runs for images: a pattern of references such as `"*/frontend:*"` → a recipe; `"*"`: for all without one.
+    The recipe echo stands in for an image: it answers on the ports that the container declares."""
     dns: bool | None = None
     """Whether the lab has a DNS for Services and pods. None: yes, where the range of Services is free of pods."""

@@ -103,6 +103,8 @@ class Deployment(Model):
     def template_hash(self) -> str:
         """The same for equal templates, another one for others; a part of the pods' names."""
         text = json.dumps(self.spec.template.model_dump(mode="json"), sort_keys=True)
+        # What runs is a part of the template, also where the cluster file says it and not the manifest.
+        text += "".join(container.image for container in self.spec.template.spec.containers if container.stand_in)
         return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
 
     @property

@@ -113,3 +113,38 @@ TOMCAT_INDEX_JSP = """\
 </body>
 </html>
 """
+
+HTTPD_CONF = Template("""\
+# Made by the testbed for this container alone.
+ServerRoot "$root"
+DefaultRuntimeDir /run
+PidFile /run/httpd.pid
+Mutex sem
+ServerName localhost
+Listen $port
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule dir_module /usr/lib/apache2/modules/mod_dir.so
+LoadModule mime_module /usr/lib/apache2/modules/mod_mime.so
+StartServers 1
+ThreadsPerChild 8
+MaxRequestWorkers 32
+MinSpareThreads 4
+MaxSpareThreads 16
+TypesConfig /etc/mime.types
+User www-data
+Group www-data
+ErrorLog /proc/self/fd/2
+LogFormat "%h %l %u %t \\"%r\\" %>s %b" common
+CustomLog /proc/self/fd/1 common
+DocumentRoot "$root/htdocs"
+<Directory "/">
+    Require all denied
+</Directory>
+<Directory "$root/htdocs">
+    Require all granted
+</Directory>
+DirectoryIndex index.html
+""")
+
+HTTPD_INDEX = "<html><body><h1>It works!</h1></body></html>\n"

@@ -1,17 +1,20 @@
-"""What an image name means here: a recipe that makes a program's command, private config and directories. Nothing is
-pulled. Pure but for looking at which Java the machine has.
+"""What an image means here: a recipe that makes a program's command, private config and directories. Nothing is
+pulled. Pure but for looking at which programs the machine has.
 
 The program itself is the machine's own under /usr, which every container sees read-only; everything else is written
 into the container's private root. `command`, `args`, `env` and `workingDir` of the manifest act as in Kubernetes.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from testbed.cluster.debian_versions import version_of
 from testbed.cluster.image_files import (
+    HTTPD_CONF,
+    HTTPD_INDEX,
     NGINX_CONF,
     NGINX_UPSTREAM_LOCATION,
     NGINX_WEB_ROOT_LOCATION,
@@ -20,8 +23,11 @@ from testbed.cluster.image_files import (
     TOMCAT_SERVER_XML,
     TOMCAT_WEB_XML,
 )
+from testbed.cluster.image_names import reference
 from testbed.cluster.manifest import Container
-from testbed.places import ECHO_SERVER
+from testbed.cluster.problems import Problem, near_match, shorten
+from testbed.cluster.validation import Source
+from testbed.places import AGNHOST, ECHO_SERVER
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ECHO_PORT = 8080
@@ -29,7 +35,27 @@ NGINX_PORT = 80
 KERNEL_HAS_IPV6 = Path("/proc/net/if_inet6")
 TOMCAT_PORT = 8080
 JVM_DIRECTORY = Path("/usr/lib/jvm")
+HTTPD_PORT = 80
+BUSYBOX = "/usr/bin/busybox"
+BUSYBOX_DIRECTORY = "/opt/busybox"
+BUSYBOX_APPLETS = (
+    *("arp", "ash", "ftpget", "ftpput", "httpd", "ifconfig", "nc", "netstat", "nslookup", "route", "telnet"),
+    *("tftp", "traceroute", "unzip", "vi", "wget"),
+)
+"""Those that people use in pods and that behave in their own way, or that the machine does not have."""
+DEBIAN_PACKAGES = {
+    "nginx": ("nginx-light", "nginx-core", "nginx-full", "nginx"),
+    "httpd": ("apache2-bin",),
+    "tomcat": ("tomcat10",),
+    "busybox": ("busybox", "busybox-static"),
+    "alpine": ("busybox", "busybox-static"),
+}
+"""Recipe → what brings its program, for the version."""
+PROGRAMS = {"nginx": "nginx", "httpd": "Apache httpd", "tomcat": "Tomcat", "busybox": "BusyBox", "alpine": "BusyBox"}
 
+# The first process of a PID namespace ignores TERM unless it handles it, and a shell handles it only between commands
+# or in `wait`. `wait` also reaps orphans.
+_WAIT = ("/bin/sh", "-c", "trap 'kill $!; exit 0' TERM INT; sleep infinity & wait")
 _UPSTREAM = re.compile(r"[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,5})?")
 _REFERENCE = re.compile(r"\$(?:\$|\(([-._a-zA-Z][-._a-zA-Z0-9]*)\))")
 
@@ -55,6 +81,8 @@ class Program:
     """Made in the private root, before the files."""
     port: int | None
     """TCP port that is in LISTEN when the container is ready; None: ready when it runs."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Absolute path inside the container's private root → where the symbolic link leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +95,7 @@ class _Image:
     files: Mapping[str, str] = field(default_factory=dict)
     directories: tuple[str, ...] = ()
     port: int | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def program(container: Container) -> Program:
@@ -74,18 +103,21 @@ def program(container: Container) -> Program:
 
     `command` replaces the recipe's program and then nothing is known about its port; `args` alone replace the
     recipe's arguments. `$(NAME)` in command, args and env is replaced where NAME is known, `$$` is a `$`.
+    A stand-in has neither command nor args of the image that it stands for.
     Raises RecipeError; KeyError for an image that is no recipe.
     """
     given = {variable.name: variable.value for variable in container.env}
-    image = _RECIPES[container.image](container, given)
+    image = _stand_in(container) if container.stand_in else _RECIPES[container.recipe](container, given)
     env: dict[str, str] = {"PATH": PATH, **image.env}
     for name, value in given.items():
         env[name] = expand(value, env)
-    if container.command:
+    if container.stand_in:
+        argv = image.entrypoint
+    elif container.command:
         argv = (*container.command, *(container.args or ()))
     else:
         argv = (*image.entrypoint, *(container.args or image.default_args))
-    own_program = not container.command and (bool(image.entrypoint) or not container.args)
+    own_program = container.stand_in or (not container.command and (bool(image.entrypoint) or not container.args))
     return Program(
         argv=tuple(expand(argument, env) for argument in argv),
         env=MappingProxyType(env),
@@ -93,7 +125,37 @@ def program(container: Container) -> Program:
         files=image.files,
         directories=image.directories,
         port=image.port if own_program else None,
+        links=image.links,
     )
+
+
+def difference_of(container: Container) -> str:
+    """What runs for the container's image that is not quite what the image says; empty where it is just that."""
+    image, recipe = container.image, container.recipe
+    if container.stand_in:
+        ports = ", ".join(_stand_in_ports(container)) or "none declared"
+        return f"a stand-in that answers on its ports ({ports}) runs (got {shorten(image)}; nothing is pulled)"
+    name = reference(image)
+    version = version_of(DEBIAN_PACKAGES.get(recipe, ()))
+    if not (name.tag or name.digest) and name.repository.rpartition("/")[2] == recipe:
+        return ""
+    if not name.digest and name.tag in ("latest", version) and name.repository.rpartition("/")[2] == recipe:
+        return ""
+    what = f"this machine's {PROGRAMS[recipe]} {version or ''}".rstrip() if recipe in PROGRAMS else f"recipe {recipe}"
+    return f"{what} runs (got {shorten(image)}; nothing is pulled)"
+
+
+def program_of(recipe: str) -> str:
+    """The recipe whose program this one runs, for looking whether the machine has it."""
+    return "busybox" if recipe in ("alpine", "netshoot") else recipe
+
+
+def check_rules(source: Source, images: Mapping[str, str]) -> Iterator[Problem]:
+    """Whether every pattern under `images` leads to a recipe."""
+    for pattern, recipe in images.items():
+        if recipe not in RECIPES:
+            what = f"no such recipe (got {shorten(recipe)}; want {', '.join(RECIPES)}){near_match(recipe, RECIPES)}"
+            yield source.problem(("images", pattern), what)
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
@@ -158,10 +220,7 @@ def _tomcat(_container: Container, _given: Mapping[str, str]) -> _Image:
 
 
 def _shell(_container: Container, _given: Mapping[str, str]) -> _Image:
-    # The first process of a PID namespace ignores TERM unless it handles it, and a shell handles it only between
-    # commands or in `wait`. `wait` also reaps orphans.
-    wait = "trap 'kill $!; exit 0' TERM INT; sleep infinity & wait"
-    return _Image(default_args=("/bin/sh", "-c", wait))
+    return _Image(default_args=_WAIT)
 
 
 def _echo(container: Container, given: Mapping[str, str]) -> _Image:
@@ -176,6 +235,77 @@ def _echo(container: Container, given: Mapping[str, str]) -> _Image:
         files={inside: ECHO_SERVER.read_text(encoding="utf-8")},
         port=int(port),
     )
+
+
+def _stand_in(container: Container) -> _Image:
+    """Answers on every port that the image's own program would listen on, as far as the container says."""
+    inside = "/opt/echo/echo_server.py"
+    ports = _stand_in_ports(container)
+    return _Image(
+        entrypoint=("/usr/bin/python3", "-I", "-S", inside, "--stand-in", *ports),
+        files={inside: ECHO_SERVER.read_text(encoding="utf-8")},
+        port=next((int(port.removesuffix("/TCP")) for port in ports if port.endswith("/TCP")), None),
+    )
+
+
+def _stand_in_ports(container: Container) -> list[str]:
+    """`80/TCP`, those of probes too."""
+    declared = [f"{port.container_port}/{port.protocol}" for port in container.ports]
+    probed = [probe.port for probe in container.probes.values()]
+    return list(dict.fromkeys([*declared, *(f"{port}/TCP" for port in probed if isinstance(port, int))]))
+
+
+def _httpd(_container: Container, _given: Mapping[str, str]) -> _Image:
+    root = "/usr/local/apache2"
+    return _Image(
+        entrypoint=("/usr/sbin/apache2", "-f", f"{root}/conf/httpd.conf"),
+        default_args=("-D", "FOREGROUND"),
+        files={
+            f"{root}/conf/httpd.conf": HTTPD_CONF.substitute(root=root, port=HTTPD_PORT),
+            f"{root}/htdocs/index.html": HTTPD_INDEX,
+        },
+        port=HTTPD_PORT,
+    )
+
+
+def _busybox(_container: Container, _given: Mapping[str, str]) -> _Image:
+    return _Image(default_args=_WAIT, env={"PATH": f"{BUSYBOX_DIRECTORY}:{PATH}"}, links=_links({}))
+
+
+def _netshoot(_container: Container, _given: Mapping[str, str]) -> _Image:
+    # The machine's own tools come first; kdig takes what dig takes.
+    links = _links({"dig": "/usr/bin/kdig", "host": "/usr/bin/khost"})
+    return _Image(default_args=_WAIT, env={"PATH": f"{PATH}:{BUSYBOX_DIRECTORY}"}, links=links)
+
+
+def _links(more: Mapping[str, str]) -> dict[str, str]:
+    return {
+        f"{BUSYBOX_DIRECTORY}/{name}": to for name, to in {**dict.fromkeys(BUSYBOX_APPLETS, BUSYBOX), **more}.items()
+    }
+
+
+def _curl(_container: Container, _given: Mapping[str, str]) -> _Image:
+    return _Image(entrypoint=("/usr/bin/curl",), default_args=("--help",))
+
+
+def _pause(_container: Container, _given: Mapping[str, str]) -> _Image:
+    return _Image(entrypoint=_WAIT)
+
+
+def _agnhost(_container: Container, _given: Mapping[str, str]) -> _Image:
+    files = {
+        "/agnhost": AGNHOST.read_text(encoding="utf-8"),
+        "/opt/echo/testbed/pods/echo_server.py": ECHO_SERVER.read_text(encoding="utf-8"),
+    }
+    netshoot = _netshoot(_container, _given)
+    return _Image(
+        entrypoint=("/agnhost",), default_args=("pause",), env=netshoot.env, files=files, links=netshoot.links
+    )
+
+
+def _echoserver(container: Container, given: Mapping[str, str]) -> _Image:
+    # Whatever `ports` say: the image has its own.
+    return _echo(container, {**given, "PORT": given.get("PORT", str(ECHO_PORT))})
 
 
 def find_java(directory: Path = JVM_DIRECTORY) -> str:
@@ -198,6 +328,14 @@ _RECIPES: Mapping[str, Callable[[Container, Mapping[str, str]], _Image]] = {
     "tomcat": _tomcat,
     "shell": _shell,
     "echo": _echo,
+    "httpd": _httpd,
+    "busybox": _busybox,
+    "alpine": _busybox,
+    "netshoot": _netshoot,
+    "agnhost": _agnhost,
+    "echoserver": _echoserver,
+    "curl": _curl,
+    "pause": _pause,
 }
 
 RECIPES: Mapping[str, str] = {
@@ -205,5 +343,13 @@ RECIPES: Mapping[str, str] = {
     "tomcat": "a real Tomcat 10 on port 8080 with one page",
     "shell": "the machine's own tools; sleeps",
     "echo": "HTTP and UDP on one port, 8080 unless `ports` or PORT says another: /hostname, /clientip, /echo",
+    "httpd": "a real Apache httpd on port 80 with one page",
+    "busybox": "the machine's BusyBox before its own tools: wget, nslookup, nc, httpd; sleeps",
+    "alpine": "the same; there is no apk",
+    "netshoot": "the machine's own tools, then BusyBox's; dig is kdig; sleeps",
+    "agnhost": "/agnhost with netexec, serve-hostname, liveness and pause; dig, nslookup and curl",
+    "echoserver": "echo on port 8080",
+    "curl": "the machine's curl with `args`",
+    "pause": "sleeps",
 }
 """Name → what it is, in one line."""

@@ -5,8 +5,9 @@ A field that is not here is refused, never ignored: a manifest that is taken doe
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, ValidationInfo, model_validator
 
+from testbed.cluster.image_names import Meaning, meaning_of
 from testbed.cluster.manifest_model import (
     LEFT_OUT_AT_ZERO,
     Annotations,
@@ -93,7 +94,7 @@ class SecurityContext(Model):
 
 
 class Container(Model):
-    """One container; `image` is the name of a recipe of the testbed, nothing is pulled."""
+    """One container; nothing is pulled, `image` means a recipe of the testbed."""
 
     name: LabelName
     image: str
@@ -106,6 +107,29 @@ class Container(Model):
     security_context: SecurityContext = Field(default_factory=SecurityContext)
     readiness_probe: Probe | None = None
     liveness_probe: Probe | None = None
+
+    _meaning: Meaning | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _find_what_runs(self, info: ValidationInfo) -> "Container":
+        self._meaning = meaning_of(self.image, info.context or ())
+        return self
+
+    @property
+    def recipe(self) -> str:
+        """The name of the recipe that runs; empty where there is none for this image."""
+        return self._meaning.recipe if self._meaning else ""
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether the recipe only answers in place of the image's own program."""
+        return self._meaning is not None and self._meaning.stand_in
+
+    @property
+    def probes(self) -> dict[str, Probe]:
+        """Those that there are, by key."""
+        every = {"readinessProbe": self.readiness_probe, "livenessProbe": self.liveness_probe}
+        return {key: probe for key, probe in every.items() if probe is not None}
 
     @model_validator(mode="after")
     def _one_success_is_alive(self) -> "Container":

@@ -5,6 +5,7 @@ from typing import NamedTuple, TypeVar
 
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.free_values import free_name
+from testbed.cluster.image_names import ImageRule
 from testbed.cluster.kinds import MANIFESTS
 from testbed.cluster.kubernetes_words import KUBERNETES_KINDS
 from testbed.cluster.manifest import PodManifest
@@ -46,8 +47,11 @@ def objects_in(sources: Iterable[Source]) -> tuple[list[Source], list[Problem]]:
     return found, problems
 
 
-def read_manifests(sources: Iterable[Source]) -> tuple[list[Manifest], list[Problem]]:
-    """Every manifest that could be read, in order, and everything that is wrong with each of them alone."""
+def read_manifests(sources: Iterable[Source], rules: Sequence[ImageRule] = ()) -> tuple[list[Manifest], list[Problem]]:
+    """Every manifest that could be read, in order, and everything that is wrong with each of them alone.
+
+    `rules` say what runs for an image. What is accepted with a difference is among its source's warnings.
+    """
     found: list[Manifest] = []
     objects, problems = objects_in(sources)
     for source in objects:
@@ -56,7 +60,7 @@ def read_manifests(sources: Iterable[Source]) -> tuple[list[Manifest], list[Prob
             problems.append(_refuse(source))
             continue
         model, check = kind.manifest()
-        read, wrong = read_model(source, model)
+        read, wrong = read_model(source, model, rules)
         problems += wrong
         if isinstance(read, Object):
             problems += [*_check_namespace(source, read), *check(source, read)]

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 from testbed.cluster.deployment import LONGEST_NAME, Deployment
 from testbed.cluster.free_values import free_name, free_port
-from testbed.cluster.images import RECIPES, RecipeError, program
+from testbed.cluster.image_names import reference
+from testbed.cluster.images import RECIPES, RecipeError, difference_of, program
 from testbed.cluster.manifest import Container, PodManifest, PodSpec
 from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import Problem, near_match, shorten
@@ -131,9 +132,8 @@ def _check_probes(source: Source, path: Path, container: Container) -> Iterator[
     names = source.names_in((*path, "ports"))
     if names is None:
         return
-    probes = {"readinessProbe": container.readiness_probe, "livenessProbe": container.liveness_probe}
-    for key, probe in probes.items():
-        if probe is not None and isinstance(probe.port, str) and probe.port not in names:
+    for key, probe in container.probes.items():
+        if isinstance(probe.port, str) and probe.port not in names:
             action = "httpGet" if probe.http_get else "tcpSocket"
             want = ", ".join(names) or "a number, or the name of a port under ports"
             what = f"no port of this name in the container (got {probe.port}; want {want})"
@@ -141,18 +141,19 @@ def _check_probes(source: Source, path: Path, container: Container) -> Iterator[
 
 
 def _check_image(source: Source, path: Path, container: Container) -> Iterator[Problem]:
-    if container.image in RECIPES:
+    if container.recipe:
+        if what := difference_of(container):
+            source.warn((*path, "image"), what)
         try:
             program(container)
         except RecipeError as error:
             names = [variable.name for variable in container.env]
             yield source.problem((*path, "env", names.index(error.variable), "value"), f"{error.variable}: {error}")
         return
-    want = ", ".join(RECIPES)
-    bare = container.image.rpartition("/")[2].partition("@")[0].partition(":")[0]
-    reason = "nothing is pulled, an image is a recipe of the testbed" if bare != container.image else "no such recipe"
-    what = f"{reason} (got {shorten(container.image)}; want {want}){near_match(bare, RECIPES)}"
-    yield source.problem((*path, "image"), what)
+    bare = reference(container.image).repository.rpartition("/")[2]
+    want = f"{listed(RECIPES, bare)}; or a stand-in: --images '*=echo'"
+    what = f"no recipe for this image, and nothing is pulled (got {shorten(container.image)}; want {want})"
+    yield source.problem((*path, "image"), what + near_match(bare, RECIPES))
 
 
 def _duplicates(source: Source, path: Path, names: Sequence[str], key: str = "name") -> Iterator[Problem]:

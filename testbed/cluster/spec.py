@@ -15,6 +15,8 @@ from testbed.cluster.addresses import AddressPlan
 from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns, read_network
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
 from testbed.cluster.deployment import Deployment
+from testbed.cluster.image_names import ImageRule
+from testbed.cluster.images import check_rules
 from testbed.cluster.manifest import Metadata, PodManifest, PodSpec
 from testbed.cluster.manifests import Object, check_twice, is_known, kind_of, of_kind, read_manifests
 from testbed.cluster.network_json import network_json
@@ -65,6 +67,8 @@ class Cluster:
     warnings: tuple[Problem, ...]
     """What is probably a mistake and is done all the same."""
     addresses: AddressPlan
+    images: tuple[ImageRule, ...]
+    """What runs for images; the first that fits."""
     dns: bool
     """Whether names of Services and pods can be asked for."""
     wiring: Wiring
@@ -94,19 +98,22 @@ class Cluster:
         return len(self.pods) + sum(deployment.spec.replicas for deployment in self.deployments)
 
 
-def load_cluster(path: Path | str) -> Cluster:
-    """Read the cluster file at `path`. Raises SpecError with all its problems."""
+def load_cluster(path: Path | str, images: Sequence[ImageRule] = ()) -> Cluster:
+    """Read the cluster file at `path`; `images` come before its own. Raises SpecError with all its problems."""
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         want = "want a cluster file that can be read"
         raise SpecError([Problem(str(path), f"cannot be read (got {error.strerror}; {want})")]) from None
-    return read_cluster(data, str(path))
+    return read_cluster(data, str(path), images)
 
 
-def read_cluster(data: bytes, name: str) -> Cluster:
-    """The cluster in the YAML stream `data`; `name` stands for the file in problems. Raises SpecError."""
+def read_cluster(data: bytes, name: str, images: Sequence[ImageRule] = ()) -> Cluster:
+    """The cluster in the YAML stream `data`; `name` stands for the file in problems. Raises SpecError.
+
+    `images` come before those of the file.
+    """
     documents, problems = read_documents(data, name)
     if not documents:
         raise SpecError(problems)
@@ -114,7 +121,8 @@ def read_cluster(data: bytes, name: str) -> Cluster:
     sources[0], nodes_twice = with_nodes_by_name(sources[0])
     problems += nodes_twice
     cluster, wiring, config, cluster_problems = _read_cluster_document(sources[0])
-    manifests, manifest_problems = read_manifests(sources[1:])
+    rules = (*images, *(ImageRule(*one) for one in cluster.images.items())) if cluster else tuple(images)
+    manifests, manifest_problems = read_manifests(sources[1:], rules)
     problems += cluster_problems + manifest_problems
     routers, node_names = wiring.routers if wiring else (), _node_names(sources[0])
     pods, deployments = of_kind(manifests, PodManifest), of_kind(manifests, Deployment)
@@ -133,6 +141,7 @@ def read_cluster(data: bytes, name: str) -> Cluster:
         problems += check_dual_stack(services, config.ipv6_network is not None)
     if problems or cluster is None or wiring is None or config is None:
         raise SpecError(_in_order(problems))
+    noted = [warning for manifest in manifests for warning in manifest.source.warnings]
     return Cluster(
         metadata=cluster.metadata,
         network=cluster.network,
@@ -146,17 +155,18 @@ def read_cluster(data: bytes, name: str) -> Cluster:
         written_pods=tuple(pod for _, pod in pods),
         deployments=tuple(deployment for _, deployment in deployments),
         services=tuple(service for _, service in services),
-        warnings=tuple(selects_nothing(services, _labels(pods, deployments))),
+        warnings=tuple(_in_order([*noted, *selects_nothing(services, _labels(pods, deployments))])),
         addresses=addresses_of(cluster, wiring, config),
+        images=rules,
         dns=has_dns(cluster, config),
         wiring=wiring,
         text=data.decode(),
     )
 
 
-def find_cluster(name: str = DEFAULT_CLUSTER) -> Cluster:
+def find_cluster(name: str = DEFAULT_CLUSTER, images: Sequence[ImageRule] = ()) -> Cluster:
     """The cluster of a file, or one of ours by its name (`-` and `_` are one). Raises SpecError."""
-    return load_cluster(find_cluster_file(name))
+    return load_cluster(find_cluster_file(name), images)
 
 
 def find_cluster_file(name: str = DEFAULT_CLUSTER) -> Path:
@@ -198,7 +208,7 @@ def _read_cluster_document(
         return None, None, None, problems
     wiring, found = read_wiring(source, document)
     config, wrong = read_network(source, document)
-    checked = check_cluster(source, document, wiring, config)
+    checked = [*check_cluster(source, document, wiring, config), *check_rules(source, document.images)]
     return document, wiring, config, [*problems, *found, *wrong, *checked]
 
 

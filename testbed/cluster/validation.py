@@ -59,12 +59,18 @@ class Source:
 
     def __init__(self, document: Document, name: str) -> None:
         self.document, self.name = document, name
+        self.warnings: list[Problem] = []
+        """What was accepted with a difference that a person should know of."""
         self._wrong: list[Path] = []
 
     def problem(self, path: Path, what: str, *, at_key: bool = False) -> Problem:
         """A problem of the value at `path`, or of its key."""
         position = self.document.key_position(path) if at_key else self.document.position(path)
         return self.problem_at(position, f"{dotted(path)}: {what}" if path else what)
+
+    def warn(self, path: Path, what: str, *, at_key: bool = False) -> None:
+        """Accept the value at `path`, or its key, with a warning."""
+        self.warnings.append(self.problem(path, what, at_key=at_key))
 
     def problem_at(self, position: Position, what: str) -> Problem:
         """A problem at `position`."""
@@ -93,14 +99,14 @@ class Source:
         return self.document.position(path).line
 
 
-def read_model(source: Source, model: type[ModelT]) -> tuple[ModelT | None, list[Problem]]:
-    """The document as `model`, and every reason why it is not one.
+def read_model(source: Source, model: type[ModelT], context: object = None) -> tuple[ModelT | None, list[Problem]]:
+    """The document as `model`, and every reason why it is not one; `context` is for the model's own validators.
 
     With problems the model is what is left without the wrong entries, for finding more problems only; None when that
     is no `model` either.
     """
     try:
-        return model.model_validate(source.document.value), []
+        return model.model_validate(source.document.value, context=context), []
     except ValidationError as failure:
         errors = [error for error in failure.errors(include_url=False) if not _is_echo(error)]
     problems = [_problem(source, model, error) for error in errors]
@@ -113,7 +119,7 @@ def read_model(source: Source, model: type[ModelT]) -> tuple[ModelT | None, list
             _give_name(rest, f"no-name-{source.line(())}")
     for _ in range(MOST_CUTS):
         try:
-            return model.model_validate(rest), problems
+            return model.model_validate(rest, context=context), problems
         except ValidationError as failure:
             # What lacks an entry now goes as a whole: a port without its number, then a container's ports.
             for error in (one for one in failure.errors(include_url=False) if not _is_echo(one)):

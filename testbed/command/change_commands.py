@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from testbed.cluster.kinds import BY_WORD, DEPLOYMENT, MANIFESTS, Kind, no_such_kind
-from testbed.command.command_line import lab_option, output_option, verbs
+from testbed.command.command_line import images_option, lab_option, output_option, verbs
 from testbed.command.completion import kind_and_names
 from testbed.command.selectors import read_selector, selected, selector_option
 from testbed.control.client import LabRecord, ask, ask_with_contents, find_lab
@@ -30,18 +30,22 @@ files_option = click.option(
 @files_option
 @click.option("--wait", is_flag=True, help="Wait until all of it is ready.")
 @click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS")
+@images_option
 @lab_option
 @output_option("json")
-def apply(files: tuple[str, ...], wait: bool, timeout: float, lab: str | None, output: str | None) -> None:
+def apply(
+    files: tuple[str, ...], wait: bool, timeout: float, images: tuple[str, ...], lab: str | None, output: str | None
+) -> None:
     """Create or change objects: apply -f FILE; everything in the files is checked before anything is done."""
     if not files:
         raise click.UsageError("want -f FILE", click.get_current_context())
     record = find_lab(lab)
-    answer = _ask_with_files(record, APPLY, files, wait_s=timeout if wait else None)
+    answer = _ask_with_files(record, APPLY, files, wait_s=timeout if wait else None, images=list(images))
     _show(answer, output)
     if output is None:
-        for warning in answer["warnings"]:
-            click.echo(warning.replace("error: ", "warning: ", 1), err=True)
+        from testbed.output import tables as render
+
+        render.warnings(answer["warnings"])
         next_commands(record.name, "get all -o wide")
 
 

@@ -140,6 +140,14 @@ def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+images_option = click.option(
+    "--images",
+    multiple=True,
+    metavar="PATTERN=RECIPE",
+    help="What runs for images: '*=echo' has stand-ins for all without a recipe answer on their declared ports.",
+)
+
+
 def output_option(*formats: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`-o`, with the forms that the verb has besides its columns."""
     return click.option("-o", "--output", type=click.Choice(formats), help="Another form of the answer.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from testbed.command.command_line import Verbs, bare_name, lab_option, needs_root, output_option, verbs
+from testbed.command.command_line import Verbs, bare_name, images_option, lab_option, needs_root, output_option, verbs
 from testbed.command.completion import clusters, names
 from testbed.control.client import LabRecord, ask, find_lab, running_labs
 from testbed.control.questions import CLI, ETCDCTL, RESTART, STATUS
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     type=click.Choice(["udp", "vxlan", "host-gw", "ipip", "wireguard", "alloc"]),
     help="How packets travel between nodes, instead of the cluster's own Backend.",
 )
+@images_option
 @click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not get ready.")
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(min=1), metavar="SECONDS", help="How long each phase may take."
@@ -281,13 +282,16 @@ def topologies(output: str | None) -> None:
 @verbs.command()
 @click.argument("cluster", metavar="FILE|NAME", shell_complete=clusters)
 @click.option("--show-defaults", is_flag=True, help="Print the file with nothing left out, as YAML.")
+@images_option
 @output_option("json")
-def validate(cluster: str, show_defaults: bool, output: str | None) -> None:
+def validate(cluster: str, show_defaults: bool, images: tuple[str, ...], output: str | None) -> None:
     """Check a cluster file and list all its problems. Needs no root."""
+    from testbed.cluster.image_names import read_rules
+    from testbed.cluster.images import RECIPES
     from testbed.cluster.spec import find_cluster
     from testbed.output import tables as render
 
-    found = find_cluster(cluster)
+    found = find_cluster(cluster, read_rules(images, RECIPES))
     render.warnings(found.warnings)
     if show_defaults:
         from testbed.cluster.written_out import written_out

@@ -29,6 +29,8 @@ class LabOptions:
     """Of a cluster that is made; None: the usual number."""
     without_agent: tuple[str, ...] = ()
     """Nodes whose agent the user runs by hand."""
+    images: tuple[str, ...] = ()
+    """What runs for images, each PATTERN=RECIPE; before those of the cluster file."""
     datapath: str = "auto"
     """The agents' --datapath."""
     backend: str | None = None
@@ -52,4 +54,4 @@ class LabOptions:
 def read_options(rundir: Path) -> LabOptions:
     """Return what `write` has left there."""
     values = json.loads(read_plain(rundir / OPTIONS_FILE, OPTIONS_BYTES))
-    return LabOptions(**{**values, "without_agent": tuple(values["without_agent"])})
+    return LabOptions(**{**values, **{key: tuple(values[key]) for key in ("without_agent", "images")}})

@@ -1,13 +1,17 @@
 """`up` on a lab that runs: show what is different in the file by now, and do it, with the verbs that people use."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from testbed.cluster.difference import Difference, difference
+from testbed.cluster.image_names import read_rules
+from testbed.cluster.images import RECIPES
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, read_cluster
 from testbed.cluster.yaml_source import MAX_BYTES
 from testbed.control.client import CLUSTER_FILE, LabRecord, ask, ask_with_contents
+from testbed.control.options import LabOptions, read_options
 from testbed.control.questions import APPLY, DELETE, NODE, STATUS
 from testbed.errors import InvalidInput, TestbedError
 from testbed.output.next_commands import prefix
@@ -17,9 +21,12 @@ READY_LIMIT_S = 60.0
 DRAIN_LIMIT_S = 60.0
 
 
-def converge(lab: LabRecord, wanted: Cluster, source: str, *, dry_run: bool) -> None:
-    """Bring the lab to `wanted`. Raises TestbedError, with nothing changed when the file asks for the impossible."""
-    file = lab.rundir / CLUSTER_FILE
+def converge(lab: LabRecord, wanted: Cluster, options: LabOptions) -> None:
+    """Bring the lab to `wanted`, which `options` have led to.
+
+    Raises TestbedError, with nothing changed when the file asks for the impossible.
+    """
+    file, source, dry_run = lab.rundir / CLUSTER_FILE, options.cluster_file, options.dry_run
     plan = difference(_cluster_of(lab, file), wanted)
     if plan.refused:
         refused = [one.partition(": ") for one in plan.refused]
@@ -38,14 +45,16 @@ def converge(lab: LabRecord, wanted: Cluster, source: str, *, dry_run: bool) -> 
     for kind, name in plan.gone_objects:
         # What somebody has removed by hand meanwhile is gone as well.
         ask(lab, DELETE, (), None, kind=kind, names=[name], grace_s=None)
-    _apply(lab, wanted, source)
+    images = [f"{rule.pattern}={rule.recipe}" for rule in wanted.images]
+    _apply(lab, wanted, source, images)
     for name in _there(lab, plan.gone_nodes):
         ask(lab, NODE, (), None, action="delete", name=name, limit_s=DRAIN_LIMIT_S)
     if plan.gone_nodes:
         # Pods that were on a node that is gone, and may be anywhere.
-        _apply(lab, wanted, source)
+        _apply(lab, wanted, source, images)
     try:
         replace_plain(file, wanted.text.encode())
+        replace(read_options(lab.rundir), images=options.images).write(lab.rundir)
     except OSError as failure:
         raise TestbedError(f"lab {lab.name}: {file}: cannot be written ({failure})") from failure
 
@@ -53,7 +62,8 @@ def converge(lab: LabRecord, wanted: Cluster, source: str, *, dry_run: bool) -> 
 def _cluster_of(lab: LabRecord, file: Path) -> Cluster:
     """What the lab was made from."""
     try:
-        return read_cluster(read_plain(file, MAX_BYTES), str(file))
+        rules = read_rules(read_options(lab.rundir).images, RECIPES)
+        return read_cluster(read_plain(file, MAX_BYTES), str(file), rules)
     except (OSError, SpecError) as failure:
         raise TestbedError(f"lab {lab.name}: the file that it was made from cannot be read: {failure}") from failure
 
@@ -71,7 +81,9 @@ def _there(lab: LabRecord, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in running]
 
 
-def _apply(lab: LabRecord, wanted: Cluster, source: str) -> None:
+def _apply(lab: LabRecord, wanted: Cluster, source: str, images: Sequence[str]) -> None:
     if wanted.written_pods or wanted.deployments or wanted.services:
         contents = {source: wanted.text.encode()}
-        ask_with_contents(lab, APPLY, contents, cluster_files=True, wait_s=READY_LIMIT_S)
+        ask_with_contents(
+            lab, APPLY, contents, cluster_files=True, wait_s=READY_LIMIT_S, images=images, keep_images=True
+        )

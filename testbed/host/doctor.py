@@ -115,6 +115,8 @@ PROGRAMS = (  # program, Debian package, what it is needed for
     ("sockperf", "sockperf", "bench"),
     ("nginx", "nginx-light", "image nginx"),
     ("java", "tomcat10", "image tomcat"),
+    ("apache2", "apache2-bin", "image httpd"),
+    ("busybox", "busybox", "image busybox"),
 )
 DEBIAN_PACKAGES = {program: package for program, package, _ in PROGRAMS} | {"tomcat10": "tomcat10"}
 

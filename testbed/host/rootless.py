@@ -12,7 +12,7 @@ from testbed.host.doctor import Check, ScratchNamespaces, room_check, tun_check
 from testbed.processes import namespaces
 
 NEEDED_FOR = "up --rootless"
-SWITCHING_IMAGES = ("nginx",)
+SWITCHING_IMAGES = ("nginx", "httpd")
 """Programs that become another user after their start."""
 _SWITCHES = (
     # Debian's of old, Ubuntu's since 23.10, and the kernel's own, with the value that forbids it.
@@ -84,8 +84,8 @@ def refusals(cluster: Cluster) -> list[str]:
     for spec in cluster.pod_specs:
         for container in spec.containers:
             user = container.security_context.run_as_user
-            if container.image in SWITCHING_IMAGES and not container.command:
-                why = f"image {container.image} becomes another user after its start"
+            if container.recipe in SWITCHING_IMAGES and not container.command:
+                why = f"image {container.recipe} becomes another user after its start"
             elif user:
                 why = f"runAsUser: {user}"
             else:

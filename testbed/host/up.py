@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 from agent.errors import InvalidConfig
 from testbed.cluster import capacity
 from testbed.cluster.generated import choose, generate
+from testbed.cluster.image_names import read_rules
+from testbed.cluster.images import RECIPES, program_of
 from testbed.cluster.overlay import overlay_of, with_backend
 from testbed.cluster.problems import shorten
 from testbed.cluster.shaping import missing_features
@@ -69,7 +71,7 @@ def _read(options: LabOptions) -> tuple[Cluster, LabOptions]:
         cluster, source = _generate(options)
     else:
         source = str(find_cluster_file(options.cluster_file or DEFAULT_CLUSTER))
-        cluster = load_cluster(source)
+        cluster = load_cluster(source, read_rules(options.images, RECIPES))
         check_capacity(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
     name = options.name or os.environ.get("TESTBED_LAB") or cluster.name
     _check_name(name)
@@ -140,7 +142,7 @@ def _already_up(lab: LabRecord, cluster: Cluster, options: LabOptions) -> None:
             f"have another lab beside it (up --backend {backend} --lab NAME)"
         )
     render.warnings(cluster.warnings)
-    converge(lab, cluster, options.cluster_file, dry_run=options.dry_run)
+    converge(lab, cluster, options)
     if not options.dry_run:
         _show(lab, cluster)
 
@@ -155,7 +157,7 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
     # Alone: where descriptors are missing, whatever is tried next fails too.
     if wrong := too_much or limits.too_tight(limits.hard_limits(), needed):
         raise WrongEnvironment("\n".join(wrong))
-    purposes = {f"image {container.image}" for spec in cluster.pod_specs for container in spec.containers}
+    purposes = {f"image {program_of(container.recipe)}" for spec in cluster.pod_specs for container in spec.containers}
     overlay = overlay_of(cluster.config)
     if overlay.needs is not None and cluster.agent.command is None:
         purposes.add(overlay.needs)
@@ -299,7 +301,7 @@ def _log_tail(rundir: Path) -> str:
 def _next(answer: StatusAnswer, cluster: Cluster) -> None:
     from testbed.output.next_commands import next_commands
 
-    image = {pod.name: pod.spec.containers[0].image for pod in cluster.pods}
+    image = {pod.name: pod.spec.containers[0].recipe for pod in cluster.pods}
     node = {pod["name"]: pod["node"] for pod in answer["pods"]}
     clients = [pod["name"] for pod in answer["pods"] if image.get(pod["name"]) == "shell" and pod["ready"]]
     servers = [pod for pod in answer["pods"] if image.get(pod["name"]) in ("tomcat", "echo") and pod["ready"]]

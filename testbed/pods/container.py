@@ -5,7 +5,7 @@
 
 Standard library only and few imports, because each container pays for them at every start. SPEC is one JSON document
 (`testbed.pods.pod_container` writes it): pause_pid, node_pid, share_pid, privileged, user, argv, env, working_dir,
-directories, files, volumes, log, log_bytes.
+directories, files, links, volumes, log, log_bytes.
 
 The container's process is a child in the pod's net, ipc and uts namespaces; its PID namespace is the pod's where
 shared, else a new one in which it is PID 1. Between the two runs a short conversation, so that nobody has to guess:
@@ -212,7 +212,7 @@ def _make_root(spec: Spec, trees: list[int]) -> None:
     volumes = spec["volumes"]
     held = [_clone_of_node(volume) if tree < 0 else tree for tree, volume in zip(trees, volumes, strict=True)]
     container_root.build(spec["privileged"])
-    container_root.write_files(spec["directories"], spec["files"])
+    container_root.write_files(spec["directories"], spec["files"], spec["links"])
     for tree, volume in sorted(zip(held, volumes, strict=True), key=lambda pair: str(pair[1]["target"])):
         container_root.attach_volume(tree, volume, spec["privileged"])
 

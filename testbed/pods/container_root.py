@@ -93,14 +93,22 @@ def build(privileged: bool) -> None:
         kernel_view.hide_from_containers()
 
 
-def write_files(directories: Iterable[str], files: Mapping[str, str]) -> None:
-    """Make a program's directories and text files inside the new root. Raises OSError with the path."""
+def write_files(directories: Iterable[str], files: Mapping[str, str], links: Mapping[str, str]) -> None:
+    """Make a program's directories, text files and links inside the new root; scripts can be executed.
+
+    Raises OSError with the path.
+    """
     for directory in directories:
         make_directory(directory)
     for path, text in files.items():
         make_directory(os.path.dirname(path))
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
+        if text.startswith("#!"):
+            os.chmod(path, 0o755)
+    for path, target in links.items():
+        make_directory(os.path.dirname(path))
+        os.symlink(target, path)
 
 
 def attach_volume(tree: int, volume: Mapping[str, Any], privileged: bool) -> None:

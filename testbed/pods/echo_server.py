@@ -8,6 +8,8 @@
 
 Runs inside a container by `python3 -I -S echo_server.py`, where nothing but the standard library is to be seen; few
 imports, so that a lab of a hundred of these starts in seconds. The port is taken from PORT.
+
+    python3 -I -S echo_server.py --stand-in 80/TCP 53/UDP    answers on these, and 200 for every path
 """
 
 import contextlib
@@ -16,6 +18,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, NoReturn
 from urllib.parse import unquote_plus
 
@@ -27,41 +30,71 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_CONNECTIONS = 200
 MAX_DATAGRAM_BYTES = 65535
 
+Answer = Callable[[str, str, bytes, str], tuple[str, bytes]]
+"""Method, target, body and client → status line and body."""
+
 
 class BadRequest(Exception):
     """The request cannot be answered; carries the status line."""
 
 
-def main() -> NoReturn:
-    """Serve until SIGTERM or SIGINT. Ends with 2 for a bad PORT, 1 when the port is taken."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Needed: the first process of a PID namespace ignores signals that it does not handle.
-        signal.signal(number, lambda *_: os._exit(0))
+def main(words: list[str]) -> NoReturn:
+    """Serve until SIGTERM or SIGINT. Ends with 2 for a bad PORT, 1 when a port is taken."""
+    end_on_signals()
+    if words[:1] == ["--stand-in"]:
+        serve([(int(number), protocol) for number, _, protocol in (word.partition("/") for word in words[1:])])
     given = os.environ.get("PORT", str(DEFAULT_PORT))
     if not given.isdecimal() or not 1 <= int(given) <= 65535:
         sys.exit(_complain(f"error: PORT: not a port (got {given}; want 1 to 65535)", 2))
-    port = int(given)
-    try:
-        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        datagrams.bind(("", port))
-        # Last, because a listening TCP port is the sign of readiness.
-        listener = socket.create_server(("", port), backlog=128)
-    except OSError as error:
-        sys.exit(_complain(f"error: port {port}: {error.strerror}", 1))
-    threading.Thread(target=_serve_datagrams, args=(datagrams,), daemon=True).start()
-    _serve_ipv6(port)
-    _serve_connections(listener)
+    serve([(int(given), "UDP"), (int(given), "TCP")], answer)
 
 
-def _serve_ipv6(port: int) -> None:
-    """The same by IPv6, where the pod has it; by sockets of its own, so that IPv4 clients look as they are."""
+def end_on_signals() -> None:
+    """Needed: the first process of a PID namespace ignores signals that it does not handle."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+
+
+def serve(ports: Sequence[tuple[int, str]], reply: "Answer | None" = None) -> NoReturn:
+    """Serve on these ports, each a number and TCP or UDP. Ends with 1 when one is taken."""
+    reply = reply or stand_in_answer
+    datagrams, listeners = [], []
+    for port, protocol in ports:
+        try:
+            if protocol == "UDP":
+                datagrams.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                datagrams[-1].bind(("", port))
+            else:
+                # Last, because a listening TCP port is the sign of readiness.
+                listeners.append(socket.create_server(("", port), backlog=128))
+        except OSError as error:
+            sys.exit(_complain(f"error: port {port}: {error.strerror}", 1))
+    datagrams += [one for port, protocol in ports if protocol == "UDP" for one in _by_ipv6(port, _datagrams_by_ipv6)]
+    listeners += [one for port, protocol in ports if protocol != "UDP" for one in _by_ipv6(port, _listener_by_ipv6)]
+    for one in datagrams:
+        threading.Thread(target=_serve_datagrams, args=(one,), daemon=True).start()
+    for one in listeners:
+        threading.Thread(target=_serve_connections, args=(one, reply), daemon=True).start()
+    while True:
+        signal.pause()
+
+
+def _by_ipv6(port: int, opened: "Callable[[int], socket.socket]") -> "list[socket.socket]":
+    """The same by IPv6, where the pod has it; by sockets of their own, so that IPv4 clients look as they are."""
     with contextlib.suppress(OSError):
-        datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        datagrams.bind(("::", port))
-        listener = socket.create_server(("::", port), family=socket.AF_INET6, backlog=128)
-        threading.Thread(target=_serve_datagrams, args=(datagrams,), daemon=True).start()
-        threading.Thread(target=_serve_connections, args=(listener,), daemon=True).start()
+        return [opened(port)]
+    return []
+
+
+def _datagrams_by_ipv6(port: int) -> socket.socket:
+    datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    datagrams.bind(("::", port))
+    return datagrams
+
+
+def _listener_by_ipv6(port: int) -> socket.socket:
+    return socket.create_server(("::", port), family=socket.AF_INET6, backlog=128)
 
 
 def answer(method: str, target: str, body: bytes, client: str) -> tuple[str, bytes]:
@@ -80,6 +113,16 @@ def answer(method: str, target: str, body: bytes, client: str) -> tuple[str, byt
     return "404 Not Found", b"404: want /, /hostname, /clientip or /echo\n"
 
 
+def stand_in_answer(method: str, target: str, body: bytes, client: str) -> tuple[str, bytes]:
+    """The same, and well for every other path: what an image's own program would answer is not known."""
+    status, content = answer(method, target, body, client)
+    if status.startswith("404"):
+        return answer(method, "/", body, client)[
+            0
+        ], f"pod {socket.gethostname()} answers {client}: {method} {target}\n".encode()
+    return status, content
+
+
 def _serve_datagrams(datagrams: socket.socket) -> NoReturn:
     while True:
         # An ICMP error of an earlier answer is reported here and concerns nobody else.
@@ -91,14 +134,14 @@ def _serve_datagrams(datagrams: socket.socket) -> NoReturn:
             datagrams.sendto(payload, sender)
 
 
-def _serve_connections(listener: socket.socket) -> NoReturn:
+def _serve_connections(listener: socket.socket, reply: "Answer") -> NoReturn:
     slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
 
     def serve(connection: socket.socket, client: str) -> None:
         try:
             with connection, connection.makefile("rb") as stream, contextlib.suppress(OSError):
                 connection.settimeout(IDLE_TIMEOUT_S)
-                while _serve_request(connection, stream, client):
+                while _serve_request(connection, stream, client, reply):
                     pass
         finally:
             slots.release()
@@ -112,14 +155,14 @@ def _serve_connections(listener: socket.socket) -> NoReturn:
         threading.Thread(target=serve, args=(connection, client), daemon=True).start()
 
 
-def _serve_request(connection: socket.socket, stream: BinaryIO, client: str) -> bool:
+def _serve_request(connection: socket.socket, stream: BinaryIO, client: str, reply: "Answer") -> bool:
     """Answer one request; True when the connection may carry another. Raises OSError."""
     try:
         request = _read_request(connection, stream)
         if request is None:
             return False
         method, target, version, headers, body = request
-        status, content = answer(method, target, body, client)
+        status, content = reply(method, target, body, client)
         wish = headers.get("connection", "keep-alive" if version == "HTTP/1.1" else "close").lower()
         keep = wish != "close"
     except BadRequest as bad:
@@ -173,4 +216,4 @@ def _complain(message: str, exit_code: int) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -109,6 +109,7 @@ def run_document(
         "env": {"HOSTNAME": place.hostname, "HOME": "/root", **image.env},
         "working_dir": image.working_dir,
         "directories": list(image.directories),
+        "links": dict(image.links),
         "files": {
             "/etc/hosts": hosts,
             "/etc/hostname": f"{place.hostname}\n",

@@ -122,6 +122,8 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
     started = time.monotonic()
     options = read_options(rundir)
     make_mounts_private(rundir, OURS)
+    from testbed.cluster.image_names import read_rules
+    from testbed.cluster.images import RECIPES
     from testbed.cluster.overlay import with_backend
     from testbed.cluster.spec import read_cluster
     from testbed.cluster.yaml_source import MAX_BYTES
@@ -129,7 +131,8 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
     from testbed.supervisor.start import LabNotReady, LabStart
     from testbed.supervisor.verbs import verbs_of
 
-    cluster = read_cluster(read_plain(rundir / CLUSTER_FILE, MAX_BYTES), CLUSTER_FILE)
+    rules = read_rules(options.images, RECIPES)
+    cluster = read_cluster(read_plain(rundir / CLUSTER_FILE, MAX_BYTES), CLUSTER_FILE, rules)
     if options.backend is not None:
         cluster = with_backend(cluster, options.backend)
     lab = Lab(cluster, rundir, options)

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from testbed.cluster.image_names import ImageRule, read_rules
+from testbed.cluster.images import RECIPES
 from testbed.cluster.manifests import Manifest, check_twice, objects_in, read_kind_and_name, read_manifests
 from testbed.cluster.object_key import key_of
 from testbed.cluster.problems import Problem, SpecError
@@ -28,17 +30,20 @@ LOOK_S = 0.02
 FORGET_LIMIT_S = 10.0
 
 
-def change_verbs(keepers: Mapping[str, Keeper], pods_changed: Changes) -> Sequence[AnyVerb]:
-    """Return these verbs; `keepers` by kind."""
-    changes = ChangeVerbs(keepers, pods_changed)
+def change_verbs(
+    keepers: Mapping[str, Keeper], pods_changed: Changes, images: Sequence[ImageRule]
+) -> Sequence[AnyVerb]:
+    """Return these verbs; `keepers` by kind, `images` are the lab's rules for what runs."""
+    changes = ChangeVerbs(keepers, pods_changed, images)
     return (Verb(APPLY, changes.apply), Verb(DELETE, changes.delete), Verb(SCALE, changes.scale))
 
 
 class ChangeVerbs:
     """Wanted objects, as somebody on the command line changes them."""
 
-    def __init__(self, keepers: Mapping[str, Keeper], pods_changed: Changes) -> None:
+    def __init__(self, keepers: Mapping[str, Keeper], pods_changed: Changes, images: Sequence[ImageRule]) -> None:
         self._keepers = keepers
+        self._images = images
         self._pods_changed = pods_changed
         self._applying = threading.Lock()
         """What one `apply` has checked must still be so when it acts."""
@@ -47,15 +52,17 @@ class ChangeVerbs:
         """Create or change every object of the files, or change nothing and say everything that is wrong."""
         with self._applying:
             manifests = self._read(request)
+            if request.argument("keep_images", bool, False):
+                self._images = read_rules(request.argument("images", list, []), RECIPES)
             applied = [(self._keeper(one.object.kind), one) for one in manifests]
             lines: list[ChangedObject] = []
             for keeper, one in applied:
                 lines.append({"kind": one.object.kind, "name": str(one.object.key), "outcome": keeper.put(one.object)})
-        warnings = [
-            str(problem)
-            for kind, group in _by_kind(manifests).items()
-            for problem in self._keeper(kind).warnings(group)
-        ]
+        found = [problem for one in manifests for problem in one.source.warnings]
+        for kind, group in _by_kind(manifests).items():
+            found += self._keeper(kind).warnings(group)
+        order = {one.source.name: number for number, one in enumerate(manifests)}
+        warnings = [str(problem) for problem in sorted(found, key=lambda one: _place(one, order))]
         wait_s = request.argument("wait_s", float)
         if wait_s is not None:
             self._wait_for_all(request, lines, wait_s)
@@ -111,7 +118,8 @@ class ChangeVerbs:
     def _read(self, request: Request) -> list[Manifest]:
         """Every object of the files, checked against each other and the lab. Raises TestbedError with all problems."""
         sources, problems = self._sources(request)
-        manifests, found = read_manifests(sources)
+        rules = (*read_rules(request.argument("images", list, []), RECIPES), *self._images)
+        manifests, found = read_manifests(sources, rules)
         problems += [*found, *check_twice(manifests)]
         for kind, group in _by_kind(manifests).items():
             problems += self._keeper(kind).check(group)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.cluster.image_names import ImageRule
 from testbed.cluster.manifest import PodManifest
 from testbed.places import PAUSE
 from testbed.pods.pod_container import ContainerPlace, PodContainer
@@ -55,10 +56,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start one container of a manifest and wait until it is ready."""
     undo = ExitStack()
 
-    def run(**container: object) -> RunningContainer:
+    def run(*rules: ImageRule, **container: object) -> RunningContainer:
         name = str(container.setdefault("name", container["image"]))
         manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]}}
-        pod = PodManifest.model_validate(manifest)
+        pod = PodManifest.model_validate(manifest, context=rules)
         pause = subprocess.Popen(["unshare", "--net", "--ipc", "--uts", "--mount", str(PAUSE)])
         undo.callback(pause.wait)
         undo.callback(pause.kill)
@@ -154,3 +155,72 @@ def test_echo_returns_datagrams(start: Start) -> None:
     )
     assert echo.text("python3", "-c", ask) == "hello\n"
     assert stops_at_once(echo) < 2
+
+
+def test_httpd_serves_its_page_and_ends_on_term(start: Start) -> None:
+    httpd = start(name="httpd", image="httpd:2.4")
+    assert "It works!" in httpd.text("curl", "-s", "http://127.0.0.1/")
+    wait_until(lambda: '"GET / HTTP/1.1" 200' in httpd.log(), timeout_s=2, what="the access log is in the log")
+    assert stops_at_once(httpd) < 5
+
+
+def test_busybox_has_its_own_tools_in_front_of_the_machine_s(start: Start) -> None:
+    busybox = start(name="busybox", image="busybox:1.28")
+    assert "BusyBox" in busybox.text("sh", "-c", "wget --help 2>&1; true")
+    assert busybox.text("sh", "-c", "command -v nslookup").startswith("/opt/busybox/")
+    assert "curl 7" in busybox.text("curl", "--version")
+
+
+def test_netshoot_has_dig_and_nslookup(start: Start) -> None:
+    netshoot = start(name="netshoot", image="registry.k8s.io/e2e-test-images/jessie-dnsutils:1.3")
+    assert (
+        netshoot.text("sh", "-c", "command -v dig && command -v nslookup")
+        == "/opt/busybox/dig\n/opt/busybox/nslookup\n"
+    )
+    assert "Knot DNS" in netshoot.text("dig", "-V")
+
+
+def test_agnhost_s_netexec_answers(start: Start) -> None:
+    command = ["/agnhost", "netexec", "--http-port=8081"]
+    agnhost = start(name="agnhost", image="registry.k8s.io/e2e-test-images/agnhost:2.53", command=command)
+
+    def answers() -> bool:
+        return agnhost.inside("curl", "-s", "http://127.0.0.1:8081/hostname").stdout == b"agnhost\n"
+
+    wait_until(answers, timeout_s=5, what="netexec answers")
+    assert stops_at_once(agnhost) < 2
+
+
+def test_agnhost_s_liveness_is_well_for_ten_seconds(start: Start) -> None:
+    agnhost = start(name="agnhost", image="registry.k8s.io/e2e-test-images/agnhost:2.40", args=["liveness"])
+
+    def status() -> bytes:
+        asked = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:8080/healthz")
+        return agnhost.inside(*asked).stdout
+
+    wait_until(lambda: status() == b"200", timeout_s=5, what="it is well")
+    wait_until(lambda: status() == b"500", timeout_s=15, what="it is not well any more")
+
+
+def test_a_stand_in_answers_on_every_declared_port_whatever_its_command_is(start: Start) -> None:
+    ports = [{"containerPort": 6379}, {"containerPort": 80}, {"containerPort": 53, "protocol": "UDP"}]
+    probe = {"tcpSocket": {"port": 9000}}
+    shop = start(
+        ImageRule("*", "echo"),
+        name="shop",
+        image="example.com/shop:1.0",
+        command=["/shop"],
+        args=["--serve"],
+        ports=ports,
+        livenessProbe=probe,
+        env=[{"name": "PORT", "value": "none"}],
+    )
+    for port in (6379, 80, 9000):
+        assert shop.text("curl", "-s", f"http://127.0.0.1:{port}/healthz?x=1").startswith("pod shop answers 127.0.0.1")
+    assert shop.text("curl", "-s", "http://127.0.0.1/hostname") == "shop\n"
+    ask = (
+        "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(2);"
+        "s.sendto(b'hello', ('127.0.0.1', 53)); print(s.recv(100).decode())"
+    )
+    assert shop.text("python3", "-c", ask) == "hello\n"
+    assert stops_at_once(shop) < 2

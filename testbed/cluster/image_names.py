@@ -1,0 +1,106 @@
+"""Which recipe an image reference means: by its own name, or by `images:` of the cluster file and `--images`. Pure."""
+
+import re
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from testbed.cluster.problems import near_match, shorten
+from testbed.errors import InvalidInput
+from testbed.spelling import listed
+
+STAND_IN = "echo"
+"""The recipe that answers in place of an image's own program, on the ports that the container declares."""
+EVERY = "*"
+"""The pattern for all images that have no recipe."""
+
+_KUBERNETES = ("registry.k8s.io", "k8s.gcr.io", "gcr.io/google_containers", "gcr.io/google-containers")
+_TEST_IMAGES = ("registry.k8s.io/e2e-test-images", "k8s.gcr.io/e2e-test-images", "gcr.io/kubernetes-e2e-test-images")
+
+
+def _names_below(registries: Iterable[str], names: Iterable[str], recipe: str) -> dict[str, str]:
+    return {f"{registry}/{name}": recipe for registry in registries for name in names}
+
+
+RECIPE_OF_REPOSITORY = {
+    **{recipe: recipe for recipe in ("nginx", "httpd", "tomcat", "shell", "busybox", "echo", "netshoot", "agnhost")},
+    **{recipe: recipe for recipe in ("echoserver", "curl", "pause", "alpine")},
+    **dict.fromkeys(("debian", "ubuntu"), "shell"),
+    "nicolaka/netshoot": "netshoot",
+    "curlimages/curl": "curl",
+    "kubernetes/pause": "pause",
+    **_names_below(_KUBERNETES, ("nginx", "nginx-slim"), "nginx"),
+    **_names_below((*_KUBERNETES, *_TEST_IMAGES), ("busybox",), "busybox"),
+    **_names_below((*_KUBERNETES, *_TEST_IMAGES), ("pause",), "pause"),
+    **_names_below((*_KUBERNETES, *_TEST_IMAGES), ("echoserver",), "echoserver"),
+    **_names_below(_TEST_IMAGES, ("agnhost",), "agnhost"),
+    **_names_below(_TEST_IMAGES, ("dnsutils", "jessie-dnsutils"), "netshoot"),
+    **_names_below(_TEST_IMAGES, ("nginx",), "nginx"),
+    **_names_below(_TEST_IMAGES, ("httpd",), "httpd"),
+}
+"""Repository, without Docker Hub's own prefix → name of the recipe that stands for it."""
+_DOCKER_HUB = re.compile(r"(?:(?:index\.)?docker\.io/)?(?:library/)?")
+
+
+class ImageRule(NamedTuple):
+    """One entry of `images:`."""
+
+    pattern: str
+    """A shell pattern of references, with or without tag; `*` alone: of all that have no recipe."""
+    recipe: str
+
+
+class Reference(NamedTuple):
+    """An image reference, taken apart."""
+
+    repository: str
+    tag: str
+    digest: str
+
+
+class Meaning(NamedTuple):
+    """What runs for an image."""
+
+    recipe: str
+    stand_in: bool = False
+    """Whether it only answers in place of the image's own program, whose command it does not have."""
+
+
+def reference(image: str) -> Reference:
+    """Take `REGISTRY/REPOSITORY:TAG@DIGEST` apart; a registry may have a port."""
+    rest, _, digest = image.partition("@")
+    path, slash, last = rest.rpartition("/")
+    name, _, tag = last.partition(":")
+    return Reference(f"{path}{slash}{name}", tag, digest)
+
+
+def meaning_of(image: str, rules: Sequence[ImageRule]) -> Meaning | None:
+    """What runs for this image: by the first rule that fits, else by its own name, else by a rule for all; or nothing.
+
+    The rule for all comes last, so that programs that are here are not replaced by a stand-in.
+    """
+    repository = reference(image).repository
+    if not repository:
+        return None
+    for pattern, recipe in rules:
+        if pattern != EVERY and (fnmatchcase(image, pattern) or fnmatchcase(repository, pattern)):
+            return Meaning(recipe, recipe == STAND_IN)
+    own = RECIPE_OF_REPOSITORY.get(_DOCKER_HUB.sub("", repository, count=1)) or RECIPE_OF_REPOSITORY.get(repository)
+    if own is not None:
+        return Meaning(own)
+    return next((Meaning(rule.recipe, rule.recipe == STAND_IN) for rule in rules if rule.pattern == EVERY), None)
+
+
+def read_rules(words: Iterable[str], recipes: Iterable[str]) -> tuple[ImageRule, ...]:
+    """Read `--images PATTERN=RECIPE`. Raises InvalidInput."""
+    known = list(recipes)
+    found = []
+    for word in words:
+        pattern, equals, recipe = word.rpartition("=")
+        if not equals or not pattern:
+            raise InvalidInput(f"--images: not PATTERN=RECIPE (got {shorten(word)}; want one such as '*={STAND_IN}')")
+        if recipe not in known:
+            what = f"no such recipe (got {shorten(recipe)}; want {listed(known, recipe)}){near_match(recipe, known)}"
+            raise InvalidInput(f"--images: {what}")
+        found.append(ImageRule(pattern, recipe))
+    return tuple(found)
