@@ -84,7 +84,7 @@ EXERCISES: Mapping[str, Exercise] = {
                 "does the pod see the requests?",
                 "An Ethernet frame needs the right address to be delivered. Compare `ip neighbour` on {victim} with "
                 "`ip link` in the pod.",
-                "An entry marked PERMANENT is never learned again. Delete it, and ARP does the rest.",
+                "One entry has a MAC address that no pod has. Delete it, and ARP does the rest.",
             ),
         ),
         Exercise(

@@ -57,7 +57,7 @@ ON_PODS = {
 """File below pods/POD; asked from outside the containers, so that it works when they are dead."""
 ON_SWITCHES = "ip -details -statistics link; bridge link; bridge fdb; ip netns"
 EXPLAINED = {
-    "status.json, events.json": "the lab at a glance, and what happened in it, oldest first",
+    "status.json, events.json": "the lab at a glance, and what happened in it, oldest first; faults.json: what is on",
     "get/": f"{', '.join(kind.plural for kind in KINDS)}; "
     "routes are each node's kernel routes beside its forwarding table",
     "etcd.txt": "every key of etcd with its value; etcd-health.txt says how the members are",
@@ -125,6 +125,7 @@ def write_bundle(
 
 def _parts(lab: LabHandle, status: StatusAnswer) -> Iterator[BundledFile]:
     yield BundledFile("events.json", lambda: _json(lab.events()))
+    yield BundledFile("faults.json", lambda: _json(lab.faults()))
     for kind in KINDS:
         yield BundledFile(f"get/{kind.plural}.json", partial(_objects, lab, kind.plural))
     limits = ["--dial-timeout=2s", "--command-timeout=4s"]
