@@ -46,6 +46,7 @@ from testbed.testing.lab_runs import BundleDirectory, RunName
 MARKER = "lab(cluster): the cluster of the fixtures `lab` and `lab_per_test`: a name, a path, YAML text or dicts"
 MODULE_VARIABLE = "LAB"
 BUNDLE_PROPERTY = "lab_bundle"
+FINDING_PROPERTY = "lab_finding"
 NewLab = Callable[..., contextlib.AbstractContextManager[LabHandle]]
 
 _labs_key = pytest.StashKey["LabsOfTheRun"]()
@@ -61,6 +62,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--lab-keep", action="store_true", help="leave labs up after the run")
     group.addoption("--lab-shell-on-failure", action="store_true", help="open a shell in the lab of a failed test")
     group.addoption(
+        "--lab-pause", action="store_true", help="stop at a failed test, its lab alive, until Enter is pressed"
+    )
+    group.addoption(
         "--lab-bundles",
         metavar="DIR",
         type=Path,
@@ -71,6 +75,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Follow the tests of this run."""
     config.addinivalue_line("markers", MARKER)
+    if config.getoption("lab_pause") and not _has_terminal(config):
+        raise pytest.UsageError("--lab-pause: standard input is no terminal (want a terminal, or --lab-keep)")
     labs = LabsOfTheRun(config)
     config.stash[_labs_key] = labs
     config.pluginmanager.register(labs, "labs of the run")
@@ -83,6 +89,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if marker is not None and "lab" in metafunc.fixturenames and "lab" not in by_hand:
         choice = _choice_of(marker, metafunc.definition)
         metafunc.parametrize("lab", [choice], indirect=True, ids=[pytest.HIDDEN_PARAM])
+
+
+def _has_terminal(config: pytest.Config) -> bool:
+    """Whether standard input is a terminal, behind what pytest puts before it."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is None:
+        return os.isatty(0)
+    capture.suspend_global_capture(in_=True)
+    try:
+        return os.isatty(0)
+    finally:
+        capture.resume_global_capture()
 
 
 def _names_in(parametrize: pytest.Mark) -> list[str]:
@@ -232,6 +250,7 @@ class LabsOfTheRun:
             for name, bundle in bundles.items():
                 report.sections.append((f"lab {name}", _section(bundle)))
                 report.user_properties.append((BUNDLE_PROPERTY, str(bundle.directory)))
+                report.user_properties += [(FINDING_PROPERTY, line) for line in bundle.findings]
         item.user_properties += [entry for entry in report.user_properties if entry not in item.user_properties]
         if report.when == "call":
             for directory in self._captured.values():
@@ -240,15 +259,20 @@ class LabsOfTheRun:
         return report
 
     def pytest_exception_interact(self, node: pytest.Item | pytest.Collector) -> None:
-        """Open a shell in the lab of a test that has just failed, if there is a terminal to do so."""
-        if not self._config.getoption("lab_shell_on_failure") or not isinstance(node, pytest.Item):
+        """Stop at a test that has just failed, or open a shell in its lab, if there is a terminal to do so."""
+        pauses, opens = (self._config.getoption(name) for name in ("lab_pause", "lab_shell_on_failure"))
+        if not (pauses or opens) or not isinstance(node, pytest.Item):
             return
         capture = self._config.pluginmanager.getplugin("capturemanager")
         capture.suspend_global_capture(in_=True)
         try:
             for lab in self._used_by(node) if os.isatty(0) else ():
-                print(f"\n\n{node.nodeid} failed; this is lab {lab.name} (leave the shell to go on)")
-                open_shell(lab)
+                if opens:
+                    print(f"\n\n{node.nodeid} failed; this is lab {lab.name} (leave the shell to go on)")
+                    open_shell(lab)
+                if pauses:
+                    print(_paused(node, lab))
+                    input("press Enter to go on: ")
         finally:
             capture.resume_global_capture()
 
@@ -294,6 +318,14 @@ class LabsOfTheRun:
 def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     """A run that is told to end (by a time limit of CI, say) takes its labs down, as after Ctrl-C."""
     raise KeyboardInterrupt
+
+
+def _paused(item: pytest.Item, lab: LabHandle) -> str:
+    """What is said while the lab waits: what stands out in it, and how to look."""
+    bundle = item.stash[_bundles_key].get(lab.name)
+    looks = [f"sudo testbed {verb} --lab {lab.name}" for verb in ("status", "check", "shell")]
+    lines = [f"{item.nodeid} failed; lab {lab.name} is as the test left it", *(bundle.findings if bundle else ())]
+    return "\n\n" + "\n".join([*lines, "look, in another terminal:", *(f"  {look}" for look in looks)])
 
 
 def _section(bundle: Bundle) -> str:

@@ -8,7 +8,9 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from testbed.control.answers.faults import CheckAnswer
 from testbed.control.answers.lab import NodeStatus, PingAnswer, PodLine
+from testbed.control.answers.trace import TraceAnswer
 
 SHOWN = 2000
 """Characters of each stream in a failure's text."""
@@ -79,6 +81,59 @@ class Ping:
             error=pair["error"],
             skipped=pair["skipped"],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Where one real packet went, as `testbed trace` shows it."""
+
+    source: str
+    destination: str
+    outcome: str
+    """answered, refused, unreachable, lost, unanswered, reply lost, data lost or not sent."""
+    lost_at: str | None
+    """The last place that saw it, e.g. `node2 uplink`; None when nothing was lost."""
+    reasons: tuple[str, ...]
+    """Why, a line each."""
+    path: tuple[str, ...]
+    """Every place that saw it, in order: `client eth0`, `node1 flannel0` …; of the request, then of the reply."""
+    answer: TraceAnswer = field(repr=False)
+    """All of `testbed trace -o json`."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether a reply came back."""
+        return self.outcome == "answered"
+
+    @classmethod
+    def from_json(cls, source: str, destination: str, answer: TraceAnswer) -> "Trace":
+        """From `testbed trace -o json`."""
+        lost_at = answer["lost_at"]
+        return cls(
+            source=source,
+            destination=destination,
+            outcome=answer["outcome"],
+            lost_at=None if lost_at is None else lost_at["where"],
+            reasons=tuple(answer["reasons"]),
+            path=tuple(hop["where"] for hop in answer["hops"]),
+            answer=answer,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What `testbed check` says of a lab."""
+
+    well: bool
+    """Whether all checks passed."""
+    problems: Mapping[str, tuple[str, ...]]
+    """The checks that failed, and what is wrong with each."""
+
+    @classmethod
+    def from_json(cls, answer: CheckAnswer) -> "Check":
+        """From `testbed check -o json`."""
+        failed = {one["check"]: tuple(one["wrong"]) for one in answer["checks"] if not one["holds"]}
+        return cls(answer["well"], failed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,25 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
+from testbed.cluster.kinds import BY_WORD
 from testbed.control.answers.faults import FaultAnswer
-from testbed.control.answers.lab import Description, EndedAnswer, EventLine, StatusAnswer
-from testbed.control.client import LabRecord, NoAnswer, ask, find_lab
+from testbed.control.answers.lab import (
+    ChangedObject,
+    Description,
+    EndedAnswer,
+    EventLine,
+    NodeAnswer,
+    StatusAnswer,
+)
+from testbed.control.client import LabRecord, NoAnswer, ask, ask_with_contents, find_lab
 from testbed.control.questions import (
+    APPLY,
+    CHECK,
+    DELETE,
     DESCRIBE,
     ETCDCTL,
     EVENTS,
@@ -28,23 +40,41 @@ from testbed.control.questions import (
     GET,
     HEAL,
     LOGS,
+    NODE,
     PING,
     RESTART,
+    SCALE,
     SHELL,
     STATUS,
+    TRACE,
     AnswerT,
     Question,
 )
-from testbed.errors import TestbedError
+from testbed.errors import InvalidInput, TestbedError
 from testbed.faults.catalogue import HEAL_LIMIT_S
-from testbed.testing.lab_answers import CURL_REPORT, NodeSeen, Ping, PodSeen, Response, Result, response_of
+from testbed.testing.lab_answers import (
+    CURL_REPORT,
+    Check,
+    NodeSeen,
+    Ping,
+    PodSeen,
+    Response,
+    Result,
+    Trace,
+    response_of,
+)
+from testbed.testing.point_capture import PointCapture
 from testbed.testing.waiting import wait_until
+from testbed.trace.arguments import arguments_of
 
 T = TypeVar("T")
+Manifests = str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 ANSWER_LIMIT_S = 30.0
 EXEC_LIMIT_S = 60.0
 CURL_LIMIT_S = 10.0
+CHANGE_LIMIT_S = 60.0
+"""For objects and nodes to be as they were asked for."""
 PING_TIMEOUT_S = 1.2  # seconds per request, pauses included: what the lab itself waits
 HEALTH = "http://127.0.0.1:8286"
 """Where the lab's agents answer, each on its own node."""
@@ -153,6 +183,92 @@ class LabHandle:
             return True
 
         wait_until(ready, timeout_s, f"lab {self.name} is ready")
+
+    def trace(
+        self,
+        source: str,
+        destination: str,
+        protocol: str | None = None,
+        *,
+        ipv6: bool = False,
+        size: int | None = None,
+        timeout_s: float = 1.0,
+    ) -> Trace:
+        """Send one real packet and follow it: `lab.trace("client", "tomcat:8080")` by TCP, without a port by ICMP.
+
+        `protocol` is tcp, udp or icmp.
+        """
+        arguments = arguments_of(source, destination, protocol) | {"ipv6": ipv6, "size": size, "timeout_s": timeout_s}
+        return Trace.from_json(source, destination, self.ask(TRACE, arguments, timeout_s=ANSWER_LIMIT_S + timeout_s))
+
+    def check(self) -> Check:
+        """Check agents, leases, routes, every pair of pods, Services and names, as `testbed check` does."""
+        return Check.from_json(self.ask(CHECK))
+
+    @contextmanager
+    def capture(self, *points: str, filter: str = "", file: Path | None = None) -> Iterator[PointCapture]:
+        """Capture at points while the block runs: `with lab.capture("node1:uplink", filter="icmp") as seen:`.
+
+        Points and filter are those of `testbed capture`. `seen.lines` has a line for each packet once the block is
+        left; with a `file`, that has them as pcapng instead.
+        """
+        self.requests += 1
+        capture = PointCapture(self.record, [*points, *filter.split()], file)
+        try:
+            capture.start()
+            yield capture
+        finally:
+            capture.close()
+
+    def apply(self, manifests: Manifests, wait_s: float | None = CHANGE_LIMIT_S) -> Mapping[str, str]:
+        """Create or change objects as `testbed apply` does, and wait until they are ready; None: do not wait.
+
+        Takes YAML text, the Path of a file, or objects as a dict or a list of dicts; returns `kind/name` → outcome.
+        """
+        self.requests += 1
+        name = str(manifests) if isinstance(manifests, Path) else "manifests"
+        answer = ask_with_contents(self.record, APPLY, {name: _manifest_bytes(manifests)}, wait_s=wait_s)
+        return _outcomes(answer["objects"])
+
+    def delete(self, *names: str, grace_s: float | None = None) -> Mapping[str, str]:
+        """Remove objects by `kind/name` (`pod/web`), and return when they are gone. Raises TestbedError."""
+        outcomes: dict[str, str] = {}
+        for name in names:
+            kind, slash, rest = name.partition("/")
+            if not slash or kind not in BY_WORD:
+                raise InvalidInput(f"delete: not an object (got {name}; want KIND/NAME, e.g. pod/web)")
+            arguments = {"kind": BY_WORD[kind].name, "names": [rest], "grace_s": grace_s}
+            answer = self.ask(DELETE, arguments, timeout_s=CHANGE_LIMIT_S)
+            if answer["missing"]:
+                raise TestbedError("\n".join(answer["missing"]))
+            outcomes |= _outcomes(answer["objects"])
+        return outcomes
+
+    def scale(self, deployment: str, replicas: int, wait_s: float | None = CHANGE_LIMIT_S) -> None:
+        """Set a Deployment's number of pods, and wait until they are ready; None: do not wait."""
+        arguments = {"name": deployment, "replicas": replicas, "wait_s": wait_s}
+        self.ask(SCALE, arguments, timeout_s=ANSWER_LIMIT_S + (wait_s or 0))
+
+    def add_node(self, name: str, ip: str | None = None, switch: str | None = None) -> NodeSeen:
+        """Add a machine with an agent, and return when every node knows its subnet."""
+        self._change_node("add", name, ip=ip, switch=switch)
+        return self.nodes[name]
+
+    def drain_node(self, name: str, limit_s: float = CHANGE_LIMIT_S) -> Sequence[str]:
+        """Move a node's pods of Deployments elsewhere, and let no new ones come; return the pods that stay."""
+        return self._change_node("drain", name, limit_s=limit_s).get("stay", [])
+
+    def uncordon_node(self, name: str) -> None:
+        """Let new pods come to a drained node again."""
+        self._change_node("uncordon", name)
+
+    def delete_node(self, name: str, limit_s: float = CHANGE_LIMIT_S) -> Sequence[str]:
+        """Drain a node and remove the machine and its lease; return the pods that went with it."""
+        return self._change_node("delete", name, limit_s=limit_s).get("lost", [])
+
+    def _change_node(self, action: str, name: str, **arguments: object) -> NodeAnswer:
+        asked = {"action": action, "name": name, **arguments}
+        return self.ask(NODE, asked, timeout_s=ANSWER_LIMIT_S + CHANGE_LIMIT_S)
 
     def status(self) -> StatusAnswer:
         """As `testbed status -o json`."""
@@ -313,6 +429,20 @@ def metrics_of(lines: Sequence[str]) -> dict[str, float]:
 def find(name: str | None = None) -> LabHandle:
     """The running lab of that name, of TESTBED_LAB, or the only one. Raises TestbedError."""
     return LabHandle(find_lab(name))
+
+
+def _manifest_bytes(manifests: Manifests) -> bytes:
+    if isinstance(manifests, Path):
+        return manifests.read_bytes()
+    if isinstance(manifests, str):
+        return manifests.encode()
+    objects = [manifests] if isinstance(manifests, Mapping) else manifests
+    # JSON is YAML.
+    return "\n---\n".join(json.dumps(one) for one in objects).encode()
+
+
+def _outcomes(objects: Sequence[ChangedObject]) -> dict[str, str]:
+    return {f"{one['kind'].lower()}/{one['name']}": one["outcome"] for one in objects}
 
 
 def _content(stream: int) -> str:

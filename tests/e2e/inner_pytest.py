@@ -28,6 +28,8 @@ class Run:
     """By a test's name: passed, failure, error or skipped."""
     properties: dict[str, dict[str, str]]
     """JUnit's properties of each test."""
+    findings: dict[str, list[str]]
+    """What stood out in the labs of each test, by the same."""
 
     def bundle(self, test: str) -> Path:
         """The bundle of a failed test, by the path in JUnit's report."""
@@ -74,7 +76,14 @@ class Project:
             case.attrib["name"]: {entry.attrib["name"]: entry.attrib["value"] for entry in case.iter("property")}
             for case in cases
         }
-        return Run(self.directory, done.returncode, done.stdout + done.stderr, _outcomes(cases), properties)
+        findings = {
+            case.attrib["name"]: [
+                entry.attrib["value"] for entry in case.iter("property") if entry.attrib["name"] == "lab_finding"
+            ]
+            for case in cases
+        }
+        out = done.stdout + done.stderr
+        return Run(self.directory, done.returncode, out, _outcomes(cases), properties, findings)
 
     def labs(self) -> list[str]:
         """Its labs that run."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from testbed.pytest_plugin import NewLab
+from testbed.testing.bundle import write_bundle
 from tests.e2e.inner_pytest import Project, Run, prefix_for
 
 FAILURES = """
@@ -45,6 +47,13 @@ FAILURES = """
         lab_per_test.exec("node2", "nft", rules).check()
         assert reaches(lab_per_test)
 """
+NO_PODS = {
+    "apiVersion": "testbed/v1",
+    "kind": "Cluster",
+    "metadata": {"name": "empty"},
+    "network": {"Network": "10.9.0.0/16", "Backend": {"Type": "udp"}},
+    "nodes": {"node1": {}, "node2": {}},
+}
 AGENT, ROUTE, RULE = "test_agent_is_killed_and_cannot_come_back", "test_route_is_gone", "test_rule_drops_the_overlay"
 
 
@@ -82,6 +91,19 @@ def test_agent_that_cannot_come_back_is_named_with_why(run: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "cluster", ["two_nodes", "nginx_tomcat", "dual_stack", "guestbook", "--backend=vxlan", "empty"]
+)
+def test_a_healthy_labs_bundle_has_no_findings(cluster: str, new_lab: NewLab, tmp_path: Path) -> None:
+    options = [cluster] if cluster.startswith("--") else []
+    shown: object = {"empty": NO_PODS}.get(cluster, "two_nodes" if options else cluster)
+    with new_lab(shown, *options) as lab:
+        assert not [ping for ping in lab.ping_all() if ping.lost]
+        bundle = write_bundle(lab, tmp_path, title=cluster)
+    assert (bundle.findings, bundle.problems) == ((), ())
+
+
+@pytest.mark.slow
 def test_missing_route_is_named_and_the_capture_shows_that_only_the_answers_are_missing(run: Run) -> None:
     bundle = run.bundle(ROUTE)
     assert "pod echo2: no default route (pods/echo2/routes.txt)" in readme(bundle)
@@ -103,6 +125,9 @@ def test_rule_that_drops_is_quoted_with_what_it_has_counted(run: Run) -> None:
     )
     assert found is not None, readme(bundle)
     assert int(found[1]) > 0
+    assert run.findings[RULE][0].startswith("node node2: table ip mine has: udp dport 8285"), (
+        "JUnit has them, this first"
+    )
     arrived = udp_packets(bundle / "captures/node2-eth0.pcap", "dst", "192.168.8.102", "and", "udp", "port", "8285")
     handed_on = udp_packets(bundle / "captures/node2-flannel0.pcap", "src", "net", "10.0.0.0/16")
     assert arrived > 0

@@ -16,6 +16,7 @@ from testbed.control.questions import EXERCISE
 from testbed.exercises.catalogue import EXERCISES
 from testbed.exercises.variant import variant_of
 from testbed.pytest_plugin import NewLab
+from testbed.testing.bundle import write_bundle
 from tests.documents import ROOT, blocks
 from tests.e2e.command import environment_with, run_verb
 from tests.e2e.lab import Lab
@@ -56,6 +57,23 @@ TRACED = {
     "exercise/7": ("s1 s1-eth1", "1496 bytes do not fit through s1's port s1-eth2 (MTU 1400)"),
 }
 """Where a trace from client to tomcat ends, and what it says of that place."""
+
+
+FIRST_FINDING = {
+    "exercise/1": "pod tomcat: no default route",
+    "exercise/2": "node node2: table ip company-firewall has: udp dport 8285 counter",
+    "exercise/3": "node node2: frames for 10.0.90.2 go to 02:00:5e:00:53:01",
+    "exercise/4": "node node2: agent is ",
+    "exercise/5": "nodes/node2: docker0 is down",
+    "exercise/6": "node node2: a route loses packets: blackhole 192.168.8.11",
+    "exercise/7": "switches: s1-eth2 has an MTU of 1400, others 1500",
+    "exercise/8": "service nginx: no ready pod is behind it",
+    "exercise/9": "node node2: a route loses packets: blackhole 10.96.0.10",
+    "exercise/10": "node node2: a routing rule comes before the main table: 100: from all to 10.0.46.0/24 lookup 77",
+    "exercise/11": "node node2: table ip company-firewall has: udp dport 8285 counter",
+    "exercise/12": "pod nginx: no default route",
+}
+"""What a bundle about the lab names first."""
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +140,13 @@ def trace_names_place_and_reason(lab: Lab, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXERCISES)
-def test_exercise_stays_broken_until_the_solution_is_typed(name: str, lab: Lab) -> None:
+def test_exercise_stays_broken_until_the_solution_is_typed(name: str, lab: Lab, tmp_path: Path) -> None:
     begin(lab, name)
     stays_broken(lab, name)
     if name in TRACED:
         trace_names_place_and_reason(lab, name)
+    found = write_bundle(lab.handle, tmp_path, title=name).findings
+    assert found[0].startswith(FIRST_FINDING[name]), found
     page = [block for block in blocks(ROOT / "docs" / "exercises-solutions.md") if block.section == name]
     commands = [one for block in page for one in commands_of(block)]
     assert commands

@@ -92,6 +92,7 @@ def test_lab_answers_everything_that_is_documented(project: Project) -> None:
         "test_api.py",
         """
         import pytest
+        import yaml
         from testbed.control.client import NoAnswer
         from testbed.errors import TestbedError
         from testbed.testing.lab_answers import CommandFailed
@@ -152,6 +153,53 @@ def test_lab_answers_everything_that_is_documented(project: Project) -> None:
             assert lab.nodes["node1"].subnet == before.subnet and agent.pid != before.agent_pid
             lab.wait_ready()
 
+        def test_paths(lab, tmp_path):
+            assert lab.check().well and lab.check().problems == {}
+            trace = lab.trace("shell1", "echo2:8080")
+            assert trace.answered and trace.path[0] == "shell1 eth0" and "node2 flannel0" in trace.path
+            lost = lab.trace("shell1", "10.0.255.9")
+            assert (lost.answered, lost.lost_at) == (False, "node1 flannel0") and lost.reasons
+            with lab.capture("node1:uplink", filter="udp port 8285") as seen:
+                lab.ping("shell1", "echo2")
+            assert len(seen.lines) == 2 and "node1:uplink" in seen.lines[0]
+            with lab.capture("all", file=tmp_path / "all.pcapng"):
+                lab.ping("shell1", "echo2")
+            assert (tmp_path / "all.pcapng").stat().st_size > 1000
+            for words in (["nosuch"], ["node1", "udp prt"]):
+                with pytest.raises(TestbedError, match="no such point|syntax error"), lab.capture(*words):
+                    pass
+
+        def test_changes(lab_per_test, tmp_path):
+            lab = lab_per_test
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}}
+            pod["spec"] = {"containers": [{"name": "echo", "image": "echo"}]}
+            assert lab.apply(pod) == {"pod/web": "created"} and lab.pods["web"].ready
+            template = {"metadata": {"labels": {"app": "api"}}, "spec": pod["spec"]}
+            spec = {"replicas": 1, "selector": {"matchLabels": {"app": "api"}}, "template": template}
+            api = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "api"}, "spec": spec}
+            (tmp_path / "both.yaml").write_text(yaml.safe_dump_all([pod, api]))
+            assert lab.apply(tmp_path / "both.yaml") == {"pod/web": "unchanged", "deployment/api": "created"}
+            assert lab.apply([api]) == {"deployment/api": "unchanged"}
+            lab.scale("api", 3)
+            assert len([name for name in lab.pods if name.startswith("api-")]) == 3
+            added = lab.add_node("node3")
+            assert (added.agent_state, added.peers_known) == ("ready", 2)
+            assert set(lab.drain_node("node1")) == {"echo1", "shell1"} | {
+                name for name in ["web"] if lab.pods[name].node == "node1"
+            }
+            assert not [one for one in lab.pods.values() if one.name.startswith("api-") and one.node == "node1"]
+            lab.uncordon_node("node1")
+            assert not [name for name in lab.delete_node("node3") if name != "web"]
+            assert "node3" not in lab.nodes
+            assert lab.delete("deployment/api", "pod/echo1") == {"deployment/api": "deleted", "pod/echo1": "deleted"}
+            assert "echo1" not in lab.pods
+            with pytest.raises(TestbedError, match="no pod named echo1"):
+                lab.delete("pod/echo1")
+            with pytest.raises(TestbedError, match="want KIND/NAME"):
+                lab.delete("echo1")
+            with pytest.raises(TestbedError, match="unknown apiVersion and kind"):
+                lab.apply("kind: Pod")
+
         def test_waiting(lab):
             with pytest.raises(NotInTime, match=r"not within 0.2 s: an answer \\(last seen: 0\\)"):
                 lab.wait_until(lambda: lab.ping("shell1", "10.0.255.9").received, 0.2, "an answer")
@@ -161,7 +209,7 @@ def test_lab_answers_everything_that_is_documented(project: Project) -> None:
     )
     done = project.run()
     assert done.code == 0, done.out
-    assert len(done.outcomes) == 6
+    assert len(done.outcomes) == 8
 
 
 @pytest.mark.slow
@@ -229,6 +277,39 @@ def test_shell_opens_in_the_lab_of_a_failed_test_and_the_run_goes_on(project: Pr
         terminal.expect(r"1 failed")
         assert terminal.end(timeout_s=30) == 1
     assert project.labs() == []
+
+
+@pytest.mark.slow
+def test_run_pauses_at_a_failed_test_with_its_lab_alive_and_what_stands_out(project: Project) -> None:
+    project.write(
+        "test_fails.py",
+        """
+        import pytest
+
+        @pytest.mark.lab("two_nodes")
+        def test_fails(lab):
+            lab.script("ip netns exec echo2 ip route delete default").check()
+            assert lab.ping("shell1", "echo2").lost == 0
+        """,
+    )
+    words = ("--lab-pause", "--rootdir", str(project.directory), str(project.directory))
+    with Terminal(*words, program=PYTEST, extra={"TESTBED_TEST_LABS": project.prefix}) as terminal:
+        terminal.expect(r"test_fails failed; lab (\S+) is as the test left it", timeout_s=60)
+        terminal.expect(r"pod echo2: no default route")
+        terminal.expect(r"press Enter to go on: ")
+        (lab,) = project.labs()
+        assert run_verb("check", "--lab", lab).code == 1
+        terminal.type("\r")
+        terminal.expect(r"1 failed")
+        assert terminal.end(timeout_s=30) == 1
+    assert project.labs() == []
+
+
+def test_without_a_terminal_a_pause_is_refused(project: Project) -> None:
+    project.write("test_passes.py", "def test_passes(): pass")
+    done = project.run("--lab-pause")
+    assert (done.code, done.outcomes) == (4, {})
+    assert "--lab-pause: standard input is no terminal (want a terminal, or --lab-keep)" in done.out
 
 
 @pytest.mark.slow
@@ -356,4 +437,9 @@ def test_examples_of_the_documentation_do_what_it_says(project: Project) -> None
     done = project.run()
     assert done.outcomes.pop("test_overlay_port_is_open") == "failure"
     assert set(done.outcomes.values()) == {"passed"}, done.out
-    assert "node node2: table ip mine has: udp dport 8285 counter packets 1 bytes" in done.out
+    (finding,) = done.findings["test_overlay_port_is_open"]
+    assert re.fullmatch(
+        r"node node2: table ip mine has: udp dport 8285 counter packets 1 bytes \d+ drop \(nodes/node2/nft.txt\)",
+        finding,
+    )
+    assert f"test_overlay_port_is_open/{done.bundle('test_overlay_port_is_open').name}\n{finding}\n" in done.out
