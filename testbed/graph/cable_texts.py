@@ -9,6 +9,8 @@ from testbed.graph.layout import GraphLayout
 
 HEIGHT = 9.0
 ASCENT = 7.0
+OUTER = ("node", "switch", "machine", "service")
+"""Kinds of boxes that all others lie in."""
 BESIDE = 20.0
 """From a cable to its texts."""
 LINES = 11.0
@@ -22,10 +24,8 @@ def place_texts(layout: GraphLayout, wanted: Sequence[Wanted]) -> Iterator[tuple
 
     One for which there is no room is left out; the cable's title has it.
     """
-    segments = [
-        pair for wire in layout.part.wires if wire.kind in ("cable", "veth") for pair in itertools.pairwise(wire.spots)
-    ]
-    taken = list(layout.part.boxes.values())
+    segments = [pair for wire in layout.part.wires if wire.kind == "cable" for pair in itertools.pairwise(wire.spots)]
+    taken = [box for (kind, _), box in layout.part.boxes.items() if kind in OUTER]
     for words, spot, beside in wanted:
         width = text_width(words, "small")
         for x, y in _candidates(spot, beside, width):
@@ -56,8 +56,13 @@ def upon(one: Box, other: Box, margin: float = 0.0) -> bool:
 def through(segment: tuple[Spot, Spot], box: Box) -> bool:
     """Return whether a straight line has a point within the box (Liang and Barsky's clipping)."""
     (x, y), (end_x, end_y) = segment
+    if (x < box.x and end_x < box.x) or (y < box.y and end_y < box.y):
+        return False
+    right, bottom = box.right, box.bottom
+    if (x > right and end_x > right) or (y > bottom and end_y > bottom):
+        return False
     first, last = 0.0, 1.0
-    for start, step, low, high in ((x, end_x - x, box.x, box.right), (y, end_y - y, box.y, box.bottom)):
+    for start, step, low, high in ((x, end_x - x, box.x, right), (y, end_y - y, box.y, bottom)):
         if abs(step) < 1e-9:
             if not low < start < high:
                 return False

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from testbed.graph.model import DrawnNode, Graph, Health
+from testbed.graph.model import DrawnNode, DrawnService, Graph, Health
 from testbed.graph.svg import draw
 
 SIGNS: dict[Health, str] = {"good": "", "busy": " (not yet)", "bad": " (wrong)"}
@@ -30,6 +30,8 @@ def dot(graph: Graph) -> str:
     for machine in graph.machines:
         text = "\n".join([f"{machine.name} ({machine.kind})", *machine.addresses])
         lines.append(f"  {_quoted(machine.name)} [label={_quoted(text)}];")
+    for service in graph.services:
+        lines.append(f"  {_quoted(_service_place(service))} [style=dotted, label={_quoted(_service_text(service))}];")
     for near, far, style in _edges(graph):
         lines.append(f"  {_quoted(near)} -- {_quoted(far)}{' [style=dashed, color=red]' if style == 'down' else ''};")
     return "\n".join([*lines, "}"]) + "\n"
@@ -48,6 +50,8 @@ def mermaid(graph: Graph) -> str:
     for machine in graph.machines:
         text = "\n".join([f"{machine.name} ({machine.kind})", *machine.addresses])
         lines.append(f'  {_identifier(machine.name)}["{_mermaid_text(text)}"]')
+    for service in graph.services:
+        lines.append(f'  {_identifier(_service_place(service))}["{_mermaid_text(_service_text(service))}"]')
     for near, far, style in _edges(graph):
         lines.append(f"  {_identifier(near)} {'-. down .-' if style == 'down' else '---'} {_identifier(far)}")
     return "\n".join(lines) + "\n"
@@ -60,6 +64,10 @@ def html(graph: Graph) -> str:
         for node in graph.nodes
     ]
     pods = [(pod.name, pod.node, pod.address or "-", pod.state) for node in graph.nodes for pod in node.pods]
+    services = [
+        (one.name, one.address or "headless", " ".join(one.ports), str(one.endpoints)) for one in graph.services
+    ]
+    faults = [(str(one.number), one.text) for one in graph.faults]
     style = (
         "body{font-family:sans-serif;margin:1.5em;color:#1f2328}svg{max-width:100%;height:auto}"
         "table{border-collapse:collapse;margin:1em 0}td,th{text-align:left;padding:.25em 1em .25em 0;"
@@ -70,8 +78,18 @@ def html(graph: Graph) -> str:
         f"<title>lab {escape(graph.lab)}</title><style>{style}</style></head><body>\n{draw(graph)}\n"
         + _table(("node", "address", "subnet", "agent", "peers"), nodes)
         + _table(("pod", "node", "address", "state"), pods)
+        + (_table(("service", "address", "ports", "ready pods"), services) if services else "")
+        + (_table(("fault", "active"), faults) if faults else "")
         + "</body></html>\n"
     )
+
+
+def _service_place(service: DrawnService) -> str:
+    return f"service {service.name}"
+
+
+def _service_text(service: DrawnService) -> str:
+    return f"svc/{service.name}\n{service.address or 'headless'} {' '.join(service.ports)}"
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

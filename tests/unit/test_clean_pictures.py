@@ -12,6 +12,7 @@ from testbed.graph.layout import GraphLayout, lay_out
 from testbed.graph.model import DrawnNode, graph_of
 from testbed.graph.path import RADIUS, SMALL_RADIUS, PathStep, way
 from testbed.graph.svg import document
+from testbed.graph.text_forms import dot, html, mermaid
 from testbed.graph.trace_path import draw_trace
 from tests.drawn_svg import SVG, crossed, overlapping
 from tests.pictures import Facts, facts_of_cluster
@@ -143,6 +144,15 @@ def test_services_are_drawn_with_address_and_number_of_pods() -> None:
     }
     assert ">10.96.0.0 80/TCP<" in picture
     assert ">1 pod<" in picture
+
+
+def test_services_and_active_faults_are_in_every_form() -> None:
+    faults = [{"number": 7, "fault": "agent stop node1"}]
+    graph = graph_of(with_services(facts_of_cluster("nginx_tomcat")) | {"faults": faults})
+    assert r'"service web" [style=dotted, label="svc/web\n10.96.0.0 80/TCP"];' in dot(graph)
+    assert '["svc/web<br/>10.96.0.0 80/TCP"]' in mermaid(graph)
+    assert "<td>web</td><td>10.96.0.0</td><td>80/TCP</td><td>0</td>" in html(graph)
+    assert "<td>7</td><td>agent stop node1</td>" in html(graph)
 
 
 @pytest.mark.parametrize(
