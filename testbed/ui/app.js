@@ -14,7 +14,7 @@ const TYPE_SIZES = [14, 17, 20, 24];
 const HINT = "Click two pods to send a packet. Space plays, ← → step, wheel zooms, drag pans; t type, d dark, f path, 0 all.";
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-const state = { rates: {}, ports: {}, pods: [], services: [], chosen: null, thing: null, way: null, whole: null, view: null };
+const state = { rates: {}, ports: {}, pods: [], services: [], texts: [], chosen: null, thing: null, way: null, whole: null, view: null };
 const player = { at: 0, part: 0, playing: false, drawn: 0, speed: 1 }; // at: number of the hop in the list, from 0
 
 // --- small things -------------------------------------------------------------------------------------------------
@@ -100,6 +100,7 @@ function drawPicture(svg) {
   if (whole !== state.whole) state.view = null;
   state.whole = whole;
   showView();
+  state.texts = [...document.querySelectorAll("#picture > svg text")].map((text) => text.getBBox());
   for (const pod of document.querySelectorAll("#picture g.pod[data-pod]")) {
     pod.setAttribute("tabindex", "0");
     pod.setAttribute("role", "button");
@@ -273,6 +274,7 @@ function showTraffic() {
   if (!svg) return;
   svg.querySelectorAll("text.rate").forEach((old) => old.remove());
   if (!$("show-traffic").checked) return;
+  const taken = [...state.texts];
   for (const link of svg.querySelectorAll("g.link[data-link]")) {
     const path = link.querySelector("path");
     const kind = path.classList.contains("cable") ? "cable" : path.classList.contains("veth") ? "veth" : null;
@@ -289,11 +291,20 @@ function showTraffic() {
     const middle = path.getPointAtLength(kind === "veth" ? length - 16 : length / 2);
     const text = document.createElementNS(SVG, "text");
     text.setAttribute("class", lost ? "rate lost" : "rate");
-    text.setAttribute("x", middle.x - 20);
-    text.setAttribute("y", middle.y + 3);
     text.textContent = `↓${amount(down)} ↑${amount(up)}` + (lost ? ` ✕${Math.round(lost)}/s lost` : "");
+    const box = { y: middle.y - 5, width: text.textContent.length * 5.6, height: 9 };
+    // Beside the cable, and the lines of a packet along it; where a text stands on either side, not at all.
+    const free = [middle.x - 20 - box.width, middle.x + 20].find((x) => !taken.some((other) => upon({ x, ...box }, other)));
+    if (free === undefined) continue;
+    taken.push({ x: free, ...box });
+    text.setAttribute("x", free);
+    text.setAttribute("y", middle.y + 3);
     link.append(text);
   }
+}
+
+function upon(one, other) {
+  return one.x < other.x + other.width && other.x < one.x + one.width && one.y < other.y + other.height && other.y < one.y + one.height;
 }
 
 $("show-traffic").addEventListener("change", showTraffic);

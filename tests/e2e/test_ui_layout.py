@@ -38,7 +38,7 @@ return {
 };
 """
 OVERLAPS = """
-const boxes = [...document.querySelectorAll("#picture > svg text:not(.rate)")]
+const boxes = [...document.querySelectorAll("#picture > svg text")]
   .filter((text) => !text.closest(".step, .fault, .hidden"))
   .map((text) => ({ words: text.textContent, box: text.getBBox() }));
 const found = [];
@@ -113,6 +113,7 @@ def test_picture_and_active_hop_are_in_the_window_at_every_hop(size: str, window
 
 def test_texts_keep_apart_and_in_their_boxes_as_the_browser_draws_them(window: Browser) -> None:
     window.resize(1280, 800)
+    window.find("#picture text.rate", timeout_s=20)
     assert window.run(OVERLAPS) == []
     assert window.run(RUNS_OVER) == []
 
