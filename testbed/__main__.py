@@ -46,8 +46,11 @@ except KeyboardInterrupt:  # before the verb began
 
 def main() -> None:
     """Entry point of the command."""
-    standard_streams.take()
-    cli.main()
+    try:
+        standard_streams.take()
+        cli.main()
+    except KeyboardInterrupt:  # also while an error is being printed
+        sys.exit(cli.EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -208,11 +208,15 @@ def main() -> int:
     for warning in recorder.missing():
         print(f"warning: {warning}", file=sys.stderr)
     print(f"capturing on {counted(recorder.interfaces, 'interface')}", file=sys.stderr, flush=True)
-    with contextlib.suppress(BrokenPipeError):
+    try:
         recorder.run(0)
-        print(recorder.summary(), file=sys.stderr)
-        return 0
-    return 1
+    except BrokenPipeError:
+        return 1
+    except OSError as failure:
+        print(f"error: capture: its output cannot be written ({failure.strerror})", file=sys.stderr)
+        return 1
+    print(recorder.summary(), file=sys.stderr)
+    return 0
 
 
 if __name__ == "__main__":

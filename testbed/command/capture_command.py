@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 import click
 
-from testbed.command.command_line import bare_name, lab_option, verbs
-from testbed.control.client import LabConnection, LabRecord, find_lab
+from testbed.command.command_line import FiniteRange, bare_name, lab_option, verbs
+from testbed.control.client import LabConnection, LabRecord, NoAnswer, find_lab
 from testbed.control.questions import CAPTURE
 from testbed.errors import InvalidInput, TestbedError
 
 STANDARD_OUTPUT = "-"
-END_LIMIT_S = 10.0
+END_LIMIT_S = 5.0
 """For the recorder to write what it still has."""
 
 
@@ -22,7 +22,7 @@ END_LIMIT_S = 10.0
 @click.argument("words", nargs=-1, required=True, metavar="POINT… [FILTER]")
 @click.option("-w", "--write", metavar="FILE", help="Write pcapng there (-: standard output) instead of lines of text.")
 @click.option("-c", "--count", metavar="N", type=click.IntRange(1), help="Stop after N packets.")
-@click.option("--seconds", metavar="S", type=click.FloatRange(0.1), help="Stop after that time.")
+@click.option("--seconds", metavar="S", type=FiniteRange(0.1), help="Stop after that time.")
 @click.option("--raw", is_flag=True, help="Leave super-packets as they are instead of cutting them as on a wire.")
 @lab_option
 def capture(
@@ -92,6 +92,8 @@ def _run(record: LabRecord, output: int, arguments: dict[str, object]) -> int:
         os.close(its)
         if ours >= 0:
             os.close(ours)
+    if not ended.is_set():
+        raise NoAnswer(f"capture: the lab has not ended it after {END_LIMIT_S:g} s")
     said = outcome[0] if outcome else 1
     if isinstance(said, TestbedError):
         raise said

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from testbed.cluster.kinds import BY_WORD, DEPLOYMENT, MANIFESTS, Kind, no_such_kind
-from testbed.command.command_line import images_option, lab_option, output_option, verbs
+from testbed.command.command_line import FiniteRange, images_option, lab_option, output_option, verbs
 from testbed.command.completion import kind_and_names
 from testbed.command.selectors import read_selector, selected, selector_option
 from testbed.control.client import LabRecord, ask, ask_with_contents, find_lab
@@ -29,7 +29,7 @@ files_option = click.option(
 @verbs.command()
 @files_option
 @click.option("--wait", is_flag=True, help="Wait until all of it is ready.")
-@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS")
+@click.option("--timeout", type=FiniteRange(min=0), default=60.0, show_default=True, metavar="SECONDS")
 @images_option
 @lab_option
 @output_option("json")
@@ -53,7 +53,7 @@ def apply(
 @click.argument("words", nargs=-1, metavar="[KIND NAME…]", shell_complete=kind_and_names)
 @files_option
 @selector_option
-@click.option("--grace-period", type=click.FloatRange(min=0), metavar="SECONDS", help="Instead of the pods' own.")
+@click.option("--grace-period", type=FiniteRange(min=0), metavar="SECONDS", help="Instead of the pods' own.")
 @click.option("--ignore-not-found", is_flag=True, help="What is not there is no error.")
 @lab_option
 @output_option("json")
@@ -100,7 +100,7 @@ def _delete_by_name(
 @click.argument("words", nargs=-1, required=True, metavar="deployment NAME")
 @click.option("--replicas", type=click.IntRange(0, 1000), required=True, metavar="N", help="How many pods.")
 @click.option("--wait", is_flag=True, help="Wait until there are so many, all ready.")
-@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS")
+@click.option("--timeout", type=FiniteRange(min=0), default=60.0, show_default=True, metavar="SECONDS")
 @lab_option
 @output_option("json")
 def scale(

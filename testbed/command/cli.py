@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from testbed.cluster.problems import printable
 from testbed.command import (  # noqa: F401 - importing these is what registers their verbs
     bench_command,
     capture_command,
@@ -59,5 +60,6 @@ def _with_help(text: str, where: str) -> str:
 
 
 def _complain(text: str) -> None:
+    """A line for each problem; what a name holds besides letters must not steer the terminal."""
     for line in text.splitlines():
-        print(line if line.startswith("error: ") else f"error: {line}", file=sys.stderr)
+        print(printable(line if line.startswith("error: ") else f"error: {line}"), file=sys.stderr)

@@ -1,5 +1,6 @@
 """What every verb of the command line shares: the group, its options, names of kinds."""
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -115,6 +116,17 @@ class AllVerbs(Verbs):
 def _by_use(verb: str) -> int:
     """Return where a verb stands among those that beginners need first."""
     return FIRST_VERBS.index(verb) if verb in FIRST_VERBS else len(FIRST_VERBS)
+
+
+class FiniteRange(click.FloatRange):
+    """A number between two others; what is not a number is never outside a range, and infinity is no time."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's own types
+        """As click does."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
 
 
 def _first_sentence(command: click.Command) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from testbed.command.command_line import lab_option, output_option, verbs
+from testbed.command.command_line import FiniteRange, lab_option, output_option, verbs
 from testbed.control.client import LabRecord, ask, find_lab
 from testbed.control.questions import FAULT, FAULTS, HEAL
 from testbed.errors import InvalidInput
@@ -39,11 +39,11 @@ class FaultVerb(click.Command):
 
 @verbs.command(cls=FaultVerb, context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, required=True, metavar="FAULT… | list | heal [NUMBER…]")
-@click.option("--for", "lasts", metavar="SECONDS", type=click.FloatRange(min=0.1), help="Heal it after that time.")
+@click.option("--for", "lasts", metavar="SECONDS", type=FiniteRange(min=0.1), help="Heal it after that time.")
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help=f"With heal: how long to wait until all is ready again; 0: not at all.  [default: {HEAL_LIMIT_S:g}]",
 )
 @lab_option

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from testbed.command.command_line import Verbs, bare_name, images_option, lab_option, needs_root, output_option, verbs
+from testbed.command.command_line import (
+    FiniteRange,
+    Verbs,
+    bare_name,
+    images_option,
+    lab_option,
+    needs_root,
+    output_option,
+    verbs,
+)
 from testbed.command.completion import clusters, names
 from testbed.control.client import LabRecord, ask, find_lab, running_labs
 from testbed.control.questions import CLI, ETCDCTL, RESTART, STATUS
@@ -64,7 +73,7 @@ if TYPE_CHECKING:
 @images_option
 @click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not get ready.")
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=1), metavar="SECONDS", help="How long each phase may take."
+    "--timeout", "timeout_s", type=FiniteRange(min=1), metavar="SECONDS", help="How long each phase may take."
 )
 @click.option("--rootless", is_flag=True, help="Without root: a lab of your own in a user namespace.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made or changed, and do nothing.")

@@ -115,8 +115,11 @@ def machines(output: str | None, flags: tuple[str, ...]) -> int:
 
 def _options(flags: Sequence[str]) -> "Options":
     from agent.errors import UsageError
+    from testbed.host.limits import GIB, MEMORY, require
     from testbed.join.flags import options_of
 
+    # Without, grpc would abort the whole process.
+    require({MEMORY: GIB})
     try:
         options = options_of(flags, os.environ)
     except UsageError as error:

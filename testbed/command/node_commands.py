@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from testbed.command.command_line import Verbs, bare_name, lab_option, output_option, verbs
+from testbed.command.command_line import FiniteRange, Verbs, bare_name, lab_option, output_option, verbs
 from testbed.command.completion import names
 from testbed.control.client import ask, find_lab
 from testbed.control.questions import NODE
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 limit_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from testbed.command.command_line import lab_option, needs_root, verbs
+from testbed.command.command_line import FiniteRange, lab_option, needs_root, verbs
 from testbed.control.client import LabRecord, find_lab
 from testbed.errors import InvalidInput, WrongEnvironment
 from testbed.output.next_commands import next_commands
@@ -22,7 +22,7 @@ CLUSTER = "faults"
 
 
 @verbs.command()
-@click.option("--minutes", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="How long.")
+@click.option("--minutes", type=FiniteRange(min=0.1), default=10.0, show_default=True, help="How long.")
 @click.option("--seed", type=int, help="The same order again; by default another each time.")
 @click.option(
     "--replay",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from testbed.command.command_line import bare_name, lab_option, output_option, verbs
+from testbed.command.command_line import FiniteRange, bare_name, lab_option, output_option, verbs
 from testbed.command.completion import names
 from testbed.control.client import LabRecord, ask, find_lab
 from testbed.control.questions import TRACE
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--udp", "protocol", flag_value="udp", help="Send a UDP datagram (default with DST's port: TCP).")
 @click.option("-6", "--ipv6", is_flag=True, help="By IPv6 addresses, on a dual-stack network.")
 @click.option("--size", metavar="BYTES", type=click.IntRange(1, 65000), help="Payload.  [default: as little as does]")
-@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0.05, 60), help="Wait for an answer.  [default: 1]")
+@click.option("--timeout", metavar="SECONDS", type=FiniteRange(0.05, 60), help="Wait for an answer.  [default: 1]")
 @click.option("--step", is_flag=True, help="Show one hop per key press; q shows the rest.")
 @click.option("--pcap", metavar="FILE", help="Write what was seen as pcapng too.")
 @click.option("--svg", metavar="FILE", help="Draw the packet's path and headers too.")

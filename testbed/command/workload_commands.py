@@ -21,6 +21,9 @@ WATCH_PERIOD_S = 1.0
 GETTABLE = [*(kind.plural for kind in KINDS), ALL]
 DESCRIBED = [kind.singular for kind in KINDS if kind.described]
 
+MOST_LINES = 1_000_000_000
+"""More than any log has."""
+
 
 def _with_short_names(kind: Kind) -> str:
     return f"{kind.plural} ({', '.join(kind.short_names)})" if kind.short_names else kind.plural
@@ -114,7 +117,10 @@ def _nsenter_line(record: LabRecord, pid_in_lab: int) -> str:
 def exec_(
     name: str, command: Sequence[str], container: str | None, interactive: bool, tty: bool, lab: str | None
 ) -> int:
-    """Run a command in a pod or on a node: exec client -- curl -s http://10.0.90.2:8080/"""
+    """Run a command in a pod or on a node: exec client -- curl -s http://10.0.90.2:8080/
+
+    When you leave, it ends with all of its terminal's session; a daemon, in a session of its own, stays.
+    """
     from testbed.output import terminal
 
     if not command:
@@ -167,7 +173,13 @@ def logs(name: str, container: str | None, follow: bool, tail: int | None, lab: 
     from testbed.output import terminal
 
     return terminal.run(
-        find_lab(lab), LOGS, terminal=False, name=bare_name(name), container=container, follow=follow, tail=tail
+        find_lab(lab),
+        LOGS,
+        terminal=False,
+        name=bare_name(name),
+        container=container,
+        follow=follow,
+        tail=tail and min(tail, MOST_LINES),
     )
 
 

@@ -5,7 +5,9 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from testbed.control.answers.lab import EndedAnswer
 from testbed.control.server import Request
@@ -54,8 +56,10 @@ def wait_with_client(request: Request, pid: int) -> int:
         poll.register(request.fileno(), select.POLLIN | select.POLLRDHUP)
         ready = dict(poll.poll())
         if pidfd not in ready:
+            sessions = _sessions_below(pid)
             for number in (signal.SIGHUP, signal.SIGKILL):
                 _signal_session(pid, number)
+                _signal_members(sessions, number)
                 if select.select([pidfd], [], [], HANGUP_GRACE_S)[0]:
                     break
         _, status = os.waitpid(pid, 0)
@@ -63,6 +67,41 @@ def wait_with_client(request: Request, pid: int) -> int:
         os.close(pidfd)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+def _sessions_below(pid: int) -> frozenset[int]:
+    """Return the sessions that descendants of a process lead, as a shell in a terminal of its own does."""
+    below, found = {pid}, set()
+    for one in sorted(_processes(), key=lambda process: process.started):
+        if one.parent in below:
+            below.add(one.pid)
+            if one.session == one.pid:
+                found.add(one.session)
+    return frozenset(found)
+
+
+def _signal_members(sessions: frozenset[int], number: int) -> None:
+    """Signal what is left in these sessions; what has made one of its own, as a daemon does, stays."""
+    for one in _processes() if sessions else ():
+        if one.session in sessions:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(one.pid, number)
+
+
+class _Process(NamedTuple):
+    pid: int
+    parent: int
+    session: int
+    started: int
+
+
+def _processes() -> Iterator[_Process]:
+    """Every process of the lab, those in pods' PID namespaces included."""
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                yield _Process(int(name), int(fields[1]), int(fields[3]), int(fields[19]))
 
 
 def _signal_session(pid: int, number: int) -> None:

@@ -58,6 +58,12 @@ def too_tight(limits: Mapping[Limit, int], needed: Mapping[Limit, int]) -> list[
     ]
 
 
+def require(needed: Mapping[Limit, int]) -> None:
+    """Raise WrongEnvironment naming each limit of this process that is below what is needed."""
+    if lines := too_tight(soft_limits(), needed):
+        raise WrongEnvironment("\n".join(lines))
+
+
 def hard_limits() -> Mapping[Limit, int]:
     """Return what this process may have at most; unlimited ones are left out."""
     return _set_limits(1)

@@ -5,8 +5,9 @@ import http.client
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -109,6 +110,9 @@ class EtcdMember:
         """Added to etcd's own at the next start."""
         self.joins = False
         """True: it starts as a new member of a cluster that exists."""
+        self.replace: Callable[[], None] = lambda: None
+        """Called before it starts again without its data."""
+        self._has_run = False
         self.process = Supervised(name, self._launch, RestartPolicy())
 
     @property
@@ -164,6 +168,10 @@ class EtcdMember:
         return f"{self.name}: no answer from {self.endpoint} yet"
 
     def _launch(self) -> subprocess.Popen[bytes]:
+        # What it wrote at its first start names it to the others, who refuse a stranger by its name.
+        if self._has_run and not (self.data / "member").exists():
+            self.replace()
+        self._has_run = True
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         command = [
@@ -207,11 +215,18 @@ def _tls_flags(clients: TlsFiles | None, members: TlsFiles | None) -> list[str]:
     return flags
 
 
+Report = Callable[[str, str, str], None]
+
+
 class EtcdCluster:
     """All members, and what the lab itself asks of them."""
 
-    def __init__(self, members: Sequence[EtcdMember]) -> None:
+    def __init__(self, members: Sequence[EtcdMember], report: Report = lambda _member, _reason, _message: None) -> None:
+        """`report` is called with a member's name, a reason and a message."""
         self.members = tuple(members)
+        self._report = report
+        for member in self.members:
+            member.replace = partial(self._replace, member)
 
     @property
     def endpoints(self) -> str:
@@ -222,6 +237,30 @@ class EtcdCluster:
         """Start every member; returns before they answer."""
         for member in self.members:
             member.process.start()
+
+    def _replace(self, member: EtcdMember) -> None:
+        """Remove a member that has lost its data from the cluster of the others, and add it as a new one.
+
+        Raises OSError when they cannot agree on that now.
+        """
+        asked = next((other for other in self.members if other is not member and other.healthy()), None)
+        if asked is None:
+            # Alone it begins again, empty; the others, if there are any, are no better off.
+            return
+        try:
+            listed = json.loads(self.etcdctl(["member", "list", "--write-out=json"], asked=asked))["members"]
+            known = [one for one in listed if member.peer_url in one["peerURLs"]]
+            # One without a name was added before, and has never started.
+            for one in known:
+                if one.get("name"):
+                    self.etcdctl(["member", "remove", f"{one['ID']:x}"], asked=asked)
+            if all(one.get("name") for one in known):
+                self.etcdctl(["member", "add", member.name, f"--peer-urls={member.peer_url}"], asked=asked)
+        except EtcdFailed as failure:
+            self._report(member.name, "EtcdMemberLost", f"its data is gone and it cannot join again yet: {failure}")
+            raise OSError(str(failure)) from failure
+        member.joins = True
+        self._report(member.name, "EtcdMemberReplaced", "its data was gone; it was removed and added as a new member")
 
     def environment(self) -> dict[str, str]:
         """What etcdctl needs to find the members."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from agent.lease import Lease, LeaseAttrs, Subnet, parse_key
 from testbed.cluster.spec import Cluster
 from testbed.lab.certificates import Authority, TlsFiles
-from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdEntry, EtcdMember
+from testbed.lab.etcd import TLS_DIRECTORY, EtcdCluster, EtcdEntry, EtcdMember, Report
 from testbed.lab.etcd_access import admit, agent_user, set_up_access
 
 ETCD_PREFIX = "/coreos.com/network"
@@ -16,9 +16,10 @@ SUBNETS = f"{ETCD_PREFIX}/subnets"
 class LabRegistry:
     """What a lab keeps in etcd. Members are there from `start` on."""
 
-    def __init__(self, authority: Authority | None) -> None:
-        """`authority` None: etcd admits anybody, without TLS."""
+    def __init__(self, authority: Authority | None, report: Report) -> None:
+        """`authority` None: etcd admits anybody, without TLS. `report` hears of members that were replaced."""
         self.authority = authority
+        self._report = report
         self._etcd = EtcdCluster([])
         self._users: set[str] = set()
         """Agents that etcd knows."""
@@ -30,7 +31,7 @@ class LabRegistry:
 
     def start(self, members: Iterable[EtcdMember]) -> None:
         """Start these servers; returns before they answer."""
-        self._etcd = EtcdCluster(list(members))
+        self._etcd = EtcdCluster(list(members), self._report)
         self._etcd.start()
 
     def prepare(self, cluster: Cluster) -> None:

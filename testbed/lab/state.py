@@ -49,7 +49,7 @@ class LabState:
         is_ovs = cluster.underlay.switch == "ovs"
         plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu, open_vswitch=is_ovs)
         self.underlay: Final = LabUnderlay(plan, directory, self.journal, self._machine_event)
-        self.registry: Final = LabRegistry(Authority(self.name) if cluster.etcd.tls else None)
+        self.registry: Final = LabRegistry(Authority(self.name) if cluster.etcd.tls else None, self._etcd_event)
         self.warm_agents: Final = parent_of_agents()
         self.warm_shims: Final = parent_of_shims()
         self.nodes: Final = Nodes()
@@ -159,6 +159,9 @@ class LabState:
     def missing_forwarding(self) -> list[str]:
         """Return how nodes' forwarding tables differ from etcd's leases, a line per node; empty when they agree."""
         return missing_forwarding(self.nodes.values(), self.registry) if self._overlay.connects_nodes else []
+
+    def _etcd_event(self, member: str, reason: str, message: str) -> None:
+        self.events.note("Warning", f"machine/{member}", reason, message)
 
     def _machine_event(self, machine: str, kind: str, reason: str, message: str) -> None:
         subject = f"{'node' if machine in self._cluster.nodes else 'machine'}/{machine}"

@@ -155,6 +155,11 @@ class Terminal:
             self._read(0.05)
         return self._process.returncode
 
+    def close(self) -> None:
+        """End the verb as a terminal does that is closed: with SIGHUP."""
+        self._process.send_signal(signal.SIGHUP)
+        self._process.wait(TERMINAL_LIMIT_S)
+
     def _read(self, limit_s: float) -> bool:
         """Take what is there; False when nothing came or nothing can come any more."""
         if not select.select([self._ours], [], [], max(0.0, limit_s))[0]:

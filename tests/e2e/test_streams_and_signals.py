@@ -119,3 +119,23 @@ def test_up_says_that_its_lab_ended_while_it_started(no_lab: Lab) -> None:
     assert line.startswith("error: up: the lab ended while it started (")
     assert up.returncode == 1
     assert remains(no_lab) == []
+
+
+def test_what_ignores_the_hang_up_of_its_terminal_ends_with_the_connection(two_nodes: Lab) -> None:
+    def sleeping() -> bool:
+        return "7777" in two_nodes.run("shell1", "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+
+    with two_nodes.terminal("exec", "-it", "shell1", "--", "sh", "-c", "trap '' HUP; echo begun; sleep 7777") as client:
+        client.expect("begun")
+        wait_until(sleeping, timeout_s=5, what="it sleeps")
+        client.close()
+    wait_until(lambda: not sleeping(), timeout_s=10, what="nothing of it is left in the pod")
+
+
+def test_what_made_a_session_of_its_own_stays_as_a_daemon_does(two_nodes: Lab) -> None:
+    begun = two_nodes.run("shell1", "sh", "-c", "setsid sleep 8888 >/dev/null 2>&1 & echo $!")
+    assert begun.strip().isdecimal()
+    try:
+        assert "8888" in two_nodes.run("shell1", "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    finally:
+        two_nodes.run("shell1", "pkill", "-f", "^sleep 8888")

@@ -1,0 +1,45 @@
+"""An etcd member that has lost its disk while the others live comes back as a new member, by the lab alone."""
+
+import pytest
+
+from testbed.pytest_plugin import NewLab
+from testbed.testing.lab_handle import LabHandle
+from tests.e2e.lab import Lab
+from tests.waiting import wait_until
+
+CLUSTER = """\
+apiVersion: testbed/v1
+kind: Cluster
+metadata: {{name: disk}}
+etcd: {{members: 3, tls: {tls}}}
+nodes: {{node1: {{}}, node2: {{}}}}
+"""
+
+
+def members(lab: Lab) -> dict[str, str]:
+    """Name → id."""
+    lines = lab.must("etcdctl", "--", "member", "list").splitlines()
+    return {fields[2]: fields[0] for fields in (line.split(", ") for line in lines)}
+
+
+def healthy(handle: LabHandle) -> bool:
+    return all(member["healthy"] for member in handle.status()["etcd"])
+
+
+@pytest.mark.parametrize("tls", ["false", "true"])
+def test_a_member_without_its_disk_is_removed_and_added_again(new_lab: NewLab, tls: str) -> None:
+    with new_lab(CLUSTER.format(tls=tls)) as handle:
+        lab = Lab(handle.name)
+        before = members(lab)
+        leases = lab.must("get", "leases")
+        lab.run("etcd2", "rm", "-rf", "/run/etcd")
+        lab.must("fault", "etcd", "kill", "etcd2")
+        wait_until(lambda: members(lab).get("etcd2", before["etcd2"]) != before["etcd2"], timeout_s=30, what="replaced")
+        wait_until(lambda: healthy(handle), timeout_s=30, what="all members are healthy")
+        after = members(lab)
+        assert {name for name in before if before[name] != after[name]} == {"etcd2"}
+        assert len(after) == 3
+        assert "EtcdMemberReplaced" in lab.must("events")
+        assert [line.split()[0] for line in lab.must("get", "leases").splitlines()] == [
+            line.split()[0] for line in leases.splitlines()
+        ]
