@@ -34,7 +34,7 @@ ERROR_EXCERPT = 120  # characters of a program's complaint that a table row can 
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class MachineCheck:
     """One thing that was looked at."""
 
     name: str
@@ -121,7 +121,7 @@ PROGRAMS = (  # program, Debian package, what it is needed for
 DEBIAN_PACKAGES = {program: package for program, package, _ in PROGRAMS} | {"tomcat10": "tomcat10"}
 
 
-def checks(*, optional: bool = True, also: Iterable[str] = (), rootless: bool = False) -> tuple[Check, ...]:
+def checks(*, optional: bool = True, also: Iterable[str] = (), rootless: bool = False) -> tuple[MachineCheck, ...]:
     """Look at everything; changes nothing outside its own namespaces. Takes about 0.1 s.
 
     Without `optional`, memory and room, of which each lab needs its own, and kernel features that not every lab needs
@@ -143,23 +143,23 @@ def checks(*, optional: bool = True, also: Iterable[str] = (), rootless: bool = 
     )
 
 
-def required_failures(found: Iterable[Check], also: Iterable[str] = ()) -> tuple[Check, ...]:
+def required_failures(found: Iterable[MachineCheck], also: Iterable[str] = ()) -> tuple[MachineCheck, ...]:
     """What keeps every lab from coming up, and whatever is missing for the purposes in `also` ("image nginx")."""
     purposes = {"", *also}
     return tuple(check for check in found if not check.ok and check.needed_for in purposes)
 
 
-def error_line(check: Check) -> str:
+def error_line(check: MachineCheck) -> str:
     """The failure as `environment: what (got …; want …)`, for behind `error: `."""
     return f"environment: {check.name} (got {check.found}; want {check.want}: {check.remedy})"
 
 
-def root_check(user: int) -> Check:
+def root_check(user: int) -> MachineCheck:
     """Whether the effective user id is root's."""
-    return Check("root", user == 0, f"uid {user}", "uid 0", "put sudo in front of the command")
+    return MachineCheck("root", user == 0, f"uid {user}", "uid 0", "put sudo in front of the command")
 
 
-def tun_check(device: Path) -> Check:
+def tun_check(device: Path) -> MachineCheck:
     """Whether the TUN device can be opened for reading and writing."""
     found = "can be opened"
     try:
@@ -167,28 +167,28 @@ def tun_check(device: Path) -> Check:
     except OSError as error:
         found = f"{device}: {error.strerror}"
     remedy = "sudo modprobe tun; in a container: start it with --privileged"
-    return Check("/dev/net/tun", found == "can be opened", found, "a TUN device that can be opened", remedy)
+    return MachineCheck("/dev/net/tun", found == "can be opened", found, "a TUN device that can be opened", remedy)
 
 
-def memory_check(available_mib: int) -> Check:
+def memory_check(available_mib: int) -> MachineCheck:
     """Whether the smallest lab fits into memory."""
     needed = capacity.needed_mib(*SMALLEST_LAB) + capacity.RESERVE_MIB
     limit = capacity.most_nodes(available_mib, 2)
     found = f"{available_mib} MiB free, enough for {limit} nodes with two pods each"
     remedy = "end other programs, or give the machine more (a VM: its memory; a container: its limit)"
-    return Check("memory", available_mib >= needed, found, f"{needed} MiB for two_nodes", remedy)
+    return MachineCheck("memory", available_mib >= needed, found, f"{needed} MiB for two_nodes", remedy)
 
 
-def room_check(directory: Path, needed_for: str = "") -> Check:
+def room_check(directory: Path, needed_for: str = "") -> MachineCheck:
     """Whether the records and logs of the smallest lab fit into the directory of labs."""
     needed = capacity.needed_room_mib(*SMALLEST_LAB)
     free, size = capacity.room_mib(directory)
     want = f"{needed} MiB for records and logs of two_nodes"
     found = f"{free} of {size} MiB free"
-    return Check(f"room in {directory}", free >= needed, found, want, capacity.ROOM_REMEDY, needed_for)
+    return MachineCheck(f"room in {directory}", free >= needed, found, want, capacity.ROOM_REMEDY, needed_for)
 
 
-def program_checks(which: Callable[[str], str | None]) -> tuple[Check, ...]:
+def program_checks(which: Callable[[str], str | None]) -> tuple[MachineCheck, ...]:
     """One check per program that we start; `which` finds a program's path."""
     found = []
     for program, package, needed_for in PROGRAMS:
@@ -196,26 +196,26 @@ def program_checks(which: Callable[[str], str | None]) -> tuple[Check, ...]:
         option = " --ovs" if package == "openvswitch-switch" else ""
         ours = f"{INSTALL}{option}, or " if IS_CLONE else ""
         remedy = f"{ours}apt install {package}"
-        found.append(Check(program, path is not None, path or "none on PATH", "the program", remedy, needed_for))
+        found.append(MachineCheck(program, path is not None, path or "none on PATH", "the program", remedy, needed_for))
     return tuple(found)
 
 
-def file_check(name: str, path: Path, needed_for: str, remedy: str) -> Check:
+def file_check(name: str, path: Path, needed_for: str, remedy: str) -> MachineCheck:
     """Whether a program that is not on PATH is where we start it from."""
     ok = os.access(path, os.X_OK)
-    return Check(name, ok, str(path) if ok else f"no program at {path}", "the program", remedy, needed_for)
+    return MachineCheck(name, ok, str(path) if ok else f"no program at {path}", "the program", remedy, needed_for)
 
 
-def packages_check(required: Sequence[Requirement], version: Callable[[str], str | None]) -> Check:
+def packages_check(required: Sequence[Requirement], version: Callable[[str], str | None]) -> MachineCheck:
     """Check that every Python package is of a version that we take. etcd3, for one, breaks with a newer protobuf."""
     problems = unsatisfied(required, version)
     found = ", ".join(problems) if problems else f"{len(required)} as required"
     if not required:
         found = f"{PROJECT} itself is not installed in this Python"
-    return Check("Python packages", bool(required) and not problems, found, "those of pyproject.toml", INSTALL)
+    return MachineCheck("Python packages", bool(required) and not problems, found, "those of pyproject.toml", INSTALL)
 
 
-def forwarding_check(dropping_chains: Callable[[], Sequence[str]]) -> Check:
+def forwarding_check(dropping_chains: Callable[[], Sequence[str]]) -> MachineCheck:
     """Whether this machine's own firewall lets pass what a joined machine forwards. Labs have namespaces of their own.
 
     `dropping_chains` describes the chains that do not. Raises AgentError where they cannot be read.
@@ -229,11 +229,13 @@ def forwarding_check(dropping_chains: Callable[[], Sequence[str]]) -> Check:
     try:
         chains = dropping_chains()
     except AgentError as error:
-        return Check("forwarding", True, f"not looked at: {error}", want, remedy, needed_for)
-    return Check("forwarding", not chains, "; ".join(chains) or "nothing drops all of it", want, remedy, needed_for)
+        return MachineCheck("forwarding", True, f"not looked at: {error}", want, remedy, needed_for)
+    return MachineCheck(
+        "forwarding", not chains, "; ".join(chains) or "nothing drops all of it", want, remedy, needed_for
+    )
 
 
-def missing_debian_packages(found: Iterable[Check]) -> list[str]:
+def missing_debian_packages(found: Iterable[MachineCheck]) -> list[str]:
     """Name the Debian packages whose programs are missing, each once; Open vSwitch, which few labs need, not."""
     missing = [DEBIAN_PACKAGES[check.name] for check in found if not check.ok and check.name in DEBIAN_PACKAGES]
     return sorted(set(missing) - {"openvswitch-switch"})
@@ -303,37 +305,39 @@ def _first_line(text: str) -> str:
     return line if len(line) <= ERROR_EXCERPT else line[: ERROR_EXCERPT - 1] + "…"
 
 
-def _kernel_checks(features: Sequence[Feature]) -> list[Check]:
+def _kernel_checks(features: Sequence[Feature]) -> list[MachineCheck]:
     name, want = "namespaces", "net, mount and PID namespaces"
     remedy = "run it as root on the machine itself, or in a container started with --privileged"
     try:
         with ScratchNamespaces() as scratch:
-            made = Check(name, True, "can be made", want, remedy)
+            made = MachineCheck(name, True, "can be made", want, remedy)
             return [made, *(_feature_check(feature, scratch) for feature in features)]
     except OSError as error:
-        return [Check(name, False, str(error), want, remedy)]
+        return [MachineCheck(name, False, str(error), want, remedy)]
 
 
-def _feature_check(feature: Feature, scratch: ScratchNamespaces) -> Check:
+def _feature_check(feature: Feature, scratch: ScratchNamespaces) -> MachineCheck:
     if without := untried(feature, _which):
         return without
     want = f"a kernel with {feature.name}"
     remedy = "Debian's own kernel has it: apt install linux-image-amd64 (or -arm64), and reboot"
     if feature.name == "ipip" and _is_module_on_disk("ipip"):
         found = "a module, not loaded now (not tried: loading it adds tunl0 to the host)"
-        return Check("kernel: ipip", True, found, want, remedy, feature.needed_for)
+        return MachineCheck("kernel: ipip", True, found, want, remedy, feature.needed_for)
     complaint = scratch.attempt(feature.command, feature.stdin)
-    return Check(f"kernel: {feature.name}", not complaint, complaint or "works", want, remedy, feature.needed_for)
+    return MachineCheck(
+        f"kernel: {feature.name}", not complaint, complaint or "works", want, remedy, feature.needed_for
+    )
 
 
-def untried(feature: Feature, which: Callable[[str], str | None]) -> Check | None:
+def untried(feature: Feature, which: Callable[[str], str | None]) -> MachineCheck | None:
     """Say that a feature could not be tried because its program is missing, which says nothing of the kernel."""
     program = feature.command[0]
     if which(program) is not None:
         return None
     package = {**DEBIAN_PACKAGES, "tc": "iproute2"}[program]
     found, want = f"not tried, there is no program {program}", "the program"
-    return Check(f"kernel: {feature.name}", False, found, want, f"apt install {package}", feature.needed_for)
+    return MachineCheck(f"kernel: {feature.name}", False, found, want, f"apt install {package}", feature.needed_for)
 
 
 def _is_module_on_disk(name: str) -> bool:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from testbed.cluster.spec import Cluster
-from testbed.host.doctor import Check, ScratchNamespaces, room_check, tun_check
+from testbed.host.doctor import MachineCheck, ScratchNamespaces, room_check, tun_check
 from testbed.processes import namespaces
 
 NEEDED_FOR = "up --rootless"
@@ -39,14 +39,14 @@ def enter_user_namespace() -> None:
     Path("/proc/self/gid_map").write_text(f"0 {group} 1")
 
 
-def checks(runtime_directory: Path | None) -> tuple[Check, ...]:
+def checks(runtime_directory: Path | None) -> tuple[MachineCheck, ...]:
     """What a lab without root needs of this machine and this user."""
     room = () if runtime_directory is None else (room_check(runtime_directory / "testbed", NEEDED_FOR),)
     tun = tun_check(Path("/dev/net/tun"))
     return (user_namespace_check(), runtime_directory_check(runtime_directory), *room, tun)
 
 
-def user_namespace_check() -> Check:
+def user_namespace_check() -> MachineCheck:
     """Whether a user may make namespaces and be root in them, found by trying."""
     remedy = "the kernel or a container engine forbids it; sudo testbed up needs none"
     for path, forbidding, mend in _SWITCHES:
@@ -60,10 +60,12 @@ def user_namespace_check() -> Check:
             found = scratch.attempt(["ip", "link", "set", "lo", "up"], "") or "can be made"
     except OSError as error:
         found = str(error)
-    return Check("user namespaces", found == "can be made", found, "namespaces for every user", remedy, NEEDED_FOR)
+    return MachineCheck(
+        "user namespaces", found == "can be made", found, "namespaces for every user", remedy, NEEDED_FOR
+    )
 
 
-def runtime_directory_check(directory: Path | None) -> Check:
+def runtime_directory_check(directory: Path | None) -> MachineCheck:
     """Whether there is a directory of the user's own for a lab's state."""
     found, remedy = (
         "XDG_RUNTIME_DIR is not set",
@@ -73,7 +75,7 @@ def runtime_directory_check(directory: Path | None) -> Check:
     if directory is not None:
         ok = os.access(directory, os.W_OK | os.X_OK) and directory.stat().st_uid == os.geteuid()
         found = str(directory) if ok else f"{directory} is not a directory that you own and may write"
-    return Check("runtime directory", ok, found, "XDG_RUNTIME_DIR, the user's own", remedy, NEEDED_FOR)
+    return MachineCheck("runtime directory", ok, found, "XDG_RUNTIME_DIR, the user's own", remedy, NEEDED_FOR)
 
 
 def refusals(cluster: Cluster) -> list[str]:

@@ -9,8 +9,8 @@ from agent.errors import EnvironmentMissing
 from testbed.host.doctor import (
     FEATURES,
     PROGRAMS,
-    Check,
     Feature,
+    MachineCheck,
     error_line,
     forwarding_check,
     memory_check,
@@ -28,8 +28,8 @@ from testbed.host.packages import PROJECT, apt_lines, required_packages, unsatis
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def failed(name: str, needed_for: str = "") -> Check:
-    return Check(name, False, "none", "one", "buy it", needed_for)
+def failed(name: str, needed_for: str = "") -> MachineCheck:
+    return MachineCheck(name, False, "none", "one", "buy it", needed_for)
 
 
 def test_only_what_every_lab_needs_is_required() -> None:
