@@ -10,11 +10,11 @@ from testbed.command.command_line import lab_option, output_option, verbs
 from testbed.control.client import LabRecord, ask, find_lab, running_labs
 from testbed.control.questions import CHECK, EXERCISE, HINT
 from testbed.errors import TestbedError
-from testbed.exercises.catalogue import EXERCISES, Exercise
 from testbed.output.next_commands import next_commands
 
 if TYPE_CHECKING:
     from testbed.control.answers.faults import CheckAnswer
+    from testbed.exercises.catalogue import Exercise
 
 WHAT_TO_DO = (
     "Find out why, and repair it with ordinary commands (ip, nft, ss, ps, kill, …): `testbed exec NODE -- …`, "
@@ -68,6 +68,8 @@ def _after(answer: "CheckAnswer") -> Sequence[str]:
     """Return what comes after a lab that is well: the next exercise, if this was one."""
     if not answer["exercise"]:
         return ["ping"]
+    from testbed.exercises.catalogue import EXERCISES
+
     names = list(EXERCISES)
     following = names[names.index(answer["exercise"]["name"]) + 1 :]
     return ["down", *(f"up {name}" for name in following[:1])]
@@ -122,7 +124,7 @@ def _indented(text: str) -> str:
     return textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
-def begin(record: LabRecord, exercise: Exercise, seed: int) -> None:
+def begin(record: LabRecord, exercise: "Exercise", seed: int) -> None:
     """Break the lab that is up, and print what its user complains about."""
     done = ask(record, EXERCISE, name=exercise.name, seed=seed)
     since = "" if done["begun"] else f", on since {done['since']}"

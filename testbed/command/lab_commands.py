@@ -21,7 +21,6 @@ from testbed.command.completion import clusters, names
 from testbed.control.client import LabRecord, ask, find_lab, running_labs
 from testbed.control.questions import CLI, ETCDCTL, RESTART, STATUS
 from testbed.errors import InvalidInput, TestbedError
-from testbed.exercises.catalogue import CLUSTER, EXERCISES, exercise_of
 from testbed.output.next_commands import next_commands
 from testbed.spelling import listed
 
@@ -95,6 +94,7 @@ def up(prompt: bool, seed: int | None, **given: Any) -> int:  # noqa: ANN401 - t
     up mine.yaml                              on a running lab: does what is different in the file by now
     """
     from testbed.control.options import LabOptions
+    from testbed.exercises.catalogue import CLUSTER, exercise_of
     from testbed.host.up import bring_up
 
     options = LabOptions(**given)
@@ -241,6 +241,7 @@ def topologies(output: str | None) -> None:
     """List the clusters that come with the testbed and the topologies to make one from. Needs no root."""
     from testbed.cluster.spec import cluster_names, find_cluster
     from testbed.cluster.topology import describe_topologies
+    from testbed.exercises.catalogue import EXERCISES
     from testbed.output import tables as render
 
     rows: list[ClusterLine] = [

@@ -7,11 +7,12 @@ from typing import Any, TypeVar
 
 import click
 
-_SET = re.compile(r"(?P<key>\S+)\s+(?P<how>in|notin)\s+\((?P<values>[^()]*)\)")
-_EQUAL = re.compile(r"(?P<key>[^=!\s]+)\s*(?P<how>!=|==?)\s*(?P<value>[^=!\s]*)")
-_EXISTS = re.compile(r"(?P<not>!?)\s*(?P<key>[^=!\s()]+)")
+# Compiled where a selector is read: every verb loads this.
+_SET = r"(?P<key>\S+)\s+(?P<how>in|notin)\s+\((?P<values>[^()]*)\)"
+_EQUAL = r"(?P<key>[^=!\s]+)\s*(?P<how>!=|==?)\s*(?P<value>[^=!\s]*)"
+_EXISTS = r"(?P<not>!?)\s*(?P<key>[^=!\s()]+)"
 ObjectT = TypeVar("ObjectT", bound=Mapping[str, Any])
-_COMMA = re.compile(r",(?![^(]*\))")
+_COMMA = r",(?![^(]*\))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +33,16 @@ class Requirement:
 
 def parse_selector(text: str) -> tuple[Requirement, ...]:
     """The parts of a selector, all of which must hold. Raises ValueError."""
-    return tuple(_requirement(part.strip()) for part in _COMMA.split(text))
+    return tuple(_requirement(part.strip()) for part in re.split(_COMMA, text))
 
 
 def _requirement(text: str) -> Requirement:
-    if found := _SET.fullmatch(text):
+    if found := re.fullmatch(_SET, text):
         values = frozenset(value.strip() for value in found["values"].split(","))
         return Requirement(found["key"], values, found["how"] == "notin")
-    if found := _EQUAL.fullmatch(text):
+    if found := re.fullmatch(_EQUAL, text):
         return Requirement(found["key"], frozenset({found["value"]}), found["how"] == "!=")
-    if found := _EXISTS.fullmatch(text):
+    if found := re.fullmatch(_EXISTS, text):
         return Requirement(found["key"], None, bool(found["not"]))
     raise ValueError(f"not a selector (got {text!r}; want KEY=VALUE, KEY!=VALUE, KEY, !KEY or KEY in (A, B))")
 
