@@ -5,7 +5,8 @@ section (RUN_BY), or the line above the block says why not:
 
     <!-- not run: vm, it takes a machine of its own -->
 
-    scripts/check-docs          python -m tests.documents    lists every block that is not run, and why
+    scripts/check-docs          python -m tests.documents            lists every block that is not run, and why
+                                python -m tests.documents --tests    lists the tests that run the others
 """
 
 import re
@@ -147,8 +148,11 @@ def words_of_verb(command: str) -> list[str] | None:
     return words[1:end]
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """List what no test runs. A block that is neither run nor marked is parsed all the same (tests/unit)."""
+    if arguments == ["--tests"]:
+        print("\n".join(sorted(set(RUN_BY.values()))))
+        return 0
     found = [block for path in pages() for block in blocks(path)]
     unmarked = [block for block in found if block.run_by is None and block.mark is None]
     for block in found:
@@ -160,4 +164,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
