@@ -24,7 +24,7 @@ GUTTER = 34
 ROW_GAP = 40
 """Between rows of nodes; cables of the outer ones turn here."""
 ONE_SIDE = 4
-"""Nodes that stand in one row above the underlay; of more, half hang below it."""
+"""Nodes that stand in one row above the underlay; of more, half hang below it. With one switch, one node less."""
 MOST_ROWS = 5
 GOOD_SHAPE = 1.6
 """Width to height, as screens and slides have it."""
@@ -132,7 +132,7 @@ def _groups(graph: Graph) -> list[tuple[str, list[str]]]:
 
 
 def _sides(graph: Graph, groups: Sequence[tuple[str, list[str]]]) -> list[_Side]:
-    if len(graph.nodes) <= ONE_SIDE:
+    if len(graph.nodes) < ONE_SIDE or (len(graph.nodes) == ONE_SIDE and len(graph.switches) > 1):
         return [_Side(groups, below=False)]
     if len(groups) == 1 and len(graph.switches) == 1:
         (switch, names), half = groups[0], ceil(len(groups[0][1]) / 2)

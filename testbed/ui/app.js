@@ -294,7 +294,9 @@ function showTraffic() {
     text.textContent = `↓${amount(down)} ↑${amount(up)}` + (lost ? ` ✕${Math.round(lost)}/s lost` : "");
     const box = { y: middle.y - 5, width: text.textContent.length * 5.6, height: 9 };
     // Beside the cable, and the lines of a packet along it; where a text stands on either side, not at all.
-    const free = [middle.x - 20 - box.width, middle.x + 20].find((x) => !taken.some((other) => upon({ x, ...box }, other)));
+    const sides = [middle.x - 20 - box.width, middle.x + 20]; // a port's name is to the right of a cable
+    if (kind === "veth") sides.reverse();
+    const free = sides.find((x) => !taken.some((other) => upon({ x, ...box }, other)));
     if (free === undefined) continue;
     taken.push({ x: free, ...box });
     text.setAttribute("x", free);

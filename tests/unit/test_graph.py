@@ -23,6 +23,7 @@ from tests.pictures import Facts, facts_of_cluster, facts_of_topology
 SVG = "{http://www.w3.org/2000/svg}"
 TOPOLOGIES = (
     "single,nodes=1",
+    "single,nodes=4",
     "single,nodes=7",
     "single,nodes=20",
     "linear,switches=5,hosts=1",
