@@ -25,6 +25,9 @@ _ENVIRONMENT = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
 def wrong(what: str, got: object, want: str) -> PydanticCustomError:
     """What a validator raises: the reader is shown `PATH: WHAT (got GOT; want WANT)`."""
+    if isinstance(got, str):
+        # What came from a command line may be no text, and pydantic's message must be.
+        got = got.encode(errors="backslashreplace").decode()
     return PydanticCustomError("spec", "{what} (got {got}; want {want})", {"what": what, "got": got, "want": want})
 
 

@@ -123,7 +123,7 @@ def exec_(
     """
     from testbed.output import terminal
 
-    if not command:
+    if not command or not command[0]:
         raise click.UsageError("no command (want: exec POD|NODE -- CMD…)", click.get_current_context())
     return terminal.run(
         find_lab(lab), EXEC, terminal=tty, name=bare_name(name), container=container, argv=list(command), tty=tty

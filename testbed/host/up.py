@@ -113,8 +113,6 @@ def check_capacity(nodes: int, pods: int, members: int = 1) -> None:
 def _check_name(name: str) -> None:
     from testbed.cluster.name_rules import check_label_name
 
-    # A name that is no text at all, and its error neither.
-    name = name.encode(errors="backslashreplace").decode()
     try:
         check_label_name(name)
     except ValueError as error:

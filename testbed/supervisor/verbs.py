@@ -163,7 +163,7 @@ class LabVerbs:
     def exec(self, request: Request) -> EndedAnswer:
         """Run a command in a pod's container or on a node, with the client's streams."""
         argv, tty = request.argument("argv", list), request.argument("tty", bool, False)
-        if not argv or not all(isinstance(word, str) for word in argv):
+        if not argv or not all(isinstance(word, str) for word in argv) or not argv[0]:
             raise InvalidInput("exec: no command (want exec POD|NODE -- CMD…)")
         return self._run_in(request, request.argument("name", str), request.argument("container", str), argv, tty)
 

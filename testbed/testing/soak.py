@@ -63,6 +63,8 @@ def replay(history: Path) -> list[Trial]:
     """The trials of an earlier soak, in their order. Raises NoHistory and OSError."""
     known = {trial.name: trial for trial in TRIALS}
     found = []
+    if history.exists() and not history.is_file():
+        raise NoHistory(f"{history}: not a file")
     for number, line in enumerate(history.read_text(encoding="utf-8").splitlines(), 1):
         try:
             entry = json.loads(line)
