@@ -19,6 +19,8 @@ from testbed.pods.pod_network import bind_name
 from testbed.supervisor.lab import Lab
 from testbed.supervisor.unready_agents import UnreadyAgents
 
+AGAIN_S = 2.0
+"""After so long a pod that was ready is looked at again while others are not: it may have crashed since."""
 PHASE_LIMIT_S = {"etcd": 20.0, "agents": 45.0, "pods": 90.0, "services": 20.0, "forwarding": 20.0}
 USUAL_NODES = 50
 """Up to so many these limits are for; more have longer."""
@@ -116,7 +118,7 @@ class LabStart:
         lab.workloads.start(state.cluster.deployments)
         lab.open("Pod", lab.pod_keeper)
         lab.open("Deployment", lab.deployment_keeper)
-        waiting = _UnreadyPods(now)
+        waiting = UnreadyPods(now)
         self._await("pods", lambda: [*waiting.reasons(), *lab.deployment_keeper.all_why_not_ready()])
         return f"{sum(pod.status().ready for pod in state.pods)} pods ready"
 
@@ -173,15 +175,20 @@ def _start_all(pods: Sequence[Pod]) -> None:
         list(workers.map(lambda pod: pod.start(), pods))
 
 
-class _UnreadyPods:
-    """Looks at those that were not ready at the last look, and at all of them before it says that all are."""
+class UnreadyPods:
+    """Looks at those that were not ready at the last look; at all every AGAIN_S, and before it calls all ready."""
 
-    def __init__(self, pods: Iterable[Pod]) -> None:
+    def __init__(self, pods: Iterable[Pod], clock: Callable[[], float] = time.monotonic) -> None:
         self._pods = tuple(pods)
         self._waiting = self._pods
+        self._clock = clock
+        self._all_at = clock()
 
     def reasons(self) -> list[str]:
-        """What each of them lacks; empty when every pod is ready."""
+        """Return what each of them misses; empty when every pod is ready."""
+        if self._clock() >= self._all_at + AGAIN_S:
+            self._all_at = self._clock()
+            return self._look(anew=True)
         return self._look() or self._look(anew=True)
 
     def _look(self, *, anew: bool = False) -> list[str]:
