@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from testbed.cluster.agent_words import PLACEHOLDERS, named
 from testbed.cluster.manifest import Metadata, Model
+from testbed.cluster.manifest_model import LabelKey, LabelValue
 from testbed.cluster.name_rules import check_mount_path, check_node_name, check_switch_name, within, wrong
 from testbed.cluster.wiring import DURATION, Cable, Shaping
 
@@ -214,6 +215,8 @@ class NodeSpec(Model):
     ipv6_subnet: Network6 | None = None
     """Beside `subnet`, on a network with EnableIPv6."""
     reserved: bool = False
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    """For `nodeSelector`, beside kubernetes.io/hostname, kubernetes.io/os and kubernetes.io/arch."""
     agent: AgentSpec | None = None
 
     @model_validator(mode="after")

@@ -98,19 +98,22 @@ class _Image:
     links: Mapping[str, str] = field(default_factory=dict)
 
 
-def program(container: Container) -> Program:
+def program(container: Container, fields: Mapping[str, str] = MappingProxyType({})) -> Program:
     """What to run for `container`, by its image's recipe and Kubernetes' rules for command and args.
 
     `command` replaces the recipe's program and then nothing is known about its port; `args` alone replace the
     recipe's arguments. `$(NAME)` in command, args and env is replaced where NAME is known, `$$` is a `$`.
+    `fields` are the values of the pod's fields that variables may have, by path.
     A stand-in has neither command nor args of the image that it stands for.
     Raises RecipeError; KeyError for an image that is no recipe.
     """
-    given = {variable.name: variable.value for variable in container.env}
+    given = {one.name: fields.get(one.value_from.path, "") if one.value_from else one.value for one in container.env}
     image = _stand_in(container) if container.stand_in else _RECIPES[container.recipe](container, given)
     env: dict[str, str] = {"PATH": PATH, **image.env}
-    for name, value in given.items():
-        env[name] = expand(value, env)
+    for variable in container.env:
+        # A field's value is taken as it is.
+        value = given[variable.name]
+        env[variable.name] = value if variable.value_from else expand(value, env)
     if container.stand_in:
         argv = image.entrypoint
     elif container.command:

@@ -40,3 +40,28 @@ KUBERNETES_KINDS = frozenset(_KINDS.split())
 KUBERNETES_KEYS = frozenset(
     " ".join((_OF_OBJECTS, _OF_PODS, _OF_CONTAINERS, _OF_VOLUMES, _OF_SERVICES, _OF_DEPLOYMENTS)).split()
 )
+
+INSTEAD = {
+    **dict.fromkeys(("ephemeral", "persistentVolumeClaim"), "emptyDir: {}, or hostPath: {path: …}"),
+    "activeDeadlineSeconds": "it left out; delete ends a pod",
+    "affinity": "nodeSelector, or nodeName",
+    "envFrom": "env, a variable each",
+    "externalIPs": "type: NodePort",
+    "externalName": "a Service with a selector: no packet leaves a lab",
+    "hostIPC": "it left out",
+    "hostPID": "it left out; exec NODE looks at all of a node's processes",
+    "loadBalancerSourceRanges": "it left out",
+    "matchExpressions": "matchLabels",
+    "readinessGates": "a readinessProbe",
+    "sysctls": "it left out",
+}
+"""Key that would change what happens, and is not there → what to write instead."""
+INSTEAD_OF_KIND = {
+    "CronJob": "a Pod with restartPolicy: OnFailure",
+    "Ingress": "a Service with type: NodePort",
+    "Job": "a Pod with restartPolicy: OnFailure",
+    "ReplicaSet": "an apps/v1 Deployment",
+    "ReplicationController": "an apps/v1 Deployment",
+    "StatefulSet": "an apps/v1 Deployment and a headless Service",
+}
+"""The same for kinds."""

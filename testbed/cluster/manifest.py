@@ -3,7 +3,7 @@
 A field that is not here is refused, never ignored: a manifest that is taken does what it says.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, ValidationInfo, model_validator
 
@@ -20,7 +20,11 @@ from testbed.cluster.manifest_model import (
 )
 from testbed.cluster.name_rules import (
     check_address,
+    check_any_address,
+    check_capability,
     check_environment_name,
+    check_field_path,
+    check_host_name,
     check_mount_path,
     check_port_name,
     check_sub_path,
@@ -43,11 +47,17 @@ __all__ = [
     "VolumeMount",
 ]
 
+NON_ROOT = 65532
+"""As images that bring no user of their own have it."""
 LAST_USER = 65535  # what a user namespace of one block maps; `nobody` is 65534
 DEFAULT_GRACE_PERIOD_S = 10  # Kubernetes waits 30 s; processes of a lab need no flush to distant disks
 
 EMPTY_DIR_BYTES = 256 << 20
 """Of an emptyDir without sizeLimit. Kubernetes has none, and a disk below; here it is memory."""
+
+
+HostName = Annotated[str, AfterValidator(check_host_name)]
+CapabilityName = Annotated[str, AfterValidator(check_capability)]
 
 
 class Metadata(Model):
@@ -59,11 +69,42 @@ class Metadata(Model):
     annotations: Annotations = Field(default_factory=dict)
 
 
+class FieldRef(Model):
+    """A field of the pod itself, by its path."""
+
+    field_path: Annotated[str, AfterValidator(check_field_path)]
+    api_version: Literal["v1"] = "v1"
+
+
+class ValueSource(Model):
+    """Where a variable's value comes from."""
+
+    field_ref: FieldRef | None = None
+
+    @model_validator(mode="after")
+    def _a_source(self) -> "ValueSource":
+        if self.field_ref is None:
+            raise wrong("a value without its source", "nothing", "fieldRef: {fieldPath: status.podIP}")
+        return self
+
+    @property
+    def path(self) -> str:
+        """The field's path."""
+        return self.field_ref.field_path if self.field_ref else ""
+
+
 class EnvironmentVariable(Model):
     """One variable of a container; `$(OTHER)` in its value is replaced as in Kubernetes."""
 
     name: Annotated[str, AfterValidator(check_environment_name)]
     value: ProcessText = ""
+    value_from: ValueSource | None = None
+
+    @model_validator(mode="after")
+    def _one_value(self) -> "EnvironmentVariable":
+        if self.value and self.value_from is not None:
+            raise wrong("a variable has one value", "value and valueFrom", "one of them")
+        return self
 
 
 class ContainerPort(Model):
@@ -86,11 +127,40 @@ class VolumeMount(Model):
     sub_path: Annotated[str, AfterValidator(check_sub_path)] | None = None
 
 
+UserId = Annotated[int, within(0, LAST_USER)]
+
+
+class PodSecurityContext(Model):
+    """Who the processes of a pod are, where their container does not say it."""
+
+    run_as_user: UserId | None = None
+    run_as_group: UserId | None = None
+    run_as_non_root: bool | None = None
+    fs_group: UserId | None = None
+    """The group of all its emptyDirs, and one more of every process."""
+    supplemental_groups: Annotated[tuple[UserId, ...], Field(strict=False)] = ()
+
+
+class Capabilities(Model):
+    """Capabilities beside those that containers have, and without."""
+
+    add: Annotated[tuple[CapabilityName, ...], Field(strict=False)] = ()
+    drop: Annotated[tuple[CapabilityName, ...], Field(strict=False)] = ()
+
+
 class SecurityContext(Model):
     """Rights of a container's processes."""
 
     privileged: bool = False
-    run_as_user: Annotated[int, within(0, LAST_USER)] | None = None
+    run_as_user: UserId | None = None
+    run_as_group: UserId | None = None
+    """Left out: the group that the container's /etc/passwd gives the user, else 0."""
+    run_as_non_root: bool | None = None
+    """Refuses a container that would run as root; a stand-in runs as user 65532 then."""
+    read_only_root_filesystem: bool = False
+    allow_privilege_escalation: bool = True
+    """False: no program of the container gets more rights than it was started with."""
+    capabilities: Capabilities = Field(default_factory=Capabilities)
 
 
 class Container(Model):
@@ -107,6 +177,8 @@ class Container(Model):
     security_context: SecurityContext = Field(default_factory=SecurityContext)
     readiness_probe: Probe | None = None
     liveness_probe: Probe | None = None
+    startup_probe: Probe | None = None
+    """Until it succeeds, the other two wait; a container for which it never does is restarted."""
 
     _meaning: Meaning | None = PrivateAttr(default=None)
 
@@ -128,14 +200,18 @@ class Container(Model):
     @property
     def probes(self) -> dict[str, Probe]:
         """Those that there are, by key."""
-        every = {"readinessProbe": self.readiness_probe, "livenessProbe": self.liveness_probe}
+        every = {
+            "readinessProbe": self.readiness_probe,
+            "livenessProbe": self.liveness_probe,
+            "startupProbe": self.startup_probe,
+        }
         return {key: probe for key, probe in every.items() if probe is not None}
 
     @model_validator(mode="after")
     def _one_success_is_alive(self) -> "Container":
-        if self.liveness_probe is not None and self.liveness_probe.success_threshold != 1:
-            got = self.liveness_probe.success_threshold
-            raise wrong("a liveness probe needs one success", got, "successThreshold: 1")
+        for kind, probe in (("liveness", self.liveness_probe), ("startup", self.startup_probe)):
+            if probe is not None and probe.success_threshold != 1:
+                raise wrong(f"a {kind} probe needs one success", probe.success_threshold, "successThreshold: 1")
         return self
 
 
@@ -184,6 +260,13 @@ class Volume(Model):
         return self
 
 
+class HostAlias(Model):
+    """One more line of every container's /etc/hosts."""
+
+    ip: Annotated[str, AfterValidator(check_any_address)]
+    hostnames: Annotated[tuple[HostName, ...], Field(strict=False, min_length=1)]
+
+
 class PodSpec(Model):
     """What runs in a pod and where."""
 
@@ -192,12 +275,37 @@ class PodSpec(Model):
     volumes: Annotated[tuple[Volume, ...], Field(strict=False)] = ()
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
     share_process_namespace: bool = False
+    security_context: PodSecurityContext = Field(default_factory=PodSecurityContext)
     host_network: bool = False
     """The pod has the node's own network instead of one of its own."""
     hostname: LabelName | None = None
+    host_aliases: Annotated[tuple[HostAlias, ...], Field(strict=False)] = ()
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    """Labels that the node must have; every node has kubernetes.io/hostname, /os and /arch."""
     dns_policy: Literal["ClusterFirst"] = "ClusterFirst"
     """The cluster's DNS, where the lab has one; `kubectl run` writes it."""
     termination_grace_period_seconds: Annotated[int, within(0, 3600)] = DEFAULT_GRACE_PERIOD_S
+
+
+class Identity(NamedTuple):
+    """Who a container's processes are."""
+
+    user: int | None
+    group: int | None
+    groups: tuple[int, ...]
+    must_not_be_root: bool
+
+
+def identity_of(pod: PodSpec, container: Container) -> Identity:
+    """What the container says, else its pod. None: root, with the group that its /etc/passwd has."""
+    of_pod, own = pod.security_context, container.security_context
+    must_not = own.run_as_non_root if own.run_as_non_root is not None else bool(of_pod.run_as_non_root)
+    user = own.run_as_user if own.run_as_user is not None else of_pod.run_as_user
+    if user is None and must_not and container.stand_in:
+        user = NON_ROOT
+    group = own.run_as_group if own.run_as_group is not None else of_pod.run_as_group
+    groups = dict.fromkeys([*of_pod.supplemental_groups, *(() if of_pod.fs_group is None else (of_pod.fs_group,))])
+    return Identity(user, group, tuple(groups), must_not)
 
 
 class PodManifest(Model):

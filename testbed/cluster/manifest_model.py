@@ -50,7 +50,7 @@ class Model(BaseModel):
     @classmethod
     def _is_left_out(cls, value: object, nothing: tuple[object, ...] | None) -> bool:
         if nothing is None:
-            return value is None or (cls.empty_settings_say_nothing and _holds_no_value(value))
+            return value is None or (cls.empty_settings_say_nothing and holds_no_value(value))
         return any(value == one and type(value) is type(one) for one in nothing)
 
 
@@ -64,9 +64,10 @@ def _nothing_by_key(model: type[BaseModel]) -> Mapping[str, tuple[object, ...]]:
     return found
 
 
-def _holds_no_value(value: object) -> bool:
+def holds_no_value(value: object) -> bool:
+    """Whether there is nothing but empty mappings, lists and texts in it."""
     if isinstance(value, dict | list):
-        return all(map(_holds_no_value, value.values() if isinstance(value, dict) else value))
+        return all(map(holds_no_value, value.values() if isinstance(value, dict) else value))
     return value in (None, "")
 
 

@@ -7,12 +7,13 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.free_values import free_name
 from testbed.cluster.image_names import ImageRule
 from testbed.cluster.kinds import MANIFESTS
-from testbed.cluster.kubernetes_words import KUBERNETES_KINDS
+from testbed.cluster.kubernetes_words import INSTEAD_OF_KIND, KUBERNETES_KINDS
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.service import Service
 from testbed.cluster.validation import Source, read_model, shown
+from testbed.cluster.without_meaning import leave_out
 
 Object = PodManifest | Deployment | Service
 ObjectT = TypeVar("ObjectT", PodManifest, Deployment, Service)
@@ -60,6 +61,7 @@ def read_manifests(sources: Iterable[Source], rules: Sequence[ImageRule] = ()) -
             problems.append(_refuse(source))
             continue
         model, check = kind.manifest()
+        leave_out(source, model)
         read, wrong = read_model(source, model, rules)
         problems += wrong
         if isinstance(read, Object):
@@ -126,5 +128,7 @@ def _refuse(source: Source) -> Problem:
     if short or kind == ("testbed/v1", "Cluster"):
         return source.problem(("kind",), f"a Cluster is the first document of a file for `up` only (got one; {want})")
     shown = " ".join(kind)
+    if instead := INSTEAD_OF_KIND.get(kind[1]):
+        return source.problem(("kind",), f"a lab does not have this kind (got {shown}; want {instead})")
     near = "" if kind[1] in KUBERNETES_KINDS else near_match(shown, map(" ".join, MANIFESTS))
     return source.problem(("kind",), f"unknown apiVersion and kind (got {shown}; {want}){near}")

@@ -5,7 +5,7 @@ No name reaches a shell, but node names become interface names and Mininet host 
 
 import posixpath
 import re
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
@@ -110,6 +110,54 @@ def check_address(text: str) -> str:
         return str(IPv4Address(text))
     except ValueError:
         raise wrong("not an IPv4 address", text, "four numbers such as 192.168.8.227") from None
+
+
+CAPABILITIES = (
+    *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
+    *("LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER"),
+    *("SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE"),
+    *("SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP"),
+    *("MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF"),
+    "CHECKPOINT_RESTORE",
+)
+"""Linux' capabilities; the place of each is its number."""
+
+
+def check_capability(name: str) -> str:
+    """A capability without CAP_, or ALL; returned in capital letters."""
+    found = name.upper().removeprefix("CAP_")
+    if found != "ALL" and found not in CAPABILITIES:
+        raise wrong("no such capability", name, "ALL, or one of capabilities(7), such as NET_BIND_SERVICE")
+    return found
+
+
+def check_any_address(text: str) -> str:
+    """An IPv4 or IPv6 address that stays text."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise wrong("not an address", text, "one such as 10.0.90.2 or fd00:a::2") from None
+
+
+def check_host_name(name: str) -> str:
+    """A name of one or more labels, as /etc/hosts takes it."""
+    if not name or len(name) > 253 or not all(_LABEL.fullmatch(part) for part in name.split(".")):
+        raise wrong("not a host name", name, "labels of a-z, 0-9 and -, with points between them")
+    return name
+
+
+def check_field_path(path: str) -> str:
+    """A path of a pod's fields that a variable can have the value of."""
+    if path not in FIELD_PATHS and not _FIELD_OF_MAPPING.fullmatch(path):
+        raise wrong("no such field for a variable", path, f"{', '.join(FIELD_PATHS)} or metadata.labels['KEY']")
+    return path
+
+
+FIELD_PATHS = (
+    *("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName"),
+    *("status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"),
+)
+_FIELD_OF_MAPPING = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 
 
 def check_environment_name(name: str) -> str:

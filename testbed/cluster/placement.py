@@ -1,12 +1,15 @@
 """Which node a new pod goes to. Pure."""
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from platform import machine
 from typing import NamedTuple
 
 from testbed.cluster.manifest import PodSpec
 from testbed.cluster.object_key import ObjectKey
 
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""As Go and Kubernetes call them."""
 ANY_ADDRESS = "0.0.0.0"
 
 
@@ -33,6 +36,23 @@ class SeenNode:
     """Whether new pods may go there."""
     leaving: bool = False
     """Whether the pods that can be elsewhere shall go: it is drained or about to be deleted."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Those of the cluster file; every node has some of its own."""
+
+    @property
+    def all_labels(self) -> Mapping[str, str]:
+        """Those of the file, and those that every node has."""
+        return {**node_labels(self.name), **self.labels}
+
+
+def node_labels(name: str) -> dict[str, str]:
+    """The labels that a node has of itself."""
+    architecture = ARCHITECTURES.get(machine(), machine())
+    return {
+        "kubernetes.io/hostname": name,
+        **{f"{prefix}kubernetes.io/os": "linux" for prefix in ("", "beta.")},
+        **{f"{prefix}kubernetes.io/arch": architecture for prefix in ("", "beta.")},
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +90,13 @@ def choose_node(
     if spec.node_name is not None:
         if all(node.name != spec.node_name for node in nodes):
             return None, f"there is no {spec.node_name}"
-        taken = _taken_port(wanted, there[spec.node_name])
+        named = next(node for node in nodes if node.name == spec.node_name)
+        taken = _missing_label(spec, named) or _taken_port(wanted, there[spec.node_name])
         return (None, f"{spec.node_name} {taken}") if taken else (spec.node_name, "")
-    why = {node.name: _why_closed(node) or _taken_port(wanted, there[node.name]) for node in nodes}
+    why = {
+        node.name: _why_closed(node) or _missing_label(spec, node) or _taken_port(wanted, there[node.name])
+        for node in nodes
+    }
     possible = [name for name, reason in why.items() if not reason]
     if not possible:
         return None, "; ".join(f"{name} {reason}" for name, reason in why.items()) or "there is no node"
@@ -98,6 +122,11 @@ def place_all(
         if node is not None:
             now.append(Placed(node, None, host_ports(pods[number])))
     return [found[number] for number in range(len(pods))]
+
+
+def _missing_label(spec: PodSpec, node: SeenNode) -> str:
+    missing = [f"{key}: {value}" for key, value in spec.node_selector.items() if node.all_labels.get(key) != value]
+    return f"has no label {missing[0]}" if missing else ""
 
 
 def _why_closed(node: SeenNode) -> str:

@@ -7,7 +7,7 @@ from testbed.cluster.deployment import LONGEST_NAME, Deployment
 from testbed.cluster.free_values import free_name, free_port
 from testbed.cluster.image_names import reference
 from testbed.cluster.images import RECIPES, RecipeError, difference_of, program
-from testbed.cluster.manifest import Container, PodManifest, PodSpec
+from testbed.cluster.manifest import Container, PodManifest, PodSpec, identity_of
 from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.validation import Source
@@ -67,6 +67,7 @@ def check_pod_spec(source: Source, path: Path, spec: PodSpec) -> Iterator[Proble
     for number, container in enumerate(spec.containers):
         here = (*path, "containers", number)
         yield from _check_image(source, here, container)
+        yield from _check_identity(source, here, spec, container)
         yield from _check_probes(source, here, container)
         yield from _duplicates(source, (*here, "env"), [variable.name for variable in container.env])
         targets = [mount.mount_path for mount in container.volume_mounts]
@@ -129,6 +130,14 @@ def _check_ports(source: Source, path: Path, spec: PodSpec) -> Iterator[Problem]
 
 
 def _check_probes(source: Source, path: Path, container: Container) -> Iterator[Problem]:
+    for key, probe in container.probes.items():
+        if probe.exec is not None and container.stand_in:
+            source.warn((*path, key), "always succeeds: a stand-in does not have the image's commands", at_key=True)
+        if probe.grpc is not None and container.stand_in:
+            source.warn((*path, key), "succeeds with a connection: a stand-in does not speak gRPC", at_key=True)
+        elif probe.grpc is not None:
+            what = f"only stand-ins are asked by gRPC (got grpc, recipe {container.recipe or 'none'}; want tcpSocket)"
+            yield source.problem((*path, key, "grpc"), what)
     names = source.names_in((*path, "ports"))
     if names is None:
         return
@@ -138,6 +147,18 @@ def _check_probes(source: Source, path: Path, container: Container) -> Iterator[
             want = ", ".join(names) or "a number, or the name of a port under ports"
             what = f"no port of this name in the container (got {probe.port}; want {want})"
             yield source.problem((*path, key, action, "port"), what + near_match(probe.port, names))
+
+
+def _check_identity(source: Source, path: Path, spec: PodSpec, container: Container) -> Iterator[Problem]:
+    identity = identity_of(spec, container)
+    if identity.must_not_be_root and not identity.user:
+        got = "runAsUser: 0" if identity.user == 0 else f"image {shorten(container.image)}, which runs as root"
+        what = f"runAsNonRoot, and it would run as root (got {got}; want runAsUser: a number above 0)"
+        yield source.problem((*path, "securityContext"), what)
+    context = container.security_context
+    if context.privileged and not context.allow_privilege_escalation:
+        what = "privileged containers may always get more rights (got false; want it left out, or privileged: false)"
+        yield source.problem((*path, "securityContext", "allowPrivilegeEscalation"), what)
 
 
 def _check_image(source: Source, path: Path, container: Container) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
-from testbed.cluster.manifest_model import LEFT_OUT_AT_ZERO, Model, ProcessText
+from testbed.cluster.manifest_model import LEFT_OUT_AT_ZERO, Model, Port, ProcessText
 from testbed.cluster.name_rules import check_port_or_name, within, wrong
 
 LONGEST_S = 3600
@@ -45,12 +45,20 @@ class TcpSocketAction(Model):
     host: str | None = None
 
 
+class GrpcAction(Model):
+    """A health check by gRPC; only of a stand-in, which accepts a connection instead."""
+
+    port: Port
+    service: str = ""
+
+
 class Probe(Model):
     """One way to ask, and the numbers around it; defaults are Kubernetes' own."""
 
     exec: ExecAction | None = None
     http_get: HttpGetAction | None = None
     tcp_socket: TcpSocketAction | None = None
+    grpc: GrpcAction | None = None
     initial_delay_seconds: Annotated[int, within(0, LONGEST_S)] = 0
     period_seconds: Annotated[int, within(1, LONGEST_S), LEFT_OUT_AT_ZERO] = 10
     timeout_seconds: Annotated[int, within(1, LONGEST_S), LEFT_OUT_AT_ZERO] = 1
@@ -59,7 +67,7 @@ class Probe(Model):
 
     @model_validator(mode="after")
     def _one_action(self) -> "Probe":
-        fields = {"exec": self.exec, "httpGet": self.http_get, "tcpSocket": self.tcp_socket}
+        fields = {"exec": self.exec, "httpGet": self.http_get, "tcpSocket": self.tcp_socket, "grpc": self.grpc}
         given = [name for name, action in fields.items() if action is not None]
         if len(given) != 1:
             raise wrong("a probe has one action", " and ".join(given) or "none", "exec, httpGet or tcpSocket")
@@ -68,5 +76,5 @@ class Probe(Model):
     @property
     def port(self) -> int | str | None:
         """The port that is asked, by number or name; None for a command."""
-        action = self.http_get or self.tcp_socket
+        action = self.http_get or self.tcp_socket or self.grpc
         return action.port if action is not None else None

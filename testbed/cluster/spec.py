@@ -132,7 +132,7 @@ def read_cluster(data: bytes, name: str, images: Sequence[ImageRule] = ()) -> Cl
     problems += check_together(services)
     for source, deployment in deployments:
         problems += check_node(source, (*TEMPLATE, "spec"), deployment.spec.template.spec, node_names)
-    placed = place_all([pod.spec for _, pod in pods], [SeenNode(name) for name in node_names])
+    placed = place_all([pod.spec for _, pod in pods], _seen(node_names, cluster))
     for (source, pod), (node, why) in zip(pods, placed, strict=True):
         if node is None and (pod.spec.node_name is None or pod.spec.node_name in node_names):
             problems.append(source.problem(("spec",), f"no node takes this pod (got {why}; want a node with room)"))
@@ -216,6 +216,11 @@ def _node_names(source: Source) -> list[str]:
     """The names under `nodes`, also where the rest of the document is wrong."""
     nodes = source.document.value.get("nodes") if isinstance(source.document.value, dict) else None
     return list(nodes) if isinstance(nodes, dict) else []
+
+
+def _seen(names: Iterable[str], cluster: ClusterDocument | None) -> list[SeenNode]:
+    labels = {name: node.labels for name, node in cluster.nodes.items()} if cluster else {}
+    return [SeenNode(name, labels=labels.get(name, {})) for name in names]
 
 
 def _labels(

@@ -1,15 +1,17 @@
 """From plain data to models: every mistake becomes one problem with the key's path, its line and what is wanted."""
 
 import copy
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from testbed.cluster.kubernetes_words import KUBERNETES_KEYS
+from testbed.cluster.kubernetes_words import INSTEAD, KUBERNETES_KEYS
 from testbed.cluster.problems import Position, Problem, near_match, shorten
 from testbed.cluster.yaml_source import Document, Path, dotted
+from testbed.spelling import listed
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -67,6 +69,10 @@ class Source:
         """A problem of the value at `path`, or of its key."""
         position = self.document.key_position(path) if at_key else self.document.position(path)
         return self.problem_at(position, f"{dotted(path)}: {what}" if path else what)
+
+    def replace_value(self, value: object) -> None:
+        """Go on with another value; what is still there keeps its position in the file."""
+        self.document = dataclasses.replace(self.document, value=value)
 
     def warn(self, path: Path, what: str, *, at_key: bool = False) -> None:
         """Accept the value at `path`, or its key, with a warning."""
@@ -179,6 +185,9 @@ def _problem(source: Source, model: type[BaseModel], error: ErrorDetails) -> Pro
         allowed = allowed_keys(model, path[:-1])
         key = str(path[-1])
         near = "" if key in KUBERNETES_KEYS else near_match(key, allowed)
+        if key in KUBERNETES_KEYS:
+            want = INSTEAD.get(key) or f"it left out, or one of {listed(allowed)}"
+            return source.problem(path, f"not supported here (got {key}; want {want})", at_key=True)
         what = f"unknown or unsupported key (got {shorten(key)}; want {', '.join(allowed)}){near}"
         return source.problem(path, what, at_key=True)
     if kind == "missing":
@@ -229,12 +238,13 @@ def allowed_keys(model: type[BaseModel], path: Path) -> list[str]:
     for step in path:
         fields = {field.alias or name: field for name, field in current.model_fields.items()}
         if isinstance(step, str) and step in fields:
-            current = _model_in(fields[step].annotation) or current
+            current = model_in(fields[step].annotation) or current
     return [field.alias or name for name, field in current.model_fields.items()]
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any type expression
+def model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any type expression
+    """The model that a field of this type has, alone or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     inner: Iterable[Any] = get_args(annotation)
-    return next((found for part in inner if (found := _model_in(part))), None)
+    return next((found for part in inner if (found := model_in(part))), None)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from testbed.cluster.kinds import BY_WORD, DEPLOYMENT, MANIFESTS, Kind, no_such_kind
-from testbed.command.command_line import FiniteRange, images_option, lab_option, output_option, verbs
+from testbed.command.command_line import (
+    FiniteRange,
+    images_option,
+    lab_option,
+    output_option,
+    strict_option,
+    verbs,
+)
 from testbed.command.completion import kind_and_names
 from testbed.command.selectors import read_selector, selected, selector_option
 from testbed.control.client import LabRecord, ask, ask_with_contents, find_lab
@@ -31,16 +38,23 @@ files_option = click.option(
 @click.option("--wait", is_flag=True, help="Wait until all of it is ready.")
 @click.option("--timeout", type=FiniteRange(min=0), default=60.0, show_default=True, metavar="SECONDS")
 @images_option
+@strict_option
 @lab_option
 @output_option("json")
 def apply(
-    files: tuple[str, ...], wait: bool, timeout: float, images: tuple[str, ...], lab: str | None, output: str | None
+    files: tuple[str, ...],
+    wait: bool,
+    timeout: float,
+    images: tuple[str, ...],
+    strict: bool,
+    lab: str | None,
+    output: str | None,
 ) -> None:
     """Create or change objects: apply -f FILE; everything in the files is checked before anything is done."""
     if not files:
         raise click.UsageError("want -f FILE", click.get_current_context())
     record = find_lab(lab)
-    answer = _ask_with_files(record, APPLY, files, wait_s=timeout if wait else None, images=list(images))
+    answer = _ask_with_files(record, APPLY, files, wait_s=timeout if wait else None, images=list(images), strict=strict)
     _show(answer, output)
     if output is None:
         from testbed.output import tables as render

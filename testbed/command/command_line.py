@@ -160,6 +160,11 @@ images_option = click.option(
 )
 
 
+strict_option = click.option(
+    "--strict", is_flag=True, help="Refuse fields that change nothing here, and images that something else runs for."
+)
+
+
 def output_option(*formats: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`-o`, with the forms that the verb has besides its columns."""
     return click.option("-o", "--output", type=click.Choice(formats), help="Another form of the answer.")

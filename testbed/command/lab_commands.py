@@ -15,6 +15,7 @@ from testbed.command.command_line import (
     lab_option,
     needs_root,
     output_option,
+    strict_option,
     verbs,
 )
 from testbed.command.completion import clusters, names
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     help="How packets travel between nodes, instead of the cluster's own Backend.",
 )
 @images_option
+@strict_option
 @click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not get ready.")
 @click.option(
     "--timeout", "timeout_s", type=FiniteRange(min=1), metavar="SECONDS", help="How long each phase may take."
@@ -293,15 +295,19 @@ def topologies(output: str | None) -> None:
 @click.argument("cluster", metavar="FILE|NAME", shell_complete=clusters)
 @click.option("--show-defaults", is_flag=True, help="Print the file with nothing left out, as YAML.")
 @images_option
+@strict_option
 @output_option("json")
-def validate(cluster: str, show_defaults: bool, images: tuple[str, ...], output: str | None) -> None:
+def validate(cluster: str, show_defaults: bool, images: tuple[str, ...], strict: bool, output: str | None) -> None:
     """Check a cluster file and list all its problems. Needs no root."""
     from testbed.cluster.image_names import read_rules
     from testbed.cluster.images import RECIPES
+    from testbed.cluster.problems import SpecError
     from testbed.cluster.spec import find_cluster
     from testbed.output import tables as render
 
     found = find_cluster(cluster, read_rules(images, RECIPES))
+    if strict and found.warnings:
+        raise SpecError(found.warnings)
     render.warnings(found.warnings)
     if show_defaults:
         from testbed.cluster.written_out import written_out

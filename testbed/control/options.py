@@ -31,6 +31,8 @@ class LabOptions:
     """Nodes whose agent the user runs by hand."""
     images: tuple[str, ...] = ()
     """What runs for images, each PATTERN=RECIPE; before those of the cluster file."""
+    strict: bool = False
+    """Refuse what is accepted with a warning otherwise."""
     datapath: str = "auto"
     """The agents' --datapath."""
     backend: str | None = None

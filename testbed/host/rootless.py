@@ -7,6 +7,7 @@ not give: other users, negative scores, socket buffers beyond the machine's limi
 import os
 from pathlib import Path
 
+from testbed.cluster.manifest import identity_of
 from testbed.cluster.spec import Cluster
 from testbed.host.doctor import MachineCheck, ScratchNamespaces, room_check, tun_check
 from testbed.processes import namespaces
@@ -85,11 +86,14 @@ def refusals(cluster: Cluster) -> list[str]:
         lines.append("underlay.switch: not tried without root (got ovs with --rootless; want sudo, or switch: bridge)")
     for spec in cluster.pod_specs:
         for container in spec.containers:
-            user = container.security_context.run_as_user
+            who = identity_of(spec, container)
+            user, others = who.user, [one for one in (who.group, *who.groups) if one]
             if container.recipe in SWITCHING_IMAGES and not container.command:
                 why = f"image {container.recipe} becomes another user after its start"
             elif user:
                 why = f"runAsUser: {user}"
+            elif others:
+                why = f"group {others[0]}"
             else:
                 continue
             line = (

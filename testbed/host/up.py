@@ -14,7 +14,7 @@ from testbed.cluster.generated import choose, generate
 from testbed.cluster.image_names import read_rules
 from testbed.cluster.images import RECIPES, program_of
 from testbed.cluster.overlay import overlay_of, with_backend
-from testbed.cluster.problems import shorten
+from testbed.cluster.problems import SpecError, shorten
 from testbed.cluster.shaping import missing_features
 from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster_file, load_cluster
 from testbed.cluster.topology import TooManyParts
@@ -72,6 +72,8 @@ def _read(options: LabOptions) -> tuple[Cluster, LabOptions]:
     else:
         source = str(find_cluster_file(options.cluster_file or DEFAULT_CLUSTER))
         cluster = load_cluster(source, read_rules(options.images, RECIPES))
+        if options.strict and cluster.warnings:
+            raise SpecError(cluster.warnings)
         check_capacity(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
     name = options.name or os.environ.get("TESTBED_LAB") or cluster.name
     _check_name(name)

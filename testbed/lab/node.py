@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ class LabNode:
         directory: Path,
         agent: AgentSpec,
         expected: bool,
+        labels: Mapping[str, str],
         datapath: str,
         overlay_device: str | None,
         etcd_endpoints: str,
@@ -98,6 +99,8 @@ class LabNode:
         self.log = self.logs / f"agent-{name}.log"
         self.expected = expected
         """False after `up --no-agent`: somebody runs the agent by hand."""
+        self.labels = labels
+        """Those of the cluster file."""
         self.datapath = datapath
         """What moves packets, as the agent's --datapath."""
         self.overlay_device = overlay_device

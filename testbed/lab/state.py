@@ -127,6 +127,7 @@ class LabState:
             kernel=machine.kernel,
             directory=self.directory,
             agent=self._cluster.nodes[name].agent or self._cluster.agent,
+            labels=self._cluster.nodes[name].labels,
             expected=name not in self._options.without_agent,
             datapath=self._options.datapath,
             overlay_device=self._overlay.device,

@@ -1,6 +1,7 @@
 """How answers look on a terminal: kubectl-like columns, headings and values, a matrix of pings."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from testbed.cluster.columns import agent_state, joined
 from testbed.cluster.kinds import ROUTE_TABLE, Kind
 from testbed.output.cells import machine_lines, warning_lines
 from testbed.places import TOPOLOGIES
+from testbed.spelling import listed
 
 if TYPE_CHECKING:
     from testbed.control.answers.lab import EventLine, PingAnswer, StatusAnswer
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 Object = Mapping[str, Any]
 GOOD = {"ready", "Running", "Succeeded"}
 PIPE_WIDTH = 1000  # columns; so that no table is shortened for whoever parses it
+_PLACE = re.compile(r"(?:error: )?(?P<file>.+?):(?P<line>\d+):\d+: ")
 MATRIX_TARGETS = 12
 """Targets that a matrix of pings has room for; a terminal shows four or five without wrapping, a pipe any number."""
 BAD_COLOUR, GOOD_COLOUR, WARNING_COLOUR = "red", "green", "yellow"
@@ -186,9 +189,22 @@ def objects(kind: Kind, found: Sequence[Object], wide: bool) -> None:
 
 
 def warnings(found: Iterable[object]) -> None:
-    """Problems that stop nothing, a line each, on standard error."""
-    for problem in found:
-        print(str(problem).replace("error: ", "warning: ", 1), file=sys.stderr)
+    """Problems that stop nothing, on standard error: a line for each that is new, with the others' lines behind it."""
+    places: dict[str, list[str]] = {}
+    first: dict[str, str] = {}
+    for line in map(str, found):
+        place = _PLACE.match(line)
+        # The same of another container, or of another Deployment's template, is said once.
+        alike = re.sub(r"\[\d+\]", "", line[place.end() :].replace("spec.template.spec.", "spec.")) if place else line
+        alike = f"{place['file']}: {alike}" if place else alike
+        if alike in first:
+            places[alike].append(place["line"] if place else "")
+        first.setdefault(alike, line)
+        places.setdefault(alike, [])
+    for alike, line in first.items():
+        again = list(dict.fromkeys(places[alike]))
+        more = f" (and line{'s' * (len(again) > 1)} {listed(again)})" if again else ""
+        print(f"{line.replace('error: ', 'warning: ', 1)}{more}", file=sys.stderr)
 
 
 def _route_table(item: Object) -> None:

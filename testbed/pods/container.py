@@ -4,7 +4,8 @@
     python -I -S container.py --exec SPEC PID [--tty] -- COMMAND…   one more command in a running container
 
 Standard library only and few imports, because each container pays for them at every start. SPEC is one JSON document
-(`testbed.pods.pod_container` writes it): pause_pid, node_pid, share_pid, privileged, user, argv, env, working_dir,
+(`testbed.pods.pod_container` writes it): pause_pid, node_pid, share_pid, privileged, user, group,
+groups, capabilities, escalation, read_only_root, argv, env, working_dir,
 directories, files, links, volumes, log, log_bytes.
 
 The container's process is a child in the pod's net, ipc and uts namespaces; its PID namespace is the pod's where
@@ -215,6 +216,9 @@ def _make_root(spec: Spec, trees: list[int]) -> None:
     container_root.write_files(spec["directories"], spec["files"], spec["links"])
     for tree, volume in sorted(zip(held, volumes, strict=True), key=lambda pair: str(pair[1]["target"])):
         container_root.attach_volume(tree, volume, spec["privileged"])
+    if spec["read_only_root"]:
+        container_root.make_directory(spec["working_dir"])
+        container_root.make_read_only()
 
 
 def _clone_of_node(volume: Mapping[str, Any]) -> int:
@@ -239,12 +243,14 @@ def _execute(spec: Spec, argv: list[str]) -> NoReturn:
             container_root.make_directory(spec["working_dir"])
         os.chdir(spec["working_dir"])
         os.umask(0o022)
+        if not spec["escalation"]:
+            ns.no_new_privileges()
+        # The bounding set first: without it a change of user is the end of every right, and before it none is left.
         if not spec["privileged"]:
-            ns.limit_capabilities(ns.CONTAINER_CAPABILITIES.values())
-        if spec["user"] is not None:
-            _become(spec["user"])
-            # A change of user clears it.
-            ns.die_with_parent(signal.SIGKILL)
+            ns.limit_bounding_set(spec["capabilities"])
+        _become(spec["user"], spec["group"], spec["groups"])
+        if not spec["privileged"]:
+            ns.limit_own_capabilities(spec["capabilities"])
     except OSError as error:
         raise CannotExecute(_in_words(error), EXIT_SETUP_FAILED) from error
     # A terminal's kind comes with the client that brings the terminal.
@@ -259,17 +265,27 @@ def _execute(spec: Spec, argv: list[str]) -> NoReturn:
         raise CannotExecute(f"{argv[0]}: cannot be executed: {error.strerror}", EXIT_NOT_EXECUTABLE) from error
 
 
-def _become(user: int) -> None:
-    """Switch to a numeric user with the group that /etc/passwd gives it, 0 where it is not listed there."""
-    group = 0
+def _become(user: int | None, group: int | None, groups: list[int]) -> None:
+    """Switch to a numeric user and group; without one, to that which /etc/passwd gives the user, 0 if it gives none."""
+    if user is None and group is None and not groups:
+        return
+    if group is None:
+        group = _group_of(user or 0)
+    os.setgroups(groups)
+    os.setgid(group)
+    if user is not None:
+        os.setuid(user)
+    # A change of user or group clears it.
+    ns.die_with_parent(signal.SIGKILL)
+
+
+def _group_of(user: int) -> int:
     with contextlib.suppress(OSError), open("/etc/passwd", encoding="utf-8") as file:
         for line in file:
             fields = line.split(":")
             if len(fields) > 3 and fields[2] == str(user):
-                group = int(fields[3])
-    os.setgroups([])
-    os.setgid(group)
-    os.setuid(user)
+                return int(fields[3])
+    return 0
 
 
 # One more command in a running container

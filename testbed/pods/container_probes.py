@@ -8,7 +8,7 @@ from testbed.cluster.probe import Probe
 from testbed.pods.probe_state import ALIVE, NOT_READY_YET, ProbeState
 from testbed.pods.prober import Asker, Failure, Prober
 
-Kind = Literal["readiness", "liveness"]
+Kind = Literal["readiness", "liveness", "startup"]
 Report = Callable[[Literal["Normal", "Warning"], str, str], None]
 """Called with a Kubernetes event's type, reason and message."""
 
@@ -35,6 +35,7 @@ class ContainerProbes:
         self._kill = kill
         self._probers: list[Prober] = []
         self._readiness: Prober | None = None
+        self._startup: Prober | None = None
 
     @property
     def decides(self) -> bool:
@@ -42,43 +43,62 @@ class ContainerProbes:
         return self._container.readiness_probe is not None
 
     @property
+    def started(self) -> bool:
+        """Whether there is no startup probe, or it has succeeded."""
+        return self._container.startup_probe is None or (self._startup is not None and self._startup.state.passing)
+
+    @property
     def ready(self) -> bool:
         """What the readiness probe says now."""
         return self._readiness is not None and self._readiness.state.passing
 
     def start(self, target: ProbeTarget) -> None:
-        """A new run of the container has begun."""
+        """A new run of the container has begun; the other probes wait until the startup probe has succeeded."""
         self.stop()
+        if self._container.startup_probe is None:
+            self._start_others(target)
+            return
+        self._startup = self._prober("startup", self._container.startup_probe, target, NOT_READY_YET)
+        self._probers.append(self._startup)
+        self._startup.start()
+
+    def _start_others(self, target: ProbeTarget) -> None:
+        begun = len(self._probers)
         if self._container.readiness_probe is not None:
             self._readiness = self._prober("readiness", self._container.readiness_probe, target, NOT_READY_YET)
             self._probers.append(self._readiness)
         if self._container.liveness_probe is not None:
             self._probers.append(self._prober("liveness", self._container.liveness_probe, target, ALIVE))
-        for prober in self._probers:
+        for prober in self._probers[begun:]:
             prober.start()
 
     def stop(self) -> None:
         """The run has ended: it is not ready, and nobody asks any more."""
         for prober in self._probers:
             prober.stop()
-        self._probers, self._readiness = [], None
+        self._probers, self._readiness, self._startup = [], None, None
 
-    def _prober(
-        self, kind: Literal["readiness", "liveness"], probe: Probe, target: ProbeTarget, state: ProbeState
-    ) -> Prober:
+    def _prober(self, kind: Kind, probe: Probe, target: ProbeTarget, state: ProbeState) -> Prober:
         asker = Asker(self._container, probe, *target)
 
         def on_result(before: ProbeState, after: ProbeState, failure: Failure) -> None:
             # Of a row of failures the first is told, and the one that decides.
-            decides = before.passing != after.passing
+            gives_up = kind == "startup" and after.streak == -probe.failure_threshold
+            decides = before.passing != after.passing or gives_up
             if failure and (after.streak == -1 or decides):
                 what = f"{kind} probe of container {self._container.name} failed"
                 tries = f" ({-after.streak} times in a row)" if decides else ""
                 self._report("Warning", "Unhealthy", f"{what}{tries}: {failure}")
             if decides and kind == "readiness":
                 self._on_ready()
+            elif kind == "startup" and after.passing:
+                if decides and self._startup is not None:
+                    self._startup.stop()
+                    self._start_others(target)
+                    self._on_ready()
             elif decides:
                 self._report("Normal", "Killing", f"container {self._container.name} is restarted: it does not live")
                 self._kill()
 
-        return Prober(f"{kind} {self._pod}/{self._container.name}", probe, asker, state, on_result)
+        name = f"{kind} {self._pod}/{self._container.name}"
+        return Prober(name, probe, asker, state, on_result, spaced=kind == "startup")

@@ -58,6 +58,8 @@ ETC_FILES = {
     "resolv.conf": "",
 }
 
+_REBUILT: list[str] = []
+"""Directories of a read-only tree that a file system of this container lies over by now."""
 QUIET = ns.MS_NOSUID | ns.MS_NODEV
 
 
@@ -129,6 +131,14 @@ def attach_volume(tree: int, volume: Mapping[str, Any], privileged: bool) -> Non
         kernel_view.close_below(os.path.realpath(target))
 
 
+def make_read_only() -> None:
+    """Have nothing written to the container's root any more; volumes, /dev and /proc are mounts of their own."""
+    for directory in ("/", *_REBUILT):
+        ns.set_mount_attributes(
+            directory, ns.MOUNT_ATTR_RDONLY | ns.MOUNT_ATTR_NODEV | ns.MOUNT_ATTR_NOSUID, recursive=False
+        )
+
+
 def open_beneath(base: str, sub_path: str) -> int:
     """Open `sub_path` below `base` without following a symbolic link on the way; missing directories are made.
 
@@ -180,6 +190,7 @@ def _rebuild_writable(directory: str) -> None:
         links = {name: os.readlink(f"{directory}/{name}") for name in entries if os.path.islink(f"{directory}/{name}")}
         trees = {name: _clone(opened, f"{directory}/{name}") for name in entries if name not in links}
         ns.mount("tmpfs", directory, "tmpfs", QUIET, ROOT_SIZE)
+        _REBUILT.append(directory)
         for name, target in links.items():
             os.symlink(target, f"{directory}/{name}")
         for name, tree in trees.items():

@@ -315,7 +315,13 @@ class Pod:
                 return
             if pause.state == "running" and pause.pid is not None and self.address is not None:
                 place = ContainerPlace(
-                    pause.pid, self._host.pid, self._hostname, self.address, self._resolv_conf, self.ipv6_address
+                    pause.pid,
+                    self._host.pid,
+                    self._hostname,
+                    self.address,
+                    self._resolv_conf,
+                    self.ipv6_address,
+                    str(self._host.address),
                 )
                 for container in self.containers.values():
                     self._start_container(container, place)

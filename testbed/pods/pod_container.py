@@ -9,19 +9,22 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from testbed.cluster.images import Program, program
-from testbed.cluster.manifest import Container, PodManifest, VolumeMount
+from testbed.cluster.manifest import Capabilities, Container, PodManifest, VolumeMount, identity_of
+from testbed.cluster.name_rules import CAPABILITIES
 from testbed.errors import TestbedError
 from testbed.plain_files import plain, replace_plain
 from testbed.pods.container_log import LOG_BYTES
 from testbed.pods.container_probes import ContainerProbes, ProbeTarget
 from testbed.pods.listening import ListeningSockets, can_ask, open_ports
 from testbed.pods.pod_state import ContainerFacts, shell_exit_code
+from testbed.processes import namespaces as ns
 from testbed.processes.supervise import RestartPolicy, Supervised
 from testbed.processes.warm_parent import ForkedProcess, WarmParent
 
@@ -57,6 +60,7 @@ class ContainerPlace:
     address: str
     resolv_conf: str = ""
     ipv6_address: str | None = None
+    node_address: str = ""
 
 
 def end_processes_in(mount_namespace: int) -> None:
@@ -91,6 +95,39 @@ def _kill_if_in(pid: int, wanted: os.stat_result) -> bool:
     return False
 
 
+def field_values(pod: PodManifest, container: Container, place: ContainerPlace) -> dict[str, str]:
+    """The values of the fields that the container's variables name. Pure."""
+    addresses = [place.address, *([place.ipv6_address] if place.ipv6_address else [])]
+    known = {
+        "metadata.name": pod.name,
+        "metadata.namespace": pod.metadata.namespace,
+        "metadata.uid": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{pod.metadata.namespace}/{pod.name}")),
+        "spec.nodeName": pod.spec.node_name or "",
+        "spec.serviceAccountName": "default",
+        "status.hostIP": place.node_address,
+        "status.hostIPs": place.node_address,
+        "status.podIP": place.address,
+        "status.podIPs": ",".join(addresses),
+    }
+    found = {}
+    for variable in container.env:
+        if variable.value_from is not None:
+            path = variable.value_from.path
+            name, bracket, key = path.partition("['")
+            mapping = pod.metadata.labels if name == "metadata.labels" else pod.metadata.annotations
+            found[path] = mapping.get(key.removesuffix("']"), "") if bracket else known[path]
+    return found
+
+
+def capabilities_of(given: Capabilities) -> set[int]:
+    """The numbers of the capabilities that a container has. Pure."""
+    keep = set(range(len(CAPABILITIES))) if "ALL" in given.add else set(ns.CONTAINER_CAPABILITIES.values())
+    if "ALL" in given.drop:
+        keep = set()
+    keep -= {CAPABILITIES.index(name) for name in given.drop if name != "ALL"}
+    return keep | {CAPABILITIES.index(name) for name in given.add if name != "ALL"}
+
+
 def run_document(
     pod: PodManifest, container: Container, image: Program, place: ContainerPlace, directory: Path, log: Path
 ) -> str:
@@ -98,13 +135,20 @@ def run_document(
     hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{place.address} {place.hostname}\n"
     if place.ipv6_address is not None:
         hosts += f"{place.ipv6_address} {place.hostname}\n"
-    spec = pod.spec
+    if pod.spec.host_aliases:
+        hosts += "".join(f"{one.ip} {' '.join(one.hostnames)}\n" for one in pod.spec.host_aliases)
+    spec, who = pod.spec, identity_of(pod.spec, container)
     document = {
         "pause_pid": place.pause_pid,
         "node_pid": place.node_pid,
         "share_pid": spec.share_process_namespace,
         "privileged": container.security_context.privileged,
-        "user": container.security_context.run_as_user,
+        "user": who.user,
+        "group": who.group,
+        "groups": list(who.groups),
+        "capabilities": sorted(capabilities_of(container.security_context.capabilities)),
+        "escalation": container.security_context.allow_privilege_escalation,
+        "read_only_root": container.security_context.read_only_root_filesystem,
         "argv": list(image.argv),
         "env": {"HOSTNAME": place.hostname, "HOME": "/root", **image.env},
         "working_dir": image.working_dir,
@@ -246,11 +290,13 @@ class PodContainer:
             message=self._message,
             pid=self.pid,
             listens=self._serves(pause_pid),
-            probed=self._probes.decides,
+            probed=self._probes.decides or not self._probes.started,
         )
 
     def _serves(self, pause_pid: int | None) -> bool:
         """By its readiness probe; a container without one is ready once its image's port is open."""
+        if not self._probes.started:
+            return False
         if self._probes.decides:
             return self._probes.ready
         return self._program.port is None or self._listens(pause_pid, self._program.port)
@@ -291,7 +337,8 @@ class PodContainer:
         place = self._place
         if place is None:
             raise OSError(f"pod {self._pod.name} has no namespaces now")
-        text = run_document(self._pod, self._container, self._program, place, self._directory, self.log)
+        image = program(self._container, field_values(self._pod, self._container, place))
+        text = run_document(self._pod, self._container, image, place, self._directory, self.log)
         self._write_document(text)
         lab_end, shim_end = socket.socketpair()
         with lab_end, shim_end, open(self.document, "rb", opener=plain) as document:

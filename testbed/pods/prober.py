@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from testbed.cluster.manifest import Container
@@ -41,15 +42,19 @@ class Asker:
         self._node_pid = node_pid
         self._exec_argv = exec_argv
         self._port = port_number(container, probe.port)
+        self._stand_in = container.stand_in
 
     def ask(self) -> Failure:
         """Ask once; takes at most the probe's timeout and a little."""
         try:
+            if self._probe.exec is not None and self._stand_in:
+                # The command is the image's, which is not here.
+                return ""
             if self._probe.exec is not None:
                 return self._run(self._probe.exec.command)
             action = self._probe.http_get or self._probe.tcp_socket
             host = (action.host if action else None) or self._address
-            if self._probe.http_get is not None:
+            if self._probe.http_get is not None and not (self._stand_in and self._probe.http_get.scheme == "HTTPS"):
                 get = self._probe.http_get
                 return in_network_of(self._node_pid, lambda: self._get(get, host))
             return in_network_of(self._node_pid, lambda: self._connect(host))
@@ -108,7 +113,12 @@ def port_number(container: Container, port: int | str | None) -> int:
 class Prober:
     """Probes one run of a container until it is stopped."""
 
-    def __init__(self, name: str, probe: Probe, asker: Asker, state: ProbeState, on_result: OnResult) -> None:
+    def __init__(
+        self, name: str, probe: Probe, asker: Asker, state: ProbeState, on_result: OnResult, *, spaced: bool = False
+    ) -> None:
+        """`spaced`: failures that follow each other more quickly than the probe's period count once."""
+        self._spaced = spaced
+        self._counts_from = 0.0
         self.state = state
         self._name = name
         self._probe = probe
@@ -132,8 +142,11 @@ class Prober:
             failure = self._asker.ask()
             if self._stopped.is_set():
                 return
-            before, self.state = self.state, self.state.after(not failure, self._probe)
-            self._on_result(before, self.state, failure)
+            now = time.monotonic()
+            if not failure or not self._spaced or now >= self._counts_from:
+                self._counts_from = now + self._probe.period_seconds
+                before, self.state = self.state, self.state.after(not failure, self._probe)
+                self._on_result(before, self.state, failure)
             pause_s = float(self._probe.period_seconds)
             if not self.state.passing and not self._passed:
                 pause_s, first_s = min(pause_s, first_s), 2 * first_s

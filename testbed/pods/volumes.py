@@ -1,5 +1,6 @@
 """What the containers of one pod share as files: shared memory and empty directories, each of a size of its own."""
 
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from testbed.cluster.manifest import PodSpec
 from testbed.pods.tmpfs import MIB, mount_tmpfs, umount_tmpfs
 
+EMPTY_DIRECTORY_MODE = 0o777
 SHARED_MEMORY = 64 * MIB
 """As container engines and Kubernetes give it."""
 
@@ -18,9 +20,10 @@ class PodVolumes:
         """Nothing is made yet."""
         self._directory = directory
         # Whatever user a container runs as, it may write there (Kubernetes: emptyDir).
+        self._group = spec.security_context.fs_group
         self._wanted = [(directory / "shm", SHARED_MEMORY, 0o1777)]
         self._wanted += [
-            (directory / "volumes" / volume.name, volume.empty_dir.size, 0o777)
+            (directory / "volumes" / volume.name, volume.empty_dir.size, EMPTY_DIRECTORY_MODE)
             for volume in spec.volumes
             if volume.empty_dir is not None
         ]
@@ -33,6 +36,9 @@ class PodVolumes:
             for place, size, mode in self._wanted:
                 if place not in self._mounted:
                     mount_tmpfs(place, size, mode)
+                    if self._group is not None and mode == EMPTY_DIRECTORY_MODE:
+                        os.chown(place, -1, self._group)
+                        place.chmod(0o2777)
                     self._mounted.append(place)
 
     def remove(self) -> None:

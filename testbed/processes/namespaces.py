@@ -53,6 +53,7 @@ _SYS_MOUNT_SETATTR = 442
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
 
 # include/uapi/linux/prctl.h and capability.h
+_PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
@@ -280,6 +281,12 @@ def limit_capabilities(keep: Collection[int]) -> None:
     Bounding set, permitted and effective set become `keep` (less what the thread lacks); inheritable and ambient
     set become empty. Raises OSError without CAP_SETPCAP.
     """
+    limit_bounding_set(keep)
+    limit_own_capabilities(keep)
+
+
+def limit_bounding_set(keep: Collection[int]) -> None:
+    """Let nothing that this thread executes get other capabilities than `keep`. Raises OSError without CAP_SETPCAP."""
     number = 0
     while True:
         try:
@@ -289,9 +296,18 @@ def limit_capabilities(keep: Collection[int]) -> None:
         if present and number not in keep:
             _prctl(f"drop of capability {number}", _PR_CAPBSET_DROP, number)
         number += 1
+
+
+def limit_own_capabilities(keep: Collection[int]) -> None:
+    """Leave at most `keep` to this thread, nothing inheritable or ambient. Raises OSError."""
     with contextlib.suppress(OSError):
         _prctl("clearing of ambient capabilities", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _set_capabilities(sum(1 << capability for capability in keep))
+
+
+def no_new_privileges() -> None:
+    """Let no program that this thread executes have more rights than it: no set-user-ID, no file capabilities."""
+    _prctl("prctl of no_new_privs", _PR_SET_NO_NEW_PRIVS, 1)
 
 
 def give_up_the_machine() -> None:

@@ -123,6 +123,8 @@ class ChangeVerbs:
         problems += [*found, *check_twice(manifests)]
         for kind, group in _by_kind(manifests).items():
             problems += self._keeper(kind).check(group)
+        if request.argument("strict", bool, False):
+            problems += [warning for one in manifests for warning in one.source.warnings]
         if problems:
             order = {source.name: number for number, source in enumerate(sources)}
             raise InvalidInput(str(SpecError(sorted(problems, key=lambda one: _place(one, order)))))

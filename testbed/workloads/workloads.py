@@ -116,7 +116,9 @@ class Workloads:
 
     def seen_nodes(self) -> list[SeenNode]:
         """Every node of the lab as it is now."""
-        return [SeenNode(node.name, node.expected, node.name in self.leaving) for node in self._nodes.values()]
+        return [
+            SeenNode(node.name, node.expected, node.name in self.leaving, node.labels) for node in self._nodes.values()
+        ]
 
     def decide(self) -> None:
         """Do what is to be done now about Deployments."""

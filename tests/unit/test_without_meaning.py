@@ -1,0 +1,127 @@
+"""Fields that change nothing here are accepted with a warning; what would change something is refused by name."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from testbed.cluster.kubernetes_words import INSTEAD, KUBERNETES_KEYS
+from testbed.cluster.manifest_model import Model
+from testbed.cluster.problems import SpecError
+from testbed.cluster.spec import Cluster, read_cluster
+from testbed.cluster.without_meaning import WITHOUT_MEANING
+from testbed.command import cli
+from testbed.command.command_line import verbs
+from testbed.output import tables
+
+assert cli
+DEPLOYMENT = """\
+nodes: [node1]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, uid: 4f2a}
+spec:
+  revisionHistoryLimit: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      serviceAccountName: web
+      tolerations: []
+      containers:
+      - {name: a, image: shell, imagePullPolicy: Always, resources: {limits: {cpu: 1}}}
+      - {name: b, image: shell, imagePullPolicy: Always}
+"""
+
+
+def read(text: str) -> Cluster:
+    return read_cluster(text.encode(), "c.yaml")
+
+
+def pod(spec: str) -> str:
+    return f"nodes: [node1]\n---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {spec}\n"
+
+
+def problems_of(text: str) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        read(text)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_each_is_named_with_its_place_and_the_rest_is_read() -> None:
+    found = read(DEPLOYMENT)
+    assert [str(warning).removeprefix("error: c.yaml:") for warning in found.warnings] == [
+        "5:23: metadata.uid: ignored: an API server writes it",
+        "7:3: spec.revisionHistoryLimit: ignored: there is no history of templates",
+        "12:7: spec.template.spec.serviceAccountName: ignored: a lab has no accounts",
+        "15:33: spec.template.spec.containers[0].imagePullPolicy: ignored: nothing is pulled",
+        "15:58: spec.template.spec.containers[0].resources: ignored: memory and CPU of a container are not limited",
+        "16:33: spec.template.spec.containers[1].imagePullPolicy: ignored: nothing is pulled",
+    ]
+    assert len(found.deployments[0].spec.template.spec.containers) == 2
+
+
+def test_what_is_alike_is_said_once_with_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.warnings(read(DEPLOYMENT).warnings)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5
+    assert lines[3] == (
+        "warning: c.yaml:15:33: spec.template.spec.containers[0].imagePullPolicy: ignored: nothing is pulled "
+        "(and line 16)"
+    )
+
+
+def test_strict_refuses_them(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(DEPLOYMENT, encoding="utf-8")
+    assert CliRunner().invoke(verbs, ["validate", str(file)]).exit_code == 0
+    refused = CliRunner().invoke(verbs, ["validate", str(file), "--strict"])
+    assert isinstance(refused.exception, SpecError)
+    assert len(refused.exception.problems) == 6
+
+
+def test_a_value_decides_where_only_one_changes_nothing() -> None:
+    preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+    containers = "containers: [{name: c, image: shell}]"
+    (warning,) = read(pod(f"{{affinity: {{podAntiAffinity: {{{preferred}: [1]}}}}, {containers}}}")).warnings
+    assert "affinity: ignored: a preference" in str(warning)
+    required = preferred.replace("preferred", "required")
+    (problem,) = problems_of(pod(f"{{affinity: {{podAntiAffinity: {{{required}: [1]}}}}, {containers}}}"))
+    assert "spec.affinity: not supported here (got affinity; want nodeSelector, or nodeName)" in problem
+
+
+def test_what_would_change_something_is_refused_by_name_without_a_second_error() -> None:
+    volume = "{name: v, persistentVolumeClaim: {claimName: x}}"
+    mount = "volumeMounts: [{name: v, mountPath: /v}]"
+    (problem,) = problems_of(pod(f"{{volumes: [{volume}], containers: [{{name: c, image: shell, {mount}}}]}}"))
+    want = "want emptyDir: {}, or hostPath: {path: …}"
+    assert problem.endswith(f"persistentVolumeClaim: not supported here (got persistentVolumeClaim; {want})")
+
+
+@pytest.mark.parametrize("kind", ["apps/v1 StatefulSet", "batch/v1 Job", "networking.k8s.io/v1 Ingress"])
+def test_a_kind_that_is_not_here_is_refused_with_what_to_use_instead(kind: str) -> None:
+    version, name = kind.split()
+    (problem,) = problems_of(f"nodes: [node1]\n---\napiVersion: {version}\nkind: {name}\nspec: {{replicas: x}}\n")
+    assert f"kind: a lab does not have this kind (got {kind}; want a" in problem
+
+
+def test_no_field_is_both_read_and_ignored_and_every_hint_is_for_a_known_word() -> None:
+    for model, keys in WITHOUT_MEANING.items():
+        assert issubclass(model, Model)
+        assert not {field.alias for field in model.model_fields.values()} & set(keys)
+    assert set(INSTEAD) <= KUBERNETES_KEYS
+
+
+@pytest.mark.parametrize(
+    ("context", "image", "wrong"),
+    [
+        ("{runAsNonRoot: true}", "nginx", "it would run as root (got image nginx, which runs as root"),
+        ("{runAsNonRoot: true, runAsUser: 0}", "shell", "it would run as root (got runAsUser: 0"),
+        ("{privileged: true, allowPrivilegeEscalation: false}", "shell", "privileged containers may always"),
+        ("{capabilities: {add: [NET_BING]}}", "shell", "no such capability (got NET_BING"),
+    ],
+)
+def test_a_security_context_that_cannot_be_is_refused(context: str, image: str, wrong: str) -> None:
+    (problem,) = problems_of(pod(f"{{containers: [{{name: c, image: {image}, securityContext: {context}}}]}}"))
+    assert wrong in problem
