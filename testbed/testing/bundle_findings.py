@@ -148,7 +148,7 @@ def _neighbours(files: Files) -> Iterator[str]:
 
 def _services(files: Files) -> Iterator[str]:
     for service in _json(files, "get/services.json") or []:
-        if service["status"].get("readyEndpoints") == 0:
+        if service["testbed"]["readyEndpoints"] == 0:
             yield f"service {service['metadata']['name']}: no ready pod is behind it (get/endpoints.json)"
 
 

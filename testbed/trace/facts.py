@@ -61,6 +61,13 @@ class Facts:
                 self._routes[key] = asked.route_to(destination) if asked else None
         return self._routes[key]
 
+    def main_route(self, place: str, destination: IPAddress) -> Route | None:
+        """Return the main table's entry for the address; None where there is none, or none can be had."""
+        asked = self._ask(place)
+        with contextlib.suppress(OSError, NetlinkError):
+            return asked.main_route_to(destination) if asked else None
+        return None
+
     def unanswered(self, place: str, destination: IPAddress, route: Route) -> IPAddress | None:
         """The next machine on a route when it does not say its MAC address; None when it does, or was not asked."""
         following = route.gateway or destination

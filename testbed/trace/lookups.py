@@ -44,11 +44,15 @@ class Lookups:
         refuses it; None when there is none."""
         return self._kernel.route_to(destination, entry=True) or self._refusing(destination)
 
-    def _refusing(self, destination: IPAddress) -> Route | None:
-        """Return the most special entry of the main table that refuses it; the kernel says only that there is one."""
+    def main_route_to(self, destination: IPAddress) -> Route | None:
+        """Return the main table's entry, whether or not a routing rule looks elsewhere first; None without one."""
         fitting = [route for route in self._kernel.routes(destination.version) if destination in route.destination]
-        refusing = [route for route in fitting if route.kind in REFUSING]
-        return max(refusing, key=lambda route: (route.destination.prefixlen, -route.metric), default=None)
+        return max(fitting, key=lambda route: (route.destination.prefixlen, -route.metric), default=None)
+
+    def _refusing(self, destination: IPAddress) -> Route | None:
+        """Return the main table's entry if that refuses it; the kernel says only that there is one."""
+        route = self.main_route_to(destination)
+        return route if route is not None and route.kind in REFUSING else None
 
     def is_silent(self, neighbour: IPAddress, device: str) -> bool:
         """Report whether the kernel asked for the neighbour's MAC address on the device and got no answer."""

@@ -230,6 +230,11 @@ class Suspects:
             )
             finding.hints += ["get services", *self._look_at(place)]
             return
+        if route is None and (main := self.facts.main_route(place, destination)) is not None:
+            what = f"a routing rule of {place} comes before its main table, where the route is {route_words(main)}"
+            finding.reasons.insert(0, what)
+            finding.hints += [f"exec {place} -- ip rule", f"exec {place} -- ip route show table all"]
+            return
         if route is None:
             finding.reasons.insert(0, f"{place} has no route to {destination}")
         elif route.kind == "local" and self.facts.route(place, source) is None:

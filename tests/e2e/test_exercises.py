@@ -54,6 +54,10 @@ TRACED = {
     "exercise/4": ("node2 uplink", "the agent of node2 does not answer: it does not run, and metrics-daemon (pid"),
     "exercise/5": ("node2 uplink", "docker0 of node2 is down"),
     "exercise/6": ("node1 flannel0", "no node holds a lease for the destination"),
+    "exercise/10": (
+        "node2 docker0",
+        "a routing rule of node2 comes before its main table, where the route is 10.0.0.0/16",
+    ),
     "exercise/7": ("s1 s1-eth1", "1496 bytes do not fit through s1's port s1-eth2 (MTU 1400)"),
 }
 """Where a trace from client to tomcat ends, and what it says of that place."""
@@ -179,7 +183,10 @@ def test_a_seed_breaks_another_node_with_another_table(lab: Lab) -> None:
 def test_a_seed_breaks_the_service_in_another_way(lab: Lab) -> None:
     begin(lab, "exercise/8", a_seed_with(service_fault="port"))
     assert set(wrong(lab)) == {"Services"}
-    typed(lab, "testbed get service nginx -o yaml | sed 's/8088/80/; /^status/,$d' | testbed apply -f -")
+    typed(
+        lab,
+        "testbed get service nginx -o yaml | sed 's/8088/80/; /uid:/d; /creation/d; /^status/,$d' | testbed apply -f -",
+    )
     solved(lab, "exercise/8")
 
 

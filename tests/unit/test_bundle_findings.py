@@ -197,7 +197,7 @@ def test_a_pods_frames_that_go_elsewhere_and_a_service_without_pods_are_named() 
     assert found_in(files) == []
     files["nodes/node1/neighbours.txt"] = line.format("02:00:5e:00:53:01")
     files["get/services.json"] = [
-        {"metadata": {"name": name}, "status": {"readyEndpoints": ready}} for name, ready in services
+        {"metadata": {"name": name}, "testbed": {"readyEndpoints": ready}} for name, ready in services
     ]
     assert found_in(files) == [
         "node node1: frames for 10.0.1.2 go to 02:00:5e:00:53:01, pod a has 0a:58:0a:00:01:02"
