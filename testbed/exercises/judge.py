@@ -121,9 +121,7 @@ def judge(seen: JudgedLab) -> list[Verdict]:
     """Every check, in the order in which one looks."""
     sizes = {"small packets": seen.small, f"full-size packets ({seen.full_size} bytes)": seen.full}
     return [
-        _verdict(
-            "agents", [f"{node.name}: its agent does not say that it is ready" for node in seen.nodes if not node.ready]
-        ),
+        _verdict("agents", [f"{node.name}'s agent is not ready" for node in seen.nodes if not node.ready]),
         _verdict("leases", _leases(seen)),
         _verdict("forwarding tables", _forwarding(seen)),
         _verdict("routes", _routes(seen)),
@@ -162,14 +160,14 @@ def _forwarding(seen: JudgedLab) -> list[str]:
     for node in seen.nodes:
         others = [lease for lease in seen.leases if lease.address != node.address]
         if node.forwarding is None:
-            wrong.append(f"{node.name}'s agent does not say what it forwards")
+            wrong.append(f"{node.name}'s agent does not report its forwarding table")
         elif seen.nodes_are_connected and not _is_forwarded(node.forwarding, others):
-            wrong.append(f"{node.name} does not forward as etcd's leases say")
+            wrong.append(f"{node.name}'s forwarding table differs from etcd's leases")
     # A node that nobody has a lease of is forwarded to by nobody.
     without = {node.name for node in seen.nodes} - {
         node.name for node in seen.nodes for lease in seen.leases if lease.address == node.address
     }
-    return wrong + [f"nobody forwards to {name}" for name in sorted(without)]
+    return wrong + [f"no node forwards to {name}" for name in sorted(without)]
 
 
 def _is_forwarded(entries: frozenset[tuple[str, str]], leases: Sequence[JudgedLease]) -> bool:

@@ -55,17 +55,17 @@ def test_each_thing_that_is_wrong_is_found() -> None:
     first, second = WELL.nodes
     assert WELL.leases is not None
     assert wrong(replace(WELL, nodes=(first, replace(second, ready=False)))) == {
-        "agents": ("node2: its agent does not say that it is ready",)
+        "agents": ("node2's agent is not ready",)
     }
     assert wrong(replace(WELL, leases=WELL.leases[:1], nodes=(replace(first, forwarding=frozenset()), second))) == {
         "leases": ("node2 holds no lease",),
-        "forwarding tables": ("nobody forwards to node2",),
+        "forwarding tables": ("no node forwards to node2",),
     }
     assert wrong(replace(WELL, nodes=(replace(first, forwarding=frozenset()), second))) == {
-        "forwarding tables": ("node1 does not forward as etcd's leases say",)
+        "forwarding tables": ("node1's forwarding table differs from etcd's leases",)
     }
     assert wrong(replace(WELL, nodes=(first, replace(second, forwarding=None)))) == {
-        "forwarding tables": ("node2's agent does not say what it forwards",)
+        "forwarding tables": ("node2's agent does not report its forwarding table",)
     }
     routes = frozenset({("10.0.0.0/16", "flannel0")})
     assert wrong(replace(WELL, nodes=(first, replace(second, routes=routes)))) == {
