@@ -104,7 +104,7 @@ def test_a_short_lease_is_kept_for_longer_than_its_life_and_is_the_same(
 ) -> None:
     node, lease = node_behind(proxy, undo)
     constantly(lambda: left_s(node) > 0, for_s=3 * TTL_S, what="the lease has time left")
-    assert etcd.leases() == [f"{lease.etcd_lease_id:x}"]
+    assert etcd.leases() == [f"{lease.etcd_lease_id:016x}"]
     assert node.manager.lease == lease, "never lost and taken again"
 
 

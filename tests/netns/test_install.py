@@ -168,7 +168,7 @@ def test_a_moved_clone_says_so_to_a_user_who_cannot_mend_it(sh: Shell, installed
     assert (result.returncode, result.stdout) == (3, "")
     assert result.stderr == (
         f"error: scripts/install: the clone was moved (got a .venv made in {root}; "
-        f"want it mended in {moved}: sudo scripts/install)\n"
+        f"want one made in {moved}: sudo scripts/install)\n"
     )
 
 

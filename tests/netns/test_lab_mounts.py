@@ -95,7 +95,7 @@ def test_a_lab_sees_the_clone_below_tmp_and_writes_only_its_own_files_and_networ
 
 def test_no_program_of_a_lab_gets_back_the_capabilities_over_the_machine() -> None:
     """Not even as root, for whom exec would otherwise bring them all."""
-    program = "import os; from testbed.pods import namespaces; namespaces.give_up_the_machine(); "
+    program = "import os; from testbed.processes import namespaces; namespaces.give_up_the_machine(); "
     program += "os.execvp('grep', ['grep', '^Cap', '/proc/self/status'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     own = Path("/proc/self/status").read_text()

@@ -114,5 +114,5 @@ def test_a_short_lease_is_kept_while_each_answer_takes_most_of_its_life(etcd: Et
     finally:
         stop.set()
         thread.join(10)
-    assert etcd.leases() == [f"{lease.etcd_lease_id:x}"]
+    assert etcd.leases() == [f"{lease.etcd_lease_id:016x}"]
     assert manager.lease == lease, "never lost and taken again"
