@@ -126,6 +126,11 @@ def service_ports(item: Object) -> str:
     )
 
 
+def _external_ip(item: Object) -> str | None:
+    ingress = item["status"].get("loadBalancer", {}).get("ingress", ())
+    return joined([one["ip"] for one in ingress])
+
+
 def _external_traffic(item: Object) -> str | None:
     spec = item["spec"]
     return spec.get("externalTrafficPolicy", "Cluster") if spec["type"] == "NodePort" else None
@@ -135,6 +140,7 @@ SERVICE_COLUMNS = (
     Column("service", NAME),
     Column("type", at("spec", "type")),
     Column("cluster ip", cluster_ips),
+    Column("external ip", _external_ip, wide=True),
     Column("ports", service_ports),
     Column("endpoints", at("testbed", "readyEndpoints")),
     Column("selector", lambda item: _labels(item["spec"]["selector"]), wide=True),

@@ -12,6 +12,7 @@ from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.service import Service
+from testbed.cluster.stand_ins import simplify
 from testbed.cluster.validation import Source, read_model, shown
 from testbed.cluster.without_meaning import leave_out
 
@@ -61,6 +62,7 @@ def read_manifests(sources: Iterable[Source], rules: Sequence[ImageRule] = ()) -
             problems.append(_refuse(source))
             continue
         model, check = kind.manifest()
+        simplify(source, rules)
         leave_out(source, model)
         read, wrong = read_model(source, model, rules)
         problems += wrong

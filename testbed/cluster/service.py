@@ -1,7 +1,7 @@
 """The subset of Kubernetes' v1 Service that the testbed honours."""
 
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator
@@ -59,7 +59,11 @@ class ServiceSpec(Model):
 
     selector: Annotated[dict[LabelKey, LabelValue], Field(min_length=1)]
     ports: Annotated[tuple[ServicePort, ...], Field(strict=False, min_length=1)]
-    type: Literal["ClusterIP", "NodePort"] = "ClusterIP"
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    load_balancer_ip: Annotated[str, AfterValidator(check_address)] | None = Field(default=None, alias="loadBalancerIP")
+    """Of the subnet that the gateway is on; left out: chosen. The gateway and every node answer."""
+    publish_not_ready_addresses: bool = False
+    """Whether pods that are not ready are endpoints too."""
     cluster_ip: Annotated[str, AfterValidator(_check_cluster_ip)] | None = Field(default=None, alias="clusterIP")
     """An address of the service range; `None` as text: headless, known by name only; left out: chosen."""
     cluster_ips: Annotated[tuple[Annotated[str, AfterValidator(_check_cluster_ip)], ...], Field(strict=False)] = Field(
@@ -93,6 +97,21 @@ class Service(Model):
     def key(self) -> ObjectKey:
         """`metadata.namespace` and `metadata.name`."""
         return ObjectKey(self.metadata.namespace, self.metadata.name)
+
+    @property
+    def has_node_ports(self) -> bool:
+        """Whether every node answers on a port of its own."""
+        return self.spec.type != "ClusterIP"
+
+    @property
+    def external_address(self) -> IPv4Address | None:
+        """The address of a LoadBalancer, once it has one."""
+        asked = self.spec.load_balancer_ip
+        return IPv4Address(asked) if asked is not None and self.spec.type == "LoadBalancer" else None
+
+    def at_external_address(self, address: IPv4Address) -> "Service":
+        """The same with this address outside."""
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"load_balancer_ip": str(address)})})
 
     @property
     def headless(self) -> bool:

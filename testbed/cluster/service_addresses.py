@@ -42,7 +42,7 @@ def number(service: Service, numbered: Mapping[ObjectKey, Service], dual_stack: 
 
 
 def _chooses(service: Service) -> bool:
-    chooses_port = service.spec.type == "NodePort" and any(port.node_port is None for port in service.spec.ports)
+    chooses_port = service.has_node_ports and any(port.node_port is None for port in service.spec.ports)
     return service.spec.cluster_ip is None or chooses_port
 
 
@@ -65,7 +65,7 @@ def _node_ports(service: Service, before: Service | None, others: Iterable[Servi
     had = {(port.protocol, port.port): port.node_port for port in before.spec.ports} if before is not None else {}
     for port in service.spec.ports:
         chosen = port.node_port
-        if chosen is None and service.spec.type == "NodePort":
+        if chosen is None and service.has_node_ports:
             kept = had.get((port.protocol, port.port))
             if kept is not None and (port.protocol, kept) not in taken:
                 chosen = kept

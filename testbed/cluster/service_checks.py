@@ -21,15 +21,18 @@ def check_service(source: Source, service: object) -> Iterator[Problem]:
     """What the parts of one Service say about each other."""
     assert isinstance(service, Service)
     spec = service.spec
-    if spec.type != "NodePort" and not source.is_doubtful(("spec", "type")):
+    if not service.has_node_ports and not source.is_doubtful(("spec", "type")):
         for index, port in enumerate(spec.ports):
             if port.node_port is not None:
                 what = f"a node port without type NodePort (got {port.node_port}; want type: NodePort, or no nodePort)"
                 yield source.problem(("spec", "ports", index, "nodePort"), what)
-        if spec.external_traffic_policy == "Local":
-            what = f"only node ports have it (got type {spec.type}; want type: NodePort)"
-            yield source.problem(("spec", "externalTrafficPolicy"), what)
-    if service.headless and spec.type == "NodePort":
+    if spec.type != "NodePort" and spec.external_traffic_policy == "Local" and not source.is_doubtful(("spec", "type")):
+        what = f"only node ports have it (got type {spec.type}; want type: NodePort)"
+        yield source.problem(("spec", "externalTrafficPolicy"), what)
+    if spec.load_balancer_ip is not None and spec.type != "LoadBalancer" and not source.is_doubtful(("spec", "type")):
+        what = f"only a LoadBalancer has it (got type {spec.type}; want type: LoadBalancer)"
+        yield source.problem(("spec", "loadBalancerIP"), what)
+    if service.headless and service.has_node_ports:
         what = "a Service without a cluster IP has no node ports (got clusterIP: None; want type: ClusterIP)"
         yield source.problem(("spec", "type"), what)
     if service.headless and spec.session_affinity != "None":

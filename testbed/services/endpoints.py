@@ -65,6 +65,8 @@ class BoundPort:
     """externalTrafficPolicy: Local."""
     endpoints: tuple[Endpoint, ...]
     """Ready ones only, in order."""
+    external: IPv4Address | None = None
+    """Of a LoadBalancer: where it is reached too."""
 
     @property
     def key(self) -> str:
@@ -98,8 +100,10 @@ def endpoints_of(
     ready, other = [], []
     for port in service.spec.ports:
         found = [(pod, endpoint) for pod in chosen if (endpoint := _endpoint(pod, port, family)) is not None]
-        ready.append(sorted(endpoint for pod, endpoint in found if pod.ready and not pod.terminating))
-        other.append(sorted(endpoint for pod, endpoint in found if not pod.ready or pod.terminating))
+        takes_all = service.spec.publish_not_ready_addresses
+        serving = {endpoint for pod, endpoint in found if (pod.ready or takes_all) and not pod.terminating}
+        ready.append(sorted(serving))
+        other.append(sorted(endpoint for _, endpoint in found if endpoint not in serving))
     return ready, other
 
 
@@ -135,6 +139,7 @@ def bind(services: Iterable[Service], pods: Sequence[PodFacts], family: Family =
                     affinity_s=service.affinity_s,
                     local_only=service.spec.external_traffic_policy == "Local",
                     endpoints=tuple(endpoints),
+                    external=service.external_address if family == 4 else None,
                 )
             )
     return tuple(bound)

@@ -128,18 +128,19 @@ class _Table:
         return Ruleset(self.chains, self.maps, {"hairpin": frozenset(self.hairpin)}, self.memories, self.ip)
 
     def add_service(self, bound: BoundPort) -> None:
-        at_cluster_ip = f"{bound.cluster_ip} . {bound.protocol} . {bound.port}"
+        addresses = [bound.cluster_ip, *([bound.external] if bound.external is not None else [])]
+        at_addresses = [f"{address} . {bound.protocol} . {bound.port}" for address in addresses]
         at_node = f"{bound.protocol} . {bound.node_port}"
         if not bound.endpoints:
-            self.maps["refused-cluster-ips"][at_cluster_ip] = "goto refuse"
+            self.maps["refused-cluster-ips"] |= dict.fromkeys(at_addresses, "goto refuse")
             if bound.node_port is not None:
                 self.maps["refused-node-ports"][at_node] = "goto refuse"
             return
         chain = f"service-{bound.key}"
         self.chains[chain] = self._spread(bound, bound.endpoints)
         self.chains[f"marked-{bound.key}"] = (REMEMBER_MASQUERADE, f"goto {chain}")
-        self.maps["cluster-ips"][at_cluster_ip] = f"goto {chain}"
-        self.maps["marked-cluster-ips"][at_cluster_ip] = f"goto marked-{bound.key}"
+        self.maps["cluster-ips"] |= dict.fromkeys(at_addresses, f"goto {chain}")
+        self.maps["marked-cluster-ips"] |= dict.fromkeys(at_addresses, f"goto marked-{bound.key}")
         if bound.node_port is not None and not bound.local_only:
             self.maps["node-ports"][at_node] = f"goto marked-{bound.key}"
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
+from agent.errors import AgentError
 from agent.kernel.values import Family, IPNetwork
 from agent.netconfig.config import NetworkConfig
 from testbed.cluster.object_key import ObjectKey
@@ -16,6 +17,7 @@ from testbed.lab.events import Events
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.services.endpoints import PodFacts, bind, host_ports
+from testbed.services.external_addresses import GATEWAY, ExternalAddresses
 from testbed.services.programmer import Programmer, ServicesNotProgrammed
 from testbed.services.rules import everywhere
 
@@ -26,7 +28,10 @@ WORKERS = 4
 class Services:
     """All Services of a lab."""
 
-    def __init__(self, nodes: Nodes, pods: Pods, network: NetworkConfig, events: Events) -> None:
+    def __init__(
+        self, nodes: Nodes, pods: Pods, network: NetworkConfig, events: Events, external: ExternalAddresses
+    ) -> None:
+        self._external = external
         self._nodes = nodes
         self._pods = pods
         self._network = network
@@ -53,7 +58,9 @@ class Services:
     def want(self, services: Sequence[Service]) -> None:
         """Want these, and give them their numbers; nodes are programmed from `start` on."""
         self.applied = {service.key: service for service in services}
-        self.numbered = allocate(services, self.dual_stack)
+        self.numbered = {}
+        for service in allocate(services, self.dual_stack).values():
+            self.numbered = {**self.numbered, service.key: self._with_external(service)}
         self.created_at = dict.fromkeys(self.applied, now())
         self._revision += 1
 
@@ -65,11 +72,22 @@ class Services:
     def put(self, service: Service) -> None:
         """Want this Service, and program nodes soon. Raises NothingFree and then changes nothing."""
         with self.deciding:
-            self.numbered = {**self.numbered, service.key: number(service, self.numbered, self.dual_stack)}
+            numbered = number(service, self.numbered, self.dual_stack)
+            self.numbered = {**self.numbered, service.key: self._with_external(numbered)}
             self.applied[service.key] = service
             self.created_at.setdefault(service.key, now())
             self._revision += 1
         self._pods.changed.notify()
+
+    def _with_external(self, service: Service) -> Service:
+        """The same with its address outside, where it has one. Raises NothingFree."""
+        if service.spec.type != "LoadBalancer":
+            return service
+        others = [one for key, other in self.numbered.items() if key != service.key if (one := other.external_address)]
+        before = self.numbered.get(service.key)
+        return service.at_external_address(
+            self._external.choose(service, before.external_address if before else None, others)
+        )
 
     def remove(self, key: ObjectKey) -> None:
         """Want it no longer, and program nodes soon. Raises KeyError."""
@@ -129,6 +147,11 @@ class Services:
                     done.result()
                 except (ServicesNotProgrammed, OSError) as failure:
                     failures[name] = str(failure)
+            try:
+                outside = [one for service in self.numbered.values() if (one := service.external_address)]
+                self._external.route(outside, nodes.values())
+            except (AgentError, OSError) as failure:
+                failures[GATEWAY] = f"{GATEWAY}: {failure}"
             self._tell(failures)
             self._programmed = revision
 
@@ -143,7 +166,7 @@ class Services:
 
     def _tell(self, found: Mapping[str, str]) -> None:
         # A node that is deleted meanwhile has lost nothing.
-        failures = {name: why for name, why in found.items() if name in self._nodes}
+        failures = {name: why for name, why in found.items() if name in self._nodes or name == GATEWAY}
         for name, why in failures.items():
             if self._failures.get(name) != why:
                 self._events.note("Warning", f"node/{name}", "ServicesNotProgrammed", why)

@@ -79,6 +79,7 @@ def describe_service(known: Services, name: str, nodes: Nodes, pods: Pods, *, ha
         "Selector": spec.selector,
         "Type": spec.type,
         "Cluster IP": ", ".join(spec.cluster_ips) or spec.cluster_ip,
+        "External address": str(service.external_address) if service.external_address else None,
         "IP family policy": spec.ip_family_policy,
         "DNS name": f"{service.name}.{service.metadata.namespace}.svc.{CLUSTER_DOMAIN}" if has_dns else None,
         "Session affinity": f"ClientIP, {service.affinity_s} s" if service.affinity_s else "none",

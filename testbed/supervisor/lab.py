@@ -7,6 +7,7 @@ from testbed.cluster.spec import Cluster
 from testbed.control.options import LabOptions
 from testbed.dns.names import Names
 from testbed.lab.state import LabState
+from testbed.services.external_addresses import ExternalAddresses
 from testbed.services.services import Services
 from testbed.workloads.deployment_keeper import DeploymentKeeper
 from testbed.workloads.keeper import Keeper
@@ -24,7 +25,8 @@ class Lab:
         self.state = state = LabState(cluster, directory, options)
         nodes, pods, events = state.nodes, state.pods, state.events
         self.workloads = Workloads(nodes, pods, events)
-        self.services = Services(nodes, pods, state.network, events)
+        segment = next(iter(cluster.addresses.subnets), cluster.underlay.cidr)
+        self.services = Services(nodes, pods, state.network, events, ExternalAddresses(state.underlay, segment))
         self.names = Names(
             self.services,
             state.underlay,

@@ -257,7 +257,8 @@ def service_shape(lab: LabIdentity, service: Service, created_at: str, ready_end
             for port in spec.ports
         ],
     }
-    shape["status"] = {"loadBalancer": {}}
+    outside = service.external_address
+    shape["status"] = {"loadBalancer": {"ingress": [{"ip": str(outside)}]} if outside else {}}
     own: ServiceOwnFacts = {"readyEndpoints": ready_endpoints}
     return {**shape, "testbed": own}
 

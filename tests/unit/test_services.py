@@ -260,7 +260,7 @@ def problems(*services: str, cluster: str = CLUSTER) -> list[str]:
 def test_every_mistake_of_services_is_told_at_once() -> None:
     found = problems(
         "{selector: {app: web}, ports: [{port: 80, nodePort: 30080}, {port: 80}], externalTrafficPolicy: Local}",
-        "{selector: {app: web}, ports: [{port: 70000}], type: LoadBalancer}",
+        "{selector: {app: web}, ports: [{port: 70000}], type: ExternalName}",
         "{selector: {app: web}, ports: [{port: 80}], clusterIP: 10.1.2.3, sessionAffinity: Client}",
         "{selector: {app: web}, ports: [{port: 80, nodePort: 80}], type: NodePort}",
         "{selector: {app: web}, ports: [{port: 80}], clusterIP: None, type: NodePort}",
@@ -272,7 +272,7 @@ def test_every_mistake_of_services_is_told_at_once() -> None:
         "one of several ports without a name (got port 80; want name: port-80)",
         "the same port twice (got 80/TCP, line 16 has it too; want another, such as 81)",
         "spec.ports[0].port: out of range (got 70000; want 1 to 65535)",
-        "spec.type: not one of the known values (got LoadBalancer; want ClusterIP or NodePort)",
+        "spec.type: not one of the known values (got ExternalName; want ClusterIP, NodePort or LoadBalancer)",
         "not an address for Services (got 10.1.2.3; want one of 10.96.0.0/12)",
         "spec.sessionAffinity: not one of the known values (got Client; want None or ClientIP)",
         "spec.ports[0].nodePort: out of range (got 80; want 30000 to 32767)",

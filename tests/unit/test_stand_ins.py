@@ -1,0 +1,59 @@
+"""A stand-in needs neither data nor settings of the program that it stands for; real programs do."""
+
+import pytest
+
+from testbed.cluster.image_names import ImageRule
+from testbed.cluster.problems import SpecError
+from testbed.cluster.spec import Cluster, read_cluster
+
+RULES = (ImageRule("*", "echo"),)
+
+
+def read(spec: str, rules: tuple[ImageRule, ...] = RULES) -> Cluster:
+    text = f"nodes: [node1]\n---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {spec}\n"
+    return read_cluster(text.encode(), "c.yaml", rules)
+
+
+MOUNT = "volumeMounts: [{name: v, mountPath: /data}]"
+
+
+@pytest.mark.parametrize(
+    "volume", ["persistentVolumeClaim: {claimName: x}", "configMap: {name: x}", "nfs: {server: a}"]
+)
+def test_a_volume_that_only_stand_ins_mount_is_an_empty_directory(volume: str) -> None:
+    found = read(f"{{volumes: [{{name: v, {volume}}}], containers: [{{name: c, image: mysql, {MOUNT}}}]}}")
+    assert found.pods[0].spec.volumes[0].empty_dir is not None
+    assert "an empty directory: only stand-ins mount it" in str(found.warnings[0])
+
+
+def test_a_volume_that_a_real_program_mounts_is_refused() -> None:
+    volume = "{name: v, persistentVolumeClaim: {claimName: x}}"
+    containers = f"[{{name: c, image: mysql, {MOUNT}}}, {{name: d, image: nginx, {MOUNT}}}]"
+    with pytest.raises(SpecError) as caught:
+        read(f"{{volumes: [{volume}], containers: {containers}}}")
+    assert len(caught.value.problems) == 1
+    assert "persistentVolumeClaim: not supported here" in str(caught.value)
+
+
+def test_a_volume_that_is_supported_stays() -> None:
+    found = read(f"{{volumes: [{{name: v, hostPath: {{path: /srv}}}}], containers: [{{name: c, image: a, {MOUNT}}}]}}")
+    assert found.pods[0].spec.volumes[0].host_path is not None
+
+
+def test_variables_from_elsewhere_are_left_out_and_those_of_fields_stay() -> None:
+    secret = "{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}"
+    field = "{name: B, valueFrom: {fieldRef: {fieldPath: status.podIP}}}"
+    more = "envFrom: [{configMapRef: {name: x}}]"
+    found = read(f"{{containers: [{{name: c, image: mysql, env: [{secret}, {field}], {more}}}]}}")
+    variables = found.pods[0].spec.containers[0].env
+    assert [variable.value_from is None for variable in variables] == [True, False]
+    assert sum("a stand-in needs no variables" in str(warning) for warning in found.warnings) == 2
+    with pytest.raises(SpecError) as caught:
+        read(f"{{containers: [{{name: c, image: nginx, env: [{secret}], {more}}}]}}")
+    assert len(caught.value.problems) == 2
+
+
+@pytest.mark.parametrize("spec", ["x", "{containers: x}", "{containers: [x, {image: 3}], volumes: [x, {name: v}]}"])
+def test_nonsense_is_left_to_those_who_complain(spec: str) -> None:
+    with pytest.raises(SpecError):
+        read(spec)
