@@ -6,6 +6,7 @@ import re
 import click
 import pytest
 
+from testbed.cluster.spec import read_cluster
 from testbed.command.cli import main  # registers the verbs
 from testbed.command.command_line import verbs
 from tests.documents import ROOT, RUN_BY, blocks, original_of, pages, words_of_verb
@@ -89,3 +90,12 @@ def test_a_readme_is_short_and_narrow(page: str) -> None:
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 210
     assert [line for line in lines if len(line) > 140] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_a_readme_names_every_verb_and_its_cluster_file_is_valid(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [verb for verb in verbs.commands if f"`{verb}`" not in text and f"testbed {verb}" not in text] == []
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    cluster = read_cluster(example.encode(), "small.yaml")
+    assert (list(cluster.nodes), [pod.name for pod in cluster.pods]) == (["left", "right"], ["web", "visitor"])
