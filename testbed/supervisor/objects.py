@@ -24,7 +24,6 @@ from testbed.supervisor.shapes import (
     LabIdentity,
     PodSurroundings,
     Shape,
-    architecture,
     deployment_shape,
     endpoints_shape,
     event_shapes,
@@ -53,14 +52,14 @@ def this_host() -> HostFacts:
         system = "Linux"
     names = os.uname()
     boot_id = BOOT_ID.read_text().strip()
-    return HostFacts(names.release, architecture(names.machine), system, boot_id, metadata.version(PROJECT))
+    return HostFacts(names.release, system, boot_id, metadata.version(PROJECT))
 
 
 def nodes(lab: Lab) -> list[Shape]:
     """Every node (`get nodes`)."""
     identity, host = identity_of(lab), this_host()
     return [
-        node_shape(identity, node_status(lab, node, node.state()), node.created_at, host)
+        node_shape(identity, node_status(lab, node, node.state()), node.created_at, node.labels, host)
         for node in lab.state.nodes.values()
     ]
 

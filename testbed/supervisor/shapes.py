@@ -15,6 +15,7 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.kinds import KINDS, Kind
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import ObjectKey, key_of
+from testbed.cluster.placement import node_labels
 from testbed.cluster.service import VERSIONS, Service
 from testbed.control.answers.lab import EventLine, NodeStatus
 from testbed.control.answers.objects import DeploymentFacts, NodeOwnFacts, PodOwnFacts, ServiceOwnFacts
@@ -23,8 +24,7 @@ from testbed.services.endpoints import Endpoint
 
 Shape = dict[str, Any]
 COMPONENT = "testbed"
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""Kubernetes' words (Go's) for the kernel's."""
+ARCHITECTURE_LABEL = "kubernetes.io/arch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,23 +139,19 @@ class HostFacts:
     """What every node says of the machine that all of them are."""
 
     kernel: str
-    architecture: str
     os_image: str
     boot_id: str
     version: str
     """Of the testbed."""
 
 
-def architecture(machine: str) -> str:
-    """Return Kubernetes' word for the kernel's."""
-    return ARCHITECTURES.get(machine, machine)
-
-
-def node_shape(lab: LabIdentity, line: NodeStatus, created_at: str, host: HostFacts) -> Shape:
-    """Return a v1 Node."""
+def node_shape(
+    lab: LabIdentity, line: NodeStatus, created_at: str, labels: Mapping[str, str], host: HostFacts
+) -> Shape:
+    """Return a v1 Node; `labels`: those of the cluster file."""
     shape = lab.head(kinds.NODE, key_of(line["name"]), created_at)
-    labels = {"os": "linux", "arch": host.architecture, "hostname": line["name"]}
-    shape["metadata"]["labels"] = {f"kubernetes.io/{name}": value for name, value in labels.items()}
+    own_labels = node_labels(line["name"])
+    shape["metadata"]["labels"] = {**own_labels, **labels}
     subnets = [one for one in (line["subnet"], line.get("ipv6_subnet")) if one]
     shape["spec"] = _without_nothing({"podCIDR": line["subnet"], "podCIDRs": subnets})
     if line["drained"]:
@@ -175,7 +171,7 @@ def node_shape(lab: LabIdentity, line: NodeStatus, created_at: str, host: HostFa
             "kernelVersion": host.kernel,
             "osImage": host.os_image,
             "operatingSystem": "linux",
-            "architecture": host.architecture,
+            "architecture": own_labels[ARCHITECTURE_LABEL],
             "containerRuntimeVersion": f"{COMPONENT}://{host.version}",
             "kubeletVersion": f"{COMPONENT}-{host.version}",
             "kubeProxyVersion": f"{COMPONENT}-{host.version}",

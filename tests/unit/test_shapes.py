@@ -10,6 +10,7 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.kinds import KINDS
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import ObjectKey, key_of
+from testbed.cluster.placement import node_labels
 from testbed.cluster.service import Service
 from testbed.control.answers.lab import NodeStatus
 from testbed.control.answers.objects import DeploymentFacts, NodeOwnFacts, PodOwnFacts, ServiceOwnFacts
@@ -20,7 +21,6 @@ from testbed.supervisor.shapes import (
     LabIdentity,
     PodSurroundings,
     Shape,
-    architecture,
     deployment_shape,
     endpoints_shape,
     event_shapes,
@@ -34,7 +34,7 @@ from tests.kubernetes_models import MODELS, deserialized, strangers
 LAB = LabIdentity("two-nodes", "2026-01-01T00:00:00Z")
 AT = "2026-01-01T00:00:05Z"
 TIME = datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC)
-HOST = HostFacts("6.18.0", "amd64", "Debian GNU/Linux 12 (bookworm)", "4d1f", "0.2.0")
+HOST = HostFacts("6.18.0", "Debian GNU/Linux 12 (bookworm)", "4d1f", "0.2.0")
 POD = PodManifest.model_validate(
     {
         "apiVersion": "v1",
@@ -158,14 +158,15 @@ PODS = {
     "dual stack": pod(status(ipv6_address="fd00::2")),
 }
 NODES = {
-    "ready": node_shape(LAB, NODE, AT, HOST),
+    "ready": node_shape(LAB, NODE, AT, {"disk": "ssd"}, HOST),
     "drained, without a subnet": node_shape(
         LAB,
         {**NODE, "drained": True, "subnet": None, "agent": {"state": "fenced", "pid": None, "restarts": 3}},
         AT,
+        {},
         HOST,
     ),
-    "dual stack": node_shape(LAB, {**NODE, "ipv6_address": "fd00:8::1", "ipv6_subnet": "fd00:a::/64"}, AT, HOST),
+    "dual stack": node_shape(LAB, {**NODE, "ipv6_address": "fd00:8::1", "ipv6_subnet": "fd00:a::/64"}, AT, {}, HOST),
 }
 OBJECTS: list[tuple[str, Shape]] = [
     *(("Pod", shape) for shape in PODS.values()),
@@ -280,6 +281,7 @@ def test_a_change_that_kubernetes_would_not_have_is_seen() -> None:
         deserialized(wrong, "Pod")
 
 
-@pytest.mark.parametrize(("machine", "word"), [("x86_64", "amd64"), ("aarch64", "arm64"), ("riscv64", "riscv64")])
-def test_architectures_have_kubernetes_words(machine: str, word: str) -> None:
-    assert architecture(machine) == word
+def test_a_node_has_the_labels_that_a_node_selector_finds() -> None:
+    labels = NODES["ready"]["metadata"]["labels"]
+    assert labels == {**node_labels("node1"), "disk": "ssd"}
+    assert NODES["ready"]["status"]["nodeInfo"]["architecture"] == labels["kubernetes.io/arch"]
