@@ -271,6 +271,8 @@ class PodSpec(Model):
     """What runs in a pod and where."""
 
     containers: Annotated[tuple[Container, ...], Field(strict=False, min_length=1)]
+    init_containers: Annotated[tuple[Container, ...], Field(strict=False)] = ()
+    """They run to their end one after the other before the containers start; a stand-in ends at once."""
     node_name: str | None = None
     volumes: Annotated[tuple[Volume, ...], Field(strict=False)] = ()
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
@@ -285,6 +287,19 @@ class PodSpec(Model):
     dns_policy: Literal["ClusterFirst"] = "ClusterFirst"
     """The cluster's DNS, where the lab has one; `kubectl run` writes it."""
     termination_grace_period_seconds: Annotated[int, within(0, 3600)] = DEFAULT_GRACE_PERIOD_S
+
+    @property
+    def all_containers(self) -> tuple[Container, ...]:
+        """Init containers too."""
+        return (*self.init_containers, *self.containers)
+
+    @model_validator(mode="after")
+    def _init_containers_are_not_probed(self) -> "PodSpec":
+        for container in self.init_containers:
+            if container.probes:
+                got = f"{', '.join(container.probes)} of {container.name}"
+                raise wrong("an init container has no probes", got, "them left out")
+        return self
 
 
 class Identity(NamedTuple):

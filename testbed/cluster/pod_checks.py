@@ -62,10 +62,22 @@ def check_pod(source: Source, pod: object) -> Iterator[Problem]:
 def check_pod_spec(source: Source, path: Path, spec: PodSpec) -> Iterator[Problem]:
     """The same for the spec at `path`, a pod's or a template's."""
     yield from _duplicates(source, (*path, "containers"), [container.name for container in spec.containers])
+    names = {container.name for container in spec.containers}
+    for number, container in enumerate(spec.init_containers):
+        if container.name in names:
+            others = {one.name for one in spec.all_containers}
+            what = (
+                f"a container twice (got {container.name}; want another, such as {free_name(container.name, others)})"
+            )
+            yield source.problem((*path, "initContainers", number, "name"), what)
+        names.add(container.name)
     yield from _duplicates(source, (*path, "volumes"), [volume.name for volume in spec.volumes])
     volumes = source.names_in((*path, "volumes"))
-    for number, container in enumerate(spec.containers):
-        here = (*path, "containers", number)
+    places = [
+        *(((*path, "initContainers", number), one) for number, one in enumerate(spec.init_containers)),
+        *(((*path, "containers", number), one) for number, one in enumerate(spec.containers)),
+    ]
+    for here, container in places:
         yield from _check_image(source, here, container)
         yield from _check_identity(source, here, spec, container)
         yield from _check_probes(source, here, container)

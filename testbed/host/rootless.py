@@ -85,7 +85,7 @@ def refusals(cluster: Cluster) -> list[str]:
     if cluster.underlay.switch == "ovs":
         lines.append("underlay.switch: not tried without root (got ovs with --rootless; want sudo, or switch: bridge)")
     for spec in cluster.pod_specs:
-        for container in spec.containers:
+        for container in spec.all_containers:
             who = identity_of(spec, container)
             user, others = who.user, [one for one in (who.group, *who.groups) if one]
             if container.recipe in SWITCHING_IMAGES and not container.command:

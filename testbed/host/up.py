@@ -159,7 +159,9 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
     # Alone: where descriptors are missing, whatever is tried next fails too.
     if wrong := too_much or limits.too_tight(limits.hard_limits(), needed):
         raise WrongEnvironment("\n".join(wrong))
-    purposes = {f"image {program_of(container.recipe)}" for spec in cluster.pod_specs for container in spec.containers}
+    purposes = {
+        f"image {program_of(container.recipe)}" for spec in cluster.pod_specs for container in spec.all_containers
+    }
     overlay = overlay_of(cluster.config)
     if overlay.needs is not None and cluster.agent.command is None:
         purposes.add(overlay.needs)

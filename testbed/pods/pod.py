@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from testbed.cluster.manifest import PodManifest
 from testbed.errors import NoSubnetYet
@@ -33,6 +33,14 @@ __all__ = ["OnEvent", "Pod", "PodHost", "PodStatus"]
 NETNS_DIRECTORY = Path("/run/netns")  # Of the lab, whose /run is its own.
 OnEvent = Callable[[Literal["Normal", "Warning"], str, str, str], None]
 """Called with a Kubernetes event's type, object (`pod/nginx`), reason and message, from any thread."""
+
+
+class Waiting(NamedTuple):
+    """What a pod waits for before its containers start."""
+
+    state: str
+    """As kubectl writes it: Init:0/2, Init:CrashLoopBackOff."""
+    why: str
 
 
 class Pod:
@@ -74,6 +82,7 @@ class Pod:
         self._volumes = PodVolumes(self._directory, spec.spec)
         self._logs = host.logs / LIVING / self.key.file_name
         self.containers = self._make_containers()
+        self.init_containers = self._make_init_containers()
         self._pause: Supervised | None = None
         self._undo = contextlib.ExitStack()
         """Takes the link and the name of the running sandbox away."""
@@ -83,6 +92,10 @@ class Pod:
         """When its end was asked for; None while it was not."""
         self._terminating = False
         self._leaves = False
+        self._place: ContainerPlace | None = None
+        """Of the sandbox that runs."""
+        self._begun: PodContainer | None = None
+        """The init container that was started last, until all have ended."""
         self._started_at: float | None = None
 
     @property
@@ -131,6 +144,7 @@ class Pod:
             if self._terminating:
                 # After a stop it is a new pod: nothing was restarted yet, and what had completed runs again.
                 self.containers = self._make_containers()
+                self.init_containers = self._make_init_containers()
             self._terminating = self._leaves = False
             self.deleted_at = None
             self._started_at = time.time()
@@ -218,17 +232,19 @@ class Pod:
             for container in self.containers.values()
         )
         sandbox = pause_pid is not None
+        waits_for = self._why_not_initialised(pause_pid)
         return PodStatus(
             name=self.name,
             node=self._host.name,
             address=self.address,
             phase=pod_phase(containers),
-            state=pod_state(containers, terminating=self._terminating, sandbox=sandbox),
+            state=(waits_for.state if waits_for and sandbox and not self._terminating else "")
+            or pod_state(containers, terminating=self._terminating, sandbox=sandbox),
             ready=sandbox and not self._terminating and all(container.ready for container in containers),
             restarts=sum(container.restarts for container in containers),
             containers=containers,
             started_at=None if self._started_at is None else rfc3339(self._started_at),
-            why_not_ready=why_not_ready(containers, sandbox=sandbox),
+            why_not_ready=waits_for.why if waits_for and sandbox else why_not_ready(containers, sandbox=sandbox),
             pause_pid=pause_pid,
             terminating=self._terminating,
             ipv6_address=self.ipv6_address,
@@ -246,6 +262,53 @@ class Pod:
         """
         name = next(iter(self.containers)) if container is None else container
         return self.containers[name].exec_argv(argv, tty)
+
+    def _why_not_initialised(self, pause_pid: int | None) -> Waiting | None:
+        """What the first init container that has not ended well does; None when all have."""
+        every = list(self.init_containers.values())
+        for number, container in enumerate(every):
+            if not container.succeeded:
+                one = container_status(container.name, container.image, container.facts(pause_pid))
+                reason = one.reason if one.reason not in ("", "ContainerCreating") else f"{number}/{len(every)}"
+                detail = one.message or ("" if one.exit_code is None else f"exit code {one.exit_code}")
+                doing = one.reason or "running"
+                why = f"init container {one.name}: {doing}{f' ({detail})' if detail else ''}"
+                return Waiting(f"Init:{reason}", why)
+        return None
+
+    def _make_init_containers(self) -> dict[str, PodContainer]:
+        return {
+            container.name: PodContainer(
+                self.manifest,
+                container,
+                self._directory,
+                self._logs / f"{container.name}.log",
+                self._report,
+                self._init_changed,
+                self._warm_shims,
+                initial=True,
+            )
+            for container in self.manifest.spec.init_containers
+        }
+
+    def _init_changed(self) -> None:
+        self._on_change()
+        # In a thread of its own: who is told of an end may be what a stop waits for.
+        threading.Thread(target=self._go_on, name=f"init {self.name}", daemon=True).start()
+
+    def _go_on(self) -> None:
+        """Start what comes next, if an init container has ended well."""
+        with self._turn:
+            place = self._place
+            if self._terminating or place is None or self._begun is None or not self._begun.succeeded:
+                return
+            self._start_next(place)
+
+    def _start_next(self, place: ContainerPlace) -> None:
+        """The first init container that has not ended well; all containers when there is none."""
+        self._begun = next((one for one in self.init_containers.values() if not one.succeeded), None)
+        for container in (self._begun,) if self._begun is not None else self.containers.values():
+            self._start_container(container, place)
 
     def _make_containers(self) -> dict[str, PodContainer]:
         return {
@@ -314,7 +377,7 @@ class Pod:
             if self._terminating or pause is not self._pause:
                 return
             if pause.state == "running" and pause.pid is not None and self.address is not None:
-                place = ContainerPlace(
+                self._place = place = ContainerPlace(
                     pause.pid,
                     self._host.pid,
                     self._hostname,
@@ -323,13 +386,14 @@ class Pod:
                     self.ipv6_address,
                     str(self._host.address),
                 )
-                for container in self.containers.values():
-                    self._start_container(container, place)
+                self._start_next(place)
                 # The subnet may have changed while the sandbox was made.
                 self._follow_subnet()
             elif pause.state == "backoff":
                 self._report("Warning", "SandboxChanged", "the pause process died; the pod is built again")
                 self._stop_containers(grace_s=0.0)
+                # They run again in the new namespaces.
+                self._place, self.init_containers = None, self._make_init_containers()
                 self._undo.close()
 
     def _start_container(self, container: PodContainer, place: ContainerPlace) -> None:
@@ -339,7 +403,8 @@ class Pod:
             self._report("Warning", "Failed", f"container {container.name} cannot be started: {error}")
 
     def _stop_containers(self, grace_s: float) -> None:
-        stops = [threading.Thread(target=each.stop, args=(grace_s,)) for each in self.containers.values()]
+        every = (*self.init_containers.values(), *self.containers.values())
+        stops = [threading.Thread(target=each.stop, args=(grace_s,)) for each in every]
         for thread in stops:
             thread.start()
         for thread in stops:

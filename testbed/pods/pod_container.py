@@ -1,6 +1,7 @@
 """One container of a pod as the lab sees it: the document that starts it, its supervision, its facts."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -30,6 +31,8 @@ from testbed.processes.warm_parent import ForkedProcess, WarmParent
 
 SHIM = Path(__file__).with_name("container.py")
 SHIM_PARENT = Path(__file__).with_name("container_parent.py")
+DOES_NOTHING = ("/bin/true",)
+"""What a stand-in for an init container runs."""
 SETUP_TIMEOUT_S = 20.0
 """A container whose root is not made by then never will be; a loaded machine needs 0.5 s."""
 END_TIMEOUT_S = 2.0
@@ -216,8 +219,13 @@ class PodContainer:
         report: Report,
         on_change: Callable[[], None] = lambda: None,
         warm_shims: WarmParent | None = None,
+        *,
+        initial: bool = False,
     ) -> None:
-        """`directory` is the pod's own, `log` the file for stdout and stderr, `warm_shims` what makes shims quickly."""
+        """`directory` is the pod's own, `log` the file for stdout and stderr, `warm_shims` what makes shims quickly.
+
+        `initial`: it runs to its end before the others start.
+        """
         self.name = container.name
         self.image = container.image
         self.log = log
@@ -225,6 +233,7 @@ class PodContainer:
         """What the running container was started from; `exec` takes env and rights from it."""
         self._pod = pod
         self._container = container
+        self._initial = initial
         self._program = program(container)
         self._directory = directory
         self._report = report
@@ -259,7 +268,8 @@ class PodContainer:
                 return
             self._restarts_before += before.restarts + 1
         self._place = place
-        policy = RestartPolicy(self._pod.spec.restart_policy)
+        wanted = self._pod.spec.restart_policy
+        policy = RestartPolicy("OnFailure" if self._initial and wanted == "Always" else wanted)
         self._supervised = Supervised(f"{self._pod.name}/{self.name}", self._launch, policy, self._changed)
         self._supervised.start()
 
@@ -276,6 +286,11 @@ class PodContainer:
         self._end_leftovers()
         with self._asking:
             self._stop_asking()
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has ended well and stays so."""
+        return self._supervised is not None and self._supervised.state == "exited" and self._exit_code == 0
 
     def facts(self, pause_pid: int | None) -> ContainerFacts:
         """What is so now; asks the kernel when the container has a port."""
@@ -338,6 +353,8 @@ class PodContainer:
         if place is None:
             raise OSError(f"pod {self._pod.name} has no namespaces now")
         image = program(self._container, field_values(self._pod, self._container, place))
+        if self._initial and self._container.stand_in:
+            image = dataclasses.replace(image, argv=DOES_NOTHING)
         text = run_document(self._pod, self._container, image, place, self._directory, self.log)
         self._write_document(text)
         lab_end, shim_end = socket.socketpair()

@@ -343,6 +343,8 @@ class LabVerbs:
                 raise
             return deleted
         if isinstance(target, Pod):
+            if container in target.init_containers:
+                return target.init_containers[container].log
             return target.containers[self._container(target, container)].log
         if isinstance(target, LabNode):
             return target.log

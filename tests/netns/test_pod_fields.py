@@ -1,5 +1,7 @@
 """Fields of pods as their containers see them: variables of the pod's own fields, host aliases, startup probes."""
 
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -66,3 +68,61 @@ def test_a_container_that_never_starts_up_is_restarted(node: PodNode) -> None:
     pod.start()
     wait_until(lambda: pod.status().restarts > 0, "it is restarted", 20)
     assert ("pod/never", "Killing") in node.events
+
+
+def test_init_containers_run_one_after_the_other_before_the_containers(node: PodNode) -> None:
+    mount = [{"name": "v", "mountPath": "/v"}]
+    first = shell("first", "sleep 0.3; echo first >> /v/order", volumeMounts=mount)
+    second = shell("second", "cat /v/order && echo second >> /v/order", volumeMounts=mount)
+    last = shell("c", f"echo last >> /v/order; {SLEEP}", volumeMounts=mount)
+    pod = node.pod("ordered", last, initContainers=[first, second], volumes=[{"name": "v", "emptyDir": {}}])
+    pod.start()
+    assert pod.status().state == "Init:0/2"
+    assert pod.containers["c"].pid is None
+    wait_until(lambda: pod.status().ready, "pod ready")
+    assert output(pod, "c", "cat /v/order") == "first\nsecond\nlast\n"
+    assert pod.init_containers["second"].log.read_text() == "first\n"
+    assert (pod.status().state, pod.status().restarts) == ("Running", 0)
+
+
+def test_an_init_container_that_fails_is_tried_again_and_named(node: PodNode) -> None:
+    mount = [{"name": "v", "mountPath": "/v"}]
+    failing = shell("prepare", "test -e /v/now", volumeMounts=mount)
+    pod = node.pod(
+        "failing", shell("c", SLEEP), initContainers=[failing], volumes=[{"name": "v", "hostPath": {"path": "/run"}}]
+    )
+    pod.start()
+    wait_until(lambda: pod.status().state == "Init:CrashLoopBackOff", "it has failed")
+    assert "init container prepare" in pod.status().why_not_ready
+    assert pod.containers["c"].pid is None
+    other = started(
+        node.pod(
+            "helper",
+            shell("c", f"touch /v/now; {SLEEP}", volumeMounts=mount),
+            volumes=[{"name": "v", "hostPath": {"path": "/run"}}],
+        )
+    )
+    wait_until(lambda: pod.status().ready, "the next try has ended well", 30)
+    other.delete(0.0)
+    pod.delete(0.0)
+
+
+def test_a_pod_that_is_deleted_while_it_waits_is_gone(node: PodNode) -> None:
+    pod = node.pod("waiting", shell("c", SLEEP), initContainers=[shell("forever", SLEEP)])
+    pod.start()
+    wait_until(lambda: pod.init_containers["forever"].pid is not None, "the init container runs")
+    pod.delete(0.0)
+    assert pod.status().pause_pid is None
+    assert pod.containers["c"].pid is None
+
+
+def test_after_its_sandbox_died_a_pod_is_initialised_again(node: PodNode) -> None:
+    mount = [{"name": "v", "mountPath": "/v"}]
+    init = shell("count", "echo x >> /v/count", volumeMounts=mount)
+    container = shell("c", SLEEP, volumeMounts=mount)
+    pod = started(node.pod("again", container, initContainers=[init], volumes=[{"name": "v", "emptyDir": {}}]))
+    assert pod.pause_pid is not None
+    os.kill(pod.pause_pid, signal.SIGKILL)
+    wait_until(lambda: not pod.status().ready, "it is not ready")
+    wait_until(lambda: pod.status().ready, "it is ready again", 20)
+    assert output(pod, "c", "cat /v/count") == "x\nx\n"
