@@ -169,7 +169,13 @@ def _wanted_inside(
     own_end = WantedLink(POD_END, f"{why}: its end", up=True)
     route = Route(destination=DEFAULT_ROUTE, device=POD_END, gateway=host.gateway)
     own: frozenset[IPInterface] = frozenset({IPv4Interface((address, host.subnet.prefixlen))})
+    low_ports = WantedSysctl(
+        "net.ipv4.ip_unprivileged_port_start",
+        "0",
+        f"{why}: any user may listen on port 80, as container engines have it",
+    )
     wanted = Wanted(
+        sysctls=(low_ports,),
         links=(loopback, own_end),
         addresses=(WantedAddresses(POD_END, own, f"{why}: its address"),),
         neighbours=(WantedNeighbours(POD_END, {host.gateway: bridge_mac}, f"{why}: the node, known without ARP"),),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from testbed.cluster.name_rules import CAPABILITIES
-from tests.netns.pods import DEFAULT_CAPABILITIES, SLEEP, PodNode, execute, output, shell, started
+from tests.netns.pods import DEFAULT_CAPABILITIES, SLEEP, PodNode, execute, output, shell, started, wait_until
 
 pytestmark = pytest.mark.root
 WHO = "echo $(id -u) $(id -g) $(id -G)"
@@ -99,3 +99,11 @@ def test_a_container_dies_with_its_shim_also_as_another_user(node: PodNode) -> N
     pid = pod.containers["c"].pid
     pod.delete(0.0)
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_user_without_rights_may_listen_on_a_low_port_of_its_pod(node: PodNode) -> None:
+    context = {"runAsUser": 10001, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}}
+    script = 'import socket, time; socket.create_server(("", 80)); print("up", flush=True); time.sleep(99)'
+    listen = f"exec python3 -c '{script}'"
+    pod = started(node.pod("low", shell("c", listen, securityContext=context)))
+    wait_until(lambda: pod.containers["c"].log.read_text() == "up\n", "it listens on port 80")
