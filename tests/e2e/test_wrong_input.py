@@ -24,7 +24,7 @@ kind: Pod
 metadata: {name: web}
 spec:
   nodeName: node9
-  containers: [{name: web, image: "nginx:1.25"}]
+  containers: [{name: web, image: "ngnix:1.25"}]
 """
 
 
@@ -134,7 +134,7 @@ def test_all_mistakes_of_a_file_are_said_at_once_and_nothing_is_created(verb: st
     answer = run_verb(verb, str(file), *(("--lab", lab) if verb == "up" else ()))
     lines = complaints(answer)
     assert answer.code == USAGE
-    for number, part in ((7, "10.1.46.0/24"), (8, "ipp"), (14, "node9"), (15, "nginx:1.25")):
+    for number, part in ((7, "10.1.46.0/24"), (8, "ipp"), (14, "node9"), (15, "ngnix:1.25")):
         assert [line for line in lines if line.startswith(f"error: {file}:{number}:") and part in line], (part, answer)
     assert not Path("/run/testbed", lab).exists()
 
