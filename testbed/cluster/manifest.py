@@ -32,7 +32,7 @@ from testbed.cluster.name_rules import (
     wrong,
 )
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
-from testbed.cluster.probe import Probe
+from testbed.cluster.probe import Lifecycle, Probe
 from testbed.cluster.quantity import bytes_of, check_quantity
 
 __all__ = [
@@ -180,6 +180,8 @@ class Container(Model):
     startup_probe: Probe | None = None
     """Until it succeeds, the other two wait; a container for which it never does is restarted."""
 
+    lifecycle: Lifecycle = Field(default_factory=Lifecycle)
+
     _meaning: Meaning | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
@@ -281,6 +283,8 @@ class PodSpec(Model):
     host_network: bool = False
     """The pod has the node's own network instead of one of its own."""
     hostname: LabelName | None = None
+    subdomain: LabelName | None = None
+    """The headless Service that the pod has a name of its own below: HOSTNAME.SUBDOMAIN."""
     host_aliases: Annotated[tuple[HostAlias, ...], Field(strict=False)] = ()
     node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Labels that the node must have; every node has kubernetes.io/hostname, /os and /arch."""

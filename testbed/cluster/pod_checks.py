@@ -142,6 +142,11 @@ def _check_ports(source: Source, path: Path, spec: PodSpec) -> Iterator[Problem]
 
 
 def _check_probes(source: Source, path: Path, container: Container) -> Iterator[Problem]:
+    hooks = {"postStart": container.lifecycle.post_start, "preStop": container.lifecycle.pre_stop}
+    for key, hook in hooks.items():
+        if hook is not None and hook.exec is not None and container.stand_in:
+            what = "ignored: a stand-in does not have the image's commands"
+            source.warn((*path, "lifecycle", key), what, at_key=True)
     for key, probe in container.probes.items():
         if probe.exec is not None and container.stand_in:
             source.warn((*path, key), "always succeeds: a stand-in does not have the image's commands", at_key=True)

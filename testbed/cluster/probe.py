@@ -52,6 +52,42 @@ class GrpcAction(Model):
     service: str = ""
 
 
+class SleepAction(Model):
+    """Nothing for a while."""
+
+    seconds: Annotated[int, within(0, LONGEST_S)]
+
+
+class LifecycleHandler(Model):
+    """What is done once: a command in the container, a GET from the node, or a pause."""
+
+    exec: ExecAction | None = None
+    http_get: HttpGetAction | None = None
+    sleep: SleepAction | None = None
+
+    @model_validator(mode="after")
+    def _one_action(self) -> "LifecycleHandler":
+        fields = {"exec": self.exec, "httpGet": self.http_get, "sleep": self.sleep}
+        given = [name for name, action in fields.items() if action is not None]
+        if len(given) != 1:
+            raise wrong("a handler has one action", " and ".join(given) or "none", "exec, httpGet or sleep")
+        return self
+
+    def as_probe(self, timeout_s: float) -> "Probe":
+        """The same question, asked once; not of a pause."""
+        timeout = min(LONGEST_S, max(1, round(timeout_s)))
+        return Probe.model_construct(exec=self.exec, http_get=self.http_get, timeout_seconds=timeout)
+
+
+class Lifecycle(Model):
+    """What is done when a container has started and before it is ended."""
+
+    post_start: LifecycleHandler | None = None
+    """A container whose handler fails is restarted."""
+    pre_stop: LifecycleHandler | None = None
+    """Within the grace period, before TERM."""
+
+
 class Probe(Model):
     """One way to ask, and the numbers around it; defaults are Kubernetes' own."""
 

@@ -16,15 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from testbed.cluster.dns import CLUSTER_DOMAIN
 from testbed.cluster.images import Program, program
 from testbed.cluster.manifest import Capabilities, Container, PodManifest, VolumeMount, identity_of
 from testbed.cluster.name_rules import CAPABILITIES
+from testbed.cluster.probe import LONGEST_S, LifecycleHandler
 from testbed.errors import TestbedError
 from testbed.plain_files import plain, replace_plain
 from testbed.pods.container_log import LOG_BYTES
 from testbed.pods.container_probes import ContainerProbes, ProbeTarget
 from testbed.pods.listening import ListeningSockets, can_ask, open_ports
 from testbed.pods.pod_state import ContainerFacts, shell_exit_code
+from testbed.pods.prober import Asker
 from testbed.processes import namespaces as ns
 from testbed.processes.supervise import RestartPolicy, Supervised
 from testbed.processes.warm_parent import ForkedProcess, WarmParent
@@ -33,6 +36,8 @@ SHIM = Path(__file__).with_name("container.py")
 SHIM_PARENT = Path(__file__).with_name("container_parent.py")
 DOES_NOTHING = ("/bin/true",)
 """What a stand-in for an init container runs."""
+AFTER_PRE_STOP_S = 2.0
+"""What is left for TERM when preStop has used up the grace period."""
 SETUP_TIMEOUT_S = 20.0
 """A container whose root is not made by then never will be; a loaded machine needs 0.5 s."""
 END_TIMEOUT_S = 2.0
@@ -138,6 +143,9 @@ def run_document(
     hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{place.address} {place.hostname}\n"
     if place.ipv6_address is not None:
         hosts += f"{place.ipv6_address} {place.hostname}\n"
+    if pod.spec.subdomain is not None:
+        full = f"{place.hostname}.{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{CLUSTER_DOMAIN}"
+        hosts = hosts.replace(f"{place.address} {place.hostname}\n", f"{place.address} {full} {place.hostname}\n")
     if pod.spec.host_aliases:
         hosts += "".join(f"{one.ip} {' '.join(one.hostnames)}\n" for one in pod.spec.host_aliases)
     spec, who = pod.spec, identity_of(pod.spec, container)
@@ -274,9 +282,14 @@ class PodContainer:
         self._supervised.start()
 
     def stop(self, grace_s: float) -> None:
-        """End every process of the container: TERM to the first one, KILL to all after the grace."""
-        self._place = None
+        """End every process of the container: preStop, TERM to the first one, KILL to all after the grace."""
+        place, self._place = self._place, None
         self._probes.stop()
+        pre_stop = self._container.lifecycle.pre_stop
+        if pre_stop is not None and place is not None and grace_s > 0 and self.pid is not None:
+            began = time.monotonic()
+            self._run_handler("preStop", pre_stop, place, grace_s)
+            grace_s = max(AFTER_PRE_STOP_S, grace_s - (time.monotonic() - began))
         if self._supervised is not None and self._supervised.state != "exited":
             # Killing the processes and not the shim lets the shim reap them and report how it ended.
             timer = threading.Timer(grace_s, self._kill_processes)
@@ -291,6 +304,21 @@ class PodContainer:
     def succeeded(self) -> bool:
         """Whether it has ended well and stays so."""
         return self._supervised is not None and self._supervised.state == "exited" and self._exit_code == 0
+
+    def _run_handler(self, name: str, handler: LifecycleHandler, place: ContainerPlace, limit_s: float) -> bool:
+        """Do it; False, with an event, when it fails."""
+        if handler.sleep is not None:
+            time.sleep(min(handler.sleep.seconds, limit_s))
+            return True
+        asker = Asker(self._container, handler.as_probe(limit_s), place.address, place.node_pid, self.exec_argv)
+        failure = asker.ask()
+        if failure:
+            self._report("Warning", f"Failed{name[0].upper()}{name[1:]}Hook", f"{name} of {self.name}: {failure}")
+        return not failure
+
+    def _after_start(self, handler: LifecycleHandler, place: ContainerPlace) -> None:
+        if not self._run_handler("postStart", handler, place, LONGEST_S) and self._place is place:
+            self._end_run()
 
     def facts(self, pause_pid: int | None) -> ContainerFacts:
         """What is so now; asks the kernel when the container has a port."""
@@ -413,6 +441,9 @@ class PodContainer:
             if not self._message and place is not None:
                 self._report("Normal", "Started", f"started container {self.name}")
                 self._probes.start(ProbeTarget(place.address, place.node_pid, self.exec_argv))
+                if (post_start := self._container.lifecycle.post_start) is not None:
+                    arguments = (post_start, place)
+                    threading.Thread(target=self._after_start, args=arguments, name=self.name, daemon=True).start()
             return
         self._probes.stop()
         if self._last_resort is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.netns.pods import SLEEP, PodNode, output, shell, started, wait_until
+from tests.netns.pods import SLEEP, PodNode, catches_term, execute, output, shell, started, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -126,3 +126,32 @@ def test_after_its_sandbox_died_a_pod_is_initialised_again(node: PodNode) -> Non
     wait_until(lambda: not pod.status().ready, "it is not ready")
     wait_until(lambda: pod.status().ready, "it is ready again", 20)
     assert output(pod, "c", "cat /v/count") == "x\nx\n"
+
+
+def test_pre_stop_runs_before_term_and_within_the_grace_period(node: PodNode) -> None:
+    mount = [{"name": "v", "mountPath": "/v"}]
+    hook = {"preStop": {"exec": {"command": ["sh", "-c", "sleep 0.5; echo stop >> /v/log"]}}}
+    script = "trap 'echo term >> /v/log; exit 0' TERM; while :; do sleep 1000 & wait $!; done"
+    leaving = shell("c", script, volumeMounts=mount, lifecycle=hook)
+    volumes = [{"name": "v", "hostPath": {"path": "/run/hooks", "type": "DirectoryOrCreate"}}]
+    reader = started(node.pod("reader", shell("c", SLEEP, volumeMounts=mount), volumes=volumes))
+    pod = started(node.pod("leaving", leaving, volumes=volumes, terminationGracePeriodSeconds=5))
+    wait_until(lambda: catches_term(pod.containers["c"].pid), "it handles TERM")
+    pod.delete()
+    assert output(reader, "c", "cat /v/log") == "stop\nterm\n"
+
+
+def test_a_container_whose_post_start_fails_is_restarted(node: PodNode) -> None:
+    hook = {"postStart": {"exec": {"command": ["sh", "-c", "echo no; exit 3"]}}}
+    pod = node.pod("unlucky", shell("c", SLEEP, lifecycle=hook), terminationGracePeriodSeconds=1)
+    pod.start()
+    wait_until(lambda: pod.status().restarts > 0, "it is restarted", 20)
+    assert ("pod/unlucky", "FailedPostStartHook") in node.events
+
+
+def test_post_start_runs_in_the_container(node: PodNode) -> None:
+    hook = {"postStart": {"exec": {"command": ["touch", "/tmp/begun"]}}}
+    pod = started(node.pod("lucky", shell("c", SLEEP, lifecycle=hook), hostname="web", subdomain="all"))
+    wait_until(lambda: execute(pod, "c", "test -e /tmp/begun").returncode == 0, "the handler has run")
+    assert output(pod, "c", "hostname -f") == "web.all.default.svc.cluster.local\n"
+    assert pod.status().restarts == 0

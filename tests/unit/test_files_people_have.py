@@ -416,7 +416,7 @@ def test_the_files_that_are_made_wrong_are_right() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        *("hostPID", "hostIPC", "affinity", "dnsConfig", "subdomain", "ephemeralContainers"),
+        *("hostPID", "hostIPC", "affinity", "dnsConfig", "ephemeralContainers"),
         *("activeDeadlineSeconds", "readinessGates", "resourceClaims", "setHostnameAsFQDN"),
     ],
 )
