@@ -26,6 +26,7 @@ from testbed.cluster.name_rules import (
     check_field_path,
     check_host_name,
     check_mount_path,
+    check_one_word,
     check_port_name,
     check_sub_path,
     within,
@@ -262,6 +263,21 @@ class Volume(Model):
         return self
 
 
+class DnsOption(Model):
+    """One option of the resolver, such as `ndots`."""
+
+    name: Annotated[str, AfterValidator(check_one_word)]
+    value: Annotated[str, AfterValidator(check_one_word)] | None = None
+
+
+class DnsConfig(Model):
+    """What /etc/resolv.conf has besides."""
+
+    nameservers: Annotated[tuple[Annotated[str, AfterValidator(check_any_address)], ...], Field(strict=False)] = ()
+    searches: Annotated[tuple[Annotated[str, AfterValidator(check_one_word)], ...], Field(strict=False)] = ()
+    options: Annotated[tuple[DnsOption, ...], Field(strict=False)] = ()
+
+
 class HostAlias(Model):
     """One more line of every container's /etc/hosts."""
 
@@ -288,14 +304,22 @@ class PodSpec(Model):
     host_aliases: Annotated[tuple[HostAlias, ...], Field(strict=False)] = ()
     node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Labels that the node must have; every node has kubernetes.io/hostname, /os and /arch."""
-    dns_policy: Literal["ClusterFirst"] = "ClusterFirst"
-    """The cluster's DNS, where the lab has one; `kubectl run` writes it."""
+    dns_policy: Literal["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"] = "ClusterFirst"
+    """ClusterFirst…: the cluster's DNS, where the lab has one. Default: a node's, which has none. None: dnsConfig's."""
+    dns_config: DnsConfig = Field(default_factory=DnsConfig)
+    """More lines of /etc/resolv.conf."""
     termination_grace_period_seconds: Annotated[int, within(0, 3600)] = DEFAULT_GRACE_PERIOD_S
 
     @property
     def all_containers(self) -> tuple[Container, ...]:
         """Init containers too."""
         return (*self.init_containers, *self.containers)
+
+    @model_validator(mode="after")
+    def _a_name_server(self) -> "PodSpec":
+        if self.dns_policy == "None" and not self.dns_config.nameservers:
+            raise wrong("no name server at all", "dnsPolicy: None", "dnsConfig: {nameservers: [ADDRESS]}")
+        return self
 
     @model_validator(mode="after")
     def _init_containers_are_not_probed(self) -> "PodSpec":

@@ -193,6 +193,13 @@ def check_process_text(text: str) -> str:
     return text
 
 
+def check_one_word(text: str) -> str:
+    """One word of /etc/resolv.conf."""
+    if not text or not text.isprintable() or len(text.split()) != 1 or len(text) > 253:
+        raise wrong("not one word", text, "a word without spaces")
+    return text
+
+
 def check_mount_path(path: str) -> str:
     """An absolute path without `..`, as it is inside the container or on the machine."""
     if not path.startswith("/") or ".." in path.split("/") or not path.isprintable():

@@ -45,6 +45,7 @@ EXAMPLES = {
     "path": "/srv/data",
     "port": "80",
     "ports": "[{port: 80}]",
+    "seconds": "5",
     "selector": "{app: web}",
     "spec": "{containers: [{name: web, image: nginx}]}",
     "template": "{metadata: {labels: {app: web}}, spec: {…}}",

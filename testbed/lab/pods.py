@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-from testbed.cluster.dns import resolv_conf
+from testbed.cluster.dns import resolv_conf_of
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.lab.changes import Changes
@@ -64,7 +64,7 @@ class Pods:
             self._addresses.setdefault(node.name, Ipam(node.rundir / "addresses")),
             self._events.note,
             on_change=partial(self._watch.look, manifest.key),
-            resolv_conf=resolv_conf(manifest.metadata.namespace) if self._dns else "",
+            resolv_conf=resolv_conf_of(manifest, dns=self._dns),
             warm_shims=self._warm_shims,
         )
 

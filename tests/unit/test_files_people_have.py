@@ -114,8 +114,8 @@ def test_what_kubectl_run_expose_and_create_service_print_is_taken() -> None:
 def test_a_field_that_says_something_is_not_left_out() -> None:
     status = CREATE_SERVICE.replace("loadBalancer: {}", "loadBalancer: {ingress: [{ip: 1.2.3.4}]}")
     assert any("status: ignored: the lab has its own" in str(warning) for warning in read(status).warnings)
-    (problem,) = problems_of(RUN.replace("ClusterFirst", "Default"))
-    assert "spec.dnsPolicy: not one of the known values (got Default; want ClusterFirst)" in problem
+    (problem,) = problems_of(RUN.replace("ClusterFirst", "First"))
+    assert "spec.dnsPolicy: not one of the known values (got First; want ClusterFirst, " in problem
 
 
 @pytest.mark.parametrize("empty", ["", "null", "~"])
@@ -416,7 +416,7 @@ def test_the_files_that_are_made_wrong_are_right() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        *("hostPID", "hostIPC", "affinity", "dnsConfig", "ephemeralContainers"),
+        *("hostPID", "hostIPC", "affinity", "ephemeralContainers"),
         *("activeDeadlineSeconds", "readinessGates", "resourceClaims", "setHostnameAsFQDN"),
     ],
 )
