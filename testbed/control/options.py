@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from testbed.errors import TestbedError
 from testbed.plain_files import read_plain, replace_plain
 
 MACHINES = "nodes"
@@ -54,6 +55,11 @@ class LabOptions:
 
 
 def read_options(rundir: Path) -> LabOptions:
-    """Return what `write` has left there."""
-    values = json.loads(read_plain(rundir / OPTIONS_FILE, OPTIONS_BYTES))
-    return LabOptions(**{**values, **{key: tuple(values[key]) for key in ("without_agent", "images")}})
+    """Return what `write` has left there. Raises OSError, and TestbedError when it is something else."""
+    data = read_plain(rundir / OPTIONS_FILE, OPTIONS_BYTES)
+    try:
+        values = json.loads(data)
+        return LabOptions(**{**values, **{key: tuple(values[key]) for key in ("without_agent", "images")}})
+    except (ValueError, TypeError, KeyError, RecursionError) as failure:
+        want = "want what up wrote; sudo testbed down, then up"
+        raise TestbedError(f"{rundir / OPTIONS_FILE}: not the options of a lab ({want})") from failure

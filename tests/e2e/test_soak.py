@@ -70,4 +70,4 @@ def test_a_history_that_is_none_is_refused(two_nodes: Lab, tmp_path: Path) -> No
 def test_a_lab_with_other_nodes_is_refused(two_nodes: Lab) -> None:
     answer = two_nodes.testbed("soak", "--minutes", "0.1")
     assert answer.code == 2
-    assert "this lab has no node3 (want: sudo testbed up faults)" in answer.err
+    assert "this lab has no node3 (want: sudo testbed up faults;" in answer.err
