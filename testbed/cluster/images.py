@@ -150,7 +150,7 @@ def difference_of(container: Container) -> str:
 
 def program_of(recipe: str) -> str:
     """The recipe whose program this one runs, for looking whether the machine has it."""
-    return "busybox" if recipe in ("alpine", "netshoot") else recipe
+    return "busybox" if recipe in ("alpine", "netshoot", "agnhost") else recipe
 
 
 def check_rules(source: Source, images: Mapping[str, str]) -> Iterator[Problem]:
