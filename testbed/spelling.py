@@ -1,4 +1,4 @@
-"""How a message names what there is: the nearest to a slip of the finger, and never more than ten. Pure."""
+"""How a message names what there is: on one line, the nearest to a slip of the finger, never more than ten. Pure."""
 
 from collections.abc import Iterable
 
@@ -36,3 +36,8 @@ def one_slip_apart(first: str, second: str) -> bool:
         first, second = first[:-1], second[:-1]
     is_swapped = len(first) == 2 and first == second[::-1]
     return is_swapped or (len(first) <= 1 and len(second) <= 1)
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line: line ends and other control characters, which a name may hold, become `\\n`…"""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from testbed.errors import InvalidInput
+from testbed.spelling import printable
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,11 +33,6 @@ class SpecError(InvalidInput):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
-
-
-def printable(text: str) -> str:
-    """`text` on one line: line ends and other control characters, which a file's names may hold, become `\\n`…"""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def shorten(value: object, limit: int = 60) -> str:

@@ -5,7 +5,6 @@ import sys
 
 import click
 
-from testbed.cluster.problems import printable
 from testbed.command import (  # noqa: F401 - importing these is what registers their verbs
     bench_command,
     capture_command,
@@ -27,6 +26,7 @@ from testbed.command import (  # noqa: F401 - importing these is what registers 
 from testbed.command.command_line import verbs
 from testbed.errors import TestbedError
 from testbed.output import standard_streams
+from testbed.spelling import printable
 
 EXIT_INTERRUPTED = 130
 
