@@ -1,5 +1,6 @@
 """Start a lab's PID 1 in namespaces of its own. The host side of `up`."""
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ from testbed.places import PAUSE
 from testbed.plain_files import plain, replace_plain
 from testbed.processes import namespaces
 
+OOM_SCORE_ADJ = "300"
+"""Of 1,000 (Documentation/filesystems/proc.rst): as if a lab's processes used that much more of the memory."""
 NAMESPACES = namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWIPC
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 READY = b"r"
@@ -130,6 +133,12 @@ def _become_parent_of_init(rundir: Path, log: int, lifeline: int, progress: int,
         os._exit(0)
 
 
+def _go_first_when_memory_ends() -> None:
+    """Let the kernel, when it is out of memory, end a lab before the `up` that reports it and before the user's own."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJ)
+
+
 def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
     """In the first process of the new PID namespace: become `pause --init`. Never returns."""
     rootless = rundir.parent != RUN_ROOT
@@ -147,6 +156,7 @@ def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
         os.chdir("/")
         # What a lab keeps is nobody else's; programs of users start with the usual mask again.
         os.umask(0o077)
+        _go_first_when_memory_ends()
         namespaces.give_up_the_machine()
         for number in (signal.SIGINT, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)

@@ -1,5 +1,6 @@
 """Standard streams that are closed or full, a terminal that goes, a lab that dies: one line, and nothing left."""
 
+import json
 import os
 import signal
 import subprocess
@@ -119,6 +120,13 @@ def test_up_says_that_its_lab_ended_while_it_started(no_lab: Lab) -> None:
     assert line.startswith("error: up: the lab ended while it started (")
     assert up.returncode == 1
     assert remains(no_lab) == []
+
+
+def test_when_memory_ends_the_kernel_ends_a_lab_before_what_reports_it(two_nodes: Lab) -> None:
+    pid = json.loads((RUN_ROOT / two_nodes.name / "lab.json").read_text())["pid"]
+    inside = two_nodes.run("shell1", "cat", "/proc/self/oom_score_adj")
+    own = Path("/proc/self/oom_score_adj").read_text()
+    assert int(inside) == int(Path(f"/proc/{pid}/oom_score_adj").read_text()) > int(own)
 
 
 def test_what_ignores_the_hang_up_of_its_terminal_ends_with_the_connection(two_nodes: Lab) -> None:
