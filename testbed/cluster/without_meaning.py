@@ -52,7 +52,7 @@ _OF_METADATA: Mapping[str, Reason] = dict.fromkeys(
     ),
     _SERVER,
 )
-_STATUS: Mapping[str, Reason] = {"status": "the lab has its own"}
+_STATUS: Mapping[str, Reason] = {"status": "the lab has its own", "testbed": "the lab writes it"}
 
 WITHOUT_MEANING: Mapping[type[BaseModel], Mapping[str, Reason]] = {
     Metadata: _OF_METADATA,

@@ -59,6 +59,15 @@ def test_a_list_is_applied_and_deleted_as_its_items(lab: Lab) -> None:
     assert not {"a", "b"} & {pod["name"] for pod in lab.json("status")["pods"]}
 
 
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_what_get_prints_can_be_applied_as_it_is(lab: Lab, form: str) -> None:
+    printed = lab.must("get", "pods", "-o", form)
+    applied = lab.testbed("apply", "-f", "-", stdin=printed)
+    assert applied.code == 0, str(applied)
+    pods = lab.json("get", "pods")["items"]
+    assert [f"pod/{pod['metadata']['name']} unchanged" for pod in pods] == applied.out.splitlines()[: len(pods)]
+
+
 def test_what_get_prints_as_yaml_can_be_applied_elsewhere_with_odd_values(lab: Lab) -> None:
     """A text that YAML readers take for a number or a truth comes back as the text that it is."""
     values = ["y", "off", "0o7", "1e3", "12:30", "~", "2024-01-01"]
