@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 from agent.errors import AgentError
 from testbed.cluster.underlay_plan import GATEWAY
@@ -17,6 +18,8 @@ from testbed.services.services import Services
 ASKERS = 4
 """Nodes that are asked at the same time."""
 SUCCEEDED = "Succeeded"
+STEADY_S = 10
+"""A container that was restarted counts as running well after so long."""
 
 
 class LabRecovery:
@@ -37,7 +40,7 @@ class LabRecovery:
             machines |= {member.name for member in self._state.registry.etcd.members}
         if group == "dns":
             machines.add(GATEWAY)
-        return Touched(frozenset(machines), frozenset(one.subject for one in self._pods()))
+        return Touched(frozenset(machines), frozenset([*(one.subject for one in self._pods()), *self._crashing()]))
 
     def missing(self, ended: Sequence[Touched], *, others: bool) -> list[str]:
         """What the end of these faults has not brought back yet, a line each."""
@@ -74,6 +77,14 @@ class LabRecovery:
             has_done_its_work = status.phase == SUCCEEDED and not status.terminating
             if not status.ready and not pod.leaves and not has_done_its_work:
                 yield NotReady(f"pod {pod.name}", status.node, status.why_not_ready or status.state)
+
+    def _crashing(self) -> Iterator[str]:
+        """Yield pods that were restarted just now: one that crashes again and again is ready for a moment each time."""
+        now = datetime.now(UTC)
+        for pod in self._state.pods:
+            restarted = [one.started_at for one in pod.status().containers if one.restarts and one.started_at]
+            if any((now - datetime.fromisoformat(at)).total_seconds() < STEADY_S for at in restarted):
+                yield f"pod {pod.name}"
 
     def _leases(self) -> Iterator[NotReady]:
         try:
