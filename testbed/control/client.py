@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -259,7 +259,9 @@ class LabConnection:
             what = f"uid {uid} answers on its control socket (want root, or the caller)"
             raise WrongEnvironment(f"lab {lab.name}: {what}")
 
-    def ask(self, question: Question[Any], descriptors: tuple[int, ...] = (), **arguments: object) -> Iterator[Message]:
+    def ask(
+        self, question: Question[Any], descriptors: tuple[int, ...] = (), **arguments: object
+    ) -> Generator[Message, None, None]:
         """Send the request and yield its messages up to the result.
 
         Raises TestbedError for an error answer, NoAnswer when nothing came in time.
@@ -309,8 +311,12 @@ def ask(
     **arguments: object,
 ) -> AnswerT:
     """Send one request and return its result. Raises TestbedError; NoAnswer after `answer_within_s` seconds."""
-    with LabConnection(lab, answer_within_s) as connection:
-        for message in connection.ask(question, descriptors, **arguments):
+    with (
+        LabConnection(lab, answer_within_s) as connection,
+        # Left to the garbage collector, its end would swallow a Ctrl-C of that moment.
+        contextlib.closing(connection.ask(question, descriptors, **arguments)) as messages,
+    ):
+        for message in messages:
             if "result" in message:
                 # What the lab's end was checked to return.
                 return cast("AnswerT", message["result"])
