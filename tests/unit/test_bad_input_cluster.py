@@ -70,5 +70,5 @@ def test_more_than_the_machine_holds_is_said_with_the_estimate_and_the_limit() -
     complaint = too_big(nodes=1000, pods=2000, available_mib=4000)
     assert complaint is not None
     assert complaint.startswith("environment: more nodes than this machine holds (got 1000 nodes and 2000 pods, about ")
-    assert "MiB of memory are free; want at most 89 nodes" in complaint.replace("4000 ", "")
+    assert "MiB of memory are free; want at most 80 nodes" in complaint.replace("4000 ", "")
     assert too_big(nodes=2, pods=4, available_mib=4000) is None
