@@ -133,7 +133,7 @@ HABITS: Mapping[str, Advice] = {
 
 
 def advice(words: str) -> str | None:
-    """Return what to type instead of `words`, as a message says it; None for a word that is nobody's habit."""
+    """Return what to type instead of `words`, as a message says it; None where no other tool has this word."""
     known = HABITS.get(words.lower())
     if known is None:
         return None

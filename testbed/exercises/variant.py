@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from testbed.errors import TestbedError
 
 TABLES = ("company-firewall", "hardening", "site-policy", "legacy-rules")
-"""nftables tables of nobody's agent."""
+"""nftables tables that no agent makes."""
 SQUATTERS = ("metrics-daemon", "syslog-relay", "voice-gateway", "backup-helper")
 """Programs that take a port; a kernel keeps 15 letters."""
 MTUS = (1400, 1300, 1350, 1420)

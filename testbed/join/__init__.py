@@ -1,1 +1,1 @@
-"""`testbed join`: this machine as a node of somebody's cluster, and what it found out before."""
+"""`testbed join`: this machine as a node of an existing cluster, and the checks before that."""

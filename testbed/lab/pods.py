@@ -1,4 +1,4 @@
-"""The pods of a lab: made, known, looked after and forgotten; whoever wants to know hears of each change."""
+"""The pods of a lab: made, registered, repaired and removed; subscribers are notified of each change."""
 
 import threading
 from collections.abc import Iterator, Mapping

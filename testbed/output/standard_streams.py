@@ -40,7 +40,7 @@ class _Output(io.FileIO):
     def write(self, data: Any) -> int:  # noqa: ANN401 - bytes of any kind
         try:
             while (written := super().write(data)) is None:
-                # Whoever gave us the descriptor has made it non-blocking, and its reader is slow.
+                # The caller made the descriptor non-blocking, and its reader is slow.
                 select.select([], [self], [])
         except BrokenPipeError as gone:
             raise OutputFailed("") from gone

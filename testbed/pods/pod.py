@@ -82,7 +82,7 @@ class Pod:
         self._volumes = PodVolumes(self._directory, spec.spec)
         self._logs = host.logs / LIVING / self.key.file_name
         self.containers = self._make_containers()
-        self.init_containers = self._make_init_containers()
+        self.init_containers = self._make_containers(initial=True)
         self._pause: Supervised | None = None
         self._undo = contextlib.ExitStack()
         """Takes the link and the name of the running sandbox away."""
@@ -144,7 +144,7 @@ class Pod:
             if self._terminating:
                 # After a stop it is a new pod: nothing was restarted yet, and what had completed runs again.
                 self.containers = self._make_containers()
-                self.init_containers = self._make_init_containers()
+                self.init_containers = self._make_containers(initial=True)
             self._terminating = self._leaves = False
             self.deleted_at = None
             self._started_at = time.time()
@@ -276,24 +276,9 @@ class Pod:
                 return Waiting(f"Init:{reason}", why)
         return None
 
-    def _make_init_containers(self) -> dict[str, PodContainer]:
-        return {
-            container.name: PodContainer(
-                self.manifest,
-                container,
-                self._directory,
-                self._logs / f"{container.name}.log",
-                self._report,
-                self._init_changed,
-                self._warm_shims,
-                initial=True,
-            )
-            for container in self.manifest.spec.init_containers
-        }
-
     def _init_changed(self) -> None:
         self._on_change()
-        # In a thread of its own: who is told of an end may be what a stop waits for.
+        # In a thread of its own: the caller may be the container's supervisor, which a stop waits for.
         threading.Thread(target=self._go_on, name=f"init {self.name}", daemon=True).start()
 
     def _go_on(self) -> None:
@@ -310,7 +295,9 @@ class Pod:
         for container in (self._begun,) if self._begun is not None else self.containers.values():
             self._start_container(container, place)
 
-    def _make_containers(self) -> dict[str, PodContainer]:
+    def _make_containers(self, *, initial: bool = False) -> dict[str, PodContainer]:
+        """Make the pod's containers, or (`initial`) those that have to end well before these start."""
+        spec = self.manifest.spec
         return {
             container.name: PodContainer(
                 self.manifest,
@@ -318,10 +305,11 @@ class Pod:
                 self._directory,
                 self._logs / f"{container.name}.log",
                 self._report,
-                self._on_change,
+                self._init_changed if initial else self._on_change,
                 self._warm_shims,
+                initial=initial,
             )
-            for container in self.manifest.spec.containers
+            for container in (spec.init_containers if initial else spec.containers)
         }
 
     def _build_sandbox(self) -> subprocess.Popen[bytes]:
@@ -393,7 +381,7 @@ class Pod:
                 self._report("Warning", "SandboxChanged", "the pause process died; the pod is built again")
                 self._stop_containers(grace_s=0.0)
                 # They run again in the new namespaces.
-                self._place, self.init_containers = None, self._make_init_containers()
+                self._place, self.init_containers = None, self._make_containers(initial=True)
                 self._undo.close()
 
     def _start_container(self, container: PodContainer, place: ContainerPlace) -> None:

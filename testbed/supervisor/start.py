@@ -188,11 +188,11 @@ class UnreadyPods:
         """Return what each of them misses; empty when every pod is ready."""
         if self._clock() >= self._all_at + AGAIN_S:
             self._all_at = self._clock()
-            return self._look(anew=True)
-        return self._look() or self._look(anew=True)
+            return self._look(everyone=True)
+        return self._look() or self._look(everyone=True)
 
-    def _look(self, *, anew: bool = False) -> list[str]:
-        statuses = [(pod, pod.status()) for pod in (self._pods if anew else self._waiting)]
+    def _look(self, *, everyone: bool = False) -> list[str]:
+        statuses = [(pod, pod.status()) for pod in (self._pods if everyone else self._waiting)]
         # One that crashes again and again is ready for a moment each time.
         self._waiting = tuple(pod for pod, status in statuses if not status.ready or status.restarts)
         return [f"{status.name}: {status.why_not_ready}" for _, status in statuses if not status.ready]

@@ -48,16 +48,16 @@ def test_the_root_is_read_only_and_volumes_are_not(node: PodNode) -> None:
     container = shell(
         "c",
         f"echo up > /data/up; {SLEEP}",
-        workingDir="/work/here",
+        workingDir="/srv/here",
         volumeMounts=[{"name": "data", "mountPath": "/data"}, {"name": "data", "mountPath": "/usr/local/deep/data"}],
         securityContext={"readOnlyRootFilesystem": True},
     )
     pod = started(node.pod("sealed", container, volumes=[{"name": "data", "emptyDir": {}}]))
-    for place in ("/tmp/x", "/etc/x", "/work/here/x", "/usr/local/deep/x", "/x"):
+    for place in ("/tmp/x", "/etc/x", "/srv/here/x", "/usr/local/deep/x", "/x"):
         failed = execute(pod, "c", f"echo x > {place}")
         assert "Read-only file system" in failed.stderr, place
     assert output(pod, "c", "cat /usr/local/deep/data/up; echo x > /data/x; echo x > /dev/shm/x; pwd") == (
-        "up\n/work/here\n"
+        "up\n/srv/here\n"
     )
 
 
