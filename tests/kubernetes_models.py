@@ -13,6 +13,7 @@ MODELS = {
     "Pod": "V1Pod",
     "Deployment": "V1Deployment",
     "Service": "V1Service",
+    "Namespace": "V1Namespace",
     "Endpoints": "V1Endpoints",
     "Event": "CoreV1Event",
 }

@@ -149,6 +149,13 @@ SERVICE_COLUMNS = (
 )
 
 
+NAMESPACE_COLUMNS = (
+    Column("namespace", NAME),
+    Column("status", at("status", "phase")),
+    Column("labels", lambda item: _labels(item["metadata"]["labels"]), wide=True),
+)
+
+
 def _endpoints(part: str) -> Callable[[Object], str]:
     def cell(item: Object) -> str:
         subsets: Sequence[Any] = item["subsets"]

@@ -127,7 +127,9 @@ def _new_node(wanted: Cluster, name: str) -> NewNode | str:
 
 def _objects(running: Cluster, wanted: Cluster) -> Iterator[tuple[Sign, str, str]]:
     for _, kind in MANIFESTS:
-        before, now = ({one.name: one for one in cluster.written if one.kind == kind} for cluster in (running, wanted))
+        before, now = (
+            {str(one.key): one for one in cluster.written if one.kind == kind} for cluster in (running, wanted)
+        )
         for name, wish in now.items():
             if name not in before:
                 yield "+", kind, name

@@ -33,6 +33,8 @@ class Kind:
     singular: str
     plural: str
     short_names: tuple[str, ...] = ()
+    namespaced: bool = True
+    """Whether its objects are in a namespace."""
     columns: tuple[Column, ...] = ()
     """Of `get`; without any it has a form of its own."""
     manifest: "Callable[[], tuple[type[Model], Check]] | None" = None
@@ -62,6 +64,12 @@ def _deployment() -> "tuple[type[Model], Check]":
     return Deployment, check_deployment
 
 
+def _namespace() -> "tuple[type[Model], Check]":
+    from testbed.cluster.namespace import Namespace, check_namespace
+
+    return Namespace, check_namespace
+
+
 def _service() -> "tuple[type[Model], Check]":
     from testbed.cluster.service import Service
     from testbed.cluster.service_checks import check_service
@@ -75,6 +83,7 @@ NODE = Kind(
     singular="node",
     plural="nodes",
     short_names=("no",),
+    namespaced=False,
     columns=columns.NODE_COLUMNS,
     described=True,
     in_all=True,
@@ -112,6 +121,17 @@ SERVICE = Kind(
     described=True,
     in_all=True,
 )
+NAMESPACE = Kind(
+    name="Namespace",
+    api_version="v1",
+    singular="namespace",
+    plural="namespaces",
+    short_names=("ns",),
+    namespaced=False,
+    columns=columns.NAMESPACE_COLUMNS,
+    manifest=_namespace,
+    described=True,
+)
 ENDPOINTS = Kind(
     name="Endpoints",
     api_version="v1",
@@ -135,12 +155,20 @@ NAME = Kind(
     singular="name",
     plural="names",
     short_names=("dns",),
+    namespaced=False,
     columns=columns.NAME_COLUMNS,
 )
-LEASE = Kind(name="Lease", api_version="testbed/v1", singular="lease", plural="leases", columns=columns.LEASE_COLUMNS)
-ROUTE_TABLE = Kind(name="RouteTable", api_version="testbed/v1", singular="route", plural="routes")
+LEASE = Kind(
+    name="Lease",
+    api_version="testbed/v1",
+    singular="lease",
+    plural="leases",
+    namespaced=False,
+    columns=columns.LEASE_COLUMNS,
+)
+ROUTE_TABLE = Kind(name="RouteTable", api_version="testbed/v1", singular="route", plural="routes", namespaced=False)
 
-KINDS = (NODE, POD, DEPLOYMENT, SERVICE, ENDPOINTS, EVENT, NAME, LEASE, ROUTE_TABLE)
+KINDS = (NODE, POD, DEPLOYMENT, SERVICE, NAMESPACE, ENDPOINTS, EVENT, NAME, LEASE, ROUTE_TABLE)
 """In the order in which help names them."""
 MANIFESTS = {(kind.api_version, kind.name): kind for kind in KINDS if kind.manifest is not None}
 """Those that can be applied, by apiVersion and kind."""

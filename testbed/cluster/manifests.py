@@ -9,6 +9,7 @@ from testbed.cluster.image_names import ImageRule
 from testbed.cluster.kinds import MANIFESTS
 from testbed.cluster.kubernetes_words import INSTEAD_OF_KIND, KUBERNETES_KINDS
 from testbed.cluster.manifest import PodManifest
+from testbed.cluster.namespace import BUILT_IN, Namespace, check_exists
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.service import Service
@@ -16,8 +17,8 @@ from testbed.cluster.stand_ins import simplify
 from testbed.cluster.validation import Source, read_model, shown
 from testbed.cluster.without_meaning import leave_out
 
-Object = PodManifest | Deployment | Service
-ObjectT = TypeVar("ObjectT", PodManifest, Deployment, Service)
+Object = PodManifest | Deployment | Service | Namespace
+ObjectT = TypeVar("ObjectT", PodManifest, Deployment, Service, Namespace)
 
 LISTS = ("List", *(f"{kind}List" for _, kind in MANIFESTS))
 """What `kubectl get -o yaml` wraps several objects in."""
@@ -67,7 +68,7 @@ def read_manifests(sources: Iterable[Source], rules: Sequence[ImageRule] = ()) -
         read, wrong = read_model(source, model, rules)
         problems += wrong
         if isinstance(read, Object):
-            problems += [*_check_namespace(source, read), *check(source, read)]
+            problems += check(source, read)
             found.append(Manifest(source, read))
     return found, problems
 
@@ -77,10 +78,11 @@ def of_kind(manifests: Iterable[Manifest], kind: type[ObjectT]) -> list[tuple[So
     return [(source, read) for source, read in manifests if isinstance(read, kind)]
 
 
-def _check_namespace(source: Source, read: Object) -> Iterator[Problem]:
-    if read.metadata.namespace != DEFAULT_NAMESPACE:
-        got = f"got {shorten(read.metadata.namespace)}; want {DEFAULT_NAMESPACE}, or leave it out"
-        yield source.problem(("metadata", "namespace"), f"a lab has one namespace ({got})")
+def check_namespaces(manifests: Sequence[Manifest], existing: Iterable[str] = BUILT_IN) -> Iterator[Problem]:
+    """Objects of a namespace that neither the lab has nor a document of the same files, in any order."""
+    known = dict.fromkeys([*existing, *(read.name for _, read in manifests if isinstance(read, Namespace))])
+    for source, read in manifests:
+        yield from check_exists(source, read.key.namespace, known)
 
 
 def check_twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:
@@ -105,15 +107,17 @@ def kind_of(source: Source) -> tuple[str, str]:
     return (shorten(value.get("apiVersion", "none")), shorten(value.get("kind", "none")))
 
 
-def read_kind_and_name(source: Source) -> tuple[tuple[str, str] | None, Problem | None]:
-    """Kind and name of an object that is to be removed, whatever else stands there; or what is wrong."""
-    if kind_of(source) not in MANIFESTS:
+def read_kind_and_key(source: Source) -> tuple[tuple[str, ObjectKey] | None, Problem | None]:
+    """Kind and key of an object that is to be removed, whatever else stands there; or what is wrong."""
+    kind = MANIFESTS.get(kind_of(source))
+    if kind is None:
         return None, _refuse(source)
     metadata = source.document.value.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str):
         return None, source.problem(("metadata", "name"), "an object without a name (got none; want metadata.name)")
-    return (kind_of(source)[1], name), None
+    namespace = metadata.get("namespace") if isinstance(metadata, dict) and kind.namespaced else None
+    return (kind.name, ObjectKey(namespace if isinstance(namespace, str) else DEFAULT_NAMESPACE, name)), None
 
 
 def is_known(kind: tuple[str, str]) -> bool:

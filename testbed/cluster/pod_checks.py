@@ -8,7 +8,7 @@ from testbed.cluster.free_values import free_name, free_port
 from testbed.cluster.image_names import reference
 from testbed.cluster.images import RECIPES, RecipeError, difference_of, program
 from testbed.cluster.manifest import Container, PodManifest, PodSpec, identity_of
-from testbed.cluster.object_key import ObjectKey
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import Path, dotted
@@ -36,6 +36,9 @@ def check_names(
         if pod.key in first:
             line = first[pod.key].line(path)
             yield source.problem(path, f"a pod name twice (got {name}, line {line} has it too; {want})")
+        elif pod.key.namespace != DEFAULT_NAMESPACE:
+            # It is called by its namespace too.
+            pass
         elif name in nodes:
             where = f", line {cluster.document.key_position(('nodes', name)).line}" if cluster else ""
             yield source.problem(path, f"a node has this name (got {name}{where}; {want})")

@@ -130,17 +130,17 @@ def check_together(applied: Sequence[tuple[Source, Service]], others: Iterable[S
 
     `others` are those that stay beside `applied`; each has its numbers.
     """
-    again = {service.name for _, service in applied}
+    again = {service.key for _, service in applied}
     taken_addresses: dict[str, str] = {}
     taken_ports: dict[tuple[int, str], str] = {}
     for other in others:
-        if other.name in again:
+        if other.key in again:
             continue
         if not other.headless and other.spec.cluster_ip is not None:
-            taken_addresses[other.spec.cluster_ip] = f"service {other.name}"
+            taken_addresses[other.spec.cluster_ip] = f"service {other.key}"
         for port in other.spec.ports:
             if port.node_port is not None:
-                taken_ports[port.node_port, port.protocol] = f"service {other.name}"
+                taken_ports[port.node_port, port.protocol] = f"service {other.key}"
     for source, service in applied:
         address = service.spec.cluster_ip
         if address is not None and not service.headless:
@@ -172,11 +172,15 @@ def check_range(applied: Sequence[tuple[Source, Service]], pod_network: IPv4Netw
         yield applied[0][0].problem(("spec",), what)
 
 
-def selects_nothing(applied: Sequence[tuple[Source, Service]], labels: Sequence[Labels]) -> Iterator[Problem]:
-    """Services that no pod belongs to: no error, for pods may come, but probably a mistake."""
+def selects_nothing(applied: Sequence[tuple[Source, Service]], pods: Sequence[tuple[str, Labels]]) -> Iterator[Problem]:
+    """Services that no pod belongs to: no error, for pods may come, but probably a mistake.
+
+    `pods` are the namespaces and labels of pods, and of those that Deployments make.
+    """
     for source, service in applied:
         selector = service.spec.selector
-        if not any(selector.items() <= found.items() for found in labels):
+        own = [labels for namespace, labels in pods if namespace == service.metadata.namespace]
+        if not any(selector.items() <= found.items() for found in own):
             shown = ", ".join(f"{key}={value}" for key, value in selector.items())
             what = f"no pod has these labels (got {shown}; want labels of pods, or pods with them)"
             yield source.problem(("spec", "selector"), what)

@@ -18,7 +18,16 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.image_names import ImageRule
 from testbed.cluster.images import check_rules
 from testbed.cluster.manifest import Metadata, PodManifest, PodSpec
-from testbed.cluster.manifests import Object, check_twice, is_known, kind_of, of_kind, read_manifests
+from testbed.cluster.manifests import (
+    Object,
+    check_namespaces,
+    check_twice,
+    is_known,
+    kind_of,
+    of_kind,
+    read_manifests,
+)
+from testbed.cluster.namespace import Namespace
 from testbed.cluster.network_json import network_json
 from testbed.cluster.placement import SeenNode, place_all
 from testbed.cluster.pod_checks import TEMPLATE, check_names, check_node
@@ -64,6 +73,8 @@ class Cluster:
     """In the order of the file."""
     services: tuple[Service, ...]
     """In the order of the file."""
+    namespaces: tuple[Namespace, ...]
+    """Those that have a document, in the order of the file."""
     warnings: tuple[Problem, ...]
     """What is probably a mistake and is done all the same."""
     addresses: AddressPlan
@@ -84,7 +95,7 @@ class Cluster:
     @property
     def written(self) -> tuple[Object, ...]:
         """Every object as the file has it."""
-        return (*self.written_pods, *self.deployments, *self.services)
+        return (*self.namespaces, *self.written_pods, *self.deployments, *self.services)
 
     @property
     def pod_specs(self) -> list[PodSpec]:
@@ -128,7 +139,7 @@ def read_cluster(data: bytes, name: str, images: Sequence[ImageRule] = ()) -> Cl
     pods, deployments = of_kind(manifests, PodManifest), of_kind(manifests, Deployment)
     services = of_kind(manifests, Service)
     problems += check_names(pods, sources[0], node_names, {*MACHINES, *routers})
-    problems += check_twice(manifests)
+    problems += [*check_namespaces(manifests), *check_twice(manifests)]
     problems += check_together(services)
     for source, deployment in deployments:
         problems += check_node(source, (*TEMPLATE, "spec"), deployment.spec.template.spec, node_names)
@@ -155,6 +166,7 @@ def read_cluster(data: bytes, name: str, images: Sequence[ImageRule] = ()) -> Cl
         written_pods=tuple(pod for _, pod in pods),
         deployments=tuple(deployment for _, deployment in deployments),
         services=tuple(service for _, service in services),
+        namespaces=tuple(namespace for _, namespace in of_kind(manifests, Namespace)),
         warnings=tuple(_in_order([*noted, *selects_nothing(services, _labels(pods, deployments))])),
         addresses=addresses_of(cluster, wiring, config),
         images=rules,
@@ -225,9 +237,10 @@ def _seen(names: Iterable[str], cluster: ClusterDocument | None) -> list[SeenNod
 
 def _labels(
     pods: Iterable[tuple[Source, PodManifest]], deployments: Iterable[tuple[Source, Deployment]]
-) -> list[Mapping[str, str]]:
-    of_templates = [deployment.spec.template.metadata.labels for _, deployment in deployments]
-    return [*(pod.metadata.labels for _, pod in pods), *of_templates]
+) -> list[tuple[str, Mapping[str, str]]]:
+    """Namespace and labels of each pod, and of those that Deployments make."""
+    of_templates = [(one.metadata.namespace, one.spec.template.metadata.labels) for _, one in deployments]
+    return [*((pod.metadata.namespace, pod.metadata.labels) for _, pod in pods), *of_templates]
 
 
 def _in_order(problems: Sequence[Problem]) -> list[Problem]:

@@ -16,6 +16,7 @@ from testbed.cluster.manifest import (
     VolumeMount,
 )
 from testbed.cluster.manifest_model import holds_no_value
+from testbed.cluster.namespace import Namespace, NamespaceMetadata
 from testbed.cluster.probe import Probe
 from testbed.cluster.service import Service, ServicePort, ServiceSpec
 from testbed.cluster.validation import Source, model_in
@@ -57,6 +58,8 @@ _STATUS: Mapping[str, Reason] = {"status": "the lab has its own", "testbed": "th
 WITHOUT_MEANING: Mapping[type[BaseModel], Mapping[str, Reason]] = {
     Metadata: _OF_METADATA,
     TemplateMetadata: {**_OF_METADATA, "namespace": "the namespace is that of the object"},
+    NamespaceMetadata: _OF_METADATA,
+    Namespace: {**_STATUS, "spec": _SERVER},
     PodManifest: _STATUS,
     Deployment: _STATUS,
     Service: _STATUS,

@@ -82,7 +82,7 @@ def _there(lab: LabRecord, names: Sequence[str]) -> list[str]:
 
 
 def _apply(lab: LabRecord, wanted: Cluster, source: str, images: Sequence[str]) -> None:
-    if wanted.written_pods or wanted.deployments or wanted.services:
+    if wanted.written:
         contents = {source: wanted.text.encode()}
         ask_with_contents(
             lab, APPLY, contents, cluster_files=True, wait_s=READY_LIMIT_S, images=images, keep_images=True

@@ -21,6 +21,7 @@ from testbed.lab.etcd import EtcdMember
 from testbed.lab.events import Events
 from testbed.lab.forwarding import missing_forwarding
 from testbed.lab.link_watch import LinkWatch
+from testbed.lab.namespaces import Namespaces
 from testbed.lab.node import LabNode, parent_of_agents
 from testbed.lab.nodes import Nodes
 from testbed.lab.notices import Notices
@@ -54,6 +55,7 @@ class LabState:
         self.warm_shims: Final = parent_of_shims()
         self.nodes: Final = Nodes()
         self.pods: Final = Pods(self.nodes, self.events, self.warm_shims, dns=cluster.dns)
+        self.namespaces: Final = Namespaces(cluster.namespaces, self.pods.changed)
         self.link_watch: Final = LinkWatch()
         self.notices: Final = Notices()
         """Of agents that became ready."""

@@ -61,6 +61,13 @@ IN_LAB: Mapping[Kind, KindInLab] = {
         ),
     ),
     kinds.SERVICE: KindInLab(get=objects.services, describe=SERVICE),
+    kinds.NAMESPACE: KindInLab(
+        get=objects.namespaces,
+        describe=Described(
+            names=lambda lab: lab.state.namespaces.names,
+            show=lambda lab, name: show.describe_namespace(name, lab.state.namespaces, lab.keepers),
+        ),
+    ),
     kinds.ENDPOINTS: KindInLab(get=objects.endpoints, describe=SERVICE),
     kinds.EVENT: KindInLab(get=objects.events),
     kinds.NAME: KindInLab(get=objects.names),

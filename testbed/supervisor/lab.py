@@ -11,6 +11,7 @@ from testbed.services.external_addresses import ExternalAddresses
 from testbed.services.services import Services
 from testbed.workloads.deployment_keeper import DeploymentKeeper
 from testbed.workloads.keeper import Keeper
+from testbed.workloads.namespace_keeper import NamespaceKeeper
 from testbed.workloads.node_changes import NodeChanges
 from testbed.workloads.pod_keeper import PodKeeper
 from testbed.workloads.service_keeper import ServiceKeeper
@@ -40,6 +41,7 @@ class Lab:
         self.service_keeper = ServiceKeeper(self.services, pods, self.workloads)
         self.node_changes = NodeChanges(state, self.workloads, self.pod_keeper)
         self._keepers: dict[str, Keeper] = {}
+        self.namespace_keeper = NamespaceKeeper(state.namespaces, self._keepers)
 
     @property
     def keepers(self) -> Mapping[str, Keeper]:

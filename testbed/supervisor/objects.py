@@ -27,6 +27,7 @@ from testbed.supervisor.shapes import (
     deployment_shape,
     endpoints_shape,
     event_shapes,
+    namespace_shape,
     node_shape,
     pod_shape,
     service_shape,
@@ -98,6 +99,12 @@ def services(lab: Lab) -> list[Shape]:
         service_shape(identity, service, _created(lab, lab.services, key), ready_pods(service, lab.services))
         for key, service in lab.services.numbered.items()
     ]
+
+
+def namespaces(lab: Lab) -> list[Shape]:
+    """Every namespace (`get namespaces`)."""
+    identity = identity_of(lab)
+    return [namespace_shape(identity, one.wanted, one.created_at, ends=one.ends) for one in lab.state.namespaces]
 
 
 def endpoints(lab: Lab) -> list[Shape]:

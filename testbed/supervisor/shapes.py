@@ -14,6 +14,7 @@ from testbed.cluster import kinds
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.kinds import KINDS, Kind
 from testbed.cluster.manifest import PodManifest
+from testbed.cluster.namespace import Namespace
 from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.cluster.placement import node_labels
 from testbed.cluster.service import VERSIONS, Service
@@ -42,7 +43,7 @@ class LabIdentity:
     def head(self, kind: Kind, key: ObjectKey, created_at: str) -> Shape:
         """Return apiVersion, kind and metadata."""
         metadata = {"name": key.name, "uid": self.uid(kind, key, created_at), "creationTimestamp": created_at}
-        if kind is not kinds.NODE:
+        if kind.namespaced:
             metadata["namespace"] = key.namespace
         return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
 
@@ -227,6 +228,12 @@ def deployment_shape(lab: LabIdentity, wanted: Deployment, created_at: str, numb
     return {**shape, "testbed": own}
 
 
+def namespace_shape(lab: LabIdentity, namespace: Namespace, created_at: str, *, ends: bool) -> Shape:
+    """Return a v1 Namespace."""
+    shape = lab.of_manifest(kinds.NAMESPACE, namespace.key, created_at, namespace.to_manifest())
+    return {**shape, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Terminating" if ends else "Active"}}
+
+
 def service_shape(lab: LabIdentity, service: Service, created_at: str, ready_endpoints: int) -> Shape:
     """Return a v1 Service, with its numbers."""
     shape = lab.of_manifest(kinds.SERVICE, service.key, created_at, service.to_manifest())
@@ -303,7 +310,7 @@ def _event_shape(lab: LabIdentity, event: EventLine) -> Shape:
         "apiVersion": about.api_version if about else "testbed/v1",
         "name": key.name,
     }
-    if about is not kinds.NODE:
+    if about is None or about.namespaced:
         involved["namespace"] = key.namespace
     which = uuid.uuid5(uuid.NAMESPACE_URL, "/".join((event["at"], event["object"], event["reason"], event["message"])))
     own_key = ObjectKey(key.namespace, f"{key.name}.{which.hex[:16]}")

@@ -116,6 +116,7 @@ class LabStart:
             else:
                 threading.Thread(target=self._start_late, args=(node,), name=f"late {node.name}", daemon=True).start()
         lab.workloads.start(state.cluster.deployments)
+        lab.open("Namespace", lab.namespace_keeper)
         lab.open("Pod", lab.pod_keeper)
         lab.open("Deployment", lab.deployment_keeper)
         waiting = UnreadyPods(now)

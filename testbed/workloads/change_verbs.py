@@ -4,13 +4,20 @@ import base64
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from testbed.cluster.image_names import ImageRule, read_rules
 from testbed.cluster.images import RECIPES
-from testbed.cluster.manifests import Manifest, check_twice, objects_in, read_kind_and_name, read_manifests
-from testbed.cluster.object_key import key_of
+from testbed.cluster.manifests import (
+    Manifest,
+    check_namespaces,
+    check_twice,
+    objects_in,
+    read_kind_and_key,
+    read_manifests,
+)
+from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.cluster.problems import Problem, SpecError
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import read_documents
@@ -19,10 +26,14 @@ from testbed.control.questions import APPLY, DELETE, SCALE
 from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.changes import Changes
+from testbed.lab.namespaces import Namespaces
 from testbed.lab.waiting import wait_for
 from testbed.workloads.deployment_keeper import DeploymentKeeper
 from testbed.workloads.keeper import Keeper
+from testbed.workloads.namespace_keeper import NamespaceKeeper
 
+KindAndKey = tuple[str, ObjectKey]
+NAMESPACE = "Namespace"
 MAX_FILES_BYTES = 16_000_000
 REMOVERS = 16
 """Objects that are removed at the same time."""
@@ -31,18 +42,25 @@ FORGET_LIMIT_S = 10.0
 
 
 def change_verbs(
-    keepers: Mapping[str, Keeper], pods_changed: Changes, images: Sequence[ImageRule]
+    keepers: Mapping[str, Keeper], namespaces: Namespaces, pods_changed: Changes, images: Sequence[ImageRule]
 ) -> Sequence[AnyVerb]:
     """Return these verbs; `keepers` by kind, `images` are the lab's rules for what runs."""
-    changes = ChangeVerbs(keepers, pods_changed, images)
+    changes = ChangeVerbs(keepers, namespaces, pods_changed, images)
     return (Verb(APPLY, changes.apply), Verb(DELETE, changes.delete), Verb(SCALE, changes.scale))
 
 
 class ChangeVerbs:
     """Wanted objects, as somebody on the command line changes them."""
 
-    def __init__(self, keepers: Mapping[str, Keeper], pods_changed: Changes, images: Sequence[ImageRule]) -> None:
+    def __init__(
+        self,
+        keepers: Mapping[str, Keeper],
+        namespaces: Namespaces,
+        pods_changed: Changes,
+        images: Sequence[ImageRule],
+    ) -> None:
         self._keepers = keepers
+        self._namespaces = namespaces
         self._images = images
         self._pods_changed = pods_changed
         self._applying = threading.Lock()
@@ -74,29 +92,27 @@ class ChangeVerbs:
             sources, problems = self._sources(request)
             objects, found_wrong = objects_in(sources)
             problems += found_wrong
-            wanted = []
+            wanted: list[KindAndKey] = []
             for source in objects:
-                found, problem = read_kind_and_name(source)
+                found, problem = read_kind_and_key(source)
                 problems += [problem] if problem else []
                 wanted += [found] if found else []
             if problems:
                 raise InvalidInput(str(SpecError(problems)))
         else:
             kind = request.argument("kind", str)
-            wanted = [(kind, name) for name in request.argument("names", list, [])]
+            wanted = [(kind, key_of(name)) for name in request.argument("names", list, [])]
         grace_s = request.argument("grace_s", float)
-        with ThreadPoolExecutor(REMOVERS, "remove") as removers:
-            gone = list(removers.map(lambda one: self._remove(one[0], one[1], grace_s), wanted))
+        gone = self._remove_all(dict.fromkeys(wanted), grace_s)
         late = self._pods_changed.notify_and_wait(FORGET_LIMIT_S)
         if late:
             raise TestbedError(f"removed, but after {FORGET_LIMIT_S:g} s it is still known to: {', '.join(late)}")
-        done = zip(wanted, gone, strict=True)
         lines, missing = list[ChangedObject](), list[str]()
-        for (kind, name), was_there in done:
+        for (kind, key), was_there in gone.items():
             if was_there:
-                lines.append({"kind": kind, "name": name, "outcome": "deleted"})
+                lines.append({"kind": kind, "name": str(key), "outcome": "deleted"})
             else:
-                missing.append(f"no {kind.lower()} named {name}")
+                missing.append(f"no {kind.lower()} named {key}")
         return {"objects": lines, "missing": missing}
 
     def scale(self, request: Request) -> ScaleAnswer:
@@ -120,7 +136,7 @@ class ChangeVerbs:
         sources, problems = self._sources(request)
         rules = (*read_rules(request.argument("images", list, []), RECIPES), *self._images)
         manifests, found = read_manifests(sources, rules)
-        problems += [*found, *check_twice(manifests)]
+        problems += [*found, *check_namespaces(manifests, self._namespaces.open), *check_twice(manifests)]
         for kind, group in _by_kind(manifests).items():
             problems += self._keeper(kind).check(group)
         if request.argument("strict", bool, False):
@@ -153,9 +169,26 @@ class ChangeVerbs:
             raise TestbedError(f"the lab is still starting and takes no {kind} yet")
         return keeper
 
-    def _remove(self, kind: str, name: str, grace_s: float | None) -> bool:
+    def _remove_all(self, wanted: Iterable[KindAndKey], grace_s: float | None) -> dict[KindAndKey, bool]:
+        """Remove these and wait until they are gone; each with whether it was there."""
+        gone = dict.fromkeys(wanted, False)
+        ending = [key for kind, key in gone if kind == NAMESPACE]
+        if ending:
+            keeper = self._keeper(NAMESPACE)
+            assert isinstance(keeper, NamespaceKeeper)
+            # An `apply` that found the namespace must have put its objects before these are counted.
+            with self._applying:
+                keeper.begin_removal(ending)
+        # Namespaces last: what else is named is not missing because it went with them.
+        waves = ([one for one in gone if one[0] != NAMESPACE], [one for one in gone if one[0] == NAMESPACE])
+        with ThreadPoolExecutor(REMOVERS, "remove") as removers:
+            for wave in waves:
+                gone |= zip(wave, removers.map(lambda one: self._remove(one[0], one[1], grace_s), wave), strict=True)
+        return gone
+
+    def _remove(self, kind: str, key: ObjectKey, grace_s: float | None) -> bool:
         try:
-            self._keeper(kind).remove(key_of(name), grace_s)
+            self._keeper(kind).remove(key, grace_s)
         except KeyError:
             return False
         return True

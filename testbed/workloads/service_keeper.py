@@ -41,9 +41,11 @@ class ServiceKeeper:
 
     def warnings(self, applied: Sequence[tuple[Source, Service]]) -> Iterator[Problem]:
         """Selectors that no pod matches, and none that a Deployment is about to make."""
-        labels = [pod.manifest.metadata.labels for pod in self._pods]
-        made = [one.spec.template.metadata.labels for one in list(self._workloads.deployments.values())]
-        return selects_nothing(applied, [*labels, *made])
+        there = [(pod.key.namespace, pod.manifest.metadata.labels) for pod in self._pods]
+        made = [
+            (key.namespace, one.spec.template.metadata.labels) for key, one in list(self._workloads.deployments.items())
+        ]
+        return selects_nothing(applied, [*there, *made])
 
     def put(self, wanted: Service) -> Outcome:
         """Want this Service; one that names no numbers keeps those that it has."""

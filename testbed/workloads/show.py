@@ -1,11 +1,14 @@
-"""Deployments as `get` and `describe` show them, and whose a pod is."""
+"""Deployments and namespaces as `describe` shows them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from testbed.cluster.object_key import key_of
 from testbed.control.answers.lab import Description
 from testbed.lab.events import Events
+from testbed.lab.namespaces import Namespaces
 from testbed.workloads.deployment_keeper import DeploymentKeeper
+from testbed.workloads.keeper import Keeper
 from testbed.workloads.workloads import Workloads
 
 Object = dict[str, Any]
@@ -36,6 +39,22 @@ def describe_deployment(name: str, keeper: DeploymentKeeper, workloads: Workload
         },
         "Look inside": [f"get pods -l {key}={value}" for key, value in _first(wanted.spec)],
         "Events": events.about(f"deployment/{name}"),
+    }
+
+
+def describe_namespace(name: str, namespaces: Namespaces, keepers: Mapping[str, Keeper]) -> Description:
+    """Return everything about one namespace, as headings and values. Raises KeyError."""
+    known = namespaces.get(name)
+    if known is None:
+        raise KeyError(name)
+    inside = {kind: sum(key.namespace == name for key in keeper.wanted()) for kind, keeper in keepers.items()}
+    return {
+        "Name": name,
+        "Labels": known.wanted.labels,
+        "Status": "Terminating" if known.ends else "Active",
+        "Created": known.created_at,
+        "Objects": {kind: number for kind, number in inside.items() if number} or "none",
+        "Look inside": [f"get all -n {name}"],
     }
 
 

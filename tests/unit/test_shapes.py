@@ -9,6 +9,7 @@ import pytest
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.kinds import KINDS
 from testbed.cluster.manifest import PodManifest
+from testbed.cluster.namespace import built_in
 from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.cluster.placement import node_labels
 from testbed.cluster.service import Service
@@ -24,6 +25,7 @@ from testbed.supervisor.shapes import (
     deployment_shape,
     endpoints_shape,
     event_shapes,
+    namespace_shape,
     node_shape,
     pod_shape,
     service_shape,
@@ -174,6 +176,7 @@ OBJECTS: list[tuple[str, Shape]] = [
     ("Deployment", deployment_shape(LAB, DEPLOYMENT, AT, NUMBERS)),
     ("Service", service_shape(LAB, NUMBERED, AT, 2)),
     ("Service", service_shape(LAB, HEADLESS, AT, 0)),
+    ("Namespace", namespace_shape(LAB, built_in("default"), AT, ends=False)),
     ("Endpoints", endpoints_shape(LAB, NUMBERED, AT, [[BOTH]], [[]])),
     ("Endpoints", endpoints_shape(LAB, NUMBERED, AT, [[]], [[BOTH]])),
     ("Endpoints", endpoints_shape(LAB, NUMBERED, AT, [[]], [[]])),
@@ -251,8 +254,10 @@ def test_a_uid_is_of_one_object_alone() -> None:
 
 
 def test_namespaces_are_those_of_kubernetes() -> None:
-    assert {shape["metadata"].get("namespace") for kind, shape in OBJECTS if kind == "Node"} == {None}
-    assert {shape["metadata"]["namespace"] for kind, shape in OBJECTS if kind not in ("Node", "Event")} == {"default"}
+    outside = ("Node", "Namespace")
+    assert {shape["metadata"].get("namespace") for kind, shape in OBJECTS if kind in outside} == {None}
+    inside = [shape for kind, shape in OBJECTS if kind not in (*outside, "Event")]
+    assert {shape["metadata"]["namespace"] for shape in inside} == {"default"}
     assert OBJECTS[-1][1]["involvedObject"] == {"kind": "Pod", "apiVersion": "v1", "name": "web", "namespace": "shop"}
     about = {shape["involvedObject"]["kind"]: shape["involvedObject"] for kind, shape in OBJECTS if kind == "Event"}
     assert about["Node"] == {"kind": "Node", "apiVersion": "v1", "name": "node1"}

@@ -1,0 +1,78 @@
+"""Namespaces: wanted, relabelled, and removed with everything that is in them."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from testbed.cluster.namespace import BUILT_IN, Namespace
+from testbed.cluster.object_key import ObjectKey
+from testbed.cluster.problems import Problem
+from testbed.cluster.validation import Source
+from testbed.errors import TestbedError
+from testbed.lab.namespaces import Namespaces
+from testbed.workloads.keeper import Keeper, Outcome
+
+REMOVERS = 16
+"""Objects of one namespace that are removed at the same time."""
+
+
+class NamespaceKeeper:
+    """The keeper of kind Namespace."""
+
+    def __init__(self, namespaces: Namespaces, keepers: Mapping[str, Keeper]) -> None:
+        """`keepers` of all kinds, whose objects go with their namespace."""
+        self._namespaces = namespaces
+        self._keepers = keepers
+
+    def wanted(self) -> Mapping[ObjectKey, Namespace]:
+        """As applied, and those that every lab has."""
+        return {one.wanted.key: one.wanted for one in self._namespaces}
+
+    def check(self, applied: Sequence[tuple[Source, Namespace]]) -> Iterator[Problem]:
+        """Whether one of them is being deleted."""
+        for source, namespace in applied:
+            known = self._namespaces.get(namespace.name)
+            if known is not None and known.ends:
+                what = f"this namespace is being deleted (got {namespace.name}; want it once that is done)"
+                yield source.problem(("metadata", "name"), what)
+
+    def warnings(self, applied: Sequence[tuple[Source, Namespace]]) -> Iterator[Problem]:
+        """None."""
+        return iter(())
+
+    def put(self, wanted: Namespace) -> Outcome:
+        """Want this namespace."""
+        before = self._namespaces.put(wanted)
+        return "created" if before is None else "unchanged" if before == wanted else "configured"
+
+    def begin_removal(self, keys: Sequence[ObjectKey]) -> None:
+        """Let those of these that are there take no more objects. Raises TestbedError, with none changed."""
+        kept = [key.name for key in keys if key.name in BUILT_IN]
+        if kept:
+            raise TestbedError(f"namespace {kept[0]} cannot be deleted: every lab has it")
+        for key in keys:
+            self._namespaces.begin_end(key.name)
+
+    def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
+        """Remove everything in one that takes no more objects, and wait until it is gone. Raises KeyError."""
+        if self._namespaces.get(key.name) is None:
+            raise KeyError(key)
+        with ThreadPoolExecutor(REMOVERS, "remove") as removers:
+            # Until nothing is left: what a controller had begun to make is removed too.
+            while inside := self._inside(key.name):
+                list(removers.map(lambda one: _remove(one[0], one[1], grace_s), inside))
+        self._namespaces.forget(key.name)
+
+    def why_not_ready(self, key: ObjectKey) -> str:
+        """Whether it is there."""
+        return "" if self._namespaces.get(key.name) else "not there yet"
+
+    def _inside(self, namespace: str) -> list[tuple[Keeper, ObjectKey]]:
+        """The objects of all kinds in a namespace."""
+        others = [keeper for keeper in self._keepers.values() if keeper is not self]
+        return [(keeper, key) for keeper in others for key in keeper.wanted() if key.namespace == namespace]
+
+
+def _remove(keeper: Keeper, key: ObjectKey, grace_s: float | None) -> None:
+    with contextlib.suppress(KeyError):
+        keeper.remove(key, grace_s)
