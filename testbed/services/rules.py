@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.kernel.values import Family, IPNetwork
+from testbed.lab.ruleset import Ruleset
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort
-from testbed.services.ruleset import TABLE, Ruleset
 from testbed.services.udp_flows import Translations, of_services
 
+TABLE = "testbed-services"
+MEMORY_SIZE = 65535
+"""Clients that an endpoint with affinity remembers at most."""
 MASQUERADE = 0x4000
 """kube-proxy's mark; the agent's own rules leave what carries it alone (agent/kernel/firewall.py)."""
 MAPS_BY_ADDRESS = ("cluster-ips", "marked-cluster-ips", "refused-cluster-ips", "host-ports-at")
@@ -22,6 +25,11 @@ REMEMBER_MASQUERADE = f"meta mark set meta mark or {MASQUERADE:#x}"
 WORDS: Mapping[Family, str] = {4: "ip", 6: "ip6"}
 """What nft calls a family, as a table's and as a header's."""
 LOOPBACK: Mapping[Family, str] = {4: "127.0.0.0/8", 6: "::1"}
+
+
+def table_of(family: Family) -> str:
+    """Return family and name of the table, as nft wants them."""
+    return f"{WORDS[family]} {TABLE}"
 
 
 def skeleton(pod_network: IPNetwork) -> str:
@@ -74,7 +82,7 @@ def skeleton(pod_network: IPNetwork) -> str:
         **dict.fromkeys(MAPS_BY_ADDRESS, where),
         **dict.fromkeys(MAPS_BY_PORT, at),
     }
-    lines = [f"table {ip} {TABLE} {{"]
+    lines = [f"table {table_of(family)} {{"]
     lines += [f"\tmap {name} {{ {kind} }}" for name, kind in maps.items()]
     lines.append(f"\tset hairpin {{ type {address} . {address}; }}")
     for name, (hook, rules) in chains.items():
@@ -96,7 +104,7 @@ class Everywhere:
 def everywhere(bound: Iterable[BoundPort], family: Family = 4) -> Everywhere:
     """The part of every node's table that depends on Services and their endpoints."""
     bound = tuple(bound)
-    made = _Table(Ruleset(maps={name: {} for name in MAPS}, family=WORDS[family]))
+    made = _Table(Ruleset(table_of(family), maps={name: {} for name in MAPS}), family)
     for one in bound:
         made.add_service(one)
     local = tuple(one for one in bound if one.local_only and one.endpoints and one.node_port is not None)
@@ -105,7 +113,7 @@ def everywhere(bound: Iterable[BoundPort], family: Family = 4) -> Everywhere:
 
 def wanted(node: str, common: Everywhere, ports: Iterable[HostPort], pod_network: IPNetwork) -> Ruleset:
     """The part of `node`'s table that depends on Services and pods."""
-    made = _Table(common.ruleset)
+    made = _Table(common.ruleset, pod_network.version)
     for one in common.local:
         made.add_local(one, node, pod_network)
     for host_port in ports:
@@ -116,16 +124,18 @@ def wanted(node: str, common: Everywhere, ports: Iterable[HostPort], pod_network
 class _Table:
     """A copy of a ruleset, to which more is added."""
 
-    def __init__(self, base: Ruleset) -> None:
+    def __init__(self, base: Ruleset, family: Family) -> None:
+        self.table = base.table
         self.chains = dict(base.chains)
         self.maps = {name: dict(elements) for name, elements in base.maps.items()}
         self.hairpin = set(base.sets.get("hairpin", ()))
-        self.memories = dict(base.memories)
-        self.ip = base.family
+        self.declared = dict(base.declared)
+        self.ip = WORDS[family]
+        self._client = f"type ipv{family}_addr; size {MEMORY_SIZE}; flags dynamic,timeout"
 
     @property
     def ruleset(self) -> Ruleset:
-        return Ruleset(self.chains, self.maps, {"hairpin": frozenset(self.hairpin)}, self.memories, self.ip)
+        return Ruleset(self.table, self.chains, self.maps, {"hairpin": frozenset(self.hairpin)}, self.declared)
 
     def add_service(self, bound: BoundPort) -> None:
         addresses = [bound.cluster_ip, *([bound.external] if bound.external is not None else [])]
@@ -167,7 +177,7 @@ class _Table:
         for number, endpoint in enumerate(endpoints):
             name = f"{bound.key}-{endpoint.address}-{endpoint.port}".replace(":", "_")
             clients = f"clients-{bound.affinity_s}-{name}"
-            self.memories[clients] = bound.affinity_s
+            self.declared[clients] = f"{self._client}; timeout {bound.affinity_s}s;"
             self.chains[f"endpoint-{name}"] = (
                 f"update @{clients} {{ {self.ip} saddr }}",
                 f"meta l4proto {bound.protocol} dnat to {at(endpoint)}",

@@ -14,11 +14,12 @@ from testbed.cluster.service import Service
 from testbed.cluster.service_addresses import allocate, number
 from testbed.lab.clock import now
 from testbed.lab.events import Events
+from testbed.lab.kept_table import TableRefused
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.services.endpoints import PodFacts, bind, host_ports
 from testbed.services.external_addresses import GATEWAY, ExternalAddresses
-from testbed.services.programmer import Programmer, ServicesNotProgrammed
+from testbed.services.programmer import Programmer
 from testbed.services.rules import everywhere
 
 MEND_EVERY_S = 1.0
@@ -145,7 +146,7 @@ class Services:
             for (name, _), done in tables.items():
                 try:
                     done.result()
-                except (ServicesNotProgrammed, OSError) as failure:
+                except (TableRefused, OSError) as failure:
                     failures[name] = str(failure)
             try:
                 outside = [one for service in self.numbered.values() if (one := service.external_address)]
@@ -180,7 +181,7 @@ class Services:
             for (name, _), programmer in list(self._programmers.items()):
                 try:
                     mended = programmer.mend()
-                except (ServicesNotProgrammed, OSError) as failure:
+                except (TableRefused, OSError) as failure:
                     self._tell({**self._failures, name: str(failure)})
                     continue
                 if mended:

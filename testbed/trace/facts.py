@@ -13,8 +13,7 @@ from testbed.lab.forwarding import host_of
 from testbed.lab.node import AgentState
 from testbed.lab.nodes import Nodes
 from testbed.lab.underlay import LabUnderlay
-from testbed.services.rules import WORDS
-from testbed.services.ruleset import TABLE
+from testbed.services.rules import TABLE, WORDS
 from testbed.services.services import Services
 from testbed.trace.lookups import Lookups
 from testbed.trace.nft_trace import dropping_rule, nft
