@@ -180,4 +180,5 @@ def no_such_kind(word: str, *wanted: str) -> str:
     """Return the line for a word that is not a kind; `wanted` are the words that would do."""
     near = meant(word, [*BY_WORD, ALL])
     hint = f" - did you mean {near[0]}?" if near and word not in BY_WORD else ""
-    return f"no such kind: {word} (want {', '.join(wanted[:-1])} or {wanted[-1]}){hint}"
+    want = f"{', '.join(wanted[:-1])} or {wanted[-1]}" if wanted[1:] else wanted[0]
+    return f"no such kind: {word} (want {want}){hint}"

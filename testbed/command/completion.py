@@ -56,11 +56,6 @@ def kinds(context: click.Context, _parameter: click.Parameter, incomplete: str) 
     return _items(sorted(kind.plural for kind in _kinds_of(context)) + [ALL] * (context.info_name == "get"), incomplete)
 
 
-def of_kind(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of the kind that stands before."""
-    return _names_of(str(context.params.get("kind")), context, incomplete)
-
-
 def kind_and_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Kinds for the first word, names of that kind behind it."""
     words: Sequence[str] = context.params.get("words") or ()

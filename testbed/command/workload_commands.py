@@ -4,22 +4,27 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from testbed.cluster.kinds import ALL, BY_WORD, EVENT, KINDS, Kind, no_such_kind
+from testbed.cluster.kinds import EVENT, KINDS, Kind
 from testbed.command.command_line import bare_name, lab_option, output_option, verbs
-from testbed.command.completion import kinds, names, of_kind
+from testbed.command.completion import kind_and_names, names
+from testbed.command.object_words import Meant, name_of, objects_meant
 from testbed.command.selectors import read_selector, selected, selector_option
 from testbed.control.client import LabRecord, ask, find_lab
 from testbed.control.questions import DESCRIBE, EVENTS, EXEC, GET, IPERF, LOGS, PING, SHELL
-from testbed.errors import WrongEnvironment
+from testbed.errors import TestbedError, WrongEnvironment
 from testbed.output.next_commands import ready_to_paste
+from testbed.spelling import listed
 
+if TYPE_CHECKING:
+    from testbed.control.answers.lab import Description
+
+Found = dict[Kind, Sequence[Any]]
+"""Objects by kind, in the order in which they are shown."""
 WATCH_PERIOD_S = 1.0
-GETTABLE = [*(kind.plural for kind in KINDS), ALL]
-DESCRIBED = [kind.singular for kind in KINDS if kind.described]
 
 MOST_LINES = 1_000_000_000
 """More than any log has."""
@@ -29,44 +34,67 @@ def _with_short_names(kind: Kind) -> str:
     return f"{kind.plural} ({', '.join(kind.short_names)})" if kind.short_names else kind.plural
 
 
-@verbs.command(help=f"Show objects: {', '.join(map(_with_short_names, KINDS))}.")
-@click.argument("kind", metavar="|".join(GETTABLE), shell_complete=kinds)
-@click.argument("name", required=False, shell_complete=of_kind)
+@verbs.command(help=f"Show objects: {', '.join(map(_with_short_names, KINDS))}; several as po,svc or po/a svc/b.")
+@click.argument("words", nargs=-1, required=True, metavar="KIND[,KIND…] [NAME…]", shell_complete=kind_and_names)
 @lab_option
-@output_option("wide", "json", "yaml")
+@output_option("wide", "json", "yaml", "name")
 @selector_option
 @click.option("-w", "--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
-def get(kind: str, name: str | None, lab: str | None, output: str | None, selector: str | None, watch: bool) -> None:
-    word, _, name_in_kind = kind.partition("/")
-    if word not in BY_WORD and word != ALL:
-        raise click.UsageError(no_such_kind(word, *GETTABLE), click.get_current_context())
+def get(words: tuple[str, ...], lab: str | None, output: str | None, selector: str | None, watch: bool) -> None:
+    meant = objects_meant(words, KINDS, may_be_all=True)
     requirements = read_selector(selector)
     record = find_lab(lab)
-    kinds = [one for one in KINDS if one.in_all] if word == ALL else [BY_WORD[word]]
     before: object = None
     while True:
-        answers = {one: ask(record, GET, kind=one.plural, name=name_in_kind or name) for one in kinds}
-        found = {one: selected(answer, requirements) for one, answer in answers.items()}
+        found, missing = _find(record, meant)
+        found = {kind: selected(group, requirements) for kind, group in found.items()}
         if found != before:
-            _show_objects(found, output, is_named=bool(name_in_kind or name))
+            _show_objects(found, output, is_one=sum(map(len, meant.values())) == 1 == len(meant))
+        if missing:
+            raise TestbedError("\n".join(missing))
         if not watch:
             return
         before = found
         time.sleep(WATCH_PERIOD_S)
 
 
-def _show_objects(found: dict[Kind, list[dict[str, Any]]], output: str | None, *, is_named: bool) -> None:
+def _find(record: LabRecord, meant: Meant) -> tuple[Found, list[str]]:
+    """Return the objects by kind, and a line for each name that none of its kind has."""
+    found: Found = {}
+    missing: list[str] = []
+    for kind, typed in meant.items():
+        if not typed:
+            found[kind] = ask(record, GET, kind=kind.plural, name=None)
+            continue
+        found[kind] = []
+        for name in typed:
+            try:
+                found[kind] = [*found[kind], *ask(record, GET, kind=kind.plural, name=name)]
+            except TestbedError as failure:
+                missing.append(str(failure))
+    return found, missing
+
+
+def _show_objects(found: Found, output: str | None, *, is_one: bool) -> None:
     """Show them as columns, or as kubectl prints JSON: a List, but of one that was named the object itself."""
     from testbed.output import tables as render
 
+    if output == "name":
+        for kind, group in found.items():
+            for item in group:
+                print(f"{kind.singular}/{name_of(item)}")
+        return None
     if output in ("json", "yaml"):
         items = [item for group in found.values() for item in group]
-        value = items[0] if is_named and len(items) == 1 else _list_of(items)
+        value = items[0] if is_one and len(items) == 1 else _list_of(items)
         return render.as_json(value) if output == "json" else render.as_yaml(value)
-    for number, (kind, group) in enumerate(found.items()):
+    shown = {kind: group for kind, group in found.items() if group}
+    if not shown:
+        print(f"no {listed(kind.plural for kind in found)}")
+    for number, (kind, group) in enumerate(shown.items()):
         if number:
             print()
-        render.objects(kind, group, wide=output == "wide")
+        render.objects(kind, group, wide=output == "wide", with_kind=len(found) > 1)
     return None
 
 
@@ -75,28 +103,42 @@ def _list_of(items: Sequence[Any]) -> dict[str, Any]:
 
 
 @verbs.command()
-@click.argument("kind", metavar="|".join(DESCRIBED), shell_complete=kinds)
-@click.argument("name", required=False, shell_complete=of_kind)
+@click.argument("words", nargs=-1, required=True, metavar="KIND [NAME…]", shell_complete=kind_and_names)
 @lab_option
 @output_option("json")
-def describe(kind: str, name: str | None, lab: str | None, output: str | None) -> None:
-    """Show everything about one object."""
+@selector_option
+def describe(words: tuple[str, ...], lab: str | None, output: str | None, selector: str | None) -> None:
+    """Show everything about objects: describe pod NAME…, describe deploy/web svc/web; without names all of a kind."""
     from testbed.output import tables as render
 
-    word, _, name_in_kind = kind.partition("/")
-    meant = BY_WORD.get(word)
-    if meant is None or not meant.described:
-        raise click.UsageError(no_such_kind(word, *DESCRIBED), click.get_current_context())
-    if not (name_in_kind or name):
-        raise click.UsageError(f"want a name (got {word}; want {meant.singular} NAME)", click.get_current_context())
+    meant = objects_meant(words, [kind for kind in KINDS if kind.described])
+    requirements = read_selector(selector)
+    named = sum(map(len, meant.values()))
+    if requirements and named:
+        raise click.UsageError("want names, or -l LABELS", click.get_current_context())
     record = find_lab(lab)
-    answer = ask(record, DESCRIBE, kind=meant.plural, name=name_in_kind or name)
+    found: list[Description] = []
+    missing: list[str] = []
+    for kind, typed in meant.items():
+        for name in typed or map(name_of, selected(ask(record, GET, kind=kind.plural), requirements)):
+            try:
+                found.append(_described(record, kind, name))
+            except TestbedError as failure:
+                missing.append(str(failure))
+    if output == "json":
+        render.as_json(found[0] if named == len(found) == 1 else found)
+    else:
+        render.descriptions(found, none=f"no {listed(kind.plural for kind in meant)}" if not named else "")
+    if missing:
+        raise TestbedError("\n".join(missing))
+
+
+def _described(record: LabRecord, kind: Kind, name: str) -> "Description":
+    answer = ask(record, DESCRIBE, kind=kind.plural, name=name)
     answer["Look inside"] = [ready_to_paste(record.name, look) for look in answer["Look inside"]]
     if "nsenter" in answer:
         answer["Look inside"].append(_nsenter_line(record, answer.pop("nsenter")["pid"]))
-    if output == "json":
-        return render.as_json(answer)
-    return render.headings_and_values(answer)
+    return answer
 
 
 def _nsenter_line(record: LabRecord, pid_in_lab: int) -> str:

@@ -175,17 +175,17 @@ def _name_of(cluster_file: str) -> str:
     return path.stem if path.parent == TOPOLOGIES else cluster_file
 
 
-def objects(kind: Kind, found: Sequence[Object], wide: bool) -> None:
-    """`get KIND` as columns."""
-    if not found:
-        console().print(f"no {kind.plural}")
-        return
+def objects(kind: Kind, found: Sequence[Object], wide: bool, *, with_kind: bool = False) -> None:
+    """`get KIND` as columns; `with_kind`: each name as `pod/nginx`, for there are other kinds beside it."""
     if kind is ROUTE_TABLE:
         for item in found:
             _route_table(item)
         return
     shown = [column for column in kind.columns if wide or not column.wide]
-    columns([column.heading for column in shown], ([column.cell(item) for column in shown] for item in found))
+    rows = [[column.cell(item) for column in shown] for item in found]
+    if with_kind:
+        rows = [[f"{kind.singular}/{name}", *cells] for name, *cells in rows]
+    columns([column.heading for column in shown], rows)
 
 
 def warnings(found: Iterable[object]) -> None:
@@ -223,6 +223,16 @@ def _route_table(item: Object) -> None:
         return
     columns(("subnet", "sent to"), ((entry["subnet"], entry["via"]) for entry in status["forwarding"]))
     console().print()
+
+
+def descriptions(found: Sequence[Mapping[str, Any]], none: str) -> None:
+    """`describe`: one object after the other; `none` where there is no object at all."""
+    for number, one in enumerate(found):
+        if number:
+            print("\n")
+        headings_and_values(one)
+    if not found and none:
+        print(none)
 
 
 def headings_and_values(value: Mapping[str, Any], indent: int = 0) -> None:

@@ -72,12 +72,15 @@ class ChangeVerbs:
             manifests = self._read(request)
             if request.argument("keep_images", bool, False):
                 self._images = read_rules(request.argument("images", list, []), RECIPES)
-            applied = [(self._keeper(one.object.kind), one) for one in manifests]
+            is_dry = request.argument("dry_run", bool, False)
             lines: list[ChangedObject] = []
-            for keeper, one in applied:
-                lines.append({"kind": one.object.kind, "name": str(one.object.key), "outcome": keeper.put(one.object)})
+            for one in manifests:
+                keeper = self._keeper(one.object.kind)
+                outcome = keeper.outcome(one.object) if is_dry else keeper.put(one.object)
+                lines.append({"kind": one.object.kind, "name": str(one.object.key), "outcome": outcome})
         found = [problem for one in manifests for problem in one.source.warnings]
-        for kind, group in _by_kind(manifests).items():
+        # They look at what has been put.
+        for kind, group in _by_kind([] if is_dry else manifests).items():
             found += self._keeper(kind).warnings(group)
         order = {one.source.name: number for number, one in enumerate(manifests)}
         warnings = [str(problem) for problem in sorted(found, key=lambda one: _place(one, order))]

@@ -11,7 +11,7 @@ from testbed.lab.changes import Changes
 from testbed.lab.clock import now
 from testbed.lab.events import Events
 from testbed.lab.nodes import Nodes
-from testbed.workloads.keeper import Outcome
+from testbed.workloads.keeper import Outcome, outcome_of
 from testbed.workloads.reconcile import is_current
 from testbed.workloads.workloads import Workloads
 
@@ -39,18 +39,26 @@ class DeploymentKeeper:
         """None: what cannot be placed now may be placed later, and is told as an event."""
         return iter(())
 
+    def outcome(self, wanted: Deployment) -> Outcome:
+        """What `put` would do."""
+        return outcome_of(self._workloads.deployments.get(wanted.key), self._as_scaled(wanted))
+
     def put(self, wanted: Deployment) -> Outcome:
         """Want this Deployment. Without `replicas` it keeps the number that it has been scaled to."""
         with self._workloads.deciding:
-            before = self._workloads.deployments.get(wanted.key)
-            if before is not None and "replicas" not in wanted.spec.model_fields_set:
-                wanted = wanted.scaled(before.spec.replicas)
-            if wanted == before:
-                return "unchanged"
-            self._workloads.deployments[wanted.key] = wanted
+            outcome = self.outcome(wanted)
+            if outcome == "unchanged":
+                return outcome
+            self._workloads.deployments[wanted.key] = self._as_scaled(wanted)
             self._workloads.created_at.setdefault(wanted.key, now())
         self._pods_changed.notify()
-        return "created" if before is None else "configured"
+        return outcome
+
+    def _as_scaled(self, wanted: Deployment) -> Deployment:
+        before = self._workloads.deployments.get(wanted.key)
+        if before is None or "replicas" in wanted.spec.model_fields_set:
+            return wanted
+        return wanted.scaled(before.spec.replicas)
 
     def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
         """End all its pods and wait until they are gone. Raises KeyError."""

@@ -31,6 +31,9 @@ class Keeper(Protocol):
     def warnings(self, applied: Sequence[tuple[Source, Wanted]]) -> Iterator[Problem]:
         """What is probably a mistake and is done all the same; asked after everything was put."""
 
+    def outcome(self, wanted: Wanted) -> Outcome:
+        """What `put` would do to this object, which `check` has just found nothing against; changes nothing."""
+
     def put(self, wanted: Wanted) -> Outcome:
         """Want this object from now on; returns before it is all done."""
 
@@ -42,3 +45,10 @@ class Keeper(Protocol):
 
     def why_not_ready(self, key: ObjectKey) -> str:
         """What the object still lacks, in a line; empty when it is all there. For `apply --wait`."""
+
+
+def outcome_of(before: Wanted | None, wanted: Wanted) -> Outcome:
+    """Return what it is called to want this object after that one. Pure."""
+    if before is None:
+        return "created"
+    return "unchanged" if wanted == before else "configured"

@@ -10,7 +10,7 @@ from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 from testbed.errors import TestbedError
 from testbed.lab.namespaces import Namespaces
-from testbed.workloads.keeper import Keeper, Outcome
+from testbed.workloads.keeper import Keeper, Outcome, outcome_of
 
 REMOVERS = 16
 """Objects of one namespace that are removed at the same time."""
@@ -40,10 +40,14 @@ class NamespaceKeeper:
         """None."""
         return iter(())
 
+    def outcome(self, wanted: Namespace) -> Outcome:
+        """What `put` would do."""
+        known = self._namespaces.get(wanted.name)
+        return outcome_of(None if known is None else known.wanted, wanted)
+
     def put(self, wanted: Namespace) -> Outcome:
         """Want this namespace."""
-        before = self._namespaces.put(wanted)
-        return "created" if before is None else "unchanged" if before == wanted else "configured"
+        return outcome_of(self._namespaces.put(wanted), wanted)
 
     def begin_removal(self, keys: Sequence[ObjectKey]) -> None:
         """Let those of these that are there take no more objects. Raises TestbedError, with none changed."""

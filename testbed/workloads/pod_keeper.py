@@ -14,7 +14,7 @@ from testbed.cluster.validation import Source
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.lab.underlay import LabUnderlay
-from testbed.workloads.keeper import Outcome
+from testbed.workloads.keeper import Outcome, outcome_of
 from testbed.workloads.workloads import Workloads
 
 
@@ -68,19 +68,25 @@ class PodKeeper:
         """None: what could be a mistake here is refused."""
         return iter(())
 
+    def outcome(self, wanted: PodManifest) -> Outcome:
+        """What `put` would do."""
+        return outcome_of(self._workloads.bare.get(wanted.key), self._placed(wanted))
+
     def put(self, wanted: PodManifest) -> Outcome:
         """Want this pod, which `check` has just found a node for.
 
         A change of more than labels and annotations ends the pod and builds it anew.
         """
         with self._workloads.deciding:
-            before = self._workloads.bare.get(wanted.key)
-            placed = wanted.on_node(self._chosen[wanted.key])
-            if placed == before:
-                return "unchanged"
-            self._workloads.bare[wanted.key] = placed
+            outcome = self.outcome(wanted)
+            if outcome == "unchanged":
+                return outcome
+            self._workloads.bare[wanted.key] = self._placed(wanted)
         threading.Thread(target=self._bring_about, args=(wanted.key,), name=f"pod {wanted.key}", daemon=True).start()
-        return "created" if before is None else "configured"
+        return outcome
+
+    def _placed(self, wanted: PodManifest) -> PodManifest:
+        return wanted.on_node(self._chosen[wanted.key])
 
     def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
         """End the pod and wait until it is gone; one of a Deployment is replaced. Raises KeyError."""

@@ -10,7 +10,7 @@ from testbed.cluster.service_checks import check_dual_stack, check_range, check_
 from testbed.cluster.validation import Source
 from testbed.lab.pods import Pods
 from testbed.services.services import Services
-from testbed.workloads.keeper import Outcome
+from testbed.workloads.keeper import Outcome, outcome_of
 from testbed.workloads.workloads import Workloads
 
 BRIDGE_SETTINGS = Path("/proc/sys/net/bridge")
@@ -47,14 +47,17 @@ class ServiceKeeper:
         ]
         return selects_nothing(applied, [*there, *made])
 
+    def outcome(self, wanted: Service) -> Outcome:
+        """What `put` would do."""
+        return outcome_of(self._services.applied.get(wanted.key), wanted)
+
     def put(self, wanted: Service) -> Outcome:
         """Want this Service; one that names no numbers keeps those that it has."""
         with self._services.deciding:
-            before = self._services.applied.get(wanted.key)
-            if wanted == before:
-                return "unchanged"
-            self._services.put(wanted)
-        return "created" if before is None else "configured"
+            outcome = self.outcome(wanted)
+            if outcome != "unchanged":
+                self._services.put(wanted)
+        return outcome
 
     def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
         """Let no node answer for it any more; soon, so that many go at once. Raises KeyError."""

@@ -55,31 +55,36 @@ def test_help_of_get_names_every_kind_with_its_short_names() -> None:
         assert (f"{kind.plural} ({', '.join(kind.short_names)})" if kind.short_names else kind.plural) in said
 
 
-@pytest.mark.parametrize("words", [("pod",), ("svc",), ("pod/",), ("endpoints",)])
-def test_describe_without_a_name_is_a_line(words: tuple[str, ...]) -> None:
-    done = run("describe", *words)
-    assert done.exit_code == 2
-    kind = BY_WORD[words[0].rstrip("/")]
-    assert f"want a name (got {words[0].rstrip('/')}; want {kind.singular} NAME)" in done.output
+@pytest.mark.parametrize("verb", ["get", "describe", "delete"])
+def test_a_kind_with_a_slash_and_no_name_is_a_line(verb: str) -> None:
+    done = run(verb, "po/")
+    assert (done.exit_code, "want a name (got po/; want pod/NAME)" in done.output) == (2, True), done.output
 
 
 def test_describe_names_the_kinds_that_it_shows() -> None:
     done = run("describe", "leases", "x")
-    *others, last = [kind.singular for kind in KINDS if kind.described]
+    *others, last = [kind.plural for kind in KINDS if kind.described]
     assert (done.exit_code, f"want {', '.join(others)} or {last}" in done.output) == (2, True)
 
 
-@pytest.mark.parametrize("words", [("deployment/a", "service/b"), ("pod/a", "b"), ("a", "pod/b"), ("pod", "pod/a")])
-def test_delete_of_two_kinds_at_once_is_a_line(words: tuple[str, ...]) -> None:
-    done = run("delete", *words)
-    assert (done.exit_code, "one kind at a time" in done.output) == (2, True), done.output
+@pytest.mark.parametrize("words", [("pod/a", "b"), ("pod", "pod/a"), ("pod,svc", "svc/a")])
+@pytest.mark.parametrize("verb", ["get", "describe", "delete"])
+def test_kind_name_and_kind_slash_name_do_not_mix(verb: str, words: tuple[str, ...]) -> None:
+    done = run(verb, *words)
+    assert (done.exit_code, "KIND NAME and KIND/NAME do not mix" in done.output) == (2, True), done.output
 
 
-@pytest.mark.parametrize("words", [("node", "a"), ("foo", "a"), ("lease/a",), ("pod/a", "foo/b")])
+@pytest.mark.parametrize("words", [("node", "a"), ("foo", "a"), ("lease/a",), ("pod/a", "foo/b"), ("pod,foo", "a")])
 def test_delete_names_the_kinds_that_can_be_removed(words: tuple[str, ...]) -> None:
     done = run("delete", *words)
-    *others, last = [kind.singular for kind in MANIFESTS.values()]
-    assert (done.exit_code, f"(want {', '.join(others)} or {last})" in done.output) == (2, True), done.output
+    wanted = ", ".join(kind.plural for kind in MANIFESTS.values())
+    assert (done.exit_code, wanted.rpartition(", ")[0] in done.output) == (2, True), done.output
+
+
+@pytest.mark.parametrize("words", [("pods",), ("pods", "a", "--all"), ("pods", "--all", "-l", "a"), ("all",)])
+def test_delete_wants_names_labels_or_all(words: tuple[str, ...]) -> None:
+    done = run("delete", *words)
+    assert (done.exit_code, "want NAME…, -l LABELS or --all" in done.output) == (2, True), done.output
 
 
 def test_a_bundle_has_a_file_of_every_kind() -> None:

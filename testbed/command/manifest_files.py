@@ -1,0 +1,69 @@
+"""The files that `-f` names: one, several, standard input, or a directory's, as kubectl reads them."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from testbed.errors import InvalidInput
+
+MAX_BYTES = 1_000_000
+"""Of one file; the lab says so in its own words."""
+SUFFIXES = (".json", ".yaml", ".yml")
+STANDARD_INPUT = "-"
+URLS = ("http://", "https://")
+
+
+def read_files(names: Sequence[str], *, recursive: bool) -> dict[str, bytes]:
+    """Return what is in each file, in order; of a directory its manifests, by name. Raises InvalidInput."""
+    contents: dict[str, bytes] = {}
+    problems: list[str] = []
+    for name in names:
+        try:
+            for file in _files_of(name, recursive=recursive):
+                if file not in contents:
+                    contents[file] = _read(file)
+        except InvalidInput as problem:
+            problems.append(str(problem))
+    if problems:
+        raise InvalidInput("\n".join(problems))
+    return contents
+
+
+def _files_of(name: str, *, recursive: bool) -> Sequence[str]:
+    if name.startswith(URLS):
+        raise InvalidInput(f"{name}: is not fetched (want a file: curl -sL {name} | testbed apply -f -)")
+    if name == STANDARD_INPUT or not os.path.isdir(name):
+        return [name]
+    found = list(_manifests_in(name, recursive=recursive))
+    if not found:
+        deeper = "" if recursive else ", or -R for directories below it"
+        raise InvalidInput(f"{name}: holds no manifests (want files that end in {', '.join(SUFFIXES)}{deeper})")
+    return found
+
+
+def _manifests_in(directory: str, *, recursive: bool) -> Iterator[str]:
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+    for path in (os.path.join(directory, name) for name in names):
+        if os.path.isdir(path):
+            # A link to a directory may lead in a circle.
+            if recursive and not os.path.islink(path):
+                yield from _manifests_in(path, recursive=True)
+        elif path.endswith(SUFFIXES):
+            yield path
+
+
+def _read(name: str) -> bytes:
+    if name == STANDARD_INPUT:
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    try:
+        with open(name, "rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: OSError) -> InvalidInput:
+    return InvalidInput(f"{name}: cannot be read (got {error.strerror}; want a file of manifests)")
