@@ -36,7 +36,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         if options.version:
             print(_version())
             return 0
-        return _command(options, without_effect(environ))
+        return _command(options, without_effect(argv, environ))
     except AgentError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)

@@ -19,10 +19,12 @@ from agent.backends.subnet_routes import LAST_RESORT_METRIC
 from agent.errors import EnvironmentMissing, LeaseLost, RegistryError
 from agent.kernel.bridge import converge_bridge, remove_bridge
 from agent.kernel.firewall import Firewall
+from agent.kernel.flanneld_rules import find_leftovers, remove_leftovers
 from agent.kernel.forward_rules import ForwardRules
 from agent.kernel.journal import Journal, open_journal
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import Family, IPNetwork
+from agent.node.other_agents import running_flannelds
 from agent.node.setup import bridge_claim
 from agent.node.subnet_env import first_address, read_env, read_previous_subnet, read_values
 from agent.options.options import Options
@@ -51,15 +53,26 @@ class _Announcer:
         self.removed = True
         print(f"removed: {what}", flush=True)
 
+    def end(self) -> None:
+        """Say so when there was nothing."""
+        if not self.removed:
+            print("nothing to remove")
+
 
 def clean_up(options: Options) -> None:
     """Remove rules, overlay devices and routes, bridge (with --bridge), files, and with --revoke the lease; print each.
 
+    With --rules only what a flanneld would not replace: rules and last-resort routes of ours.
     Raises RegistryError when the lease cannot be given back; everything else is removed all the same.
     """
     announcer = _Announcer(open_journal(options.journal, options.node_name))
     refused: RegistryError | None = None
     with Kernel(announcer) as kernel:
+        if options.rules:
+            _remove_rules(announcer)
+            _remove_last_resort(kernel)
+            announcer.end()
+            return
         for link in kernel.links():
             if link.kind == "tun" and link.name.startswith("flannel"):
                 log.warning("%s: an agent is running here and will make its things again; stop it first", link.name)
@@ -68,10 +81,8 @@ def clean_up(options: Options) -> None:
                 _give_leases_back(options, kernel, announcer)
             except RegistryError as error:
                 refused = error
-        # Where there is no nft, there are no rules of ours either.
-        with contextlib.suppress(EnvironmentMissing):
-            Firewall(announcer).remove_all()
-            ForwardRules(announcer).remove()
+        _remove_rules(announcer)
+        _remove_rules_of_flanneld(announcer)
         _remove_overlay(kernel, options.subnet_file)
         if options.bridge is not None:
             kept = remove_bridge(kernel, options.bridge)
@@ -82,8 +93,24 @@ def clean_up(options: Options) -> None:
             _remove_file(path, announcer)
     if refused is not None:
         raise refused
-    if not announcer.removed:
-        print("nothing to remove")
+    announcer.end()
+
+
+def _remove_rules(announcer: _Announcer) -> None:
+    # Where there is no nft, there are no rules of ours either.
+    with contextlib.suppress(EnvironmentMissing):
+        Firewall(announcer).remove_all()
+        ForwardRules(announcer).remove()
+
+
+def _remove_rules_of_flanneld(announcer: _Announcer) -> None:
+    with contextlib.suppress(EnvironmentMissing):
+        leftovers = find_leftovers()
+        if leftovers and (running := running_flannelds()):
+            kept = ", ".join(leftover.text for leftover in leftovers)
+            print(f"kept: {kept}, of the flanneld that runs here (process {', '.join(map(str, running))})")
+        else:
+            remove_leftovers(leftovers, announcer)
 
 
 def _remove_overlay(kernel: Kernel, subnet_file: Path) -> None:
@@ -98,6 +125,11 @@ def _remove_overlay(kernel: Kernel, subnet_file: Path) -> None:
             if network is not None and own is not None:
                 remove_other_devices(kernel, network, keep=(), why=REMOVED)
                 remove_subnet_routes(kernel, network, own, why=REMOVED)
+    _remove_last_resort(kernel)
+
+
+def _remove_last_resort(kernel: Kernel) -> None:
+    """What takes packets that the overlay does not."""
     for link in kernel.links():
         if is_drop_device(link):
             kernel.delete_link(link.name, REMOVED)

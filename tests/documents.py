@@ -51,7 +51,13 @@ RUN_BY = {
     (f"{GUIDE}/agent.md", ""): "tests/netns/test_machine_pages.py",
     **{
         ("docs/real-machines.md", section): "tests/netns/test_machine_pages.py"
-        for section in ("The network config", "What it makes on a node", "Pods", "Stop, restart, remove")
+        for section in (
+            "The network config",
+            "What it makes on a node",
+            "Pods",
+            "Stop, restart, remove",
+            "Beside real flannelds",
+        )
     },
     ("docs/real-machines.md", "Join: two machines, one command each"): "tests/netns/test_join.py",
     (f"{GUIDE}/labs.md", "Without root"): "tests/e2e/test_rootless.py",

@@ -5,12 +5,9 @@ What stands there is judged by `forward_chains`.
 """
 
 import shlex
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from agent.kernel.firewall import TABLE_PREFIX
 from agent.kernel.forward_chains import (
@@ -32,13 +29,12 @@ from agent.kernel.forward_chains import (
     shared_chain,
     warning,
 )
+from agent.kernel.iptables import find_program, legacy_tables, nft_program, run_iptables
 from agent.kernel.journal import Journal
 from agent.kernel.nftables import FirewallError, generation_if_known, list_objects, run_nft
 from agent.kernel.values import Family, IPNetwork
 
 NOT_WANTED = "these rules are no longer wanted"
-IPTABLES_TIMEOUT_S = 10.0
-PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +93,10 @@ class ForwardRules:
 
     def _remove_restored(self, version: Family, network: IPNetwork | None) -> None:
         """Remove what `iptables-restore` wrote again after an `iptables-save` of ours: nft cannot read its comments."""
-        program = _program(f"{FAMILY_WORDS[version]}tables-nft") or _program(f"{FAMILY_WORDS[version]}tables")
+        program = nft_program(FAMILY_WORDS[version])
         if program is None:
             return
-        for line in _run(program, "-S", SHARED_CHAIN).splitlines():
+        for line in run_iptables(program, "-S", SHARED_CHAIN).splitlines():
             words = shlex.split(line)
             comment = words[words.index("--comment") + 1] if "--comment" in words else ""
             if (
@@ -109,7 +105,7 @@ class ForwardRules:
                 and (network is None or comment.endswith(f" {network}"))
             ):
                 command = [program, "-D", *words[1:]]
-                _run(*command)
+                run_iptables(*command)
                 self._journal.record(command, NOT_WANTED)
 
     def _load(self, lines: Sequence[str], why: str) -> None:
@@ -170,32 +166,12 @@ def _legacy_chains(version: Family) -> Iterator[Look]:
     Raises FirewallError.
     """
     family = FAMILY_WORDS[version]
-    try:
-        loaded = Path(f"/proc/thread-self/net/{family}_tables_names").read_text(encoding="ascii").split()
-    except OSError:
-        return
-    if SHARED_TABLE not in loaded:
+    if SHARED_TABLE not in legacy_tables(family):
         return
     name = legacy_program(family)
-    program = _program(name)
+    program = find_program(name)
     if program is None:
         raise FirewallError(f"its table {SHARED_TABLE} is loaded, and the program {name} is missing")
-    policies, rules = read_iptables(_run(program, "-S"))
+    policies, rules = read_iptables(run_iptables(program, "-S"))
     chain = BaseChain(family, SHARED_TABLE, SHARED_CHAIN, policies[SHARED_CHAIN], legacy=True)
     yield chain, rules.get(SHARED_CHAIN, ()), lambda name: rules.get(name, ())
-
-
-def _program(name: str) -> str | None:
-    return shutil.which(name) or shutil.which(name, path=PATH)
-
-
-def _run(*command: str) -> str:
-    """Run iptables and return what it printed. Raises FirewallError."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=IPTABLES_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise FirewallError(f"{' '.join(command)}: no answer within {IPTABLES_TIMEOUT_S:g} s") from error
-    if done.returncode != 0:
-        reason = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
-        raise FirewallError(f"{' '.join(command)}: {reason}")
-    return done.stdout

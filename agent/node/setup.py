@@ -16,12 +16,14 @@ from agent.errors import AgentError, EnvironmentMissing
 from agent.kernel.bridge import BridgeClaim, converge_bridge
 from agent.kernel.conntrack import forget_flows, words
 from agent.kernel.firewall import Firewall, Policy, escapes
+from agent.kernel.flanneld_rules import find_leftovers, remove_leftovers
 from agent.kernel.forward_rules import ForwardRules
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import IPNetwork
 from agent.lease import Lease
 from agent.netconfig.config import NetworkConfig
 from agent.node.health import Readiness
+from agent.node.other_agents import running_flannelds
 from agent.node.subnet_env import (
     SubnetEnv,
     first_address,
@@ -157,7 +159,20 @@ class NodeSetup:
                     self._firewall.remove(network)
                 if not self._options.forward_rules or not is_ours_now:
                     self._forward_rules.remove(network)
+            self._remove_rules_of_flanneld()
         self._rules_made = True
+
+    def _remove_rules_of_flanneld(self) -> None:
+        leftovers = find_leftovers()
+        if not leftovers:
+            return
+        found = ", ".join(leftover.text for leftover in leftovers)
+        if running := running_flannelds():
+            pids = ", ".join(map(str, running))
+            log.warning("rules: a flanneld runs here too (process %s), so its rules stay: %s", pids, found)
+            return
+        remove_leftovers(leftovers, self._kernel.journal)
+        log.info("rules: removed what a flanneld left: %s", found)
 
     def _converge_forward_rules(self) -> None:
         reports = [self._forward_rules.converge(policy.network) for policy in self._policies]

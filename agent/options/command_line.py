@@ -15,6 +15,7 @@ from agent.options.options import (
     FLAG_BY_NAME,
     FLAG_OF,
     FLAGS,
+    OF_KLOG,
     UNSUPPORTED,
     Command,
     Flag,
@@ -41,6 +42,8 @@ class Reading:
     command: Command = "run"
     given: dict[str, Given] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    of_klog: list[str] = field(default_factory=list)
+    """Flags and variables of flannel's logger, as given."""
 
     def where(self, name: str) -> str:
         """Return where the flag was given, as error lines name it."""
@@ -80,18 +83,24 @@ def read_flags(argv: Sequence[str], environ: Mapping[str, str]) -> Reading:
     for flag in FLAGS:
         if flag.variable and flag.name not in reading.given and (text := environ.get(flag.variable)):
             reading.given[flag.name] = Given((text,), flag.variable)
+    for variable in map(variable_of, OF_KLOG):
+        if got := environ.get(variable):
+            reading.of_klog.append(f"{variable}={got}")
     for variable in map(variable_of, sorted(UNSUPPORTED)):
         if got := environ.get(variable):
             reading.problems.append(f"{variable}: not supported by this agent (got {got!r}; want it unset)")
     return reading
 
 
-def without_effect(environ: Mapping[str, str]) -> list[str]:
-    """Return a line for each variable that flanneld knows and that means nothing where etcd is the store."""
+def without_effect(argv: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """Return a line for each flag and variable that flanneld knows and that means nothing here."""
     return [
-        f"{name}={environ[name]}: without effect, it is for flannel's Kubernetes subnet manager"
-        for name in OF_KUBERNETES
-        if environ.get(name)
+        *(
+            f"{name}={environ[name]}: without effect, it is for flannel's Kubernetes subnet manager"
+            for name in OF_KUBERNETES
+            if environ.get(name)
+        ),
+        *(f"{given}: without effect, it is for flannel's logger" for given in read_flags(argv, environ).of_klog),
     ]
 
 
@@ -116,6 +125,12 @@ def _read_words(reading: Reading, words: list[str]) -> None:
             )
             continue
         name, equals, text = word.lstrip("-").partition("=")
+        if name in OF_KLOG and (equals or words):
+            reading.of_klog.append(f"--{name}={text if equals else words.pop(0)}")
+            continue
+        if name in OF_KLOG:
+            reading.problems.append(f"--{name}: has no value (got nothing; want one, or the flag left out)")
+            continue
         flag = FLAG_BY_NAME.get("help" if name == "h" else name)
         if flag is None:
             reading.problems.append(_unknown(word, name))
@@ -188,6 +203,10 @@ def _contradictions(options: Options, reading: Reading) -> list[str]:
     if options.revoke and options.command != "cleanup":
         problems.append(
             f"{where('revoke')}: belongs to cleanup (got no such command; want --revoke-on-exit or `cleanup --revoke`)"
+        )
+    if options.rules and (options.command != "cleanup" or options.revoke):
+        problems.append(
+            f"{where('rules')}: belongs to cleanup, without --revoke (got another command line; want `cleanup --rules`)"
         )
     if options.command == "bridge" and options.bridge is None:
         problems.append("--bridge: missing (got nothing; want the name of the bridge, e.g. docker0)")

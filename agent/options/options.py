@@ -31,11 +31,11 @@ UNSUPPORTED = frozenset(
         "kubeconfig-file",
         "net-config-path",
         "set-node-network-unavailable",
-        "vmodule",
-        "log_backtrace_at",
     }
 )
 """flannel has these and we do not: they are refused, as ignoring them would surprise later."""
+OF_KLOG = ("vmodule", "log_backtrace_at")
+"""flannel's logger has these, each with a value; they concern nothing but its own log lines."""
 WITHOUT_VARIABLE = frozenset({"help", "version"})
 
 
@@ -210,6 +210,7 @@ class Options:
         "revoke-on-exit", "give the lease back on SIGTERM; without it a restart keeps the subnet"
     )
     revoke: bool = _switch("revoke", "with `cleanup`: give the lease back too")
+    rules: bool = _switch("rules", "with `cleanup`: only rules and last-resort routes, for a flanneld that follows")
     datapath: str = _flag(
         "datapath=auto|native|python",
         parsers.datapath,

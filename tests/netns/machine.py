@@ -40,7 +40,7 @@ class Machine:
         underlay.undo.callback(self._end, holder)
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"up\n"
-        self._enter = ["nsenter", "--target", str(holder.pid), "--mount", "--net", f"--wd={ROOT}"]
+        self.enter = ["nsenter", "--target", str(holder.pid), "--mount", "--net", f"--wd={ROOT}"]
         self.joined: subprocess.Popen[bytes] | None = None
 
     def _end(self, holder: subprocess.Popen[bytes]) -> None:
@@ -57,7 +57,7 @@ class Machine:
         return self._log.read_text()
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return run(*self._enter, *command, check=check, timeout_s=30)
+        return run(*self.enter, *command, check=check, timeout_s=30)
 
     def bash(self, command: str) -> str:
         """What somebody sees who types it in the clone; `sudo` and `testbed` are there."""
@@ -69,7 +69,7 @@ class Machine:
         """Type a command that goes on, and wait until it has said `ready`; see `said`."""
         with self._log.open("wb") as log:
             self.joined = subprocess.Popen(
-                [*self._enter, "bash", "-c", f"exec {command}"], stdout=log, stderr=log, start_new_session=True
+                [*self.enter, "bash", "-c", f"exec {command}"], stdout=log, stderr=log, start_new_session=True
             )
         wait_until(lambda: ready in self.said, 20, f"{command} says {ready}", lambda: self.said)
         return self.joined

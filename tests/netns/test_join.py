@@ -44,7 +44,7 @@ def test_pods_made_by_hand_on_two_machines_reach_each_other(two: tuple[Machine, 
         machine.run("ip", "netns", "exec", "web", "ping", "-n", "-c1", "-W2", there)
     page = "import http.server as h; h.HTTPServer(('', 8080), h.SimpleHTTPRequestHandler).handle_request()"
     with subprocess.Popen(
-        [*two[1]._enter, "ip", "netns", "exec", "web", sys.executable, "-c", page],
+        [*two[1].enter, "ip", "netns", "exec", "web", sys.executable, "-c", page],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as server:

@@ -315,9 +315,28 @@ def test_help_is_asked_for_in_three_ways(word: str) -> None:
 
 def test_variables_of_flannels_kubernetes_manager_are_taken_and_said_to_mean_nothing() -> None:
     environ = {"EVENT_QUEUE_DEPTH": "5000", "CONT_WHEN_CACHE_NOT_READY": "false", "PATH": "/bin"}
-    assert [line.partition(":")[0] for line in without_effect(environ)] == [
+    assert [line.partition(":")[0] for line in without_effect([], environ)] == [
         "CONT_WHEN_CACHE_NOT_READY=false",
         "EVENT_QUEUE_DEPTH=5000",
     ]
     assert parse_options([], environ) == parse_options([], {})
-    assert without_effect({"EVENT_QUEUE_DEPTH": ""}) == []
+    assert without_effect([], {"EVENT_QUEUE_DEPTH": ""}) == []
+
+
+@pytest.mark.parametrize("words", [["--vmodule=a=2,b=3"], ["-vmodule", "a=2,b=3"]])
+def test_flags_of_flannels_logger_are_taken_and_said_to_mean_nothing(words: list[str]) -> None:
+    argv, environ = [*words, "--log_backtrace_at", "x.go:1", "--iface=e0"], {"FLANNELD_VMODULE": "c=1"}
+    assert parse(*argv, environ=environ) == parse("--iface=e0")
+    assert [line.partition(": ")[0] for line in without_effect(argv, environ)] == [
+        "--vmodule=a=2,b=3",
+        "--log_backtrace_at=x.go:1",
+        "FLANNELD_VMODULE=c=1",
+    ]
+    assert problems("--vmodule") == ["--vmodule: has no value (got nothing; want one, or the flag left out)"]
+
+
+@pytest.mark.row("B1")
+@pytest.mark.parametrize("argv", [["--rules"], ["bridge", "--bridge=b", "--rules"], ["cleanup", "--rules", "--revoke"]])
+def test_rules_alone_are_removed_by_cleanup_which_then_keeps_the_lease(argv: list[str]) -> None:
+    (line,) = problems(*argv)
+    assert line.startswith("--rules: belongs to cleanup, without --revoke")

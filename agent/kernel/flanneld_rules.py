@@ -1,0 +1,148 @@
+"""The packet filter rules that a flanneld left on this node.
+
+flanneld leaves them in place when it ends: chains of iptables, or nftables tables. They were made for the subnet that
+it had; under another one they masquerade what pods send each other. Chains and tables are known by their names, and
+rules of old releases, which stand in the machine's own chains, by their comments.
+"""
+
+import logging
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.kernel.firewall import FAMILY_WORDS
+from agent.kernel.forward_chains import legacy_program
+from agent.kernel.iptables import find_program, legacy_tables, nft_program, run_iptables
+from agent.kernel.journal import Journal
+from agent.kernel.nftables import FirewallError, list_objects, run_nft
+
+log = logging.getLogger(__name__)
+
+TABLES = (("ip", "flannel-ipv4"), ("ip6", "flannel-ipv6"))
+CHAINS: Mapping[str, tuple[str, str]] = {
+    "nat": ("POSTROUTING", "FLANNEL-POSTRTG"),
+    "filter": ("FORWARD", "FLANNEL-FWD"),
+}
+"""By iptables' table: the chain of the machine that calls flanneld's, and that one."""
+COMMENT = re.compile(r"flanneld (masq|forward)")
+WHY = "left by a flanneld, for the subnet that it had"
+LOCK_WAIT_S = "5"
+"""Another iptables may hold the lock of the legacy tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """One table, chain or rule of a flanneld, and what removes it."""
+
+    text: str
+    script: str = ""
+    """Lines for nft, one transaction."""
+    commands: tuple[tuple[str, ...], ...] = ()
+    """Or commands of iptables, in order."""
+
+
+def find_leftovers() -> list[Leftover]:
+    """Return what a flanneld left in the caller's network namespace. Raises FirewallError and EnvironmentMissing."""
+    tables = {
+        (item["table"]["family"], item["table"]["name"]) for item in list_objects("tables") or () if "table" in item
+    }
+    found = [
+        Leftover(f"table {family} {name}", f"delete table {family} {name}\n")
+        for family, name in TABLES
+        if (family, name) in tables
+    ]
+    for family in FAMILY_WORDS.values():
+        for table in CHAINS:
+            if (family, table) in tables:
+                found += _in_nftables(family, table)
+        loaded = set(CHAINS).intersection(legacy_tables(family))
+        program = find_program(legacy_program(family)) if loaded else None
+        if program is not None:
+            for table in sorted(loaded):
+                found += iptables_leftovers(program, table, run_iptables(program, "-t", table, "-S"))
+    return found
+
+
+def remove_leftovers(leftovers: Iterable[Leftover], journal: Journal) -> None:
+    """Remove these. Raises FirewallError and EnvironmentMissing."""
+    for leftover in leftovers:
+        if leftover.script:
+            run_nft(["-f", "-"], leftover.script)
+            journal.record(["nft", "-f", "-"], WHY, leftover.script)
+        for command in leftover.commands:
+            run_iptables(*command)
+            journal.record(command, WHY)
+
+
+def _in_nftables(family: str, table: str) -> list[Leftover]:
+    """Return what a table of iptables-nft has."""
+    caller, name = CHAINS[table]
+    objects = list_objects("table", family, table) or []
+    found = nftables_leftovers(objects, name)
+    program = nft_program(family)
+    if program is None or not _has_unreadable_comment(objects, caller):
+        return found
+    try:
+        listing = run_iptables(program, "-t", table, "-S", caller)
+    except FirewallError as error:
+        log.warning("rules: whether a flanneld left some in chain %s of %s is not known: %s", caller, table, error)
+        return found
+    # Rules that only their comments give away; those that call flanneld's chain go with it.
+    alone = "\n".join(line for line in listing.splitlines() if name not in line)
+    return found + iptables_leftovers(program, table, alone)
+
+
+# What listings say. Pure.
+
+
+def nftables_leftovers(objects: Sequence[Mapping[str, Any]], name: str) -> list[Leftover]:
+    """Return the chain `name` in what `nft -j list table` printed, with the rules that call it."""
+    chain = next((item["chain"] for item in objects if item.get("chain", {}).get("name") == name), None)
+    if chain is None:
+        return []
+    table = f"{chain['family']} {chain['table']}"
+    calls = [
+        f"delete rule {table} {rule['chain']} handle {rule['handle']}"
+        for rule in (item["rule"] for item in objects if "rule" in item)
+        if any(name in (_target(statement, "jump"), _target(statement, "goto")) for statement in rule.get("expr", ()))
+    ]
+    lines = (*calls, f"flush chain {table} {name}", f"delete chain {table} {name}")
+    return [Leftover(f"chain {name} of table {table}", "".join(f"{line}\n" for line in lines))]
+
+
+def iptables_leftovers(program: str, table: str, listing: str) -> list[Leftover]:
+    """Return flanneld's chain, and rules of its in other chains, in what `iptables -S` printed of a table."""
+    lines = [shlex.split(line) for line in listing.splitlines()]
+    caller, name = CHAINS[table]
+    has_chain = ["-N", name] in lines
+    rules = [words[1:] for words in lines if words[0] == "-A" and words[1] != name and _is_flannelds(words, name)]
+    if not rules and not has_chain:
+        return []
+    start = (program, "-w", LOCK_WAIT_S, "-t", table)
+    ends = [("-F", name), ("-X", name)] if has_chain else []
+    what = f"chain {name}" if has_chain else f"rules of chain {caller}"
+    commands = [*((*start, "-D", *words) for words in rules), *((*start, *words) for words in ends)]
+    return [Leftover(f"{what} of {program.rpartition('/')[2]}'s table {table}", commands=tuple(commands))]
+
+
+def _has_unreadable_comment(objects: Iterable[Mapping[str, Any]], chain: str) -> bool:
+    rules = (item["rule"] for item in objects if "rule" in item)
+    return any(
+        statement.get("xt", {}).get("name") == "comment"
+        for rule in rules
+        if rule["chain"] == chain
+        for statement in rule.get("expr", ())
+        if isinstance(statement.get("xt", {}), Mapping)
+    )
+
+
+def _target(statement: Mapping[str, Any], kind: str) -> str | None:
+    value = statement.get(kind)
+    return value.get("target") if isinstance(value, Mapping) else None
+
+
+def _is_flannelds(words: Sequence[str], name: str) -> bool:
+    comment = words[words.index("--comment") + 1] if "--comment" in words else ""
+    return name in words[2:] or COMMENT.fullmatch(comment) is not None

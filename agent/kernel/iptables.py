@@ -1,0 +1,40 @@
+"""The programs of iptables, where a machine has them: nft neither shows their comments nor knows the legacy tables."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from agent.kernel.nftables import FirewallError
+
+IPTABLES_TIMEOUT_S = 10.0
+PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+
+
+def find_program(name: str) -> str | None:
+    """Return the program's path; None where it is not installed."""
+    return shutil.which(name) or shutil.which(name, path=PATH)
+
+
+def nft_program(family: str) -> str | None:
+    """Return the path of the program that keeps its rules in nftables; None where it is not installed."""
+    return find_program(f"{family}tables-nft") or find_program(f"{family}tables")
+
+
+def legacy_tables(family: str) -> list[str]:
+    """Return the legacy tables that are loaded: asking iptables-legacy for one would load it."""
+    try:
+        return Path(f"/proc/thread-self/net/{family}_tables_names").read_text(encoding="ascii").split()
+    except OSError:
+        return []
+
+
+def run_iptables(*command: str) -> str:
+    """Run iptables and return what it printed. Raises FirewallError."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=IPTABLES_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise FirewallError(f"{' '.join(command)}: no answer within {IPTABLES_TIMEOUT_S:g} s") from error
+    if done.returncode != 0:
+        reason = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
+        raise FirewallError(f"{' '.join(command)}: {reason}")
+    return done.stdout
