@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from testbed.bench.scale_plan import rows
-from testbed.bench.show import print_table
 from testbed.control.answers.bench import BenchScaleAnswer
+from testbed.output.tables import matrix, say
 
 
 def progress(what: str) -> None:
@@ -16,17 +16,21 @@ def progress(what: str) -> None:
 def show(result: BenchScaleAnswer, plot: Path | None) -> None:
     """The whole result, and where its picture is."""
     machine, pods = result["machine"], result["pods_per_node"]
-    headings = ("nodes", "", *(str(one["nodes"]) for one in result["sizes"]))
-    print_table(headings, [(title, unit, *cells) for title, unit, cells in rows(result)], texts=2)
-    print(f"{pods} pods on each node; memory: proportional set sizes of agent, machine and pods' pause processes")
-    print("joins, leaves, killed, restarted: until every node's forwarding table is complete again")
+    matrix(
+        ("nodes", "", *(str(one["nodes"]) for one in result["sizes"])),
+        [(title, unit, *cells) for title, unit, cells in rows(result)],
+        keys=2,
+        numbers=True,
+    )
+    say(f"\n{pods} pods on each node; memory: proportional set sizes of agent, machine and pods' pause processes")
+    say("joins, leaves, killed, restarted: until every node's forwarding table is complete again")
     if result["growth"] is not None:
-        print(f"time per node, of the largest size by that of the smallest one from 20 on: {result['growth']:.2f}")
+        say(f"time per node, of the largest size by that of the smallest one from 20 on: {result['growth']:.2f}")
     where = f"{machine['processors']} processors ({machine['model']}), Linux {machine['kernel']}"
-    print(f"{result['took_s']:.0f} s on {where}")
+    say(f"{result['took_s']:.0f} s on {where}")
     for one in result["sizes"]:
         for line in one["pings"]["which"]:
-            print(f"{one['nodes']} nodes: ping lost: {line}")
+            say(f"{one['nodes']} nodes: ping lost: {line}")
     if plot is not None:
         print(f"drawn: {plot}")
     largest = max(one["nodes"] for one in result["sizes"])

@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from testbed.bench.plan import BenchPlan, BenchStep
 from testbed.bench.report import goal_line, median_rows, ratio_rows, round_line
 from testbed.bench.results import Round, metrics_of, why_not_counted
 from testbed.control.answers.bench import BenchAnswer, BenchRound
-from testbed.output.tables import BAD_COLOUR, GOOD_COLOUR, PIPE_WIDTH, console
+from testbed.output.tables import BAD_COLOUR, GOOD_COLOUR, matrix, say
 
 
 class Bar:
@@ -21,7 +19,7 @@ class Bar:
 
     def __init__(self, plan: BenchPlan) -> None:
         self._plan = plan
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, markup=False)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=self._console, transient=True)
         self._task: TaskID | None = None
@@ -55,31 +53,32 @@ class Bar:
 
 def show(result: BenchAnswer, plot: Path | None) -> None:
     """The whole result, and where its picture is."""
-    screen = console()
     machine, names = result["machine"], [path["name"] for path in result["paths"]]
     counted, done = result["rounds_counted"], len(result["rounds"])
-    print_table(("median", "unit", *names), median_rows(result), texts=2)
+    matrix(("median", "unit", *names), median_rows(result), keys=2, numbers=True)
+    print()
     for reference in result["ratios"]:
         if len(names) > 1:
-            print_table((f"compared with {reference}", *names), ratio_rows(result, reference), texts=1)
+            matrix((f"compared with {reference}", *names), ratio_rows(result, reference), numbers=True)
+            print()
     for path in result["paths"]:
-        print(f"{path['name']}: {path['description']}")
-    print("forward: from node1's pod to node2's; latency: half of a round trip; agents' CPU: of both agents together")
+        say(f"{path['name']}: {path['description']}")
+    say("forward: from node1's pod to node2's; latency: half of a round trip; agents' CPU: of both agents together")
     rounds = "1 round" if done == 1 else f"{done} rounds"
     where = f"{machine['processors']} processors ({machine['model']}), Linux {machine['kernel']}"
     took = f"{result['took_s']:.0f} s on {where}, load {_loads(result['rounds'])}"
-    print(f"{rounds} of {result['seconds']} s a measurement in {took}")
+    say(f"{rounds} of {result['seconds']} s a measurement in {took}")
     for one in result["rounds"]:
         if not one["counts"]:
-            screen.print(f"round {one['number']} does not count: {one['why_not']}", style=BAD_COLOUR, soft_wrap=True)
+            say(f"round {one['number']} does not count: {one['why_not']}", BAD_COLOUR)
     if not counted:
         text = "no round counts: the numbers above are of all rounds, and no goal is judged (run it on a quiet machine)"
-        screen.print(text, style=BAD_COLOUR, soft_wrap=True)
+        say(text, BAD_COLOUR)
     for failure in result["failures"]:
         where = f"round {failure['round']}, {failure['path']}, {failure['measurement']}"
-        screen.print(f"{where}: {failure['error']}", style=BAD_COLOUR, soft_wrap=True)
+        say(f"{where}: {failure['error']}", BAD_COLOUR)
     for goal in result["goals"]:
-        screen.print(goal_line(goal), style=GOOD_COLOUR if goal["reached"] else BAD_COLOUR, soft_wrap=True)
+        say(goal_line(goal), GOOD_COLOUR if goal["reached"] else BAD_COLOUR)
     if plot is not None:
         print(f"drawn: {plot}")
     more = "" if result["rounds"] and plot is not None else " --plot bench.png"
@@ -89,20 +88,3 @@ def show(result: BenchAnswer, plot: Path | None) -> None:
 def _loads(rounds: Sequence[BenchRound]) -> str:
     loads = [one["load"] for one in rounds]
     return f"{min(loads):.1f} to {max(loads):.1f}"
-
-
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> None:
-    """Numbers stand right, the first `texts` columns left."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number < texts else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    # As wide as it is: a narrow terminal breaks lines, but no number is cut off.
-    screen = Console(highlight=False, width=PIPE_WIDTH)
-    with screen.capture() as captured:
-        screen.print(table)
-    for line in captured.get().splitlines():
-        if line.strip():
-            print(line.rstrip())
-    print()

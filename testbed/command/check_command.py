@@ -44,11 +44,10 @@ def check(lab: str | None, everything: bool, output: str | None) -> int:
     if output == "json":
         render.as_json(answer)
         return 0 if answer["well"] else 1
-    rows: list[tuple[object, ...]] = []
-    for one in answer["checks"]:
-        lines = one["wrong"] or [""]
-        rows += [(one["check"], "yes" if one["holds"] else "no", lines[0]), *(("", "", line) for line in lines[1:])]
-    render.columns(("check", "holds", "problems"), rows)
+    render.columns(
+        ("check", "holds", "problems"),
+        ((one["check"], "yes" if one["holds"] else "no", "\n".join(one["wrong"])) for one in answer["checks"]),
+    )
     print(f"\n{_summary(answer)}")
     traces = [f"trace {one['trace']}" for one in answer["checks"] if one["trace"]]
     hint = ["hint"] if answer["exercise"] else []

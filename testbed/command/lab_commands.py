@@ -227,7 +227,7 @@ def doctor(output: str | None) -> int:
     )
     for check in found:
         if not check.ok:
-            print(f"{check.name}: want {check.want}: {check.remedy}")
+            render.say(f"{check.name}: want {check.want}: {check.remedy}")
     if not IS_CLONE and (lines := apt_lines(missing_debian_packages(found))):
         print("\nDebian brings what is missing:", *lines, sep="\n  ")
     if failures and without_root and not lone:

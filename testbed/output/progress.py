@@ -32,12 +32,12 @@ class Phases:
     def show(self, phase: str, state: str, detail: str, seconds: float) -> None:
         """One message of the lab: a phase began, waits for something, or is done."""
         if state == "done":
-            self._console.print(f"{phase:<12}{seconds:6.2f} s  {detail}")
+            self._console.print(f"{phase:<12}{seconds:6.2f} s  {detail}", soft_wrap=True)
         elif self._spinner:
             self._spinner.update(f"{phase}: {detail}" if detail else phase)
         elif state == "waiting" and seconds >= self._told_at + QUIET_S:
             self._told_at = seconds
-            self._console.print(f"{phase:<12}{seconds:6.2f} s  waiting for {detail}")
+            self._console.print(f"{phase:<12}{seconds:6.2f} s  waiting for {detail}", soft_wrap=True)
 
 
 @contextmanager

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from testbed.cluster.columns import agent_state, joined
 from testbed.cluster.kinds import ROUTE_TABLE, Kind
 from testbed.output.cells import machine_lines, warning_lines
+from testbed.output.layout import blocks, table_lines, wrap
 from testbed.places import TOPOLOGIES
 from testbed.spelling import listed
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 Object = Mapping[str, Any]
 GOOD = {"ready", "Running", "Succeeded"}
-PIPE_WIDTH = 1000  # columns; so that no table is shortened for whoever parses it
+LEAST_WIDTH = 40
+"""Columns; a terminal that says it has fewer is taken to have so many."""
 _PLACE = re.compile(r"(?:error: )?(?P<file>.+?):(?P<line>\d+):\d+: ")
 MATRIX_TARGETS = 12
 """Targets that a matrix of pings has room for; a terminal shows four or five without wrapping, a pipe any number."""
@@ -30,8 +31,22 @@ BAD_COLOUR, GOOD_COLOUR, WARNING_COLOUR = "red", "green", "yellow"
 
 
 def console() -> Console:
-    """Standard output; colour only on a terminal, and never a shortened cell in a pipe."""
-    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    """Return standard output; colour only on a terminal, and texts as they are: a bracket is no markup."""
+    return Console(highlight=False, emoji=False, markup=False)
+
+
+def screen_width() -> int:
+    """Return how many columns there are; a pipe has room for any line."""
+    return max(LEAST_WIDTH, console().width) if sys.stdout.isatty() else sys.maxsize
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a text as it is, wrapped between words at the width there is."""
+    _print([Text(line, style) for line in wrap(text, screen_width())])
+
+
+def _print(lines: Iterable[Text]) -> None:
+    console().print(Text("\n").join(lines), soft_wrap=True)
 
 
 def as_json(value: object) -> None:
@@ -54,30 +69,25 @@ def columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 def plain_columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows in columns, headings as they are: names of pods, for example.
 
-    On a narrow terminal the lists in a column, as a node's two addresses are one, stand below one another; where that
-    is not enough, the widest column wraps. Only then anything is shortened.
+    A terminal shows the same as a pipe: what it has no room for stands below (testbed.output.layout).
     """
-    screen = console()
+    _print(table_lines(headings, [[_cell(value) for value in row] for row in rows], screen_width()))
+
+
+def matrix(headings: Sequence[str], rows: Iterable[Sequence[object]], keys: int = 1, *, numbers: bool = False) -> None:
+    """Print columns that are alike behind the first `keys`: those without room follow in a table of their own.
+
+    `numbers`: they stand at their right edge.
+    """
     cells = [[_cell(value) for value in row] for row in rows]
-    if sum(widths := _widths(headings, cells)) > screen.width:
-        cells = [[Text(cell.plain.replace(", ", ",\n"), cell.style) for cell in row] for row in cells]
-        widths = _widths(headings, cells)
-    wraps = widths.index(max(widths)) if sum(widths) > screen.width else None
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
-    for number, heading in enumerate(headings):
-        table.add_column(Text(heading), no_wrap=number != wraps, overflow="fold" if number == wraps else "ellipsis")
-    for row in cells:
-        table.add_row(*row)
-    with screen.capture() as captured:
-        screen.print(table)
-    for line in captured.get().splitlines():
-        print(line.rstrip())
-
-
-def _widths(headings: Sequence[str], cells: Sequence[Sequence[Text]]) -> list[int]:
-    """Return how wide each column is, with the gap behind it."""
-    lines = [[max(map(len, cell.plain.split("\n"))) for cell in row] for row in cells]
-    return [max(column) + 2 for column in zip(map(len, headings), *lines, strict=True)]
+    texts = [[heading, *(row[number].plain for row in cells)] for number, heading in enumerate(headings)]
+    width = screen_width()
+    for count, block in enumerate(blocks(texts, keys, width)):
+        if count:
+            print()
+        right = frozenset(range(keys, len(block))) if numbers else frozenset()
+        chosen = [[row[number] for number in block] for row in cells]
+        _print(table_lines([headings[number] for number in block], chosen, width, right))
 
 
 def _cell(value: object) -> Text:
@@ -125,7 +135,7 @@ def status(answer: "StatusAnswer") -> None:
     """The lab at a glance."""
     cluster = _name_of(answer["cluster_file"])
     made_of = f"{cluster}, backend {_backends_of(answer)}" + (", Open vSwitch" if answer["switch"] == "ovs" else "")
-    console().print(f"lab {answer['lab']}: {answer['state']} since {answer['since']} ({made_of})\n")
+    say(f"lab {answer['lab']}: {answer['state']} since {answer['since']} ({made_of})\n")
     columns(
         NODE_HEADINGS,
         (
@@ -140,7 +150,7 @@ def status(answer: "StatusAnswer") -> None:
             for node in answer["nodes"]
         ),
     )
-    console().print()
+    print()
     if answer["pods"]:
         columns(
             POD_HEADINGS,
@@ -160,13 +170,13 @@ def status(answer: "StatusAnswer") -> None:
         print("no pods")
     unhealthy = [member["name"] for member in answer["etcd"] if not member["healthy"]]
     if unhealthy:
-        console().print(f"\netcd: {', '.join(unhealthy)} does not answer", style=BAD_COLOUR)
+        say(f"\netcd: {', '.join(unhealthy)} does not answer", BAD_COLOUR)
     if (dns := answer.get("dns")) and not dns["healthy"]:
-        console().print(f"\ndns: {dns['address']} does not answer (testbed logs dns)", style=BAD_COLOUR)
+        say(f"\ndns: {dns['address']} does not answer (testbed logs dns)", BAD_COLOUR)
     for line, is_bad in machine_lines(answer["machines"]):
-        console().print(Text(f"\nmachines: {line}", BAD_COLOUR if is_bad else ""))
+        say(f"\nmachines: {line}", BAD_COLOUR if is_bad else "")
     for line in warning_lines(answer["nodes"]):
-        console().print(Text(f"\nwarning: {line}", WARNING_COLOUR))
+        say(f"\nwarning: {line}", WARNING_COLOUR)
 
 
 def _name_of(cluster_file: str) -> str:
@@ -209,7 +219,7 @@ def warnings(found: Iterable[object]) -> None:
 
 def _route_table(item: Object) -> None:
     name, status = item["metadata"]["name"], item["status"]
-    console().print(f"{name}: kernel routes", style="bold")
+    say(f"{name}: kernel routes", "bold")
     columns(
         ("destination", "via", "device", "source", "type"),
         (
@@ -217,12 +227,12 @@ def _route_table(item: Object) -> None:
             for route in status["kernel"]
         ),
     )
-    console().print(f"{name}: the agent's forwarding table", style="bold")
+    say(f"{name}: the agent's forwarding table", "bold")
     if status["forwarding"] is None:
-        console().print("(the agent does not answer)\n")
+        print("(the agent does not answer)\n")
         return
     columns(("subnet", "sent to"), ((entry["subnet"], entry["via"]) for entry in status["forwarding"]))
-    console().print()
+    print()
 
 
 def descriptions(found: Sequence[Mapping[str, Any]], none: str) -> None:
@@ -282,7 +292,7 @@ def _ping_matrix(results: "Sequence[PingAnswer]") -> None:
     found = dict.fromkeys(result["destination"] for result in results)
     targets = sorted(found, key=lambda name: sources.index(name) if name in sources else len(sources))
     by_pair = {(result["source"], result["destination"]): result for result in results}
-    plain_columns(
+    matrix(
         ("FROM \\ TO", *targets),
         ((source, *(_ping_cell(by_pair.get((source, target))) for target in targets)) for source in sources),
     )

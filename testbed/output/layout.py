@@ -1,0 +1,137 @@
+"""How a table stands on a screen of some width: no cell is shortened and no column left out. Pure.
+
+Lists and texts wrap between words. Where that is not enough, the widest columns get a line of their own below each row,
+with their headings before them. A word is never broken: one that is wider than the screen is the terminal's to wrap.
+"""
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.text import Text
+
+GAP = 2
+"""Spaces between two columns."""
+INDENT = 4
+"""Of a line that belongs to a row."""
+MOST_LINES = 3
+"""A text that would be broken into more gets a line of its own."""
+HEADING_STYLE = "bold"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where each column goes."""
+
+    widths: Mapping[int, int]
+    """Of the columns that stand beside one another, by number."""
+    below: tuple[int, ...]
+    """Columns with a line of their own."""
+
+
+def table_lines(
+    headings: Sequence[str], rows: Sequence[Sequence[Text]], width: int, right: frozenset[int] = frozenset()
+) -> list[Text]:
+    """Return the lines of a table; the columns in `right` stand at their right edge."""
+    texts = [[heading, *(row[number].plain for row in rows)] for number, heading in enumerate(headings)]
+    layout = lay_out(texts, width)
+    titles = [Text(heading, HEADING_STYLE) for heading in headings]
+    lines = list(_beside(titles, layout, right))
+    for row in rows:
+        lines += _beside(row, layout, right)
+        lines += _below(titles, row, layout, width)
+    return lines
+
+
+def lay_out(columns: Sequence[Sequence[str]], width: int) -> Layout:
+    """Find each column's place; a column is its heading and its cells."""
+    natural = [max(map(_natural, column)) for column in columns]
+    # The first column is what a row is called.
+    least = [*natural[:1], *(max(map(_least, column)) for column in columns[1:])]
+    kept = list(range(len(columns)))
+    while len(kept) > 1 and _sum(least[number] for number in kept) > width:
+        kept.remove(max(kept[1:], key=lambda number: (natural[number], number)))
+    if len(kept) == 1:
+        least[0] = min(least[0], width)
+    widths = {number: natural[number] for number in kept}
+    while _sum(widths.values()) > width and (wide := [number for number in kept if widths[number] > least[number]]):
+        widths[max(wide, key=lambda number: (widths[number], number))] -= 1
+    below = tuple(number for number in range(len(columns)) if number not in widths)
+    wrapped = {
+        number: max(cell_len(line) for cell in columns[number] for line in wrap(cell, widths[number]))
+        for number in kept
+    }
+    return Layout(wrapped, below)
+
+
+def blocks(columns: Sequence[Sequence[str]], keys: int, width: int) -> list[list[int]]:
+    """Share columns that are alike among tables that fit: the numbers of each, behind those of the first `keys`."""
+    first = list(range(keys))
+    natural = [max(map(_natural, column)) for column in columns]
+    found: list[list[int]] = []
+    for number in range(keys, len(columns)):
+        if found and _sum(natural[one] for one in (*first, *found[-1], number)) <= width:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return [[*first, *block] for block in found] or [first]
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Break a text between its words; a line break of its own stays."""
+    return [line for part in text.split("\n") for line in _wrapped(part, width)]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    if cell_len(text) <= width:
+        return [text]
+    return textwrap.wrap(text, max(1, width), break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _natural(text: str) -> int:
+    return max(map(cell_len, text.split("\n")))
+
+
+def _least(text: str) -> int:
+    """Return how narrow a cell may get: a list as its longest entry, a text no narrower than can be read."""
+    words = text.split()
+    longest = max(map(cell_len, words), default=0)
+    is_list = all(word.endswith(",") for word in words[:-1])
+    return longest if is_list else max(longest, -(-_natural(text) // MOST_LINES))
+
+
+def _sum(widths: Iterable[int]) -> int:
+    """Return how wide columns are together."""
+    known = list(widths)
+    return sum(known) + GAP * (len(known) - 1)
+
+
+def _beside(cells: Sequence[Text], layout: Layout, right: frozenset[int]) -> Iterator[Text]:
+    """Yield the lines of the columns that stand beside one another."""
+    wrapped = {number: wrap(cells[number].plain, width) for number, width in layout.widths.items()}
+    for line in range(max(map(len, wrapped.values()), default=0)):
+        shown = Text()
+        for number, width in layout.widths.items():
+            text = wrapped[number][line] if line < len(wrapped[number]) else ""
+            space = " " * (width - cell_len(text))
+            shown.append(space if number in right else "")
+            shown.append(text, cells[number].style)
+            shown.append(("" if number in right else space) + " " * GAP)
+        shown.rstrip()
+        yield shown
+
+
+def _below(titles: Sequence[Text], cells: Sequence[Text], layout: Layout, width: int) -> Iterator[Text]:
+    """Yield the lines of the columns with a line of their own."""
+    label = max((cell_len(titles[number].plain) for number in layout.below), default=0)
+    for number in layout.below:
+        title, cell = titles[number], cells[number]
+        start = INDENT + label + GAP
+        if start + max(map(cell_len, cell.plain.split()), default=0) > width:
+            # A long name below its heading fits where it does not fit behind it.
+            yield Text.assemble(" " * INDENT, title)
+            title, start = Text(), INDENT + GAP
+        for text in filter(None, wrap(cell.plain, width - start)):
+            yield Text.assemble(" " * INDENT, title, " " * (start - INDENT - cell_len(title.plain)), (text, cell.style))
+            title = Text()
