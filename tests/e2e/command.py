@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ TESTBED = (sys.executable, "-m", "testbed")
 NOT_THE_PRODUCTS = frozenset({"TESTBED_LAB", "SUDO_UID", "SUDO_GID", "SUDO_USER", "NO_COLOR", "FORCE_COLOR"})
 COMMAND_LIMIT_S = 60.0
 TERMINAL_LIMIT_S = 20.0
+SIZE = (24, 80)
+"""Lines and columns of a terminal."""
 ELSEWHERE = "/"
 """The product must not depend on where it is called."""
 
@@ -117,6 +120,7 @@ class Terminal:
 
     def __init__(self, *words: str, extra: Environment = NOTHING, program: Sequence[str] = TESTBED) -> None:
         self._ours, its = pty.openpty()
+        termios.tcsetwinsize(its, SIZE)
         self._process = subprocess.Popen(
             ["setsid", "--ctty", *program, *words],
             stdin=its,

@@ -29,7 +29,7 @@ FILLINGS: dict[str, Sequence[str]] = {
     "long names": tuple(map(name, range(20))),
     "IPv6": ("node1", "192.168.8.227, fd00:8::227", "10.0.46.0/24, fd00:a:0:46::/64", "ready, drained", "1/1", "0"),
     "texts": ("2026-11-22T19:05:34Z", TEXT, "Normal"),
-    "all": (name(1), "2026-11-22T19:05:34Z", "fd00:a:0:46::2, fd00:a:0:46::3", TEXT, "0", f"{name(2)} -> {name(3)}: lost"),
+    "all": (name(1), "2026-11-22T19:05:34Z", "fd00:a:0:46::2, fd00:a:0:46::3", TEXT, f"{name(2)} -> {name(3)}: lost"),
     "several lines": ("check", f"{name(1)} -> {name(2)}: no answer\n{name(2)} -> {name(1)}: no answer", "no"),
     "nothing": ("", "-"),
 }
