@@ -155,9 +155,6 @@ def _check_probes(source: Source, path: Path, container: Container) -> Iterator[
             source.warn((*path, key), "always succeeds: a stand-in does not have the image's commands", at_key=True)
         if probe.grpc is not None and container.stand_in:
             source.warn((*path, key), "succeeds with a connection: a stand-in does not speak gRPC", at_key=True)
-        elif probe.grpc is not None:
-            what = f"only stand-ins are asked by gRPC (got grpc, recipe {container.recipe or 'none'}; want tcpSocket)"
-            yield source.problem((*path, key, "grpc"), what)
     names = source.names_in((*path, "ports"))
     if names is None:
         return

@@ -46,7 +46,7 @@ class TcpSocketAction(Model):
 
 
 class GrpcAction(Model):
-    """A health check by gRPC; only of a stand-in, which accepts a connection instead."""
+    """A question to the program's gRPC health service from the node; SERVING is a success."""
 
     port: Port
     service: str = ""
@@ -106,7 +106,7 @@ class Probe(Model):
         fields = {"exec": self.exec, "httpGet": self.http_get, "tcpSocket": self.tcp_socket, "grpc": self.grpc}
         given = [name for name, action in fields.items() if action is not None]
         if len(given) != 1:
-            raise wrong("a probe has one action", " and ".join(given) or "none", "exec, httpGet or tcpSocket")
+            raise wrong("a probe has one action", " and ".join(given) or "none", "exec, httpGet, tcpSocket or grpc")
         return self
 
     @property

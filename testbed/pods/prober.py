@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from testbed.cluster.manifest import Container
 from testbed.cluster.probe import HttpGetAction, Probe
+from testbed.pods import grpc_health
 from testbed.pods.probe_state import ProbeState
 from testbed.processes.namespaces import in_network_of
 
@@ -57,6 +58,9 @@ class Asker:
             if self._probe.http_get is not None and not (self._stand_in and self._probe.http_get.scheme == "HTTPS"):
                 get = self._probe.http_get
                 return in_network_of(self._node_pid, lambda: self._get(get, host))
+            if self._probe.grpc is not None and not self._stand_in:
+                service, timeout_s = self._probe.grpc.service, self._probe.timeout_seconds
+                return in_network_of(self._node_pid, lambda: grpc_health.check(host, self._port, service, timeout_s))
             return in_network_of(self._node_pid, lambda: self._connect(host))
         except TimeoutError:
             return f"no answer within {self._probe.timeout_seconds} s"

@@ -428,6 +428,24 @@ def test_initially_unready_endpoint_gets_nothing_until_it_is_ready(lab: Lab, app
     lab.must("delete", "pod", "late1", "--grace-period", "0")
 
 
+@pytest.mark.slow
+def test_publish_not_ready_addresses_answers_for_a_pod_that_never_gets_ready(lab: Lab, apply: Apply) -> None:
+    early = {"selector": {"app": "early"}, "publishNotReadyAddresses": True}
+    apply(service("early", **early), service("peers", clusterIP="None", **early))
+    apply(service("strict", selector={"app": "early"}))
+    never = {"exec": {"command": ["false"]}, "periodSeconds": 1}
+    lab.must("apply", "-f", "-", stdin=echo_pod("early1", "node2", "early", readinessProbe=never))
+    url, strict = (f"{cluster_ip(lab, name)}/hostname" for name in ("early", "strict"))
+    forwards_to(lab, "client1", url, {"early1"})
+    constantly(lambda: http(lab, "client1", strict) == ["error 7"], for_s=1.5, what="only ready pods for the other")
+    assert http(lab, "client1", url) == ["early1"]
+    assert lab.run("client1", "getent", "ahostsv4", "peers").split()[0] == lab.pod("early1")["address"]
+    assert not lab.pod("early1")["ready"]
+    assert (endpoints(lab, "early"), endpoints(lab, "strict")) == ({"early1"}, set())
+    lab.must("delete", "pod", "early1", "--grace-period", "0")
+    wait_until(lambda: http(lab, "client1", url) == ["error 7"], timeout_s=CHANGE_S, what="nobody is left")
+
+
 @pytest.mark.row("N12")
 @pytest.mark.slow
 def test_update_endpoints_reaches_every_node_before_the_pod_ends(lab: Lab, apply: Apply) -> None:

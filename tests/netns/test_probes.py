@@ -1,6 +1,8 @@
 """Probes that run: what they say of a container, and what follows from it. And pods with their node's network."""
 
 import http.client
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,6 +17,7 @@ from tests.netns.pods import SLEEP, PodNode, execute, output, shell, started, wa
 pytestmark = pytest.mark.slow
 
 ECHO = {"name": "main", "image": "echo", "ports": [{"containerPort": 8080, "name": "web"}]}
+ROOT = Path(__file__).parents[2]
 OFTEN = {"periodSeconds": 1}
 
 
@@ -53,6 +56,28 @@ def test_a_page_and_a_connection_make_a_container_ready(node: PodNode) -> None:
     page = started(node.pod("page", {**ECHO, "readinessProbe": {"httpGet": {"port": "web", "path": "/hostname"}}}))
     port = started(node.pod("port", {**ECHO, "readinessProbe": {"tcpSocket": {"port": 8080}}}))
     assert (page.status().ready, port.status().ready) == (True, True)
+
+
+def test_a_health_service_decides_whether_its_container_is_ready(node: PodNode, tmp_path: Path) -> None:
+    well = tmp_path / "well"
+    probe = {"grpc": {"port": 9000}, "failureThreshold": 1, **OFTEN}
+    pod = node.pod("api", shell("main", SLEEP, readinessProbe=probe))
+    pod.start()
+    wait_until(lambda: "Unhealthy" in reasons(node, pod), "nothing listens yet")
+    command = [sys.executable, "-m", "tests.health_server", "9000", str(well)]
+    enter = ["nsenter", "--target", str(pod.pause_pid), "--net", "--"]
+    with subprocess.Popen([*enter, *command], cwd=ROOT, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"serves\n"
+            assert not pod.status().ready
+            well.touch()
+            wait_until(lambda: pod.status().ready, "ready")
+            well.unlink()
+            wait_until(lambda: not pod.status().ready, "not ready any more")
+        finally:
+            server.kill()
+    assert pod.status().restarts == 0, "readiness restarts nothing"
 
 
 def test_a_container_that_does_not_live_is_restarted(node: PodNode) -> None:

@@ -117,6 +117,21 @@ def test_only_ready_pods_with_all_labels_serve() -> None:
     assert endpoints_of(service(selector={"app": "web", "tier": "back"}), pods) == ([[]], [[]])
 
 
+def test_publish_not_ready_addresses_has_pods_that_are_not_ready_yet_but_none_that_ends() -> None:
+    pods = [
+        pod("ready", "10.0.46.2"),
+        pod("starting", "10.0.46.3", ready=False),
+        pod("ending", "10.0.46.4", terminating=True),
+        pod("early", None, ready=False),
+    ]
+    (all_of_them,), (others,) = endpoints_of(service(publishNotReadyAddresses=True), pods)
+    assert [str(one.pod) for one in all_of_them] == ["ready", "starting"]
+    assert [str(one.pod) for one in others] == ["ending"]
+    (only_ready,), (waiting,) = endpoints_of(service(), pods)
+    assert [str(one.pod) for one in only_ready] == ["ready"]
+    assert [str(one.pod) for one in waiting] == ["starting", "ending"]
+
+
 def test_a_target_port_may_be_a_name_of_each_pods_own() -> None:
     pods = [
         pod("a", "10.0.46.2", ports=[{"name": "http", "containerPort": 8080}]),
