@@ -1,6 +1,6 @@
 """The overlay agent's command line: `python -m agent [cleanup | bridge] [flags]`.
 
-Only what `--help` and a mistyped flag need is imported here; etcd3, grpc and pyroute2 cost a third of a second.
+Imports only what `--help` and a mistyped flag need; etcd3, grpc and pyroute2 take a third of a second to load.
 """
 
 import os
@@ -44,7 +44,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # The reader of our output has closed it; the interpreter must not complain about that while it ends.
+        # Whoever reads our output has closed it; keep the interpreter from complaining about that at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
 

@@ -1,10 +1,10 @@
-"""One node's agent: joins etcd's leases to a backend, and keeps this node's kernel and files as they should be.
+"""One node's agent: connects etcd's leases to a backend and keeps this node's kernel and files in the wanted state.
 
-    options → machine is fit → health server → interface → network config (waits for etcd) → backend → subnet lease
+    options → preconditions → health server → interface → network config (waits for etcd) → backend → subnet lease
     → overlay device → rules → bridge → subnet.env → [renewal thread, watch thread] → first peers → ready
 
-The main thread then sleeps until the kernel reports a change, the resync period is over, or somebody asks for a stop.
-Losing etcd changes nothing here: the threads that talk to it keep trying, and packets flow by what is known.
+The main thread then sleeps until the kernel reports a change, the resync period ends, or a stop is requested. Losing
+etcd changes nothing here: its threads keep retrying, and packets follow the last known leases.
 """
 
 import logging
@@ -55,26 +55,29 @@ CONFIG, LEASE, PEERS = "network config", "subnet lease", "peers"
 PARTS = (CONFIG, LEASE, DEVICE, RULES, BRIDGE, FILES, PEERS)
 
 FOLLOWED_DEVICES = ("flannel", DROP_DEVICES)
-"""How the names of overlay devices begin, and of what stands in for one."""
+"""Prefixes of the names of overlay devices and their stand-ins."""
 FENCED_FOR_S = 5.0
-"""A fenced agent ends after this, so that a supervisor starts it again and it asks for another subnet."""
+"""A fenced agent exits after this time; its supervisor restarts it, and it asks for another subnet."""
 RETRY_S = 3.0
-"""How soon something that failed is tried again, whatever the resync period."""
+"""Delay before a failed step is tried again, whatever the resync period."""
 LINKS_RESYNC_S = 30.0
-"""The kernel reports what happens to links; this is for a report that was lost, and for sysctls, which have none."""
+"""The kernel reports changes of links; this catches lost reports, and sysctls, which have no reports."""
 SETTLE_S = 0.1
-"""Changes come in bursts (a device has addresses, addresses make routes): look once at the end of one."""
+"""Changes come in bursts (a device gets addresses, addresses make routes): wait for the end of one."""
 QUIET_STOP_S = 1.0
-"""How long the threads may take to notice a stop before their connections are closed under them."""
+"""How long threads may take to notice a stop before their connections are closed."""
 HARD_STOP_S = 5.0
 LOOPS = {"MainThread": 12.0, "renewal": 40.0, "watch": 40.0}
-"""Seconds that a loop may stay silent. Those that talk to etcd wait for several answers of 3 s each in one round."""
+"""Seconds that a loop may stay silent.
+
+One round of those that talk to etcd may wait for several answers of 3 s each.
+"""
 BEAT_S = 4.0
-"""How long the main loop sleeps at most, to give a sign of life."""
+"""The main loop wakes at least this often, to beat."""
 
 
 class Agent:
-    """See the module's text. `run` once."""
+    """Run the agent once; see the module's text."""
 
     def __init__(self, options: Options, shutdown: Shutdown) -> None:
         self._options = options
@@ -89,19 +92,19 @@ class Agent:
         self._warnings: OperatorWarnings | None = None
         self._setup: NodeSetup | None = None
         self._trouble = threading.Event()
-        """Set when the backend wants to be looked at."""
+        """Set when the backend needs a look."""
         self._fenced_at: float | None = None
         self._broken: str | None = None
         self._ends_for_good = False
-        """Whether the node is to be as after a stop on purpose; an agent that fails is started again."""
+        """Whether this is a stop on purpose, after which the node is cleaned; an agent that fails is restarted."""
         self._moved_to: Underlay | None = None
-        """Where the underlay is now, if that is not where it was at the start."""
+        """The underlay's new address, if it changed since the start."""
         self._revision = 0
         self._announced = False
         self._watchdog = Watchdog(LOOPS)
 
     def run(self) -> int:
-        """Run until a signal (returns 0) or until going on makes no sense (returns 1).
+        """Run until a signal (returns 0) or until the agent cannot continue (returns 1).
 
         Raises UsageError, EnvironmentMissing, RegistryDenied and NetlinkError, all before packets flow.
         """
@@ -114,7 +117,7 @@ class Agent:
             monitor = undo.enter_context(Monitor(neighbours_of=FOLLOWED_DEVICES, ipv6=True))
             self._listen_to(monitor, undo)
             exit_code = self._run(kernel, monitor, undo)
-            # No next start follows, or not with this subnet.
+            # There is no next start, or not with this subnet.
             self._ends_for_good = exit_code == 0 or self._fenced_at is not None
             return exit_code
 
@@ -123,7 +126,7 @@ class Agent:
         log.info("starting as %s, etcd %s", options.node_name, ",".join(options.etcd_endpoints))
         registry = open_registry(options)
         undo.callback(registry.close)
-        # Early, so that a wrong --iface is reported even while etcd is away.
+        # Early, so that a wrong --iface is reported even while etcd is down.
         choose_underlay(options, kernel)
         config = wait_for_config(
             registry,
@@ -173,14 +176,16 @@ class Agent:
         return self._keep_up(setup, monitor, chains, watch)
 
     def _undo_the_run_before(self, kernel: Kernel, config: NetworkConfig | None) -> None:
-        """What it left for the time until this run; of no use in another network, and to a node without an agent."""
+        """Remove what the previous run kept for this one, and what is useless in another network or
+        without an agent.
+        """
         before = read_env(self._options.subnet_file)
         if before is not None and (config is None or before.network != config.network):
             why = "the agent is stopped on purpose" if config is None else "left by a run with another network"
             remove_drop_device(kernel, before.network, why)
 
     def report(self) -> Report:
-        """One look at everything, for the health server; never waits for etcd."""
+        """Return a consistent report for the health server; never waits for etcd."""
         with self._lock:
             backend, manager = self._backend, self._manager
         lease = manager.lease if manager else None
@@ -220,13 +225,13 @@ class Agent:
         undo.callback(self._shutdown.call_on_request, lambda: None)
 
     def _follow_shared_chain(self, monitor: Monitor, undo: ExitStack) -> ChainMonitor | None:
-        """Notice at once when a program makes the chain in which our accept rules stand; dockerd may start after us."""
+        """Notice at once when a program creates the chain that holds our accept rules; dockerd may start after us."""
         if not self._options.forward_rules:
             return None
         try:
             chains = undo.enter_context(ChainMonitor(SHARED_TABLE, SHARED_CHAIN))
         except OSError as error:
-            log.warning("forward: chains are looked at only every %d s: %s", self._options.resync_s, error)
+            log.warning("forward: chains are checked only every %d s: %s", self._options.resync_s, error)
             return None
         monitor.also_wake_for(chains)
         return chains
@@ -260,23 +265,23 @@ class Agent:
         return threads
 
     def _guard(self, name: str, job: Callable[[], None]) -> None:
-        """A thread that dies must not leave an agent that looks alive and follows nothing."""
+        """Run a thread's loop; if it dies, stop the agent, which would otherwise look alive and follow nothing."""
         try:
             job()
         except Exception as error:
-            log.exception("%s thread: unexpected", name)
+            log.exception("%s thread: unexpected error", name)
             self._broken = f"the {name} thread ended: {type(error).__name__}: {error}"
             self._wake_up()
 
     def _on_peers(self, manager: SubnetManager) -> Callable[[tuple[Lease, ...], int], None]:
         def put_in_force(peers: tuple[Lease, ...], revision: int) -> None:
             with self._lock:
-                # `set_peers` would start to forward again for a subnet that is another node's.
+                # `set_peers` would resume forwarding for a subnet that another node owns.
                 if self._backend is None or self._fenced_at is not None:
                     return
                 self._backend.set_peers(peers)
                 self._revision = revision
-            log.info("peers: %d in force, revision %d", len(peers), revision)
+            log.info("peers: %d active, revision %d", len(peers), revision)
             self._readiness.mark_ready(PEERS)
             self._announce_ready()
 
@@ -292,11 +297,11 @@ class Agent:
             if self._backend is not None:
                 self._backend.fence()
         self._readiness.mark_unready(LEASE, f"fenced: {reason}")
-        log.error("forwarding is stopped; this process ends in %g s, to ask for another subnet", FENCED_FOR_S)
+        log.error("forwarding stopped; exiting in %g s to restart with another subnet", FENCED_FOR_S)
         self._wake_up()
 
     def _on_lease_over(self, why: str | None) -> None:
-        """Packets flow on: only another owner of our subnet ends that."""
+        """Report an expired lease; packets keep flowing until another node owns our subnet."""
         if why is None:
             self._readiness.mark_ready(LEASE)
         else:
@@ -340,7 +345,7 @@ class Agent:
                 setup.converge_unreported()
                 next_full = time.monotonic() + self._options.resync_s
             if chain_changed:
-                # Packets are dropped until our rules are in it, so it is not waited for before, but between two looks.
+                # Packets are dropped until it holds our rules, so do this between two checks, not after the next one.
                 self._stop.wait(SETTLE_S)
             self._announce_ready()
         log.info("stopping")
@@ -348,7 +353,9 @@ class Agent:
         return 0
 
     def _look_at(self, underlay: UnderlayWatch) -> None:
-        """Another address, device or MTU needs other sockets and devices everywhere: that is a new start's work."""
+        """Exit for a restart when the underlay changed: a new address, device or MTU affects every socket
+        and device.
+        """
         now = underlay.look(time.monotonic())
         if now is not None:
             self._moved_to = now
@@ -357,7 +364,7 @@ class Agent:
 
     def _reason_to_end(self) -> str | None:
         if self._fenced_at is not None and time.monotonic() >= self._fenced_at + FENCED_FOR_S:
-            return "another node owns our subnet; the next start asks for a new one"
+            return "another node owns our subnet; the next start requests a new one"
         return self._broken
 
     def _end_threads(self, threads: list[threading.Thread], manager: SubnetManager, registry: EtcdRegistry) -> None:
@@ -367,23 +374,23 @@ class Agent:
         if self._moved_to is not None and self._fenced_at is None:
             self._take_subnet_along(manager, registry, self._moved_to)
         elif self._options.revoke_on_exit and self._fenced_at is None:
-            # Only when nobody renews any more, or the key would be made again.
+            # Only after renewal has stopped; it would create the key again.
             try:
                 manager.release()
             except RegistryError as error:
-                log.error("the subnet could not be given back: %s", error)
+                log.error("could not release the subnet: %s", error)
         registry.close()
         for thread in threads:
             thread.join(HARD_STOP_S)
 
     def _take_subnet_along(self, manager: SubnetManager, registry: EtcdRegistry, underlay: Underlay) -> None:
-        """Our key says where we are from now on, so that peers follow and our next start finds it."""
-        # What goes on by the old address would only be noticed by its silence.
+        """Write our new address under our key, so that peers follow and our next start finds it."""
+        # What still uses the old address would notice only by silence.
         registry.reconnect()
         try:
             manager.move_to(underlay.public_ip)
         except (RegistryError, LeaseLost) as error:
-            log.error("the subnet could not be taken along to %s: %s", underlay.public_ip, error)
+            log.error("could not move the subnet to %s: %s", underlay.public_ip, error)
 
 
 def _words(underlay: Underlay) -> str:

@@ -1,4 +1,4 @@
-"""Makes the agent's parts from its options, for the agent itself and for the commands beside it."""
+"""Build the agent's parts from its options, for the agent and for the commands beside it."""
 
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
@@ -63,7 +63,7 @@ def _choose_ipv6(interface: str, options: Options, wish: Wish, kernel: Kernel, c
 
 
 def open_registry(options: Options) -> EtcdRegistry:
-    """The registry that the options name; no connection is made yet."""
+    """Return the registry that the options name; no connection is made yet."""
     credentials = Credentials(
         ca_file=options.etcd_cafile,
         cert_file=options.etcd_certfile,
@@ -75,12 +75,12 @@ def open_registry(options: Options) -> EtcdRegistry:
 
 
 def certificates_of(options: Options) -> list[Path]:
-    """The certificates whose end would part us from etcd."""
+    """Return the certificates whose expiry would cut us off from etcd."""
     return [file for file in (options.etcd_certfile, options.etcd_cafile) if file is not None]
 
 
 def refuse_unknown_backend(config: NetworkConfig) -> None:
-    """Raise InvalidConfig for a backend type that we do not have, so that the operator's next config is waited for."""
+    """Raise InvalidConfig for an unsupported backend type; the agent then waits for the next config."""
     if config.backend_type not in BACKENDS:
         raise InvalidConfig(
             f"network config: Backend.Type: unknown backend (got {config.backend_type!r}; want {', '.join(BACKENDS)})"
@@ -90,8 +90,7 @@ def refuse_unknown_backend(config: NetworkConfig) -> None:
 def refuse_conflicts(config: NetworkConfig, kernel: Kernel) -> None:
     """Raise EnvironmentMissing when a network of this machine lies in the pod network: its hosts could not be reached.
 
-    Bridges and overlay devices are left out: they may hold a subnet that this node had before, and are brought to the
-    new one.
+    Bridges and overlay devices are exempt: they may hold an earlier subnet of this node, and are moved to the new one.
     """
     others = [link.name for link in kernel.links() if link.kind != "bridge" and not link.name.startswith("flannel")]
     shares: list[tuple[Family, IPNetwork | None]] = [(4, config.network), (6, config.ipv6_network)]
@@ -105,9 +104,8 @@ def refuse_conflicts(config: NetworkConfig, kernel: Kernel) -> None:
 
 
 def refuse_other_bridge(options: Options, config: NetworkConfig, kernel: Kernel) -> None:
-    """Raise EnvironmentMissing when --bridge names a device that another program has for itself.
-
-    With an address in the pod network it is one that dockerd made by our docker_opts.env, now or before.
+    """Raise EnvironmentMissing when --bridge names a device of another program. A bridge with an address in the pod
+    network is fine: dockerd made it from our docker_opts.env.
     """
     if options.bridge is None:
         return

@@ -1,7 +1,6 @@
-"""The commands beside running: `cleanup` removes what runs left on this node, `bridge` makes a bridge by subnet.env.
-
-Neither needs a memory of what was made: our nftables tables and our last-resort route are known by their names and
-values, files by their contents.
+"""The commands `cleanup`, which removes what runs left on this node, and `bridge`, which makes a bridge from
+subnet.env. Neither keeps a record of what was made: names and values identify our nftables tables and last-resort
+route, contents identify our files.
 """
 
 import contextlib
@@ -38,7 +37,7 @@ SMALLEST_MTU, LARGEST_MTU = 68, 65535
 
 
 class _Announcer:
-    """Prints each change as what was removed, and passes it on."""
+    """Prints each change as something removed, and passes it on."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -46,7 +45,7 @@ class _Announcer:
 
     def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
         self._journal.record(command, why, stdin)
-        # A script for nft ends with the line that deletes.
+        # The last line of an nft script is the one that deletes.
         self.say(f"nft {stdin.strip().splitlines()[-1]}" if stdin else shlex.join(command))
 
     def say(self, what: str) -> None:
@@ -54,16 +53,16 @@ class _Announcer:
         print(f"removed: {what}", flush=True)
 
     def end(self) -> None:
-        """Say so when there was nothing."""
+        """Report that nothing was removed."""
         if not self.removed:
             print("nothing to remove")
 
 
 def clean_up(options: Options) -> None:
-    """Remove rules, overlay devices and routes, bridge (with --bridge), files, and with --revoke the lease; print each.
+    """Remove rules, overlay devices and routes, bridge (with --bridge), files and, with --revoke, the lease; print each.
 
-    With --rules only what a flanneld would not replace: rules and last-resort routes of ours.
-    Raises RegistryError when the lease cannot be given back; everything else is removed all the same.
+    With --rules, remove only our rules and last-resort routes, which a flanneld would not replace.
+    Raises RegistryError when the lease cannot be revoked; everything else is removed even so.
     """
     announcer = _Announcer(open_journal(options.journal, options.node_name))
     refused: RegistryError | None = None
@@ -75,7 +74,7 @@ def clean_up(options: Options) -> None:
             return
         for link in kernel.links():
             if link.kind == "tun" and link.name.startswith("flannel"):
-                log.warning("%s: an agent is running here and will make its things again; stop it first", link.name)
+                log.warning("%s: an agent is running here and will restore everything; stop it first", link.name)
         if options.revoke:
             try:
                 _give_leases_back(options, kernel, announcer)
@@ -87,7 +86,7 @@ def clean_up(options: Options) -> None:
         if options.bridge is not None:
             kept = remove_bridge(kernel, options.bridge)
             if kept is not None:
-                print(f"kept: {kept}, which another program made", flush=True)
+                print(f"kept: {kept}, made by another program", flush=True)
     for path in (options.docker_opts_file, options.subnet_file):
         if path is not None:
             _remove_file(path, announcer)
@@ -114,7 +113,7 @@ def _remove_rules_of_flanneld(announcer: _Announcer) -> None:
 
 
 def _remove_overlay(kernel: Kernel, subnet_file: Path) -> None:
-    """Devices and routes that carry packets without an agent, as far as subnet.env says which network was ours."""
+    """Remove devices and routes that carry packets without an agent, if subnet.env shows which network was ours."""
     env = read_env(subnet_file)
     if env is not None:
         shares: list[tuple[IPNetwork | None, IPNetwork | None]] = [
@@ -141,10 +140,9 @@ def _remove_last_resort(kernel: Kernel) -> None:
 
 
 def _give_leases_back(options: Options, kernel: Kernel, announcer: _Announcer) -> None:
-    """Delete the leases of our public address; an operator's reservations stay. Raises RegistryError.
-
-    That of the subnet in subnet.env is ours with any address of this machine: the agent may have kept one that would
-    not be chosen now.
+    """Delete the leases of our public address; an operator's reservations stay. Raises RegistryError. The lease of the
+    subnet in subnet.env is ours with any address of this machine: the agent may have kept one that it would not choose
+    now.
     """
     public_ip, own = choose_underlay(options, kernel).public_ip, kernel.own_addresses(4, 6)
     previous, _ = read_previous_subnet(options.subnet_file)
@@ -166,11 +164,11 @@ def _remove_file(path: Path, announcer: _Announcer) -> None:
         if path.is_symlink() or not path.is_file():
             return
         if not path.read_text(encoding="utf-8", errors="replace").lstrip().startswith(OUR_FILE_STARTS):
-            log.warning("%s: kept, because it does not look like a file of ours", path)
+            log.warning("%s: kept; it does not look like one of our files", path)
             return
         path.unlink()
     except OSError as error:
-        raise EnvironmentMissing(f"{path}: {error.strerror} (got no way to remove it; want it gone)") from error
+        raise EnvironmentMissing(f"{path}: {error.strerror} (cannot remove it; want it gone)") from error
     announcer.say(str(path))
 
 
@@ -190,7 +188,7 @@ def make_bridge(options: Options) -> None:
 def read_bridge_values(path: Path) -> tuple[IPv4Interface, int]:
     """The bridge's address and MTU from subnet.env, as the CNI plugin reads it.
 
-    Raises EnvironmentMissing with a line for each of the two that is not there.
+    Raises EnvironmentMissing with a line for each of the two that is missing.
     """
     want = "want the file that a running agent writes"
     try:
@@ -213,7 +211,7 @@ def read_bridge_values(path: Path) -> tuple[IPv4Interface, int]:
 
 def _bip(text: str) -> IPv4Interface | None:
     try:
-        # A bare address would be taken for a /32.
+        # Without a length it would be parsed as a /32.
         return IPv4Interface(text) if "/" in text else None
     except ValueError:
         return None

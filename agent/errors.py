@@ -1,20 +1,16 @@
 """Everything the agent raises on purpose, named by what the caller does next.
 
-AgentError
-├── UsageError            flags or environment are wrong: say so, exit 2
-├── InvalidConfig         the operator must change the network config; retrying the same bytes cannot help
-├── NetlinkError          the kernel refused a read or a change: try again later, or say so
-├── EnvironmentMissing    the machine lacks something (root, a device, a program): say what, exit 3
-├── RegistryError
-│   ├── RegistryUnavailable   etcd did not answer in time: keep forwarding, retry with back-off
-│   ├── RegistryDenied        etcd or TLS refused us: retrying will not help, exit 4 at start
-│   ├── ConfigMissing         no network config in etcd yet: wait for it
-│   └── Compacted             the watch asked for history that is gone: list again
-├── SubnetTaken           another node created this key first: choose again
-├── NoFreeSubnet          every subnet between SubnetMin and SubnetMax is leased: wait and retry
-├── AddressTaken          another node that lives has our public address: wait until it has not
-├── LeaseLost             our own key is gone: take it again if it is free, else fence
-└── Fenced                a live etcd shows that another node owns our subnet: stop forwarding
+AgentError ├── UsageError            flags or environment are wrong: report it, exit 2 ├── InvalidConfig         the
+operator must change the network config; retrying the same bytes cannot help ├── NetlinkError          the kernel
+refused a read or a change: try again later, or report it ├── EnvironmentMissing    something is missing on the machine
+(root, a device, a program): name it, exit 3 ├── RegistryError │   ├── RegistryUnavailable   etcd did not answer in
+time: keep forwarding, retry with back-off │   ├── RegistryDenied        etcd or TLS refused us: retrying will not help,
+exit 4 at start │   ├── ConfigMissing         no network config in etcd yet: wait for it │   └── Compacted the watch
+asked for history that is gone: list again ├── SubnetTaken           another node created this key first: choose again
+├── NoFreeSubnet          every subnet between SubnetMin and SubnetMax is leased: wait and retry ├── AddressTaken
+another live node has our public address: wait until it is free ├── LeaseLost             our own key is gone: take it
+again if it is free, else fence └── Fenced                a live etcd shows that another node owns our subnet: stop
+forwarding
 """
 
 
@@ -31,7 +27,7 @@ class InvalidConfig(AgentError):
 
 
 class EnvironmentMissing(AgentError):
-    """The machine lacks something the agent needs. Exit code 3."""
+    """Something that the agent needs is missing on this machine. Exit code 3."""
 
 
 class NetlinkError(AgentError):
@@ -39,7 +35,7 @@ class NetlinkError(AgentError):
 
 
 class RegistryError(AgentError):
-    """Anything that goes wrong between us and etcd."""
+    """Any failure between us and etcd."""
 
 
 class RegistryUnavailable(RegistryError):
@@ -55,7 +51,7 @@ class ConfigMissing(RegistryError):
 
 
 class Compacted(RegistryError):
-    """The revision we wanted to watch from is compacted away; list again."""
+    """The revision to watch from has been compacted; list again."""
 
 
 class SubnetTaken(AgentError):
@@ -67,7 +63,7 @@ class NoFreeSubnet(AgentError):
 
 
 class AddressTaken(AgentError):
-    """Another node that lives has our public address, and so the subnet that would be ours; names both."""
+    """Another live node has our public address, and so the subnet that would be ours; names both."""
 
 
 class LeaseLost(AgentError):

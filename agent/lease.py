@@ -1,4 +1,4 @@
-"""Leases as values: which node holds which subnet, and how to reach it. Pure; no clock, no IO.
+"""Leases as values: which node holds which subnet, and how to reach it. Pure.
 
 Key and value texts are flannel's, byte for byte (`pkg/subnet/subnet.go`, `pkg/lease/lease.go`), because real flannelds
 read what we write.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-# Anchored at the right only, as flannel's: whatever stands before the address is not looked at.
+# Anchored at the right only, as in flannel: anything may precede the address.
 KEY_PATTERN = re.compile(r"([0-9]+\.[0-9]+\.[0-9]+\.[0-9]+)-([0-9]+)(?:&([a-f0-9:]+)-([0-9]+))?\Z")
 
 # Go's encoding/json escapes these, so that JSON is safe inside HTML and JavaScript.
@@ -24,11 +24,11 @@ class Subnet:
     ipv4: IPv4Network
     ipv6: IPv6Network | None = None
     number: int = field(init=False, repr=False, compare=False)
-    """The IPv4 network's address: what subnets are sorted by."""
+    """The IPv4 network address, by which subnets are sorted."""
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Tables of leases are made of these, and a network's own hash and order take a microsecond each time.
+        # Lease tables are built from these, and a network's own hash and order take a microsecond each time.
         object.__setattr__(self, "number", int(self.ipv4.network_address))
         object.__setattr__(self, "_hash", hash((self.ipv4, self.ipv6)))
 
@@ -37,14 +37,14 @@ class Subnet:
 
     @property
     def key(self) -> str:
-        """How flannel spells the subnet in a key, e.g. `10.1.74.0-24` or `10.1.74.0-24&fd00:1::-64`."""
+        """Return flannel's form of the subnet in a key, e.g. `10.1.74.0-24` or `10.1.74.0-24&fd00:1::-64`."""
         text = f"{self.ipv4.network_address}-{self.ipv4.prefixlen}"
         if self.ipv6 is None:
             return text
         return f"{text}&{self.ipv6.network_address}-{self.ipv6.prefixlen}"
 
     def overlaps(self, other: "Subnet") -> bool:
-        """Whether an address is in both, in either family."""
+        """Report whether the two share an address, in either family."""
         if self.ipv4.overlaps(other.ipv4):
             return True
         return self.ipv6 is not None and other.ipv6 is not None and self.ipv6.overlaps(other.ipv6)
@@ -54,15 +54,14 @@ class Subnet:
 
 
 def parse_key(text: str) -> Subnet:
-    """The subnet that a key below `<prefix>/subnets` names.
-
-    Raises ValueError that says what is wrong with the key. Stricter than flannel in one point: host bits are refused.
+    """Return the subnet of a key below `<prefix>/subnets`. Raises ValueError with the key's problem. Stricter than
+    flannel in one point: it refuses host bits.
     """
     match = KEY_PATTERN.search(text)
     if match is None:
         raise ValueError("does not end in a subnet such as 10.1.74.0-24")
     ipv4_text, ipv4_len, ipv6_text, ipv6_len = match.groups()
-    # flannel reads the lengths into 5 and 7 bits.
+    # flannel parses the lengths into 5 and 7 bits.
     if len(ipv4_len) > 4 or int(ipv4_len) > 31:
         raise ValueError(f"prefix length {ipv4_len[:20]} is above 31")
     ipv4 = IPv4Network(f"{ipv4_text}/{int(ipv4_len)}")
@@ -85,7 +84,9 @@ class LeaseAttrs:
     backend_v6_data: object = None
 
     def to_json(self) -> str:
-        """The value as flannel writes it: this order, no blanks, `PublicIPv6` always, empty fields left out."""
+        """Return the value as flannel writes it: in this order, without whitespace, `PublicIPv6` always, empty fields
+        omitted.
+        """
         fields: dict[str, object] = {
             "PublicIP": str(self.public_ip),
             "PublicIPv6": None if self.public_ipv6 is None else str(self.public_ipv6),
@@ -100,7 +101,7 @@ class LeaseAttrs:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "LeaseAttrs":
-        """Read a value; keys in any case and unknown ones ignored, as in Go. Raises ValueError that says why not."""
+        """Parse a value; keys in any case, unknown ones ignored, as in Go. Raises ValueError with the problem."""
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -142,19 +143,19 @@ class Lease:
 
     @property
     def is_reservation(self) -> bool:
-        """Whether an operator keeps this subnet for the node, so that it never expires."""
+        """Return whether an operator reserves this subnet for the node, so that it never expires."""
         return self.etcd_lease_id == 0
 
 
 @dataclass(frozen=True, slots=True)
 class BadEntry:
-    """A key below `<prefix>/subnets` that is no lease, and why."""
+    """A key below `<prefix>/subnets` that is not a lease, and why."""
 
     key: str
     reason: str
     mod_revision: int
     subnet: Subnet | None = None
-    """The subnet whose key it stands under, when only the value is wrong."""
+    """The subnet of the key when only its value is wrong."""
 
 
 CLAIM_KEY = re.compile(r"claim-by-(.+)-of-([0-9.]+)\Z", re.DOTALL)
@@ -162,26 +163,28 @@ CLAIM_KEY = re.compile(r"claim-by-(.+)-of-([0-9.]+)\Z", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A node asks whether the holder of its public address lives; not flannel's, which takes the key for junk."""
+    """A node's question whether the holder of its public address is alive; not flannel's, which takes the
+    key for junk.
+    """
 
     public_ip: IPv4Address
     node: str
-    """Who asks."""
+    """The node that asks."""
     holder: str | None = None
-    """Who has answered."""
+    """The node that has answered."""
 
     @property
     def key(self) -> str:
-        """Below `subnets`, where every node looks."""
+        """Return the key, below `subnets`, which every node watches."""
         return f"claim-by-{self.node}-of-{self.public_ip}"
 
     def to_json(self) -> str:
-        """The value: who holds the address, once somebody has said so."""
+        """Return the value: the holder of the address, once it has answered."""
         return json.dumps({"Holder": self.holder})
 
 
 def parse_claim(key: str, value: str | bytes) -> Claim | None:
-    """The claim that stands under a key below `<prefix>/subnets`; None: it is none."""
+    """Parse a key below `<prefix>/subnets` as a claim; None if it is not one."""
     match = CLAIM_KEY.match(key)
     if match is None:
         return None
@@ -194,7 +197,7 @@ def parse_claim(key: str, value: str | bytes) -> Claim | None:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Every lease as of `revision`; a subnet that is not listed is gone."""
+    """Every lease as of `revision`; a subnet that is missing here is gone."""
 
     leases: Mapping[Subnet, Lease]
     revision: int
@@ -211,7 +214,7 @@ class LeaseAdded:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRemoved:
-    """A lease's key was deleted, expired, or was overwritten with something that is no lease."""
+    """A lease's key was deleted, expired, or was overwritten with something else."""
 
     subnet: Subnet
     mod_revision: int

@@ -1,4 +1,4 @@
-"""The ways to carry packets between nodes, by the name that the network config uses for them."""
+"""The backends that carry packets between nodes, by the name that the network config uses for them."""
 
 import os
 import random
@@ -19,12 +19,12 @@ __all__ = ["BACKENDS", "Underlay", "make_backend"]
 Options = TypeVar("Options")
 
 WIREGUARD_KEY_FILE = "/run/flannel/wgkey"
-"""flannel's place for its private key; the variable of that name moves it."""
+"""flannel's path for its private key; the variable of that name overrides it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a backend is made of."""
+    """The parts of a backend."""
 
     config: NetworkConfig
     underlay: Underlay
@@ -32,12 +32,12 @@ class _Parts:
     datapath: str
 
     def options(self, kind: type[Options]) -> Options:
-        """The config's backend options, which are of the kind that belongs to its backend type."""
+        """Return the config's backend options, of the class that belongs to its backend type."""
         assert isinstance(self.config.backend, kind)
         return self.config.backend
 
 
-# Each is imported when chosen: no backend needs another's parts.
+# Each is imported when chosen: no backend needs another's imports.
 def _udp(parts: _Parts) -> Backend:
     from agent.backends.udp import UdpBackend
 
@@ -106,7 +106,8 @@ BACKENDS: Mapping[str, Callable[[_Parts], Backend]] = {
 
 
 def make_backend(config: NetworkConfig, underlay: Underlay, kernel: Kernel, datapath: str = "auto") -> Backend:
-    """The backend that the network config asks for. Raises InvalidConfig for an unknown one, EnvironmentMissing.
+    """Return the backend that the network config asks for. Raises InvalidConfig for an unknown one, and
+    EnvironmentMissing.
 
     `datapath`: what moves packets, for backends that do it in user space.
     """

@@ -1,4 +1,4 @@
-"""The alloc backend: a subnet for every node and nothing else; somebody else carries the packets."""
+"""The alloc backend: a subnet for every node and nothing else; another program carries the packets."""
 
 from collections.abc import Callable, Iterable
 
@@ -17,28 +17,28 @@ class AllocBackend:
         self._underlay = underlay
 
     def lease_attrs(self) -> LeaseAttrs:
-        """What this node publishes; flannel leaves the type out for alloc."""
+        """Return what this node publishes; flannel omits the type for alloc."""
         return LeaseAttrs(public_ip=self._underlay.public_ip)
 
     def start(self, lease: Lease) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def set_peers(self, peers: Iterable[Lease]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def converge(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def fence(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def forwarding_table(self) -> tuple[ForwardingEntry, ...]:
-        """Always empty."""
+        """Return an empty table."""
         return ()
 
     def counters(self) -> None:
-        """Nobody counts."""
+        """Return None: nothing is counted."""
         return
 
     def stop(self, *, for_good: bool = True) -> None:
-        """Nothing."""
+        """Do nothing."""

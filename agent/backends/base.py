@@ -1,4 +1,4 @@
-"""The one protocol that every way of carrying packets keeps. Backends take leases as values and never see etcd."""
+"""The protocol of all backends. Backends take leases as values and never see etcd."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from agent.kernel.values import IPNetwork
 from agent.lease import Lease, LeaseAttrs
 
 OWN_ADDRESS = "the node's own address in the overlay, the base of its subnet"
-NO_LEAKS = "without a route to a peer nothing may leave by the default gateway"
+NO_LEAKS = "packets to a node without a route must not leave by the default gateway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,13 @@ class Underlay:
 
     interface: str
     address: IPv4Address
-    """The interface's own; sockets are bound to it."""
+    """The interface's own address; sockets are bound to it."""
     mtu: int
-    """Of the interface, in bytes."""
+    """MTU of the interface, in bytes."""
     public_ip: IPv4Address
-    """What is published in the lease; differs from `address` behind a one-to-one NAT."""
+    """The address published in the lease; differs from `address` behind a one-to-one NAT."""
     ipv6_address: IPv6Address | None = None
-    """The interface's own; None on an IPv4 network, which needs none."""
+    """The interface's own IPv6 address; None on an IPv4 network."""
     public_ipv6: IPv6Address | None = None
 
 
@@ -54,40 +54,39 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str | None:
-        """The overlay device's name, e.g. `flannel0`; final once `start` returned.
+        """Return the overlay device's name, e.g. `flannel0`; final once `start` returned.
 
         None where packets leave by the underlay itself.
         """
 
     def lease_attrs(self) -> LeaseAttrs:
-        """What this node publishes; whatever must exist for that (a device that has a MAC) is made.
+        """Return what this node publishes; create whatever must exist for that (a device with a MAC).
 
-        Raises EnvironmentMissing when the machine cannot do it.
+        Raises EnvironmentMissing when the machine does not support it.
         """
 
     def start(self, lease: Lease) -> None:
-        """Make the device, its address and route, and begin to carry packets.
+        """Create the device, its address and route, and start carrying packets.
 
-        Raises EnvironmentMissing when the machine cannot do it.
+        Raises EnvironmentMissing when the machine does not support it.
         """
 
     def set_peers(self, peers: Iterable[Lease]) -> None:
         """Carry packets to exactly these leases from now on. Our own lease is never among them."""
 
     def converge(self) -> None:
-        """Re-make whatever of our kernel state is missing or wrong; twice is harmless."""
+        """Restore whatever part of our kernel state is missing or wrong; twice is harmless."""
 
     def fence(self) -> None:
-        """Stop forwarding: another node owns our subnet. `set_peers` starts it again."""
+        """Stop forwarding: another node owns our subnet. `set_peers` resumes it."""
 
     def forwarding_table(self) -> tuple[ForwardingEntry, ...]:
-        """What is in force now, sorted by subnet."""
+        """Return the active entries, sorted by subnet."""
 
     def counters(self) -> Counters | None:
-        """A consistent copy; None where nobody counts."""
+        """Return a consistent copy; None where nothing is counted."""
 
     def stop(self, *, for_good: bool = True) -> None:
-        """Stop carrying packets and let the device go; safe to call twice.
-
-        Not `for_good`: the next start follows at once. Until then packets may be lost; they are not refused.
+        """Stop carrying packets and release the device; safe to call twice. Without `for_good` a restart follows at
+        once; until then packets may be lost, but are not refused.
         """

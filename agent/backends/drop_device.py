@@ -1,16 +1,16 @@
 """The device that drops the overlay's packets while the agent is dead: a TUN device that no process has open.
 
 The udp backend's own device goes with its process, killed or not. If packets were refused from then on, a connection
-that begins before the next start would fail at once with "No route to host"; dropped without a word, its SYN is sent
-again. The kernel does that with packets for a TUN device without a process, and this one is persistent. Its route
-counts only while flannel0 is gone. An agent that is stopped on purpose removes it, so that the `unreachable` route
-answers.
+opened before the next start would fail at once with "No route to host"; if they are dropped silently, its SYN is
+retransmitted. The kernel does that with packets for a TUN device without a process, and this one is persistent. Its
+route counts only while flannel0 is gone. An agent that is stopped on purpose removes it, so that the `unreachable`
+route answers.
 
-It has the node's own overlay address as well, which so stays when flannel0 goes: the node's own connections begin with
-it and keep it.
+It also has the node's overlay address, which therefore survives flannel0: the node's own connections start with it and
+keep it.
 
-flannel0 itself is not persistent, because a real flanneld that takes our place makes its TUN device under the first
-free name of `flannel%d`, and no route where one to the same network, of the same metric, is already there.
+flannel0 itself is not persistent, because a real flanneld that replaces us creates its TUN device under the first free
+name of `flannel%d`, and no route if one to the same network with the same metric exists.
 """
 
 import re
@@ -23,17 +23,17 @@ from agent.kernel.kernel import Kernel
 from agent.kernel.values import Link, Wanted, WantedAddresses, WantedLink, WantedRoute, WantedSysctl
 
 DROP_DEVICES = "overlay-drop"
-"""How their names begin; a number follows, as in flannel0: there is one for each pod network."""
+"""Prefix of their names; a number follows, as in flannel0: there is one for each pod network."""
 _NAME = re.compile(DROP_DEVICES + r"\d+")
 
 
 def is_drop_device(link: Link) -> bool:
-    """Whether an agent made this link, for any network."""
+    """Report whether an agent made this link, for any network."""
     return link.kind == "tun" and _NAME.fullmatch(link.name) is not None
 
 
 def find_drop_device(kernel: Kernel, network: IPv4Network) -> str | None:
-    """The network's drop device, which is known by its address. Raises NetlinkError."""
+    """Find the network's drop device by its address. Raises NetlinkError."""
     for link in kernel.links():
         if is_drop_device(link) and any(address.ip in network for address in kernel.addresses(link.name)):
             return link.name
@@ -41,15 +41,15 @@ def find_drop_device(kernel: Kernel, network: IPv4Network) -> str | None:
 
 
 def make_drop_device(kernel: Kernel, address: IPv4Interface) -> str:
-    """Make one with this address and return its name. Raises EnvironmentMissing and NetlinkError."""
+    """Create one with this address and return its name. Raises EnvironmentMissing and NetlinkError."""
     device = open_tun(f"{DROP_DEVICES}%d")
     try:
         name, why = device.name, "while the agent is dead, packets are dropped here, not refused"
         kernel.journal.record(["ip", "tuntap", "add", "dev", name, "mode", "tun"], why)
-        carrier = "a device that no process has open has no carrier; its route counts all the same"
+        carrier = "a device that no process has open has no carrier; its route is used all the same"
         sysctl = WantedSysctl(f"net/ipv4/conf/{name}/ignore_routes_with_linkdown", "0", carrier, required=False)
         kernel.converge(Wanted(sysctls=(sysctl,), addresses=(_addresses(name, address),)), new=(name,))
-        # Only now, so that none without an address is left behind, which no later run would know as its own.
+        # Only now, so that none is left behind without an address; no later run could identify it.
         device.leave()
     finally:
         device.close()
@@ -57,8 +57,8 @@ def make_drop_device(kernel: Kernel, address: IPv4Interface) -> str:
 
 
 def wanted_drop_device(name: str, network: IPv4Network, address: IPv4Interface, mtu: int) -> Wanted:
-    """The device as it is to be, once it is there; MTU in bytes."""
-    sizes = "connections that begin while the agent is dead choose their segment size by its MTU"
+    """Return the wanted state of the device once it exists; MTU in bytes."""
+    sizes = "connections opened while the agent is dead take their segment size from its MTU"
     return Wanted(
         links=(WantedLink(name, sizes, mtu=mtu, up=True),),
         addresses=(_addresses(name, address),),
@@ -67,7 +67,7 @@ def wanted_drop_device(name: str, network: IPv4Network, address: IPv4Interface, 
 
 
 def remove_drop_device(kernel: Kernel, network: IPv4Network, why: str) -> None:
-    """Make sure that the network has none. Raises NetlinkError."""
+    """Make sure that the network has no drop device. Raises NetlinkError."""
     name = find_drop_device(kernel, network)
     if name is not None:
         kernel.delete_link(name, why)

@@ -1,7 +1,7 @@
-"""What the kernel has to know about peers, as values. Pure.
+"""The kernel's entries for peers, as values. Pure.
 
-First what is missing is added, in the order in which packets need it (neighbour, forwarding entry, route); then what
-is too much goes. One entry that the kernel refuses keeps no other from being made.
+Missing entries are added first, in the order in which packets need them (neighbour, forwarding entry, route); then
+unexpected ones are removed. An entry that the kernel refuses does not stop the others.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -22,8 +22,8 @@ from agent.kernel.values import (
 )
 from agent.lease import Lease, Subnet
 
-PEER = "a peer's pods are reached this way"
-NO_PEER = "no peer is there any more"
+PEER = "the route to a peer's pods"
+NO_PEER = "the peer is gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Hop:
     """The peer's address on the overlay device."""
     mac: str
     underlay: IPAddress
-    """Where the outer packet goes."""
+    """Destination of the outer packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +44,20 @@ class PeerEntries:
 
     subnet: IPNetwork
     via: str
-    """Where packets for the subnet go, for people."""
+    """Next hop of packets for the subnet, for people."""
     route: Route | None
-    """None where one route for the whole network does it."""
+    """None where one route covers the whole network."""
     hop: Hop | None = None
-    """None where the kernel finds out by itself, by ARP on the underlay."""
+    """None where the kernel resolves it by ARP on the underlay."""
 
 
 @dataclass(frozen=True, slots=True)
 class OverlayDevice:
-    """A device of ours; its neighbours and forwarding entries are the backend's alone."""
+    """One of our devices; its neighbours and forwarding entries belong to the backend alone."""
 
     name: str
     family: Family
-    """Of the overlay's addresses."""
+    """Family of the overlay's addresses."""
     has_hops: bool = False
     """Whether peers on it need a Hop."""
 
@@ -70,7 +70,7 @@ def wanted_entries(
 ) -> Wanted:
     """Return the neighbours, forwarding entries and routes of exactly these peers. Pure.
 
-    `routes` is what the kernel has now; those of them that are `ours` and not wanted are to go.
+    `routes` are those in the kernel now; those that are `ours` and not wanted are removed.
     """
     with_hops = [device for device in devices if device.has_hops]
     hops = {device: [peer.hop for peer in peers if peer.hop and peer.hop.device == device.name] for device in with_hops}
@@ -95,7 +95,10 @@ def wanted_entries(
 
 
 def base_address(own: Subnet, family: Family) -> IPInterface:
-    """Return the base of our subnet as a single address. Raises InvalidConfig when we lease none of that family."""
+    """Return the base of our subnet as a single address.
+
+    Raises InvalidConfig when our lease has none of that family.
+    """
     if family == 4:
         return IPv4Interface((own.ipv4.network_address, 32))
     if own.ipv6 is None:

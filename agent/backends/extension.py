@@ -1,4 +1,4 @@
-"""The extension backend: the operator's own programs are told about our subnet and about every peer.
+"""The extension backend: runs the operator's own programs for our subnet and for every peer.
 
 As in flannel (pkg/backend/extension), but each program is run as it stands: words are split with quotes, `$NAME` in a
 word is one of the variables below, and there is no shell. A program that fails for a peer is tried again.
@@ -26,15 +26,15 @@ from agent.netconfig.backend_options import ExtensionOptions
 log = logging.getLogger(__name__)
 
 LIMIT_S = 60.0
-"""A program that takes longer is killed: peers that come after it must not wait for ever."""
+"""A program that takes longer is killed, so that later peers do not wait for ever."""
 RETRY_S = 5.0
-"""How soon a program that failed for a peer is run again."""
+"""Delay before a program that failed for a peer is run again."""
 SHOWN_CHARACTERS = 200
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 class ProgramFailed(AgentError):
-    """A program of the operator could not be run, did not end, or ended with another code than 0."""
+    """A program of the operator could not be run, timed out, or exited with a code other than 0."""
 
 
 class ExtensionBackend:
@@ -56,11 +56,11 @@ class ExtensionBackend:
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._stopped = False
-        # Programs take their time; whoever tells us about peers must not wait for them.
+        # Programs may be slow; the caller of `set_peers` must not wait for them.
         self._worker = threading.Thread(target=self._run, name="extension", daemon=True)
 
     def lease_attrs(self) -> LeaseAttrs:
-        """What PreStartupCommand printed, once. Raises ProgramFailed."""
+        """Return what PreStartupCommand printed; it runs once. Raises ProgramFailed."""
         if self._options.pre_startup and self._published is None:
             self._published = run_program(self._options.pre_startup, {})
         return LeaseAttrs(self._underlay.public_ip, backend_type="extension", backend_data=self._published)
@@ -80,17 +80,17 @@ class ExtensionBackend:
         self._worker.start()
 
     def set_peers(self, peers: Iterable[Lease]) -> None:
-        """Tell the programs, soon, what is new, what is other than before and what has gone."""
+        """Queue runs of the programs for peers that are new, changed or gone."""
         with self._lock:
             self._wanted = {lease.subnet: lease for lease in peers if lease.attrs.backend_type == "extension"}
         self._changed.set()
 
     def fence(self) -> None:
-        """Take every peer back."""
+        """Remove every peer."""
         self.set_peers(())
 
     def converge(self) -> None:
-        """Nothing, for the programs are run again by themselves. Raises ProgramFailed with what fails now."""
+        """Raise ProgramFailed for programs that fail now; they are retried without this call."""
         if failures := self._failures:
             raise ProgramFailed("; ".join(failures[:3]))
 
@@ -100,45 +100,46 @@ class ExtensionBackend:
             self._changed.clear()
             if self._stopped:
                 return
-            failures = tuple(self._tell_all())
+            failures = tuple(self._run_due())
             if failures != self._failures:
                 self._failures = failures
                 self.on_trouble()
 
-    def _tell_all(self) -> Iterator[str]:
-        """Run what is due; the failures."""
+    def _run_due(self) -> Iterator[str]:
+        """Run everything due; yield the failures."""
         with self._lock:
             wanted = dict(self._wanted)
         for subnet, lease in list(self._done.items()):
             if subnet not in wanted or wanted[subnet].attrs != lease.attrs:
-                # Whatever comes of it: it is no peer any more, and a program that always fails must not keep it.
+                # Remove the peer even if the program fails: it is no longer a peer, and a program that always fails
+                # must not keep it.
                 del self._done[subnet]
-                if failed := self._tell(self._options.subnet_remove, lease):
+                if failed := self._run_for_peer(self._options.subnet_remove, lease):
                     log.warning("%s", failed)
         for subnet, lease in wanted.items():
             if subnet in self._done:
                 continue
-            if failed := self._tell(self._options.subnet_add, lease):
+            if failed := self._run_for_peer(self._options.subnet_add, lease):
                 yield failed
             else:
                 self._done[subnet] = lease
 
     def forwarding_table(self) -> tuple[ForwardingEntry, ...]:
-        """The peers that the program took."""
+        """Return the peers that the program accepted."""
         done = sorted(dict(self._done).items(), key=lambda item: item[0].ipv4)
         return tuple(ForwardingEntry(subnet.ipv4, str(lease.attrs.public_ip)) for subnet, lease in done)
 
     def counters(self) -> None:
-        """Nobody counts."""
+        """Return None: nothing is counted."""
         return
 
     def stop(self, *, for_good: bool = True) -> None:
-        """Run nothing any more; what the programs made is theirs."""
+        """Run no more programs; whatever they made belongs to them."""
         self._stopped = True
         self._changed.set()
 
-    def _tell(self, command: Sequence[str], lease: Lease) -> str:
-        """What went wrong; empty when nothing did."""
+    def _run_for_peer(self, command: Sequence[str], lease: Lease) -> str:
+        """Run one program for a peer; return the failure, or ""."""
         if not command:
             return ""
         data = lease.attrs.backend_data
@@ -151,7 +152,9 @@ class ExtensionBackend:
 
 
 def expand(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
-    """`$NAME` and `${NAME}` in each word replaced, of the variables and then of our environment; a word stays one."""
+    """Replace `$NAME` and `${NAME}` in each word, from the variables and then from our environment; a word stays one
+    word.
+    """
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
@@ -177,10 +180,10 @@ def run_program(words: Sequence[str], variables: Mapping[str, str], stdin: str =
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ProgramFailed(f"{name}: did not end within {LIMIT_S:g} s") from None
+        raise ProgramFailed(f"{name}: timed out after {LIMIT_S:g} s") from None
     except OSError as error:
         raise ProgramFailed(f"{name}: cannot be run: {error.strerror}") from error
     if done.returncode != 0:
         said = done.stdout.strip().replace("\n", "; ")[:SHOWN_CHARACTERS]
-        raise ProgramFailed(f"{name}: ended with {done.returncode}: {said}")
+        raise ProgramFailed(f"{name}: exited with {done.returncode}: {said}")
     return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""The host-gw backend: plain routes, each peer's subnet by the peer itself; for nodes on one segment."""
+"""The host-gw backend: plain routes to each peer's subnet via the peer itself; for nodes on one segment."""
 
 from collections.abc import Collection
 from functools import partial
@@ -28,15 +28,15 @@ class HostGatewayPlan:
         self._families: tuple[Family, ...] = (4, 6) if ipv6 else (4,)
 
     def lease_attrs(self) -> LeaseAttrs:
-        """Our addresses."""
+        """Return our addresses."""
         public_ipv6 = self._underlay.public_ipv6 if 6 in self._families else None
         return LeaseAttrs(public_ip=self._underlay.public_ip, public_ipv6=public_ipv6, backend_type=self.name)
 
     def converge_devices(self, own: Subnet) -> None:
-        """None: packets leave by the underlay itself."""
+        """Return no device: packets leave by the underlay itself."""
 
     def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
-        """A route per family."""
+        """Return one route per family."""
         found = []
         for family in filter(partial(has_family, lease), self._families):
             subnet, public, _ = share_of(lease, family)
@@ -44,7 +44,7 @@ class HostGatewayPlan:
         return tuple(found)
 
     def converge_peers(self, peers: Collection[Lease]) -> None:
-        """Nothing beside the routes."""
+        """Do nothing: routes are all it needs."""
 
     def remove_devices(self) -> None:
-        """None: packets flow without the agent."""
+        """Do nothing: packets flow without the agent."""

@@ -1,7 +1,8 @@
-"""The ipip backend: the kernel puts packets into packets (RFC 2003), each peer's subnet by the peer's public address.
+"""The ipip backend: the kernel encapsulates IP in IP (RFC 2003); each peer's subnet is routed via the peer's public
+address.
 
-Device `flannel.ipip` with the subnet's base address /32, from our address to anywhere; a route by it needs no address
-of the peer's own device, so its gateway is the peer's public address and `onlink`.
+Device `flannel.ipip` with the subnet's base address /32, from our address to any; a route through it does not need the
+address of the peer's device, so its gateway is the peer's public address, with `onlink`.
 """
 
 from collections.abc import Collection
@@ -33,12 +34,12 @@ class IpipPlan:
         self.overlay_mtu = underlay.mtu - ENCAP_OVERHEAD
 
     def lease_attrs(self) -> LeaseAttrs:
-        """Our address; the device is made, to find out early whether the kernel has such."""
+        """Return our address; create the device to find out early whether the kernel supports it."""
         self._kernel.converge(Wanted(links=(self._wanted_link(),)))
         return LeaseAttrs(public_ip=self._underlay.public_ip, backend_type=self.name)
 
     def converge_devices(self, own: Subnet) -> None:
-        """The device with its settings and address; up."""
+        """Make sure that the device is up, with its settings and address."""
         wanted = Wanted(
             links=(replace(self._wanted_link(), up=True),),
             sysctls=ipv6_sysctls(DEVICE, enabled=False),
@@ -47,17 +48,17 @@ class IpipPlan:
         self._kernel.converge(wanted)
 
     def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
-        """A route by the tunnel; with DirectRouting a plain one where no gateway is between us."""
+        """Return a route through the tunnel; with DirectRouting, a plain one to peers without a gateway in between."""
         subnet, public, _ = share_of(lease, 4)
         direct = direct_device(public, routes) if self._options.direct_routing else None
         route = Route(subnet, direct or DEVICE, gateway=public, onlink=direct is None)
         return (PeerEntries(subnet, str(public), route),)
 
     def converge_peers(self, peers: Collection[Lease]) -> None:
-        """Nothing beside the routes."""
+        """Do nothing: routes are all it needs."""
 
     def remove_devices(self) -> None:
-        """None: packets flow without the agent."""
+        """Do nothing: packets flow without the agent."""
 
     def _wanted_link(self) -> WantedLink:
         underlay = self._underlay

@@ -1,4 +1,5 @@
-"""Backends whose packets the kernel carries: the agent only keeps devices, routes, neighbours and forwarding entries.
+"""Backends whose packets the kernel carries; the agent only maintains devices, routes, neighbours and forwarding
+entries.
 
 One class for all of them; what differs is a `Plan`. Packets flow without the agent, so `stop` leaves everything in
 place, as flannel does; `cleanup` removes it.
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Plan(Protocol):
-    """What one kind of backend wants of the kernel."""
+    """The kernel state that one kind of backend needs."""
 
     name: str
     """The backend type."""
@@ -34,26 +35,28 @@ class Plan(Protocol):
     """MTU for pods, in bytes."""
 
     def lease_attrs(self) -> LeaseAttrs:
-        """What this node publishes; whatever must exist for that is made. Raises EnvironmentMissing, NetlinkError."""
+        """Return what this node publishes; create whatever must exist for that.
+
+        Raises EnvironmentMissing, NetlinkError.
+        """
 
     def converge_devices(self, own: Subnet) -> None:
         """Make sure of the devices, with their settings and addresses. Raises EnvironmentMissing, NetlinkError."""
 
     def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
-        """What the kernel has to know about a peer, per family; `routes` are the main tables as they are.
-
-        Raises ValueError that says what is wrong with the lease.
+        """Return the kernel's entries for a peer, per family; `routes` are the main tables now. Raises ValueError with
+        the lease's problem.
         """
 
     def converge_peers(self, peers: Collection[Lease]) -> None:
-        """What is to be done beside `peer_entries`. Raises NetlinkError."""
+        """Do what a peer needs beside `peer_entries`. Raises NetlinkError."""
 
     def remove_devices(self) -> None:
-        """At a stop: what must not outlive the agent."""
+        """Remove, at a stop, what must not outlive the agent."""
 
 
 class KernelBackend:
-    """Carries packets by what the kernel has; see `Backend`. Methods may be called from several threads."""
+    """Carries packets by means of kernel state; see `Backend`. Methods may be called from several threads."""
 
     def __init__(self, plan: Plan, config: NetworkConfig, underlay: Underlay, kernel: Kernel) -> None:
         self.device: str | None = plan.devices[0].name if plan.devices else None
@@ -67,19 +70,19 @@ class KernelBackend:
         self._own: Subnet | None = None
         self._peers: tuple[Lease, ...] = ()
         self._known = False
-        """Whether the peers were told: before, an earlier run's entries carry packets and stay."""
+        """Whether peers have been set; until then an earlier run's entries carry packets and stay."""
         self._table: tuple[ForwardingEntry, ...] = ()
         self._ignored: set[tuple[Subnet, str]] = set()
-        """Leases that were complained about, and why."""
+        """Leases that were reported as unusable, and why."""
         self._lock = threading.RLock()
 
     def lease_attrs(self) -> LeaseAttrs:
-        """What this node publishes. Raises EnvironmentMissing and NetlinkError."""
+        """Return what this node publishes. Raises EnvironmentMissing and NetlinkError."""
         with self._lock:
             return self._plan.lease_attrs()
 
     def start(self, lease: Lease) -> None:
-        """Make the devices; peers' entries of an earlier run stay until `set_peers`.
+        """Create the devices; an earlier run's entries for peers stay until `set_peers`.
 
         Raises EnvironmentMissing and NetlinkError.
         """
@@ -91,7 +94,7 @@ class KernelBackend:
             self._ensure_last_resort()
 
     def set_peers(self, peers: Iterable[Lease]) -> None:
-        """Carry packets to exactly these leases from now on; those of another backend type are none of ours."""
+        """Carry packets to exactly these leases from now on; leases of another backend type are ignored."""
         with self._lock:
             self._peers = tuple(lease for lease in peers if self._concerns_us(lease))
             self._known = True
@@ -105,7 +108,7 @@ class KernelBackend:
             self._converge_or_call()
 
     def converge(self) -> None:
-        """Re-make whatever is missing or wrong. Raises EnvironmentMissing and NetlinkError, after all that could be."""
+        """Restore whatever is missing or wrong. Raises EnvironmentMissing and NetlinkError, after all else is done."""
         with self._lock:
             if self._own is None:
                 return
@@ -115,11 +118,11 @@ class KernelBackend:
                 self._converge_entries(self._own)
 
     def forwarding_table(self) -> tuple[ForwardingEntry, ...]:
-        """What is in force now, sorted by subnet."""
+        """Return the active entries, sorted by subnet."""
         return self._table
 
     def counters(self) -> Counters | None:
-        """What went through the overlay devices; None where there is none: the kernel does not count by network."""
+        """Return the traffic of the overlay devices; None without one: the kernel does not count by network."""
         if not self._plan.devices:
             return None
         asked = [self._kernel.traffic(device.name) for device in self._plan.devices]
@@ -137,7 +140,7 @@ class KernelBackend:
         )
 
     def stop(self, *, for_good: bool = True) -> None:
-        """Leave what carries packets without us in place. Safe to call twice."""
+        """Stop, and leave in place what carries packets without us. Safe to call twice."""
         with self._lock:
             self._own = None
             if not for_good:
@@ -156,10 +159,10 @@ class KernelBackend:
     def _ignore(self, lease: Lease, why: str) -> None:
         if (lease.subnet, why) not in self._ignored:
             self._ignored.add((lease.subnet, why))
-            log.warning("lease %s of %s is no peer: %s", lease.subnet, lease.attrs.public_ip, why)
+            log.warning("lease %s of %s ignored: %s", lease.subnet, lease.attrs.public_ip, why)
 
     def _converge_or_call(self) -> None:
-        """For other threads than the one that waits for trouble: what fails is its affair, soon."""
+        """Converge from any other thread; on failure call the thread that waits for trouble."""
         try:
             if self._own is not None:
                 self._converge_entries(self._own)
@@ -172,7 +175,7 @@ class KernelBackend:
         self._kernel.converge(Wanted(routes=tuple(last_resorts)))
 
     def _families(self) -> list[tuple[IPNetwork, int, Family]]:
-        """Network and subnet length of each family."""
+        """Return network and subnet length of each family."""
         config = self._config
         found: list[tuple[IPNetwork, int, Family]] = [(config.network, config.subnet_len, 4)]
         if config.ipv6_network is not None and config.ipv6_subnet_len is not None:

@@ -1,4 +1,4 @@
-"""What earlier runs with another backend left on this node; it would take packets away from ours."""
+"""Remove what earlier runs with another backend left on this node; it would divert our packets."""
 
 from collections.abc import Collection
 
@@ -8,7 +8,7 @@ from agent.kernel.kernel import Kernel
 from agent.kernel.values import IPNetwork, Wanted
 
 TUNNEL_KINDS = frozenset({"vxlan", "ipip", "wireguard"})
-"""flannel0, a TUN device, goes with its process."""
+"""flannel0, a TUN device, vanishes with its process."""
 NOT_WANTED = "left by a run with another backend"
 
 
@@ -32,7 +32,7 @@ def remove_other_devices(kernel: Kernel, network: IPNetwork, keep: Collection[st
 
 
 def remove_subnet_routes(kernel: Kernel, network: IPNetwork, own: IPNetwork, why: str = NOT_WANTED) -> None:
-    """Remove routes to single peers: they go before the one for the whole network. Raises NetlinkError."""
+    """Remove routes to single peers: they override the one for the whole network. Raises NetlinkError."""
     routes = kernel.routes(network.version)
     devices = {route.device for route in routes if route.device is not None}
     peers = [

@@ -1,9 +1,9 @@
 """The udp backend: a TUN device whose packets travel as the payload of UDP datagrams between the nodes.
 
-What the kernel holds for it, as the real flanneld makes it: device `flannel0` with the subnet's base address /32 and
-one route, the whole network by that device; each node's own subnet is behind a more specific route by its bridge.
-Beside it stand two routes that count only while the device is gone: one drops packets, for as long as the agent is dead
-(drop_device.py), and behind it an `unreachable` one, or pods' packets would leave by the default gateway.
+Kernel state, as with the real flanneld: device `flannel0` with the subnet's base address /32 and one route, the whole
+network through that device; each node's own subnet has a more specific route through its bridge. Two more routes take
+over only while the device is gone: one drops packets while the agent is dead (drop_device.py); the last, `unreachable`,
+keeps pods' packets from leaving by the default gateway.
 """
 
 import logging
@@ -40,7 +40,7 @@ class UdpBackend:
     def __init__(
         self, network: IPv4Network, port: int, underlay: Underlay, kernel: Kernel, datapath: str = "auto"
     ) -> None:
-        """`datapath`: auto, native or python. Raises EnvironmentMissing."""
+        """Choose the data path: `datapath` is auto, native or python. Raises EnvironmentMissing."""
         check_tun()
         self.device = DEVICE_PATTERN
         self.on_trouble: Callable[[], None] = lambda: None
@@ -56,19 +56,20 @@ class UdpBackend:
         self._tun: TunDevice | None = None
         self._pump: Pump | None = None
         self._decided = False
-        """Whether it was said yet who the peers are, or that we are fenced."""
+        """Whether the peers are known, or that we are fenced."""
         self._drop_device: str | None = None
         self._lock = threading.Lock()
 
     def lease_attrs(self) -> LeaseAttrs:
-        """What this node publishes; flannel leaves the type out for udp."""
+        """Return what this node publishes; flannel omits the type for udp."""
         return LeaseAttrs(public_ip=self._underlay.public_ip)
 
     def start(self, lease: Lease) -> None:
-        """Make device, address and routes for our subnet; packets wait there and in the socket for the first peers.
+        """Create device, address and routes for our subnet; packets queue there and in the socket until the first peers
+        are set.
 
-        To a new agent every subnet is one that no node holds: it would refuse what it only does not know yet.
-        Raises EnvironmentMissing and NetlinkError.
+        A new agent knows no peers yet: it would refuse packets that it can carry a moment later. Raises
+        EnvironmentMissing and NetlinkError.
         """
         with self._lock:
             self._drop_device = find_drop_device(self._kernel, self._network)
@@ -88,7 +89,7 @@ class UdpBackend:
         self._replace_forwarder(ForwardingTable({}), fenced=True)
 
     def converge(self) -> None:
-        """Re-make the device, its settings, the routes and the pump where they are missing or wrong.
+        """Restore the device, its settings, the routes and the pump where they are missing or wrong.
 
         Raises EnvironmentMissing and NetlinkError.
         """
@@ -97,19 +98,18 @@ class UdpBackend:
                 self._converge(self._forwarder)
 
     def forwarding_table(self) -> tuple[ForwardingEntry, ...]:
-        """What is in force now, sorted by subnet."""
+        """Return the active entries, sorted by subnet."""
         forwarder = self._forwarder
         table = () if forwarder is None else forwarder.table
         return tuple(ForwardingEntry(subnet, f"{endpoint.ip}:{endpoint.port}") for subnet, endpoint in table)
 
     def counters(self) -> Counters:
-        """A consistent copy."""
+        """Return a consistent copy."""
         return self._tally.snapshot()
 
     def stop(self, *, for_good: bool = True) -> None:
-        """Stop carrying packets; the device and its route go with it. Safe to call twice.
-
-        Behind it packets are dropped; `for_good`, they are refused. That route stays: until the next agent runs, pods'
+        """Stop carrying packets and remove the device with its route; safe to call twice. Afterwards packets are
+        dropped, or refused if stopped `for_good`. The `unreachable` route stays: until the next agent runs, pods'
         packets must not leave by the default gateway.
         """
         with self._lock:
@@ -135,12 +135,12 @@ class UdpBackend:
                     self._pump.start()
 
     def _converge(self, forwarder: Forwarder) -> None:
-        why_not = "it is missing" if self._pump is None else self._pump.failed
+        why_not = "missing" if self._pump is None else self._pump.failed
         if why_not is None and self._kernel.link(self.device) is None:
-            why_not = "somebody deleted the device"
+            why_not = "the device was deleted"
         if why_not is not None:
             if self._pump is not None:
-                log.warning("%s: making it anew, because %s", self.device, why_not)
+                log.warning("%s: recreated: %s", self.device, why_not)
             self._close_device()
             self._make_device()
         self._configure(forwarder.node)
@@ -155,7 +155,7 @@ class UdpBackend:
         self._tun = open_tun(self.device, vnet_header=self.datapath == "native")
         self.device = self._tun.name
         command = ["ip", "tuntap", "add", "dev", self.device, "mode", "tun"]
-        self._kernel.journal.record(command, "packets routed to it come to the agent, which wraps them in UDP")
+        self._kernel.journal.record(command, "the agent reads packets routed to it and encapsulates them in UDP")
 
     def _close_device(self) -> None:
         if self._pump is not None:
@@ -166,7 +166,7 @@ class UdpBackend:
             self._tun = None
 
     def _configure(self, node: OwnNode) -> None:
-        """Bring the device and the routes to what flannel's are."""
+        """Bring the device and the routes to flannel's settings."""
         device, underlay = self.device, self._underlay
         headers = f"{underlay.interface} takes {underlay.mtu} bytes, the outer headers {ENCAP_OVERHEAD}"
         link = WantedLink(
@@ -176,10 +176,7 @@ class UdpBackend:
             tx_queue_length=TX_QUEUE_LENGTH,
             up=True,
         )
-        answers = (
-            "the agent answers for unroutable packets from the device's own address; peers cannot use it, because the "
-            "agent drops inner sources outside the sender's subnet"
-        )
+        answers = "the agent sends ICMP errors from the device's address; it drops that source from peers"
         address = IPv4Interface((node.subnet.network_address, 32))
         if self._drop_device is None or self._kernel.link(self._drop_device) is None:
             self._drop_device = make_drop_device(self._kernel, address)
@@ -192,7 +189,7 @@ class UdpBackend:
                 ),
                 addresses=(WantedAddresses(device, frozenset({address}), OWN_ADDRESS),),
                 routes=(
-                    WantedRoute(Route(self._network, device), "every pod of another node is reached by the overlay"),
+                    WantedRoute(Route(self._network, device), "pods of other nodes are reached through the overlay"),
                     WantedRoute(unreachable_route(self._network), NO_LEAKS),
                 ),
             )

@@ -1,9 +1,9 @@
 """The vxlan backend: the kernel wraps frames between the nodes' devices in UDP (RFC 7348).
 
-What the kernel holds for it, as the real flanneld makes it: device `flannel.VNI` with the subnet's base address /32;
-per peer the MAC of its device as a permanent neighbour, the way to that MAC as a forwarding entry, and a route to its
-subnet by its base address. Nothing is learned and nothing asked for by ARP, so packets flow while the agent is down.
-For IPv6 there is a second device, `flannel-v6.VNI`, between the nodes' IPv6 addresses.
+Kernel state, as with the real flanneld: device `flannel.VNI` with the subnet's base address /32; per peer, its device's
+MAC as a permanent neighbour, a forwarding entry for that MAC, and a route to its subnet via its base address. Without
+learning or ARP, packets flow while the agent is down. For IPv6 there is a second device, `flannel-v6.VNI`, between the
+nodes' IPv6 addresses.
 """
 
 import random
@@ -43,14 +43,14 @@ class VxlanPlan:
             OverlayDevice(device_name(options.vni, family), family, has_hops=True) for family in families
         )
         underlay_mtu = min(options.mtu or underlay.mtu, underlay.mtu)
-        # One MTU for pods, whatever they speak.
+        # One MTU for pods, whichever family they use.
         self.overlay_mtu = underlay_mtu - ENCAP_OVERHEAD[families[-1]]
         self._mtu: dict[Family, int] = {family: underlay_mtu - ENCAP_OVERHEAD[family] for family in families}
         self._macs: dict[Family, str] = {}
         self._rng = rng
 
     def lease_attrs(self) -> LeaseAttrs:
-        """VNI and the MAC of our device; the devices are made, because peers are told their MAC."""
+        """Return VNI and the MAC of our device; create the devices, because peers need their MAC."""
         self._kernel.converge(Wanted(links=tuple(map(self._wanted_link, self.devices))))
         ipv6 = len(self.devices) > 1
         return LeaseAttrs(
@@ -62,7 +62,7 @@ class VxlanPlan:
         )
 
     def converge_devices(self, own: Subnet) -> None:
-        """Device with its settings, the MAC that peers know, its address; up."""
+        """Make sure that the device is up, with its settings, its address and the MAC that peers know."""
         for device in self.devices:
             name, family = device.name, device.family
             wanted = Wanted(
@@ -73,16 +73,18 @@ class VxlanPlan:
             self._kernel.converge(wanted)
 
     def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
-        """Neighbour, forwarding entry and route; with DirectRouting a plain route where no gateway is between us."""
+        """Return neighbour, forwarding entry and route; with DirectRouting, a plain route to peers without a gateway in
+        between.
+        """
         return tuple(
             self._entries(lease, device, routes) for device in self.devices if has_family(lease, device.family)
         )
 
     def converge_peers(self, peers: Collection[Lease]) -> None:
-        """Nothing beside the entries."""
+        """Do nothing: entries are all it needs."""
 
     def remove_devices(self) -> None:
-        """None: packets flow without the agent."""
+        """Do nothing: packets flow without the agent."""
 
     def _entries(self, lease: Lease, device: OverlayDevice, routes: Collection[Route]) -> PeerEntries:
         subnet, public, data = share_of(lease, device.family)
@@ -106,17 +108,17 @@ class VxlanPlan:
         local = self._underlay.address if family == 4 else self._underlay.ipv6_address
         link = self._kernel.link(self._underlay.interface)
         if link is None or local is None:
-            raise NetlinkError(f"{self._underlay.interface}: the underlay interface has gone")
+            raise NetlinkError(f"{self._underlay.interface}: the underlay interface is gone")
         options = self._options
         return VxlanSettings(options.vni, link.index, local, options.port, options.learning, options.gbp)
 
     def _wanted_link(self, device: OverlayDevice) -> WantedLink:
-        """Return the device with a MAC that stays: an earlier run's where that had the same settings."""
+        """Return the device with a stable MAC: an earlier run's, if that had the same settings."""
         settings = self._settings(device.family)
         if device.family not in self._macs:
             link = self._kernel.link(device.name)
             known = link is not None and link.kind == "vxlan" and link.settings == settings
-            # Chosen before the device is made, so that udev has nothing to choose.
+            # Chosen before the device is made, so that udev does not choose one.
             self._macs[device.family] = link.mac if link is not None and known else random_mac(self._rng)
         underlay, headers = self._underlay, ENCAP_OVERHEAD[device.family]
         return WantedLink(
@@ -131,19 +133,19 @@ class VxlanPlan:
 
 
 def device_name(vni: int, family: Family) -> str:
-    """flannel's name of the device."""
+    """Return flannel's name for the device."""
     return f"flannel.{vni}" if family == 4 else f"flannel-v6.{vni}"
 
 
 def random_mac(rng: random.Random) -> str:
-    """A locally administered unicast address (IEEE 802)."""
+    """Return a random locally administered unicast address (IEEE 802)."""
     octets = [rng.getrandbits(8) for _ in range(6)]
     octets[0] = octets[0] & 0xFE | 0x02
     return ":".join(f"{octet:02x}" for octet in octets)
 
 
 def vtep_mac(data: object) -> str:
-    """The MAC in a peer's backend data. Raises ValueError."""
+    """Return the MAC in a peer's backend data. Raises ValueError."""
     mac = (
         next((value for key, value in data.items() if key.lower() == "vtepmac"), None)
         if isinstance(data, dict)

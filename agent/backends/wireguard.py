@@ -1,9 +1,9 @@
 """The wireguard backend: the kernel encrypts packets between the nodes.
 
-As the real flanneld has it: device `flannel-wg` with the subnet's base address /32, one route for the whole network by
-it, and a WireGuard peer for each node: its public key from its lease, its public address as endpoint, its subnet as
-the only addresses that may come from it. With IPv6 there is a second device, `flannel-wg-v6`, unless `Mode` says that
-one device carries both. Our key lives in a file; the devices go with the agent.
+As with the real flanneld: device `flannel-wg` with the subnet's base address /32, one route for the whole network
+through it, and a WireGuard peer for each node: public key from its lease, public address as endpoint, its subnet as
+allowed IPs. With IPv6 there is a second device, `flannel-wg-v6`, unless `Mode` lets one device carry both. Our key is
+kept in a file; the devices are removed with the agent.
 """
 
 import base64
@@ -56,7 +56,7 @@ class WireguardPlan:
         kernel: Kernel,
         key_file: Path,
     ) -> None:
-        """`networks`: the pod network of each family."""
+        """Take `networks`, the pod network of each family."""
         self._options = options
         self._networks = networks
         self._underlay = underlay
@@ -70,10 +70,10 @@ class WireguardPlan:
         self.devices = (OverlayDevice("flannel-wg", 4), *((OverlayDevice("flannel-wg-v6", 6),) if both else ()))
         self.overlay_mtu = min(options.mtu or underlay.mtu, underlay.mtu) - ENCAP_OVERHEAD
         self._endpoints: dict[tuple[str, str], tuple[IPAddress, int]] = {}
-        """What a peer's endpoint was set to, by device and key; the kernel changes it when the peer moves."""
+        """The endpoint set for a peer, by device and key; the kernel changes it when the peer moves."""
 
     def lease_attrs(self) -> LeaseAttrs:
-        """Our public key, which the kernel works out; so the devices are made."""
+        """Return our public key, which the kernel derives; so create the devices."""
         for device in self.devices:
             self._converge_link(device)
         ipv6 = 6 in self._networks
@@ -86,7 +86,7 @@ class WireguardPlan:
         )
 
     def converge_devices(self, own: Subnet) -> None:
-        """Devices with key, port, addresses and the route for the network; up."""
+        """Make sure that the devices are up, with key, port, addresses and the route for the network."""
         for device in self.devices:
             self._converge_link(device)
             name, families = device.name, self._families_of(device)
@@ -99,12 +99,12 @@ class WireguardPlan:
                     WantedAddresses(name, frozenset({base_address(own, family)}), OWN_ADDRESS, family)
                     for family in families
                 ),
-                routes=tuple(WantedRoute(one, "every pod of another node is reached by the overlay") for one in routes),
+                routes=tuple(WantedRoute(one, "pods of other nodes are reached through the overlay") for one in routes),
             )
             self._kernel.converge(wanted)
 
     def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
-        """No routes: one for the network is there."""
+        """Return no routes: one covers the whole network."""
         found = []
         for device in self.devices:
             for family in self._families_of(device):
@@ -115,13 +115,13 @@ class WireguardPlan:
         return tuple(found)
 
     def converge_peers(self, peers: Collection[Lease]) -> None:
-        """Give each device exactly these peers; a peer's old key goes with what it was."""
+        """Give each device exactly these peers; a peer's old key is removed."""
         for device in self.devices:
             usable = [lease for lease in peers if has_family(lease, device.family)]
             wanted = {peer.public_key: peer for peer in (self._peer(device, lease) for lease in usable)}
             state = self._wireguard.read(device.name)
             if state is None:
-                raise NetlinkError(f"{device.name}: the device has gone")
+                raise NetlinkError(f"{device.name}: the device is gone")
             for key in state.peers.keys() - wanted.keys():
                 self._wireguard.remove_peer(device.name, key, NO_PEER)
                 self._endpoints.pop((device.name, key), None)
@@ -133,11 +133,11 @@ class WireguardPlan:
                     self._endpoints[device.name, key] = peer.endpoint
 
     def remove_devices(self) -> None:
-        """All of them: without the agent nobody would notice a peer's new key."""
+        """Remove all of them: without the agent a peer's new key would go unnoticed."""
         for device in self.devices:
             link = self._kernel.link(device.name)
             if link is not None and link.kind == "wireguard":
-                self._kernel.delete_link(device.name, "the agent ends")
+                self._kernel.delete_link(device.name, "the agent is stopping")
 
     def _families_of(self, device: OverlayDevice) -> tuple[Family, ...]:
         return (device.family,) if self._separate else tuple(self._networks)
@@ -149,7 +149,7 @@ class WireguardPlan:
         return {"PublicKey": self._public_key, "Port": self._port(family)}
 
     def _peer(self, device: OverlayDevice, lease: Lease) -> WireguardPeer:
-        """Raises ValueError when the lease says too little."""
+        """Return the WireGuard peer of a lease. Raises ValueError when the lease lacks what it needs."""
         public_key, port = peer_data(share_of(lease, device.family)[2], self._port(device.family))
         families = [family for family in self._families_of(device) if has_family(lease, family)]
         return WireguardPeer(
@@ -182,7 +182,7 @@ class WireguardPlan:
         )
 
     def _converge_link(self, device: OverlayDevice) -> None:
-        """Make the device where it is missing, and give it our key and port."""
+        """Create the device if it is missing, and set our key and port."""
         name, port = device.name, self._port(device.family)
         self._kernel.converge(Wanted(links=(self._wanted_link(device),)))
         if self._private_key is None:
@@ -196,23 +196,25 @@ class WireguardPlan:
 
 
 def peer_data(data: object, default_port: int) -> tuple[str, int]:
-    """Key and port in a peer's backend data; older agents publish no port. Raises ValueError."""
+    """Return key and port from a peer's backend data; older agents publish no port. Raises ValueError."""
     fields = {key.lower(): value for key, value in data.items()} if isinstance(data, dict) else {}
     key, port = fields.get("publickey"), fields.get("port") or default_port
     if not isinstance(key, str) or not KEY.fullmatch(key):
-        raise ValueError("its backend data has no PublicKey, 32 bytes in base64")
+        raise ValueError("missing PublicKey (32 bytes in base64) in its backend data")
     if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
-        raise ValueError("its backend data has a Port that is none")
+        raise ValueError("invalid Port in its backend data")
     return key, port
 
 
 def prefers_ipv6(ipv4: IPv4Address, ipv6: IPAddress, own_ipv6: IPAddress | None) -> bool:
-    """flannel's Mode «auto»: a public IPv4 address first, IPv6 where both ends have a public one, else IPv4."""
+    """Report whether flannel's Mode "auto" picks IPv6: public IPv4 first, then IPv6 if both ends have a public one,
+    else IPv4.
+    """
     return ipv4.is_private and not ipv6.is_private and own_ipv6 is not None and not own_ipv6.is_private
 
 
 def read_or_make_key(path: Path) -> str:
-    """Our private key from the file, which is made with a new one where there is none. Raises EnvironmentMissing."""
+    """Read our private key from the file, or create the file with a new key. Raises EnvironmentMissing."""
     want = "want a WireGuard key in base64, or no file"
     try:
         key = path.read_text(encoding="ascii").strip()
@@ -221,7 +223,7 @@ def read_or_make_key(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise EnvironmentMissing(f"backend wireguard: {path}: cannot be read (got {error}; {want})") from error
     if not KEY.fullmatch(key):
-        raise EnvironmentMissing(f"backend wireguard: {path}: holds no key (got another text; {want})")
+        raise EnvironmentMissing(f"backend wireguard: {path}: not a key (got other text; {want})")
     return key
 
 

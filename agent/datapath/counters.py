@@ -1,4 +1,4 @@
-"""What a data path moved and what it refused, and why. The reasons' words are those of counters, metrics and tests."""
+"""What a data path carried, what it dropped, and why. The reasons are those of counters, metrics and tests."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class DropReason(StrEnum):
-    """In the order in which the checks are made; what comes last can only happen while carrying."""
+    """In the order of the checks; the last ones can occur only while carrying."""
 
     PEER = "peer"
     """The datagram's outer source is not a node that holds a lease, or its source port is not the overlay port."""
@@ -20,7 +20,7 @@ class DropReason(StrEnum):
     LENGTH = "length"
     """The total length is below the header's or beyond the packet's end. (Bytes behind it are cut off and no error.)"""
     GSO = "gso"
-    """What the kernel says of how a super-packet is to be cut cannot be. (The native data path alone reads those.)"""
+    """The virtio header describes an impossible segmentation. (Only the native data path reads it.)"""
     CHECKSUM = "checksum"
     """The IPv4 header checksum is wrong."""
     TTL = "ttl"
@@ -36,17 +36,17 @@ class DropReason(StrEnum):
     MULTICAST = "multicast"
     """A pod or this node sent to a multicast or broadcast address; the overlay carries unicast only."""
     OWN = "own"
-    """A packet for our own subnet came to the overlay device: the bridge is gone. Its sender gets an ICMP error."""
+    """A packet for our own subnet arrived at the overlay device: the bridge is gone. Its sender gets an ICMP error."""
     NO_ROUTE = "no_route"
     """No node holds a subnet with this destination. Its sender gets ICMP net unreachable."""
     FENCED = "fenced"
     """Another node owns our subnet: nothing is forwarded in either direction."""
     TUN_READ = "tun_read"
-    """The kernel had a packet but failed to hand it over."""
+    """The kernel had a packet but failed to deliver it."""
     TUN_WRITE = "tun_write"
-    """The kernel did not take the packet, e.g. because the overlay device is down."""
+    """The kernel refused the packet, e.g. because the overlay device is down."""
     UDP_SEND = "udp_send"
-    """The underlay did not take the datagram, e.g. no buffer, no route, or a packet filter."""
+    """The underlay refused the datagram, e.g. no buffer, no route, or a packet filter."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The overlay data path without IO: one packet in, one action out. Never blocks, reads no clock, keeps no state.
 
     from_tun   a packet that the kernel routed to the overlay device: find the node that holds its destination.
-    from_udp   a datagram from the underlay: make sure that it may come from this peer, then hand it to the kernel.
+    from_udp a datagram from the underlay: check that this peer may send it, then hand it to the kernel.
 
 The payload of a datagram is the inner IPv4 packet and nothing else. Nothing in it is changed: the TTL belongs to the
 two kernels that forward it (RFC 2003 §3.1), checksums and ECN bits to its ends. This is the readable reference.
@@ -35,7 +35,7 @@ class WriteToTun(NamedTuple):
 
     packet: bytes
     answers: DropReason | None = None
-    """Set when this is not what was received but an ICMP answer to it: why that was dropped."""
+    """Set when this is an ICMP error, not the received packet: why that packet was dropped."""
 
 
 class Drop(NamedTuple):
@@ -49,7 +49,7 @@ _DROP = {reason: Drop(reason) for reason in DropReason}
 
 @dataclass(frozen=True, slots=True)
 class OwnNode:
-    """What the forwarder has to know about the node that it runs on."""
+    """The forwarder's own node."""
 
     subnet: IPv4Network
     overlay_mtu: int
@@ -64,7 +64,7 @@ class Forwarder:
     __slots__ = ("_broadcast", "_mask", "_network", "fenced", "node", "table")
 
     def __init__(self, node: OwnNode, table: ForwardingTable, *, fenced: bool = False) -> None:
-        """`fenced`: drop everything, because another node owns our subnet."""
+        """Take the node and its table; `fenced` drops everything, because another node owns our subnet."""
         self.node = node
         self.table = table
         self.fenced = fenced
@@ -73,7 +73,7 @@ class Forwarder:
         self._broadcast = int(node.subnet.broadcast_address)
 
     def from_tun(self, packet: bytes) -> SendDatagram | WriteToTun | Drop:
-        """What to do with a packet that the kernel sent into the overlay. Its checksum is the kernel's own work."""
+        """Decide about a packet that the kernel sent into the overlay. Its checksum was made by the kernel."""
         header = parse_ipv4(packet)
         if isinstance(header, DropReason):
             return _DROP[header]
@@ -93,7 +93,7 @@ class Forwarder:
         return self._unreachable(packet, header, reason)
 
     def from_udp(self, datagram: bytes, source: tuple[str, int], truncated: bool = False) -> WriteToTun | Drop:
-        """What to do with a datagram from `source`; `truncated`: it was longer than what we have of it."""
+        """Decide about a datagram from `source`; `truncated` means that its end was cut off."""
         subnets = self.table.subnets_of(source)
         if subnets is None:
             return _DROP[DropReason.PEER]
@@ -111,7 +111,7 @@ class Forwarder:
                 break
         else:
             return _DROP[DropReason.SOURCE]
-        # The subnet's base address is the overlay device's own and valid.
+        # The subnet's base address is the overlay device's own, so it is valid.
         if header.destination & self._mask != self._network or header.destination == self._broadcast:
             return _DROP[DropReason.DESTINATION]
         if header.protocol == UDP and self._is_nested(datagram, header):
@@ -121,14 +121,14 @@ class Forwarder:
         return WriteToTun(datagram if len(datagram) == header.total_length else datagram[: header.total_length])
 
     def _is_nested(self, packet: bytes, header: IPv4Header) -> bool:
-        """UDP to the overlay port; only a packet's first fragment says so."""
+        """Report whether it is UDP to the overlay port; only a packet's first fragment shows that."""
         if header.fragment_offset:
             return False
         start = header.length + 2
         return int.from_bytes(packet[start : start + 2], "big") == self.node.port and header.total_length >= start + 2
 
     def _unreachable(self, packet: bytes, header: IPv4Header, reason: DropReason) -> WriteToTun | Drop:
-        # An answer to a group of hosts would multiply (RFC 1122 §3.2.2); `net_unreachable` knows all groups but this.
+        # An answer to a group of hosts would multiply (RFC 1122 §3.2.2); `net_unreachable` checks all other groups.
         if header.source == self._broadcast:
             return _DROP[reason]
         answer = net_unreachable(packet, header, source=self._network)

@@ -8,20 +8,20 @@ from agent.lease import Lease
 
 
 class TunnelEndpoint(NamedTuple):
-    """A peer's outer address, as `sendto` takes and `recvfrom` gives it, so that no packet needs a conversion."""
+    """A peer's outer address as `sendto` takes it and `recvfrom` returns it, so that no packet needs a conversion."""
 
     ip: str
-    """Dotted."""
+    """Dotted quad."""
     port: int
 
 
 class ForwardingTable:
-    """Immutable; a change is a new table. The longest prefix wins, so subnets may lie in each other."""
+    """Immutable; a change is a new table. The longest prefix wins, so subnets may be nested."""
 
     __slots__ = ("_by_length", "_entries", "_subnets")
 
     def __init__(self, entries: Mapping[IPv4Network, TunnelEndpoint]) -> None:
-        # By number: a network's own order takes a microsecond for each comparison, and each change makes a table.
+        # By number: comparing networks takes a microsecond each, and each change builds a table.
         numbered = sorted(
             (int(subnet.network_address), int(subnet.netmask), subnet, endpoint) for subnet, endpoint in entries.items()
         )
@@ -36,12 +36,12 @@ class ForwardingTable:
 
     @classmethod
     def from_leases(cls, leases: Iterable[Lease], port: int) -> "ForwardingTable":
-        """Every lease's subnet by way of its public IP and the nodes' common port; the newer of two claims wins."""
+        """Route every lease's subnet via its public IP and the nodes' common port; the newer of two claims wins."""
         ordered = sorted(leases, key=lambda lease: lease.mod_revision)
         return cls({lease.subnet.ipv4: TunnelEndpoint(str(lease.attrs.public_ip), port) for lease in ordered})
 
     def lookup(self, destination: int) -> TunnelEndpoint | None:
-        """The node that holds the longest matching subnet."""
+        """Return the node that holds the longest matching subnet."""
         for mask, endpoints in self._by_length:
             endpoint = endpoints.get(destination & mask)
             if endpoint is not None:
@@ -49,21 +49,23 @@ class ForwardingTable:
         return None
 
     def numbers(self) -> Iterator[tuple[int, int, TunnelEndpoint]]:
-        """(network, netmask, endpoint) of every subnet, as numbers."""
+        """Return (network, netmask, endpoint) of every subnet, as numbers."""
         for mask, endpoints in self._by_length:
             for network, endpoint in endpoints.items():
                 yield network, mask, endpoint
 
     def subnets_of(self, source: tuple[str, int]) -> tuple[tuple[int, int], ...] | None:
-        """(network, netmask) of each subnet of the peer with this outer address and port; None if it is no peer."""
+        """Return (network, netmask) of each subnet of the peer with this outer address and port; None for
+        a stranger.
+        """
         return self._subnets.get(source)
 
     def endpoint_of(self, destination: IPv4Address) -> TunnelEndpoint | None:
-        """As `lookup`, for people and tests."""
+        """Return the endpoint of an address, as `lookup` does, for people and tests."""
         return self.lookup(int(destination))
 
     def __iter__(self) -> Iterator[tuple[IPv4Network, TunnelEndpoint]]:
-        """(subnet, endpoint), sorted by subnet."""
+        """Yield (subnet, endpoint), sorted by subnet."""
         return iter(self._entries)
 
     def __len__(self) -> int:

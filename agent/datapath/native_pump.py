@@ -1,6 +1,5 @@
-"""Moves packets in bulk with the native data path: two threads, inside C and without the GIL until they are stopped.
-
-Decisions are forwarder.py's: its node and table are handed to C whenever they change, and C decides by the same rules.
+"""Moves packets in bulk with the native data path: two threads, in C and without the GIL, until stopped. Decisions are
+forwarder.py's: whenever its node or table changes, C gets a copy, and it applies the same rules.
 """
 
 import errno
@@ -23,7 +22,7 @@ STOP_TIMEOUT_S = 5.0
 
 
 class NativePump:
-    """The pump for speed; see `Pump`."""
+    """The fast pump; see `Pump`."""
 
     def __init__(
         self,
@@ -33,7 +32,7 @@ class NativePump:
         tally: PacketCounters,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_failure` is called from a thread of the pump, at most once, when it can no longer move packets.
+        """Take `on_failure`, which a thread of the pump calls, at most once, when it can no longer move packets.
 
         Raises EnvironmentMissing when the native data path is not compiled.
         """
@@ -57,7 +56,9 @@ class NativePump:
 
     @property
     def forwarder(self) -> Forwarder:
-        """Decides; may be replaced at any time without stopping traffic. The old one is out of use on return."""
+        """Take the forwarder, which may be replaced at any time without stopping traffic; the old one is unused on
+        return.
+        """
         return self._forwarder
 
     @forwarder.setter
@@ -74,7 +75,7 @@ class NativePump:
 
     @property
     def failed(self) -> str | None:
-        """Why packets are no longer moved, or None while they are."""
+        """Return why packets are no longer moved, or None while they are."""
         return self._failure
 
     def stop(self) -> None:
@@ -89,7 +90,7 @@ class NativePump:
                 thread.join(STOP_TIMEOUT_S)
         self._tally.detach()
         if any(thread.is_alive() for thread in self._threads):
-            # Its memory stays: a thread that still runs must not find it gone.
+            # Keep its memory: a thread that still runs uses it.
             log.error("native data path: a thread did not stop within %g s", STOP_TIMEOUT_S)
             return
         with self._lock:
@@ -100,7 +101,7 @@ class NativePump:
         return self._library.counters(self._pump)
 
     def _run(self, work: Callable[[Any], int]) -> None:
-        """A thread of the pump: the call into C returns only when it is over."""
+        """Run a thread of the pump; the call into C returns only at its end."""
         code = work(self._pump)
         if code == 0:
             return
@@ -110,6 +111,6 @@ class NativePump:
                 gone = code in (errno.EBADFD, errno.EBADF)
                 self._failure = "the overlay device is gone" if gone else f"the pump failed: {os.strerror(code)}"
         if first:
-            # One thread alone is of no use.
+            # One thread alone is useless.
             self._library.c.native_pump_stop(self._pump)
             self._on_failure()

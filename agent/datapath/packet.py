@@ -1,7 +1,7 @@
 """IPv4 headers, checksums and the one ICMP message that the overlay sends. Pure; addresses are plain 32-bit numbers.
 
-Numbers, not IPv4Address objects, because each packet passes here: building one object per address would cost more
-than all checks together. The header is a NamedTuple for the same reason (a frozen dataclass takes ten times as long).
+Numbers, not IPv4Address objects, because every packet comes through here: one object per address would cost more than
+all checks together. The header is a NamedTuple for the same reason (a frozen dataclass takes ten times as long).
 """
 
 import struct
@@ -39,19 +39,18 @@ class IPv4Header(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Of the header, options included, in bytes."""
+        """Return the header's length in bytes, options included."""
         return (self.version_ihl & 0xF) * 4
 
     @property
     def fragment_offset(self) -> int:
-        """In units of 8 bytes; 0 for whole packets and first fragments."""
+        """Return the offset in units of 8 bytes; 0 for whole packets and first fragments."""
         return self.flags_and_offset & 0x1FFF
 
 
 def parse_ipv4(packet: bytes, *, truncated: bool = False) -> IPv4Header | DropReason:
-    """The header, or what is wrong with it (`short`, `version`, `ihl` or `length`). The checksum is not looked at.
-
-    `truncated`: `packet` is only the beginning of what was received, so its end proves nothing.
+    """Parse the header; return it, or its error (`short`, `version`, `ihl` or `length`). The checksum is not checked.
+    `truncated`: `packet` is only the start of what was received, so its length proves nothing.
     """
     size = len(packet)
     if size < MIN_HEADER_LENGTH:
@@ -71,30 +70,30 @@ def parse_ipv4(packet: bytes, *, truncated: bool = False) -> IPv4Header | DropRe
 
 
 def internet_checksum(data: bytes) -> int:
-    """The ones' complement checksum (RFC 1071) of `data`, whose own checksum field is 0. Odd lengths are padded."""
+    """Return the ones' complement checksum (RFC 1071) of `data`, whose checksum field is 0. Odd lengths are padded."""
     number = int.from_bytes(data, "big") << (8 * (len(data) % 2))
-    # 2^16 leaves 1 when divided by 2^16 - 1, so the remainder of the whole number is that of the sum of its words.
+    # 2^16 is 1 modulo 2^16 - 1, so the whole number and the sum of its words have the same remainder.
     total = number % 0xFFFF or (0xFFFF if number else 0)
     return ~total & 0xFFFF
 
 
 def header_checksum_is_right(packet: bytes, header_length: int) -> bool:
-    """Whether the words of the header sum up to ones' complement zero (RFC 1071). The header must not be all zero."""
+    """Report whether the header's words add up to ones' complement zero (RFC 1071). The header must not be all zero."""
     return int.from_bytes(packet[:header_length], "big") % 0xFFFF == 0
 
 
 def updated_checksum(checksum: int, old_word: int, new_word: int) -> int:
-    """The checksum after one 16-bit word of what it covers changed (RFC 1624, equation 3)."""
+    """Return the checksum after one 16-bit word that it covers changed (RFC 1624, equation 3)."""
     total = (~checksum & 0xFFFF) + (~old_word & 0xFFFF) + new_word
     total = (total & 0xFFFF) + (total >> 16)
     return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
 
 
 def net_unreachable(packet: bytes, header: IPv4Header, source: int) -> bytes | None:
-    """An ICMP destination net unreachable (RFC 792) from `source` to the sender of `packet`.
+    """Build an ICMP destination net unreachable (RFC 792) from `source` to the sender of `packet`.
 
-    None where RFC 1122 §3.2.2 forbids an answer: to an ICMP error, to a fragment other than the first, to a packet
-    from or for a group of hosts, or from an address that no host has.
+    None where RFC 1122 §3.2.2 forbids an answer: to an ICMP error, to a fragment other than the first, to a packet from
+    or for a group of hosts, or from an address that is no host's.
     """
     if header.fragment_offset or not _is_one_host(header.source) or is_multicast_or_broadcast(header.destination):
         return None
@@ -110,7 +109,7 @@ def net_unreachable(packet: bytes, header: IPv4Header, source: int) -> bytes | N
 
 
 def is_multicast_or_broadcast(address: int) -> bool:
-    """224.0.0.0/4 and 255.255.255.255; a subnet's own broadcast address cannot be told from here."""
+    """Match 224.0.0.0/4 and 255.255.255.255; a subnet's own broadcast address cannot be recognised here."""
     return address >> 28 == 0xE or address == 0xFFFFFFFF
 
 

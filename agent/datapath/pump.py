@@ -1,4 +1,4 @@
-"""What moves the packets, and which one it is: `auto`, `native` or `python`."""
+"""The protocol of pumps, which move packets, and the choice of one: `auto`, `native` or `python`."""
 
 import logging
 import socket
@@ -14,24 +14,24 @@ log = logging.getLogger(__name__)
 
 
 class Pump(Protocol):
-    """Moves packets between a TUN device and a UDP socket. Owns neither: who opened them closes them after `stop`."""
+    """Moves packets between a TUN device and a UDP socket. Owns neither: the caller closes them after `stop`."""
 
     forwarder: Forwarder
-    """Decides; may be replaced at any time without stopping traffic."""
+    """May be replaced at any time without stopping traffic."""
 
     def start(self) -> None:
         """Begin to move packets."""
 
     @property
     def failed(self) -> str | None:
-        """Why packets are no longer moved, or None while they are."""
+        """Return why packets are no longer moved, or None while they are."""
 
     def stop(self) -> None:
         """Stop moving packets; safe to call twice, and after a failure."""
 
 
 def choose_datapath(wanted: str) -> str:
-    """Return `native` or `python`. Raises EnvironmentMissing when native is asked for by name and is not compiled."""
+    """Return `native` or `python`. Raises EnvironmentMissing when native is requested by name but not compiled."""
     if wanted == "python":
         return wanted
     from agent.datapath.native.library import native_library
@@ -41,7 +41,7 @@ def choose_datapath(wanted: str) -> str:
     except EnvironmentMissing as error:
         if wanted == "native":
             raise
-        log.warning("data path: python, the slow one: %s", error)
+        log.warning("data path: python (slow): %s", error)
         return "python"
     log.info("data path: native")
     return "native"
@@ -55,7 +55,7 @@ def make_pump(
     tally: PacketCounters,
     on_failure: Callable[[], None],
 ) -> Pump:
-    """Return a pump of the chosen kind, not started yet. The TUN device has virtio headers if and only if it is native.
+    """Create a pump of the chosen kind, not yet started. The TUN device has virtio headers if and only if it is native.
 
     `on_failure` is called from a thread of the pump, at most once, when it can no longer move packets.
     """

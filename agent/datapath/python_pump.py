@@ -27,21 +27,21 @@ STOP_TIMEOUT_S = 5.0
 
 
 class _DeviceGone(Exception):
-    """Somebody deleted the TUN device."""
+    """The TUN device was deleted."""
 
 
 class TokenBucket:
-    """A limit on how often something may happen: `rate_per_s` in the long run, `burst` at once. Time is an argument."""
+    """A limit on a rate: `rate_per_s` in the long run, `burst` at once. Time is an argument."""
 
     def __init__(self, rate_per_s: float, burst: float, now_s: float) -> None:
-        """Start full at `now_s`, a time on the clock that `take` will be given."""
+        """Start full at `now_s`, on the clock that `take` will use."""
         self._rate_per_s = rate_per_s
         self._burst = burst
         self._tokens = burst
         self._at_s = now_s
 
     def take(self, now_s: float) -> bool:
-        """Report whether it may happen now; if so, it counts."""
+        """Report whether it may happen now; if so, count it."""
         elapsed_s = max(0.0, now_s - self._at_s)
         self._at_s = max(self._at_s, now_s)
         self._tokens = min(self._burst, self._tokens + elapsed_s * self._rate_per_s)
@@ -52,7 +52,7 @@ class TokenBucket:
 
 
 class PythonPump:
-    """The pump that needs nothing but Python; see `Pump`."""
+    """The pump in pure Python; see `Pump`."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class PythonPump:
         tally: PacketCounters,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_failure` is called from the pump's thread, at most once, when it can no longer move packets."""
+        """Take `on_failure`, which the pump's thread calls, at most once, when it can no longer move packets."""
         self.forwarder = forwarder
         self._tun = tun.descriptor
         self._udp = udp
@@ -80,7 +80,7 @@ class PythonPump:
 
     @property
     def failed(self) -> str | None:
-        """Why packets are no longer moved, or None while they are."""
+        """Return why packets are no longer moved, or None while they are."""
         if self._failure is None and not self._stopping and self._thread.ident and not self._thread.is_alive():
             return "the pump's thread ended"
         return self._failure
@@ -101,7 +101,7 @@ class PythonPump:
         except _DeviceGone:
             self._fail("the overlay device is gone")
         except Exception as error:
-            log.exception("pump: unexpected")
+            log.exception("pump: unexpected error")
             self._fail(f"{type(error).__name__}: {error}")
 
     def _fail(self, why: str) -> None:
@@ -123,12 +123,12 @@ class PythonPump:
                     self._carry_out()
                 else:
                     if events & ~select.POLLIN:
-                        # Reading the pending error takes it away; the socket itself stays good.
+                        # Reading the pending error clears it; the socket remains usable.
                         self._udp.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                     self._carry_in()
 
     def _carry_out(self) -> None:
-        """Up to BATCH packets from the TUN device to peers."""
+        """Carry up to BATCH packets from the TUN device to peers."""
         forwarder, drops = self.forwarder, self._tally.drops
         size = forwarder.node.overlay_mtu
         packets = octets = 0
@@ -158,18 +158,18 @@ class PythonPump:
         self._tally.add(tx_packets=packets, tx_bytes=octets)
 
     def _carry_in(self) -> None:
-        """Up to BATCH datagrams from peers to the TUN device."""
+        """Carry up to BATCH datagrams from peers to the TUN device."""
         forwarder, drops = self.forwarder, self._tally.drops
         size = forwarder.node.overlay_mtu
         packets = octets = 0
         for _ in range(BATCH):
             try:
-                # One byte more than may come, so that what is cut off shows.
+                # One byte more than allowed, to detect truncation.
                 datagram, source = self._udp.recvfrom(size + 1)
             except BlockingIOError:
                 break
             except OSError:
-                # An error of an earlier datagram, reported late; reading it took it away.
+                # An error of an earlier datagram, reported late; reading it cleared it.
                 continue
             action = forwarder.from_udp(datagram, source, len(datagram) > size)
             if isinstance(action, WriteToTun):

@@ -1,4 +1,4 @@
-"""The TUN device: a network interface whose other end is a file descriptor of ours."""
+"""The TUN device: a network interface whose other end is our file descriptor."""
 
 import errno
 import fcntl
@@ -14,44 +14,42 @@ IFF_TUN = 0x0001
 IFF_NO_PI = 0x1000
 """No four bytes of packet information before each packet: a read returns the bare IP packet."""
 IFF_VNET_HDR = 0x4000
-"""Each read and write begins with a struct virtio_net_hdr, which says what is left to do (checksum, cutting)."""
+"""Each read and write begins with a struct virtio_net_hdr, which describes pending work (checksum, segmentation)."""
 NAME_BYTES = 15  # IFNAMSIZ without the closing zero
 
 _INTERFACE_REQUEST = struct.Struct("16sH22x")
 
 DEVICE_IS_GONE = frozenset({errno.EBADFD, errno.EBADF})
-"""What reads and writes say after somebody deleted the interface."""
+"""Errors of reads and writes after the interface was deleted."""
 
 
 class TunDevice:
-    """An open TUN device. The kernel removes it, with its routes, when it is closed or this process ends.
-
-    After `leave` it stays.
+    """An open TUN device. The kernel removes it with its routes when it is closed or this process ends; after `leave`
+    it stays.
     """
 
     def __init__(self, name: str, descriptor: int, *, vnet_header: bool = False) -> None:
         self.name = name
         self.vnet_header = vnet_header
-        """Whether a virtio header stands before each packet."""
+        """Whether each packet has a virtio header."""
         self.descriptor = descriptor
         """Non-blocking; one packet per read and per write."""
 
     def leave(self) -> None:
-        """Let the device go and stay: with no process at its other end it drops packets until it is deleted."""
+        """Close our end and keep the device: without a process it drops packets until it is deleted."""
         fcntl.ioctl(self.descriptor, TUNSETPERSIST, 1)
         self.close()
 
     def close(self) -> None:
-        """Let the device go; safe to call twice."""
+        """Close the device; safe to call twice."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
 
 
 def open_tun(name: str, *, vnet_header: bool = False) -> TunDevice:
-    """Make a TUN device; `%d` in `name` becomes the first free number. Raises EnvironmentMissing.
-
-    `vnet_header`: with a virtio header before each packet, unless the kernel is too old for it.
+    """Create a TUN device; `%d` in `name` becomes the first free number. Raises EnvironmentMissing. `vnet_header`: with
+    a virtio header before each packet, unless the kernel is too old.
     """
     if len(name.encode()) > NAME_BYTES:
         raise EnvironmentMissing(f"TUN device: name too long (got {name!r}; want at most {NAME_BYTES} bytes)")

@@ -11,13 +11,16 @@ from agent.kernel.sockets import port_holder
 log = logging.getLogger(__name__)
 
 BUFFER_BYTES = 8 * 1024 * 1024
-"""Each way; with the kernel's default (208 KiB) bursts of TCP are dropped."""
+"""In each direction; with the kernel's default (208 KiB), bursts of TCP are dropped."""
 SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 SO_RCVBUFFORCE = 33
 
 
 def open_udp_socket(address: IPv4Address, port: int) -> socket.socket:
-    """A non-blocking socket bound to `address`:`port`. Raises EnvironmentMissing, which names who has the port."""
+    """Open a non-blocking socket bound to `address`:`port`.
+
+    Raises EnvironmentMissing, which names the port's holder.
+    """
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         udp.bind((str(address), port))
@@ -46,7 +49,7 @@ def _enlarge(udp: socket.socket, option: int, force_option: int, direction: str)
         udp.setsockopt(socket.SOL_SOCKET, force_option, BUFFER_BYTES)
     except PermissionError:
         udp.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-        # The kernel doubles what is asked for, to have room for its own bookkeeping.
+        # The kernel doubles the requested size to include its own bookkeeping.
         granted = udp.getsockopt(socket.SOL_SOCKET, option) // 2
         if granted < BUFFER_BYTES:
             log.warning("UDP %s buffer: %d bytes instead of %d (want: CAP_NET_ADMIN)", direction, granted, BUFFER_BYTES)

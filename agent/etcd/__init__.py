@@ -1,4 +1,4 @@
-"""The registry of leases in etcd: the one user of etcd3 and gRPC. Errors of theirs end here.
+"""The registry of leases in etcd: the only user of etcd3 and gRPC, whose errors end here.
 
 Imported by leases, by assembly and agent, which open it, and by node for its warnings.
 """

@@ -1,13 +1,9 @@
-"""etcd's v3 RPCs as we need them, over etcd3's client and stubs; with `etcd_connection` the only user of etcd3.
-
-One connection at a time, to one of the endpoints; a failure closes it, and the next call takes the next endpoint.
-Closing also ends a watch that runs on it, which its owner sees as RegistryUnavailable and starts again. An answer that
-is late closes it only while another endpoint may be faster: where all are slow, a new connection begins with more of
-the round trips that take so long, and a lease may end meanwhile. Whether the member is there at all, TCP and grpc's
-keep-alive find out.
-
-What etcd3 0.12 would do badly is not used: its watcher reopens streams in a tight loop while etcd is down, and its
-transactions do not return the revision.
+"""The v3 RPCs of etcd that we need, over etcd3's client and stubs; with `connection` the only user of etcd3. One
+connection at a time, to one of the endpoints; a failure closes it, and the next call uses the next endpoint. Closing
+also ends its watches; their owner gets RegistryUnavailable and restarts them. A late answer closes the connection only
+while another endpoint may be faster: if all are slow, a new connection costs more slow round trips, and a lease may
+expire meanwhile. TCP and grpc's keep-alive detect a dead member. We avoid the weak parts of etcd3 0.12: its watcher
+reopens streams in a tight loop while etcd is down, and its transactions do not return the revision.
 """
 
 import threading
@@ -35,9 +31,9 @@ from agent.etcd.values import KeyValue, key_value
 T = TypeVar("T")
 
 OWN_WORDS = "etcdserver: "
-"""How errors begin that etcd itself reports."""
+"""Prefixes of errors that come from etcd itself."""
 DEADLINE_S = 3.0
-"""How long one RPC may take."""
+"""Time limit of one RPC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +42,9 @@ class Swap:
 
     succeeded: bool
     revision: int
-    """Of the store; when it succeeded also the key's mod_revision."""
+    """The store's revision; on success also the key's mod_revision."""
     current: KeyValue | None
-    """The key as it is, when the comparison failed."""
+    """The key's current value if the comparison failed."""
 
 
 class EtcdClient:
@@ -70,10 +66,10 @@ class EtcdClient:
         self._connection: Connection | None = None
         self._closed = False
         self._late_in_turn = 0
-        """Connections given up one after the other because an answer was late."""
+        """Connections closed one after the other because of late answers."""
 
     def close(self) -> None:
-        """Let the connection go and end its watches; later calls raise RegistryUnavailable."""
+        """Close the connection and end its watches; later calls raise RegistryUnavailable."""
         with self._lock:
             self._closed = True
             connection, self._connection = self._connection, None
@@ -81,14 +77,14 @@ class EtcdClient:
             connection.close()
 
     def reconnect(self) -> None:
-        """Drop the connection, with files of TLS read anew; its watches end and the next call makes another."""
+        """Drop the connection and reload the TLS files; its watches end and the next call connects again."""
         with self._lock:
             connection = self._connection
         if connection is not None:
             self._give_up(connection)
 
     def range(self, key: bytes, range_end: bytes = b"") -> tuple[list[KeyValue], int]:
-        """The key, or all keys from it up to `range_end`, in order; and the store's revision. Linearizable."""
+        """Return the key, or all keys from it up to `range_end`, in order, and the store's revision. Linearizable."""
         request = etcdrpc.RangeRequest(key=key, range_end=range_end)
         response = self._call(lambda connection: connection.kv.Range(request, **connection.limits))
         return [key_value(kv) for kv in response.kvs], response.header.revision
@@ -115,13 +111,13 @@ class EtcdClient:
         return Swap(response.succeeded, response.header.revision, current)
 
     def grant(self, ttl_s: int) -> int:
-        """Make an etcd lease; returns its id."""
+        """Grant an etcd lease; return its id."""
         request = etcdrpc.LeaseGrantRequest(TTL=ttl_s)
         etcd_lease_id: int = self._call(lambda connection: connection.lease.LeaseGrant(request, **connection.limits)).ID
         return etcd_lease_id
 
     def keep_alive(self, etcd_lease_id: int) -> int:
-        """Start the lease's TTL anew; returns it in seconds, 0 or less when there is no such lease."""
+        """Restart the lease's TTL; return it in seconds, 0 or less when there is no such lease."""
 
         def renew(connection: Connection) -> int:
             with KeepAlive(connection, etcd_lease_id) as stream:
@@ -130,9 +126,9 @@ class EtcdClient:
         return self._call(renew)
 
     def keep_alive_and_get(self, etcd_lease_id: int, key: bytes) -> tuple[int | RegistryUnavailable, KeyValue | None]:
-        """What `keep_alive` returns, and the key, asked for at the same time: one round trip instead of two.
+        """Return the result of `keep_alive` and the key, requested together: one round trip instead of two.
 
-        Where etcd reports the key and does not renew, the reason is in place of the TTL.
+        If etcd returns the key but does not renew, the reason replaces the TTL.
         """
         reading = etcdrpc.RangeRequest(key=key)
 
@@ -145,18 +141,18 @@ class EtcdClient:
                 finally:
                     answer.cancel()
             if isinstance(renewal, RegistryUnavailable) and len(self._endpoints) > 1:
-                # Another endpoint may renew.
+                # Another endpoint may renew it.
                 self._give_up(connection)
             return renewal, key_value(found[0]) if found else None
 
         return self._call(both)
 
     def keys_of(self, etcd_lease_id: int) -> tuple[bytes, ...]:
-        """The keys that go when this lease goes; none when there is no such lease."""
+        """Return the keys that are deleted with this lease; none when there is no such lease."""
         return tuple(self._time_to_live(etcd_lease_id).keys)
 
     def seconds_left(self, etcd_lease_id: int) -> int:
-        """How long the lease lives unless somebody renews it; below 0 when there is no such lease."""
+        """Return the lease's remaining time without renewal; below 0 when there is no such lease."""
         return int(self._time_to_live(etcd_lease_id).TTL)
 
     def _time_to_live(self, etcd_lease_id: int) -> Any:  # noqa: ANN401 - etcd3 has no types
@@ -177,7 +173,7 @@ class EtcdClient:
         self._call(revoke)
 
     def watch(self, key: bytes, range_end: bytes, start_revision: int) -> "WatchStream":
-        """Follow the keys from `start_revision` on; returns once etcd has confirmed it."""
+        """Follow the keys from `start_revision` on; return once etcd has confirmed the watch."""
         create = etcdrpc.WatchCreateRequest(
             key=key, range_end=range_end, start_revision=start_revision, progress_notify=True
         )
@@ -194,7 +190,7 @@ class EtcdClient:
         return self._call(open_stream)
 
     def _call(self, rpc: Callable[[Connection], T]) -> T:
-        """Run `rpc` on the present connection; on the other endpoints too while members cannot be reached."""
+        """Run `rpc` on the current connection; on the other endpoints too while members are unreachable."""
         may_authenticate_anew = self._credentials.user is not None
         tries = len(self._endpoints)
         failures: list[AgentError] = []
@@ -205,7 +201,7 @@ class EtcdClient:
                 answer = rpc(connection)
                 self._late_in_turn = 0
                 return answer
-            # grpc raises ValueError on a channel that another thread has closed, StopIteration is an empty stream.
+            # grpc raises ValueError on a channel that another thread closed; StopIteration is an empty stream.
             except (grpc.RpcError, grpc.FutureCancelledError, RegistryError, ValueError, StopIteration) as error:
                 if connection is not None and is_wrong_endpoint(error):
                     self._give_up(connection, late=is_late(error))
@@ -219,7 +215,7 @@ class EtcdClient:
                     raise _together(failures) from error
 
     def _connect(self) -> Connection:
-        """The connection in use, or a new one to the next endpoint."""
+        """Return the current connection, or a new one to the next endpoint."""
         with self._lock:
             if self._closed:
                 raise RegistryUnavailable("the etcd client is closed")
@@ -253,14 +249,14 @@ def _ttl_or_why_not(stream: KeepAlive, connection: Connection) -> int | Registry
 
 
 def _may_ask_another(error: BaseException) -> bool:
-    """Whether the request surely was not slow: after a deadline the caller has waited long enough."""
+    """Report whether the request surely was not slow: after a deadline the caller has waited long enough."""
     if isinstance(error, grpc.RpcError):
         return bool(status_of(error) == grpc.StatusCode.UNAVAILABLE)
     return isinstance(error, RegistryUnavailable) and not is_late(error)
 
 
 def _together(failures: Sequence[AgentError]) -> AgentError:
-    """What several endpoints said, one after the other: those that answered before those that cannot be reached."""
+    """Join the errors of several endpoints: those that answered before those that are unreachable."""
     last = failures[-1]
     if not isinstance(last, RegistryUnavailable):
         return last
@@ -269,7 +265,7 @@ def _together(failures: Sequence[AgentError]) -> AgentError:
 
 
 def warm_up() -> None:
-    """Do once what the first message of each kind costs: descriptors' options, and the modules for them."""
+    """Pay in advance for the first message of each kind: its descriptors' options and their modules."""
     for name in dir(etcdrpc):
         kind: Any = getattr(etcdrpc, name)
         descriptor = getattr(kind, "DESCRIPTOR", None)

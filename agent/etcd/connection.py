@@ -1,4 +1,4 @@
-"""One connection to one etcd member through etcd3, and grpc's errors turned into ours at this edge."""
+"""One connection to one etcd member through etcd3, and the translation of grpc's errors into ours."""
 
 import os
 import re
@@ -17,43 +17,43 @@ import grpc
 from agent.errors import AgentError, LeaseLost, RegistryDenied, RegistryUnavailable
 
 CHANNEL_OPTIONS = (
-    # A member that vanished without closing its connection is noticed in 15 s, and in 5 s where something was sent to
-    # it: the second is TCP's user timeout too. It is longer than the deadline of an RPC, so that a slow path does not
-    # look like none. etcd refuses pings more often than every 5 s (its --grpc-keepalive-min-time).
+    # A member that vanished without closing its connection is detected in 15 s, or in 5 s if something was sent to it;
+    # the second is also TCP's user timeout. It is longer than an RPC's deadline, so that a slow path does not look like
+    # a dead one. etcd refuses pings more often than every 5 s (its --grpc-keepalive-min-time).
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    # How long TCP, TLS and the first words of HTTP/2 may take together: three round trips.
+    # Limit for TCP, TLS and the HTTP/2 preface together: three round trips.
     ("grpc.min_reconnect_backoff_ms", 9_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # A new channel must connect anew, not share the back-off of the one we gave up.
+    # A new channel must connect by itself, not share the back-off of the closed one.
     ("grpc.use_local_subchannel_pool", 1),
-    # One junk value of 1.5 MB (etcd's limit) must not make lists of many keys unreadable.
+    # One junk value of 1.5 MB (etcd's limit) must not make long lists of keys unreadable.
     ("grpc.max_receive_message_length", -1),
-    # A proxy of the user's shell does not know the underlay.
+    # A proxy from the user's shell is useless on the underlay.
     ("grpc.enable_http_proxy", 0),
 )
 
-# How etcd and TLS spell refusals whose status code also stands for passing failures, and a plainer word for some.
+# Texts of etcd and TLS for refusals whose status code also stands for transient failures, and a plainer text for some.
 REFUSALS = {
     "permission denied": "",
     "authentication failed": "",
-    "user name is empty": "etcd wants a user and a password",
+    "user name is empty": "etcd requires a user and a password",
     "certificate has expired": "etcd's certificate has expired",
-    "certificate is not yet valid": "etcd's certificate is not valid yet; or this machine's clock is wrong",
-    "certificate_verify_failed": "etcd's certificate is not from the authority in --etcd-cafile",
+    "certificate is not yet valid": "etcd's certificate is not yet valid, or this machine's clock is wrong",
+    "certificate_verify_failed": "etcd's certificate is not signed by the authority in --etcd-cafile",
     "hostname verification": "etcd's certificate is for another name or address",
     "wrong_version_number": "this etcd speaks http, not https",
-    "unwrap failed": "etcd ended the TLS session; it may want another client certificate",
+    "unwrap failed": "etcd ended the TLS session; it may require another client certificate",
     "tlsv1": "etcd refused our TLS parameters or certificate",
-    "security handshaker": "the certificate and the key do not belong together, or a TLS file is damaged",
+    "security handshaker": "the certificate does not match the key, or a TLS file is damaged",
 }
 
-# What etcd's errors mean whatever their code is: `etcd grpc-proxy` hands on only the words.
+# The meaning of etcd's errors whatever their code: `etcd grpc-proxy` passes on only the text.
 CODES = {
     "etcdserver: requested lease not found": grpc.StatusCode.NOT_FOUND,
     "etcdserver: permission denied": grpc.StatusCode.PERMISSION_DENIED,
     "etcdserver: invalid auth token": grpc.StatusCode.UNAUTHENTICATED,
-    # A JWT is for the users and roles of the moment when it was given.
+    # A JWT is valid for the users and roles at the time it was issued.
     "etcdserver: revision of auth store is old": grpc.StatusCode.UNAUTHENTICATED,
     "etcdserver: user name is empty": grpc.StatusCode.INVALID_ARGUMENT,
     "etcdserver: mvcc: database space exceeded": grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -62,16 +62,16 @@ CODES = {
 
 NO_LEADER = "etcdserver: no leader"
 
-# What grpc puts before the one useful part of «cannot connect».
+# grpc's prefix to the useful part of "cannot connect".
 CONNECT_PREFIX = re.compile(r"^failed to connect to all addresses; last error: \w+: \S+: ")
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How to prove who we are; all optional."""
+    """How to authenticate; all optional."""
 
     ca_file: Path | None = None
-    """For https; without it the system's authorities count."""
+    """For https; without it the system's authorities are used."""
     cert_file: Path | None = None
     key_file: Path | None = None
     user: str | None = None
@@ -79,7 +79,7 @@ class Credentials:
 
 
 class NoAnswerInTime(RegistryUnavailable):
-    """The deadline was over first: etcd, or the way to it, may be slow and all right otherwise."""
+    """The deadline passed first: etcd, or the path to it, may be slow and otherwise fine."""
 
 
 class Connection:
@@ -91,17 +91,17 @@ class Connection:
         self.channel = client.channel
         self.kv = client.kvstub
         self.lease = client.leasestub
-        # A member that lost its cluster answers at once instead of letting us wait.
+        # A member that lost its cluster then answers at once instead of making us wait.
         self.metadata = (*(client.metadata or ()), ("hasleader", "true"))
         self.limits = {"timeout": deadline_s, "metadata": self.metadata}
 
     def close(self) -> None:
-        """End the channel and every RPC on it."""
+        """Close the channel and end every RPC on it."""
         self._client.close()
 
 
 def connect(endpoint: str, credentials: Credentials, deadline_s: float) -> Connection:
-    """Make a client for `endpoint`, e.g. `https://192.168.8.11:2379`; logs in when there is a user.
+    """Create a client for `endpoint`, e.g. `https://192.168.8.11:2379`; logs in when there is a user.
 
     Raises RegistryUnavailable or RegistryDenied.
     """
@@ -124,7 +124,7 @@ def connect(endpoint: str, credentials: Credentials, deadline_s: float) -> Conne
         except grpc.RpcError as error:
             if "authentication is not enabled" not in str(error.details()):
                 raise
-            # As etcd's own client: a password that nobody asks for does no harm.
+            # As etcd's own client does: a password that is not needed does no harm.
             client = etcd3.client(**arguments)
     except OSError as error:
         raise RegistryDenied(f"TLS file {error.filename}: {error.strerror}") from error
@@ -144,7 +144,7 @@ def _authorities(credentials: Credentials) -> Path:
 
 
 def translate(error: BaseException, endpoint: str) -> AgentError:
-    """What an error of grpc, or of a channel closed under us, means for the caller. Ours pass unchanged."""
+    """Translate an error of grpc, or of a channel closed under us, for the caller. Our own errors pass unchanged."""
     if isinstance(error, AgentError):
         return error
     if not isinstance(error, grpc.RpcError):
@@ -163,30 +163,33 @@ def translate(error: BaseException, endpoint: str) -> AgentError:
 
 
 def status_of(error: grpc.RpcError) -> grpc.StatusCode:
-    """What an error stands for: by its words if they are known, else by its code."""
+    """Return the status of an error: by its text if known, else by its code."""
     return CODES.get(str(error.details()), error.code())
 
 
 def is_refusal(details: str) -> bool:
-    """Whether etcd or TLS says no for good, by the words, since some refusals have the status of passing failures."""
+    """Report whether etcd or TLS refuses permanently, judged by the text: some refusals have the status of transient
+    failures.
+    """
     return any(text in details.lower() for text in REFUSALS)
 
 
 def is_stale_token(error: BaseException) -> bool:
-    """Whether logging in again may help: etcd forgets tokens after five minutes, when its leader changes, and JWTs
-    when users or roles change."""
+    """Report whether logging in again may help: etcd forgets tokens after five minutes, when its leader changes, and
+    JWTs when users or roles change.
+    """
     return isinstance(error, grpc.RpcError) and status_of(error) == grpc.StatusCode.UNAUTHENTICATED
 
 
 def is_late(error: BaseException) -> bool:
-    """Whether nothing is known but that the answer did not come in time."""
+    """Report whether all we know is that the answer was not in time."""
     if isinstance(error, grpc.RpcError):
         return bool(status_of(error) == grpc.StatusCode.DEADLINE_EXCEEDED)
     return isinstance(error, NoAnswerInTime)
 
 
 def is_wrong_endpoint(error: BaseException) -> bool:
-    """Whether the connection is to blame, so that the next call should use another."""
+    """Report whether the connection is to blame, so that the next call should use another."""
     if not isinstance(error, grpc.RpcError):
         return not isinstance(error, AgentError) or isinstance(error, RegistryUnavailable)
     return status_of(error) in (

@@ -1,4 +1,4 @@
-"""Where leases are kept: the protocol, and etcd with flannel's v3 schema behind it.
+"""The store of leases: the protocol, and etcd with flannel's v3 schema behind it.
 
 Keys are `<prefix>/config` and `<prefix>/subnets/<subnet>`. Every write is a transaction on the key's mod_revision, so a
 node that slept through its lease can never overwrite the next owner.
@@ -36,16 +36,16 @@ class Watch(Protocol):
     """A running watch."""
 
     def poll(self, timeout_s: float) -> Delta | Heartbeat | None:
-        """What came next, or None when nothing came within `timeout_s` seconds.
+        """Return the next result, or None when none came within `timeout_s` seconds.
 
-        Raises Compacted, RegistryUnavailable or RegistryDenied when the watch is over.
+        Raises Compacted, RegistryUnavailable or RegistryDenied when the watch has ended.
         """
 
     def rest(self, for_s: float) -> None:
-        """Take nothing more from the network for so many seconds: then all that came is cheaper to take at once."""
+        """Read nothing from the network for so many seconds; handling everything at once is cheaper."""
 
     def cancel(self) -> None:
-        """End it, from any thread; a `poll` that waits raises RegistryUnavailable. Twice is harmless."""
+        """End the watch, from any thread; a waiting `poll` raises RegistryUnavailable. Twice is harmless."""
 
 
 class Registry(Protocol):
@@ -56,60 +56,59 @@ class Registry(Protocol):
     """
 
     def config(self) -> bytes:
-        """The network config as the operator wrote it. Raises ConfigMissing."""
+        """Return the network config as the operator wrote it. Raises ConfigMissing."""
 
     def list_leases(self) -> Snapshot:
-        """Everything below `<prefix>/subnets`."""
+        """Return everything below `<prefix>/subnets`."""
 
     def get(self, subnet: Subnet) -> Lease | BadEntry | None:
-        """What stands under the subnet's key."""
+        """Return the value of the subnet's key."""
 
     def create(self, subnet: Subnet, attrs: LeaseAttrs, ttl_s: int) -> Lease:
-        """Take the subnet with a new etcd lease of `ttl_s` seconds. Raises SubnetTaken when its key exists."""
+        """Take the subnet with a new etcd lease of `ttl_s` seconds. Raises SubnetTaken if its key exists."""
 
     def update(self, lease: Lease, attrs: LeaseAttrs) -> Lease:
         """Write other attributes under the same etcd lease; a reservation stays without one.
 
-        Raises LeaseLost when the key is no longer as in `lease`.
+        Raises LeaseLost if the key differs from `lease`.
         """
 
     def renew(self, lease: Lease, attrs: LeaseAttrs, ttl_s: int) -> Lease:
         """Move the key to a new etcd lease of `ttl_s` seconds. Raises LeaseLost as `update` does."""
 
     def delete(self, lease: Lease) -> None:
-        """Give the subnet back. Raises LeaseLost when the key is no longer as in `lease`."""
+        """Delete the subnet's key. Raises LeaseLost if the key differs from `lease`."""
 
     def keep_alive(self, etcd_lease_id: int) -> int:
-        """Start the etcd lease's TTL anew; returns it in seconds, 0 or less when there is no such lease."""
+        """Restart the etcd lease's TTL; return it in seconds, 0 or less when there is no such lease."""
 
     def keep_alive_and_get(
         self, etcd_lease_id: int, subnet: Subnet
     ) -> tuple[int | RegistryUnavailable, Lease | BadEntry | None]:
-        """`keep_alive` and `get` at the same time, in no certain order.
-
-        Where the store reports the key and does not renew, the reason is in place of the TTL.
+        """Run `keep_alive` and `get` at the same time, in no particular order. If the store returns the key but does
+        not renew, the reason replaces the TTL.
         """
 
     def revoke(self, etcd_lease_id: int) -> None:
-        """End an etcd lease that holds no key (any more); one that does is left alone."""
+        """End an etcd lease that holds no key any more; keep one that does."""
 
     def put_claim(self, claim: Claim, ttl_s: int) -> int:
-        """Ask everybody who watches; returns the etcd lease with which the question goes."""
+        """Write a question for every node that watches; return the etcd lease that it expires with."""
 
     def claim_holder(self, claim: Claim) -> str | None:
-        """Who has answered."""
+        """Return the node that has answered."""
 
     def answer_claim(self, claim: Claim, holder: str) -> None:
-        """Say so, unless the question is gone."""
+        """Write the answer, unless the question is gone."""
 
     def drop_claim(self, etcd_lease_id: int) -> None:
-        """Take the question and its answer away."""
+        """Delete the question and its answer."""
 
     def watch(self, start_revision: int) -> Watch:
         """Follow the leases from `start_revision` on, which is a snapshot's revision + 1."""
 
     def close(self) -> None:
-        """Let connections go; ends every watch."""
+        """Close connections; ends every watch."""
 
 
 class EtcdRegistry:
@@ -122,10 +121,10 @@ class EtcdRegistry:
         credentials: Credentials | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
-        """`endpoints` are URLs; no connection is made yet. `deadline_s` limits each RPC."""
+        """Take `endpoints` as URLs; no connection is made yet. `deadline_s` limits each RPC."""
         self._etcd = EtcdClient(endpoints, credentials, deadline_s)
         self._config_key = f"{prefix}/config".encode()
-        # No slash at the end, as flannel lists and watches.
+        # Without a final slash, as flannel lists and watches.
         self._subnets = f"{prefix}/subnets".encode()
         self._subnets_end = self._subnets[:-1] + bytes([self._subnets[-1] + 1])
 
@@ -169,9 +168,9 @@ class EtcdRegistry:
             if swap.succeeded:
                 return Lease(subnet, attrs, etcd_lease_id, swap.revision)
             if swap.current is not None and swap.current.etcd_lease_id == etcd_lease_id:
-                # The first try of the transaction was applied, but its answer got lost.
+                # The transaction's first attempt was applied, but its answer was lost.
                 return Lease(subnet, attrs, etcd_lease_id, swap.current.mod_revision)
-            raise SubnetTaken(f"subnet {subnet} was taken first by another node")
+            raise SubnetTaken(f"another node took subnet {subnet} first")
 
     def update(self, lease: Lease, attrs: LeaseAttrs) -> Lease:
         """See Registry."""
@@ -187,14 +186,14 @@ class EtcdRegistry:
         return renewed
 
     def seconds_left(self, lease: Lease) -> int | None:
-        """Until it expires unless it is renewed; None for a reservation. Raises RegistryError."""
+        """Return the time until it expires without renewal; None for a reservation. Raises RegistryError."""
         return None if lease.is_reservation else max(0, self._etcd.seconds_left(lease.etcd_lease_id))
 
     def delete(self, lease: Lease) -> None:
         """See Registry."""
         swap = self._etcd.swap(self._key(lease.subnet), lease.mod_revision, None)
         if not swap.succeeded and swap.current is not None:
-            raise LeaseLost(f"the key of {lease.subnet} has changed meanwhile")
+            raise LeaseLost(f"the key of {lease.subnet} changed meanwhile")
 
     def keep_alive(self, etcd_lease_id: int) -> int:
         """See Registry."""
@@ -242,11 +241,11 @@ class EtcdRegistry:
         return self._subnets + b"/" + subnet.key.encode()
 
     def _subnet(self, key: bytes) -> Subnet:
-        """Raises ValueError that says what is wrong with the key."""
+        """Parse a key. Raises ValueError with the key's problem."""
         subnet = parse_key(key.decode())
         if self._key(subnet) != key:
-            # flannel would take it, and would then have two keys for one subnet.
-            raise ValueError(f"is not spelt {self._key(subnet).decode()}")
+            # flannel would accept it, and would then have two keys for one subnet.
+            raise ValueError(f"is not the canonical key {self._key(subnet).decode()}")
         return subnet
 
     def _claim_key(self, claim: Claim) -> bytes:
@@ -257,7 +256,7 @@ class EtcdRegistry:
         return parse_claim(name.decode(errors="replace"), kv.value)
 
     def _replace_claim(self, claim: Claim, etcd_lease_id: int, revision: int = 0) -> None:
-        """Write it, over an earlier one of the same node if need be; one that changes meanwhile is left alone."""
+        """Write the claim, over an earlier one of the same node if any; one that changes meanwhile is kept."""
         key, value = self._claim_key(claim), claim.to_json().encode()
         swap = self._etcd.swap(key, revision, value, etcd_lease_id)
         if not swap.succeeded and swap.current is not None and not revision:
@@ -294,7 +293,7 @@ class EtcdRegistry:
             elif isinstance(entry, BadEntry):
                 bad.append(entry)
                 if entry.subnet is not None:
-                    # A known lease that was overwritten with junk is as gone as it would be in a snapshot.
+                    # A known lease that was overwritten with junk is gone, as it would be in a snapshot.
                     events.append(LeaseRemoved(entry.subnet, entry.mod_revision))
         if not events and not bad and not claims:
             return Heartbeat(batch.revision)
@@ -307,19 +306,19 @@ class EtcdRegistry:
             return replace(lease, attrs=attrs, etcd_lease_id=etcd_lease_id, mod_revision=swap.revision)
         now = swap.current
         if now is not None and now.value == value and now.etcd_lease_id == etcd_lease_id:
-            # An earlier try was applied, but its answer got lost.
+            # An earlier attempt was applied, but its answer was lost.
             return replace(lease, attrs=attrs, etcd_lease_id=etcd_lease_id, mod_revision=now.mod_revision)
-        raise LeaseLost(f"the key of {lease.subnet} is {'gone' if now is None else 'another now'}")
+        raise LeaseLost(f"the key of {lease.subnet} {'is gone' if now is None else 'has changed'}")
 
     @contextlib.contextmanager
     def _new_etcd_lease(self, ttl_s: int) -> Iterator[int]:
-        """A new etcd lease, revoked again when what should use it fails."""
+        """Grant an etcd lease; revoke it when its use fails."""
         etcd_lease_id = self._etcd.grant(ttl_s)
         try:
             yield etcd_lease_id
         except BaseException:
             with contextlib.suppress(RegistryError):
-                # Only if empty: a transaction whose answer got lost may have put our key on it.
+                # Only if empty: a transaction whose answer was lost may have put our key on it.
                 self.revoke(etcd_lease_id)
             raise
 

@@ -1,4 +1,4 @@
-"""The RPCs of etcd that are streams: a watch, and a lease's renewal."""
+"""etcd's streaming RPCs: a watch, and a lease's renewal."""
 
 import contextlib
 import math
@@ -18,15 +18,13 @@ from agent.etcd.values import EventBatch, key_event
 
 
 class KeepAlive:
-    """One renewal of a lease, on a stream of its own.
-
-    Our half stays open until the answer: `etcd grpc-proxy` cancels a stream whose caller has nothing more to ask. And
-    no stream serves two renewals: the proxy answers the second when it next renews by itself, after a third of the
-    lease's life.
+    """One renewal of a lease, on its own stream. Our half stays open until the answer: `etcd grpc-proxy` cancels a
+    stream whose caller has closed its half. No stream serves two renewals: the proxy answers the second one only at its
+    own next renewal, after a third of the lease's life.
     """
 
     def __init__(self, connection: Connection, etcd_lease_id: int) -> None:
-        """Ask for it. Raises ValueError on a closed channel."""
+        """Send the renewal. Raises ValueError on a closed channel."""
         self._requests: queue.SimpleQueue[object | None] = queue.SimpleQueue()
         self._requests.put(etcdrpc.LeaseKeepAliveRequest(ID=etcd_lease_id))
         self._call = connection.lease.LeaseKeepAlive(iter(self._requests.get, None), **connection.limits)
@@ -42,13 +40,13 @@ class KeepAlive:
         self._call.cancel()
 
     def ttl_s(self) -> int:
-        """The TTL that begins again, 0 or less when there is no such lease. Raises grpc.RpcError and StopIteration."""
+        """Return the restarted TTL, 0 or less when there is no such lease. Raises grpc.RpcError and StopIteration."""
         ttl_s: int = next(self._call).TTL
         return ttl_s
 
 
 class WatchStream:
-    """One watch on a stream of its own; a thread reads it into a queue, so that `poll` can wait with a limit."""
+    """One watch on its own stream; a thread reads it into a queue, so that `poll` can wait with a limit."""
 
     def __init__(self, connection: Connection, create: object, on_failure: Callable[[Connection], None]) -> None:
         self._connection = connection
@@ -65,14 +63,13 @@ class WatchStream:
         self._reader.start()
 
     def await_created(self, timeout_s: float) -> None:
-        """Wait for etcd's confirmation. Raises NoAnswerInTime without one."""
+        """Wait for etcd's confirmation. Raises NoAnswerInTime."""
         if self.poll(timeout_s) is None:
             raise NoAnswerInTime(f"{self._connection.endpoint}: no watch within {timeout_s:g} s")
 
     def poll(self, timeout_s: float) -> EventBatch | None:
-        """The next response, or None when none came in time.
-
-        Raises Compacted, RegistryUnavailable or RegistryDenied when the watch has ended; and again when asked again.
+        """Return the next response, or None when none came in time. Raises Compacted, RegistryUnavailable or
+        RegistryDenied when the watch has ended, at every further call too.
         """
         try:
             item = self._received.get(timeout=timeout_s)
@@ -87,11 +84,11 @@ class WatchStream:
         raise error
 
     def rest(self, for_s: float) -> None:
-        """Read nothing for so many seconds but what is being read already; grpc keeps it meanwhile."""
+        """Pause reading for so many seconds, except a read in progress; grpc buffers meanwhile."""
         self._rest_until = time.monotonic() + for_s
 
     def cancel(self) -> None:
-        """End it; a `poll` that waits raises RegistryUnavailable. Safe from any thread and twice."""
+        """End the watch; a waiting `poll` raises RegistryUnavailable. Safe from any thread and twice."""
         self._cancelled.set()
         self._requests.put(None)
         self._call.cancel()
@@ -102,7 +99,7 @@ class WatchStream:
         try:
             for response in self._call:
                 self._received.put(response)
-                # Each message that is waited for wakes four threads.
+                # Each awaited message wakes four threads.
                 self._cancelled.wait(max(0.0, self._rest_until - time.monotonic()))
             self._received.put(RegistryUnavailable(f"{self._connection.endpoint}: watch ended"))
         except (grpc.RpcError, ValueError) as error:
@@ -113,7 +110,7 @@ class WatchStream:
 
 
 def _end_of_watch(response: Any, endpoint: str) -> RegistryError | None:  # noqa: ANN401 - etcd3 has no types
-    """Why this response is the last, or None."""
+    """Return why this response is the last, or None."""
     if response.compact_revision:
         return Compacted(f"etcd has compacted everything before revision {response.compact_revision}")
     if not response.canceled:

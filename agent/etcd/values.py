@@ -1,4 +1,4 @@
-"""What etcd's answers hold, as values of ours."""
+"""Values of ours for the contents of etcd's answers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,10 +31,10 @@ class EventBatch:
 
 
 def key_value(kv: Any) -> KeyValue:  # noqa: ANN401 - etcd3 has no types
-    """Return the key that an answer of etcd holds."""
+    """Convert a key in an answer of etcd."""
     return KeyValue(kv.key, kv.value, kv.lease, kv.mod_revision)
 
 
 def key_event(event: Any) -> KeyEvent:  # noqa: ANN401 - etcd3 has no types
-    """Return the change that a watch has reported."""
+    """Convert a change that a watch reported."""
     return KeyEvent(key_value(event.kv), event.type == event.DELETE)

@@ -1,4 +1,4 @@
-"""Carries out changes by pyroute2 and journals each that was one, as the command that a person would have typed.
+"""Carries out changes by pyroute2 and journals each real change as the equivalent command.
 
 "Already there" and "already gone" are success: another process may have made or undone a change since it was decided.
 """
@@ -57,18 +57,20 @@ from agent.kernel.values import (
 
 Result = TypeVar("Result")
 InNamespace = Callable[[Callable[[], list[WriteSysctl]]], list[WriteSysctl]]
-"""Calls a function in a thread in the namespace whose /proc/sys it reads."""
+"""Calls a function in a thread in the namespace whose /proc/sys it sees."""
 
 ALREADY_THERE = frozenset({errno.EEXIST})
 UNKNOWN_KIND = errno.EOPNOTSUPP
-"""What the kernel answers to a kind of link that it has no driver for."""
+"""The kernel's error for a link kind without a driver."""
 PERMANENT_NOARP = 0x80 | 0x40  # NUD_PERMANENT | NUD_NOARP, as `bridge fdb` writes entries that do not age
 OF_THE_DEVICE = 0x02  # NTF_SELF: the vxlan device's own database, not that of a bridge above it
 ADDRESS_WITHOUT_PROBING = 0x02  # IFA_F_NODAD, linux/if_addr.h
 AT_ONCE = 64
-"""Requests in one batch: should each be refused, the refusals must fit into the socket's buffer."""
+"""Requests in one batch: if every one is refused, the refusals must fit into the socket's buffer."""
 ANSWERED, UNANSWERED = LARGEST_SEQUENCE_NUMBER, LARGEST_SEQUENCE_NUMBER - 1
-"""Sequence numbers of a batch: of its last request, which is acknowledged, and of those that are only if refused."""
+"""Sequence numbers of a batch: of its last request, which is acknowledged, and of the others, which are answered only
+if refused.
+"""
 RECEIVE_BYTES = 1 << 16
 NEIGHBOURS_KEPT = 1024
 SYSCTL_BYTES = 4096
@@ -78,7 +80,7 @@ class Applier:
     """Applies changes in one namespace. Not for several threads at once."""
 
     def __init__(self, socket: IPRoute, in_namespace: InNamespace, journal: Journal, links: Mapping[str, Link]) -> None:
-        """`links`: those that were read; others are asked for when their index is needed."""
+        """Take `links`, those already read; others are looked up when their index is needed."""
         self._socket = socket
         self._in_namespace = in_namespace
         self._journal = journal
@@ -92,7 +94,7 @@ class Applier:
         self._apply(changes, None)
 
     def apply_all(self, changes: Sequence[Change]) -> list[AgentError]:
-        """Make all of the changes that the kernel takes; return its refusals."""
+        """Make every change that the kernel accepts; return its refusals."""
         refusals: list[AgentError] = []
         self._apply(changes, refusals)
         return refusals
@@ -122,7 +124,7 @@ class Applier:
                 self._journal.record(command, change.why)
 
     def _request(self, change: Change) -> bool:
-        """Make one change; whether it was made already. Raises KernelRefusal, NetlinkError."""
+        """Make one change; return whether it was made already. Raises KernelRefusal, NetlinkError."""
         socket = self._socket
         match change:
             case AddLink(link=wanted):
@@ -164,7 +166,7 @@ class Applier:
         if name not in self._indices:
             found = link(self._socket, name)
             if found is None:
-                raise NetlinkError(f"{' '.join(change.commands[0])}: there is no device {name}")
+                raise NetlinkError(f"{' '.join(change.commands[0])}: no device {name}")
             self._indices[name] = found.index
         return self._indices[name]
 
@@ -266,7 +268,7 @@ class Applier:
         }
 
     def _write_sysctls(self, changes: list[Change]) -> list[Change]:
-        """Make all sysctls that stand together at the front in one visit; return the other changes."""
+        """Write all leading sysctls in one visit to the namespace; return the other changes."""
         count = next((n for n, one in enumerate(changes) if not isinstance(one, WriteSysctl)), len(changes))
         sysctls = [one for one in changes[:count] if isinstance(one, WriteSysctl)]
         rest = changes[count:]
@@ -278,9 +280,8 @@ class Applier:
 
 @functools.lru_cache(maxsize=NEIGHBOURS_KEPT)
 def _neighbour(index: int, address: IPAddress, mac: str, *, answered: bool = False) -> bytes:
-    """Return the request for a permanent neighbour as bytes.
-
-    Kept, since each machine of a subnet has the others as neighbours, by a device that has the same index everywhere.
+    """Return the request for a permanent neighbour as bytes. Cached, since all machines of a subnet have the same
+    neighbours, on a device with the same index.
     """
     message = ndmsg()
     message["header"]["type"] = RTM_NEWNEIGH
@@ -294,7 +295,7 @@ def _neighbour(index: int, address: IPAddress, mac: str, *, answered: bool = Fal
 
 
 def _unless(settled: frozenset[int], act: Callable[[], object]) -> bool:
-    """Do it; whether the kernel says that it was done already. Raises KernelRefusal."""
+    """Run it; return whether the kernel reports that it was done already. Raises KernelRefusal."""
     try:
         act()
     except KernelRefusal as error:
@@ -306,7 +307,7 @@ def _unless(settled: frozenset[int], act: Callable[[], object]) -> bool:
 
 def missing_kind(kind: str, reason: str) -> str:
     """Return the error line for a backend whose device this kernel does not have."""
-    return f"backend {kind}: this kernel has no {kind} device (got {reason}; want the module {kind}, which Debian has)"
+    return f"backend {kind}: this kernel has no {kind} device (got {reason}; want Debian's module {kind})"
 
 
 def sysctl_path(name: str) -> Path:
@@ -317,7 +318,7 @@ def sysctl_path(name: str) -> Path:
 
 
 def _write(change: WriteSysctl) -> bool:
-    """Bring a sysctl of the calling thread's namespace to its value; whether it had another. Raises NetlinkError."""
+    """Set a sysctl of the calling thread's namespace; return whether the value changed. Raises NetlinkError."""
     try:
         return _write_if_different(sysctl_path(change.name), change.value)
     except FileNotFoundError as error:
@@ -329,11 +330,11 @@ def _write(change: WriteSysctl) -> bool:
 
 
 def _write_if_different(sysctl: Path, value: str) -> bool:
-    """Opened once: to find one among those of all namespaces is most of the work."""
+    """Open the file once: finding it among those of all namespaces is most of the work."""
     try:
         descriptor = os.open(sysctl, os.O_RDWR | os.O_CLOEXEC)
     except PermissionError:
-        # Nothing is to be written where it is so already.
+        # Write nothing if the value is right already.
         if sysctl.read_text().split() == value.split():
             return False
         raise

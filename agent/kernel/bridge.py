@@ -1,9 +1,9 @@
 """The node's bridge for pods, from the values of subnet.env, as dockerd would make it from `--bip` and `--mtu`.
 
-A bridge of ours is known by its alias, which the kernel keeps with it, and by a MAC address that follows from its IPv4
-address: it has that from its first moment, and those that earlier agents made have it too. A bridge of another program,
-or of the agent of another network, is used where it has our address (dockerd with our `--bip`) or nothing at all. It
-gets the addresses that are missing, and is otherwise neither changed nor ever deleted.
+Our bridge is recognised by its alias, which the kernel keeps with it, and by a MAC address derived from its IPv4
+address: it has that from the start, and so do the bridges of earlier agents. A bridge of another program, or of the
+agent of another network, is used if it has our address (dockerd with our `--bip`) or nothing at all. It gets missing
+addresses, and is otherwise neither changed nor deleted.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,37 +20,37 @@ REMEDY = "dockerd with the agent's docker_opts.env, or another --bridge=NAME: do
 
 @dataclass(frozen=True, slots=True)
 class BridgeClaim:
-    """By what a bridge of this agent is known."""
+    """How a bridge of this agent is recognised."""
 
     networks: tuple[IPv4Network, ...]
-    """The pod network, then those that it was before."""
+    """The pod network, then its earlier ones."""
     addresses: tuple[IPv4Address, ...] = ()
-    """The bridge's own, and those that it had before."""
+    """The bridge's own, and its earlier ones."""
 
     @property
     def alias(self) -> str:
-        """Return what the kernel keeps with the bridge, for people and for agents."""
+        """Return the text that the kernel keeps with the bridge, for people and for agents."""
         return _alias(self.networks[0])
 
 
 @dataclass(frozen=True, slots=True)
 class FoundDevice:
-    """The device that has the bridge's name."""
+    """The device with the bridge's name."""
 
     link: Link
     addresses: frozenset[IPInterface] = frozenset()
-    """Without those that the kernel gives by itself."""
+    """Without those that the kernel assigns itself."""
     ports: int = 0
 
     def made_by_us(self, claim: BridgeClaim) -> bool:
-        """Return whether this agent made it, in this run or in one before."""
+        """Return whether this agent made it, in this run or an earlier one."""
         own = [address for address in self._ipv4 if any(address in network for network in claim.networks)]
         macs = [bridge_mac(address) for address in (*claim.addresses, *own)]
         aliases = [_alias(network) for network in claim.networks]
         return self.link.kind == "bridge" and (self.link.alias in aliases or self.link.mac in macs)
 
     def made_by_an_agent(self) -> bool:
-        """Return whether an agent made it, of whatever network."""
+        """Return whether any agent made it, for whichever network."""
         return self.link.kind == "bridge" and (
             self.link.alias.startswith(ALIAS_PREFIX) or self.link.mac in [bridge_mac(address) for address in self._ipv4]
         )
@@ -78,28 +78,28 @@ def bridge_mac(address: IPv4Address) -> str:
 def objection(
     name: str, found: FoundDevice | None, claim: BridgeClaim, fits: Callable[[IPInterface], bool], want: str = REMEDY
 ) -> str | None:
-    """Return why the device cannot be our bridge; None: it can, or there is none. Pure.
-
-    `fits`: whether a bridge that is not ours may be used when it has that address.
+    """Return why the device cannot be our bridge; None if it can, or does not exist. Pure. `fits`: whether another's
+    bridge with that address may be used.
     """
     if found is None or found.made_by_us(claim) or found.unused:
         return None
     if found.link.kind != "bridge":
         return (
-            f"--bridge: {name} is no bridge (got a {found.link.kind or 'hardware'} device; want another --bridge=NAME)"
+            f"--bridge: {name} is not a bridge (got a {found.link.kind or 'hardware'} device; want another"
+            f" --bridge=NAME)"
         )
     if any(map(fits, found.addresses)):
         return None
-    return f"--bridge: {name} is a bridge of another program (got {found}; want {want})"
+    return f"--bridge: {name} belongs to another program (got {found}; want {want})"
 
 
 def ipv6_sysctls(device: str, *, enabled: bool) -> tuple[WantedSysctl, ...]:
-    """Return what makes a device of ours have IPv6 or not, and believe no router advertisement."""
+    """Return the sysctls that give our device IPv6 or not, and make it ignore router advertisements."""
     settings = {
         "disable_ipv6": ("0", "the network has IPv6") if enabled else ("1", "the network has IPv4 only"),
         "accept_ra": ("0", "no pod may announce itself as a router"),
     }
-    # With slashes, for a device's name may have a dot.
+    # With slashes, since a device's name may contain a dot.
     return tuple(
         WantedSysctl(f"net/ipv6/conf/{device}/{name}", value, why, required=False, device=device)
         for name, (value, why) in settings.items()
@@ -107,9 +107,8 @@ def ipv6_sysctls(device: str, *, enabled: bool) -> tuple[WantedSysctl, ...]:
 
 
 def find(kernel: Kernel, name: str, claim: BridgeClaim | None = None) -> FoundDevice | None:
-    """Return the device of that name, if there is one. Raises NetlinkError.
-
-    Addresses and ports are not read of a bridge that is ours by the claim without them.
+    """Return the device of that name, if it exists. Raises NetlinkError. Addresses and ports are read only if the claim
+    needs them.
     """
     link = kernel.link(name)
     if link is None:
@@ -131,7 +130,7 @@ def wanted_bridge(name: str, addresses: Sequence[IPInterface], overlay_mtu: int,
     """
     link = WantedLink(
         name,
-        "pods of this node hang on it; its MTU is the overlay's",
+        "the bridge of this node's pods; its MTU is the overlay's",
         kind="bridge",
         mtu=overlay_mtu,
         mac=bridge_mac(_ipv4_of(addresses)),
@@ -143,7 +142,7 @@ def wanted_bridge(name: str, addresses: Sequence[IPInterface], overlay_mtu: int,
 
 
 def wanted_of_other(name: str, addresses: Sequence[IPInterface], present: frozenset[IPInterface]) -> Wanted:
-    """Return another program's bridge `name` with these addresses beside those that are present. Pure."""
+    """Return another program's bridge `name` with these addresses in addition to its own. Pure."""
     link = WantedLink(name, "the bridge carries packets", up=True)
     return Wanted(links=(link,)) + _gateway(name, addresses, present)
 
@@ -151,15 +150,14 @@ def wanted_of_other(name: str, addresses: Sequence[IPInterface], present: frozen
 def converge_bridge(
     kernel: Kernel, name: str, addresses: Sequence[IPInterface], overlay_mtu: int, claim: BridgeClaim
 ) -> None:
-    """Bring the node's bridge to what is wanted of it. Raises NetlinkError.
-
-    Raises EnvironmentMissing where another program has a device of that name for itself.
+    """Bring the node's bridge to its wanted state. Raises NetlinkError, and EnvironmentMissing if another program owns
+    a device of that name.
     """
     claim = replace(claim, addresses=(_ipv4_of(addresses), *claim.addresses))
     wanted = wanted_bridge(name, addresses, overlay_mtu, claim.alias)
     made: list[str] = []
     if (found := find(kernel, name, claim)) is None:
-        # Nothing but the link: another program may make one of that name at the same moment.
+        # Only the link: another program may create one of that name at the same moment.
         kernel.converge(Wanted(links=(replace(wanted.links[0], alias=None, up=None),)))
         found, made = find(kernel, name, claim), [name]
     want = f"{next(address for address in addresses if address.version == 4)}: {REMEDY}"
@@ -171,21 +169,21 @@ def converge_bridge(
 
 
 def remove_bridge(kernel: Kernel, name: str) -> str | None:
-    """Make sure that an agent's bridge is gone; any other stays, and is returned in words. Raises NetlinkError."""
+    """Delete the bridge if an agent made it; describe any other, which stays. Raises NetlinkError."""
     found = find(kernel, name)
     if found is None:
         return None
     if not found.made_by_an_agent():
         return f"{name} ({found})"
-    kernel.delete_link(name, "the overlay is removed from this node")
+    kernel.delete_link(name, "removing the overlay from this node")
     return None
 
 
 def _gateway(name: str, addresses: Sequence[IPInterface], present: frozenset[IPInterface]) -> Wanted:
-    """Return the addresses of each family that the node has, beside those that are present, and that it forwards."""
+    """Return the wanted addresses of each family, in addition to those present, and forwarding switched on."""
     why, forwards = (
         "the pods' gateway: the first address of this node's subnet",
-        "the node routes between its pods and the overlay",
+        "the node forwards between its pods and the overlay",
     )
     families: tuple[Family, ...] = (4, 6) if any(address.version == 6 for address in addresses) else (4,)
     sysctls = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}

@@ -1,10 +1,9 @@
 """Forget flows that the connection tracker of the caller's network namespace remembers.
 
-The first datagram of a UDP flow decides what all of them are translated to, for as long as they come without a pause.
-When the rules change, flows that began before have to be forgotten: their next datagram is then a first one again.
-
-pyroute2 needs 0.2 ms to decode an entry and 0.3 ms to delete it, and there may be thousands. Here an entry's two tuples
-stay bytes, and deletions go out in batches: 0.07 and 0.1 ms. The kernel's walk through its whole table takes 10 ms.
+The first datagram of a UDP flow decides the translation of all the others until a pause. After a change of rules, older
+flows must be forgotten, so that their next datagram counts as a first one again. pyroute2 needs 0.2 ms to decode an
+entry and 0.3 ms to delete it, and there may be thousands. Here an entry's two tuples stay bytes, and deletions are sent
+in batches: 0.07 and 0.1 ms. The kernel's scan of its whole table takes 10 ms.
 """
 
 import socket
@@ -31,13 +30,14 @@ FAMILIES: Mapping[Family, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 # Nested attributes of 4 bytes and a value each: addresses, then protocol and ports (nf_conntrack_netlink.c).
 TUPLES = {4: struct.Struct(">4x 4x4s 4x4s 4x 8x 4xH2x 4xH2x"), 6: struct.Struct(">4x 4x16s 4x16s 4x 8x 4xH2x 4xH2x")}
 FEW_PORTS = 4
-"""So many are asked for one by one, which costs a walk through the kernel's table each; else all are read."""
+"""Up to this many are queried one by one, at the cost of a scan of the kernel's table each; more are read as a whole.
+"""
 AT_ONCE = 256
-"""Entries in one message."""
+"""Entries per message."""
 
 
 class _Entry(nfgen_msg):  # type: ignore[misc]  # pyroute2 ships no types
-    """One entry, as far as it is read here."""
+    """One entry, with the parts used here."""
 
     prefix = "CTA_"
     nla_map = ((1, "CTA_TUPLE_ORIG", "cdata"), (2, "CTA_TUPLE_REPLY", "cdata"), (12, "CTA_ID", "be32"))
@@ -48,7 +48,7 @@ def forget_flows(
 ) -> list[Flow]:
     """Forget the UDP flows (or TCP connections, by `protocol`) that `is_stale` chooses; return them. Raises OSError.
 
-    With `ports`, only flows that were sent to one of these are looked at.
+    With `ports`, only flows sent to one of these are considered.
     """
     if _is_empty():
         return []
@@ -64,7 +64,7 @@ def forget_flows(
 
 
 def words(flows: Iterable[Flow], protocol: str = "udp") -> list[list[str]]:
-    """Return the commands that a person would have typed to forget these flows, for the journal."""
+    """Return the commands that forget these flows, for the journal."""
     found = sorted({(flow.destination, flow.destination_port, flow.reply_source) for flow in flows})
     return [
         [
@@ -85,11 +85,11 @@ def words(flows: Iterable[Flow], protocol: str = "udp") -> list[list[str]]:
 
 
 def _is_empty() -> bool:
-    """Report whether the tracker remembers nothing at all, without a walk through its table."""
+    """Report whether the tracker is empty, without a scan of its table."""
     try:
         return int(COUNT.read_text()) == 0
     except FileNotFoundError:
-        # The kernel has no connection tracking, or has not loaded it.
+        # Connection tracking is not compiled in or not loaded.
         return True
 
 
@@ -117,7 +117,7 @@ def _read(version: Family, entry: _Entry) -> Flow:
 def _forget(version: Family, tracker: Any, entries: Collection[_Entry]) -> None:  # noqa: ANN401 - as above
     messages = [_forgetting(version, entry) for entry in entries]
     for start in range(0, len(messages), AT_ONCE):
-        # Without acknowledgements. The kernel refuses an entry that is gone or began again, and that is success.
+        # Without acknowledgements. The kernel refuses an entry that is gone or was replaced, which is success.
         tracker.sendto(b"".join(messages[start : start + AT_ONCE]), (0, 0))
 
 
@@ -126,7 +126,7 @@ def _forgetting(version: Family, entry: _Entry) -> bytes:
     message["nfgen_family"] = FAMILIES[version]
     message["header"]["type"] = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE
     message["header"]["flags"] = NLM_F_REQUEST
-    # By its number too: a flow that began again meanwhile is right.
+    # By its id too: a flow that began again meanwhile is right.
     message["attrs"] = [[name, entry.get_attr(name)] for name in ("CTA_TUPLE_ORIG", "CTA_ID")]
     message.encode()
     return bytes(message.data)

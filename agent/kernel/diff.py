@@ -1,8 +1,6 @@
-"""From what a namespace has and what it is to have to the changes that lead there, in order. Pure.
-
-What is added comes before what is deleted, so that no packet is without its route in between; links come before what
-lies on them, and a device's sysctls before it is brought up. Only what `Wanted` names is changed: what others made is
-never too much.
+"""Compute the ordered changes that lead from a namespace's state to the wanted one. Pure. Additions come before
+deletions, so that no packet lacks its route in between; links come before whatever is on them, and a device's sysctls
+before it is brought up. Only what `Wanted` names is changed; what others made stays.
 """
 
 from collections.abc import Iterator
@@ -33,20 +31,20 @@ T = TypeVar("T")
 
 
 class Change(Protocol):
-    """One request to the kernel and the commands that a person would type for it."""
+    """One request to the kernel and the equivalent commands."""
 
     @property
     def why(self) -> str:
-        """The reason, for the journal."""
+        """Return the reason, for the journal."""
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """The commands that do the same."""
+        """Return the equivalent commands."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddLink:
-    """Make a link with everything that it can be given at once."""
+    """Make a link, with all settings that one request allows."""
 
     link: WantedLink
     underlay: str | None = None
@@ -54,12 +52,12 @@ class AddLink:
 
     @property
     def why(self) -> str:
-        """The reason, for the journal."""
+        """Return the reason, for the journal."""
         return self.link.why
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """`ip link add`."""
+        """Return `ip link add`."""
         link = self.link
         words = ["ip", "link", "add", link.name, *_link_words(link.mtu, link.mac, link.tx_queue_length, link.master)]
         words += ["up"] if link.up else []
@@ -82,7 +80,7 @@ class AddLink:
 
 @dataclass(frozen=True, slots=True)
 class SetLink:
-    """Change settings of a link; None: as it is."""
+    """Change settings of a link; None keeps a setting."""
 
     name: str
     why: str
@@ -95,7 +93,7 @@ class SetLink:
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """`ip link set`."""
+        """Return `ip link set`."""
         words = ["ip", "link", "set", self.name, *_link_words(self.mtu, self.mac, self.tx_queue_length, self.master)]
         words += [] if self.alias is None else ["alias", self.alias]
         return (words + ([] if self.up is None else ["up" if self.up else "down"]),)
@@ -111,7 +109,7 @@ class SetHairpin:
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """`bridge link set`."""
+        """Return `bridge link set`."""
         return (["bridge", "link", "set", "dev", self.port, "hairpin", "on" if self.on else "off"],)
 
 
@@ -124,13 +122,13 @@ class DeleteLink:
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """`ip link delete`."""
+        """Return `ip link delete`."""
         return (["ip", "link", "delete", self.name],)
 
 
 @dataclass(frozen=True, slots=True)
 class WriteSysctl:
-    """Set a sysctl that has another value; to look and to write is one step, since finding it is most of the work."""
+    """Set a sysctl if its value differs; checking and writing is one step, since finding it is most of the work."""
 
     name: str
     value: str
@@ -139,7 +137,7 @@ class WriteSysctl:
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """`sysctl -w`."""
+        """Return `sysctl -w`."""
         return (["sysctl", "-w", f"{self.name}={self.value}"],)
 
 
@@ -150,19 +148,21 @@ class AddAddress:
     device: str
     address: IPInterface
     broadcast: bool
-    """Whether the network's broadcast address belongs to it."""
+    """Whether it gets the network's broadcast address."""
     why: str
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """`ip address add`; no other node can have an IPv6 address of ours, so none is probed for."""
+        """Return `ip address add`; without duplicate address detection, since no other node can have our
+        IPv6 address.
+        """
         words = ["ip", "address", "add", str(self.address), *(["brd", "+"] if self.broadcast else [])]
         return ([*words, "dev", self.device, *(["nodad"] if self.address.version == 6 else [])],)
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteAddress:
-    """Take an address from a device."""
+    """Remove an address from a device."""
 
     device: str
     address: IPInterface
@@ -170,39 +170,39 @@ class DeleteAddress:
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """`ip address delete`."""
+        """Return `ip address delete`."""
         return (["ip", "address", "delete", str(self.address), "dev", self.device],)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplaceRoute:
-    """Put a route in, in place of any other to that destination with that metric."""
+    """Set a route, replacing any other to that destination with that metric."""
 
     route: Route
     why: str
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """`ip route replace`."""
+        """Return `ip route replace`."""
         return (["ip", "route", "replace", *self.route.words()],)
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteRoute:
-    """Take a route out."""
+    """Delete a route."""
 
     route: Route
     why: str
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """`ip route delete`."""
+        """Return `ip route delete`."""
         return (["ip", "route", "delete", *self.route.words()],)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplaceNeighbours:
-    """Make permanent neighbours of a device, in as few messages as they fit into."""
+    """Make permanent neighbours of a device, in as few messages as possible."""
 
     device: str
     entries: tuple[tuple[IPAddress, str], ...]
@@ -210,7 +210,7 @@ class ReplaceNeighbours:
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """`ip neigh replace`, one for each."""
+        """Return `ip neigh replace`, one for each."""
         return tuple(
             ["ip", "neigh", "replace", str(address), "lladdr", mac, "dev", self.device, "nud", "permanent"]
             for address, mac in self.entries
@@ -219,7 +219,7 @@ class ReplaceNeighbours:
 
 @dataclass(frozen=True, slots=True)
 class DeleteNeighbour:
-    """Forget a neighbour."""
+    """Delete a neighbour."""
 
     device: str
     address: IPAddress
@@ -227,13 +227,13 @@ class DeleteNeighbour:
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """`ip neigh delete`."""
+        """Return `ip neigh delete`."""
         return (["ip", "neigh", "delete", str(self.address), "dev", self.device],)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplaceForwarding:
-    """Make a permanent entry of a vxlan device's forwarding database, in place of whatever the MAC had."""
+    """Make a permanent entry of a vxlan device's forwarding database, replacing any entry of the MAC."""
 
     device: str
     entry: ForwardingDatabaseEntry
@@ -241,7 +241,7 @@ class ReplaceForwarding:
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """`bridge fdb replace`."""
+        """Return `bridge fdb replace`."""
         return (["bridge", "fdb", "replace", *_entry_words(self.device, self.entry), "permanent"],)
 
 
@@ -255,14 +255,13 @@ class DeleteForwarding:
 
     @property
     def commands(self) -> tuple[list[str], ...]:
-        """`bridge fdb delete`."""
+        """Return `bridge fdb delete`."""
         return (["bridge", "fdb", "delete", *_entry_words(self.device, self.entry)],)
 
 
 def diff(wanted: Wanted, state: State) -> list[Change]:
-    """Return the changes that lead from `state` to `wanted`, in the order in which they are to be made.
-
-    Raises NetlinkError for a link that is to be made by others and is missing, or that exists and is of another kind.
+    """Return the changes that lead from `state` to `wanted`, in order. Raises NetlinkError for a missing link that
+    others must create, or an existing one of another kind.
     """
     changes: list[Change] = [DeleteLink(name, why) for name, why in wanted.no_links.items() if name in state.links]
     state = replace(state, links={name: one for name, one in state.links.items() if name not in wanted.no_links})
@@ -287,26 +286,26 @@ def diff(wanted: Wanted, state: State) -> list[Change]:
 
 
 def _link_changes(wanted: WantedLink, state: State, *, held_down: bool) -> tuple[list[Change], list[Change]]:
-    """Return what is to be done about a link at once, and what after its sysctls and addresses."""
+    """Return a link's immediate changes, and those after its sysctls and addresses."""
     link = state.links.get(wanted.name)
     if link is None and wanted.kind is None:
         asked = ["ip", "link", "set", wanted.name]
         asked += _link_words(wanted.mtu, wanted.mac, wanted.tx_queue_length, wanted.master)
         asked += [] if wanted.up is None else ["up" if wanted.up else "down"]
-        raise NetlinkError(f"{' '.join(asked)}: there is no device {wanted.name}")
+        raise NetlinkError(f"{' '.join(asked)}: no device {wanted.name}")
     if link is not None and wanted.kind is not None and link.kind != wanted.kind:
         raise NetlinkError(
             f"{wanted.name}: exists and is a {link.kind or 'hardware device'} (want none, or a {wanted.kind} device)"
         )
     changes: list[Change] = []
     if link is not None and not _has_settings(link, wanted):
-        changes.append(DeleteLink(wanted.name, "its settings are not the wanted ones, and cannot be changed"))
+        changes.append(DeleteLink(wanted.name, "its settings are wrong and cannot be changed"))
         link = None
     if link is None:
         now = replace(wanted, up=None if held_down else wanted.up)
         changes.append(AddLink(now, _name_of_underlay(wanted, state)))
         if wanted.alias is not None:
-            # The kernel gives a new link none.
+            # A new link has none from the kernel.
             changes.append(SetLink(wanted.name, wanted.why, alias=wanted.alias))
         later: list[Change] = [SetLink(wanted.name, wanted.why, up=True)] if held_down and wanted.up else []
         return changes, [SetHairpin(wanted.name, True, wanted.why), *later] if wanted.hairpin else later
@@ -352,7 +351,7 @@ def _if_different(wanted: T | None, present: T | None) -> T | None:
 def _address_changes(wanted: WantedAddresses, state: State, everything: Wanted) -> Iterator[Change]:
     present = state.addresses.get((wanted.device, wanted.family), frozenset())
     link = state.links.get(wanted.device)
-    # A bridge or veth that is about to be made has broadcast; so has every kind of ours that is no tunnel.
+    # A bridge or veth yet to be made has broadcast; so does every kind of ours that is not a tunnel.
     made = next((one for one in everything.links if one.name == wanted.device), None)
     broadcasts = "BROADCAST" in link.flags if link is not None else made is not None and made.kind in ("bridge", "veth")
 
@@ -363,8 +362,8 @@ def _address_changes(wanted: WantedAddresses, state: State, everything: Wanted) 
     yield from (add(address) for address in sorted(wanted.addresses - present, key=str))
     surplus = sorted(present - wanted.addresses, key=str)
     yield from (DeleteAddress(wanted.device, address, wanted.why) for address in surplus)
-    # Deleting a primary address takes its secondaries along where promote_secondaries is off. Adding one that is there
-    # all the same changes nothing.
+    # Deleting a primary address also deletes its secondaries where promote_secondaries is off. Adding one that still
+    # exists changes nothing.
     networks = {address.network for address in surplus}
     yield from (add(address) for address in sorted(wanted.addresses, key=str) if address.network in networks)
 
@@ -390,7 +389,7 @@ def _route_changes(wanted: WantedRoute, state: State) -> Iterator[Change]:
     if route in present:
         return
     if route.destination.version == 6:
-        # To replace an IPv6 route adds a second path to one whose gateway is another.
+        # `replace` adds a second path to an IPv6 route whose gateway differs.
         for other in sorted(present, key=str):
             if (other.destination, other.metric) == (route.destination, route.metric) and other.protocol != "kernel":
                 yield DeleteRoute(other, wanted.why)

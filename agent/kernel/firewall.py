@@ -1,7 +1,7 @@
 """Masquerade and forward rules: one nftables table per network, replaced as a whole in one transaction.
 
-The masquerade chain has exactly the effect of flannel's: pods keep their addresses among themselves, and whatever else
-leaves a pod, or reaches a pod from outside, gets the node's address.
+The masquerade chain has exactly the effect of flannel's: between pods, addresses are kept; other traffic from a pod, or
+to a pod from outside, gets the node's address.
 """
 
 from collections.abc import Collection, Iterator
@@ -13,29 +13,29 @@ from agent.kernel.values import Flow, IPAddress, IPNetwork
 
 TABLE_PREFIX = "overlay-agent-"
 KUBE_PROXY_MARK = "0x4000"
-"""kube-proxy masquerades what it marks so; doing it twice would change the port that it chose."""
+"""kube-proxy masquerades packets with this mark; doing it twice would change the port that it chose."""
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 FAMILY_WORDS = {4: "ip", 6: "ip6"}
 FIRST_PORT, LAST_PORT = 1024, 65535
-"""Of which masquerading may choose."""
+"""Source port range for masquerading."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What one network's table has to do."""
+    """What one network's table must do."""
 
     network: IPNetwork
     subnet: IPNetwork
-    """This node's own."""
+    """This node's own subnet."""
     masquerade: bool
     random_fully: bool = True
-    """Choose source ports at random, so that two nodes' packets behind one NAT do not meet on a port."""
+    """Choose random source ports, so that packets of two nodes behind one NAT do not collide."""
     forward: bool = True
-    """Let the network's packets be forwarded, as far as this table goes; for other chains see `forward_rules`."""
+    """Accept the network's packets for forwarding in this table; for other chains see `forward_rules`."""
     overlay_port: int | None = None
-    """UDP port of the overlay itself, to which nothing may come from pods; None: the overlay has none."""
+    """UDP port of the overlay itself, to which pods may send nothing; None: the overlay has none."""
     bridge: str | None = None
-    """The device that pods hang on, where we know it."""
+    """The pods' bridge, if known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +43,23 @@ class _Chain:
     name: str
     hook: str
     rules: tuple[tuple[str, str], ...]
-    """(what nft is told, why); the second is the rule's comment in the kernel, by which it is found again."""
+    """(nft's text, reason); the reason is the rule's comment in the kernel, which identifies it."""
 
 
 def table_name(network: IPNetwork) -> str:
-    """The name of a network's table."""
+    """Return the name of a network's table."""
     return TABLE_PREFIX + str(network).replace("/", "-").replace(":", "_")
 
 
 def _table(network: IPNetwork) -> str:
-    """Family and name, as nft wants them."""
+    """Return family and name, as nft expects them."""
     return f"{FAMILY_WORDS[network.version]} {table_name(network)}"
 
 
 def rules(policy: Policy) -> str:
-    """A script for `nft -f -` that replaces the network's table by one that does what `policy` says. Pure."""
+    """Return a script for `nft -f -` that replaces the network's table by one with this `policy`. Pure."""
     table = f"table {_table(policy.network)}"
-    # Adding a table that exists is no error, deleting one that does not is: add, delete, add.
+    # Adding an existing table is fine, deleting a missing one is an error: hence add, delete, add.
     lines = [f"# masquerade and forward rules for {policy.network}, replaced as a whole", table, f"delete {table}"]
     chains = list(_chains(policy))
     if not chains:
@@ -77,7 +77,8 @@ def _chains(policy: Policy) -> Iterator[_Chain]:
     if policy.overlay_port is not None:
         forged = f"{ip} daddr != {network} udp dport {policy.overlay_port} counter drop"
         devices = [(f"iifname {policy.bridge}", f"from {policy.bridge}")] if policy.bridge is not None else []
-        # A pod's datagram would get this node's address, which peers trust. By address too: pods may hang elsewhere.
+        # A pod's datagram would get this node's address, which peers trust. By address too: pods may not be on the
+        # bridge.
         sources = [*devices, (f"{ip} saddr {subnet}", f"from {subnet}")]
         yield _Chain(
             "prerouting",
@@ -106,7 +107,7 @@ def _chains(policy: Policy) -> Iterator[_Chain]:
                 *_spare_overlay_port(policy, from_outside, f"outside to {network} on other nodes"),
                 (
                     f"{from_outside} {verb}",
-                    f"outside to {network} on other nodes: answers come back here{how}",
+                    f"outside to {network} on other nodes: replies return here{how}",
                 ),
             ),
         )
@@ -122,9 +123,8 @@ def _chains(policy: Policy) -> Iterator[_Chain]:
 
 
 def escapes(policy: Policy, flow: Flow, own: Collection[IPAddress]) -> bool:
-    """Report whether a flow keeps its source although the policy masquerades it: it began before the rules. Pure.
-
-    `own` are the node's addresses: what is for the node itself does not leave it.
+    """Report whether a flow is older than the rules and keeps its source although the policy masquerades it. Pure.
+    `own` are the node's addresses: traffic to the node itself does not leave it.
     """
     source, destination = flow.source, flow.reply_source
     if not policy.masquerade or flow.reply_destination != source or destination in own or destination.is_multicast:
@@ -135,31 +135,33 @@ def escapes(policy: Policy, flow: Flow, own: Collection[IPAddress]) -> bool:
 
 
 def _spare_overlay_port(policy: Policy, match: str, who: str) -> Iterator[tuple[str, str]]:
-    """Peers trust what comes from the overlay's port: no pod's datagram may leave from there. The greater part of the
-    ports beside it is enough."""
+    """Masquerade UDP without the overlay's port, which peers trust: no pod's datagram may leave from it.
+
+    The larger part of the port range is enough.
+    """
     port = policy.overlay_port
     if port is not None:
         others = f"{port + 1}-{LAST_PORT}" if port - FIRST_PORT < LAST_PORT - port else f"{FIRST_PORT}-{port - 1}"
         how = " fully-random" if policy.random_fully else ""
         yield (
             f"{match} meta l4proto udp masquerade to :{others}{how}",
-            f"{who} by UDP: the node's address, but not port {port}",
+            f"{who}, UDP: the node's address, but not port {port}",
         )
 
 
 class Firewall:
-    """The packet filter of the caller's network namespace, by way of the program nft."""
+    """The packet filter of the caller's network namespace, through the program nft."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._whole: dict[Policy, int | None] = {}
-        """The rules' generation at which a policy's table was as it should be."""
+        """The generation of the rules when a policy's table was last found complete."""
 
     def converge(self, policy: Policy) -> bool:
-        """Re-make the table unless all of its rules are there; returns whether it had to. Raises as `apply` does."""
+        """Restore the table unless all its rules are present; return whether it had to. Raises as `apply` does."""
         now = generation_if_known()
         if now is not None and self._whole.get(policy) == now:
-            # Nobody has changed any rule of this namespace since the table was found whole; looking costs a process.
+            # No rule of this namespace has changed since the table was found complete; listing it costs a process.
             return False
         if self.present(policy):
             self._whole[policy] = now
@@ -172,7 +174,7 @@ class Firewall:
         self._load(rules(policy), "packets of pods leave with the right source address and are forwarded")
 
     def present(self, policy: Policy) -> bool:
-        """Whether the kernel has exactly the policy's chains and rules, in order. Raises EnvironmentMissing."""
+        """Report whether the kernel has exactly the policy's chains and rules, in order. Raises EnvironmentMissing."""
         wanted = {chain.name: [comment for _, comment in chain.rules] for chain in _chains(policy)}
         return self._read(_table(policy.network)) == (wanted or None)
 
@@ -189,13 +191,13 @@ class Firewall:
                     self._remove(f"{family} {name}")
 
     def _read(self, table: str) -> dict[str, list[str]] | None:
-        """Comments of all rules by chain, in order; None where there is no such table."""
+        """Return comments of all rules by chain, in order; None if the table does not exist."""
         listing = list_objects("table", *table.split())
         if listing is None:
             return None
         found: dict[str, list[str]] = {}
         for item in listing:
-            # A chain without a hook is called by nobody.
+            # No packet reaches a chain without a hook.
             if "chain" in item and "hook" in item["chain"]:
                 found.setdefault(item["chain"]["name"], [])
             elif "rule" in item:

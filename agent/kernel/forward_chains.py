@@ -1,11 +1,9 @@
-"""What the base chains at the kernel's forward hook do to packets between pods, and which accept rules help. Pure.
-
-Several base chains may stand at one hook, and a packet passes only if each of them lets it: an accept in one chain
-cannot overrule a drop in another. So accept rules must stand in the very chain that drops. By custom one chain is
-shared, `filter FORWARD` of iptables-nft; every other belongs to the program that made it.
-
-A rule counts only if it surely matches every packet between pods. One that asks for an interface, a port, a connection
-state, a rate or something unknown here may match some of them, and is left out of account.
+"""How the base chains at the kernel's forward hook treat packets between pods, and which accept rules help. Pure. A
+hook may have several base chains, and a packet passes only if all of them accept it: an accept in one chain cannot
+overrule a drop in another. So accept rules must be in the same chain that drops. By convention one chain is shared,
+`filter FORWARD` of iptables-nft; every other belongs to the program that made it. A rule counts only if it surely
+matches every packet between pods. One that checks an interface, a port, a connection state, a rate or something unknown
+here may match some of them, and is ignored.
 """
 
 import shlex
@@ -21,9 +19,9 @@ SHARED_TABLE, SHARED_CHAIN = "filter", "FORWARD"
 FAMILY_WORDS: Mapping[Family, str] = {4: "ip", 6: "ip6"}
 COMMENT_PREFIX = "overlay-agent: "
 EVERYTHING = {"ipv4": "0.0.0.0/0", "ip": "0.0.0.0/0", "ipv6": "::/0", "ip6": "::/0"}
-"""The words of `meta nfproto` and `meta protocol` as networks."""
+"""The addresses matched by `meta nfproto` and `meta protocol`, as networks."""
 WITHOUT_EFFECT = ("counter", "log", "mangle")
-"""Statements after which the rule's next one is looked at, whatever the packet is."""
+"""Statements after which evaluation continues with the next rule, whatever the packet."""
 TARGETS_WITHOUT_EFFECT = ("LOG", "NFLOG", "AUDIT", "MARK", "CONNMARK", "TRACE")
 """The same among iptables' targets."""
 
@@ -49,7 +47,7 @@ class AddressMatch:
     negated: bool = False
 
     def covers(self, network: IPNetwork) -> bool:
-        """Return whether it holds for every packet whose address there is one of the network's."""
+        """Return whether it matches every packet whose address is in the network."""
         if self.negated:
             return not any(
                 other.version != network.version or _is_inside(network, other) or _is_inside(other, network)
@@ -60,31 +58,31 @@ class AddressMatch:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule, as far as it concerns packets between pods."""
+    """One rule, reduced to what matters for packets between pods."""
 
     matches: tuple[AddressMatch, ...] | None
-    """All must hold, so none means every packet. None: which packets it matches is not known here."""
+    """All must match, so none means every packet. None: the matched packets are unknown."""
     verdict: Verdict | None
     target: str = ""
-    """The chain that a jump or goto leads to."""
+    """The target chain of a jump or goto."""
     comment: str = ""
     handle: int = 0
     unreadable_comment: bool = False
-    """It has a comment that iptables wrote, which nft does not show."""
+    """It has a comment of iptables, which nft does not show."""
 
     def applies(self, network: IPNetwork | None) -> bool:
-        """Return whether it surely matches every packet between pods of the network; None: of one that is not known."""
+        """Return whether it surely matches every packet between pods of the network; None if unknown."""
         if self.matches is None:
             return False
         return all(network is not None and match.covers(network) for match in self.matches)
 
     def accepts(self, field: Field, network: IPNetwork) -> bool:
-        """Return whether it accepts the packets from (saddr) or to (daddr) the network, exactly these."""
+        """Return whether it accepts the packets from (saddr) or to (daddr) the network, and no others."""
         return self.verdict == "accept" and self.matches == (AddressMatch(field, (network,)),)
 
 
 RulesOf = Callable[[str], Sequence[Rule]]
-"""The rules of a chain of the same table, by its name."""
+"""Returns the rules of a chain of the same table, by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +93,17 @@ class BaseChain:
     table: str
     name: str
     policy: str
-    """What happens to a packet that no rule decides: accept or drop."""
+    """What happens to a packet that no rule matches: accept or drop."""
     legacy: bool = False
-    """Whether it is one of iptables-legacy, which nft does not know."""
+    """Whether it belongs to iptables-legacy, which nft does not list."""
 
     @property
     def shared(self) -> bool:
-        """Return whether it is the one of iptables-nft, in which every program may have rules."""
+        """Return whether it is the chain of iptables-nft in which every program may have rules."""
         return (self.table, self.name) == (SHARED_TABLE, SHARED_CHAIN) and not self.legacy and self.family != "inet"
 
     def sees(self, version: Family) -> bool:
-        """Return whether packets of that IP version come here."""
+        """Return whether packets of that IP version reach it."""
         return self.family in (FAMILY_WORDS[version], "inet")
 
     def __str__(self) -> str:
@@ -118,16 +116,14 @@ def shared_chain(version: Family) -> BaseChain:
 
 
 def passes(chain: BaseChain, rules: Sequence[Rule], network: IPNetwork | None, rules_of: RulesOf) -> bool:
-    """Return whether the chain lets packets between pods of the network pass, as far as that is known here."""
+    """Return whether the chain is known to accept packets between pods of the network."""
     return (_outcome(rules, network, rules_of) or chain.policy) == "accept"
 
 
 def additions(chain: BaseChain, rules: Sequence[Rule], network: IPNetwork, rules_of: RulesOf) -> list[str]:
-    """Return what nft must do for the shared chain to accept the network's packets; empty when nothing is to be done.
-
-    The rules come before the first that drops every packet between pods, and behind all others: what an administrator
-    or a network policy drops in particular stays dropped. Rules of ours that are present are not moved: what drops
-    before them was put there on purpose.
+    """Return nft's commands to make the shared chain accept the network's packets; empty if it does. The rules go
+    before the first that drops every packet between pods, and after all others: specific drops of an administrator or a
+    network policy stay in effect. Existing rules of ours are not moved: a drop before them is deliberate.
     """
     wall = next((at for at, rule in enumerate(rules) if _outcome([rule], network, rules_of) == "drop"), len(rules))
     if _accepted(rules[:wall], network) or _accepted(own_rules(rules, network), network):
@@ -151,19 +147,19 @@ def own_rules(rules: Iterable[Rule], network: IPNetwork | None = None) -> list[R
 
 
 def warning(chain: BaseChain, rules: Sequence[Rule], network: IPNetwork, rules_of: RulesOf) -> str:
-    """Return what to say of a chain that does not let packets between pods pass."""
+    """Return the warning for a chain that drops packets between pods."""
     if chain.legacy:
         remedy = f"{legacy_program(chain.family)} -I {chain.name} -s {network} -j ACCEPT"
     else:
         remedy = f"nft insert rule {chain} {_condition('saddr', network)} accept"
     return (
-        f"forward: {described(chain, rules, network, rules_of)} drops packets between pods of {network},"
-        f" and no other table can overrule it; accept them there: {remedy}"
+        f"forward: {described(chain, rules, network, rules_of)} drops packets between pods of {network}, and no other"
+        f" table can overrule it; accept them with: {remedy}"
     )
 
 
 def described(chain: BaseChain, rules: Sequence[Rule], network: IPNetwork | None, rules_of: RulesOf) -> str:
-    """Return the chain by family, table, name and policy, and whether one of its rules drops packets between pods."""
+    """Describe the chain by family, table, name and policy, and whether one of its rules drops packets between pods."""
     owner = " of iptables-legacy" if chain.legacy else ""
     reason = "; a rule drops the rest" if _outcome(rules, network, rules_of) == "drop" else ""
     return f"chain {chain.name} of table {chain.family} {chain.table}{owner} (policy {chain.policy}{reason})"
@@ -174,11 +170,11 @@ def legacy_program(family: str) -> str:
     return f"{family}tables-legacy"
 
 
-# From the words of nft and iptables
+# From the syntax of nft and iptables
 
 
 def read_base_chains(objects: Iterable[Mapping[str, Any]]) -> list[BaseChain]:
-    """Return the base chains at the forward hook in what `nft -j list chains` prints."""
+    """Parse the base chains at the forward hook from the output of `nft -j list chains`."""
     chains = (item["chain"] for item in objects if "chain" in item)
     return [
         BaseChain(chain["family"], chain["table"], chain["name"], chain.get("policy", "accept"))
@@ -188,12 +184,12 @@ def read_base_chains(objects: Iterable[Mapping[str, Any]]) -> list[BaseChain]:
 
 
 def read_rules(objects: Iterable[Mapping[str, Any]]) -> list[Rule]:
-    """Return the rules in what `nft -j list chain` prints, in order."""
+    """Parse the rules from the output of `nft -j list chain`, in order."""
     return [_read_rule(item["rule"]) for item in objects if "rule" in item]
 
 
 def read_iptables(text: str) -> tuple[dict[str, str], dict[str, list[Rule]]]:
-    """Return the policies and the rules in what `iptables -S` prints, by chain."""
+    """Parse policies and rules from the output of `iptables -S`, by chain."""
     policies: dict[str, str] = {}
     rules: dict[str, list[Rule]] = {}
     for line in text.splitlines():
@@ -236,7 +232,7 @@ def _read_rule(rule: Mapping[str, Any]) -> Rule:
 
 
 def _read_match(match: Mapping[str, Any]) -> AddressMatch | None:
-    """Return a match on addresses or the IP version; None: on something else."""
+    """Parse a match on addresses or the IP version; None for any other match."""
     left, right, operator = match["left"], match["right"], match["op"]
     if operator not in ("==", "!="):
         return None
@@ -254,7 +250,7 @@ def _read_match(match: Mapping[str, Any]) -> AddressMatch | None:
 
 
 def _read_networks(right: Any) -> Iterator[IPNetwork]:  # noqa: ANN401 - nft's JSON: the value decides
-    """Yield each network; raise ValueError, KeyError or TypeError for what names none (a set by its name)."""
+    """Yield each network; raise ValueError, KeyError or TypeError for anything else (the name of a set)."""
     if isinstance(right, str):
         yield ip_network(right)
     elif "set" in right:
@@ -289,7 +285,7 @@ def _read_iptables_rule(words: Sequence[str]) -> Rule:
             case ["-j", "RETURN"]:
                 return Rule(tuple(matches), "return", comment=comment)
             case ["-j", target, *_]:
-                # A target that is no chain has no rules, so nothing comes of it.
+                # An unknown target is treated as an empty chain.
                 return Rule(tuple(matches), "jump", target, comment)
             case ["-g", target]:
                 return Rule(tuple(matches), "goto", target, comment)
@@ -299,11 +295,11 @@ def _read_iptables_rule(words: Sequence[str]) -> Rule:
     return Rule(None, None, comment=comment)
 
 
-# What rules do
+# Effects of rules
 
 
 def _outcome(rules: Iterable[Rule], network: IPNetwork | None, rules_of: RulesOf) -> Literal["accept", "drop"] | None:
-    """Return what rules surely do to every packet between pods; None: they decide nothing."""
+    """Return what the rules surely do to every packet between pods; None if they decide nothing."""
     for rule in rules:
         if rule.verdict is None or not rule.applies(network):
             continue
@@ -326,7 +322,7 @@ def _condition(field: Field, network: IPNetwork) -> str:
 
 
 def _comment(field: Field, network: IPNetwork) -> str:
-    """Return the comment by which a rule of ours is known."""
+    """Return the comment that identifies a rule of ours."""
     return f"{COMMENT_PREFIX}{FIELDS[field]} pods of {network}"
 
 

@@ -1,7 +1,7 @@
 """Accept rules for the pod network in the chain that programs share, and warnings about other chains that drop.
 
-Where `filter FORWARD` of iptables-nft exists, in `ip` and `ip6`, the rules are kept in it; it is never made here.
-What stands there is judged by `forward_chains`.
+Where `filter FORWARD` of iptables-nft exists, in `ip` and `ip6`, the rules are kept in it; it is never created here.
+`forward_chains` evaluates the chains.
 """
 
 import shlex
@@ -39,10 +39,10 @@ NOT_WANTED = "these rules are no longer wanted"
 
 @dataclass(frozen=True, slots=True)
 class ForwardReport:
-    """What one look at the chains brought."""
+    """The result of one check of the chains."""
 
     opened: tuple[str, ...] = ()
-    """Chains that got our rules just now."""
+    """Chains that received our rules in this check."""
     warnings: tuple[str, ...] = ()
     """Chains that drop packets between pods."""
 
@@ -53,10 +53,10 @@ class ForwardRules:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._seen: dict[IPNetwork, tuple[int, tuple[str, ...]]] = {}
-        """Of networks for which nothing was to be done: the rules' generation, and the warnings then."""
+        """Networks that needed nothing: the rules' generation and the warnings at that time."""
 
     def converge(self, network: IPNetwork) -> ForwardReport:
-        """Keep the network's packets accepted, as far as that is ours to do. Raises FirewallError, EnvironmentMissing.
+        """Keep the network's packets accepted, within our own rules. Raises FirewallError, EnvironmentMissing.
 
         A shared chain that refuses our rules is a warning.
         """
@@ -81,7 +81,7 @@ class ForwardRules:
         return ForwardReport(tuple(opened), (*found, *_legacy_warnings(network)))
 
     def remove(self, network: IPNetwork | None = None) -> None:
-        """Make sure that no rule of ours for the network, or for any, is in the shared chain. Raises FirewallError."""
+        """Make sure that the shared chain has no rule of ours for the network, or for any. Raises FirewallError."""
         versions: tuple[Family, ...] = (4, 6) if network is None else (network.version,)
         for version in versions:
             chain = shared_chain(version)
@@ -92,7 +92,7 @@ class ForwardRules:
                 self._remove_restored(version, network)
 
     def _remove_restored(self, version: Family, network: IPNetwork | None) -> None:
-        """Remove what `iptables-restore` wrote again after an `iptables-save` of ours: nft cannot read its comments."""
+        """Remove our rules that `iptables-restore` restored; nft cannot read their comments."""
         program = nft_program(FAMILY_WORDS[version])
         if program is None:
             return
@@ -115,7 +115,7 @@ class ForwardRules:
 
 
 def dropping_chains() -> list[str]:
-    """Describe the chains of others that drop what is forwarded, whatever it is. Raises as `run_nft` does.
+    """Describe chains of other programs that drop all forwarded packets. Raises as `run_nft` does.
 
     Not the shared one, which an agent opens.
     """
@@ -130,11 +130,11 @@ def dropping_chains() -> list[str]:
 
 
 Look = tuple[BaseChain, Sequence[Rule], RulesOf]
-"""A base chain, its rules, and how to get those of the chains that it calls."""
+"""A base chain, its rules, and a function that reads the rules of chains that it calls."""
 
 
 def _chains(version: Family) -> Iterator[Look]:
-    """Return every base chain that packets of that IP version pass, but for agents' own. The shared one comes first."""
+    """Return every base chain that packets of that IP version pass, except agents' own. The shared one comes first."""
     for chain in sorted(read_base_chains(list_objects("chains") or ()), key=lambda chain: not chain.shared):
         if chain.sees(version) and not chain.table.startswith(TABLE_PREFIX):
             rules_of = _rules_of(chain)
@@ -142,7 +142,7 @@ def _chains(version: Family) -> Iterator[Look]:
 
 
 def _rules_of(chain: BaseChain) -> Callable[[str], Sequence[Rule]]:
-    """Read chains of the same table when they are asked for; one that has gone has no rules."""
+    """Return a function that reads chains of the same table on demand; a missing chain has no rules."""
 
     @cache
     def read(name: str) -> Sequence[Rule]:
@@ -157,11 +157,11 @@ def _legacy_warnings(network: IPNetwork) -> Iterator[str]:
             if not passes(chain, rules, network, rules_of):
                 yield warning(chain, rules, network, rules_of)
     except FirewallError as error:
-        yield f"forward: what iptables-legacy does to packets of {network} is not known: {error}"
+        yield f"forward: unknown what iptables-legacy does to packets of {network}: {error}"
 
 
 def _legacy_chains(version: Family) -> Iterator[Look]:
-    """Yield the chain FORWARD of iptables-legacy where its table is loaded: to ask would load it.
+    """Yield the chain FORWARD of iptables-legacy if its table is loaded; a query would load it.
 
     Raises FirewallError.
     """

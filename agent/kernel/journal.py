@@ -1,4 +1,4 @@
-"""Every kernel change as the command a person would have typed, in the order in which it was made.
+"""Every kernel change as its equivalent command, in order.
 
 A journal is one file of JSON lines per process: `{"at": seconds since the epoch, "node": name, "command": [argv],
 "input": text for the command's standard input or null, "why": one sentence}`. The lab reads the journals of all
@@ -18,27 +18,30 @@ log = logging.getLogger(__name__)
 
 
 class Journal(Protocol):
-    """Where kernel changes are written down."""
+    """Records kernel changes."""
 
     def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
-        """Note that the equivalent of `command` was done, and why."""
+        """Record the equivalent `command` of a change, and why."""
 
 
 class SilentJournal:
-    """Keeps nothing: for an agent whose changes are not looked at."""
+    """Records nothing: for an agent without a journal."""
 
     def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
-        """Forget it."""
+        """Do nothing."""
 
 
 class FileJournal:
     """Appends JSON lines to `path`, which several processes may share.
 
-    A full disk may cost us the record of a change, never the change.
+    A full disk may lose a record, never the change.
     """
 
     def __init__(self, path: Path, node: str, opener: json_lines.Opener = json_lines.open_to_append) -> None:
-        """`opener`: how the file is opened, as for the built-in `open`. Raises OSError without its directory."""
+        """Take `opener`, which opens the file, as for the built-in `open`.
+
+        Raises OSError if its directory is missing.
+        """
         self._path = path
         self._node = node
         self._opener = opener
@@ -46,7 +49,7 @@ class FileJournal:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def of(self, node: str) -> "FileJournal":
-        """The same file for another machine's changes."""
+        """Return a journal in the same file for another machine's changes."""
         return FileJournal(self._path, node, self._opener)
 
     def record(self, command: Sequence[str], why: str, stdin: str | None = None) -> None:
@@ -63,7 +66,10 @@ class FileJournal:
 
 
 def open_journal(path: Path | None, node_name: str) -> Journal:
-    """The journal in `path`, or one that keeps nothing. Raises EnvironmentMissing when there can be no such file."""
+    """Open the journal at `path`, or one that records nothing.
+
+    Raises EnvironmentMissing if the file cannot be created.
+    """
     if path is None:
         return SilentJournal()
     try:

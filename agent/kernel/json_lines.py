@@ -1,7 +1,5 @@
-"""A file of JSON lines that several processes append to and that does not grow for ever.
-
-A file that has reached its size becomes a piece, FILE.1, FILE.2, … Of the pieces the first stays, for it says how
-everything began, and the newest; so there are never more than three files.
+"""A size-limited file of JSON lines that several processes append to. A full file is rotated to FILE.1, FILE.2, … Of
+these the first, with the start of everything, and the newest are kept; so there are at most three files.
 """
 
 import fcntl
@@ -16,7 +14,7 @@ Opener = Callable[[str, int], int]
 
 
 def open_to_append(path: str, flags: int) -> int:
-    """Open a file that may have to be made; a link is not followed, a FIFO not waited for. Raises OSError."""
+    """Open a file, creating it if necessary; links are not followed, and a FIFO does not block. Raises OSError."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
@@ -34,12 +32,12 @@ def append(
 
 
 def pieces(path: Path) -> list[Path]:
-    """Every file of it that there is, the oldest first."""
+    """Return its existing files, the oldest first."""
     return [*(path.with_name(f"{path.name}.{number}") for number in _numbers(path)), *([path] if path.exists() else [])]
 
 
 def is_complete(path: Path) -> bool:
-    """Whether all lines are still there."""
+    """Report whether no line has been discarded."""
     return max(_numbers(path), default=0) <= 2
 
 
@@ -50,7 +48,7 @@ def _numbers(path: Path) -> list[int]:
 
 def _begin_another(path: Path, file: int) -> None:
     fcntl.flock(file, fcntl.LOCK_EX)
-    # Another process may have done so before us.
+    # Another process may have rotated it first.
     if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file)):
         return
     numbers = _numbers(path)

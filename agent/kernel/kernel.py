@@ -1,8 +1,6 @@
-"""The network state of one namespace: read, and brought to what is wanted.
-
-    wanted values → read what they are about → diff (pure) → apply, journalled
-
-Nothing here remembers: each call asks the kernel first. A change that is already so is not made and not journalled.
+"""The network state of one namespace: read, and brought to the wanted state. wanted values → read the affected state →
+diff (pure) → apply, journalled No state is cached: each call reads the kernel first. A change that is already in effect
+is neither made nor journalled.
 """
 
 import threading
@@ -45,8 +43,8 @@ class Kernel:
     def __init__(self, journal: Journal, netns_pid: int | None = None) -> None:
         """Open the caller's own network namespace, or that of process `netns_pid`. Raises NetlinkError.
 
-        A process that shares the caller's namespace is refused: it has not yet moved to its own, and the changes
-        meant for it would be made here.
+        A process that shares the caller's namespace is refused: it has not yet moved to its own, and its changes would
+        be made here.
         """
         self.journal = journal
         try:
@@ -64,7 +62,7 @@ class Kernel:
         self._closed = False
 
     def close(self) -> None:
-        """Let the namespace go; safe to call twice."""
+        """Release the namespace; safe to call twice."""
         with self._using:
             if not self._closed:
                 self._closed = True
@@ -79,13 +77,13 @@ class Kernel:
     ) -> None:
         self.close()
 
-    # The whole of it
+    # Whole states
 
     def converge(self, wanted: Wanted, new: Collection[str] = (), known: Collection[Link] = ()) -> None:
         """Bring the namespace to `wanted`, up to the first change that the kernel refuses.
 
-        `new`: devices that were just made, and so have no addresses, neighbours and routes yet. `known`: links that
-        were just read. Raises NetlinkError and EnvironmentMissing.
+        `new`: devices just created, which have no addresses, neighbours and routes yet. `known`: links just read.
+        Raises NetlinkError and EnvironmentMissing.
         """
         with self._using:
             state = read.state_for(self._socket, wanted, new, known)
@@ -116,12 +114,12 @@ class Kernel:
             return read.link(self._socket, name)
 
     def link_at(self, index: int) -> Link | None:
-        """Return the interface of that index, or None."""
+        """Return the interface with that index, or None."""
         with self._using:
             return read.link_at(self._socket, index)
 
     def traffic(self, name: str) -> Traffic | None:
-        """Return what went through the interface of that name, or None when there is none."""
+        """Return the traffic of the interface of that name, or None when there is none."""
         with self._using:
             return read.traffic(self._socket, name)
 
@@ -137,7 +135,7 @@ class Kernel:
     def addresses(self, device: str, family: Family = 4) -> tuple[IPInterface, ...]:
         """Return the device's addresses in the kernel's order; empty when there is no such device.
 
-        Without IPv6 addresses that pass: temporary and deprecated ones.
+        Without transient IPv6 addresses: temporary and deprecated ones.
         """
         with self._using:
             link = read.link(self._socket, device)
@@ -150,7 +148,9 @@ class Kernel:
         )
 
     def ipv6_addresses(self, device: str) -> frozenset[IPv6Interface]:
-        """Return the device's lasting IPv6 addresses, link-local ones included; empty when there is no such device."""
+        """Return the device's permanent IPv6 addresses, including link-local ones; empty when there is no
+        such device.
+        """
         return frozenset(one for one in self.addresses(device, 6) if isinstance(one, IPv6Interface))
 
     def routes(self, family: Family = 4) -> frozenset[Route]:
@@ -170,7 +170,7 @@ class Kernel:
             return {} if link is None else read.neighbours(self._socket, link, family)
 
     def unanswered_neighbours(self, device: str, family: Family = 4) -> frozenset[IPAddress]:
-        """Return the addresses on a device for whose MAC address the kernel asked and got no answer."""
+        """Return the addresses on a device that failed to resolve to a MAC address."""
         with self._using:
             link = read.link(self._socket, device)
             return frozenset() if link is None else read.unanswered_neighbours(self._socket, link, family)
@@ -187,7 +187,7 @@ class Kernel:
             return frozenset() if link is None else read.forwarding_database(self._socket, link)
 
     def bridge_port(self, bridge: str, mac: str) -> str | None:
-        """Return the port behind which a bridge knows a MAC address; None when it knows none and sends to all."""
+        """Return the bridge port behind a MAC address; None when the bridge does not know it and floods."""
         with self._using:
             link = read.link(self._socket, bridge)
             index = None if link is None else read.bridge_port(self._socket, link, mac)
@@ -195,7 +195,7 @@ class Kernel:
             return None if port is None else port.name
 
     def read_sysctl(self, name: str) -> str | None:
-        """Return the value, blanks normalised; None where this kernel or namespace does not have it."""
+        """Return the value, whitespace normalised; None if this kernel or namespace lacks it."""
         path = sysctl_path(name)
         try:
             return " ".join(self._namespace.run(path.read_text).split())
@@ -208,7 +208,7 @@ class Kernel:
         """Run a function in a thread in the namespace; return what it returns, or raise what it raises."""
         return self._namespace.run(function)
 
-    # Single wishes, in short
+    # Single changes
 
     def delete_link(self, name: str, why: str) -> None:
         """Make sure that there is no link `name`."""
@@ -223,11 +223,11 @@ class Kernel:
         self.converge(Wanted(links=(WantedLink(name, why, up=False),)))
 
     def ensure_addresses(self, device: str, wanted: Collection[IPInterface], why: str, family: Family = 4) -> None:
-        """Leave exactly `wanted`, all of `family`, among the device's addresses."""
+        """Leave exactly `wanted`, all of `family`, on the device."""
         self.converge(Wanted(addresses=(WantedAddresses(device, frozenset(wanted), why, family),)))
 
     def ensure_route(self, route: Route, why: str) -> None:
-        """Make sure of the route, in place of any other to that destination with that metric."""
+        """Make sure of the route, replacing any other to that destination with that metric."""
         self.converge(Wanted(routes=(WantedRoute(route, why),)))
 
     def delete_route(self, route: Route, why: str) -> None:
@@ -239,5 +239,5 @@ class Kernel:
         self.converge(Wanted(no_neighbours={(device, address): why}))
 
     def sysctl(self, name: str, value: str, why: str, *, required: bool = True) -> None:
-        """Make sure of a sysctl; where it need not be there and is not, nothing happens."""
+        """Make sure of a sysctl; do nothing if it is optional and missing."""
         self.converge(Wanted(sysctls=(WantedSysctl(name, value, why, required),)))

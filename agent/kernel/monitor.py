@@ -1,4 +1,4 @@
-"""Notices changes of links, IPv4 addresses and IPv4 routes, so that what somebody deletes is re-made at once."""
+"""Reports changes of links, IPv4 addresses and IPv4 routes, so that deleted ones are restored at once."""
 
 import contextlib
 import errno
@@ -30,24 +30,23 @@ RECEIVE_BYTES = 65536
 
 
 class Readable(Protocol):
-    """What can be polled."""
+    """Anything with a descriptor to poll."""
 
     def fileno(self) -> int:
         """Return its descriptor."""
 
 
 class Monitor:
-    """A subscription in the caller's network namespace; costs nothing while nothing changes.
-
-    Our own changes are reported too. Used from one thread, in that namespace where links or neighbours are chosen by
-    name; only `wake` may be called from others.
+    """A subscription in the caller's network namespace; costs nothing without changes. Our own changes are reported
+    too. For one thread, which must be in that namespace if links or neighbours are selected by name; only `wake` may be
+    called from others.
     """
 
     def __init__(self, neighbours_of: str | tuple[str, ...] = "", *, ipv6: bool = False) -> None:
         """Subscribe. Raises OSError.
 
-        `neighbours_of`: neighbour and forwarding entries of devices whose name begins so are followed too; those of
-        other devices come and go all the time.
+        `neighbours_of`: prefix of devices whose neighbour and forwarding entries are followed too; those of other
+        devices change all the time.
         """
         self._neighbours_of = neighbours_of
         self._socket = IPRoute()
@@ -60,32 +59,34 @@ class Monitor:
         self._closed = False
         self._links: frozenset[str] | None = None
         self._last_seen: dict[int, tuple[object, ...]] = {}
-        """Of links, by index: flags and the followed attributes."""
+        """Flags and the followed attributes of links, by index."""
 
     def follow_only(self, links: Collection[str]) -> None:
-        """Report only real changes of these links, and of those whose neighbours are followed.
+        """Report only changes of these links, and of those whose neighbours are followed.
 
-        Pods come and go with links of their own, and the bridge is reported with each of them.
+        Pods' links come and go, and each time the bridge is reported too.
         """
         self._links = frozenset(links)
 
     def also_wake_for(self, source: Readable) -> None:
-        """Let `wait` return when `source` is readable, too; reading it, and closing it later, is the caller's."""
+        """Let `wait` also return when `source` is readable; the caller reads it, and closes it later."""
         self._poll.register(source, select.POLLIN)
 
     def fileno(self) -> int:
-        """Readable when something changed; for a poll of one's own, then `wait(0)`."""
+        """Return the descriptor, which is readable when something changed; for the caller's own poll,
+        then `wait(0)`.
+        """
         return int(self._socket.fileno())
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Whether something changed. Returns at a change, at `wake`, or after `timeout_s` seconds (None: never)."""
+        """Return whether something changed: at a change, at `wake`, or after `timeout_s` seconds (None: never)."""
         self._poll.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000)
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake_up)
         return self._drain()
 
     def wake(self) -> None:
-        """Make a `wait` that is under way, or else the next one, return at once."""
+        """Make the current or else the next `wait` return at once."""
         os.eventfd_write(self._wake_up, 1)
 
     def close(self) -> None:
@@ -111,24 +112,24 @@ class Monitor:
             except BlockingIOError:
                 return changed
             except OSError as error:
-                # More happened than the socket's buffer could hold; that is a change as well.
+                # The socket's buffer overflowed; that counts as a change.
                 if error.errno != errno.ENOBUFS:
                     raise
                 changed = True
 
     def _concerns_us(self, report: bytes) -> bool:
-        """Whether one of the messages in `report` is of interest."""
+        """Report whether one of the messages in `report` is of interest."""
         start = 0
         while start + HEADER.size <= len(report):
             length, kind, *_ = HEADER.unpack_from(report, start)
             if self._is_followed(kind, report[start : start + length]):
                 return True
-            # Messages begin at multiples of four bytes (NLMSG_ALIGNTO).
+            # Messages are aligned to four bytes (NLMSG_ALIGNTO).
             start += max(HEADER.size, (length + 3) & ~3)
         return False
 
     def _is_followed(self, kind: int, message: bytes) -> bool:
-        # Decoding costs far more than looking at the header, and next to all messages are about pods.
+        # Decoding is far more expensive than the header, and nearly all messages are about pods.
         if kind in (RTM_NEWNEIGH, RTM_DELNEIGH):
             return self._follows_neighbours_of(_name_at(NEIGHBOUR, message))
         if kind in (RTM_NEWLINK, RTM_DELLINK) and self._links is not None:
@@ -139,21 +140,21 @@ class Monitor:
         return True
 
     def _follows_neighbours_of(self, name: str | None) -> bool:
-        # Without a name the device went with its entries, which is reported too.
+        # A device without a name was deleted with its entries, which is reported too.
         return name is not None and name.startswith(self._neighbours_of)
 
     def _follows(self, name: str, links: Collection[str]) -> bool:
         return name in links or (bool(self._neighbours_of) and name.startswith(self._neighbours_of))
 
     def _is_news(self, kind: int, message: Message, links: Collection[str]) -> bool:
-        # What a bridge says of its ports has a family of its own.
+        # Reports about bridge ports have their own family.
         if message["family"] == BRIDGE_FAMILY:
             return False
         index, name = message["index"], message.get_attr("IFLA_IFNAME") or ""
         seen = (message["flags"], *(message.get_attr(attribute) for attribute in FOLLOWED_ATTRIBUTES))
         before = self._last_seen.pop(index, None)
         if not self._follows(name, links):
-            # One that was may have another name now.
+            # It may have been renamed.
             return before is not None
         if kind == RTM_NEWLINK:
             self._last_seen[index] = seen
@@ -161,7 +162,7 @@ class Monitor:
 
 
 def _name_at(shape: struct.Struct, message: bytes) -> str | None:
-    """Return the name of the device that a message is about; None when it has gone."""
+    """Return the name of a message's device; None if it is gone."""
     try:
         return socket.if_indextoname(shape.unpack_from(message, HEADER.size)[0])
     except OSError:

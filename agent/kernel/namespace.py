@@ -1,7 +1,6 @@
-"""A thread that lives in one network namespace, so that sockets and /proc/sys/net are that namespace's.
-
-`setns(2)` moves one thread, never the whole process; a thread of its own therefore needs no helper process, and
-ending it lets the namespace go. Python 3.11 has no `os.setns`, hence ctypes.
+"""A thread in one network namespace, so that sockets and /proc/sys/net belong to it. `setns(2)` moves one thread, not
+the whole process; so a dedicated thread replaces a helper process, and its end releases the namespace. Python 3.11 has
+no `os.setns`, hence ctypes.
 """
 
 import ctypes
@@ -19,12 +18,12 @@ Result = TypeVar("Result")
 
 
 def _in_own_network_namespace(pid: int) -> bool:
-    """Whether process `pid` shares the calling thread's network namespace. Raises OSError."""
+    """Report whether process `pid` shares the calling thread's network namespace. Raises OSError."""
     return os.path.samefile(f"/proc/{pid}/ns/net", OWN_NAMESPACE)
 
 
 def set_namespace(descriptor: int, kind: int = 0) -> None:
-    """Move the calling thread into the namespace behind `descriptor`, of any kind unless `kind` names one.
+    """Move the calling thread into the namespace of `descriptor`, of any kind unless `kind` names one.
 
     Raises OSError.
     """
@@ -35,12 +34,12 @@ def set_namespace(descriptor: int, kind: int = 0) -> None:
 
 
 def enter_network_namespace(pid: int) -> None:
-    """Move the calling thread into the network namespace of process `pid`, which must be another than its own.
+    """Move the calling thread into the network namespace of process `pid`, which must differ from its own.
 
     Raises OSError.
     """
     if _in_own_network_namespace(pid):
-        # A process that is still on its way into its namespace: what is meant for it would be done to ours.
+        # The process has not yet moved to its namespace: its changes would be made in ours.
         raise OSError(errno.EINVAL, STILL_OURS)
     descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -50,10 +49,10 @@ def enter_network_namespace(pid: int) -> None:
 
 
 class Namespace:
-    """A network namespace that is held as long as this is open, and that functions can be run in."""
+    """A network namespace that is held open, in which functions can run."""
 
     def __init__(self, netns_pid: int | None) -> None:
-        """The caller's own, or that of process `netns_pid`, which must be another. Raises OSError."""
+        """Open the caller's own, or that of process `netns_pid`, which must differ. Raises OSError."""
         if netns_pid is not None and _in_own_network_namespace(netns_pid):
             raise OSError(errno.EINVAL, STILL_OURS)
         path = OWN_NAMESPACE if netns_pid is None else f"/proc/{netns_pid}/ns/net"
@@ -62,7 +61,9 @@ class Namespace:
         self._closed = False
 
     def run(self, function: Callable[[], Result]) -> Result:
-        """Return what `function` returns, or raise what it raises; in this thread if it is there, else in a new one."""
+        """Run `function` and return its result or raise its exception; in this thread if it is there, else in a new
+        one.
+        """
         if self._is_here():
             return function()
 
@@ -74,15 +75,15 @@ class Namespace:
             return visitor.submit(visit).result()
 
     def thread(self) -> "NamespaceThread":
-        """A thread that lives there. Raises OSError."""
-        # To enter even one's own takes CAP_SYS_ADMIN, which an agent that runs as a service has not.
+        """Return a thread in the namespace. Raises OSError."""
+        # Even entering one's own namespace takes CAP_SYS_ADMIN, which an agent that runs as a service does not have.
         return NamespaceThread(None, None if self._is_here() else self._descriptor)
 
     def _is_here(self) -> bool:
         return os.path.samestat(os.stat(OWN_NAMESPACE), self._is)
 
     def close(self) -> None:
-        """Let it go; safe to call twice."""
+        """Release it; safe to call twice."""
         if not self._closed:
             self._closed = True
             os.close(self._descriptor)
@@ -92,7 +93,7 @@ class NamespaceThread:
     """Runs functions one after the other in the caller's network namespace, or in that of another process."""
 
     def __init__(self, netns_pid: int | None, descriptor: int | None = None) -> None:
-        """Start the thread; with `descriptor` in the namespace behind it.
+        """Start the thread; with `descriptor` in its namespace.
 
         Raises OSError when `netns_pid` is gone or may not be entered.
         """
@@ -110,7 +111,7 @@ class NamespaceThread:
             raise
 
     def run(self, function: Callable[[], Result]) -> Result:
-        """Return what `function` returns, or raise what it raises. Raises RuntimeError after `close`."""
+        """Run `function` and return its result or raise its exception. Raises RuntimeError after `close`."""
         return self._executor.submit(function).result()
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """nftables of one network namespace: the program nft, the generation of the rules, and reports of changed chains.
 
-The generation is a number that the kernel raises with every change of the namespace's rules, whatever program makes it.
-Reading it costs one small netlink message, so that a table can be watched without being listed.
-Constants: linux/netfilter/nfnetlink.h and nf_tables.h.
+The generation is a number that the kernel raises with every change of the namespace's rules, by any program. Reading it
+costs one small netlink message, so a table can be watched without listing it. Constants: linux/netfilter/nfnetlink.h
+and nf_tables.h.
 """
 
 import errno
@@ -36,7 +36,7 @@ RECEIVE_BYTES = 65536
 
 
 class FirewallError(AgentError):
-    """nft refused; the message is its own."""
+    """nft refused; the message is nft's."""
 
 
 def run_nft(arguments: list[str], script: str | None = None, *, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -44,7 +44,7 @@ def run_nft(arguments: list[str], script: str | None = None, *, check: bool = Tr
     program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
     if program is None:
         raise EnvironmentMissing("firewall: the program nft is missing (want: Debian package nftables)")
-    # Complaints in English: `list_objects` reads them.
+    # Error messages in English: `list_objects` parses them.
     environment = {**os.environ, "LC_ALL": "C"}
     try:
         result = subprocess.run(
@@ -92,7 +92,7 @@ def generation() -> int:
 
 
 def generation_if_known() -> int | None:
-    """Return the same; None where the kernel does not report it."""
+    """Return the generation; None if the kernel does not report it."""
     try:
         return generation()
     except OSError:
@@ -100,17 +100,17 @@ def generation_if_known() -> int | None:
 
 
 def read_generation(answer: bytes) -> int:
-    """Return the generation in the kernel's answer. Raises OSError where it is none."""
+    """Return the generation from the kernel's answer. Raises OSError if it has none."""
     for kind, value in _attributes(answer, NLMSG_HEADER.size + NFGEN_HEADER.size):
         if kind == NFTA_GEN_ID and len(value) == 4:
             return int.from_bytes(value, "big")
-    raise OSError("the kernel does not tell the generation of its rules")
+    raise OSError("the kernel does not report the generation of its rules")
 
 
 class ChainMonitor:
     """Notices when a chain is made or changed, or loses a rule: `fileno` is readable, then ask `changed`.
 
-    In the caller's network namespace; costs nothing while no program changes rules.
+    In the caller's network namespace; costs nothing while rules do not change.
     """
 
     def __init__(self, table: str, chain: str) -> None:
@@ -125,7 +125,7 @@ class ChainMonitor:
             raise
 
     def fileno(self) -> int:
-        """Return the descriptor: readable when rules changed, perhaps those of other chains."""
+        """Return the descriptor, which is readable when rules changed, perhaps in other chains."""
         return self._socket.fileno()
 
     def changed(self) -> bool:
@@ -137,7 +137,7 @@ class ChainMonitor:
             except BlockingIOError:
                 return changed
             except OSError as error:
-                # More happened than the socket's buffer could hold; that is a change as well.
+                # The socket's buffer overflowed; that counts as a change.
                 if error.errno != errno.ENOBUFS:
                     raise
                 changed = True
@@ -156,7 +156,9 @@ class ChainMonitor:
 
 
 def reports_change(report: bytes, names: tuple[str, str]) -> bool:
-    """Return whether a report is about the chain `names` (table, chain): made, changed, a rule of it deleted. Pure."""
+    """Return whether a report is about the chain `names` (table, chain): created, changed, or one of its rules deleted.
+    Pure.
+    """
     start = 0
     while start + NLMSG_HEADER.size <= len(report):
         length, kind, *_ = NLMSG_HEADER.unpack_from(report, start)
@@ -174,5 +176,5 @@ def _attributes(message: bytes, start: int) -> Iterator[tuple[int, bytes]]:
     while start + ATTRIBUTE_HEADER.size <= len(message):
         length, kind = ATTRIBUTE_HEADER.unpack_from(message, start)
         yield kind, message[start + ATTRIBUTE_HEADER.size : start + length]
-        # Attributes begin at multiples of four bytes (NLA_ALIGNTO).
+        # Attributes are aligned to four bytes (NLA_ALIGNTO).
         start += max(ATTRIBUTE_HEADER.size, (length + 3) & ~3)

@@ -1,6 +1,5 @@
-"""Reads links, addresses, routes, neighbours and forwarding entries by pyroute2, as values of ours.
-
-A socket stays in the namespace that it was opened in, in every thread. What pyroute2 decoded never leaves this file.
+"""Reads links, addresses, routes, neighbours and forwarding entries through pyroute2, as our own values. A socket stays
+in the namespace in which it was opened, in every thread. pyroute2's objects do not leave this file.
 """
 
 import errno
@@ -48,18 +47,18 @@ UNANSWERED = 0x01 | 0x20  # NUD_INCOMPLETE, NUD_FAILED
 # IFA_F_*, linux/if_addr.h; the first is one bit with two meanings.
 SECONDARY = TEMPORARY = 0x01
 DUPLICATE_FOUND, DEPRECATED, ENDLESS = 0x08, 0x20, 0x80
-FIB_MATCH = 0x2000  # RTM_F_FIB_MATCH, linux/rtnetlink.h: the table's entry, not what it comes to for this one address
+FIB_MATCH = 0x2000  # RTM_F_FIB_MATCH, linux/rtnetlink.h: the table's entry, not its result for this one address
 IPV6_DEFAULT_METRIC = 1024  # IP6_RT_PRIO_USER, net/ip6_route.h
 TRAFFIC_NAMES = tuple(item.name for item in fields(Traffic))
 
 ALREADY_GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL})
 REFUSED_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EINVAL, errno.EACCES})
 DUMP_ATTEMPTS = 10
-"""A dump that the kernel's tables changed under is asked for again; so often in a row means something is very busy."""
+"""A dump during which the kernel's tables changed is repeated; so many times in a row means constant changes."""
 LARGEST_SEQUENCE_NUMBER = (1 << 32) - 1
-"""It and the one before are for batches, which read their answers themselves."""
+"""This number and the one before are reserved for batches, which read their answers themselves."""
 FEW = 4
-"""So many links or neighbours are asked for one by one: a list of neighbours goes through those of all namespaces."""
+"""Up to this many links or neighbours are queried one by one: a list of neighbours walks those of all namespaces."""
 
 
 class Message(Protocol):
@@ -71,25 +70,23 @@ class Message(Protocol):
 
 
 class SequenceNumbers:
-    """Numbers of a socket's requests, none used twice.
-
-    pyroute2's own pool gives them out again, keeps the last 255 back for that, and goes through all of these at each
-    request: a sixth of the time that it takes to read a link.
+    """A socket's request numbers, none used twice. pyroute2's own pool reuses them, holds back the last 255, and walks
+    through these at each request: a sixth of the time to read a link.
     """
 
     def __init__(self) -> None:
         self._next = itertools.count()
 
     def alloc(self) -> int:
-        """Return a number. 0 is not one: the kernel's own announcements have it."""
+        """Return a number; never 0, which the kernel's own announcements have."""
         return next(self._next) % (LARGEST_SEQUENCE_NUMBER - 2) + 1
 
     def alloc_multi(self, count: int) -> list[int]:
-        """Return several."""
+        """Return several numbers."""
         return [self.alloc() for _ in range(count)]
 
     def free(self, number: int, ban: int = 0) -> None:
-        """Do nothing: it is not given out again."""
+        """Do nothing: numbers are not reused."""
 
 
 def open_socket() -> IPRoute:
@@ -100,11 +97,11 @@ def open_socket() -> IPRoute:
 
 
 def refused(what: str, error: KernelRefusal) -> NetlinkError:
-    """Return the kernel's refusal of a command in words."""
+    """Describe the kernel's refusal of a command."""
     return NetlinkError(f"{what}: {error.args[-1]}")
 
 
-# --- one kind of thing at a time
+# --- one kind of object at a time
 
 
 def links(socket: IPRoute) -> tuple[Link, ...]:
@@ -119,12 +116,12 @@ def link(socket: IPRoute, name: str) -> Link | None:
 
 
 def link_at(socket: IPRoute, index: int) -> Link | None:
-    """Return the interface of that index, or None."""
+    """Return the interface with that index, or None."""
     return _link(socket, f"#{index}", index=index)
 
 
 def traffic(socket: IPRoute, name: str) -> Traffic | None:
-    """Return what went through the interface of that name, or None when there is none."""
+    """Return the traffic of the interface of that name, or None when there is none."""
     message = _link_message(socket, name, ifname=name)
     counts = {} if message is None else message.get_attr("IFLA_STATS64") or {}
     return None if message is None else Traffic(**{name: counts.get(name, 0) for name in TRAFFIC_NAMES})
@@ -168,9 +165,10 @@ def _routes(socket: IPRoute, family: Family) -> list[Message]:
 
 
 def route_to(socket: IPRoute, destination: IPAddress, *, entry: bool = False) -> Route | None:
-    """Return the route that packets to `destination` take, with the source that the kernel would choose; None: none.
+    """Return the route that packets to `destination` take, with the source that the kernel would choose; None if there
+    is no route.
 
-    `entry`: the table's entry instead, with its own destination. Also None for one that refuses packets.
+    `entry`: the table's entry instead, with its own destination. Also None for a route that refuses packets.
     """
     asked = {"family": ADDRESS_FAMILIES[destination.version], "dst": str(destination)}
     try:
@@ -193,13 +191,13 @@ def neighbours(socket: IPRoute, device: Link, family: Family) -> dict[IPAddress,
 
 
 def unanswered_neighbours(socket: IPRoute, device: Link, family: Family) -> frozenset[IPAddress]:
-    """Return the addresses on a device for whose MAC address the kernel asked and got no answer."""
+    """Return the addresses on a device that failed to resolve to a MAC address."""
     found = [message for message in _neighbours(socket, device, family) if message["state"] & UNANSWERED]
     return frozenset(ip_address(message.get_attr("NDA_DST")) for message in found)
 
 
 def neighbours_among(socket: IPRoute, device: Link, wanted: Collection[IPAddress]) -> dict[IPAddress, str]:
-    """Return those of the wanted addresses that are permanent neighbours already, perhaps others too."""
+    """Return those of the wanted addresses that are permanent neighbours already, and perhaps others."""
     if len(wanted) > FEW:
         return neighbours(socket, device, next(iter(wanted)).version)
     found: dict[IPAddress, str] = {}
@@ -218,7 +216,7 @@ def neighbours_among(socket: IPRoute, device: Link, wanted: Collection[IPAddress
 def count_neighbours(socket: IPRoute) -> tuple[int, int]:
     """Return (collectable, permanent) IPv4 entries of all devices; the kernel has one limit for the former."""
     messages = dump("ip -4 neigh", lambda: list(socket.get_neighbours(family=ADDRESS_FAMILIES[4])))
-    # Those that need no resolution (multicast, loopback) are never thrown away for want of room either.
+    # Entries without resolution (multicast, loopback) are never evicted either.
     permanent = sum(bool(message["state"] & (PERMANENT | NO_ARP)) for message in messages)
     return len(messages) - permanent, permanent
 
@@ -232,7 +230,7 @@ def forwarding_database(socket: IPRoute, device: Link) -> frozenset[ForwardingDa
 
 
 def bridge_port(socket: IPRoute, bridge: Link, mac: str) -> int | None:
-    """Return the index of the port behind which a bridge knows a MAC address; None when it knows none."""
+    """Return the index of the bridge port behind a MAC address; None when the bridge does not know it."""
     messages = dump(f"bridge fdb show br {bridge.name}", lambda: list(socket.fdb("dump", master=bridge.index)))
     return next((int(one["ifindex"]) for one in messages if one.get_attr("NDA_LLADDR") == mac), None)
 
@@ -242,14 +240,13 @@ def _neighbours(socket: IPRoute, device: Link, family: Family) -> list[Message]:
     return dump(f"ip -{family} neigh show dev {device.name}", lambda: list(socket.get_neighbours(**asked)))
 
 
-# --- all that a wanted state is about
+# --- the state that a wanted state covers
 
 
 def state_for(socket: IPRoute, wanted: Wanted, new: Collection[str] = (), known: Collection[Link] = ()) -> State:
-    """Return what the namespace has of what `wanted` is about.
-
-    `new`: devices that were just made, and so have no addresses, neighbours and routes yet. `known`: links that were
-    just read. Routes by devices that `wanted` does not name are not told apart.
+    """Return the part of the namespace's state that `wanted` covers. `new`: devices just created, which have no
+    addresses, neighbours and routes yet. `known`: links just read. Devices that `wanted` does not name are not told
+    apart in routes.
     """
     found = _links_for(socket, wanted, known)
     old = {name: one for name, one in found.items() if name not in new}
@@ -307,7 +304,7 @@ def _links_for(socket: IPRoute, wanted: Wanted, known: Collection[Link]) -> dict
 
 
 def dump(what: str, ask: Callable[[], Result]) -> Result:
-    """Return what `ask` reads, asked again when it changed meanwhile. Raises NetlinkError."""
+    """Return the result of `ask`, repeated if the tables changed meanwhile. Raises NetlinkError."""
     for _ in range(DUMP_ATTEMPTS):
         try:
             return ask()
@@ -315,15 +312,15 @@ def dump(what: str, ask: Callable[[], Result]) -> Result:
             time.sleep(0.001)
         except KernelRefusal as error:
             raise refused(what, error) from error
-    raise NetlinkError(f"{what}: changed {DUMP_ATTEMPTS} times while it was read")
+    raise NetlinkError(f"{what}: changed {DUMP_ATTEMPTS} times while being read")
 
 
-# --- messages to values
+# --- from messages to values
 
 
 def read_link(message: Message) -> Link:
-    """Return one RTM_NEWLINK message as a value."""
-    # Each `get_attr` goes through all forty attributes.
+    """Convert one RTM_NEWLINK message."""
+    # Each `get_attr` scans all forty attributes.
     held = {slot.name: slot for slot in message["attrs"]}
 
     def value(name: str) -> Any:  # noqa: ANN401 - the attribute decides
@@ -348,7 +345,7 @@ def read_link(message: Message) -> Link:
 
 
 def read_vxlan(message: Message) -> VxlanSettings | None:
-    """Return one RTM_NEWLINK message as a value; None for what is no vxlan, or one for a group of peers."""
+    """Convert one RTM_NEWLINK message; None if it is not a vxlan, or one for a multicast group."""
     data = _data_of(message, "vxlan")
     if data is None or data.get_attr("IFLA_VXLAN_GROUP") or data.get_attr("IFLA_VXLAN_GROUP6"):
         return None
@@ -361,13 +358,13 @@ def read_vxlan(message: Message) -> VxlanSettings | None:
         local=ip_address(local),
         port=data.get_attr("IFLA_VXLAN_PORT"),
         learning=bool(data.get_attr("IFLA_VXLAN_LEARNING")),
-        # A flag without a value: it is there or not.
+        # A flag without a value: its presence counts.
         gbp=any(name == "IFLA_VXLAN_GBP" for name, _ in data["attrs"]),
     )
 
 
 def read_ipip(message: Message) -> TunnelSettings | None:
-    """Return one RTM_NEWLINK message as a value; None when the device is no ipip tunnel."""
+    """Convert one RTM_NEWLINK message; None if the device is not an ipip tunnel."""
     data = _data_of(message, "ipip")
     if data is None:
         return None
@@ -383,7 +380,7 @@ def _data_of(message: Message, kind: str) -> Any:  # noqa: ANN401 - pyroute2 shi
 
 
 def read_forwarding_entry(message: Message) -> ForwardingDatabaseEntry | None:
-    """Return one RTM_NEWNEIGH message of the bridge family as a value; None for a learned one, or without a peer."""
+    """Convert one RTM_NEWNEIGH message of the bridge family; None for a learned one, or without a peer."""
     mac, destination = message.get_attr("NDA_LLADDR"), message.get_attr("NDA_DST")
     if not message["state"] & PERMANENT:
         return None
@@ -391,14 +388,14 @@ def read_forwarding_entry(message: Message) -> ForwardingDatabaseEntry | None:
 
 
 def read_address(message: Message) -> IPInterface:
-    """Return one RTM_NEWADDR message as a value."""
+    """Convert one RTM_NEWADDR message."""
     # IFA_ADDRESS is the other end's address on a point-to-point link.
     own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     return ip_interface(f"{own}/{message['prefixlen']}")
 
 
 def read_assigned_address(message: Message) -> AssignedAddress:
-    """Return one RTM_NEWADDR message with its flags as a value."""
+    """Convert one RTM_NEWADDR message with its flags."""
     address, flags = read_address(message), message["flags"]
     return AssignedAddress(
         address,
@@ -413,12 +410,12 @@ def read_assigned_address(message: Message) -> AssignedAddress:
 
 
 def read_route(message: Message, device_names: dict[int, str]) -> Route:
-    """Return one RTM_NEWROUTE message as a value; `device_names` by interface index."""
+    """Convert one RTM_NEWROUTE message; `device_names` by interface index."""
     gateway, source = message.get_attr("RTA_GATEWAY"), message.get_attr("RTA_PREFSRC")
     index = message.get_attr("RTA_OIF")
     ipv6, kind = message["family"] == IPV6, _name(ROUTE_KINDS, message["type"])
     metric = message.get_attr("RTA_PRIORITY") or 0
-    # The kernel ties IPv6 routes that lead nowhere to loopback.
+    # The kernel attaches IPv6 routes without a device to loopback.
     nowhere = index is None or (ipv6 and kind in ("unreachable", "blackhole", "prohibit"))
     return Route(
         destination=ip_network(f"{message.get_attr('RTA_DST') or ('::' if ipv6 else '0.0.0.0')}/{message['dst_len']}"),

@@ -1,6 +1,5 @@
-"""What a namespace has and what it is to have, as values, and the `ip` words for them. Pure.
-
-`State` is what was read, `Wanted` what is to be; diff.py compares the two.
+"""The actual and the wanted state of a namespace as values, with their `ip` syntax. Pure. `State` is what was read,
+`Wanted` what is desired; diff.py compares the two.
 """
 
 from collections.abc import Mapping
@@ -45,7 +44,7 @@ LINK_FLAGS = {  # linux/if.h
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What went through a link since it was made, by the kernel's count."""
+    """Traffic of a link since its creation, by the kernel's counters."""
 
     rx_packets: int = 0
     rx_bytes: int = 0
@@ -59,7 +58,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class VxlanSettings:
-    """What makes a vxlan device the one that is wanted; none of it can be changed later."""
+    """The settings of a vxlan device; none of them can be changed later."""
 
     vni: int
     underlay: int
@@ -69,14 +68,14 @@ class VxlanSettings:
     port: int
     """UDP destination port."""
     learning: bool = False
-    """Whether the kernel learns MAC addresses from what comes in."""
+    """Whether the kernel learns MAC addresses from received packets."""
     gbp: bool = False
     """Group-based policy extension."""
 
 
 @dataclass(frozen=True, slots=True)
 class TunnelSettings:
-    """The same for an ipip device."""
+    """The settings of an ipip device; none of them can be changed later."""
 
     local: IPAddress
     remote: IPAddress | None = None
@@ -84,7 +83,7 @@ class TunnelSettings:
 
 @dataclass(frozen=True, slots=True)
 class ForwardingDatabaseEntry:
-    """On a vxlan device: packets for this MAC go to that address."""
+    """An entry of a vxlan device: packets for this MAC go to that address."""
 
     mac: str
     destination: IPAddress
@@ -97,9 +96,9 @@ class WireguardPeer:
     public_key: str
     """Base64."""
     endpoint: tuple[IPAddress, int]
-    """Where its packets go until it is heard from elsewhere; port 0: nowhere yet."""
+    """Destination of its packets until it sends from another; port 0: not yet known."""
     allowed: frozenset[IPNetwork]
-    """Inner addresses that are its own."""
+    """The peer's inner addresses."""
     psk: str = field(default="", repr=False)
     """Base64; empty: none."""
     keepalive_s: int = 0
@@ -107,17 +106,17 @@ class WireguardPeer:
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """All but the endpoint, which the kernel changes by itself."""
+        """Return everything but the endpoint, which the kernel changes itself."""
         return self.allowed, self.psk, self.keepalive_s
 
     def with_allowed(self, more: frozenset[IPNetwork]) -> "WireguardPeer":
-        """The same peer with more networks."""
+        """Return the same peer with more networks."""
         return replace(self, allowed=self.allowed | more)
 
 
 @dataclass(frozen=True, slots=True)
 class WireguardState:
-    """A wireguard device as the kernel has it; keys in base64."""
+    """A wireguard device in the kernel; keys in base64."""
 
     private_key: str = field(repr=False)
     public_key: str
@@ -133,7 +132,7 @@ class Link:
     name: str
     index: int
     kind: str
-    """The driver's word: `bridge`, `veth`, `tun`, …; empty for hardware and loopback."""
+    """The driver's name: `bridge`, `veth`, `tun`, …; empty for hardware and loopback."""
     mtu: int
     """In bytes."""
     mac: str
@@ -141,24 +140,24 @@ class Link:
     flags: frozenset[str]
     """As `ip link` prints them, e.g. `UP`, `POINTOPOINT`."""
     master: int
-    """Index of the bridge that it is a port of; 0 for none."""
+    """Index of the bridge whose port it is; 0 for none."""
     tx_queue_length: int = 0
     """In packets."""
     settings: "VxlanSettings | TunnelSettings | None" = None
-    """Of a vxlan or ipip device; None for other kinds, and for settings that ours never have."""
+    """Settings of a vxlan or ipip device; None for other kinds, and for settings that ours never have."""
     hairpin: bool = False
-    """As a bridge's port: frames may leave by the port that they came in by."""
+    """As a bridge port: frames may leave by the port that they came in by."""
     alias: str = ""
-    """A text for people, which the kernel keeps with the link; empty: none."""
+    """A text for people that the kernel keeps with the link; may be empty."""
 
     @property
     def up(self) -> bool:
-        """Whether the link is set up by the administrator."""
+        """Return whether the administrator has set the link up."""
         return "UP" in self.flags
 
     @property
     def carrier(self) -> bool:
-        """Whether the link's other end is there."""
+        """Return whether the link's other end is present."""
         return "LOWER_UP" in self.flags
 
 
@@ -170,9 +169,9 @@ class AssignedAddress:
     device: int
     """Index of the interface."""
     scope: int = 0
-    """As in ROUTE_SCOPES: how far away those may be who use it."""
+    """One of ROUTE_SCOPES: how far away it is valid."""
     permanent: bool = True
-    """Without an end; what DHCP or a router gave has one."""
+    """Without an expiry; an address from DHCP or a router has one."""
     secondary: bool = False
     """IPv4: in the network of an earlier address of the interface."""
     temporary: bool = False
@@ -180,7 +179,7 @@ class AssignedAddress:
     deprecated: bool = False
     """Not for new connections (RFC 4862)."""
     duplicate: bool = False
-    """IPv6: another machine has it too, so the kernel does not use it."""
+    """IPv6: another machine has the same address, so the kernel does not use it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,24 +191,24 @@ class Route:
     gateway: IPAddress | None = None
     scope: str = "global"
     metric: int = 0
-    """0: none given; the kernel keeps IPv6 routes of that kind as 1024 (IP6_RT_PRIO_USER)."""
+    """0: none given; the kernel stores such IPv6 routes with 1024 (IP6_RT_PRIO_USER)."""
     kind: str = "unicast"
     protocol: str = "boot"
-    """Who made it; `boot` is what `ip route` writes by itself."""
+    """The route's origin; `boot` is the default of `ip route`."""
     source: IPAddress | None = None
-    """Preferred source address of packets that this node sends by it."""
+    """Preferred source address of this node's own packets."""
     onlink: bool = False
-    """The gateway is reached on the device although no route says so."""
+    """The gateway is on the device although no route says so."""
 
     def words(self) -> list[str]:
-        """The route as one types it behind `ip route replace`."""
+        """Return the route as arguments of `ip route replace`."""
         words = [] if self.kind == "unicast" else [self.kind]
         words.append("default" if self.destination.prefixlen == 0 else str(self.destination))
         if self.gateway is not None:
             words += ["via", str(self.gateway)]
         if self.device is not None:
             words += ["dev", self.device]
-        # What `ip` assumes when the scope is left out: a route to neighbours is for this link only. IPv6 has none.
+        # The default of `ip`: a route to neighbours has link scope. IPv6 has none.
         bare = self.kind == "unicast" and self.gateway is None and self.destination.version == 4
         assumed = "link" if bare else "global"
         if self.scope != assumed:
@@ -225,35 +224,35 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What the connection tracker remembers of a sender's packets: their addresses, and those of the replies."""
+    """The connection tracker's entry for a sender's packets: their addresses, and those of the replies."""
 
     source: IPAddress
     source_port: int
     destination: IPAddress
     destination_port: int
     reply_source: IPAddress
-    """Who gets the datagrams: `destination`, or what it was translated to."""
+    """The receiver of the datagrams: `destination`, or its translation."""
     reply_source_port: int
     reply_destination: IPAddress
-    """Whom the receiver sees: `source`, or what it was translated to."""
+    """The sender as the receiver sees it: `source`, or its translation."""
     reply_destination_port: int
 
 
 @dataclass(frozen=True, slots=True)
 class VethPeer:
-    """The other end of a veth pair that is to be made."""
+    """The other end of a veth pair that is to be created."""
 
     name: str
     mtu: int
     """In bytes."""
     mac: str | None = None
     namespace_pid: int | None = None
-    """A process in whose network namespace it is put; None: beside the first end."""
+    """A process whose network namespace it is put in; None: next to the first end."""
     namespace: str | None = None
-    """What `ip netns` calls that namespace; the journal then has it instead of the process."""
+    """The name of that namespace in `ip netns`; the journal then shows it instead of the process."""
 
     def words(self) -> list[str]:
-        """Return the peer as one types it behind `type veth peer`."""
+        """Return the peer as arguments after `type veth peer`."""
         words = ["name", self.name, "mtu", str(self.mtu), *(["address", self.mac] if self.mac else [])]
         if self.namespace_pid is not None:
             words += ["netns", self.namespace or str(self.namespace_pid)]
@@ -262,9 +261,8 @@ class VethPeer:
 
 @dataclass(frozen=True, slots=True)
 class WantedLink:
-    """A link that is to be there; what is None is left as it is.
-
-    Without a kind it is made by others, and its absence is an error. One with other settings is made again.
+    """A wanted link; fields that are None stay unchanged. Without a kind, others create it, and its absence is an
+    error. A link with other settings is recreated.
     """
 
     name: str
@@ -277,7 +275,7 @@ class WantedLink:
     tx_queue_length: int | None = None
     """In packets."""
     master: str | None = None
-    """The bridge that it is a port of."""
+    """The bridge whose port it is."""
     alias: str | None = None
     hairpin: bool | None = None
     up: bool | None = None
@@ -285,7 +283,7 @@ class WantedLink:
 
 @dataclass(frozen=True, slots=True)
 class WantedAddresses:
-    """All addresses of one family that a device is to have; IPv6 link-local ones are the kernel's own and stay."""
+    """All addresses of one family that a device should have; IPv6 link-local ones are the kernel's own and stay."""
 
     device: str
     addresses: frozenset[IPInterface]
@@ -295,7 +293,7 @@ class WantedAddresses:
 
 @dataclass(frozen=True, slots=True)
 class WantedRoute:
-    """A route, in place of any other to that destination with that metric."""
+    """A route that replaces any other to that destination with that metric."""
 
     route: Route
     why: str
@@ -310,36 +308,36 @@ class WantedNeighbours:
     why: str
     family: Family = 4
     no_others: str | None = None
-    """Why others are removed; None: they stay."""
+    """Why others are removed; None keeps them."""
 
 
 @dataclass(frozen=True, slots=True)
 class WantedForwarding:
-    """Where a vxlan device sends packets, destination by MAC."""
+    """Destinations of a vxlan device's packets, by MAC."""
 
     device: str
     entries: Mapping[str, IPAddress]
     why: str
     no_others: str | None = None
-    """Why others are removed; None: they stay."""
+    """Why others are removed; None keeps them."""
 
 
 @dataclass(frozen=True, slots=True)
 class WantedSysctl:
-    """A sysctl. Dots separate its name; an interface's own dot is written `/`, as for sysctl(8)."""
+    """A sysctl. Dots separate its name; a dot in an interface's name is written `/`, as for sysctl(8)."""
 
     name: str
     value: str
     why: str
     required: bool = True
-    """False: nothing is missing where this kernel or namespace does not have it."""
+    """False: it is no error if this kernel or namespace lacks it."""
     device: str | None = None
-    """The device that it belongs to: it is set when that is there, before it is brought up."""
+    """Its device: it is set once that exists, before that is brought up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What part of a namespace is to be; whatever is not mentioned stays."""
+    """The wanted state of a part of a namespace; anything not mentioned stays."""
 
     links: tuple[WantedLink, ...] = ()
     sysctls: tuple[WantedSysctl, ...] = ()
@@ -348,14 +346,14 @@ class Wanted:
     forwarding: tuple[WantedForwarding, ...] = ()
     routes: tuple[WantedRoute, ...] = ()
     no_links: Mapping[str, str] = field(default_factory=dict)
-    """Links that are to be gone: why, by name."""
+    """Links to delete, with the reason, by name."""
     no_routes: Mapping[Route, str] = field(default_factory=dict)
-    """Routes that are to be gone: why."""
+    """Routes to delete, with the reason."""
     no_neighbours: Mapping[tuple[str, IPAddress], str] = field(default_factory=dict)
-    """Neighbours, by device and address, that are to be gone: why."""
+    """Neighbours to delete, by device and address, with the reason."""
 
     def __add__(self, other: "Wanted") -> "Wanted":
-        """Return both together."""
+        """Return the union of both."""
         return Wanted(
             links=self.links + other.links,
             sysctls=self.sysctls + other.sysctls,
@@ -371,7 +369,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a namespace has, as far as it was read."""
+    """The part of a namespace's state that was read."""
 
     links: Mapping[str, Link] = field(default_factory=dict)
     """By name."""

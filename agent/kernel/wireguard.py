@@ -35,7 +35,7 @@ class WireguardDevices:
         self._kernel.journal.record(command, why)
 
     def set_peer(self, name: str, peer: WireguardPeer, why: str) -> None:
-        """Add a peer, or bring the one with that key to what is wanted."""
+        """Add a peer, or update the one with that key."""
         address, port = peer.endpoint
         shown = f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
         allowed = sorted(map(str, peer.allowed))
@@ -83,7 +83,7 @@ class WireguardDevices:
 
 
 def _read_state(messages: Iterable[Any]) -> WireguardState:
-    """Return what the kernel says of a device, over one or more messages."""
+    """Collect a device's state from one or more messages."""
     private_key, public_key, port = "", "", 0
     peers: dict[str, WireguardPeer] = {}
     for message in messages:
@@ -93,7 +93,7 @@ def _read_state(messages: Iterable[Any]) -> WireguardState:
         for item in message.get_attr("WGDEVICE_A_PEERS") or ():
             peer = _read_peer(item)
             known = peers.get(peer.public_key)
-            # A peer with many networks comes in several messages, the later ones with the rest of them only.
+            # A peer with many networks spans several messages; the later ones have only the rest of the networks.
             peers[peer.public_key] = peer if known is None else known.with_allowed(peer.allowed)
     return WireguardState(private_key, public_key, port, peers)
 
@@ -105,14 +105,14 @@ def _read_peer(item: Any) -> WireguardPeer:  # noqa: ANN401 - pyroute2 ships no 
         public_key=_text(item.get_attr("WGPEER_A_PUBLIC_KEY")),
         endpoint=(ip_address(endpoint["addr"]), endpoint["port"]) if endpoint else (ip_address("0.0.0.0"), 0),
         allowed=frozenset(ip_network(allowed["addr"]) for allowed in item.get_attr("WGPEER_A_ALLOWEDIPS") or ()),
-        # All zero: there is none.
+        # All zero means none.
         psk="" if set(psk.rstrip("=")) <= {"A"} else psk,
         keepalive_s=item.get_attr("WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL") or 0,
     )
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - pyroute2 ships no types
-    """Return a key, which was decoded as bytes or as a structure that holds them."""
+    """Return a key that was decoded as bytes or as a structure that holds them."""
     if isinstance(value, dict):
         value = value.get("value", b"")
     return value.decode() if isinstance(value, bytes) else str(value or "")

@@ -1,4 +1,4 @@
-"""Which subnet a node takes of what the registry holds: its own, the one before, or a free one."""
+"""How a node chooses its subnet from the registry: its own, its previous one, or a free one."""
 
 import logging
 from collections.abc import Collection
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Acquisition:
-    """One node's wish; `take` may be called again while other nodes are faster."""
+    """One node's request; `take` may be repeated while other nodes are faster."""
 
     _registry: Registry
     _config: NetworkConfig
@@ -25,12 +25,12 @@ class Acquisition:
     _lease_ttl_s: int
     _claims: AddressClaims
     _previous_subnet: Subnet | None
-    """Forgotten once it cannot be ours again."""
+    """Cleared once it cannot be ours again."""
     _own_addresses: Collection[IPv4Address | IPv6Address]
-    """All of this machine's; a lease of the previous subnet with one of them is ours too."""
+    """All addresses of this machine; a lease of the previous subnet with one of them is ours too."""
 
     def take(self, snapshot: Snapshot) -> tuple[Lease, str]:
-        """Return the lease that is ours now, and which it is in words.
+        """Return our lease and its origin in words.
 
         Raises SubnetTaken or LeaseLost when another node was faster, NoFreeSubnet, AddressTaken and RegistryError.
         """
@@ -39,21 +39,21 @@ class Acquisition:
             if held.subnet != self._previous_subnet:
                 self._claims.ask(held)
             if held.attrs.public_ip != self._attrs.public_ip:
-                return self._reuse(held), f"as before, until now at {held.attrs.public_ip}"
-            return self._reuse(held), "which the registry holds for our public address"
+                return self._reuse(held), f"as before, previously at {held.attrs.public_ip}"
+            return self._reuse(held), "registered for our public address"
         taken = [*snapshot.leases, *(entry.subnet for entry in snapshot.bad if entry.subnet is not None)]
         previous = self._previous_subnet
         if previous is not None:
             reason = obstacle(self._config, previous, taken)
             if reason is None:
                 return self._registry.create(previous, self._attrs, self._lease_ttl_s), "as before"
-            log.warning("previous subnet %s is not taken again: %s", previous, reason)
+            log.warning("previous subnet %s not reused: %s", previous, reason)
             self._previous_subnet = None
         subnet = choose_subnet(self._config, taken, str(self._attrs.public_ip))
         return self._registry.create(subnet, self._attrs, self._lease_ttl_s), "newly chosen"
 
     def _held_for_us(self, snapshot: Snapshot) -> Lease | None:
-        """The lease of ours that fits the config; those that do not are given up."""
+        """Return our lease that fits the config; release those that do not."""
         fitting = []
         for lease in snapshot.leases.values():
             if not self._is_ours(lease):
@@ -63,7 +63,7 @@ class Acquisition:
             elif lease.is_reservation:
                 log.warning("reservation %s for our address does not fit the network config", lease.subnet)
             else:
-                log.warning("our lease %s does not fit the network config: giving it up", lease.subnet)
+                log.warning("our lease %s does not fit the network config: releasing it", lease.subnet)
                 self._registry.delete(lease)
         return next((lease for lease in fitting if lease.subnet == self._previous_subnet), next(iter(fitting), None))
 
@@ -85,9 +85,9 @@ class Acquisition:
 
 
 def renewed_ttl_s(registry: Registry, etcd_lease_id: int) -> int:
-    """The TTL that begins again; 0 when there is no such lease, or no answer: a write will show which."""
+    """Return the restarted TTL; 0 when there is no such lease or no answer: the next write shows which."""
     try:
         return max(0, registry.keep_alive(etcd_lease_id))
     except RegistryError as error:
-        log.info("no renewal, so the key gets a new etcd lease: %s", error)
+        log.info("not renewed, so the key gets a new etcd lease: %s", error)
         return 0

@@ -2,9 +2,9 @@
 
 flannel walks from SubnetMin in steps of one subnet, collects the first 100 that overlap no lease and picks one of them
 at random (`pkg/subnet/etcd/local_manager.go: allocateSubnet`). Here the leases become sorted intervals of slot numbers,
-so that a /8 with thousands of leases costs no more than sorting the leases. And chance is a hash of the node's address
-and the subnet (rendezvous hashing): as even as flannel's draw, but a node that comes back after its lease has ended,
-with nothing on its disk, asks for the subnet that it had, unless somebody has it now.
+so a /8 with thousands of leases costs no more than sorting them. Randomness is a hash of the node's address and the
+subnet (rendezvous hashing): as even as flannel's choice, but a node that returns after its lease expired, with an empty
+disk, asks for its old subnet if that is free.
 """
 
 import hashlib
@@ -18,22 +18,21 @@ from agent.lease import Subnet
 from agent.netconfig.config import NetworkConfig
 
 CANDIDATES = 100
-"""How many free subnets are drawn from; flannel's number."""
+"""How many free subnets are candidates; flannel's number."""
 
 
 @dataclass(frozen=True, slots=True)
 class FreeCount:
-    """How many subnets of the network nobody holds."""
+    """How many subnets of the network are free."""
 
     free: int
     total: int
 
 
 def choose_subnet(config: NetworkConfig, taken: Iterable[Subnet], node: str) -> Subnet:
-    """A subnet that overlaps none of `taken`, one of the first 100 free ones; each family on its own.
-
-    `node` names who asks: nodes spread evenly over the free subnets, and each likes the same one best every time.
-    Raises NoFreeSubnet that says how many are free.
+    """Choose a subnet that overlaps none of `taken`, one of the first 100 free ones; each family separately. `node`
+    names the node: nodes spread evenly over the free subnets, and each prefers the same one every time. Raises
+    NoFreeSubnet with the number of free subnets.
     """
     taken = tuple(taken)
     ipv4 = _draw(_ipv4_slots(config), _ipv4_networks(config, taken), node)
@@ -45,18 +44,18 @@ def choose_subnet(config: NetworkConfig, taken: Iterable[Subnet], node: str) -> 
 
 
 def count_free(config: NetworkConfig, taken: Iterable[Subnet]) -> FreeCount:
-    """How many IPv4 subnets between SubnetMin and SubnetMax are free, and how many there are."""
+    """Count the free IPv4 subnets between SubnetMin and SubnetMax, and all of them."""
     slots = _ipv4_slots(config)
     held = sum(last - first + 1 for first, last in _held(slots, _ipv4_networks(config, tuple(taken))))
     return FreeCount(slots.total - held, slots.total)
 
 
 def obstacle(config: NetworkConfig, previous: Subnet, taken: Iterable[Subnet]) -> str | None:
-    """Why the subnet that a node had before cannot be its own again."""
+    """Return why the node's previous subnet cannot be its own again."""
     if not config.allows(previous):
-        return f"it does not fit the network config (/{config.subnet_len} in {config.network})"
+        return f"does not fit the network config (/{config.subnet_len} in {config.network})"
     holder = next((subnet for subnet in taken if subnet.overlaps(previous)), None)
-    return None if holder is None else f"{holder} is another node's"
+    return None if holder is None else f"{holder} belongs to another node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def _ipv6_slots(config: NetworkConfig) -> _Slots:
 
 
 def _ipv4_networks(config: NetworkConfig, taken: tuple[Subnet, ...]) -> Iterator[IPv4Network]:
-    """Without claims on the whole network or more: no agent of this network makes them, they would only block it."""
+    """Ignore claims on the whole network or more: no agent of this network makes them, they would only block it."""
     return (subnet.ipv4 for subnet in taken if not config.network.subnet_of(subnet.ipv4))
 
 
@@ -94,7 +93,7 @@ def _draw(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network], node: str) 
 
 
 def _free(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network]) -> Iterator[int]:
-    """Numbers of free slots, ascending."""
+    """Yield numbers of free slots, ascending."""
     next_slot = 0
     for first, last in _held(slots, taken):
         yield from range(next_slot, first)
@@ -103,7 +102,7 @@ def _free(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network]) -> Iterator
 
 
 def _held(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network]) -> Iterator[tuple[int, int]]:
-    """Intervals of held slots, ascending, disjoint."""
+    """Return intervals of held slots, ascending, disjoint."""
     intervals = sorted(
         (
             (int(network.network_address) - slots.first_address) // slots.size,

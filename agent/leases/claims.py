@@ -1,9 +1,9 @@
 """Two nodes with one public address: the second asks whether the first lives, and the first answers with its name.
 
-A node is its public address to flannel, so the second would take the first one's subnet for its own. Whoever finds a
-lease of its address that it does not remember writes a claim below the leases, where the holder's watch sees it, and
-waits a moment for an answer. No answer means what it meant before: an earlier run of ours, or a real flanneld. A claim
-lives for seconds; nothing of it is in etcd unless somebody asks.
+flannel identifies a node by its public address, so the second would take the first one's subnet for its own. A node
+that finds an unknown lease with its address writes a claim below the leases, where the holder's watch sees it, and
+waits a moment for an answer. No answer means an earlier run of ours, or a real flanneld. A claim lives for seconds;
+without a question, etcd contains none.
 """
 
 import logging
@@ -20,43 +20,43 @@ from agent.lease import Claim, Lease
 log = logging.getLogger(__name__)
 
 ANSWER_S = 1.5
-"""How long an answer is waited for; the holder's watch delivers the question within milliseconds."""
+"""How long to wait for an answer; the holder's watch delivers the question within milliseconds."""
 POLL_S = 0.05
 CLAIM_TTL_S = 10
 TOLD_S = 30.0
-"""How long the holder's warning stays after the last question; who is refused asks again every ten seconds."""
+"""How long the holder's warning stays after the last question; a refused node asks again every ten seconds."""
 
 
 class AddressClaims:
-    """Asks and answers for one node; `see` and `warnings` from any thread."""
+    """Asks and answers for one node; `see` and `warnings` may be called from any thread."""
 
     def __init__(self, registry: Registry, public_ip: IPv4Address, node: str, clock: Clock) -> None:
-        """Without a name for the node nobody is asked or answered."""
+        """Without a name for the node, nothing is asked or answered."""
         self._registry = registry
         self._public_ip = public_ip
         self._node = node
         self._clock = clock
         self._log_limit = LogLimit(clock)
         self._last: tuple[str, float] | None = None
-        """Who asked last, and when."""
+        """The last node that asked, and when."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What an operator should know: another node has our address too."""
+        """Return the warning for an operator: another node has our address too."""
         last = self._last
         if last is None or self._clock.now() - last[1] > TOLD_S:
             return ()
-        return (f"{last[0]} has our public address {self._public_ip} too; it gets no subnet while we are here",)
+        return (f"{last[0]} has our public address {self._public_ip} too; it gets no subnet while we run",)
 
     def ask(self, lease: Lease) -> None:
-        """Raises AddressTaken when another node that lives holds `lease`, which has our address, and RegistryError."""
+        """Raise AddressTaken if another live node holds `lease`, which has our address. Raises RegistryError."""
         if not self._node or lease.is_reservation:
             return
         claim = Claim(self._public_ip, self._node)
         try:
             etcd_lease_id = self._registry.put_claim(claim, CLAIM_TTL_S)
         except RegistryDenied as error:
-            log.warning("whether another node has our address %s cannot be asked: %s", self._public_ip, error)
+            log.warning("cannot check whether another node has our address %s: %s", self._public_ip, error)
             return
         try:
             holder = self._await_answer(claim)
@@ -69,7 +69,7 @@ class AddressClaims:
             )
 
     def see(self, claims: Iterable[Claim]) -> None:
-        """Answer those that ask for our address. Raises RegistryError."""
+        """Answer questions about our address. Raises RegistryError."""
         for claim in claims:
             if claim.public_ip != self._public_ip or claim.holder or claim.node == self._node or not self._node:
                 continue

@@ -1,4 +1,4 @@
-"""Wait for a usable network config: operators may start nodes first and write the config later."""
+"""Wait for a usable network config: operators may start nodes before they write the config."""
 
 import logging
 import random
@@ -14,7 +14,7 @@ from agent.netconfig.config import NetworkConfig, parse_network_config
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
-"""flannel's pause between two looks at the config."""
+"""flannel's interval between two reads of the config."""
 
 
 def wait_for_config(
@@ -25,10 +25,9 @@ def wait_for_config(
     on_waiting: Callable[[str], object] = lambda _: None,
     clock: Clock | None = None,
 ) -> NetworkConfig | None:
-    """The network config once there is a good one; None when `stop` was set before.
-
-    `check` may refuse a config by raising InvalidConfig, for instance a backend type we do not have. Each problem is
-    given to `on_waiting`, and logged at once and then every 10 s while it lasts. Raises RegistryDenied.
+    """Return the network config once it is valid; None if `stop` was set first. `check` may refuse a config by raising
+    InvalidConfig, for instance for an unsupported backend type. Each problem is passed to `on_waiting`, and logged at
+    once and then every 10 s while it lasts. Raises RegistryDenied.
     """
     clock = clock or SystemClock()
     limit, last_kind, backoff = LogLimit(clock), "", Backoff(random.Random())
@@ -42,9 +41,9 @@ def wait_for_config(
         except ConfigMissing as error:
             kind, problem = "missing", f"waiting for the network config: {error}"
         except InvalidConfig as error:
-            kind, problem = str(error), f"waiting for a better network config: {error}"
+            kind, problem = str(error), f"waiting for a valid network config: {error}"
         except RegistryError as error:
-            # Of one kind whatever its text, which changes with each endpoint that is tried.
+            # One kind of problem whatever its text, which changes with each endpoint.
             kind, problem = "etcd", f"waiting for etcd: {error}"
             delay_s = backoff.next_s()
         else:

@@ -1,10 +1,9 @@
-"""Get a subnet, keep it, and know when it is lost: policy over a Registry, a clock and a source of randomness.
-
-One node is one public address. Its subnet is, in this order: the one that the registry holds for that address, the one
-it had before if nobody holds it, a free one (of several the same each time). While it runs, the key in the registry
-decides whether the subnet is ours: gone means take it again, another node's address means stop forwarding (fence), no
-answer means carry on. A registry that answers and does not renew gets the key under a new etcd lease, as flannel
-renews; only where that fails too, and the lease is over, are we not ready.
+"""Get a subnet, keep it, and detect its loss: policy over a Registry, a clock and a source of randomness. One node is
+one public address. Its subnet is, in this order: the one registered for that address, its previous one if that is free,
+or a free one (the same choice each time). While it runs, the key in the registry decides whether the subnet is ours: a
+missing key means take it again, another node's address means stop forwarding (fence), no answer means carry on. If the
+registry answers but does not renew, the key gets a new etcd lease, as flannel renews; only if that fails too, and the
+lease expires, are we not ready.
 """
 
 import contextlib
@@ -42,13 +41,13 @@ log = logging.getLogger(__name__)
 LEASE_TTL_S = 24 * 3600
 """flannel's `subnetTTL`."""
 ADDRESS_TAKEN_S = 10.0
-"""How soon a node with somebody else's address asks again."""
+"""How soon a node whose address is taken asks again."""
 RACES = 10
-"""How many lost races for a subnet are followed by another try at once."""
+"""How many lost races for a subnet are retried at once."""
 
 
 class SubnetManager:
-    """One node's claim on a subnet. `acquire` first; then `run_renewal` and `run_watch`, each in a thread."""
+    """One node's claim on a subnet. Call `acquire` first; then `run_renewal` and `run_watch`, each in a thread."""
 
     def __init__(
         self,
@@ -63,10 +62,9 @@ class SubnetManager:
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`node` is the name by which nodes with one address are told apart; without one they are not.
-
+        """`node` is the name that distinguishes nodes with the same address; without one, they are not distinguished.
         `own_addresses`: all of this machine's. A lease of the previous subnet with one of them is ours: the agent that
-        wrote it was started with other flags, or chose among other addresses.
+        wrote it had other flags, or a choice of other addresses.
         """
         self._registry = registry
         self._config = config
@@ -82,7 +80,7 @@ class SubnetManager:
         self._lease: Lease | None = None
         self._life = LeaseLife()
         self._etcd_answered = False
-        """Whether it has in the present round of the renewal."""
+        """Whether etcd has answered in this round of renewal."""
         self._over: str | None = None
         """Why there is no lease although etcd answers."""
         self._log_limit = LogLimit(self._clock)
@@ -90,44 +88,46 @@ class SubnetManager:
         self._unpublished = False
         self._watch: LeaseWatch | None = None
         self.fenced: str | None = None
-        """Why we must not forward: who owns our subnet. For good; only a new process asks for another subnet."""
+        """Why we must not forward: another node owns our subnet.
+
+        Permanent; only a new process asks for another subnet.
+        """
 
     @property
     def lease(self) -> Lease | None:
-        """What we hold, as of the last look; None before `acquire` has returned it."""
+        """Return our lease at the last check; None before `acquire` has returned it."""
         return self._lease
 
     @property
     def revision(self) -> int:
-        """The store's revision up to which the peers are complete; 0 before the first list."""
+        """Return the store's revision up to which the peers are complete; 0 before the first list."""
         return self._watch.revision if self._watch else 0
 
     @property
     def refused(self) -> Mapping[Subnet, str]:
-        """Other nodes' leases that must not become peers, with the reason."""
+        """Return other nodes' leases that must not become peers, with the reason."""
         return self._watch.refused if self._watch else {}
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What works now and should be mended all the same."""
+        """Return problems that do not affect operation yet."""
         of_lease = None if self._over else self._life.warning(self._clock.now())
         return (*self._claims.warnings, *((of_lease,) if of_lease else ()))
 
     @property
     def watch_restarts(self) -> int:
-        """How often the watch on the leases had to be started anew."""
+        """Return how often the watch on the leases was restarted."""
         return self._watch.restarts if self._watch else 0
 
     def seconds_left(self) -> float | None:
-        """Until the lease ends if it is not renewed again; None for a reservation or without a lease."""
+        """Return the time until the lease ends without renewal; None for a reservation or without a lease."""
         if self._lease is None or self._lease.is_reservation:
             return None
         return self._life.left_s(self._clock.now())
 
     def acquire(self, stop: threading.Event, on_waiting: Callable[[str], object] = lambda _: None) -> Lease | None:
-        """Get a subnet, however long it takes; None when `stop` was set before.
-
-        `on_waiting` is told why there is none yet. Raises RegistryDenied: waiting does not help against a refusal.
+        """Get a subnet, however long it takes; None if `stop` was set first. `on_waiting` gets the reason for the wait.
+        Raises RegistryDenied, since waiting does not help against a refusal.
         """
         backoff, log_limit = Backoff(self._rng), LogLimit(self._clock)
         while not stop.is_set():
@@ -149,15 +149,14 @@ class SubnetManager:
         on_fenced: Callable[[str], None],
         on_over: Callable[[str | None], object] = lambda _: None,
     ) -> None:
-        """Keep the lease until `stop`; on proof of another owner call `on_fenced` with the reason, and return.
-
-        While etcd does not answer it keeps trying and says so once per 10 s. `on_over` gets the reason when the lease
-        is over although etcd answers, and None when it is kept again.
+        """Keep the lease until `stop`; on proof of another owner call `on_fenced` with the reason, and return. While
+        etcd does not answer, retry and log it once per 10 s. `on_over` gets the reason when the lease expires although
+        etcd answers, and None when it is renewed again.
         """
         backoff = Backoff(self._rng)
         due = self._clock.now() + self._interval_s()
         while self._wait(stop, due):
-            # Counted from the beginning of a round: where etcd is slow, a round takes a good part of the lease's life.
+            # From the start of a round: with a slow etcd, a round takes a large part of the lease's life.
             counted_from = self._clock.now()
             try:
                 self._keep(periodic=counted_from >= due)
@@ -170,7 +169,7 @@ class SubnetManager:
                 on_fenced(self.fenced)
                 return
             except (SubnetTaken, LeaseLost):
-                # The key changed between our look and our write: look again.
+                # The key changed between our read and our write: read it again.
                 counted_from, delay_s = self._clock.now(), backoff.next_s()
             except RegistryError as error:
                 counted_from, delay_s = self._clock.now(), backoff.next_s()
@@ -180,8 +179,8 @@ class SubnetManager:
     def run_watch(self, stop: threading.Event, on_peers: OnPeers) -> None:
         """Follow the other nodes' leases until `stop`.
 
-        `on_peers` is called with all peers (never our own lease) and the revision: after the first list, and then when
-        a peer comes, goes or changes its attributes. If it raises AgentError, it is called again within 30 s.
+        `on_peers` is called with all peers (never our own lease) and the revision: after the first list, and then
+        whenever a peer is added, removed or changed. If it raises AgentError, it is called again within 30 s.
         """
         assert self._lease is not None, "acquire first"
         table = LeaseTable(self._config, self._lease.subnet, self._attrs.public_ip)
@@ -198,31 +197,36 @@ class SubnetManager:
         self._watch.run(stop)
 
     def publish(self, attrs: LeaseAttrs) -> None:
-        """Write other attributes, such as a new device's MAC, under our key; soon, by the renewal thread."""
+        """Write new attributes, such as a new device's MAC, under our key; the renewal thread does it soon."""
         self._attrs = attrs
         self._unpublished = True
         self._look_now.set()
 
     def release(self) -> None:
-        """Give the subnet back, unless it is a reservation. Raises RegistryError; not ours any more is no error."""
+        """Release the subnet, unless it is a reservation.
+
+        Raises RegistryError; a subnet that is no longer ours is no error.
+        """
         lease, self._lease = self._lease, None
         if lease is None or lease.is_reservation:
             return
         with contextlib.suppress(LeaseLost):
             self._registry.delete(lease)
         self._registry.revoke(lease.etcd_lease_id)
-        log.info("gave subnet %s back", lease.subnet)
+        log.info("released subnet %s", lease.subnet)
 
     def move_to(self, public_ip: IPv4Address) -> None:
-        """Write another address of ours under our key; nobody may renew meanwhile. Raises RegistryError and LeaseLost:
-        not ours any more."""
+        """Write another address of ours under our key; renewal must have stopped.
+
+        Raises RegistryError, and LeaseLost if the key is no longer ours.
+        """
         if self._lease is not None and self._lease.attrs.public_ip != public_ip:
             self._attrs = replace(self._attrs, public_ip=public_ip)
             self._lease = self._registry.update(self._lease, self._attrs)
-            log.info("subnet %s is at %s from now on", self._lease.subnet, public_ip)
+            log.info("subnet %s moved to %s", self._lease.subnet, public_ip)
 
     def _acquire_within(self, races: int) -> Lease:
-        """Raises NoFreeSubnet, also when every one of `races` tries lost against other nodes."""
+        """Acquire a subnet. Raises NoFreeSubnet, also when every one of `races` attempts was lost to other nodes."""
         for _ in range(races):
             snapshot = self._registry.list_leases()
             self._bad_entries.report(snapshot.bad, complete=True)
@@ -242,7 +246,7 @@ class SubnetManager:
         )
 
     def _keep(self, periodic: bool) -> None:
-        """Renew, then look whether the key is ours, and mend it if it is not another's.
+        """Renew, then check that the key is ours, and repair it unless another node owns it.
 
         Raises Fenced, or SubnetTaken or LeaseLost when the key changed meanwhile.
         """
@@ -258,7 +262,7 @@ class SubnetManager:
         if found is None:
             kept, ttl_s = self._take_again(lease), 0
         elif isinstance(found, BadEntry):
-            log.warning("our key for %s was overwritten (%s): writing it again", lease.subnet, found.reason)
+            log.warning("our key for %s was overwritten (%s); rewriting it", lease.subnet, found.reason)
             kept = self._mend(replace(lease, mod_revision=found.mod_revision), ttl_s > 0)
         elif found.attrs.public_ip != self._attrs.public_ip:
             raise Fenced(f"our subnet {lease.subnet} belongs to {found.attrs.public_ip} now")
@@ -270,7 +274,7 @@ class SubnetManager:
             wanted = self._unpublished or (periodic and found.attrs != self._attrs)
             kept = found if ttl_s > 0 and not wanted else self._mend(found, ttl_s > 0)
         self._unpublished = False
-        # Without a TTL there is a new etcd lease, granted after we knew.
+        # Without a TTL there is a new etcd lease, granted after `now`.
         renewed_at, ttl_s = (asked_at, ttl_s) if ttl_s > 0 else (answered_at, self._lease_ttl_s)
         self._hold(kept, replace(life, renewed_at=renewed_at, ttl_s=ttl_s))
 
@@ -278,7 +282,7 @@ class SubnetManager:
         self._lease, self._life = lease, LeaseLife() if lease.is_reservation else life
 
     def _renew_and_get(self, lease: Lease) -> tuple[int | RegistryUnavailable, Lease | BadEntry | None]:
-        # Both at once: one after the other would take too much of a short lease's life where etcd is slow.
+        # Both at once: one after the other would take too much of a short lease's life with a slow etcd.
         if not lease.is_reservation:
             return self._registry.keep_alive_and_get(lease.etcd_lease_id, lease.subnet)
         return self._lease_ttl_s, self._registry.get(lease.subnet)
@@ -289,7 +293,7 @@ class SubnetManager:
             on_over(None)
         if not self._life.refused:
             if self._log_limit.reset():
-                log.info("the lease is kept again")
+                log.info("the lease is renewed again")
         elif self._log_limit.allows():
             log.warning("etcd does not renew our lease, so its key got a new one: %s", self._life.refusal)
 
@@ -299,27 +303,27 @@ class SubnetManager:
             log.warning("the lease cannot be renewed, %s: %s", self._life.words(now), error)
         if self._over is None and self._etcd_answered and self._life.left_s(now) == 0:
             assert self._lease is not None
-            self._over = f"the lease on {self._lease.subnet} is over; etcd answers, but does not renew it: {error}"
+            self._over = f"the lease on {self._lease.subnet} expired; etcd answers, but does not renew it: {error}"
             log.error("%s", self._over)
             on_over(self._over)
 
     def _take_again(self, lease: Lease) -> Lease:
         again = self._registry.create(lease.subnet, self._attrs, self._lease_ttl_s)
-        log.warning("our lease on %s was gone; took the same subnet again", lease.subnet)
+        log.warning("lease on %s expired; re-acquired the same subnet", lease.subnet)
         self._let_go(lease)
         return again
 
     def _adopt(self, lease: Lease, found: Lease) -> int:
-        """Our key has another etcd lease, or none: accept that. The TTL of that lease, 0 when it is not alive."""
+        """Accept that our key has another etcd lease, or none. Return that lease's TTL, 0 when it is not alive."""
         self._let_go(lease)
         if found.is_reservation:
-            log.info("subnet %s is reserved for us from now on", lease.subnet)
+            log.info("subnet %s is now reserved for us", lease.subnet)
             return self._lease_ttl_s
         log.warning("another agent with our address %s renewed %s", found.attrs.public_ip, lease.subnet)
         return renewed_ttl_s(self._registry, found.etcd_lease_id)
 
     def _let_go(self, lease: Lease) -> None:
-        """End an etcd lease that holds our key no more; what cannot be ended now ends by itself."""
+        """Revoke an etcd lease that no longer holds our key; on failure it expires by itself."""
         if not lease.is_reservation:
             with contextlib.suppress(RegistryError):
                 self._registry.revoke(lease.etcd_lease_id)
@@ -331,12 +335,12 @@ class SubnetManager:
         return self._registry.renew(lease, self._attrs, self._lease_ttl_s)
 
     def _see_own(self, lease: Lease | None) -> None:
-        """Called by the watch with what stands under our key: look closer unless it is what we wrote."""
+        """Take the watch's view of our key: check again unless it is what we wrote."""
         if lease is None or self._lease is None or lease.mod_revision > self._lease.mod_revision:
             self._look_now.set()
 
     def _interval_s(self) -> float:
-        """Until the next look at our lease: a third of its life, so that two renewals may fail."""
+        """Return the time until the next check of our lease: a third of its life, so that two renewals may fail."""
         reserved = self._lease is None or self._lease.is_reservation
         return (RELIST_S if reserved else min(self._life.ttl_s, self._lease_ttl_s) / 3) * self._rng.uniform(0.8, 1.0)
 

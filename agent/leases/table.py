@@ -1,8 +1,8 @@
 """The peers of one node, kept equal to what etcd reports. Pure: results in, peers and refusals out.
 
-Events may come twice, late or out of order: per key only the highest mod_revision counts, and a snapshot replaces
-everything before it. Whoever can write to etcd can claim anything, so each lease is checked before it becomes a peer;
-a refused one stays known, in case what it collides with goes away.
+Events may arrive twice, late or out of order: per key only the highest mod_revision counts, and a snapshot replaces
+everything before it. Any writer to etcd can claim anything, so each lease is checked before it becomes a peer; a
+refused one stays known, in case its conflict is resolved.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -25,11 +25,11 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class TableChange:
-    """What one result changed among the peers."""
+    """The peers that one result changed."""
 
     added: tuple[Lease, ...] = ()
     changed: tuple[Lease, ...] = ()
-    """Known subnets with other attributes: a new public address, MAC or key."""
+    """Known subnets with new attributes: another public address, MAC or key."""
     removed: tuple[Lease, ...] = ()
     """As they were before."""
     refused: tuple[Refusal, ...] = ()
@@ -37,14 +37,13 @@ class TableChange:
 
     @property
     def concerns_peers(self) -> bool:
-        """Whether the peers are others than before."""
+        """Report whether the set of peers changed."""
         return bool(self.added or self.changed or self.removed)
 
 
 def refusal(lease: Lease, config: NetworkConfig, own: Subnet, own_public_ip: IPv4Address) -> str | None:
-    """Why this lease must not become a peer, looked at alone; None when it may.
-
-    SubnetMin and SubnetMax do not matter: an operator may narrow them while leases from before live on.
+    """Return why this lease, taken alone, must not become a peer; None if it may. SubnetMin and SubnetMax do not
+    matter: an operator may narrow them while older leases live on.
     """
     ipv4, public_ip = lease.subnet.ipv4, lease.attrs.public_ip
     if not ipv4.subnet_of(config.network):
@@ -60,7 +59,7 @@ def refusal(lease: Lease, config: NetworkConfig, own: Subnet, own_public_ip: IPv
     if lease.subnet.overlaps(own):
         return f"subnet overlaps our own {own}"
     reasons = {
-        "is no node's address": public_ip.packed[0] == 0 or public_ip.is_reserved,
+        "is not a node's address": public_ip.packed[0] == 0 or public_ip.is_reserved,
         "is a loopback address": public_ip.is_loopback,
         "is a multicast address": public_ip.is_multicast,
         f"is inside the overlay network {config.network}": public_ip in config.network,
@@ -78,7 +77,7 @@ class LeaseTable:
         self._own_public_ip = own_public_ip
         self._known: dict[Subnet, Lease] = {}
         self._sharers: dict[Network, set[Subnet]] = {}
-        """Network of one family → the known subnets that have it: two that do cannot both be peers."""
+        """Network of one family → the known subnets that contain it: two of them cannot both be peers."""
         self._last_revision: dict[Subnet, int] = {}
         self._refusals: dict[Subnet, str] = {}
         self._verdicts: dict[tuple[Subnet, IPv4Address], str | None] = {}
@@ -90,25 +89,28 @@ class LeaseTable:
 
     @property
     def peers(self) -> tuple[Lease, ...]:
-        """Sorted by subnet."""
+        """Return the peers, sorted by subnet."""
         return tuple(self._peers.values())
 
     @property
     def own_lease(self) -> Lease | None:
-        """What etcd last showed under our own subnet, whoever owns it."""
+        """Return etcd's last value under our own subnet, whoever owns it."""
         return self._known.get(self._own)
 
     @property
     def refused(self) -> Mapping[Subnet, str]:
-        """Every lease that is refused now, with the reason."""
+        """Return every refused lease, with the reason."""
         return dict(self._refusals)
 
     def apply(self, result: WatchResult, *, keep_missing: bool = False) -> TableChange:
-        """Take in `result` and say what it changed. `keep_missing`: peers that a snapshot lacks stay; we never do."""
+        """Apply `result` and return the changes.
+
+        `keep_missing`: peers missing from a snapshot stay; our own lease never does.
+        """
         if isinstance(result, Snapshot):
             kept = {subnet: lease for subnet, lease in self._peers.items() if keep_missing and subnet != self._own}
             self._know({**kept, **result.leases})
-            # A snapshot may be older than what we had: etcd was restored from a backup. It still is the truth.
+            # A snapshot may be older than our state: etcd was restored from a backup. It is the truth all the same.
             self._floor = self.revision = result.revision
             return self._admit({*self._known, *self._peers, *self._refusals})
         touched = {subnet for event in result.events if (subnet := self._take_event(event)) is not None}
@@ -125,7 +127,7 @@ class LeaseTable:
         self._verdicts.clear()
 
     def _take_event(self, event: LeaseAdded | LeaseRemoved) -> Subnet | None:
-        """The subnet that it is about; None when something newer is known of it."""
+        """Return the event's subnet; None if something newer is known about it."""
         if isinstance(event, LeaseAdded):
             subnet, mod_revision = event.lease.subnet, event.lease.mod_revision
         else:
@@ -142,7 +144,9 @@ class LeaseTable:
         return subnet
 
     def _and_sharers(self, touched: Collection[Subnet]) -> set[Subnet]:
-        """These, and every subnet whose admission can depend on theirs: those that share a network, and so on."""
+        """Return these, and every subnet whose admission can depend on theirs: those that share a network,
+        transitively.
+        """
         found, coming = set(touched), list(touched)
         while coming:
             for network in _networks(coming.pop()):
@@ -152,28 +156,27 @@ class LeaseTable:
         return found
 
     def _refusal(self, lease: Lease) -> str | None:
-        """`refusal`, remembered: at a thousand nodes it is most of the work of an event."""
+        """Return `refusal`, cached: with a thousand nodes it is most of the work of an event."""
         subject = (lease.subnet, lease.attrs.public_ip)
         if subject not in self._verdicts:
             self._verdicts[subject] = refusal(lease, self._config, self._own, self._own_public_ip)
         return self._verdicts[subject]
 
     def _admit(self, subnets: Collection[Subnet]) -> TableChange:
-        """Choose the peers among these anew. Whoever holds a subnet now keeps it against a newcomer.
-
-        Nothing outside of `subnets` shares a network with one of them, so an event costs what it is about.
+        """Choose the peers among these again. The current holder of a subnet keeps it against a newcomer. No subnet
+        outside of `subnets` shares a network with one of them, so the cost is that of the event.
         """
         peers: dict[Subnet, Lease] = {}
         claimed: dict[Network, Subnet] = {}
         refusals: dict[Subnet, str] = {}
         leases = [self._known[subnet] for subnet in subnets if subnet in self._known and subnet != self._own]
         for lease in sorted(leases, key=lambda it: (it.subnet not in self._peers, it.mod_revision)):
-            # All subnets that pass have one length, so two overlap only if they are equal in a family.
+            # Valid subnets all have the same length, so two overlap only if they are equal in a family.
             shares = _networks(lease.subnet)
             reason = self._refusal(lease)
             if reason is None:
                 holder = next((claimed[network] for network in shares if network in claimed), None)
-                reason = None if holder is None else f"subnet overlaps {holder}, which was there before"
+                reason = None if holder is None else f"subnet overlaps {holder}, which was first"
             if reason is not None:
                 refusals[lease.subnet] = reason
                 continue
@@ -206,7 +209,7 @@ class LeaseTable:
     def _unreported(self) -> tuple[Refusal, ...]:
         now = {(subnet, reason) for subnet, reason in self._refusals.items()}
         fresh = now - self._reported
-        # What was mended may be reported again when it breaks again.
+        # A resolved refusal is reported again if it recurs.
         self._reported = now
         return tuple(
             Refusal(self._known[subnet], reason) for subnet, reason in sorted(fresh, key=lambda it: (it[0].ipv4, it[1]))

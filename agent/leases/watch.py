@@ -1,8 +1,7 @@
-"""Follow everybody's leases: list, watch from there, list again when in doubt and every half minute.
-
-etcd's watch is reliable only inside its history and says nothing while it is sick (and 3.4 has known bugs that lose
-events), so the list is the truth and the watch only makes it fast. While etcd is away the last peers stay: without a
-quorum nobody can take a subnet over.
+"""Follow all leases: list, watch from there, and list again when in doubt and every half minute. etcd's watch is
+reliable only within its history and is silent while etcd is unhealthy (and 3.4 has known bugs that lose events), so the
+list is the truth and the watch only makes it fast. While etcd is down the last peers stay: without a quorum no node can
+take over a subnet.
 """
 
 import logging
@@ -23,18 +22,19 @@ log = logging.getLogger(__name__)
 RELIST_S = 30.0
 """A peer is wrong for no longer than this, whatever the watch missed."""
 DOUBT_S = 3.0
-"""How long a watch may take to report what a list has shown."""
+"""How long the watch may take to report what a list has shown."""
 KEPT_S = 10.0
-"""How long peers stay that a store lacks which was emptied or restored: each of them notices as we do, and registers
-again. Whoever does not, is gone with the next list after that."""
+"""How long peers stay that are missing from an emptied or restored store: each of them notices, as we do, and registers
+again. Those that do not are removed by the next list after that.
+"""
 LEAST_OF_RELIST = 0.75
-"""The part of that time which passes at least; how much more is chance."""
+"""The fixed part of that interval; the rest is random."""
 GATHER_S, LONGEST_GATHER_S = 0.25, 2.0
-"""Of changes in a row, each waits until the one before is so old; the longer the more peers there are."""
+"""In a burst, each change waits until the previous one has this age; longer with more peers."""
 GATHER_FOR_A_PEER_S = 0.01
-"""With a hundred nodes on one machine, each change that is taken by itself takes a hundred times some milliseconds."""
+"""With a hundred nodes on one machine, each change handled alone costs a hundred times some milliseconds."""
 SOON_S = 0.005
-"""What lies ready is there within this time of the message before."""
+"""Queued messages arrive within this time of the previous one."""
 POLL_S = 0.5
 """How soon a stop is noticed."""
 
@@ -43,13 +43,13 @@ OnPeers = Callable[[tuple[Lease, ...], int], None]
 
 
 class BadEntryLog:
-    """Warns once about each key that is no lease, and again when it is bad in another way."""
+    """Warns once about each key that is not a lease, and again when it is invalid in another way."""
 
     def __init__(self) -> None:
         self._known: set[tuple[str, str]] = set()
 
     def report(self, entries: Iterable[BadEntry], complete: bool) -> None:
-        """Warn about new ones. `complete`: these are all there are, so others may be forgotten."""
+        """Warn about new ones. `complete`: these are all that exist, so others may be forgotten."""
         found = {(entry.key, entry.reason) for entry in entries}
         for key, reason in sorted(found - self._known):
             shown = repr(key)
@@ -58,7 +58,7 @@ class BadEntryLog:
 
 
 class LeaseWatch:
-    """Keeps a LeaseTable equal to the registry and hands its peers on when they change."""
+    """Keeps a LeaseTable equal to the registry and passes its peers on when they change."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class LeaseWatch:
         clock: Clock,
         rng: random.Random,
     ) -> None:
-        """`on_own` gets what stands under our own key after every result, `on_claims` the claims in it."""
+        """Take callbacks: after every result, `on_own` gets the value of our own key and `on_claims` the claims."""
         self._registry = registry
         self._table = table
         self._on_peers = on_peers
@@ -88,20 +88,20 @@ class LeaseWatch:
         self._gather_s = GATHER_S
         self._doubted_until = math.inf
         self.restarts = 0
-        """How often the watch had to be started anew."""
+        """How often the watch was restarted."""
 
     @property
     def revision(self) -> int:
-        """The store's revision up to which the peers are complete; 0 before the first list."""
+        """Return the store's revision up to which the peers are complete; 0 before the first list."""
         return self._table.revision
 
     @property
     def refused(self) -> Mapping[Subnet, str]:
-        """Leases that must not become peers, with the reason."""
+        """Return leases that must not become peers, with the reason."""
         return self._table.refused
 
     def run(self, stop: threading.Event) -> None:
-        """Follow until `stop` is set; survives every failure of the registry."""
+        """Follow the leases until `stop` is set, through every failure of the registry."""
         while not stop.is_set():
             started = self._clock.now()
             try:
@@ -110,7 +110,7 @@ class LeaseWatch:
                 log.info("listing leases again: %s", error)
             except RegistryError as error:
                 if self._log_limit.allows():
-                    log.warning("leases cannot be followed, keeping the last peers: %s", error)
+                    log.warning("cannot follow leases, keeping the last peers: %s", error)
             if stop.is_set():
                 return
             self.restarts += 1
@@ -119,7 +119,7 @@ class LeaseWatch:
             self._clock.wait(stop, self._backoff.next_s())
 
     def _follow(self, stop: threading.Event) -> None:
-        """One list and one watch; returns when the watch must be started anew, or at `stop`."""
+        """Run one list and one watch; return when the watch must be restarted, or at `stop`."""
         snapshot = self._registry.list_leases()
         self._take(snapshot)
         watch = self._registry.watch(snapshot.revision + 1)
@@ -136,17 +136,17 @@ class LeaseWatch:
             result = after or watch.poll(min(POLL_S, max(0.0, relist_at - self._clock.now())))
             after = None
             if isinstance(result, Delta):
-                # It reports what a list showed before it: then it was late, and is not deaf.
+                # The watch reports what a list showed earlier: it was late, not broken.
                 self._doubted_until = math.inf
                 result, after = self._with_followers(result, watch, stop)
                 self._take(result)
             elif isinstance(result, Heartbeat) and result.revision < self.revision:
                 log.warning(
-                    "etcd went back from revision %d to %d: listing leases again", self.revision, result.revision
+                    "etcd went back from revision %d to %d; listing leases again", self.revision, result.revision
                 )
                 return
             if self._clock.now() >= self._doubted_until:
-                log.info("the list showed peers that the watch does not report: watching anew")
+                log.info("watch missed changes seen by the list; restarting it")
                 return
             if self._clock.now() >= relist_at:
                 if self._relist():
@@ -154,21 +154,20 @@ class LeaseWatch:
                 relist_at = self._next_relist()
 
     def _next_relist(self) -> float:
-        # A hundred nodes that were started together must not list together for ever.
+        # A hundred nodes that started together must not keep listing together.
         return self._clock.now() + RELIST_S * self._rng.uniform(LEAST_OF_RELIST, 1.0)
 
     def _with_followers(self, delta: Delta, watch: Watch, stop: threading.Event) -> tuple[Delta, Heartbeat | None]:
-        """The delta, with what comes soon after it when the last one was only just taken; and what came that is none.
-
-        One change is taken at once. A hundred nodes that start one after the other are a few large changes for each
-        of them and not a hundred small ones, of which each costs as much.
+        """Return the delta, merged with those that follow soon if the last one was very recent, and any other result. A
+        single change is applied at once. A hundred nodes that start one after the other make a few large changes for
+        each of them, not a hundred small ones that cost as much each.
         """
         left_s = self._taken_at + self._gather_s - self._clock.now()
         if left_s <= 0:
             return delta, None
         watch.rest(left_s)
         self._clock.wait(stop, left_s)
-        # Changes that never end must not keep those that are there from being taken.
+        # Endless changes must not delay those already received.
         end = self._clock.now() + GATHER_S
         while self._clock.now() < end and (more := watch.poll(SOON_S)) is not None:
             if not isinstance(more, Delta):
@@ -182,13 +181,17 @@ class LeaseWatch:
         return delta, None
 
     def _relist(self) -> bool:
-        """List as a check on the watch; True when the watch is to be begun anew. One that lacks what the list shows may
-        only be late: it is doubted for a while."""
+        """Cross-check the watch with a full list; True if it must restart.
+
+        A watch that has not reported what the list shows may only be late, so it gets some time.
+        """
         before, before_revision = self._delivered, self.revision
         snapshot = self._registry.list_leases()
         self._take(snapshot)
         if snapshot.revision < before_revision:
-            log.warning("etcd went back from revision %d to %d: watching anew", before_revision, snapshot.revision)
+            log.warning(
+                "etcd went back from revision %d to %d; restarting the watch", before_revision, snapshot.revision
+            )
             return True
         if self._delivered != before:
             self._doubted_until = self._clock.now() + DOUBT_S
@@ -212,14 +215,14 @@ class LeaseWatch:
 
     def _deliver(self) -> None:
         peers = self._table.peers
-        # A renewal by a real flanneld changes the revision only.
+        # A renewal by a real flanneld changes only the revision.
         identity = tuple((lease.subnet, lease.attrs) for lease in peers)
         if identity == self._delivered:
             return
         try:
             self._on_peers(peers, self.revision)
         except AgentError as error:
-            # Not noted as delivered, so the next list tries again.
-            log.error("peers could not be put in force: %s", error)
+            # Not recorded as delivered, so the next list retries it.
+            log.error("could not apply the peers: %s", error)
             return
         self._delivered = identity

@@ -1,6 +1,6 @@
 """The options of each backend type in the network config's `Backend`: flannel's names, checks and defaults. Pure.
 
-Each option is written once, as a field of its backend's class.
+Each option is a field of its backend's class.
 """
 
 import re
@@ -16,7 +16,7 @@ T = TypeVar("T")
 UDP_PORT = 8285
 """Default of the udp backend's `Port`; source and destination port of every datagram."""
 VXLAN_PORT = 8472
-"""What `Port` 0 means: the Linux kernel's own default, older than IANA's 4789."""
+"""The value of `Port` 0: the Linux kernel's own default, older than IANA's 4789."""
 WIREGUARD_PORT, WIREGUARD_PORT_V6 = 51820, 51821
 WIREGUARD_MODES = ("separate", "auto", "ipv4", "ipv6")
 LARGEST_VNI = 9_999_999
@@ -27,13 +27,13 @@ WANTED_VNI = (
     f"a number from 1 to {LARGEST_VNI}, with IPv6 {LARGEST_VNI_DUAL_STACK}, so that the device can be named by it"
 )
 SHELL_OPERATORS = frozenset({"|", "||", "&", "&&", ";", ">", ">>", "<", "2>&1"})
-"""Words that mean something to a shell only; a command with one would do something else than its author meant."""
+"""Words that only a shell understands; a command with one would not do what its author meant."""
 SMALLEST_MTU, LARGEST_MTU = 576, 65535
 """Bytes; RFC 791 §3.1, and what a 16-bit length can say."""
 
 _PORT = whole(1, 65535, "a number from 1 to 65535", "not a port")
 _NAME, _READ = "name", "read"
-"""Metadata of an option's field: its name in the JSON, and what reads it."""
+"""Metadata of an option's field: its name in the JSON, and its reader."""
 
 
 def _vxlan_port(value: object) -> int:
@@ -41,7 +41,7 @@ def _vxlan_port(value: object) -> int:
 
 
 def _mtu(value: object) -> int | None:
-    """Read an MTU; 0 counts as absent, as Go's zero value does."""
+    """Read an MTU; 0 counts as absent, like Go's zero value."""
     if value == 0 and not isinstance(value, bool):
         return None
     return whole(SMALLEST_MTU, LARGEST_MTU, f"bytes, {SMALLEST_MTU} to {LARGEST_MTU}", "not an MTU")(value)
@@ -58,7 +58,7 @@ def _psk(value: object) -> str:
     key = text(value)
     # 32 bytes in base64 (wg(8)); the last character of 43 says four bits.
     if key and not re.fullmatch(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", key):
-        raise WrongValue("not a key", "32 bytes in base64, as `wg genpsk` prints them", shown="a text of other form")
+        raise WrongValue("not a key", "32 bytes in base64, as `wg genpsk` prints them", shown="another text")
     return key
 
 
@@ -70,8 +70,8 @@ def _command(value: object) -> tuple[str, ...]:
         raise WrongValue(f"cannot be split into words: {error}", "a program and its arguments") from None
     for word in words:
         if word in SHELL_OPERATORS:
-            want = "one program with its arguments, or a script in a file"
-            raise WrongValue("needs a shell, and none is used", want, shown=word)
+            want = "one program with its arguments, or a script file"
+            raise WrongValue("needs a shell, which is not used", want, shown=word)
     return words
 
 
@@ -94,11 +94,11 @@ class VxlanOptions:
     vni: int = _option("VNI", whole(1, LARGEST_VNI, WANTED_VNI), 1)
     port: int = _option("Port", _vxlan_port, VXLAN_PORT)
     mtu: int | None = _option("MTU", _mtu, None)
-    """Of the underlay, in bytes; None: as the interface has it."""
+    """Of the underlay, in bytes; None: the interface's own."""
     gbp: bool = _option("GBP", boolean, False)
     learning: bool = _option("Learning", boolean, False)
     direct_routing: bool = _option("DirectRouting", boolean, False)
-    """Peers on a network of our own get plain routes, as with host-gw."""
+    """Peers on one of our own networks get plain routes, as with host-gw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class WireguardOptions:
 
 @dataclass(frozen=True, slots=True)
 class ExtensionOptions:
-    """Backend type extension: programs with their arguments; none is run by a shell."""
+    """Backend type extension: programs with their arguments; none runs in a shell."""
 
     pre_startup: tuple[str, ...] = _option("PreStartupCommand", _command, ())
     post_startup: tuple[str, ...] = _option("PostStartupCommand", _command, ())
@@ -152,7 +152,7 @@ DUAL_STACK = frozenset({"vxlan", "host-gw", "wireguard"})
 
 
 def read_backend_options(backend_type: str, given: Fields) -> BackendOptions | None:
-    """Return the options as a value; None where the type has none or is unknown. Mistakes are noted in `given`."""
+    """Return the options as a value; None where the type has none or is unknown. Mistakes are collected in `given`."""
     options = _CLASSES.get(backend_type)
     if options is None:
         return None

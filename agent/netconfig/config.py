@@ -1,7 +1,8 @@
 """The network config that the operator keeps in etcd, in flannel's JSON, checked by flannel's rules. Pure.
 
 Field names, defaults and rules are those of flannel's `pkg/subnet/config.go`; where this module is stricter (SubnetMin
-above SubnetMax, a bad udp Port), flannel would fail later and say less. Sizes are prefix lengths, as in the JSON.
+above SubnetMax, a bad udp Port), flannel would fail later with a vaguer error. Sizes are prefix lengths, as in the
+JSON.
 """
 
 import json
@@ -45,9 +46,9 @@ class NetworkConfig:
     backend: BackendOptions | None = field(default_factory=UdpOptions)
     """Its options; None for a backend without any."""
     unknown_options: tuple[str, ...] = field(default=(), compare=False)
-    """Backend options that no flannel backend of this type reads; flannel ignores them, a typo looks the same."""
+    """Backend options unknown to flannel's backend of this type; flannel ignores them, typos included."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
-    """What the operator should know although the config is good."""
+    """Warnings for the operator about a valid config."""
 
     def allows(self, subnet: Subnet) -> bool:
         """Return whether a node may hold `subnet`: right length, between SubnetMin and SubnetMax, in each family."""
@@ -64,7 +65,7 @@ class NetworkConfig:
 
 
 def parse_network_config(text: bytes) -> NetworkConfig:
-    """Read and check flannel's JSON as it stands under `<prefix>/config`.
+    """Read and check flannel's JSON under `<prefix>/config`.
 
     Keys match in any case and unknown ones are ignored, as in Go. Raises InvalidConfig that lists every problem, or
     the byte offset at which the text stops being JSON.
@@ -105,7 +106,7 @@ def parse_network_config(text: bytes) -> NetworkConfig:
 
 def _read_backend(fields: Fields) -> tuple[str, dict[str, object]]:
     """Return the type in lower case and the other options."""
-    # Not the documentation's vxlan: flannel's code and its own test say udp.
+    # The code of flannel and its own test default to udp, its documentation to vxlan.
     if "Backend" not in fields:
         return "udp", {}
     backend = fields.get("Backend")
@@ -129,7 +130,7 @@ def _decode(text: bytes) -> dict[str, object]:
         offset = len(error.doc[: error.pos].encode("utf-8"))
         raise InvalidConfig(f"network config: not JSON at offset {offset} of {len(text)}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
-        # A number of thousands of digits, NaN, or thousands of nested brackets.
+        # A number with thousands of digits, NaN, or thousands of nested brackets.
         raise InvalidConfig(f"network config: not usable JSON: {error}") from None
     if value is None:
         return {}

@@ -8,19 +8,19 @@ T = TypeVar("T")
 
 
 class WrongValue(Exception):
-    """A field's value is not what it must be: `what` is wrong with it, and what is wanted instead."""
+    """A field has an invalid value: `what` describes it, and `want` a valid one."""
 
     def __init__(self, what: str, want: str, *, shown: object = None) -> None:
-        """Show `shown` in the error line instead of the value, where that is secret or only a part of it is wrong."""
+        """Show `shown` in the error line instead of the value, if that is secret or only partly wrong."""
         super().__init__(what)
         self.what, self.want, self.shown = what, want, shown
 
 
 class Fields:
-    """A JSON object read as Go would: keys in any case, null as absent. Mistakes are collected, not raised."""
+    """A JSON object read as in Go: keys in any case, null as absent. Mistakes are collected, not raised."""
 
     def __init__(self, values: Mapping[str, object], prefix: str = "") -> None:
-        """Read `values`; names in `problems` begin with `prefix`."""
+        """Read `values`; names in `problems` start with `prefix`."""
         # The last spelling wins, as in Go.
         self._values = {name.lower(): value for name, value in values.items()}
         self._prefix = prefix
@@ -35,12 +35,12 @@ class Fields:
         return self._values.get(name.lower())
 
     def read(self, name: str, read: Callable[[object], T], default: T) -> T:
-        """Return what `read` makes of the value; the default if it is absent, or wrong, which is noted."""
+        """Return the value through `read`; the default if it is absent or invalid, which is recorded."""
         value = self.get(name)
         return default if value is None else self.check(name, value, read, default)
 
     def check(self, name: str, value: object, read: Callable[[object], T], default: T) -> T:
-        """Return what `read` makes of `value`, taken as the field's; the default if it is wrong, which is noted."""
+        """Return `value`, taken as the field's, through `read`; the default if it is invalid, which is recorded."""
         try:
             return read(value)
         except WrongValue as wrong:
@@ -48,7 +48,7 @@ class Fields:
             return default
 
     def problem(self, name: str, what: str, got: object, want: str) -> None:
-        """Note that a field is wrong."""
+        """Record that a field is wrong."""
         shown = json.dumps(got, ensure_ascii=False)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         self.problems.append(f"{self._prefix}{name}: {what} (got {shown}; want {want})")

@@ -1,6 +1,5 @@
-"""flannel's rules by which a network is cut into subnets. Pure.
-
-Both address families keep the same rules with other numbers, so they are one function over plain integers.
+"""flannel's rules for dividing a network into subnets. Pure. Both address families follow the same rules with other
+numbers, so one function over plain integers serves both.
 """
 
 import re
@@ -12,15 +11,15 @@ from agent.netconfig.fields import Fields, WrongValue, text
 
 @dataclass(frozen=True, slots=True)
 class FamilyRules:
-    """What differs between the families in flannel's rules."""
+    """The difference between the families in flannel's rules."""
 
     prefix: str
-    """What the field names begin with."""
+    """Prefix of the field names."""
     bits: int
     longest_subnet: int
     longest_network: int
     default_len: int
-    """Taken when the network has room for at least four such subnets."""
+    """The default if the network has room for at least four such subnets."""
     network_example: str
 
     def number(self, address: str) -> int:
@@ -40,7 +39,7 @@ class FamilyRules:
             raise WrongValue("not an address", "the base address of a subnet") from None
 
     def read_length(self, value: object) -> int:
-        """Read a subnet's prefix length; 0 counts as absent, as Go's zero value does."""
+        """Read a subnet's prefix length; 0 counts as absent, like Go's zero value."""
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise WrongValue("not a prefix length", "a whole number such as 24, without quotes")
         if value > self.longest_subnet:
@@ -78,15 +77,17 @@ class Layout:
     subnet_min: int
     subnet_max: int
     warning: str | None
-    """What is accepted, but not as it stands."""
+    """A valid value that is used differently from how it is written."""
 
 
 def read_layout(fields: Fields, family: FamilyRules) -> Layout | None:
-    """Read and check one family's fields, and note problems; None where the network's or the subnets' size is wrong."""
+    """Read and check one family's fields, and record problems; None if the size of the network or of the subnets is
+    wrong.
+    """
     before = len(fields.problems)
     name = family.prefix + "Network"
     several = fields.get(name + "s")
-    # flannel up to 0.20 wrote a list, of which only the first entry counted.
+    # flannel before 0.20 wrote a list, of which only the first entry counted.
     given = several[0] if isinstance(several, list) and several else fields.get(name)
     address, network_len = fields.check(name, given, family.read_network, (0, 0))
     given_len = fields.read(family.prefix + "SubnetLen", family.read_length, 0)
@@ -102,7 +103,7 @@ def read_layout(fields: Fields, family: FamilyRules) -> Layout | None:
     for which, bound in (("SubnetMin", lowest), ("SubnetMax", highest)):
         if bound is not None:
             _check_bound(fields, family, which, bound, (base, end, step))
-    # The first subnet is left out: its base would equal the network's own address.
+    # The first subnet is excluded: its base would equal the network's own address.
     lowest, highest = base + step if lowest is None else lowest, end - step if highest is None else highest
     if len(fields.problems) == before and lowest > highest:
         what = f"{family.prefix}SubnetMin is above {family.prefix}SubnetMax, so no subnet can be leased"
@@ -112,7 +113,7 @@ def read_layout(fields: Fields, family: FamilyRules) -> Layout | None:
 
 
 def _subnet_len(fields: Fields, family: FamilyRules, network_len: int, given: int) -> int | None:
-    """Return the length as given or by default; None when a problem was noted."""
+    """Return the length as given or by default; None after recording a problem."""
     name = family.prefix + "SubnetLen"
     if given == 0:
         if network_len <= family.longest_network:
@@ -128,7 +129,7 @@ def _subnet_len(fields: Fields, family: FamilyRules, network_len: int, given: in
 
 
 def _check_bound(fields: Fields, family: FamilyRules, which: str, address: int, span: tuple[int, int, int]) -> None:
-    """Note what is wrong with SubnetMin or SubnetMax. `span` is the network's base, its end and a subnet's size."""
+    """Record what is wrong with SubnetMin or SubnetMax. `span` is the network's base, its end and a subnet's size."""
     base, end, step = span
     name, shown = family.prefix + which, family.show(address)
     if not base <= address < end:

@@ -1,4 +1,4 @@
-"""What an agent keeps up on its machine beside the backend: bridge, rules, files, health server, warnings.
+"""What an agent maintains on its machine beside the backend: bridge, rules, files, health server, warnings.
 
-Imported by assembly and agent; testbed takes subnet.env's format from here.
+Imported by assembly and agent; testbed takes the format of subnet.env from here.
 """

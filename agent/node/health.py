@@ -1,8 +1,7 @@
 """The agent's state over HTTP: /healthz, /readyz, /metrics (Prometheus text) and /state (JSON).
 
-`Readiness` collects what every part of the agent says of itself. `Report` is one consistent look at the agent, and
-rendering it is pure. The server asks for a report per request, so it holds no state of its own and never waits for
-etcd.
+`Readiness` collects the state of every part of the agent. `Report` is a consistent snapshot of the agent, and rendering
+it is pure. The server requests a report per request, so it has no state and never waits for etcd.
 """
 
 import errno
@@ -25,11 +24,11 @@ PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 SHORTAGE_PAUSE_S = 0.1
 REQUEST_TIMEOUT_S = 5.0
-"""A client that sends nothing for so long is disconnected."""
+"""A client that sends nothing for this time is disconnected."""
 
 
 class Readiness:
-    """What still keeps the agent from being ready: named parts, each ready or with a reason; any thread may use it."""
+    """The agent's readiness: named parts, each ready or with a reason why not; any thread may use it."""
 
     def __init__(self, parts: Sequence[str]) -> None:
         """Begin with every part unready."""
@@ -37,11 +36,11 @@ class Readiness:
         self._reasons: dict[str, str | None] = {part: "not yet" for part in parts}
 
     def mark_ready(self, part: str) -> bool:
-        """Note that `part` is ready; return whether it was not before."""
+        """Mark `part` as ready; return whether that is news."""
         return self._set(part, None)
 
     def mark_unready(self, part: str, why: str) -> bool:
-        """Note why `part` is not ready; return whether that is news."""
+        """Record why `part` is not ready; return whether that is news."""
         return self._set(part, why)
 
     def reasons(self) -> tuple[str, ...]:
@@ -68,7 +67,7 @@ class LeaseReport:
     reservation: bool
     """True when the key has no etcd lease and so never expires."""
     seconds_left: float | None
-    """Until etcd would delete the key if we stopped renewing now; None for a reservation."""
+    """Time until etcd deletes the key if we stop renewing now; None for a reservation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ class Report:
     counters: Counters | None
     """None if the data path has no counters."""
     revision: int
-    """etcd store revision that the forwarding table was made from; 0 before the first snapshot."""
+    """The etcd revision of the forwarding table; 0 before the first snapshot."""
     fenced: bool
     watch_restarts: int
     started_at_s: float
@@ -99,7 +98,9 @@ class Report:
 
     @property
     def ready(self) -> bool:
-        """True if rules, subnet.env and the forwarding table of a snapshot are in place, and we are not fenced."""
+        """Return whether rules, subnet.env and the forwarding table of a snapshot are in place, and we
+        are not fenced.
+        """
         return not self.why_not_ready
 
 
@@ -151,13 +152,13 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "overlay_peers": ("gauge", "Nodes in the forwarding table."),
     "overlay_refused_leases": (
         "gauge",
-        "Leases that conflict with another or make no sense, so they are no peers; /state has the reasons.",
+        "Leases that are not peers because they conflict or are invalid; /state has the reasons.",
     ),
     "overlay_lease_seconds_left": (
         "gauge",
         "Seconds until etcd deletes our lease if it is not renewed; absent for a reservation.",
     ),
-    "overlay_watch_restarts_total": ("counter", "Times the watch for peers was begun again."),
+    "overlay_watch_restarts_total": ("counter", "Restarts of the watch for peers."),
     "overlay_store_revision": ("gauge", "etcd revision of the forwarding table."),
     "overlay_ready": ("gauge", "1 when ready, as /readyz."),
     "overlay_fenced": ("gauge", "1 when another node owns our subnet."),
@@ -167,7 +168,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
 
 
 def render_metrics(report: Report) -> str:
-    """Return Prometheus' text format, version 0.0.4, without the values that do not exist."""
+    """Return Prometheus' text format, version 0.0.4, without missing values."""
     lease = report.lease
     packets, sizes, drops = _samples(report.counters)
     samples: dict[str, dict[str, float]] = {
@@ -208,9 +209,8 @@ def _escaped(label_value: str) -> str:
 
 
 class HealthServer:
-    """Answers on `address`:`port` (0 picks a free port, see `port`) from a thread of its own until `close`.
-
-    Raises EnvironmentMissing when the address cannot be listened on.
+    """Answers on `address`:`port` (0 picks a free port, see `port`) from its own thread until `close`. Raises
+    EnvironmentMissing if it cannot listen on the address.
     """
 
     def __init__(self, address: str, port: int, report: Callable[[], Report]) -> None:
@@ -260,7 +260,7 @@ class _Server(ThreadingHTTPServer):
             return super().get_request()
         except OSError as error:
             if error.errno in SHORTAGE:
-                # The client is still in the queue: retrying at once would take a whole processor.
+                # The client stays in the queue: retrying at once would use a whole processor.
                 time.sleep(SHORTAGE_PAUSE_S)
             raise
 
@@ -277,7 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/healthz":
-            # It only says that we run: a supervisor must not restart an agent because etcd is down.
+            # Only liveness: a supervisor must not restart an agent because etcd is down.
             self._answer(200, "agent is running\n")
         elif path == "/readyz":
             report = self.server.report()
@@ -287,7 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/state":
             self._answer(200, render_state(self.server.report()), "application/json")
         else:
-            self._answer(404, "not here; try /healthz, /readyz, /metrics or /state\n")
+            self._answer(404, "not found; try /healthz, /readyz, /metrics or /state\n")
 
     do_HEAD = do_GET
 
@@ -305,10 +305,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def process_started_at_s() -> float:
-    """Return when this process began, in seconds since the epoch; now, if /proc cannot say."""
+    """Return this process's start time in seconds since the epoch; now, if /proc does not have it."""
     try:
         with open("/proc/self/stat", encoding="ascii") as stat, open("/proc/uptime", encoding="ascii") as uptime:
-            # Field 22 (man 5 proc), counted after the name, which may itself hold blanks.
+            # Field 22 (man 5 proc), counted after the name, which may contain spaces.
             ticks = int(stat.read().rpartition(")")[2].split()[19])
             alive_s = float(uptime.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""flannel's mk-docker-opts.sh as a program: dockerd's options from subnet.env, with the script's flags and output.
+"""flannel's mk-docker-opts.sh in Python: dockerd's options from subnet.env, with the script's flags and output.
 
 python -m agent.node.mk_docker_opts [-f SUBNET_ENV] [-d DOCKER_ENV] [-i] [-c] [-m] [-k KEY]
 """
@@ -17,7 +17,7 @@ FAILED, ENVIRONMENT = 1, 3
 
 
 def docker_options(values: Mapping[str, str], *, ip_masq: bool = True) -> dict[str, str]:
-    """Return variable → option for dockerd; leave out what subnet.env does not have. Pure."""
+    """Return variable → option for dockerd, of what subnet.env has. Pure."""
     options = {}
     if subnet := values.get("FLANNEL_SUBNET"):
         options["DOCKER_OPT_BIP"] = f"--bip={subnet}"
@@ -30,7 +30,7 @@ def docker_options(values: Mapping[str, str], *, ip_masq: bool = True) -> dict[s
 
 
 def render(options: Mapping[str, str], *, individual: bool, combined: bool, key: str = "DOCKER_OPTS") -> str:
-    """Return the text of the file, in the forms asked for, or in both if none is. Pure."""
+    """Return the text of the file, in the requested forms, or in both if none is. Pure."""
     both = not individual and not combined
     lines = [f'{name}="{option}"' for name, option in options.items()] if individual or both else []
     if combined or both:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-d", type=Path, default=Path("/run/docker_opts.env"), help="the file to write")
     parser.add_argument("-i", action="store_true", help="each option as a variable of its own")
     parser.add_argument("-c", action="store_true", help="all options in one variable")
-    parser.add_argument("-m", action="store_true", help="leave --ip-masq out")
+    parser.add_argument("-m", action="store_true", help="omit --ip-masq")
     parser.add_argument("-k", default="DOCKER_OPTS", help="name of the one variable")
     given = parser.parse_args(argv)
     try:
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EnvironmentMissing as error:
         return _complain(str(error), ENVIRONMENT)
     if subnet is not None and routed_elsewhere(subnet, table):
-        return _complain(f"{subnet}: a route leads to it by way of a gateway (got one; want it gone)", FAILED)
+        return _complain(f"{subnet}: a route leads to it through a gateway (got one; want it gone)", FAILED)
     return 0
 
 

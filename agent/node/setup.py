@@ -1,7 +1,6 @@
-"""What a node holds beside the overlay device once it has a lease: packet filter rules, the bridge, and the two files.
-
-Each part is re-made where it is missing, on its own: one that fails makes the agent unready with the reason, is tried
-again, and keeps no other from being made.
+"""A node's state beside the overlay device once it has a lease: packet filter rules, the bridge, and the two files.
+Each part is restored on its own: one that fails makes the agent unready with the reason, is retried, and does not stop
+the others.
 """
 
 import contextlib
@@ -41,7 +40,7 @@ DEVICE, RULES, BRIDGE, FILES = "overlay device", "rules", "bridge", "subnet file
 
 
 def bridge_claim(subnet_file: Path, network: IPv4Network) -> BridgeClaim:
-    """Return by what our bridge is known: the pod network, and what the run before wrote into its subnet.env."""
+    """Return how our bridge is recognised: the pod network, and what the previous run wrote into its subnet.env."""
     env, (previous, _) = read_env(subnet_file), read_previous_subnet(subnet_file)
     networks = (network,) if env is None else (network, env.network)
     addresses = () if previous is None else (IPv4Interface(first_address(previous.ipv4)).ip,)
@@ -70,7 +69,7 @@ class NodeSetup:
         self._firewall = Firewall(kernel.journal)
         self._forward_rules = ForwardRules(kernel.journal)
         self.warnings: tuple[str, ...] = ()
-        """Chains of other programs that drop what pods send each other."""
+        """Other programs' chains that drop packets between pods."""
         shares = [(config.network, lease.subnet.ipv4), (config.ipv6_network, lease.subnet.ipv6)]
         self._policies = [
             Policy(
@@ -92,11 +91,11 @@ class NodeSetup:
             config.network, lease.subnet, backend.overlay_mtu, options.ip_masq, ipv6_network=ipv6_network
         )
         self._before = read_env(options.subnet_file)
-        """What the run before us wrote."""
+        """What the previous run wrote."""
         self._bridge_claim = bridge_claim(options.subnet_file, config.network)
 
     def converge_links(self) -> None:
-        """Device, routes and bridge; cheap enough for every change that the kernel reports."""
+        """Converge device, routes and bridge; cheap enough for every change that the kernel reports."""
         self._part(DEVICE, self._converge_device)
         if self._options.bridge is not None:
             self._part(BRIDGE, self._converge_bridge)
@@ -104,13 +103,13 @@ class NodeSetup:
             self._readiness.mark_ready(BRIDGE)
 
     def converge_all(self) -> None:
-        """Links, rules and files."""
+        """Converge links, rules and files."""
         self._part(RULES, self._converge_rules)
         self.converge_links()
         self._part(FILES, self._write_files)
 
     def converge_unreported(self) -> None:
-        """Rules and files: nobody tells of their changes, so this has to be called regularly."""
+        """Converge rules and files: their changes are not reported, so call this regularly."""
         self._part(RULES, self._converge_rules)
         self._part(FILES, self._write_files)
 
@@ -119,7 +118,7 @@ class NodeSetup:
         try:
             converge()
         except (AgentError, OSError) as error:
-            # OSError: out of descriptors or memory; that passes, and packets keep flowing meanwhile.
+            # OSError: out of descriptors or memory; that is transient, and packets keep flowing meanwhile.
             if self._readiness.mark_unready(part, str(error)):
                 log.error("%s: %s", part, error)
         else:
@@ -131,7 +130,7 @@ class NodeSetup:
         if self._options.blackhole_route:
             for policy in self._policies:
                 route = own_blackhole(policy.subnet)
-                self._kernel.ensure_route(route, "without the bridge, packets for our own pods go nowhere")
+                self._kernel.ensure_route(route, "without the bridge, packets for our own pods are dropped")
 
     def _converge_bridge(self) -> None:
         addresses = [first_address(policy.subnet) for policy in self._policies]
@@ -143,15 +142,15 @@ class NodeSetup:
         if with_rules:
             made = [policy for policy in self._policies if self._firewall.converge(policy)]
             if made and self._rules_made:
-                log.warning("rules: some were missing, made again")
+                log.warning("rules: restored missing rules")
             for policy in made:
                 self._forget_flows(policy)
         if self._options.forward_rules:
             self._converge_forward_rules()
         if self._rules_made:
             return
-        # A run before may have had another network, or other flags. Tables of networks that were never ours are other
-        # agents'. Where there is no nft there are none.
+        # The previous run may have had another network or other flags. Tables of networks that were never ours belong
+        # to other agents. Without nft there are none.
         with contextlib.suppress(EnvironmentMissing):
             for network in self._networks_before():
                 is_ours_now = network in [policy.network for policy in self._policies]
@@ -177,23 +176,23 @@ class NodeSetup:
     def _converge_forward_rules(self) -> None:
         reports = [self._forward_rules.converge(policy.network) for policy in self._policies]
         for chain in (chain for report in reports for chain in report.opened):
-            log.info("forward: %s accepts the pod network's packets now, by rules of ours", chain)
+            log.info("forward: %s now accepts the pod network's packets, by our rules", chain)
         warnings = tuple(warning for report in reports for warning in report.warnings)
         log_news(log, self.warnings, warnings)
         self.warnings = warnings
 
     def _forget_flows(self, policy: Policy) -> None:
-        """Forget the UDP flows that began before the rules, so that these are masqueraded too."""
+        """Forget the UDP flows older than the rules, so that these are masqueraded too."""
         version = policy.network.version
         try:
             own = self._kernel.own_addresses(version)
             forgotten = forget_flows(version, lambda flow: escapes(policy, flow, own))
         except (AgentError, OSError) as error:
             # The rules are in force all the same, and such flows end by themselves.
-            log.warning("rules: UDP flows that began before them are masqueraded only after a pause of 30 s: %s", error)
+            log.warning("rules: older UDP flows are masqueraded only after a pause of 30 s: %s", error)
             return
         for command in words(forgotten):
-            self._kernel.journal.record(command, "these flows began before the rules that masquerade them")
+            self._kernel.journal.record(command, "these flows are older than the rules that masquerade them")
 
     def _networks_before(self) -> list[IPNetwork]:
         before = self._before
@@ -203,7 +202,7 @@ class NodeSetup:
     def _write_files(self) -> None:
         files: list[tuple[Path | None, Callable[[Path, SubnetEnv], None]]] = [
             (self._options.docker_opts_file, write_docker_opts),
-            # Last, because others wait for this one and then look for the other.
+            # Last, because other programs wait for this file and then read the other.
             (self._options.subnet_file, write_subnet_env),
         ]
         for path, write in files:

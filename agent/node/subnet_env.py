@@ -1,6 +1,5 @@
-"""subnet.env and docker_opts.env: how other programs of the node (dockerd, the CNI plugin) learn our subnet.
-
-Lines and order are flannel's; the reader takes what flannel's dotenv reader takes (quotes, `export`, comments, CRLF).
+"""subnet.env and docker_opts.env, which give our subnet to other programs of the node (dockerd, the CNI plugin). Lines
+and order are flannel's; the reader accepts what flannel's dotenv reader does (quotes, `export`, comments, CRLF).
 """
 
 import errno
@@ -31,7 +30,7 @@ LINE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class SubnetEnv:
-    """What the files say."""
+    """The content of the files."""
 
     network: IPv4Network
     subnet: Subnet
@@ -43,7 +42,7 @@ class SubnetEnv:
 
 
 def render_subnet_env(env: SubnetEnv) -> str:
-    """The text of subnet.env."""
+    """Render subnet.env."""
     # The first usable address, not the base: dockerd's bridge takes it as its own.
     lines = [f"FLANNEL_NETWORK={env.network}", f"FLANNEL_SUBNET={first_address(env.subnet.ipv4)}"]
     if env.ipv6_network is not None and env.subnet.ipv6 is not None:
@@ -53,7 +52,7 @@ def render_subnet_env(env: SubnetEnv) -> str:
 
 
 def render_docker_opts(env: SubnetEnv) -> str:
-    """The text of docker_opts.env as flannel's mk-docker-opts.sh writes it: single options, then all in one."""
+    """Render docker_opts.env as flannel's mk-docker-opts.sh writes it: single options, then all in one."""
     options = {
         "BIP": f"--bip={first_address(env.subnet.ipv4)}",
         "IPMASQ": f"--ip-masq={'false' if env.ip_masq else 'true'}",
@@ -64,17 +63,17 @@ def render_docker_opts(env: SubnetEnv) -> str:
 
 
 def write_subnet_env(path: Path, env: SubnetEnv) -> None:
-    """Put subnet.env in place at once and durably. Raises EnvironmentMissing with the path and the cause."""
+    """Replace subnet.env atomically and durably. Raises EnvironmentMissing with the path and the cause."""
     replace_file(path, render_subnet_env(env))
 
 
 def write_docker_opts(path: Path, env: SubnetEnv) -> None:
-    """Put docker_opts.env in place at once and durably. Raises EnvironmentMissing with the path and the cause."""
+    """Replace docker_opts.env atomically and durably. Raises EnvironmentMissing with the path and the cause."""
     replace_file(path, render_docker_opts(env))
 
 
 def read_previous_subnet(path: Path) -> tuple[Subnet | None, str | None]:
-    """The subnet that a run before us left in subnet.env, and a warning when the file is there but of no use.
+    """Return the subnet that a previous run left in subnet.env, and a warning if the file exists but is unusable.
 
     Never raises: a bad file means that there is no previous subnet.
     """
@@ -95,7 +94,7 @@ def read_previous_subnet(path: Path) -> tuple[Subnet | None, str | None]:
 
 
 def read_env(path: Path) -> SubnetEnv | None:
-    """A whole subnet.env; None where there is none or it is of no use. Never raises."""
+    """Read a whole subnet.env; None if it is missing or unusable. Never raises."""
     subnet, _ = read_previous_subnet(path)
     if subnet is None:
         return None
@@ -115,7 +114,7 @@ def read_env(path: Path) -> SubnetEnv | None:
 
 
 def read_values(path: Path) -> dict[str, str]:
-    """Every NAME=value of a subnet.env. Raises OSError, and ValueError that says what is wrong and on which line."""
+    """Read every NAME=value of a subnet.env. Raises OSError, and ValueError with the problem and its line."""
     text = _read(path)
     if text is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -123,16 +122,16 @@ def read_values(path: Path) -> dict[str, str]:
 
 
 def first_address(network: IPv4Network | IPv6Network) -> IPv4Interface | IPv6Interface:
-    """The first usable address of a node's subnet: its bridge's."""
+    """Return the first usable address of a node's subnet: its bridge's."""
     if isinstance(network, IPv4Network):
         return IPv4Interface((network.network_address + 1, network.prefixlen))
     return IPv6Interface((network.network_address + 1, network.prefixlen))
 
 
 def _read(path: Path) -> str | None:
-    """The file's text; None when there is none. Raises OSError or ValueError."""
+    """Return the file's text; None if it does not exist. Raises OSError or ValueError."""
     try:
-        # Not blocking: it might be a FIFO.
+        # Non-blocking: it might be a FIFO.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
@@ -157,7 +156,7 @@ def _read(path: Path) -> str | None:
 
 
 def _values(text: str) -> dict[str, tuple[int, str]]:
-    """Name → line number and value. Raises ValueError that names the line."""
+    """Map each name to its line number and value. Raises ValueError that names the line."""
     values: dict[str, tuple[int, str]] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.rstrip("\r")
@@ -175,16 +174,15 @@ def _values(text: str) -> dict[str, tuple[int, str]]:
 
 
 def _only_network(values: dict[str, tuple[int, str]], name: str, parse: Callable[[str], T]) -> T | None:
-    """The one network of a comma-separated list, as flannel reads it: bad entries are skipped, two good ones are none.
-
-    Returns None when the name is not there. Raises ValueError that names the line.
+    """Return the only network of a comma-separated list, as flannel reads it: bad entries are skipped, two good ones
+    count as none. Returns None if the name is missing. Raises ValueError that names the line.
     """
     if name not in values:
         return None
     number, text = values[name]
     networks = []
     for entry in text.split(","):
-        # ip_network would take a bare address for a /32; a subnet always has its length.
+        # ip_network would parse a bare address as a /32; a subnet always has its length.
         if "/" in entry:
             try:
                 networks.append(parse(entry.strip()))
@@ -197,7 +195,7 @@ def _only_network(values: dict[str, tuple[int, str]], name: str, parse: Callable
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Put a file in place at once and durably. Raises EnvironmentMissing with the path and the cause."""
+    """Replace a file atomically and durably. Raises EnvironmentMissing with the path and the cause."""
     temporary: str | None = None
     try:
         _make_directories(path.parent)
@@ -207,7 +205,7 @@ def replace_file(path: Path, text: str) -> None:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            # Readers run as other users, whatever the umask.
+            # Readable by other users, whatever the umask.
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -221,7 +219,7 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def _make_directories(path: Path) -> None:
-    """Like `mkdir -p` with mode 0755 whatever the umask; only directories that we make get it."""
+    """Create directories like `mkdir -p` with mode 0755 whatever the umask, which only new directories get."""
     missing = [parent for parent in (path, *path.parents) if not parent.exists()]
     for directory in reversed(missing):
         directory.mkdir(exist_ok=True)

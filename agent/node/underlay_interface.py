@@ -1,9 +1,8 @@
-"""Which interface and which of its addresses are the underlay's. Pure but for the two functions that read the kernel.
-
-Order and meaning are flannel's (pkg/ip/iface.go, main.go `LookupExtIface`), with these differences: an interface that
-was asked for and cannot carry anything (down, no address) is an error that lists what there is instead; an IPv4 address
-in the network of an earlier one (the kernel calls it secondary) is never taken unless it is named; nor is a /32 or /128
-beside another, as it is mostly a floating service address; and a default route gives its own source address.
+"""Choose the underlay's interface and address. Pure except for the functions that read the kernel. Order and meaning
+are flannel's (pkg/ip/iface.go, main.go `LookupExtIface`), with these differences: a requested interface that cannot
+carry anything (down, no address) is an error that lists the alternatives; an IPv4 address in the network of an earlier
+one (secondary, to the kernel) is taken only by name; so is a /32 or /128 beside another, which is mostly a floating
+service address; and a default route determines its own source address.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +34,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class UnderlayInterface:
-    """What was chosen."""
+    """The chosen interface."""
 
     name: str
     address: IPv4Address
@@ -46,7 +45,7 @@ class UnderlayInterface:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the flags say about the underlay, in the order in which it counts."""
+    """The flags about the underlay, in order of priority."""
 
     iface: Sequence[str] = ()
     """Names or addresses."""
@@ -56,7 +55,7 @@ class Wish:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the default route decides."""
+        """Return whether the default route decides."""
         return not (self.iface or self.regex or self.can_reach or self.public_ip)
 
 
@@ -94,7 +93,7 @@ def choose(
     default_route: Route | None,
     route_towards: Callable[[IPv4Address], Route | None] = lambda _: None,
 ) -> UnderlayInterface:
-    """Choose the underlay interface. Raises EnvironmentMissing, which lists the candidates with their addresses."""
+    """Choose the underlay interface. Raises EnvironmentMissing with a list of the candidates and their addresses."""
     tries: list[Callable[[], UnderlayInterface]] = []
     if wish.iface:
         tries.append(lambda: _by_names(candidates, wish.iface, wish.public_ip))
@@ -109,16 +108,16 @@ def choose(
             if public_ip in _ips(candidate):
                 return _usable(candidate, public_ip, "--public-ip", candidates)
         raise EnvironmentMissing(
-            f"--public-ip: no interface has it (got {public_ip}; want --iface beside it, {_list(candidates)})"
+            f"--public-ip: no interface has it (got {public_ip}; also want --iface, {_list(candidates)})"
         )
     for candidate in candidates:
         if default_route is not None and candidate.name == default_route.device:
             return _usable(candidate, source_of(default_route, candidate.addresses), "underlay", candidates)
-    raise EnvironmentMissing(f"underlay: no default route to choose by (got none; want --iface, {_list(candidates)})")
+    raise EnvironmentMissing(f"underlay: no default route (got none; want --iface, {_list(candidates)})")
 
 
 def keep(candidates: Sequence[Candidate], name: str, address: IPv4Address) -> UnderlayInterface | None:
-    """Return the interface that was chosen before with its address; None when it does not have that any more.
+    """Return the chosen interface and its address; None when it no longer has that.
 
     Raises EnvironmentMissing while the interface is down.
     """
@@ -131,16 +130,15 @@ def keep(candidates: Sequence[Candidate], name: str, address: IPv4Address) -> Un
 def choose_ipv6(
     addresses: Sequence[AssignedAddress], named: Sequence[IPv6Address | None], source: IPv6Address | None = None
 ) -> IPv6Address | None:
-    """Choose the IPv6 address: the first of `named` that is there, else the route's source, else as among IPv4 ones."""
+    """Choose the IPv6 address: the first existing one of `named`, else the route's source, else as for IPv4."""
     present = {held.address.ip for held in addresses}
     found = next((address for address in named if address in present), source)
     return found or next((ip for held in _in_order(addresses) if isinstance(ip := held.address.ip, IPv6Address)), None)
 
 
 def source_of(route: Route, addresses: Sequence[AssignedAddress]) -> IPv4Address | None:
-    """Return the source address that the kernel takes for what goes by this route (its `inet_select_addr`).
-
-    That is the one that the route names, else the device's first in the network of the gateway, else its first.
+    """Return the source address that the kernel uses for this route (`inet_select_addr`): the route's own, else the
+    device's first address in the gateway's network, else its first.
     """
     if isinstance(route.source, IPv4Address):
         return route.source
@@ -151,7 +149,7 @@ def source_of(route: Route, addresses: Sequence[AssignedAddress]) -> IPv4Address
 
 
 def _first(tries: Sequence[Callable[[], UnderlayInterface]]) -> UnderlayInterface:
-    """What the first of them finds; when none does, what the first complains about."""
+    """Return the first success of these; if none succeeds, raise the first error."""
     refusals = []
     for attempt in tries:
         try:
@@ -162,7 +160,7 @@ def _first(tries: Sequence[Callable[[], UnderlayInterface]]) -> UnderlayInterfac
 
 
 def _by_regex(candidates: Sequence[Candidate], regex: GoRegex, public_ip: IPv4Address | None) -> UnderlayInterface:
-    """Addresses first, then names, as flannel."""
+    """Match addresses first, then names, as flannel does."""
     for candidate in candidates:
         for address in (*_preferred(candidate), *_ips(candidate)):
             if regex.search(str(address)):
@@ -171,7 +169,7 @@ def _by_regex(candidates: Sequence[Candidate], regex: GoRegex, public_ip: IPv4Ad
         if regex.search(candidate.name):
             return _usable(candidate, _held(candidate, public_ip), "--iface-regex", candidates)
     raise EnvironmentMissing(
-        f"--iface-regex: in no address and no name (got {regex.pattern!r}; want another, {_list(candidates)})"
+        f"--iface-regex: matches no address and no name (got {regex.pattern!r}; want another, {_list(candidates)})"
     )
 
 
@@ -185,7 +183,7 @@ def _by_route(
             address = _held(candidate, wish.public_ip) or source_of(route, candidate.addresses)
             return _usable(candidate, address, "--iface-can-reach", candidates)
     raise EnvironmentMissing(
-        f"--iface-can-reach: no interface leads there (got {wish.can_reach}; want another, {_list(candidates)})"
+        f"--iface-can-reach: no interface reaches it (got {wish.can_reach}; want another, {_list(candidates)})"
     )
 
 
@@ -208,7 +206,7 @@ def _by_names(
                 address = IPv4Address(word) if holding else _held(candidate, public_ip)
                 return _usable(candidate, address, "--iface", candidates)
             except EnvironmentMissing as error:
-                # flannel too goes on to the next --iface; the last reason is the one to show.
+                # flannel also continues with the next --iface; the last reason is the one to show.
                 refusal = error
     raise refusal
 
@@ -216,17 +214,19 @@ def _by_names(
 def _usable(
     candidate: Candidate, address: IPv4Address | None, where: str, candidates: Sequence[Candidate]
 ) -> UnderlayInterface:
-    """The interface with that address, else with the best that it has."""
+    """Return the interface with that address, else with its best one."""
     if not candidate.up:
         raise EnvironmentMissing(f"{where}: the interface is down (got {candidate}; want it up, {_list(candidates)})")
     own = address or next(iter(_preferred(candidate)), None)
     if own is None:
-        raise EnvironmentMissing(f"{where}: no IPv4 address (got {candidate}; want one with, {_list(candidates)})")
+        raise EnvironmentMissing(
+            f"{where}: no IPv4 address (got {candidate}; want another interface, {_list(candidates)})"
+        )
     return UnderlayInterface(candidate.name, own, candidate.mtu)
 
 
 def _in_order(addresses: Iterable[AssignedAddress]) -> list[AssignedAddress]:
-    """Those that may be taken without being named, the best first; equal ones stay in the kernel's order."""
+    """Return the addresses that need not be named, the best first; ties stay in the kernel's order."""
     return sorted(filter(_may_be_taken, addresses), key=_rank)
 
 
@@ -256,4 +256,4 @@ def _held(candidate: Candidate, address: IPv4Address | None) -> IPv4Address | No
 
 def _list(candidates: Iterable[Candidate]) -> str:
     shown = "; ".join(map(str, candidates))
-    return f"here are: {shown}" if shown else "but there is no interface here but loopback"
+    return f"candidates: {shown}" if shown else "but loopback is the only interface"

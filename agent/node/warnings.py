@@ -1,6 +1,5 @@
-"""What an operator should know while everything works: a network config that changed, a certificate that expires soon.
-
-Nothing here changes what the agent does. Each warning is logged once, and shown in /state while it lasts.
+"""Warnings for the operator while everything works: a changed network config, a certificate that expires soon. Nothing
+here affects what the agent does. Each warning is logged once, and shown in /state while it lasts.
 """
 
 import logging
@@ -22,11 +21,11 @@ CHECK_S = 10.0
 KEPT = "this agent keeps its startup config"
 WARNED_BEFORE = timedelta(days=7)
 WARNED_SHARE = 3
-"""Certificates that live for days are warned of in the last third of their life."""
+"""Certificates that live for days cause a warning in the last third of their life."""
 
 
 def log_news(log: logging.Logger, before: Sequence[str], now: Sequence[str]) -> None:
-    """Log each warning that is new, and each that no longer holds."""
+    """Log each new warning, and each that no longer applies."""
     for warning in now:
         if warning not in before:
             log.warning("%s", warning)
@@ -37,7 +36,7 @@ def log_news(log: logging.Logger, before: Sequence[str], now: Sequence[str]) -> 
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """From when to when a certificate is valid."""
+    """The time during which a certificate is valid."""
 
     begins: datetime
     ends: datetime
@@ -48,8 +47,8 @@ class Validity:
 
 
 def read_validity(file: Path) -> Validity:
-    """Return the validity of the first certificate in a PEM file. Raises OSError, and ValueError if there is none."""
-    # Imported here: it costs 35 ms and 10 MB, and an agent without TLS never needs it.
+    """Read the validity of the first certificate in a PEM file. Raises OSError, and ValueError if it has none."""
+    # Imported here: it costs 35 ms and 10 MB, which an agent without TLS never needs.
     from cryptography import x509
 
     try:
@@ -60,7 +59,7 @@ def read_validity(file: Path) -> Validity:
 
 
 class OperatorWarnings:
-    """Checks from time to time, in a thread of its own; `current` may be read from any."""
+    """Checks from time to time, in its own thread; any thread may read `current`."""
 
     def __init__(
         self,
@@ -86,11 +85,11 @@ class OperatorWarnings:
             self._clock.wait(stop, CHECK_S)
 
     def check(self) -> None:
-        """Check once; log what is new and what is over."""
+        """Check once; log new warnings and those that ended."""
         try:
             about_config = self._about_config()
         except RegistryError:
-            # The lease's renewal reports an unreachable etcd; what was true of the config still is.
+            # The lease's renewal reports an unreachable etcd; the last result about the config still stands.
             about_config = tuple(warning for warning in self.current if warning.startswith("network config"))
         warnings = (*about_config, *self._about_certificates())
         log_news(log, self.current, warnings)
@@ -121,11 +120,13 @@ class OperatorWarnings:
             return None
         ended = "has expired" if validity.ends <= self._today() else "expires"
         at = f"{validity.ends:%Y-%m-%dT%H:%M:%SZ}"
-        return f"certificate {file} {ended} at {at} (want a new one in its place: it is read again)"
+        return f"certificate {file} {ended} at {at} (replace it in place: it is reloaded)"
 
 
 def _changes(before: NetworkConfig | BackendOptions, after: NetworkConfig | BackendOptions) -> Iterator[str]:
-    """Yield `name before → after` for each difference of two values of one class; only the name where it is secret."""
+    """Yield `name before → after` for each difference between two values of one class; only the name if
+    it is secret.
+    """
     for one in fields(before):
         old, new = getattr(before, one.name), getattr(after, one.name)
         if not one.compare or old == new:

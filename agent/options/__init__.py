@@ -1,4 +1,4 @@
-"""The agent's flags: one table, what a command line makes of it, and what the machine must offer before a start.
+"""The agent's flags: one table, the parser of its command line, and the requirements on the machine before a start.
 
-Below every room but daemon, lease and errors. Imported by what starts an agent or checks its flags.
+Below every room but daemon, lease and errors. Imported by everything that starts an agent or checks its flags.
 """

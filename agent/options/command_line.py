@@ -1,6 +1,6 @@
 """Read a command line and its environment as Go does (`-x`, `--x`, `--x=v`, `--x v`, `--x=false`); write the help.
 
-Which flags exist and what they mean is in `agent.options.options`. Every mistake is reported at once.
+The flags and their meaning are in `agent.options.options`. All mistakes are reported at once.
 """
 
 import difflib
@@ -29,7 +29,7 @@ OF_KUBERNETES = ("CONT_WHEN_CACHE_NOT_READY", "EVENT_QUEUE_DEPTH")
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What was given for one flag, and where, for the error line."""
+    """The texts given for one flag, and where, for the error line."""
 
     texts: tuple[str, ...]
     where: str
@@ -37,7 +37,7 @@ class Given:
 
 @dataclass(slots=True)
 class Reading:
-    """Which text belongs to which flag, before any is parsed."""
+    """Which text belongs to which flag, before any parsing."""
 
     command: Command = "run"
     given: dict[str, Given] = field(default_factory=dict)
@@ -65,7 +65,7 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
                 values[option] = tuple(found)
             elif found:
                 values[option] = found[0]
-    # The default stands in for a mistake, so that the rest is looked at too.
+    # The default stands in for a mistake, so that the rest is checked too.
     options = Options(command=reading.command, **values)
     problems = reading.problems + _contradictions(options, reading)
     if problems:
@@ -93,7 +93,7 @@ def read_flags(argv: Sequence[str], environ: Mapping[str, str]) -> Reading:
 
 
 def without_effect(argv: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Return a line for each flag and variable that flanneld knows and that means nothing here."""
+    """Return a line for each flag and variable of flanneld that has no effect here."""
     return [
         *(
             f"{name}={environ[name]}: without effect, it is for flannel's Kubernetes subnet manager"
@@ -134,7 +134,7 @@ def _read_words(reading: Reading, words: list[str]) -> None:
         flag = FLAG_BY_NAME.get("help" if name == "h" else name)
         if flag is None:
             reading.problems.append(_unknown(word, name))
-            # In `--unknown value` the value must not be reported as a second mistake.
+            # In `--unknown value`, do not report the value as a second mistake.
             if not equals and words and not words[0].startswith("-"):
                 words.pop(0)
             continue
@@ -158,7 +158,7 @@ def _unknown(word: str, name: str) -> str:
 
 
 def _parse(flag: Flag, given: Given) -> tuple[list[object], list[str]]:
-    """Return the values of a flag, and a line for each text that has none."""
+    """Return a flag's values, and an error line for each text that has none."""
     values, mistakes = [], []
     for text in flag.texts(given.texts):
         try:
@@ -170,7 +170,7 @@ def _parse(flag: Flag, given: Given) -> tuple[list[object], list[str]]:
 
 
 def _contradictions(options: Options, reading: Reading) -> list[str]:
-    """Return a line for each thing that no single flag can know."""
+    """Return a line for each contradiction between flags."""
     where, problems = reading.where, []
     pairs = (
         ("etcd-certfile", options.etcd_certfile, "etcd-keyfile", options.etcd_keyfile),
@@ -179,7 +179,7 @@ def _contradictions(options: Options, reading: Reading) -> list[str]:
     for first, first_value, second, second_value in pairs:
         if (first_value is None) != (second_value is None):
             present, missing = (second, first) if first_value is None else (first, second)
-            problems.append(f"{where(present)}: is of no use alone (got no --{missing}; want both or neither)")
+            problems.append(f"{where(present)}: has no effect alone (got no --{missing}; want both or neither)")
     files = {
         "etcd-certfile": options.etcd_certfile,
         "etcd-keyfile": options.etcd_keyfile,
@@ -188,10 +188,10 @@ def _contradictions(options: Options, reading: Reading) -> list[str]:
     tls = [name for name, file in files.items() if file is not None]
     if tls and any(url.startswith("http:") for url in options.etcd_endpoints):
         problems.append(
-            f"{where(tls[0])}: TLS files with an endpoint that does without"
+            f"{where(tls[0])}: TLS files with an endpoint without TLS"
             f" (got {','.join(options.etcd_endpoints)!r}; want https:// for all)"
         )
-    # The default margin is an hour: with a shorter TTL only a margin that was asked for is a contradiction.
+    # The default margin is an hour: with a shorter TTL only an explicit margin is a contradiction.
     margin = "subnet-lease-renew-margin"
     if margin in reading.given and not reading.problems:
         ttl_s, margin_s = options.subnet_lease_ttl_s, options.subnet_lease_renew_margin_s

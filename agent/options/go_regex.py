@@ -47,19 +47,19 @@ _UNICODE = re.compile(r"\\([pP])(?:\{(\^?)(\w+)\}|([A-Z]))")
 
 @dataclass(frozen=True, slots=True)
 class GoRegex:
-    """A regular expression that is searched for."""
+    """A regular expression to search for."""
 
     pattern: str
-    """As it was given."""
+    """The original text."""
     _compiled: re.Pattern[str] = field(compare=False, repr=False)
 
     def search(self, text: str) -> bool:
-        """Whether it is found in a text."""
+        """Return whether a text contains a match."""
         return self._compiled.search(text) is not None
 
 
 def compile_go_regex(pattern: str) -> GoRegex:
-    """Read a regular expression. Raises ValueError with what is wrong, in Go's words."""
+    """Compile a regular expression. Raises ValueError with Go's message."""
     translated = _Translation(pattern).translate()
     try:
         return GoRegex(pattern, re.compile(translated, re.ASCII))
@@ -68,7 +68,7 @@ def compile_go_regex(pattern: str) -> GoRegex:
 
 
 class _Translation:
-    """One pass over a pattern; flags are put around each atom, because Go lets them begin in the middle of a group."""
+    """One pass over a pattern; flags are put around each atom, because Go allows them in the middle of a group."""
 
     def __init__(self, pattern: str) -> None:
         self._text = pattern
@@ -76,10 +76,10 @@ class _Translation:
         self._out: list[str] = []
         self._flags: frozenset[str] = frozenset()
         self._outer: list[frozenset[str]] = []
-        """The flags around each group that is open."""
+        """The flags around each open group."""
         self._names: set[str] = set()
         self._before = "nothing"
-        """What a repetition would repeat: nothing, an atom, or a repetition."""
+        """What a repetition would apply to: nothing, an atom, or a repetition."""
 
     def translate(self) -> str:
         special: dict[str, Callable[[], None]] = {
@@ -158,7 +158,7 @@ class _Translation:
             raise ValueError(f"{words}: {operator}")
         self._put(operator, "repetition", len(operator))
         if self._text[self._at : self._at + 1] == "?":
-            # That it matches as little as it can makes no difference to whether it does.
+            # A lazy repetition makes no difference to whether there is a match.
             self._at += 1
 
     def _escape(self) -> None:
@@ -212,7 +212,7 @@ class _Translation:
         return low, high
 
     def _named_class(self) -> Iterable[Range] | None:
-        """The class `\\d`, `\\S`, `\\pN` … that begins here; None where another thing does."""
+        r"""Return the class `\d`, `\S`, `\pN` … that starts here; None if there is none."""
         kind = self._text[self._at : self._at + 2]
         if kind[:1] == "\\" and kind[1:].lower() in _PERL and len(kind) == 2:
             self._at += 2
@@ -224,21 +224,21 @@ class _Translation:
         name = (found[3] or found[4]) if found else ""
         if not found or name not in {*_CATEGORIES.split(), "Any"}:
             shown = found[0] if found else self._text[self._at :]
-            what = "want a category such as \\pN or \\p{Lu}; scripts are not taken here"
+            what = "want a category such as \\pN or \\p{Lu}; scripts are not supported here"
             raise ValueError(f"invalid character class range: {shown}, {what}")
         self._at += len(found[0])
         ranges = [(0, sys.maxunicode)] if name == "Any" else _category(name)
         return _without(ranges) if (found[1] == "P") != bool(found[2]) else ranges
 
     def _ranges(self, ranges: Iterable[Range], *, negated: bool = False) -> None:
-        """Put a class; where letters of both cases count, Python adds them before it takes the opposite."""
+        """Return a class; if case is ignored, Python adds the other case before it negates the class."""
         body = "".join(f"\\U{low:08x}-\\U{high:08x}" for low, high in ranges)
         sign = "^" if negated and "i" in self._flags else ""
         text = f"[{sign}{body}]" if body else "(?:(?!))"
         self._put(f"(?i:{text})" if "i" in self._flags else text, "atom", 0)
 
     def _char(self) -> int:
-        """The one character that begins here, escaped or not."""
+        """Return the one character that starts here, escaped or not."""
         char = self._text[self._at]
         if char != "\\":
             self._at += 1
@@ -263,7 +263,7 @@ class _Translation:
 
 
 def _without(ranges: Iterable[Range]) -> list[Range]:
-    """All other characters."""
+    """Return all other characters."""
     found, start = [], 0
     for low, high in sorted(ranges):
         if low > start:
@@ -273,7 +273,7 @@ def _without(ranges: Iterable[Range]) -> list[Range]:
 
 
 def _category(name: str) -> list[Range]:
-    """The characters of a Unicode category: `N`, or `Nd`."""
+    """Return the characters of a Unicode category: `N`, or `Nd`."""
     import unicodedata
 
     found: list[Range] = []

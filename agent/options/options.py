@@ -3,7 +3,7 @@
 The command line, the `FLANNELD_*` variables, `--help` and docs/reference.md are read from this table. flannel's flags
 keep their names, defaults and variables, so a unit file written for flanneld works here.
 
-Imports nothing heavy: `--help` and a mistyped flag are answered at once.
+Imports nothing heavy, so that `--help` and a mistyped flag are fast.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ Command = Literal["run", "cleanup", "bridge"]
 
 COMMANDS: Mapping[Command, str] = {
     "run": "(no command) lease a subnet and carry packets until SIGTERM",
-    "cleanup": "remove what a run left: nftables tables, the bridge (with --bridge), subnet.env; twice is harmless",
+    "cleanup": "remove what a run left: nftables tables, the bridge (with --bridge), subnet.env; repeatable",
     "bridge": "make the bridge of an existing --subnet-file once, as dockerd would with its --bip, and exit",
 }
 UNSUPPORTED = frozenset(
@@ -33,53 +33,53 @@ UNSUPPORTED = frozenset(
         "set-node-network-unavailable",
     }
 )
-"""flannel has these and we do not: they are refused, as ignoring them would surprise later."""
+"""Flags of flannel that we do not support: they are refused, as ignoring them would surprise later."""
 OF_KLOG = ("vmodule", "log_backtrace_at")
-"""flannel's logger has these, each with a value; they concern nothing but its own log lines."""
+"""Flags of flannel's logger, each with a value; they affect only its own log lines."""
 WITHOUT_VARIABLE = frozenset({"help", "version"})
 
 
 def variable_of(name: str) -> str:
-    """Return flannel's environment variable for a flag of this name."""
+    """Return flannel's environment variable for a flag."""
     return "FLANNELD_" + name.upper().replace("-", "_")
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One flag as a person writes it, and how its text becomes a value."""
+    """One flag, and how its text becomes a value."""
 
     name: str
     value: str
-    """What the help calls its value; "" for a switch, which needs none."""
+    """The name of its value in the help; "" for a switch, which needs none."""
     parse: Callable[[str], object]
-    """Return the value of one text; raises ValueError, `<what is wrong>; want <what is right>`."""
+    """Returns the value of one text; raises ValueError, `<what is wrong>; want <what is right>`."""
     help: str
     default: str
-    """flannel's, as text."""
+    """flannel's default, as text."""
     plural: bool = False
-    """Whether the option is a tuple: every use of the flag adds to it."""
+    """Whether the option is a tuple to which every use of the flag adds."""
     separator: str | None = None
-    """Where plural: what stands between values in one text, of which the last counts."""
+    """If plural: the separator of values in one text, of which the last counts."""
 
     @property
     def variable(self) -> str:
-        """The environment variable that sets it, or ""; a flag on the command line wins."""
+        """Return its environment variable, or ""; a flag on the command line wins."""
         return "" if self.name in WITHOUT_VARIABLE else variable_of(self.name)
 
     def texts(self, given: Sequence[str]) -> Sequence[str]:
-        """Return the texts that count and are each parsed."""
+        """Return the texts that count; each is parsed."""
         if self.separator is not None:
             return given[-1].split(self.separator)
         return [text for text in given if text] if self.plural else given[-1:]
 
     def default_value(self) -> object:
-        """Return the option where nothing is given."""
+        """Return the option's value when nothing is given."""
         values = tuple(self.parse(text) for text in self.texts((self.default,)))
         return values if self.plural else values[0]
 
 
 def _flag(spelling: str, parse: Callable[[str], T], help: str, *, default: str = "", secret: bool = False) -> T:
-    """Declare a flag, `NAME=VALUE` as in the help; it is an option of the type that `parse` returns."""
+    """Declare a flag, `NAME=VALUE` as in the help; its option has the type that `parse` returns."""
     return cast(T, _field(Flag(*_split(spelling), parse, help, default), secret))
 
 
@@ -105,13 +105,13 @@ def _field(flag: Flag, secret: bool = False) -> object:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Everything that a command line and its environment decide, in the order of the help."""
+    """Everything that a command line and its environment determine, in the order of the help."""
 
     command: Command = "run"
     etcd_endpoints: tuple[str, ...] = _plural(
         "etcd-endpoints=URL,URL…",
         parsers.endpoint,
-        "where etcd listens",
+        "etcd's endpoints",
         default="http://127.0.0.1:4001,http://127.0.0.1:2379",
         separator=",",
     )
@@ -131,21 +131,21 @@ class Options:
     etcd_password: str | None = _flag(
         "etcd-password=TEXT",
         parsers.optional_text,
-        "its password; better given through the variable, which `ps` does not show",
+        "its password; prefer the variable, which `ps` does not show",
         secret=True,
     )
     iface: tuple[str, ...] = _plural(
-        "iface=NAME|ADDRESS", str, "underlay interface; may be repeated, the first that fits is taken"
+        "iface=NAME|ADDRESS", str, "underlay interface; may be repeated, the first usable one is taken"
     )
     iface_regex: tuple[GoRegex, ...] = _plural(
         "iface-regex=REGEX",
         parsers.regex,
-        "where no --iface fits: the first interface in whose address, else name, this is found; may be repeated",
+        "if no --iface fits: the first interface whose address, else name, matches this; may be repeated",
     )
     iface_can_reach: IPv4Address | None = _flag(
         "iface-can-reach=ADDRESS",
         parsers.reachable_ip,
-        "where none of these fits: the interface, and the source address, that packets to this address leave by",
+        "if none of these fits: the interface and source address of packets to this address",
     )
     public_ip: IPv4Address | None = _flag(
         "public-ip=ADDRESS",
@@ -158,13 +158,13 @@ class Options:
     subnet_file: Path = _flag(
         "subnet-file=FILE",
         parsers.path,
-        "where network, subnet and MTU are written for others",
+        "the file with network, subnet and MTU for other programs",
         default="/run/flannel/subnet.env",
     )
     docker_opts_file: Path | None = _flag(
         "docker-opts-file=FILE",
         parsers.optional_path,
-        "where dockerd's --bip and --mtu are written too; empty: nowhere",
+        "the file with dockerd's --bip and --mtu; empty: none",
     )
     subnet_lease_ttl_s: int = _flag(
         "subnet-lease-ttl=DURATION",
@@ -191,9 +191,7 @@ class Options:
     forward_rules: bool = _switch(
         "iptables-forward-rules", "accept what the pod network forwards, in iptables' FORWARD too", default="true"
     )
-    blackhole_route: bool = _switch(
-        "ip-blackhole-route", "drop packets for addresses of our subnet while there is no bridge for it"
-    )
+    blackhole_route: bool = _switch("ip-blackhole-route", "drop packets to our subnet while it has no bridge")
     bridge: str | None = _flag(
         "bridge=NAME",
         parsers.interface_name,
@@ -207,10 +205,10 @@ class Options:
     )
     healthz_port: int | None = _flag("healthz-port=PORT", parsers.port, "their TCP port; 0: off", default="0")
     revoke_on_exit: bool = _switch(
-        "revoke-on-exit", "give the lease back on SIGTERM; without it a restart keeps the subnet"
+        "revoke-on-exit", "revoke the lease on SIGTERM; without it a restart keeps the subnet"
     )
-    revoke: bool = _switch("revoke", "with `cleanup`: give the lease back too")
-    rules: bool = _switch("rules", "with `cleanup`: only rules and last-resort routes, for a flanneld that follows")
+    revoke: bool = _switch("revoke", "with `cleanup`: revoke the lease too")
+    rules: bool = _switch("rules", "with `cleanup`: only rules and last-resort routes, before a flanneld takes over")
     datapath: str = _flag(
         "datapath=auto|native|python",
         parsers.datapath,
@@ -220,16 +218,16 @@ class Options:
     journal: Path | None = _flag(
         "journal=FILE",
         parsers.optional_path,
-        "append every kernel change as the command a person would have typed (JSON lines)",
+        "append every kernel change as its equivalent command (JSON lines)",
     )
     node_name: str = _flag(
-        "node-name=NAME", parsers.node_name, "our name in journal and /state; default: the host name"
+        "node-name=NAME", parsers.node_name, "node name in the journal and /state; default: the host name"
     )
     version: bool = _switch("version", "print the version and exit")
     verbosity: int = _flag(
-        "v=LEVEL", parsers.whole(0, 10), "verbosity of the log: 0 events, 1 and more also details", default="0"
+        "v=LEVEL", parsers.whole(0, 10), "log verbosity: 0 events, 1 or more also details", default="0"
     )
-    help: bool = _switch("help", "print this and exit")
+    help: bool = _switch("help", "print this help and exit")
 
 
 FLAG_OF: Mapping[str, Flag] = {one.name: one.metadata[Flag] for one in fields(Options) if Flag in one.metadata}

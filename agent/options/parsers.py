@@ -1,4 +1,4 @@
-"""From the text of one flag to its value. A ValueError reads `<what is wrong>; want <what is right>`."""
+"""Parse the text of one flag. A ValueError reads `<what is wrong>; want <what is right>`."""
 
 import re
 import socket
@@ -12,12 +12,12 @@ from agent.options.go_regex import GoRegex, compile_go_regex
 SHORTEST_TTL_S = 2
 """Seconds; etcd raises anything below to this (its minimum lease TTL with default election timing)."""
 LONGEST_TTL_S = 9_000_000_000
-"""Seconds; etcd refuses more."""
+"""Seconds; etcd refuses more than this."""
 LONGEST_HOST_NAME = 253
-"""Characters; RFC 1035 §2.3.4, less the bytes for lengths."""
+"""Characters; RFC 1035 §2.3.4, minus the length bytes."""
 TRUE_TEXTS = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 FALSE_TEXTS = frozenset({"0", "f", "F", "false", "FALSE", "False"})
-"""What Go's strconv.ParseBool takes."""
+"""The false texts of Go's strconv.ParseBool."""
 MARGIN_RANGE_MIN = (1, 1439)
 """Minutes; flannel's own limits of --subnet-lease-renew-margin (one minute to a day less one)."""
 DURATION_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -30,14 +30,14 @@ def optional_text(text: str) -> str | None:
 
 
 def datapath(text: str) -> str:
-    """Check the name of what moves packets."""
+    """Check the name of a data path."""
     if text not in DATAPATHS:
         raise ValueError(f"unknown data path; want {', '.join(DATAPATHS)}")
     return text
 
 
 def endpoint(text: str) -> str:
-    """Return one etcd URL, `http://HOST:PORT` or `https://HOST:PORT`, without a slash at its end."""
+    """Return one etcd URL, `http://HOST:PORT` or `https://HOST:PORT`, without a final slash."""
     text = text.strip()
     want = "; want http://HOST:PORT or https://HOST:PORT, several separated by commas"
     if not text:
@@ -54,7 +54,7 @@ def endpoint(text: str) -> str:
         raise ValueError("endpoint with more than host and port" + want)
     if not url.hostname:
         raise ValueError("endpoint without a host" + want)
-    # Looked at as it was given: urlsplit drops line ends and tabs.
+    # Checked in its original form: urlsplit drops line ends and tabs.
     if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", text.partition("://")[2].rstrip("/")):
         raise ValueError("endpoint with a bad host" + want)
     try:
@@ -84,8 +84,8 @@ def public_ip(text: str) -> IPv4Address | None:
         "is a loopback address": address.is_loopback,
         "is a multicast address": address.is_multicast,
         "is the broadcast address": address == IPv4Address("255.255.255.255"),
-        "is of the reserved range 240.0.0.0/4": address.is_reserved,
-        "is of the range 0.0.0.0/8 («this network»)": address.packed[0] == 0,
+        "is in the reserved range 240.0.0.0/4": address.is_reserved,
+        "is in the range 0.0.0.0/8 (this network)": address.packed[0] == 0,
     }
     for reason, applies in reasons.items():
         if applies:
@@ -108,7 +108,7 @@ def public_ipv6(text: str) -> IPv6Address | None:
 
 
 def regex(text: str) -> GoRegex:
-    """Compile a regular expression that is searched for, as Go does."""
+    """Compile a regular expression in Go's syntax."""
     try:
         return compile_go_regex(text)
     except ValueError as error:
@@ -116,7 +116,7 @@ def regex(text: str) -> GoRegex:
 
 
 def reachable_ip(text: str) -> IPv4Address | None:
-    """Return an IPv4 address somewhere; None for an empty text."""
+    """Return any IPv4 address; None for an empty text."""
     try:
         return IPv4Address(text) if text else None
     except ValueError:
@@ -178,7 +178,7 @@ def renew_margin_s(text: str) -> int:
 
 
 def prefix(text: str) -> str:
-    """Return an etcd key prefix without repeated slashes and without one at its end."""
+    """Return an etcd key prefix without repeated slashes or a final one."""
     # flannel joins keys with Go's path.Join: repeated and final slashes vanish, a missing first one stays missing.
     cleaned = ("/" if text.startswith("/") else "") + "/".join(part for part in text.split("/") if part)
     if cleaned in ("", "/") or not text.isprintable():
@@ -199,10 +199,10 @@ def optional_path(text: str) -> Path | None:
 
 
 def interface_name(text: str) -> str | None:
-    """Return a name that the kernel takes for a link; None for an empty text."""
+    """Return a name that the kernel accepts for a link; None for an empty text."""
     if not text:
         return None
-    # The kernel's rule (dev_valid_name), less what would have to be quoted in a shell or an nftables file.
+    # The kernel's rule (dev_valid_name), without names that need quotes in a shell or an nftables file.
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", text):
         raise ValueError("not an interface name; want 1 to 15 letters, digits, `_`, `.` or `-`, e.g. docker0")
     return text

@@ -1,4 +1,4 @@
-"""What this machine must offer before the agent changes anything: rights, nft, places for files; TUN for udp."""
+"""Check the machine before the agent changes anything: rights, nft, file paths; TUN for udp."""
 
 import errno
 import os
@@ -12,11 +12,11 @@ from agent.options.options import Options
 CAP_NET_ADMIN = 12  # linux/capability.h
 TUN = Path("/dev/net/tun")
 NFT_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-"""Where nft is looked for; root's PATH may miss the directories for administrators."""
+"""Where nft is searched; root's PATH may omit the administrators' directories."""
 
 
 def check_machine(options: Options) -> None:
-    """Raise EnvironmentMissing with one line for everything that is missing, all of it; changes nothing."""
+    """Raise EnvironmentMissing with one line for each missing requirement; change nothing."""
     missing = _rights() + _programs(options)
     for flag, path in (("--subnet-file", options.subnet_file), ("--docker-opts-file", options.docker_opts_file)):
         if path is not None:
@@ -38,7 +38,7 @@ def check_tun() -> None:
 
 
 def effective_capabilities() -> int:
-    """Return the process's capabilities as a bit set (man 7 capabilities); 0 where /proc does not say."""
+    """Return the process's capabilities as a bit set (man 7 capabilities); 0 if /proc does not have them."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     return next((int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:")), 0)
 
@@ -66,19 +66,19 @@ def _programs(options: Options) -> list[str]:
 
 
 def _place(flag: str, path: Path) -> list[str]:
-    """Report why `path` is no place for a file of ours. A full or read-only disk is waited for, not refused."""
+    """Report why `path` is unusable for our file. A full or read-only disk is waited for, not refused."""
     if ".." in path.parts:
-        return [f"{flag}: goes up with `..` (got {path}; want a path that says where the file is)"]
+        return [f"{flag}: contains `..` (got {path}; want a path without it)"]
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return []
     except NotADirectoryError:
-        return [f"{flag}: lies below something that is no directory (got {path}; want the path of a file)"]
+        return [f"{flag}: is below something that is not a directory (got {path}; want the path of a file)"]
     except OSError as error:
         return [f"{flag}: {error.strerror} (got {path}; want a file that we may write)"]
     if stat.S_ISREG(mode):
         return []
     # Files are written by rename, which would silently replace a link or a device.
     kind = {stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link"}.get(stat.S_IFMT(mode), "a special file")
-    return [f"{flag}: is {kind} (got {path}; want a plain file or nothing there)"]
+    return [f"{flag}: is {kind} (got {path}; want a plain file or a free path)"]

@@ -94,7 +94,7 @@ def test_an_agent_refuses_it_before_any_change(
     before = bridge(node), on(node, "ip -o link"), on(node, "ip route")
     node.start()
     assert node.process.wait(10) == 3
-    assert f"--bridge: docker0 is a bridge of another program (got {got}; want dockerd with" in node.log
+    assert f"--bridge: docker0 belongs to another program (got {got}; want dockerd with" in node.log
     assert (bridge(node), on(node, "ip -o link"), on(node, "ip route")) == before
     assert underlay.leases() == {}
     assert on(node, "nft list ruleset") == ""
@@ -106,7 +106,7 @@ def test_a_device_that_is_no_bridge_is_refused(underlay: Underlay) -> None:
     node = machine(underlay, "--bridge=eth0")
     node.start()
     assert node.process.wait(10) == 3
-    assert "--bridge: eth0 is no bridge (got a veth device; want another --bridge=NAME)" in node.log
+    assert "--bridge: eth0 is not a bridge (got a veth device; want another --bridge=NAME)" in node.log
 
 
 def test_the_one_that_dockerd_made_by_our_options_is_used_and_kept(underlay: Underlay) -> None:
@@ -121,7 +121,7 @@ def test_the_one_that_dockerd_made_by_our_options_is_used_and_kept(underlay: Und
     node.start()
     node.wait_ready()
     node.end()
-    assert "kept: docker0 (10.0.46.1/24, 1 port), which another program made" in cleanup(node)
+    assert "kept: docker0 (10.0.46.1/24, 1 port), made by another program" in cleanup(node)
     assert bridge(node) == before
 
 
@@ -132,9 +132,7 @@ def test_one_that_dockerd_made_for_an_earlier_subnet_is_named_until_dockerd_has_
     node.start()
     wait_until(lambda: node.subnet_file.read_text().count("\n") == 4, 10, "docker_opts.env can be had")
     assert "--bip=10.0.46.1/24" in (node.directory / "docker_opts.env").read_text()
-    assert (
-        "docker0 is a bridge of another program (got 10.0.90.1/24; want 10.0.46.1/24: dockerd" in node.get("/readyz")[1]
-    )
+    assert "docker0 belongs to another program (got 10.0.90.1/24; want 10.0.46.1/24: dockerd" in node.get("/readyz")[1]
     constantly(lambda: bridge(node) == before, for_s=LONG_ENOUGH_S, what="it is left alone")
     underlay.ip(node.netns, "address replace 10.0.46.1/24 dev docker0")
     node.wait_ready()
@@ -212,7 +210,7 @@ def test_an_empty_one_is_used_and_kept(underlay: Underlay) -> None:
     node.wait_ready()
     assert bridge(node) == {**before, "addresses": ["10.0.46.1/24"]}
     node.end()
-    assert "kept: docker0 (10.0.46.1/24), which another program made" in cleanup(node)
+    assert "kept: docker0 (10.0.46.1/24), made by another program" in cleanup(node)
     assert bridge(node)
 
 

@@ -74,7 +74,7 @@ def test_a_chain_that_we_cannot_join_is_named_and_readiness_stays(nodes: TwoNode
     assert f"WARNING {warnings[0]}" in nodes.node1.log
     assert nodes.node1.get("/readyz") == (200, "agent is ready\n")
     assert lost(nodes), "an accept of ours cannot outvote it"
-    remedy = warnings[0].partition("accept them there: ")[2]
+    remedy = warnings[0].partition("accept them with: ")[2]
     on(nodes.node1, remedy)
     wait_until(lambda: nodes.node1.state()["warnings"] == [], 8, "it is named no more")
     assert f"INFO no longer: {warnings[0]}" in nodes.node1.log

@@ -270,7 +270,7 @@ def test_a_chain_that_is_not_ours_is_named_until_it_accepts(node: Node, table: s
     assert node.run("nft list ruleset") == before, "nothing in it is touched"
     assert node.passed(*FLOWS) == []
     assert node.thread.run(dropping_chains) == [named]
-    remedy = warning.partition("accept them there: ")[2]
+    remedy = warning.partition("accept them with: ")[2]
     node.namespace.run(remedy.split())
     assert node.converge() == ForwardReport()
     assert (POD, PEER_POD) in node.passed(*FLOWS)
@@ -293,7 +293,7 @@ def test_a_policy_of_the_old_iptables_is_named_until_it_accepts(node: Node) -> N
     assert "chain FORWARD of table ip filter of iptables-legacy (policy drop)" in warning
     assert node.passed(*FLOWS) == []
     assert node.thread.run(dropping_chains) == ["chain FORWARD of table ip filter of iptables-legacy (policy drop)"]
-    node.run(warning.partition("accept them there: ")[2])
+    node.run(warning.partition("accept them with: ")[2])
     assert node.converge() == ForwardReport()
     assert (POD, PEER_POD) in node.passed(*FLOWS)
 

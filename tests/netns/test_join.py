@@ -144,13 +144,11 @@ def test_a_machine_with_dockerd_and_a_firewall_keeps_both(underlay: Underlay) ->
     before = kept()
     refused = shop.testbed("join", *FLAGS, check=False)
     assert refused.returncode == 3
-    assert refused.stderr.startswith(
-        "error: --bridge: docker0 is a bridge of another program (got 172.17.0.1/16, 1 port;"
-    )
+    assert refused.stderr.startswith("error: --bridge: docker0 belongs to another program (got 172.17.0.1/16, 1 port;")
     assert "another --bridge=NAME" in refused.stderr
     assert kept() == before
     left = shop.testbed("leave", *FLAGS)
-    assert left.stdout == "kept: docker0 (172.17.0.1/16, 1 port), which another program made\nnothing to remove\n"
+    assert left.stdout == "kept: docker0 (172.17.0.1/16, 1 port), made by another program\nnothing to remove\n"
     assert kept() == before
 
     shop.join(*FLAGS, "--bridge=pods0")

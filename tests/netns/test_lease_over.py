@@ -101,7 +101,7 @@ def test_a_lease_that_is_over_while_etcd_answers_is_a_reason_not_to_be_ready(two
     two_nodes.gate.shut(refuse=[KEEP_ALIVE, GRANT])
     wait_until(lambda: two_nodes.node1.get("/readyz")[0] == 503, TTL_S + 4, "not ready", lambda: two_nodes.node1.log)
     status = two_nodes.node1.get("/readyz")[1]
-    assert "subnet lease: the lease on 10.0.46.0/24 is over; etcd answers, but does not renew it: " in status
+    assert "subnet lease: the lease on 10.0.46.0/24 expired; etcd answers, but does not renew it: " in status
     wait_until(lambda: two_nodes.key() == "", 4, "the key is gone")
     state = two_nodes.node1.state()
     assert state["forwarding"] == [{"subnet": "10.0.90.0/24", "via": "192.168.8.228:8285"}], "it forwards on"
@@ -112,7 +112,7 @@ def test_a_lease_that_is_over_while_etcd_answers_is_a_reason_not_to_be_ready(two
     assert "192.168.8.227" in two_nodes.key()
     assert two_nodes.node1.subnet() == "10.0.46.0/24"
     wait_until(two_nodes.connected, 5, "the pods reach each other again")
-    assert "took the same subnet again" in two_nodes.node1.log
+    assert "re-acquired the same subnet" in two_nodes.node1.log
 
 
 def test_a_lease_that_is_over_while_etcd_is_silent_is_a_warning_and_packets_flow(two_nodes: TwoNodes) -> None:
@@ -125,9 +125,9 @@ def test_a_lease_that_is_over_while_etcd_is_silent_is_a_warning_and_packets_flow
             for_s=3 * TTL_S,
             what="ready and connected",
         )
-        assert warned(node1, "the lease is over by our clock, and etcd does not answer")
+        assert warned(node1, "the lease has expired by our clock, and etcd does not answer")
         assert "the lease cannot be renewed, 0 s left" in node1.log
     finally:
         two_nodes.underlay.resume_etcd()
-    wait_until(two_nodes.fine, 10, "the lease is kept again")
+    wait_until(two_nodes.fine, 10, "the lease is renewed again")
     wait_until(lambda: two_nodes.node1.state()["warnings"] == [], TTL_S, "no warning is left")

@@ -217,7 +217,7 @@ def test_what_is_gone_already_is_success_and_not_journalled(kernel: Kernel, jour
 
 
 def test_refusal_names_the_command(kernel: Kernel, journal: Path) -> None:
-    with pytest.raises(NetlinkError, match=r"^ip link set nothing up: there is no device nothing$"):
+    with pytest.raises(NetlinkError, match=r"^ip link set nothing up: no device nothing$"):
         kernel.set_up("nothing", "x")
     kernel.converge(bridge("br0", mtu=1500))
     with pytest.raises(NetlinkError, match=r"^ip route replace 10.9.0.0/16 via 1.2.3.4 dev br0: Net"):

@@ -303,10 +303,10 @@ def test_tls_with_client_certificates_works_and_its_failures_are_told_apart(tmp_
         http = server.endpoint.replace("https", "http")
         absent, swapped = tmp_path / "absent.pem", (client[1], client[0])
         cases: list[tuple[str, Credentials, type[AgentError], str]] = [
-            (server.endpoint, Credentials(other_ca, *client), RegistryDenied, "not from the authority"),
+            (server.endpoint, Credentials(other_ca, *client), RegistryDenied, "not signed by the authority"),
             (server.endpoint, Credentials(absent, *client), RegistryDenied, str(absent)),
-            (server.endpoint, Credentials(ca, *swapped), RegistryDenied, "do not belong together"),
-            (server.endpoint, Credentials(ca), RegistryDenied, "may want another client certificate"),
+            (server.endpoint, Credentials(ca, *swapped), RegistryDenied, "does not match the key"),
+            (server.endpoint, Credentials(ca), RegistryDenied, "may require another client certificate"),
             (server.endpoint.replace("127.0.0.1", "localhost"), good, RegistryDenied, "another name or address"),
             (http, Credentials(), RegistryUnavailable, "Socket closed"),
         ]

@@ -301,7 +301,7 @@ def test_an_address_that_flaps_is_waited_for_beside_another(underlay: Underlay, 
         # The agent looks 0.1 s after a report.
         constantly(lambda: nodes.node1.process.poll() is None, for_s=0.4, what="the agent stays")
     wait_until(lambda: connected(nodes), 5, "the pods reach each other again", lambda: nodes.node1.log)
-    assert f"eth0 has lost {OWN}" in nodes.node1.log
+    assert f"eth0 lost {OWN}" in nodes.node1.log
     constantly(lambda: nodes.node1.process.poll() is None, for_s=2, what="the agent stays")
     assert underlay.dump() == dump
 

@@ -64,7 +64,7 @@ def test_the_second_is_refused_with_both_names_and_harms_nothing() -> None:
         assert part in told[0]
     assert registry.keys == before, "neither the lease nor a claim is other than before"
     told_first = list(first.warnings)
-    assert told_first == ["node2 has our public address 192.168.8.227 too; it gets no subnet while we are here"]
+    assert told_first == ["node2 has our public address 192.168.8.227 too; it gets no subnet while we run"]
     registry.clock.advance(TOLD_S)
     assert list(first.warnings) == []
 

@@ -45,7 +45,7 @@ def test_names_match_in_any_case_and_zero_means_the_default_port() -> None:
         ({"Type": "vxlan", "DirectRouting": "yes"}, "Backend.DirectRouting: not a boolean"),
         ({"Type": "wireguard", "Mode": "both"}, "Backend.Mode: unknown mode"),
         ({"Type": "wireguard", "PSK": "secret"}, "Backend.PSK: not a key"),
-        ({"Type": "extension", "SubnetAddCommand": "cat | sh"}, "needs a shell, and none is used"),
+        ({"Type": "extension", "SubnetAddCommand": "cat | sh"}, "needs a shell, which is not used"),
         ({"Type": "extension", "SubnetAddCommand": "echo 'x"}, "cannot be split into words"),
         ({"Type": "extension", "SubnetAddCommand": ["x"]}, "not a string"),
     ],

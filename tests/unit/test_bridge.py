@@ -87,7 +87,7 @@ def test_cleanup_knows_agents_bridges_of_any_network() -> None:
 def test_a_bridge_with_ports_or_another_address_is_refused(device: FoundDevice) -> None:
     complaint = objection("docker0", device, CLAIM, wanted)
     assert complaint is not None
-    assert complaint.startswith(f"--bridge: docker0 is a bridge of another program (got {device}; want ")
+    assert complaint.startswith(f"--bridge: docker0 belongs to another program (got {device}; want ")
     assert "another --bridge=NAME" in complaint
 
 
@@ -105,7 +105,7 @@ def test_before_the_lease_any_address_of_the_pod_network_will_do() -> None:
 @pytest.mark.parametrize(("kind", "named"), [("", "hardware"), ("veth", "veth")])
 def test_a_device_that_is_no_bridge_is_named(kind: str, named: str) -> None:
     complaint = objection("eth0", FoundDevice(link(kind, OUR_MAC)), CLAIM, wanted)
-    assert complaint == f"--bridge: eth0 is no bridge (got a {named} device; want another --bridge=NAME)"
+    assert complaint == f"--bridge: eth0 is not a bridge (got a {named} device; want another --bridge=NAME)"
 
 
 def test_what_is_found_is_said_in_words() -> None:

@@ -130,7 +130,7 @@ def test_a_warning_names_family_table_chain_and_policy_and_what_to_do() -> None:
     text = warning(BaseChain("inet", "firewalld", "filter_FORWARD", "drop"), [], NETWORK, no_chains)
     assert text == (
         "forward: chain filter_FORWARD of table inet firewalld (policy drop) drops packets between pods of 10.0.0.0/16,"
-        " and no other table can overrule it; accept them there:"
+        " and no other table can overrule it; accept them with:"
         " nft insert rule inet firewalld filter_FORWARD ip saddr 10.0.0.0/16 accept"
     )
     assert "(policy accept; a rule drops the rest)" in warning(OTHER, [REJECT], NETWORK, no_chains)

@@ -112,7 +112,7 @@ def test_a_tunnel_with_other_settings_is_made_again() -> None:
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        (WantedLink("eth7", "x", up=True), r"^ip link set eth7 up: there is no device eth7$"),
+        (WantedLink("eth7", "x", up=True), r"^ip link set eth7 up: no device eth7$"),
         (WantedLink("docker0", "x", kind="veth"), r"^docker0: exists and is a bridge \(want none, or a veth device\)$"),
     ],
 )

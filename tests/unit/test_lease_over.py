@@ -91,7 +91,7 @@ def test_when_keep_alives_work_again_they_are_used(caplog: pytest.LogCaptureFixt
     node.renew_for(6 * TTL_S)
     assert set(node.registry.calls) == {"keep_alive", "get"}
     assert node.manager.warnings == ()
-    assert "the lease is kept again" in caplog.text
+    assert "the lease is renewed again" in caplog.text
 
 
 def test_a_lease_that_is_over_while_etcd_answers_is_reported_and_taken_again_when_it_is_free() -> None:
@@ -101,7 +101,7 @@ def test_a_lease_that_is_over_while_etcd_answers_is_reported_and_taken_again_whe
     node.renew_for(2.5 * TTL_S)
     [(over_at, why), (kept_at, nothing)] = node.reported
     assert TTL_S <= over_at <= TTL_S + 2.5
-    assert why == f"the lease on {node.lease.subnet} is over; etcd answers, but does not renew it: no grant"
+    assert why == f"the lease on {node.lease.subnet} expired; etcd answers, but does not renew it: no grant"
     assert nothing is None
     assert 2 * TTL_S <= kept_at <= 2 * TTL_S + 2.5
     assert node.holds_its_key()
@@ -123,7 +123,7 @@ def test_a_lease_that_is_over_while_etcd_is_silent_is_a_warning_and_no_more() ->
     node.registry.failure = RegistryUnavailable("no answer")
     node.renew_for(3 * TTL_S)
     assert node.manager.seconds_left() == 0
-    assert node.manager.warnings == ("the lease is over by our clock, and etcd does not answer",)
+    assert node.manager.warnings == ("the lease has expired by our clock, and etcd does not answer",)
     node.registry.failure = None
     node.renew_for(TTL_S)
     assert not node.manager.warnings

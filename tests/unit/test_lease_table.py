@@ -112,9 +112,9 @@ HOSTILE = [
     ("10.0.0.0/8", "192.168.8.9", "outside the network"),
     ("10.0.0.0/16", "192.168.8.9", "is a /16, not a /24"),
     ("10.0.5.0/25", "192.168.8.9", "is a /25, not a /24"),
-    ("10.0.5.0/24", "0.0.0.0", "no node's address"),
-    ("10.0.5.0/24", "0.1.2.3", "no node's address"),
-    ("10.0.5.0/24", "255.255.255.255", "no node's address"),
+    ("10.0.5.0/24", "0.0.0.0", "not a node's address"),
+    ("10.0.5.0/24", "0.1.2.3", "not a node's address"),
+    ("10.0.5.0/24", "255.255.255.255", "not a node's address"),
     ("10.0.5.0/24", "127.0.0.1", "loopback"),
     ("10.0.5.0/24", "224.0.0.1", "multicast"),
     ("10.0.5.0/24", "10.0.7.7", "inside the overlay network"),
@@ -150,7 +150,7 @@ def test_a_newcomer_does_not_replace_a_live_owner() -> None:
     rival = Lease(Subnet(holder.subnet.ipv4, IPv6Network("fd00::/64")), attrs("192.168.8.9"), 7, 3)
     peers.apply(snapshot(holder))
     [refusal] = peers.apply(snapshot(holder, rival, revision=11)).refused
-    assert "overlaps 10.0.5.0/24, which was there before" in refusal.reason
+    assert "overlaps 10.0.5.0/24, which was first" in refusal.reason
     assert peers.peers == (holder,)
     assert peers.apply(removed("10.0.5.0/24", 12)).added == (rival,)
 

@@ -70,8 +70,8 @@ def test_a_place_that_is_no_plain_file_is_refused_with_its_kind(tmp_path: Path) 
     for name, kind in {
         "link": "is a symbolic link",
         "fifo": "is a special file",
-        "file/subnet.env": "lies below something that is no directory",
-        "x/../subnet.env": "goes up with `..`",
+        "file/subnet.env": "is below something that is not a directory",
+        "x/../subnet.env": "contains `..`",
     }.items():
         (line,) = lacking(f"--docker-opts-file={tmp_path}/{name}", f"--subnet-file={tmp_path}/subnet.env")
         assert line.startswith(f"--docker-opts-file: {kind} (got {tmp_path}/{name};")

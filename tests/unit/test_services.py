@@ -236,7 +236,7 @@ def test_a_whole_table_replaces_whatever_is_there() -> None:
 def test_the_generation_is_read_from_the_kernels_answer() -> None:
     answer = bytes.fromhex("2c00000014 0a 0000 0100000000000000 00000007 0800010000000007 0a00030061 62630000")
     assert read_generation(answer) == 7
-    with pytest.raises(OSError, match="does not tell"):
+    with pytest.raises(OSError, match="does not report"):
         read_generation(answer[:20])
 
 

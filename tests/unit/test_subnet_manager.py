@@ -159,7 +159,7 @@ def test_our_lease_outside_the_config_is_given_up(caplog: pytest.LogCaptureFixtu
     node.acquire()
     assert "10.9.46.0-24" not in node.registry.keys
     assert "10.0.46.0-25" in node.registry.keys, "an operator's reservation is not ours to delete"
-    assert "giving it up" in caplog.text
+    assert "releasing it" in caplog.text
 
 
 def test_the_previous_subnet_is_taken_if_it_is_free() -> None:
@@ -172,7 +172,7 @@ def test_the_previous_subnet_is_taken_if_it_is_free() -> None:
     [
         ("10.9.46.0/24", "does not fit the network config"),
         ("10.0.46.0/25", "does not fit the network config"),
-        ("10.0.90.0/24", "is another node's"),
+        ("10.0.90.0/24", "belongs to another node"),
     ],
 )
 @pytest.mark.row("B39")
@@ -295,7 +295,7 @@ def test_a_lost_lease_is_taken_again_with_the_same_subnet(caplog: pytest.LogCapt
     assert node.manager.lease.subnet == lease.subnet
     assert node.registry.etcd_leases == {node.manager.lease.etcd_lease_id: TTL_S}
     assert node.fenced == []
-    assert "took the same subnet again" in caplog.text
+    assert "re-acquired the same subnet" in caplog.text
 
 
 def test_a_deleted_key_is_written_again_and_its_etcd_lease_not_left_behind() -> None:
@@ -348,7 +348,7 @@ def test_an_outage_changes_nothing_and_is_told_every_ten_seconds(caplog: pytest.
     assert (node.manager.lease, node.fenced) == (lease, [])
     warnings = [record for record in caplog.records if "cannot be renewed" in record.getMessage()]
     assert 9 <= len(warnings) <= 12
-    assert "the lease is kept again" in caplog.text
+    assert "the lease is renewed again" in caplog.text
 
 
 @pytest.mark.row("B41")

@@ -101,12 +101,12 @@ def test_an_address_that_two_interfaces_have_needs_a_name() -> None:
 
 
 def test_a_public_ip_that_is_not_local_needs_iface_too() -> None:
-    assert "want --iface beside it" in refusal(public_ip="1.2.3.4")
+    assert "also want --iface" in refusal(public_ip="1.2.3.4")
 
 
 def test_no_default_route_asks_for_iface() -> None:
     assert "want --iface" in refusal()
-    assert "no interface here but loopback" in refusal(candidates=())
+    assert "loopback is the only interface" in refusal(candidates=())
 
 
 def test_a_regex_is_looked_for_in_addresses_and_then_in_names() -> None:
@@ -128,9 +128,9 @@ def test_the_order_is_names_then_regexes_then_the_way_to_an_address() -> None:
 def test_what_the_first_flag_lacks_is_told_when_none_fits() -> None:
     with pytest.raises(EnvironmentMissing, match=r"--iface: no such interface or address \(got nope"):
         choose(ALL, Wish(["nope"], [compile_go_regex("none")]), by("e0"))
-    with pytest.raises(EnvironmentMissing, match=r"--iface-regex: in no address and no name \(got 'none'"):
+    with pytest.raises(EnvironmentMissing, match=r"--iface-regex: matches no address and no name \(got 'none'"):
         choose(ALL, Wish(regex=[compile_go_regex("none")]), by("e0"))
-    with pytest.raises(EnvironmentMissing, match=r"--iface-can-reach: no interface leads there \(got 8\.8\.8\.8"):
+    with pytest.raises(EnvironmentMissing, match=r"--iface-can-reach: no interface reaches it \(got 8\.8\.8\.8"):
         choose(ALL, Wish(can_reach=IPv4Address("8.8.8.8")), by("e0"))
 
 

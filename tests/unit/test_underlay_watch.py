@@ -47,7 +47,7 @@ def test_another_address_is_taken_when_ours_stays_away(other: Underlay, caplog: 
     machine = Machine(other)
     with caplog.at_level(logging.WARNING):
         assert machine.look(other, 100) is None
-    assert f"eth0 has lost {OWN if other is OTHER else 'fd00:8::22'}" in caplog.text
+    assert f"eth0 lost {OWN if other is OTHER else 'fd00:8::22'}" in caplog.text
     assert machine.watch.due_at_s == 100 + ADDRESS_GONE_S
     assert machine.look(other, 100.5) is None
     assert machine.watch.due_at_s == 100 + ADDRESS_GONE_S

@@ -1,8 +1,8 @@
-"""Compiles the native data path: `python -m agent.datapath.native.build [DIRECTORY [COMPILER ARGUMENT…]]`.
+"""Compile the native data path: `python -m agent.datapath.native.build [DIRECTORY [COMPILER ARGUMENT…]]`.
 
-Two files come out, by default beside this one: `_native.so`, plain C that knows nothing of Python, and
-`_native_abi.py`, which tells cffi what native.h says, so that nothing has to be parsed when an agent starts. Tests
-build other variants into directories of their own.
+Two files come out, by default beside this one: `_native.so`, plain C without Python, and `_native_abi.py`, which gives
+cffi the contents of native.h so that an agent parses nothing at start. Tests build other variants into their own
+directories.
 """
 
 import subprocess
@@ -22,7 +22,7 @@ OPTIONS = ("-std=c11", "-O3", "-g1", "-fPIC", "-shared", "-Wall", "-Wextra", "-W
 
 
 def build(directory: Path, more_options: Sequence[str] = ()) -> None:
-    """Make both files in `directory`, each whole or not at all. Raises CalledProcessError when it does not compile."""
+    """Build both files in `directory`, each whole or not at all. Raises CalledProcessError when compiling fails."""
     unfinished = directory / f"{LIBRARY}.new"
     subprocess.run([COMPILER, *OPTIONS, *more_options, "-o", str(unfinished), str(SOURCE)], check=True)
     interface = cffi.FFI()

@@ -1,6 +1,6 @@
-"""The compiled the native data path, where it is there: the seam between Python's values and C's.
+"""The compiled native data path, if present: the seam between Python's values and C's.
 
-Everything that C gives or takes is converted here; nobody else touches cffi.
+Everything that C returns or takes is converted here; no other module uses cffi.
 """
 
 import importlib
@@ -18,18 +18,18 @@ from agent.errors import EnvironmentMissing
 
 LIBRARY = Path(__file__).with_name("_native.so")
 INTERFACE = "agent.datapath.native._native_abi"
-WANTED = "want it compiled: sudo scripts/install in a clone, else the wheel installed again"
+WANTED = "compile it with `sudo scripts/install` in a clone, or reinstall the wheel"
 SUBNET = struct.Struct("@IIIHxx")
 """struct native_subnet."""
 ADDRESS = struct.Struct("!I")
 
 
 class NativeLibrary:
-    """native.h's functions as cffi offers them, and how to talk to them. Raises EnvironmentMissing when not built."""
+    """The functions of native.h, through cffi. Raises EnvironmentMissing when not built."""
 
     def __init__(self, library: Path = LIBRARY) -> None:
         try:
-            # By name: the module is made by build.py, so a fresh clone has none.
+            # By name: build.py creates the module, so a fresh clone has none.
             self.ffi: Any = importlib.import_module(INTERFACE).ffi
             self.c: Any = self.ffi.dlopen(str(library))
         except (ImportError, OSError) as error:
@@ -41,7 +41,7 @@ class NativeLibrary:
             raise EnvironmentMissing(f"native data path: compiled from another version ({WANTED})")
 
     def rules(self, forwarder: Forwarder) -> Any:
-        """The forwarder's node and table as C keeps them; to be freed, or given to a pump, which then owns it."""
+        """Convert the forwarder's node and table to C; free the result, or give it to a pump, which then owns it."""
         node, count = forwarder.node, len(forwarder.table)
         # In one piece: field by field takes ten times as long, and each change of a peer makes new rules.
         packed = b"".join(
@@ -59,7 +59,7 @@ class NativeLibrary:
         return self._made(self.c.native_rules_new(self.ffi.new("struct native_node *", own), subnets, count))
 
     def offloads(self, offloads: Offloads) -> Any:
-        """The same as C reads it."""
+        """Convert the offloads to C."""
         fields = {
             "vnet_header": offloads.vnet_header,
             "tun_udp": offloads.tun_udp,
@@ -68,18 +68,18 @@ class NativeLibrary:
         return self.ffi.new("struct native_offloads *", fields)
 
     def pump(self, tun: int, udp: int, offloads: Offloads, forwarder: Forwarder) -> Any:
-        """A pump between descriptors, which stay the caller's; to be freed when both of its functions have returned."""
+        """Create a pump between descriptors that the caller keeps; free it when both of its functions have returned."""
         rules = self.rules(forwarder)
         return self._made(self.c.native_pump_new(tun, udp, self.offloads(offloads), rules))
 
     def counters(self, pump: Any) -> Counters:
-        """A copy of what the pump counted."""
+        """Copy the pump's counters."""
         counters = self.ffi.new("struct native_counters *")
         self.c.native_pump_counters(pump, counters)
         return self.as_counters(counters)
 
     def as_counters(self, counters: Any) -> Counters:
-        """C's counters as a value."""
+        """Convert C's counters."""
         drops = self._named(counters.drops)
         return Counters(counters.tx_packets, counters.tx_bytes, counters.rx_packets, counters.rx_bytes, drops)
 
@@ -94,5 +94,5 @@ class NativeLibrary:
 
 @cache
 def native_library() -> NativeLibrary:
-    """The library of this clone, loaded once. Raises EnvironmentMissing."""
+    """Return the library of this clone, loaded once. Raises EnvironmentMissing."""
     return NativeLibrary()
