@@ -59,7 +59,7 @@ class _Announcer:
 
 
 def clean_up(options: Options) -> None:
-    """Remove rules, overlay devices and routes, bridge (with --bridge), files and, with --revoke, the lease; print each.
+    """Remove rules, overlay devices and routes, bridge (with --bridge), files, and the lease (with --revoke); print all.
 
     With --rules, remove only our rules and last-resort routes, which a flanneld would not replace.
     Raises RegistryError when the lease cannot be revoked; everything else is removed even so.
@@ -96,7 +96,7 @@ def clean_up(options: Options) -> None:
 
 
 def _remove_rules(announcer: _Announcer) -> None:
-    # Where there is no nft, there are no rules of ours either.
+    # Without nft there are no rules of ours either.
     with contextlib.suppress(EnvironmentMissing):
         Firewall(announcer).remove_all()
         ForwardRules(announcer).remove()
