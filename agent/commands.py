@@ -59,7 +59,7 @@ class _Announcer:
 
 
 def clean_up(options: Options) -> None:
-    """Remove rules, overlay devices and routes, bridge (with --bridge), files, and the lease (with --revoke); print all.
+    """Remove rules, overlay devices and routes, bridge (with --bridge), files, lease (with --revoke); print all.
 
     With --rules, remove only our rules and last-resort routes, which a flanneld would not replace.
     Raises RegistryError when the lease cannot be revoked; everything else is removed even so.
