@@ -1,58 +1,108 @@
-"""The verb `forward`: a port of this machine's loopback that leads into the lab."""
+"""The verb `forward`: ports of this machine's loopback that lead into the lab."""
 
+import contextlib
+import queue
 import socket
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import click
 
-from testbed.cluster.kinds import BY_WORD, DEPLOYMENT, NODE, POD, SERVICE, no_such_kind
+from testbed.cluster.kinds import DEPLOYMENT, NODE, POD, SERVICE, no_such_kind
 from testbed.command.command_line import lab_option, verbs
-from testbed.control.client import LabConnection, find_lab
+from testbed.command.object_words import kind_named
+from testbed.control.client import LabConnection, Message, find_lab
 from testbed.control.questions import FORWARD
 from testbed.errors import TestbedError
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 128
+LAST_PORT = 65535
 TARGETS = (SERVICE, POD, NODE, DEPLOYMENT)
+USAGE = "want NAME [LOCAL:]PORT…"
+
+
+class PortPair(NamedTuple):
+    """A port of this machine, 0 for a free one, and where it leads: a number, or a port's name."""
+
+    local: int
+    remote: str
 
 
 @verbs.command()
-@click.argument("way", metavar="[LOCAL:]NAME:PORT")
+@click.argument("words", nargs=-1, required=True, metavar="NAME [LOCAL:]PORT…")
 @lab_option
-def forward(way: str, lab: str | None) -> int:
-    """Make a port of the lab reachable on 127.0.0.1, until Ctrl-C: forward 8080:web:80
+def forward(words: tuple[str, ...], lab: str | None) -> int:
+    """Make ports of the lab reachable on 127.0.0.1, until Ctrl-C: forward svc/web 8080:80
 
     NAME is a service, pod, node or deployment (svc/web, pod/web … where a name is not clear), PORT a number or the name
-    of a port. Without LOCAL it is the same number; 0 takes a free one.
+    of a port. Without LOCAL it is the same number; 0, or nothing before the colon, takes a free one. One word says the
+    same: 8080:svc/web:80.
     """
-    local, kind, name, port = _parse(way)
+    kind, name, ports = _parse(words)
     record = find_lab(lab)
-    try:
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as until_the_end:
         # Made here, used in the lab: a socket of the host in the lab, and none of the lab on the host.
-        listener = socket.create_server((LOOPBACK, local), backlog=BACKLOG)
-    except OSError as error:
-        raise TestbedError(f"{LOOPBACK}:{local}: cannot be listened on ({error.strerror}; want a free port)") from error
-    with listener, LabConnection(record) as connection:
-        number = listener.getsockname()[1]
-        try:
-            for message in connection.ask(FORWARD, (listener.fileno(), 1, 2), kind=kind, name=name, port=port):
-                if "progress" in message:
-                    print(f"{LOOPBACK}:{number} -> {message['progress']['to']} (Ctrl-C ends it)")
-                    print(f"\nnext:\n  curl -s http://{LOOPBACK}:{number}/")
-                if "result" in message:
-                    raise TestbedError(f"the relay in the lab ended with {message['result']['exit']}")
-        except KeyboardInterrupt:
-            return 0
+        listeners = [until_the_end.enter_context(_listen(one.local)) for one in ports]
+        relays = []
+        for listener, (_, remote) in zip(listeners, ports, strict=True):
+            connection = until_the_end.enter_context(LabConnection(record))
+            messages = connection.ask(FORWARD, (listener.fileno(), 1, 2), kind=kind, name=name, port=remote)
+            relays.append((messages, next(messages)["progress"]["to"]))
+        numbers = [listener.getsockname()[1] for listener in listeners]
+        for number, (_, target) in zip(numbers, relays, strict=True):
+            print(f"{LOOPBACK}:{number} -> {target} (Ctrl-C ends it)")
+        print(f"\nnext:\n  curl -s http://{LOOPBACK}:{numbers[0]}/", flush=True)
+        raise _first_end([messages for messages, _ in relays])
     return 0
 
 
-def _parse(way: str) -> tuple[int, str | None, str, str]:
-    """Local port, kind, name and port. Raises click.UsageError."""
-    *first, target, port = ("::" if ":" not in way else way).split(":")
-    local = (first or [port if port.isdecimal() else "0"])[0] or "0"
-    kind, slash, name = target.rpartition("/")
-    if len(first) > 1 or not name or not port or not local.isdecimal() or int(local) > 65535 or "/" in kind:
-        raise click.UsageError(f"want LOCAL:NAME:PORT (got {way})", click.get_current_context())
-    if slash and BY_WORD.get(kind) not in TARGETS:
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server((LOOPBACK, port), backlog=BACKLOG)
+    except OSError as error:
+        raise TestbedError(f"{LOOPBACK}:{port}: cannot be listened on ({error.strerror}; want a free port)") from error
+
+
+def _first_end(relays: Sequence[Iterator[Message]]) -> TestbedError:
+    """Wait until one of the relays ends; returns why."""
+    ends: queue.SimpleQueue[TestbedError] = queue.SimpleQueue()
+
+    def follow(messages: Iterator[Message]) -> None:
+        try:
+            for message in messages:
+                ends.put(TestbedError(f"the relay in the lab ended with {message['result']['exit']}"))
+        except TestbedError as failure:
+            ends.put(failure)
+
+    for one in relays:
+        threading.Thread(target=follow, args=(one,), daemon=True).start()
+    return ends.get()
+
+
+def _parse(words: Sequence[str]) -> tuple[str | None, str, list[PortPair]]:
+    """Kind, name and ports. Raises click.UsageError."""
+    target, *ports = words
+    if not ports:
+        # [LOCAL:]NAME:PORT
+        first, _, remote = target.rpartition(":")
+        local, colon, target = first.rpartition(":")
+        ports = [f"{local}:{remote}" if colon else remote]
+    kind, slash, name = target.partition("/") if "/" in target else ("", "", target)
+    meant = kind_named(kind)
+    if slash and meant not in TARGETS:
         wanted = [target.singular for target in TARGETS]
         raise click.UsageError(no_such_kind(kind, *wanted), click.get_current_context())
-    return int(local), BY_WORD[kind].plural if slash else None, name, port
+    if not name:
+        raise click.UsageError(f"{USAGE} (got {' '.join(words)})", click.get_current_context())
+    return meant.plural if slash and meant else None, name, [_pair(port) for port in ports]
+
+
+def _pair(text: str) -> PortPair:
+    local, colon, remote = text.rpartition(":")
+    if not colon:
+        local = remote if remote.isdecimal() else ""
+    if not remote or (local and not (local.isdecimal() and int(local) <= LAST_PORT)):
+        raise click.UsageError(f"not a port (got {text}; want PORT or LOCAL:PORT)", click.get_current_context())
+    return PortPair(int(local or 0), remote)

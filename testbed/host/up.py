@@ -314,7 +314,7 @@ def _next(answer: StatusAnswer, cluster: Cluster) -> None:
     pairs = [(client, pod) for client in clients for pod in servers if connected and node[client] != pod["node"]]
     calls = [f"exec {client} -- curl -s http://{pod['address']}:8080/" for client, pod in pairs[:1]]
     open_ports = [
-        f"forward {8000 + port['port']}:svc/{service['name']}:{port['port']}"
+        f"forward svc/{service['name']} {8000 + port['port']}:{port['port']}"
         for service in answer["services"]
         for port in service["ports"]
         if port["node_port"] and port["protocol"] == "TCP" and service["endpoints"]

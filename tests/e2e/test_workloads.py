@@ -5,6 +5,7 @@ All tests share one lab of three nodes. Each applies what it needs under names o
 
 import json
 import os
+import re
 import signal
 import socket
 import urllib.request
@@ -304,7 +305,7 @@ def get(port: int, path: str = "/hostname") -> str:
 
 def test_a_forwarded_port_leads_into_the_lab_and_ends_with_its_verb(lab: Lab) -> None:
     apply(lab, pod("page", nodeName="node2"))
-    with lab.running("forward", "0:page:http") as verb:
+    with lab.running("forward", "page", "0:http") as verb:
         shown = read_until(verb.stdout, r"127\.0\.0\.1:(\d+) -> pod page")
         port = int(shown.partition("127.0.0.1:")[2].split()[0])
         wait_until(lambda: get(port) == "page\n", timeout_s=5, what="the pod answers on this machine")
@@ -321,7 +322,7 @@ def test_a_forwarded_port_leads_into_the_lab_and_ends_with_its_verb(lab: Lab) ->
 
 def test_no_process_of_the_host_holds_a_socket_of_the_lab_during_a_forward(lab: Lab) -> None:
     apply(lab, pod("page", nodeName="node2"))
-    with lab.running("forward", "0:page:8080") as verb:
+    with lab.running("forward", "pod/page", ":8080") as verb:
         port = int(read_until(verb.stdout, r"127\.0\.0\.1:\d+ ").partition("127.0.0.1:")[2].split()[0])
         with socket.create_connection(("127.0.0.1", port), timeout=5) as kept:
             kept.sendall(b"GET /hostname HTTP/1.1\r\n\r\n")
@@ -342,7 +343,9 @@ def test_no_process_of_the_host_holds_a_socket_of_the_lab_during_a_forward(lab: 
 def test_a_forward_that_cannot_be_says_why(lab: Lab) -> None:
     assert "no service, pod or node named nobody" in lab.testbed("forward", "0:nobody:80").err
     assert lab.testbed("forward", "nonsense").code == 2
-    assert "no such port (got http" in lab.testbed("forward", "0:client:http").err
+    assert "no such port (got http" in lab.testbed("forward", "client", "0:http").err
+    for words in (("client", "x:80"), ("client", "80:"), ("client", "70000:80"), ("pod/", "80"), ("client",)):
+        assert lab.testbed("forward", *words).code == 2
     with socket.create_server(("127.0.0.1", 0)) as taken:
         answer = lab.testbed("forward", f"{taken.getsockname()[1]}:client:80")
         assert (answer.code, "Address already in use" in answer.err) == (1, True)
@@ -366,10 +369,23 @@ def test_a_forward_to_a_service_and_to_a_node_port_reaches_its_pods(lab: Lab) ->
     service["spec"] = {"type": "NodePort", "selector": {"app": "front"}, "ports": ports}
     assert apply(lab, deployment("front", 2), service).code == 0
     names = {item["metadata"]["name"] for item in pods_of(lab, "front")}
-    for target in ("front:web", "svc/front:80", "node2:30123"):
-        with lab.running("forward", f"0:{target}") as verb:
+    for words in (
+        ("svc/front", ":web"),
+        ("front", "0:80"),
+        ("deploy/front", ":http"),
+        ("0:front:80",),
+        ("node2", "0:30123"),
+    ):
+        with lab.running("forward", *words) as verb:
             port = int(read_until(verb.stdout, r"127\.0\.0\.1:\d+ ").partition("127.0.0.1:")[2].split()[0])
             assert {get(port).strip() for _ in range(3)} <= names
+    with lab.running("forward", "svc/front", "0:80", "0:web", ":80") as verb:
+        shown = read_until(verb.stdout, r"next:")
+        numbers = {int(one) for one in re.findall(r"127\.0\.0\.1:(\d+) -> service front", shown)}
+        assert len(numbers) == 3
+        assert {get(number).strip() for number in numbers for _ in range(3)} <= names
+    several = lab.testbed("forward", "svc/front", "0:80", "0:81")
+    assert (several.code, several.out) == (1, ""), "all of them or none"
     assert "service front has no such TCP port (got 81; want 80)" in lab.testbed("forward", "0:front:81").err
     lab.must("delete", "service", "front")
     lab.must("delete", "deployment", "front")

@@ -35,7 +35,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "events": (),
         "exec": ("shell1", "--", "true"),
         "fault": ("list",),
-        "forward": ("0:shell1:8080",),
+        "forward": ("shell1", "0:8080"),
         "get": ("pods",),
         "graph": ("-o", "json"),
         "hint": (),

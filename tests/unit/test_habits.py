@@ -15,7 +15,7 @@ HABITS_OF_USERS = {
     "cordon node1": "node drain NODE",
     "drain node1": "node drain NODE",
     "uncordon node1": "node uncordon NODE",
-    "port-forward web 8080:80": "forward 8080:POD:80",
+    "port-forward web 8080:80": "forward POD 8080:80",
     "create -f web.yaml": "apply -f FILE",
     "expose deployment web": "apply -f FILE",
     "edit deployment web": "apply -f FILE",
