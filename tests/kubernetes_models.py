@@ -14,6 +14,7 @@ MODELS = {
     "Deployment": "V1Deployment",
     "Service": "V1Service",
     "Namespace": "V1Namespace",
+    "NetworkPolicy": "V1NetworkPolicy",
     "Endpoints": "V1Endpoints",
     "Event": "CoreV1Event",
 }

@@ -40,8 +40,6 @@ def at(*path: str) -> Callable[[Object], object]:
 
 
 NAME = at("metadata", "name")
-NAMESPACE = Column("namespace", at("metadata", "namespace"))
-"""Before the others where objects of several namespaces are shown."""
 
 
 def _node_agent(item: Object) -> str:
@@ -104,6 +102,16 @@ def _labels(selector: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in selector.items())
 
 
+def selector_text(selector: Mapping[str, Any]) -> str:
+    """Return a label selector as kubectl shows and takes it; `<none>` for an empty one."""
+    parts = [f"{key}={value}" for key, value in selector.get("matchLabels", {}).items()]
+    for one in selector.get("matchExpressions", ()):
+        key, operator = one["key"], one["operator"]
+        alone = {"Exists": key, "DoesNotExist": f"!{key}"}.get(operator)
+        parts.append(alone or f"{key} {operator.lower()} ({','.join(one['values'])})")
+    return ",".join(parts) or "<none>"
+
+
 DEPLOYMENT_COLUMNS = (
     Column("deployment", NAME),
     Column("ready", _deployment_ready),
@@ -155,6 +163,13 @@ NAMESPACE_COLUMNS = (
     Column("namespace", NAME),
     Column("status", at("status", "phase")),
     Column("labels", lambda item: _labels(item["metadata"]["labels"]), wide=True),
+)
+
+
+NETWORK_POLICY_COLUMNS = (
+    Column("networkpolicy", NAME),
+    Column("pod selector", lambda item: selector_text(item["spec"]["podSelector"])),
+    Column("policy types", lambda item: joined(item["spec"]["policyTypes"]), wide=True),
 )
 
 

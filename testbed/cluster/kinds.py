@@ -77,6 +77,12 @@ def _service() -> "tuple[type[Model], Check]":
     return Service, check_service
 
 
+def _network_policy() -> "tuple[type[Model], Check]":
+    from testbed.cluster.network_policy import NetworkPolicy, check_network_policy
+
+    return NetworkPolicy, check_network_policy
+
+
 NODE = Kind(
     name="Node",
     api_version="v1",
@@ -132,6 +138,16 @@ NAMESPACE = Kind(
     manifest=_namespace,
     described=True,
 )
+NETWORK_POLICY = Kind(
+    name="NetworkPolicy",
+    api_version="networking.k8s.io/v1",
+    singular="networkpolicy",
+    plural="networkpolicies",
+    short_names=("netpol",),
+    columns=columns.NETWORK_POLICY_COLUMNS,
+    manifest=_network_policy,
+    described=True,
+)
 ENDPOINTS = Kind(
     name="Endpoints",
     api_version="v1",
@@ -168,7 +184,7 @@ LEASE = Kind(
 )
 ROUTE_TABLE = Kind(name="RouteTable", api_version="testbed/v1", singular="route", plural="routes", namespaced=False)
 
-KINDS = (NODE, POD, DEPLOYMENT, SERVICE, NAMESPACE, ENDPOINTS, EVENT, NAME, LEASE, ROUTE_TABLE)
+KINDS = (NODE, POD, DEPLOYMENT, SERVICE, NAMESPACE, NETWORK_POLICY, ENDPOINTS, EVENT, NAME, LEASE, ROUTE_TABLE)
 """In the order in which help names them."""
 MANIFESTS = {(kind.api_version, kind.name): kind for kind in KINDS if kind.manifest is not None}
 """Those that can be applied, by apiVersion and kind."""

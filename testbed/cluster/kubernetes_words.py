@@ -4,7 +4,7 @@ _KINDS = """
 APIService Binding CertificateSigningRequest ClusterRole ClusterRoleBinding ComponentStatus ConfigMap
 ControllerRevision CronJob CSIDriver CSINode CustomResourceDefinition DaemonSet Endpoints EndpointSlice Event
 HorizontalPodAutoscaler Ingress IngressClass IPAddress Job Lease LimitRange MutatingWebhookConfiguration
-NetworkPolicy Node PersistentVolume PersistentVolumeClaim PodDisruptionBudget PodTemplate PriorityClass ReplicaSet
+Node PersistentVolume PersistentVolumeClaim PodDisruptionBudget PodTemplate PriorityClass ReplicaSet
 ReplicationController ResourceQuota Role RoleBinding RuntimeClass Secret ServiceAccount ServiceCIDR StatefulSet
 StorageClass ValidatingWebhookConfiguration VolumeAttachment
 """

@@ -29,6 +29,7 @@ from testbed.cluster.manifests import (
 )
 from testbed.cluster.namespace import Namespace
 from testbed.cluster.network_json import network_json
+from testbed.cluster.network_policy import NetworkPolicy
 from testbed.cluster.placement import SeenNode, place_all
 from testbed.cluster.pod_checks import TEMPLATE, check_names, check_node
 from testbed.cluster.problems import Problem, SpecError, near_match, shorten
@@ -73,6 +74,8 @@ class Cluster:
     """In the order of the file."""
     services: tuple[Service, ...]
     """In the order of the file."""
+    network_policies: tuple[NetworkPolicy, ...]
+    """In the order of the file."""
     namespaces: tuple[Namespace, ...]
     """Those that have a document, in the order of the file."""
     warnings: tuple[Problem, ...]
@@ -95,7 +98,13 @@ class Cluster:
     @property
     def written(self) -> tuple[Object, ...]:
         """Every object as the file has it."""
-        return (*self.namespaces, *self.written_pods, *self.deployments, *self.services)
+        return (
+            *self.namespaces,
+            *self.network_policies,
+            *self.written_pods,
+            *self.deployments,
+            *self.services,
+        )
 
     @property
     def pod_specs(self) -> list[PodSpec]:
@@ -166,6 +175,7 @@ def read_cluster(data: bytes, name: str, images: Sequence[ImageRule] = ()) -> Cl
         written_pods=tuple(pod for _, pod in pods),
         deployments=tuple(deployment for _, deployment in deployments),
         services=tuple(service for _, service in services),
+        network_policies=tuple(policy for _, policy in of_kind(manifests, NetworkPolicy)),
         namespaces=tuple(namespace for _, namespace in of_kind(manifests, Namespace)),
         warnings=tuple(_in_order([*noted, *selects_nothing(services, _labels(pods, deployments))])),
         addresses=addresses_of(cluster, wiring, config),

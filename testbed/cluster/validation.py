@@ -27,6 +27,7 @@ _KINDS = {
 }
 EXAMPLES = {
     "apiVersion": "v1",
+    "cidr": "10.0.0.0/16",
     "command": "[cat, /tmp/ready]",
     "containerPort": "8080",
     "containers": "[{name: web, image: nginx}]",
@@ -36,12 +37,14 @@ EXAMPLES = {
     "hostnames": "[db.example]",
     "image": "nginx",
     "ip": "10.0.46.9",
+    "key": "app",
     "kind": "Pod",
     "matchLabels": "{app: web}",
     "metadata": "{name: web}",
     "mountPath": "/data",
     "name": "web",
     "nodes": "[node1, node2]",
+    "operator": "Exists",
     "path": "/srv/data",
     "port": "80",
     "ports": "[{port: 80}]",
@@ -51,6 +54,7 @@ EXAMPLES = {
     "template": "{metadata: {labels: {app: web}}, spec: {…}}",
     "value": "text",
     "Deployment.spec": "{selector: {matchLabels: {app: web}}, template: {…}}",
+    "NetworkPolicy.spec": "{podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}",
     "Service.spec": "{selector: {app: web}, ports: [{port: 80}]}",
 }
 """Key that some object must have, or KIND.KEY → what it may look like."""

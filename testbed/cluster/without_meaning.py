@@ -17,6 +17,7 @@ from testbed.cluster.manifest import (
 )
 from testbed.cluster.manifest_model import holds_no_value
 from testbed.cluster.namespace import Namespace, NamespaceMetadata
+from testbed.cluster.network_policy import NetworkPolicy
 from testbed.cluster.probe import Probe
 from testbed.cluster.service import Service, ServicePort, ServiceSpec
 from testbed.cluster.validation import Source, model_in
@@ -63,6 +64,7 @@ WITHOUT_MEANING: Mapping[type[BaseModel], Mapping[str, Reason]] = {
     PodManifest: _STATUS,
     Deployment: _STATUS,
     Service: _STATUS,
+    NetworkPolicy: _STATUS,
     PodSpec: {
         **dict.fromkeys(("automountServiceAccountToken", "serviceAccount", "serviceAccountName"), _NO_ACCOUNTS),
         **dict.fromkeys(("preemptionPolicy", "priority", "priorityClassName"), _NO_PRIORITY),

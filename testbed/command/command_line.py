@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from testbed.cluster.kinds import BY_WORD, DEPLOYMENT, NODE, POD
-from testbed.command.completion import labs, namespaces
+from testbed.command.completion import labs
 from testbed.command.habits import advice
 from testbed.errors import WrongEnvironment
 from testbed.spelling import listed, meant
@@ -38,7 +38,7 @@ SECTIONS = {
 """Every verb, in the order in which a user needs them."""
 FIRST_VERBS = ("up", "status", "get", "exec", "shell", "logs", "trace", "ping", "check", "down")
 """What a message names when a word is like no verb at all."""
-LONGEST_SENTENCE = 200
+LONGEST_SENTENCE = 400
 
 
 class Verbs(click.Group):
@@ -150,20 +150,6 @@ def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--lab", metavar="LAB", shell_complete=labs, help="Which lab, when several run (or TESTBED_LAB)."
     )(function)
-
-
-def namespace_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`-n`, as every verb has it that takes names of pods and other objects."""
-    return click.option(
-        "-n",
-        "--namespace",
-        metavar="NAMESPACE",
-        shell_complete=namespaces,
-        help="In which namespace; NAMESPACE/NAME names a pod of another.  [default: default]",
-    )(function)
-
-
-all_namespaces_option = click.option("-A", "--all-namespaces", is_flag=True, help="Objects of every namespace.")
 
 
 images_option = click.option(

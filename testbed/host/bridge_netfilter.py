@@ -61,7 +61,8 @@ def provide(root: Path = RUN_ROOT, settings: Path = SETTINGS, run: Run = run_com
     why = run(["modprobe", MODULE]) or f"no {SETTINGS}"
     if not settings.is_dir():
         _write(record, b"")
-        return f"environment: this kernel cannot filter on bridges, which Services need (got {why}; want {MODULE})"
+        what = "this kernel cannot filter on bridges, which Services and NetworkPolicies need"
+        return f"environment: {what} (got {why}; want {MODULE})"
     _switch_off(settings)
     for namespace in other_network_namespaces():
         switch_off_in(namespace, settings)

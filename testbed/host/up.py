@@ -176,7 +176,7 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
     room = capacity.needed_room_mib(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
     if little := capacity.too_little_room(root, room):
         lacking = [*lacking, little]
-    if cluster.services and (missing := bridge_netfilter.provide()):
+    if (cluster.services or cluster.network_policies) and (missing := bridge_netfilter.provide()):
         lacking = [*lacking, missing]
     if lacking:
         raise WrongEnvironment("\n".join(lacking))

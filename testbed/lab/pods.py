@@ -1,7 +1,7 @@
 """The pods of a lab: made, registered, repaired and removed; subscribers are notified of each change."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from testbed.cluster.dns import resolv_conf_of
@@ -23,6 +23,8 @@ class Pods:
         """`dns`: whether containers ask the cluster's DNS; without it they resolve no names but their own."""
         self.changed = Changes()
         """Notified when a pod or node comes or goes, becomes ready or stops being so, or gets other labels."""
+        self.before_link: Callable[[LabNode], None] = lambda node: None
+        """Called when a pod of the node has its address and no link yet. Raises OSError, and the pod is tried again."""
         self._nodes = nodes
         self._events = events
         self._warm_shims = warm_shims
@@ -64,6 +66,7 @@ class Pods:
             self._addresses.setdefault(node.name, Ipam(node.rundir / "addresses")),
             self._events.note,
             on_change=partial(self._watch.look, manifest.key),
+            before_link=lambda: self.before_link(node),
             resolv_conf=resolv_conf_of(manifest, dns=self._dns),
             warm_shims=self._warm_shims,
         )

@@ -56,12 +56,14 @@ class Pod:
         on_change: Callable[[], None] = lambda: None,
         resolv_conf: str = "",
         warm_shims: WarmParent | None = None,
+        before_link: Callable[[], None] = lambda: None,
     ) -> None:
         """Nothing is made yet. `netns_directory` None: `ip netns` does not get to know the pod.
 
         `on_change` is called from any thread when something of `status` may be different now. `resolv_conf` is every
         container's /etc/resolv.conf; with an empty one it resolves no names but its own. `warm_shims` makes containers'
-        shims; without it each is an interpreter of its own.
+        shims; without it each is an interpreter of its own. `before_link` is called when the pod has its address and no
+        link yet; while it raises OSError there is no pod.
         """
         self.manifest = spec
         self.key = spec.key
@@ -77,6 +79,7 @@ class Pod:
         self._on_change = on_change
         self._resolv_conf = resolv_conf
         self._warm_shims = warm_shims
+        self._before_link = before_link
         self._netns_directory = netns_directory
         self._directory = host.rundir / "pods" / self.key.file_name
         self._volumes = PodVolumes(self._directory, spec.spec)
@@ -321,6 +324,7 @@ class Pod:
             undo.callback(_end, pause)
             if not self.manifest.spec.host_network:
                 ipv6 = pod_network.ipv6_of(host, address)
+                self._before_link()
                 undo.callback(pod_network.disconnect, host, self.key.file_name, address, ipv6 and ipv6.ip)
                 pod_network.connect(host, self.key.file_name, pause.pid, address)
             if self._netns_directory is not None:

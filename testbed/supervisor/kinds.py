@@ -10,6 +10,7 @@ from typing import Any
 from testbed.cluster import kinds
 from testbed.cluster.kinds import Kind
 from testbed.control.answers.lab import Description
+from testbed.policies.show import describe_policy
 from testbed.services import show as show_services
 from testbed.supervisor import objects, status
 from testbed.supervisor.lab import Lab
@@ -66,6 +67,13 @@ IN_LAB: Mapping[Kind, KindInLab] = {
         describe=Described(
             names=lambda lab: lab.state.namespaces.names,
             show=lambda lab, name: show.describe_namespace(name, lab.state.namespaces, lab.keepers),
+        ),
+    ),
+    kinds.NETWORK_POLICY: KindInLab(
+        get=objects.network_policies,
+        describe=Described(
+            names=lambda lab: list(map(str, lab.policies.applied)),
+            show=lambda lab, name: describe_policy(lab.policies, name),
         ),
     ),
     kinds.ENDPOINTS: KindInLab(get=objects.endpoints, describe=SERVICE),

@@ -7,6 +7,7 @@ from testbed.cluster.spec import Cluster
 from testbed.control.options import LabOptions
 from testbed.dns.names import Names
 from testbed.lab.state import LabState
+from testbed.policies.policies import Policies
 from testbed.services.external_addresses import ExternalAddresses
 from testbed.services.services import Services
 from testbed.workloads.deployment_keeper import DeploymentKeeper
@@ -14,6 +15,7 @@ from testbed.workloads.keeper import Keeper
 from testbed.workloads.namespace_keeper import NamespaceKeeper
 from testbed.workloads.node_changes import NodeChanges
 from testbed.workloads.pod_keeper import PodKeeper
+from testbed.workloads.policy_keeper import PolicyKeeper
 from testbed.workloads.service_keeper import ServiceKeeper
 from testbed.workloads.workloads import Workloads
 
@@ -28,6 +30,7 @@ class Lab:
         self.workloads = Workloads(nodes, pods, events)
         segment = next(iter(cluster.addresses.subnets), cluster.underlay.cidr)
         self.services = Services(nodes, pods, state.network, events, ExternalAddresses(state.underlay, segment))
+        self.policies = Policies(nodes, pods, state.namespaces, events, has_dns=cluster.dns)
         self.names = Names(
             self.services,
             state.underlay,
@@ -39,6 +42,7 @@ class Lab:
         self.pod_keeper = PodKeeper(self.workloads, nodes, pods, state.underlay)
         self.deployment_keeper = DeploymentKeeper(self.workloads, nodes, pods.changed, events)
         self.service_keeper = ServiceKeeper(self.services, pods, self.workloads)
+        self.policy_keeper = PolicyKeeper(self.policies)
         self.node_changes = NodeChanges(state, self.workloads, self.pod_keeper)
         self._keepers: dict[str, Keeper] = {}
         self.namespace_keeper = NamespaceKeeper(state.namespaces, self._keepers)

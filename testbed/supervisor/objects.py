@@ -15,6 +15,7 @@ from testbed.control.answers.objects import LeaseObject, LeaseSpec, NameObject, 
 from testbed.errors import EtcdFailed
 from testbed.lab.node import AgentState, LabNode
 from testbed.pods.pod import Pod
+from testbed.policies.policies import Policies
 from testbed.services.endpoints import endpoints_of
 from testbed.services.services import Services
 from testbed.services.show import ready_pods
@@ -28,6 +29,7 @@ from testbed.supervisor.shapes import (
     endpoints_shape,
     event_shapes,
     namespace_shape,
+    network_policy_shape,
     node_shape,
     pod_shape,
     service_shape,
@@ -107,6 +109,15 @@ def namespaces(lab: Lab) -> list[Shape]:
     return [namespace_shape(identity, one.wanted, one.created_at, ends=one.ends) for one in lab.state.namespaces]
 
 
+def network_policies(lab: Lab) -> list[Shape]:
+    """Every NetworkPolicy (`get networkpolicies`)."""
+    identity = identity_of(lab)
+    return [
+        network_policy_shape(identity, policy, _created(lab, lab.policies, key))
+        for key, policy in lab.policies.applied.items()
+    ]
+
+
 def endpoints(lab: Lab) -> list[Shape]:
     """The endpoints of every Service (`get endpoints`)."""
     identity, pods = identity_of(lab), lab.services.pods()
@@ -116,7 +127,7 @@ def endpoints(lab: Lab) -> list[Shape]:
     ]
 
 
-def _created(lab: Lab, room: Services | Workloads, key: ObjectKey) -> str:
+def _created(lab: Lab, room: Services | Policies | Workloads, key: ObjectKey) -> str:
     # It is looked up without a lock: what is just put, or removed, may have no time.
     return room.created_at.get(key, lab.state.since)
 

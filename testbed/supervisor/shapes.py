@@ -15,6 +15,7 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.kinds import KINDS, Kind
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.namespace import Namespace
+from testbed.cluster.network_policy import NetworkPolicy
 from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.cluster.placement import node_labels
 from testbed.cluster.service import VERSIONS, Service
@@ -232,6 +233,11 @@ def namespace_shape(lab: LabIdentity, namespace: Namespace, created_at: str, *, 
     """Return a v1 Namespace."""
     shape = lab.of_manifest(kinds.NAMESPACE, namespace.key, created_at, namespace.to_manifest())
     return {**shape, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Terminating" if ends else "Active"}}
+
+
+def network_policy_shape(lab: LabIdentity, policy: NetworkPolicy, created_at: str) -> Shape:
+    """Return a networking.k8s.io/v1 NetworkPolicy."""
+    return lab.of_manifest(kinds.NETWORK_POLICY, policy.key, created_at, policy.to_manifest())
 
 
 def service_shape(lab: LabIdentity, service: Service, created_at: str, ready_endpoints: int) -> Shape:

@@ -74,6 +74,7 @@ class LabStart:
             bind_name(NETNS_DIRECTORY, name, machine.pid)
         # Before there are pods: nginx asks for the names in its config once, when it starts.
         self._lab.services.want(state.cluster.services)
+        self._lab.policies.want(state.cluster.network_policies)
         if state.cluster.dns:
             self._lab.names.start()
         switches = len(underlay.net.switches)
@@ -105,6 +106,7 @@ class LabStart:
         for manifest in state.cluster.pods:
             lab.workloads.bare[manifest.key] = manifest
             state.pods.add(state.pods.make(manifest))
+        lab.policies.start()
         state.pods.watch()
         state.link_watch.start()
         lab.names.follow()
@@ -117,6 +119,7 @@ class LabStart:
                 threading.Thread(target=self._start_late, args=(node,), name=f"late {node.name}", daemon=True).start()
         lab.workloads.start(state.cluster.deployments)
         lab.open("Namespace", lab.namespace_keeper)
+        lab.open("NetworkPolicy", lab.policy_keeper)
         lab.open("Pod", lab.pod_keeper)
         lab.open("Deployment", lab.deployment_keeper)
         waiting = UnreadyPods(now)
@@ -128,7 +131,10 @@ class LabStart:
         services.start()
         names.publish()
         self._lab.open("Service", self._lab.service_keeper)
-        self._await("services", lambda: [*services.why_not_programmed(), *names.why_not_served()])
+        self._await(
+            "services",
+            lambda: [*services.why_not_programmed(), *self._lab.policies.why_not_enforced(), *names.why_not_served()],
+        )
         return ", ".join(f"{name} {one.spec.cluster_ip}" for name, one in services.numbered.items()) or "none"
 
     def _forwarding(self) -> str:

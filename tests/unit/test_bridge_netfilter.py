@@ -129,8 +129,7 @@ def test_one_that_cannot_be_removed_is_tried_again_the_next_time(machine: Machin
 def test_a_kernel_without_it_is_an_error_that_leaves_no_record(machine: Machine) -> None:
     fatal = "modprobe: FATAL: Module br_netfilter not found."
     missing = provide(machine.root, machine.settings, lambda _: fatal)
-    assert missing == (
-        f"environment: this kernel cannot filter on bridges, which Services need (got {fatal}; want br_netfilter)"
-    )
+    what = "this kernel cannot filter on bridges, which Services and NetworkPolicies need"
+    assert missing == f"environment: {what} (got {fatal}; want br_netfilter)"
     machine.put_back()
     assert list(machine.root.iterdir()) == []

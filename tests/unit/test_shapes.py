@@ -10,6 +10,7 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.kinds import KINDS
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.namespace import built_in
+from testbed.cluster.network_policy import NetworkPolicy
 from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.cluster.placement import node_labels
 from testbed.cluster.service import Service
@@ -26,6 +27,7 @@ from testbed.supervisor.shapes import (
     endpoints_shape,
     event_shapes,
     namespace_shape,
+    network_policy_shape,
     node_shape,
     pod_shape,
     service_shape,
@@ -98,6 +100,21 @@ NODE: NodeStatus = {
     "peers": {"known": 1, "expected": 1},
     "warnings": [],
 }
+POLICY = NetworkPolicy.model_validate(
+    {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "web"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "web"}},
+            "ingress": [
+                {"from": [{"podSelector": {}, "namespaceSelector": {}}], "ports": [{"port": 80, "endPort": 90}]},
+                {"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]},
+            ],
+            "egress": [{"to": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}}]}],
+        },
+    }
+)
 NUMBERS = {
     "replicas": 4,
     "updatedReplicas": 2,
@@ -177,6 +194,7 @@ OBJECTS: list[tuple[str, Shape]] = [
     ("Service", service_shape(LAB, NUMBERED, AT, 2)),
     ("Service", service_shape(LAB, HEADLESS, AT, 0)),
     ("Namespace", namespace_shape(LAB, built_in("default"), AT, ends=False)),
+    ("NetworkPolicy", network_policy_shape(LAB, POLICY, AT)),
     ("Endpoints", endpoints_shape(LAB, NUMBERED, AT, [[BOTH]], [[]])),
     ("Endpoints", endpoints_shape(LAB, NUMBERED, AT, [[]], [[BOTH]])),
     ("Endpoints", endpoints_shape(LAB, NUMBERED, AT, [[]], [[]])),

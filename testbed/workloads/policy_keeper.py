@@ -1,0 +1,55 @@
+"""NetworkPolicies: wanted, changed and removed by name."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from testbed.cluster.network_policy import NetworkPolicy
+from testbed.cluster.object_key import ObjectKey
+from testbed.cluster.problems import Problem
+from testbed.cluster.validation import Source
+from testbed.policies.policies import Policies
+from testbed.workloads.keeper import Outcome, outcome_of
+from testbed.workloads.service_keeper import BRIDGE_SETTINGS
+
+
+class PolicyKeeper:
+    """The keeper of kind NetworkPolicy."""
+
+    def __init__(self, policies: Policies) -> None:
+        self._policies = policies
+
+    def wanted(self) -> Mapping[ObjectKey, NetworkPolicy]:
+        """As applied."""
+        return self._policies.applied
+
+    def check(self, applied: Sequence[tuple[Source, NetworkPolicy]]) -> Iterator[Problem]:
+        """Whether this kernel can keep pods of one bridge from each other."""
+        if applied and not BRIDGE_SETTINGS.is_dir():
+            got = "got no /proc/sys/net/bridge; want modprobe br_netfilter on the host"
+            yield applied[0][0].problem(("kind",), f"this kernel has no br_netfilter ({got})")
+
+    def warnings(self, applied: Sequence[tuple[Source, NetworkPolicy]]) -> Iterator[Problem]:
+        """None: a policy may well come before its pods."""
+        return iter(())
+
+    def outcome(self, wanted: NetworkPolicy) -> Outcome:
+        """What `put` would do."""
+        return outcome_of(self._policies.applied.get(wanted.key), wanted)
+
+    def put(self, wanted: NetworkPolicy) -> Outcome:
+        """Want this policy."""
+        with self._policies.deciding:
+            outcome = self.outcome(wanted)
+            if outcome != "unchanged":
+                self._policies.put(wanted)
+        return outcome
+
+    def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
+        """Let nodes enforce it no longer, soon. Raises KeyError."""
+        with self._policies.deciding:
+            self._policies.remove(key)
+
+    def why_not_ready(self, key: ObjectKey) -> str:
+        """Whether every node enforces what is wanted."""
+        if key not in self._policies.applied:
+            return "not there yet"
+        return "; ".join(self._policies.why_not_enforced())
