@@ -1,1 +1,1 @@
-"""Broken labs to be repaired: what is broken in each, and a judge who says whether all is well again."""
+"""Broken labs to repair: the faults of each, and a judge that reports whether the lab is repaired."""

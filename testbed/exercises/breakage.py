@@ -1,7 +1,5 @@
-"""What is broken in the exercises, and why it stays so.
-
-Agents repair within moments what is theirs: device, routes, rules, bridge, lease. So each fault breaks what is not
-theirs, or keeps the agent from repairing it:
+"""The exercises' faults, and why they last. Agents quickly repair what belongs to them: device, routes, rules, bridge,
+lease. So each fault breaks something else, or keeps the agent from repairing it:
 
     pod-route       the default route is the pod's own, made when the pod was
     drop            a foreign table drops the overlay's datagrams; agents leave others' tables alone
@@ -53,7 +51,7 @@ RULE_PRIORITY = 100
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Where a fault goes."""
+    """Where a fault is injected."""
 
     state: LabState
     services: Services
@@ -61,25 +59,25 @@ class Broken:
 
     @property
     def node(self) -> LabNode:
-        """The victim."""
+        """Return the victim."""
         return self.state.nodes[self.variant.victim]
 
     @property
     def pod(self) -> Pod:
-        """The victim's pod. Raises NotFit."""
+        """Return the victim's pod. Raises NotFit."""
         found = self.state.pods.named(self.variant.pod)
         if found is None or found.pause_pid is None:
-            raise NotFit(f"pod {self.variant.pod} does not run")
+            raise NotFit(f"pod {self.variant.pod} is not running")
         return found
 
     @property
     def port(self) -> int:
-        """The UDP port of the overlay."""
+        """Return the UDP port of the overlay."""
         return int(self.state.cluster.network.get("Backend", {}).get("Port", 8285))
 
 
 def break_lab(state: LabState, services: Services, exercise: Exercise, variant: Variant) -> None:
-    """Break it. Raises NotFit and OSError."""
+    """Inject the faults. Raises NotFit and OSError."""
     for fault in exercise.faults:
         where = variant.turned if fault.startswith("/") else variant
         BREAKERS[fault.removeprefix("/")](Broken(state, services, where))
@@ -104,7 +102,7 @@ def _pin_neighbour(broken: Broken) -> None:
 
 def _take_port(broken: Broken) -> None:
     node = broken.node
-    # It waits for the port, so that it is there before the next agent.
+    # It waits for the port, so it is there before the next agent.
     subprocess.Popen(
         [
             *enter_machine(node.pid),
@@ -151,12 +149,12 @@ def _break_service(broken: Broken) -> None:
     with services.deciding:
         service = next(iter(services.applied.values()), None)
         if service is None:
-            raise NotFit("an exercise wants a Service")
+            raise NotFit("the exercise needs a Service")
         services.put(_wrong(service, broken.variant.service_fault))
 
 
 def _wrong(service: Service, fault: str) -> Service:
-    """Return the Service with a slip in its selector, or a port that no pod has."""
+    """Return the Service with a typo in its selector, or a port that no pod has."""
     change: dict[str, Any]
     if fault == "selector":
         (key, value), *others = service.spec.selector.items()
@@ -181,7 +179,7 @@ def _route_by_policy(broken: Broken) -> None:
 def _signal_agent(node: LabNode, number: signal.Signals) -> None:
     pid = node.agent.pid
     if pid is None:
-        raise NotFit(f"the agent of {node.name} does not run")
+        raise NotFit(f"the agent of {node.name} is not running")
     os.kill(pid, number)
 
 

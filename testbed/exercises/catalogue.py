@@ -1,4 +1,4 @@
-"""Which exercises there are, and what a student reads. Pure and light; what is broken stands in `breakage`."""
+"""The exercises and their texts for students. Pure and light; the faults are in `breakage`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,33 +7,33 @@ from testbed.errors import InvalidInput
 
 PREFIX = "exercise/"
 FORMER_PREFIX = "broken/"
-"""Names that say what is broken still start their exercise, and are listed nowhere."""
+"""Names that give away the fault still start their exercise, but are not listed."""
 CLUSTER = "nginx_tomcat"
-"""What every exercise is made of."""
+"""The cluster of every exercise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exercise:
-    """One broken lab. Texts name the variant's {victim} and {other} node, and a {pod} and {peer} pod of each."""
+    """One broken lab. Texts contain the variant's {victim} and {other} node, and a {pod} and {peer} pod of each."""
 
     number: int
     level: int
     complaint: str
-    """What a user reports who knows nothing of networks."""
+    """The complaint of a user without knowledge of networks."""
     faults: tuple[str, ...]
-    """Of `breakage`, on the victim; one behind a slash is on the other node."""
+    """Faults from `breakage`, on the victim; after a slash, on the other node."""
     hints: tuple[str, str, str]
-    """Where to look, with what, and almost the answer."""
+    """Where to look, which tool to use, and almost the answer."""
     former_name: str = ""
 
     @property
     def name(self) -> str:
-        """As `up` takes it."""
+        """Return the name, as `up` takes it."""
         return f"{PREFIX}{self.number}"
 
     @property
     def lab(self) -> str:
-        """The lab's name, where the user gives none."""
+        """Return the lab's name if the user gives none."""
         return self.name.replace("/", "-")
 
 
@@ -110,7 +110,7 @@ EXERCISES: Mapping[str, Exercise] = {
                 "Two things are wrong on {victim}: a device is down, and what should bring it up does not. "
                 "Begin with "
                 "`testbed exec {victim} -- ip link`.",
-                "The agent repairs its bridge within seconds, if it runs. What does `ps` say about its state?",
+                "A running agent repairs its bridge within seconds. Which state does `ps` show for it?",
                 "State T is stopped by a signal. There is a signal that continues it.",
             ),
             "docker0-down",
@@ -118,13 +118,13 @@ EXERCISES: Mapping[str, Exercise] = {
         Exercise(
             6,
             2,
-            "Pods on {other} that call {pod} get: Destination Net Unreachable. {victim} looks fine in every way "
-            "that I know.",
+            "Pods on {other} that call {pod} get: Destination Net Unreachable. Everything I can check on {victim}"
+            " looks fine.",
             ("etcd-blocked",),
             (
                 "{other} does not know the subnet of {victim}. Where does it learn subnets from? `testbed get leases`.",
                 "`testbed logs {victim}`: its agent cannot renew its lease. Why does it not reach etcd?",
-                "`testbed exec {victim} -- ip route`: one route is there to lose packets.",
+                "`testbed exec {victim} -- ip route`: one route only drops packets.",
             ),
             "lease-revoked",
         ),
@@ -148,10 +148,9 @@ EXERCISES: Mapping[str, Exercise] = {
             ("service",),
             (
                 "The name resolves and the pod works, so look at what joins the two: `testbed describe service nginx`.",
-                "A Service sends to its endpoints. `testbed get endpoints nginx`: where does it send to?",
-                "Compare selector and ports of the Service with labels and ports of the pod, and `testbed "
-                "apply` a Service "
-                "that agrees with it.",
+                "A Service forwards to its endpoints. `testbed get endpoints nginx`: which are they?",
+                "Compare selector and ports of the Service with labels and ports of the pod, and `testbed apply` a"
+                " Service that matches it.",
             ),
         ),
         Exercise(
@@ -161,11 +160,10 @@ EXERCISES: Mapping[str, Exercise] = {
             "on {other}.",
             ("dns",),
             (
-                "Every pod asks the same DNS: `cat /etc/resolv.conf` in one. Only {victim} is concerned, so "
-                "follow a query "
-                "through it.",
-                "`testbed trace {pod} 10.96.0.10:53 --udp` ends on {victim}. What decides there where a packet goes?",
-                "`testbed exec {victim} -- ip route`: one route is for the DNS alone, and there to lose packets.",
+                "Every pod asks the same DNS: `cat /etc/resolv.conf` in one. Only {victim} is affected, so follow a"
+                " query through it.",
+                "`testbed trace {pod} 10.96.0.10:53 --udp` ends on {victim}. What decides there where packets go?",
+                "`testbed exec {victim} -- ip route`: one route is for the DNS alone, and only drops packets.",
             ),
         ),
         Exercise(
@@ -178,7 +176,8 @@ EXERCISES: Mapping[str, Exercise] = {
             (
                 "Requests from {other} arrive. It is the direction out of {victim} that loses packets: "
                 "`testbed trace {pod} {peer}`.",
-                "`ip route` shows one table. A kernel has several, and a list of rules that says which is asked first.",
+                "`ip route` shows one table. A kernel has several, and a list of rules that decides which is used"
+                " first.",
                 "`testbed exec {victim} -- ip rule`, then `ip route show table` with the number in the odd rule.",
             ),
         ),
@@ -198,14 +197,13 @@ EXERCISES: Mapping[str, Exercise] = {
         Exercise(
             12,
             3,
-            "Since this morning {pod} and {peer} do not talk to each other. Restarting the agent of {victim} "
-            "did not help, and "
-            "even when it ran for a moment {peer} got no answer.",
+            "Since this morning {pod} and {peer} cannot reach each other. Restarting the agent of {victim} "
+            "did not help, and even while it ran for a moment {peer} got no reply.",
             ("squatter", "/pod-route"),
             (
-                "Begin with the agent that is not ready, then run `testbed check` again: another pair stays silent.",
+                "Begin with the agent that is not ready, then run `testbed check` again: another pair still fails.",
                 "The log of {victim} names the first fault. The second is inside a pod on {other}.",
-                "Free the UDP port on {victim}, then compare `ip route` in {peer} with that of a pod that works.",
+                "Free the UDP port on {victim}, then compare `ip route` in {peer} with that of a working pod.",
             ),
         ),
     )
@@ -215,7 +213,7 @@ BY_FORMER_NAME = {FORMER_PREFIX + one.former_name: one for one in EXERCISES.valu
 
 
 def exercise_of(cluster: str | None) -> Exercise | None:
-    """Return the exercise that `up exercise/N` means; None for every other cluster. Raises InvalidInput."""
+    """Return the exercise of `up exercise/N`; None for any other cluster. Raises InvalidInput."""
     if cluster is None or cluster.endswith((".yaml", ".yml")):
         return None
     if not cluster.startswith((PREFIX, FORMER_PREFIX)):

@@ -1,4 +1,4 @@
-"""Whether a lab is well: what is looked at, and a verdict that says what is wrong, not why. Pure."""
+"""The judge of a lab: what it checks, and a verdict that lists problems, not causes. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from agent.kernel.values import Family
 from testbed.control.answers.faults import CheckLine
 
 SHOWN = 8
-"""Lines of one check; the rest is counted."""
+"""Lines shown per check; the rest is counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedNode:
-    """One node, as it was found."""
+    """The observed state of one node."""
 
     name: str
     address: str
     ready: bool
-    """Whether its agent says so."""
+    """Whether its agent reports ready."""
     forwarding: frozenset[tuple[str, str]] | None
-    """Subnet and address; None when the agent did not say."""
+    """Subnet and address; None if the agent did not report them."""
     routes: frozenset[tuple[str, str]]
     """Destination and device of the kernel's unicast routes."""
     device: str | None
@@ -34,23 +34,23 @@ class JudgedLease:
     subnet: str
     address: str
     ipv6: tuple[str, str] | None = None
-    """The same of IPv6: subnet, address."""
+    """The IPv6 subnet and address."""
 
     @property
     def subnets(self) -> frozenset[str]:
-        """Of both families."""
+        """Return the subnets of both families."""
         return frozenset({self.subnet} if self.ipv6 is None else {self.subnet, self.ipv6[0]})
 
     @property
     def ways(self) -> frozenset[tuple[str, str]]:
-        """Each subnet with each address: one tunnel may carry both families."""
+        """Return each subnet with each address: one tunnel may carry both families."""
         addresses = {self.address} if self.ipv6 is None else {self.address, self.ipv6[1]}
         return frozenset((subnet, address) for subnet in self.subnets for address in addresses)
 
 
 @dataclass(frozen=True, slots=True)
 class PairSeen:
-    """One ping."""
+    """The result of one ping."""
 
     source: str
     destination: str
@@ -60,19 +60,19 @@ class PairSeen:
 
 @dataclass(frozen=True, slots=True)
 class ServiceSeen:
-    """One connection to a Service."""
+    """The result of one connection to a Service."""
 
     source: str
     """A pod."""
     service: str
     """Its name and port."""
     problem: str
-    """Empty when it was accepted."""
+    """Empty if the connection was accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class NameSeen:
-    """One question to the cluster's DNS."""
+    """The result of one query to the cluster's DNS."""
 
     source: str
     """A pod."""
@@ -81,12 +81,12 @@ class NameSeen:
 
 @dataclass(frozen=True, slots=True)
 class JudgedLab:
-    """A whole lab."""
+    """The observed state of a whole lab."""
 
     network: str
     nodes: Sequence[JudgedNode]
     leases: Sequence[JudgedLease] | None
-    """None when etcd did not answer."""
+    """None if etcd did not answer."""
     small: Sequence[PairSeen]
     full: Sequence[PairSeen]
     full_size: int
@@ -94,7 +94,7 @@ class JudgedLab:
     nodes_are_connected: bool = True
     """False for backends that only share out subnets."""
     has_ipv6: bool = False
-    """Whether pods have IPv6 addresses beside the others."""
+    """Whether pods also have IPv6 addresses."""
     services: Sequence[ServiceSeen] = ()
     """From a pod of each node; empty in a lab without Services."""
     names: Sequence[NameSeen] = ()
@@ -108,17 +108,17 @@ class Verdict:
     check: str
     holds: bool
     wrong: tuple[str, ...]
-    """A line for everything that does not hold."""
+    """One line for each problem."""
     trace: str | None = None
-    """The arguments of `testbed trace` for the first pair that gets no answer."""
+    """Arguments of `testbed trace` for the first pair without a reply."""
 
     def line(self) -> CheckLine:
-        """Return it as the lab answers it."""
+        """Return it in the form of the lab's answer."""
         return {"check": self.check, "holds": self.holds, "wrong": list(self.wrong), "trace": self.trace}
 
 
 def judge(seen: JudgedLab) -> list[Verdict]:
-    """Every check, in the order in which one looks."""
+    """Return every check, in the order in which people look."""
     sizes = {"small packets": seen.small, f"full-size packets ({seen.full_size} bytes)": seen.full}
     return [
         _verdict("agents", [f"{node.name}'s agent is not ready" for node in seen.nodes if not node.ready]),
@@ -147,7 +147,7 @@ def _leases(seen: JudgedLab) -> list[str]:
             wrong.append(f"{node.name} holds {count or 'no'} lease{'s' if count > 1 else ''}")
     known = {node.address for node in seen.nodes}
     return wrong + [
-        f"{lease.subnet} is leased to {lease.address}, which is no node"
+        f"{lease.subnet} is leased to {lease.address}, which is not a node"
         for lease in seen.leases
         if lease.address not in known
     ]
@@ -155,7 +155,7 @@ def _leases(seen: JudgedLab) -> list[str]:
 
 def _forwarding(seen: JudgedLab) -> list[str]:
     if seen.leases is None:
-        return ["nothing to compare with: etcd does not answer"]
+        return ["cannot compare: etcd does not answer"]
     wrong = []
     for node in seen.nodes:
         others = [lease for lease in seen.leases if lease.address != node.address]
@@ -163,7 +163,7 @@ def _forwarding(seen: JudgedLab) -> list[str]:
             wrong.append(f"{node.name}'s agent does not report its forwarding table")
         elif seen.nodes_are_connected and not _is_forwarded(node.forwarding, others):
             wrong.append(f"{node.name}'s forwarding table differs from etcd's leases")
-    # A node that nobody has a lease of is forwarded to by nobody.
+    # Without a lease, no other node forwards to it.
     without = {node.name for node in seen.nodes} - {
         node.name for node in seen.nodes for lease in seen.leases if lease.address == node.address
     }
@@ -171,7 +171,7 @@ def _forwarding(seen: JudgedLab) -> list[str]:
 
 
 def _is_forwarded(entries: frozenset[tuple[str, str]], leases: Sequence[JudgedLease]) -> bool:
-    """Whether there is one entry for each subnet, and each leads to who holds it."""
+    """Report whether each subnet has one entry, which leads to its holder."""
     known = sorted(subnet for subnet, _ in entries)
     wanted = sorted(subnet for lease in leases for subnet in lease.subnets)
     return known == wanted and all(any(entry in lease.ways for lease in leases) for entry in entries)
@@ -201,11 +201,11 @@ def _services(seen: JudgedLab) -> list[str]:
 
 
 def _names(seen: JudgedLab) -> list[str]:
-    return [f"{one.source}: no answer from the cluster's DNS" for one in seen.names if not one.answered]
+    return [f"{one.source}: no reply from the cluster's DNS" for one in seen.names if not one.answered]
 
 
 def _pairs(check: str, pairs: Sequence[PairSeen], family: Family) -> Verdict:
     silent = [pair for pair in pairs if pair.family == family and not pair.answered]
     flag = "-6 " if family == 6 else ""
     trace = f"{flag}{silent[0].source} {silent[0].destination}" if silent else None
-    return _verdict(check, [f"{pair.source} -> {pair.destination}: no answer" for pair in silent], trace)
+    return _verdict(check, [f"{pair.source} -> {pair.destination}: no reply" for pair in silent], trace)

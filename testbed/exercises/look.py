@@ -1,4 +1,4 @@
-"""Looks at a running lab for the judge."""
+"""Observes a running lab for the judge."""
 
 from collections.abc import Mapping
 
@@ -21,11 +21,11 @@ from testbed.services.services import Services
 HEADERS: Mapping[Family, int] = {4: 28, 6: 48}
 """Bytes of IP and ICMP headers without options (RFC 791, RFC 792, RFC 8200)."""
 ATTEMPTS = 2
-"""A pair counts as reachable when one of so many requests is answered: the first may come amid a restart."""
+"""A pair counts as reachable if one of this many requests is answered: the first may coincide with a restart."""
 
 
 def look(state: LabState, services: Services, names: Names) -> JudgedLab:
-    """Return everything that the judge wants to know, as it is now."""
+    """Return the current state of everything that the judge checks."""
     try:
         leases = [_lease(one) for one in state.registry.leases()]
     except EtcdFailed:
@@ -49,7 +49,7 @@ def look(state: LabState, services: Services, names: Names) -> JudgedLab:
 
 
 def _one_pod_of_each_node(pods: Pods) -> list[PingSender]:
-    """Return who tries Services and names: each node has rules of its own for them."""
+    """Return the pods that try Services and names: each node has its own rules for them."""
     found: dict[str, PingSender] = {}
     for pod in pods:
         if pod.pause_pid is not None and not pod.leaves and not pod.manifest.spec.host_network:
@@ -93,7 +93,7 @@ def _node(overlay: Overlay, node: LabNode) -> JudgedNode:
 
 
 def _full_size(state: LabState) -> int:
-    """The largest packet that every pod may send, in bytes; even, as the probe's checksum wants it."""
+    """Return the size of the largest packet that every pod may send, in bytes; even, for the probe's checksum."""
     return (int(state.cluster.underlay.mtu) - state.overlay.headers) // 2 * 2
 
 

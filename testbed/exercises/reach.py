@@ -1,4 +1,4 @@
-"""Tries Services and the DNS from pods of a running lab, all at once, as any program in the pod would."""
+"""Tries Services and the DNS from pods of a running lab, all at once, as a program in the pod would."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ from testbed.lab.ping import PingSender
 from testbed.processes.namespaces import in_network_of
 
 LIMIT_S = 1.5
-"""Long enough for a second SYN, and for a second question to the DNS."""
+"""Long enough for a second SYN, and for a second DNS query."""
 ASK_AGAIN_S = 0.7
 DNS_PORT = 53
 
@@ -58,7 +58,7 @@ def try_services(senders: Sequence[PingSender], targets: Sequence[ServicePortTar
                 problem = os.strerror(error).lower() if (error := _error(opened)) else ""
                 opened.close()
                 seen.append(ServiceSeen(sender.name, target.name, problem))
-        silent = [ServiceSeen(sender.name, target.name, "no answer") for _, sender, target in waiting.values()]
+        silent = [ServiceSeen(sender.name, target.name, "no reply") for _, sender, target in waiting.values()]
     finally:
         for opened, _, _ in waiting.values():
             opened.close()
@@ -66,7 +66,7 @@ def try_services(senders: Sequence[PingSender], targets: Sequence[ServicePortTar
 
 
 def try_names(senders: Sequence[PingSender], dns: IPAddress, zone: str) -> list[NameSeen]:
-    """Ask the DNS for a zone of the cluster from every sender."""
+    """Query a zone of the cluster's DNS from every sender."""
     question = serial_question(zone, int.from_bytes(os.urandom(2), "big"))
     asking: dict[int, tuple[socket.socket, PingSender]] = {}
     answered = set[str]()
@@ -81,7 +81,7 @@ def try_names(senders: Sequence[PingSender], dns: IPAddress, zone: str) -> list[
         for until in (started + ASK_AGAIN_S, started + LIMIT_S):
             open_now = [opened for opened, sender in asking.values() if sender.name not in answered]
             for opened in open_now:
-                # What is refused at once, as by a route, has no answer either.
+                # A query that is refused at once, as by a route, also gets no reply.
                 with contextlib.suppress(OSError):
                     opened.sendto(question, (str(dns), DNS_PORT))
             while len(answered) < len(asking) and (ready := poll.poll(max(0.0, until - time.monotonic()) * 1000)):
@@ -97,7 +97,7 @@ def try_names(senders: Sequence[PingSender], dns: IPAddress, zone: str) -> list[
 
 
 def _socket(sender: PingSender, family: int, kind: int) -> socket.socket | None:
-    """Return a socket in the sender's network; None where that is gone."""
+    """Return a socket in the sender's network; None if that is gone."""
     try:
         opened = in_network_of(sender.pid, lambda: socket.socket(family, kind))
     except ProcessLookupError:

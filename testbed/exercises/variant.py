@@ -1,4 +1,4 @@
-"""What a seed makes of an exercise: which node, pod, names and numbers are meant. Pure."""
+"""How a seed varies an exercise: its node, pod, names and numbers. Pure."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from testbed.errors import TestbedError
 
 TABLES = ("company-firewall", "hardening", "site-policy", "legacy-rules")
-"""nftables tables that no agent makes."""
+"""nftables tables that no agent creates."""
 SQUATTERS = ("metrics-daemon", "syslog-relay", "voice-gateway", "backup-helper")
-"""Programs that take a port; a kernel keeps 15 letters."""
+"""Programs that take a port; a kernel keeps 15 characters."""
 MTUS = (1400, 1300, 1350, 1420)
 """Bytes; small pages fit, full-size packets do not."""
 SERVICE_FAULTS = ("selector", "port")
@@ -17,7 +17,7 @@ ROUTE_TABLES = (77, 120, 203)
 
 
 class NotFit(TestbedError):
-    """The lab is not one that this exercise can be made of."""
+    """The exercise is not possible in this lab."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,10 @@ class Variant:
     """One student's exercise."""
 
     victim: str
-    """The node where it is broken."""
+    """The node with the fault."""
     other: str
     pod: str
-    """On the victim."""
+    """A pod on the victim."""
     peer: str
     """A pod on the other node."""
     table: str = TABLES[0]
@@ -39,22 +39,19 @@ class Variant:
 
     @property
     def turned(self) -> "Variant":
-        """The same with the nodes exchanged, for a fault on the other one."""
+        """Return the variant with the nodes exchanged, for a fault on the other one."""
         return replace(self, victim=self.other, other=self.victim, pod=self.peer, peer=self.pod)
 
-    def told(self, text: str) -> str:
-        """Return a text of the catalogue with this variant's names."""
+    def fill(self, text: str) -> str:
+        """Fill this variant's names into a text of the catalogue."""
         return text.format(victim=self.victim, other=self.other, pod=self.pod, peer=self.peer)
 
 
 def variant_of(pods: Mapping[str, Sequence[str]], seed: int) -> Variant:
-    """Return the variant of a seed for a lab with these pods by node; 0 is the one that the docs describe.
-
-    Raises NotFit.
-    """
+    """Return the variant of a seed for a lab with these pods by node; 0 is the one in the docs. Raises NotFit."""
     nodes = [node for node, there in pods.items() if there]
     if len(nodes) < 2:
-        raise NotFit("an exercise wants two nodes with pods")
+        raise NotFit("an exercise needs two nodes with pods")
     if seed == 0:
         return Variant(nodes[1], nodes[0], pods[nodes[1]][0], pods[nodes[0]][0])
     chosen = random.Random(seed)

@@ -1,4 +1,4 @@
-"""What the lab answers to `testbed check` and `hint`, and to `up exercise/N` once it is up."""
+"""The lab's side of `testbed check` and `hint`, and of `up exercise/N` once the lab is up."""
 
 import json
 import threading
@@ -23,10 +23,10 @@ from testbed.plain_files import read_plain, replace_plain
 from testbed.services.services import Services
 
 RECORD = "exercise.json"
-"""In the lab's directory: which exercise is on."""
+"""File in the lab's directory: the current exercise."""
 RECORD_BYTES = 4096
 SYMPTOM_LIMIT_S = 40.0
-"""What is broken shows within seconds; with a lease at the latest when it ends."""
+"""A fault shows within seconds; with a lease at the latest when it expires."""
 
 
 def exercise_verbs(state: LabState, names: Names, services: Services) -> Sequence[AnyVerb]:
@@ -36,7 +36,7 @@ def exercise_verbs(state: LabState, names: Names, services: Services) -> Sequenc
 
 
 class _Record(TypedDict):
-    """What is kept of an exercise; the student sees `line` alone."""
+    """The record of an exercise; the student sees only `line`."""
 
     line: ExerciseOn
     variant: dict[str, str | int]
@@ -51,7 +51,7 @@ class _Exercises:
         self._one_at_a_time = threading.Lock()
 
     def check(self, _request: Request) -> CheckAnswer:
-        """Return the judge's verdicts, and which exercise is on."""
+        """Return the judge's verdicts, and the current exercise."""
         record = self._read()
         checks = self._judged()
         return {
@@ -62,20 +62,20 @@ class _Exercises:
         }
 
     def hint(self, _request: Request) -> HintAnswer:
-        """Return the next hint of the exercise that is on; the last one again when all were given."""
+        """Return the next hint of the current exercise; the last one again when all were given."""
         with self._one_at_a_time:
             record = self._read()
             if record is None:
-                raise TestbedError("hint: no exercise is on in this lab (want: sudo testbed up exercise/1)")
+                raise TestbedError("hint: this lab has no exercise (want: sudo testbed up exercise/1)")
             exercise = EXERCISES[record["line"]["name"]]
             number = min(record["line"]["hints"] + 1, len(exercise.hints))
             record["line"]["hints"] = number
             self._write(record)
-            text = _variant(record).told(exercise.hints[number - 1])
+            text = _variant(record).fill(exercise.hints[number - 1])
             return {"exercise": exercise.name, "number": number, "of": len(exercise.hints), "hint": text}
 
     def begin(self, request: Request) -> ExerciseAnswer:
-        """Break the lab, and wait until one can see it."""
+        """Inject the exercise's faults, and wait until they show."""
         name, seed = str(request.argument("name", str)), request.argument("seed", int, 0)
         exercise = EXERCISES.get(name)
         if exercise is None:
@@ -85,14 +85,14 @@ class _Exercises:
             if former is not None and not _holds(self._judged()):
                 line = former["line"]
                 if (line["name"], line["seed"]) != (name, seed):
-                    what = f"{line['name']} is not solved yet (testbed check shows what is still wrong)"
+                    what = f"{line['name']} is not solved yet (testbed check shows the remaining problems)"
                     raise TestbedError(f"exercise: {what}")
                 return _complaint(former, begun=False)
             record = self._break(exercise, seed)
             deadline = time.monotonic() + SYMPTOM_LIMIT_S
             while _holds(self._judged()):
                 if time.monotonic() > deadline:
-                    raise TestbedError(f"exercise: {name}: nothing is broken after {SYMPTOM_LIMIT_S:.0f} s")
+                    raise TestbedError(f"exercise: {name}: no symptom after {SYMPTOM_LIMIT_S:.0f} s")
             return _complaint(record, begun=True)
 
     def _break(self, exercise: Exercise, seed: int) -> _Record:
@@ -127,9 +127,9 @@ def _holds(checks: Sequence[CheckLine]) -> bool:
 
 
 def _complaint(record: _Record, *, begun: bool) -> ExerciseAnswer:
-    text = _variant(record).told(EXERCISES[record["line"]["name"]].complaint)
+    text = _variant(record).fill(EXERCISES[record["line"]["name"]].complaint)
     return {**record["line"], "complaint": text, "begun": begun}
 
 
 def _variant(record: _Record) -> Variant:
-    return Variant(**record["variant"])  # type: ignore[arg-type]  # as it was written
+    return Variant(**record["variant"])  # type: ignore[arg-type]  # as written

@@ -1,1 +1,1 @@
-"""Faults on command: what can be broken in a lab, how it is done and undone, and what is broken now."""
+"""Faults on command: what can be broken in a lab, how it is injected and healed, and which faults are active."""

@@ -1,4 +1,4 @@
-"""Faults of agents: killed, kept away, stopped, hanging."""
+"""Faults of agents: killed, kept down, stopped, hanging."""
 
 import signal
 import subprocess
@@ -25,7 +25,7 @@ class AgentFaults:
         self._nodes = nodes
 
     def injectors(self) -> Mapping[str, Injector]:
-        """By name of the kind."""
+        """Return the injectors by kind."""
         return {
             "agent kill": self.kill,
             "agent crashloop": self.kill_again_and_again,
@@ -35,7 +35,7 @@ class AgentFaults:
         }
 
     def kill(self, request: FaultRequest) -> Injected:
-        """SIGKILL."""
+        """Send SIGKILL."""
         node, pid = self._running(request)
         node.agent.kill()
         return Injected(
@@ -43,10 +43,10 @@ class AgentFaults:
         )
 
     def kill_again_and_again(self, request: FaultRequest) -> Injected:
-        """SIGKILL, and again to each successor."""
+        """Send SIGKILL, and again to each successor."""
         node, pid = self._running(request)
         times, period_s = request.values[1], request.values[2]
-        assert isinstance(times, float)  # the catalogue has made them so
+        assert isinstance(times, float)  # the catalogue guarantees it
         assert isinstance(period_s, float)
         over = threading.Event()
         killed = 0
@@ -58,7 +58,7 @@ class AgentFaults:
                 due += period_s
                 if over.wait(max(0.0, due - time.monotonic())):
                     return
-                # One that waits for its new start cannot be killed: its turn comes when it runs.
+                # One that waits for its restart cannot be killed: its turn comes when it runs.
                 while node.agent.pid is None:
                     if over.wait(POLL_S):
                         return
@@ -71,42 +71,42 @@ class AgentFaults:
         def stop() -> str:
             over.set()
             thread.join()
-            return f"the agent of {node.name} was killed {killed} times and is left alone"
+            return f"the agent of {node.name} was killed {killed} times; no more kills"
 
         did = f"SIGKILL to process {pid}, the agent of {node.name}, and to its successors"
         often = f"{times:g} times in all, one in {period_s:g} s"
-        return Injected(f"{did}: {often}", "by leaving it alone", stop, lasts_s=(times + 1) * period_s)
+        return Injected(f"{did}: {often}", "by ending the kills", stop, lasts_s=(times + 1) * period_s)
 
     def stop(self, request: FaultRequest) -> Injected:
-        """SIGTERM, and no new start."""
+        """Send SIGTERM, without a restart."""
         node, pid = self._running(request)
         node.agent.hold()
 
         def start() -> str:
             node.agent.resume()
-            return f"the agent of {node.name} is started again"
+            return f"the agent of {node.name} is restarted"
 
-        return Injected(f"SIGTERM to process {pid}, the agent of {node.name}; it stays away", "by a new start", start)
+        return Injected(f"SIGTERM to process {pid}, the agent of {node.name}; it stays down", "by a restart", start)
 
     def pause(self, request: FaultRequest) -> Injected:
-        """SIGSTOP."""
+        """Send SIGSTOP."""
         node, pid = self._running(request)
         node.agent.kill(signal.SIGSTOP)
 
         def go_on() -> str:
             if node.agent.pid != pid:
-                return f"process {pid} has ended meanwhile; nothing to do"
+                return f"process {pid} already ended; nothing to do"
             node.agent.kill(signal.SIGCONT)
             return f"SIGCONT to process {pid}"
 
         return Injected(f"SIGSTOP to process {pid}, the agent of {node.name}", "by SIGCONT", go_on)
 
     def hang(self, request: FaultRequest) -> Injected:
-        """A debugger's hold on the main thread alone."""
+        """Hold only the main thread, as a debugger would."""
         node, pid = self._running(request)
         command = [sys.executable, "-I", "-S", str(FREEZER), str(pid)]
         holder = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
-        assert holder.stdout is not None  # a pipe was asked for
+        assert holder.stdout is not None  # Popen was given a pipe
         said = holder.stdout.readline().decode().strip()
         if said != "held":
             holder.wait()
@@ -116,22 +116,24 @@ class AgentFaults:
             ended = holder.poll() is not None
             holder.kill()
             holder.wait()
-            return f"process {pid} has ended meanwhile; nothing to do" if ended else f"thread {pid} goes on"
+            return f"process {pid} already ended; nothing to do" if ended else f"thread {pid} continues"
 
         return Injected(
-            f"the main thread of process {pid}, the agent of {node.name}, is held with ptrace", "by letting go", let_go
+            f"the main thread of process {pid}, the agent of {node.name}, is held with ptrace",
+            "by releasing it",
+            let_go,
         )
 
     def _running(self, request: FaultRequest) -> tuple[LabNode, int]:
         node = node_of(self._nodes, request)
         pid = node.agent.pid
         if pid is None:
-            raise FaultImpossible(f"{request.text}: the agent of {node.name} does not run (state {node.agent.state})")
+            raise FaultImpossible(f"{request.text}: the agent of {node.name} is not running (state {node.agent.state})")
         return node, pid
 
 
 def node_of(nodes: Nodes, request: FaultRequest) -> LabNode:
-    """The node that is the fault's first word. Raises FaultImpossible."""
+    """Return the node that is the fault's first word. Raises FaultImpossible."""
     name = request.values[0]
     node = nodes.get(str(name))
     if node is None:

@@ -1,8 +1,8 @@
-"""Which faults there are and what they are called: the words that a person types, checked. Pure and light.
+"""The faults, their names and parameters, and the parser of their words. Pure and light.
 
     agent kill node1            link loss node1 s1 30            partition node1,etcd1 / node2
 
-A fault is a few words; the same words are used on the command line, in pytest (`lab.fault("agent kill node1")`) and in
+A fault is a few words, which are the same on the command line, in pytest (`lab.fault("agent kill node1")`) and in
 tables of tests.
 """
 
@@ -17,12 +17,12 @@ from testbed.spelling import listed, meant
 
 DURATION = re.compile(r"(?P<number>[-+]?\d+(\.\d+)?)(?P<unit>ms|s|m|h)?")
 HEAL_LIMIT_S = 60.0
-"""How long `fault heal` and the end of a fault wait until what was broken is ready again."""
+"""How long `fault heal` and the end of a fault wait until everything affected is ready again."""
 UNIT_S = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
 
 
 class NoSuchFault(InvalidInput):
-    """The words are no fault; says what was wrong and what is wanted."""
+    """The words are not a fault; the message has the problem and the expected form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class Parameter:
     """One word after the fault's name."""
 
     name: str
-    """In capitals, as help shows it."""
+    """Upper case, as in the help."""
     kind: str
-    """Of the checks in `_value`; `name` is checked by the lab, which knows the names."""
+    """The check in `_value`; the lab, which has the names, checks `name`."""
     default: str | None = None
-    """What is taken when the word is missing; None: it must be there."""
+    """The value of a missing word; None: it is required."""
     least: float = -math.inf
     most: float = math.inf
 
@@ -44,7 +44,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """One fault: its name, what may follow, and what it is in a line."""
+    """One fault: its name, its parameters and a description in one line."""
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -52,7 +52,7 @@ class FaultKind:
 
     @property
     def usage(self) -> str:
-        """As help shows it."""
+        """Return the usage, as in the help."""
         return " ".join([self.name, *map(str, self.parameters)])
 
 
@@ -61,43 +61,43 @@ Value = str | float | IPv4Address | tuple[str, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class FaultRequest:
-    """A fault that somebody asked for, its words checked."""
+    """A requested fault with its words checked."""
 
     kind: FaultKind
     values: tuple[Value, ...]
     """One for each parameter of the kind."""
     words: tuple[str, ...]
-    """As they were typed."""
+    """As typed."""
 
     @property
     def text(self) -> str:
-        """What was asked for, as one line."""
+        """Return the request as one line."""
         return " ".join(self.words)
 
 
 NODE = Parameter("NODE", "name")
 AGENT_FAULTS = (
-    FaultKind("agent kill", (NODE,), "SIGKILL to the node's agent; the lab starts it again"),
+    FaultKind("agent kill", (NODE,), "SIGKILL to the node's agent; the lab restarts it"),
     FaultKind(
         "agent crashloop",
         (NODE, Parameter("TIMES", "number", "20", 1, 10_000), Parameter("PERIOD", "seconds", "3s", 0.1, 3600)),
         "SIGKILL to the node's agent again and again",
     ),
-    FaultKind("agent stop", (NODE,), "the agent is ended and stays away"),
-    FaultKind("agent pause", (NODE,), "SIGSTOP: the agent stands still, its sockets and devices stay"),
-    FaultKind("agent hang", (NODE,), "the agent's main loop stands still, its other threads go on"),
+    FaultKind("agent stop", (NODE,), "the agent is stopped and stays down"),
+    FaultKind("agent pause", (NODE,), "SIGSTOP: the agent is suspended, its sockets and devices stay"),
+    FaultKind("agent hang", (NODE,), "the agent's main loop hangs, its other threads continue"),
 )
 MEMBER = Parameter("MEMBER", "name")
 ETCD_FAULTS = (
-    FaultKind("etcd kill", (MEMBER,), "SIGKILL to a member (or: leader, follower); the lab starts it again"),
-    FaultKind("etcd stop", (MEMBER,), "SIGKILL, and the member stays away"),
-    FaultKind("etcd pause", (MEMBER,), "SIGSTOP: the member stands still"),
-    FaultKind("etcd partition", (MEMBER,), "the member hears nobody and nobody hears it"),
-    FaultKind("etcd wipe", (MEMBER,), "its data is gone; alone it comes back empty, with others it joins anew"),
+    FaultKind("etcd kill", (MEMBER,), "SIGKILL to a member (or: leader, follower); the lab restarts it"),
+    FaultKind("etcd stop", (MEMBER,), "SIGKILL, and the member stays down"),
+    FaultKind("etcd pause", (MEMBER,), "SIGSTOP: the member is suspended"),
+    FaultKind("etcd partition", (MEMBER,), "the member is cut off in both directions"),
+    FaultKind("etcd wipe", (MEMBER,), "its data is deleted; alone it restarts empty, with others it rejoins"),
     FaultKind("etcd snapshot", (MEMBER,), "its data is saved, for `etcd restore`; nothing breaks"),
-    FaultKind("etcd restore", (MEMBER,), "it comes back with the data of `etcd snapshot`: the revision goes back"),
-    FaultKind("etcd compact", (), "all history is compacted: watches from before have to list again"),
-    FaultKind("etcd quota", (MEMBER,), "its database is full: etcd takes no writes"),
+    FaultKind("etcd restore", (MEMBER,), "it restarts with the data of `etcd snapshot`: the revision goes back"),
+    FaultKind("etcd compact", (), "all history is compacted: older watches must list again"),
+    FaultKind("etcd quota", (MEMBER,), "its database is full: etcd accepts no writes"),
 )
 ENDS = (Parameter("A", "name"), Parameter("B", "name"))
 PERCENT = Parameter("PERCENT", "number", least=0.01, most=100)
@@ -106,23 +106,23 @@ LINK_FAULTS = (
     FaultKind(
         "link flap",
         (*ENDS, Parameter("TIMES", "number", "10", 1, 10_000), Parameter("PERIOD", "seconds", "1s", 0.02, 3600)),
-        "it is unplugged and plugged in again and again",
+        "it is repeatedly unplugged and plugged in",
     ),
-    FaultKind("link rate", (*ENDS, Parameter("MBIT", "number", least=0.01, most=100_000)), "it carries so much"),
+    FaultKind("link rate", (*ENDS, Parameter("MBIT", "number", least=0.01, most=100_000)), "its bandwidth is limited"),
     FaultKind("link loss", (*ENDS, PERCENT), "it loses packets"),
     FaultKind(
         "link delay",
         (*ENDS, Parameter("TIME", "seconds", least=0.001, most=60), Parameter("JITTER", "seconds", "0s", 0, 60)),
-        "packets take longer",
+        "packets are delayed",
     ),
-    FaultKind("link duplicate", (*ENDS, PERCENT), "packets come twice"),
-    FaultKind("link corrupt", (*ENDS, PERCENT), "packets come with a flipped bit"),
+    FaultKind("link duplicate", (*ENDS, PERCENT), "packets arrive twice"),
+    FaultKind("link corrupt", (*ENDS, PERCENT), "packets arrive with a flipped bit"),
     FaultKind("link reorder", (*ENDS, PERCENT), "packets overtake others"),
 )
 SIDES = (Parameter("A,B", "names"), Parameter("/", "word", "/"), Parameter("C", "names", ""))
 PARTITION_FAULTS = (
-    FaultKind("partition", SIDES, "A and B do not hear C, nor C them; without C: everybody else"),
-    FaultKind("oneway", SIDES, "C does not hear A and B, who hear it"),
+    FaultKind("partition", SIDES, "A and B are cut off from C, in both directions; without C: from everything else"),
+    FaultKind("oneway", SIDES, "C receives nothing from A and B; they still receive from it"),
 )
 NODE_FAULTS = (
     FaultKind("lease revoke", (NODE,), "the node's etcd lease is revoked"),
@@ -130,30 +130,30 @@ NODE_FAULTS = (
     FaultKind("lease steal", (NODE,), "the node's key shows another node's address"),
     FaultKind("device delete", (NODE,), "its overlay device is deleted"),
     FaultKind("rules flush", (NODE,), "its nftables rules are deleted"),
-    FaultKind("disk full", (NODE,), "there is no room where subnet.env lies"),
+    FaultKind("disk full", (NODE,), "the file system of subnet.env is full"),
     FaultKind(
-        "clock jump", (NODE, Parameter("BY", "seconds")), "the agent's wall clock is off by so much (libfaketime)"
+        "clock jump", (NODE, Parameter("BY", "seconds")), "the agent's wall clock is off by this much (libfaketime)"
     ),
-    FaultKind("certificate expire", (NODE,), "the agent's certificate for etcd has expired, and its connection ends"),
-    FaultKind("certificate rotate", (NODE,), "the agent's certificate is replaced by another good one"),
+    FaultKind("certificate expire", (NODE,), "the agent's certificate for etcd has expired, and its connection is cut"),
+    FaultKind("certificate rotate", (NODE,), "the agent's certificate is replaced by another valid one"),
     FaultKind("node crash", (NODE,), "power is cut: agent, pods, devices, rules and /run are gone"),
     FaultKind(
         "node reboot", (NODE, Parameter("OFF", "seconds", "2s", 0.1, 3600)), "power is cut and comes back after OFF"
     ),
-    FaultKind("node readdress", (NODE, Parameter("ADDRESS", "address")), "it gets another address on the underlay"),
+    FaultKind("node readdress", (NODE, Parameter("ADDRESS", "address")), "its underlay address changes"),
     FaultKind("pod kill", (Parameter("POD", "name"),), "SIGKILL to the process that holds the pod's namespaces"),
 )
 DNS_FAULTS = (
-    FaultKind("dns kill", (), "SIGKILL to the cluster's DNS; the lab starts it again"),
-    FaultKind("dns stop", (), "SIGKILL, and it stays away"),
-    FaultKind("dns pause", (), "SIGSTOP: it stands still"),
+    FaultKind("dns kill", (), "SIGKILL to the cluster's DNS; the lab restarts it"),
+    FaultKind("dns stop", (), "SIGKILL, and it stays down"),
+    FaultKind("dns pause", (), "SIGSTOP: it is suspended"),
 )
 KINDS: tuple[FaultKind, ...] = AGENT_FAULTS + ETCD_FAULTS + LINK_FAULTS + PARTITION_FAULTS + NODE_FAULTS + DNS_FAULTS
-"""Every fault, in the order in which help shows them."""
+"""Every fault, in the order of the help."""
 
 
 def parse(words: Sequence[str]) -> FaultRequest:
-    """The fault that `words` name. Raises NoSuchFault."""
+    """Parse `words` as a fault. Raises NoSuchFault."""
     kind = _kind(words)
     given = list(words[len(kind.name.split()) :])
     if len(given) > len(kind.parameters):
@@ -183,7 +183,7 @@ def _groups() -> list[str]:
 
 
 def _value(kind: FaultKind, parameter: Parameter, word: str) -> Value:
-    """The value that `word` stands for. Raises NoSuchFault."""
+    """Parse `word` as a parameter's value. Raises NoSuchFault."""
     where = f"{kind.name}: {parameter.name}"
     if parameter.kind == "name":
         return word
@@ -191,7 +191,7 @@ def _value(kind: FaultKind, parameter: Parameter, word: str) -> Value:
         try:
             return IPv4Address(word)
         except AddressValueError as error:
-            raise NoSuchFault(f"{where}: no address (got {word}; want an IPv4 address)") from error
+            raise NoSuchFault(f"{where}: not an address (got {word}; want an IPv4 address)") from error
     if parameter.kind == "names":
         names = tuple(word.split(","))
         if not all(names):

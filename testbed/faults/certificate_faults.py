@@ -21,32 +21,32 @@ class CertificateFaults:
     """See the catalogue."""
 
     def __init__(self, nodes: Nodes, authority: Authority | None) -> None:
-        """`authority` None: the lab's etcd has no TLS."""
+        """`authority` is None if the lab's etcd has no TLS."""
         self._nodes = nodes
         self._authority = authority
 
     def injectors(self) -> Mapping[str, Injector]:
-        """By name of the kind."""
+        """Return the injectors by kind."""
         return {"certificate expire": self.expire, "certificate rotate": self.rotate}
 
     def expire(self, request: FaultRequest) -> Injected:
-        """A certificate that was good until a minute ago."""
+        """Replace the certificate by one that expired a minute ago."""
         node, authority = self._of(request)
         self._issue(node, authority, EXPIRED)
         run(node.pid, ["ss", "--kill", "state", "established", f"dport = :{CLIENT_PORT}"])
 
         def renew() -> str:
             self._issue(node, authority, LIFE)
-            return f"{node.name} has a good certificate again"
+            return f"{node.name} has a valid certificate again"
 
         did = f"{node.name} has a certificate that expired a minute ago; its connections to etcd are cut (ss --kill)"
         return Injected(did, "by another certificate", renew)
 
     def rotate(self, request: FaultRequest) -> Injected:
-        """A new key and a new certificate, as from a renewal."""
+        """Issue a new key and a new certificate, as for a renewal."""
         node, authority = self._of(request)
         self._issue(node, authority, LIFE)
-        return Injected(f"{node.name} has a new key and a new certificate for etcd", "never: both are good")
+        return Injected(f"{node.name} has a new key and a new certificate for etcd", "never: both are valid")
 
     def _of(self, request: FaultRequest) -> tuple[LabNode, Authority]:
         node = node_of(self._nodes, request)

@@ -18,28 +18,28 @@ class DnsFaults:
         self._names = names
 
     def injectors(self) -> Mapping[str, Injector]:
-        """By name of the kind."""
+        """Return the injectors by kind."""
         return {"dns kill": self.kill, "dns stop": self.stop, "dns pause": self.pause}
 
     def kill(self, request: FaultRequest) -> Injected:
-        """SIGKILL."""
+        """Send SIGKILL."""
         process, pid = self._running(request)
         process.kill()
-        return Injected(f"SIGKILL to process {pid}, {WHO}", "by the lab, which starts it again with back-off")
+        return Injected(f"SIGKILL to process {pid}, {WHO}", "by the lab, which restarts it with back-off")
 
     def stop(self, request: FaultRequest) -> Injected:
-        """SIGKILL, and no new start."""
+        """Send SIGKILL, without a restart."""
         process, pid = self._running(request)
         process.hold(grace_s=0)
 
         def start() -> str:
             process.resume()
-            return f"{WHO} is started again"
+            return f"{WHO} is restarted"
 
-        return Injected(f"SIGKILL to process {pid}, {WHO}; it stays away", "by a new start", start)
+        return Injected(f"SIGKILL to process {pid}, {WHO}; it stays down", "by a restart", start)
 
     def pause(self, request: FaultRequest) -> Injected:
-        """SIGSTOP."""
+        """Send SIGSTOP."""
         process, pid = self._running(request)
         process.kill(signal.SIGSTOP)
 
@@ -52,7 +52,7 @@ class DnsFaults:
     def _running(self, request: FaultRequest) -> tuple[Supervised, int]:
         server = self._names.server
         if server is None:
-            raise FaultImpossible(f"{request.text}: this lab has no DNS (look: testbed status -o json)")
+            raise FaultImpossible(f"{request.text}: this lab has no DNS (see testbed status -o json)")
         if server.process.pid is None:
-            raise FaultImpossible(f"{request.text}: {WHO} does not run (state {server.process.state})")
+            raise FaultImpossible(f"{request.text}: {WHO} is not running (state {server.process.state})")
         return server.process, server.process.pid

@@ -21,22 +21,22 @@ ANSWER_LIMIT_S = 20.0
 ELECTION_LIMIT_S = 5.0
 POLL_S = 0.1
 SNAPSHOT = "/run/etcd-snapshot.db"
-"""On the member's machine."""
+"""Path on the member's machine."""
 TINY_QUOTA = "--quota-backend-bytes=1"
 LEADER, FOLLOWER = "leader", "follower"
-"""May stand for a member's name."""
+"""Placeholders for a member's name."""
 
 
 class EtcdFaults:
     """See the catalogue."""
 
     def __init__(self, registry: LabRegistry, cluster: Callable[[], Cluster]) -> None:
-        """`cluster` returns the plan with the nodes that there are now."""
+        """`cluster` returns the plan with the current nodes."""
         self._registry = registry
         self._cluster = cluster
 
     def injectors(self) -> Mapping[str, Injector]:
-        """By name of the kind."""
+        """Return the injectors by kind."""
         return {
             "etcd kill": self.kill,
             "etcd stop": self.stop,
@@ -49,26 +49,26 @@ class EtcdFaults:
         }
 
     def kill(self, request: FaultRequest) -> Injected:
-        """SIGKILL."""
+        """Send SIGKILL."""
         member = self._member(request)
         pid = self._running(request, member)
         member.process.kill()
-        return Injected(f"SIGKILL to process {pid}, {member.name}", "by the lab, which starts it again with back-off")
+        return Injected(f"SIGKILL to process {pid}, {member.name}", "by the lab, which restarts it with back-off")
 
     def stop(self, request: FaultRequest) -> Injected:
-        """SIGKILL, and no new start."""
+        """Send SIGKILL, without a restart."""
         member = self._member(request)
         pid = self._running(request, member)
         member.process.hold(grace_s=0)
 
         def start() -> str:
             member.process.resume()
-            return f"{member.name} is started again"
+            return f"{member.name} is restarted"
 
-        return Injected(f"SIGKILL to process {pid}, {member.name}; it stays away", "by a new start", start)
+        return Injected(f"SIGKILL to process {pid}, {member.name}; it stays down", "by a restart", start)
 
     def pause(self, request: FaultRequest) -> Injected:
-        """SIGSTOP."""
+        """Send SIGSTOP."""
         member = self._member(request)
         pid = self._running(request, member)
         member.process.kill(signal.SIGSTOP)
@@ -80,7 +80,7 @@ class EtcdFaults:
         return Injected(f"SIGSTOP to process {pid}, {member.name}", "by SIGCONT", go_on)
 
     def wipe(self, request: FaultRequest) -> Injected:
-        """The member's data is gone; alone it comes back empty, in a cluster it joins anew."""
+        """Delete the member's data; alone it restarts empty, in a cluster it rejoins."""
         member = self._member(request)
         pid = self._running(request, member)
         others = [other for other in self._registry.etcd.members if other is not member]
@@ -93,16 +93,16 @@ class EtcdFaults:
 
         def write_config() -> str:
             self._registry.prepare(self._cluster())
-            return "the network config is written again; each agent takes its own subnet again"
+            return "the network config is rewritten; each agent re-acquires its own subnet"
 
         return Injected(
-            f"SIGKILL to process {pid}, {member.name}, its data removed, started again empty: no config, no lease",
-            "by writing the network config again",
+            f"SIGKILL to process {pid}, {member.name}, its data removed, restarted empty: no config, no lease",
+            "by rewriting the network config",
             write_config,
         )
 
     def snapshot(self, request: FaultRequest) -> Injected:
-        """All its data in a file on its machine."""
+        """Save all its data to a file on its machine."""
         member = self._member(request)
         self._running(request, member)
         self._etcdctl("snapshot", "save", SNAPSHOT, asked=member)
@@ -112,11 +112,11 @@ class EtcdFaults:
         )
 
     def restore(self, request: FaultRequest) -> Injected:
-        """The data of the last snapshot, whatever was written since."""
+        """Restore the data of the last snapshot, discarding later writes."""
         member = self._member(request)
         pid = self._running(request, member)
         if len(self._registry.etcd.members) > 1:
-            raise FaultImpossible(f"{request.text}: only an etcd of one member can be restored on its own")
+            raise FaultImpossible(f"{request.text}: only a single-member etcd can be restored")
         if not (member.data.parent / Path(SNAPSHOT).name).exists():
             raise FaultImpossible(f"{request.text}: there is no snapshot (want `etcd snapshot {member.name}` before)")
         member.process.hold(grace_s=0)
@@ -135,27 +135,27 @@ class EtcdFaults:
             member.process.resume()
         self._await_healthy(member)
         return Injected(
-            f"SIGKILL to process {pid}, {member.name}; it has the data of {SNAPSHOT} now (etcdctl snapshot restore)",
-            "never: what was written since the snapshot is gone; agents write their own keys again",
+            f"SIGKILL to process {pid}, {member.name}; it now has the data of {SNAPSHOT} (etcdctl snapshot restore)",
+            "never: writes since the snapshot are lost; agents rewrite their own keys",
         )
 
     def compact(self, request: FaultRequest) -> Injected:
-        """All history up to now."""
+        """Compact all history up to now."""
         revision = self._json("get", "--limit=1", "/")["header"]["revision"]
         try:
             self._etcdctl("compaction", str(revision))
         except EtcdFailed as failure:
-            # By somebody else already: that is what was wanted.
+            # Something else has compacted it already: that is fine.
             if "has been compacted" not in str(failure):
                 raise
         return Injected(f"etcdctl compaction {revision}: no older revision can be watched from", "never: it is history")
 
     def quota(self, request: FaultRequest) -> Injected:
-        """The database is full for this member, which raises an alarm for all."""
+        """Fill the member's database quota, which raises an alarm for all."""
         member = self._member(request)
         self._running(request, member)
         self._restart(member, (TINY_QUOTA,))
-        with contextlib.suppress(EtcdFailed):  # the refusal is what is wanted
+        with contextlib.suppress(EtcdFailed):  # the refusal is intended
             self._etcdctl("put", "testbed/quota", "full")
         self._await_alarm(on=True)
 
@@ -172,14 +172,14 @@ class EtcdFaults:
         )
 
     def _replace(self, member: EtcdMember, pid: int) -> Injected:
-        """Take one of several its data; the lab replaces it, as an operator does after a disk died."""
+        """Delete the data of one of several members; the lab replaces it, as an operator does after a disk failure."""
         member.process.hold(grace_s=0)
         shutil.rmtree(member.data, ignore_errors=True)
         member.process.resume()
         self._await_healthy(member)
         return Injected(
             f"SIGKILL to process {pid}, {member.name}, its data removed; it joined the others again as a new member",
-            "by itself: it has the others' data",
+            "by itself: it copies the others' data",
         )
 
     def _restart(self, member: EtcdMember, flags: tuple[str, ...]) -> None:
@@ -209,7 +209,7 @@ class EtcdFaults:
     def _running(self, request: FaultRequest, member: EtcdMember) -> int:
         pid = member.process.pid
         if pid is None:
-            raise FaultImpossible(f"{request.text}: {member.name} does not run (state {member.process.state})")
+            raise FaultImpossible(f"{request.text}: {member.name} is not running (state {member.process.state})")
         return pid
 
     def _json(self, *arguments: str) -> Any:  # noqa: ANN401 - JSON
@@ -220,7 +220,7 @@ class EtcdFaults:
 
 
 def member_of(etcd: EtcdCluster, request: FaultRequest) -> EtcdMember:
-    """The etcd member that is the fault's first word. Raises FaultImpossible."""
+    """Return the etcd member that is the fault's first word. Raises FaultImpossible."""
     members, name = etcd.members, str(request.values[0])
     if name in (LEADER, FOLLOWER) and members:
         leader = _leader(etcd)
@@ -234,7 +234,7 @@ def member_of(etcd: EtcdCluster, request: FaultRequest) -> EtcdMember:
 
 
 def _leader(etcd: EtcdCluster) -> EtcdMember:
-    """Waits for one to be elected."""
+    """Return the leader, after waiting for its election."""
     deadline = time.monotonic() + ELECTION_LIMIT_S
     while time.monotonic() < deadline:
         for member in etcd.members:

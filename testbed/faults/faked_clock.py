@@ -1,4 +1,4 @@
-"""A wall clock of one's own for one process: what has to be in its environment, by way of libfaketime."""
+"""A separate wall clock for one process: its environment for libfaketime."""
 
 from pathlib import Path
 
@@ -9,10 +9,11 @@ LIBRARY_PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib64/faketime/l
 
 
 def faked_clock(offset_file: str) -> dict[str, str]:
-    """Environment of a process whose wall clock is off by the seconds in `offset_file`, as in `+3600`; the file may
-    change while it runs. The monotonic clock is right, as on a machine on which a person sets the time.
+    """Return the environment of a process whose wall clock is off by the seconds in `offset_file`, such as `+3600`; the
+    file may change while it runs.
 
-    Raises WrongEnvironment where libfaketime is missing.
+    The monotonic clock stays right, as on a machine whose time a person sets. Raises WrongEnvironment if libfaketime is
+    missing.
     """
     libraries = [str(found) for place in LIBRARY_PLACES for found in Path("/").glob(place[1:])]
     if not libraries:
@@ -22,6 +23,6 @@ def faked_clock(offset_file: str) -> dict[str, str]:
         "LD_PRELOAD": f"{MONOTONIC_SLEEP}:{libraries[0]}",
         "FAKETIME_TIMESTAMP_FILE": offset_file,
         "FAKETIME_CACHE_DURATION": "1",
-        "DONT_FAKE_MONOTONIC": "1",  # spelt with FAKETIME_ by later versions
+        "DONT_FAKE_MONOTONIC": "1",  # later versions prefix it with FAKETIME_
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }

@@ -1,7 +1,7 @@
 """A program that holds one thread of another process still: `freeze_thread.py TID`.
 
-SIGSTOP stops all threads of a process; a debugger's hold (ptrace) stops one. It says «held» when the thread stands,
-keeps it until it is killed itself (the kernel then lets the thread go on), and ends when the thread's process ends.
+SIGSTOP stops all threads of a process; a debugger's hold (ptrace) stops one. It prints "held" once the thread is
+stopped, holds it until this program is killed (the kernel then resumes the thread), and ends with the thread's process.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ WALL = 0x40000000
 
 
 def main() -> int:
-    """Hold the thread; returns 0 when it has ended, 1 when it cannot be held."""
+    """Hold the thread; return 0 when it has ended, 1 if it cannot be held."""
     thread = int(sys.argv[1])
     ptrace = ctypes.CDLL(None, use_errno=True).ptrace
     ptrace.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)

@@ -1,10 +1,10 @@
-"""A program that sends numbered datagrams from every pod to every other, ten times a second, and tells what came.
+"""A program that sends numbered datagrams from every pod to every other, ten times a second, and reports which arrive.
 
     heartbeat.py PERIOD NAME=ADDRESS …         run in the lab, where /run/netns has every pod
 
 Each line of its output is a JSON object, one per period: `number` and `at` (seconds of CLOCK_MONOTONIC, which all
-namespaces share) of the datagrams sent then, and `got`, a list of [source, destination, number, at, whole]. A pod that
-was built anew gets a new socket.
+namespaces share) of the datagrams sent in it, and `got`, a list of [source, destination, number, at, whole]. A
+recreated pod gets a new socket.
 """
 
 import json
@@ -26,11 +26,11 @@ HEADER = struct.Struct("!HHIQ")
 CHECK = struct.Struct("!I")
 FILLING = bytes(range(256))
 RENEW_EVERY = 5
-"""Periods between looks whether a pod is another one."""
+"""Periods between checks for recreated pods."""
 
 
 class HeartbeatPods:
-    """A socket in each pod's network namespace, made anew when the pod is."""
+    """A socket in each pod's network namespace, reopened when the pod is recreated."""
 
     def __init__(self, addresses: Mapping[str, str]) -> None:
         self.names = list(addresses)
@@ -39,7 +39,7 @@ class HeartbeatPods:
         self._identities: list[int | None] = [None] * len(addresses)
 
     def renew(self) -> None:
-        """Open what is not open; close what belongs to a pod that is gone."""
+        """Open missing sockets; close those of pods that are gone."""
         for place, name in enumerate(self.names):
             try:
                 descriptor = os.open(f"{NETNS}/{name}", os.O_RDONLY | os.O_CLOEXEC)
@@ -72,7 +72,7 @@ class HeartbeatPods:
 
 
 def send(pods: HeartbeatPods, number: int) -> None:
-    """One datagram from every pod to every other."""
+    """Send one datagram from every pod to every other."""
     for source, opened in enumerate(pods.sockets):
         for destination, address in enumerate(pods.addresses):
             if opened is None or source == destination:
@@ -81,12 +81,12 @@ def send(pods: HeartbeatPods, number: int) -> None:
             try:
                 opened.sendto(text + CHECK.pack(zlib.crc32(text)), (address, PORT))
             except OSError:
-                # No route, no buffer, an ICMP error of an earlier one: this datagram is lost.
+                # No route, no buffer, or an ICMP error of an earlier one: this datagram is lost.
                 continue
 
 
 def receive(pods: HeartbeatPods, until: float) -> list[tuple[str, str, int, float, bool]]:
-    """What comes until then."""
+    """Return what arrives until then."""
     got = []
     while (left_s := until - time.monotonic()) > 0:
         opened = [one for one in pods.sockets if one is not None]
@@ -102,7 +102,7 @@ def receive(pods: HeartbeatPods, until: float) -> list[tuple[str, str, int, floa
 
 
 def main() -> None:
-    """Until the output is closed."""
+    """Run until the output is closed."""
     period_s = float(sys.argv[1])
     pods = HeartbeatPods(dict(word.split("=") for word in sys.argv[2:]))
     number, began = 0, time.monotonic()

@@ -1,4 +1,4 @@
-"""What became of numbered heartbeats between pods: gaps, losses, duplicates, another order. Pure."""
+"""The fate of numbered heartbeats between pods: gaps, losses, duplicates, reordering. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,16 +7,16 @@ from typing import Any
 Pair = tuple[str, str]
 """Source and destination."""
 FLIGHT_S = 1.0
-"""A heartbeat that is younger may still come."""
+"""A heartbeat younger than this may still arrive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The longest time in which nothing that was sent arrived."""
+    """The longest time without an arrival although heartbeats were sent."""
 
     seconds: float
     pair: Pair | None
-    """Of which that is true; None where nothing was lost."""
+    """Its pair; None if nothing was lost."""
 
     def __str__(self) -> str:
         where = "" if self.pair is None else f" from {self.pair[0]} to {self.pair[1]}"
@@ -25,20 +25,20 @@ class Gap:
 
 @dataclass
 class HeartbeatRecord:
-    """Grows as lines of the sender come; times are seconds of CLOCK_MONOTONIC."""
+    """A record that grows with the sender's lines; times are seconds of CLOCK_MONOTONIC."""
 
     pods: tuple[str, ...]
     period_s: float
     sent_at: dict[int, float] = field(default_factory=dict)
     arrivals: dict[Pair, dict[int, list[float]]] = field(default_factory=dict)
     damaged: int = 0
-    """Heartbeats that came with other contents than were sent."""
+    """Heartbeats that arrived with altered contents."""
 
     def __post_init__(self) -> None:
         self.arrivals = {(one, other): {} for one in self.pods for other in self.pods if one != other}
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """One line of the sender."""
+        """Add one line of the sender."""
         self.sent_at[line["number"]] = line["at"]
         for source, destination, number, at, whole in line["got"]:
             if not whole:
@@ -47,16 +47,16 @@ class HeartbeatRecord:
                 self.arrivals[source, destination].setdefault(number, []).append(at)
 
     def forget(self, pods: Collection[str]) -> None:
-        """Judge no longer what becomes of heartbeats from and to these pods: they were deleted."""
+        """Ignore heartbeats from and to these pods from now on: they were deleted."""
         self.arrivals = {pair: arrived for pair, arrived in self.arrivals.items() if not set(pair) & set(pods)}
 
     @property
     def newest(self) -> float:
-        """When the last heartbeats were sent of which is known what became of them."""
+        """Return when the last heartbeats with a known fate were sent."""
         return max(self.sent_at.values(), default=0.0) - FLIGHT_S
 
     def lost(self, since: float, until: float, pairs: set[Pair] | None = None) -> dict[Pair, list[float]]:
-        """When those were sent that did not arrive, by pair; pairs without a loss are left out."""
+        """Return when the lost ones were sent, by pair; pairs without a loss are omitted."""
         numbers = self._numbers(since, until)
         found = {
             pair: [self.sent_at[number] for number in numbers if number not in arrived]
@@ -66,7 +66,9 @@ class HeartbeatRecord:
         return {pair: times for pair, times in found.items() if times}
 
     def longest_gap(self, since: float, until: float, pairs: set[Pair] | None = None) -> Gap:
-        """Of all pairs; from the last heartbeat that arrived before to the first that arrived after, less a period."""
+        """Return the longest of all pairs: from the last heartbeat that arrived before to the first after it, less a
+        period.
+        """
         worst = Gap(0.0, None)
         for pair in self.lost(since, until, pairs):
             arrived = self.arrivals[pair]
@@ -79,7 +81,7 @@ class HeartbeatRecord:
         return worst
 
     def recovered_after(self, moment: float, until: float, pairs: set[Pair] | None = None) -> Gap:
-        """How long after `moment` a heartbeat was sent for the last time that did not arrive."""
+        """Return how long after `moment` the last lost heartbeat was sent."""
         worst = Gap(0.0, None)
         for pair, times in self.lost(moment, until, pairs).items():
             if times[-1] - moment + self.period_s > worst.seconds:
@@ -87,18 +89,18 @@ class HeartbeatRecord:
         return worst
 
     def share_lost(self, since: float, until: float) -> float:
-        """Of all heartbeats sent between, 0 to 1."""
+        """Return the share of all heartbeats sent in between, 0 to 1."""
         sent = len(self._numbers(since, until)) * len(self.arrivals)
         return sum(map(len, self.lost(since, until).values())) / sent if sent else 0.0
 
     def duplicates(self, since: float, until: float) -> int:
-        """Heartbeats that came more than once."""
+        """Return how many heartbeats arrived more than once."""
         return sum(
             len(times) - 1 for arrived in self.arrivals.values() for times in self._between(arrived, since, until)
         )
 
     def reordered(self, since: float, until: float) -> int:
-        """Heartbeats that came after one that was sent later."""
+        """Return how many heartbeats arrived after one that was sent later."""
         count = 0
         for arrived in self.arrivals.values():
             latest = 0.0

@@ -1,4 +1,4 @@
-"""Looks at a lab until it is ready again after faults have ended: cheap things first, and packets last."""
+"""Checks a lab until it is ready again after faults have ended: cheap checks first, packets last."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +16,14 @@ from testbed.lab.state import LabState
 from testbed.services.services import Services
 
 ASKERS = 4
-"""Nodes that are asked at the same time."""
+"""Nodes queried at the same time."""
 SUCCEEDED = "Succeeded"
 STEADY_S = 10
-"""A container that was restarted counts as running well after so long."""
+"""A restarted container counts as stable after this time."""
 
 
 class LabRecovery:
-    """Looks at one lab."""
+    """Checks one lab."""
 
     def __init__(self, state: LabState, names: Names, services: Services) -> None:
         self._state = state
@@ -31,19 +31,19 @@ class LabRecovery:
         self._services = services
 
     def before(self, request: FaultRequest) -> Touched:
-        """What the fault that is about to be injected may break: a pod that crashes anyway is not its doing."""
+        """Return what the new fault may break: a pod that crashes anyway is not its doing."""
         words = [word for value in request.values for word in (value if isinstance(value, tuple) else (str(value),))]
         machines = {word for word in words if word in self._state.underlay.machines}
         group = request.kind.name.split()[0]
         if group == "etcd":
-            # Its word may be leader or follower, and members depend on each other.
+            # The word may be leader or follower, and members depend on each other.
             machines |= {member.name for member in self._state.registry.etcd.members}
         if group == "dns":
             machines.add(GATEWAY)
         return Touched(frozenset(machines), frozenset([*(one.subject for one in self._pods()), *self._crashing()]))
 
     def missing(self, ended: Sequence[Touched], *, others: bool) -> list[str]:
-        """What the end of these faults has not brought back yet, a line each."""
+        """Return what the end of these faults has not restored yet, one line each."""
         # Each depends on those before it, and costs more.
         stages: tuple[Callable[[], Iterator[NotReady]], ...] = (self._parts, self._leases, self._tables, self._paths)
         try:
@@ -51,7 +51,7 @@ class LabRecovery:
                 if waiting := awaited(list(look()), ended, others=others):
                     return [str(one) for one in waiting]
         except (OSError, TestbedError, AgentError) as failure:
-            # Of something that is just coming back.
+            # Something is just restarting.
             return [str(failure)]
         return []
 
@@ -73,13 +73,13 @@ class LabRecovery:
     def _pods(self) -> Iterator[NotReady]:
         for pod in self._state.pods:
             status = pod.status()
-            # One that was ended with its node may look as if it had done its work.
+            # A container that ended with its node may look like a completed one.
             has_done_its_work = status.phase == SUCCEEDED and not status.terminating
             if not status.ready and not pod.leaves and not has_done_its_work:
                 yield NotReady(f"pod {pod.name}", status.node, status.why_not_ready or status.state)
 
     def _crashing(self) -> Iterator[str]:
-        """Yield pods that were restarted just now: one that crashes again and again is ready for a moment each time."""
+        """Yield recently restarted pods: one that keeps crashing is ready for a moment each time."""
         now = datetime.now(UTC)
         for pod in self._state.pods:
             restarted = [one.started_at for one in pod.status().containers if one.restarts and one.started_at]
@@ -102,7 +102,9 @@ class LabRecovery:
             yield NotReady("forwarding", name if name in self._state.nodes else None, line)
 
     def _paths(self) -> Iterator[NotReady]:
-        """A cable that is plugged in again may be held back by the spanning tree for seconds."""
+        """Yield nodes that do not reach the gateway: the spanning tree may hold back a reconnected cable
+        for seconds.
+        """
         state = self._state
         nodes = [node for node in state.nodes.values() if node.expected]
         names = [*(node.name for node in nodes), *(member.name for member in state.registry.etcd.members)]
@@ -110,6 +112,6 @@ class LabRecovery:
         pairs = [(PingSender(name, state.underlay.machines[name].pid), gateway) for name in names]
         for one in ping_pairs(pairs):
             if not one.received:
-                yield NotReady(one.source, one.source, f"no answer of {GATEWAY} at {one.address} over the underlay")
+                yield NotReady(one.source, one.source, f"no reply from {GATEWAY} to {one.address} on the underlay")
         for line in missing_sessions(nodes) if state.overlay.has_sessions else ():
             yield NotReady("sessions", None, line)

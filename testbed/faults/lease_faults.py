@@ -13,7 +13,7 @@ from testbed.lab.nodes import Nodes
 from testbed.lab.registry import LabRegistry, key_of
 
 THIEF = IPv4Address("192.0.2.1")
-"""Of no machine: RFC 5737."""
+"""An address of no machine: RFC 5737."""
 
 
 class LeaseFaults:
@@ -24,11 +24,11 @@ class LeaseFaults:
         self._registry = registry
 
     def injectors(self) -> Mapping[str, Injector]:
-        """By name of the kind."""
+        """Return the injectors by kind."""
         return {"lease revoke": self.revoke, "lease delete": self.delete, "lease steal": self.steal}
 
     def revoke(self, request: FaultRequest) -> Injected:
-        """As an operator would by hand."""
+        """Revoke the etcd lease, as an operator would."""
         node, lease = self._held(request)
         if lease.is_reservation:
             raise FaultImpossible(f"{request.text}: {node.name}'s key is a reservation, without a lease")
@@ -37,13 +37,13 @@ class LeaseFaults:
         return Injected(f"etcdctl lease revoke {number}: the key of {lease.subnet} is gone", "by the agent")
 
     def delete(self, request: FaultRequest) -> Injected:
-        """The key alone."""
+        """Delete only the key."""
         _, lease = self._held(request)
         self._registry.etcd.etcdctl(["del", key_of(lease.subnet)])
-        return Injected(f"etcdctl del {key_of(lease.subnet)}", "by the agent, which takes its subnet again")
+        return Injected(f"etcdctl del {key_of(lease.subnet)}", "by the agent, which re-acquires its subnet")
 
     def steal(self, request: FaultRequest) -> Injected:
-        """The key says that the subnet is another node's, and has no lease that would end."""
+        """Give the subnet to another node: write its address into the key, without a lease that would expire."""
         node, lease = self._held(request)
         stolen = replace(lease.attrs, public_ip=THIEF)
         self._registry.etcd.put(key_of(lease.subnet), stolen.to_json().encode())
@@ -53,13 +53,13 @@ class LeaseFaults:
             if held and held[0].attrs.public_ip == THIEF:
                 self._registry.etcd.etcdctl(["del", key_of(lease.subnet)])
                 return f"etcdctl del {key_of(lease.subnet)}"
-            return f"{lease.subnet} is not {THIEF}'s any more; nothing to do"
+            return f"{lease.subnet} no longer belongs to {THIEF}; nothing to do"
 
-        did = f"etcdctl put {key_of(lease.subnet)}: {lease.subnet} of {node.name} belongs to {THIEF} now"
+        did = f"etcdctl put {key_of(lease.subnet)}: {lease.subnet} of {node.name} now belongs to {THIEF}"
         return Injected(did, "by deleting the key", give_back)
 
     def _held(self, request: FaultRequest) -> tuple[LabNode, Lease]:
-        """The node and its lease. Raises FaultImpossible and EtcdFailed."""
+        """Return the node and its lease. Raises FaultImpossible and EtcdFailed."""
         node = node_of(self._nodes, request)
         for lease in self._registry.leases():
             if lease.attrs.public_ip == node.address:

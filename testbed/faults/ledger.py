@@ -1,4 +1,4 @@
-"""What is broken in a lab now and how each is undone; every injection and healing is written down."""
+"""The ledger of a lab's active faults and how each is healed; it records every injection and healing."""
 
 import contextlib
 import logging
@@ -18,28 +18,28 @@ from testbed.lab.clock import now
 from testbed.plain_files import plain
 
 BESIDE_OTHERS_S = 10.0
-"""The limit while other faults are on: what the ended one broke may not come back before they end."""
+"""The limit while other faults are active: what the ended one broke may depend on their end."""
 POLL_S = 0.05
 PATIENCE = 3
-"""So many times as long as a look took passes until the next one."""
+"""The pause between two checks is this many times as long as a check takes."""
 
 
 class FaultImpossible(TestbedError):
-    """The fault makes no sense here, or could not be done; nothing was changed."""
+    """The fault makes no sense here or could not be injected; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """What an injection did."""
+    """The result of an injection."""
 
     did: str
-    """In words, with the means: signal, command, program."""
+    """What was done, with its means: signal, command, program."""
     undone: str
     """How it ends, in words."""
     undo: Callable[[], str] | None = None
-    """Ends it and says what it did; None: the lab or the kernel mend it by themselves."""
+    """Ends it and returns what was done; None: the lab or the kernel repairs it by itself."""
     lasts_s: float | None = None
-    """When it is healed by itself; None: not before somebody does."""
+    """When it is healed automatically; None: only on request."""
 
 
 Injector = Callable[[FaultRequest], Injected]
@@ -48,17 +48,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _On:
-    """A fault that is on."""
+    """An active fault."""
 
     fault: FaultAnswer
     undo: Callable[[], str]
     touched: Touched
     did: str | None = None
-    """What ended it; then it is on only because what it broke is not ready again."""
+    """What ended it; from then on it is active only because what it broke is not ready yet."""
 
 
 class Ledger:
-    """The faults of one lab. Usable from several threads; injections are done one by one."""
+    """The faults of one lab. For several threads; injections run one after the other."""
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class Ledger:
         recovery: Recovery,
         on_end: Callable[[HealAnswer], None] = lambda _: None,
     ) -> None:
-        """`injectors` by the name of the kind; `history` gets a JSON line for each injection and healing.
+        """Take `injectors` by kind; `history` gets a JSON line for each injection and healing.
 
-        `on_end` hears of each healing, from any thread.
+        `on_end` is called after each healing, from any thread.
         """
         self._injectors = injectors
         self._history = history
@@ -80,7 +80,7 @@ class Ledger:
         self._on: dict[int, _On] = {}
 
     def inject(self, words: Sequence[str], lasts_s: float | None = None) -> FaultAnswer:
-        """Break something; with `lasts_s` it is healed after so many seconds.
+        """Inject a fault; with `lasts_s`, heal it after this many seconds.
 
         Raises NoSuchFault (usage) and FaultImpossible.
         """
@@ -89,8 +89,8 @@ class Ledger:
             for one in self._on.values():
                 if one.fault["fault"] == request.text:
                     number = one.fault["number"]
-                    how = "heal it first" if one.did is None else "what it broke is not ready again yet"
-                    raise FaultImpossible(f"{request.text}: is on already, as fault {number} ({how})")
+                    how = "heal it first" if one.did is None else "what it broke is not ready yet"
+                    raise FaultImpossible(f"{request.text}: already active as fault {number} ({how})")
             started = time.monotonic()
             touched = self._recovery.before(request)
             done = self._injectors[request.kind.name](request)
@@ -116,7 +116,7 @@ class Ledger:
         return fault
 
     def active(self) -> list[FaultAnswer]:
-        """What is on, oldest first."""
+        """Return the active faults, oldest first."""
         with self._lock:
             return [one.fault for one in self._on.values()]
 
@@ -126,18 +126,17 @@ class Ledger:
         limit_s: float = HEAL_LIMIT_S,
         left: Callable[[float], bool] | None = None,
     ) -> list[HealAnswer]:
-        """End the faults of these numbers, or all that are on, the newest first; return when what they broke is ready
-        again, at the latest after `limit_s` seconds (0: at once), with what is missing then.
-
-        One that cannot be ended stays on and does not keep others from it. `left` pauses for some seconds and says
-        whether nobody waits any more. Raises FaultImpossible for a number that is not on, before anything is done.
+        """End the faults with these numbers, or all active ones, newest first; return when everything they broke is
+        ready again, or after `limit_s` seconds (0: at once) with what is missing. One that cannot be ended stays active
+        and does not stop the others. `left` pauses for some seconds and returns whether the caller has gone. Raises
+        FaultImpossible for a number that is not active, before anything is done.
         """
         began = time.monotonic()
         with self._lock:
             for number in numbers or ():
                 if number not in self._on:
                     on = ", ".join(map(str, self._on)) or "none"
-                    raise FaultImpossible(f"no fault {number} is on (on: {on})")
+                    raise FaultImpossible(f"no fault {number} is active (active: {on})")
             chosen = list(self._on) if numbers is None else list(dict.fromkeys(numbers))
             ended = [self._end(number) for number in sorted(chosen, reverse=True)]
         missing = self._await([one["number"] for one in ended if one["healed"]], limit_s, left or _pause)
@@ -163,7 +162,7 @@ class Ledger:
         return ended
 
     def _await(self, numbers: Sequence[int], limit_s: float, left: Callable[[float], bool]) -> list[str]:
-        """Wait until what these faults broke is ready again; what is not when the time is over."""
+        """Wait until everything that these faults broke is ready again; return what is missing at the end."""
         began = time.monotonic()
         while numbers and limit_s > 0:
             with self._lock:
@@ -179,7 +178,7 @@ class Ledger:
 
     def _forget(self, ended: Sequence[HealAnswer]) -> None:
         with self._lock:
-            # Two may have waited for the same.
+            # Two callers may have waited for the same fault.
             over = [one for one in ended if not one["healed"] or self._on.pop(one["number"], None) is not None]
             for one in over:
                 self._write({"ended": one})
@@ -187,11 +186,11 @@ class Ledger:
             self._on_end(one)
 
     def _write(self, entry: Mapping[str, object]) -> None:
-        # What was done is done, and `fault list` has it, whether it can be written down or not.
+        # The fault has ended and `fault list` has it, whether or not it can be recorded.
         try:
             json_lines.append(self._history, {"at": now(), **entry}, plain)
         except OSError as failure:
-            log.warning("faults: the history is not written: %s", failure)
+            log.warning("faults: cannot write the history: %s", failure)
 
 
 def _pause(pause_s: float) -> bool:

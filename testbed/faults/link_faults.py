@@ -18,7 +18,7 @@ from testbed.lab.underlay import LabUnderlay
 
 SHIM = Path(__file__).with_name("link_shim.py")
 OFFLOADS = ("tx", "sg", "tso", "gso", "gro")
-"""Switched off on the far end of a cable with a shim, so that it sends frames as they are on a wire."""
+"""Switched off on the far end of a cable with a shim, so that it sends frames as on a wire."""
 
 
 class LinkFaults:
@@ -28,11 +28,11 @@ class LinkFaults:
         self._underlay = underlay
         self._cables: dict[str, _Cable] = {}
         self._slow: set[str] = set()
-        """Cables with a token bucket, which stands where netem would."""
+        """Cables with a token bucket, which takes netem's place."""
         self._netem: bool | None = None
 
     def injectors(self) -> Mapping[str, Injector]:
-        """By name of the kind."""
+        """Return the injectors by kind."""
         return {
             "link down": self.down,
             "link flap": self.flap,
@@ -41,7 +41,7 @@ class LinkFaults:
         }
 
     def down(self, request: FaultRequest) -> Injected:
-        """Unplugged at the switch, so that a machine sees no carrier but keeps its addresses and routes."""
+        """Unplug the cable at the switch: a machine sees no carrier but keeps its addresses and routes."""
         end = _unplugged_end(self._wire(request))
         end.mininet.ifconfig("down")
 
@@ -52,10 +52,10 @@ class LinkFaults:
         return Injected(f"ip link set {end.interface} down ({end.owner})", "by setting it up", up)
 
     def flap(self, request: FaultRequest) -> Injected:
-        """Unplugged and plugged in again and again."""
+        """Unplug and plug in the cable repeatedly."""
         end = _unplugged_end(self._wire(request))
         times, period_s = request.values[2], request.values[3]
-        assert isinstance(times, float)  # the catalogue has made them so
+        assert isinstance(times, float)  # the catalogue guarantees it
         assert isinstance(period_s, float)
         over = threading.Event()
 
@@ -79,11 +79,11 @@ class LinkFaults:
         return Injected(did, "by setting it up", stop, lasts_s=times * period_s)
 
     def rate(self, request: FaultRequest) -> Injected:
-        """A token bucket at both ends."""
+        """Put a token bucket at both ends."""
         wire, megabits = self._wire(request), request.values[2]
         cable = self._cables.get(wire.name)
         if wire.name in self._slow or (cable is not None and self._netem and not cable.impairment.is_none):
-            raise FaultImpossible(f"{request.text}: {wire.name} is shaped already (heal it first)")
+            raise FaultImpossible(f"{request.text}: {wire.name} is already shaped (heal it first)")
         bucket = ["rate", f"{megabits:g}mbit", "burst", str(LEAST_BURST_BYTES), "latency", "50ms"]
         for end in wire.ends:
             run(end.pid, ["tc", "qdisc", "replace", "dev", end.interface, "root", "handle", "1:", "tbf", *bucket])
@@ -98,7 +98,7 @@ class LinkFaults:
         return Injected(f"tc qdisc tbf with {megabits:g} Mbit/s at both ends", "by removing the token buckets", remove)
 
     def impair(self, request: FaultRequest) -> Injected:
-        """Loss, delay, duplicates, damage or another order, beside what the cable suffers already."""
+        """Add loss, delay, duplicates, corruption or reordering to the cable's current impairments."""
         what = request.kind.name.split()[1]
         if self._underlay.open_vswitch is not None:
             want = "link down, flap or rate, or switch: bridge in the cluster file"
@@ -107,9 +107,9 @@ class LinkFaults:
         cable = self._cables.setdefault(wire.name, _Cable(self._underlay, wire, self._has_netem()))
         before = cable.impairment
         if wire.name in self._slow and self._has_netem():
-            raise FaultImpossible(f"{request.text}: {wire.name} is slowed already (heal it first)")
+            raise FaultImpossible(f"{request.text}: {wire.name} is already slowed (heal it first)")
         if getattr(before, what):
-            raise FaultImpossible(f"{request.text}: {what} is on already for {wire.name} (heal it first)")
+            raise FaultImpossible(f"{request.text}: {what} is already active for {wire.name} (heal it first)")
         cable.apply(_with(before, what, request))
 
         def remove() -> str:
@@ -126,7 +126,7 @@ class LinkFaults:
     def _has_netem(self) -> bool:
         if self._netem is None:
             try:
-                # On a device of the lab's that nobody uses; the kernel either knows netem or does not.
+                # On an unused device of the lab's; the kernel either has netem or not.
                 run(None, ["tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"])
                 run(None, ["tc", "qdisc", "del", "dev", "lo", "root"])
                 self._netem = True
@@ -136,7 +136,7 @@ class LinkFaults:
 
 
 class _Cable:
-    """One cable and what is done to it now."""
+    """One cable and its current impairments."""
 
     def __init__(self, underlay: LabUnderlay, wire: Wire, netem: bool) -> None:
         self._underlay = underlay
@@ -148,7 +148,7 @@ class _Cable:
 
     @property
     def means(self) -> str:
-        """What does it."""
+        """Return the means that impairs it."""
         if self._netem:
             return "tc qdisc netem"
         if self._shim is not None:
@@ -156,7 +156,7 @@ class _Cable:
         return "nftables (this kernel has no netem)"
 
     def apply(self, wanted: Impairment) -> None:
-        """Do this to the cable from now on, and nothing else. Raises OSError and FaultImpossible."""
+        """Set the cable's impairments from now on. Raises OSError and FaultImpossible."""
         if self._netem:
             self._apply_netem(wanted)
         else:
@@ -191,13 +191,13 @@ class _Cable:
 
 
 class _Shim:
-    """The program in a cable, and the interface that stands on the bridge for it."""
+    """The program in a cable, and the interface that replaces the cable on the bridge."""
 
     def __init__(self, underlay: LabUnderlay, wire: Wire) -> None:
         self._kernel = underlay.kernel
         near = _unplugged_end(wire)
         if near.pid is not None:
-            raise FaultImpossible(f"{wire.name}: this kernel has no netem, and without a switch there is no other way")
+            raise FaultImpossible(f"{wire.name}: this kernel has no netem, and the cable is at no switch")
         self._near, self._far = near, next(end for end in wire.ends if end is not near)
         link = self._kernel.link(near.interface)
         assert link is not None  # it is a port of the switch
@@ -210,7 +210,7 @@ class _Shim:
             self._await("carrying")
             run(self._far.pid, ["ethtool", "-K", self._far.interface, *_offloads("off")])
             self._kernel.converge(
-                Wanted(links=(WantedLink(self._tap, "a program stands in the cable", mtu=link.mtu, up=True),))
+                Wanted(links=(WantedLink(self._tap, "a program in the cable", mtu=link.mtu, up=True),))
             )
             run(None, ["ip", "link", "set", near.interface, "nomaster"])
             self._plug(self._tap, near.owner, "in place of the cable's own end")
@@ -219,8 +219,8 @@ class _Shim:
             raise
 
     def obey(self, wanted: Impairment) -> None:
-        """Treat frames so from now on. Raises OSError when the program is gone."""
-        assert self._process.stdin is not None  # a pipe was asked for
+        """Treat frames like this from now on. Raises OSError when the program is gone."""
+        assert self._process.stdin is not None  # Popen was given a pipe
         self._process.stdin.write(json.dumps(wanted.orders()) + "\n")
         self._process.stdin.flush()
         self._await("obeyed")
@@ -236,10 +236,10 @@ class _Shim:
         self._kernel.converge(Wanted(links=(WantedLink(interface, why, master=switch),)))
 
     def _await(self, word: str) -> None:
-        assert self._process.stdout is not None  # a pipe was asked for
+        assert self._process.stdout is not None  # Popen was given a pipe
         said = self._process.stdout.readline().strip()
         if said != word:
-            raise OSError(f"the program in the cable ended with {self._process.wait()}")
+            raise OSError(f"the program in the cable exited with {self._process.wait()}")
 
 
 def _offloads(state: str) -> list[str]:
@@ -253,13 +253,13 @@ def _restore_queueing(wire: Wire, place: int, end: End) -> None:
 
 
 def _unplugged_end(wire: Wire) -> End:
-    """Where the cable is pulled: at a switch if there is one."""
+    """Return the end where the cable is unplugged: at a switch if there is one."""
     return next((end for end in wire.ends if end.pid is None), wire.ends[1])
 
 
 def _with(before: Impairment, what: str, request: FaultRequest) -> Impairment:
     number = request.values[2]
-    assert isinstance(number, float)  # the catalogue has made it so
+    assert isinstance(number, float)  # the catalogue guarantees it
     if what != "delay":
         return replace(before, **{what: number})
     jitter_s = request.values[3]

@@ -1,10 +1,9 @@
-"""A program that stands in a cable and mistreats the frames on it, where the kernel has no netem.
+"""A program in a cable that impairs its frames, for kernels without netem. link_shim.py INTERFACE TAP commands on
+standard input: {"delay": 100, "jitter": 50, …} per line
 
-    link_shim.py INTERFACE TAP            orders on standard input: {"delay": 100, "jitter": 50, …} per line
-
-INTERFACE is the end of the cable, off its bridge; TAP takes its place on the bridge. Frames go from one to the other,
-in both directions, as the orders say (see `impairment.Impairment`; times in ms, the rest in percent). It ends with its
-standard input. Standard library only.
+INTERFACE is the end of the cable, off its bridge; TAP takes its place on the bridge. Frames are forwarded in both
+directions, as commanded (see `impairment.Impairment`; times in ms, the rest in percent). It ends with its standard
+input. Standard library only.
 """
 
 import fcntl
@@ -29,11 +28,11 @@ ETH_P_ALL = 0x0003
 ETHERNET_HEADER = 14
 FRAME_MAX = 65_600
 BATCH = 64
-"""Frames taken from one side before the other gets its turn."""
+"""Frames taken from one side before it is the other's turn."""
 
 
 class Shim:
-    """Both sides, the frames that wait, and the orders."""
+    """Both sides, the waiting frames, and the commands."""
 
     def __init__(self, interface: str, tap: str) -> None:
         self._wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
@@ -50,7 +49,7 @@ class Shim:
         self.orders: dict[str, float] = {}
 
     def run(self) -> None:
-        """Carry frames until standard input ends."""
+        """Forward frames until standard input ends."""
         poll = select.poll()
         for descriptor in (0, self._wire.fileno(), self._tap):
             poll.register(descriptor, select.POLLIN)

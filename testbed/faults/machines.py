@@ -1,4 +1,4 @@
-"""Programs run on the lab's machines, and the machines and cables that a fault's words name."""
+"""Runs programs on the lab's machines, and finds the machines and cables that a fault names."""
 
 import contextlib
 import subprocess
@@ -19,7 +19,7 @@ from testbed.spelling import listed
 
 COMMAND_LIMIT_S = 10.0
 TABLE_PREFIX = "testbed-fault-"
-"""What the names of our own nftables tables start with, so that no other fault removes them."""
+"""Prefix of our own nftables tables, so that no other fault removes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +30,26 @@ class End:
     """A machine or a switch."""
     interface: str
     pid: int | None
-    """Whose network namespace it is in; None: the lab's own, where the switches are."""
+    """Process whose network namespace contains it; None: the lab's own, with the switches."""
     mininet: Any
-    """Mininet's object, which brings it up and down with everything that hangs on it."""
+    """Mininet's object, which brings it up and down with everything attached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One cable between two things, the named first thing's end first."""
+    """One cable between two machines or switches; the end of the one named first comes first."""
 
     name: str
     ends: tuple[End, End]
     shaping: Sequence[Sequence[Sequence[str]]]
-    """The tc commands of the cluster file for each end."""
+    """The cluster file's tc commands for each end."""
 
 
 def run(pid: int | None, command: Sequence[str], stdin: str = "") -> str:
-    """Run a program in a machine's namespaces, or in the lab's own; its output. Raises OSError with its words."""
+    """Run a program in a machine's namespaces, or in the lab's own; return its output.
+
+    Raises OSError with its message.
+    """
     argv = [*(enter_machine(pid) if pid is not None else ()), *command]
     done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False)
     if done.returncode:
@@ -56,7 +59,7 @@ def run(pid: int | None, command: Sequence[str], stdin: str = "") -> str:
 
 
 def machine_pid(underlay: LabUnderlay, name: str) -> int:
-    """A process in a machine's namespaces. Raises FaultImpossible."""
+    """Return a process in a machine's namespaces. Raises FaultImpossible."""
     machine = underlay.machines.get(name)
     if machine is None:
         raise FaultImpossible(f"no machine named {name} (there are: {listed(underlay.machines, name)})")
@@ -64,7 +67,9 @@ def machine_pid(underlay: LabUnderlay, name: str) -> int:
 
 
 def sources_of(underlay: LabUnderlay, nodes: Nodes, names: Sequence[str]) -> list[IPNetwork]:
-    """Where packets of these machines come from: their underlay addresses and, of nodes, their pods' subnets."""
+    """Return the source addresses of these machines' packets: underlay addresses and, for nodes, their
+    pods' subnets.
+    """
     plans = (underlay.machines[name].plan for name in names)
     ports = [port for plan in plans if plan is not None for port in plan.ports]
     own = [ip_network(it.ip) for port in ports for it in (port.address, port.ipv6) if it is not None]
@@ -72,7 +77,7 @@ def sources_of(underlay: LabUnderlay, nodes: Nodes, names: Sequence[str]) -> lis
 
 
 def _subnets_of(node: LabNode) -> Iterator[IPNetwork]:
-    """None as long as the node has no lease."""
+    """Return the node's subnets; None while it has no lease."""
     with contextlib.suppress(NoSubnetYet):
         yield node.subnet
         if node.ipv6_subnet is not None:
@@ -80,7 +85,7 @@ def _subnets_of(node: LabNode) -> Iterator[IPNetwork]:
 
 
 def wire_between(underlay: LabUnderlay, first: str, second: str) -> Wire:
-    """The cable between two machines or switches. Raises FaultImpossible."""
+    """Return the cable between two machines or switches. Raises FaultImpossible."""
     known = underlay.net.nameToNode
     for name in (first, second):
         if name not in known:
@@ -99,7 +104,7 @@ def wire_between(underlay: LabUnderlay, first: str, second: str) -> Wire:
 def _shaping(underlay: LabUnderlay, end: End) -> Sequence[Sequence[str]]:
     number = int(end.interface.rpartition("eth")[2])
     own = [cable for cable in underlay.plan.cables if end.owner in cable.ends]
-    # Mininet numbers the ports of a machine from 0 and those of a switch from 1, in the order of the cables.
+    # Mininet numbers a machine's ports from 0 and a switch's from 1, in the order of the cables.
     place = number if end.pid is not None else number - 1
     return queueing_commands(end.interface, own[place].shaping) if place < len(own) else []
 

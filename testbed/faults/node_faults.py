@@ -1,4 +1,4 @@
-"""Faults of nodes: device, rules, disk and clock; the machine switched off and on, or given an address."""
+"""Faults of nodes: device, rules, disk and clock; machines switched off and on, or readdressed."""
 
 import shutil
 import threading
@@ -26,7 +26,7 @@ from testbed.spelling import listed
 BOOT_LIMIT_S = 60.0
 POLL_S = 0.1
 CLOCK_FILE = "/run/clock-offset"
-"""On the node: what libfaketime adds to its agent's clock."""
+"""File on the node: what libfaketime adds to its agent's clock."""
 TINY_DISK = "size=12k,mode=0755"
 
 
@@ -36,7 +36,7 @@ class NodeFaults:
     def __init__(
         self, nodes: Nodes, pods: Pods, underlay: LabUnderlay, events: Events, pin: Callable[[LabNode], None]
     ) -> None:
-        """`pin` leaves a node's given subnet for its agent to find."""
+        """`pin` leaves a node's configured subnet for its agent to find."""
         self._nodes = nodes
         self._pods = pods
         self._underlay = underlay
@@ -44,7 +44,7 @@ class NodeFaults:
         self._pin = pin
 
     def injectors(self) -> Mapping[str, Injector]:
-        """By name of the kind."""
+        """Return the injectors by kind."""
         return {
             "device delete": self.delete_device,
             "rules flush": self.flush_rules,
@@ -57,25 +57,25 @@ class NodeFaults:
         }
 
     def delete_device(self, request: FaultRequest) -> Injected:
-        """The overlay device."""
+        """Delete the overlay device."""
         node = node_of(self._nodes, request)
         state = node.state()
         device = state["device"] if state is not None else node.overlay_device
         if device is None or node.kernel.link(device) is None:
-            raise FaultImpossible(f"{request.text}: {node.name} has no overlay device now")
+            raise FaultImpossible(f"{request.text}: {node.name} has no overlay device at the moment")
         run(node.pid, ["ip", "link", "del", device])
-        return Injected(f"ip link del {device} on {node.name}", "by the agent, which makes it again")
+        return Injected(f"ip link del {device} on {node.name}", "by the agent, which recreates it")
 
     def flush_rules(self, request: FaultRequest) -> Injected:
-        """Every table but those of our own faults."""
+        """Delete every table except those of our own faults."""
         node = node_of(self._nodes, request)
         tables = _flush_rules(node.pid)
         if not tables:
             raise FaultImpossible(f"{request.text}: {node.name} has no nftables rules")
-        return Injected(f"nft delete table {', '.join(tables)} on {node.name}", "by the agent, which makes them again")
+        return Injected(f"nft delete table {', '.join(tables)} on {node.name}", "by the agent, which restores them")
 
     def fill_disk(self, request: FaultRequest) -> Injected:
-        """The file system below /run/flannel has no room; the files there are as they were."""
+        """Fill the file system of /run/flannel; its files stay as they are."""
         node = node_of(self._nodes, request)
         script = (
             f"mkdir -p /run/flannel && mkdir /run/.disk && mount -t tmpfs -o {TINY_DISK} tmpfs /run/.disk && "
@@ -86,14 +86,14 @@ class NodeFaults:
 
         def make_room() -> str:
             run(node.pid, ["umount", "/run/flannel"])
-            return f"/run/flannel of {node.name} has room again"
+            return f"/run/flannel of {node.name} has free space again"
 
         return Injected(
             f"a full file system of 12 kB is mounted over /run/flannel of {node.name}", "by unmounting it", make_room
         )
 
     def jump_clock(self, request: FaultRequest) -> Injected:
-        """The wall clock of the agent, not that of the machine, of which all nodes have the same."""
+        """Change the wall clock of the agent, not that of the machine, which all nodes share."""
         node, by_s = node_of(self._nodes, request), request.values[1]
         environment = faked_clock(CLOCK_FILE)
         offset = node.run / Path(CLOCK_FILE).name
@@ -102,47 +102,47 @@ class NodeFaults:
         if again:
             node.environment = environment
             node.agent.restart()
-        how = "; it was started again under libfaketime for that" if again else ""
+        how = "; it was restarted under libfaketime" if again else ""
 
         def go_back() -> str:
             replace_plain(offset, b"+0\n")
             if not again:
                 return f"the clock of the agent of {node.name} is right again"
-            # libfaketime changes more than clocks: whoever is done with it should be rid of it.
+            # libfaketime changes more than clocks, so restart without it afterwards.
             node.environment = {}
             node.agent.restart()
-            return f"the agent of {node.name} is started again without libfaketime"
+            return f"the agent of {node.name} is restarted without libfaketime"
 
         return Injected(
             f"the agent of {node.name} sees a clock that is {by_s:+g} s off{how}", "by jumping back", go_back
         )
 
     def crash(self, request: FaultRequest) -> Injected:
-        """Power is cut; healing switches it on again."""
+        """Cut the power; healing restores it."""
         node = node_of(self._nodes, request)
         self._switch_off(node)
         return Injected(
             f"{node.name} lost its power: agent, pods, devices, rules and /run are gone, its links are down",
-            "by switching it on",
+            "by restoring the power",
             lambda: self._switch_on(node),
         )
 
     def reboot(self, request: FaultRequest) -> Injected:
-        """Power is cut and comes back."""
+        """Cut the power and restore it."""
         node, off_s = node_of(self._nodes, request), request.values[1]
-        assert isinstance(off_s, float)  # the catalogue has made it so
+        assert isinstance(off_s, float)  # the catalogue guarantees it
         self._switch_off(node)
         return Injected(
-            f"{node.name} lost its power and is switched on again in {off_s:g} s",
-            "by switching it on",
+            f"{node.name} lost its power and restarts in {off_s:g} s",
+            "by restoring the power",
             lambda: self._switch_on(node),
             lasts_s=off_s,
         )
 
     def readdress(self, request: FaultRequest) -> Injected:
-        """Another address on the underlay, as from another DHCP server."""
+        """Change the underlay address, as another DHCP server would."""
         node, address = node_of(self._nodes, request), request.values[1]
-        assert isinstance(address, IPv4Address)  # the catalogue has made it one
+        assert isinstance(address, IPv4Address)  # the catalogue guarantees it
         port = self._underlay.plan.machines[node.name].ports[0]
         taken = {one.address.ip for plan in self._underlay.plan.machines.values() for one in plan.ports}
         if address in taken or address not in port.address.network:
@@ -156,11 +156,11 @@ class NodeFaults:
             return f"{node.name} has {old} again"
 
         return Injected(
-            f"{node.name} has {address} on {port.interface} instead of {old}", "by giving it back", give_back
+            f"{node.name} has {address} on {port.interface} instead of {old}", "by restoring the address", give_back
         )
 
     def kill_pod(self, request: FaultRequest) -> Injected:
-        """The pause process, with which the pod's namespaces go."""
+        """Kill the pause process, which holds the pod's namespaces."""
         name = str(request.values[0])
         pod = self._pods.named(name)
         if pod is None:
@@ -169,7 +169,7 @@ class NodeFaults:
             )
         pid = pod.pause_pid
         if pid is None:
-            raise FaultImpossible(f"{request.text}: {name} has no pause process now")
+            raise FaultImpossible(f"{request.text}: {name} has no pause process at the moment")
         run(None, ["kill", "-KILL", str(pid)])
         return Injected(f"SIGKILL to process {pid}, which holds the namespaces of {name}", "by the lab")
 
@@ -188,7 +188,7 @@ class NodeFaults:
             if link.name not in ("lo", *wires):
                 node.kernel.delete_link(link.name, "the machine lost its power")
         _flush_rules(node.pid)
-        # A real machine has its certificate on a disk.
+        # A real machine keeps its certificate on a disk.
         kept = {Path(JOURNAL).name, Path(CLOCK_FILE).name, Path(TLS_DIRECTORY).name}
         for entry in node.run.iterdir():
             if entry.name in kept:
@@ -218,7 +218,7 @@ class NodeFaults:
 
 
 def _flush_rules(pid: int) -> list[str]:
-    """Remove every nftables table but those of our faults and of the lab itself; their names."""
+    """Delete every nftables table except those of our faults and of the lab itself; return their names."""
     listed = [line.split()[1:3] for line in run(pid, ["nft", "list", "tables"]).splitlines()]
     tables = [" ".join(words) for words in listed if not words[1].startswith((TABLE_PREFIX, TABLE, NAMES_TABLE))]
     run(pid, ["nft", "-f", "-"], "".join(f"delete table {table}\n" for table in tables))

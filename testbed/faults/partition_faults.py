@@ -1,4 +1,4 @@
-"""Machines that do not hear each other, though every cable is in order: nftables on the machines that listen."""
+"""Partitions between machines with intact cables: nftables on the receiving machines."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -22,31 +22,31 @@ class PartitionFaults:
         self._count = 0
 
     def injectors(self) -> Mapping[str, Injector]:
-        """By name of the kind."""
+        """Return the injectors by kind."""
         return {"partition": self.partition, "oneway": self.oneway, "etcd partition": self.partition_member}
 
     def partition(self, request: FaultRequest) -> Injected:
-        """Neither side hears the other."""
+        """Cut off both sides from each other."""
         first, second = self._sides(request)
         return self._deafen(
-            [(first, second), (second, first)], f"{','.join(first)} and {','.join(second)} do not hear each other"
+            [(first, second), (second, first)], f"{','.join(first)} and {','.join(second)} cannot reach each other"
         )
 
     def oneway(self, request: FaultRequest) -> Injected:
-        """The second side does not hear the first."""
+        """Cut off the second side from the first, in this direction only."""
         first, second = self._sides(request)
-        return self._deafen([(second, first)], f"{','.join(second)} does not hear {','.join(first)}, who hears it")
+        return self._deafen([(second, first)], f"{','.join(second)} receives nothing from {','.join(first)}")
 
     def partition_member(self, request: FaultRequest) -> Injected:
-        """One etcd member hears nobody, and nobody hears it."""
+        """Cut off one etcd member in both directions."""
         name = member_of(self._etcd(), request).name
         others = tuple(machine for machine in self._underlay.machines if machine != name)
-        return self._deafen([((name,), others), (others, (name,))], f"{name} and all others do not hear each other")
+        return self._deafen([((name,), others), (others, (name,))], f"{name} and all others cannot reach each other")
 
     def _sides(self, request: FaultRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
         first = request.values[0]
         second = request.values[2]
-        assert isinstance(first, tuple)  # the catalogue has made it one
+        assert isinstance(first, tuple)  # the catalogue guarantees it
         rest = tuple(name for name in self._underlay.machines if name not in first)
         named = second if isinstance(second, tuple) else rest
         for name in (*first, *named):
@@ -54,11 +54,11 @@ class PartitionFaults:
         if both := sorted(set(first) & set(named)):
             raise FaultImpossible(f"{request.text}: {', '.join(both)} is on both sides")
         if not named:
-            raise FaultImpossible(f"{request.text}: nobody is on the other side")
+            raise FaultImpossible(f"{request.text}: the other side is empty")
         return first, named
 
     def _deafen(self, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], what: str) -> Injected:
-        """Of each pair the first names hear nothing of the second ones."""
+        """Make the first machines of each pair drop packets from the second ones."""
         self._count += 1
         table = f"{TABLE_PREFIX}{self._count}"
         pids = {name: machine_pid(self._underlay, name) for listeners, _ in pairs for name in listeners}
@@ -80,13 +80,11 @@ class PartitionFaults:
             _remove(table, [pids[name] for name in made])
             return f"nftables table {table} is removed from {', '.join(made)}"
 
-        return Injected(
-            f"{what}: nftables drops what comes from there (table {table})", "by removing the table", remove
-        )
+        return Injected(f"{what}: nftables drops packets from there (table {table})", "by removing the table", remove)
 
 
 def drop_script(table: str, sources: Sequence[IPNetwork]) -> str:
-    """A script for nft that lets nothing in that comes from these addresses. Pure."""
+    """Return a script for nft that drops everything from these addresses. Pure."""
     rules = ""
     for version, word in ((4, "ip"), (6, "ip6")):
         texts = [str(source) for source in sources if source.version == version]
@@ -97,5 +95,5 @@ def drop_script(table: str, sources: Sequence[IPNetwork]) -> str:
 
 def _remove(table: str, pids: Sequence[int]) -> None:
     for pid in pids:
-        # Adding one that exists is no error, deleting one that does not exist is.
+        # Adding an existing table is fine, deleting a missing one is an error.
         run(pid, ["nft", "-f", "-"], f"table inet {table}\ndelete table inet {table}\n")

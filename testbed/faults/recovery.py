@@ -1,7 +1,6 @@
-"""What is not ready again after faults have ended, and whose doing that is. Pure.
-
-A fault ends at once; what it broke comes back in its own time: an agent starts and takes its lease, the others learn of
-it, pods start. `fault heal` and the end of a fault wait for that (`lab_recovery.py`).
+"""What is not yet ready after faults have ended, and which fault caused it. Pure. A fault ends at once; what it broke
+takes time to recover: an agent starts and takes its lease, the others learn of it, pods start. `fault heal` and the end
+of a fault wait for that (`lab_recovery.py`).
 """
 
 from collections.abc import Sequence
@@ -13,12 +12,12 @@ from testbed.faults.catalogue import FaultRequest
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """One thing of the lab that is not as it has to be."""
+    """One part of the lab that is not in its expected state."""
 
     subject: str
     """`node1`, `pod shell1`, `etcd`, `names` …"""
     machine: str | None
-    """That it is on; None: it is about the whole lab."""
+    """Its machine; None: it concerns the whole lab."""
     why: str
 
     def __str__(self) -> str:
@@ -31,23 +30,25 @@ class Touched:
 
     machines: frozenset[str]
     excused: frozenset[str]
-    """Subjects that were not ready before it."""
+    """Subjects that were not ready before the fault."""
 
 
 class Recovery(Protocol):
-    """Looks at what faults have broken."""
+    """Checks the effects of faults."""
 
     def before(self, request: FaultRequest) -> Touched:
-        """What the fault that is about to be injected may break."""
+        """Return what the new fault may break."""
 
     def missing(self, ended: Sequence[Touched], *, others: bool) -> list[str]:
-        """What the end of these faults has not brought back yet, a line each; `others`: other faults are still on."""
+        """Return what the end of these faults has not restored yet, one line each; `others`: other faults are still
+        active.
+        """
 
 
 def awaited(found: Sequence[NotReady], ended: Sequence[Touched], *, others: bool) -> list[NotReady]:
-    """Of what is not ready, what the end of these faults has to bring back.
+    """Return the part of `not_ready` that the end of these faults must restore.
 
-    While others are on, that is what is on machines that the ended ones touched.
+    While other faults are active, that is only what is on machines that the ended faults affected.
     """
     return [
         one

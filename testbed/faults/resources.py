@@ -1,7 +1,5 @@
-"""What a lab holds of things that leak: descriptors, threads, memory, leases, namespaces, links, rules, zombies.
-
-What belongs to a pod that there is does not count: pods may come and go between two looks, and what one of them leaves
-behind is nobody's.
+"""Counts a lab's resources that may leak: descriptors, threads, memory, leases, namespaces, links, rules, zombies.
+Those of existing pods do not count: pods may come and go between two counts, and what they leave behind has no owner.
 """
 
 import contextlib
@@ -18,15 +16,15 @@ from testbed.lab.pods import Pods
 from testbed.pods.pod import NETNS_DIRECTORY, Pod
 
 RULE = re.compile(r"\t\t(?!\t|elements )")
-"""Of nft's listing: a line of a chain, or what a set is; elements of sets come and go with pods."""
+"""In nft's listing: a line of a chain, or the definition of a set; a set's elements come and go with pods."""
 
 
 def count_resources(nodes: Nodes, pods: Pods, etcd: EtcdCluster) -> dict[str, int]:
-    """Count by name; a node's begin with its name. What does not run is left out."""
+    """Count by name; names of a node's resources start with its name. Whatever is not running is omitted."""
     names = {path.name for path in NETNS_DIRECTORY.iterdir()}
     counts = {"network namespaces": len(names - {pod.key.file_name for pod in pods}), "zombies": _zombies()}
     with contextlib.suppress(EtcdFailed):
-        # The first line tells how many follow.
+        # The first line has the number of the following ones.
         counts["etcd leases"] = len(etcd.etcdctl(["lease", "list"]).split()) - len(b"found 0 leases".split())
     for node in nodes.values():
         own = pods.on(node.name)

@@ -1,7 +1,6 @@
-"""Faults with what they may cost at most: one table that drives the tests and the soak. Pure.
-
-A trial: heartbeats between all pods flow without a loss; the faults are injected and last `hold_s`; they are healed;
-within `limit_s` everything works again. `gap_s` limits what packets may suffer meanwhile.
+"""Faults and the most that each may cost: one table that drives the tests and the soak. Pure. A trial: heartbeats
+between all pods flow without loss; the faults are injected and last `hold_s`; they are healed; within `limit_s`
+everything works again. `gap_s` limits the interruption meanwhile.
 """
 
 from dataclasses import dataclass, replace
@@ -9,9 +8,9 @@ from dataclasses import dataclass, replace
 from testbed.faults.heartbeat_record import Pair
 
 TTL_S = 5
-"""Of leases in labs for trials, in seconds."""
+"""TTL of leases in labs for trials, in seconds."""
 OUT_S = TTL_S + 3.0
-"""Longer than a lease lives without renewal, and its removal takes."""
+"""Longer than a lease lives without renewal, including its removal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,46 +18,46 @@ class Trial:
     """One row: what is done and what must hold."""
 
     row: str
-    """Of docs/reliability.md."""
+    """Row in docs/reliability.md."""
     faults: tuple[str, ...]
     """Injected one after the other, healed together."""
     limit_s: float
     """From healing (without one: from the injection) until every pair's heartbeats arrive and the lab is ready."""
     hold_s: float = 0.0
     gap_s: float | None = None
-    """The longest that any pair may be without a heartbeat, all the time; None: as long as the fault lasts."""
+    """The longest that any pair may go without a heartbeat, at any time; None: as long as the fault lasts."""
     mended_by_lab: bool = False
-    """Nobody heals: what lasts must end by itself."""
+    """Not healed by the trial: the lab must recover by itself."""
     share_lost: float = 1.0
-    """Of all heartbeats while the fault is on."""
+    """Of all heartbeats while the fault is active."""
     untouched: frozenset[Pair] | None = None
-    """Pairs that may not lose anything; None: none is named."""
+    """Pairs that may lose nothing; None: no such pair."""
     keeps_subnets: bool = True
     prepare: tuple[str, ...] = ()
-    """Injected before anything is looked at, and healed with the others; the gap counts up to the healing then."""
+    """Injected before the measurement, and healed with the others; the gap is then measured up to the healing."""
     says: str = "(?!)"
-    """Of the agents' lines of trouble, those that belong to the fault (a regular expression)."""
+    """The expected lines among the agents' errors and warnings (a regular expression)."""
     etcd_members: int = 1
     slow: bool = True
-    """Left out of quick runs."""
+    """Omitted from quick runs."""
     faults_again: tuple[str, ...] | None = None
     hold_again_s: float | None = None
-    """Other faults, and for how long, when it is repeated: recovery is measured anew each time, endurance once."""
+    """Other faults and durations for a repetition: recovery is measured each time, endurance once."""
 
     @property
     def name(self) -> str:
-        """For people: row and words."""
+        """Return the name for people: row and words."""
         return f"{self.row} {' + '.join(self.faults)}".rstrip()
 
     @property
     def again(self) -> "Trial":
-        """What a repetition does."""
+        """Return the trial of a repetition."""
         faults = self.faults if self.faults_again is None else self.faults_again
         return replace(self, faults=faults, hold_s=self.hold_s if self.hold_again_s is None else self.hold_again_s)
 
     @property
     def promise(self) -> str:
-        """The limit in words, as tables show it."""
+        """Return the limit in words, as tables show it."""
         if self.gap_s == 0:
             return f"no packet lost; {self.limit_s:g} s"
         if self.gap_s is not None:
@@ -95,7 +94,7 @@ TRIALS = (
     ),
     Trial("F17", ("etcd quota etcd1",), 3, gap_s=0, hold_s=3 * TTL_S, hold_again_s=TTL_S + 1),
     Trial("F18", ("link delay etcd1 s1 1s",), 5, gap_s=0, hold_s=2 * TTL_S),
-    # A new agent has to write subnet.env and cannot.
+    # A new agent must write subnet.env and cannot.
     Trial("F19", ("disk full node1", "agent kill node1"), 5, hold_s=3),
     Trial("F20", ("etcd compact",), 3, gap_s=0),
     Trial("F21", ("partition node1 / etcd1", "etcd compact"), 5, gap_s=0, hold_s=2),
@@ -128,7 +127,7 @@ TRIALS = (
     ),
     Trial("F34", ("link corrupt node1 s1 1",), 5, hold_s=5, share_lost=0.2),
     Trial("F35", ("node reboot node1 1s",), 10, mended_by_lab=True),
-    # Longer than its lease lives, and nothing is left on its disk.
+    # Longer than its lease lives, and its disk is empty afterwards.
     Trial("F35", ("node crash node1",), 10, hold_s=OUT_S),
     Trial("F36", ("node readdress node1 192.168.8.150",), 5, mended_by_lab=True),
     Trial("F39", ("clock jump node1 1h",), 6, hold_s=OUT_S, gap_s=0, prepare=("clock jump node1 0s",)),
@@ -140,4 +139,4 @@ TRIALS = (
     Trial("F42", ("pod kill shell1",), 5, untouched=frozenset({("shell2", "shell3"), ("shell3", "shell2")})),
 )
 CONTROL = Trial("control", (), 5, hold_s=2, gap_s=0, slow=False)
-"""Nothing is done, so nothing may be lost: the heartbeats tell a fault from a slow machine."""
+"""Without a fault, so without losses: heartbeats that tell a fault from a slow machine."""

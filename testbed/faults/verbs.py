@@ -1,4 +1,4 @@
-"""What the lab answers to `testbed fault …`."""
+"""The lab's side of `testbed fault …`."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ from testbed.lab.state import LabState
 from testbed.services.services import Services
 
 HISTORY = "faults.jsonl"
-"""In the lab's directory."""
+"""File in the lab's directory."""
 
 
 def fault_verbs(state: LabState, names: Names, services: Services) -> Sequence[AnyVerb]:
@@ -58,14 +58,14 @@ def fault_verbs(state: LabState, names: Names, services: Services) -> Sequence[A
 
 
 class FaultVerbs:
-    """Requests in, JSON out; what was done is an event of the lab too."""
+    """Takes requests and returns JSON; each action is also an event of the lab."""
 
     def __init__(self, injectors: Mapping[str, Injector], history: Path, recovery: LabRecovery, events: Events) -> None:
         self._ledger = Ledger(injectors, history, recovery, self._note_end)
         self._events = events
 
     def inject(self, request: Request) -> FaultAnswer:
-        """Break something."""
+        """Inject a fault."""
         words = request.argument("words", list, [])
         lasts_s = request.argument("lasts_s", float)
         try:
@@ -78,17 +78,19 @@ class FaultVerbs:
         return fault
 
     def active(self, _request: Request) -> list[FaultAnswer]:
-        """What is on."""
+        """Return the active faults."""
         return self._ledger.active()
 
     def heartbeat(self, request: Request) -> EndedAnswer:
-        """Numbered datagrams between these pods, told on the client's standard output until it leaves."""
+        """Send numbered datagrams between these pods, and report them on the client's standard output
+        until it leaves.
+        """
         pods, period_s = request.argument("pods", dict, {}), request.argument("period_s", float, 0.1)
         words = [f"{name}={address}" for name, address in pods.items()]
         return run_for_client(request, [sys.executable, "-m", "testbed.faults.heartbeat", str(period_s), *words])
 
     def heal(self, request: Request) -> list[HealAnswer]:
-        """End some or all; returns when what they broke is ready again, or after the limit."""
+        """Heal some or all; return when everything they broke is ready again, or after the limit."""
         numbers, limit_s = request.argument("numbers", list), request.argument("limit_s", float, HEAL_LIMIT_S)
         chosen = None if numbers is None else [int(number) for number in numbers]
         try:

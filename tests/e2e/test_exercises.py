@@ -199,7 +199,7 @@ def test_up_prints_the_complaint_and_hints_come_one_at_a_time(no_lab: Lab) -> No
     assert re.search(r"sudo testbed check( --lab \S+)?\n  sudo testbed hint( --lab \S+)?$", answer.out.rstrip())
     judged = no_lab.testbed("check")
     assert judged.code == 1
-    assert "client -> tomcat: no answer" in judged.out
+    assert "client -> tomcat: no reply" in judged.out
     assert "3 of 8 checks failed" in judged.out
     for word in ("nft", "firewall", "8285"):
         assert word not in judged.out, "the judge does not give the answer"
@@ -254,7 +254,7 @@ def test_check_holds_for_a_lab_that_nothing_broke(nginx_tomcat: Lab) -> None:
     assert "all checks passed" in out
     assert "full-size packets (1472 bytes)" in out
     hint = nginx_tomcat.testbed("hint")
-    assert (hint.code, "no exercise is on in this lab (want: sudo testbed up exercise/1)" in hint.err) == (1, True)
+    assert (hint.code, "this lab has no exercise (want: sudo testbed up exercise/1)" in hint.err) == (1, True)
 
 
 def test_an_unknown_exercise_is_a_usage_error() -> None:

@@ -32,7 +32,7 @@ def test_a_stopped_agent_stays_away_until_it_is_healed(lab: LabHandle) -> None:
     with lab.fault("agent stop node1"):
         assert lab.nodes["node1"].agent_state == "stopped"
         assert [fault["fault"] for fault in lab.faults()] == ["agent stop node1"]
-        with pytest.raises(TestbedError, match="the agent of node1 does not run"):
+        with pytest.raises(TestbedError, match="the agent of node1 is not running"):
             lab.ask(FAULT, {"words": ["agent", "pause", "node1"]})
     lab.agent("node1").wait_ready()
     assert lab.faults() == []
@@ -71,13 +71,13 @@ def test_an_agent_whose_main_loop_hangs_ends_itself_and_is_started_again(lab: La
 def test_the_verbs_say_what_was_done_how_it_ends_and_what_comes_next(two_nodes: Lab, lab: LabHandle) -> None:
     said = two_nodes.must("fault", "agent", "stop", "node2", "--for", "60")
     number = re.match(
-        r"fault (\d+), agent stop node2: SIGTERM to process \d+, .*\nundone by a new start, .* in 60 s", said
+        r"fault (\d+), agent stop node2: SIGTERM to process \d+, .*\nundone by a restart, .* in 60 s", said
     )
     assert number, said
     assert re.fullmatch(r"  sudo testbed fault heal( --lab \S+)?", said.splitlines()[-1])
     assert "agent stop node2" in two_nodes.must("fault", "list")
     assert two_nodes.json("fault", "list")[0]["number"] == int(number[1])
-    assert "the agent of node2 is started again" in two_nodes.must("fault", "heal", number[1])
+    assert "the agent of node2 is restarted" in two_nodes.must("fault", "heal", number[1])
     assert "no fault is on" in two_nodes.must("fault", "list")
     lab.wait_ready()
     reasons = [(event["reason"], event["object"]) for event in lab.events()]

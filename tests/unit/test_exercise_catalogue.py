@@ -61,8 +61,8 @@ def texts() -> Iterator[str]:
 def test_every_text_has_names_for_every_variant() -> None:
     variant = Variant("left", "right", "web", "db")
     for text in texts():
-        told = variant.told(text)
-        assert "{" not in told
+        filled = variant.fill(text)
+        assert "{" not in filled
         assert not re.search(r"\bnode[12]\b|tomcat", text), "a variant has another node and pod"
 
 

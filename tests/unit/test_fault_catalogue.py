@@ -44,7 +44,7 @@ def test_times_have_units(word: str, seconds: float) -> None:
         ("cable shake a nan", "PERCENT: got nan"),
         ("cable shake a 1 -5s", "TIME: got -5s; want a time such as 200ms, 5s or 1h of 0.001 s or more"),
         ("cable shake a 1 soon", "TIME: got soon"),
-        ("cable shake a 1 1 10.0.0", "ADDRESS: no address (got 10.0.0"),
+        ("cable shake a 1 1 10.0.0", "ADDRESS: not an address (got 10.0.0"),
     ],
 )
 def test_wrong_words_are_told_with_what_is_wanted(words: str, complaint: str) -> None:

@@ -109,7 +109,7 @@ def test_one_of_several_is_healed_by_its_number(ledger: Ledger) -> None:
 
 def test_the_same_fault_cannot_be_on_twice(ledger: Ledger, machine: Machine) -> None:
     ledger.inject(["agent", "stop", "a"])
-    with pytest.raises(FaultImpossible, match="is on already, as fault 1"):
+    with pytest.raises(FaultImpossible, match="already active as fault 1"):
         ledger.inject(["agent", "stop", "a"])
     assert machine.log == ["stop a"]
 
@@ -191,7 +191,7 @@ def test_a_fault_that_has_ended_is_on_until_what_it_broke_is_ready_again(
     wait_until(lambda: len(comeback.looks) > 2, timeout_s=5, what="it is waited for")
     assert machine.mended.is_set()
     assert [fault["number"] for fault in ledger.active()] == [1]
-    with pytest.raises(FaultImpossible, match="what it broke is not ready again yet"):
+    with pytest.raises(FaultImpossible, match="what it broke is not ready yet"):
         ledger.inject(["agent", "stop", "a"])
     comeback.lacks = []
     assert ledger.heal() == [] or machine.log.count("start a") == 1, "it was ended already"

@@ -76,7 +76,7 @@ def test_each_thing_that_is_wrong_is_found() -> None:
         "routes": ("node2's kernel has no route into the overlay",)
     }
     assert wrong(replace(WELL, full=(PairSeen("a", "b", False),))) == {
-        "every pair: full-size packets (1472 bytes)": ("a -> b: no answer",)
+        "every pair: full-size packets (1472 bytes)": ("a -> b: no reply",)
     }
     assert set(wrong(replace(WELL, leases=None))) == {"leases", "forwarding tables"}
 
@@ -99,7 +99,7 @@ def test_of_two_families_each_is_looked_at() -> None:
     assert wrong(both) == {}
     assert set(wrong(replace(both, nodes=(first, nodes[1])))) == {"forwarding tables", "routes"}
     silent = replace(both, small=(*WELL.small, PairSeen("a", "b", False, 6)))
-    assert wrong(silent) == {"every pair by IPv6: small packets": ("a -> b: no answer",)}
+    assert wrong(silent) == {"every pair by IPv6: small packets": ("a -> b: no reply",)}
     assert [one.trace for one in judge(silent) if one.trace] == ["-6 a b"]
 
 
@@ -107,7 +107,7 @@ def test_a_foreign_lease_and_two_leases_of_a_node_are_found() -> None:
     leases = (*(WELL.leases or ()), JudgedLease("10.0.9.0/24", "192.0.2.1"), JudgedLease("10.0.3.0/24", "192.168.8.1"))
     assert wrong(replace(WELL, leases=leases))["leases"] == (
         "node1 holds 2 leases",
-        "10.0.9.0/24 is leased to 192.0.2.1, which is no node",
+        "10.0.9.0/24 is leased to 192.0.2.1, which is not a node",
     )
 
 
@@ -122,6 +122,6 @@ def test_services_and_names_that_do_not_answer_are_found() -> None:
     names = (NameSeen("a", True), NameSeen("b", False))
     assert wrong(replace(WELL, services=services, names=names)) == {
         "Services": ("b -> Service web:80: connection refused",),
-        "names": ("b: no answer from the cluster's DNS",),
+        "names": ("b: no reply from the cluster's DNS",),
     }
     assert wrong(replace(WELL, services=services[:1], names=names[:1])) == {}
