@@ -40,6 +40,8 @@ def at(*path: str) -> Callable[[Object], object]:
 
 
 NAME = at("metadata", "name")
+NAMESPACE = Column("namespace", at("metadata", "namespace"))
+"""Before the others where objects of several namespaces are shown."""
 
 
 def _node_agent(item: Object) -> str:

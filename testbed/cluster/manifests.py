@@ -51,10 +51,13 @@ def objects_in(sources: Iterable[Source]) -> tuple[list[Source], list[Problem]]:
     return found, problems
 
 
-def read_manifests(sources: Iterable[Source], rules: Sequence[ImageRule] = ()) -> tuple[list[Manifest], list[Problem]]:
+def read_manifests(
+    sources: Iterable[Source], rules: Sequence[ImageRule] = (), namespace: str | None = None
+) -> tuple[list[Manifest], list[Problem]]:
     """Every manifest that could be read, in order, and everything that is wrong with each of them alone.
 
-    `rules` say what runs for an image. What is accepted with a difference is among its source's warnings.
+    `rules` say what runs for an image; `namespace` is that of all objects that are in one, None: as each says itself.
+    What is accepted with a difference is among its source's warnings.
     """
     found: list[Manifest] = []
     objects, problems = objects_in(sources)
@@ -63,6 +66,7 @@ def read_manifests(sources: Iterable[Source], rules: Sequence[ImageRule] = ()) -
         if kind is None or kind.manifest is None:
             problems.append(_refuse(source))
             continue
+        problems += put_into(source, namespace)
         model, check = kind.manifest()
         simplify(source, rules)
         leave_out(source, model)
@@ -72,6 +76,24 @@ def read_manifests(sources: Iterable[Source], rules: Sequence[ImageRule] = ()) -
             problems += check(source, read)
             found.append(Manifest(source, read))
     return found, problems
+
+
+def put_into(source: Source, namespace: str | None) -> Iterator[Problem]:
+    """Give an object without a namespace this one, before it is read; as kubectl does, refuse one with another.
+
+    None, or a kind that is in no namespace: nothing is changed.
+    """
+    kind, document = MANIFESTS.get(kind_of(source)), source.document.value
+    metadata = document.get("metadata") if isinstance(document, dict) else None
+    if namespace is None or kind is None or not kind.namespaced or not isinstance(metadata, dict):
+        return
+    own = metadata.get("namespace") or namespace
+    if own == namespace:
+        source.replace_value({**document, "metadata": {**metadata, "namespace": namespace}})
+    elif isinstance(own, str):
+        got = f"got {shorten(own)}; want {namespace}, or -n {shorten(own)}"
+        what = f"the object's namespace is not the one of the command line ({got})"
+        yield source.problem(("metadata", "namespace"), what)
 
 
 def of_kind(manifests: Iterable[Manifest], kind: type[ObjectT]) -> list[tuple[Source, ObjectT]]:

@@ -21,7 +21,7 @@ class ObjectKey(NamedTuple):
         return str(self).replace("/", "_")
 
 
-def key_of(text: str) -> ObjectKey:
-    """Return the key that a person means by `nginx` or `shop/nginx`."""
-    namespace, slash, name = text.rpartition("/")
-    return ObjectKey(namespace if slash else DEFAULT_NAMESPACE, name)
+def key_of(text: str, namespace: str = DEFAULT_NAMESPACE) -> ObjectKey:
+    """Return the key that a person means by `nginx`, in `namespace`, or by `shop/nginx`."""
+    named, slash, name = text.rpartition("/")
+    return ObjectKey(named if slash else namespace, name)

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 import click
 
 from testbed.cluster.kinds import DEPLOYMENT, KINDS, MANIFESTS
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, key_of
 from testbed.command.command_line import (
     FiniteRange,
     images_option,
     lab_option,
+    namespace_option,
     output_option,
     strict_option,
     verbs,
@@ -52,6 +54,7 @@ recursive_option = click.option("-R", "--recursive", is_flag=True, help="Directo
 @click.option("--timeout", type=FiniteRange(min=0), default=60.0, show_default=True, metavar="SECONDS")
 @images_option
 @strict_option
+@namespace_option
 @lab_option
 @output_option("json")
 def apply(
@@ -62,6 +65,7 @@ def apply(
     timeout: float,
     images: tuple[str, ...],
     strict: bool,
+    namespace: str | None,
     lab: str | None,
     output: str | None,
 ) -> None:
@@ -80,6 +84,7 @@ def apply(
         images=list(images),
         strict=strict,
         dry_run=is_dry,
+        namespace=namespace,
     )
     _show(answer, output, " (dry run)" if is_dry else "")
     if output is None:
@@ -87,7 +92,7 @@ def apply(
 
         render.warnings(answer["warnings"])
         if not is_dry:
-            next_commands(record.name, "get all -o wide")
+            next_commands(record.name, f"get all -o wide{_where(answer)}")
 
 
 @verbs.command()
@@ -98,6 +103,7 @@ def apply(
 @click.option("--all", "everything", is_flag=True, help="All objects of the kinds.")
 @click.option("--grace-period", type=FiniteRange(min=0), metavar="SECONDS", help="Instead of the pods' own.")
 @click.option("--ignore-not-found", is_flag=True, help="What is not there is no error.")
+@namespace_option
 @lab_option
 @output_option("json")
 def delete(
@@ -108,6 +114,7 @@ def delete(
     everything: bool,
     grace_period: float | None,
     ignore_not_found: bool,
+    namespace: str | None,
     lab: str | None,
     output: str | None,
 ) -> int:
@@ -119,12 +126,14 @@ def delete(
         want = "want KIND NAME…, KIND -l LABELS, KIND --all, or -f FILE"
         raise click.UsageError(want, click.get_current_context())
     if files:
-        answer = ask_with_contents(find_lab(lab), DELETE, read_files(files, recursive=recursive), grace_s=grace_period)
+        contents = read_files(files, recursive=recursive)
+        answer = ask_with_contents(find_lab(lab), DELETE, contents, grace_s=grace_period, namespace=namespace)
     else:
         meant = objects_meant(words, MANIFESTS.values(), may_be_all=True)
         if bool(selector) + everything + any(meant.values()) != 1:
             raise click.UsageError("want NAME…, -l LABELS or --all", click.get_current_context())
-        answer = _delete_by_name(meant, read_selector(selector), grace_period, find_lab(lab))
+        where = namespace or DEFAULT_NAMESPACE
+        answer = _delete_by_name(meant, read_selector(selector), grace_period, where, find_lab(lab))
     _show(answer, output)
     if answer["missing"] and not ignore_not_found:
         raise TestbedError("\n".join(answer["missing"]))
@@ -132,13 +141,14 @@ def delete(
 
 
 def _delete_by_name(
-    meant: Meant, requirements: Sequence[Requirement], grace_s: float | None, lab: LabRecord
+    meant: Meant, requirements: Sequence[Requirement], grace_s: float | None, namespace: str, lab: LabRecord
 ) -> "DeleteAnswer":
     done: DeleteAnswer = {"objects": [], "missing": []}
     # What makes others goes first: it would replace them.
     for kind, names in sorted(meant.items(), key=lambda one: KINDS.index(one[0]), reverse=True):
-        chosen = names or map(name_of, selected(ask(lab, GET, kind=kind.plural), requirements))
-        answer = ask(lab, DELETE, kind=kind.name, names=list(chosen), grace_s=grace_s)
+        there = () if names else ask(lab, GET, kind=kind.plural, namespace=namespace)
+        chosen = [*names, *map(name_of, selected(there, requirements))]
+        answer = ask(lab, DELETE, kind=kind.name, names=chosen, grace_s=grace_s, namespace=namespace)
         done["objects"] += answer["objects"]
         # What was found by its labels, and is gone meanwhile, is as it is wanted.
         done["missing"] += answer["missing"] if names else []
@@ -150,17 +160,41 @@ def _delete_by_name(
 @click.option("--replicas", type=click.IntRange(0, 1000), required=True, metavar="N", help="How many pods.")
 @click.option("--wait", is_flag=True, help="Wait until there are so many, all ready.")
 @click.option("--timeout", type=FiniteRange(min=0), default=60.0, show_default=True, metavar="SECONDS")
+@namespace_option
 @lab_option
 @output_option("json")
 def scale(
-    words: tuple[str, ...], replicas: int, wait: bool, timeout: float, lab: str | None, output: str | None
+    words: tuple[str, ...],
+    replicas: int,
+    wait: bool,
+    timeout: float,
+    namespace: str | None,
+    lab: str | None,
+    output: str | None,
 ) -> None:
     """Set the number of pods: scale deployment NAME --replicas N"""
     ((_, names),) = objects_meant(words, [DEPLOYMENT]).items()
     if len(names) != 1:
         raise click.UsageError("want deployment NAME", click.get_current_context())
-    answer = ask(find_lab(lab), SCALE, name=names[0], replicas=replicas, wait_s=timeout if wait else None)
+    answer = ask(
+        find_lab(lab),
+        SCALE,
+        name=names[0],
+        replicas=replicas,
+        wait_s=timeout if wait else None,
+        namespace=namespace,
+    )
     _show(answer, output, f" from {answer['before']} to {answer['replicas']}")
+
+
+def _where(answer: "ApplyAnswer") -> str:
+    """The option with which `get` shows these objects."""
+    kinds = {kind.name: kind for kind in MANIFESTS.values()}
+    inside = [one["name"] for one in answer["objects"] if kinds[one["kind"]].namespaced]
+    namespaces = {key_of(name).namespace for name in inside} or {DEFAULT_NAMESPACE}
+    if namespaces == {DEFAULT_NAMESPACE}:
+        return ""
+    return f" -n {namespaces.pop()}" if len(namespaces) == 1 else " -A"
 
 
 def _show(answer: "ApplyAnswer | DeleteAnswer | ScaleAnswer", output: str | None, more: str = "") -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from testbed.cluster.kinds import BY_WORD, DEPLOYMENT, NODE, POD
-from testbed.command.completion import labs
+from testbed.command.completion import labs, namespaces
 from testbed.command.habits import advice
 from testbed.errors import WrongEnvironment
 from testbed.spelling import listed, meant
@@ -150,6 +150,20 @@ def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--lab", metavar="LAB", shell_complete=labs, help="Which lab, when several run (or TESTBED_LAB)."
     )(function)
+
+
+def namespace_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`-n`, as every verb has it that takes names of pods and other objects."""
+    return click.option(
+        "-n",
+        "--namespace",
+        metavar="NAMESPACE",
+        shell_complete=namespaces,
+        help="In which namespace; NAMESPACE/NAME names a pod of another.  [default: default]",
+    )(function)
+
+
+all_namespaces_option = click.option("-A", "--all-namespaces", is_flag=True, help="Objects of every namespace.")
 
 
 images_option = click.option(

@@ -7,7 +7,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from testbed.cluster.kinds import ALL, BY_WORD, KINDS, Kind
+from testbed.cluster.kinds import ALL, BY_WORD, KINDS, NAMESPACE, Kind
+from testbed.cluster.object_key import DEFAULT_NAMESPACE
 from testbed.control.client import ask, find_lab, running_labs
 from testbed.control.questions import GET, STATUS
 from testbed.errors import TestbedError
@@ -38,17 +39,23 @@ def names(*kinds: str) -> Completer:
 
     def complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         found: list[str] = []
+        here = f"{context.params.get('namespace') or DEFAULT_NAMESPACE}/"
         with contextlib.suppress(TestbedError, OSError):
             status = ask(find_lab(context.params.get("lab")), STATUS, answer_within_s=ANSWER_LIMIT_S)
             parts = {
                 "nodes": [node["name"] for node in status["nodes"]],
-                "pods": [pod["name"] for pod in status["pods"]],
+                "pods": [pod["name"].removeprefix(here) for pod in status["pods"]],
                 "etcd": [member["name"] for member in status["etcd"]],
             }
             found = [name for kind in kinds for name in parts[kind]]
         return _items(found, incomplete)
 
     return complete
+
+
+def namespaces(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of the lab's namespaces."""
+    return _names_of(NAMESPACE.plural, context, incomplete)
 
 
 def kinds(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -73,7 +80,8 @@ def _names_of(word: str, context: click.Context, incomplete: str) -> list[Comple
     with contextlib.suppress(TestbedError, OSError):
         if word in BY_WORD:
             lab = find_lab(context.params.get("lab"))
-            found = ask(lab, GET, answer_within_s=ANSWER_LIMIT_S, kind=BY_WORD[word].plural)
+            here = context.params.get("namespace") or DEFAULT_NAMESPACE
+            found = ask(lab, GET, answer_within_s=ANSWER_LIMIT_S, kind=BY_WORD[word].plural, namespace=here)
     return _items([item["metadata"]["name"] for item in found], incomplete)
 
 

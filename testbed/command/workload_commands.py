@@ -3,13 +3,21 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from testbed.cluster.kinds import EVENT, KINDS, Kind
-from testbed.command.command_line import bare_name, lab_option, output_option, verbs
+from testbed.cluster.object_key import DEFAULT_NAMESPACE
+from testbed.command.command_line import (
+    all_namespaces_option,
+    bare_name,
+    lab_option,
+    namespace_option,
+    output_option,
+    verbs,
+)
 from testbed.command.completion import kind_and_names, names
 from testbed.command.object_words import Meant, name_of, objects_meant
 from testbed.command.selectors import read_selector, selected, selector_option
@@ -36,20 +44,35 @@ def _with_short_names(kind: Kind) -> str:
 
 @verbs.command(help=f"Show objects: {', '.join(map(_with_short_names, KINDS))}; several as po,svc or po/a svc/b.")
 @click.argument("words", nargs=-1, required=True, metavar="KIND[,KIND…] [NAME…]", shell_complete=kind_and_names)
+@namespace_option
+@all_namespaces_option
 @lab_option
 @output_option("wide", "json", "yaml", "name")
 @selector_option
 @click.option("-w", "--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
-def get(words: tuple[str, ...], lab: str | None, output: str | None, selector: str | None, watch: bool) -> None:
+def get(
+    words: tuple[str, ...],
+    namespace: str | None,
+    all_namespaces: bool,
+    lab: str | None,
+    output: str | None,
+    selector: str | None,
+    watch: bool,
+) -> None:
     meant = objects_meant(words, KINDS, may_be_all=True)
     requirements = read_selector(selector)
+    named = sum(map(len, meant.values()))
+    if all_namespaces and (named or namespace):
+        got = f"-n {namespace}" if namespace else "names"
+        raise click.UsageError(f"-A shows all objects (got {got} too; want one of them)", click.get_current_context())
+    where = None if all_namespaces else namespace or DEFAULT_NAMESPACE
     record = find_lab(lab)
     before: object = None
     while True:
-        found, missing = _find(record, meant)
+        found, missing = _find(record, meant, where)
         found = {kind: selected(group, requirements) for kind, group in found.items()}
         if found != before:
-            _show_objects(found, output, is_one=sum(map(len, meant.values())) == 1 == len(meant))
+            _show_objects(found, output, is_one=named == 1 == len(meant), namespace=where)
         if missing:
             raise TestbedError("\n".join(missing))
         if not watch:
@@ -58,25 +81,29 @@ def get(words: tuple[str, ...], lab: str | None, output: str | None, selector: s
         time.sleep(WATCH_PERIOD_S)
 
 
-def _find(record: LabRecord, meant: Meant) -> tuple[Found, list[str]]:
-    """Return the objects by kind, and a line for each name that none of its kind has."""
+def _find(record: LabRecord, meant: Meant, namespace: str | None) -> tuple[Found, list[str]]:
+    """Return the objects by kind, and a line for each name that none of its kind has; None: of all namespaces."""
     found: Found = {}
     missing: list[str] = []
     for kind, typed in meant.items():
         if not typed:
-            found[kind] = ask(record, GET, kind=kind.plural, name=None)
+            found[kind] = ask(record, GET, kind=kind.plural, namespace=namespace)
             continue
         found[kind] = []
         for name in typed:
             try:
-                found[kind] = [*found[kind], *ask(record, GET, kind=kind.plural, name=name)]
+                one = ask(record, GET, kind=kind.plural, name=name, namespace=namespace)
+                found[kind] = [*found[kind], *one]
             except TestbedError as failure:
                 missing.append(str(failure))
     return found, missing
 
 
-def _show_objects(found: Found, output: str | None, *, is_one: bool) -> None:
-    """Show them as columns, or as kubectl prints JSON: a List, but of one that was named the object itself."""
+def _show_objects(found: Found, output: str | None, *, is_one: bool, namespace: str | None) -> None:
+    """Show them as columns, or as kubectl prints JSON: a List, but of one that was named the object itself.
+
+    `namespace` is where they were looked for; None: in all.
+    """
     from testbed.output import tables as render
 
     if output == "name":
@@ -90,12 +117,18 @@ def _show_objects(found: Found, output: str | None, *, is_one: bool) -> None:
         return render.as_json(value) if output == "json" else render.as_yaml(value)
     shown = {kind: group for kind, group in found.items() if group}
     if not shown:
-        print(f"no {listed(kind.plural for kind in found)}")
+        print(f"no {listed(kind.plural for kind in found)}{_within(found, namespace)}")
     for number, (kind, group) in enumerate(shown.items()):
         if number:
             print()
-        render.objects(kind, group, wide=output == "wide", with_kind=len(found) > 1)
+        render.objects(kind, group, wide=output == "wide", with_kind=len(found) > 1, with_namespace=namespace is None)
     return None
+
+
+def _within(found: Iterable[Kind], namespace: str | None) -> str:
+    """Where nothing was found, in words; empty for the default namespace, as most labs have no other."""
+    inside = any(kind.namespaced for kind in found) and namespace not in (None, DEFAULT_NAMESPACE)
+    return f" in namespace {namespace}" if inside else ""
 
 
 def _list_of(items: Sequence[Any]) -> dict[str, Any]:
@@ -104,10 +137,13 @@ def _list_of(items: Sequence[Any]) -> dict[str, Any]:
 
 @verbs.command()
 @click.argument("words", nargs=-1, required=True, metavar="KIND [NAME…]", shell_complete=kind_and_names)
+@namespace_option
 @lab_option
 @output_option("json")
 @selector_option
-def describe(words: tuple[str, ...], lab: str | None, output: str | None, selector: str | None) -> None:
+def describe(
+    words: tuple[str, ...], namespace: str | None, lab: str | None, output: str | None, selector: str | None
+) -> None:
     """Show everything about objects: describe pod NAME…, describe deploy/web svc/web; without names all of a kind."""
     from testbed.output import tables as render
 
@@ -119,22 +155,25 @@ def describe(words: tuple[str, ...], lab: str | None, output: str | None, select
     record = find_lab(lab)
     found: list[Description] = []
     missing: list[str] = []
+    where = namespace or DEFAULT_NAMESPACE
     for kind, typed in meant.items():
-        for name in typed or map(name_of, selected(ask(record, GET, kind=kind.plural), requirements)):
+        for name in typed or map(name_of, selected(ask(record, GET, kind=kind.plural, namespace=where), requirements)):
             try:
-                found.append(_described(record, kind, name))
+                found.append(_described(record, kind, name, where))
             except TestbedError as failure:
                 missing.append(str(failure))
     if output == "json":
         render.as_json(found[0] if named == len(found) == 1 else found)
     else:
-        render.descriptions(found, none=f"no {listed(kind.plural for kind in meant)}" if not named else "")
+        render.descriptions(
+            found, none=f"no {listed(kind.plural for kind in meant)}{_within(meant, where)}" if not named else ""
+        )
     if missing:
         raise TestbedError("\n".join(missing))
 
 
-def _described(record: LabRecord, kind: Kind, name: str) -> "Description":
-    answer = ask(record, DESCRIBE, kind=kind.plural, name=name)
+def _described(record: LabRecord, kind: Kind, name: str, namespace: str) -> "Description":
+    answer = ask(record, DESCRIBE, kind=kind.plural, name=name, namespace=namespace)
     answer["Look inside"] = [ready_to_paste(record.name, look) for look in answer["Look inside"]]
     if "nsenter" in answer:
         answer["Look inside"].append(_nsenter_line(record, answer.pop("nsenter")["pid"]))
@@ -155,9 +194,16 @@ def _nsenter_line(record: LabRecord, pid_in_lab: int) -> str:
 @click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
 @click.option("-i", "--stdin", "interactive", is_flag=True, help="For kubectl's habit; input is always passed on.")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
+@namespace_option
 @lab_option
 def exec_(
-    name: str, command: Sequence[str], container: str | None, interactive: bool, tty: bool, lab: str | None
+    name: str,
+    command: Sequence[str],
+    container: str | None,
+    interactive: bool,
+    tty: bool,
+    namespace: str | None,
+    lab: str | None,
 ) -> int:
     """Run a command in a pod or on a node: exec client -- curl -s http://10.0.90.2:8080/
 
@@ -168,7 +214,14 @@ def exec_(
     if not command or not command[0]:
         raise click.UsageError("no command (want: exec POD|NODE -- CMD…)", click.get_current_context())
     return terminal.run(
-        find_lab(lab), EXEC, terminal=tty, name=bare_name(name), container=container, argv=list(command), tty=tty
+        find_lab(lab),
+        EXEC,
+        terminal=tty,
+        name=bare_name(name),
+        namespace=namespace,
+        container=container,
+        argv=list(command),
+        tty=tty,
     )
 
 
@@ -176,8 +229,11 @@ def exec_(
 @click.argument("name", required=False, metavar="[POD|NODE]", shell_complete=names("pods", "nodes"))
 @click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
 @click.option("--tmux", nargs=2, metavar="A B", help="Two shells side by side in tmux.")
+@namespace_option
 @lab_option
-def shell(name: str | None, container: str | None, tmux: tuple[str, str] | None, lab: str | None) -> int:
+def shell(
+    name: str | None, container: str | None, tmux: tuple[str, str] | None, namespace: str | None, lab: str | None
+) -> int:
     """Open a shell in a pod, on a node, or (without a name) in the lab's own namespaces.
 
     There `ip netns exec node1 …` works for every node and pod.
@@ -186,21 +242,25 @@ def shell(name: str | None, container: str | None, tmux: tuple[str, str] | None,
 
     record = find_lab(lab)
     if tmux:
-        _side_by_side(record, tmux)
+        _side_by_side(record, tmux, namespace)
     return terminal.run(
-        record, SHELL, terminal=os.isatty(0), name=bare_name(name) if name else None, container=container
+        record,
+        SHELL,
+        terminal=os.isatty(0),
+        name=bare_name(name) if name else None,
+        namespace=namespace,
+        container=container,
     )
 
 
-def _side_by_side(record: LabRecord, names: tuple[str, str]) -> None:
+def _side_by_side(record: LabRecord, names: tuple[str, str], namespace: str | None) -> None:
     import shlex
     import shutil
 
     if shutil.which("tmux") is None:
         raise WrongEnvironment("shell --tmux: tmux is missing (want: apt-get install tmux)")
-    first, second = (
-        shlex.join([sys.executable, "-m", "testbed", "shell", "--lab", record.name, name]) for name in names
-    )
+    shell = [sys.executable, "-m", "testbed", "shell", "--lab", record.name, *(["-n", namespace] if namespace else ())]
+    first, second = (shlex.join([*shell, name]) for name in names)
     os.execvp("tmux", ["tmux", "new-session", first, ";", "split-window", "-h", second])
 
 
@@ -209,8 +269,11 @@ def _side_by_side(record: LabRecord, names: tuple[str, str]) -> None:
 @click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as more is written, until Ctrl-C.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
+@namespace_option
 @lab_option
-def logs(name: str, container: str | None, follow: bool, tail: int | None, lab: str | None) -> int:
+def logs(
+    name: str, container: str | None, follow: bool, tail: int | None, namespace: str | None, lab: str | None
+) -> int:
     """Show a pod's output, a node's agent log, etcd's log, or the lab's own."""
     from testbed.output import terminal
 
@@ -219,6 +282,7 @@ def logs(name: str, container: str | None, follow: bool, tail: int | None, lab: 
         LOGS,
         terminal=False,
         name=bare_name(name),
+        namespace=namespace,
         container=container,
         follow=follow,
         tail=tail and min(tail, MOST_LINES),
@@ -250,20 +314,35 @@ def events(lab: str | None, output: str | None, watch: bool) -> None:
 @verbs.command()
 @click.argument("source", required=False, metavar="[SRC", shell_complete=names("pods"))
 @click.argument("destination", required=False, metavar="DST]", shell_complete=names("pods"))
-@click.option("-n", "--count", type=click.IntRange(1, 1000), metavar="N", help="Requests for each pair.  [default: 1]")
+@click.option("-c", "--count", type=click.IntRange(1, 1000), metavar="N", help="Requests for each pair.  [default: 1]")
 @click.option("-6", "--ipv6", is_flag=True, help="By IPv6 addresses, on a dual-stack network.")
+@namespace_option
 @lab_option
 @output_option("json")
 def ping(
-    source: str | None, destination: str | None, count: int | None, ipv6: bool, lab: str | None, output: str | None
+    source: str | None,
+    destination: str | None,
+    count: int | None,
+    ipv6: bool,
+    namespace: str | None,
+    lab: str | None,
+    output: str | None,
 ) -> int:
-    """Ping every pod from every pod, or DST (pod, node or address) from SRC."""
+    """Ping every pod from every pod, with -n those of a namespace, or DST (pod, node or address) from SRC."""
     from testbed.output import tables as render
 
     if source is not None and destination is None:
         raise click.UsageError("want both SRC and DST, or neither", click.get_current_context())
     source, destination = source and bare_name(source), destination and bare_name(destination)
-    results = ask(find_lab(lab), PING, count=count or 1, source=source, destination=destination, ipv6=ipv6)
+    results = ask(
+        find_lab(lab),
+        PING,
+        count=count or 1,
+        source=source,
+        destination=destination,
+        namespace=namespace,
+        ipv6=ipv6,
+    )
     render.as_json(results) if output == "json" else render.pings(results)
     return 0 if all(result["received"] == result["sent"] or result["skipped"] for result in results) else 1
 
@@ -273,9 +352,18 @@ def ping(
 @click.argument("destination", metavar="DST", shell_complete=names("pods"))
 @click.option("-u", "--udp", is_flag=True, help="UDP as fast as it goes, instead of TCP.")
 @click.option("-t", "--seconds", type=click.IntRange(1, 3600), default=5, show_default=True)
+@namespace_option
 @lab_option
 @output_option("json")
-def iperf(source: str, destination: str, udp: bool, seconds: int, lab: str | None, output: str | None) -> None:
+def iperf(
+    source: str,
+    destination: str,
+    udp: bool,
+    seconds: int,
+    namespace: str | None,
+    lab: str | None,
+    output: str | None,
+) -> None:
     """Measure throughput from SRC to DST (pods or nodes) with iperf3."""
     from testbed.output import progress
     from testbed.output import tables as render
@@ -286,6 +374,7 @@ def iperf(source: str, destination: str, udp: bool, seconds: int, lab: str | Non
             IPERF,
             source=bare_name(source),
             destination=bare_name(destination),
+            namespace=namespace,
             seconds=seconds,
             udp=udp,
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from testbed.cluster.columns import agent_state, joined
+from testbed.cluster.columns import NAMESPACE, agent_state, joined
 from testbed.cluster.kinds import ROUTE_TABLE, Kind
 from testbed.output.cells import machine_lines, warning_lines
 from testbed.output.layout import blocks, table_lines, wrap
@@ -185,8 +185,13 @@ def _name_of(cluster_file: str) -> str:
     return path.stem if path.parent == TOPOLOGIES else cluster_file
 
 
-def objects(kind: Kind, found: Sequence[Object], wide: bool, *, with_kind: bool = False) -> None:
-    """`get KIND` as columns; `with_kind`: each name as `pod/nginx`, for there are other kinds beside it."""
+def objects(
+    kind: Kind, found: Sequence[Object], wide: bool, *, with_kind: bool = False, with_namespace: bool = False
+) -> None:
+    """`get KIND` as columns; `with_kind`: each name as `pod/nginx`, for there are other kinds beside it.
+
+    `with_namespace`: its namespace before the name, where it is in one.
+    """
     if kind is ROUTE_TABLE:
         for item in found:
             _route_table(item)
@@ -195,7 +200,11 @@ def objects(kind: Kind, found: Sequence[Object], wide: bool, *, with_kind: bool 
     rows = [[column.cell(item) for column in shown] for item in found]
     if with_kind:
         rows = [[f"{kind.singular}/{name}", *cells] for name, *cells in rows]
-    columns([column.heading for column in shown], rows)
+    headings = [column.heading for column in shown]
+    if with_namespace and kind.namespaced:
+        headings = [NAMESPACE.heading, *headings]
+        rows = [[NAMESPACE.cell(item), *cells] for item, cells in zip(found, rows, strict=True)]
+    columns(headings, rows)
 
 
 def warnings(found: Iterable[object]) -> None:

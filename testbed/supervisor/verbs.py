@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from testbed.bench.scale_verbs import scale_verbs
 from testbed.bench.verbs import bench_verbs
 from testbed.capture.map import map_of
 from testbed.capture.verbs import capture_verbs
-from testbed.cluster.kinds import BY_PLURAL, Kind, no_such_kind
-from testbed.cluster.object_key import key_of
+from testbed.cluster.kinds import BY_PLURAL, DEPLOYMENT, NAMESPACE, Kind, no_such_kind
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey, key_of
 from testbed.cluster.problems import shorten
 from testbed.control.answers.lab import Description, EndedAnswer, EventLine, IperfAnswer, PingAnswer
 from testbed.control.programs import run_for_client, wait_with_client
@@ -60,6 +60,8 @@ from testbed.workloads.forward import Targets
 from testbed.workloads.node_verbs import NodeVerbs
 
 RESTART_LIMIT_S = 20.0
+OWN_LOGS = ("lab", "dns")
+"""What `logs` shows besides those of pods and machines."""
 LARGEST_LOG = 1 << 30
 """Bytes; no log grows so large."""
 
@@ -112,14 +114,17 @@ class LabVerbs:
     def get(self, request: Request) -> list[Any]:
         """Objects of a kind, or the one with a name."""
         kind, in_lab = self._kind("get", request)
-        name = request.argument("name", str)
+        name, namespace = request.argument("name", str), request.argument("namespace", str)
         found = list(in_lab.get(self.lab))
+        if kind.namespaced and name is None and namespace is not None:
+            within = self._existing(namespace)
+            return [item for item in found if item["metadata"]["namespace"] == within]
         if name is None:
             return found
-        names = [item["metadata"]["name"] for item in found]
-        named = [item for item in found if item["metadata"]["name"] == name]
+        wanted = self._in_namespace(kind, name, request)
+        named = [item for item in found if _called(item) == wanted]
         if not named:
-            raise _not_there(kind, name, names)
+            raise _not_there(kind, wanted, [_called(item) for item in found])
         return named
 
     def describe(self, request: Request) -> Description:
@@ -128,10 +133,23 @@ class LabVerbs:
         name, described = request.argument("name", str), in_lab.describe
         if described is None or name is None:
             raise InvalidInput(f"describe: wants a kind that can be described, and a name (got {kind.plural} {name})")
+        wanted = self._in_namespace(kind, name, request)
         try:
-            return described.show(self.lab, name)
+            return described.show(self.lab, wanted)
         except KeyError:
-            raise _not_there(kind, name, described.names(self.lab)) from None
+            raise _not_there(kind, wanted, described.names(self.lab)) from None
+
+    def _existing(self, namespace: str | None) -> str | None:
+        """Return the namespace if it is there; None for None. Raises TestbedError."""
+        if namespace is not None and self.state.namespaces.get(namespace) is None:
+            raise _not_there(NAMESPACE, namespace, self.state.namespaces.names)
+        return namespace
+
+    @staticmethod
+    def _in_namespace(kind: Kind, name: str, request: Request) -> str:
+        """What an object of a kind is called in the whole lab, by its name in the namespace of the request."""
+        namespace = request.argument("namespace", str) or DEFAULT_NAMESPACE
+        return str(key_of(name, namespace)) if kind.namespaced else name
 
     def _kind(self, verb: str, request: Request) -> tuple[Kind, KindInLab]:
         plural = request.argument("kind", str)
@@ -146,7 +164,7 @@ class LabVerbs:
 
     def logs(self, request: Request) -> EndedAnswer:
         """A pod's, agent's, etcd's or the lab's log on the client's stdout."""
-        path = self._log_of(request.argument("name", str), request.argument("container", str))
+        path = self._log_of(self._named(request, "name"), request.argument("container", str))
         try:
             with open(path, "rb", opener=plain) as log:
                 size = os.fstat(log.fileno()).st_size
@@ -165,11 +183,12 @@ class LabVerbs:
         argv, tty = request.argument("argv", list), request.argument("tty", bool, False)
         if not argv or not all(isinstance(word, str) for word in argv) or not argv[0]:
             raise InvalidInput("exec: no command (want exec POD|NODE -- CMD…)")
-        return self._run_in(request, request.argument("name", str), request.argument("container", str), argv, tty)
+        return self._run_in(request, self._named(request, "name"), request.argument("container", str), argv, tty)
 
     def shell(self, request: Request) -> EndedAnswer:
         """An interactive shell in a pod, on a node, or in the lab's own namespaces."""
-        name, container = request.argument("name", str), request.argument("container", str)
+        name = None if request.argument("name", str) is None else self._named(request, "name")
+        container = request.argument("container", str)
         # Without a terminal it reads a script, and must neither prompt nor want job control.
         terminal = bool(request.streams) and os.isatty(request.streams[0])
         argv = ["bash", "--norc", *(["-i"] if terminal else [])]
@@ -194,21 +213,25 @@ class LabVerbs:
 
     def ping(self, request: Request) -> list[PingAnswer]:
         """Every pair of pods, or one pair, several times."""
-        source, destination = request.argument("source", str), request.argument("destination", str)
         count = request.argument("count", int, 1)
         ipv6 = request.argument("ipv6", bool, False)
-        if source is not None:
+        if request.argument("source", str) is not None:
+            source, destination = self._named(request, "source"), self._named(request, "destination")
             address = (self._ipv6_address if ipv6 else self._any_address)(destination)
             results = ping_pairs([(PingSender(source, self._pid(source)), PingTarget(destination, address))], count)
         elif ipv6 and self.state.network.ipv6_network is None:
             raise TestbedError("ping -6: pods have no IPv6 addresses (want a network with EnableIPv6)")
         else:
-            results = ping_every_pair(self.state.pods, 6 if ipv6 else 4, count)
+            within = self._existing(request.argument("namespace", str))
+            family = 6 if ipv6 else 4
+            results = ping_every_pair(
+                self.state.pods, family, count, takes_part=lambda pod: within in (None, pod.key.namespace)
+            )
         return [result.answer() for result in results]
 
     def iperf(self, request: Request) -> IperfAnswer:
         """Throughput from one pod or node to another."""
-        source, destination = request.argument("source", str), request.argument("destination", str)
+        source, destination = self._named(request, "source"), self._named(request, "destination")
         seconds, udp = request.argument("seconds", int, 5), request.argument("udp", bool, False)
         bitrate = request.argument("bitrate", str, None) or "0"
         if not re.fullmatch(r"[0-9]+(\.[0-9]+)?[KMG]?", bitrate):
@@ -254,13 +277,26 @@ class LabVerbs:
                 hint = (
                     "note: a container may not change its network or mounts; the lab's root may: testbed shell, then "
                 )
-                hint += f"ip netns exec {name} {shlex.join(argv)}"
+                hint += f"ip netns exec {target.key.file_name} {shlex.join(argv)}"
                 with contextlib.suppress(OSError):
                     os.write(request.streams[-1], f"{hint}\n".encode())
             return answer
         pid = target.pid if isinstance(target, LabNode) else self.state.underlay.machines[name].pid
         environment = {**os.environ, "PS1": f"{name}# ", "TERM": "xterm"}
         return run_for_client(request, [*enter_machine(pid), *argv], environment, take_terminal=tty)
+
+    def _named(self, request: Request, argument: str) -> str:
+        """What an argument names, as it is called in the whole lab: a pod of the request's namespace with that.
+
+        What is no pod there and has the name in the lab (a machine, an address, a log) is meant as it stands.
+        """
+        text, namespace = request.argument(argument, str), request.argument("namespace", str) or DEFAULT_NAMESPACE
+        kind, slash, rest = text.partition("/")
+        if slash and kind == DEPLOYMENT.singular:
+            return f"{kind}/{key_of(rest, namespace)}"
+        key = key_of(text, namespace)
+        bare = text in self.state.underlay.machines or text in OWN_LOGS or _is_address(text)
+        return text if bare and self.state.pods.get(key) is None else str(key)
 
     def _container(self, pod: Pod, name: str | None) -> str:
         names = list(pod.containers)
@@ -324,7 +360,7 @@ class LabVerbs:
         return target.address if isinstance(target, LabNode) else self.state.underlay.address_of(name)
 
     def _log_of(self, name: str, container: str | None) -> Path:
-        without_containers = {*self.state.underlay.machines, "lab", "dns"} - {*self.state.pods.names()}
+        without_containers = {*self.state.underlay.machines, *OWN_LOGS} - {*self.state.pods.names()}
         if container is not None and name in without_containers:
             raise InvalidInput(f"{name} has no containers (want: -c only with a pod)")
         logs = self.state.directory / "logs"
@@ -349,6 +385,20 @@ class LabVerbs:
         if isinstance(target, LabNode):
             return target.log
         raise TestbedError(f"{name} runs nothing that writes a log (look below {logs})")
+
+
+def _called(item: Mapping[str, Any]) -> str:
+    """What an object is called in the whole lab."""
+    metadata = item["metadata"]
+    return str(ObjectKey(metadata.get("namespace", DEFAULT_NAMESPACE), metadata["name"]))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _not_there(kind: Kind, name: str, names: Collection[str]) -> TestbedError:

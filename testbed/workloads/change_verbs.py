@@ -14,10 +14,11 @@ from testbed.cluster.manifests import (
     check_namespaces,
     check_twice,
     objects_in,
+    put_into,
     read_kind_and_key,
     read_manifests,
 )
-from testbed.cluster.object_key import ObjectKey, key_of
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey, key_of
 from testbed.cluster.problems import Problem, SpecError
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import read_documents
@@ -91,12 +92,14 @@ class ChangeVerbs:
 
     def delete(self, request: Request) -> DeleteAnswer:
         """Remove objects by name, or those of the files; returns when they are gone."""
+        namespace = request.argument("namespace", str)
         if request.streams:
             sources, problems = self._sources(request)
             objects, found_wrong = objects_in(sources)
             problems += found_wrong
             wanted: list[KindAndKey] = []
             for source in objects:
+                problems += put_into(source, namespace)
                 found, problem = read_kind_and_key(source)
                 problems += [problem] if problem else []
                 wanted += [found] if found else []
@@ -104,7 +107,8 @@ class ChangeVerbs:
                 raise InvalidInput(str(SpecError(problems)))
         else:
             kind = request.argument("kind", str)
-            wanted = [(kind, key_of(name)) for name in request.argument("names", list, [])]
+            here = DEFAULT_NAMESPACE if kind == NAMESPACE else namespace or DEFAULT_NAMESPACE
+            wanted = [(kind, key_of(name, here)) for name in request.argument("names", list, [])]
         grace_s = request.argument("grace_s", float)
         gone = self._remove_all(dict.fromkeys(wanted), grace_s)
         late = self._pods_changed.notify_and_wait(FORGET_LIMIT_S)
@@ -120,15 +124,16 @@ class ChangeVerbs:
 
     def scale(self, request: Request) -> ScaleAnswer:
         """Want another number of pods of a Deployment."""
-        name, replicas = request.argument("name", str), request.argument("replicas", int)
+        replicas = request.argument("replicas", int)
+        key = key_of(request.argument("name", str), request.argument("namespace", str) or DEFAULT_NAMESPACE)
         keeper = self._keeper("Deployment")
         assert isinstance(keeper, DeploymentKeeper)
         try:
-            before = keeper.scale(key_of(name), replicas)
+            before = keeper.scale(key, replicas)
         except KeyError as failure:
             there = ", ".join(map(str, keeper.wanted())) or "none"
-            raise TestbedError(f"no deployment named {name} (there are: {there})") from failure
-        lines: list[ChangedObject] = [{"kind": "Deployment", "name": name, "outcome": "scaled"}]
+            raise TestbedError(f"no deployment named {key} (there are: {there})") from failure
+        lines: list[ChangedObject] = [{"kind": "Deployment", "name": str(key), "outcome": "scaled"}]
         wait_s = request.argument("wait_s", float)
         if wait_s is not None:
             self._wait_for_all(request, lines, wait_s)
@@ -138,7 +143,7 @@ class ChangeVerbs:
         """Every object of the files, checked against each other and the lab. Raises TestbedError with all problems."""
         sources, problems = self._sources(request)
         rules = (*read_rules(request.argument("images", list, []), RECIPES), *self._images)
-        manifests, found = read_manifests(sources, rules)
+        manifests, found = read_manifests(sources, rules, request.argument("namespace", str))
         problems += [*found, *check_namespaces(manifests, self._namespaces.open), *check_twice(manifests)]
         for kind, group in _by_kind(manifests).items():
             problems += self._keeper(kind).check(group)

@@ -51,7 +51,7 @@ def complaints(answer: Answer) -> list[str]:
         ("exec", "Missing argument"),
         ("exec client", "no command"),
         ("ping client", "want both SRC and DST"),
-        ("ping -n 0", "0"),
+        ("ping -c 0", "0"),
         ("iperf client", "Missing argument"),
         ("iperf a b -t 0", "0"),
         ("logs x --tail -1", "-1"),

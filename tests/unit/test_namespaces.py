@@ -1,14 +1,22 @@
 """Namespaces as values: what a file may say, and two of equal names that keep apart."""
 
 import pytest
+from click.testing import CliRunner
 
 from testbed.cluster.difference import difference
+from testbed.cluster.manifests import read_manifests
 from testbed.cluster.namespace import NAME_LABEL
 from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, read_cluster
+from testbed.cluster.validation import Source
+from testbed.cluster.yaml_source import read_documents
+from testbed.command import cli
+from testbed.command.command_line import verbs
 from testbed.lab.changes import Changes
 from testbed.lab.namespaces import Namespaces
+
+assert cli
 
 HEAD = """
 apiVersion: testbed/v1
@@ -86,6 +94,27 @@ def test_a_service_selects_no_pod_of_another_namespace() -> None:
     (warning,) = cluster(SHOP, pod("web", "default"), service("web", "shop")).warnings
     assert "no pod has these labels" in warning.what
     assert cluster(SHOP, pod("web", "shop"), service("web", "shop")).warnings == ()
+
+
+def test_an_object_goes_into_the_namespace_of_the_command_line_unless_it_names_another() -> None:
+    def read(text: str, namespace: str | None) -> tuple[list[str], list[str]]:
+        documents, _ = read_documents(text.removeprefix("\n---").encode(), "f.yaml")
+        manifests, found = read_manifests([Source(one, "f.yaml") for one in documents], (), namespace)
+        return [str(one.object.key) for one in manifests], [one.what for one in found]
+
+    bare = pod("web", "shop").replace(", namespace: shop", "")
+    assert read(bare, None) == (["web"], [])
+    assert read(bare, "shop") == (["shop/web"], [])
+    assert read(pod("web", "shop"), "shop") == (["shop/web"], [])
+    assert read(SHOP, "bank") == (["shop"], [])
+    (_, (problem,)) = read(pod("web", "shop"), "bank")
+    assert problem.endswith("not the one of the command line (got shop; want bank, or -n shop)")
+
+
+@pytest.mark.parametrize("words", [("pod", "web", "-A"), ("pod/web", "-A"), ("pods", "-n", "shop", "-A")])
+def test_all_namespaces_are_asked_for_objects_of_a_kind_alone(words: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(verbs, ["get", *words])
+    assert (done.exit_code, "-A shows all objects" in done.output) == (2, True), done.output
 
 
 def test_a_node_port_is_taken_by_a_service_of_the_same_name_elsewhere() -> None:

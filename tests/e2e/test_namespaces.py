@@ -1,0 +1,214 @@
+"""Two namespaces with equal names of everything keep apart: names, Services, logs, traces, events, deletion.
+
+All tests share one lab; `shop` and `bank` have the same objects, and no test removes any of these.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.pytest_plugin import NewLab
+from tests.e2e.lab import Lab
+from tests.waiting import wait_until
+
+HEAD = "nodes: {node1: {}, node2: {}}\n"
+OBJECTS = """\
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: NAMESPACE}
+spec: {nodeName: node1, containers: [{name: c, image: shell}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: NAMESPACE, labels: {app: web}}
+spec:
+  nodeName: node2
+  containers:
+    - name: c
+      image: shell
+      command: [sh, -c]
+      args: ["echo I am NAMESPACE; mkdir /tmp/w; echo NAMESPACE >/tmp/w/name; exec python3 -m http.server -d /tmp/w 8080"]
+      readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: NAMESPACE}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: api, namespace: NAMESPACE}
+spec: {clusterIP: None, selector: {app: api}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: api, namespace: NAMESPACE}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: api}}
+  template: {metadata: {labels: {app: api}}, spec: {containers: [{name: c, image: echo}]}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: NAMESPACE, labels: {of: NAMESPACE}}
+"""
+BOTH = ("shop", "bank")
+
+
+@pytest.fixture(scope="module")
+def lab(_as_root: None, new_lab: NewLab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    file = tmp_path_factory.mktemp("cluster") / "namespaces.yaml"
+    Path(file).write_text(HEAD + "".join(OBJECTS.replace("NAMESPACE", one) for one in BOTH), encoding="utf-8")
+    with new_lab(file) as handle:
+        yield Lab(handle.name)
+
+
+def items(lab: Lab, *words: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(lab.must("get", *words, "-o", "json"))["items"]
+    return found
+
+
+def names(lab: Lab, *words: str) -> list[str]:
+    return sorted(item["metadata"]["name"] for item in items(lab, *words))
+
+
+def namespaces(lab: Lab) -> list[str]:
+    return [item["metadata"]["name"] for item in items(lab, "namespaces")]
+
+
+def address(lab: Lab, pod: str, namespace: str) -> str:
+    found: str = json.loads(lab.must("get", "pod", pod, "-n", namespace, "-o", "json"))["status"]["podIP"]
+    return found
+
+
+def test_get_shows_the_default_namespace_or_the_one_that_is_named_or_all(lab: Lab) -> None:
+    assert items(lab, "pods") == []
+    assert lab.must("get", "pods") == "no pods\n"
+    for one in BOTH:
+        assert len(names(lab, "pods", "-n", one)) == 4
+        assert names(lab, "services", "-n", one) == ["api", "web"]
+        assert {item["metadata"]["namespace"] for item in items(lab, "all", "-n", one) if item["kind"] != "Node"} == {
+            one
+        }
+    assert len(items(lab, "pods", "-A")) == 8
+    heading, *rows = lab.must("get", "deploy", "-A").splitlines()
+    assert heading.split()[:2] == ["NAMESPACE", "DEPLOYMENT"]
+    assert sorted(row.split()[:2] for row in rows) == [["bank", "api"], ["shop", "api"]]
+    wrong = lab.testbed("get", "pods", "-n", "shpo")
+    assert (wrong.code, wrong.err) == (
+        1,
+        "error: no namespace named shpo (there are: default, kube-system, shop, bank)\n",
+    )
+
+
+def test_namespaces_have_their_labels_and_the_one_with_their_name(lab: Lab) -> None:
+    found = {item["metadata"]["name"]: item["metadata"]["labels"] for item in items(lab, "ns")}
+    assert found == {
+        "default": {"kubernetes.io/metadata.name": "default"},
+        "kube-system": {"kubernetes.io/metadata.name": "kube-system"},
+        "shop": {"kubernetes.io/metadata.name": "shop", "of": "shop"},
+        "bank": {"kubernetes.io/metadata.name": "bank", "of": "bank"},
+    }
+    said = lab.must("describe", "ns", "shop")
+    assert "of:" in said
+    assert "Deployment:  1" in said
+
+
+def test_a_name_means_the_service_of_the_own_namespace_and_with_a_namespace_the_other(lab: Lab) -> None:
+    for own, other in (BOTH, BOTH[::-1]):
+        for name, expected in (
+            ("web", own),
+            (f"web.{own}", own),
+            (f"web.{other}", other),
+            (f"web.{other}.svc", other),
+            (f"web.{other}.svc.cluster.local", other),
+        ):
+            said = lab.must("exec", "-n", own, "client", "--", "curl", "-sS", f"http://{name}/name")
+            assert (name, said) == (name, f"{expected}\n")
+        assert lab.must("exec", "-n", own, "client", "--", "hostname") == "client\n"
+        search = lab.must("exec", "-n", own, "client", "--", "cat", "/etc/resolv.conf").splitlines()[0]
+        assert search == f"search {own}.svc.cluster.local svc.cluster.local cluster.local"
+
+
+def test_a_service_leads_to_pods_of_its_own_namespace_alone(lab: Lab) -> None:
+    for one in BOTH:
+        own = {address(lab, pod, one) for pod in names(lab, "pods", "-n", one, "-l", "app=api")}
+        endpoints = json.loads(lab.must("get", "endpoints", "api", "-n", one, "-o", "json"))
+        behind = {found["ip"] for subset in endpoints["subsets"] for found in subset["addresses"]}
+        resolved = lab.must("exec", "-n", one, "client", "--", "getent", "ahostsv4", "api").splitlines()
+        assert own == behind == {line.split()[0] for line in resolved}
+        assert len(own) == 2
+
+
+def test_logs_and_exec_are_those_of_the_pod_of_the_namespace(lab: Lab) -> None:
+    for one in BOTH:
+        assert f"I am {one}" in lab.must("logs", "-n", one, "web")
+        assert f"I am {one}" in lab.must("logs", f"{one}/web")
+        assert lab.must("exec", f"{one}/web", "--", "cat", "/tmp/w/name") == f"{one}\n"
+        assert lab.must("exec", "-n", one, "pod/web", "--", "cat", "/tmp/w/name") == f"{one}\n"
+        assert lab.must("exec", "-n", one, "deploy/api", "--", "hostname").startswith("api-")
+    nowhere = lab.testbed("exec", "web", "--", "true")
+    assert (nowhere.code, nowhere.err.startswith("error: no pod or node named web (")) == (1, True)
+    # A node is in no namespace.
+    assert "node1-eth0" in lab.must("exec", "-n", "shop", "node1", "--", "ip", "link")
+
+
+def test_apply_puts_objects_into_the_namespace_of_the_command_line_and_refuses_another(lab: Lab) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "later"}}
+    pod["spec"] = {"containers": [{"name": "c", "image": "shell"}]}
+    try:
+        done = lab.testbed("apply", "-f", "-", "-n", "shop", "--wait", stdin=json.dumps(pod))
+        assert done.out.splitlines()[0] == "pod/shop/later created", str(done)
+        assert "get all -o wide -n shop" in done.out
+        assert "later" in names(lab, "pods", "-n", "shop")
+    finally:
+        assert lab.must("delete", "pod", "later", "-n", "shop", "--grace-period", "0") == "pod/shop/later deleted\n"
+    pod["metadata"] = {"name": "later", "namespace": "bank"}
+    refused = lab.testbed("apply", "-f", "-", "-n", "shop", stdin=json.dumps(pod))
+    assert refused.code == 2
+    assert "the object's namespace is not the one of the command line (got bank; want shop, or -n bank)" in refused.err
+    assert lab.testbed("delete", "-f", "-", "-n", "shop", stdin=json.dumps(pod)).code == 2
+    pod["metadata"] = {"name": "later", "namespace": "nowhere"}
+    missing = lab.testbed("apply", "-f", "-", stdin=json.dumps(pod))
+    assert (missing.code, "no such namespace (got nowhere; want default, kube-system, shop, bank;" in missing.err) == (
+        2,
+        True,
+    )
+
+
+def test_scale_and_delete_change_one_namespace_and_not_the_other(lab: Lab) -> None:
+    before = {pod: address(lab, pod, "bank") for pod in names(lab, "pods", "-n", "bank")}
+    assert lab.must("scale", "deployment", "api", "-n", "shop", "--replicas", "3", "--wait").startswith(
+        "deployment/shop/api scaled from 2 to 3"
+    )
+    lab.must("scale", "deployment", "api", "-n", "shop", "--replicas", "2", "--wait")
+    assert {pod: address(lab, pod, "bank") for pod in names(lab, "pods", "-n", "bank")} == before
+
+
+def test_deleting_a_namespace_removes_everything_in_it_and_nothing_else(lab: Lab) -> None:
+    before = [item["metadata"]["uid"] for one in BOTH for item in items(lab, "pods", "-n", one)]
+    third = OBJECTS.replace("NAMESPACE", "third")
+    lab.testbed("apply", "-f", "-", "--wait", stdin=third)
+    assert len(items(lab, "pods", "-n", "third")) == 4
+    assert lab.must("exec", "-n", "shop", "client", "--", "curl", "-sS", "http://web.third/name") == "third\n"
+    assert lab.must("delete", "ns", "third", "--grace-period", "0") == "namespace/third deleted\n"
+    assert namespaces(lab) == ["default", "kube-system", *BOTH]
+    everything = [*items(lab, "all", "-A"), *items(lab, "endpoints", "-A")]
+    assert {item["metadata"]["namespace"] for item in everything if item["kind"] != "Node"} == set(BOTH)
+    gone = lab.testbed("exec", "-n", "shop", "client", "--", "getent", "hosts", "web.third.svc.cluster.local")
+    assert (gone.code, gone.out) == (2, "")
+    assert "I am third" in lab.must("logs", "-n", "third", "web")
+    assert [item["metadata"]["uid"] for one in BOTH for item in items(lab, "pods", "-n", one)] == before
+    wait_until(lambda: lab.handle.status()["state"] == "ready", timeout_s=20, what="the lab is ready without it")
+
+
+def test_the_namespaces_that_every_lab_has_stay(lab: Lab) -> None:
+    for one in ("default", "kube-system"):
+        refused = lab.testbed("delete", "namespace", one)
+        assert (refused.code, refused.err) == (1, f"error: namespace {one} cannot be deleted: every lab has it\n")
+    missing = lab.testbed("delete", "namespace", "never")
+    assert (missing.code, missing.err) == (1, "error: no namespace named never\n")
