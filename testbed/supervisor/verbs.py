@@ -223,9 +223,11 @@ class LabVerbs:
             raise TestbedError("ping -6: pods have no IPv6 addresses (want a network with EnableIPv6)")
         else:
             within = self._existing(request.argument("namespace", str))
-            family = 6 if ipv6 else 4
             results = ping_every_pair(
-                self.state.pods, family, count, takes_part=lambda pod: within in (None, pod.key.namespace)
+                self.state.pods,
+                6 if ipv6 else 4,
+                count,
+                takes_part=lambda pod: within in (None, pod.key.namespace),
             )
         return [result.answer() for result in results]
 

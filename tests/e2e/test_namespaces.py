@@ -31,7 +31,7 @@ spec:
     - name: c
       image: shell
       command: [sh, -c]
-      args: ["echo I am NAMESPACE; mkdir /tmp/w; echo NAMESPACE >/tmp/w/name; exec python3 -m http.server -d /tmp/w 8080"]
+      args: ["echo I am NAMESPACE; mkdir /tmp/w; echo NAMESPACE >/tmp/w/name; python3 -m http.server -d /tmp/w 8080"]
       readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 ---
 apiVersion: v1

@@ -48,7 +48,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         (["--frob", "ping"], "No such option '--frob'"),
         (
             ["get", "podz"],
-            "services, endpoints, events, names, leases, routes or all) - did you mean pods?",
+            "names, leases, routes or all) - did you mean pods?",
         ),
         (["get", "pods", "-o", "xml"], "'xml' is not one of"),
         (["logs", "--tail", "-1", "web"], "-1 is not in the range"),

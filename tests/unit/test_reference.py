@@ -62,11 +62,16 @@ def test_names_of_nodes_and_pods_are_those_of_the_lab(monkeypatch: pytest.Monkey
     assert offered("exec") == ["nginx", "node1"]
     assert offered("trace", "nginx", incomplete="no") == ["node1"]
     assert offered("node", "drain") == ["node1"]
+    status["pods"] = [{"name": "nginx"}, {"name": "shop/web"}]
+    assert offered("exec", "-n", "shop", incomplete="w") == ["web"]
+    assert offered("exec", incomplete="s") == ["shop/web"]
 
 
 def test_names_of_every_kind_are_those_of_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:
-    def answer(_lab: str, _verb: str, answer_within_s: float, kind: str) -> list[dict[str, dict[str, str]]]:
-        return [{"metadata": {"name": f"{kind}-1"}}]
+    def answer(
+        _lab: str, _verb: str, answer_within_s: float, kind: str, namespace: str
+    ) -> list[dict[str, dict[str, str]]]:
+        return [{"metadata": {"name": f"{kind}-{'1' if namespace == 'default' else namespace}"}}]
 
     monkeypatch.setattr(completion, "find_lab", lambda name: name)
     monkeypatch.setattr(completion, "ask", answer)
@@ -76,6 +81,8 @@ def test_names_of_every_kind_are_those_of_the_lab(monkeypatch: pytest.MonkeyPatc
     assert offered("describe", "svc") == ["services-1"]
     assert offered("delete", "deploy") == ["deployments-1"]
     assert offered("delete", "po", "one", incomplete="pods") == ["pods-1"]
+    assert offered("get", "-n", "shop", "po") == ["pods-shop"]
+    assert offered("logs", "-n") == ["namespaces-1"]
 
 
 def test_kinds_are_offered_to_the_verbs_that_take_them() -> None:
