@@ -15,6 +15,8 @@ MODELS = {
     "Service": "V1Service",
     "Namespace": "V1Namespace",
     "NetworkPolicy": "V1NetworkPolicy",
+    "ConfigMap": "V1ConfigMap",
+    "Secret": "V1Secret",
     "Endpoints": "V1Endpoints",
     "Event": "CoreV1Event",
 }

@@ -201,6 +201,22 @@ def _event_object(item: Object) -> str:
     return f"{about['kind'].lower()}/{about['name']}"
 
 
+def _number_of_keys(item: Object) -> int:
+    return len(item.get("data", ())) + len(item.get("binaryData", ()))
+
+
+CONFIG_MAP_COLUMNS = (
+    Column("configmap", NAME),
+    Column("data", _number_of_keys),
+    Column("since", at("metadata", "creationTimestamp"), wide=True),
+)
+SECRET_COLUMNS = (
+    Column("secret", NAME),
+    Column("type", at("type")),
+    Column("data", _number_of_keys),
+    Column("since", at("metadata", "creationTimestamp"), wide=True),
+)
+
 EVENT_COLUMNS = (
     Column("at", at("lastTimestamp")),
     Column("type", at("type")),

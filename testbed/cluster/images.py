@@ -86,6 +86,16 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
+class Values:
+    """What variables have from elsewhere."""
+
+    from_objects: Mapping[str, str] = field(default_factory=dict)
+    """All of `envFrom`, by variable."""
+    by_name: Mapping[str, str] = field(default_factory=dict)
+    """Of each variable with `valueFrom`; one that has no value is not there."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Image:
     """What a real image would bring: entrypoint, default arguments, environment, files."""
 
@@ -98,22 +108,24 @@ class _Image:
     links: Mapping[str, str] = field(default_factory=dict)
 
 
-def program(container: Container, fields: Mapping[str, str] = MappingProxyType({})) -> Program:
+def program(container: Container, values: Values = Values()) -> Program:
     """What to run for `container`, by its image's recipe and Kubernetes' rules for command and args.
 
     `command` replaces the recipe's program and then nothing is known about its port; `args` alone replace the
     recipe's arguments. `$(NAME)` in command, args and env is replaced where NAME is known, `$$` is a `$`.
-    `fields` are the values of the pod's fields that variables may have, by path.
     A stand-in has neither command nor args of the image that it stands for.
     Raises RecipeError; KeyError for an image that is no recipe.
     """
-    given = {one.name: fields.get(one.value_from.path, "") if one.value_from else one.value for one in container.env}
+    literal = {one.name: one.value for one in container.env if one.value_from is None}
+    given = {**values.from_objects, **literal, **values.by_name}
     image = _stand_in(container) if container.stand_in else _RECIPES[container.recipe](container, given)
-    env: dict[str, str] = {"PATH": PATH, **image.env}
+    env: dict[str, str] = {"PATH": PATH, **image.env, **values.from_objects}
     for variable in container.env:
-        # A field's value is taken as it is.
-        value = given[variable.name]
-        env[variable.name] = value if variable.value_from else expand(value, env)
+        # A value from elsewhere is taken as it is.
+        if variable.value_from is None:
+            env[variable.name] = expand(variable.value, env)
+        elif variable.name in values.by_name:
+            env[variable.name] = values.by_name[variable.name]
     if container.stand_in:
         argv = image.entrypoint
     elif container.command:

@@ -83,6 +83,18 @@ def _network_policy() -> "tuple[type[Model], Check]":
     return NetworkPolicy, check_network_policy
 
 
+def _config_map() -> "tuple[type[Model], Check]":
+    from testbed.cluster.config_objects import ConfigMap, check_config_map
+
+    return ConfigMap, check_config_map
+
+
+def _secret() -> "tuple[type[Model], Check]":
+    from testbed.cluster.config_objects import Secret, check_secret
+
+    return Secret, check_secret
+
+
 NODE = Kind(
     name="Node",
     api_version="v1",
@@ -126,6 +138,25 @@ SERVICE = Kind(
     manifest=_service,
     described=True,
     in_all=True,
+)
+CONFIG_MAP = Kind(
+    name="ConfigMap",
+    api_version="v1",
+    singular="configmap",
+    plural="configmaps",
+    short_names=("cm",),
+    columns=columns.CONFIG_MAP_COLUMNS,
+    manifest=_config_map,
+    described=True,
+)
+SECRET = Kind(
+    name="Secret",
+    api_version="v1",
+    singular="secret",
+    plural="secrets",
+    columns=columns.SECRET_COLUMNS,
+    manifest=_secret,
+    described=True,
 )
 NAMESPACE = Kind(
     name="Namespace",
@@ -184,7 +215,21 @@ LEASE = Kind(
 )
 ROUTE_TABLE = Kind(name="RouteTable", api_version="testbed/v1", singular="route", plural="routes", namespaced=False)
 
-KINDS = (NODE, POD, DEPLOYMENT, SERVICE, NAMESPACE, NETWORK_POLICY, ENDPOINTS, EVENT, NAME, LEASE, ROUTE_TABLE)
+KINDS = (
+    NODE,
+    POD,
+    DEPLOYMENT,
+    SERVICE,
+    CONFIG_MAP,
+    SECRET,
+    NAMESPACE,
+    NETWORK_POLICY,
+    ENDPOINTS,
+    EVENT,
+    NAME,
+    LEASE,
+    ROUTE_TABLE,
+)
 """In the order in which help names them."""
 MANIFESTS = {(kind.api_version, kind.name): kind for kind in KINDS if kind.manifest is not None}
 """Those that can be applied, by apiVersion and kind."""

@@ -1,11 +1,11 @@
 """Words of Kubernetes' API that the testbed does not honour: none of them is another one, misspelt."""
 
 _KINDS = """
-APIService Binding CertificateSigningRequest ClusterRole ClusterRoleBinding ComponentStatus ConfigMap
+APIService Binding CertificateSigningRequest ClusterRole ClusterRoleBinding ComponentStatus
 ControllerRevision CronJob CSIDriver CSINode CustomResourceDefinition DaemonSet Endpoints EndpointSlice Event
 HorizontalPodAutoscaler Ingress IngressClass IPAddress Job Lease LimitRange MutatingWebhookConfiguration
 Node PersistentVolume PersistentVolumeClaim PodDisruptionBudget PodTemplate PriorityClass ReplicaSet
-ReplicationController ResourceQuota Role RoleBinding RuntimeClass Secret ServiceAccount ServiceCIDR StatefulSet
+ReplicationController ResourceQuota Role RoleBinding RuntimeClass ServiceAccount ServiceCIDR StatefulSet
 StorageClass ValidatingWebhookConfiguration VolumeAttachment
 """
 _OF_OBJECTS = """
@@ -45,7 +45,6 @@ INSTEAD = {
     **dict.fromkeys(("ephemeral", "persistentVolumeClaim"), "emptyDir: {}, or hostPath: {path: …}"),
     "activeDeadlineSeconds": "it left out; delete ends a pod",
     "affinity": "nodeSelector, or nodeName",
-    "envFrom": "env, a variable each",
     "externalIPs": "type: NodePort",
     "externalName": "a Service with a selector: no packet leaves a lab",
     "hostIPC": "it left out",

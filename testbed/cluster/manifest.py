@@ -5,8 +5,9 @@ A field that is not here is refused, never ignored: a manifest that is taken doe
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
+from testbed.cluster.environment import EnvironmentSource, EnvironmentVariable
 from testbed.cluster.image_names import Meaning, meaning_of
 from testbed.cluster.manifest_model import (
     LEFT_OUT_AT_ZERO,
@@ -22,8 +23,6 @@ from testbed.cluster.name_rules import (
     check_address,
     check_any_address,
     check_capability,
-    check_environment_name,
-    check_field_path,
     check_host_name,
     check_mount_path,
     check_one_word,
@@ -34,7 +33,7 @@ from testbed.cluster.name_rules import (
 )
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 from testbed.cluster.probe import Lifecycle, Probe
-from testbed.cluster.quantity import bytes_of, check_quantity
+from testbed.cluster.volume import Volume
 
 __all__ = [
     "Container",
@@ -53,9 +52,6 @@ NON_ROOT = 65532
 LAST_USER = 65535  # what a user namespace of one block maps; `nobody` is 65534
 DEFAULT_GRACE_PERIOD_S = 10  # Kubernetes waits 30 s; processes of a lab need no flush to distant disks
 
-EMPTY_DIR_BYTES = 256 << 20
-"""Of an emptyDir without sizeLimit. Kubernetes has none, and a disk below; here it is memory."""
-
 
 HostName = Annotated[str, AfterValidator(check_host_name)]
 CapabilityName = Annotated[str, AfterValidator(check_capability)]
@@ -68,44 +64,6 @@ class Metadata(Model):
     namespace: LabelName = DEFAULT_NAMESPACE
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     annotations: Annotations = Field(default_factory=dict)
-
-
-class FieldRef(Model):
-    """A field of the pod itself, by its path."""
-
-    field_path: Annotated[str, AfterValidator(check_field_path)]
-    api_version: Literal["v1"] = "v1"
-
-
-class ValueSource(Model):
-    """Where a variable's value comes from."""
-
-    field_ref: FieldRef | None = None
-
-    @model_validator(mode="after")
-    def _a_source(self) -> "ValueSource":
-        if self.field_ref is None:
-            raise wrong("a value without its source", "nothing", "fieldRef: {fieldPath: status.podIP}")
-        return self
-
-    @property
-    def path(self) -> str:
-        """The field's path."""
-        return self.field_ref.field_path if self.field_ref else ""
-
-
-class EnvironmentVariable(Model):
-    """One variable of a container; `$(OTHER)` in its value is replaced as in Kubernetes."""
-
-    name: Annotated[str, AfterValidator(check_environment_name)]
-    value: ProcessText = ""
-    value_from: ValueSource | None = None
-
-    @model_validator(mode="after")
-    def _one_value(self) -> "EnvironmentVariable":
-        if self.value and self.value_from is not None:
-            raise wrong("a variable has one value", "value and valueFrom", "one of them")
-        return self
 
 
 class ContainerPort(Model):
@@ -172,6 +130,8 @@ class Container(Model):
     command: Annotated[tuple[ProcessText, ...], Field(strict=False, min_length=1)] | None = None
     args: Annotated[tuple[ProcessText, ...], Field(strict=False)] | None = None
     env: Annotated[tuple[EnvironmentVariable, ...], Field(strict=False)] = ()
+    env_from: Annotated[tuple[EnvironmentSource, ...], Field(strict=False)] = ()
+    """Every key of a ConfigMap or Secret as a variable; `env` comes after these."""
     working_dir: Annotated[str, AfterValidator(check_mount_path)] | None = None
     ports: Annotated[tuple[ContainerPort, ...], Field(strict=False)] = ()
     volume_mounts: Annotated[tuple[VolumeMount, ...], Field(strict=False)] = ()
@@ -215,51 +175,6 @@ class Container(Model):
         for kind, probe in (("liveness", self.liveness_probe), ("startup", self.startup_probe)):
             if probe is not None and probe.success_threshold != 1:
                 raise wrong(f"a {kind} probe needs one success", probe.success_threshold, "successThreshold: 1")
-        return self
-
-
-class EmptyDir(Model):
-    """A directory that lives as long as the pod."""
-
-    medium: Literal["", "Memory"] = ""
-    """Both are memory."""
-    size_limit: Annotated[int | str, PlainValidator(check_quantity)] | None = None
-    """What fits in, such as 64Mi; a container that writes more gets ENOSPC. Without it, or with 0, it is 256Mi."""
-
-    @property
-    def size(self) -> int:
-        """What fits in, in bytes."""
-        return bytes_of(self.size_limit or 0) or EMPTY_DIR_BYTES
-
-
-class HostPath(Model):
-    """A directory or file of the machine; `type` as in Kubernetes, empty: no check."""
-
-    path: Annotated[str, AfterValidator(check_mount_path)]
-    type: Literal["", "Directory", "DirectoryOrCreate", "File", "FileOrCreate"] = ""
-
-
-class Volume(Model):
-    """A directory that containers of one pod share."""
-
-    empty_settings_say_nothing = False
-    """Another source is another volume, with settings or without."""
-
-    name: LabelName
-    empty_dir: EmptyDir | None = None
-    host_path: HostPath | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _an_empty_directory_without_a_source(cls, given: object) -> object:
-        if isinstance(given, dict) and {key for key, value in given.items() if value is not None} <= {"name"}:
-            return {**given, "emptyDir": {}}
-        return given
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "Volume":
-        if self.empty_dir is not None and self.host_path is not None:
-            raise wrong("a volume has one source", "emptyDir, hostPath", "emptyDir: {} or hostPath: {path: …}")
         return self
 
 

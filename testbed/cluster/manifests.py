@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+from testbed.cluster.config_objects import ConfigMap, Secret
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.free_values import free_name
 from testbed.cluster.image_names import ImageRule
@@ -18,8 +19,8 @@ from testbed.cluster.stand_ins import simplify
 from testbed.cluster.validation import Source, read_model, shown
 from testbed.cluster.without_meaning import leave_out
 
-Object = PodManifest | Deployment | Service | Namespace | NetworkPolicy
-ObjectT = TypeVar("ObjectT", PodManifest, Deployment, Service, Namespace, NetworkPolicy)
+Object = PodManifest | Deployment | Service | Namespace | NetworkPolicy | ConfigMap | Secret
+ObjectT = TypeVar("ObjectT", bound=Object)
 
 LISTS = ("List", *(f"{kind}List" for _, kind in MANIFESTS))
 """What `kubectl get -o yaml` wraps several objects in."""

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 LAST_PORT = 65535  # RFC 768: 16 bits
 MAX_LABEL = 63  # RFC 1123 §2.1 with RFC 1035 §2.3.4: one label of a host name
+MAX_OBJECT_NAME = 253  # RFC 1123 §2.1: a host name
 MAX_NODE_NAME = 9  # an interface name has 15 characters (IFNAMSIZ) and `-eth10` takes 6
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -20,6 +21,7 @@ _INTERFACE = re.compile(r".*-eth[0-9]+")
 _TAKEN_BY_THE_LAB = re.compile(r"etcd[0-9]*|s[0-9]+|gw|gateway|router|lab|all")
 _SWITCH = re.compile(r"s[0-9]+")
 _LABEL_PART = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
+_CONFIG_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _ENVIRONMENT = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
 
@@ -160,6 +162,21 @@ FIELD_PATHS = (
 _FIELD_OF_MAPPING = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 
 
+def check_object_name(name: str) -> str:
+    """A name of an object that may have points (RFC 1123 subdomain)."""
+    if not name or len(name) > MAX_OBJECT_NAME or not all(_LABEL.fullmatch(part) for part in name.split(".")):
+        want = f"a-z, 0-9, - and . between, at most {MAX_OBJECT_NAME} characters"
+        raise wrong("not a name", name if len(name) <= MAX_OBJECT_NAME else f"{len(name)} characters", want)
+    return name
+
+
+def check_config_key(key: str) -> str:
+    """A key of a ConfigMap or Secret, which is a file's name too."""
+    if not _CONFIG_KEY.fullmatch(key) or key == "." or key.startswith("..") or len(key) > MAX_OBJECT_NAME:
+        raise wrong("not a key", key, "letters, digits, - _ and ., not .. first")
+    return key
+
+
 def check_environment_name(name: str) -> str:
     """A name of an environment variable, as Kubernetes takes it."""
     if not _ENVIRONMENT.fullmatch(name):
@@ -212,3 +229,11 @@ def check_sub_path(path: str) -> str:
     if not path or path.startswith("/") or ".." in path.split("/") or not path.isprintable():
         raise wrong("not a path inside the volume", path, "a relative path without ..")
     return posixpath.normpath(path)
+
+
+def check_volume_file(path: str) -> str:
+    """A file's path below a volume of a ConfigMap or Secret, whose own links begin with two points."""
+    path = check_sub_path(path)
+    if path == "." or path.startswith(".."):
+        raise wrong("not a file of the volume", path, "a relative path that does not begin with ..")
+    return path

@@ -14,6 +14,7 @@ from agent.netconfig.config import NetworkConfig
 from testbed.cluster.addresses import AddressPlan
 from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns, read_network
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
+from testbed.cluster.config_objects import ConfigObject
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.image_names import ImageRule
 from testbed.cluster.images import check_rules
@@ -78,6 +79,8 @@ class Cluster:
     """In the order of the file."""
     namespaces: tuple[Namespace, ...]
     """Those that have a document, in the order of the file."""
+    configs: tuple[ConfigObject, ...]
+    """ConfigMaps and Secrets, in the order of the file."""
     warnings: tuple[Problem, ...]
     """What is probably a mistake and is done all the same."""
     addresses: AddressPlan
@@ -104,6 +107,7 @@ class Cluster:
             *self.written_pods,
             *self.deployments,
             *self.services,
+            *self.configs,
         )
 
     @property
@@ -177,6 +181,7 @@ def read_cluster(data: bytes, name: str, images: Sequence[ImageRule] = ()) -> Cl
         services=tuple(service for _, service in services),
         network_policies=tuple(policy for _, policy in of_kind(manifests, NetworkPolicy)),
         namespaces=tuple(namespace for _, namespace in of_kind(manifests, Namespace)),
+        configs=tuple(one.object for one in manifests if isinstance(one.object, ConfigObject)),
         warnings=tuple(_in_order([*noted, *selects_nothing(services, _labels(pods, deployments))])),
         addresses=addresses_of(cluster, wiring, config),
         images=rules,

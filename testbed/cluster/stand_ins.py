@@ -7,9 +7,10 @@ mount may be an empty directory, wherever it comes from, and variables from else
 from collections.abc import Sequence
 from typing import Any
 
+from testbed.cluster.environment import ValueSource
 from testbed.cluster.image_names import ImageRule, meaning_of
-from testbed.cluster.manifest import ValueSource, Volume
 from testbed.cluster.validation import Source
+from testbed.cluster.volume import Volume
 from testbed.cluster.yaml_source import Path
 
 SOURCES = {"name"} | {field.alias or name for name, field in Volume.model_fields.items()}
@@ -58,13 +59,10 @@ def _volume(source: Source, path: Path, volume: object, used: set[object]) -> ob
 
 
 def _container(source: Source, path: Path, container: Object) -> Object:
-    kept = dict(container)
-    if container.get("envFrom"):
-        source.warn((*path, "envFrom"), "ignored: a stand-in needs no variables", at_key=True)
-        del kept["envFrom"]
-    if isinstance(container.get("env"), list):
-        kept["env"] = [_variable(source, (*path, "env", number), one) for number, one in enumerate(container["env"])]
-    return kept
+    if not isinstance(container.get("env"), list):
+        return container
+    variables = [_variable(source, (*path, "env", number), one) for number, one in enumerate(container["env"])]
+    return {**container, "env": variables}
 
 
 def _variable(source: Source, path: Path, variable: object) -> object:

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from testbed.cluster.config_objects import ConfigMap, ConfigMetadata, Secret
 from testbed.cluster.deployment import Deployment, DeploymentSpec, TemplateMetadata
 from testbed.cluster.manifest import (
     Container,
@@ -58,6 +59,9 @@ _STATUS: Mapping[str, Reason] = {"status": "the lab has its own", "testbed": "th
 
 WITHOUT_MEANING: Mapping[type[BaseModel], Mapping[str, Reason]] = {
     Metadata: _OF_METADATA,
+    ConfigMetadata: _OF_METADATA,
+    ConfigMap: _STATUS,
+    Secret: _STATUS,
     TemplateMetadata: {**_OF_METADATA, "namespace": "the namespace is that of the object"},
     NamespaceMetadata: _OF_METADATA,
     Namespace: {**_STATUS, "spec": _SERVER},

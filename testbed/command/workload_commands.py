@@ -42,7 +42,10 @@ def _with_short_names(kind: Kind) -> str:
     return f"{kind.plural} ({', '.join(kind.short_names)})" if kind.short_names else kind.plural
 
 
-@verbs.command(help=f"Show objects: {', '.join(map(_with_short_names, KINDS))}; several as po,svc or po/a svc/b.")
+@verbs.command(
+    help=f"Show objects: {', '.join(map(_with_short_names, KINDS))}; several as po,svc or po/a svc/b.",
+    short_help="Show objects: get pods, get po,svc, get all, …; `get --help` names every kind.",
+)
 @click.argument("words", nargs=-1, required=True, metavar="KIND[,KIND…] [NAME…]", shell_complete=kind_and_names)
 @namespace_option
 @all_namespaces_option

@@ -8,6 +8,7 @@ from testbed.cluster.dns import resolv_conf_of
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.lab.changes import Changes
+from testbed.lab.configs import Configs
 from testbed.lab.events import Events
 from testbed.lab.node import LabNode
 from testbed.lab.pod_watch import PodWatch
@@ -19,13 +20,16 @@ from testbed.processes.warm_parent import WarmParent
 class Pods:
     """Every pod that the lab knows, in the order in which they came; replaced as a whole when one comes or goes."""
 
-    def __init__(self, nodes: Mapping[str, LabNode], events: Events, warm_shims: WarmParent, *, dns: bool) -> None:
+    def __init__(
+        self, nodes: Mapping[str, LabNode], configs: Configs, events: Events, warm_shims: WarmParent, *, dns: bool
+    ) -> None:
         """`dns`: whether containers ask the cluster's DNS; without it they resolve no names but their own."""
         self.changed = Changes()
         """Notified when a pod or node comes or goes, becomes ready or stops being so, or gets other labels."""
         self.before_link: Callable[[LabNode], None] = lambda node: None
         """Called when a pod of the node has its address and no link yet. Raises OSError, and the pod is tried again."""
         self._nodes = nodes
+        self._configs = configs
         self._events = events
         self._warm_shims = warm_shims
         self._dns = dns
@@ -34,6 +38,7 @@ class Pods:
         self._addresses: dict[str, Ipam] = {}
         """By node."""
         self._watch = PodWatch(lambda: self, self.changed)
+        configs.changed.subscribe("pods", self._follow_configs)
 
     def __iter__(self) -> Iterator[Pod]:
         return iter(self._pods.values())
@@ -69,6 +74,7 @@ class Pods:
             before_link=lambda: self.before_link(node),
             resolv_conf=resolv_conf_of(manifest, dns=self._dns),
             warm_shims=self._warm_shims,
+            lookup=self._configs.find,
         )
 
     def add(self, pod: Pod) -> None:
@@ -86,6 +92,10 @@ class Pods:
     def watch(self) -> None:
         """Notice from now on when a pod becomes ready or stops being so."""
         self._watch.start()
+
+    def _follow_configs(self) -> None:
+        for pod in self:
+            pod.follow_configs()
 
     def repair_links(self, node: LabNode) -> None:
         """Connect the node's pods again after a change of its links or subnet: with the bridge went their links."""

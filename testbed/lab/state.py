@@ -17,6 +17,7 @@ from testbed.cluster.underlay_plan import plan_underlay
 from testbed.control.options import LabOptions
 from testbed.lab.certificates import Authority
 from testbed.lab.clock import now
+from testbed.lab.configs import Configs
 from testbed.lab.etcd import EtcdMember
 from testbed.lab.events import Events
 from testbed.lab.forwarding import missing_forwarding
@@ -54,7 +55,8 @@ class LabState:
         self.warm_agents: Final = parent_of_agents()
         self.warm_shims: Final = parent_of_shims()
         self.nodes: Final = Nodes()
-        self.pods: Final = Pods(self.nodes, self.events, self.warm_shims, dns=cluster.dns)
+        self.configs: Final = Configs()
+        self.pods: Final = Pods(self.nodes, self.configs, self.events, self.warm_shims, dns=cluster.dns)
         self.namespaces: Final = Namespaces(cluster.namespaces, self.pods.changed)
         self.link_watch: Final = LinkWatch()
         self.notices: Final = Notices()

@@ -18,6 +18,8 @@ from testbed.pods import devices, kernel_view
 from testbed.processes import namespaces as ns
 
 ROOT_SIZE = "size=512m,mode=0755"
+CONFIG_DATA = "..data"
+"""Of a volume of ConfigMaps and Secrets: the link to its present files (`testbed.pods.config_volume`)."""
 STAGING = "/tmp"
 """Where the new root is put together; hidden only in the container's own mount namespace."""
 MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -162,7 +164,11 @@ def open_beneath(base: str, sub_path: str) -> int:
 
 def clone_volume(volume: Mapping[str, Any]) -> int:
     """A detached tree of the volume's source, taken in the mount namespace that we are in. Raises OSError."""
-    descriptor = open_beneath(volume["source"], volume["sub_path"])
+    source = volume["source"]
+    if volume["from_configs"] and volume["sub_path"]:
+        # Its files are behind links of the lab's own; containers cannot write there.
+        source = os.path.join(source, os.readlink(os.path.join(source, CONFIG_DATA)))
+    descriptor = open_beneath(source, volume["sub_path"])
     try:
         return ns.clone_tree(f"/proc/self/fd/{descriptor}")
     finally:

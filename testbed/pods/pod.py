@@ -20,6 +20,7 @@ from testbed.plain_files import plain
 from testbed.pods import pod_network
 from testbed.pods.ipam import Ipam, NoFreeAddress
 from testbed.pods.kept_logs import LIVING, PAUSE_LOG, keep_end
+from testbed.pods.pod_config import Lookup, no_configs
 from testbed.pods.pod_container import ContainerPlace, PodContainer
 from testbed.pods.pod_network import PodHost
 from testbed.pods.pod_state import PodStatus, container_status, pod_phase, pod_state, rfc3339, why_not_ready
@@ -57,6 +58,7 @@ class Pod:
         resolv_conf: str = "",
         warm_shims: WarmParent | None = None,
         before_link: Callable[[], None] = lambda: None,
+        lookup: Lookup = no_configs,
     ) -> None:
         """Nothing is made yet. `netns_directory` None: `ip netns` does not get to know the pod.
 
@@ -64,6 +66,7 @@ class Pod:
         container's /etc/resolv.conf; with an empty one it resolves no names but its own. `warm_shims` makes containers'
         shims; without it each is an interpreter of its own. `before_link` is called when the pod has its address and no
         link yet; while it raises OSError there is no pod.
+        `lookup` finds ConfigMaps and Secrets; after a change of them `follow_configs` is to be called.
         """
         self.manifest = spec
         self.key = spec.key
@@ -80,9 +83,12 @@ class Pod:
         self._resolv_conf = resolv_conf
         self._warm_shims = warm_shims
         self._before_link = before_link
+        self._lookup = lookup
         self._netns_directory = netns_directory
         self._directory = host.rundir / "pods" / self.key.file_name
-        self._volumes = PodVolumes(self._directory, spec.spec)
+        self._volumes = PodVolumes(self._directory, spec, lookup)
+        self._unmounted = ""
+        """Why volumes of ConfigMaps and Secrets have no files yet; no container starts before they have."""
         self._logs = host.logs / LIVING / self.key.file_name
         self.containers = self._make_containers()
         self.init_containers = self._make_containers(initial=True)
@@ -149,6 +155,7 @@ class Pod:
                 self.containers = self._make_containers()
                 self.init_containers = self._make_containers(initial=True)
             self._terminating = self._leaves = False
+            self._unmounted = ""
             self.deleted_at = None
             self._started_at = time.time()
             self._logs.mkdir(parents=True, exist_ok=True)
@@ -227,6 +234,27 @@ class Pod:
             return ipv6 is None or self.ipv6_address is None or IPv6Address(self.ipv6_address) in ipv6
         return True
 
+    def follow_configs(self) -> None:
+        """Bring volumes up to date, and start what a missing ConfigMap or Secret has kept from starting."""
+        with self._turn:
+            place, waited = self._place, self._unmounted
+            if place is None or self._terminating or not self._fill_volumes():
+                return
+            if waited:
+                self._start_next(place)
+            for container in (*self.init_containers.values(), *self.containers.values()):
+                container.follow_configs()
+
+    def _fill_volumes(self) -> bool:
+        """Write files of ConfigMaps and Secrets; False, with an event, when a volume has none yet."""
+        why = "; ".join(self._volumes.fill())
+        if why and why != self._unmounted:
+            self._report("Warning", "FailedMount", why)
+        if why != self._unmounted:
+            self._unmounted = why
+            self._on_change()
+        return not why
+
     def status(self) -> PodStatus:
         """What is so now."""
         pause_pid = self.pause_pid
@@ -247,7 +275,8 @@ class Pod:
             restarts=sum(container.restarts for container in containers),
             containers=containers,
             started_at=None if self._started_at is None else rfc3339(self._started_at),
-            why_not_ready=waits_for.why if waits_for and sandbox else why_not_ready(containers, sandbox=sandbox),
+            why_not_ready=self._unmounted
+            or (waits_for.why if waits_for and sandbox else why_not_ready(containers, sandbox=sandbox)),
             pause_pid=pause_pid,
             terminating=self._terminating,
             ipv6_address=self.ipv6_address,
@@ -293,7 +322,12 @@ class Pod:
             self._start_next(place)
 
     def _start_next(self, place: ContainerPlace) -> None:
-        """The first init container that has not ended well; all containers when there is none."""
+        """The first init container that has not ended well; all containers when there is none.
+
+        Nothing as long as a volume has no files.
+        """
+        if not self._fill_volumes():
+            return
         self._begun = next((one for one in self.init_containers.values() if not one.succeeded), None)
         for container in (self._begun,) if self._begun is not None else self.containers.values():
             self._start_container(container, place)
@@ -310,6 +344,7 @@ class Pod:
                 self._report,
                 self._init_changed if initial else self._on_change,
                 self._warm_shims,
+                self._lookup,
                 initial=initial,
             )
             for container in (spec.init_containers if initial else spec.containers)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from testbed.cluster.dns import CLUSTER_DOMAIN
-from testbed.cluster.images import Program, program
+from testbed.cluster.images import Program, RecipeError, program
 from testbed.cluster.manifest import Capabilities, Container, PodManifest, VolumeMount, identity_of
 from testbed.cluster.name_rules import CAPABILITIES
 from testbed.cluster.probe import LONGEST_S, LifecycleHandler
@@ -26,6 +26,7 @@ from testbed.plain_files import plain, replace_plain
 from testbed.pods.container_log import LOG_BYTES
 from testbed.pods.container_probes import ContainerProbes, ProbeTarget
 from testbed.pods.listening import ListeningSockets, can_ask, open_ports
+from testbed.pods.pod_config import Lookup, MissingConfig, no_configs, values_of
 from testbed.pods.pod_state import ContainerFacts, shell_exit_code
 from testbed.pods.prober import Asker
 from testbed.processes import namespaces as ns
@@ -104,7 +105,7 @@ def _kill_if_in(pid: int, wanted: os.stat_result) -> bool:
 
 
 def field_values(pod: PodManifest, container: Container, place: ContainerPlace) -> dict[str, str]:
-    """The values of the fields that the container's variables name. Pure."""
+    """The values of the fields that the container's variables name, by path. Pure."""
     addresses = [place.address, *([place.ipv6_address] if place.ipv6_address else [])]
     known = {
         "metadata.name": pod.name,
@@ -119,8 +120,8 @@ def field_values(pod: PodManifest, container: Container, place: ContainerPlace) 
     }
     found = {}
     for variable in container.env:
-        if variable.value_from is not None:
-            path = variable.value_from.path
+        if variable.value_from is not None and variable.value_from.field_ref is not None:
+            path = variable.value_from.field_ref.field_path
             name, bracket, key = path.partition("['")
             mapping = pod.metadata.labels if name == "metadata.labels" else pod.metadata.annotations
             found[path] = mapping.get(key.removesuffix("']"), "") if bracket else known[path]
@@ -190,6 +191,7 @@ def _volume(
     read_only: bool = False,
     sub_path: str | None = None,
     kind: str = "",
+    from_configs: bool = False,
 ) -> dict[str, object]:
     return {
         "of": of,
@@ -198,6 +200,7 @@ def _volume(
         "target": target,
         "read_only": read_only,
         "type": kind,
+        "from_configs": from_configs,
     }
 
 
@@ -207,8 +210,9 @@ def _volume_of_mount(pod: PodManifest, mount: VolumeMount, directory: Path) -> d
         "lab",
         directory / "volumes" / volume.name,
         mount.mount_path,
-        read_only=mount.read_only,
+        read_only=mount.read_only or bool(volume.files),
         sub_path=mount.sub_path,
+        from_configs=bool(volume.files),
     )
     if volume.host_path is not None:
         how |= {"of": "node", "source": volume.host_path.path, "type": volume.host_path.type}
@@ -227,12 +231,13 @@ class PodContainer:
         report: Report,
         on_change: Callable[[], None] = lambda: None,
         warm_shims: WarmParent | None = None,
+        lookup: Lookup = no_configs,
         *,
         initial: bool = False,
     ) -> None:
         """`directory` is the pod's own, `log` the file for stdout and stderr, `warm_shims` what makes shims quickly.
 
-        `initial`: it runs to its end before the others start.
+        `lookup` finds ConfigMaps and Secrets. `initial`: it runs to its end before the others start.
         """
         self.name = container.name
         self.image = container.image
@@ -247,6 +252,11 @@ class PodContainer:
         self._report = report
         self._on_change = on_change
         self._warm_shims = warm_shims
+        self._lookup = lookup
+        self._missing = ""
+        """Which ConfigMap, Secret or key its variables wait for."""
+        self._tries_without_it = 0
+        """Of its supervisor, which counts them as restarts."""
         self._probes = ContainerProbes(pod.name, container, report, on_change, self._end_run)
         self._place: ContainerPlace | None = None
         self._supervised: Supervised | None = None
@@ -274,12 +284,28 @@ class PodContainer:
         if before is not None:
             if before.state == "exited":
                 return
-            self._restarts_before += before.restarts + 1
+            self._restarts_before += before.restarts - self._tries_without_it + 1
+            self._tries_without_it = 0
         self._place = place
         wanted = self._pod.spec.restart_policy
         policy = RestartPolicy("OnFailure" if self._initial and wanted == "Always" else wanted)
         self._supervised = Supervised(f"{self._pod.name}/{self.name}", self._launch, policy, self._changed)
-        self._supervised.start()
+        try:
+            self._supervised.start()
+        except MissingConfig:
+            # Nothing runs yet; `follow_configs` starts it.
+            self._supervised, self._tries_without_it = None, 0
+            self._on_change()
+
+    def follow_configs(self) -> None:
+        """Start now if a ConfigMap or Secret was missing until now."""
+        place, supervised = self._place, self._supervised
+        if not self._missing or place is None:
+            return
+        if supervised is None:
+            self.start(place)
+        else:
+            supervised.try_now()
 
     def stop(self, grace_s: float) -> None:
         """End every process of the container: preStop, TERM to the first one, KILL to all after the grace."""
@@ -324,13 +350,14 @@ class PodContainer:
         """What is so now; asks the kernel when the container has a port."""
         supervised = self._supervised
         if supervised is None:
-            return ContainerFacts("pending")
+            return ContainerFacts("pending", message=self._missing, config_error=bool(self._missing))
         return ContainerFacts(
             state=supervised.state,
-            restarts=self._restarts_before + supervised.restarts,
+            restarts=self._restarts_before + supervised.restarts - self._tries_without_it,
             exit_code=self._exit_code,
             started_at=supervised.started_at,
-            message=self._message,
+            message=self._missing or self._message,
+            config_error=bool(self._missing),
             pid=self.pid,
             listens=self._serves(pause_pid),
             probed=self._probes.decides or not self._probes.started,
@@ -380,7 +407,7 @@ class PodContainer:
         place = self._place
         if place is None:
             raise OSError(f"pod {self._pod.name} has no namespaces now")
-        image = program(self._container, field_values(self._pod, self._container, place))
+        image = self._find_program(place)
         if self._initial and self._container.stand_in:
             image = dataclasses.replace(image, argv=DOES_NOTHING)
         text = run_document(self._pod, self._container, image, place, self._directory, self.log)
@@ -391,6 +418,25 @@ class PodContainer:
             shim_end.close()
             self._converse(lab_end, process)
         return process
+
+    def _find_program(self, place: ContainerPlace) -> Program:
+        """What to run, with the values that ConfigMaps and Secrets have now. Raises MissingConfig."""
+        try:
+            fields = field_values(self._pod, self._container, place)
+            found = program(self._container, values_of(self._pod, self._container, fields, self._lookup))
+        except MissingConfig as failure:
+            why = str(failure)
+        except RecipeError as failure:
+            # What a recipe says of a value may show a secret.
+            why = f"{failure.variable}: the image does not take its value"
+        else:
+            self._missing, self._program = "", found
+            return found
+        if why != self._missing:
+            self._missing = why
+            self._report("Warning", "Failed", f"Error: {why}")
+        self._tries_without_it += 1
+        raise MissingConfig(why)
 
     def _start_shim(self, inherited: tuple[int, int]) -> ShimProcess:
         words = [*_shim(), "--run", *map(str, inherited)]
@@ -452,6 +498,8 @@ class PodContainer:
         self._pid = None
         self._exit_code = shell_exit_code(supervised.exit_code)
         self._end_leftovers()
+        if self._missing:
+            return
         ended = f"container {self.name} ended with exit code {self._exit_code}"
         if supervised.state == "backoff":
             self._report("Warning", "BackOff", f"{ended}{': ' if self._message else ''}{self._message}; starts again")

@@ -8,6 +8,7 @@ from typing import Literal
 from testbed.processes.supervise import State
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed"]
+CONFIG_ERROR = "CreateContainerConfigError"
 TCP_LISTEN = "0A"  # include/net/tcp_states.h
 
 
@@ -23,6 +24,8 @@ class ContainerFacts:
     """Seconds since the epoch at the last start."""
     message: str = ""
     """Why the last run could not even begin; empty when it did."""
+    config_error: bool = False
+    """Whether it waits for a ConfigMap, a Secret or a key, which `message` names."""
     pid: int | None = None
     listens: bool = True
     """Whether it serves: by its readiness probe, else whether the container's port, if it has one, is open."""
@@ -95,6 +98,8 @@ def container_status(name: str, image: str, facts: ContainerFacts) -> ContainerS
     state: Literal["waiting", "running", "terminated"]
     if facts.state == "running" and facts.pid is not None:
         state, reason = "running", ""
+    elif facts.config_error:
+        state, reason = "waiting", CONFIG_ERROR
     elif facts.state == "backoff" or (facts.state == "running" and facts.exit_code is not None):
         # It waits for its next try, or its shim is busy with one.
         state, reason = "waiting", "CrashLoopBackOff"
@@ -123,7 +128,7 @@ def pod_phase(containers: Sequence[ContainerStatus]) -> Phase:
     """Where the pod is in its life (Kubernetes: pod lifecycle, «Pod phase»)."""
     if all(container.state == "terminated" for container in containers):
         return "Succeeded" if all(container.exit_code == 0 for container in containers) else "Failed"
-    if any(container.reason == "ContainerCreating" for container in containers):
+    if any(container.reason in ("ContainerCreating", CONFIG_ERROR) for container in containers):
         return "Pending"
     return "Running"
 

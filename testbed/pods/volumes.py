@@ -1,14 +1,22 @@
-"""What the containers of one pod share as files: shared memory and empty directories, each of a size of its own."""
+"""What the containers of one pod share as files: shared memory, empty directories, ConfigMaps and Secrets.
+
+Each is memory, with a size of its own.
+"""
 
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-from testbed.cluster.manifest import PodSpec
+from testbed.cluster.config_objects import MOST_BYTES
+from testbed.cluster.manifest import PodManifest
+from testbed.pods.config_volume import write_files
+from testbed.pods.pod_config import Lookup, files_of
 from testbed.pods.tmpfs import MIB, mount_tmpfs, umount_tmpfs
 
 EMPTY_DIRECTORY_MODE = 0o777
+CONFIG_DIRECTORY_MODE = 0o755
 SHARED_MEMORY = 64 * MIB
 """As container engines and Kubernetes give it."""
 
@@ -16,18 +24,28 @@ SHARED_MEMORY = 64 * MIB
 class PodVolumes:
     """File systems below the pod's directory; they outlive its containers and its pause process."""
 
-    def __init__(self, directory: Path, spec: PodSpec) -> None:
-        """Nothing is made yet."""
+    def __init__(self, directory: Path, pod: PodManifest, lookup: Lookup) -> None:
+        """Nothing is made yet. `lookup` finds ConfigMaps and Secrets."""
         self._directory = directory
+        self._pod = pod
+        self._lookup = lookup
+        volumes = pod.spec.volumes
         # Whatever user a container runs as, it may write there (Kubernetes: emptyDir).
-        self._group = spec.security_context.fs_group
+        self._group = pod.spec.security_context.fs_group
         self._wanted = [(directory / "shm", SHARED_MEMORY, 0o1777)]
         self._wanted += [
             (directory / "volumes" / volume.name, volume.empty_dir.size, EMPTY_DIRECTORY_MODE)
-            for volume in spec.volumes
+            for volume in volumes
             if volume.empty_dir is not None
         ]
+        self._wanted += [
+            # While they change, what was and what comes are there together.
+            (directory / "volumes" / volume.name, 2 * len(volume.files) * MOST_BYTES + MIB, CONFIG_DIRECTORY_MODE)
+            for volume in volumes
+            if volume.files
+        ]
         self._mounted: list[Path] = []
+        self._filled: set[str] = set()
         self._changing = threading.Lock()
 
     def mount(self) -> None:
@@ -41,9 +59,30 @@ class PodVolumes:
                         place.chmod(0o2777)
                     self._mounted.append(place)
 
+    def fill(self) -> list[str]:
+        """Write the files of ConfigMaps and Secrets as they are now; returns why volumes have none yet.
+
+        One whose object has gone keeps the files that it has, as in Kubernetes.
+        """
+        with self._changing:
+            return list(self._fill()) if self._mounted else []
+
+    def _fill(self) -> Iterator[str]:
+        for volume in self._pod.spec.volumes:
+            if not volume.files:
+                continue
+            try:
+                files = files_of(self._pod, volume, self._lookup)
+                write_files(self._directory / "volumes" / volume.name, files, self._group)
+                self._filled.add(volume.name)
+            except OSError as failure:
+                if volume.name not in self._filled:
+                    yield f'MountVolume.SetUp failed for volume "{volume.name}": {failure}'
+
     def remove(self) -> None:
         """Let go of everything, and of the pod's directory."""
         with self._changing:
             while self._mounted:
                 umount_tmpfs(self._mounted.pop())
+            self._filled.clear()
             shutil.rmtree(self._directory, ignore_errors=True)

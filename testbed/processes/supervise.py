@@ -131,6 +131,10 @@ class Supervised:
             self._held, self._restart_asked = False, True
             self._wake.set()
 
+    def try_now(self) -> None:
+        """Start it at once where it waits for its next try."""
+        self._wake.set()
+
     def stop(self, grace_s: float = 5.0) -> None:
         """End it for good: TERM, then KILL after the grace. Safe to call twice."""
         with self._launching:

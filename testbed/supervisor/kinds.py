@@ -62,6 +62,20 @@ IN_LAB: Mapping[Kind, KindInLab] = {
         ),
     ),
     kinds.SERVICE: KindInLab(get=objects.services, describe=SERVICE),
+    kinds.CONFIG_MAP: KindInLab(
+        get=objects.config_maps,
+        describe=Described(
+            names=lambda lab: list(map(str, lab.config_map_keeper.wanted())),
+            show=lambda lab, name: lab.config_map_keeper.describe(name),
+        ),
+    ),
+    kinds.SECRET: KindInLab(
+        get=objects.secrets,
+        describe=Described(
+            names=lambda lab: list(map(str, lab.secret_keeper.wanted())),
+            show=lambda lab, name: lab.secret_keeper.describe(name),
+        ),
+    ),
     kinds.NAMESPACE: KindInLab(
         get=objects.namespaces,
         describe=Described(

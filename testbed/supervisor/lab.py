@@ -10,6 +10,7 @@ from testbed.lab.state import LabState
 from testbed.policies.policies import Policies
 from testbed.services.external_addresses import ExternalAddresses
 from testbed.services.services import Services
+from testbed.workloads.config_keeper import ConfigKeeper
 from testbed.workloads.deployment_keeper import DeploymentKeeper
 from testbed.workloads.keeper import Keeper
 from testbed.workloads.namespace_keeper import NamespaceKeeper
@@ -43,6 +44,8 @@ class Lab:
         self.deployment_keeper = DeploymentKeeper(self.workloads, nodes, pods.changed, events)
         self.service_keeper = ServiceKeeper(self.services, pods, self.workloads)
         self.policy_keeper = PolicyKeeper(self.policies)
+        self.config_map_keeper = ConfigKeeper("ConfigMap", state.configs)
+        self.secret_keeper = ConfigKeeper("Secret", state.configs)
         self.node_changes = NodeChanges(state, self.workloads, self.pod_keeper)
         self._keepers: dict[str, Keeper] = {}
         self.namespace_keeper = NamespaceKeeper(state.namespaces, self._keepers)

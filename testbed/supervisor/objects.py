@@ -10,6 +10,8 @@ from pathlib import Path
 
 from agent.lease import Lease
 from testbed.cluster import kinds
+from testbed.cluster.environment import ConfigKind
+from testbed.cluster.kinds import Kind
 from testbed.cluster.object_key import ObjectKey
 from testbed.control.answers.objects import LeaseObject, LeaseSpec, NameObject, RouteTableObject
 from testbed.errors import EtcdFailed
@@ -25,6 +27,7 @@ from testbed.supervisor.shapes import (
     LabIdentity,
     PodSurroundings,
     Shape,
+    config_shape,
     deployment_shape,
     endpoints_shape,
     event_shapes,
@@ -115,6 +118,24 @@ def network_policies(lab: Lab) -> list[Shape]:
     return [
         network_policy_shape(identity, policy, _created(lab, lab.policies, key))
         for key, policy in lab.policies.applied.items()
+    ]
+
+
+def config_maps(lab: Lab) -> list[Shape]:
+    """Every ConfigMap (`get configmaps`)."""
+    return _configs(lab, kinds.CONFIG_MAP, "ConfigMap")
+
+
+def secrets(lab: Lab) -> list[Shape]:
+    """Every Secret, its values in base64 (`get secrets`)."""
+    return _configs(lab, kinds.SECRET, "Secret")
+
+
+def _configs(lab: Lab, kind: Kind, name: ConfigKind) -> list[Shape]:
+    identity, configs = identity_of(lab), lab.state.configs
+    return [
+        config_shape(identity, kind, found, configs.created_at.get((name, key), lab.state.since))
+        for key, found in configs.of_kind(name).items()
     ]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.cluster import kinds
+from testbed.cluster.config_objects import ConfigObject
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.kinds import KINDS, Kind
 from testbed.cluster.manifest import PodManifest
@@ -270,6 +271,11 @@ def service_shape(lab: LabIdentity, service: Service, created_at: str, ready_end
     shape["status"] = {"loadBalancer": {"ingress": [{"ip": str(outside)}]} if outside else {}}
     own: ServiceOwnFacts = {"readyEndpoints": ready_endpoints}
     return {**shape, "testbed": own}
+
+
+def config_shape(lab: LabIdentity, kind: Kind, found: ConfigObject, created_at: str) -> Shape:
+    """Return a v1 ConfigMap or Secret."""
+    return lab.of_manifest(kind, found.key, created_at, found.to_manifest())
 
 
 def endpoints_shape(

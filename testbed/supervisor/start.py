@@ -103,6 +103,9 @@ class LabStart:
 
     def _pods(self) -> str:
         lab, state = self._lab, self._state
+        state.configs.put(state.cluster.configs)
+        lab.open("ConfigMap", lab.config_map_keeper)
+        lab.open("Secret", lab.secret_keeper)
         for manifest in state.cluster.pods:
             lab.workloads.bare[manifest.key] = manifest
             state.pods.add(state.pods.make(manifest))

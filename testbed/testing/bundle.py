@@ -16,6 +16,7 @@ from pathlib import Path
 
 from testbed.cluster.kinds import KINDS
 from testbed.control.answers.lab import StatusAnswer
+from testbed.control.client import CLUSTER_FILE
 from testbed.control.options import read_options
 from testbed.control.questions import STATUS
 from testbed.errors import TestbedError
@@ -23,6 +24,7 @@ from testbed.plain_files import read_end
 from testbed.testing.bundle_findings import findings
 from testbed.testing.lab_answers import Result
 from testbed.testing.lab_handle import HEALTH, LabHandle
+from testbed.testing.without_secrets import file_without_values, without_values
 
 PART_LIMIT_S = 8.0
 BUNDLE_LIMIT_S = 60.0
@@ -67,7 +69,7 @@ EXPLAINED = {
     "logs/": "the lab's own log, etcd's, and the journal of kernel changes; the end of deleted pods' logs",
     "captures/": "packets during the test (--lab-pcap): NODE-eth0 is the uplink, NODE-flannel0 (or what the "
     "backend has) the overlay device; a number counts the lives of a device; tcpdump -nr FILE shows them",
-    "cluster.yaml": "the cluster file that the lab was made from",
+    "cluster.yaml": "the cluster file that the lab was made from, without values of Secrets",
 }
 
 
@@ -158,7 +160,7 @@ def _container_logs(lab: LabHandle, problems: list[str]) -> Iterator[BundledFile
 
 
 def _objects(lab: LabHandle, kind: str) -> str:
-    return _json(lab.get(kind))
+    return _json([without_values(one) for one in lab.get(kind)])
 
 
 def _description(lab: LabHandle, kind: str, name: str) -> str:
@@ -202,6 +204,7 @@ def _copy_what_it_left(rundir: Path, directory: Path, only: Sequence[str] = ()) 
         except OSError as failure:
             text = f"# could not be had: {failure}\n".encode()
         place = file.relative_to(rundir)
+        text = file_without_values(text) if place.name == CLUSTER_FILE else text
         target = directory / (place if place.parts[0] in ("cluster.yaml", "logs") else Path("logs", place))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(text)

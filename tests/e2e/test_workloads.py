@@ -3,6 +3,7 @@
 All tests share one lab of three nodes. Each applies what it needs under names of its own and removes it again.
 """
 
+import base64
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import pytest
 
 from testbed.control.questions import CHECK
 from testbed.pytest_plugin import NewLab
+from testbed.testing.bundle import write_bundle
 from testbed.testing.heartbeats import Heartbeats
 from testbed.testing.invariants import Baseline, broken
 from tests.e2e.command import Answer, read_until
@@ -389,3 +391,39 @@ def test_a_forward_to_a_service_and_to_a_node_port_reaches_its_pods(lab: Lab) ->
     assert "service front has no such TCP port (got 81; want 80)" in lab.testbed("forward", "0:front:81").err
     lab.must("delete", "service", "front")
     lab.must("delete", "deployment", "front")
+
+
+def test_a_pod_has_its_config_map_and_its_secret_and_no_value_of_the_secret_is_shown(lab: Lab, tmp_path: Path) -> None:
+    secret = "hunter2"
+    encoded = base64.b64encode(secret.encode()).decode()
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web"}, "data": {"color": "red"}}
+    keys = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"token": secret}}
+    using = pod("using", volumes=[{"name": "keys", "secret": {"secretName": "keys"}}])
+    using["spec"]["containers"][0] |= {
+        "envFrom": [{"configMapRef": {"name": "web"}}],
+        "volumeMounts": [{"name": "keys", "mountPath": "/keys"}],
+    }
+    assert apply(lab, using, keys, wait=False).out.startswith("pod/using created\nsecret/keys created\n")
+    state = "CreateContainerConfigError"
+    wait_until(lambda: state in lab.must("get", "pods", "using"), timeout_s=10, what="the pod waits")
+    assert 'Failed: Error: configmap "web" not found' in lab.must("describe", "pod", "using")
+    assert apply(lab, settings, using).out.startswith("configmap/web created\npod/using unchanged\n")
+    assert lab.run("using", "sh", "-c", 'echo "$color $(cat /keys/token)"') == f"red {secret}\n"
+    settings["data"] = {"color": "blue"}
+    assert apply(lab, settings).out.startswith("configmap/web configured\n")
+    assert json.loads(lab.must("get", "cm", "web", "-o", "json"))["data"] == {"color": "blue"}
+    assert json.loads(lab.must("get", "secret", "keys", "-o", "json"))["data"] == {"token": encoded}
+    assert lab.must("get", "secrets").split() == ["SECRET", "TYPE", "DATA", "keys", "Opaque", "1"]
+    assert "blue" in lab.must("describe", "configmap", "web")
+    assert "7 bytes" in lab.must("describe", "secret", "keys")
+    write_bundle(lab.handle, tmp_path / "bundle", title="secrets")
+    shown = [path.read_bytes() for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
+    shown += [path.read_bytes() for path in lab.handle.record.rundir.rglob("*") if path.is_file()]
+    shown += [lab.must("describe", "secret", "keys").encode(), *(path.read_bytes() for path in command_lines())]
+    assert not any(value.encode() in one for one in shown for value in (secret, encoded))
+    for thing in ("configmap/web", "secret/keys", "pod/using"):
+        assert lab.must("delete", thing) == f"{thing} deleted\n"
+
+
+def command_lines() -> list[Path]:
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]

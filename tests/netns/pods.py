@@ -20,6 +20,7 @@ from testbed.cluster.object_key import key_of
 from testbed.places import PAUSE
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import Pod
+from testbed.pods.pod_config import Lookup, no_configs
 from testbed.processes import namespaces as ns
 from testbed.processes import supervise
 from testbed.processes.process_ends import ProcessEnds
@@ -108,6 +109,10 @@ class PodNode:
         self.ipam = Ipam(rundir / "addresses")
         self.events: list[tuple[str, str]] = []
         """Object and reason of each."""
+        self.messages: list[tuple[str, str, str]] = []
+        """The same with the message."""
+        self.lookup: Lookup = no_configs
+        """Finds ConfigMaps and Secrets."""
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
@@ -135,6 +140,10 @@ class PodNode:
         make_mounts_private(self.rundir, OURS)
         return subprocess.Popen(["sleep", "infinity"], cwd="/")
 
+    def _note(self, _kind: str, thing: str, reason: str, message: str) -> None:
+        self.events.append((thing, reason))
+        self.messages.append((thing, reason, message))
+
     def pod(self, name: str, *containers: Mapping[str, Any], **spec: object) -> Pod:
         """A pod of this node, not started; it is deleted when the node goes. `shop/web`: in another namespace."""
         key = key_of(name)
@@ -145,8 +154,9 @@ class PodNode:
             manifest,
             self,
             self.ipam,
-            lambda kind, thing, reason, message: self.events.append((thing, reason)),
+            self._note,
             netns_directory=None,
+            lookup=self.lookup,
         )
         self._undo.callback(made.delete, 0.0)
         return made

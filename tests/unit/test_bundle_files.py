@@ -10,7 +10,7 @@ from testbed.testing.lab_handle import LabHandle
 
 def test_a_dead_labs_bundle_has_its_logs_and_nothing_that_a_container_planted(tmp_path: Path) -> None:
     secret = tmp_path / "shadow"
-    secret.write_text("secret\n")
+    secret.write_text("root:x\n")
     rundir, bundle = tmp_path / "lab", tmp_path / "bundle"
     volume = rundir / "nodes" / "node1" / "pods" / "web" / "volumes" / "data"
     of_pods = rundir / "logs" / "pods" / "web"
@@ -37,5 +37,5 @@ def test_a_dead_labs_bundle_has_its_logs_and_nothing_that_a_container_planted(tm
     assert "is a FIFO" in files["logs/etcd1.log"].read_text()
     assert "is a symbolic link" in files["cluster.yaml"].read_text()
     assert files["logs/lab.log"].stat().st_size == LARGEST_COPY
-    assert not any(b"secret" in path.read_bytes() for path in files.values())
+    assert not any(b"root:x" in path.read_bytes() for path in files.values())
     assert written.problems

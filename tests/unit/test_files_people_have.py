@@ -200,7 +200,7 @@ def test_a_volume_without_a_source_is_an_empty_directory() -> None:
     assert all(volume.empty_dir is not None for volume in read(text).pods[0].spec.volumes)
 
 
-@pytest.mark.parametrize("source", ["configMap", "persistentVolumeClaim", "image"])
+@pytest.mark.parametrize("source", ["nfs", "persistentVolumeClaim", "image"])
 def test_a_volume_of_another_source_is_none_of_an_empty_directory(source: str) -> None:
     text = pod(f"{{volumes: [{{name: a, {source}: {{}}}}], containers: [{{name: c, image: shell}}]}}")
     (problem,) = problems_of(text)

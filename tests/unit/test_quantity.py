@@ -1,8 +1,8 @@
 import pytest
 from pydantic_core import PydanticCustomError
 
-from testbed.cluster.manifest import EMPTY_DIR_BYTES, EmptyDir
 from testbed.cluster.quantity import bytes_of
+from testbed.cluster.volume import EMPTY_DIR_BYTES, EmptyDir
 
 
 @pytest.mark.parametrize(

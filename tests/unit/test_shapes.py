@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from testbed.cluster.config_objects import ConfigMap, Secret
 from testbed.cluster.deployment import Deployment
-from testbed.cluster.kinds import KINDS
+from testbed.cluster.kinds import CONFIG_MAP, KINDS, SECRET
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.namespace import built_in
 from testbed.cluster.network_policy import NetworkPolicy
@@ -23,6 +24,7 @@ from testbed.supervisor.shapes import (
     LabIdentity,
     PodSurroundings,
     Shape,
+    config_shape,
     deployment_shape,
     endpoints_shape,
     event_shapes,
@@ -187,12 +189,26 @@ NODES = {
     ),
     "dual stack": node_shape(LAB, {**NODE, "ipv6_address": "fd00:8::1", "ipv6_subnet": "fd00:a::/64"}, AT, {}, HOST),
 }
+SETTINGS = ConfigMap.model_validate(
+    {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "a"},
+        "data": {"a": "b"},
+        "binaryData": {"c": "AA=="},
+    }
+)
+KEYS = Secret.model_validate(
+    {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "stringData": {"a": "b"}, "immutable": True}
+)
 OBJECTS: list[tuple[str, Shape]] = [
     *(("Pod", shape) for shape in PODS.values()),
     *(("Node", shape) for shape in NODES.values()),
     ("Deployment", deployment_shape(LAB, DEPLOYMENT, AT, NUMBERS)),
     ("Service", service_shape(LAB, NUMBERED, AT, 2)),
     ("Service", service_shape(LAB, HEADLESS, AT, 0)),
+    ("ConfigMap", config_shape(LAB, CONFIG_MAP, SETTINGS, AT)),
+    ("Secret", config_shape(LAB, SECRET, KEYS, AT)),
     ("Namespace", namespace_shape(LAB, built_in("default"), AT, ends=False)),
     ("NetworkPolicy", network_policy_shape(LAB, POLICY, AT)),
     ("Endpoints", endpoints_shape(LAB, NUMBERED, AT, [[BOTH]], [[]])),

@@ -3,8 +3,10 @@
 import pytest
 
 from testbed.cluster.image_names import ImageRule
+from testbed.cluster.images import Values
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, read_cluster
+from testbed.pods.pod_config import MissingConfig, files_of, no_configs, values_of
 
 RULES = (ImageRule("*", "echo"),)
 
@@ -18,7 +20,7 @@ MOUNT = "volumeMounts: [{name: v, mountPath: /data}]"
 
 
 @pytest.mark.parametrize(
-    "volume", ["persistentVolumeClaim: {claimName: x}", "configMap: {name: x}", "nfs: {server: a}"]
+    "volume", ["persistentVolumeClaim: {claimName: x}", "downwardAPI: {items: []}", "nfs: {server: a}"]
 )
 def test_a_volume_that_only_stand_ins_mount_is_an_empty_directory(volume: str) -> None:
     found = read(f"{{volumes: [{{name: v, {volume}}}], containers: [{{name: c, image: mysql, {MOUNT}}}]}}")
@@ -41,16 +43,27 @@ def test_a_volume_that_is_supported_stays() -> None:
 
 
 def test_variables_from_elsewhere_are_left_out_and_those_of_fields_stay() -> None:
-    secret = "{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}"
+    other = "{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}"
     field = "{name: B, valueFrom: {fieldRef: {fieldPath: status.podIP}}}"
-    more = "envFrom: [{configMapRef: {name: x}}]"
-    found = read(f"{{containers: [{{name: c, image: mysql, env: [{secret}, {field}], {more}}}]}}")
+    found = read(f"{{containers: [{{name: c, image: mysql, env: [{other}, {field}]}}]}}")
     variables = found.pods[0].spec.containers[0].env
     assert [variable.value_from is None for variable in variables] == [True, False]
-    assert sum("a stand-in needs no variables" in str(warning) for warning in found.warnings) == 2
+    assert sum("a stand-in needs no variables" in str(warning) for warning in found.warnings) == 1
     with pytest.raises(SpecError) as caught:
-        read(f"{{containers: [{{name: c, image: nginx, env: [{secret}], {more}}}]}}")
-    assert len(caught.value.problems) == 2
+        read(f"{{containers: [{{name: c, image: nginx, env: [{other}]}}]}}")
+    assert len(caught.value.problems) == 1
+
+
+def test_a_stand_in_waits_for_no_config_map_and_no_secret() -> None:
+    env = "env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}], envFrom: [{configMapRef: {name: x}}]"
+    volume = "{name: v, configMap: {name: x}}"
+    containers = f"{{name: c, image: mysql, {env}, {MOUNT}}}"
+    pod = read(f"{{volumes: [{volume}], containers: [{containers}]}}").pods[0]
+    assert values_of(pod, pod.spec.containers[0], {}, no_configs) == Values({}, {})
+    assert files_of(pod, pod.spec.volumes[0], no_configs) == {}
+    pod = read(f"{{volumes: [{volume}], containers: [{containers}, {{name: d, image: shell, {MOUNT}}}]}}").pods[0]
+    with pytest.raises(MissingConfig):
+        files_of(pod, pod.spec.volumes[0], no_configs)
 
 
 @pytest.mark.parametrize("spec", ["x", "{containers: x}", "{containers: [x, {image: 3}], volumes: [x, {name: v}]}"])

@@ -1,0 +1,173 @@
+"""Volumes of a pod: empty directories, files of the machine, ConfigMaps and Secrets as files."""
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
+
+from testbed.cluster.environment import ConfigKind
+from testbed.cluster.manifest_model import LabelName, Model
+from testbed.cluster.name_rules import (
+    check_config_key,
+    check_mount_path,
+    check_object_name,
+    check_volume_file,
+    within,
+    wrong,
+)
+from testbed.cluster.quantity import bytes_of, check_quantity
+
+EMPTY_DIR_BYTES = 256 << 20
+"""Of an emptyDir without sizeLimit. Kubernetes has none, and a disk below; here it is memory."""
+FILE_MODE = 0o644
+FileMode = Annotated[int, within(0, 0o777)]
+
+
+class EmptyDir(Model):
+    """A directory that lives as long as the pod."""
+
+    medium: Literal["", "Memory"] = ""
+    """Both are memory."""
+    size_limit: Annotated[int | str, PlainValidator(check_quantity)] | None = None
+    """What fits in, such as 64Mi; a container that writes more gets ENOSPC. Without it, or with 0, it is 256Mi."""
+
+    @property
+    def size(self) -> int:
+        """What fits in, in bytes."""
+        return bytes_of(self.size_limit or 0) or EMPTY_DIR_BYTES
+
+
+class HostPath(Model):
+    """A directory or file of the machine; `type` as in Kubernetes, empty: no check."""
+
+    path: Annotated[str, AfterValidator(check_mount_path)]
+    type: Literal["", "Directory", "DirectoryOrCreate", "File", "FileOrCreate"] = ""
+
+
+class KeyToPath(Model):
+    """One key as a file of another name."""
+
+    key: Annotated[str, AfterValidator(check_config_key)]
+    path: Annotated[str, AfterValidator(check_volume_file)]
+    """Below the volume."""
+    mode: FileMode | None = None
+    """Left out: the volume's defaultMode."""
+
+
+Items = Annotated[tuple[KeyToPath, ...], Field(strict=False)]
+
+
+class Files(NamedTuple):
+    """One ConfigMap or Secret as files of a volume."""
+
+    kind: ConfigKind
+    name: str
+    items: tuple[KeyToPath, ...]
+    """Empty: every key as a file of its name."""
+    optional: bool
+
+
+class ConfigMapVolume(Model):
+    """A ConfigMap's keys as files, which change with it."""
+
+    name: Annotated[str, AfterValidator(check_object_name)]
+    items: Items = ()
+    """The keys that become files; left out: all."""
+    default_mode: FileMode = FILE_MODE
+    optional: bool = False
+    """True: without the object, or a key, its files are not there."""
+
+
+class SecretVolume(Model):
+    """A Secret's keys as files, which change with it."""
+
+    secret_name: Annotated[str, AfterValidator(check_object_name)]
+    items: Items = ()
+    """The keys that become files; left out: all."""
+    default_mode: FileMode = FILE_MODE
+    optional: bool = False
+    """True: without the object, or a key, its files are not there."""
+
+
+class ObjectProjection(Model):
+    """A ConfigMap or Secret as files of a projected volume."""
+
+    name: Annotated[str, AfterValidator(check_object_name)]
+    items: Items = ()
+    """The keys that become files; left out: all."""
+    optional: bool = False
+    """True: without the object, or a key, its files are not there."""
+
+
+class Projection(Model):
+    """One source of a projected volume."""
+
+    config_map: ObjectProjection | None = None
+    secret: ObjectProjection | None = None
+
+    @model_validator(mode="after")
+    def _a_source(self) -> "Projection":
+        if (self.config_map is None) == (self.secret is None):
+            got = "none" if self.secret is None else "both"
+            raise wrong("a projection has one source", got, "configMap or secret: {name: …}")
+        return self
+
+    @property
+    def files(self) -> Files:
+        """What becomes files."""
+        kind: ConfigKind = "ConfigMap" if self.config_map is not None else "Secret"
+        given = self.config_map or self.secret
+        assert given is not None
+        return Files(kind, given.name, given.items, given.optional)
+
+
+class Projected(Model):
+    """Several ConfigMaps and Secrets in one directory."""
+
+    sources: Annotated[tuple[Projection, ...], Field(strict=False, min_length=1)]
+    default_mode: FileMode = FILE_MODE
+
+
+class Volume(Model):
+    """A directory that containers of one pod share."""
+
+    empty_settings_say_nothing = False
+    """Another source is another volume, with settings or without."""
+
+    name: LabelName
+    empty_dir: EmptyDir | None = None
+    host_path: HostPath | None = None
+    config_map: ConfigMapVolume | None = None
+    secret: SecretVolume | None = None
+    projected: Projected | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_empty_directory_without_a_source(cls, given: object) -> object:
+        if isinstance(given, dict) and {key for key, value in given.items() if value is not None} <= {"name"}:
+            return {**given, "emptyDir": {}}
+        return given
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Volume":
+        fields = type(self).model_fields
+        given = [field.alias or name for name, field in fields.items() if getattr(self, name) is not None]
+        if len(given) > 2:
+            want = "one of them, such as emptyDir: {} or configMap: {name: …}"
+            raise wrong("a volume has one source", ", ".join(given[1:]), want)
+        return self
+
+    @property
+    def files(self) -> tuple[Files, ...]:
+        """The objects whose keys are its files; none for a volume of another kind."""
+        if self.config_map is not None:
+            given = self.config_map
+            return (Files("ConfigMap", given.name, given.items, given.optional),)
+        if self.secret is not None:
+            return (Files("Secret", self.secret.secret_name, self.secret.items, self.secret.optional),)
+        return tuple(one.files for one in self.projected.sources) if self.projected is not None else ()
+
+    @property
+    def default_mode(self) -> int:
+        """Of files that have no mode of their own."""
+        given = self.config_map or self.secret or self.projected
+        return given.default_mode if given is not None else FILE_MODE

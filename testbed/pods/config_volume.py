@@ -1,0 +1,87 @@
+"""A directory of files that change all at once, as kubelet writes ConfigMaps and Secrets.
+
+..2024_05_01_10_00_00.123/nginx.conf     the files
+..data -> ..2024_05_01_10_00_00.123      replaced in one step when they change
+nginx.conf -> ..data/nginx.conf          what containers see
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from time import strftime
+
+from testbed.pods.container_root import CONFIG_DATA as DATA
+from testbed.pods.pod_config import VolumeFile
+
+READABLE = 0o440
+DIRECTORY_MODE = 0o755
+"""Whatever the lab's own mask says."""
+
+
+def write_files(volume: Path, files: Mapping[str, VolumeFile], group: int | None) -> bool:
+    """Have exactly these files in the volume; False when they are there already. Raises OSError.
+
+    `group` may read all of them.
+    """
+    wanted = {
+        path: VolumeFile(file.data, file.mode if group is None else file.mode | READABLE)
+        for path, file in files.items()
+    }
+    current = _current(volume)
+    if current is not None and _read(current) == wanted:
+        return False
+    new = Path(tempfile.mkdtemp(dir=volume, prefix=strftime("..%Y_%m_%d_%H_%M_%S.")))
+    try:
+        _fill(new, wanted, group)
+        _link(volume / DATA, new.name)
+    except OSError:
+        shutil.rmtree(new)
+        raise
+    tops = {path.split("/")[0] for path in wanted}
+    for top in tops:
+        if not (volume / top).is_symlink():
+            _link(volume / top, f"{DATA}/{top}")
+    for entry in os.listdir(volume):
+        if not entry.startswith("..") and entry not in tops:
+            (volume / entry).unlink()
+    if current is not None:
+        shutil.rmtree(current)
+    return True
+
+
+def _fill(directory: Path, files: Mapping[str, VolumeFile], group: int | None) -> None:
+    for path, file in files.items():
+        place = directory / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as opened:
+            opened.write(file.data)
+            if group is not None:
+                os.fchown(descriptor, -1, group)
+            os.fchmod(descriptor, file.mode)
+    for inner in (directory, *(one for one in directory.rglob("*") if one.is_dir())):
+        inner.chmod(DIRECTORY_MODE)
+
+
+def _current(volume: Path) -> Path | None:
+    with contextlib.suppress(FileNotFoundError):
+        return volume / os.readlink(volume / DATA)
+    return None
+
+
+def _read(directory: Path) -> dict[str, VolumeFile]:
+    return {
+        str(file.relative_to(directory)): VolumeFile(file.read_bytes(), file.stat().st_mode & 0o777)
+        for file in directory.rglob("*")
+        if file.is_file()
+    }
+
+
+def _link(place: Path, target: str) -> None:
+    draft = place.with_name(f"..{place.name}_tmp")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(target)
+    draft.replace(place)

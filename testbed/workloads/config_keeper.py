@@ -1,0 +1,81 @@
+"""ConfigMaps and Secrets: wanted, changed and removed by name."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from testbed.cluster.config_objects import ConfigObject
+from testbed.cluster.environment import ConfigKind
+from testbed.cluster.object_key import ObjectKey, key_of
+from testbed.cluster.problems import Problem
+from testbed.cluster.validation import Source
+from testbed.control.answers.lab import Description
+from testbed.lab.configs import Configs
+from testbed.workloads.keeper import Outcome, outcome_of
+
+
+class ConfigKeeper:
+    """The keeper of one of the two kinds."""
+
+    def __init__(self, kind: ConfigKind, configs: Configs) -> None:
+        self._kind: ConfigKind = kind
+        self._configs = configs
+
+    def wanted(self) -> Mapping[ObjectKey, ConfigObject]:
+        """As applied."""
+        return self._configs.of_kind(self._kind)
+
+    def check(self, applied: Sequence[tuple[Source, ConfigObject]]) -> Iterator[Problem]:
+        """Whether what is immutable stays as it is."""
+        for source, wanted in applied:
+            before = self._configs.find(self._kind, wanted.key)
+            if before is not None and before.immutable and not _same_content(before, wanted):
+                what = "immutable (got other data, or immutable: false; want the same, or delete it first)"
+                yield source.problem(("metadata", "name"), what)
+
+    def warnings(self, applied: Sequence[tuple[Source, ConfigObject]]) -> Iterator[Problem]:
+        """None: a pod that waits for a key says so itself."""
+        return iter(())
+
+    def outcome(self, wanted: ConfigObject) -> Outcome:
+        """What `put` would do."""
+        before = self._configs.find(self._kind, wanted.key)
+        return outcome_of(None if before is None else before.to_manifest(), wanted.to_manifest())
+
+    def put(self, wanted: ConfigObject) -> Outcome:
+        """Have this object; volumes change with it, variables with the next start of their container."""
+        outcome = self.outcome(wanted)
+        if outcome != "unchanged":
+            self._configs.put([wanted])
+        return outcome
+
+    def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
+        """Have it no longer. Raises KeyError."""
+        self._configs.remove(self._kind, key)
+
+    def why_not_ready(self, key: ObjectKey) -> str:
+        """Nothing: it is there at once."""
+        return ""
+
+    def describe(self, name: str) -> Description:
+        """Everything about one object, as headings and values; of a Secret no value. Raises KeyError."""
+        found = self.wanted()[key_of(name)]
+        secret = found.kind == "Secret"
+        return {
+            "Name": name,
+            "Labels": found.metadata.labels or None,
+            **({"Type": found.type} if found.kind == "Secret" else {}),
+            "Immutable": found.immutable,
+            "Data": {
+                key: f"{len(value)} bytes" if secret or key not in found.variables else _shown(value.decode())
+                for key, value in found.content.items()
+            },
+            "Look inside": [f"get {self._kind.lower()} {name} -o yaml"],
+        }
+
+
+def _shown(text: str) -> str | list[str]:
+    lines = text.splitlines()
+    return lines if len(lines) > 1 else text
+
+
+def _same_content(before: ConfigObject, wanted: ConfigObject) -> bool:
+    return wanted.immutable and before.content == wanted.content and before.variables == wanted.variables
