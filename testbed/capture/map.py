@@ -11,6 +11,7 @@ from agent.netconfig.backend_options import IpipOptions, UdpOptions, VxlanOption
 from agent.netconfig.config import NetworkConfig
 from testbed.capture.headers import NO_OVERLAY, Encapsulation
 from testbed.cluster.device_names import OVERLAY_DEVICES
+from testbed.cluster.object_key import key_of
 from testbed.lab.state import LabState
 from testbed.lab.underlay import LabUnderlay
 from testbed.pods.pod import Pod
@@ -51,6 +52,12 @@ class Map:
     nodes: frozenset[str] = field(default_factory=frozenset)
     machines: frozenset[str] = field(default_factory=frozenset)
     """Nodes and all others of the underlay, but no pods."""
+
+    def in_namespace(self, name: str, namespace: str) -> str:
+        """What a name means in a namespace, as it is called in the whole lab: its pod, or a machine; no other's pod."""
+        pod = str(key_of(name, namespace))
+        is_pod = pod in self.place_of or (name in self.place_of and name not in self.machines)
+        return pod if is_pod else name
 
     def pid(self, place: str) -> int | None:
         """A process in the place; None for the lab's own."""

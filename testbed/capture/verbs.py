@@ -10,6 +10,7 @@ from testbed.capture.filters import FilterError, Instruction, from_tcpdump, noth
 from testbed.capture.map import LAB, Map
 from testbed.capture.outer_only import note_of
 from testbed.capture.plan import CapturePlan, CapturePoint
+from testbed.cluster.object_key import DEFAULT_NAMESPACE
 from testbed.control.answers.lab import EndedAnswer
 from testbed.control.programs import run_for_client
 from testbed.control.questions import CAPTURE
@@ -30,7 +31,7 @@ def capture_verbs(draw_map: Callable[[], Map]) -> Sequence[AnyVerb]:
 def capture(known: Map, request: Request) -> EndedAnswer:
     """Run the recorder on the client's streams: until its standard input ends, or the client leaves."""
     words = [str(word) for word in request.argument("words", list, [])]
-    points, expression = split(words, known)
+    points, expression = split(words, known, request.argument("namespace", str) or DEFAULT_NAMESPACE)
     wanted = tuple(listenings(points, known))
     ethernet, raw = compiled(expression)
     note = note_of(expression, wanted, known)
@@ -50,14 +51,19 @@ def capture(known: Map, request: Request) -> EndedAnswer:
     return run_for_client(request, [sys.executable, "-m", "testbed.capture.recorder", plan.to_json()])
 
 
-def split(words: Sequence[str], known: Map) -> tuple[list[str], str]:
-    """Points, and behind them a filter in tcpdump's language. Raises TestbedError when no point comes first."""
+def split(words: Sequence[str], known: Map, namespace: str = DEFAULT_NAMESPACE) -> tuple[list[str], str]:
+    """Points, with pods of `namespace`, and behind them a filter in tcpdump's language.
+
+    Raises TestbedError when no point comes first.
+    """
     owners = {EVERYTHING, *known.place_of, *known.switch_ports.values()}
     points: list[str] = []
     for word in words:
-        if word.partition(":")[0] not in owners:
+        name, colon, interface = word.partition(":")
+        owner = known.in_namespace(name, namespace)
+        if owner not in owners:
             break
-        points.append(word)
+        points.append(f"{owner}{colon}{interface}")
     if not points:
         raise TestbedError(
             f"capture: no such point (got {words[0] if words else 'none'}; want all, or some of "

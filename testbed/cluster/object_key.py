@@ -1,6 +1,7 @@
 """What an object is known by in a cluster: its namespace and its name."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 DEFAULT_NAMESPACE = "default"
 
@@ -19,6 +20,12 @@ class ObjectKey(NamedTuple):
     def file_name(self) -> str:
         """`nginx`, or `shop_nginx`: for files, devices and chains; a name of Kubernetes has no `_`."""
         return str(self).replace("/", "_")
+
+
+def key_of_object(item: Mapping[str, Any]) -> ObjectKey:
+    """Return the key of an object as `get -o json` shows it; one that is in no namespace has that of the default."""
+    metadata = item["metadata"]
+    return ObjectKey(metadata.get("namespace") or DEFAULT_NAMESPACE, metadata["name"])
 
 
 def key_of(text: str, namespace: str = DEFAULT_NAMESPACE) -> ObjectKey:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import click
 
-from testbed.command.command_line import FiniteRange, bare_name, lab_option, verbs
+from testbed.command.command_line import FiniteRange, bare_name, lab_option, namespace_option, verbs
 from testbed.control.client import LabConnection, LabRecord, NoAnswer, find_lab
 from testbed.control.questions import CAPTURE
 from testbed.errors import InvalidInput, TestbedError
@@ -24,9 +24,16 @@ END_LIMIT_S = 5.0
 @click.option("-c", "--count", metavar="N", type=click.IntRange(1), help="Stop after N packets.")
 @click.option("--seconds", metavar="S", type=FiniteRange(0.1), help="Stop after that time.")
 @click.option("--raw", is_flag=True, help="Leave super-packets as they are instead of cutting them as on a wire.")
+@namespace_option
 @lab_option
 def capture(
-    words: tuple[str, ...], write: str | None, count: int | None, seconds: float | None, raw: bool, lab: str | None
+    words: tuple[str, ...],
+    write: str | None,
+    count: int | None,
+    seconds: float | None,
+    raw: bool,
+    namespace: str | None,
+    lab: str | None,
 ) -> int:
     """Capture packets at points of the lab, until Ctrl-C; each is listed or written with its point's name.
 
@@ -40,8 +47,9 @@ def capture(
     if write == STANDARD_OUTPUT and sys.stdout.isatty():
         raise InvalidInput("testbed capture -w -: standard output is a terminal (want: … | wireshark -k -i -)")
     with _output(write) as output:
-        arguments = {
+        arguments: dict[str, object] = {
             "words": [bare_name(word) for word in words],
+            "namespace": namespace,
             "text": write is None,
             "raw": raw,
             "count": count,

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from testbed.cluster.kinds import ALL, BY_WORD, Kind, no_such_kind
-from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
+from testbed.cluster.object_key import key_of_object
 
 Meant = dict[Kind, tuple[str, ...]]
 """Names by kind, in the order in which they were typed; without names all objects of the kind."""
@@ -22,8 +22,7 @@ def kind_named(word: str) -> Kind | None:
 
 def name_of(item: Mapping[str, Any]) -> str:
     """Return what an object that `get` found is called on a command line."""
-    metadata = item["metadata"]
-    return str(ObjectKey(metadata.get("namespace", DEFAULT_NAMESPACE), metadata["name"]))
+    return str(key_of_object(item))
 
 
 def objects_meant(words: Sequence[str], wanted: Collection[Kind], *, may_be_all: bool = False) -> Meant:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from testbed.command.command_line import FiniteRange, bare_name, lab_option, output_option, verbs
+from testbed.command.command_line import FiniteRange, bare_name, lab_option, namespace_option, output_option, verbs
 from testbed.command.completion import names
 from testbed.control.client import LabRecord, ask, find_lab
 from testbed.control.questions import TRACE
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--svg", metavar="FILE", help="Draw the packet's path and headers too.")
 @click.option("--html", metavar="FILE", help="The same as a page, with the bytes of every hop.")
 @click.option("--raw", is_flag=True, help="Show the bytes of every hop too, header by header.")
+@namespace_option
 @lab_option
 @output_option("json")
 def trace(
@@ -45,6 +46,7 @@ def trace(
     svg: str | None,
     html: str | None,
     raw: bool,
+    namespace: str | None,
     lab: str | None,
     output: str | None,
 ) -> int:
@@ -55,6 +57,7 @@ def trace(
     trace client 10.0.90.2          ICMP echo
     trace client tomcat:9000 --udp  one UDP datagram
     trace nginx localhost:80        inside one pod
+    trace -n shop client bank/web:80    from a pod of namespace shop to one of bank
     trace -6 shell echo:8080        by IPv6; so is trace shell [fd00:a:0:90::2]:8080
     """
     from testbed.output import tables as render
@@ -69,7 +72,7 @@ def trace(
         "timeout_s": timeout or 1.0,
     }
     headers = raw or svg is not None or html is not None
-    answer = ask(record, TRACE, **arguments, ipv6=ipv6, frames=pcap is not None, headers=headers)
+    answer = ask(record, TRACE, **arguments, namespace=namespace, ipv6=ipv6, frames=pcap is not None, headers=headers)
     if pcap is not None:
         write_capture(pcap, answer.pop("frames"))
     if svg is not None or html is not None:

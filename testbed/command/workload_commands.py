@@ -18,7 +18,7 @@ from testbed.command.command_line import (
     output_option,
     verbs,
 )
-from testbed.command.completion import kind_and_names, names
+from testbed.command.completion import kind_and_names, names, namespaces
 from testbed.command.object_words import Meant, name_of, objects_meant
 from testbed.command.selectors import read_selector, selected, selector_option
 from testbed.control.client import LabRecord, ask, find_lab
@@ -293,18 +293,23 @@ def logs(
 
 
 @verbs.command()
+@click.option("-n", "--namespace", metavar="NAMESPACE", shell_complete=namespaces, help="Of its objects alone.")
 @lab_option
 @output_option("json")
 @click.option("-w", "--watch", is_flag=True, help="Go on as more happens, until Ctrl-C.")
-def events(lab: str | None, output: str | None, watch: bool) -> None:
-    """Show what happened, oldest first."""
+def events(namespace: str | None, lab: str | None, output: str | None, watch: bool) -> None:
+    """Show what happened in the whole lab, oldest first."""
     from testbed.output import tables as render
 
     record = find_lab(lab)
     shown: Sequence[Any] = ()
     while True:
         # Kubernetes' shape is four times as long, and wanted by programs alone.
-        found = ask(record, GET, kind=EVENT.plural) if output == "json" else ask(record, EVENTS)
+        found = (
+            ask(record, GET, kind=EVENT.plural, namespace=namespace)
+            if output == "json"
+            else ask(record, EVENTS, namespace=namespace)
+        )
         fresh = found[len(shown) :] if found[: len(shown)] == shown else found
         if fresh or not shown:
             render.as_json(_list_of(fresh)) if output == "json" else render.events(fresh)

@@ -60,7 +60,7 @@ def _one_pod_of_each_node(pods: Pods) -> list[PingSender]:
 def _targets(services: Services) -> list[ServicePortTarget]:
     families: tuple[Family, ...] = (4, 6)
     return [
-        ServicePortTarget(f"{service.name}:{port.port}", address, port.port)
+        ServicePortTarget(f"{service.key}:{port.port}", address, port.port)
         for service in list(services.numbered.values())
         for port in service.spec.ports
         for address in map(service.address_of, families)

@@ -34,7 +34,7 @@ class ExternalAddresses:
             address = IPv4Address(asked)
             if address not in self._segment or address in taken:
                 why = "is taken" if address in taken else f"is not in {self._segment}"
-                raise NothingFree(f"service {service.name}: loadBalancerIP {asked} {why}")
+                raise NothingFree(f"service {service.key}: loadBalancerIP {asked} {why}")
             return address
         if before is not None and before not in taken:
             return before
@@ -44,7 +44,7 @@ class ExternalAddresses:
             address = self._segment.broadcast_address - 1 - (first + step) % size
             if address not in taken:
                 return address
-        raise NothingFree(f"no free address for service {service.name}: all {size} of {self._segment} are taken")
+        raise NothingFree(f"no free address for service {service.key}: all {size} of {self._segment} are taken")
 
     def route(self, addresses: Collection[IPv4Address], nodes: Collection[LabNode]) -> None:
         """Have the gateway send what is for these addresses to a node."""

@@ -39,7 +39,7 @@ def service_status(known: Services) -> list[ServiceLine]:
 def _line(service: Service, known: Services) -> ServiceLine:
     spec = service.spec
     return {
-        "name": service.name,
+        "name": str(service.key),
         "type": spec.type,
         "cluster_ip": None if service.headless else spec.cluster_ip,
         "ports": [{"port": port.port, "protocol": port.protocol, "node_port": port.node_port} for port in spec.ports],

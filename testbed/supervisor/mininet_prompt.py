@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from mininet.log import error, output, setLogLevel
 from agent.kernel.journal import Journal
 from agent.kernel.kernel import Kernel
 from testbed.cluster.kinds import NODE, POD
-from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
+from testbed.cluster.object_key import key_of_object
 from testbed.control.client import ask, find_lab
 from testbed.control.questions import GET, IPERF
 from testbed.errors import TestbedError
@@ -69,7 +69,7 @@ class LabPrompt(CLI):
         """Every pod's address by its name; none while the lab does not say, for machines answer all the same."""
         with contextlib.suppress(TestbedError):
             found = ask(find_lab(None), GET, answer_within_s=ANSWER_LIMIT_S, kind=POD.plural)
-            return {_name_of(pod): str(pod.get("status", {}).get("podIP") or "") for pod in found}
+            return {str(key_of_object(pod)): str(pod.get("status", {}).get("podIP") or "") for pod in found}
         return {}
 
     def _address(self, machine: str) -> str:
@@ -163,10 +163,6 @@ class LabPrompt(CLI):
             bitrate=udp_rate,
         )
         output(f"*** Results: {rate_text(answer['bits_per_second'])}\n")
-
-
-def _name_of(pod: Mapping[str, Any]) -> str:
-    return str(ObjectKey(pod["metadata"].get("namespace") or DEFAULT_NAMESPACE, pod["metadata"]["name"]))
 
 
 def become_prompt(

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from testbed.bench.verbs import bench_verbs
 from testbed.capture.map import map_of
 from testbed.capture.verbs import capture_verbs
 from testbed.cluster.kinds import BY_PLURAL, DEPLOYMENT, NAMESPACE, Kind, no_such_kind
-from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey, key_of
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, key_of, key_of_object
 from testbed.cluster.problems import shorten
 from testbed.control.answers.lab import Description, EndedAnswer, EventLine, IperfAnswer, PingAnswer
 from testbed.control.programs import run_for_client, wait_with_client
@@ -122,9 +122,9 @@ class LabVerbs:
         if name is None:
             return found
         wanted = self._in_namespace(kind, name, request)
-        named = [item for item in found if _called(item) == wanted]
+        named = [item for item in found if str(key_of_object(item)) == wanted]
         if not named:
-            raise _not_there(kind, wanted, [_called(item) for item in found])
+            raise _not_there(kind, wanted, [str(key_of_object(item)) for item in found])
         return named
 
     def describe(self, request: Request) -> Description:
@@ -158,9 +158,10 @@ class LabVerbs:
             raise InvalidInput(f"{verb}: {no_such_kind(str(plural), *BY_PLURAL)}")
         return kind, IN_LAB[kind]
 
-    def events(self, _request: Request) -> list[EventLine]:
-        """What happened, oldest first."""
-        return list(self.state.events)
+    def events(self, request: Request) -> list[EventLine]:
+        """What happened, oldest first; of a namespace alone, where the request names one."""
+        namespace = self._existing(request.argument("namespace", str))
+        return [event for event in self.state.events if namespace in (None, _namespace_of(event))]
 
     def logs(self, request: Request) -> EndedAnswer:
         """A pod's, agent's, etcd's or the lab's log on the client's stdout."""
@@ -389,10 +390,10 @@ class LabVerbs:
         raise TestbedError(f"{name} runs nothing that writes a log (look below {logs})")
 
 
-def _called(item: Mapping[str, Any]) -> str:
-    """What an object is called in the whole lab."""
-    metadata = item["metadata"]
-    return str(ObjectKey(metadata.get("namespace", DEFAULT_NAMESPACE), metadata["name"]))
+def _namespace_of(event: EventLine) -> str:
+    """Where an event belongs: to the namespace of its object, to the default one where that is in none."""
+    word, _, name = event["object"].partition("/")
+    return key_of(name or word).namespace
 
 
 def _is_address(text: str) -> bool:

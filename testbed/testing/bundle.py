@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from testbed.cluster.kinds import KINDS
+from testbed.cluster.object_key import key_of, key_of_object
 from testbed.control.answers.lab import StatusAnswer
 from testbed.control.client import CLUSTER_FILE
 from testbed.control.options import read_options
@@ -142,9 +143,11 @@ def _parts(lab: LabHandle, status: StatusAnswer) -> Iterator[BundledFile]:
         yield BundledFile(f"nodes/{node}/describe.json", partial(_description, lab, "nodes", node))
         yield BundledFile(f"nodes/{node}/agent.log", partial(lab.logs, node))
     for pod in [line["name"] for line in status["pods"]]:
+        directory = key_of(pod).file_name
         for file, command in ON_PODS.items():
-            yield BundledFile(f"pods/{pod}/{file}", partial(_script, lab, f"ip netns exec {pod} {command}", None))
-        yield BundledFile(f"pods/{pod}/describe.json", partial(_description, lab, "pods", pod))
+            script = partial(_script, lab, f"ip netns exec {directory} {command}", None)
+            yield BundledFile(f"pods/{directory}/{file}", script)
+        yield BundledFile(f"pods/{directory}/describe.json", partial(_description, lab, "pods", pod))
 
 
 def _container_logs(lab: LabHandle, problems: list[str]) -> Iterator[BundledFile]:
@@ -154,9 +157,9 @@ def _container_logs(lab: LabHandle, problems: list[str]) -> Iterator[BundledFile
         problems.append(f"pods/POD/CONTAINER.log: {failure}")
         return
     for pod in pods:
-        name = pod["metadata"]["name"]
+        key = key_of_object(pod)
         for container in [spec["name"] for spec in pod["spec"]["containers"]]:
-            yield BundledFile(f"pods/{name}/{container}.log", partial(lab.logs, name, container))
+            yield BundledFile(f"pods/{key.file_name}/{container}.log", partial(lab.logs, str(key), container))
 
 
 def _objects(lab: LabHandle, kind: str) -> str:

@@ -13,6 +13,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from testbed.cluster.device_names import DROP_DEVICE
+from testbed.cluster.object_key import key_of, key_of_object
 
 Files = Mapping[str, str]
 SHOWN = 160
@@ -79,7 +80,7 @@ def _agents(files: Files) -> Iterator[str]:
 def _pods(files: Files) -> Iterator[str]:
     for pod in (_json(files, "status.json") or {}).get("pods", []):
         if not pod["ready"]:
-            why = (_json(files, f"pods/{pod['name']}/describe.json") or {}).get("Why not ready") or ""
+            why = (_json(files, f"pods/{key_of(pod['name']).file_name}/describe.json") or {}).get("Why not ready") or ""
             yield f"pod {pod['name']} on {pod['node']} is {pod['state']}, not ready: {why}".rstrip(": ")
 
 
@@ -149,7 +150,7 @@ def _neighbours(files: Files) -> Iterator[str]:
 def _services(files: Files) -> Iterator[str]:
     for service in _json(files, "get/services.json") or []:
         if service["testbed"]["readyEndpoints"] == 0:
-            yield f"service {service['metadata']['name']}: no ready pod is behind it (get/endpoints.json)"
+            yield f"service {key_of_object(service)}: no ready pod is behind it (get/endpoints.json)"
 
 
 def _pod_routes(files: Files) -> Iterator[str]:
@@ -163,7 +164,7 @@ def _pod_routes(files: Files) -> Iterator[str]:
             and routes
             and not any(line.startswith("default") for line in routes)
         ):
-            yield f"pod {pod}: no default route ({file})"
+            yield f"pod {pod.replace('_', '/')}: no default route ({file})"
 
 
 def _rules(files: Files) -> tuple[list[str], list[str], list[str]]:

@@ -3,13 +3,13 @@
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from agent.kernel.values import Family, IPAddress, IPNetwork
 from testbed.capture.map import LAB, Map, map_of
 from testbed.cluster.kinds import SERVICE
-from testbed.cluster.object_key import key_of
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, key_of
 from testbed.control.answers.trace import TraceAnswer, TracedFrame, TraceLoss, TraceProbe
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.state import LabState
@@ -44,6 +44,8 @@ class Asked:
     size: int | None = None
     """Payload bytes; None: as few as do."""
     timeout_s: float = ANSWER_LIMIT_S
+    namespace: str = DEFAULT_NAMESPACE
+    """In which names are looked up."""
     ipv6: bool = False
     """Names mean their IPv6 addresses."""
     with_frames: bool = False
@@ -65,6 +67,7 @@ def trace(state: LabState, services: Services, asked: Asked, client_left: Callab
     `client_left`: whether nobody waits for the answer any more, which then is not waited for either.
     """
     known = map_of(state)
+    asked = _in_namespace(asked, known, services)
     place = known.place_of.get(asked.source)
     if place is None:
         there = listed(sorted(known.place_of.keys() - {LAB}), asked.source)
@@ -207,6 +210,18 @@ def _sightings(watch: PacketWatch, known: Map) -> list[Sighting]:
     return unsealed(list(watch.sightings()), known.overlay, known.overlay_devices)
 
 
+def _in_namespace(asked: Asked, known: Map, services: Services) -> Asked:
+    """The same with its ends as they are called in the whole lab."""
+    kind, slash, rest = asked.destination.partition("/")
+    key = key_of(asked.destination, asked.namespace)
+    destination = known.in_namespace(asked.destination, asked.namespace)
+    if slash and kind in SERVICE.words:
+        destination = f"{kind}/{key_of(rest, asked.namespace)}"
+    elif destination not in known.place_of and key in services.numbered:
+        destination = str(key)
+    return replace(asked, source=known.in_namespace(asked.source, asked.namespace), destination=destination)
+
+
 def _address(state: LabState, services: Services, known: Map, asked: Asked) -> IPAddress:
     with contextlib.suppress(ValueError):
         address = ip_address(asked.destination)
@@ -230,7 +245,7 @@ def _address_of_name(
     is_service = bool(slash) and kind in SERVICE.words
     name = rest if is_service else destination
     service = services.numbered.get(key_of(name))
-    if service is not None and (slash or name not in known.place_of):
+    if service is not None and (is_service or name not in known.place_of):
         return service.address_of(family)
     if is_service:
         raise TestbedError(f"no service {name} (there are: {listed(sorted(map(str, services.numbered)), name)})")

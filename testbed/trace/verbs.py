@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from testbed.cluster.object_key import DEFAULT_NAMESPACE
 from testbed.control.questions import TRACE
 from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import InvalidInput
@@ -37,6 +38,7 @@ def asked_of(request: Request) -> Asked:
         _port(request, "destination_port"),
         size,
         min(timeout_s, LONGEST_S),
+        namespace=request.argument("namespace", str) or DEFAULT_NAMESPACE,
         ipv6=request.argument("ipv6", bool, False),
         with_frames=request.argument("frames", bool, False),
         with_headers=request.argument("headers", bool, False),

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from testbed.cluster.columns import NAMESPACE
 from testbed.cluster.kinds import Kind
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, key_of_object
 from testbed.control.answers.faults import FaultAnswer
 from testbed.control.answers.graph import GraphAnswer
 from testbed.control.answers.lab import EventLine
@@ -75,8 +77,10 @@ def forwarding(facts: GraphAnswer) -> Table:
 
 
 def objects(kind: Kind, found: Sequence[Object]) -> Table:
-    """Objects of a kind, as `get` shows them."""
+    """Objects of a kind, as `get` shows them; with their namespaces where one is not in the default one."""
     shown = [column for column in kind.columns if not column.wide]
+    if any(key_of_object(one).namespace != DEFAULT_NAMESPACE for one in found):
+        shown = [NAMESPACE, *shown]
     return table([column.heading for column in shown], [[column.cell(one) for column in shown] for one in found])
 
 
@@ -110,5 +114,5 @@ def ports(found: Sequence[Object], services: Sequence[Object] = ()) -> dict[str,
         for container in pod["spec"]["containers"]:
             for port in container.get("ports", ()):
                 if port.get("protocol", "TCP") == "TCP":
-                    first.setdefault(pod["metadata"]["name"], port["containerPort"])
+                    first.setdefault(str(key_of_object(pod)), port["containerPort"])
     return first

@@ -49,7 +49,8 @@ def rows_of_thing(facts: GraphAnswer, kind: str, name: str) -> Rows:
         found = []
     if not found:
         raise InvalidInput(f"facts: no {kind} named {name}")
-    faults = [one for one in facts.get("faults", ()) if set(name.replace("/", " ").split()) & set(one["fault"].split())]
+    words = {name, *name.replace("/", " ").split()}
+    faults = [one for one in facts.get("faults", ()) if words & set(one["fault"].split())]
     return found + [(f"active fault {one['number']}", f"{one['fault']}: {one['did']}") for one in faults]
 
 

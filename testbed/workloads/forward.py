@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from testbed.cluster.kinds import BY_PLURAL, DEPLOYMENT, NODE, POD, SERVICE
-from testbed.cluster.object_key import key_of
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, key_of
 from testbed.cluster.service import Service
 from testbed.control.answers.lab import EndedAnswer, ForwardTarget
 from testbed.control.programs import run_for_client
@@ -52,32 +52,32 @@ class Targets:
     def forward(self, request: Request) -> EndedAnswer:
         """Relay the connections of the client's listening socket, its first stream, until the client leaves."""
         kind, name, port = (request.argument(key, str) for key in ("kind", "name", "port"))
-        way = self.find(kind, name, port or "")
+        way = self.find(kind, name, port or "", request.argument("namespace", str) or DEFAULT_NAMESPACE)
         request.progress(ForwardTarget(to=way.shown))
         targets = [f"{address}:{way.port}" for address in way.addresses]
         enter = ["nsenter", "--target", str(way.pid), "--net", "--"]
         relay = [*enter, sys.executable, "-I", "-S", str(RELAY), *targets]
         return run_for_client(request, relay, {"PATH": os.environ.get("PATH", os.defpath)})
 
-    def find(self, kind: str | None, name: str, port: str) -> ForwardPath:
+    def find(self, kind: str | None, name: str, port: str, namespace: str = DEFAULT_NAMESPACE) -> ForwardPath:
         """Find the target that is meant: without a kind a service, else a pod, a node, or a pod of a deployment.
 
         Raises TestbedError.
         """
-        meant = None if kind is None else BY_PLURAL.get(kind)
-        service = self._services.numbered.get(key_of(name))
+        meant, key = None if kind is None else BY_PLURAL.get(kind), key_of(name, namespace)
+        service = self._services.numbered.get(key)
         if meant in (None, SERVICE) and service is not None:
             return self._to_service(service, port)
-        pod, node = self._pods.named(name), self._nodes.get(name)
+        pod, node = self._pods.get(key), self._nodes.get(name)
         if meant in (None, POD) and pod is not None:
             return _to_pod(pod, port)
         if meant in (None, NODE) and node is not None:
             return ForwardPath(f"node {name}", node.pid, (str(node.address), LOOPBACK), _number(port))
-        if meant is DEPLOYMENT or (meant is None and key_of(name) in self._workloads.deployments):
-            return _to_pod(self.pod_of_deployment(name), port)
+        if meant is DEPLOYMENT or (meant is None and key in self._workloads.deployments):
+            return _to_pod(self.pod_of_deployment(str(key)), port)
         there = ", ".join([*map(str, self._services.numbered), *self._pods.names(), *self._nodes])
         what = "service, pod or node" if meant is None else meant.singular
-        raise TestbedError(f"no {what} named {name} (there are: {there})")
+        raise TestbedError(f"no {what} named {key} (there are: {there})")
 
     def pod_of_deployment(self, name: str) -> Pod:
         """Return a ready pod of a Deployment, the oldest; one that is not ready where none is. Raises TestbedError."""
@@ -91,7 +91,7 @@ class Targets:
         return pods[0]
 
     def _to_service(self, service: Service, port: str) -> ForwardPath:
-        name, address = service.name, service.spec.cluster_ip
+        name, address = service.key, service.spec.cluster_ip
         if service.headless or address is None:
             raise TestbedError(f"service {name} has no cluster IP (want: a pod of it)")
         ports = [one for one in service.spec.ports if one.protocol == "TCP"]

@@ -90,7 +90,7 @@ def _of_one(
     yield from _create(deployment, _missing(deployment, own, current, outdated), nodes, placed)
     surplus = _least_wanted(current)[: max(0, len(current) - replicas)]
     for pod in surplus:
-        yield DeletePod(pod.key, f"{replicas} of {deployment.name} are wanted")
+        yield DeletePod(pod.key, f"{replicas} of {deployment.key} are wanted")
     ready = sum(1 for pod in living if pod.ready and pod not in surplus)
     spare = ready - max(0, replicas - deployment.max_unavailable)
     for pod in _least_wanted(outdated):

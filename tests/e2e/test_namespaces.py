@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from testbed.pytest_plugin import NewLab
+from tests.e2e.command import read_until
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
 
@@ -155,6 +156,81 @@ def test_logs_and_exec_are_those_of_the_pod_of_the_namespace(lab: Lab) -> None:
     assert (nowhere.code, nowhere.err.startswith("error: no pod or node named web (")) == (1, True)
     # A node is in no namespace.
     assert "node1-eth0" in lab.must("exec", "-n", "shop", "node1", "--", "ip", "link")
+
+
+def test_a_trace_goes_to_the_pod_or_service_of_the_namespace(lab: Lab) -> None:
+    for own, other in (BOTH, BOTH[::-1]):
+        for destination, namespace in (("web:8080", own), (f"{other}/web:8080", other)):
+            traced = lab.json("trace", "-n", own, "client", destination)
+            assert (traced["outcome"], traced["probe"]["from"]) == ("answered", f"{own}/client")
+            assert traced["probe"]["to"] == f"{namespace}/web"
+            assert traced["probe"]["destination"] == address(lab, "web", namespace)
+        service = json.loads(lab.must("get", "svc", "web", "-n", other, "-o", "json"))["spec"]["clusterIP"]
+        traced = lab.json("trace", "-n", own, "client", f"svc/{other}/web:80")
+        assert (traced["outcome"], traced["probe"]["destination"]) == ("answered", service)
+        assert {f"{own}/client", f"{other}/web"} <= {hop["node"] for hop in traced["hops"]}
+        assert any(f"service {other}/web" in json.dumps(hop) for hop in traced["hops"])
+        assert lab.json("trace", "-n", own, "client", "svc/web:80")["probe"]["destination"] != service
+    assert "no pod or node named web" in lab.testbed("trace", "web", "node1").err
+
+
+def test_pings_are_of_all_pods_or_of_a_namespace_or_between_two(lab: Lab) -> None:
+    assert len(lab.json("ping")) == 8 * 7
+    pairs = lab.json("ping", "-n", "bank")
+    assert len(pairs) == 4 * 3
+    assert {end.partition("/")[0] for pair in pairs for end in (pair["source"], pair["destination"])} == {"bank"}
+    (pair,) = lab.json("ping", "-n", "shop", "client", "bank/client", "-c", "2")
+    assert (pair["source"], pair["destination"], pair["received"]) == ("shop/client", "bank/client", 2)
+    assert pair["address"] == address(lab, "client", "bank")
+    assert lab.testbed("ping", "-n", "5").err.startswith("error: no namespace named 5 (there are: default, ")
+
+
+def test_a_capture_listens_at_the_pod_of_the_namespace_alone(lab: Lab) -> None:
+    for own, other in (BOTH, BOTH[::-1]):
+        with lab.running("capture", "-n", own, "web", "icmp", "-c", "2") as capture:
+            read_until(capture.stderr, "capturing on")
+            lab.must("ping", "-n", other, "client", "web")
+            lab.must("ping", "-n", own, "client", "web")
+            text = capture.communicate(timeout=15)[0].decode()
+        assert text.count(f"{own}/web:eth0") == 2, text
+        assert address(lab, "web", own) in text
+        assert address(lab, "web", other) not in text
+    wrong = lab.testbed("capture", "-n", "shop", "nothing", "icmp")
+    assert (wrong.code, "no such point (got nothing; want all, or some of bank/api" in wrong.err) == (1, True), (
+        wrong.err
+    )
+
+
+def test_events_name_their_object_with_its_namespace_and_can_be_those_of_one(lab: Lab) -> None:
+    everything = {event["object"] for event in lab.handle.events()}
+    assert {f"pod/{one}/web" for one in BOTH} <= everything
+    assert "node/node1" in everything
+    rows = lab.must("events", "-n", "shop").splitlines()[1:]
+    assert len(rows) >= 4
+    assert all("/shop/" in row.split()[2] for row in rows)
+    shapes = items(lab, "events", "-n", "shop")
+    assert {shape["involvedObject"]["namespace"] for shape in shapes} == {"shop"}
+    assert "Started" in lab.must("describe", "pod", "web", "-n", "bank")
+
+
+def test_pictures_checks_and_faults_know_both(lab: Lab) -> None:
+    drawn = lab.must("graph")
+    for one in BOTH:
+        assert f"{one}/web" in drawn
+    facts = lab.json("graph")
+    assert sorted(service["name"] for service in facts["services"]) == ["bank/api", "bank/web", "shop/api", "shop/web"]
+    links = [pod["host_end"] for pod in facts["pods"]]
+    assert len(set(links)) == len(links) == 8
+    checked = lab.testbed("check")
+    assert checked.code == 0, str(checked)
+    before = address(lab, "client", "shop")
+    lab.must("fault", "pod", "kill", "bank/client")
+    wait_until(
+        lambda: [pod for pod in lab.handle.status()["pods"] if pod["name"] == "bank/client" and pod["ready"]],
+        timeout_s=20,
+        what="the pod whose sandbox was killed is ready again",
+    )
+    assert address(lab, "client", "shop") == before
 
 
 def test_apply_puts_objects_into_the_namespace_of_the_command_line_and_refuses_another(lab: Lab) -> None:

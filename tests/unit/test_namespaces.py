@@ -3,6 +3,9 @@
 import pytest
 from click.testing import CliRunner
 
+from testbed.capture.headers import NO_OVERLAY
+from testbed.capture.map import Map
+from testbed.capture.verbs import split
 from testbed.cluster.difference import difference
 from testbed.cluster.manifests import read_manifests
 from testbed.cluster.namespace import NAME_LABEL
@@ -13,6 +16,7 @@ from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import read_documents
 from testbed.command import cli
 from testbed.command.command_line import verbs
+from testbed.errors import TestbedError
 from testbed.lab.changes import Changes
 from testbed.lab.namespaces import Namespaces
 
@@ -166,3 +170,25 @@ def test_a_relabelled_namespace_keeps_its_age() -> None:
     assert before is not None
     assert after is not None
     assert (after.created_at, after.wanted.labels["team"]) == (before.created_at, "books")
+
+
+def test_a_point_is_the_pod_of_the_namespace_or_a_machine_and_never_a_pod_of_another() -> None:
+    places = ("node1", "web", "client", "shop/web", "bank/node1")
+    known = Map(
+        places=(),
+        place_of={name: name for name in places},
+        cables={},
+        addresses={},
+        overlay=NO_OVERLAY,
+        overlay_device="flannel0",
+        overlay_devices=frozenset({"flannel0"}),
+        switch_ports={"s1-eth1": "s1"},
+        machines=frozenset({"node1"}),
+    )
+    asked = [("web:eth0", "shop"), ("node1", "shop"), ("node1", "bank"), ("web", "default"), ("shop/web", "bank")]
+    found = [split([word, "udp"], known, namespace)[0] for word, namespace in asked]
+    assert found == [["shop/web:eth0"], ["node1"], ["bank/node1"], ["web"], ["shop/web"]]
+    assert split(["web", "host", "client"], known, "shop") == (["shop/web"], "host client")
+    assert split(["s1:s1-eth1", "udp"], known, "shop") == (["s1:s1-eth1"], "udp")
+    with pytest.raises(TestbedError, match="no such point"):
+        split(["client"], known, "shop")

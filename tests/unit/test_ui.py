@@ -1,5 +1,6 @@
 """What the page of `testbed ui` is told: rates out of counters, tables out of answers."""
 
+from testbed.cluster.kinds import SERVICE
 from testbed.control.answers.lab import EventLine
 from testbed.ui import tables
 from testbed.ui.traffic import drops, rates
@@ -64,3 +65,22 @@ def test_a_trace_goes_to_the_first_tcp_port_of_a_pod() -> None:
     containers = [{"ports": [{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 80}]}, {}]
     pods = [{"metadata": {"name": "web"}, "spec": {"containers": containers}}]
     assert tables.ports([*pods, {"metadata": {"name": "shell"}, "spec": {"containers": [{}]}}]) == {"web": 80}
+
+
+def test_equal_names_of_two_namespaces_are_two_rows_and_two_targets() -> None:
+    def thing(namespace: str, spec: object) -> dict[str, object]:
+        return {"metadata": {"name": "web", "namespace": namespace}, "spec": spec, "status": {}}
+
+    pods = [
+        thing(one, {"containers": [{"ports": [{"containerPort": port}]}]})
+        for one, port in (("default", 80), ("shop", 81))
+    ]
+    assert tables.ports(pods) == {"web": 80, "shop/web": 81}
+    ports = {"ports": [{"port": 80}], "type": "ClusterIP", "clusterIP": "10.96.1.1"}
+    services = [{**thing(one, ports), "testbed": {"readyEndpoints": 1}} for one in ("default", "shop")]
+    assert tables.objects(SERVICE, services[:1])["headings"][0] == "service"
+    both = tables.objects(SERVICE, services)
+    assert (both["headings"][:2], [row[:2] for row in both["rows"]]) == (
+        ["namespace", "service"],
+        [["default", "web"], ["shop", "web"]],
+    )
