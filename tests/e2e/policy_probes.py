@@ -1,0 +1,112 @@
+"""Every pair of pods of a lab, tried at once: real sockets in the pods' network namespaces, to servers in the pods."""
+
+import os
+import select
+import socket
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from testbed.processes.namespaces import CLONE_NEWNET, in_new_thread, setns
+from tests.e2e.lab import Lab
+
+MARGIN_S = 0.5
+"""How long a probe that must not pass is waited for after the last one that must."""
+LIMIT_S = 6.0
+AGAIN_S = 1.0
+"""A datagram that was lost on a busy machine is sent again; TCP does so itself."""
+
+
+class Probe(NamedTuple):
+    """One connection, or one datagram and its answer."""
+
+    source: str
+    target: str
+    protocol: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.source} → {self.target} {self.port}/{self.protocol}"
+
+
+class Prober:
+    """Sends from the network namespaces of a lab's pods."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._pid = lab.json("status")["pid"]
+        self.addresses: Mapping[str, str] = {}
+        self.look(lab)
+
+    def look(self, lab: Lab) -> None:
+        """Learn the pods' addresses, by name: `x/a`."""
+        self.addresses = {one["name"]: one["address"] for one in lab.json("status")["pods"]}
+
+    def passing(self, probes: Collection[Probe], expected: Collection[Probe]) -> set[Probe]:
+        """Return those that pass: waits until all of `expected` have, and a moment longer for the others."""
+        waiting: dict[int, tuple[Probe, socket.socket]] = {}
+        poller = select.epoll()
+        passed: set[Probe] = set()
+        try:
+            for source in {probe.source for probe in probes}:
+                own = [probe for probe in probes if probe.source == source]
+                for probe, one in zip(own, self._sockets(source, own), strict=True):
+                    waiting[one.fileno()] = probe, one
+                    poller.register(one, select.EPOLLOUT if probe.protocol == "TCP" else select.EPOLLIN)
+            started = sent = time.monotonic()
+            quiet_until = started + MARGIN_S
+            while (now := time.monotonic()) < started + LIMIT_S:
+                if passed >= set(expected) and now > quiet_until:
+                    break
+                if now > sent + AGAIN_S:
+                    sent = now
+                    for probe, one in waiting.values():
+                        if probe.protocol == "UDP":
+                            _send(one)
+                for descriptor, _ in poller.poll(0.05):
+                    probe, one = waiting.pop(descriptor)
+                    poller.unregister(one)
+                    if _answered(probe, one):
+                        passed.add(probe)
+                        quiet_until = time.monotonic() + MARGIN_S
+                    one.close()
+        finally:
+            for _, one in waiting.values():
+                one.close()
+            poller.close()
+        return passed
+
+    def _sockets(self, source: str, probes: Sequence[Probe]) -> list[socket.socket]:
+        descriptor = os.open(f"/proc/{self._pid}/root/run/netns/{source.replace('/', '_')}", os.O_RDONLY)
+
+        def made() -> list[socket.socket]:
+            setns(descriptor, CLONE_NEWNET)
+            return [self._begin(probe) for probe in probes]
+
+        try:
+            return in_new_thread(made)
+        finally:
+            os.close(descriptor)
+
+    def _begin(self, probe: Probe) -> socket.socket:
+        kind = socket.SOCK_STREAM if probe.protocol == "TCP" else socket.SOCK_DGRAM
+        one = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
+        one.connect_ex((self.addresses[probe.target], probe.port))
+        if probe.protocol == "UDP":
+            _send(one)
+        return one
+
+
+def _send(one: socket.socket) -> None:
+    try:
+        one.send(b"probe")
+    except OSError:
+        return  # an ICMP error of an earlier one: no answer
+
+
+def _answered(probe: Probe, one: socket.socket) -> bool:
+    if probe.protocol == "TCP":
+        return one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    try:
+        return one.recv(100) == b"probe"
+    except OSError:
+        return False
