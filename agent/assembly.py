@@ -104,8 +104,9 @@ def refuse_conflicts(config: NetworkConfig, kernel: Kernel) -> None:
 
 
 def refuse_other_bridge(options: Options, config: NetworkConfig, kernel: Kernel) -> None:
-    """Raise EnvironmentMissing when --bridge names a device of another program. A bridge with an address in the pod
-    network is fine: dockerd made it from our docker_opts.env.
+    """Raise EnvironmentMissing when --bridge names a device of another program.
+
+    A bridge with an address in the pod network is fine: dockerd made it from our docker_opts.env.
     """
     if options.bridge is None:
         return

@@ -1,6 +1,8 @@
 """The commands `cleanup`, which removes what runs left on this node, and `bridge`, which makes a bridge from
-subnet.env. Neither keeps a record of what was made: names and values identify our nftables tables and last-resort
-route, contents identify our files.
+subnet.env.
+
+Neither keeps a record of what was made: names and values identify our nftables tables and last-resort route, contents
+identify our files.
 """
 
 import contextlib
@@ -140,9 +142,10 @@ def _remove_last_resort(kernel: Kernel) -> None:
 
 
 def _give_leases_back(options: Options, kernel: Kernel, announcer: _Announcer) -> None:
-    """Delete the leases of our public address; an operator's reservations stay. Raises RegistryError. The lease of the
-    subnet in subnet.env is ours with any address of this machine: the agent may have kept one that it would not choose
-    now.
+    """Delete the leases of our public address; an operator's reservations stay.
+
+    Raises RegistryError. The lease of the subnet in subnet.env is ours with any address of this machine: the agent may
+    have kept one that it would not choose now.
     """
     public_ip, own = choose_underlay(options, kernel).public_ip, kernel.own_addresses(4, 6)
     previous, _ = read_previous_subnet(options.subnet_file)
@@ -186,7 +189,7 @@ def make_bridge(options: Options) -> None:
 
 
 def read_bridge_values(path: Path) -> tuple[IPv4Interface, int]:
-    """The bridge's address and MTU from subnet.env, as the CNI plugin reads it.
+    """Return the bridge's address and MTU from subnet.env, as the CNI plugin reads it.
 
     Raises EnvironmentMissing with a line for each of the two that is missing.
     """

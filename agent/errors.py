@@ -1,16 +1,20 @@
 """Everything the agent raises on purpose, named by what the caller does next.
 
-AgentError ├── UsageError            flags or environment are wrong: report it, exit 2 ├── InvalidConfig         the
-operator must change the network config; retrying the same bytes cannot help ├── NetlinkError          the kernel
-refused a read or a change: try again later, or report it ├── EnvironmentMissing    something is missing on the machine
-(root, a device, a program): name it, exit 3 ├── RegistryError │   ├── RegistryUnavailable   etcd did not answer in
-time: keep forwarding, retry with back-off │   ├── RegistryDenied        etcd or TLS refused us: retrying will not help,
-exit 4 at start │   ├── ConfigMissing         no network config in etcd yet: wait for it │   └── Compacted the watch
-asked for history that is gone: list again ├── SubnetTaken           another node created this key first: choose again
-├── NoFreeSubnet          every subnet between SubnetMin and SubnetMax is leased: wait and retry ├── AddressTaken
-another live node has our public address: wait until it is free ├── LeaseLost             our own key is gone: take it
-again if it is free, else fence └── Fenced                a live etcd shows that another node owns our subnet: stop
-forwarding
+AgentError
+├── UsageError            flags or environment are wrong: report it, exit 2
+├── InvalidConfig         the operator must change the network config; retrying the same bytes cannot help
+├── NetlinkError          the kernel refused a read or a change: try again later, or report it
+├── EnvironmentMissing    something is missing (root, a device, a program): name it, exit 3
+├── RegistryError
+│   ├── RegistryUnavailable   etcd did not answer in time: keep forwarding, retry with back-off
+│   ├── RegistryDenied        etcd or TLS refused us: retrying will not help, exit 4 at start
+│   ├── ConfigMissing         no network config in etcd yet: wait for it
+│   └── Compacted             the watch asked for history that is gone: list again
+├── SubnetTaken           another node created this key first: choose again
+├── NoFreeSubnet          every subnet between SubnetMin and SubnetMax is leased: wait and retry
+├── AddressTaken          another live node has our public address: wait until it is free
+├── LeaseLost             our own key is gone: take it again if it is free, else fence
+└── Fenced                a live etcd shows that another node owns our subnet: stop forwarding
 """
 
 

@@ -54,8 +54,9 @@ class Subnet:
 
 
 def parse_key(text: str) -> Subnet:
-    """Return the subnet of a key below `<prefix>/subnets`. Raises ValueError with the key's problem. Stricter than
-    flannel in one point: it refuses host bits.
+    """Return the subnet of a key below `<prefix>/subnets`.
+
+    Raises ValueError with the key's problem. Stricter than flannel in one point: it refuses host bits.
     """
     match = KEY_PATTERN.search(text)
     if match is None:

@@ -1,9 +1,9 @@
-"""Everything that the testbed raises on purpose and that can reach the user, with the exit code that it means.
+"""Every exception that the testbed raises on purpose and that can reach the user, with its exit code.
 
-TestbedError                 1: what was asked for failed
+TestbedError                 1: the requested action failed
 ├── InvalidInput             2: usage or configuration; asking again in the same way cannot help
-│   ├── NoHistory            testing/soak: the file is no history of a soak
-│   ├── NoSuchFault          faults/catalogue: the words name no fault
+│   ├── NoHistory            testing/soak: the file is not the history of a soak
+│   ├── NoSuchFault          faults/catalogue: the words are not a fault
 │   ├── NodeRefused          workloads/node_changes: nothing was changed
 │   └── SpecError            cluster/problems: a file with all its problems
 ├── WrongEnvironment         3: the machine or the caller's rights do not allow it
@@ -28,20 +28,20 @@ or pytest shows them. What the kernel refuses is an OSError, with its reason.
 
 
 class TestbedError(Exception):
-    """A message for the user, one line for each problem, and the exit code for it."""
+    """A message for the user, one line for each problem, and its exit code."""
 
     __test__ = False  # pytest: not a test class
 
     exit_code = 1
 
     def __init__(self, message: str, exit_code: int | None = None) -> None:
-        """`exit_code`: of an error that another process reported; by default the class's own."""
+        """`exit_code`: of an error reported by another process; by default the class's own."""
         super().__init__(message)
         if exit_code is not None:
             self.exit_code = exit_code
 
     def within(self, where: str) -> "TestbedError":
-        """Return the same error, its message beginning with what was being done."""
+        """Return the same error, its message prefixed with the action."""
         return TestbedError(f"{where}: {self}", self.exit_code)
 
 
@@ -52,7 +52,7 @@ class InvalidInput(TestbedError):
 
 
 class WrongEnvironment(TestbedError):
-    """This machine misses something, or the caller may not do this."""
+    """Something is missing on this machine, or the caller may not do this."""
 
     exit_code = 3
 
@@ -68,4 +68,4 @@ class NoSubnetYet(TestbedError):
 
 
 class MeasurementFailed(TestbedError):
-    """A measuring program gave up, or was interrupted; says why in its words."""
+    """A measuring program failed or was interrupted; has its message."""

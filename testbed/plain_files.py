@@ -1,8 +1,8 @@
-"""Plain files of our own, opened so that nothing planted in their place leads elsewhere, hangs or floods the reader.
+"""Our own plain files, opened so that nothing planted in their place can redirect, block or flood the reader.
 
-A lab's run directory is root's, so an ordinary user can plant nothing there. This is the second fence, for directories
-that older versions gave to the user and for whatever else goes wrong: no symbolic link is followed, a FIFO or a device
-is not waited for, a file of another user or with a second name is not written, and no more is read than is expected.
+A lab's run directory belongs to root, so an ordinary user can plant nothing there. This is a second barrier, for
+directories that older versions gave to the user and for anything else that goes wrong: symbolic links are not followed,
+FIFOs and devices do not block, a file of another user or with a second name is not written, and reads are limited.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 SECRET = 0o600
-"""Mode of files that are nobody else's."""
+"""Mode of private files."""
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFIFO: "a FIFO",
@@ -25,7 +25,7 @@ _KINDS = {
 
 
 class NotPlain(OSError):
-    """What lies there is no plain file of ours."""
+    """The path is not a plain file of ours."""
 
     def __init__(self, path: str | os.PathLike[str], what: str) -> None:
         super().__init__(errno.ELOOP, what, os.fspath(path))
@@ -37,13 +37,13 @@ class NotPlain(OSError):
 def plain(path: str | os.PathLike[str], flags: int) -> int:
     """Open a plain file; an `opener` for the built-in `open`. Raises NotPlain, and OSError as usual.
 
-    A file that it makes has mode 0600. One that is already there is emptied only when it has passed every check.
+    A new file has mode 0600. An existing one is truncated only after passing every check.
     """
     wanted = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         descriptor = os.open(path, wanted, SECRET)
     except OSError as failure:
-        # ELOOP: a link; ENXIO: a FIFO that nobody reads, or a socket; EISDIR: to be written.
+        # ELOOP: a link; ENXIO: a FIFO without a reader, or a socket; EISDIR: opened for writing.
         if failure.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             with contextlib.suppress(FileNotFoundError):
                 raise NotPlain(path, f"is {_kind(os.lstat(path).st_mode)}") from None
@@ -62,7 +62,7 @@ def plain(path: str | os.PathLike[str], flags: int) -> int:
 
 
 def read_plain(path: Path, limit: int) -> bytes:
-    """All of a plain file of at most `limit` bytes. Raises NotPlain, and OSError as usual."""
+    """Read a whole plain file of at most `limit` bytes. Raises NotPlain, and OSError as usual."""
     with open(path, "rb", opener=plain) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
@@ -71,16 +71,16 @@ def read_plain(path: Path, limit: int) -> bytes:
 
 
 def read_end(path: Path, limit: int) -> bytes:
-    """The last `limit` bytes of a plain file, or all of it. Raises NotPlain, and OSError as usual."""
+    """Read the last `limit` bytes of a plain file, or all of it. Raises NotPlain, and OSError as usual."""
     with open(path, "rb", opener=plain) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - limit))
         return file.read(limit)
 
 
 def replace_plain(path: Path, data: bytes, mode: int = SECRET) -> None:
-    """Put a file there in one step, so that nobody reads half of it; a link that lies there is replaced, not followed.
+    """Replace a file in one step, so that readers never see half of it; an existing link is replaced, not followed.
 
-    Raises OSError, also when a directory lies there.
+    Raises OSError, also if the path is a directory.
     """
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
@@ -96,9 +96,9 @@ def _why_not(status: os.stat_result, *, writing: bool) -> str:
         return f"is {_kind(status.st_mode)}"
     if status.st_uid not in (0, os.geteuid()):
         return f"belongs to uid {status.st_uid}"
-    # Only for writing: a log that is being rotated has two names for a moment.
+    # Only for writing: a log being rotated has two names for a moment.
     return "has another name too (a hard link)" if writing and status.st_nlink > 1 else ""
 
 
 def _kind(mode: int) -> str:
-    return _KINDS.get(stat.S_IFMT(mode), "no plain file")
+    return _KINDS.get(stat.S_IFMT(mode), "not a plain file")

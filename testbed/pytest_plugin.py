@@ -1,4 +1,4 @@
-"""pytest fixtures that give a test a running lab, and what is needed to understand a test that failed in one.
+"""pytest fixtures that give a test a running lab, and collect everything needed to understand its failure.
 
     import pytest
 
@@ -52,11 +52,11 @@ NewLab = Callable[..., contextlib.AbstractContextManager[LabHandle]]
 _labs_key = pytest.StashKey["LabsOfTheRun"]()
 _requests_key = pytest.StashKey[dict[LabHandle, int]]()
 _bundles_key = pytest.StashKey[dict[str, Bundle]]()
-"""Of a test, by lab."""
+"""A test's bundles, by lab."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options for labs of tests."""
+    """Add the options for labs of tests."""
     group = parser.getgroup("testbed labs")
     group.addoption("--lab-pcap", action="store_true", help="capture packets during each test; kept when it fails")
     group.addoption("--lab-keep", action="store_true", help="leave labs up after the run")
@@ -68,7 +68,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lab-bundles",
         metavar="DIR",
         type=Path,
-        help="where bundles about labs of failed tests go [default: .lab-bundles in pytest's rootdir, the last 3 runs]",
+        help="directory of bundles about failed tests [default: .lab-bundles in pytest's rootdir, the last 3 runs]",
     )
 
 
@@ -83,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Hand the mark of a test function to the fixture `lab`, which belongs to its module and cannot see it."""
+    """Pass the mark of a test function to the fixture `lab`, which belongs to its module and cannot see it."""
     marker = metafunc.definition.get_closest_marker("lab")
     by_hand = [name for mark in metafunc.definition.iter_markers("parametrize") for name in _names_in(mark)]
     if marker is not None and "lab" in metafunc.fixturenames and "lab" not in by_hand:
@@ -92,7 +92,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _has_terminal(config: pytest.Config) -> bool:
-    """Whether standard input is a terminal, behind what pytest puts before it."""
+    """Report whether standard input is a terminal, behind pytest's capture."""
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is None:
         return os.isatty(0)
@@ -121,26 +121,26 @@ def _choose(wanted: object, beside: Path, where: str) -> ClusterChoice:
         return choose(wanted, beside)
     except ValueError as error:
         wrong = f"{where}: {error}"
-    # Out here, or pytest would show the cause as well, which says the same.
+    # Out here, or pytest would show the cause as well, with the same text.
     pytest.fail(wrong, pytrace=False)
 
 
 def _chosen_for(request: pytest.FixtureRequest) -> ClusterChoice:
-    """By parametrisation, which is also how a mark arrives here, by the module's LAB, or the default."""
+    """Return the choice by parametrisation, which also delivers the mark, by the module's LAB, or the default."""
     wanted = getattr(request, "param", None) or getattr(request.module, MODULE_VARIABLE, DEFAULT_CLUSTER)
     return _choose(wanted, request.path.parent, f"fixture {request.fixturename}")
 
 
 @pytest.fixture(scope="module")
 def lab(request: pytest.FixtureRequest) -> Iterator[LabHandle]:
-    """A lab that the tests of a module share; tests that ask for another cluster get another one."""
+    """Provide a lab that the tests of a module share; tests that ask for another cluster get another one."""
     with request.config.stash[_labs_key].running(_chosen_for(request)) as handle:
         yield handle
 
 
 @pytest.fixture
 def lab_per_test(request: pytest.FixtureRequest) -> Iterator[LabHandle]:
-    """A lab of this test alone, which may do with it what it likes."""
+    """Provide a lab for this test alone, which may change it freely."""
     marker = request.node.get_closest_marker("lab")
     choice = _chosen_for(request) if marker is None else _choice_of(marker, request.node)
     with request.config.stash[_labs_key].running(choice) as handle:
@@ -151,7 +151,7 @@ def lab_per_test(request: pytest.FixtureRequest) -> Iterator[LabHandle]:
 def new_lab(request: pytest.FixtureRequest) -> NewLab:
     """Make a lab for as long as a with statement: `with new_lab(cluster, *options of up) as lab`.
 
-    For a second lab in a test, and for fixtures of one's own of any scope. A path is relative to pytest's rootdir.
+    For a second lab in a test, and for your own fixtures of any scope. A path is relative to pytest's rootdir.
     """
     labs = request.config.stash[_labs_key]
     root = request.config.rootpath
@@ -159,7 +159,7 @@ def new_lab(request: pytest.FixtureRequest) -> NewLab:
 
 
 class LabsOfTheRun:
-    """Brings labs up and down, and looks into those of tests that fail."""
+    """Brings labs up and down, and inspects those of failed tests."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -173,7 +173,7 @@ class LabsOfTheRun:
 
     @contextlib.contextmanager
     def running(self, choice: ClusterChoice, *options: str) -> Iterator[LabHandle]:
-        """A lab that is up meanwhile; the test fails, with all that `up` said, when it does not get ready."""
+        """Provide a running lab; fail the test, with the output of `up`, if it does not become ready."""
         self._need_root()
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _as_interrupt)
@@ -184,7 +184,7 @@ class LabsOfTheRun:
         except (KeyboardInterrupt, GeneratorExit, pytest.skip.Exception):
             raise
         except BaseException as failure:
-            # A with statement in the test itself: once it is left, there is no lab to look into.
+            # A with statement in the test itself: once it ends, there is no lab to inspect.
             if self._item is not None and not self._item.get_closest_marker("xfail"):
                 self._bundle(self._item, lab, f"{type(failure).__name__}: {failure}")
             raise
@@ -219,19 +219,19 @@ class LabsOfTheRun:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Remember what the labs had been asked before this test."""
+        """Record each lab's request count before this test."""
         self._item = item
         item.stash[_requests_key] = {lab: lab.requests for lab in self._open}
         item.stash[_bundles_key] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Capture what passes while the test runs, if that was asked for."""
+        """Capture packets while the test runs, if requested."""
         with contextlib.ExitStack() as stack:
             for lab in self._arguments_of(item) if self._config.getoption("lab_pcap") else ():
                 directory = Path(tempfile.mkdtemp(prefix="lab-pcap-"))
                 self._captured[lab] = directory
-                # A lab that does not answer: the test will tell.
+                # The lab does not answer: the test will report it.
                 with contextlib.suppress(TestbedError):
                     captures = Captures(lab, directory)
                     stack.callback(captures.stop)
@@ -240,7 +240,7 @@ class LabsOfTheRun:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Write a bundle about each lab of a test that failed, while the lab still is as the test left it."""
+        """Write a bundle about each lab of a failed test, while the lab is still as the test left it."""
         report = yield
         if report.failed:
             bundles = item.stash[_bundles_key]
@@ -259,7 +259,7 @@ class LabsOfTheRun:
         return report
 
     def pytest_exception_interact(self, node: pytest.Item | pytest.Collector) -> None:
-        """Stop at a test that has just failed, or open a shell in its lab, if there is a terminal to do so."""
+        """Pause at a failed test, or open a shell in its lab, if there is a terminal."""
         pauses, opens = (self._config.getoption(name) for name in ("lab_pause", "lab_shell_on_failure"))
         if not (pauses or opens) or not isinstance(node, pytest.Item):
             return
@@ -277,7 +277,7 @@ class LabsOfTheRun:
             capture.resume_global_capture()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say where bundles are, what was kept, and how to run what could not."""
+        """Report bundles, kept labs, and how to run tests that need root."""
         reports = [report for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, [])]
         failed = [report for report in reports if isinstance(report, pytest.TestReport)]  # others are of collecting
         bundles = [(r.nodeid, path) for r in failed for name, path in r.user_properties if name == BUNDLE_PROPERTY]
@@ -303,12 +303,12 @@ class LabsOfTheRun:
         return bundle
 
     def _arguments_of(self, item: pytest.Item) -> list[LabHandle]:
-        """Labs among the fixtures of a test, each once."""
+        """Return labs among the fixtures of a test, each once."""
         fixtures = getattr(item, "funcargs", {}).values()
         return list(dict.fromkeys(value for value in fixtures if isinstance(value, LabHandle)))
 
     def _used_by(self, item: pytest.Item) -> list[LabHandle]:
-        """Labs of a test: its fixtures, and others that it has asked something; not those that were taken down."""
+        """Return a test's labs: its fixtures, and others that it has used; not those already taken down."""
         before = item.stash.get(_requests_key, {})
         asked = [lab for lab in self._open if lab.requests != before.get(lab, 0)]
         mine = dict.fromkeys([*self._arguments_of(item), *asked])
@@ -316,12 +316,12 @@ class LabsOfTheRun:
 
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """A run that is told to end (by a time limit of CI, say) takes its labs down, as after Ctrl-C."""
+    """Treat a request to end the run (a CI time limit, say) as Ctrl-C, so that its labs are taken down."""
     raise KeyboardInterrupt
 
 
 def _paused(item: pytest.Item, lab: LabHandle) -> str:
-    """What is said while the lab waits: what stands out in it, and how to look."""
+    """Return the text shown while the lab waits: its findings, and how to inspect it."""
     bundle = item.stash[_bundles_key].get(lab.name)
     looks = [f"sudo testbed {verb} --lab {lab.name}" for verb in ("status", "check", "shell")]
     lines = [f"{item.nodeid} failed; lab {lab.name} is as the test left it", *(bundle.findings if bundle else ())]
@@ -331,5 +331,5 @@ def _paused(item: pytest.Item, lab: LabHandle) -> str:
 def _section(bundle: Bundle) -> str:
     lines = [f"bundle: {bundle.directory}", *bundle.findings]
     if bundle.problems:
-        lines.append(f"{len(bundle.problems)} parts could not be had (README.txt there names them)")
+        lines.append(f"{len(bundle.problems)} parts are missing (README.txt there lists them)")
     return "\n".join(lines)

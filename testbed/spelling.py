@@ -1,15 +1,15 @@
-"""How a message names what there is: on one line, the nearest to a slip of the finger, never more than ten. Pure."""
+"""How a message lists names: on one line, the closest to a typo first, at most ten. Pure."""
 
 from collections.abc import Iterable
 
 NAMES_SHOWN = 10
-"""Of more names a reader finds none."""
+"""A longer list is hard to read."""
 SHORTEST_GUESS = 3
-"""Letters; below that, every word is one slip from another."""
+"""Letters; below that, every word is one typo from another."""
 
 
 def listed(names: Iterable[str], wrong: str = "") -> str:
-    """Return at most ten of `names`, those that look like `wrong` first where not all fit, and how many more."""
+    """Return at most ten of `names`, those similar to `wrong` first if not all fit, and the number of others."""
     known = list(dict.fromkeys(names))
     if len(known) <= NAMES_SHOWN:
         return ", ".join(known) or "none"
@@ -19,7 +19,7 @@ def listed(names: Iterable[str], wrong: str = "") -> str:
 
 
 def meant(wrong: str, names: Iterable[str]) -> list[str]:
-    """Return the names that `wrong` is one slip away from, or begins: never a guess across meaning."""
+    """Return the names that `wrong` is one typo away from, or begins: never a guess by meaning."""
     if len(wrong) < SHORTEST_GUESS:
         return []
     known = list(dict.fromkeys(names))
@@ -29,7 +29,9 @@ def meant(wrong: str, names: Iterable[str]) -> list[str]:
 
 
 def one_slip_apart(first: str, second: str) -> bool:
-    """Whether a letter too much, one too few, another one, or two neighbours exchanged make one word the other."""
+    """Report whether one extra, missing or different letter, or a swap of two neighbours, turns one word into the
+    other.
+    """
     while first and second and first[0] == second[0]:
         first, second = first[1:], second[1:]
     while first and second and first[-1] == second[-1]:
@@ -39,5 +41,5 @@ def one_slip_apart(first: str, second: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return `text` on one line: line ends and other control characters, which a name may hold, become `\\n`…"""
+    """Return `text` on one line: line ends and other control characters, which a name may contain, become `\\n`…"""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -87,6 +87,7 @@ class Backend(Protocol):
         """Return a consistent copy; None where nothing is counted."""
 
     def stop(self, *, for_good: bool = True) -> None:
-        """Stop carrying packets and release the device; safe to call twice. Without `for_good` a restart follows at
-        once; until then packets may be lost, but are not refused.
+        """Stop carrying packets and release the device; safe to call twice.
+
+        Without `for_good` a restart follows at once; until then packets may be lost, but are not refused.
         """

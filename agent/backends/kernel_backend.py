@@ -44,8 +44,9 @@ class Plan(Protocol):
         """Make sure of the devices, with their settings and addresses. Raises EnvironmentMissing, NetlinkError."""
 
     def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
-        """Return the kernel's entries for a peer, per family; `routes` are the main tables now. Raises ValueError with
-        the lease's problem.
+        """Return the kernel's entries for a peer, per family; `routes` are the main tables now.
+
+        Raises ValueError with the lease's problem.
         """
 
     def converge_peers(self, peers: Collection[Lease]) -> None:

@@ -30,8 +30,10 @@ def own_blackhole(subnet: IPNetwork) -> Route:
 
 
 def is_subnet_route(route: Route, network: IPNetwork, subnet_len: int, devices: Collection[str]) -> bool:
-    """Report whether an agent made this route: to a node's subnet, via a gateway on one of `devices`. Ours and the real
-    flanneld's have neither metric nor protocol; an operator's have one, or their destination is no subnet.
+    """Report whether an agent made this route: to a node's subnet, via a gateway on one of `devices`.
+
+    Ours and the real flanneld's have neither metric nor protocol; an operator's have one, or their destination is no
+    subnet.
     """
     return (
         route.kind == "unicast"

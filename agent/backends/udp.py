@@ -108,9 +108,10 @@ class UdpBackend:
         return self._tally.snapshot()
 
     def stop(self, *, for_good: bool = True) -> None:
-        """Stop carrying packets and remove the device with its route; safe to call twice. Afterwards packets are
-        dropped, or refused if stopped `for_good`. The `unreachable` route stays: until the next agent runs, pods'
-        packets must not leave by the default gateway.
+        """Stop carrying packets and remove the device with its route; safe to call twice.
+
+        Afterwards packets are dropped, or refused if stopped `for_good`. The `unreachable` route stays: until the next
+        agent runs, pods' packets must not leave by the default gateway.
         """
         with self._lock:
             self._forwarder = None

@@ -98,7 +98,7 @@ class PacketCounters:
                 self.drops[reason] += last.drops[reason]
 
     def snapshot(self) -> Counters:
-        """A consistent copy."""
+        """Return a consistent copy."""
         with self._lock:
             more = Counters() if self._attached is None else self._attached()
             tx_packets, tx_bytes, rx_packets, rx_bytes = self._moved

@@ -1,5 +1,6 @@
-"""Moves packets in bulk with the native data path: two threads, in C and without the GIL, until stopped. Decisions are
-forwarder.py's: whenever its node or table changes, C gets a copy, and it applies the same rules.
+"""Moves packets in bulk with the native data path: two threads, in C and without the GIL, until stopped.
+
+Decisions are forwarder.py's: whenever its node or table changes, C gets a copy, and it applies the same rules.
 """
 
 import errno

@@ -49,8 +49,10 @@ class IPv4Header(NamedTuple):
 
 
 def parse_ipv4(packet: bytes, *, truncated: bool = False) -> IPv4Header | DropReason:
-    """Parse the header; return it, or its error (`short`, `version`, `ihl` or `length`). The checksum is not checked.
-    `truncated`: `packet` is only the start of what was received, so its length proves nothing.
+    """Parse the header; return it, or its error (`short`, `version`, `ihl` or `length`).
+
+    The checksum is not checked. `truncated`: `packet` is only the start of what was received, so its length proves
+    nothing.
     """
     size = len(packet)
     if size < MIN_HEADER_LENGTH:

@@ -24,8 +24,9 @@ DEVICE_IS_GONE = frozenset({errno.EBADFD, errno.EBADF})
 
 
 class TunDevice:
-    """An open TUN device. The kernel removes it with its routes when it is closed or this process ends; after `leave`
-    it stays.
+    """An open TUN device.
+
+    The kernel removes it with its routes when it is closed or this process ends; after `leave` it stays.
     """
 
     def __init__(self, name: str, descriptor: int, *, vnet_header: bool = False) -> None:
@@ -48,8 +49,9 @@ class TunDevice:
 
 
 def open_tun(name: str, *, vnet_header: bool = False) -> TunDevice:
-    """Create a TUN device; `%d` in `name` becomes the first free number. Raises EnvironmentMissing. `vnet_header`: with
-    a virtio header before each packet, unless the kernel is too old.
+    """Create a TUN device; `%d` in `name` becomes the first free number.
+
+    Raises EnvironmentMissing. `vnet_header`: with a virtio header before each packet, unless the kernel is too old.
     """
     if len(name.encode()) > NAME_BYTES:
         raise EnvironmentMissing(f"TUN device: name too long (got {name!r}; want at most {NAME_BYTES} bytes)")

@@ -1,9 +1,10 @@
-"""The v3 RPCs of etcd that we need, over etcd3's client and stubs; with `connection` the only user of etcd3. One
-connection at a time, to one of the endpoints; a failure closes it, and the next call uses the next endpoint. Closing
-also ends its watches; their owner gets RegistryUnavailable and restarts them. A late answer closes the connection only
-while another endpoint may be faster: if all are slow, a new connection costs more slow round trips, and a lease may
-expire meanwhile. TCP and grpc's keep-alive detect a dead member. We avoid the weak parts of etcd3 0.12: its watcher
-reopens streams in a tight loop while etcd is down, and its transactions do not return the revision.
+"""The v3 RPCs of etcd that we need, over etcd3's client and stubs; with `connection` the only user of etcd3.
+
+One connection at a time, to one of the endpoints; a failure closes it, and the next call uses the next endpoint.
+Closing also ends its watches; their owner gets RegistryUnavailable and restarts them. A late answer closes the
+connection only while another endpoint may be faster: if all are slow, a new connection costs more slow round trips, and
+a lease may expire meanwhile. TCP and grpc's keep-alive detect a dead member. We avoid the weak parts of etcd3 0.12: its
+watcher reopens streams in a tight loop while etcd is down, and its transactions do not return the revision.
 """
 
 import threading

@@ -85,8 +85,9 @@ class Registry(Protocol):
     def keep_alive_and_get(
         self, etcd_lease_id: int, subnet: Subnet
     ) -> tuple[int | RegistryUnavailable, Lease | BadEntry | None]:
-        """Run `keep_alive` and `get` at the same time, in no particular order. If the store returns the key but does
-        not renew, the reason replaces the TTL.
+        """Run `keep_alive` and `get` at the same time, in no particular order.
+
+        If the store returns the key but does not renew, the reason replaces the TTL.
         """
 
     def revoke(self, etcd_lease_id: int) -> None:

@@ -18,9 +18,11 @@ from agent.etcd.values import EventBatch, key_event
 
 
 class KeepAlive:
-    """One renewal of a lease, on its own stream. Our half stays open until the answer: `etcd grpc-proxy` cancels a
-    stream whose caller has closed its half. No stream serves two renewals: the proxy answers the second one only at its
-    own next renewal, after a third of the lease's life.
+    """One renewal of a lease, on its own stream.
+
+    Our half stays open until the answer: `etcd grpc-proxy` cancels a stream whose caller has closed its half. No stream
+    serves two renewals: the proxy answers the second one only at its own next renewal, after a third of the lease's
+    life.
     """
 
     def __init__(self, connection: Connection, etcd_lease_id: int) -> None:
@@ -68,8 +70,9 @@ class WatchStream:
             raise NoAnswerInTime(f"{self._connection.endpoint}: no watch within {timeout_s:g} s")
 
     def poll(self, timeout_s: float) -> EventBatch | None:
-        """Return the next response, or None when none came in time. Raises Compacted, RegistryUnavailable or
-        RegistryDenied when the watch has ended, at every further call too.
+        """Return the next response, or None when none came in time.
+
+        Raises Compacted, RegistryUnavailable or RegistryDenied when the watch has ended, at every further call too.
         """
         try:
             item = self._received.get(timeout=timeout_s)

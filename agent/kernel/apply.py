@@ -280,8 +280,9 @@ class Applier:
 
 @functools.lru_cache(maxsize=NEIGHBOURS_KEPT)
 def _neighbour(index: int, address: IPAddress, mac: str, *, answered: bool = False) -> bytes:
-    """Return the request for a permanent neighbour as bytes. Cached, since all machines of a subnet have the same
-    neighbours, on a device with the same index.
+    """Return the request for a permanent neighbour as bytes.
+
+    Cached, since all machines of a subnet have the same neighbours, on a device with the same index.
     """
     message = ndmsg()
     message["header"]["type"] = RTM_NEWNEIGH

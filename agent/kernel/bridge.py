@@ -78,8 +78,9 @@ def bridge_mac(address: IPv4Address) -> str:
 def objection(
     name: str, found: FoundDevice | None, claim: BridgeClaim, fits: Callable[[IPInterface], bool], want: str = REMEDY
 ) -> str | None:
-    """Return why the device cannot be our bridge; None if it can, or does not exist. Pure. `fits`: whether another's
-    bridge with that address may be used.
+    """Return why the device cannot be our bridge; None if it can, or does not exist. Pure.
+
+    `fits`: whether another's bridge with that address may be used.
     """
     if found is None or found.made_by_us(claim) or found.unused:
         return None
@@ -107,8 +108,9 @@ def ipv6_sysctls(device: str, *, enabled: bool) -> tuple[WantedSysctl, ...]:
 
 
 def find(kernel: Kernel, name: str, claim: BridgeClaim | None = None) -> FoundDevice | None:
-    """Return the device of that name, if it exists. Raises NetlinkError. Addresses and ports are read only if the claim
-    needs them.
+    """Return the device of that name, if it exists.
+
+    Raises NetlinkError. Addresses and ports are read only if the claim needs them.
     """
     link = kernel.link(name)
     if link is None:
@@ -150,8 +152,9 @@ def wanted_of_other(name: str, addresses: Sequence[IPInterface], present: frozen
 def converge_bridge(
     kernel: Kernel, name: str, addresses: Sequence[IPInterface], overlay_mtu: int, claim: BridgeClaim
 ) -> None:
-    """Bring the node's bridge to its wanted state. Raises NetlinkError, and EnvironmentMissing if another program owns
-    a device of that name.
+    """Bring the node's bridge to its wanted state.
+
+    Raises NetlinkError, and EnvironmentMissing if another program owns a device of that name.
     """
     claim = replace(claim, addresses=(_ipv4_of(addresses), *claim.addresses))
     wanted = wanted_bridge(name, addresses, overlay_mtu, claim.alias)

@@ -1,6 +1,7 @@
-"""Compute the ordered changes that lead from a namespace's state to the wanted one. Pure. Additions come before
-deletions, so that no packet lacks its route in between; links come before whatever is on them, and a device's sysctls
-before it is brought up. Only what `Wanted` names is changed; what others made stays.
+"""Compute the ordered changes that lead from a namespace's state to the wanted one. Pure.
+
+Additions come before deletions, so that no packet lacks its route in between; links come before whatever is on them,
+and a device's sysctls before it is brought up. Only what `Wanted` names is changed; what others made stays.
 """
 
 from collections.abc import Iterator
@@ -260,8 +261,9 @@ class DeleteForwarding:
 
 
 def diff(wanted: Wanted, state: State) -> list[Change]:
-    """Return the changes that lead from `state` to `wanted`, in order. Raises NetlinkError for a missing link that
-    others must create, or an existing one of another kind.
+    """Return the changes that lead from `state` to `wanted`, in order.
+
+    Raises NetlinkError for a missing link that others must create, or an existing one of another kind.
     """
     changes: list[Change] = [DeleteLink(name, why) for name, why in wanted.no_links.items() if name in state.links]
     state = replace(state, links={name: one for name, one in state.links.items() if name not in wanted.no_links})

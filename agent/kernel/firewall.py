@@ -124,6 +124,7 @@ def _chains(policy: Policy) -> Iterator[_Chain]:
 
 def escapes(policy: Policy, flow: Flow, own: Collection[IPAddress]) -> bool:
     """Report whether a flow is older than the rules and keeps its source although the policy masquerades it. Pure.
+
     `own` are the node's addresses: traffic to the node itself does not leave it.
     """
     source, destination = flow.source, flow.reply_source

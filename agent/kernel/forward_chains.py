@@ -1,5 +1,6 @@
-"""How the base chains at the kernel's forward hook treat packets between pods, and which accept rules help. Pure. A
-hook may have several base chains, and a packet passes only if all of them accept it: an accept in one chain cannot
+"""How the base chains at the kernel's forward hook treat packets between pods, and which accept rules help. Pure.
+
+A hook may have several base chains, and a packet passes only if all of them accept it: an accept in one chain cannot
 overrule a drop in another. So accept rules must be in the same chain that drops. By convention one chain is shared,
 `filter FORWARD` of iptables-nft; every other belongs to the program that made it. A rule counts only if it surely
 matches every packet between pods. One that checks an interface, a port, a connection state, a rate or something unknown
@@ -121,9 +122,11 @@ def passes(chain: BaseChain, rules: Sequence[Rule], network: IPNetwork | None, r
 
 
 def additions(chain: BaseChain, rules: Sequence[Rule], network: IPNetwork, rules_of: RulesOf) -> list[str]:
-    """Return nft's commands to make the shared chain accept the network's packets; empty if it does. The rules go
-    before the first that drops every packet between pods, and after all others: specific drops of an administrator or a
-    network policy stay in effect. Existing rules of ours are not moved: a drop before them is deliberate.
+    """Return nft's commands to make the shared chain accept the network's packets; empty if it does.
+
+    The rules go before the first that drops every packet between pods, and after all others: specific drops of an
+    administrator or a network policy stay in effect. Existing rules of ours are not moved: a drop before them is
+    deliberate.
     """
     wall = next((at for at, rule in enumerate(rules) if _outcome([rule], network, rules_of) == "drop"), len(rules))
     if _accepted(rules[:wall], network) or _accepted(own_rules(rules, network), network):

@@ -1,5 +1,7 @@
-"""A size-limited file of JSON lines that several processes append to. A full file is rotated to FILE.1, FILE.2, … Of
-these the first, with the start of everything, and the newest are kept; so there are at most three files.
+"""A size-limited file of JSON lines that several processes append to.
+
+A full file is rotated to FILE.1, FILE.2, … Of these the first, with the start of everything, and the newest are kept;
+so there are at most three files.
 """
 
 import fcntl

@@ -1,6 +1,8 @@
-"""The network state of one namespace: read, and brought to the wanted state. wanted values → read the affected state →
-diff (pure) → apply, journalled No state is cached: each call reads the kernel first. A change that is already in effect
-is neither made nor journalled.
+"""The network state of one namespace: read, and brought to the wanted state.
+
+    wanted values → read the affected state → diff (pure) → apply, journalled
+
+No state is cached: each call reads the kernel first. A change that is already in effect is neither made nor journalled.
 """
 
 import threading

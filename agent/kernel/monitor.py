@@ -37,9 +37,10 @@ class Readable(Protocol):
 
 
 class Monitor:
-    """A subscription in the caller's network namespace; costs nothing without changes. Our own changes are reported
-    too. For one thread, which must be in that namespace if links or neighbours are selected by name; only `wake` may be
-    called from others.
+    """A subscription in the caller's network namespace; costs nothing without changes.
+
+    Our own changes are reported too. For one thread, which must be in that namespace if links or neighbours are
+    selected by name; only `wake` may be called from others.
     """
 
     def __init__(self, neighbours_of: str | tuple[str, ...] = "", *, ipv6: bool = False) -> None:

@@ -1,6 +1,7 @@
-"""A thread in one network namespace, so that sockets and /proc/sys/net belong to it. `setns(2)` moves one thread, not
-the whole process; so a dedicated thread replaces a helper process, and its end releases the namespace. Python 3.11 has
-no `os.setns`, hence ctypes.
+"""A thread in one network namespace, so that sockets and /proc/sys/net belong to it.
+
+`setns(2)` moves one thread, not the whole process; so a dedicated thread replaces a helper process, and its end
+releases the namespace. Python 3.11 has no `os.setns`, hence ctypes.
 """
 
 import ctypes

@@ -1,5 +1,6 @@
-"""Reads links, addresses, routes, neighbours and forwarding entries through pyroute2, as our own values. A socket stays
-in the namespace in which it was opened, in every thread. pyroute2's objects do not leave this file.
+"""Reads links, addresses, routes, neighbours and forwarding entries through pyroute2, as our own values.
+
+A socket stays in the namespace in which it was opened, in every thread. pyroute2's objects do not leave this file.
 """
 
 import errno
@@ -244,9 +245,10 @@ def _neighbours(socket: IPRoute, device: Link, family: Family) -> list[Message]:
 
 
 def state_for(socket: IPRoute, wanted: Wanted, new: Collection[str] = (), known: Collection[Link] = ()) -> State:
-    """Return the part of the namespace's state that `wanted` covers. `new`: devices just created, which have no
-    addresses, neighbours and routes yet. `known`: links just read. Devices that `wanted` does not name are not told
-    apart in routes.
+    """Return the part of the namespace's state that `wanted` covers.
+
+    `new`: devices just created, which have no addresses, neighbours and routes yet. `known`: links just read. Devices
+    that `wanted` does not name are not told apart in routes.
     """
     found = _links_for(socket, wanted, known)
     old = {name: one for name, one in found.items() if name not in new}

@@ -17,8 +17,9 @@ class PortHolder:
 
 
 def port_holder(port: int, process: int | str = "thread-self") -> PortHolder | None:
-    """Find a process that holds the UDP port in the network namespace of `process`, as far as /proc shows it. None for
-    a free port, and for one whose holder is not in this PID namespace.
+    """Find a process that holds the UDP port in the network namespace of `process`, as far as /proc shows it.
+
+    None for a free port, and for one whose holder is not in this PID namespace.
     """
     inodes = _inodes_bound_to(port, process)
     for descriptor in Path("/proc").glob("[0-9]*/fd/*") if inodes else ():

@@ -1,5 +1,6 @@
-"""The actual and the wanted state of a namespace as values, with their `ip` syntax. Pure. `State` is what was read,
-`Wanted` what is desired; diff.py compares the two.
+"""The actual and the wanted state of a namespace as values, with their `ip` syntax. Pure.
+
+`State` is what was read, `Wanted` what is desired; diff.py compares the two.
 """
 
 from collections.abc import Mapping
@@ -261,8 +262,9 @@ class VethPeer:
 
 @dataclass(frozen=True, slots=True)
 class WantedLink:
-    """A wanted link; fields that are None stay unchanged. Without a kind, others create it, and its absence is an
-    error. A link with other settings is recreated.
+    """A wanted link; fields that are None stay unchanged.
+
+    Without a kind, others create it, and its absence is an error. A link with other settings is recreated.
     """
 
     name: str

@@ -30,8 +30,9 @@ class FreeCount:
 
 
 def choose_subnet(config: NetworkConfig, taken: Iterable[Subnet], node: str) -> Subnet:
-    """Choose a subnet that overlaps none of `taken`, one of the first 100 free ones; each family separately. `node`
-    names the node: nodes spread evenly over the free subnets, and each prefers the same one every time. Raises
+    """Choose a subnet that overlaps none of `taken`, one of the first 100 free ones; each family separately.
+
+    `node` names the node: nodes spread evenly over the free subnets, and each prefers the same one every time. Raises
     NoFreeSubnet with the number of free subnets.
     """
     taken = tuple(taken)

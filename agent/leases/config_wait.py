@@ -25,9 +25,10 @@ def wait_for_config(
     on_waiting: Callable[[str], object] = lambda _: None,
     clock: Clock | None = None,
 ) -> NetworkConfig | None:
-    """Return the network config once it is valid; None if `stop` was set first. `check` may refuse a config by raising
-    InvalidConfig, for instance for an unsupported backend type. Each problem is passed to `on_waiting`, and logged at
-    once and then every 10 s while it lasts. Raises RegistryDenied.
+    """Return the network config once it is valid; None if `stop` was set first.
+
+    `check` may refuse a config by raising InvalidConfig, for instance for an unsupported backend type. Each problem is
+    passed to `on_waiting`, and logged at once and then every 10 s while it lasts. Raises RegistryDenied.
     """
     clock = clock or SystemClock()
     limit, last_kind, backoff = LogLimit(clock), "", Backoff(random.Random())

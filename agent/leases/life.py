@@ -1,5 +1,6 @@
-"""How long our lease lives by our own clock, and what follows from that. Pure: the time is an argument. The clock is
-monotonic, so a jump of the wall clock does not end a lease.
+"""How long our lease lives by our own clock, and what follows from that.
+
+Pure: the time is an argument. The clock is monotonic, so a jump of the wall clock does not end a lease.
 """
 
 import math

@@ -1,9 +1,10 @@
-"""Get a subnet, keep it, and detect its loss: policy over a Registry, a clock and a source of randomness. One node is
-one public address. Its subnet is, in this order: the one registered for that address, its previous one if that is free,
-or a free one (the same choice each time). While it runs, the key in the registry decides whether the subnet is ours: a
-missing key means take it again, another node's address means stop forwarding (fence), no answer means carry on. If the
-registry answers but does not renew, the key gets a new etcd lease, as flannel renews; only if that fails too, and the
-lease expires, are we not ready.
+"""Get a subnet, keep it, and detect its loss: policy over a Registry, a clock and a source of randomness.
+
+One node is one public address. Its subnet is, in this order: the one registered for that address, its previous one if
+that is free, or a free one (the same choice each time). While it runs, the key in the registry decides whether the
+subnet is ours: a missing key means take it again, another node's address means stop forwarding (fence), no answer means
+carry on. If the registry answers but does not renew, the key gets a new etcd lease, as flannel renews; only if that
+fails too, and the lease expires, are we not ready.
 """
 
 import contextlib
@@ -63,6 +64,7 @@ class SubnetManager:
         rng: random.Random | None = None,
     ) -> None:
         """`node` is the name that distinguishes nodes with the same address; without one, they are not distinguished.
+
         `own_addresses`: all of this machine's. A lease of the previous subnet with one of them is ours: the agent that
         wrote it had other flags, or a choice of other addresses.
         """
@@ -126,8 +128,9 @@ class SubnetManager:
         return self._life.left_s(self._clock.now())
 
     def acquire(self, stop: threading.Event, on_waiting: Callable[[str], object] = lambda _: None) -> Lease | None:
-        """Get a subnet, however long it takes; None if `stop` was set first. `on_waiting` gets the reason for the wait.
-        Raises RegistryDenied, since waiting does not help against a refusal.
+        """Get a subnet, however long it takes; None if `stop` was set first.
+
+        `on_waiting` gets the reason for the wait. Raises RegistryDenied, since waiting does not help against a refusal.
         """
         backoff, log_limit = Backoff(self._rng), LogLimit(self._clock)
         while not stop.is_set():
@@ -149,9 +152,10 @@ class SubnetManager:
         on_fenced: Callable[[str], None],
         on_over: Callable[[str | None], object] = lambda _: None,
     ) -> None:
-        """Keep the lease until `stop`; on proof of another owner call `on_fenced` with the reason, and return. While
-        etcd does not answer, retry and log it once per 10 s. `on_over` gets the reason when the lease expires although
-        etcd answers, and None when it is renewed again.
+        """Keep the lease until `stop`; on proof of another owner call `on_fenced` with the reason, and return.
+
+        While etcd does not answer, retry and log it once per 10 s. `on_over` gets the reason when the lease expires
+        although etcd answers, and None when it is renewed again.
         """
         backoff = Backoff(self._rng)
         due = self._clock.now() + self._interval_s()

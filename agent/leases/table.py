@@ -42,8 +42,9 @@ class TableChange:
 
 
 def refusal(lease: Lease, config: NetworkConfig, own: Subnet, own_public_ip: IPv4Address) -> str | None:
-    """Return why this lease, taken alone, must not become a peer; None if it may. SubnetMin and SubnetMax do not
-    matter: an operator may narrow them while older leases live on.
+    """Return why this lease, taken alone, must not become a peer; None if it may.
+
+    SubnetMin and SubnetMax do not matter: an operator may narrow them while older leases live on.
     """
     ipv4, public_ip = lease.subnet.ipv4, lease.attrs.public_ip
     if not ipv4.subnet_of(config.network):
@@ -163,8 +164,10 @@ class LeaseTable:
         return self._verdicts[subject]
 
     def _admit(self, subnets: Collection[Subnet]) -> TableChange:
-        """Choose the peers among these again. The current holder of a subnet keeps it against a newcomer. No subnet
-        outside of `subnets` shares a network with one of them, so the cost is that of the event.
+        """Choose the peers among these again.
+
+        The current holder of a subnet keeps it against a newcomer. No subnet outside of `subnets` shares a network with
+        one of them, so the cost is that of the event.
         """
         peers: dict[Subnet, Lease] = {}
         claimed: dict[Network, Subnet] = {}

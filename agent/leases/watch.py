@@ -1,7 +1,8 @@
 """Follow all leases: list, watch from there, and list again when in doubt and every half minute. etcd's watch is
-reliable only within its history and is silent while etcd is unhealthy (and 3.4 has known bugs that lose events), so the
-list is the truth and the watch only makes it fast. While etcd is down the last peers stay: without a quorum no node can
-take over a subnet.
+reliable only within its history and is silent while etcd is unhealthy (and 3.4 has known bugs that lose events), so
+the list is the truth and the watch only makes it fast.
+
+While etcd is down the last peers stay: without a quorum no node can take over a subnet.
 """
 
 import logging
@@ -158,8 +159,9 @@ class LeaseWatch:
         return self._clock.now() + RELIST_S * self._rng.uniform(LEAST_OF_RELIST, 1.0)
 
     def _with_followers(self, delta: Delta, watch: Watch, stop: threading.Event) -> tuple[Delta, Heartbeat | None]:
-        """Return the delta, merged with those that follow soon if the last one was very recent, and any other result. A
-        single change is applied at once. A hundred nodes that start one after the other make a few large changes for
+        """Return the delta, merged with those that follow soon if the last one was very recent, and any other result.
+
+        A single change is applied at once. A hundred nodes that start one after the other make a few large changes for
         each of them, not a hundred small ones that cost as much each.
         """
         left_s = self._taken_at + self._gather_s - self._clock.now()

@@ -1,5 +1,6 @@
-"""flannel's rules for dividing a network into subnets. Pure. Both address families follow the same rules with other
-numbers, so one function over plain integers serves both.
+"""flannel's rules for dividing a network into subnets. Pure.
+
+Both address families follow the same rules with other numbers, so one function over plain integers serves both.
 """
 
 import re

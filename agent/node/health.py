@@ -209,8 +209,9 @@ def _escaped(label_value: str) -> str:
 
 
 class HealthServer:
-    """Answers on `address`:`port` (0 picks a free port, see `port`) from its own thread until `close`. Raises
-    EnvironmentMissing if it cannot listen on the address.
+    """Answers on `address`:`port` (0 picks a free port, see `port`) from its own thread until `close`.
+
+    Raises EnvironmentMissing if it cannot listen on the address.
     """
 
     def __init__(self, address: str, port: int, report: Callable[[], Report]) -> None:

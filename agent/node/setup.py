@@ -1,4 +1,5 @@
 """A node's state beside the overlay device once it has a lease: packet filter rules, the bridge, and the two files.
+
 Each part is restored on its own: one that fails makes the agent unready with the reason, is retried, and does not stop
 the others.
 """

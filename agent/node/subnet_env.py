@@ -1,5 +1,6 @@
-"""subnet.env and docker_opts.env, which give our subnet to other programs of the node (dockerd, the CNI plugin). Lines
-and order are flannel's; the reader accepts what flannel's dotenv reader does (quotes, `export`, comments, CRLF).
+"""subnet.env and docker_opts.env, which give our subnet to other programs of the node (dockerd, the CNI plugin).
+
+Lines and order are flannel's; the reader accepts what flannel's dotenv reader does (quotes, `export`, comments, CRLF).
 """
 
 import errno
@@ -175,7 +176,9 @@ def _values(text: str) -> dict[str, tuple[int, str]]:
 
 def _only_network(values: dict[str, tuple[int, str]], name: str, parse: Callable[[str], T]) -> T | None:
     """Return the only network of a comma-separated list, as flannel reads it: bad entries are skipped, two good ones
-    count as none. Returns None if the name is missing. Raises ValueError that names the line.
+    count as none.
+
+    Returns None if the name is missing. Raises ValueError that names the line.
     """
     if name not in values:
         return None

@@ -1,8 +1,10 @@
-"""Choose the underlay's interface and address. Pure except for the functions that read the kernel. Order and meaning
-are flannel's (pkg/ip/iface.go, main.go `LookupExtIface`), with these differences: a requested interface that cannot
-carry anything (down, no address) is an error that lists the alternatives; an IPv4 address in the network of an earlier
-one (secondary, to the kernel) is taken only by name; so is a /32 or /128 beside another, which is mostly a floating
-service address; and a default route determines its own source address.
+"""Choose the underlay's interface and address.
+
+Pure except for the functions that read the kernel. Order and meaning are flannel's (pkg/ip/iface.go, main.go
+`LookupExtIface`), with these differences: a requested interface that cannot carry anything (down, no address) is an
+error that lists the alternatives; an IPv4 address in the network of an earlier one (secondary, to the kernel) is taken
+only by name; so is a /32 or /128 beside another, which is mostly a floating service address; and a default route
+determines its own source address.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -28,6 +28,7 @@ class UnderlayWatch:
         addresses: Callable[[], Collection[IPAddress]],
     ) -> None:
         """`choose` returns the underlay to use now, given the current one; `addresses` returns all of the machine's.
+
         Both may raise AgentError or OSError; the constructor calls only `addresses`.
         """
         self.started_with = started_with

@@ -1,5 +1,6 @@
-"""Warnings for the operator while everything works: a changed network config, a certificate that expires soon. Nothing
-here affects what the agent does. Each warning is logged once, and shown in /state while it lasts.
+"""Warnings for the operator while everything works: a changed network config, a certificate that expires soon.
+
+Nothing here affects what the agent does. Each warning is logged once, and shown in /state while it lasts.
 """
 
 import logging

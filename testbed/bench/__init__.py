@@ -1,1 +1,1 @@
-"""`testbed bench`: the same measurements through every way between two nodes, in one lab and one run."""
+"""`testbed bench`: the same measurements over every path between two nodes, in one lab and one run."""

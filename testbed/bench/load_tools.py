@@ -25,7 +25,7 @@ UNLIMITED = ("--bitrate", "0")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 Left = Callable[[float], bool]
-"""Waits so many seconds for the client to go away; whether it did."""
+"""Waits up to this many seconds for the client to leave; returns whether it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Ends:
 
 
 def measure(measurement: Measurement, ends: Ends, seconds: int, client_left: Left) -> MeasurementAnswer:
-    """What came of it. Raises MeasurementFailed in the tool's own words.
+    """Measure; return the results. Raises MeasurementFailed with the tool's own message.
 
     tcp: `bytes` received, `seconds`. udp: datagrams `sent` and `received`, `seconds`. latency: `p50_us` and `p99_us`,
     half of a round trip each.
@@ -53,7 +53,7 @@ def measure(measurement: Measurement, ends: Ends, seconds: int, client_left: Lef
     received = report["sum_received"]
     if not udp:
         return {"bytes": received["bytes"], "seconds": received["seconds"]}
-    # Not its `lost_packets`: what is missing at the very end is not in it.
+    # Not its `lost_packets`, which lacks losses at the very end.
     return {
         "sent": report["sum_sent"]["packets"],
         "received": received["bytes"] // measurement.payload,
@@ -67,7 +67,7 @@ def _latency(ends: Ends, seconds: int, client_left: Left) -> MeasurementAnswer:
         deadline = time.monotonic() + START_LIMIT_S
         said = b""
         while True:
-            # It says that it listens, but only once its buffer is full; so we try until it answers.
+            # It reports that it listens, but only once its buffer is full; so retry until it answers.
             with _sockperf(ends.source_pid, ["ping-pong", *where, "--time", str(seconds)]) as client:
                 said = _output(client, seconds + END_LIMIT_S, client_left)
             found = dict(PERCENTILE.findall(said.decode(errors="replace")))
@@ -92,7 +92,7 @@ def _sockperf(pid: int, arguments: list[str]) -> Iterator["subprocess.Popen[byte
 
 
 def _output(process: "subprocess.Popen[bytes]", limit_s: float, client_left: Left) -> bytes:
-    """What it says until it ends; it is less than a pipe holds."""
+    """Return its output until it ends; it is less than a pipe holds."""
     deadline = time.monotonic() + limit_s
     while process.poll() is None:
         if client_left(POLL_S):
@@ -109,7 +109,7 @@ def _complaint(said: bytes) -> str:
 
 
 def processor_seconds(pids: Iterable[int]) -> float:
-    """User and system time of these processes, all their threads, those that ended too. Raises ProcessLookupError."""
+    """Return user and system time of these processes, including ended threads. Raises ProcessLookupError."""
     return sum(time.clock_gettime(_clock_of(pid)) for pid in pids)
 
 

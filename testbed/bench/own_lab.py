@@ -40,23 +40,23 @@ spec:
 
 @contextlib.contextmanager
 def own_lab(name: str) -> Iterator[LabRecord]:
-    """Two nodes with a pod each, ready. Raises TestbedError when they do not get so.
+    """Start two nodes with a pod each, and wait until they are ready.
 
-    The lab hangs on this process: `keep` is never called, so even SIGKILL ends it.
+    Raises TestbedError. The lab depends on this process: `keep` is never called, so even SIGKILL ends it.
     """
     launched = launch_own(name, read_cluster(CLUSTER.encode(), "bench"))
     try:
         last = list(launched.messages())[-1:]
         if not last or "ready" not in last[0]:
             why = last[0].get("failed") if last else None
-            raise TestbedError(f"bench: its lab did not get ready: {why or 'it ended while it started'}")
+            raise TestbedError(f"bench: its lab did not become ready: {why or 'it ended while it started'}")
         yield launched.record
     finally:
         launched.abandon()
 
 
 def launch_own(name: str, cluster: Cluster) -> Launched:
-    """A lab that starts and hangs on this process. Raises TestbedError when the machine is not fit for it."""
+    """Start a lab that ends with this process. Raises TestbedError if the machine does not meet the requirements."""
     with starting(RUN_ROOT, name):
         remove_leftovers()
         check_environment(cluster, RUN_ROOT)

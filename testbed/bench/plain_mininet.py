@@ -1,7 +1,7 @@
 """How long plain Mininet takes for as many hosts: `python -m testbed.bench.plain_mininet HOSTS`, in own namespaces.
 
 One host and one link for each of our nodes and pods, on Linux bridges; Mininet's own classes, nothing else: no address
-plan, no etcd, no agent, no overlay, no containers. Prints the seconds. What it leaves goes with its namespaces.
+plan, no etcd, no agent, no overlay, no containers. Prints the seconds. Leftovers vanish with its namespaces.
 """
 
 import sys
@@ -13,7 +13,7 @@ HOSTS_PER_SWITCH = 500
 
 
 def main() -> None:
-    """Build, tell the time, and end."""
+    """Build, print the time, and exit."""
     from mininet.link import Link
     from mininet.log import setLogLevel
     from mininet.net import Mininet
@@ -21,7 +21,7 @@ def main() -> None:
     from mininet.util import quietRun
 
     class Bridge(Switch):  # type: ignore[misc]  # Mininet ships no types
-        """A Linux bridge, made as Mininet makes things: by commands."""
+        """A Linux bridge, made the way Mininet makes things: by commands."""
 
         def start(self, _controllers: object) -> None:
             quietRun(f"ip link add {self.name} type bridge")

@@ -1,4 +1,4 @@
-"""What a bench run does, step by step: which paths, which measurements, in which order. Pure."""
+"""The steps of a bench run: which paths, which measurements, in which order. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,27 +6,27 @@ from typing import Literal
 
 Kind = Literal["tcp", "udp", "latency"]
 SWITCH_S = 2.0
-"""About what it takes until traffic takes another path: both agents are started anew."""
+"""Approximate time to switch traffic to another path: both agents restart."""
 OVERHEAD_S = 0.7
-"""About what a measurement takes besides its own seconds."""
+"""Approximate overhead of a measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchPath:
-    """One way between two nodes."""
+    """One path between two nodes."""
 
     name: str
     description: str
     backend: str | None = None
-    """Of our agents; None where they carry nothing."""
+    """The backend of our agents; None where they carry nothing."""
     datapath: str | None = None
-    """Of our agents' udp backend."""
+    """The data path of our agents' udp backend."""
 
 
 PATHS = {
     path.name: path
     for path in (
-        BenchPath("python", "udp backend, one packet a system call", "udp", "python"),
+        BenchPath("python", "udp backend, one packet per system call", "udp", "python"),
         BenchPath("native", "udp backend, packets in bulk", "udp", "native"),
         BenchPath("vxlan", "plain kernel vxlan, built by hand, no agent"),
         BenchPath("none", "no overlay: from node to node on the underlay"),
@@ -34,9 +34,9 @@ PATHS = {
     )
 }
 USUAL = ("python", "native", "vxlan", "none")
-"""Those of a run that names none."""
+"""The default paths."""
 BACKENDS = ("udp", "vxlan", "host-gw", "ipip", "wireguard")
-"""Those of our agent's that connect nodes."""
+"""Our agent's backends that connect nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,12 @@ MEASUREMENTS = (
 
 @dataclass(frozen=True, slots=True)
 class BenchStep:
-    """Take `path`, or measure on it."""
+    """Switch to `path`, or measure on it."""
 
     round: int
     path: BenchPath
     measurement: Measurement | None
-    """None: take the path."""
+    """None: switch to the path."""
     expected_s: float
 
 
@@ -86,7 +86,7 @@ class BenchPlan:
     measurements: tuple[Measurement, ...] = MEASUREMENTS
 
     def steps(self) -> Iterator[BenchStep]:
-        """Round by round. Each begins with another path, so that none has the first or last place for itself."""
+        """Yield the steps round by round. Each round starts with another path, so that none is always first or last."""
         for number in range(1, self.rounds + 1):
             first = (number - 1) % len(self.paths)
             for path in (*self.paths[first:], *self.paths[:first]):
@@ -96,12 +96,12 @@ class BenchPlan:
 
     @property
     def expected_s(self) -> float:
-        """How long it takes, roughly."""
+        """Return the approximate duration."""
         return sum(step.expected_s for step in self.steps())
 
 
 def choose_paths(names: str, backends: str) -> tuple[BenchPath, ...]:
-    """The paths that comma-separated names mean. Raises ValueError in words."""
+    """Return the paths that comma-separated names mean. Raises ValueError."""
     paths = [_known("path", name, PATHS) for name in _split(names)]
     of_backends = {name: BenchPath(f"{name}-backend", f"our agent's {name} backend", name, "auto") for name in BACKENDS}
     paths += [_known("backend", name, of_backends) for name in _split(backends)]
@@ -114,7 +114,7 @@ def choose_paths(names: str, backends: str) -> tuple[BenchPath, ...]:
 
 
 def choose_measurements(names: str) -> tuple[Measurement, ...]:
-    """The measurements that comma-separated names or kinds mean; all for none. Raises ValueError in words."""
+    """Return the measurements that comma-separated names or kinds mean; all for none. Raises ValueError."""
     wanted = set(_split(names))
     known = {word for one in MEASUREMENTS for word in (one.name, one.kind)}
     if unknown := sorted(wanted - known):

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH_IN = 7.2  # two columns of most papers
+WIDTH_IN = 7.2  # width of two columns in most papers
 PANEL_IN, ROW_IN = 0.62, 0.30  # height of a panel without its bars, and of one path
 FOOTER_IN = 0.3
 COLUMNS = 3
 DOTS_PER_INCH = 300
-# Okabe and Ito's colours, which people with any colour vision tell apart; grey for what is no overlay.
+# Okabe and Ito's colours, distinguishable with any colour vision; grey for paths without an overlay.
 COLOURS = {"python": "#E69F00", "native": "#0072B2", "vxlan": "#009E73", "none": "#8C8C8C"}
 OTHER_COLOURS = ("#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 BARS = 0.7
-"""What a path's bars take of its row."""
+"""The bars' share of a path's row."""
 ROOM, ROOM_FOR_NOTE = 1.25, 1.95
-"""The axis ends at so many times the longest bar: numbers stand behind the bars."""
+"""The axis ends at this multiple of the longest bar: numbers follow the bars."""
 SMALL = 6.5  # points
 QUIET = "#666666"
 PALE = 0.45
@@ -55,7 +55,7 @@ class Panel:
     scale: float
     digits: int
     note: Callable[[Values], str] | None = None
-    """What stands behind the number of a path."""
+    """The text after a path's number."""
 
 
 def _with(metric: str, text: str) -> Callable[[Values], str]:
@@ -91,8 +91,8 @@ PANELS = (
 
 
 def draw(result: BenchAnswer, target: Path) -> None:
-    """Write the picture; the format is that of the name's ending. Raises OSError."""
-    # matplotlib keeps a cache in the home directory; so nothing is left there.
+    """Write the picture; the name's extension determines the format. Raises OSError."""
+    # matplotlib keeps a cache in the home directory; this leaves nothing there.
     with tempfile.TemporaryDirectory(prefix="testbed-bench-") as scratch:
         os.environ["MPLCONFIGDIR"] = scratch
         import matplotlib

@@ -1,4 +1,4 @@
-"""A `bench scale` run as a picture: time of the start by phase, and memory, against the number of nodes."""
+"""A `bench scale` run as a picture: start time by phase, and memory, against the number of nodes."""
 
 import os
 import tempfile
@@ -27,8 +27,8 @@ MEMORY_PARTS = {
 
 
 def draw(result: BenchScaleAnswer, target: Path) -> None:
-    """Write the picture; the format is that of the name's ending. Raises OSError."""
-    # matplotlib keeps a cache in the home directory; so nothing is left there.
+    """Write the picture; the name's extension determines the format. Raises OSError."""
+    # matplotlib keeps a cache in the home directory; this leaves nothing there.
     with tempfile.TemporaryDirectory(prefix="testbed-bench-") as scratch:
         os.environ["MPLCONFIGDIR"] = scratch
         import matplotlib

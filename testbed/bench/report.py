@@ -1,4 +1,4 @@
-"""A finished bench run as one document, which `-o json` prints as it is, and as table rows. Pure."""
+"""A finished bench run as one document, printed as it is by `-o json`, and as table rows. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,12 +19,12 @@ from testbed.control.answers.bench import BenchAnswer, BenchGoal, MeasuredMachin
 
 MISSING = "-"
 SMALL_RATIO, LARGE_RATIO = 0.1, 10
-"""Below the one a ratio needs another digit, from the other on it needs none."""
+"""Below the first a ratio needs another digit, above the second none."""
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def document(plan: BenchPlan, gathered: Gathered, machine: MeasuredMachine, since: str, took_s: float) -> BenchAnswer:
-    """Everything, in the units that the metrics' names end with. docs/reference.md describes the fields."""
+    """Return the whole result, in the units of the metrics' names. docs/reference.md describes the fields."""
     reasons = {one.number: why_not_counted(one, plan.measurements) for one in gathered.rounds}
     counted = [one for one in gathered.rounds if reasons[one.number] is None]
     middle = medians(counted or gathered.rounds)
@@ -76,7 +76,7 @@ def _goal(verdict: GoalVerdict) -> BenchGoal:
 
 
 def worked(result: BenchAnswer) -> bool:
-    """Whether there is a round that counts, and a number for whatever was measured."""
+    """Report whether a round counts and every measured metric has a value."""
     failed = {(failure["path"], failure["measurement"]) for failure in result["failures"]}
     lacking = [
         (path, measurement)
@@ -87,7 +87,7 @@ def worked(result: BenchAnswer) -> bool:
 
 
 def median_rows(result: BenchAnswer) -> list[tuple[str, ...]]:
-    """One row per metric: its title, its unit, each path's median."""
+    """Return one row per metric: its title, its unit, each path's median."""
     return [
         (metric.title, metric.unit, *(_shown(metric, values) for values in _columns(result, result["medians"])))
         for metric in _metrics(result)
@@ -95,7 +95,7 @@ def median_rows(result: BenchAnswer) -> list[tuple[str, ...]]:
 
 
 def ratio_rows(result: BenchAnswer, reference: str) -> list[tuple[str, ...]]:
-    """One row per metric: its title, each path's median divided by the reference's."""
+    """Return one row per metric: its title, each path's median divided by the reference's."""
     columns = _columns(result, result["ratios"][reference])
     return [
         (metric.title, *(ratio(values.get(metric.name)) for values in columns))
@@ -105,20 +105,20 @@ def ratio_rows(result: BenchAnswer, reference: str) -> list[tuple[str, ...]]:
 
 
 def round_line(values: Mapping[str, Mapping[str, float]], metric: Metric) -> str:
-    """One metric of a round through all paths: `python 0.48, native 4.91 Gbit/s`."""
+    """Format one metric of a round over all paths: `python 0.48, native 4.91 Gbit/s`."""
     parts = [f"{path} {_shown(metric, found)}" for path, found in values.items()]
     return f"{', '.join(parts)} {metric.unit}"
 
 
 def goal_line(goal: BenchGoal) -> str:
-    """A goal and what came of it, in words."""
+    """Describe a goal and its result."""
     metric = next(metric for metric in METRICS if metric.name == goal["metric"])
     word = "reached" if goal["reached"] else "missed"
     return f"{word:<8} {goal['path']}, {metric.title}: {ratio(goal['ratio'])} {goal['reference']} (want {goal['want']})"
 
 
 def ratio(value: float | None) -> str:
-    """With as many digits as mean something."""
+    """Format a ratio with its significant digits."""
     if value is None:
         return MISSING
     digits = 3 if value < SMALL_RATIO else 2 if value < LARGE_RATIO else 1

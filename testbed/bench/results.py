@@ -1,4 +1,4 @@
-"""What came out of a bench run: metrics, medians, ratios, which rounds count, which goals are reached. Pure."""
+"""Results of a bench run: metrics, medians, ratios, which rounds count, which goals are met. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from testbed.bench.plan import MEASUREMENTS, Measurement
 from testbed.control.answers.bench import MeasurementAnswer
 
 Values = Mapping[str, float]
-"""Metric → value; one that could not be measured, or that the path does not have, is left out."""
+"""Metric → value; a metric that could not be measured, or that the path does not have, is omitted."""
 ByPath = Mapping[str, Values]
 
 REFERENCES = ("vxlan", "python", "host-gw")
-"""Paths that the others are compared with."""
+"""Paths to which the others are compared."""
 YARDSTICK = "python"
 YARDSTICK_MEASUREMENTS = frozenset({"tcp_1_forward", "tcp_1_reverse"})
 YARDSTICK_LEAST = 0.4e9
-"""bit/s; a python path below it was kept from its processor by something else on the machine."""
+"""bit/s; below it, something else on the machine kept the python path from its processor."""
 GIGABYTE = 1e9
 MILLION = 1e6
 
@@ -26,7 +26,7 @@ class Metric:
     """One number of a measurement."""
 
     name: str
-    """Ends with the unit of the JSON value."""
+    """Ends with the unit of its JSON value."""
     title: str
     unit: str
     """As people read it."""
@@ -35,7 +35,7 @@ class Metric:
     digits: int
     higher_is_better: bool = True
     compared: bool = True
-    """Whether a ratio to another path's says something."""
+    """Whether a ratio to another path's value is meaningful."""
 
 
 def _metrics_of(measurement: Measurement) -> list[Metric]:
@@ -58,11 +58,11 @@ CPU_PER_MILLION_PACKETS = Metric(
     "agents_cpu_seconds_per_million_packets", "agents' CPU, UDP 16 B", "s/Mpkt", 1, 2, higher_is_better=False
 )
 CPU_OF = {"tcp_1_forward": CPU_PER_GIGABYTE, "udp_16": CPU_PER_MILLION_PACKETS}
-"""Measurement → what the agents' processor time during it is told as."""
+"""Measurement → the name of the agents' processor time during it."""
 
 
 def metrics_of(measurements: Iterable[Measurement]) -> list[Metric]:
-    """All their metrics, in the order in which people read them."""
+    """Return all their metrics, in reading order."""
     chosen = list(measurements)
     found = [metric for measurement in chosen for metric in _metrics_of(measurement)]
     return found + [CPU_OF[measurement.name] for measurement in chosen if measurement.name in CPU_OF]
@@ -77,13 +77,13 @@ class Round:
 
     number: int
     load: float
-    """Load average of the last minute when it began."""
+    """Load average of the last minute at its start."""
     values: ByPath
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a path should reach against another."""
+    """A path's target relative to another path."""
 
     path: str
     metric: str
@@ -100,14 +100,14 @@ GOALS = (
     Goal("native", _P50, "vxlan", 1.3, at_least=False),
     Goal("native", "udp_16_packets_per_second", "python", 2, at_least=True),
     Goal("native", "udp_1400_packets_per_second", "python", 1.5, at_least=True),
-    # The kernel moves these packets: who made the entries must not show.
+    # The kernel moves these packets, so it must not matter who made the entries.
     Goal("vxlan-backend", _TCP, "vxlan", 0.95, at_least=True),
     Goal("host-gw-backend", _TCP, "host-gw", 0.95, at_least=True),
 )
 
 
 def values_of(measurement: Measurement, raw: MeasurementAnswer) -> dict[str, float]:
-    """The metrics in what the lab answered for a measurement."""
+    """Return the metrics in the lab's answer to a measurement."""
     name = measurement.name
     cpu_s, found = raw.get("agents_cpu_s"), {}
     if measurement.kind == "tcp":
@@ -125,9 +125,9 @@ def values_of(measurement: Measurement, raw: MeasurementAnswer) -> dict[str, flo
 
 
 def why_not_counted(one: Round, measurements: Iterable[Measurement] = MEASUREMENTS) -> str | None:
-    """Why a round of these measurements says nothing about the paths; None when it counts.
+    """Return why a round of these measurements does not count; None if it does.
 
-    Every round does in a run that does not measure TCP with one stream on the python path.
+    Every round counts in a run without TCP with one stream on the python path.
     """
     yardsticks = [measurement.name for measurement in measurements if measurement.name in YARDSTICK_MEASUREMENTS]
     measured = one.values.get(YARDSTICK)
@@ -141,7 +141,7 @@ def why_not_counted(one: Round, measurements: Iterable[Measurement] = MEASUREMEN
 
 
 def medians(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
-    """By path and metric, over the rounds that have the value."""
+    """Return medians by path and metric, over the rounds that have the value."""
     gathered: dict[str, dict[str, list[float]]] = {}
     for one in rounds:
         for path, values in one.values.items():
@@ -151,7 +151,9 @@ def medians(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
 
 
 def ratios(of: ByPath, reference: str) -> dict[str, dict[str, float]]:
-    """Every path's values divided by those of `reference`, where that says something; none when it was not measured."""
+    """Return every path's values divided by those of `reference`, where that is meaningful; none if it was not
+    measured.
+    """
     base = {metric.name: of.get(reference, {}).get(metric.name) for metric in METRICS if metric.compared}
     return {
         path: {metric: value / divisor for metric, value in values.items() if (divisor := base.get(metric))}
@@ -162,7 +164,7 @@ def ratios(of: ByPath, reference: str) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True, slots=True)
 class GoalVerdict:
-    """A goal and what came of it."""
+    """A goal and its result."""
 
     goal: Goal
     ratio: float
@@ -170,7 +172,7 @@ class GoalVerdict:
 
 
 def verdicts(of: ByPath) -> list[GoalVerdict]:
-    """Those goals whose both paths were measured."""
+    """Return the verdicts on goals whose paths were both measured."""
     found = []
     for goal in GOALS:
         ratio = ratios(of, goal.reference).get(goal.path, {}).get(goal.metric)

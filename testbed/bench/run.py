@@ -1,4 +1,4 @@
-"""Carries a bench plan out in a lab, step by step, and gathers what came of it."""
+"""Carries out a bench plan in a lab, step by step, and collects the results."""
 
 import os
 import time
@@ -13,22 +13,25 @@ from testbed.control.questions import BENCH_MEASURE, BENCH_TAKE
 from testbed.errors import TestbedError
 
 ATTEMPTS = 2
-"""A flood can starve the load generator's own connection; once more then."""
+"""A flood can starve the load generator's own connection; then retry once."""
 
 
 @dataclass(slots=True)
 class Gathered:
-    """What a run has found so far."""
+    """The results of a run so far."""
 
     rounds: list[Round] = field(default_factory=list)
-    """Complete ones."""
+    """Complete rounds."""
     failures: list[BenchFailure] = field(default_factory=list)
 
 
 def carry_out(
     lab: LabRecord, plan: BenchPlan, on_step: Callable[[BenchStep], None], on_round: Callable[[Round], None]
 ) -> Gathered:
-    """Every step of the plan. `on_step` is called before each. Raises TestbedError when a path cannot be taken."""
+    """Carry out every step of the plan.
+
+    `on_step` is called before each. Raises TestbedError if a path cannot be used.
+    """
     gathered = Gathered()
     values: dict[str, dict[str, float]] = {}
     load = os.getloadavg()[0]
@@ -60,7 +63,7 @@ def _failure(step: BenchStep, measurement: Measurement, error: str) -> BenchFail
 
 
 def _measured(lab: LabRecord, step: BenchStep, seconds: int) -> tuple[dict[str, float], str]:
-    """The values, or none and why."""
+    """Return the values, or none and the reason."""
     assert step.measurement is not None
     error = ""
     for _ in range(ATTEMPTS):

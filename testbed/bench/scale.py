@@ -1,4 +1,6 @@
-"""`bench scale`: labs of growing size, each brought up, measured and taken down; plain Mininet of that size beside."""
+"""`bench scale`: labs of growing size, each brought up, measured and taken down; plain Mininet of the
+same size beside.
+"""
 
 import os
 import subprocess
@@ -34,15 +36,15 @@ NEW_NODE = "newcomer"
 PLAIN_LIMIT_S = 900.0
 IDLE_LOOK_S, IDLE_SHARE, QUIET_LOOKS, IDLE_LIMIT_S = 0.5, 0.2, 3, 60.0
 SETTLE_S = 5.0
-"""What a start leaves to be done (lists after the first watch, caches) is not what a lab does at rest."""
+"""Work left over from a start (lists after the first watch, caches) is not load at rest."""
 
 
 def run(plan: ScalePlan, tell: Callable[[str], None]) -> BenchScaleAnswer:
     """Measure every size and return the result; nothing of the labs is left. Raises TestbedError, KeyboardInterrupt.
 
-    A size that fails ends it and is told in `failed`, unless it is the first.
+    A size that fails ends the run and is named in `failed`, unless it is the first.
     """
-    # All of them before the first is made.
+    # Check all of them before making the first.
     for nodes in plan.nodes:
         check_capacity(nodes, nodes * plan.pods_per_node)
     clusters = [generate(choose(None, nodes), plan.pods_per_node) for nodes in plan.nodes]
@@ -55,7 +57,7 @@ def run(plan: ScalePlan, tell: Callable[[str], None]) -> BenchScaleAnswer:
         except TestbedError as error:
             if not sizes:
                 raise
-            # What the smaller ones took half an hour for is not thrown away.
+            # Keep the results of smaller sizes, which may have taken half an hour.
             failed = {"nodes": len(cluster.nodes), "why": str(error).removeprefix("bench scale: ")}
             break
     machine = this_machine()
@@ -119,7 +121,10 @@ def _size(plan: ScalePlan, cluster: Cluster, tell: Callable[[str], None]) -> Sca
 
 
 def _phases(launched: Launched) -> dict[str, float]:
-    """Seconds of each phase; the time before the first one is `launch`. Raises TestbedError when it is not ready."""
+    """Return seconds of each phase; the time before the first one is `launch`.
+
+    Raises TestbedError if it is not ready.
+    """
     found: dict[str, float] = {}
     before = 0.0
     message: dict[str, Any] = {}
@@ -130,12 +135,12 @@ def _phases(launched: Launched) -> dict[str, float]:
             found[message["phase"]] = round(message["seconds"] - before, 2)
             before = message["seconds"]
     if "ready" not in message:
-        raise TestbedError(f"bench scale: its lab did not get ready: {message.get('failed') or 'it ended'}")
+        raise TestbedError(f"bench scale: its lab did not become ready: {message.get('failed') or 'it ended'}")
     return found
 
 
 def _measured(lab: LabRecord, plan: ScalePlan, tell: Callable[[str], None]) -> ScaleMeasured:
-    """Everything that is asked of a running lab."""
+    """Collect every measurement of a running lab."""
     tell("at rest")
     time.sleep(SETTLE_S)
     before, started = ask(lab, BENCH_PROCESSOR)["seconds"], time.monotonic()
@@ -160,15 +165,16 @@ def _measured(lab: LabRecord, plan: ScalePlan, tell: Callable[[str], None]) -> S
 
 
 def _change_node(lab: LabRecord, action: str) -> float:
-    """Seconds that it takes."""
+    """Return the seconds that it takes."""
     started = time.monotonic()
     ask(lab, NODE, action=action, name=NEW_NODE)
     return round(time.monotonic() - started, 2)
 
 
 def await_idle() -> None:
-    """Until this machine has little to do, if it ever has: the kernel takes seconds to let hundreds of namespaces go,
-    and that is not what is measured next."""
+    """Wait until this machine is mostly idle, if it ever is: the kernel takes seconds to release hundreds of
+    namespaces, which must not disturb the next measurement.
+    """
     deadline, quiet, before = time.monotonic() + IDLE_LIMIT_S, 0, processor_ticks()
     while quiet < QUIET_LOOKS and time.monotonic() < deadline:
         time.sleep(IDLE_LOOK_S)
@@ -179,14 +185,14 @@ def await_idle() -> None:
 
 
 def processor_ticks() -> tuple[int, int]:
-    """Of all processors since the start of the machine: busy ones, all (man 5 proc_stat)."""
+    """Return ticks of all processors since the machine's start: busy, all (man 5 proc_stat)."""
     with Path("/proc/stat").open(encoding="ascii") as file:
         ticks = [int(word) for word in file.readline().split()[1:9]]
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
 
 def plain_mininet(hosts: int) -> float:
-    """Seconds that Mininet itself takes for so many hosts with a link each. Raises TestbedError."""
+    """Return the seconds that Mininet itself takes for this many hosts with a link each. Raises TestbedError."""
     inside = [sys.executable, "-m", "testbed.bench.plain_mininet", str(hosts)]
     apart = ["unshare", "--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
     done = subprocess.run([*apart, *inside], capture_output=True, text=True, timeout=PLAIN_LIMIT_S, check=False)

@@ -1,4 +1,4 @@
-"""What `bench scale` measures, and what follows from the numbers. Pure."""
+"""What `bench scale` measures, and values derived from the results. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from testbed.control.answers.bench import BenchScaleAnswer, ScaleSize
 
 SMALLEST_COMPARED = 20
-"""Nodes; below that a lab's fixed parts are most of its start."""
+"""Nodes; below that, a lab's fixed parts dominate its start."""
 MIB = 1024
 Row = tuple[str, str, tuple[str, ...]]
 """Title, unit, one cell for each size."""
@@ -19,13 +19,13 @@ class ScalePlan:
     nodes: tuple[int, ...]
     pods_per_node: int
     rest_s: float
-    """How long processor time at rest is watched."""
+    """How long to measure processor time at rest."""
     plain: bool
-    """Whether plain Mininet is measured beside."""
+    """Whether to measure plain Mininet too."""
 
 
 def sizes_of(text: str) -> tuple[int, ...]:
-    """`10,50,100`, in that order. Raises ValueError."""
+    """Parse `10,50,100`, in that order. Raises ValueError."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     wrong = [word for word in words if not word.isdecimal() or int(word) < 2]
     if wrong or not words:
@@ -34,7 +34,7 @@ def sizes_of(text: str) -> tuple[int, ...]:
 
 
 def growth(sizes: Sequence[ScaleSize]) -> float | None:
-    """Time per node of the largest lab, by that of the one of at least 20 nodes that is smallest; None without two."""
+    """Return the time per node of the largest lab relative to the smallest of at least 20 nodes; None without two."""
     counted = [one for one in sizes if one["nodes"] >= SMALLEST_COMPARED]
     if len(counted) < 2:
         return None
@@ -43,7 +43,7 @@ def growth(sizes: Sequence[ScaleSize]) -> float | None:
 
 
 def rows(result: BenchScaleAnswer) -> list[Row]:
-    """The table: one row per number."""
+    """Return the table: one row per number."""
     sizes = result["sizes"]
     found: list[Row] = []
 
@@ -76,6 +76,6 @@ def rows(result: BenchScaleAnswer) -> list[Row]:
 
 
 def memory_per_node_mib(size: ScaleSize) -> float:
-    """Of an agent, its machine and its pods' pause processes, by proportional set size."""
+    """Return the memory of an agent, its machine and its pods' pause processes, as proportional set size."""
     memory = size["memory_kib"]
     return float(memory["agents"] + memory["pauses"] + memory["machines"]) / MIB / int(size["nodes"])

@@ -1,4 +1,4 @@
-"""What `bench scale` shows in a terminal."""
+"""Terminal output of `bench scale`."""
 
 import sys
 from pathlib import Path
@@ -9,12 +9,12 @@ from testbed.output.tables import matrix, say
 
 
 def progress(what: str) -> None:
-    """One line for each step, beside the result."""
+    """Print one line for each step, on standard error."""
     print(what, file=sys.stderr, flush=True)
 
 
 def show(result: BenchScaleAnswer, plot: Path | None) -> None:
-    """The whole result, and where its picture is."""
+    """Print the whole result, and where its picture is."""
     machine, pods = result["machine"], result["pods_per_node"]
     matrix(
         ("nodes", "", *(str(one["nodes"]) for one in result["sizes"])),

@@ -1,4 +1,4 @@
-"""What a lab tells of itself for `bench scale`: memory, processor time, neighbours, pings, how soon it is whole again.
+"""Measurements inside a lab for `bench scale`: memory, processor time, neighbours, pings, recovery times.
 
 Everything is read in the lab's own /proc: its PID namespace holds exactly its processes.
 """
@@ -44,10 +44,10 @@ ASKERS = 8
 LIMIT_S = 60.0
 LOOK_S = 0.05
 WATCHED_PAIRS = 20
-"""Pinged ten times a second while etcd is away."""
+"""Pinged ten times a second while etcd is down."""
 PAIRS_AT_ONCE = 200
 MARKER_ADDRESS = IPv4Address("203.0.113.1")
-"""No node's (RFC 5737): whose lease is written to see whether the watches are back."""
+"""No node's address (RFC 5737): its lease shows whether the watches are back."""
 
 
 def scale_verbs(state: LabState) -> Sequence[AnyVerb]:
@@ -77,13 +77,13 @@ def _verb(question: Question[AnswerT], answer: Callable[[Request], AnswerT]) -> 
 
 
 class ScaleVerbs:
-    """One question each."""
+    """One method per question."""
 
     def __init__(self, state: LabState) -> None:
         self._state = state
 
     def memory(self, _request: Request) -> MemoryAnswer:
-        """Proportional set sizes in KiB: of what is shared each process has its part."""
+        """Return proportional set sizes in KiB: each process gets its share of shared memory."""
         state = self._state
         agents = [node.agent.pid for node in state.nodes.values() if node.agent.pid is not None]
         pauses = [pod.pause_pid for pod in state.pods if pod.pause_pid is not None]
@@ -100,14 +100,14 @@ class ScaleVerbs:
         }
 
     def neighbours(self, _request: Request) -> NeighboursAnswer:
-        """Entries that the kernel may have to throw away, and permanent ones, of all namespaces of the lab."""
+        """Count neighbour entries that the kernel may evict, and permanent ones, in all namespaces of the lab."""
         pids = [machine.pid for machine in self._state.underlay.machines.values()]
         pids += [pod.pause_pid for pod in self._state.pods if pod.pause_pid is not None]
         counts = [_count_neighbours(pid) for pid in pids]
         return {"collectable": sum(one[0] for one in counts), "permanent": sum(one[1] for one in counts)}
 
     def pings(self, request: Request) -> ManyPingsAnswer:
-        """One ping for each of `count` pairs of pods, chosen at random; a part of them at a time."""
+        """Send one ping for each of `count` random pairs of pods, some at a time."""
         count, seed = request.argument("count", int, 1000), request.argument("seed", int, 1)
         pairs = self._some_pairs(count, random.Random(seed))
         results: list[PairResult] = []
@@ -117,7 +117,7 @@ class ScaleVerbs:
         return {"sent": len(results), "lost": len(lost), "which": lost[:10]}
 
     def agent_killed(self, _request: Request) -> SecondsAnswer:
-        """Seconds from a kill -9 of an agent until a new one has all peers."""
+        """Return the seconds from a kill -9 of an agent until a new one has all peers."""
         node = next(node for node in self._state.nodes.values() if node.runs_our_agent and node.expected)
         before, started = node.agent.restarts, time.monotonic()
         node.agent.kill()
@@ -131,7 +131,9 @@ class ScaleVerbs:
         return {"seconds": time.monotonic() - started}
 
     def etcd_restarted(self, _request: Request) -> EtcdRestartAnswer:
-        """Seconds until etcd answers again, and until a new lease is in every node's table; pings meanwhile."""
+        """Return the seconds until etcd answers again, and until a new lease is in every node's table;
+        ping meanwhile.
+        """
         etcd = self._state.registry.etcd
         marker = self._free_subnet()
         key = key_of(Subnet(marker))
@@ -200,12 +202,12 @@ def _await(condition: Callable[[], bool], lacking: str) -> None:
 
 
 def all_processes() -> list[int]:
-    """Every process of the lab."""
+    """List every process of the lab."""
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
 
 def pss_kib(pids: Iterable[int]) -> int:
-    """Their proportional set sizes together, in KiB; those that have ended count nothing."""
+    """Return the sum of their proportional set sizes in KiB; ended processes count nothing."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
@@ -214,16 +216,16 @@ def pss_kib(pids: Iterable[int]) -> int:
 
 
 def processor_seconds() -> float:
-    """Processor time of the lab's processes up to now, with that of children that they have waited for."""
+    """Return the processor time of the lab's processes so far, including children that they have waited for."""
     ticks = 0
     for pid in all_processes():
         with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            # Fields 14 to 17 (man 5 proc), counted after the name, which may itself hold blanks.
+            # Fields 14 to 17 (man 5 proc), counted after the name, which may contain spaces.
             ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _count_neighbours(pid: int) -> tuple[int, int]:
-    """(collectable, permanent) entries of a process's network namespace."""
+    """Count (collectable, permanent) entries of a process's network namespace."""
     with Kernel(SilentJournal(), pid) as kernel:
         return kernel.count_neighbours()

@@ -1,4 +1,4 @@
-"""A whole bench run, from the host: check the machine, make the lab, measure, take the lab away."""
+"""A whole bench run, from the host: check the machine, make the lab, measure, remove the lab."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ from testbed.host import doctor
 from testbed.lab.clock import now
 
 PURPOSES = frozenset({"bench", "iperf"})
-"""What doctor calls the programs that measure."""
+"""Names of the measuring programs' purposes in doctor."""
 
 
 def run(plan: BenchPlan) -> BenchAnswer:
@@ -46,13 +46,13 @@ def _check_machine(plan: BenchPlan) -> None:
 
 
 def this_machine() -> MeasuredMachine:
-    """Where it runs."""
+    """Describe the machine of the run."""
     processors = len(os.sched_getaffinity(0))
     return {"processors": processors, "model": _model_of_processor(), "kernel": os.uname().release}
 
 
 def _model_of_processor() -> str:
-    """The processor's name, as the kernel has it."""
+    """Return the processor's name from the kernel."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name":

@@ -1,4 +1,4 @@
-"""How a bench run looks on a terminal: a bar while it runs, then tables and what to make of them."""
+"""Terminal output of a bench run: a bar while it runs, then tables and their meaning."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +14,10 @@ from testbed.output.tables import BAD_COLOUR, GOOD_COLOUR, matrix, say
 
 
 class Bar:
-    """On a terminal a bar with what is being done; elsewhere a line per round. All of it on standard error, so that
-    standard output is the result alone."""
+    """A bar with the current step on a terminal; elsewhere one line per round.
+
+    Written to standard error, so that standard output has only the result.
+    """
 
     def __init__(self, plan: BenchPlan) -> None:
         self._plan = plan
@@ -36,15 +38,15 @@ class Bar:
         self._progress.stop()
 
     def step(self, step: BenchStep) -> None:
-        """The next step begins."""
+        """Show the next step."""
         self._done_s, self._coming_s = self._done_s + self._coming_s, step.expected_s
         if self._task is not None:
-            what = step.measurement.title if step.measurement else "taking the path"
+            what = step.measurement.title if step.measurement else "switching to the path"
             text = f"round {step.round} of {self._plan.rounds}  {step.path.name:<8} {what:<23}"
             self._progress.update(self._task, completed=self._done_s, description=text)
 
     def round(self, one: Round) -> None:
-        """A round has ended."""
+        """Show a finished round."""
         reason = why_not_counted(one, self._plan.measurements)
         doubt = f" (does not count: {reason})" if reason else ""
         first = round_line(one.values, metrics_of(self._plan.measurements)[0])
@@ -52,7 +54,7 @@ class Bar:
 
 
 def show(result: BenchAnswer, plot: Path | None) -> None:
-    """The whole result, and where its picture is."""
+    """Print the whole result, and where its picture is."""
     machine, names = result["machine"], [path["name"] for path in result["paths"]]
     counted, done = result["rounds_counted"], len(result["rounds"])
     matrix(("median", "unit", *names), median_rows(result), keys=2, numbers=True)

@@ -1,4 +1,4 @@
-"""What a lab that was made for a bench run answers: take a path, measure on it."""
+"""Verbs of a lab made for a bench run: switch to a path, measure on it."""
 
 import contextlib
 import threading
@@ -22,7 +22,7 @@ def bench_verbs(state: LabState) -> Sequence[AnyVerb]:
 
 
 class BenchVerbs:
-    """The first pod of each of the first two nodes are the ends."""
+    """Measures between the first pods of the first two nodes."""
 
     def __init__(self, state: LabState) -> None:
         self._state = state
@@ -31,7 +31,7 @@ class BenchVerbs:
         self._one_at_a_time = threading.Lock()
 
     def take(self, request: Request) -> None:
-        """Let traffic take a path from now on."""
+        """Switch traffic to a path."""
         name, backend = request.argument("name", str), request.argument("backend", str)
         datapath = request.argument("datapath", str)
         with self._one_at_a_time, _told(f"bench: {name}"):
@@ -40,11 +40,11 @@ class BenchVerbs:
             self._taken = way
 
     def measure(self, request: Request) -> MeasurementAnswer:
-        """Measure on the path that was taken last."""
+        """Measure on the path chosen last."""
         name, seconds = request.argument("measurement", str), request.argument("seconds", int, 1)
         chosen = next((measurement for measurement in MEASUREMENTS if measurement.name == name), None)
         if chosen is None or self._taken is None:
-            raise InvalidInput(f"bench: no such measurement, or no path taken (got {name})")
+            raise InvalidInput(f"bench: no such measurement, or no path chosen (got {name})")
         with self._one_at_a_time, _told(f"bench: {name}"):
             carriers = self._taken.carriers()
             before = processor_seconds(carriers)

@@ -1,4 +1,4 @@
-"""How a lab's traffic is made to take a path of `testbed.bench.plan`. Works inside the lab."""
+"""Switches a lab's traffic to a path of `testbed.bench.plan`. Runs inside the lab."""
 
 import time
 from collections.abc import Sequence
@@ -31,45 +31,45 @@ from testbed.pods.pod_network import POD_END, pod_mac
 
 AGENT_LIMIT_S = 20.0
 SETTLE_S, SETTLE_LIMIT_S, IDLE = 0.25, 3.0, 0.03
-"""How long agents must use less than that share of a processor, and how long we wait for it at most."""
+"""How long agents must use less than this share of a processor, and the longest wait for it."""
 USER_SPACE = frozenset({"native", "python"})
 """Data paths whose packets pass through the agents' processes."""
 
 
 class MeasuredPath(Protocol):
-    """One way between the lab's first two nodes."""
+    """One path between the lab's first two nodes."""
 
     def take(self) -> None:
-        """Let traffic between `ends` take it. Raises MeasurementFailed saying what is missing; AgentError."""
+        """Switch traffic between `ends` to it. Raises MeasurementFailed with what is missing; AgentError."""
 
     def ends(self) -> Ends:
-        """Where to measure."""
+        """Return the measured endpoints."""
 
     def carriers(self) -> Sequence[int]:
-        """The processes that its packets pass through; none where only the kernel has them."""
+        """Return the processes that its packets pass through; none if only the kernel carries them."""
 
 
 class NoOverlay:
-    """From node to node on the underlay."""
+    """Traffic from node to node on the underlay."""
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes.values()[:2]
 
     def take(self) -> None:
-        """It is always there."""
+        """Do nothing: it always exists."""
 
     def ends(self) -> Ends:
-        """The nodes themselves."""
+        """Return the nodes themselves."""
         first, second = self._nodes
         return Ends(first.pid, second.pid, second.address)
 
     def carriers(self) -> Sequence[int]:
-        """None."""
+        """Return no process."""
         return ()
 
 
 class AgentWay:
-    """Through our agents with a backend and a data path."""
+    """Traffic through our agents, with one backend and data path."""
 
     def __init__(self, state: LabState, pods: Sequence[Pod], backend: str, datapath: str) -> None:
         self._state = state
@@ -79,7 +79,7 @@ class AgentWay:
         self._datapath = datapath if backend == "udp" else "auto"
 
     def take(self) -> None:
-        """Start both agents anew with it, unless they run so already, and wait until packets can flow."""
+        """Restart both agents with it, unless they already run with it, and wait until packets can flow."""
         if self._lack() is not None:
             self._configure()
             with ThreadPoolExecutor(len(self._nodes), "restart agent") as workers:
@@ -95,19 +95,19 @@ class AgentWay:
                 inside.converge(Wanted(links=(WantedLink(POD_END, why, mtu=mtu),)))
 
     def ends(self) -> Ends:
-        """The pods."""
+        """Return the pods."""
         first, second = self._pods
         return Ends(pause_pid(first), pause_pid(second), address_of(second))
 
     def carriers(self) -> Sequence[int]:
-        """The agents, where packets pass through them."""
+        """Return the agents, if packets pass through them."""
         states = [node.state() or {} for node in self._nodes]
         if not all(state.get("datapath") in USER_SPACE for state in states):
             return ()
         return [node.agent.pid for node in self._nodes if node.agent.pid is not None]
 
     def _settle(self) -> None:
-        """Wait until the agents are idle: what a start still takes would be counted to the first measurement."""
+        """Wait until the agents are idle: the rest of their start would count towards the first measurement."""
         pids = [node.agent.pid for node in self._nodes if node.agent.pid is not None]
         deadline = time.monotonic() + SETTLE_LIMIT_S
         spent, used = processor_seconds(pids), SETTLE_S
@@ -143,15 +143,15 @@ VXLAN_DEVICE = "bench-vxlan"
 
 @dataclass(frozen=True, slots=True)
 class ByHand:
-    """What two ways that are built by hand must not share."""
+    """What distinguishes the two paths that are built by hand."""
 
     network: IPv4Network
     bridge: str
     pod_end: str
     prefix: str
-    """Of the node's end of the pods' links."""
+    """Prefix of the node's end of the pods' links."""
     headers: int
-    """Bytes that the underlay's MTU loses."""
+    """Bytes that headers take from the underlay's MTU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,34 +164,35 @@ class VxlanSide:
 
     @property
     def gateway(self) -> IPv4Address:
-        """The bridge's address."""
+        """Return the bridge's address."""
         return self.subnet.network_address + 1
 
     @property
     def address(self) -> IPv4Address:
-        """The pod's."""
+        """Return the pod's address."""
         return self.subnet.network_address + 2
 
     @property
     def vtep_mac(self) -> str:
-        """Of the vxlan device."""
+        """Return the MAC of the vxlan device."""
         return pod_mac(self.subnet.network_address)
 
     @property
     def bridge_mac(self) -> str:
-        """Of the bridge."""
+        """Return the MAC of the bridge."""
         return pod_mac(self.gateway)
 
 
 class PlainVxlan:
-    """Kernel vxlan as one would set it up by hand, beside the agents' overlay: a second link of the same two pods to a
-    bridge of its own, and routes from there to a vxlan device. Nothing is learned and nobody asks by ARP."""
+    """Kernel vxlan set up by hand, beside the agents' overlay: a second link of the same two pods to a separate bridge,
+    and routes from there to a vxlan device. Without learning or ARP.
+    """
 
     WHY = "kernel vxlan for comparison"
     PARTS = ByHand(IPv4Network("10.77.0.0/16"), "bench-br", "eth1", "bench-", VXLAN_HEADERS)
 
     def __init__(self, nodes: Nodes, underlay_mtu: int, pods: Sequence[Pod]) -> None:
-        """`underlay_mtu` in bytes."""
+        """Take `underlay_mtu` in bytes."""
         subnets = self.PARTS.network.subnets(new_prefix=24)
         self._sides = [VxlanSide(nodes[pod.manifest.spec.node_name or ""], pod, next(subnets)) for pod in pods]
         self._mtu = underlay_mtu - self.PARTS.headers
@@ -208,12 +209,12 @@ class PlainVxlan:
         self._built = True
 
     def ends(self) -> Ends:
-        """The pods, by their second address."""
+        """Return the pods, by their second address."""
         first, second = self._sides
         return Ends(pause_pid(first.pod), pause_pid(second.pod), second.address)
 
     def carriers(self) -> Sequence[int]:
-        """None."""
+        """Return no process."""
         return ()
 
     def _connect_nodes(self, own: VxlanSide, other: VxlanSide) -> None:
@@ -267,7 +268,7 @@ class PlainVxlan:
 
 
 class PlainRoutes(PlainVxlan):
-    """The same with nothing but a route between the nodes: what the host-gw backend does, by hand."""
+    """The same with only a route between the nodes: what the host-gw backend does, by hand."""
 
     WHY = "plain routes for comparison"
     PARTS = ByHand(IPv4Network("10.78.0.0/16"), "bench-routed", "eth2", "routed-", 0)
@@ -278,14 +279,14 @@ class PlainRoutes(PlainVxlan):
 
 
 def pause_pid(pod: Pod) -> int:
-    """A process in the pod's network namespace. Raises MeasurementFailed."""
+    """Return a process in the pod's network namespace. Raises MeasurementFailed."""
     if pod.pause_pid is None:
-        raise MeasurementFailed(f"pod {pod.name} has no namespaces now (state {pod.status().state})")
+        raise MeasurementFailed(f"pod {pod.name} has no namespaces (state {pod.status().state})")
     return pod.pause_pid
 
 
 def address_of(pod: Pod) -> IPv4Address:
-    """The pod's address. Raises MeasurementFailed."""
+    """Return the pod's address. Raises MeasurementFailed."""
     address = pod.status().address
     if address is None:
         raise MeasurementFailed(f"pod {pod.name} has no address")

@@ -127,9 +127,10 @@ class Ledger:
         left: Callable[[float], bool] | None = None,
     ) -> list[HealAnswer]:
         """End the faults with these numbers, or all active ones, newest first; return when everything they broke is
-        ready again, or after `limit_s` seconds (0: at once) with what is missing. One that cannot be ended stays active
-        and does not stop the others. `left` pauses for some seconds and returns whether the caller has gone. Raises
-        FaultImpossible for a number that is not active, before anything is done.
+        ready again, or after `limit_s` seconds (0: at once) with what is missing.
+
+        One that cannot be ended stays active and does not stop the others. `left` pauses for some seconds and returns
+        whether the caller has gone. Raises FaultImpossible for a number that is not active, before anything is done.
         """
         began = time.monotonic()
         with self._lock:

@@ -1,5 +1,6 @@
-"""A program in a cable that impairs its frames, for kernels without netem. link_shim.py INTERFACE TAP commands on
-standard input: {"delay": 100, "jitter": 50, …} per line
+"""A program in a cable that impairs its frames, for kernels without netem.
+
+    link_shim.py INTERFACE TAP            commands on standard input: {"delay": 100, "jitter": 50, …} per line
 
 INTERFACE is the end of the cable, off its bridge; TAP takes its place on the bridge. Frames are forwarded in both
 directions, as commanded (see `impairment.Impairment`; times in ms, the rest in percent). It ends with its standard

@@ -1,6 +1,7 @@
-"""What is not yet ready after faults have ended, and which fault caused it. Pure. A fault ends at once; what it broke
-takes time to recover: an agent starts and takes its lease, the others learn of it, pods start. `fault heal` and the end
-of a fault wait for that (`lab_recovery.py`).
+"""What is not yet ready after faults have ended, and which fault caused it. Pure.
+
+A fault ends at once; what it broke takes time to recover: an agent starts and takes its lease, the others learn of it,
+pods start. `fault heal` and the end of a fault wait for that (`lab_recovery.py`).
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
 """Counts a lab's resources that may leak: descriptors, threads, memory, leases, namespaces, links, rules, zombies.
+
 Those of existing pods do not count: pods may come and go between two counts, and what they leave behind has no owner.
 """
 

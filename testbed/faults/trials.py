@@ -1,6 +1,7 @@
-"""Faults and the most that each may cost: one table that drives the tests and the soak. Pure. A trial: heartbeats
-between all pods flow without loss; the faults are injected and last `hold_s`; they are healed; within `limit_s`
-everything works again. `gap_s` limits the interruption meanwhile.
+"""Faults and the most that each may cost: one table that drives the tests and the soak. Pure.
+
+A trial: heartbeats between all pods flow without loss; the faults are injected and last `hold_s`; they are healed;
+within `limit_s` everything works again. `gap_s` limits the interruption meanwhile.
 """
 
 from dataclasses import dataclass, replace

@@ -1,1 +1,1 @@
-"""What is done on the host itself: check it, make a lab's namespaces there, find and remove labs."""
+"""Work on the host itself: check it, create a lab's namespaces, find and remove labs."""

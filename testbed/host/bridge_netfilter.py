@@ -1,11 +1,10 @@
-"""Packets on a bridge must pass the node's packet filter: only there is a pod's answer turned round that goes to a pod
-beside it as the answer of a Service.
+"""Packets on a bridge must pass the node's packet filter: only there is a pod's reply to a neighbouring pod translated
+back to the Service's address.
 
-The kernel does so in every namespace once it has br_netfilter. Where that is a module, loading it changes the host too:
-its bridges would filter as well, and those of containers and other labs. So the values are set to 0 in every namespace
-that there is, which means what it was before there were any, and the module is removed when the last lab has ended. A
-record among the labs says that it was loaded for them; what a killed lab or `up` left is put right by the next `up` or
-`down`.
+The kernel does this in every namespace once br_netfilter is loaded. Where that is a module, loading it changes the host
+too: its bridges would filter as well, and those of containers and other labs. So the sysctls are set to 0 in every
+existing namespace, which restores the earlier behaviour, and the module is removed after the last lab. A record beside
+the labs says that it was loaded for them; the next `up` or `down` cleans up after a killed lab or `up`.
 """
 
 import contextlib
@@ -23,15 +22,15 @@ SETTINGS = Path("/proc/sys/net/bridge")
 CALLS = ("bridge-nf-call-arptables", "bridge-nf-call-ip6tables", "bridge-nf-call-iptables")
 MODULE = "br_netfilter"
 RECORD = f".{MODULE}"
-"""Beside the labs, for root alone: a lock, and LOADED in it while the module was loaded for labs."""
+"""Beside the labs, for root only: a lock, which contains LOADED while the module is loaded for labs."""
 LOADED = b"loaded"
 
 Run = Callable[[Sequence[str]], str]
-"""Runs a command and returns what it complained of."""
+"""Runs a command and returns its error output."""
 
 
 def run_command(command: Sequence[str]) -> str:
-    """Run it; the first line of its complaint, empty when it succeeded."""
+    """Run it; return the first line of its error output, empty on success."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as failure:
@@ -41,13 +40,13 @@ def run_command(command: Sequence[str]) -> str:
 
 
 _claims: list[int] = []
-"""Descriptors by which this process holds the module for a lab that it starts."""
+"""Descriptors with which this process keeps the module for a lab that it starts."""
 
 
 def provide(root: Path = RUN_ROOT, settings: Path = SETTINGS, run: Run = run_command) -> str:
-    """Make sure that the kernel can do it; returns what is missing in a line, empty when nothing is.
+    """Make sure that the kernel filters on bridges; return what is missing in a line, or "".
 
-    The module stays for a lab that is about to start, until this process ends or calls `put_back`.
+    The module stays for the lab about to start, until this process ends or calls `put_back`.
     """
     record = None
     # An ordinary user loads nothing.
@@ -56,7 +55,7 @@ def provide(root: Path = RUN_ROOT, settings: Path = SETTINGS, run: Run = run_com
         _claims.append(record)
     if settings.is_dir():
         return ""
-    # First the record: one that is killed in between leaves it to the next.
+    # The record first: if we are killed in between, the next run cleans up.
     _write(record, LOADED)
     why = run(["modprobe", MODULE]) or f"no {SETTINGS}"
     if not settings.is_dir():
@@ -70,7 +69,7 @@ def provide(root: Path = RUN_ROOT, settings: Path = SETTINGS, run: Run = run_com
 
 
 def other_network_namespaces() -> Iterator[Path]:
-    """Yield each network namespace but ours once, whether a process or only a name holds it."""
+    """Yield each network namespace but ours once, whether a process or only a name keeps it."""
     seen = {os.stat("/proc/self/ns/net").st_ino}
     for path in (*Path("/proc").glob("[0-9]*/ns/net"), *Path("/run/netns").glob("*")):
         with contextlib.suppress(OSError):  # its process has ended
@@ -81,7 +80,7 @@ def other_network_namespaces() -> Iterator[Path]:
 
 
 def switch_off_in(namespace: Path, settings: Path) -> None:
-    """Set the values of that network namespace to 0; one that has ended has none."""
+    """Set the sysctls of that network namespace to 0; skip one that is gone."""
 
     def visit(descriptor: int) -> None:
         setns(descriptor, CLONE_NEWNET)
@@ -108,7 +107,7 @@ def put_back(
 ) -> str:
     """Remove the module if it was loaded for labs and none runs or starts any more.
 
-    Returns why it had to stay, empty otherwise.
+    Return why it had to stay, or "".
     """
     while _claims:
         os.close(_claims.pop())
@@ -118,7 +117,7 @@ def put_back(
     try:
         record = _hold(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        # Another process starts a lab that needs it.
+        # Another process is starting a lab that needs it.
         return ""
     try:
         if os.pread(record, len(LOADED), 0) != LOADED:
@@ -133,7 +132,7 @@ def put_back(
 def _unload(record: Path, settings: Path, run: Run) -> str:
     changed = [name for name in CALLS if _value(settings / name) not in ("", "0")]
     if changed:
-        # Another program relies on it by now; from here on it is that program's.
+        # Another program relies on it by now; from here on it belongs to that program.
         record.unlink()
         return f"kernel module {MODULE} stays loaded: net.bridge.{changed[0]} was changed since the lab loaded it"
     why = run(["rmmod", MODULE])
@@ -151,9 +150,9 @@ def _value(setting: Path) -> str:
 
 
 def _hold(path: Path, how: int) -> int:
-    """Lock the record, made where it is missing; closing the descriptor lets go of it.
+    """Lock the record, creating it if necessary; closing the descriptor releases it.
 
-    Raises OSError, among them BlockingIOError.
+    Raises OSError, including BlockingIOError.
     """
     while True:
         record = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

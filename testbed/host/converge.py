@@ -1,4 +1,4 @@
-"""`up` on a lab that runs: show what is different in the file by now, and do it, with the verbs that people use."""
+"""`up` on a running lab: show how the file differs from it, and apply the changes with the verbs that people use."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,9 +22,9 @@ DRAIN_LIMIT_S = 60.0
 
 
 def converge(lab: LabRecord, wanted: Cluster, options: LabOptions) -> None:
-    """Bring the lab to `wanted`, which `options` have led to.
+    """Bring the lab to `wanted`, read with `options`.
 
-    Raises TestbedError, with nothing changed when the file asks for the impossible.
+    Raises TestbedError, with nothing changed if the file asks for the impossible.
     """
     file, source, dry_run = lab.rundir / CLUSTER_FILE, options.cluster_file, options.dry_run
     plan = difference(_cluster_of(lab, file), wanted)
@@ -43,14 +43,14 @@ def converge(lab: LabRecord, wanted: Cluster, options: LabOptions) -> None:
         return
     _add_nodes(lab, plan)
     for kind, name in plan.gone_objects:
-        # What somebody has removed by hand meanwhile is gone as well.
+        # Objects removed by hand meanwhile are also gone.
         ask(lab, DELETE, (), None, kind=kind, names=[name], grace_s=None)
     images = [f"{rule.pattern}={rule.recipe}" for rule in wanted.images]
     _apply(lab, wanted, source, images)
     for name in _there(lab, plan.gone_nodes):
         ask(lab, NODE, (), None, action="delete", name=name, limit_s=DRAIN_LIMIT_S)
     if plan.gone_nodes:
-        # Pods that were on a node that is gone, and may be anywhere.
+        # Pods from a removed node, which may be anywhere.
         _apply(lab, wanted, source, images)
     try:
         replace_plain(file, wanted.text.encode())
@@ -60,7 +60,7 @@ def converge(lab: LabRecord, wanted: Cluster, options: LabOptions) -> None:
 
 
 def _cluster_of(lab: LabRecord, file: Path) -> Cluster:
-    """What the lab was made from."""
+    """Return the cluster that the lab was made from."""
     try:
         rules = read_rules(read_options(lab.rundir).images, RECIPES)
         return read_cluster(read_plain(file, MAX_BYTES), str(file), rules)
@@ -69,7 +69,7 @@ def _cluster_of(lab: LabRecord, file: Path) -> Cluster:
 
 
 def _add_nodes(lab: LabRecord, plan: Difference) -> None:
-    """Those that an interrupted run has added are there already."""
+    """Add nodes; those that an interrupted run added exist already."""
     there = _there(lab, [node.name for node in plan.new_nodes])
     for node in plan.new_nodes:
         if node.name not in there:

@@ -1,8 +1,8 @@
-"""What this machine offers and what it lacks, found out by trying.
+"""Checks what this machine offers and what is missing, by trying it.
 
-`checks` builds the table that `testbed doctor` shows; `up` asks only for what every lab needs and refuses with
-`required_failures`. Kernel features are tried in namespaces made for it, never in the host's own: a process that does
-nothing (`cat`) holds them and ends when its standard input closes, so they are gone even if we are killed.
+`checks` builds the table of `testbed doctor`; `up` checks only what every lab needs and refuses with
+`required_failures`. Kernel features are tried in temporary namespaces, never in the host's own: an idle process (`cat`)
+holds them and ends when its standard input closes, so they vanish even if we are killed.
 """
 
 import os
@@ -30,24 +30,24 @@ SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"  # not on a normal user's
 SMALLEST_LAB = (2, 4)
 """Nodes and pods of the cluster two_nodes."""
 TRY_LIMIT_S = 10.0  # one try takes milliseconds; loading a kernel module on a slow disk may take seconds
-ERROR_EXCERPT = 120  # characters of a program's complaint that a table row can hold
+ERROR_EXCERPT = 120  # characters of a program's error that fit in a table row
 
 
 @dataclass(frozen=True, slots=True)
 class MachineCheck:
-    """One thing that was looked at."""
+    """One check and its result."""
 
     name: str
     ok: bool
     found: str
     want: str
     remedy: str
-    """How to get it, as something to do or to paste."""
+    """How to get it, as an instruction or a command to paste."""
     needed_for: str = ""
-    """What does not work without it; empty when no lab does."""
+    """What does not work without it; empty if no lab works."""
 
     def line(self) -> DoctorCheck:
-        """Return it as `doctor -o json` has it."""
+        """Return it in the form of `doctor -o json`."""
         return {
             "name": self.name,
             "ok": self.ok,
@@ -60,7 +60,7 @@ class MachineCheck:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """Something of the kernel, and a command that fails where it is missing."""
+    """A kernel feature, and a command that fails without it."""
 
     name: str
     command: tuple[str, ...]
@@ -122,12 +122,11 @@ DEBIAN_PACKAGES = {program: package for program, package, _ in PROGRAMS} | {"tom
 
 
 def checks(*, optional: bool = True, also: Iterable[str] = (), rootless: bool = False) -> tuple[MachineCheck, ...]:
-    """Look at everything; changes nothing outside its own namespaces. Takes about 0.1 s.
+    """Run every check; change nothing outside of temporary namespaces.
 
-    Without `optional`, memory and room, of which each lab needs its own, and kernel features that not every lab needs
-    are left out: trying them (vxlan, wireguard, netem)
-    makes the kernel load their modules. Those that serve a purpose in `also` are tried all the same. `rootless`: for a
-    lab that needs no root.
+    Takes about 0.1 s. Without `optional`, skip memory and disk space, which depend on the lab, and kernel features that
+    not every lab needs: trying them (vxlan, wireguard, netem) makes the kernel load their modules. Those for a purpose
+    in `also` are tried all the same. `rootless`: for a lab that needs no root.
     """
     purposes = {"", *also}
     return (
@@ -144,23 +143,23 @@ def checks(*, optional: bool = True, also: Iterable[str] = (), rootless: bool = 
 
 
 def required_failures(found: Iterable[MachineCheck], also: Iterable[str] = ()) -> tuple[MachineCheck, ...]:
-    """What keeps every lab from coming up, and whatever is missing for the purposes in `also` ("image nginx")."""
+    """Return what keeps every lab from starting, and whatever is missing for the purposes in `also` ("image nginx")."""
     purposes = {"", *also}
     return tuple(check for check in found if not check.ok and check.needed_for in purposes)
 
 
 def error_line(check: MachineCheck) -> str:
-    """The failure as `environment: what (got …; want …)`, for behind `error: `."""
+    """Format the failure as `environment: what (got …; want …)`, to follow `error: `."""
     return f"environment: {check.name} (got {check.found}; want {check.want}: {check.remedy})"
 
 
 def root_check(user: int) -> MachineCheck:
-    """Whether the effective user id is root's."""
+    """Check that the effective user id is root's."""
     return MachineCheck("root", user == 0, f"uid {user}", "uid 0", "put sudo in front of the command")
 
 
 def tun_check(device: Path) -> MachineCheck:
-    """Whether the TUN device can be opened for reading and writing."""
+    """Check that the TUN device can be opened for reading and writing."""
     found = "can be opened"
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
@@ -171,7 +170,7 @@ def tun_check(device: Path) -> MachineCheck:
 
 
 def memory_check(available_mib: int) -> MachineCheck:
-    """Whether the smallest lab fits into memory."""
+    """Check that the smallest lab fits into memory."""
     needed = capacity.needed_mib(*SMALLEST_LAB) + capacity.RESERVE_MIB
     limit = capacity.most_nodes(available_mib, 2)
     found = f"{available_mib} MiB free, enough for {limit} nodes with two pods each"
@@ -180,7 +179,7 @@ def memory_check(available_mib: int) -> MachineCheck:
 
 
 def room_check(directory: Path, needed_for: str = "") -> MachineCheck:
-    """Whether the records and logs of the smallest lab fit into the directory of labs."""
+    """Check that records and logs of the smallest lab fit into the directory of labs."""
     needed = capacity.needed_room_mib(*SMALLEST_LAB)
     free, size = capacity.room_mib(directory)
     want = f"{needed} MiB for records and logs of two_nodes"
@@ -189,7 +188,7 @@ def room_check(directory: Path, needed_for: str = "") -> MachineCheck:
 
 
 def program_checks(which: Callable[[str], str | None]) -> tuple[MachineCheck, ...]:
-    """One check per program that we start; `which` finds a program's path."""
+    """Check each program that we start; `which` finds a program's path."""
     found = []
     for program, package, needed_for in PROGRAMS:
         path = which(program)
@@ -201,13 +200,13 @@ def program_checks(which: Callable[[str], str | None]) -> tuple[MachineCheck, ..
 
 
 def file_check(name: str, path: Path, needed_for: str, remedy: str) -> MachineCheck:
-    """Whether a program that is not on PATH is where we start it from."""
+    """Check that a program outside of PATH is where we start it from."""
     ok = os.access(path, os.X_OK)
     return MachineCheck(name, ok, str(path) if ok else f"no program at {path}", "the program", remedy, needed_for)
 
 
 def packages_check(required: Sequence[Requirement], version: Callable[[str], str | None]) -> MachineCheck:
-    """Check that every Python package is of a version that we take. etcd3, for one, breaks with a newer protobuf."""
+    """Check that every Python package has an accepted version. etcd3, for one, breaks with a newer protobuf."""
     problems = unsatisfied(required, version)
     found = ", ".join(problems) if problems else f"{len(required)} as required"
     if not required:
@@ -216,11 +215,12 @@ def packages_check(required: Sequence[Requirement], version: Callable[[str], str
 
 
 def forwarding_check(dropping_chains: Callable[[], Sequence[str]]) -> MachineCheck:
-    """Whether this machine's own firewall lets pass what a joined machine forwards. Labs have namespaces of their own.
+    """Check that this machine's own firewall accepts what a joined machine forwards.
 
-    `dropping_chains` describes the chains that do not. Raises AgentError where they cannot be read.
+    Labs have their own namespaces. `dropping_chains` describes chains that drop it. Raises AgentError if they cannot be
+    read.
     """
-    want = "no chain of another program that drops whatever is forwarded"
+    want = "no chain of another program that drops all forwarded packets"
     remedy = (
         "accept the pod network in that chain (nft insert rule FAMILY TABLE CHAIN ip saddr NETWORK accept;"
         " firewalld: firewall-cmd --zone=trusted --add-source=NETWORK)"
@@ -229,14 +229,14 @@ def forwarding_check(dropping_chains: Callable[[], Sequence[str]]) -> MachineChe
     try:
         chains = dropping_chains()
     except AgentError as error:
-        return MachineCheck("forwarding", True, f"not looked at: {error}", want, remedy, needed_for)
+        return MachineCheck("forwarding", True, f"not checked: {error}", want, remedy, needed_for)
     return MachineCheck(
-        "forwarding", not chains, "; ".join(chains) or "nothing drops all of it", want, remedy, needed_for
+        "forwarding", not chains, "; ".join(chains) or "no chain drops all forwarded packets", want, remedy, needed_for
     )
 
 
 def missing_debian_packages(found: Iterable[MachineCheck]) -> list[str]:
-    """Name the Debian packages whose programs are missing, each once; Open vSwitch, which few labs need, not."""
+    """List the Debian packages with missing programs, each once; not Open vSwitch, which few labs need."""
     missing = [DEBIAN_PACKAGES[check.name] for check in found if not check.ok and check.name in DEBIAN_PACKAGES]
     return sorted(set(missing) - {"openvswitch-switch"})
 
@@ -254,9 +254,9 @@ def _which(program: str) -> str | None:
 
 
 class ScratchNamespaces(AbstractContextManager["ScratchNamespaces"]):
-    """Network, mount and PID namespaces to try things in, gone at the end. Raises OSError when they cannot be made.
+    """Temporary network, mount and PID namespaces for trying things. Raises OSError if they cannot be created.
 
-    Without root they lie in a user namespace of their own, where the kernel offers the same features.
+    Without root they are in a new user namespace, where the kernel offers the same features.
     """
 
     def __init__(self, *, as_user: bool = False) -> None:
@@ -270,7 +270,7 @@ class ScratchNamespaces(AbstractContextManager["ScratchNamespaces"]):
             raise OSError(_first_line(said.decode(errors="replace")) or "unshare did not answer")
 
     def attempt(self, command: Sequence[str], stdin: str) -> str:
-        """Run a command inside; empty when it succeeded, else what it said."""
+        """Run a command inside; return its error output, empty on success."""
         target = str(self._holder.pid)
         joining = ["--user", "--preserve-credentials"] if self._as_user else []
         enter = ["nsenter", "--target", target, *joining, "--net", "--", *command]
@@ -284,7 +284,7 @@ class ScratchNamespaces(AbstractContextManager["ScratchNamespaces"]):
         return "" if done.returncode == 0 else _first_line(done.stderr) or f"exit code {done.returncode}"
 
     def _echoes(self) -> bool:
-        """Whether cat answers, from inside: only then are the namespaces made."""
+        """Report whether cat answers from inside: only then do the namespaces exist."""
         assert self._holder.stdin is not None
         assert self._holder.stdout is not None
         try:
@@ -310,7 +310,7 @@ def _kernel_checks(features: Sequence[Feature]) -> list[MachineCheck]:
     remedy = "run it as root on the machine itself, or in a container started with --privileged"
     try:
         with ScratchNamespaces() as scratch:
-            made = MachineCheck(name, True, "can be made", want, remedy)
+            made = MachineCheck(name, True, "can be created", want, remedy)
             return [made, *(_feature_check(feature, scratch) for feature in features)]
     except OSError as error:
         return [MachineCheck(name, False, str(error), want, remedy)]
@@ -331,17 +331,19 @@ def _feature_check(feature: Feature, scratch: ScratchNamespaces) -> MachineCheck
 
 
 def untried(feature: Feature, which: Callable[[str], str | None]) -> MachineCheck | None:
-    """Say that a feature could not be tried because its program is missing, which says nothing of the kernel."""
+    """Report that a feature could not be tried because its program is missing, which proves nothing about
+    the kernel.
+    """
     program = feature.command[0]
     if which(program) is not None:
         return None
     package = {**DEBIAN_PACKAGES, "tc": "iproute2"}[program]
-    found, want = f"not tried, there is no program {program}", "the program"
+    found, want = f"not tried: the program {program} is missing", "the program"
     return MachineCheck(f"kernel: {feature.name}", False, found, want, f"apt install {package}", feature.needed_for)
 
 
 def _is_module_on_disk(name: str) -> bool:
-    """Whether the kernel would have to load this module first."""
+    """Report whether the kernel would have to load this module first."""
     if Path("/sys/module", name).exists():
         return False
     index = Path("/lib/modules", os.uname().release, "modules.dep")

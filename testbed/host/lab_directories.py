@@ -1,7 +1,7 @@
-"""The directories of labs on the host: made, locked while a lab starts or is cleared away, removed.
+"""The directories of labs on the host: created, locked while a lab starts or is removed, deleted.
 
-A lab of root lies in /run/testbed/LAB. Both directories are root's, and only root can write there; of what lies in the
-lab's, its user has nothing but the control socket. Without root the same lies in the user's own runtime directory.
+A lab of root is in /run/testbed/LAB. Both directories belong to root, and only root can write there; the lab's user
+owns only the control socket in it. Without root they are in the user's own runtime directory.
 """
 
 import contextlib
@@ -22,17 +22,19 @@ from testbed.host.lab_process import inits_of
 from testbed.plain_files import plain, replace_plain
 
 SEARCHABLE = 0o711
-"""A lab's directory: who knows a name, as of lab.json and the control socket, finds it; nothing can be listed."""
+"""Mode of a lab's directory: files can be opened by a known name, like lab.json and the control socket,
+but not listed.
+"""
 READABLE = 0o644
 LOCK_PATIENCE_S = 0.5
-"""A directory is cleared away in less."""
+"""Longer than removing a directory takes."""
 LOCK_POLL_S = 0.02
 REMOVE_LIMIT_S = 60.0
 HIGHEST_UID = 2**32 - 2
 
 
 class Busy(TestbedError):
-    """Another process starts the lab, or clears it away."""
+    """Another process is starting or removing the lab."""
 
 
 @contextlib.contextmanager
@@ -50,7 +52,7 @@ def starting(root: Path, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(root: Path, name: str, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
-    """Hold the lock of the lab `name`; a process that ends gives it up. Raises Busy when another has it that long."""
+    """Hold the lock of the lab `name`; a process that ends releases it. Raises Busy if another holds it that long."""
     path = root / f".{name}.lock"
     try:
         lock = _lock(path, time.monotonic() + patience_s)
@@ -67,17 +69,17 @@ def locked(root: Path, name: str, patience_s: float = LOCK_PATIENCE_S) -> Iterat
 
 
 def prepare(root: Path, options: LabOptions, cluster_text: str, hosts: str) -> Path:
-    """Make the lab's run directory with everything that its init reads. A dead lab's leftovers are removed first.
+    """Create the lab's run directory with everything that its init reads. Remove a dead lab's leftovers first.
 
     Raises TestbedError, with nothing removed when a lab still runs there.
     """
     rundir = root / options.name
     if os.path.lexists(rundir):
         if inits_of(rundir):
-            why = doubt(rundir) or f"has no {LAB_FILE} that says which process it is"
+            why = doubt(rundir) or f"has no {LAB_FILE} with its process"
             raise TestbedError(doubtful_lab(options.name, why))
         remove_directory(rundir)
-    # In the user namespace of a lab without root the user is its root.
+    # In the user namespace of a rootless lab the user is its root.
     owner = sudo_user() if os.geteuid() == 0 else 0
     try:
         rundir.mkdir(mode=0o700)
@@ -96,12 +98,12 @@ def prepare(root: Path, options: LabOptions, cluster_text: str, hosts: str) -> P
 
 
 def sudo_user() -> int:
-    """User id of who called sudo, 0 without it. Raises TestbedError (environment) when it is none."""
+    """Return the user id of the caller of sudo, 0 without it. Raises TestbedError (environment) if it is invalid."""
     return _id_of("SUDO_UID", "user")
 
 
 def give_to_sudo_user(*paths: Path) -> None:
-    """Give files that root made to who called sudo, where that was done. Raises TestbedError as `sudo_user`."""
+    """Give files that root created to the caller of sudo, if any. Raises TestbedError as `sudo_user` does."""
     owner, group = sudo_user(), _id_of("SUDO_GID", "group")
     if owner == 0 or os.geteuid() != 0:
         return
@@ -114,23 +116,24 @@ def _id_of(variable: str, kind: str) -> int:
     given = os.environ.get(variable) or "0"
     digits = given if given.isascii() and given.isdecimal() and len(given) <= len(str(HIGHEST_UID)) else ""
     if not digits or int(digits) > HIGHEST_UID:
-        raise WrongEnvironment(f"{variable}: no {kind} id (got {shorten(given)}; want a number, as sudo sets it)")
+        raise WrongEnvironment(f"{variable}: not a {kind} id (got {shorten(given)}; want a number, as sudo sets it)")
     return int(digits)
 
 
 def is_a_labs(rundir: Path) -> bool:
-    """Whether a directory was made by `prepare`, now or by an older testbed."""
+    """Report whether `prepare` created a directory, now or in an older testbed."""
     return any(os.path.lexists(rundir / name) for name in (OPTIONS_FILE, LAB_FILE))
 
 
 def remove_directory(directory: Path) -> None:
-    """Remove a directory with all that is in it, whoever has put it there. Raises TestbedError when something stays.
+    """Remove a directory with everything in it, whoever created it.
 
-    Nothing outside is touched: links are removed, not followed, and other file systems that hang below stay.
+    Raises TestbedError if something stays. Nothing outside is touched: links are removed, not followed, and mounted
+    file systems stay.
     """
     try:
         _take_from_its_user(directory)
-        # rm descends by descriptors, without following and without blocking, however deep it goes.
+        # rm descends by descriptors, without following links or blocking, at any depth.
         command = ["rm", "-rf", "--one-file-system", "--", str(directory)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=REMOVE_LIMIT_S, check=False)
     except FileNotFoundError:
@@ -139,11 +142,11 @@ def remove_directory(directory: Path) -> None:
         raise TestbedError(f"{directory}: cannot be removed ({failure})") from failure
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
-        raise TestbedError(f"{directory}: cannot be removed whole ({said})")
+        raise TestbedError(f"{directory}: cannot be removed completely ({said})")
 
 
 def _take_from_its_user(directory: Path) -> None:
-    """Make it ours alone before it is emptied, so that nothing new comes in meanwhile."""
+    """Make it ours alone before it is emptied, so that nothing new appears meanwhile."""
     if directory.is_symlink() or not directory.is_dir():
         return
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -156,9 +159,9 @@ def _take_from_its_user(directory: Path) -> None:
 
 
 def close_empty_root(root: Path) -> None:
-    """Let nobody but root write into an empty directory of root's, such as a tmpfs that was mounted there.
+    """Let only root write into an empty directory of root's, such as a new tmpfs.
 
-    Nothing lies in it that another user could have put there. What is not empty, or no directory, stays for
+    It has no files that another user could have put there. Anything that is not an empty directory stays for
     `check_root` to refuse. Raises FileNotFoundError.
     """
     try:
@@ -172,7 +175,7 @@ def close_empty_root(root: Path) -> None:
         if os.geteuid() == 0 == status.st_uid and status.st_mode & 0o022 and not os.listdir(descriptor):
             os.fchmod(descriptor, 0o755)
             if os.listdir(descriptor):
-                # Filled between the two looks: as doubtful as before.
+                # Filled between the two checks: as doubtful as before.
                 os.fchmod(descriptor, status.st_mode & 0o7777)
     finally:
         os.close(descriptor)
@@ -191,7 +194,7 @@ def _make_root(root: Path) -> None:
 
 
 def _lock(path: Path, deadline: float) -> int | None:
-    """A descriptor that holds the lock; None when another has it until the deadline."""
+    """Return a descriptor that holds the lock; None if another holds it until the deadline."""
     while True:
         descriptor = plain(path, os.O_RDWR | os.O_CREAT)
         try:

@@ -1,8 +1,8 @@
-"""Which process is PID 1 of which lab, by what the kernel says of it and not by a number in a file.
+"""Identifies PID 1 of a lab by what the kernel reports, not by a number in a file.
 
-A lab's PID 1 is a `pause --init` that is the first process of a PID namespace right below ours, belongs to the caller,
-and names the lab's run directory on its command line. Where no record of root's own says which process it is, it must
-also have that very directory in its mount namespace.
+A lab's PID 1 is a `pause --init` that is the first process of a PID namespace directly below ours, belongs to the
+caller, and names the lab's run directory on its command line. Without a record of root's that identifies it, it must
+also see that very directory in its mount namespace.
 """
 
 import contextlib
@@ -18,35 +18,35 @@ from testbed.errors import TestbedError
 PROGRAM = "pause"
 SUPERVISOR = "testbed.supervisor.lab_init"
 SUPERVISORS = (SUPERVISOR, "testbed.lab.lab_init", "testbed.lab_init")
-"""This one's, and those of older versions, whose labs `down` ends too."""
+"""This one and those of older versions, whose labs `down` ends too."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessFacts:
-    """What the kernel says of a process."""
+    """The kernel's facts about a process."""
 
     uid: int
     program: str
-    """Name of the file that it executes."""
+    """Name of its executable."""
     argv: tuple[str, ...]
     pids: tuple[int, ...]
     """Its number in each PID namespace, from ours to its own."""
 
 
 def init_command(pause: Path, lifeline: int, python: str, rundir: Path, progress: int) -> list[str]:
-    """The command line of a lab's PID 1."""
+    """Return the command line of a lab's PID 1."""
     supervisor = [python, "-m", SUPERVISOR, str(rundir), str(progress)]
     return [str(pause), "--init", str(lifeline), "--", *supervisor]
 
 
 def rundir_of(facts: ProcessFacts, uid: int) -> Path | None:
-    """The run directory of the lab whose PID 1 this is; None for every other process. `uid`: whose labs are meant."""
+    """Return the run directory of the lab with this PID 1; None for any other process. `uid`: owner of the labs."""
     rundir = _rundir_named(facts)
     return None if rundir is None or facts.uid != uid or len(facts.pids) > 2 else Path(rundir)
 
 
 def _rundir_named(facts: ProcessFacts) -> str | None:
-    """What a lab's PID 1 names; None when it is not the first process of its PID namespace, or has other words."""
+    """Return the directory that a lab's PID 1 names; None for other processes and other command lines."""
     if facts.program != PROGRAM or facts.pids[-1:] != (1,):
         return None
     if facts.argv[1:2] != ("--init",) or facts.argv[3:4] != ("--",):
@@ -56,7 +56,7 @@ def _rundir_named(facts: ProcessFacts) -> str | None:
 
 
 def read_facts(pid: int) -> ProcessFacts | None:
-    """What the kernel says now; None when there is no such process, or when it is not for the caller to know."""
+    """Read the current facts; None if there is no such process, or the caller may not see it."""
     try:
         program = os.path.basename(os.readlink(f"/proc/{pid}/exe")).removesuffix(" (deleted)")
         if program != PROGRAM:
@@ -72,13 +72,13 @@ def read_facts(pid: int) -> ProcessFacts | None:
 
 
 def is_init_of(pid: int, rundir: Path) -> bool:
-    """Whether a process is PID 1 of a lab that was started in this directory."""
+    """Report whether a process is PID 1 of a lab started in this directory."""
     facts = read_facts(pid)
     return facts is not None and rundir_of(facts, os.geteuid()) == rundir
 
 
 def inits() -> Iterator[tuple[int, Path]]:
-    """PID 1 of each of the caller's labs that has its run directory where we have it, with that directory."""
+    """Yield PID 1 of each of the caller's labs whose run directory is the one that we see, with that directory."""
     for entry in os.listdir("/proc"):
         if entry.isdecimal() and (facts := read_facts(int(entry))) is not None:
             rundir = rundir_of(facts, os.geteuid())
@@ -87,23 +87,23 @@ def inits() -> Iterator[tuple[int, Path]]:
 
 
 def any_lab_runs() -> bool:
-    """Whether any lab runs on this machine, those of other users and in containers included."""
+    """Report whether any lab runs on this machine, including other users' and those in containers."""
     found = (read_facts(int(entry)) for entry in os.listdir("/proc") if entry.isdecimal())
     return any(facts is not None and _rundir_named(facts) is not None for facts in found)
 
 
 def inits_of(rundir: Path) -> list[int]:
-    """PID 1 of the lab in this directory; more than one where a former directory of that name was removed by hand."""
+    """Return PID 1 of the lab in this directory; several if an earlier directory of that name was removed by hand."""
     return [pid for pid, of in inits() if of == rundir]
 
 
 def end(pid: int, rundir: Path, limit_s: float) -> bool:
-    """Kill the PID 1 of the lab in this directory; False when the process is not that.
+    """Kill the PID 1 of the lab in this directory; return False if the process is another one.
 
-    With it everything of the lab has ended. Raises TestbedError when it is still there after the limit.
+    Everything in the lab ends with it. Raises TestbedError if it still exists after the limit.
     """
     try:
-        # Before the process is looked at, so that what was looked at is what is killed.
+        # Before checking the process, so that the checked process is the one killed.
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return False
@@ -119,7 +119,7 @@ def end(pid: int, rundir: Path, limit_s: float) -> bool:
 
 
 def kill(process: int, lab: str, limit_s: float) -> None:
-    """Kill what a pidfd refers to and wait for its end; one that has ended already is success. Raises TestbedError."""
+    """Kill a pidfd's process and wait for its end; one that has ended already is success. Raises TestbedError."""
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(process, signal.SIGKILL)
     ended = select.poll()
@@ -129,9 +129,9 @@ def kill(process: int, lab: str, limit_s: float) -> None:
 
 
 def _has(pid: int, rundir: Path) -> bool:
-    """Whether the process sees the directory that we see there, or one that was removed meanwhile.
+    """Report whether the process sees the same directory as we do, or a removed one.
 
-    So labs of another mount namespace, as in a container, are not taken for ours.
+    This excludes labs of another mount namespace, as in a container.
     """
     try:
         its = os.stat(f"/proc/{pid}/root{rundir}")

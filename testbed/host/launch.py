@@ -1,4 +1,4 @@
-"""Start a lab's PID 1 in namespaces of its own. The host side of `up`."""
+"""Starts a lab's PID 1 in new namespaces: the host side of `up`."""
 
 import contextlib
 import json
@@ -21,14 +21,14 @@ from testbed.plain_files import plain, replace_plain
 from testbed.processes import namespaces
 
 OOM_SCORE_ADJ = "300"
-"""Of 1,000 (Documentation/filesystems/proc.rst): as if a lab's processes used that much more of the memory."""
+"""In 1,000ths of memory (Documentation/filesystems/proc.rst): as if a lab's processes used this much more."""
 NAMESPACES = namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWIPC
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 READY = b"r"
 
 
 class LabEnded(TestbedError):
-    """The lab's first process has ended before the lab was kept."""
+    """The lab's first process ended before the lab was kept."""
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Launched:
     """Closing it before `keep` ends the lab."""
     progress: int
     process: int
-    """A pidfd of its PID 1; -1 when that had ended at once."""
+    """A pidfd of its PID 1; -1 if that had ended at once."""
     kept: bool = False
 
     def keep(self) -> None:
@@ -52,17 +52,17 @@ class Launched:
         self.kept = True
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """What the lab tells while it starts, up to `ready` or `failed`; ends early when the lab dies."""
+        """Yield the lab's messages during its start, up to `ready` or `failed`; end early if the lab dies."""
         with os.fdopen(os.dup(self.progress), "rb") as lines:
             for line in lines:
                 message = json.loads(line)
                 yield message
-                # PID 1 has the other end open too, so the pipe does not end by itself.
+                # PID 1 also holds the other end, so the pipe does not end by itself.
                 if "ready" in message or "failed" in message:
                     return
 
     def abandon(self) -> None:
-        """End the lab and remove its directory. Raises TestbedError when something stays."""
+        """End the lab and remove its directory. Raises TestbedError if something stays."""
         os.close(self.lifeline)
         if self.process >= 0:
             kill(self.process, self.record.name, DOWN_LIMIT_S)
@@ -72,7 +72,7 @@ class Launched:
 
 
 def launch(name: str, rundir: Path) -> Launched:
-    """Start the lab's PID 1. Raises TestbedError (environment) when it cannot be made, with nothing left."""
+    """Start the lab's PID 1. Raises TestbedError (environment) if that fails, leaving nothing behind."""
     try:
         return _launch(name, rundir)
     except OSError as failure:
@@ -84,7 +84,7 @@ def _launch(name: str, rundir: Path) -> Launched:
     lifeline_read, lifeline_write = os.pipe()
     progress_read, progress_write = os.pipe()
     pid_read, pid_write = os.pipe()
-    # Opened out here: inside, an open file would keep the lab's view of /run from becoming read-only.
+    # Opened outside: inside, an open file would keep the lab's view of /run from becoming read-only.
     log = plain(rundir / "lab.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     between = os.fork()
     if between == 0:
@@ -104,7 +104,7 @@ def _launch(name: str, rundir: Path) -> Launched:
     owner = sudo_user() if os.geteuid() == 0 else os.geteuid()
     record = LabRecord(name, pid, start_ticks(pid) or -1, rundir, owner)
     launched = Launched(record, lifeline_write, progress_read, process)
-    # Everybody finds the lab by this file; whether they may ask it is the socket's to say.
+    # All users find the lab by this file; the socket decides who may use it.
     facts = {"pid": pid, "start_ticks": record.start_ticks, "owner": owner, "protocol": PROTOCOL}
     try:
         replace_plain(rundir / LAB_FILE, json.dumps(facts).encode(), READABLE)
@@ -115,7 +115,7 @@ def _launch(name: str, rundir: Path) -> Launched:
 
 
 def _become_parent_of_init(rundir: Path, log: int, lifeline: int, progress: int, answer: int) -> None:
-    """In a forked child: enter new namespaces, fork the lab's PID 1, tell its pid and go. Never returns."""
+    """In a forked child: enter new namespaces, fork the lab's PID 1, report its pid and exit. Never returns."""
     try:
         os.setsid()
         if os.geteuid() != 0:
@@ -134,7 +134,9 @@ def _become_parent_of_init(rundir: Path, log: int, lifeline: int, progress: int,
 
 
 def _go_first_when_memory_ends() -> None:
-    """Let the kernel, when it is out of memory, end a lab before the `up` that reports it and before the user's own."""
+    """When memory runs out, let the kernel kill a lab before the `up` that reports it and before the user's other
+    processes.
+    """
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJ)
 
@@ -149,12 +151,12 @@ def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
             os.dup2(source, target)
         for descriptor in (lifeline, progress):
             os.set_inheritable(descriptor, True)
-        # Descriptors of whoever called us must not live on in the lab.
+        # Descriptors of our caller must not live on in the lab.
         keep = sorted({0, 1, 2, lifeline, progress})
         for low, high in zip(keep, [*keep[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
             os.closerange(low + 1, high)
         os.chdir("/")
-        # What a lab keeps is nobody else's; programs of users start with the usual mask again.
+        # The lab's own files are private; users' programs start with the usual umask again.
         os.umask(0o077)
         _go_first_when_memory_ends()
         namespaces.give_up_the_machine()
@@ -169,7 +171,7 @@ def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
             "PYTHONUNBUFFERED": "1",
         }
         if rootless:
-            # Verbs that are called inside the lab find it by this.
+            # Verbs called inside the lab use it to find the lab.
             environment["XDG_RUNTIME_DIR"] = str(rundir.parent.parent)
         os.execve(PAUSE, init_command(PAUSE, lifeline, sys.executable, rundir, progress), environment)
     finally:

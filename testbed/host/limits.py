@@ -1,4 +1,4 @@
-"""Limits of processes (`ulimit`): whether a lab fits in them, and which one a failure is about."""
+"""Limits of processes (`ulimit`): whether a lab fits in them, and which one caused a failure."""
 
 import errno
 import os
@@ -17,9 +17,9 @@ class Limit:
 
     what: str
     number: int
-    """Of getrlimit(2)."""
+    """Its number in getrlimit(2)."""
     option: str
-    """Of the shell's `ulimit`, and the unit in bytes that it counts in."""
+    """The option of the shell's `ulimit`, and its unit in bytes."""
     unit: int = 1
 
 
@@ -30,26 +30,26 @@ DATA = Limit("data segment", resource.RLIMIT_DATA, "-d", 1024)
 FILE_SIZE = Limit("file size", resource.RLIMIT_FSIZE, "-f", 1024)
 LIMITS = (DESCRIPTORS, TASKS, MEMORY, DATA, FILE_SIZE)
 FOR_A_VERB = {DESCRIPTORS: 64, TASKS: 64, MEMORY: 1 * GIB}
-"""What any verb gets by with."""
+"""Enough for any verb."""
 
 
 def needed(nodes: int, pods: int, *, root: bool) -> Mapping[Limit, int]:
-    """Return what a lab of this size needs, by labs that were measured; twice as much as they had at most. Pure."""
-    tasks = {} if root else {TASKS: 200 + 30 * nodes + 15 * pods}  # the kernel does not count root's
+    """Return the needs of a lab of this size: twice the maximum of measured labs. Pure."""
+    tasks = {} if root else {TASKS: 200 + 30 * nodes + 15 * pods}  # the kernel does not limit root
     return {
-        # The supervisor's, 80 and 6 for each; etcd insists on more than 150.
+        # The supervisor's: 80 and 6 per node; etcd requires more than 150.
         DESCRIPTORS: 256 + 12 * (nodes + pods),
         **tasks,
         # A Java program and etcd map 2.3 GiB.
         MEMORY: 4 * GIB + 20 * MIB * (nodes + pods),
         DATA: 2 * GIB,
-        # etcd's log grows by pieces of 64 MB, its database up to 256.
+        # etcd's log grows in steps of 64 MB, its database up to 256.
         FILE_SIZE: 512 * MIB,
     }
 
 
 def too_tight(limits: Mapping[Limit, int], needed: Mapping[Limit, int]) -> list[str]:
-    """Return a line for each limit that is below what is needed. Pure."""
+    """Return a line for each limit below the need. Pure."""
     return [
         f"environment: the limit of {limit.what} is too low "
         f"(got {_shown(limits[limit], limit)}; want at least {_shown(least, limit)}: ulimit {limit.option})"
@@ -59,18 +59,18 @@ def too_tight(limits: Mapping[Limit, int], needed: Mapping[Limit, int]) -> list[
 
 
 def require(needed: Mapping[Limit, int]) -> None:
-    """Raise WrongEnvironment naming each limit of this process that is below what is needed."""
+    """Raise WrongEnvironment naming each limit of this process that is too low."""
     if lines := too_tight(soft_limits(), needed):
         raise WrongEnvironment("\n".join(lines))
 
 
 def hard_limits() -> Mapping[Limit, int]:
-    """Return what this process may have at most; unlimited ones are left out."""
+    """Return this process's hard limits; unlimited ones are omitted."""
     return _set_limits(1)
 
 
 def soft_limits() -> Mapping[Limit, int]:
-    """Return what this process may have now; unlimited ones are left out."""
+    """Return this process's soft limits; unlimited ones are omitted."""
     return _set_limits(0)
 
 
@@ -80,14 +80,14 @@ def _set_limits(which: int) -> Mapping[Limit, int]:
 
 
 def use_hard_limits() -> None:
-    """Raise every limit of this process as far as it may."""
+    """Raise every limit of this process as far as possible."""
     for limit in LIMITS:
         _, most = resource.getrlimit(limit.number)
         resource.setrlimit(limit.number, (most, most))
 
 
 def explained(failure: Exception) -> TestbedError:
-    """Return what the kernel refused as an error for the user, with the limit where it is about one."""
+    """Return the kernel's refusal as an error for the user, naming the limit if it is about one."""
     number = failure.errno if isinstance(failure, OSError) else None
     about = {errno.EMFILE: DESCRIPTORS, errno.EAGAIN: TASKS, errno.ENOMEM: MEMORY, errno.EFBIG: FILE_SIZE}
     if isinstance(failure, MemoryError):
@@ -106,5 +106,5 @@ def explained(failure: Exception) -> TestbedError:
 
 
 def _shown(value: int, limit: Limit) -> str:
-    """As `ulimit` counts."""
+    """Format it as `ulimit` counts."""
     return str(value // limit.unit)

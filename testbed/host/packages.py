@@ -1,4 +1,4 @@
-"""Python packages and Debian packages: which ones this machine lacks, and the lines that bring them."""
+"""Missing Python packages and Debian packages, and the commands that install them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
@@ -7,13 +7,13 @@ from packaging.requirements import Requirement
 
 PROJECT = "overlay-testbed"  # [project] name in pyproject.toml
 EXTRA = "lab"
-"""Of pyproject.toml's optional dependencies: what the testbed needs besides the agent's."""
+"""Optional dependencies in pyproject.toml: what the testbed needs besides the agent's."""
 SERVICES = {"etcd-server": "etcd", "knot": "knot", "nginx-light": "nginx", "tomcat10": "tomcat10"}
 """Debian package → the service that it starts, which no lab needs."""
 
 
 def required_packages() -> tuple[Requirement, ...]:
-    """What a lab needs, as pyproject.toml says; empty when the project is not installed."""
+    """Return the requirements of a lab from pyproject.toml; empty if the project is not installed."""
     try:
         lines = metadata.requires(PROJECT) or []
     except metadata.PackageNotFoundError:
@@ -23,7 +23,7 @@ def required_packages() -> tuple[Requirement, ...]:
 
 
 def unsatisfied(required: Iterable[Requirement], version: Callable[[str], str | None]) -> list[str]:
-    """Describe each package that is missing or of a version outside its range."""
+    """List each package that is missing or has a version outside its range."""
     problems = []
     for one in required:
         found = version(one.name)
@@ -43,7 +43,7 @@ def installed_version(name: str) -> str | None:
 
 
 def apt_lines(packages: Sequence[str]) -> list[str]:
-    """Return the commands that bring these Debian packages, and stop the services that come with them."""
+    """Return commands that install these Debian packages, and stop the services that come with them."""
     if not packages:
         return []
     services = [SERVICES[package] for package in packages if package in SERVICES]

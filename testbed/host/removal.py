@@ -1,4 +1,4 @@
-"""Take labs away: their processes, found by what the kernel says, and their directories."""
+"""Removes labs: their processes, identified by the kernel, and their directories."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from testbed.host.lab_process import end, inits, inits_of, is_init_of
 
 DOWN_LIMIT_S = 10.0
 UP_LIMIT_S = 2.0
-"""How long `down` waits for an `up` of that lab to notice that it ended."""
+"""How long `down` waits for an `up` of that lab to notice its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +24,16 @@ class RunningLab:
 
     rundir: Path
     pids: tuple[int, ...]
-    """Of its PID 1; several where a directory of that name was removed by hand while its lab ran."""
+    """Process ids of its PID 1; several if a directory of that name was removed by hand while its lab ran."""
 
     @property
     def name(self) -> str:
-        """The lab's."""
+        """Return the lab's name."""
         return self.rundir.name
 
 
 def labs_to_end() -> list[RunningLab]:
-    """Every lab that the caller can end, by name, whatever its directory says. Raises TestbedError."""
+    """Return every lab that the caller can end, by name, whatever its directory says. Raises TestbedError."""
     roots = run_roots()
     found: dict[Path, set[int]] = {}
     for root in roots:
@@ -48,23 +48,23 @@ def labs_to_end() -> list[RunningLab]:
 
 
 def remove(lab: LabRecord) -> None:
-    """Take down the lab that a record is about; one that is down already is success. Raises TestbedError."""
+    """Take down the lab of a record; one that is down already is success. Raises TestbedError."""
     proven = lab.alive and is_init_of(lab.pid, lab.rundir)
     pids = [lab.pid] if proven else inits_of(lab.rundir)
     if lab.alive and not pids:
         raise TestbedError(
-            f"lab {lab.name}: process {lab.pid} is not its first process, so it is not killed (want: look what it is)"
+            f"lab {lab.name}: process {lab.pid} is not its first process, so it was not killed (want: check what it is)"
         )
     take_down(RunningLab(lab.rundir, tuple(pids)))
 
 
 def take_down(lab: RunningLab) -> None:
-    """Kill the lab's PID 1, wait until the kernel has taken everything away, and remove its directory.
+    """Kill the lab's PID 1, wait until the kernel has removed everything, and remove its directory.
 
-    Raises TestbedError when something of it is still there after the limit.
+    Raises TestbedError if something is left after the limit.
     """
     with contextlib.ExitStack() as lock:
-        # From before its end on, or another `down` would report a lab that had died.
+        # From before its end, or another `down` would report a lab that had died.
         is_held = _take_if_free(lock, lab)
         for pid in lab.pids:
             end(pid, lab.rundir, DOWN_LIMIT_S)
@@ -72,13 +72,14 @@ def take_down(lab: RunningLab) -> None:
         if is_held:
             remove_directory(lab.rundir)
             return
-    # An `up` that has the lock was starting this lab, or makes the next one of that name: the directory is its own.
+    # A running `up` holds the lock: it was starting this lab, or makes the next one of that name, and owns the
+    # directory.
     with contextlib.suppress(Busy, FileNotFoundError), locked(lab.rundir.parent, lab.name, UP_LIMIT_S):
         remove_directory(lab.rundir)
 
 
 def _take_if_free(lock: contextlib.ExitStack, lab: RunningLab) -> bool:
-    """A lab can be ended where no lock can be had, as on a read-only file system."""
+    """Take the lock if possible: a lab can be ended without one, as on a read-only file system."""
     with contextlib.suppress(Busy, FileNotFoundError, WrongEnvironment):
         lock.enter_context(locked(lab.rundir.parent, lab.name, 0.0))
         return True
@@ -86,11 +87,10 @@ def _take_if_free(lock: contextlib.ExitStack, lab: RunningLab) -> bool:
 
 
 def remove_leftovers() -> Mapping[str, str]:
-    """Remove the directories of labs that died, and what they had of the host.
+    """Remove the directories of labs that died, and their changes to the host.
 
-    Returns their names, and why one could not be removed; empty when it was.
-
-    Raises TestbedError (environment) for a directory of labs that is not to be believed.
+    Returns their names, each with the reason if it could not be removed, else "". Raises TestbedError (environment) for
+    an untrustworthy directory of labs.
     """
     removed = {}
     for root in run_roots():
@@ -115,13 +115,13 @@ def remove_leftovers() -> Mapping[str, str]:
 
 
 def put_the_host_back() -> None:
-    """Undo what was changed on the host for labs, when none runs any more."""
+    """Undo changes made on the host for labs, if none runs any more."""
     if why := bridge_netfilter.put_back():
         print(f"warning: {why}", file=sys.stderr)
 
 
 def _remove_free_locks(root: Path) -> None:
-    """Whoever was killed while it had a lock has left the file."""
+    """Remove unused locks: a process that was killed while holding one leaves the file."""
     for lock in root.glob(".*.lock"):
         with contextlib.suppress(TestbedError), locked(root, lock.name[1 : -len(".lock")], 0.0):
             pass

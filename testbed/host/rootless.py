@@ -1,7 +1,7 @@
-"""Labs of an ordinary user: root in a user namespace of their own, and nobody outside it.
+"""Labs of an ordinary user: root in their own user namespace, and unprivileged outside it.
 
-The user's id is root's there (id 0) and the only one there is. What the kernel keeps for the machine's own root it does
-not give: other users, negative scores, socket buffers beyond the machine's limit (agents log what they got).
+The user's id is root's there (id 0) and the only one. The kernel denies what it reserves for the machine's own root:
+other users, negative OOM scores, socket buffers beyond the machine's limit (agents log the size that they got).
 """
 
 import os
@@ -14,9 +14,9 @@ from testbed.processes import namespaces
 
 NEEDED_FOR = "up --rootless"
 SWITCHING_IMAGES = ("nginx", "httpd")
-"""Programs that become another user after their start."""
+"""Programs that switch to another user after their start."""
 _SWITCHES = (
-    # Debian's of old, Ubuntu's since 23.10, and the kernel's own, with the value that forbids it.
+    # Of old Debian, of Ubuntu since 23.10, and of the kernel, with the value that forbids it.
     (Path("/proc/sys/kernel/unprivileged_userns_clone"), "0", "sudo sysctl kernel.unprivileged_userns_clone=1"),
     (
         Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
@@ -28,27 +28,28 @@ _SWITCHES = (
 
 
 def enter_user_namespace() -> None:
-    """Become root of a new user namespace in which only the caller's user and group exist. Raises OSError.
+    """Become root of a new user namespace in which only the caller's user and group exist.
 
-    The caller must have one thread, and afterwards makes every other namespace: those are then its own too.
+    Raises OSError. The caller must be single-threaded, and creates its other namespaces afterwards, so that it owns
+    those too.
     """
     user, group = os.geteuid(), os.getegid()
     namespaces.unshare(namespaces.CLONE_NEWUSER)
-    # user_namespaces(7): without this a user could leave a group that keeps them out of a file.
+    # user_namespaces(7): without this a user could leave a group that denies them access to a file.
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"0 {user} 1")
     Path("/proc/self/gid_map").write_text(f"0 {group} 1")
 
 
 def checks(runtime_directory: Path | None) -> tuple[MachineCheck, ...]:
-    """What a lab without root needs of this machine and this user."""
+    """Check this machine and user for a rootless lab."""
     room = () if runtime_directory is None else (room_check(runtime_directory / "testbed", NEEDED_FOR),)
     tun = tun_check(Path("/dev/net/tun"))
     return (user_namespace_check(), runtime_directory_check(runtime_directory), *room, tun)
 
 
 def user_namespace_check() -> MachineCheck:
-    """Whether a user may make namespaces and be root in them, found by trying."""
+    """Check, by trying, that a user may create namespaces and be root in them."""
     remedy = "the kernel or a container engine forbids it; sudo testbed up needs none"
     for path, forbidding, mend in _SWITCHES:
         try:
@@ -67,7 +68,7 @@ def user_namespace_check() -> MachineCheck:
 
 
 def runtime_directory_check(directory: Path | None) -> MachineCheck:
-    """Whether there is a directory of the user's own for a lab's state."""
+    """Check for a directory of the user's own for a lab's state."""
     found, remedy = (
         "XDG_RUNTIME_DIR is not set",
         "log in as that user, or export XDG_RUNTIME_DIR=a directory of mode 0700",
@@ -80,7 +81,7 @@ def runtime_directory_check(directory: Path | None) -> MachineCheck:
 
 
 def refusals(cluster: Cluster) -> list[str]:
-    """What of this cluster needs more users than one, a line each; empty when nothing does."""
+    """List what in this cluster needs more than one user, one line each."""
     lines = []
     if cluster.underlay.switch == "ovs":
         lines.append("underlay.switch: not tried without root (got ovs with --rootless; want sudo, or switch: bridge)")
@@ -89,7 +90,7 @@ def refusals(cluster: Cluster) -> list[str]:
             who = identity_of(spec, container)
             user, others = who.user, [one for one in (who.group, *who.groups) if one]
             if container.recipe in SWITCHING_IMAGES and not container.command:
-                why = f"image {container.recipe} becomes another user after its start"
+                why = f"image {container.recipe} switches to another user after its start"
             elif user:
                 why = f"runAsUser: {user}"
             elif others:

@@ -37,12 +37,12 @@ from testbed.output.standard_streams import OutputFailed
 from testbed.spelling import listed
 
 PODS_PER_NODE = 2
-"""Of a cluster that is made, where the user does not say."""
+"""The default of a generated cluster."""
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def bring_up(options: LabOptions) -> LabRecord | None:
-    """Read, check, launch, follow; return the lab that is ready, or None when this was a dry run.
+    """Read, check, launch, follow; return the ready lab, or None after a dry run.
 
     Raises TestbedError, with nothing left unless it says so.
     """
@@ -56,9 +56,9 @@ def bring_up(options: LabOptions) -> LabRecord | None:
             _already_up(running[0], written, options)
             return None if options.dry_run else running[0]
         if options.dry_run:
-            print(f"lab {options.name} would be made: {len(cluster.nodes)} nodes, {cluster.pod_count} pods")
+            print(f"lab {options.name} would be created: {len(cluster.nodes)} nodes, {cluster.pod_count} pods")
             return None
-        # First, for with them goes what they had of the host.
+        # First, since this also undoes their changes to the host.
         render.warnings(f"warning: {why}" for why in remove_leftovers().values() if why)
         check_environment(cluster, root, without_root=options.rootless)
         render.warnings(cluster.warnings)
@@ -66,7 +66,7 @@ def bring_up(options: LabOptions) -> LabRecord | None:
 
 
 def _read(options: LabOptions) -> tuple[Cluster, LabOptions]:
-    """The cluster, and the options with what it decides: where it comes from, and the lab's name."""
+    """Return the cluster, and the options completed from it: its source and the lab's name."""
     if options.nodes is not None or options.topo is not None:
         cluster, source = _generate(options)
     else:
@@ -86,7 +86,7 @@ def _read(options: LabOptions) -> tuple[Cluster, LabOptions]:
 
 
 def _generate(options: LabOptions) -> tuple[Cluster, str]:
-    """Raises SpecError, and TestbedError (environment) before anything of a cluster that is too big is worked out."""
+    """Generate a cluster. Raises SpecError, and TestbedError (environment) before computing one that is too large."""
     pods_per_node = PODS_PER_NODE if options.pods_per_node is None else options.pods_per_node
     try:
         choice = choose(options.topo, options.nodes)
@@ -106,7 +106,7 @@ def _with_backend(cluster: Cluster, backend: str | None) -> Cluster:
 
 
 def check_capacity(nodes: int, pods: int, members: int = 1) -> None:
-    """Raises TestbedError (environment) with an estimate and the limit when the machine cannot hold so many."""
+    """Raise TestbedError (environment) with an estimate and the limit if the machine cannot hold so many."""
     complaint = capacity.too_big(nodes, pods, capacity.available_mib(), members)
     if complaint:
         raise WrongEnvironment(complaint)
@@ -122,7 +122,7 @@ def _check_name(name: str) -> None:
 
 
 def _root_of_labs(options: LabOptions) -> Path:
-    """The directory in which the lab's own is made. Raises TestbedError (environment)."""
+    """Return the directory in which the lab's own is created. Raises TestbedError (environment)."""
     if not options.rootless:
         return RUN_ROOT
     lacking = doctor.required_failures(rootless.checks(runtime_directory()), {rootless.NEEDED_FOR})
@@ -133,15 +133,15 @@ def _root_of_labs(options: LabOptions) -> Path:
 
 
 def _already_up(lab: LabRecord, cluster: Cluster, options: LabOptions) -> None:
-    """Bring a lab that runs to what its file says by now."""
+    """Bring a running lab to the current contents of its file."""
     backend = options.backend
     answer = ask(lab, STATUS)
     running = answer["nodes"][0]["backend"]
     if backend not in (None, running):
         raise TestbedError(
-            f"lab {lab.name} is running with the {running} backend, and agents keep theirs as long as they run "
-            f"(got --backend {backend}; want {running}): take it down first ({prefix()} down --lab {lab.name}) or "
-            f"have another lab beside it (up --backend {backend} --lab NAME)"
+            f"lab {lab.name} is running with the {running} backend, and agents keep theirs while they run "
+            f"(got --backend {backend}; want {running}): take it down first ({prefix()} down --lab {lab.name}) or"
+            f" start another lab beside it (up --backend {backend} --lab NAME)"
         )
     render.warnings(cluster.warnings)
     converge(lab, cluster, options)
@@ -150,13 +150,13 @@ def _already_up(lab: LabRecord, cluster: Cluster, options: LabOptions) -> None:
 
 
 def check_environment(cluster: Cluster, root: Path, *, without_root: bool = False) -> None:
-    """Raises TestbedError (environment) naming everything that this machine lacks for the cluster.
+    """Raise TestbedError (environment) naming everything that this machine lacks for the cluster.
 
-    `root` is where the lab's directory will be made.
+    The lab's directory will be created in `root`.
     """
     too_much = rootless.refusals(cluster) if without_root else []
     needed = limits.needed(len(cluster.nodes), cluster.pod_count, root=not without_root)
-    # Alone: where descriptors are missing, whatever is tried next fails too.
+    # Alone: without descriptors, every further check fails too.
     if wrong := too_much or limits.too_tight(limits.hard_limits(), needed):
         raise WrongEnvironment("\n".join(wrong))
     purposes = {
@@ -183,7 +183,7 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
 
 
 def _missing_shaping(wiring: Wiring) -> list[str]:
-    """What the kernel lacks for bandwidth, delay and loss of the links, found by trying in namespaces made for it."""
+    """Return what the kernel lacks for bandwidth, delay and loss of the links, by trying it in temporary namespaces."""
     if not any(wiring.shaped()):
         return []
     with doctor.ScratchNamespaces() as scratch:
@@ -196,9 +196,9 @@ def launch_cluster(root: Path, cluster: Cluster, options: LabOptions) -> Launche
 
 
 def end_as_interrupted() -> None:
-    """From now on SIGTERM and SIGHUP end this program as Ctrl-C does; what was ignored before, as by nohup, stays so.
+    """Make SIGTERM and SIGHUP end this program as Ctrl-C does; signals that were ignored, as by nohup, stay ignored.
 
-    What is to be undone is undone once: the next signal does not interrupt it.
+    Cleanup runs once: the next signal does not interrupt it.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -212,7 +212,7 @@ def end_as_interrupted() -> None:
 
 
 def _follow(launched: Launched, cluster: Cluster, options: LabOptions) -> LabRecord:
-    """See the lab through its start; whatever ends this before the lab is kept ends the lab."""
+    """Follow the lab's start; whatever ends this before the lab is kept ends the lab."""
     kills = out_of_memory_kills()
     try:
         _await_ready(launched, cluster, options)
@@ -233,15 +233,15 @@ def _follow(launched: Launched, cluster: Cluster, options: LabOptions) -> LabRec
 
 
 def out_of_memory_kills() -> int:
-    """Return how many processes the kernel has killed for want of memory, of any control group."""
+    """Return how many processes the kernel has killed for lack of memory, in any control group."""
     with open("/proc/vmstat", encoding="ascii") as file:
         return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
 
 
 def _await_ready(launched: Launched, cluster: Cluster, options: LabOptions) -> None:
-    """Show the phases as they come; decide what becomes of a lab that does not get ready.
+    """Show the phases; keep or remove a lab that does not become ready.
 
-    Raises OutputFailed at the very end: a lab does not depend on being looked at.
+    Raises OutputFailed at the very end: a lab does not depend on its output.
     """
     failed: OutputFailed | None = None
     with progress.Phases() as phases:
@@ -263,9 +263,9 @@ def _await_ready(launched: Launched, cluster: Cluster, options: LabOptions) -> N
     if "failed" not in message or not lab.alive:
         raise LabEnded("the lab ended while it started")
     why = message["failed"]
-    # A lab that cannot be asked is of no use to anybody.
+    # A lab that does not answer is useless.
     if options.cleanup_on_failure or not (lab.rundir / CONTROL_SOCKET).exists():
-        # Removed by whoever catches this, as after any other failure before `keep`.
+        # The caller removes it when it catches this, as after any other failure before `keep`.
         raise TestbedError(f"up: {why}; the lab is removed")
     launched.keep()
     raise TestbedError(
@@ -275,7 +275,7 @@ def _await_ready(launched: Launched, cluster: Cluster, options: LabOptions) -> N
 
 
 def hosts_of(cluster: Cluster) -> str:
-    """/etc/hosts of the lab."""
+    """Return /etc/hosts of the lab."""
     plan = cluster.addresses
     routers = {name: addresses[0] for name, addresses in plan.routers.items()}
     machines = {"gw": plan.gateway, **plan.etcd, **routers, **plan.nodes}
@@ -283,7 +283,7 @@ def hosts_of(cluster: Cluster) -> str:
 
 
 def _show(lab: LabRecord, cluster: Cluster, *, without_agent: tuple[str, ...] = ()) -> None:
-    """What is there now, and what may be done with it."""
+    """Print the lab's contents, and what to do next."""
     answer = ask(lab, STATUS)
     render.status(answer)
     _agents_by_hand(lab, without_agent)
@@ -309,7 +309,7 @@ def _next(answer: StatusAnswer, cluster: Cluster) -> None:
     node = {pod["name"]: pod["node"] for pod in answer["pods"]}
     clients = [pod["name"] for pod in answer["pods"] if image.get(pod["name"]) == "shell" and pod["ready"]]
     servers = [pod for pod in answer["pods"] if image.get(pod["name"]) in ("tomcat", "echo") and pod["ready"]]
-    # The pair whose packets take the way between nodes, if there is one.
+    # The pair whose packets cross between nodes, if there is one.
     connected = answer["nodes"][0]["peers"]["expected"] > 0
     pairs = [(client, pod) for client in clients for pod in servers if connected and node[client] != pod["node"]]
     calls = [f"exec {client} -- curl -s http://{pod['address']}:8080/" for client, pod in pairs[:1]]

@@ -1,4 +1,4 @@
-"""A machine's agent in the foreground: started, watched until it is ready, and waited for."""
+"""A machine's agent in the foreground: start it, watch until it is ready, and wait for its end."""
 
 import http.client
 import json
@@ -16,11 +16,11 @@ from testbed.join.flags import with_defaults
 POLL_S = 0.1
 ANSWER_LIMIT_S = 2.0
 END_LIMIT_S = 15.0
-"""An agent ends by itself sooner; it has its own limits for etcd."""
+"""An agent exits sooner by itself; it has its own limits for etcd."""
 
 
 class JoinedMachine:
-    """One agent, our child: what stops us stops it. Use as a context."""
+    """One agent as our child: whatever stops us stops it. Use as a context manager."""
 
     def __init__(self, flags: Sequence[str], options: Options, environ: Mapping[str, str]) -> None:
         self._options = options
@@ -41,9 +41,9 @@ class JoinedMachine:
                 self._process.wait()
 
     def await_ready(self, waiting: Callable[[str], None]) -> Mapping[str, Any] | None:
-        """What the agent says of itself (its /state) once it is ready; None when it ended before that.
+        """Return the agent's /state once it is ready; None if it ended first.
 
-        `waiting` is told what is still missing, each time that it is something else.
+        `waiting` gets what is still missing, each time that changes.
         """
         told = ""
         while self._process.poll() is None:
@@ -58,12 +58,12 @@ class JoinedMachine:
         return None
 
     def wait(self) -> int:
-        """Until it has ended, by a signal to it or to us; its exit code."""
+        """Wait until it ends by a signal to it or to us; return its exit code."""
         while True:
             try:
                 return self._process.wait()
             except KeyboardInterrupt:
-                # The terminal has told the agent too.
+                # The terminal has signalled the agent too.
                 continue
 
     def _state(self) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""All machines of a network, from one of them or from anywhere that reaches etcd."""
+"""All machines of a network, listed from one of them or from any machine that reaches etcd."""
 
 import subprocess
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The network and who is in it."""
+    """The network and its members."""
 
     config: NetworkConfig
     machines: Sequence[MachineLine]
     joined: bool
-    """Whether this machine is in it."""
+    """Whether this machine is a member."""
 
 
 def network_of(options: Options) -> Network:
-    """Ask etcd, and each machine by a ping. Raises RegistryError and InvalidConfig."""
+    """Query etcd, and ping each machine. Raises RegistryError and InvalidConfig."""
     registry = open_registry(options)
     try:
         config = parse_network_config(registry.config())

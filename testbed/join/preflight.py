@@ -1,4 +1,4 @@
-"""What keeps a machine from joining a network, all of it at once, before anything is changed."""
+"""Checks whether a machine can join a network, all at once, before anything is changed."""
 
 import http.client
 from collections.abc import Callable, Iterator
@@ -22,12 +22,12 @@ ANSWER_LIMIT_S = 2.0
 
 
 def problems(options: Options) -> list[AgentError]:
-    """Everything that is wrong with this machine, its flags and the network in etcd; empty when it may join."""
+    """Return every problem of this machine, its flags and the network in etcd; empty if it may join."""
     return [error for check in _checks(options) if (error := _fails(check)) is not None]
 
 
 def running_here(options: Options) -> bool:
-    """Whether an agent answers on the health port that ours would have."""
+    """Report whether an agent answers on the health port that ours would use."""
     if options.healthz_port is None:
         return False
     host = "127.0.0.1" if options.healthz_ip in ("0.0.0.0", "") else options.healthz_ip

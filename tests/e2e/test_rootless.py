@@ -141,7 +141,7 @@ def test_the_state_is_the_users_own_and_smaller_buffers_are_logged(user: Ordinar
 def test_what_needs_a_second_user_is_refused_before_anything_is_made(user: OrdinaryUser) -> None:
     refused = user.testbed(PYTHON, "up", "--rootless", "nginx_tomcat", "--lab", "refused")
     assert refused.returncode == 3
-    assert refused.stderr.startswith("error: container nginx: image nginx becomes another user after its start")
+    assert refused.stderr.startswith("error: container nginx: image nginx switches to another user after its start")
     assert user.run("ls", f"{RUNTIME_DIRECTORY}/testbed/refused").returncode != 0
 
 

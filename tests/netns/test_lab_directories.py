@@ -316,7 +316,7 @@ def test_a_file_system_that_hangs_below_is_not_emptied_and_said(tmp_path: Path) 
     words = ["unshare", "--mount", sys.executable, "-c", REMOVE_WITH_A_MOUNT, str(directory)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     said, stays = done.stdout.splitlines()
-    assert said.startswith(f"{directory}: cannot be removed whole (")
+    assert said.startswith(f"{directory}: cannot be removed completely (")
     assert stays == "True"
     assert os.listdir(directory) == ["mounted"]
 
@@ -404,7 +404,7 @@ def test_a_record_with_another_labs_process_ends_nothing(root: Path, undo: ExitS
     record = read_record(rundir)
     assert record is not None
     assert record.alive
-    with pytest.raises(TestbedError, match="is not its first process, so it is not killed"):
+    with pytest.raises(TestbedError, match="is not its first process, so it was not killed"):
         removal.remove(record)
     assert others.alive()
     assert rundir.exists()

@@ -251,6 +251,6 @@ def test_processor_time_of_other_processes_is_seen() -> None:
 
 def test_the_result_is_json_and_names_its_paths() -> None:
     result = json.loads(json.dumps(result_of(rounds_of(QUIET, BUSY))))
-    assert result["paths"][0] == {"name": "python", "description": "udp backend, one packet a system call"}
+    assert result["paths"][0] == {"name": "python", "description": "udp backend, one packet per system call"}
     assert result["took_s"] == 61.3
     assert BenchPath("native", "udp backend, packets in bulk", "udp", "native") == PATHS["native"]

@@ -60,7 +60,7 @@ def test_a_firewall_that_cannot_be_read_is_no_failure_of_the_machine() -> None:
         raise EnvironmentMissing("needs root")
 
     check = forwarding_check(refused)
-    assert (check.ok, check.found) == (True, "not looked at: needs root")
+    assert (check.ok, check.found) == (True, "not checked: needs root")
 
 
 @pytest.mark.row("B8")
@@ -147,5 +147,5 @@ def test_a_kernel_feature_is_not_called_missing_where_its_program_is(feature: Fe
     assert untried(feature, lambda program: f"/sbin/{program}") is None
     check = untried(feature, lambda program: None)
     assert check is not None
-    assert check.found == f"not tried, there is no program {feature.command[0]}"
+    assert check.found == f"not tried: the program {feature.command[0]} is missing"
     assert check.remedy in ("apt install iproute2", "apt install nftables")

@@ -102,7 +102,7 @@ def test_one_of_several_is_healed_by_its_number(ledger: Ledger) -> None:
         ledger.inject(["agent", "stop", name])
     ledger.heal([2])
     assert [fault["number"] for fault in ledger.active()] == [1, 3]
-    with pytest.raises(FaultImpossible, match=r"no fault 2 is on \(on: 1, 3\)"):
+    with pytest.raises(FaultImpossible, match=r"no fault 2 is active \(active: 1, 3\)"):
         ledger.heal([1, 2])
     assert [fault["number"] for fault in ledger.active()] == [1, 3]
 

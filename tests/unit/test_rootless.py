@@ -25,7 +25,7 @@ spec: {containers: [{name: web, %s}]}
 @pytest.mark.parametrize(
     ("container", "said"),
     [
-        ("image: nginx", "image nginx becomes another user"),
+        ("image: nginx", "image nginx switches to another user"),
         ("image: shell, securityContext: {runAsUser: 1000}", "runAsUser: 1000"),
         ("image: shell, securityContext: {runAsUser: 0}", None),
         ("image: tomcat", None),
