@@ -10,7 +10,7 @@ from typing import NamedTuple
 import click
 
 from testbed.cluster.kinds import DEPLOYMENT, NODE, POD, SERVICE, no_such_kind
-from testbed.command.command_line import lab_option, verbs
+from testbed.command.command_line import lab_option, namespace_option, verbs
 from testbed.command.object_words import kind_named
 from testbed.control.client import LabConnection, Message, find_lab
 from testbed.control.questions import FORWARD
@@ -32,8 +32,9 @@ class PortPair(NamedTuple):
 
 @verbs.command()
 @click.argument("words", nargs=-1, required=True, metavar="NAME [LOCAL:]PORT…")
+@namespace_option
 @lab_option
-def forward(words: tuple[str, ...], lab: str | None) -> int:
+def forward(words: tuple[str, ...], namespace: str | None, lab: str | None) -> int:
     """Make ports of the lab reachable on 127.0.0.1, until Ctrl-C: forward svc/web 8080:80
 
     NAME is a service, pod, node or deployment (svc/web, pod/web … where a name is not clear), PORT a number or the name
@@ -48,7 +49,8 @@ def forward(words: tuple[str, ...], lab: str | None) -> int:
         relays = []
         for listener, (_, remote) in zip(listeners, ports, strict=True):
             connection = until_the_end.enter_context(LabConnection(record))
-            messages = connection.ask(FORWARD, (listener.fileno(), 1, 2), kind=kind, name=name, port=remote)
+            streams = (listener.fileno(), 1, 2)
+            messages = connection.ask(FORWARD, streams, kind=kind, name=name, port=remote, namespace=namespace)
             relays.append((messages, next(messages)["progress"]["to"]))
         numbers = [listener.getsockname()[1] for listener in listeners]
         for number, (_, target) in zip(numbers, relays, strict=True):
@@ -89,14 +91,17 @@ def _parse(words: Sequence[str]) -> tuple[str | None, str, list[PortPair]]:
         first, _, remote = target.rpartition(":")
         local, colon, target = first.rpartition(":")
         ports = [f"{local}:{remote}" if colon else remote]
-    kind, slash, name = target.partition("/") if "/" in target else ("", "", target)
-    meant = kind_named(kind)
-    if slash and meant not in TARGETS:
+    kind, slash, name = target.partition("/")
+    meant = kind_named(kind) if slash else None
+    if meant is None and (name or not slash):
+        # NAME, or NAMESPACE/NAME.
+        name = target
+    elif meant not in TARGETS:
         wanted = [target.singular for target in TARGETS]
         raise click.UsageError(no_such_kind(kind, *wanted), click.get_current_context())
     if not name:
         raise click.UsageError(f"{USAGE} (got {' '.join(words)})", click.get_current_context())
-    return meant.plural if slash and meant else None, name, [_pair(port) for port in ports]
+    return meant.plural if meant else None, name, [_pair(port) for port in ports]
 
 
 def _pair(text: str) -> PortPair:

@@ -4,6 +4,8 @@ All tests share one lab; `shop` and `bank` have the same objects, and no test re
 """
 
 import json
+import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,24 @@ def test_a_capture_listens_at_the_pod_of_the_namespace_alone(lab: Lab) -> None:
     assert (wrong.code, "no such point (got nothing; want all, or some of bank/api" in wrong.err) == (1, True), (
         wrong.err
     )
+
+
+def test_a_forwarded_port_leads_to_the_service_or_pod_of_the_namespace(lab: Lab) -> None:
+    for own, other in (BOTH, BOTH[::-1]):
+        for words, namespace in (
+            (("svc/web", "0:80"), own),
+            (("pod/web", "0:8080"), own),
+            ((f"{other}/web", "0:80"), other),
+            ((f"svc/{other}/web", "0:http"), other),
+        ):
+            with lab.running("forward", "-n", own, *words) as verb:
+                shown = read_until(verb.stdout, r"127\.0\.0\.1:(\d+) -> ")
+                port = int(shown.partition("127.0.0.1:")[2].split()[0])
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/name", timeout=10) as answer:
+                    assert (words, answer.read().decode()) == (words, f"{namespace}\n")
+                verb.send_signal(signal.SIGINT)
+                assert verb.wait(5) == 0
+    assert "no service named web (there are: " in lab.testbed("forward", "svc/web", "0:80").err
 
 
 def test_events_name_their_object_with_its_namespace_and_can_be_those_of_one(lab: Lab) -> None:
