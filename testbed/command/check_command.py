@@ -49,6 +49,8 @@ def check(lab: str | None, everything: bool, output: str | None) -> int:
         ((one["check"], "yes" if one["holds"] else "no", "\n".join(one["wrong"])) for one in answer["checks"]),
     )
     print(f"\n{_summary(answer)}")
+    for fault in answer["faults"]:
+        render.say(fault)
     traces = [f"trace {one['trace']}" for one in answer["checks"] if one["trace"]]
     hint = ["hint"] if answer["exercise"] else []
     next_commands(record.name, *(_after(answer) if answer["well"] else ["status", *traces[:1], *hint]))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--size", metavar="BYTES", type=click.IntRange(1, 65000), help="Payload.  [default: as little as does]")
 @click.option("--timeout", metavar="SECONDS", type=FiniteRange(0.05, 60), help="Wait for an answer.  [default: 1]")
 @click.option("--step", is_flag=True, help="Show one hop per key press; q shows the rest.")
+@click.option("--no-why", is_flag=True, help="Leave all reasons out: a class is to find them.")
 @click.option("--pcap", metavar="FILE", help="Write what was seen as pcapng too.")
 @click.option("--svg", metavar="FILE", help="Draw the packet's path and headers too.")
 @click.option("--html", metavar="FILE", help="The same as a page, with the bytes of every hop.")
@@ -42,6 +43,7 @@ def trace(
     size: int | None,
     timeout: float | None,
     step: bool,
+    no_why: bool,
     pcap: str | None,
     svg: str | None,
     html: str | None,
@@ -83,12 +85,13 @@ def trace(
         render.as_json(answer)
     else:
         with render_trace.key_by_key() if step else nullcontext() as next_key:
-            render_trace.show(answer, next_key)
+            render_trace.show(answer, next_key, with_why=not no_why)
         if raw:
             from testbed.output.trace_bytes import all_bytes
 
             print("\n" + "\n".join(all_bytes(answer["hops"])))
-        next_commands(record.name, *(answer["hints"][:2] or ["capture all -w lab.pcapng"]))
+        hints = [] if no_why else answer["hints"][:2]
+        next_commands(record.name, *(hints or ["capture all -w lab.pcapng"]))
     return 0 if answer["outcome"] == "answered" else 1
 
 

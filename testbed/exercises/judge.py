@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.kernel.values import Family
+from testbed.cluster.underlay_plan import GATEWAY
 from testbed.control.answers.faults import CheckLine
+from testbed.faults.explain import Loss
 
 SHOWN = 8
 """Lines shown per check; the rest is counted."""
@@ -97,6 +99,8 @@ class JudgedLab:
     """Whether pods also have IPv6 addresses."""
     services: Sequence[ServiceSeen] = ()
     """From a pod of each node; empty in a lab without Services."""
+    etcd: Sequence[str] = ()
+    """Its members."""
     names: Sequence[NameSeen] = ()
     """From a pod of each node; empty in a lab without DNS."""
 
@@ -130,6 +134,17 @@ def judge(seen: JudgedLab) -> list[Verdict]:
         *([_verdict("Services", _services(seen))] if seen.services else []),
         *([_verdict("names", _names(seen))] if seen.names else []),
     ]
+
+
+def losses(seen: JudgedLab) -> list[Loss]:
+    """Return between which places packets got lost, or would; None: with one place nothing is as it should be."""
+    found: list[Loss] = [(pair.source, pair.destination) for pair in (*seen.small, *seen.full) if not pair.answered]
+    found += [(one.source, None) for one in seen.services if one.problem]
+    found += [(one.source, GATEWAY) for one in seen.names if not one.answered]
+    if seen.leases is None:
+        return [*found, *((name, None) for name in seen.etcd)]
+    held = {lease.address for lease in seen.leases}
+    return found + [(node.name, None) for node in seen.nodes if not node.ready or node.address not in held]
 
 
 def _verdict(check: str, wrong: Sequence[str], trace: str | None = None) -> Verdict:

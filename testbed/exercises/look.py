@@ -38,6 +38,7 @@ def look(state: LabState, services: Services, names: Names) -> JudgedLab:
         network=str(state.cluster.network["Network"]),
         nodes=[_node(state.overlay, node) for node in state.nodes.values()],
         leases=leases,
+        etcd=[member.name for member in state.registry.etcd.members],
         small=[pair for family in families for pair in _pairs(state.pods, family, PAYLOAD)],
         full=[pair for family in families for pair in _pairs(state.pods, family, bytes(size - HEADERS[family]))],
         full_size=size,

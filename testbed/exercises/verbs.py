@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TypedDict
 
@@ -14,9 +14,10 @@ from testbed.dns.names import Names
 from testbed.errors import InvalidInput, TestbedError
 from testbed.exercises.breakage import break_lab
 from testbed.exercises.catalogue import EXERCISES, Exercise
-from testbed.exercises.judge import judge
+from testbed.exercises.judge import judge, losses
 from testbed.exercises.look import look
 from testbed.exercises.variant import Variant, variant_of
+from testbed.faults.explain import Loss
 from testbed.lab.clock import now
 from testbed.lab.state import LabState
 from testbed.plain_files import read_plain, replace_plain
@@ -29,9 +30,13 @@ SYMPTOM_LIMIT_S = 40.0
 """A fault shows within seconds; with a lease at the latest when it expires."""
 
 
-def exercise_verbs(state: LabState, names: Names, services: Services) -> Sequence[AnyVerb]:
+Explained = Callable[[Sequence[Loss]], list[str]]
+"""Names the active faults that can explain losses."""
+
+
+def exercise_verbs(state: LabState, names: Names, services: Services, explained: Explained) -> Sequence[AnyVerb]:
     """Return the verbs."""
-    exercises = _Exercises(state, names, services)
+    exercises = _Exercises(state, names, services, explained)
     return (Verb(CHECK, exercises.check, changes=False), Verb(HINT, exercises.hint), Verb(EXERCISE, exercises.begin))
 
 
@@ -43,22 +48,25 @@ class _Record(TypedDict):
 
 
 class _Exercises:
-    def __init__(self, state: LabState, names: Names, services: Services) -> None:
+    def __init__(self, state: LabState, names: Names, services: Services, explained: Explained) -> None:
         self._state = state
         self._names = names
         self._services = services
+        self._explained = explained
         self._record = state.directory / RECORD
         self._one_at_a_time = threading.Lock()
 
     def check(self, _request: Request) -> CheckAnswer:
         """Return the judge's verdicts, and the current exercise."""
         record = self._read()
-        checks = self._judged()
+        seen = look(self._state, self._services, self._names)
+        checks = [one.line() for one in judge(seen)]
         return {
             "lab": self._state.name,
             "exercise": None if record is None else record["line"],
             "well": _holds(checks),
             "checks": checks,
+            "faults": [] if _holds(checks) else self._explained(losses(seen)),
         }
 
     def hint(self, _request: Request) -> HintAnswer:

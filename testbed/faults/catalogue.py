@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
+from typing import Literal
 
 from testbed.errors import InvalidInput
 from testbed.spelling import listed, meant
@@ -42,6 +43,11 @@ class Parameter:
         return self.name if self.default is None else f"[{self.name}]"
 
 
+Loses = Literal["", "machine", "cable", "sides", "names"]
+"""Where a fault loses packets while it is on: at the machine or pod that is its first word, on the cable between its first
+two, between its sides, on their way to the cluster's DNS; or nowhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class FaultKind:
     """One fault: its name, its parameters and a description in one line."""
@@ -49,6 +55,7 @@ class FaultKind:
     name: str
     parameters: tuple[Parameter, ...]
     summary: str
+    loses: Loses = ""
 
     @property
     def usage(self) -> str:
@@ -77,22 +84,25 @@ class FaultRequest:
 
 NODE = Parameter("NODE", "name")
 AGENT_FAULTS = (
-    FaultKind("agent kill", (NODE,), "SIGKILL to the node's agent; the lab restarts it"),
+    FaultKind("agent kill", (NODE,), "SIGKILL to the node's agent; the lab restarts it", loses="machine"),
     FaultKind(
         "agent crashloop",
         (NODE, Parameter("TIMES", "number", "20", 1, 10_000), Parameter("PERIOD", "seconds", "3s", 0.1, 3600)),
         "SIGKILL to the node's agent again and again",
+        loses="machine",
     ),
-    FaultKind("agent stop", (NODE,), "the agent is stopped and stays down"),
-    FaultKind("agent pause", (NODE,), "SIGSTOP: the agent is suspended, its sockets and devices stay"),
-    FaultKind("agent hang", (NODE,), "the agent's main loop hangs, its other threads continue"),
+    FaultKind("agent stop", (NODE,), "the agent is stopped and stays down", loses="machine"),
+    FaultKind("agent pause", (NODE,), "SIGSTOP: the agent is suspended, its sockets and devices stay", loses="machine"),
+    FaultKind("agent hang", (NODE,), "the agent's main loop hangs, its other threads continue", loses="machine"),
 )
 MEMBER = Parameter("MEMBER", "name")
 ETCD_FAULTS = (
-    FaultKind("etcd kill", (MEMBER,), "SIGKILL to a member (or: leader, follower); the lab restarts it"),
-    FaultKind("etcd stop", (MEMBER,), "SIGKILL, and the member stays down"),
-    FaultKind("etcd pause", (MEMBER,), "SIGSTOP: the member is suspended"),
-    FaultKind("etcd partition", (MEMBER,), "the member is cut off in both directions"),
+    FaultKind(
+        "etcd kill", (MEMBER,), "SIGKILL to a member (or: leader, follower); the lab restarts it", loses="machine"
+    ),
+    FaultKind("etcd stop", (MEMBER,), "SIGKILL, and the member stays down", loses="machine"),
+    FaultKind("etcd pause", (MEMBER,), "SIGSTOP: the member is suspended", loses="machine"),
+    FaultKind("etcd partition", (MEMBER,), "the member is cut off in both directions", loses="machine"),
     FaultKind("etcd wipe", (MEMBER,), "its data is deleted; alone it restarts empty, with others it rejoins"),
     FaultKind("etcd snapshot", (MEMBER,), "its data is saved, for `etcd restore`; nothing breaks"),
     FaultKind("etcd restore", (MEMBER,), "it restarts with the data of `etcd snapshot`: the revision goes back"),
@@ -102,51 +112,78 @@ ETCD_FAULTS = (
 ENDS = (Parameter("A", "name"), Parameter("B", "name"))
 PERCENT = Parameter("PERCENT", "number", least=0.01, most=100)
 LINK_FAULTS = (
-    FaultKind("link down", ENDS, "the cable between A and B is unplugged at the switch"),
+    FaultKind("link down", ENDS, "the cable between A and B is unplugged at the switch", loses="cable"),
     FaultKind(
         "link flap",
         (*ENDS, Parameter("TIMES", "number", "10", 1, 10_000), Parameter("PERIOD", "seconds", "1s", 0.02, 3600)),
         "it is repeatedly unplugged and plugged in",
+        loses="cable",
     ),
-    FaultKind("link rate", (*ENDS, Parameter("MBIT", "number", least=0.01, most=100_000)), "its bandwidth is limited"),
-    FaultKind("link loss", (*ENDS, PERCENT), "it loses packets"),
+    FaultKind(
+        "link rate",
+        (*ENDS, Parameter("MBIT", "number", least=0.01, most=100_000)),
+        "its bandwidth is limited",
+        loses="cable",
+    ),
+    FaultKind("link loss", (*ENDS, PERCENT), "it loses packets", loses="cable"),
     FaultKind(
         "link delay",
         (*ENDS, Parameter("TIME", "seconds", least=0.001, most=60), Parameter("JITTER", "seconds", "0s", 0, 60)),
         "packets are delayed",
+        loses="cable",
     ),
     FaultKind("link duplicate", (*ENDS, PERCENT), "packets arrive twice"),
-    FaultKind("link corrupt", (*ENDS, PERCENT), "packets arrive with a flipped bit"),
+    FaultKind("link corrupt", (*ENDS, PERCENT), "packets arrive with a flipped bit", loses="cable"),
     FaultKind("link reorder", (*ENDS, PERCENT), "packets overtake others"),
 )
 SIDES = (Parameter("A,B", "names"), Parameter("/", "word", "/"), Parameter("C", "names", ""))
 PARTITION_FAULTS = (
-    FaultKind("partition", SIDES, "A and B are cut off from C, in both directions; without C: from everything else"),
-    FaultKind("oneway", SIDES, "C receives nothing from A and B; they still receive from it"),
+    FaultKind(
+        "partition",
+        SIDES,
+        "A and B are cut off from C, in both directions; without C: from everything else",
+        loses="sides",
+    ),
+    FaultKind("oneway", SIDES, "C receives nothing from A and B; they still receive from it", loses="sides"),
 )
 NODE_FAULTS = (
-    FaultKind("lease revoke", (NODE,), "the node's etcd lease is revoked"),
-    FaultKind("lease delete", (NODE,), "the node's key is deleted, its etcd lease stays"),
-    FaultKind("lease steal", (NODE,), "the node's key shows another node's address"),
-    FaultKind("device delete", (NODE,), "its overlay device is deleted"),
-    FaultKind("rules flush", (NODE,), "its nftables rules are deleted"),
+    FaultKind("lease revoke", (NODE,), "the node's etcd lease is revoked", loses="machine"),
+    FaultKind("lease delete", (NODE,), "the node's key is deleted, its etcd lease stays", loses="machine"),
+    FaultKind("lease steal", (NODE,), "the node's key shows another node's address", loses="machine"),
+    FaultKind("device delete", (NODE,), "its overlay device is deleted", loses="machine"),
+    FaultKind("rules flush", (NODE,), "its nftables rules are deleted", loses="machine"),
     FaultKind("disk full", (NODE,), "the file system of subnet.env is full"),
     FaultKind(
         "clock jump", (NODE, Parameter("BY", "seconds")), "the agent's wall clock is off by this much (libfaketime)"
     ),
-    FaultKind("certificate expire", (NODE,), "the agent's certificate for etcd has expired, and its connection is cut"),
-    FaultKind("certificate rotate", (NODE,), "the agent's certificate is replaced by another valid one"),
-    FaultKind("node crash", (NODE,), "power is cut: agent, pods, devices, rules and /run are gone"),
     FaultKind(
-        "node reboot", (NODE, Parameter("OFF", "seconds", "2s", 0.1, 3600)), "power is cut and comes back after OFF"
+        "certificate expire",
+        (NODE,),
+        "the agent's certificate for etcd has expired, and its connection is cut",
+        loses="machine",
     ),
-    FaultKind("node readdress", (NODE, Parameter("ADDRESS", "address")), "its underlay address changes"),
-    FaultKind("pod kill", (Parameter("POD", "name"),), "SIGKILL to the process that holds the pod's namespaces"),
+    FaultKind("certificate rotate", (NODE,), "the agent's certificate is replaced by another valid one"),
+    FaultKind("node crash", (NODE,), "power is cut: agent, pods, devices, rules and /run are gone", loses="machine"),
+    FaultKind(
+        "node reboot",
+        (NODE, Parameter("OFF", "seconds", "2s", 0.1, 3600)),
+        "power is cut and comes back after OFF",
+        loses="machine",
+    ),
+    FaultKind(
+        "node readdress", (NODE, Parameter("ADDRESS", "address")), "its underlay address changes", loses="machine"
+    ),
+    FaultKind(
+        "pod kill",
+        (Parameter("POD", "name"),),
+        "SIGKILL to the process that holds the pod's namespaces",
+        loses="machine",
+    ),
 )
 DNS_FAULTS = (
-    FaultKind("dns kill", (), "SIGKILL to the cluster's DNS; the lab restarts it"),
-    FaultKind("dns stop", (), "SIGKILL, and it stays down"),
-    FaultKind("dns pause", (), "SIGSTOP: it is suspended"),
+    FaultKind("dns kill", (), "SIGKILL to the cluster's DNS; the lab restarts it", loses="names"),
+    FaultKind("dns stop", (), "SIGKILL, and it stays down", loses="names"),
+    FaultKind("dns pause", (), "SIGSTOP: it is suspended", loses="names"),
 )
 KINDS: tuple[FaultKind, ...] = AGENT_FAULTS + ETCD_FAULTS + LINK_FAULTS + PARTITION_FAULTS + NODE_FAULTS + DNS_FAULTS
 """Every fault, in the order of the help."""

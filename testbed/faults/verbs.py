@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from functools import partial
 
+from testbed.cluster.underlay_plan import GATEWAY
 from testbed.control.answers.faults import FaultAnswer, HealAnswer
 from testbed.control.answers.lab import EndedAnswer
 from testbed.control.programs import run_for_client
@@ -17,9 +18,10 @@ from testbed.faults.catalogue import HEAL_LIMIT_S
 from testbed.faults.certificate_faults import CertificateFaults
 from testbed.faults.dns_faults import DnsFaults
 from testbed.faults.etcd_faults import EtcdFaults
+from testbed.faults.explain import Loss, Paths, explain
 from testbed.faults.lab_recovery import LabRecovery
 from testbed.faults.lease_faults import LeaseFaults
-from testbed.faults.ledger import Injector, Ledger
+from testbed.faults.ledger import Ledger
 from testbed.faults.link_faults import LinkFaults
 from testbed.faults.node_faults import NodeFaults
 from testbed.faults.partition_faults import PartitionFaults
@@ -32,8 +34,8 @@ HISTORY = "faults.jsonl"
 """File in the lab's directory."""
 
 
-def fault_verbs(state: LabState, names: Names, services: Services) -> Sequence[AnyVerb]:
-    """Return the verbs."""
+def ledger_of(state: LabState, names: Names, services: Services) -> Ledger:
+    """Make the list of a lab's faults, which knows how each is injected."""
     nodes, pods, underlay, registry, events = state.nodes, state.pods, state.underlay, state.registry, state.events
     groups = (
         CertificateFaults(nodes, registry.authority),
@@ -47,21 +49,44 @@ def fault_verbs(state: LabState, names: Names, services: Services) -> Sequence[A
     )
     injectors = {name: injector for group in groups for name, injector in group.injectors().items()}
     recovery = LabRecovery(state, names, services)
-    verbs = FaultVerbs(injectors, state.directory / HISTORY, recovery, events)
+    return Ledger(injectors, state.directory / HISTORY, recovery, partial(_note_end, events))
+
+
+def fault_verbs(state: LabState, ledger: Ledger) -> Sequence[AnyVerb]:
+    """Return the verbs."""
+    verbs = FaultVerbs(ledger, state.events)
     return (
         Verb(FAULT, verbs.inject),
         Verb(FAULTS, verbs.active, changes=False),
         Verb(HEAL, verbs.heal),
         Verb(HEARTBEAT, verbs.heartbeat),
-        Verb(RESOURCES, lambda _: count_resources(nodes, pods, registry.etcd), changes=False),
+        Verb(RESOURCES, lambda _: count_resources(state.nodes, state.pods, state.registry.etcd), changes=False),
+    )
+
+
+def explained_by(state: LabState, ledger: Ledger, losses: Iterable[Loss] | None) -> list[str]:
+    """Return a sentence for each active fault that can explain one of the losses; None: whatever is lost."""
+    active = ledger.active()
+    return explain(active, losses, _paths(state)) if active else []
+
+
+def _paths(state: LabState) -> Paths:
+    plan = state.underlay.plan
+    pods = {pod.name: str(pod.manifest.spec.node_name) for pod in state.pods}
+    return Paths(
+        machine_of={name: name for name in plan.machines} | pods,
+        cables={frozenset(cable.ends) for cable in plan.cables},
+        routers=frozenset(name for name, machine in plan.machines.items() if machine.forwards and name != GATEWAY),
+        etcd=frozenset(member.name for member in state.registry.etcd.members),
+        gateway=GATEWAY,
     )
 
 
 class FaultVerbs:
     """Takes requests and returns JSON; each action is also an event of the lab."""
 
-    def __init__(self, injectors: Mapping[str, Injector], history: Path, recovery: LabRecovery, events: Events) -> None:
-        self._ledger = Ledger(injectors, history, recovery, self._note_end)
+    def __init__(self, ledger: Ledger, events: Events) -> None:
+        self._ledger = ledger
         self._events = events
 
     def inject(self, request: Request) -> FaultAnswer:
@@ -98,10 +123,11 @@ class FaultVerbs:
         except TestbedError as failure:
             raise failure.within("fault heal") from failure
 
-    def _note_end(self, ended: HealAnswer) -> None:
-        kind, reason = ("Normal", "Healed") if ended["healed"] else ("Warning", "NotHealed")
-        subject = f"fault/{ended['number']}"
-        self._events.note(kind, subject, reason, f"{ended['fault']}: {ended['did']}")
-        if ended["missing"]:
-            what = f"{ended['fault']}: not ready {ended['took_s']:.0f} s after its end: {'; '.join(ended['missing'])}"
-            self._events.note("Warning", subject, "NotReady", what)
+
+def _note_end(events: Events, ended: HealAnswer) -> None:
+    kind, reason = ("Normal", "Healed") if ended["healed"] else ("Warning", "NotHealed")
+    subject = f"fault/{ended['number']}"
+    events.note(kind, subject, reason, f"{ended['fault']}: {ended['did']}")
+    if ended["missing"]:
+        what = f"{ended['fault']}: not ready {ended['took_s']:.0f} s after its end: {'; '.join(ended['missing'])}"
+        events.note("Warning", subject, "NotReady", what)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import select
+import shutil
 import sys
 from typing import Any, TextIO
 
@@ -11,6 +12,8 @@ from testbed.errors import TestbedError
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 """Open from the first moment (testbed/__main__.py)."""
+LEAST_WIDTH = 40
+"""Columns; a terminal that says it has fewer is taken to have so many."""
 
 
 class OutputFailed(TestbedError):
@@ -32,6 +35,11 @@ def finish() -> None:
     except OutputFailed:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+
+
+def screen_width() -> int:
+    """Return how many columns standard output has; a pipe has room for any line."""
+    return max(LEAST_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else sys.maxsize
 
 
 class _Output(io.FileIO):

@@ -14,6 +14,7 @@ from testbed.cluster.columns import NAMESPACE, agent_state, joined
 from testbed.cluster.kinds import ROUTE_TABLE, Kind
 from testbed.output.cells import machine_lines, warning_lines
 from testbed.output.layout import blocks, table_lines, wrap
+from testbed.output.standard_streams import screen_width
 from testbed.places import TOPOLOGIES
 from testbed.spelling import listed
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 Object = Mapping[str, Any]
 GOOD = {"ready", "Running", "Succeeded"}
-LEAST_WIDTH = 40
-"""Columns; a terminal that says it has fewer is taken to have so many."""
 _PLACE = re.compile(r"(?:error: )?(?P<file>.+?):(?P<line>\d+):\d+: ")
 MATRIX_TARGETS = 12
 """Targets that a matrix of pings has room for; a terminal shows four or five without wrapping, a pipe any number."""
@@ -33,11 +32,6 @@ BAD_COLOUR, GOOD_COLOUR, WARNING_COLOUR = "red", "green", "yellow"
 def console() -> Console:
     """Return standard output; colour only on a terminal, and texts as they are: a bracket is no markup."""
     return Console(highlight=False, emoji=False, markup=False)
-
-
-def screen_width() -> int:
-    """Return how many columns there are; a pipe has room for any line."""
-    return max(LEAST_WIDTH, console().width) if sys.stdout.isatty() else sys.maxsize
 
 
 def say(text: str, style: str = "") -> None:
@@ -175,6 +169,8 @@ def status(answer: "StatusAnswer") -> None:
         say(f"\ndns: {dns['address']} does not answer (testbed logs dns)", BAD_COLOUR)
     for line, is_bad in machine_lines(answer["machines"]):
         say(f"\nmachines: {line}", BAD_COLOUR if is_bad else "")
+    if answer["faults"]:
+        say("\n" + "\n".join(answer["faults"]), WARNING_COLOUR)
     for line in warning_lines(answer["nodes"]):
         say(f"\nwarning: {line}", WARNING_COLOUR)
 

@@ -1,14 +1,14 @@
-"""A trace on a terminal: one block per leg, one line per hop, its reason beside or below it."""
+"""A trace on a terminal: a heading for each leg; for each hop where it is, its addresses, and why it is there."""
 
 import contextlib
 import os
-import shutil
-import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator, Mapping
 
 from testbed.control.answers.trace import HopPacket, Leg, Outcome, TraceAnswer, TraceHop
+from testbed.output.layout import wrap
+from testbed.output.standard_streams import screen_width
 
 LEGS: Mapping[Leg, str] = {
     "request": "request",
@@ -17,7 +17,10 @@ LEGS: Mapping[Leg, str] = {
     "error": "error about the request",
     "reply error": "error about the reply",
 }
-HEADINGS = ("#", "µs", "where", "", "inner", "ttl", "outer", "mtu", "why")
+GAP = 2
+WHY = "why: "
+WIDEST_PLACE = 30
+"""Columns; behind a longer one the line goes on without a gap."""
 OUTCOMES: Mapping[Outcome, str] = {
     "answered": "answered",
     "refused": "it arrived and was refused: nobody listens there",
@@ -30,27 +33,34 @@ OUTCOMES: Mapping[Outcome, str] = {
 }
 
 
-def show(answer: TraceAnswer, wait: Callable[[], bool] | None = None) -> None:
-    """The whole trace; `wait` is called before every hop but the first, until it says that it need not be any more."""
-    print(headline(answer))
-    rows = [(hop, row(hop)) for hop in answer["hops"]]
-    shown = [cells for _, cells in rows]
-    widths = [max([len(HEADINGS[at]), *(len(cells[at]) for cells in shown)]) for at in range(len(HEADINGS))]
-    wide = sum(widths) + 2 * len(widths) <= _columns()
-    if rows:
-        print("\n" + _line(HEADINGS, widths, wide))
+def show(answer: TraceAnswer, wait: Callable[[], bool] | None = None, *, with_why: bool = True) -> None:
+    """Print the whole trace.
+
+    `wait` is called before every hop but the first, until it returns False. Without `with_why` the reasons are left
+    out, of hops and of a loss: a class is to find them.
+    """
+    width = screen_width()
+    _print(headline(answer), width)
+    margin = len(str(len(answer["hops"]))) + GAP
+    times = max((len(_time(hop)) for hop in answer["hops"]), default=0)
+    places = max((min(len(_place(hop)), WIDEST_PLACE) for hop in answer["hops"]), default=0)
     leg: Leg | None = None
-    for hop, cells in rows:
+    for hop in answer["hops"]:
         if wait is not None and hop["number"] > 1 and not wait():
             wait = None
         if hop["leg"] != leg:
             leg = hop["leg"]
-            print(f"-- {LEGS[leg]}: {hop['inner']['proto']} {hop['inner']['info']}")
-        print(_line(cells, widths, wide))
-        if not wide:
-            print(f"{'':{widths[0]}}    {cells[-1]}")
-    for line in conclusion(answer):
-        print(line)
+            print(f"\n{LEGS[leg]}: {hop['inner']['proto']} {hop['inner']['info']}")
+        facts = [f"{_time(hop):>{times}}", f"{_place(hop):<{places}}", f"ttl {hop['inner']['ttl']}"]
+        if hop["mtu"]:
+            facts.append(f"mtu {hop['mtu']}")
+        _print(f"{hop['number']:>{margin - GAP}}  {'  '.join(facts)}", width, margin)
+        for part in addresses(hop, width - margin):
+            _print(" " * margin + part, width, margin)
+        if with_why:
+            _print(" " * margin + hop["why"], width, margin)
+    for line in conclusion(answer, with_why=with_why):
+        _print(line, width, len(WHY))
 
 
 @contextlib.contextmanager
@@ -85,15 +95,15 @@ def outcome_line(answer: TraceAnswer) -> str:
     return OUTCOMES[answer["outcome"]] + took
 
 
-def conclusion(answer: TraceAnswer) -> Iterator[str]:
+def conclusion(answer: TraceAnswer, *, with_why: bool = True) -> Iterator[str]:
     """What came of it."""
     yield ""
     yield f"outcome: {outcome_line(answer)}"
     if answer["lost_at"]:
         lost = answer["lost_at"]
         yield f"last seen: {lost['where']}, {lost['direction']}"
-    for number, why in enumerate(answer["reasons"]):
-        yield f"{'why:' if number == 0 else '    '} {why}"
+    for number, why in enumerate(answer["reasons"] if with_why else ()):
+        yield f"{WHY if number == 0 else ' ' * len(WHY)}{why}"
     for warning in answer["warnings"]:
         yield f"warning: {warning}"
     for hop in answer["strays"]:
@@ -103,25 +113,39 @@ def conclusion(answer: TraceAnswer) -> Iterator[str]:
         yield f"not watched: {place}"
 
 
-def row(hop: TraceHop) -> tuple[str, ...]:
-    """A hop's cells, in the order of HEADINGS."""
-    inner, outer = hop["inner"], hop["outer"]
-    return (
-        str(hop["number"]),
-        f"{hop['at_us']:.0f}",
-        hop["where"],
-        {"in": "in", "out": "out"}[hop["direction"]],
-        _pair(inner),
-        str(inner["ttl"]),
-        _pair(outer) if outer else "-",
-        str(hop["mtu"] or "-"),
-        hop["why"],
-    )
+def addresses(hop: TraceHop, width: int) -> list[str]:
+    """Return who sends to whom, behind what the overlay put around it in brackets; two lines where one is too short."""
+    inner, outer = _pair(hop["inner"]), hop["outer"]
+    if outer is None:
+        return [inner]
+    around = f"[{_outer(outer)}]"
+    return [f"{around} {inner}"] if len(around) + 1 + len(inner) <= width else [around, inner]
 
 
-def _line(cells: tuple[str, ...], widths: list[int], wide: bool) -> str:
-    kept = len(cells) if wide else len(cells) - 1
-    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells[:kept], widths, strict=False)).rstrip()
+def _outer(packet: HopPacket) -> str:
+    if packet["sport"] == packet["dport"]:
+        port = "" if packet["dport"] is None else f" {packet['dport']}"
+        return f"{packet['src']} → {packet['dst']} {packet['proto']}{port}"
+    return f"{_pair(packet)} {packet['proto']}"
+
+
+def _time(hop: TraceHop) -> str:
+    return f"{hop['at_us']:.0f} µs"
+
+
+def _place(hop: TraceHop) -> str:
+    return f"{hop['where']} {hop['direction']}"
+
+
+def _print(line: str, width: int, indent: int = 0) -> None:
+    """Print a line, wrapped between words; what follows begins at `indent`."""
+    if len(line) <= width:
+        print(line.rstrip())
+        return
+    first, *more = wrap(line, width)
+    print(first)
+    for text in wrap(" ".join(more), width - indent):
+        print(" " * indent + text)
 
 
 def _pair(packet: HopPacket) -> str:
@@ -132,7 +156,3 @@ def _with_port(address: str, port: int | None) -> str:
     if port is None:
         return address
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _columns() -> int:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000

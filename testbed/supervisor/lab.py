@@ -6,6 +6,7 @@ from pathlib import Path
 from testbed.cluster.spec import Cluster
 from testbed.control.options import LabOptions
 from testbed.dns.names import Names
+from testbed.faults.verbs import ledger_of
 from testbed.lab.state import LabState
 from testbed.policies.policies import Policies
 from testbed.services.external_addresses import ExternalAddresses
@@ -47,6 +48,7 @@ class Lab:
         self.config_map_keeper = ConfigKeeper("ConfigMap", state.configs)
         self.secret_keeper = ConfigKeeper("Secret", state.configs)
         self.node_changes = NodeChanges(state, self.workloads, self.pod_keeper)
+        self.faults = ledger_of(state, self.names, self.services)
         self._keepers: dict[str, Keeper] = {}
         self.namespace_keeper = NamespaceKeeper(state.namespaces, self._keepers)
 

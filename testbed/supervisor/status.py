@@ -13,6 +13,7 @@ from agent.node.subnet_env import LARGEST_BYTES
 from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.control.answers.lab import Description, EtcdMemberStatus, MachineStatus, NodeStatus, PodLine, StatusAnswer
 from testbed.errors import NoSubnetYet
+from testbed.faults.verbs import explained_by
 from testbed.lab.node import BRIDGE, HEALTH_PORT, AgentState, LabNode
 from testbed.lab.underlay import OverlayNode
 from testbed.plain_files import read_plain
@@ -54,6 +55,7 @@ def lab_status(lab: Lab, states: Mapping[str, AgentState | None] | None = None) 
         "dns": dns,
         "etcd": etcd,
         "machines": machines,
+        "faults": explained_by(lab.state, lab.faults, None),
     }
 
 

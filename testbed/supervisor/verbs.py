@@ -6,6 +6,7 @@ import re
 import shlex
 import threading
 from collections.abc import Collection, Sequence
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from testbed.control.questions import (
 from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import EtcdFailed, InvalidInput, MeasurementFailed, TestbedError
 from testbed.exercises.verbs import exercise_verbs
-from testbed.faults.verbs import fault_verbs
+from testbed.faults.verbs import explained_by, fault_verbs
 from testbed.lab.etcd import enter_machine
 from testbed.lab.iperf import measure
 from testbed.lab.node import LabNode
@@ -69,6 +70,7 @@ LARGEST_LOG = 1 << 30
 def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
     """Every verb, bound to this lab."""
     running, state = LabVerbs(lab), lab.state
+    explained = partial(explained_by, state, lab.faults)
     return (
         Verb(STATUS, lambda _: status.lab_status(lab), changes=False),
         Verb(GET, running.get, changes=False),
@@ -86,9 +88,9 @@ def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
         *change_verbs(lab.keepers, state.namespaces, state.pods.changed, state.cluster.images),
         *NodeVerbs(lab.node_changes, state.nodes, lambda: state.settled).verbs(),
         *running.targets.verbs(),
-        *fault_verbs(state, lab.names, lab.services),
-        *exercise_verbs(state, lab.names, lab.services),
-        *trace_verbs(state, lab.services),
+        *fault_verbs(state, lab.faults),
+        *exercise_verbs(state, lab.names, lab.services, explained),
+        *trace_verbs(state, lab.services, explained),
         *bench_verbs(state),
         *scale_verbs(state),
         *capture_verbs(lambda: map_of(state)),

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -58,10 +58,20 @@ LOOPBACK: Mapping[Family, IPAddress] = {4: IPv4Address("127.0.0.1"), 6: IPv6Addr
 HOW_TO_HAVE_ONE = {4: "want one of a service's pods, or wait for a pod's", 6: "want a network with EnableIPv6"}
 LONGEST_HEADERS = 576 + 28
 """Bytes around a probe's payload, or of an ICMP error about it, which quotes it (RFC 1812 §4.3.2.3)."""
+ARRIVED = frozenset({"answered", "refused"})
+"""Outcomes in which nothing got lost."""
+Explained = Callable[[Sequence[tuple[str, str | None]]], list[str]]
+"""Names the active faults that can explain a loss between these places (testbed.faults.explain)."""
 DEFAULT_SIZE = {"tcp": 1, "udp": 16, "icmp": 56}
 
 
-def trace(state: LabState, services: Services, asked: Asked, client_left: Callable[[float], bool]) -> TraceAnswer:
+def trace(
+    state: LabState,
+    services: Services,
+    asked: Asked,
+    explained: Explained,
+    client_left: Callable[[float], bool],
+) -> TraceAnswer:
     """Send one probe and tell its way, as JSON (docs/trace.md). Raises TestbedError for what there is not.
 
     `client_left`: whether nobody waits for the answer any more, which then is not waited for either.
@@ -105,6 +115,8 @@ def trace(state: LabState, services: Services, asked: Asked, client_left: Callab
             sent = _probe_json(asked, probe, destination, size)
             network = state.network.network if destination.version == 4 else state.network.ipv6_network
             found = _findings(verdict, story, probe, place, known, facts, evidence, network)
+            if verdict.outcome not in ARRIVED:
+                _name_faults(found.finding, explained([(asked.source, _far_end(story, known, asked, destination))]))
             answer: TraceAnswer = {
                 "probe": sent,
                 "outcome": verdict.outcome,
@@ -172,7 +184,7 @@ def _findings(
     evidence: Evidence,
     pod_network: IPNetwork | None,
 ) -> _Found:
-    if verdict.outcome in ("answered", "refused"):
+    if verdict.outcome in ARRIVED:
         return _Found()
     drops, kernels = evidence.drops(), evidence.kernels()
     suspects = Suspects(known, facts, drops, kernels, pod_network)
@@ -183,6 +195,21 @@ def _findings(
     elif verdict.outcome == "not sent":
         finding = suspects.about_sender(place, probe.wanted.destination, probe.outcome)
     return _Found(finding, drops, kernels)
+
+
+def _far_end(story: Story, known: Map, asked: Asked, destination: IPAddress) -> str | None:
+    """Return where the request was to go: behind a Service, the pod that its rules chose; None while none is chosen."""
+    if asked.destination in known.place_of:
+        return asked.destination
+    chosen = [step.inner.header.destination for step in story.leg(Role.REQUEST)]
+    return known.addresses.get(chosen[-1] if chosen else destination)
+
+
+def _name_faults(finding: Finding, faults: Sequence[str]) -> None:
+    """Put the faults that can explain a loss behind its surest reason, and what heals them behind the first hint."""
+    finding.reasons[1:1] = faults
+    if faults:
+        finding.hints.insert(1, "fault heal")
 
 
 def _lost_json(lost: Step | None, finding: Finding, known: Map) -> TraceLoss | None:

@@ -8,16 +8,16 @@ from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import InvalidInput
 from testbed.lab.state import LabState
 from testbed.services.services import Services
-from testbed.trace.run import ANSWER_LIMIT_S, Asked, trace
+from testbed.trace.run import ANSWER_LIMIT_S, Asked, Explained, trace
 
 PROTOCOLS = ("tcp", "udp", "icmp")
 LARGEST = 65000  # bytes: an IPv4 packet less its headers
 LONGEST_S = 60.0
 
 
-def trace_verbs(state: LabState, services: Services) -> Sequence[AnyVerb]:
+def trace_verbs(state: LabState, services: Services, explained: Explained) -> Sequence[AnyVerb]:
     """Return the verb."""
-    return (Verb(TRACE, lambda request: trace(state, services, asked_of(request), request.client_left)),)
+    return (Verb(TRACE, lambda request: trace(state, services, asked_of(request), explained, request.client_left)),)
 
 
 def asked_of(request: Request) -> Asked:

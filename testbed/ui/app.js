@@ -567,7 +567,7 @@ function rowsOf(rows) {
   return rows.map(([name, value]) => element("tr", {}, element("th", {}, name), element("td", {}, value)));
 }
 
-function showTable(name, { headings, rows }) {
+function showTable(name, { headings, rows }, said) {
   const title = TITLES[name] || name;
   $(`tab-${name}`).textContent = `${title} (${rows.length})`;
   const head = element("tr", {}, ...[...headings, ""].map((text) => element("th", {}, text)));
@@ -583,6 +583,7 @@ function showTable(name, { headings, rows }) {
   if (name === "faults") {
     $("active-faults").hidden = !rows.length;
     $("active-faults").textContent = `${rows.length} active fault${rows.length === 1 ? "" : "s"}`;
+    $("active-faults").title = said.join("\n");
   }
   fillSelects();
 }
@@ -675,7 +676,7 @@ function listen() {
     if (document.activeElement !== $("port") && !state.way) suggestPort();
   });
   on("problem", ({ text }) => problem(text));
-  for (const name of TABLES) on(name, ({ table }) => showTable(name, table));
+  for (const name of TABLES) on(name, ({ table, said }) => showTable(name, table, said));
   live.onerror = () => problem("testbed ui does not answer; is it still running?");
   live.onopen = () => problem("");
 }

@@ -10,6 +10,7 @@ from testbed.control.answers.graph import GraphAnswer
 from testbed.control.client import LabRecord, ask, find_lab
 from testbed.control.questions import EVENTS, GET, AnswerT, Question
 from testbed.errors import TestbedError
+from testbed.faults.explain import sentence
 from testbed.graph.facts import facts_of_lab
 from testbed.graph.layout import lay_out
 from testbed.graph.model import graph_of
@@ -114,7 +115,8 @@ class Feed:
             self._tell("traffic", {"rates": rates(self._before[1], facts, at - self._before[0])})
         self._before = (at, facts)
         self._tell("events", {"table": tables.events(self._ask(EVENTS))})
-        self._tell("faults", {"table": tables.faults(facts["faults"])})
+        said = [sentence(fault) for fault in facts["faults"]]
+        self._tell("faults", {"table": tables.faults(facts["faults"]), "said": said})
         if at - self._slow_at >= SLOW_PERIOD_S:
             self._slow_at = at
             self._look_at_etcd(facts)

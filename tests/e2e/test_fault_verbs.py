@@ -47,6 +47,26 @@ def test_a_paused_agent_carries_no_packet_and_goes_on_where_it_was(lab: LabHandl
     assert lab.agent("node1").pid == pid
 
 
+def test_trace_check_and_status_name_the_fault_that_explains_a_loss(lab: LabHandle) -> None:
+    verbs = Lab(lab.name)
+    sentence = r"fault \d+ \(partition\) is on: node1 / node2"
+    with lab.fault("disk full node1"), lab.fault("partition node1 / node2"):
+        traced = verbs.testbed("trace", "shell1", "shell2", "--timeout", "0.3")
+        assert re.search(sentence, traced.out), traced.out
+        assert "testbed fault heal" in traced.out
+        assert re.search(rf"^{sentence}$", verbs.testbed("check").out, re.MULTILINE)
+        assert "disk full" not in traced.out + verbs.testbed("check").out
+        status = verbs.must("status")
+        assert re.search(rf"^{sentence}$", status, re.MULTILINE)
+        assert re.search(r"^fault \d+ \(disk full\) is on: node1$", status, re.MULTILINE)
+        silent = verbs.testbed("trace", "shell1", "shell2", "--timeout", "0.3", "--no-why")
+        assert "is on" not in silent.out
+        # What still works has nothing to be explained.
+        assert "is on" not in verbs.must("trace", "shell1", "echo1")
+    lab.wait_until(lambda: lab.ping("shell1", "shell2").lost == 0, 10)
+    assert "is on" not in verbs.must("trace", "shell1", "shell2") + verbs.must("check") + verbs.must("status")
+
+
 def test_an_agent_whose_main_loop_is_held_goes_on_when_it_is_let_go(lab: LabHandle) -> None:
     pid = lab.agent("node1").pid
     with lab.fault("agent hang node1") as fault:

@@ -17,9 +17,12 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SHORTENED = "\N{HORIZONTAL ELLIPSIS}"
 WAITS_S = 60.0
 POD = "a-pod-with-a-name-as-long-as-kubernetes-takes-it-and-not-longer"
+OTHER = "another-pod-with-as-long-a-name-in-which-an-echo-server-listens"
+SERVICE = "a-service-with-a-name-as-long-as-kubernetes-takes-it-not-longer"
 TABLES = [
     *(f"get {kind.plural}{wide}" for kind in KINDS for wide in ("", " -o wide")),
-    *("get all", "status", "events", "ping", "check", "check --all", "fault list", "topologies", "doctor"),
+    *("get all", "status", "events", "ping", "check", "fault list", "topologies", "doctor"),
+    *(f"trace {what}" for what in (f"{POD} {OTHER}:8080", f"-6 {POD} {OTHER}", f"{POD} svc/{SERVICE}:80")),
     *(f"describe {what}" for what in ("node node1", f"pod {POD}")),
 ]
 

@@ -89,8 +89,8 @@ def test_other_protocols_go_the_same_way(how: tuple[str, ...], nginx_tomcat: Lab
 
 def test_text_has_the_lease_and_the_outcome(nginx_tomcat: Lab) -> None:
     shown = nginx_tomcat.must(*PROBE)
-    assert "10.0.46.2:2379 → 10.0.90.2:8080" in shown
-    assert "192.168.8.227:8285 → 192.168.8.228:8285" in shown
+    assert "[192.168.8.227 → 192.168.8.228 udp 8285] 10.0.46.2:2379 → 10.0.90.2:8080\n" in shown
+    assert "route default via 10.0.46.1 dev eth0" not in nginx_tomcat.must(*PROBE, "--no-why")
     assert "outcome: answered" in shown
 
 

@@ -68,6 +68,8 @@ class CheckAnswer(TypedDict):
     """Null in a lab without one."""
     well: bool
     checks: list[CheckLine]
+    faults: list[str]
+    """Active faults that can explain what does not hold: `fault 1 (partition) is on: node1 / node2`."""
 
 
 class ExerciseAnswer(ExerciseOn):

@@ -146,6 +146,8 @@ class StatusAnswer(TypedDict):
     """Null without names."""
     etcd: list[EtcdMemberStatus]
     machines: list[MachineStatus]
+    faults: list[str]
+    """Active faults, a sentence each; `fault list -o json` has more."""
 
 
 class PingAnswer(TypedDict):
