@@ -16,7 +16,7 @@ FILE = ROOT / "docs" / "pictures" / "film.svg"
 SCRIPT = (
     "sudo testbed up",
     "sudo testbed ping",
-    "sudo testbed trace client tomcat:8080 | head -16",
+    "sudo testbed trace client tomcat:8080 | head -18",
     "sudo testbed fault partition node1 / node2",
     "sudo testbed check | head -8",
     "sudo testbed fault heal",

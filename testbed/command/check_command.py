@@ -52,7 +52,7 @@ def check(lab: str | None, everything: bool, output: str | None) -> int:
     for fault in answer["faults"]:
         render.say(fault)
     traces = [f"trace {one['trace']}" for one in answer["checks"] if one["trace"]]
-    hint = ["hint"] if answer["exercise"] else []
+    hint = ["hint"] if answer["exercise"] else ["fault heal"] if answer["faults"] else []
     next_commands(record.name, *(_after(answer) if answer["well"] else ["status", *traces[:1], *hint]))
     return 0 if answer["well"] else 1
 

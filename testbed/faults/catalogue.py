@@ -44,8 +44,8 @@ class Parameter:
 
 
 Loses = Literal["", "machine", "cable", "sides", "names"]
-"""Where a fault loses packets while it is on: at the machine or pod that is its first word, on the cable between its first
-two, between its sides, on their way to the cluster's DNS; or nowhere."""
+"""Where a fault loses packets: at the machine or pod that is its first word, on the cable between its first two,
+between its sides, on the path to the cluster's DNS; or nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

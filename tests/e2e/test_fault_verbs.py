@@ -156,7 +156,7 @@ def test_a_pod_that_crashed_before_the_fault_is_not_waited_for(two_nodes: Lab, l
         (("agent", "kil", "node1"), 2, "no such fault (got agent kil; want agent kill, agent crashloop"),
         (("agent", "kill", "node9"), 1, "no node named node9 (there are: node1, node2)"),
         (("heal", "soon"), 2, "no number (got soon; want numbers of `fault list`)"),
-        (("heal", "4711"), 1, "no fault 4711 is on"),
+        (("heal", "4711"), 1, "no fault 4711 is active"),
         (("agent", "stop", "node1", "--timeout", "3"), 2, "--timeout goes with heal"),
         (("list", "all"), 2, "fault list takes no more words"),
     ],
