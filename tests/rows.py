@@ -216,6 +216,7 @@ ROWS: Mapping[str, Row] = {
     "C32": Row("a bad entry under /subnets has no effect on others", source="1368, 2539"),
     "C33": Row("pods' source addresses stay among pods", source="964, 864, 734, 2176"),
     "C34": Row("in the place of a flanneld, and back: its rules removed, or only ours"),
+    "C35": Row("dockerd with docker_opts.env: containers of two machines, published ports, shared networks"),
 }
 
 

@@ -19,7 +19,7 @@ class Machine:
     """Somebody's computer: a network of its own, and a /run of its own for what programs leave there."""
 
     def __init__(self, underlay: Underlay, name: str, address: str) -> None:
-        self.name, self.address = name, address
+        self.name, self.address, self.directory = name, address, underlay.directory
         self._log = underlay.directory / f"{name}.log"
         netns = underlay.host(name, address)
         own_run = "mount -t tmpfs tmpfs /run && echo up && exec sleep infinity"
