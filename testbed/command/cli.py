@@ -16,6 +16,7 @@ from testbed.command import (  # noqa: F401 - importing these is what registers 
     forward_command,
     graph_command,
     lab_commands,
+    logs_command,
     machine_commands,
     node_commands,
     soak_command,

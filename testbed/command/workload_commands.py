@@ -22,7 +22,7 @@ from testbed.command.completion import kind_and_names, names, namespaces
 from testbed.command.object_words import Meant, name_of, objects_meant
 from testbed.command.selectors import read_selector, selected, selector_option
 from testbed.control.client import LabRecord, ask, find_lab
-from testbed.control.questions import DESCRIBE, EVENTS, EXEC, GET, IPERF, LOGS, PING, SHELL
+from testbed.control.questions import DESCRIBE, EVENTS, EXEC, GET, IPERF, PING, SHELL
 from testbed.errors import TestbedError, WrongEnvironment
 from testbed.output.next_commands import ready_to_paste
 from testbed.spelling import listed
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 Found = dict[Kind, Sequence[Any]]
 """Objects by kind, in the order in which they are shown."""
 WATCH_PERIOD_S = 1.0
-
-MOST_LINES = 1_000_000_000
-"""More than any log has."""
 
 
 def _with_short_names(kind: Kind) -> str:
@@ -265,31 +262,6 @@ def _side_by_side(record: LabRecord, names: tuple[str, str], namespace: str | No
     shell = [sys.executable, "-m", "testbed", "shell", "--lab", record.name, *(["-n", namespace] if namespace else ())]
     first, second = (shlex.join([*shell, name]) for name in names)
     os.execvp("tmux", ["tmux", "new-session", first, ";", "split-window", "-h", second])
-
-
-@verbs.command()
-@click.argument("name", metavar="POD|NODE|ETCD|lab", shell_complete=names("pods", "nodes", "etcd"))
-@click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
-@click.option("-f", "--follow", is_flag=True, help="Go on as more is written, until Ctrl-C.")
-@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
-@namespace_option
-@lab_option
-def logs(
-    name: str, container: str | None, follow: bool, tail: int | None, namespace: str | None, lab: str | None
-) -> int:
-    """Show a pod's output, a node's agent log, etcd's log, or the lab's own."""
-    from testbed.output import terminal
-
-    return terminal.run(
-        find_lab(lab),
-        LOGS,
-        terminal=False,
-        name=bare_name(name),
-        namespace=namespace,
-        container=container,
-        follow=follow,
-        tail=tail and min(tail, MOST_LINES),
-    )
 
 
 @verbs.command()

@@ -26,6 +26,7 @@ from testbed.plain_files import plain, replace_plain
 from testbed.pods.container_log import LOG_BYTES
 from testbed.pods.container_probes import ContainerProbes, ProbeTarget
 from testbed.pods.listening import ListeningSockets, can_ask, open_ports
+from testbed.pods.log_runs import LogPart, LogRuns
 from testbed.pods.pod_config import Lookup, MissingConfig, no_configs, values_of
 from testbed.pods.pod_state import ContainerFacts, shell_exit_code
 from testbed.pods.prober import Asker
@@ -242,6 +243,7 @@ class PodContainer:
         self.name = container.name
         self.image = container.image
         self.log = log
+        self._runs = LogRuns(log)
         self.document = directory / f"{container.name}.json"
         """What the running container was started from; `exec` takes env and rights from it."""
         self._pod = pod
@@ -325,6 +327,10 @@ class PodContainer:
         self._end_leftovers()
         with self._asking:
             self._stop_asking()
+
+    def log_before(self) -> LogPart | None:
+        """What the run before wrote; while a container waits for its next run, what the last one wrote."""
+        return self._runs.before(is_over=self._supervised is not None and self._supervised.state == "backoff")
 
     @property
     def succeeded(self) -> bool:
@@ -412,6 +418,7 @@ class PodContainer:
             image = dataclasses.replace(image, argv=DOES_NOTHING)
         text = run_document(self._pod, self._container, image, place, self._directory, self.log)
         self._write_document(text)
+        self._runs.begin()
         lab_end, shim_end = socket.socketpair()
         with lab_end, shim_end, open(self.document, "rb", opener=plain) as document:
             process = self._start_shim((document.fileno(), shim_end.fileno()))

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Collection, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from pathlib import Path
 from typing import Any
 
 from testbed.bench.scale_verbs import scale_verbs
@@ -45,8 +44,6 @@ from testbed.lab.node import LabNode
 from testbed.lab.ping import PingSender, PingTarget, ping_pairs
 from testbed.lab.pod_pings import ping_every_pair
 from testbed.lab.waiting import wait_for
-from testbed.plain_files import plain
-from testbed.pods.kept_logs import log_of_deleted
 from testbed.pods.pod import Pod
 from testbed.spelling import listed
 from testbed.supervisor import status
@@ -54,6 +51,7 @@ from testbed.supervisor.graph_facts import graph_facts
 from testbed.supervisor.journal_verbs import JournalVerbs
 from testbed.supervisor.kinds import IN_LAB, KindInLab
 from testbed.supervisor.lab import Lab
+from testbed.supervisor.log_verbs import OWN_LOGS, LogVerbs
 from testbed.supervisor.mininet_prompt import become_prompt
 from testbed.trace.verbs import trace_verbs
 from testbed.workloads.change_verbs import change_verbs
@@ -61,10 +59,6 @@ from testbed.workloads.forward import Targets
 from testbed.workloads.node_verbs import NodeVerbs
 
 RESTART_LIMIT_S = 20.0
-OWN_LOGS = ("lab", "dns")
-"""What `logs` shows besides those of pods and machines."""
-LARGEST_LOG = 1 << 30
-"""Bytes; no log grows so large."""
 
 
 def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
@@ -111,6 +105,7 @@ class LabVerbs:
         self.lab = lab
         self.state = lab.state
         self.targets = Targets(lab.state.nodes, lab.state.pods, lab.services, lab.workloads)
+        self._logs = LogVerbs(lab, self._target)
         self._cli = threading.Lock()
 
     def get(self, request: Request) -> list[Any]:
@@ -166,20 +161,9 @@ class LabVerbs:
         return [event for event in self.state.events if namespace in (None, _namespace_of(event))]
 
     def logs(self, request: Request) -> EndedAnswer:
-        """A pod's, agent's, etcd's or the lab's log on the client's stdout."""
-        path = self._log_of(self._named(request, "name"), request.argument("container", str))
-        try:
-            with open(path, "rb", opener=plain) as log:
-                size = os.fstat(log.fileno()).st_size
-        except FileNotFoundError:
-            raise TestbedError(f"{path.name}: nothing was written yet") from None
-        if size > LARGEST_LOG:
-            raise TestbedError(f"{path}: is no log (got {size} bytes; want at most {LARGEST_LOG})")
-        lines = request.argument("tail", int)
-        follow = ["-F"] if request.argument("follow", bool, False) else []
-        return run_for_client(
-            request, ["tail", "-q", f"--lines={'+1' if lines is None else lines}", *follow, str(path)]
-        )
+        """Logs of what the request names, or of several pods, on the client's stdout."""
+        several = request.argument("names", list)
+        return self._logs.show(request, [self._named(request, "name")] if several is None else list(map(str, several)))
 
     def exec(self, request: Request) -> EndedAnswer:
         """Run a command in a pod's container or on a node, with the client's streams."""
@@ -363,33 +347,6 @@ class LabVerbs:
                 raise TestbedError(f"pod {name} has no address yet")
             return IPv4Address(address)
         return target.address if isinstance(target, LabNode) else self.state.underlay.address_of(name)
-
-    def _log_of(self, name: str, container: str | None) -> Path:
-        without_containers = {*self.state.underlay.machines, *OWN_LOGS} - {*self.state.pods.names()}
-        if container is not None and name in without_containers:
-            raise InvalidInput(f"{name} has no containers (want: -c only with a pod)")
-        logs = self.state.directory / "logs"
-        members = {member.name: member.log for member in self.state.registry.etcd.members}
-        if name == "lab" and self.state.pods.named(name) is None:
-            return self.state.directory / "lab.log"
-        if name in members:
-            return members[name]
-        if name == "dns" and self.lab.names.server is not None and self.state.pods.named(name) is None:
-            return self.lab.names.server.log
-        try:
-            target = self._target(name)
-        except TestbedError:
-            deleted = log_of_deleted(logs, key_of(name).file_name, container)
-            if deleted is None:
-                raise
-            return deleted
-        if isinstance(target, Pod):
-            if container in target.init_containers:
-                return target.init_containers[container].log
-            return target.containers[self._container(target, container)].log
-        if isinstance(target, LabNode):
-            return target.log
-        raise TestbedError(f"{name} runs nothing that writes a log (look below {logs})")
 
 
 def _namespace_of(event: EventLine) -> str:

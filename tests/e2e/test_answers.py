@@ -10,6 +10,7 @@ import yaml
 
 from tests.e2e.command import ELSEWHERE, read_until, run_verb
 from tests.e2e.lab import Lab
+from tests.waiting import wait_until
 
 
 def test_status_has_the_documented_fields(nginx_tomcat: Lab) -> None:
@@ -147,7 +148,7 @@ def test_events_tell_what_happened_in_order(nginx_tomcat: Lab) -> None:
 
 
 def test_logs_show_the_output_of_pods_agents_etcd_and_the_lab(nginx_tomcat: Lab) -> None:
-    assert "Server startup" in nginx_tomcat.must("logs", "tomcat")
+    wait_until(lambda: "Server startup" in nginx_tomcat.must("logs", "tomcat"), timeout_s=20, what="tomcat has started")
     assert "ready" in nginx_tomcat.must("logs", "node1")
     assert "etcd" in nginx_tomcat.must("logs", "etcd1")
     assert "forwarding" in nginx_tomcat.must("logs", "lab")

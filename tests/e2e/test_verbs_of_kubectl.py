@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.command import read_until
 from tests.e2e.lab import Lab
+from tests.waiting import wait_until
 
 DEPLOYMENT = """\
 apiVersion: apps/v1
@@ -159,3 +161,64 @@ def test_delete_takes_labels_and_all_of_a_kind_but_not_neither(lab: Lab, directo
     assert lab.must("delete", "svc", "--all") == ""
     assert {"echo1", "echo2", "shell1", "shell2"} <= {one["name"] for one in lab.json("status")["pods"]}
     assert lab.testbed("delete", "svc").code == 2
+
+
+def test_logs_of_several_pods_by_their_labels_with_where_each_line_is_from(lab: Lab, directory: Path) -> None:
+    lab.must("apply", "-R", "-f", str(directory), "--wait")
+    pods = lab.must("get", "po", "-l", "app=web", "-o", "name").split()
+    for pod in pods:
+        lab.run(pod, "sh", "-c", f"for i in $(seq 12); do echo said by {pod} $i > /proc/1/fd/1; done")
+    said = lab.must("logs", "-l", "app=web", "--prefix").splitlines()
+    for pod in pods:
+        own = [line for line in said if line.startswith(f"[{pod}/echo] ")]
+        assert own == [f"[{pod}/echo] said by {pod} {number}" for number in range(3, 13)]
+    assert len(said) == 20
+    assert len(lab.must("logs", "-l", "app=web", "--tail", "1").splitlines()) == 2
+    assert len(lab.must("logs", "-l", "app=web", "--tail=-1").splitlines()) >= 24
+    refused = lab.testbed("logs", "-l", "app=nobody")
+    assert (refused.code, "no pod has these labels (got app=nobody)" in refused.err) == (1, True)
+
+
+def test_logs_of_several_pods_are_followed_at_once(lab: Lab, directory: Path) -> None:
+    lab.must("apply", "-f", str(directory), "--wait")
+    pods = lab.must("get", "po", "-l", "app=web", "-o", "name").split()
+    tails = ("pgrep", "-f", "tail -q --lines=7 -F")
+    with lab.running("logs", "-f", "-l", "app=web", "--prefix", "--tail", "7") as following:
+        for turn in ("first", "second"):
+            for pod in pods:
+                lab.run(pod, "sh", "-c", f"echo {turn} > /proc/1/fd/1")
+                read_until(following.stdout, rf"\[{pod}/echo\] {turn}")
+        assert len(lab.run("node1", *tails).split()) >= 2
+    wait_until(lambda: lab.exec("node1", *tails).code == 1, timeout_s=5, what="what followed has ended")
+
+
+def test_logs_of_all_containers_begin_with_init_containers_and_of_the_run_before(lab: Lab) -> None:
+    pod = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: several, labels: {tier: front}}
+spec:
+  initContainers: [{name: first, image: shell, command: [echo, prepared]}]
+  containers:
+    - {name: fails, image: shell, command: [sh, -c, "echo began as $$; sleep 0.3; echo cannot go on; exit 3"]}
+    - {name: stays, image: shell, command: [sh, -c, "echo stays; sleep inf"]}
+"""
+    lab.must("apply", "-f", "-", stdin=pod)
+    wait_until(lambda: lab.container("several", "fails")["restartCount"] >= 2, timeout_s=20, what="it fails twice")
+    every = lab.must("logs", "several", "--all-containers", "--prefix").splitlines()
+    assert every[0] == "[pod/several/first] prepared"
+    assert every[-1] == "[pod/several/stays] stays"
+    assert lab.must("logs", "several", "-c", "first") == "prepared\n"
+    before = lab.must("logs", "several", "-p").splitlines()
+    assert [line.split()[0] for line in before] == ["began", "cannot"]
+    refused = lab.testbed("logs", "-p", "several", "-c", "stays")
+    assert refused.code == 1
+    assert "nothing is kept of a run before this one of stays (want: logs several, without --previous)" in refused.err
+    for words in (
+        ("several", "-c", "stays", "--all-containers"),
+        ("several", "-p", "-f"),
+        (),
+        ("several", "-l", "a=b"),
+    ):
+        assert lab.testbed("logs", *words).code == 2
+    assert lab.testbed("logs", "node1", "--previous").code == 2

@@ -12,6 +12,7 @@ FIXED = {
     "testbed/faults/node_faults.py": "a script without anything from outside; TINY_DISK is a constant of the module",
     "testbed/cluster/images.py": "what a pod of the image shell runs, a constant",
     "testbed/supervisor/mininet_prompt.py": "the line that a person types for a pod, as for Mininet's hosts",
+    "testbed/supervisor/log_verbs.py": "a constant script; files, labels and numbers are words of their own, as $1 …",
     "testbed/testing/lab_capture.py": "a constant script; the device is a word of its own, which it sees as $0",
 }
 """Where `sh -c` is, and why it may be."""

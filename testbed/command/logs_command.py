@@ -1,0 +1,77 @@
+"""The verb `logs`."""
+
+import click
+
+from testbed.cluster.kinds import POD
+from testbed.cluster.object_key import DEFAULT_NAMESPACE
+from testbed.command.command_line import bare_name, lab_option, namespace_option, verbs
+from testbed.command.completion import names
+from testbed.command.object_words import name_of
+from testbed.command.selectors import read_selector, selected, selector_option
+from testbed.control.client import ask, find_lab
+from testbed.control.questions import GET, LOGS
+from testbed.errors import TestbedError
+
+MOST_LINES = 1_000_000_000
+"""More than any log has."""
+LINES_OF_EACH = 10
+"""Of pods that were found by their labels, as kubectl has it."""
+
+
+@verbs.command()
+@click.argument("name", required=False, metavar="POD|NODE|ETCD|lab", shell_complete=names("pods", "nodes", "etcd"))
+@click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
+@click.option("--all-containers", is_flag=True, help="All containers of the pod, init containers first.")
+@click.option("-p", "--previous", is_flag=True, help="What the container's run before this one wrote.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as more is written, until Ctrl-C.")
+@click.option("--tail", type=click.IntRange(min=-1), metavar="N", help="Only the last N lines; 10 with -l, -1: all.")
+@click.option("--prefix", is_flag=True, help="Begin each line with the pod and container that it is from.")
+@selector_option
+@namespace_option
+@lab_option
+def logs(
+    name: str | None,
+    container: str | None,
+    all_containers: bool,
+    previous: bool,
+    follow: bool,
+    tail: int | None,
+    prefix: bool,
+    selector: str | None,
+    namespace: str | None,
+    lab: str | None,
+) -> int:
+    """Show a pod's output, a node's agent log, etcd's log, or the lab's own; with -l the output of several pods."""
+    from testbed.output import terminal
+
+    if bool(name) == bool(selector):
+        raise click.UsageError("want POD|NODE|ETCD|lab, or -l LABELS", click.get_current_context())
+    for one, other in (
+        (container and "-c", all_containers and "--all-containers"),
+        (previous and "-p", follow and "-f"),
+    ):
+        if one and other:
+            raise click.UsageError(f"want {one} or {other}, not both", click.get_current_context())
+    requirements = read_selector(selector)
+    record, several = find_lab(lab), None
+    if requirements:
+        pods = selected(ask(record, GET, kind=POD.plural, namespace=namespace or DEFAULT_NAMESPACE), requirements)
+        several = list(map(name_of, pods))
+        if not several:
+            raise TestbedError(f"no pod has these labels (got {selector})")
+    if tail is None and requirements:
+        tail = LINES_OF_EACH
+    return terminal.run(
+        record,
+        LOGS,
+        terminal=False,
+        name=bare_name(name) if name else None,
+        names=several,
+        namespace=namespace,
+        container=container,
+        all_containers=all_containers,
+        previous=previous,
+        follow=follow,
+        prefix=prefix,
+        tail=None if tail in (None, -1) else min(tail, MOST_LINES),
+    )
