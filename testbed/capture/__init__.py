@@ -1,1 +1,1 @@
-"""Packets as interfaces see them: sockets that listen, headers, super-packets cut as a wire would have them, pcapng."""
+"""Packets as interfaces see them: listening sockets, headers, super-packets cut as on a wire, pcapng."""

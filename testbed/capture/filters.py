@@ -13,7 +13,7 @@ _INSTRUCTION = struct.Struct("=HBBI")
 FARTHEST = 255  # a conditional jump's byte
 MOST_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 WHOLE = 0x40000
-"""What a filter returns to keep all of a packet."""
+"""Return value of a filter that keeps the whole packet."""
 ANCILLARY = 0xFFFFF000  # SKF_AD_OFF
 HARDWARE_TYPE = ANCILLARY + 28  # SKF_AD_HATYPE
 
@@ -35,37 +35,37 @@ class FilterError(ValueError):
 
 @dataclass(slots=True)
 class Assembler:
-    """Collects instructions; jumps name labels, which may come later."""
+    """Collects instructions; jumps name labels, which may be defined later."""
 
     _lines: list[tuple[int, int, str | None, str | None]] = field(default_factory=list)
     _labels: dict[str, int] = field(default_factory=dict)
     _fresh: int = 0
 
     def do(self, name: str, operand: int = 0) -> None:
-        """An instruction without a jump."""
+        """Add an instruction without a jump."""
         self._lines.append((CODES[name], operand & 0xFFFFFFFF, None, None))
 
     def jump(self, name: str, operand: int, yes: str | None = None, no: str | None = None) -> None:
-        """A comparison of A with `operand`; None goes on with the next instruction."""
+        """Add a comparison of A with `operand`; None continues with the next instruction."""
         self._lines.append((CODES[name], operand & 0xFFFFFFFF, yes, no))
 
     def go(self, label: str) -> None:
-        """An unconditional jump, as far as wanted."""
+        """Add an unconditional jump, of any distance."""
         self._lines.append((CODES["jmp"], 0, label, None))
 
     def label(self, name: str) -> None:
-        """What comes next is called `name`."""
+        """Name the next instruction `name`."""
         if name in self._labels:
             raise FilterError(f"two labels {name}")
         self._labels[name] = len(self._lines)
 
     def fresh(self, stem: str) -> str:
-        """A label that nobody else has."""
+        """Return an unused label."""
         self._fresh += 1
         return f"{stem}#{self._fresh}"
 
     def program(self) -> list[Instruction]:
-        """The instructions. Raises FilterError when it is too long or jumps too far."""
+        """Return the instructions. Raises FilterError if the program is too long or jumps too far."""
         if len(self._lines) > MOST_INSTRUCTIONS:
             raise FilterError(f"a filter of {len(self._lines)} instructions (want at most {MOST_INSTRUCTIONS})")
         return [self._resolved(at, *line) for at, line in enumerate(self._lines)]
@@ -88,22 +88,22 @@ class Assembler:
 
 
 def encode(program: Sequence[Instruction]) -> bytes:
-    """As the kernel reads it: an array of struct sock_filter."""
+    """Encode it for the kernel: an array of struct sock_filter."""
     return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
 
 
 def everything() -> list[Instruction]:
-    """Accepts every packet whole."""
+    """Accept every packet whole."""
     return [(CODES["ret"], 0, 0, WHOLE)]
 
 
 def nothing() -> list[Instruction]:
-    """Accepts no packet."""
+    """Accept no packet."""
     return [(CODES["ret"], 0, 0, 0)]
 
 
 def from_tcpdump(text: str) -> list[Instruction]:
-    """A program that `tcpdump -ddd` printed: the number of instructions, then each as four numbers."""
+    """Parse a program printed by `tcpdump -ddd`: the number of instructions, then each as four numbers."""
     lines = text.split("\n")
     try:
         count = int(lines[0])

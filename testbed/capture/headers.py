@@ -1,4 +1,4 @@
-"""What a packet says in its headers, and where they lie; overlays are looked into. Pure.
+"""The contents and positions of a packet's headers, including those inside an overlay. Pure.
 
 A frame of this lab has at most two IP headers: its own, and that of the packet that an overlay carries.
 """
@@ -20,7 +20,7 @@ ETHERNET = 14
 VXLAN_HEADER = 8  # RFC 7348 §5
 UDP_HEADER = 8
 ICMP_ERRORS = {4: frozenset({3, 4, 5, 11, 12}), 6: frozenset({1, 2, 3, 4})}
-"""By version: they quote what they are about (RFC 792, RFC 4443)."""
+"""By version: they quote the packet in question (RFC 792, RFC 4443)."""
 FLAG_LETTERS = (("SYN", 0x02), ("FIN", 0x01), ("RST", 0x04), ("PSH", 0x08), ("ACK", 0x10), ("URG", 0x20))
 
 
@@ -29,15 +29,15 @@ class Encapsulation:
     """How packets are carried between nodes."""
 
     kind: str
-    """`udp`, `vxlan`, `ipip` or, where nothing is put around them or nothing that can be looked into, `none`."""
+    """`udp`, `vxlan`, `ipip`, or `none` for no encapsulation or one that cannot be decoded."""
     port: int = 0
-    """UDP port of the datagrams that carry; 0 where there are none."""
+    """UDP port of the encapsulating datagrams; 0 if there are none."""
     sealed_ports: tuple[int, ...] = ()
-    """The same of datagrams that nobody can look into, as wireguard's."""
+    """The same for datagrams that cannot be decoded, like wireguard's."""
 
     @property
     def header_bytes(self) -> int:
-        """Between the outer UDP header and the inner packet."""
+        """Return the bytes between the outer UDP header and the inner packet."""
         return VXLAN_HEADER + ETHERNET if self.kind == "vxlan" else 0
 
 
@@ -46,15 +46,15 @@ NO_OVERLAY = Encapsulation("none")
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One packet: its headers as values."""
+    """One packet's headers as values."""
 
     offset: int
-    """Where it begins in the frame."""
+    """Its offset in the frame."""
     header: NetworkHeader
     transport: int
-    """Where the header behind IP's begins in the frame; payload for later fragments."""
+    """Offset in the frame of the header after IP's; of the payload for later fragments."""
     end: int
-    """Where it ends in the frame."""
+    """Offset of its end in the frame."""
     source_port: int | None = None
     destination_port: int | None = None
     sequence: int | None = None
@@ -64,29 +64,29 @@ class Packet:
     """Type and code."""
     icmp_id: int | None = None
     payload: int = 0
-    """Where TCP's, UDP's or ICMP's payload begins in the frame."""
+    """Offset in the frame of the payload of TCP, UDP or ICMP."""
 
     @property
     def protocol(self) -> str:
-        """The transport's name, or its number."""
+        """Return the transport's name, or its number."""
         return PROTOCOL_NAMES.get(self.header.protocol, str(self.header.protocol))
 
     @property
     def endpoints(self) -> tuple[IPAddress, int | None, IPAddress, int | None]:
-        """Source address and port, destination address and port."""
+        """Return source address and port, destination address and port."""
         return (self.header.source, self.source_port, self.header.destination, self.destination_port)
 
 
 @dataclass(frozen=True, slots=True)
 class Wrapped:
-    """A packet and, when an overlay carries it, the one around it."""
+    """A packet and, if an overlay carries it, the one around it."""
 
     inner: Packet
     outer: Packet | None = None
 
 
 def read_packet(frame: bytes, offset: int) -> Packet | None:
-    """The packet that begins at `offset`; None when there is none. A frame may end before the packet does."""
+    """Parse the packet at `offset`; None if there is none. A frame may end before the packet does."""
     header = read_network_header(frame, offset)
     if header is None:
         return None
@@ -134,7 +134,7 @@ def _tcp(frame: bytes, plain: Packet) -> Packet:
 
 
 def carried(frame: bytes, outer: Packet, overlay: Encapsulation) -> Iterator[Packet]:
-    """The packets that `outer` carries: one, or, before it was cut, all that follow each other in it."""
+    """Yield the packets inside `outer`: one, or all consecutive ones if it has not been cut yet."""
     header = outer.header
     if overlay.kind == "ipip" and header.protocol == IPIP:
         at = outer.transport
@@ -150,7 +150,9 @@ def carried(frame: bytes, outer: Packet, overlay: Encapsulation) -> Iterator[Pac
 
 
 def unwrap(frame: bytes, offset: int, overlay: Encapsulation) -> Iterator[Wrapped]:
-    """Every packet of a frame whose network header is at `offset`: what an overlay carries, or the packet itself."""
+    """Yield every packet of a frame whose network header is at `offset`: the one inside an overlay, or the packet
+    itself.
+    """
     outer = read_packet(frame, offset)
     if outer is None:
         return
@@ -163,7 +165,7 @@ def unwrap(frame: bytes, offset: int, overlay: Encapsulation) -> Iterator[Wrappe
 
 
 def quoted(frame: bytes, packet: Packet) -> Packet | None:
-    """What an ICMP error is about; its transport header may be cut after 8 bytes (RFC 792)."""
+    """Parse the packet quoted in an ICMP error; its transport header may be cut after 8 bytes (RFC 792)."""
     if packet.icmp is None or packet.icmp[0] not in ICMP_ERRORS[packet.header.version]:
         return None
     about = read_packet(frame[: packet.end], packet.payload)
@@ -176,12 +178,12 @@ def quoted(frame: bytes, packet: Packet) -> Packet | None:
 
 
 def flag_names(flags: int) -> str:
-    """TCP's flags in words: `SYN`, `SYN ACK`, …"""
+    """Return TCP's flags in words: `SYN`, `SYN ACK`, …"""
     return " ".join(name for name, bit in FLAG_LETTERS if flags & bit) or "-"
 
 
 def endpoint(address: IPAddress, port: int | None) -> str:
-    """Address, and port where there is one, as in a URL."""
+    """Format an address, and a port if there is one, as in a URL."""
     if port is None:
         return str(address)
     return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"

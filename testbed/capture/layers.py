@@ -1,4 +1,4 @@
-"""The headers of a frame in their order, each with its place and its fields: what a picture of it shows. Pure."""
+"""The headers of a frame in order, each with its position and fields, as a picture shows them. Pure."""
 
 import struct
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ VXLAN_BYTES = 8  # RFC 7348 §5
 
 @dataclass(frozen=True, slots=True)
 class HeaderField:
-    """A value, and the bytes that it was read from."""
+    """A value, and the bytes that it was parsed from."""
 
     name: str
     value: str
@@ -35,19 +35,19 @@ class HeaderField:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A header, or what comes behind the last one."""
+    """A header, or the data after the last one."""
 
     name: str
     """`Ethernet`, `IPv4`, `IPv6`, `UDP`, `TCP`, `ICMP`, `VXLAN`, `WireGuard`, `encrypted`, `tag`, `payload`."""
     offset: int
     length: int
     depth: int
-    """1 within the packet that an overlay carries, else 0."""
+    """1 inside the packet that an overlay carries, else 0."""
     fields: tuple[HeaderField, ...] = ()
 
 
 def layers_of(frame: bytes, link_header: int, overlay: Encapsulation) -> tuple[Layer, ...]:
-    """Every header of a frame whose network header is at `link_header`, and its payload, without gaps."""
+    """Return every header of a frame whose network header is at `link_header`, and its payload, without gaps."""
     found = [_ethernet(frame, 0, 0)] if link_header == ETHERNET else []
     outer = read_packet(frame, link_header)
     if outer is None:

@@ -26,14 +26,14 @@ ICMP_WORDS = {
     },
 }
 ABOUT_AN_ADDRESS = (135, 136)
-"""Neighbour solicitation and advertisement: the address stands behind 8 bytes of header."""
+"""Neighbour solicitation and advertisement: the address follows 8 bytes of header."""
 SPANNING_TREE = 0x0600
 """Below this, the field is a length (IEEE 802.3): here, the spanning tree protocol."""
 POINT_WIDTH = 18
 
 
 def line(point: str, at_ns: int, frame: bytes, link_header: int, overlay: Encapsulation, *, outgoing: bool) -> str:
-    """Time (UTC), point, direction, packet; what an overlay puts around it stands in brackets."""
+    """Format time (UTC), point, direction and packet; the overlay's headers are in brackets."""
     seconds, rest = divmod(at_ns, 1_000_000_000)
     clock = datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S")
     words = " + ".join(_packets(frame, link_header, overlay)) or _other(frame, link_header)

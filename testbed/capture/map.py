@@ -1,4 +1,4 @@
-"""Where things are in a lab: its namespaces, what their interfaces are called, which cable leads where."""
+"""The map of a lab: its namespaces, its interfaces' names, and where each cable leads."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ from testbed.pods.pod_network import POD_END
 End = tuple[str, str]
 """Place and interface."""
 LAB = "the lab"
-"""The lab's own namespace, where the switches are."""
+"""The lab's own namespace, which contains the switches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Place:
 
     name: str
     pid: int | None
-    """A process inside; None: the lab's own, where the switches are."""
+    """A process inside; None: the lab's own, which contains the switches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,48 +38,50 @@ class Map:
 
     places: tuple[Place, ...]
     place_of: Mapping[str, str]
-    """Pod, node or machine → the place where its packets are; a pod with its node's network has the node's."""
+    """Pod, node or machine → the place of its packets; a pod with its node's network has the node's."""
     cables: Mapping[End, End]
     addresses: Mapping[IPAddress, str]
     """Address → place."""
     overlay: Encapsulation
     overlay_device: str
-    """`flannel0`, or what another backend calls it; empty where packets leave by the uplink itself."""
+    """`flannel0`, or another backend's device; empty where packets leave by the uplink itself."""
     overlay_devices: frozenset[str]
-    """The same, with that of IPv6 where it has one of its own: `flannel.1`, `flannel-v6.1`."""
+    """The same, with a separate IPv6 device if there is one: `flannel.1`, `flannel-v6.1`."""
     switch_ports: Mapping[str, str]
     """Interface in the lab's namespace → its switch."""
     nodes: frozenset[str] = field(default_factory=frozenset)
     machines: frozenset[str] = field(default_factory=frozenset)
-    """Nodes and all others of the underlay, but no pods."""
+    """Nodes and all other machines of the underlay, without pods."""
 
     def in_namespace(self, name: str, namespace: str) -> str:
-        """What a name means in a namespace, as it is called in the whole lab: its pod, or a machine; no other's pod."""
+        """Return what a name means in a namespace, as it is called in the whole lab: its pod, or a machine; no other's
+        pod.
+        """
         pod = str(key_of(name, namespace))
         is_pod = pod in self.place_of or (name in self.place_of and name not in self.machines)
         return pod if is_pod else name
 
     def pid(self, place: str) -> int | None:
-        """A process in the place; None for the lab's own."""
+        """Return a process in the place; None for the lab's own."""
         return next((one.pid for one in self.places if one.name == place), None)
 
     def node_name(self, place: str, interface: str) -> str:
-        """Who a person would say has the interface: in the lab's own namespace, the switch."""
+        """Return the interface's owner as people see it: in the lab's own namespace, the switch."""
         return self.switch_ports.get(interface, place) if place == LAB else place
 
     def where(self, place: str, interface: str) -> str:
-        """`node1 uplink`, `nginx eth0`, `s1 s1-eth2`."""
+        """Return `node1 uplink`, `nginx eth0`, `s1 s1-eth2`."""
         shown = "uplink" if place in self.nodes and interface == f"{place}-eth0" else interface
         return f"{self.node_name(place, interface)} {shown or '(gone)'}"
 
     def other_end(self, place: str, interface: str) -> tuple[str, str] | None:
-        """What an interface's cable leads to: owner's name and interface."""
+        """Return the other end of an interface's cable: owner's name and interface."""
         end = self.cables.get((place, interface))
         return None if end is None else (self.node_name(*end), end[1])
 
 
 def map_of(state: LabState) -> Map:
-    """Draw the map of a lab as it is now."""
+    """Draw the map of a lab in its current state."""
     places = [Place(LAB, None), *(Place(name, machine.pid) for name, machine in state.underlay.machines.items())]
     by_namespace = {namespace_of(place.pid): place.name for place in places}
     place_of = {name: name for name in state.underlay.machines}
@@ -107,7 +109,7 @@ def map_of(state: LabState) -> Map:
             devices |= {link.name for link in node.kernel.links() if link.name.startswith(OVERLAY_DEVICES)}
         for interface in (node.bridge, *devices):
             addresses.update((own.ip, name) for own in node.kernel.addresses(interface))
-            # Not link-local ones: these are of one cable each, and several machines may have the same.
+            # Without link-local ones: they belong to one cable, and several machines may share one.
             lasting = (own.ip for own in node.kernel.ipv6_addresses(interface) if not own.ip.is_link_local)
             addresses.update((own, name) for own in lasting)
     return Map(
@@ -125,7 +127,7 @@ def map_of(state: LabState) -> Map:
 
 
 def carrier_of(network: NetworkConfig) -> Encapsulation:
-    """Say how the nodes of a network carry packets."""
+    """Return how the nodes of a network carry packets."""
     backend = network.backend
     if isinstance(backend, UdpOptions):
         return Encapsulation("udp", backend.port)
@@ -156,7 +158,7 @@ def _add_pod(pod: Pod, cables: dict[End, End], addresses: dict[IPAddress, str]) 
 
 
 def namespace_of(pid: int | None) -> int | None:
-    """The inode that tells one network namespace from another; None when the process is gone."""
+    """Return the inode that identifies a network namespace; None if the process is gone."""
     with contextlib.suppress(OSError):
         return os.stat(f"/proc/{pid or 'self'}/ns/net").st_ino
     return None

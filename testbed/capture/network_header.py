@@ -1,4 +1,4 @@
-"""What the headers of IPv4 and of IPv6 say in common, as values. Pure."""
+"""What the headers of IPv4 and IPv6 have in common, as values. Pure."""
 
 import struct
 from dataclasses import dataclass
@@ -24,22 +24,22 @@ class NetworkHeader:
     source: IPAddress
     destination: IPAddress
     ttl: int
-    """IPv6 says hop limit."""
+    """IPv6 calls it hop limit."""
     protocol: int
-    """Of what comes behind."""
+    """Of the following header."""
     length: int
     """Of the header, in bytes."""
     total_length: int
     """Of the packet, in bytes."""
     identification: int = 0
-    """IPv4's. IPv6 has one in fragments only, which a node on the way may put together and cut anew: 0."""
+    """IPv4's. IPv6 has it only in fragments, which a node on the path may reassemble and cut again: 0."""
     fragment_offset: int = 0
     """In units of 8 bytes."""
     is_fragment: bool = False
 
 
 def read_network_header(frame: bytes, offset: int) -> NetworkHeader | None:
-    """The header that begins at `offset`; None when there is none. A frame may end before its packet does."""
+    """Parse the header at `offset`; None if there is none. A frame may end before its packet does."""
     if offset >= len(frame):
         return None
     return _ipv6(frame, offset) if frame[offset] >> 4 == 6 else _ipv4(frame, offset)

@@ -1,4 +1,4 @@
-"""Points of a capture that see packets between nodes only inside the overlay's own, where no filter looks. Pure."""
+"""Capture points that see packets between nodes only inside the overlay's own, where no filter matches them. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -16,14 +16,16 @@ _INNER_WORDS = re.compile(r"\b(tcp|icmp6?|sctp)\b")
 
 
 def decoding(known: Map) -> str:
-    """The option with which Wireshark and tshark look into the overlay's datagrams; empty where none is needed."""
+    """Return the option with which Wireshark and tshark decode the overlay's datagrams; empty if none is needed."""
     overlay = known.overlay
-    # A bare IP packet in UDP; vxlan is known to them on its IANA port only.
+    # A bare IP packet in UDP; they expect vxlan only on its IANA port.
     return f"-d udp.port=={overlay.port},{'ip' if overlay.kind == 'udp' else overlay.kind}" if overlay.port else ""
 
 
 def note_of(expression: str, listenings: Sequence[CapturePoint], known: Map) -> str:
-    """What to know of a filter on inner packets, in a line; empty when it is about outer ones, or no point is."""
+    """Return a note about a filter on inner packets, in a line; empty if it matches outer ones, or no point is
+    affected.
+    """
     points = _outer_points(listenings, known)
     if not points or not _is_about_inner(expression, known):
         return ""
@@ -37,7 +39,7 @@ def note_of(expression: str, listenings: Sequence[CapturePoint], known: Map) -> 
     inside = f"; Wireshark shows what is inside with {decoding(known)}" if decoding(known) else ""
     device = known.overlay_device or "pods"
     return (
-        f"note: {shown} see packets between nodes only inside {around}, and this filter does not look there "
+        f"note: {shown} see packets between nodes only inside {around}, which this filter does not match "
         f'(capture at pods and {device}, or filter "{outer}"{inside})'
     )
 

@@ -1,7 +1,7 @@
 """One AF_PACKET socket for all interfaces of one network namespace, with the kernel's own time stamps.
 
-The socket stays in the namespace where it was made, so its owner may be anywhere. It is made without a protocol, gets
-its filter, and only then begins to hear: nothing that the filter would refuse is ever queued.
+The socket stays in the namespace where it was opened, so its owner may be anywhere. It is opened without a protocol,
+gets its filter, and only then starts to receive: nothing that the filter refuses is ever queued.
 """
 
 import array
@@ -58,7 +58,7 @@ class SeenFrame:
     at_ns: int
     """Since the epoch."""
     interface: str
-    """Empty when the interface had gone before it was asked for its name."""
+    """Empty if the interface was deleted before its name was read."""
     packet_type: int
     """PACKET_HOST, PACKET_OTHERHOST, PACKET_OUTGOING, …"""
     hardware_type: int
@@ -69,18 +69,18 @@ class SeenFrame:
 
     @property
     def link_header(self) -> int:
-        """Bytes before the network header."""
+        """Return the bytes before the network header."""
         return ETHERNET_HEADER if self.hardware_type in (ARPHRD_ETHER, ARPHRD_LOOPBACK) else 0
 
 
 class PacketSocket:
-    """Hears every interface of the caller's network namespace from `listen` on."""
+    """Receives from every interface of the caller's network namespace from `listen` on."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
 
     def listen(self, program: list[Instruction]) -> None:
-        """Hear what `program` accepts, on all interfaces, also those that come later. Raises OSError."""
+        """Receive what `program` accepts, on all interfaces, including later ones. Raises OSError."""
         listening = self._socket
         # The kernel reads it through a pointer, so it must live until the call returns.
         code = array.array("B", encode(program))
@@ -89,7 +89,7 @@ class PacketSocket:
         try:
             listening.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
         except PermissionError:
-            # In a user namespace nobody goes beyond the machine's limit.
+            # In a user namespace, the machine's limit cannot be exceeded.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
             granted = listening.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
             log.warning("capture buffer: %d bytes instead of %d (want: root)", granted, BUFFER_BYTES)
@@ -98,7 +98,7 @@ class PacketSocket:
         _bind_to_all(listening)
 
     def receive(self) -> SeenFrame | None:
-        """The next frame; None when nothing waits. Raises OSError, EINVAL for one that cannot be described."""
+        """Return the next frame; None if none is waiting. Raises OSError, EINVAL for one that cannot be described."""
         try:
             data, ancillary, _flags, address = self._socket.recvmsg(LARGEST_FRAME, 64)
         except BlockingIOError:
@@ -114,13 +114,13 @@ class PacketSocket:
         return SeenFrame(at_ns, name, packet_type, hardware_type, offload, data[VNET_HEADER.size :])
 
     def has_link_header(self, interface: str) -> bool:
-        """Whether an interface's frames begin with an Ethernet header. Raises OSError when it has gone."""
+        """Report whether an interface's frames start with an Ethernet header. Raises OSError if it is gone."""
         request = INTERFACE_REQUEST.pack(interface.encode(), 0)
         answer = fcntl.ioctl(self._socket, SIOCGIFHWADDR, request)
         return int.from_bytes(answer[16:18], sys.byteorder) in (ARPHRD_ETHER, ARPHRD_LOOPBACK)
 
     def mtu(self, interface: str) -> int | None:
-        """An interface's MTU in bytes; None when it has gone."""
+        """Return an interface's MTU in bytes; None if it is gone."""
         request = INTERFACE_REQUEST.pack(interface.encode(), 0)
         with contextlib.suppress(OSError):
             _name, mtu = INTERFACE_REQUEST.unpack(fcntl.ioctl(self._socket, SIOCGIFMTU, request))
@@ -128,21 +128,21 @@ class PacketSocket:
         return None
 
     def lost(self) -> int:
-        """Frames that did not fit into the queue since the last call."""
+        """Return the number of frames that did not fit into the queue since the last call."""
         counts = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _COUNTS.size)
         return int(_COUNTS.unpack(counts)[1])
 
     def fileno(self) -> int:
-        """For poll loops."""
+        """Return the descriptor for poll loops."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Let the namespace go. Takes the kernel some milliseconds, in which it waits for other processors."""
+        """Release the namespace. This takes the kernel some milliseconds, in which it waits for other processors."""
         self._socket.close()
 
 
 def _bind_to_all(listening: socket.socket) -> None:
-    """Python's own bind wants an interface's name and knows no «all»."""
+    """Bind to all interfaces, which Python's own bind cannot: it requires a name."""
     address = _ADDRESS.pack(socket.AF_PACKET, socket.htons(ETH_P_ALL), 0, 0, 0, 0, bytes(8))
     if _libc.bind(listening.fileno(), address, len(address)) < 0:
         number = ctypes.get_errno()
@@ -150,10 +150,10 @@ def _bind_to_all(listening: socket.socket) -> None:
 
 
 def await_stamps(limit_s: float = STAMPS_LIMIT_S) -> bool:
-    """Wait until the kernel stamps packets on arrival; whether it does.
+    """Wait until the kernel stamps packets on arrival; return whether it does.
 
-    The first socket on the machine that asks for stamps switches them on shortly *afterwards*; packets before that
-    are stamped when they are read. The caller's namespace must have its loopback up.
+    The first socket on the machine that requests stamps enables them shortly *afterwards*; earlier packets are stamped
+    when they are read. The loopback of the caller's namespace must be up.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as canary:
         canary.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)

@@ -1,4 +1,4 @@
-"""The pcapng format (draft-ietf-opsawg-pcapng), as much of it as a capture needs: sections, interfaces, packets. Pure.
+"""The pcapng format (draft-ietf-opsawg-pcapng), as far as a capture needs it: sections, interfaces, packets. Pure.
 
 Unlike classic pcap it names the interface of each packet, so that one file holds a whole lab.
 """
@@ -22,13 +22,13 @@ Option = tuple[int, bytes]
 
 
 def section_header() -> bytes:
-    """The beginning of a file."""
+    """Return the start of a file."""
     body = struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1)
     return _block(SECTION_HEADER, body, [(USER_APPLICATION, APPLICATION.encode())])
 
 
 def interface(name: str, link_type: int, description: str = "") -> bytes:
-    """The next interface; packets refer to it by its number, from 0 in the order of writing."""
+    """Return the block of the next interface; packets refer to its number, from 0 in the order of writing."""
     options = [(INTERFACE_NAME, name.encode()), (INTERFACE_RESOLUTION, bytes([NANOSECONDS]))]
     if description:
         options.append((INTERFACE_DESCRIPTION_TEXT, description.encode()))
@@ -36,14 +36,14 @@ def interface(name: str, link_type: int, description: str = "") -> bytes:
 
 
 def packet(number: int, at_ns: int, frame: bytes, *, outgoing: bool) -> bytes:
-    """One packet, whole, of the interface with that number."""
+    """Return the block of one whole packet of the interface with that number."""
     head = struct.pack("<IIIII", number, at_ns >> 32, at_ns & 0xFFFFFFFF, len(frame), len(frame))
     flags = struct.pack("<I", OUTBOUND if outgoing else INBOUND)
     return _block(ENHANCED_PACKET, head + _padded(frame), [(PACKET_FLAGS, flags)])
 
 
 def statistics(number: int, at_ns: int, received: int, comment: str = "") -> bytes:
-    """How many packets an interface had, at the end of a capture."""
+    """Return an interface's packet count, for the end of a capture."""
     options: list[Option] = [(RECEIVED, struct.pack("<Q", received))]
     if comment:
         options.insert(0, (COMMENT, comment.encode()))

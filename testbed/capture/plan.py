@@ -1,4 +1,4 @@
-"""What a capture is to listen to: worked out in the lab, handed to the recorder as JSON. Pure."""
+"""What a capture listens to: determined in the lab, passed to the recorder as JSON. Pure."""
 
 import json
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ class CapturePoint:
 
     place: str
     pid: int | None
-    """A process inside; None: the recorder's own, which is the lab's."""
+    """A process inside; None: the recorder's own namespace, which is the lab's."""
     interfaces: tuple[str, ...] | None
-    """Those that are wanted; None: all but the loopback, also such as come later."""
+    """The requested ones; None: all but the loopback, including later ones."""
     labels: tuple[tuple[str, str], ...] = ()
-    """Interface → what people call it, where that is not simply `PLACE:INTERFACE`."""
+    """Interface → its usual name, if that is not simply `PLACE:INTERFACE`."""
 
     def wants(self, interface: str) -> bool:
-        """Whether the interface is asked for."""
+        """Report whether the interface is requested."""
         return interface != LOOPBACK if self.interfaces is None else interface in self.interfaces
 
     def point(self, interface: str) -> str:
-        """What people call it: `node1:uplink`, `nginx:eth0`, `s1:s1-eth1`."""
+        """Return its usual name: `node1:uplink`, `nginx:eth0`, `s1:s1-eth1`."""
         return dict(self.labels).get(interface, f"{self.place}:{interface}")
 
 
@@ -40,11 +40,11 @@ class CapturePlan:
     listening: tuple[CapturePoint, ...]
     overlay: Encapsulation = NO_OVERLAY
     ethernet_filter: tuple[Instruction, ...] = ()
-    """Of tcpdump's making; empty: everything."""
+    """From tcpdump; empty: everything."""
     raw_filter: tuple[Instruction, ...] = ()
     """The same for interfaces without a link header."""
     cut: bool = True
-    """False: super-packets stay as they are."""
+    """False: super-packets are not cut."""
     count: int | None = None
     """Packets after which to stop."""
     seconds: float | None = None
@@ -52,12 +52,12 @@ class CapturePlan:
     """Lines instead of pcapng."""
 
     def to_json(self) -> str:
-        """For the recorder's command line."""
+        """Serialize it for the recorder's command line."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "CapturePlan":
-        """What `to_json` wrote."""
+        """Parse the result of `to_json`."""
         value = json.loads(text)
         value["listening"] = tuple(
             CapturePoint(
@@ -76,9 +76,9 @@ class CapturePlan:
 
 
 def kernel_filter(plan: CapturePlan, unwanted: Sequence[int]) -> list[Instruction]:
-    """Refuse interfaces by index, then let tcpdump's program for the kind of interface decide.
+    """Refuse interfaces by index, then apply tcpdump's program for the kind of interface.
 
-    Only those that are there and not wanted are refused: one that comes later is looked at by its name.
+    Only existing, unwanted ones are refused; later ones are checked by name.
     """
     code = Assembler()
     if unwanted:

@@ -1,9 +1,9 @@
-"""The program that captures: one process inside the lab, one socket per namespace, everything on its standard output.
+"""The capturing program: one process inside the lab, one socket per namespace, all output on standard output.
 
     python -m testbed.capture.recorder PLAN          PLAN is a `plan.Plan` as JSON
 
-It ends, with complete output, when its standard input ends: that is held by whoever wants the capture, so it ends with
-them however they end. Packets are written in the order of their time stamps, although each socket has its own queue.
+It ends, with complete output, when its standard input ends: the client holds that open, so the recorder always ends
+with it. Packets are written in the order of their time stamps, although each socket has its own queue.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ from testbed.processes.namespaces import CLONE_NEWNET, enter
 from testbed.spelling import listed
 
 SETTLE_NS = 50_000_000
-"""So long a packet waits for earlier ones from other sockets."""
+"""How long a packet waits for earlier ones from other sockets."""
 IDLE_MS = 20
 AT_ONCE = 256
-"""Frames of one socket before the next one's turn."""
+"""Frames read from one socket before the next one's turn."""
 FLUSH_BYTES = 256 * 1024
 
 Waiting = tuple[int, int, CapturePoint, SeenFrame]
@@ -43,20 +43,20 @@ class Recorder:
         self._plan, self._output = plan, output
         self._sockets: dict[int, tuple[CapturePoint, PacketSocket]] = {}
         self._there: dict[str, list[str]] = {}
-        """Wanted interfaces that were there at the beginning, by place."""
+        """Wanted interfaces that existed at the start, by place."""
         self._missing: list[str] = []
         self._lost: dict[str, int] = {}
         self._waiting: list[Waiting] = []
         self._arrivals = itertools.count()
         self._numbers: dict[str, int] = {}
-        """Of interfaces in the file, by their point's name."""
+        """Numbers of interfaces in the file, by their point's name."""
         self._received: dict[str, int] = {}
         self._buffer = bytearray()
         self._written = 0
         self._until_s = None if plan.seconds is None else time.monotonic() + plan.seconds
 
     def open(self) -> list[str]:
-        """Open every socket; returns a line for each place that cannot be listened in."""
+        """Open every socket; return a line for each place that cannot be captured in."""
         problems = []
         for listening in self._plan.listening:
             try:
@@ -76,15 +76,17 @@ class Recorder:
 
     @property
     def interfaces(self) -> int:
-        """How many wanted interfaces were there at the beginning."""
+        """Return how many wanted interfaces existed at the start."""
         return sum(map(len, self._there.values()))
 
     def missing(self) -> list[str]:
-        """Return a line for each wanted interface that was not there at the beginning: it may come, or be a slip."""
+        """Return a line for each wanted interface that did not exist at the start: it may appear later,
+        or be a typo.
+        """
         return self._missing
 
     def run(self, until_readable: int) -> None:
-        """Record until the descriptor `until_readable` has something to say, or the plan's limits are reached."""
+        """Record until the descriptor `until_readable` is readable, or the plan's limits are reached."""
         if not self._plan.text:
             self._buffer += section_header()
             self._declare_all()
@@ -106,8 +108,8 @@ class Recorder:
         self._end()
 
     def summary(self) -> str:
-        """What was captured, for people."""
-        # After the last wanted packet nobody reads any more; what came then was not wanted either.
+        """Describe the result for people."""
+        # Packets after the last wanted one are not read, so their losses do not count.
         lost = 0 if self._written == self._plan.count else sum(self._lost.values())
         missing = f", {lost} lost because they came faster than they could be written" if lost else ""
         return f"{counted(self._written, 'packet')} on {counted(len(self._received), 'interface')}{missing}"
@@ -150,7 +152,7 @@ class Recorder:
             self._buffer += packet(number, seen.at_ns, frame, outgoing=outgoing)
 
     def _declare_all(self) -> None:
-        """Every interface that is there now, so that a quiet one is in the file too."""
+        """Declare every existing interface, so that an idle one is in the file too."""
         for listening, opened in self._sockets.values():
             for name in self._there[listening.place]:
                 with contextlib.suppress(OSError):
@@ -193,9 +195,9 @@ def _missing(listening: CapturePoint, there: list[str]) -> list[str]:
 
 
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run the recorder; return the exit code."""
     plan = CapturePlan.from_json(sys.argv[1])
-    # The lab's supervisor hangs us up when the client has gone; standard input has ended then, too.
+    # The lab's supervisor sends SIGHUP when the client is gone; by then, standard input has ended too.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     recorder = Recorder(plan, 1)

@@ -1,8 +1,8 @@
-"""Super-packets cut into the packets that a wire would have carried, checksums completed. Pure.
+"""Cuts super-packets into the packets that a wire would have carried, with complete checksums. Pure.
 
-Between virtual interfaces Linux moves up to 64 KiB as one packet and leaves the cutting and the checksums to the last
-interface (GSO). What is cut here is what that interface would have sent: each piece gets the headers of the whole,
-with its own lengths, identification, sequence number, flags and checksums.
+Between virtual interfaces Linux moves up to 64 KiB as one packet and leaves segmentation and checksums to the last
+interface (GSO). The result here is what that interface would have sent: each piece gets the headers of the whole, with
+its own lengths, identification, sequence number, flags and checksums.
 """
 
 import struct
@@ -21,19 +21,19 @@ CHECKSUM_PLACE = {TCP: 16, UDP: 6}
 
 @dataclass(frozen=True, slots=True)
 class Offload:
-    """What the kernel still had to do to a packet when it was seen: cut it, complete its checksum."""
+    """Work that the kernel still had to do on a captured packet: segmentation and checksum."""
 
     needs_checksum: bool = False
     gso_type: int = 0
     gso_size: int = 0
-    """Payload bytes of each packet to be."""
+    """Payload bytes per resulting packet."""
     checksum_start: int = 0
-    """From the frame's first byte."""
+    """From the start of the frame."""
     checksum_offset: int = 0
 
 
 def cut(frame: bytes, link_header: int, offload: Offload, overlay: Encapsulation) -> list[bytes]:
-    """The frames that a wire would have carried, in order; the frame itself where it is one already."""
+    """Return the frames that a wire would have carried, in order; the frame itself if it needs no cut."""
     outermost = read_packet(frame, link_header)
     if outermost is None:
         return [frame]
@@ -45,9 +45,9 @@ def cut(frame: bytes, link_header: int, offload: Offload, overlay: Encapsulation
 
 
 def _layers(frame: bytes, outermost: Packet, overlay: Encapsulation) -> list[Packet]:
-    """The packets around each other whose innermost is the one to cut.
+    """Return the nested packets, of which the innermost is cut.
 
-    The datagrams of our own data path are cut themselves; inside a kernel's tunnel it is what they carry.
+    Datagrams of our own data path are cut themselves; in a kernel tunnel, the inner packet is cut.
     """
     inner = None if overlay.kind == "udp" else next(carried(frame, outermost, overlay), None)
     return [outermost] if inner is None else [outermost, inner]
@@ -92,7 +92,7 @@ def _finish_network_header(piece: bytearray, layer: Packet, number: int) -> None
 
 
 def _checksum_transport(piece: bytearray, layer: Packet, *, required: bool) -> None:
-    """TCP's or UDP's checksum; a tunnel's datagram that has none stays without (RFC 7348 §5)."""
+    """Compute the checksum of TCP or UDP; a tunnel's datagram without one stays without (RFC 7348 §5)."""
     protocol = layer.header.protocol
     if protocol not in CHECKSUM_PLACE:
         return
@@ -100,7 +100,7 @@ def _checksum_transport(piece: bytearray, layer: Packet, *, required: bool) -> N
     if not required and piece[place : place + 2] == b"\0\0":
         return
     piece[place : place + 2] = b"\0\0"
-    # RFC 8200 §8.1; the sum is that of IPv4's shorter pseudo header too.
+    # RFC 8200 §8.1; the sum equals that of IPv4's shorter pseudo header.
     addresses = layer.header.source.packed + layer.header.destination.packed
     pseudo = addresses + struct.pack("!II", len(piece) - layer.transport, protocol)
     value = internet_checksum(pseudo + bytes(piece[layer.transport :]))
@@ -108,7 +108,7 @@ def _checksum_transport(piece: bytearray, layer: Packet, *, required: bool) -> N
 
 
 def _completed(frame: bytes, end: int, offload: Offload) -> bytes:
-    """The checksum field holds the pseudo header's sum; add what it covers."""
+    """Complete the checksum: the field holds the pseudo header's sum, so add the covered bytes."""
     place = offload.checksum_start + offload.checksum_offset
     if place + 2 > end:
         return frame

@@ -1,4 +1,4 @@
-"""What the lab answers to `testbed capture`: which namespaces are meant, which filter, and the recorder's run."""
+"""The lab's side of `testbed capture`: choose the namespaces, compile the filter, run the recorder."""
 
 import contextlib
 import os
@@ -24,12 +24,12 @@ FILTER_LIMIT_S = 5.0
 
 
 def capture_verbs(draw_map: Callable[[], Map]) -> Sequence[AnyVerb]:
-    """Return the verb; `draw_map` draws the lab as it is now."""
+    """Return the verb; `draw_map` returns the current map of the lab."""
     return (Verb(CAPTURE, lambda request: capture(draw_map(), request)),)
 
 
 def capture(known: Map, request: Request) -> EndedAnswer:
-    """Run the recorder on the client's streams: until its standard input ends, or the client leaves."""
+    """Run the recorder on the client's streams until its standard input ends, or the client leaves."""
     words = [str(word) for word in request.argument("words", list, [])]
     points, expression = split(words, known, request.argument("namespace", str) or DEFAULT_NAMESPACE)
     wanted = tuple(listenings(points, known))
@@ -73,7 +73,7 @@ def split(words: Sequence[str], known: Map, namespace: str = DEFAULT_NAMESPACE) 
 
 
 def compiled(expression: str) -> tuple[list[Instruction], list[Instruction]]:
-    """The filter for interfaces with a link header and for those without. Raises TestbedError with tcpdump's words."""
+    """Compile the filter for interfaces with and without a link header. Raises TestbedError with tcpdump's message."""
     if not expression:
         return [], []
     programs = _compile(expression, "EN10MB"), _compile(expression, "RAW")
@@ -90,10 +90,10 @@ def _compile(expression: str, link_type: str) -> list[Instruction]:
         raise WrongEnvironment("capture: a filter needs tcpdump (want: Debian package tcpdump)") from failure
     if done.returncode:
         if "rejects all packets" in done.stderr or "link" in done.stderr:
-            # It asks about what one kind of interface has and the other has not, such as Ethernet addresses.
+            # It tests something that only one kind of interface has, such as Ethernet addresses.
             return nothing()
         said = done.stderr.strip().splitlines()[-1].removeprefix("tcpdump: ")
-        raise InvalidInput(f"capture: filter: {said} (got {expression!r}; want what tcpdump takes)")
+        raise InvalidInput(f"capture: filter: {said} (got {expression!r}; want a filter of tcpdump)")
     try:
         return from_tcpdump(done.stdout)
     except FilterError as failure:
@@ -101,7 +101,7 @@ def _compile(expression: str, link_type: str) -> list[Instruction]:
 
 
 def listenings(points: Iterable[str], known: Map) -> list[CapturePoint]:
-    """One per namespace. Raises TestbedError for an interface that cannot be there."""
+    """Return one capture point per namespace. Raises TestbedError for an interface that cannot exist."""
     wanted: dict[str, set[str] | None] = {}
     for point in points:
         for place, interfaces in _meant(point, known).items():
@@ -112,7 +112,7 @@ def listenings(points: Iterable[str], known: Map) -> list[CapturePoint]:
                 wanted[place] = (wanted[place] or set()) | interfaces
     return [
         CapturePoint(place, known.pid(place), None if some is None else tuple(sorted(some)), _labels(place, known))
-        # Our own namespace first: whoever has entered another does not come back.
+        # Our own namespace first: a thread that has entered another does not return.
         for place, some in sorted(wanted.items(), key=lambda one: one[0] != LAB)
     ]
 

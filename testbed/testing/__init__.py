@@ -1,1 +1,1 @@
-"""The lab as tests hold it; testbed.pytest_plugin makes fixtures of it."""
+"""The lab as tests use it; testbed.pytest_plugin provides it as fixtures."""

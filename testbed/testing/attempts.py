@@ -1,8 +1,8 @@
-"""A trial until it is in time, wrong, or late too often.
+"""Repeat a trial until it is in time, wrong, or late too often.
 
-What is wrong (something lost that must not be, a subnet changed, an invariant broken, no recovery) counts at once. What
-is only later than its limit is tried again when the machine was busy meanwhile: a limit says something about the agent
-only where the agent gets a processor. Late each time, or once on a quiet machine, is a problem.
+Wrong results (a forbidden loss, a changed subnet, a broken invariant, no recovery) count at once. A trial that only
+exceeded its limit is repeated if the machine was busy: a limit is meaningful only if the agent gets a processor. Late
+each time, or once on a quiet machine, is a problem.
 """
 
 from collections.abc import Iterator
@@ -16,33 +16,35 @@ from testbed.testing.trial_run import Findings, run_trial
 
 ATTEMPTS = 3
 BUSY_SHARE = 0.25
-"""Of the time somebody waited for a processor; a lab of three nodes alone on two processors is at a tenth of it."""
+"""Share of time with a task waiting for a processor; a lab of three nodes alone on two processors is at a
+tenth of it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One of a trial's."""
+    """One attempt of a trial."""
 
     number: int
     """From 1."""
     found: Findings
     waited: float | None
-    """The share of the time in which somebody waited for a processor; None where the kernel does not count."""
+    """Share of time with a task waiting for a processor; None if the kernel does not count it."""
 
     @property
     def busy(self) -> bool:
-        """Whether the machine had too much to do for a limit to mean something."""
+        """Return whether the machine was too busy for a limit to be meaningful."""
         return self.waited is not None and self.waited > BUSY_SHARE
 
     @property
     def is_last(self) -> bool:
-        """Whether it decides."""
+        """Return whether it decides."""
         found = self.found
         return not found.problems or not self.busy or found.wrong or self.number >= ATTEMPTS
 
 
 def attempts(lab: LabHandle, heartbeats: Heartbeats, trial: Trial) -> Iterator[Attempt]:
-    """Do it; again while it may be the machine's fault. The last one decides."""
+    """Yield attempts; repeat while the machine may be the cause. The last one decides."""
     for number in range(1, ATTEMPTS + 1):
         pressure = Pressure()
         found = run_trial(lab, heartbeats, trial)

@@ -1,7 +1,7 @@
-"""Everything about a lab in one folder, from which a failure can be explained when the lab is gone.
+"""Everything about a lab in one folder, enough to explain a failure after the lab is gone.
 
-Asked with the verbs that a user has, many at once, each with a time of its own: a part of the lab that is dead or
-hangs costs its own file, which then says so, and nothing else. A lab that does not answer at all leaves its logs.
+Collected with the user's verbs, many at once, each with its own time limit: a dead or hanging part of the lab costs
+only its own file, which then reports it. A lab that does not answer at all leaves its logs.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ PART_LIMIT_S = 8.0
 BUNDLE_LIMIT_S = 60.0
 AT_ONCE = 8
 LARGEST_COPY = 32 << 20
-"""Bytes of a file that a dead lab has left; of a larger one, the end."""
+"""Bytes copied from a dead lab's file; of a larger one, the end."""
 CURL = f"curl --silent --show-error --max-time 3 {HEALTH}"
 
 ON_NODES = {
@@ -49,7 +49,7 @@ ON_NODES = {
     "agent-readyz.txt": f"{CURL}/readyz",
     "run.txt": "tail -v -n +1 /run/flannel/subnet.env /run/docker_opts.env",
 }
-"""File below nodes/NODE, and the command that is run there for it."""
+"""File below nodes/NODE, and the command that produces it there."""
 ON_PODS = {
     "links.txt": "ip -details -statistics link",
     "addresses.txt": "ip address",
@@ -57,13 +57,13 @@ ON_PODS = {
     "neighbours.txt": "ip neighbour",
     "sockets.txt": "ss -tuan",
 }
-"""File below pods/POD; asked from outside the containers, so that it works when they are dead."""
+"""File below pods/POD; commands run outside the containers, so they work when those are dead."""
 ON_SWITCHES = "ip -details -statistics link; bridge link; bridge fdb; ip netns"
 EXPLAINED = {
-    "status.json, events.json": "the lab at a glance, and what happened in it, oldest first; faults.json: what is on",
+    "status.json, events.json": "the lab at a glance, and its events, oldest first; faults.json: active faults",
     "get/": f"{', '.join(kind.plural for kind in KINDS)}; "
     "routes are each node's kernel routes beside its forwarding table",
-    "etcd.txt": "every key of etcd with its value; etcd-health.txt says how the members are",
+    "etcd.txt": "every key of etcd with its value; etcd-health.txt has the members' health",
     "nodes/NODE/": "links, addresses, routes, nft rules, sockets, the agent's state, metrics, log and subnet.env",
     "pods/POD/": "links, addresses, routes, sockets; a log for each container",
     "switches.txt": "the underlay's switches and their ports",
@@ -80,14 +80,14 @@ class Bundle:
 
     directory: Path
     findings: tuple[str, ...]
-    """What stands out, a line each."""
+    """What stands out, one line each."""
     problems: tuple[str, ...]
-    """What could not be had, a line each."""
+    """Parts that are missing, one line each."""
 
 
 @dataclass(frozen=True, slots=True)
 class BundledFile:
-    """One file of the bundle and where its text comes from."""
+    """One file of the bundle and the source of its text."""
 
     file: str
     text: Callable[[], str]
@@ -96,9 +96,9 @@ class BundledFile:
 def write_bundle(
     lab: LabHandle, directory: Path, *, title: str, reason: str = "", limit_s: float = BUNDLE_LIMIT_S
 ) -> Bundle:
-    """Write all about the lab below `directory`; `title` and `reason` (what failed) go into its README.txt.
+    """Write everything about the lab below `directory`; `title` and `reason` (the failure) go into its README.txt.
 
-    Never raises for what the lab does or does not answer; OSError when the directory cannot be written.
+    Never raises for the lab's answers or silence; raises OSError if the directory cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     problems: list[str] = []
@@ -107,7 +107,7 @@ def write_bundle(
     try:
         status = lab.ask(STATUS, timeout_s=PART_LIMIT_S)
     except TestbedError as failure:
-        problems.append(f"status.json: {failure}; the rest is what the lab has left in {lab.record.rundir}")
+        problems.append(f"status.json: {failure}; the rest is from {lab.record.rundir}")
         _copy_what_it_left(lab.record.rundir, directory)
     else:
         collected["status.json"] = _json(status)
@@ -175,13 +175,13 @@ def _script(lab: LabHandle, command: str, target: str | None) -> str:
 
 
 def _said(result: Result) -> str:
-    """All that a command said; of one that failed, also that it did."""
+    """Return all output of a command, and the exit code if it failed."""
     ending = f"# exit code {result.exit_code}\n" if result.exit_code else ""
     return f"{result.stdout}{result.stderr}{ending}"
 
 
 def _collect(parts: Sequence[BundledFile], collected: dict[str, str], problems: list[str], deadline: float) -> None:
-    """Ask for every part, several at a time; what has not come by `deadline` is left out and said."""
+    """Collect every part, several at a time; parts that miss the `deadline` are omitted and listed."""
     workers = ThreadPoolExecutor(AT_ONCE, "bundle")
     waiting = {workers.submit(part.text): part.file for part in parts}
     done, late = wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
@@ -197,7 +197,7 @@ def _collect(parts: Sequence[BundledFile], collected: dict[str, str], problems: 
 
 
 def _copy_what_it_left(rundir: Path, directory: Path, only: Sequence[str] = ()) -> None:
-    """The lab's own files as the host sees them; all of them for a lab that does not answer."""
+    """Copy the lab's own files as seen from the host; all of them if the lab does not answer."""
     patterns = only or ("cluster.yaml", "journal.jsonl*", "events.jsonl*", "lab.log*", "logs/**/*.log*")
     for file in sorted(file for pattern in patterns for file in rundir.glob(pattern)):
         try:
@@ -214,12 +214,12 @@ def _copy_what_it_left(rundir: Path, directory: Path, only: Sequence[str] = ()) 
 
 
 def _source(lab: LabHandle, status: StatusAnswer | None) -> str:
-    """Where the lab's cluster comes from; of a lab that does not answer, what `up` wrote down."""
+    """Return the source of the lab's cluster; if the lab does not answer, the one recorded by `up`."""
     if status is not None:
         return status["cluster_file"]
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         return read_options(lab.record.rundir).cluster_file
-    return "a cluster file that is not known any more"
+    return "an unknown cluster file"
 
 
 def _readme(lab: LabHandle, status: StatusAnswer | None, bundle: Bundle, title: str, reason: str) -> str:
@@ -227,10 +227,10 @@ def _readme(lab: LabHandle, status: StatusAnswer | None, bundle: Bundle, title: 
     captured = (bundle.directory / "captures").is_dir()
     files = {name: text for name, text in EXPLAINED.items() if name != "captures/" or captured}
     sections = [
-        f"{title}\nlab {lab.name}, looked at {now}, made from {_source(lab, status)}",
-        _section("What stands out", bundle.findings or ("nothing that is known to look wrong",)),
+        f"{title}\nlab {lab.name}, collected {now}, created from {_source(lab, status)}",
+        _section("What stands out", bundle.findings or ("no known problem",)),
         _section("What failed", reason.strip().splitlines()),
-        _section("What could not be had", bundle.problems),
+        _section("Missing parts", bundle.problems),
         _section("What is where", [f"{name:26}{text}" for name, text in files.items()]),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"

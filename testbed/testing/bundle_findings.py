@@ -1,7 +1,7 @@
-"""What stands out in a bundle: lines that point at the likely cause. Pure: file names and texts in, lines out.
+"""Findings in a bundle: lines that point at the likely cause.
 
-A hint, not a verdict: what is named here looks unlike a healthy lab, and the file beside it shows it whole. Causes come
-before what follows from them: a rule that has dropped packets before a pod that is not ready.
+Pure: file names and texts in, lines out. They are hints, not verdicts: each names something unlike a healthy lab, and
+the file with the details. Causes come before their effects: a rule that dropped packets before a pod that is not ready.
 """
 
 import itertools
@@ -18,22 +18,22 @@ from testbed.cluster.object_key import key_of, key_of_object
 Files = Mapping[str, str]
 SHOWN = 160
 OUR_TABLES = ("overlay-agent", "testbed-")
-"""What names of the agent's and the lab's nftables tables begin with. Their rules drop on purpose."""
+"""Prefixes of the agent's and the lab's nftables tables. Their rules drop on purpose."""
 EVERYDAY_DROPS = frozenset(("no_route", "multicast", "version", "device_tx"))
-"""What an overlay drops in every lab: packets to no node's address, and the kernel's own neighbour discovery."""
+"""Drops of an overlay in every lab: packets to no node's address, and the kernel's own neighbour discovery."""
 SLEEPING_DEVICES = frozenset(
     ("tunl0", "sit0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0")
 )
-"""A kernel makes them in every namespace, down."""
+"""A kernel creates them in every namespace, down."""
 USUAL_RULES = frozenset(("local", "main", "default"))
-"""Routing tables that the rules of a fresh kernel name."""
+"""Routing tables named by the rules of a fresh kernel."""
 COUNTED = re.compile(r"counter packets (\d+) ")
 LOSSY_ROUTE = re.compile(r"(blackhole|prohibit) (?!default)\S+")
 MTU = re.compile(r" mtu (\d+) ")
 
 
 def findings(files: Files) -> list[str]:
-    """Lines about a bundle's files, by their names in it; a file that is missing or unreadable is passed over."""
+    """Return lines about a bundle's files, by name; a missing or unreadable file is skipped."""
     own, foreign, silent = _rules(files)
     return [
         *_faults(files),
@@ -57,7 +57,7 @@ def findings(files: Files) -> list[str]:
 def _faults(files: Files) -> Iterator[str]:
     for fault in _json(files, "faults.json") or []:
         if fault["on"]:
-            yield f"fault {fault['number']} is on: {fault['fault']}: {fault['did']} (faults.json)"
+            yield f"active fault {fault['number']}: {fault['fault']}: {fault['did']} (faults.json)"
 
 
 def _members(files: Files) -> Iterator[str]:
@@ -85,7 +85,7 @@ def _pods(files: Files) -> Iterator[str]:
 
 
 def _routes(files: Files) -> Iterator[str]:
-    """Nodes without a route into the overlay, and nodes whose forwarding table misses a lease."""
+    """Yield nodes without a route into the overlay, and nodes whose forwarding table lacks a lease."""
     status = _json(files, "status.json") or {}
     apart = {node["name"] for node in status.get("nodes", []) if not node["peers"]["expected"]}
     leases = _json(files, "get/leases.json") or []
@@ -97,7 +97,7 @@ def _routes(files: Files) -> Iterator[str]:
             for route in seen["kernel"]
             if route["type"] == "unicast" and not route["destination"].endswith("/0")
         ]
-        # A backend that only shares out subnets connects no nodes.
+        # A backend that only allocates subnets connects no nodes.
         wanted = {subnet: owner for subnet, owner in subnets.items() if owner == name or name not in apart}
         for subnet, owner in wanted.items():
             if not any(_contains(route, ip_network(subnet)) for route in routes):
@@ -105,7 +105,7 @@ def _routes(files: Files) -> Iterator[str]:
         known = None if seen["forwarding"] is None else {entry["subnet"] for entry in seen["forwarding"]}
         for subnet, owner in wanted.items():
             if known is not None and owner != name and subnet not in known:
-                yield f"node {name}: forwarding table misses {subnet} of {owner} (nodes/{name}/agent-state.json)"
+                yield f"node {name}: forwarding table: missing {subnet} of {owner} (nodes/{name}/agent-state.json)"
 
 
 def _contains(route: Any, subnet: Any) -> bool:  # noqa: ANN401 - networks of one family or two
@@ -113,13 +113,13 @@ def _contains(route: Any, subnet: Any) -> bool:  # noqa: ANN401 - networks of on
 
 
 def _lossy_routes(files: Files) -> Iterator[str]:
-    """Routes of nodes that lose packets, and routing rules that look elsewhere first."""
+    """Yield routes of nodes that drop packets, and routing rules with precedence over the main table."""
     for file, text in sorted(files.items()):
         kind, _, rest = file.partition("/")
         node, _, name = rest.partition("/")
         if kind == "nodes" and name == "routes.txt":
             for route in filter(None, map(LOSSY_ROUTE.match, text.splitlines())):
-                yield f"node {node}: a route loses packets: {route[0]} ({file})"
+                yield f"node {node}: a route drops packets: {route[0]} ({file})"
         if kind == "nodes" and name == "routing-policy.txt":
             for line in text.splitlines():
                 _, found, table = line.partition(" lookup ")
@@ -128,7 +128,7 @@ def _lossy_routes(files: Files) -> Iterator[str]:
 
 
 def _neighbours(files: Files) -> Iterator[str]:
-    """Nodes that send a pod's frames to another MAC address than it has."""
+    """Yield nodes that send a pod's frames to a wrong MAC address."""
     macs = {
         address: (file.split("/")[1], ether[1])
         for file, text in files.items()
@@ -168,15 +168,17 @@ def _pod_routes(files: Files) -> Iterator[str]:
 
 
 def _rules(files: Files) -> tuple[list[str], list[str], list[str]]:
-    """Rules that drop packets: ours that have dropped some, others' that have, and others' that do not count.
+    """Yield rules that drop packets: ours and others' with a nonzero counter, and others' without a counter.
 
-    A rule that has counted nothing has dropped nothing. A table of a fault is the fault's.
+    A zero counter means no drops.
+
+    Tables of faults are skipped.
     """
     own, foreign, silent = list[str](), list[str](), list[str]()
     has_faults = bool(_json(files, "faults.json"))
     for rule in _dropping_rules(files):
         if rule.is_ours and rule.counted and " ip6 " not in rule.text:
-            # Those for IPv6 count the neighbour discovery of every pod's start.
+            # The IPv6 ones count the neighbour discovery of every pod's start.
             own.append(str(rule))
         elif rule.is_ours or rule.counted == 0 or (rule.is_of_a_fault and has_faults):
             continue
@@ -198,7 +200,7 @@ class _DroppingRule:
 
     @property
     def counted(self) -> int | None:
-        """How many packets it has dropped; None where it does not count."""
+        """Return how many packets it has dropped; None without a counter."""
         found = COUNTED.search(self.text)
         return None if found is None else int(found[1])
 
@@ -225,7 +227,7 @@ def _dropping_rules(files: Files) -> Iterator[_DroppingRule]:
 
 
 def _drops(files: Files) -> Iterator[str]:
-    """Packets that an agent dropped."""
+    """Yield drops by agents."""
     for file in sorted(files):
         if file.endswith("/agent-state.json"):
             drops = ((_json(files, file) or {}).get("counters") or {}).get("drops", {})
@@ -255,7 +257,7 @@ def _links(files: Files) -> Iterator[str]:
 
 
 def _mtus(files: Files) -> Iterator[str]:
-    """Ports of switches that are narrower than the others: a switch drops what does not fit, without a word."""
+    """Yield switch ports with a smaller MTU than the others: a switch silently drops larger frames."""
     ports = {
         block.partition(": ")[2].split(": ")[0].split("@")[0]: int(found[1])
         for block in _blocks(files.get("switches.txt", ""))
@@ -268,7 +270,7 @@ def _mtus(files: Files) -> Iterator[str]:
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """The part of `ip link` about each device."""
+    """Split the output of `ip link` by device."""
     numbered = re.compile(r"\d+: \S+ <")
     lines = itertools.dropwhile(lambda line: not numbered.match(line), text.splitlines())
     block: list[str] = []
@@ -287,7 +289,7 @@ def _blocks(text: str) -> Iterator[str]:
 
 
 def _json(files: Files, name: str) -> Any:  # noqa: ANN401 - JSON
-    """A file's value; None when it is missing or holds none. A script's output has the command before it."""
+    """Return a file's value; None if it is missing or invalid. A script's output is preceded by the command."""
     lines = [line for line in files.get(name, "").splitlines() if not line.startswith("# ")]
     try:
         return json.loads("\n".join(lines))

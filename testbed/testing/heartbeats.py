@@ -1,4 +1,4 @@
-"""Heartbeats between all pods of a lab while a test does something to it: `with Heartbeats(lab) as heartbeats: …`."""
+"""Heartbeats between all pods of a lab during an experiment: `with Heartbeats(lab) as heartbeats: …`."""
 
 import contextlib
 import json
@@ -18,14 +18,14 @@ from testbed.testing.waiting import wait_until
 
 PERIOD_S = 0.1
 STEADY_S = 1.0
-"""Without a loss for so long: it works again."""
+"""Time without a loss after which everything works again."""
 LOOK_EVERY_S = 1.0
-"""At most so often the lab is asked which pods there are."""
+"""Minimum interval between queries of the lab's pods."""
 TERMINATING = "Terminating"
 
 
 class Heartbeats:
-    """Ten numbered datagrams a second from every pod to every other; `record` is what became of them."""
+    """Sends ten numbered datagrams a second from every pod to every other; `record` has their fate."""
 
     def __init__(self, lab: LabHandle) -> None:
         pods = {pod.name: pod.address for pod in lab.pods.values() if pod.address and pod.state != TERMINATING}
@@ -56,7 +56,7 @@ class Heartbeats:
         os.close(self._complaints)
 
     def wait_steady(self, timeout_s: float, pairs: set[Pair] | None = None) -> float:
-        """Wait until nothing was lost for a second; since when, by CLOCK_MONOTONIC. Raises NotInTime."""
+        """Wait for a second without a loss; return its start, by CLOCK_MONOTONIC. Raises NotInTime."""
         begun = time.monotonic()
 
         def steady() -> float:
@@ -68,10 +68,10 @@ class Heartbeats:
                 assert not lost, ", ".join(f"{len(times)} from {a} to {b}" for (a, b), times in lost.items())
             return until - STEADY_S
 
-        return wait_until(steady, timeout_s, "no heartbeat between pods is lost for a second")
+        return wait_until(steady, timeout_s, "a second without a lost heartbeat between pods")
 
     def _forget_deleted(self) -> None:
-        """A pod that somebody deletes meanwhile is nothing that was lost."""
+        """Forget pods that were deleted meanwhile: those are not losses."""
         if time.monotonic() < self._looked_at + LOOK_EVERY_S:
             return
         there = self._lab.pods
@@ -80,11 +80,11 @@ class Heartbeats:
         self._looked_at = time.monotonic()
 
     def locked(self) -> threading.Lock:
-        """To be held while `record` is read."""
+        """Return the lock to hold while reading `record`."""
         return self._lock
 
     def write(self, file: Path) -> None:
-        """The whole record as JSON lines: number, when it was sent, and by pair when it came."""
+        """Write the whole record as JSON lines: number, time of sending, and arrival time by pair."""
         with self._lock, file.open("w", encoding="utf-8") as opened:
             for number, at in self.record.sent_at.items():
                 came = {f"{a} {b}": arrived.get(number) for (a, b), arrived in self.record.arrivals.items()}
@@ -107,4 +107,4 @@ class Heartbeats:
                         self.record.add(json.loads(line))
 
     def _said(self) -> str:
-        return os.pread(self._complaints, 2000, 0).decode(errors="replace") or "the sender says nothing"
+        return os.pread(self._complaints, 2000, 0).decode(errors="replace") or "the sender printed nothing"

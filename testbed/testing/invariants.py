@@ -1,4 +1,4 @@
-"""What is true of every lab in order, whatever was done to it before: I1 to I5."""
+"""Invariants of every healthy lab, whatever was done to it before: I1 to I5."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ from testbed.testing.lab_handle import LabHandle
 
 MAY_GROW = {"agent RSS kB", "agent CPU ticks"}
 NEEDED = {"links", "routes", "nftables tables", "nftables rules", "network namespaces", "agent descriptors"}
-"""Of the last, an agent that has fewer is not connected to etcd again: the next trial must not begin with it so."""
+"""Of the last, an agent with fewer is not connected to etcd: the next trial must not start in that state."""
 SLACK = {"agent descriptors": 3, "agent threads": 4, "zombies": 2}
-"""Health requests that are under way, threads that grpc starts when it likes, processes that end just now."""
+"""Health requests in progress, threads that grpc starts at will, processes that are just ending."""
 BAD_LINE = re.compile(r"Traceback|Error:|CRITICAL|Exception in thread")
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A lab before anything was done to it."""
+    """The state of a lab before anything was done to it."""
 
     resources: Mapping[str, int]
     log_sizes: Mapping[str, int]
@@ -26,14 +26,14 @@ class Baseline:
 
     @classmethod
     def of(cls, lab: LabHandle) -> "Baseline":
-        """As it is now."""
+        """Return the current state."""
         nodes = lab.nodes
         logs = {name: len(lab.logs(name)) for name in nodes}
         return cls(lab.ask(RESOURCES), logs, {name: node.subnet for name, node in nodes.items()})
 
 
 def broken(lab: LabHandle, before: Baseline, *, keeps_subnets: bool = True, expected: str = "(?!)") -> list[str]:
-    """Every invariant that does not hold, a line each. `expected`: of the agents' lines, which are no surprise."""
+    """Return every broken invariant, one line each. `expected` matches lines of agents that are no surprise."""
     nodes, leases = lab.nodes, lab.get("leases")
     problems = []
     for name, node in nodes.items():
@@ -47,17 +47,17 @@ def broken(lab: LabHandle, before: Baseline, *, keeps_subnets: bool = True, expe
     for name in nodes:
         for line in lab.logs(name)[before.log_sizes[name] :].splitlines():
             if BAD_LINE.search(line) and not re.search(expected, line):
-                problems.append(f"I5: the agent of {name} says: {line}")
+                problems.append(f"I5: the agent of {name} logged: {line}")
     return problems
 
 
 def _leases(leases: Sequence[Any], names: Mapping[str, str]) -> list[str]:
-    """I1: one key for each node, with a lease, and no subnet twice."""
+    """I1: check for one key for each node, with a lease, and no subnet twice."""
     owners: dict[str, list[str]] = {}
     for lease in leases:
         owners.setdefault(lease["spec"]["publicIP"], []).append(lease["spec"]["subnet"])
     subnets = [lease["spec"]["subnet"] for lease in leases]
-    problems = [f"I1: {subnet} is there twice" for subnet in set(subnets) if subnets.count(subnet) > 1]
+    problems = [f"I1: {subnet} is listed twice" for subnet in set(subnets) if subnets.count(subnet) > 1]
     for address, name in names.items():
         if len(owners.get(address, [])) != 1:
             problems.append(f"I1: {name} has the keys {owners.get(address, [])} in etcd (want one)")
@@ -65,7 +65,7 @@ def _leases(leases: Sequence[Any], names: Mapping[str, str]) -> list[str]:
 
 
 def _renewed(states: Mapping[str, dict[str, Any]]) -> list[str]:
-    """I1: every lease was renewed lately; one that was not may end in the middle of the next trial."""
+    """I1: check that every lease was renewed recently; another may expire in the middle of the next trial."""
     problems = []
     for name, state in states.items():
         lease = state["lease"] or {}
@@ -76,7 +76,7 @@ def _renewed(states: Mapping[str, dict[str, Any]]) -> list[str]:
 
 
 def _forwarding(lab: LabHandle, leases: Sequence[Any], states: Mapping[str, dict[str, Any]]) -> list[str]:
-    """I2: every node's table is etcd's leases but its own."""
+    """I2: check that every node's table equals etcd's leases without its own."""
     problems = []
     for name, node in lab.nodes.items():
         known = {entry["subnet"]: entry["via"].partition(":")[0] for entry in states[name]["forwarding"]}
@@ -91,12 +91,12 @@ def _forwarding(lab: LabHandle, leases: Sequence[Any], states: Mapping[str, dict
 
 
 def kind_of(resource: str) -> str:
-    """What is counted, without whose it is: `node1 links` → `links`."""
+    """Return the kind of resource without its owner: `node1 links` → `links`."""
     return re.sub(r"^\S*\d ", "", resource)
 
 
 def _resources(now: Mapping[str, int], before: Mapping[str, int]) -> list[str]:
-    """I4: no more of anything than before, and nothing less of what a node needs."""
+    """I4: check that no resource has grown, and that a node has what it needs."""
     problems = []
     for what, count in before.items():
         if (kind := kind_of(what)) in NEEDED and now.get(what, 0) < count - SLACK.get(kind, 0):

@@ -1,6 +1,6 @@
-"""What a lab answers to a test: results of commands, pings and requests, and how nodes and pods are. Plain values.
+"""A lab's answers to a test: results of commands, pings and requests, and the state of nodes and pods.
 
-Each prints as one readable line, so that a failed `assert` tells what was seen.
+Plain values. Each prints as one readable line, so that a failed `assert` shows what was observed.
 """
 
 import json
@@ -15,28 +15,28 @@ from testbed.control.answers.trace import TraceAnswer
 SHOWN = 2000
 """Characters of each stream in a failure's text."""
 SEPARATOR = "\x1e"
-"""ASCII's record separator: no message of curl and no header holds it."""
+"""ASCII's record separator, which no message of curl and no header contains."""
 CURL_REPORT = f"%{{stderr}}{SEPARATOR}%{{json}}{SEPARATOR}%{{header_json}}"
-"""curl's --write-out: after its own messages, what it knows of the transfer and the answer's headers."""
+"""curl's --write-out: after its own messages, transfer data and the response's headers."""
 
 
 class CommandFailed(AssertionError):
-    """A command that had to succeed did not; the text has all it said."""
+    """A command that had to succeed failed; the text has all its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a command in a pod or on a node said, and how it ended."""
+    """A command's output in a pod or on a node, and its exit code."""
 
     target: str
     argv: tuple[str, ...]
     stdout: str
     stderr: str
     exit_code: int
-    """128 + the signal's number when a signal ended it."""
+    """128 + the signal's number if a signal ended it."""
 
     def check(self) -> str:
-        """Its standard output. Raises CommandFailed unless the exit code is 0."""
+        """Return standard output. Raises CommandFailed unless the exit code is 0."""
         if self.exit_code != 0:
             raise CommandFailed(
                 f"{self.target}: {shlex.join(self.argv)}: exit code {self.exit_code}\n"
@@ -47,7 +47,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """What came back of ICMP echo requests from one pod or node to another."""
+    """Replies to ICMP echo requests from one pod or node to another."""
 
     source: str
     destination: str
@@ -55,21 +55,21 @@ class Ping:
     sent: int
     received: int
     ttl: int | None
-    """Of the last reply."""
+    """TTL of the last reply."""
     rtt_ms: tuple[float, ...]
     error: str | None
-    """The last ICMP error in words, with who sent it."""
+    """The last ICMP error in words, with its sender."""
     skipped: str | None
-    """Why what is missing is not lost: a pod was terminated meanwhile; None where it counts."""
+    """Why missing replies are not lost: a pod was terminated meanwhile; None if they count."""
 
     @property
     def lost(self) -> int:
-        """How many requests were not answered and should have been."""
+        """Return how many requests should have got a reply and did not."""
         return 0 if self.skipped else self.sent - self.received
 
     @classmethod
     def from_json(cls, pair: PingAnswer) -> "Ping":
-        """From one entry of `testbed ping -o json`."""
+        """Parse one entry of `testbed ping -o json`."""
         return cls(
             source=pair["source"],
             destination=pair["destination"],
@@ -85,29 +85,29 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Where one real packet went, as `testbed trace` shows it."""
+    """The path of one real packet, as `testbed trace` shows it."""
 
     source: str
     destination: str
     outcome: str
     """answered, refused, unreachable, lost, unanswered, reply lost, data lost or not sent."""
     lost_at: str | None
-    """The last place that saw it, e.g. `node2 uplink`; None when nothing was lost."""
+    """The last place that saw it, e.g. `node2 uplink`; None if nothing was lost."""
     reasons: tuple[str, ...]
-    """Why, a line each."""
+    """Reasons, one line each."""
     path: tuple[str, ...]
-    """Every place that saw it, in order: `client eth0`, `node1 flannel0` …; of the request, then of the reply."""
+    """Every place that saw it, in order: `client eth0`, `node1 flannel0` …; for the request, then for the reply."""
     answer: TraceAnswer = field(repr=False)
-    """All of `testbed trace -o json`."""
+    """The full answer of `testbed trace -o json`."""
 
     @property
     def answered(self) -> bool:
-        """Whether a reply came back."""
+        """Return whether a reply came back."""
         return self.outcome == "answered"
 
     @classmethod
     def from_json(cls, source: str, destination: str, answer: TraceAnswer) -> "Trace":
-        """From `testbed trace -o json`."""
+        """Parse `testbed trace -o json`."""
         lost_at = answer["lost_at"]
         return cls(
             source=source,
@@ -122,38 +122,38 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What `testbed check` says of a lab."""
+    """The result of `testbed check`."""
 
     well: bool
     """Whether all checks passed."""
     problems: Mapping[str, tuple[str, ...]]
-    """The checks that failed, and what is wrong with each."""
+    """The failed checks, and the problems of each."""
 
     @classmethod
     def from_json(cls, answer: CheckAnswer) -> "Check":
-        """From `testbed check -o json`."""
+        """Parse `testbed check -o json`."""
         failed = {one["check"]: tuple(one["wrong"]) for one in answer["checks"] if not one["holds"]}
         return cls(answer["well"], failed)
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What an HTTP request got; status 0 with `error` when there was no answer."""
+    """The response to an HTTP request; status 0 with `error` if there was none."""
 
     url: str
     status: int
     body: str
     headers: Mapping[str, str] = field(repr=False)
-    """Names in lower case; of a header that came several times, the values joined by commas."""
+    """Names in lower case; values of repeated headers joined by commas."""
     error: str | None
-    """curl's own words."""
+    """curl's own message."""
     remote_address: str | None
     local_address: str | None
     time_s: float
 
 
 def response_of(url: str, result: Result) -> Response:
-    """Read what curl wrote with CURL_REPORT. Without a report (curl itself could not run) `error` has its words."""
+    """Parse curl's output with CURL_REPORT. Without a report (curl itself could not run) `error` has its message."""
     messages, *report = result.stderr.split(SEPARATOR)
     said = messages.strip() or None
     if len(report) != 2:
@@ -174,7 +174,7 @@ def response_of(url: str, result: Result) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class NodeSeen:
-    """A node as it was when it was looked at."""
+    """A node at the time of the query."""
 
     name: str
     address: str
@@ -182,17 +182,17 @@ class NodeSeen:
     agent_state: str
     """ready, not ready, fenced, starting, backoff, by hand …"""
     agent_pid: int | None
-    """Inside the lab."""
+    """In the lab's PID namespace."""
     agent_restarts: int
     peers_known: int
     peers_expected: int
     backend: str
     device: str | None
-    """Of the overlay; None where packets leave by the uplink itself."""
+    """The overlay's device; None where packets leave by the uplink itself."""
 
     @classmethod
     def from_json(cls, node: NodeStatus) -> "NodeSeen":
-        """From a node's part of `testbed status -o json`."""
+        """Parse a node's part of `testbed status -o json`."""
         agent, peers = node["agent"], node["peers"]
         return cls(
             name=node["name"],
@@ -210,7 +210,7 @@ class NodeSeen:
 
 @dataclass(frozen=True, slots=True)
 class PodSeen:
-    """A pod as it was when it was looked at."""
+    """A pod at the time of the query."""
 
     name: str
     node: str
@@ -222,7 +222,7 @@ class PodSeen:
 
     @classmethod
     def from_json(cls, pod: PodLine) -> "PodSeen":
-        """From a pod's part of `testbed status -o json`."""
+        """Parse a pod's part of `testbed status -o json`."""
         return cls(
             name=pod["name"],
             node=pod["node"],

@@ -1,8 +1,8 @@
-"""Captures of what passes nodes' uplinks and overlay devices, by tcpdump inside the lab, into files out here.
+"""Captures at nodes' uplinks and overlay devices, by tcpdump inside the lab, into files outside. tcpdump writes to our
+descriptor, so nothing is written inside the lab; it ends when our end of its standard input closes, even if we die.
 
-tcpdump writes to a descriptor of ours, so nothing is written inside the lab; it ends when our end of its standard
-input closes, also by dying. A device that is not there yet, or goes and comes again as flannel0 does with its agent,
-is waited for; each of its lives has a file of its own.
+A missing device, or one that is recreated like flannel0 with its agent, is waited for; each of its lives has its own
+file.
 """
 
 import os
@@ -18,9 +18,9 @@ START_LIMIT_S = 5.0
 STOP_LIMIT_S = 5.0
 RETRY_S = 0.2
 PATIENCE_S = 24 * 3600.0
-"""How long a capture may be silent; it ends with its test."""
-# The watcher ends tcpdump on end of file; `exec` keeps the number that it knows. A command in the background has no
-# standard input of its own, hence 3.
+"""How long a capture may take to report anything; it ends with its test."""
+# The watcher ends tcpdump on end of file; `exec` keeps its process id. A command in the background has no standard
+# input of its own, hence 3.
 TCPDUMP = (
     "exec 3<&0; (read -r _ <&3; kill -TERM $$) & "
     'exec tcpdump --immediate-mode -U -n -s 0 -Z root -i "$0" -w - "$@" </dev/null 3<&-'
@@ -40,7 +40,7 @@ class Captures:
         ]
 
     def start(self) -> None:
-        """Capture from now on: returns once every device that is there is listened to."""
+        """Start capturing; return once every existing device is captured."""
         for capture in self._captures:
             capture.start()
         deadline = time.monotonic() + START_LIMIT_S
@@ -48,7 +48,7 @@ class Captures:
             capture.settled.wait(max(0.0, deadline - time.monotonic()))
 
     def stop(self) -> None:
-        """End every capture and wait until its file is complete."""
+        """Stop every capture and wait until its file is complete."""
         for capture in self._captures:
             capture.end()
         deadline = time.monotonic() + STOP_LIMIT_S
@@ -67,7 +67,7 @@ class _Capture(threading.Thread):
         self._lock = threading.Lock()
         self._lifeline: int | None = None
         self.settled = threading.Event()
-        """Set once the device is listened to, or known not to be there."""
+        """Set once the device is being captured, or known to be missing."""
 
     def run(self) -> None:
         number = 1
@@ -79,7 +79,7 @@ class _Capture(threading.Thread):
             self._ending.wait(RETRY_S)
 
     def end(self) -> None:
-        """Ask the capture to end."""
+        """Request the end of the capture."""
         with self._lock:
             self._ending.set()
             self._cut()
@@ -90,7 +90,7 @@ class _Capture(threading.Thread):
             self._lifeline = None
 
     def _listen(self, file: Path) -> bool:
-        """Capture until told to end or the device goes; True when the file holds a capture."""
+        """Capture until told to end or the device is deleted; return True if the file holds a capture."""
         stdin, lifeline = os.pipe()
         errors = os.memfd_create("tcpdump")
         packets = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -104,7 +104,7 @@ class _Capture(threading.Thread):
             arguments = {"name": self._node, "container": None, "argv": ["sh", "-c", TCPDUMP, self._device]}
             self._lab.ask(EXEC, arguments, (stdin, packets, errors), PATIENCE_S)
         except TestbedError:
-            # The lab has gone, or is not able to: the test will tell.
+            # The lab is gone or cannot do it: the test will report that.
             pass
         finally:
             with self._lock:

@@ -1,4 +1,4 @@
-"""Which cluster a test wants, and how labs of tests are brought up and taken down. Knows nothing of pytest."""
+"""How a test chooses its cluster, and how labs of tests are brought up and taken down. Independent of pytest."""
 
 import contextlib
 import os
@@ -18,12 +18,12 @@ from testbed.testing.lab_handle import LabHandle
 DEFAULT_CLUSTER = "nginx_tomcat"
 START_LIMIT_S = 300.0
 ELSEWHERE = "/"
-"""`-m testbed` must not find a directory of that name where the tests were started."""
+"""A directory where `-m testbed` does not find one of that name in the tests' directory."""
 _numbers = count(1)
 
 
 class LabNotUp(TestbedError):
-    """`up` failed; `lab` is what it left for a look, if anything."""
+    """`up` failed; `lab` is what it left for inspection, if anything."""
 
     def __init__(self, message: str, exit_code: int, lab: LabHandle | None) -> None:
         super().__init__(message, exit_code)
@@ -32,17 +32,18 @@ class LabNotUp(TestbedError):
 
 @dataclass(frozen=True, slots=True)
 class ClusterChoice:
-    """A cluster that comes with the testbed, a file, or YAML text; equal choices are the same lab."""
+    """A cluster that ships with the testbed, a file, or YAML text; equal choices share a lab."""
 
     cluster: str
-    """A name or an absolute path; with `text` only what to call it."""
+    """A name or an absolute path; with `text` only its label."""
     text: str | None = None
 
 
 def choose(wanted: object, beside: Path) -> ClusterChoice:
-    """What a test means: a name, a path relative to the directory `beside`, YAML text, or its documents as dicts.
+    """Interpret a test's choice: a name, a path relative to the directory `beside`, YAML text, or its documents as
+    dicts.
 
-    Raises ValueError with what is wrong in words.
+    Raises ValueError with the problem.
     """
     if isinstance(wanted, ClusterChoice):
         return wanted
@@ -67,14 +68,14 @@ def choose(wanted: object, beside: Path) -> ClusterChoice:
 
 
 def fresh_name(prefix: str) -> str:
-    """A lab name that nothing else in this process has."""
+    """Return a lab name that is unused in this process."""
     return f"{prefix}-{next(_numbers)}"
 
 
 def start_lab(choice: ClusterChoice, name: str, directory: Path, *options: str) -> LabHandle:
-    """Bring a lab up as `testbed up` does, `options` included. YAML text is put into a file below `directory`.
+    """Bring a lab up as `testbed up` does, `options` included.
 
-    Raises LabNotUp with all that `up` said.
+    YAML text is written to a file below `directory`. Raises LabNotUp with the output of `up`.
     """
     cluster = choice.cluster
     if choice.text is not None:
@@ -100,17 +101,17 @@ def start_lab(choice: ClusterChoice, name: str, directory: Path, *options: str) 
 
 
 def stop_lab(lab: LabHandle) -> None:
-    """Take a lab down; one that is gone already is success. Raises TestbedError when something of it stays."""
-    # The test may have ended it and brought up another of that name: the directory is that one's now.
+    """Take a lab down; one that is gone already is success. Raises TestbedError if something is left."""
+    # The test may have ended it and brought up another of that name, which now owns the directory.
     with contextlib.suppress(FileNotFoundError):
         remove(read_record(lab.record.rundir) or lab.record)
 
 
 def hand_over(path: Path) -> None:
-    """Give a file or directory tree that root made to the user who ran sudo."""
+    """Give a file or directory tree that root created to the user who ran sudo."""
     give_to_sudo_user(path, *path.rglob("*"))
 
 
 def open_shell(lab: LabHandle) -> None:
-    """Open a shell in the lab's own namespaces on this process's terminal; returns when it is left."""
+    """Open a shell in the lab's own namespaces on this process's terminal; return when it exits."""
     subprocess.run([sys.executable, "-m", "testbed", "shell", "--lab", lab.name], cwd=ELSEWHERE, check=False)

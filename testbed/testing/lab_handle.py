@@ -1,11 +1,11 @@
-"""A running lab in a test's hands: commands, pings, requests, agents and objects, asked over the lab's control socket.
+"""A running lab for a test: commands, pings, requests, agents and objects, over the lab's control socket.
 
     lab = find("my-lab")                                  # any lab that runs; pytest's fixture `lab` gives the same
     lab.ping("client", "tomcat").lost == 0
     lab.curl("client", "http://10.0.90.2:8080/").status == 200
-    lab.exec("node1", "ip", "route").check()              # standard output, or CommandFailed with all that was said
+    lab.exec("node1", "ip", "route").check()              # standard output, or CommandFailed with all output
 
-Every method raises TestbedError when the lab has no such pod or does not answer.
+Every method raises TestbedError if the lab has no such pod or does not answer.
 """
 
 import json
@@ -74,10 +74,10 @@ ANSWER_LIMIT_S = 30.0
 EXEC_LIMIT_S = 60.0
 CURL_LIMIT_S = 10.0
 CHANGE_LIMIT_S = 60.0
-"""For objects and nodes to be as they were asked for."""
+"""For objects and nodes to reach the requested state."""
 PING_TIMEOUT_S = 1.2  # seconds per request, pauses included: what the lab itself waits
 HEALTH = "http://127.0.0.1:8286"
-"""Where the lab's agents answer, each on its own node."""
+"""URL at which each agent answers, on its own node."""
 SHOWN = 500
 
 Arguments = Mapping[str, object]
@@ -85,31 +85,31 @@ NOTHING: Arguments = MappingProxyType({})
 
 
 class Command(NamedTuple):
-    """What to call a program in results and messages."""
+    """A program's name in results and messages."""
 
     target: str
     argv: tuple[str, ...]
 
 
 class LabHandle:
-    """A running lab. Cheap to make, keeps nothing open, may be used by several threads."""
+    """A running lab. Cheap to create, holds nothing open, may be used by several threads."""
 
     def __init__(self, record: LabRecord) -> None:
         self.record = record
         self.requests = 0
-        """How often the lab was asked through this handle."""
+        """Number of requests through this handle."""
 
     def __repr__(self) -> str:
         return f"LabHandle({self.name!r})"
 
     @property
     def name(self) -> str:
-        """The lab's name, for `--lab`."""
+        """Return the lab's name, for `--lab`."""
         return self.record.name
 
     @property
     def alive(self) -> bool:
-        """Whether the lab runs."""
+        """Return whether the lab runs."""
         return self.record.alive
 
     def ask(
@@ -119,7 +119,7 @@ class LabHandle:
         descriptors: tuple[int, ...] = (),
         timeout_s: float = ANSWER_LIMIT_S,
     ) -> AnswerT:
-        """Ask for any verb of the control socket. Raises TestbedError; NoAnswer after `timeout_s` seconds."""
+        """Call any verb of the control socket. Raises TestbedError; NoAnswer after `timeout_s` seconds."""
         self.requests += 1
         return ask(self.record, question, descriptors, answer_within_s=timeout_s, **arguments)
 
@@ -131,9 +131,10 @@ class LabHandle:
         input: str | None = None,
         timeout_s: float = EXEC_LIMIT_S,
     ) -> Result:
-        """Run a command in a pod (its first container, if none is named) or on a node, `input` on its standard input.
+        """Run a command in a pod (its first container, if none is named) or on a node, with `input` on its standard
+        input.
 
-        Raises NoAnswer with what it said so far after `timeout_s` seconds; the command is ended then.
+        Raises NoAnswer with its output so far after `timeout_s` seconds, and ends the command.
         """
         arguments = {"name": target, "container": container, "argv": list(argv)}
         return self._run(EXEC, arguments, Command(target, argv), input=input, timeout_s=timeout_s)
@@ -141,13 +142,13 @@ class LabHandle:
     def script(self, text: str, target: str | None = None, timeout_s: float = EXEC_LIMIT_S) -> Result:
         """Run shell commands on a node or in a pod, or (without a target) in the lab's own namespaces.
 
-        There the switches are, and `ip netns exec NAME …` works for every node and pod.
+        Those contain the switches, and `ip netns exec NAME …` works there for every node and pod.
         """
         command = Command(target or "lab", ("bash", text))
         return self._run(SHELL, {"name": target}, command, input=text, timeout_s=timeout_s)
 
     def ping(self, source: str, destination: str, count: int = 1) -> Ping:
-        """Ping a pod, a node or an address from a pod or a node, each request with its own second to come back."""
+        """Ping a pod, a node or an address from a pod or a node; each request has a second for its reply."""
         return self._pings({"source": source, "destination": destination, "count": count}, count)[0]
 
     def ping_all(self, count: int = 1) -> list[Ping]:
@@ -164,17 +165,18 @@ class LabHandle:
     ) -> Response:
         """Request a URL with the real curl in a pod or on a node; `options` are curl's own.
 
-        No answer (refused, unreachable, too late) is a Response with status 0 and an error, so it can be waited for.
+        A failure (refused, unreachable, too late) is a Response with status 0 and an error, so tests can wait for
+        success.
         """
         words = ["--silent", "--show-error", "--max-time", f"{timeout_s:g}", "--write-out", CURL_REPORT, *options, url]
         return response_of(url, self.exec(source, "curl", *words, container=container, timeout_s=timeout_s + 5))
 
     def wait_until(self, condition: Callable[[], T], timeout_s: float, what: str = "") -> T:
-        """The condition's first true value. Raises NotInTime with `what` and what was last seen."""
+        """Return the condition's first true value. Raises NotInTime with `what` and the last value."""
         return wait_until(condition, timeout_s, what)
 
     def wait_ready(self, timeout_s: float = 30.0) -> None:
-        """Wait until the lab's state is «ready». Raises NotInTime with nodes and pods as they were last."""
+        """Wait until the lab's state is "ready". Raises NotInTime with the last state of nodes and pods."""
 
         def ready() -> bool:
             status = self.status()
@@ -209,8 +211,8 @@ class LabHandle:
     def capture(self, *points: str, filter: str = "", file: Path | None = None) -> Iterator[PointCapture]:
         """Capture at points while the block runs: `with lab.capture("node1:uplink", filter="icmp") as seen:`.
 
-        Points and filter are those of `testbed capture`. `seen.lines` has a line for each packet once the block is
-        left; with a `file`, that has them as pcapng instead.
+        Points and filter are those of `testbed capture`. After the block, `seen.lines` has a line for each packet; with
+        a `file`, that has them as pcapng instead.
         """
         self.requests += 1
         capture = PointCapture(self.record, [*points, *filter.split()], file)
@@ -221,7 +223,7 @@ class LabHandle:
             capture.close()
 
     def apply(self, manifests: Manifests, wait_s: float | None = CHANGE_LIMIT_S) -> Mapping[str, str]:
-        """Create or change objects as `testbed apply` does, and wait until they are ready; None: do not wait.
+        """Create or change objects as `testbed apply` does, and wait until they are ready; with None, do not wait.
 
         Takes YAML text, the Path of a file, or objects as a dict or a list of dicts; returns `kind/name` → outcome.
         """
@@ -231,7 +233,7 @@ class LabHandle:
         return _outcomes(answer["objects"])
 
     def delete(self, *names: str, grace_s: float | None = None) -> Mapping[str, str]:
-        """Remove objects by `kind/name` (`pod/web`), and return when they are gone. Raises TestbedError."""
+        """Remove objects by `kind/name` (`pod/web`), and return once they are gone. Raises TestbedError."""
         outcomes: dict[str, str] = {}
         for name in names:
             kind, slash, rest = name.partition("/")
@@ -245,25 +247,25 @@ class LabHandle:
         return outcomes
 
     def scale(self, deployment: str, replicas: int, wait_s: float | None = CHANGE_LIMIT_S) -> None:
-        """Set a Deployment's number of pods, and wait until they are ready; None: do not wait."""
+        """Set a Deployment's number of pods, and wait until they are ready; with None, do not wait."""
         arguments = {"name": deployment, "replicas": replicas, "wait_s": wait_s}
         self.ask(SCALE, arguments, timeout_s=ANSWER_LIMIT_S + (wait_s or 0))
 
     def add_node(self, name: str, ip: str | None = None, switch: str | None = None) -> NodeSeen:
-        """Add a machine with an agent, and return when every node knows its subnet."""
+        """Add a machine with an agent, and return once every node knows its subnet."""
         self._change_node("add", name, ip=ip, switch=switch)
         return self.nodes[name]
 
     def drain_node(self, name: str, limit_s: float = CHANGE_LIMIT_S) -> Sequence[str]:
-        """Move a node's pods of Deployments elsewhere, and let no new ones come; return the pods that stay."""
+        """Move a node's pods of Deployments to other nodes, and accept no new ones; return the pods that stay."""
         return self._change_node("drain", name, limit_s=limit_s).get("stay", [])
 
     def uncordon_node(self, name: str) -> None:
-        """Let new pods come to a drained node again."""
+        """Let a drained node accept new pods again."""
         self._change_node("uncordon", name)
 
     def delete_node(self, name: str, limit_s: float = CHANGE_LIMIT_S) -> Sequence[str]:
-        """Drain a node and remove the machine and its lease; return the pods that went with it."""
+        """Drain a node and remove the machine and its lease; return the pods that were deleted with it."""
         return self._change_node("delete", name, limit_s=limit_s).get("lost", [])
 
     def _change_node(self, action: str, name: str, **arguments: object) -> NodeAnswer:
@@ -271,23 +273,23 @@ class LabHandle:
         return self.ask(NODE, asked, timeout_s=ANSWER_LIMIT_S + CHANGE_LIMIT_S)
 
     def status(self) -> StatusAnswer:
-        """As `testbed status -o json`."""
+        """Return the data of `testbed status -o json`."""
         return {**self.ask(STATUS), "pid": self.record.pid}
 
     def get(self, kind: str, name: str | None = None) -> Sequence[Any]:
-        """Kubernetes-shaped objects: nodes, pods, services, leases, routes; all of a kind, or the one named."""
+        """Return Kubernetes-shaped objects: nodes, pods, services, leases, routes; all of a kind, or the named one."""
         return self.ask(GET, {"kind": kind, "name": name})
 
     def describe(self, kind: str, name: str) -> Description:
-        """Everything about one of `nodes` or `pods`, as headings and values."""
+        """Return everything about one of `nodes` or `pods`, as headings and values."""
         return self.ask(DESCRIBE, {"kind": kind, "name": name})
 
     def events(self) -> Sequence[EventLine]:
-        """What happened in the lab, oldest first: at, type, object, reason, message."""
+        """Return the lab's events, oldest first: at, type, object, reason, message."""
         return self.ask(EVENTS)
 
     def logs(self, name: str, container: str | None = None) -> str:
-        """What a pod, a node's agent, an etcd member (`etcd1`) or the lab itself (`lab`) has written."""
+        """Return the log of a pod, a node's agent, an etcd member (`etcd1`) or the lab itself (`lab`)."""
         return self._run(LOGS, {"name": name, "container": container}, Command(name, ("logs",))).check()
 
     def etcdctl(self, *argv: str) -> Result:
@@ -296,10 +298,10 @@ class LabHandle:
 
     @contextmanager
     def fault(self, text: str) -> Iterator[FaultAnswer]:
-        """Break something, as `testbed fault TEXT` does, and heal it at the end: `with lab.fault("agent stop node1"):`.
+        """Inject a fault, as `testbed fault TEXT` does, and heal it at the end: `with lab.fault("agent stop node1"):`.
 
-        Gives what `-o json` shows. The block is left when what was broken is ready again (see `heal`); what the lab
-        repairs by itself, as after `agent kill`, may take longer.
+        Provides the data of `-o json`. The block ends when everything affected is ready again (see `heal`); what the
+        lab repairs by itself, as after `agent kill`, may take longer.
         """
         fault = self.ask(FAULT, {"words": text.split()})
         try:
@@ -309,14 +311,15 @@ class LabHandle:
                 self.heal(fault["number"])
 
     def faults(self) -> Sequence[FaultAnswer]:
-        """What is broken now, as `testbed fault list -o json` shows it."""
+        """Return the active faults, as `testbed fault list -o json` shows them."""
         return self.ask(FAULTS)
 
     def heal(self, *numbers: int, limit_s: float = HEAL_LIMIT_S) -> None:
-        """End the faults of these numbers; without any, all that are on. Returns when what they broke is ready again.
+        """End the faults with these numbers, or all active ones.
 
-        Raises TestbedError if one cannot be ended, or if something is not ready after `limit_s` seconds, unless other
-        faults are on, which may be why. With a limit of 0 nothing is waited for.
+        Returns when everything they broke is ready again. Raises TestbedError if one cannot be ended, or if something
+        is not ready after `limit_s` seconds, unless other active faults may be the cause. With a limit of 0, do not
+        wait.
         """
         arguments = {"numbers": list(numbers) or None, "limit_s": float(limit_s)}
         for one in self.ask(HEAL, arguments, timeout_s=limit_s + ANSWER_LIMIT_S):
@@ -328,16 +331,16 @@ class LabHandle:
 
     @property
     def nodes(self) -> Mapping[str, NodeSeen]:
-        """Every node as it is now, in the order of the cluster file."""
+        """Return every node's current state, in the order of the cluster file."""
         return {node["name"]: NodeSeen.from_json(node) for node in self.status()["nodes"]}
 
     @property
     def pods(self) -> Mapping[str, PodSeen]:
-        """Every pod as it is now, in the order of the cluster file."""
+        """Return every pod's current state, in the order of the cluster file."""
         return {pod["name"]: PodSeen.from_json(pod) for pod in self.status()["pods"]}
 
     def agent(self, node: str) -> "AgentHandle":
-        """The agent of a node."""
+        """Return the agent of a node."""
         return AgentHandle(self, node)
 
     def _pings(self, arguments: Arguments, count: int) -> list[Ping]:
@@ -353,7 +356,7 @@ class LabHandle:
         input: str | None = None,
         timeout_s: float = ANSWER_LIMIT_S,
     ) -> Result:
-        """A verb that runs a program on our streams, which are files in memory: nothing to relay, nothing to block."""
+        """Call a verb that runs a program on our streams, which are files in memory: no relay, no blocking."""
         streams = [os.memfd_create(f"testbed-{name}") for name in ("stdin", "stdout", "stderr")]
         try:
             if input:
@@ -380,34 +383,34 @@ class AgentHandle:
 
     @property
     def pid(self) -> int | None:
-        """Its process id inside the lab; None while it does not run."""
+        """Return its process id inside the lab; None while it is not running."""
         return self._lab.nodes[self.node].agent_pid
 
     def signal(self, name: str) -> None:
-        """Send it a signal: TERM, KILL, STOP, CONT … Raises AssertionError when it does not run."""
+        """Send it a signal: TERM, KILL, STOP, CONT … Raises AssertionError if it is not running."""
         pid = self.pid
-        assert pid is not None, f"the agent of {self.node} does not run"
+        assert pid is not None, f"the agent of {self.node} is not running"
         self._lab.exec(self.node, "kill", "-s", name, str(pid)).check()
 
     def kill(self) -> None:
-        """Kill it hard; the lab starts it again."""
+        """Kill it with SIGKILL; the lab restarts it."""
         self.signal("KILL")
 
     def restart(self) -> None:
-        """Restart it with the code as it is now, and wait until it is ready."""
+        """Restart it with its current code, and wait until it is ready."""
         self._lab.ask(RESTART, {"nodes": [self.node]})
 
     def state(self) -> dict[str, Any]:
-        """What it says of itself: lease, forwarding table, counters, drops by reason (its /state)."""
+        """Return its own state: lease, forwarding table, counters, drops by reason (its /state)."""
         state: dict[str, Any] = json.loads(self._page("/state"))
         return state
 
     def metrics(self) -> dict[str, float]:
-        """Its counters by their Prometheus names, labels included, e.g. `overlay_peers`."""
+        """Return its counters by their Prometheus names, labels included, e.g. `overlay_peers`."""
         return metrics_of(self._page("/metrics").splitlines())
 
     def wait_ready(self, timeout_s: float = 20.0) -> None:
-        """Wait until it is ready. Raises NotInTime with how it was last."""
+        """Wait until it is ready. Raises NotInTime with its last state."""
 
         def ready() -> bool:
             node = self._lab.nodes[self.node]
@@ -421,13 +424,13 @@ class AgentHandle:
 
 
 def metrics_of(lines: Sequence[str]) -> dict[str, float]:
-    """Samples of Prometheus' text format by name and labels."""
+    """Parse samples of Prometheus' text format, by name and labels."""
     samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
     return {name: float(value) for name, _, value in samples}
 
 
 def find(name: str | None = None) -> LabHandle:
-    """The running lab of that name, of TESTBED_LAB, or the only one. Raises TestbedError."""
+    """Find the running lab of that name, of TESTBED_LAB, or the only one. Raises TestbedError."""
     return LabHandle(find_lab(name))
 
 

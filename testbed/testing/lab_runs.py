@@ -1,4 +1,4 @@
-"""Names of one run of tests: of its labs, so that runs and workers side by side never meet, and of its bundles."""
+"""Names for one run of tests: of its labs, so that parallel runs and workers never collide, and of its bundles."""
 
 import os
 import re
@@ -12,27 +12,27 @@ from typing import Any
 from testbed.testing.lab_choice import hand_over
 
 PREFIX_VARIABLE = "TESTBED_TEST_LABS"
-"""Environment variable: what the names of all labs of tests start with."""
+"""Environment variable: prefix of the names of all labs of tests."""
 DEFAULT_PREFIX = "pytest"
 DEFAULT_DIRECTORY = ".lab-bundles"
-RUNS_KEPT = 3  # in the default directory, as pytest keeps of its temporary directories
+RUNS_KEPT = 3  # in the default directory, like pytest's temporary directories
 LONGEST_TEST_NAME = 120  # characters; a file name may have 255 bytes
 _RUN = re.compile(r"\d{8}-\d{6}-(?P<process>\d+)(-gw\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class RunName:
-    """What tells this run of pytest, and this worker of it, from others."""
+    """What distinguishes this run of pytest, and this worker, from others."""
 
     process: int
-    """Of the process that the user started."""
+    """Of the process started by the user."""
     worker: str | None
-    """Name of the pytest-xdist worker that this is: gw0, gw1 …"""
+    """Name of this pytest-xdist worker: gw0, gw1 …"""
     prefix: str = DEFAULT_PREFIX
 
     @classmethod
     def of(cls, worker_input: Mapping[str, Any] | None) -> "RunName":
-        """For this process; `worker_input` is what pytest-xdist gave it, if it is a worker."""
+        """Return the name for this process; `worker_input` comes from pytest-xdist, if this is a worker."""
         prefix = os.environ.get(PREFIX_VARIABLE, DEFAULT_PREFIX)
         if worker_input is None:
             return cls(os.getpid(), None, prefix)
@@ -40,30 +40,30 @@ class RunName:
 
     @property
     def lab_prefix(self) -> str:
-        """What names of this worker's labs start with."""
+        """Return the prefix of this worker's lab names."""
         return f"{self.prefix}-{self.process}{'' if self.worker is None else f'-{self.worker}'}"
 
     def is_ours(self, lab: str) -> bool:
-        """Whether a lab belongs to this run, whichever worker made it."""
+        """Report whether a lab belongs to this run, whichever worker made it."""
         return lab.startswith(f"{self.prefix}-{self.process}-")
 
     def directory(self, now: float) -> str:
-        """Name of the directory for this worker's bundles."""
+        """Return the name of the directory for this worker's bundles."""
         started = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
         return f"{started}-{self.process}{'' if self.worker is None else f'-{self.worker}'}"
 
 
 class BundleDirectory:
-    """Where this run's bundles go: DIRECTORY/RUN/TEST/LAB. Nothing is made before the first bundle."""
+    """The place of this run's bundles: DIRECTORY/RUN/TEST/LAB. Nothing is created before the first bundle."""
 
     def __init__(self, wanted: Path | None, root: Path, run: RunName) -> None:
-        """`wanted` is the user's choice; without one, old runs below `root` are removed when new ones come."""
+        """Take `wanted`, the user's choice; without one, old runs below `root` are removed when new ones come."""
         self._base = (root / DEFAULT_DIRECTORY if wanted is None else wanted).absolute()
         self._forgets = wanted is None
         self._run = self._base / run.directory(time.time())
 
     def place_for(self, test: str, lab: str) -> Path:
-        """A new directory for the bundle about a lab after a test. Raises OSError when it cannot be made."""
+        """Return a new directory for the bundle about a lab after a test. Raises OSError if it cannot be created."""
         if not self._run.exists():
             self._begin()
         place = self._run / file_name_of(test) / lab
@@ -84,7 +84,7 @@ class BundleDirectory:
 
 
 def outdated(names: Iterable[str]) -> list[str]:
-    """Directories of all runs but the last ones, the workers of a run together; other names are left alone."""
+    """Return directories of all runs but the last ones, with a run's workers together; other names are ignored."""
     runs: dict[str, list[str]] = {}
     for name in sorted(names, reverse=True):
         if found := _RUN.fullmatch(name):
@@ -93,6 +93,6 @@ def outdated(names: Iterable[str]) -> list[str]:
 
 
 def file_name_of(test: str) -> str:
-    """A test's id as the name of a directory: its function and parameters first of all."""
+    """Turn a test's id into the name of a directory: its function and parameters first."""
     name = re.sub(r"[^-\w.\[\]]+", "_", test.replace(".py::", "__"))
     return name[-LONGEST_TEST_NAME:].lstrip("._")

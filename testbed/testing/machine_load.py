@@ -1,4 +1,4 @@
-"""How busy the machine is with whatever it does: what a limit that was missed has to be held against.
+"""How busy the machine is, to judge a missed limit.
 
 The kernel counts the time in which at least one task was ready to run and had no processor (pressure stall
 information, Documentation/accounting/psi.rst).
@@ -14,7 +14,9 @@ SOME_TOTAL = re.compile(r"^some .* total=(\d+)$", re.MULTILINE)
 
 
 def waited_s(pressure: Path = PRESSURE) -> float | None:
-    """Seconds since the machine started in which somebody waited for a processor; None: this kernel does not count."""
+    """Return seconds since the machine's start in which a task waited for a processor; None if the kernel does not
+    count them.
+    """
     try:
         found = SOME_TOTAL.search(pressure.read_text())
     except OSError:
@@ -23,14 +25,14 @@ def waited_s(pressure: Path = PRESSURE) -> float | None:
 
 
 class Pressure:
-    """The share of a time in which somebody waited for a processor."""
+    """The share of an interval in which a task waited for a processor."""
 
     def __init__(self, read: Callable[[], float | None] = waited_s, now: Callable[[], float] = time.monotonic) -> None:
         self._read, self._now = read, now
         self._waited_s, self._began = read(), now()
 
     def share(self) -> float | None:
-        """Since this object was made, 0 to 1; None where the kernel does not count."""
+        """Return it since this object was created, 0 to 1; None if the kernel does not count it."""
         waited = self._read()
         if waited is None or self._waited_s is None:
             return None

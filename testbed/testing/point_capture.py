@@ -1,4 +1,4 @@
-"""A capture at points of a lab while a block of a test runs, as `testbed capture` takes it."""
+"""A capture at points of a lab during a block of a test, as by `testbed capture`."""
 
 import os
 import threading
@@ -17,26 +17,26 @@ LOOK_S = 0.02
 
 
 class PointCapture:
-    """What passes some points: complete once the block is left."""
+    """The packets at some points: complete after the block."""
 
     def __init__(self, lab: LabRecord, words: Sequence[str], file: Path | None) -> None:
         self._lab = lab
         self._words = list(words)
         self.file = file
-        """pcapng, where one was asked for."""
+        """pcapng, if requested."""
         self._its, self._ours = os.pipe()
         self._output = os.memfd_create("testbed-capture") if file is None else _opened(file)
         self._said = os.memfd_create("testbed-capture-said")
         self._failure: TestbedError | None = None
         self._ended = threading.Event()
         self.lines: tuple[str, ...] = ()
-        """A line for each packet, with its point's name; empty where a file was asked for."""
+        """A line for each packet, with its point's name; empty if a file was requested."""
 
     def __repr__(self) -> str:
         return f"PointCapture({' '.join(self._words)}: {self.file or f'{len(self.lines)} packets'})"
 
     def start(self) -> None:
-        """Capture from now on. Raises TestbedError when the points or the filter are not understood."""
+        """Start capturing. Raises TestbedError if the points or the filter are invalid."""
         threading.Thread(target=self._run, daemon=True).start()
         deadline = time.monotonic() + START_LIMIT_S
         while BEGUN not in self._said_so_far():
@@ -45,7 +45,7 @@ class PointCapture:
                 raise self._failure or TestbedError(f"capture: {self._said_so_far().decode(errors='replace').strip()}")
 
     def stop(self) -> None:
-        """End the capture and read what it has."""
+        """Stop the capture and read its result."""
         if self._ours < 0:
             return
         os.close(self._ours)
@@ -56,13 +56,13 @@ class PointCapture:
             self.lines = tuple(text.splitlines())
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close everything open."""
         self.stop()
         for descriptor in (self._its, self._output, self._said):
             os.close(descriptor)
 
     def _run(self) -> None:
-        """The recorder's standard input is a pipe of ours: it ends, with complete output, when that is closed."""
+        """Run the recorder with our pipe as its standard input: closing that ends it, with complete output."""
         try:
             arguments = {"words": self._words, "text": self.file is None, "raw": False, "count": None, "seconds": None}
             ask(self._lab, CAPTURE, (self._its, self._output, self._said), None, **arguments)

@@ -1,8 +1,7 @@
-"""Faults in random order for minutes: every trial judged, and at the end nothing may have grown.
+"""Faults in random order for minutes: every trial is judged, and at the end no resource may have grown.
 
-What is late on a busy machine is tried again: see `attempts`.
-
-The history is a file of JSON lines: what was asked for, then each attempt. `replay` reads the order from it.
+A trial that is late on a busy machine is repeated: see `attempts`. The history is a file of JSON lines: the request,
+then each attempt. `replay` reads the order from it.
 """
 
 import contextlib
@@ -25,42 +24,42 @@ from testbed.testing.trial_run import SETTLE_LIMIT_S
 from testbed.testing.waiting import NotInTime, wait_until
 
 LONGEST_S = 40.0
-"""A trial that takes longer would leave room for few others."""
+"""A longer trial would leave too little time for others."""
 RSS_GROWTH = 1.1
-"""Times what it was: caches fill. In a soak of six minutes it was 1.02."""
+"""Factor: caches fill up. In a soak of six minutes it was 1.02."""
 MEMORY = "agent RSS kB"
 NEVER_COMPARED = {"agent CPU ticks"}
 
 
 class NoHistory(InvalidInput):
-    """The file is no history of a soak, or of another table of trials; says where and why."""
+    """The file is not the history of a soak, or has other trials; the message has the place and the reason."""
 
 
 @dataclass
 class Outcome:
-    """What a soak found."""
+    """The result of a soak."""
 
     trials: int = 0
     late: int = 0
-    """Attempts that were too late on a busy machine, and in time when they were done again."""
+    """Attempts that were late on a busy machine, and in time when repeated."""
     problems: list[str] = field(default_factory=list)
 
 
 def trials_for(lab: LabHandle) -> list[Trial]:
-    """Those that make sense in this lab."""
+    """Return the trials that make sense in this lab."""
     members = len(lab.status()["etcd"])
     return [trial for trial in TRIALS if trial.hold_s <= LONGEST_S and trial.etcd_members <= members]
 
 
 def in_random_order(trials: Sequence[Trial], seed: int, minutes: float) -> Iterator[Trial]:
-    """One after the other until the time is over; the same seed gives the same order."""
+    """Yield trials until the time is over; the same seed gives the same order."""
     chosen, end = random.Random(seed), time.monotonic() + minutes * 60
     while time.monotonic() < end:
         yield chosen.choice(trials)
 
 
 def replay(history: Path) -> list[Trial]:
-    """The trials of an earlier soak, in their order. Raises NoHistory and OSError."""
+    """Return the trials of an earlier soak, in their order. Raises NoHistory and OSError."""
     known = {trial.name: trial for trial in TRIALS}
     found = []
     if history.exists() and not history.is_file():
@@ -74,11 +73,11 @@ def replay(history: Path) -> list[Trial]:
                 f"{history}:{number}: no line of a soak's history ({type(error).__name__}: {error})"
             ) from error
         if name is not None and name not in known and name != CONTROL.name:
-            raise NoHistory(f"{history}:{number}: no such trial any more (got {name})")
+            raise NoHistory(f"{history}:{number}: unknown trial (got {name})")
         if name in known and attempt == 1:
             found.append(known[name])
     if not found:
-        raise NoHistory(f"{history}: holds no trial")
+        raise NoHistory(f"{history}: contains no trial")
     return found
 
 
@@ -91,7 +90,7 @@ class Soak:
         self._outcome = Outcome()
 
     def run(self, trials: Iterator[Trial]) -> Outcome:
-        """All of them, and then a look at what has grown."""
+        """Run all trials, and then check what has grown."""
         self._try(CONTROL)
         before: Mapping[str, int] = self._lab.ask(RESOURCES)
         for trial in trials:
@@ -101,13 +100,13 @@ class Soak:
         return self._outcome
 
     def _try(self, trial: Trial) -> None:
-        """Until it is in time, wrong, or late too often."""
+        """Try it until it is in time, wrong, or late too often."""
         for attempt in attempts(self._lab, self._heartbeats, trial):
             found = attempt.found
             self._note(trial, attempt)
             result = "; ".join(found.problems) or "ok"
             if found.problems and attempt.busy:
-                result += f" (somebody waited for a processor {attempt.waited:.0%} of the time)"
+                result += f" (a task waited for a processor {attempt.waited:.0%} of the time)"
             after_s = time.monotonic() - self._began
             self._tell(f"{after_s:6.0f} s  {trial.name}: {found.measured_s:.1f} s, gap {found.gap or 'none'}: {result}")
             if attempt.is_last:
@@ -116,7 +115,7 @@ class Soak:
                 self._outcome.late += 1
 
     def _grown(self, before: Mapping[str, int]) -> list[str]:
-        """What is more than before for good; what the last trial left is given a moment to go."""
+        """Return what has grown permanently; leftovers of the last trial get a moment to vanish."""
         last: list[str] = []
 
         def none() -> bool:
@@ -146,7 +145,7 @@ class Soak:
 
 
 def grown(now: Mapping[str, int], before: Mapping[str, int]) -> Sequence[str]:
-    """What there is more of than before, a line each. Pure."""
+    """Return everything that has grown, one line each. Pure."""
     problems = []
     for what, count in now.items():
         kind, was = kind_of(what), before.get(what, count)

@@ -1,4 +1,4 @@
-"""Runs one trial on a running lab: heartbeats, faults, healing, recovery, invariants; measured and judged."""
+"""Runs one trial on a running lab: heartbeats, faults, healing, recovery, invariants; measures and judges it."""
 
 import time
 from dataclasses import dataclass, field
@@ -14,15 +14,15 @@ from testbed.testing.waiting import NotInTime, wait_until
 
 CONTROL_LIMIT_S = 20.0
 PATIENCE_S = 20.0
-"""How much longer than the limit is waited, so that a miss has a number."""
+"""How much longer than the limit to wait, so that a miss has a number."""
 SETTLE_LIMIT_S = 15.0
-"""For what is allowed to come later than packets: leases of the dead, descriptors, threads."""
+"""For what may come later than packets: leases of dead nodes, descriptors, threads."""
 READY_POLL_S = 0.1
 
 
 @dataclass
 class Findings:
-    """What a trial found."""
+    """The findings of a trial."""
 
     measured_s: float = 0.0
     """Gap or recovery, whichever the trial limits."""
@@ -30,17 +30,17 @@ class Findings:
     """The longest gap, with its pair."""
     problems: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
-    """Of the problems, those that are nothing but a limit of time that was missed."""
+    """The problems that are only a missed time limit."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """What was done when, in seconds of CLOCK_MONOTONIC."""
+    """Actions and their times, in seconds of CLOCK_MONOTONIC."""
 
     @property
     def wrong(self) -> bool:
-        """Whether there is a problem that no slow machine explains."""
+        """Return whether there is a problem that no slow machine explains."""
         return any(problem not in self.late for problem in self.problems)
 
     def note(self, what: str) -> float:
-        """Write down that something is done now."""
+        """Record an action now."""
         self.history.append({"at": time.monotonic(), "what": what})
         return time.monotonic()
 
@@ -53,9 +53,10 @@ def run_trial(
     patience_s: float = PATIENCE_S,
     settle_s: float = SETTLE_LIMIT_S,
 ) -> Findings:
-    """Do it once; the lab is as before afterwards, unless `problems` says otherwise. Never raises for what it finds.
+    """Run it once; afterwards the lab is as before, unless `problems` lists anything.
 
-    `patience_s`: how long after the limit it is waited for. `settle_s`: how long the invariants may take to hold.
+    Never raises for its findings. `patience_s`: how long to wait after the limit. `settle_s`: how long the invariants
+    may take to hold.
     """
     found = Findings()
     try:
@@ -65,7 +66,7 @@ def run_trial(
         heartbeats.wait_steady(CONTROL_LIMIT_S)
     except (NotInTime, TestbedError) as late:
         lab.heal(limit_s=0)
-        found.problems.append(f"before anything was done: {late}")
+        found.problems.append(f"before the trial: {late}")
         if isinstance(late, NotInTime):
             found.late.append(found.problems[-1])
         return found
@@ -88,7 +89,7 @@ def _inject_and_recover(
     done = [lab.ask(FAULT, {"words": text.split()}, timeout_s=PATIENCE_S * 2) for text in trial.faults]
     injected = found.note("injected")
     if trial.mended_by_lab:
-        wait_until(lambda: not lab.faults() or _restarted(lab, restarts), patience_s, "the lab mends it")
+        wait_until(lambda: not lab.faults() or _restarted(lab, restarts), patience_s, "the lab repairs it")
         healed = injected
     else:
         time.sleep(max(0.0, injected + trial.hold_s - time.monotonic()))
@@ -113,7 +114,7 @@ def _inject_and_recover(
         f"{a} to {b}: {len(times)} heartbeats were lost (want none)" for (a, b), times in untouched.items()
     ]
     if damaged:
-        found.problems.append(f"{damaged} heartbeats came damaged")
+        found.problems.append(f"{damaged} heartbeats arrived damaged")
 
 
 def _judge(trial: Trial, found: Findings, gap_s: float, recovery_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Waiting for a condition, never for time: the one loop of tests that wait for a lab."""
+"""Wait for conditions, never for a time: the one loop of tests that wait for a lab."""
 
 import time
 from collections.abc import Callable
@@ -12,14 +12,14 @@ PERIOD_S = 0.05
 
 
 class NotInTime(AssertionError):
-    """A condition did not come true in its time; the text says what was seen last."""
+    """A condition did not become true in time; the text has the last value."""
 
 
 def wait_until(condition: Callable[[], T], timeout_s: float, what: str = "", period_s: float = PERIOD_S) -> T:
-    """The condition's first true value. Raises NotInTime with `what` and what was last seen.
+    """Return the condition's first true value.
 
-    A condition that raises AssertionError or TestbedError (a lab that does not answer yet) counts as not true yet.
-    It is asked at least once, and a last time after `timeout_s` seconds.
+    Raises NotInTime with `what` and the last value. A condition that raises AssertionError or TestbedError (a lab that
+    does not answer yet) counts as not true yet. It is checked at least once, and a last time after `timeout_s` seconds.
     """
     deadline = time.monotonic() + timeout_s
     while True:

@@ -1,4 +1,4 @@
-// The page of `testbed ui`: shows what the server sends, asks for traces and faults. No library, no build step.
+// The page of `testbed ui`: shows the server's messages, requests traces and faults. No library, no build step.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
@@ -8,7 +8,7 @@ const TABS = ["path", "facts", ...TABLES];
 const TITLES = { forwarding: "forwarding tables", faults: "active faults" };
 const SECONDS_PER_HOP = 0.6;
 const MOST_ZOOM = 12;
-const READABLE = 0.55; // pixels of the screen for one of the picture, below which it follows the packet instead
+const READABLE = 0.55; // screen pixels per pixel of the picture; below this scale the view follows the packet
 const FOLLOWED = 0.8; // the same while it follows the packet
 const TYPE_SIZES = [14, 17, 20, 24];
 const HINT = "Click two pods to send a packet. Space plays, ← → step, wheel zooms, drag pans; t type, d dark, f path, 0 all.";
@@ -75,7 +75,7 @@ const legWords = (leg) => state.way.legs[leg];
 
 // --- the picture --------------------------------------------------------------------------------------------------
 
-// What is drawn again would lose the keyboard: the control of the same name gets it back.
+// Redrawing would lose the keyboard focus: the control of the same name gets it back.
 function keepingKeyboard(place, draw) {
   const controls = "g.pod[data-pod], button.kill";
   const named = (control) => control.dataset.pod || control.dataset.node;
@@ -212,7 +212,7 @@ function zoomToPath() {
   return setView(left, top, right - left, bottom - top);
 }
 
-// As large as can be read, around a hop; keepInView moves it along with the packet.
+// Zoomed to readable size around a hop; keepInView moves along with the packet.
 function followFrom(step) {
   if (!step) return;
   const [x, y] = middleOf(step);
@@ -260,7 +260,7 @@ for (const kind of ["pointerup", "pointercancel"]) {
   addEventListener(kind, (event) => {
     if (!fingers.delete(event.pointerId) || fingers.size) return;
     picture()?.classList.remove("dragged");
-    // What was pressed may have been drawn again since.
+    // The pressed element may have been redrawn since.
     const target = document.elementFromPoint(event.clientX, event.clientY);
     if (drag && !drag.moved && kind === "pointerup" && target && picture()?.contains(target)) clicked(target);
     drag = null;
@@ -281,19 +281,19 @@ function showTraffic() {
     if (kind === null) continue;
     const ends = link.dataset.link.split(" ");
     const near = state.rates[ends[0]], far = state.rates[ends[1]];
-    // What leaves the upper end goes down. A pod's own end is not watched, its node's end is.
+    // Traffic out of the upper end goes down. Not the pod's own end is watched, but its node's end.
     const down = near ? near.tx_bytes : far ? far.rx_bytes : 0;
     const up = near ? near.rx_bytes : far ? far.tx_bytes : 0;
     const lost = [near, far].reduce((sum, one) => sum + (one ? one.tx_dropped + one.rx_dropped : 0), 0);
     if (down + up < 1 && lost === 0) continue;
-    // A pod's link is free next to the bridge, a cable in its middle.
+    // A pod's link has room next to the bridge, a cable in its middle.
     const length = path.getTotalLength();
     const middle = path.getPointAtLength(kind === "veth" ? length - 16 : length / 2);
     const text = document.createElementNS(SVG, "text");
     text.setAttribute("class", lost ? "rate lost" : "rate");
     text.textContent = `↓${amount(down)} ↑${amount(up)}` + (lost ? ` ✕${Math.round(lost)}/s lost` : "");
     const box = { y: middle.y - 5, width: text.textContent.length * 5.6, height: 9 };
-    // Beside the cable, and the lines of a packet along it; where a text stands on either side, not at all.
+    // Beside the cable and the lines of a packet along it; omitted if both sides have text.
     const sides = [middle.x - 20 - box.width, middle.x + 20]; // a port's name is to the right of a cable
     if (kind === "veth") sides.reverse();
     const free = sides.find((x) => !taken.some((other) => upon({ x, ...box }, other)));
@@ -396,12 +396,12 @@ function showHops() {
   $("hops").tBodies[0].replaceChildren(...rows);
 }
 
-// Puts the answer's path on the picture, which may have been drawn again since.
+// Draws the answer's path on the picture, which may have been redrawn since.
 function drawWay() {
   const svg = picture();
   if (!svg) return;
   svg.querySelectorAll("g.way, g.steps, .runner").forEach((old) => old.remove());
-  // A picture of another size has its things elsewhere.
+  // A picture of another size has another layout.
   if (state.way && state.whole === state.way.viewBox) {
     const holder = document.createElementNS(SVG, "svg");
     holder.innerHTML = state.way.way;
@@ -496,7 +496,7 @@ function keepInView(step) {
   if (!inside) setView(x - width / 2, y - height / 2, width, height);
 }
 
-// Draws each leg's line as far as the packet has come, with a dot on its way to the next hop.
+// Draws each leg's line up to the packet's position, with a dot on its way to the next hop.
 function showRunner() {
   const svg = picture();
   const current = hops()[player.at], following = hops()[player.at + 1];

@@ -1,4 +1,4 @@
-"""Asks the lab again and again while somebody looks, and tells everybody who does."""
+"""Polls the lab while a browser is connected, and sends the results to all of them."""
 
 import threading
 import time
@@ -19,27 +19,27 @@ from testbed.ui import tables
 from testbed.ui.traffic import rates
 
 PERIOD_S = 0.4
-"""Between two looks at a small lab: the end of an agent, and its return a second later, are two pictures."""
+"""Interval between polls of a small lab: the end of an agent and its return a second later should both be visible."""
 COST_FACTOR = 2
-"""A look that takes long is followed by a pause of that many times its length."""
+"""A slow poll is followed by a pause of this many times its duration."""
 SLOW_PERIOD_S = 2.0
-"""Between two looks at what is in etcd."""
+"""Interval between polls of etcd."""
 KEEP_ALIVE_S = 15.0
 ANSWER_LIMIT_S = 30.0
 
 Message = Mapping[str, object]
-"""What the page takes, by kind of message: tables, the picture, rates."""
+"""Messages for the page, by kind: tables, the picture, rates."""
 
 
 class Feed:
-    """What the page shows, kept up to date by a thread of its own."""
+    """The page's current content, updated by its own thread."""
 
     def __init__(self, record: LabRecord) -> None:
         self._name = record.name
         self._record = record
         self._changed = threading.Condition()
         self._messages: dict[str, tuple[int, Message]] = {}
-        """The newest of each kind, with the number of the change that it came with."""
+        """The newest message of each kind, with the number of its change."""
         self._number = 0
         self._watchers = 0
         self._before: tuple[float, GraphAnswer] | None = None
@@ -48,19 +48,21 @@ class Feed:
 
     @property
     def record(self) -> LabRecord:
-        """The lab, also after it was taken down and brought up again."""
+        """Return the lab's record, also after it was taken down and brought up again."""
         return self._record
 
     def start(self) -> None:
-        """Begin; nothing is asked while nobody looks."""
+        """Start; nothing is polled until a browser connects."""
         threading.Thread(target=self._run, name="feed", daemon=True).start()
 
     def hurry(self) -> None:
-        """Look at once: something was done whose traces will be gone in a moment."""
+        """Poll at once: an action has effects that will soon be gone."""
         self._hurry.set()
 
     def messages(self) -> Iterator[tuple[str, Message] | None]:
-        """What there is now and then each change, for ever; None now and then, to find out who has gone."""
+        """Yield the current messages and then each change, endlessly; None from time to time, to detect closed
+        connections.
+        """
         seen = 0
         with self._changed:
             self._watchers += 1
@@ -96,7 +98,7 @@ class Feed:
             self._hurry.clear()
 
     def _find_again(self) -> None:
-        """The lab may have been taken down and brought up again."""
+        """Find the lab again: it may have been taken down and brought up again."""
         self._before = None
         try:
             self._record = find_lab(self._name)

@@ -1,4 +1,4 @@
-"""The routes of a pod or machine of the lab, as its kernel says them."""
+"""The routes of a pod or machine of the lab, read from its kernel."""
 
 import os
 from contextlib import ExitStack
@@ -11,7 +11,7 @@ ANSWER_LIMIT_S = 10.0
 
 
 def routes_of(record: LabRecord, name: str) -> list[str]:
-    """Return the lines of `ip route`; the reason instead where it cannot be asked."""
+    """Return the lines of `ip route`, or the reason if it cannot run."""
     with ExitStack() as open_files:
         streams = (os.open(os.devnull, os.O_RDONLY), os.memfd_create("routes"), os.memfd_create("errors"))
         for stream in streams:

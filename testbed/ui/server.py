@@ -1,8 +1,8 @@
-"""The page's server: on 127.0.0.1 only, and only for who knows the URL.
+"""The page's server: on 127.0.0.1 only, and only for clients that know the URL. Other pages in the same browser can
+send requests to 127.0.0.1 as well.
 
-Other pages in the same browser can send requests to 127.0.0.1 as well. So everything lies below a random path, requests
-must name this server as their host (else a name of somebody's could be pointed at 127.0.0.1), and what changes the lab
-must come from this page itself.
+So everything is below a random path, requests must name this server as their host (else a foreign name could be pointed
+at 127.0.0.1), and changes to the lab must come from this page itself.
 """
 
 import hmac
@@ -56,23 +56,23 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, feed: Feed, port: int) -> None:
-        """`port` 0: any free one. Raises OSError when it is taken."""
+        """`port` 0 means any free one. Raises OSError if it is taken."""
         self.feed = feed
         self.token = secrets.token_urlsafe(18)
         super().__init__(("127.0.0.1", port), Handler)
 
     @property
     def origin(self) -> str:
-        """Of our page."""
+        """Return the origin of our page."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Return the page's URL."""
         return f"{self.origin}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's own types
-        """A browser that closes a connection is nothing to write about."""
+        """Ignore errors: a browser that closes a connection is normal."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -82,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """A file of the page, or the live messages."""
+        """Send a file of the page, or the live messages."""
         name = self._name()
         if name is None:
             return
@@ -94,10 +94,10 @@ class Handler(BaseHTTPRequestHandler):
             file, content_type = CONTENT[name]
             self._answer(HTTPStatus.OK, (FILES / file).read_bytes(), content_type)
         else:
-            self._refuse(HTTPStatus.NOT_FOUND, "not here")
+            self._refuse(HTTPStatus.NOT_FOUND, "not found")
 
     def do_POST(self) -> None:
-        """A trace or a fault."""
+        """Run a trace or a fault."""
         name = self._name()
         if name is None:
             return
@@ -110,10 +110,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Origin") != self.server.origin:
             return self._refuse(HTTPStatus.FORBIDDEN, "not from this page")
         if name not in actions:
-            return self._refuse(HTTPStatus.NOT_FOUND, "not here")
+            return self._refuse(HTTPStatus.NOT_FOUND, "not found")
         request = self._request()
         if request is None:
-            return self._refuse(HTTPStatus.BAD_REQUEST, "not a request of this page")
+            return self._refuse(HTTPStatus.BAD_REQUEST, "not a request from this page")
         try:
             answer = actions[name](request)
         except TestbedError as failure:
@@ -160,11 +160,11 @@ class Handler(BaseHTTPRequestHandler):
     def _heal(self, request: dict[str, Any]) -> object:
         number = request.get("number")
         numbers = [number] if isinstance(number, int) else None
-        # The page shows what is not ready again yet.
+        # The page shows what is not ready yet.
         return ask(self.server.feed.record, HEAL, answer_within_s=ANSWER_LIMIT_S, numbers=numbers, limit_s=0.0)
 
     def _live(self) -> None:
-        """Server-sent events (HTML standard, 9.2) until the browser goes."""
+        """Send server-sent events (HTML standard, 9.2) until the browser closes the connection."""
         self.send_response(HTTPStatus.OK)
         for header, value in {**HEADERS, "Content-Type": "text/event-stream", "Connection": "close"}.items():
             self.send_header(header, value)
@@ -181,7 +181,7 @@ class Handler(BaseHTTPRequestHandler):
             return
 
     def _name(self) -> str | None:
-        """What is asked for, below our path; None when the request was refused."""
+        """Return the requested name below our path; None if the request was refused."""
         if self.headers.get("Host") != self.server.origin.removeprefix("http://"):
             self._refuse(HTTPStatus.FORBIDDEN, "not this host")
             return None
@@ -192,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
         return name
 
     def _request(self) -> dict[str, Any] | None:
-        """The body; None when it is none of ours."""
+        """Return the body; None if the request is not from our page."""
         try:
             length = int(self.headers.get("Content-Length", ""))
             if self.headers.get("Content-Type") != "application/json" or not 0 <= length <= LARGEST_REQUEST:
@@ -215,4 +215,4 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the terminal is for what a person should read."""
+        """Log nothing: the terminal is for people."""

@@ -16,7 +16,7 @@ EVENTS_SHOWN = 200
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """One table as the page takes it."""
+    """Return one table in the page's form."""
     return {"headings": list(headings), "rows": [[_cell(value) for value in row] for row in rows]}
 
 
@@ -25,7 +25,7 @@ def _cell(value: object) -> str:
 
 
 def nodes(facts: GraphAnswer) -> Table:
-    """Nodes with their agents, and what these dropped."""
+    """Return nodes with their agents and drops."""
     headings = ("node", "address", "subnet", "agent", "peers", "restarts", "drops", "why not ready")
     return table(
         headings,
@@ -46,7 +46,7 @@ def nodes(facts: GraphAnswer) -> Table:
 
 
 def pods(facts: GraphAnswer) -> Table:
-    """Pods and their links."""
+    """Return pods and their links."""
     return table(
         ("pod", "node", "address", "state", "ready", "restarts", "link on the node"),
         [
@@ -65,7 +65,7 @@ def pods(facts: GraphAnswer) -> Table:
 
 
 def forwarding(facts: GraphAnswer) -> Table:
-    """Every agent's forwarding table."""
+    """Return every agent's forwarding table."""
     return table(
         ("node", "subnet", "sent to"),
         [
@@ -85,7 +85,7 @@ def objects(kind: Kind, found: Sequence[Object]) -> Table:
 
 
 def events(found: Sequence[EventLine]) -> Table:
-    """The last events, the newest first."""
+    """Return the last events, newest first."""
     return table(
         ("at", "type", "object", "reason", "message"),
         [
@@ -104,7 +104,7 @@ def faults(found: Sequence[FaultAnswer]) -> Table:
 
 
 def ports(found: Sequence[Object], services: Sequence[Object] = ()) -> dict[str, int]:
-    """Return the first TCP port that each pod says it listens on, and each Service has: where a trace to it goes."""
+    """Return the first TCP port of each pod and Service: the default destination of a trace."""
     first: dict[str, int] = {}
     for service in services:
         for port in service["ports"]:

@@ -1,4 +1,4 @@
-"""What the page says of a thing that was clicked, and the faults that it offers there. Pure."""
+"""What the page shows about a clicked object, and the faults that it offers there. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
@@ -10,7 +10,7 @@ NamedT = TypeVar("NamedT", bound=Mapping[str, object])
 Rows = list[tuple[str, str]]
 Words = tuple[str, ...]
 LOSS_PERCENT, DELAY = "30", "100ms"
-"""Of the faults that are offered for a cable."""
+"""Parameters of the faults offered for a cable."""
 NODE_FAULTS = (
     ("kill agent", "agent kill {0}"),
     ("stop agent", "agent stop {0}"),
@@ -31,7 +31,7 @@ CABLE_FAULTS = (
 
 
 def rows_of_thing(facts: GraphAnswer, kind: str, name: str) -> Rows:
-    """Return what is known of a thing, as headings and values. Raises InvalidInput for one that there is not."""
+    """Return the facts about an object, as headings and values. Raises InvalidInput for an unknown one."""
     makers: dict[str, Callable[[GraphAnswer, str], Iterator[tuple[str, str]]]] = {
         "node": _node,
         "agent": _agent,
@@ -55,7 +55,7 @@ def rows_of_thing(facts: GraphAnswer, kind: str, name: str) -> Rows:
 
 
 def offers_of(facts: GraphAnswer, kind: str, name: str) -> list[tuple[str, Words]]:
-    """Return the faults that the page offers for a thing: what a button says, and the words of the fault."""
+    """Return the faults that the page offers for an object: the button's label, and the fault's words."""
     if kind == "link":
         ends = [end.split("/")[0] for end in name.split()]
         known = {frozenset(end["machine"] for end in cable["ends"]) for cable in facts["cables"]}
@@ -79,7 +79,7 @@ def every_offer(facts: GraphAnswer) -> set[Words]:
 
 
 def has_routes(facts: GraphAnswer, kind: str, name: str) -> bool:
-    """Whether the thing has a network namespace of its own, whose routes can be asked for."""
+    """Report whether the object has its own network namespace, whose routes can be read."""
     names = {
         "pod": [pod["name"] for pod in facts["pods"]],
         "node": [node["name"] for node in facts["nodes"]],

@@ -1,12 +1,11 @@
-"""What goes through the links, from two readings of their counters. Pure."""
+"""Traffic of the links, from two readings of their counters. Pure."""
 
 from testbed.control.answers.graph import GraphAnswer, InterfaceFacts
 
 
 def rates(before: GraphAnswer, after: GraphAnswer, seconds: float) -> dict[str, dict[str, float]]:
-    """For each interface, as `MACHINE/INTERFACE`: bytes and drops per second, out (`tx`) and in (`rx`).
-
-    Interfaces that were made between the readings are left out, and those whose counters went back.
+    """Return, for each interface (`MACHINE/INTERFACE`), bytes and drops per second, out (`tx`) and in (`rx`).¶Omit
+    interfaces created between the readings, and those whose counters went back.
     """
     old = _counters(before)
     found = {}
@@ -20,7 +19,7 @@ def rates(before: GraphAnswer, after: GraphAnswer, seconds: float) -> dict[str, 
 
 
 def drops(facts: GraphAnswer) -> dict[str, dict[str, int]]:
-    """Packets that agents dropped, by node and reason; reasons without any are left out."""
+    """Return packets dropped by agents, by node and reason; reasons without drops are omitted."""
     return {
         node["name"]: {reason: count for reason, count in node["drops"].items() if count} for node in facts["nodes"]
     }

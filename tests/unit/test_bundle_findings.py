@@ -111,7 +111,7 @@ def test_missing_route_and_missing_forwarding_entry_are_named() -> None:
     assert found_in(files) == [
         "node node1: no route to 10.0.1.0/24 of node1 (nodes/node1/routes.txt)",
         "node node1: no route to 10.0.2.0/24 of node2 (nodes/node1/routes.txt)",
-        "node node1: forwarding table misses 10.0.2.0/24 of node2 (nodes/node1/agent-state.json)",
+        "node node1: forwarding table: missing 10.0.2.0/24 of node2 (nodes/node1/agent-state.json)",
     ]
 
 
@@ -155,7 +155,7 @@ def test_a_fault_that_is_on_comes_first_and_its_rules_are_not_named_again() -> N
     files = healthy()
     fault = {"number": 1, "fault": "partition node1 / node2", "did": "nftables drops", "on": True}
     files |= {"faults.json": [fault], "nodes/node1/nft.txt": NFT + FAULT}
-    assert found_in(files) == ["fault 1 is on: partition node1 / node2: nftables drops (faults.json)"]
+    assert found_in(files) == ["active fault 1: partition node1 / node2: nftables drops (faults.json)"]
     files["faults.json"] = []
     assert [line.split(" has: ")[0] for line in found_in(files)] == ["node node1: table inet testbed-fault-1"]
 
@@ -179,7 +179,7 @@ def test_routes_that_lose_packets_and_odd_routing_rules_are_named() -> None:
         "# ip rule\n0:\tfrom all lookup local\n100:\tfrom all to 10.0.1.0/24 lookup 77\n32766:\tfrom all lookup main\n"
     )
     assert found_in(files) == [
-        "node node1: a route loses packets: blackhole 192.168.8.11 (nodes/node1/routes.txt)",
+        "node node1: a route drops packets: blackhole 192.168.8.11 (nodes/node1/routes.txt)",
         "node node2: a routing rule comes before the main table: 100: from all to 10.0.1.0/24 lookup 77"
         " (nodes/node2/routing-policy.txt)",
     ]

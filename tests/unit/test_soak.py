@@ -49,10 +49,10 @@ def test_a_history_is_replayed_with_each_trial_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "holds no trial"),
+        ("", "contains no trial"),
         ("junk\n", ":1: no line of a soak's history"),
         ('{"seed": 1}\n[]\n', ":2: no line of a soak's history"),
-        ('{"trial": "F99 nothing", "attempt": 1}\n', ":1: no such trial any more (got F99 nothing)"),
+        ('{"trial": "F99 nothing", "attempt": 1}\n', ":1: unknown trial (got F99 nothing)"),
     ],
 )
 def test_what_is_no_history_is_told_with_its_line(text: str, complaint: str, tmp_path: Path) -> None:
