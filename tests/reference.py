@@ -50,6 +50,7 @@ from testbed.control.answers.objects import (
     ServiceOwnFacts,
 )
 from testbed.control.answers.offline import DoctorCheck, MachinesAnswer, TopologiesAnswer, ValidateAnswer
+from testbed.control.answers.policy import PolicyAnswer
 from testbed.control.answers.trace import TraceAnswer
 from testbed.control.wire import PROTOCOL
 
@@ -62,6 +63,7 @@ ANSWERS: Mapping[str, Any] = {
     "scale": ScaleAnswer,
     "node add|drain|uncordon|delete": NodeAnswer,
     "trace": TraceAnswer,
+    "policy": PolicyAnswer,
     "graph": GraphAnswer,
     "commands": KernelChange,
     "fault": FaultAnswer,

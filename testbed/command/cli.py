@@ -19,6 +19,7 @@ from testbed.command import (  # noqa: F401 - importing these is what registers 
     logs_command,
     machine_commands,
     node_commands,
+    policy_command,
     soak_command,
     trace_command,
     ui_command,

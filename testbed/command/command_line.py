@@ -29,7 +29,7 @@ SECTIONS = {
         "forward",
         "etcdctl",
     ),
-    "Look inside": ("trace", "capture", "graph", "ui", "commands"),
+    "Look inside": ("trace", "policy", "capture", "graph", "ui", "commands"),
     "Try it": ("ping", "check", "hint", "iperf", "bench"),
     "Break it": ("fault", "soak"),
     "Real machines": ("join", "leave", "machines"),

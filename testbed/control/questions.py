@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         ScaleAnswer,
         StatusAnswer,
     )
+    from testbed.control.answers.policy import PolicyAnswer
     from testbed.control.answers.trace import TraceAnswer
 
 AnswerT = TypeVar("AnswerT")
@@ -54,6 +55,7 @@ IPERF: "Question[IperfAnswer]" = Question("iperf")
 RESTART: "Question[Sequence[str]]" = Question("restart")
 COMMANDS: "Question[CommandsAnswer]" = Question("commands")
 TRACE: "Question[TraceAnswer]" = Question("trace")
+POLICY: "Question[PolicyAnswer]" = Question("policy")
 
 APPLY: "Question[ApplyAnswer]" = Question("apply")
 DELETE: "Question[DeleteAnswer]" = Question("delete")

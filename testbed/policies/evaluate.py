@@ -3,11 +3,10 @@
 client ── egress of client ──> … ── ingress of tomcat ──> tomcat:8080
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from testbed.cluster.network_policy import Direction, NetworkPolicy, Peer, PolicyPort
-from testbed.policies.world import End, PolicyPod, Protocol, World, names_of
+from testbed.policies.world import PROTOCOLS, End, PolicyPod, Protocol, World, names_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +66,7 @@ class PolicyVerdict:
     def __str__(self) -> str:
         denied = self.denied_by
         if denied is not None:
-            names = f"{'policy' if len(denied.isolated_by) == 1 else 'policies'} {_listed(denied.isolated_by)}"
-            where = f"{denied.direction.lower()} of {denied.pod}"
-            return f"denied by {names} ({where}): no rule allows {self.connection}"
+            return f"denied by {denial(denied.isolated_by, denied.direction, denied.pod, self.connection)}"
         if self.always:
             return f"allowed: {self.always}"
         by = [
@@ -78,6 +75,12 @@ class PolicyVerdict:
             if one is not None and one.allowed_by
         ]
         return f"allowed by {' and '.join(by)}" if by else "allowed: no policy is about it"
+
+
+def denial(names: tuple[str, ...], direction: Direction, pod: str, connection: str) -> str:
+    """Return who denies what: `policy default/deny (ingress of tomcat): no rule allows client → tomcat:8080`."""
+    by = f"{'policy' if len(names) == 1 else 'policies'} {_listed(names)}"
+    return f"{by} ({direction.lower()} of {pod}): no rule allows {connection}"
 
 
 def _listed(names: tuple[str, ...], most: int = 3) -> str:
@@ -138,29 +141,10 @@ def _is_peer(world: World, policy: NetworkPolicy, peer: Peer, other: End) -> boo
 
 
 def _is_port(wanted: PolicyPort, protocol: Protocol, port: int | None, receiver: PolicyPod | None) -> bool:
-    if port is None or wanted.protocol.lower() != protocol:
+    if port is None or PROTOCOLS[wanted.protocol] != protocol:
         return False
     if wanted.port is None:
         return True
     if isinstance(wanted.port, str):
         return receiver is not None and receiver.number_of(wanted.port, protocol) == port
     return wanted.port <= port <= (wanted.end_port or wanted.port)
-
-
-def ports_worth_asking(world: World, target: End) -> Iterator[tuple[Protocol, int]]:
-    """Yield the ports at which the answer for `target` may change: those that it has, and those that rules name."""
-    found: dict[tuple[Protocol, int], None] = {}
-    if target.pod is not None:
-        found |= {(one.protocol, one.number): None for one in target.pod.ports}
-    for policy in world.policies:
-        for direction in policy.spec.directions:
-            for rule in policy.rules(direction):
-                for one in rule.ports:
-                    if isinstance(one.port, int):
-                        found[_protocol(one), one.port] = None
-    yield from found
-
-
-def _protocol(port: PolicyPort) -> Protocol:
-    names: dict[str, Protocol] = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp"}
-    return names[port.protocol]

@@ -21,7 +21,7 @@ from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.pods.pod import Pod
 from testbed.policies import tables
-from testbed.policies.world import NamedPort, PolicyPod, World, cluster_dns
+from testbed.policies.world import PROTOCOLS, NamedPort, PolicyPod, World, cluster_dns
 
 REPAIR_EVERY_S = 1.0
 WORKERS = 4
@@ -193,7 +193,7 @@ def policy_pod(pod: Pod) -> PolicyPod | None:
     if manifest.spec.host_network or not addresses:
         return None
     ports = (
-        NamedPort(port.name, tables.PROTOCOLS[port.protocol], port.container_port)
+        NamedPort(port.name, PROTOCOLS[port.protocol], port.container_port)
         for container in manifest.spec.containers
         for port in container.ports
         if port.name is not None

@@ -20,7 +20,7 @@ from testbed.cluster.network_policy import Direction, NetworkPolicy, Peer, Polic
 from testbed.cluster.object_key import ObjectKey
 from testbed.lab.ruleset import Ruleset
 from testbed.policies.ranges import ALL_PORTS, LAST, Allowed, Grant, PortRange, Range, allowed, range_of, without
-from testbed.policies.world import DIRECTIONS, PolicyPod, Protocol, World, pods_on
+from testbed.policies.world import DIRECTIONS, PROTOCOLS, PolicyPod, World, pods_on
 
 NAME = "testbed-policies"
 TABLE = f"inet {NAME}"
@@ -63,8 +63,6 @@ BRIDGE_SKELETON = f"""table {BRIDGE_TABLE} {{
 }}
 """
 BRIDGE_BASE_RULES = {"forward": 5}
-
-PROTOCOLS: Mapping[str, Protocol] = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp"}
 
 
 def chain_of(direction: Direction, pod: PolicyPod) -> str:

@@ -13,6 +13,7 @@ from testbed.cluster.object_key import ObjectKey
 
 Protocol = Literal["tcp", "udp", "sctp", "icmp"]
 """ICMP stands for everything without ports: only rules without ports let it through."""
+PROTOCOLS: Mapping[str, Protocol] = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp"}
 DIRECTIONS: tuple[Direction, ...] = ("Ingress", "Egress")
 
 

@@ -45,6 +45,7 @@ from testbed.lab.ping import PingSender, PingTarget, ping_pairs
 from testbed.lab.pod_pings import ping_every_pair
 from testbed.lab.waiting import wait_for
 from testbed.pods.pod import Pod
+from testbed.policies.verbs import policy_verbs
 from testbed.spelling import listed
 from testbed.supervisor import status
 from testbed.supervisor.graph_facts import graph_facts
@@ -84,7 +85,8 @@ def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
         *running.targets.verbs(),
         *fault_verbs(state, lab.faults),
         *exercise_verbs(state, lab.names, lab.services, explained),
-        *trace_verbs(state, lab.services, explained),
+        *trace_verbs(state, lab.services, lab.policies, explained),
+        *policy_verbs(lab.policies, lab.services, state.nodes, state.pods),
         *bench_verbs(state),
         *scale_verbs(state),
         *capture_verbs(lambda: map_of(state)),

@@ -14,8 +14,8 @@ BRACKETS = re.compile(r"\[(?P<address>[^]]*)\](?::(?P<port>.*))?")
 
 def arguments_of(source: str, destination: str, protocol: str | None) -> dict[str, Any]:
     """The request for what the user typed. Raises TestbedError (usage)."""
-    source_name, source_port = _split(source)
-    destination_name, destination_port = _split(destination)
+    source_name, source_port = split_end(source, "trace")
+    destination_name, destination_port = split_end(destination, "trace")
     protocol = protocol or ("tcp" if destination_port else "icmp")
     if protocol == "icmp" and (source_port or destination_port):
         raise InvalidInput("testbed trace: ICMP has no ports (want names without :PORT, or leave --icmp out)")
@@ -32,29 +32,29 @@ def arguments_of(source: str, destination: str, protocol: str | None) -> dict[st
     }
 
 
-def _split(text: str) -> tuple[str, int | None]:
+def split_end(text: str, verb: str) -> tuple[str, int | None]:
     """Name or address, and port: `tomcat:8080`, `[fd00:a:0:90::2]:8080`, `fd00:a:0:90::2`."""
     brackets = BRACKETS.fullmatch(text)
     if brackets is not None:
         port = brackets["port"]
-        return _ipv6(brackets["address"], text), None if port is None else _port(port, text)
+        return _ipv6(brackets["address"], text, verb), None if port is None else _port(port, text, verb)
     if text.count(":") > 1:
-        return _ipv6(text, text), None
+        return _ipv6(text, text, verb), None
     name, colon, port = text.partition(":")
-    return name, _port(port, text) if colon else None
+    return name, _port(port, text, verb) if colon else None
 
 
-def _ipv6(address: str, text: str) -> str:
+def _ipv6(address: str, text: str, verb: str) -> str:
     try:
         return str(IPv6Address(address))
     except ValueError as error:
         raise InvalidInput(
-            f"testbed trace: {text}: not an IPv6 address (got {address!r}; want one, as fd00:a:0:90::2, in brackets"
+            f"testbed {verb}: {text}: not an IPv6 address (got {address!r}; want one, as fd00:a:0:90::2, in brackets"
             " before a port)",
         ) from error
 
 
-def _port(port: str, text: str) -> int:
+def _port(port: str, text: str, verb: str) -> int:
     if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= HIGHEST_PORT:
-        raise InvalidInput(f"testbed trace: {text}: not a port (got {port!r}; want 1 to {HIGHEST_PORT})")
+        raise InvalidInput(f"testbed {verb}: {text}: not a port (got {port!r}; want 1 to {HIGHEST_PORT})")
     return int(port)

@@ -13,6 +13,7 @@ from testbed.cluster.object_key import DEFAULT_NAMESPACE, key_of
 from testbed.control.answers.trace import TraceAnswer, TracedFrame, TraceLoss, TraceProbe
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.state import LabState
+from testbed.policies.policies import Policies
 from testbed.services.services import Services
 from testbed.spelling import listed
 from testbed.trace.evidence import Counters, Evidence
@@ -21,6 +22,7 @@ from testbed.trace.former_flows import forget_former
 from testbed.trace.hops import hop_list, narrow_places
 from testbed.trace.order import in_order
 from testbed.trace.packet_filter import probe_filters
+from testbed.trace.policy_words import PolicyWords, passed_words
 from testbed.trace.recognise import Protocol, Recogniser, Role
 from testbed.trace.sealed import unsealed
 from testbed.trace.story import Step, Story, tell
@@ -68,6 +70,7 @@ DEFAULT_SIZE = {"tcp": 1, "udp": 16, "icmp": 56}
 def trace(
     state: LabState,
     services: Services,
+    policies: Policies,
     asked: Asked,
     explained: Explained,
     client_left: Callable[[float], bool],
@@ -111,10 +114,14 @@ def trace(
         verdict = judge(story, probe.outcome, probe.unacknowledged(), known)
         with Facts(known, state.nodes, state.underlay, services, another) as facts:
             shown = _shown(story, with_data=verdict.outcome == "data lost" or size > 1)
+            words = PolicyWords(policies.world())
             hops = hop_list(shown, known, facts, mtus, with_headers=asked.with_headers)
+            passed = words.passed(shown)
+            for number, policy in passed:
+                hops[number]["why"] += f"; {passed_words(policy)}"
             sent = _probe_json(asked, probe, destination, size)
             network = state.network.network if destination.version == 4 else state.network.ipv6_network
-            found = _findings(verdict, story, probe, place, known, facts, evidence, network)
+            found = _findings(verdict, story, probe, place, known, facts, evidence, network, words)
             if verdict.outcome not in ARRIVED:
                 _name_faults(found.finding, explained([(asked.source, _far_end(story, known, asked, destination))]))
             answer: TraceAnswer = {
@@ -123,6 +130,7 @@ def trace(
                 "hops": hops,
                 "lost_at": _lost_json(verdict.lost, found.finding, known),
                 "reasons": found.finding.reasons,
+                "policies": [policy for _, policy in passed],
                 "warnings": narrow_places(hops),
                 "hints": found.finding.hints,
                 "drops": found.drops,
@@ -183,11 +191,12 @@ def _findings(
     facts: Facts,
     evidence: Evidence,
     pod_network: IPNetwork | None,
+    words: PolicyWords,
 ) -> _Found:
     if verdict.outcome in ARRIVED:
         return _Found()
     drops, kernels = evidence.drops(), evidence.kernels()
-    suspects = Suspects(known, facts, drops, kernels, pod_network)
+    suspects = Suspects(known, facts, drops, kernels, words, pod_network)
     finding = Finding()
     if verdict.lost is not None:
         about = Role.REPLY_ERROR if verdict.lost.role is Role.REPLY else Role.ERROR

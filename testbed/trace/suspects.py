@@ -10,6 +10,7 @@ from testbed.cluster.device_names import DROP_DEVICE
 from testbed.lab.node import BRIDGE
 from testbed.trace.evidence import Counters
 from testbed.trace.facts import STANDS_STILL, Facts
+from testbed.trace.policy_words import PolicyWords
 from testbed.trace.reasons import route_words
 from testbed.trace.story import Step, error_words
 
@@ -48,6 +49,7 @@ class Suspects:
     """Agents' counters that moved."""
     kernels: dict[str, Counters]
     """Kernels' counters that moved."""
+    policies: PolicyWords
     pod_network: IPNetwork | None = None
     """The overlay's, of the packet's family."""
 
@@ -149,7 +151,7 @@ class Suspects:
             finding.reasons += self._what_it_would_mend(place)
             finding.hints += [f"logs {place}", "fault list", "status"]
             if said == STANDS_STILL:
-                self._filtered(place, finding)
+                self._filtered(place, finding, lost)
             return
         moved = self.drops.get(place, {})
         for reason in moved:
@@ -180,7 +182,7 @@ class Suspects:
 
     def _receiving_side(self, place: str, lost: Step, finding: Finding) -> None:
         """The datagram was for this node, and its agent counted no drop: perhaps a filter before the agent."""
-        self._filtered(place, finding)
+        self._filtered(place, finding, lost)
         link = self.facts.link(place, self.known.overlay_device)
         if link is None or not link.up:
             finding.reasons.insert(0, f"{self.known.overlay_device} of {place} is {'down' if link else 'gone'}")
@@ -201,7 +203,7 @@ class Suspects:
             finding.reasons.insert(0, f"{owner}'s port {port}, behind which {mac} is, is down")
         elif out is not None and out.mtu < length:
             finding.reasons.insert(0, f"{length} bytes do not fit through {owner}'s port {port} (MTU {out.mtu})")
-        else:
+        elif not self._filtered(sighting.place, finding, lost):
             down = self._ports_down(sighting.place, bridge)
             said = f"; down: {', '.join(down)}" if down else ""
             finding.reasons.insert(0, f"{bridge} did not pass it on to {port or 'any port'}{said}")
@@ -256,7 +258,7 @@ class Suspects:
                 0, f"nobody answers {ASKING[following.version]} for {following} on {route.device} of {place}"
             )
         else:
-            self._filtered(place, finding)
+            self._filtered(place, finding, lost)
             if not finding.reasons:
                 finding.reasons.append(f"{place} had it and did not send it on (route {route_words(route)})")
         finding.hints += [f"exec {place} -- ip route get {destination}", *self._look_at(place)]
@@ -279,11 +281,19 @@ class Suspects:
         gone = place in self.known.nodes and self.facts.state(place) is None
         return " (its agent does not answer)" if gone else ""
 
-    def _filtered(self, place: str, finding: Finding) -> None:
+    def _filtered(self, place: str, finding: Finding, lost: Step | None = None) -> bool:
+        """Note which rule of the place drops such a packet; whether one does."""
         rule = self.facts.dropping_rule(place)
-        if rule is not None:
+        if rule is None:
+            return False
+        policy = self.policies.dropped(rule, lost.inner) if lost is not None else None
+        if policy is not None:
+            finding.reasons[:0] = [policy, f"on {place}: {rule}"]
+            finding.hints[:0] = ["policy --matrix", "get networkpolicies -A"]
+        else:
             finding.reasons.insert(0, f"a packet filter of {place} drops it: {rule}")
             finding.hints.insert(0, self._type_at(place, "nft list ruleset"))
+        return True
 
     def _moved(self, finding: Finding) -> Iterator[str]:
         for place, counters in self.drops.items():

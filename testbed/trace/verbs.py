@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from testbed.cluster.object_key import DEFAULT_NAMESPACE
+from testbed.control.answers.trace import TraceAnswer
 from testbed.control.questions import TRACE
 from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import InvalidInput
 from testbed.lab.state import LabState
+from testbed.policies.policies import Policies
 from testbed.services.services import Services
 from testbed.trace.run import ANSWER_LIMIT_S, Asked, Explained, trace
 
@@ -15,9 +17,13 @@ LARGEST = 65000  # bytes: an IPv4 packet less its headers
 LONGEST_S = 60.0
 
 
-def trace_verbs(state: LabState, services: Services, explained: Explained) -> Sequence[AnyVerb]:
+def trace_verbs(state: LabState, services: Services, policies: Policies, explained: Explained) -> Sequence[AnyVerb]:
     """Return the verb."""
-    return (Verb(TRACE, lambda request: trace(state, services, asked_of(request), explained, request.client_left)),)
+
+    def answer(request: Request) -> TraceAnswer:
+        return trace(state, services, policies, asked_of(request), explained, request.client_left)
+
+    return (Verb(TRACE, answer),)
 
 
 def asked_of(request: Request) -> Asked:

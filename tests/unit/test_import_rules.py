@@ -152,6 +152,7 @@ PURE = (  # decide in values: no sockets, no processes, no clock of their own
     "testbed.bench.scale_plan",
     "testbed.pods.probe_state",
     "testbed.policies.evaluate",
+    "testbed.policies.pairs",
     "testbed.policies.ranges",
     "testbed.policies.tables",
     "testbed.policies.world",

@@ -13,6 +13,7 @@ from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import read_cluster
 from testbed.lab.ruleset import Ruleset, difference, whole
 from testbed.policies.evaluate import PolicyVerdict, evaluate
+from testbed.policies.pairs import passing, port_answers
 from testbed.policies.ranges import Grant, allowed, union, without
 from testbed.policies.tables import SKELETON, TABLE, wanted, wanted_on_bridge
 from testbed.policies.world import End, NamedPort, PolicyPod, Protocol, World, cluster_dns
@@ -388,3 +389,37 @@ def inside(address: IPAddress, text: str) -> bool:
 def inside_ports(port: int, text: str) -> bool:
     first, last = re.fullmatch(r"(\d+)(?:-(\d+))?", text).groups()  # type: ignore[union-attr] # checked by the pattern
     return int(first) <= port <= int(last or first)
+
+
+# All ports at once
+
+
+def test_all_ports_are_told_in_few_ranges() -> None:
+    deny = policy({"podSelector": {}}, "deny")
+    ports = [{"port": "http"}, {"port": 9000, "endPort": 9010}, {"protocol": "UDP"}]
+    web = policy({"podSelector": {"matchLabels": {"app": "tomcat"}}, "ingress": [{"ports": ports}]}, "web")
+    first, other = port_answers(world(deny, web), end(CLIENT), end(TOMCAT))
+    assert (first.ports, str(first.verdict)) == (
+        ["8080/tcp", "9000-9010/tcp", "*/udp"],
+        "allowed by ingress policy default/web",
+    )
+    assert other.ports == ["0-8079/tcp", "8081-8999/tcp", "9011-65535/tcp", "*/sctp", "other protocols"]
+    assert passing(port_answers(world(deny, web), end(CLIENT), end(TOMCAT))) == first.ports
+    assert passing(port_answers(world(), end(CLIENT), end(TOMCAT))) == ["all"]
+    assert passing(port_answers(world(deny), end(CLIENT), end(TOMCAT))) == []
+
+
+@pytest.mark.parametrize("seed", range(0, SETS, 10))
+def test_every_port_has_the_answer_of_its_range(seed: int) -> None:
+    one = as_world(RandomPolicies(seed, nine_pods()).some(), nine_pods())
+    for source in one.pods:
+        for target in one.pods:
+            answers = port_answers(one, end(source), end(target))
+            for port in (0, 1, *range(76, 87), 65535):
+                (span,) = [
+                    (span, answer)
+                    for answer in answers
+                    for span in answer.spans
+                    if span.protocol == "udp" and span.first <= port <= span.last
+                ]
+                assert span[1].verdict.allowed == evaluate(one, end(source), end(target), "udp", port).allowed

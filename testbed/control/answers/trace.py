@@ -128,6 +128,19 @@ class TracedFrame(TypedDict):
     """In hexadecimal digits."""
 
 
+class TracePolicy(TypedDict):
+    """A pod's network policies that the packet passed."""
+
+    leg: Leg
+    node: str
+    pod: str
+    direction: Literal["Ingress", "Egress"]
+    isolated_by: list[str]
+    """The policies that isolate the pod in this direction, as NAMESPACE/NAME."""
+    allowed_by: list[str]
+    """Those with a rule that fits; none for a reply, whose connection is known."""
+
+
 class TraceAnswer(TypedDict):
     """[trace.md](trace.md) says how it is known."""
 
@@ -140,6 +153,8 @@ class TraceAnswer(TypedDict):
     """Null when nothing was lost."""
     reasons: list[str]
     """Why it got lost, the surest first."""
+    policies: list[TracePolicy]
+    """Network policies that it passed, in order; the one that dropped it is the first of `reasons`."""
     warnings: list[str]
     """What is wrong on the path although this probe passed: an interface that is too narrow for larger packets."""
     hints: list[str]

@@ -1,0 +1,120 @@
+"""At which ports one end reaches another: every port, in ranges of which all have one answer. Pure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from testbed.policies.evaluate import PolicyVerdict, evaluate
+from testbed.policies.world import DIRECTIONS, PROTOCOLS, End, Protocol, World
+
+LAST_PORT = 65535
+WITHOUT_PORTS = "other protocols"
+
+
+@dataclass(frozen=True, slots=True)
+class PortSpan:
+    """Ports of one protocol in a row; without ports: protocols that have none."""
+
+    protocol: Protocol
+    first: int = 0
+    last: int = LAST_PORT
+
+    def __str__(self) -> str:
+        if self.protocol == "icmp":
+            return WITHOUT_PORTS
+        if (self.first, self.last) == (0, LAST_PORT):
+            return f"*/{self.protocol}"
+        return f"{self.first}{'' if self.first == self.last else f'-{self.last}'}/{self.protocol}"
+
+
+EVERYTHING = (PortSpan("tcp"), PortSpan("udp"), PortSpan("sctp"), PortSpan("icmp"))
+
+
+@dataclass(frozen=True, slots=True)
+class PortAnswer:
+    """Ports that have one answer."""
+
+    spans: tuple[PortSpan, ...]
+    verdict: PolicyVerdict
+    """Of any of them."""
+
+    @property
+    def is_one_port(self) -> bool:
+        """Whether it is about a single port."""
+        return len(self.spans) == 1 and self.spans[0].first == self.spans[0].last
+
+    @property
+    def ports(self) -> list[str]:
+        """As people write them: `all`, `8080/tcp`, `53-60/udp`, `*/sctp`."""
+        return ["all"] if self.spans == EVERYTHING else list(map(str, self.spans))
+
+
+def port_answers(world: World, source: End, target: End) -> list[PortAnswer]:
+    """Return the answers for all ports between two ends, those that pass first."""
+    found: dict[tuple[object, ...], tuple[list[PortSpan], PolicyVerdict]] = {}
+    for span in _spans(world):
+        port = None if span.protocol == "icmp" else span.first
+        verdict = evaluate(world, source, target, span.protocol, port)
+        decisions = (verdict.egress, verdict.ingress)
+        key = (verdict.allowed, *(one and (one.allowed, one.allowed_by) for one in decisions))
+        found.setdefault(key, ([], verdict))[0].append(span)
+    answers = [PortAnswer(tuple(_joined(spans)), verdict) for spans, verdict in found.values()]
+    return sorted(answers, key=lambda one: not one.verdict.allowed)
+
+
+def passing(answers: Iterable[PortAnswer]) -> list[str]:
+    """Return the ports that pass, as people write them; `all`, or none of them."""
+    spans = _joined(sorted((span for one in answers if one.verdict.allowed for span in one.spans), key=_place))
+    return ["all"] if tuple(spans) == EVERYTHING else list(map(str, spans))
+
+
+def _place(span: PortSpan) -> tuple[int, int]:
+    return [one.protocol for one in EVERYTHING].index(span.protocol), span.first
+
+
+def _spans(world: World) -> Iterator[PortSpan]:
+    """Yield all ports in the smallest number of ranges in which no rule makes a difference."""
+    edges: dict[Protocol, set[int]] = {"tcp": {0}, "udp": {0}, "sctp": {0}}
+    for policy in world.policies:
+        for direction in DIRECTIONS:
+            for rule in policy.rules(direction):
+                for port in rule.ports:
+                    if isinstance(port.port, int):
+                        edges[PROTOCOLS[port.protocol]] |= {port.port, (port.end_port or port.port) + 1}
+    named = {
+        str(port.port)
+        for policy in world.policies
+        for one in DIRECTIONS
+        for rule in policy.rules(one)
+        for port in rule.ports
+        if isinstance(port.port, str)
+    }
+    for pod in world.pods:
+        for own in pod.ports:
+            if own.name in named:
+                edges[own.protocol] |= {own.number, own.number + 1}
+    for protocol, starts in edges.items():
+        inside = sorted(start for start in starts if start <= LAST_PORT)
+        for first, following in zip(inside, [*inside[1:], LAST_PORT + 1], strict=True):
+            yield PortSpan(protocol, first, following - 1)
+    yield PortSpan("icmp")
+
+
+def _joined(spans: Sequence[PortSpan]) -> list[PortSpan]:
+    joined: list[PortSpan] = []
+    for span in spans:
+        before = joined[-1] if joined else None
+        if before is not None and before.protocol == span.protocol and before.last + 1 == span.first:
+            joined[-1] = PortSpan(span.protocol, before.first, span.last)
+        else:
+            joined.append(span)
+    return joined
+
+
+def reachable(world: World, ends: Sequence[End]) -> dict[tuple[str, str], list[str]]:
+    """Return the ports that pass between each two of these, by their names."""
+    return {
+        (str(source), str(target)): passing(port_answers(world, source, target))
+        for source in ends
+        for target in ends
+        if source.address != target.address
+    }
