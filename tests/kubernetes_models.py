@@ -11,7 +11,9 @@ from kubernetes import client
 MODELS = {
     "Node": "V1Node",
     "Pod": "V1Pod",
+    "ReplicaSet": "V1ReplicaSet",
     "Deployment": "V1Deployment",
+    "DaemonSet": "V1DaemonSet",
     "Service": "V1Service",
     "Namespace": "V1Namespace",
     "NetworkPolicy": "V1NetworkPolicy",

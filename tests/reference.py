@@ -78,7 +78,7 @@ ANSWERS: Mapping[str, Any] = {
     "validate": ValidateAnswer,
 }
 """Verb → what it prints with `-o json`."""
-MODELS = ("Node", "Pod", "Deployment", "Service", "Endpoints", "Event")
+MODELS = ("Node", "Pod", "ReplicaSet", "Deployment", "DaemonSet", "Service", "Endpoints", "Event")
 OWN_FACTS: Mapping[str, Any] = {
     "Node": NodeOwnFacts,
     "Pod": PodOwnFacts,

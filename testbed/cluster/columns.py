@@ -96,7 +96,7 @@ def _deployment_ready(item: Object) -> str:
     return f"{item['status']['readyReplicas']}/{item['spec']['replicas']}"
 
 
-def _deployment_images(item: Object) -> str | None:
+def _template_images(item: Object) -> str | None:
     return joined(container["image"] for container in item["spec"]["template"]["spec"]["containers"])
 
 
@@ -119,7 +119,34 @@ DEPLOYMENT_COLUMNS = (
     Column("ready", _deployment_ready),
     Column("up-to-date", at("status", "updatedReplicas")),
     Column("available", at("status", "availableReplicas")),
-    Column("images", _deployment_images, wide=True),
+    Column("images", _template_images, wide=True),
+    Column("selector", lambda item: _labels(item["spec"]["selector"]["matchLabels"]), wide=True),
+)
+
+
+REPLICA_SET_COLUMNS = (
+    Column("replicaset", NAME),
+    Column("desired", at("spec", "replicas")),
+    Column("current", at("status", "replicas")),
+    Column("ready", at("status", "readyReplicas")),
+    Column("images", _template_images, wide=True),
+    Column("selector", lambda item: _labels(item["spec"]["selector"]["matchLabels"]), wide=True),
+)
+
+
+def _daemon_nodes(item: Object) -> str | None:
+    return _labels(item["spec"]["template"]["spec"].get("nodeSelector", {})) or None
+
+
+DAEMON_SET_COLUMNS = (
+    Column("daemonset", NAME),
+    Column("desired", at("status", "desiredNumberScheduled")),
+    Column("current", at("status", "currentNumberScheduled")),
+    Column("ready", at("status", "numberReady")),
+    Column("up-to-date", at("status", "updatedNumberScheduled")),
+    Column("available", at("status", "numberAvailable")),
+    Column("node selector", _daemon_nodes),
+    Column("images", _template_images, wide=True),
     Column("selector", lambda item: _labels(item["spec"]["selector"]["matchLabels"]), wide=True),
 )
 

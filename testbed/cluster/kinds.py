@@ -64,6 +64,20 @@ def _deployment() -> "tuple[type[Model], Check]":
     return Deployment, check_deployment
 
 
+def _replica_set() -> "tuple[type[Model], Check]":
+    from testbed.cluster.pod_checks import check_replica_set
+    from testbed.cluster.replica_set import ReplicaSet
+
+    return ReplicaSet, check_replica_set
+
+
+def _daemon_set() -> "tuple[type[Model], Check]":
+    from testbed.cluster.daemon_set import DaemonSet
+    from testbed.cluster.pod_checks import check_daemon_set
+
+    return DaemonSet, check_daemon_set
+
+
 def _namespace() -> "tuple[type[Model], Check]":
     from testbed.cluster.namespace import Namespace, check_namespace
 
@@ -125,6 +139,28 @@ DEPLOYMENT = Kind(
     short_names=("deploy",),
     columns=columns.DEPLOYMENT_COLUMNS,
     manifest=_deployment,
+    described=True,
+    in_all=True,
+)
+REPLICA_SET = Kind(
+    name="ReplicaSet",
+    api_version="apps/v1",
+    singular="replicaset",
+    plural="replicasets",
+    short_names=("rs",),
+    columns=columns.REPLICA_SET_COLUMNS,
+    manifest=_replica_set,
+    described=True,
+    in_all=True,
+)
+DAEMON_SET = Kind(
+    name="DaemonSet",
+    api_version="apps/v1",
+    singular="daemonset",
+    plural="daemonsets",
+    short_names=("ds",),
+    columns=columns.DAEMON_SET_COLUMNS,
+    manifest=_daemon_set,
     described=True,
     in_all=True,
 )
@@ -218,7 +254,9 @@ ROUTE_TABLE = Kind(name="RouteTable", api_version="testbed/v1", singular="route"
 KINDS = (
     NODE,
     POD,
+    REPLICA_SET,
     DEPLOYMENT,
+    DAEMON_SET,
     SERVICE,
     CONFIG_MAP,
     SECRET,
@@ -231,6 +269,8 @@ KINDS = (
     ROUTE_TABLE,
 )
 """In the order in which help names them."""
+POD_OWNERS = (DEPLOYMENT, REPLICA_SET, DAEMON_SET)
+"""What makes pods: `exec deploy/web` and `logs ds/log` mean one of them."""
 MANIFESTS = {(kind.api_version, kind.name): kind for kind in KINDS if kind.manifest is not None}
 """Those that can be applied, by apiVersion and kind."""
 BY_WORD = {word: kind for kind in KINDS for word in kind.words}

@@ -34,7 +34,7 @@ _OF_SERVICES = """
 allocateLoadBalancerNodePorts appProtocol externalIPs externalName healthCheckNodePort internalTrafficPolicy
 loadBalancerClass loadBalancerIP loadBalancerSourceRanges publishNotReadyAddresses trafficDistribution
 """
-_OF_DEPLOYMENTS = "matchExpressions minReadySeconds paused progressDeadlineSeconds revisionHistoryLimit"
+_OF_DEPLOYMENTS = "matchExpressions minReadySeconds paused progressDeadlineSeconds revisionHistoryLimit updateStrategy"
 
 KUBERNETES_KINDS = frozenset(_KINDS.split())
 KUBERNETES_KEYS = frozenset(
@@ -59,7 +59,6 @@ INSTEAD_OF_KIND = {
     "CronJob": "a Pod with restartPolicy: OnFailure",
     "Ingress": "a Service with type: NodePort",
     "Job": "a Pod with restartPolicy: OnFailure",
-    "ReplicaSet": "an apps/v1 Deployment",
     "ReplicationController": "an apps/v1 Deployment",
     "StatefulSet": "an apps/v1 Deployment and a headless Service",
 }

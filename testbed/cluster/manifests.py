@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from testbed.cluster.config_objects import ConfigMap, Secret
+from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.free_values import free_name
 from testbed.cluster.image_names import ImageRule
@@ -14,12 +15,13 @@ from testbed.cluster.namespace import BUILT_IN, Namespace, check_exists
 from testbed.cluster.network_policy import NetworkPolicy
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 from testbed.cluster.problems import Problem, near_match, shorten
+from testbed.cluster.replica_set import ReplicaSet
 from testbed.cluster.service import Service
 from testbed.cluster.stand_ins import simplify
 from testbed.cluster.validation import Source, read_model, shown
 from testbed.cluster.without_meaning import leave_out
 
-Object = PodManifest | Deployment | Service | Namespace | NetworkPolicy | ConfigMap | Secret
+Object = PodManifest | Deployment | ReplicaSet | DaemonSet | Service | Namespace | NetworkPolicy | ConfigMap | Secret
 ObjectT = TypeVar("ObjectT", bound=Object)
 
 LISTS = ("List", *(f"{kind}List" for _, kind in MANIFESTS))

@@ -32,3 +32,14 @@ def key_of(text: str, namespace: str = DEFAULT_NAMESPACE) -> ObjectKey:
     """Return the key that a person means by `nginx`, in `namespace`, or by `shop/nginx`."""
     named, slash, name = text.rpartition("/")
     return ObjectKey(named if slash else namespace, name)
+
+
+class Owner(NamedTuple):
+    """The object that a pod belongs to: its kind, as in `kind:`, and its key."""
+
+    kind: str
+    key: ObjectKey
+
+    def __str__(self) -> str:
+        """Return `replicaset/web-1742b811`: as events and messages name it."""
+        return f"{self.kind.lower()}/{self.key}"

@@ -6,7 +6,7 @@ from platform import machine
 from typing import NamedTuple
 
 from testbed.cluster.manifest import PodSpec
-from testbed.cluster.object_key import ObjectKey
+from testbed.cluster.object_key import Owner
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """As Go and Kubernetes call them."""
@@ -60,8 +60,8 @@ class Placed:
     """What a pod that is there takes of its node."""
 
     node: str
-    group: ObjectKey | None
-    """The Deployment that it belongs to."""
+    group: Owner | None
+    """The ReplicaSet or DaemonSet that it belongs to."""
     host_ports: frozenset[TakenPort] = frozenset()
 
 
@@ -76,7 +76,7 @@ def host_ports(spec: PodSpec) -> frozenset[TakenPort]:
 
 
 def choose_node(
-    spec: PodSpec, group: ObjectKey | None, nodes: Sequence[SeenNode], placed: Collection[Placed]
+    spec: PodSpec, group: Owner | None, nodes: Sequence[SeenNode], placed: Collection[Placed]
 ) -> tuple[str | None, str]:
     """The node for one more pod, or None and why there is none.
 
@@ -91,10 +91,10 @@ def choose_node(
         if all(node.name != spec.node_name for node in nodes):
             return None, f"there is no {spec.node_name}"
         named = next(node for node in nodes if node.name == spec.node_name)
-        taken = _missing_label(spec, named) or _taken_port(wanted, there[spec.node_name])
+        taken = _missing_label(spec, named) or taken_port(wanted, there[spec.node_name])
         return (None, f"{spec.node_name} {taken}") if taken else (spec.node_name, "")
     why = {
-        node.name: _why_closed(node) or _missing_label(spec, node) or _taken_port(wanted, there[node.name])
+        node.name: _why_closed(node) or _missing_label(spec, node) or taken_port(wanted, there[node.name])
         for node in nodes
     }
     possible = [name for name, reason in why.items() if not reason]
@@ -111,7 +111,7 @@ def choose_node(
 def place_all(
     pods: Sequence[PodSpec], nodes: Sequence[SeenNode], placed: Collection[Placed] = ()
 ) -> list[tuple[str | None, str]]:
-    """A node for each pod that belongs to no Deployment, or None and why there is none.
+    """A node for each pod that belongs to nothing, or None and why there is none.
 
     Pods that name their node come first, so that their order does not matter.
     """
@@ -122,6 +122,12 @@ def place_all(
         if node is not None:
             now.append(Placed(node, None, host_ports(pods[number])))
     return [found[number] for number in range(len(pods))]
+
+
+def nodes_for(spec: PodSpec, nodes: Iterable[SeenNode]) -> list[str]:
+    """The nodes that a DaemonSet with this template has a pod on: drained ones too, whatever else is there."""
+    named = [node for node in nodes if spec.node_name in (None, node.name)]
+    return [node.name for node in named if node.open and not _missing_label(spec, node)]
 
 
 def _missing_label(spec: PodSpec, node: SeenNode) -> str:
@@ -135,7 +141,8 @@ def _why_closed(node: SeenNode) -> str:
     return "" if node.open else "takes no pods (its agent is run by hand)"
 
 
-def _taken_port(wanted: Iterable[TakenPort], there: Iterable[Placed]) -> str:
+def taken_port(wanted: Iterable[TakenPort], there: Iterable[Placed]) -> str:
+    """Which of these host ports is taken by what is on a node; empty where none is."""
     taken = [port for one in there for port in one.host_ports]
     for port in sorted(wanted):
         if any(port.conflicts(other) for other in taken):

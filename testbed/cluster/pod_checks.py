@@ -3,19 +3,24 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
-from testbed.cluster.deployment import LONGEST_NAME, Deployment
+from testbed.cluster.daemon_set import DaemonSet
+from testbed.cluster.deployment import LONGEST_NAME as LONGEST_DEPLOYMENT_NAME
+from testbed.cluster.deployment import Deployment
 from testbed.cluster.free_values import free_name, free_port
 from testbed.cluster.image_names import reference
 from testbed.cluster.images import RECIPES, RecipeError, difference_of, program
 from testbed.cluster.manifest import Container, PodManifest, PodSpec, identity_of
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
+from testbed.cluster.placement import host_ports
+from testbed.cluster.pod_template import LONGEST_OWNER_NAME, PodOwner
 from testbed.cluster.problems import Problem, near_match, shorten
+from testbed.cluster.replica_set import ReplicaSet
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import Path, dotted
 from testbed.spelling import listed
 
 TEMPLATE = ("spec", "template")
-"""Of a Deployment: where its pods' description is."""
+"""Of a Deployment, ReplicaSet or DaemonSet: where its pods' description is."""
 
 
 def check_names(
@@ -98,20 +103,42 @@ def check_pod_spec(source: Source, path: Path, spec: PodSpec) -> Iterator[Proble
 def check_deployment(source: Source, deployment: object) -> Iterator[Problem]:
     """Check what the parts of one Deployment say about each other."""
     assert isinstance(deployment, Deployment)
-    if len(deployment.name) > LONGEST_NAME:
-        got = f"{len(deployment.name)} characters"
-        what = f"too long for the names of its pods (got {got}; want at most {LONGEST_NAME})"
+    yield from _check_owner(source, deployment, LONGEST_DEPLOYMENT_NAME)
+
+
+def check_replica_set(source: Source, replica_set: object) -> Iterator[Problem]:
+    """Check what the parts of one ReplicaSet say about each other."""
+    assert isinstance(replica_set, ReplicaSet)
+    yield from _check_owner(source, replica_set, LONGEST_OWNER_NAME)
+
+
+def check_daemon_set(source: Source, daemon_set: object) -> Iterator[Problem]:
+    """Check what the parts of one DaemonSet say about each other."""
+    assert isinstance(daemon_set, DaemonSet)
+    yield from _check_owner(source, daemon_set, LONGEST_OWNER_NAME)
+    ports = host_ports(daemon_set.spec.template.spec)
+    if ports and daemon_set.max_surge(1):
+        got = f"maxSurge beside host port {min(ports).port}"
+        what = f"two pods of one node cannot have one host port ({got}; want maxUnavailable)"
+        yield source.problem(("spec", "updateStrategy", "rollingUpdate", "maxSurge"), what)
+
+
+def _check_owner(source: Source, owner: PodOwner, longest_name: int) -> Iterator[Problem]:
+    """What holds for everything that makes pods of a template."""
+    if len(owner.name) > longest_name:
+        got = f"{len(owner.name)} characters"
+        what = f"too long for the names of its pods (got {got}; want at most {longest_name})"
         yield source.problem(("metadata", "name"), what)
-    template = deployment.spec.template
+    template = owner.spec.template
     labels_are_right = not source.is_doubtful((*TEMPLATE, "metadata"))
-    for key, value in deployment.spec.selector.match_labels.items():
+    for key, value in owner.spec.selector.match_labels.items():
         if labels_are_right and template.metadata.labels.get(key) != value:
             got = f"{key}: {value}, the template has {template.metadata.labels.get(key, 'no such label')}"
             what = f"selects none of its own pods (got {got}; want the same label under spec.template.metadata.labels)"
             yield source.problem(("spec", "selector", "matchLabels", key), what)
     if template.spec.restart_policy != "Always":
         path = (*TEMPLATE, "spec", "restartPolicy")
-        what = f"pods of a Deployment always restart (got {template.spec.restart_policy}; want Always)"
+        what = f"pods of a {owner.kind} always restart (got {template.spec.restart_policy}; want Always)"
         yield source.problem(path, what)
     yield from check_pod_spec(source, (*TEMPLATE, "spec"), template.spec)
 

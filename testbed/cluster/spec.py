@@ -15,6 +15,7 @@ from testbed.cluster.addresses import AddressPlan
 from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns, read_network
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
 from testbed.cluster.config_objects import ConfigObject
+from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.image_names import ImageRule
 from testbed.cluster.images import check_rules
@@ -31,9 +32,11 @@ from testbed.cluster.manifests import (
 from testbed.cluster.namespace import Namespace
 from testbed.cluster.network_json import network_json
 from testbed.cluster.network_policy import NetworkPolicy
-from testbed.cluster.placement import SeenNode, place_all
+from testbed.cluster.placement import SeenNode, nodes_for, place_all
 from testbed.cluster.pod_checks import TEMPLATE, check_names, check_node
+from testbed.cluster.pod_template import PodOwner
 from testbed.cluster.problems import Problem, SpecError, near_match, shorten
+from testbed.cluster.replica_set import ReplicaSet
 from testbed.cluster.service import Service
 from testbed.cluster.service_checks import check_dual_stack, check_range, check_together, selects_nothing
 from testbed.cluster.short_form import with_nodes_by_name
@@ -73,6 +76,10 @@ class Cluster:
     """The same as the file has them: without a node where it names none."""
     deployments: tuple[Deployment, ...]
     """In the order of the file."""
+    replica_sets: tuple[ReplicaSet, ...]
+    """In the order of the file."""
+    daemon_sets: tuple[DaemonSet, ...]
+    """In the order of the file."""
     services: tuple[Service, ...]
     """In the order of the file."""
     network_policies: tuple[NetworkPolicy, ...]
@@ -105,21 +112,28 @@ class Cluster:
             *self.namespaces,
             *self.network_policies,
             *self.written_pods,
-            *self.deployments,
+            *self.pod_owners,
             *self.services,
             *self.configs,
         )
 
     @property
+    def pod_owners(self) -> tuple[Deployment | ReplicaSet | DaemonSet, ...]:
+        """Everything that makes pods of a template."""
+        return (*self.deployments, *self.replica_sets, *self.daemon_sets)
+
+    @property
     def pod_specs(self) -> list[PodSpec]:
-        """What runs in pods: of each pod, and of each Deployment's template once."""
-        templates = [deployment.spec.template.spec for deployment in self.deployments]
-        return [*(pod.spec for pod in self.pods), *templates]
+        """What runs in pods: of each pod, and of each template once."""
+        return [*(pod.spec for pod in self.pods), *(owner.spec.template.spec for owner in self.pod_owners)]
 
     @property
     def pod_count(self) -> int:
-        """How many pods there will be, those of Deployments included."""
-        return len(self.pods) + sum(deployment.spec.replicas for deployment in self.deployments)
+        """How many pods there will be, those of templates included."""
+        nodes = [SeenNode(name, labels=node.labels) for name, node in self.nodes.items()]
+        daemons = sum(len(nodes_for(one.spec.template.spec, nodes)) for one in self.daemon_sets)
+        of_deployments = sum(one.spec.replicas for one in self.deployments)
+        return len(self.pods) + of_deployments + sum(one.spec.replicas for one in self.replica_sets) + daemons
 
 
 def load_cluster(path: Path | str, images: Sequence[ImageRule] = ()) -> Cluster:
@@ -149,13 +163,13 @@ def read_cluster(data: bytes, name: str, images: Sequence[ImageRule] = ()) -> Cl
     manifests, manifest_problems = read_manifests(sources[1:], rules)
     problems += cluster_problems + manifest_problems
     routers, node_names = wiring.routers if wiring else (), _node_names(sources[0])
-    pods, deployments = of_kind(manifests, PodManifest), of_kind(manifests, Deployment)
-    services = of_kind(manifests, Service)
+    pods, services = of_kind(manifests, PodManifest), of_kind(manifests, Service)
+    owners = [(source, one) for source, one in manifests if isinstance(one, PodOwner)]
     problems += check_names(pods, sources[0], node_names, {*MACHINES, *routers})
     problems += [*check_namespaces(manifests), *check_twice(manifests)]
     problems += check_together(services)
-    for source, deployment in deployments:
-        problems += check_node(source, (*TEMPLATE, "spec"), deployment.spec.template.spec, node_names)
+    for source, owner in owners:
+        problems += check_node(source, (*TEMPLATE, "spec"), owner.spec.template.spec, node_names)
     placed = place_all([pod.spec for _, pod in pods], _seen(node_names, cluster))
     for (source, pod), (node, why) in zip(pods, placed, strict=True):
         if node is None and (pod.spec.node_name is None or pod.spec.node_name in node_names):
@@ -177,12 +191,14 @@ def read_cluster(data: bytes, name: str, images: Sequence[ImageRule] = ()) -> Cl
         agent=cluster.agent,
         pods=tuple(pod.on_node(node or "") for (_, pod), (node, _) in zip(pods, placed, strict=True)),
         written_pods=tuple(pod for _, pod in pods),
-        deployments=tuple(deployment for _, deployment in deployments),
+        deployments=tuple(deployment for _, deployment in of_kind(manifests, Deployment)),
+        replica_sets=tuple(replica_set for _, replica_set in of_kind(manifests, ReplicaSet)),
+        daemon_sets=tuple(daemon_set for _, daemon_set in of_kind(manifests, DaemonSet)),
         services=tuple(service for _, service in services),
         network_policies=tuple(policy for _, policy in of_kind(manifests, NetworkPolicy)),
         namespaces=tuple(namespace for _, namespace in of_kind(manifests, Namespace)),
         configs=tuple(one.object for one in manifests if isinstance(one.object, ConfigObject)),
-        warnings=tuple(_in_order([*noted, *selects_nothing(services, _labels(pods, deployments))])),
+        warnings=tuple(_in_order([*noted, *selects_nothing(services, _labels(pods, owners))])),
         addresses=addresses_of(cluster, wiring, config),
         images=rules,
         dns=has_dns(cluster, config),
@@ -251,10 +267,10 @@ def _seen(names: Iterable[str], cluster: ClusterDocument | None) -> list[SeenNod
 
 
 def _labels(
-    pods: Iterable[tuple[Source, PodManifest]], deployments: Iterable[tuple[Source, Deployment]]
+    pods: Iterable[tuple[Source, PodManifest]], owners: Iterable[tuple[Source, PodOwner]]
 ) -> list[tuple[str, Mapping[str, str]]]:
-    """Namespace and labels of each pod, and of those that Deployments make."""
-    of_templates = [(one.metadata.namespace, one.spec.template.metadata.labels) for _, one in deployments]
+    """Namespace and labels of each pod, and of those that templates make."""
+    of_templates = [(one.metadata.namespace, one.spec.template.metadata.labels) for _, one in owners]
     return [*((pod.metadata.namespace, pod.metadata.labels) for _, pod in pods), *of_templates]
 
 

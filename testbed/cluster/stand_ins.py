@@ -15,13 +15,14 @@ from testbed.cluster.yaml_source import Path
 
 SOURCES = {"name"} | {field.alias or name for name, field in Volume.model_fields.items()}
 VALUES = {field.alias or name for name, field in ValueSource.model_fields.items()}
+WITH_TEMPLATE = ("Deployment", "ReplicaSet", "DaemonSet")
 Object = dict[str, Any]
 
 
 def simplify(source: Source, rules: Sequence[ImageRule]) -> None:
     """Take out of the document what its stand-ins do not need."""
     document = source.document.value
-    path: Path = ("spec", "template", "spec") if document.get("kind") == "Deployment" else ("spec",)
+    path: Path = ("spec", "template", "spec") if document.get("kind") in WITH_TEMPLATE else ("spec",)
     spec = document
     for step in path:
         spec = spec.get(step) if isinstance(spec, dict) else None

@@ -57,6 +57,8 @@ EXAMPLES = {
     "value": "text",
     "Deployment.spec": "{selector: {matchLabels: {app: web}}, template: {…}}",
     "NetworkPolicy.spec": "{podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}",
+    "ReplicaSet.spec": "{selector: {matchLabels: {app: web}}, template: {…}}",
+    "DaemonSet.spec": "{selector: {matchLabels: {app: web}}, template: {…}}",
     "Service.spec": "{selector: {app: web}, ports: [{port: 80}]}",
 }
 """Key that some object must have, or KIND.KEY → what it may look like."""

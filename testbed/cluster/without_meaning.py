@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from testbed.cluster.config_objects import ConfigMap, ConfigMetadata, Secret
-from testbed.cluster.deployment import Deployment, DeploymentSpec, TemplateMetadata
+from testbed.cluster.daemon_set import DaemonSet, DaemonSetSpec
+from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import (
     Container,
     Metadata,
@@ -19,7 +20,9 @@ from testbed.cluster.manifest import (
 from testbed.cluster.manifest_model import holds_no_value
 from testbed.cluster.namespace import Namespace, NamespaceMetadata
 from testbed.cluster.network_policy import NetworkPolicy
+from testbed.cluster.pod_template import TemplateMetadata
 from testbed.cluster.probe import Probe
+from testbed.cluster.replica_set import ReplicaSet
 from testbed.cluster.service import Service, ServicePort, ServiceSpec
 from testbed.cluster.validation import Source, model_in
 from testbed.cluster.yaml_source import Path
@@ -67,6 +70,8 @@ WITHOUT_MEANING: Mapping[type[BaseModel], Mapping[str, Reason]] = {
     Namespace: {**_STATUS, "spec": _SERVER},
     PodManifest: _STATUS,
     Deployment: _STATUS,
+    ReplicaSet: _STATUS,
+    DaemonSet: _STATUS,
     Service: _STATUS,
     NetworkPolicy: _STATUS,
     PodSpec: {
@@ -108,12 +113,7 @@ WITHOUT_MEANING: Mapping[type[BaseModel], Mapping[str, Reason]] = {
         "recursiveReadOnly": "what is read-only is read-only all the way down",
     },
     Probe: {"terminationGracePeriodSeconds": "the pod's own is used"},
-    DeploymentSpec: {
-        "minReadySeconds": "a ready pod counts at once",
-        "paused": _only(False, "it is the default"),
-        "progressDeadlineSeconds": "a rollout goes on until it is done",
-        "revisionHistoryLimit": "there is no history of templates",
-    },
+    DaemonSetSpec: {"revisionHistoryLimit": "a DaemonSet's former templates are not kept"},
     ServiceSpec: {
         "allocateLoadBalancerNodePorts": "a node port is chosen anyway",
         "healthCheckNodePort": "there is no load balancer outside",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from testbed.cluster.kinds import DEPLOYMENT, KINDS, MANIFESTS
+from testbed.cluster.kinds import DEPLOYMENT, KINDS, MANIFESTS, REPLICA_SET
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, key_of
 from testbed.command.command_line import (
     FiniteRange,
@@ -156,7 +156,7 @@ def _delete_by_name(
 
 
 @verbs.command()
-@click.argument("words", nargs=-1, required=True, metavar="deployment NAME")
+@click.argument("words", nargs=-1, required=True, metavar="deployment|replicaset NAME")
 @click.option("--replicas", type=click.IntRange(0, 1000), required=True, metavar="N", help="How many pods.")
 @click.option("--wait", is_flag=True, help="Wait until there are so many, all ready.")
 @click.option("--timeout", type=FiniteRange(min=0), default=60.0, show_default=True, metavar="SECONDS")
@@ -173,12 +173,13 @@ def scale(
     output: str | None,
 ) -> None:
     """Set the number of pods: scale deployment NAME --replicas N"""
-    ((_, names),) = objects_meant(words, [DEPLOYMENT]).items()
-    if len(names) != 1:
-        raise click.UsageError("want deployment NAME", click.get_current_context())
+    (kind, names), *others = objects_meant(words, [DEPLOYMENT, REPLICA_SET]).items()
+    if others or len(names) != 1:
+        raise click.UsageError("want deployment NAME, or replicaset NAME", click.get_current_context())
     answer = ask(
         find_lab(lab),
         SCALE,
+        kind=kind.name,
         name=names[0],
         replicas=replicas,
         wait_s=timeout if wait else None,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from testbed.cluster.kinds import BY_WORD, DEPLOYMENT, NODE, POD
+from testbed.cluster.kinds import BY_WORD, NODE, POD, POD_OWNERS
 from testbed.command.completion import labs, namespaces
 from testbed.command.habits import advice
 from testbed.errors import WrongEnvironment
@@ -192,7 +192,8 @@ def needs_root(verb: str) -> None:
 
 def bare_name(name: str) -> str:
     """`pod/nginx` as kubectl users write it, without the kind; `deploy/web`, any pod of it, keeps a kind."""
-    kind, slash, rest = name.partition("/")
-    if slash and BY_WORD.get(kind) is DEPLOYMENT:
-        return f"{DEPLOYMENT.singular}/{rest}"
-    return rest if slash and BY_WORD.get(kind) in (POD, NODE) else name
+    word, slash, rest = name.partition("/")
+    kind = BY_WORD.get(word) if slash else None
+    if kind in POD_OWNERS:
+        return f"{kind.singular}/{rest}"
+    return rest if kind in (POD, NODE) else name

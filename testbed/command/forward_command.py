@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import click
 
-from testbed.cluster.kinds import DEPLOYMENT, NODE, POD, SERVICE, no_such_kind
+from testbed.cluster.kinds import NODE, POD, POD_OWNERS, SERVICE, no_such_kind
 from testbed.command.command_line import lab_option, namespace_option, verbs
 from testbed.command.object_words import kind_named
 from testbed.control.client import LabConnection, Message, find_lab
@@ -19,7 +19,7 @@ from testbed.errors import TestbedError
 LOOPBACK = "127.0.0.1"
 BACKLOG = 128
 LAST_PORT = 65535
-TARGETS = (SERVICE, POD, NODE, DEPLOYMENT)
+TARGETS = (SERVICE, POD, NODE, *POD_OWNERS)
 USAGE = "want NAME [LOCAL:]PORT…"
 
 

@@ -16,7 +16,11 @@ KUBECTL: Mapping[str, Advice] = {
     "expose": [("apply -f FILE", "with a Service in it")],
     "edit": [("apply -f FILE", "after you changed the file")],
     "patch": [("apply -f FILE", "after you changed the file")],
-    "rollout": [("apply -f FILE", "a changed template starts a rollout"), ("get deployments --watch", "its progress")],
+    "rollout": [
+        ("apply -f FILE", "a changed template starts a rollout"),
+        ("get deployments --watch", "its progress"),
+        ("get replicasets", "its history"),
+    ],
     "autoscale": [("scale deployment NAME --replicas N", "the number of pods is yours to choose")],
     "attach": [("logs POD --follow", "its output"), ("shell POD", "a shell")],
     "debug": [("shell POD", ""), ("trace POD POD", "where packets end")],

@@ -320,7 +320,9 @@ def validate(cluster: str, show_defaults: bool, images: tuple[str, ...], strict:
         "cluster": found.name,
         "nodes": list(found.nodes),
         "pods": [pod.name for pod in found.pods],
-        "deployments": {deployment.name: deployment.spec.replicas for deployment in found.deployments},
+        "deployments": {one.name: one.spec.replicas for one in found.deployments},
+        "replicaSets": {one.name: one.spec.replicas for one in found.replica_sets},
+        "daemonSets": [one.name for one in found.daemon_sets],
     }
     if output == "json":
         return render.as_json(summary)

@@ -60,12 +60,14 @@ def add(name: str, ip: str | None, switch: str | None, lab: str | None, output: 
 @lab_option
 @output_option("json")
 def drain(name: str, timeout: float, lab: str | None, output: str | None) -> None:
-    """Let no new pods come, and move those of Deployments elsewhere: new before old where possible."""
+    """Let no new pods come, and move those of Deployments and ReplicaSets elsewhere.
+
+    New before old where possible; pods of DaemonSets stay, as in Kubernetes."""
     answer = _ask("drain", name, lab, output, limit_s=timeout)
     if answer is not None:
         print(f"node/{answer['name']} drained")
         if answer["stay"]:
-            click.echo(f"warning: pods that belong to no Deployment stay: {', '.join(answer['stay'])}", err=True)
+            click.echo(f"warning: pods without a controller stay: {', '.join(answer['stay'])}", err=True)
         next_commands(find_lab(lab).name, f"node delete {name}", f"node uncordon {name}")
 
 
@@ -91,7 +93,5 @@ def delete(name: str, timeout: float, lab: str | None, output: str | None) -> No
     if answer is not None:
         print(f"node/{answer['name']} deleted")
         if answer["lost"]:
-            click.echo(
-                f"warning: pods that belong to no Deployment went with it: {', '.join(answer['lost'])}", err=True
-            )
+            click.echo(f"warning: pods without a controller went with it: {', '.join(answer['lost'])}", err=True)
         next_commands(find_lab(lab).name, "get nodes")

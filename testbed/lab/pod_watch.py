@@ -6,7 +6,9 @@ pods whose containers run and which are not ready are looked at again and again;
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from testbed.cluster.object_key import ObjectKey
 from testbed.lab.changes import Changes
@@ -25,6 +27,33 @@ Seen = tuple[bool, bool, str | None, str]
 """Ready, terminating, address, state: what subscribers may depend on."""
 
 
+class Since(NamedTuple):
+    """Since when a condition of a pod is as it is now."""
+
+    holds: bool
+    at: float
+    """Seconds since the epoch."""
+    monotonic: float
+    """The same on the clock that never jumps."""
+
+
+class PodTimes(NamedTuple):
+    """When the conditions of a pod changed last; None: never, since the pod is known."""
+
+    started: Since | None = None
+    ready: Since | None = None
+
+    def after(self, status: PodStatus) -> "PodTimes":
+        """Return the same after a look at the pod."""
+        return PodTimes(_since(self.started, status.phase != "Pending"), _since(self.ready, status.ready))
+
+
+def _since(before: Since | None, holds: bool) -> Since | None:
+    if (before.holds if before else False) == holds:
+        return before
+    return Since(holds, time.time(), time.monotonic())
+
+
 class PodWatch:
     """Looks at pods in a thread of its own and notifies `changes` when something about them is different."""
 
@@ -34,6 +63,7 @@ class PodWatch:
         self._changes = changes
         self._seen: dict[ObjectKey, Seen] = {}
         self._changed_at: dict[ObjectKey, float] = {}
+        self._times: weakref.WeakKeyDictionary[Pod, PodTimes] = weakref.WeakKeyDictionary()
         self._look = threading.Event()
         self._asked: set[ObjectKey] = set()
         """Keys of pods that have said that they changed, since the last look."""
@@ -42,6 +72,10 @@ class PodWatch:
     def start(self) -> None:
         """Watch until the lab ends."""
         threading.Thread(target=self._run, name="pod watch", daemon=True).start()
+
+    def times(self, pod: Pod) -> PodTimes:
+        """Return when its conditions changed."""
+        return self._times.get(pod, PodTimes())
 
     def look(self, key: ObjectKey) -> None:
         """The pod has changed: look at it at once."""
@@ -79,6 +113,7 @@ class PodWatch:
             if keys is not None and pod.key not in keys:
                 continue
             status = pod.status()
+            self._times[pod] = self.times(pod).after(status)
             found[pod.key] = (status.ready, status.terminating, status.address, status.state)
             if found[pod.key] != self._seen.get(pod.key):
                 self._changed_at[pod.key], different = now, True

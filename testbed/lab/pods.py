@@ -11,7 +11,7 @@ from testbed.lab.changes import Changes
 from testbed.lab.configs import Configs
 from testbed.lab.events import Events
 from testbed.lab.node import LabNode
-from testbed.lab.pod_watch import PodWatch
+from testbed.lab.pod_watch import PodTimes, PodWatch
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import Pod
 from testbed.processes.warm_parent import WarmParent
@@ -88,6 +88,10 @@ class Pods:
         with self._changing:
             self._pods = {key: other for key, other in self._pods.items() if other is not pod}
         self.changed.notify()
+
+    def times(self, pod: Pod) -> PodTimes:
+        """Return when the conditions of a pod changed."""
+        return self._watch.times(pod)
 
     def watch(self) -> None:
         """Notice from now on when a pod becomes ready or stops being so."""

@@ -10,11 +10,13 @@ from typing import Any
 from testbed.cluster import kinds
 from testbed.cluster.kinds import Kind
 from testbed.control.answers.lab import Description
+from testbed.lab.events import Events
 from testbed.policies.show import describe_policy
 from testbed.services import show as show_services
 from testbed.supervisor import objects, status
 from testbed.supervisor.lab import Lab
-from testbed.workloads import show
+from testbed.workloads import show, show_owners
+from testbed.workloads.workloads import Workloads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,14 @@ class KindInLab:
     describe: Described | None = None
 
 
+def _owner(kind: Kind, show: Callable[[str, Workloads, Events], Description]) -> Described:
+    """Return how something that makes pods of a template is found and shown."""
+    return Described(
+        names=lambda lab: show_owners.names_of(lab.workloads, kind.name),
+        show=lambda lab, name: show(name, lab.workloads, lab.state.events),
+    )
+
+
 SERVICE = Described(
     names=lambda lab: list(map(str, lab.services.numbered)),
     show=lambda lab, name: show_services.describe_service(
@@ -52,14 +62,17 @@ IN_LAB: Mapping[Kind, KindInLab] = {
         get=objects.pods,
         describe=Described(names=lambda lab: lab.state.pods.names(), show=status.describe_pod_named),
     ),
+    kinds.REPLICA_SET: KindInLab(
+        get=objects.replica_sets,
+        describe=_owner(kinds.REPLICA_SET, show_owners.describe_replica_set),
+    ),
     kinds.DEPLOYMENT: KindInLab(
         get=objects.deployments,
-        describe=Described(
-            names=lambda lab: list(map(str, lab.workloads.deployments)),
-            show=lambda lab, name: show.describe_deployment(
-                name, lab.deployment_keeper, lab.workloads, lab.state.events
-            ),
-        ),
+        describe=_owner(kinds.DEPLOYMENT, show_owners.describe_deployment),
+    ),
+    kinds.DAEMON_SET: KindInLab(
+        get=objects.daemon_sets,
+        describe=_owner(kinds.DAEMON_SET, show_owners.describe_daemon_set),
     ),
     kinds.SERVICE: KindInLab(get=objects.services, describe=SERVICE),
     kinds.CONFIG_MAP: KindInLab(

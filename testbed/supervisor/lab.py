@@ -12,7 +12,8 @@ from testbed.policies.policies import Policies
 from testbed.services.external_addresses import ExternalAddresses
 from testbed.services.services import Services
 from testbed.workloads.config_keeper import ConfigKeeper
-from testbed.workloads.deployment_keeper import DeploymentKeeper
+from testbed.workloads.daemon_set_keeper import DaemonSetKeeper
+from testbed.workloads.deployment_keeper import DeploymentKeeper, ReplicaSetKeeper
 from testbed.workloads.keeper import Keeper
 from testbed.workloads.namespace_keeper import NamespaceKeeper
 from testbed.workloads.node_changes import NodeChanges
@@ -42,7 +43,12 @@ class Lab:
             events=events,
         )
         self.pod_keeper = PodKeeper(self.workloads, nodes, pods, state.underlay)
-        self.deployment_keeper = DeploymentKeeper(self.workloads, nodes, pods.changed, events)
+        self.owner_keepers = (
+            DeploymentKeeper(self.workloads, nodes, events),
+            ReplicaSetKeeper(self.workloads, nodes, events),
+            DaemonSetKeeper(self.workloads, nodes),
+        )
+        """Of kinds that make pods of a template."""
         self.service_keeper = ServiceKeeper(self.services, pods, self.workloads)
         self.policy_keeper = PolicyKeeper(self.policies)
         self.config_map_keeper = ConfigKeeper("ConfigMap", state.configs)

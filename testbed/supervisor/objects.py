@@ -12,23 +12,25 @@ from agent.lease import Lease
 from testbed.cluster import kinds
 from testbed.cluster.environment import ConfigKind
 from testbed.cluster.kinds import Kind
-from testbed.cluster.object_key import ObjectKey
+from testbed.cluster.object_key import ObjectKey, Owner
 from testbed.control.answers.objects import LeaseObject, LeaseSpec, NameObject, RouteTableObject
 from testbed.errors import EtcdFailed
 from testbed.lab.node import AgentState, LabNode
 from testbed.pods.pod import Pod
+from testbed.pods.pod_state import rfc3339
 from testbed.policies.policies import Policies
 from testbed.services.endpoints import endpoints_of
 from testbed.services.services import Services
 from testbed.services.show import ready_pods
 from testbed.supervisor.lab import Lab
+from testbed.supervisor.owner_shapes import daemon_set_shape, deployment_shape, replica_set_shape
 from testbed.supervisor.shapes import (
     HostFacts,
     LabIdentity,
+    OwnerReference,
     PodSurroundings,
     Shape,
     config_shape,
-    deployment_shape,
     endpoints_shape,
     event_shapes,
     namespace_shape,
@@ -38,9 +40,10 @@ from testbed.supervisor.shapes import (
     service_shape,
 )
 from testbed.supervisor.status import node_status
-from testbed.workloads.workloads import Workloads
+from testbed.workloads.progress import daemon_numbers, replica_failure, set_numbers
 
 PROJECT = "overlay-testbed"
+OWNERS = {kind.name: kind for kind in kinds.POD_OWNERS}
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -77,23 +80,66 @@ def pods(lab: Lab) -> list[Shape]:
 
 
 def _around(lab: Lab, pod: Pod) -> PodSurroundings:
-    owner = lab.workloads.owner_of(pod.key)
-    created_at = None if owner is None else lab.workloads.created_at.get(owner)
+    times = lab.state.pods.times(pod)
     return PodSurroundings(
         created_at=pod.created_at,
         deleted_at=pod.deleted_at,
         host_address=str(lab.state.nodes[pod.status().node].address),
         link=None if pod.manifest.spec.host_network else pod.host_end,
-        owner=None if owner is None or created_at is None else (owner, created_at),
+        owner=_reference(lab, lab.workloads.owner_of(pod.key)),
+        started_at=rfc3339(times.started.at) if times.started else None,
+        ready_at=rfc3339(times.ready.at) if times.ready else None,
     )
+
+
+def _reference(lab: Lab, owner: Owner | None) -> OwnerReference | None:
+    created_at = None if owner is None else lab.workloads.created_at_of(owner)
+    if owner is None or created_at is None:
+        return None
+    return OwnerReference(OWNERS[owner.kind], owner.key, created_at)
 
 
 def deployments(lab: Lab) -> list[Shape]:
     """Every Deployment (`get deployments`)."""
-    identity = identity_of(lab)
+    identity, room, seen = identity_of(lab), lab.workloads, lab.workloads.seen()
     return [
-        deployment_shape(identity, wanted, _created(lab, lab.workloads, key), lab.deployment_keeper.numbers(key))
-        for key, wanted in lab.deployment_keeper.wanted().items()
+        deployment_shape(
+            identity,
+            wanted,
+            room.created_at_of(wanted.owner) or lab.state.since,
+            room.progress(wanted, seen),
+            room.sets_of(key),
+        )
+        for key, wanted in list(room.deployments.items())
+    ]
+
+
+def replica_sets(lab: Lab) -> list[Shape]:
+    """Every ReplicaSet, those of a Deployment newest first (`get replicasets`)."""
+    identity, room, seen = identity_of(lab), lab.workloads, lab.workloads.seen()
+    return [
+        replica_set_shape(
+            identity,
+            one,
+            set_numbers(one, seen.pods),
+            _reference(lab, one.owner),
+            [replica_failure(room.unplaced[one.wanted.owner])] if one.wanted.owner in room.unplaced else [],
+        )
+        for one in sorted(room.sets.values(), key=lambda one: (str(one.deployment or one.key), -one.revision))
+    ]
+
+
+def daemon_sets(lab: Lab) -> list[Shape]:
+    """Every DaemonSet (`get daemonsets`)."""
+    identity, room, seen = identity_of(lab), lab.workloads, lab.workloads.seen()
+    return [
+        daemon_set_shape(
+            identity,
+            wanted,
+            room.created_at_of(wanted.owner) or lab.state.since,
+            daemon_numbers(wanted, seen.pods.get(wanted.owner, ()), seen.nodes),
+        )
+        for wanted in list(room.daemon_sets.values())
     ]
 
 
@@ -148,7 +194,7 @@ def endpoints(lab: Lab) -> list[Shape]:
     ]
 
 
-def _created(lab: Lab, room: Services | Policies | Workloads, key: ObjectKey) -> str:
+def _created(lab: Lab, room: Services | Policies, key: ObjectKey) -> str:
     # It is looked up without a lock: what is just put, or removed, may have no time.
     return room.created_at.get(key, lab.state.since)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from testbed.cluster import kinds
 from testbed.cluster.config_objects import ConfigObject
-from testbed.cluster.deployment import Deployment
 from testbed.cluster.kinds import KINDS, Kind
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.namespace import Namespace
@@ -21,7 +20,7 @@ from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.cluster.placement import node_labels
 from testbed.cluster.service import VERSIONS, Service
 from testbed.control.answers.lab import EventLine, NodeStatus
-from testbed.control.answers.objects import DeploymentFacts, NodeOwnFacts, PodOwnFacts, ServiceOwnFacts
+from testbed.control.answers.objects import NodeOwnFacts, PodOwnFacts, ServiceOwnFacts
 from testbed.pods.pod_state import ContainerStatus, PodStatus
 from testbed.services.endpoints import Endpoint
 
@@ -55,6 +54,21 @@ class LabIdentity:
         return {**manifest, **head, "metadata": {**manifest["metadata"], **head["metadata"]}}
 
 
+@dataclass(frozen=True, slots=True)
+class OwnerReference:
+    """The object that another one belongs to, and goes with."""
+
+    kind: Kind
+    key: ObjectKey
+    created_at: str
+
+    def shape(self, lab: LabIdentity) -> Shape:
+        """Return an entry of `metadata.ownerReferences`."""
+        reference = {"apiVersion": self.kind.api_version, "kind": self.kind.name, "name": self.key.name}
+        uid = lab.uid(self.kind, self.key, self.created_at)
+        return {**reference, "uid": uid, "controller": True, "blockOwnerDeletion": True}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodSurroundings:
     """What a pod does not know itself."""
@@ -64,25 +78,26 @@ class PodSurroundings:
     host_address: str
     link: str | None
     """The node's end of its link; None with its node's network."""
-    owner: tuple[ObjectKey, str] | None = None
-    """The Deployment that it belongs to, and when that was created."""
+    owner: OwnerReference | None = None
+    """The ReplicaSet or DaemonSet that it belongs to."""
+    started_at: str | None = None
+    """When all its containers had started, or when it was so no longer."""
+    ready_at: str | None = None
+    """When it became ready or stopped being so; None, as above: never since it was created."""
 
 
 def pod_shape(lab: LabIdentity, manifest: PodManifest, status: PodStatus, around: PodSurroundings) -> Shape:
     """Return a v1 Pod."""
     shape = lab.of_manifest(kinds.POD, manifest.key, around.created_at, manifest.to_manifest())
     if around.owner is not None:
-        key, created_at = around.owner
-        reference = {"apiVersion": kinds.DEPLOYMENT.api_version, "kind": kinds.DEPLOYMENT.name, "name": key.name}
-        uid = lab.uid(kinds.DEPLOYMENT, key, created_at)
-        shape["metadata"]["ownerReferences"] = [{**reference, "uid": uid, "controller": True}]
+        shape["metadata"]["ownerReferences"] = [around.owner.shape(lab)]
     if around.deleted_at is not None:
         shape["metadata"]["deletionTimestamp"] = around.deleted_at
     shape["spec"]["nodeName"] = status.node
-    shape["status"] = _without_nothing(
+    shape["status"] = without_nothing(
         {
             "phase": status.phase,
-            "conditions": _pod_conditions(status),
+            "conditions": _pod_conditions(status, around),
             "hostIP": around.host_address,
             "podIP": status.address,
             "podIPs": [{"ip": address} for address in status.addresses],
@@ -101,14 +116,17 @@ def pod_shape(lab: LabIdentity, manifest: PodManifest, status: PodStatus, around
     return {**shape, "testbed": own}
 
 
-def _pod_conditions(status: PodStatus) -> list[Shape]:
+def _pod_conditions(status: PodStatus, around: PodSurroundings) -> list[Shape]:
     why = {} if status.ready else {"reason": "ContainersNotReady", "message": status.why_not_ready or status.state}
     started = status.phase != "Pending"
+    since = {"lastTransitionTime": around.created_at}
+    since_started = {"lastTransitionTime": around.started_at or around.created_at}
+    since_ready = {"lastTransitionTime": around.ready_at or around.created_at}
     return [
-        {"type": "PodScheduled", "status": "True"},
-        {"type": "Initialized", "status": _truth(started)},
-        {"type": "ContainersReady", "status": _truth(status.ready), **why},
-        {"type": "Ready", "status": _truth(status.ready), **why},
+        {"type": "PodScheduled", "status": "True", **since},
+        {"type": "Initialized", "status": _truth(started), **since_started},
+        {"type": "ContainersReady", "status": _truth(status.ready), **since_ready, **why},
+        {"type": "Ready", "status": _truth(status.ready), **since_ready, **why},
     ]
 
 
@@ -118,11 +136,11 @@ def _container_status(container: ContainerStatus, pod_uid: str) -> Shape:
         reason = "Completed" if container.exit_code == 0 else "Error"
         ended = {"terminated": {"exitCode": container.exit_code, "reason": reason}}
     if container.state == "running":
-        state: Shape = {"running": _without_nothing({"startedAt": container.started_at})}
+        state: Shape = {"running": without_nothing({"startedAt": container.started_at})}
     elif container.state == "terminated" and ended is not None:
         state = ended
     else:
-        state = {"waiting": _without_nothing({"reason": container.reason, "message": container.message})}
+        state = {"waiting": without_nothing({"reason": container.reason, "message": container.message})}
     return {
         "name": container.name,
         "image": container.image,
@@ -156,7 +174,7 @@ def node_shape(
     own_labels = node_labels(line["name"])
     shape["metadata"]["labels"] = {**own_labels, **labels}
     subnets = [one for one in (line["subnet"], line.get("ipv6_subnet")) if one]
-    shape["spec"] = _without_nothing({"podCIDR": line["subnet"], "podCIDRs": subnets})
+    shape["spec"] = without_nothing({"podCIDR": line["subnet"], "podCIDRs": subnets})
     if line["drained"]:
         shape["spec"]["unschedulable"] = True
         shape["spec"]["taints"] = [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]
@@ -203,33 +221,6 @@ def _node_conditions(line: NodeStatus) -> list[Shape]:
     ]
 
 
-def deployment_shape(lab: LabIdentity, wanted: Deployment, created_at: str, numbers: Mapping[str, int]) -> Shape:
-    """Return an apps/v1 Deployment."""
-    shape = lab.of_manifest(kinds.DEPLOYMENT, wanted.key, created_at, wanted.to_manifest())
-    replicas, outdated = wanted.spec.replicas, numbers["outdatedReplicas"]
-    available = numbers["availableReplicas"] >= replicas - wanted.max_unavailable
-    complete = not outdated and numbers["updatedReplicas"] == numbers["availableReplicas"] == replicas
-    shape["status"] = {
-        **{name: number for name, number in numbers.items() if name != "outdatedReplicas"},
-        "conditions": [
-            {
-                "type": "Available",
-                "status": _truth(available),
-                "reason": "MinimumReplicasAvailable" if available else "MinimumReplicasUnavailable",
-                "message": f"{numbers['availableReplicas']} of {replicas} pods are available",
-            },
-            {
-                "type": "Progressing",
-                "status": "True",
-                "reason": "NewReplicaSetAvailable" if complete else "ReplicaSetUpdated",
-                "message": "every pod is of the current template" if complete else f"{outdated} pods to be replaced",
-            },
-        ],
-    }
-    own: DeploymentFacts = {"outdatedReplicas": outdated}
-    return {**shape, "testbed": own}
-
-
 def namespace_shape(lab: LabIdentity, namespace: Namespace, created_at: str, *, ends: bool) -> Shape:
     """Return a v1 Namespace."""
     shape = lab.of_manifest(kinds.NAMESPACE, namespace.key, created_at, namespace.to_manifest())
@@ -255,7 +246,7 @@ def service_shape(lab: LabIdentity, service: Service, created_at: str, ready_end
         "ipFamilyPolicy": spec.ip_family_policy or "SingleStack",
         "sessionAffinity": spec.session_affinity,
         "ports": [
-            _without_nothing(
+            without_nothing(
                 {
                     "name": port.name,
                     "protocol": port.protocol,
@@ -288,12 +279,12 @@ def endpoints_shape(
     """Return a v1 Endpoints: a subset for each port that has pods."""
     shape = lab.head(kinds.ENDPOINTS, service.key, created_at)
     shape["subsets"] = [
-        _without_nothing(
+        without_nothing(
             {
                 "addresses": [_endpoint_address(one) for one in here],
                 "notReadyAddresses": [_endpoint_address(one) for one in there],
                 "ports": [
-                    _without_nothing({"name": port.name, "port": [*here, *there][0].port, "protocol": port.protocol})
+                    without_nothing({"name": port.name, "port": [*here, *there][0].port, "protocol": port.protocol})
                 ],
             }
         )
@@ -345,6 +336,6 @@ def _truth(value: bool) -> str:
     return "True" if value else "False"
 
 
-def _without_nothing(shape: Mapping[str, Any]) -> Shape:
+def without_nothing(shape: Mapping[str, Any]) -> Shape:
     """Leave fields out that have no value, as the API server does."""
     return {name: value for name, value in shape.items() if value not in (None, "", [])}

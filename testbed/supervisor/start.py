@@ -120,13 +120,15 @@ class LabStart:
                 state.follow_node(node)
             else:
                 threading.Thread(target=self._start_late, args=(node,), name=f"late {node.name}", daemon=True).start()
-        lab.workloads.start(state.cluster.deployments)
+        lab.workloads.start(state.cluster.pod_owners)
         lab.open("Namespace", lab.namespace_keeper)
         lab.open("NetworkPolicy", lab.policy_keeper)
         lab.open("Pod", lab.pod_keeper)
-        lab.open("Deployment", lab.deployment_keeper)
+        for keeper in lab.owner_keepers:
+            lab.open(keeper.kind, keeper)
         waiting = UnreadyPods(now)
-        self._await("pods", lambda: [*waiting.reasons(), *lab.deployment_keeper.all_why_not_ready()])
+        made = [keeper.all_why_not_ready for keeper in lab.owner_keepers]
+        self._await("pods", lambda: [*waiting.reasons(), *(why for look in made for why in look())])
         return f"{sum(pod.status().ready for pod in state.pods)} pods ready"
 
     def _services(self) -> str:

@@ -248,7 +248,7 @@ def describe_pod(lab: Lab, pod: Pod) -> Description:
         "Ready": status.ready,
         "Why not ready": status.why_not_ready or None,
         "Labels": pod.manifest.metadata.labels or None,
-        "Controlled by": f"deployment/{owner}" if (owner := lab.workloads.owner_of(pod.key)) else None,
+        "Controlled by": f"{owner}" if (owner := lab.workloads.owner_of(pod.key)) else None,
         "Started": status.started_at,
         "Pause process": pod.pause_pid,
         "Containers": {

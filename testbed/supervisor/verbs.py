@@ -14,7 +14,7 @@ from testbed.bench.scale_verbs import scale_verbs
 from testbed.bench.verbs import bench_verbs
 from testbed.capture.map import map_of
 from testbed.capture.verbs import capture_verbs
-from testbed.cluster.kinds import BY_PLURAL, DEPLOYMENT, NAMESPACE, Kind, no_such_kind
+from testbed.cluster.kinds import BY_PLURAL, NAMESPACE, POD_OWNERS, Kind, no_such_kind
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, key_of, key_of_object
 from testbed.cluster.problems import shorten
 from testbed.control.answers.lab import Description, EndedAnswer, EventLine, IperfAnswer, PingAnswer
@@ -60,6 +60,8 @@ from testbed.workloads.forward import Targets
 from testbed.workloads.node_verbs import NodeVerbs
 
 RESTART_LIMIT_S = 20.0
+OWNERS_BY_WORD = {kind.singular: kind for kind in POD_OWNERS}
+"""As a client writes the kind of what makes pods: `daemonset/log` is one of them."""
 
 
 def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
@@ -283,7 +285,7 @@ class LabVerbs:
         """
         text, namespace = request.argument(argument, str), request.argument("namespace", str) or DEFAULT_NAMESPACE
         kind, slash, rest = text.partition("/")
-        if slash and kind == DEPLOYMENT.singular:
+        if slash and kind in OWNERS_BY_WORD:
             return f"{kind}/{key_of(rest, namespace)}"
         key = key_of(text, namespace)
         bare = text in self.state.underlay.machines or text in OWN_LOGS or _is_address(text)
@@ -297,8 +299,9 @@ class LabVerbs:
 
     def _target(self, name: str) -> "Pod | LabNode | str":
         """A pod, a node, or the name of another machine of the underlay; `deployment/NAME` is a pod of it."""
-        if name.startswith("deployment/"):
-            return self.targets.pod_of_deployment(name.removeprefix("deployment/"))
+        word, _, rest = name.partition("/")
+        if word in OWNERS_BY_WORD:
+            return self.targets.pod_of(OWNERS_BY_WORD[word], rest)
         found: Pod | LabNode | None = self.state.pods.named(name) or self.state.nodes.get(name)
         if found is not None:
             return found

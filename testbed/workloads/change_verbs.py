@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from testbed.cluster.image_names import ImageRule, read_rules
 from testbed.cluster.images import RECIPES
+from testbed.cluster.kinds import DEPLOYMENT
 from testbed.cluster.manifests import (
     Manifest,
     check_namespaces,
@@ -29,7 +30,7 @@ from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.changes import Changes
 from testbed.lab.namespaces import Namespaces
 from testbed.lab.waiting import wait_for
-from testbed.workloads.deployment_keeper import DeploymentKeeper
+from testbed.workloads.deployment_keeper import DeploymentKeeper, ReplicaSetKeeper
 from testbed.workloads.keeper import Keeper
 from testbed.workloads.namespace_keeper import NamespaceKeeper
 
@@ -123,17 +124,18 @@ class ChangeVerbs:
         return {"objects": lines, "missing": missing}
 
     def scale(self, request: Request) -> ScaleAnswer:
-        """Want another number of pods of a Deployment."""
-        replicas = request.argument("replicas", int)
+        """Want another number of pods of a Deployment or ReplicaSet."""
+        kind, replicas = request.argument("kind", str, DEPLOYMENT.name), request.argument("replicas", int)
         key = key_of(request.argument("name", str), request.argument("namespace", str) or DEFAULT_NAMESPACE)
-        keeper = self._keeper("Deployment")
-        assert isinstance(keeper, DeploymentKeeper)
+        keeper = self._keeper(kind)
+        if not isinstance(keeper, DeploymentKeeper | ReplicaSetKeeper):
+            raise InvalidInput(f"scale: the number of pods of a {kind} is not chosen (want deployment or replicaset)")
         try:
             before = keeper.scale(key, replicas)
         except KeyError as failure:
             there = ", ".join(map(str, keeper.wanted())) or "none"
-            raise TestbedError(f"no deployment named {key} (there are: {there})") from failure
-        lines: list[ChangedObject] = [{"kind": "Deployment", "name": str(key), "outcome": "scaled"}]
+            raise TestbedError(f"no {kind.lower()} named {key} (there are: {there})") from failure
+        lines: list[ChangedObject] = [{"kind": kind, "name": str(key), "outcome": "scaled"}]
         wait_s = request.argument("wait_s", float)
         if wait_s is not None:
             self._wait_for_all(request, lines, wait_s)

@@ -1,115 +1,98 @@
-"""Deployments: wanted, changed, scaled and removed by name."""
+"""Deployments and ReplicaSets: wanted, changed, scaled and removed by name."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.object_key import ObjectKey
-from testbed.cluster.pod_checks import TEMPLATE, check_node
 from testbed.cluster.problems import Problem
+from testbed.cluster.replica_set import ReplicaSet
 from testbed.cluster.validation import Source
-from testbed.lab.changes import Changes
-from testbed.lab.clock import now
 from testbed.lab.events import Events
 from testbed.lab.nodes import Nodes
-from testbed.workloads.keeper import Outcome, outcome_of
-from testbed.workloads.reconcile import is_current
+from testbed.workloads.owner_keeper import OwnerKeeper
+from testbed.workloads.progress import set_numbers
 from testbed.workloads.workloads import Workloads
 
+ScaledT = TypeVar("ScaledT", Deployment, ReplicaSet)
 
-class DeploymentKeeper:
+
+class ScaledKeeper(OwnerKeeper[ScaledT], Generic[ScaledT]):
+    """The keeper of a kind that has `replicas`."""
+
+    def __init__(self, workloads: Workloads, nodes: Nodes, events: Events) -> None:
+        super().__init__(workloads, nodes)
+        self._events = events
+
+    def scale(self, key: ObjectKey, replicas: int) -> int:
+        """Want this number of pods; returns the number before. Raises KeyError."""
+        with self._workloads.deciding:
+            before = self._all()[key]
+            self._workloads.want(before.scaled(replicas))
+        was = before.spec.replicas
+        word = "up" if replicas > was else "down"
+        if replicas != was:
+            self._events.note("Normal", f"{before.owner}", "Scaled", f"scaled {word} from {was} to {replicas}")
+        self._workloads.look()
+        return was
+
+    def _kept(self, wanted: ScaledT, before: ScaledT | None) -> ScaledT:
+        """Without `replicas` it keeps the number that it has been scaled to."""
+        if before is None or "replicas" in wanted.spec.model_fields_set:
+            return wanted
+        return wanted.scaled(before.spec.replicas)
+
+    def _all(self) -> Mapping[ObjectKey, ScaledT]:
+        """Everything that can be scaled."""
+        return self.wanted()
+
+
+class DeploymentKeeper(ScaledKeeper[Deployment]):
     """The keeper of kind Deployment."""
 
-    def __init__(self, workloads: Workloads, nodes: Nodes, pods_changed: Changes, events: Events) -> None:
-        self._workloads = workloads
-        self._nodes = nodes
-        self._pods_changed = pods_changed
-        self._events = events
+    kind = "Deployment"
 
     def wanted(self) -> Mapping[ObjectKey, Deployment]:
         """As applied and scaled."""
         return dict(self._workloads.deployments)
 
-    def check(self, applied: Sequence[tuple[Source, Deployment]]) -> Iterator[Problem]:
-        """Whether the node that a template names exists."""
-        for source, deployment in applied:
-            spec = deployment.spec.template.spec
-            yield from check_node(source, (*TEMPLATE, "spec"), spec, list(self._nodes))
+    def why_not_ready(self, key: ObjectKey) -> str:
+        """What is missing until exactly the wanted pods are there and ready."""
+        deployment = self._workloads.deployments[key]
+        wanted, numbers = deployment.spec.replicas, self._workloads.progress(deployment, self._workloads.seen()).numbers
+        if numbers.outdated and not deployment.spec.paused:
+            return f"{numbers.outdated} pods are still to be replaced"
+        if numbers.replicas != wanted or numbers.available != wanted:
+            return f"{numbers.available} of {wanted} pods are ready, {numbers.replicas} are there{self._reasons(key)}"
+        return ""
 
-    def warnings(self, applied: Sequence[tuple[Source, Deployment]]) -> Iterator[Problem]:
-        """None: what cannot be placed now may be placed later, and is told as an event."""
-        return iter(())
 
-    def outcome(self, wanted: Deployment) -> Outcome:
-        """What `put` would do."""
-        return outcome_of(self._workloads.deployments.get(wanted.key), self._as_scaled(wanted))
+class ReplicaSetKeeper(ScaledKeeper[ReplicaSet]):
+    """The keeper of kind ReplicaSet; those of Deployments are not applied, and can be deleted and scaled."""
 
-    def put(self, wanted: Deployment) -> Outcome:
-        """Want this Deployment. Without `replicas` it keeps the number that it has been scaled to."""
-        with self._workloads.deciding:
-            outcome = self.outcome(wanted)
-            if outcome == "unchanged":
-                return outcome
-            self._workloads.deployments[wanted.key] = self._as_scaled(wanted)
-            self._workloads.created_at.setdefault(wanted.key, now())
-        self._pods_changed.notify()
-        return outcome
+    kind = "ReplicaSet"
 
-    def _as_scaled(self, wanted: Deployment) -> Deployment:
-        before = self._workloads.deployments.get(wanted.key)
-        if before is None or "replicas" in wanted.spec.model_fields_set:
-            return wanted
-        return wanted.scaled(before.spec.replicas)
+    def wanted(self) -> Mapping[ObjectKey, ReplicaSet]:
+        """As applied and scaled."""
+        return {key: one.wanted for key, one in self._workloads.sets.items() if one.deployment is None}
 
-    def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
-        """End all its pods and wait until they are gone. Raises KeyError."""
-        with self._workloads.deciding:
-            del self._workloads.deployments[key]
-            self._workloads.created_at.pop(key, None)
-            pods = self._workloads.pods_of(key)
-            for pod in pods:
-                self._workloads.end_soon(pod)
-        for pod in pods:
-            # Waits for the thread that ends it.
-            self._workloads.end(pod, grace_s)
-
-    def scale(self, key: ObjectKey, replicas: int) -> int:
-        """Want this number of pods; returns the number before. Raises KeyError."""
-        with self._workloads.deciding:
-            before = self._workloads.deployments[key]
-            self._workloads.deployments[key] = before.scaled(replicas)
-        word = "up" if replicas > before.spec.replicas else "down"
-        if replicas != before.spec.replicas:
-            text = f"scaled {word} from {before.spec.replicas} to {replicas}"
-            self._events.note("Normal", f"deployment/{key}", "Scaled", text)
-        self._pods_changed.notify()
-        return before.spec.replicas
-
-    def numbers(self, key: ObjectKey) -> dict[str, int]:
-        """Kubernetes' status fields of a Deployment. Raises KeyError."""
-        deployment, nodes = self._workloads.deployments[key], self._workloads.seen_nodes()
-        own = [pod for pod in self._workloads.seen_pods() if pod.deployment == key and not pod.terminating]
-        updated = [pod for pod in own if pod.template_hash == deployment.template_hash]
-        ready = sum(pod.ready for pod in own)
-        return {
-            "replicas": len(own),
-            "updatedReplicas": len(updated),
-            "readyReplicas": ready,
-            "availableReplicas": ready,
-            "unavailableReplicas": max(0, deployment.spec.replicas - ready),
-            "outdatedReplicas": sum(not is_current(pod, deployment, nodes) for pod in own),
-        }
-
-    def all_why_not_ready(self) -> list[str]:
-        """A line for each Deployment that lacks something."""
-        return [f"{key}: {why}" for key in self.wanted() if (why := self.why_not_ready(key))]
+    def check(self, applied: Sequence[tuple[Source, ReplicaSet]]) -> Iterator[Problem]:
+        """Whether a Deployment has made one of this name, too."""
+        for source, one in applied:
+            known = self._workloads.sets.get(one.key)
+            if known is not None and known.deployment is not None:
+                got = f"got {one.key}; want a change of deployment/{known.deployment}, or another name"
+                yield source.problem(("metadata", "name"), f"this ReplicaSet belongs to a Deployment ({got})")
+        yield from super().check(applied)
 
     def why_not_ready(self, key: ObjectKey) -> str:
         """What is missing until exactly the wanted pods are there and ready."""
-        wanted, numbers = self._workloads.deployments[key].spec.replicas, self.numbers(key)
-        if numbers["outdatedReplicas"]:
-            return f"{numbers['outdatedReplicas']} pods are still to be replaced"
-        if numbers["replicas"] != wanted or numbers["readyReplicas"] != wanted:
-            lacking = {pod.status().why_not_ready for pod in self._workloads.pods_of(key)} - {""}
-            why = f" ({'; '.join(sorted(lacking))})" if lacking else ""
-            return f"{numbers['readyReplicas']} of {wanted} pods are ready, {numbers['replicas']} are there{why}"
+        one = self._workloads.sets[key]
+        numbers = set_numbers(one, self._workloads.seen().pods)
+        if numbers.replicas != one.replicas or numbers.available != one.replicas:
+            there = f"{numbers.replicas} are there{self._reasons(key)}"
+            return f"{numbers.available} of {one.replicas} pods are ready, {there}"
         return ""
+
+    def _all(self) -> Mapping[ObjectKey, ReplicaSet]:
+        return {key: one.wanted for key, one in self._workloads.sets.items()}

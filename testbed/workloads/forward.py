@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from testbed.cluster.kinds import BY_PLURAL, DEPLOYMENT, NODE, POD, SERVICE
-from testbed.cluster.object_key import DEFAULT_NAMESPACE, key_of
+from testbed.cluster.kinds import BY_PLURAL, DEPLOYMENT, NODE, POD, POD_OWNERS, SERVICE, Kind
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, Owner, key_of
 from testbed.cluster.service import Service
 from testbed.control.answers.lab import EndedAnswer, ForwardTarget
 from testbed.control.programs import run_for_client
@@ -73,21 +73,26 @@ class Targets:
             return _to_pod(pod, port)
         if meant in (None, NODE) and node is not None:
             return ForwardPath(f"node {name}", node.pid, (str(node.address), LOOPBACK), _number(port))
-        if meant is DEPLOYMENT or (meant is None and key in self._workloads.deployments):
-            return _to_pod(self.pod_of_deployment(str(key)), port)
+        if meant is None and key in self._workloads.deployments:
+            meant = DEPLOYMENT
+        if meant in POD_OWNERS:
+            return _to_pod(self.pod_of(meant, str(key)), port)
         there = ", ".join([*map(str, self._services.numbered), *self._pods.names(), *self._nodes])
         what = "service, pod or node" if meant is None else meant.singular
         raise TestbedError(f"no {what} named {key} (there are: {there})")
 
-    def pod_of_deployment(self, name: str) -> Pod:
-        """Return a ready pod of a Deployment, the oldest; one that is not ready where none is. Raises TestbedError."""
+    def pod_of(self, kind: Kind, name: str) -> Pod:
+        """Return a ready pod of a Deployment, ReplicaSet or DaemonSet, the oldest; one that is not ready where none is.
+
+        Raises TestbedError.
+        """
         key = key_of(name)
-        if key not in self._workloads.deployments:
-            there = ", ".join(map(str, self._workloads.deployments)) or "none"
-            raise TestbedError(f"no deployment named {name} (there are: {there})")
-        pods = sorted(self._workloads.pods_of(key), key=lambda pod: not pod.status().ready)
+        there = [one.key for one in self._workloads.owners() if one.kind == kind.name]
+        if key not in there:
+            raise TestbedError(f"no {kind.singular} named {name} (there are: {', '.join(map(str, there)) or 'none'})")
+        pods = sorted(self._workloads.pods_of(Owner(kind.name, key)), key=lambda pod: not pod.status().ready)
         if not pods:
-            raise TestbedError(f"deployment {name} has no pods")
+            raise TestbedError(f"{kind.singular} {name} has no pods")
         return pods[0]
 
     def _to_service(self, service: Service, port: str) -> ForwardPath:

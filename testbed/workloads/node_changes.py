@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from testbed.cluster.addresses import FIRST_NODE_OFFSET, AddressPlan, UnderlayFull, with_node
 from testbed.cluster.cluster_document import NodeSpec
 from testbed.cluster.free_values import free_address, free_name
+from testbed.cluster.kinds import DAEMON_SET
 from testbed.cluster.name_rules import MAX_NODE_NAME, check_node_name
 from testbed.cluster.underlay_plan import UnderlayPlan, plan_underlay
 from testbed.cluster.wiring import Cable, Wiring
@@ -105,10 +106,13 @@ class NodeChanges:
         bind_name(NETNS_DIRECTORY, name, machine.pid)
         spec = NodeSpec.model_construct(ip=addresses.nodes[name], subnet=subnet)
         state.change_cluster(replace(cluster, nodes={**cluster.nodes, name: spec}, addresses=addresses, wiring=wiring))
+        # No pod before its agent is ready: it has no subnet until then.
+        self._workloads.closed.add(name)
         node = state.make_node(name)
         state.events.note("Normal", f"node/{name}", "Added", f"{node.address} on {switch}")
         node.agent.start()
         why = wait_for(lambda: node.why_not_ready() or "", READY_LIMIT_S)
+        self._workloads.closed.discard(name)
         if why:
             raise NodeFailed(f"{name}: not ready after {READY_LIMIT_S:g} s: {why} (take it away: node delete {name})")
         state.follow_node(node)
@@ -117,23 +121,26 @@ class NodeChanges:
         return node
 
     def drain(self, name: str, limit_s: float) -> list[str]:
-        """Let no new pods come, and wait until pods of Deployments have gone; returns the names of those that stay.
+        """Let no new pods come, and wait until pods of ReplicaSets have gone; returns the names of those that stay.
 
-        Raises NodeFailed when some have not gone in time.
+        Pods of DaemonSets stay too, as in Kubernetes, and are not named. Raises NodeFailed when some have not gone in
+        time.
         """
         if name not in self._workloads.leaving:
             self._workloads.leaving.add(name)
             self._state.events.note(
-                "Normal", f"node/{name}", "Drained", "takes no new pods; those of Deployments go elsewhere"
+                "Normal", f"node/{name}", "Drained", "takes no new pods; those of ReplicaSets go elsewhere"
             )
         self._state.pods.changed.notify()
         deadline = time.monotonic() + limit_s
         while left := [pod.name for pod in self._movable(name)]:
             if time.monotonic() > deadline:
-                why = "; ".join(self._workloads.why_not_placed.values()) or "their successors are not ready"
+                unplaced = [one.why for one in self._workloads.unplaced.values()]
+                why = "; ".join(unplaced) or "their successors are not ready"
                 raise NodeFailed(f"{name}: pods still there after {limit_s:g} s: {', '.join(left)} ({why})")
             time.sleep(LOOK_S)
-        return [pod.name for pod in self._state.pods.on(name)]
+        stay = [(pod, self._workloads.owner_of(pod.key)) for pod in self._state.pods.on(name)]
+        return [pod.name for pod, owner in stay if owner is None or owner.kind != DAEMON_SET.name]
 
     def uncordon(self, name: str) -> None:
         """Let new pods come again."""
@@ -154,6 +161,8 @@ class NodeChanges:
         except NodeFailed as failure:
             # Whoever deletes a node wants it gone; what could not move in time is made anew elsewhere.
             state.events.note("Warning", f"node/{name}", "DrainIncomplete", str(failure))
+        # What makes a pod for each node makes none here any more.
+        self._workloads.closed.add(name)
         lost = self._end_bare_pods(name)
         for pod in state.pods.on(name):
             self._workloads.end(pod)
@@ -170,6 +179,7 @@ class NodeChanges:
         unbind_name(NETNS_DIRECTORY, name)
         remove_machine(state.underlay, self._plan(wiring, addresses), name)
         self._workloads.leaving.discard(name)
+        self._workloads.closed.discard(name)
         state.events.note("Normal", f"node/{name}", "Deleted", "the machine is gone, and its lease")
         state.pods.changed.notify()
         self._await_peers()
@@ -184,7 +194,7 @@ class NodeChanges:
         bare = [pod for pod in self._state.pods.on(name) if self._workloads.owner_of(pod.key) is None]
         for pod in bare:
             self._state.events.note(
-                "Warning", f"pod/{pod.name}", "NodeDeleted", f"{name} is deleted, and the pod belongs to no Deployment"
+                "Warning", f"pod/{pod.name}", "NodeDeleted", f"{name} is deleted, and the pod has no controller"
             )
             self._pod_keeper.remove(pod.key)
         return [pod.name for pod in bare]
@@ -206,11 +216,7 @@ class NodeChanges:
             raise NodeFailed(f"after {PEERS_LIMIT_S:g} s: {why}")
 
     def _movable(self, name: str) -> list[Pod]:
-        """Pods of Deployments whose templates do not name this node."""
-        found = []
-        for pod in self._state.pods.on(name):
-            owner = self._workloads.owner_of(pod.key)
-            deployment = None if owner is None else self._workloads.deployments.get(owner)
-            if deployment is not None and deployment.spec.template.spec.node_name is None:
-                found.append(pod)
-        return found
+        """Pods of ReplicaSets whose templates do not name this node."""
+        sets = [one for one in self._workloads.sets.values() if one.wanted.spec.template.spec.node_name is None]
+        owners = {one.wanted.owner for one in sets}
+        return [pod for pod in self._state.pods.on(name) if self._workloads.owner_of(pod.key) in owners]

@@ -42,14 +42,12 @@ class PodKeeper:
             owner = self._workloads.owner_of(pod.key)
             if owner is not None:
                 other = free_name(pod.name, {one.name for _, one in applied})
-                what = f"a pod of Deployment {owner} has this name (got {pod.name}; want another, such as {other})"
+                what = f"a pod of {owner} has this name (got {pod.name}; want another, such as {other})"
                 yield source.problem(("metadata", "name"), what)
         kept = [pod if pod.spec.node_name else pod.on_node(self._node_of(pod.key)) for _, pod in applied]
         keys = {pod.key for pod in kept}
         others = [
-            Placed(pod.node, pod.deployment, pod.host_ports)
-            for pod in self._workloads.seen_pods()
-            if pod.key not in keys
+            Placed(pod.node, pod.owner, pod.host_ports) for pod in self._workloads.seen_pods() if pod.key not in keys
         ]
         placed = place_all([pod.spec for pod in kept], self._workloads.seen_nodes(), others)
         self._chosen = {}
@@ -89,7 +87,7 @@ class PodKeeper:
         return wanted.on_node(self._chosen[wanted.key])
 
     def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
-        """End the pod and wait until it is gone; one of a Deployment is replaced. Raises KeyError."""
+        """End the pod and wait until it is gone; one that belongs to something is replaced. Raises KeyError."""
         pod = self._pods.get(key)
         with self._workloads.deciding:
             if pod is None and key not in self._workloads.bare:

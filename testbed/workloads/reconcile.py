@@ -1,136 +1,82 @@
-"""What to do so that Deployments get the pods that they want. Pure: wanted and observed in, actions out.
+"""What to do so that Deployments, ReplicaSets and DaemonSets get the pods that they want. Pure.
 
-Three kinds of pods belong to a Deployment: *current* ones of its present template on a node that stays; *outdated* ones
-of an older template, or on a node that is to be left; and those that are ending, which count for nothing. Outdated ones
-are replaced new before old as far as maxSurge goes, and old before new as far as maxUnavailable allows; every call does
-what can be done now, and the next call, when something is ready or gone, does the rest.
+    Deployments ── rollout ──> ReplicaSets ── replicas ──┐
+    DaemonSets ── daemons ───────────────────────────────┴──> pods to create and to end
+
+Wanted and observed in, decision out; it is called again after every change, and nothing else is remembered.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.object_key import ObjectKey
-from testbed.cluster.placement import Placed, SeenNode, TakenPort, choose_node, host_ports
+from testbed.cluster.placement import Placed, SeenNode
+from testbed.workloads.daemons import cover
+from testbed.workloads.replicas import fill
+from testbed.workloads.rollout import roll_out
+from testbed.workloads.seen import Action, DeletePod, KeptSet, Scaled, SeenPod, by_owner
 
 
 @dataclass(frozen=True, slots=True)
-class SeenPod:
-    """One pod as it is now."""
+class Wanted:
+    """What was applied and scaled, and the ReplicaSets that Deployments have made so far."""
 
-    key: ObjectKey
-    deployment: ObjectKey | None
-    """None: a pod of its own, which only takes room here."""
-    template_hash: str
-    node: str
-    ready: bool
-    terminating: bool
-    number: int
-    """Grows with every pod made; tells the newer of two."""
-    host_ports: frozenset[TakenPort] = frozenset()
+    deployments: Mapping[ObjectKey, Deployment]
+    sets: Mapping[ObjectKey, KeptSet]
+    daemon_sets: Mapping[ObjectKey, DaemonSet]
 
 
 @dataclass(frozen=True, slots=True)
-class CreatePod:
-    """One more pod of a Deployment."""
+class Decision:
+    """What to do now."""
 
-    deployment: ObjectKey
-    node: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeletePod:
-    """End a pod, with its grace."""
-
-    pod: ObjectKey
-    why: str
+    sets: Mapping[ObjectKey, KeptSet]
+    """All ReplicaSets from now on."""
+    scaled: tuple[Scaled, ...]
+    actions: tuple[Action, ...]
+    """In this order."""
 
 
-@dataclass(frozen=True, slots=True)
-class CannotPlace:
-    """A pod is wanted that no node can take."""
-
-    deployment: ObjectKey
-    why: str
-
-
-Action = CreatePod | DeletePod | CannotPlace
-
-
-def reconcile(deployments: Sequence[Deployment], pods: Sequence[SeenPod], nodes: Sequence[SeenNode]) -> list[Action]:
-    """What to do now, in this order."""
-    wanted = {deployment.key for deployment in deployments}
-    actions: list[Action] = [
-        DeletePod(pod.key, "its Deployment is gone")
-        for pod in pods
-        if pod.deployment is not None and pod.deployment not in wanted and not pod.terminating
-    ]
-    placed = [Placed(pod.node, pod.deployment, pod.host_ports) for pod in pods]
-    for deployment in deployments:
-        own = [pod for pod in pods if pod.deployment == deployment.key]
-        actions += _of_one(deployment, own, nodes, placed)
-    return actions
-
-
-def is_current(pod: SeenPod, deployment: Deployment, nodes: Sequence[SeenNode]) -> bool:
-    """Whether a pod is what its Deployment wants now, where it may stay."""
-    leaving = any(node.name == pod.node and node.leaving for node in nodes)
-    # A template that names its node has nowhere else to go.
-    fixed = deployment.spec.template.spec.node_name is not None
-    return pod.template_hash == deployment.template_hash and (fixed or not leaving)
+def reconcile(wanted: Wanted, pods: Sequence[SeenPod], nodes: Sequence[SeenNode], now: str) -> Decision:
+    """Decide for everything that makes pods; `now` is when new ReplicaSets are created."""
+    of_owner = by_owner(pods)
+    sets = {
+        key: one for key, one in wanted.sets.items() if one.deployment is None or one.deployment in wanted.deployments
+    }
+    of_deployments: dict[ObjectKey, list[KeptSet]] = {key: [] for key in wanted.deployments}
+    for one in sets.values():
+        if one.deployment is not None:
+            of_deployments[one.deployment].append(one)
+    for key, own in of_deployments.items():
+        for one in own:
+            del sets[one.key]
+        rolled = roll_out(wanted.deployments[key], own, of_owner, sets.keys(), now)
+        sets |= {one.key: one for one in rolled}
+        of_deployments[key] = rolled
+    placed = [Placed(pod.node, pod.owner, pod.host_ports) for pod in pods]
+    actions: list[Action] = [*_orphans(wanted, sets, pods)]
+    for key, own in of_deployments.items():
+        actions += fill(wanted.deployments[key], own, of_owner, nodes, placed)
+    for one in sets.values():
+        if one.deployment is None:
+            actions += fill(None, [one], of_owner, nodes, placed)
+    for daemon_set in wanted.daemon_sets.values():
+        actions += cover(daemon_set, of_owner.get(daemon_set.owner, ()), nodes, placed)
+    return Decision(sets, tuple(_scaled(wanted.sets, sets)), tuple(actions))
 
 
-def _of_one(
-    deployment: Deployment, own: Sequence[SeenPod], nodes: Sequence[SeenNode], placed: list[Placed]
-) -> Iterator[Action]:
-    living = [pod for pod in own if not pod.terminating]
-    current = [pod for pod in living if is_current(pod, deployment, nodes)]
-    outdated = [pod for pod in living if pod not in current]
-    replicas = deployment.spec.replicas
-    yield from _create(deployment, _missing(deployment, own, current, outdated), nodes, placed)
-    surplus = _least_wanted(current)[: max(0, len(current) - replicas)]
-    for pod in surplus:
-        yield DeletePod(pod.key, f"{replicas} of {deployment.key} are wanted")
-    ready = sum(1 for pod in living if pod.ready and pod not in surplus)
-    spare = ready - max(0, replicas - deployment.max_unavailable)
-    for pod in _least_wanted(outdated):
-        if pod.ready and spare <= 0:
-            continue
-        spare -= pod.ready
-        yield DeletePod(pod.key, "replaced")
+def _orphans(wanted: Wanted, sets: Mapping[ObjectKey, KeptSet], pods: Sequence[SeenPod]) -> Iterator[DeletePod]:
+    """Pods whose owner is gone go too."""
+    owners = {one.wanted.owner for one in sets.values()} | {one.owner for one in wanted.daemon_sets.values()}
+    for pod in pods:
+        if pod.owner is not None and pod.owner not in owners and not pod.terminating:
+            yield DeletePod(pod.key, f"its {pod.owner.kind} is gone")
 
 
-def _missing(
-    deployment: Deployment, own: Sequence[SeenPod], current: Sequence[SeenPod], outdated: Sequence[SeenPod]
-) -> int:
-    """How many pods to create now."""
-    lacking = deployment.spec.replicas - len(current)
-    if deployment.spec.strategy.type == "Recreate":
-        old = any(pod.terminating and pod.template_hash != deployment.template_hash for pod in own)
-        return 0 if outdated or old else lacking
-    room = deployment.spec.replicas + deployment.max_surge - len(current) - len(outdated)
-    return min(lacking, room)
-
-
-def _create(
-    deployment: Deployment, number: int, nodes: Sequence[SeenNode], placed: list[Placed]
-) -> Iterator[CreatePod | CannotPlace]:
-    spec = deployment.spec.template.spec
-    for _ in range(number):
-        node, why = choose_node(spec, deployment.key, nodes, placed)
-        if node is None:
-            yield CannotPlace(deployment.key, why)
-            return
-        placed.append(Placed(node, deployment.key, host_ports(spec)))
-        yield CreatePod(deployment.key, node)
-
-
-def _least_wanted(pods: Sequence[SeenPod]) -> list[SeenPod]:
-    """In the order in which they can be spared: not ready ones, those on the fullest node, the newest."""
-    left, order = list(pods), list[SeenPod]()
-    while left:
-        on_node = {pod.node: sum(1 for other in left if other.node == pod.node) for pod in left}
-        chosen = max(left, key=lambda pod: (not pod.ready, on_node[pod.node], pod.number))
-        left.remove(chosen)
-        order.append(chosen)
-    return order
+def _scaled(before: Mapping[ObjectKey, KeptSet], after: Mapping[ObjectKey, KeptSet]) -> Iterator[Scaled]:
+    for key, one in after.items():
+        was = before[key].replicas if key in before else 0
+        if one.deployment is not None and one.replicas != was:
+            yield Scaled(one.deployment, key, was, one.replicas)

@@ -40,11 +40,9 @@ class ServiceKeeper:
             yield applied[0][0].problem(("kind",), what)
 
     def warnings(self, applied: Sequence[tuple[Source, Service]]) -> Iterator[Problem]:
-        """Selectors that no pod matches, and none that a Deployment is about to make."""
+        """Selectors that no pod matches, and none that a template is about to make."""
         there = [(pod.key.namespace, pod.manifest.metadata.labels) for pod in self._pods]
-        made = [
-            (key.namespace, one.spec.template.metadata.labels) for key, one in list(self._workloads.deployments.items())
-        ]
+        made = [(one.key.namespace, one.spec.template.metadata.labels) for one in self._workloads.owners()]
         return selects_nothing(applied, [*there, *made])
 
     def outcome(self, wanted: Service) -> Outcome:

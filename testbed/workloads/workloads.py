@@ -1,7 +1,7 @@
 """What shall run in the lab, and the one place that makes pods run and end while the lab lives.
 
-    keepers (apply, delete, scale) ──> wanted pods and Deployments ──┐
-    pods_changed ────────────────────────────────────────────────────┴─> reconcile (pure) ──> start and end pods
+    keepers (apply, delete, scale) ──> wanted pods and what makes pods ──┐
+    pods_changed ────────────────────────────────────────────────────────┴─> reconcile (pure) ──> start and end pods
 
 Decisions are taken in one thread, the subscriber of `pods_changed`. Starting and ending take time and have threads of
 their own; what they bring about is the next change.
@@ -11,21 +11,36 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
 
+from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import PodManifest
-from testbed.cluster.object_key import ObjectKey
+from testbed.cluster.object_key import ObjectKey, Owner
 from testbed.cluster.placement import SeenNode, host_ports
+from testbed.cluster.pod_template import PodOwner, PodTemplate, pod_of
+from testbed.cluster.replica_set import ReplicaSet
 from testbed.lab.clock import now
 from testbed.lab.events import Events
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.pods.pod import Pod
-from testbed.workloads.reconcile import CannotPlace, CreatePod, DeletePod, SeenPod, reconcile
+from testbed.workloads.progress import Progress, Unplaced, deployment_numbers, progress_of
+from testbed.workloads.reconcile import Wanted, reconcile
+from testbed.workloads.seen import (
+    Action,
+    CannotPlace,
+    CreatePod,
+    DeletePod,
+    KeptSet,
+    PodsByOwner,
+    SeenPod,
+    by_owner,
+)
 
 ROUTES_LIMIT_S = 3.0
 """How long services may take to forget the pod; an event names one that takes longer."""
@@ -37,32 +52,47 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 10.0
 SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """As in Kubernetes: no vowels, so that no words come about, and nothing that looks like something else."""
 SUFFIX_LENGTH = 5
+REVISION_HASH = "controller-revision-hash"
+"""The label of a DaemonSet's pods that says of which template each is."""
 
 
 class Owned(NamedTuple):
-    """Where a pod of a Deployment comes from."""
+    """Where a pod that somebody's template made comes from."""
 
-    deployment: ObjectKey
+    owner: Owner
     template_hash: str
     number: int
     """Grows with every pod made."""
 
 
+class Seen(NamedTuple):
+    """A look at the lab."""
+
+    pods: PodsByOwner
+    nodes: Sequence[SeenNode]
+
+
 class Workloads:
-    """Wanted pods and Deployments, and what is done about them."""
+    """Wanted pods and what makes pods, and what is done about them."""
 
     def __init__(self, nodes: Nodes, pods: Pods, events: Events) -> None:
         self._nodes = nodes
         self._pods = pods
         self._events = events
         self.deployments: dict[ObjectKey, Deployment] = {}
-        """As wanted. Changed under `deciding` only."""
-        self.created_at: dict[ObjectKey, str] = {}
-        """When each Deployment was wanted first."""
+        """As wanted. Changed under `deciding` only, as the two below."""
+        self.sets: Mapping[ObjectKey, KeptSet] = {}
+        """ReplicaSets: applied, or made for Deployments."""
+        self.daemon_sets: dict[ObjectKey, DaemonSet] = {}
+        """As wanted."""
+        self.created_at: dict[Owner, str] = {}
+        """When each Deployment and DaemonSet was wanted first."""
         self.bare: dict[ObjectKey, PodManifest] = {}
-        """Wanted pods that belong to no Deployment, each on its node. Changed under `deciding` only."""
+        """Wanted pods that belong to nothing, each on its node. Changed under `deciding` only."""
         self.leaving: set[str] = set()
         """Nodes that are drained or about to be deleted."""
+        self.closed: set[str] = set()
+        """Nodes that are just being added, or taken away: no pod goes there."""
         self.deciding = threading.RLock()
         self._owned: dict[ObjectKey, Owned] = {}
         self._numbers = count(1)
@@ -70,24 +100,84 @@ class Workloads:
         self._starters = ThreadPoolExecutor(STARTERS, "start pod")
         self._lanes: weakref.WeakKeyDictionary[Pod, threading.Lock] = weakref.WeakKeyDictionary()
         """Of each pod: it is not started while it is ended."""
-        self.why_not_placed: dict[ObjectKey, str] = {}
-        """Deployment → why no node takes another pod of it."""
+        self._wake: threading.Timer | None = None
+        """Decides again when a pod has been ready for long enough."""
+        self.unplaced: Mapping[Owner, Unplaced] = {}
+        """ReplicaSet or DaemonSet → why no node takes another pod of it."""
+        self._progress: Mapping[ObjectKey, Progress] = {}
+        """Of each Deployment, at the last decision."""
 
-    def start(self, deployments: Sequence[Deployment]) -> None:
+    def start(self, wanted: Iterable[PodOwner]) -> None:
         """Want these, and see to everything from now on."""
         with self.deciding:
-            self.deployments |= {deployment.key: deployment for deployment in deployments}
-            self.created_at |= dict.fromkeys(self.deployments, now())
+            for one in wanted:
+                self.want(one)
         self._pods.changed.subscribe("workloads", self.decide)
 
-    def owner_of(self, pod: ObjectKey) -> ObjectKey | None:
-        """The Deployment that a pod belongs to."""
-        owned = self._owned.get(pod)
-        return owned.deployment if owned else None
+    def want(self, wanted: PodOwner) -> None:
+        """Want it from now on, or want it changed. To be called under `deciding`."""
+        if isinstance(wanted, ReplicaSet):
+            before = self.sets.get(wanted.key)
+            kept = KeptSet(wanted, now()) if before is None else replace(before, wanted=wanted)
+            self.sets = {**self.sets, wanted.key: kept}
+            return
+        if isinstance(wanted, Deployment):
+            self.deployments[wanted.key] = wanted
+        elif isinstance(wanted, DaemonSet):
+            self.daemon_sets[wanted.key] = wanted
+        self.created_at.setdefault(wanted.owner, now())
 
-    def pods_of(self, deployment: ObjectKey) -> list[Pod]:
-        """Its pods, those that are ending included."""
-        return [pod for pod in self._pods if self.owner_of(pod.key) == deployment]
+    def forget(self, owner: Owner, grace_s: float | None) -> None:
+        """Want it no longer, end all its pods and return when they are gone. Raises KeyError."""
+        with self.deciding:
+            pods = self.pods_of(owner)
+            if owner.kind == "ReplicaSet":
+                gone = {self.sets[owner.key].key}
+            elif owner.kind == "Deployment":
+                del self.deployments[owner.key]
+                gone = {one.key for one in self.sets_of(owner.key)}
+            else:
+                del self.daemon_sets[owner.key]
+                gone = set()
+            self.sets = {key: one for key, one in self.sets.items() if key not in gone}
+            self.created_at.pop(owner, None)
+            for pod in pods:
+                self.end_soon(pod, grace_s)
+        self.look()
+        for pod in pods:
+            # Waits for the thread that ends it.
+            self.end(pod, grace_s)
+
+    def look(self) -> None:
+        """Decide soon: something is wanted that was not."""
+        self._pods.changed.notify()
+
+    def owner_of(self, pod: ObjectKey) -> Owner | None:
+        """The ReplicaSet or DaemonSet that a pod belongs to."""
+        owned = self._owned.get(pod)
+        return owned.owner if owned else None
+
+    def created_at_of(self, owner: Owner) -> str | None:
+        """When it was wanted first; None where it is not."""
+        if owner.kind == "ReplicaSet":
+            kept = self.sets.get(owner.key)
+            return kept.created_at if kept else None
+        return self.created_at.get(owner)
+
+    def owners(self) -> list[PodOwner]:
+        """Everything that makes pods of a template."""
+        sets = [one.wanted for one in self.sets.values()]
+        return [*list(self.deployments.values()), *sets, *list(self.daemon_sets.values())]
+
+    def sets_of(self, deployment: ObjectKey) -> list[KeptSet]:
+        """The ReplicaSets of a Deployment, newest revision first."""
+        own = [one for one in self.sets.values() if one.deployment == deployment]
+        return sorted(own, key=lambda one: -one.revision)
+
+    def pods_of(self, owner: Owner) -> list[Pod]:
+        """Its pods, of a Deployment those of all its ReplicaSets; those that are ending included."""
+        owners = {owner, *(one.wanted.owner for one in self.sets_of(owner.key) if owner.kind == "Deployment")}
+        return [pod for pod in self._pods if self.owner_of(pod.key) in owners]
 
     def seen_pods(self) -> list[SeenPod]:
         """Every pod of the lab as it is now."""
@@ -98,13 +188,14 @@ class Workloads:
             seen.append(
                 SeenPod(
                     pod.key,
-                    owned.deployment if owned else None,
+                    owned.owner if owned else None,
                     owned.template_hash if owned else "",
                     status.node,
                     status.ready,
                     status.terminating,
                     owned.number if owned else 0,
                     host_ports(pod.manifest.spec),
+                    status.ready and self._missing_s(pod, owned) <= 0,
                 )
             )
         for key, manifest in self.bare.items():
@@ -117,34 +208,84 @@ class Workloads:
     def seen_nodes(self) -> list[SeenNode]:
         """Every node of the lab as it is now."""
         return [
-            SeenNode(node.name, node.expected, node.name in self.leaving, node.labels) for node in self._nodes.values()
+            SeenNode(node.name, node.expected, node.name in self.leaving, node.labels)
+            for node in self._nodes.values()
+            if node.name not in self.closed
         ]
 
     def decide(self) -> None:
-        """Do what is to be done now about Deployments."""
+        """Do what is to be done now about everything that makes pods."""
         with self.deciding:
-            if not self.deployments and not self._owned:
+            if not self.deployments and not self.sets and not self.daemon_sets and not self._owned:
                 return
-            actions = reconcile(list(self.deployments.values()), self.seen_pods(), self.seen_nodes())
-            for action in actions:
-                if isinstance(action, CreatePod):
-                    self._create(self.deployments[action.deployment], action.node)
-                elif isinstance(action, DeletePod) and (pod := self._pods.get(action.pod)) is not None:
-                    owner = self.owner_of(action.pod)
-                    self._event("Normal", f"deployment/{owner}", "PodDeleted", f"pod {action.pod} ends: {action.why}")
-                    self.end_soon(pod)
-            self._tell_what_cannot_be([action for action in actions if isinstance(action, CannotPlace)])
+            wanted = Wanted(self.deployments, self.sets, self.daemon_sets)
+            pods, nodes = self.seen_pods(), self.seen_nodes()
+            decision = reconcile(wanted, pods, nodes, now())
+            seen = Seen(by_owner(pods), nodes)
+            self.sets = decision.sets
+            for one in decision.scaled:
+                self._event("Normal", f"deployment/{one.deployment}", "ScalingReplicaSet", str(one))
+            for action in decision.actions:
+                self._act(action)
+            self._report_unplaced([action for action in decision.actions if isinstance(action, CannotPlace)])
             self._owned = {key: owned for key, owned in self._owned.items() if self._pods.get(key) is not None}
+            self._progress = {key: self.progress(one, seen) for key, one in self.deployments.items()}
+            self._wake_up()
+
+    def seen(self) -> Seen:
+        """Every pod, by owner, and every node as they are now."""
+        return Seen(by_owner(self.seen_pods()), self.seen_nodes())
+
+    def progress(self, deployment: Deployment, seen: Seen) -> Progress:
+        """How far a Deployment is."""
+        sets = self.sets_of(deployment.key)
+        numbers = deployment_numbers(deployment, sets, seen.pods, seen.nodes)
+        return progress_of(deployment, sets, numbers, self.unplaced, self._progress.get(deployment.key), time.time())
+
+    def _act(self, action: Action) -> None:
+        if isinstance(action, CreatePod):
+            self._create(action.owner, action.node)
+        elif isinstance(action, DeletePod) and (pod := self._pods.get(action.pod)) is not None:
+            owner = self.owner_of(action.pod)
+            self._event("Normal", f"{owner}", "SuccessfulDelete", f"Deleted pod: {action.pod} ({action.why})")
+            self.end_soon(pod)
+
+    def _missing_s(self, pod: Pod, owned: Owned | None) -> float:
+        """How much longer a ready pod must be ready to count as available."""
+        wanted = self._wanted(owned.owner) if owned else None
+        if wanted is None or not wanted.spec.min_ready_seconds:
+            return 0.0
+        since = self._pods.times(pod).ready
+        seconds = time.monotonic() - since.monotonic if since is not None and since.holds else 0.0
+        return wanted.spec.min_ready_seconds - seconds
+
+    def _wanted(self, owner: Owner) -> ReplicaSet | DaemonSet | None:
+        if owner.kind == "DaemonSet":
+            return self.daemon_sets.get(owner.key)
+        kept = self.sets.get(owner.key)
+        return kept.wanted if kept else None
+
+    def _wake_up(self) -> None:
+        """Decide again when the next ready pod becomes available."""
+        ready = [pod for pod in self._pods if pod.key in self._owned and pod.status().ready]
+        missing = [left for pod in ready if (left := self._missing_s(pod, self._owned[pod.key])) > 0]
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if missing:
+            self._wake = threading.Timer(min(missing), self._pods.changed.notify)
+            self._wake.daemon = True
+            self._wake.start()
 
     def launch(self, pod: Pod) -> None:
         """Let the pod be known, and build it soon; it is tried again and again while it is wanted."""
         self._pods.add(pod)
         self._starters.submit(self._build, pod, FIRST_RETRY_S)
 
-    def end_soon(self, pod: Pod) -> None:
+    def end_soon(self, pod: Pod, grace_s: float | None = None) -> None:
         """End the pod, with its grace, in a thread of its own."""
         pod.mark_terminating()
-        threading.Thread(target=self.end, args=(pod,), name=f"end {pod.name}", daemon=True).start()
+        threading.Thread(target=self.end, args=(pod, grace_s), name=f"end {pod.name}", daemon=True).start()
 
     def end(self, pod: Pod, grace_s: float | None = None) -> None:
         """End the pod; returns when it is gone. A second call waits for the first."""
@@ -164,13 +305,16 @@ class Workloads:
         pod.delete(grace_s)
         self._pods.forget(pod)
 
-    def _create(self, deployment: Deployment, node: str) -> None:
-        prefix = f"{deployment.name}-{deployment.template_hash}"
-        while self._pods.get(key := ObjectKey(deployment.metadata.namespace, f"{prefix}-{self._suffix()}")) is not None:
+    def _create(self, owner: Owner, node: str) -> None:
+        wanted = self._wanted(owner)
+        if wanted is None:
+            return
+        while self._pods.get(key := ObjectKey(owner.key.namespace, f"{owner.key.name}-{self._suffix()}")) is not None:
             pass
-        self._owned[key] = Owned(deployment.key, deployment.template_hash, next(self._numbers))
-        self._event("Normal", f"deployment/{deployment.key}", "PodCreated", f"pod {key} on {node}")
-        self.launch(self._pods.make(deployment.pod(key.name, node)))
+        template, template_hash = _labelled(wanted)
+        self._owned[key] = Owned(owner, template_hash, next(self._numbers))
+        self._event("Normal", f"{owner}", "SuccessfulCreate", f"Created pod: {key} ({node})")
+        self.launch(self._pods.make(pod_of(template, key, node)))
 
     def _suffix(self) -> str:
         return "".join(self._random.choices(SUFFIX_LETTERS, k=SUFFIX_LENGTH))
@@ -192,12 +336,23 @@ class Workloads:
         with self.deciding:
             return self._lanes.setdefault(pod, threading.Lock())
 
-    def _tell_what_cannot_be(self, found: Sequence[CannotPlace]) -> None:
-        now = {action.deployment: action.why for action in found}
-        for key, why in now.items():
-            if self.why_not_placed.get(key) != why:
-                self._event("Warning", f"deployment/{key}", "FailedScheduling", f"no node takes another pod: {why}")
-        self.why_not_placed = now
+    def _report_unplaced(self, found: Sequence[CannotPlace]) -> None:
+        latest: dict[Owner, Unplaced] = {}
+        for owner, why in {action.owner: action.why for action in found}.items():
+            before = self.unplaced.get(owner)
+            if before is None or before.why != why:
+                self._event("Warning", f"{owner}", "FailedScheduling", f"no node takes another pod: {why}")
+            latest[owner] = Unplaced(why, before.since if before else time.time())
+        self.unplaced = latest
 
     def _event(self, kind: str, subject: str, reason: str, message: str) -> None:
         self._events.note(kind, subject, reason, message)
+
+
+def _labelled(wanted: ReplicaSet | DaemonSet) -> tuple[PodTemplate, str]:
+    """The template with the labels that its pods have besides, and its hash."""
+    template = wanted.spec.template
+    if isinstance(wanted, ReplicaSet):
+        return template, wanted.template_hash
+    template_hash = template.hash
+    return template.with_labels({REVISION_HASH: template_hash}), template_hash

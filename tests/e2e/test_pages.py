@@ -12,8 +12,8 @@ from tests.e2e.pages import missing
 from tests.e2e.typed import Typed, commands_of, files_of, type_in
 
 pytestmark = pytest.mark.slow
-POD_NAME = re.compile(r"-[a-z0-9]{8}-[a-z0-9]{5}\b")
-"""What a Deployment adds to its name."""
+POD_NAME = re.compile(r"-[0-9a-f]{8}(-[a-z0-9]{5})?\b")
+"""What a Deployment adds to its name, for a ReplicaSet and for a pod."""
 IN_THE_AGENTS_PLACE = "$(sudo testbed get nodes -o json | grep -o '\"pid\": [0-9]*' | head -1 | grep -o '[0-9]*$')"
 INSTEAD: Mapping[str, str] = {
     "kill -9 46": f"kill -9 {IN_THE_AGENTS_PLACE}",

@@ -241,16 +241,21 @@ def test_what_is_not_there_cannot_be_deleted_or_scaled(lab: Lab) -> None:
     assert (missing.code, missing.err) == (1, "error: no pod named nobody\nerror: no pod named client-not\n")
     assert lab.testbed("delete", "pod", "nobody", "--ignore-not-found").code == 0
     assert "no deployment named nobody" in lab.testbed("scale", "deploy", "nobody", "--replicas", "1").err
-    assert lab.testbed("delete", "secret", "a").code == 2
+    assert lab.testbed("delete", "statefulset", "a").code == 2
 
 
 def test_describe_says_what_a_deployment_is_and_what_happened_to_it(lab: Lab) -> None:
     apply(lab, deployment("told", 2))
     shown = lab.json("describe", "deployment", "told")
-    assert shown["Replicas"] == "2 wanted, 2 there, 2 ready, 2 of the present template"
-    assert sum("PodCreated" in line for line in shown["Events"]) == 2
+    assert shown["Replicas"] == "2 desired, 2 current, 2 updated, 2 ready, 2 available"
+    assert sum("ScalingReplicaSet" in line for line in shown["Events"]) == 1
+    ((name, of_set),) = shown["ReplicaSets"].items()
+    assert of_set == "revision 1, 2 desired"
     owned = lab.json("describe", "pod", next(iter(shown["Pods"])))
-    assert owned["Controlled by"] == "deployment/told"
+    assert owned["Controlled by"] == f"replicaset/{name}"
+    made = lab.json("describe", "rs", name)
+    assert made["Controlled by"] == "deployment/told, revision 1"
+    assert sum("SuccessfulCreate" in line for line in made["Events"]) == 2
     lab.must("delete", "deployment", "told")
 
 

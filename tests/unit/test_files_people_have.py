@@ -340,6 +340,10 @@ kind: Deployment
 metadata: {name: d}
 spec:
   replicas: 2
+  minReadySeconds: 3
+  revisionHistoryLimit: 4
+  progressDeadlineSeconds: 60
+  paused: true
   selector: {matchLabels: {app: web, tier: a}}
   strategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
   template:
@@ -348,6 +352,30 @@ spec:
       nodeName: node2
       volumes: [{name: v, emptyDir: {}}]
       containers: [{name: c, image: shell, volumeMounts: [{name: v, mountPath: /v}]}]
+""",
+    "replica set": """
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: r}
+spec:
+  replicas: 2
+  minReadySeconds: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {nodeName: node2, containers: [{name: c, image: shell}]}
+""",
+    "daemon set": """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: d}
+spec:
+  minReadySeconds: 3
+  selector: {matchLabels: {app: web}}
+  updateStrategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {nodeSelector: {disk: ssd}, containers: [{name: c, image: shell}]}
 """,
     "cluster": """
 apiVersion: testbed/v1
@@ -400,7 +428,7 @@ def test_one_wrong_value_is_one_problem(kind: str, path: tuple[str | int, ...], 
     """No second error that only follows from the first."""
     documents = {name: yaml.safe_load(text) for name, text in RICH.items()}
     documents[kind] = with_value(documents[kind], path, wrong)
-    order = [documents["cluster"], documents["pod"], documents["service"], documents["deployment"]]
+    order = [documents.pop("cluster"), *documents.values()]
     problems: tuple[Problem, ...] = ()
     try:
         read_cluster(dump_documents(order).encode(), "c.yaml")
@@ -410,7 +438,8 @@ def test_one_wrong_value_is_one_problem(kind: str, path: tuple[str | int, ...], 
 
 
 def test_the_files_that_are_made_wrong_are_right() -> None:
-    read_cluster("---".join([RICH["cluster"], RICH["pod"], RICH["service"], RICH["deployment"]]).encode(), "c.yaml")
+    others = [text for name, text in RICH.items() if name != "cluster"]
+    read_cluster("---".join([RICH["cluster"], *others]).encode(), "c.yaml")
 
 
 @pytest.mark.parametrize(
@@ -426,7 +455,7 @@ def test_a_field_of_kubernetes_is_no_misspelt_other_field(key: str) -> None:
     assert "did you mean" not in problem
 
 
-@pytest.mark.parametrize("kind", ["apps/v1 DaemonSet", "apps/v1 ReplicaSet", "v1 PodTemplate", "v1 ServiceAccount"])
+@pytest.mark.parametrize("kind", ["apps/v1 ControllerRevision", "v1 PodTemplate", "v1 ServiceAccount"])
 def test_a_kind_of_kubernetes_is_no_misspelt_other_kind(kind: str) -> None:
     version, name = kind.split()
     (problem,) = problems_of(f"apiVersion: {version}\nkind: {name}\nmetadata: {{name: a}}\n")

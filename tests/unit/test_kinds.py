@@ -46,7 +46,7 @@ def test_get_names_the_kinds_for_a_word_that_is_none() -> None:
     assert "no such kind: foo (want nodes, pods, " in said
     assert "routes or all)" in said
     assert "did you mean pods?" in run("get", "podds").output
-    assert "no such kind: lease (want service, pod, node or deployment)" in run("forward", "lease/web:80").output
+    assert "no such kind: lease (want service, pod, node, deployment, " in run("forward", "lease/web:80").output
 
 
 def test_help_of_get_names_every_kind_with_its_short_names() -> None:

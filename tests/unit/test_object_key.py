@@ -4,7 +4,7 @@ from typing import Any
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.dns import resolv_conf
 from testbed.cluster.manifest import PodManifest
-from testbed.cluster.object_key import ObjectKey, key_of
+from testbed.cluster.object_key import ObjectKey, Owner, key_of
 from testbed.cluster.placement import SeenNode
 from testbed.cluster.service import Service
 from testbed.cluster.service_addresses import allocate
@@ -12,7 +12,8 @@ from testbed.dns.records import records
 from testbed.pods.pod_network import host_end
 from testbed.services.endpoints import PodFacts, bind
 from testbed.services.rules import everywhere, wanted
-from testbed.workloads.reconcile import CreatePod, reconcile
+from testbed.workloads.reconcile import Wanted, reconcile
+from testbed.workloads.seen import CreatePod
 
 SPEC: dict[str, Any] = {"containers": [{"name": "main", "image": "echo", "ports": [{"containerPort": 8080}]}]}
 NAMESPACES = ("default", "shop")
@@ -74,6 +75,8 @@ def test_deployments_of_one_name_get_pods_of_their_own() -> None:
         )
         for namespace in NAMESPACES
     ]
-    actions = reconcile(both, [], [SeenNode("node1")])
-    assert actions == [CreatePod(ObjectKey(namespace, "web"), "node1") for namespace in NAMESPACES]
-    assert [one.pod("web-1", "node1").key for one in both] == [ObjectKey(space, "web-1") for space in NAMESPACES]
+    wanted = Wanted({one.key: one for one in both}, {}, {})
+    decision = reconcile(wanted, [], [SeenNode("node1")], "2026-01-01T00:00:05Z")
+    sets = [ObjectKey(namespace, f"web-{both[0].spec.template.hash}") for namespace in NAMESPACES]
+    assert list(decision.sets) == sets
+    assert decision.actions == tuple(CreatePod(Owner("ReplicaSet", key), "node1") for key in sets)

@@ -1,5 +1,6 @@
 """Golden objects in Kubernetes' shapes, read by the models of its official Python client."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Any
@@ -7,25 +8,29 @@ from typing import Any
 import pytest
 
 from testbed.cluster.config_objects import ConfigMap, Secret
+from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.deployment import Deployment
-from testbed.cluster.kinds import CONFIG_MAP, KINDS, SECRET
+from testbed.cluster.kinds import CONFIG_MAP, KINDS, REPLICA_SET, SECRET
+from testbed.cluster.kinds import DEPLOYMENT as DEPLOYMENT_KIND
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.namespace import built_in
 from testbed.cluster.network_policy import NetworkPolicy
-from testbed.cluster.object_key import ObjectKey, key_of
+from testbed.cluster.object_key import key_of
 from testbed.cluster.placement import node_labels
+from testbed.cluster.replica_set import replica_set_of
 from testbed.cluster.service import Service
 from testbed.control.answers.lab import NodeStatus
 from testbed.control.answers.objects import DeploymentFacts, NodeOwnFacts, PodOwnFacts, ServiceOwnFacts
 from testbed.pods.pod_state import ContainerStatus, PodStatus
 from testbed.services.endpoints import Endpoint
+from testbed.supervisor.owner_shapes import daemon_set_shape, deployment_shape, replica_set_shape
 from testbed.supervisor.shapes import (
     HostFacts,
     LabIdentity,
+    OwnerReference,
     PodSurroundings,
     Shape,
     config_shape,
-    deployment_shape,
     endpoints_shape,
     event_shapes,
     namespace_shape,
@@ -34,11 +39,21 @@ from testbed.supervisor.shapes import (
     pod_shape,
     service_shape,
 )
+from testbed.workloads.progress import (
+    DaemonNumbers,
+    DeploymentNumbers,
+    PodNumbers,
+    Unplaced,
+    progress_of,
+    replica_failure,
+)
+from testbed.workloads.seen import KeptSet
 from tests.answer_types import mismatches
 from tests.kubernetes_models import MODELS, deserialized, strangers
 
 LAB = LabIdentity("two-nodes", "2026-01-01T00:00:00Z")
 AT = "2026-01-01T00:00:05Z"
+LATER = "2026-01-01T00:00:09Z"
 TIME = datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC)
 HOST = HostFacts("6.18.0", "Debian GNU/Linux 12 (bookworm)", "4d1f", "0.2.0")
 POD = PodManifest.model_validate(
@@ -75,6 +90,30 @@ DEPLOYMENT = Deployment.model_validate(
             "strategy": {"rollingUpdate": {"maxSurge": "50%"}},
             "template": {
                 "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "a", "image": "echo"}]},
+            },
+        },
+    }
+)
+TEMPLATE_HASH = DEPLOYMENT.spec.template.hash
+SET = KeptSet(
+    replica_set_of(DEPLOYMENT, key_of(f"web-{TEMPLATE_HASH}"), TEMPLATE_HASH, 3), AT, DEPLOYMENT.key, revision=2
+)
+SET_SHAPE = replica_set_shape(LAB, SET, PodNumbers(3, 2, 1), OwnerReference(DEPLOYMENT_KIND, DEPLOYMENT.key, AT), [])
+NUMBERS = DeploymentNumbers(replicas=3, updated=3, ready=2, available=2)
+PROGRESS = progress_of(DEPLOYMENT, [SET], NUMBERS, {}, None, TIME.timestamp())
+WAITING = progress_of(DEPLOYMENT.model_copy(), [], DeploymentNumbers(), {}, None, TIME.timestamp())
+FAILURE = replica_failure(Unplaced("node1 is drained", TIME.timestamp()))
+DAEMONS = DaemonSet.model_validate(
+    {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "log"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "log"}},
+            "updateStrategy": {"rollingUpdate": {"maxUnavailable": "50%"}},
+            "template": {
+                "metadata": {"labels": {"app": "log"}},
                 "spec": {"containers": [{"name": "a", "image": "echo"}]},
             },
         },
@@ -117,14 +156,6 @@ POLICY = NetworkPolicy.model_validate(
         },
     }
 )
-NUMBERS = {
-    "replicas": 4,
-    "updatedReplicas": 2,
-    "readyReplicas": 3,
-    "availableReplicas": 3,
-    "unavailableReplicas": 0,
-    "outdatedReplicas": 2,
-}
 
 
 def container(**changed: Any) -> ContainerStatus:  # noqa: ANN401 - fields of a ContainerStatus
@@ -172,7 +203,7 @@ NEW = container(state="waiting", reason="ContainerCreating", ready=False, starte
 BOTH = Endpoint(IPv4Address("10.0.46.2"), 8080, key_of("web"), "node1")
 PODS = {
     "running": pod(status(container(restarts=2, exit_code=137))),
-    "with two": pod(status(container(), DONE), owner=(ObjectKey("default", "web"), AT)),
+    "with two": pod(status(container(), DONE), owner=OwnerReference(REPLICA_SET, SET.key, AT), ready_at=LATER),
     "crashing": pod(status(CRASHED, ready=False, state="CrashLoopBackOff", why_not_ready="nginx: exit code 1")),
     "new": pod(status(NEW, ready=False, phase="Pending", address=None, started_at=None, pause_pid=None), link=None),
     "ending": pod(status(ready=False, terminating=True, state="Terminating"), deleted_at=AT),
@@ -204,7 +235,11 @@ KEYS = Secret.model_validate(
 OBJECTS: list[tuple[str, Shape]] = [
     *(("Pod", shape) for shape in PODS.values()),
     *(("Node", shape) for shape in NODES.values()),
-    ("Deployment", deployment_shape(LAB, DEPLOYMENT, AT, NUMBERS)),
+    ("Deployment", deployment_shape(LAB, DEPLOYMENT, AT, PROGRESS, [SET])),
+    ("Deployment", deployment_shape(LAB, DEPLOYMENT, AT, WAITING, [])),
+    ("ReplicaSet", SET_SHAPE),
+    ("ReplicaSet", replica_set_shape(LAB, replace(SET, deployment=None), PodNumbers(), None, [FAILURE])),
+    ("DaemonSet", daemon_set_shape(LAB, DAEMONS, AT, DaemonNumbers(3, 3, 2, 2, 1, 0))),
     ("Service", service_shape(LAB, NUMBERED, AT, 2)),
     ("Service", service_shape(LAB, HEADLESS, AT, 0)),
     ("ConfigMap", config_shape(LAB, CONFIG_MAP, SETTINGS, AT)),
@@ -273,8 +308,11 @@ def test_a_client_waits_for_the_condition_ready() -> None:
 def test_a_pod_that_ends_has_a_time_of_its_deletion_and_one_of_a_deployment_its_owner() -> None:
     assert deserialized(PODS["ending"], "Pod").metadata.deletion_timestamp == TIME
     (owner,) = deserialized(PODS["with two"], "Pod").metadata.owner_references
-    assert (owner.kind, owner.name, owner.controller) == ("Deployment", "web", True)
-    assert owner.uid == deployment_shape(LAB, DEPLOYMENT, AT, NUMBERS)["metadata"]["uid"]
+    assert (owner.kind, owner.name, owner.controller) == ("ReplicaSet", SET.key.name, True)
+    assert owner.uid == SET_SHAPE["metadata"]["uid"]
+    (its_owner,) = deserialized(SET_SHAPE, "ReplicaSet").metadata.owner_references
+    assert (its_owner.kind, its_owner.name) == ("Deployment", "web")
+    assert its_owner.uid == deployment_shape(LAB, DEPLOYMENT, AT, PROGRESS, [SET])["metadata"]["uid"]
 
 
 def test_a_uid_is_of_one_object_alone() -> None:

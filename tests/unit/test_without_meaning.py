@@ -15,11 +15,11 @@ from testbed.command.command_line import verbs
 from testbed.output import tables
 
 assert cli
-DEPLOYMENT = """\
+DAEMON_SET = """\
 nodes: [node1]
 ---
 apiVersion: apps/v1
-kind: Deployment
+kind: DaemonSet
 metadata: {name: web, uid: 4f2a}
 spec:
   revisionHistoryLimit: 3
@@ -50,20 +50,20 @@ def problems_of(text: str) -> list[str]:
 
 
 def test_each_is_named_with_its_place_and_the_rest_is_read() -> None:
-    found = read(DEPLOYMENT)
+    found = read(DAEMON_SET)
     assert [str(warning).removeprefix("error: c.yaml:") for warning in found.warnings] == [
         "5:23: metadata.uid: ignored: an API server writes it",
-        "7:3: spec.revisionHistoryLimit: ignored: there is no history of templates",
+        "7:3: spec.revisionHistoryLimit: ignored: a DaemonSet's former templates are not kept",
         "12:7: spec.template.spec.serviceAccountName: ignored: a lab has no accounts",
         "15:33: spec.template.spec.containers[0].imagePullPolicy: ignored: nothing is pulled",
         "15:58: spec.template.spec.containers[0].resources: ignored: memory and CPU of a container are not limited",
         "16:33: spec.template.spec.containers[1].imagePullPolicy: ignored: nothing is pulled",
     ]
-    assert len(found.deployments[0].spec.template.spec.containers) == 2
+    assert len(found.daemon_sets[0].spec.template.spec.containers) == 2
 
 
 def test_what_is_alike_is_said_once_with_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    tables.warnings(read(DEPLOYMENT).warnings)
+    tables.warnings(read(DAEMON_SET).warnings)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5
     assert lines[3] == (
@@ -74,7 +74,7 @@ def test_what_is_alike_is_said_once_with_its_lines(capsys: pytest.CaptureFixture
 
 def test_strict_refuses_them(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
-    file.write_text(DEPLOYMENT, encoding="utf-8")
+    file.write_text(DAEMON_SET, encoding="utf-8")
     assert CliRunner().invoke(verbs, ["validate", str(file)]).exit_code == 0
     refused = CliRunner().invoke(verbs, ["validate", str(file), "--strict"])
     assert isinstance(refused.exception, SpecError)

@@ -239,7 +239,7 @@ class NodeAnswer(TypedDict):
     subnet: NotRequired[str]
     """Of a node that was added."""
     stay: NotRequired[list[str]]
-    """Pods that belong to no Deployment, and stay on a drained node."""
+    """Pods without a controller that stay on a drained node."""
     lost: NotRequired[list[str]]
     """Such pods that went with a deleted node."""
 

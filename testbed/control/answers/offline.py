@@ -90,3 +90,6 @@ class ValidateAnswer(TypedDict):
     pods: list[str]
     deployments: dict[str, int]
     """How many pods each wants."""
+    replicaSets: dict[str, int]
+    """How many pods each wants; those that a lab makes for Deployments left out."""
+    daemonSets: list[str]

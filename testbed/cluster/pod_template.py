@@ -1,0 +1,114 @@
+"""What the objects of apps/v1 that make pods have in common: a template, and labels that select its pods."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator
+
+from testbed.cluster.manifest import Metadata, PodManifest, PodSpec
+from testbed.cluster.manifest_model import Annotations, LabelKey, LabelName, LabelValue, Model
+from testbed.cluster.name_rules import check_count_or_percent, within
+from testbed.cluster.object_key import ObjectKey, Owner
+
+MAX_REPLICAS = 1000  # several times what a machine holds
+HASH_LENGTH = 8
+SUFFIX = "-xxxxx"
+"""At the end of a pod's name."""
+LONGEST_OWNER_NAME = 63 - len(SUFFIX)
+LONGEST_WAIT_S = 3600
+
+CountOrPercent = Annotated[int | str, PlainValidator(check_count_or_percent)]
+Replicas = Annotated[int, within(0, MAX_REPLICAS)]
+
+
+class LabelSelector(Model):
+    """Which pods belong to it: those that have all these labels."""
+
+    match_labels: Annotated[dict[LabelKey, LabelValue], Field(min_length=1)]
+
+
+class TemplateMetadata(Model):
+    """Labels of every pod of the template; names are given to them."""
+
+    name: LabelName | None = None
+    """Kubernetes allows it and does nothing with it."""
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    annotations: Annotations = Field(default_factory=dict)
+
+
+class PodTemplate(Model):
+    """What each pod is."""
+
+    metadata: TemplateMetadata = Field(default_factory=TemplateMetadata)
+    spec: PodSpec
+
+    @property
+    def hash(self) -> str:
+        """The same for equal templates, another one for others; a part of names and labels."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        # What runs is a part of the template, also where the cluster file says it and not the manifest.
+        text += "".join(container.image for container in self.spec.containers if container.stand_in)
+        return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+
+    def with_labels(self, more: Mapping[str, str]) -> "PodTemplate":
+        """The same with more labels."""
+        metadata = self.metadata.model_copy(update={"labels": {**self.metadata.labels, **more}})
+        return self.model_copy(update={"metadata": metadata})
+
+
+class TemplateSpec(Model):
+    """Which pods, and what each of them is."""
+
+    selector: LabelSelector
+    template: PodTemplate
+    min_ready_seconds: Annotated[int, within(0, LONGEST_WAIT_S)] = 0
+    """How long a pod must be ready until it counts as available."""
+
+
+class PodOwner(Model):
+    """An object that makes pods: a Deployment by ReplicaSets, a ReplicaSet, a DaemonSet."""
+
+    api_version: Literal["apps/v1"]
+    kind: str
+    metadata: Metadata
+    spec: TemplateSpec
+
+    @property
+    def name(self) -> str:
+        """`metadata.name`."""
+        return self.metadata.name
+
+    @property
+    def key(self) -> ObjectKey:
+        """`metadata.namespace` and `metadata.name`."""
+        return ObjectKey(self.metadata.namespace, self.metadata.name)
+
+    @property
+    def owner(self) -> Owner:
+        """How its pods know it."""
+        return Owner(self.kind, self.key)
+
+    def to_manifest(self) -> dict[str, Any]:
+        """The object as a manifest again, without fields that have their default value."""
+        manifest = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return {"apiVersion": self.api_version, "kind": self.kind, **manifest}
+
+
+def pod_of(template: PodTemplate, key: ObjectKey, node: str) -> PodManifest:
+    """A pod of the template."""
+    # Parts that were checked once need no second check.
+    metadata = Metadata.model_construct(
+        name=key.name,
+        namespace=key.namespace,
+        labels=template.metadata.labels,
+        annotations=template.metadata.annotations,
+    )
+    pod = PodManifest.model_construct(api_version="v1", kind="Pod", metadata=metadata, spec=template.spec)
+    return pod.on_node(node)
+
+
+def share(value: int | str, of: int, rounded: Callable[[float], int]) -> int:
+    """A number of pods, or a share of `of`."""
+    return value if isinstance(value, int) else rounded(of * int(value.removesuffix("%")) / 100)

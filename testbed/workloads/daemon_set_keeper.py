@@ -1,0 +1,30 @@
+"""DaemonSets: wanted, changed and removed by name."""
+
+from collections.abc import Mapping
+
+from testbed.cluster.daemon_set import DaemonSet
+from testbed.cluster.object_key import ObjectKey
+from testbed.workloads.owner_keeper import OwnerKeeper
+from testbed.workloads.progress import daemon_numbers
+
+
+class DaemonSetKeeper(OwnerKeeper[DaemonSet]):
+    """The keeper of kind DaemonSet."""
+
+    kind = "DaemonSet"
+
+    def wanted(self) -> Mapping[ObjectKey, DaemonSet]:
+        """As applied."""
+        return dict(self._workloads.daemon_sets)
+
+    def why_not_ready(self, key: ObjectKey) -> str:
+        """What is missing until every node that takes it has one pod, of the present template and available."""
+        wanted, seen = self._workloads.daemon_sets[key], self._workloads.seen()
+        numbers = daemon_numbers(wanted, seen.pods.get(wanted.owner, ()), seen.nodes)
+        old = numbers.current - numbers.updated
+        if old and wanted.spec.update_strategy.type == "RollingUpdate":
+            return f"{old} pods are still to be replaced"
+        if numbers.misscheduled or not numbers.desired == numbers.current == numbers.available:
+            there = f"{numbers.current} have one{self._reasons(key)}"
+            return f"{numbers.available} of {numbers.desired} nodes have a ready pod, {there}"
+        return ""

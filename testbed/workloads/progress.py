@@ -1,0 +1,200 @@
+"""How far Deployments, ReplicaSets and DaemonSets are: their numbers and conditions in Kubernetes' words. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from testbed.cluster.daemon_set import DaemonSet
+from testbed.cluster.deployment import Deployment
+from testbed.cluster.object_key import Owner
+from testbed.cluster.placement import SeenNode, nodes_for
+from testbed.workloads.replicas import must_leave
+from testbed.workloads.seen import KeptSet, PodsByOwner, SeenPod, living
+
+AVAILABLE, PROGRESSING, REPLICA_FAILURE = "Available", "Progressing", "ReplicaFailure"
+DONE, STARTED, GOES_ON = "NewReplicaSetAvailable", "NewReplicaSetCreated", "ReplicaSetUpdated"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition; times are seconds since the epoch."""
+
+    type: str
+    status: str
+    """`True`, `False` or `Unknown`."""
+    reason: str
+    message: str
+    changed_at: float
+    """When it got this status."""
+    updated_at: float
+    """When it was heard of last, such as a pod of the rollout that became available."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """Why no node takes another pod, and since when."""
+
+    why: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class PodNumbers:
+    """The pods of a ReplicaSet, or of a Deployment's."""
+
+    replicas: int = 0
+    ready: int = 0
+    available: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentNumbers:
+    """The pods of a Deployment that are not ending."""
+
+    replicas: int = 0
+    updated: int = 0
+    """Of the present template."""
+    ready: int = 0
+    available: int = 0
+    outdated: int = 0
+    """Of a former template, or on a drained node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a Deployment is, as it was seen last."""
+
+    numbers: DeploymentNumbers
+    conditions: tuple[Condition, ...]
+    current: str
+    """The name of its present ReplicaSet; empty where a paused one has none yet."""
+    moved_at: float
+    """When its rollout began, or came nearer to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonNumbers:
+    """The pods of a DaemonSet, by node."""
+
+    desired: int = 0
+    current: int = 0
+    updated: int = 0
+    ready: int = 0
+    available: int = 0
+    misscheduled: int = 0
+    """On nodes that do not take it."""
+
+
+def set_numbers(one: KeptSet, pods: PodsByOwner) -> PodNumbers:
+    """Count the pods of a ReplicaSet."""
+    own = living(pods, one.wanted.owner)
+    return PodNumbers(len(own), sum(pod.ready for pod in own), sum(pod.available for pod in own))
+
+
+def deployment_numbers(
+    deployment: Deployment, sets: Iterable[KeptSet], pods: PodsByOwner, nodes: Sequence[SeenNode]
+) -> DeploymentNumbers:
+    """Count the pods of a Deployment's ReplicaSets."""
+    template_hash, total = deployment.spec.template.hash, DeploymentNumbers()
+    for one in sets:
+        found, own = set_numbers(one, pods), living(pods, one.wanted.owner)
+        is_current = one.wanted.template_hash == template_hash
+        leaving = sum(must_leave(pod, one, nodes) for pod in own) if is_current else found.replicas
+        total = DeploymentNumbers(
+            total.replicas + found.replicas,
+            total.updated + (found.replicas if is_current else 0),
+            total.ready + found.ready,
+            total.available + found.available,
+            total.outdated + leaving,
+        )
+    return total
+
+
+def daemon_numbers(wanted: DaemonSet, own: Sequence[SeenPod], nodes: Sequence[SeenNode]) -> DaemonNumbers:
+    """Count the nodes that are to have a pod, and those that have one."""
+    template_hash, targets = wanted.spec.template.hash, nodes_for(wanted.spec.template.spec, nodes)
+    alive = [pod for pod in own if not pod.terminating]
+    right = [pod for pod in alive if pod.node in targets]
+    return DaemonNumbers(
+        desired=len(targets),
+        current=len({pod.node for pod in right}),
+        updated=len({pod.node for pod in right if pod.template_hash == template_hash}),
+        ready=len({pod.node for pod in right if pod.ready}),
+        available=len({pod.node for pod in right if pod.available}),
+        misscheduled=len({pod.node for pod in alive} - set(targets)),
+    )
+
+
+def progress_of(
+    deployment: Deployment,
+    sets: Sequence[KeptSet],
+    numbers: DeploymentNumbers,
+    unplaced: Mapping[Owner, Unplaced],
+    before: Progress | None,
+    now: float,
+) -> Progress:
+    """How far a Deployment is now, by what it was `before`; `unplaced` are ReplicaSets that no node takes a pod of."""
+    template_hash = deployment.spec.template.hash
+    current = next((one.key.name for one in sets if one.wanted.template_hash == template_hash), "")
+    is_new = before is None or before.current != current
+    moved = is_new or _comes_nearer(before.numbers, numbers) if before is not None else True
+    moved_at = now if moved or before is None else before.moved_at
+    known = {one.type: one for one in before.conditions} if before is not None else {}
+    found = [
+        _available(deployment, numbers, now),
+        _progressing(deployment, numbers, known.get(PROGRESSING), (current, is_new, moved_at), now),
+    ]
+    failures = [why for one in sets if (why := unplaced.get(one.wanted.owner))]
+    found += map(replica_failure, failures[:1])
+    return Progress(numbers, tuple(_followed(known.get(one.type), one) for one in found), current, moved_at)
+
+
+def replica_failure(unplaced: Unplaced) -> Condition:
+    """The condition of what wants a pod that no node takes."""
+    why = f"no node takes another pod: {unplaced.why}"
+    return Condition(REPLICA_FAILURE, "True", "FailedCreate", why, unplaced.since, unplaced.since)
+
+
+def _comes_nearer(before: DeploymentNumbers, now: DeploymentNumbers) -> bool:
+    more = now.updated > before.updated or now.ready > before.ready or now.available > before.available
+    return more or now.replicas - now.updated < before.replicas - before.updated
+
+
+def _available(deployment: Deployment, numbers: DeploymentNumbers, now: float) -> Condition:
+    if numbers.available >= deployment.spec.replicas - deployment.max_unavailable:
+        message = "Deployment has minimum availability."
+        return Condition(AVAILABLE, "True", "MinimumReplicasAvailable", message, now, now)
+    message = "Deployment does not have minimum availability."
+    return Condition(AVAILABLE, "False", "MinimumReplicasUnavailable", message, now, now)
+
+
+def _progressing(
+    deployment: Deployment,
+    numbers: DeploymentNumbers,
+    known: Condition | None,
+    rollout: tuple[str, bool, float],
+    now: float,
+) -> Condition:
+    current, is_new, moved_at = rollout
+    wanted = deployment.spec.replicas
+    if deployment.spec.paused:
+        return Condition(PROGRESSING, "Unknown", "DeploymentPaused", "Deployment is paused", now, now)
+    was_done = known is not None and known.reason == DONE and not is_new and numbers.updated == numbers.replicas
+    if was_done or numbers.updated == numbers.replicas == numbers.available == wanted:
+        return Condition(PROGRESSING, "True", DONE, f'ReplicaSet "{current}" has successfully progressed.', now, now)
+    deadline = moved_at + deployment.spec.progress_deadline_seconds
+    if now > deadline:
+        message = f'ReplicaSet "{current}" has timed out progressing.'
+        return Condition(PROGRESSING, "False", "ProgressDeadlineExceeded", message, deadline, deadline)
+    if is_new:
+        return Condition(PROGRESSING, "True", STARTED, f'Created new replica set "{current}"', now, now)
+    return Condition(PROGRESSING, "True", GOES_ON, f'ReplicaSet "{current}" is progressing.', now, moved_at)
+
+
+def _followed(known: Condition | None, found: Condition) -> Condition:
+    """The condition with the times that it had already, where it is the same."""
+    if known is None:
+        return found
+    changed_at = known.changed_at if known.status == found.status else found.changed_at
+    same = (known.status, known.reason, known.message) == (found.status, found.reason, found.message)
+    updated_at = known.updated_at if same and found.reason != GOES_ON else found.updated_at
+    return replace(found, changed_at=changed_at, updated_at=updated_at)

@@ -1,0 +1,114 @@
+"""What controllers see, and what they decide. Values only."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from testbed.cluster.object_key import ObjectKey, Owner
+from testbed.cluster.placement import TakenPort
+from testbed.cluster.replica_set import ReplicaSet
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPod:
+    """One pod as it is now."""
+
+    key: ObjectKey
+    owner: Owner | None
+    """None: a pod of its own, which only takes room here."""
+    template_hash: str
+    """Of a DaemonSet's pod: the template that it was made of."""
+    node: str
+    ready: bool
+    terminating: bool
+    number: int
+    """Grows with every pod made: of two pods the newer has the greater one."""
+    host_ports: frozenset[TakenPort] = frozenset()
+    available: bool = False
+    """Ready for as long as its owner's `minReadySeconds`."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSet:
+    """One ReplicaSet, applied or made for a Deployment."""
+
+    wanted: ReplicaSet
+    created_at: str
+    deployment: ObjectKey | None = None
+    """None: one that was applied itself."""
+    revision: int = 0
+    """Of the Deployment; grows with every rollout."""
+
+    @property
+    def key(self) -> ObjectKey:
+        """Its namespace and name."""
+        return self.wanted.key
+
+    @property
+    def owner(self) -> Owner | None:
+        """The Deployment as its owner; None as above."""
+        return Owner("Deployment", self.deployment) if self.deployment else None
+
+    @property
+    def replicas(self) -> int:
+        """How many pods it wants."""
+        return self.wanted.spec.replicas
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePod:
+    """One more pod of an owner."""
+
+    owner: Owner
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    """End a pod, with its grace."""
+
+    pod: ObjectKey
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CannotPlace:
+    """A pod is wanted that no node can take."""
+
+    owner: Owner
+    why: str
+
+
+Action = CreatePod | DeletePod | CannotPlace
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """A Deployment changed what one of its ReplicaSets wants."""
+
+    deployment: ObjectKey
+    set: ObjectKey
+    before: int
+    replicas: int
+
+    def __str__(self) -> str:
+        """Return the message of the event, in Kubernetes' words."""
+        word = "up" if self.replicas > self.before else "down"
+        return f"Scaled {word} replica set {self.set.name} from {self.before} to {self.replicas}"
+
+
+PodsByOwner = Mapping[Owner, Sequence[SeenPod]]
+"""Those that are ending included."""
+
+
+def by_owner(pods: Iterable[SeenPod]) -> PodsByOwner:
+    """The pods of each owner that has any."""
+    found: dict[Owner, list[SeenPod]] = {}
+    for pod in pods:
+        if pod.owner is not None:
+            found.setdefault(pod.owner, []).append(pod)
+    return found
+
+
+def living(pods: PodsByOwner, owner: Owner) -> list[SeenPod]:
+    """The pods of an owner that are not ending."""
+    return [pod for pod in pods.get(owner, ()) if not pod.terminating]
