@@ -22,7 +22,7 @@ from agent.node.health import METRICS
 from agent.options.options import COMMANDS, FLAGS
 from testbed.cluster.cluster_document import ClusterDocument
 from testbed.cluster.images import RECIPES
-from testbed.cluster.kinds import MANIFESTS
+from testbed.cluster.kinds import KINDS, MANIFESTS
 from testbed.cluster.manifest_model import Model
 from testbed.command.command_line import SECTIONS, verbs
 from testbed.control.answers.bench import BenchAnswer, BenchScaleAnswer
@@ -78,7 +78,7 @@ ANSWERS: Mapping[str, Any] = {
     "validate": ValidateAnswer,
 }
 """Verb → what it prints with `-o json`."""
-MODELS = ("Node", "Pod", "ReplicaSet", "Deployment", "DaemonSet", "Service", "Endpoints", "Event")
+MODELS = tuple(kind.name for kind in KINDS if kind.api_version != "testbed/v1")
 OWN_FACTS: Mapping[str, Any] = {
     "Node": NodeOwnFacts,
     "Pod": PodOwnFacts,

@@ -1,6 +1,6 @@
 """Kubernetes manifests of one YAML stream: every kind that can be applied, read and checked, all problems at once."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from testbed.cluster.config_objects import ConfigMap, Secret
@@ -104,11 +104,16 @@ def of_kind(manifests: Iterable[Manifest], kind: type[ObjectT]) -> list[tuple[So
     return [(source, read) for source, read in manifests if isinstance(read, kind)]
 
 
-def check_namespaces(manifests: Sequence[Manifest], existing: Iterable[str] = BUILT_IN) -> Iterator[Problem]:
-    """Objects of a namespace that neither the lab has nor a document of the same files, in any order."""
+def check_namespaces(
+    manifests: Sequence[Manifest], existing: Iterable[str] = BUILT_IN, ending: Collection[str] = ()
+) -> Iterator[Problem]:
+    """Objects of a namespace that neither the lab has nor a document of the same files, in any order.
+
+    `ending` are namespaces of the lab that are being deleted.
+    """
     known = dict.fromkeys([*existing, *(read.name for _, read in manifests if isinstance(read, Namespace))])
     for source, read in manifests:
-        yield from check_exists(source, read.key.namespace, known)
+        yield from check_exists(source, read.key.namespace, known, ending)
 
 
 def check_twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:

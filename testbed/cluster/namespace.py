@@ -70,8 +70,16 @@ def check_namespace(source: Source, namespace: object) -> Iterator[Problem]:
         yield source.problem(("metadata", "labels", NAME_LABEL), what)
 
 
-def check_exists(source: Source, namespace: str, existing: Collection[str]) -> Iterator[Problem]:
-    """Check that an object's namespace is there; `existing` are those of the lab and of the same files."""
-    if namespace not in existing and not source.is_doubtful(("metadata", "namespace")):
+def check_exists(
+    source: Source, namespace: str, existing: Collection[str], ending: Collection[str] = ()
+) -> Iterator[Problem]:
+    """Check that an object's namespace takes objects; `existing` are those of the lab and of the same files.
+
+    `ending` are those that are being deleted.
+    """
+    if namespace in ending:
+        what = f"this namespace is being deleted (got {namespace}; want another, or this one once that is done)"
+        yield source.problem(("metadata", "namespace"), what)
+    elif namespace not in existing and not source.is_doubtful(("metadata", "namespace")):
         want = f"{', '.join(existing)}; or a document of kind Namespace"
         yield source.problem(("metadata", "namespace"), f"no such namespace (got {namespace}; want {want})")

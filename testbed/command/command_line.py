@@ -159,6 +159,8 @@ def namespace_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--namespace",
         metavar="NAMESPACE",
         shell_complete=namespaces,
+        # As kubectl takes it: -n=shop.
+        callback=lambda _context, _parameter, value: value and value.removeprefix("="),
         help="In which namespace; NAMESPACE/NAME names a pod of another.  [default: default]",
     )(function)
 

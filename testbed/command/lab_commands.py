@@ -319,10 +319,10 @@ def validate(cluster: str, show_defaults: bool, images: tuple[str, ...], strict:
     summary: ValidateAnswer = {
         "cluster": found.name,
         "nodes": list(found.nodes),
-        "pods": [pod.name for pod in found.pods],
-        "deployments": {one.name: one.spec.replicas for one in found.deployments},
-        "replicaSets": {one.name: one.spec.replicas for one in found.replica_sets},
-        "daemonSets": [one.name for one in found.daemon_sets],
+        "pods": [str(one.key) for one in found.pods],
+        "deployments": {str(one.key): one.spec.replicas for one in found.deployments},
+        "replicaSets": {str(one.key): one.spec.replicas for one in found.replica_sets},
+        "daemonSets": [str(one.key) for one in found.daemon_sets],
     }
     if output == "json":
         return render.as_json(summary)

@@ -20,7 +20,7 @@ from testbed.command.command_line import (
 )
 from testbed.command.completion import kind_and_names, names, namespaces
 from testbed.command.object_words import Meant, name_of, objects_meant
-from testbed.command.selectors import read_selector, selected, selector_option
+from testbed.command.selectors import Requirement, read_selector, selected, selector_option
 from testbed.control.client import LabRecord, ask, find_lab
 from testbed.control.questions import DESCRIBE, EVENTS, EXEC, GET, IPERF, PING, SHELL
 from testbed.errors import TestbedError, WrongEnvironment
@@ -71,8 +71,10 @@ def get(
     while True:
         found, missing = _find(record, meant, where)
         found = {kind: selected(group, requirements) for kind, group in found.items()}
-        if found != before:
-            _show_objects(found, output, is_one=named == 1 == len(meant), namespace=where)
+        if found != before and not any(found.values()) and output in (None, "wide") and not missing:
+            print(_nothing(record, found, where, requirements))
+        elif found != before:
+            _show_objects(found, output, is_one=named == 1 == len(meant), with_namespace=where is None)
         if missing:
             raise TestbedError("\n".join(missing))
         if not watch:
@@ -99,11 +101,8 @@ def _find(record: LabRecord, meant: Meant, namespace: str | None) -> tuple[Found
     return found, missing
 
 
-def _show_objects(found: Found, output: str | None, *, is_one: bool, namespace: str | None) -> None:
-    """Show them as columns, or as kubectl prints JSON: a List, but of one that was named the object itself.
-
-    `namespace` is where they were looked for; None: in all.
-    """
+def _show_objects(found: Found, output: str | None, *, is_one: bool, with_namespace: bool) -> None:
+    """Show them as columns, or as kubectl prints JSON: a List, but of one that was named the object itself."""
     from testbed.output import tables as render
 
     if output == "name":
@@ -116,19 +115,25 @@ def _show_objects(found: Found, output: str | None, *, is_one: bool, namespace: 
         value = items[0] if is_one and len(items) == 1 else _list_of(items)
         return render.as_json(value) if output == "json" else render.as_yaml(value)
     shown = {kind: group for kind, group in found.items() if group}
-    if not shown:
-        print(f"no {listed(kind.plural for kind in found)}{_within(found, namespace)}")
     for number, (kind, group) in enumerate(shown.items()):
         if number:
             print()
-        render.objects(kind, group, wide=output == "wide", with_kind=len(found) > 1, with_namespace=namespace is None)
+        render.objects(kind, group, wide=output == "wide", with_kind=len(found) > 1, with_namespace=with_namespace)
     return None
 
 
-def _within(found: Iterable[Kind], namespace: str | None) -> str:
-    """Where nothing was found, in words; empty for the default namespace, as most labs have no other."""
-    inside = any(kind.namespaced for kind in found) and namespace not in (None, DEFAULT_NAMESPACE)
-    return f" in namespace {namespace}" if inside else ""
+def _nothing(
+    record: LabRecord, kinds: Iterable[Kind], namespace: str | None, requirements: Sequence[Requirement]
+) -> str:
+    """Return what to print where nothing was found, with what other namespaces have of it."""
+    words = f"no {listed(kind.plural for kind in kinds)}"
+    inside = [kind for kind in kinds if kind.namespaced]
+    if namespace is None or not inside:
+        return words
+    elsewhere = sum(len(selected(ask(record, GET, kind=kind.plural), requirements)) for kind in inside)
+    if elsewhere:
+        return f"{words} in namespace {namespace} ({elsewhere} in others: get -A)"
+    return words if namespace == DEFAULT_NAMESPACE else f"{words} in namespace {namespace}"
 
 
 def _list_of(items: Sequence[Any]) -> dict[str, Any]:
@@ -165,9 +170,9 @@ def describe(
     if output == "json":
         render.as_json(found[0] if named == len(found) == 1 else found)
     else:
-        render.descriptions(
-            found, none=f"no {listed(kind.plural for kind in meant)}{_within(meant, where)}" if not named else ""
-        )
+        render.descriptions(found)
+        if not found and not named:
+            print(_nothing(record, meant, where, requirements))
     if missing:
         raise TestbedError("\n".join(missing))
 

@@ -305,7 +305,7 @@ def _log_tail(rundir: Path) -> str:
 def _next(answer: StatusAnswer, cluster: Cluster) -> None:
     from testbed.output.next_commands import next_commands
 
-    image = {pod.name: pod.spec.containers[0].recipe for pod in cluster.pods}
+    image = {str(pod.key): pod.spec.containers[0].recipe for pod in cluster.pods}
     node = {pod["name"]: pod["node"] for pod in answer["pods"]}
     clients = [pod["name"] for pod in answer["pods"] if image.get(pod["name"]) == "shell" and pod["ready"]]
     servers = [pod for pod in answer["pods"] if image.get(pod["name"]) in ("tomcat", "echo") and pod["ready"]]

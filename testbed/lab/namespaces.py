@@ -48,6 +48,11 @@ class Namespaces:
         """The names of those that take objects."""
         return tuple(name for name, one in self._known.items() if not one.ends)
 
+    @property
+    def ending(self) -> tuple[str, ...]:
+        """The names of those that are being deleted."""
+        return tuple(name for name, one in self._known.items() if one.ends)
+
     def labels_of(self, name: str) -> Mapping[str, str]:
         """Return a namespace's labels; of one that is gone the label with its name."""
         known = self._known.get(name)

@@ -240,14 +240,12 @@ def _route_table(item: Object) -> None:
     print()
 
 
-def descriptions(found: Sequence[Mapping[str, Any]], none: str) -> None:
-    """`describe`: one object after the other; `none` where there is no object at all."""
+def descriptions(found: Sequence[Mapping[str, Any]]) -> None:
+    """Print one object after the other, as `describe`."""
     for number, one in enumerate(found):
         if number:
             print("\n")
         headings_and_values(one)
-    if not found and none:
-        print(none)
 
 
 def headings_and_values(value: Mapping[str, Any], indent: int = 0) -> None:

@@ -146,7 +146,11 @@ class ChangeVerbs:
         sources, problems = self._sources(request)
         rules = (*read_rules(request.argument("images", list, []), RECIPES), *self._images)
         manifests, found = read_manifests(sources, rules, request.argument("namespace", str))
-        problems += [*found, *check_namespaces(manifests, self._namespaces.open), *check_twice(manifests)]
+        problems += [
+            *found,
+            *check_namespaces(manifests, self._namespaces.open, self._namespaces.ending),
+            *check_twice(manifests),
+        ]
         for kind, group in _by_kind(manifests).items():
             problems += self._keeper(kind).check(group)
         if request.argument("strict", bool, False):

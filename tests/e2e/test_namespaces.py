@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from testbed.cluster.kinds import MANIFESTS
 from testbed.pytest_plugin import NewLab
 from tests.e2e.command import read_until
 from tests.e2e.lab import Lab
@@ -23,7 +24,17 @@ OBJECTS = """\
 apiVersion: v1
 kind: Pod
 metadata: {name: client, namespace: NAMESPACE}
-spec: {nodeName: node1, containers: [{name: c, image: shell}]}
+spec:
+  nodeName: node1
+  containers:
+    - name: c
+      image: shell
+      env: [{name: WHERE, valueFrom: {configMapKeyRef: {name: settings, key: where}}}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings, namespace: NAMESPACE}
+data: {where: NAMESPACE}
 ---
 apiVersion: v1
 kind: Pod
@@ -59,6 +70,15 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: NAMESPACE, labels: {of: NAMESPACE}}
 """
+POLICY = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "web", "namespace": "third"},
+    "spec": {
+        "podSelector": {"matchLabels": {"app": "web"}},
+        "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}}]}],
+    },
+}
 BOTH = ("shop", "bank")
 
 
@@ -83,6 +103,11 @@ def namespaces(lab: Lab) -> list[str]:
     return [item["metadata"]["name"] for item in items(lab, "namespaces")]
 
 
+def phase(lab: Lab, namespace: str) -> str:
+    found: str = json.loads(lab.must("get", "ns", namespace, "-o", "json"))["status"]["phase"]
+    return found
+
+
 def address(lab: Lab, pod: str, namespace: str) -> str:
     found: str = json.loads(lab.must("get", "pod", pod, "-n", namespace, "-o", "json"))["status"]["podIP"]
     return found
@@ -90,7 +115,9 @@ def address(lab: Lab, pod: str, namespace: str) -> str:
 
 def test_get_shows_the_default_namespace_or_the_one_that_is_named_or_all(lab: Lab) -> None:
     assert items(lab, "pods") == []
-    assert lab.must("get", "pods") == "no pods\n"
+    assert lab.must("get", "pods") == "no pods in namespace default (8 in others: get -A)\n"
+    assert lab.must("get", "pods", "-n", "kube-system") == "no pods in namespace kube-system (8 in others: get -A)\n"
+    assert names(lab, "pods", "-n=shop") == names(lab, "pods", "-n", "shop")
     for one in BOTH:
         assert len(names(lab, "pods", "-n", one)) == 4
         assert names(lab, "services", "-n", one) == ["api", "web"]
@@ -133,6 +160,7 @@ def test_a_name_means_the_service_of_the_own_namespace_and_with_a_namespace_the_
             said = lab.must("exec", "-n", own, "client", "--", "curl", "-sS", f"http://{name}/name")
             assert (name, said) == (name, f"{expected}\n")
         assert lab.must("exec", "-n", own, "client", "--", "hostname") == "client\n"
+        assert lab.must("exec", "-n", own, "client", "--", "printenv", "WHERE") == f"{own}\n"
         search = lab.must("exec", "-n", own, "client", "--", "cat", "/etc/resolv.conf").splitlines()[0]
         assert search == f"search {own}.svc.cluster.local svc.cluster.local cluster.local"
 
@@ -287,14 +315,22 @@ def test_scale_and_delete_change_one_namespace_and_not_the_other(lab: Lab) -> No
 
 def test_deleting_a_namespace_removes_everything_in_it_and_nothing_else(lab: Lab) -> None:
     before = [item["metadata"]["uid"] for one in BOTH for item in items(lab, "pods", "-n", one)]
-    third = OBJECTS.replace("NAMESPACE", "third")
-    lab.testbed("apply", "-f", "-", "--wait", stdin=third)
+    third = OBJECTS.replace("NAMESPACE", "third") + f"---\n{json.dumps(POLICY)}\n"
+    applied = lab.testbed("apply", "-f", "-", "--wait", stdin=third)
+    assert applied.code == 0, str(applied)
     assert len(items(lab, "pods", "-n", "third")) == 4
     assert lab.must("exec", "-n", "shop", "client", "--", "curl", "-sS", "http://web.third/name") == "third\n"
-    assert lab.must("delete", "ns", "third", "--grace-period", "0") == "namespace/third deleted\n"
+    with lab.running("delete", "ns", "third", "--grace-period", "4") as deletion:
+        wait_until(lambda: phase(lab, "third") == "Terminating", timeout_s=3, what="the namespace is being deleted")
+        refused = lab.testbed("apply", "-f", "-", stdin=json.dumps(POLICY))
+        assert (refused.code, "this namespace is being deleted (got third;" in refused.err) == (2, True), str(refused)
+        assert deletion.wait(30) == 0
+    # Everything that can be applied, of whatever kind.
     assert namespaces(lab) == ["default", "kube-system", *BOTH]
-    everything = [*items(lab, "all", "-A"), *items(lab, "endpoints", "-A")]
-    assert {item["metadata"]["namespace"] for item in everything if item["kind"] != "Node"} == set(BOTH)
+    inside = [kind.plural for kind in MANIFESTS.values() if kind.namespaced]
+    everything = items(lab, ",".join([*inside, "endpoints"]), "-A")
+    assert {item["metadata"]["namespace"] for item in everything} == set(BOTH)
+    assert "NetworkPolicy" not in {item["kind"] for item in everything}
     gone = lab.testbed("exec", "-n", "shop", "client", "--", "getent", "hosts", "web.third.svc.cluster.local")
     assert (gone.code, gone.out) == (2, "")
     assert "I am third" in lab.must("logs", "-n", "third", "web")

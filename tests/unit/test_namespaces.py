@@ -155,6 +155,7 @@ def test_a_namespace_that_is_being_deleted_is_there_and_takes_no_more_objects() 
     known.begin_end("shop")
     known.begin_end("never there")
     assert (known.names, known.open) == (("default", "kube-system", "shop"), ("default", "kube-system"))
+    assert known.ending == ("shop",)
     known.forget("shop")
     assert known.names == ("default", "kube-system")
 

@@ -54,6 +54,7 @@ class PodLine(TypedDict):
     """One pod."""
 
     name: str
+    """`NAMESPACE/NAME` outside the default namespace; so are all names of objects in these answers."""
     node: str
     address: str | None
     """Null as long as it never had one."""
@@ -78,6 +79,7 @@ class ServiceLine(TypedDict):
     """One Service."""
 
     name: str
+    """`NAMESPACE/NAME` outside the default namespace."""
     type: str
     cluster_ip: str | None
     """Null when headless."""
