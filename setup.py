@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the C parts of the packages, and topologies/ as a part of testbed.
+"""What pyproject.toml cannot express: the C parts of the packages, and topologies/ as a part of testbed.
 
 A wheel gets both; an editable install, as scripts/install makes it, gets the C parts in the source tree, and reads
 topologies/ where it is. Metadata and dependencies are in pyproject.toml.
@@ -25,7 +25,7 @@ TOPOLOGIES = Path("topologies")
 
 
 class BuildWithCompiledParts(build_py):
-    """Puts the compiled parts and the topologies beside the Python modules."""
+    """Puts the compiled parts and the topologies next to the Python modules."""
 
     def run(self) -> None:
         """Build the modules, then the rest."""
@@ -41,7 +41,7 @@ class BuildWithCompiledParts(build_py):
 
 
 def compile_c(source: Path, result: Path, options: tuple[str, ...]) -> None:
-    """Compile one C file, whole or not at all: a lab may run the old one. Raises CalledProcessError."""
+    """Compile one C file, whole or not at all: a lab may be running the old one. Raises CalledProcessError."""
     result.parent.mkdir(parents=True, exist_ok=True)
     unfinished = result.with_name(f"{result.name}.new")
     subprocess.run(["gcc", *OPTIONS, *options, "-o", str(unfinished), str(source)], check=True)
@@ -49,15 +49,15 @@ def compile_c(source: Path, result: Path, options: tuple[str, ...]) -> None:
 
 
 class WheelForThisProcessor(bdist_wheel):
-    """A wheel of any Python 3, and of one kind of processor."""
+    """A wheel for any Python 3, and for one kind of processor."""
 
     def finalize_options(self) -> None:
-        """Say that there is compiled code, which setuptools did not compile itself."""
+        """Declare that there is compiled code, which setuptools did not compile itself."""
         super().finalize_options()
         self.root_is_pure = False
 
     def get_tag(self) -> tuple[str, str, str]:
-        """Without Python's version: the compiled parts know nothing of Python."""
+        """Return the tag without Python's version: the compiled parts do not use Python."""
         return ("py3", "none", super().get_tag()[2])
 
 
@@ -65,7 +65,7 @@ class WithCompiledParts(Distribution):
     """Installed where code for this processor goes."""
 
     def has_ext_modules(self) -> bool:
-        """Answer that there is compiled code."""
+        """Return True: there is compiled code."""
         return True
 
 

@@ -13,7 +13,7 @@ FUNCTION_LINES = 80
 
 
 def warnings(path: Path) -> Iterator[str]:
-    """Yield one line for each thing that is long."""
+    """Yield one line for each file or function that is too long."""
     text = path.read_text(encoding="utf-8")
     if (lines := len(text.splitlines())) > FILE_LINES:
         yield f"{path}: {lines} lines"

@@ -17,8 +17,8 @@ class Linear(Topo):
     def build(self, switches: int = 2, hosts: int = 1) -> None:
         """Make the graph.
 
-        switches: how many stand in the row
-        hosts: how many nodes hang on each switch
+        switches: how many are in the row
+        hosts: how many nodes are on each switch
         """
         if switches < 1 or hosts < 1:
             raise ValueError(f"switches and hosts start at 1 (got switches={switches}, hosts={hosts})")

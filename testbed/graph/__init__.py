@@ -1,1 +1,1 @@
-"""The lab as a picture: a model, a layout of our own, and the forms it is written in. Pure, but for png."""
+"""The lab as a picture: a model, our own layout, and its output formats. Pure, except for png."""

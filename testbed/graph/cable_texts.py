@@ -1,4 +1,4 @@
-"""Where texts beside cables stand, so that they lie upon nothing. Pure."""
+"""Places texts beside cables without overlaps. Pure."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -10,20 +10,17 @@ from testbed.graph.layout import GraphLayout
 HEIGHT = 9.0
 ASCENT = 7.0
 OUTER = ("node", "switch", "machine", "service")
-"""Kinds of boxes that all others lie in."""
+"""Kinds of boxes that contain all others."""
 BESIDE = 20.0
-"""From a cable to its texts."""
+"""Distance from a cable to its texts."""
 LINES = 11.0
-"""On either side of a cable: where the lines of a traced packet run along it."""
+"""On either side of a cable: the lines of a traced packet along it."""
 Wanted = tuple[str, Spot, Spot]
-"""A text, where its cable ends, and where that goes from there."""
+"""A text, its cable's end, and the cable's direction from there."""
 
 
 def place_texts(layout: GraphLayout, wanted: Sequence[Wanted]) -> Iterator[tuple[str, Spot]]:
-    """Return each text with the start of its baseline.
-
-    One for which there is no room is left out; the cable's title has it.
-    """
+    """Return each text with the start of its baseline. A text without room is omitted; the cable's title has it."""
     segments = [pair for wire in layout.part.wires if wire.kind == "cable" for pair in itertools.pairwise(wire.spots)]
     taken = [box for (kind, _), box in layout.part.boxes.items() if kind in OUTER]
     for words, spot, beside in wanted:
@@ -39,7 +36,7 @@ def place_texts(layout: GraphLayout, wanted: Sequence[Wanted]) -> Iterator[tuple
 
 
 def _candidates(spot: Spot, beside: Spot, width: float) -> Iterator[Spot]:
-    """Places beside the cable's end, the best first."""
+    """Yield places beside the cable's end, best first."""
     (x, y), outward = spot, 1 if beside[1] > spot[1] else -1
     for down in (18, 30, 42, 14):
         baseline = y + outward * down + (0 if outward > 0 else 5)
@@ -48,13 +45,13 @@ def _candidates(spot: Spot, beside: Spot, width: float) -> Iterator[Spot]:
 
 
 def upon(one: Box, other: Box, margin: float = 0.0) -> bool:
-    """Return whether two boxes lie upon each other, or are nearer than the margin."""
+    """Return whether two boxes overlap, or are closer than the margin."""
     beside = one.right + margin <= other.x or other.right + margin <= one.x
     return not (beside or one.bottom + margin <= other.y or other.bottom + margin <= one.y)
 
 
 def through(segment: tuple[Spot, Spot], box: Box) -> bool:
-    """Return whether a straight line has a point within the box (Liang and Barsky's clipping)."""
+    """Return whether a straight line crosses the box (Liang and Barsky's clipping)."""
     (x, y), (end_x, end_y) = segment
     if (x < box.x and end_x < box.x) or (y < box.y and end_y < box.y):
         return False

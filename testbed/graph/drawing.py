@@ -1,4 +1,4 @@
-"""Pieces of SVG: elements, text that fits its box, markers of health, the stylesheet. Pure."""
+"""SVG elements: shapes, text that fits its box, health markers, the stylesheet. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from testbed.graph.model import Health
 WIDE, BOLD, MONO = 0.62, 0.70, 0.602
 """em per character: DejaVu Sans and its bold face on average, DejaVu Sans Mono always; other fonts are narrower."""
 SIZES = {"title": 17.0, "small": 9.0, "tiny": 7.0, "mono": 10.0}
-"""Pixels by class, as STYLE has them; others are 11."""
+"""Pixels by class, as in STYLE; others are 11."""
 TAIL = 5
 """Characters of the end of a shortened text."""
 MARK = 5.5  # half the size of a marker
@@ -69,7 +69,7 @@ class Figure:
 
 
 def element(name: str, content: str = "", **attributes: object) -> str:
-    """One element; `_` at the end of a name is left out, in the middle it is a hyphen."""
+    """Return one element; in attribute names, a final `_` is dropped and others become hyphens."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"'
         for key, value in attributes.items()
@@ -83,7 +83,7 @@ def _number(value: object) -> str:
 
 
 def rectangle(box: Box, class_: str = "box", radius: float = 4) -> str:
-    """A box with round corners."""
+    """Return a box with round corners."""
     return element("rect", x=box.x, y=box.y, width=box.width, height=box.height, rx=radius, class_=class_)
 
 
@@ -93,16 +93,16 @@ def text_size(classes: str) -> float:
 
 
 def text_width(text: str, classes: str = "") -> float:
-    """Return how wide a text is at most, in pixels."""
+    """Return the maximum width of a text, in pixels."""
     words = classes.split()
     bold = {"name", "title", "changed"} & set(words) or any(word.startswith("leg-") for word in words)
     return len(text) * text_size(classes) * (MONO if "mono" in words else BOLD if bold else WIDE)
 
 
 def fitted(text: str, width: float, classes: str = "") -> str:
-    """The text; where it would be wider than `width` pixels its beginning and, if there is room, its end.
+    """Return the text; if it is wider than `width` pixels, its beginning and, if there is room, its end.
 
-    The end is what tells a Deployment's pods apart.
+    The end distinguishes a Deployment's pods.
     """
     room = int(width / text_width("x", classes))
     if len(text) <= room:
@@ -112,13 +112,13 @@ def fitted(text: str, width: float, classes: str = "") -> str:
 
 
 def label(text: str, spot: Spot, classes: str = "", width: float | None = None) -> str:
-    """A text whose baseline starts (or, with `middle` or `end`, is centred or ends) at `spot`."""
+    """Return a text whose baseline starts (or, with `middle` or `end`, is centred or ends) at `spot`."""
     shown = text if width is None else fitted(text, width, classes)
     return element("text", escape(shown), x=spot[0], y=spot[1], class_=classes or None)
 
 
 def marker(health: Health, spot: Spot) -> str:
-    """The sign of a state, by colour and by shape: a disc, a triangle, a cross."""
+    """Return the marker of a state, by colour and shape: a disc, a triangle, a cross."""
     x, y = spot
     if health == "good":
         return element("circle", cx=x, cy=y, r=MARK, class_="mark good")
@@ -129,17 +129,17 @@ def marker(health: Health, spot: Spot) -> str:
 
 
 def cross(spot: Spot, class_: str, size: float = MARK - 1) -> str:
-    """Two strokes across each other; `size` is half their width."""
+    """Return two crossed strokes; `size` is half their width."""
     (x, y), a = spot, size
     shape = f"M {x - a:.1f} {y - a:.1f} L {x + a:.1f} {y + a:.1f} M {x + a:.1f} {y - a:.1f} L {x - a:.1f} {y + a:.1f}"
     return element("path", d=shape, class_=class_)
 
 
 def line(spots: Sequence[Spot]) -> str:
-    """The `d` of a path through these spots."""
+    """Return the `d` of a path through these spots."""
     return "M " + " L ".join(f"{x:.1f} {y:.1f}" for x, y in spots)
 
 
 def group(content: str, class_: str, title: str, **attributes: object) -> str:
-    """Elements that belong together, with the text that a browser shows on pointing at them."""
+    """Group elements, with a tooltip."""
     return element("g", element("title", escape(title)) + content, class_=class_, **attributes)

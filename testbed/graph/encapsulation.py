@@ -1,4 +1,4 @@
-"""The picture of encapsulation: the stack of headers at every hop, growing and shrinking along the way. Pure."""
+"""The picture of encapsulation: the stack of headers at every hop, growing and shrinking along the path. Pure."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -12,20 +12,20 @@ from testbed.graph.path import COLOURS, class_of
 
 LEFT = 24.0
 PLACES = 196.0
-"""Room for the numbers and names of the hops, left of the headers."""
+"""Room for the hops' numbers and names, left of the headers."""
 GAP = 12.0
-"""Between headers, where the double line around a wrapped packet runs."""
+"""Between headers, for the double line around an encapsulated packet."""
 INSET = 7.0
 NAME_LINE, TEXT_LINE = 16.0, 13.0
 ROW = NAME_LINE + 3 * TEXT_LINE + 8
 CHANGE, AGENT = 26.0, 46.0
-"""Height of what is said between two rows."""
+"""Height of the text between two rows."""
 LEG = 30.0
 LEGEND = 30.0
 SIZE = 64.0
 """Room for the frame's size, right of the headers."""
 DOUBLE = (3.0, 5.5)
-"""Pixels around a wrapped packet at which its two lines run."""
+"""Distance in pixels of the double line around an encapsulated packet."""
 
 STYLE = "".join(
     f"""
@@ -51,7 +51,7 @@ STYLE += """
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Where each column of headers begins, and how wide it is."""
+    """Start and width of each column of headers."""
 
     left: Mapping[int, float]
     width: Mapping[int, float]
@@ -96,7 +96,7 @@ def draw_stack(hop: Hop, before: Hop | None) -> str:
     """Draw one hop's headers as a document; `before` is the hop before it in the same leg."""
     row = row_of(hop, before)
     columns = _columns([row], places=0.0)
-    # What changed, to wrap a packet in this step, is said above it.
+    # The text above describes the encapsulation in this step.
     content, y = "", 8.0
     if row.change is not None and row.change.by_agent:
         content, y = _change(row.change, columns, 0), AGENT + 2
@@ -114,7 +114,7 @@ def draw_each_stack(hops: Sequence[Hop]) -> list[str]:
 
 
 def _before(hops: Sequence[Hop], at: int) -> Hop | None:
-    """The hop before one in the same leg."""
+    """Return the hop before one in the same leg."""
     return hops[at - 1] if at and hops[at - 1]["leg"] == hops[at]["leg"] else None
 
 
@@ -182,7 +182,7 @@ def _cell(cell: HeaderCell, box: Box) -> str:
 
 
 def _double(row: StackRow, columns: _Columns, y: float) -> str:
-    """The double line around what an overlay carries."""
+    """Return the double line around an overlay's payload."""
     inside = [columns.box(cell, y) for cell in row.cells if cell.wrapped]
     if not inside:
         return ""
@@ -198,7 +198,7 @@ def _size(row: StackRow, columns: _Columns, y: float) -> str:
 
 
 def _change_right(change: HeaderChange, columns: _Columns) -> float:
-    """Where what is said between two rows ends."""
+    """Return the right end of the text between two rows."""
     return max(columns.right, min(columns.left.values()) + 2 * INSET + len(change.text) * 9 * WIDE)
 
 
@@ -217,7 +217,7 @@ def _change(change: HeaderChange, columns: _Columns, y: float) -> str:
 def _entries(rows: Sequence[StackRow]) -> list[tuple[str, str]]:
     found = [(f"leg {leg}", LEG_WORDS[leg]) for leg in dict.fromkeys(row.leg for row in rows)]
     if any(cell.wrapped for row in rows for cell in row.cells):
-        found.append(("double", "packet that is wrapped"))
+        found.append(("double", "encapsulated packet"))
     if any(row.change is not None and row.change.by_agent for row in rows):
         found.append(("border", "border between kernel and agent"))
     return [*found, ("changed", "changed since the row above")]

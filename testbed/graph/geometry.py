@@ -10,7 +10,7 @@ Spot = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle: what stands for a thing of the lab."""
+    """A rectangle that represents an object of the lab."""
 
     x: float
     y: float
@@ -19,47 +19,49 @@ class Box:
 
     @property
     def right(self) -> float:
-        """The right edge."""
+        """Return the right edge."""
         return self.x + self.width
 
     @property
     def bottom(self) -> float:
-        """The lower edge."""
+        """Return the lower edge."""
         return self.y + self.height
 
     @property
     def center(self) -> Spot:
-        """The middle."""
+        """Return the centre."""
         return self.x + self.width / 2, self.y + self.height / 2
 
     def moved(self, right: float, down: float) -> "Box":
-        """The same elsewhere."""
+        """Return the same box elsewhere."""
         return replace(self, x=self.x + right, y=self.y + down)
 
     def flipped(self, height: float) -> "Box":
-        """Upside down within something of this height."""
+        """Return the box upside down within this height."""
         return replace(self, y=height - self.bottom)
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnWire:
-    """A way between two places, drawn through `spots`."""
+    """A connection between two places, drawn through `spots`."""
 
     kind: str
-    """`cable`, `veth`, `kernel` (inside a node), `agent` (through its process); not drawn: `inside` a thing, and
-    `around`, a way that packets take only when they are seen on it."""
+    """`cable`, `veth`, `kernel` (inside a node), `agent` (through its process); not drawn:
+
+    `inside` an object, and `around`, a path that packets take only if seen on it.
+    """
     ends: tuple[Point, Point]
     spots: tuple[Spot, ...]
 
     def mapped(self, right: float, down: float, flip: float | None) -> "DrawnWire":
-        """The same elsewhere; with `flip` upside down within something of this height first."""
+        """Return the same wire elsewhere; with `flip`, first upside down within this height."""
         spots = self.spots if flip is None else tuple((x, flip - y) for x, y in self.spots)
         return replace(self, spots=tuple((x + right, y + down) for x, y in spots))
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The insides of one node (or of the whole picture): boxes by what and whose, wires between places."""
+    """The inside of one node (or of the whole picture): boxes by kind and name, wires between places."""
 
     width: float
     height: float
@@ -68,7 +70,7 @@ class Part:
     wires: tuple[DrawnWire, ...]
 
     def placed(self, right: float, down: float, flip: bool) -> "Part":
-        """The same elsewhere in a larger picture, upside down if the node hangs below the underlay."""
+        """Return the same part elsewhere in a larger picture, upside down if the node is below the underlay."""
         height = self.height if flip else None
         return replace(
             self,
@@ -80,8 +82,8 @@ class Part:
 
 
 def packed(wanted: Sequence[float], widths: Sequence[float], gap: float) -> list[float]:
-    """Left edges of things in a row: each centred where it is wanted, and where they would touch, as a block that is
-    centred on what its members want. `wanted` must be in order.
+    """Return left edges of boxes in a row: each centred at its wanted position; boxes that would touch form a block
+    centred on the average of theirs. `wanted` must be sorted.
     """
     blocks: list[tuple[list[int], float]] = []  # members and the left edge of each block
 

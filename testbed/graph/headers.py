@@ -1,4 +1,4 @@
-"""What a picture of encapsulation says, row by row, from a trace's answer (docs/trace.md, `hops[].frame`). Pure."""
+"""The content of an encapsulation picture, row by row, from a trace's answer (docs/trace.md, `hops[].frame`). Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,25 +25,25 @@ class HeaderCell:
     """In bytes."""
     lines: tuple[str, ...]
     changed: frozenset[int]
-    """Lines that the row above has otherwise."""
+    """Lines that differ from the row above."""
     column: int
-    """0 for the network header of the packet that an overlay may carry; what is in front of it has negative ones."""
+    """0 for the network header of the packet that an overlay may carry; columns before it are negative."""
     wrapped: bool
-    """Whether it lies within the packet that an overlay carries."""
+    """Whether it is inside the packet that an overlay carries."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderChange:
-    """What happened between two rows."""
+    """The difference between two rows."""
 
     text: str
     by_agent: bool
-    """Whether the packet left the kernel for the agent's process, and came back."""
+    """Whether the packet passed through the agent's process."""
 
 
 @dataclass(frozen=True, slots=True)
 class StackRow:
-    """Hops one behind the other at which the frame was the same to the byte."""
+    """Consecutive hops with identical frames."""
 
     leg: str
     numbers: str
@@ -52,7 +52,7 @@ class StackRow:
     size: int
     """Of the frame, in bytes."""
     change: HeaderChange | None
-    """Since the row above; None for the first one of a leg."""
+    """Relative to the row above; None for the first one of a leg."""
 
 
 def rows_of(hops: Sequence[Hop]) -> list[StackRow]:
@@ -81,27 +81,29 @@ def rows_of(hops: Sequence[Hop]) -> list[StackRow]:
 
 
 def row_of(hop: Hop, before: Hop | None) -> StackRow:
-    """Return the row of one hop; `before` is the one before it in the same leg, if there is one."""
+    """Return the row of one hop; `before` is the previous one in the same leg, if any."""
     place = f"{hop['where']} {hop['direction']}"
     change = None if before is None else change_between(before, hop)
     return StackRow(hop["leg"], str(hop["number"]), (place,), _cells(hop, before), hop["frame"]["length"], change)
 
 
 def change_between(before: Hop, after: Hop) -> HeaderChange:
-    """Return what was done to the frame between two hops of one leg."""
+    """Return how the frame changed between two hops of one leg."""
     node, old, new = after["node"], _outer(before), _outer(after)
     if new and not old:
         around = ", ".join(f"{layer['name']} {layer['length']}" for layer in new)
         if _is_agents(new):
             text = f"agent of {node}: reads the packet from {before['interface']}, sends it in a datagram (+ {around})"
             return HeaderChange(text, by_agent=True)
-        return HeaderChange(f"kernel of {node}: {before['interface']} wraps the packet (+ {around})", by_agent=False)
+        return HeaderChange(
+            f"kernel of {node}: {before['interface']} encapsulates the packet (+ {around})", by_agent=False
+        )
     if old and not new:
         if _is_agents(old):
             text = f"agent of {node}: receives the datagram, writes the packet inside it to {after['interface']}"
             return HeaderChange(text, by_agent=True)
         return HeaderChange(
-            f"kernel of {node}: unwraps the packet, it comes in by {after['interface']}", by_agent=False
+            f"kernel of {node}: decapsulates the packet, which arrives on {after['interface']}", by_agent=False
         )
     return HeaderChange(f"{node}: {_routed(before, after)}", by_agent=False)
 
@@ -116,7 +118,7 @@ def _routed(before: Hop, after: Hop) -> str:
         said.append(f"routes it: ttl {one['ttl']} → {other['ttl']}")
     had, has = (hop["frame"]["layers"][0]["name"] == "Ethernet" for hop in (before, after))
     if had and not has:
-        said.append(f"{after['interface']} takes no Ethernet header")
+        said.append(f"{after['interface']} has no Ethernet header")
     elif had != has or (has and before["frame"]["hex"][:28] != after["frame"]["hex"][:28]):
         said.append("new Ethernet header")
     return "; ".join(said) or "the frame has changed"
@@ -127,13 +129,13 @@ def _same(one: Hop, other: Hop) -> bool:
 
 
 def _outer(hop: Hop) -> list[Header]:
-    """The headers around what an overlay carries; none where it carries nothing."""
+    """Return the headers around an overlay's payload; none without an overlay."""
     layers = hop["frame"]["layers"]
     return [layer for layer in layers if not layer["depth"]] if any(layer["depth"] for layer in layers) else []
 
 
 def _is_agents(outer: Sequence[Header]) -> bool:
-    """Whether the datagram is one of the udp backend, which a process sends and receives."""
+    """Report whether the datagram belongs to the udp backend, whose process sends and receives it."""
     return bool(outer[-1]["name"] == "UDP")
 
 
@@ -151,14 +153,14 @@ def _cells(hop: Hop, before: Hop | None) -> tuple[HeaderCell, ...]:
 
 
 def _columns(hop: Hop) -> dict[tuple[int, str], Header]:
-    """By column and name. What is carried stays in its column, what is put around it comes in front."""
+    """Return headers by column and name. The payload stays in its columns; its encapsulation comes before them."""
     layers = hop["frame"]["layers"]
     depth = max(layer["depth"] for layer in layers)
     start = next(
         (at for at, layer in enumerate(layers) if layer["depth"] == depth and layer["name"] in NETWORK), len(layers)
     )
     sealed = any(layer["name"] == "encrypted" for layer in layers)
-    # An encrypted packet takes the room of its three parts, whatever they are.
+    # An encrypted packet takes the room of its three parts.
     return {(at - start + (2 if sealed and at > start else 0), layer["name"]): layer for at, layer in enumerate(layers)}
 
 

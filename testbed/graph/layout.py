@@ -1,7 +1,7 @@
-"""Where everything of a lab stands: nodes in rows, the underlay's switches and routers between or below them. Pure.
+"""The layout of a lab: nodes in rows, the underlay's switches and routers between or below them. Pure.
 
 few nodes:   node node node        many nodes:  node node node
-             ─ s1 ───── s2 ─                    ────── s1 ─────   a switch that nodes hang on is a bar
+             ─ s1 ───── s2 ─                    ────── s1 ─────   a switch with nodes is a bar
                  r1   gw etcd1        gw etcd1  node node node    below them, as wide as its nodes
 """
 
@@ -24,14 +24,14 @@ GUTTER = 34
 ROW_GAP = 40
 """Between rows of nodes; cables of the outer ones turn here."""
 ONE_SIDE = 4
-"""Nodes that stand in one row above the underlay; of more, half hang below it. With one switch, one node less."""
+"""The most nodes in one row above the underlay; of more, half are below it. With one switch, one node fewer."""
 MOST_ROWS = 5
 GOOD_SHAPE = 1.6
-"""Width to height, as screens and slides have it."""
+"""Width to height, like screens and slides."""
 SERVICE_WIDTH, SERVICE_HEIGHT, SERVICE_GAP = 200, 38, 12
 """Of a Service, in rows between the underlay and the legend."""
 BAND = 200
-"""A usual height of what is between or below the nodes, for choosing the number of rows."""
+"""Typical height of the part between or below the nodes, to choose the number of rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class GraphLayout:
     graph: Graph
     part: Part
     upside_down: frozenset[str]
-    """Nodes that hang below the underlay."""
+    """Nodes below the underlay."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The nodes above or below the underlay, in groups that hang on one switch."""
+    """The nodes above or below the underlay, in groups by switch."""
 
     groups: Sequence[tuple[str, Sequence[str]]]
     below: bool
@@ -73,7 +73,7 @@ def lay_out(graph: Graph) -> GraphLayout:
             filled = ceil(len(names) / columns)
             for number, name in enumerate(names):
                 line = number // columns
-                # As one reads: above the underlay the first ones stand outermost, below it next to it.
+                # In reading order: above the underlay the first ones are outermost, below it next to it.
                 x = left + number % columns * (width + GUTTER)
                 stacks.append((name, x, line if side.below else filled - 1 - line, side.below))
             right = left + columns * (width + GUTTER) - GUTTER + beside
@@ -102,7 +102,7 @@ def lay_out(graph: Graph) -> GraphLayout:
 
 
 def _place_services(graph: Graph, boxes: dict[tuple[str, str], Box], right: float, top: float) -> float:
-    """Place every Service below `top`, in rows; how much room they take."""
+    """Place every Service below `top`, in rows; return the height used."""
     if not graph.services:
         return 0.0
     per_row = max(1, int((right - MARGIN + SERVICE_GAP) // (SERVICE_WIDTH + SERVICE_GAP)))
@@ -121,7 +121,7 @@ def _cells(graph: Graph) -> dict[str, Part]:
 
 
 def _groups(graph: Graph) -> list[tuple[str, list[str]]]:
-    """Nodes by what they hang on, in the order of the cluster's switches."""
+    """Return nodes by switch or router, in the order of the cluster's switches."""
     found: dict[str, list[str]] = {}
     order = {switch.name: number for number, switch in enumerate(graph.switches)}
     for node in graph.nodes:
@@ -147,7 +147,7 @@ def _sides(graph: Graph, groups: Sequence[tuple[str, list[str]]]) -> list[_Side]
 
 
 def _rows(sides: Sequence[_Side], width: float, height: float) -> int:
-    """How many nodes to stack, for a picture of a good shape."""
+    """Return how many nodes to stack for a picture of a good shape."""
 
     def unlikeness(rows: int) -> float:
         columns = max(sum(ceil(len(names) / rows) for _, names in side.groups) for side in sides)
@@ -163,7 +163,7 @@ def _rows(sides: Sequence[_Side], width: float, height: float) -> int:
 def _uplinks(
     graph: Graph, boxes: dict[tuple[str, str], Box], positions: dict[str, tuple[int, bool]], width: float
 ) -> list[DrawnWire]:
-    """Cables from nodes to what they hang on; those of outer rows pass beside the inner ones."""
+    """Yield cables from nodes to their switches; those of outer rows pass beside the inner ones."""
     wires = []
     for cable in graph.cables:
         if all(end[0] in positions for end in cable.ends):

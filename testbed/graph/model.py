@@ -1,4 +1,4 @@
-"""What a picture shows, as values, read from the answer of the lab's verb `graph`. Pure."""
+"""The content of a picture as values, read from the answer of the lab's verb `graph`. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Health = Literal["good", "busy", "bad"]
 """Drawn by colour and by shape: a disc, a triangle, a cross."""
 
 Point = tuple[str, str]
-"""A place where a packet can be seen: machine, pod or switch, and its interface."""
+"""A place where a packet can be observed: machine, pod or switch, and its interface."""
 Links = Mapping[Point, InterfaceFacts]
 
 
@@ -21,7 +21,7 @@ class Device:
 
     name: str
     kind: str
-    """The driver's word: `bridge`, `tun`, `vxlan`."""
+    """The driver's name: `bridge`, `tun`, `vxlan`."""
     address: str | None
     mtu: int
     """In bytes."""
@@ -44,7 +44,7 @@ class DrawnPod:
 
     @property
     def health(self) -> Health:
-        """Good when it is ready, busy while it starts."""
+        """Return good if it is ready, busy while it starts."""
         if self.ready:
             return "good" if self.linked else "bad"
         return "busy" if self.state in ("Pending", "ContainerCreating", "Running") else "bad"
@@ -52,14 +52,14 @@ class DrawnPod:
 
 @dataclass(frozen=True, slots=True)
 class DrawnNode:
-    """A node of the cluster and what is in it."""
+    """A node of the cluster and its parts."""
 
     name: str
     address: str
     subnet: str | None
     backend: str
     device: str
-    """Name of the overlay device, also while it does not exist; empty for a backend that has none."""
+    """Name of the overlay device, even while it does not exist; empty for a backend without one."""
     agent: str
     """Its state in a word: ready, not ready, fenced, starting, backoff, by hand."""
     peers_known: int
@@ -75,14 +75,14 @@ class DrawnNode:
 
     @property
     def health(self) -> Health:
-        """Of the agent."""
+        """Return the health of the agent."""
         if self.agent == "ready":
             return "good" if self.peers_known == self.peers_expected else "busy"
         return "busy" if self.agent in ("starting", "not ready", "by hand") else "bad"
 
     @property
     def agent_carries(self) -> bool:
-        """Whether packets go through the agent's own process, and not only through the kernel."""
+        """Return whether packets pass through the agent's own process, and not only through the kernel."""
         return self.backend == "udp"
 
 
@@ -112,9 +112,9 @@ class DrawnCable:
     ends: tuple[Point, Point]
     up: bool
     spare: bool
-    """Held back by the spanning tree when the lab came up."""
+    """Held back by the spanning tree at the lab's start."""
     note: str
-    """How it differs from a perfect one, such as `100 Mbit/s 10ms`; else empty."""
+    """Its difference from a perfect cable, such as `100 Mbit/s 10ms`; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +136,11 @@ class DrawnFault:
 
     number: int
     text: str
-    """As it was typed: `link loss node1 s1 30`."""
+    """As typed: `link loss node1 s1 30`."""
 
     @property
     def words(self) -> frozenset[str]:
-        """Everything that may be the name of what it is about."""
+        """Return every word that may name an affected object."""
         return frozenset(self.text.replace(",", " ").split())
 
 
@@ -161,7 +161,7 @@ class Graph:
     faults: tuple[DrawnFault, ...] = ()
 
     def faults_of(self, name: str) -> tuple[DrawnFault, ...]:
-        """Return the active faults of a node, pod, machine or switch, but those of its cables."""
+        """Return the active faults of a node, pod, machine or switch, without those of its cables."""
         return tuple(one for one in self.faults if name in one.words and not one.text.startswith("link "))
 
     def faults_of_cable(self, one: str, other: str) -> tuple[DrawnFault, ...]:
@@ -170,7 +170,7 @@ class Graph:
 
 
 def graph_of(facts: GraphAnswer) -> Graph:
-    """Read the verb's answer."""
+    """Parse the verb's answer."""
     owners = [(one["name"], one["interfaces"]) for one in facts["machines"]]
     owners += [(one["name"], one["interfaces"]) for one in facts["switches"]]
     links: Links = {(owner, link["name"]): link for owner, interfaces in owners for link in interfaces}

@@ -1,7 +1,7 @@
 """The inside of a node, as a packet sees it on its way out: pods, docker0, flannel0, the agent, the uplink. Pure.
 
-Every wire has a channel of its own, CHANNEL wide on either side, for the lines and numbers of a traced packet; texts
-stand outside of the channels.
+Every wire has its own channel, CHANNEL wide on either side, for the lines and numbers of a traced packet; texts are
+outside the channels.
 """
 
 from math import ceil
@@ -12,7 +12,7 @@ from testbed.graph.model import DrawnNode
 PAD = 12
 HEADER = 34
 CHANNEL = 17
-"""From a wire to where a text may begin: a traced packet's line, and half of a number on it."""
+"""From a wire to the nearest text: a traced packet's line, and half of a number on it."""
 POD_WIDTH, POD_HEIGHT = 130, 54
 POD_GAP = 24
 """Between pods; wires of the upper lines pass there."""
@@ -20,7 +20,7 @@ LANE = 6
 """Between wires that pass beside each other."""
 BRIDGE_HEIGHT = 62
 RUN = 23
-"""From the bridge's upper edge: where a packet runs, above the bridge's name."""
+"""From the bridge's upper edge to the packet's line, above the bridge's name."""
 VETH = 40
 """From the pods to the bridge."""
 ROUTE = 40
@@ -28,28 +28,28 @@ ROUTE = 40
 DEVICE_HEIGHT = 52
 OVERLAY_WIDTH, AGENT_WIDTH, DEVICE_GAP = 160, 122, 50
 OUT_OF_BRIDGE = 22
-"""From the overlay device's right edge: where packets come down from the bridge."""
+"""From the overlay device's right edge to the packets from the bridge."""
 INTO_AGENT = 22
-"""From the agent's left edge: where packets pass through it."""
+"""From the agent's left edge to the packets through it."""
 OUT = 40
 """From agent and overlay device to the uplink."""
 UPLINK_WIDTH, UPLINK_HEIGHT = 170, 40
 UPLINK_PORT = 30
-"""From the uplink's right edge: where packets pass through it, and where its cable is."""
+"""From the uplink's right edge to its cable and the packets through it."""
 INNER = OVERLAY_WIDTH + DEVICE_GAP + AGENT_WIDTH
 MORE = "…"
-"""Stands for the pods that have no box of their own."""
+"""Represents the pods without a box of their own."""
 MOST_PODS = 12
 
 
 def shown_pods(node: DrawnNode) -> list[str]:
-    """Names of the pods that get a box, and MORE for the rest."""
+    """Return the pods that get a box, and MORE for the rest."""
     names = [pod.name for pod in node.pods]
     return names if len(names) <= MOST_PODS else [*names[: MOST_PODS - 1], MORE]
 
 
 def lay_out_node(node: DrawnNode, pods_per_line: int, lines: int) -> Part:
-    """The node with its pods at the top and its uplink at the bottom; room for `lines` lines of pods."""
+    """Place the node with its pods at the top and its uplink at the bottom; `lines` lines of pods fit."""
     names = shown_pods(node)
     beside = CHANNEL + LANE * (lines - 1) if lines > 1 else 0
     gap = max(POD_GAP, 2 * CHANNEL + LANE * (lines - 1)) if lines > 1 else POD_GAP
@@ -73,7 +73,7 @@ def lay_out_node(node: DrawnNode, pods_per_line: int, lines: int) -> Part:
     own_lines = ceil(len(names) / pods_per_line) if names else 0
     for number, name in enumerate(names):
         line, column = divmod(number, pods_per_line)
-        # Fewer lines than the neighbours have: next to the bridge, so that no wire is longer than it must be.
+        # If it has fewer lines than its neighbours: next to the bridge, to keep wires short.
         y = HEADER + (line + lines - own_lines) * (POD_HEIGHT + POD_GAP)
         box = Box(start + column * (POD_WIDTH + gap), y, POD_WIDTH, POD_HEIGHT)
         boxes["pod", name if name != MORE else f"{node.name}{MORE}"] = box
@@ -82,7 +82,7 @@ def lay_out_node(node: DrawnNode, pods_per_line: int, lines: int) -> Part:
 
 
 def _pod_wires(node: DrawnNode, name: str, box: Box, bridge: Box, lines_below: int) -> list[DrawnWire]:
-    """From the pod's eth0 to the bridge, beside the pods of the lines below."""
+    """Yield wires from the pod's eth0 to the bridge, beside the pods of the lines below."""
     x, y = box.center[0], box.bottom
     spots = [(x, y)]
     if lines_below:
@@ -115,7 +115,7 @@ def _device_wires(node: DrawnNode, bridge: Box, overlay: Box, agent: Box, uplink
     turn = agent.bottom + OUT / 2
     always = [
         DrawnWire("inside", (docker0, way_out), ((x, run), (x, bridge.bottom))),
-        # What is not for the overlay (another address of the underlay, masqueraded) goes from bridge to uplink.
+        # Traffic outside the overlay (another underlay address, masqueraded) goes from bridge to uplink.
         DrawnWire("around", (docker0, way_in), ((between, run), (between, turn), (into[0], turn), into)),
     ]
     inner = DrawnWire("inside", (way_in, uplink_point), (into, (into[0], uplink.center[1])))

@@ -1,4 +1,4 @@
-"""The path of a packet over the picture: a line along the wires, and a number on it where it was seen. Pure."""
+"""The path of a packet over the picture: a line along the wires, with a number at each sighting. Pure."""
 
 import heapq
 import itertools
@@ -15,15 +15,15 @@ from testbed.graph.model import Graph, Point
 from testbed.graph.svg import document
 
 LANE = 9.0
-"""From the wire, to the right of where the packet goes, so that request and reply are beside each other."""
+"""Distance from the wire, to the right of the packet's direction, so that request and reply are side by side."""
 RADIUS = 8.0
-"""Of a number's disc. Those of both directions have room beside each other."""
+"""Radius of a number's disc. Those of both directions fit side by side."""
 SMALL_RADIUS = 6.0
-"""The same where a connection's payload goes the way of its request."""
+"""The same if a connection's payload takes the path of its request."""
 TIP = 13.0
-"""From the last number to the line's end, where the arrow is."""
+"""From the last number to the line's end with the arrow."""
 DETOUR = 50
-"""Wires that a way around counts as."""
+"""Number of wires that a detour counts as."""
 COLOURS = {
     "request": "#b0157a",
     "data": "#7a3fc4",
@@ -31,11 +31,11 @@ COLOURS = {
     "error": "#cf222e",
     "reply error": "#cf222e",
 }
-"""By leg of a trace, in the order in which they are drawn."""
+"""By leg of a trace, in drawing order."""
 
 
 def class_of(leg: str) -> str:
-    """What stands for a leg in the stylesheet."""
+    """Return the leg's class in the stylesheet."""
     return leg.replace(" ", "-")
 
 
@@ -62,32 +62,32 @@ class PathStep:
     """Pod, node, machine or switch."""
     interface: str
     leg: str = "request"
-    """Which packet of the conversation: one of COLOURS."""
+    """The packet of the conversation: one of COLOURS."""
     text: str = ""
-    """What to show on pointing at the number."""
+    """The number's tooltip."""
     wrapped: bool = False
-    """Whether an overlay carries it here: the line is a double one."""
+    """Whether an overlay carries it here: the line is double."""
 
     @property
     def point(self) -> Point:
-        """Where it is in the picture."""
+        """Return its place in the picture."""
         return self.place, self.interface
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A line through spots, and how far along it each of them is."""
+    """A line through spots, and the distance along it to each of them."""
 
     spots: tuple[Spot, ...]
     lengths: tuple[float, ...]
 
     @property
     def length(self) -> float:
-        """The whole length."""
+        """Return the whole length."""
         return self.lengths[-1]
 
     def at(self, along: float) -> Spot:
-        """Return the place so far along it."""
+        """Return the place at this distance along it."""
         number = min(max(bisect_right(self.lengths, along), 1), len(self.spots) - 1)
         (x, y), (end_x, end_y) = self.spots[number - 1], self.spots[number]
         whole = self.lengths[number] - self.lengths[number - 1]
@@ -95,7 +95,7 @@ class Lane:
         return x + part * (end_x - x), y + part * (end_y - y)
 
     def between(self, start: float, end: float) -> list[Spot]:
-        """Return the piece of it from one place to another."""
+        """Return the piece between two distances."""
         inside = [spot for spot, length in zip(self.spots, self.lengths, strict=True) if start < length < end]
         return [self.at(start), *inside, self.at(end)]
 
@@ -107,16 +107,16 @@ def lane_of(spots: Sequence[Spot]) -> Lane:
 
 
 def draw_path(graph: Graph, steps: Sequence[PathStep], lost: str | None = None) -> str:
-    """The picture with the steps of a packet on it; `lost` names the leg that did not arrive.
+    """Draw the picture with the steps of a packet on it; `lost` names the leg that did not arrive.
 
-    Steps at places that are not in the picture are left out; the line goes on to the next one.
+    Steps outside the picture are omitted; the line continues to the next one.
     """
     layout = lay_out(graph)
     return document(layout, way(layout, steps, lost), STYLE)
 
 
 def way(layout: GraphLayout, steps: Sequence[PathStep], lost: str | None = None) -> str:
-    """The same without the picture below it, for a page that has that already."""
+    """Draw the same without the picture below it, for a page that has it already."""
     taken: list[Spot] = []
     legs = [leg for leg in COLOURS if any(step.leg == leg for step in steps)]
     small = "data" in legs
@@ -126,14 +126,14 @@ def way(layout: GraphLayout, steps: Sequence[PathStep], lost: str | None = None)
         drawn = _leg(layout, own, taken, leg == lost, SMALL_RADIUS if small else RADIUS)
         lines.append(element("g", drawn[0], class_=f"way way-{class_of(leg)}", data_leg=leg))
         numbers.append(element("g", drawn[1], class_=f"steps way-{class_of(leg)}", data_steps=leg))
-    # No line over a number: two packets may take the same way.
+    # No line over a number: two packets may take the same path.
     return "".join([*lines, *numbers])
 
 
 def _leg(
     layout: GraphLayout, steps: Sequence[PathStep], taken: list[Spot], lost: bool, radius: float
 ) -> tuple[str, str]:
-    """The line and the numbers of a leg."""
+    """Draw the line and the numbers of a leg."""
     roads = _roads(layout)
     known = [step for step in steps if step.point in roads]
     if not known:
@@ -141,7 +141,7 @@ def _leg(
     middle, wanted = _walk(roads, known)
     if len(middle.spots) < 2:
         return "", _beside_a_place(known, middle.spots[0], taken, radius)
-    # The line beside the wires has a spot for each of theirs, so a place on one is a place on the other.
+    # The line beside the wires has one spot per spot of theirs, so places on both correspond.
     lane = lane_of(_beside(middle.spots, LANE))
     places = _spread([_moved(along, middle, lane) for along in wanted], lane, taken, radius)
     content = element("path", d=line(lane.spots), class_="lane")
@@ -167,7 +167,7 @@ def _number(step: PathStep, at: Spot, part: float, radius: float) -> str:
 
 
 def _wrapped(steps: Sequence[PathStep]) -> list[tuple[int, int]]:
-    """First and last of the steps behind each other at which an overlay carries the packet."""
+    """Return first and last of consecutive steps in which an overlay carries the packet."""
     found = []
     for wrapped, group in itertools.groupby(range(len(steps)), key=lambda number: steps[number].wrapped):
         numbers = list(group)
@@ -177,7 +177,7 @@ def _wrapped(steps: Sequence[PathStep]) -> list[tuple[int, int]]:
 
 
 def _beside_a_place(steps: Sequence[PathStep], spot: Spot, taken: list[Spot], radius: float) -> str:
-    """Numbers in a row, for a packet that does not leave its place."""
+    """Draw numbers in a row, for a packet that does not leave its place."""
     content = ""
     for number, step in enumerate(steps):
         at = (spot[0] + radius, spot[1])
@@ -192,7 +192,7 @@ Roads = Mapping[Point, Sequence[tuple[Point, DrawnWire]]]
 
 
 def _roads(layout: GraphLayout) -> Roads:
-    """From each point: where a wire leads."""
+    """Return, for each point, the wires from there."""
     found: dict[Point, list[tuple[Point, DrawnWire]]] = {}
     for wire in layout.part.wires:
         near, far = wire.ends
@@ -202,7 +202,7 @@ def _roads(layout: GraphLayout) -> Roads:
 
 
 def _between(roads: Roads, start: Point, end: Point) -> list[Spot]:
-    """The spots of the way with the fewest wires; only both ends where no wires lead there."""
+    """Return the spots of the path with the fewest wires; only both ends if no wires connect them."""
     came: dict[Point, DrawnWire] = {}
     waiting: list[tuple[int, int, Point, DrawnWire | None]] = [(0, 0, start, None)]
     pushed = 0
@@ -228,7 +228,7 @@ def _between(roads: Roads, start: Point, end: Point) -> list[Spot]:
 
 
 def _walk(roads: Roads, steps: Sequence[PathStep]) -> tuple[Lane, list[float]]:
-    """The whole way along the wires, and how far along it each step is."""
+    """Return the whole path along the wires, and the distance along it to each step."""
     parts = [_between(roads, one.point, other.point) for one, other in itertools.pairwise(steps)]
     if not any(parts):
         return lane_of([roads[steps[0].point][0][1].spots[0]]), [0.0] * len(steps)
@@ -244,13 +244,13 @@ def _walk(roads: Roads, steps: Sequence[PathStep]) -> tuple[Lane, list[float]]:
             spots.append(spot)
         starts.append(length if begun is None else begun)
         ends.append(length)
-    # Inside a bridge the way in and the way out are at different spots: the number goes between them.
+    # Inside a bridge, packets enter and leave at different spots: the number goes between them.
     middles = [(end + start) / 2 for end, start in zip(ends[:-1], starts[1:], strict=True)]
     return lane_of(_without_repeats(spots)), [starts[0], *middles, ends[-1]]
 
 
 def _moved(along: float, one: Lane, other: Lane) -> float:
-    """How far along `other` is what is so far along `one`, which has as many spots."""
+    """Return the place on `other` that corresponds to one on `one`, which has as many spots."""
     number = min(max(bisect_right(one.lengths, along), 1), len(one.spots) - 1)
     whole = one.lengths[number] - one.lengths[number - 1]
     part = min(max((along - one.lengths[number - 1]) / whole, 0.0), 1.0) if whole else 0.0
@@ -258,7 +258,7 @@ def _moved(along: float, one: Lane, other: Lane) -> float:
 
 
 def _spread(wanted: Sequence[float], lane: Lane, taken: list[Spot], radius: float) -> list[float]:
-    """Where on the line each number goes: near its place, in their order, none upon another."""
+    """Return each number's place on the line: near its step, in order, without overlaps."""
     room = min(2 * radius + 2, (lane.length - TIP) / max(1, len(wanted) - 1))
     places = [edge + room / 2 for edge in packed(wanted, [room] * len(wanted), 0.0)]
     floor = 0.0
@@ -278,7 +278,7 @@ def _spread(wanted: Sequence[float], lane: Lane, taken: list[Spot], radius: floa
 
 
 def _free(wanted: float, low: float, high: float, lane: Lane, taken: Sequence[Spot], radius: float) -> float:
-    """The nearest place on the line at which no other number is."""
+    """Return the nearest place on the line without another number."""
 
     def is_free(along: float) -> bool:
         return all(dist(lane.at(along), other) >= 2 * radius for other in taken)
@@ -289,7 +289,9 @@ def _free(wanted: float, low: float, high: float, lane: Lane, taken: Sequence[Sp
 
 
 def _right_of(one: Spot, other: Spot) -> Spot | None:
-    """The direction to the right of going from one spot to the other (y grows downwards); None for no distance."""
+    """Return the direction to the right of a line from one spot to the other (y grows downwards); None
+    for no distance.
+    """
     x, y = other[0] - one[0], other[1] - one[1]
     length = hypot(x, y)
     return (-y / length, x / length) if length > 0.5 else None
@@ -304,7 +306,7 @@ def _without_repeats(spots: Sequence[Spot]) -> list[Spot]:
 
 
 def _beside(spots: Sequence[Spot], distance: float) -> list[Spot]:
-    """The same way, `distance` pixels to the right of it."""
+    """Return the same path, `distance` pixels to the right of it."""
     normals = [_right_of(one, other) or (0.0, 0.0) for one, other in itertools.pairwise(spots)]
     moved = []
     for number, (x, y) in enumerate(spots):
@@ -317,7 +319,7 @@ def _beside(spots: Sequence[Spot], distance: float) -> list[Spot]:
 
 
 def _tip(spots: Sequence[Spot]) -> str:
-    """The arrow's head."""
+    """Draw the arrow's head."""
     (x, y), normal = spots[-1], _right_of(spots[-2], spots[-1]) or (0.0, 1.0)
     ahead = (normal[1], -normal[0])
     corners = [

@@ -9,7 +9,7 @@ LIMIT_S = 60.0
 
 
 def png(svg: str, zoom: float = 1.5) -> bytes:
-    """The PNG of an SVG document; `zoom` is pixels of it per pixel of the document."""
+    """Convert an SVG document to PNG; `zoom` is output pixels per pixel of the document."""
     program = shutil.which("rsvg-convert")
     if program is None:
         want = "want the program: apt install librsvg2-bin; or -o svg, which needs nothing"

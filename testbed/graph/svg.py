@@ -1,4 +1,4 @@
-"""A layout as SVG. What is drawn carries its name and state as attributes, so that a page can find it again. Pure."""
+"""A layout as SVG. Elements carry their name and state as attributes, so that a page can find them. Pure."""
 
 from collections.abc import Iterator, Sequence
 
@@ -34,12 +34,12 @@ from testbed.graph.underlay_layout import ADDRESS_LINE, is_bar, is_passed, text_
 DRAWN = ("cable", "veth", "kernel", "agent")
 FAULT_WIDTH, FAULT_HEIGHT = 46, 14
 HALF_NUMBER = 9
-"""What a number of a traced packet takes of a pod's box, at the edge where its eth0 is."""
+"""The part of a pod's box that a traced packet's number covers, at the edge with its eth0."""
 WORDS_OF_WIRES = (("cable", "cable"), ("veth", "veth"), ("kernel", "kernel"), ("agent", "the agent's process"))
 
 
 def draw(graph: Graph) -> str:
-    """The whole picture as an SVG document."""
+    """Draw the whole picture as an SVG document."""
     return document(lay_out(graph))
 
 
@@ -51,9 +51,9 @@ def document(
     headings: tuple[str, str] | None = None,
     below: Figure | None = None,
 ) -> str:
-    """Return the picture with `above` (more elements) drawn over it, and a figure that was drawn `below` it.
+    """Return the picture with the elements `above` drawn over it, and the figure `below` drawn under it.
 
-    Not `styled`: for a page that has the stylesheet. `headings` stand for the lab's own title.
+    Without `styled`, for a page that has the stylesheet. `headings` replace the lab's own title.
     """
     graph, part = layout.graph, layout.part
     width, height = part.width, part.height
@@ -85,7 +85,7 @@ def document(
 
 
 def facts_line(graph: Graph) -> str:
-    """Return what the lab is, in a line."""
+    """Describe the lab in a line."""
     backends = ", ".join(sorted({node.backend for node in graph.nodes})) or "no backend"
     ports = f" on UDP {graph.port}" if backends == "udp" else ""
     return f"pod network {graph.network} · backend {backends}{ports}"
@@ -236,7 +236,7 @@ def _switch(layout: GraphLayout, switch: Switch) -> str:
 
 
 def _beside_ports(layout: GraphLayout, box: Box, width: float) -> float:
-    """Where a bar's name begins: next to its left end, but not where a cable comes out of its lower edge."""
+    """Return the start of a bar's name: next to its left end, but not at a cable from its lower edge."""
     ends = (spot for wire in layout.part.wires if wire.kind == "cable" for spot in (wire.spots[0], wire.spots[-1]))
     x = box.x + 12
     for port in sorted(port for port, y in ends if abs(y - box.bottom) < 1 and box.x <= port <= box.right):
@@ -281,7 +281,7 @@ def _service(service: DrawnService, box: Box) -> str:
     text = label(f"svc/{service.name}", (box.x + 8, box.y + 16), "name", box.width - count - 24)
     text += label(endpoints, (box.right - 8, box.y + 16), "small end")
     text += label(words, (box.x + 8, box.y + 30), "mono", box.width - 12)
-    title = f"service {service.name}: {words}; {endpoints} ready behind it"
+    title = f"service {service.name}: {words}; {endpoints} ready endpoints"
     return group(rectangle(box) + text, "service", title, data_service=service.name)
 
 
@@ -308,7 +308,7 @@ def _middle(wire: DrawnWire) -> Spot:
 
 
 def _cable_texts(layout: GraphLayout) -> list[str]:
-    """Names of switch ports, and how cables differ from perfect ones, where they lie upon nothing."""
+    """Draw names of switch ports, and cables' differences from perfect ones, without overlaps."""
     switches = {switch.name for switch in layout.graph.switches}
     notes = {frozenset(cable.ends): cable.note for cable in layout.graph.cables if cable.note}
     wanted = []
@@ -327,7 +327,7 @@ def _cable_texts(layout: GraphLayout) -> list[str]:
 
 
 def _faults(layout: GraphLayout) -> Iterator[str]:
-    """A sign with its number at everything that an active fault is about."""
+    """Draw a numbered sign at every object that an active fault affects."""
     for (kind, name), box in layout.part.boxes.items():
         found = layout.graph.faults_of(name) if kind in ("node", "pod", "switch", "machine") else ()
         yield from _signs(found, (box.right - FAULT_WIDTH, box.y - FAULT_HEIGHT - 2))

@@ -1,4 +1,4 @@
-"""The lab for other programs' pictures: Graphviz's dot, Mermaid, and a page of its own. Pure."""
+"""The lab in other formats: Graphviz's dot, Mermaid, and a standalone page. Pure."""
 
 import itertools
 import re
@@ -12,7 +12,7 @@ SIGNS: dict[Health, str] = {"good": "", "busy": " (not yet)", "bad": " (wrong)"}
 
 
 def dot(graph: Graph) -> str:
-    """For `dot -Tsvg` and whatever else reads Graphviz's language."""
+    """Return the graph for `dot -Tsvg` and other readers of Graphviz's language."""
     lines = [
         f"graph {_quoted(graph.lab)} {{",
         f"  label={_quoted(f'lab {graph.lab}: {graph.state}; pod network {graph.network}')};",
@@ -38,7 +38,7 @@ def dot(graph: Graph) -> str:
 
 
 def mermaid(graph: Graph) -> str:
-    """For Markdown that draws Mermaid: in ```mermaid fences."""
+    """Return the graph for Markdown that renders Mermaid, in ```mermaid fences."""
     lines = ["flowchart TB"]
     for node in graph.nodes:
         lines += [
@@ -58,7 +58,7 @@ def mermaid(graph: Graph) -> str:
 
 
 def html(graph: Graph) -> str:
-    """A page that shows the picture and the tables, and needs nothing from elsewhere."""
+    """Return a standalone page with the picture and the tables."""
     nodes = [
         (node.name, node.address, node.subnet or "-", node.agent, f"{node.peers_known}/{node.peers_expected}")
         for node in graph.nodes
@@ -107,7 +107,7 @@ def _place(owner: str, what: str) -> str:
 
 
 def _parts(node: DrawnNode) -> list[tuple[tuple[str, str], str]]:
-    """What is inside a node, each with its text."""
+    """Return a node's parts, each with its text."""
     bridge, overlay = node.bridge, node.overlay
     found = [((pod.name, "pod"), f"{pod.name}\n{pod.address or 'no address'}{SIGNS[pod.health]}") for pod in node.pods]
     found.append(
@@ -144,7 +144,7 @@ def _quoted(text: str) -> str:
 
 
 def _identifier(text: str) -> str:
-    # Mermaid reads `end` and some others as its own words.
+    # Mermaid reserves `end` and some other words.
     return "x_" + re.sub(r"[^A-Za-z0-9]", lambda found: f"_{ord(found[0]):x}_", text)
 
 

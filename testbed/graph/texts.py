@@ -1,4 +1,4 @@
-"""Where texts stand in a drawn picture, so that numbers of steps keep off them. Pure."""
+"""Where texts are in a drawn picture, so that numbers of steps avoid them. Pure."""
 
 from collections.abc import Iterator
 from xml.etree import ElementTree
@@ -7,11 +7,11 @@ from testbed.graph.drawing import text_size, text_width
 from testbed.graph.geometry import Box
 
 ASCENT = 0.76
-"""Of a letter's size above the baseline; what goes below it is little."""
+"""Share of a letter's size above the baseline; little is below it."""
 
 
 def texts_of(picture: str) -> list[Box]:
-    """A box around each text of an SVG document that drawing.py has made."""
+    """Return a box around each text of an SVG document from drawing.py."""
     return list(_boxes(ElementTree.fromstring(picture)))
 
 

@@ -1,4 +1,4 @@
-"""A trace as a page of its own: the picture, every hop with its headers and bytes, and all headers at once. Pure."""
+"""A trace as a standalone page: the picture, every hop with its headers and bytes, and all headers at once. Pure."""
 
 from html import escape
 
@@ -31,7 +31,7 @@ pre { overflow-x: auto; }
 
 
 def trace_page(graph: Graph, trace: TraceAnswer) -> str:
-    """Return the page. A hop opens on a click, without any script, and closes the one that was open."""
+    """Return the page. A hop opens on a click, without any script, and closes the open one."""
     layout = lay_out(graph)
     stacks = draw_stacks(trace)
     headings = headings_of(graph, trace)
@@ -44,7 +44,7 @@ def trace_page(graph: Graph, trace: TraceAnswer) -> str:
         f"<title>{escape(headings[0])}</title><style>{style}</style></head><body>\n"
         f"{document(layout, trace_way(layout, trace), styled=False, headings=headings)}\n{said}\n"
         f"<h2>Hops</h2>\n{''.join(hops)}\n"
-        f"<h2>Headers on the way</h2>\n{svg_document(stacks.content, stacks.width, stacks.height)}\n"
+        f"<h2>Headers along the path</h2>\n{svg_document(stacks.content, stacks.width, stacks.height)}\n"
         "</body></html>\n"
     )
 

@@ -22,7 +22,7 @@ def draw_trace(graph: Graph, trace: TraceAnswer) -> str:
 
 
 def headings_of(graph: Graph, trace: TraceAnswer) -> tuple[str, str]:
-    """Return what the trace was and what came of it, and what was sent in which lab."""
+    """Return the trace's command and outcome, its packet and its lab."""
     probe = trace["probe"]
     port = f":{probe['destination_port']}" if probe["destination_port"] else ""
     came_of_it = outcome_line(trace)
@@ -30,12 +30,12 @@ def headings_of(graph: Graph, trace: TraceAnswer) -> tuple[str, str]:
 
 
 def trace_way(layout: GraphLayout, trace: TraceAnswer) -> str:
-    """The same without the picture below it."""
+    """Draw the same without the picture below it."""
     return way(layout, steps_of(layout.graph, trace), lost=lost_leg(trace))
 
 
 def steps_of(graph: Graph, trace: TraceAnswer) -> list[PathStep]:
-    """The hops as steps; on the picture IPv6's overlay device is where the other one is."""
+    """Convert the hops to steps; in the picture, both families share one overlay device."""
     devices = {node.name: node.device for node in graph.nodes}
 
     def shown(hop: TraceHop) -> str:
@@ -56,6 +56,6 @@ def steps_of(graph: Graph, trace: TraceAnswer) -> list[PathStep]:
 
 
 def lost_leg(trace: TraceAnswer) -> str | None:
-    """Which packet did not arrive; None when all did."""
+    """Return the packet that did not arrive; None if all did."""
     lost = trace["lost_at"]
     return str(lost["leg"]) if lost and trace["outcome"] in LOST else None

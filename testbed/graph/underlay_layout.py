@@ -1,4 +1,4 @@
-"""Where the underlay's switches, routers, gateway and etcd members stand, and how their cables run. Pure."""
+"""The layout of the underlay's switches, routers, gateway and etcd members, and of their cables. Pure."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -9,34 +9,34 @@ from testbed.graph.model import Graph, Point
 
 BAR_HEIGHT = 60
 BAR_RUN = 22
-"""From a bar's upper edge: where packets run from port to port, above its name."""
+"""From a bar's upper edge to the packets between its ports, above its name."""
 CORE_WIDTH, CORE_HEIGHT = 130, 46
 ADDRESS_LINE = 13
 LEVEL_GAP = 70
 CABLE_RISE = 60
 """From a node's uplink to the switch."""
 GAP = 28
-"""Between things of a row."""
+"""Between boxes in a row."""
 PORT_GAP = 26
 LEFT_OF_BAR = 56
-"""Between gateway and etcd members, and the one switch that stands between the nodes."""
+"""Between gateway and etcd members, and the only switch between the nodes."""
 EDGE = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """What nodes hang on: for each switch (or router) where its nodes stand, and whether they hang below it."""
+    """The switches (or routers) with nodes: positions of the nodes, and whether they are below."""
 
     spans: Mapping[str, Sequence[tuple[float, float, bool]]]
 
     @property
     def shared(self) -> str | None:
-        """The one switch that has nodes above and below it."""
+        """Return the only switch with nodes above and below it."""
         return next((name for name, spans in self.spans.items() if len(spans) > 1), None)
 
     @property
     def two_sided(self) -> bool:
-        """Whether nodes hang below the underlay too."""
+        """Return whether there are nodes below the underlay too."""
         return any(below for spans in self.spans.values() for _, _, below in spans)
 
 
@@ -46,37 +46,37 @@ class UnderlayLayout:
 
     part: Part
     bottom: float
-    """Where the nodes below it may begin."""
+    """The top of the nodes below it."""
     shift: float
-    """How far the nodes move to the right, for what stands left of them."""
+    """How far the nodes move to the right, to make room on their left."""
 
 
 @dataclass(slots=True)
 class _Rows:
-    """Names by row, from top to bottom, and the box of each."""
+    """Names by row, from top to bottom, and their boxes."""
 
     names: list[list[str]] = field(default_factory=list)
     boxes: dict[str, Box] = field(default_factory=dict)
 
 
 def is_bar(box: Box) -> bool:
-    """Return whether nodes hang on what the box stands for; nothing else is as high."""
+    """Return whether the box has nodes; only those are this high."""
     return box.height == BAR_HEIGHT
 
 
 def run_of(box: Box) -> float:
-    """Return where packets run from port to port within a switch or router."""
+    """Return the height of packets between ports within a switch or router."""
     return box.y + BAR_RUN if is_bar(box) else box.center[1]
 
 
 def text_left(graph: Graph, name: str) -> float:
-    """Return where the texts of a router or of a switch without nodes begin, right of its ports."""
+    """Return the left edge of a router's texts, or of a switch without nodes: right of its ports."""
     cables = sum(name in (end[0] for end in cable.ends) for cable in graph.cables)
     return 2 * EDGE + PORT_GAP * max(0, cables - 1) / 2 + PORT_GAP
 
 
 def lay_out_underlay(graph: Graph, bars: Bars, top: float, right: float) -> UnderlayLayout:
-    """Place everything between or below the nodes, from `top` on; `right` is where the nodes end."""
+    """Place everything between or below the nodes, from `top` on; `right` is the right edge of the nodes."""
     hangers = [machine.name for machine in graph.machines if machine.kind != "router"]
     if bars.shared is not None:
         return _around_one_bar(graph, bars.shared, bars, hangers, top)
@@ -119,7 +119,7 @@ def _ends(graph: Graph, name: str, other: str) -> list[tuple[Point, Point]]:
 def _joints(
     near: Point, box: Box, far: Point, other: Box, spots: Sequence[tuple[float, float]]
 ) -> tuple[DrawnWire, DrawnWire]:
-    """From both ends of a cable to the inside of what it is plugged into."""
+    """Yield the connections from both ends of a cable to the inside of their boxes."""
     (first_x, first_y), (last_x, last_y) = spots[0], spots[-1]
     inside = (min(max(first_x, box.x), box.right), run_of(box))
     outside = (min(max(last_x, other.x), other.right), run_of(other))
@@ -138,8 +138,9 @@ def _neighbours(graph: Graph) -> dict[str, list[str]]:
 
 
 def _row_names(graph: Graph, bars: Bars, hangers: Sequence[str]) -> list[list[str]]:
-    """Who stands in which row: bars, then what is one step from them, and so on; with nodes on both sides the middle
-    row has what belongs to both."""
+    """Assign names to rows: bars, then everything one step away, and so on; with nodes on both sides, the middle row
+    has what belongs to both.
+    """
     neighbours = _neighbours(graph)
     nodes = {node.name for node in graph.nodes}
     cores = [s.name for s in graph.switches if s.name not in bars.spans]
@@ -202,24 +203,24 @@ def _place(graph: Graph, bars: Bars, row_names: Sequence[Sequence[str]], top: fl
 
 
 def is_passed(graph: Graph, name: str) -> bool:
-    """Whether packets pass it: a router or a switch, and not a gateway or an etcd member."""
+    """Report whether packets pass through it: a router or a switch, not a gateway or an etcd member."""
     return all(one.name != name or one.kind == "router" for one in graph.machines)
 
 
 def _width(graph: Graph, name: str) -> float:
-    """Room for ports, and beside them for the texts of a router or switch."""
+    """Return the width for its ports, and beside them for its texts."""
     return text_left(graph, name) + CORE_WIDTH if is_passed(graph, name) else CORE_WIDTH
 
 
 def _height(graph: Graph, name: str) -> float:
-    """Room for every address on a line of its own."""
+    """Return the height for every address on its own line."""
     machine = next((one for one in graph.machines if one.name == name), None)
     lines = len(machine.addresses) if machine is not None else 0
     return max(CORE_HEIGHT, 26 + ADDRESS_LINE * lines)
 
 
 def _cables(graph: Graph, rows: _Rows) -> list[DrawnWire]:
-    """Every cable between two things of the underlay."""
+    """Yield every cable between two underlay objects."""
     row_of = {name: number for number, names in enumerate(rows.names) for name in names}
     inner = [cable.ends for cable in graph.cables if all(end[0] in rows.boxes for end in cable.ends)]
     inner = [(near, far) if row_of[near[0]] <= row_of[far[0]] else (far, near) for near, far in inner]
@@ -239,7 +240,7 @@ def _cables(graph: Graph, rows: _Rows) -> list[DrawnWire]:
 def _ports(
     graph: Graph, inner: Sequence[tuple[Point, Point]], row_of: Mapping[str, int], rows: _Rows
 ) -> dict[Point, float]:
-    """Where along the edge of its box each cable ends: towards the other end, none upon another."""
+    """Place each cable along the edge of its box: towards the other end, without overlaps."""
     edges: dict[tuple[str, bool], list[tuple[float, Point]]] = {}
     for near, far in inner:
         if row_of[near[0]] == row_of[far[0]]:
@@ -259,21 +260,21 @@ def _ports(
 
 
 def _ports_room(graph: Graph, name: str, box: Box) -> tuple[float, float]:
-    """From where to where cables may end on the box: not where a packet would run through its texts."""
+    """Return the part of the edge where cables may end: not where a packet would cross its texts."""
     if is_bar(box) or not is_passed(graph, name):
         return box.x + EDGE, box.right - EDGE
     return box.x + EDGE, box.x + text_left(graph, name) - EDGE
 
 
 def _towards(room: tuple[float, float], box: Box, other: Box) -> float:
-    """The place within the room for a cable to `other`: straight up and down where that is possible."""
+    """Return the place for a cable to `other`: straight up and down if possible."""
     narrow = box if box.width < other.width else other
     middle = narrow.center[0] if other.x <= narrow.center[0] <= other.right else other.center[0]
     return min(max(middle, room[0]), room[1])
 
 
 def _below_row(near: str, far: str, names: Sequence[str], rows: _Rows) -> list[tuple[float, float]]:
-    """Down from the left one, below those in between, and up again."""
+    """Return the spots: down from the left one, below those in between, and up again."""
     left, right = sorted((rows.boxes[near], rows.boxes[far]), key=lambda box: box.x)
     distance = abs(list(names).index(near) - list(names).index(far))
     y = max(left.bottom, right.bottom) + 12 + 5 * distance

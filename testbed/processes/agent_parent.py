@@ -1,7 +1,7 @@
 """The warm parent of agents: `python -m testbed.processes.agent_parent DESCRIPTOR [BLANKS]`. See `warm_process.py`.
 
-Beside an agent's log come descriptors of the network and the mount namespace that it shall run in. gRPC is imported
-here, but no channel exists before the fork: its threads would stay behind.
+Besides the agent's log, it receives descriptors of the agent's network and mount namespaces. gRPC is imported here, but
+no channel exists before the fork: its threads would stay behind.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from testbed.processes.warm_process import loaded_files, serve
 PACKAGE = ROOT / "agent"
 NATIVE = PACKAGE / "datapath" / "native" / "_native.so"
 NOT_IMPORTED = frozenset({"agent.datapath.native._native", "agent.datapath.native.build"})
-"""What is no module of Python's; what makes it."""
+"""Built files, which may be missing, and the builder of each."""
 OURS = 3
 """Words of an agent's command line before its arguments: Python, -m, agent."""
 
 
 def main() -> NoReturn:
-    """Serve; in each fork, be the agent that was asked for."""
+    """Serve; in each fork, run the requested agent."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     warm_up()
     words, namespaces = serve(channel, _files)
@@ -41,11 +41,12 @@ def main() -> NoReturn:
 
 
 def warm_up() -> None:
-    """Import what agents import."""
+    """Import the agents' modules."""
     for found in pkgutil.walk_packages([str(PACKAGE)], "agent."):
         if found.name not in NOT_IMPORTED:
             importlib.import_module(found.name)
-    # An agent imports it for its certificates alone, which a lab's agents have: 7 MB of each one's own otherwise.
+    # Otherwise each agent imports it for its certificates alone, which a lab's agents have: 7 MB of private memory
+    # each.
     importlib.import_module("cryptography.x509")
     from agent.datapath.native.library import native_library
     from agent.errors import EnvironmentMissing
@@ -53,7 +54,7 @@ def warm_up() -> None:
 
     etcd_client.warm_up()
     with contextlib.suppress(EnvironmentMissing):
-        # An agent that needs it says so itself.
+        # An agent that needs it reports the error itself.
         native_library()
 
 

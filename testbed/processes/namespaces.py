@@ -1,10 +1,9 @@
-"""Namespaces, mounts and capabilities: the system calls that Python 3.11 has no wrapper for.
+"""Namespaces, mounts and capabilities: system calls without a wrapper in Python 3.11. Standard library only, and cheap
+to import: a container's first process loads it with `python -I -S`. Every function raises OSError with the operation in
+words; none of them prints or retries.
 
-Standard library only, and cheap to import: a container's first process loads it with `python -I -S`. Every function
-raises OSError with the operation in words; none of them prints or retries.
-
-unshare, setns and the capability calls act on the calling *thread*. A program with several threads uses
-`in_network_of`, or a short-lived thread of its own, so that no other thread changes place.
+unshare, setns and the capability calls act on the calling *thread*. A multithreaded program uses `in_network_of`, or a
+short-lived thread, so that no other thread is moved.
 """
 
 import contextlib
@@ -77,7 +76,7 @@ CONTAINER_CAPABILITIES = {
     "AUDIT_WRITE": 29,
     "SETFCAP": 31,
 }
-"""What Docker and containerd leave to a container that asks for nothing (containerd `oci/spec.go`, defaultUnixCaps)."""
+"""The capabilities of a default container in Docker and containerd (containerd `oci/spec.go`, defaultUnixCaps)."""
 
 MACHINE_CAPABILITIES = {
     "LINUX_IMMUTABLE": 9,
@@ -93,7 +92,7 @@ MACHINE_CAPABILITIES = {
     "WAKE_ALARM": 35,
     "BLOCK_SUSPEND": 36,
 }
-"""What a whole lab gives up: modules, clock, memory, log and power of the machine are no namespace's."""
+"""Capabilities that a whole lab drops: the machine's modules, clock, memory, log and power belong to no namespace."""
 
 _NAMESPACE_NAMES = {
     CLONE_NEWNS: "mount",
@@ -133,20 +132,20 @@ def _path(path: str | None) -> bytes | None:
 
 
 def namespace_names(flags: int) -> str:
-    """`CLONE_NEWNET | CLONE_NEWNS` as «mount, net», for messages."""
+    """Format `CLONE_NEWNET | CLONE_NEWNS` as "mount, net", for messages."""
     return ", ".join(name for flag, name in _NAMESPACE_NAMES.items() if flags & flag) or hex(flags)
 
 
 def unshare(flags: int) -> None:
-    """Move the calling thread to new namespaces; CLONE_NEWPID is for the children that it makes afterwards."""
+    """Move the calling thread to new namespaces; CLONE_NEWPID affects its later children."""
     _checked(_libc.unshare(ctypes.c_int(flags)), f"unshare of {namespace_names(flags)} namespaces")
 
 
 def setns(descriptor: int, flags: int) -> None:
-    """Move the calling thread to the namespace that `descriptor` refers to.
+    """Move the calling thread to the namespace of `descriptor`.
 
-    With a pidfd, `flags` may name several namespaces of that process, and all are entered or none. Entering a mount
-    namespace needs a thread that shares its root with no other: call `unshare(CLONE_FS)` first where there are several.
+    With a pidfd, `flags` may name several namespaces of that process; all are entered or none. Entering a mount
+    namespace requires a thread with its own root: call `unshare(CLONE_FS)` first if there are several threads.
     """
     _checked(
         _libc.setns(ctypes.c_int(descriptor), ctypes.c_int(flags)), f"setns to {namespace_names(flags)} namespaces"
@@ -163,13 +162,13 @@ def enter(pid: int, flags: int) -> None:
 
 
 def mount(source: str | None, target: str, kind: str | None = None, flags: int = 0, options: str | None = None) -> None:
-    """mount(2). `kind` is a file system type, `options` its own comma-separated options."""
+    """Call mount(2). `kind` is a file system type, `options` its own comma-separated options."""
     result = _libc.mount(_path(source or "none"), _path(target), _path(kind), ctypes.c_ulong(flags), _path(options))
     _checked(result, f"mount of {kind or source or 'flags'} at {target}")
 
 
 def umount(target: str, flags: int = 0) -> None:
-    """umount2(2)."""
+    """Call umount2(2)."""
     _checked(_libc.umount2(_path(target), ctypes.c_int(flags)), f"umount of {target}")
 
 
@@ -182,7 +181,7 @@ class Mount(NamedTuple):
 
 
 def mounts_below(directory: str) -> list[Mount]:
-    """What is mounted at or below a directory in this mount namespace, in the order in which it was."""
+    """List mounts at or below a directory in this mount namespace, in mount order."""
     found = []
     with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
@@ -194,21 +193,21 @@ def mounts_below(directory: str) -> list[Mount]:
 
 
 def umount_below(directory: str) -> None:
-    """Let go of everything that is mounted at or below a directory; what the kernel holds fast in here stays."""
+    """Unmount everything at or below a directory; mounts that the kernel keeps busy stay."""
     for mount in reversed(mounts_below(directory)):
         with contextlib.suppress(OSError):
             umount(mount.path, MNT_DETACH)
 
 
 def make_mounts_private(target: str = "/") -> None:
-    """Cut every mount under `target` off from its peers: what is mounted from now on stays in this namespace."""
+    """Isolate every mount under `target` from its peers: later mounts stay in this namespace."""
     mount(None, target, flags=MS_REC | MS_PRIVATE)
 
 
 def clone_tree(path: str) -> int:
-    """A detached copy of the mounts at and under `path`, as a descriptor for `attach_tree`.
+    """Return a detached copy of the mounts at and under `path`, as a descriptor for `attach_tree`.
 
-    It can be attached in another mount namespace than the one it was taken from.
+    It can be attached in another mount namespace.
     """
     flags = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE
     result = _libc.syscall(ctypes.c_long(_SYS_OPEN_TREE), ctypes.c_int(AT_FDCWD), _path(path), ctypes.c_uint(flags))
@@ -229,7 +228,9 @@ def attach_tree(descriptor: int, target: str) -> None:
 
 
 def set_mount_attributes(where: str | int, attributes: int, *, recursive: bool, clear: int = 0) -> None:
-    """mount_setattr(2): add and clear MOUNT_ATTR_* flags of one mount, given by path or descriptor, or of all below."""
+    """Call mount_setattr(2): add and clear MOUNT_ATTR_* flags of one mount, given by path or descriptor, or of all
+    below.
+    """
     wanted = _MountAttributes(attr_set=attributes, attr_clr=clear)
     directory, path = (where, b"") if isinstance(where, int) else (AT_FDCWD, os.fsencode(where))
     flags = (AT_EMPTY_PATH if isinstance(where, int) else 0) | (AT_RECURSIVE if recursive else 0)
@@ -250,10 +251,10 @@ def make_read_only(path: str) -> None:
 
 
 def pivot_root(new_root: str) -> None:
-    """Make the mount at `new_root` this mount namespace's root and let go of the old one; ends in the new `/`."""
+    """Make the mount at `new_root` the root of this mount namespace and release the old one; ends in the new `/`."""
     os.chdir(new_root)
     number = _SYS_PIVOT_ROOT[os.uname().machine]
-    # With "." twice the old root lands on top of the new one, so it needs no directory to be put in: pivot_root(2).
+    # With "." twice the old root is mounted on top of the new one, so it needs no directory: pivot_root(2).
     _checked(_libc.syscall(ctypes.c_long(number), b".", b"."), f"pivot_root to {new_root}")
     umount(".", MNT_DETACH)
     os.chdir("/")
@@ -271,22 +272,22 @@ def _prctl(operation: str, *arguments: int) -> int:
 
 
 def die_with_parent(signal_number: int) -> None:
-    """Have the kernel send this process `signal_number` when the thread that made it ends."""
+    """Make the kernel send this process `signal_number` when its parent thread ends."""
     _prctl("prctl of the parent-death signal", _PR_SET_PDEATHSIG, signal_number)
 
 
 def limit_capabilities(keep: Collection[int]) -> None:
-    """Leave at most the capabilities `keep` (numbers) to this thread and to everything that it executes.
+    """Limit this thread and everything that it executes to the capabilities `keep` (numbers).
 
-    Bounding set, permitted and effective set become `keep` (less what the thread lacks); inheritable and ambient
-    set become empty. Raises OSError without CAP_SETPCAP.
+    Bounding set, permitted and effective set become `keep` (minus missing ones); inheritable and ambient set become
+    empty. Raises OSError without CAP_SETPCAP.
     """
     limit_bounding_set(keep)
     limit_own_capabilities(keep)
 
 
 def limit_bounding_set(keep: Collection[int]) -> None:
-    """Let nothing that this thread executes get other capabilities than `keep`. Raises OSError without CAP_SETPCAP."""
+    """Let nothing that this thread executes get capabilities outside of `keep`. Raises OSError without CAP_SETPCAP."""
     number = 0
     while True:
         try:
@@ -299,24 +300,24 @@ def limit_bounding_set(keep: Collection[int]) -> None:
 
 
 def limit_own_capabilities(keep: Collection[int]) -> None:
-    """Leave at most `keep` to this thread, nothing inheritable or ambient. Raises OSError."""
+    """Limit this thread to `keep`, with nothing inheritable or ambient. Raises OSError."""
     with contextlib.suppress(OSError):
         _prctl("clearing of ambient capabilities", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _set_capabilities(sum(1 << capability for capability in keep))
 
 
 def no_new_privileges() -> None:
-    """Let no program that this thread executes have more rights than it: no set-user-ID, no file capabilities."""
+    """Let no program that this thread executes gain privileges: no set-user-ID, no file capabilities."""
     _prctl("prctl of no_new_privs", _PR_SET_NO_NEW_PRIVS, 1)
 
 
 def give_up_the_machine() -> None:
-    """Leave this thread and everything that it executes without MACHINE_CAPABILITIES, root and privileged included."""
+    """Drop MACHINE_CAPABILITIES for this thread and everything that it executes, including root and privileged."""
     limit_capabilities(frozenset(range(64)) - frozenset(MACHINE_CAPABILITIES.values()))
 
 
 def _set_capabilities(mask: int) -> None:
-    """Permitted and effective := themselves and `mask`; inheritable := nothing."""
+    """Intersect permitted and effective with `mask`; clear inheritable."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     # Two blocks (numbers 0-31, 32-63) of effective, permitted, inheritable.
     data = (ctypes.c_uint32 * 6)()
@@ -330,9 +331,9 @@ def _set_capabilities(mask: int) -> None:
 
 
 def in_new_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread that ends with it, and return or raise what it does.
+    """Run `work` in a temporary thread, and return its result or raise its exception.
 
-    Namespaces that `work` enters are left with the thread; descriptors and child processes that it makes stay.
+    Namespaces that `work` enters end with the thread; its descriptors and child processes stay.
     """
     outcome: list[T] = []
     failure: list[BaseException] = []
@@ -352,10 +353,10 @@ def in_new_thread(work: Callable[[], T]) -> T:
 
 
 def in_network_of(pid: int, work: Callable[[], T]) -> T:
-    """Run `work` inside the network namespace of process `pid`; sockets that it makes stay there for good.
+    """Run `work` inside the network namespace of process `pid`; its sockets stay there permanently.
 
-    Example: `in_network_of(pid, lambda: socket.create_server(("", 80)))`. Raises ProcessLookupError when the process
-    is gone, else OSError, or whatever `work` raises.
+    Example: `in_network_of(pid, lambda: socket.create_server(("", 80)))`. Raises ProcessLookupError if the process is
+    gone, else OSError, or the exception of `work`.
     """
 
     def visit() -> T:

@@ -1,4 +1,4 @@
-"""Tells when processes end: one thread for all of them, so that a lab of many processes has few threads."""
+"""Notices the ends of processes: one thread for all of them, so that a lab of many processes has few threads."""
 
 import os
 import select
@@ -10,7 +10,7 @@ RETRY_S = 0.1
 
 
 class ProcessEnds:
-    """Calls back once for each process, in a thread that lives only for that."""
+    """Calls back once for each process, in a new thread."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -20,7 +20,7 @@ class ProcessEnds:
         self._thread: threading.Thread | None = None
 
     def call(self, pid: int, name: str, callback: Callable[[], None]) -> None:
-        """Call back when process `pid`, a child that nobody has waited for yet, has ended. Raises OSError."""
+        """Call back when process `pid`, an unreaped child, has ended. Raises OSError."""
         descriptor = os.pidfd_open(pid)
         with self._turn:
             self._callbacks[descriptor] = (name, callback)
@@ -40,7 +40,7 @@ class ProcessEnds:
 
 
 def _start(thread: threading.Thread) -> None:
-    """Whatever it takes: an end that nobody hears of is a process that never comes back."""
+    """Retry until it starts: an unnoticed end is a process that never restarts."""
     while True:
         try:
             thread.start()
@@ -50,4 +50,4 @@ def _start(thread: threading.Thread) -> None:
 
 
 PROCESS_ENDS = ProcessEnds()
-"""The one of this program."""
+"""The instance of this program."""

@@ -1,7 +1,7 @@
 """Long-running processes: started, watched, restarted with back-off, stopped with grace.
 
-Nothing here polls, and a process that runs has no thread of its own: one that ends gets one for what follows. What to
-start is a function, because each start may need fresh descriptors and arguments.
+Nothing here polls, and a running process has no thread: its end gets one for what follows. The process is created by a
+function, because each start may need fresh descriptors and arguments.
 """
 
 import contextlib
@@ -17,50 +17,50 @@ from typing import Literal, Protocol
 from testbed.plain_files import read_end
 from testbed.processes.process_ends import PROCESS_ENDS
 
-LONGEST_LINE = 2000  # characters; a line longer than this is shown from its middle on
+LONGEST_LINE = 2000  # characters; a longer line is shown from its middle on
 LAST_WORDS_BYTES = 64 * 1024  # a Go program's stacks of all goroutines may be longer, its panic is not found then
 PANIC = re.compile(r"^(?:panic|fatal error): .+$", re.MULTILINE)
 STACK_LINE = re.compile(r"\t\S+:\d+.*|\w+ +0x[0-9a-f]+")
-"""Of a Go program: a place in its source, or a register."""
+"""In a Go program's stack: a place in its source, or a register."""
 State = Literal["pending", "running", "backoff", "exited", "stopped"]
 
 
 class Process(Protocol):
-    """One process that is our child, as `subprocess.Popen` has it."""
+    """A child process, with the methods of `subprocess.Popen`."""
 
     pid: int
 
     def wait(self) -> int:
-        """Wait for its end; its exit code, or negative the signal that ended it."""
+        """Wait for its end; return its exit code, or the negated signal that ended it."""
 
     def send_signal(self, sig: int) -> None:
-        """Send it a signal; nothing happens once it has ended."""
+        """Send it a signal; do nothing once it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """When to start a process again, and how long to wait first."""
+    """When to restart a process, and how long to wait first."""
 
     when: Literal["Always", "OnFailure", "Never"] = "Always"
     first_delay_s: float = 0.2
     max_delay_s: float = 10.0
     settled_after_s: float = 10.0
-    """A process that ran this long starts again with the first delay."""
+    """A process that ran this long is restarted with the first delay."""
 
     def wants_restart(self, exit_code: int) -> bool:
-        """Whether a process that ended so is started again."""
+        """Return whether a process that ended this way is restarted."""
         return self.when == "Always" or (self.when == "OnFailure" and exit_code != 0)
 
     def delay_s(self, failures_in_a_row: int) -> float:
-        """Seconds to wait before start number `failures_in_a_row` + 1; doubles up to the maximum."""
+        """Return the delay in seconds before start number `failures_in_a_row` + 1; it doubles up to the maximum."""
         return min(self.max_delay_s, self.first_delay_s * 2.0 ** max(0, min(failures_in_a_row, 30) - 1))
 
 
 class Supervised:
     """One process and its successors.
 
-    `start` makes a new process in a session of its own. `on_change` is called after every change of state, from
-    whichever thread made it; it must not call back into this object's `stop`.
+    `start` creates a new process in its own session. `on_change` is called after every change of state, from the thread
+    that made it; it must not call this object's `stop`.
     """
 
     def __init__(
@@ -83,27 +83,30 @@ class Supervised:
         self._process: Process | None = None
         self._wake = threading.Event()
         self._ended = threading.Event()
-        """Set once the process is reaped; its number may belong to another process from then on."""
+        """Set once the process is reaped; another process may reuse its id from then on."""
         self._launching = threading.Lock()
         self._stopping = False
         self._restart_asked = False
         self._held = False
         self._failures = 0
         self._over = threading.Event()
-        """Set while no process runs and none follows."""
+        """Set while no process runs and none will follow."""
         self._over.set()
         self._handler: threading.Thread | None = None
-        """Where the end of the last process was dealt with."""
+        """Thread that handled the end of the last process."""
         self._started_s = 0.0
 
     @property
     def pid(self) -> int | None:
-        """Process id while running, as this process sees it."""
+        """Return the process id while running, in this process's PID namespace."""
         process = self._process
         return process.pid if process is not None and self.state == "running" else None
 
     def start(self) -> None:
-        """Start it and keep it going; returns once the first process exists. Raises OSError when it cannot be made."""
+        """Start it and keep it running; return once the first process exists.
+
+        Raises OSError if it cannot be created.
+        """
         self._over.clear()
         try:
             self._launch()
@@ -113,20 +116,21 @@ class Supervised:
         self._await_end()
 
     def restart(self, grace_s: float = 5.0) -> None:
-        """End the running process (TERM, then KILL after the grace) and start it again at once."""
+        """End the running process (TERM, then KILL after the grace period) and restart it at once."""
         self._restart_asked = True
         self._wake.set()
         self._terminate(grace_s)
 
     def hold(self, grace_s: float = 5.0) -> None:
-        """End the running process (TERM, then KILL after the grace; KILL at once without one) and start no other
-        until `resume`."""
+        """End the running process (TERM, then KILL after the grace period; KILL at once without one) and start no other
+        until `resume`.
+        """
         self._held = True
         self._wake.set()
         self._terminate(grace_s)
 
     def resume(self) -> None:
-        """Start it again at once after `hold`; without one nothing happens."""
+        """Restart it at once after `hold`; otherwise do nothing."""
         if self._held:
             self._held, self._restart_asked = False, True
             self._wake.set()
@@ -136,7 +140,7 @@ class Supervised:
         self._wake.set()
 
     def stop(self, grace_s: float = 5.0) -> None:
-        """End it for good: TERM, then KILL after the grace. Safe to call twice."""
+        """End it permanently: TERM, then KILL after the grace period. Safe to call twice."""
         with self._launching:
             self._stopping = True
         self._wake.set()
@@ -153,7 +157,7 @@ class Supervised:
 
     def _launch(self) -> None:
         with self._launching:
-            # A start that `stop` cannot see would outlive it.
+            # A start that `stop` does not see would outlive it.
             if self._stopping:
                 return
             process = self._start()
@@ -186,11 +190,11 @@ class Supervised:
         try:
             PROCESS_ENDS.call(process.pid, name, self._after_end)
         except OSError:
-            # Out of descriptors: then by a thread that waits.
+            # Out of descriptors: use a waiting thread instead.
             threading.Thread(target=self._after_end, name=name, daemon=True).start()
 
     def _after_end(self) -> None:
-        """The process has ended: start the next one when the policy says so. In a thread that lives until then."""
+        """Handle the end of the process: start the next one if the policy says so. Runs in a thread until then."""
         self._handler = threading.current_thread()
         while self._process is not None:
             self.exit_code = self._process.wait()
@@ -216,11 +220,14 @@ class Supervised:
         self._finish("stopped")
 
     def _start_again(self) -> bool:
-        """Whether there is a process again; if not, a while has passed as if it had started and failed at once."""
+        """Start it again; return whether it runs.
+
+        If not, some time has passed, as if it had started and failed at once.
+        """
         try:
             self._launch()
             if self._held:
-                # Asked for while the process was being made, so that there was nothing to end.
+                # Requested while the process was being created, so that there was nothing to end.
                 self.kill()
             if self._stopping:
                 return False
@@ -247,8 +254,11 @@ class Supervised:
 
 
 def last_line(log: Path) -> str:
-    """Return what a process said last, for saying why it ended: its last line, or a Go program's panic, which a stack
-    follows. Empty when there is none."""
+    """Return the last output of a process, to explain its end: its last line, or a Go program's panic, which precedes a
+    stack.
+
+    Empty if there is none.
+    """
     try:
         text = read_end(log, LAST_WORDS_BYTES).decode(errors="replace").strip()
     except OSError:
@@ -257,8 +267,8 @@ def last_line(log: Path) -> str:
 
 
 def last_words(text: str) -> str:
-    """Return the last line, or the one that says why a Go program panicked, where its stack ends the text. Pure."""
+    """Return the last line, or the line of a Go program's panic if its stack ends the text. Pure."""
     last = text.splitlines()[-1] if text else ""
     panics = PANIC.findall(text)
-    # A stack that something else follows is of an earlier start.
+    # A stack with something after it belongs to an earlier start.
     return panics[-1] if panics and STACK_LINE.fullmatch(last) else last

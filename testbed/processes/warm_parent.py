@@ -1,6 +1,6 @@
-"""Our end of a warm parent (`testbed/processes/warm_process.py`): it makes processes for us that are our children.
+"""Our end of a warm parent (`testbed/processes/warm_process.py`), which creates processes that are our children.
 
-Without it (it cannot be started, or the kernel has no clone3) whoever asks starts an interpreter for each instead.
+Without it (it cannot be started, or the kernel lacks clone3) the caller starts an interpreter for each instead.
 """
 
 import contextlib
@@ -17,16 +17,16 @@ from pathlib import Path
 from testbed.plain_files import plain
 
 ANSWER_LIMIT_S = 20.0
-"""One that starts imports for half a second on a quiet machine."""
+"""Its imports at the start take half a second on a quiet machine."""
 ANSWER_BYTES = 4096
 ROOM = " " * 2000
-"""For the command lines of those that it makes, which are written over its own."""
+"""Room for the command lines of its forks, which are written over its own."""
 NEVER = frozenset({errno.ENOSYS, errno.EINVAL, errno.EPERM})
-"""What the kernel says to a fork that it does not do at all, however often it is asked."""
+"""The kernel's errors for a fork that it does not support at all, however often it is retried."""
 
 
 class ForkedProcess:
-    """A process that a warm parent made for us: our child, as `subprocess.Popen`'s are."""
+    """A process created for us by a warm parent: our child, like those of `subprocess.Popen`."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -35,17 +35,17 @@ class ForkedProcess:
         self._code: int | None = None
 
     def wait(self) -> int:
-        """Wait for its end; its exit code, or negative the signal that ended it. For one thread at a time."""
+        """Wait for its end; return its exit code, or the negated signal that ended it. For one thread at a time."""
         if self._code is None:
             os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOWAIT)
             with self._ending:
-                # From here on its number may belong to another process.
+                # From here on another process may reuse its id.
                 self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
                 os.close(self._descriptor)
         return self._code
 
     def send_signal(self, sig: int) -> None:
-        """Send it a signal; nothing happens once it has ended."""
+        """Send it a signal; do nothing once it has ended."""
         with self._ending, contextlib.suppress(ProcessLookupError):
             if self._code is None:
                 signal.pidfd_send_signal(self._descriptor, sig)
@@ -56,10 +56,10 @@ class ForkedProcess:
 
 
 class WarmParent:
-    """A warm parent, made when it is first needed and again whenever it has gone. For use from several threads."""
+    """A warm parent, started when first needed and again whenever it is gone. For use from several threads."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """`command` is told the descriptor of its socket as its next word."""
+        """Take `command`, to which the descriptor of its socket is appended."""
         self._command = tuple(command)
         self._environment = dict(environment)
         self._turn = threading.Lock()
@@ -69,25 +69,25 @@ class WarmParent:
 
     @property
     def pid(self) -> int | None:
-        """Its process, while there is one."""
+        """Return its process id, while there is one."""
         return None if self._process is None else self._process.pid
 
     def close(self) -> None:
-        """End it; the processes that it made go on."""
+        """End it; the processes that it created continue."""
         with self._turn:
             self._close()
 
     def prepare(self) -> None:
-        """Let it import now what will be needed; returns at once. What goes wrong shows at the first `start`."""
+        """Let it import now what will be needed; return at once. Failures show at the first `start`."""
         with self._turn, contextlib.suppress(OSError):
             self._open()
 
     def start(
         self, words: Sequence[str], environment: Mapping[str, str], log: Path, descriptors: Sequence[int]
     ) -> ForkedProcess | None:
-        """What `words` would start, in a session of its own; None when it has to be started without a warm parent.
+        """Start `words` in a new session; return None if it must be started without a warm parent.
 
-        Raises OSError when no process can be made now.
+        Raises OSError if no process can be created now.
         """
         request = json.dumps({"words": list(words), "environment": dict(environment)}).encode()
         with open(log, "ab", opener=plain) as file, self._turn:
@@ -101,7 +101,7 @@ class WarmParent:
         return None
 
     def _ask(self, request: bytes, descriptors: Sequence[int]) -> Mapping[str, object]:
-        """What the warm parent answers; a new one is asked when it has gone. Empty when there is none."""
+        """Return the warm parent's answer, restarting it if it is gone. Empty if there is none."""
         for _ in range(2):
             if self._impossible:
                 break

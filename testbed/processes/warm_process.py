@@ -1,16 +1,14 @@
-"""A process that has imported what others need, and forks one of them for each request: the part that all kinds share.
-
-An interpreter that imports all of an agent anew costs half a second of processor time and 30 MB; a fork of a warm one
-some milliseconds, and the pages that it never changes it shares with all others. A message on the socket is
+"""A process that has imported others' modules, and forks one of them for each request: the part that all kinds share. A
+new interpreter that imports an agent costs half a second of processor time and 30 MB; a fork of a warm one costs some
+milliseconds, and shares all unchanged pages with the others. A message on the socket is
 
     → {"words": [command line], "environment": {…}}   beside it descriptors: the log first, then others
     ← {"pid": number}   or   {"errno": number, "error": text}
 
-The new process is not our child but our parent's (CLONE_PARENT): whoever started us waits for it and gets its exit
-code, and may lose us at any time without losing one of them. Its command line is written over our own, so that ps shows
-it; for that ours ends with an argument of blanks. No thread may exist here, or a fork would have half of it.
-
-Standard library only, and little of it: containers' first processes are made so too.
+The new process is not our child but our parent's (CLONE_PARENT): our parent waits for it and gets its exit code, and
+may lose us at any time without losing one of them. Its command line is written over our own, so that ps shows it;
+therefore ours ends with an argument of blanks. No thread may exist here, since a fork would copy only part of it.
+Standard library only, and little of it: containers' first processes are made this way too.
 """
 
 import ctypes
@@ -37,12 +35,12 @@ Fingerprints = Mapping[str, tuple[int, int, int] | None]
 
 
 class ForkRequest(NamedTuple):
-    """What one fork is to be."""
+    """The properties of one fork."""
 
     words: list[str]
     """Its command line, as it would be started without us."""
     descriptors: list[int]
-    """Those that came beside the log."""
+    """Descriptors that arrived after the log."""
 
 
 class _CloneArguments(ctypes.Structure):
@@ -55,22 +53,22 @@ class _CloneArguments(ctypes.Structure):
 
 
 def serve(channel: socket.socket, files: Callable[[], Iterable[str]]) -> ForkRequest:
-    """Fork for each request until the other end closes, which ends this process; returns in each fork.
+    """Fork for each request until the other end closes, which ends this process; return in each fork.
 
-    A fork is in a session of its own, with its log as standard output and error and with its own environment. When one
-    of `files` has changed, this process becomes a new one by exec before it takes the next request. Raises RuntimeError
-    when there is a second thread.
+    A fork has its own session, its log as standard output and error, and its own environment. If one of `files` has
+    changed, this process re-executes itself before it reads the next request. Raises RuntimeError if there is a second
+    thread.
     """
     if len(os.listdir("/proc/self/task")) != 1:
         raise RuntimeError("an import has started a thread: a fork would lack it")
     known = fingerprints(files())
-    # What is there now stays: the collector need not touch, and so copy, these pages in every fork.
+    # Existing objects are permanent: the collector need not touch, and so copy, their pages in every fork.
     gc.collect()
     gc.freeze()
     while True:
         select.select([channel], [], [])
         if fingerprints(files()) != known:
-            # The message stays in the socket, for the one that has the new code.
+            # The message stays in the socket, for the process with the new code.
             os.set_inheritable(channel.fileno(), True)
             os.execv(sys.executable, sys.orig_argv)
         message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, DESCRIPTORS)
@@ -90,7 +88,9 @@ def serve(channel: socket.socket, files: Callable[[], Iterable[str]]) -> ForkReq
 
 
 def fingerprints(files: Iterable[str]) -> Fingerprints:
-    """What tells files from later ones of the same name: time, size and number of each; None for one that has gone."""
+    """Return what distinguishes files from later ones of the same name: time, size and inode; None for one that is
+    gone.
+    """
     found: dict[str, tuple[int, int, int] | None] = {}
     for file in files:
         try:
@@ -102,16 +102,16 @@ def fingerprints(files: Iterable[str]) -> Fingerprints:
 
 
 def loaded_files(directory: str) -> list[str]:
-    """The files below `directory` that modules were loaded from."""
+    """Return the files below `directory` from which modules were loaded."""
     files = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
     return [file for file in files if file.startswith(directory + os.sep)]
 
 
 def fork_for_parent() -> int:
-    """As `os.fork`, but the new process is a child of our parent. Raises OSError.
+    """Fork like `os.fork`, but as a child of our parent.
 
-    What glibc's fork does beside the system call is of use only to processes with several threads, apart from the
-    thread's own number, which the kernel is asked to write where glibc keeps it.
+    Raises OSError. Apart from the system call, glibc's fork only serves processes with several threads and stores the
+    thread's id, which the kernel is asked to write where glibc keeps it.
     """
     library = ctypes.PyDLL(None, use_errno=True)
     library.syscall.restype = ctypes.c_long
@@ -153,9 +153,9 @@ def _become(channel: socket.socket, wanted: Mapping[str, object], descriptors: S
 
 
 def show_command_line(words: Sequence[str]) -> None:
-    """Let ps and /proc/PID/cmdline show these words instead of ours, as many as ours have room for."""
+    """Make ps and /proc/PID/cmdline show these words instead of ours, as many as fit."""
     with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
-        # Counted after the name, which may itself hold blanks.
+        # Counted after the name, which may contain spaces.
         fields = file.read().rpartition(")")[2].split()
     start, end = (int(fields[number - 3]) for number in (ARGUMENTS_START, ARGUMENTS_END))
     if 0 < start < end:

@@ -175,7 +175,7 @@ def test_what_a_hop_changed_is_said_and_marked() -> None:
     row = row_of(hops[3], hops[2])
     network = next(cell for cell in row.cells if cell.name == "IPv4")
     assert row.change is not None
-    assert row.change.text == "node1: routes it: ttl 64 → 63; flannel0 takes no Ethernet header"
+    assert row.change.text == "node1: routes it: ttl 64 → 63; flannel0 has no Ethernet header"
     assert {network.lines[at] for at in network.changed} == {"ttl 63, tcp"}
 
 
