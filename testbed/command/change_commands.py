@@ -7,6 +7,7 @@ import click
 
 from testbed.cluster.kinds import DEPLOYMENT, KINDS, MANIFESTS, REPLICA_SET
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, key_of
+from testbed.cluster.selectors import Requirement, selected
 from testbed.command.command_line import (
     FiniteRange,
     images_option,
@@ -19,7 +20,7 @@ from testbed.command.command_line import (
 from testbed.command.completion import kind_and_names
 from testbed.command.manifest_files import read_files
 from testbed.command.object_words import Meant, name_of, objects_meant
-from testbed.command.selectors import Requirement, read_selector, selected, selector_option
+from testbed.command.selectors import read_selector, selector_option
 from testbed.control.client import LabRecord, ask, ask_with_contents, find_lab
 from testbed.control.questions import APPLY, DELETE, GET, SCALE
 from testbed.errors import TestbedError

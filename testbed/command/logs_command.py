@@ -4,10 +4,11 @@ import click
 
 from testbed.cluster.kinds import POD
 from testbed.cluster.object_key import DEFAULT_NAMESPACE
+from testbed.cluster.selectors import selected
 from testbed.command.command_line import bare_name, lab_option, namespace_option, verbs
 from testbed.command.completion import names
 from testbed.command.object_words import name_of
-from testbed.command.selectors import read_selector, selected, selector_option
+from testbed.command.selectors import read_selector, selector_option
 from testbed.control.client import ask, find_lab
 from testbed.control.questions import GET, LOGS
 from testbed.errors import TestbedError

@@ -1,50 +1,11 @@
-"""Label selectors as kubectl takes them: `app=web`, `app!=web`, `app`, `!app`, `app in (a, b)`, joined by commas."""
+"""`-l`: the labels of the objects that a verb is about."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import click
 
-# Compiled where a selector is read: every verb loads this.
-_SET = r"(?P<key>\S+)\s+(?P<how>in|notin)\s+\((?P<values>[^()]*)\)"
-_EQUAL = r"(?P<key>[^=!\s]+)\s*(?P<how>!=|==?)\s*(?P<value>[^=!\s]*)"
-_EXISTS = r"(?P<not>!?)\s*(?P<key>[^=!\s()]+)"
-ObjectT = TypeVar("ObjectT", bound=Mapping[str, Any])
-_COMMA = r",(?![^(]*\))"
-
-
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """One part of a selector."""
-
-    key: str
-    values: frozenset[str] | None
-    """One of these; None: any."""
-    negated: bool = False
-    """The other way round; a label that is not there is none of the values."""
-
-    def holds(self, labels: Mapping[str, str]) -> bool:
-        """Whether an object with these labels is meant."""
-        here = self.key in labels and (self.values is None or labels[self.key] in self.values)
-        return here is not self.negated
-
-
-def parse_selector(text: str) -> tuple[Requirement, ...]:
-    """The parts of a selector, all of which must hold. Raises ValueError."""
-    return tuple(_requirement(part.strip()) for part in re.split(_COMMA, text))
-
-
-def _requirement(text: str) -> Requirement:
-    if found := re.fullmatch(_SET, text):
-        values = frozenset(value.strip() for value in found["values"].split(","))
-        return Requirement(found["key"], values, found["how"] == "notin")
-    if found := re.fullmatch(_EQUAL, text):
-        return Requirement(found["key"], frozenset({found["value"]}), found["how"] == "!=")
-    if found := re.fullmatch(_EXISTS, text):
-        return Requirement(found["key"], None, bool(found["not"]))
-    raise ValueError(f"not a selector (got {text!r}; want KEY=VALUE, KEY!=VALUE, KEY, !KEY or KEY in (A, B))")
+from testbed.cluster.selectors import Requirement, parse_selector
 
 
 def read_selector(text: str | None) -> tuple[Requirement, ...]:
@@ -55,15 +16,6 @@ def read_selector(text: str | None) -> tuple[Requirement, ...]:
         return parse_selector(text)
     except ValueError as error:
         raise click.UsageError(f"-l: {error}", click.get_current_context()) from error
-
-
-def selected(found: Sequence[ObjectT], requirements: Sequence[Requirement]) -> list[ObjectT]:
-    """The objects that all requirements hold for."""
-    return [
-        item
-        for item in found
-        if all(requirement.holds(item["metadata"].get("labels") or {}) for requirement in requirements)
-    ]
 
 
 def selector_option(function: Callable[..., Any]) -> Callable[..., Any]:

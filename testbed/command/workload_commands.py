@@ -10,6 +10,7 @@ import click
 
 from testbed.cluster.kinds import EVENT, KINDS, Kind
 from testbed.cluster.object_key import DEFAULT_NAMESPACE
+from testbed.cluster.selectors import Requirement, selected
 from testbed.command.command_line import (
     all_namespaces_option,
     bare_name,
@@ -20,7 +21,7 @@ from testbed.command.command_line import (
 )
 from testbed.command.completion import kind_and_names, names, namespaces
 from testbed.command.object_words import Meant, name_of, objects_meant
-from testbed.command.selectors import Requirement, read_selector, selected, selector_option
+from testbed.command.selectors import read_selector, selector_option
 from testbed.control.client import LabRecord, ask, find_lab
 from testbed.control.questions import DESCRIBE, EVENTS, EXEC, GET, IPERF, PING, SHELL
 from testbed.errors import TestbedError, WrongEnvironment

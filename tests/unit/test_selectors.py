@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from testbed.command.selectors import parse_selector, selected
+from testbed.cluster.selectors import parse_selector, selected
 
 OBJECTS: list[dict[str, Any]] = [
     {"metadata": {"name": "a", "labels": {"app": "web", "tier": "front"}}},
