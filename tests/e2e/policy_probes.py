@@ -33,7 +33,7 @@ class Prober:
     """Sends from the network namespaces of a lab's pods."""
 
     def __init__(self, lab: Lab) -> None:
-        self._pid = lab.json("status")["pid"]
+        self.pid: int = lab.json("status")["pid"]
         self.addresses: Mapping[str, str] = {}
         self.look(lab)
 
@@ -41,7 +41,9 @@ class Prober:
         """Learn the pods' addresses, by name: `x/a`."""
         self.addresses = {one["name"]: one["address"] for one in lab.json("status")["pods"]}
 
-    def passing(self, probes: Collection[Probe], expected: Collection[Probe]) -> set[Probe]:
+    def passing(
+        self, probes: Collection[Probe], expected: Collection[Probe] = (), margin_s: float = MARGIN_S
+    ) -> set[Probe]:
         """Return those that pass: waits until all of `expected` have, and a moment longer for the others."""
         waiting: dict[int, tuple[Probe, socket.socket]] = {}
         poller = select.epoll()
@@ -53,7 +55,7 @@ class Prober:
                     waiting[one.fileno()] = probe, one
                     poller.register(one, select.EPOLLOUT if probe.protocol == "TCP" else select.EPOLLIN)
             started = sent = time.monotonic()
-            quiet_until = started + MARGIN_S
+            quiet_until = started + margin_s
             while (now := time.monotonic()) < started + LIMIT_S:
                 if passed >= set(expected) and now > quiet_until:
                     break
@@ -67,7 +69,7 @@ class Prober:
                     poller.unregister(one)
                     if _answered(probe, one):
                         passed.add(probe)
-                        quiet_until = time.monotonic() + MARGIN_S
+                        quiet_until = time.monotonic() + margin_s
                     one.close()
         finally:
             for _, one in waiting.values():
@@ -76,7 +78,7 @@ class Prober:
         return passed
 
     def _sockets(self, source: str, probes: Sequence[Probe]) -> list[socket.socket]:
-        descriptor = os.open(f"/proc/{self._pid}/root/run/netns/{source.replace('/', '_')}", os.O_RDONLY)
+        descriptor = os.open(f"/proc/{self.pid}/root/run/netns/{source.replace('/', '_')}", os.O_RDONLY)
 
         def made() -> list[socket.socket]:
             setns(descriptor, CLONE_NEWNET)

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from ipaddress import IPv4Address
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import yaml
 
 from testbed.pytest_plugin import NewLab
 from tests.e2e.lab import Lab
+from tests.e2e.policy_forgery import GOOD, forgeries, heard, inside
 from tests.e2e.policy_probes import Probe, Prober
-from tests.policy_cases import NAMES, NAMESPACES, PORTS, Json
+from tests.policy_cases import NAMED, NAMES, NAMESPACES, PORTS, Json, PlainPod, RandomPolicies, allows, namespace_labels
+from tests.waiting import constantly, wait_until
 
 Apply = Callable[..., None]
 IN_FORCE_S = 1.0
@@ -139,7 +142,298 @@ def test_without_policies_every_pair_passes(prober: Prober) -> None:
     compare(prober, set(PROBES))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["case"].replace(" ", "-"))
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case["case"].replace(" ", "-"), marks=[pytest.mark.slow] * (case["like"] != "netpol"))
+        for case in CASES
+    ],
+)
 def test_probes_get_what_the_case_says(case: Mapping[str, Any], apply: Apply, prober: Prober) -> None:
     apply(*policies_of(case, prober.addresses))
     compare(prober, expected_of(case["expect"]))
+
+
+# Changes
+
+
+def one_probe(source: str, target: str, port: int = 80) -> Probe:
+    return Probe(source, target, "TCP", port)
+
+
+def becomes(prober: Prober, probe: Probe, *, passes: bool, within_s: float, what: str) -> None:
+    """Wait until the probe passes, or does not."""
+    wait_until(lambda: (probe in prober.passing([probe], margin_s=0.1)) is passes, timeout_s=within_s, what=what)
+
+
+@pytest.mark.parametrize("target", ["x/b", "x/c"], ids=["same node", "other node"])
+def test_a_policy_is_in_force_within_a_second(target: str, lab: Lab, apply: Apply, prober: Prober) -> None:
+    probe = one_probe("x/a", target)
+    assert prober.passing([probe], [probe])
+    deny = policy("deny", "x", podSelector={})
+    lab.must("apply", "-f", "-", stdin=documents(deny))
+    try:
+        becomes(prober, probe, passes=False, within_s=IN_FORCE_S, what="the policy is in force")
+    finally:
+        lab.must("delete", "networkpolicy", "deny", "-n", "x")
+    becomes(prober, probe, passes=True, within_s=IN_FORCE_S, what="the policy is no longer in force")
+
+
+def test_labels_of_pods_and_namespaces_decide_as_they_are_now(lab: Lab, apply: Apply, prober: Prober) -> None:
+    from_y, from_b = one_probe("y/c", "x/a"), one_probe("x/b", "x/a")
+    peers = [
+        {"namespaceSelector": {"matchLabels": {"ns2": "updated"}}},
+        {"podSelector": {"matchLabels": {"pod2": "updated"}}},
+    ]
+    apply(policy("one", "x", podSelector={"matchLabels": {"pod": "a"}}, ingress=[{"from": peers}]))
+    assert not prober.passing([from_y, from_b])
+    lab.must("apply", "-f", "-", stdin=documents(namespace("y", ns2="updated"), pod("x", "b", "node1", pod2="updated")))
+    for probe in (from_y, from_b):
+        becomes(prober, probe, passes=True, within_s=IN_FORCE_S, what=f"{probe} by the new label")
+    lab.must("apply", "-f", "-", stdin=documents(namespace("y"), pod("x", "b", "node1")))
+    for probe in (from_y, from_b):
+        becomes(prober, probe, passes=False, within_s=IN_FORCE_S, what=f"{probe} without the label")
+
+
+@pytest.mark.slow
+def test_a_pod_that_comes_is_isolated_from_its_first_moment(lab: Lab, apply: Apply) -> None:
+    """With another address each time; the client's probes begin before there is a server."""
+    apply(policy("deny", "x", podSelector={"matchLabels": {"pod": "new"}}))
+    try:
+        for number, node in enumerate(("node1", "node2")):
+            lab.must("apply", "-f", "-", "--wait", stdin=documents(pod("x", f"new{number}", node)))
+            relabelled = pod("x", f"new{number}", node)
+            relabelled["metadata"]["labels"]["pod"] = "new"
+            lab.must("delete", "pod", f"new{number}", "-n", "x")
+            lab.must("apply", "-f", "-", "--wait", stdin=documents(relabelled))
+            prober = Prober(lab)
+            denied, good = one_probe("x/a", f"x/new{number}"), one_probe("x/a", "x/c")
+            assert prober.passing([denied, good], [good]) == {good}
+    finally:
+        lab.must("delete", "pod", "new0", "new1", "-n", "x")
+
+
+def test_a_node_reaches_its_own_pods_and_another_does_not(lab: Lab, apply: Apply, prober: Prober) -> None:
+    apply(policy("deny", "x", podSelector={}, policyTypes=["Ingress", "Egress"]))
+    urls = {name: f"http://{prober.addresses[name]}/hostname" for name in ("x/a", "x/c")}
+    reached = {
+        (node, name): lab.exec(node, "curl", "-s", "-m1", url).code == 0
+        for node in ("node1", "node2")
+        for name, url in urls.items()
+    }
+    assert reached == {
+        ("node1", "x/a"): True,
+        ("node1", "x/c"): False,
+        ("node2", "x/a"): False,
+        ("node2", "x/c"): True,
+    }
+    # So probes of the kubelet's kind find the pods ready, and a pod reaches its node.
+    assert all(one["ready"] for one in lab.json("status")["pods"])
+    address = lab.node("node1")["address"]
+    assert lab.exec("x/a", "ping", "-c1", "-W1", address, container="port-80").code == 0
+
+
+@pytest.mark.slow
+def test_a_pod_with_its_nodes_network_is_a_node_to_policies(lab: Lab, apply: Apply, prober: Prober) -> None:
+    spec = {"nodeName": "node1", "hostNetwork": True, "containers": [{"name": "shell", "image": "shell"}]}
+    manifest = {**pod("x", "host", "node1"), "spec": spec}
+    apply(
+        policy("all", "x", podSelector={}, policyTypes=["Ingress", "Egress"], ingress=[{"from": [{"podSelector": {}}]}])
+    )
+    lab.must("apply", "-f", "-", "--wait", stdin=documents(manifest))
+    try:
+        for name, code in (("x/a", 0), ("y/a", 0), ("x/c", 28)):
+            url = f"http://{prober.addresses[name]}/hostname"
+            assert lab.exec("x/host", "curl", "-s", "-m1", url).code == code, name
+    finally:
+        lab.must("delete", "pod", "host", "-n", "x")
+
+
+@pytest.mark.slow
+def test_a_service_leads_to_its_pods_where_policies_let_it(lab: Lab, apply: Apply) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "x"},
+        "spec": {"selector": {"pod": "c"}, "ports": [{"port": 8000, "targetPort": "serve-80-tcp"}]},
+    }
+    lab.must("apply", "-f", "-", "--wait", stdin=documents(service))
+    try:
+        url = f"http://{lab.json('get', 'services', 'web', '-n', 'x')['spec']['clusterIP']}:8000/hostname"
+        apply(policy("one", "x", podSelector={}, ingress=[{"from": [{"podSelector": {"matchLabels": {"pod": "a"}}}]}]))
+        codes = {
+            name: lab.exec(name, "curl", "-s", "-m1", url, container="port-80").code for name in ("x/a", "x/b", "y/c")
+        }
+        assert codes == {"x/a": 0, "x/b": 28, "y/c": 28}
+        # Its own pod comes back to itself by the Service, as Kubernetes has it.
+        assert lab.exec("x/c", "curl", "-s", "-m1", url, container="port-80").code == 0
+        assert lab.testbed("policy", "-n", "x", "a", "svc/web:8000").code == 0
+        said = lab.testbed("policy", "-n", "x", "b", "svc/web:8000")
+        assert (said.code, "denied by policy x/one (ingress of x/c)" in said.out) == (1, True)
+    finally:
+        lab.must("delete", "service", "web", "-n", "x")
+
+
+# What must not open them
+
+
+HARMS = (
+    "delete table inet testbed-policies",
+    "flush chain inet testbed-policies forward",
+    "flush chain inet testbed-policies ingress-x_b",
+    "flush map inet testbed-policies ingress4",
+    "delete table bridge testbed-policies",
+)
+
+
+def rules_are_there(lab: Lab) -> bool:
+    listed = lab.exec("node1", "nft", "list", "ruleset").out
+    return all(word in listed for word in ("ip daddr vmap @ingress4", "goto ingress-x_b", "@own4", "no ingress rule"))
+
+
+def test_deleted_rules_are_restored(lab: Lab, apply: Apply, prober: Prober) -> None:
+    apply(policy("deny", "x", podSelector={}))
+    probe = one_probe("x/a", "x/b")
+    for harm in HARMS:
+        lab.run("node1", "nft", harm)
+        wait_until(lambda: rules_are_there(lab), timeout_s=REPAIR_S, what=f"rules after: {harm}")
+        becomes(prober, probe, passes=False, within_s=REPAIR_S, what=f"denied again after: {harm}")
+    assert "PoliciesRestored" in lab.must("events")
+
+
+def test_policies_outlive_the_agent(lab: Lab, apply: Apply, prober: Prober) -> None:
+    apply(policy("deny", "x", podSelector={}))
+    denied = [one_probe("x/a", "x/b"), one_probe("x/a", "x/c"), one_probe("y/c", "x/a")]
+    good = one_probe("x/a", "y/b")
+    before = lab.node("node1")["agent"]["pid"]
+    lab.kill_9(before)
+    constantly(
+        lambda: prober.passing([*denied, good], [good]) == {good}, for_s=3, what="denied while the agent is away"
+    )
+    wait_until(lambda: lab.node("node1")["agent"]["pid"] not in (None, before), timeout_s=10, what="another agent")
+
+
+@pytest.mark.slow
+def test_policies_are_there_after_a_reboot(lab: Lab, apply: Apply) -> None:
+    apply(policy("deny", "x", podSelector={}))
+    lab.must("fault", "node", "reboot", "node1")
+    wait_until(lambda: all(one["ready"] for one in lab.json("status")["pods"]), timeout_s=60, what="all pods again")
+    prober = Prober(lab)
+    denied, good = [one_probe("x/c", "x/a"), one_probe("y/a", "x/b")], one_probe("x/a", "y/b")
+    assert prober.passing([*denied, good], [good]) == {good}
+    becomes(prober, one_probe("x/a", "y/c"), passes=True, within_s=10, what="the overlay carries again")
+
+
+@pytest.mark.parametrize("target", ["x/b", "x/c"], ids=["same node", "other node"])
+def test_no_forged_packet_passes_a_default_deny(target: str, apply: Apply, prober: Prober) -> None:
+    addresses = prober.addresses
+    gateway = b"\x02\x42" + IPv4Address(f"{addresses['x/a'].rpartition('.')[0]}.1").packed
+    frames = forgeries(addresses["x/a"], addresses[target], addresses["y/a"], gateway, beside=target == "x/b")
+    good = frames.pop(GOOD)
+    with inside(prober.pid, "x/a") as sender, inside(prober.pid, target) as listener:
+        sender.send(good)
+        assert heard(listener), "without a policy it arrives"
+        apply(policy("deny", "x", podSelector={}, policyTypes=["Ingress"]))
+        heard(listener)
+        for what, frame in frames.items():
+            sender.send(frame)
+            assert not heard(listener, 0.1), what
+        apply(policy("deny", "x", podSelector={}, policyTypes=["Ingress"], ingress=[{}]))
+        sender.send(good)
+        assert heard(listener), "allowed, it arrives again"
+
+
+# What testbed says
+
+
+def plain_pods(addresses: Mapping[str, str]) -> dict[str, PlainPod]:
+    return {
+        f"{one}/{name}": PlainPod(one, name, {"pod": name}, addresses[f"{one}/{name}"], NAMED)
+        for one, name in product(NAMESPACES, NAMES)
+    }
+
+
+@pytest.mark.parametrize("seeds", [range(4), pytest.param(range(4, 200), marks=pytest.mark.slow)], ids=["few", "many"])
+def test_random_policies_are_what_probes_get_and_what_testbed_says(seeds: range, lab: Lab, prober: Prober) -> None:
+    pods = plain_pods(prober.addresses)
+    for seed in seeds:
+        policies = RandomPolicies(seed, list(pods.values())).some()
+        expected = {
+            probe
+            for probe in PROBES
+            if allows(policies, namespace_labels(), pods[probe.source], pods[probe.target], probe.protocol, probe.port)
+        }
+        lab.must("apply", "-f", "-", "--wait", stdin=documents(*policies))
+        try:
+            compare(prober, expected)
+            said = lab.json("policy", "--matrix")["pairs"]
+        finally:
+            lab.must("delete", "-f", "-", stdin=documents(*policies))
+        by_pair = {(one["source"], one["target"]): one["ports"] for one in said}
+        wrong = [
+            str(probe)
+            for probe in PROBES
+            if is_among(f"{probe.port}/{probe.protocol.lower()}", by_pair[probe.source, probe.target])
+            is not (probe in expected)
+        ]
+        assert not wrong, (seed, wrong, policies)
+
+
+def is_among(port: str, ports: Sequence[str]) -> bool:
+    number, _, protocol = port.partition("/")
+    for one in ports:
+        numbers, _, of = one.partition("/")
+        first, _, last = numbers.partition("-")
+        if one == "all" or (of == protocol and (first == "*" or int(first) <= int(number) <= int(last or first))):
+            return True
+    return False
+
+
+def test_trace_names_the_policy_that_drops_and_those_that_let_pass(lab: Lab, apply: Apply) -> None:
+    peer = [{"podSelector": {"matchLabels": {"pod": "a"}}}]
+    apply(
+        policy("default-deny", "x", podSelector={}),
+        policy(
+            "from-a", "x", podSelector={"matchLabels": {"pod": "c"}}, ingress=[{"from": peer, "ports": [{"port": 80}]}]
+        ),
+        policy("out", "y", podSelector={"matchLabels": {"pod": "a"}}, policyTypes=["Egress"]),
+    )
+    lost = lab.json("trace", "-n", "x", "b", "c:80")
+    assert lost["reasons"][0] == (
+        "dropped by policies x/default-deny, x/from-a (ingress of x/c): no rule allows x/b → x/c:80"
+    )
+    assert lost["lost_at"]["reason"] == lost["reasons"][0]
+    assert "chain ingress-x_c" in lost["reasons"][1]
+    beside = lab.json("trace", "-n", "x", "a", "b:81")
+    assert beside["reasons"][0] == "dropped by policy x/default-deny (ingress of x/b): no rule allows x/a → x/b:81"
+    going_out = lab.json("trace", "y/a", "x/c:80")
+    assert going_out["reasons"][0] == "dropped by policy y/out (egress of y/a): no rule allows y/a → x/c:80"
+    passed = lab.json("trace", "-n", "x", "a", "c:80")
+    assert passed["outcome"] == "answered"
+    assert [(one["leg"], one["pod"], one["direction"], one["allowed_by"]) for one in passed["policies"]] == [
+        ("request", "x/c", "Ingress", ["x/from-a"]),
+        ("reply", "x/a", "Ingress", []),
+    ]
+    assert any("ingress of x/c: allowed by policy x/from-a" in hop["why"] for hop in passed["hops"])
+    assert any("reply of a known connection" in hop["why"] for hop in passed["hops"])
+
+
+def test_policy_answers_for_one_port_for_all_and_for_every_pair(lab: Lab, apply: Apply) -> None:
+    apply(policy("one", "x", podSelector={}, ingress=[{"ports": [{"port": 80, "endPort": 81}]}]))
+    assert lab.testbed("policy", "y/a", "x/a:80").code == 0
+    denied = lab.testbed("policy", "y/a", "x/a:82")
+    assert (denied.code, "denied by policy x/one (ingress of x/a): no rule allows y/a → x/a:82" in denied.out) == (
+        1,
+        True,
+    )
+    lines = lab.json("policy", "y/a", "x/a")["targets"][0]["lines"]
+    assert [(one["ports"], one["allowed"]) for one in lines] == [
+        (["80-81/tcp"], True),
+        (["0-79/tcp", "82-65535/tcp", "*/udp", "*/sctp", "other protocols"], False),
+    ]
+    assert lab.testbed("policy", "x/a", "x/a:1").code == 0
+    outside = lab.testbed("policy", "192.168.8.10", "x/a", "--udp")
+    assert (outside.code, "denied by policy x/one" in outside.out) == (1, True)
+    matrix = lab.must("policy", "--matrix", "-n", "x")
+    assert "80-81/tcp" in matrix
+    assert "no pod, node or address nothing" in lab.testbed("policy", "nothing", "x/a").err
