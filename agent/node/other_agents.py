@@ -1,30 +1,68 @@
-"""Agents that run beside us: in the same network namespace, with the same devices, routes and rules."""
+"""Agents that run beside us, ours or flannel's; in one network namespace they share devices, routes and rules."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-FLANNELD = "flanneld"
-"""The name of the process, as /proc/PID/comm has it."""
+from agent.options.command_line import read_flags
+from agent.options.options import FLAG_BY_NAME, Options
+
+FLANNELD, OURS = "flanneld", "overlay-agent"
 
 
-def running_flannelds() -> list[int]:
-    """Return the processes called flanneld in the caller's network namespace, as far as we may look at them."""
+@dataclass(frozen=True, slots=True)
+class RunningAgent:
+    """One agent, and what it must not share with another."""
+
+    program: str
+    """`flanneld` or `overlay-agent`."""
+    etcd_prefix: str
+    subnet_file: Path
+    pid: int = 0
+
+    def meets(self, options: Options) -> bool:
+        """Return whether an agent with these options would take its lease or its file."""
+        return self.etcd_prefix == options.etcd_prefix or self.subnet_file == options.subnet_file
+
+
+def read_agent(argv: Sequence[str], environ: Mapping[str, str]) -> RunningAgent | None:
+    """Return the agent that a process with this command line is; None: it is another program. Pure."""
+    names = [os.path.basename(word) for word in argv[:2]]
+    if names[:1] == [FLANNELD]:
+        program, flags = FLANNELD, argv[1:]
+    elif OURS in names:
+        program, flags = OURS, argv[names.index(OURS) + 1 :]
+    elif list(argv[1:3]) == ["-m", "agent"]:
+        program, flags = OURS, argv[3:]
+    else:
+        return None
+    reading = read_flags(flags, environ)
+    if reading.command != "run":
+        return None
+    prefix, subnet_file = (
+        reading.given[name].texts[-1] if name in reading.given else FLAG_BY_NAME[name].default
+        for name in ("etcd-prefix", "subnet-file")
+    )
+    return RunningAgent(program, "/" + prefix.strip("/"), Path(subnet_file))
+
+
+def running_agents() -> Iterator[RunningAgent]:
+    """Yield the agents in the caller's network namespace, as far as we may look at them, but not the caller."""
     own = os.stat("/proc/thread-self/ns/net").st_ino
-    return [pid for pid, name in _processes() if name == FLANNELD and _network_of(pid) == own]
-
-
-def _processes() -> Iterator[tuple[int, str]]:
     for directory in Path("/proc").iterdir():
-        if directory.name.isdecimal():
-            try:
-                yield int(directory.name), (directory / "comm").read_text().rstrip("\n")
-            except OSError:
-                continue  # it has ended
+        if not directory.name.isdecimal() or int(directory.name) == os.getpid():
+            continue
+        try:
+            argv = _words(directory / "cmdline")
+            if not argv or os.stat(directory / "ns" / "net").st_ino != own:
+                continue
+            found = read_agent(argv, dict(word.partition("=")[::2] for word in _words(directory / "environ")))
+        except OSError:
+            continue  # it has ended, or we may not look
+        if found is not None:
+            yield replace(found, pid=int(directory.name))
 
 
-def _network_of(pid: int) -> int | None:
-    try:
-        return os.stat(f"/proc/{pid}/ns/net").st_ino
-    except OSError:
-        return None  # it has ended, or we may not look
+def _words(file: Path) -> list[str]:
+    return file.read_bytes().decode(errors="replace").rstrip("\0").split("\0")

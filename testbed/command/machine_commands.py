@@ -13,8 +13,10 @@ from testbed.command.command_line import needs_root, output_option, verbs
 from testbed.errors import InvalidInput, TestbedError
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Interface, IPv6Interface
+
     from agent.options.options import Options
-    from testbed.control.answers.offline import MachinesAnswer
+    from testbed.control.answers.offline import MachineLine, MachinesAnswer
 
 THE_AGENTS_FLAGS = {"ignore_unknown_options": True}
 HOUR_S = 3600
@@ -92,14 +94,13 @@ def machines(output: str | None, flags: tuple[str, ...]) -> int:
         }
         render.as_json(answer)
         return 1 if silent else 0
-    answers: Mapping[bool | None, str] = {True: "yes", False: "no", None: "not asked"}
     rows = [
         (
             machine["subnet"],
             f"{machine['public_ip']}{' (here)' if machine['here'] else ''}",
             machine["backend"],
             _life(machine["seconds_left"]),
-            answers[machine["answers"]],
+            _answer_of(machine),
         )
         for machine in network.machines
     ]
@@ -111,6 +112,14 @@ def machines(output: str | None, flags: tuple[str, ...]) -> int:
         print("\nthis machine has not joined, so nobody was asked to answer")
         print(f"\nnext:\n  {_pasted('join', flags)}")
     return 1 if silent else 0
+
+
+def _answer_of(machine: "MachineLine") -> str:
+    if machine["answers"] is None:
+        return "not asked"
+    if not machine["answers"]:
+        return "no"
+    return "yes" if machine["gateway_answers"] else "yes, without a bridge"
 
 
 def _options(flags: Sequence[str]) -> "Options":
@@ -147,20 +156,20 @@ def _say_joined(state: Mapping[str, Any], options: "Options", flags: Sequence[st
     if env is not None and options.bridge is not None:
         gateway = first_address(env.subnet.ipv4)
         print(f"bridge        {options.bridge}, {gateway}\n\na pod by hand:")
-        print(_pod_by_hand(options.bridge, str(gateway.ip), str(gateway.ip + 1), gateway.network.prefixlen))
+        print(_pod_by_hand(options.bridge, gateway, state["overlay_mtu"]))
     for warning in state["warnings"]:
         print(f"\nwarning: {warning}")
     print(f"\nnext, in another terminal:\n  {_pasted('machines', flags)}\n\nCtrl-C stops the agent")
 
 
-def _pod_by_hand(bridge: str, gateway: str, address: str, length: int) -> str:
+def _pod_by_hand(bridge: str, gateway: "IPv4Interface | IPv6Interface", mtu: int) -> str:
     commands = (
         "ip netns add web",
-        "ip link add vethweb type veth peer name eth0 netns web",
+        f"ip link add vethweb mtu {mtu} type veth peer name eth0 mtu {mtu} netns web",
         f"ip link set vethweb master {bridge} up",
-        f"ip -n web address add {address}/{length} dev eth0",
+        f"ip -n web address add {gateway.ip + 1}/{gateway.network.prefixlen} dev eth0",
         "ip -n web link set eth0 up",
-        f"ip -n web route add default via {gateway}",
+        f"ip -n web route add default via {gateway.ip}",
     )
     return "\n".join(f"  sudo {command}" for command in commands)
 

@@ -337,6 +337,7 @@ def ping(
 @click.argument("source", metavar="SRC", shell_complete=names("pods"))
 @click.argument("destination", metavar="DST", shell_complete=names("pods"))
 @click.option("-u", "--udp", is_flag=True, help="UDP as fast as it goes, instead of TCP.")
+@click.option("-6", "--ipv6", is_flag=True, help="By IPv6 addresses, on a dual-stack network.")
 @click.option("-t", "--seconds", type=click.IntRange(1, 3600), default=5, show_default=True)
 @namespace_option
 @lab_option
@@ -345,6 +346,7 @@ def iperf(
     source: str,
     destination: str,
     udp: bool,
+    ipv6: bool,
     seconds: int,
     namespace: str | None,
     lab: str | None,
@@ -363,6 +365,7 @@ def iperf(
             namespace=namespace,
             seconds=seconds,
             udp=udp,
+            ipv6=ipv6,
         )
     if output == "json":
         return render.as_json(answer)

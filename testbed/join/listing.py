@@ -45,16 +45,22 @@ def network_of(options: Options) -> Network:
 
 def _machine(registry: EtcdRegistry, config: NetworkConfig, lease: Lease, own: SubnetEnv | None) -> MachineLine:
     here = own is not None and own.subnet.ipv4 == lease.subnet.ipv4
+    gateway = overlay = None
+    if own is not None:
+        gateway = _answers(lease.subnet.ipv4.network_address + 1)
+        # A node without a bridge has only this one; with backends that have no device it is nobody's.
+        overlay = gateway or _answers(lease.subnet.ipv4.network_address)
     return MachineLine(
         subnet=str(lease.subnet),
         public_ip=str(lease.attrs.public_ip),
         backend=lease.attrs.backend_type or config.backend_type,
         seconds_left=registry.seconds_left(lease),
         here=here,
-        answers=None if own is None else _answers(lease.subnet.ipv4.network_address + 1),
+        answers=overlay,
+        gateway_answers=gateway,
     )
 
 
-def _answers(gateway: IPv4Address) -> bool:
-    command = ["ping", "-n", "-c1", f"-W{ANSWER_WITHIN_S}", str(gateway)]
+def _answers(address: IPv4Address) -> bool:
+    command = ["ping", "-n", "-c1", f"-W{ANSWER_WITHIN_S}", str(address)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0

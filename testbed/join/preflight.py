@@ -15,6 +15,7 @@ from agent.errors import AgentError, EnvironmentMissing
 from agent.kernel.journal import open_journal
 from agent.kernel.kernel import Kernel
 from agent.netconfig.config import NetworkConfig, parse_network_config
+from agent.node.other_agents import FLANNELD, running_agents
 from agent.options.options import Options
 from agent.options.preconditions import check_machine, check_tun
 
@@ -66,6 +67,13 @@ def _check_alone(options: Options) -> None:
             f"machine: an agent runs here already (got an answer on port {options.healthz_port};"
             " want it stopped, or with another network another --healthz-port, --etcd-prefix and --subnet-file)"
         )
+    for other in running_agents():
+        if other.meets(options):
+            raise EnvironmentMissing(
+                f"machine: {'a flanneld' if other.program == FLANNELD else 'an agent'} runs here already"
+                f" (got process {other.pid}, which has {other.etcd_prefix} in etcd and writes {other.subnet_file};"
+                " want it stopped, or with another network another --etcd-prefix and --subnet-file)"
+            )
 
 
 def _network(options: Options) -> NetworkConfig:

@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from testbed.control.answers.lab import IperfAnswer
@@ -23,7 +23,7 @@ END_LIMIT_S = 10.0
 def measure(
     source_pid: int,
     destination_pid: int,
-    address: IPv4Address,
+    address: IPv4Address | IPv6Address,
     seconds: int,
     udp: bool,
     client_left: Callable[[float], bool],
@@ -41,7 +41,7 @@ def measure(
 def run_iperf(
     source_pid: int,
     destination_pid: int,
-    address: IPv4Address,
+    address: IPv4Address | IPv6Address,
     seconds: int,
     flags: Sequence[str],
     client_left: Callable[[float], bool],

@@ -231,7 +231,8 @@ class LabVerbs:
             raise InvalidInput(f"iperf: not a bit rate (got {shorten(bitrate)}; want one such as 10M)")
         try:
             source_pid, destination_pid = self._pid(source), self._pid(destination)
-            address = self._address(destination)
+            ipv6 = request.argument("ipv6", bool, False)
+            address = (self._ipv6_address if ipv6 else self._address)(destination)
             return measure(source_pid, destination_pid, address, seconds, udp, request.client_left, bitrate)
         except MeasurementFailed as failure:
             raise TestbedError(f"iperf {source} {destination}: {failure}") from failure
@@ -340,7 +341,7 @@ class LabVerbs:
             return IPv6Address(own)
         if isinstance(address, IPv6Address):
             return address
-        raise InvalidInput(f"ping -6: not an IPv6 address (got {name}; want one, or a name)")
+        raise InvalidInput(f"-6: not an IPv6 address (got {name}; want one, or a name)")
 
     def _address(self, name: str) -> IPv4Address:
         with contextlib.suppress(ValueError):

@@ -121,6 +121,18 @@ def test_nobody_believes_a_pod_that_claims_anothers_ipv6_address(dual: Lab) -> N
     assert dual.json("ping", "-6", "nginx", "shell")[0]["received"] == 1
 
 
+def test_iperf_measures_by_ipv6_where_the_destination_has_it(dual: Lab) -> None:
+    def bytes_by_ipv6() -> int:
+        counters = dual.run("nginx", "cat", "/proc/net/snmp6")
+        return int(re.findall(r"^Ip6InOctets\s+(\d+)$", counters, re.MULTILINE)[0])
+
+    before = bytes_by_ipv6()
+    assert dual.json("iperf", "-6", "-t", "1", "shell", "nginx")["bits_per_second"] > 0
+    assert bytes_by_ipv6() - before > 100_000
+    assert dual.json("iperf", "-6", "-u", "-t", "1", "shell", "echo")["packets"] > 0
+    assert "etcd1 has no IPv6 address" in dual.testbed("iperf", "-6", "shell", "etcd1").err
+
+
 def test_a_subnet_that_nobody_has_is_answered_by_the_node(dual: Lab) -> None:
     (pair,) = dual.json("ping", "shell", "fd00:a:0:77::2")
     assert (pair["received"], pair["error"]) == (0, "no route (said by fd00:a:0:46::1)")

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def two(underlay: Underlay) -> tuple[Machine, Machine]:
 
 def test_pods_made_by_hand_on_two_machines_reach_each_other(two: tuple[Machine, Machine]) -> None:
     near, far = (machine.make_the_pod_that_join_shows() for machine in two)
+    assert " mtu 1472 " in two[0].run("ip", "-n", "web", "link", "show", "eth0").stdout
     for machine, there in zip(two, (far, near), strict=True):
         machine.run("ip", "netns", "exec", "web", "ping", "-n", "-c1", "-W2", there)
     page = "import http.server as h; h.HTTPServer(('', 8080), h.SimpleHTTPRequestHandler).handle_request()"
@@ -102,6 +103,10 @@ def test_mistakes_are_told_at_once_and_change_nothing(two: tuple[Machine, Machin
     again = two[0].testbed("join", *FLAGS, check=False)
     assert again.returncode == 3
     assert "machine: an agent runs here already (got an answer on port 8286; want it stopped" in again.stderr
+    other_port = two[0].testbed("join", *FLAGS, "--healthz-port=8287", check=False)
+    assert other_port.returncode == 3
+    assert "machine: an agent runs here already (got process " in other_port.stderr
+    assert "which has /coreos.com/network in etcd and writes /run/flannel/subnet.env" in other_port.stderr
     wrong = two[0].testbed("join", "--etcd-endpoint=x", "--iptables-resync=never", check=False)
     assert wrong.returncode == 2
     assert len(wrong.stderr.splitlines()) == 2, wrong.stderr
@@ -123,6 +128,50 @@ def test_mistakes_are_told_at_once_and_change_nothing(two: tuple[Machine, Machin
         assert "lies in the pod network" in inside.stderr
     finally:
         underlay.write_config()
+
+
+@contextmanager
+def flanneld_on(machine: Machine, *flags: str) -> Iterator[int]:
+    """A process that looks like a flanneld with these flags, and its id."""
+    program = ("-c", "print('up', flush=True); import time; time.sleep(60)", *flags)
+    command = ["bash", "-c", 'exec -a /opt/bin/flanneld "$0" "$@"', sys.executable, *program]
+    with subprocess.Popen([*machine.enter, *command], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def test_join_notices_a_flanneld_that_runs_here_for_the_same_network_or_file(underlay: Underlay) -> None:
+    farm = Machine(underlay, "farm", "192.168.8.27")
+    for flags in ((), ("--etcd-prefix=/other",), ("--subnet-file=/run/other.env",)):
+        with flanneld_on(farm, *flags) as pid:
+            refused = farm.testbed("join", *FLAGS, check=False)
+        assert refused.returncode == 3
+        assert f"error: machine: a flanneld runs here already (got process {pid}," in refused.stderr
+    with flanneld_on(farm, "--etcd-prefix=/other", "--subnet-file=/run/other.env"):
+        farm.join()
+        farm.interrupt()
+
+
+@pytest.mark.slow
+def test_a_machine_without_a_bridge_answers_by_its_overlay_address(underlay: Underlay) -> None:
+    """Its containers' bridge comes later, with dockerd."""
+    bare, witness = Machine(underlay, "bare", "192.168.8.28"), Machine(underlay, "judge", "192.168.8.30")
+    bare.join(*FLAGS, "--bridge=")
+    witness.join()
+
+    def of_bare() -> list[tuple[bool, bool]]:
+        seen = witness.machines()["machines"]
+        return [(one["answers"], one["gateway_answers"]) for one in seen if one["public_ip"] == bare.address]
+
+    wait_until(lambda: of_bare() == [(True, False)], 10, "it answers, without a gateway", of_bare)
+    said = witness.testbed("machines", *FLAGS, check=False).stdout
+    assert "yes, without a bridge" in next(line for line in said.splitlines() if bare.address in line)
+    bare.interrupt()
+    wait_until(lambda: of_bare() == [(False, False)], 10, "it does not answer any more", of_bare)
 
 
 def test_a_machine_with_dockerd_and_a_firewall_keeps_both(underlay: Underlay) -> None:

@@ -37,6 +37,7 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
         "agent.etcd": "`testbed machines` lists leases where there is no lab",
         "agent.kernel": "one way to read, change and watch the kernel, with one journal",
         "agent.datapath.packet": "traces and captures read IPv4 headers and checksums as the data path does",
+        "agent.node.other_agents": "`testbed join` notices an agent or a flanneld that runs",
         "agent.node.subnet_env": "pins a subnet by flannel's own file, and reads what the agent wrote there",
         "agent.daemon.memory": "the supervisor runs as long as an agent and must not grow either",
         "agent.assembly": "`testbed join` chooses the underlay and opens etcd as an agent does",

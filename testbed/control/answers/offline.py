@@ -27,7 +27,10 @@ class MachineLine(TypedDict):
     here: bool
     """Whether this machine is it."""
     answers: bool | None
-    """Whether its pods' gateway answers a ping through the overlay; null: not asked, as this machine has not joined."""
+    """Whether its pods' gateway or else its overlay address answers a ping; null: not asked, this machine has not
+    joined."""
+    gateway_answers: bool | None
+    """Whether the gateway does; one without a bridge has none."""
 
 
 class MachinesAnswer(TypedDict):
