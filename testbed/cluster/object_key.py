@@ -17,6 +17,11 @@ class ObjectKey(NamedTuple):
         return self.name if self.namespace == DEFAULT_NAMESPACE else f"{self.namespace}/{self.name}"
 
     @property
+    def option(self) -> str:
+        """` -n shop`, for a verb that looks in its namespace; empty for the default one."""
+        return "" if self.namespace == DEFAULT_NAMESPACE else f" -n {self.namespace}"
+
+    @property
     def file_name(self) -> str:
         """`nginx`, or `shop_nginx`: for files, devices and chains; a name of Kubernetes has no `_`."""
         return str(self).replace("/", "_")

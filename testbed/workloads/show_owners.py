@@ -84,7 +84,7 @@ def _rest(wanted: PodOwner, workloads: Workloads, events: Events) -> Description
             str(pod.key): f"{pod.status().node}, {pod.status().address or 'no address yet'}, {pod.status().state}"
             for pod in workloads.pods_of(wanted.owner)
         },
-        "Look inside": [f"get pods -l {key}={value}"],
+        "Look inside": [f"get pods -l {key}={value}{wanted.key.option}"],
         "Events": events.about(f"{wanted.owner}"),
     }
 

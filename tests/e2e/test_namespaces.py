@@ -259,6 +259,8 @@ def test_events_name_their_object_with_its_namespace_and_can_be_those_of_one(lab
     shapes = items(lab, "events", "-n", "shop")
     assert {shape["involvedObject"]["namespace"] for shape in shapes} == {"shop"}
     assert "Started" in lab.must("describe", "pod", "web", "-n", "bank")
+    assert "testbed get pods -l app=api -n shop" in lab.must("describe", "deploy", "api", "-n", "shop")
+    assert "testbed exec bank/" in lab.must("describe", "svc", "web", "-n", "bank")
 
 
 def test_pictures_checks_and_faults_know_both(lab: Lab) -> None:
