@@ -4,11 +4,13 @@ All tests share one lab; `shop` and `bank` have the same objects, and no test re
 """
 
 import json
+import re
 import signal
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -281,6 +283,27 @@ def test_pictures_checks_and_faults_know_both(lab: Lab) -> None:
         what="the pod whose sandbox was killed is ready again",
     )
     assert address(lab, "client", "shop") == before
+
+
+def test_the_page_shows_and_traces_both(lab: Lab) -> None:
+    with lab.running("ui") as server:
+        (url,) = re.findall(r"http://\S+", read_until(server.stdout, r"http://127\.0\.0\.1:\d+/\S+/\n"))
+
+        def asked(what: str, **body: str) -> dict[str, Any]:
+            headers = {"Content-Type": "application/json", "Origin": f"http://{urlsplit(url).netloc}"}
+            request = urllib.request.Request(url + what, json.dumps(body).encode(), headers)
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+
+        for own, other in (BOTH, BOTH[::-1]):
+            rows = asked("facts", kind="pod", name=f"{own}/web")["rows"]
+            assert ["address", address(lab, "web", own)] in rows
+            assert ["route", "default via"] in [[heading, value[:11]] for heading, value in rows]
+            assert ["ready pods", "1"] in asked("facts", kind="service", name=f"{own}/web")["rows"]
+            traced = asked("trace", source=f"{own}/client", destination=f"svc/{other}/web:80")["trace"]
+            assert traced["outcome"] == "answered"
+            assert {f"{own}/client", f"{other}/web"} <= {hop["node"] for hop in traced["hops"]}
 
 
 def test_apply_puts_objects_into_the_namespace_of_the_command_line_and_refuses_another(lab: Lab) -> None:
