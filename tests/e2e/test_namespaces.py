@@ -16,6 +16,7 @@ import pytest
 
 from testbed.cluster.kinds import MANIFESTS
 from testbed.pytest_plugin import NewLab
+from testbed.testing.bundle import write_bundle
 from tests.e2e.command import read_until
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
@@ -304,6 +305,15 @@ def test_the_page_shows_and_traces_both(lab: Lab) -> None:
             traced = asked("trace", source=f"{own}/client", destination=f"svc/{other}/web:80")["trace"]
             assert traced["outcome"] == "answered"
             assert {f"{own}/client", f"{other}/web"} <= {hop["node"] for hop in traced["hops"]}
+
+
+def test_a_bundle_has_files_of_both_and_no_findings(lab: Lab, tmp_path: Path) -> None:
+    bundle = write_bundle(lab.handle, tmp_path, title="namespaces")
+    assert (bundle.findings, bundle.problems) == ((), ())
+    for one in BOTH:
+        assert f"I am {one}" in (tmp_path / "pods" / f"{one}_web" / "c.log").read_text()
+        assert address(lab, "web", one) in (tmp_path / "pods" / f"{one}_web" / "addresses.txt").read_text()
+        assert json.loads((tmp_path / "pods" / f"{one}_web" / "describe.json").read_text())["Name"] == f"{one}/web"
 
 
 def test_apply_puts_objects_into_the_namespace_of_the_command_line_and_refuses_another(lab: Lab) -> None:
