@@ -277,7 +277,10 @@ class LabHandle:
         return {**self.ask(STATUS), "pid": self.record.pid}
 
     def get(self, kind: str, name: str | None = None) -> Sequence[Any]:
-        """Return Kubernetes-shaped objects: nodes, pods, services, leases, routes; all of a kind, or the named one."""
+        """Return Kubernetes-shaped objects: nodes, pods, services, leases, routes; all of a kind, or the named one.
+
+        All are those of every namespace; a name outside the default one is `NAMESPACE/NAME`.
+        """
         return self.ask(GET, {"kind": kind, "name": name})
 
     def describe(self, kind: str, name: str) -> Description:
