@@ -1,4 +1,4 @@
-"""Who has which address on the underlay. Pure."""
+"""Assigns underlay addresses to machines. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from testbed.cluster.wiring import Wiring
 
-ROUTER_OFFSET = 1  # of each subnet, where the underlay has several
+ROUTER_OFFSET = 1  # of each subnet, if the underlay has several
 GATEWAY_OFFSET = 10  # .10 of a /24
 FIRST_ETCD_OFFSET = 11
 FIRST_NODE_OFFSET = 101
@@ -21,7 +21,7 @@ class UnderlayFull(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AddressPlan:
-    """Every machine's address on the underlay, in the order in which they are made."""
+    """Every machine's address on the underlay, in the order of creation."""
 
     gateway: IPv4Address
     etcd: Mapping[str, IPv4Address]
@@ -31,14 +31,13 @@ class AddressPlan:
     subnets: tuple[IPv4Network, ...] = ()
     """Of each segment of the underlay; gateway and etcd members are in the first."""
     routers: Mapping[str, tuple[IPv4Address, ...]] = field(default_factory=dict)
-    """An address for each port."""
+    """One address per port."""
     ipv6_subnets: tuple[IPv6Network, ...] = ()
     """Of each segment, in the order of `subnets`; empty on an underlay with IPv4 only."""
 
     def ipv6_of(self, address: IPv4Address) -> IPv6Address | None:
-        """The IPv6 address of the machine with this IPv4 address: the same number, as one reads it (.227 → ::227).
-
-        etcd members have none, so that nothing that pods send by IPv6 can reach them.
+        """Return the IPv6 address of the machine with this IPv4 address: the same digits (.227 → ::227). etcd members
+        have none, so that pods cannot reach them by IPv6.
         """
         if not self.ipv6_subnets or address in self.etcd.values():
             return None
@@ -47,7 +46,7 @@ class AddressPlan:
         return self.ipv6_subnets[segment].network_address + int(str(number), 16)
 
     def subnet_of(self, address: IPv4Address) -> IPv4Network:
-        """The underlay subnet that an address is in. Raises LookupError."""
+        """Return the underlay subnet of an address. Raises LookupError."""
         found = next((subnet for subnet in self.subnets if address in subnet), None)
         if found is None:
             raise LookupError(address)
@@ -55,7 +54,7 @@ class AddressPlan:
 
 
 def split(cidr: IPv4Network, segments: int) -> tuple[IPv4Network, ...]:
-    """Equal parts of the underlay's range, one for each segment. Raises UnderlayFull when they get too small."""
+    """Split the underlay's range into equal parts, one per segment. Raises UnderlayFull if they become too small."""
     more_bits = (segments - 1).bit_length()
     if cidr.prefixlen + more_bits > 30:
         raise UnderlayFull(f"{segments} subnets")
@@ -64,7 +63,7 @@ def split(cidr: IPv4Network, segments: int) -> tuple[IPv4Network, ...]:
 
 
 def split_ipv6(cidr: IPv6Network, segments: int) -> tuple[IPv6Network, ...]:
-    """A /64 for each segment. Raises UnderlayFull when there are not enough."""
+    """Return a /64 for each segment. Raises UnderlayFull if there are not enough."""
     if cidr.prefixlen + (segments - 1).bit_length() > SEGMENT_BITS:
         raise UnderlayFull(f"{segments} IPv6 subnets of /{SEGMENT_BITS}")
     step = 1 << (cidr.max_prefixlen - SEGMENT_BITS)
@@ -79,12 +78,12 @@ def plan_addresses(
     wiring: Wiring | None = None,
     ipv6_cidr: IPv6Network | None = None,
 ) -> AddressPlan:
-    """Fill in the addresses that the cluster file leaves open; those that it gives are kept and never given twice.
+    """Fill in the addresses that the cluster file leaves open; addresses in the file are kept and never assigned twice.
 
-    In a /24 the gateway is .10, etcd members follow from .11 and nodes from .101; in a smaller range, and where an
-    address is taken, the next free one. With routers in `wiring` each segment gets its part of the range, in which
-    they come first: .1, .2 … Without `wiring` all are in one segment. `ipv6_cidr` gives each segment a /64, and each
-    machine an IPv6 address by its IPv4 address. Raises UnderlayFull.
+    In a /24 the gateway is .10, etcd members start at .11 and nodes at .101; in a smaller range, or if an address is
+    taken, the next free one is used. With routers in `wiring` each segment gets its part of the range, with the routers
+    first: .1, .2 … Without `wiring` all are in one segment. `ipv6_cidr` gives each segment a /64, and each machine an
+    IPv6 address derived from its IPv4 address. Raises UnderlayFull.
     """
     subnets = split(cidr, wiring.segment_count if wiring else 1)
     taken = {address for address in nodes.values() if address is not None}
@@ -117,7 +116,10 @@ def plan_addresses(
 
 
 def with_node(plan: AddressPlan, name: str, given: IPv4Address | None, segment: int) -> AddressPlan:
-    """The plan with one node more, at its given address or the next free one of the segment. Raises UnderlayFull."""
+    """Return the plan with one more node, at its given address or the next free one of the segment.
+
+    Raises UnderlayFull.
+    """
     taken = {
         plan.gateway,
         *plan.etcd.values(),
@@ -134,7 +136,7 @@ def _segment_of(node: str, wiring: Wiring | None) -> int:
 
 
 def _free(cidr: IPv4Network, offset: int, taken: set[IPv4Address], whose: str) -> IPv4Address:
-    """The first free host address from `offset` on, else from the range's start. Raises UnderlayFull."""
+    """Return the first free host address from `offset` on, else from the range's start. Raises UnderlayFull."""
     last = cidr.num_addresses - 2  # the broadcast address is nobody's
     for candidate in (*range(offset, min(last, offset + len(taken)) + 1), *range(1, min(last, len(taken) + 1) + 1)):
         address = IPv4Address(int(cidr.network_address) + candidate)

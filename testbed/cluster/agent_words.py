@@ -1,4 +1,4 @@
-"""The command line of an agent that is not ours: flannel's flags behind it, or values where it names them. Pure.
+"""The command line of a foreign agent: flannel's flags appended, or values where it names them. Pure.
 
 command: [/opt/flanneld, --ip-masq]                         flannel's flags are put behind it
 command: [/opt/mine, "--store={etcd}", --dev, "{iface}"]    nothing is put behind it: it says where values go
@@ -15,28 +15,28 @@ PLACEHOLDERS: Mapping[str, str] = {
     "iface": "the node's interface on the underlay: node1-eth0",
     "address": "the node's address on the underlay: 192.168.8.101",
     "node": "the node's name: node1",
-    "subnet_file": "where the agent has to write its subnet, in flannel's form: /run/flannel/subnet.env",
+    "subnet_file": "where the agent must write its subnet, in flannel's form: /run/flannel/subnet.env",
 }
-"""What a word of the command may name in braces → what it stands for."""
+"""Names that a word of the command may contain in braces → their meaning."""
 NEED_TLS = ("etcd_ca", "etcd_cert", "etcd_key")
 _NAMED = re.compile(r"\{\{([a-z_]+)\}\}|\{([a-z_]+)\}")
-"""Doubled braces stand for themselves; what else is in braces (JSON, say) is left alone."""
+"""Doubled braces are literal; anything else in braces (JSON, say) is left alone."""
 
 
 def named(command: Sequence[str]) -> list[str]:
-    """Return the names in braces, in their order; also those that do not exist."""
+    """Return the names in braces, in order, including unknown ones."""
     return [match[2] for word in command for match in _NAMED.finditer(word) if match[2]]
 
 
 def agent_words(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
-    """Return the command line: names in braces replaced, or flannel's flags behind a command without any."""
+    """Return the command line: names in braces replaced, or flannel's flags appended to a command without any."""
     if named(command):
         return [_NAMED.sub(lambda match: values[match[2]] if match[2] else f"{{{match[1]}}}", word) for word in command]
     return [*(_NAMED.sub(r"{\1}", word) for word in command), *flannel_flags(values)]
 
 
 def flannel_flags(values: Mapping[str, str]) -> Iterator[str]:
-    """Yield the flags that a lab's flannel needs; those of TLS only where there is a certificate."""
+    """Yield the flags that a lab's flannel needs; those for TLS only if there is a certificate."""
     yield f"--etcd-endpoints={values['etcd']}"
     yield f"--iface={values['iface']}"
     yield f"--subnet-file={values['subnet_file']}"

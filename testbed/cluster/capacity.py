@@ -1,13 +1,13 @@
-"""Whether this machine has the memory and the room for a lab, by an estimate from measured labs."""
+"""Estimates, from measured labs, whether this machine has the memory and disk space for a lab."""
 
 import os
 from pathlib import Path
 
-LAB_MIB = 80  # the lab's supervisor: 48 MiB, and room for what it does
+LAB_MIB = 80  # the lab's supervisor: 48 MiB, and room for its work
 ETCD_MIB = 160  # a member: 20 MiB, and two files of 64 MB of its log, in memory too
-NODE_MIB = 26  # an agent 18 MiB of its own and its part of what all share; kernel memory of its namespaces 4 MiB
+NODE_MIB = 26  # an agent: 18 MiB of its own and its part of shared memory; kernel memory of its namespaces 4 MiB
 POD_MIB = 9  # pause, the container's shim and an `echo` 5.5 MiB, namespaces 3; nginx is less, tomcat about 150 MiB
-RESERVE_MIB = 200  # what the rest of the machine keeps
+RESERVE_MIB = 200  # the rest of the machine keeps
 RECORDS_MIB = 16  # in /run: a lab's records, events and journal
 LOG_MIB = 0.25  # in /run: the log of one program there where room is scarce (pods/container_log.py)
 MEMINFO = Path("/proc/meminfo")
@@ -15,12 +15,12 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
 def needed_mib(nodes: int, pods: int, members: int = 1) -> int:
-    """How much memory a lab of this size, with so many etcd members, takes once it runs."""
+    """Return the memory that a running lab of this size, with so many etcd members, takes."""
     return LAB_MIB + members * ETCD_MIB + nodes * NODE_MIB + pods * POD_MIB
 
 
 def most_nodes(available_mib: int, pods_per_node: int, members: int = 1) -> int:
-    """How many nodes with so many pods each fit in."""
+    """Return how many nodes with so many pods each fit."""
     left = available_mib - RESERVE_MIB - needed_mib(0, 0, members)
     return max(0, left // (NODE_MIB + pods_per_node * POD_MIB))
 
@@ -29,7 +29,7 @@ ROOM_REMEDY = "files removed there, or a larger file system: sudo mount -o remou
 
 
 def too_big(nodes: int, pods: int, available_mib: int, members: int = 1) -> str | None:
-    """Why the machine cannot hold the lab, in words; None when it can."""
+    """Return why the machine cannot hold the lab; None if it can."""
     needed = needed_mib(nodes, pods, members)
     if needed + RESERVE_MIB <= available_mib:
         return None
@@ -40,7 +40,7 @@ def too_big(nodes: int, pods: int, available_mib: int, members: int = 1) -> str 
 
 
 def available_mib(meminfo: Path = MEMINFO, cgroup: Path = CGROUP_ROOT) -> int:
-    """Memory that can be had without swapping, within this control group's limit."""
+    """Return the memory available without swapping, within this control group's limit."""
     fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) // 1024
     try:
@@ -51,12 +51,12 @@ def available_mib(meminfo: Path = MEMINFO, cgroup: Path = CGROUP_ROOT) -> int:
 
 
 def needed_room_mib(nodes: int, pods: int, members: int = 1) -> int:
-    """How much room below /run a lab of this size needs for records and logs."""
+    """Return the space below /run that a lab of this size needs for records and logs."""
     return RECORDS_MIB + round(LOG_MIB * (nodes + pods + members))
 
 
 def room_mib(directory: Path) -> tuple[int, int]:
-    """Free and all room in the file system of a directory, or of the nearest one above that is there already."""
+    """Return free and total space in the file system of a directory, or of its nearest existing ancestor."""
     while not directory.is_dir():
         directory = directory.parent
     found = os.statvfs(directory)
@@ -64,7 +64,7 @@ def room_mib(directory: Path) -> tuple[int, int]:
 
 
 def too_little_room(directory: Path, needed_mib: int) -> str | None:
-    """Why a lab cannot be recorded in this directory, in words; None when it can."""
+    """Return why a lab cannot be recorded in this directory; None if it can."""
     free, size = room_mib(directory)
     if free >= needed_mib:
         return None

@@ -1,4 +1,4 @@
-"""What no single field can know: checks across the fields of the Cluster document. Pure; problems are returned."""
+"""Checks across the fields of the Cluster document. Pure; problems are returned."""
 
 import re
 from collections.abc import Iterator
@@ -34,18 +34,18 @@ NETWORK_KEYS = (
     "IPv6SubnetMin",
     "IPv6SubnetMax",
 )
-"""Keys that flannel reads; it ignores others and any case, so a typo would go unseen there."""
+"""Keys that flannel reads; it ignores others and any case, so a typo would go unnoticed there."""
 
 _NOT_FOR_MACHINES = ("is_loopback", "is_multicast", "is_link_local", "is_unspecified")
 
 
 def has_dns(document: ClusterDocument, config: NetworkConfig) -> bool:
-    """Return whether names are served: as the file says, else wherever the DNS's address cannot be a pod's."""
+    """Return whether the lab has a DNS: as the file says, else unless the DNS's address could be a pod's."""
     return DNS_ADDRESS not in config.network if document.dns is None else document.dns
 
 
 def read_network(source: Source, document: ClusterDocument) -> tuple[NetworkConfig | None, list[Problem]]:
-    """Parse flannel's own config, as the agents will; the rest of the lab takes this value."""
+    """Parse flannel's own config, as the agents will; the rest of the lab uses this value."""
     try:
         return parse_network_config(network_json(document.network).encode()), []
     except InvalidConfig as error:
@@ -58,7 +58,7 @@ def read_network(source: Source, document: ClusterDocument) -> tuple[NetworkConf
 def check_cluster(
     source: Source, document: ClusterDocument, wiring: Wiring | None, config: NetworkConfig | None
 ) -> Iterator[Problem]:
-    """Check the Cluster document alone; `wiring` and `config` are None where those are wrong."""
+    """Check the Cluster document alone; `wiring` and `config` are None if those are wrong."""
     yield from _check_nodes(source, document, wiring, config)
     yield from _check_network_keys(source, document)
     yield from _check_agent_flags(source, document)
@@ -81,7 +81,7 @@ def check_cluster(
 
 
 def _check_agent_flags(source: Source, document: ClusterDocument) -> Iterator[Problem]:
-    """Flags for our own agent, read as the agent will read them; another program's are its own affair."""
+    """Check flags for our own agent by its own parser; another program's flags are not checked."""
     given: list[tuple[tuple[str | int, ...], AgentSpec]] = [(("agent",), document.agent)]
     given += [(("nodes", name, "agent"), node.agent) for name, node in document.nodes.items() if node.agent]
     for path, agent in given:
@@ -119,7 +119,7 @@ def _check_nodes(
         yield from _check_host(source, ("underlay", "gateway"), gateway, cidr)
     try:
         plan = addresses_of(document, wiring, config)
-        # What the plan gives where no node has an address of its own: nodes must leave these free.
+        # The default plan if no node has an address of its own: nodes must leave these free.
         bare = plan_addresses(cidr, gateway, document.etcd.member_count, {}, wiring)
         reserved = {bare.gateway: "the gateway", **{address: name for name, address in bare.etcd.items()}}
         reserved |= {address: name for name, addresses in bare.routers.items() for address in addresses}
@@ -174,7 +174,9 @@ def _check_network_keys(source: Source, document: ClusterDocument) -> Iterator[P
 
 
 def _check_backend_type(source: Source, document: ClusterDocument) -> Iterator[Problem]:
-    """The type alone, whatever else is wrong; the agent reads others too, for overlays of other programs."""
+    """Check the type alone, whatever else is wrong; overlays of other programs may have types that only the agent
+    knows.
+    """
     backend = Fields(document.network).get("Backend")
     kind = Fields(backend).get("Type") if isinstance(backend, dict) else None
     if isinstance(kind, str) and kind and kind.lower() not in BACKEND_OPTIONS:
@@ -192,7 +194,7 @@ def _check_backend_options(source: Source, document: ClusterDocument, config: Ne
 
 
 def _config_problems(source: Source, document: ClusterDocument, text: str) -> Iterator[Problem]:
-    """The agent's own words about the config, each at the key that it is about."""
+    """Return the agent's own errors about the config, each at its key."""
     for what in re.split(r"(?<=\)); ", text):
         key, _, rest = what.partition(": ")
         first, *more = key.split(".")
@@ -201,7 +203,7 @@ def _config_problems(source: Source, document: ClusterDocument, text: str) -> It
 
 
 def _spelt(document: ClusterDocument, key: str) -> str:
-    """A key of the config as the file spells it; flannel does not mind the case."""
+    """Return a key of the config as the file spells it; flannel ignores case."""
     return next((given for given in document.network if given.lower() == key.lower()), key)
 
 

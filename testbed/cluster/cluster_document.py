@@ -64,21 +64,21 @@ Network6 = Annotated[IPv6Network, BeforeValidator(_ipv6_network)]
 
 
 class AgentReady(Model):
-    """When an agent that is not ours counts as ready: as soon as both are there."""
+    """When a foreign agent counts as ready: as soon as both exist."""
 
     file: Annotated[str, AfterValidator(check_mount_path)] = "/run/flannel/subnet.env"
     """Below /run."""
     device: str | None = None
-    """Its overlay device; left out: any whose name begins with flannel."""
+    """Its overlay device; by default any whose name begins with flannel."""
 
 
 class AgentSpec(Model):
-    """Which agent runs, and with which flags."""
+    """The agent to run, and its flags."""
 
     args: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """More flags for our agent."""
+    """Additional flags for our agent."""
     command: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
-    """Another agent. flannel's flags are put behind it; or it says itself where `{etcd}`, `{iface}` and others go."""
+    """Another agent. flannel's flags are appended, unless it names `{etcd}`, `{iface}` and others itself."""
     ready: AgentReady | None = None
 
     @model_validator(mode="after")
@@ -97,12 +97,12 @@ class AgentSpec(Model):
 
 
 class EtcdSpec(Model):
-    """`members` servers in the lab. `endpoints`, of an etcd that exists, is refused: docs/security.md says why."""
+    """`members` servers in the lab. `endpoints`, of an existing etcd, is refused: docs/security.md explains why."""
 
     members: Literal[1, 3] | None = None
     endpoints: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
     tls: bool = True
-    """TLS in both directions, and a user for each agent that may touch its own keys only."""
+    """TLS in both directions, and a user for each agent that may write only its own keys."""
 
     @model_validator(mode="after")
     def _members_only(self) -> "EtcdSpec":
@@ -115,7 +115,7 @@ class EtcdSpec(Model):
 
     @property
     def member_count(self) -> int:
-        """How many etcd servers the lab runs."""
+        """Return how many etcd servers the lab runs."""
         return self.members or 1
 
 
@@ -141,7 +141,7 @@ Duration = Annotated[str, AfterValidator(_duration)]
 
 
 class LinkSpec(Model):
-    """A cable between a node, switch or router and another; the rest are the parameters of Mininet's TCLink."""
+    """A cable from a node, switch or router to another; the other fields are the parameters of Mininet's TCLink."""
 
     ends: Annotated[tuple[str, ...], Field(strict=False)]
     bandwidth: Annotated[float, AfterValidator(_bandwidth)] | None = None
@@ -152,7 +152,7 @@ class LinkSpec(Model):
     loss: Annotated[float, AfterValidator(_percent)] | None = None
     """Percent of the packets, in each direction."""
     max_queue_size: Annotated[int, within(1, MAX_QUEUE_PACKETS)] | None = None
-    """Packets that wait where the link is slower than they come."""
+    """Packets queued when the link is slower than they arrive."""
 
     @model_validator(mode="after")
     def _two_ends(self) -> "LinkSpec":
@@ -163,7 +163,7 @@ class LinkSpec(Model):
         return self
 
     def cable(self) -> Cable:
-        """As a part of a wiring."""
+        """Return it as a part of a wiring."""
         shaping = Shaping(self.bandwidth, self.delay, self.jitter, self.loss, self.max_queue_size)
         return Cable(self.ends[0], self.ends[1], shaping)
 
@@ -172,21 +172,21 @@ SwitchName = Annotated[str, AfterValidator(check_switch_name)]
 
 
 class UnderlaySpec(Model):
-    """The network that the nodes themselves are on: a topology by its name, or switches and links one by one."""
+    """The network of the nodes themselves: a topology by name, or switches and links one by one."""
 
     cidr: Network = DEFAULT_UNDERLAY
     ipv6_cidr: Network6 | None = None
-    """Beside it, on a network with EnableIPv6; None: fd00:8::/48. Each segment gets a /64 of it."""
+    """IPv6 range, on a network with EnableIPv6; None: fd00:8::/48. Each segment gets a /64 of it."""
     topology: str = "single"
     parameters: dict[str, Any] = Field(default_factory=dict)
     switches: Annotated[tuple[SwitchName, ...], Field(strict=False, min_length=1)] | None = None
     routers: Annotated[tuple[SwitchName, ...], Field(strict=False)] = ()
     links: Annotated[tuple[LinkSpec, ...], Field(strict=False, min_length=1)] | None = None
     switch: Literal["bridge", "ovs"] = "bridge"
-    """What the switches are: Linux bridges, or Open vSwitch in user space (package openvswitch-switch)."""
+    """The kind of switches: Linux bridges, or Open vSwitch in user space (package openvswitch-switch)."""
     gateway: Address | None = None
     mtu: Annotated[int, within(MIN_UNDERLAY_MTU, MAX_UNDERLAY_MTU)] = 1500
-    """In bytes, IPv4 header included, link header not."""
+    """In bytes, including the IPv4 header, without the link header."""
 
     @model_validator(mode="after")
     def _one_description(self) -> "UnderlaySpec":
@@ -203,7 +203,7 @@ class UnderlaySpec(Model):
 
     @property
     def is_explicit(self) -> bool:
-        """Whether the file lists the links."""
+        """Return whether the file lists the links."""
         return self.links is not None
 
 
@@ -213,10 +213,10 @@ class NodeSpec(Model):
     ip: Address | None = None
     subnet: Network | None = None
     ipv6_subnet: Network6 | None = None
-    """Beside `subnet`, on a network with EnableIPv6."""
+    """For `subnet`, on a network with EnableIPv6."""
     reserved: bool = False
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
-    """For `nodeSelector`, beside kubernetes.io/hostname, kubernetes.io/os and kubernetes.io/arch."""
+    """For `nodeSelector`, in addition to kubernetes.io/hostname, kubernetes.io/os and kubernetes.io/arch."""
     agent: AgentSpec | None = None
 
     @model_validator(mode="after")
@@ -234,7 +234,7 @@ NodeName = Annotated[str, AfterValidator(check_node_name)]
 
 
 class ClusterDocument(Model):
-    """The Cluster document as it is in the file; only `nodes` has to be there."""
+    """The Cluster document as it is in the file; only `nodes` is required."""
 
     api_version: Literal["testbed/v1"] = "testbed/v1"
     kind: Literal["Cluster"] = "Cluster"
@@ -243,11 +243,14 @@ class ClusterDocument(Model):
     """flannel's own network config."""
     underlay: UnderlaySpec = Field(default_factory=UnderlaySpec)
     nodes: Annotated[dict[NodeName, Annotated[NodeSpec, BeforeValidator(_nothing_for_null)]], Field(min_length=1)]
-    """By name; or a list of names, where no node has anything else to say."""
+    """By name; or a list of names if nodes need no settings."""
     etcd: EtcdSpec = Field(default_factory=EtcdSpec)
     agent: AgentSpec = Field(default_factory=AgentSpec)
     images: dict[str, str] = Field(default_factory=dict)
-    """What runs for images: a pattern of references such as `"*/frontend:*"` → a recipe; `"*"`: for all without one.
-    The recipe echo stands in for an image: it answers on the ports that the container declares."""
+    """Recipes for images: a pattern of references such as `"*/frontend:*"` → a recipe; `"*"`: for all without one. The
+    recipe echo stands in for an image: it answers on the ports that the container declares."""
     dns: bool | None = None
-    """Whether the lab has a DNS for Services and pods. None: yes, where the range of Services is free of pods."""
+    """Whether the lab has a DNS for Services and pods.
+
+    None: yes, unless pods may have addresses in the range of Services.
+    """

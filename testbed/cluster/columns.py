@@ -1,4 +1,4 @@
-"""What `get` shows of an object in columns, by kind. Pure: an object as JSON in, cells out."""
+"""The columns of `get` for each kind. Pure: an object as JSON in, cells out."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ class Column:
     heading: str
     cell: Callable[[Object], object]
     wide: bool = False
-    """Shown with `-o wide` alone."""
+    """Shown only with `-o wide`."""
 
 
 def joined(parts: Iterable[str | None]) -> str | None:
-    """Addresses of both families, or any others, in one cell; None where there is none."""
+    """Join addresses of both families, or any others, in one cell; None if there are none."""
     return ", ".join(part for part in parts if part) or None
 
 
 def agent_state(state: str, drained: bool) -> str:
-    """An agent's state and what people decided about its node."""
+    """Return an agent's state and the administrative state of its node."""
     return f"{state}, drained" if drained else state
 
 
 def at(*path: str) -> Callable[[Object], object]:
-    """Return what reads the value at `path`; None where a part of the path is missing."""
+    """Return a reader of the value at `path`; it returns None if part of the path is missing."""
 
     def cell(item: Object) -> object:
         value: Any = item
@@ -41,7 +41,7 @@ def at(*path: str) -> Callable[[Object], object]:
 
 NAME = at("metadata", "name")
 NAMESPACE = Column("namespace", at("metadata", "namespace"))
-"""Before the others where objects of several namespaces are shown."""
+"""First column when objects of several namespaces are shown."""
 
 
 def _node_agent(item: Object) -> str:
@@ -152,13 +152,13 @@ DAEMON_SET_COLUMNS = (
 
 
 def cluster_ips(item: Object) -> str | None:
-    """Those of a Service."""
+    """Return the cluster IPs of a Service."""
     spec = item["spec"]
     return joined(spec.get("clusterIPs") or [spec.get("clusterIP")])
 
 
 def service_ports(item: Object) -> str:
-    """`80:30080/TCP` for a node port, `80/TCP` for a plain one."""
+    """Return `80:30080/TCP` for a node port, `80/TCP` for a plain one."""
     return ", ".join(
         f"{port['port']}{f':{node_port}' if (node_port := port.get('nodePort')) else ''}/{port.get('protocol', 'TCP')}"
         for port in item["spec"]["ports"]

@@ -15,7 +15,7 @@ from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 
 MOST_BYTES = 1 << 20
-"""Of all values together, as in Kubernetes."""
+"""Limit for all values together, as in Kubernetes."""
 KEYS_OF_TYPE = {
     "kubernetes.io/dockercfg": (".dockercfg",),
     "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
@@ -87,7 +87,7 @@ class ConfigMap(Model):
 
     @property
     def variables(self) -> Mapping[str, bytes]:
-        """What can be a variable's value."""
+        """Return what can be a variable's value."""
         return {key: value.encode() for key, value in self.data.items()}
 
     @property
@@ -96,7 +96,7 @@ class ConfigMap(Model):
         return {**self.variables, **{key: _decoded(value) for key, value in self.binary_data.items()}}
 
     def to_manifest(self) -> dict[str, Any]:
-        """The object as a manifest again, without fields that have their default value."""
+        """Return the object as a manifest again, without fields that have their default value."""
         manifest = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         return {"apiVersion": self.api_version, "kind": self.kind, **manifest}
 
@@ -127,17 +127,17 @@ class Secret(Model):
 
     @property
     def content(self) -> Mapping[str, bytes]:
-        """Everything."""
+        """Return all values."""
         plain = {key: value.encode() for key, value in self.string_data.items()}
         return {**{key: _decoded(value) for key, value in self.data.items()}, **plain}
 
     @property
     def variables(self) -> Mapping[str, bytes]:
-        """What can be a variable's value."""
+        """Return the values that can be variables."""
         return self.content
 
     def to_manifest(self) -> dict[str, Any]:
-        """The object as the API server shows it: everything under `data`."""
+        """Return the object as the API server shows it: everything under `data`."""
         manifest = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"string_data"})
         data = {key: base64.b64encode(value).decode() for key, value in self.content.items()}
         return {"apiVersion": self.api_version, "kind": self.kind, **manifest, "data": data, "type": self.type}
@@ -147,7 +147,7 @@ ConfigObject = ConfigMap | Secret
 
 
 def check_config_map(source: Source, read: object) -> Iterator[Problem]:
-    """Check what the parts of one ConfigMap say about each other."""
+    """Check the parts of one ConfigMap against each other."""
     assert isinstance(read, ConfigMap)
     for key in read.binary_data:
         if key in read.data:
@@ -156,7 +156,7 @@ def check_config_map(source: Source, read: object) -> Iterator[Problem]:
 
 
 def check_secret(source: Source, read: object) -> Iterator[Problem]:
-    """Check what the parts of one Secret say about each other."""
+    """Check the parts of one Secret against each other."""
     assert isinstance(read, Secret)
     missing = [key for key in KEYS_OF_TYPE.get(read.type, ()) if key not in read.content]
     if missing and not (source.is_doubtful(("data",)) or source.is_doubtful(("stringData",))):

@@ -1,4 +1,4 @@
-"""The subset of Kubernetes' apps/v1 DaemonSet that the testbed honours: one pod a node."""
+"""The subset of Kubernetes' apps/v1 DaemonSet that the testbed supports: one pod per node."""
 
 import math
 from typing import Literal
@@ -13,12 +13,12 @@ NONE = (0, "0%")
 
 
 class RollingNodes(Model):
-    """On how many nodes at a time a pod is replaced."""
+    """On how many nodes at a time pods are replaced."""
 
     max_unavailable: CountOrPercent = 1
-    """Nodes without an available pod, old before new; percents of the nodes are rounded up."""
+    """Nodes without an available pod, deleting the old one first; percentages of nodes are rounded up."""
     max_surge: CountOrPercent = 0
-    """Nodes with an old and a new pod, new before old; then maxUnavailable is 0."""
+    """Nodes with an old and a new pod, creating the new one first; requires maxUnavailable 0."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "RollingNodes":
@@ -32,10 +32,10 @@ class RollingNodes(Model):
 
 
 class UpdateStrategy(Model):
-    """When a pod of an old template is replaced."""
+    """When pods of an old template are replaced."""
 
     type: Literal["RollingUpdate", "OnDelete"] = "RollingUpdate"
-    """OnDelete: when you delete it."""
+    """OnDelete: when you delete them."""
     rolling_update: RollingNodes | None = None
 
     @model_validator(mode="after")
@@ -46,23 +46,23 @@ class UpdateStrategy(Model):
 
 
 class DaemonSetSpec(TemplateSpec):
-    """What runs on every node that its nodeSelector takes."""
+    """What runs on every node that matches the nodeSelector."""
 
     update_strategy: UpdateStrategy = Field(default_factory=UpdateStrategy)
 
 
 class DaemonSet(PodOwner):
-    """An apps/v1 DaemonSet: its pods follow nodes that come and go, and stay on drained ones."""
+    """An apps/v1 DaemonSet: its pods follow added and removed nodes, and stay on drained ones."""
 
     kind: Literal["DaemonSet"]
     spec: DaemonSetSpec
 
     def max_surge(self, nodes: int) -> int:
-        """On how many of these nodes a new pod may be beside the old one."""
+        """Return on how many of these nodes a new pod may run beside the old one."""
         return share(self._update.max_surge, nodes, math.ceil)
 
     def max_unavailable(self, nodes: int) -> int:
-        """How many of these nodes may be without an available pod while pods are replaced."""
+        """Return how many of these nodes may lack an available pod while pods are replaced."""
         return share(self._update.max_unavailable, nodes, math.ceil)
 
     @property

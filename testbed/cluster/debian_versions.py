@@ -10,7 +10,7 @@ _UPSTREAM = re.compile(r"(?:[0-9]+:)?(.+?)(?:-[^-]*)?")
 
 
 def version_of(packages: Iterable[str]) -> str:
-    """The upstream version of the first of these packages that is installed; empty where none is."""
+    """Return the upstream version of the first of these packages that is installed; empty if none is."""
     return next((version for package in packages if (version := _version_of(package))), "")
 
 

@@ -1,4 +1,4 @@
-"""The subset of Kubernetes' apps/v1 Deployment that the testbed honours."""
+"""The subset of Kubernetes' apps/v1 Deployment that the testbed supports."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -24,12 +24,12 @@ LONGEST_NAME = LONGEST_OWNER_NAME - len("-") - HASH_LENGTH
 
 
 class RollingUpdate(Model):
-    """How far a change may go above and below the wanted number of pods on its way."""
+    """How far an update may go above and below the desired number of pods."""
 
     max_surge: CountOrPercent = DEFAULT_SHARE
-    """More than wanted; percents are rounded up."""
+    """More than desired; percentages are rounded up."""
     max_unavailable: CountOrPercent = DEFAULT_SHARE
-    """Fewer available ones than wanted; percents are rounded down."""
+    """Fewer available ones than desired; percentages are rounded down."""
 
     @model_validator(mode="after")
     def _one_must_move(self) -> "RollingUpdate":
@@ -52,14 +52,14 @@ class Strategy(Model):
 
 
 class DeploymentSpec(TemplateSpec):
-    """How many pods of which kind."""
+    """The number of pods, and their template."""
 
     replicas: Replicas = 1
     strategy: Strategy = Field(default_factory=Strategy)
     revision_history_limit: Annotated[int, within(0, MAX_REPLICAS)] = 10
     """How many ReplicaSets of former templates are kept, with no pods."""
     progress_deadline_seconds: Annotated[int, within(1, 10 * LONGEST_WAIT_S)] = 600
-    """How long a rollout may stand still until its condition Progressing says so; it goes on all the same."""
+    """How long a rollout may stall before its condition Progressing reports it; it continues all the same."""
     paused: bool = False
     """A changed template waits; scaling works."""
 
@@ -72,16 +72,16 @@ class Deployment(PodOwner):
 
     @property
     def max_surge(self) -> int:
-        """How many pods more than wanted there may be while pods are replaced."""
+        """Return how many pods above the desired number may exist while pods are replaced."""
         if self.spec.strategy.type == "Recreate":
             return 0
         return share(self._update.max_surge, self.spec.replicas, math.ceil)
 
     @property
     def max_unavailable(self) -> int:
-        """How many fewer available pods than wanted there may be while pods are replaced.
+        """Return how many available pods may be missing while pods are replaced.
 
-        As in Kubernetes it is 1 where rounding has made both numbers 0.
+        As in Kubernetes it is 1 if rounding made both numbers 0.
         """
         if self.spec.strategy.type == "Recreate":
             return self.spec.replicas
@@ -93,11 +93,11 @@ class Deployment(PodOwner):
         return self.spec.strategy.rolling_update or RollingUpdate()
 
     def scaled(self, replicas: int) -> "Deployment":
-        """The same with another number of pods."""
+        """Return the same with another number of pods."""
         return self.model_copy(update={"spec": self.spec.model_copy(update={"replicas": replicas})})
 
     def to_manifest(self) -> dict[str, Any]:
-        """The deployment as a manifest again, without fields that have their default value."""
+        """Return the deployment as a manifest, without fields that have their default value."""
         manifest = super().to_manifest()
         manifest["spec"]["replicas"] = self.spec.replicas
         return manifest

@@ -1,6 +1,6 @@
-"""What an agent calls its devices; without imports, so that who only looks at a lab loads nothing for it."""
+"""Names of agents' devices; without imports, so that viewing a lab loads nothing for it."""
 
 OVERLAY_DEVICES = "flannel"
-"""How the names of all overlay devices begin."""
+"""Prefix of all overlay devices."""
 DROP_DEVICE = "overlay-drop0"
-"""Takes a node's overlay packets while its agent is dead (docs/reliability.md)."""
+"""Drops a node's overlay packets while its agent is dead (docs/reliability.md)."""

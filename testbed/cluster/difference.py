@@ -1,11 +1,11 @@
-"""What has to be done to a running lab so that it is as a changed cluster file says, and what cannot be. Pure.
+"""The changes that bring a running lab to a changed cluster file, and those that are impossible. Pure.
 
     running file ┐
-                 ├─> Difference: nodes and objects that come, change and go; fields that a running lab cannot change
+                 ├─> Difference: nodes and objects to add, change and remove; fields that a running lab cannot change
     wanted file  ┘
 
-The file that the lab was made from is the base, as with `kubectl apply`: what neither file names was made by hand and
-stays.
+The file that the lab was created from is the base, as with `kubectl apply`: objects in neither file were made by hand
+and stay.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ FIXED_UNDERLAY = ("cidr", "ipv6_cidr", "mtu", "switch")
 
 @dataclass(frozen=True, slots=True)
 class NewNode:
-    """A node that comes: where its cable goes, and what the file gives it."""
+    """A node to add: where its cable goes, and its settings in the file."""
 
     name: str
     switch: str
@@ -34,22 +34,22 @@ class NewNode:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Everything between two files."""
+    """The difference between two files."""
 
     refused: tuple[str, ...]
-    """What cannot change while the lab runs, each as `PATH: REASON`; with any nothing is done."""
+    """Changes that are impossible while the lab runs, each as `PATH: REASON`; if there are any, nothing is done."""
     new_nodes: tuple[NewNode, ...]
     gone_nodes: tuple[str, ...]
     objects: tuple[tuple[Sign, str, str], ...]
-    """Objects that come, change or go; not those that stay."""
+    """Objects to add, change or remove; not unchanged ones."""
 
     @property
     def gone_objects(self) -> tuple[tuple[str, str], ...]:
-        """Kind and name of those that go."""
+        """Return kind and name of the objects to remove."""
         return tuple((kind, name) for sign, kind, name in self.objects if sign == "-")
 
     def lines(self) -> Iterator[str]:
-        """The plan as a person reads it, in the order in which it is done."""
+        """Return the plan for people, in the order of execution."""
         yield from (f"+ node {node.name}" for node in self.new_nodes)
         order = {"-": 0, "+": 1, "~": 2}
         for sign, kind, name in sorted(self.objects, key=lambda one: order[one[0]]):
@@ -58,7 +58,7 @@ class Difference:
 
 
 def difference(running: Cluster, wanted: Cluster) -> Difference:
-    """From the file that the lab was made from to the one that is wanted."""
+    """Compare the file that the lab was created from with the wanted one."""
     new = [name for name in wanted.nodes if name not in running.nodes]
     gone = tuple(name for name in running.nodes if name not in wanted.nodes)
     nodes = [_new_node(wanted, name) for name in new]
@@ -78,9 +78,9 @@ def _fixed(running: Cluster, wanted: Cluster) -> Iterator[str]:
         yield "network: every lease and route follows from it"
     for field in FIXED_UNDERLAY:
         if getattr(running.underlay, field) != getattr(wanted.underlay, field):
-            yield f"underlay.{field}: every machine has its address and link by it"
+            yield f"underlay.{field}: every machine's address and link depends on it"
     if running.addresses.gateway != wanted.addresses.gateway:
-        yield "underlay.gateway: every machine has its default route by it"
+        yield "underlay.gateway: every machine's default route depends on it"
     if (running.etcd.member_count, running.etcd.tls) != (wanted.etcd.member_count, wanted.etcd.tls):
         yield "etcd: read once, when the lab starts"
     for field in ("agent", "dns"):
@@ -88,7 +88,7 @@ def _fixed(running: Cluster, wanted: Cluster) -> Iterator[str]:
             yield f"{field}: read once, when the lab starts"
     stay = [name for name in wanted.nodes if name in running.nodes]
     for name in stay:
-        # An address that one of the files leaves open is the one that the node has.
+        # An address that one of the files leaves open is the node's own.
         before, now = (
             _with_address(cluster.nodes[name], running.addresses.nodes[name]) for cluster in (running, wanted)
         )
@@ -104,14 +104,14 @@ def _with_address(node: NodeSpec, address: IPv4Address) -> NodeSpec:
 
 
 def _shape(wiring: Wiring, nodes: list[str]) -> object:
-    """What is left of a wiring without other nodes."""
+    """Return the part of a wiring that does not depend on other nodes."""
     others = {name for name in wiring.nodes if name not in nodes}
     cables = {(frozenset(cable.ends), cable.shaping) for cable in wiring.cables if not others & set(cable.ends)}
     return wiring.switches, wiring.routers, wiring.root, cables
 
 
 def _new_node(wanted: Cluster, name: str) -> NewNode | str:
-    """The node, or what it asks for that a running lab cannot give."""
+    """Return the node, or its settings that a running lab does not support."""
     spec = wanted.nodes[name]
     for field in ("reserved", "ipv6_subnet", "agent"):
         if getattr(spec, field):

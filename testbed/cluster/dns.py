@@ -1,4 +1,4 @@
-"""The names of a cluster: its domain, the address that answers for it, and what every pod is told of both."""
+"""The names of a cluster: its domain, the address of its DNS, and what pods are told of both."""
 
 from ipaddress import IPv4Address
 
@@ -6,7 +6,7 @@ from testbed.cluster.manifest import PodManifest
 
 CLUSTER_DOMAIN = "cluster.local"
 DNS_ADDRESS = IPv4Address("10.96.0.10")
-"""Of the cluster's DNS, as kubeadm gives it; no Service may have it."""
+"""Address of the cluster's DNS, as with kubeadm; no Service may have it."""
 
 
 def resolv_conf(namespace: str) -> str:
@@ -19,9 +19,9 @@ def resolv_conf(namespace: str) -> str:
 
 
 def resolv_conf_of(pod: PodManifest, *, dns: bool) -> str:
-    """Return /etc/resolv.conf of this pod; `dns`: the lab has a name server.
+    """Return /etc/resolv.conf of this pod; `dns`: whether the lab has a name server.
 
-    As in Kubernetes dnsConfig adds to the policy's own lines, and its options win.
+    As in Kubernetes, dnsConfig adds to the policy's own lines, and its options win.
     """
     config, policy = pod.spec.dns_config, pod.spec.dns_policy
     asks = dns and policy not in ("Default", "None")

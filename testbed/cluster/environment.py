@@ -1,4 +1,4 @@
-"""Variables of a container: their values, and where else they come from."""
+"""Variables of a container: their values and sources."""
 
 from typing import Annotated, Literal
 
@@ -30,11 +30,11 @@ class KeyRef(Model):
     name: Annotated[str, AfterValidator(check_object_name)]
     key: Annotated[str, AfterValidator(check_config_key)]
     optional: bool = False
-    """True: without the key, or all of the object, the variable is left out."""
+    """True: if the key or the object is missing, the variable is omitted."""
 
 
 class ValueSource(Model):
-    """Where a variable's value comes from: one of these."""
+    """The source of a variable's value: exactly one of these."""
 
     field_ref: FieldRef | None = None
     config_map_key_ref: KeyRef | None = None
@@ -51,7 +51,7 @@ class ValueSource(Model):
 
     @property
     def key(self) -> tuple[ConfigKind, KeyRef] | None:
-        """The key that it is the value of, with its object's kind; None for a field of the pod."""
+        """Return the key that provides its value, with its object's kind; None for a field of the pod."""
         if self.config_map_key_ref is not None:
             return "ConfigMap", self.config_map_key_ref
         return None if self.secret_key_ref is None else ("Secret", self.secret_key_ref)
@@ -76,21 +76,21 @@ class ObjectRef(Model):
 
     name: Annotated[str, AfterValidator(check_object_name)]
     optional: bool = False
-    """True: nothing is waited for."""
+    """True: do not wait for it."""
 
 
 def check_prefix(prefix: str) -> str:
-    """What may stand before the names of variables."""
+    """Check a prefix of variable names."""
     if "=" in prefix or not prefix.isprintable():
-        raise wrong("not the beginning of a variable's name", prefix, "letters, digits and _")
+        raise wrong("not a prefix of a variable's name", prefix, "letters, digits and _")
     return check_process_text(prefix)
 
 
 class EnvironmentSource(Model):
-    """An object of which every key is a variable: one of the two."""
+    """An object whose keys all become variables: one of the two."""
 
     prefix: Annotated[str, AfterValidator(check_prefix)] = ""
-    """Before the name of each."""
+    """Prefix of each name."""
     config_map_ref: ObjectRef | None = None
     secret_ref: ObjectRef | None = None
 
@@ -103,7 +103,7 @@ class EnvironmentSource(Model):
 
     @property
     def object(self) -> tuple[ConfigKind, ObjectRef]:
-        """The object and its kind."""
+        """Return the object and its kind."""
         if self.config_map_ref is not None:
             return "ConfigMap", self.config_map_ref
         assert self.secret_ref is not None

@@ -1,4 +1,4 @@
-"""What a user's Mininet topology says and a lab has otherwise: names of machines and interfaces, addresses. Pure."""
+"""Where a lab differs from a user's Mininet topology: names of machines and interfaces, addresses. Pure."""
 
 import re
 from collections import Counter
@@ -12,18 +12,18 @@ from testbed.cluster.name_rules import MAX_NODE_NAME, check_node_name, check_swi
 from testbed.cluster.wiring import Cable, Wiring
 
 SHOWN = 6
-"""Of the names in a warning."""
+"""Names shown in a warning."""
 
 
 def with_fitting_names(wiring: Wiring) -> tuple[Wiring, dict[str, str]]:
-    """Return the wiring with names that a lab can have, and old name → new name for those that changed.
+    """Return the wiring with valid names, and old name → new name for those that changed.
 
     Mininet takes `H1`, `agg_0` and `1`; here names are also those of Kubernetes nodes: `h1`, `agg-0`, `h1`.
     """
     names = (*wiring.switches, *wiring.routers, *wiring.nodes)
     letters = {**dict.fromkeys(wiring.switches, "s"), **dict.fromkeys(wiring.routers, "r")}
     checks = dict.fromkeys(wiring.nodes, check_node_name)
-    # What fits already keeps its name, whatever others become.
+    # Valid names stay, whatever the others become.
     fitting = {name: name for name in names if _fits(name, checks.get(name, check_switch_name))}
     for name in names:
         if name not in fitting:
@@ -53,14 +53,14 @@ def _fitting(name: str, letter: str, check: Callable[[str], str], taken: Collect
     if not plain[:1].isalpha() or not _fits(plain[:MAX_NODE_NAME].rstrip("-"), check):
         plain = f"{letter}{plain}"
     if len(plain) > MAX_NODE_NAME:
-        # The number at the end says more than the letters before it.
+        # The final number matters more than the letters before it.
         number = plain[len(plain.rstrip("0123456789")) :][-MAX_NODE_NAME // 2 :]
         plain = plain[: MAX_NODE_NAME - len(number)].rstrip("-") + number
     return free_name(plain, taken, longest=MAX_NODE_NAME) if plain in taken else plain
 
 
 def warnings_of(topology: Topo, wiring: Wiring, renamed: Mapping[str, str]) -> Iterator[str]:
-    """What the topology says and the lab does not do, each a warning; `wiring` has the topology's own names."""
+    """Return warnings about settings of the topology that the lab ignores; `wiring` has the topology's own names."""
     if renamed:
         got = _some(list(renamed))
         yield f"names that Kubernetes nodes cannot have (got {got}; they are {_some(list(renamed.values()))} here)"

@@ -1,4 +1,4 @@
-"""A value that is still free, for a message that says what to write instead. Pure."""
+"""Finds a free value for a message that suggests one. Pure."""
 
 import re
 from collections.abc import Container
@@ -7,7 +7,7 @@ from itertools import chain, count, islice
 
 LAST_PORT = 65535
 MOST_TRIED = 4096
-"""Addresses and subnets that are looked at; in a range that is as full there may be none."""
+"""Addresses and subnets to try; a range this full may have none."""
 
 
 def free_name(name: str, taken: Container[str], between: str = "-", longest: int = 63) -> str:
@@ -22,7 +22,7 @@ def free_name(name: str, taken: Container[str], between: str = "-", longest: int
 
 
 def free_port(port: int, taken: Container[int], first: int = 1, last: int = LAST_PORT) -> int:
-    """Return the next number above `port` that is free, else the lowest."""
+    """Return the next free number above `port`, else the lowest."""
     return next(number for number in chain(range(port + 1, last + 1), range(first, port)) if number not in taken)
 
 

@@ -1,4 +1,4 @@
-"""Clusters that no file describes: any topology, its nodes filled with light pods, as text that can be read again."""
+"""Clusters without a file: any topology, its nodes filled with light pods, as YAML text that can be read again."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ from testbed.cluster.spec import Cluster, read_cluster
 from testbed.cluster.wiring import Cable, Wiring
 from testbed.cluster.yaml_source import dump_documents
 
-MAX_GENERATED_PODS = 2000  # on all nodes together; their YAML stays below its own limit
+MAX_GENERATED_PODS = 2000  # on all nodes together; keeps the YAML below its size limit
 MAX_GENERATED_NODES = 400
 FULL_SEGMENT = 200
-"""Nodes that the usual underlay, a /24, and the usual pod network, 255 subnets of /24, have room for."""
+"""Nodes that fit into the default underlay, a /24, and the default pod network, 255 subnets of /24."""
 WIDE_SEGMENT, NARROW_SUBNET = IPv4Network("192.168.8.0/22"), 25
-"""What more of them get: addresses for a thousand machines, and 511 subnets with 125 pods each."""
+"""The ranges for more nodes: addresses for a thousand machines, and 511 subnets with 125 pods each."""
 GENERATED_PORT = 8080
 SUBNET_BITS = 24
 UNDERLAY = IPv4Network("192.168.8.0/24")
@@ -28,15 +28,15 @@ LARGEST_UNDERLAY = IPv4Network("192.168.0.0/16")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What `--topo` and `--nodes` say, its graph built."""
+    """The meaning of `--topo` and `--nodes`, with the graph built."""
 
     said: str
-    """As the user wrote it."""
+    """As typed by the user."""
     wiring: Wiring
     name: str
-    """What the cluster is called after."""
+    """Name for the cluster."""
     underlay: Mapping[str, Any]
-    """The topology or the links, as a cluster file has them."""
+    """The topology or the links, in the form of a cluster file."""
     warnings: tuple[Problem, ...] = ()
 
 
@@ -100,7 +100,10 @@ def _names(declared: Sequence[topology.TopologyParameter]) -> str:
 
 
 def generate(choice: Choice, pods_per_node: int) -> Cluster:
-    """A cluster of the chosen shape with light pods pod1…, `echo` and `shell` in turn. Raises SpecError."""
+    """Generate a cluster of the chosen shape with light pods pod1…, alternating `echo` and `shell`.
+
+    Raises SpecError.
+    """
     nodes = choice.wiring.nodes
     wide = len(nodes) > FULL_SEGMENT
     for what, got, lowest, highest in (
@@ -127,13 +130,13 @@ def generate(choice: Choice, pods_per_node: int) -> Cluster:
     try:
         found = read_cluster(text.encode(), "generated")
     except SpecError as error:
-        # Positions in a text that the user has never seen say nothing.
+        # Positions in a text that the user has never seen are useless.
         raise SpecError([Problem(choice.said, problem.what) for problem in error.problems]) from error
     return replace(found, warnings=(*choice.warnings, *found.warnings))
 
 
 def _range_for(segments: int) -> IPv4Network:
-    """A /24 for each segment, from 192.168.8.0 on as long as the numbers allow."""
+    """Return a range with a /24 for each segment, starting at 192.168.8.0 while the numbers allow."""
     bits = SUBNET_BITS - (segments - 1).bit_length()
     if bits < LARGEST_UNDERLAY.prefixlen:
         return LARGEST_UNDERLAY

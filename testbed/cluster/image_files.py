@@ -35,7 +35,7 @@ $location
 NGINX_WEB_ROOT_LOCATION = """\
         location / { try_files $uri $uri/ =404; }"""
 
-# A file of the web root is served; `/` and all else goes to the upstream.
+# Files of the web root are served; `/` and everything else goes to the upstream.
 NGINX_UPSTREAM_LOCATION = Template("""\
         location / { try_files $$uri @upstream; }
         location @upstream {
@@ -94,7 +94,7 @@ TOMCAT_WEB_XML = """\
 </web-app>
 """
 
-# Debian keeps the compiler that pages need outside of tomcat's own lib.
+# Debian keeps the compiler for pages outside tomcat's own lib.
 TOMCAT_CATALINA_PROPERTIES = """\
 common.loader="${catalina.base}/lib/*.jar","${catalina.home}/lib/*.jar","/usr/share/java/eclipse-jdt-core.jar"
 server.loader=

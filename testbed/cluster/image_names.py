@@ -1,4 +1,4 @@
-"""Which recipe an image reference means: by its own name, or by `images:` of the cluster file and `--images`. Pure."""
+"""Maps an image reference to a recipe: by its own name, or by `images:` of the cluster file and `--images`. Pure."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,9 +10,9 @@ from testbed.errors import InvalidInput
 from testbed.spelling import listed
 
 STAND_IN = "echo"
-"""The recipe that answers in place of an image's own program, on the ports that the container declares."""
+"""The recipe that replaces an image's own program and answers on the container's declared ports."""
 EVERY = "*"
-"""The pattern for all images that have no recipe."""
+"""The pattern for all images without a recipe."""
 
 _KUBERNETES = ("registry.k8s.io", "k8s.gcr.io", "gcr.io/google_containers", "gcr.io/google-containers")
 _TEST_IMAGES = ("registry.k8s.io/e2e-test-images", "k8s.gcr.io/e2e-test-images", "gcr.io/kubernetes-e2e-test-images")
@@ -38,7 +38,7 @@ RECIPE_OF_REPOSITORY = {
     **_names_below(_TEST_IMAGES, ("nginx",), "nginx"),
     **_names_below(_TEST_IMAGES, ("httpd",), "httpd"),
 }
-"""Repository, without Docker Hub's own prefix → name of the recipe that stands for it."""
+"""Repository, without Docker Hub's prefix → name of its recipe."""
 _DOCKER_HUB = re.compile(r"(?:(?:index\.)?docker\.io/)?(?:library/)?")
 
 
@@ -46,12 +46,12 @@ class ImageRule(NamedTuple):
     """One entry of `images:`."""
 
     pattern: str
-    """A shell pattern of references, with or without tag; `*` alone: of all that have no recipe."""
+    """A shell pattern of references, with or without tag; `*` alone: all without a recipe."""
     recipe: str
 
 
 class Reference(NamedTuple):
-    """An image reference, taken apart."""
+    """A parsed image reference."""
 
     repository: str
     tag: str
@@ -59,15 +59,15 @@ class Reference(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """What runs for an image."""
+    """The recipe for an image."""
 
     recipe: str
     stand_in: bool = False
-    """Whether it only answers in place of the image's own program, whose command it does not have."""
+    """Whether it only replaces the image's own program, and lacks its commands."""
 
 
 def reference(image: str) -> Reference:
-    """Take `REGISTRY/REPOSITORY:TAG@DIGEST` apart; a registry may have a port."""
+    """Parse `REGISTRY/REPOSITORY:TAG@DIGEST`; a registry may have a port."""
     rest, _, digest = image.partition("@")
     path, slash, last = rest.rpartition("/")
     name, _, tag = last.partition(":")
@@ -75,9 +75,10 @@ def reference(image: str) -> Reference:
 
 
 def meaning_of(image: str, rules: Sequence[ImageRule]) -> Meaning | None:
-    """What runs for this image: by the first rule that fits, else by its own name, else by a rule for all; or nothing.
+    """Return the recipe for this image: by the first matching rule, else by its own name, else by a rule for all; or
+    None.
 
-    The rule for all comes last, so that programs that are here are not replaced by a stand-in.
+    The rule for all comes last, so that a stand-in does not replace available programs.
     """
     repository = reference(image).repository
     if not repository:

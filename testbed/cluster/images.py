@@ -1,8 +1,8 @@
-"""What an image means here: a recipe that makes a program's command, private config and directories. Nothing is
-pulled. Pure but for looking at which programs the machine has.
+"""Recipes for images: a program's command, private config and directories.
 
-The program itself is the machine's own under /usr, which every container sees read-only; everything else is written
-into the container's private root. `command`, `args`, `env` and `workingDir` of the manifest act as in Kubernetes.
+Nothing is pulled. Pure, except for checks of which programs the machine has. The program itself is the machine's own
+under /usr, which every container sees read-only; everything else is written into the container's private root.
+`command`, `args`, `env` and `workingDir` of the manifest work as in Kubernetes.
 """
 
 import re
@@ -42,7 +42,7 @@ BUSYBOX_APPLETS = (
     *("arp", "ash", "ftpget", "ftpput", "httpd", "ifconfig", "nc", "netstat", "nslookup", "route", "telnet"),
     *("tftp", "traceroute", "unzip", "vi", "wget"),
 )
-"""Those that people use in pods and that behave in their own way, or that the machine does not have."""
+"""Commands that people use in pods and that differ from the machine's, or that it lacks."""
 DEBIAN_PACKAGES = {
     "nginx": ("nginx-light", "nginx-core", "nginx-full", "nginx"),
     "httpd": ("apache2-bin",),
@@ -50,18 +50,18 @@ DEBIAN_PACKAGES = {
     "busybox": ("busybox", "busybox-static"),
     "alpine": ("busybox", "busybox-static"),
 }
-"""Recipe → what brings its program, for the version."""
+"""Recipe → package of its program, to find the version."""
 PROGRAMS = {"nginx": "nginx", "httpd": "Apache httpd", "tomcat": "Tomcat", "busybox": "BusyBox", "alpine": "BusyBox"}
 
-# The first process of a PID namespace ignores TERM unless it handles it, and a shell handles it only between commands
-# or in `wait`. `wait` also reaps orphans.
+# The first process of a PID namespace ignores TERM without a handler, and a shell handles it only between commands or
+# in `wait`. `wait` also reaps orphans.
 _WAIT = ("/bin/sh", "-c", "trap 'kill $!; exit 0' TERM INT; sleep infinity & wait")
 _UPSTREAM = re.compile(r"[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,5})?")
 _REFERENCE = re.compile(r"\$(?:\$|\(([-._a-zA-Z][-._a-zA-Z0-9]*)\))")
 
 
 class RecipeError(ValueError):
-    """The manifest gives a recipe a value of the environment's `variable` that it cannot use."""
+    """The manifest sets an environment `variable` to a value that the recipe cannot use."""
 
     def __init__(self, variable: str, what: str) -> None:
         super().__init__(what)
@@ -70,7 +70,7 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Everything that starts one container's process."""
+    """Everything needed to start one container's process."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
@@ -78,26 +78,26 @@ class Program:
     files: Mapping[str, str]
     """Absolute path inside the container's private root → text."""
     directories: tuple[str, ...]
-    """Made in the private root, before the files."""
+    """Created in the private root, before the files."""
     port: int | None
-    """TCP port that is in LISTEN when the container is ready; None: ready when it runs."""
+    """TCP port that is in LISTEN once the container is ready; None: ready when it runs."""
     links: Mapping[str, str] = field(default_factory=dict)
-    """Absolute path inside the container's private root → where the symbolic link leads."""
+    """Absolute path inside the container's private root → target of the symbolic link."""
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What variables have from elsewhere."""
+    """Values of variables from other sources."""
 
     from_objects: Mapping[str, str] = field(default_factory=dict)
     """All of `envFrom`, by variable."""
     by_name: Mapping[str, str] = field(default_factory=dict)
-    """Of each variable with `valueFrom`; one that has no value is not there."""
+    """Of each variable with `valueFrom`; variables without a value are missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """What a real image would bring: entrypoint, default arguments, environment, files."""
+    """What a real image would contain: entrypoint, default arguments, environment, files."""
 
     entrypoint: tuple[str, ...] = ()
     default_args: tuple[str, ...] = ()
@@ -109,19 +109,18 @@ class _Image:
 
 
 def program(container: Container, values: Values = Values()) -> Program:
-    """What to run for `container`, by its image's recipe and Kubernetes' rules for command and args.
+    """Return the program for `container`, by its image's recipe and Kubernetes' rules for command and args.
 
-    `command` replaces the recipe's program and then nothing is known about its port; `args` alone replace the
-    recipe's arguments. `$(NAME)` in command, args and env is replaced where NAME is known, `$$` is a `$`.
-    A stand-in has neither command nor args of the image that it stands for.
-    Raises RecipeError; KeyError for an image that is no recipe.
+    `command` replaces the recipe's program, whose port is then unknown; `args` alone replace the recipe's arguments.
+    `$(NAME)` in command, args and env is replaced if NAME is known, `$$` is a `$`. A stand-in has neither command nor
+    args of the image that it replaces. Raises RecipeError; KeyError for an image without a recipe.
     """
     literal = {one.name: one.value for one in container.env if one.value_from is None}
     given = {**values.from_objects, **literal, **values.by_name}
     image = _stand_in(container) if container.stand_in else _RECIPES[container.recipe](container, given)
     env: dict[str, str] = {"PATH": PATH, **image.env, **values.from_objects}
     for variable in container.env:
-        # A value from elsewhere is taken as it is.
+        # A value from elsewhere is used literally.
         if variable.value_from is None:
             env[variable.name] = expand(variable.value, env)
         elif variable.name in values.by_name:
@@ -145,7 +144,7 @@ def program(container: Container, values: Values = Values()) -> Program:
 
 
 def difference_of(container: Container) -> str:
-    """What runs for the container's image that is not quite what the image says; empty where it is just that."""
+    """Return how the program differs from the container's image; empty if it does not."""
     image, recipe = container.image, container.recipe
     if container.stand_in:
         ports = ", ".join(_stand_in_ports(container)) or "none declared"
@@ -161,12 +160,12 @@ def difference_of(container: Container) -> str:
 
 
 def program_of(recipe: str) -> str:
-    """The recipe whose program this one runs, for looking whether the machine has it."""
+    """Return the recipe whose program this one runs, to check whether the machine has it."""
     return "busybox" if recipe in ("alpine", "netshoot", "agnhost") else recipe
 
 
 def check_rules(source: Source, images: Mapping[str, str]) -> Iterator[Problem]:
-    """Whether every pattern under `images` leads to a recipe."""
+    """Check that every pattern under `images` leads to a recipe."""
     for pattern, recipe in images.items():
         if recipe not in RECIPES:
             what = f"no such recipe (got {shorten(recipe)}; want {', '.join(RECIPES)}){near_match(recipe, RECIPES)}"
@@ -186,7 +185,7 @@ def _nginx(_container: Container, given: Mapping[str, str]) -> _Image:
     upstream = given.get("NGINX_UPSTREAM", "")
     if upstream and not _UPSTREAM.fullmatch(upstream):
         raise RecipeError("NGINX_UPSTREAM", f"not an address (got {upstream!r}; want ADDRESS:PORT, as 10.0.90.2:8080)")
-    # As Debian's own nginx does; a kernel without IPv6 would refuse it.
+    # As in Debian's own nginx; a kernel without IPv6 would refuse it.
     ipv6 = f" listen [::]:{NGINX_PORT} default_server;" if KERNEL_HAS_IPV6.exists() else ""
     location = NGINX_UPSTREAM_LOCATION.substitute(upstream=upstream) if upstream else NGINX_WEB_ROOT_LOCATION
     return _Image(
@@ -201,7 +200,8 @@ def _nginx(_container: Container, given: Mapping[str, str]) -> _Image:
 def _tomcat(_container: Container, _given: Mapping[str, str]) -> _Image:
     home, base = "/usr/share/tomcat10", "/var/lib/tomcat"
     java = find_java()
-    # Quick rather than fast: one page, started often. C1 only, no heap to speak of, the JDK's class archive.
+    # Starts quickly rather than running fast: one page, started often. C1 only, a minimal heap, the JDK's class
+    # archive.
     quick = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-XX:-UsePerfData", "-Xms24m", "-Xmx96m")
     properties = {
         "catalina.home": home,
@@ -253,7 +253,7 @@ def _echo(container: Container, given: Mapping[str, str]) -> _Image:
 
 
 def _stand_in(container: Container) -> _Image:
-    """Answers on every port that the image's own program would listen on, as far as the container says."""
+    """Answer on every port of the image's own program, as far as the container declares them."""
     inside = "/opt/echo/echo_server.py"
     ports = _stand_in_ports(container)
     return _Image(
@@ -264,7 +264,7 @@ def _stand_in(container: Container) -> _Image:
 
 
 def _stand_in_ports(container: Container) -> list[str]:
-    """`80/TCP`, those of probes too."""
+    """Return ports like `80/TCP`, including those of probes."""
     declared = [f"{port.container_port}/{port.protocol}" for port in container.ports]
     probed = [probe.port for probe in container.probes.values()]
     return list(dict.fromkeys([*declared, *(f"{port}/TCP" for port in probed if isinstance(port, int))]))
@@ -288,7 +288,7 @@ def _busybox(_container: Container, _given: Mapping[str, str]) -> _Image:
 
 
 def _netshoot(_container: Container, _given: Mapping[str, str]) -> _Image:
-    # The machine's own tools come first; kdig takes what dig takes.
+    # The machine's own tools come first; kdig accepts dig's options.
     links = _links({"dig": "/usr/bin/kdig", "host": "/usr/bin/khost"})
     return _Image(default_args=_WAIT, env={"PATH": f"{PATH}:{BUSYBOX_DIRECTORY}"}, links=links)
 
@@ -319,12 +319,12 @@ def _agnhost(_container: Container, _given: Mapping[str, str]) -> _Image:
 
 
 def _echoserver(container: Container, given: Mapping[str, str]) -> _Image:
-    # Whatever `ports` say: the image has its own.
+    # Whatever `ports` says: the image has its own port.
     return _echo(container, {**given, "PORT": given.get("PORT", str(ECHO_PORT))})
 
 
 def find_java(directory: Path = JVM_DIRECTORY) -> str:
-    """The Java to run tomcat with: Debian's default, else its newest, else whatever `java` is."""
+    """Return the Java for tomcat: Debian's default, else its newest, else any `java`."""
     packaged = sorted(directory.glob("java-*-openjdk*/bin/java"), key=lambda path: _java_version(path), reverse=True)
     for java in (directory / "default-java/bin/java", *packaged):
         if java.exists():
@@ -359,7 +359,7 @@ RECIPES: Mapping[str, str] = {
     "shell": "the machine's own tools; sleeps",
     "echo": "HTTP and UDP on one port, 8080 unless `ports` or PORT says another: /hostname, /clientip, /echo",
     "httpd": "a real Apache httpd on port 80 with one page",
-    "busybox": "the machine's BusyBox before its own tools: wget, nslookup, nc, httpd; sleeps",
+    "busybox": "the machine's BusyBox, before its own tools: wget, nslookup, nc, httpd; sleeps",
     "alpine": "the same; there is no apk",
     "netshoot": "the machine's own tools, then BusyBox's; dig is kdig; sleeps",
     "agnhost": "/agnhost with netexec, serve-hostname, liveness and pause; dig, nslookup and curl",
@@ -367,4 +367,4 @@ RECIPES: Mapping[str, str] = {
     "curl": "the machine's curl with `args`",
     "pause": "sleeps",
 }
-"""Name → what it is, in one line."""
+"""Name → description in one line."""

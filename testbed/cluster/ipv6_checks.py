@@ -1,4 +1,4 @@
-"""IPv6 beside IPv4 in a cluster file: what the network, the underlay and the nodes say of it. Pure."""
+"""Checks of IPv6 beside IPv4 in a cluster file: network, underlay and nodes. Pure."""
 
 from collections.abc import Iterator
 from ipaddress import IPv6Network
@@ -13,12 +13,12 @@ from testbed.cluster.validation import Source
 from testbed.cluster.wiring import Wiring
 
 SERVICE_RANGE_IPV6 = IPv6Network("fd00:10:96::/112")
-"""Where Services get their IPv6 cluster addresses from, as kubeadm's dual-stack examples have it."""
+"""Range of Services' IPv6 cluster addresses, as in kubeadm's dual-stack examples."""
 FIXED_BITS = ("is_loopback", "is_multicast", "is_link_local", "is_unspecified")
 
 
 def ipv6_underlay(document: ClusterDocument, config: NetworkConfig | None) -> IPv6Network | None:
-    """Return the underlay's IPv6 range; None where the network has IPv4 only, or is wrong."""
+    """Return the underlay's IPv6 range; None if the network has only IPv4, or is wrong."""
     if config is None or config.ipv6_network is None:
         return None
     return document.underlay.ipv6_cidr or IPV6_UNDERLAY
@@ -27,7 +27,7 @@ def ipv6_underlay(document: ClusterDocument, config: NetworkConfig | None) -> IP
 def check_ipv6(
     source: Source, document: ClusterDocument, config: NetworkConfig, wiring: Wiring | None
 ) -> Iterator[Problem]:
-    """Everything about IPv6 that no single field can know."""
+    """Check IPv6 settings across fields."""
     if config.ipv6_network is None:
         yield from _check_absent(source, document)
         return
@@ -96,7 +96,7 @@ def _such_as(document: ClusterDocument, config: NetworkConfig) -> str:
 
 
 def _is_given(source: Source, path: tuple[str, ...]) -> bool:
-    """Whether the file has the key, be it with a wrong value."""
+    """Report whether the file has the key, even with a wrong value."""
     value = source.document.value
     for step in path:
         value = value.get(step) if isinstance(value, dict) else None

@@ -1,6 +1,7 @@
-"""Every kind of object that a lab has: its names, its model and checks, its columns. Light: every verb loads this.
+"""Every kind of object in a lab: its names, its model and checks, its columns.
 
-What a running lab has of a kind (`get`, `describe`) is registered for it in `testbed.supervisor.kinds`.
+Light: every verb loads this. A running lab's functions for a kind (`get`, `describe`) are registered in
+`testbed.supervisor.kinds`.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     Check = Callable[[Source, Any], Iterator[Problem]]
 
 ALL = "all"
-"""What `get` takes besides kinds: those that people look at most."""
+"""Accepted by `get` besides kinds: the most used ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +30,16 @@ class Kind:
     name: str
     """As in `kind:`."""
     api_version: str
-    """As in `apiVersion:`; `testbed/v1` for what Kubernetes does not have."""
+    """As in `apiVersion:`; `testbed/v1` for kinds that Kubernetes does not have."""
     singular: str
     plural: str
     short_names: tuple[str, ...] = ()
     namespaced: bool = True
     """Whether its objects are in a namespace."""
     columns: tuple[Column, ...] = ()
-    """Of `get`; without any it has a form of its own."""
+    """Columns of `get`; without any it has its own format."""
     manifest: "Callable[[], tuple[type[Model], Check]] | None" = None
-    """Imports what a manifest is read as, which is heavy, and what checks it; None: it cannot be applied or deleted."""
+    """Imports the manifest's model, which is heavy, and its checks; None: it cannot be applied or deleted."""
     described: bool = False
     """Whether `describe` shows it."""
     in_all: bool = False
@@ -46,7 +47,7 @@ class Kind:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Everything that it is called on a command line."""
+        """Return all its names on a command line."""
         return (self.plural, self.singular, *self.short_names)
 
 
@@ -268,17 +269,17 @@ KINDS = (
     LEASE,
     ROUTE_TABLE,
 )
-"""In the order in which help names them."""
+"""In the order of the help."""
 POD_OWNERS = (DEPLOYMENT, REPLICA_SET, DAEMON_SET)
-"""What makes pods: `exec deploy/web` and `logs ds/log` mean one of them."""
+"""Kinds that create pods: `exec deploy/web` and `logs ds/log` mean one of them."""
 MANIFESTS = {(kind.api_version, kind.name): kind for kind in KINDS if kind.manifest is not None}
-"""Those that can be applied, by apiVersion and kind."""
+"""Kinds that can be applied, by apiVersion and kind."""
 BY_WORD = {word: kind for kind in KINDS for word in kind.words}
 BY_PLURAL = {kind.plural: kind for kind in KINDS}
 
 
 def no_such_kind(word: str, *wanted: str) -> str:
-    """Return the line for a word that is not a kind; `wanted` are the words that would do."""
+    """Return the error for a word that is not a kind; `wanted` are the valid words."""
     near = meant(word, [*BY_WORD, ALL])
     hint = f" - did you mean {near[0]}?" if near and word not in BY_WORD else ""
     want = f"{', '.join(wanted[:-1])} or {wanted[-1]}" if wanted[1:] else wanted[0]

@@ -1,4 +1,4 @@
-"""Words of Kubernetes' API that the testbed does not honour: none of them is another one, misspelt."""
+"""Words of Kubernetes' API that the testbed does not support: none of them is a misspelling of another."""
 
 _KINDS = """
 APIService Binding CertificateSigningRequest ClusterRole ClusterRoleBinding ComponentStatus
@@ -43,18 +43,18 @@ KUBERNETES_KEYS = frozenset(
 
 INSTEAD = {
     **dict.fromkeys(("ephemeral", "persistentVolumeClaim"), "emptyDir: {}, or hostPath: {path: …}"),
-    "activeDeadlineSeconds": "it left out; delete ends a pod",
+    "activeDeadlineSeconds": "it left out; delete removes a pod",
     "affinity": "nodeSelector, or nodeName",
     "externalIPs": "type: NodePort",
     "externalName": "a Service with a selector: no packet leaves a lab",
     "hostIPC": "it left out",
-    "hostPID": "it left out; exec NODE looks at all of a node's processes",
+    "hostPID": "it left out; exec NODE shows all of a node's processes",
     "loadBalancerSourceRanges": "it left out",
     "matchExpressions": "matchLabels",
     "readinessGates": "a readinessProbe",
     "sysctls": "it left out",
 }
-"""Key that would change what happens, and is not there → what to write instead."""
+"""Key that would have an effect but is not supported → its replacement."""
 INSTEAD_OF_KIND = {
     "CronJob": "a Pod with restartPolicy: OnFailure",
     "Ingress": "a Service with type: NodePort",

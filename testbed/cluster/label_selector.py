@@ -1,4 +1,4 @@
-"""Kubernetes' label selector, whole: labels that must be equal, and expressions about labels."""
+"""Kubernetes' label selector, complete: required labels, and expressions about labels."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ Labels = Mapping[str, str]
 
 
 class LabelExpression(Model):
-    """What one label's value must be, or must not be."""
+    """A condition on one label's value."""
 
     key: LabelKey
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
@@ -23,20 +23,22 @@ class LabelExpression(Model):
     def _values_belong_to_in(self) -> "LabelExpression":
         takes_values = self.operator in ("In", "NotIn")
         if takes_values and not self.values:
-            raise wrong("nothing to compare with", f"{self.operator} without values", f"values: [a, b] for {self.key}")
+            raise wrong(
+                "no values to compare with", f"{self.operator} without values", f"values: [a, b] for {self.key}"
+            )
         if not takes_values and self.values:
-            raise wrong("values that nothing is compared with", self.operator, "In or NotIn, or no values")
+            raise wrong("values without an effect", self.operator, "In or NotIn, or no values")
         return self
 
     def matches(self, labels: Labels) -> bool:
-        """Report whether labels are as it says; a label that is missing is not in any list."""
+        """Report whether labels match; a missing label is not in any list."""
         if self.operator in ("Exists", "DoesNotExist"):
             return (self.key in labels) == (self.operator == "Exists")
         return (labels.get(self.key) in self.values) == (self.operator == "In")
 
 
 class Selector(Model):
-    """All of these together; an empty one selects everything."""
+    """All conditions together; an empty selector matches everything."""
 
     match_labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     match_expressions: Annotated[tuple[LabelExpression, ...], Field(strict=False)] = ()

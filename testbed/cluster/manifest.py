@@ -1,6 +1,6 @@
-"""The subset of Kubernetes' v1 Pod that the testbed honours, field names as in the Kubernetes API.
+"""The subset of Kubernetes' v1 Pod that the testbed supports, with the API's field names.
 
-A field that is not here is refused, never ignored: a manifest that is taken does what it says.
+Other fields are refused, never ignored: an accepted manifest does what it says.
 """
 
 from typing import Annotated, Any, Literal, NamedTuple
@@ -48,8 +48,8 @@ __all__ = [
 ]
 
 NON_ROOT = 65532
-"""As images that bring no user of their own have it."""
-LAST_USER = 65535  # what a user namespace of one block maps; `nobody` is 65534
+"""As for images without a user of their own."""
+LAST_USER = 65535  # the size of a user namespace of one block; `nobody` is 65534
 DEFAULT_GRACE_PERIOD_S = 10  # Kubernetes waits 30 s; processes of a lab need no flush to distant disks
 
 
@@ -67,18 +67,18 @@ class Metadata(Model):
 
 
 class ContainerPort(Model):
-    """A port that a container listens on; with `hostPort` the node listens for it too."""
+    """A port that a container listens on; with `hostPort` the node listens on it too."""
 
     container_port: Port
     protocol: Literal["TCP", "UDP"] = "TCP"
     name: Annotated[str, AfterValidator(check_port_name)] | None = None
     host_port: Annotated[Port | None, LEFT_OUT_AT_ZERO] = None
     host_ip: Annotated[str, AfterValidator(check_address)] | None = Field(default=None, alias="hostIP")
-    """Which of the node's addresses answers; None and 0.0.0.0: all of them."""
+    """The node's address that answers; None and 0.0.0.0: all of them."""
 
 
 class VolumeMount(Model):
-    """Where a container sees a volume of its pod."""
+    """The path of a pod's volume in a container."""
 
     name: LabelName
     mount_path: Annotated[str, AfterValidator(check_mount_path)]
@@ -90,18 +90,18 @@ UserId = Annotated[int, within(0, LAST_USER)]
 
 
 class PodSecurityContext(Model):
-    """Who the processes of a pod are, where their container does not say it."""
+    """User and groups of a pod's processes, unless the container sets them."""
 
     run_as_user: UserId | None = None
     run_as_group: UserId | None = None
     run_as_non_root: bool | None = None
     fs_group: UserId | None = None
-    """The group of all its emptyDirs, and one more of every process."""
+    """The group of all its emptyDirs, and a supplementary group of every process."""
     supplemental_groups: Annotated[tuple[UserId, ...], Field(strict=False)] = ()
 
 
 class Capabilities(Model):
-    """Capabilities beside those that containers have, and without."""
+    """Capabilities added to and dropped from a container's defaults."""
 
     add: Annotated[tuple[CapabilityName, ...], Field(strict=False)] = ()
     drop: Annotated[tuple[CapabilityName, ...], Field(strict=False)] = ()
@@ -113,17 +113,17 @@ class SecurityContext(Model):
     privileged: bool = False
     run_as_user: UserId | None = None
     run_as_group: UserId | None = None
-    """Left out: the group that the container's /etc/passwd gives the user, else 0."""
+    """By default: the group of the user in the container's /etc/passwd, else 0."""
     run_as_non_root: bool | None = None
-    """Refuses a container that would run as root; a stand-in runs as user 65532 then."""
+    """Refuses a container that would run as root; a stand-in then runs as user 65532."""
     read_only_root_filesystem: bool = False
     allow_privilege_escalation: bool = True
-    """False: no program of the container gets more rights than it was started with."""
+    """False: no program of the container gains more rights than it was started with."""
     capabilities: Capabilities = Field(default_factory=Capabilities)
 
 
 class Container(Model):
-    """One container; nothing is pulled, `image` means a recipe of the testbed."""
+    """One container; nothing is pulled, `image` selects a recipe of the testbed."""
 
     name: LabelName
     image: str
@@ -131,7 +131,7 @@ class Container(Model):
     args: Annotated[tuple[ProcessText, ...], Field(strict=False)] | None = None
     env: Annotated[tuple[EnvironmentVariable, ...], Field(strict=False)] = ()
     env_from: Annotated[tuple[EnvironmentSource, ...], Field(strict=False)] = ()
-    """Every key of a ConfigMap or Secret as a variable; `env` comes after these."""
+    """Every key of a ConfigMap or Secret as a variable; `env` overrides these."""
     working_dir: Annotated[str, AfterValidator(check_mount_path)] | None = None
     ports: Annotated[tuple[ContainerPort, ...], Field(strict=False)] = ()
     volume_mounts: Annotated[tuple[VolumeMount, ...], Field(strict=False)] = ()
@@ -139,7 +139,7 @@ class Container(Model):
     readiness_probe: Probe | None = None
     liveness_probe: Probe | None = None
     startup_probe: Probe | None = None
-    """Until it succeeds, the other two wait; a container for which it never does is restarted."""
+    """The other two wait until it succeeds; a container for which it never does is restarted."""
 
     lifecycle: Lifecycle = Field(default_factory=Lifecycle)
 
@@ -152,17 +152,17 @@ class Container(Model):
 
     @property
     def recipe(self) -> str:
-        """The name of the recipe that runs; empty where there is none for this image."""
+        """Return the name of the recipe; empty if there is none for this image."""
         return self._meaning.recipe if self._meaning else ""
 
     @property
     def stand_in(self) -> bool:
-        """Whether the recipe only answers in place of the image's own program."""
+        """Return whether the recipe only replaces the image's own program."""
         return self._meaning is not None and self._meaning.stand_in
 
     @property
     def probes(self) -> dict[str, Probe]:
-        """Those that there are, by key."""
+        """Return the existing probes, by key."""
         every = {
             "readinessProbe": self.readiness_probe,
             "livenessProbe": self.liveness_probe,
@@ -186,7 +186,7 @@ class DnsOption(Model):
 
 
 class DnsConfig(Model):
-    """What /etc/resolv.conf has besides."""
+    """Additional settings for /etc/resolv.conf."""
 
     nameservers: Annotated[tuple[Annotated[str, AfterValidator(check_any_address)], ...], Field(strict=False)] = ()
     searches: Annotated[tuple[Annotated[str, AfterValidator(check_one_word)], ...], Field(strict=False)] = ()
@@ -194,46 +194,46 @@ class DnsConfig(Model):
 
 
 class HostAlias(Model):
-    """One more line of every container's /etc/hosts."""
+    """An additional line of every container's /etc/hosts."""
 
     ip: Annotated[str, AfterValidator(check_any_address)]
     hostnames: Annotated[tuple[HostName, ...], Field(strict=False, min_length=1)]
 
 
 class PodSpec(Model):
-    """What runs in a pod and where."""
+    """What runs in a pod, and where."""
 
     containers: Annotated[tuple[Container, ...], Field(strict=False, min_length=1)]
     init_containers: Annotated[tuple[Container, ...], Field(strict=False)] = ()
-    """They run to their end one after the other before the containers start; a stand-in ends at once."""
+    """They run one after the other before the containers start; a stand-in ends at once."""
     node_name: str | None = None
     volumes: Annotated[tuple[Volume, ...], Field(strict=False)] = ()
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
     share_process_namespace: bool = False
     security_context: PodSecurityContext = Field(default_factory=PodSecurityContext)
     host_network: bool = False
-    """The pod has the node's own network instead of one of its own."""
+    """The pod uses the node's own network."""
     hostname: LabelName | None = None
     subdomain: LabelName | None = None
-    """The headless Service that the pod has a name of its own below: HOSTNAME.SUBDOMAIN."""
+    """The headless Service under which the pod has its own name: HOSTNAME.SUBDOMAIN."""
     host_aliases: Annotated[tuple[HostAlias, ...], Field(strict=False)] = ()
     node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Labels that the node must have; every node has kubernetes.io/hostname, /os and /arch."""
     dns_policy: Literal["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"] = "ClusterFirst"
-    """ClusterFirst…: the cluster's DNS, where the lab has one. Default: a node's, which has none. None: dnsConfig's."""
+    """ClusterFirst…: the cluster's DNS, if the lab has one. Default: a node's, which has none. None: dnsConfig's."""
     dns_config: DnsConfig = Field(default_factory=DnsConfig)
-    """More lines of /etc/resolv.conf."""
+    """Additional lines of /etc/resolv.conf."""
     termination_grace_period_seconds: Annotated[int, within(0, 3600)] = DEFAULT_GRACE_PERIOD_S
 
     @property
     def all_containers(self) -> tuple[Container, ...]:
-        """Init containers too."""
+        """Return all containers, including init containers."""
         return (*self.init_containers, *self.containers)
 
     @model_validator(mode="after")
     def _a_name_server(self) -> "PodSpec":
         if self.dns_policy == "None" and not self.dns_config.nameservers:
-            raise wrong("no name server at all", "dnsPolicy: None", "dnsConfig: {nameservers: [ADDRESS]}")
+            raise wrong("no name server", "dnsPolicy: None", "dnsConfig: {nameservers: [ADDRESS]}")
         return self
 
     @model_validator(mode="after")
@@ -246,7 +246,7 @@ class PodSpec(Model):
 
 
 class Identity(NamedTuple):
-    """Who a container's processes are."""
+    """User and groups of a container's processes."""
 
     user: int | None
     group: int | None
@@ -255,7 +255,7 @@ class Identity(NamedTuple):
 
 
 def identity_of(pod: PodSpec, container: Container) -> Identity:
-    """What the container says, else its pod. None: root, with the group that its /etc/passwd has."""
+    """Return the identity set by the container, else by its pod. None: root, with the group in its /etc/passwd."""
     of_pod, own = pod.security_context, container.security_context
     must_not = own.run_as_non_root if own.run_as_non_root is not None else bool(of_pod.run_as_non_root)
     user = own.run_as_user if own.run_as_user is not None else of_pod.run_as_user
@@ -276,19 +276,19 @@ class PodManifest(Model):
 
     @property
     def name(self) -> str:
-        """`metadata.name`."""
+        """Return `metadata.name`."""
         return self.metadata.name
 
     @property
     def key(self) -> ObjectKey:
-        """`metadata.namespace` and `metadata.name`."""
+        """Return `metadata.namespace` and `metadata.name`."""
         return ObjectKey(self.metadata.namespace, self.metadata.name)
 
     def on_node(self, node: str | None) -> "PodManifest":
-        """The same pod, placed on `node`; None: on any."""
+        """Return the same pod, placed on `node`; None: on any."""
         return self.model_copy(update={"spec": self.spec.model_copy(update={"node_name": node})})
 
     def to_manifest(self) -> dict[str, Any]:
-        """The pod as a manifest again, without fields that have their default value."""
+        """Return the pod as a manifest, without fields that have their default value."""
         manifest = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         return {"apiVersion": self.api_version, "kind": self.kind, **manifest}

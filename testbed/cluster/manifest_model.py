@@ -1,4 +1,4 @@
-"""What every model of a manifest is made of: strict, immutable mappings, names, texts and ports."""
+"""The basis of every manifest model: strict, immutable mappings, names, texts and ports."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -17,14 +17,14 @@ from testbed.cluster.name_rules import (
 )
 
 LEFT_OUT_AT_ZERO = object()
-"""Marks a number of which Kubernetes takes 0 as left out."""
+"""Marks a number for which Kubernetes treats 0 as absent."""
 
 
 class Model(BaseModel):
     """A mapping of a manifest: immutable, no conversions, no unknown keys, camelCase outside and snake_case inside.
 
-    What is empty is left out, as kubectl does: a key without a value; empty text, an empty list and for some numbers 0,
-    where the key has a default; under a key that is not known here whatever holds no value, such as `status: {}`.
+    Empty values are dropped, as by kubectl: a key without a value; empty text, an empty list and, for some numbers, 0,
+    if the key has a default; and, under unknown keys, anything without a value, such as `status: {}`.
     """
 
     model_config = ConfigDict(
@@ -37,7 +37,7 @@ class Model(BaseModel):
     )
 
     empty_settings_say_nothing: ClassVar[bool] = True
-    """Whether an unknown key may stand there with nothing in it."""
+    """Whether an unknown key with an empty value is allowed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -56,7 +56,7 @@ class Model(BaseModel):
 
 @cache
 def _nothing_by_key(model: type[BaseModel]) -> Mapping[str, tuple[object, ...]]:
-    """The values of each key that say nothing."""
+    """Return the empty values of each key."""
     found: dict[str, tuple[object, ...]] = {}
     for name, field in model.model_fields.items():
         zero = (0,) if LEFT_OUT_AT_ZERO in field.metadata else ()
@@ -65,7 +65,7 @@ def _nothing_by_key(model: type[BaseModel]) -> Mapping[str, tuple[object, ...]]:
 
 
 def holds_no_value(value: object) -> bool:
-    """Whether there is nothing but empty mappings, lists and texts in it."""
+    """Report whether it contains only empty mappings, lists and texts."""
     if isinstance(value, dict | list):
         return all(map(holds_no_value, value.values() if isinstance(value, dict) else value))
     return value in (None, "")

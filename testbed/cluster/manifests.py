@@ -1,4 +1,4 @@
-"""Kubernetes manifests of one YAML stream: every kind that can be applied, read and checked, all problems at once."""
+"""Kubernetes manifests of one YAML stream: reads and checks every kind that can be applied, all problems at once."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
@@ -25,18 +25,18 @@ Object = PodManifest | Deployment | ReplicaSet | DaemonSet | Service | Namespace
 ObjectT = TypeVar("ObjectT", bound=Object)
 
 LISTS = ("List", *(f"{kind}List" for _, kind in MANIFESTS))
-"""What `kubectl get -o yaml` wraps several objects in."""
+"""The kinds that `kubectl get -o yaml` wraps several objects in."""
 
 
 class Manifest(NamedTuple):
-    """One object, and where in the file it stands."""
+    """One object, and its position in the file."""
 
     source: Source
     object: Object
 
 
 def objects_in(sources: Iterable[Source]) -> tuple[list[Source], list[Problem]]:
-    """Every object of the documents, with a List's items in its place; and each List that is none."""
+    """Return every object of the documents, with a List replaced by its items; and each invalid List."""
     found: list[Source] = []
     problems: list[Problem] = []
     for source in sources:
@@ -57,10 +57,10 @@ def objects_in(sources: Iterable[Source]) -> tuple[list[Source], list[Problem]]:
 def read_manifests(
     sources: Iterable[Source], rules: Sequence[ImageRule] = (), namespace: str | None = None
 ) -> tuple[list[Manifest], list[Problem]]:
-    """Every manifest that could be read, in order, and everything that is wrong with each of them alone.
+    """Return every readable manifest, in order, and the problems of each of them alone.
 
-    `rules` say what runs for an image; `namespace` is that of all objects that are in one, None: as each says itself.
-    What is accepted with a difference is among its source's warnings.
+    `rules` map images to recipes; `namespace` is that of all namespaced objects, None: each one's own. Accepted
+    differences are among the source's warnings.
     """
     found: list[Manifest] = []
     objects, problems = objects_in(sources)
@@ -84,7 +84,7 @@ def read_manifests(
 def put_into(source: Source, namespace: str | None) -> Iterator[Problem]:
     """Give an object without a namespace this one, before it is read; as kubectl does, refuse one with another.
 
-    None, or a kind that is in no namespace: nothing is changed.
+    Do nothing for None, or a kind without namespaces.
     """
     kind, document = MANIFESTS.get(kind_of(source)), source.document.value
     metadata = document.get("metadata") if isinstance(document, dict) else None
@@ -100,14 +100,14 @@ def put_into(source: Source, namespace: str | None) -> Iterator[Problem]:
 
 
 def of_kind(manifests: Iterable[Manifest], kind: type[ObjectT]) -> list[tuple[Source, ObjectT]]:
-    """The objects of one kind, in order."""
+    """Return the objects of one kind, in order."""
     return [(source, read) for source, read in manifests if isinstance(read, kind)]
 
 
 def check_namespaces(
     manifests: Sequence[Manifest], existing: Iterable[str] = BUILT_IN, ending: Collection[str] = ()
 ) -> Iterator[Problem]:
-    """Objects of a namespace that neither the lab has nor a document of the same files, in any order.
+    """Check for objects in a namespace that neither the lab nor the same files have, in any order.
 
     `ending` are namespaces of the lab that are being deleted.
     """
@@ -117,7 +117,7 @@ def check_namespaces(
 
 
 def check_twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:
-    """Two objects of a kind with one name, in one stream; for pods `check_names` says more."""
+    """Check for two objects of a kind with one name, in one stream; for pods `check_names` checks more."""
     first: dict[tuple[str, ObjectKey], Source] = {}
     for source, read in manifests:
         if isinstance(read, PodManifest):
@@ -133,13 +133,13 @@ def check_twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:
 
 
 def kind_of(source: Source) -> tuple[str, str]:
-    """apiVersion and kind as text, also where they are not."""
+    """Return apiVersion and kind as text, even if they are not."""
     value = source.document.value if isinstance(source.document.value, dict) else {}
     return (shorten(value.get("apiVersion", "none")), shorten(value.get("kind", "none")))
 
 
 def read_kind_and_key(source: Source) -> tuple[tuple[str, ObjectKey] | None, Problem | None]:
-    """Kind and key of an object that is to be removed, whatever else stands there; or what is wrong."""
+    """Return kind and key of an object to delete, whatever else it contains; or its problem."""
     kind = MANIFESTS.get(kind_of(source))
     if kind is None:
         return None, _refuse(source)
@@ -152,7 +152,7 @@ def read_kind_and_key(source: Source) -> tuple[tuple[str, ObjectKey] | None, Pro
 
 
 def is_known(kind: tuple[str, str]) -> bool:
-    """Whether this is a kind of Kubernetes' that is read."""
+    """Report whether this is a supported kind of Kubernetes."""
     return kind in MANIFESTS
 
 

@@ -1,4 +1,4 @@
-"""What names, paths and numbers of a cluster file may look like; each rule raises with the rule in words.
+"""Rules for names, paths and numbers of a cluster file; each raises an error that states the rule.
 
 No name reaches a shell, but node names become interface names and Mininet host names, and pod names become host names.
 """
@@ -26,15 +26,15 @@ _ENVIRONMENT = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
 
 def wrong(what: str, got: object, want: str) -> PydanticCustomError:
-    """What a validator raises: the reader is shown `PATH: WHAT (got GOT; want WANT)`."""
+    """Return a validator's error, which is shown as `PATH: WHAT (got GOT; want WANT)`."""
     if isinstance(got, str):
-        # What came from a command line may be no text, and pydantic's message must be.
+        # A value from a command line may not be text, and pydantic's message must be.
         got = got.encode(errors="backslashreplace").decode()
     return PydanticCustomError("spec", "{what} (got {got}; want {want})", {"what": what, "got": got, "want": want})
 
 
 def within(lowest: int, highest: int) -> AfterValidator:
-    """A number from `lowest` to `highest`."""
+    """Return a check for a number from `lowest` to `highest`."""
 
     def check(number: int) -> int:
         if not lowest <= number <= highest:
@@ -45,7 +45,7 @@ def within(lowest: int, highest: int) -> AfterValidator:
 
 
 def check_label_name(name: str) -> str:
-    """A name of a pod, container, volume or cluster (RFC 1123 label)."""
+    """Check a name of a pod, container, volume or cluster (RFC 1123 label)."""
     if not _LABEL.fullmatch(name) or len(name) > MAX_LABEL:
         want = f"a-z, 0-9 and - between, at most {MAX_LABEL} characters"
         raise wrong("not a name", name if len(name) <= MAX_LABEL else f"{len(name)} characters", want)
@@ -53,7 +53,7 @@ def check_label_name(name: str) -> str:
 
 
 def check_node_name(name: str) -> str:
-    """A name of a node: `NAME-eth0` must be an interface name and NAME a Mininet host."""
+    """Check a name of a node: `NAME-eth0` must be an interface name and NAME a Mininet host."""
     _check_machine_name(name, "node")
     if _TAKEN_BY_THE_LAB.fullmatch(name):
         raise wrong("a name that the lab uses itself", name, "another name, such as node1")
@@ -61,7 +61,7 @@ def check_node_name(name: str) -> str:
 
 
 def check_switch_name(name: str) -> str:
-    """A name of a switch or router: `NAME-eth10` must be an interface name."""
+    """Check a name of a switch or router: `NAME-eth10` must be an interface name."""
     _check_machine_name(name, "switch")
     if _TAKEN_BY_THE_LAB.fullmatch(name) and not _SWITCH.fullmatch(name):
         raise wrong("a name that the lab uses itself", name, "another name, such as s1")
@@ -77,7 +77,7 @@ def _check_machine_name(name: str, kind: str) -> None:
 
 
 def check_port_name(name: str) -> str:
-    """A name of a port (RFC 6335 service name)."""
+    """Check a name of a port (RFC 6335 service name)."""
     if not _LABEL.fullmatch(name) or len(name) > 15 or name.isdigit() or "--" in name:
         raise wrong(
             "not a port name", name, "a-z, 0-9 and single - between, one letter at least, at most 15 characters"
@@ -86,7 +86,7 @@ def check_port_name(name: str) -> str:
 
 
 def check_port_or_name(value: object) -> int | str:
-    """A number or a name of a port, where Kubernetes takes both."""
+    """Check a number or a name of a port, as Kubernetes accepts both."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise wrong("not a port", value, "a number from 1 to 65535, or the name of a port")
     if isinstance(value, str):
@@ -97,7 +97,7 @@ def check_port_or_name(value: object) -> int | str:
 
 
 def check_count_or_percent(value: object) -> int | str:
-    """A number of pods, or a share of them such as 25%."""
+    """Check a number of pods, or a percentage such as 25%."""
     want = "a number from 0 on, or a share such as 25%"
     if isinstance(value, str) and re.fullmatch(r"(100|[0-9]{1,2})%", value):
         return value
@@ -107,7 +107,7 @@ def check_count_or_percent(value: object) -> int | str:
 
 
 def check_address(text: str) -> str:
-    """An IPv4 address that stays text, because that is what it is in a manifest."""
+    """Check an IPv4 address; it stays text, as in a manifest."""
     try:
         return str(IPv4Address(text))
     except ValueError:
@@ -122,11 +122,11 @@ CAPABILITIES = (
     *("MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF"),
     "CHECKPOINT_RESTORE",
 )
-"""Linux' capabilities; the place of each is its number."""
+"""Linux' capabilities; the position of each is its number."""
 
 
 def check_capability(name: str) -> str:
-    """A capability without CAP_, or ALL; returned in capital letters."""
+    """Check a capability without CAP_, or ALL; return it in capital letters."""
     found = name.upper().removeprefix("CAP_")
     if found != "ALL" and found not in CAPABILITIES:
         raise wrong("no such capability", name, "ALL, or one of capabilities(7), such as NET_BIND_SERVICE")
@@ -134,7 +134,7 @@ def check_capability(name: str) -> str:
 
 
 def check_any_address(text: str) -> str:
-    """An IPv4 or IPv6 address that stays text."""
+    """Check an IPv4 or IPv6 address; it stays text."""
     try:
         return str(ip_address(text))
     except ValueError:
@@ -142,14 +142,14 @@ def check_any_address(text: str) -> str:
 
 
 def check_host_name(name: str) -> str:
-    """A name of one or more labels, as /etc/hosts takes it."""
+    """Check a name of one or more labels, as in /etc/hosts."""
     if not name or len(name) > 253 or not all(_LABEL.fullmatch(part) for part in name.split(".")):
         raise wrong("not a host name", name, "labels of a-z, 0-9 and -, with points between them")
     return name
 
 
 def check_field_path(path: str) -> str:
-    """A path of a pod's fields that a variable can have the value of."""
+    """Check a path of a pod's field that a variable can refer to."""
     if path not in FIELD_PATHS and not _FIELD_OF_MAPPING.fullmatch(path):
         raise wrong("no such field for a variable", path, f"{', '.join(FIELD_PATHS)} or metadata.labels['KEY']")
     return path
@@ -163,7 +163,7 @@ _FIELD_OF_MAPPING = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 
 
 def check_object_name(name: str) -> str:
-    """A name of an object that may have points (RFC 1123 subdomain)."""
+    """Check a name of an object that may contain dots (RFC 1123 subdomain)."""
     if not name or len(name) > MAX_OBJECT_NAME or not all(_LABEL.fullmatch(part) for part in name.split(".")):
         want = f"a-z, 0-9, - and . between, at most {MAX_OBJECT_NAME} characters"
         raise wrong("not a name", name if len(name) <= MAX_OBJECT_NAME else f"{len(name)} characters", want)
@@ -171,21 +171,21 @@ def check_object_name(name: str) -> str:
 
 
 def check_config_key(key: str) -> str:
-    """A key of a ConfigMap or Secret, which is a file's name too."""
+    """Check a key of a ConfigMap or Secret, which is also a file name."""
     if not _CONFIG_KEY.fullmatch(key) or key == "." or key.startswith("..") or len(key) > MAX_OBJECT_NAME:
         raise wrong("not a key", key, "letters, digits, - _ and ., not .. first")
     return key
 
 
 def check_environment_name(name: str) -> str:
-    """A name of an environment variable, as Kubernetes takes it."""
+    """Check a name of an environment variable, as in Kubernetes."""
     if not _ENVIRONMENT.fullmatch(name):
         raise wrong("not a variable name", name, "letters, digits, _ . and -, not a digit first")
     return name
 
 
 def check_label_key(key: str) -> str:
-    """A key of `metadata.labels`, as Kubernetes takes it: NAME or DOMAIN/NAME."""
+    """Check a key of `metadata.labels`, as in Kubernetes: NAME or DOMAIN/NAME."""
     prefix, slash, name = key.rpartition("/")
     if not _is_label_part(name) or (slash and not (_LABEL_PART.fullmatch(prefix) and len(prefix) <= 253)):
         raise wrong("not a label's key", key, f"letters, digits, - _ . and one / at most, {MAX_LABEL} characters")
@@ -193,7 +193,7 @@ def check_label_key(key: str) -> str:
 
 
 def check_label_value(value: str) -> str:
-    """A value of `metadata.labels`, as Kubernetes takes it."""
+    """Check a value of `metadata.labels`, as in Kubernetes."""
     if value and not _is_label_part(value):
         raise wrong("not a label's value", value, f"letters, digits, - _ . between, at most {MAX_LABEL} characters")
     return value
@@ -204,35 +204,35 @@ def _is_label_part(text: str) -> bool:
 
 
 def check_process_text(text: str) -> str:
-    """Anything that a program can be given as an argument or a variable."""
+    """Check a text for a program's argument or variable."""
     if "\0" in text:
         raise wrong("a NUL character, with which no program can be started", text, "text without it")
     return text
 
 
 def check_one_word(text: str) -> str:
-    """One word of /etc/resolv.conf."""
+    """Check one word of /etc/resolv.conf."""
     if not text or not text.isprintable() or len(text.split()) != 1 or len(text) > 253:
         raise wrong("not one word", text, "a word without spaces")
     return text
 
 
 def check_mount_path(path: str) -> str:
-    """An absolute path without `..`, as it is inside the container or on the machine."""
+    """Check an absolute path without `..`, inside the container or on the machine."""
     if not path.startswith("/") or ".." in path.split("/") or not path.isprintable():
         raise wrong("not an absolute path", path, "a path from / without ..")
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def check_sub_path(path: str) -> str:
-    """A path below a volume."""
+    """Check a path below a volume."""
     if not path or path.startswith("/") or ".." in path.split("/") or not path.isprintable():
         raise wrong("not a path inside the volume", path, "a relative path without ..")
     return posixpath.normpath(path)
 
 
 def check_volume_file(path: str) -> str:
-    """A file's path below a volume of a ConfigMap or Secret, whose own links begin with two points."""
+    """Check a file's path below a volume of a ConfigMap or Secret, whose own links begin with two dots."""
     path = check_sub_path(path)
     if path == "." or path.startswith(".."):
         raise wrong("not a file of the volume", path, "a relative path that does not begin with ..")

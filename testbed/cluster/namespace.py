@@ -1,4 +1,4 @@
-"""Kubernetes' v1 Namespace, and which namespaces the objects of a file may be in. Pure."""
+"""Kubernetes' v1 Namespace, and the namespaces that objects of a file may use. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
@@ -11,13 +11,13 @@ from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 
 NAME_LABEL = "kubernetes.io/metadata.name"
-"""Of every namespace, with its name: what a policy selects one namespace by."""
+"""Label of every namespace, with its name: lets a policy select one namespace."""
 BUILT_IN = (DEFAULT_NAMESPACE, "kube-system")
 """In every lab; they cannot be deleted."""
 
 
 class NamespaceMetadata(Model):
-    """Name and labels of a namespace, which is in none itself."""
+    """Name and labels of a namespace, which itself is not namespaced."""
 
     name: LabelName
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
@@ -33,21 +33,21 @@ class Namespace(Model):
 
     @property
     def name(self) -> str:
-        """`metadata.name`."""
+        """Return `metadata.name`."""
         return self.metadata.name
 
     @property
     def key(self) -> ObjectKey:
-        """As those of all objects that are in no namespace."""
+        """Return its key, like that of all objects without a namespace."""
         return ObjectKey(DEFAULT_NAMESPACE, self.metadata.name)
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """Its labels, with the one that every namespace has."""
+        """Return its labels, with the one that every namespace has."""
         return {**self.metadata.labels, NAME_LABEL: self.name}
 
     def to_manifest(self) -> dict[str, Any]:
-        """The namespace as a manifest again, with the label that every namespace has."""
+        """Return the namespace as a manifest, with the label that every namespace has."""
         metadata = self.metadata.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         return {
             "apiVersion": self.api_version,
@@ -73,7 +73,7 @@ def check_namespace(source: Source, namespace: object) -> Iterator[Problem]:
 def check_exists(
     source: Source, namespace: str, existing: Collection[str], ending: Collection[str] = ()
 ) -> Iterator[Problem]:
-    """Check that an object's namespace takes objects; `existing` are those of the lab and of the same files.
+    """Check that an object's namespace accepts objects; `existing` are those of the lab and of the same files.
 
     `ending` are those that are being deleted.
     """

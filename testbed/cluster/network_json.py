@@ -1,9 +1,9 @@
-"""The network config as it is written to etcd."""
+"""The network config in its etcd form."""
 
 import json
 from collections.abc import Mapping
 
 
 def network_json(network: Mapping[str, object]) -> str:
-    """The config as it is written to etcd: compact JSON, keys in the order of the file. Raises ValueError for NaN."""
+    """Return the network config for etcd: compact JSON, keys in the order of the file. Raises ValueError for NaN."""
     return json.dumps(network, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Kubernetes' networking.k8s.io/v1 NetworkPolicy, whole."""
+"""Kubernetes' networking.k8s.io/v1 NetworkPolicy, complete."""
 
 from collections.abc import Iterator
 from ipaddress import ip_network
@@ -21,7 +21,7 @@ PolicyProtocol = Literal["TCP", "UDP", "SCTP"]
 
 def _check_network(text: str) -> str:
     try:
-        # As in Kubernetes, bits behind the prefix say nothing.
+        # As in Kubernetes, bits after the prefix are ignored.
         return str(ip_network(text, strict=False))
     except ValueError:
         raise wrong("not a network", text, "one such as 10.0.0.0/16 or fd00:a::/64") from None
@@ -31,13 +31,15 @@ NetworkText = Annotated[str, AfterValidator(_check_network)]
 
 
 class PolicyPart(Model):
-    """A part of a policy: here an empty selector says much, so a misspelt key is a mistake even without a value."""
+    """A part of a policy: an empty selector is significant here, so a misspelt key is a mistake even
+    without a value.
+    """
 
     empty_settings_say_nothing = False
 
 
 class IPBlock(PolicyPart):
-    """Addresses of a network, but for those of others inside it."""
+    """Addresses of a network, except those of others inside it."""
 
     cidr: NetworkText
     exceptions: Annotated[tuple[NetworkText, ...], Field(strict=False)] = Field(default=(), alias="except")
@@ -49,26 +51,26 @@ class IPBlock(PolicyPart):
             inner = ip_network(text)
             inside = inner.version == whole.version and inner.subnet_of(whole)  # type: ignore[arg-type] # equal versions
             if not inside or inner == whole:
-                raise wrong("an exception that is no part of the block", text, f"a network inside {self.cidr}")
+                raise wrong("an exception outside the block", text, f"a network inside {self.cidr}")
         return self
 
     @property
     def network(self) -> IPNetwork:
-        """The block."""
+        """Return the block."""
         return ip_network(self.cidr)
 
     @property
     def excluded(self) -> tuple[IPNetwork, ...]:
-        """What of it does not count."""
+        """Return the excluded networks."""
         return tuple(map(ip_network, self.exceptions))
 
 
 class Peer(PolicyPart):
-    """Those at the other end: pods by their labels and their namespace's, or addresses."""
+    """The other end: pods by their labels and their namespace's, or addresses."""
 
     pod_selector: Selector | None = None
     namespace_selector: Selector | None = None
-    """None beside a podSelector: the policy's own namespace."""
+    """None with a podSelector: the policy's own namespace."""
     ip_block: IPBlock | None = None
 
     @model_validator(mode="after")
@@ -82,7 +84,7 @@ class Peer(PolicyPart):
 
 
 class PolicyPort(PolicyPart):
-    """One port, several in a row, or every one of a protocol."""
+    """One port, a range of ports, or every port of a protocol."""
 
     protocol: PolicyProtocol = "TCP"
     port: Annotated[int | str, PlainValidator(check_port_or_name)] | None = None
@@ -95,9 +97,11 @@ class PolicyPort(PolicyPart):
             return self
         if not isinstance(self.port, int):
             got = "endPort without port" if self.port is None else f"endPort with port {self.port}"
-            raise wrong("a range without a number to begin with", got, "port: a number")
+            raise wrong("a range without a first number", got, "port: a number")
         if self.end_port < self.port:
-            raise wrong("a range that ends before it begins", f"{self.port} to {self.end_port}", "endPort from port on")
+            raise wrong(
+                "a range whose end is below its start", f"{self.port} to {self.end_port}", "endPort from port on"
+            )
         return self
 
 
@@ -106,7 +110,7 @@ Peers = Annotated[tuple[Peer, ...], Field(strict=False)]
 
 
 class IngressRule(PolicyPart):
-    """Who may connect to which ports; without peers everyone, without ports to all, by any protocol."""
+    """Who may connect to which ports; without peers any source, without ports any port, by any protocol."""
 
     peers: Peers = Field(default=(), alias="from")
     ports: Ports = ()
@@ -120,18 +124,18 @@ class EgressRule(PolicyPart):
 
 
 class NetworkPolicySpec(PolicyPart):
-    """Which pods it isolates, in which directions, and what it lets through all the same."""
+    """Which pods it isolates, in which directions, and what it allows all the same."""
 
     pod_selector: Selector = Field(default_factory=Selector)
-    """Of the policy's own namespace."""
+    """Selects pods of the policy's own namespace."""
     policy_types: Annotated[tuple[Direction, ...], Field(strict=False, max_length=2)] = ()
-    """Left out: Ingress, and Egress where there are rules for it."""
+    """By default: Ingress, and Egress if it has rules for it."""
     ingress: Annotated[tuple[IngressRule, ...], Field(strict=False)] = ()
     egress: Annotated[tuple[EgressRule, ...], Field(strict=False)] = ()
 
     @property
     def directions(self) -> tuple[Direction, ...]:
-        """Those in which it isolates."""
+        """Return the isolated directions."""
         return self.policy_types or (("Ingress", "Egress") if self.egress else ("Ingress",))
 
 
@@ -145,31 +149,31 @@ class NetworkPolicy(Model):
 
     @property
     def name(self) -> str:
-        """`metadata.name`."""
+        """Return `metadata.name`."""
         return self.metadata.name
 
     @property
     def key(self) -> ObjectKey:
-        """`metadata.namespace` and `metadata.name`."""
+        """Return `metadata.namespace` and `metadata.name`."""
         return ObjectKey(self.metadata.namespace, self.metadata.name)
 
     def rules(self, direction: Direction) -> tuple[IngressRule | EgressRule, ...]:
-        """What it lets through in a direction."""
+        """Return the rules for a direction."""
         return self.spec.ingress if direction == "Ingress" else self.spec.egress
 
     def to_manifest(self) -> dict[str, Any]:
-        """The policy as a manifest again, without fields that have their default value."""
+        """Return the policy as a manifest, without fields that have their default value."""
         manifest = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         spec = {"podSelector": {}, **manifest["spec"], "policyTypes": list(self.spec.directions)}
         return {"apiVersion": self.api_version, "kind": self.kind, **manifest, "spec": spec}
 
 
 def check_network_policy(source: Source, policy: object) -> Iterator[Problem]:
-    """Check for rules of a direction that the policy is not about: Kubernetes ignores them."""
+    """Check for rules of a direction that the policy does not cover: Kubernetes ignores them."""
     assert isinstance(policy, NetworkPolicy)
     for direction, key in (("Ingress", "ingress"), ("Egress", "egress")):
         rules = policy.spec.ingress if direction == "Ingress" else policy.spec.egress
         if rules and direction not in policy.spec.directions and not source.is_doubtful(("spec", "policyTypes")):
             got = ", ".join(policy.spec.directions)
-            source.warn(("spec", key), f"rules that do nothing (got policyTypes {got}; want {direction} among them)")
+            source.warn(("spec", key), f"rules without an effect (got policyTypes {got}; want {direction} among them)")
     yield from ()

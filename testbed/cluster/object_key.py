@@ -1,4 +1,4 @@
-"""What an object is known by in a cluster: its namespace and its name."""
+"""The key of an object in a cluster: its namespace and its name."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,13 +7,13 @@ DEFAULT_NAMESPACE = "default"
 
 
 class ObjectKey(NamedTuple):
-    """Of one object; two of one kind never have the same."""
+    """Of one object; unique within a kind."""
 
     namespace: str
     name: str
 
     def __str__(self) -> str:
-        """Return `nginx`, or `shop/nginx` outside the default namespace: as it is shown and typed."""
+        """Return `nginx`, or `shop/nginx` outside the default namespace: as shown and typed."""
         return self.name if self.namespace == DEFAULT_NAMESPACE else f"{self.namespace}/{self.name}"
 
     @property
@@ -23,12 +23,12 @@ class ObjectKey(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """`nginx`, or `shop_nginx`: for files, devices and chains; a name of Kubernetes has no `_`."""
+        """Return `nginx`, or `shop_nginx`: for files, devices and chains; Kubernetes' names contain no `_`."""
         return str(self).replace("/", "_")
 
 
 def key_of_object(item: Mapping[str, Any]) -> ObjectKey:
-    """Return the key of an object as `get -o json` shows it; one that is in no namespace has that of the default."""
+    """Return the key of an object as `get -o json` shows it; without a namespace, it has the default one."""
     metadata = item["metadata"]
     return ObjectKey(metadata.get("namespace") or DEFAULT_NAMESPACE, metadata["name"])
 
@@ -40,7 +40,7 @@ def key_of(text: str, namespace: str = DEFAULT_NAMESPACE) -> ObjectKey:
 
 
 class Owner(NamedTuple):
-    """The object that a pod belongs to: its kind, as in `kind:`, and its key."""
+    """The owner of a pod: its kind, as in `kind:`, and its key."""
 
     kind: str
     key: ObjectKey

@@ -1,4 +1,4 @@
-"""What a network's backend means for a lab: the device on each node, the headers, what the kernel must have. Pure."""
+"""A backend's properties in a lab: the device on each node, the headers, the kernel's requirements. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,35 +12,35 @@ from testbed.cluster.spec import Cluster
 # bytes; IPv4 20 + UDP 8; + vxlan 8 + inner Ethernet 14; the outer IPv4 header alone; as flannel counts them
 HEADERS: Mapping[str, int] = {"udp": 28, "vxlan": 50, "host-gw": 0, "ipip": 20, "wireguard": 80}
 KERNEL_FEATURES: Mapping[str, str] = {kind: f"the {kind} backend" for kind in ("vxlan", "ipip", "wireguard")}
-"""What doctor calls a kernel feature that a backend needs."""
+"""Doctor's name for the kernel feature that a backend needs."""
 BACKENDS = tuple(BACKEND_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """One network's."""
+    """The overlay of one network."""
 
     backend: str
     device: str | None
-    """Of the same name on every node; None where packets leave by the uplink itself."""
+    """The same name on every node; None where packets leave by the uplink itself."""
     headers: int
-    """Bytes that an overlay packet is longer on the underlay."""
+    """Bytes that headers add to an overlay packet on the underlay."""
     connects_nodes: bool
-    """False where nodes only share out subnets."""
+    """False if nodes only allocate subnets."""
 
     @property
     def has_sessions(self) -> bool:
-        """Whether two nodes shake hands before the first packet between them."""
+        """Return whether two nodes perform a handshake before the first packet between them."""
         return self.backend == "wireguard"
 
     @property
     def needs(self) -> str | None:
-        """The kernel feature that it needs, in doctor's words."""
+        """Return the kernel feature that it needs, by doctor's name."""
         return KERNEL_FEATURES.get(self.backend)
 
 
 def overlay_of(network: NetworkConfig) -> Overlay:
-    """The overlay of a checked network config."""
+    """Return the overlay of a checked network config."""
     kind, options = network.backend_type, network.backend
     devices = {"udp": "flannel0", "ipip": "flannel.ipip", "wireguard": "flannel-wg"}
     device = f"flannel.{options.vni}" if isinstance(options, VxlanOptions) else devices.get(kind)
@@ -49,9 +49,9 @@ def overlay_of(network: NetworkConfig) -> Overlay:
 
 
 def with_backend(cluster: Cluster, backend: str) -> Cluster:
-    """The cluster with another backend type; options of the file's own backend stay if it is of that type already.
+    """Return the cluster with another backend type; options of the file's own backend stay if it already has that type.
 
-    Raises InvalidConfig when the rest of the network config does not go with it.
+    Raises InvalidConfig if the rest of the network config is incompatible.
     """
     if cluster.config.backend_type == backend:
         return cluster

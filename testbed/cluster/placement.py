@@ -1,4 +1,4 @@
-"""Which node a new pod goes to. Pure."""
+"""The scheduler: chooses the node for a new pod. Pure."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from testbed.cluster.manifest import PodSpec
 from testbed.cluster.object_key import Owner
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""As Go and Kubernetes call them."""
+"""In the names of Go and Kubernetes."""
 ANY_ADDRESS = "0.0.0.0"
 
 
 class TakenPort(NamedTuple):
-    """A port that a pod takes of its node."""
+    """A host port that a pod uses."""
 
     address: str
     """0.0.0.0: every address of the node."""
@@ -22,31 +22,31 @@ class TakenPort(NamedTuple):
     port: int
 
     def conflicts(self, other: "TakenPort") -> bool:
-        """Whether both cannot be on one node."""
+        """Report whether the two cannot be on one node."""
         same = (self.protocol, self.port) == (other.protocol, other.port)
         return same and (self.address == other.address or ANY_ADDRESS in (self.address, other.address))
 
 
 @dataclass(frozen=True, slots=True)
 class SeenNode:
-    """One node as it is now."""
+    """The current state of one node."""
 
     name: str
     open: bool = True
     """Whether new pods may go there."""
     leaving: bool = False
-    """Whether the pods that can be elsewhere shall go: it is drained or about to be deleted."""
+    """Whether pods that can run elsewhere should move: it is drained or about to be deleted."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Those of the cluster file; every node has some of its own."""
+    """Those of the cluster file; every node also has labels of its own."""
 
     @property
     def all_labels(self) -> Mapping[str, str]:
-        """Those of the file, and those that every node has."""
+        """Return the file's labels, and those that every node has."""
         return {**node_labels(self.name), **self.labels}
 
 
 def node_labels(name: str) -> dict[str, str]:
-    """The labels that a node has of itself."""
+    """Return the labels that a node has by itself."""
     architecture = ARCHITECTURES.get(machine(), machine())
     return {
         "kubernetes.io/hostname": name,
@@ -57,7 +57,7 @@ def node_labels(name: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What a pod that is there takes of its node."""
+    """The resources of its node that an existing pod uses."""
 
     node: str
     group: Owner | None
@@ -66,7 +66,7 @@ class Placed:
 
 
 def host_ports(spec: PodSpec) -> frozenset[TakenPort]:
-    """The ports that a pod takes of its node; with hostNetwork these are all it declares."""
+    """Return the host ports of a pod; with hostNetwork these are all that it declares."""
     return frozenset(
         TakenPort(port.host_ip or ANY_ADDRESS, port.protocol, port.host_port or port.container_port)
         for container in spec.containers
@@ -78,10 +78,10 @@ def host_ports(spec: PodSpec) -> frozenset[TakenPort]:
 def choose_node(
     spec: PodSpec, group: Owner | None, nodes: Sequence[SeenNode], placed: Collection[Placed]
 ) -> tuple[str | None, str]:
-    """The node for one more pod, or None and why there is none.
+    """Return the node for one more pod, or None and the reason.
 
     Without `nodeName`: an open node whose host ports are free, with the fewest pods of the same group, then with the
-    fewest pods at all, then the first. With `nodeName` that one, drained or not.
+    fewest pods, then the first. With `nodeName` that one, drained or not.
     """
     wanted = host_ports(spec)
     there: dict[str, list[Placed]] = {node.name: [] for node in nodes}
@@ -111,7 +111,7 @@ def choose_node(
 def place_all(
     pods: Sequence[PodSpec], nodes: Sequence[SeenNode], placed: Collection[Placed] = ()
 ) -> list[tuple[str | None, str]]:
-    """A node for each pod that belongs to nothing, or None and why there is none.
+    """Return a node for each pod without an owner, or None and the reason.
 
     Pods that name their node come first, so that their order does not matter.
     """
@@ -125,7 +125,9 @@ def place_all(
 
 
 def nodes_for(spec: PodSpec, nodes: Iterable[SeenNode]) -> list[str]:
-    """The nodes that a DaemonSet with this template has a pod on: drained ones too, whatever else is there."""
+    """Return the nodes on which a DaemonSet with this template has a pod: also drained ones, whatever
+    else runs there.
+    """
     named = [node for node in nodes if spec.node_name in (None, node.name)]
     return [node.name for node in named if node.open and not _missing_label(spec, node)]
 
@@ -142,7 +144,7 @@ def _why_closed(node: SeenNode) -> str:
 
 
 def taken_port(wanted: Iterable[TakenPort], there: Iterable[Placed]) -> str:
-    """Which of these host ports is taken by what is on a node; empty where none is."""
+    """Return which of these host ports is taken on a node; empty if none is."""
     taken = [port for one in there for port in one.host_ports]
     for port in sorted(wanted):
         if any(port.conflicts(other) for other in taken):

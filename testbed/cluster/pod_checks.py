@@ -1,4 +1,4 @@
-"""What no field of a pod can know alone: checks inside a pod, between pods and nodes. Pure."""
+"""Checks across a pod's fields, and between pods and nodes. Pure."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -20,7 +20,7 @@ from testbed.cluster.yaml_source import Path, dotted
 from testbed.spelling import listed
 
 TEMPLATE = ("spec", "template")
-"""Of a Deployment, ReplicaSet or DaemonSet: where its pods' description is."""
+"""Path of the pods' description in a Deployment, ReplicaSet or DaemonSet."""
 
 
 def check_names(
@@ -29,9 +29,9 @@ def check_names(
     nodes: Sequence[str],
     machines: Collection[str] = (),
 ) -> Iterator[Problem]:
-    """Pods, nodes and the machines of the lab have one name space, because `exec NAME` must be clear.
+    """Check the names of pods, nodes and machines, which must differ because `exec NAME` must be unambiguous.
 
-    `cluster` is the document that names the nodes; None for a lab that runs.
+    `cluster` is the document that names the nodes; None for a running lab.
     """
     first: dict[ObjectKey, Source] = {}
     taken = {*nodes, *machines, *(pod.name for _, pod in pods)}
@@ -42,7 +42,7 @@ def check_names(
             line = first[pod.key].line(path)
             yield source.problem(path, f"a pod name twice (got {name}, line {line} has it too; {want})")
         elif pod.key.namespace != DEFAULT_NAMESPACE:
-            # It is called by its namespace too.
+            # Its name includes its namespace.
             pass
         elif name in nodes:
             where = f", line {cluster.document.key_position(('nodes', name)).line}" if cluster else ""
@@ -54,7 +54,7 @@ def check_names(
 
 
 def check_node(source: Source, path: Path, spec: PodSpec, nodes: Sequence[str]) -> Iterator[Problem]:
-    """Whether the node that a pod or a template names exists; `path` leads to the spec."""
+    """Check that the node named by a pod or a template exists; `path` leads to the spec."""
     node = spec.node_name
     if node is not None and node not in nodes:
         what = f"no such node (got {shorten(node)}; want {listed(nodes, node)}){near_match(node, nodes)}"
@@ -62,13 +62,13 @@ def check_node(source: Source, path: Path, spec: PodSpec, nodes: Sequence[str]) 
 
 
 def check_pod(source: Source, pod: object) -> Iterator[Problem]:
-    """What the parts of one pod say about each other."""
+    """Check the parts of one pod against each other."""
     assert isinstance(pod, PodManifest)
     yield from check_pod_spec(source, ("spec",), pod.spec)
 
 
 def check_pod_spec(source: Source, path: Path, spec: PodSpec) -> Iterator[Problem]:
-    """The same for the spec at `path`, a pod's or a template's."""
+    """Check the same for the spec at `path`, a pod's or a template's."""
     yield from _duplicates(source, (*path, "containers"), [container.name for container in spec.containers])
     names = {container.name for container in spec.containers}
     for number, container in enumerate(spec.init_containers):
@@ -101,30 +101,30 @@ def check_pod_spec(source: Source, path: Path, spec: PodSpec) -> Iterator[Proble
 
 
 def check_deployment(source: Source, deployment: object) -> Iterator[Problem]:
-    """Check what the parts of one Deployment say about each other."""
+    """Check the parts of one Deployment against each other."""
     assert isinstance(deployment, Deployment)
     yield from _check_owner(source, deployment, LONGEST_DEPLOYMENT_NAME)
 
 
 def check_replica_set(source: Source, replica_set: object) -> Iterator[Problem]:
-    """Check what the parts of one ReplicaSet say about each other."""
+    """Check the parts of one ReplicaSet against each other."""
     assert isinstance(replica_set, ReplicaSet)
     yield from _check_owner(source, replica_set, LONGEST_OWNER_NAME)
 
 
 def check_daemon_set(source: Source, daemon_set: object) -> Iterator[Problem]:
-    """Check what the parts of one DaemonSet say about each other."""
+    """Check the parts of one DaemonSet against each other."""
     assert isinstance(daemon_set, DaemonSet)
     yield from _check_owner(source, daemon_set, LONGEST_OWNER_NAME)
     ports = host_ports(daemon_set.spec.template.spec)
     if ports and daemon_set.max_surge(1):
         got = f"maxSurge beside host port {min(ports).port}"
-        what = f"two pods of one node cannot have one host port ({got}; want maxUnavailable)"
+        what = f"two pods on one node cannot share a host port ({got}; want maxUnavailable)"
         yield source.problem(("spec", "updateStrategy", "rollingUpdate", "maxSurge"), what)
 
 
 def _check_owner(source: Source, owner: PodOwner, longest_name: int) -> Iterator[Problem]:
-    """What holds for everything that makes pods of a template."""
+    """Check the rules for everything that creates pods from a template."""
     if len(owner.name) > longest_name:
         got = f"{len(owner.name)} characters"
         what = f"too long for the names of its pods (got {got}; want at most {longest_name})"
@@ -201,7 +201,7 @@ def _check_identity(source: Source, path: Path, spec: PodSpec, container: Contai
         yield source.problem((*path, "securityContext"), what)
     context = container.security_context
     if context.privileged and not context.allow_privilege_escalation:
-        what = "privileged containers may always get more rights (got false; want it left out, or privileged: false)"
+        what = "privileged containers can always gain more rights (got false; want it left out, or privileged: false)"
         yield source.problem((*path, "securityContext", "allowPrivilegeEscalation"), what)
 
 

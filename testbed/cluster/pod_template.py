@@ -1,4 +1,4 @@
-"""What the objects of apps/v1 that make pods have in common: a template, and labels that select its pods."""
+"""The common parts of apps/v1 objects that create pods: a template, and labels that select its pods."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ from testbed.cluster.manifest_model import Annotations, LabelKey, LabelName, Lab
 from testbed.cluster.name_rules import check_count_or_percent, within
 from testbed.cluster.object_key import ObjectKey, Owner
 
-MAX_REPLICAS = 1000  # several times what a machine holds
+MAX_REPLICAS = 1000  # several times a machine's capacity
 HASH_LENGTH = 8
 SUFFIX = "-xxxxx"
-"""At the end of a pod's name."""
+"""Suffix of a pod's name."""
 LONGEST_OWNER_NAME = 63 - len(SUFFIX)
 LONGEST_WAIT_S = 3600
 
@@ -24,51 +24,51 @@ Replicas = Annotated[int, within(0, MAX_REPLICAS)]
 
 
 class LabelSelector(Model):
-    """Which pods belong to it: those that have all these labels."""
+    """Selects the pods that have all these labels."""
 
     match_labels: Annotated[dict[LabelKey, LabelValue], Field(min_length=1)]
 
 
 class TemplateMetadata(Model):
-    """Labels of every pod of the template; names are given to them."""
+    """Labels of every pod of the template; their names are generated."""
 
     name: LabelName | None = None
-    """Kubernetes allows it and does nothing with it."""
+    """Kubernetes allows it and ignores it."""
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     annotations: Annotations = Field(default_factory=dict)
 
 
 class PodTemplate(Model):
-    """What each pod is."""
+    """The description of each pod."""
 
     metadata: TemplateMetadata = Field(default_factory=TemplateMetadata)
     spec: PodSpec
 
     @property
     def hash(self) -> str:
-        """The same for equal templates, another one for others; a part of names and labels."""
+        """Return a hash that is equal for equal templates; a part of names and labels."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        # What runs is a part of the template, also where the cluster file says it and not the manifest.
+        # The recipe is a part of the template, even if the cluster file sets it and not the manifest.
         text += "".join(container.image for container in self.spec.containers if container.stand_in)
         return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
 
     def with_labels(self, more: Mapping[str, str]) -> "PodTemplate":
-        """The same with more labels."""
+        """Return the same with more labels."""
         metadata = self.metadata.model_copy(update={"labels": {**self.metadata.labels, **more}})
         return self.model_copy(update={"metadata": metadata})
 
 
 class TemplateSpec(Model):
-    """Which pods, and what each of them is."""
+    """The selected pods, and their template."""
 
     selector: LabelSelector
     template: PodTemplate
     min_ready_seconds: Annotated[int, within(0, LONGEST_WAIT_S)] = 0
-    """How long a pod must be ready until it counts as available."""
+    """How long a pod must be ready before it counts as available."""
 
 
 class PodOwner(Model):
-    """An object that makes pods: a Deployment by ReplicaSets, a ReplicaSet, a DaemonSet."""
+    """An object that creates pods: a Deployment through ReplicaSets, a ReplicaSet, a DaemonSet."""
 
     api_version: Literal["apps/v1"]
     kind: str
@@ -77,28 +77,28 @@ class PodOwner(Model):
 
     @property
     def name(self) -> str:
-        """`metadata.name`."""
+        """Return `metadata.name`."""
         return self.metadata.name
 
     @property
     def key(self) -> ObjectKey:
-        """`metadata.namespace` and `metadata.name`."""
+        """Return `metadata.namespace` and `metadata.name`."""
         return ObjectKey(self.metadata.namespace, self.metadata.name)
 
     @property
     def owner(self) -> Owner:
-        """How its pods know it."""
+        """Return it as the owner of its pods."""
         return Owner(self.kind, self.key)
 
     def to_manifest(self) -> dict[str, Any]:
-        """The object as a manifest again, without fields that have their default value."""
+        """Return the object as a manifest, without fields that have their default value."""
         manifest = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         return {"apiVersion": self.api_version, "kind": self.kind, **manifest}
 
 
 def pod_of(template: PodTemplate, key: ObjectKey, node: str) -> PodManifest:
-    """A pod of the template."""
-    # Parts that were checked once need no second check.
+    """Return a pod of the template."""
+    # Parts already checked need no second check.
     metadata = Metadata.model_construct(
         name=key.name,
         namespace=key.namespace,
@@ -110,5 +110,5 @@ def pod_of(template: PodTemplate, key: ObjectKey, node: str) -> PodManifest:
 
 
 def share(value: int | str, of: int, rounded: Callable[[float], int]) -> int:
-    """A number of pods, or a share of `of`."""
+    """Return a number of pods, given as one or as a percentage of `of`."""
     return value if isinstance(value, int) else rounded(of * int(value.removesuffix("%")) / 100)

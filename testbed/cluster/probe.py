@@ -1,4 +1,4 @@
-"""Readiness and liveness probes, as Kubernetes' v1 Probe has them: how a container is asked, and how often."""
+"""Readiness and liveness probes, as in Kubernetes' v1 Probe: how and how often a container is probed."""
 
 from typing import Annotated, Literal
 
@@ -33,33 +33,33 @@ class HttpGetAction(Model):
     port: PortOrName
     path: str = "/"
     host: str | None = None
-    """Another address than the pod's."""
+    """An address other than the pod's."""
     scheme: Literal["HTTP", "HTTPS"] = "HTTP"
     http_headers: Annotated[tuple[HttpHeader, ...], Field(strict=False)] = ()
 
 
 class TcpSocketAction(Model):
-    """A connection from the node; that it is accepted is a success."""
+    """A connection from the node; success means that it is accepted."""
 
     port: PortOrName
     host: str | None = None
 
 
 class GrpcAction(Model):
-    """A question to the program's gRPC health service from the node; SERVING is a success."""
+    """A request to the program's gRPC health service from the node; SERVING is a success."""
 
     port: Port
     service: str = ""
 
 
 class SleepAction(Model):
-    """Nothing for a while."""
+    """A pause."""
 
     seconds: Annotated[int, within(0, LONGEST_S)]
 
 
 class LifecycleHandler(Model):
-    """What is done once: a command in the container, a GET from the node, or a pause."""
+    """An action that runs once: a command in the container, a GET from the node, or a pause."""
 
     exec: ExecAction | None = None
     http_get: HttpGetAction | None = None
@@ -74,13 +74,13 @@ class LifecycleHandler(Model):
         return self
 
     def as_probe(self, timeout_s: float) -> "Probe":
-        """The same question, asked once; not of a pause."""
+        """Return the same action as a single probe; not for a pause."""
         timeout = min(LONGEST_S, max(1, round(timeout_s)))
         return Probe.model_construct(exec=self.exec, http_get=self.http_get, timeout_seconds=timeout)
 
 
 class Lifecycle(Model):
-    """What is done when a container has started and before it is ended."""
+    """Actions after a container has started and before it is terminated."""
 
     post_start: LifecycleHandler | None = None
     """A container whose handler fails is restarted."""
@@ -89,7 +89,7 @@ class Lifecycle(Model):
 
 
 class Probe(Model):
-    """One way to ask, and the numbers around it; defaults are Kubernetes' own."""
+    """A probe's action and its numbers; defaults are Kubernetes' own."""
 
     exec: ExecAction | None = None
     http_get: HttpGetAction | None = None
@@ -111,6 +111,6 @@ class Probe(Model):
 
     @property
     def port(self) -> int | str | None:
-        """The port that is asked, by number or name; None for a command."""
+        """Return the probed port, by number or name; None for a command."""
         action = self.http_get or self.tcp_socket or self.grpc
         return action.port if action is not None else None

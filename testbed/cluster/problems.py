@@ -1,4 +1,4 @@
-"""What is wrong in a file, collected so that a person sees all of it at once."""
+"""Problems in a file, collected so that a person sees all of them at once."""
 
 import difflib
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong and where: `where` is FILE:LINE:COLUMN, or FILE alone when nothing in it can be shown."""
+    """One problem and its place: `where` is FILE:LINE:COLUMN, or FILE alone without a position."""
 
     where: str
     what: str
@@ -28,7 +28,7 @@ class Problem:
 
 
 class SpecError(InvalidInput):
-    """A cluster file cannot be used; `problems` are all reasons, in the order of the file."""
+    """A cluster file is unusable; `problems` are all reasons, in the order of the file."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -36,13 +36,13 @@ class SpecError(InvalidInput):
 
 
 def shorten(value: object, limit: int = 60) -> str:
-    """`value` as a message shows it: one line, without control characters, at most `limit` characters."""
+    """Return `value` for a message: one line, without control characters, at most `limit` characters."""
     text = value if isinstance(value, str) and value.isprintable() and value else repr(value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def near_match(wrong: str, known: Iterable[str]) -> str:
-    """` - did you mean "x"?` for the nearest of `known`, or nothing when none is near."""
+    """Return ` - did you mean "x"?` for the nearest of `known`, or nothing if none is near."""
     lowered = {name.lower(): name for name in known}
     found = difflib.get_close_matches(wrong.lower(), lowered, n=1)
     return f' - did you mean "{lowered[found[0]]}"?' if found else ""

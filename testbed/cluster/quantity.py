@@ -14,7 +14,7 @@ FACTORS = {
 
 
 def bytes_of(quantity: int | str) -> int:
-    """The number of bytes, rounded up. Raises a validation error for what is no quantity."""
+    """Return the number of bytes, rounded up. Raises a validation error for anything else."""
     found = _QUANTITY.fullmatch(str(quantity))
     if not found:
         raise wrong("not a quantity of bytes", quantity, "a number with a unit, such as 64Mi or 1G")
@@ -24,7 +24,7 @@ def bytes_of(quantity: int | str) -> int:
 
 
 def check_quantity(quantity: object) -> int | str:
-    """A quantity as it was written."""
+    """Check a quantity and return it as written."""
     if isinstance(quantity, bool) or not isinstance(quantity, int | str):
         raise wrong("not a quantity of bytes", quantity, "a number with a unit, such as 64Mi or 1G")
     bytes_of(quantity)

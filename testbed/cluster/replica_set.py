@@ -1,4 +1,4 @@
-"""The subset of Kubernetes' apps/v1 ReplicaSet that the testbed honours; a Deployment makes one for each template."""
+"""The subset of Kubernetes' apps/v1 ReplicaSet that the testbed supports; a Deployment makes one for each template."""
 
 from typing import Any, Literal
 
@@ -8,49 +8,49 @@ from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.pod_template import LabelSelector, PodOwner, Replicas, TemplateSpec
 
 TEMPLATE_HASH = "pod-template-hash"
-"""The label by which Kubernetes tells the pods of one template from those of another."""
+"""The label that distinguishes the pods of one template from those of another."""
 
 
 class ReplicaSetSpec(TemplateSpec):
-    """How many pods of which kind."""
+    """The number of pods, and their template."""
 
     replicas: Replicas = 1
 
 
 class ReplicaSet(PodOwner):
-    """An apps/v1 ReplicaSet: a changed template is for new pods only."""
+    """An apps/v1 ReplicaSet: a changed template affects only new pods."""
 
     kind: Literal["ReplicaSet"]
     spec: ReplicaSetSpec
 
     @property
     def template_hash(self) -> str:
-        """The hash of the template that a Deployment made it for; empty for one of its own."""
+        """Return the hash of the template that a Deployment made it for; empty for one without a Deployment."""
         return self.spec.template.metadata.labels.get(TEMPLATE_HASH, "")
 
     def scaled(self, replicas: int) -> "ReplicaSet":
-        """The same with another number of pods."""
+        """Return the same with another number of pods."""
         return self._with("replicas", replicas)
 
     def available_after(self, seconds: int) -> "ReplicaSet":
-        """The same with another `minReadySeconds`."""
+        """Return the same with another `minReadySeconds`."""
         return self if self.spec.min_ready_seconds == seconds else self._with("min_ready_seconds", seconds)
 
     def _with(self, field: str, value: int) -> "ReplicaSet":
         return self.model_copy(update={"spec": self.spec.model_copy(update={field: value})})
 
     def to_manifest(self) -> dict[str, Any]:
-        """The ReplicaSet as a manifest again, without fields that have their default value."""
+        """Return the ReplicaSet as a manifest, without fields that have their default value."""
         manifest = super().to_manifest()
         manifest["spec"]["replicas"] = self.spec.replicas
         return manifest
 
 
 def replica_set_of(deployment: Deployment, key: ObjectKey, template_hash: str, replicas: int) -> ReplicaSet:
-    """The ReplicaSet of a Deployment's template."""
+    """Return the ReplicaSet of a Deployment's template."""
     label = {TEMPLATE_HASH: template_hash}
     template = deployment.spec.template.with_labels(label)
-    # Parts that were checked once need no second check.
+    # Parts already checked need no second check.
     metadata = Metadata.model_construct(
         name=key.name, namespace=key.namespace, labels=template.metadata.labels, annotations={}
     )

@@ -24,13 +24,13 @@ class Requirement:
     """The other way round; a label that is not there is none of the values."""
 
     def holds(self, labels: Mapping[str, str]) -> bool:
-        """Whether an object with these labels is meant."""
+        """Return whether an object with these labels is meant."""
         here = self.key in labels and (self.values is None or labels[self.key] in self.values)
         return here is not self.negated
 
 
 def parse_selector(text: str) -> tuple[Requirement, ...]:
-    """The parts of a selector, all of which must hold. Raises ValueError."""
+    """Return the parts of a selector, all of which must hold. Raises ValueError."""
     return tuple(_requirement(part.strip()) for part in re.split(_COMMA, text))
 
 
@@ -46,7 +46,7 @@ def _requirement(text: str) -> Requirement:
 
 
 def selected(found: Sequence[ObjectT], requirements: Sequence[Requirement]) -> list[ObjectT]:
-    """The objects that all requirements hold for."""
+    """Return the objects that all requirements hold for."""
     return [
         item
         for item in found

@@ -1,4 +1,4 @@
-"""The subset of Kubernetes' v1 Service that the testbed honours."""
+"""The subset of Kubernetes' v1 Service that the testbed supports."""
 
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -39,7 +39,7 @@ class ServicePort(Model):
     target_port: Annotated[Annotated[int | str, PlainValidator(check_port_or_name)] | None, LEFT_OUT_AT_ZERO] = None
     """Of the pods: a number, or the name of a container's port; None: the same number."""
     node_port: Annotated[Annotated[int, within(*NODE_PORTS)] | None, LEFT_OUT_AT_ZERO] = None
-    """On which every node answers too; None: chosen, where the Service is of type NodePort."""
+    """A port that every node also answers on; None: chosen, if the Service has type NodePort."""
 
 
 class ClientIPConfig(Model):
@@ -55,29 +55,29 @@ class SessionAffinityConfig(Model):
 
 
 class ServiceSpec(Model):
-    """Which pods serve, and how they are reached."""
+    """The selected pods, and how they are reached."""
 
     selector: Annotated[dict[LabelKey, LabelValue], Field(min_length=1)]
     ports: Annotated[tuple[ServicePort, ...], Field(strict=False, min_length=1)]
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     load_balancer_ip: Annotated[str, AfterValidator(check_address)] | None = Field(default=None, alias="loadBalancerIP")
-    """Of the subnet that the gateway is on; left out: chosen. The gateway and every node answer."""
+    """On the gateway's subnet; by default chosen. The gateway and every node answer."""
     publish_not_ready_addresses: bool = False
     """Whether pods that are not ready are endpoints too."""
     cluster_ip: Annotated[str, AfterValidator(_check_cluster_ip)] | None = Field(default=None, alias="clusterIP")
-    """An address of the service range; `None` as text: headless, known by name only; left out: chosen."""
+    """An address of the service range; `None` as text: headless, known by name only; by default chosen."""
     cluster_ips: Annotated[tuple[Annotated[str, AfterValidator(_check_cluster_ip)], ...], Field(strict=False)] = Field(
         default=(), alias="clusterIPs"
     )
-    """One of each family, the first of them `clusterIP`; left out: chosen."""
+    """One of each family, the first of them `clusterIP`; by default chosen."""
     ip_families: Annotated[tuple[IpFamily, ...], Field(strict=False, max_length=2)] = ()
-    """The first is that of `clusterIP`; left out: IPv4, then IPv6."""
+    """The first is that of `clusterIP`; by default IPv4, then IPv6."""
     ip_family_policy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None = None
-    """Whether it has addresses of both families; left out: of one."""
+    """Whether it has addresses of both families; by default of one."""
     session_affinity: Literal["None", "ClientIP"] = "None"
     session_affinity_config: SessionAffinityConfig | None = None
     external_traffic_policy: Literal["Cluster", "Local"] = "Cluster"
-    """Local: a node port sends only to pods of its own node, and they see who asks."""
+    """Local: a node port forwards only to pods of its own node, and they see the client's address."""
 
 
 class Service(Model):
@@ -90,43 +90,43 @@ class Service(Model):
 
     @property
     def name(self) -> str:
-        """`metadata.name`."""
+        """Return `metadata.name`."""
         return self.metadata.name
 
     @property
     def key(self) -> ObjectKey:
-        """`metadata.namespace` and `metadata.name`."""
+        """Return `metadata.namespace` and `metadata.name`."""
         return ObjectKey(self.metadata.namespace, self.metadata.name)
 
     @property
     def has_node_ports(self) -> bool:
-        """Whether every node answers on a port of its own."""
+        """Return whether every node answers on a port of its own."""
         return self.spec.type != "ClusterIP"
 
     @property
     def external_address(self) -> IPv4Address | None:
-        """The address of a LoadBalancer, once it has one."""
+        """Return the address of a LoadBalancer, once it has one."""
         asked = self.spec.load_balancer_ip
         return IPv4Address(asked) if asked is not None and self.spec.type == "LoadBalancer" else None
 
     def at_external_address(self, address: IPv4Address) -> "Service":
-        """The same with this address outside."""
+        """Return the same with this external address."""
         return self.model_copy(update={"spec": self.spec.model_copy(update={"load_balancer_ip": str(address)})})
 
     @property
     def headless(self) -> bool:
-        """Whether it has no cluster IP."""
+        """Return whether it has no cluster IP."""
         return self.spec.cluster_ip == HEADLESS
 
     @property
     def affinity_s(self) -> int | None:
-        """How many seconds after its last connection a client comes back to the same pod; None: no affinity."""
+        """Return how many seconds after its last connection a client returns to the same pod; None: no affinity."""
         if self.spec.session_affinity == "None":
             return None
         return (self.spec.session_affinity_config or SessionAffinityConfig()).client_ip.timeout_seconds
 
     def families(self, dual_stack: bool) -> tuple[Family, ...]:
-        """The IP versions that it has addresses of, in order, on a network with both families or IPv4 only."""
+        """Return the IP versions of its addresses, in order, on a network with both families or only IPv4."""
         spec = self.spec
         named = [VERSIONS[family] for family in spec.ip_families]
         if not named and spec.cluster_ip is not None and ":" in spec.cluster_ip:
@@ -137,13 +137,13 @@ class Service(Model):
         return tuple(family for family in order if family == 4 or dual_stack)
 
     def address_of(self, family: Family) -> IPAddress | None:
-        """Its cluster IP of that family, once it has its numbers; None where it has none."""
+        """Return its cluster IP of that family, once allocated; None if it has none."""
         own = self.spec.cluster_ips or ((self.spec.cluster_ip,) if self.spec.cluster_ip else ())
         found = [ip_address(one) for one in own if one != HEADLESS]
         return next((one for one in found if one.version == family), None)
 
     def resolved(self, addresses: Sequence[IPAddress], node_ports: tuple[int | None, ...]) -> "Service":
-        """The same with the cluster IPs, one for each family and none for a headless one, and node ports."""
+        """Return the same with the cluster IPs, one for each family and none for a headless one, and node ports."""
         ports = tuple(
             port.model_copy(update={"node_port": chosen, "target_port": port.target_port or port.port})
             for port, chosen in zip(self.spec.ports, node_ports, strict=True)
@@ -155,6 +155,6 @@ class Service(Model):
         return self.model_copy(update={"spec": self.spec.model_copy(update=chosen)})
 
     def to_manifest(self) -> dict[str, Any]:
-        """The service as a manifest again, without fields that have their default value."""
+        """Return the service as a manifest, without fields that have their default value."""
         manifest = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         return {"apiVersion": self.api_version, "kind": self.kind, **manifest}

@@ -1,4 +1,7 @@
-"""Cluster IPs and node ports of Services that do not name theirs: the same name gets the same number again. Pure."""
+"""Allocates cluster IPs and node ports to Services without their own: the same name gets the same number again.
+
+Pure.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +16,7 @@ from testbed.errors import TestbedError
 SERVICE_RANGE = IPv4Network("10.96.0.0/12")
 SERVICE_RANGES: Mapping[Family, IPNetwork] = {4: SERVICE_RANGE, 6: SERVICE_RANGE_IPV6}
 FIRST_CHOSEN = 256
-"""Lower ones are left to those who name theirs, as 10.96.0.10 of the cluster's DNS."""
+"""Lower ones are left to Services that name theirs, like 10.96.0.10 of the cluster's DNS."""
 
 
 class NothingFree(TestbedError):
@@ -21,7 +24,7 @@ class NothingFree(TestbedError):
 
 
 def allocate(services: Iterable[Service], dual_stack: bool = False) -> dict[ObjectKey, Service]:
-    """Every Service with its numbers, by name; whoever names its own has them before others choose."""
+    """Return every Service with its numbers, by name; those that name their own are served before the others."""
     wanted = list(services)
     found: dict[ObjectKey, Service] = {}
     for service in sorted(wanted, key=_chooses):
@@ -30,9 +33,10 @@ def allocate(services: Iterable[Service], dual_stack: bool = False) -> dict[Obje
 
 
 def number(service: Service, numbered: Mapping[ObjectKey, Service], dual_stack: bool = False) -> Service:
-    """The Service with its numbers. `numbered` are those that are there; one of its own name is what it was before.
+    """Return the Service with its numbers.
 
-    What it does not name it keeps from before, else chooses. Raises NothingFree.
+    `numbered` are the existing ones; one with its own name is its previous state. Numbers that it does not name are
+    kept from that, else chosen. Raises NothingFree.
     """
     before = numbered.get(service.key)
     others = [other for key, other in numbered.items() if key != service.key]
@@ -84,6 +88,6 @@ def _free_node_port(name: str, protocol: str, taken: set[tuple[str, int]]) -> in
 
 
 def _choices(name: str, size: int) -> Iterator[int]:
-    """Every number below `size`, from one on that depends on the name only."""
+    """Yield every number below `size`, starting at one that depends only on the name."""
     first = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % size
     return ((first + step) % size for step in range(size))

@@ -1,4 +1,4 @@
-"""What no field of a Service can know alone. Pure."""
+"""Checks across the fields of a Service. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, ip_address
@@ -12,13 +12,13 @@ from testbed.cluster.service_addresses import SERVICE_RANGE, SERVICE_RANGES
 from testbed.cluster.validation import Source
 
 FIRST_SUGGESTED = 101
-"""Of the range of Services, in messages."""
+"""In the range of Services, for messages."""
 
 Labels = Mapping[str, str]
 
 
 def check_service(source: Source, service: object) -> Iterator[Problem]:
-    """What the parts of one Service say about each other."""
+    """Check the parts of one Service against each other."""
     assert isinstance(service, Service)
     spec = service.spec
     if not service.has_node_ports and not source.is_doubtful(("spec", "type")):
@@ -36,11 +36,11 @@ def check_service(source: Source, service: object) -> Iterator[Problem]:
         what = "a Service without a cluster IP has no node ports (got clusterIP: None; want type: ClusterIP)"
         yield source.problem(("spec", "type"), what)
     if service.headless and spec.session_affinity != "None":
-        what = "nothing stands between client and pod here (got clusterIP: None; want sessionAffinity: None)"
+        what = "clients connect to pods directly (got clusterIP: None; want sessionAffinity: None)"
         yield source.problem(("spec", "sessionAffinity"), what)
     affinity_is_off = spec.session_affinity == "None" and not source.is_doubtful(("spec", "sessionAffinity"))
     if spec.session_affinity_config is not None and affinity_is_off:
-        what = "settings of an affinity that is off (got sessionAffinity: None; want sessionAffinity: ClientIP)"
+        what = "settings of a disabled affinity (got sessionAffinity: None; want sessionAffinity: ClientIP)"
         yield source.problem(("spec", "sessionAffinityConfig"), what)
     if spec.cluster_ip is not None and not service.headless and not _is_for_services(spec.cluster_ip):
         ranges = SERVICE_RANGE if ":" not in spec.cluster_ip else SERVICE_RANGE_IPV6
@@ -91,7 +91,7 @@ def _check_families(source: Source, service: Service) -> Iterator[Problem]:
 
 
 def check_dual_stack(applied: Iterable[tuple[Source, Service]], dual_stack: bool) -> Iterator[Problem]:
-    """Whether the network has the families that Services ask for."""
+    """Check that the network has the families that Services request."""
     for source, service in applied:
         spec = service.spec
         wants_ipv6 = spec.ip_families[:1] == ("IPv6",) or ":" in (spec.cluster_ip or "")
@@ -126,7 +126,7 @@ def _check_ports(source: Source, ports: Sequence[ServicePort]) -> Iterator[Probl
 
 
 def check_together(applied: Sequence[tuple[Source, Service]], others: Iterable[Service] = ()) -> Iterator[Problem]:
-    """Cluster IPs and node ports that two Services ask for: two of `applied`, or one and one of `others`.
+    """Check for cluster IPs and node ports that two Services request: two of `applied`, or one and one of `others`.
 
     `others` are those that stay beside `applied`; each has its numbers.
     """
@@ -164,7 +164,7 @@ def check_together(applied: Sequence[tuple[Source, Service]], others: Iterable[S
 
 
 def check_range(applied: Sequence[tuple[Source, Service]], pod_network: IPv4Network) -> Iterator[Problem]:
-    """Whether an address could be a pod's and a Service's."""
+    """Check whether an address could belong to a pod and to a Service."""
     if applied and SERVICE_RANGE.overlaps(pod_network):
         what = (
             f"addresses of Services, {SERVICE_RANGE}, are pods' too (got Network {pod_network}; want one beside them)"
@@ -173,9 +173,9 @@ def check_range(applied: Sequence[tuple[Source, Service]], pod_network: IPv4Netw
 
 
 def selects_nothing(applied: Sequence[tuple[Source, Service]], pods: Sequence[tuple[str, Labels]]) -> Iterator[Problem]:
-    """Services that no pod belongs to: no error, for pods may come, but probably a mistake.
+    """Check for Services that select no pod: not an error, since pods may be added, but probably a mistake.
 
-    `pods` are the namespaces and labels of pods, and of those that Deployments make.
+    `pods` are the namespaces and labels of pods, including those from templates.
     """
     for source, service in applied:
         selector = service.spec.selector

@@ -1,7 +1,7 @@
-"""Bandwidth, delay, jitter and loss of a cable as tc commands for each of its ends; and what the kernel must have.
+"""Bandwidth, delay, jitter and loss of a cable as tc commands for each of its ends, and the kernel's requirements.
 
 Bandwidth is a token bucket (tbf), which nearly every kernel has; delay, jitter and loss are netem, which kernels
-without modules often lack. Pure; `missing_features` is given somebody who tries.
+without modules often miss. Pure; `missing_features` is given a function that tries a command.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,8 +10,8 @@ from testbed.cluster.wiring import Cable, Shaping, Wiring
 
 FRAME_BYTES = 1514  # a packet of 1,500 bytes with its Ethernet header
 LEAST_BURST_BYTES = 10 * FRAME_BYTES
-BURST_S = 0.004  # the bucket holds what the rate gives in one tick of a slow clock (CONFIG_HZ=250)
-LATENCY = "50ms"  # how long a packet may wait where no queue size is given
+BURST_S = 0.004  # the bucket holds the rate's bytes of one tick of a slow clock (CONFIG_HZ=250)
+LATENCY = "50ms"  # how long a packet may wait without a given queue size
 REMEDY = "Debian's own kernel has it: apt install linux-image-amd64 (or -arm64), and reboot"
 
 PROBES = {
@@ -19,11 +19,11 @@ PROBES = {
     "netem": ("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"),
     "pfifo": ("tc", "qdisc", "add", "dev", "lo", "root", "pfifo", "limit", "10"),
 }
-"""Each fails where the kernel lacks the feature; to be tried in a namespace of its own."""
+"""Each fails if the kernel lacks the feature; run them in a temporary namespace."""
 
 
 def queueing_commands(device: str, shaping: Shaping) -> list[list[str]]:
-    """What shapes the packets that leave through `device`, in order; twice is harmless."""
+    """Return the commands that shape packets leaving through `device`, in order; twice is harmless."""
     commands = []
     place = ["root"]
     if shaping.bandwidth is not None:
@@ -48,7 +48,7 @@ def queueing_commands(device: str, shaping: Shaping) -> list[list[str]]:
 
 
 def needed_features(shaping: Shaping) -> list[str]:
-    """Queueing disciplines of the kernel that a cable needs."""
+    """Return the kernel's queueing disciplines that a cable needs."""
     features = ["tbf"] if shaping.bandwidth is not None else []
     if shaping.netem:
         features.append("netem")
@@ -58,8 +58,10 @@ def needed_features(shaping: Shaping) -> list[str]:
 
 
 def missing_features(wiring: Wiring, attempt: Callable[[Sequence[str]], str]) -> list[str]:
-    """What the kernel lacks for the cables, a line each: feature, why, for which cable. `attempt` runs a probe and
-    returns what was wrong."""
+    """Return missing kernel features of the cables, one line each: feature, reason, cable.
+
+    `attempt` runs a probe and returns its error.
+    """
     wanted: dict[str, list[Cable]] = {}
     for cable in wiring.shaped():
         for feature in needed_features(cable.shaping):

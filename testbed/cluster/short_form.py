@@ -9,9 +9,9 @@ NODES = "nodes"
 
 
 def with_nodes_by_name(source: Source) -> tuple[Source, list[Problem]]:
-    """Return the document with its list of node names as a mapping, and a problem for each name that is there twice.
+    """Return the document with its list of node names as a mapping, and a problem for each repeated name.
 
-    A document with anything else under `nodes` comes back as it is.
+    A document with anything else under `nodes` is returned unchanged.
     """
     document = source.document
     names = document.value.get(NODES) if isinstance(document.value, dict) else None

@@ -2,7 +2,7 @@
 
     bytes ── yaml_source ──> documents with positions ── validation ──> models ── checks ──> Cluster
 
-Every stage notes all its problems; a file with any problem gives one SpecError with all of them and nothing else.
+Every stage collects all its problems; a file with problems results in one SpecError with all of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,7 +50,7 @@ from testbed.spelling import listed
 DEFAULT_CLUSTER = "nginx_tomcat"
 
 MACHINES = ("gw", "etcd1", "etcd2", "etcd3")
-"""What a lab has besides nodes and routers; `exec NAME` must be clear."""
+"""Machines of a lab besides nodes and routers; `exec NAME` must be unambiguous."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +59,21 @@ class Cluster:
 
     metadata: Metadata
     network: Mapping[str, Any]
-    """flannel's network config as the file has it."""
+    """flannel's network config, as in the file."""
     network_json: str
-    """The same as it is written to etcd, byte for byte."""
+    """The same in its etcd form, byte for byte."""
     config: NetworkConfig
-    """The same as the agents read it."""
+    """The same as the agents parse it."""
     etcd: EtcdSpec
     underlay: UnderlaySpec
     nodes: Mapping[str, NodeSpec]
     """In the order of the file."""
     agent: AgentSpec
-    """For every node that has none of its own."""
+    """For every node without its own."""
     pods: tuple[PodManifest, ...]
     """In the order of the file; each has its `spec.node_name`."""
     written_pods: tuple[PodManifest, ...]
-    """The same as the file has them: without a node where it names none."""
+    """The same as in the file: without a node if it names none."""
     deployments: tuple[Deployment, ...]
     """In the order of the file."""
     replica_sets: tuple[ReplicaSet, ...]
@@ -85,16 +85,16 @@ class Cluster:
     network_policies: tuple[NetworkPolicy, ...]
     """In the order of the file."""
     namespaces: tuple[Namespace, ...]
-    """Those that have a document, in the order of the file."""
+    """Those with a document, in the order of the file."""
     configs: tuple[ConfigObject, ...]
     """ConfigMaps and Secrets, in the order of the file."""
     warnings: tuple[Problem, ...]
-    """What is probably a mistake and is done all the same."""
+    """Probable mistakes, which are accepted all the same."""
     addresses: AddressPlan
     images: tuple[ImageRule, ...]
-    """What runs for images; the first that fits."""
+    """Recipes for images; the first match wins."""
     dns: bool
-    """Whether names of Services and pods can be asked for."""
+    """Whether the lab has a DNS for Services and pods."""
     wiring: Wiring
     """Switches, routers and cables between the nodes."""
     text: str
@@ -102,12 +102,12 @@ class Cluster:
 
     @property
     def name(self) -> str:
-        """`metadata.name`."""
+        """Return `metadata.name`."""
         return self.metadata.name
 
     @property
     def written(self) -> tuple[Object, ...]:
-        """Every object as the file has it."""
+        """Return every object as in the file."""
         return (
             *self.namespaces,
             *self.network_policies,
@@ -119,17 +119,17 @@ class Cluster:
 
     @property
     def pod_owners(self) -> tuple[Deployment | ReplicaSet | DaemonSet, ...]:
-        """Everything that makes pods of a template."""
+        """Return every object that creates pods from a template."""
         return (*self.deployments, *self.replica_sets, *self.daemon_sets)
 
     @property
     def pod_specs(self) -> list[PodSpec]:
-        """What runs in pods: of each pod, and of each template once."""
+        """Return the spec of each pod, and of each template once."""
         return [*(pod.spec for pod in self.pods), *(owner.spec.template.spec for owner in self.pod_owners)]
 
     @property
     def pod_count(self) -> int:
-        """How many pods there will be, those of templates included."""
+        """Return how many pods there will be, including those of templates."""
         nodes = [SeenNode(name, labels=node.labels) for name, node in self.nodes.items()]
         daemons = sum(len(nodes_for(one.spec.template.spec, nodes)) for one in self.daemon_sets)
         of_deployments = sum(one.spec.replicas for one in self.deployments)
@@ -137,20 +137,23 @@ class Cluster:
 
 
 def load_cluster(path: Path | str, images: Sequence[ImageRule] = ()) -> Cluster:
-    """Read the cluster file at `path`; `images` come before its own. Raises SpecError with all its problems."""
+    """Read the cluster file at `path`; `images` take precedence over its own.
+
+    Raises SpecError with all its problems.
+    """
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        want = "want a cluster file that can be read"
+        want = "want a readable cluster file"
         raise SpecError([Problem(str(path), f"cannot be read (got {error.strerror}; {want})")]) from None
     return read_cluster(data, str(path), images)
 
 
 def read_cluster(data: bytes, name: str, images: Sequence[ImageRule] = ()) -> Cluster:
-    """The cluster in the YAML stream `data`; `name` stands for the file in problems. Raises SpecError.
+    """Read the cluster from the YAML stream `data`; `name` is the file's name in problems.
 
-    `images` come before those of the file.
+    Raises SpecError. `images` take precedence over those of the file.
     """
     documents, problems = read_documents(data, name)
     if not documents:
@@ -208,12 +211,12 @@ def read_cluster(data: bytes, name: str, images: Sequence[ImageRule] = ()) -> Cl
 
 
 def find_cluster(name: str = DEFAULT_CLUSTER, images: Sequence[ImageRule] = ()) -> Cluster:
-    """The cluster of a file, or one of ours by its name (`-` and `_` are one). Raises SpecError."""
+    """Return the cluster of a file, or a bundled one by its name (`-` and `_` are the same). Raises SpecError."""
     return load_cluster(find_cluster_file(name), images)
 
 
 def find_cluster_file(name: str = DEFAULT_CLUSTER) -> Path:
-    """The file that `name` means. Raises SpecError with the names that there are."""
+    """Return the file that `name` means. Raises SpecError with the known names."""
     if "/" in name or name.endswith((".yaml", ".yml")):
         return Path(name)
     known = cluster_names()
@@ -227,7 +230,7 @@ def find_cluster_file(name: str = DEFAULT_CLUSTER) -> Path:
 
 
 def cluster_names() -> list[str]:
-    """Names of the clusters that come with the testbed."""
+    """Return the names of the bundled clusters."""
     return sorted(path.stem for path in TOPOLOGIES.glob("*.yaml"))
 
 
@@ -256,7 +259,7 @@ def _read_cluster_document(
 
 
 def _node_names(source: Source) -> list[str]:
-    """The names under `nodes`, also where the rest of the document is wrong."""
+    """Return the names under `nodes`, even if the rest of the document is wrong."""
     nodes = source.document.value.get("nodes") if isinstance(source.document.value, dict) else None
     return list(nodes) if isinstance(nodes, dict) else []
 
@@ -269,13 +272,13 @@ def _seen(names: Iterable[str], cluster: ClusterDocument | None) -> list[SeenNod
 def _labels(
     pods: Iterable[tuple[Source, PodManifest]], owners: Iterable[tuple[Source, PodOwner]]
 ) -> list[tuple[str, Mapping[str, str]]]:
-    """Namespace and labels of each pod, and of those that templates make."""
+    """Return namespace and labels of each pod, including those from templates."""
     of_templates = [(one.metadata.namespace, one.spec.template.metadata.labels) for _, one in owners]
     return [*((pod.metadata.namespace, pod.metadata.labels) for _, pod in pods), *of_templates]
 
 
 def _in_order(problems: Sequence[Problem]) -> list[Problem]:
-    """By line and column; every problem of a file has both."""
+    """Sort by line and column; every problem of a file has both."""
 
     def place(problem: Problem) -> tuple[int, ...]:
         return tuple(int(number) for number in problem.where.split(":")[-2:])

@@ -1,7 +1,7 @@
-"""What a pod's manifest gives to stand-ins that they have no use for: left out, with a warning. Pure.
+"""Removes parts of a pod's manifest that its stand-ins do not use, with a warning. Pure.
 
-A stand-in is our own program: it reads no settings and no data of the image's program. So a volume that only stand-ins
-mount may be an empty directory, wherever it comes from, and variables from elsewhere are not needed.
+A stand-in is our own program: it reads no settings or data of the image's program. So a volume that only stand-ins
+mount may be an empty directory, whatever its source, and variables from elsewhere are not needed.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Object = dict[str, Any]
 
 
 def simplify(source: Source, rules: Sequence[ImageRule]) -> None:
-    """Take out of the document what its stand-ins do not need."""
+    """Remove from the document what its stand-ins do not need."""
     document = source.document.value
     path: Path = ("spec", "template", "spec") if document.get("kind") in WITH_TEMPLATE else ("spec",)
     spec = document

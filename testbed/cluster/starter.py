@@ -1,4 +1,4 @@
-"""The starter file of `testbed init`. A test reads it as it is, and once more with every commented line switched on."""
+"""The starter file of `testbed init`. A test reads it as it is, and once more with every commented line enabled."""
 
 STARTER = """\
 # A cluster for `testbed up lab.yaml`. Only `nodes` is required; `testbed validate --show-defaults lab.yaml` prints the

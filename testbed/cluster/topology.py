@@ -4,7 +4,7 @@
     --topo ./rack.py:Rack,racks=3     a class in a file
     --topo ./rack.py,rack,racks=3     a name in the file's `topos`
 
-Bad input is a ValueError with the words for a person; a topology that grows without bounds is stopped while it grows.
+Bad input raises a ValueError with a message for people; a topology that grows without bounds is stopped while it grows.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from testbed.cluster.problems import near_match, shorten
 from testbed.cluster.wiring import DURATION, Cable, Shaping, Wiring
 from testbed.places import TOPOLOGIES
 
-MOST_PARTS = 5000  # nodes, routers and switches together; what no machine of our users holds
+MOST_PARTS = 5000  # nodes, routers and switches together; more than any user's machine holds
 
 _KINDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -29,13 +29,13 @@ _LINK_STRUCTURE = frozenset(
     | {"intfName1", "intfName2", "addr1", "addr2"}
 )
 _QDISC_CHOICE = frozenset({"use_htb", "use_hfsc", "use_tbf", "speedup"})
-"""Which queueing discipline does the work is the testbed's business."""
+"""The testbed chooses the queueing discipline itself."""
 _FOR_PLAIN_MININET = frozenset({"ip", "mac", "defaultRoute", "router", "cls", "isSwitch"})
 _OF_ONE_END = frozenset({"ip", "mac"})
 
 
 class WrongTopology(ValueError):
-    """A topology has parts that the testbed cannot honour: all of them, each in a person's words."""
+    """A topology has parts that the testbed does not support: all of them, one message each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -48,22 +48,22 @@ class TooManyParts(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TopologyParameter:
-    """Something that a topology can be asked for."""
+    """A parameter of a topology."""
 
     name: str
     kind: type | None
-    """int, float, bool or str; None when the topology does not say."""
+    """int, float, bool or str; None if the topology does not say."""
     default: object
 
 
 def known_topologies() -> list[str]:
-    """Names that `underlay.topology` and `--topo` may have."""
+    """Return the valid names for `underlay.topology` and `--topo`."""
     return sorted(path.stem for path in TOPOLOGIES.glob("[a-z]*.py"))
 
 
 @dataclass(frozen=True, slots=True)
 class DescribedParameter:
-    """A parameter of one of our topologies."""
+    """A parameter of one of our topologies, with its description."""
 
     name: str
     type: str | None
@@ -73,7 +73,7 @@ class DescribedParameter:
 
 @dataclass(frozen=True, slots=True)
 class DescribedTopology:
-    """One of our topologies."""
+    """One of our topologies, with its description."""
 
     name: str
     description: str
@@ -81,7 +81,7 @@ class DescribedTopology:
 
 
 def describe_topologies() -> list[DescribedTopology]:
-    """Each of ours with its parameters, their defaults and meanings."""
+    """Return our topologies with their parameters, defaults and meanings."""
     found = []
     for name in known_topologies():
         shape = topology_class(name)
@@ -98,7 +98,7 @@ def describe_topologies() -> list[DescribedTopology]:
 
 
 def topology_class(name: str) -> type[Topo]:
-    """The class of one of ours. Raises ValueError with the names that there are."""
+    """Return the class of one of our topologies. Raises ValueError with the known names."""
     known = known_topologies()
     if name not in known:
         want = ", ".join(known)
@@ -108,7 +108,7 @@ def topology_class(name: str) -> type[Topo]:
 
 
 def class_in_file(path: Path, name: str | None) -> type[Topo]:
-    """A topology of a user's file, which is executed, as `mn --custom` does. Raises ValueError."""
+    """Return a topology of a user's file, which is executed, as by `mn --custom`. Raises ValueError."""
     try:
         names = runpy.run_path(str(path))
     except OSError as error:
@@ -136,7 +136,7 @@ def _is_topology(value: object) -> bool:
 
 
 def parameters_of(topology: type[Topo]) -> tuple[list[TopologyParameter], bool]:
-    """The parameters of a topology, and whether it takes others too (`**params`)."""
+    """Return the parameters of a topology, and whether it accepts others (`**params`)."""
     own_constructor = inspect.isclass(topology) and topology.__init__ is not Topo.__init__
     function = topology.__init__ if own_constructor else getattr(topology, "build", topology)
     declared = list(inspect.signature(function).parameters.values())
@@ -157,7 +157,10 @@ def _kind_of(parameter: inspect.Parameter) -> type | None:
 
 
 def parameters_from_words(name: str, topology: type[Topo], words: Sequence[str]) -> dict[str, Any]:
-    """`depth=2` or, by position, `2`, as values of the parameters' types. Raises ValueError for the first wrong one."""
+    """Parse `depth=2` or, by position, `2`, as values of the parameters' types.
+
+    Raises ValueError for the first wrong one.
+    """
     declared, takes_any = parameters_of(topology)
     given: dict[str, Any] = {}
     for position, word in enumerate(words):
@@ -176,7 +179,7 @@ def parameters_from_words(name: str, topology: type[Topo], words: Sequence[str])
 
 
 def unknown_parameter(name: str, key: str, declared: Sequence[TopologyParameter]) -> str:
-    """The words for a parameter that a topology does not have."""
+    """Return the error for a parameter that a topology does not have."""
     near = near_match(key, [parameter.name for parameter in declared])
     return f"unknown parameter of {name} (got {shorten(key)}; want {_wanted(declared)}){near}"
 
@@ -208,19 +211,19 @@ def _number(text: str, to: type) -> object:
 
 
 def wrong_type(value: object, kind: type | None) -> str:
-    """What would be right instead of `value`; empty when it is right."""
+    """Return what is expected instead of `value`; empty if it is right."""
     if kind is None or type(value) is kind or (kind is float and type(value) is int):
         return ""
     return _KINDS[kind]
 
 
 def build(topology: type[Topo], parameters: Mapping[str, Any]) -> Wiring:
-    """Make the graph and take it over. Raises ValueError in a person's words, TooManyParts when it is too big."""
+    """Build the graph and convert it. Raises ValueError with a message for people, TooManyParts if it is too big."""
     return wiring_of(make(topology, parameters))
 
 
 def make(topology: type[Topo], parameters: Mapping[str, Any]) -> Topo:
-    """Make the graph. Raises ValueError in a person's words, TooManyParts when it is too big."""
+    """Build the graph. Raises ValueError with a message for people, TooManyParts if it is too big."""
     before = Topo.addNode
     count = 0
 
@@ -231,7 +234,7 @@ def make(topology: type[Topo], parameters: Mapping[str, Any]) -> Topo:
             raise TooManyParts(f"more than {MOST_PARTS}")
         return str(before(self, name, **options))
 
-    # Every topology adds its nodes and switches through this method; there is no other place to stop it in time.
+    # Every topology adds its nodes and switches through this method; only here can it be stopped in time.
     Topo.addNode = add_node
     try:
         return topology(**parameters)
@@ -244,7 +247,7 @@ def make(topology: type[Topo], parameters: Mapping[str, Any]) -> Topo:
 
 
 def wiring_of(topology: Topo) -> Wiring:
-    """A built Mininet topology as a value. Raises WrongTopology for what the testbed cannot honour."""
+    """Convert a built Mininet topology. Raises WrongTopology for unsupported parts."""
     options = {name: topology.nodeInfo(name) for name in topology.nodes()}
     routers = tuple(name for name in topology.hosts() if _is_router(options[name]))
     nodes = tuple(name for name in topology.hosts() if name not in routers)
@@ -263,7 +266,7 @@ def wiring_of(topology: Topo) -> Wiring:
 
 
 def _is_router(options: Mapping[str, Any]) -> bool:
-    """`router=True`, or a class such as the LinuxRouter of Mininet's examples."""
+    """Report whether it has `router=True`, or a class like LinuxRouter in Mininet's examples."""
     return bool(options.get("router")) or "router" in getattr(options.get("cls"), "__name__", "").lower()
 
 
@@ -272,7 +275,7 @@ def _host_problems(name: str, options: Mapping[str, Any]) -> Iterator[str]:
     if kind not in ("Host", "Node"):
         yield f"{name}: a host of another class (got {kind}; want Host, or a class with Router in its name)"
     for option in sorted(set(options) - _FOR_PLAIN_MININET):
-        yield f"{name}: a host option that the testbed cannot honour (got {option}; want none)"
+        yield f"{name}: a host option that the testbed does not support (got {option}; want none)"
 
 
 _SHAPING = {
@@ -292,7 +295,7 @@ def _shaping(info: Mapping[str, Any]) -> dict[str, Any]:
 def _link_problems(cable: str, info: Mapping[str, Any]) -> Iterator[str]:
     for option in sorted(set(info) - set(_SHAPING) - _LINK_STRUCTURE - _QDISC_CHOICE):
         want = ", ".join(_SHAPING)
-        yield f"{cable}: a link option that the testbed cannot honour (got {option}; want {want})"
+        yield f"{cable}: a link option that the testbed does not support (got {option}; want {want})"
     for side in ("params1", "params2"):
         for option in sorted(set(info.get(side) or {}) - _OF_ONE_END):
             yield f"{cable}: an option of one end only (got {option} in {side}; want it for both ends)"

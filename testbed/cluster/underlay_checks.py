@@ -1,6 +1,6 @@
-"""The `underlay:` of a cluster file as a wiring: a topology by name, or switches, routers and links.
+"""Converts `underlay:` of a cluster file to a wiring: a topology by name, or switches, routers and links.
 
-Pure, but for importing the topology's module; problems are returned.
+Pure, except for the import of the topology's module; problems are returned.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ from testbed.cluster.validation import Source, shown
 from testbed.cluster.wiring import Wiring
 
 FILLED_IN = "nodes"
-"""A parameter that is the number of the file's nodes."""
+"""A parameter that is filled in with the number of the file's nodes."""
 NAMES_SHOWN = 6
 
 
 def read_wiring(source: Source, document: ClusterDocument) -> tuple[Wiring | None, list[Problem]]:
-    """The underlay's wiring with the nodes of the file; None with the reasons why there is none."""
+    """Return the underlay's wiring with the nodes of the file; None with the problems otherwise."""
     if document.underlay.is_explicit:
         underlay = document.underlay
         problems = list(_check_links(source, document))
@@ -95,7 +95,7 @@ def _listed(document: ClusterDocument) -> Wiring:
 def _check_links(source: Source, document: ClusterDocument) -> Iterator[Problem]:
     underlay = document.underlay
     switches, routers = list(underlay.switches or ()), list(underlay.routers)
-    # A node of which something else is wrong has a link all the same.
+    # A node with other problems may still have a link.
     written = source.document.value.get("nodes")
     nodes = list(dict.fromkeys([*document.nodes, *(written if isinstance(written, dict) else ())]))
     doubtful = any(source.is_doubtful(("underlay", group)) for group in ("switches", "routers"))
@@ -130,7 +130,7 @@ def _check_links(source: Source, document: ClusterDocument) -> Iterator[Problem]
                     yield source.problem((*path, place), what)
                 plugged.setdefault(end, (source.line((*path, place)), shown))
     if not all_known or source.is_doubtful(("underlay", "links")):
-        # What seems to have no link may be what a misspelt end means.
+        # An apparently missing link may be the meaning of a misspelt end.
         return
     ends = {end for link in underlay.links or () for end in link.ends}
     for name in nodes:
@@ -140,7 +140,7 @@ def _check_links(source: Source, document: ClusterDocument) -> Iterator[Problem]
     for group in ("switches", "routers"):
         for number, name in enumerate(getattr(underlay, group) or ()):
             if name not in ends:
-                what = f"nothing is plugged in (got no link of {name}; want one of underlay.links to have this end)"
+                what = f"no link (got no link of {name}; want one of underlay.links to have this end)"
                 yield source.problem(("underlay", group, number), what)
 
 
@@ -159,8 +159,8 @@ def _check_connected(source: Source, wiring: Wiring) -> Iterator[Problem]:
     islands = wiring.islands()
     for island in islands[1:]:
         here, there = (", ".join(group[:NAMES_SHOWN]) for group in (islands[0], island))
-        got = f"no way from {islands[0][0]} to {island[0]}"
-        what = f"the underlay is in parts (got {got}; want a link between one of {here} and one of {there})"
+        got = f"no path from {islands[0][0]} to {island[0]}"
+        what = f"the underlay is not connected (got {got}; want a link between one of {here} and one of {there})"
         yield source.problem(("underlay", "links"), what)
     for router in wiring.routers:
         segments = wiring.ports[router]

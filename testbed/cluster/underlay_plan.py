@@ -1,7 +1,7 @@
 """Ports, addresses, routes and neighbours of every machine of the underlay, from its wiring and addresses. Pure.
 
-In one segment every machine knows every other and sends the rest to the gateway, which answers «net unreachable». With
-routers a machine knows those of its own segment and sends the rest to a router of it.
+In one segment every machine has a neighbour entry for every other and sends the rest to the gateway, which answers "net
+unreachable". With routers a machine knows those of its own segment and sends the rest to a router in it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,8 +17,10 @@ DEFAULT_IPV6_ROUTE = IPv6Network("::/0")
 GATEWAY = "gw"
 MACHINE_FILES_MIB = 64
 ETCD_FILES_MIB = 1024
-"""Its write-ahead log has 64 MB before the first entry and again ahead of each file's end; its database is below."""
-TO_GATEWAY = "everything else goes to the lab's gateway, which answers «net unreachable»"
+"""Its write-ahead log preallocates 64 MB before the first entry and again before each file's end; its database comes on
+top.
+"""
+TO_GATEWAY = "everything else goes to the lab's gateway, which answers with net unreachable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Neighbour:
     """A machine of the same segment."""
 
     interface: str
-    """Of the one that knows."""
+    """Interface of the machine with the entry."""
     name: str
     address: IPAddress
     mac: str
@@ -45,16 +47,16 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class MachinePlan:
-    """What one machine's network is to be."""
+    """The wanted network of one machine."""
 
     name: str
     forwards: bool
     ports: tuple[Port, ...]
     routes: tuple[tuple[Route, str], ...]
-    """With the reason for each."""
+    """With their reasons."""
     neighbours: tuple[Neighbour, ...]
     files_mib: int = MACHINE_FILES_MIB
-    """What it may keep; it has no disk, only its own /run."""
+    """Limit for its files; it has no disk, only its own /run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,9 @@ class UnderlayPlan:
     """Nodes, etcd members, the gateway, routers; each group in the order of the cluster file."""
     switches: tuple[str, ...]
     cables: tuple[Cable, ...]
-    """In the order in which they are plugged in, which numbers the ports."""
+    """In the order of plugging in, which numbers the ports."""
     spare: frozenset[int]
-    """The places in `cables` of those that close a loop of switches."""
+    """Indices in `cables` of those that close a loop of switches."""
     priorities: Mapping[str, int]
     """Of the switches in the spanning tree's election."""
     mtu: int
@@ -75,11 +77,11 @@ class UnderlayPlan:
     ipv6: bool = False
     """Whether machines have IPv6 beside IPv4."""
     open_vswitch: bool = False
-    """Whether switches are Open vSwitch's and not Linux bridges."""
+    """Whether switches are Open vSwitch's instead of Linux bridges."""
 
 
 def plan_underlay(wiring: Wiring, addresses: AddressPlan, mtu: int, *, open_vswitch: bool = False) -> UnderlayPlan:
-    """The whole underlay; gateway and etcd members hang on the first switch."""
+    """Plan the whole underlay; gateway and etcd members are on the first switch."""
     servers = (*addresses.etcd, GATEWAY)
     ports = {name: _ports(name, wiring, addresses) for name in (*addresses.nodes, *servers, *addresses.routers)}
     machines = {
@@ -151,7 +153,7 @@ def _routes(
     elif name in wiring.routers or wiring.segment_count == 1:
         default = (GATEWAY, attached[0]) if 0 in attached else ways[0]
     else:
-        # Behind the nearest router on the way to the gateway; next to the gateway, any router of the segment.
+        # Through the nearest router on the path to the gateway; in the gateway's segment, through any router of it.
         default = ways.get(0) or next(iter(ways.values()), (GATEWAY, attached.get(0, own[0])))
     for segment, way in sorted(ways.items()):
         if way != default:

@@ -1,4 +1,4 @@
-"""From plain data to models: every mistake becomes one problem with the key's path, its line and what is wanted."""
+"""From plain data to models: every mistake becomes one problem with the key's path, its line and the expected value."""
 
 import copy
 import dataclasses
@@ -61,29 +61,29 @@ EXAMPLES = {
     "DaemonSet.spec": "{selector: {matchLabels: {app: web}}, template: {…}}",
     "Service.spec": "{selector: {app: web}, ports: [{port: 80}]}",
 }
-"""Key that some object must have, or KIND.KEY → what it may look like."""
+"""Key that an object must have, or KIND.KEY → an example."""
 MOST_CUTS = 4
-"""How often what is left of a wrong document is made smaller to find more problems in it."""
+"""How often a wrong document is cut down to find more problems in it."""
 _LOOK_LIKE_OTHERS = ("true", "false", "yes", "no", "on", "off", "null")
-"""Texts that must be shown in quotes, or the message would look wrong."""
+"""Texts that must be quoted in messages."""
 
 
 class Source:
-    """One document of a file, able to say where in the file a value is."""
+    """One document of a file, which can locate its values in the file."""
 
     def __init__(self, document: Document, name: str) -> None:
         self.document, self.name = document, name
         self.warnings: list[Problem] = []
-        """What was accepted with a difference that a person should know of."""
+        """Accepted differences that a person should know."""
         self._wrong: list[Path] = []
 
     def problem(self, path: Path, what: str, *, at_key: bool = False) -> Problem:
-        """A problem of the value at `path`, or of its key."""
+        """Return a problem of the value at `path`, or of its key."""
         position = self.document.key_position(path) if at_key else self.document.position(path)
         return self.problem_at(position, f"{dotted(path)}: {what}" if path else what)
 
     def replace_value(self, value: object) -> None:
-        """Go on with another value; what is still there keeps its position in the file."""
+        """Replace the value; the parts that remain keep their position in the file."""
         self.document = dataclasses.replace(self.document, value=value)
 
     def warn(self, path: Path, what: str, *, at_key: bool = False) -> None:
@@ -91,19 +91,21 @@ class Source:
         self.warnings.append(self.problem(path, what, at_key=at_key))
 
     def problem_at(self, position: Position, what: str) -> Problem:
-        """A problem at `position`."""
+        """Return a problem at `position`."""
         return Problem(f"{self.name}:{position.line}:{position.column}", what)
 
     def note_wrong(self, path: Path) -> None:
-        """Remember that the value at `path` is wrong, and so left out of the model."""
+        """Remember that the value at `path` is wrong, and so missing from the model."""
         self._wrong.append(path)
 
     def is_doubtful(self, path: Path) -> bool:
-        """Whether something at or below `path` is wrong: then what the model has there is no reason to complain."""
+        """Return whether something at or below `path` is wrong: then the model's content there is no reason to
+        complain.
+        """
         return any(wrong[: len(path)] == path for wrong in self._wrong)
 
     def names_in(self, path: Path) -> list[str] | None:
-        """The `name` of each item of the list at `path`, as the file has them; None where one of them is wrong."""
+        """Return the `name` of each item of the list at `path`, as in the file; None if one of them is wrong."""
         value = self.document.value
         for step in path:
             value = value.get(step) if isinstance(value, dict) else value[step]
@@ -113,15 +115,15 @@ class Source:
         return [item["name"] for item in items if isinstance(item, dict) and isinstance(item.get("name"), str)]
 
     def line(self, path: Path) -> int:
-        """The line of the value at `path`."""
+        """Return the line of the value at `path`."""
         return self.document.position(path).line
 
 
 def read_model(source: Source, model: type[ModelT], context: object = None) -> tuple[ModelT | None, list[Problem]]:
-    """The document as `model`, and every reason why it is not one; `context` is for the model's own validators.
+    """Return the document as `model`, and every reason why it is not one; `context` is for the model's own validators.
 
-    With problems the model is what is left without the wrong entries, for finding more problems only; None when that
-    is no `model` either.
+    With problems, the model lacks the wrong entries, and serves only to find more problems; None if that is not a
+    `model` either.
     """
     try:
         return model.model_validate(source.document.value, context=context), []
@@ -139,24 +141,24 @@ def read_model(source: Source, model: type[ModelT], context: object = None) -> t
         try:
             return model.model_validate(rest, context=context), problems
         except ValidationError as failure:
-            # What lacks an entry now goes as a whole: a port without its number, then a container's ports.
+            # A value that now lacks an entry is removed whole: a port without its number, then a container's ports.
             for error in (one for one in failure.errors(include_url=False) if not _is_echo(one)):
                 _cut(rest, error["loc"][:-1] if error["type"] == "missing" else error["loc"])
     return None, problems
 
 
 def _is_echo(error: ErrorDetails) -> bool:
-    """Whether pydantic says that a list is too short only because its items are wrong."""
+    """Report whether pydantic calls a list too short only because its items are wrong."""
     return error["type"] == "too_short" and bool(error["input"])
 
 
 def _is_of_key(error: ErrorDetails) -> bool:
-    """Whether it is the key of a mapping that is wrong; pydantic marks it so, and a key may have this text itself."""
+    """Report whether the key of a mapping is wrong; pydantic marks it so, and a key may be the same text."""
     return error["loc"][-1:] == ("[key]",) and error["type"] != "extra_forbidden"
 
 
 def _forget(value: Any, error: ErrorDetails) -> None:  # noqa: ANN401 - plain data
-    """Take the wrong entry of a mapping out, where nothing else refers to what it would have said."""
+    """Remove the wrong entry of a mapping, if nothing else refers to its content."""
     if error["type"] in ("missing", "tuple_type", "dict_type", "model_type") or _is_of_key(error):
         return
     for step in error["loc"][:-1]:
@@ -166,7 +168,9 @@ def _forget(value: Any, error: ErrorDetails) -> None:  # noqa: ANN401 - plain da
 
 
 def _give_name(rest: Any, name: str) -> None:  # noqa: ANN401 - plain data
-    """Put a name where there is no usable one: without it the whole object would go, and hide its other problems."""
+    """Add a name where there is no usable one: without it the whole object would be removed, and hide its other
+    problems.
+    """
     if not isinstance(rest, dict):
         return
     if not isinstance(rest.get("metadata"), dict):
@@ -175,14 +179,14 @@ def _give_name(rest: Any, name: str) -> None:  # noqa: ANN401 - plain data
 
 
 def _cut(value: Any, path: Path) -> None:  # noqa: ANN401 - plain data
-    """Take the entry of a mapping out that `path` leads to; of a list the whole, so that no other place changes."""
+    """Remove the mapping entry at `path`; of a list the whole, so that other positions stay."""
     while path and isinstance(path[-1], int):
         path = path[:-1]
     for step in path[:-1]:
         try:
             value = value[step]
         except LookupError:
-            # An earlier cut took it.
+            # Already removed by an earlier cut.
             return
     if isinstance(value, dict) and path:
         value.pop(path[-1], None)
@@ -230,7 +234,7 @@ def _standard(kind: str, got: str, context: Mapping[str, Any]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value of a file as a message shows it: text that looks like something else is called a text."""
+    """Format a value of a file for a message: text that looks like something else is called a text."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -245,7 +249,7 @@ def shown(value: object) -> str:
 
 
 def allowed_keys(model: type[BaseModel], path: Path) -> list[str]:
-    """The keys that the mapping at `path` below `model` may have, in the order of their declaration."""
+    """Return the keys that the mapping at `path` below `model` may have, in the order of declaration."""
     current: type[BaseModel] = model
     for step in path:
         fields = {field.alias or name: field for name, field in current.model_fields.items()}
@@ -255,7 +259,7 @@ def allowed_keys(model: type[BaseModel], path: Path) -> list[str]:
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any type expression
-    """The model that a field of this type has, alone or in a list."""
+    """Return the model of a field with this type, alone or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     inner: Iterable[Any] = get_args(annotation)

@@ -17,7 +17,7 @@ from testbed.cluster.name_rules import (
 from testbed.cluster.quantity import bytes_of, check_quantity
 
 EMPTY_DIR_BYTES = 256 << 20
-"""Of an emptyDir without sizeLimit. Kubernetes has none, and a disk below; here it is memory."""
+"""Size of an emptyDir without sizeLimit. Kubernetes sets none, with a disk below; here it is memory."""
 FILE_MODE = 0o644
 FileMode = Annotated[int, within(0, 0o777)]
 
@@ -28,11 +28,11 @@ class EmptyDir(Model):
     medium: Literal["", "Memory"] = ""
     """Both are memory."""
     size_limit: Annotated[int | str, PlainValidator(check_quantity)] | None = None
-    """What fits in, such as 64Mi; a container that writes more gets ENOSPC. Without it, or with 0, it is 256Mi."""
+    """Its capacity, such as 64Mi; a container that writes more gets ENOSPC. Without it, or with 0, it is 256Mi."""
 
     @property
     def size(self) -> int:
-        """What fits in, in bytes."""
+        """Return the capacity in bytes."""
         return bytes_of(self.size_limit or 0) or EMPTY_DIR_BYTES
 
 
@@ -44,13 +44,13 @@ class HostPath(Model):
 
 
 class KeyToPath(Model):
-    """One key as a file of another name."""
+    """One key as a file with another name."""
 
     key: Annotated[str, AfterValidator(check_config_key)]
     path: Annotated[str, AfterValidator(check_volume_file)]
-    """Below the volume."""
+    """Path below the volume."""
     mode: FileMode | None = None
-    """Left out: the volume's defaultMode."""
+    """By default the volume's defaultMode."""
 
 
 Items = Annotated[tuple[KeyToPath, ...], Field(strict=False)]
@@ -62,30 +62,30 @@ class Files(NamedTuple):
     kind: ConfigKind
     name: str
     items: tuple[KeyToPath, ...]
-    """Empty: every key as a file of its name."""
+    """Empty: every key as a file with its name."""
     optional: bool
 
 
 class ConfigMapVolume(Model):
-    """A ConfigMap's keys as files, which change with it."""
+    """A ConfigMap's keys as files, which are updated with it."""
 
     name: Annotated[str, AfterValidator(check_object_name)]
     items: Items = ()
-    """The keys that become files; left out: all."""
+    """The keys that become files; by default all."""
     default_mode: FileMode = FILE_MODE
     optional: bool = False
-    """True: without the object, or a key, its files are not there."""
+    """True: if the object or a key is missing, its files are missing."""
 
 
 class SecretVolume(Model):
-    """A Secret's keys as files, which change with it."""
+    """A Secret's keys as files, which are updated with it."""
 
     secret_name: Annotated[str, AfterValidator(check_object_name)]
     items: Items = ()
-    """The keys that become files; left out: all."""
+    """The keys that become files; by default all."""
     default_mode: FileMode = FILE_MODE
     optional: bool = False
-    """True: without the object, or a key, its files are not there."""
+    """True: if the object or a key is missing, its files are missing."""
 
 
 class ObjectProjection(Model):
@@ -93,9 +93,9 @@ class ObjectProjection(Model):
 
     name: Annotated[str, AfterValidator(check_object_name)]
     items: Items = ()
-    """The keys that become files; left out: all."""
+    """The keys that become files; by default all."""
     optional: bool = False
-    """True: without the object, or a key, its files are not there."""
+    """True: if the object or a key is missing, its files are missing."""
 
 
 class Projection(Model):
@@ -113,7 +113,7 @@ class Projection(Model):
 
     @property
     def files(self) -> Files:
-        """What becomes files."""
+        """Return the object whose keys become files."""
         kind: ConfigKind = "ConfigMap" if self.config_map is not None else "Secret"
         given = self.config_map or self.secret
         assert given is not None
@@ -128,10 +128,10 @@ class Projected(Model):
 
 
 class Volume(Model):
-    """A directory that containers of one pod share."""
+    """A directory shared by containers of one pod."""
 
     empty_settings_say_nothing = False
-    """Another source is another volume, with settings or without."""
+    """Each source is a different volume, even without settings."""
 
     name: LabelName
     empty_dir: EmptyDir | None = None
@@ -158,7 +158,7 @@ class Volume(Model):
 
     @property
     def files(self) -> tuple[Files, ...]:
-        """The objects whose keys are its files; none for a volume of another kind."""
+        """Return the objects whose keys are its files; none for other kinds of volumes."""
         if self.config_map is not None:
             given = self.config_map
             return (Files("ConfigMap", given.name, given.items, given.optional),)
@@ -168,6 +168,6 @@ class Volume(Model):
 
     @property
     def default_mode(self) -> int:
-        """Of files that have no mode of their own."""
+        """Return the mode of files without their own."""
         given = self.config_map or self.secret or self.projected
         return given.default_mode if given is not None else FILE_MODE

@@ -1,7 +1,7 @@
-"""Who is plugged into what: the underlay's machines, switches and cables as one value, and what follows from it. Pure.
+"""The cabling of the underlay: its machines, switches and cables as one value, and derived facts. Pure.
 
-A Mininet topology and the `switches:` and `links:` of a cluster file both become a `Wiring`. A *segment* is what one
-broadcast reaches: switches that are cabled together, or a cable without any switch. Routers stand between segments.
+A Mininet topology and the `switches:` and `links:` of a cluster file both become a `Wiring`. A *segment* is a broadcast
+domain: switches that are cabled together, or a cable without any switch. Routers connect segments.
 """
 
 import re
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 DURATION = re.compile(r"[0-9]+(\.[0-9]+)?(us|ms|s)")
-"""A time as tc and Mininet's TCLink take it: 10ms."""
+"""A time in the form of tc and Mininet's TCLink: 10ms."""
 NETEM_FIELDS = ("delay", "jitter", "loss")
-"""What the kernel's netem queueing discipline does; bandwidth needs tbf only."""
+"""Done by the kernel's netem queueing discipline; bandwidth needs only tbf."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shaping:
-    """How a cable differs from a perfect one, in each direction; the parameters of Mininet's TCLink."""
+    """A cable's difference from a perfect one, in each direction; the parameters of Mininet's TCLink."""
 
     bandwidth: float | None = None
     """Mbit/s."""
@@ -32,19 +32,19 @@ class Shaping:
 
     @property
     def is_none(self) -> bool:
-        """Whether the cable is as it is made."""
+        """Return whether the cable is unshaped."""
         return self == Shaping()
 
     @property
     def netem(self) -> dict[str, str | float]:
-        """The given parameters that need netem, by name."""
+        """Return the given parameters that need netem, by name."""
         given = {name: getattr(self, name) for name in NETEM_FIELDS}
         return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Cable:
-    """A link between two named things."""
+    """A link between two named objects."""
 
     first: str
     second: str
@@ -52,7 +52,7 @@ class Cable:
 
     @property
     def ends(self) -> tuple[str, str]:
-        """Both names."""
+        """Return both names."""
         return self.first, self.second
 
     def __str__(self) -> str:
@@ -61,17 +61,17 @@ class Cable:
 
 @dataclass(frozen=True)
 class Wiring:
-    """The underlay without addresses. Gateway and etcd members hang on the first switch; they are not listed here."""
+    """The underlay without addresses. Gateway and etcd members are on the first switch; they are not listed here."""
 
     nodes: tuple[str, ...]
     switches: tuple[str, ...]
     cables: tuple[Cable, ...]
     routers: tuple[str, ...] = ()
     root: str | None = None
-    """The switch that the spanning tree starts from; by default the first."""
+    """The root switch of the spanning tree; by default the first."""
 
     def renamed(self, nodes: Sequence[str]) -> "Wiring":
-        """The same with other names for the nodes, in their order."""
+        """Return the same with other names for the nodes, in order."""
         names = dict(zip(self.nodes, nodes, strict=True))
         cables = tuple(
             Cable(names.get(c.first, c.first), names.get(c.second, c.second), c.shaping) for c in self.cables
@@ -79,18 +79,18 @@ class Wiring:
         return Wiring(tuple(nodes), self.switches, cables, self.routers, self.root)
 
     def with_node(self, name: str, switch: str) -> "Wiring":
-        """The same with one node more, on a switch."""
+        """Return the same with one more node, on a switch."""
         return Wiring((*self.nodes, name), self.switches, (*self.cables, Cable(name, switch)), self.routers, self.root)
 
     def without_node(self, name: str) -> "Wiring":
-        """The same without a node and its cables."""
+        """Return the same without a node and its cables."""
         nodes = tuple(node for node in self.nodes if node != name)
         cables = tuple(cable for cable in self.cables if name not in cable.ends)
         return Wiring(nodes, self.switches, cables, self.routers, self.root)
 
     @cached_property
     def segment_of_switch(self) -> Mapping[str, int]:
-        """The number of each switch's segment; the first switch's is 0."""
+        """Return the number of each switch's segment; the first switch's is 0."""
         neighbours: dict[str, list[str]] = {switch: [] for switch in self.switches}
         for cable in self.cables:
             if cable.first in neighbours and cable.second in neighbours:
@@ -113,7 +113,7 @@ class Wiring:
 
     @cached_property
     def segment_of_cable(self) -> tuple[int, ...]:
-        """The number of each cable's segment; a cable without a switch is one of its own."""
+        """Return the number of each cable's segment; a cable without a switch is its own segment."""
         count = len(set(self.segment_of_switch.values()))
         numbers = []
         for cable in self.cables:
@@ -127,12 +127,12 @@ class Wiring:
 
     @cached_property
     def segment_count(self) -> int:
-        """How many subnets the underlay has."""
+        """Return how many subnets the underlay has."""
         return 1 + max((*self.segment_of_switch.values(), *self.segment_of_cable), default=0)
 
     @cached_property
     def ports(self) -> Mapping[str, tuple[int, ...]]:
-        """The segments on each node's and router's ports, in the order of the cables: port 0 is NAME-eth0."""
+        """Return the segments on each node's and router's ports, in the order of the cables: port 0 is NAME-eth0."""
         found: dict[str, list[int]] = {name: [] for name in (*self.nodes, *self.routers)}
         for cable, segment in zip(self.cables, self.segment_of_cable, strict=True):
             for end in cable.ends:
@@ -141,9 +141,10 @@ class Wiring:
         return {name: tuple(segments) for name, segments in found.items()}
 
     def next_routers(self, origins: Collection[int], without: str | None = None) -> Mapping[int, tuple[int, str]]:
-        """For every segment beyond `origins`: in which of these to start and by which router, for the fewest routers.
+        """Return, for every segment beyond `origins`, which of these to start in and through which router, for the
+        fewest routers.
 
-        A router that asks for itself leaves itself out.
+        A router that asks for itself is excluded.
         """
         found: dict[int, tuple[int, str]] = {}
         waiting: deque[tuple[int, tuple[int, str] | None]] = deque((origin, None) for origin in origins)
@@ -160,11 +161,10 @@ class Wiring:
 
     @cached_property
     def spare(self) -> frozenset[int]:
-        """The places in `cables` of those that close a loop of switches.
+        """Return the indices in `cables` of those that close a loop of switches.
 
-        The other cables are the tree that the spanning tree protocol chooses where all cables cost the same: the
-        shortest way to the root; among equal ones by the switch that comes first in `priorities`, then by the lower
-        port.
+        The other cables are the tree that the spanning tree protocol chooses if all cables cost the same: the shortest
+        path to the root; among equal ones by the first switch in `priorities`, then by the lower port.
         """
         order = self.priorities
         between = {number: cable for number, cable in enumerate(self.cables) if set(cable.ends) <= set(order)}
@@ -187,13 +187,13 @@ class Wiring:
 
     @cached_property
     def priorities(self) -> Mapping[str, int]:
-        """The place of each switch in the spanning tree's election; the root has 0."""
+        """Return the rank of each switch in the spanning tree's election; the root has 0."""
         first = self.root or (self.switches[0] if self.switches else None)
         order = sorted(self.switches, key=lambda switch: switch != first)
         return {switch: number for number, switch in enumerate(order)}
 
     def islands(self) -> tuple[tuple[str, ...], ...]:
-        """What is not connected with each other: one group when all is well, in the order of switches and nodes."""
+        """Return the disconnected groups: a single one if all is connected, in the order of switches and nodes."""
         everything = (*self.switches, *self.routers, *self.nodes)
         neighbours: dict[str, list[str]] = {name: [] for name in everything}
         for cable in self.cables:
@@ -203,7 +203,7 @@ class Wiring:
         return tuple(_reach(name, neighbours, seen) for name in everything if name not in seen)
 
     def shaped(self) -> Iterator[Cable]:
-        """Cables that are not perfect ones."""
+        """Return the cables that are not perfect."""
         return (cable for cable in self.cables if not cable.shaping.is_none)
 
 

@@ -1,4 +1,4 @@
-"""Fields of Kubernetes' API that change nothing in a lab, all of them: accepted with a warning that says why. Pure."""
+"""Fields of Kubernetes' API that have no effect in a lab: accepted with a warning that explains why. Pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,12 +28,12 @@ from testbed.cluster.validation import Source, model_in
 from testbed.cluster.yaml_source import Path
 
 Reason = str | Callable[[object], str | None]
-"""Why it changes nothing; or what decides that by the value, None where it does change something."""
+"""Why it has no effect; or a function that decides by the value, and returns None if it does have one."""
 
-_SERVER = "an API server writes it"
+_SERVER = "written by an API server"
 _NO_ACCOUNTS = "a lab has no accounts"
-_ALL_EQUAL = "all nodes are alike and take every pod"
-_NO_PRIORITY = "no pod makes room for another"
+_ALL_EQUAL = "all nodes are alike and accept every pod"
+_NO_PRIORITY = "no pod is evicted for another"
 _SANDBOX = "every container has the same sandbox"
 
 
@@ -105,12 +105,12 @@ WITHOUT_MEANING: Mapping[type[BaseModel], Mapping[str, Reason]] = {
     PodSecurityContext: {
         **dict.fromkeys(("appArmorProfile", "seLinuxOptions", "seccompProfile"), _SANDBOX),
         "fsGroupChangePolicy": "volumes are empty at first",
-        "supplementalGroupsPolicy": "images bring no groups",
+        "supplementalGroupsPolicy": "images have no groups",
         "windowsOptions": "every node is Linux",
     },
     VolumeMount: {
         "mountPropagation": _only("None", "it is the default"),
-        "recursiveReadOnly": "what is read-only is read-only all the way down",
+        "recursiveReadOnly": "read-only mounts are always recursive",
     },
     Probe: {"terminationGracePeriodSeconds": "the pod's own is used"},
     DaemonSetSpec: {"revisionHistoryLimit": "a DaemonSet's former templates are not kept"},
@@ -118,16 +118,16 @@ WITHOUT_MEANING: Mapping[type[BaseModel], Mapping[str, Reason]] = {
         "allocateLoadBalancerNodePorts": "a node port is chosen anyway",
         "healthCheckNodePort": "there is no load balancer outside",
         "internalTrafficPolicy": _only("Cluster", "it is the default"),
-        "loadBalancerClass": "there is one kind of load balancer",
+        "loadBalancerClass": "there is only one kind of load balancer",
         "trafficDistribution": "a preference; endpoints are chosen at random",
     },
-    ServicePort: {"appProtocol": "packets are carried, not read"},
+    ServicePort: {"appProtocol": "packets are forwarded, not inspected"},
 }
-"""Model → key → why it changes nothing."""
+"""Model → key → why it has no effect."""
 
 
 def leave_out(source: Source, model: type[BaseModel]) -> None:
-    """Take such fields out of the document, with a warning for each that says something."""
+    """Remove such fields from the document, with a warning for each that has a value."""
     source.replace_value(_left(source, model, source.document.value, ()))
 
 

@@ -1,4 +1,4 @@
-"""A cluster file with nothing left out: what `validate --show-defaults` prints. Pure."""
+"""A cluster file with every default written out, for `validate --show-defaults`. Pure."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ BY_NAME = ("topology", "parameters")
 def written_out(cluster: Cluster) -> str:
     """Return the YAML stream of the same cluster with every default in it; it can be read again.
 
-    Left out is only what has no value until the lab runs, such as a subnet that an agent chooses, and
-    the node of a pod that any node may have.
+    It omits only values that are unknown until the lab runs: a subnet that an agent chooses, and the node of an
+    unassigned pod.
     """
     nodes = {name: {**_plain(node), "ip": str(cluster.addresses.nodes[name])} for name, node in cluster.nodes.items()}
     document = {

@@ -1,8 +1,8 @@
-"""YAML with positions: plain data and, for every key and value, where it stands in the file.
+"""YAML with positions: plain data and, for every key and value, its place in the file.
 
-Scalars mean what they mean to kubectl, whose reader is go-yaml's second version: `y` and `on` are truths, `0o7` and
-`1_000` numbers, `12:30` and dates text. Merge keys are followed. Duplicate keys, aliases that blow up and tags that
-are not YAML's own are problems; nothing is constructed from a tag.
+Scalars are parsed as by kubectl, whose reader is go-yaml's second version: `y` and `on` are booleans, `0o7` and `1_000`
+numbers, `12:30` and dates text. Merge keys are followed. Duplicate keys, alias bombs and tags that are not YAML's own
+are problems; nothing is constructed from a tag.
 """
 
 import math
@@ -17,7 +17,7 @@ from yaml.composer import Composer
 from testbed.cluster.problems import Position, Problem, shorten
 
 Path = tuple[str | int, ...]
-"""Where a value is inside its document: keys and list indices from the root."""
+"""Path of a value inside its document: keys and list indices from the root."""
 
 MAX_BYTES = 1_000_000  # a cluster of 1,000 pods written by hand is a quarter of this
 MAX_DEPTH = 32  # a container's deepest value is at depth 8
@@ -26,7 +26,7 @@ MAX_VALUES = 100_000  # after aliases are followed; an alias bomb passes this wi
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _MERGE = "<<"
 _PLAIN = "plain"
-"""The tag of a scalar that has neither quotes nor a tag."""
+"""The tag of a scalar with neither quotes nor a tag."""
 _YAML = "tag:yaml.org,2002:"
 _TYPES: Mapping[str, tuple[type, ...]] = {
     f"{_YAML}null": (type(None),),
@@ -34,7 +34,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     f"{_YAML}int": (int,),
     f"{_YAML}float": (float, int),
 }
-"""Tag → what a scalar that has it must read as."""
+"""Tag → the type that its scalar must parse as."""
 _WORDS: Mapping[str, object] = {
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
     **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
@@ -47,11 +47,11 @@ _INTEGER = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+
 _BASES = (16, 2, 8, 10)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 MOST_DIGITS = 100
-"""Of a number; what is longer is text."""
+"""Longer numbers are text."""
 
 
 def plain_value(text: str) -> object:
-    """Return what a scalar without quotes means to kubectl: null, a truth, a number, or text as it stands."""
+    """Return the value of an unquoted scalar as kubectl parses it: null, a boolean, a number, or text."""
     if text in _WORDS:
         return _WORDS[text]
     if text[0] not in "+-.0123456789" or len(text) > MOST_DIGITS:
@@ -62,7 +62,7 @@ def plain_value(text: str) -> object:
         return int(found[1] + digits, base)
     if not _FLOAT.fullmatch(number) or math.isinf(value := float(number)):
         return text
-    # kubectl goes on with JSON, which has no point in a whole number.
+    # kubectl continues with JSON, in which a whole number has no point.
     return int(value) if value.is_integer() else value
 
 
@@ -75,24 +75,24 @@ class Document:
 
     value: Any
     values: dict[Path, Position] = field(default_factory=dict)
-    """Where each value begins."""
+    """The start of each value."""
     keys: dict[Path, Position] = field(default_factory=dict)
-    """Where the key of each mapping entry begins."""
+    """The start of each mapping entry's key."""
     written: dict[Path, str] = field(default_factory=dict)
-    """How each truth and each number is spelt in the file."""
+    """The spelling of each boolean and each number in the file."""
 
     def position(self, path: Path) -> Position:
-        """Where the value at `path` is, or its nearest ancestor that is in the file."""
+        """Return the position of the value at `path`, or of its nearest ancestor in the file."""
         while path and path not in self.values:
             path = path[:-1]
         return self.values[path]
 
     def key_position(self, path: Path) -> Position:
-        """Where the key that leads to `path` is; for a list item, the item."""
+        """Return the position of the key that leads to `path`; for a list item, of the item."""
         return self.keys.get(path) or self.position(path)
 
     def items(self, key: str) -> "list[Document]":
-        """Return each item of the list under `key` as a document of its own; positions stay those in the file."""
+        """Return each item of the list under `key` as its own document; positions stay those in the file."""
         found = [Document(value) for value in self.value[key]]
         _share(key, self.values, [one.values for one in found])
         _share(key, self.keys, [one.keys for one in found])
@@ -107,7 +107,7 @@ def _share(key: str, places: Mapping[Path, PlaceT], of_items: Sequence[dict[Path
 
 
 class _Refused(Exception):
-    """Reading cannot go on after this."""
+    """Reading cannot continue."""
 
     def __init__(self, position: Position, what: str) -> None:
         self.position, self.what = position, what
@@ -117,9 +117,9 @@ Note = Callable[[Position, str], None]
 
 
 def read_documents(data: bytes, name: str, want: str = "a Cluster document") -> tuple[list[Document], list[Problem]]:
-    """Read the YAML stream `data`; `name` is the file's name in problems, `want` what an empty one lacks.
+    """Read the YAML stream `data`; `name` is the file's name in problems, `want` what an empty one is missing.
 
-    When the stream cannot be read to its end, there are no documents and the first problem says where it ends.
+    If the stream cannot be read to its end, there are no documents and the first problem has the place.
     """
     problems: list[Problem] = []
 
@@ -138,8 +138,8 @@ def read_documents(data: bytes, name: str, want: str = "a Cluster document") -> 
 
 
 def dump_documents(documents: Iterable[object], **options: Any) -> str:  # noqa: ANN401 - PyYAML's own
-    """Return a YAML stream that reads the same here, in kubectl and in other programs: whatever one of them would
-    take for a number or a truth is in quotes.
+    """Return a YAML stream that reads the same here, in kubectl and in other programs: anything that one of them would
+    parse as a number or a boolean is quoted.
     """
     text: str = yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, **options)
     return text
@@ -202,7 +202,7 @@ class _Composer(Composer, _Loader):  # type: ignore[misc] # the C parser has no 
             if anchor not in self._ended:
                 raise _Refused(position, f"an alias inside its own anchor (got *{anchor}; want a value that ends)")
             return super().compose_node(parent, index)
-        # YAML lets a name be given again; PyYAML does not.
+        # YAML allows a name to be redefined; PyYAML does not.
         self.anchors.pop(anchor, None)
         self._ended.discard(anchor)
         self._depth += 1
@@ -217,7 +217,7 @@ class _Composer(Composer, _Loader):  # type: ignore[misc] # the C parser has no 
 
 
 def _compose(text: str) -> list[yaml.Node]:
-    """The root of every document. Raises _Refused where the text stops being YAML."""
+    """Yield the root of every document. Raises _Refused if the text is not YAML."""
     composer = _Composer(text)
     roots: list[yaml.Node] = []
     try:
@@ -240,7 +240,7 @@ Entries = dict[str, tuple[yaml.Node, yaml.Node]]
 
 
 class _Reader:
-    """Follows the aliases and merge keys of one document and notes every position."""
+    """Resolves the aliases and merge keys of one document and records every position."""
 
     def __init__(self, note: Note) -> None:
         self._note = note
@@ -249,7 +249,7 @@ class _Reader:
         """By the mapping's id: one that is merged into many is read once."""
 
     def read(self, root: yaml.Node) -> Document:
-        """Return the document. Raises _Refused when aliases make too many values."""
+        """Return the document. Raises _Refused if aliases create too many values."""
         self._document.value = self._convert(root, ())
         return self._document
 
@@ -285,17 +285,17 @@ class _Reader:
             self._refuse_tag(node)
             return None
         if type(value) not in _TYPES[node.tag]:
-            what = f"not what its tag says (got {shorten(node.value)}; want !!{node.tag.removeprefix(_YAML)})"
+            what = f"does not match its tag (got {shorten(node.value)}; want !!{node.tag.removeprefix(_YAML)})"
             self._note(_position(node.start_mark), what)
             return None
         return value
 
     def _refuse_tag(self, node: yaml.Node) -> None:
-        what = f"a YAML tag is not taken here (got {shorten(node.tag)}; want a plain value)"
+        what = f"YAML tags are not supported (got {shorten(node.tag)}; want a plain value)"
         self._note(_position(node.start_mark), what)
 
     def _entries_of(self, node: yaml.MappingNode, path: Path) -> Entries:
-        """The entries of a mapping; its own hide those that are merged in."""
+        """Return the entries of a mapping; its own hide merged ones."""
         if id(node) in self._entries:
             return self._entries[id(node)]
         own: Entries = {}
@@ -334,7 +334,7 @@ class _Reader:
 
 
 def dotted(path: Path) -> str:
-    """`spec.containers[0].name` for ("spec", "containers", 0, "name")."""
+    """Return `spec.containers[0].name` for ("spec", "containers", 0, "name")."""
     text = ""
     for step in path:
         if isinstance(step, int):

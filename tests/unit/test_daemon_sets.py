@@ -151,7 +151,7 @@ spec:
         ("{type: OnDelete, rollingUpdate: {maxUnavailable: 2}}", "rollingUpdate belongs to type RollingUpdate"),
         ("{rollingUpdate: {maxUnavailable: 0}}", "nothing could ever change"),
         ("{rollingUpdate: {maxSurge: 1}}", "one of both is 0 (got maxSurge 1 and maxUnavailable 1"),
-        ("{rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}", "two pods of one node cannot have one host port"),
+        ("{rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}", "two pods on one node cannot share a host port"),
     ],
 )
 def test_a_strategy_that_cannot_be_is_refused(strategy: str, problem: str) -> None:

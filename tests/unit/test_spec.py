@@ -96,9 +96,7 @@ def test_a_file_that_is_not_there_or_a_directory_is_one_problem(tmp_path: Path) 
     for path, reason in ((tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(SpecError) as caught:
             load_cluster(path)
-        assert (
-            str(caught.value) == f"error: {path}: cannot be read (got {reason}; want a cluster file that can be read)"
-        )
+        assert str(caught.value) == f"error: {path}: cannot be read (got {reason}; want a readable cluster file)"
 
 
 def test_an_unknown_topology_is_refused_with_the_nearest_one() -> None:

@@ -52,7 +52,7 @@ def problems_of(text: str) -> list[str]:
 def test_each_is_named_with_its_place_and_the_rest_is_read() -> None:
     found = read(DAEMON_SET)
     assert [str(warning).removeprefix("error: c.yaml:") for warning in found.warnings] == [
-        "5:23: metadata.uid: ignored: an API server writes it",
+        "5:23: metadata.uid: ignored: written by an API server",
         "7:3: spec.revisionHistoryLimit: ignored: a DaemonSet's former templates are not kept",
         "12:7: spec.template.spec.serviceAccountName: ignored: a lab has no accounts",
         "15:33: spec.template.spec.containers[0].imagePullPolicy: ignored: nothing is pulled",
@@ -118,7 +118,7 @@ def test_no_field_is_both_read_and_ignored_and_every_hint_is_for_a_known_word() 
     [
         ("{runAsNonRoot: true}", "nginx", "it would run as root (got image nginx, which runs as root"),
         ("{runAsNonRoot: true, runAsUser: 0}", "shell", "it would run as root (got runAsUser: 0"),
-        ("{privileged: true, allowPrivilegeEscalation: false}", "shell", "privileged containers may always"),
+        ("{privileged: true, allowPrivilegeEscalation: false}", "shell", "privileged containers can always"),
         ("{capabilities: {add: [NET_BING]}}", "shell", "no such capability (got NET_BING"),
     ],
 )
