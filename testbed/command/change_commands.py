@@ -37,6 +37,8 @@ files_option = click.option(
     metavar="FILE",
     help="A file of manifests, or a directory of such; - is standard input.",
 )
+MOST_PAIRS = 30
+"""Of pods that a dry run shows."""
 recursive_option = click.option("-R", "--recursive", is_flag=True, help="Directories below directories, too.")
 
 
@@ -92,8 +94,24 @@ def apply(
         from testbed.output import tables as render
 
         render.warnings(answer["warnings"])
+        if changed := answer.get("reach"):
+            print()
+            render.columns(
+                ("from", "to", "gains", "loses"),
+                (
+                    (one["source"], one["target"], ports(one["gains"]), ports(one["loses"]))
+                    for one in changed[:MOST_PAIRS]
+                ),
+            )
+            if len(changed) > MOST_PAIRS:
+                print(f"and {len(changed) - MOST_PAIRS} more pairs of pods (all: -o json)")
         if not is_dry:
             next_commands(record.name, f"get all -o wide{_where(answer)}")
+
+
+def ports(those: Sequence[str]) -> str | None:
+    """Return ports in a cell; None for none."""
+    return ", ".join(those) or None
 
 
 @verbs.command()

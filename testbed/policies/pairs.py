@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from testbed.cluster.network_policy import PolicyPort
 from testbed.policies.evaluate import PolicyVerdict, evaluate
 from testbed.policies.world import DIRECTIONS, PROTOCOLS, End, Protocol, World
 
@@ -45,25 +46,30 @@ class PortAnswer:
     @property
     def ports(self) -> list[str]:
         """As people write them: `all`, `8080/tcp`, `53-60/udp`, `*/sctp`."""
-        return ["all"] if self.spans == EVERYTHING else list(map(str, self.spans))
+        return written(self.spans)
 
 
 def port_answers(world: World, source: End, target: End) -> list[PortAnswer]:
     """Return the answers for all ports between two ends, those that pass first."""
     found: dict[tuple[object, ...], tuple[list[PortSpan], PolicyVerdict]] = {}
-    for span in _spans(world):
+    for span in spans_of([world]):
         port = None if span.protocol == "icmp" else span.first
         verdict = evaluate(world, source, target, span.protocol, port)
         decisions = (verdict.egress, verdict.ingress)
         key = (verdict.allowed, *(one and (one.allowed, one.allowed_by) for one in decisions))
         found.setdefault(key, ([], verdict))[0].append(span)
-    answers = [PortAnswer(tuple(_joined(spans)), verdict) for spans, verdict in found.values()]
+    answers = [PortAnswer(tuple(joined(spans)), verdict) for spans, verdict in found.values()]
     return sorted(answers, key=lambda one: not one.verdict.allowed)
 
 
 def passing(answers: Iterable[PortAnswer]) -> list[str]:
     """Return the ports that pass, as people write them; `all`, or none of them."""
-    spans = _joined(sorted((span for one in answers if one.verdict.allowed for span in one.spans), key=_place))
+    spans = sorted((span for one in answers if one.verdict.allowed for span in one.spans), key=_place)
+    return written(joined(spans))
+
+
+def written(spans: Sequence[PortSpan]) -> list[str]:
+    """Return ports as people write them; `all` where nothing is missing."""
     return ["all"] if tuple(spans) == EVERYTHING else list(map(str, spans))
 
 
@@ -71,27 +77,18 @@ def _place(span: PortSpan) -> tuple[int, int]:
     return [one.protocol for one in EVERYTHING].index(span.protocol), span.first
 
 
-def _spans(world: World) -> Iterator[PortSpan]:
-    """Yield all ports in the smallest number of ranges in which no rule makes a difference."""
+def spans_of(worlds: Iterable[World]) -> Iterator[PortSpan]:
+    """Yield all ports in the smallest number of ranges in which no rule of these worlds makes a difference."""
     edges: dict[Protocol, set[int]] = {"tcp": {0}, "udp": {0}, "sctp": {0}}
-    for policy in world.policies:
-        for direction in DIRECTIONS:
-            for rule in policy.rules(direction):
-                for port in rule.ports:
-                    if isinstance(port.port, int):
-                        edges[PROTOCOLS[port.protocol]] |= {port.port, (port.end_port or port.port) + 1}
-    named = {
-        str(port.port)
-        for policy in world.policies
-        for one in DIRECTIONS
-        for rule in policy.rules(one)
-        for port in rule.ports
-        if isinstance(port.port, str)
-    }
-    for pod in world.pods:
-        for own in pod.ports:
-            if own.name in named:
-                edges[own.protocol] |= {own.number, own.number + 1}
+    for world in worlds:
+        named = set()
+        for port in _ports(world):
+            if isinstance(port.port, int):
+                edges[PROTOCOLS[port.protocol]] |= {port.port, (port.end_port or port.port) + 1}
+            elif port.port is not None:
+                named.add(port.port)
+        for own in (one for pod in world.pods for one in pod.ports if one.name in named):
+            edges[own.protocol] |= {own.number, own.number + 1}
     for protocol, starts in edges.items():
         inside = sorted(start for start in starts if start <= LAST_PORT)
         for first, following in zip(inside, [*inside[1:], LAST_PORT + 1], strict=True):
@@ -99,15 +96,23 @@ def _spans(world: World) -> Iterator[PortSpan]:
     yield PortSpan("icmp")
 
 
-def _joined(spans: Sequence[PortSpan]) -> list[PortSpan]:
-    joined: list[PortSpan] = []
+def _ports(world: World) -> Iterator[PolicyPort]:
+    for policy in world.policies:
+        for direction in DIRECTIONS:
+            for rule in policy.rules(direction):
+                yield from rule.ports
+
+
+def joined(spans: Sequence[PortSpan]) -> list[PortSpan]:
+    """Return ranges that touch as one."""
+    found: list[PortSpan] = []
     for span in spans:
-        before = joined[-1] if joined else None
+        before = found[-1] if found else None
         if before is not None and before.protocol == span.protocol and before.last + 1 == span.first:
-            joined[-1] = PortSpan(span.protocol, before.first, span.last)
+            found[-1] = PortSpan(span.protocol, before.first, span.last)
         else:
-            joined.append(span)
-    return joined
+            found.append(span)
+    return found
 
 
 def reachable(world: World, ends: Sequence[End]) -> dict[tuple[str, str], list[str]]:

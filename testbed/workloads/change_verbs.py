@@ -30,6 +30,8 @@ from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.changes import Changes
 from testbed.lab.namespaces import Namespaces
 from testbed.lab.waiting import wait_for
+from testbed.policies.policies import Policies
+from testbed.policies.preview import after, reach_changes
 from testbed.workloads.deployment_keeper import DeploymentKeeper, ReplicaSetKeeper
 from testbed.workloads.keeper import Keeper
 from testbed.workloads.namespace_keeper import NamespaceKeeper
@@ -44,10 +46,14 @@ FORGET_LIMIT_S = 10.0
 
 
 def change_verbs(
-    keepers: Mapping[str, Keeper], namespaces: Namespaces, pods_changed: Changes, images: Sequence[ImageRule]
+    keepers: Mapping[str, Keeper],
+    namespaces: Namespaces,
+    policies: Policies,
+    pods_changed: Changes,
+    images: Sequence[ImageRule],
 ) -> Sequence[AnyVerb]:
     """Return these verbs; `keepers` by kind, `images` are the lab's rules for what runs."""
-    changes = ChangeVerbs(keepers, namespaces, pods_changed, images)
+    changes = ChangeVerbs(keepers, namespaces, policies, pods_changed, images)
     return (Verb(APPLY, changes.apply), Verb(DELETE, changes.delete), Verb(SCALE, changes.scale))
 
 
@@ -58,10 +64,12 @@ class ChangeVerbs:
         self,
         keepers: Mapping[str, Keeper],
         namespaces: Namespaces,
+        policies: Policies,
         pods_changed: Changes,
         images: Sequence[ImageRule],
     ) -> None:
         self._keepers = keepers
+        self._policies = policies
         self._namespaces = namespaces
         self._images = images
         self._pods_changed = pods_changed
@@ -89,6 +97,10 @@ class ChangeVerbs:
         wait_s = request.argument("wait_s", float)
         if wait_s is not None:
             self._wait_for_all(request, lines, wait_s)
+        if is_dry:
+            world = self._policies.world()
+            changed = reach_changes(world, after(world, (one.object for one in manifests)))
+            return {"objects": lines, "warnings": warnings, "reach": list(changed)}
         return {"objects": lines, "warnings": warnings}
 
     def delete(self, request: Request) -> DeleteAnswer:

@@ -437,3 +437,19 @@ def test_policy_answers_for_one_port_for_all_and_for_every_pair(lab: Lab, apply:
     matrix = lab.must("policy", "--matrix", "-n", "x")
     assert "80-81/tcp" in matrix
     assert "no pod, node or address nothing" in lab.testbed("policy", "nothing", "x/a").err
+
+
+def test_a_dry_run_names_the_pairs_that_would_gain_or_lose_a_path(lab: Lab, apply: Apply, prober: Prober) -> None:
+    deny = policy("deny", "x", podSelector={"matchLabels": {"pod": "a"}}, ingress=[{"ports": [{"port": 80}]}])
+    answer = json.loads(lab.must("apply", "-f", "-", "--dry-run", "-o", "json", stdin=documents(deny)))
+    sources = [name for name in PODS if name != "x/a"]
+    assert [(one["source"], one["target"], one["gains"]) for one in answer["reach"]] == [
+        (source, "x/a", []) for source in sources
+    ]
+    assert answer["reach"][0]["loses"] == ["0-79/tcp", "81-65535/tcp", "*/udp", "*/sctp", "other protocols"]
+    compare(prober, set(PROBES))
+    apply(deny)
+    compare(prober, {probe for probe in PROBES if probe.target != "x/a" or (probe.protocol, probe.port) == ("TCP", 80)})
+    open_again = policy("deny", "x", podSelector={"matchLabels": {"pod": "a"}}, ingress=[{}])
+    shown = lab.must("apply", "-f", "-", "--dry-run", stdin=documents(open_again))
+    assert re.search(r"y/a +x/a +0-79/tcp, 81-65535/tcp", shown), shown

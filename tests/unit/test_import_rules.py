@@ -154,6 +154,7 @@ PURE = (  # decide in values: no sockets, no processes, no clock of their own
     "testbed.pods.probe_state",
     "testbed.policies.evaluate",
     "testbed.policies.pairs",
+    "testbed.policies.preview",
     "testbed.policies.ranges",
     "testbed.policies.tables",
     "testbed.policies.world",

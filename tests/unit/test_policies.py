@@ -7,6 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from agent.kernel.values import IPAddress
+from testbed.cluster.namespace import Namespace
 from testbed.cluster.network_policy import NetworkPolicy
 from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import SpecError
@@ -14,6 +15,7 @@ from testbed.cluster.spec import read_cluster
 from testbed.lab.ruleset import Ruleset, difference, whole
 from testbed.policies.evaluate import PolicyVerdict, evaluate
 from testbed.policies.pairs import passing, port_answers
+from testbed.policies.preview import after, reach_changes
 from testbed.policies.ranges import Grant, allowed, union, without
 from testbed.policies.tables import SKELETON, TABLE, wanted, wanted_on_bridge
 from testbed.policies.world import End, NamedPort, PolicyPod, Protocol, World, cluster_dns
@@ -407,6 +409,45 @@ def test_all_ports_are_told_in_few_ranges() -> None:
     assert passing(port_answers(world(deny, web), end(CLIENT), end(TOMCAT))) == first.ports
     assert passing(port_answers(world(), end(CLIENT), end(TOMCAT))) == ["all"]
     assert passing(port_answers(world(deny), end(CLIENT), end(TOMCAT))) == []
+
+
+# Before it is applied
+
+
+def test_a_preview_names_the_pairs_that_would_gain_or_lose_ports() -> None:
+    deny = policy({"podSelector": {"matchLabels": {"app": "tomcat"}}}, "deny")
+    web = policy({"podSelector": {"matchLabels": {"app": "tomcat"}}, "ingress": [{"ports": [{"port": "http"}]}]}, "web")
+    assert list(reach_changes(world(), after(world(), [deny]))) == [
+        {"source": source, "target": "tomcat", "gains": [], "loses": ["all"]} for source in ("client", "other")
+    ]
+    assert list(reach_changes(world(deny), after(world(deny), [web]))) == [
+        {"source": source, "target": "tomcat", "gains": ["8080/tcp"], "loses": []} for source in ("client", "other")
+    ]
+    assert list(reach_changes(world(deny), after(world(deny), [deny]))) == []
+
+
+def test_a_preview_knows_what_new_labels_do() -> None:
+    spec = {"podSelector": {}, "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"team": "b"}}}]}]}
+    guest = pod("guest", "10.0.46.4", namespace="shop")
+    one = world(policy(spec), pods=(TOMCAT, guest))
+    labelled = Namespace.model_validate(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {"team": "b"}}}
+    )
+    assert list(reach_changes(one, after(one, [labelled]))) == [
+        {"source": "shop/guest", "target": "tomcat", "gains": ["all"], "loses": []}
+    ]
+
+
+@pytest.mark.parametrize("seed", range(0, SETS, 10))
+def test_a_preview_is_the_difference_of_both_answers(seed: int) -> None:
+    pods = nine_pods()
+    before = as_world(RandomPolicies(seed, pods).some(3), pods)
+    then = after(before, as_world(RandomPolicies(seed + 1, pods).some(3), pods).policies)
+    changed = {(one["source"], one["target"]): one for one in reach_changes(before, then)}
+    for source in before.pods:
+        for target in before.pods:
+            answers = [passing(port_answers(one, end(source), end(target))) for one in (before, then)]
+            assert (answers[0] != answers[1]) == ((str(source.key), str(target.key)) in changed)
 
 
 @pytest.mark.parametrize("seed", range(0, SETS, 10))

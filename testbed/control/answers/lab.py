@@ -2,6 +2,8 @@
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+from testbed.control.answers.policy import ReachChange
+
 Description = dict[str, Any]
 """Headings and values, for people: `describe -o json`. Headings may change."""
 
@@ -214,6 +216,8 @@ class ApplyAnswer(TypedDict):
 
     objects: list[ChangedObject]
     warnings: list[str]
+    reach: NotRequired[list[ReachChange]]
+    """With `--dry-run`: pairs of pods that policies or labels of the files would open or close to each other."""
 
 
 class DeleteAnswer(TypedDict):

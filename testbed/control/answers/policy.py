@@ -44,6 +44,16 @@ class PolicyPair(TypedDict):
     """Those that pass, as in a line; empty: none."""
 
 
+class ReachChange(TypedDict):
+    """Two pods between which other ports would pass."""
+
+    source: str
+    target: str
+    gains: list[str]
+    """Ports, as in a line of `policy`."""
+    loses: list[str]
+
+
 class PolicyAnswer(TypedDict):
     """Of two ends: `targets`; of all: `pods` and `pairs`."""
 
