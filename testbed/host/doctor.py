@@ -30,7 +30,6 @@ SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"  # not on a normal user's
 SMALLEST_LAB = (2, 4)
 """Nodes and pods of the cluster two_nodes."""
 TRY_LIMIT_S = 10.0  # one try takes milliseconds; loading a kernel module on a slow disk may take seconds
-ERROR_EXCERPT = 120  # characters of a program's error that fit in a table row
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,8 +300,7 @@ class ScratchNamespaces(AbstractContextManager["ScratchNamespaces"]):
 
 
 def _first_line(text: str) -> str:
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return line if len(line) <= ERROR_EXCERPT else line[: ERROR_EXCERPT - 1] + "…"
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 def _kernel_checks(features: Sequence[Feature]) -> list[MachineCheck]:

@@ -118,6 +118,16 @@ def test_a_trace_has_its_hops_and_its_way_on_the_picture(page: Page) -> None:
     assert answer["way"].count('class="step"') == len(answer["trace"]["hops"])
 
 
+def test_a_trace_names_the_fault_that_explains_its_loss(page: Page, nginx_tomcat: Lab) -> None:
+    number = page.post("fault", {"words": ["agent", "pause", "node2"]})[1]["number"]
+    try:
+        answer = page.post("trace", {"source": "nginx", "destination": "tomcat:8080"})[1]
+        assert f"fault {number} (agent pause) is on: node2" in answer["trace"]["reasons"]
+    finally:
+        page.post("heal", {"number": number})
+        nginx_tomcat.handle.wait_ready()
+
+
 def test_a_taken_port_is_an_error_in_one_line(page: Page, nginx_tomcat: Lab) -> None:
     answer = nginx_tomcat.testbed("ui", "--port", str(page.port))
     assert (answer.code, answer.err.count("\n")) == (3, 1)
@@ -255,6 +265,7 @@ def test_what_is_clicked_shows_its_facts_and_the_faults_that_last(window: Browse
     window.find("#picture .wire.cable.down")
     window.wait_text("#picture g.fault text", lambda texts: len(texts) == 1, 10, "the fault on the picture")
     window.wait_text("#active-faults", lambda texts: texts == ["1 active fault"], 10, "the fault in the header")
+    assert re.fullmatch(r"fault \d+ \(link down\) is on: node2 s1", window.run("return $('active-faults').title"))
     window.click("#heal")
     window.wait_text("#table-faults tbody tr", lambda rows: rows == [], 15, "no fault")
     broken_lab.handle.wait_ready()
