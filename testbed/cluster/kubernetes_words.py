@@ -1,13 +1,5 @@
 """Words of Kubernetes' API that the testbed does not support: none of them is a misspelling of another."""
 
-_KINDS = """
-APIService Binding CertificateSigningRequest ClusterRole ClusterRoleBinding ComponentStatus
-ControllerRevision CronJob CSIDriver CSINode CustomResourceDefinition DaemonSet Endpoints EndpointSlice Event
-HorizontalPodAutoscaler Ingress IngressClass IPAddress Job Lease LimitRange MutatingWebhookConfiguration
-Node PersistentVolume PersistentVolumeClaim PodDisruptionBudget PodTemplate PriorityClass ReplicaSet
-ReplicationController ResourceQuota Role RoleBinding RuntimeClass ServiceAccount ServiceCIDR StatefulSet
-StorageClass ValidatingWebhookConfiguration VolumeAttachment
-"""
 _OF_OBJECTS = """
 creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers generateName generation managedFields
 ownerReferences resourceVersion selfLink status uid
@@ -36,7 +28,6 @@ loadBalancerClass loadBalancerIP loadBalancerSourceRanges publishNotReadyAddress
 """
 _OF_DEPLOYMENTS = "matchExpressions minReadySeconds paused progressDeadlineSeconds revisionHistoryLimit updateStrategy"
 
-KUBERNETES_KINDS = frozenset(_KINDS.split())
 KUBERNETES_KEYS = frozenset(
     " ".join((_OF_OBJECTS, _OF_PODS, _OF_CONTAINERS, _OF_VOLUMES, _OF_SERVICES, _OF_DEPLOYMENTS)).split()
 )
@@ -55,11 +46,31 @@ INSTEAD = {
     "sysctls": "it left out",
 }
 """Key that would have an effect but is not supported → its replacement."""
-INSTEAD_OF_KIND = {
-    "CronJob": "a Pod with restartPolicy: OnFailure",
-    "Ingress": "a Service with type: NodePort",
-    "Job": "a Pod with restartPolicy: OnFailure",
-    "ReplicationController": "an apps/v1 Deployment",
+_INSTEAD_BY_KINDS = {
+    "Job CronJob": "a Pod with restartPolicy: OnFailure",
+    "ReplicationController": "an apps/v1 ReplicaSet",
     "StatefulSet": "an apps/v1 Deployment and a headless Service",
+    "PodTemplate ControllerRevision": "an apps/v1 Deployment",
+    "HorizontalPodAutoscaler": "replicas: N, or scale deployment NAME --replicas N",
+    "PodDisruptionBudget": "it left out; a drain keeps to maxUnavailable of a Deployment",
+    "Ingress IngressClass": "a Service with type: NodePort",
+    "Endpoints EndpointSlice": "a Service with a selector",
+    "ServiceCIDR IPAddress": "it left out; Services get addresses of 10.96.0.0/16",
+    "PersistentVolume PersistentVolumeClaim StorageClass VolumeAttachment CSIDriver CSINode": (
+        "a volume of the pod, emptyDir: {} or hostPath: {path: …}"
+    ),
+    "ServiceAccount Role RoleBinding ClusterRole ClusterRoleBinding CertificateSigningRequest": (
+        "it left out; a lab has no accounts"
+    ),
+    "ResourceQuota LimitRange": "resources of each container",
+    "PriorityClass": "it left out; no pod makes room for another",
+    "RuntimeClass": "it left out; every container has the same sandbox",
+    "Node": "nodes: in the cluster file, or node add NAME",
+    "Binding": "nodeName: in the pod",
+    "Event ComponentStatus Lease": "it left out; the lab writes its own",
+    "APIService CustomResourceDefinition MutatingWebhookConfiguration ValidatingWebhookConfiguration": (
+        "it left out; a lab has no API server"
+    ),
 }
-"""The same for kinds."""
+INSTEAD_OF_KIND = {kind: instead for kinds, instead in _INSTEAD_BY_KINDS.items() for kind in kinds.split()}
+"""The same for kinds: every one of Kubernetes' that a lab does not have."""

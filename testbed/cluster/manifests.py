@@ -9,7 +9,7 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.free_values import free_name
 from testbed.cluster.image_names import ImageRule
 from testbed.cluster.kinds import MANIFESTS
-from testbed.cluster.kubernetes_words import INSTEAD_OF_KIND, KUBERNETES_KINDS
+from testbed.cluster.kubernetes_words import INSTEAD_OF_KIND
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.namespace import BUILT_IN, Namespace, check_exists
 from testbed.cluster.network_policy import NetworkPolicy
@@ -167,5 +167,5 @@ def _refuse(source: Source) -> Problem:
     shown = " ".join(kind)
     if instead := INSTEAD_OF_KIND.get(kind[1]):
         return source.problem(("kind",), f"a lab does not have this kind (got {shown}; want {instead})")
-    near = "" if kind[1] in KUBERNETES_KINDS else near_match(shown, map(" ".join, MANIFESTS))
+    near = near_match(shown, map(" ".join, MANIFESTS))
     return source.problem(("kind",), f"unknown apiVersion and kind (got {shown}; {want}){near}")

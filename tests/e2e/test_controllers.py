@@ -38,8 +38,9 @@ def other(kind: str, name: str, **spec: Any) -> dict[str, Any]:  # noqa: ANN401 
     return {**document, "kind": kind, "spec": {**document["spec"], **spec}}
 
 
-def daemon_set(name: str, **container: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of a manifest
+def daemon_set(name: str, *, host_network: bool, **container: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of a manifest
     document = deployment(name, None, **container)
+    document["spec"]["template"]["spec"]["hostNetwork"] = host_network
     return {**document, "kind": "DaemonSet"}
 
 
@@ -147,6 +148,14 @@ def test_conditions_say_since_when_they_hold(lab: Lab) -> None:
     lab.must("delete", "deployment", "cond")
 
 
+def test_a_pod_counts_as_available_when_it_has_been_ready_for_its_minimum(lab: Lab) -> None:
+    assert apply(lab, other("ReplicaSet", "slow", minReadySeconds=4), wait=False).code == 0
+    wait_until(lambda: status_of(lab, "replicasets", "slow")["readyReplicas"] == 1, timeout_s=15, what="ready")
+    assert status_of(lab, "replicasets", "slow")["availableReplicas"] == 0
+    wait_until(lambda: status_of(lab, "replicasets", "slow")["availableReplicas"] == 1, timeout_s=15, what="available")
+    lab.must("delete", "rs", "slow")
+
+
 def test_a_replica_set_of_its_own_is_applied_scaled_and_deleted(lab: Lab) -> None:
     assert apply(lab, other("ReplicaSet", "alone", replicas=2)).out.startswith("replicaset/alone created\n")
     assert len(nodes_of(lab, "alone")) == 2
@@ -159,7 +168,7 @@ def test_a_replica_set_of_its_own_is_applied_scaled_and_deleted(lab: Lab) -> Non
 
 def test_a_daemon_set_follows_nodes_that_come_are_drained_and_go(lab: Lab) -> None:
     ports = [{"containerPort": 8080, "name": "http", "hostPort": HOST_PORT}]
-    assert apply(lab, daemon_set("each", ports=ports)).code == 0
+    assert apply(lab, daemon_set("each", host_network=False, ports=ports)).code == 0
     assert nodes_of(lab, "each") == NODES
     assert lab.must("get", "ds").splitlines()[0].split()[:6] == [
         *("DAEMONSET", "DESIRED", "CURRENT", "READY", "UP-TO-DATE", "AVAILABLE")
@@ -187,13 +196,15 @@ def test_a_daemon_set_follows_nodes_that_come_are_drained_and_go(lab: Lab) -> No
 
 
 def test_a_daemon_sets_new_template_goes_from_node_to_node_or_waits_for_a_delete(lab: Lab) -> None:
-    apply(lab, daemon_set("log"))
+    # On the node's own port: the old pod is gone before the new one comes.
+    apply(lab, daemon_set("log", host_network=True))
+    assert lab.run("client", "curl", "-s", f"http://{lab.node('node2')['address']}:8080/hostname") == "node2\n"
     before = {pod["metadata"]["name"] for pod in pods_of(lab, "log")}
-    green = daemon_set("log", env=[{"name": "COLOUR", "value": "green"}])
+    green = daemon_set("log", host_network=True, env=[{"name": "COLOUR", "value": "green"}])
     assert apply(lab, green).code == 0
     rolled = {pod["metadata"]["name"] for pod in pods_of(lab, "log")}
     assert (len(rolled), before & rolled) == (3, set())
-    blue = daemon_set("log", env=[{"name": "COLOUR", "value": "blue"}])
+    blue = daemon_set("log", host_network=True, env=[{"name": "COLOUR", "value": "blue"}])
     blue["spec"]["updateStrategy"] = {"type": "OnDelete"}
     assert apply(lab, blue).code == 0
     assert {pod["metadata"]["name"] for pod in pods_of(lab, "log")} == rolled

@@ -23,6 +23,7 @@ from tests.waiting import wait_until
 
 OURS = {"Lease": LeaseObject, "RouteTable": RouteTableObject, "Name": NameObject}
 OWN_FACTS = {"Pod": PodOwnFacts, "Node": NodeOwnFacts, "Deployment": DeploymentFacts, "Service": ServiceOwnFacts}
+NOT_IN_THE_DEFAULT_CLUSTER = ("Deployment", "ReplicaSet", "DaemonSet", "ConfigMap", "Secret", "NetworkPolicy")
 WORKLOADS = """
 apiVersion: apps/v1
 kind: Deployment
@@ -33,6 +34,30 @@ spec:
   template:
     metadata: {labels: {app: web}}
     spec: {containers: [{name: echo, image: echo, ports: [{containerPort: 80}]}]}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: log}
+spec:
+  selector: {matchLabels: {app: log}}
+  template:
+    metadata: {labels: {app: log}}
+    spec: {containers: [{name: shell, image: shell}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {colour: green}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: key}
+stringData: {key: abc}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web}
+spec: {podSelector: {matchLabels: {app: none}}}
 ---
 apiVersion: v1
 kind: Service
@@ -70,7 +95,7 @@ def read_all(lab: Lab, kind: Kind) -> list[Any]:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.plural)
 def test_every_kind_of_the_default_cluster_is_read(kind: Kind, nginx_tomcat: Lab) -> None:
     read = read_all(nginx_tomcat, kind)
-    assert read or kind.name == "Deployment"
+    assert bool(read) == (kind.name not in NOT_IN_THE_DEFAULT_CLUSTER)
     if kind.name in MODELS and read:
         name = read[0].metadata.name
         named = nginx_tomcat.json("get", kind.plural, name)
@@ -128,7 +153,10 @@ def test_pods_that_crash_end_and_belong_to_a_deployment_are_read(own_lab: Lab, t
     wait_until(lambda: deployment().status.available_replicas == 2, timeout_s=15, what="the Deployment is available")
     conditions = {one.type: one.status for one in deployment().status.conditions}
     assert conditions == {"Available": "True", "Progressing": "True"}
-    owned = [pod for pod in pods().values() if pod.metadata.owner_references]
-    assert [pod.metadata.owner_references[0].uid for pod in owned] == [deployment().metadata.uid] * 2
+    (replica_set,) = read_all(own_lab, kinds["ReplicaSet"])
+    assert replica_set.metadata.owner_references[0].uid == deployment().metadata.uid
+    (daemon_set,) = read_all(own_lab, kinds["DaemonSet"])
+    owners = [pod.metadata.owner_references[0].uid for pod in pods().values() if pod.metadata.owner_references]
+    assert sorted(owners) == sorted([replica_set.metadata.uid] * 2 + [daemon_set.metadata.uid] * 2)
     for kind in KINDS:
-        read_all(own_lab, kind)
+        assert read_all(own_lab, kind)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from testbed.cluster.kubernetes_words import INSTEAD, KUBERNETES_KEYS
+from testbed.cluster.kinds import MANIFESTS
+from testbed.cluster.kubernetes_words import INSTEAD, INSTEAD_OF_KIND, KUBERNETES_KEYS
 from testbed.cluster.manifest_model import Model
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, read_cluster
@@ -99,11 +100,29 @@ def test_what_would_change_something_is_refused_by_name_without_a_second_error()
     assert problem.endswith(f"persistentVolumeClaim: not supported here (got persistentVolumeClaim; {want})")
 
 
-@pytest.mark.parametrize("kind", ["apps/v1 StatefulSet", "batch/v1 Job", "networking.k8s.io/v1 Ingress"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("apps/v1 StatefulSet", "batch/v1 Job", "batch/v1 CronJob", "networking.k8s.io/v1 Ingress"),
+        *("v1 PersistentVolumeClaim", "v1 ServiceAccount", "autoscaling/v2 HorizontalPodAutoscaler"),
+    ],
+)
 def test_a_kind_that_is_not_here_is_refused_with_what_to_use_instead(kind: str) -> None:
     version, name = kind.split()
     (problem,) = problems_of(f"nodes: [node1]\n---\napiVersion: {version}\nkind: {name}\nspec: {{replicas: x}}\n")
-    assert f"kind: a lab does not have this kind (got {kind}; want a" in problem
+    assert f"kind: a lab does not have this kind (got {kind}; want {INSTEAD_OF_KIND[name]})" in problem
+
+
+def test_no_kind_is_both_read_and_refused() -> None:
+    assert not set(INSTEAD_OF_KIND) & {name for _, name in MANIFESTS}
+
+
+def test_a_list_of_any_of_these_kinds_is_its_items() -> None:
+    daemon_set = DAEMON_SET.partition("---\n")[2].replace("\n", "\n  ")
+    for name in ("List", "DaemonSetList"):
+        version = "v1" if name == "List" else "apps/v1"
+        text = f"nodes: [node1]\n---\napiVersion: {version}\nkind: {name}\nitems:\n- {daemon_set}\n"
+        assert [one.name for one in read(text).daemon_sets] == ["web"]
 
 
 def test_no_field_is_both_read_and_ignored_and_every_hint_is_for_a_known_word() -> None:
