@@ -1,1 +1,1 @@
-"""Names of Services and pods, answered at each node."""
+"""The DNS names of Services and pods."""

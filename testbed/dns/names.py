@@ -1,4 +1,4 @@
-"""Names of a running lab: the server's zones kept in line with Services and pods."""
+"""DNS names of a running lab: keeps the server's zones in line with Services and pods."""
 
 import threading
 import time
@@ -19,12 +19,13 @@ from testbed.processes.supervise import Supervised
 from testbed.services.services import Services
 
 DIRECTORY = Path("/run/dns")
-"""Of the lab, whose /run is its own. knotd gives up root's right to pass where it may not, so that the lab's directory
-below /run/testbed, which belongs to the user who called sudo, is closed to it."""
+"""In the lab, whose /run is its own. knotd drops root's privileges, so it cannot enter the lab's directory below
+/run/testbed.
+"""
 BATCH_S = 0.1
-"""At least so long from one change of the zones to the next: a burst of changes is one."""
+"""Minimum interval between changes of the zones: a burst of changes becomes one."""
 PATIENCE = 10
-"""So many times as long as a look at Services and pods took passes at least until the next one."""
+"""The pause after reading Services and pods is this many times as long as reading took."""
 MEND_EVERY_S = 0.5
 
 
@@ -41,7 +42,7 @@ class Names:
         pods_changed: Changes,
         events: Events,
     ) -> None:
-        """`network` is the pods', whose addresses have names too."""
+        """`network` is the pods' network, whose addresses have names too."""
         self._services = services
         self._underlay = underlay
         self._network = network
@@ -50,9 +51,9 @@ class Names:
         self._events = events
         self._server: NameServer | None = None
         self._written: Mapping[str, tuple[Record, ...]] = {}
-        """Zone → its records as in its file."""
+        """Zone → its records in its file."""
         self._unserved: frozenset[str] = frozenset()
-        """Zones whose files the server has not taken yet."""
+        """Zones whose files the server has not loaded yet."""
         self.serial = 0
         """Of the newest zone file."""
         self._failure = ""
@@ -62,14 +63,14 @@ class Names:
 
     @property
     def server(self) -> NameServer | None:
-        """None in a lab without DNS, and before its start."""
+        """Return the server; None in a lab without DNS, and before its start."""
         return self._server
 
     def start(self) -> None:
         """Give the gateway the DNS's address and run the server there. Raises OSError."""
         gateway = self._underlay.machines[GATEWAY]
         addresses = [IPv4Interface("127.0.0.1/8"), IPv4Interface((DNS_ADDRESS, 32))]
-        gateway.kernel.ensure_addresses("lo", addresses, "the cluster's DNS; nodes send it to the gateway, as the rest")
+        gateway.kernel.ensure_addresses("lo", addresses, "the cluster's DNS; nodes route it to the gateway, by default")
         zones = zones_of(self._network)
         server = NameServer(gateway.pid, DNS_ADDRESS, zones, DIRECTORY, self._log, self._changed)
         self._server = server
@@ -85,11 +86,11 @@ class Names:
             self._pods_changed.subscribe("names", self.publish)
 
     def records(self) -> tuple[Record, ...]:
-        """Everything that the server has been told, in order; none in a lab without DNS."""
+        """Return all records of the server, in order; none in a lab without DNS."""
         return tuple(sorted(record for found in self._written.values() for record in found))
 
     def publish(self) -> None:
-        """Bring the zones in line with Services and pods as they are now."""
+        """Update the zones to the current Services and pods."""
         server = self._server
         if server is None:
             return
@@ -99,7 +100,7 @@ class Names:
             try:
                 self._bring_up_to_date(server)
             finally:
-                # Also when nothing was to be published: each of many pods that start asks for a look at all.
+                # Pause even if nothing was published: a start of many pods triggers many checks.
                 self._published_at = time.monotonic()
                 self._pause_s = max(BATCH_S, PATIENCE * (self._published_at - started))
 
@@ -116,14 +117,14 @@ class Names:
         self._tell("")
 
     def why_not_served(self) -> list[str]:
-        """What the DNS lacks, a line each; empty when it answers with the newest zones, and in a lab without."""
+        """Return the DNS's problems, one line each; empty if it serves the newest zones, and in a lab without DNS."""
         if self._server is None:
             return []
         why = self._server.why_not() or self._failure
         return [f"dns: no answer from {DNS_ADDRESS} yet: {why}"] if why else []
 
     def status(self) -> DnsStatus | None:
-        """The DNS's part of the status; None in a lab without."""
+        """Return the DNS's part of the status; None in a lab without DNS."""
         server = self._server
         if server is None:
             return None
@@ -155,7 +156,7 @@ class Names:
 
     def _changed(self, process: Supervised) -> None:
         if process.state == "backoff":
-            text = f"the name server ended with {process.exit_code}; it is started again"
+            text = f"the name server exited with {process.exit_code}; restarting it"
             self._events.note("Warning", "dns", "BackOff", text)
 
     def _mend_for_ever(self) -> None:

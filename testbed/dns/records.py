@@ -1,4 +1,4 @@
-"""What the cluster's DNS answers: a pure function of Services, their endpoints and pods.
+"""The records of the cluster's DNS: a pure function of Services, their endpoints and pods.
 
 The names are those of Kubernetes' specification (github.com/kubernetes/dns, docs/specification.md, version 1.1.0):
 
@@ -21,7 +21,7 @@ from testbed.services.endpoints import PodFacts, endpoints_of
 
 NAME_SERVER = f"ns.dns.{CLUSTER_DOMAIN}"
 OWN_SERVICE = f"kube-dns.kube-system.svc.{CLUSTER_DOMAIN}"
-"""What the DNS itself is called in Kubernetes, whatever program it is."""
+"""The DNS's own Service name in Kubernetes, whatever program it is."""
 SPECIFICATION = "1.1.0"
 
 
@@ -29,14 +29,16 @@ class Record(NamedTuple):
     """One resource record."""
 
     name: str
-    """Whole, without the dot at its end."""
+    """Complete, without the final dot."""
     type: str
     data: str
-    """As a zone file has it; names in it end with a dot."""
+    """In a zone file's form; names in it end with a dot."""
 
 
 def zones_of(pod_network: IPv4Network) -> tuple[str, ...]:
-    """The domains that the server answers for: the cluster's, and those of pods' and Services' addresses backwards."""
+    """Return the domains that the server serves: the cluster's, and the reverse zones of pods' and
+    Services' addresses.
+    """
     networks = (pod_network, SERVICE_RANGE)
     octets = {
         octet
@@ -47,7 +49,7 @@ def zones_of(pod_network: IPv4Network) -> tuple[str, ...]:
 
 
 def records(services: Iterable[Service], pods: Sequence[PodFacts]) -> tuple[Record, ...]:
-    """Every record, in order, each once. Services come with their numbers."""
+    """Return every record, in order, each once. Services have their numbers."""
     found = set(_own())
     for service in services:
         found.update(_of_headless(service, pods) if service.headless else _of_service(service))
@@ -56,7 +58,7 @@ def records(services: Iterable[Service], pods: Sequence[PodFacts]) -> tuple[Reco
 
 
 def by_zone(found: Iterable[Record], zones: Sequence[str]) -> Mapping[str, tuple[Record, ...]]:
-    """The records of each zone, in order; what is in none of them is left out."""
+    """Return the records of each zone, in order; records outside of them are omitted."""
     everything = sorted(found)
     ends = {zone: f".{zone}" for zone in zones}
     return {zone: tuple(one for one in everything if one.name.endswith(end)) for zone, end in ends.items()}

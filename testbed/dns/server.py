@@ -1,7 +1,7 @@
 """The name server: knotd, supervised, on the lab's gateway, with the zones that it is given.
 
-knotd reads a new zone while it answers from the old one and then swaps them (read-copy-update, liburcu), so that no
-question is lost at a change; tests/e2e/test_names.py asks all the while.
+knotd loads a new zone while it answers from the old one and then swaps them (read-copy-update, liburcu), so that no
+query is lost; tests/e2e/test_names.py queries continuously.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ RELOAD_LIMIT_S = 5.0
 
 
 class NameServerFailed(Exception):
-    """The server did not do it; says what it answered."""
+    """The server failed; the message has its answer."""
 
 
 class NameServer:
@@ -38,13 +38,13 @@ class NameServer:
         log: Path,
         on_change: Callable[[Supervised], None] = lambda _: None,
     ) -> None:
-        """`address` must be one of that namespace. `directory` is the server's own and is made here."""
+        """`address` must be one of that namespace. `directory` is the server's own and is created here."""
         self.address = address
         self.zones = tuple(zones)
         self.log = log
         self._pid = pid
         self._directory = directory
-        # It has been up for long when it fails for another reason than its start.
+        # After this time, a failure has another cause than its start.
         self.process = Supervised("dns", self._launch, RestartPolicy(settled_after_s=1.0, max_delay_s=2.0), on_change)
 
     def start(self) -> None:
@@ -57,13 +57,13 @@ class NameServer:
         self.process.start()
 
     def write(self, texts: Mapping[str, str]) -> None:
-        """Zone files by zone, each whole or not at all; they are served after the next `reload` or start."""
+        """Write zone files by zone, each whole or not at all; they are served after the next `reload` or start."""
         self._directory.mkdir(parents=True, exist_ok=True)
         for zone, text in texts.items():
             replace_plain(self._directory / f"{zone}.zone", text.encode("ascii"))
 
     def reload(self, zones: Sequence[str]) -> None:
-        """Serve these zones' files as they are now; returns when it does so. Raises NameServerFailed."""
+        """Serve these zones' current files; return once it does. Raises NameServerFailed."""
         socket_path = self._directory / "knot.sock"
         command = ["knotc", "--socket", str(socket_path), "--blocking", "zone-reload", *zones]
         try:
@@ -74,7 +74,7 @@ class NameServer:
             raise NameServerFailed(f"knotc: {(done.stderr or done.stdout).strip() or done.returncode}")
 
     def serial(self, zone: str) -> int:
-        """The serial with which it answers for a zone, asked as anybody would. Raises OSError or NotAnAnswer."""
+        """Return the serial with which it answers for a zone, through a normal query. Raises OSError or NotAnAnswer."""
         question = serial_question(zone, int.from_bytes(os.urandom(2), "big"))
 
         def ask() -> int:
@@ -87,7 +87,7 @@ class NameServer:
         return in_network_of(self._pid, ask)
 
     def why_not(self) -> str:
-        """Why it does not answer, in words; empty when it does."""
+        """Return why it does not answer; empty if it does."""
         why = ""
         try:
             self.serial(self.zones[0])
@@ -95,7 +95,7 @@ class NameServer:
             why = str(failure)
         if why and self.process.state != "running":
             said = last_line(self.log)
-            why = f"knotd ended with {self.process.exit_code}{': ' if said else ''}{said}"
+            why = f"knotd exited with {self.process.exit_code}{': ' if said else ''}{said}"
         return why
 
     def _launch(self) -> subprocess.Popen[bytes]:
@@ -107,7 +107,7 @@ class NameServer:
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
                 )
 
-        # A killed one leaves its socket behind, by which nobody answers.
+        # A killed one leaves its socket behind, on which nothing answers.
         with contextlib.suppress(FileNotFoundError):
             (self._directory / "knot.sock").unlink()
         return in_network_of(self._pid, spawn)

@@ -10,13 +10,13 @@ from testbed.dns.records import NAME_SERVER, Record
 ROOT_ZONE = "root"
 """The name of its file."""
 TTL_S = 5
-"""How long an answer may be kept, as CoreDNS says it; also the answer that there is no such name."""
+"""How long an answer may be cached, as in CoreDNS; also the answer that a name does not exist."""
 TIMERS_S = f"7200 1800 86400 {TTL_S}"
-"""Of a secondary server, of which there is none, and of «no such name»."""
+"""Of a secondary server, which does not exist, and of negative answers."""
 
 
 def zone_file(zone: str, records: Iterable[Record], serial: int) -> str:
-    """The zone as a master file (RFC 1035 §5)."""
+    """Return the zone as a master file (RFC 1035 §5)."""
     lines = [
         f"$TTL {TTL_S}",
         f"{zone}. SOA {NAME_SERVER}. hostmaster.{zone}. {serial} {TIMERS_S}",
@@ -27,9 +27,10 @@ def zone_file(zone: str, records: Iterable[Record], serial: int) -> str:
 
 
 def root_file() -> str:
-    """The root zone, in which there is nothing: a name that no other zone has is no name, and that is the answer.
+    """Return the root zone, which is empty: a name in no other zone does not exist, and that is the answer.
 
-    Refused would be no answer: the C library calls it a temporary failure, and musl's asks until its time is over.
+    Refusing the query would not be one: the C library treats it as a temporary failure, and musl's retries until its
+    timeout.
     """
     return "\n".join(
         (
@@ -42,9 +43,10 @@ def root_file() -> str:
 
 
 def server_config(zones: Sequence[str], address: IPv4Address, directory: Path) -> str:
-    """knot.conf: these zones, and above them the root's. One thread for each kind of work.
+    """Return knot.conf: these zones, and the root's.
 
-    Zone files are read whole at each reload; the journal, in which knot would keep differences, stays empty.
+    One thread for each kind of work. Zone files are read whole at each reload; the journal, in which knot would keep
+    differences, stays empty.
     """
     return f"""\
 server:

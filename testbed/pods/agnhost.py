@@ -1,10 +1,9 @@
 #!/usr/bin/python3 -IS
-"""The `agnhost` image: those of its commands that manifests use.
+"""The `agnhost` image: the commands that manifests use.
 
-agnhost netexec [--http-port=8080] [--udp-port=8081]    as the image echo: /hostname, /clientip, /echo?msg=
-agnhost serve-hostname [--port=9376]                     the pod's name, for every path
-agnhost liveness                                         port 8080: /healthz is well for 10 s, then answers 500
-agnhost pause                                            sleeps
+agnhost netexec [--http-port=8080] [--udp-port=8081]    as the image echo: /hostname, /clientip, /echo?msg= agnhost
+serve-hostname [--port=9376]                     the pod's name, for every path agnhost liveness
+port 8080: /healthz succeeds for 10 s, then answers 500 agnhost pause                                            sleeps
 """
 
 import signal
@@ -21,7 +20,7 @@ COMMANDS = ("netexec", "serve-hostname", "liveness", "pause")
 
 
 def main(words: list[str]) -> NoReturn:
-    """Run one command until SIGTERM. Ends with 2 for what is no command."""
+    """Run one command until SIGTERM. Exits with 2 for an unknown command."""
     command, *rest = words or ["pause"]
     if command not in COMMANDS:
         print(f"error: agnhost: no such command here (got {command}; want {', '.join(COMMANDS)})", file=sys.stderr)

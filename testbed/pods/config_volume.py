@@ -1,4 +1,4 @@
-"""A directory of files that change all at once, as kubelet writes ConfigMaps and Secrets.
+"""A directory of files that change atomically, as kubelet writes ConfigMaps and Secrets.
 
 ..2024_05_01_10_00_00.123/nginx.conf     the files
 ..data -> ..2024_05_01_10_00_00.123      replaced in one step when they change
@@ -18,11 +18,11 @@ from testbed.pods.pod_config import VolumeFile
 
 READABLE = 0o440
 DIRECTORY_MODE = 0o755
-"""Whatever the lab's own mask says."""
+"""Whatever the lab's own umask is."""
 
 
 def write_files(volume: Path, files: Mapping[str, VolumeFile], group: int | None) -> bool:
-    """Have exactly these files in the volume; False when they are there already. Raises OSError.
+    """Write exactly these files to the volume; return False if they are there already. Raises OSError.
 
     `group` may read all of them.
     """

@@ -1,23 +1,22 @@
-"""The process between the lab and one container: makes its private root, starts it, keeps its log, ends with it.
+"""The process between the lab and one container: creates its private root, starts it, keeps its log, ends with it.
 
-    python -I -S container.py --run SPEC_FD CONTROL_FD     what the lab starts for every run of a container
+    python -I -S container.py --run SPEC_FD CONTROL_FD     started by the lab for every run of a container
     python -I -S container.py --exec SPEC PID [--tty] -- COMMAND…   one more command in a running container
 
-Standard library only and few imports, because each container pays for them at every start. SPEC is one JSON document
-(`testbed.pods.pod_container` writes it): pause_pid, node_pid, share_pid, privileged, user, group,
-groups, capabilities, escalation, read_only_root, argv, env, working_dir,
-directories, files, links, volumes, log, log_bytes.
+Standard library only and few imports, because they cost time at every start of a container. SPEC is one JSON document
+(`testbed.pods.pod_container` writes it): pause_pid, node_pid, share_pid, privileged, user, group, groups, capabilities,
+escalation, read_only_root, argv, env, working_dir, directories, files, links, volumes, log, log_bytes.
 
 The container's process is a child in the pod's net, ipc and uts namespaces; its PID namespace is the pod's where
-shared, else a new one in which it is PID 1. Between the two runs a short conversation, so that nobody has to guess:
+shared, else a new one in which it is PID 1. The two exchange these messages:
 
-    child → parent   "mounted\\n" once its mount namespace exists, then waits for a byte before it goes on;
-                     afterwards one JSON line {"error", "exit_code"} when it cannot execute, an end of file when it did
-    parent → lab     {"pid"}, waits for a byte (the lab opens the mount namespace: by it every process of the
-                     container can be found and ended, whatever happens to the two of us), then {"running"} or the error
+    child → parent   "mounted\\n" once its mount namespace exists, then waits for a byte before it continues; afterwards
+                     one JSON line {"error", "exit_code"} if it cannot execute, an end of file if it did
+    parent → lab     {"pid"}, waits for a byte (the lab opens the mount namespace, through which it can find and end
+                     every process of the container, whatever happens to us), then {"running"} or the error
 
-Ends with the container's exit code, 128 + n after signal n, 127 when there is no such program, 126 when it cannot be
-executed, 125 when the container could not be set up.
+Ends with the container's exit code, 128 + n after signal n, 127 if the program does not exist, 126 if it cannot be
+executed, 125 if the container could not be set up.
 """
 
 import contextlib
@@ -49,7 +48,7 @@ Spec = Mapping[str, Any]
 
 
 class Handles(NamedTuple):
-    """Descriptors that the child takes over from its parent."""
+    """Descriptors that the child inherits from its parent."""
 
     pause: int
     node: int
@@ -60,7 +59,7 @@ class Handles(NamedTuple):
 
 
 class CannotExecute(Exception):
-    """The container's command cannot be started; `exit_code` says which way."""
+    """The container's command cannot be started; `exit_code` tells why."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -72,7 +71,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) == 3 and arguments[0] == "--run":
         spec_descriptor, control = int(arguments[1]), int(arguments[2])
         os.set_inheritable(control, False)
-        # Closed before anything is started: it says what the manifest's author may call a secret.
+        # Closed before anything is started: it may contain what the manifest's author calls a secret.
         with open(spec_descriptor, encoding="utf-8") as file:
             spec = json.load(file)
         return run(spec, control)
@@ -89,9 +88,9 @@ def main(arguments: list[str]) -> int:
 
 
 def run(spec: Spec, control: int) -> int:
-    """Start the container and stay until it ends; returns its exit code."""
+    """Start the container and stay until it ends; return its exit code."""
     log = CappedLog(spec["log"], spec["log_bytes"])
-    # The lab's own mask would hide the container's root from users who are not root.
+    # The lab's own umask would hide the container's root from users other than root.
     os.umask(0o022)
     wakeup = _catch_signals()
     try:
@@ -109,7 +108,7 @@ def run(spec: Spec, control: int) -> int:
     child_go, go = os.pipe()
     child = os.fork()
     if child == 0:
-        # Only the parent may hold this end, or its death would go unseen.
+        # Only the parent may hold this end, or its death would go unnoticed.
         os.close(go)
         _be_the_container(spec, Handles(pause, node, trees, child_output, child_report, child_go))
     for descriptor in (pause, node, child_output, child_report, child_go, *(tree for tree in trees if tree >= 0)):
@@ -125,9 +124,9 @@ def run(spec: Spec, control: int) -> int:
 
 
 def _introduce(control: int, child: int, report: int, go: int) -> bytes:
-    """Let the lab take hold of the child's mount namespace before the child runs anything.
+    """Let the lab open the child's mount namespace before the child runs anything.
 
-    Returns the beginning of the child's error when it did not come so far.
+    Returns the start of the child's error if it did not get this far.
     """
     first = os.read(report, len(MOUNTED))
     if first == MOUNTED:
@@ -141,7 +140,7 @@ def _introduce(control: int, child: int, report: int, go: int) -> bytes:
 
 
 def _attend(child: int, output: int, wakeup: int, log: CappedLog) -> int:
-    """Copy output to the log and hand signals on until the child ends; then take what is left in the pipe."""
+    """Copy output to the log and forward signals until the child ends; then drain the pipe."""
     ended = os.pidfd_open(child)
     poller = select.poll()
     for descriptor in (output, wakeup, ended):
@@ -163,7 +162,7 @@ def _attend(child: int, output: int, wakeup: int, log: CappedLog) -> int:
 
 
 def _copy(output: int, log: CappedLog) -> bool:
-    """Move one piece of output to the log; False when there is none now or never again."""
+    """Copy one piece of output to the log; return False if there is none now, or the pipe has ended."""
     try:
         data = os.read(output, PIPE_READ_BYTES)
     except BlockingIOError:
@@ -173,7 +172,7 @@ def _copy(output: int, log: CappedLog) -> bool:
 
 
 def _be_the_container(spec: Spec, handles: Handles) -> NoReturn:
-    """In the child: become the container. Never returns; says why over `handles.report` when it cannot."""
+    """Become the container, in the child. Never returns; reports failures through `handles.report`."""
     exit_code = EXIT_SETUP_FAILED
     try:
         _restore_signals()
@@ -194,14 +193,14 @@ def _be_the_container(spec: Spec, handles: Handles) -> NoReturn:
 
 
 def _move_in(spec: Spec, handles: Handles) -> None:
-    """Enter the pod's namespaces and a root of our own. Raises OSError."""
+    """Enter the pod's namespaces and a private root. Raises OSError."""
     os.setsid()
     ns.setns(handles.pause, NET_IPC_UTS)
     ns.setns(handles.node, ns.CLONE_NEWNS)
     ns.unshare(ns.CLONE_NEWNS)
     ns.make_mounts_private()
     os.write(handles.report, MOUNTED)
-    # First PDEATHSIG, then the pipe: a parent that dies from here on takes us along, one that died before closed it.
+    # First PDEATHSIG, then the pipe: from here on we die with our parent; one that died before closed the pipe.
     ns.die_with_parent(signal.SIGKILL)
     if os.read(handles.go, 1) != b"g":
         os._exit(EXIT_SETUP_FAILED)
@@ -209,7 +208,7 @@ def _move_in(spec: Spec, handles: Handles) -> None:
 
 
 def _make_root(spec: Spec, trees: list[int]) -> None:
-    """Volumes of the node are taken before the old root goes, and mounted parents first."""
+    """Take the node's volumes before the old root is unmounted, and mount parents first."""
     volumes = spec["volumes"]
     held = [_clone_of_node(volume) if tree < 0 else tree for tree, volume in zip(trees, volumes, strict=True)]
     container_root.build(spec["privileged"])
@@ -237,7 +236,7 @@ def _clone_of_node(volume: Mapping[str, Any]) -> int:
 
 
 def _execute(spec: Spec, argv: list[str]) -> NoReturn:
-    """Give up what a container does not have and become `argv`. Raises CannotExecute."""
+    """Drop what a container may not have and execute `argv`. Raises CannotExecute."""
     try:
         if not os.path.isdir(spec["working_dir"]):
             container_root.make_directory(spec["working_dir"])
@@ -245,7 +244,7 @@ def _execute(spec: Spec, argv: list[str]) -> NoReturn:
         os.umask(0o022)
         if not spec["escalation"]:
             ns.no_new_privileges()
-        # The bounding set first: without it a change of user is the end of every right, and before it none is left.
+        # The bounding set first: without it a change of user ends every capability, and before it none is left.
         if not spec["privileged"]:
             ns.limit_bounding_set(spec["capabilities"])
         _become(spec["user"], spec["group"], spec["groups"])
@@ -253,7 +252,7 @@ def _execute(spec: Spec, argv: list[str]) -> NoReturn:
             ns.limit_own_capabilities(spec["capabilities"])
     except OSError as error:
         raise CannotExecute(_in_words(error), EXIT_SETUP_FAILED) from error
-    # A terminal's kind comes with the client that brings the terminal.
+    # The terminal type comes from the client's terminal.
     terminal = {"TERM": os.environ["TERM"]} if "TERM" in os.environ else {}
     env = {"PATH": DEFAULT_PATH, **terminal, **spec["env"]}
     try:
@@ -266,7 +265,7 @@ def _execute(spec: Spec, argv: list[str]) -> NoReturn:
 
 
 def _become(user: int | None, group: int | None, groups: list[int]) -> None:
-    """Switch to a numeric user and group; without one, to that which /etc/passwd gives the user, 0 if it gives none."""
+    """Switch to a numeric user and group; without a group, to the user's in /etc/passwd, else 0."""
     if user is None and group is None and not groups:
         return
     if group is None:
@@ -326,7 +325,7 @@ def execute_in(spec: Spec, pid: int, argv: list[str], tty: bool) -> int:
 
 
 def _take_terminal() -> None:
-    """Make descriptor 0 the controlling terminal of a session of our own."""
+    """Make descriptor 0 the controlling terminal of a new session."""
     import fcntl
 
     os.setsid()
@@ -337,7 +336,7 @@ def _take_terminal() -> None:
 
 
 def _catch_signals() -> int:
-    """Turn the signals that are handed on into bytes of a pipe, whose reading end is returned."""
+    """Turn forwarded signals into bytes of a pipe; return its reading end."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     for number in FORWARDED:
@@ -347,7 +346,7 @@ def _catch_signals() -> int:
 
 
 def _restore_signals() -> None:
-    """Give the container the signal handling that a fresh process has; Python ignores some, and exec keeps that."""
+    """Give the container the signal handling of a fresh process; Python ignores some, and exec keeps that."""
     signal.set_wakeup_fd(-1)
     for number in (*FORWARDED, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
@@ -378,7 +377,7 @@ def _report_failure(control: int, log: CappedLog, message: str, exit_code: int) 
 
 
 def _in_words(error: OSError) -> str:
-    """What failed, with the path where Python knows it."""
+    """Describe the failure, with the path if Python has it."""
     text = error.strerror or str(error)
     return f"{text}: {error.filename}" if error.filename else text
 

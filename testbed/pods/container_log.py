@@ -4,14 +4,14 @@ import contextlib
 import os
 
 LOG_BYTES = 10_000_000
-"""A log and its predecessor together."""
+"""Size of a log and its predecessor together."""
 LOG_BYTES_WHEN_CROWDED = 256 * 1024
 ROOM_FOR_OTHERS = 512 * 1024 * 1024
-"""Logs lie below /run, which is memory and the whole machine's: half of it, or so much, is not for them."""
+"""Logs are below /run, which is memory and shared with the whole machine: half of it, or this much, is reserved."""
 
 
 def is_crowded(descriptor: int) -> bool:
-    """Whether the file system of a file has little room left."""
+    """Report whether the file system of a file has little space left."""
     found = os.fstatvfs(descriptor)
     return found.f_bavail * found.f_frsize < min(found.f_blocks * found.f_frsize // 2, ROOM_FOR_OTHERS)
 
@@ -19,19 +19,19 @@ def is_crowded(descriptor: int) -> bool:
 class CappedLog:
     """Appends to `path`; at half of the limit the file becomes `path`.1 and a new one begins.
 
-    Both together never exceed the limit, which is smaller while the file system is crowded. A full or broken disk loses
+    Together they never exceed the limit, which is lower while the file system is crowded. A full or broken disk loses
     output, never the container.
     """
 
     def __init__(self, path: str, limit_bytes: int) -> None:
-        """Open for appending; what earlier runs of the container wrote counts. Raises OSError."""
+        """Open for appending; output of earlier runs of the container counts. Raises OSError."""
         self._path = path
         self._limit = limit_bytes
         self._descriptor = self._open(path)
         self._size = os.fstat(self._descriptor).st_size
 
     def write(self, data: bytes) -> None:
-        """Append `data`, in pieces where it is larger than what one file may hold."""
+        """Append `data`, in pieces if it exceeds the size of one file."""
         with contextlib.suppress(OSError):
             while data:
                 half = self._half()
@@ -47,12 +47,12 @@ class CappedLog:
         return limit // 2
 
     def _open(self, path: str) -> int:
-        # As testbed.plain_files, which a container's first process cannot import.
+        # As in testbed.plain_files, which a container's first process cannot import.
         planted = os.O_NOFOLLOW | os.O_NONBLOCK
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | planted, 0o600)
 
     def _rotate(self) -> None:
-        """Change over without a moment in which a reader finds no file."""
+        """Rotate without a moment in which a reader finds no file."""
         draft = f"{self._path}.new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)

@@ -1,7 +1,7 @@
 """The warm parent of containers' shims: `python -I -S container_parent.py DESCRIPTOR [BLANKS]`.
 
-See `testbed/processes/warm_process.py`. Beside a container's log come descriptors of its document and of its control
-socket; the command line that was asked for is what ps shows, and is not looked at.
+See `testbed/processes/warm_process.py`. Besides the container's log, it receives descriptors of the document and the
+control socket; the requested command line is only for ps.
 """
 
 import os
@@ -18,7 +18,7 @@ PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 
 def main() -> NoReturn:
-    """Serve; in each fork, be the shim that was asked for."""
+    """Serve; in each fork, run the requested shim."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     _, (document, control) = serve(channel, lambda: loaded_files(PACKAGE))
     os.chdir("/")

@@ -1,4 +1,4 @@
-"""The probes of one run of a container: what they say of it, and what follows from that."""
+"""The probes of one run of a container: their results and consequences."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -14,7 +14,7 @@ Report = Callable[[Literal["Normal", "Warning"], str, str], None]
 
 
 class ProbeTarget(NamedTuple):
-    """Where the probes of a run go."""
+    """The targets of a run's probes."""
 
     address: str
     node_pid: int
@@ -27,7 +27,7 @@ class ContainerProbes:
     def __init__(
         self, pod: str, container: Container, report: Report, on_ready: Callable[[], None], kill: Callable[[], None]
     ) -> None:
-        """`on_ready` is called when the readiness probe says something else, `kill` when the liveness probe fails."""
+        """`on_ready` is called when the readiness probe's result changes, `kill` when the liveness probe fails."""
         self._pod = pod
         self._container = container
         self._report = report
@@ -39,21 +39,21 @@ class ContainerProbes:
 
     @property
     def decides(self) -> bool:
-        """Whether there is a readiness probe; only then does `ready` mean something."""
+        """Return whether there is a readiness probe; only then is `ready` meaningful."""
         return self._container.readiness_probe is not None
 
     @property
     def started(self) -> bool:
-        """Whether there is no startup probe, or it has succeeded."""
+        """Return whether there is no startup probe, or it has succeeded."""
         return self._container.startup_probe is None or (self._startup is not None and self._startup.state.passing)
 
     @property
     def ready(self) -> bool:
-        """What the readiness probe says now."""
+        """Return the readiness probe's current result."""
         return self._readiness is not None and self._readiness.state.passing
 
     def start(self, target: ProbeTarget) -> None:
-        """A new run of the container has begun; the other probes wait until the startup probe has succeeded."""
+        """Start with a new run of the container; the other probes wait until the startup probe has succeeded."""
         self.stop()
         if self._container.startup_probe is None:
             self._start_others(target)
@@ -73,7 +73,7 @@ class ContainerProbes:
             prober.start()
 
     def stop(self) -> None:
-        """The run has ended: it is not ready, and nobody asks any more."""
+        """End with the run: it is not ready, and no probe runs any more."""
         for prober in self._probers:
             prober.stop()
         self._probers, self._readiness, self._startup = [], None, None
@@ -82,7 +82,7 @@ class ContainerProbes:
         asker = Asker(self._container, probe, *target)
 
         def on_result(before: ProbeState, after: ProbeState, failure: Failure) -> None:
-            # Of a row of failures the first is told, and the one that decides.
+            # Of a row of failures, the first and the decisive one are reported.
             gives_up = kind == "startup" and after.streak == -probe.failure_threshold
             decides = before.passing != after.passing or gives_up
             if failure and (after.streak == -1 or decides):
@@ -97,7 +97,9 @@ class ContainerProbes:
                     self._start_others(target)
                     self._on_ready()
             elif decides:
-                self._report("Normal", "Killing", f"container {self._container.name} is restarted: it does not live")
+                self._report(
+                    "Normal", "Killing", f"container {self._container.name} is restarted: its liveness probe failed"
+                )
                 self._kill()
 
         name = f"{kind} {self._pod}/{self._container.name}"

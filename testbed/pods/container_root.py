@@ -1,10 +1,9 @@
 """A container's private root file system. Standard library only; loaded by a container's first process.
 
-The root is a tmpfs. /usr is the machine's own, bound read-only; /bin, /lib and their like lead into it. /etc, /var,
-/tmp, /run and /dev are the container's, and mount points are made there, so nothing outside is changed.
-
-Order matters: what is taken from the old root is taken before pivot_root; everything that follows a path from the
-manifest comes after it, so that no symbolic link can lead out.
+The root is a tmpfs. /usr is the machine's own, bound read-only; /bin, /lib and others are links into it. /etc, /var,
+/tmp, /run and /dev belong to the container, and mount points are created there, so nothing outside is changed. Order
+matters: everything from the old root is taken before pivot_root; everything that follows a path from the manifest comes
+after it, so that no symbolic link can lead outside.
 """
 
 import contextlib
@@ -19,9 +18,9 @@ from testbed.processes import namespaces as ns
 
 ROOT_SIZE = "size=512m,mode=0755"
 CONFIG_DATA = "..data"
-"""Of a volume of ConfigMaps and Secrets: the link to its present files (`testbed.pods.config_volume`)."""
+"""In a volume of ConfigMaps and Secrets: the link to its current files (`testbed.pods.config_volume`)."""
 STAGING = "/tmp"
-"""Where the new root is put together; hidden only in the container's own mount namespace."""
+"""Where the new root is assembled; hidden only in the container's own mount namespace."""
 MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 DIRECTORIES = (
     "etc",
@@ -48,7 +47,7 @@ DIRECTORIES = (
 STICKY = ("tmp", "var/tmp", "run/lock")
 
 ETC_BOUND = ("alternatives", "ssl", "java-17-openjdk", "java-21-openjdk", "ca-certificates", "terminfo")
-"""Directories of /etc that programs under /usr link to; bound read-only where the machine has them."""
+"""Directories of /etc that programs under /usr link to; bound read-only if the machine has them."""
 ETC_COPIED = ("ld.so.cache", "localtime", "mime.types", "services", "protocols", "nginx", "tomcat10", "bash.bashrc")
 ETC_FILES = {
     "passwd": "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\n"
@@ -61,7 +60,7 @@ ETC_FILES = {
 }
 
 _REBUILT: list[str] = []
-"""Directories of a read-only tree that a file system of this container lies over by now."""
+"""Directories of a read-only tree that are already covered by a file system of this container."""
 QUIET = ns.MS_NOSUID | ns.MS_NODEV
 
 
@@ -89,7 +88,7 @@ def build(privileged: bool) -> None:
             _attach_read_only(tree, f"{STAGING}/{name}")
         _fill_etc(etc)
         devices.fill(f"{STAGING}/dev", taken)
-    # They show the PID and network namespaces of the caller, so it must be in both by now.
+    # They show the caller's PID and network namespaces, so it must be in both by now.
     kernel_view.mount_proc(f"{STAGING}/proc", network=privileged)
     kernel_view.mount_sys(f"{STAGING}/sys", network=privileged)
     ns.pivot_root(STAGING)
@@ -98,7 +97,7 @@ def build(privileged: bool) -> None:
 
 
 def write_files(directories: Iterable[str], files: Mapping[str, str], links: Mapping[str, str]) -> None:
-    """Make a program's directories, text files and links inside the new root; scripts can be executed.
+    """Create a program's directories, text files and links inside the new root; scripts are executable.
 
     Raises OSError with the path.
     """
@@ -116,7 +115,7 @@ def write_files(directories: Iterable[str], files: Mapping[str, str], links: Map
 
 
 def attach_volume(tree: int, volume: Mapping[str, Any], privileged: bool) -> None:
-    """Mount a detached tree at the volume's target, which is made where it is missing. Raises OSError."""
+    """Mount a detached tree at the volume's target, creating it if necessary. Raises OSError."""
     target = volume["target"]
     attributes = ns.MOUNT_ATTR_NOSUID | ns.MOUNT_ATTR_NODEV
     if volume["read_only"]:
@@ -134,7 +133,7 @@ def attach_volume(tree: int, volume: Mapping[str, Any], privileged: bool) -> Non
 
 
 def make_read_only() -> None:
-    """Have nothing written to the container's root any more; volumes, /dev and /proc are mounts of their own."""
+    """Make the container's root read-only; volumes, /dev and /proc are separate mounts."""
     for directory in ("/", *_REBUILT):
         ns.set_mount_attributes(
             directory, ns.MOUNT_ATTR_RDONLY | ns.MOUNT_ATTR_NODEV | ns.MOUNT_ATTR_NOSUID, recursive=False
@@ -142,9 +141,9 @@ def make_read_only() -> None:
 
 
 def open_beneath(base: str, sub_path: str) -> int:
-    """Open `sub_path` below `base` without following a symbolic link on the way; missing directories are made.
+    """Open `sub_path` below `base` without following symbolic links; create missing directories.
 
-    A container can put links into its volumes, and what is opened here is outside of every container. Raises OSError.
+    A container can put links into its volumes, and this runs outside of every container. Raises OSError.
     """
     descriptor = os.open(base, os.O_PATH | os.O_CLOEXEC)
     for part in sub_path.split("/"):
@@ -163,10 +162,10 @@ def open_beneath(base: str, sub_path: str) -> int:
 
 
 def clone_volume(volume: Mapping[str, Any]) -> int:
-    """A detached tree of the volume's source, taken in the mount namespace that we are in. Raises OSError."""
+    """Return a detached tree of the volume's source, from the current mount namespace. Raises OSError."""
     source = volume["source"]
     if volume["from_configs"] and volume["sub_path"]:
-        # Its files are behind links of the lab's own; containers cannot write there.
+        # Its files are behind the lab's own links; containers cannot write there.
         source = os.path.join(source, os.readlink(os.path.join(source, CONFIG_DATA)))
     descriptor = open_beneath(source, volume["sub_path"])
     try:
@@ -176,7 +175,9 @@ def clone_volume(volume: Mapping[str, Any]) -> int:
 
 
 def make_directory(path: str) -> None:
-    """`mkdir -p`, also below a read-only /usr: the nearest directory that is there is then rebuilt on a tmpfs."""
+    """Create a directory like `mkdir -p`, also below a read-only /usr: the nearest existing directory is then rebuilt
+    on a tmpfs.
+    """
     present = path
     while not os.path.isdir(present):
         if os.path.lexists(present) and not os.path.islink(present):
@@ -190,7 +191,7 @@ def make_directory(path: str) -> None:
 
 
 def _rebuild_writable(directory: str) -> None:
-    """Put a tmpfs over a read-only directory and bind everything that was in it back, still read-only."""
+    """Put a tmpfs over a read-only directory and bind everything in it back, still read-only."""
     with contextlib.ExitStack() as opened:
         entries = sorted(os.listdir(directory))
         links = {name: os.readlink(f"{directory}/{name}") for name in entries if os.path.islink(f"{directory}/{name}")}
@@ -242,6 +243,6 @@ def _fill_etc(bound: Mapping[str, int]) -> None:
 
 
 def _closed_to_us(directory: str, names: list[str]) -> list[str]:
-    """What a lab without root may not read, such as /etc/tomcat10/server.xml; recipes bring files of their own."""
+    """Report whether a rootless lab may not read it, such as /etc/tomcat10/server.xml; recipes have their own files."""
     paths = {name: f"{directory}/{name}" for name in names}
     return [name for name, path in paths.items() if not os.path.islink(path) and not os.access(path, os.R_OK)]

@@ -1,7 +1,7 @@
-"""A /dev of one's own: the harmless devices of the machine, bound, and terminals and links as programs expect them.
+"""A private /dev: the machine's harmless devices, bound, with the terminals and links that programs expect.
 
-Device nodes work only where they are bound from the machine's /dev: every other mount is `nodev`, because whoever is
-root may mknod. Never the disks: the machine is not the lab's to change.
+Device nodes work only where they are bound from the machine's /dev: every other mount is `nodev`, because root may use
+mknod. Never the disks: the lab must not change the machine.
 
 Standard library only; loaded by a container's first process.
 """
@@ -14,7 +14,7 @@ from testbed.processes import namespaces as ns
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 NETWORK_DEVICES = ("net/tun",)
-"""What a lab, its machines and privileged containers get besides."""
+"""Additional devices of a lab, its machines and privileged containers."""
 DEVICE_LINKS = {
     "ptmx": "pts/ptmx",
     "fd": "/proc/self/fd",
@@ -27,7 +27,7 @@ TTY = 5
 
 
 def take(opened: contextlib.ExitStack, names: Iterable[str]) -> dict[str, int]:
-    """Detached bind mounts of those devices that are in our /dev, open until `opened` ends."""
+    """Return detached bind mounts of the devices that exist in our /dev, open until `opened` ends."""
     taken = {}
     for name in names:
         if os.path.exists(f"/dev/{name}"):
@@ -42,7 +42,7 @@ def fill(target: str, devices: Mapping[str, int]) -> None:
     for name, tree in devices.items():
         directory = os.path.dirname(f"{target}/{name}")
         os.makedirs(directory, exist_ok=True)
-        # For every user, whatever the caller's mask.
+        # For every user, whatever the caller's umask.
         os.chmod(directory, 0o755)
         os.close(os.open(f"{target}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
         ns.attach_tree(tree, f"{target}/{name}")
@@ -55,7 +55,7 @@ def fill(target: str, devices: Mapping[str, int]) -> None:
 
 
 def _group_exists(group: int) -> bool:
-    """Whether our user namespace knows the group; one without root may have the user's own alone (gid 0 inside)."""
+    """Report whether our user namespace has the group; a rootless one may have only the user's own (gid 0 inside)."""
     with open("/proc/self/gid_map", encoding="ascii") as ranges:
         starts = [(int(inside), int(length)) for inside, _, length in map(str.split, ranges)]
     return any(inside <= group < inside + length for inside, length in starts)

@@ -1,4 +1,4 @@
-"""The `echo` image: tells who it is and who asked, and returns what it is sent, over HTTP and UDP on one port.
+"""The `echo` image: reports its own and the client's identity, and echoes its input, over HTTP and UDP on one port.
 
     GET  /hostname   the pod's name
     GET  /clientip   the address that the request came from, as this pod sees it
@@ -6,8 +6,8 @@
     GET  /           a sentence with all of it
     UDP              `hostname` and `clientip` are answered as above; every other datagram goes back as it came
 
-Runs inside a container by `python3 -I -S echo_server.py`, where nothing but the standard library is to be seen; few
-imports, so that a lab of a hundred of these starts in seconds. The port is taken from PORT.
+Runs inside a container as `python3 -I -S echo_server.py`, with only the standard library; few imports, so that a lab of
+a hundred of these starts in seconds. The port is taken from PORT.
 
     python3 -I -S echo_server.py --stand-in 80/TCP 53/UDP    answers on these, and 200 for every path
 """
@@ -31,15 +31,15 @@ MAX_CONNECTIONS = 200
 MAX_DATAGRAM_BYTES = 65535
 
 Answer = Callable[[str, str, bytes, str], tuple[str, bytes]]
-"""Method, target, body and client → status line and body."""
+"""Takes method, target, body and client; returns status line and body."""
 
 
 class BadRequest(Exception):
-    """The request cannot be answered; carries the status line."""
+    """The request is invalid; carries the status line."""
 
 
 def main(words: list[str]) -> NoReturn:
-    """Serve until SIGTERM or SIGINT. Ends with 2 for a bad PORT, 1 when a port is taken."""
+    """Serve until SIGTERM or SIGINT. Exits with 2 for a bad PORT, 1 if a port is taken."""
     end_on_signals()
     if words[:1] == ["--stand-in"]:
         serve([(int(number), protocol) for number, _, protocol in (word.partition("/") for word in words[1:])])
@@ -50,13 +50,13 @@ def main(words: list[str]) -> NoReturn:
 
 
 def end_on_signals() -> None:
-    """Needed: the first process of a PID namespace ignores signals that it does not handle."""
+    """Handle signals: the first process of a PID namespace ignores those without a handler."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
 
 
 def serve(ports: Sequence[tuple[int, str]], reply: "Answer | None" = None) -> NoReturn:
-    """Serve on these ports, each a number and TCP or UDP. Ends with 1 when one is taken."""
+    """Serve on these ports, each a number and TCP or UDP. Exits with 1 if one is taken."""
     reply = reply or stand_in_answer
     datagrams, listeners = [], []
     for port, protocol in ports:
@@ -80,7 +80,7 @@ def serve(ports: Sequence[tuple[int, str]], reply: "Answer | None" = None) -> No
 
 
 def _by_ipv6(port: int, opened: "Callable[[int], socket.socket]") -> "list[socket.socket]":
-    """The same by IPv6, where the pod has it; by sockets of their own, so that IPv4 clients look as they are."""
+    """Serve the same over IPv6, if the pod has it; on separate sockets, so that IPv4 clients keep their form."""
     with contextlib.suppress(OSError):
         return [opened(port)]
     return []
@@ -98,7 +98,7 @@ def _listener_by_ipv6(port: int) -> socket.socket:
 
 
 def answer(method: str, target: str, body: bytes, client: str) -> tuple[str, bytes]:
-    """Status line and body for one request. Pure but for the host's own name."""
+    """Return status line and body for one request. Pure except for the host's own name."""
     path, _, query = target.partition("?")
     name = socket.gethostname()
     if path == "/hostname":
@@ -114,7 +114,7 @@ def answer(method: str, target: str, body: bytes, client: str) -> tuple[str, byt
 
 
 def stand_in_answer(method: str, target: str, body: bytes, client: str) -> tuple[str, bytes]:
-    """The same, and well for every other path: what an image's own program would answer is not known."""
+    """Answer the same, and success for every other path: the image's own answers are unknown."""
     status, content = answer(method, target, body, client)
     if status.startswith("404"):
         return answer(method, "/", body, client)[
@@ -125,7 +125,7 @@ def stand_in_answer(method: str, target: str, body: bytes, client: str) -> tuple
 
 def _serve_datagrams(datagrams: socket.socket) -> NoReturn:
     while True:
-        # An ICMP error of an earlier answer is reported here and concerns nobody else.
+        # An ICMP error of an earlier answer is reported here and affects no other client.
         with contextlib.suppress(OSError):
             payload, sender = datagrams.recvfrom(MAX_DATAGRAM_BYTES)
             question = b"/" + payload.strip()
@@ -156,7 +156,7 @@ def _serve_connections(listener: socket.socket, reply: "Answer") -> NoReturn:
 
 
 def _serve_request(connection: socket.socket, stream: BinaryIO, client: str, reply: "Answer") -> bool:
-    """Answer one request; True when the connection may carry another. Raises OSError."""
+    """Answer one request; return True if the connection may carry another. Raises OSError."""
     try:
         request = _read_request(connection, stream)
         if request is None:
@@ -175,7 +175,10 @@ def _serve_request(connection: socket.socket, stream: BinaryIO, client: str, rep
 
 
 def _read_request(connection: socket.socket, stream: BinaryIO) -> tuple[str, str, str, dict[str, str], bytes] | None:
-    """Method, target, version, headers and body (RFC 9112 §2); None at the end of the connection. Raises BadRequest."""
+    """Return method, target, version, headers and body (RFC 9112 §2); None at the end of the connection.
+
+    Raises BadRequest.
+    """
     line = _read_line(stream)
     if not line:
         return None

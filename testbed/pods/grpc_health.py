@@ -1,7 +1,8 @@
-"""One question to a program's health service, grpc.health.v1.Health/Check: gRPC's HTTP/2 by hand, for one small call.
+"""One request to a program's health service, grpc.health.v1.Health/Check: gRPC's HTTP/2 by hand, for one small call.
+grpc opens its sockets in its own threads, so they cannot be in a node's network namespace; and the supervisor would
+load it only for this.
 
-grpc's own sockets are made in threads of its own, so they cannot be in a node's network namespace; and the supervisor
-would carry it for this alone. The answer is in the first message: nothing of the answer's headers has to be decoded.
+The answer is in the first message: no response headers need decoding.
 """
 
 import socket
@@ -15,7 +16,7 @@ ACKNOWLEDGED, END_STREAM, END_HEADERS, PADDED = 1, 1, 4, 8
 STREAM = 1
 FRAME_HEADER, MESSAGE_HEADER = 9, 5
 MOST_BYTES = 64 * 1024
-"""Of a whole answer; one that is longer is none."""
+"""Limit for a whole answer; a longer one is invalid."""
 STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
 
@@ -27,7 +28,7 @@ class _GrpcFrame(NamedTuple):
 
 
 def check(host: str, port: int, service: str, timeout_s: float) -> str:
-    """Ask; returns why it does not serve, in words, and nothing if it does. Raises OSError, TimeoutError too."""
+    """Send the request; return why the program is not serving, or "". Raises OSError, including TimeoutError."""
     deadline = time.monotonic() + timeout_s
     with socket.create_connection((host, port), timeout=timeout_s) as connection:
         connection.sendall(request(service))
@@ -52,7 +53,7 @@ def check(host: str, port: int, service: str, timeout_s: float) -> str:
 
 
 def request(service: str) -> bytes:
-    """Return all that the question takes, settings included. Pure."""
+    """Return the complete request, including settings. Pure."""
     name = service.encode()
     body = b"" if not name else b"\x0a" + _varint(len(name)) + name
     # Indices of HPACK's static table: POST, http; then the path, the authority and the content type by their names.
@@ -74,7 +75,7 @@ def request(service: str) -> bytes:
 
 
 def split(data: bytes) -> tuple[list[_GrpcFrame], bytes]:
-    """Return the whole frames of what was received, and what is left. Pure."""
+    """Return the complete frames in the received data, and the rest. Pure."""
     frames = []
     while len(data) >= FRAME_HEADER:
         length = int.from_bytes(data[:3], "big")
@@ -91,7 +92,7 @@ def verdict(message: bytes, service: str) -> str:
     if len(message) < MESSAGE_HEADER:
         return f"no health service answers{f' for {service}' if service else ''} (want grpc.health.v1.Health)"
     body = message[MESSAGE_HEADER:]
-    # A default value is left out, and unknown fields are never sent by a server of this version.
+    # Default values are omitted, and a server of this version never sends unknown fields.
     number = body[1] if body[:1] == b"\x08" and len(body) > 1 else 0
     status = STATUSES[number] if number < len(STATUSES) else str(number)
     return "" if status == "SERVING" else f"the health service answers {status}"

@@ -1,7 +1,7 @@
-"""Which address a pod gets: the lowest free one of its node's leased subnet, kept in one file per address.
+"""Allocates a pod's address: the lowest free one of its node's leased subnet, with one file per address.
 
-The files (`<directory>/10.0.46.2`, the pod's name inside) are the only memory, so a reservation survives the end of
-the pod and of the program. Several threads and processes may allocate in the same directory.
+The files (`<directory>/10.0.46.2`, containing the pod's name) are the only state, so a reservation survives the pod and
+the program. Several threads and processes may allocate in the same directory.
 """
 
 import contextlib
@@ -14,15 +14,15 @@ from pathlib import Path
 from testbed.plain_files import plain, read_plain
 
 LARGEST_NAME = 1024
-"""Bytes; names of pods have at most 253 letters."""
+"""Bytes; pods' names have at most 253 characters."""
 
 
 class NoFreeAddress(Exception):
-    """Every address of the subnet that a pod may have is taken: delete a pod, or choose another node."""
+    """Every pod address of the subnet is taken: delete a pod, or choose another node."""
 
 
 def choose_address(subnet: IPv4Network, taken: Collection[IPv4Address]) -> IPv4Address:
-    """The lowest address of `subnet` that is not in `taken`.
+    """Return the lowest address of `subnet` that is not in `taken`.
 
     Never the subnet's own address (the overlay device has it), the one after it (the bridge has it) or the broadcast
     address. Raises NoFreeAddress.
@@ -39,12 +39,12 @@ class Ipam:
     """The address reservations of one node (IPAM: IP address management, CNI's word)."""
 
     def __init__(self, directory: Path) -> None:
-        """`directory` is made when missing. Raises OSError."""
+        """`directory` is created if missing. Raises OSError."""
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
 
     def reservations(self) -> dict[IPv4Address, str]:
-        """Every reserved address and the pod that has it; files that are no reservation are not ours to judge."""
+        """Return every reserved address and its pod; other files are ignored."""
         found = {}
         for path in self._directory.iterdir():
             with contextlib.suppress(ValueError, FileNotFoundError):
@@ -54,10 +54,10 @@ class Ipam:
     def allocate(
         self, pod: str, subnet: IPv4Network, answers: Callable[[IPv4Address], bool] = lambda _: False
     ) -> IPv4Address:
-        """The address of `pod` in `subnet`: the one that it has, else the lowest free one, reserved for it from now on.
+        """Return the address of `pod` in `subnet`: its current one, else the lowest free one, which is then reserved.
 
-        `answers` tells whether something that has no reservation uses an address; such an address is passed over.
-        A reservation of the pod outside the subnet (its node got another lease) is given up. Raises NoFreeAddress,
+        `answers` reports whether something without a reservation uses an address; such an address is skipped. A
+        reservation of the pod outside the subnet (its node got another lease) is released. Raises NoFreeAddress,
         OSError.
         """
         own = [address for address, owner in self.reservations().items() if owner == pod]
@@ -76,15 +76,15 @@ class Ipam:
                 return address
 
     def release(self, pod: str) -> None:
-        """Give up every address of `pod`; one that has none is success."""
+        """Release every address of `pod`; having none is success."""
         for address, owner in self.reservations().items():
             if owner == pod:
                 self._remove(address)
 
     def _reserve(self, address: IPv4Address, pod: str) -> bool:
-        """True when the address is now the pod's; False when another was faster.
+        """Return True if the address now belongs to the pod; False if another was faster.
 
-        A link is made exclusively as O_EXCL does it, and the file has its text from the first moment on.
+        A link is created exclusively, as with O_EXCL, and the file has its text from the start.
         """
         draft = self._directory / f".{pod}.{os.getpid()}.{threading.get_ident()}"
         draft.unlink(missing_ok=True)

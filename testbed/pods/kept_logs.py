@@ -1,4 +1,4 @@
-"""The end of deleted pods' logs: of the last ones, for a look at why they ended."""
+"""The end of recently deleted pods' logs, to find out why they ended."""
 
 import contextlib
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 from testbed.plain_files import read_end, replace_plain
 
 LIVING, DELETED = "pods", "deleted"
-"""Directories below a lab's logs: one for each pod that there is, one for each that was deleted lately."""
+"""Directories below a lab's logs: one for each existing pod, one for each recently deleted one."""
 PAUSE_LOG = "pause.log"
 PODS = 50
 END_BYTES = 16 * 1024
@@ -16,7 +16,7 @@ END_BYTES = 16 * 1024
 
 
 def keep_end(logs: Path, pod: str) -> None:
-    """Keep the end of a deleted pod's logs, and forget the oldest of those that are kept. Twice is harmless."""
+    """Keep the end of a deleted pod's logs, and delete the oldest kept ones. Twice is harmless."""
     began = time.time_ns()
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(began // 10**9))
     kept = logs / DELETED / f"{stamp}.{began % 10**9:09d}-{pod}"
@@ -27,12 +27,12 @@ def keep_end(logs: Path, pod: str) -> None:
             _shorten(log)
     for old in sorted(kept.parent.glob("*"))[:-PODS]:
         shutil.rmtree(old, ignore_errors=True)
-    # Where they could not be kept they go all the same: the next pod of that name begins its own.
+    # If they cannot be kept they are deleted anyway: the next pod of that name starts its own.
     shutil.rmtree(logs / LIVING / pod, ignore_errors=True)
 
 
 def log_of_deleted(logs: Path, pod: str, container: str | None) -> Path | None:
-    """The end of a container's log (None: any that there is) of the last deleted pod of that name."""
+    """Return the end of a container's log (None: any) of the last deleted pod of that name."""
     directories = [kept for kept in (logs / DELETED).glob("*") if kept.name.partition("-")[2] == pod]
     if not directories:
         return None
@@ -41,7 +41,7 @@ def log_of_deleted(logs: Path, pod: str, container: str | None) -> Path | None:
 
 
 def _shorten(log: Path) -> None:
-    """Its last bytes, of which the first may be in its predecessor."""
+    """Return its last bytes, of which the first may be in its predecessor."""
     before = log.with_name(f"{log.name}.1")
     text = b"".join(_end(file) for file in (before, log))[-END_BYTES:]
     before.unlink(missing_ok=True)

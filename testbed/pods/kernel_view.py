@@ -1,8 +1,7 @@
-"""What a lab and its pods see of the kernel: /proc and /sys, where only the network's own part can be written.
-
-The kernel has one /proc/sys for the whole machine, but /proc/sys/net is that of the caller's network namespace; so it
-is with the links below /sys. Everything else that a write would change is the machine's and is mounted read-only: over
-each instance of /proc and /sys that is made, for each mount begins without it.
+"""A lab's view of the kernel: /proc and /sys, where only the network's own part is writable. The kernel has one
+/proc/sys for the whole machine, but /proc/sys/net belongs to the caller's network namespace; so do the links below
+/sys. Every other writable part belongs to the machine and is mounted read-only: over each new instance of /proc and
+/sys, since each mount starts without it.
 
 Standard library only; loaded by a container's first process.
 """
@@ -15,22 +14,23 @@ from testbed.processes import namespaces as ns
 KERNEL_VIEW = ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC
 """Flags of /proc and /sys."""
 WHOLE_MACHINE = ("acpi", "bus", "driver", "dynamic_debug", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger")
-"""Entries of /proc by which the machine is changed, beside those of processes."""
+"""Entries of /proc that change the machine, besides those of processes."""
 NETWORK_SETTINGS = "sys/net"
 NOT_OF_A_NETWORK = ("sys/net/netfilter/nf_hooks_lwtunnel",)
-"""Settings among those of the network that the whole machine has together. This one cannot even be undone."""
+"""Network settings that the whole machine shares. This one cannot even be undone."""
 LINKS = ("class/net", "devices/virtual/net")
 """Entries of /sys about the links of one network namespace; programs set up bridges there."""
 
-# What container engines hide (containerd `oci/spec.go`, runtime-spec masked paths).
+# Hidden by container engines (containerd `oci/spec.go`, runtime-spec masked paths).
 MASKED = ("acpi", "asound", "kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
 MASKED_IN_SYS = ("firmware", "devices/virtual/powercap")
 
 
 def mount_proc(target: str, *, network: bool) -> None:
-    """Mount the /proc of our PID namespace with everything of the machine read-only; `network`: but for its settings.
+    """Mount the /proc of our PID namespace with the machine's parts read-only; `network`: network settings stay
+    writable.
 
-    A lab without root may mount it only where it sees another one.
+    A rootless lab may mount it only where it sees another one.
     """
     ns.mount("proc", target, "proc", KERNEL_VIEW)
     settings = ns.clone_tree(f"{target}/{NETWORK_SETTINGS}") if network else None
@@ -43,15 +43,15 @@ def mount_proc(target: str, *, network: bool) -> None:
 
 
 def guard_network_settings(proc: str = "/proc") -> None:
-    """Make read-only what is no setting of the caller's network namespace alone; to be called in each."""
+    """Make shared network settings read-only; call it in each network namespace."""
     for path in _present(proc, NOT_OF_A_NETWORK):
         ns.mount(path, path, flags=ns.MS_BIND)
         ns.make_read_only(path)
 
 
 def mount_sys(target: str, *, network: bool) -> None:
-    """Mount the /sys of our network namespace read-only; `network`: but for its links."""
-    # The super block may be another mount's too, so this mount alone is made read-only.
+    """Mount the /sys of our network namespace read-only; `network`: links stay writable."""
+    # Other mounts may share the super block, so only this mount is made read-only.
     ns.mount("sysfs", target, "sysfs", KERNEL_VIEW)
     links = {path: ns.clone_tree(path) for path in _present(target, LINKS)} if network else {}
     ns.make_read_only(target)
@@ -60,7 +60,7 @@ def mount_sys(target: str, *, network: bool) -> None:
 
 
 def hide_from_containers() -> None:
-    """Make empty what a container without privileges has no business to see. After the two above, at / itself."""
+    """Hide what a container without privileges must not see. After the two above, at / itself."""
     for path in (*_present("/proc", MASKED), *_present("/sys", MASKED_IN_SYS)):
         if os.path.isdir(path):
             ns.mount("tmpfs", path, "tmpfs", KERNEL_VIEW | ns.MS_RDONLY, "size=0")
@@ -69,9 +69,9 @@ def hide_from_containers() -> None:
 
 
 def close_below(directory: str) -> None:
-    """Make every /proc and /sys that is mounted at or below a directory read-only, network settings included."""
+    """Make every /proc and /sys at or below a directory read-only, network settings included."""
     for mount in ns.mounts_below(directory):
-        # What is read-only already may lie on another namespace's settings, where no path leads to.
+        # A read-only mount may cover another namespace's settings, where no path leads to.
         if mount.kind in ("proc", "sysfs") and not mount.read_only:
             ns.set_mount_attributes(mount.path, ns.MOUNT_ATTR_RDONLY, recursive=False)
 

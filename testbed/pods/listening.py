@@ -1,7 +1,6 @@
-"""Whether something in a pod listens on a TCP port, asked of the kernel for that port alone.
-
-/proc/PID/net/tcp would say it too, but to write it the kernel goes through its table of the sockets of all namespaces,
-which takes milliseconds however few there are. linux/inet_diag.h, sock_diag.h.
+"""Checks whether something in a pod listens on a TCP port, with a kernel query for that port alone. /proc/PID/net/tcp
+shows it too, but for that the kernel scans its table of the sockets of all namespaces, which takes milliseconds however
+few there are. linux/inet_diag.h, sock_diag.h.
 """
 
 import contextlib
@@ -32,20 +31,20 @@ TIMEOUT_S = 2.0
 
 
 class ListeningSockets:
-    """Asks in the network namespace of one process. To be closed: as long as it is open the namespace stays."""
+    """Queries the network namespace of one process. Close it: while open, it keeps the namespace."""
 
     def __init__(self, pid: int | None) -> None:
-        """None: in the caller's own. Raises OSError."""
+        """Open it; None means the caller's own namespace. Raises OSError."""
         self.pid = pid
         self._socket = _open() if pid is None else in_network_of(pid, _open)
         self._socket.settimeout(TIMEOUT_S)
 
     def close(self) -> None:
-        """Let the namespace go."""
+        """Release the namespace."""
         self._socket.close()
 
     def on(self, address: str, port: int) -> bool:
-        """Whether a connection to this address and port would be taken. Raises OSError."""
+        """Report whether a connection to this address and port would be accepted. Raises OSError."""
         self._socket.send(question(ip_address(address), port))
         return listens(self._socket.recv(4096))
 
@@ -56,7 +55,7 @@ def _open() -> socket.socket:
 
 @cache
 def can_ask() -> bool:
-    """Whether this kernel answers; one without tcp_diag says of every port that nobody listens there."""
+    """Report whether this kernel answers; one without tcp_diag reports no listener for any port."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server, contextlib.closing(ListeningSockets(None)) as listening:
             return listening.on(*server.getsockname())
@@ -65,7 +64,7 @@ def can_ask() -> bool:
 
 
 def question(address: IPv4Address | IPv6Address, port: int) -> bytes:
-    """The request for the socket that packets from nowhere to this address and port belong to. Pure."""
+    """Return the request for the socket that receives packets to this address and port. Pure."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     identity = PORTS.pack(port, 0) + address.packed.ljust(16, b"\0") + bytes(16) + REST.pack(0, NO_COOKIE, NO_COOKIE)
     body = REQUEST.pack(family, socket.IPPROTO_TCP, 0, 1 << TCP_LISTEN) + identity
@@ -73,7 +72,7 @@ def question(address: IPv4Address | IPv6Address, port: int) -> bytes:
 
 
 def listens(answer: bytes) -> bool:
-    """Whether the kernel's answer is a listening socket. Pure. Raises OSError."""
+    """Report whether the kernel's answer is a listening socket. Pure. Raises OSError."""
     _, kind, *_ = HEADER.unpack_from(answer)
     if kind == NLMSG_ERROR:
         (code,) = CODE.unpack_from(answer, HEADER.size)
@@ -84,7 +83,7 @@ def listens(answer: bytes) -> bool:
 
 
 def open_ports(pause_pid: int | None) -> frozenset[int]:
-    """TCP ports on which something in the pod listens, the slow way; none when the pod has no namespaces."""
+    """Return TCP ports with a listener in the pod, the slow way; none if the pod has no namespaces."""
     ports: frozenset[int] = frozenset()
     if pause_pid is not None:
         for table in ("tcp", "tcp6"):

@@ -1,4 +1,4 @@
-"""Which part of a container's log its last runs wrote: the log is one, whatever ends in between."""
+"""Which part of a container's log its last runs wrote: all runs share one log."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class LogPart(NamedTuple):
-    """Some of what several files hold, read one after the other."""
+    """A part of the concatenation of several files."""
 
     files: tuple[Path, ...]
     first_byte: int
@@ -14,28 +14,28 @@ class LogPart(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a file ended, by its inode: the log gets another name when a new one begins."""
+    """Where a file ended, by its inode: rotation changes a log's name."""
 
     inode: int
     offset: int
 
 
 class LogRuns:
-    """Notes where runs begin."""
+    """Records where runs begin."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self._starts: list[_Place] = []
 
     def begin(self) -> None:
-        """Take what is written from now on for another run's."""
+        """Attribute everything written from now on to a new run."""
         status = self._log.stat() if self._log.exists() else None
         place = _Place(0, 0) if status is None else _Place(status.st_ino, status.st_size)
         self._starts = [*self._starts[-1:], place]
 
     def before(self, *, is_over: bool) -> LogPart | None:
-        """Return what the run before wrote, or the last one if that `is_over`; None where there was none, or
-        nothing of it is kept.
+        """Return the output of the previous run, or of the last one if that `is_over`; None if there is none, or it is
+        no longer kept.
         """
         if len(self._starts) < (1 if is_over else 2):
             return None
@@ -46,7 +46,7 @@ class LogRuns:
 
 
 def _offset(files: tuple[Path, ...], place: _Place) -> int | None:
-    """Return how many bytes are before a place; None where it is no longer kept."""
+    """Return the number of bytes before a place; None if it is no longer kept."""
     before = 0
     for file in files:
         status = os.stat(file)

@@ -1,7 +1,7 @@
 """A pod: a pause process that holds its namespaces, its link to the node's bridge, and its containers.
 
-The pause process is supervised like everything else. When it dies the pod is not ready, its containers are ended, its
-link goes, its address stays reserved; then the pod is built again with the same address.
+The pause process is supervised like every other process. When it dies, the pod is not ready, its containers are ended,
+its link is removed and its address stays reserved; then the pod is rebuilt with the same address.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ class Waiting(NamedTuple):
 
 
 class Pod:
-    """One pod on one node. Methods may be called from several threads; start and stop take turns."""
+    """One pod on one node. Methods may be called from several threads; start and stop exclude each other."""
 
     def __init__(
         self,
@@ -60,22 +60,22 @@ class Pod:
         before_link: Callable[[], None] = lambda: None,
         lookup: Lookup = no_configs,
     ) -> None:
-        """Nothing is made yet. `netns_directory` None: `ip netns` does not get to know the pod.
+        """Nothing is created yet.
 
-        `on_change` is called from any thread when something of `status` may be different now. `resolv_conf` is every
-        container's /etc/resolv.conf; with an empty one it resolves no names but its own. `warm_shims` makes containers'
-        shims; without it each is an interpreter of its own. `before_link` is called when the pod has its address and no
-        link yet; while it raises OSError there is no pod.
-        `lookup` finds ConfigMaps and Secrets; after a change of them `follow_configs` is to be called.
+        `netns_directory` None: `ip netns` does not show the pod. `on_change` is called from any thread when `status`
+        may have changed. `resolv_conf` is every container's /etc/resolv.conf; with an empty one it resolves only its
+        own name. `warm_shims` creates containers' shims; without it each is a new interpreter. `before_link` is called
+        when the pod has its address and no link yet; while it raises OSError the pod is not created. `lookup` finds
+        ConfigMaps and Secrets; call `follow_configs` after they change.
         """
         self.manifest = spec
         self.key = spec.key
         self.name = str(spec.key)
-        """As people call it, the only one of that name in the lab."""
+        """Its unique name in the lab."""
         self.address: str | None = None
         """Reserved until `delete`; None before the first start."""
         self.ipv6_address: str | None = None
-        """Beside it, on a dual-stack network."""
+        """In addition, on a dual-stack network."""
         self._host = host
         self._ipam = ipam
         self._on_event = on_event
@@ -88,44 +88,44 @@ class Pod:
         self._directory = host.rundir / "pods" / self.key.file_name
         self._volumes = PodVolumes(self._directory, spec, lookup)
         self._unmounted = ""
-        """Why volumes of ConfigMaps and Secrets have no files yet; no container starts before they have."""
+        """Why volumes of ConfigMaps and Secrets have no files yet; containers wait for them."""
         self._logs = host.logs / LIVING / self.key.file_name
         self.containers = self._make_containers()
         self.init_containers = self._make_containers(initial=True)
         self._pause: Supervised | None = None
         self._undo = contextlib.ExitStack()
-        """Takes the link and the name of the running sandbox away."""
+        """Removes the link and the name of the running sandbox."""
         self._turn = threading.RLock()
         self.created_at = rfc3339(time.time())
         self.deleted_at: str | None = None
-        """When its end was asked for; None while it was not."""
+        """When its deletion was requested; None before."""
         self._terminating = False
         self._leaves = False
         self._place: ContainerPlace | None = None
-        """Of the sandbox that runs."""
+        """Of the running sandbox."""
         self._begun: PodContainer | None = None
         """The init container that was started last, until all have ended."""
         self._started_at: float | None = None
 
     @property
     def pause_pid(self) -> int | None:
-        """The process that holds the pod's namespaces, as the lab sees it; None when there is none."""
+        """Return the process that holds the pod's namespaces, in the lab's PID namespace; None if there is none."""
         return self._pause.pid if self._pause is not None else None
 
     @property
     def host_end(self) -> str:
-        """Name of the node's end of the pod's link."""
+        """Return the name of the node's end of the pod's link."""
         return pod_network.host_end(self.key.file_name)
 
     @property
     def leaves(self) -> bool:
-        """Whether it is being terminated for good, unlike a pod whose node lost its power."""
+        """Return whether it is being deleted, unlike a pod whose node lost its power."""
         return self._leaves
 
     def reserve_address(self) -> IPv4Address:
-        """The pod's address in its node's subnet, reserved from now on; the one that it has if it has one.
+        """Reserve and return the pod's address in its node's subnet; its current one if it has one.
 
-        With hostNetwork it is the node's. Raises OSError in words when the node has no subnet or no address left.
+        With hostNetwork it is the node's. Raises OSError with a message if the node has no subnet or no free address.
         """
         if self.manifest.spec.host_network:
             self.address = str(self._host.address)
@@ -142,16 +142,16 @@ class Pod:
         return address
 
     def start(self) -> None:
-        """Build the pod; returns once every container's first process was started or could not be.
+        """Build the pod; return once every container's first process was started or failed to start.
 
-        Twice is harmless. Raises OSError in words when the pod cannot be built at all; nothing is left of it then but
-        its reservation.
+        Twice is harmless. Raises OSError with a message if the pod cannot be built at all; then only its reservation is
+        left.
         """
         with self._turn:
             if self._pause is not None and self._pause.state in ("running", "backoff"):
                 return
             if self._terminating:
-                # After a stop it is a new pod: nothing was restarted yet, and what had completed runs again.
+                # After a stop it is a new pod: restarts start at zero, and completed containers run again.
                 self.containers = self._make_containers()
                 self.init_containers = self._make_containers(initial=True)
             self._terminating = self._leaves = False
@@ -163,11 +163,12 @@ class Pod:
             self._pause = Supervised(
                 f"{self.name}/pause", self._build_sandbox, RestartPolicy("Always"), self._pause_changed
             )
-        # Outside the lock, as later starts are: the callback takes it.
+        # Outside the lock, like later starts: the callback acquires it.
         self._pause.start()
 
     def stop(self, grace_s: float | None = None) -> None:
-        """End the pod: TERM, after the grace KILL; link, volumes and namespaces go, the address stays reserved.
+        """End the pod: TERM, then KILL after the grace period; remove link, volumes and namespaces, keep the address
+        reserved.
 
         Without `grace_s` the manifest's terminationGracePeriodSeconds. Safe to call twice, and `start` works again.
         """
@@ -183,12 +184,12 @@ class Pod:
         self._volumes.remove()
 
     def relabel(self, manifest: PodManifest) -> None:
-        """Take labels and annotations from another manifest of this pod; nothing is restarted."""
+        """Take labels and annotations from another manifest of this pod, without a restart."""
         self.manifest = manifest
         self._on_change()
 
     def mark_terminating(self) -> None:
-        """From now on the pod is not ready, whatever its containers say: it is about to be deleted."""
+        """Make the pod unready, whatever its containers report: it is about to be deleted."""
         self._leaves = True
         self.deleted_at = rfc3339(time.time())
         self._terminate()
@@ -198,17 +199,17 @@ class Pod:
         self._on_change()
 
     def delete(self, grace_s: float | None = None) -> None:
-        """`stop`, and give the address back. The end of the logs stays for a while."""
+        """Stop the pod and release its address. The end of the logs stays for a while."""
         self.stop(grace_s)
         keep_end(self._host.logs, self.key.file_name)
         self._ipam.release(self.key.file_name)
         self._report("Normal", "Killing", f"pod {self.name} is gone")
 
     def mend_link(self) -> None:
-        """Plug the pod's link into the bridge again if it is not a port of it any more. Raises OSError.
+        """Reconnect the pod's link to the bridge if it is no longer a port of it.
 
-        If the node has another subnet by now the pod is built again, with another address: the old one is another
-        node's or nobody's. (kubelet and dockerd leave such pods alone; somebody has to restart them by hand.)
+        Raises OSError. If the node's subnet has changed, the pod is rebuilt with another address: the old one may
+        belong to another node. (kubelet and dockerd leave such pods alone; they need a restart by hand.)
         """
         with self._turn:
             self._follow_subnet()
@@ -216,12 +217,12 @@ class Pod:
             if linked and self.address is not None and not self._terminating:
                 address = IPv4Address(self.address)
                 if pod_network.plug_in(self._host, self.key.file_name, address):
-                    self._report("Warning", "LinkMended", f"plugged into {self._host.bridge} again")
+                    self._report("Warning", "LinkMended", f"reconnected to {self._host.bridge}")
 
     def _follow_subnet(self) -> None:
         if self._pause is not None and self.pause_pid and not self._terminating and not self._is_in_subnet():
-            message = f"{self._host.name} has {self._host.subnet} now, which {self.address} is not in"
-            self._report("Warning", "SubnetChanged", f"{message}: the pod is built again")
+            message = f"{self._host.name} now has {self._host.subnet}, which does not contain {self.address}"
+            self._report("Warning", "SubnetChanged", f"{message}: the pod is rebuilt")
             self._pause.kill()
 
     def _is_in_subnet(self) -> bool:
@@ -235,7 +236,7 @@ class Pod:
         return True
 
     def follow_configs(self) -> None:
-        """Bring volumes up to date, and start what a missing ConfigMap or Secret has kept from starting."""
+        """Update volumes, and start containers that waited for a ConfigMap or Secret."""
         with self._turn:
             place, waited = self._place, self._unmounted
             if place is None or self._terminating or not self._fill_volumes():
@@ -246,7 +247,7 @@ class Pod:
                 container.follow_configs()
 
     def _fill_volumes(self) -> bool:
-        """Write files of ConfigMaps and Secrets; False, with an event, when a volume has none yet."""
+        """Write files of ConfigMaps and Secrets; return False, with an event, if a volume has none yet."""
         why = "; ".join(self._volumes.fill())
         if why and why != self._unmounted:
             self._report("Warning", "FailedMount", why)
@@ -256,7 +257,7 @@ class Pod:
         return not why
 
     def status(self) -> PodStatus:
-        """What is so now."""
+        """Return the current status."""
         pause_pid = self.pause_pid
         containers = tuple(
             container_status(container.name, container.image, container.facts(pause_pid))
@@ -283,20 +284,20 @@ class Pod:
         )
 
     def is_privileged(self, container: str) -> bool:
-        """Whether a container has every capability that the lab can give."""
+        """Return whether a container has every capability that the lab can give."""
         return any(one.name == container and one.security_context.privileged for one in self.manifest.spec.containers)
 
     def exec_argv(self, container: str | None, argv: Sequence[str], tty: bool = False) -> list[str]:
-        """The command that runs `argv` in a container (None: the first), for Popen in the lab.
+        """Return the command that runs `argv` in a container (None: the first), for Popen in the lab.
 
-        Standard input and output are passed on, with `tty` descriptor 0 becomes the controlling terminal; the exit
-        code is the command's. Raises KeyError for a name that the pod does not have, ContainerNotRunning.
+        Standard input and output are passed through, with `tty` descriptor 0 becomes the controlling terminal; the exit
+        code is the command's. Raises KeyError for an unknown container, and ContainerNotRunning.
         """
         name = next(iter(self.containers)) if container is None else container
         return self.containers[name].exec_argv(argv, tty)
 
     def _why_not_initialised(self, pause_pid: int | None) -> Waiting | None:
-        """What the first init container that has not ended well does; None when all have."""
+        """Return the state of the first init container that has not succeeded; None if all have."""
         every = list(self.init_containers.values())
         for number, container in enumerate(every):
             if not container.succeeded:
@@ -310,11 +311,11 @@ class Pod:
 
     def _init_changed(self) -> None:
         self._on_change()
-        # In a thread of its own: the caller may be the container's supervisor, which a stop waits for.
+        # In a new thread: the caller may be the container's supervisor, which a stop waits for.
         threading.Thread(target=self._go_on, name=f"init {self.name}", daemon=True).start()
 
     def _go_on(self) -> None:
-        """Start what comes next, if an init container has ended well."""
+        """Start the next containers, if an init container has succeeded."""
         with self._turn:
             place = self._place
             if self._terminating or place is None or self._begun is None or not self._begun.succeeded:
@@ -322,9 +323,9 @@ class Pod:
             self._start_next(place)
 
     def _start_next(self, place: ContainerPlace) -> None:
-        """The first init container that has not ended well; all containers when there is none.
+        """Start the first init container that has not succeeded; all containers if there is none.
 
-        Nothing as long as a volume has no files.
+        Do nothing while a volume has no files.
         """
         if not self._fill_volumes():
             return
@@ -333,7 +334,7 @@ class Pod:
             self._start_container(container, place)
 
     def _make_containers(self, *, initial: bool = False) -> dict[str, PodContainer]:
-        """Make the pod's containers, or (`initial`) those that have to end well before these start."""
+        """Create the pod's containers, or (`initial`) those that must succeed before these start."""
         spec = self.manifest.spec
         return {
             container.name: PodContainer(
@@ -351,7 +352,7 @@ class Pod:
         }
 
     def _build_sandbox(self) -> subprocess.Popen[bytes]:
-        """Pause process, link and name; all or nothing. Raises OSError."""
+        """Create pause process, link and name; all or nothing. Raises OSError."""
         host = self._host
         with contextlib.ExitStack() as undo:
             address = self.reserve_address()
@@ -369,17 +370,17 @@ class Pod:
         return pause
 
     def _spawn_pause(self) -> subprocess.Popen[bytes]:
-        """To be called in a thread of its own: the child inherits its namespaces, and is our child all the same."""
+        """Start it in a new thread: the child inherits that thread's namespaces, and is our child all the same."""
         shared = self.manifest.spec.share_process_namespace
         of_node = self.manifest.spec.host_network
         with open(self._logs / PAUSE_LOG, "ab", opener=plain) as log:
-            # The thread needs a root of its own to enter another mount namespace.
+            # The thread needs its own root to enter another mount namespace.
             ns.unshare(ns.CLONE_FS)
             ns.enter(self._host.pid, ns.CLONE_NEWNS | (ns.CLONE_NEWNET if of_node else 0))
             own = ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | (0 if of_node else ns.CLONE_NEWNET)
             ns.unshare(own | (ns.CLONE_NEWPID if shared else 0))
             ns.sethostname(self._hostname)
-            # It keeps its capabilities: where containers have fewer, they cannot go through /proc/1/root to the node.
+            # It keeps its capabilities: if containers have fewer, they cannot go through /proc/1/root to the node.
             return subprocess.Popen(
                 [str(PAUSE), *([] if shared else ["--quiet"])],
                 stdin=subprocess.DEVNULL,
@@ -414,10 +415,10 @@ class Pod:
                     str(self._host.address),
                 )
                 self._start_next(place)
-                # The subnet may have changed while the sandbox was made.
+                # The subnet may have changed while the sandbox was created.
                 self._follow_subnet()
             elif pause.state == "backoff":
-                self._report("Warning", "SandboxChanged", "the pause process died; the pod is built again")
+                self._report("Warning", "SandboxChanged", "the pause process died; the pod is rebuilt")
                 self._stop_containers(grace_s=0.0)
                 # They run again in the new namespaces.
                 self._place, self.init_containers = None, self._make_containers(initial=True)
@@ -442,7 +443,7 @@ class Pod:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Make sure that it is gone; its supervisor, if it has one by now, may have reaped it."""
+    """Make sure that it is gone; its supervisor, if any, may have reaped it."""
     if process.poll() is None:
         process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):

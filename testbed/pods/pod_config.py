@@ -1,6 +1,6 @@
-"""What a pod has from ConfigMaps and Secrets: values of variables, and files of volumes. Pure.
+"""A pod's data from ConfigMaps and Secrets: values of variables, and files of volumes. Pure.
 
-What is missing is said in Kubernetes' own words. A stand-in reads no settings, so it waits for none.
+Missing objects are reported in Kubernetes' own words. A stand-in reads no settings, so it waits for none.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,11 +14,11 @@ from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.volume import Files, Volume
 
 Lookup = Callable[[ConfigKind, ObjectKey], ConfigObject | None]
-"""The object as it is now; None where there is none."""
+"""Returns the current object; None if there is none."""
 
 
 class MissingConfig(OSError):
-    """A ConfigMap, a Secret or a key that the pod names is not there, or is not what it is used for."""
+    """A ConfigMap, Secret or key named by the pod is missing, or unsuitable for its use."""
 
 
 class VolumeFile(NamedTuple):
@@ -29,14 +29,11 @@ class VolumeFile(NamedTuple):
 
 
 def no_configs(kind: ConfigKind, key: ObjectKey) -> None:
-    """Find nothing: what a pod without a lab has."""
+    """Find nothing, for a pod without a lab."""
 
 
 def values_of(pod: PodManifest, container: Container, fields: Mapping[str, str], lookup: Lookup) -> Values:
-    """Return the values of variables that come from elsewhere; `fields` are the pod's own, by path.
-
-    Raises MissingConfig.
-    """
+    """Return values of variables from other sources; `fields` are the pod's own, by path. Raises MissingConfig."""
     namespace = pod.metadata.namespace
     from_objects: dict[str, str] = {}
     for source in container.env_from:
@@ -75,7 +72,7 @@ def _variable(name: str, value: bytes) -> str:
 
 
 def files_of(pod: PodManifest, volume: Volume, lookup: Lookup) -> Mapping[str, VolumeFile]:
-    """Return the files of a volume that is made of ConfigMaps and Secrets, by path. Raises MissingConfig."""
+    """Return the files of a volume of ConfigMaps and Secrets, by path. Raises MissingConfig."""
     found: dict[str, VolumeFile] = {}
     for files in volume.files:
         optional = files.optional or _only_stand_ins_mount(pod, volume)

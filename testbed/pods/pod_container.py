@@ -1,4 +1,4 @@
-"""One container of a pod as the lab sees it: the document that starts it, its supervision, its facts."""
+"""One container of a pod: the document that starts it, its supervision, its facts."""
 
 import contextlib
 import dataclasses
@@ -37,14 +37,14 @@ from testbed.processes.warm_parent import ForkedProcess, WarmParent
 SHIM = Path(__file__).with_name("container.py")
 SHIM_PARENT = Path(__file__).with_name("container_parent.py")
 DOES_NOTHING = ("/bin/true",)
-"""What a stand-in for an init container runs."""
+"""The command of a stand-in for an init container."""
 AFTER_PRE_STOP_S = 2.0
-"""What is left for TERM when preStop has used up the grace period."""
+"""Time left for TERM if preStop has used up the grace period."""
 SETUP_TIMEOUT_S = 20.0
-"""A container whose root is not made by then never will be; a loaded machine needs 0.5 s."""
+"""A container whose root does not exist by then has failed; a loaded machine needs 0.5 s."""
 END_TIMEOUT_S = 2.0
 SHIM_GRACE_S = 2.0
-"""What the shim gets to take leave after its container's last process ended."""
+"""Time for the shim to exit after its container's last process ended."""
 
 ShimProcess = subprocess.Popen[bytes] | ForkedProcess
 Report = Callable[[Literal["Normal", "Warning"], str, str], None]
@@ -52,7 +52,7 @@ Report = Callable[[Literal["Normal", "Warning"], str, str], None]
 
 
 def parent_of_shims() -> WarmParent:
-    """What makes containers' shims: it has imported all of one."""
+    """Return the parent of containers' shims, which has imported their modules."""
     return WarmParent([sys.executable, "-I", "-S", str(SHIM_PARENT)], {})
 
 
@@ -74,10 +74,10 @@ class ContainerPlace:
 
 
 def end_processes_in(mount_namespace: int) -> None:
-    """Kill every process in the mount namespace that the descriptor refers to, until there is none.
+    """Kill every process in the descriptor's mount namespace, until there is none.
 
-    A container's mount namespace is its own and its processes may not leave it, so this finds them all, whoever
-    their parent is. Holding the descriptor keeps the namespace's number from being given to another.
+    A container has its own mount namespace, which its processes may not leave, so this finds them all, whatever their
+    parent. The open descriptor keeps the namespace's number from being reused.
     """
     wanted = os.fstat(mount_namespace)
     deadline = time.monotonic() + END_TIMEOUT_S
@@ -93,7 +93,7 @@ def end_processes_in(mount_namespace: int) -> None:
 
 def _kill_if_in(pid: int, wanted: os.stat_result) -> bool:
     with contextlib.suppress(OSError):
-        # A pidfd first, so that what is looked at is what is killed.
+        # A pidfd first, so that the checked process is the one killed.
         process = os.pidfd_open(pid)
         try:
             namespace = os.stat(f"/proc/{pid}/ns/mnt")
@@ -106,7 +106,7 @@ def _kill_if_in(pid: int, wanted: os.stat_result) -> bool:
 
 
 def field_values(pod: PodManifest, container: Container, place: ContainerPlace) -> dict[str, str]:
-    """The values of the fields that the container's variables name, by path. Pure."""
+    """Return the values of the fields that the container's variables refer to, by path. Pure."""
     addresses = [place.address, *([place.ipv6_address] if place.ipv6_address else [])]
     known = {
         "metadata.name": pod.name,
@@ -130,7 +130,7 @@ def field_values(pod: PodManifest, container: Container, place: ContainerPlace) 
 
 
 def capabilities_of(given: Capabilities) -> set[int]:
-    """The numbers of the capabilities that a container has. Pure."""
+    """Return the numbers of a container's capabilities. Pure."""
     keep = set(range(len(CAPABILITIES))) if "ALL" in given.add else set(ns.CONTAINER_CAPABILITIES.values())
     if "ALL" in given.drop:
         keep = set()
@@ -141,7 +141,7 @@ def capabilities_of(given: Capabilities) -> set[int]:
 def run_document(
     pod: PodManifest, container: Container, image: Program, place: ContainerPlace, directory: Path, log: Path
 ) -> str:
-    """What `testbed/pods/container.py` needs to know, as JSON; `directory` holds the pod's volumes. Pure."""
+    """Return the input of `testbed/pods/container.py`, as JSON; `directory` contains the pod's volumes. Pure."""
     hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{place.address} {place.hostname}\n"
     if place.ipv6_address is not None:
         hosts += f"{place.ipv6_address} {place.hostname}\n"
@@ -174,7 +174,7 @@ def run_document(
             **image.files,
         },
         "volumes": [
-            # The IPC namespace is the pod's, and POSIX shared memory is a part of it that lives in files.
+            # The IPC namespace is the pod's, and POSIX shared memory, a part of it, consists of files.
             _volume("lab", directory / "shm", "/dev/shm"),
             *(_volume_of_mount(pod, mount, directory) for mount in container.volume_mounts),
         ],
@@ -221,7 +221,7 @@ def _volume_of_mount(pod: PodManifest, mount: VolumeMount, directory: Path) -> d
 
 
 class PodContainer:
-    """One container: started in its pod's namespaces, restarted as the pod's policy says."""
+    """One container: started in its pod's namespaces, restarted by the pod's policy."""
 
     def __init__(
         self,
@@ -236,16 +236,16 @@ class PodContainer:
         *,
         initial: bool = False,
     ) -> None:
-        """`directory` is the pod's own, `log` the file for stdout and stderr, `warm_shims` what makes shims quickly.
+        """`directory` is the pod's own, `log` the file for stdout and stderr, `warm_shims` creates shims quickly.
 
-        `lookup` finds ConfigMaps and Secrets. `initial`: it runs to its end before the others start.
+        `lookup` finds ConfigMaps and Secrets. `initial`: it must succeed before the others start.
         """
         self.name = container.name
         self.image = container.image
         self.log = log
         self._runs = LogRuns(log)
         self.document = directory / f"{container.name}.json"
-        """What the running container was started from; `exec` takes env and rights from it."""
+        """The document of the running container; `exec` takes its environment and rights from it."""
         self._pod = pod
         self._container = container
         self._initial = initial
@@ -256,9 +256,9 @@ class PodContainer:
         self._warm_shims = warm_shims
         self._lookup = lookup
         self._missing = ""
-        """Which ConfigMap, Secret or key its variables wait for."""
+        """The ConfigMap, Secret or key that its variables wait for."""
         self._tries_without_it = 0
-        """Of its supervisor, which counts them as restarts."""
+        """Its supervisor's failed attempts, counted as restarts."""
         self._probes = ContainerProbes(pod.name, container, report, on_change, self._end_run)
         self._place: ContainerPlace | None = None
         self._supervised: Supervised | None = None
@@ -267,21 +267,21 @@ class PodContainer:
         self._message = ""
         self._pid: int | None = None
         self._mount_namespace: int | None = None
-        """Descriptor of the running container's; held so that its processes can be found."""
+        """The running container's mount namespace; held to find its processes."""
         self._holding = threading.Lock()
         self._listening: ListeningSockets | None = None
         self._asking = threading.Lock()
         self._last_resort: threading.Timer | None = None
-        """Kills a run that does not end by itself after its liveness probe has failed."""
+        """Kills a run that does not end after its liveness probe has failed."""
 
     @property
     def pid(self) -> int | None:
-        """The container's own first process as the lab sees it; None when it does not run."""
+        """Return the container's own first process in the lab's PID namespace; None if it is not running."""
         supervised = self._supervised
         return self._pid if supervised is not None and supervised.state == "running" else None
 
     def start(self, place: ContainerPlace) -> None:
-        """Run in that place from now on; a container that its policy lets rest stays ended. Raises OSError."""
+        """Run in that place from now on; a completed container stays ended if its policy says so. Raises OSError."""
         before = self._supervised
         if before is not None:
             if before.state == "exited":
@@ -300,7 +300,7 @@ class PodContainer:
             self._on_change()
 
     def follow_configs(self) -> None:
-        """Start now if a ConfigMap or Secret was missing until now."""
+        """Start it now if a ConfigMap or Secret was missing until now."""
         place, supervised = self._place, self._supervised
         if not self._missing or place is None:
             return
@@ -310,7 +310,7 @@ class PodContainer:
             supervised.try_now()
 
     def stop(self, grace_s: float) -> None:
-        """End every process of the container: preStop, TERM to the first one, KILL to all after the grace."""
+        """End every process of the container: preStop, TERM to the first one, KILL to all after the grace period."""
         place, self._place = self._place, None
         self._probes.stop()
         pre_stop = self._container.lifecycle.pre_stop
@@ -319,7 +319,7 @@ class PodContainer:
             self._run_handler("preStop", pre_stop, place, grace_s)
             grace_s = max(AFTER_PRE_STOP_S, grace_s - (time.monotonic() - began))
         if self._supervised is not None and self._supervised.state != "exited":
-            # Killing the processes and not the shim lets the shim reap them and report how it ended.
+            # Killing the processes and not the shim lets the shim reap them and report the exit code.
             timer = threading.Timer(grace_s, self._kill_processes)
             timer.start()
             self._supervised.stop(grace_s + SHIM_GRACE_S)
@@ -329,16 +329,16 @@ class PodContainer:
             self._stop_asking()
 
     def log_before(self) -> LogPart | None:
-        """What the run before wrote; while a container waits for its next run, what the last one wrote."""
+        """Return the previous run's output; while a container waits for its next run, the last one's."""
         return self._runs.before(is_over=self._supervised is not None and self._supervised.state == "backoff")
 
     @property
     def succeeded(self) -> bool:
-        """Whether it has ended well and stays so."""
+        """Return whether it has succeeded and stays ended."""
         return self._supervised is not None and self._supervised.state == "exited" and self._exit_code == 0
 
     def _run_handler(self, name: str, handler: LifecycleHandler, place: ContainerPlace, limit_s: float) -> bool:
-        """Do it; False, with an event, when it fails."""
+        """Run the handler; return False, with an event, if it fails."""
         if handler.sleep is not None:
             time.sleep(min(handler.sleep.seconds, limit_s))
             return True
@@ -353,7 +353,7 @@ class PodContainer:
             self._end_run()
 
     def facts(self, pause_pid: int | None) -> ContainerFacts:
-        """What is so now; asks the kernel when the container has a port."""
+        """Return the current facts; queries the kernel if the container has a port."""
         supervised = self._supervised
         if supervised is None:
             return ContainerFacts("pending", message=self._missing, config_error=bool(self._missing))
@@ -370,7 +370,7 @@ class PodContainer:
         )
 
     def _serves(self, pause_pid: int | None) -> bool:
-        """By its readiness probe; a container without one is ready once its image's port is open."""
+        """Report readiness by its readiness probe; without one, by its image's open port."""
         if not self._probes.started:
             return False
         if self._probes.decides:
@@ -391,7 +391,7 @@ class PodContainer:
                 addresses = [one for one in (place.address, place.ipv6_address) if one is not None]
                 return any(self._listening.on(address, port) for address in addresses)
             except OSError:
-                # The pod is about to go.
+                # The pod is about to be deleted.
                 self._stop_asking()
                 return False
 
@@ -401,7 +401,7 @@ class PodContainer:
             listening.close()
 
     def exec_argv(self, argv: Sequence[str], tty: bool) -> list[str]:
-        """The command that runs `argv` in the container, for Popen in the lab. Raises ContainerNotRunning."""
+        """Return the command that runs `argv` in the container, for Popen in the lab. Raises ContainerNotRunning."""
         pid = self.pid
         if pid is None:
             raise ContainerNotRunning(f"container {self.name} of pod {self._pod.name} is not running")
@@ -412,7 +412,7 @@ class PodContainer:
         self._pid = None
         place = self._place
         if place is None:
-            raise OSError(f"pod {self._pod.name} has no namespaces now")
+            raise OSError(f"pod {self._pod.name} has no namespaces")
         image = self._find_program(place)
         if self._initial and self._container.stand_in:
             image = dataclasses.replace(image, argv=DOES_NOTHING)
@@ -427,15 +427,15 @@ class PodContainer:
         return process
 
     def _find_program(self, place: ContainerPlace) -> Program:
-        """What to run, with the values that ConfigMaps and Secrets have now. Raises MissingConfig."""
+        """Return the program, with the current values of ConfigMaps and Secrets. Raises MissingConfig."""
         try:
             fields = field_values(self._pod, self._container, place)
             found = program(self._container, values_of(self._pod, self._container, fields, self._lookup))
         except MissingConfig as failure:
             why = str(failure)
         except RecipeError as failure:
-            # What a recipe says of a value may show a secret.
-            why = f"{failure.variable}: the image does not take its value"
+            # A recipe's message about a value may reveal a secret.
+            why = f"{failure.variable}: the image does not accept its value"
         else:
             self._missing, self._program = "", found
             return found
@@ -463,7 +463,7 @@ class PodContainer:
             )
 
     def _converse(self, lab_end: socket.socket, process: ShimProcess) -> None:
-        """Follow the start up to the exec: learn the pid, take hold of the mount namespace, learn of a failure."""
+        """Follow the start up to the exec: get the pid, open the mount namespace, receive a failure."""
         lab_end.settimeout(SETUP_TIMEOUT_S)
         try:
             with lab_end.makefile("rb") as lines:
@@ -474,13 +474,13 @@ class PodContainer:
                         self._pid = pid
                         lab_end.sendall(b"g")
                         continue
-                    # Kept until now: what is shown during a crash loop is why the last try failed.
+                    # Kept until now: a crash loop shows why the last attempt failed.
                     self._message = str(message.get("error", ""))
                     if self._message:
                         self._pid = None
                     return
         except (TimeoutError, OSError, ValueError):
-            # It ended in the middle, or hangs: its supervisor sees the end, with the exit code.
+            # It ended early, or hangs: its supervisor sees the end, with the exit code.
             process.kill()
         self._pid = None
 
@@ -500,7 +500,7 @@ class PodContainer:
             return
         self._probes.stop()
         if self._last_resort is not None:
-            # It must not reach the next run.
+            # It must not affect the next run.
             self._last_resort.cancel()
         self._pid = None
         self._exit_code = shell_exit_code(supervised.exit_code)
@@ -509,12 +509,12 @@ class PodContainer:
             return
         ended = f"container {self.name} ended with exit code {self._exit_code}"
         if supervised.state == "backoff":
-            self._report("Warning", "BackOff", f"{ended}{': ' if self._message else ''}{self._message}; starts again")
+            self._report("Warning", "BackOff", f"{ended}{': ' if self._message else ''}{self._message}; restarting")
         elif supervised.state == "exited":
             self._report("Normal" if self._exit_code == 0 else "Warning", "Exited", ended)
 
     def _end_run(self) -> None:
-        """End this run as a stop would; what follows is up to the restart policy."""
+        """End this run as a stop would; the restart policy decides what follows."""
         supervised, grace_s = self._supervised, float(self._pod.spec.termination_grace_period_seconds)
         self._probes.stop()
         if supervised is not None:
@@ -524,7 +524,7 @@ class PodContainer:
             supervised.kill(signal.SIGTERM)
 
     def _end_leftovers(self) -> None:
-        """What the first process left behind: orphans in a shared PID namespace, and all if our shim was killed."""
+        """End what the first process left: orphans in a shared PID namespace, and everything if our shim was killed."""
         with self._holding:
             descriptor, self._mount_namespace = self._mount_namespace, None
             if descriptor is not None:
@@ -537,7 +537,7 @@ class PodContainer:
                 end_processes_in(self._mount_namespace)
 
     def _write_document(self, text: str) -> None:
-        # Only for root: env may hold what the manifest's author calls a secret.
+        # Readable only by root: env may contain what the manifest's author calls a secret.
         replace_plain(self.document, text.encode())
 
 

@@ -1,4 +1,4 @@
-"""A pod's place in the network: its veth, its address, its routes and neighbours, and its name for `ip netns`."""
+"""A pod's part of the network: its veth, its address, its routes and neighbours, and its name for `ip netns`."""
 
 import contextlib
 import hashlib
@@ -33,59 +33,59 @@ POD_MAC_PREFIX = "0a:58"  # What kubenet and CNI's bridge plugin put before the 
 
 
 class PodHost(Protocol):
-    """The node that a pod runs on. What can change with a new lease is read anew at every start of the pod."""
+    """The node of a pod. Values that change with a new lease are read again at every start of the pod."""
 
     @property
     def name(self) -> str:
-        """The node's name."""
+        """Return the node's name."""
 
     @property
     def address(self) -> IPv4Address:
-        """The node's own address; pods with hostNetwork have it too."""
+        """Return the node's own address; pods with hostNetwork have it too."""
 
     @property
     def pid(self) -> int:
-        """A process whose network and mount namespaces are the node's."""
+        """Return a process with the node's network and mount namespaces."""
 
     @property
     def kernel(self) -> Kernel:
-        """The node's network namespace."""
+        """Return the node's network namespace."""
 
     @property
     def bridge(self) -> str:
-        """The device that pods hang on, `docker0`; its MAC address must not change when ports come and go."""
+        """Return the pods' bridge, `docker0`; its MAC address must not change with its ports."""
 
     @property
     def subnet(self) -> IPv4Network:
-        """The leased subnet. Raises NoSubnetYet while the node has none."""
+        """Return the leased subnet. Raises NoSubnetYet while the node has none."""
 
     @property
     def ipv6_address(self) -> IPv6Address | None:
-        """The node's own IPv6 address; None where the underlay has IPv4 only."""
+        """Return the node's own IPv6 address; None if the underlay has only IPv4."""
 
     @property
     def ipv6_subnet(self) -> IPv6Network | None:
-        """The leased IPv6 subnet; None where pods have IPv4 only. Raises NoSubnetYet while the node has none."""
+        """Return the leased IPv6 subnet; None if pods have only IPv4. Raises NoSubnetYet while the node has none."""
 
     @property
     def gateway(self) -> IPv4Address:
-        """The bridge's address."""
+        """Return the bridge's address."""
 
     @property
     def overlay_mtu(self) -> int:
-        """MTU of the pods' links, in bytes. Raises NoSubnetYet while the node has no lease."""
+        """Return the MTU of the pods' links, in bytes. Raises NoSubnetYet while the node has no lease."""
 
     @property
     def rundir(self) -> Path:
-        """A directory of the lab's own, which ends with it: what pods are made of goes to `pods`."""
+        """Return a directory inside the lab, which ends with it: pods' files are in `pods`."""
 
     @property
     def logs(self) -> Path:
-        """A directory that the host has too: pods' logs go to `pods` below it."""
+        """Return a directory on the host: pods' logs are in `pods` below it."""
 
 
 def host_end(pod: str) -> str:
-    """Name of the node's end of the pod's link: `veth` and the pod's name, or what fits of it and a hash."""
+    """Return the name of the node's end of the pod's link: `veth` and the pod's name, or its start and a hash."""
     name = HOST_END_PREFIX + pod
     if len(name) <= INTERFACE_NAME_LENGTH and "." not in name:
         return name
@@ -95,14 +95,14 @@ def host_end(pod: str) -> str:
 
 
 def pod_mac(address: IPv4Address) -> str:
-    """The MAC address that belongs to a pod address; the same pod keeps it, so no neighbour entry goes stale."""
+    """Return the MAC address for a pod address; it is stable, so no neighbour entry becomes stale."""
     return ":".join([POD_MAC_PREFIX, *(f"{byte:02x}" for byte in address.packed)])
 
 
 def ipv6_of(host: PodHost, address: IPv4Address) -> IPv6Interface | None:
-    """The IPv6 address of the pod with this IPv4 address: of the same number in its subnet; None without IPv6.
+    """Return the IPv6 address of the pod with this IPv4 address: the same number in its subnet; None without IPv6.
 
-    So one reservation is enough for both, and who knows one address knows the other. Raises NoSubnetYet.
+    So one reservation covers both, and each address follows from the other. Raises NoSubnetYet.
     """
     subnet = host.ipv6_subnet
     if subnet is None:
@@ -113,7 +113,7 @@ def ipv6_of(host: PodHost, address: IPv4Address) -> IPv6Interface | None:
 
 @contextlib.contextmanager
 def _netlink_as_oserror() -> Iterator[None]:
-    """Supervision retries on OSError; a link that could not be made is worth another try as well."""
+    """Convert errors: supervision retries on OSError, and a link that could not be created is worth a retry too."""
     try:
         yield
     except AgentError as error:
@@ -121,7 +121,7 @@ def _netlink_as_oserror() -> Iterator[None]:
 
 
 def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> None:
-    """Link the pod to the node's bridge and configure both ends. Raises OSError in words."""
+    """Link the pod to the node's bridge and configure both ends. Raises OSError with a message."""
     why = f"pod {pod}"
     near, mac, node = host_end(pod), pod_mac(address), host.kernel
     ipv6 = ipv6_of(host, address)
@@ -131,13 +131,13 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
             raise OSError(f"pod {pod}: node {host.name} has no bridge {host.bridge}")
         peer = VethPeer(POD_END, host.overlay_mtu, mac, namespace_pid=pause_pid, namespace=pod)
         link = WantedLink(near, f"{why}: its link", kind="veth", settings=peer, mtu=host.overlay_mtu)
-        # The node does not talk on this end; without this the kernel sends router solicitations and MLD reports.
+        # The node does not send on this end; without this the kernel sends router solicitations and MLD reports.
         quiet = _ipv6_setting(near, "disable_ipv6", "1", f"{why}: a bridge port needs no address", required=False)
-        # One of that name that is still there leads to a pod that is gone.
+        # An existing one of that name belongs to a pod that is gone.
         left = {near: f"{why}: left from an earlier run"}
         node.converge(Wanted(no_links=left, links=(link,), sysctls=(quiet,)))
         script = admit_script(near, mac, address, ipv6 and ipv6.ip)
-        load(host.pid, node.journal, script, f"{why}: it sends by its own address alone")
+        load(host.pid, node.journal, script, f"{why}: it sends only from its own address")
         node.converge(_wanted_port(host, pod, address, ipv6), known=[bridge])
         journal = node.journal.of(pod) if isinstance(node.journal, FileJournal) else node.journal
         with Kernel(journal, pause_pid) as inside:
@@ -149,30 +149,32 @@ def _wanted_port(host: PodHost, pod: str, address: IPv4Address, ipv6: IPv6Interf
     why, mac = f"pod {pod}", pod_mac(address)
     port = WantedLink(
         host_end(pod),
-        f"{why}: a port of the bridge; it may be sent to itself by a service",
+        f"{why}: a port of the bridge; a Service may send its packets back to it",
         master=host.bridge,
         hairpin=True,
         up=True,
     )
     neighbours = [WantedNeighbours(host.bridge, {address: mac}, f"{why}: known without ARP")]
     if ipv6 is not None:
-        neighbours.append(WantedNeighbours(host.bridge, {ipv6.ip: mac}, f"{why}: known without asking", family=6))
+        neighbours.append(
+            WantedNeighbours(host.bridge, {ipv6.ip: mac}, f"{why}: known without neighbour discovery", family=6)
+        )
     return Wanted(links=(port,), neighbours=tuple(neighbours))
 
 
 def _wanted_inside(
     host: PodHost, pod: str, address: IPv4Address, ipv6: IPv6Interface | None, bridge_mac: str
 ) -> Wanted:
-    """Return the pod's own namespace: loopback, its end with its addresses, the way to the node."""
+    """Return the pod's own namespace: loopback, its end with its addresses, the route to the node."""
     why = f"inside pod {pod}"
-    loopback = WantedLink("lo", f"{why}: containers meet on localhost", up=True)
+    loopback = WantedLink("lo", f"{why}: containers share localhost", up=True)
     own_end = WantedLink(POD_END, f"{why}: its end", up=True)
     route = Route(destination=DEFAULT_ROUTE, device=POD_END, gateway=host.gateway)
     own: frozenset[IPInterface] = frozenset({IPv4Interface((address, host.subnet.prefixlen))})
     low_ports = WantedSysctl(
         "net.ipv4.ip_unprivileged_port_start",
         "0",
-        f"{why}: any user may listen on port 80, as container engines have it",
+        f"{why}: any user may listen on port 80, as in container engines",
     )
     wanted = Wanted(
         sysctls=(low_ports,),
@@ -186,12 +188,14 @@ def _wanted_inside(
         return wanted + Wanted(sysctls=(off,))
     gateway = ipv6.network.network_address + 1
     ipv6_route = Route(destination=DEFAULT_IPV6_ROUTE, device=POD_END, gateway=gateway)
-    known = f"{why}: the node, known without asking"
+    known = f"{why}: the node, known without neighbour discovery"
     return wanted + Wanted(
         # Before it is up, when the kernel would choose a link-local address.
         sysctls=(
             _ipv6_setting(POD_END, "accept_ra", "0", f"{why}: only the node may announce itself as a router"),
-            _ipv6_setting(POD_END, "addr_gen_mode", "1", f"{why}: it sends by its own address alone, so no link-local"),
+            _ipv6_setting(
+                POD_END, "addr_gen_mode", "1", f"{why}: it sends only from its own address, so no link-local one"
+            ),
             _ipv6_setting(POD_END, "disable_ipv6", "0", f"{why}: the overlay carries IPv6 too"),
         ),
         addresses=(WantedAddresses(POD_END, frozenset({ipv6}), f"{why}: its IPv6 address", family=6),),
@@ -205,9 +209,9 @@ def _ipv6_setting(device: str, name: str, value: str, why: str, *, required: boo
 
 
 def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
-    """Put the pod's link back on the bridge when somebody took it off or made the bridge anew; whether it was off.
+    """Put the pod's link back on the bridge if it was removed or the bridge was recreated; return whether it was off.
 
-    Raises OSError in words.
+    Raises OSError with a message.
     """
     near = host_end(pod)
     with _netlink_as_oserror():
@@ -219,12 +223,14 @@ def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
 
 
 def disconnect(host: PodHost, pod: str, address: IPv4Address, ipv6: IPv6Address | None) -> None:
-    """Remove the pod's link; one that is gone already, with its node or with its pod, is success."""
+    """Remove the pod's link; one that is already gone, with its node or with its pod, is success."""
     near = host_end(pod)
     with contextlib.suppress(AgentError):
-        host.kernel.delete_link(near, f"pod {pod} ends")
+        host.kernel.delete_link(near, f"pod {pod} is ending")
     with contextlib.suppress(OSError):
-        load(host.pid, host.kernel.journal, forget_script(near, pod_mac(address), address, ipv6), f"pod {pod} ends")
+        load(
+            host.pid, host.kernel.journal, forget_script(near, pod_mac(address), address, ipv6), f"pod {pod} is ending"
+        )
 
 
 def bind_name(directory: Path, pod: str, pause_pid: int) -> None:
@@ -236,7 +242,7 @@ def bind_name(directory: Path, pod: str, pause_pid: int) -> None:
 
 
 def unbind_name(directory: Path, pod: str) -> None:
-    """Take the name away; «already gone» is success."""
+    """Remove the name; one that is already gone is success."""
     with contextlib.suppress(OSError):
         ns.umount(str(directory / pod), ns.MNT_DETACH)
     (directory / pod).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a pod and its containers are said to be, in Kubernetes' words. Pure: facts in, values out."""
+"""The state of a pod and its containers, in Kubernetes' words. Pure: facts in, values out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ TCP_LISTEN = "0A"  # include/net/tcp_states.h
 
 @dataclass(frozen=True, slots=True)
 class ContainerFacts:
-    """What its supervisor knows of one container."""
+    """A supervisor's facts about one container."""
 
     state: State
     restarts: int = 0
@@ -23,14 +23,14 @@ class ContainerFacts:
     started_at: float | None = None
     """Seconds since the epoch at the last start."""
     message: str = ""
-    """Why the last run could not even begin; empty when it did."""
+    """Why the last run could not start; empty if it did."""
     config_error: bool = False
-    """Whether it waits for a ConfigMap, a Secret or a key, which `message` names."""
+    """Whether it waits for a ConfigMap, a Secret or a key, named in `message`."""
     pid: int | None = None
     listens: bool = True
-    """Whether it serves: by its readiness probe, else whether the container's port, if it has one, is open."""
+    """Whether it serves: by its readiness probe, else whether the container's port, if any, is open."""
     probed: bool = False
-    """Whether a readiness probe says so."""
+    """Whether a readiness probe decides that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class ContainerStatus:
     started_at: str | None
     """RFC 3339, UTC; of the last start."""
     pid: int | None
-    """The container's own first process as the lab sees it; None when not running."""
+    """The container's own first process in the lab's PID namespace; None if it is not running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class PodStatus:
     name: str
     node: str
     address: str | None
-    """None as long as the pod never had one."""
+    """None if the pod never had one."""
     phase: Phase
     state: str
     """The word in kubectl's STATUS column."""
@@ -70,38 +70,38 @@ class PodStatus:
     started_at: str | None
     """RFC 3339, UTC."""
     why_not_ready: str
-    """What is waited for, in one line; empty when the pod is ready."""
+    """What is missing, in one line; empty if the pod is ready."""
     pause_pid: int | None
     terminating: bool = False
-    """Its end was asked for; it is not ready any more and nothing new may be sent to it."""
+    """Its deletion was requested; it is no longer ready, and gets no new traffic."""
     ipv6_address: str | None = None
-    """Beside `address`, on a dual-stack network."""
+    """In addition to `address`, on a dual-stack network."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """All of them, IPv4 first."""
+        """Return all of them, IPv4 first."""
         return tuple(one for one in (self.address, self.ipv6_address) if one is not None)
 
 
 def rfc3339(seconds: float) -> str:
-    """Seconds since the epoch as `2024-05-01T10:00:00Z`."""
+    """Format seconds since the epoch as `2024-05-01T10:00:00Z`."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def shell_exit_code(returncode: int | None) -> int | None:
-    """Python's exit code (negative for a signal) as a shell says it (128 + signal)."""
+    """Convert Python's exit code (negative for a signal) to a shell's (128 + signal)."""
     return returncode if returncode is None or returncode >= 0 else 128 - returncode
 
 
 def container_status(name: str, image: str, facts: ContainerFacts) -> ContainerStatus:
-    """Kubernetes' three states and their reasons."""
+    """Return Kubernetes' three states and their reasons."""
     state: Literal["waiting", "running", "terminated"]
     if facts.state == "running" and facts.pid is not None:
         state, reason = "running", ""
     elif facts.config_error:
         state, reason = "waiting", CONFIG_ERROR
     elif facts.state == "backoff" or (facts.state == "running" and facts.exit_code is not None):
-        # It waits for its next try, or its shim is busy with one.
+        # It waits for its next attempt, or its shim is busy with one.
         state, reason = "waiting", "CrashLoopBackOff"
     elif facts.state in ("exited", "stopped") and facts.exit_code is not None:
         state, reason = "terminated", "Completed" if facts.exit_code == 0 else "Error"
@@ -125,7 +125,7 @@ def container_status(name: str, image: str, facts: ContainerFacts) -> ContainerS
 
 
 def pod_phase(containers: Sequence[ContainerStatus]) -> Phase:
-    """Where the pod is in its life (Kubernetes: pod lifecycle, «Pod phase»)."""
+    """Return the pod's phase (Kubernetes: pod lifecycle, "Pod phase")."""
     if all(container.state == "terminated" for container in containers):
         return "Succeeded" if all(container.exit_code == 0 for container in containers) else "Failed"
     if any(container.reason in ("ContainerCreating", CONFIG_ERROR) for container in containers):
@@ -134,10 +134,10 @@ def pod_phase(containers: Sequence[ContainerStatus]) -> Phase:
 
 
 def pod_state(containers: Sequence[ContainerStatus], *, terminating: bool, sandbox: bool) -> str:
-    """The word in kubectl's STATUS column; `sandbox`: the pause process runs.
+    """Return the word in kubectl's STATUS column; `sandbox`: the pause process runs.
 
-    As in kubectl's printPod the first container that has a reason decides, and a pod of which something still runs
-    is not called Completed.
+    As in kubectl's printPod, the first container with a reason decides, and a pod with a running container is not
+    Completed.
     """
     if terminating:
         return "Terminating"
@@ -153,7 +153,7 @@ def pod_state(containers: Sequence[ContainerStatus], *, terminating: bool, sandb
 
 
 def why_not_ready(containers: Sequence[ContainerStatus], *, sandbox: bool) -> str:
-    """One line that names what is waited for, empty when every container is ready."""
+    """Describe what is missing in one line, empty if every container is ready."""
     if not sandbox:
         return "the pause process is not running"
     waiting = []
@@ -167,7 +167,7 @@ def why_not_ready(containers: Sequence[ContainerStatus], *, sandbox: bool) -> st
 
 
 def listening_ports(socket_table: str) -> frozenset[int]:
-    """TCP ports in LISTEN state that a text of /proc/net/tcp or tcp6 shows, those on loopback addresses left out."""
+    """Parse TCP ports in LISTEN state from /proc/net/tcp or tcp6, without those on loopback addresses."""
     ports = set()
     for line in socket_table.splitlines()[1:]:
         fields = line.split()

@@ -1,10 +1,10 @@
-"""What may come out of a pod: its own addresses, and nothing to etcd. nftables on the pod's node.
+"""Rules for packets from pods: only from their own addresses, and none to etcd. nftables on the pod's node.
 
     table bridge testbed-guard      per port of the pods' bridge: only the pod's MAC and address, in IP, in ARP and in
                                     advertisements to neighbours
     table ip testbed-guard          from the pods' bridge: nothing to the machines that run etcd, whatever the port
 
-Each script may be run twice. An element that is gone already is added before it is deleted, so that this is no error.
+Each script may run twice. Elements are added before they are deleted, so that a missing one is not an error.
 """
 
 import subprocess
@@ -32,7 +32,7 @@ table bridge {TABLE} {{
 }}
 """
 ADVERTISED = "@th,64,128"
-"""A neighbour advertisement's target address (RFC 4861 §4.4), for which nft has a name from 1.0.8 on."""
+"""A neighbour advertisement's target address (RFC 4861 §4.4), which nft names only from 1.0.8 on."""
 IPV6_PORTS = f"""table bridge {TABLE} {{
  set allowed6 {{ type ifname . ether_addr . ipv6_addr; }}
  set advertised6 {{ typeof iifname . {ADVERTISED}; }}
@@ -47,21 +47,21 @@ IPV6_PORTS = f"""table bridge {TABLE} {{
 
 
 def admit_script(port: str, mac: str, address: IPv4Address, ipv6: IPv6Address | None = None) -> str:
-    """A script for nft: from this port only these addresses may come. Pure."""
-    # The port last: from then on it is looked at.
+    """Return a script for nft that allows only these addresses from this port. Pure."""
+    # The port last: from then on it is checked.
     elements = [*_elements(port, mac, address, ipv6), ("ports", port)]
     return _tables(ipv6) + "".join(f"add {_element(*element)}\n" for element in elements)
 
 
 def forget_script(port: str, mac: str, address: IPv4Address, ipv6: IPv6Address | None = None) -> str:
-    """A script for nft: the port is no pod's any more. Pure."""
+    """Return a script for nft that removes a pod's port. Pure."""
     elements = [("ports", port), *_elements(port, mac, address, ipv6)]
     lines = [f"{verb} {_element(*element)}\n" for element in elements for verb in ("add", "delete")]
     return _tables(ipv6) + "".join(lines)
 
 
 def servers_script(bridge: str, servers: Collection[IPv4Address]) -> str:
-    """A script for nft: nothing from the pods' bridge reaches these machines. Pure."""
+    """Return a script for nft that blocks these machines for the pods' bridge. Pure."""
     there = ", ".join(map(str, servers))
     return (
         f"table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n chain from-pods {{\n"
@@ -71,7 +71,7 @@ def servers_script(bridge: str, servers: Collection[IPv4Address]) -> str:
 
 
 def names_script() -> str:
-    """A script for nft: pods reach the cluster's DNS, which knows no way to pods, by their node's address. Pure."""
+    """Return a script for nft that masquerades pods' queries to the cluster's DNS, which has no route to pods. Pure."""
     return (
         f"table ip {NAMES_TABLE}\ndelete table ip {NAMES_TABLE}\ntable ip {NAMES_TABLE} {{\n chain leaving {{\n"
         "  type nat hook postrouting priority srcnat - 2; policy accept;\n"
@@ -80,7 +80,7 @@ def names_script() -> str:
 
 
 def load(pid: int, journal: Journal, script: str, why: str) -> None:
-    """Run a script in the network namespace of process `pid`. Raises OSError with nft's words."""
+    """Run a script in the network namespace of process `pid`. Raises OSError with nft's message."""
     command = ["nft", "-f", "-"]
 
     def run() -> None:
@@ -97,7 +97,7 @@ def _tables(ipv6: IPv6Address | None) -> str:
 
 
 def _elements(port: str, mac: str, address: IPv4Address, ipv6: IPv6Address | None) -> list[tuple[str, str]]:
-    """Sets and what is in them for one port."""
+    """Return sets and their elements for one port."""
     found = [("allowed", f"{port} . {mac} . {address}")]
     if ipv6 is not None:
         found += [("allowed6", f"{port} . {mac} . {ipv6}"), ("advertised6", f"{port} . {int(ipv6):#034x}")]

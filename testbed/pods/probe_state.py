@@ -1,4 +1,4 @@
-"""What a row of probes' successes and failures means, by Kubernetes' thresholds. Pure."""
+"""The meaning of consecutive probe results, by Kubernetes' thresholds. Pure."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from testbed.cluster.probe import Probe
 
 @dataclass(frozen=True, slots=True)
 class ProbeState:
-    """Where a probe stands."""
+    """The state of a probe."""
 
     passing: bool
-    """What the probe says of its container now."""
+    """The probe's current verdict on its container."""
     streak: int = 0
-    """How many results in a row were alike: successes above 0, failures below."""
+    """Consecutive equal results: successes above 0, failures below."""
 
     def after(self, success: bool, probe: Probe) -> "ProbeState":
-        """The state after one more result."""
+        """Return the state after one more result."""
         if success:
             streak = max(self.streak, 0) + 1
             return ProbeState(self.passing or streak >= probe.success_threshold, streak)
@@ -24,6 +24,6 @@ class ProbeState:
 
 
 NOT_READY_YET = ProbeState(passing=False)
-"""A readiness probe's beginning: nothing is sent to a container before it has said that it is ready."""
+"""Initial state of a readiness probe: no traffic before the first success."""
 ALIVE = ProbeState(passing=True)
-"""A liveness probe's beginning: nothing is restarted before it has failed."""
+"""Initial state of a liveness probe: no restart before it has failed."""

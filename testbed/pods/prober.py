@@ -1,4 +1,4 @@
-"""Asks a container again and again, as its readiness or liveness probe says, from the node that it runs on."""
+"""Probes a container periodically, by its readiness or liveness probe, from its node."""
 
 import http.client
 import socket
@@ -15,19 +15,20 @@ from testbed.pods.probe_state import ProbeState
 from testbed.processes.namespaces import in_network_of
 
 FIRST_PAUSE_S = 0.1
-"""Until a container has become ready for the first time it is asked after this time, then twice that and so on, but no
-more seldom than its probe says: Kubernetes lets everybody wait for a whole period if the first try comes too early."""
+"""Until a container is first ready it is probed after this time, then twice that and so on, but at least once per
+period: in Kubernetes, clients wait for a whole period if the first probe comes too early.
+"""
 SHOWN = 200  # characters of a command's output in an event
 FIRST_BAD_STATUS, FIRST_GOOD_STATUS = 400, 200
 
 Failure = str
-"""Why a probe failed, in words; empty: it succeeded."""
+"""Why a probe failed; empty if it succeeded."""
 OnResult = Callable[[ProbeState, ProbeState, Failure], None]
 """Called with the state before and after each result."""
 
 
 class Asker:
-    """One way to ask one run of a container."""
+    """Probes one run of a container in one way."""
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class Asker:
         node_pid: int,
         exec_argv: Callable[[Sequence[str], bool], list[str]],
     ) -> None:
-        """`exec_argv` makes the command that runs another one in the container."""
+        """`exec_argv` returns the command that runs another one in the container."""
         self._probe = probe
         self._address = address
         self._node_pid = node_pid
@@ -46,10 +47,10 @@ class Asker:
         self._stand_in = container.stand_in
 
     def ask(self) -> Failure:
-        """Ask once; takes at most the probe's timeout and a little."""
+        """Probe once; takes little more than the probe's timeout."""
         try:
             if self._probe.exec is not None and self._stand_in:
-                # The command is the image's, which is not here.
+                # The command belongs to the image, which is not here.
                 return ""
             if self._probe.exec is not None:
                 return self._run(self._probe.exec.command)
@@ -67,7 +68,7 @@ class Asker:
         except (OSError, http.client.HTTPException) as error:
             return str(getattr(error, "strerror", None) or error or type(error).__name__)
         except Exception as error:
-            # Such as a container that has just ended: it does not answer.
+            # For example a container that has just ended: it does not answer.
             return str(error)
 
     def _run(self, command: Sequence[str]) -> Failure:
@@ -80,9 +81,9 @@ class Asker:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return f"{command[0]} did not end within {self._probe.timeout_seconds} s"
+            return f"{command[0]} timed out after {self._probe.timeout_seconds} s"
         said = (done.stdout + done.stderr).decode(errors="replace").strip()[:SHOWN]
-        return "" if done.returncode == 0 else f"{command[0]} ended with {done.returncode}{': ' if said else ''}{said}"
+        return "" if done.returncode == 0 else f"{command[0]} exited with {done.returncode}{': ' if said else ''}{said}"
 
     def _connect(self, host: str) -> Failure:
         with socket.create_connection((host, self._port), timeout=self._probe.timeout_seconds):
@@ -91,7 +92,7 @@ class Asker:
     def _get(self, action: HttpGetAction, host: str) -> Failure:
         connection: http.client.HTTPConnection
         if action.scheme == "HTTPS":
-            # As Kubernetes does: a probe asks whether somebody answers, not who it is.
+            # As in Kubernetes: a probe checks for an answer, not for the server's identity.
             trusting = ssl._create_unverified_context()
             connection = http.client.HTTPSConnection(
                 host, self._port, timeout=self._probe.timeout_seconds, context=trusting
@@ -108,7 +109,7 @@ class Asker:
 
 
 def port_number(container: Container, port: int | str | None) -> int:
-    """The number of a port that is given by number or by name; 0 for a probe that has none."""
+    """Return the number of a port given by number or by name; 0 for a probe without one."""
     if isinstance(port, str):
         return next(one.container_port for one in container.ports if one.name == port)
     return port or 0
@@ -120,7 +121,7 @@ class Prober:
     def __init__(
         self, name: str, probe: Probe, asker: Asker, state: ProbeState, on_result: OnResult, *, spaced: bool = False
     ) -> None:
-        """`spaced`: failures that follow each other more quickly than the probe's period count once."""
+        """`spaced`: failures closer together than the probe's period count once."""
         self._spaced = spaced
         self._counts_from = 0.0
         self.state = state
@@ -136,7 +137,7 @@ class Prober:
         threading.Thread(target=self._run, name=self._name, daemon=True).start()
 
     def stop(self) -> None:
-        """Report no more results; a probe under way comes to its end unheard."""
+        """Report no more results; a probe in progress completes unreported."""
         self._stopped.set()
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""File systems in memory with a size, in the lab's own mount namespace: they end with the lab, whatever ends it."""
+"""File systems in memory with a size limit, in the lab's own mount namespace: they end with the lab."""
 
 import contextlib
 from pathlib import Path
@@ -11,9 +11,9 @@ FEWEST_FILES = 1024
 
 
 def mount_tmpfs(directory: Path, size: int, mode: int) -> None:
-    """Mount one of `size` bytes at `directory`, which is made where it is missing. Raises OSError.
+    """Mount one of `size` bytes at `directory`, creating it if necessary.
 
-    Files count too, a page each: one without content takes memory all the same.
+    Raises OSError. The number of files is limited too, one per page: empty files also take memory.
     """
     directory.mkdir(parents=True, exist_ok=True)
     files = max(FEWEST_FILES, size // PAGE)
@@ -23,6 +23,6 @@ def mount_tmpfs(directory: Path, size: int, mode: int) -> None:
 
 
 def umount_tmpfs(directory: Path) -> None:
-    """Take it away, also from under those who still have files open there; «already gone» is success."""
+    """Unmount it, even if files in it are open; one that is already gone is success."""
     with contextlib.suppress(OSError):
         ns.umount(str(directory), ns.MNT_DETACH)

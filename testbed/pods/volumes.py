@@ -1,6 +1,6 @@
-"""What the containers of one pod share as files: shared memory, empty directories, ConfigMaps and Secrets.
+"""The shared files of one pod's containers: shared memory, empty directories, ConfigMaps and Secrets.
 
-Each is memory, with a size of its own.
+Each is in memory, with its own size.
 """
 
 import os
@@ -18,19 +18,19 @@ from testbed.pods.tmpfs import MIB, mount_tmpfs, umount_tmpfs
 EMPTY_DIRECTORY_MODE = 0o777
 CONFIG_DIRECTORY_MODE = 0o755
 SHARED_MEMORY = 64 * MIB
-"""As container engines and Kubernetes give it."""
+"""The size in container engines and Kubernetes."""
 
 
 class PodVolumes:
     """File systems below the pod's directory; they outlive its containers and its pause process."""
 
     def __init__(self, directory: Path, pod: PodManifest, lookup: Lookup) -> None:
-        """Nothing is made yet. `lookup` finds ConfigMaps and Secrets."""
+        """Nothing is mounted yet. `lookup` finds ConfigMaps and Secrets."""
         self._directory = directory
         self._pod = pod
         self._lookup = lookup
         volumes = pod.spec.volumes
-        # Whatever user a container runs as, it may write there (Kubernetes: emptyDir).
+        # A container's user, whoever it is, may write there (Kubernetes: emptyDir).
         self._group = pod.spec.security_context.fs_group
         self._wanted = [(directory / "shm", SHARED_MEMORY, 0o1777)]
         self._wanted += [
@@ -39,7 +39,7 @@ class PodVolumes:
             if volume.empty_dir is not None
         ]
         self._wanted += [
-            # While they change, what was and what comes are there together.
+            # During an update, old and new files exist together.
             (directory / "volumes" / volume.name, 2 * len(volume.files) * MOST_BYTES + MIB, CONFIG_DIRECTORY_MODE)
             for volume in volumes
             if volume.files
@@ -49,7 +49,7 @@ class PodVolumes:
         self._changing = threading.Lock()
 
     def mount(self) -> None:
-        """Make what is missing; twice is harmless. Raises OSError."""
+        """Mount whatever is missing; twice is harmless. Raises OSError."""
         with self._changing:
             for place, size, mode in self._wanted:
                 if place not in self._mounted:
@@ -60,9 +60,9 @@ class PodVolumes:
                     self._mounted.append(place)
 
     def fill(self) -> list[str]:
-        """Write the files of ConfigMaps and Secrets as they are now; returns why volumes have none yet.
+        """Write the current files of ConfigMaps and Secrets; return why volumes have none yet.
 
-        One whose object has gone keeps the files that it has, as in Kubernetes.
+        If the object is gone, its files stay, as in Kubernetes.
         """
         with self._changing:
             return list(self._fill()) if self._mounted else []
@@ -80,7 +80,7 @@ class PodVolumes:
                     yield f'MountVolume.SetUp failed for volume "{volume.name}": {failure}'
 
     def remove(self) -> None:
-        """Let go of everything, and of the pod's directory."""
+        """Unmount everything, and remove the pod's directory."""
         with self._changing:
             while self._mounted:
                 umount_tmpfs(self._mounted.pop())

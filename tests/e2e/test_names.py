@@ -229,7 +229,7 @@ def test_a_killed_server_comes_back_with_the_names_of_meanwhile(lab: Lab) -> Non
         after = lab.json("status")
         assert (after["dns"]["healthy"], after["dns"]["restarts"]) == (True, before["restarts"] + 1)
         assert after["state"] == "ready"
-        assert "the name server ended" in lab.must("events")
+        assert "the name server exited" in lab.must("events")
     finally:
         lab.must("delete", "service", "meanwhile")
 

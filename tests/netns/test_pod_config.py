@@ -178,7 +178,7 @@ def test_a_value_that_a_recipe_does_not_take_is_not_shown(node: PodNode, configs
     pod = node.pod("port", {"name": "c", "image": "echo", "env": [from_key("PORT", "secret", "keys", "port")]})
     pod.start()
     wait_until(lambda: pod.status().state == "CreateContainerConfigError", "it waits")
-    assert pod.status().why_not_ready == ("c: CreateContainerConfigError (PORT: the image does not take its value)")
+    assert pod.status().why_not_ready == ("c: CreateContainerConfigError (PORT: the image does not accept its value)")
     assert not any("s3cret" in message for _, _, message in node.messages)
     change(configs, pod, secret("keys", {"port": b"8081"}))
     wait_until(lambda: pod.status().ready, "it listens")
