@@ -114,6 +114,8 @@ def selector_text(selector: Mapping[str, Any]) -> str:
     return ",".join(parts) or "<none>"
 
 
+LABELS = Column("labels", lambda item: _labels(item["metadata"].get("labels") or {}) or None)
+"""Of `get --show-labels`."""
 DEPLOYMENT_COLUMNS = (
     Column("deployment", NAME),
     Column("ready", _deployment_ready),

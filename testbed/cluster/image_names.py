@@ -24,7 +24,7 @@ def _names_below(registries: Iterable[str], names: Iterable[str], recipe: str) -
 
 RECIPE_OF_REPOSITORY = {
     **{recipe: recipe for recipe in ("nginx", "httpd", "tomcat", "shell", "busybox", "echo", "netshoot", "agnhost")},
-    **{recipe: recipe for recipe in ("echoserver", "curl", "pause", "alpine")},
+    **{recipe: recipe for recipe in ("echoserver", "serve-hostname", "curl", "pause", "alpine")},
     **dict.fromkeys(("debian", "ubuntu"), "shell"),
     "nicolaka/netshoot": "netshoot",
     "curlimages/curl": "curl",
@@ -34,6 +34,7 @@ RECIPE_OF_REPOSITORY = {
     **_names_below((*_KUBERNETES, *_TEST_IMAGES), ("pause",), "pause"),
     **_names_below((*_KUBERNETES, *_TEST_IMAGES), ("echoserver",), "echoserver"),
     **_names_below(_TEST_IMAGES, ("agnhost",), "agnhost"),
+    **_names_below(_KUBERNETES, ("serve_hostname",), "serve-hostname"),
     **_names_below(_TEST_IMAGES, ("dnsutils", "jessie-dnsutils"), "netshoot"),
     **_names_below(_TEST_IMAGES, ("nginx",), "nginx"),
     **_names_below(_TEST_IMAGES, ("httpd",), "httpd"),

@@ -7,7 +7,7 @@ under /usr, which every container sees read-only; everything else is written int
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -36,6 +36,7 @@ KERNEL_HAS_IPV6 = Path("/proc/net/if_inet6")
 TOMCAT_PORT = 8080
 JVM_DIRECTORY = Path("/usr/lib/jvm")
 HTTPD_PORT = 80
+SERVE_HOSTNAME_PORT = 9376
 BUSYBOX = "/usr/bin/busybox"
 BUSYBOX_DIRECTORY = "/opt/busybox"
 BUSYBOX_APPLETS = (
@@ -161,7 +162,7 @@ def difference_of(container: Container) -> str:
 
 def program_of(recipe: str) -> str:
     """Return the recipe whose program this one runs, to check whether the machine has it."""
-    return "busybox" if recipe in ("alpine", "netshoot", "agnhost") else recipe
+    return "busybox" if recipe in ("alpine", "netshoot", "agnhost", "serve-hostname") else recipe
 
 
 def check_rules(source: Source, images: Mapping[str, str]) -> Iterator[Problem]:
@@ -318,6 +319,10 @@ def _agnhost(_container: Container, _given: Mapping[str, str]) -> _Image:
     )
 
 
+def _serve_hostname(container: Container, given: Mapping[str, str]) -> _Image:
+    return replace(_agnhost(container, given), default_args=("serve-hostname",), port=SERVE_HOSTNAME_PORT)
+
+
 def _echoserver(container: Container, given: Mapping[str, str]) -> _Image:
     # Whatever `ports` says: the image has its own port.
     return _echo(container, {**given, "PORT": given.get("PORT", str(ECHO_PORT))})
@@ -348,6 +353,7 @@ _RECIPES: Mapping[str, Callable[[Container, Mapping[str, str]], _Image]] = {
     "alpine": _busybox,
     "netshoot": _netshoot,
     "agnhost": _agnhost,
+    "serve-hostname": _serve_hostname,
     "echoserver": _echoserver,
     "curl": _curl,
     "pause": _pause,
@@ -366,5 +372,6 @@ RECIPES: Mapping[str, str] = {
     "echoserver": "echo on port 8080",
     "curl": "the machine's curl with `args`",
     "pause": "sleeps",
+    "serve-hostname": "its pod's name, over HTTP on port 9376",
 }
 """Name → description in one line."""

@@ -35,7 +35,7 @@ files_option = click.option(
     "files",
     multiple=True,
     metavar="FILE",
-    help="A file of manifests, or a directory of such; - is standard input.",
+    help="A file of manifests, a directory of such, or a web address; - is standard input.",
 )
 MOST_PAIRS = 30
 """Of pods that a dry run shows."""
@@ -121,6 +121,8 @@ def ports(those: Sequence[str]) -> str | None:
 @selector_option
 @click.option("--all", "everything", is_flag=True, help="All objects of the kinds.")
 @click.option("--grace-period", type=FiniteRange(min=0), metavar="SECONDS", help="Instead of the pods' own.")
+@click.option("--now", "grace_period", flag_value=1.0, type=float, help="A grace period of a second.")
+@click.option("--force", "grace_period", flag_value=0.0, type=float, help="None at all, as --grace-period 0.")
 @click.option("--ignore-not-found", is_flag=True, help="What is not there is no error.")
 @namespace_option
 @lab_option

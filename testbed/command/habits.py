@@ -16,6 +16,10 @@ KUBECTL: Mapping[str, Advice] = {
     "expose": [("apply -f FILE", "with a Service in it")],
     "edit": [("apply -f FILE", "after you changed the file")],
     "patch": [("apply -f FILE", "after you changed the file")],
+    "set": [("apply -f FILE", "after you changed the file")],
+    "label": [("apply -f FILE", "with other labels in it")],
+    "annotate": [("apply -f FILE", "with other annotations in it")],
+    "replace": [("apply -f FILE", "")],
     "rollout": [
         ("apply -f FILE", "a changed template starts a rollout"),
         ("get deployments --watch", "its progress"),
@@ -29,7 +33,10 @@ KUBECTL: Mapping[str, Advice] = {
     "explain": [("init", "a cluster file with comments"), ("validate FILE --show-defaults", "every field of yours")],
     "api-resources": [("get --help", "")],
     "cluster-info": [("status", "")],
-    "config": [("status", "which labs run; TESTBED_LAB chooses one")],
+    "config": [
+        ("status", "which labs run; TESTBED_LAB chooses one"),
+        ("get pods -n NAMESPACE", "a namespace each time"),
+    ],
     "version": [("--version", "")],
     "help": [("--help", "all verbs"), ("VERB --help", "one verb")],
 }

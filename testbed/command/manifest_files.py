@@ -1,4 +1,4 @@
-"""The files that `-f` names: one, several, standard input, or a directory's, as kubectl reads them."""
+"""What `-f` names: files, standard input, directories and addresses of the web, as kubectl reads them."""
 
 import os
 import sys
@@ -11,6 +11,8 @@ MAX_BYTES = 1_000_000
 SUFFIXES = (".json", ".yaml", ".yml")
 STANDARD_INPUT = "-"
 URLS = ("http://", "https://")
+FETCH_TIMEOUT_S = 20.0
+"""Without an answer, or more of one."""
 
 
 def read_files(names: Sequence[str], *, recursive: bool) -> dict[str, bytes]:
@@ -30,9 +32,7 @@ def read_files(names: Sequence[str], *, recursive: bool) -> dict[str, bytes]:
 
 
 def _files_of(name: str, *, recursive: bool) -> Sequence[str]:
-    if name.startswith(URLS):
-        raise InvalidInput(f"{name}: is not fetched (want a file: curl -sL {name} | testbed apply -f -)")
-    if name == STANDARD_INPUT or not os.path.isdir(name):
+    if name == STANDARD_INPUT or name.startswith(URLS) or not os.path.isdir(name):
         return [name]
     found = list(_manifests_in(name, recursive=recursive))
     if not found:
@@ -58,11 +58,26 @@ def _manifests_in(directory: str, *, recursive: bool) -> Iterator[str]:
 def _read(name: str) -> bytes:
     if name == STANDARD_INPUT:
         return sys.stdin.buffer.read(MAX_BYTES + 1)
+    if name.startswith(URLS):
+        return _fetch(name)
     try:
         with open(name, "rb") as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise _unreadable(name, error) from error
+
+
+def _fetch(url: str) -> bytes:
+    import http.client
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT_S) as answer:
+            data: bytes = answer.read(MAX_BYTES + 1)
+            return data
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise InvalidInput(f"{url}: cannot be fetched (got {reason}; want a file of manifests there)") from error
 
 
 def _unreadable(name: str, error: OSError) -> InvalidInput:

@@ -50,6 +50,7 @@ def _with_short_names(kind: Kind) -> str:
 @lab_option
 @output_option("wide", "json", "yaml", "name")
 @selector_option
+@click.option("--show-labels", is_flag=True, help="A column of labels.")
 @click.option("-w", "--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
 def get(
     words: tuple[str, ...],
@@ -58,6 +59,7 @@ def get(
     lab: str | None,
     output: str | None,
     selector: str | None,
+    show_labels: bool,
     watch: bool,
 ) -> None:
     meant = objects_meant(words, KINDS, may_be_all=True)
@@ -75,7 +77,13 @@ def get(
         if found != before and not any(found.values()) and output in (None, "wide") and not missing:
             print(_nothing(record, found, where, requirements))
         elif found != before:
-            _show_objects(found, output, is_one=named == 1 == len(meant), with_namespace=where is None)
+            _show_objects(
+                found,
+                output,
+                is_one=named == 1 == len(meant),
+                with_namespace=where is None,
+                with_labels=show_labels,
+            )
         if missing:
             raise TestbedError("\n".join(missing))
         if not watch:
@@ -102,7 +110,7 @@ def _find(record: LabRecord, meant: Meant, namespace: str | None) -> tuple[Found
     return found, missing
 
 
-def _show_objects(found: Found, output: str | None, *, is_one: bool, with_namespace: bool) -> None:
+def _show_objects(found: Found, output: str | None, *, is_one: bool, with_namespace: bool, with_labels: bool) -> None:
     """Show them as columns, or as kubectl prints JSON: a List, but of one that was named the object itself."""
     from testbed.output import tables as render
 
@@ -119,7 +127,14 @@ def _show_objects(found: Found, output: str | None, *, is_one: bool, with_namesp
     for number, (kind, group) in enumerate(shown.items()):
         if number:
             print()
-        render.objects(kind, group, wide=output == "wide", with_kind=len(found) > 1, with_namespace=with_namespace)
+        render.objects(
+            kind,
+            group,
+            wide=output == "wide",
+            with_kind=len(found) > 1,
+            with_namespace=with_namespace,
+            with_labels=with_labels,
+        )
     return None
 
 

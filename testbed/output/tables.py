@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from testbed.cluster.columns import NAMESPACE, agent_state, joined
+from testbed.cluster.columns import LABELS, NAMESPACE, agent_state, joined
 from testbed.cluster.kinds import ROUTE_TABLE, Kind
 from testbed.output.cells import machine_lines, warning_lines
 from testbed.output.layout import blocks, table_lines, wrap
@@ -182,17 +182,23 @@ def _name_of(cluster_file: str) -> str:
 
 
 def objects(
-    kind: Kind, found: Sequence[Object], wide: bool, *, with_kind: bool = False, with_namespace: bool = False
+    kind: Kind,
+    found: Sequence[Object],
+    wide: bool,
+    *,
+    with_kind: bool = False,
+    with_namespace: bool = False,
+    with_labels: bool = False,
 ) -> None:
     """`get KIND` as columns; `with_kind`: each name as `pod/nginx`, for there are other kinds beside it.
 
-    `with_namespace`: its namespace before the name, where it is in one.
+    `with_namespace`: its namespace before the name, where it is in one; `with_labels`: they come last.
     """
     if kind is ROUTE_TABLE:
         for item in found:
             _route_table(item)
         return
-    shown = [column for column in kind.columns if wide or not column.wide]
+    shown = [*(column for column in kind.columns if wide or not column.wide), *([LABELS] if with_labels else [])]
     rows = [[column.cell(item) for column in shown] for item in found]
     if with_kind:
         rows = [[f"{kind.singular}/{name}", *cells] for name, *cells in rows]

@@ -191,6 +191,11 @@ def test_agnhost_s_netexec_answers(start: Start) -> None:
     assert stops_at_once(agnhost) < 2
 
 
+def test_serve_hostname_answers_with_the_pod_s_name(start: Start) -> None:
+    served = start(name="snowflake", image="k8s.gcr.io/serve_hostname")
+    assert served.text("curl", "-s", "http://127.0.0.1:9376/") == "snowflake"
+
+
 def test_agnhost_s_liveness_is_well_for_ten_seconds(start: Start) -> None:
     agnhost = start(name="agnhost", image="registry.k8s.io/e2e-test-images/agnhost:2.40", args=["liveness"])
 

@@ -55,6 +55,7 @@ def test_a_reference_is_taken_apart(image: str, parts: tuple[str, str, str]) -> 
         ("docker.io/curlimages/curl:8.16.0", "curl"),
         ("registry.k8s.io/e2e-test-images/agnhost:2.53", "agnhost"),
         ("registry.k8s.io/echoserver:1.10", "echoserver"),
+        ("registry.k8s.io/serve_hostname", "serve-hostname"),
         ("nicolaka/netshoot", "netshoot"),
         ("registry.k8s.io/pause:3.9", "pause"),
     ],

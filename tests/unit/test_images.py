@@ -34,7 +34,7 @@ def test_every_recipe_makes_an_absolute_program_with_absolute_files(image: str) 
 
 def test_ports_tell_when_a_recipe_is_ready() -> None:
     ports = {image: of(image).port for image in RECIPES}
-    serving = {"nginx": 80, "tomcat": 8080, "echo": 8080, "httpd": 80, "echoserver": 8080}
+    serving = {"nginx": 80, "tomcat": 8080, "echo": 8080, "httpd": 80, "echoserver": 8080, "serve-hostname": 9376}
     assert ports == {**dict.fromkeys(RECIPES), **serving}
 
 
