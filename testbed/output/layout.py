@@ -1,7 +1,8 @@
 """How a table stands on a screen of some width: no cell is shortened and no column left out. Pure.
 
-Lists and texts wrap between words. Where that is not enough, the widest columns get a line of their own below each row,
-with their headings before them. A word is never broken: one that is wider than the screen is the terminal's to wrap.
+Lists and texts wrap between words. Where that is not enough, long cells of the last column stand below their rows, and
+then whole columns do, each with its heading. A word is never broken: one that is wider than the screen is left to the
+terminal.
 """
 
 import textwrap
@@ -28,6 +29,8 @@ class Layout:
     """Of the columns that stand beside one another, by number."""
     below: tuple[int, ...]
     """Columns with a line of their own."""
+    last: int | None = None
+    """The last column, where a cell that is wider than it stands below its row."""
 
 
 def table_lines(
@@ -39,8 +42,11 @@ def table_lines(
     titles = [Text(heading, HEADING_STYLE) for heading in headings]
     lines = list(_beside(titles, layout, right))
     for row in rows:
-        lines += _beside(row, layout, right)
-        lines += _below(titles, row, layout, width)
+        below = layout.below
+        if layout.last is not None and _natural(row[layout.last].plain) > layout.widths[layout.last]:
+            below = (layout.last,)
+        lines += _beside([Text() if number in below else cell for number, cell in enumerate(row)], layout, right)
+        lines += _below(titles, row, below, width)
     return lines
 
 
@@ -49,20 +55,32 @@ def lay_out(columns: Sequence[Sequence[str]], width: int) -> Layout:
     natural = [max(map(_natural, column)) for column in columns]
     # The first column is what a row is called.
     least = [*natural[:1], *(max(map(_least, column)) for column in columns[1:])]
-    kept = list(range(len(columns)))
+    kept, last = list(range(len(columns))), None
+    if _sum(least) > width and _sum([*least[:-1], _natural(columns[-1][0])]) <= width:
+        last = kept[-1]
+        least[last] = _natural(columns[last][0])
+        natural[last] = width - _sum(least[:-1]) - GAP
     while len(kept) > 1 and _sum(least[number] for number in kept) > width:
-        kept.remove(max(kept[1:], key=lambda number: (natural[number], number)))
+        kept.remove(_spared(kept, least, width))
     if len(kept) == 1:
         least[0] = min(least[0], width)
     widths = {number: natural[number] for number in kept}
     while _sum(widths.values()) > width and (wide := [number for number in kept if widths[number] > least[number]]):
         widths[max(wide, key=lambda number: (widths[number], number))] -= 1
-    below = tuple(number for number in range(len(columns)) if number not in widths)
-    wrapped = {
-        number: max(cell_len(line) for cell in columns[number] for line in wrap(cell, widths[number]))
+    tight = {
+        number: widths[number]
+        if number == last
+        else max(cell_len(line) for cell in columns[number] for line in wrap(cell, widths[number]))
         for number in kept
     }
-    return Layout(wrapped, below)
+    return Layout(tight, tuple(number for number in range(len(columns)) if number not in widths), last)
+
+
+def _spared(kept: Sequence[int], least: Sequence[int], width: int) -> int:
+    """Return the column to put below: the last one without which the others fit, or the widest."""
+    whole = _sum(least[number] for number in kept)
+    enough = [number for number in kept[1:] if whole - least[number] - GAP <= width]
+    return max(enough) if enough else max(kept[1:], key=lambda number: (least[number], number))
 
 
 def blocks(columns: Sequence[Sequence[str]], keys: int, width: int) -> list[list[int]]:
@@ -122,10 +140,10 @@ def _beside(cells: Sequence[Text], layout: Layout, right: frozenset[int]) -> Ite
         yield shown
 
 
-def _below(titles: Sequence[Text], cells: Sequence[Text], layout: Layout, width: int) -> Iterator[Text]:
-    """Yield the lines of the columns with a line of their own."""
-    label = max((cell_len(titles[number].plain) for number in layout.below), default=0)
-    for number in layout.below:
+def _below(titles: Sequence[Text], cells: Sequence[Text], below: Sequence[int], width: int) -> Iterator[Text]:
+    """Yield the lines of the cells with a line of their own."""
+    label = max((cell_len(titles[number].plain) for number in below), default=0)
+    for number in below:
         title, cell = titles[number], cells[number]
         start = INDENT + label + GAP
         if start + max(map(cell_len, cell.plain.split()), default=0) > width:

@@ -104,7 +104,29 @@ def test_texts_wrap_between_words_and_a_path_stays_whole() -> None:
     ]
 
 
-def test_the_widest_column_gets_a_line_of_its_own_where_nothing_else_helps() -> None:
+def test_long_cells_of_the_last_column_stand_below_their_rows() -> None:
+    headings = ("AT", "TYPE", "OBJECT", "REASON", "MESSAGE")
+    rows = [
+        ("2026-11-22T19:05:34Z", "Normal", "node/node1", "Started", "agent runs as process 46"),
+        ("2026-11-22T19:05:34Z", "Warning", "pod/nginx", "BackOff", TEXT),
+    ]
+    assert lines(headings, rows, 80) == [
+        "AT                    TYPE     OBJECT      REASON   MESSAGE",
+        "2026-11-22T19:05:34Z  Normal   node/node1  Started  agent runs as process 46",
+        "2026-11-22T19:05:34Z  Warning  pod/nginx   BackOff",
+        "    MESSAGE  its container nginx ended with exit code 127 and is started again",
+        "             in 10 s, after 3 restarts",
+    ]
+
+
+def test_the_last_column_without_which_the_others_fit_gets_lines_of_its_own() -> None:
+    nodes = (*NODES, "BACKEND", "DATAPATH", "AGENT PID")
+    node = ("node1", "192.168.8.227", "10.0.46.0/24", "ready", "1/1", "0", "udp", "native", "4234")
+    assert lines(nodes, [node], 80) == [
+        "NODE   ADDRESS        SUBNET        AGENT  PEERS  RESTARTS  BACKEND  DATAPATH",
+        "node1  192.168.8.227  10.0.46.0/24  ready  1/1    0         udp      native",
+        "    AGENT PID  4234",
+    ]
     headings = ("POD", "NODE", "ADDRESS", "READY", "STATE", "RESTARTS", "SINCE", "CONTAINERS")
     nginx = ("nginx", "node1", "10.0.46.2", "2/2", "Running", "0", "2026-11-22T19:05:35Z", "nginx=nginx, writer=shell")
     assert lines(headings, [nginx], 80) == [
