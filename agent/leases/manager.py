@@ -267,7 +267,7 @@ class SubnetManager:
             kept, ttl_s = self._take_again(lease), 0
         elif isinstance(found, BadEntry):
             log.warning("our key for %s was overwritten (%s); rewriting it", lease.subnet, found.reason)
-            kept = self._mend(replace(lease, mod_revision=found.mod_revision), ttl_s > 0)
+            kept = self._repair(replace(lease, mod_revision=found.mod_revision), ttl_s > 0)
         elif found.attrs.public_ip != self._attrs.public_ip:
             raise Fenced(f"our subnet {lease.subnet} belongs to {found.attrs.public_ip} now")
         else:
@@ -276,7 +276,7 @@ class SubnetManager:
             elif refusal is not None and life.may_ask_again(answered_at):
                 raise refusal
             wanted = self._unpublished or (periodic and found.attrs != self._attrs)
-            kept = found if ttl_s > 0 and not wanted else self._mend(found, ttl_s > 0)
+            kept = found if ttl_s > 0 and not wanted else self._repair(found, ttl_s > 0)
         self._unpublished = False
         # Without a TTL there is a new etcd lease, granted after `now`.
         renewed_at, ttl_s = (asked_at, ttl_s) if ttl_s > 0 else (answered_at, self._lease_ttl_s)
@@ -332,7 +332,7 @@ class SubnetManager:
             with contextlib.suppress(RegistryError):
                 self._registry.revoke(lease.etcd_lease_id)
 
-    def _mend(self, lease: Lease, alive: bool) -> Lease:
+    def _repair(self, lease: Lease, alive: bool) -> Lease:
         """Write our attributes, under a new etcd lease if the old one is dead."""
         if alive:
             return self._registry.update(lease, self._attrs)

@@ -78,7 +78,7 @@ class Names:
         # It reads the files when it starts.
         self._unserved = frozenset()
         server.start()
-        threading.Thread(target=self._mend_for_ever, name="names", daemon=True).start()
+        threading.Thread(target=self._repair_loop, name="names", daemon=True).start()
 
     def follow(self) -> None:
         """Publish every change of Services and pods from now on."""
@@ -111,10 +111,10 @@ class Names:
         try:
             server.reload(sorted(self._unserved))
         except NameServerFailed as failure:
-            self._tell(str(failure))
+            self._report(str(failure))
             return
         self._unserved = frozenset()
-        self._tell("")
+        self._report("")
 
     def why_not_served(self) -> list[str]:
         """Return the DNS's problems, one line each; empty if it serves the newest zones, and in a lab without DNS."""
@@ -149,7 +149,7 @@ class Names:
         self._written = wanted
         self._unserved |= frozenset(changed)
 
-    def _tell(self, why: str) -> None:
+    def _report(self, why: str) -> None:
         if why and why != self._failure:
             self._events.note("Warning", "dns", "NamesNotPublished", why)
         self._failure = why
@@ -159,7 +159,7 @@ class Names:
             text = f"the name server exited with {process.exit_code}; restarting it"
             self._events.note("Warning", "dns", "BackOff", text)
 
-    def _mend_for_ever(self) -> None:
+    def _repair_loop(self) -> None:
         while True:
             time.sleep(MEND_EVERY_S)
             if self._failure:

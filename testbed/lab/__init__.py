@@ -1,1 +1,1 @@
-"""What runs inside a lab's namespaces: underlay, etcd, agents, the verbs' answers."""
+"""Everything that runs inside a lab's namespaces: underlay, etcd, agents."""

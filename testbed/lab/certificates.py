@@ -1,7 +1,7 @@
-"""The lab's own certificate authority: who is etcd, and who may talk to it.
+"""The lab's own certificate authority for etcd and its clients.
 
-Keys are EC P-256, which take well under a millisecond to make. The authority's key stays in this process; everybody
-else's lies in a directory of mode 0700, in files of mode 0600.
+Keys are EC P-256, which take well under a millisecond to create. The authority's key stays in this process; the others
+are in a directory of mode 0700, in files of mode 0600.
 """
 
 from collections.abc import Collection
@@ -19,12 +19,12 @@ from testbed.plain_files import replace_plain
 
 LIFE = timedelta(days=365)
 SKEW = timedelta(minutes=5)
-"""Before now, for a clock that is behind."""
+"""Before now, for clocks that are behind."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Where a machine finds its own certificate and the authority's; paths as the machine sees them."""
+    """Paths of a machine's own certificate and the authority's, as the machine sees them."""
 
     ca: str
     certificate: str
@@ -58,7 +58,7 @@ class Authority:
     ) -> TlsFiles:
         """Write a new key and a certificate for `name` into `directory`, which the machine sees as `seen_as`.
 
-        With `addresses` it may serve there; without, it is a client's alone. Raises OSError.
+        With `addresses` it is a server's; without, a client's only. Raises OSError.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
@@ -82,14 +82,16 @@ class Authority:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         replace_plain(directory / "ca.pem", self._certificate.public_bytes(serialization.Encoding.PEM))
-        # The key first: whoever reads both sees the new pair at the latest when the certificate is new.
+        # The key first: a reader of both sees the new pair at the latest when the certificate is new.
         replace_plain(directory / f"{name}.key", private)
         replace_plain(directory / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM))
         return TlsFiles(f"{seen_as}/ca.pem", f"{seen_as}/{name}.pem", f"{seen_as}/{name}.key")
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    """What a key is for (RFC 5280 §4.2.1.3): an authority's signs certificates, everybody else's handshakes."""
+    """Return the permitted uses of a key (RFC 5280 §4.2.1.3): an authority's signs certificates, others sign
+    handshakes.
+    """
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
         key_cert_sign=signs_certificates,

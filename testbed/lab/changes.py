@@ -1,10 +1,10 @@
-"""Who wants to know that something in the lab changed: pods, their readiness and labels, nodes.
+"""Notifies subscribers of changes in the lab: pods, their readiness and labels, nodes.
 
     lab.pods_changed.subscribe("services", program_services)     called once at once, then after every change
     lab.pods_changed.notify()                                    returns at once; a burst becomes one call
-    lab.pods_changed.notify_and_wait(2.0)                        returns once everybody has acted on it
+    lab.pods_changed.notify_and_wait(2.0)                        returns once all subscribers have acted on it
 
-A callback is told nothing: it looks at the lab as it is then, so that no missed message can make it wrong.
+A callback gets no details: it reads the lab's current state, so a missed message cannot mislead it.
 """
 
 import logging
@@ -16,28 +16,28 @@ log = logging.getLogger(__name__)
 
 
 class Changes:
-    """A list of subscribers; each is called in a thread of its own, never twice at the same time."""
+    """A list of subscribers; each is called in its own thread, never twice at the same time."""
 
     def __init__(self) -> None:
         self._subscribers: list[_Subscriber] = []
         self._subscribing = threading.Lock()
 
     def subscribe(self, name: str, callback: Callable[[], None]) -> None:
-        """Call `callback` soon, and again soon after every `notify`. What it raises is logged."""
+        """Call `callback` soon, and again soon after every `notify`. Its exceptions are logged."""
         subscriber = _Subscriber(name, callback)
         with self._subscribing:
             self._subscribers = [*self._subscribers, subscriber]
         subscriber.ask()
 
     def notify(self) -> None:
-        """Something changed; returns at once."""
+        """Announce a change; return at once."""
         for subscriber in self._subscribers:
             subscriber.ask()
 
     def notify_and_wait(self, limit_s: float) -> list[str]:
-        """Something changed, and what comes next must wait until everybody has acted on it.
+        """Announce a change that all subscribers must act on before the caller continues.
 
-        Returns the names of those whose call did not end within `limit_s` seconds. Must not be called by a callback.
+        Returns the names of those that did not finish within `limit_s` seconds. A callback must not call it.
         """
         deadline = time.monotonic() + limit_s
         asked = [(subscriber, subscriber.ask()) for subscriber in self._subscribers]
@@ -50,19 +50,19 @@ class _Subscriber:
         self._callback = callback
         self._asked = 0
         self._done = 0
-        """The highest number that had been asked for when a call began which has ended."""
+        """The highest number that was requested when the last finished call began."""
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name=f"changes for {name}", daemon=True).start()
 
     def ask(self) -> int:
-        """Want a call that begins after now; returns the number to wait for."""
+        """Request a call that begins after now; return the number to wait for."""
         with self._changed:
             self._asked += 1
             self._changed.notify_all()
             return self._asked
 
     def wait_for(self, number: int, limit_s: float) -> bool:
-        """Whether a call that began after `ask` returned `number` has ended, at the latest after the limit."""
+        """Return whether a call that began after `ask` returned `number` has ended, at the latest after the limit."""
         with self._changed:
             return self._changed.wait_for(lambda: self._done >= number, max(0.0, limit_s))
 
@@ -74,7 +74,7 @@ class _Subscriber:
             try:
                 self._callback()
             except Exception:
-                # One subscriber's mistake must not end its subscription: the next change may mend it.
+                # A subscriber's failure must not end its subscription: the next change may repair it.
                 log.exception("changes: %s", self.name)
             with self._changed:
                 self._done = number

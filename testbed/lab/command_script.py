@@ -9,14 +9,14 @@ from testbed.control.answers.lab import KernelChange
 
 HEADER = """\
 #!/bin/sh
-# Every change that lab {lab} made to the kernel, in the order in which it was made.
+# Every change that lab {lab} made to the kernel, in order.
 # It builds the same network without Mininet, agents and pods (packets between nodes need an agent at flannel0):
 #
 #   sudo unshare --mount --net sh -c 'mount -t tmpfs tmpfs /run && sh commands.sh && ip netns exec node1 bash'
 """
 NODE_HEADER = """\
 #!/bin/sh
-# Every change that was made on {node} of lab {lab}, in the order in which it was made, as one types it there.
+# Every change that was made on {node} of lab {lab}, in order, as typed there.
 """
 GAP = "# This lab has changed much: the first changes and the newest are kept, some in between are not."
 NEW_LINKS = ("ip link add", "ip tuntap add")
@@ -37,7 +37,7 @@ class JournalLine:
 
 
 def read_changes(text: str) -> Iterator[JournalLine]:
-    """The changes of one journal file; half a line at its end, which is being written, is left out."""
+    """Parse the changes of one journal file; an incomplete line at its end is ignored."""
     for line in text.splitlines():
         try:
             entry = json.loads(line)
@@ -47,10 +47,7 @@ def read_changes(text: str) -> Iterator[JournalLine]:
 
 
 def script(changes: Iterable[JournalLine], lab: str, node: str | None = None, *, complete: bool = True) -> str:
-    """The whole lab's script; with `node` what was done there, as one types it there.
-
-    `complete`: no change is missing.
-    """
+    """Return the whole lab's script; with `node` that of the node, as typed there. `complete`: no change is missing."""
     ordered = sorted(changes, key=lambda change: change.at)
     lines: list[str] = []
     header = HEADER.format(lab=lab) if node is None else NODE_HEADER.format(node=node, lab=lab)
@@ -73,7 +70,7 @@ def script(changes: Iterable[JournalLine], lab: str, node: str | None = None, *,
 
 
 def _gone_by_itself(change: JournalLine, there: set[tuple[str, str]], *, alone: bool) -> list[str]:
-    """Links that the kernel removed with their process or namespace, which nobody wrote down."""
+    """Yield links that the kernel removed with their process or namespace, without a record."""
     words = change.command
     name = _link_name(words)
     if name is None:
@@ -86,7 +83,7 @@ def _gone_by_itself(change: JournalLine, there: set[tuple[str, str]], *, alone: 
         there.add(key)
         return []
     removal = JournalLine(change.at, change.node, ("ip", "link", "delete", name), "", None)
-    return [*_typed(removal, alone=alone, comment="the former one went with the process that had it")]
+    return [*_typed(removal, alone=alone, comment="the previous one was removed with its process")]
 
 
 def _link_name(words: Sequence[str]) -> str | None:
@@ -115,7 +112,7 @@ def _inside(node: str, words: list[str]) -> list[str]:
 
 
 def as_json(changes: Iterable[JournalLine]) -> list[KernelChange]:
-    """The changes in order, in the journal's own form."""
+    """Return the changes in order, in the journal's format."""
     return [
         {
             "at": change.at,

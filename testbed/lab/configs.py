@@ -11,12 +11,12 @@ from testbed.lab.clock import now
 
 
 class Configs:
-    """Every ConfigMap and Secret, in the order in which they came. Usable from several threads."""
+    """Every ConfigMap and Secret, in order of creation. Usable from several threads."""
 
     def __init__(self) -> None:
         self.changed = Changes()
         self.created_at: dict[tuple[ConfigKind, ObjectKey], str] = {}
-        """When each was put first."""
+        """When each was first stored."""
         self._objects: Mapping[tuple[ConfigKind, ObjectKey], ConfigObject] = {}
         self._changing = threading.Lock()
 
@@ -29,7 +29,7 @@ class Configs:
         return {key: found for (of, key), found in self._objects.items() if of == kind}
 
     def put(self, objects: Iterable[ConfigObject]) -> None:
-        """Have these, in the place of those that have their names."""
+        """Store these, replacing those with the same names."""
         with self._changing:
             wanted = {(one.kind, one.key): one for one in objects}
             self.created_at = {**dict.fromkeys(wanted, now()), **self.created_at}
@@ -37,7 +37,7 @@ class Configs:
         self.changed.notify()
 
     def remove(self, kind: ConfigKind, key: ObjectKey) -> None:
-        """Have it no longer; pods that have its values keep them. Raises KeyError."""
+        """Remove it; pods that have its values keep them. Raises KeyError."""
         with self._changing:
             gone = (kind, key)
             if gone not in self._objects:

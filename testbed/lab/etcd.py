@@ -1,4 +1,4 @@
-"""The lab's etcd: real servers on Mininet hosts of their own, and etcdctl to talk to them."""
+"""The lab's etcd: real servers on their own Mininet hosts, and etcdctl as their client."""
 
 import base64
 import http.client
@@ -25,17 +25,17 @@ HEALTH_PORT = 2381
 DATA_DIRECTORY = "/run/etcd"
 """Of a member, as its machine sees it."""
 TLS_DIRECTORY = "/run/tls"
-"""Of every machine that has a certificate, as the machine sees it."""
+"""Of every machine with a certificate, as the machine sees it."""
 MEMBER_NAME = "etcd-member"
-"""What every member's certificate for the others says, and nobody else's."""
+"""The name in every member's certificate for its peers, and in no other."""
 ROOT_USER = "root"
-"""Whom etcd lets do everything; the lab itself."""
+"""The user with all rights in etcd; the lab itself."""
 COMMAND_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class EtcdEntry:
-    """One key as etcd holds it."""
+    """One key in etcd."""
 
     key: str
     value: bytes
@@ -45,12 +45,12 @@ class EtcdEntry:
 
 
 def enter_machine(pid: int) -> list[str]:
-    """The start of a command line that runs in a machine's network and mount namespaces."""
+    """Return the start of a command line that runs in a machine's network and mount namespaces."""
     return ["nsenter", "--target", str(pid), "--net", "--mount", "--wdns=/", "--"]
 
 
 def http_get(pid: int, port: int, path: str, timeout_s: float = 1.0) -> tuple[int, bytes]:
-    """GET from 127.0.0.1 inside the network namespace of process `pid`. Raises OSError when nobody answers."""
+    """Send a GET to 127.0.0.1 inside the network namespace of process `pid`. Raises OSError without an answer."""
 
     def get() -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
@@ -72,10 +72,13 @@ KEPT_SMALL = (
     "--snapshot-count=10000",
     f"--quota-backend-bytes={256 << 20}",
 )
-"""A lab may run for weeks. Without compaction every value that ever was stays in the database until its quota is used
-up, and a hundred thousand log entries stay in memory. An agent that was away for longer lists anew. The quota leaves
-room for the log and a second database, as a snapshot is, in the member's files (underlay_plan.ETCD_FILES_MIB): etcd
-refuses writes and stays, which it would not where its file system is full."""
+"""A lab may run for weeks.
+
+Without compaction every old value stays in the database until its quota is used up, and a hundred thousand log entries
+stay in memory. An agent that was down for longer lists again. The quota leaves room for the log and a second database,
+as for a snapshot, in the member's files (underlay_plan.ETCD_FILES_MIB): at the quota etcd refuses writes and stays up,
+which it would not if its file system were full.
+"""
 
 
 class EtcdMember:
@@ -90,13 +93,13 @@ class EtcdMember:
         peers: Mapping[str, IPv4Address],
         authority: Authority | None,
     ) -> None:
-        """Without `authority` it talks to everybody, and nothing is encrypted."""
+        """Without `authority` it accepts all clients, and nothing is encrypted."""
         self.name = name
         self.address = address
         self.pid = pid
         self.log = directory / "logs" / f"{name}.log"
         self._machine = directory / MACHINES / name / "run"
-        """What the machine sees as /run."""
+        """The directory that the machine sees as /run."""
         self._peers = peers
         self._scheme = "http" if authority is None else "https"
         self._tls: TlsFiles | None = None
@@ -109,25 +112,25 @@ class EtcdMember:
         self.extra_flags: tuple[str, ...] = ()
         """Added to etcd's own at the next start."""
         self.joins = False
-        """True: it starts as a new member of a cluster that exists."""
+        """True: it starts as a new member of an existing cluster."""
         self.replace: Callable[[], None] = lambda: None
-        """Called before it starts again without its data."""
+        """Called before it restarts without its data."""
         self._has_run = False
         self.process = Supervised(name, self._launch, RestartPolicy())
 
     @property
     def endpoint(self) -> str:
-        """The URL that clients use."""
+        """Return the URL for clients."""
         return f"{self._scheme}://{self.address}:{CLIENT_PORT}"
 
     @property
     def peer_url(self) -> str:
-        """The URL that other members use."""
+        """Return the URL for other members."""
         return f"{self._scheme}://{self.address}:{PEER_PORT}"
 
     @property
     def secure(self) -> bool:
-        """Whether it wants TLS, and a client's certificate."""
+        """Return whether it requires TLS with client certificates."""
         return self._tls is not None
 
     @property
@@ -135,24 +138,24 @@ class EtcdMember:
         return self._machine / Path(TLS_DIRECTORY).name
 
     def files_for_lab(self, name: str) -> TlsFiles:
-        """A certificate on this machine, by paths of the lab."""
+        """Return a certificate on this machine, by paths of the lab."""
         inside = self._tls_directory
         return TlsFiles(str(inside / "ca.pem"), str(inside / f"{name}.pem"), str(inside / f"{name}.key"))
 
     @property
     def data(self) -> Path:
-        """Its data directory, as the lab sees it."""
+        """Return its data directory, as the lab sees it."""
         return self._machine / Path(DATA_DIRECTORY).name
 
     def answers(self) -> bool:
-        """Whether it answers at all, be it with an alarm."""
+        """Return whether it answers at all, even with an alarm."""
         try:
             return bool(http_get(self.pid, HEALTH_PORT, "/health")[0])
         except OSError:
             return False
 
     def healthy(self) -> bool:
-        """Whether it answers and its cluster has a leader."""
+        """Return whether it answers and its cluster has a leader."""
         try:
             status, body = http_get(self.pid, HEALTH_PORT, "/health")
             return status == http.client.OK and json.loads(body).get("health") == "true"
@@ -160,15 +163,15 @@ class EtcdMember:
             return False
 
     def why_not_healthy(self) -> str | None:
-        """What is wrong with it, in words; None when it is healthy."""
+        """Describe its problem; None if it is healthy."""
         if self.healthy():
             return None
         if self.process.restarts or self.process.state != "running":
-            return f"{self.name} ended with {self.process.exit_code}: {last_line(self.log)}"
+            return f"{self.name} exited with {self.process.exit_code}: {last_line(self.log)}"
         return f"{self.name}: no answer from {self.endpoint} yet"
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        # What it wrote at its first start names it to the others, who refuse a stranger by its name.
+        # The data from its first start identifies it to the others, who refuse a stranger with its name.
         if self._has_run and not (self.data / "member").exists():
             self.replace()
         self._has_run = True
@@ -187,7 +190,7 @@ class EtcdMember:
             "--initial-cluster="
             + ",".join(f"{name}={self._scheme}://{ip}:{PEER_PORT}" for name, ip in self._peers.items()),
             f"--initial-cluster-state={'existing' if self.joins else 'new'}",
-            # A lab elects quickly; the defaults are for members in different data centres.
+            # A lab elects quickly; the defaults suit members in different data centres.
             "--heartbeat-interval=50",
             "--election-timeout=500",
             *KEPT_SMALL,
@@ -199,7 +202,7 @@ class EtcdMember:
 
 
 def _tls_flags(clients: TlsFiles | None, members: TlsFiles | None) -> list[str]:
-    """TLS in both directions, for clients and between members."""
+    """Return flags for TLS in both directions, for clients and between members."""
     flags = []
     for prefix, files in (("", clients), ("peer-", members)):
         if files is not None:
@@ -210,7 +213,7 @@ def _tls_flags(clients: TlsFiles | None, members: TlsFiles | None) -> list[str]:
                 f"--{prefix}client-cert-auth",
             ]
     if members is not None:
-        # An agent's certificate is of the same authority, and whoever is a member is above all access control.
+        # Agents' certificates have the same authority, and members are above all access control.
         flags.append(f"--peer-cert-allowed-cn={MEMBER_NAME}")
     return flags
 
@@ -219,7 +222,7 @@ Report = Callable[[str, str, str], None]
 
 
 class EtcdCluster:
-    """All members, and what the lab itself asks of them."""
+    """All members, and the lab's own requests to them."""
 
     def __init__(self, members: Sequence[EtcdMember], report: Report = lambda _member, _reason, _message: None) -> None:
         """`report` is called with a member's name, a reason and a message."""
@@ -230,40 +233,40 @@ class EtcdCluster:
 
     @property
     def endpoints(self) -> str:
-        """All client URLs, comma-separated."""
+        """Return all client URLs, comma-separated."""
         return ",".join(member.endpoint for member in self.members)
 
     def start(self) -> None:
-        """Start every member; returns before they answer."""
+        """Start every member; return before they answer."""
         for member in self.members:
             member.process.start()
 
     def _replace(self, member: EtcdMember) -> None:
-        """Remove a member that has lost its data from the cluster of the others, and add it as a new one.
+        """Remove a member that has lost its data from the cluster, and add it as a new one.
 
-        Raises OSError when they cannot agree on that now.
+        Raises OSError if the others cannot agree on that now.
         """
         asked = next((other for other in self.members if other is not member and other.healthy()), None)
         if asked is None:
-            # Alone it begins again, empty; the others, if there are any, are no better off.
+            # Alone it restarts empty; the others, if any, are no better off.
             return
         try:
             listed = json.loads(self.etcdctl(["member", "list", "--write-out=json"], asked=asked))["members"]
             known = [one for one in listed if member.peer_url in one["peerURLs"]]
-            # One without a name was added before, and has never started.
+            # A member without a name was added earlier, and has never started.
             for one in known:
                 if one.get("name"):
                     self.etcdctl(["member", "remove", f"{one['ID']:x}"], asked=asked)
             if all(one.get("name") for one in known):
                 self.etcdctl(["member", "add", member.name, f"--peer-urls={member.peer_url}"], asked=asked)
         except EtcdFailed as failure:
-            self._report(member.name, "EtcdMemberLost", f"its data is gone and it cannot join again yet: {failure}")
+            self._report(member.name, "EtcdMemberLost", f"its data is gone and it cannot rejoin yet: {failure}")
             raise OSError(str(failure)) from failure
         member.joins = True
         self._report(member.name, "EtcdMemberReplaced", "its data was gone; it was removed and added as a new member")
 
     def environment(self) -> dict[str, str]:
-        """What etcdctl needs to find the members."""
+        """Return etcdctl's environment for finding the members."""
         secure = {}
         if self.members[0].secure:
             own = f"{TLS_DIRECTORY}/{ROOT_USER}"
@@ -275,7 +278,7 @@ class EtcdCluster:
         return {**os.environ, "ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": self.endpoints, **secure}
 
     def etcdctl_argv(self, arguments: Sequence[str]) -> list[str]:
-        """A command line for etcdctl on the first member's machine."""
+        """Return a command line for etcdctl on the first member's machine."""
         return [*enter_machine(self.members[0].pid), "etcdctl", *arguments]
 
     def put(self, key: str, value: bytes) -> None:
@@ -283,11 +286,11 @@ class EtcdCluster:
         self.etcdctl(["put", "--", key], value)
 
     def delete(self, key: str) -> None:
-        """Delete a key; one that is not there is success. Raises EtcdFailed."""
+        """Delete a key; a missing one is success. Raises EtcdFailed."""
         self.etcdctl(["del", "--", key], b"")
 
     def get_prefix(self, prefix: str) -> list[EtcdEntry]:
-        """Every key that begins with `prefix`, in key order. Raises EtcdFailed."""
+        """Return every key with this prefix, in key order. Raises EtcdFailed."""
         answer = json.loads(self.etcdctl(["get", "--prefix", "--write-out=json", "--", prefix], b""))
         return [
             EtcdEntry(
@@ -300,7 +303,7 @@ class EtcdCluster:
         ]
 
     def etcdctl(self, arguments: Sequence[str], stdin: bytes = b"", asked: EtcdMember | None = None) -> bytes:
-        """What etcdctl says, `asked` being the member that it talks to. Raises EtcdFailed with its complaint."""
+        """Return the output of etcdctl, run against the member `asked`. Raises EtcdFailed with its error."""
         endpoints = {"ETCDCTL_ENDPOINTS": asked.endpoint} if asked is not None else {}
         try:
             done = subprocess.run(
@@ -315,5 +318,5 @@ class EtcdCluster:
             raise EtcdFailed(f"etcd did not answer within {COMMAND_TIMEOUT_S:g} s") from failure
         except subprocess.CalledProcessError as failure:
             said = last_words(failure.stderr.decode(errors="replace").strip())
-            raise EtcdFailed(said or f"etcdctl ended with {failure.returncode}") from failure
+            raise EtcdFailed(said or f"etcdctl exited with {failure.returncode}") from failure
         return done.stdout

@@ -1,8 +1,8 @@
-"""Who may do what in the lab's etcd: root everything, each agent as a user of its own what flannel's agents do.
+"""Access control in the lab's etcd: root may do everything, each agent, as its own user, what flannel's agents do.
 
-Users are told by their client certificates (etcd takes the common name), so there are no passwords. Before access
-control is on, etcd's HTTP gateway makes a user in a millisecond; afterwards only gRPC knows certificates, so etcdctl
-makes the few that come later.
+Client certificates identify users (by common name), so there are no passwords. While access control is off, etcd's HTTP
+gateway creates a user in a millisecond; afterwards only gRPC supports certificates, so etcdctl creates the few later
+ones.
 """
 
 import base64
@@ -23,12 +23,12 @@ ANSWER_LIMIT_S = 5.0
 
 
 def agent_user(node: str) -> str:
-    """The name of a node's agent in etcd and in its certificate; never root, whatever the node is called."""
+    """Return the name of a node's agent in etcd and in its certificate; never root, whatever the node's name is."""
     return f"agent-{node}"
 
 
 def set_up_access(cluster: EtcdCluster, prefix: str, users: Iterable[str]) -> None:
-    """Make roles and users, and switch access control on. `prefix` is flannel's. Raises EtcdFailed."""
+    """Create roles and users, and enable access control. `prefix` is flannel's. Raises EtcdFailed."""
     member = cluster.members[0]
 
     def set_up() -> None:
@@ -43,7 +43,7 @@ def set_up_access(cluster: EtcdCluster, prefix: str, users: Iterable[str]) -> No
 
 
 def admit(cluster: EtcdCluster, user: str) -> None:
-    """Make one more user, who is no stranger if he was there before. Raises EtcdFailed."""
+    """Create one more user; an existing one is success. Raises EtcdFailed."""
     try:
         cluster.etcdctl(["user", "add", user, "--no-password"])
     except EtcdFailed as failure:
@@ -53,7 +53,7 @@ def admit(cluster: EtcdCluster, user: str) -> None:
 
 
 def _steps(prefix: str, users: Iterable[str]) -> Iterable[tuple[str, dict[str, Any]]]:
-    """What to post where, in order."""
+    """Yield the requests to post, in order."""
     yield "user/add", {"name": ROOT, "options": {"no_password": True}}
     yield "role/add", {"name": ROOT}
     yield "user/grant", {"user": ROOT, "role": ROOT}

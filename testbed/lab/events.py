@@ -1,4 +1,4 @@
-"""What happened in the lab, oldest first, as `testbed events` shows it."""
+"""The lab's events, oldest first, as `testbed events` shows them."""
 
 import contextlib
 import threading
@@ -13,7 +13,7 @@ from testbed.plain_files import plain
 
 EVENTS_KEPT = 2000
 SHOWN = 10
-"""Of one object."""
+"""Limit for one object."""
 
 
 class Events:
@@ -25,11 +25,11 @@ class Events:
         self._lock = threading.Lock()
 
     def note(self, kind: str, subject: str, reason: str, message: str) -> None:
-        """Note that something happened; `kind` is Normal or Warning."""
+        """Record an event; `kind` is Normal or Warning."""
         event = EventLine(at=now(), type=kind, object=subject, reason=reason, message=message)
         with self._lock, contextlib.suppress(OSError):
             self._kept.append(event)
-            # A file that cannot be written stops nothing: `events` has it all the same.
+            # A file that cannot be written stops nothing: `events` has the record.
             json_lines.append(self._file, event, plain)
 
     def __iter__(self) -> Iterator[EventLine]:
@@ -37,5 +37,5 @@ class Events:
             return iter(list(self._kept))
 
     def about(self, subject: str) -> list[str]:
-        """Return the last things that happened to an object, a line each."""
+        """Return the last events of an object, one line each."""
         return [f"{e['at']} {e['type']} {e['reason']}: {e['message']}" for e in self if e["object"] == subject][-SHOWN:]

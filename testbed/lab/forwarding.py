@@ -1,4 +1,4 @@
-"""Whether every node's forwarding table equals etcd's leases."""
+"""Checks whether every node's forwarding table equals etcd's leases."""
 
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +10,11 @@ from testbed.lab.node import LabNode
 from testbed.lab.registry import LabRegistry
 
 ASKERS = 4
-"""Agents that are asked at the same time."""
+"""Agents queried at the same time."""
 
 
 def missing_forwarding(known: Iterable[LabNode], registry: LabRegistry) -> list[str]:
-    """Return how nodes' forwarding tables differ from etcd's leases, a line per node; empty when they agree."""
+    """Return how nodes' forwarding tables differ from etcd's leases, one line per node; empty if they agree."""
     try:
         leases = registry.leases()
     except EtcdFailed as failure:
@@ -34,22 +34,25 @@ def missing_forwarding(known: Iterable[LabNode], registry: LabRegistry) -> list[
 
 
 def wanted_of(address: IPv4Address, leases: Mapping[IPv4Address, Subnet]) -> frozenset[str]:
-    """The subnets that the node at `address` must know a way to: those of all others, by public address. Pure."""
+    """Return the subnets that the node at `address` must have entries for: those of all others, by public address.
+
+    Pure.
+    """
     others = [subnet for public_ip, subnet in leases.items() if public_ip != address]
     return frozenset(str(part) for subnet in others for part in (subnet.ipv4, subnet.ipv6) if part is not None)
 
 
 def difference(node: str, wanted: Collection[str], known: Collection[str]) -> str | None:
-    """What the node's table lacks and has too much, in words; None when it is as it should be. Pure."""
+    """Describe what is missing and unexpected in the node's table; None if it is right. Pure."""
     if set(wanted) == set(known):
         return None
-    lacking = ", ".join(sorted(set(wanted) - set(known))) or "nothing"
-    surplus = ", ".join(sorted(set(known) - set(wanted))) or "nothing"
-    return f"{node}'s forwarding table lacks {lacking} and has {surplus} too much"
+    missing, unexpected = sorted(set(wanted) - set(known)), sorted(set(known) - set(wanted))
+    parts = [("missing", missing), ("unexpected", unexpected)]
+    return f"{node}'s forwarding table: " + "; ".join(f"{what} {', '.join(some)}" for what, some in parts if some)
 
 
 def holders_of(leases: Iterable[Lease]) -> dict[str, frozenset[str]]:
-    """Where packets to each subnet may be sent: one tunnel may carry both families. Pure."""
+    """Return where packets to each subnet may be sent: one tunnel may carry both families. Pure."""
     found: dict[str, frozenset[str]] = {}
     for lease in leases:
         addresses = frozenset(str(one) for one in (lease.attrs.public_ip, lease.attrs.public_ipv6) if one is not None)
@@ -58,7 +61,7 @@ def holders_of(leases: Iterable[Lease]) -> dict[str, frozenset[str]]:
 
 
 def misdirection(node: str, table: Mapping[str, str], holders: Mapping[str, Collection[str]]) -> str | None:
-    """Which entries lead to a node that does not hold the subnet, in words; None when all are right. Pure."""
+    """Describe entries that lead to a node that does not hold the subnet; None if all are right. Pure."""
     wrong = [
         f"{subnet} to {to} instead of {' or '.join(sorted(holders[subnet]))}"
         for subnet, to in table.items()
@@ -68,7 +71,7 @@ def misdirection(node: str, table: Mapping[str, str], holders: Mapping[str, Coll
 
 
 def host_of(via: str) -> str:
-    """The address of an entry's way: of `192.168.8.228:8285`, `[fd00:8::228]:8472`, or an address alone."""
+    """Return the address of an entry's next hop: of `192.168.8.228:8285`, `[fd00:8::228]:8472`, or an address alone."""
     if via.startswith("["):
         return via[1:].partition("]")[0]
     return via.partition(":")[0] if via.count(":") == 1 else via

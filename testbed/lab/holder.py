@@ -1,10 +1,9 @@
-"""A machine's namespaces, and the process by whose number everybody enters them.
+"""A machine's namespaces, and the process through which they are entered. nsenter, captures, Mininet's shells and
+pasted commands name a process of the machine.
 
-nsenter, captures, Mininet's shells and the lines that people paste name a process of the machine. That process does
-nothing, and nothing depends on it: the namespaces live on by descriptors of the lab's supervisor. Killed, it is
-replaced within milliseconds by one of the same number in the same namespaces, so that nobody has to hear of a change.
-
-Its name must not be one that `mn -c` looks for (mininet/clean.py): `mininet:NAME`, as Mininet calls its own.
+That process does nothing, and nothing depends on it: descriptors of the lab's supervisor keep the namespaces. If
+killed, it is replaced within milliseconds by one with the same id in the same namespaces, so that no user of the id
+needs an update. Its name must not be one that `mn -c` looks for (mininet/clean.py): `mininet:NAME`, like Mininet's own.
 """
 
 import os
@@ -28,7 +27,7 @@ Report = Callable[[Literal["Normal", "Warning"], str, str], None]
 
 
 def title(name: str) -> str:
-    """What ps shows for a process that is there for a machine."""
+    """Return the name that ps shows for a machine's process."""
     return f"testbed:{name}"
 
 
@@ -36,18 +35,18 @@ class NamespaceHolder:
     """Network and mount namespaces of one machine."""
 
     def __init__(self, name: str, run_directory: Path, lab_files: Path, report: Report) -> None:
-        """Make the namespaces and the process in them. Raises OSError.
+        """Create the namespaces and the process in them.
 
-        /run is `run_directory` there; the file system at `lab_files`, which has it and more, is not seen.
+        Raises OSError. /run is `run_directory` there; the file system at `lab_files`, which contains it, is hidden.
         """
         self.pid = 0
-        """The same from the first process to the last."""
+        """The same for all of its processes."""
         self._title = title(name)
         self._run_directory = run_directory
         self._lab_files = lab_files
         self._report = report
         self._refused = ""
-        """Why the last try to start another one failed."""
+        """Why the last attempt to restart it failed."""
         self._namespaces: dict[str, int] = {}
         """Descriptors by kind."""
         self._process = Supervised(f"holder of {name}", self._launch, AT_ONCE, self._changed)
@@ -55,34 +54,34 @@ class NamespaceHolder:
 
     @property
     def holds(self) -> bool:
-        """Whether there is a process now."""
+        """Return whether the process exists now."""
         return self._process.state == "running"
 
     @property
     def restarts(self) -> int:
-        """How often it was replaced."""
+        """Return how often it was replaced."""
         return self._process.restarts
 
     def end(self) -> None:
-        """End everything that runs in the namespaces, and let go of them."""
+        """End everything that runs in the namespaces, and release them."""
         self._process.stop(grace_s=0)
-        # The mount namespace is the machine's alone, so this is all that was ever started on it.
+        # The mount namespace belongs to the machine alone, so this is everything that was ever started on it.
         end_processes_in(self._namespaces["mnt"])
         for descriptor in self._namespaces.values():
             os.close(descriptor)
 
     def _launch(self) -> Process:
-        # A thread of its own: the child inherits its namespaces, and is our child all the same.
+        # In a new thread: the child inherits its namespaces, and is our child all the same.
         return ns.in_new_thread(self._make_again if self._namespaces else self._make)
 
     def _make(self) -> Process:
         ns.unshare(ns.CLONE_NEWNET | ns.CLONE_NEWNS)
         ns.make_mounts_private()
-        # Shows the links of the network namespace that it is mounted in.
+        # Shows the links of the network namespace in which it is mounted.
         kernel_view.mount_sys("/sys", network=True)
         kernel_view.guard_network_settings()
         run = ns.clone_tree(str(self._run_directory))
-        # Other machines' files, pods' volumes and names of namespaces are none of its business.
+        # Other machines' files, pods' volumes and namespaces' names must not be visible here.
         for place in (self._lab_files, "/run"):
             ns.umount(str(place), ns.MNT_DETACH)
         ns.attach_tree(run, "/run")
@@ -93,7 +92,7 @@ class NamespaceHolder:
         return process
 
     def _make_again(self) -> Process:
-        # The thread needs a root of its own to enter another mount namespace.
+        # The thread needs its own root to enter another mount namespace.
         ns.unshare(ns.CLONE_FS)
         for kind, flag in KINDS.items():
             ns.setns(self._namespaces[kind], flag)
@@ -106,7 +105,7 @@ class NamespaceHolder:
     def _failure(self, why: str) -> OSError:
         if why != self._refused:
             self._refused = why
-            self._report("Warning", "HolderNotStarted", f"process {self.pid} cannot be started again yet: {why}")
+            self._report("Warning", "HolderNotStarted", f"process {self.pid} cannot be restarted yet: {why}")
         return OSError(why)
 
     def _spawn(self, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -134,4 +133,4 @@ class NamespaceHolder:
 def _ended_by(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         return f"was ended by {signal.Signals(-exit_code).name}"
-    return f"ended with {exit_code}"
+    return f"exited with {exit_code}"

@@ -12,7 +12,7 @@ from testbed.errors import MeasurementFailed
 from testbed.processes.namespaces import in_network_of
 
 Report = dict[str, Any]
-"""What iperf3 says with --json."""
+"""The output of iperf3 with --json."""
 PORT = 5201
 LISTEN = "0A"
 """State TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)."""
@@ -29,9 +29,9 @@ def measure(
     client_left: Callable[[float], bool],
     bitrate: str = "0",
 ) -> IperfAnswer:
-    """Run a server at the destination and a client at the source; `bitrate`, as `10M`, is UDP's, 0: all it can.
+    """Run a server at the destination and a client at the source; `bitrate`, like `10M`, is for UDP, 0: unlimited.
 
-    Returns bits per second, and loss in percent for UDP. Raises MeasurementFailed with iperf3's own words.
+    Returns bits per second, and loss in percent for UDP. Raises MeasurementFailed with iperf3's own message.
     """
     kind = ["--udp", "--bitrate", bitrate] if udp else []
     report = run_iperf(source_pid, destination_pid, address, seconds, kind, client_left)
@@ -46,8 +46,11 @@ def run_iperf(
     flags: Sequence[str],
     client_left: Callable[[float], bool],
 ) -> Report:
-    """What iperf3's client with these flags reports (its --json). Raises MeasurementFailed with iperf3's own words."""
-    # Without its reports of every second: nobody reads the pipe before the end, and it holds 64 KiB.
+    """Return the report of iperf3's client with these flags (its --json).
+
+    Raises MeasurementFailed with iperf3's own message.
+    """
+    # Without per-second reports: the pipe is read only at the end, and it holds 64 KiB.
     always = ["--json", "--interval", "0", "--port", str(PORT), "--time", str(seconds)]
     server = _start(destination_pid, ["--server", "--one-off", "--port", str(PORT)])
     try:
@@ -59,9 +62,7 @@ def run_iperf(
                 if client_left(0.1):
                     raise MeasurementFailed("interrupted")
                 if time.monotonic() > deadline:
-                    raise MeasurementFailed(
-                        f"no result {END_LIMIT_S:g} s after its end (nothing gets through any more?)"
-                    )
+                    raise MeasurementFailed(f"no result {END_LIMIT_S:g} s after its end (is the path broken?)")
             output, complaint = client.communicate()
         finally:
             client.kill()
@@ -81,7 +82,7 @@ def _await_listening(pid: int, server: subprocess.Popen[bytes], client_left: Cal
     waited = 0.0
     while not in_network_of(pid, _listening):
         if server.poll() is not None or waited > START_LIMIT_S:
-            raise MeasurementFailed(f"port {PORT} at the destination could not be opened (does another iperf3 run?)")
+            raise MeasurementFailed(f"port {PORT} at the destination could not be opened (is another iperf3 running?)")
         if client_left(0.05):
             raise MeasurementFailed("interrupted")
         waited += 0.05

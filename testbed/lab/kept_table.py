@@ -1,4 +1,4 @@
-"""One nftables table of a node: put into the kernel as a value, and restored when another program changes it."""
+"""One nftables table of a node: written from a value, and restored when another program changes it."""
 
 import json
 import subprocess
@@ -14,11 +14,11 @@ LIMIT_S = 20.0
 
 
 class TableRefused(Exception):
-    """nft or the kernel refused a table; the message is its own."""
+    """nft or the kernel refused a table; the message is theirs."""
 
 
 class KeptTable:
-    """Keeps a table equal to what is wanted. Its caller takes care that one thread at a time uses it."""
+    """Keeps a table equal to the wanted one. For one thread at a time, which the caller ensures."""
 
     def __init__(self, node: str, pid: int, journal: Journal, skeleton: str, base_rules: Mapping[str, int]) -> None:
         """`pid` is a process in the node's namespaces; `base_rules`: how many rules each chain of the skeleton has."""
@@ -28,19 +28,19 @@ class KeptTable:
         self._skeleton = skeleton
         self._base_rules = base_rules
         self._there: Ruleset | None = None
-        """What we have put there; None: nothing yet."""
+        """What we have written; None: nothing yet."""
         self._generation = -1
-        """Of the namespace's rules when we looked last."""
+        """Generation of the namespace's rules at the last check."""
 
     @property
     def is_there(self) -> bool:
-        """Whether the table was put there."""
+        """Return whether the table was written."""
         return self._there is not None
 
     def put(self, wanted: Ruleset, why_first: str, why_later: str) -> None:
-        """Bring the table to this, by its difference alone; an empty one is not made.
+        """Bring the table to this, with a minimal change; an empty one is not created.
 
-        Raises TableRefused, and puts the whole table at the next call.
+        Raises TableRefused, and then writes the whole table at the next call.
         """
         if self._there is None:
             if wanted.is_empty:
@@ -51,13 +51,13 @@ class KeptTable:
         self._there = wanted
 
     def repair(self, why: str) -> bool:
-        """Put the whole table there again if another program changed it; returns whether it had to.
+        """Restore the whole table if another program changed it; return whether it had to.
 
         Costs nothing while no rule of the namespace changes. Raises TableRefused and OSError.
         """
         if self._there is None or rules_generation(self._pid) == self._generation:
             return False
-        # Read before looking: a change in between is seen next time.
+        # Read before checking: a change in between is noticed next time.
         self._generation = rules_generation(self._pid)
         if self._is_whole(self._there):
             return False
@@ -90,7 +90,7 @@ class KeptTable:
         if done.returncode != 0:
             self._there = None
             raise TableRefused(f"{self._node}: {done.stderr.strip().splitlines()[0]}")
-        # Had another program changed something meanwhile, it would be more: then `repair` looks.
+        # If another program changed something meanwhile, it is higher: then `repair` checks.
         self._generation = before + 1
         self._journal.record(["nft", "-f", "-"], why, script)
 

@@ -1,4 +1,4 @@
-"""Tells when links, addresses or routes of nodes change: one thread for all nodes."""
+"""Reports changes of links, addresses or routes of nodes: one thread for all nodes."""
 
 import logging
 import select
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from agent.kernel.monitor import Monitor
 
 SETTLE_S = 0.2
-"""Changes come in bursts: look once at the end of one."""
+"""Changes come in bursts: check once at the end of one."""
 log = logging.getLogger("testbed")
 
 
@@ -24,7 +24,7 @@ class _Followed:
 
 
 class LinkWatch:
-    """Follows monitors, each in the namespace that it was made in."""
+    """Follows monitors, each in the namespace in which it was created."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -36,7 +36,7 @@ class LinkWatch:
         threading.Thread(target=self._run, name="links of nodes", daemon=True).start()
 
     def follow(self, monitor: Monitor, wanted: Callable[[], bool], on_change: Callable[[], None]) -> None:
-        """Call `on_change` shortly after changes as long as it is `wanted`; the monitor is ours from now on."""
+        """Call `on_change` shortly after changes while it is `wanted`; the monitor now belongs to us."""
         with self._turn:
             self._followed[monitor.fileno()] = _Followed(monitor, wanted, on_change)
             self._epoll.register(monitor.fileno(), select.EPOLLIN)
@@ -54,7 +54,7 @@ class LinkWatch:
                 try:
                     one.on_change()
                 except Exception:
-                    # One node's trouble must not end the watch over the others.
+                    # One node's failure must not end the watch over the others.
                     log.exception("links of nodes")
 
     def _pause_s(self) -> float | None:

@@ -1,7 +1,7 @@
-"""Logs of programs that write them themselves (agents, etcd, switches, the DNS, the lab) are kept within limits.
+"""Limits logs of programs that write them themselves (agents, etcd, switches, the DNS, the lab).
 
-Their files are open in them, so a log that has become too large is emptied in place, and its end becomes its
-predecessor, LOG.1. What is written between the two is lost: one line, if any.
+These keep their files open, so a log that is too large is emptied in place, and its end is saved as LOG.1. Output
+between the two steps is lost: one line, if any.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ LOOK_EVERY_S = 5.0
 
 
 class LogKeeper:
-    """Looks after the logs of one lab."""
+    """Limits the logs of one lab."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def start(self) -> None:
-        """From now on, in a thread of its own."""
+        """Start checking, in a new thread."""
         threading.Thread(target=self._look_for_ever, name="log keeper", daemon=True).start()
 
     def look(self) -> None:
-        """Shorten what is too large."""
+        """Shorten logs that are too large."""
         for log in (self._directory / "lab.log", *(self._directory / "logs").glob("*.log")):
             with contextlib.suppress(OSError):
                 shorten(log, LOG_BYTES)
@@ -38,7 +38,10 @@ class LogKeeper:
 
 
 def shorten(log: Path, limit_bytes: int) -> None:
-    """Empty a log that has reached half of the limit; as much of its end becomes its predecessor. Raises OSError."""
+    """Empty a log that has reached half of the limit, and save this much of its end as its predecessor.
+
+    Raises OSError.
+    """
     file = plain(log, os.O_RDWR)
     try:
         half = (min(limit_bytes, LOG_BYTES_WHEN_CROWDED) if is_crowded(file) else limit_bytes) // 2
@@ -47,7 +50,7 @@ def shorten(log: Path, limit_bytes: int) -> None:
             return
         end = os.pread(file, half, size - half)
         before = log.with_name(f"{log.name}.1")
-        # First room is made: the file system may be full.
+        # Free space first: the file system may be full.
         before.unlink(missing_ok=True)
         os.ftruncate(file, 0)
         with open(before, "xb", opener=plain) as kept:

@@ -1,8 +1,8 @@
-"""Mininet nodes without a shell until somebody wants one.
+"""Mininet nodes that start their shell on demand.
 
-Mininet starts a bash on a terminal of its own for every host and switch, which takes 20 ms and 2 MiB each, and which
-only Mininet's prompt and `Node.cmd` ever talk to. Here it starts with the first command; one that was killed is
-replaced with the next command.
+Mininet starts a bash with its own terminal for every host and switch, which takes 20 ms and 2 MiB each, and is used
+only by Mininet's prompt and `Node.cmd`. Here it starts with the first command; a killed one is replaced at the next
+command.
 """
 
 import codecs
@@ -18,11 +18,11 @@ from mininet.node import Node
 from testbed.lab.holder import title
 
 END_OF_COMMAND = b"\x7f"
-"""What Mininet's shells have for a prompt."""
+"""The prompt of Mininet's shells."""
 
 
 class ShellOnDemand(Node):
-    """A Mininet node whose shell starts with the first command for it."""
+    """A Mininet node whose shell starts with its first command."""
 
     pid: int
     inNamespace: bool
@@ -31,11 +31,11 @@ class ShellOnDemand(Node):
     _starting = False
 
     def startShell(self, mnopts: str | None = None) -> None:
-        """The first time make the node's namespaces; from then on start its shell."""
+        """Create the node's namespaces at the first call; afterwards start its shell."""
         if not self._held:
             self.pid, self._held = self.hold(), True
             return
-        # Mininet's own stops at the first byte that is no UTF-8.
+        # Mininet's own stops at the first byte that is not UTF-8.
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         holder, inside = self.pid, self.inNamespace
         # mnexec: detached, without our descriptors, in the namespaces of that process instead of new ones.
@@ -46,16 +46,16 @@ class ShellOnDemand(Node):
             self.pid, self.inNamespace = holder, inside
 
     def hold(self) -> int:
-        """The process whose namespaces are the node's: here the lab's own."""
+        """Return the process with the node's namespaces: here the lab's own."""
         return os.getpid()
 
     def cmd(self, *args: object, **kwargs: object) -> str:
-        """Run a command in the node's shell and wait for its output. Raises OSError when no shell can be started."""
+        """Run a command in the node's shell and return its output. Raises OSError if no shell can be started."""
         self._have_shell()
         return str(super().cmd(*args, **kwargs))
 
     def sendCmd(self, *args: object, **kwargs: object) -> None:
-        """Type a command into the node's shell. Raises OSError when no shell can be started."""
+        """Type a command into the node's shell. Raises OSError if no shell can be started."""
         self._have_shell()
         super().sendCmd(*args, **kwargs)
 
@@ -68,7 +68,7 @@ class ShellOnDemand(Node):
 
     def _have_shell(self) -> None:
         if self._starting:
-            # Mininet's first words to the new shell.
+            # Mininet's initial commands to a new shell.
             return
         if self.shell is not None and self.shell.poll() is not None:
             self.cleanup()
@@ -83,10 +83,10 @@ class ShellOnDemand(Node):
             self._starting = False
         code = self.shell.poll()
         if code is not None:
-            raise OSError(f"{self.name}: its shell ended with {code} as soon as it was started")
+            raise OSError(f"{self.name}: its shell exited with {code} right after its start")
 
     def _popen(self, cmd: Sequence[str], **params: Any) -> "subprocess.Popen[Any]":  # noqa: ANN401 - Popen's own
-        """Start a program; the shell by a name that `mn -c` does not look for."""
+        """Start a program; the shell under a name that `mn -c` does not look for."""
         shell = f"mininet:{self.name}"
         words = [title(self.name) if word == shell else word for word in cmd]
         process: subprocess.Popen[Any] = super()._popen(words, **params)
@@ -100,7 +100,7 @@ class ShellOnDemand(Node):
 
 
 def _end_command(shell: "subprocess.Popen[Any]", terminal: int) -> None:
-    """When the shell ends, say for it that its command has: Mininet would wait for ever."""
+    """When the shell ends, report the end of its command for it: otherwise Mininet would wait for ever."""
     shell.wait()
     with contextlib.suppress(OSError):
         os.write(terminal, END_OF_COMMAND)

@@ -16,14 +16,14 @@ class KnownNamespace:
     wanted: Namespace
     created_at: str
     ends: bool = False
-    """Whether it is being deleted, and takes no more objects."""
+    """Whether it is being deleted, and accepts no more objects."""
 
 
 class Namespaces:
-    """Every namespace that the lab knows, by name; replaced as a whole when one comes, changes or goes."""
+    """Every namespace of the lab, by name; replaced as a whole on every change."""
 
     def __init__(self, wanted: Sequence[Namespace], changed: Changes) -> None:
-        """`wanted` are those of the cluster file; the built-in ones are there in any case."""
+        """`wanted` are those of the cluster file; the built-in ones always exist."""
         self._changed = changed
         self._changing = threading.Lock()
         all_of_them = {one.name: one for one in (*map(built_in, BUILT_IN), *wanted)}
@@ -40,26 +40,26 @@ class Namespaces:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all."""
+        """Return the names of all."""
         return tuple(self._known)
 
     @property
     def open(self) -> tuple[str, ...]:
-        """The names of those that take objects."""
+        """Return the names of those that accept objects."""
         return tuple(name for name, one in self._known.items() if not one.ends)
 
     @property
     def ending(self) -> tuple[str, ...]:
-        """The names of those that are being deleted."""
+        """Return the names of those that are being deleted."""
         return tuple(name for name, one in self._known.items() if one.ends)
 
     def labels_of(self, name: str) -> Mapping[str, str]:
-        """Return a namespace's labels; of one that is gone the label with its name."""
+        """Return a namespace's labels; for one that is gone, the label with its name."""
         known = self._known.get(name)
         return {NAME_LABEL: name} if known is None else known.wanted.labels
 
     def put(self, wanted: Namespace) -> Namespace | None:
-        """Have this namespace, with these labels; returns what it was before."""
+        """Store this namespace, with these labels; return its previous state."""
         with self._changing:
             before = self._known.get(wanted.name)
             after = KnownNamespace(wanted, now()) if before is None else replace(before, wanted=wanted)
@@ -69,12 +69,12 @@ class Namespaces:
         return None if before is None else before.wanted
 
     def begin_end(self, name: str) -> None:
-        """Take no more objects into it, if it is there."""
+        """Accept no more objects in it, if it exists."""
         with self._changing:
             self._known = {other: replace(one, ends=one.ends or other == name) for other, one in self._known.items()}
 
     def forget(self, name: str) -> None:
-        """Know it no longer, once everything in it is gone. Twice is harmless."""
+        """Forget it, once everything in it is gone. Twice is harmless."""
         with self._changing:
             self._known = {other: one for other, one in self._known.items() if other != name}
         self._changed.notify()

@@ -1,4 +1,4 @@
-"""One node of the lab: a machine of the underlay with an agent on it and a bridge that pods hang on."""
+"""One node of the lab: a machine of the underlay with an agent and a bridge for its pods."""
 
 import contextlib
 import http.client
@@ -38,23 +38,23 @@ SUBNET_FILE = "flannel/subnet.env"
 """Below the node's /run."""
 JOURNAL = "/run/journal.jsonl"
 LONGEST_WAIT_S = 2.0
-"""Before a new start of an agent that keeps ending: packets of its node wait as long."""
+"""Longest delay before a restart of an agent that keeps ending: its node's packets wait as long."""
 LEASE_TTL = "30s"
 LEAVE_GRACE_S = 5.0
 READY_POLL_S = 0.2
 AgentState = dict[str, Any]
-"""What an agent says of itself (/state), as it says it."""
+"""The agent's own state (/state), as it reports it."""
 OURS = (sys.executable, "-m", "agent")
 
 
 def parent_of_agents() -> WarmParent:
-    """What makes our agents: it has imported all of one."""
+    """Return the parent of our agents, which has imported their modules."""
     return WarmParent([sys.executable, "-m", "testbed.processes.agent_parent"], {**os.environ, "PYTHONUNBUFFERED": "1"})
 
 
 @contextlib.contextmanager
 def namespaces_of(pid: int) -> Iterator[list[int]]:
-    """Descriptors of a process's network and mount namespaces. Raises OSError."""
+    """Yield descriptors of a process's network and mount namespaces. Raises OSError."""
     with contextlib.ExitStack() as opened:
         found = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("net", "mnt")]
         for descriptor in found:
@@ -87,28 +87,28 @@ class LabNode:
         self.created_at = now()
         self.address = address
         self.ipv6_address = ipv6_address
-        """On the underlay; None where that has IPv4 only."""
+        """On the underlay; None if that has only IPv4."""
         self.pid = pid
-        """A process whose network and mount namespaces are the node's."""
+        """A process with the node's network and mount namespaces."""
         self.kernel = kernel
         self.bridge = BRIDGE
         self.rundir = directory / MACHINES / name
         self.run = self.rundir / "run"
-        """What the node sees as /run."""
+        """The directory that the node sees as /run."""
         self.logs = directory / "logs"
         self.log = self.logs / f"agent-{name}.log"
         self.expected = expected
-        """False after `up --no-agent`: somebody runs the agent by hand."""
+        """False after `up --no-agent`: the user runs the agent by hand."""
         self.labels = labels
         """Those of the cluster file."""
         self.datapath = datapath
-        """What moves packets, as the agent's --datapath."""
+        """The data path, as in the agent's --datapath."""
         self.overlay_device = overlay_device
-        """The device that the agent makes; None where packets leave by the uplink itself."""
+        """The agent's device; None where packets leave by the uplink itself."""
         self.tls: TlsFiles | None = None
-        """The agent's certificate for etcd, as the node sees it; None where etcd asks nobody who they are."""
+        """The agent's certificate for etcd, as the node sees it; None if etcd has no access control."""
         self.environment: dict[str, str] = {}
-        """Variables that the agent's next start sees besides the lab's own."""
+        """Additional variables for the agent's next start."""
         self._spec = agent
         self._etcd_endpoints = etcd_endpoints
         self._on_event = on_event
@@ -121,36 +121,36 @@ class LabNode:
 
     @property
     def runs_our_agent(self) -> bool:
-        """Whether the agent is ours, with its /state to look into."""
+        """Return whether the agent is ours, with a /state to query."""
         return self._spec.command is None
 
     @property
     def subnet(self) -> IPv4Network:
-        """The node's share of the pod network. Raises NoSubnetYet."""
+        """Return the node's share of the pod network. Raises NoSubnetYet."""
         return self._subnet_env()[0].ipv4
 
     @property
     def ipv6_subnet(self) -> IPv6Network | None:
-        """Its IPv6 share; None where the network has IPv4 only. Raises NoSubnetYet."""
+        """Return its IPv6 share; None if the network has only IPv4. Raises NoSubnetYet."""
         return self._subnet_env()[0].ipv6
 
     @property
     def gateway(self) -> IPv4Address:
-        """The bridge's address."""
+        """Return the bridge's address."""
         return self.subnet.network_address + 1
 
     @property
     def overlay_mtu(self) -> int:
-        """MTU of pods, in bytes."""
+        """Return the MTU of pods, in bytes."""
         return self._subnet_env()[1]
 
     @property
     def public_ip(self) -> IPv4Address:
-        """The node's address on the underlay, as flannel calls it."""
+        """Return the node's address on the underlay, in flannel's term."""
         return self.address
 
     def agent_command(self) -> list[str]:
-        """The agent's command line, to be run inside the node's namespaces."""
+        """Return the agent's command line, to be run inside the node's namespaces."""
         values = {
             "etcd": self._etcd_endpoints,
             "etcd_ca": self.tls.ca if self.tls else "",
@@ -177,12 +177,12 @@ class LabNode:
         return [*OURS, *flannel_flags(values), *ours, *self._spec.args]
 
     def pin(self, network: NetworkConfig, subnet: Subnet, overlay_mtu: int) -> None:
-        """Make the agent ask for this subnet: flannel's own previous-subnet rule reads the file of the last run."""
+        """Make the agent request this subnet: flannel's own previous-subnet rule reads the file of the last run."""
         env = SubnetEnv(network.network, subnet, overlay_mtu, ip_masq=True, ipv6_network=network.ipv6_network)
         write_subnet_env(self.run / SUBNET_FILE, env)
 
     def state(self) -> AgentState | None:
-        """What our agent says of itself (/state); None while it does not answer."""
+        """Return our agent's state (/state); None while it does not answer."""
         if not self.runs_our_agent:
             return None
         try:
@@ -193,7 +193,7 @@ class LabNode:
         return answer if status == http.client.OK and isinstance(answer, dict) else None
 
     def leave(self) -> None:
-        """End the agent for good: the node is about to be taken away, and nobody follows its links any more."""
+        """End the agent permanently: the node is about to be removed, and its links are no longer followed."""
         self._gone.set()
         self.agent.stop(LEAVE_GRACE_S)
 
@@ -202,7 +202,7 @@ class LabNode:
         watch.follow(in_network_of(self.pid, Monitor), lambda: not self._gone.is_set(), on_change)
 
     def follow_agent(self, on_ready: Callable[[], None]) -> None:
-        """Call `on_ready` in a thread of its own each time that a new start of the agent has got ready."""
+        """Call `on_ready` in a new thread each time a restarted agent becomes ready."""
         self._on_ready = on_ready
 
     def _await_ready(self, pid: int | None) -> None:
@@ -212,7 +212,7 @@ class LabNode:
                 return
 
     def why_not_ready(self) -> str | None:
-        """What the node still lacks, in words; None when it is ready."""
+        """Describe what the node is missing; None if it is ready."""
         if not self.runs_our_agent:
             return self._why_other_agent_is_not_ready()
         state = self.state()
@@ -238,7 +238,7 @@ class LabNode:
 
     def _why_silent(self, lacking: str) -> str:
         if self.agent.restarts or self.agent.state != "running":
-            return f"agent ended with {self.agent.exit_code}: {last_line(self.log)}"
+            return f"agent exited with {self.agent.exit_code}: {last_line(self.log)}"
         return f"agent {self.agent.state}, {lacking}"
 
     def _make_bridge(self) -> None:
@@ -254,7 +254,7 @@ class LabNode:
     def _launch(self) -> Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NOTIFY_SOCKET": f"/run/{SOCKET}", **self.environment}
-        # Variables of its own may be for the loader or the interpreter, which look at them when a program starts.
+        # Its own variables may be for the loader or the interpreter, which read them when a program starts.
         if self.runs_our_agent and not self.environment:
             with namespaces_of(self.pid) as descriptors:
                 forked = self._warm_agents.start(self.agent_command(), environment, self.log, descriptors)
@@ -278,4 +278,4 @@ class LabNode:
                 name = f"agent of {self.name}"
                 threading.Thread(target=self._await_ready, args=(agent.pid,), name=name, daemon=True).start()
         elif agent.state == "backoff":
-            self._on_event("Warning", f"node/{self.name}", "AgentEnded", f"agent ended with {agent.exit_code}")
+            self._on_event("Warning", f"node/{self.name}", "AgentEnded", f"agent exited with {agent.exit_code}")

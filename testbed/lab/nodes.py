@@ -1,4 +1,4 @@
-"""The nodes of a lab, by name; what is known of them is replaced as a whole, so that a reader sees one state."""
+"""The nodes of a lab, by name; replaced as a whole, so that a reader sees one state."""
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,7 +7,7 @@ from testbed.lab.node import LabNode
 
 
 class Nodes(Mapping[str, LabNode]):
-    """Every node that the lab knows, in the order in which they came."""
+    """Every node of the lab, in order of creation."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, LabNode] = {}
@@ -27,11 +27,11 @@ class Nodes(Mapping[str, LabNode]):
         return list(self._nodes.values())
 
     def add(self, nodes: Iterable[LabNode]) -> None:
-        """Let these nodes be known."""
+        """Register these nodes."""
         with self._changing:
             self._nodes = {**self._nodes, **{node.name: node for node in nodes}}
 
     def forget(self, node: LabNode) -> None:
-        """Let the node be unknown; its machine is about to go."""
+        """Unregister the node; its machine is about to be removed."""
         with self._changing:
             self._nodes = {name: other for name, other in self._nodes.items() if other is not node}

@@ -1,7 +1,7 @@
-"""Hears when agents become ready, so that nobody need ask a hundred of them again and again.
+"""Receives agents' readiness notifications, so that a hundred of them need not be polled.
 
-Agents tell a service manager as systemd has it (man 3 sd_notify). Each node has a socket in its /run; one thread
-listens to all of them. Who spoke is told by the kernel.
+Agents notify a service manager with systemd's protocol (man 3 sd_notify). Each node has a socket in its /run; one
+thread listens to all of them. The kernel identifies the sender.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ MESSAGE_BYTES = 4096
 
 
 class Notices:
-    """Process ids that have said that they are ready."""
+    """Process ids that have reported readiness."""
 
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}
@@ -31,7 +31,7 @@ class Notices:
         threading.Thread(target=self._listen, name="notices", daemon=True).start()
 
     def reach(self, run_directory: Path) -> None:
-        """Let those to whom this directory is /run speak to us from now on. Raises OSError."""
+        """Listen for processes that see this directory as /run. Raises OSError."""
         (run_directory / SOCKET).unlink(missing_ok=True)
         opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -45,7 +45,7 @@ class Notices:
         self._epoll.register(opened, select.EPOLLIN)
 
     def wait(self, limit_s: float) -> frozenset[int]:
-        """Those that became ready since the last call; waits for one until the limit."""
+        """Return those that became ready since the last call; wait for one until the limit."""
         with self._told:
             self._told.wait_for(lambda: self._ready, limit_s)
             heard, self._ready = frozenset(self._ready), set()

@@ -1,12 +1,10 @@
 """Switches of Open vSwitch instead of Linux bridges: `underlay: {switch: ovs}`.
 
-Two daemons per lab, in its own namespaces: ovsdb-server keeps what is plugged in where, ovs-vswitchd moves the packets.
-Its data path is always the one in user space (`datapath_type=netdev`), so that a lab is the same on every kernel, with
-or without the openvswitch module. It reads frames from packet sockets and cannot finish a checksum that the sender left
-to its network card; so the offloads of every cable are off (`no_offload`).
-
-A killed daemon is started again; ports are in the database and come back with it. Database and sockets are files of the
-lab alone; all ends with it.
+Two daemons per lab, in its own namespaces: ovsdb-server stores the ports, ovs-vswitchd forwards the packets. Its data
+path is always the one in user space (`datapath_type=netdev`), so that a lab is the same on every kernel, with or
+without the openvswitch module. It reads frames from packet sockets and cannot complete a checksum that the sender left
+to its network card; so the offloads of every cable are off (`no_offload`). A killed daemon is restarted; ports are in
+the database and return with it. Database and sockets are files inside the lab, and end with it.
 """
 
 import contextlib
@@ -26,17 +24,17 @@ from testbed.processes.supervise import RestartPolicy, Supervised
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 COMMAND_LIMIT_S = 25.0
 PATIENCE = ("--retry", "--timeout=20")
-"""Of ovs-vsctl: a server that has just been started, for the first time or again, has no socket yet."""
+"""Timeout of ovs-vsctl: a server that is just starting or restarting has no socket yet."""
 OFFLOADS = ("tx", "gso", "tso")
 
 
 def no_offload(interface: str) -> list[str]:
-    """The command by which packets leave the interface whole, with their checksums."""
+    """Return the command that makes packets leave the interface whole, with their checksums."""
     return ["ethtool", "-K", interface, *(word for name in OFFLOADS for word in (name, "off"))]
 
 
 def port_behind(table: str, mac: str, names: Mapping[str, str]) -> str | None:
-    """The port that `ovs-appctl fdb/show` gives for a MAC address; `names` by number. None: not in the table."""
+    """Return the port that `ovs-appctl fdb/show` lists for a MAC address; `names` by number. None: not in the table."""
     for line in table.splitlines()[1:]:
         columns = line.split()
         if len(columns) >= 3 and columns[2] == mac.lower():
@@ -57,12 +55,12 @@ class OpenVSwitch:
         self.daemon = Supervised("ovs-vswitchd", self._launch_daemon, RestartPolicy(max_delay_s=2.0))
 
     def start(self) -> None:
-        """Make the database and start both. Raises OSError with what the program said."""
+        """Create the database and start both. Raises OSError with the program's message."""
         self.start_database()
         self.daemon.start()
 
     def start_database(self) -> None:
-        """Make the database and start who keeps it. Raises OSError with what the program said."""
+        """Create the database and start its server. Raises OSError with the program's message."""
         self._directory.mkdir(parents=True, exist_ok=True)
         if not self._database.exists():
             self._run(["ovsdb-tool", "create", str(self._database), str(SCHEMA)])
@@ -70,12 +68,12 @@ class OpenVSwitch:
         self._run(["ovs-vsctl", f"--db={self._socket}", *PATIENCE, "--no-wait", "init"])
 
     def configure(self, words: Sequence[str], why: str) -> None:
-        """ovs-vsctl with these words; returns when ovs-vswitchd has done it. Raises OSError."""
+        """Run ovs-vsctl with these arguments; return when ovs-vswitchd has applied it. Raises OSError."""
         self._run(["ovs-vsctl", f"--db={self._socket}", *PATIENCE, *words])
         self._kernel.journal.record(["ovs-vsctl", *words], why)
 
     def port_of(self, bridge: str, mac: str) -> str | None:
-        """The port behind which a switch knows a MAC address; None: it does not. Raises OSError."""
+        """Return the port behind which a switch knows a MAC address; None if it does not. Raises OSError."""
         columns = ["--format=csv", "--no-headings", "--data=bare", "--columns=ofport,name", "list", "Interface"]
         listed = self._run(["ovs-vsctl", f"--db={self._socket}", *PATIENCE, *columns])
         own = self._run(["ovs-vsctl", f"--db={self._socket}", *PATIENCE, "list-ports", bridge])
@@ -107,7 +105,7 @@ class OpenVSwitch:
         return self._spawn(["ovsdb-server", str(self._database), f"--remote=p{self._socket}"])
 
     def _launch_daemon(self) -> subprocess.Popen[bytes]:
-        # The kernel's data path off: it would be loaded into the host's kernel, where there is one.
+        # Without the kernel's data path, which would be loaded into the host's kernel if it has one.
         return self._spawn(["ovs-vswitchd", self._socket, "--disable-system"])
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -135,7 +133,7 @@ class OpenVSwitchSwitch(ShellOnDemand, Switch):
         super().__init__(name, **{**params, "dpid": "0", "inNamespace": False})
 
     def start(self, _controllers: object) -> None:
-        """Make the switch with every cable plugged in, in one transaction."""
+        """Create the switch with every cable plugged in, in one transaction."""
         bridge = ["add-br", self.name, "--", "set", "bridge", self.name, "datapath_type=netdev", "fail_mode=standalone"]
         ports = [one.name for one in self.intfList() if one.name not in {"lo", self.name}]
         words = [*bridge, *(word for port in ports for word in ("--", *self._port(port)))]
@@ -147,9 +145,9 @@ class OpenVSwitchSwitch(ShellOnDemand, Switch):
         self._open_vswitch.configure(self._port(interface), "plug the cable into the switch")
 
     def unplug(self, interface: str) -> None:
-        """Forget a cable's end that has gone."""
+        """Remove the port of a cable's end that is gone."""
         words = ["--if-exists", "del-port", self.name, interface]
-        self._open_vswitch.configure(words, "the cable is taken out of the switch")
+        self._open_vswitch.configure(words, "the cable is unplugged from the switch")
 
     def stop(self, deleteIntfs: bool = True) -> None:
         """Remove the switch."""
@@ -157,7 +155,7 @@ class OpenVSwitchSwitch(ShellOnDemand, Switch):
             self._open_vswitch.configure(["--if-exists", "del-br", self.name], "the switch is removed")
 
     def _port(self, interface: str) -> list[str]:
-        # linux-noop: queueing disciplines are the cluster file's; otherwise ovs-vswitchd removes them.
+        # linux-noop: queueing disciplines belong to the cluster file; otherwise ovs-vswitchd removes them.
         identity = f"@{interface.replace('-', '_')}"
         qos = [
             f"--id={identity}",

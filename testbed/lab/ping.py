@@ -1,6 +1,6 @@
-"""Real ICMP echo requests from pods and nodes, many at once, with what came back to each of them.
+"""Real ICMP echo requests from pods and nodes, many at once, with the replies to each of them.
 
-One raw socket is opened in every sender's network namespace; the packets travel the ordinary way from there.
+One raw socket is opened in every sender's network namespace; from there the packets take the normal path.
 """
 
 import itertools
@@ -21,16 +21,16 @@ ECHO_REPLY6, UNREACHABLE6, ECHO_REQUEST6, TIME_EXCEEDED6 = 129, 1, 128, 3  # RFC
 UNREACHABLE6_TEXT = {0: "no route", 1: "prohibited", 3: "address unreachable", 4: "port unreachable"}
 IPV6_HEADER = 40
 IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
-"""linux/in.h; the socket module has no names for them. Don't fragment, whatever was learned about the path's MTU."""
+"""linux/in.h; the socket module does not define them. Don't fragment, whatever the learned path MTU."""
 IPV6_MTU_DISCOVER = 23
-"""The same of linux/in6.h."""
+"""The same from linux/in6.h."""
 PAYLOAD = bytes(range(48))
 _identifiers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class PingSender:
-    """Who asks: a name and a process whose network namespace the requests leave from."""
+    """A sender: a name and a process in whose network namespace the requests start."""
 
     name: str
     pid: int
@@ -42,7 +42,7 @@ _Origin = tuple[PingSender, int]
 
 @dataclass(frozen=True, slots=True)
 class PingTarget:
-    """Who is asked."""
+    """A destination."""
 
     name: str
     address: IPv4Address | IPv6Address
@@ -50,7 +50,7 @@ class PingTarget:
 
 @dataclass(slots=True)
 class PairResult:
-    """What came of one sender's requests to one target."""
+    """The result of one sender's requests to one target."""
 
     source: str
     destination: str
@@ -58,15 +58,15 @@ class PairResult:
     sent: int = 0
     received: int = 0
     ttl: int | None = None
-    """Of the last reply."""
+    """TTL of the last reply."""
     rtt_ms: list[float] = field(default_factory=list)
     error: str | None = None
-    """The last ICMP error, in words, with who sent it."""
+    """The last ICMP error in words, with its sender."""
     skipped: str | None = None
-    """Why what is missing counts for nothing; None where it counts."""
+    """Why missing replies do not count; None if they do."""
 
     def answer(self) -> PingAnswer:
-        """Return it as the lab answers it."""
+        """Return it in the form of the lab's answer."""
         return {
             "source": self.source,
             "destination": self.destination,
@@ -87,13 +87,13 @@ def ping_pairs(
     timeout_s: float = 1.0,
     payload: bytes = PAYLOAD,
 ) -> list[PairResult]:
-    """Send `count` requests for each pair and wait up to `timeout_s` for the last answers.
+    """Send `count` requests for each pair and wait up to `timeout_s` for the last replies.
 
-    A sender whose process has ended gets none, with that for an error.
-    `payload` has an even number of bytes; nobody on the way may fragment the packet.
+    A sender whose process has ended gets none, with that as the error. `payload` has an even number of bytes; the
+    packet must not be fragmented.
     """
     results = [PairResult(sender.name, target.name, str(target.address)) for sender, target in pairs]
-    # One of its own, or two calls from the same sender would take each other's answers.
+    # An identifier per call, or two calls from the same sender would take each other's replies.
     identifier = next(_identifiers) & 0xFFFF
     sockets, refused = _open_all({(sender, target.address.version) for sender, target in pairs})
     by_descriptor = {opened.fileno(): opened for opened in sockets.values()}
@@ -123,13 +123,13 @@ def ping_pairs(
 
 
 def all_pairs(senders: Iterable[PingSender], targets: Iterable[PingTarget]) -> list[tuple[PingSender, PingTarget]]:
-    """Every sender with every target of another name."""
+    """Return every sender with every target of another name."""
     wanted = list(targets)
     return [(sender, target) for sender in senders for target in wanted if sender.name != target.name]
 
 
 def _open_all(wanted: Iterable[_Origin]) -> tuple[dict[_Origin, socket.socket], dict[_Origin, str]]:
-    """A socket for each sender and family, or why there is none."""
+    """Open a socket for each sender and family; return the reason if there is none."""
     sockets, refused = dict[_Origin, socket.socket](), dict[_Origin, str]()
     for sender, family in wanted:
         try:
@@ -149,7 +149,7 @@ def _raw_socket(sender: PingSender, version: int) -> socket.socket:
 
 
 def _raw_ipv6_socket(sender: PingSender) -> socket.socket:
-    """The kernel fills in the checksum, and tells the hop limit beside the packet."""
+    """Open the socket; the kernel fills in the checksum, and reports the hop limit beside the packet."""
     opened = in_network_of(sender.pid, lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6))
     opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
     opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
@@ -175,7 +175,7 @@ def _collect(
     until: float,
     stop_early: bool = False,
 ) -> None:
-    """Take in what has arrived until the moment `until`; `stop_early` returns when nothing is awaited any more."""
+    """Collect replies until the moment `until`; `stop_early` returns when none is outstanding."""
     poll = select.poll()
     for descriptor in by_descriptor:
         poll.register(descriptor, select.POLLIN)
@@ -189,7 +189,7 @@ def _collect(
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An echo reply, or an error about a request of ours."""
+    """An echo reply, or an error about one of our requests."""
 
     identifier: int
     sequence: int

@@ -1,7 +1,7 @@
 """Pings from every pod to every other, while pods come and go.
 
-A pod that is being terminated takes no part. One whose termination begins meanwhile owes no answer: its pairs without
-one are skipped, which is said, and not lost.
+A terminating pod takes no part. If a pod's termination begins meanwhile, its pairs without a reply are reported as
+skipped, not lost.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -21,7 +21,7 @@ def ping_every_pair(
     payload: bytes = PAYLOAD,
     takes_part: Callable[[Pod], bool] = lambda _: True,
 ) -> list[PairResult]:
-    """Ping every pod that has an address of the family from every other, `count` times."""
+    """Ping from every pod to every other, with an address of the family, `count` times."""
     pods = [pod for pod in known if pod.pause_pid is not None and not pod.leaves and takes_part(pod)]
     addressed = [(pod, address) for pod in pods if (address := _address(pod, family)) is not None]
     senders = [PingSender(pod.name, pod.pause_pid or 0) for pod, _ in addressed]
@@ -31,7 +31,7 @@ def ping_every_pair(
 
 
 def skip(results: Iterable[PairResult], gone: Collection[str]) -> list[PairResult]:
-    """The results; one that lost something and has an end among the pods `gone` is skipped. Pure."""
+    """Return the results; a pair with a loss and a pod among `gone` is skipped. Pure."""
 
     def judged(result: PairResult) -> PairResult:
         ends = [end for end in (result.source, result.destination) if end in gone]

@@ -1,7 +1,7 @@
-"""Notices when a pod becomes ready or stops being so, and tells the lab's subscribers.
+"""Detects when a pod becomes ready or unready, and notifies the lab's subscribers.
 
-Most changes are told by the pods themselves. What nobody tells is that a program has begun to listen on its port, so
-pods whose containers run and which are not ready are looked at again and again; ready ones now and then.
+Pods report most changes themselves. Only the start of listening on a port is not reported, so running pods that are not
+ready are polled often; ready ones rarely.
 """
 
 import threading
@@ -16,11 +16,11 @@ from testbed.pods.pod import Pod
 from testbed.pods.pod_state import PodStatus
 
 EAGER_S = 0.05
-"""Between two looks at a pod that may become ready at any moment."""
+"""Interval between checks of a pod that may become ready at any moment."""
 PATIENCE = 6
-"""So many times as long as a look takes passes at least until the next one."""
+"""The pause is at least this many times as long as a check takes."""
 EAGER_FOR_S = 30.0
-"""How long after its last change a pod that is not ready is looked at so often."""
+"""How long after its last change a pod that is not ready is polled this often."""
 LAZY_S = 2.0
 
 Seen = tuple[bool, bool, str | None, str]
@@ -28,23 +28,23 @@ Seen = tuple[bool, bool, str | None, str]
 
 
 class Since(NamedTuple):
-    """Since when a condition of a pod is as it is now."""
+    """When a condition of a pod last changed."""
 
     holds: bool
     at: float
     """Seconds since the epoch."""
     monotonic: float
-    """The same on the clock that never jumps."""
+    """The same on the monotonic clock."""
 
 
 class PodTimes(NamedTuple):
-    """When the conditions of a pod changed last; None: never, since the pod is known."""
+    """When the conditions of a pod changed last; None: never, since the pod was registered."""
 
     started: Since | None = None
     ready: Since | None = None
 
     def after(self, status: PodStatus) -> "PodTimes":
-        """Return the same after a look at the pod."""
+        """Return the same after a check of the pod."""
         return PodTimes(_since(self.started, status.phase != "Pending"), _since(self.ready, status.ready))
 
 
@@ -55,10 +55,10 @@ def _since(before: Since | None, holds: bool) -> Since | None:
 
 
 class PodWatch:
-    """Looks at pods in a thread of its own and notifies `changes` when something about them is different."""
+    """Checks pods in its own thread and notifies `changes` when something about them differs."""
 
     def __init__(self, pods: Callable[[], Iterable[Pod]], changes: Changes) -> None:
-        """`pods` returns those that there are now."""
+        """`pods` returns the current pods."""
         self._pods = pods
         self._changes = changes
         self._seen: dict[ObjectKey, Seen] = {}
@@ -66,7 +66,7 @@ class PodWatch:
         self._times: weakref.WeakKeyDictionary[Pod, PodTimes] = weakref.WeakKeyDictionary()
         self._look = threading.Event()
         self._asked: set[ObjectKey] = set()
-        """Keys of pods that have said that they changed, since the last look."""
+        """Keys of pods that have reported a change since the last check."""
         self._asking = threading.Lock()
 
     def start(self) -> None:
@@ -78,7 +78,7 @@ class PodWatch:
         return self._times.get(pod, PodTimes())
 
     def look(self, key: ObjectKey) -> None:
-        """The pod has changed: look at it at once."""
+        """Check the pod at once: it has changed."""
         with self._asking:
             self._asked.add(key)
             self._look.set()
@@ -99,14 +99,14 @@ class PodWatch:
             full = time.monotonic() >= everything
             if full:
                 everything = time.monotonic() + LAZY_S
-            # Not all at every change: a hundred pods that start would be looked at ten thousand times.
+            # Not all at every change: a hundred starting pods would be checked ten thousand times.
             started = time.monotonic()
             waiting = self._look_at(None if full else waiting | asked)
-            # Looking must not take the processor from those that are still starting.
+            # Checks must not take the processor from pods that are still starting.
             eager_s = max(EAGER_S, PATIENCE * (time.monotonic() - started))
 
     def _look_at(self, keys: set[ObjectKey] | None) -> set[ObjectKey]:
-        """Look at these pods, or at all; returns those that are worth another look soon."""
+        """Check these pods, or all; return those that need another check soon."""
         now, found, different = time.monotonic(), dict[ObjectKey, Seen](), False
         soon = set()
         for pod in self._pods():

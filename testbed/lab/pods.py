@@ -1,4 +1,4 @@
-"""The pods of a lab: made, registered, repaired and removed; subscribers are notified of each change."""
+"""The pods of a lab: created, registered, repaired and removed; subscribers are notified of each change."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,16 +18,16 @@ from testbed.processes.warm_parent import WarmParent
 
 
 class Pods:
-    """Every pod that the lab knows, in the order in which they came; replaced as a whole when one comes or goes."""
+    """Every pod of the lab, in order of creation; replaced as a whole on every change."""
 
     def __init__(
         self, nodes: Mapping[str, LabNode], configs: Configs, events: Events, warm_shims: WarmParent, *, dns: bool
     ) -> None:
-        """`dns`: whether containers ask the cluster's DNS; without it they resolve no names but their own."""
+        """`dns`: whether containers use the cluster's DNS; without it they resolve only their own names."""
         self.changed = Changes()
-        """Notified when a pod or node comes or goes, becomes ready or stops being so, or gets other labels."""
+        """Notified when a pod or node is added or removed, becomes ready or unready, or gets other labels."""
         self.before_link: Callable[[LabNode], None] = lambda node: None
-        """Called when a pod of the node has its address and no link yet. Raises OSError, and the pod is tried again."""
+        """Called when a pod of the node has its address and no link yet. Raises OSError to make the pod retry."""
         self._nodes = nodes
         self._configs = configs
         self._events = events
@@ -51,11 +51,11 @@ class Pods:
         return self._pods.get(key)
 
     def named(self, name: str) -> Pod | None:
-        """Return the pod that is called `nginx`, or `shop/nginx` outside the default namespace."""
+        """Return the pod called `nginx`, or `shop/nginx` outside the default namespace."""
         return self._pods.get(key_of(name))
 
     def names(self) -> tuple[str, ...]:
-        """Return what all pods are called."""
+        """Return the names of all pods."""
         return tuple(map(str, self._pods))
 
     def on(self, node: str) -> list[Pod]:
@@ -63,7 +63,7 @@ class Pods:
         return [pod for pod in self if pod.manifest.spec.node_name == node]
 
     def make(self, manifest: PodManifest) -> Pod:
-        """Make a pod on the node that its manifest names; nothing runs yet, and it is not known yet."""
+        """Create a pod on the node that its manifest names; it is neither started nor registered yet."""
         node = self._nodes[manifest.spec.node_name or ""]
         return Pod(
             manifest,
@@ -78,13 +78,13 @@ class Pods:
         )
 
     def add(self, pod: Pod) -> None:
-        """Let the pod be known."""
+        """Register the pod."""
         with self._changing:
             self._pods = {**self._pods, pod.key: pod}
         self.changed.notify()
 
     def forget(self, pod: Pod) -> None:
-        """Let the pod be unknown; it has ended."""
+        """Unregister the pod, which has ended."""
         with self._changing:
             self._pods = {key: other for key, other in self._pods.items() if other is not pod}
         self.changed.notify()
@@ -94,7 +94,7 @@ class Pods:
         return self._watch.times(pod)
 
     def watch(self) -> None:
-        """Notice from now on when a pod becomes ready or stops being so."""
+        """Detect from now on when a pod becomes ready or unready."""
         self._watch.start()
 
     def _follow_configs(self) -> None:
@@ -102,9 +102,9 @@ class Pods:
             pod.follow_configs()
 
     def repair_links(self, node: LabNode) -> None:
-        """Connect the node's pods again after a change of its links or subnet: with the bridge went their links."""
+        """Reconnect the node's pods after a change of its links or subnet: their links were removed with the bridge."""
         for pod in self.on(node.name):
             try:
-                pod.mend_link()
+                pod.repair_link()
             except OSError as failure:
                 self._events.note("Warning", f"pod/{pod.name}", "LinkNotMended", str(failure))

@@ -14,31 +14,28 @@ SUBNETS = f"{ETCD_PREFIX}/subnets"
 
 
 class LabRegistry:
-    """What a lab keeps in etcd. Members are there from `start` on."""
+    """The lab's data in etcd. Members exist from `start` on."""
 
     def __init__(self, authority: Authority | None, report: Report) -> None:
-        """`authority` None: etcd admits anybody, without TLS. `report` hears of members that were replaced."""
+        """With `authority` None, etcd admits all clients, without TLS. `report` is called for replaced members."""
         self.authority = authority
         self._report = report
         self._etcd = EtcdCluster([])
         self._users: set[str] = set()
-        """Agents that etcd knows."""
+        """Agents that are users of etcd."""
 
     @property
     def etcd(self) -> EtcdCluster:
-        """The servers themselves."""
+        """Return the servers themselves."""
         return self._etcd
 
     def start(self, members: Iterable[EtcdMember]) -> None:
-        """Start these servers; returns before they answer."""
+        """Start these servers; return before they answer."""
         self._etcd = EtcdCluster(list(members), self._report)
         self._etcd.start()
 
     def prepare(self, cluster: Cluster) -> None:
-        """Write the cluster file's network config and reservations, and say who may do what.
-
-        Raises EtcdFailed.
-        """
+        """Write the cluster file's network config and reservations, and set up access control. Raises EtcdFailed."""
         self.write_config(cluster.network_json)
         for name, node in cluster.nodes.items():
             if node.reserved and node.subnet is not None:
@@ -56,12 +53,12 @@ class LabRegistry:
         self._etcd.put(f"{ETCD_PREFIX}/config", network_json.encode())
 
     def leases(self) -> list[Lease]:
-        """Return the leases, by key. Keys and values that are none are left out. Raises EtcdFailed."""
+        """Return the leases, by key. Invalid keys and values are omitted. Raises EtcdFailed."""
         found = [as_lease(entry) for entry in self._etcd.get_prefix(SUBNETS)]
         return [lease for lease in found if lease is not None]
 
     def certificate_of(self, node: str, run_directory: Path) -> TlsFiles | None:
-        """Make a node's agent a user of etcd, with a certificate below its /run; None where etcd has no TLS.
+        """Make a node's agent a user of etcd, with a certificate below its /run; None if etcd has no TLS.
 
         Raises EtcdFailed.
         """
@@ -80,7 +77,7 @@ def key_of(subnet: Subnet) -> str:
 
 
 def as_lease(entry: EtcdEntry) -> Lease | None:
-    """Return the lease that an etcd key holds; None when key or value are not a lease's."""
+    """Return the lease in an etcd key; None if key or value are not a lease's."""
     try:
         subnet = parse_key(entry.key.rpartition("/")[2])
         attrs = LeaseAttrs.from_json(entry.value)

@@ -1,8 +1,8 @@
 """An nftables table as a value, and the script that turns one into another. Pure.
 
-The base chains (the skeleton) never change; what does are regular chains, sets beside the skeleton's, and elements of
-maps and sets. A script holds only the difference and is one transaction: packets see the table before it or after it,
-and counters and sets that are in both stay as they are.
+The base chains (the skeleton) never change; regular chains, additional sets, and elements of maps and sets do. A script
+contains only the difference and is one transaction: packets see the table before it or after it, and counters and sets
+in both are kept.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,44 +11,44 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """What of the table changes."""
+    """The variable part of the table."""
 
     table: str
-    """Family and name, as nft wants them: `ip testbed-services`."""
+    """Family and name, as nft expects them: `ip testbed-services`."""
     chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Regular chain → its rules."""
     maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Map of the skeleton → key → what it leads to."""
+    """Map of the skeleton → key → target."""
     sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Set → its elements; not those of sets that the rules fill themselves."""
     declared: Mapping[str, str] = field(default_factory=dict)
-    """Set that the skeleton does not have → its declaration; with another one, another name."""
+    """Set outside the skeleton → its declaration; another declaration needs another name."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is wanted."""
+        """Return whether nothing is wanted."""
         return not self.chains and not any(self.maps.values()) and not any(self.sets.values())
 
     @property
     def rule_counts(self) -> dict[str, int]:
-        """How many rules each chain has."""
+        """Return how many rules each chain has."""
         return {chain: len(rules) for chain, rules in self.chains.items()}
 
     @property
     def element_counts(self) -> dict[str, int]:
-        """How many elements each map and set has."""
+        """Return how many elements each map and set has."""
         return {name: len(one) for name, one in [*self.maps.items(), *self.sets.items()]}
 
 
 def whole(skeleton: str, wanted: Ruleset) -> str:
-    """A script that makes the table anew, whatever is there."""
+    """Return a script that recreates the table, whatever exists."""
     table = f"table {wanted.table}"
     return f"{table}\ndelete {table}\n{skeleton}{difference(Ruleset(wanted.table), wanted)}"
 
 
 def difference(old: Ruleset, new: Ruleset) -> str:
-    """A script that turns a table with `old` into one with `new`; empty when they are equal."""
-    # What is referred to comes before what refers to it, and goes after it.
+    """Return a script that turns a table with `old` into one with `new`; empty if they are equal."""
+    # Objects are added before references to them, and removed after.
     lines = [
         *(
             f"add set {new.table} {name} {{ {declaration} }}"
@@ -83,7 +83,7 @@ def _old_elements(old: Ruleset, new: Ruleset) -> Iterator[str]:
         gone = (key for key, value in before.items() if now.get(key) != value)
         yield from _elements(new.table, "delete", name, gone)
     for name, members in old.sets.items():
-        # A set that goes takes its elements along.
+        # A removed set takes its elements along.
         if name in new.sets or name not in old.declared:
             yield from _elements(new.table, "delete", name, members - new.sets.get(name, frozenset()))
 

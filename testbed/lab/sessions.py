@@ -1,8 +1,8 @@
-"""WireGuard's sessions: before the first packet between two nodes comes a handshake.
+"""WireGuard's sessions: a handshake precedes the first packet between two nodes.
 
-Where both begin one at the same moment, each has answered the other and waits to hear by the new key, and nothing goes
-until one of them begins again, five seconds later (whitepaper §6.1, §6.4). So of each two nodes one begins, before
-anybody has something to send.
+If both start one at the same moment, each has answered the other and waits for a packet with the new key, and nothing
+passes until one of them starts again, five seconds later (whitepaper §6.1, §6.4). So one of each two nodes starts it,
+before there is any traffic.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,19 @@ ANSWER_LIMIT_S = 0.5
 
 
 def missing_sessions(nodes: Sequence[PodHost]) -> list[str]:
-    """Nodes that do not answer each other through the overlay, a line for each two. Raises NoSubnetYet."""
-    found = ping_pairs(beginners(nodes), timeout_s=ANSWER_LIMIT_S)
-    return [f"{one.source} has no answer of {one.destination}, {one.address}" for one in found if not one.received]
+    """Return nodes that get no reply from each other through the overlay, one line for each pair.
+
+    Raises NoSubnetYet.
+    """
+    found = ping_pairs(handshake_initiators(nodes), timeout_s=ANSWER_LIMIT_S)
+    return [f"{one.source} gets no reply from {one.destination}, {one.address}" for one in found if not one.received]
 
 
-def beginners(nodes: Sequence[PodHost]) -> list[tuple[PingSender, PingTarget]]:
-    """Of each two nodes, who asks whom; by IPv6 too, which may have a device, and so a session, of its own. Pure."""
+def handshake_initiators(nodes: Sequence[PodHost]) -> list[tuple[PingSender, PingTarget]]:
+    """Return who pings whom of each two nodes; over IPv6 too, which may have its own device, and so its own session.
+
+    Pure.
+    """
     return [
         (PingSender(first.name, first.pid), PingTarget(second.name, subnet.network_address + 1))
         for first, second in combinations(nodes, 2)

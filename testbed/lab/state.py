@@ -1,7 +1,7 @@
-"""What a running lab consists of: its plan, underlay, etcd, nodes, pods, events.
+"""The state of a running lab: its plan, underlay, etcd, nodes, pods, events.
 
-It is changed through its methods, which let those know who follow `pods.changed`. A controller takes the parts that
-it needs, not all of this.
+Changes go through its methods, which notify subscribers of `pods.changed`. A controller takes the parts that it needs,
+not the whole state.
 """
 
 from functools import partial
@@ -64,7 +64,7 @@ class LabState:
 
     @property
     def cluster(self) -> Cluster:
-        """What was asked for, with the nodes that there are now."""
+        """Return the requested cluster, with the current nodes."""
         return self._cluster
 
     @property
@@ -74,24 +74,24 @@ class LabState:
 
     @property
     def overlay(self) -> Overlay:
-        """What the network's backend means for a lab."""
+        """Return the properties of the network's backend."""
         return self._overlay
 
     @property
     def settled(self) -> bool:
-        """Whether the start has ended, well or not."""
+        """Return whether the start has ended, successfully or not."""
         return self._settled
 
     def settle(self) -> None:
-        """Note that the start has ended."""
+        """Record that the start has ended."""
         self._settled = True
 
     def change_cluster(self, cluster: Cluster) -> None:
-        """Have other nodes in the plan."""
+        """Replace the nodes in the plan."""
         self._cluster = cluster
 
     def change_network(self, network_json: str) -> None:
-        """Have another network config, in etcd too; agents read it when they start. Raises EtcdFailed."""
+        """Replace the network config, in etcd too; agents read it when they start. Raises EtcdFailed."""
         self._network = parse_network_config(network_json.encode())
         self._overlay = overlay_of(self._network)
         self.registry.write_config(network_json)
@@ -99,11 +99,11 @@ class LabState:
             node.overlay_device = self._overlay.device
 
     def journal(self, machine: str) -> Journal:
-        """Return where kernel changes on a machine are written down."""
+        """Return the journal of kernel changes on a machine."""
         return FileJournal(self.directory / "journal.jsonl", machine, plain)
 
     def start_etcd(self) -> None:
-        """Start every member on its machine; returns before they answer."""
+        """Start every member on its machine; return before they answer."""
         addresses = self._cluster.addresses.etcd
         authority, machines = self.registry.authority, self.underlay.machines
         self.registry.start(
@@ -112,13 +112,13 @@ class LabState:
         )
 
     def make_node(self, name: str) -> LabNode:
-        """Make one more node, as `build_node` does, and let it be known."""
+        """Create one more node with `build_node`, and register it."""
         node = self.build_node(name)
         self.nodes.add([node])
         return node
 
     def build_node(self, name: str) -> LabNode:
-        """Build the node on machine `name`, as the cluster has it; its agent is not started, and it is not known yet.
+        """Build the node on machine `name` from the cluster; its agent is not started, and it is not registered yet.
 
         Raises EtcdFailed and OSError.
         """
@@ -143,26 +143,26 @@ class LabState:
         machine.kernel.sysctl("net.ipv4.ip_forward", "1", "a node forwards for its pods")
         script = servers_script(node.bridge, [member.address for member in members])
         script += names_script() if self._cluster.dns else ""
-        load(node.pid, machine.kernel.journal, script, "what pods reach on the underlay: etcd never, the DNS always")
+        load(node.pid, machine.kernel.journal, script, "pods' access to the underlay: never etcd, always the DNS")
         self.pin(node)
         self.notices.reach(node.run)
         return node
 
     def pin(self, node: LabNode) -> None:
-        """Leave the subnet that the cluster file gives the node for its agent to find; nothing where it gives none."""
+        """Leave the cluster file's subnet for the node's agent to find; do nothing if the file gives none."""
         spec = self._cluster.nodes[node.name]
         if spec.subnet is not None:
             subnet = Subnet(spec.subnet, spec.ipv6_subnet)
             node.pin(self._network, subnet, self._cluster.underlay.mtu - self._overlay.headers)
 
     def follow_node(self, node: LabNode) -> None:
-        """Repair pods' links after changes of the node's links, for as long as it is there."""
+        """Repair pods' links after changes of the node's links, for as long as the node exists."""
         repair = partial(self.pods.repair_links, node)
         node.follow_links(self.link_watch, repair)
         node.follow_agent(repair)
 
     def missing_forwarding(self) -> list[str]:
-        """Return how nodes' forwarding tables differ from etcd's leases, a line per node; empty when they agree."""
+        """Return how nodes' forwarding tables differ from etcd's leases, one line per node; empty if they agree."""
         return missing_forwarding(self.nodes.values(), self.registry) if self._overlay.connects_nodes else []
 
     def _etcd_event(self, member: str, reason: str, message: str) -> None:

@@ -1,11 +1,10 @@
 """The underlay: Mininet hosts, switches and links, programmed over netlink instead of shell strings.
 
 Everything here happens inside the lab's own namespaces. A switch is a Linux bridge in the lab's network namespace, or
-one of Open vSwitch (open_vswitch.py); a
-node, a router, an etcd member and the gateway are Mininet hosts with network and mount namespaces of their own.
-
-Where switches form a loop their bridges run the spanning tree protocol. Its listening and learning would take 4 s, so
-the cables of the tree that it is going to choose are plugged in first, while it is off; the spare ones when it is on.
+one of Open vSwitch (open_vswitch.py); a node, a router, an etcd member and the gateway are Mininet hosts with their own
+network and mount namespaces. If switches form a loop, their bridges run the spanning tree protocol. Its listening and
+learning would take 4 s, so the cables of the resulting tree are plugged in first, while it is off; the spare ones when
+it is on.
 """
 
 import contextlib
@@ -50,21 +49,26 @@ from testbed.pods.tmpfs import MIB, mount_tmpfs, umount_tmpfs
 from testbed.processes.namespaces import in_network_of
 
 TREE_TIMERS = ("forward_delay", "200", "hello_time", "100", "max_age", "600")
-"""Spanning tree timers in 1/100 s, the kernel's smallest. What breaks at a bridge's own port is mended after two
-forward delays, what breaks farther away after max_age more: 10 s."""
+"""Spanning tree timers in 1/100 s, the kernel's smallest.
+
+A failure at a bridge's own port is repaired after two forward delays, a more distant one after max_age more: 10 s.
+"""
 ROOT_PRIORITY = 0x1000  # of the first switch; the others follow one by one, all better than the default 0x8000
 COMMAND_LIMIT_S = 10.0
 LAB = "lab"
-"""What the journal calls the lab's own namespace."""
+"""The journal's name for the lab's own namespace."""
 MachineReport = Callable[[str, Literal["Normal", "Warning"], str, str], None]
 """Called with a machine's name, an event's type, reason and message, from any thread."""
 OVS_FILES_MIB = 64
 MAKERS = 4
-"""Machines that are made at the same time."""
+"""Machines created at the same time."""
 
 
 def run_command(journal: Journal, command: Sequence[str], why: str) -> None:
-    """Run ip or tc in the caller's network namespace, for what `Kernel` does not do. Raises OSError with its words."""
+    """Run ip or tc in the caller's network namespace, for tasks outside of `Kernel`.
+
+    Raises OSError with its message.
+    """
     done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False)
     if done.returncode:
         raise OSError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
@@ -72,9 +76,9 @@ def run_command(journal: Journal, command: Sequence[str], why: str) -> None:
 
 
 def wanted_namespace(*, ipv6: bool) -> Wanted:
-    """Return what every new namespace is to have: loopback, and IPv6 or nothing of it.
+    """Return the initial state of every new namespace: loopback up, and IPv6 on or off.
 
-    Addresses and routes are the plan's alone.
+    Addresses and routes come from the plan alone.
     """
     why = "this underlay has IPv6 too" if ipv6 else "this underlay is IPv4 only"
     sysctls = []
@@ -83,12 +87,12 @@ def wanted_namespace(*, ipv6: bool) -> Wanted:
         for setting in ("accept_ra", "accept_dad", "router_solicitations") if ipv6 else ():
             name, plan = f"net.ipv6.conf.{scope}.{setting}", "addresses and routes come from the plan alone"
             sysctls.append(WantedSysctl(name, "0", plan, required=False))
-    loopback = WantedLink("lo", "a new namespace has its loopback down", up=True)
+    loopback = WantedLink("lo", "in a new namespace, loopback is down", up=True)
     return Wanted(links=(loopback,), sysctls=tuple(sysctls))
 
 
 class VethInterface(Intf):
-    """One end of a link. Addresses, MAC and state go over netlink; anything else Mininet asks still uses ifconfig."""
+    """One end of a link. Addresses, MAC and state use netlink; other requests of Mininet still use ifconfig."""
 
     mac: str | None
 
@@ -99,15 +103,15 @@ class VethInterface(Intf):
         self.node.kernel.ensure_addresses(self.name, [address], f"the underlay address of {self.node.name}")
 
     def know_address(self, address: IPv4Interface) -> None:
-        """Note for Mininet which address the interface has been given."""
+        """Tell Mininet the interface's address."""
         self.ip, self.prefixLen = str(address.ip), address.network.prefixlen
 
     def setMAC(self, macstr: str) -> None:
-        """Remember the MAC; the link was made with it."""
+        """Remember the MAC; the link was created with it."""
         self.mac = macstr
 
     def ifconfig(self, *args: str) -> str:
-        """`up` and `down` over netlink, the rest by the real program."""
+        """Handle `up` and `down` over netlink, the rest with the real program."""
         if args == ("up",):
             self.node.kernel.set_up(self.name, "bring the link's end up")
             if isinstance(self.node, OverlayNode):
@@ -119,7 +123,7 @@ class VethInterface(Intf):
         return str(super().ifconfig(*args))
 
     def isUp(self, setUp: bool = False) -> bool:
-        """Whether the interface is up; with `setUp` bring it up."""
+        """Return whether the interface is up; with `setUp` bring it up."""
         if setUp:
             self.ifconfig("up")
             return True
@@ -127,11 +131,11 @@ class VethInterface(Intf):
         return bool(link and link.up)
 
     def updateIP(self) -> str | None:
-        """The address we set; nothing else changes it."""
+        """Return the address that we set; nothing else changes it."""
         return str(self.ip) if self.ip else None
 
     def updateMAC(self) -> str | None:
-        """The MAC as the kernel has it."""
+        """Return the MAC from the kernel."""
         link = self.node.kernel.link(self.name)
         self.mac = link.mac if link else None
         return self.mac
@@ -144,7 +148,7 @@ class VethInterface(Intf):
 
 
 class VethLink(Link):
-    """A veth pair made by one netlink message with both ends already in their namespaces, the first one up."""
+    """A veth pair created by one netlink message with both ends already in their namespaces, the first one up."""
 
     plugged_in = True
 
@@ -159,7 +163,7 @@ class VethLink(Link):
         node2: Any = None,
         deleteIntfs: bool = True,
     ) -> None:
-        """Make the pair between `node1` and `node2`."""
+        """Create the pair between `node1` and `node2`."""
         peer = VethPeer(
             intfname2,
             node1.underlay_mtu,
@@ -174,13 +178,13 @@ class VethLink(Link):
 
 
 class SpareLink(VethLink):
-    """One whose ends stay down for now."""
+    """A link whose ends stay down for now."""
 
     plugged_in = False
 
 
 class OverlayNode(ShellOnDemand, Host):
-    """A machine of the lab: a Mininet host whose /run is its own."""
+    """A machine of the lab: a Mininet host with its own /run."""
 
     holder: NamespaceHolder
 
@@ -209,8 +213,8 @@ class OverlayNode(ShellOnDemand, Host):
         self.kernel.converge(wanted_namespace(ipv6=ipv6))
 
     def hold(self) -> int:
-        """Make the machine's namespaces; the process that holds them. Raises OSError."""
-        # As on any machine: programs of other users than root look for their files there.
+        """Create the machine's namespaces; return the process that holds them. Raises OSError."""
+        # As on any machine: programs of non-root users look for their files there.
         mount_tmpfs(self._run_directory, self._files_mib * MIB, 0o755)
         self.holder = NamespaceHolder(self.name, self._run_directory, self._lab_files, self._report)
         return self.holder.pid
@@ -222,14 +226,13 @@ class OverlayNode(ShellOnDemand, Host):
         umount_tmpfs(self._run_directory)
 
     def restore(self, interface: str) -> None:
-        """Bring back what the kernel forgets when a port goes down: routes through it, neighbours, IPv6 addresses."""
+        """Restore what the kernel forgets when a port goes down: routes through it, neighbours, IPv6 addresses."""
         if self.plan is not None:
             self.kernel.converge(self._wanted_at(self.plan, interface))
 
     def take_place(self, plan: MachinePlan) -> None:
-        """Give the machine, whose ports are new, its addresses; then routes, and every neighbour's MAC.
-
-        The neighbour table's limit counts all namespaces together, and only permanent entries are outside it.
+        """Configure the new ports of the machine: its addresses, then routes, and every neighbour's MAC. The neighbour
+        table's limit counts all namespaces together, and excludes only permanent entries.
         """
         self.plan = plan
         wanted = Wanted()
@@ -240,7 +243,7 @@ class OverlayNode(ShellOnDemand, Host):
         self.kernel.converge(wanted, new={port.interface for port in plan.ports})
 
     def follow(self, plan: MachinePlan) -> None:
-        """Know of the others what a new plan says, whose ports are the old one's. Only what is new is looked at."""
+        """Apply a new plan with the same ports; only new parts are checked."""
         known = frozenset(() if self.plan is None else self.plan.neighbours)
         routes = frozenset(() if self.plan is None else self.plan.routes)
         news = replace(
@@ -253,13 +256,13 @@ class OverlayNode(ShellOnDemand, Host):
         self.plan = plan
 
     def _wanted_at(self, plan: MachinePlan, interface: str) -> Wanted:
-        """Return what lies on a port beside its IPv4 address."""
+        """Return the state of a port apart from its IPv4 address."""
         ipv6 = [port.ipv6 for port in plan.ports if port.interface == interface and port.ipv6 is not None]
         others: dict[Family, dict[IPAddress, str]] = {4: {}, 6: {}}
         for one in plan.neighbours:
             if one.interface == interface:
                 others[one.address.version][one.address] = one.mac
-        why = f"{self.name} knows the other machines on its subnet"
+        why = f"the other machines on the subnet of {self.name}"
         return Wanted(
             addresses=tuple(
                 WantedAddresses(interface, frozenset({address}), f"the IPv6 address of {self.name}", family=6)
@@ -272,7 +275,7 @@ class OverlayNode(ShellOnDemand, Host):
         )
 
     def config(self, **_params: Any) -> dict[str, Any]:
-        """Nothing: addresses and routes are set by `Underlay`."""
+        """Do nothing: `Underlay` sets addresses and routes."""
         return {}
 
 
@@ -285,7 +288,7 @@ class Router(OverlayNode):
         if self.ipv6:
             self.kernel.sysctl("net.ipv6.conf.all.forwarding", "1", "a router forwards")
         for scope in ("all", "default"):
-            why = "who asks the router is told of no shorter way; routes are ours to set"
+            why = "no ICMP redirects: the lab sets all routes"
             self.kernel.sysctl(f"net.ipv4.conf.{scope}.send_redirects", "0", why)
         answer_each_packet(self.kernel, self.pid, ipv6=self.ipv6)
 
@@ -299,7 +302,7 @@ class BridgeSwitch(ShellOnDemand, Switch):
         super().__init__(name, **{**params, "dpid": "0", "inNamespace": False})
 
     def start(self, _controllers: object) -> None:
-        """Make the bridge and plug every cable in."""
+        """Create the bridge and plug every cable in."""
         bridge = WantedLink(self.name, "a switch of the underlay", kind="bridge", mtu=self.underlay_mtu, up=True)
         self.kernel.converge(Wanted(links=(bridge,)))
         self._bridge = self.kernel.link(self.name)
@@ -310,19 +313,19 @@ class BridgeSwitch(ShellOnDemand, Switch):
     def plug(self, interface: str) -> None:
         """Plug a cable's end in, one at a time.
 
-        Being asked for this link alone makes the kernel notice at once that its cable is connected. It may wait a
-        second where both ends have the same number in their namespaces, and the bridge drops what comes in meanwhile.
+        A query for this link alone makes the kernel notice at once that its cable is connected. Otherwise it may wait a
+        second if both ends have the same index in their namespaces, and the bridge drops packets meanwhile.
         """
         port = WantedLink(interface, "plug the cable into the switch", master=self.name)
         self.kernel.converge(Wanted(links=(port,)), known=[self._bridge] if self._bridge else [])
 
     def unplug(self, _interface: str) -> None:
-        """Nothing: a bridge forgets a port that has gone."""
+        """Do nothing: a bridge forgets a port that is gone."""
 
     def span_tree(self, priority: int) -> None:
         """Let the bridge take part in the spanning tree protocol."""
         options = [*TREE_TIMERS, "priority", str(ROOT_PRIORITY + priority), "stp_state", "1"]
-        why = "switches form a loop: spanning tree holds the spare cables back"
+        why = "switches form a loop: spanning tree blocks the spare cables"
         run_command(self.kernel.journal, ["ip", "link", "set", self.name, "type", "bridge", *options], why)
 
     def stop(self, deleteIntfs: bool = True) -> None:
@@ -347,7 +350,7 @@ class LabUnderlay:
         Mininet.inited = True
         self.net = Mininet(topo=None, host=OverlayNode, link=VethLink, intf=VethInterface, controller=None, build=False)
         self.machines: Mapping[str, OverlayNode] = {}
-        """Replaced as a whole when a machine comes or goes."""
+        """Replaced as a whole when a machine is added or removed."""
         self._making = threading.Lock()
         self.open_vswitch = None
         if plan.open_vswitch:
@@ -356,9 +359,9 @@ class LabUnderlay:
 
     def start(self) -> None:
         """Build switches, machines and cables; then addresses, routes and neighbours."""
-        # Not there where the kernel has br_netfilter as a module that nobody loaded.
+        # Missing if br_netfilter is a module that is not loaded.
         if self.kernel.read_sysctl("net.bridge.bridge-nf-call-iptables") is not None:
-            self.kernel.sysctl("net.bridge.bridge-nf-call-iptables", "0", "switches do not look into packets")
+            self.kernel.sysctl("net.bridge.bridge-nf-call-iptables", "0", "switches do not filter packets")
         self.kernel.converge(wanted_namespace(ipv6=False))
         self._make_everything()
         ports = {name: iter(machine.ports) for name, machine in self.plan.machines.items()}
@@ -377,11 +380,11 @@ class LabUnderlay:
             self.machines[name].take_place(machine)
 
     def address_of(self, name: str) -> IPv4Address:
-        """The underlay address of a machine; a router's first."""
+        """Return the underlay address of a machine; a router's first."""
         return self.plan.machines[name].ports[0].address.ip
 
     def _make_everything(self) -> None:
-        """Switches and machines, several at a time: each waits for a shell of its own."""
+        """Create switches and machines, several at a time: each waits for its own shell."""
         with ThreadPoolExecutor(MAKERS, "make machine") as makers:
             list(makers.map(self._add_switch, self.plan.switches))
             list(makers.map(self.make_machine, self.plan.machines.values()))
@@ -398,7 +401,7 @@ class LabUnderlay:
         self.net.addSwitch(name, cls=made, kernel=self.kernel, underlay_mtu=self.plan.mtu, **parameters)
 
     def make_machine(self, plan: MachinePlan) -> OverlayNode:
-        """A machine with namespaces of its own and no cable yet. Raises OSError."""
+        """Create a machine with its own namespaces and no cable yet. Raises OSError."""
         made: OverlayNode = self.net.addHost(
             plan.name,
             cls=Router if plan.forwards else OverlayNode,
@@ -414,8 +417,8 @@ class LabUnderlay:
         return made
 
     def connect(self, cable: Cable, macs: Sequence[str | None], held_back: bool = False) -> Any:
-        """Plug a cable in at both ends, shaped as it says; one that is held back stays down."""
-        # The kernel takes the second end up only when the pair is there.
+        """Plug a cable in at both ends, shaped as specified; a blocked one stays down."""
+        # The kernel brings the second end up only once the pair exists.
         second: dict[str, Any] = {"up": None if held_back else True}
         made = SpareLink if held_back else VethLink
         link = self.net.addLink(
@@ -423,9 +426,9 @@ class LabUnderlay:
         )
         for interface in (link.intf1, link.intf2):
             if self.open_vswitch is not None:
-                self._shape(interface, no_offload(interface.name), "packets in user space must be whole")
+                self._shape(interface, no_offload(interface.name), "packets in user space must be complete")
             for command in queueing_commands(interface.name, cable.shaping):
-                self._shape(interface, command, f"the cable {cable} is not a perfect one")
+                self._shape(interface, command, f"the cable {cable} is shaped")
         return link
 
     def _shape(self, interface: VethInterface, command: Sequence[str], why: str) -> None:

@@ -1,4 +1,4 @@
-"""Machines that come to a running underlay, leave it, or get another address, and what the others know of them."""
+"""Adds, removes and readdresses machines of a running underlay, and updates the others."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,22 +12,22 @@ from testbed.lab.underlay import LabUnderlay, OverlayNode
 
 
 def add_machine(underlay: LabUnderlay, plan: UnderlayPlan, name: str, cable: Cable) -> OverlayNode:
-    """Make the machine `name` of `plan`, plug `cable` in, and let everybody know. Raises OSError."""
+    """Create the machine `name` of `plan`, plug `cable` in, and update all machines. Raises OSError."""
     machine = underlay.make_machine(plan.machines[name])
     link = underlay.connect(cable, [plan.machines[name].ports[0].mac, None])
     switch = underlay.net.nameToNode[cable.second]
     switch.plug(link.intf2.name)
     machine.take_place(plan.machines[name])
-    _tell(underlay, plan)
+    _update_others(underlay, plan)
     return machine
 
 
 def remove_machine(underlay: LabUnderlay, plan: UnderlayPlan, name: str) -> None:
-    """Switch the machine off, with everything that runs on it; `plan` is what is left."""
+    """Switch the machine off, with everything that runs on it; `plan` is the rest."""
     machine = underlay.machines[name]
     for link in [one for one in underlay.net.links if machine in (one.intf1.node, one.intf2.node)]:
         near, far = (link.intf1, link.intf2) if link.intf1.node is machine else (link.intf2, link.intf1)
-        machine.kernel.delete_link(near.name, f"{name} is taken off the underlay")
+        machine.kernel.delete_link(near.name, f"{name} is removed from the underlay")
         far.node.delIntf(far)
         if far.node.name in plan.switches:
             far.node.unplug(far.name)
@@ -37,11 +37,11 @@ def remove_machine(underlay: LabUnderlay, plan: UnderlayPlan, name: str) -> None
     underlay.net.hosts.remove(machine)
     del underlay.net.nameToNode[name]
     underlay.machines = {other: one for other, one in underlay.machines.items() if other != name}
-    _tell(underlay, plan)
+    _update_others(underlay, plan)
 
 
 def give_address(underlay: LabUnderlay, node: LabNode, address: IPv4Address) -> None:
-    """Give the node another address on its first port, and let the others know it."""
+    """Give the node another address on its first port, and update the others."""
     plan = underlay.plan.machines[node.name]
     first = replace(plan.ports[0], address=IPv4Interface((address, plan.ports[0].address.network.prefixlen)))
     machine, old = underlay.machines[node.name], node.address
@@ -61,13 +61,13 @@ def give_address(underlay: LabUnderlay, node: LabNode, address: IPv4Address) -> 
     machine.restore(first.interface)
 
 
-def _tell(underlay: LabUnderlay, plan: UnderlayPlan) -> None:
+def _update_others(underlay: LabUnderlay, plan: UnderlayPlan) -> None:
     """Bring every other machine's neighbours and routes in line with the new plan."""
     before, underlay.plan = underlay.plan.machines, plan
     for name, machine in underlay.machines.items():
         wanted = plan.machines[name]
         for gone in _former_neighbours(before, wanted):
-            machine.kernel.delete_neighbour(*gone, f"{name} is told that this machine has gone")
+            machine.kernel.delete_neighbour(*gone, f"this machine is gone; {name} forgets it")
         machine.follow(wanted)
 
 

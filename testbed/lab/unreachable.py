@@ -1,9 +1,9 @@
-"""A router's answer to packets that it has no route for: «net unreachable», to each of them.
+"""A router's answer to each packet without a route: "net unreachable".
 
-The kernel's own answer comes once a second at most, and after a few in a row not at all for a while: a client of an
-address outside then waits as if the packet were lost. Two limits cause that. One is the namespace's
-(`net.ipv4.icmp_ratemask`); the other (`net.ipv4.route.error_cost`) is the whole machine's, which a lab does not touch,
-and holds for what routing refuses. So nftables answers before that. IPv6 has only the first.
+The kernel's own answer is limited to one per second, and after a few in a row stops for a while: a client of an outside
+address then waits as if the packet were lost. There are two limits. One is the namespace's (`net.ipv4.icmp_ratemask`);
+the other (`net.ipv4.route.error_cost`) belongs to the whole machine, which a lab does not touch, and applies to routing
+errors. So nftables answers first. IPv6 has only the first limit.
 """
 
 from agent.kernel.kernel import Kernel

@@ -1,4 +1,4 @@
-"""Waiting until nothing is missing any more."""
+"""Wait until nothing is missing."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ POLL_S = 0.05
 
 
 def wait_for(missing: Callable[[], str], limit_s: float) -> str:
-    """Wait until `missing` says nothing; return its last word, empty when everything is there."""
+    """Wait until `missing` returns ""; return its last result, empty if nothing is missing."""
     deadline = time.monotonic() + limit_s
     while (text := missing()) and time.monotonic() < deadline:
         time.sleep(POLL_S)

@@ -205,7 +205,7 @@ class Pod:
         self._ipam.release(self.key.file_name)
         self._report("Normal", "Killing", f"pod {self.name} is gone")
 
-    def mend_link(self) -> None:
+    def repair_link(self) -> None:
         """Reconnect the pod's link to the bridge if it is no longer a port of it.
 
         Raises OSError. If the node's subnet has changed, the pod is rebuilt with another address: the old one may

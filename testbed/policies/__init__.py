@@ -1,1 +1,1 @@
-"""NetworkPolicies: what they let through, the tables that enforce it, and the answer without sending a packet."""
+"""NetworkPolicies: what they allow, the tables that enforce it, and answers without sending a packet."""

@@ -1,4 +1,4 @@
-"""What policies say of a connection, without sending it. Pure.
+"""Evaluates policies for a connection without sending it. Pure.
 
 client ── egress of client ──> … ── ingress of tomcat ──> tomcat:8080
 """
@@ -11,18 +11,18 @@ from testbed.policies.world import PROTOCOLS, End, PolicyPod, Protocol, World, n
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the policies of one pod say in one direction."""
+    """The result of one pod's policies in one direction."""
 
     direction: Direction
     pod: str
     isolated_by: tuple[str, ...]
     """The policies that select the pod; none: everything passes."""
     allowed_by: tuple[str, ...]
-    """Those of them with a rule that fits."""
+    """Those of them with a matching rule."""
 
     @property
     def allowed(self) -> bool:
-        """Whether the packet passes."""
+        """Return whether the packet passes."""
         return not self.isolated_by or bool(self.allowed_by)
 
     def __str__(self) -> str:
@@ -35,31 +35,31 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class PolicyVerdict:
-    """What all policies together say of one connection."""
+    """The result of all policies for one connection."""
 
     source: End
     target: End
     protocol: Protocol
     port: int | None
     egress: Decision | None
-    """None: the source is no pod, or nothing can part the two."""
+    """None: the source is not a pod, or policies do not apply between the two."""
     ingress: Decision | None
     always: str = ""
-    """Why no policy can part the two."""
+    """Why policies never apply between the two."""
 
     @property
     def denied_by(self) -> Decision | None:
-        """The first decision that stops it; None: it passes."""
+        """Return the first decision that denies it; None: it passes."""
         return next((one for one in (self.egress, self.ingress) if one is not None and not one.allowed), None)
 
     @property
     def allowed(self) -> bool:
-        """Whether it passes."""
+        """Return whether it passes."""
         return self.denied_by is None
 
     @property
     def connection(self) -> str:
-        """`client → tomcat:8080`, with the protocol where it is not TCP."""
+        """Return `client → tomcat:8080`, with the protocol if it is not TCP."""
         port = "" if self.port is None else f":{self.port}"
         return f"{self.source} → {self.target}{port}{'' if self.protocol == 'tcp' else f' ({self.protocol})'}"
 
@@ -74,11 +74,11 @@ class PolicyVerdict:
             for one in (self.egress, self.ingress)
             if one is not None and one.allowed_by
         ]
-        return f"allowed by {' and '.join(by)}" if by else "allowed: no policy is about it"
+        return f"allowed by {' and '.join(by)}" if by else "allowed: no policy applies to it"
 
 
 def denial(names: tuple[str, ...], direction: Direction, pod: str, connection: str) -> str:
-    """Return who denies what: `policy default/deny (ingress of tomcat): no rule allows client → tomcat:8080`."""
+    """Describe a denial: `policy default/deny (ingress of tomcat): no rule allows client → tomcat:8080`."""
     by = f"{'policy' if len(names) == 1 else 'policies'} {_listed(names)}"
     return f"{by} ({direction.lower()} of {pod}): no rule allows {connection}"
 
@@ -89,7 +89,7 @@ def _listed(names: tuple[str, ...], most: int = 3) -> str:
 
 
 def evaluate(world: World, source: End, target: End, protocol: Protocol, port: int | None) -> PolicyVerdict:
-    """Return what policies say of a new connection; `port` None stands for a protocol without ports."""
+    """Evaluate a new connection; `port` None means a protocol without ports."""
     always = _always(world, source, target)
     sender = None if always or source.pod is None else source.pod
     receiver = None if always or target.pod is None else target.pod
@@ -110,7 +110,7 @@ def _always(world: World, source: End, target: End) -> str:
 def decide(
     world: World, pod: PolicyPod, direction: Direction, other: End, protocol: Protocol, port: int | None
 ) -> Decision:
-    """Return what the policies of `pod` say of a connection with `other` at the far end."""
+    """Evaluate the policies of `pod` for a connection with `other` at the far end."""
     isolating = world.isolating(pod, direction)
     receiver = pod if direction == "Ingress" else other.pod
     fitting = [one for one in isolating if _fits(world, one, direction, other, protocol, port, receiver)]

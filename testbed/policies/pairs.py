@@ -1,4 +1,4 @@
-"""At which ports one end reaches another: every port, in ranges of which all have one answer. Pure."""
+"""The ports at which one end reaches another: every port, in ranges with the same answer. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ WITHOUT_PORTS = "other protocols"
 
 @dataclass(frozen=True, slots=True)
 class PortSpan:
-    """Ports of one protocol in a row; without ports: protocols that have none."""
+    """A range of ports of one protocol; without ports: protocols that have none."""
 
     protocol: Protocol
     first: int = 0
@@ -32,7 +32,7 @@ EVERYTHING = (PortSpan("tcp"), PortSpan("udp"), PortSpan("sctp"), PortSpan("icmp
 
 @dataclass(frozen=True, slots=True)
 class PortAnswer:
-    """Ports that have one answer."""
+    """Ports with the same answer."""
 
     spans: tuple[PortSpan, ...]
     verdict: PolicyVerdict
@@ -40,12 +40,12 @@ class PortAnswer:
 
     @property
     def is_one_port(self) -> bool:
-        """Whether it is about a single port."""
+        """Return whether it is a single port."""
         return len(self.spans) == 1 and self.spans[0].first == self.spans[0].last
 
     @property
     def ports(self) -> list[str]:
-        """As people write them: `all`, `8080/tcp`, `53-60/udp`, `*/sctp`."""
+        """Format ports for people: `all`, `8080/tcp`, `53-60/udp`, `*/sctp`."""
         return written(self.spans)
 
 
@@ -63,7 +63,7 @@ def port_answers(world: World, source: End, target: End) -> list[PortAnswer]:
 
 
 def passing(answers: Iterable[PortAnswer]) -> list[str]:
-    """Return the ports that pass, as people write them; `all`, or none of them."""
+    """Return the ports that pass, formatted for people; `all`, or none."""
     spans = sorted((span for one in answers if one.verdict.allowed for span in one.spans), key=_place)
     return written(joined(spans))
 

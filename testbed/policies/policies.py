@@ -1,4 +1,4 @@
-"""The NetworkPolicies of a running lab: wanted ones, and every node's tables kept in line with pods and namespaces."""
+"""The NetworkPolicies of a running lab: wanted ones; keeps every node's tables in line with pods and namespaces."""
 
 import threading
 import time
@@ -40,18 +40,18 @@ class Policies:
         self._events = events
         self._has_dns = has_dns
         self.deciding = threading.RLock()
-        """Held while `applied` is looked at and changed."""
+        """Held while `applied` is read and changed."""
         self.applied: Mapping[ObjectKey, NetworkPolicy] = {}
-        """Replaced as a whole when one comes, changes or goes."""
+        """Replaced as a whole on every change."""
         self.created_at: dict[ObjectKey, str] = {}
-        """When each was asked for first."""
+        """When each was first applied."""
         self._revision = 0
         """Counts changes of `applied`."""
         self._enforced = 0
         """The revision that all nodes have."""
         self._nodes_tables: Mapping[str, NodeTables] = {}
         self._failures: dict[str, str] = {}
-        """Node → why its tables are not what they should be."""
+        """Node → why its tables are wrong."""
         self._enforcing = threading.Lock()
         self._workers = ThreadPoolExecutor(WORKERS, "policies")
 
@@ -76,7 +76,7 @@ class Policies:
         self._pods.changed.notify()
 
     def remove(self, key: ObjectKey) -> None:
-        """Want it no longer, and let nodes know soon. Raises KeyError."""
+        """Remove it, and update nodes soon. Raises KeyError."""
         with self.deciding:
             del self.created_at[key]
             self.applied = {other: policy for other, policy in self.applied.items() if other != key}
@@ -84,8 +84,8 @@ class Policies:
         self._pods.changed.notify()
 
     def world(self, policies: Iterable[NetworkPolicy] | None = None) -> World:
-        """Return all that decides what is let through now; with other `policies`, what would."""
-        # A pod that leaves may have the address of its successor: the last one counts.
+        """Return everything that decides which packets pass now; with other `policies`, which would."""
+        # A terminating pod may have its successor's address: the last one counts.
         pods = sorted(self._pods, key=lambda pod: not pod.leaves)
         found = [one for pod in pods if (one := policy_pod(pod)) is not None]
         return World(
@@ -96,7 +96,7 @@ class Policies:
         )
 
     def enforce(self) -> None:
-        """Bring every node's tables in line with policies, pods and namespaces as they are now."""
+        """Bring every node's tables in line with the current policies, pods and namespaces."""
         with self._enforcing:
             revision = self._revision
             nodes = dict(self._nodes)
@@ -113,7 +113,7 @@ class Policies:
             self._enforced = revision
 
     def admit(self, node: LabNode) -> None:
-        """Enforce policies on a node before a pod is linked to it. Raises OSError in words."""
+        """Enforce policies on a node before a pod is linked to it. Raises OSError with a message."""
         if not self.applied:
             return
         with self._enforcing:
@@ -125,7 +125,7 @@ class Policies:
                 raise OSError(f"network policies: {failure}") from failure
 
     def why_not_enforced(self) -> list[str]:
-        """Return what is missing on nodes, a line each; empty when all enforce what is wanted."""
+        """Return what is missing on nodes, one line each; empty if all enforce the policies."""
         if self._enforced < self._revision:
             return ["every node: network policies are not enforced yet"]
         return list(self._failures.values())
@@ -170,24 +170,24 @@ class NodeTables:
 
     @property
     def is_there(self) -> bool:
-        """Whether a policy was ever enforced here."""
+        """Return whether a policy was ever enforced here."""
         return self._inet.is_there
 
     def put(self, world: World) -> None:
-        """Bring both tables to what this world wants. Raises TableRefused and OSError."""
+        """Write both tables for this world. Raises TableRefused and OSError."""
         with self._turn:
             self._bridge.put(tables.wanted_on_bridge(world, self._node), WHY_FIRST, WHY_LATER)
             self._inet.put(tables.wanted(world, self._node), WHY_FIRST, WHY_LATER)
 
     def repair(self) -> bool:
-        """Put back what another program changed; returns whether it had to. Raises TableRefused and OSError."""
+        """Restore what another program changed; return whether it had to. Raises TableRefused and OSError."""
         with self._turn:
-            # Both are looked at.
+            # Both are checked.
             return any([self._bridge.repair(WHY_REPAIR), self._inet.repair(WHY_REPAIR)])
 
 
 def policy_pod(pod: Pod) -> PolicyPod | None:
-    """Return what policies see of a pod; None of one without a network of its own, or without an address yet."""
+    """Return a pod from the policies' view; None if it has no network of its own, or no address yet."""
     manifest = pod.manifest
     addresses = [ip_address(text) for text in (pod.address, pod.ipv6_address) if text is not None]
     if manifest.spec.host_network or not addresses:

@@ -1,4 +1,4 @@
-"""Addresses and ports that are let through, as disjoint ranges: what an interval set of nftables takes. Pure."""
+"""Allowed addresses and ports as disjoint ranges, as an nftables interval set requires. Pure."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,14 +12,14 @@ Range = tuple[int, int]
 """First and last."""
 PortRange = tuple[Protocol, int, int]
 Ports = tuple[PortRange, ...] | None
-"""None: everything, protocols without ports too."""
+"""None: everything, including protocols without ports."""
 ALL_PORTS = (0, 65535)
 LAST: Mapping[Family, int] = {4: 2**32 - 1, 6: 2**128 - 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Addresses of one family that are let through at these ports."""
+    """Addresses of one family, allowed at these ports."""
 
     addresses: tuple[Range, ...]
     ports: Ports
@@ -27,12 +27,12 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What one pod's grants come to; no two elements of a set overlap."""
+    """The union of one pod's grants; no two elements of a set overlap."""
 
     whole: frozenset[str]
-    """Address ranges that are let through whole, as nft writes them."""
+    """Address ranges allowed at all ports, in nft's syntax."""
     at_ports: frozenset[str]
-    """Address range, protocol and port range of what is let through at some ports."""
+    """Address range, protocol and port range of what is allowed at some ports."""
 
 
 def range_of(network: IPNetwork) -> Range:
@@ -41,7 +41,7 @@ def range_of(network: IPNetwork) -> Range:
 
 
 def without(whole: Range, holes: Iterable[Range]) -> tuple[Range, ...]:
-    """Return what is left of a range."""
+    """Return the rest of a range."""
     left, start = [], whole[0]
     for first, last in union(holes):
         if first > start:
@@ -62,7 +62,7 @@ def union(ranges: Iterable[Range]) -> list[Range]:
 
 
 def allowed(grants: Iterable[Grant], family: Family) -> Allowed:
-    """Return what grants of one family come to together."""
+    """Return the union of grants of one family."""
     whole: list[Range] = []
     by_ports: dict[tuple[PortRange, ...], list[Range]] = {}
     for grant in grants:

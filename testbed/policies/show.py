@@ -1,4 +1,4 @@
-"""NetworkPolicies as `describe` shows them."""
+"""NetworkPolicies in `describe`."""
 
 from collections.abc import Iterator
 

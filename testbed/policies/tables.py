@@ -4,8 +4,8 @@
                     ┌─────────────────────────────────────────────────────────────────────────────┘
                     └─ map ingress: tomcat's address ──> chain ingress-tomcat ── allowed ──> accept, else drop
 
-A packet of a known connection meets one rule; the first of a connection meets at most two maps and, for each, an
-interval set of addresses and one of addresses with ports, however many policies there are.
+A packet of a known connection matches one rule; the first of a connection is looked up in at most two maps and, for
+each, in an interval set of addresses and one of addresses with ports, however many policies there are.
 
     table bridge    what reaches an isolated pod's port past the first table: broadcasts, other network protocols,
                     frames with a VLAN tag (a tag of VLAN 0 would be taken off by the pod's kernel)
@@ -66,12 +66,12 @@ BRIDGE_BASE_RULES = {"forward": 5}
 
 
 def chain_of(direction: Direction, pod: PolicyPod) -> str:
-    """Return the name of the chain that a pod's packets of a direction pass."""
+    """Return the name of the chain for a pod's packets of a direction."""
     return f"{direction.lower()}-{pod.key.file_name}"
 
 
 def wanted(world: World, node: str) -> Ruleset:
-    """Return what the table of family inet must hold on a node."""
+    """Return the wanted content of a node's table of family inet."""
     chains: dict[str, tuple[str, ...]] = {}
     maps: dict[str, dict[str, str]] = {f"{one.lower()}{family}": {} for one in DIRECTIONS for family in FAMILIES}
     sets: dict[str, frozenset[str]] = {}
@@ -105,7 +105,7 @@ FAR_END: Mapping[Direction, str] = {"Egress": "daddr", "Ingress": "saddr"}
 
 
 def _sets(found: Allowed, direction: Direction, family: Family) -> Iterable[tuple[str, str, str, frozenset[str]]]:
-    """Yield suffix, declaration, what is looked up, and elements of each set that a chain needs."""
+    """Yield suffix, declaration, lookup expression, and elements of each set that a chain needs."""
     far, address = f"{IP[family]} {FAR_END[direction]}", f"ipv{family}_addr"
     if found.whole:
         yield f"-{family}", f"type {address}; flags interval;", far, found.whole
@@ -115,7 +115,7 @@ def _sets(found: Allowed, direction: Direction, family: Family) -> Iterable[tupl
 
 
 def wanted_on_bridge(world: World, node: str) -> Ruleset:
-    """Return what the table of family bridge must hold on a node."""
+    """Return the wanted content of a node's table of family bridge."""
     sets: dict[str, set[str]] = {name: set() for name in ("senders", "receivers", "own4", "own6")}
     for pod in pods_on(world, node):
         if world.isolating(pod, "Egress"):
@@ -128,14 +128,14 @@ def wanted_on_bridge(world: World, node: str) -> Ruleset:
 
 
 class _Grants:
-    """What rules let through, worked out once for all pods that they are about."""
+    """The grants of rules, computed once for all pods that they apply to."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._peers: dict[tuple[ObjectKey, Direction, int, Family], tuple[Range, ...]] = {}
 
     def of(self, pod: PolicyPod, direction: Direction, policies: Iterable[NetworkPolicy], family: Family) -> Allowed:
-        """Return what these policies let through to or from a pod; itself always."""
+        """Return what these policies allow to or from a pod; itself always."""
         own = pod.address_of(family)
         assert own is not None
         grants = [Grant(((int(own), int(own)),), None)]
@@ -162,7 +162,7 @@ class _Grants:
             yield from self._by_name(peers, [one for one in rule.ports if isinstance(one.port, str)], family)
 
     def _by_name(self, peers: tuple[Range, ...], named: Iterable[PolicyPort], family: Family) -> Iterable[Grant]:
-        """Yield each receiving pod with the number that it gives the name."""
+        """Yield each receiving pod with its port number for the name."""
         for port in named:
             for pod in self._world.pods:
                 address = pod.address_of(family)
@@ -193,7 +193,7 @@ class _Grants:
 
 
 def _port_range(port: PolicyPort, receiver: PolicyPod | None) -> PortRange | None:
-    """Return the ports in numbers; None for a name that the receiver does not have, or that is another's."""
+    """Return the ports as numbers; None for a name that the receiver does not have, or of another protocol."""
     protocol = PROTOCOLS[port.protocol]
     if port.port is None:
         return protocol, *ALL_PORTS

@@ -1,4 +1,4 @@
-"""What the lab answers to `testbed policy`."""
+"""The lab's side of `testbed policy`."""
 
 import contextlib
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def policy_verbs(policies: Policies, services: Services, nodes: Nodes, pods: Pod
 
 
 class PolicyVerb:
-    """Says what policies let through, without sending a packet."""
+    """Reports what policies allow, without sending a packet."""
 
     def __init__(self, policies: Policies, services: Services, nodes: Nodes, pods: Pods) -> None:
         self._policies = policies
@@ -60,7 +60,7 @@ class PolicyVerb:
     def _targets(
         self, world: World, word: str, port: int | None, protocol: str | None, namespace: str, family: Family
     ) -> list[tuple[End, int | None]]:
-        """The end that is meant, or each endpoint of a Service with its own port."""
+        """Return the named end, or each endpoint of a Service with its own port."""
         kind, slash, rest = word.partition("/")
         is_service = bool(slash) and kind in SERVICE.words
         key = key_of(rest if is_service else word, namespace)
@@ -102,7 +102,7 @@ class PolicyVerb:
 
 
 def _node_end(node: LabNode, family: Family, *, sends: bool) -> End:
-    """A node, by the address that a pod of another node sees: where there is one, that of the overlay's device."""
+    """Return a node with the address that other nodes' pods see: the overlay device's, if there is one."""
     if family == 6:
         address = node.ipv6_address
         if address is None:
@@ -133,7 +133,7 @@ def _target(world: World, source: End, target: End, protocol: Protocol | None, p
 
 
 def _of_no_port(verdict: PolicyVerdict) -> PolicyVerdict:
-    """The same for its words: what holds of many ports names none."""
+    """Return the same for its words: an answer for many ports names none."""
     return replace(verdict, protocol="tcp", port=None)
 
 

@@ -1,4 +1,4 @@
-"""What NetworkPolicies are about: pods, namespaces, and who a packet's other end is. Pure."""
+"""The input of policy decisions: pods, namespaces, and a packet's other end. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from testbed.cluster.network_policy import Direction, NetworkPolicy, Peer
 from testbed.cluster.object_key import ObjectKey
 
 Protocol = Literal["tcp", "udp", "sctp", "icmp"]
-"""ICMP stands for everything without ports: only rules without ports let it through."""
+"""ICMP represents everything without ports: only rules without ports allow it."""
 PROTOCOLS: Mapping[str, Protocol] = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp"}
 DIRECTIONS: tuple[Direction, ...] = ("Ingress", "Egress")
 
 
 @dataclass(frozen=True, slots=True)
 class NamedPort:
-    """A port that a container gives a name."""
+    """A port that a container names."""
 
     name: str
     protocol: Protocol
@@ -28,7 +28,7 @@ class NamedPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyPod:
-    """What policies see of a pod with a network of its own."""
+    """A pod with its own network, from the policies' view."""
 
     key: ObjectKey
     labels: Labels
@@ -40,11 +40,11 @@ class PolicyPod:
     """The node's end of its link."""
 
     def address_of(self, family: Family) -> IPAddress | None:
-        """Its address of that family."""
+        """Return its address of that family."""
         return next((one for one in self.addresses if one.version == family), None)
 
     def number_of(self, name: str, protocol: Protocol) -> int | None:
-        """The port that it calls by that name."""
+        """Return the port with that name."""
         return next((one.number for one in self.ports if (one.name, one.protocol) == (name, protocol)), None)
 
 
@@ -54,9 +54,9 @@ class End:
 
     address: IPAddress
     pod: PolicyPod | None = None
-    """None: a node, a pod with its node's network, or an address outside."""
+    """None: a node, a pod with its node's network, or an outside address."""
     name: str = ""
-    """As people call it; empty: by its address."""
+    """For people; empty: its address."""
 
     def __str__(self) -> str:
         return self.name or (str(self.pod.key) if self.pod else str(self.address))
@@ -64,29 +64,29 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything that decides what is let through."""
+    """Everything that decides which packets pass."""
 
     policies: tuple[NetworkPolicy, ...]
     pods: tuple[PolicyPod, ...]
-    """Without those that have their node's network: policies are not about them."""
+    """Without those that use their node's network: policies do not apply to them."""
     namespaces: Mapping[str, Labels] = field(default_factory=dict)
     node_addresses: Mapping[str, frozenset[IPAddress]] = field(default_factory=dict)
-    """By node: what a packet of the node itself may come from."""
+    """By node: source addresses of the node's own packets."""
     _isolating: dict[tuple[ObjectKey, Direction], list[NetworkPolicy]] = field(
         default_factory=dict, repr=False, compare=False
     )
-    """What was found already."""
+    """Cache."""
 
     def labels_of(self, namespace: str) -> Labels:
         """Return a namespace's labels; every one has its name."""
         return self.namespaces.get(namespace, {NAME_LABEL: namespace})
 
     def at(self, address: IPAddress) -> End:
-        """Return who has an address."""
+        """Return the owner of an address."""
         return End(address, next((pod for pod in self.pods if address in pod.addresses), None))
 
     def isolating(self, pod: PolicyPod, direction: Direction) -> list[NetworkPolicy]:
-        """Return the policies that isolate a pod in a direction, in their order."""
+        """Return the policies that isolate a pod in a direction, in order."""
         key = (pod.key, direction)
         if key not in self._isolating:
             self._isolating[key] = [
@@ -110,14 +110,14 @@ class World:
 
 
 def cluster_dns() -> PolicyPod:
-    """Return the lab's DNS as policies see it: where clusters have it, and with the label that they give it."""
+    """Return the lab's DNS from the policies' view: in the usual namespace, with the usual label."""
     ports = (NamedPort("dns", "udp", 53), NamedPort("dns-tcp", "tcp", 53))
     labels = {"k8s-app": "kube-dns"}
     return PolicyPod(key=ObjectKey("kube-system", "dns"), labels=labels, node="", addresses=(DNS_ADDRESS,), ports=ports)
 
 
 def names_of(policies: Iterable[NetworkPolicy]) -> tuple[str, ...]:
-    """Return what policies are called, with their namespace: `default/web`."""
+    """Return the names of policies, with their namespace: `default/web`."""
     return tuple(f"{policy.key.namespace}/{policy.key.name}" for policy in policies)
 
 

@@ -1,4 +1,4 @@
-"""Which pods stand behind each port of each Service, and behind each host port. Pure."""
+"""The pods behind each port of each Service, and behind each host port. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Protocol = Literal["tcp", "udp"]
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
-    """What is to be known of a pod."""
+    """The relevant facts about a pod."""
 
     manifest: PodManifest
     """With its node."""
@@ -25,17 +25,17 @@ class PodFacts:
     ipv6: IPv6Address | None = None
 
     def address_of(self, family: Family) -> IPAddress | None:
-        """Its address of that family."""
+        """Return its address of that family."""
         return self.address if family == 4 else self.ipv6
 
     @property
     def node(self) -> str:
-        """The name of its node."""
+        """Return the name of its node."""
         return self.manifest.spec.node_name or ""
 
     @property
     def ports(self) -> Iterable[ContainerPort]:
-        """The ports of all its containers."""
+        """Return the ports of all its containers."""
         return (port for container in self.manifest.spec.containers for port in container.ports)
 
 
@@ -51,11 +51,11 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class BoundPort:
-    """One port of a Service with everything that a node must know of it."""
+    """One port of a Service with everything that a node needs."""
 
     service: ObjectKey
     name: str
-    """Of the port; empty where it has none."""
+    """Of the port; may be empty."""
     protocol: Protocol
     cluster_ip: IPAddress
     port: int
@@ -64,23 +64,23 @@ class BoundPort:
     local_only: bool
     """externalTrafficPolicy: Local."""
     endpoints: tuple[Endpoint, ...]
-    """Ready ones only, in order."""
+    """Only ready ones, in order."""
     external: IPv4Address | None = None
-    """Of a LoadBalancer: where it is reached too."""
+    """Of a LoadBalancer: additional addresses."""
 
     @property
     def key(self) -> str:
-        """What the names of its chains and sets end with: unique, stable, and short enough for nftables."""
+        """Return the suffix of its chains' and sets' names: unique, stable, and short enough for nftables."""
         return f"{self.service.file_name}-{self.protocol}-{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class HostPort:
-    """A port of a node that leads to a pod on it."""
+    """A node's port that leads to a pod on it."""
 
     protocol: Protocol
     address: IPv4Address | None
-    """None: every address of the node but those of loopback."""
+    """None: every address of the node except loopback."""
     port: int
     to: Endpoint
 
@@ -88,7 +88,7 @@ class HostPort:
 def endpoints_of(
     service: Service, pods: Iterable[PodFacts], family: Family = 4
 ) -> tuple[list[list[Endpoint]], list[list[Endpoint]]]:
-    """For each port of a Service: its ready endpoints, and those of pods that are not ready (yet, or any more)."""
+    """Return, for each port of a Service, its ready endpoints, and those of pods that are not ready."""
     selector = service.spec.selector.items()
     chosen = [
         pod
@@ -120,7 +120,7 @@ def _endpoint(pod: PodFacts, port: ServicePort, family: Family) -> Endpoint | No
 
 
 def bind(services: Iterable[Service], pods: Sequence[PodFacts], family: Family = 4) -> tuple[BoundPort, ...]:
-    """Every port of every Service that has a cluster IP of that family. Services come with their numbers."""
+    """Return every port of every Service with a cluster IP of that family. Services have their numbers."""
     bound = []
     for service in services:
         cluster_ip = service.address_of(family)
@@ -146,7 +146,7 @@ def bind(services: Iterable[Service], pods: Sequence[PodFacts], family: Family =
 
 
 def host_ports(node: str, pods: Iterable[PodFacts], family: Family = 4) -> tuple[HostPort, ...]:
-    """The host ports of the pods on one node. A pod of the node's own network has its ports there anyway."""
+    """Return the host ports of the pods on one node. A pod with the node's own network has its ports there anyway."""
     found = []
     for pod in pods:
         own = pod.address_of(family)

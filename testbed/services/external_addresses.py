@@ -1,5 +1,6 @@
-"""Addresses of Services of type LoadBalancer: of the underlay's range, answered by every node, and sent to one by the
-gateway."""
+"""Addresses of Services of type LoadBalancer: from the underlay's range, answered by every node, and routed to one by
+the gateway.
+"""
 
 import hashlib
 from collections.abc import Collection, Iterable
@@ -13,20 +14,20 @@ from testbed.lab.underlay import LabUnderlay
 
 GATEWAY = "gw"
 UPPER_HALF = 2
-"""Machines get theirs from the lower numbers on."""
+"""Machines get the lower addresses."""
 
 
 class ExternalAddresses:
-    """Those of one lab."""
+    """The addresses of one lab."""
 
     def __init__(self, underlay: LabUnderlay, segment: IPv4Network) -> None:
-        """`segment` is the subnet that the gateway is on."""
+        """`segment` is the gateway's subnet."""
         self._underlay = underlay
         self._segment = segment
         self._routes: dict[IPv4Address, Route] = {}
 
     def choose(self, service: Service, before: IPv4Address | None, others: Iterable[IPv4Address]) -> IPv4Address:
-        """The address that the Service names, or had before, or a free one. Raises NothingFree."""
+        """Choose the Service's own address, its previous one, or a free one. Raises NothingFree."""
         machines = {port.address.ip for machine in self._underlay.plan.machines.values() for port in machine.ports}
         taken = {*others, *machines}
         asked = service.spec.load_balancer_ip
@@ -47,7 +48,7 @@ class ExternalAddresses:
         raise NothingFree(f"no free address for service {service.key}: all {size} of {self._segment} are taken")
 
     def route(self, addresses: Collection[IPv4Address], nodes: Collection[LabNode]) -> None:
-        """Have the gateway send what is for these addresses to a node."""
+        """Make the gateway route packets for these addresses to a node."""
         gateway = self._underlay.machines.get(GATEWAY)
         if gateway is None or (not addresses and not self._routes):
             return

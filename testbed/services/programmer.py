@@ -1,4 +1,4 @@
-"""One node's nftables table for Services: what it should be, put into the kernel, kept there."""
+"""One node's nftables table for Services: its wanted state, written to the kernel and kept."""
 
 import threading
 from collections.abc import Iterable
@@ -13,25 +13,25 @@ from testbed.services.udp_flows import FlowNode, Key, Translations, on_node, uns
 
 
 class Programmer:
-    """Keeps one node's table equal to what Services and pods want. Methods may be called from several threads."""
+    """Keeps one node's table equal to the Services and pods. Methods may be called from several threads."""
 
     def __init__(self, node: str, pid: int, pod_network: IPNetwork, kernel: Kernel) -> None:
-        """`pid` is a process in the node's namespaces; the table is of the family of `pod_network`."""
+        """`pid` is a process in the node's namespaces; the table has the family of `pod_network`."""
         self.node = node
         self.pid = pid
         self._pod_network = pod_network
         self._kernel = kernel
         self._table = KeptTable(node, pid, kernel.journal, skeleton(pod_network), BASE_RULES)
         self._translations: Translations = {}
-        """Of UDP, by the table that is there."""
+        """UDP translations of the current table."""
         self._unsettled: frozenset[Key] = frozenset()
-        """Keys of which flows may be remembered that began when the table was another."""
+        """Keys whose remembered flows may be older than the current table."""
         self._just_settled: frozenset[Key] = frozenset()
-        """Those to look at once more: a packet that met the old rules may have been remembered after we looked."""
+        """Keys to check once more: a packet that met the old rules may have been remembered after the check."""
         self._turn = threading.Lock()
 
     def program(self, common: Everywhere, ports: Iterable[HostPort]) -> None:
-        """Bring the table to this. Raises TableRefused, and tries the whole table at the next call."""
+        """Write this table. Raises TableRefused, and retries the whole table at the next call."""
         ports = tuple(ports)
         now = wanted(self.node, common, ports, self._pod_network)
         translations = on_node(self.node, common.translations, common.local, ports)
@@ -46,31 +46,31 @@ class Programmer:
             self._translations = translations
             self._settle()
 
-    def mend(self) -> bool:
-        """Make the table anew when somebody has changed it; returns whether it had to. Costs nothing otherwise."""
+    def repair(self) -> bool:
+        """Restore the table if another program changed it; return whether it had to. Costs nothing otherwise."""
         with self._turn:
             if self._just_settled:
                 self._forget_flows(self._just_settled)
                 self._just_settled = frozenset()
-            if not self._table.repair("somebody has changed the rules of Services"):
+            if not self._table.repair("another program changed the rules of Services"):
                 return False
             self._unsettled |= self._translations.keys()
             self._settle()
             return True
 
     def _settle(self) -> None:
-        """Let the flows of changed keys begin again. Raises as `_forget_flows`, and tries again at the next call."""
+        """Make the flows of changed keys start again. Raises as `_forget_flows`, and retries at the next call."""
         if self._unsettled:
             self._forget_flows(self._unsettled)
             self._just_settled |= self._unsettled
             self._unsettled = frozenset()
 
     def _forget_flows(self, keys: frozenset[Key]) -> None:
-        """Let the kernel forget the UDP flows of these keys that the table as it is now would send elsewhere.
+        """Make the kernel forget the UDP flows of these keys that the current table would translate differently.
 
         Raises OSError and TableRefused.
         """
-        # Imported here: without UDP it is not needed, and it brings much.
+        # Imported here: without UDP it is not needed, and it loads much.
         from agent.kernel.conntrack import forget_flows, words
 
         version = self._pod_network.version
@@ -83,7 +83,7 @@ class Programmer:
             self.pid, lambda: forget_flows(version, lambda flow: node.is_stale(flow, keys), ports)
         )
         for command in words(forgotten):
-            self._kernel.journal.record(command, "these flows began when Services led elsewhere")
+            self._kernel.journal.record(command, "these flows are older than the rules of Services")
 
 
 BASE_RULES = {

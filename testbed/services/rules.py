@@ -1,4 +1,4 @@
-"""What one node's table must hold so that Services work there. Pure.
+"""The content of one node's table for Services. Pure.
 
     to 10.96.3.7:80 ── map cluster-ips ──> chain service-web-tcp-80 ── one endpoint at random ──> dnat to 10.0.90.2:8080
 
@@ -15,25 +15,25 @@ from testbed.services.udp_flows import Translations, of_services
 
 TABLE = "testbed-services"
 MEMORY_SIZE = 65535
-"""Clients that an endpoint with affinity remembers at most."""
+"""Limit of clients that an endpoint with affinity remembers."""
 MASQUERADE = 0x4000
-"""kube-proxy's mark; the agent's own rules leave what carries it alone (agent/kernel/firewall.py)."""
+"""kube-proxy's mark; the agent's own rules skip packets with it (agent/kernel/firewall.py)."""
 MAPS_BY_ADDRESS = ("cluster-ips", "marked-cluster-ips", "refused-cluster-ips", "host-ports-at")
 MAPS_BY_PORT = ("node-ports", "refused-node-ports")
 MAPS = (*MAPS_BY_ADDRESS, *MAPS_BY_PORT)
 REMEMBER_MASQUERADE = f"meta mark set meta mark or {MASQUERADE:#x}"
 WORDS: Mapping[Family, str] = {4: "ip", 6: "ip6"}
-"""What nft calls a family, as a table's and as a header's."""
+"""nft's names of a family, as a table's and as a header's."""
 LOOPBACK: Mapping[Family, str] = {4: "127.0.0.0/8", 6: "::1"}
 
 
 def table_of(family: Family) -> str:
-    """Return family and name of the table, as nft wants them."""
+    """Return family and name of the table, as nft expects them."""
     return f"{WORDS[family]} {TABLE}"
 
 
 def skeleton(pod_network: IPNetwork) -> str:
-    """A script that makes the table with its maps, sets and base chains, without any Service.
+    """Return a script that makes the table with its maps, sets and base chains, without any Service.
 
     - dnat: in `prerouting` for what comes from elsewhere, in `output` for the node's own processes.
     - Whoever is not a pod gets a pod's or node's address on the way to one (mark 0x4000): the overlay carries only
@@ -54,7 +54,7 @@ def skeleton(pod_network: IPNetwork) -> str:
         f"{ip} daddr . meta l4proto . th dport vmap @refused-cluster-ips",
         f"{to_node} meta l4proto . th dport vmap @refused-node-ports",
     ]
-    # The hook «forward» comes after the choice of a way, so cluster IPs without endpoints pass it by the default route.
+    # The hook "forward" comes after routing, so cluster IPs without endpoints pass it by the default route.
     chains = {
         "refuse": ("", ["meta l4proto tcp reject with tcp reset", "reject"]),
         "ignore": ("", ["drop"]),
@@ -70,7 +70,7 @@ def skeleton(pod_network: IPNetwork) -> str:
             "type nat hook postrouting priority srcnat - 1; policy accept;",
             [
                 f"ct status dnat {ip} saddr . {ip} daddr @hairpin masquerade fully-random",
-                # The mark must not stay on what carries this packet: it would be masqueraded once more.
+                # The mark must not stay on the carrying packet: it would be masqueraded once more.
                 f"meta mark and {MASQUERADE:#x} == {MASQUERADE:#x} meta mark set meta mark xor {MASQUERADE:#x} "
                 "masquerade fully-random",
             ],
@@ -92,17 +92,17 @@ def skeleton(pod_network: IPNetwork) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Everywhere:
-    """What all nodes' tables have in common: made once for all of them, because a thousand Services take a while."""
+    """The common part of all nodes' tables: built once for all, because a thousand Services take a while."""
 
     ruleset: Ruleset
     local: tuple[BoundPort, ...]
-    """Whose node ports each node serves by its own pods only."""
+    """Services whose node ports each node serves only with its own pods."""
     translations: Translations
     """Of UDP."""
 
 
 def everywhere(bound: Iterable[BoundPort], family: Family = 4) -> Everywhere:
-    """The part of every node's table that depends on Services and their endpoints."""
+    """Return the part of every node's table that depends on Services and their endpoints."""
     bound = tuple(bound)
     made = _Table(Ruleset(table_of(family), maps={name: {} for name in MAPS}), family)
     for one in bound:
@@ -112,7 +112,7 @@ def everywhere(bound: Iterable[BoundPort], family: Family = 4) -> Everywhere:
 
 
 def wanted(node: str, common: Everywhere, ports: Iterable[HostPort], pod_network: IPNetwork) -> Ruleset:
-    """The part of `node`'s table that depends on Services and pods."""
+    """Return the part of `node`'s table that depends on Services and pods."""
     made = _Table(common.ruleset, pod_network.version)
     for one in common.local:
         made.add_local(one, node, pod_network)
@@ -199,7 +199,7 @@ class _Table:
 
 
 def at(endpoint: Endpoint) -> str:
-    """Address and port as nft and people write them: 10.0.90.2:8080, [fd00:a::2]:8080."""
+    """Format address and port for nft and for people: 10.0.90.2:8080, [fd00:a::2]:8080."""
     address = endpoint.address
     return f"{address}:{endpoint.port}" if address.version == 4 else f"[{address}]:{endpoint.port}"
 

@@ -1,4 +1,4 @@
-"""The Services of a running lab: wanted ones with their numbers, and every node's table kept in line with pods."""
+"""The Services of a running lab: wanted ones with their numbers; keeps every node's table in line with pods."""
 
 import threading
 import time
@@ -38,13 +38,13 @@ class Services:
         self._network = network
         self._events = events
         self.deciding = threading.RLock()
-        """Held while `applied` is looked at and changed."""
+        """Held while `applied` is read and changed."""
         self.applied: dict[ObjectKey, Service] = {}
-        """As they were asked for."""
+        """As applied."""
         self.numbered: Mapping[ObjectKey, Service] = {}
         """The same with cluster IPs and node ports."""
         self.created_at: dict[ObjectKey, str] = {}
-        """When each was asked for first."""
+        """When each was first applied."""
         self._revision = 0
         """Counts changes of `applied`."""
         self._programmed = 0
@@ -52,12 +52,12 @@ class Services:
         self._programmers: dict[tuple[str, Family], Programmer] = {}
         """By node and family."""
         self._failures: dict[str, str] = {}
-        """Node → why its table is not what it should be."""
+        """Node → why its table is wrong."""
         self._programming = threading.Lock()
         self._workers = ThreadPoolExecutor(WORKERS, "services")
 
     def want(self, services: Sequence[Service]) -> None:
-        """Want these, and give them their numbers; nodes are programmed from `start` on."""
+        """Want these, and allocate their numbers; nodes are programmed from `start` on."""
         self.applied = {service.key: service for service in services}
         self.numbered = {}
         for service in allocate(services, self.dual_stack).values():
@@ -68,7 +68,7 @@ class Services:
     def start(self) -> None:
         """Program every node, and keep doing so."""
         self._pods.changed.subscribe("services", self.program)
-        threading.Thread(target=self._mend_for_ever, name="services", daemon=True).start()
+        threading.Thread(target=self._repair_loop, name="services", daemon=True).start()
 
     def put(self, service: Service) -> None:
         """Want this Service, and program nodes soon. Raises NothingFree and then changes nothing."""
@@ -81,7 +81,7 @@ class Services:
         self._pods.changed.notify()
 
     def _with_external(self, service: Service) -> Service:
-        """The same with its address outside, where it has one. Raises NothingFree."""
+        """Return the same with its external address, if it has one. Raises NothingFree."""
         if service.spec.type != "LoadBalancer":
             return service
         others = [one for key, other in self.numbered.items() if key != service.key if (one := other.external_address)]
@@ -91,7 +91,7 @@ class Services:
         )
 
     def remove(self, key: ObjectKey) -> None:
-        """Want it no longer, and program nodes soon. Raises KeyError."""
+        """Remove it, and program nodes soon. Raises KeyError."""
         with self.deciding:
             del self.applied[key]
             self.numbered = {other: service for other, service in self.numbered.items() if other != key}
@@ -101,12 +101,12 @@ class Services:
 
     @property
     def pod_network(self) -> IPv4Network:
-        """The network that all pods are in."""
+        """Return the network of all pods."""
         return self._network.network
 
     @property
     def dual_stack(self) -> bool:
-        """Whether pods have IPv6 beside IPv4."""
+        """Return whether pods also have IPv6."""
         return 6 in self._networks()
 
     def _networks(self) -> dict[Family, IPNetwork]:
@@ -114,7 +114,7 @@ class Services:
         return both if self._network.ipv6_network is None else {**both, 6: self._network.ipv6_network}
 
     def pods(self) -> list[PodFacts]:
-        """Every pod of the lab as it is now."""
+        """Return the current facts about every pod of the lab."""
         found = []
         for pod in self._pods:
             status = pod.status()
@@ -124,7 +124,7 @@ class Services:
         return found
 
     def program(self) -> None:
-        """Bring every node's table in line with Services and pods as they are now."""
+        """Bring every node's table in line with the current Services and pods."""
         with self._programming:
             revision = self._revision
             pods = self.pods()
@@ -132,7 +132,7 @@ class Services:
             common = {family: everywhere(bind(self.numbered.values(), pods, family), family) for family in networks}
             nodes = dict(self._nodes)
             former = {(*key, one.pid): one for key, one in self._programmers.items()}
-            # A node that was deleted and added again has the same name and is another machine.
+            # A node that was deleted and added again has the same name but is another machine.
             self._programmers = {
                 (name, family): former.get((name, family, node.pid)) or Programmer(name, node.pid, network, node.kernel)
                 for name, node in nodes.items()
@@ -153,11 +153,11 @@ class Services:
                 self._external.route(outside, nodes.values())
             except (AgentError, OSError) as failure:
                 failures[GATEWAY] = f"{GATEWAY}: {failure}"
-            self._tell(failures)
+            self._report(failures)
             self._programmed = revision
 
     def why_not_programmed(self) -> list[str]:
-        """What nodes' tables lack, a line each; empty when they are as they should be."""
+        """Return what is missing in nodes' tables, one line each; empty if they are right."""
         if self._programmed < self._revision:
             return ["every node: services are not programmed yet"]
         waiting = [
@@ -165,25 +165,25 @@ class Services:
         ]
         return waiting or list(self._failures.values())
 
-    def _tell(self, found: Mapping[str, str]) -> None:
-        # A node that is deleted meanwhile has lost nothing.
+    def _report(self, found: Mapping[str, str]) -> None:
+        # A node that is being deleted is no failure.
         failures = {name: why for name, why in found.items() if name in self._nodes or name == GATEWAY}
         for name, why in failures.items():
             if self._failures.get(name) != why:
                 self._events.note("Warning", f"node/{name}", "ServicesNotProgrammed", why)
         self._failures = dict(failures)
 
-    def _mend_for_ever(self) -> None:
+    def _repair_loop(self) -> None:
         while True:
             time.sleep(MEND_EVERY_S)
             if self._failures:
                 self.program()
             for (name, _), programmer in list(self._programmers.items()):
                 try:
-                    mended = programmer.mend()
+                    repaired = programmer.repair()
                 except (TableRefused, OSError) as failure:
-                    self._tell({**self._failures, name: str(failure)})
+                    self._report({**self._failures, name: str(failure)})
                     continue
-                if mended:
-                    why = "somebody has changed the rules of Services; they were made anew"
+                if repaired:
+                    why = "another program changed the rules of Services; restored them"
                     self._events.note("Warning", f"node/{name}", "ServicesMended", why)

@@ -1,4 +1,4 @@
-"""Services and their endpoints as `get`, `describe` and `status` show them."""
+"""Services and their endpoints in `get`, `describe` and `status`."""
 
 from typing import Any
 
@@ -17,22 +17,22 @@ Object = dict[str, Any]
 
 
 def family_of(service: Service) -> Family:
-    """That of its first cluster IP; IPv4 for a headless one."""
+    """Return the family of its first cluster IP; IPv4 for a headless one."""
     return 6 if service.address_of(4) is None and service.address_of(6) is not None else 4
 
 
 def families_of(service: Service, *, dual_stack: bool) -> tuple[Family, ...]:
-    """Those that it has cluster IPs of; of a headless one IPv4."""
+    """Return the families of its cluster IPs; IPv4 for a headless one."""
     return (4,) if service.headless else service.families(dual_stack)
 
 
 def url(address: str, port: int) -> str:
-    """As one types it for curl: an IPv6 address in quoted brackets."""
+    """Return the URL as typed for curl: an IPv6 address in quoted brackets."""
     return f"http://{address}:{port}/" if ":" not in address else f"'http://[{address}]:{port}/'"
 
 
 def service_status(known: Services) -> list[ServiceLine]:
-    """One line per Service for `status`."""
+    """Return one line per Service for `status`."""
     return [_line(service, known) for service in known.numbered.values()]
 
 
@@ -48,13 +48,13 @@ def _line(service: Service, known: Services) -> ServiceLine:
 
 
 def ready_pods(service: Service, known: Services) -> int:
-    """How many ready pods are behind it."""
+    """Return how many ready pods it has."""
     ready, _ = endpoints_of(service, known.pods(), family_of(service))
     return len({one.pod for port in ready for one in port})
 
 
 def describe_service(known: Services, name: str, nodes: Nodes, pods: Pods, *, has_dns: bool) -> Description:
-    """Everything about one Service, as headings and values. Raises KeyError."""
+    """Return everything about one Service, as headings and values. Raises KeyError."""
     service = known.numbered[key_of(name)]
     spec, seen = service.spec, known.pods()
     both = [endpoints_of(service, seen, family) for family in families_of(service, dual_stack=known.dual_stack)]

@@ -1,7 +1,7 @@
-"""Which UDP flows are to be forgotten after a change of Services and host ports. Pure.
+"""Decides which UDP flows must be forgotten after a change of Services and host ports. Pure.
 
-A flow is right when what its sender wrote leads where it goes now. That is asked of the flows of keys that changed, and
-of no others: a right flow stays with its pod.
+A flow is right if its destination would be translated the same way now. Only flows of changed keys are checked: a right
+flow stays with its pod.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,25 +11,27 @@ from agent.kernel.values import Flow, IPAddress, IPNetwork
 from testbed.services.endpoints import BoundPort, HostPort
 
 Key = tuple[IPAddress | None, int]
-"""Address and port that clients send to; without an address: any of the node's but those of loopback."""
+"""Address and port that clients send to; without an address: any of the node's except loopback."""
 Target = tuple[IPAddress, int]
 """Address and port of a pod."""
 
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """Where datagrams to one key go; without targets they are refused."""
+    """The translation of one key; without targets its datagrams are refused."""
 
     targets: frozenset[Target]
     from_outside: frozenset[Target] | None = None
-    """Where those of clients that are neither pod nor node go, with the client's own address; None: as all others."""
+    """Targets for clients that are neither pods nor nodes, which keep their address; None: the same as
+    for all others.
+    """
 
 
 Translations = Mapping[Key, Translation]
 
 
 def of_services(bound: Iterable[BoundPort]) -> Translations:
-    """Return what all nodes translate alike."""
+    """Return the translations that all nodes share."""
     found: dict[Key, Translation] = {}
     for one in bound:
         if one.protocol != "udp":
@@ -44,7 +46,9 @@ def of_services(bound: Iterable[BoundPort]) -> Translations:
 def on_node(
     node: str, common: Translations, local: Iterable[BoundPort], host_ports: Iterable[HostPort]
 ) -> Translations:
-    """Return what `node` translates: what all do, node ports served by its own pods only, and its host ports."""
+    """Return the translations of `node`: the shared ones, node ports served only by its own pods, and its
+    host ports.
+    """
     found = dict(common)
     for one in local:
         if one.protocol == "udp" and one.node_port is not None:
@@ -53,7 +57,7 @@ def on_node(
         if port.protocol != "udp":
             continue
         key: Key = (port.address, port.port)
-        # The rules are in this order too: a node port that leads somewhere comes first.
+        # The rules have this order too: a node port with targets comes first.
         if port.address is not None or key not in found or not found[key].targets:
             target = frozenset([(port.to.address, port.to.port)])
             found[key] = Translation(target, target)
@@ -65,7 +69,7 @@ def _targets(bound: BoundPort, node: str | None = None) -> frozenset[Target]:
 
 
 def unsettled(old: Translations, new: Translations) -> frozenset[Key]:
-    """Return the keys that may have flows which are wrong now; not those that only got more targets."""
+    """Return the keys that may have wrong flows now; not those that only got more targets."""
     return frozenset(key for key in old.keys() | new.keys() if not _goes_on(old.get(key), new.get(key)))
 
 
@@ -82,7 +86,7 @@ def _goes_on(before: Translation | None, now: Translation | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class FlowNode:
-    """What decides on one node whether a flow is right."""
+    """A node's data to decide whether a flow is right."""
 
     translations: Translations
     addresses: frozenset[IPAddress]
@@ -90,7 +94,7 @@ class FlowNode:
     pod_network: IPNetwork
 
     def is_stale(self, flow: Flow, keys: frozenset[Key]) -> bool:
-        """Report whether a flow of one of these keys would be translated otherwise if it began now."""
+        """Report whether a flow of one of these keys would be translated differently if it began now."""
         at_address: Key = (flow.destination, flow.destination_port)
         at_node: Key = (None, flow.destination_port)
         to_node = flow.destination in self.addresses and not flow.destination.is_loopback
@@ -109,6 +113,6 @@ class FlowNode:
             return goes_to in translation.targets
         masqueraded = flow.reply_destination != flow.source
         if translation.from_outside is None:
-            # To a pod of the node's own network there is no way out, where it would be masqueraded.
+            # Packets to a pod with the node's own network do not leave it, so they are not masqueraded.
             return (masqueraded or flow.reply_source in self.addresses) and goes_to in translation.targets
         return not masqueraded and goes_to in translation.from_outside

@@ -148,7 +148,7 @@ class Suspects:
         if state is None:
             said = self.facts.silent_agent(place)
             finding.reasons.insert(0, f"the agent of {place} does not answer: {said}")
-            finding.reasons += self._what_it_would_mend(place)
+            finding.reasons += self._what_it_would_repair(place)
             finding.hints += [f"logs {place}", "fault list", "status"]
             if said == STANDS_STILL:
                 self._filtered(place, finding, lost)
@@ -173,7 +173,7 @@ class Suspects:
         if not finding.hints:
             finding.hints += [f"describe node {place}", f"logs {place}", "get leases"]
 
-    def _what_it_would_mend(self, place: str) -> Iterator[str]:
+    def _what_it_would_repair(self, place: str) -> Iterator[str]:
         """What a packet would meet next, were it not for the agent; an agent that runs keeps these up."""
         for name in (self.known.overlay_device, BRIDGE):
             link = self.facts.link(place, name)

@@ -296,11 +296,11 @@ def test_a_flow_that_met_the_old_rules_and_is_remembered_late_is_forgotten_a_mom
 
     inside(lambda: remember(20_000))
     assert len(flows(inside, 4, 53)) == 1
-    assert not programmer.mend()
+    assert not programmer.repair()
     assert flows(inside, 4, 53) == []
     # After that nothing is looked at until something changes.
     inside(lambda: remember(20_001))
-    assert not programmer.mend()
+    assert not programmer.repair()
     assert len(flows(inside, 4, 53)) == 1
 
 

@@ -38,4 +38,4 @@ def test_one_tunnel_may_carry_both_families() -> None:
 def test_a_subnet_that_nobody_holds_is_a_difference_and_no_misdirection() -> None:
     table = {"10.0.9.0/24": "192.168.8.102"}
     assert misdirection("node1", table, {}) is None
-    assert "has 10.0.9.0/24 too much" in str(difference("node1", set(), table))
+    assert ": unexpected 10.0.9.0/24" in str(difference("node1", set(), table))

@@ -140,7 +140,7 @@ def test_mistakes_of_a_policy_are_one_line(spec: str, said: str) -> None:
 
 
 def test_pods_that_no_policy_selects_are_reached() -> None:
-    assert str(ask(world(), CLIENT, TOMCAT)) == "allowed: no policy is about it"
+    assert str(ask(world(), CLIENT, TOMCAT)) == "allowed: no policy applies to it"
     deny_other = world(policy({"podSelector": {"matchLabels": {"app": "other"}}}))
     assert ask(deny_other, CLIENT, TOMCAT).allowed
 

@@ -2,7 +2,7 @@ from ipaddress import IPv4Network, IPv6Network
 from types import SimpleNamespace
 from typing import Any
 
-from testbed.lab.sessions import beginners
+from testbed.lab.sessions import handshake_initiators
 
 
 def node(number: int, ipv6: bool = False) -> Any:  # noqa: ANN401 - as much of a PodHost as is looked at
@@ -12,7 +12,7 @@ def node(number: int, ipv6: bool = False) -> Any:  # noqa: ANN401 - as much of a
 
 
 def asked(nodes: list[Any]) -> list[tuple[str, str]]:
-    return [(sender.name, str(target.address)) for sender, target in beginners(nodes)]
+    return [(sender.name, str(target.address)) for sender, target in handshake_initiators(nodes)]
 
 
 def test_of_each_two_nodes_one_begins_so_that_no_handshake_meets_another() -> None:
