@@ -8,7 +8,7 @@ from agent.backends.subnet_routes import overlap
 from agent.errors import EnvironmentMissing, InvalidConfig, UsageError
 from agent.etcd.connection import Credentials
 from agent.etcd.registry import EtcdRegistry
-from agent.kernel.bridge import find, objection
+from agent.kernel.bridge import find, objection, refuse_second_bridge
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import Family, IPNetwork
 from agent.netconfig.config import NetworkConfig
@@ -104,7 +104,7 @@ def refuse_conflicts(config: NetworkConfig, kernel: Kernel) -> None:
 
 
 def refuse_other_bridge(options: Options, config: NetworkConfig, kernel: Kernel) -> None:
-    """Raise EnvironmentMissing when --bridge names a device of another program.
+    """Raise EnvironmentMissing when --bridge names a device of another program, or another bridge is in its place.
 
     A bridge with an address in the pod network is fine: dockerd made it from our docker_opts.env.
     """
@@ -120,6 +120,7 @@ def refuse_other_bridge(options: Options, config: NetworkConfig, kernel: Kernel)
     )
     if complaint is not None:
         raise EnvironmentMissing(complaint)
+    refuse_second_bridge(kernel, options.bridge, config.network)
 
 
 def refuse_underlay_inside(underlay: Underlay, config: NetworkConfig, options: Options) -> None:

@@ -59,6 +59,7 @@ RUN_BY = {
             "Beside real flannelds",
         )
     },
+    ("docs/cni.md", ""): "tests/netns/test_cni.py",
     ("docs/docker.md", ""): "tests/netns/test_docker.py",
     ("docs/real-machines.md", "Join: two machines, one command each"): "tests/netns/test_join.py",
     (f"{GUIDE}/labs.md", "Without root"): "tests/e2e/test_rootless.py",

@@ -15,7 +15,7 @@ from agent.kernel.kernel import Kernel
 from agent.kernel.values import Family, IPInterface, Link, Wanted, WantedAddresses, WantedLink, WantedSysctl
 
 ALIAS_PREFIX = "made by overlay-agent for "
-REMEDY = "dockerd with the agent's docker_opts.env, or another --bridge=NAME: docs/real-machines.md"
+REMEDY = "dockerd with the agent's docker_opts.env, or another --bridge=NAME: docs/docker.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +169,31 @@ def converge_bridge(
     if found is not None and not found.made_by_us(claim):
         wanted, made = wanted_of_other(name, addresses, found.addresses), []
     kernel.converge(wanted, new=made, known=[] if found is None else [found.link])
+
+
+def refuse_second_bridge(kernel: Kernel, name: str | None, network: IPv4Network) -> None:
+    """Raise EnvironmentMissing when a bridge beside `name`, or beside any, has an address in the network.
+
+    flannel's CNI plugin makes cni0 with the address that ours has: then the kernel has two routes. Raises NetlinkError.
+    """
+    holders = {
+        held.device: held.address
+        for held in kernel.assigned_addresses(4)
+        if held.address.ip in network and held.address.network.prefixlen < held.address.max_prefixlen
+    }
+    own = kernel.link(name) if name is not None else None
+    holders.pop(own.index if own is not None else 0, None)
+    if len(holders) < (1 if name is not None else 2):
+        return
+    bridges = [link for link in kernel.links() if link.index in holders and link.kind == "bridge"]
+    names = ([name] if name is not None else []) + [link.name for link in bridges]
+    if len(names) >= 2:
+        other = bridges[-1]
+        raise EnvironmentMissing(
+            f"--bridge: two bridges have an address for pods, so those of one are unreachable"
+            f" (got {other.name} with {holders[other.index]} beside {names[0]}; want --bridge={other.name},"
+            f" or --bridge= if another program makes it, and `ip link delete` for the other: docs/cni.md)"
+        )
 
 
 def remove_bridge(kernel: Kernel, name: str) -> str | None:

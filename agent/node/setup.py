@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.backends.base import Backend
 from agent.backends.subnet_routes import own_blackhole
 from agent.errors import AgentError, EnvironmentMissing
-from agent.kernel.bridge import BridgeClaim, converge_bridge
+from agent.kernel.bridge import BridgeClaim, converge_bridge, refuse_second_bridge
 from agent.kernel.conntrack import forget_flows, words
 from agent.kernel.firewall import Firewall, Policy, escapes
 from agent.kernel.flanneld_rules import find_leftovers, remove_leftovers
@@ -98,10 +98,7 @@ class NodeSetup:
     def converge_links(self) -> None:
         """Converge device, routes and bridge; cheap enough for every change that the kernel reports."""
         self._part(DEVICE, self._converge_device)
-        if self._options.bridge is not None:
-            self._part(BRIDGE, self._converge_bridge)
-        else:
-            self._readiness.mark_ready(BRIDGE)
+        self._part(BRIDGE, self._converge_bridge)
 
     def converge_all(self) -> None:
         """Converge links, rules and files."""
@@ -110,8 +107,11 @@ class NodeSetup:
         self._part(FILES, self._write_files)
 
     def converge_unreported(self) -> None:
-        """Converge rules and files: their changes are not reported, so call this regularly."""
+        """Converge rules, files and bridge: changes of the first two, and other bridges, are not reported, so call this
+        regularly.
+        """
         self._part(RULES, self._converge_rules)
+        self._part(BRIDGE, self._converge_bridge)
         self._part(FILES, self._write_files)
 
     def _part(self, part: str, converge: Callable[[], object]) -> None:
@@ -134,9 +134,10 @@ class NodeSetup:
                 self._kernel.ensure_route(route, "without the bridge, packets for our own pods are dropped")
 
     def _converge_bridge(self) -> None:
-        addresses = [first_address(policy.subnet) for policy in self._policies]
-        name, overlay_mtu = self._options.bridge or "", self._backend.overlay_mtu
-        converge_bridge(self._kernel, name, addresses, overlay_mtu, self._bridge_claim)
+        name, addresses = self._options.bridge, [first_address(policy.subnet) for policy in self._policies]
+        if name is not None:
+            converge_bridge(self._kernel, name, addresses, self._backend.overlay_mtu, self._bridge_claim)
+        refuse_second_bridge(self._kernel, name, self._subnet_env.subnet.ipv4)
 
     def _converge_rules(self) -> None:
         with_rules = self._options.ip_masq or self._options.forward_rules

@@ -45,12 +45,39 @@ def image() -> bytes:
     return archive.getvalue()
 
 
+def own_etc(machine: Machine) -> None:
+    """Let programs on the machine write into /etc without changing the host's."""
+    machine.run("mkdir", "-p", "/run/etc/new", "/run/etc/work")
+    machine.run("mount", "-t", "overlay", "overlay", "-o", OWN_ETC, "/etc")
+
+
+class ControlGroups:
+    """Where a container engine of a test puts its containers' control groups, in each hierarchy of the host."""
+
+    def __init__(self) -> None:
+        self.name = f"docker-of-a-test-{os.getpid()}-{next(_numbers)}"
+
+    def remove(self) -> None:
+        """Remove them once their processes have ended."""
+        wait_until(self._removed, 30, "the control groups are gone", self._present)
+
+    def _present(self) -> list[Path]:
+        tops = [CGROUPS / self.name, *CGROUPS.glob(f"*/{self.name}")]
+        return [group for top in tops if top.is_dir() for group in [*sorted(top.rglob("*/"), reverse=True), top]]
+
+    def _removed(self) -> bool:
+        for group in self._present():
+            with suppress(OSError):  # a process in it is still ending
+                group.rmdir()
+        return not self._present()
+
+
 class Docker:
     """dockerd and its containers on one machine. Its processes are in a PID namespace that ends with it."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self._cgroup = f"docker-of-a-test-{os.getpid()}-{next(_numbers)}"
+        self._groups = ControlGroups()
         self._log = machine.directory / f"{machine.name}-dockerd.log"
         self._process: subprocess.Popen[bytes] | None = None
         # It keeps a key in /etc/docker, whatever its options say.
@@ -69,7 +96,7 @@ class Docker:
 
     def start(self, options: str = ". /run/docker_opts.env") -> None:
         """Run `dockerd $DOCKER_OPTS` with what the agent wrote; with `true` as it is without an agent."""
-        own = f"--data-root=/run/docker-data --storage-driver=vfs --cgroup-parent=/{self._cgroup}"
+        own = f"--data-root=/run/docker-data --storage-driver=vfs --cgroup-parent=/{self._groups.name}"
         command = f"{options} && exec dockerd $DOCKER_OPTS {own}"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -128,14 +155,4 @@ class Docker:
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(10)
-        wait_until(self._removed_groups, 30, "the control groups are gone", lambda: list(self._groups()))
-
-    def _groups(self) -> list[Path]:
-        tops = [CGROUPS / self._cgroup, *CGROUPS.glob(f"*/{self._cgroup}")]
-        return [group for top in tops if top.is_dir() for group in [*sorted(top.glob("*/"), reverse=True), top]]
-
-    def _removed_groups(self) -> bool:
-        for group in self._groups():
-            with suppress(OSError):  # a process in it is still ending
-                group.rmdir()
-        return not self._groups()
+        self._groups.remove()
