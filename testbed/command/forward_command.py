@@ -1,9 +1,7 @@
 """The verb `forward`: ports of this machine's loopback that lead into the lab."""
 
 import contextlib
-import queue
 import socket
-import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -69,6 +67,9 @@ def _listen(port: int) -> socket.socket:
 
 def _first_end(relays: Sequence[Iterator[Message]]) -> TestbedError:
     """Wait until one of the relays ends; returns why."""
+    import queue
+    import threading
+
     ends: queue.SimpleQueue[TestbedError] = queue.SimpleQueue()
 
     def follow(messages: Iterator[Message]) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import select
-import shutil
 import sys
 from typing import Any, TextIO
 
@@ -39,6 +38,9 @@ def finish() -> None:
 
 def screen_width() -> int:
     """Return how many columns standard output has; a pipe has room for any line."""
+    # Every verb loads this file.
+    import shutil
+
     return max(LEAST_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else sys.maxsize
 
 

@@ -50,6 +50,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "node drain": ("nosuch",),
         "node uncordon": ("nosuch",),
         "ping": ("shell1", "shell2"),
+        "policy": ("shell1", "shell2"),
         "restart agent": ("nosuch",),
         "scale": ("deployment", "nosuch", "--replicas", "1"),
         "shell": ("shell1",),
