@@ -30,7 +30,7 @@ def fill(
         staying = [pod for pod in own if not must_leave(pod, one, nodes)]
         surplus = _least_wanted(staying)[: max(0, len(staying) - one.replicas)]
         for pod in surplus:
-            yield DeletePod(pod.key, f"{one.replicas} of {one.key.name} are wanted")
+            yield DeletePod(pod.key, f"{one.replicas} desired")
         left[one.wanted.owner] = [pod for pod in own if pod not in surplus]
     most, fewest = _limits(deployment, sets)
     room = most - sum(map(len, left.values()))
