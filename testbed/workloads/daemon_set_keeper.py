@@ -14,11 +14,11 @@ class DaemonSetKeeper(OwnerKeeper[DaemonSet]):
     kind = "DaemonSet"
 
     def wanted(self) -> Mapping[ObjectKey, DaemonSet]:
-        """As applied."""
+        """Return them as applied."""
         return dict(self._workloads.daemon_sets)
 
     def why_not_ready(self, key: ObjectKey) -> str:
-        """What is missing until every node that takes it has one pod, of the present template and available."""
+        """Return what is missing until every node that takes it has one available pod, of the present template."""
         wanted, seen = self._workloads.daemon_sets[key], self._workloads.seen()
         numbers = daemon_numbers(wanted, seen.pods.get(wanted.owner, ()), seen.nodes)
         old = numbers.current - numbers.updated

@@ -34,19 +34,20 @@ def _update(wanted: DaemonSet, there: dict[str, list[SeenPod]], placed: list[Pla
     room = wanted.max_surge(len(there))
     spare = wanted.max_unavailable(len(there)) - sum(not _is_covered(found) for found in there.values())
     for name, found in there.items():
-        alive = [pod for pod in found if not pod.terminating]
+        # The one to keep is the last: available if any is, then the oldest.
+        alive = sorted((pod for pod in found if not pod.terminating), key=lambda one: (one.available, -one.number))
         old = [pod for pod in alive if rolls and pod.template_hash != template_hash]
         new = [pod for pod in alive if pod not in old]
+        for surplus in (*old[:-1], *new[:-1]):
+            yield DeletePod(surplus.key, f"{name} has another")
         if old and new:
             room -= 1
-        for pod in old:
+        for pod in old[-1:]:
             if any(one.available for one in new) or not pod.available:
                 yield DeletePod(pod.key, "replaced")
             elif spare > 0:
                 spare -= 1
                 yield DeletePod(pod.key, "replaced")
-        for pod in sorted(new, key=lambda one: (one.available, -one.number))[:-1]:
-            yield DeletePod(pod.key, f"{name} has another")
     for name, found in there.items():
         is_old = all(pod.template_hash != template_hash for pod in found)
         if rolls and room > 0 and is_old and _is_covered(found):

@@ -37,13 +37,13 @@ class ScaledKeeper(OwnerKeeper[ScaledT], Generic[ScaledT]):
         return was
 
     def _kept(self, wanted: ScaledT, before: ScaledT | None) -> ScaledT:
-        """Without `replicas` it keeps the number that it has been scaled to."""
+        """Keep the number that it has been scaled to, if `replicas` is missing."""
         if before is None or "replicas" in wanted.spec.model_fields_set:
             return wanted
         return wanted.scaled(before.spec.replicas)
 
     def _all(self) -> Mapping[ObjectKey, ScaledT]:
-        """Everything that can be scaled."""
+        """Return everything that can be scaled."""
         return self.wanted()
 
 
@@ -53,11 +53,11 @@ class DeploymentKeeper(ScaledKeeper[Deployment]):
     kind = "Deployment"
 
     def wanted(self) -> Mapping[ObjectKey, Deployment]:
-        """As applied and scaled."""
+        """Return them as applied and scaled."""
         return dict(self._workloads.deployments)
 
     def why_not_ready(self, key: ObjectKey) -> str:
-        """What is missing until exactly the wanted pods are there and ready."""
+        """Return what is missing until exactly the desired pods are there and ready."""
         deployment = self._workloads.deployments[key]
         wanted, numbers = deployment.spec.replicas, self._workloads.progress(deployment, self._workloads.seen()).numbers
         if numbers.outdated and not deployment.spec.paused:
@@ -73,11 +73,11 @@ class ReplicaSetKeeper(ScaledKeeper[ReplicaSet]):
     kind = "ReplicaSet"
 
     def wanted(self) -> Mapping[ObjectKey, ReplicaSet]:
-        """As applied and scaled."""
+        """Return them as applied and scaled."""
         return {key: one.wanted for key, one in self._workloads.sets.items() if one.deployment is None}
 
     def check(self, applied: Sequence[tuple[Source, ReplicaSet]]) -> Iterator[Problem]:
-        """Whether a Deployment has made one of this name, too."""
+        """Check also that no Deployment has made one of this name."""
         for source, one in applied:
             known = self._workloads.sets.get(one.key)
             if known is not None and known.deployment is not None:
@@ -86,7 +86,7 @@ class ReplicaSetKeeper(ScaledKeeper[ReplicaSet]):
         yield from super().check(applied)
 
     def why_not_ready(self, key: ObjectKey) -> str:
-        """What is missing until exactly the wanted pods are there and ready."""
+        """Return what is missing until exactly the desired pods are there and ready."""
         one = self._workloads.sets[key]
         numbers = set_numbers(one, self._workloads.seen().pods)
         if numbers.replicas != one.replicas or numbers.available != one.replicas:

@@ -25,20 +25,20 @@ class OwnerKeeper(Generic[OwnerT]):
         self._nodes = nodes
 
     def wanted(self) -> Mapping[ObjectKey, OwnerT]:
-        """As applied and scaled."""
+        """Return them as applied and scaled."""
         raise NotImplementedError
 
     def check(self, applied: Sequence[tuple[Source, OwnerT]]) -> Iterator[Problem]:
-        """Whether the node that a template names exists."""
+        """Check that the node that a template names exists."""
         for source, one in applied:
             yield from check_node(source, (*TEMPLATE, "spec"), one.spec.template.spec, list(self._nodes))
 
     def warnings(self, applied: Sequence[tuple[Source, OwnerT]]) -> Iterator[Problem]:
-        """None: what cannot be placed now may be placed later, and is reported as an event."""
+        """Warn of nothing: what cannot be placed now may be placed later, and is reported as an event."""
         return iter(())
 
     def outcome(self, wanted: OwnerT) -> Outcome:
-        """What `put` would do."""
+        """Return what `put` would do."""
         before = self.wanted().get(wanted.key)
         return outcome_of(before, self._kept(wanted, before))
 
@@ -57,20 +57,20 @@ class OwnerKeeper(Generic[OwnerT]):
         self._workloads.forget(Owner(self.kind, key), grace_s)
 
     def all_why_not_ready(self) -> list[str]:
-        """A line for each object that is not ready."""
+        """Return a line for each object that is not ready."""
         return [f"{key}: {why}" for key in self.wanted() if (why := self.why_not_ready(key))]
 
     def why_not_ready(self, key: ObjectKey) -> str:
-        """What is missing until exactly the wanted pods are there and ready."""
+        """Return what is missing until exactly the desired pods are there and ready."""
         raise NotImplementedError
 
     def _kept(self, wanted: OwnerT, before: OwnerT | None) -> OwnerT:
-        """What is wanted, with what a change does not touch."""
+        """Return what is wanted, with what a change does not touch."""
         del before
         return wanted
 
     def _reasons(self, key: ObjectKey) -> str:
-        """Why its pods are not ready, in parentheses; empty where all are."""
+        """Return why its pods are not ready, in parentheses; empty if all are."""
         pods = self._workloads.pods_of(Owner(self.kind, key))
         reasons = {pod.status().why_not_ready for pod in pods} - {""}
         return f" ({'; '.join(sorted(reasons))})" if reasons else ""

@@ -132,7 +132,10 @@ def progress_of(
     before: Progress | None,
     now: float,
 ) -> Progress:
-    """How far a Deployment is now, by what it was `before`; `unplaced` are ReplicaSets that no node takes a pod of."""
+    """Return how far a Deployment is, after what was seen `before`.
+
+    `unplaced` are the ReplicaSets that no node takes another pod of.
+    """
     template_hash = deployment.spec.template.hash
     current = next((one.key.name for one in sets if one.wanted.template_hash == template_hash), "")
     is_new = before is None or before.current != current
@@ -149,7 +152,7 @@ def progress_of(
 
 
 def replica_failure(unplaced: Unplaced) -> Condition:
-    """The condition of what wants a pod that no node takes."""
+    """Return the condition of what wants a pod that no node takes."""
     why = f"no node takes another pod: {unplaced.why}"
     return Condition(REPLICA_FAILURE, "True", "FailedCreate", why, unplaced.since, unplaced.since)
 
@@ -191,7 +194,7 @@ def _progressing(
 
 
 def _followed(known: Condition | None, found: Condition) -> Condition:
-    """The condition with the times that it had already, where it is the same."""
+    """Return the condition with the times that it had already, where it is the same."""
     if known is None:
         return found
     changed_at = known.changed_at if known.status == found.status else found.changed_at

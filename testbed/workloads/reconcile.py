@@ -68,7 +68,7 @@ def reconcile(wanted: Wanted, pods: Sequence[SeenPod], nodes: Sequence[SeenNode]
 
 
 def _orphans(wanted: Wanted, sets: Mapping[ObjectKey, KeptSet], pods: Sequence[SeenPod]) -> Iterator[DeletePod]:
-    """Pods whose owner is gone go too."""
+    """End pods whose owner is gone."""
     owners = {one.wanted.owner for one in sets.values()} | {one.owner for one in wanted.daemon_sets.values()}
     for pod in pods:
         if pod.owner is not None and pod.owner not in owners and not pod.terminating:

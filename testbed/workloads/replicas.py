@@ -49,14 +49,14 @@ def fill(
 
 
 def must_leave(pod: SeenPod, of: KeptSet, nodes: Sequence[SeenNode]) -> bool:
-    """Whether a pod is on a drained node; one whose template names the node has nowhere else to go."""
+    """Report whether a pod is on a drained node; one whose template names the node has nowhere else to go."""
     if of.wanted.spec.template.spec.node_name is not None:
         return False
     return any(node.name == pod.node and node.leaving for node in nodes)
 
 
 def _limits(deployment: Deployment | None, sets: Sequence[KeptSet]) -> tuple[int, int]:
-    """How many pods there may be at most, and how many available ones at least."""
+    """Return how many pods there may be at most, and how many available ones at least."""
     if deployment is not None:
         replicas = deployment.spec.replicas
         wanted = max(replicas, sum(one.replicas for one in sets))
@@ -79,7 +79,7 @@ def _create(
 
 
 def _least_wanted(pods: Sequence[SeenPod]) -> list[SeenPod]:
-    """In the order in which they can be spared: not available ones, those on the fullest node, the newest."""
+    """Order them as they can be spared: not available ones first, those on the fullest node, the newest."""
     left, order = list(pods), list[SeenPod]()
     while left:
         on_node = {pod.node: sum(1 for other in left if other.node == pod.node) for pod in left}

@@ -21,7 +21,7 @@ def roll_out(
     taken: Collection[ObjectKey],
     now: str,
 ) -> list[KeptSet]:
-    """What the Deployment's ReplicaSets are to be from now on, oldest revision first.
+    """Return the Deployment's ReplicaSets as they are to be from now on, oldest revision first.
 
     `taken` are the names that other ReplicaSets have; `now` is when a new one is created.
     """
@@ -73,14 +73,14 @@ def _roll(
 def _recreate(
     deployment: Deployment, old: Sequence[KeptSet], current: KeptSet, pods: PodsByOwner
 ) -> tuple[list[KeptSet], KeptSet]:
-    """No new pod before the last old one is gone."""
+    """Create no new pod before the last old one is gone."""
     if any(one.replicas or pods.get(one.wanted.owner) for one in old):
         return [_with(one, 0) for one in old], current
     return list(old), _with(current, deployment.spec.replicas)
 
 
 def _scale_paused(deployment: Deployment, own: Sequence[KeptSet]) -> list[KeptSet]:
-    """Another number of pods goes to the newest that has any; a changed template waits."""
+    """Give another number of pods to the newest that has any; a changed template waits."""
     if not own:
         return []
     newest = next((one for one in reversed(own) if one.replicas), own[-1])
@@ -91,7 +91,7 @@ def _scale_paused(deployment: Deployment, own: Sequence[KeptSet]) -> list[KeptSe
 
 
 def _remembered(deployment: Deployment, old: Sequence[KeptSet], current: KeptSet, pods: PodsByOwner) -> list[KeptSet]:
-    """Former ones; when the rollout is done no more than the history's limit."""
+    """Return those to keep of former revisions: when the rollout is done, no more than the history's limit."""
     done = current.replicas == _available(current, pods) == deployment.spec.replicas
     empty = [one for one in old if not one.replicas and not pods.get(one.wanted.owner)]
     too_many = max(0, len(empty) - deployment.spec.revision_history_limit) if done else 0

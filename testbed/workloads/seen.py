@@ -40,17 +40,17 @@ class KeptSet:
 
     @property
     def key(self) -> ObjectKey:
-        """Its namespace and name."""
+        """Return its namespace and name."""
         return self.wanted.key
 
     @property
     def owner(self) -> Owner | None:
-        """The Deployment as its owner; None as above."""
+        """Return the Deployment as its owner; None as above."""
         return Owner("Deployment", self.deployment) if self.deployment else None
 
     @property
     def replicas(self) -> int:
-        """How many pods it wants."""
+        """Return how many pods it wants."""
         return self.wanted.spec.replicas
 
 
@@ -101,7 +101,7 @@ PodsByOwner = Mapping[Owner, Sequence[SeenPod]]
 
 
 def by_owner(pods: Iterable[SeenPod]) -> PodsByOwner:
-    """The pods of each owner that has any."""
+    """Return the pods of each owner that has any."""
     found: dict[Owner, list[SeenPod]] = {}
     for pod in pods:
         if pod.owner is not None:
@@ -110,5 +110,5 @@ def by_owner(pods: Iterable[SeenPod]) -> PodsByOwner:
 
 
 def living(pods: PodsByOwner, owner: Owner) -> list[SeenPod]:
-    """The pods of an owner that are not ending."""
+    """Return the pods of an owner that are not ending."""
     return [pod for pod in pods.get(owner, ()) if not pod.terminating]

@@ -13,7 +13,7 @@ from testbed.workloads.workloads import Workloads
 
 
 def describe_deployment(name: str, workloads: Workloads, events: Events) -> Description:
-    """Everything about one Deployment, as headings and values. Raises KeyError."""
+    """Return everything about one Deployment, as headings and values. Raises KeyError."""
     wanted = workloads.deployments[key_of(name)]
     progress, spec = workloads.progress(wanted, workloads.seen()), wanted.spec
     numbers, strategy = progress.numbers, wanted.spec.strategy.type
@@ -31,7 +31,7 @@ def describe_deployment(name: str, workloads: Workloads, events: Events) -> Desc
 
 
 def describe_replica_set(name: str, workloads: Workloads, events: Events) -> Description:
-    """Everything about one ReplicaSet, as headings and values. Raises KeyError."""
+    """Return everything about one ReplicaSet, as headings and values. Raises KeyError."""
     one = workloads.sets[key_of(name)]
     numbers, unplaced = set_numbers(one, workloads.seen().pods), workloads.unplaced.get(one.wanted.owner)
     return {
@@ -44,7 +44,7 @@ def describe_replica_set(name: str, workloads: Workloads, events: Events) -> Des
 
 
 def describe_daemon_set(name: str, workloads: Workloads, events: Events) -> Description:
-    """Everything about one DaemonSet, as headings and values. Raises KeyError."""
+    """Return everything about one DaemonSet, as headings and values. Raises KeyError."""
     wanted, seen = workloads.daemon_sets[key_of(name)], workloads.seen()
     numbers = daemon_numbers(wanted, seen.pods.get(wanted.owner, ()), seen.nodes)
     unplaced = workloads.unplaced.get(wanted.owner)
@@ -60,7 +60,7 @@ def describe_daemon_set(name: str, workloads: Workloads, events: Events) -> Desc
 
 
 def names_of(workloads: Workloads, kind: str) -> Sequence[str]:
-    """The names of all objects of a kind."""
+    """Return the names of all objects of a kind."""
     return [str(one.key) for one in workloads.owners() if one.kind == kind]
 
 

@@ -57,7 +57,7 @@ REVISION_HASH = "controller-revision-hash"
 
 
 class Owned(NamedTuple):
-    """Where a pod that somebody's template made comes from."""
+    """Where a pod comes from that a template made."""
 
     owner: Owner
     template_hash: str
@@ -108,7 +108,7 @@ class Workloads:
         """Of each Deployment, at the last decision."""
 
     def start(self, wanted: Iterable[PodOwner]) -> None:
-        """Want these, and see to everything from now on."""
+        """Want these, and decide about everything from now on."""
         with self.deciding:
             for one in wanted:
                 self.want(one)
@@ -153,34 +153,34 @@ class Workloads:
         self._pods.changed.notify()
 
     def owner_of(self, pod: ObjectKey) -> Owner | None:
-        """The ReplicaSet or DaemonSet that a pod belongs to."""
+        """Return the ReplicaSet or DaemonSet that a pod belongs to."""
         owned = self._owned.get(pod)
         return owned.owner if owned else None
 
     def created_at_of(self, owner: Owner) -> str | None:
-        """When it was wanted first; None where it is not."""
+        """Return when it was created; None if it does not exist."""
         if owner.kind == "ReplicaSet":
             kept = self.sets.get(owner.key)
             return kept.created_at if kept else None
         return self.created_at.get(owner)
 
     def owners(self) -> list[PodOwner]:
-        """Everything that makes pods of a template."""
+        """Return everything that makes pods of a template."""
         sets = [one.wanted for one in self.sets.values()]
         return [*list(self.deployments.values()), *sets, *list(self.daemon_sets.values())]
 
     def sets_of(self, deployment: ObjectKey) -> list[KeptSet]:
-        """The ReplicaSets of a Deployment, newest revision first."""
+        """Return the ReplicaSets of a Deployment, newest revision first."""
         own = [one for one in self.sets.values() if one.deployment == deployment]
         return sorted(own, key=lambda one: -one.revision)
 
     def pods_of(self, owner: Owner) -> list[Pod]:
-        """Its pods, of a Deployment those of all its ReplicaSets; those that are ending included."""
+        """Return its pods, of a Deployment those of all its ReplicaSets; those that are ending included."""
         owners = {owner, *(one.wanted.owner for one in self.sets_of(owner.key) if owner.kind == "Deployment")}
         return [pod for pod in self._pods if self.owner_of(pod.key) in owners]
 
     def seen_pods(self) -> list[SeenPod]:
-        """Every pod of the lab as it is now."""
+        """Return every pod of the lab as it is now."""
         seen = []
         for pod in self._pods:
             owned = self._owned.get(pod.key)
@@ -206,7 +206,7 @@ class Workloads:
         return seen
 
     def seen_nodes(self) -> list[SeenNode]:
-        """Every node of the lab as it is now."""
+        """Return every node of the lab as it is now."""
         return [
             SeenNode(node.name, node.expected, node.name in self.leaving, node.labels)
             for node in self._nodes.values()
@@ -233,11 +233,11 @@ class Workloads:
             self._wake_up()
 
     def seen(self) -> Seen:
-        """Every pod, by owner, and every node as they are now."""
+        """Return every pod, by owner, and every node as they are now."""
         return Seen(by_owner(self.seen_pods()), self.seen_nodes())
 
     def progress(self, deployment: Deployment, seen: Seen) -> Progress:
-        """How far a Deployment is."""
+        """Return how far a Deployment is."""
         sets = self.sets_of(deployment.key)
         numbers = deployment_numbers(deployment, sets, seen.pods, seen.nodes)
         return progress_of(deployment, sets, numbers, self.unplaced, self._progress.get(deployment.key), time.time())
@@ -251,7 +251,7 @@ class Workloads:
             self.end_soon(pod)
 
     def _missing_s(self, pod: Pod, owned: Owned | None) -> float:
-        """How much longer a ready pod must be ready to count as available."""
+        """Return for how many more seconds a ready pod must be ready to count as available."""
         wanted = self._wanted(owned.owner) if owned else None
         if wanted is None or not wanted.spec.min_ready_seconds:
             return 0.0
@@ -295,7 +295,7 @@ class Workloads:
                 self._end(pod, grace_s)
 
     def _end(self, pod: Pod, grace_s: float | None) -> None:
-        """In the order that loses no request: no node sends to it any more, then TERM, then the grace."""
+        """End it in the order that loses no request: no node sends to it any more, then TERM, then the grace."""
         # Notified in any case: the pod's own word wakes the pod watch first, and we must not wait for that.
         for name in self._pods.changed.notify_and_wait(ROUTES_LIMIT_S):
             why = f"{name} may still send to the pod after {ROUTES_LIMIT_S:g} s; it is ended all the same"
@@ -350,7 +350,7 @@ class Workloads:
 
 
 def _labelled(wanted: ReplicaSet | DaemonSet) -> tuple[PodTemplate, str]:
-    """The template with the labels that its pods have besides, and its hash."""
+    """Return the template with the labels that its pods have besides, and its hash."""
     template = wanted.spec.template
     if isinstance(wanted, ReplicaSet):
         return template, wanted.template_hash
