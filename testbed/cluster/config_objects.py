@@ -22,11 +22,11 @@ KEYS_OF_TYPE = {
     "kubernetes.io/ssh-auth": ("ssh-privatekey",),
     "kubernetes.io/tls": ("tls.crt", "tls.key"),
 }
-"""Type of a Secret → what it must have."""
+"""Type of a Secret → its required keys."""
 
 
 def _text(value: object) -> object:
-    """Keep a value out of the message that it is wrong: it may be secret."""
+    """Keep a value out of its error message: it may be secret."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -35,7 +35,7 @@ def _text(value: object) -> object:
 
 
 def _check_base64(instead: str) -> AfterValidator:
-    """Take base64 alone; `instead` is where plain text goes."""
+    """Accept only base64; `instead` is the field for plain text."""
 
     def check(value: str) -> str:
         try:
@@ -49,7 +49,7 @@ def _check_base64(instead: str) -> AfterValidator:
 
 
 def _decoded(value: str) -> bytes:
-    # As Kubernetes: line ends are no part of it.
+    # As in Kubernetes: line ends are not part of it.
     return base64.b64decode(value.replace("\n", "").replace("\r", ""), validate=True)
 
 
@@ -58,7 +58,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 
 
 class ConfigMetadata(Metadata):
-    """Name and labels; the name may have points."""
+    """Name and labels; the name may contain dots."""
 
     name: Annotated[str, AfterValidator(check_object_name)]
 
@@ -71,18 +71,18 @@ class ConfigMap(Model):
     metadata: ConfigMetadata
     data: dict[ConfigKey, Text] = Field(default_factory=dict)
     binary_data: dict[ConfigKey, Annotated[Text, _check_base64("data")]] = Field(default_factory=dict)
-    """In base64; files of volumes, and never variables."""
+    """In base64; for files of volumes, never for variables."""
     immutable: bool = False
-    """True: only delete ends it."""
+    """True: it can only be deleted, not changed."""
 
     @property
     def name(self) -> str:
-        """`metadata.name`."""
+        """Return `metadata.name`."""
         return self.metadata.name
 
     @property
     def key(self) -> ObjectKey:
-        """`metadata.namespace` and `metadata.name`."""
+        """Return `metadata.namespace` and `metadata.name`."""
         return ObjectKey(self.metadata.namespace, self.metadata.name)
 
     @property
@@ -92,7 +92,7 @@ class ConfigMap(Model):
 
     @property
     def content(self) -> Mapping[str, bytes]:
-        """Everything."""
+        """Return all values."""
         return {**self.variables, **{key: _decoded(value) for key, value in self.binary_data.items()}}
 
     def to_manifest(self) -> dict[str, Any]:
@@ -110,19 +110,19 @@ class Secret(Model):
     data: dict[ConfigKey, Annotated[Text, _check_base64("stringData")]] = Field(default_factory=dict, repr=False)
     """In base64."""
     string_data: dict[ConfigKey, Text] = Field(default_factory=dict, repr=False)
-    """As it is; goes before `data`, and is shown there."""
+    """As plain text; overrides `data`, in which it is shown."""
     type: str = "Opaque"
     immutable: bool = False
-    """True: only delete ends it."""
+    """True: it can only be deleted, not changed."""
 
     @property
     def name(self) -> str:
-        """`metadata.name`."""
+        """Return `metadata.name`."""
         return self.metadata.name
 
     @property
     def key(self) -> ObjectKey:
-        """`metadata.namespace` and `metadata.name`."""
+        """Return `metadata.namespace` and `metadata.name`."""
         return ObjectKey(self.metadata.namespace, self.metadata.name)
 
     @property

@@ -1,1 +1,1 @@
-"""Between lab and caller: the wire, the client, the lab's socket and the options that a lab is started with."""
+"""The connection between lab and caller: the wire format, the client, the lab's socket and the lab's options."""

@@ -1,4 +1,4 @@
-"""How the verbs find a running lab and talk to it. Stdlib only: `status` and `get` must answer at once."""
+"""Finds running labs and sends them requests. Standard library only: `status` and `get` must be fast."""
 
 import contextlib
 import json
@@ -17,63 +17,63 @@ from testbed.plain_files import read_plain
 from testbed.spelling import listed
 
 RUN_ROOT = Path("/run/testbed")
-"""Where labs of root lie."""
+"""Directory of root's labs."""
 LAB_FILE = "lab.json"
 CLUSTER_FILE = "cluster.yaml"
 NOT_YOURS = "belongs to another user (want: the same command with sudo)"
 RECORD_BYTES = 4096
-"""More than a lab.json ever has."""
+"""More than any lab.json."""
 
 
 class NoAnswer(TestbedError):
-    """The lab did not answer in the time that the caller gave it."""
+    """The lab did not answer within the caller's time limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabRecord:
-    """What `up` wrote about a lab into its run directory."""
+    """The record about a lab that `up` wrote into its run directory."""
 
     name: str
     pid: int
-    """Of the lab's PID 1, as the host sees it."""
+    """Of the lab's PID 1, in the host's PID namespace."""
     start_ticks: int
-    """Field 22 of /proc/PID/stat: tells this process from a later one with the same pid."""
+    """Field 22 of /proc/PID/stat: distinguishes this process from a later one with the same pid."""
     rundir: Path
     owner: int
-    """User id of who may look at the lab, besides root."""
+    """User id of the only user besides root who may view the lab."""
     protocol: int = PROTOCOL
-    """What its control socket speaks."""
+    """The protocol of its control socket."""
 
     @property
     def rootless(self) -> bool:
-        """Whether an ordinary user started it without root."""
+        """Return whether an ordinary user started it without root."""
         return self.rundir.parent != RUN_ROOT
 
     @property
     def alive(self) -> bool:
-        """Whether the lab's PID 1 still runs. Seen from inside the lab it is our own PID 1."""
+        """Return whether the lab's PID 1 still runs. Inside the lab it is our own PID 1."""
         return self.start_ticks in (start_ticks(self.pid), start_ticks(1))
 
     @property
     def ours(self) -> bool:
-        """Whether the caller may ask it something."""
+        """Return whether the caller may send it requests."""
         return os.geteuid() in (0, self.owner)
 
 
 @dataclass(frozen=True, slots=True)
 class LabsThere:
-    """What the directories of labs hold, for the caller."""
+    """The labs in the directories of labs, from the caller's view."""
 
     ours: Sequence[LabRecord]
-    """Labs that run and that the caller may ask, by name."""
+    """Running labs that the caller may query, by name."""
     foreign: Sequence[str]
     """Names of other users' labs."""
     doubtful: Mapping[str, str]
-    """Names of labs in whose directories another user than root could have put things, and why."""
+    """Names of labs whose directories another user could have modified, and why."""
 
 
 def runtime_directory() -> Path | None:
-    """The caller's XDG_RUNTIME_DIR; None where it is not set or somebody else's, as after `sudo -E`."""
+    """Return the caller's XDG_RUNTIME_DIR; None if it is unset or another user's, as after `sudo -E`."""
     given = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
     try:
         return Path(given) if os.stat(given).st_uid == os.geteuid() else None
@@ -82,15 +82,15 @@ def runtime_directory() -> Path | None:
 
 
 def own_root() -> Path | None:
-    """Where labs lie that the caller starts without root."""
+    """Return the directory of labs that the caller starts without root."""
     directory = runtime_directory()
     return None if directory is None else directory / "testbed"
 
 
 def run_roots() -> list[Path]:
-    """Every directory in which the caller's labs may lie, their own first.
+    """Return every directory with labs of the caller, their own first.
 
-    Raises TestbedError (environment) for one in which another user could have put things.
+    Raises TestbedError (environment) for one that another user could have modified.
     """
     own = own_root()
     roots = [RUN_ROOT] if own is None else [own, RUN_ROOT]
@@ -101,16 +101,14 @@ def run_roots() -> list[Path]:
 
 
 def check_root(root: Path) -> None:
-    """Raises TestbedError (environment) when labs in it are not to be believed; FileNotFoundError."""
+    """Raise TestbedError (environment) if labs in it are not trustworthy. Raises FileNotFoundError."""
     if why := doubt(root):
-        want = (
-            "a directory of root's own that no other user can write" if root == RUN_ROOT else "a directory of your own"
-        )
-        raise WrongEnvironment(f"{root}: {why} (want {want}; look what it is, then remove it)")
+        want = "a directory of root's that no other user can write" if root == RUN_ROOT else "a directory of your own"
+        raise WrongEnvironment(f"{root}: {why} (want {want}; check it, then remove it)")
 
 
 def doubt(directory: Path) -> str:
-    """Why others than root and the caller could have put things there, in words; empty when they could not.
+    """Return why users other than root and the caller could have modified it; empty if they could not.
 
     Raises FileNotFoundError.
     """
@@ -118,14 +116,14 @@ def doubt(directory: Path) -> str:
     if stat.S_ISLNK(status.st_mode):
         return "is a symbolic link"
     if not stat.S_ISDIR(status.st_mode):
-        return "is no directory"
+        return "is not a directory"
     if status.st_uid not in (0, os.geteuid()):
         return f"belongs to uid {status.st_uid}"
     return f"can be written by others (mode {status.st_mode & 0o7777:04o})" if status.st_mode & 0o022 else ""
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when there is no such (living) process."""
+    """Return when a process started, in clock ticks since boot; None if there is no such (living) process."""
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -134,12 +132,12 @@ def start_ticks(pid: int) -> int | None:
 
 
 def read_record(rundir: Path) -> LabRecord | None:
-    """The record of a lab, dead or alive; None when there is none, or none that can be read and believed."""
+    """Read the record of a lab, dead or alive; None if it is missing, unreadable or untrustworthy."""
     try:
         if doubt(rundir):
             return None
         record = json.loads(read_plain(rundir / LAB_FILE, RECORD_BYTES))
-        # An older testbed gave the directory to the owner instead.
+        # An older testbed made the owner the directory's owner instead.
         owner = record.get("owner", rundir.lstat().st_uid)
         numbers = (record["pid"], record["start_ticks"], owner)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -151,7 +149,7 @@ def read_record(rundir: Path) -> LabRecord | None:
 
 
 def look_for_labs() -> LabsThere:
-    """Every lab of the machine. Raises TestbedError (environment) as `run_roots`."""
+    """Return every lab of the machine. Raises TestbedError (environment) as `run_roots`."""
     ours, foreign, doubtful = [], [], {}
     for root in run_roots():
         for rundir in directories_in(root):
@@ -172,7 +170,7 @@ def look_for_labs() -> LabsThere:
 
 
 def directories_in(root: Path) -> list[Path]:
-    """What may be a lab's in a directory of labs; locks and drafts have hidden names."""
+    """Return possible labs in a directory of labs; locks and drafts have hidden names."""
     try:
         return sorted(path for path in root.iterdir() if not path.name.startswith("."))
     except OSError:
@@ -180,12 +178,12 @@ def directories_in(root: Path) -> list[Path]:
 
 
 def running_labs() -> Sequence[LabRecord]:
-    """Every lab that runs and that the caller may ask, by name. Raises TestbedError as `look_for_labs`."""
+    """Return every running lab that the caller may query, by name. Raises TestbedError as `look_for_labs`."""
     return look_for_labs().ours
 
 
 def find_lab(name: str | None) -> LabRecord:
-    """The lab that is meant: by name, by TESTBED_LAB, or the only one. Raises TestbedError when there is no such."""
+    """Return the requested lab: by name, by TESTBED_LAB, or the only one. Raises TestbedError if there is none."""
     name = name or os.environ.get("TESTBED_LAB") or None
     there = look_for_labs()
     labs = [lab for lab in there.ours if name in (None, lab.name)]
@@ -195,11 +193,11 @@ def find_lab(name: str | None) -> LabRecord:
     if not labs:
         raise _not_found(name, there)
     names = listed(lab.name for lab in labs)
-    raise InvalidInput(f"several labs are running: {names} (say which: --lab NAME or TESTBED_LAB)")
+    raise InvalidInput(f"several labs are running: {names} (choose one: --lab NAME or TESTBED_LAB)")
 
 
 def check_protocol(lab: LabRecord, protocol: int) -> None:
-    """Raise TestbedError, with what to do, for a lab whose answers this testbed may misread."""
+    """Raise TestbedError, with advice, for a lab whose answers this testbed may misread."""
     if protocol == PROTOCOL:
         return
     down = f"{'' if lab.rootless else 'sudo '}testbed down --lab {lab.name}"
@@ -223,10 +221,10 @@ def _not_found(name: str | None, there: LabsThere) -> TestbedError:
 
 
 def doubtful_lab(name: str, why: str) -> str:
-    """What to say of a lab whose directory is not to be believed."""
+    """Return the error for a lab with an untrustworthy directory."""
     return (
-        f"lab {name}: {RUN_ROOT / name} {why}, so nothing in it is believed "
-        f"(older versions gave it to the user; take the lab down: sudo testbed down --lab {name})"
+        f"lab {name}: {RUN_ROOT / name} {why}, so it cannot be trusted (older versions gave it to the user; take the"
+        f" lab down: sudo testbed down --lab {name})"
     )
 
 
@@ -235,10 +233,10 @@ Message: TypeAlias = dict[str, Any]
 
 
 class LabConnection:
-    """One request to a lab. Closing it, also by dying, ends whatever the request started."""
+    """One request to a lab. Closing it, even by dying, ends everything that the request started."""
 
     def __init__(self, lab: LabRecord, timeout_s: float | None = None) -> None:
-        """`timeout_s`: how long to wait for each message of the lab; None for as long as it takes."""
+        """Connect; `timeout_s`: how long to wait for each message of the lab; None: for ever."""
         check_protocol(lab, lab.protocol)
         self._lab = lab
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -264,10 +262,10 @@ class LabConnection:
     ) -> Generator[Message, None, None]:
         """Send the request and yield its messages up to the result.
 
-        Raises TestbedError for an error answer, NoAnswer when nothing came in time.
+        Raises TestbedError for an error answer, NoAnswer if none came in time.
         """
         try:
-            # Turned away already: why is still there to be read.
+            # Rejected already: the reason can still be read.
             with contextlib.suppress(BrokenPipeError):
                 send_line(self._socket, {"verb": question.name, "arguments": arguments}, descriptors)
             with self._socket.makefile("rb") as lines:
@@ -285,7 +283,7 @@ class LabConnection:
             raise NoAnswer(f"{question.name}: no answer within {self._socket.gettimeout():g} s") from late
         except ConnectionResetError:
             pass
-        raise TestbedError("the lab ended before it answered, or gave up handing its answer over")
+        raise TestbedError("the lab ended before it answered, or gave up sending its answer")
 
     def shutdown(self) -> None:
         """End the request while another thread waits for its messages."""
@@ -313,12 +311,12 @@ def ask(
     """Send one request and return its result. Raises TestbedError; NoAnswer after `answer_within_s` seconds."""
     with (
         LabConnection(lab, answer_within_s) as connection,
-        # Left to the garbage collector, its end would swallow a Ctrl-C of that moment.
+        # If left to the garbage collector, its cleanup could swallow a Ctrl-C at that moment.
         contextlib.closing(connection.ask(question, descriptors, **arguments)) as messages,
     ):
         for message in messages:
             if "result" in message:
-                # What the lab's end was checked to return.
+                # The lab's end was checked to return this.
                 return cast("AnswerT", message["result"])
     raise TestbedError("the lab ended before it answered")
 
@@ -331,9 +329,9 @@ def ask_with_contents(
     cluster_files: bool = False,
     **arguments: object,
 ) -> AnswerT:
-    """Hand files' contents over as a file in memory: a request has a limit that they may exceed.
+    """Pass files' contents as a file in memory: they may exceed a request's size limit.
 
-    `cluster_files`: each is a cluster file, whose first document is no object.
+    `cluster_files`: each is a cluster file, whose first document is not an object.
     """
     import base64
 

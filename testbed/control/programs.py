@@ -16,18 +16,18 @@ from testbed.errors import InvalidInput, WrongEnvironment
 HANGUP_GRACE_S = 1.0
 STREAMS = 3
 USUAL_UMASK = 0o022
-"""A program that a user starts makes files as on any machine; the lab's own are nobody else's."""
+"""A user's program creates files with the usual mode; the lab's own files are private."""
 
 
 def run_for_client(
     request: Request, argv: Sequence[str], environment: Mapping[str, str] | None = None, *, take_terminal: bool = False
 ) -> EndedAnswer:
-    """Run `argv` on the client's streams until it ends or the client leaves; returns its exit code (128 + signal).
+    """Run `argv` on the client's streams until it ends or the client leaves; return its exit code (128 + signal).
 
-    `take_terminal`: the first stream is a terminal that shall control the program's session.
+    `take_terminal`: the first stream is a terminal that should control the program's session.
     """
     if len(request.streams) != STREAMS:
-        raise InvalidInput("this verb wants the client's three standard streams")
+        raise InvalidInput("this verb needs the client's three standard streams")
     stdin, stdout, stderr = request.streams
     command = ["setsid", "--ctty", "--wait", *argv] if take_terminal else list(argv)
     try:
@@ -38,7 +38,7 @@ def run_for_client(
             stderr=stderr,
             env=None if environment is None else dict(environment),
             umask=USUAL_UMASK,
-            # `setsid --ctty` makes the session itself and must not lead one already.
+            # `setsid --ctty` creates the session itself and must not lead one already.
             start_new_session=not take_terminal,
         )
     except FileNotFoundError as failure:
@@ -48,7 +48,7 @@ def run_for_client(
 
 
 def wait_with_client(request: Request, pid: int) -> int:
-    """Wait for child process `pid`; when the client leaves first, hang the child's session up."""
+    """Wait for child process `pid`; if the client leaves first, hang up the child's session."""
     pidfd = os.pidfd_open(pid)
     try:
         poll = select.poll()
@@ -70,7 +70,7 @@ def wait_with_client(request: Request, pid: int) -> int:
 
 
 def _sessions_below(pid: int) -> frozenset[int]:
-    """Return the sessions that descendants of a process lead, as a shell in a terminal of its own does."""
+    """Return the sessions led by descendants of a process, such as a shell in its own terminal."""
     below, found = {pid}, set()
     for one in sorted(_processes(), key=lambda process: process.started):
         if one.parent in below:
@@ -81,7 +81,7 @@ def _sessions_below(pid: int) -> frozenset[int]:
 
 
 def _signal_members(sessions: frozenset[int], number: int) -> None:
-    """Signal what is left in these sessions; what has made one of its own, as a daemon does, stays."""
+    """Signal the remaining members of these sessions; those that started their own session, as daemons do, stay."""
     for one in _processes() if sessions else ():
         if one.session in sessions:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -96,7 +96,7 @@ class _Process(NamedTuple):
 
 
 def _processes() -> Iterator[_Process]:
-    """Every process of the lab, those in pods' PID namespaces included."""
+    """Yield every process of the lab, including those in pods' PID namespaces."""
     for name in os.listdir("/proc"):
         if name.isdecimal():
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What can be asked of a lab: each verb of the control socket, by its name on the wire and the type of its answer.
+"""The requests to a lab: each verb of the control socket, by its name on the wire and the type of its answer.
 
 Both ends are checked against these: `ask(lab, STATUS)` is a StatusAnswer, and `Verb(STATUS, …)` must return one. Light:
 the types are for mypy alone.

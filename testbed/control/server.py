@@ -1,12 +1,12 @@
-"""The lab's end of the control socket: who may ask, one thread per question, nothing left behind by a client that goes.
+"""The lab's end of the control socket: access control, one thread per request, nothing left behind by a client that
+leaves.
 
     connect ─> uid known? ─> waiting room (one thread for all) ── whole request ──> a thread that answers
                                  too late, too long, half, too many waiting: an error, and closed
 
-So clients that say nothing, or half of something, cost a descriptor each and nobody else any time.
-
-The kernel tells who connected (SO_PEERCRED): root may ask for anything, the user who ran `sudo testbed up` for the
-verbs that only look. Nobody else can even connect: the socket is that user's, with mode 0600, in a directory of root's.
+So clients that send nothing, or half a request, cost one descriptor each and delay no other client. The kernel
+identifies the client (SO_PEERCRED): root may use every verb, the user who ran `sudo testbed up` only the read-only
+ones. Other users cannot even connect: the socket belongs to that user, with mode 0600, in a directory of root's.
 """
 
 import contextlib
@@ -32,17 +32,17 @@ from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 10.0
-"""From a client's connecting to the end of its request."""
+"""From the connection to the end of the request."""
 MAX_WAITING = 64
-"""Clients that have not asked yet; of more, the one that waits longest has to go."""
+"""Clients without a complete request; of more, the longest waiting one is disconnected."""
 DELIVERY_LIMIT_S = 30.0
-"""A client that has not taken its answer by then loses it: until then the lab keeps it."""
+"""A client that has not read its answer by then loses it: until then the lab keeps it."""
 MAX_ANSWERED = 256
-"""Requests that run at a time, such as open shells."""
+"""Concurrent requests, such as open shells."""
 
 
 class Request:
-    """One question: its arguments, the client's standard streams if it sent them, and a way to tell progress."""
+    """One request: its arguments, the client's standard streams if it sent them, and a way to report progress."""
 
     def __init__(self, connection: socket.socket, arguments: dict[str, Any], streams: tuple[int, ...]) -> None:
         self.arguments = arguments
@@ -50,7 +50,7 @@ class Request:
         self._connection = connection
 
     def argument(self, name: str, kind: type, default: object = None) -> Any:  # noqa: ANN401 - JSON, checked here
-        """An argument of the request. Raises TestbedError (usage) when it has another type."""
+        """Return an argument of the request. Raises TestbedError (usage) if it has another type."""
         value = self.arguments.get(name, default)
         if value is not None and not isinstance(value, kind):
             raise InvalidInput(f"{name}: wrong type (got {value!r}; want {kind.__name__})")
@@ -66,18 +66,18 @@ class Request:
         return bool(readable) and not self._connection.recv(1)
 
     def fileno(self) -> int:
-        """For poll loops that wait for the client's end among other things."""
+        """Return the descriptor, for poll loops that wait for the client's end among others."""
         return self._connection.fileno()
 
 
 @dataclass(frozen=True, slots=True)
 class Verb(Generic[AnswerT]):
-    """What the lab does for one question."""
+    """The lab's implementation of one request."""
 
     question: Question[AnswerT]
     run: Callable[[Request], AnswerT]
     changes: bool = True
-    """False: it only looks, so the lab's owner may ask without being root."""
+    """False: it is read-only, so the lab's owner may use it without being root."""
 
 
 AnyVerb = Verb[Any]
@@ -85,7 +85,7 @@ AnyVerb = Verb[Any]
 
 @dataclass(slots=True)
 class _Waiting:
-    """A client whose request is not complete."""
+    """A client with an incomplete request."""
 
     connection: socket.socket
     uid: int
@@ -94,7 +94,7 @@ class _Waiting:
 
 
 class ControlServer:
-    """Listens on `path` and answers with `verbs`, each request in a thread of its own."""
+    """Listens on `path` and answers with `verbs`, each request in its own thread."""
 
     def __init__(self, path: Path, verbs: Iterable[AnyVerb], owner_uid: int) -> None:
         self._verbs = {verb.question.name: verb for verb in verbs}
@@ -104,7 +104,7 @@ class ControlServer:
         self._running = 0
         self._large_delivered = False
         self._waiting: dict[socket.socket, _Waiting] = {}
-        """In the order in which they came, which is also that of `until_s`."""
+        """In order of arrival, which is also that of `until_s`."""
         self._selector = selectors.DefaultSelector()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with contextlib.suppress(FileNotFoundError):
@@ -136,7 +136,7 @@ class ControlServer:
         try:
             connection, _ = self._socket.accept()
         except OSError as failure:
-            # No descriptor left, most likely: whoever waits longest without asking gives one back.
+            # Probably out of descriptors: the longest waiting client gives one back.
             log.warning("control: %s", failure)
             if self._waiting:
                 self._turn_away(next(iter(self._waiting.values())), "too many clients")
@@ -150,7 +150,7 @@ class ControlServer:
             connection.close()
             return
         if len(self._waiting) >= MAX_WAITING:
-            self._turn_away(next(iter(self._waiting.values())), f"more than {MAX_WAITING} clients that ask nothing")
+            self._turn_away(next(iter(self._waiting.values())), f"more than {MAX_WAITING} clients without a request")
         self._waiting[connection] = client
         self._selector.register(connection, selectors.EVENT_READ, client)
 
@@ -167,7 +167,7 @@ class ControlServer:
         self._forget(client)
         if not self._answered.acquire(blocking=False):
             close_all(request[1])
-            _try_to_send(client.connection, {"error": f"{MAX_ANSWERED} requests run already", "exit": 1})
+            _try_to_send(client.connection, {"error": f"{MAX_ANSWERED} requests are already running", "exit": 1})
             client.connection.close()
             return
         client.connection.setblocking(True)
@@ -189,7 +189,7 @@ class ControlServer:
     def _serve(self, client: _Waiting, line: bytes, streams: tuple[int, ...]) -> None:
         connection = client.connection
         try:
-            # As text alone: what it was made of need not stay until a slow reader has it all.
+            # As text only: its source need not stay in memory until a slow reader has all of it.
             answer = line_of({"result": self._answer(client, line, streams)})
             self._deliver(connection, answer)
             if len(answer) >= LARGE_BYTES:
@@ -197,12 +197,12 @@ class ControlServer:
         except TestbedError as failure:
             _try_to_send(connection, {"error": str(failure), "exit": failure.exit_code}, patience_s=1)
         except (OSError, AgentError) as failure:
-            # The kernel refused, or the client has gone.
+            # The kernel refused, or the client is gone.
             log.info("control: %s", failure)
             _try_to_send(connection, {"error": str(failure), "exit": 1}, patience_s=1)
         except Exception as failure:
-            # A bug in one verb must not end the lab; the log has where it was.
-            log.exception("control: unexpected")
+            # A bug in one verb must not end the lab; the log has the traceback.
+            log.exception("control: unexpected error")
             _try_to_send(connection, {"error": f"internal error: {failure!r} (see lab.log)", "exit": 1}, patience_s=1)
         finally:
             close_all(streams)
@@ -223,7 +223,7 @@ class ControlServer:
             connection.settimeout(DELIVERY_LIMIT_S)
             connection.sendall(answer)
         except OSError as failure:
-            # It has gone, or takes too long; half an answer is followed by nothing.
+            # It is gone, or too slow; nothing may follow half an answer.
             log.info("control: answer not delivered: %s", failure)
 
     def _answer(self, client: _Waiting, line: bytes, streams: tuple[int, ...]) -> object:
@@ -236,7 +236,7 @@ class ControlServer:
         except (ValueError, TypeError, KeyError, RecursionError) as failure:
             raise InvalidInput("not a request of this lab (another version of testbed?)") from failure
         if not isinstance(arguments, dict):
-            raise InvalidInput(f"{name}: arguments are no mapping (another version of testbed?)")
+            raise InvalidInput(f"{name}: arguments are not a mapping (another version of testbed?)")
         if client.uid != 0 and (verb.changes or client.uid != self._owner_uid):
             raise WrongEnvironment(f"{name}: needs root (try: sudo testbed {name} …)")
         return verb.run(Request(client.connection, arguments, streams))
@@ -250,7 +250,9 @@ def _other_protocol(protocol: int) -> str:
 
 
 def _try_to_send(connection: socket.socket, message: dict[str, Any], patience_s: float = 0.0) -> None:
-    """Tell a client what went wrong, if it takes that in time; without patience only what the socket has room for."""
+    """Send a client its error, if it reads it in time; without patience only as much as fits into the
+    socket's buffer.
+    """
     with contextlib.suppress(OSError):
         connection.settimeout(patience_s)
         send_line(connection, message)

@@ -7,8 +7,8 @@ descriptors as SCM_RIGHTS: the standard streams of a program to run) and reads l
     {"result": …}                            final: the answer
     {"error": text, "exit": code}            final: what went wrong and the exit code for it
 
-Every line, of either end, has `"protocol": PROTOCOL` too: the two ends may be of different versions of the testbed, and
-then each says so instead of misreading the other. Closing the connection ends whatever the request started.
+Every line, of either end, has `"protocol": PROTOCOL` too: the two ends may be different versions of the testbed, and
+then report it instead of misreading each other. Closing the connection ends everything that the request started.
 """
 
 import array
@@ -18,7 +18,7 @@ import struct
 from typing import Any
 
 PROTOCOL = 2
-"""Grows when requests or answers change their shape. Labs of protocol 1 did not say which they speak."""
+"""Grows when requests or answers change their shape. Labs of protocol 1 did not state it."""
 UNSAID = 1
 LINE_LIMIT = 64 * 1024
 """Bytes of one request; an answer may be longer."""
@@ -27,49 +27,50 @@ CONTROL_SOCKET = "control.sock"
 
 
 def line_of(message: dict[str, Any]) -> bytes:
-    """Return a message as it is sent."""
+    """Return a message in its wire format."""
     return json.dumps({"protocol": PROTOCOL, **message}, separators=(",", ":")).encode() + b"\n"
 
 
 def send_line(connection: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
-    """Send one message. Raises OSError when the other end is gone."""
+    """Send one message. Raises OSError if the other end is gone."""
     data = line_of(message)
     sent = 0
     if descriptors:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         sent = connection.sendmsg([data], rights)
-    # Sending nothing may fail: whoever has all of the line may have answered and gone.
+    # An empty send may fail: the receiver of the whole line may have answered and closed.
     if sent < len(data):
         connection.sendall(data[sent:])
 
 
 def protocol_of(message: dict[str, Any]) -> int:
-    """Return the protocol that a message, or a lab's record, names."""
+    """Return the protocol in a message, or in a lab's record."""
     named = message.get("protocol")
     return named if type(named) is int else UNSAID
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """User id of the process at the other end, by the kernel: who connected, or who listens there."""
+    """Return the user id of the process at the other end, from the kernel: who connected, or who listens there."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     uid: int = struct.unpack("3i", credentials)[1]
     return uid
 
 
 class RequestReader:
-    """One request that comes in pieces: a line, with descriptors beside any of its pieces."""
+    """One request that arrives in pieces: a line, with descriptors beside any of its pieces."""
 
     def __init__(self) -> None:
         self._data = b""
         self._descriptors: list[int] = []
 
     def read(self, connection: socket.socket) -> tuple[bytes, tuple[int, ...]] | None:
-        """Take what has arrived: the whole line with its descriptors, which the caller must close, or None so far.
+        """Read what has arrived; return the whole line with its descriptors, which the caller must close, or None so
+        far.
 
-        Raises OSError (BlockingIOError: nothing has arrived), and ValueError when it can no longer become a request;
-        the caller then closes.
+        Raises OSError (BlockingIOError: nothing has arrived), and ValueError if it is not a valid request; the caller
+        then closes.
         """
-        # Room for more descriptors than are allowed, or the kernel would cut the surplus off in silence.
+        # Room for more descriptors than allowed, or the kernel would silently cut off the excess.
         space = socket.CMSG_SPACE(2 * MAX_DESCRIPTORS * array.array("i").itemsize)
         chunk, ancillary, flags, _address = connection.recvmsg(LINE_LIMIT + 1, space, socket.MSG_CMSG_CLOEXEC)
         for level, kind, payload in ancillary:
@@ -95,7 +96,7 @@ class RequestReader:
         return line, descriptors
 
     def close(self) -> None:
-        """Close descriptors that nobody took."""
+        """Close unclaimed descriptors."""
         close_all(self._descriptors)
         self._descriptors = []
 

@@ -1,1 +1,1 @@
-"""Answers as people read them: tables, the text of a trace, bars of progress."""
+"""Answers in people's form: tables, the text of a trace, progress bars."""

@@ -1,4 +1,4 @@
-"""What stands on the lines below a table. Pure."""
+"""The lines below a table. Pure."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def warning_lines(nodes: "Iterable[NodeStatus]") -> list[str]:
-    """What the agents warn of, each warning once with the nodes that it comes from."""
+    """Return the agents' warnings, each once with its nodes."""
     sources: dict[str, list[str]] = {}
     for node in nodes:
         for warning in node["warnings"]:
@@ -17,9 +17,9 @@ def warning_lines(nodes: "Iterable[NodeStatus]") -> list[str]:
 
 
 def machine_lines(machines: "Sequence[MachineStatus]") -> list[tuple[str, bool]]:
-    """What is to be said of the processes that hold machines' namespaces, and whether it is bad."""
+    """Describe problems of the processes that hold machines' namespaces, and whether they are serious."""
     lost = [one["name"] for one in machines if one["pid"] is None]
     again = [one["name"] for one in machines if one["pid"] is not None and one["restarts"]]
     lines = [(f"{', '.join(lost)}: no process holds the namespaces (testbed events)", True)] if lost else []
-    what = "the process that holds the namespaces was started again (testbed events)"
+    what = "the process that holds the namespaces was restarted (testbed events)"
     return [*lines, *([(f"{', '.join(again)}: {what}", False)] if again else [])]

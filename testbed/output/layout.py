@@ -1,8 +1,7 @@
-"""How a table stands on a screen of some width: no cell is shortened and no column left out. Pure.
+"""Fits a table into a screen width: no cell is shortened and no column omitted. Pure.
 
-Lists and texts wrap between words. Where that is not enough, long cells of the last column stand below their rows, and
-then whole columns do, each with its heading. A word is never broken: one that is wider than the screen is left to the
-terminal.
+Lists and texts wrap between words. If that is not enough, long cells of the last column are put below their rows, then
+whole columns, each with its heading. A word is never broken: the terminal wraps one that is wider than the screen.
 """
 
 import textwrap
@@ -17,18 +16,18 @@ GAP = 2
 INDENT = 4
 """Of a line that belongs to a row."""
 MOST_LINES = 3
-"""A text that would be broken into more gets a line of its own."""
+"""A text that would wrap to more lines gets its own line."""
 HEADING_STYLE = "bold"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where each column goes."""
+    """The place of each column."""
 
     widths: Mapping[int, int]
-    """Of the columns that stand beside one another, by number."""
+    """Widths of the columns that are side by side, by number."""
     below: tuple[int, ...]
-    """Columns with a line of their own."""
+    """Columns with their own line."""
     last: int | None = None
     """The last column, where a cell that is wider than it stands below its row."""
 
@@ -36,7 +35,7 @@ class Layout:
 def table_lines(
     headings: Sequence[str], rows: Sequence[Sequence[Text]], width: int, right: frozenset[int] = frozenset()
 ) -> list[Text]:
-    """Return the lines of a table; the columns in `right` stand at their right edge."""
+    """Return the lines of a table; the columns in `right` are right-aligned."""
     texts = [[heading, *(row[number].plain for row in rows)] for number, heading in enumerate(headings)]
     layout = lay_out(texts, width)
     titles = [Text(heading, HEADING_STYLE) for heading in headings]
@@ -53,7 +52,7 @@ def table_lines(
 def lay_out(columns: Sequence[Sequence[str]], width: int) -> Layout:
     """Find each column's place; a column is its heading and its cells."""
     natural = [max(map(_natural, column)) for column in columns]
-    # The first column is what a row is called.
+    # The first column names the row.
     least = [*natural[:1], *(max(map(_least, column)) for column in columns[1:])]
     kept, last = list(range(len(columns))), None
     if _sum(least) > width and _sum([*least[:-1], _natural(columns[-1][0])]) <= width:
@@ -84,7 +83,7 @@ def _spared(kept: Sequence[int], least: Sequence[int], width: int) -> int:
 
 
 def blocks(columns: Sequence[Sequence[str]], keys: int, width: int) -> list[list[int]]:
-    """Share columns that are alike among tables that fit: the numbers of each, behind those of the first `keys`."""
+    """Split similar columns into several tables that fit: the column numbers of each, after the first `keys`."""
     first = list(range(keys))
     natural = [max(map(_natural, column)) for column in columns]
     found: list[list[int]] = []
@@ -97,7 +96,7 @@ def blocks(columns: Sequence[Sequence[str]], keys: int, width: int) -> list[list
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Break a text between its words; a line break of its own stays."""
+    """Wrap a text between its words; keep its own line breaks."""
     return [line for part in text.split("\n") for line in _wrapped(part, width)]
 
 
@@ -112,7 +111,7 @@ def _natural(text: str) -> int:
 
 
 def _least(text: str) -> int:
-    """Return how narrow a cell may get: a list as its longest entry, a text no narrower than can be read."""
+    """Return a cell's minimum width: a list's longest entry, and for a text a readable width."""
     words = text.split()
     longest = max(map(cell_len, words), default=0)
     is_list = all(word.endswith(",") for word in words[:-1])
@@ -120,13 +119,13 @@ def _least(text: str) -> int:
 
 
 def _sum(widths: Iterable[int]) -> int:
-    """Return how wide columns are together."""
+    """Return the total width of columns."""
     known = list(widths)
     return sum(known) + GAP * (len(known) - 1)
 
 
 def _beside(cells: Sequence[Text], layout: Layout, right: frozenset[int]) -> Iterator[Text]:
-    """Yield the lines of the columns that stand beside one another."""
+    """Yield the lines of the columns that are side by side."""
     wrapped = {number: wrap(cells[number].plain, width) for number, width in layout.widths.items()}
     for line in range(max(map(len, wrapped.values()), default=0)):
         shown = Text()
@@ -147,7 +146,7 @@ def _below(titles: Sequence[Text], cells: Sequence[Text], below: Sequence[int], 
         title, cell = titles[number], cells[number]
         start = INDENT + label + GAP
         if start + max(map(cell_len, cell.plain.split()), default=0) > width:
-            # A long name below its heading fits where it does not fit behind it.
+            # A long name fits below its heading if it does not fit after it.
             yield Text.assemble(" " * INDENT, title)
             title, start = Text(), INDENT + GAP
         for text in filter(None, wrap(cell.plain, width - start)):

@@ -1,4 +1,4 @@
-"""What takes its time, shown while it does: the phases of `up`, and a bar for what takes a known time."""
+"""Progress of slow operations: the phases of `up`, and a bar for known durations."""
 
 import sys
 import threading
@@ -13,7 +13,7 @@ QUIET_S = 1.0  # between two lines about what is waited for
 
 
 class Phases:
-    """The phases of `up` as they come: a spinner on a terminal, plain lines elsewhere."""
+    """The phases of `up`: a spinner on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         self._console = console()
@@ -30,7 +30,7 @@ class Phases:
             self._spinner.stop()
 
     def show(self, phase: str, state: str, detail: str, seconds: float) -> None:
-        """One message of the lab: a phase began, waits for something, or is done."""
+        """Show one message of the lab: a phase started, is waiting, or is done."""
         if state == "done":
             self._console.print(f"{phase:<12}{seconds:6.2f} s  {detail}", soft_wrap=True)
         elif self._spinner:
@@ -42,7 +42,7 @@ class Phases:
 
 @contextmanager
 def waiting(what: str, seconds: float) -> Iterator[None]:
-    """A bar on a terminal while something takes a known time; nothing elsewhere."""
+    """Show a bar on a terminal during an operation of known duration; nothing elsewhere."""
     if not sys.stdout.isatty():
         yield
         return

@@ -1,4 +1,4 @@
-"""Output that cannot be written is an error in one line, and a character that the locale misses is none."""
+"""Standard streams: failed output is an error in one line, and characters missing in the locale are not."""
 
 import contextlib
 import io
@@ -10,17 +10,17 @@ from typing import Any, TextIO
 from testbed.errors import TestbedError
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-"""Open from the first moment (testbed/__main__.py)."""
+"""Open from the start (testbed/__main__.py)."""
 LEAST_WIDTH = 40
-"""Columns; a terminal that says it has fewer is taken to have so many."""
+"""Columns; a terminal that reports fewer is treated as this wide."""
 
 
 class OutputFailed(TestbedError):
-    """Standard output cannot be written; the message is empty when its reader has gone."""
+    """Standard output cannot be written; the message is empty if its reader is gone."""
 
 
 def take() -> None:
-    """Let `sys.stdout` and `sys.stderr` write as this module says."""
+    """Make `sys.stdout` and `sys.stderr` write as described above."""
     if sys.stdin is None:
         sys.stdin = open(STDIN, closefd=False)  # noqa: SIM115 - as long as the program
     sys.stdout = _text(_Output(STDOUT, "w", closefd=False), sys.stdout)
@@ -28,7 +28,7 @@ def take() -> None:
 
 
 def finish() -> None:
-    """Write what is still to be written; Python would do so at its end, and complain where that cannot be."""
+    """Write pending output; Python would do so at exit, and complain if it fails."""
     try:
         sys.stdout.flush()
     except OutputFailed:
@@ -37,7 +37,7 @@ def finish() -> None:
 
 
 def screen_width() -> int:
-    """Return how many columns standard output has; a pipe has room for any line."""
+    """Return the columns of standard output; a pipe has room for any line."""
     # Every verb loads this file.
     import shutil
 
@@ -45,7 +45,7 @@ def screen_width() -> int:
 
 
 class _Output(io.FileIO):
-    """A descriptor whose failures are OutputFailed."""
+    """A descriptor whose failures raise OutputFailed."""
 
     def write(self, data: Any) -> int:  # noqa: ANN401 - bytes of any kind
         try:
@@ -60,7 +60,7 @@ class _Output(io.FileIO):
 
 
 class _Complaints(io.FileIO):
-    """Standard error: where it cannot be written, there is nowhere left to say so."""
+    """Standard error: if it cannot be written, there is nowhere to report that."""
 
     def write(self, data: Any) -> int:  # noqa: ANN401 - bytes of any kind
         try:
@@ -72,6 +72,6 @@ class _Complaints(io.FileIO):
 def _text(raw: io.FileIO, former: TextIO | None) -> TextIO:
     encoding = former.encoding if former is not None else "utf-8"
     errors = former.errors if former is not None else None
-    # A locale without a character that we print, as the arrow of a trace, is no reason to say nothing.
+    # A locale without one of our characters, like the arrow of a trace, must not prevent output.
     errors = "backslashreplace" if errors in (None, "strict") else errors
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True)

@@ -1,4 +1,4 @@
-"""How answers look on a terminal: kubectl-like columns, headings and values, a matrix of pings."""
+"""Answers on a terminal: kubectl-like columns, headings and values, a matrix of pings."""
 
 import json
 import re
@@ -25,17 +25,17 @@ Object = Mapping[str, Any]
 GOOD = {"ready", "Running", "Succeeded"}
 _PLACE = re.compile(r"(?:error: )?(?P<file>.+?):(?P<line>\d+):\d+: ")
 MATRIX_TARGETS = 12
-"""Targets that a matrix of pings has room for; a terminal shows four or five without wrapping, a pipe any number."""
+"""Targets that fit into a matrix of pings; a terminal shows four or five without wrapping, a pipe any number."""
 BAD_COLOUR, GOOD_COLOUR, WARNING_COLOUR = "red", "green", "yellow"
 
 
 def console() -> Console:
-    """Return standard output; colour only on a terminal, and texts as they are: a bracket is no markup."""
+    """Return standard output; colour only on a terminal, and texts literally: a bracket is not markup."""
     return Console(highlight=False, emoji=False, markup=False)
 
 
 def say(text: str, style: str = "") -> None:
-    """Print a text as it is, wrapped between words at the width there is."""
+    """Print a text literally, wrapped between words at the available width."""
     _print([Text(line, style) for line in wrap(text, screen_width())])
 
 
@@ -63,15 +63,15 @@ def columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 def plain_columns(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows in columns, headings as they are: names of pods, for example.
 
-    A terminal shows the same as a pipe: what it has no room for stands below (testbed.output.layout).
+    A terminal shows the same as a pipe: what does not fit is below (testbed.output.layout).
     """
     _print(table_lines(headings, [[_cell(value) for value in row] for row in rows], screen_width()))
 
 
 def matrix(headings: Sequence[str], rows: Iterable[Sequence[object]], keys: int = 1, *, numbers: bool = False) -> None:
-    """Print columns that are alike behind the first `keys`: those without room follow in a table of their own.
+    """Print similar columns after the first `keys`: those that do not fit follow in another table.
 
-    `numbers`: they stand at their right edge.
+    `numbers`: they are right-aligned.
     """
     cells = [[_cell(value) for value in row] for row in rows]
     texts = [[heading, *(row[number].plain for row in cells)] for number, heading in enumerate(headings)]
@@ -97,7 +97,7 @@ POD_HEADINGS = ("pod", "node", "address", "state", "ready", "restarts")
 
 
 def labs(answers: Sequence["StatusAnswer"]) -> None:
-    """Print several labs, a line for each."""
+    """Print several labs, one line each."""
     columns(
         ("lab", "state", "nodes", "pods", "backend", "cluster", "since"),
         (
@@ -126,7 +126,7 @@ def _backends_of(answer: "StatusAnswer") -> str:
 
 
 def status(answer: "StatusAnswer") -> None:
-    """The lab at a glance."""
+    """Print the lab at a glance."""
     cluster = _name_of(answer["cluster_file"])
     made_of = f"{cluster}, backend {_backends_of(answer)}" + (", Open vSwitch" if answer["switch"] == "ovs" else "")
     say(f"lab {answer['lab']}: {answer['state']} since {answer['since']} ({made_of})\n")
@@ -176,7 +176,7 @@ def status(answer: "StatusAnswer") -> None:
 
 
 def _name_of(cluster_file: str) -> str:
-    """One of our own cluster files by the name that `up` takes; any other by its path."""
+    """Return one of our own cluster files by the name that `up` accepts; any other by its path."""
     path = Path(cluster_file)
     return path.stem if path.parent == TOPOLOGIES else cluster_file
 
@@ -190,9 +190,9 @@ def objects(
     with_namespace: bool = False,
     with_labels: bool = False,
 ) -> None:
-    """`get KIND` as columns; `with_kind`: each name as `pod/nginx`, for there are other kinds beside it.
+    """Print `get KIND` as columns; `with_kind`: each name as `pod/nginx`, because other kinds are shown too.
 
-    `with_namespace`: its namespace before the name, where it is in one; `with_labels`: they come last.
+    `with_namespace`: its namespace before the name, if it has one; `with_labels`: they come last.
     """
     if kind is ROUTE_TABLE:
         for item in found:
@@ -210,12 +210,14 @@ def objects(
 
 
 def warnings(found: Iterable[object]) -> None:
-    """Problems that stop nothing, on standard error: a line for each that is new, with the others' lines behind it."""
+    """Print harmless problems on standard error: one line for each new one, followed by the lines of its
+    repetitions.
+    """
     places: dict[str, list[str]] = {}
     first: dict[str, str] = {}
     for line in map(str, found):
         place = _PLACE.match(line)
-        # The same of another container, or of another Deployment's template, is said once.
+        # The same problem of another container, or of another Deployment's template, is printed once.
         alike = re.sub(r"\[\d+\]", "", line[place.end() :].replace("spec.template.spec.", "spec.")) if place else line
         alike = f"{place['file']}: {alike}" if place else alike
         if alike in first:
@@ -247,7 +249,7 @@ def _route_table(item: Object) -> None:
 
 
 def descriptions(found: Sequence[Mapping[str, Any]]) -> None:
-    """Print one object after the other, as `describe`."""
+    """Print one object after the other, as `describe` does."""
     for number, one in enumerate(found):
         if number:
             print("\n")
@@ -255,7 +257,7 @@ def descriptions(found: Sequence[Mapping[str, Any]]) -> None:
 
 
 def headings_and_values(value: Mapping[str, Any], indent: int = 0) -> None:
-    """`describe`: one heading a line, nested ones indented."""
+    """Print `describe`: one heading per line, nested ones indented."""
     width = max((len(str(key)) for key in value), default=0) + 2
     margin = " " * indent
     for key, entry in value.items():
@@ -278,7 +280,7 @@ def _plain(value: object) -> str:
 
 
 def pings(results: "Sequence[PingAnswer]") -> None:
-    """A matrix: senders down, targets across, round-trip time in ms; a line per sender where that gets too wide."""
+    """Print a matrix: senders down, targets across, round-trip time in ms; a line per sender if that is too wide."""
     if not results:
         print("no pods to ping")
         return
@@ -292,7 +294,7 @@ def pings(results: "Sequence[PingAnswer]") -> None:
     print(f"\n{pairs}, {sent} sent, {received} received, {lost} lost{f', {skipped} skipped' if skipped else ''}")
     for result in results:
         if result["received"] < result["sent"]:
-            why = f"skipped ({result['skipped']})" if result["skipped"] else result["error"] or "no answer"
+            why = f"skipped ({result['skipped']})" if result["skipped"] else result["error"] or "no reply"
             print(f"  {result['source']} -> {result['destination']} ({result['address']}): {why}")
 
 
@@ -318,7 +320,7 @@ def _ping_lines(results: "Sequence[PingAnswer]") -> None:
 
 
 def _ping_summary(own: "Sequence[PingAnswer]") -> tuple[object, ...]:
-    """One sender: how many of its targets answered, requests lost, ttl values seen, round-trip times."""
+    """Summarize one sender: how many of its targets replied, requests lost, ttl values seen, round-trip times."""
     times = sorted(time for result in own for time in result["rtt_ms"])
     shown = [f"{time:.2f} ms" for time in (times[0], times[len(times) // 2], times[-1])] if times else ["-"] * 3
     ttls = sorted({result["ttl"] for result in own if result["ttl"] is not None})
@@ -340,14 +342,14 @@ def _lost(result: "PingAnswer") -> int:
 
 
 def rate(bits_per_second: float) -> str:
-    """A throughput with three or four digits that mean something."""
+    """Format a throughput with three or four significant digits."""
     if bits_per_second >= 1e9:
         return f"{bits_per_second / 1e9:.2f} Gbit/s"
     return f"{bits_per_second / 1e6:.1f} Mbit/s"
 
 
 def events(found: "Sequence[EventLine]") -> None:
-    """Events, oldest first."""
+    """Print events, oldest first."""
     columns(
         ("at", "type", "object", "reason", "message"),
         ((event["at"], event["type"], event["object"], event["reason"], event["message"]) for event in found),

@@ -1,4 +1,4 @@
-"""The client's side of a program that runs in the lab: hand it our streams, or a terminal of its own and relay it."""
+"""The client's side of a program in the lab: pass it our streams, or a terminal of its own and relay it."""
 
 import contextlib
 import fcntl
@@ -26,7 +26,7 @@ END_OF_TRANSMISSION = b"\x04"
 
 
 def run(lab: LabRecord, question: "Question[EndedAnswer]", *, terminal: bool, **arguments: object) -> int:
-    """Run what `question` names with standard streams; returns the program's exit code. Raises TestbedError."""
+    """Run the program of `question` with standard streams; return its exit code. Raises TestbedError."""
     with LabConnection(lab) as connection:
         if not terminal:
             return _exit_code(connection, question, (0, 1, 2), arguments)
@@ -45,7 +45,7 @@ def _exit_code(
 
 
 def _run_in_terminal(connection: LabConnection, question: "Question[EndedAnswer]", arguments: Mapping[str, Any]) -> int:
-    """Give the program a terminal made here, and relay between it and ours until the program has ended."""
+    """Give the program a terminal created here, and relay between it and ours until the program has ended."""
     ours, its = pty.openpty()
     _copy_size(ours)
     former_handler = signal.signal(signal.SIGWINCH, lambda *_: _copy_size(ours))
@@ -67,7 +67,7 @@ def _run_in_terminal(connection: LabConnection, question: "Question[EndedAnswer]
 
 
 def _relay(ours: int, ended: int) -> None:
-    """Copy both ways; once the program has ended, show what is still in the terminal and stop."""
+    """Copy both ways; once the program has ended, show the terminal's remaining output and stop."""
     with contextlib.suppress(OSError):  # EIO: nobody has the program's side open any more
         while True:
             readable, _, _ = select.select([0, ours, ended], [], [])

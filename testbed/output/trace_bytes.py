@@ -1,4 +1,4 @@
-"""The bytes of a trace's hops: every header with its fields, and the hex that they were read from. Pure."""
+"""The bytes of a trace's hops: every header with its fields, and their hex. Pure."""
 
 import itertools
 import textwrap
@@ -11,7 +11,7 @@ PER_LINE = 16
 
 
 def all_bytes(hops: Sequence[Hop], width: int = 80) -> Iterator[str]:
-    """Return the lines of every hop; hops one behind the other with the same bytes are shown once."""
+    """Return the lines of every hop; consecutive hops with the same bytes are shown once."""
     for _, same in itertools.groupby(hops, key=lambda hop: (hop["leg"], hop["frame"]["hex"])):
         group = list(same)
         first, last = group[0], group[-1]

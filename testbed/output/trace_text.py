@@ -1,4 +1,4 @@
-"""A trace on a terminal: a heading for each leg; for each hop where it is, its addresses, and why it is there."""
+"""A trace on a terminal: a heading for each leg; for each hop its place, addresses and reason."""
 
 import contextlib
 import os
@@ -20,11 +20,11 @@ LEGS: Mapping[Leg, str] = {
 GAP = 2
 WHY = "why: "
 WIDEST_PLACE = 30
-"""Columns; behind a longer one the line goes on without a gap."""
+"""Columns; after a longer one the line continues without a gap."""
 OUTCOMES: Mapping[Outcome, str] = {
     "answered": "answered",
-    "refused": "it arrived and was refused: nobody listens there",
-    "unreachable": "it did not arrive, and the sender was told",
+    "refused": "it arrived and was refused: nothing listens there",
+    "unreachable": "it did not arrive, and the sender got an ICMP error",
     "lost": "it did not arrive",
     "unanswered": "it arrived; no reply was sent",
     "reply lost": "it arrived; the reply did not come back",
@@ -36,8 +36,8 @@ OUTCOMES: Mapping[Outcome, str] = {
 def show(answer: TraceAnswer, wait: Callable[[], bool] | None = None, *, with_why: bool = True) -> None:
     """Print the whole trace.
 
-    `wait` is called before every hop but the first, until it returns False. Without `with_why` the reasons are left
-    out, of hops and of a loss: a class is to find them.
+    `wait` is called before every hop but the first, until it returns False. Without `with_why`, omit the reasons of
+    hops and of a loss, which a class should find.
     """
     width = screen_width()
     _print(headline(answer), width)
@@ -65,9 +65,9 @@ def show(answer: TraceAnswer, wait: Callable[[], bool] | None = None, *, with_wh
 
 @contextlib.contextmanager
 def key_by_key() -> Iterator[Callable[[], bool]]:
-    """What waits for a key, and says False for q, which asks for all the rest."""
+    """Return a function that waits for a key, and returns False for q, which prints the rest."""
     former = termios.tcgetattr(0)
-    # Once for all keys, and without throwing away those that were pressed meanwhile.
+    # Once for all keys, and without discarding those pressed meanwhile.
     tty.setcbreak(0, termios.TCSADRAIN)
     try:
         yield lambda: os.read(0, 1) not in (b"q", b"Q", b"")
@@ -76,12 +76,12 @@ def key_by_key() -> Iterator[Callable[[], bool]]:
 
 
 def headline(answer: TraceAnswer) -> str:
-    """What was sent, from where to where."""
+    """Describe what was sent, from where to where."""
     return f"{answer['probe']['from']} → {answer['probe']['to']}: {sent_line(answer)}"
 
 
 def sent_line(answer: TraceAnswer) -> str:
-    """Return the traced packet in a line: what, and between which addresses."""
+    """Describe the traced packet in a line: kind and addresses."""
     probe = answer["probe"]
     what = {"tcp": "TCP connection", "udp": "UDP datagram", "icmp": "ICMP echo request"}[probe["protocol"]]
     source = _with_port(probe["source"] or probe["from"], probe["source_port"])
@@ -90,13 +90,13 @@ def sent_line(answer: TraceAnswer) -> str:
 
 
 def outcome_line(answer: TraceAnswer) -> str:
-    """Return what came of it, and how long that took."""
+    """Describe the result, and how long it took."""
     took = f" in {answer['hops'][-1]['at_us']:.0f} µs" if answer["outcome"] == "answered" and answer["hops"] else ""
     return OUTCOMES[answer["outcome"]] + took
 
 
 def conclusion(answer: TraceAnswer, *, with_why: bool = True) -> Iterator[str]:
-    """What came of it."""
+    """Describe the final result."""
     yield ""
     yield f"outcome: {outcome_line(answer)}"
     if answer["lost_at"]:
@@ -114,7 +114,7 @@ def conclusion(answer: TraceAnswer, *, with_why: bool = True) -> Iterator[str]:
 
 
 def addresses(hop: TraceHop, width: int) -> list[str]:
-    """Return who sends to whom, behind what the overlay put around it in brackets; two lines where one is too short."""
+    """Return sender and receiver, with the overlay's outer addresses in brackets; two lines if one is too short."""
     inner, outer = _pair(hop["inner"]), hop["outer"]
     if outer is None:
         return [inner]
@@ -138,7 +138,7 @@ def _place(hop: TraceHop) -> str:
 
 
 def _print(line: str, width: int, indent: int = 0) -> None:
-    """Print a line, wrapped between words; what follows begins at `indent`."""
+    """Print a line, wrapped between words; continuation lines begin at `indent`."""
     if len(line) <= width:
         print(line.rstrip())
         return

@@ -1,1 +1,1 @@
-"""A lab's supervisor: starts it in phases, puts its parts together and answers its verbs."""
+"""A lab's supervisor: starts it in phases, assembles its parts and answers its verbs."""

@@ -1,4 +1,4 @@
-"""What there is to draw of a running lab: machines, switches, cables, interfaces with their counters, nodes, pods.
+"""The facts for a picture of a running lab: machines, switches, cables, interfaces with their counters, nodes, pods.
 
 The answer of the control socket's verb `graph`, as plain data; docs/reference.md has its fields. `testbed graph` and
 `testbed ui` draw it, `testbed.graph.model` reads it.
@@ -35,7 +35,7 @@ PORT = 8285
 
 
 def graph_facts(lab: Lab) -> GraphAnswer:
-    """Everything that the picture of a lab shows. What cannot be read (a node that is just dying) is left out."""
+    """Return everything that the picture of a lab shows. Unreadable parts (a node that is just dying) are omitted."""
     state = lab.state
     states = {node.name: node.state() for node in state.nodes.values()}
     whole = status.lab_status(lab, states)
@@ -117,7 +117,7 @@ def _cables(underlay: LabUnderlay) -> list[CableFacts]:
 
 
 def _host_end(pods: Pods, name: str) -> str | None:
-    """The node's end of a pod's link; None for a pod with its node's network."""
+    """Return the node's end of a pod's link; None for a pod with its node's network."""
     pod = pods.named(name)
     return None if pod is None or pod.manifest.spec.host_network else pod.host_end
 
@@ -136,7 +136,7 @@ def _node(node: LabNode, line: NodeStatus, state: AgentState) -> NodeFacts:
 
 
 def _device(node: LabNode, name: str) -> DeviceFacts | None:
-    """One device of a node with its first address; None while it does not exist."""
+    """Return one device of a node with its first address; None while it does not exist."""
     try:
         link = node.kernel.link(name)
         addresses = sorted(node.kernel.addresses(name)) if link else []
@@ -149,7 +149,7 @@ def _device(node: LabNode, name: str) -> DeviceFacts | None:
 
 
 def interfaces(kernel: Kernel, pid: int | None, addresses: dict[str, str]) -> list[InterfaceFacts]:
-    """Every interface of a network namespace but loopback, with what went through it; `pid` None: our own."""
+    """Return every interface of a network namespace except loopback, with its traffic; `pid` None: our own."""
     try:
         links = kernel.links()
         counters = _counters(Path("/proc/self/net/dev" if pid is None else f"/proc/{pid}/net/dev").read_text())
@@ -173,11 +173,11 @@ def interfaces(kernel: Kernel, pid: int | None, addresses: dict[str, str]) -> li
 
 
 def _counters(text: str) -> dict[str, InterfaceCounters]:
-    """The table of /proc/net/dev by interface."""
+    """Return the table of /proc/net/dev by interface."""
     found = {}
     for line in text.splitlines()[2:]:
         name, _, numbers = line.partition(":")
-        # Behind the interface's name (kernel: net/core/net-procfs.c).
+        # After the interface's name (kernel: net/core/net-procfs.c).
         columns = [int(number) for number in numbers.split()]
         found[name.strip()] = InterfaceCounters(
             rx_bytes=columns[0],

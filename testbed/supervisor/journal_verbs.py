@@ -1,4 +1,4 @@
-"""What the lab answers to `testbed commands`."""
+"""The lab's side of `testbed commands`."""
 
 import contextlib
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ JOURNAL_BYTES = 2 * json_lines.PIECE_BYTES
 
 
 class JournalVerbs:
-    """Reads the lab's own journal and those of the agents."""
+    """Reads the journals of the lab and of its agents."""
 
     def __init__(self, lab: str, directory: Path, nodes: Nodes) -> None:
-        """`lab` is its name, `directory` its own."""
+        """Take the lab's name and directory."""
         self._lab = lab
         self._directory = directory
         self._nodes = nodes
@@ -37,7 +37,7 @@ class JournalVerbs:
         changes = self._changes()
         places = list(dict.fromkeys(change.node for change in changes))
         if node is not None and node not in places:
-            raise TestbedError(f"no changes on {node} (there are some on: {listed(places, str(node))})")
+            raise TestbedError(f"no changes on {node} (there are changes on: {listed(places, str(node))})")
         chosen = [change for change in changes if node in (None, change.node)]
         complete = all(json_lines.is_complete(file) for file in self._journals())
         return {"script": script(changes, self._lab, node, complete=complete), "changes": as_json(chosen)}

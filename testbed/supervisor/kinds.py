@@ -1,4 +1,4 @@
-"""What a running lab has of each kind: `get` lists it, `describe` shows everything about one.
+"""A running lab's functions for each kind: `get` lists objects, `describe` shows one in full.
 
 A new kind is an entry in `testbed.cluster.kinds`, and one here.
 """
@@ -30,15 +30,15 @@ class Described:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindInLab:
-    """What the lab answers about one kind."""
+    """The lab's answers about one kind."""
 
     get: Callable[[Lab], Sequence[Any]]
-    """Every object, in the order of the cluster file. Raises TestbedError when it cannot be known now."""
+    """Returns every object, in the order of the cluster file. Raises TestbedError if they are unknown now."""
     describe: Described | None = None
 
 
 def _owner(kind: Kind, show: Callable[[str, Workloads, Events], Description]) -> Described:
-    """Return how something that makes pods of a template is found and shown."""
+    """Return how to find and show an object that creates pods from a template."""
     return Described(
         names=lambda lab: show_owners.names_of(lab.workloads, kind.name),
         show=lambda lab, name: show(name, lab.workloads, lab.state.events),

@@ -1,4 +1,4 @@
-"""A lab put together: what it consists of, and those that look after it."""
+"""A complete lab: its state and its controllers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +48,7 @@ class Lab:
             ReplicaSetKeeper(self.workloads, nodes, events),
             DaemonSetKeeper(self.workloads, nodes),
         )
-        """Of kinds that make pods of a template."""
+        """Of kinds that create pods from a template."""
         self.service_keeper = ServiceKeeper(self.services, pods, self.workloads)
         self.policy_keeper = PolicyKeeper(self.policies)
         self.config_map_keeper = ConfigKeeper("ConfigMap", state.configs)
@@ -60,9 +60,9 @@ class Lab:
 
     @property
     def keepers(self) -> Mapping[str, Keeper]:
-        """Who looks after the objects of a kind (`Pod`, `Deployment`, …), once it takes any."""
+        """Return the controllers by kind (`Pod`, `Deployment`, …) that accept objects already."""
         return self._keepers
 
     def open(self, kind: str, keeper: Keeper) -> None:
-        """Take objects of a kind from now on."""
+        """Accept objects of a kind from now on."""
         self._keepers[kind] = keeper

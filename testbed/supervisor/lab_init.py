@@ -1,8 +1,7 @@
-"""What runs as the only child of a lab's PID 1: makes the mount tree private, builds the lab, answers its verbs.
+"""The only child of a lab's PID 1: makes the mount tree private, builds the lab, answers its verbs.
 
 Started by `testbed.host.launch` as `python -m testbed.supervisor.lab_init RUNDIR PROGRESS_FD` in new network, mount,
-PID and IPC namespaces. What is printed goes to RUNDIR/lab.log; progress goes as JSON lines through the descriptor to
-`up`.
+PID and IPC namespaces. Output goes to RUNDIR/lab.log; progress goes as JSON lines through the descriptor to `up`.
 """
 
 import contextlib
@@ -28,31 +27,31 @@ from testbed.pods.tmpfs import MIB, mount_tmpfs
 from testbed.processes import namespaces
 
 OURS = frozenset({ROOT, Path(sys.prefix).resolve()})
-"""Directories without which nothing of ours runs: the clone or site-packages, and its Python."""
+"""Directories that our programs need: the clone or site-packages, and its Python."""
 PRIVATE_TMPFS = {
     "/run": "size=64m,mode=0755",
     "/tmp": "size=1g,mode=1777",
     "/var/tmp": "size=1g,mode=1777",
     "/dev/shm": "size=64m,mode=1777",
 }
-"""File systems of the lab's own, with their options."""
+"""The lab's own file systems, with their options."""
 RECORDS_MIB = 256
-"""Who has which address and how containers were started: 10 KiB a pod. Volumes and machines' files are apart."""
+"""Addresses and container documents: 10 KiB per pod. Volumes and machines' files are separate."""
 log = logging.getLogger("testbed")
 
 
 def make_mounts_private(rundir: Path, needed: Iterable[Path]) -> None:
     """Give the lab its own view of the file system and the kernel.
 
-    The host's files are read-only; /run, /dev and the temporary directories are the lab's own, the lab's run directory
-    is writable where the host has it too, and what is `needed` stays to be seen. Of /proc and /sys only the network's
-    part can be written.
+    The host's files are read-only; /run, /dev and the temporary directories belong to the lab, the lab's run directory
+    is writable at the host's path, and `needed` directories stay visible. Only the network's part of /proc and /sys is
+    writable.
     """
     namespaces.make_mounts_private()
     shared = namespaces.clone_tree(str(rundir))
     with contextlib.ExitStack() as opened:
         taken = devices.take(opened, devices.DEVICES + devices.NETWORK_DEVICES)
-        # Device nodes elsewhere in the host's tree are of no use in a lab.
+        # Device nodes elsewhere in the host's tree are useless in a lab.
         attributes = namespaces.MOUNT_ATTR_RDONLY | namespaces.MOUNT_ATTR_NODEV
         namespaces.set_mount_attributes("/", attributes, recursive=True)
         devices.fill("/dev", taken)
@@ -70,12 +69,13 @@ def make_mounts_private(rundir: Path, needed: Iterable[Path]) -> None:
 
 
 def cover_temporary_directories(needed: Iterable[Path]) -> None:
-    """Put empty file systems over /run and the temporary directories of this mount namespace; what is `needed` and lies
-    below one of them stays where it is, as it is: people clone into /tmp."""
+    """Mount empty file systems over /run and the temporary directories of this mount namespace; `needed` directories
+    below them stay as they are: people clone into /tmp.
+    """
     hidden = [path for path in needed if any(map(path.is_relative_to, PRIVATE_TMPFS))]
     kept = {path: namespaces.clone_tree(str(path)) for path in hidden}
     for directory, options in PRIVATE_TMPFS.items():
-        # Where the host unmounts a disk, as below /run/media, nothing of the lab's shall keep it in use.
+        # If the host unmounts a disk, as below /run/media, the lab must not keep it in use.
         namespaces.umount_below(directory)
         if os.path.isdir(directory):
             namespaces.mount("tmpfs", directory, "tmpfs", namespaces.MS_NOSUID | namespaces.MS_NODEV, options)
@@ -86,39 +86,39 @@ def cover_temporary_directories(needed: Iterable[Path]) -> None:
 
 
 def main() -> None:
-    """Entry point; never returns before the lab ends."""
+    """Run the lab; never returns before it ends."""
     rundir, progress_fd = Path(sys.argv[1]), int(sys.argv[2])
     limit_malloc_arenas()
     os.set_inheritable(progress_fd, False)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
-    # A lab of a hundred nodes holds two thousand descriptors; a login shell's limit is 1,024.
+    # A lab of a hundred nodes has two thousand open descriptors; a login shell's limit is 1,024.
     use_hard_limits()
-    # Everything in the lab ends with this process; the kernel sees to it.
+    # Everything in the lab ends with this process, through the kernel.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    # Not SIG_IGN: the programs that the lab starts would inherit it, and Ctrl-C would do nothing to them.
+    # Not SIG_IGN: the lab's programs would inherit it and ignore Ctrl-C.
     signal.signal(signal.SIGINT, lambda *_: None)
 
     def tell(message: dict[str, object]) -> None:
         try:
             os.write(progress_fd, json.dumps(message).encode() + b"\n")
         except BrokenPipeError:
-            log.info("`up` is gone")
+            log.info("`up` has ended")
 
     try:
         run(rundir, tell)
     except Exception as failure:
         log.exception("the lab could not be started")
         tell({"failed": f"{type(failure).__name__}: {failure}"})
-        # Stay for a look, unless `up` decides otherwise by closing the lifeline.
+        # Stay for inspection, unless `up` closes the lifeline.
     os.close(progress_fd)
     while True:
         time.sleep(3600)
 
 
 def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
-    """Build the lab, telling each phase as it goes."""
+    """Build the lab, reporting each phase."""
     started = time.monotonic()
     options = read_options(rundir)
     make_mounts_private(rundir, OURS)

@@ -1,4 +1,4 @@
-"""What a running lab does for `logs`: finds the logs that are meant, and shows them on the client's output."""
+"""A running lab's side of `logs`: finds the requested logs, and shows them on the client's output."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -18,9 +18,9 @@ from testbed.pods.pod import Pod
 from testbed.supervisor.lab import Lab
 
 OWN_LOGS = ("lab", "dns")
-"""What `logs` shows besides those of pods and machines."""
+"""Logs besides those of pods and machines."""
 LARGEST_LOG = 1 << 30
-"""Bytes; no log grows so large."""
+"""Bytes; no log grows this large."""
 
 SEVERAL_LOGS = r"""
 lines=$1 follow=$2
@@ -38,7 +38,7 @@ while [ $# -gt 0 ]; do
 done
 wait
 """
-"""Words: lines, -F or nothing; then five of each log: label; first byte, size, predecessor of a part; the file."""
+"""Words: lines, -F or nothing; then five for each log: label; first byte, size, predecessor of a part; the file."""
 
 
 class LogSource(NamedTuple):
@@ -50,10 +50,10 @@ class LogSource(NamedTuple):
 
 
 class LogVerbs:
-    """The verb, and what it needs of the others."""
+    """The verb, and its dependencies."""
 
     def __init__(self, lab: Lab, target: Callable[[str], Pod | LabNode | str]) -> None:
-        """`target` finds what a name means. Raises TestbedError."""
+        """`target` resolves a name. Raises TestbedError."""
         self._lab = lab
         self._state = lab.state
         self._target = target
@@ -63,14 +63,14 @@ class LogVerbs:
         sources = [source for name in names for source in self._sources(request, name)]
         written = [source for source in sources if _is_written(source.log)]
         if not written:
-            raise TestbedError("\n".join(f"{source.label}: nothing was written yet" for source in sources))
+            raise TestbedError("\n".join(f"{source.label}: no output yet" for source in sources))
         follow, labels = (request.argument(name, bool, False) for name in ("follow", "prefix"))
         return run_for_client(
             request, show_command(written, request.argument("tail", int), follow=follow, labels=labels)
         )
 
     def _sources(self, request: Request, name: str) -> list[LogSource]:
-        """The logs of one name. Raises TestbedError."""
+        """Return the logs of one name. Raises TestbedError."""
         container = request.argument("container", str)
         every, previous = (request.argument(which, bool, False) for which in ("all_containers", "previous"))
         without_containers = {*self._state.underlay.machines, *OWN_LOGS} - {*self._state.pods.names()}
@@ -89,10 +89,10 @@ class LogVerbs:
             return _of_pod(target, container, every=every, previous=previous)
         if isinstance(target, LabNode):
             return [LogSource(name, target.log)]
-        raise TestbedError(f"{name} runs nothing that writes a log (look below {self._state.directory / 'logs'})")
+        raise TestbedError(f"{name} runs nothing that writes a log (see {self._state.directory / 'logs'})")
 
     def _own_log(self, name: str) -> Path | None:
-        """The log of the lab, its DNS or an etcd member; a pod of such a name comes first."""
+        """Return the log of the lab, its DNS or an etcd member; a pod with such a name has priority."""
         members = {member.name: member.log for member in self._state.registry.etcd.members}
         if name in members:
             return members[name]
@@ -116,12 +116,12 @@ def _of_pod(pod: Pod, container: str | None, *, every: bool, previous: bool) -> 
             found.append(LogSource(f"pod/{pod.key}/{name}", log))
     if not found:
         want = f"want: logs {pod.key}, without --previous"
-        raise TestbedError(f"pod {pod.name}: nothing is kept of a run before this one of {', '.join(chosen)} ({want})")
+        raise TestbedError(f"pod {pod.name}: no previous run is kept of {', '.join(chosen)} ({want})")
     return found
 
 
 def _is_written(log: Path | LogPart) -> bool:
-    """Whether there is such a file; raises TestbedError for one that cannot be a log."""
+    """Report whether the file exists; raise TestbedError for one that cannot be a log."""
     for file in (log,) if isinstance(log, Path) else log.files:
         try:
             with open(file, "rb", opener=plain) as opened:
@@ -129,14 +129,14 @@ def _is_written(log: Path | LogPart) -> bool:
         except FileNotFoundError:
             return False
         if size > LARGEST_LOG:
-            raise TestbedError(f"{file}: is no log (got {size} bytes; want at most {LARGEST_LOG})")
+            raise TestbedError(f"{file}: is not a log (got {size} bytes; want at most {LARGEST_LOG})")
     return True
 
 
 def show_command(sources: Sequence[LogSource], lines: int | None, *, follow: bool, labels: bool) -> list[str]:
-    """Return the program that shows the logs: one after the other, or all at once where they are followed. Pure.
+    """Return the program that shows the logs: one after the other, or all at once if they are followed. Pure.
 
-    `lines`: only so many at the end of each; `labels`: each line begins with where it is from.
+    `lines`: only this many at the end of each; `labels`: each line begins with its source.
     """
     number, more = "+1" if lines is None else str(lines), ["-F"] if follow else []
     first = sources[0].log
@@ -147,7 +147,7 @@ def show_command(sources: Sequence[LogSource], lines: int | None, *, follow: boo
 
 
 def _words(source: LogSource, *, has_label: bool) -> list[str]:
-    """Five words of one source, as SEVERAL_LOGS reads them."""
+    """Return five words for one source, in the form of SEVERAL_LOGS."""
     label, log = source.label if has_label else "", source.log
     if isinstance(log, Path):
         return [label, "", "", "", str(log)]

@@ -1,7 +1,7 @@
-"""Mininet's own prompt on the running lab, with our words added.
+"""Mininet's own prompt on the running lab, with additional commands.
 
-It runs in a forked copy of the lab's supervisor: Mininet's objects are all there, a crash of the prompt cannot hurt
-the lab, and what the prompt changes it changes in the kernel, where everybody sees it.
+It runs in a forked copy of the lab's supervisor: all of Mininet's objects exist, a crash of the prompt cannot harm the
+lab, and its changes are made in the kernel, visible to every process.
 """
 
 import contextlib
@@ -35,15 +35,15 @@ DEFAULT_UDP_RATE = "10M"
 class LabPrompt(CLI):
     """Mininet's `nodes`, `net`, `links`, `dump`, `pingall`, `link s1 node1 down`, `node1 CMD` …; pods are hosts too.
 
-    Whatever goes wrong with a command, the prompt says so and lives on.
+    A failing command is reported, and the prompt continues.
     """
 
     prompt = "testbed> "
     identchars = f"{CLI.identchars}-"
-    """What names consist of: those of pods have dashes."""
+    """Characters of names: those of pods contain dashes."""
 
     def onecmd(self, line: str) -> Any:  # noqa: ANN401 - cmd's own
-        """Run a command; what it raises is a line."""
+        """Run a command; report its exception in one line."""
         try:
             return super().onecmd(line)
         except TestbedError as failure:
@@ -53,7 +53,7 @@ class LabPrompt(CLI):
         return None
 
     def default(self, line: str) -> None:
-        """Run a command in a pod or on a machine; names of both in it become their addresses, as in Mininet."""
+        """Run a command in a pod or on a machine; replace both's names in it by their addresses, as Mininet does."""
         first, _, rest = line.strip().partition(" ")
         pods = self._pods()
         rest = " ".join(pods.get(word) or word for word in rest.split(" "))
@@ -66,7 +66,7 @@ class LabPrompt(CLI):
             self._run_in_pod(first, rest)
 
     def _pods(self) -> dict[str, str]:
-        """Every pod's address by its name; none while the lab does not say, for machines answer all the same."""
+        """Return every pod's address by its name; none while the lab does not answer, since machines work without."""
         with contextlib.suppress(TestbedError):
             found = ask(find_lab(None), GET, answer_within_s=ANSWER_LIMIT_S, kind=POD.plural)
             return {str(key_of_object(pod)): str(pod.get("status", {}).get("podIP") or "") for pod in found}
@@ -77,10 +77,10 @@ class LabPrompt(CLI):
 
     def _run_in_pod(self, pod: str, command: str) -> None:
         terminal = ["-it"] if self.isatty() else []
-        # What stands in a script behind this command is ours, not the program's.
+        # The rest of a script after this command belongs to us, not to the program.
         stdin = None if terminal else subprocess.DEVNULL
         words = [sys.executable, "-m", "testbed", "exec", *terminal, pod, "--", "sh", "-c", command]
-        # Ctrl-C is the program's.
+        # Ctrl-C is for the program.
         former = signal.signal(signal.SIGINT, lambda *_: None)
         try:
             subprocess.run(words, stdin=stdin, check=False)
@@ -141,7 +141,9 @@ class LabPrompt(CLI):
         self._iperf("iperfudp", ends, rate)
 
     def _iperf(self, command: str, ends: Sequence[str], udp_rate: str | None = None) -> None:
-        """Measured by the lab with iperf3; Mininet's own way reads iperf's texts and kills every iperf by its name."""
+        """Measure through the lab with iperf3; Mininet's own method parses iperf's text and kills every
+        iperf by name.
+        """
         if not ends:
             nodes = [node["metadata"]["name"] for node in ask(find_lab(None), GET, kind=NODE.plural)]
             ends = (nodes[0], nodes[-1])
@@ -168,7 +170,7 @@ class LabPrompt(CLI):
 def become_prompt(
     underlay: LabUnderlay, journal_of: Callable[[str], Journal], streams: tuple[int, ...], lab_name: str
 ) -> None:
-    """In a freshly forked child: talk to the client's terminal until it leaves. Never returns."""
+    """Talk to the client's terminal until it leaves, in a freshly forked child. Never returns."""
     code = 1
     try:
         os.setsid()
@@ -179,16 +181,16 @@ def become_prompt(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.environ["TESTBED_LAB"] = lab_name
-        # Our own standard input was /dev/null when this process's parent was started.
+        # Our own standard input has been /dev/null since this process's parent was started.
         sys.stdin = os.fdopen(0, errors="replace")
-        # The parent's netlink sockets are the parent's: an answer read here would be missing there.
+        # The parent's netlink sockets belong to the parent: an answer read here would be missing there.
         for name, machine in underlay.machines.items():
             machine.kernel = Kernel(journal_of(name), netns_pid=machine.pid)
         own = Kernel(journal_of("lab"))
         for switch in underlay.net.switches:
             switch.kernel = own
         for node in (*underlay.net.hosts, *underlay.net.switches):
-            # So are its shells.
+            # The same goes for its shells.
             node.shell = None
         setLogLevel("info")
         LabPrompt(underlay.net, stdin=sys.stdin)

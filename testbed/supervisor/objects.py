@@ -1,4 +1,4 @@
-"""What `get` answers: the objects of each kind, in the order of the cluster file."""
+"""The answers of `get`: the objects of each kind, in the order of the cluster file."""
 
 import os
 import platform
@@ -48,13 +48,13 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def identity_of(lab: Lab) -> LabIdentity:
-    """Return what tells this lab's objects from others'."""
+    """Return what distinguishes this lab's objects from others'."""
     return LabIdentity(lab.state.name, lab.state.since)
 
 
 @cache
 def this_host() -> HostFacts:
-    """Return what nodes say of this machine."""
+    """Return what nodes report about this machine."""
     try:
         system = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
     except OSError:
@@ -65,7 +65,7 @@ def this_host() -> HostFacts:
 
 
 def nodes(lab: Lab) -> list[Shape]:
-    """Every node (`get nodes`)."""
+    """Return every node (`get nodes`)."""
     identity, host = identity_of(lab), this_host()
     return [
         node_shape(identity, node_status(lab, node, node.state()), node.created_at, node.labels, host)
@@ -74,7 +74,7 @@ def nodes(lab: Lab) -> list[Shape]:
 
 
 def pods(lab: Lab) -> list[Shape]:
-    """Every pod (`get pods`)."""
+    """Return every pod (`get pods`)."""
     identity = identity_of(lab)
     return [pod_shape(identity, pod.manifest, pod.status(), _around(lab, pod)) for pod in lab.state.pods]
 
@@ -100,7 +100,7 @@ def _reference(lab: Lab, owner: Owner | None) -> OwnerReference | None:
 
 
 def deployments(lab: Lab) -> list[Shape]:
-    """Every Deployment (`get deployments`)."""
+    """Return every Deployment (`get deployments`)."""
     identity, room, seen = identity_of(lab), lab.workloads, lab.workloads.seen()
     return [
         deployment_shape(
@@ -115,7 +115,7 @@ def deployments(lab: Lab) -> list[Shape]:
 
 
 def replica_sets(lab: Lab) -> list[Shape]:
-    """Every ReplicaSet, those of a Deployment newest first (`get replicasets`)."""
+    """Return every ReplicaSet, those of a Deployment newest first (`get replicasets`)."""
     identity, room, seen = identity_of(lab), lab.workloads, lab.workloads.seen()
     return [
         replica_set_shape(
@@ -130,7 +130,7 @@ def replica_sets(lab: Lab) -> list[Shape]:
 
 
 def daemon_sets(lab: Lab) -> list[Shape]:
-    """Every DaemonSet (`get daemonsets`)."""
+    """Return every DaemonSet (`get daemonsets`)."""
     identity, room, seen = identity_of(lab), lab.workloads, lab.workloads.seen()
     return [
         daemon_set_shape(
@@ -144,7 +144,7 @@ def daemon_sets(lab: Lab) -> list[Shape]:
 
 
 def services(lab: Lab) -> list[Shape]:
-    """Every Service, with its numbers (`get services`)."""
+    """Return every Service, with its numbers (`get services`)."""
     identity = identity_of(lab)
     return [
         service_shape(identity, service, _created(lab, lab.services, key), ready_pods(service, lab.services))
@@ -153,13 +153,13 @@ def services(lab: Lab) -> list[Shape]:
 
 
 def namespaces(lab: Lab) -> list[Shape]:
-    """Every namespace (`get namespaces`)."""
+    """Return every namespace (`get namespaces`)."""
     identity = identity_of(lab)
     return [namespace_shape(identity, one.wanted, one.created_at, ends=one.ends) for one in lab.state.namespaces]
 
 
 def network_policies(lab: Lab) -> list[Shape]:
-    """Every NetworkPolicy (`get networkpolicies`)."""
+    """Return every NetworkPolicy (`get networkpolicies`)."""
     identity = identity_of(lab)
     return [
         network_policy_shape(identity, policy, _created(lab, lab.policies, key))
@@ -168,12 +168,12 @@ def network_policies(lab: Lab) -> list[Shape]:
 
 
 def config_maps(lab: Lab) -> list[Shape]:
-    """Every ConfigMap (`get configmaps`)."""
+    """Return every ConfigMap (`get configmaps`)."""
     return _configs(lab, kinds.CONFIG_MAP, "ConfigMap")
 
 
 def secrets(lab: Lab) -> list[Shape]:
-    """Every Secret, its values in base64 (`get secrets`)."""
+    """Return every Secret, its values in base64 (`get secrets`)."""
     return _configs(lab, kinds.SECRET, "Secret")
 
 
@@ -186,7 +186,7 @@ def _configs(lab: Lab, kind: Kind, name: ConfigKind) -> list[Shape]:
 
 
 def endpoints(lab: Lab) -> list[Shape]:
-    """The endpoints of every Service (`get endpoints`)."""
+    """Return the endpoints of every Service (`get endpoints`)."""
     identity, pods = identity_of(lab), lab.services.pods()
     return [
         endpoints_shape(identity, service, _created(lab, lab.services, key), *endpoints_of(service, pods))
@@ -195,17 +195,17 @@ def endpoints(lab: Lab) -> list[Shape]:
 
 
 def _created(lab: Lab, room: Services | Policies, key: ObjectKey) -> str:
-    # It is looked up without a lock: what is just put, or removed, may have no time.
+    # It is read without a lock: objects just added or removed may have no time.
     return room.created_at.get(key, lab.state.since)
 
 
 def events(lab: Lab) -> list[Shape]:
-    """What happened, oldest first (`get events`)."""
+    """Return all events, oldest first (`get events`)."""
     return event_shapes(identity_of(lab), lab.state.events)
 
 
 def leases(lab: Lab) -> list[LeaseObject]:
-    """Every lease in etcd (`get leases`). Raises EtcdFailed while etcd does not answer."""
+    """Return every lease in etcd (`get leases`). Raises EtcdFailed while etcd does not answer."""
     names = {node.address: node.name for node in lab.state.nodes.values()}
     states = {node.name: node.state() for node in lab.state.nodes.values()}
     try:
@@ -244,7 +244,7 @@ def _lease(
 
 
 def routes(lab: Lab) -> list[RouteTableObject]:
-    """Each node's kernel routes beside its agent's own forwarding table (`get routes`)."""
+    """Return each node's kernel routes and its agent's own forwarding table (`get routes`)."""
     return [_routes(node, node.state()) for node in lab.state.nodes.values()]
 
 
@@ -275,7 +275,7 @@ def _routes(node: LabNode, state: AgentState | None) -> RouteTableObject:
 
 
 def names(lab: Lab) -> list[NameObject]:
-    """Every record that the cluster's DNS answers with, by name (`get names`); none in a lab without."""
+    """Return every record of the cluster's DNS, by name (`get names`); none in a lab without DNS."""
     return [
         {
             "apiVersion": kinds.NAME.api_version,

@@ -1,8 +1,8 @@
 """Objects in Kubernetes' own shapes, which its typed clients read. Pure: values in, JSON out.
 
-What Kubernetes has no field for stands in one of our own, `testbed`, at the top of the object: clients pass over
-fields that they do not know, numbers and lists stay numbers and lists (annotations are texts), and no later version of
-Kubernetes gives such a field another meaning.
+Facts without a Kubernetes field are in our own field, `testbed`, at the top of the object: clients skip unknown fields,
+numbers and lists keep their types (annotations are texts), and no later version of Kubernetes gives such a field
+another meaning.
 """
 
 import uuid
@@ -31,13 +31,13 @@ ARCHITECTURE_LABEL = "kubernetes.io/arch"
 
 @dataclass(frozen=True, slots=True)
 class LabIdentity:
-    """What makes an object of one lab another one than an object of that name elsewhere."""
+    """Distinguishes an object of one lab from an object with that name elsewhere."""
 
     name: str
     since: str
 
     def uid(self, kind: Kind, key: ObjectKey, created_at: str) -> str:
-        """Return the same for one object as long as it is there, another one for one that comes later."""
+        """Return an id that is the same for one object while it exists, and different for a later one."""
         text = "/".join((self.name, self.since, kind.name, *key, created_at))
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"testbed://{text}"))
 
@@ -49,14 +49,14 @@ class LabIdentity:
         return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
 
     def of_manifest(self, kind: Kind, key: ObjectKey, created_at: str, manifest: Shape) -> Shape:
-        """Return a manifest with what the API server adds to its metadata."""
+        """Return a manifest with the metadata that the API server adds."""
         head = self.head(kind, key, created_at)
         return {**manifest, **head, "metadata": {**manifest["metadata"], **head["metadata"]}}
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerReference:
-    """The object that another one belongs to, and goes with."""
+    """The owner of an object, which is deleted with it."""
 
     kind: Kind
     key: ObjectKey
@@ -71,19 +71,19 @@ class OwnerReference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodSurroundings:
-    """What a pod does not know itself."""
+    """Facts about a pod that it does not know itself."""
 
     created_at: str
     deleted_at: str | None
     host_address: str
     link: str | None
-    """The node's end of its link; None with its node's network."""
+    """The node's end of its link; None if it uses its node's network."""
     owner: OwnerReference | None = None
-    """The ReplicaSet or DaemonSet that it belongs to."""
+    """The ReplicaSet or DaemonSet that owns it."""
     started_at: str | None = None
-    """When all its containers had started, or when it was so no longer."""
+    """When all its containers had started, or when that ended."""
     ready_at: str | None = None
-    """When it became ready or stopped being so; None, as above: never since it was created."""
+    """When it became ready or unready; None, as above: never since its creation."""
 
 
 def pod_shape(lab: LabIdentity, manifest: PodManifest, status: PodStatus, around: PodSurroundings) -> Shape:
@@ -144,7 +144,7 @@ def _container_status(container: ContainerStatus, pod_uid: str) -> Shape:
     return {
         "name": container.name,
         "image": container.image,
-        # A recipe of ours; nothing is pulled.
+        # One of our recipes; nothing is pulled.
         "imageID": f"testbed://{container.image}",
         **({"containerID": f"testbed://{pod_uid}/{container.name}"} if container.started_at else {}),
         "state": state,
@@ -157,7 +157,7 @@ def _container_status(container: ContainerStatus, pod_uid: str) -> Shape:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What every node says of the machine that all of them are."""
+    """What every node reports about the machine that they all share."""
 
     kernel: str
     os_image: str
@@ -210,7 +210,7 @@ def node_shape(
 
 
 def _node_conditions(line: NodeStatus) -> list[Shape]:
-    """Readiness by the agent's word; the second as flannel itself writes it."""
+    """Return readiness as the agent reports it; and flannel's own condition."""
     state = line["agent"]["state"]
     is_ready = state == "ready"
     reason, message = ("AgentReady", "the agent is ready") if is_ready else ("AgentNotReady", f"the agent is {state}")
@@ -337,5 +337,5 @@ def _truth(value: bool) -> str:
 
 
 def without_nothing(shape: Mapping[str, Any]) -> Shape:
-    """Leave fields out that have no value, as the API server does."""
+    """Remove fields without a value, as the API server does."""
     return {name: value for name, value in shape.items() if value not in (None, "", [])}

@@ -1,4 +1,4 @@
-"""How a lab comes up: phase by phase, each waited for until nothing is missing.
+"""The start of a lab: phase by phase, each until nothing is missing.
 
 "Ready" means: etcd answers → the network config is written → every agent is ready, its bridge included → every pod's
 containers run and listen → services are programmed → every node's forwarding table equals etcd's leases.
@@ -20,23 +20,23 @@ from testbed.supervisor.lab import Lab
 from testbed.supervisor.unready_agents import UnreadyAgents
 
 AGAIN_S = 2.0
-"""After so long a pod that was ready is looked at again while others are not: it may have crashed since."""
+"""Ready pods are checked again after this time while others are not ready: they may have crashed."""
 PHASE_LIMIT_S = {"etcd": 20.0, "agents": 45.0, "pods": 90.0, "services": 20.0, "forwarding": 20.0}
 USUAL_NODES = 50
-"""Up to so many these limits are for; more have longer."""
+"""The limits are for up to this many nodes; more get more time."""
 POLL_S = 0.05
 LATE_POLL_S = 0.5
 NAMED = 3
-"""Names of those that miss the same."""
+"""Limit of names listed for the same reason."""
 STARTERS = 4
-"""Nodes that are made, and pods that are started, at the same time."""
+"""Nodes created, and pods started, at the same time."""
 
 Progress = Callable[[str, str, str], None]
-"""Called with (phase, "start" | "waiting" | "done", what is waited for or what was done)."""
+"""Called with (phase, "start" | "waiting" | "done", what is missing or the result)."""
 
 
 class LabNotReady(TestbedError):
-    """A phase did not finish in its time; names what is missing."""
+    """A phase did not finish in time; the message names what is missing."""
 
 
 class LabStart:
@@ -48,7 +48,7 @@ class LabStart:
         self._progress = progress
 
     def run(self) -> None:
-        """Bring everything up. Raises LabNotReady naming what is missing when a phase runs out of time."""
+        """Bring everything up. Raises LabNotReady naming what is missing if a phase runs out of time."""
         LogKeeper(self._state.directory).start()
         try:
             for phase, work in (
@@ -66,13 +66,13 @@ class LabStart:
 
     def _underlay(self) -> str:
         state, underlay = self._state, self._state.underlay
-        # They import while the underlay is made and etcd starts.
+        # They load their modules while the underlay is built and etcd starts.
         state.warm_agents.prepare()
         state.warm_shims.prepare()
         underlay.start()
         for name, machine in underlay.machines.items():
             bind_name(NETNS_DIRECTORY, name, machine.pid)
-        # Before there are pods: nginx asks for the names in its config once, when it starts.
+        # Before there are pods: nginx resolves the names in its config once, at start.
         self._lab.services.want(state.cluster.services)
         self._lab.policies.want(state.cluster.network_policies)
         if state.cluster.dns:
@@ -94,7 +94,7 @@ class LabStart:
             made = list(makers.map(self._state.build_node, specs))
         self._state.nodes.add(made)
         pinned = [node for node in made if specs[node.name].subnet is not None]
-        # A node that may take any subnet must not take one that another node is pinned to.
+        # A node that may take any subnet must not take one that is pinned to another node.
         free = [node for node in made if node not in pinned]
         for wave in (pinned, free):
             unready = UnreadyAgents([node for node in wave if node.expected], self._state.notices)
@@ -149,18 +149,18 @@ class LabStart:
             nodes = [node for node in state.nodes.values() if node.expected]
             self._await("forwarding", partial(missing_sessions, nodes))
         if not overlay.connects_nodes:
-            return f"the {overlay.backend} backend leaves packets between nodes to others"
+            return f"the {overlay.backend} backend leaves packets between nodes to other programs"
         return "every node's forwarding table equals etcd's leases"
 
     def _start_late(self, node: LabNode) -> None:
-        """Start the pods of a node whose agent is run by hand, once that agent is ready."""
+        """Start the pods of a node whose agent runs by hand, once that agent is ready."""
         while node.why_not_ready() is not None:
             time.sleep(LATE_POLL_S)
         _start_all(self._state.pods.on(node.name))
         self._state.follow_node(node)
 
     def _await(self, phase: str, missing: Callable[[], list[str]], pause: Callable[[float], None] = time.sleep) -> None:
-        """Wait until `missing` is empty, with a `pause` of some seconds between two looks. Raises LabNotReady."""
+        """Wait until `missing` is empty, with a `pause` of some seconds between checks. Raises LabNotReady."""
         longer = max(1.0, len(self._state.cluster.nodes) / USUAL_NODES)
         limit_s = self._lab.options.timeout_s or PHASE_LIMIT_S[phase] * longer
         deadline = time.monotonic() + limit_s
@@ -174,13 +174,13 @@ class LabStart:
             if text != reported:
                 self._progress(phase, "waiting", text)
                 reported = text
-            # Asking many must not take the processor from those that are still starting.
+            # Queries must not take the processor from nodes and pods that are still starting.
             pause(max(POLL_S, 3 * asking_s))
             asked_at = time.monotonic()
 
 
 def _start_all(pods: Sequence[Pod]) -> None:
-    # Addresses are given in file order, so that the example's stay the example's; the rest may run side by side.
+    # Addresses are assigned in file order, so that the example's stay the same; the rest may run in parallel.
     for pod in pods:
         pod.reserve_address()
     with ThreadPoolExecutor(STARTERS, "start pod") as workers:
@@ -188,7 +188,7 @@ def _start_all(pods: Sequence[Pod]) -> None:
 
 
 class UnreadyPods:
-    """Looks at those that were not ready at the last look; at all every AGAIN_S, and before it calls all ready."""
+    """Checks pods that were not ready at the last check; all of them every AGAIN_S, and before reporting success."""
 
     def __init__(self, pods: Iterable[Pod], clock: Callable[[], float] = time.monotonic) -> None:
         self._pods = tuple(pods)
@@ -197,7 +197,7 @@ class UnreadyPods:
         self._all_at = clock()
 
     def reasons(self) -> list[str]:
-        """Return what each of them misses; empty when every pod is ready."""
+        """Return what each of them is missing; empty if every pod is ready."""
         if self._clock() >= self._all_at + AGAIN_S:
             self._all_at = self._clock()
             return self._look(everyone=True)
@@ -205,13 +205,13 @@ class UnreadyPods:
 
     def _look(self, *, everyone: bool = False) -> list[str]:
         statuses = [(pod, pod.status()) for pod in (self._pods if everyone else self._waiting)]
-        # One that crashes again and again is ready for a moment each time.
+        # A pod that keeps crashing is ready for a moment each time.
         self._waiting = tuple(pod for pod, status in statuses if not status.ready or status.restarts)
         return [f"{status.name}: {status.why_not_ready}" for _, status in statuses if not status.ready]
 
 
 def group_by_reason(lacking: Iterable[str]) -> str:
-    """Lines such as `node1: no answer yet`, those of one reason together: `node1, node2, node3 and 9 more: …`."""
+    """Join lines with the same reason, such as `node1: no answer yet`: `node1, node2, node3 and 9 more: …`."""
     by_reason: dict[str, list[str]] = {}
     for line in lacking:
         name, colon, reason = line.partition(": ")

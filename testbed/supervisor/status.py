@@ -1,4 +1,4 @@
-"""What the lab says about itself: `status`, `get` and `describe` as plain data, in the documented shapes.
+"""The lab's own state: `status`, `get` and `describe` as plain data, in the documented shapes.
 
 `status` is the JSON that other programs rely on. `get` returns Kubernetes-shaped objects: metadata,
 spec, status.
@@ -25,7 +25,7 @@ Object = dict[str, Any]
 
 
 def lab_status(lab: Lab, states: Mapping[str, AgentState | None] | None = None) -> StatusAnswer:
-    """The whole lab at a glance (`status -o json`); `states` are what the agents said to somebody who asked already."""
+    """Return the whole lab at a glance (`status -o json`); `states` are agents' answers that the caller already has."""
     known = {node.name: node.state() for node in lab.state.nodes.values()} if states is None else states
     nodes = [node_status(lab, lab.state.nodes[name], state) for name, state in known.items() if name in lab.state.nodes]
     pods = {pod: pod_status(pod) for pod in lab.state.pods}
@@ -60,13 +60,13 @@ def lab_status(lab: Lab, states: Mapping[str, AgentState | None] | None = None) 
 
 
 def _machine_status(machine: OverlayNode) -> MachineStatus:
-    """A machine of the underlay, by the process that holds its namespaces."""
+    """Return a machine of the underlay, by the process that holds its namespaces."""
     holder = machine.holder
     return {"name": machine.name, "pid": holder.pid if holder.holds else None, "restarts": holder.restarts}
 
 
 def node_status(lab: Lab, node: LabNode, state: AgentState | None) -> NodeStatus:
-    """One node's line of the status; `state` is its agent's word, None when there was no answer."""
+    """Return one node's line of the status; `state` is its agent's answer, None if there was none."""
     expected = len(lab.state.nodes) - 1 if lab.state.overlay.connects_nodes else 0
     line: NodeStatus = {
         "name": node.name,
@@ -86,18 +86,18 @@ def node_status(lab: Lab, node: LabNode, state: AgentState | None) -> NodeStatus
 
 
 def warnings_of(state: AgentState | None) -> list[str]:
-    """What works now and will not for ever, as the node's agent says."""
+    """Return the agent's warnings about what works now and will fail later."""
     return list(state.get("warnings", [])) if state else []
 
 
 def _peers_known(state: AgentState | None) -> int:
-    """On a dual-stack network each peer has an entry of either family."""
+    """Count peers; on a dual-stack network each has an entry per family."""
     entries = state["forwarding"] if state else []
     return len([entry for entry in entries if ":" not in entry["subnet"]])
 
 
 def agent_state(node: LabNode, state: AgentState | None) -> str:
-    """ready, not ready, fenced, running (no answer), backoff …"""
+    """Return ready, not ready, fenced, running (no answer), backoff …"""
     if not node.expected and state is None:
         return "by hand"
     if node.expected and node.agent.state != "running":
@@ -110,9 +110,9 @@ def agent_state(node: LabNode, state: AgentState | None) -> str:
 
 
 def subnet_of(node: LabNode, state: AgentState | None) -> str | None:
-    """The node's subnet by its agent's word, else by its subnet.env."""
+    """Return the node's subnet from its agent, else from its subnet.env."""
     if state and state["lease"]:
-        # On a dual-stack network: both, joined by words.
+        # On a dual-stack network: both, joined.
         return str(state["lease"]["subnet"]).partition(" ")[0]
     try:
         return str(node.subnet)
@@ -128,7 +128,7 @@ def _ipv6_subnet(node: LabNode) -> str | None:
 
 
 def pod_status(pod: Pod) -> PodLine:
-    """One pod's line of the status."""
+    """Return one pod's line of the status."""
     status = pod.status()
     line: PodLine = {
         "name": status.name,
@@ -144,7 +144,7 @@ def pod_status(pod: Pod) -> PodLine:
 
 
 def describe_node(lab: Lab, node: LabNode) -> Description:
-    """Everything about one node, as headings and values."""
+    """Return everything about one node, as headings and values."""
     state = node.state() or {}
     device = state.get("device") or lab.state.overlay.device
     counters = state.get("counters") or {}
@@ -171,17 +171,17 @@ def describe_node(lab: Lab, node: LabNode) -> Description:
         "Forwarding table": {entry["subnet"]: entry["via"] for entry in state.get("forwarding", [])},
         "Traffic": {key: value for key, value in counters.items() if key != "drops"},
         "Drops by reason": {reason: number for reason, number in drops.items() if number}
-        or ("none" if counters else "nobody counts: the kernel forwards by its own routes"),
+        or ("none" if counters else "not counted: the kernel forwards by its own routes"),
         "Pods": {pod.status().name: pod.status().address for pod in lab.state.pods if pod.status().node == node.name},
         "Look inside": [f"exec {node.name} -- ip route", f"shell {node.name}"],
         "Events": lab.state.events.about(f"node/{node.name}"),
-        # Replaced by the client with the line that works from the host.
+        # The client replaces it with the line that works on the host.
         "nsenter": {"pid": node.pid, "health": f"http://127.0.0.1:{HEALTH_PORT}"},
     }
 
 
 def _lines(file: Path) -> list[str] | None:
-    """Of a file that a node's agent writes; None when there is none."""
+    """Return the lines of a file written by a node's agent; None if there is none."""
     try:
         return read_plain(file, LARGEST_BYTES).decode(errors="replace").splitlines()
     except FileNotFoundError:
@@ -203,7 +203,7 @@ def _describe_device(node: LabNode, name: str) -> Object | None:
 
 
 def _ipv6_overlay_device(node: LabNode, first: str | None) -> Object:
-    """vxlan, and wireguard in separate mode, have another for IPv6."""
+    """Return the IPv6 device of vxlan, and of wireguard in separate mode."""
     names = [link.name for link in node.kernel.links() if link.name.startswith(OVERLAY_DEVICES) and link.name != first]
     return {"Overlay device of IPv6": _describe_device(node, names[0])} if names and node.ipv6_address else {}
 
@@ -218,7 +218,7 @@ def _describe_bridge(node: LabNode) -> Object | None:
 
 
 def _addresses_on(node: LabNode, device: str) -> list[str]:
-    """Link-local ones left out."""
+    """Return addresses without link-local ones."""
     ipv6 = node.kernel.ipv6_addresses(device) if node.ipv6_address is not None else frozenset()
     lasting = sorted(address for address in ipv6 if not address.ip.is_link_local)
     return [*map(str, sorted(node.kernel.addresses(device))), *map(str, lasting)]
@@ -229,7 +229,7 @@ def _joined(*parts: object) -> str | None:
 
 
 def describe_pod_named(lab: Lab, name: str) -> Object:
-    """Everything about the pod of this name. Raises KeyError."""
+    """Return everything about the pod of this name. Raises KeyError."""
     pod = lab.state.pods.named(name)
     if pod is None:
         raise KeyError(name)
@@ -237,7 +237,7 @@ def describe_pod_named(lab: Lab, name: str) -> Object:
 
 
 def describe_pod(lab: Lab, pod: Pod) -> Description:
-    """Everything about one pod, as headings and values."""
+    """Return everything about one pod, as headings and values."""
     status = pod.status()
     return {
         "Name": status.name,

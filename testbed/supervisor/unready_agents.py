@@ -1,4 +1,4 @@
-"""Agents that are starting: those that say that they are ready are asked, others now and then."""
+"""Starting agents: those that report readiness are queried at once, others now and then."""
 
 import time
 from collections import deque
@@ -8,17 +8,17 @@ from testbed.lab.node import LabNode
 from testbed.lab.notices import Notices
 
 ASK_ALL_S = 1.0
-"""Between two looks at agents that have not said that they are ready."""
+"""Interval between queries of agents that have not reported readiness."""
 AT_ONCE = 16
-"""Agents that may be starting at the same time: more of them only keep etcd and each other waiting."""
+"""Agents that may start at the same time: more only delay etcd and each other."""
 HOPELESS_S = 10.0
-"""One that takes longer does not hold back those that come after it."""
+"""An agent that takes longer does not hold back the next ones."""
 PATIENCE = 5
-"""So many times as long as asking all takes nobody is asked, who then needs the processor to start."""
+"""After querying all agents, the pause is this many times as long: they need the processor to start."""
 
 
 class UnreadyAgents:
-    """The nodes that are not ready yet, whose agents it starts; `wait` and `reasons` take turns."""
+    """The nodes that are not ready yet, whose agents it starts; call `wait` and `reasons` alternately."""
 
     def __init__(self, nodes: Iterable[LabNode], notices: Notices) -> None:
         self._reasons = {node: "its agent is not started yet" for node in nodes}
@@ -26,7 +26,7 @@ class UnreadyAgents:
         self._promising: set[LabNode] = set()
         self._coming = deque(self._reasons)
         self._started_at: dict[LabNode, float] = {}
-        """On the monotonic clock; of those that are not ready yet."""
+        """On the monotonic clock; for those that are not ready yet."""
         self._ask_all_at = time.monotonic() + ASK_ALL_S
         self._start_more()
 
@@ -40,12 +40,12 @@ class UnreadyAgents:
             self._reasons[node] = "agent running, no answer yet"
 
     def wait(self, limit_s: float) -> None:
-        """Until one more agent says that it is ready, at the latest until the limit."""
+        """Wait until one more agent reports readiness, at the latest until the limit."""
         heard = self._notices.wait(limit_s)
         self._promising |= {node for node in self._reasons if node.agent.pid in heard}
 
     def reasons(self) -> list[str]:
-        """What each of them lacks."""
+        """Return what each of them is missing."""
         began = time.monotonic()
         everybody = began >= self._ask_all_at
         for node in list(self._started_at):

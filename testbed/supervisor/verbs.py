@@ -1,4 +1,4 @@
-"""What a running lab does for each verb of the command line."""
+"""A running lab's implementation of each verb of the command line."""
 
 import contextlib
 import os
@@ -61,11 +61,11 @@ from testbed.workloads.node_verbs import NodeVerbs
 
 RESTART_LIMIT_S = 20.0
 OWNERS_BY_WORD = {kind.singular: kind for kind in POD_OWNERS}
-"""As a client writes the kind of what makes pods: `daemonset/log` is one of them."""
+"""A client's words for kinds that create pods: `daemonset/log` is one of their pods."""
 
 
 def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
-    """Every verb, bound to this lab."""
+    """Return every verb, bound to this lab."""
     running, state = LabVerbs(lab), lab.state
     explained = partial(explained_by, state, lab.faults)
     return (
@@ -99,7 +99,7 @@ def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
 NEED_CAPABILITIES = frozenset(
     {"bridge", "ethtool", "ip", "ip6tables", "iptables", "mount", "nft", "sysctl", "tc", "umount"}
 )
-"""Programs that change what a container, as a rule, may not."""
+"""Programs that change what a container normally may not."""
 
 
 class LabVerbs:
@@ -113,7 +113,7 @@ class LabVerbs:
         self._cli = threading.Lock()
 
     def get(self, request: Request) -> list[Any]:
-        """Objects of a kind, or the one with a name."""
+        """Return objects of a kind, or the one with a name."""
         kind, in_lab = self._kind("get", request)
         name, namespace = request.argument("name", str), request.argument("namespace", str)
         found = list(in_lab.get(self.lab))
@@ -129,7 +129,7 @@ class LabVerbs:
         return named
 
     def describe(self, request: Request) -> Description:
-        """Headings and values about one object."""
+        """Return headings and values about one object."""
         kind, in_lab = self._kind("describe", request)
         name, described = request.argument("name", str), in_lab.describe
         if described is None or name is None:
@@ -141,14 +141,14 @@ class LabVerbs:
             raise _not_there(kind, wanted, described.names(self.lab)) from None
 
     def _existing(self, namespace: str | None) -> str | None:
-        """Return the namespace if it is there; None for None. Raises TestbedError."""
+        """Return the namespace if it exists; None for None. Raises TestbedError."""
         if namespace is not None and self.state.namespaces.get(namespace) is None:
             raise _not_there(NAMESPACE, namespace, self.state.namespaces.names)
         return namespace
 
     @staticmethod
     def _in_namespace(kind: Kind, name: str, request: Request) -> str:
-        """What an object of a kind is called in the whole lab, by its name in the namespace of the request."""
+        """Return an object's unique name in the lab, from its name in the namespace of the request."""
         namespace = request.argument("namespace", str) or DEFAULT_NAMESPACE
         return str(key_of(name, namespace)) if kind.namespaced else name
 
@@ -160,12 +160,12 @@ class LabVerbs:
         return kind, IN_LAB[kind]
 
     def events(self, request: Request) -> list[EventLine]:
-        """What happened, oldest first; of a namespace alone, where the request names one."""
+        """Return all events, oldest first; of one namespace, if the request names one."""
         namespace = self._existing(request.argument("namespace", str))
         return [event for event in self.state.events if namespace in (None, _namespace_of(event))]
 
     def logs(self, request: Request) -> EndedAnswer:
-        """Logs of what the request names, or of several pods, on the client's stdout."""
+        """Show logs of the requested name, or of several pods, on the client's stdout."""
         several = request.argument("names", list)
         return self._logs.show(request, [self._named(request, "name")] if several is None else list(map(str, several)))
 
@@ -177,10 +177,10 @@ class LabVerbs:
         return self._run_in(request, self._named(request, "name"), request.argument("container", str), argv, tty)
 
     def shell(self, request: Request) -> EndedAnswer:
-        """An interactive shell in a pod, on a node, or in the lab's own namespaces."""
+        """Run an interactive shell in a pod, on a node, or in the lab's own namespaces."""
         name = None if request.argument("name", str) is None else self._named(request, "name")
         container = request.argument("container", str)
-        # Without a terminal it reads a script, and must neither prompt nor want job control.
+        # Without a terminal it reads a script, and must neither prompt nor use job control.
         terminal = bool(request.streams) and os.isatty(request.streams[0])
         argv = ["bash", "--norc", *(["-i"] if terminal else [])]
         if name is not None:
@@ -189,11 +189,11 @@ class LabVerbs:
         return run_for_client(request, argv, environment, take_terminal=terminal)
 
     def cli(self, request: Request) -> EndedAnswer:
-        """Mininet's prompt, in a forked copy of this process; one at a time, for nodes have one shell each."""
+        """Run Mininet's prompt, in a forked copy of this process; one at a time, since nodes have one shell each."""
         if len(request.streams) != 3:
-            raise InvalidInput("cli wants the client's three standard streams")
+            raise InvalidInput("cli needs the client's three standard streams")
         if not self._cli.acquire(blocking=False):
-            raise TestbedError("somebody has Mininet's prompt open already (each node has only one shell)")
+            raise TestbedError("Mininet's prompt is already open (each node has only one shell)")
         try:
             child = os.fork()
             if child == 0:
@@ -203,7 +203,7 @@ class LabVerbs:
             self._cli.release()
 
     def ping(self, request: Request) -> list[PingAnswer]:
-        """Every pair of pods, or one pair, several times."""
+        """Ping every pair of pods, or one pair, several times."""
         count = request.argument("count", int, 1)
         ipv6 = request.argument("ipv6", bool, False)
         if request.argument("source", str) is not None:
@@ -223,7 +223,7 @@ class LabVerbs:
         return [result.answer() for result in results]
 
     def iperf(self, request: Request) -> IperfAnswer:
-        """Throughput from one pod or node to another."""
+        """Measure throughput from one pod or node to another."""
         source, destination = self._named(request, "source"), self._named(request, "destination")
         seconds, udp = request.argument("seconds", int, 5), request.argument("udp", bool, False)
         bitrate = request.argument("bitrate", str, None) or "0"
@@ -238,7 +238,7 @@ class LabVerbs:
             raise TestbedError(f"iperf {source} {destination}: {failure}") from failure
 
     def restart(self, request: Request) -> list[str]:
-        """Restart the agents of the named nodes with the code as it is now, and wait until they are ready."""
+        """Restart the agents of the named nodes with their current code, and wait until they are ready."""
         names = request.argument("nodes", list) or list(self.state.nodes)
         nodes = [self._node(name) for name in names]
         for node in nodes:
@@ -251,7 +251,7 @@ class LabVerbs:
         return [f"agent of {node.name} restarted, subnet {node.subnet}" for node in nodes]
 
     def etcdctl(self, request: Request) -> EndedAnswer:
-        """The real etcdctl, beside the first member."""
+        """Run the real etcdctl on the first member's machine."""
         if not self.state.registry.etcd.members:
             raise EtcdFailed("this lab has no etcd of its own")
         argv = self.state.registry.etcd.etcdctl_argv([str(word) for word in request.argument("argv", list, [])])
@@ -280,9 +280,9 @@ class LabVerbs:
         return run_for_client(request, [*enter_machine(pid), *argv], environment, take_terminal=tty)
 
     def _named(self, request: Request, argument: str) -> str:
-        """What an argument names, as it is called in the whole lab: a pod of the request's namespace with that.
+        """Return the unique name of an argument: for a pod of the request's namespace, with that namespace.
 
-        What is no pod there and has the name in the lab (a machine, an address, a log) is meant as it stands.
+        Other names in the lab (a machine, an address, a log) stay as they are.
         """
         text, namespace = request.argument(argument, str), request.argument("namespace", str) or DEFAULT_NAMESPACE
         kind, slash, rest = text.partition("/")
@@ -299,7 +299,9 @@ class LabVerbs:
         return name or names[0]
 
     def _target(self, name: str) -> "Pod | LabNode | str":
-        """A pod, a node, or the name of another machine of the underlay; `deployment/NAME` is a pod of it."""
+        """Return a pod, a node, or the name of another machine of the underlay; `deployment/NAME` is one
+        of its pods.
+        """
         word, _, rest = name.partition("/")
         if word in OWNERS_BY_WORD:
             return self.targets.pod_of(OWNERS_BY_WORD[word], rest)
@@ -320,7 +322,7 @@ class LabVerbs:
         target = self._target(name)
         if isinstance(target, Pod):
             if target.pause_pid is None:
-                raise TestbedError(f"pod {name} has no namespaces now (state {target.status().state})")
+                raise TestbedError(f"pod {name} has no namespaces (state {target.status().state})")
             return target.pause_pid
         return int(target.pid if isinstance(target, LabNode) else self.state.underlay.machines[name].pid)
 
@@ -356,7 +358,7 @@ class LabVerbs:
 
 
 def _namespace_of(event: EventLine) -> str:
-    """Where an event belongs: to the namespace of its object, to the default one where that is in none."""
+    """Return an event's namespace: that of its object, or the default one."""
     word, _, name = event["object"].partition("/")
     return key_of(name or word).namespace
 

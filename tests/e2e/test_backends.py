@@ -74,7 +74,7 @@ def test_without_an_overlay_device_everything_still_has_its_words() -> None:
         assert lab.node("node1")["device"] is None
         described = lab.must("describe", "node", "node1")
         assert "none: packets of the host-gw backend leave by node1-eth0" in described
-        assert "nobody counts" in described
+        assert "not counted" in described
         traced = lab.must("trace", "shell1", "shell2")
         assert "flannel" not in traced
         assert "answered in" in traced

@@ -213,7 +213,7 @@ spec:
     assert [line.split()[0] for line in before] == ["began", "cannot"]
     refused = lab.testbed("logs", "-p", "several", "-c", "stays")
     assert refused.code == 1
-    assert "nothing is kept of a run before this one of stays (want: logs several, without --previous)" in refused.err
+    assert "no previous run is kept of stays (want: logs several, without --previous)" in refused.err
     for words in (
         ("several", "-c", "stays", "--all-containers"),
         ("several", "-p", "-f"),

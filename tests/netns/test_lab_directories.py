@@ -160,7 +160,7 @@ def test_a_directory_of_labs_that_others_could_have_filled_is_refused_in_a_line(
         "dangling": "is a symbolic link",
         "user's": f"belongs to uid {USER}",
         "writable": "can be written by others .mode 1777.",
-        "file": "is no directory",
+        "file": "is not a directory",
     }[kind]
     if kind in ("symbolic link", "dangling"):
         root.symlink_to("elsewhere")

@@ -104,7 +104,7 @@ def assert_others_are_served(connect: Connect) -> None:
         (b"[" * 50_000 + b"\n", "not a request of this lab", 2),
         (b'{"verb":["echo"]}\n', "not a request of this lab", 2),
         (b'{"verb":"nope"}\n', "not a request of this lab", 2),
-        (b'{"verb":"echo","arguments":5}\n', "echo: arguments are no mapping", 2),
+        (b'{"verb":"echo","arguments":5}\n', "echo: arguments are not a mapping", 2),
         (b'{"verb":"typed","arguments":{"number":"x"}}\n', "number: wrong type", 2),
         (b'{"verb":"refuse"}\n', "no such thing", 4),
         (b'{"verb":"bug"}\n', "internal error: ZeroDivisionError", 1),
@@ -166,7 +166,7 @@ def test_a_thousand_idle_clients_delay_nobody(connect: Connect) -> None:
         assert_others_are_served(connect)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert answer(idle[0]) == {"error": "more than 64 clients that ask nothing", "exit": 1}
+    assert answer(idle[0]) == {"error": "more than 64 clients without a request", "exit": 1}
 
 
 @pytest.mark.row("B44")
@@ -212,7 +212,7 @@ def test_more_requests_than_may_run_are_refused_at_once(tmp_path: Path, monkeypa
         running = [connect() for _ in range(2)]
         for connection in running:
             send_line(connection, {"verb": "stay"})
-        refused = {"error": "2 requests run already", "exit": 1}
+        refused = {"error": "2 requests are already running", "exit": 1}
         wait_until(lambda: ask(connect(), "echo") == refused, timeout_s=5, what="a refusal")
         for connection in running:
             connection.close()

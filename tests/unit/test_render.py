@@ -32,7 +32,7 @@ def test_a_skipped_pair_is_neither_lost_nor_received(capsys: pytest.CaptureFixtu
         "a          0.50 ms ttl=62  lost  skipped",
         "",
         "3 pairs, 3 sent, 1 received, 1 lost, 1 skipped",
-        "  a -> c (10.0.1.2): no answer",
+        "  a -> c (10.0.1.2): no reply",
         "  a -> d (10.0.1.2): skipped (terminated meanwhile: d)",
     ]
 

@@ -1,4 +1,4 @@
-"""What is measured: `bench -o json`, `bench scale -o json`, and what a lab answers to them."""
+"""Measurements: `bench -o json`, `bench scale -o json`, and a lab's answers to them."""
 
 from collections.abc import Mapping
 from typing import Literal, NotRequired, TypedDict
@@ -8,7 +8,7 @@ MetricValues = Mapping[str, float]
 
 
 class MeasuredMachine(TypedDict):
-    """Where it ran."""
+    """The measuring machine."""
 
     processors: int
     model: str
@@ -19,7 +19,7 @@ class MeasuredPathLine(TypedDict):
     """One path."""
 
     name: str
-    """A path of `--backends` is called `BACKEND-backend`."""
+    """For a path of `--backends`: `BACKEND-backend`."""
     description: str
 
 
@@ -46,12 +46,15 @@ class BenchRound(TypedDict):
     why_not: str | None
     """Why it does not count."""
     values: Mapping[str, MetricValues]
-    """By path. What a path does not have is left out: only where packets pass through the agents do these have
-    processor time for them. Latency is half of a round trip."""
+    """By path.
+
+    Values that a path does not have are omitted: only if packets pass through the agents do these have processor time
+    for them. Latency is half of a round trip.
+    """
 
 
 class BenchFailure(TypedDict):
-    """A measurement that gave nothing, twice; its values are left out."""
+    """A measurement that failed twice; its values are omitted."""
 
     round: int
     path: str
@@ -60,7 +63,7 @@ class BenchFailure(TypedDict):
 
 
 class BenchGoal(TypedDict):
-    """What a path should reach against another."""
+    """A path's target relative to another path."""
 
     path: str
     metric: str
@@ -82,7 +85,7 @@ class BenchAnswer(TypedDict):
     seconds: int
     """Of each measurement."""
     paths: list[MeasuredPathLine]
-    """In the order asked for."""
+    """In the requested order."""
     metrics: list[BenchMetric]
     rounds: list[BenchRound]
     rounds_counted: int
@@ -96,7 +99,7 @@ class BenchAnswer(TypedDict):
 
 
 class MeasurementAnswer(TypedDict):
-    """What one measurement gave."""
+    """The result of one measurement."""
 
     bytes: NotRequired[int]
     """TCP: received."""
@@ -110,7 +113,7 @@ class MeasurementAnswer(TypedDict):
     """Latency: half of a round trip."""
     p99_us: NotRequired[float]
     agents_cpu_s: NotRequired[float | None]
-    """Processor time of the agents meanwhile; null where they do not carry the packets."""
+    """Processor time of the agents meanwhile; null if they do not carry the packets."""
 
 
 class MemoryAnswer(TypedDict):
@@ -151,7 +154,7 @@ class ManyPingsAnswer(TypedDict):
 
 
 class EtcdRestartAnswer(TypedDict):
-    """What a restart of etcd meant."""
+    """The effects of a restart of etcd."""
 
     answers_s: float
     watches_s: float
@@ -162,7 +165,7 @@ class EtcdRestartAnswer(TypedDict):
 
 
 class ScaleMeasured(TypedDict):
-    """What is measured in a running lab of one size."""
+    """Measurements in a running lab of one size."""
 
     cores_at_rest: float
     """Processor time of everything in the lab, per second."""

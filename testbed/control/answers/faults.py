@@ -1,24 +1,26 @@
-"""What is broken, how it ended, and whether all is well."""
+"""Active faults, how they ended, and the checks of a lab."""
 
 from typing import TypedDict
 
 
 class FaultAnswer(TypedDict):
-    """`fault … -o json`; `fault list -o json` is a list of these. A fault that has ended stays in the list until what
-    it broke is ready again."""
+    """`fault … -o json`; `fault list -o json` is a list of these.
+
+    A fault that has ended stays in the list until everything it broke is ready again.
+    """
 
     number: int
     """For `fault heal NUMBER`."""
     fault: str
-    """The words that it was asked for by."""
+    """Its words, as requested."""
     since: str
     """RFC 3339, UTC."""
     did: str
-    """What was done, with the means."""
+    """What was done, with its means."""
     undone: str
     """How it ends."""
     on: bool
-    """False: it was over as soon as it was done."""
+    """False: it ended immediately."""
 
 
 class HealAnswer(TypedDict):
@@ -30,9 +32,9 @@ class HealAnswer(TypedDict):
     did: str
     """What ended it, or why it could not be ended."""
     missing: list[str]
-    """What is not ready again, a line each; empty when all is."""
+    """What is not ready yet, one line each; empty if all is ready."""
     took_s: float
-    """From the beginning until that was known."""
+    """From the request until that was known."""
 
 
 class CheckLine(TypedDict):
@@ -41,19 +43,19 @@ class CheckLine(TypedDict):
     check: str
     holds: bool
     wrong: list[str]
-    """What is wrong, a line each."""
+    """The problems, one line each."""
     trace: str | None
-    """What to trace next: `nginx tomcat`."""
+    """The next thing to trace: `nginx tomcat`."""
 
 
 class ExerciseOn(TypedDict):
-    """An exercise that is on."""
+    """An exercise in progress."""
 
     name: str
     """`exercise/1`."""
     level: int
     seed: int
-    """Which variant; 0: that of the docs."""
+    """Selects the variant; 0: that of the docs."""
     since: str
     """RFC 3339, UTC."""
     hints: int
@@ -69,16 +71,16 @@ class CheckAnswer(TypedDict):
     well: bool
     checks: list[CheckLine]
     faults: list[str]
-    """Active faults that can explain what does not hold: `fault 1 (partition) is on: node1 / node2`."""
+    """Active faults that can explain failed checks: `fault 1 (partition) is on: node1 / node2`."""
 
 
 class ExerciseAnswer(ExerciseOn):
-    """An exercise that `up exercise/N` has begun."""
+    """An exercise started by `up exercise/N`."""
 
     complaint: str
-    """A user's, with the names of this variant."""
+    """A user's complaint, with the names of this variant."""
     begun: bool
-    """False: it was on already."""
+    """False: it was in progress already."""
 
 
 class HintAnswer(TypedDict):

@@ -1,4 +1,4 @@
-"""What a picture of the lab shows: `graph -o json`."""
+"""The content of a picture of the lab: `graph -o json`."""
 
 from typing import Literal, NotRequired, TypedDict
 
@@ -9,7 +9,7 @@ MachineKind = Literal["node", "etcd", "gateway", "router"]
 
 
 class InterfaceCounters(TypedDict):
-    """What went through an interface since it was made."""
+    """Traffic of an interface since its creation."""
 
     rx_bytes: int
     rx_packets: int
@@ -20,11 +20,11 @@ class InterfaceCounters(TypedDict):
 
 
 class InterfaceFacts(InterfaceCounters):
-    """One interface, with what went through it since it was made."""
+    """One interface, with its traffic since its creation."""
 
     name: str
     kind: str
-    """The driver's word."""
+    """The driver's name."""
     address: str | None
     """On the underlay."""
     up: bool
@@ -65,7 +65,7 @@ class CableFacts(TypedDict):
     ends: list[CableEnd]
     """Two."""
     spare: bool
-    """Held back by the spanning tree."""
+    """Blocked by the spanning tree."""
     bandwidth_mbit: float | None
     delay: str | None
     loss_percent: float | None
@@ -89,7 +89,7 @@ class ForwardingLine(TypedDict):
 
 
 class NodeFacts(NodeStatus):
-    """A node as in the status, with what is in it."""
+    """A node as in the status, with its parts."""
 
     bridge: DeviceFacts | None
     """Null while there is none."""
@@ -118,7 +118,7 @@ class GraphAnswer(TypedDict):
     state: str
     """As in the status."""
     at: str
-    """When it was asked: RFC 3339, UTC."""
+    """Time of the query: RFC 3339, UTC."""
     network: str
     """The pod network."""
     port: int

@@ -35,17 +35,18 @@ class NodeStatus(TypedDict):
     subnet: str | None
     """Null without a lease."""
     drained: bool
-    """Whether new pods stay away (`node drain`)."""
+    """Whether it accepts no new pods (`node drain`)."""
     backend: str
     device: str | None
-    """Of the overlay; null where there is none."""
+    """Of the overlay; null if there is none."""
     datapath: str | None
-    """`native`, `python`, `kernel`, `none`; `other` for an agent that is not ours; null while it does not answer."""
+    """`native`, `python`, `kernel`, `none`; `other` for a foreign agent; null while it does not answer."""
     agent: AgentStatus
     peers: PeerCount
     warnings: list[str]
-    """What works now and will not for ever (another network config in etcd, a certificate that ends soon, another node
-    with its address), as the agent's /state says."""
+    """Problems that do not affect operation yet (another network config in etcd, a certificate that expires soon,
+    another node with its address), from the agent's /state.
+    """
     ipv6_address: NotRequired[str]
     """On a dual-stack network."""
     ipv6_subnet: NotRequired[str | None]
@@ -56,10 +57,10 @@ class PodLine(TypedDict):
     """One pod."""
 
     name: str
-    """`NAMESPACE/NAME` outside the default namespace; so are all names of objects in these answers."""
+    """`NAMESPACE/NAME` outside the default namespace, like all names of objects in these answers."""
     node: str
     address: str | None
-    """Null as long as it never had one."""
+    """Null if it never had one."""
     state: str
     """kubectl's word: `Running`, `CrashLoopBackOff`, …"""
     ready: bool
@@ -84,7 +85,7 @@ class ServiceLine(TypedDict):
     """`NAMESPACE/NAME` outside the default namespace."""
     type: str
     cluster_ip: str | None
-    """Null when headless."""
+    """Null for a headless one."""
     ports: list[ServicePortLine]
     endpoints: int
     """Ready pods."""
@@ -96,9 +97,9 @@ class DnsStatus(TypedDict):
     address: str
     domain: str
     machine: str
-    """Where it runs."""
+    """The machine that it runs on."""
     healthy: bool
-    """It answers, and has all names."""
+    """Whether it answers with all names."""
     pid: int | None
     """In the lab."""
     restarts: int
@@ -123,7 +124,7 @@ class MachineStatus(TypedDict):
     pid: int | None
     """In the lab, of the process that holds its namespaces; null while there is none."""
     restarts: int
-    """How often that process was killed and started again."""
+    """How often that process was killed and restarted."""
 
 
 class StatusAnswer(TypedDict):
@@ -131,23 +132,22 @@ class StatusAnswer(TypedDict):
 
     lab: str
     pid: NotRequired[int]
-    """The lab's PID 1 as the host sees it; the command line adds it."""
+    """The lab's PID 1 in the host's PID namespace; the command line adds it."""
     state: Literal["starting", "ready", "degraded"]
-    """Degraded: an agent, a pod, an etcd member, the DNS or a machine is not well; pods that are being terminated do
-    not count."""
+    """Degraded: an agent, a pod, an etcd member, the DNS or a machine is unhealthy; terminating pods do not count."""
     since: str
     """RFC 3339, UTC."""
     cluster_file: str
-    """What was given to `up`."""
+    """The argument of `up`."""
     rundir: str
     """`/run/testbed/LAB`."""
     switch: str
-    """What the underlay's switches are: `bridge` or `ovs`."""
+    """The kind of the underlay's switches: `bridge` or `ovs`."""
     nodes: list[NodeStatus]
     pods: list[PodLine]
     services: list[ServiceLine]
     dns: DnsStatus | None
-    """Null without names."""
+    """Null without a DNS."""
     etcd: list[EtcdMemberStatus]
     machines: list[MachineStatus]
     faults: list[str]
@@ -155,8 +155,10 @@ class StatusAnswer(TypedDict):
 
 
 class PingAnswer(TypedDict):
-    """One pair of `ping -o json`, which is a list. Of all pairs (no source named) those of pods that are being
-    terminated are left out."""
+    """One pair of `ping -o json`, which is a list.
+
+    For all pairs (no source named), those of terminating pods are omitted.
+    """
 
     source: str
     destination: str
@@ -168,10 +170,10 @@ class PingAnswer(TypedDict):
     rtt_ms: list[float]
     """One for each reply."""
     error: str | None
-    """The last ICMP error in words, with who sent it."""
+    """The last ICMP error in words, with its sender."""
     skipped: str | None
-    """Why missing replies are no loss: a pod of the pair was terminated during the ping. Such pairs do not change the
-    exit code."""
+    """Why missing replies are not losses: a pod of the pair was terminated during the ping. Such pairs do not change
+    the exit code."""
 
 
 class IperfAnswer(TypedDict):
@@ -180,7 +182,7 @@ class IperfAnswer(TypedDict):
     protocol: Literal["tcp", "udp"]
     seconds: float
     bits_per_second: float
-    """Those that arrived."""
+    """Received bits."""
     retransmits: NotRequired[int]
     """TCP only."""
     packets: NotRequired[int]
@@ -203,7 +205,7 @@ class EventLine(TypedDict):
 
 
 class ChangedObject(TypedDict):
-    """What was done with one object."""
+    """The change of one object."""
 
     kind: str
     name: str
@@ -225,7 +227,7 @@ class DeleteAnswer(TypedDict):
 
     objects: list[ChangedObject]
     missing: list[str]
-    """A line for each object that there was not."""
+    """One line for each object that did not exist."""
 
 
 class ScaleAnswer(TypedDict):
@@ -241,13 +243,13 @@ class NodeAnswer(TypedDict):
 
     name: str
     address: NotRequired[str]
-    """Of a node that was added."""
+    """Of an added node."""
     subnet: NotRequired[str]
-    """Of a node that was added."""
+    """Of an added node."""
     stay: NotRequired[list[str]]
     """Pods without a controller that stay on a drained node."""
     lost: NotRequired[list[str]]
-    """Such pods that went with a deleted node."""
+    """Such pods that were deleted with a node."""
 
 
 class KernelChange(TypedDict):
@@ -257,9 +259,9 @@ class KernelChange(TypedDict):
     """Seconds since the epoch."""
     node: str
     command: list[str]
-    """As a person would have typed it."""
+    """The equivalent command."""
     input: str | None
-    """What the command reads on standard input, such as an nft script."""
+    """The command's standard input, such as an nft script."""
     why: str
 
 
@@ -271,13 +273,13 @@ class CommandsAnswer(TypedDict):
 
 
 class EndedAnswer(TypedDict):
-    """How a program ended that ran on the client's streams."""
+    """The end of a program that ran on the client's streams."""
 
     exit: int
     """128 + the signal's number after a signal."""
 
 
 class ForwardTarget(TypedDict):
-    """Where a forwarded port leads."""
+    """The target of a forwarded port."""
 
     to: str

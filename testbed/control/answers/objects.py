@@ -1,4 +1,4 @@
-"""What `get` says of an object beyond Kubernetes' own fields, and the kinds that Kubernetes does not have."""
+"""What `get` adds to Kubernetes' own fields, and the kinds that Kubernetes does not have."""
 
 from typing import NotRequired, TypedDict
 
@@ -14,11 +14,11 @@ class PodOwnFacts(TypedDict):
     restarts: int
     """Of all its containers."""
     link: str | None
-    """The node's end of its link; null with its node's network."""
+    """The node's end of its link; null if it uses its node's network."""
     pausePid: int | None
     """In the lab, of the process that holds its namespaces."""
     pids: dict[str, int | None]
-    """In the lab, of each container's first process; null while it does not run."""
+    """In the lab, of each container's first process; null while it is not running."""
 
 
 class NodeOwnFacts(TypedDict):
@@ -47,7 +47,7 @@ class ServiceOwnFacts(TypedDict):
 
 
 class OwnMetadata(TypedDict):
-    """Metadata of what Kubernetes does not have."""
+    """Metadata of objects that Kubernetes does not have."""
 
     name: str
     resourceVersion: NotRequired[str]
@@ -55,13 +55,13 @@ class OwnMetadata(TypedDict):
 
 
 class LeaseSpec(TypedDict):
-    """A lease as etcd has it."""
+    """A lease in etcd."""
 
     subnet: str
     publicIP: str
     backendType: str
     node: str | None
-    """Null when no node of the lab has this address."""
+    """Null if no node of the lab has this address."""
     ipv6Subnet: NotRequired[str]
     """On a dual-stack network."""
     publicIPv6: NotRequired[str]
@@ -69,14 +69,14 @@ class LeaseSpec(TypedDict):
 
 
 class LeaseStatus(TypedDict):
-    """How long it lasts."""
+    """The lifetime of a lease."""
 
     reservation: bool
-    """A key without a lease of etcd."""
+    """A key without an etcd lease."""
     etcdLease: str | None
     """In hexadecimal digits; null for a reservation."""
     secondsLeft: int | float | None
-    """By its agent's word; null when that does not say."""
+    """From its agent; null if that does not report it."""
 
 
 class LeaseObject(TypedDict):
@@ -120,7 +120,7 @@ class RouteTableObject(TypedDict):
 
 
 class NameSpec(TypedDict):
-    """What the DNS answers."""
+    """The DNS's answer."""
 
     type: str
     data: str

@@ -1,4 +1,4 @@
-"""What verbs say without a lab: doctor, machines, topologies, validate."""
+"""Answers of verbs without a lab: doctor, machines, topologies, validate."""
 
 from typing import Any, TypedDict
 
@@ -13,7 +13,7 @@ class DoctorCheck(TypedDict):
     remedy: str
     """How to get it."""
     needed_for: str
-    """What does not work without it; empty: every lab."""
+    """What does not work without it; empty: no lab works."""
 
 
 class MachineLine(TypedDict):
@@ -25,7 +25,7 @@ class MachineLine(TypedDict):
     seconds_left: int | None
     """Until its lease expires unless it is renewed; null: a reservation."""
     here: bool
-    """Whether this machine is it."""
+    """Whether it is this machine."""
     answers: bool | None
     """Whether its pods' gateway or else its overlay address answers a ping; null: not asked, this machine has not
     joined."""
@@ -44,7 +44,7 @@ class MachinesAnswer(TypedDict):
 
 
 class ClusterLine(TypedDict):
-    """One cluster that comes with the testbed."""
+    """One bundled cluster."""
 
     name: str
     nodes: int
@@ -94,5 +94,5 @@ class ValidateAnswer(TypedDict):
     deployments: dict[str, int]
     """How many pods each wants."""
     replicaSets: dict[str, int]
-    """How many pods each wants; those that a lab makes for Deployments left out."""
+    """How many pods each wants; without those that a lab creates for Deployments."""
     daemonSets: list[str]

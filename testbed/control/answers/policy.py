@@ -1,34 +1,34 @@
-"""What network policies let through: `policy -o json`."""
+"""What network policies allow: `policy -o json`."""
 
 from typing import NotRequired, TypedDict
 
 
 class PolicyDirection(TypedDict):
-    """What the policies of one pod say in one direction."""
+    """The result of one pod's policies in one direction."""
 
     pod: str
     isolated_by: list[str]
     """The policies that select the pod, as NAMESPACE/NAME; none: everything passes."""
     allowed_by: list[str]
-    """Those of them with a rule that fits."""
+    """Those of them with a matching rule."""
 
 
 class PolicyLine(TypedDict):
     """Ports with one answer."""
 
     ports: list[str]
-    """`8080/tcp`, `53-60/udp`, `*/sctp` (every port), `other protocols` (ICMP and what else has none), or `all`."""
+    """`8080/tcp`, `53-60/udp`, `*/sctp` (every port), `other protocols` (ICMP and others without ports), or `all`."""
     allowed: bool
     reason: str
     """`allowed by …` or `denied by …`."""
     egress: PolicyDirection | None
-    """Of the source; null where it is no pod."""
+    """Of the source; null if it is not a pod."""
     ingress: PolicyDirection | None
-    """Of the target; null where it is no pod."""
+    """Of the target; null if it is not a pod."""
 
 
 class PolicyTarget(TypedDict):
-    """One target: the one that was asked for, or a Service's endpoint."""
+    """One target: the requested one, or a Service's endpoint."""
 
     target: str
     address: str
@@ -55,7 +55,7 @@ class ReachChange(TypedDict):
 
 
 class PolicyAnswer(TypedDict):
-    """Of two ends: `targets`; of all: `pods` and `pairs`."""
+    """For two ends: `targets`; for all: `pods` and `pairs`."""
 
     source: NotRequired[str]
     targets: NotRequired[list[PolicyTarget]]

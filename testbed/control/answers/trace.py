@@ -49,7 +49,7 @@ class HopLayer(TypedDict):
 
 
 class HopFrame(TypedDict):
-    """The frame as it was seen."""
+    """The captured frame."""
 
     length: int
     """In bytes."""
@@ -65,34 +65,34 @@ class TraceHop(TypedDict):
     number: int
     """From 1."""
     leg: Leg
-    """`error`: an ICMP message about the request; `data`: TCP's payload, only where it matters."""
+    """`error`: an ICMP message about the request; `data`: TCP's payload, only if it matters."""
     where: str
     """For people: `nginx eth0`, `node1 docker0`, `node1 uplink`, `s1 s1-eth1`."""
     node: str
-    """Who has the interface: a pod, node, router or switch."""
+    """The owner of the interface: a pod, node, router or switch."""
     interface: str
     """Its real name: `node1-eth0`."""
     direction: Literal["in", "out"]
-    """As the owner of the interface sees it."""
+    """From the view of the interface's owner."""
     at_us: float
-    """Microseconds since the first hop; never smaller than the hop's before."""
+    """Microseconds since the first hop; never decreasing."""
     inner: HopPacket
     """The packet."""
     outer: HopPacket | None
-    """What the overlay put around it; null where nothing is."""
+    """The overlay's outer headers; null if there are none."""
     mtu: int | None
-    """Of the interface, in bytes; null when it is gone."""
+    """Of the interface, in bytes; null if it is gone."""
     why: str
-    """One line: why it is here."""
+    """One line: the reason for this hop."""
     frame: NotRequired[HopFrame]
-    """With `--raw` alone."""
+    """Only with `--raw`."""
 
 
 TraceProbeAsTyped = TypedDict("TraceProbeAsTyped", {"from": str, "to": str})
 
 
 class TraceProbe(TraceProbeAsTyped):
-    """What was sent; `from` and `to` are as typed."""
+    """The packet that was sent; `from` and `to` are as typed."""
 
     protocol: Literal["tcp", "udp", "icmp"]
     source: str | None
@@ -106,7 +106,7 @@ class TraceProbe(TraceProbeAsTyped):
 
 
 class TraceLoss(TypedDict):
-    """Where a lost packet was seen last."""
+    """Where a lost packet was last seen."""
 
     where: str
     node: str
@@ -117,13 +117,13 @@ class TraceLoss(TypedDict):
 
 
 class TracedFrame(TypedDict):
-    """What was seen, for a capture file (`trace --pcap`)."""
+    """A captured frame, for a capture file (`trace --pcap`)."""
 
     point: str
     at_ns: int
     out: bool
     ethernet: bool
-    """Whether it begins with an Ethernet header."""
+    """Whether it starts with an Ethernet header."""
     frame: str
     """In hexadecimal digits."""
 
@@ -138,36 +138,36 @@ class TracePolicy(TypedDict):
     isolated_by: list[str]
     """The policies that isolate the pod in this direction, as NAMESPACE/NAME."""
     allowed_by: list[str]
-    """Those with a rule that fits; none for a reply, whose connection is known."""
+    """Those with a matching rule; none for a reply, whose connection is known."""
 
 
 class TraceAnswer(TypedDict):
-    """[trace.md](trace.md) says how it is known."""
+    """[trace.md](trace.md) explains how it is determined."""
 
     probe: TraceProbe
     outcome: Outcome
-    """Their meaning: [trace.md](trace.md)."""
+    """For their meaning see [trace.md](trace.md)."""
     hops: list[TraceHop]
-    """In the order in which they happened."""
+    """In chronological order."""
     lost_at: TraceLoss | None
     """Null when nothing was lost."""
     reasons: list[str]
-    """Why it got lost, the surest first."""
+    """Reasons for the loss, the surest first."""
     policies: list[TracePolicy]
     """Network policies that it passed, in order; the one that dropped it is the first of `reasons`."""
     warnings: list[str]
-    """What is wrong on the path although this probe passed: an interface that is too narrow for larger packets."""
+    """Problems on the path that did not affect this probe: an interface that is too narrow for larger packets."""
     hints: list[str]
-    """Verbs to type next, without `sudo testbed`; a comment behind `#` says what to type there."""
+    """Verbs to type next, without `sudo testbed`; a comment after `#` is the command to type there."""
     drops: dict[str, dict[str, int]]
-    """Agents' drop counters that moved meanwhile: `{"node1": {"no_route": 1}}`."""
+    """Agents' drop counters that increased meanwhile: `{"node1": {"no_route": 1}}`."""
     counters: dict[str, dict[str, int]]
-    """Kernels' counters of lost packets that moved meanwhile, by place."""
+    """Kernels' counters of lost packets that increased meanwhile, by place."""
     strays: list[TraceHop]
-    """Hops of copies that a switch sent to machines that did not want them."""
+    """Hops of copies that a switch sent to other machines."""
     repeated: int
-    """Sightings of packets that were sent again because no reply came."""
+    """Sightings of packets that were retransmitted because no reply came."""
     unwatched: list[str]
-    """Interfaces that could not be listened on, with the reason."""
+    """Interfaces that could not be captured, with the reason."""
     frames: NotRequired[list[TracedFrame]]
-    """Where they were asked for; not in `-o json`."""
+    """If requested; not in `-o json`."""
