@@ -3,8 +3,9 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from testbed.cluster.manifest import Metadata
 from testbed.cluster.manifest_model import Model
 from testbed.cluster.name_rules import within, wrong
 from testbed.cluster.pod_template import (
@@ -20,6 +21,8 @@ from testbed.cluster.pod_template import (
 )
 
 DEFAULT_SHARE = "25%"
+REVISION = "deployment.kubernetes.io/revision"
+"""The annotation with the number of a Deployment's rollouts."""
 LONGEST_NAME = LONGEST_OWNER_NAME - len("-") - HASH_LENGTH
 
 
@@ -69,6 +72,13 @@ class Deployment(PodOwner):
 
     kind: Literal["Deployment"]
     spec: DeploymentSpec
+
+    @field_validator("metadata")
+    @classmethod
+    def _revision_is_the_controllers(cls, metadata: Metadata) -> Metadata:
+        """Leave out the revision that `get` shows: its manifest, applied again, changes nothing."""
+        annotations = {key: value for key, value in metadata.annotations.items() if key != REVISION}
+        return metadata.model_copy(update={"annotations": annotations})
 
     @property
     def max_surge(self) -> int:

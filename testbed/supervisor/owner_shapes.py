@@ -4,14 +4,12 @@ from collections.abc import Iterable, Sequence
 
 from testbed.cluster import kinds
 from testbed.cluster.daemon_set import DaemonSet
-from testbed.cluster.deployment import Deployment
+from testbed.cluster.deployment import REVISION, Deployment
 from testbed.control.answers.objects import DeploymentFacts
 from testbed.pods.pod_state import rfc3339
 from testbed.supervisor.shapes import LabIdentity, OwnerReference, Shape, without_nothing
 from testbed.workloads.progress import Condition, DaemonNumbers, PodNumbers, Progress
 from testbed.workloads.seen import KeptSet
-
-REVISION = "deployment.kubernetes.io/revision"
 
 
 def deployment_shape(

@@ -4,10 +4,12 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from testbed.cluster.deployment import REVISION
 from testbed.lab.clock import now
 from testbed.pytest_plugin import NewLab
 from tests.e2e.lab import Lab
@@ -17,7 +19,6 @@ from tests.waiting import constantly, wait_until
 
 CLUSTER_IP, PORT = "10.96.0.77", 80
 HOST_PORT = 8090
-REVISION = "deployment.kubernetes.io/revision"
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,30 @@ def test_every_pod_has_an_owner_up_to_its_deployment_and_goes_with_it(lab: Lab) 
     lab.must("delete", "deployment", "owned")
     assert pods_of(lab, "owned") == []
     assert lab.json("get", "rs", "-l", "app=owned")["items"] == []
+
+
+def test_what_get_prints_of_them_changes_nothing_when_it_is_applied(lab: Lab) -> None:
+    apply(lab, deployment("same", 2), other("ReplicaSet", "same"), daemon_set("same", host_network=False))
+    for name in ("deployment/same", "replicaset/same", "daemonset/same"):
+        answer = lab.testbed("apply", "-f", "-", stdin=lab.must("get", name, "-o", "yaml"))
+        assert (answer.code, answer.out.splitlines()[0]) == (0, f"{name} unchanged")
+    lab.must("delete", "deploy/same", "rs/same", "ds/same")
+
+
+@pytest.mark.usefixtures("_as_root")
+def test_a_lab_is_up_when_all_of_them_are_ready_and_up_again_takes_them_away(new_lab: NewLab, tmp_path: Path) -> None:
+    file = tmp_path / "lab.yaml"
+    objects = [daemon_set("each", host_network=False), other("ReplicaSet", "alone", replicas=2), deployment("web", 1)]
+    file.write_text("\n---\n".join(["nodes: [node1, node2]", *map(json.dumps, objects)]))
+    with new_lab(file) as handle:
+        own = Lab(handle.name)
+        ready = [[cell for cell in line.split()[1:4]] for line in own.must("get", "ds,rs").splitlines() if "/" in line]
+        assert ready == [["2", "2", "2"], ["2", "2", "2"], ["1", "1", "1"]]
+        file.write_text("\n---\n".join(["nodes: [node1, node2]", json.dumps(objects[1])]))
+        assert own.up(str(file)).code == 0
+        assert [item["kind"] for item in own.json("get", "ds,rs,deploy")["items"]] == ["ReplicaSet"]
+        assert len(pods_of(own, "alone")) == 2
+        assert pods_of(own, "each") == pods_of(own, "web") == []
 
 
 def test_conditions_say_since_when_they_hold(lab: Lab) -> None:
