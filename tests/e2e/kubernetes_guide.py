@@ -247,6 +247,11 @@ PAGES: Sequence[Page] = (
         "tasks/configure-pod-container/configure-pod-configmap",
         (
             refused(
+                "kubectl create configmap game-config --from-file=configure-pod-container/configmap/",
+                "testbed apply -f FILE: objects of a running lab",
+            ),
+            refused("kubectl apply -k .", "No such option '-k'"),
+            refused(
                 "kubectl create configmap special-config --from-literal=special.how=very"
                 " --from-literal=special.type=charm",
                 "testbed apply -f FILE: objects of a running lab",
@@ -262,25 +267,36 @@ PAGES: Sequence[Page] = (
             ),
             works("kubectl logs dapi-test-pod", "SPECIAL_LEVEL_KEY=very"),
             works("kubectl delete pod dapi-test-pod --now", "pod/dapi-test-pod deleted"),
+            refused(f"kubectl create -f {EXAMPLES}/configmap/configmaps.yaml", "testbed apply -f FILE"),
             instead(
                 f"kubectl apply -f {EXAMPLES}/configmap/configmaps.yaml",
                 "(?s)special-config configured.*env-config created",
             ),
+            refused(
+                f"kubectl create -f {EXAMPLES}/pods/pod-multiple-configmap-env-variable.yaml", "testbed apply -f FILE"
+            ),
             instead(f"kubectl apply -f {EXAMPLES}/pods/pod-multiple-configmap-env-variable.yaml", "created"),
             works("kubectl logs dapi-test-pod", "(?s)LOG_LEVEL=INFO|SPECIAL_LEVEL_KEY=very.*LOG_LEVEL=INFO"),
             works("kubectl delete pod dapi-test-pod --now", "deleted"),
+            refused(f"kubectl create -f {EXAMPLES}/configmap/configmap-multikeys.yaml", "testbed apply -f FILE"),
             instead(
                 f"kubectl apply -f {EXAMPLES}/configmap/configmap-multikeys.yaml", "configmap/special-config configured"
             ),
+            refused(f"kubectl create -f {EXAMPLES}/pods/pod-configmap-envFrom.yaml", "testbed apply -f FILE"),
             instead(f"kubectl apply -f {EXAMPLES}/pods/pod-configmap-envFrom.yaml", "created"),
             works("kubectl logs dapi-test-pod | sort", "(?s)SPECIAL_LEVEL=very.*SPECIAL_TYPE=charm"),
             works("kubectl delete pod dapi-test-pod --now", "deleted"),
+            refused(f"kubectl create -f {EXAMPLES}/pods/pod-configmap-env-var-valueFrom.yaml", "testbed apply -f FILE"),
             instead(f"kubectl apply -f {EXAMPLES}/pods/pod-configmap-env-var-valueFrom.yaml", "created"),
             works("kubectl logs dapi-test-pod", "very charm"),
             works("kubectl delete pod dapi-test-pod --now", "deleted"),
+            refused(f"kubectl create -f {EXAMPLES}/pods/pod-configmap-volume.yaml", "testbed apply -f FILE"),
             instead(f"kubectl apply -f {EXAMPLES}/pods/pod-configmap-volume.yaml", "created"),
             works("kubectl logs dapi-test-pod", r"SPECIAL_LEVEL\nSPECIAL_TYPE\n"),
             works("kubectl delete pod dapi-test-pod --now", "deleted"),
+            refused(
+                f"kubectl create -f {EXAMPLES}/pods/pod-configmap-volume-specific-key.yaml", "testbed apply -f FILE"
+            ),
             instead(f"kubectl apply -f {EXAMPLES}/pods/pod-configmap-volume-specific-key.yaml", "created"),
             works("kubectl logs dapi-test-pod", "^very"),
             works("kubectl delete pod dapi-test-pod --now", "deleted"),
@@ -312,6 +328,7 @@ PAGES: Sequence[Page] = (
             works("kubectl get namespaces", r"default +Active"),
             refused(f"kubectl create -f {EXAMPLES}/admin/namespace-dev.json", "testbed apply -f FILE"),
             instead(f"kubectl apply -f {EXAMPLES}/admin/namespace-dev.json", "namespace/development created"),
+            refused(f"kubectl create -f {EXAMPLES}/admin/namespace-prod.json", "testbed apply -f FILE"),
             instead(f"kubectl apply -f {EXAMPLES}/admin/namespace-prod.json", "namespace/production created"),
             works(
                 "kubectl get namespaces --show-labels", r"(?s)development +Active.*name=development.*production +Active"
