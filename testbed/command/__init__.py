@@ -1,1 +1,1 @@
-"""What the user types, and how it reaches a lab: the host's side."""
+"""The command line: the user's input and its path to a lab, on the host's side."""

@@ -35,12 +35,8 @@ def bench(
     It makes a lab of its own (two nodes, a pod each) and takes it down afterwards. Labs that run stay as they are, but
     share the machine: best run it alone. Every round goes through all paths, so what disturbs one disturbs all.
 
-    \b
-    python   udp backend, one packet a system call
-    native   udp backend, packets in bulk
-    vxlan    plain kernel vxlan, built by hand
-    none     no overlay: from node to node
-    host-gw  plain routes between nodes, made by hand
+    \b python   udp backend, one packet per system call native   udp backend, packets in bulk vxlan    plain kernel
+    vxlan, built by hand none     no overlay: from node to node host-gw  plain routes between nodes, made by hand
 
     The backends that the kernel moves packets for, beside the same by hand:
     bench --paths vxlan,host-gw --backends udp,vxlan,host-gw
@@ -116,7 +112,7 @@ def scale(nodes: str, pods_per_node: int, rest: int, plain: bool, plot: Path | N
 
 
 def _check_picture(verb: str, plot: Path) -> None:
-    """Before minutes of measuring, not after them."""
+    """Check before minutes of measuring, not after them."""
     if plot.suffix not in PICTURES:
         raise InvalidInput(f"{verb}: --plot: no such format (got {plot}; want a file {', '.join(PICTURES)})")
     if not plot.absolute().parent.is_dir():

@@ -15,7 +15,7 @@ from testbed.errors import InvalidInput, TestbedError
 
 STANDARD_OUTPUT = "-"
 END_LIMIT_S = 5.0
-"""For the recorder to write what it still has."""
+"""Time for the recorder to write its remaining packets."""
 
 
 @verbs.command()
@@ -74,7 +74,7 @@ def _output(write: str | None) -> Iterator[int]:
 
 
 def _run(record: LabRecord, output: int, arguments: dict[str, object]) -> int:
-    """The recorder's standard input is a pipe of ours: it ends, with complete output, when that is closed."""
+    """Run the recorder with our pipe as its standard input: closing that ends it, with complete output."""
     its, ours = os.pipe()
     outcome: list[int | TestbedError] = []
     ended = threading.Event()

@@ -39,7 +39,7 @@ files_option = click.option(
 )
 MOST_PAIRS = 30
 """Of pods that a dry run shows."""
-recursive_option = click.option("-R", "--recursive", is_flag=True, help="Directories below directories, too.")
+recursive_option = click.option("-R", "--recursive", is_flag=True, help="Read directories recursively.")
 
 
 @verbs.command()
@@ -123,7 +123,7 @@ def ports(those: Sequence[str]) -> str | None:
 @click.option("--grace-period", type=FiniteRange(min=0), metavar="SECONDS", help="Instead of the pods' own.")
 @click.option("--now", "grace_period", flag_value=1.0, type=float, help="A grace period of a second.")
 @click.option("--force", "grace_period", flag_value=0.0, type=float, help="None at all, as --grace-period 0.")
-@click.option("--ignore-not-found", is_flag=True, help="What is not there is no error.")
+@click.option("--ignore-not-found", is_flag=True, help="Ignore missing objects.")
 @namespace_option
 @lab_option
 @output_option("json")
@@ -165,13 +165,13 @@ def _delete_by_name(
     meant: Meant, requirements: Sequence[Requirement], grace_s: float | None, namespace: str, lab: LabRecord
 ) -> "DeleteAnswer":
     done: DeleteAnswer = {"objects": [], "missing": []}
-    # What makes others goes first: it would replace them.
+    # Owners first: they would replace their pods.
     for kind, names in sorted(meant.items(), key=lambda one: KINDS.index(one[0]), reverse=True):
         there = () if names else ask(lab, GET, kind=kind.plural, namespace=namespace)
         chosen = [*names, *map(name_of, selected(there, requirements))]
         answer = ask(lab, DELETE, kind=kind.name, names=chosen, grace_s=grace_s, namespace=namespace)
         done["objects"] += answer["objects"]
-        # What was found by its labels, and is gone meanwhile, is as it is wanted.
+        # Objects found by labels that are gone meanwhile are a success.
         done["missing"] += answer["missing"] if names else []
     return done
 
@@ -210,7 +210,7 @@ def scale(
 
 
 def _where(answer: "ApplyAnswer") -> str:
-    """The option with which `get` shows these objects."""
+    """Return the option with which `get` shows these objects."""
     kinds = {kind.name: kind for kind in MANIFESTS.values()}
     inside = [one["name"] for one in answer["objects"] if kinds[one["kind"]].namespaced]
     namespaces = {key_of(name).namespace for name in inside} or {DEFAULT_NAMESPACE}

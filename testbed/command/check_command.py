@@ -1,4 +1,4 @@
-"""`testbed check` and `testbed hint`, and what `up exercise/N` does once the lab is up."""
+"""`testbed check` and `testbed hint`, and the second part of `up exercise/N`."""
 
 import textwrap
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ WHAT_TO_DO = (
     "to look:"
 )
 WIDTH = 78
-"""Columns of what a student reads, on any terminal."""
+"""Columns of a student's text, on any terminal."""
 
 
 @verbs.command()
@@ -66,7 +66,7 @@ def _summary(answer: "CheckAnswer") -> str:
 
 
 def _after(answer: "CheckAnswer") -> Sequence[str]:
-    """Return what comes after a lab that is well: the next exercise, if this was one."""
+    """Return what follows a healthy lab: the next exercise, if this was one."""
     if not answer["exercise"]:
         return ["ping"]
     from testbed.exercises.catalogue import EXERCISES
@@ -84,7 +84,7 @@ def _graded(answer: "CheckAnswer") -> tuple[object, ...]:
 
 
 def _check_all(output: str | None) -> int:
-    """Check every lab; one that does not answer is not well."""
+    """Check every lab; one that does not answer is unhealthy."""
     from testbed.output import tables as render
 
     answers: list[CheckAnswer] = []
@@ -110,7 +110,7 @@ def _check_all(output: str | None) -> int:
 @lab_option
 @output_option("json")
 def hint(lab: str | None, output: str | None) -> None:
-    """Print the next hint of the exercise that is on: three in all, the last one almost the answer."""
+    """Print the next hint of the current exercise: three in all, the last one almost the answer."""
     from testbed.output import tables as render
 
     record = find_lab(lab)
@@ -126,9 +126,9 @@ def _indented(text: str) -> str:
 
 
 def begin(record: LabRecord, exercise: "Exercise", seed: int) -> None:
-    """Break the lab that is up, and print what its user complains about."""
+    """Inject the exercise's faults, and print its user's complaint."""
     done = ask(record, EXERCISE, name=exercise.name, seed=seed)
-    since = "" if done["begun"] else f", on since {done['since']}"
+    since = "" if done["begun"] else f", started {done['since']}"
     variant = f", seed {seed}" if seed else ""
     print(f"\n{exercise.name} (level {exercise.level}{variant}){since}\n")
     print(f"{_indented(done['complaint'])}\n")

@@ -1,4 +1,4 @@
-"""The entry point of `testbed`: runs the verb, one line for whatever goes wrong, the documented exit code."""
+"""The entry point of `testbed`: runs the verb, prints errors in one line each, and exits with the documented code."""
 
 import re
 import sys
@@ -34,7 +34,7 @@ EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Entry point: runs the verb, prints one line for whatever goes wrong, exits with the documented code."""
+    """Run the verb, print one line for each error, and exit with the documented code."""
     try:
         code = verbs.main(prog_name="testbed", standalone_mode=False)
         sys.stdout.flush()
@@ -56,12 +56,12 @@ def main() -> None:
 
 
 def _with_help(text: str, where: str) -> str:
-    """Return `text` and where help is, in one pair of parentheses with what is wanted."""
+    """Return `text` with a pointer to the help, in the same parentheses as the expected value."""
     text, help_ = text.removesuffix("."), f"help: {where} --help"
     return f"{text[:-1]}; {help_})" if re.search(r"\((got|want)[^()]*\)$", text) else f"{text} ({help_})"
 
 
 def _complain(text: str) -> None:
-    """A line for each problem; what a name holds besides letters must not steer the terminal."""
+    """Print a line for each problem; control characters in a name must not affect the terminal."""
     for line in text.splitlines():
         print(printable(line if line.startswith("error: ") else f"error: {line}"), file=sys.stderr)

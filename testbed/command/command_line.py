@@ -1,4 +1,4 @@
-"""What every verb of the command line shares: the group, its options, names of kinds."""
+"""The common parts of all verbs: the group, its options, names of kinds."""
 
 import math
 import os
@@ -35,24 +35,24 @@ SECTIONS = {
     "Real machines": ("join", "leave", "machines"),
     "Your shell": ("completion",),
 }
-"""Every verb, in the order in which a user needs them."""
+"""Every verb, in the order of use."""
 FIRST_VERBS = ("up", "status", "get", "exec", "shell", "logs", "trace", "ping", "check", "down")
-"""What a message names when a word is like no verb at all."""
+"""Named in a message when a word resembles no verb."""
 LONGEST_SENTENCE = 400
 
 
 class Verbs(click.Group):
-    """A group that knows what was probably meant."""
+    """A group that suggests the intended verb."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:  # noqa: ANN401 - click's own type
-        """As click does, with the nearest verb in the error."""
+        """Resolve a verb as click does, with the nearest verb in the error."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             raise click.UsageError(f"no such verb: {args[0]}{self._instead_of(args[0], ctx)}", ctx) from error
 
     def _instead_of(self, word: str, ctx: click.Context) -> str:
-        """Return what to type instead: what users of other tools mean by the word, else what looks like it."""
+        """Return what to type instead: the equivalent of another tool's word, else a similar word."""
         below = ctx.command_path.partition(" ")[2]
         if known := advice(f"{below} {word}".lstrip()):
             return f" (want: {known})"
@@ -61,7 +61,7 @@ class Verbs(click.Group):
         return f" (want one of {listed(sorted(self.commands, key=_by_use))})"
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own type
-        """As click does; an error of a verb's options that names no verb gets its name."""
+        """Invoke as click does; an error of a verb's options that names no verb gets its name."""
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
@@ -71,16 +71,16 @@ class Verbs(click.Group):
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The first sentence of each."""
+        """Show the first sentence of each."""
         with formatter.section("Verbs"):
             formatter.write_dl([(name, _first_sentence(command)) for name, command in self.commands.items()])
 
 
 class AllVerbs(Verbs):
-    """The whole program's."""
+    """The group of the whole program."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own type
-        """As click does; what the kernel refuses becomes an error with the limit that it is about."""
+        """Invoke as click does; the kernel's refusal becomes an error with the limit that caused it."""
         try:
             return super().invoke(ctx)
         except (OSError, MemoryError) as failure:
@@ -95,7 +95,7 @@ class AllVerbs(Verbs):
             raise explained(failure) from failure
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does; an option of the verbs in front of the verb is sent behind it."""
+        """Parse as click does; move verbs' options from before the verb to after it."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -106,7 +106,7 @@ class AllVerbs(Verbs):
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """By what they are for."""
+        """Show verbs by purpose."""
         width = max(len(name) for name in self.commands)
         for title, names in SECTIONS.items():
             with formatter.section(title):
@@ -114,15 +114,15 @@ class AllVerbs(Verbs):
 
 
 def _by_use(verb: str) -> int:
-    """Return where a verb stands among those that beginners need first."""
+    """Return a verb's rank by order of use."""
     return FIRST_VERBS.index(verb) if verb in FIRST_VERBS else len(FIRST_VERBS)
 
 
 class FiniteRange(click.FloatRange):
-    """A number between two others; what is not a number is never outside a range, and infinity is no time."""
+    """A number between two others; rejects NaN, which is never outside a range, and infinity."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's own types
-        """As click does."""
+        """Convert as click does."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number.", param, ctx)
@@ -138,28 +138,26 @@ def _first_sentence(command: click.Command) -> str:
 def verbs() -> None:
     """A Kubernetes-like pod network on this machine, out of real parts.
 
-    \b
-    sudo testbed up          nginx on one node, tomcat on the other, joined by the overlay
-    sudo testbed ping        every pod reaches every pod
-    sudo testbed down        nothing is left
+    \b sudo testbed up          nginx on one node, tomcat on the other, connected by the overlay sudo testbed ping
+    every pod reaches every pod sudo testbed down        nothing is left
     """
 
 
 def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--lab`, as every verb has it."""
+    """Add `--lab`, as for every verb."""
     return click.option(
         "--lab", metavar="LAB", shell_complete=labs, help="Which lab, when several run (or TESTBED_LAB)."
     )(function)
 
 
 def namespace_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`-n`, as every verb has it that takes names of pods and other objects."""
+    """Add `-n`, as for every verb that takes names of objects."""
     return click.option(
         "-n",
         "--namespace",
         metavar="NAMESPACE",
         shell_complete=namespaces,
-        # As kubectl takes it: -n=shop.
+        # As in kubectl: -n=shop.
         callback=lambda _context, _parameter, value: value and value.removeprefix("="),
         help="In which namespace; NAMESPACE/NAME names a pod of another.  [default: default]",
     )(function)
@@ -172,28 +170,30 @@ images_option = click.option(
     "--images",
     multiple=True,
     metavar="PATTERN=RECIPE",
-    help="What runs for images: '*=echo' has stand-ins for all without a recipe answer on their declared ports.",
+    help="Recipes for images: with '*=echo', stand-ins answer for all images without a recipe on their declared ports.",
 )
 
 
 strict_option = click.option(
-    "--strict", is_flag=True, help="Refuse fields that change nothing here, and images that something else runs for."
+    "--strict", is_flag=True, help="Refuse fields without an effect here, and images that another program replaces."
 )
 
 
 def output_option(*formats: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`-o`, with the forms that the verb has besides its columns."""
-    return click.option("-o", "--output", type=click.Choice(formats), help="Another form of the answer.")
+    """Add `-o`, with the verb's formats besides columns."""
+    return click.option("-o", "--output", type=click.Choice(formats), help="Output format.")
 
 
 def needs_root(verb: str) -> None:
-    """Raise TestbedError (environment) for a user who is not root."""
+    """Raise TestbedError (environment) unless the user is root."""
     if os.geteuid() != 0:
         raise WrongEnvironment(f"testbed {verb}: needs root (got uid {os.geteuid()}; want: sudo testbed {verb})")
 
 
 def bare_name(name: str) -> str:
-    """`pod/nginx` as kubectl users write it, without the kind; `deploy/web`, any pod of it, keeps a kind."""
+    """Return `pod/nginx`, as kubectl users write it, without the kind; `deploy/web`, any of its pods,
+    keeps its kind.
+    """
     word, slash, rest = name.partition("/")
     kind = BY_WORD.get(word) if slash else None
     if kind in POD_OWNERS:

@@ -1,4 +1,4 @@
-"""`testbed commands [NODE]`: what a person would have typed."""
+"""`testbed commands [NODE]`: every kernel change as its equivalent command."""
 
 import click
 
@@ -13,12 +13,10 @@ from testbed.control.questions import COMMANDS
 @lab_option
 @output_option("json")
 def commands(node: str | None, lab: str | None, output: str | None) -> None:
-    """Show every change made to the kernel as a script of ip, bridge, nft and sysctl commands, with why.
+    """Show every change made to the kernel as a script of ip, bridge, nft and sysctl commands, with reasons.
 
-    \b
-    commands               the whole lab; runs in an empty namespace and builds the same network
-    commands node1         what was done there, as one types it there
-    commands > lab.sh      to read, to keep, to type live
+    \b commands               the whole lab; runs in an empty namespace and builds the same network commands node1
+    the changes there, as typed there commands > lab.sh      to read, to keep, to type live
     """
     answer = ask(find_lab(lab), COMMANDS, node=None if node is None else bare_name(node))
     if output == "json":

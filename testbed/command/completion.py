@@ -1,4 +1,4 @@
-"""What the shell offers after a verb: names of labs, clusters, nodes and pods as they are now. Never an error."""
+"""Shell completion: current names of labs, clusters, nodes and pods. Never raises an error."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -14,19 +14,19 @@ from testbed.control.questions import GET, STATUS
 from testbed.errors import TestbedError
 
 ANSWER_LIMIT_S = 1.0
-"""Nobody waits longer for the Tab key."""
+"""The longest acceptable delay of the Tab key."""
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def labs(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of the running labs."""
+    """Return names of the running labs."""
     with contextlib.suppress(TestbedError):
         return _items([lab.name for lab in running_labs()], incomplete)
     return []
 
 
 def clusters(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Clusters that come with the testbed and exercises; the shell adds files."""
+    """Return bundled clusters and exercises; the shell adds files."""
     from testbed.exercises.catalogue import EXERCISES
     from testbed.places import TOPOLOGIES
 
@@ -35,7 +35,7 @@ def clusters(_context: click.Context, _parameter: click.Parameter, incomplete: s
 
 
 def names(*kinds: str) -> Completer:
-    """Names in the lab that is meant, of the status' `kinds`: nodes, pods, etcd."""
+    """Return names in the current lab, of the status' `kinds`: nodes, pods, etcd."""
 
     def complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         found: list[str] = []
@@ -54,17 +54,17 @@ def names(*kinds: str) -> Completer:
 
 
 def namespaces(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of the lab's namespaces."""
+    """Return names of the lab's namespaces."""
     return _names_of(NAMESPACE.plural, context, incomplete)
 
 
 def kinds(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Kinds that the verb takes, by their long names."""
+    """Return the verb's kinds, by their long names."""
     return _items(sorted(kind.plural for kind in _kinds_of(context)) + [ALL] * (context.info_name == "get"), incomplete)
 
 
 def kind_and_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Kinds for the first word, names of that kind behind it."""
+    """Return kinds for the first word, names of that kind after it."""
     words: Sequence[str] = context.params.get("words") or ()
     return _names_of(words[0], context, incomplete) if words else kinds(context, parameter, incomplete)
 

@@ -1,4 +1,4 @@
-"""The verb `completion`: the script that makes the Tab key know verbs, options and names."""
+"""The verb `completion`: a completion script for verbs, options and names."""
 
 import click
 from click.shell_completion import get_completion_class

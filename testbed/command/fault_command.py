@@ -1,4 +1,4 @@
-"""`testbed fault …`: break something, see what is broken, mend it."""
+"""`testbed fault …`: inject faults, list active ones, heal them."""
 
 import re
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ LONGEST_USAGE = 34  # columns; longer ones get a line of their own
 
 NEGATIVE = re.compile(r"-\d")
 MINUS = "\N{MINUS SIGN}"
-"""Stands for the hyphen before a number while click looks for options."""
+"""Replaces the hyphen before a number while click parses options."""
 
 
 class FaultVerb(click.Command):
-    """A command whose help lists every fault there is."""
+    """A command whose help lists every fault."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, but -1h is a time and no option."""
+        """Parse as click does, but treat -1h as a time and not as an option."""
         return super().parse_args(ctx, [word.replace("-", MINUS, 1) if NEGATIVE.match(word) else word for word in args])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The catalogue, in groups."""
+        """Append the catalogue, in groups."""
         with formatter.section("Faults"):
             formatter.write_dl([(kind.usage, kind.summary) for kind in KINDS], col_max=LONGEST_USAGE)
 
@@ -53,11 +53,9 @@ def fault(
 ) -> int:
     """Break something in the lab on purpose; report what was done and how to undo it.
 
-    \b
-    fault agent kill node1       one fault; the table below has all
-    fault agent stop node1 --for 20
-    fault list                   what is on now; a fault that has ended stays until what it broke is ready again
-    fault heal                   end everything that is on; with numbers, these; returns when all is ready again
+    \b fault agent kill node1       one fault; the table below has all fault agent stop node1 --for 20 fault list active
+    faults; a fault that has ended stays until everything it broke is ready again fault heal heal all active faults, or
+    those with the given numbers; returns when all is ready
     """
     record = find_lab(lab)
     json = output == "json"
@@ -122,11 +120,11 @@ def _heal(record: LabRecord, numbers: list[int] | None, limit_s: float, json: bo
         render.as_json(healed)
         return 1 if failed or (missing and not on) else 0
     for one in healed:
-        print(f"fault {one['number']}, {one['fault']}, {'ended' if one['healed'] else 'is still on'}: {one['did']}")
+        print(f"fault {one['number']}, {one['fault']}, {'ended' if one['healed'] else 'is still active'}: {one['did']}")
     if not healed:
-        print("no fault was on")
+        print("no fault was active")
     if missing:
-        still = f" (still on: {', '.join(one['fault'] for one in on)})" if on else ""
+        still = f" (still active:  {', '.join(one['fault'] for one in on)})" if on else ""
         print(f"not ready {max(missing.values()):.0f} s later: {'; '.join(missing)}{still}")
     next_commands(record.name, "fault list" if failed or on else "status")
     return 1 if failed or (missing and not on) else 0

@@ -22,7 +22,7 @@ USAGE = "want NAME [LOCAL:]PORT…"
 
 
 class PortPair(NamedTuple):
-    """A port of this machine, 0 for a free one, and where it leads: a number, or a port's name."""
+    """A port of this machine, 0 for a free one, and its target: a number, or a port's name."""
 
     local: int
     remote: str
@@ -42,7 +42,7 @@ def forward(words: tuple[str, ...], namespace: str | None, lab: str | None) -> i
     kind, name, ports = _parse(words)
     record = find_lab(lab)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as until_the_end:
-        # Made here, used in the lab: a socket of the host in the lab, and none of the lab on the host.
+        # Created here, used in the lab: the lab has a socket of the host, and the host none of the lab.
         listeners = [until_the_end.enter_context(_listen(one.local)) for one in ports]
         relays = []
         for listener, (_, remote) in zip(listeners, ports, strict=True):
@@ -62,11 +62,11 @@ def _listen(port: int) -> socket.socket:
     try:
         return socket.create_server((LOOPBACK, port), backlog=BACKLOG)
     except OSError as error:
-        raise TestbedError(f"{LOOPBACK}:{port}: cannot be listened on ({error.strerror}; want a free port)") from error
+        raise TestbedError(f"{LOOPBACK}:{port}: cannot listen ({error.strerror}; want a free port)") from error
 
 
 def _first_end(relays: Sequence[Iterator[Message]]) -> TestbedError:
-    """Wait until one of the relays ends; returns why."""
+    """Wait until one of the relays ends; return the reason."""
     import queue
     import threading
 
@@ -75,7 +75,7 @@ def _first_end(relays: Sequence[Iterator[Message]]) -> TestbedError:
     def follow(messages: Iterator[Message]) -> None:
         try:
             for message in messages:
-                ends.put(TestbedError(f"the relay in the lab ended with {message['result']['exit']}"))
+                ends.put(TestbedError(f"the relay in the lab exited with {message['result']['exit']}"))
         except TestbedError as failure:
             ends.put(failure)
 
@@ -85,7 +85,7 @@ def _first_end(relays: Sequence[Iterator[Message]]) -> TestbedError:
 
 
 def _parse(words: Sequence[str]) -> tuple[str | None, str, list[PortPair]]:
-    """Kind, name and ports. Raises click.UsageError."""
+    """Parse kind, name and ports. Raises click.UsageError."""
     target, *ports = words
     if not ports:
         # [LOCAL:]NAME:PORT

@@ -33,10 +33,12 @@ def graph(lab: str | None, output: str | None, file: str | None) -> None:
     form = output or (SUFFIXES.get(Path(file).suffix.lower()) if file else "svg")
     if form is None:
         raise click.UsageError(
-            f"cannot tell the form by the name {file} (want -o {'|'.join(FORMS)})", click.get_current_context()
+            f"cannot tell the format from the name {file} (want -o {'|'.join(FORMS)})", click.get_current_context()
         )
     if form == "png" and file is None and os.isatty(1):
-        raise click.UsageError("a PNG is nothing for a terminal (want -w FILE, or > FILE)", click.get_current_context())
+        raise click.UsageError(
+            "a PNG cannot be shown on a terminal (want -w FILE, or > FILE)", click.get_current_context()
+        )
     record = find_lab(lab)
     from testbed.graph.facts import facts_of_lab
 
@@ -59,7 +61,7 @@ def graph(lab: str | None, output: str | None, file: str | None) -> None:
 
 
 def write_picture(verb: str, file: str, data: bytes) -> None:
-    """Write it, or raise TestbedError."""
+    """Write the picture. Raises TestbedError if that fails."""
     try:
         Path(file).write_bytes(data)
     except OSError as failure:

@@ -1,11 +1,14 @@
-"""What users of kubectl, docker, containerlab, Kathará and Mininet type here, and the verb that does it. Data."""
+"""Commands that users of kubectl, docker, containerlab, Kathará and Mininet type here, and the equivalent verbs.
+
+Data.
+"""
 
 from collections.abc import Mapping, Sequence
 
 from testbed.cluster.kinds import KINDS
 
 Advice = Sequence[tuple[str, str]]
-"""Commands without `testbed` in front, each with what it is for; empty where there is nothing to add."""
+"""Commands without the `testbed` prefix, each with its purpose; the purpose may be empty."""
 
 KUBECTL: Mapping[str, Advice] = {
     "cordon": [("node drain NODE", "pods of Deployments move too")],
@@ -25,7 +28,7 @@ KUBECTL: Mapping[str, Advice] = {
         ("get deployments --watch", "its progress"),
         ("get replicasets", "its history"),
     ],
-    "autoscale": [("scale deployment NAME --replicas N", "the number of pods is yours to choose")],
+    "autoscale": [("scale deployment NAME --replicas N", "you choose the number of pods")],
     "attach": [("logs POD --follow", "its output"), ("shell POD", "a shell")],
     "debug": [("shell POD", ""), ("trace POD POD", "where packets end")],
     "cp": [("exec POD -- cat FILE", "into a file of yours"), ("exec POD -- tee FILE", "out of one")],
@@ -125,11 +128,11 @@ GROUPS: Mapping[str, Advice] = {
     "restart node": [("fault node reboot NODE", "the machine"), ("restart agent NODE", "its agent")],
     "restart lab": [("down", "and then"), ("up FILE", "")],
 }
-"""Below a verb that has verbs of its own."""
+"""Below a verb with subcommands."""
 NOUNS: Mapping[str, Advice] = {
     word: [(f"get {kind.plural}", "")] for kind in KINDS for word in kind.words if word not in ("node", "events")
 }
-"""A kind of object where a verb should be; `node` and `events` are verbs."""
+"""A kind of object in place of a verb; `node` and `events` are verbs."""
 
 HABITS: Mapping[str, Advice] = {
     **NOUNS,
@@ -144,7 +147,7 @@ HABITS: Mapping[str, Advice] = {
 
 
 def advice(words: str) -> str | None:
-    """Return what to type instead of `words`, as a message says it; None where no other tool has this word."""
+    """Return the message with the equivalent of `words`; None if no other tool has this word."""
     known = HABITS.get(words.lower())
     if known is None:
         return None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def _not_empty(_context: click.Context, _parameter: click.Parameter, given: str | None) -> str:
-    """An empty argument is a variable without a value, and must not stand for the usual cluster."""
+    """Reject an empty argument: it is an empty variable, and must not select the default cluster."""
     if given == "":
         raise click.BadParameter("empty (want a file, a name, or no argument)")
     return given or ""
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 @verbs.command()
 @click.argument("cluster_file", required=False, callback=_not_empty, metavar="[FILE|NAME]", shell_complete=clusters)
 @click.option("--lab", "name", default="", metavar="LAB", help="Name of the lab; by default the cluster's own.")
-@click.option("--nodes", type=int, metavar="N", help="Make a cluster of N nodes instead of reading a file.")
+@click.option("--nodes", type=int, metavar="N", help="Generate a cluster of N nodes instead of reading a file.")
 @click.option(
     "--topo",
     metavar="TOPO",
-    help="Make a cluster out of a topology: NAME,PARAMETER=VALUE,… (see: testbed topologies), or a Mininet Topo class "
-    "of your own: FILE.py:CLASS,PARAMETER=VALUE,… (or FILE.py,NAME,… with a NAME of its topos).",
+    help="Generate a cluster from a topology: NAME,PARAMETER=VALUE,… (see: testbed topologies), or a Mininet Topo class"
+    " of your own: FILE.py:CLASS,PARAMETER=VALUE,… (or FILE.py,NAME,… with a NAME of its topos).",
 )
 @click.option("--pods-per-node", type=int, metavar="M", help="With --nodes or --topo: M light pods each.  [default: 2]")
 @click.option(
@@ -63,37 +63,34 @@ if TYPE_CHECKING:
     "--datapath",
     type=click.Choice(["auto", "native", "python"]),
     default="auto",
-    help="What moves packets of the udp backend; auto takes native where it is compiled.",
+    help="Data path of the udp backend; auto uses native if it is compiled.",
 )
 @click.option(
     "--backend",
     type=click.Choice(["udp", "vxlan", "host-gw", "ipip", "wireguard", "alloc"]),
-    help="How packets travel between nodes, instead of the cluster's own Backend.",
+    help="Backend type, instead of the cluster's own.",
 )
 @images_option
 @strict_option
-@click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not get ready.")
+@click.option("--cleanup-on-failure", is_flag=True, help="Remove a lab that did not become ready.")
 @click.option(
     "--timeout", "timeout_s", type=FiniteRange(min=1), metavar="SECONDS", help="How long each phase may take."
 )
 @click.option("--rootless", is_flag=True, help="Without root: a lab of your own in a user namespace.")
-@click.option("--dry-run", is_flag=True, help="Say what would be made or changed, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be created or changed, and do nothing.")
 @click.option(
-    "--seed", type=click.IntRange(0), metavar="N", help="With exercise/N: another variant of it.  [default: 0]"
+    "--seed", type=click.IntRange(0), metavar="N", help="With exercise/N: select another variant.  [default: 0]"
 )
-@click.option("--cli", "prompt", is_flag=True, help="Open Mininet's prompt; the lab goes down on leaving it.")
+@click.option("--cli", "prompt", is_flag=True, help="Open Mininet's prompt; leaving it takes the lab down.")
 def up(prompt: bool, seed: int | None, **given: Any) -> int:  # noqa: ANN401 - the fields of LabOptions, each named as its parameter
-    """Build a lab from a cluster file and wait until all of it works.
+    """Build a lab from a cluster file and wait until all of it works. NAME is a bundled cluster (see: testbed
+    topologies); default nginx_tomcat. --topo and --nodes make one: hosts of the topology become its nodes, hosts with
+    router=True or of a class named …Router forward between subnets, switches are Linux bridges, and links keep bw,
+    delay, jitter, loss and max_queue_size.
 
-    NAME is a cluster that comes with the testbed (see: testbed topologies); default nginx_tomcat. --topo and --nodes
-    make one: hosts of the topology become its nodes, hosts with router=True or of a class named …Router forward between
-    subnets, switches are Linux bridges, and links keep bw, delay, jitter, loss and max_queue_size.
-
-    \b
-    up --topo tree,depth=2,fanout=3 --pods-per-node 2
-    up --topo ./rack.py:Rack,racks=3
-    up exercise/1                             a broken lab to repair; testbed check judges, testbed hint helps
-    up mine.yaml                              on a running lab: does what is different in the file by now
+    \b up --topo tree,depth=2,fanout=3 --pods-per-node 2 up --topo ./rack.py:Rack,racks=3 up exercise/1
+    a broken lab to repair; testbed check judges, testbed hint helps up mine.yaml                              on a
+    running lab: applies the changes of the file
     """
     from testbed.control.options import LabOptions
     from testbed.exercises.catalogue import CLUSTER, exercise_of
@@ -120,7 +117,7 @@ def _refuse_wrong_mix(options: "LabOptions") -> None:
     if options.pods_per_node is not None and not made:
         raise click.UsageError("--pods-per-node goes with --nodes or --topo", click.get_current_context())
     if made and options.cluster_file:
-        what = f"{made[-1]} makes a cluster of its own (got {options.cluster_file} too)"
+        what = f"{made[-1]} generates a cluster (got {options.cluster_file} too)"
         raise click.UsageError(what, click.get_current_context())
     if not options.rootless:
         needs_root("up")
@@ -129,7 +126,7 @@ def _refuse_wrong_mix(options: "LabOptions") -> None:
 
 
 def _prompt(record: LabRecord) -> int:
-    """Mininet's prompt; the lab ends with it."""
+    """Run Mininet's prompt; the lab ends with it."""
     from testbed.host.removal import remove
     from testbed.output import terminal
 
@@ -147,13 +144,13 @@ def down(lab: str | None, everything: bool) -> None:
     from testbed.host.removal import labs_to_end, remove_leftovers, take_down
 
     name = lab or os.environ.get("TESTBED_LAB")
-    # Of others' labs an ordinary user can take none down.
+    # An ordinary user cannot take down others' labs.
     labs = [one for one in labs_to_end() if name in (None, "", one.name)]
     if not labs and os.geteuid() != 0:
         needs_root("down")
     if len(labs) > 1 and not (name or everything):
         names = listed(one.name for one in labs)
-        raise InvalidInput(f"several labs are running: {names} (say which: --lab NAME, TESTBED_LAB or --all)")
+        raise InvalidInput(f"several labs are running: {names} (choose one: --lab NAME, TESTBED_LAB or --all)")
     failures = []
     for one in labs:
         try:
@@ -203,7 +200,7 @@ def _status_of(record: LabRecord) -> "StatusAnswer":
 @verbs.command()
 @output_option("json")
 def doctor(output: str | None) -> int:
-    """Check what this machine offers and say how to get what is missing."""
+    """Check this machine, and show how to get what is missing."""
     from testbed.control.client import runtime_directory
     from testbed.host import rootless
     from testbed.host.doctor import checks, missing_debian_packages, required_failures
@@ -229,7 +226,7 @@ def doctor(output: str | None) -> int:
         if not check.ok:
             render.say(f"{check.name}: want {check.want}: {check.remedy}")
     if not IS_CLONE and (lines := apt_lines(missing_debian_packages(found))):
-        print("\nDebian brings what is missing:", *lines, sep="\n  ")
+        print("\nInstall what is missing:", *lines, sep="\n  ")
     if failures and without_root and not lone:
         print("\na lab can run here: sudo testbed up, or without root: testbed up --rootless two_nodes")
         return 0
@@ -240,7 +237,7 @@ def doctor(output: str | None) -> int:
 @verbs.command()
 @output_option("json")
 def topologies(output: str | None) -> None:
-    """List the clusters that come with the testbed and the topologies to make one from. Needs no root."""
+    """List the bundled clusters and the topologies to generate one from. Needs no root."""
     from testbed.cluster.spec import cluster_names, find_cluster
     from testbed.cluster.topology import describe_topologies
     from testbed.exercises.catalogue import EXERCISES
@@ -293,7 +290,7 @@ def topologies(output: str | None) -> None:
 
 @verbs.command()
 @click.argument("cluster", metavar="FILE|NAME", shell_complete=clusters)
-@click.option("--show-defaults", is_flag=True, help="Print the file with nothing left out, as YAML.")
+@click.option("--show-defaults", is_flag=True, help="Print the file with every default, as YAML.")
 @images_option
 @strict_option
 @output_option("json")
@@ -363,7 +360,7 @@ def restart() -> None:
 @click.option("--all", "everything", is_flag=True, help="The agents of all nodes.")
 @lab_option
 def restart_agent(nodes: tuple[str, ...], everything: bool, lab: str | None) -> None:
-    """Restart agents with the code as it is now, and wait until they are ready."""
+    """Restart agents with their current code, and wait until they are ready."""
     if bool(nodes) == everything:
         raise click.UsageError("want NODE… or --all", click.get_current_context())
     for line in ask(find_lab(lab), RESTART, nodes=[bare_name(node) for node in nodes]):

@@ -16,7 +16,7 @@ from testbed.errors import TestbedError
 MOST_LINES = 1_000_000_000
 """More than any log has."""
 LINES_OF_EACH = 10
-"""Of pods that were found by their labels, as kubectl has it."""
+"""For pods found by labels, as in kubectl."""
 
 
 @verbs.command()
@@ -24,9 +24,9 @@ LINES_OF_EACH = 10
 @click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
 @click.option("--all-containers", is_flag=True, help="All containers of the pod, init containers first.")
 @click.option("-p", "--previous", is_flag=True, help="What the container's run before this one wrote.")
-@click.option("-f", "--follow", is_flag=True, help="Go on as more is written, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log until Ctrl-C.")
 @click.option("--tail", type=click.IntRange(min=-1), metavar="N", help="Only the last N lines; 10 with -l, -1: all.")
-@click.option("--prefix", is_flag=True, help="Begin each line with the pod and container that it is from.")
+@click.option("--prefix", is_flag=True, help="Prefix each line with its pod and container.")
 @selector_option
 @namespace_option
 @lab_option

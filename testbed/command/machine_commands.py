@@ -29,9 +29,9 @@ flags_argument = click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def join(flags: tuple[str, ...]) -> int:
     """Make this machine a node of the network that etcd describes, by an agent in the foreground.
 
-    FLAGS are the agent's, of which --etcd-endpoints=URL[,URL] and --iface=NAME say most (overlay-agent --help), or
-    FLANNELD_* variables. Pods' bridge docker0, masquerading and the health port 8286 are switched on. Ctrl-C stops the
-    agent; what it made stays until `testbed leave`.
+    FLAGS are the agent's, above all --etcd-endpoints=URL[,URL] and --iface=NAME (overlay-agent --help), or FLANNELD_*
+    variables. The bridge docker0 for pods, masquerading and the health port 8286 are enabled. Ctrl-C stops the agent;
+    its changes stay until `testbed leave`.
     """
     needs_root("join")
     from testbed.join.joined import JoinedMachine
@@ -53,7 +53,7 @@ def join(flags: tuple[str, ...]) -> int:
 @verbs.command(context_settings=THE_AGENTS_FLAGS)
 @flags_argument
 def leave(flags: tuple[str, ...]) -> int:
-    """Take away what `join` made on this machine, and give its subnet back. FLAGS as for join."""
+    """Remove what `join` created on this machine, and release its subnet. FLAGS as for join."""
     needs_root("leave")
     from testbed.join.flags import with_defaults
     from testbed.join.preflight import running_here
@@ -71,7 +71,7 @@ def leave(flags: tuple[str, ...]) -> int:
 @output_option("json")
 @flags_argument
 def machines(output: str | None, flags: tuple[str, ...]) -> int:
-    """List all machines of a network from one place: subnets, leases, and who answers through the overlay.
+    """List all machines of a network from one place: subnets, leases, and replies through the overlay.
 
     FLAGS are the agent's, for instance --etcd-endpoints=URL.
     """
@@ -109,7 +109,7 @@ def machines(output: str | None, flags: tuple[str, ...]) -> int:
     else:
         print(f"no machine is in {network.config.network} yet")
     if not network.joined:
-        print("\nthis machine has not joined, so nobody was asked to answer")
+        print("\nthis machine has not joined, so no other machine was pinged")
         print(f"\nnext:\n  {_pasted('join', flags)}")
     return 1 if silent else 0
 
@@ -127,7 +127,7 @@ def _options(flags: Sequence[str]) -> "Options":
     from testbed.host.limits import GIB, MEMORY, require
     from testbed.join.flags import options_of
 
-    # Without, grpc would abort the whole process.
+    # Without this, grpc would abort the whole process.
     require({MEMORY: GIB})
     try:
         options = options_of(flags, os.environ)

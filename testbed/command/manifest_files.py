@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from testbed.errors import InvalidInput
 
 MAX_BYTES = 1_000_000
-"""Of one file; the lab says so in its own words."""
+"""Of one file; the lab's own limit has its own message."""
 SUFFIXES = (".json", ".yaml", ".yml")
 STANDARD_INPUT = "-"
 URLS = ("http://", "https://")
@@ -16,7 +16,7 @@ FETCH_TIMEOUT_S = 20.0
 
 
 def read_files(names: Sequence[str], *, recursive: bool) -> dict[str, bytes]:
-    """Return what is in each file, in order; of a directory its manifests, by name. Raises InvalidInput."""
+    """Return the content of each file, in order; of a directory its manifests, by name. Raises InvalidInput."""
     contents: dict[str, bytes] = {}
     problems: list[str] = []
     for name in names:
@@ -48,7 +48,7 @@ def _manifests_in(directory: str, *, recursive: bool) -> Iterator[str]:
         raise _unreadable(directory, error) from error
     for path in (os.path.join(directory, name) for name in names):
         if os.path.isdir(path):
-            # A link to a directory may lead in a circle.
+            # A link to a directory may form a cycle.
             if recursive and not os.path.islink(path):
                 yield from _manifests_in(path, recursive=True)
         elif path.endswith(SUFFIXES):

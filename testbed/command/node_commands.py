@@ -29,7 +29,7 @@ def node() -> None:
 
 
 def _ask(action: str, name: str, lab: str | None, output: str | None, **arguments: object) -> "NodeAnswer | None":
-    """The lab's answer; None when it was printed as JSON."""
+    """Return the lab's answer; None if it was printed as JSON."""
     record = find_lab(lab)
     answer = ask(record, NODE, (), None, action=action, name=bare_name(name), **arguments)
     if output == "json":
@@ -42,8 +42,8 @@ def _ask(action: str, name: str, lab: str | None, output: str | None, **argument
 
 @node.command()
 @click.argument("name", metavar="NAME")
-@click.option("--ip", metavar="ADDRESS", help="On the underlay; by default the next free one.")
-@click.option("--switch", metavar="SWITCH", help="Where its cable goes; by default the first switch.")
+@click.option("--ip", metavar="ADDRESS", help="Underlay address; by default the next free one.")
+@click.option("--switch", metavar="SWITCH", help="Switch for its cable; by default the first one.")
 @lab_option
 @output_option("json")
 def add(name: str, ip: str | None, switch: str | None, lab: str | None, output: str | None) -> None:
@@ -60,9 +60,10 @@ def add(name: str, ip: str | None, switch: str | None, lab: str | None, output: 
 @lab_option
 @output_option("json")
 def drain(name: str, timeout: float, lab: str | None, output: str | None) -> None:
-    """Let no new pods come, and move those of Deployments and ReplicaSets elsewhere.
+    """Accept no new pods, and move those of Deployments and ReplicaSets to other nodes.
 
-    New before old where possible; pods of DaemonSets stay, as in Kubernetes."""
+    New pods start before old ones end where possible; pods of DaemonSets stay, as in Kubernetes.
+    """
     answer = _ask("drain", name, lab, output, limit_s=timeout)
     if answer is not None:
         print(f"node/{answer['name']} drained")
@@ -76,10 +77,10 @@ def drain(name: str, timeout: float, lab: str | None, output: str | None) -> Non
 @lab_option
 @output_option("json")
 def uncordon(name: str, lab: str | None, output: str | None) -> None:
-    """Let new pods come to a drained node again."""
+    """Let a drained node accept new pods again."""
     answer = _ask("uncordon", name, lab, output)
     if answer is not None:
-        print(f"node/{answer['name']} takes pods again")
+        print(f"node/{answer['name']} accepts pods again")
 
 
 @node.command()
@@ -88,10 +89,12 @@ def uncordon(name: str, lab: str | None, output: str | None) -> None:
 @lab_option
 @output_option("json")
 def delete(name: str, timeout: float, lab: str | None, output: str | None) -> None:
-    """Drain a node, end what stays on it, and take the machine and its lease away."""
+    """Drain a node, end its remaining pods, and remove the machine and its lease."""
     answer = _ask("delete", name, lab, output, limit_s=timeout)
     if answer is not None:
         print(f"node/{answer['name']} deleted")
         if answer["lost"]:
-            click.echo(f"warning: pods without a controller went with it: {', '.join(answer['lost'])}", err=True)
+            click.echo(
+                f"warning: pods without a controller were deleted with it: {', '.join(answer['lost'])}", err=True
+            )
         next_commands(find_lab(lab).name, "get nodes")

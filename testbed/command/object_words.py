@@ -1,4 +1,7 @@
-"""Which objects are meant, as kubectl's users say it: `pods`, `po,svc web`, `pod a b`, `deploy/web svc/web`. Pure."""
+"""The objects named on a command line, in kubectl's forms:
+
+`pods`, `po,svc web`, `pod a b`, `deploy/web svc/web`. Pure.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -9,9 +12,9 @@ from testbed.cluster.kinds import ALL, BY_WORD, Kind, no_such_kind
 from testbed.cluster.object_key import key_of_object
 
 Meant = dict[Kind, tuple[str, ...]]
-"""Names by kind, in the order in which they were typed; without names all objects of the kind."""
+"""Names by kind, in the order typed; without names, all objects of the kind."""
 GROUPS = ("", "apps", "v1.apps")
-"""What may stand behind a kind and a dot, as in `deployments.apps`."""
+"""The part after a kind and a dot, as in `deployments.apps`."""
 
 
 def kind_named(word: str) -> Kind | None:
@@ -21,14 +24,14 @@ def kind_named(word: str) -> Kind | None:
 
 
 def name_of(item: Mapping[str, Any]) -> str:
-    """Return what an object that `get` found is called on a command line."""
+    """Return the name on a command line of an object that `get` found."""
     return str(key_of_object(item))
 
 
 def objects_meant(words: Sequence[str], wanted: Collection[Kind], *, may_be_all: bool = False) -> Meant:
-    """Return what the words mean; `wanted` are the kinds that the verb takes, `may_be_all`: `all` stands for several.
+    """Return the named objects; `wanted` are the verb's kinds, `may_be_all`:
 
-    Raises click.UsageError.
+    `all` stands for several. Raises click.UsageError.
     """
     if words and "/" in words[0]:
         return _by_pairs(words, wanted)

@@ -1,4 +1,4 @@
-"""`testbed policy`: what network policies let through, without sending a packet."""
+"""`testbed policy`: what network policies allow, without sending a packet."""
 
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ SOME = "some"
 @click.option("--matrix", is_flag=True, help="Every two pods; -n NAMESPACE: those of one namespace.")
 @click.option("--udp", "protocol", flag_value="udp", help="UDP.  [default: TCP with a PORT, else all]")
 @click.option("--sctp", "protocol", flag_value="sctp", help="SCTP.")
-@click.option("--icmp", "protocol", flag_value="icmp", help="ICMP, and what else has no ports.")
+@click.option("--icmp", "protocol", flag_value="icmp", help="ICMP, and other protocols without ports.")
 @click.option("-6", "--ipv6", is_flag=True, help="By IPv6 addresses, on a dual-stack network.")
 @namespace_option
 @lab_option
@@ -37,7 +37,7 @@ def policy(
     lab: str | None,
     output: str | None,
 ) -> int:
-    """Show which NetworkPolicies let one end reach another, or deny it, and why; nothing is sent.
+    """Show which NetworkPolicies allow or deny one end to reach another, and why; no packet is sent.
 
     \b
     policy client tomcat:8080     one port; policy client tomcat: every port

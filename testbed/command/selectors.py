@@ -9,7 +9,7 @@ from testbed.cluster.selectors import Requirement, parse_selector
 
 
 def read_selector(text: str | None) -> tuple[Requirement, ...]:
-    """What `-l` says. Raises click.UsageError."""
+    """Return what `-l` says. Raises click.UsageError."""
     if text is None:
         return ()
     try:

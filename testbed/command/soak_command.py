@@ -1,4 +1,4 @@
-"""`testbed soak`: faults in random order, for as long as one likes."""
+"""`testbed soak`: faults in random order, for as long as you like."""
 
 import json
 import os
@@ -28,16 +28,16 @@ CLUSTER = "faults"
     "--replay",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The trials of this history, all of them, in their order; instead of --minutes and --seed.",
+    help="Repeat all trials of this history, in order; instead of --minutes and --seed.",
 )
-@click.option("--history", type=click.Path(path_type=Path), metavar="FILE", help="Where what happened is written.")
+@click.option("--history", type=click.Path(path_type=Path), metavar="FILE", help="File for the history.")
 @lab_option
 def soak(minutes: float, seed: int | None, replay: Path | None, history: Path | None, lab: str | None) -> int:
     """Break and repair things in random order; report anything lost, late or leaking.
 
     Wants a lab of the cluster `faults`: sudo testbed up faults
 
-    A limit that is missed while the machine is busy with other things is tried again, three times in all.
+    A trial that misses a limit while the machine is busy is repeated, up to three times in all.
     """
     needs_root("soak")
     if replay is not None and seed is not None:
@@ -50,7 +50,7 @@ def soak(minutes: float, seed: int | None, replay: Path | None, history: Path | 
         name, what, order = f"soak-{seed}.jsonl", f"--minutes {minutes:g} --seed {seed}", None
     path = history or record.rundir / name
     try:
-        # In the lab's directory only a plain file; where the user wants it, whatever is there.
+        # In the lab's directory only a plain file; at the user's path, any file.
         descriptor = None if history else plain(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         file = path.open("w", encoding="utf-8") if descriptor is None else os.fdopen(descriptor, "w", encoding="utf-8")
     except OSError as error:
@@ -61,7 +61,7 @@ def soak(minutes: float, seed: int | None, replay: Path | None, history: Path | 
         found = _run(record, file, order, minutes, seed or 0, what)
     for problem in found.problems:
         print(f"problem: {problem}")
-    late = f" ({found.late} attempts were too late on a busy machine and done again)" if found.late else ""
+    late = f" ({found.late} attempts were late on a busy machine and repeated)" if found.late else ""
     print(f"{found.trials} trials{late}, {len(found.problems)} problems, {what.removeprefix('--')}")
     print(f"history: {path}")
     if found.problems:

@@ -1,4 +1,4 @@
-"""`testbed trace SRC[:PORT] DST[:PORT]`: the way of one real packet."""
+"""`testbed trace SRC[:PORT] DST[:PORT]`: the path of one real packet."""
 
 import sys
 from contextlib import nullcontext
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 @click.option("--icmp", "protocol", flag_value="icmp", help="Send an ICMP echo request (default without DST's port).")
 @click.option("--udp", "protocol", flag_value="udp", help="Send a UDP datagram (default with DST's port: TCP).")
 @click.option("-6", "--ipv6", is_flag=True, help="By IPv6 addresses, on a dual-stack network.")
-@click.option("--size", metavar="BYTES", type=click.IntRange(1, 65000), help="Payload.  [default: as little as does]")
-@click.option("--timeout", metavar="SECONDS", type=FiniteRange(0.05, 60), help="Wait for an answer.  [default: 1]")
+@click.option("--size", metavar="BYTES", type=click.IntRange(1, 65000), help="Payload. [default: minimal]")
+@click.option("--timeout", metavar="SECONDS", type=FiniteRange(0.05, 60), help="Wait for a reply. [default: 1]")
 @click.option("--step", is_flag=True, help="Show one hop per key press; q shows the rest.")
-@click.option("--no-why", is_flag=True, help="Leave all reasons out: a class is to find them.")
-@click.option("--pcap", metavar="FILE", help="Write what was seen as pcapng too.")
-@click.option("--svg", metavar="FILE", help="Draw the packet's path and headers too.")
+@click.option("--no-why", is_flag=True, help="Omit all reasons, for a class to find.")
+@click.option("--pcap", metavar="FILE", help="Also write the packets as pcapng.")
+@click.option("--svg", metavar="FILE", help="Also draw the packet's path and headers.")
 @click.option("--html", metavar="FILE", help="The same as a page, with the bytes of every hop.")
-@click.option("--raw", is_flag=True, help="Show the bytes of every hop too, header by header.")
+@click.option("--raw", is_flag=True, help="Also show the bytes of every hop, header by header.")
 @namespace_option
 @lab_option
 @output_option("json")
@@ -52,7 +52,7 @@ def trace(
     lab: str | None,
     output: str | None,
 ) -> int:
-    """Send one real packet and show every interface that it crosses, and its answer, and why.
+    """Send one real packet and show every interface that it and its reply cross, and why.
 
     \b
     trace nginx:2379 tomcat:8080    TCP: connect and send a byte
@@ -96,7 +96,7 @@ def trace(
 
 
 def draw(answer: "TraceAnswer", record: LabRecord, svg: str | None, html: str | None) -> None:
-    """Write the pictures that were asked for. Raises TestbedError when one cannot be written."""
+    """Write the requested pictures. Raises TestbedError if one cannot be written."""
     from testbed.command.graph_command import write_picture
     from testbed.graph.facts import facts_of_lab
     from testbed.graph.model import graph_of
@@ -111,7 +111,7 @@ def draw(answer: "TraceAnswer", record: LabRecord, svg: str | None, html: str | 
 
 
 def write_capture(path: str, frames: "list[TracedFrame]") -> None:
-    """A pcapng file with an interface for each point. Raises TestbedError when it cannot be written."""
+    """Write a pcapng file with an interface for each point. Raises TestbedError if it cannot be written."""
     from testbed.capture import pcapng
 
     points = list(dict.fromkeys((frame["point"], frame["ethernet"]) for frame in frames))

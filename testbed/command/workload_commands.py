@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from testbed.control.answers.lab import Description
 
 Found = dict[Kind, Sequence[Any]]
-"""Objects by kind, in the order in which they are shown."""
+"""Objects by kind, in display order."""
 WATCH_PERIOD_S = 1.0
 
 
@@ -93,7 +93,7 @@ def get(
 
 
 def _find(record: LabRecord, meant: Meant, namespace: str | None) -> tuple[Found, list[str]]:
-    """Return the objects by kind, and a line for each name that none of its kind has; None: of all namespaces."""
+    """Return the objects by kind, and a line for each name that does not exist; None: of all namespaces."""
     found: Found = {}
     missing: list[str] = []
     for kind, typed in meant.items():
@@ -111,7 +111,7 @@ def _find(record: LabRecord, meant: Meant, namespace: str | None) -> tuple[Found
 
 
 def _show_objects(found: Found, output: str | None, *, is_one: bool, with_namespace: bool, with_labels: bool) -> None:
-    """Show them as columns, or as kubectl prints JSON: a List, but of one that was named the object itself."""
+    """Show objects as columns, or in kubectl's JSON form: a List, or the object itself if one was named."""
     from testbed.output import tables as render
 
     if output == "name":
@@ -141,7 +141,7 @@ def _show_objects(found: Found, output: str | None, *, is_one: bool, with_namesp
 def _nothing(
     record: LabRecord, kinds: Iterable[Kind], namespace: str | None, requirements: Sequence[Requirement]
 ) -> str:
-    """Return what to print where nothing was found, with what other namespaces have of it."""
+    """Return the message for an empty result, with the counts of other namespaces."""
     words = f"no {listed(kind.plural for kind in kinds)}"
     inside = [kind for kind in kinds if kind.namespaced]
     if namespace is None or not inside:
@@ -202,7 +202,7 @@ def _described(record: LabRecord, kind: Kind, name: str, namespace: str) -> "Des
 
 
 def _nsenter_line(record: LabRecord, pid_in_lab: int) -> str:
-    """The line that works from the host: into the lab first, then into the node."""
+    """Return the line that works on the host: into the lab first, then into the node."""
     inside = f"nsenter --target {pid_in_lab} --net --mount --wdns=/"
     if record.rootless:
         return f"nsenter --target {record.pid} --user --preserve-credentials --mount --pid {inside} bash"
@@ -213,7 +213,7 @@ def _nsenter_line(record: LabRecord, pid_in_lab: int) -> str:
 @click.argument("name", metavar="POD|NODE", shell_complete=names("pods", "nodes"))
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- CMD…")
 @click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
-@click.option("-i", "--stdin", "interactive", is_flag=True, help="For kubectl's habit; input is always passed on.")
+@click.option("-i", "--stdin", "interactive", is_flag=True, help="For kubectl's users; input is always passed on.")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
 @namespace_option
 @lab_option
@@ -228,7 +228,7 @@ def exec_(
 ) -> int:
     """Run a command in a pod or on a node: exec client -- curl -s http://10.0.90.2:8080/
 
-    When you leave, it ends with all of its terminal's session; a daemon, in a session of its own, stays.
+    When you leave, all of its terminal's session ends; a daemon, in its own session, stays.
     """
     from testbed.output import terminal
 
@@ -286,18 +286,18 @@ def _side_by_side(record: LabRecord, names: tuple[str, str], namespace: str | No
 
 
 @verbs.command()
-@click.option("-n", "--namespace", metavar="NAMESPACE", shell_complete=namespaces, help="Of its objects alone.")
+@click.option("-n", "--namespace", metavar="NAMESPACE", shell_complete=namespaces, help="Only of its objects.")
 @lab_option
 @output_option("json")
-@click.option("-w", "--watch", is_flag=True, help="Go on as more happens, until Ctrl-C.")
+@click.option("-w", "--watch", is_flag=True, help="Follow events until Ctrl-C.")
 def events(namespace: str | None, lab: str | None, output: str | None, watch: bool) -> None:
-    """Show what happened in the whole lab, oldest first."""
+    """Show events of the whole lab, oldest first."""
     from testbed.output import tables as render
 
     record = find_lab(lab)
     shown: Sequence[Any] = ()
     while True:
-        # Kubernetes' shape is four times as long, and wanted by programs alone.
+        # Kubernetes' shape is four times as long, and only programs need it.
         found = (
             ask(record, GET, kind=EVENT.plural, namespace=namespace)
             if output == "json"
@@ -351,7 +351,7 @@ def ping(
 @verbs.command()
 @click.argument("source", metavar="SRC", shell_complete=names("pods"))
 @click.argument("destination", metavar="DST", shell_complete=names("pods"))
-@click.option("-u", "--udp", is_flag=True, help="UDP as fast as it goes, instead of TCP.")
+@click.option("-u", "--udp", is_flag=True, help="UDP at full speed, instead of TCP.")
 @click.option("-6", "--ipv6", is_flag=True, help="By IPv6 addresses, on a dual-stack network.")
 @click.option("-t", "--seconds", type=click.IntRange(1, 3600), default=5, show_default=True)
 @namespace_option

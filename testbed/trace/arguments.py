@@ -1,4 +1,4 @@
-"""What the user typed for a trace, as the request to the lab. Pure."""
+"""Parses the arguments of a trace into the request to the lab. Pure."""
 
 import re
 from ipaddress import IPv6Address
@@ -7,20 +7,20 @@ from typing import Any
 from testbed.errors import InvalidInput
 
 DEFAULT_UDP_PORT = 33434
-"""Where traceroute begins, and where nobody listens: the answer is the destination's own «port unreachable»."""
+"""Where traceroute begins, and usually a closed port: the answer is the destination's own "port unreachable"."""
 HIGHEST_PORT = 65535
 BRACKETS = re.compile(r"\[(?P<address>[^]]*)\](?::(?P<port>.*))?")
 
 
 def arguments_of(source: str, destination: str, protocol: str | None) -> dict[str, Any]:
-    """The request for what the user typed. Raises TestbedError (usage)."""
+    """Return the request for the user's arguments. Raises TestbedError (usage)."""
     source_name, source_port = split_end(source, "trace")
     destination_name, destination_port = split_end(destination, "trace")
     protocol = protocol or ("tcp" if destination_port else "icmp")
     if protocol == "icmp" and (source_port or destination_port):
         raise InvalidInput("testbed trace: ICMP has no ports (want names without :PORT, or leave --icmp out)")
     if protocol == "tcp" and destination_port is None:
-        raise InvalidInput("testbed trace: TCP wants a port (got DST without one; want DST:PORT)")
+        raise InvalidInput("testbed trace: TCP needs a port (got DST without one; want DST:PORT)")
     if protocol == "udp" and destination_port is None:
         destination_port = DEFAULT_UDP_PORT
     return {
@@ -33,7 +33,7 @@ def arguments_of(source: str, destination: str, protocol: str | None) -> dict[st
 
 
 def split_end(text: str, verb: str) -> tuple[str, int | None]:
-    """Name or address, and port: `tomcat:8080`, `[fd00:a:0:90::2]:8080`, `fd00:a:0:90::2`."""
+    """Split name or address, and port: `tomcat:8080`, `[fd00:a:0:90::2]:8080`, `fd00:a:0:90::2`."""
     brackets = BRACKETS.fullmatch(text)
     if brackets is not None:
         port = brackets["port"]

@@ -1,4 +1,4 @@
-"""Counters of agents and kernels before and after a probe: what moved may be where it went."""
+"""Counters of agents and kernels before and after a probe: an increase may explain where it was lost."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,13 +39,13 @@ TELLING = {
 }
 """Counters that count lost packets, by group (Documentation/networking/snmp_counter.rst)."""
 DEVICE_DROPS = {2: "rx errors", 3: "rx dropped", 10: "tx errors", 11: "tx dropped"}
-"""Columns of /proc/net/dev behind the device's name, counted from 0."""
+"""Columns of /proc/net/dev after the device's name, counted from 0."""
 
 Counters = dict[str, int]
 
 
 class Evidence:
-    """Take it `before` the probe is sent; `after` tells what moved."""
+    """Call `before` before the probe is sent; `drops` and `kernels` return the increases afterwards."""
 
     def __init__(self, nodes: Nodes, known: Map) -> None:
         self._nodes, self._map = nodes, known
@@ -53,23 +53,23 @@ class Evidence:
         self._kernels: dict[str, Counters] = {}
 
     def before(self) -> None:
-        """Note all counters."""
+        """Record all counters."""
         self._drops = self._agents(self._nodes)
         self._kernels = self._all_kernels()
 
     def drops(self) -> dict[str, Counters]:
-        """Agents' drop counters that moved, by node and reason."""
-        # Who did not answer before would only take the time that an answer may take once more.
+        """Return increased drop counters of agents, by node and reason."""
+        # An agent that did not answer before would only cost its timeout again.
         return _moved(self._drops, self._agents(name for name, drops in self._drops.items() if drops is not None))
 
     def kernels(self) -> dict[str, Counters]:
-        """Kernels' counters of lost packets that moved, by place and counter."""
+        """Return increased kernel counters of lost packets, by place and counter."""
         return _moved(self._kernels, self._all_kernels())
 
     def _agents(self, nodes: Iterable[str]) -> dict[str, Counters | None]:
         with ThreadPoolExecutor(ASKERS, "ask agents") as askers:
             states = askers.map(lambda name: (name, self._nodes[name].state()), nodes)
-            # Without a device of the overlay nobody counts: null.
+            # Without an overlay device there are no counters: null.
             return {
                 name: None if state is None else (state["counters"] or {}).get("drops", {}) for name, state in states
             }
@@ -79,7 +79,7 @@ class Evidence:
 
 
 def kernel_counters(directory: Path) -> Counters:
-    """Those that count lost packets, by name; empty when the namespace has gone."""
+    """Return the counters of lost packets, by name; empty if the namespace is gone."""
     counters: Counters = {}
     with contextlib.suppress(OSError):
         for file in ("snmp", "netstat"):

@@ -1,4 +1,4 @@
-"""What kernels and agents say now about the places that a packet came by; asked once each, while a trace is told."""
+"""Facts from kernels and agents about the places of a packet; each is queried once per trace."""
 
 import contextlib
 import re
@@ -19,11 +19,11 @@ from testbed.trace.lookups import Lookups
 from testbed.trace.nft_trace import dropping_rule, nft
 from testbed.trace.traced_packet import TracedPacket
 
-STANDS_STILL = "it hangs or is stopped"
+STANDS_STILL = "it hangs or is suspended"
 
 
 class Facts:
-    """Answers from the lab as it runs. Use as a context manager; a question about a place that has gone gets None."""
+    """Facts about the running lab. Use as a context manager; a query about a place that is gone returns None."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Facts:
                 lookups.close()
 
     def route(self, place: str, destination: IPAddress) -> Route | None:
-        """The table's entry by which a packet to the address leaves the place; None where there is none."""
+        """Return the table's entry by which a packet to the address leaves the place; None if there is none."""
         key = (place, destination)
         if key not in self._routes:
             self._routes[key] = None
@@ -61,14 +61,14 @@ class Facts:
         return self._routes[key]
 
     def main_route(self, place: str, destination: IPAddress) -> Route | None:
-        """Return the main table's entry for the address; None where there is none, or none can be had."""
+        """Return the main table's entry for the address; None if there is none."""
         asked = self._ask(place)
         with contextlib.suppress(OSError, NetlinkError):
             return asked.main_route_to(destination) if asked else None
         return None
 
     def unanswered(self, place: str, destination: IPAddress, route: Route) -> IPAddress | None:
-        """The next machine on a route when it does not say its MAC address; None when it does, or was not asked."""
+        """Return the next hop of a route if its MAC address did not resolve; None if it did, or was not queried."""
         following = route.gateway or destination
         asked = self._ask(place)
         with contextlib.suppress(OSError, NetlinkError):
@@ -77,14 +77,14 @@ class Facts:
         return None
 
     def link(self, place: str, interface: str) -> Link | None:
-        """An interface as the kernel describes it."""
+        """Return an interface's state in the kernel."""
         asked = self._ask(place)
         with contextlib.suppress(OSError, NetlinkError):
             return asked.link(interface) if asked else None
         return None
 
     def bridge_of(self, place: str, interface: str) -> str | None:
-        """The bridge that an interface is a port of."""
+        """Return the bridge of a port."""
         if place == LAB and self._underlay.open_vswitch is not None:
             switch = self._map.switch_ports.get(interface)
             return None if switch == interface else switch
@@ -96,7 +96,7 @@ class Facts:
         return master.name if master else None
 
     def port_of(self, place: str, bridge: str, mac: str) -> str | None:
-        """The port behind which a bridge knows a MAC address."""
+        """Return the port behind which a bridge knows a MAC address."""
         switches = self._underlay.open_vswitch
         if place == LAB and switches is not None:
             with contextlib.suppress(OSError, NetlinkError):
@@ -108,32 +108,32 @@ class Facts:
         return None
 
     def peer(self, place: str, destination: IPAddress) -> tuple[str, str] | None:
-        """A node's forwarding entry for an inner address: subnet, and where it is sent to."""
+        """Return a node's forwarding entry for an inner address: subnet, and next hop."""
         for entry in (self.state(place) or {}).get("forwarding", ()):
             if destination in ip_network(entry["subnet"]):
                 return entry["subnet"], entry["via"]
         return None
 
     def subnet_of_node_at(self, place: str, node_address: IPAddress) -> str | None:
-        """The subnet that `place` believes the node with that underlay address to hold."""
+        """Return the subnet that `place` has for the node with that underlay address."""
         for entry in (self.state(place) or {}).get("forwarding", ()):
             if host_of(entry["via"]) == str(node_address):
                 return str(entry["subnet"])
         return None
 
     def state(self, place: str) -> AgentState | None:
-        """What a node's agent says of itself; None for what is no node and for an agent that does not answer."""
+        """Return a node's agent's own state; None for other places and for an agent that does not answer."""
         if place not in self._states:
             node = self._nodes.get(place)
             self._states[place] = node.state() if node else None
         return self._states[place]
 
     def owner(self, address: IPAddress) -> str | None:
-        """The place that has an address."""
+        """Return the owner of an address."""
         return self._map.addresses.get(address)
 
     def service(self, place: str, address: IPAddress, port: int | None, protocol: str) -> str | None:
-        """The service that a place's rules know by that address and port, and the map that they found it in."""
+        """Return the service in a place's rules for that address and port, and the map that contains it."""
         keys = {
             "cluster-ips": f"{address} . {protocol} . {port}",
             "node-ports": f"{protocol} . {port}",
@@ -151,7 +151,7 @@ class Facts:
         return None
 
     def cluster_ip(self, address: IPAddress) -> str | None:
-        """The service whose cluster IP an address is, with its ports: `nginx (80/TCP)`."""
+        """Return the service of a cluster IP, with its ports: `nginx (80/TCP)`."""
         for service in self._services.numbered.values():
             if service.address_of(address.version) == address:
                 ports = ", ".join(f"{port.port}/{port.protocol}" for port in service.spec.ports)
@@ -159,21 +159,21 @@ class Facts:
         return None
 
     def _service_of(self, chain: str) -> str:
-        """`service-echo-tcp-80` → `echo`, by the services that there are."""
+        """Convert `service-echo-tcp-80` to `echo`, using the existing services."""
         names = [key for key in self._services.numbered if f"-{key.file_name}-" in chain]
         return str(max(names, key=lambda key: len(key.file_name), default=chain))
 
     def silent_agent(self, place: str) -> str:
-        """What is the matter with a node's agent that does not answer."""
+        """Explain why a node's agent does not answer."""
         holder = port_holder(self._map.overlay.port, self._map.pid(place) or "self")
         if holder is None:
-            return "it does not run, nobody has its UDP port open"
+            return "it is not running, its UDP port is closed"
         if holder.pid == self._nodes[place].agent.pid:
             return STANDS_STILL
-        return f"it does not run, and {holder} has its UDP port"
+        return f"it is not running, and {holder} has its UDP port"
 
     def dropping_rule(self, place: str) -> str | None:
-        """The packet filter's rule in the place that drops such a probe, found by sending one more."""
+        """Return the packet filter's rule in the place that drops such a probe, found by sending another one."""
         pid = self._map.pid(place)
         if pid is None:
             return None

@@ -1,4 +1,4 @@
-"""A traced packet is the first of its connection, also for connection trackers that remember one from the same port."""
+"""Makes a traced packet the first of its connection, even if connection trackers remember one from the same port."""
 
 import contextlib
 import socket
@@ -12,13 +12,14 @@ from testbed.processes.namespaces import in_network_of
 from testbed.trace.traced_packet import TracedPacket, WantedPacket
 
 NUMBERS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
-WHY = "a trace from this port is a new connection, whatever was sent from it before"
+WHY = "a trace from this port is a new connection, whatever used it before"
 
 
 def forget_former(nodes: Nodes, known: Map, place: str, packet: TracedPacket) -> None:
-    """Forget what nodes remember of the same addresses and ports. They are free now: the traced packet holds the port.
+    """Make nodes forget earlier flows with the same addresses and ports.
 
-    A port that the kernel chose for it, and an ICMP identifier, have not been used just before.
+    Those are over: the traced packet holds the port. Ports chosen by the kernel, and ICMP identifiers, have no recent
+    flows.
     """
     wanted = packet.wanted
     if wanted.source_port is None or wanted.destination_port is None or wanted.protocol == "icmp":

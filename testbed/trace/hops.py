@@ -1,4 +1,4 @@
-"""Hops as JSON, in the shape of docs/trace.md. Pure but for the questions that `reasons` asks."""
+"""Hops as JSON, in the shape of docs/trace.md. Pure except for the queries of `reasons`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,9 +13,9 @@ from testbed.trace.verdict import is_delivered
 from testbed.trace.watch import Sighting
 
 SHORTEST_HEADERS = 72
-"""IPv4 and TCP with their usual options and some room: with so much less payload a packet is of the size meant."""
+"""IPv4 and TCP with their usual options and a margin: the payload is smaller than the intended packet by this."""
 MOST_BYTES = 256
-"""Of a frame that are shown: all headers that there can be, and the beginning of a large payload."""
+"""Limit of shown bytes of a frame: all possible headers, and the start of a large payload."""
 
 
 def hop_list(
@@ -26,7 +26,7 @@ def hop_list(
     *,
     with_headers: bool = False,
 ) -> list[TraceHop]:
-    """Return one object a step, numbered from 1."""
+    """Return one object per step, numbered from 1."""
     if not steps:
         return []
     first_ns = steps[0].sighting.at_ns
@@ -35,7 +35,7 @@ def hop_list(
     at_us = 0.0
     last = {step.role: number for number, step in enumerate(steps, 1)}
     for number, step in enumerate(steps, 1):
-        # Two processors' clocks may differ by a little; what is known to come later is never shown as earlier.
+        # Two processors' clocks may differ by a little; a later hop is never shown as earlier.
         at_us = max(at_us, (step.sighting.at_ns - first_ns) / 1000)
         hop: TraceHop = {
             "number": number,
@@ -59,7 +59,7 @@ def hop_list(
 
 
 def frame_json(sighting: Sighting, known: Map) -> HopFrame:
-    """Return the frame as it was seen: its bytes, and every header with its fields and their places."""
+    """Return the frame as captured: its bytes, and every header with its fields and positions."""
     frame = sighting.frame if sighting.sealed is None else sighting.sealed
     return {
         "length": len(frame),
@@ -69,7 +69,7 @@ def frame_json(sighting: Sighting, known: Map) -> HopFrame:
 
 
 def layers_json(layers: Sequence[Layer]) -> list[HopLayer]:
-    """Return one object a header."""
+    """Return one object per header."""
     return [
         {
             "name": layer.name,
@@ -86,7 +86,7 @@ def layers_json(layers: Sequence[Layer]) -> list[HopLayer]:
 
 
 def packet_json(frame: bytes, packet: Packet) -> HopPacket:
-    """The fields that a hop table shows."""
+    """Return the fields of a hop table."""
     return {
         "src": str(packet.header.source),
         "dst": str(packet.header.destination),
@@ -101,8 +101,9 @@ def packet_json(frame: bytes, packet: Packet) -> HopPacket:
 
 
 def narrow_places(hops: Sequence[TraceHop]) -> list[str]:
-    """Where what carries packets between nodes is narrower than what their senders are told (the MTU of the first
-    hop): larger packets than the probe may be lost there without a word. Pure."""
+    """Yield hops between nodes whose MTU is below the sender's (that of the first hop): packets larger than the probe
+    may be silently lost there. Pure.
+    """
     said = []
     for leg in dict.fromkeys(hop["leg"] for hop in hops):
         own = [hop for hop in hops if hop["leg"] == leg]
@@ -118,7 +119,7 @@ def narrow_places(hops: Sequence[TraceHop]) -> list[str]:
         room = mtu - headers
         if room < promised:
             said.append(
-                f"{own[0]['where']} lets packets of {promised} bytes out, {where} carries only up to {room} "
-                f"(MTU {mtu}): larger ones may be lost (see with --size {promised - SHORTEST_HEADERS})"
+                f"{own[0]['where']} allows packets of {promised} bytes, but {where} only {room} (MTU {mtu}): larger"
+                f" ones may be lost (try --size {promised - SHORTEST_HEADERS})"
             )
     return said

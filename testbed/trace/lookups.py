@@ -1,4 +1,4 @@
-"""Questions to the kernel of one network namespace that change nothing: which route, which port of a bridge."""
+"""Read-only queries to the kernel of one network namespace: which route, which port of a bridge."""
 
 from types import TracebackType
 from typing import Self
@@ -11,14 +11,14 @@ REFUSING = ("unreachable", "blackhole", "prohibit")
 
 
 class Lookups:
-    """Asks the kernel of the caller's network namespace, or of that of process `netns_pid`. Raises NetlinkError."""
+    """Queries the kernel of the caller's network namespace, or of that of process `netns_pid`. Raises NetlinkError."""
 
     def __init__(self, netns_pid: int | None = None) -> None:
         self._kernel = Kernel(SilentJournal(), netns_pid)
         self._links: dict[int, Link] | None = None
 
     def close(self) -> None:
-        """Let the namespace go."""
+        """Release the namespace."""
         self._kernel.close()
 
     def __enter__(self) -> Self:
@@ -30,7 +30,7 @@ class Lookups:
         self.close()
 
     def links(self) -> dict[int, Link]:
-        """Return every interface by index, as it was at the first question."""
+        """Return every interface by index, as of the first query."""
         if self._links is None:
             self._links = {link.index: link for link in self._kernel.links()}
         return self._links
@@ -40,24 +40,25 @@ class Lookups:
         return next((link for link in self.links().values() if link.name == name), None)
 
     def route_to(self, destination: IPAddress) -> Route | None:
-        """Return the entry of the routing tables that a packet to `destination` goes by, which may be one that
-        refuses it; None when there is none."""
+        """Return the routing table entry for a packet to `destination`, which may be one that refuses it; None if there
+        is none.
+        """
         return self._kernel.route_to(destination, entry=True) or self._refusing(destination)
 
     def main_route_to(self, destination: IPAddress) -> Route | None:
-        """Return the main table's entry, whether or not a routing rule looks elsewhere first; None without one."""
+        """Return the main table's entry, even if a routing rule has precedence; None without one."""
         fitting = [route for route in self._kernel.routes(destination.version) if destination in route.destination]
         return max(fitting, key=lambda route: (route.destination.prefixlen, -route.metric), default=None)
 
     def _refusing(self, destination: IPAddress) -> Route | None:
-        """Return the main table's entry if that refuses it; the kernel says only that there is one."""
+        """Return the main table's entry if that refuses it; the kernel reports only its existence."""
         route = self.main_route_to(destination)
         return route if route is not None and route.kind in REFUSING else None
 
     def is_silent(self, neighbour: IPAddress, device: str) -> bool:
-        """Report whether the kernel asked for the neighbour's MAC address on the device and got no answer."""
+        """Report whether the kernel failed to resolve the neighbour's MAC address on the device."""
         return neighbour in self._kernel.unanswered_neighbours(device, neighbour.version)
 
     def bridge_port(self, bridge: str, mac: str) -> str | None:
-        """Return the port behind which a bridge knows a MAC address; None when it knows none and sends to all."""
+        """Return the port behind a MAC address; None if the bridge does not know it and floods."""
         return self._kernel.bridge_port(bridge, mac)

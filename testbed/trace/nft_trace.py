@@ -1,7 +1,7 @@
-"""Which rule of a packet filter drops a packet: the kernel itself tells, for packets that are marked for it (nftrace).
+"""Finds the packet filter rule that drops a packet: the kernel reports it for packets marked with nftrace.
 
-Tables of our own mark them, at the first look that nftables has; a second probe is sent; the tables are removed again.
-Each rule that the packet meets comes as a message (linux/netfilter/nf_tables.h, NFTA_TRACE_*).
+Our own tables mark them, at nftables' first hook; a second probe is sent; the tables are removed again. Each rule that
+the packet matches is reported as a message (linux/netfilter/nf_tables.h, NFTA_TRACE_*).
 """
 
 import contextlib
@@ -31,7 +31,7 @@ NESTED = 0x3FFF
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Where a packet ended."""
+    """The end of a packet."""
 
     family: str
     table: str
@@ -41,9 +41,9 @@ class Dropped:
 
 
 def dropping_rule(pid: int, mark: Mark, overlay: Encapsulation, send: Callable[[], None]) -> str | None:
-    """Send a probe and say which rule in the network namespace of process `pid` drops it; None when none does.
+    """Send a probe and return the rule in the network namespace of process `pid` that drops it; None if none does.
 
-    Raises OSError when nftables cannot be asked.
+    Raises OSError if nftables is unavailable.
     """
     listening = in_network_of(pid, _listen)
     try:
@@ -61,7 +61,7 @@ def dropping_rule(pid: int, mark: Mark, overlay: Encapsulation, send: Callable[[
 
 
 def marking_table(mark: Mark, overlay: Encapsulation) -> str:
-    """An nft script: mark the probe, plain or carried, wherever it comes in or is made. Pure."""
+    """Return an nft script that marks the probe, plain or encapsulated, wherever it arrives or is sent. Pure."""
     place = (4 if mark.protocol == "tcp" else 8) * 8
     protocol = "icmpv6" if mark.number == ICMPV6 else mark.protocol
     matches = [f"meta l4proto {protocol} @th,{place},32 {mark.cookie}"]
@@ -73,7 +73,7 @@ def marking_table(mark: Mark, overlay: Encapsulation) -> str:
         f"\tchain {hook} {{\n\t\ttype filter hook {hook} priority -390; policy accept;\n{rules}\t}}\n"
         for hook in ("prerouting", "output")
     )
-    # A bridge has rules of its own, which a packet between its ports meets first.
+    # A bridge has its own rules, which come first for a packet between its ports.
     ip = "ip" if mark.version == 4 else "ip6"
     bridged = "".join(f"\t\tether type {ip} {match} meta nftrace set 1\n" for match in matches)
     ports = f"\tchain ports {{\n\t\ttype filter hook prerouting priority -390; policy accept;\n{bridged}\t}}\n"
@@ -82,7 +82,7 @@ def marking_table(mark: Mark, overlay: Encapsulation) -> str:
 
 
 def _table_of(mark: Mark) -> str:
-    """Of this probe alone: several may be traced at a time."""
+    """Return a name for this probe alone: several may be traced at a time."""
     return f"{TABLE_PREFIX}{mark.cookie:08x}"
 
 
@@ -109,7 +109,7 @@ def _wait_for_drop(listening: socket.socket) -> Dropped | None:
 
 
 def trace_messages(data: bytes) -> Iterator[tuple[int, dict[int, bytes]]]:
-    """The table's family and the attributes of each trace message of one netlink datagram. Pure."""
+    """Yield the table's family and the attributes of each trace message in one netlink datagram. Pure."""
     at = 0
     while at + 16 <= len(data):
         length, kind = struct.unpack_from("=IH", data, at)
@@ -130,7 +130,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 
 
 def dropped_by(family: int, attributes: dict[int, bytes]) -> Dropped | None:
-    """What a trace message says about the packet's end; None when it went on. Pure."""
+    """Return what a trace message says about the packet's end; None if it continued. Pure."""
     kind = int.from_bytes(attributes.get(TYPE, b""), "big")
     verdict = _attributes(attributes.get(VERDICT, b"")).get(1)
     by_rule = kind == BY_RULE and verdict is not None and int.from_bytes(verdict, "big") == DROP
@@ -155,7 +155,7 @@ def _in_words(pid: int, dropped: Dropped) -> str:
 
 
 def nft(pid: int, arguments: list[str], script: str | None = None) -> str:
-    """What the program nft says in the network namespace of process `pid`. Raises OSError with its words."""
+    """Return the output of nft in the network namespace of process `pid`. Raises OSError with its message."""
     command = ["nsenter", "--target", str(pid), "--net", "--", "nft", *arguments]
     done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=NFT_LIMIT_S, check=False)
     if done.returncode:

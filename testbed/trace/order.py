@@ -1,9 +1,9 @@
-"""Sightings in the order in which they happened. Pure.
+"""Sightings in chronological order. Pure.
 
 The kernel's time stamps come from one clock, but a packet may be seen at two interfaces in the same nanosecond (a
-bridge port and its bridge share a stamp), and two processors' clocks may differ by some. What is certain: within a
-namespace the socket's own order, and that a packet leaves one end of a cable before it arrives at the other. Time
-decides the rest.
+bridge port and its bridge share a stamp), and two processors' clocks may differ slightly. Certain are the socket's own
+order within a namespace, and that a packet leaves one end of a cable before it arrives at the other. Time decides the
+rest.
 """
 
 import heapq
@@ -14,7 +14,7 @@ from testbed.trace.watch import Sighting
 
 
 def in_order(sightings: Sequence[Sighting], cables: Mapping[End, End]) -> list[Sighting]:
-    """`cables`: each end to its other end."""
+    """Sort the sightings; `cables` maps each end to its other end."""
     before = _certain(sightings, cables)
     waiting_for = {number: 0 for number in range(len(sightings))}
     for followers in before.values():
@@ -30,13 +30,13 @@ def in_order(sightings: Sequence[Sighting], cables: Mapping[End, End]) -> list[S
             waiting_for[follower] -= 1
             if waiting_for[follower] == 0:
                 heapq.heappush(ready, (sightings[follower].at_ns, follower))
-    # Contradictions cannot come from one clock and one causality; should they, time alone decides.
+    # One clock and one causality allow no contradictions; if there is one, time alone decides.
     rest = sorted(set(range(len(sightings))) - set(ordered), key=lambda number: sightings[number].at_ns)
     return [sightings[number] for number in (*ordered, *rest)]
 
 
 def _certain(sightings: Sequence[Sighting], cables: Mapping[End, End]) -> dict[int, list[int]]:
-    """Who comes directly before whom."""
+    """Yield pairs of direct predecessor and successor."""
     before: dict[int, list[int]] = {}
     last_in_place: dict[str, int] = {}
     for number in sorted(range(len(sightings)), key=lambda number: sightings[number].number):
@@ -59,7 +59,7 @@ def _certain(sightings: Sequence[Sighting], cables: Mapping[End, End]) -> dict[i
 
 
 def _identity(sighting: Sighting) -> tuple[object, ...]:
-    """What a cable does not change."""
+    """Return the properties that a cable does not change."""
     inner = sighting.wrapped.inner
     header = inner.header
     return (

@@ -1,6 +1,6 @@
-"""The filter that runs in the kernel while a packet is traced, so that no amount of other traffic reaches us. Pure.
+"""The kernel filter for a traced packet, which keeps other traffic away from us. Pure.
 
-It looks for the probe's mark (recognise.Mark) in plain packets and in those that an overlay carries.
+It matches the probe's mark (recognise.Mark) in plain packets and in those that an overlay carries.
 """
 
 from typing import Literal
@@ -15,28 +15,28 @@ from testbed.trace.recognise import WINDOW, Mark
 Version = Literal[4, 6]
 ETHERTYPES = (0x0800, 0x86DD)
 NEXT_HEADER = {4: 9, 6: 6}
-"""Where a header says what comes behind it."""
+"""Where a header names the next one."""
 SEALED_BYTES = 48
-"""What wireguard puts around a packet at most: its header, its tag, and what fills up to a multiple of 16."""
+"""The most that wireguard adds to a packet: header, tag, and padding to a multiple of 16."""
 MOST_PIECES = 64  # UDP_MAX_SEGMENTS, linux/udp.h: inner packets in one datagram that was not cut yet
 FEWER_PIECES = 12
-# Places in the filter's scratch memory.
+# Addresses in the filter's scratch memory.
 BASE, PROTOCOL = 0, 1
 
 
 def probe_filters(mark: Mark, overlay: Encapsulation, largest: int = 0) -> list[list[Instruction]]:
-    """`probe_filter`, and what to try when the kernel has no room for it: Linux before 6.3 has 20 KiB a socket for
-    filters (net.core.optmem_max). The shorter one misses a probe behind others in a datagram that was not cut yet."""
+    """Return `probe_filter`, and an alternative if the kernel has no room for it: before Linux 6.3, a socket has 20 KiB
+    for filters (net.core.optmem_max). The shorter one misses a probe behind others in an uncut datagram.
+    """
     counts = (MOST_PIECES, FEWER_PIECES) if overlay.kind == "udp" and mark.version == 4 else (1,)
     return [probe_filter(mark, overlay, largest, pieces) for pieces in counts]
 
 
 def probe_filter(mark: Mark, overlay: Encapsulation, largest: int = 0, pieces: int = MOST_PIECES) -> list[Instruction]:
-    """Accepts frames that hold a packet of the probe, plain or carried by the overlay, and ICMP errors.
+    """Return a filter that accepts frames with a packet of the probe, plain or carried by the overlay, and ICMP errors.
 
-    Of datagrams that nobody can look into, those with room for packets of up to `largest` bytes, and no larger ones.
-
-    A datagram of our own data path may hold many inner packets that nobody has cut yet; each is looked at.
+    It accepts encrypted datagrams with room for packets of up to `largest` bytes, and no larger ones. A datagram of our
+    own data path may contain many uncut inner packets; each is checked.
     """
     code = Assembler()
     _goto_network_header(code)
@@ -53,12 +53,12 @@ def probe_filter(mark: Mark, overlay: Encapsulation, largest: int = 0, pieces: i
 
 
 def _carries(overlay: Encapsulation, mark: Mark, outer: Version) -> bool:
-    """Whether the overlay may carry the probe in packets of the version `outer`."""
+    """Report whether the overlay may carry the probe in packets of the version `outer`."""
     return overlay.kind == "vxlan" or (overlay.kind != "none" and mark.version == outer == 4)
 
 
 def _goto_network_header(code: Assembler) -> None:
-    """BASE is where the IP header begins; go on at «outermost 4» or «outermost 6»."""
+    """Set BASE to the start of the IP header; continue at "outermost 4" or "outermost 6"."""
     code.do("ld", HARDWARE_TYPE)
     code.jump("jeq", ARPHRD_ETHER, "ethernet")
     code.jump("jeq", ARPHRD_LOOPBACK, "ethernet")
@@ -82,7 +82,7 @@ def _goto_network_header(code: Assembler) -> None:
 
 
 def _look_at_outermost(code: Assembler, mark: Mark, overlay: Encapsulation, largest: int, version: Version) -> None:
-    """Accept or refuse what is there without an overlay, or go on at «carried by VERSION»."""
+    """Accept or refuse the packet without an overlay, or continue at "carried by VERSION"."""
     code.label(f"outermost {version}")
     if _carries(overlay, mark, version):
         _goto_carried(code, overlay, version)
@@ -100,7 +100,7 @@ def _load_version(code: Assembler) -> None:
 
 
 def _goto_carried(code: Assembler, overlay: Encapsulation, version: Version) -> None:
-    """Jump for the overlay's packets; else go on."""
+    """Jump for the overlay's packets; else continue."""
     plain, carried = code.fresh("plain"), code.fresh("carried")
     code.do("ldx", BASE)
     code.do("xldb", NEXT_HEADER[version])
@@ -117,7 +117,7 @@ def _goto_carried(code: Assembler, overlay: Encapsulation, version: Version) -> 
 
 
 def _match_sealed(code: Assembler, port: int, largest: int, version: Version) -> None:
-    """Accept a UDP datagram for the port that is no longer than one around `largest` bytes; else go on behind."""
+    """Accept a UDP datagram for the port that is no longer than one around `largest` bytes; else continue after it."""
     accept, other = code.fresh("accept"), code.fresh("other")
     code.do("ldx", BASE)
     code.do("xldb", NEXT_HEADER[version])
@@ -141,7 +141,7 @@ def _step_inside(code: Assembler, overlay: Encapsulation, version: Version) -> N
 
 
 def _step_to_next(code: Assembler) -> None:
-    """The next inner packet begins where this one ends; a load beyond the frame's end refuses the frame."""
+    """Go to the next inner packet, at the end of this one; a load beyond the frame's end refuses the frame."""
     code.do("ldx", BASE)
     code.do("xldh", 2)
     code.do("addx")
@@ -149,7 +149,7 @@ def _step_to_next(code: Assembler) -> None:
 
 
 def _x_to_transport(code: Assembler, version: Version) -> None:
-    """X from an IP header to the one behind it."""
+    """Move X from an IP header to the next one."""
     if version == 4:
         code.do("xldb", 0)
         code.do("and", 0xF)
@@ -162,7 +162,7 @@ def _x_to_transport(code: Assembler, version: Version) -> None:
 
 
 def _match_one(code: Assembler, mark: Mark) -> None:
-    """Accept if the packet at BASE is the probe's; else go on behind."""
+    """Accept if the packet at BASE is the probe's; else continue after it."""
     accept, other, icmp = code.fresh("accept"), code.fresh("other"), code.fresh("icmp")
     _load_version(code)
     code.jump("jeq", mark.version, None, other)
@@ -202,7 +202,9 @@ def _match_one(code: Assembler, mark: Mark) -> None:
 
 
 def _behind_ipv4(code: Assembler, other: str) -> None:
-    """PROTOCOL is what is behind the header, X where; later fragments, which have no transport header, to `other`."""
+    """Set PROTOCOL to the next header's type and X to its place; later fragments, without a transport header, go to
+    `other`.
+    """
     code.do("xldh", 6)
     code.do("and", 0x1FFF)
     code.jump("jeq", 0, None, other)
@@ -212,7 +214,7 @@ def _behind_ipv4(code: Assembler, other: str) -> None:
 
 
 def _behind_ipv6(code: Assembler, other: str) -> None:
-    """The same. Of extension headers, only that of a fragment is what a probe may have."""
+    """Do the same. Of extension headers, a probe may have only a fragment's."""
     whole = code.fresh("whole")
     code.do("xldb", NEXT_HEADER[6])
     code.do("st", PROTOCOL)

@@ -1,4 +1,4 @@
-"""What network policies did to a traced packet: which let it through at a node, and which dropped it. Pure."""
+"""The effects of network policies on a traced packet: which allowed it at a node, and which dropped it. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +20,12 @@ PROTOCOLS: Mapping[str, Protocol] = {"tcp": "tcp", "udp": "udp", "sctp": "sctp"}
 
 @dataclass(frozen=True, slots=True)
 class PolicyWords:
-    """Explains by the policies of a lab as they are."""
+    """Explains hops by the current policies of a lab."""
 
     world: World
 
     def dropped(self, rule: str, packet: Packet) -> str | None:
-        """Return which policies dropped a packet, by the rule that the kernel names; None: none did."""
+        """Return which policies dropped a packet, by the rule that the kernel named; None: none did."""
         found = CHAIN.search(rule)
         pod = found and next((one for one in self.world.pods if one.key.file_name == found["pod"]), None)
         if not found or not pod:
@@ -41,7 +41,7 @@ class PolicyWords:
         return f"dropped by {denial(by, direction, str(pod.key), connection)}"
 
     def passed(self, steps: Sequence[Step]) -> list[tuple[int, TracePolicy]]:
-        """Return, for packets that passed policies, the number of the step behind each and what let it through."""
+        """Return, for packets that passed policies, the number of the step after each and what allowed it."""
         requests = [step for step in steps if step.role is Role.REQUEST]
         if not requests or not self.world.policies:
             return []
@@ -69,13 +69,15 @@ class PolicyWords:
 
 
 def _turned(world: World, pod: PolicyPod, decision: Decision) -> tuple[PolicyPod, Decision]:
-    """What the pod's policies of the other direction say of the reply: nothing, its connection is known."""
+    """Return the policies for the reply in the other direction: none, its connection is known."""
     direction: Direction = "Ingress" if decision.direction == "Egress" else "Egress"
     return pod, Decision(direction, decision.pod, names_of(world.isolating(pod, direction)), ())
 
 
 def _left_node(steps: Sequence[tuple[int, Step]], pod: PolicyPod, direction: Direction) -> int | None:
-    """The first step that shows that the packet passed the pod's chain: out of its node, or out to the pod itself."""
+    """Return the first step that shows that the packet passed the pod's chain: out of its node, or out to the pod
+    itself.
+    """
     for number, step in steps:
         sighting = step.sighting
         if (
@@ -99,7 +101,7 @@ def _as_json(pod: PolicyPod, decision: Decision, role: Role) -> TracePolicy:
 
 
 def passed_words(policy: TracePolicy) -> str:
-    """Return what a hop says of a policy that it passed."""
+    """Describe a policy that a hop passed."""
     what = f"{policy['direction'].lower()} of {policy['pod']}"
     if policy["leg"] == "reply":
         return f"{what} is isolated; the reply of a known connection passes"

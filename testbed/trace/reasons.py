@@ -1,4 +1,4 @@
-"""Why a packet is where it is seen: from where it was seen before, and from what kernels and agents say."""
+"""Why a packet is where it was seen: from its previous hop, and from facts of kernels and agents."""
 
 from collections.abc import Collection
 from typing import Protocol
@@ -14,31 +14,31 @@ LOOPBACK = "lo"
 
 
 class Known(Protocol):
-    """What can be asked; see `facts.Facts`."""
+    """Available queries; see `facts.Facts`."""
 
     def route(self, place: str, destination: IPAddress) -> Route | None:
-        """The route to an address."""
+        """Return the route to an address."""
 
     def link(self, place: str, interface: str) -> Link | None:
-        """An interface."""
+        """Return an interface."""
 
     def bridge_of(self, place: str, interface: str) -> str | None:
-        """The bridge of a port."""
+        """Return the bridge of a port."""
 
     def port_of(self, place: str, bridge: str, mac: str) -> str | None:
-        """The port behind which a bridge knows a MAC address."""
+        """Return the port behind which a bridge knows a MAC address."""
 
     def peer(self, place: str, destination: IPAddress) -> tuple[str, str] | None:
-        """The forwarding entry for an inner address."""
+        """Return the forwarding entry for an inner address."""
 
     def subnet_of_node_at(self, place: str, node_address: IPAddress) -> str | None:
-        """The subnet of the node with an underlay address."""
+        """Return the subnet of the node with an underlay address."""
 
     def owner(self, address: IPAddress) -> str | None:
-        """The place that has an address."""
+        """Return the owner of an address."""
 
     def service(self, place: str, address: IPAddress, port: int | None, protocol: str) -> str | None:
-        """The service that a place's rules know by that address and port, and the map that they found it in."""
+        """Return the service in the place's rules for that address and port, and the map that contains it."""
 
 
 class Geography(Protocol):
@@ -46,17 +46,17 @@ class Geography(Protocol):
 
     @property
     def overlay_devices(self) -> Collection[str]:
-        """`flannel0`."""
+        """Return names like `flannel0`."""
 
     def node_name(self, place: str, interface: str) -> str:
-        """Who has an interface."""
+        """Return the owner of an interface."""
 
     def other_end(self, place: str, interface: str) -> tuple[str, str] | None:
-        """What a cable leads to."""
+        """Return the other end of a cable."""
 
 
 def reason(before: Step | None, step: Step, known: Known, where: Geography) -> str:
-    """Why `step` happened after `before`, the same packet's step before it (None: its first)."""
+    """Return why `step` happened after `before`, the same packet's previous step (None: its first)."""
     place = step.sighting.place
     if before is None or before.sighting.place != place:
         said = _origin(step, known, where) if step.sighting.outgoing else _arrival(before, step, known, where)
@@ -69,17 +69,17 @@ def reason(before: Step | None, step: Step, known: Known, where: Geography) -> s
 
 
 def _origin(step: Step, known: Known, where: Geography) -> str:
-    """The first time that it leaves anywhere."""
+    """Explain its first departure."""
     sighting = step.sighting
     name = where.node_name(sighting.place, sighting.interface)
     maker = {Role.REPLY: f"{name} answers", Role.ERROR: f"{name} complains"}.get(step.role, f"{name} sends it")
     if step.role is Role.REPLY_ERROR:
-        maker = f"{name} complains about the answer"
+        maker = f"{name} sends an ICMP error about the reply"
     return f"{maker}; {_route(known, sighting.place, step.inner.header.destination)}"
 
 
 def _arrival(before: Step | None, step: Step, known: Known, where: Geography) -> str:
-    """In at the far end of a cable, or out of nowhere."""
+    """Explain an arrival at the far end of a cable, or without a previous step."""
     sighting = step.sighting
     other = where.other_end(sighting.place, sighting.interface)
     said = [f"the other end of {other[0]} {other[1]}" if other else ""]
@@ -100,7 +100,9 @@ def _arrival(before: Step | None, step: Step, known: Known, where: Geography) ->
 
 
 def _taken_up(before: Step, step: Step, known: Known, where: Geography) -> str:
-    """In again in the same place: from a port to its bridge, or from a datagram to the overlay's device."""
+    """Explain another arrival in the same place: from a port to its bridge, or from a datagram to the
+    overlay's device.
+    """
     sighting, outer = step.sighting, before.outer
     if before.outer is not None and step.outer is None and outer is not None:
         subnet = known.subnet_of_node_at(sighting.place, outer.header.source)
@@ -114,7 +116,7 @@ def _taken_up(before: Step, step: Step, known: Known, where: Geography) -> str:
 
 
 def _passed_on(before: Step, step: Step, known: Known, where: Geography) -> str:
-    """Out of the same place: routed, bridged, or wrapped up."""
+    """Explain a departure from the same place: routed, bridged, or encapsulated."""
     sighting = step.sighting
     if step.outer is not None and before.outer is None:
         return _wrapped(step, step.outer, known)
@@ -132,8 +134,8 @@ def _passed_on(before: Step, step: Step, known: Known, where: Geography) -> str:
 def _wrapped(step: Step, outer: Packet, known: Known) -> str:
     place, inner = step.sighting.place, step.inner.header.destination
     peer = known.peer(place, inner)
-    lease = f"lease {peer[0]} → {peer[1]}" if peer else f"no lease for {inner} any more"
-    sealed = "; sealed, so it is known by its size and turn only" if step.sighting.sealed is not None else ""
+    lease = f"lease {peer[0]} → {peer[1]}" if peer else f"the lease for {inner} is gone"
+    sealed = "; encrypted, so it is matched only by size and order" if step.sighting.sealed is not None else ""
     return f"{lease}; {_route(known, place, outer.header.destination)}{sealed}"
 
 
@@ -142,7 +144,7 @@ def _bridged(step: Step, bridge: str, known: Known) -> str:
     mac = ":".join(f"{byte:02x}" for byte in sighting.frame[ETHERNET_ADDRESS])
     port = known.port_of(sighting.place, bridge, mac)
     if port is None:
-        return f"{bridge} does not know {mac} and sends to all ports"
+        return f"{bridge} does not know {mac} and floods all ports"
     return f"{bridge}'s table: {mac} is behind {port}"
 
 
@@ -152,7 +154,7 @@ def _route(known: Known, place: str, destination: IPAddress) -> str:
 
 
 def route_words(route: Route) -> str:
-    """A route as people say it: without what the kernel notes beside it (scope, who made it, preferred source)."""
+    """Format a route for people: without the kernel's annotations (scope, protocol, preferred source)."""
     words = [] if route.kind == "unicast" else [route.kind]
     words.append("default" if route.destination.prefixlen == 0 else str(route.destination))
     if route.gateway is not None:
@@ -161,11 +163,11 @@ def route_words(route: Route) -> str:
 
 
 def _translations(before: Step, step: Step, known: Known) -> list[str]:
-    """Addresses that the place changed in between: by its rules, or by its memory of them for answers."""
+    """Describe address changes in between: by the place's rules, or by its connection tracking for replies."""
     old, new = before.inner, step.inner
     said = []
     was, becomes = (old.header.destination, old.destination_port), (new.header.destination, new.destination_port)
-    turned_back = "" if step.role is Role.REQUEST else "conntrack turns it back: "
+    turned_back = "" if step.role is Role.REQUEST else "conntrack translates it back: "
     if was != becomes:
         service = known.service(step.sighting.place, *was, old.protocol) if step.role is Role.REQUEST else None
         name = f"service {service}: " if service else ""

@@ -1,8 +1,8 @@
-"""How a probe is told from all other traffic, wherever it goes and whatever is done to its addresses. Pure.
+"""Distinguishes a probe from all other traffic, on any path and with any address translation. Pure.
 
-Address translation may change addresses and ports (and ICMP's identifier), an overlay puts headers in front. What stays
-is what the probe chooses itself: TCP's first sequence number, the first four bytes of an ICMP or UDP payload. From
-these is made the filter that runs in the kernel (probe_filter), so that no amount of other traffic reaches us.
+Address translation may change addresses and ports (and ICMP's identifier), an overlay prepends headers. The probe's own
+choices remain: TCP's first sequence number, the first four bytes of an ICMP or UDP payload. The kernel filter
+(packet_filter) is built from these, so that other traffic does not reach us.
 """
 
 import struct
@@ -23,11 +23,11 @@ NUMBERS: dict[int, dict[str, int]] = {
 ECHO_REQUEST, ECHO_REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 SYN, RST, ACK = 0x02, 0x04, 0x10
 WINDOW = 1 << 16
-"""Sequence numbers that belong to a probe's connection; other connections' fall there once in 65536 packets."""
+"""Sequence numbers of a probe's connection; those of another connection fall into it once in 65536 packets."""
 
 
 class Role(StrEnum):
-    """What a packet is to the probe."""
+    """A packet's relation to the probe."""
 
     REQUEST = "request"
     REPLY = "reply"
@@ -36,13 +36,13 @@ class Role(StrEnum):
     REPLY_ERROR = "reply error"
     """An ICMP message about the reply."""
     DATA = "data"
-    """The first payload behind TCP's handshake."""
+    """The first payload after TCP's handshake."""
     OTHER = "other"
     """The rest of the conversation."""
 
     @property
     def leg(self) -> Leg:
-        """Return it as a trace's leg; OTHER is never one."""
+        """Return it as a trace's leg; never for OTHER."""
         return cast("Leg", self.value)
 
 
@@ -51,25 +51,25 @@ Endpoints = tuple[IPAddress, int | None, IPAddress, int | None]
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What makes a probe recognisable."""
+    """The recognisable properties of a probe."""
 
     protocol: Protocol
     cookie: int
     """32 bits: TCP's initial sequence number, or the payload's first four bytes."""
     ports: tuple[int, ...] = ()
-    """UDP only: an answer need not repeat the cookie, so these are heard as a whole."""
+    """UDP only: a reply need not repeat the cookie, so these ports are captured as a whole."""
     version: Literal[4, 6] = 4
     """Of IP."""
 
     @property
     def number(self) -> int:
-        """The protocol's, in an IP header."""
+        """Return the protocol's number in an IP header."""
         return NUMBERS[self.version][self.protocol]
 
 
 @dataclass(slots=True)
 class Recogniser:
-    """Tells what each packet is. Ask in the order in which they were seen: it learns translated addresses."""
+    """Classifies packets. Call it in order of sighting: it learns translated addresses."""
 
     mark: Mark
     requests: set[Endpoints] = field(default_factory=set)
@@ -78,7 +78,7 @@ class Recogniser:
     _answer_headers: set[tuple[int, int]] = field(default_factory=set)
 
     def role(self, frame: bytes, packet: Packet) -> Role | None:
-        """None for other traffic."""
+        """Return a packet's role; None for other traffic."""
         about = quoted(frame, packet)
         if about is not None:
             return self._role_of_error(frame, about)
@@ -145,8 +145,8 @@ class Recogniser:
         return None
 
     def _is_quoted(self, frame: bytes, about: Packet, endpoints: Endpoints, role: Role) -> bool:
-        """Whether a packet with the identification of one of ours is ours."""
+        """Report whether a packet with the identification of one of ours is ours."""
         if about.source_port is not None:
             return endpoints in self.requests
-        # IPv6's have none, but errors quote as much of them as fits (RFC 4443 §2.4).
+        # IPv6 has no identification, but errors quote as much of the packet as fits (RFC 4443 §2.4).
         return about.header.version == 4 or (self._has_cookie(frame, about) and self._role_of_echo(about) is role)

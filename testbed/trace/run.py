@@ -1,4 +1,4 @@
-"""One trace from beginning to end: open the sockets, send, watch, tell."""
+"""One trace from beginning to end: open the sockets, send, watch, report."""
 
 import contextlib
 import time
@@ -35,8 +35,8 @@ ANSWER_LIMIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A trace as the user asked for it."""
+class TraceRequest:
+    """The parameters of a trace."""
 
     source: str
     destination: str
@@ -44,26 +44,26 @@ class Asked:
     source_port: int | None = None
     destination_port: int | None = None
     size: int | None = None
-    """Payload bytes; None: as few as do."""
+    """Payload bytes; None: the minimum."""
     timeout_s: float = ANSWER_LIMIT_S
     namespace: str = DEFAULT_NAMESPACE
-    """In which names are looked up."""
+    """Namespace for names."""
     ipv6: bool = False
     """Names mean their IPv6 addresses."""
     with_frames: bool = False
-    """Whether the answer holds what was seen, for a capture file."""
+    """Whether the answer includes the captured frames, for a capture file."""
     with_headers: bool = False
-    """Whether each hop holds its frame, header by header, for pictures."""
+    """Whether each hop includes its frame, header by header, for pictures."""
 
 
 LOOPBACK: Mapping[Family, IPAddress] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
-HOW_TO_HAVE_ONE = {4: "want one of a service's pods, or wait for a pod's", 6: "want a network with EnableIPv6"}
+HOW_TO_HAVE_ONE = {4: "want one of a Service's pods, or wait for a pod's", 6: "want a network with EnableIPv6"}
 LONGEST_HEADERS = 576 + 28
 """Bytes around a probe's payload, or of an ICMP error about it, which quotes it (RFC 1812 §4.3.2.3)."""
 ARRIVED = frozenset({"answered", "refused"})
-"""Outcomes in which nothing got lost."""
+"""Outcomes without a loss."""
 Explained = Callable[[Sequence[tuple[str, str | None]]], list[str]]
-"""Names the active faults that can explain a loss between these places (testbed.faults.explain)."""
+"""Returns the active faults that can explain a loss between these places (testbed.faults.explain)."""
 DEFAULT_SIZE = {"tcp": 1, "udp": 16, "icmp": 56}
 
 
@@ -71,13 +71,14 @@ def trace(
     state: LabState,
     services: Services,
     policies: Policies,
-    asked: Asked,
+    asked: TraceRequest,
     explained: Explained,
     client_left: Callable[[float], bool],
 ) -> TraceAnswer:
-    """Send one probe and tell its way, as JSON (docs/trace.md). Raises TestbedError for what there is not.
+    """Send one probe and return its path, as JSON (docs/trace.md).
 
-    `client_left`: whether nobody waits for the answer any more, which then is not waited for either.
+    Raises TestbedError for unknown names. `client_left` returns whether the client has left, which ends the wait for a
+    reply.
     """
     known = map_of(state)
     asked = _in_namespace(asked, known, services)
@@ -107,7 +108,7 @@ def trace(
             mtus = {step.end: watch.mtu(*step.end) for step in (*story.steps, *story.strays)}
 
         def another() -> TracedPacket:
-            # A port that the user chose is free again only then.
+            # Only then is a port chosen by the user free again.
             probe.close()
             return TracedPacket(pid, wanted)
 
@@ -147,14 +148,16 @@ def trace(
 
 
 def _frames(watch: PacketWatch, known: Map) -> list[TracedFrame]:
-    """What was seen, for a capture file; the client writes it, who may write where the lab may not."""
+    """Return the captured frames, for a capture file; the client writes it, since it may write where the
+    lab may not.
+    """
     sightings = _sightings(watch, known)
     labels = {(known.node_name(one.place, one.interface), one.interface) for one in sightings}
     points = {
         (node, interface): f"{node}:{'uplink' if node in known.nodes and interface == f'{node}-eth0' else interface}"
         for node, interface in labels
     }
-    # Many packets of one frame are one frame.
+    # Several packets from one frame count as one frame.
     frames = {(one.place, one.number, one.frame): one for one in sightings}
     return [
         {
@@ -169,13 +172,13 @@ def _frames(watch: PacketWatch, known: Map) -> list[TracedFrame]:
 
 
 def _shown(story: Story, *, with_data: bool) -> list[Step]:
-    # The byte behind TCP's handshake goes the same way as the handshake, unless it is the question whether it does.
+    # The byte after TCP's handshake takes the same path as the handshake, unless its arrival is in question.
     return [step for step in story.steps if step.role is not Role.DATA or with_data]
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Why a probe did not arrive, and which counters moved meanwhile."""
+    """Why a probe did not arrive, and which counters increased meanwhile."""
 
     finding: Finding = field(default_factory=Finding)
     drops: dict[str, Counters] = field(default_factory=dict)
@@ -206,8 +209,8 @@ def _findings(
     return _Found(finding, drops, kernels)
 
 
-def _far_end(story: Story, known: Map, asked: Asked, destination: IPAddress) -> str | None:
-    """Return where the request was to go: behind a Service, the pod that its rules chose; None while none is chosen."""
+def _far_end(story: Story, known: Map, asked: TraceRequest, destination: IPAddress) -> str | None:
+    """Return the request's destination: behind a Service, the pod that its rules chose; None while none is chosen."""
     if asked.destination in known.place_of:
         return asked.destination
     chosen = [step.inner.header.destination for step in story.leg(Role.REQUEST)]
@@ -215,7 +218,7 @@ def _far_end(story: Story, known: Map, asked: Asked, destination: IPAddress) -> 
 
 
 def _name_faults(finding: Finding, faults: Sequence[str]) -> None:
-    """Put the faults that can explain a loss behind its surest reason, and what heals them behind the first hint."""
+    """Insert the faults that can explain a loss after its surest reason, and their healing after the first hint."""
     finding.reasons[1:1] = faults
     if faults:
         finding.hints.insert(1, "fault heal")
@@ -246,8 +249,8 @@ def _sightings(watch: PacketWatch, known: Map) -> list[Sighting]:
     return unsealed(list(watch.sightings()), known.overlay, known.overlay_devices)
 
 
-def _in_namespace(asked: Asked, known: Map, services: Services) -> Asked:
-    """The same with its ends as they are called in the whole lab."""
+def _in_namespace(asked: TraceRequest, known: Map, services: Services) -> TraceRequest:
+    """Return the same with unique names of its ends."""
     kind, slash, rest = asked.destination.partition("/")
     key = key_of(asked.destination, asked.namespace)
     destination = known.in_namespace(asked.destination, asked.namespace)
@@ -258,7 +261,7 @@ def _in_namespace(asked: Asked, known: Map, services: Services) -> Asked:
     return replace(asked, source=known.in_namespace(asked.source, asked.namespace), destination=destination)
 
 
-def _address(state: LabState, services: Services, known: Map, asked: Asked) -> IPAddress:
+def _address(state: LabState, services: Services, known: Map, asked: TraceRequest) -> IPAddress:
     with contextlib.suppress(ValueError):
         address = ip_address(asked.destination)
         if asked.ipv6 and address.version == 4:
@@ -274,7 +277,7 @@ def _address(state: LabState, services: Services, known: Map, asked: Asked) -> I
 def _address_of_name(
     state: LabState, services: Services, known: Map, destination: str, family: Family
 ) -> IPAddress | None:
-    """None when what has the name has no such address. Raises TestbedError for a name that nothing has."""
+    """Return the address of a name; None if it has none. Raises TestbedError for an unknown name."""
     if destination == "localhost":
         return LOOPBACK[family]
     kind, slash, rest = destination.partition("/")
@@ -298,7 +301,7 @@ def _address_of_name(
     raise TestbedError(f"no pod, node or address {destination} (there are: {there})")
 
 
-def _probe_json(asked: Asked, probe: TracedPacket, destination: IPAddress, size: int) -> TraceProbe:
+def _probe_json(asked: TraceRequest, probe: TracedPacket, destination: IPAddress, size: int) -> TraceProbe:
     source = probe.source
     return {
         "protocol": asked.protocol,

@@ -1,9 +1,9 @@
-"""Which of wireguard's datagrams carries which packet: told by order and size. Pure.
+"""Matches wireguard's datagrams to the packets that they carry, by order and size. Pure.
 
-What is inside is secret. But the kernel seals each packet that reaches its device into one datagram, those to one peer
-in their order, and fills them up to a multiple of 16 bytes (WireGuard whitepaper, §5.4.6). So the first datagram of a
-packet's size that leaves the node after the packet went into the device is that packet's, unless somebody else's of the
-same size was just before it in the queue.
+The content is encrypted. But the kernel encrypts each packet that reaches its device into one datagram, in order for
+each peer, and pads it to a multiple of 16 bytes (WireGuard whitepaper, §5.4.6). So the first datagram of a packet's
+size that leaves the node after the packet entered the device belongs to that packet, unless another one of the same
+size was just before it in the queue.
 """
 
 import struct
@@ -18,13 +18,13 @@ TRANSPORT_DATA = 4
 HEADER_BYTES, TAG_BYTES, FILLED_UP_TO = 16, 16, 16
 
 Datagram = tuple[IPAddress, IPAddress, int, int]
-"""What makes it one of its kind: source and destination address, receiver's index, counter."""
+"""Its identity: source and destination address, receiver's index, counter."""
 
 
 def unsealed(sightings: Sequence[Sighting], overlay: Encapsulation, devices: Collection[str]) -> list[Sighting]:
-    """The sightings with the probe's packets in the datagrams that carry them, and without all other datagrams.
+    """Return the sightings with the probe's packets in the datagrams that carry them, and without all other datagrams.
 
-    `devices` are the overlay's, on which the packets are seen before they are sealed.
+    `devices` are the overlay's, on which the packets are seen before they are encrypted.
     """
     datagrams = _datagrams(sightings, overlay.sealed_ports)
     if not datagrams:
@@ -52,7 +52,7 @@ def _datagrams(sightings: Sequence[Sighting], ports: Collection[int]) -> dict[Da
 
 
 def _first_behind(packet: Sighting, datagrams: Mapping[Datagram, Sequence[Sighting]]) -> Datagram | None:
-    """The datagram whose first sighting is the next of the right size in the packet's place."""
+    """Return the datagram whose first sighting is the next one of the right size in the packet's place."""
 
     def candidates() -> Iterator[tuple[int, Datagram]]:
         for key, copies in datagrams.items():
@@ -65,7 +65,7 @@ def _first_behind(packet: Sighting, datagrams: Mapping[Datagram, Sequence[Sighti
 
 def _fits(inner: Packet, outer: Packet) -> bool:
     length = inner.header.total_length
-    # At the device's MTU there is no room to fill it up.
+    # At the device's MTU there is no room for padding.
     return 0 <= outer.end - outer.payload - HEADER_BYTES - TAG_BYTES - length < FILLED_UP_TO
 
 

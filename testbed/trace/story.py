@@ -1,4 +1,4 @@
-"""From ordered sightings to hops: which packet each one is, which of them are on its way and which are strays. Pure."""
+"""From ordered sightings to hops: each packet's role, its path, and stray copies. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from testbed.trace.recognise import Recogniser, Role
 from testbed.trace.watch import Sighting
 
 LEGS = (Role.REQUEST, Role.DATA, Role.REPLY, Role.ERROR, Role.REPLY_ERROR)
-"""What is told; the rest of a conversation is only counted."""
+"""The reported legs; the rest of a conversation is only counted."""
 ECHO_WORDS = {4: {8: "echo request", 0: "echo reply"}, 6: {128: "echo request", 129: "echo reply"}}
 UNREACHABLE = {4: 3, 6: 1}
 UNREACHABLE_WORDS = {
@@ -39,49 +39,49 @@ OTHER_ERRORS = {4: {11: "time exceeded"}, 6: {2: "packet too big", 3: "time exce
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One packet at one interface, and what it is to the probe."""
+    """One packet at one interface, and its role for the probe."""
 
     role: Role
     sighting: Sighting
 
     @property
     def inner(self) -> Packet:
-        """The packet itself."""
+        """Return the packet itself."""
         return self.sighting.wrapped.inner
 
     @property
     def outer(self) -> Packet | None:
-        """What an overlay put around it."""
+        """Return the overlay's packet around it."""
         return self.sighting.wrapped.outer
 
     @property
     def end(self) -> End:
-        """Place and interface."""
+        """Return place and interface."""
         return (self.sighting.place, self.sighting.interface)
 
 
 @dataclass(slots=True)
 class Story:
-    """All that was seen of a probe, in order."""
+    """All sightings of a probe, in order."""
 
     steps: list[Step] = field(default_factory=list)
-    """On the way."""
+    """On its path."""
     strays: list[Step] = field(default_factory=list)
-    """Copies that a switch sent to machines that did not want them."""
+    """Copies that a switch sent to other machines."""
     again: int = 0
-    """Sightings of packets that were sent once more because nothing came back."""
+    """Sightings of packets that were retransmitted because nothing came back."""
     others: int = 0
     """Sightings of the rest of the conversation."""
 
     def leg(self, role: Role) -> list[Step]:
-        """One packet's steps."""
+        """Return one packet's steps."""
         return [step for step in self.steps if step.role is role]
 
 
 def tell(
     ordered: Sequence[Sighting], recogniser: Recogniser, cables: Mapping[End, End], ports: frozenset[str]
 ) -> Story:
-    """`ports`: interfaces of the lab's namespace and of nodes that are ports of a bridge."""
+    """Build the timeline; `ports` are interfaces of the lab's namespace and of nodes that are ports of a bridge."""
     story = Story()
     found = []
     for sighting in ordered:
@@ -98,11 +98,11 @@ def tell(
 
 
 def _first_copies(found: Sequence[Step]) -> tuple[list[Step], int]:
-    """Each role's packet that came farthest, without those that were sent again."""
+    """Return each role's packet that came farthest, without retransmissions."""
     copies: dict[Role, dict[tuple[int, int], list[int]]] = {}
     times_seen: dict[tuple[object, ...], int] = {}
     for number, step in enumerate(found):
-        # A retransmission has another identification, or, where the kernel always writes 0, comes by again.
+        # A retransmission has another identification, or, where the kernel always writes 0, passes again.
         key = (step.role, step.inner.header.identification, step.end, step.sighting.outgoing, step.outer is None)
         times_seen[key] = times_seen.get(key, 0) + 1
         which = (step.inner.header.identification, times_seen[key])
@@ -115,7 +115,9 @@ def _first_copies(found: Sequence[Step]) -> tuple[list[Step], int]:
 
 
 def _astray(steps: Sequence[Step], cables: Mapping[End, End], ports: frozenset[str]) -> Iterator[int]:
-    """Numbers of frames that came to a machine with another's MAC address, and of their last leaving a switch."""
+    """Return numbers of frames that reached a machine with another's MAC address, and of their last departure from a
+    switch.
+    """
     for number, step in enumerate(steps):
         sighting = step.sighting
         if sighting.outgoing or not sighting.for_another or sighting.interface in ports:
@@ -129,7 +131,7 @@ def _astray(steps: Sequence[Step], cables: Mapping[End, End], ports: frozenset[s
 
 
 def describe(frame: bytes, packet: Packet) -> str:
-    """What kind of packet it is, in two words."""
+    """Describe the kind of packet in two words."""
     if packet.flags is not None:
         return flag_names(packet.flags)
     if packet.icmp is not None:
@@ -140,7 +142,7 @@ def describe(frame: bytes, packet: Packet) -> str:
 
 
 def error_words(packet: Packet) -> str:
-    """An ICMP error as ping says it."""
+    """Describe an ICMP error as ping does."""
     version = packet.header.version
     kind, code = packet.icmp or (0, 0)
     if kind == UNREACHABLE[version]:

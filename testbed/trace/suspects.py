@@ -1,4 +1,4 @@
-"""Where a packet that was last seen at one place may have gone: each suspicion is a question to kernels and agents."""
+"""Where a packet may have been lost after its last sighting: each suspicion is a query to kernels and agents."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,23 +15,23 @@ from testbed.trace.reasons import route_words
 from testbed.trace.story import Step, error_words
 
 DROP_WORDS = {
-    "peer": "the datagram's sender holds no lease that this agent knows",
+    "peer": "the datagram's sender holds no lease known to this agent",
     "source": "the inner source is not in the subnet of the node that sent it",
     "destination": "the inner destination is not in this node's subnet",
     "own": "it is for the node's own subnet, and no route leads to the pods: the bridge is gone or down",
     "no_route": "no node holds a lease for the destination",
     "toolong": "it is longer than the overlay's MTU here",
-    "tun_write": "the kernel did not take it at the overlay device",
-    "udp_send": "the underlay did not take the datagram",
+    "tun_write": "the kernel refused it at the overlay device",
+    "udp_send": "the underlay refused the datagram",
     "fenced": "another node owns this node's subnet",
 }
-"""The reasons that a whole packet can meet (docs/reference.md)."""
+"""Drop reasons that apply to a whole packet (docs/reference.md)."""
 ASKING = {4: "ARP", 6: "neighbour solicitations"}
 
 
 @dataclass(slots=True)
 class Finding:
-    """Why a packet got lost, and what to look at."""
+    """Why a packet was lost, and where to look next."""
 
     reasons: list[str] = field(default_factory=list)
     """The surest first."""
@@ -41,20 +41,20 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Suspects:
-    """Asks in the order in which things are likely."""
+    """Checks the suspicions, the likeliest first."""
 
     known: Map
     facts: Facts
     drops: dict[str, Counters]
-    """Agents' counters that moved."""
+    """Increased counters of agents."""
     kernels: dict[str, Counters]
-    """Kernels' counters that moved."""
+    """Increased counters of kernels."""
     policies: PolicyWords
     pod_network: IPNetwork | None = None
-    """The overlay's, of the packet's family."""
+    """The overlay's network, of the packet's family."""
 
     def about(self, lost: Step, errors: list[Step], path: Sequence[Step] = ()) -> Finding:
-        """What is found out about a packet last seen at `lost`, on its path so far."""
+        """Return the findings about a packet last seen at `lost`, on its path so far."""
         finding = Finding()
         for step in errors[:1]:
             who = self.known.addresses.get(step.inner.header.source)
@@ -75,7 +75,7 @@ class Suspects:
         return finding
 
     def about_sender(self, place: str, destination: IPAddress, said: str | None) -> Finding:
-        """Why a packet did not even leave its sender."""
+        """Explain why a packet did not even leave its sender."""
         finding = Finding()
         route = self.facts.route(place, destination)
         if route is None or route.kind not in ("unicast", "local"):
@@ -85,12 +85,14 @@ class Suspects:
             finding.reasons.append(self._drops(place, route))
         else:
             self._filtered(place, finding)
-        finding.reasons.append(f"the kernel of {place} says: {said or 'nothing'}")
+        finding.reasons.append(f"the kernel of {place} reports: {said or 'nothing'}")
         finding.hints.append(f"exec {place} -- ip route get {destination}")
         return finding
 
     def _without_route(self, lost: Step, path: Sequence[Step]) -> str | None:
-        """The node whose default route sent a pod's packet, with nothing around it, to a machine that is no node."""
+        """Explain a pod's packet that its node's default route sent, without encapsulation, to a machine that is not a
+        node.
+        """
         place, destination = lost.sighting.place, lost.inner.header.destination
         inside = self.pod_network is not None and destination in self.pod_network
         if not inside or lost.outer is not None or place not in self.known.machines - self.known.nodes:
@@ -117,7 +119,9 @@ class Suspects:
         return mine and not sighting.outgoing and sighting.place in self.known.nodes
 
     def _is_bridged(self, lost: Step) -> bool:
-        """In at a port, and not for the bridge's own MAC address, which the next step would have shown."""
+        """Report whether it arrived at a port, and not for the bridge's own MAC address, which the next step would
+        show.
+        """
         sighting = lost.sighting
         if sighting.place == LAB:
             return True
@@ -127,7 +131,7 @@ class Suspects:
         return link is not None and (link.mac != mac or not link.up)
 
     def _cable(self, lost: Step, finding: Finding) -> None:
-        """It left one end and was not seen at the other."""
+        """Explain a packet that left one end of a cable and was not seen at the other."""
         sighting = lost.sighting
         near, far = sighting.place, self.known.cables[sighting.place, sighting.interface]
         length = (lost.outer or lost.inner).header.total_length
@@ -140,7 +144,7 @@ class Suspects:
         elif link.mtu < length:
             finding.reasons.append(f"{length} bytes do not fit through {where} (MTU {link.mtu})")
         else:
-            finding.reasons.append(f"it left {self.known.where(near, sighting.interface)} and did not come to {where}")
+            finding.reasons.append(f"it left {self.known.where(near, sighting.interface)} and did not reach {where}")
         finding.hints.append(self._type_at(far[0], f"ip -s link show {far[1]}"))
 
     def _agent(self, place: str, lost: Step, finding: Finding) -> None:
@@ -166,7 +170,7 @@ class Suspects:
         outgoing = lost.sighting.outgoing
         peer = self.facts.peer(place, lost.inner.header.destination)
         if outgoing and peer is None:
-            finding.reasons.append(f"{place} knows no lease for {lost.inner.header.destination}")
+            finding.reasons.append(f"{place} has no lease for {lost.inner.header.destination}")
             finding.hints += ["get leases", f"get routes {place}"]
         elif not outgoing and not moved:
             self._receiving_side(place, lost, finding)
@@ -174,14 +178,14 @@ class Suspects:
             finding.hints += [f"describe node {place}", f"logs {place}", "get leases"]
 
     def _what_it_would_repair(self, place: str) -> Iterator[str]:
-        """What a packet would meet next, were it not for the agent; an agent that runs keeps these up."""
+        """Yield obstacles that the packet would meet if the agent had carried it; a running agent repairs these."""
         for name in (self.known.overlay_device, BRIDGE):
             link = self.facts.link(place, name)
             if link is not None and not link.up:
                 yield f"{name} of {place} is down"
 
     def _receiving_side(self, place: str, lost: Step, finding: Finding) -> None:
-        """The datagram was for this node, and its agent counted no drop: perhaps a filter before the agent."""
+        """Check a node that received the datagram without a counted drop: perhaps a filter before the agent."""
         self._filtered(place, finding, lost)
         link = self.facts.link(place, self.known.overlay_device)
         if link is None or not link.up:
@@ -206,11 +210,11 @@ class Suspects:
         elif not self._filtered(sighting.place, finding, lost):
             down = self._ports_down(sighting.place, bridge)
             said = f"; down: {', '.join(down)}" if down else ""
-            finding.reasons.insert(0, f"{bridge} did not pass it on to {port or 'any port'}{said}")
+            finding.reasons.insert(0, f"{bridge} did not forward it to {port or 'any port'}{said}")
         finding.hints.append(self._type_at(sighting.place, f"ip -s link show {port or bridge}"))
 
     def _ports_down(self, place: str, bridge: str) -> list[str]:
-        """The bridge's ports that nothing can leave by, each with what it leads to."""
+        """Yield the bridge's ports that cannot send, each with its other end."""
         found = []
         for interface in sorted(interface for owner, interface in self.known.cables if owner == place):
             link = self.facts.link(place, interface)
@@ -220,16 +224,14 @@ class Suspects:
         return found
 
     def _kernel(self, place: str, lost: Step, finding: Finding) -> None:
-        """The kernel of the place had it and did not send it on."""
+        """Explain a packet that the kernel of the place received and did not send on."""
         packet: Packet = lost.outer or lost.inner
         destination = packet.header.destination
         route = self.facts.route(place, destination)
         device = self.facts.link(place, route.device) if route and route.device else None
         source = packet.header.source
         if service := self.facts.cluster_ip(destination):
-            finding.reasons.insert(
-                0, f"{destination} is no machine's: it is the cluster IP of {service}, only its ports answer"
-            )
+            finding.reasons.insert(0, f"{destination} is the cluster IP of {service}; only the Service's ports answer")
             finding.hints += ["get services", *self._look_at(place)]
             return
         if route is None and (main := self.facts.main_route(place, destination)) is not None:
@@ -255,16 +257,19 @@ class Suspects:
             finding.reasons.insert(0, f"{size} bytes do not fit through {device.name} of {place} (MTU {device.mtu})")
         elif following := self.facts.unanswered(place, destination, route):
             finding.reasons.insert(
-                0, f"nobody answers {ASKING[following.version]} for {following} on {route.device} of {place}"
+                0, f"no reply to {ASKING[following.version]} for {following} on {route.device} of {place}"
             )
         else:
             self._filtered(place, finding, lost)
             if not finding.reasons:
-                finding.reasons.append(f"{place} had it and did not send it on (route {route_words(route)})")
+                finding.reasons.append(f"{place} received it and did not forward it (route {route_words(route)})")
         finding.hints += [f"exec {place} -- ip route get {destination}", *self._look_at(place)]
 
     def _type_at(self, place: str, command: str) -> str:
-        """The verb that runs a command there. Containers may not look at packet filters, switches have no machine."""
+        """Return the verb that runs a command there.
+
+        Containers may not read packet filters, switches have no machine.
+        """
         if place == LAB:
             return f"shell  # then: {command}"
         if self.known.pid(place) is None or place in self.known.machines:
@@ -282,7 +287,7 @@ class Suspects:
         return " (its agent does not answer)" if gone else ""
 
     def _filtered(self, place: str, finding: Finding, lost: Step | None = None) -> bool:
-        """Note which rule of the place drops such a packet; whether one does."""
+        """Record the place's rule that drops such a packet; return whether there is one."""
         rule = self.facts.dropping_rule(place)
         if rule is None:
             return False
@@ -302,7 +307,7 @@ class Suspects:
                     yield f"meanwhile the agent of {place} dropped {count}: {reason}"
         for place, counters in self.kernels.items():
             moved = ", ".join(f"{name} +{count}" for name, count in counters.items())
-            yield f"meanwhile counters of {self._shown(place)} moved: {moved}"
+            yield f"meanwhile counters of {self._shown(place)} increased: {moved}"
 
     def _shown(self, place: str) -> str:
         return "the switches" if place == LAB else place

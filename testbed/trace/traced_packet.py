@@ -1,7 +1,7 @@
 """One real probe: a TCP connection and some bytes, a UDP datagram, or an ICMP echo request.
 
-The socket is opened in the sender's network namespace and everything else is the kernel's doing, so the probe goes the
-way of any program's packets. TCP's first sequence number is chosen here (TCP_REPAIR), so that it can be recognised.
+The socket is opened in the sender's network namespace and the kernel does the rest, so the probe takes the path of any
+program's packets. TCP's first sequence number is chosen here (TCP_REPAIR), so that it can be recognised.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ FILLER = b"overlay-testbed "
 
 @dataclass(frozen=True, slots=True)
 class WantedPacket:
-    """What is to be sent."""
+    """The packet to send."""
 
     protocol: Protocol
     destination: IPAddress
@@ -46,7 +46,7 @@ class TracedPacket:
     def __init__(self, pid: int, wanted: WantedPacket) -> None:
         self.wanted = wanted
         self._cookie = secrets.randbits(32)
-        # Of its own for each: connection trackers take packets of one identifier for one connection.
+        # A separate identifier for each: connection trackers treat packets with one identifier as one connection.
         self._echo_id = secrets.randbits(16)
         self._socket: socket.socket = in_network_of(pid, self._open)
         self.source_port = None if wanted.protocol == "icmp" else int(self._socket.getsockname()[1])
@@ -56,22 +56,22 @@ class TracedPacket:
 
     @property
     def mark(self) -> Mark:
-        """What makes it recognisable."""
+        """Return its recognisable properties."""
         ports = (self.source_port, self.wanted.destination_port) if self.wanted.protocol == "udp" else ()
         version = self.wanted.destination.version
         return Mark(self.wanted.protocol, self._cookie, tuple(port for port in ports if port), version)
 
     @property
     def source(self) -> IPAddress:
-        """The sender's address, once it is connected or trying to."""
+        """Return the sender's address, once it is connected or connecting."""
         return ip_address(self._socket.getsockname()[0].partition("%")[0])
 
     def fileno(self) -> int:
-        """Tells when something came back."""
+        """Return the descriptor, readable when something came back."""
         return self._socket.fileno()
 
     def send(self) -> None:
-        """Begin."""
+        """Start the probe."""
         try:
             self._socket.connect((str(self.wanted.destination), self.wanted.destination_port or 0))
             if self.wanted.protocol != "tcp":
@@ -82,7 +82,7 @@ class TracedPacket:
             self._fail(failure)
 
     def settled(self) -> bool:
-        """Whether everything that can come back came back; reads what is there."""
+        """Read pending replies; return whether everything expected came back."""
         if self.outcome is None and self._is_ready():
             if self.wanted.protocol == "tcp":
                 self._finish_connecting()
@@ -93,13 +93,13 @@ class TracedPacket:
         return self.unacknowledged() == 0
 
     def unacknowledged(self) -> int:
-        """Payload bytes that the other end has not confirmed; TCP only."""
+        """Return payload bytes that the other end has not confirmed; TCP only."""
         with contextlib.suppress(OSError):
             return int(struct.unpack("i", fcntl.ioctl(self._socket, SIOCOUTQ, bytes(4)))[0])
         return 0
 
     def close(self) -> None:
-        """End, a connection by a reset."""
+        """Close it, a connection by a reset."""
         self._socket.close()
 
     def _open(self) -> socket.socket:
@@ -125,7 +125,7 @@ class TracedPacket:
     def _choose_sequence(self, opened: socket.socket) -> None:
         opened.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
         opened.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, SEND_QUEUE)
-        # The kernel takes 0 for «not chosen».
+        # The kernel treats 0 as "not chosen".
         self._cookie = self._cookie or 1
         opened.setsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ, struct.pack("@I", self._cookie))
         opened.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF)
@@ -170,7 +170,7 @@ class TracedPacket:
 
     def _is_echo_reply(self, packet: bytes) -> bool:
         version = self.wanted.destination.version
-        # IPv6's raw sockets give no header (RFC 3542 §3).
+        # IPv6 raw sockets do not deliver the header (RFC 3542 §3).
         icmp = packet[(packet[0] & 0xF) * 4 :] if version == 4 else packet
         return icmp[:1] == bytes([ECHO_REPLY[version]]) and icmp[8:12] == struct.pack("!I", self._cookie)
 

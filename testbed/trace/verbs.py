@@ -1,4 +1,4 @@
-"""What the lab answers to `testbed trace`."""
+"""The lab's side of `testbed trace`."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from testbed.errors import InvalidInput
 from testbed.lab.state import LabState
 from testbed.policies.policies import Policies
 from testbed.services.services import Services
-from testbed.trace.run import ANSWER_LIMIT_S, Asked, Explained, trace
+from testbed.trace.run import ANSWER_LIMIT_S, Explained, TraceRequest, trace
 
 PROTOCOLS = ("tcp", "udp", "icmp")
 LARGEST = 65000  # bytes: an IPv4 packet less its headers
@@ -26,17 +26,17 @@ def trace_verbs(state: LabState, services: Services, policies: Policies, explain
     return (Verb(TRACE, answer),)
 
 
-def asked_of(request: Request) -> Asked:
-    """A request's arguments, checked. Raises TestbedError."""
+def asked_of(request: Request) -> TraceRequest:
+    """Check a request's arguments. Raises TestbedError."""
     source, destination = request.argument("source", str), request.argument("destination", str)
     protocol = request.argument("protocol", str, "icmp")
     if not source or not destination or protocol not in PROTOCOLS:
-        raise InvalidInput("trace: wants source, destination and a protocol (tcp, udp or icmp)")
+        raise InvalidInput("trace: needs source, destination and a protocol (tcp, udp or icmp)")
     size = request.argument("size", int)
     if size is not None and not 1 <= size <= LARGEST:
         raise InvalidInput(f"trace: size (got {size}; want 1 to {LARGEST} bytes)")
     timeout_s = request.argument("timeout_s", float, ANSWER_LIMIT_S)
-    return Asked(
+    return TraceRequest(
         source,
         destination,
         protocol,

@@ -1,4 +1,4 @@
-"""What came of a probe. Pure."""
+"""The result of a probe. Pure."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,18 @@ from testbed.trace.story import Step, Story
 
 @dataclass(frozen=True, slots=True)
 class TraceVerdict:
-    """What is said of a probe before anybody looks into why."""
+    """The result of a probe before its causes are investigated."""
 
     outcome: Outcome
     """See docs/trace.md."""
     lost: Step | None = None
-    """The last that was seen of what did not arrive."""
+    """The last sighting of the packet that did not arrive."""
 
 
 def judge(story: Story, said: str | None, unacknowledged: int, known: Map) -> TraceVerdict:
-    """`said`: what the sender's own kernel said (`Probe.outcome`); `unacknowledged`: payload bytes on their way."""
+    """Judge the probe; `said`: the sender's kernel's result (`Probe.outcome`); `unacknowledged`: payload bytes in
+    flight.
+    """
     request, reply, data = story.leg(Role.REQUEST), story.leg(Role.REPLY), story.leg(Role.DATA)
     if said == "answered":
         return TraceVerdict("data lost", _last(data) or _last(request)) if unacknowledged else TraceVerdict("answered")
@@ -37,7 +39,7 @@ def judge(story: Story, said: str | None, unacknowledged: int, known: Map) -> Tr
 
 
 def is_delivered(step: Step, known: Map) -> bool:
-    """Whether the packet has come to the machine whose address it bears."""
+    """Report whether the packet has reached the machine with its destination address."""
     destination = step.inner.header.destination
     mine = known.addresses.get(destination) == step.sighting.place
     return not step.sighting.outgoing and step.outer is None and (mine or destination.is_loopback)

@@ -1,4 +1,4 @@
-"""Sockets in every namespace of a lab, and what they see of one probe."""
+"""Sockets in every namespace of a lab, and the sightings of one probe."""
 
 import errno
 import select
@@ -24,7 +24,7 @@ class Sighting:
 
     place: str
     number: int
-    """In the order in which this place's socket saw them."""
+    """In the order of this place's socket."""
     at_ns: int
     interface: str
     outgoing: bool
@@ -35,21 +35,21 @@ class Sighting:
     link_header: int
     wrapped: Wrapped
     sealed: bytes | None = None
-    """The frame as it was heard, when `frame` is what it would be if the overlay did not keep its inside secret."""
+    """The frame as captured, if `frame` is its decrypted form."""
 
 
 class PacketWatch:
-    """Hears every interface of the given places while it is open. Use as a context manager."""
+    """Captures at every interface of the given places while it is open. Use as a context manager."""
 
     def __init__(self, places: Sequence[Place], programs: Sequence[list[Instruction]], overlay: Encapsulation) -> None:
-        """`programs`: filters, the best first; each socket gets the first that its kernel has room for."""
+        """Take `programs`, filters in order of preference; each socket gets the first that its kernel has room for."""
         self._places, self._programs, self._overlay = places, programs, overlay
         self._sockets: dict[str, PacketSocket] = {}
         self._counts: dict[str, int] = {}
         self.missed: list[str] = []
-        """Places that could not be listened in, with the reason."""
+        """Places that could not be captured in, with the reason."""
         self.seen: list[tuple[str, int, SeenFrame]] = []
-        """Every frame that the filter let through: place, number in it, frame."""
+        """Every frame that passed the filter: place, number in it, frame."""
 
     def __enter__(self) -> "PacketWatch":
         in_new_thread(self._open)
@@ -84,7 +84,9 @@ class PacketWatch:
         opened.listen(self._programs[-1])
 
     def collect(self, done: Callable[[], bool], until: float, also: Sequence[int] = ()) -> None:
-        """Take frames in until `done` says so or the monotonic moment `until`; `also`: more to wake up for."""
+        """Collect frames until `done` returns true or the monotonic moment `until`; `also`: more descriptors to wake up
+        for.
+        """
         poll = select.poll()
         by_descriptor = {opened.fileno(): name for name, opened in self._sockets.items()}
         for descriptor in (*by_descriptor, *also):
@@ -112,12 +114,12 @@ class PacketWatch:
             self.seen.append((name, self._counts[name], seen))
 
     def mtu(self, place: str, interface: str) -> int | None:
-        """An interface's MTU in bytes, while the watch is open."""
+        """Return an interface's MTU in bytes, while the watch is open."""
         opened = self._sockets.get(place)
         return opened.mtu(interface) if opened else None
 
     def sightings(self) -> Iterator[Sighting]:
-        """Every packet of every frame, cut as on a wire, by time of arrival at its interface."""
+        """Return every packet of every frame, cut as on a wire, by time of arrival at its interface."""
         for place, number, seen in sorted(self.seen, key=lambda one: one[2].at_ns):
             for frame in cut(seen.frame, seen.link_header, seen.offload, self._overlay):
                 for wrapped in unwrap(frame, seen.link_header, self._overlay):

@@ -224,14 +224,14 @@ def test_cluster_ip_is_translated_by_the_services_rule(nginx_tomcat: Lab) -> Non
     whys = [hop["why"] for hop in trace["hops"]]
     rule = f"service nginx (map cluster-ips: {CLUSTER_IP} . tcp . 80): DNAT destination {CLUSTER_IP}:80 → 10.0.46.2:80"
     assert sum(rule in why for why in whys) == 1
-    assert any(f"conntrack turns it back: source 10.0.46.2:80 → {CLUSTER_IP}:80" in why for why in whys)
+    assert any(f"conntrack translates it back: source 10.0.46.2:80 → {CLUSTER_IP}:80" in why for why in whys)
 
 
 @pytest.mark.slow
 def test_cluster_ip_without_a_port_is_explained(nginx_tomcat: Lab) -> None:
     out = nginx_tomcat.testbed("trace", "client", "svc/nginx", "--timeout", "0.4", "-o", "json").json
     assert out["outcome"] != "answered"
-    why = "10.96.0.80 is no machine's: it is the cluster IP of nginx (80/TCP), only its ports answer"
+    why = "10.96.0.80 is the cluster IP of nginx (80/TCP); only the Service's ports answer"
     assert why in out["reasons"]
 
 

@@ -65,7 +65,7 @@ def test_agent_that_stands_still_is_told_from_one_that_is_gone(lab: Lab) -> None
     lab.must("fault", "agent", "pause", "node2")
     out = traced(lab)
     assert out["lost_at"]["where"] == "node2 uplink"
-    assert out["lost_at"]["reason"] == "the agent of node2 does not answer: it hangs or is stopped"
+    assert out["lost_at"]["reason"] == "the agent of node2 does not answer: it hangs or is suspended"
 
 
 def test_deleted_route_is_named(lab: Lab) -> None:
@@ -170,7 +170,7 @@ def test_underlay_that_is_too_narrow_is_named(lab: Lab) -> None:
     finally:
         lab.testbed("shell", stdin="ip link set s1-eth2 mtu 1500\n")
     assert small["outcome"] == "answered"
-    assert "s1 s1-eth2 carries only up to 1372" in small["warnings"][0]
+    assert "s1 s1-eth2 only 1372" in small["warnings"][0]
     assert large["outcome"] == "data lost"
     assert large["lost_at"]["node"] == "s1"
     assert "1480 bytes do not fit through s1's port s1-eth2 (MTU 1400)" in large["lost_at"]["reason"]
@@ -203,7 +203,7 @@ def test_address_that_nobody_has_is_named_with_the_unanswered_arp(lab: Lab) -> N
     out = traced(lab, "shell1", nobody)
     assert out["outcome"] in NOT_ARRIVED
     assert out["lost_at"]["node"] == "node2"
-    assert f"nobody answers ARP for {nobody} on docker0 of node2" in out["reasons"]
+    assert f"no reply to ARP for {nobody} on docker0 of node2" in out["reasons"]
 
 
 @pytest.mark.slow

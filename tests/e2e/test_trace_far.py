@@ -100,7 +100,7 @@ def test_cluster_ip_is_translated_on_the_clients_node_by_the_services_rule(three
     assert f"service web (map cluster-ips: {address} . tcp . 80): DNAT destination {address}:80 → {server}:8080" in (
         reasons(trace)
     )
-    assert f"conntrack turns it back: source {server}:8080 → {address}:80" in reasons(trace, "reply")
+    assert f"conntrack translates it back: source {server}:8080 → {address}:80" in reasons(trace, "reply")
 
 
 def test_node_port_on_a_third_node_shows_both_translations(three: Lab) -> None:

@@ -72,7 +72,7 @@ def test_a_service_is_followed_through_its_translation(vxlan: Lab) -> None:
     assert trace["probe"]["destination"] == address
     assert f"DNAT destination [{address}]:80 → [{ECHO}]:8080" in hop_at(trace, "node1", "docker0")["why"]
     assert f"{address} . tcp . 80" in hop_at(trace, "node1", "docker0")["why"]
-    assert "conntrack turns it back" in hop_at(trace, "node1", "docker0", "reply")["why"]
+    assert "conntrack translates it back" in hop_at(trace, "node1", "docker0", "reply")["why"]
 
 
 def test_nodes_and_the_loopback_have_ipv6_too(vxlan: Lab) -> None:
@@ -97,7 +97,7 @@ def test_what_drops_it_is_named(vxlan: Lab) -> None:
 def test_an_address_that_nobody_has_is_told_by_who_asked_for_it(vxlan: Lab) -> None:
     nobody = vxlan.testbed("trace", "shell", "fd00:a:0:90::77", "--timeout", "0.4", "-o", "json").json
     assert nobody["lost_at"]["where"] == "node2 flannel-v6.1"
-    assert nobody["reasons"][0] == "nobody answers neighbour solicitations for fd00:a:0:90::77 on docker0 of node2"
+    assert nobody["reasons"][0] == "no reply to neighbour solicitations for fd00:a:0:90::77 on docker0 of node2"
     unleased = vxlan.testbed("trace", "shell", "fd00:a:0:77::1", "--timeout", "0.4", "-o", "json").json
     assert unleased["lost_at"]["reason"] == "node1's route refuses it: unreachable fd00:a::/48"
 

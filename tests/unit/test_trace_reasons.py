@@ -93,7 +93,7 @@ def test_wrapped_packet_has_the_lease_that_named_the_peer() -> None:
     after = step("node1", "node1-eth0", "out", carried(packet()), mac=POD_MAC)
     said = "lease 10.0.2.0/24 → 192.168.8.2:8285; route 192.168.8.0/24 dev node1-eth0"
     assert reason(before, after, Answers(), Answers()) == said
-    assert reason(before, after, Answers(peers={}), Answers()).startswith("no lease for 10.0.2.2 any more")
+    assert reason(before, after, Answers(peers={}), Answers()).startswith("the lease for 10.0.2.2 is gone")
 
 
 def test_bridged_packet_has_the_port_or_the_flood() -> None:
@@ -101,7 +101,7 @@ def test_bridged_packet_has_the_port_or_the_flood() -> None:
     after = step("node1", "vethpod", "out", packet(), mac=POD_MAC)
     assert reason(before, after, Answers(), Answers()) == f"docker0's table: {POD_MAC} is behind vethpod"
     flood = reason(before, after, Answers(ports={}), Answers())
-    assert flood == f"docker0 does not know {POD_MAC} and sends to all ports"
+    assert flood == f"docker0 does not know {POD_MAC} and floods all ports"
 
 
 def test_unwrapped_packet_has_who_may_send_it() -> None:
@@ -121,7 +121,9 @@ def test_translations_are_named_by_their_cause() -> None:
         step("node1", "flannel0", "in", packet(("10.0.2.2", "10.0.1.2")), role=Role.REPLY),
         step("node1", "docker0", "out", packet(("10.96.0.1", "10.0.1.2")), role=Role.REPLY),
     )
-    assert "conntrack turns it back: source 10.0.2.2:5 → 10.96.0.1:5" in reason(back[0], back[1], services, services)
+    assert "conntrack translates it back: source 10.0.2.2:5 → 10.96.0.1:5" in reason(
+        back[0], back[1], services, services
+    )
 
 
 def hop(where: str, mtu: int, *, outer: int | None = None) -> TraceHop:
@@ -136,7 +138,7 @@ def test_narrow_place_is_one_that_carries_less_than_senders_are_told(mtu: int, w
     hops = [hop("pod eth0", 1472), hop("node1 uplink", mtu, outer=88), hop("node2 uplink", 1500, outer=88)]
     said = narrow_places(hops)
     assert bool(said) is warned
-    assert all("node1 uplink carries only up to 1471" in line for line in said)
+    assert all("node1 uplink only 1471" in line for line in said)
 
 
 def attribute(kind: int, value: bytes) -> bytes:
