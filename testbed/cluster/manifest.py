@@ -33,6 +33,7 @@ from testbed.cluster.name_rules import (
 )
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 from testbed.cluster.probe import Lifecycle, Probe
+from testbed.cluster.resources import Resources, limits_of
 from testbed.cluster.volume import Volume
 
 __all__ = [
@@ -142,6 +143,8 @@ class Container(Model):
     """The other two wait until it succeeds; a container for which it never does is restarted."""
 
     lifecycle: Lifecycle = Field(default_factory=Lifecycle)
+    resources: Resources = Field(default_factory=Resources)
+    """Kept to where this machine has control groups; a stand-in is not limited."""
 
     _meaning: Meaning | None = PrivateAttr(default=None)
 
@@ -229,6 +232,11 @@ class PodSpec(Model):
     def all_containers(self) -> tuple[Container, ...]:
         """Return all containers, including init containers."""
         return (*self.init_containers, *self.containers)
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether the kernel is to keep any of its containers to limits."""
+        return any(limits_of(one.resources) is not None for one in self.all_containers if not one.stand_in)
 
     @model_validator(mode="after")
     def _a_name_server(self) -> "PodSpec":

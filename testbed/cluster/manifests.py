@@ -10,7 +10,7 @@ from testbed.cluster.free_values import free_name
 from testbed.cluster.image_names import ImageRule
 from testbed.cluster.kinds import MANIFESTS
 from testbed.cluster.kubernetes_words import INSTEAD_OF_KIND
-from testbed.cluster.manifest import PodManifest
+from testbed.cluster.manifest import PodManifest, PodSpec
 from testbed.cluster.namespace import BUILT_IN, Namespace, check_exists
 from testbed.cluster.network_policy import NetworkPolicy
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
@@ -114,6 +114,13 @@ def check_namespaces(
     known = dict.fromkeys([*existing, *(read.name for _, read in manifests if isinstance(read, Namespace))])
     for source, read in manifests:
         yield from check_exists(source, read.key.namespace, known, ending)
+
+
+def pod_spec_of(read: Object) -> PodSpec | None:
+    """Return what runs in the pods of an object; None where it has none."""
+    if isinstance(read, PodManifest):
+        return read.spec
+    return read.spec.template.spec if isinstance(read, Deployment | ReplicaSet | DaemonSet) else None
 
 
 def check_twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:

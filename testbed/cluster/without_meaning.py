@@ -23,6 +23,7 @@ from testbed.cluster.network_policy import NetworkPolicy
 from testbed.cluster.pod_template import TemplateMetadata
 from testbed.cluster.probe import Probe
 from testbed.cluster.replica_set import ReplicaSet
+from testbed.cluster.resources import ResourceList
 from testbed.cluster.service import Service, ServicePort, ServiceSpec
 from testbed.cluster.validation import Source, model_in
 from testbed.cluster.yaml_source import Path
@@ -91,13 +92,13 @@ WITHOUT_MEANING: Mapping[type[BaseModel], Mapping[str, Reason]] = {
     Container: {
         "imagePullPolicy": "nothing is pulled",
         "resizePolicy": "resources are not changed",
-        "resources": "memory and CPU of a container are not limited",
         "stdin": "a container's input is empty",
         "stdinOnce": "a container's input is empty",
         "terminationMessagePath": "the log says how a container ended",
         "terminationMessagePolicy": "the log says how a container ended",
         "tty": "a container has no terminal; exec -it brings one",
     },
+    ResourceList: {"ephemeral-storage": "a container's files have a size of their own"},
     SecurityContext: {
         **dict.fromkeys(("appArmorProfile", "procMount", "seLinuxOptions", "seccompProfile"), _SANDBOX),
         "windowsOptions": "every node is Linux",

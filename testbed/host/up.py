@@ -244,15 +244,18 @@ def _await_ready(launched: Launched, cluster: Cluster, options: LabOptions) -> N
     Raises OutputFailed at the very end: a lab does not depend on its output.
     """
     failed: OutputFailed | None = None
+    warnings: list[str] = []
     with progress.Phases() as phases:
         message: dict[str, Any] = {}
         for message in launched.messages():
+            warnings += [message["warning"]] if "warning" in message else []
             if "phase" in message and failed is None:
                 try:
                     phases.show(message["phase"], message["state"], message["detail"], message["seconds"])
                 except OutputFailed as failure:
                     failed = failure
     lab = launched.record
+    render.warnings(warnings)
     if "ready" in message:
         launched.keep()
         if failed is not None:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
+from testbed.cgroups.groups import Groups
 from testbed.cluster.dns import resolv_conf_of
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import ObjectKey, key_of
@@ -21,7 +22,14 @@ class Pods:
     """Every pod of the lab, in order of creation; replaced as a whole on every change."""
 
     def __init__(
-        self, nodes: Mapping[str, LabNode], configs: Configs, events: Events, warm_shims: WarmParent, *, dns: bool
+        self,
+        nodes: Mapping[str, LabNode],
+        configs: Configs,
+        groups: Groups,
+        events: Events,
+        warm_shims: WarmParent,
+        *,
+        dns: bool,
     ) -> None:
         """`dns`: whether containers use the cluster's DNS; without it they resolve only their own names."""
         self.changed = Changes()
@@ -30,6 +38,7 @@ class Pods:
         """Called when a pod of the node has its address and no link yet. Raises OSError to make the pod retry."""
         self._nodes = nodes
         self._configs = configs
+        self._groups = groups
         self._events = events
         self._warm_shims = warm_shims
         self._dns = dns
@@ -75,6 +84,7 @@ class Pods:
             resolv_conf=resolv_conf_of(manifest, dns=self._dns),
             warm_shims=self._warm_shims,
             lookup=self._configs.find,
+            groups=self._groups,
         )
 
     def add(self, pod: Pod) -> None:

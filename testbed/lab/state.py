@@ -11,6 +11,7 @@ from typing import Final
 from agent.kernel.journal import FileJournal, Journal
 from agent.lease import Subnet
 from agent.netconfig.config import NetworkConfig, parse_network_config
+from testbed.cgroups.groups import Groups
 from testbed.cluster.overlay import Overlay, overlay_of
 from testbed.cluster.spec import Cluster
 from testbed.cluster.underlay_plan import plan_underlay
@@ -37,7 +38,7 @@ from testbed.pods.port_guard import load, names_script, servers_script
 class LabState:
     """One lab."""
 
-    def __init__(self, cluster: Cluster, directory: Path, options: LabOptions) -> None:
+    def __init__(self, cluster: Cluster, directory: Path, options: LabOptions, groups: Groups) -> None:
         self.name: Final = options.name
         self.directory: Final = directory
         self.cluster_file: Final = options.cluster_file
@@ -56,7 +57,7 @@ class LabState:
         self.warm_shims: Final = parent_of_shims()
         self.nodes: Final = Nodes()
         self.configs: Final = Configs()
-        self.pods: Final = Pods(self.nodes, self.configs, self.events, self.warm_shims, dns=cluster.dns)
+        self.pods: Final = Pods(self.nodes, self.configs, groups, self.events, self.warm_shims, dns=cluster.dns)
         self.namespaces: Final = Namespaces(cluster.namespaces, self.pods.changed)
         self.link_watch: Final = LinkWatch()
         self.notices: Final = Notices()

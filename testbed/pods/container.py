@@ -5,7 +5,8 @@
 
 Standard library only and few imports, because they cost time at every start of a container. SPEC is one JSON document
 (`testbed.pods.pod_container` writes it): pause_pid, node_pid, share_pid, privileged, user, group, groups, capabilities,
-escalation, read_only_root, argv, env, working_dir, directories, files, links, volumes, log, log_bytes.
+escalation, read_only_root, argv, env, working_dir, directories, files, links, volumes, log, log_bytes,
+cgroups.
 
 The container's process is a child in the pod's net, ipc and uts namespaces; its PID namespace is the pod's where
 shared, else a new one in which it is PID 1. The two exchange these messages:
@@ -56,6 +57,7 @@ class Handles(NamedTuple):
     output: int
     report: int
     go: int
+    cgroups: list[int]
 
 
 class CannotExecute(Exception):
@@ -97,6 +99,7 @@ def run(spec: Spec, control: int) -> int:
         trees = [container_root.clone_volume(volume) if volume["of"] == "lab" else -1 for volume in spec["volumes"]]
         # Opened here: in the child's PID namespace these numbers mean nothing.
         pause, node = os.pidfd_open(spec["pause_pid"]), os.pidfd_open(spec["node_pid"])
+        cgroups = _open_cgroups(spec)
         if spec["share_pid"]:
             ns.setns(pause, ns.CLONE_NEWPID)
         else:
@@ -110,8 +113,9 @@ def run(spec: Spec, control: int) -> int:
     if child == 0:
         # Only the parent may hold this end, or its death would go unnoticed.
         os.close(go)
-        _be_the_container(spec, Handles(pause, node, trees, child_output, child_report, child_go))
-    for descriptor in (pause, node, child_output, child_report, child_go, *(tree for tree in trees if tree >= 0)):
+        _be_the_container(spec, Handles(pause, node, trees, child_output, child_report, child_go, cgroups))
+    taken = (pause, node, child_output, child_report, child_go, *cgroups, *(tree for tree in trees if tree >= 0))
+    for descriptor in taken:
         os.close(descriptor)
     failure = _introduce(control, child, report, go) + _read_until_end(report)
     os.close(report)
@@ -180,7 +184,7 @@ def _be_the_container(spec: Spec, handles: Handles) -> NoReturn:
         nothing = os.open("/dev/null", os.O_RDONLY)
         for source, standard in ((nothing, 0), (handles.output, 1), (handles.output, 2)):
             os.dup2(source, standard)
-        _execute(spec, spec["argv"])
+        _execute(spec, spec["argv"], handles.cgroups)
     except CannotExecute as error:
         message, exit_code = str(error), error.exit_code
     except OSError as error:
@@ -235,9 +239,16 @@ def _clone_of_node(volume: Mapping[str, Any]) -> int:
     return container_root.clone_volume(volume)
 
 
-def _execute(spec: Spec, argv: list[str]) -> NoReturn:
+def _open_cgroups(spec: Spec) -> list[int]:
+    """Open the files through which a process comes within the container's limits."""
+    return [os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for directory in spec["cgroups"]]
+
+
+def _execute(spec: Spec, argv: list[str], cgroups: list[int]) -> NoReturn:
     """Drop what a container may not have and execute `argv`. Raises CannotExecute."""
     try:
+        for group in cgroups:
+            os.write(group, b"0")
         if not os.path.isdir(spec["working_dir"]):
             container_root.make_directory(spec["working_dir"])
         os.chdir(spec["working_dir"])
@@ -293,6 +304,7 @@ def _group_of(user: int) -> int:
 def execute_in(spec: Spec, pid: int, argv: list[str], tty: bool) -> int:
     """Run `argv` in all namespaces of the container's process `pid`, with our standard input and output."""
     try:
+        cgroups = _open_cgroups(spec)
         ns.enter(pid, ns.CLONE_NEWNS | ns.CLONE_NEWPID | NET_IPC_UTS)
     except OSError as error:
         print(f"error: container: it is not running ({_in_words(error)})", file=sys.stderr)
@@ -306,7 +318,7 @@ def execute_in(spec: Spec, pid: int, argv: list[str], tty: bool) -> int:
             ns.die_with_parent(signal.SIGKILL)
             if tty:
                 _take_terminal()
-            _execute(spec, argv)
+            _execute(spec, argv, cgroups)
         except CannotExecute as error:
             print(f"error: exec: {error}", file=sys.stderr)
             exit_code = error.exit_code

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from testbed.cgroups.groups import Groups
 from testbed.cluster.manifest import PodManifest
 from testbed.errors import NoSubnetYet
 from testbed.places import PAUSE
@@ -59,6 +60,7 @@ class Pod:
         warm_shims: WarmParent | None = None,
         before_link: Callable[[], None] = lambda: None,
         lookup: Lookup = no_configs,
+        groups: Groups | None = None,
     ) -> None:
         """Nothing is created yet.
 
@@ -67,6 +69,7 @@ class Pod:
         own name. `warm_shims` creates containers' shims; without it each is a new interpreter. `before_link` is called
         when the pod has its address and no link yet; while it raises OSError the pod is not created. `lookup` finds
         ConfigMaps and Secrets; call `follow_configs` after they change.
+        `groups` keep containers to their limits.
         """
         self.manifest = spec
         self.key = spec.key
@@ -84,6 +87,7 @@ class Pod:
         self._warm_shims = warm_shims
         self._before_link = before_link
         self._lookup = lookup
+        self._groups = groups
         self._netns_directory = netns_directory
         self._directory = host.rundir / "pods" / self.key.file_name
         self._volumes = PodVolumes(self._directory, spec, lookup)
@@ -346,6 +350,7 @@ class Pod:
                 self._init_changed if initial else self._on_change,
                 self._warm_shims,
                 self._lookup,
+                self._groups,
                 initial=initial,
             )
             for container in (spec.init_containers if initial else spec.containers)

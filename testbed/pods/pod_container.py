@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from testbed.cgroups.groups import Groups
 from testbed.cluster.dns import CLUSTER_DOMAIN
 from testbed.cluster.images import Program, RecipeError, program
 from testbed.cluster.manifest import Capabilities, Container, PodManifest, VolumeMount, identity_of
 from testbed.cluster.name_rules import CAPABILITIES
 from testbed.cluster.probe import LONGEST_S, LifecycleHandler
+from testbed.cluster.resources import limits_of
 from testbed.errors import TestbedError
 from testbed.plain_files import plain, replace_plain
 from testbed.pods.container_log import LOG_BYTES
@@ -139,7 +141,13 @@ def capabilities_of(given: Capabilities) -> set[int]:
 
 
 def run_document(
-    pod: PodManifest, container: Container, image: Program, place: ContainerPlace, directory: Path, log: Path
+    pod: PodManifest,
+    container: Container,
+    image: Program,
+    place: ContainerPlace,
+    directory: Path,
+    log: Path,
+    cgroups: Sequence[Path] = (),
 ) -> str:
     """Return the input of `testbed/pods/container.py`, as JSON; `directory` contains the pod's volumes. Pure."""
     hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{place.address} {place.hostname}\n"
@@ -180,6 +188,7 @@ def run_document(
         ],
         "log": str(log),
         "log_bytes": LOG_BYTES,
+        "cgroups": list(map(str, cgroups)),
     }
     return json.dumps(document)
 
@@ -233,12 +242,14 @@ class PodContainer:
         on_change: Callable[[], None] = lambda: None,
         warm_shims: WarmParent | None = None,
         lookup: Lookup = no_configs,
+        groups: Groups | None = None,
         *,
         initial: bool = False,
     ) -> None:
         """`directory` is the pod's own, `log` the file for stdout and stderr, `warm_shims` creates shims quickly.
 
-        `lookup` finds ConfigMaps and Secrets. `initial`: it must succeed before the others start.
+        `lookup` finds ConfigMaps and Secrets, `groups` keep it to its limits. `initial`: it must succeed before the
+        others start.
         """
         self.name = container.name
         self.image = container.image
@@ -255,6 +266,13 @@ class PodContainer:
         self._on_change = on_change
         self._warm_shims = warm_shims
         self._lookup = lookup
+        self._limits = None if container.stand_in or groups is None else limits_of(container.resources)
+        self._groups = groups or Groups({}, {})
+        self._group = f"pod-{pod.key.file_name}_{container.name}"
+        """No file of a control group's has such a name."""
+        self._kills_before: int | None = None
+        """In its group, for want of memory, when this run began; None once its end was noted."""
+        self._out_of_memory = False
         self._missing = ""
         """The ConfigMap, Secret or key that its variables wait for."""
         self._tries_without_it = 0
@@ -325,6 +343,8 @@ class PodContainer:
             self._supervised.stop(grace_s + SHIM_GRACE_S)
             timer.cancel()
         self._end_leftovers()
+        if self._limits is not None:
+            self._groups.remove(self._group)
         with self._asking:
             self._stop_asking()
 
@@ -362,6 +382,7 @@ class PodContainer:
             restarts=self._restarts_before + supervised.restarts - self._tries_without_it,
             exit_code=self._exit_code,
             started_at=supervised.started_at,
+            out_of_memory=self._out_of_memory,
             message=self._missing or self._message,
             config_error=bool(self._missing),
             pid=self.pid,
@@ -416,7 +437,9 @@ class PodContainer:
         image = self._find_program(place)
         if self._initial and self._container.stand_in:
             image = dataclasses.replace(image, argv=DOES_NOTHING)
-        text = run_document(self._pod, self._container, image, place, self._directory, self.log)
+        cgroups = [] if self._limits is None else self._groups.make(self._group, self._limits)
+        self._kills_before = self._groups.out_of_memory_kills(self._group) if cgroups else 0
+        text = run_document(self._pod, self._container, image, place, self._directory, self.log, cgroups)
         self._write_document(text)
         self._runs.begin()
         lab_end, shim_end = socket.socketpair()
@@ -507,11 +530,24 @@ class PodContainer:
         self._end_leftovers()
         if self._missing:
             return
+        self._note_memory()
         ended = f"container {self.name} ended with exit code {self._exit_code}"
         if supervised.state == "backoff":
             self._report("Warning", "BackOff", f"{ended}{': ' if self._message else ''}{self._message}; restarting")
         elif supervised.state == "exited":
             self._report("Normal" if self._exit_code == 0 else "Warning", "Exited", ended)
+
+    def _note_memory(self) -> None:
+        """Find out whether this run was killed at its memory limit."""
+        before, self._kills_before = self._kills_before, None
+        if before is None:
+            return
+        kills = self._groups.out_of_memory_kills(self._group) - before
+        self._out_of_memory = kills > 0 and self._exit_code != 0
+        if self._out_of_memory:
+            limit = self._container.resources.limits.memory
+            what = f"container {self.name} used more than its memory limit of {limit}; the kernel killed it"
+            self._report("Warning", "OOMKilling", what)
 
     def _end_run(self) -> None:
         """End this run as a stop would; the restart policy decides what follows."""

@@ -24,6 +24,8 @@ class ContainerFacts:
     """Seconds since the epoch at the last start."""
     message: str = ""
     """Why the last run could not start; empty if it did."""
+    out_of_memory: bool = False
+    """Whether the last run that ended was killed at its memory limit."""
     config_error: bool = False
     """Whether it waits for a ConfigMap, a Secret or a key, named in `message`."""
     pid: int | None = None
@@ -47,6 +49,8 @@ class ContainerStatus:
     restarts: int
     exit_code: int | None
     """Of the last run that ended."""
+    ended: str
+    """Kubernetes' word for that end: `Completed`, `Error`, `OOMKilled`; empty while none has."""
     started_at: str | None
     """RFC 3339, UTC; of the last start."""
     pid: int | None
@@ -96,6 +100,8 @@ def shell_exit_code(returncode: int | None) -> int | None:
 def container_status(name: str, image: str, facts: ContainerFacts) -> ContainerStatus:
     """Return Kubernetes' three states and their reasons."""
     state: Literal["waiting", "running", "terminated"]
+    ended = "" if facts.exit_code is None else "Completed" if facts.exit_code == 0 else "Error"
+    ended = "OOMKilled" if facts.out_of_memory else ended
     if facts.state == "running" and facts.pid is not None:
         state, reason = "running", ""
     elif facts.config_error:
@@ -104,7 +110,7 @@ def container_status(name: str, image: str, facts: ContainerFacts) -> ContainerS
         # It waits for its next attempt, or its shim is busy with one.
         state, reason = "waiting", "CrashLoopBackOff"
     elif facts.state in ("exited", "stopped") and facts.exit_code is not None:
-        state, reason = "terminated", "Completed" if facts.exit_code == 0 else "Error"
+        state, reason = "terminated", ended
     else:
         state, reason = "waiting", "ContainerCreating"
     message = facts.message
@@ -119,6 +125,7 @@ def container_status(name: str, image: str, facts: ContainerFacts) -> ContainerS
         ready=state == "running" and facts.listens,
         restarts=facts.restarts,
         exit_code=facts.exit_code,
+        ended=ended,
         started_at=None if facts.started_at is None else rfc3339(facts.started_at),
         pid=facts.pid if state == "running" else None,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from testbed.cgroups.groups import Groups
 from testbed.cluster.spec import Cluster
 from testbed.control.options import LabOptions
 from testbed.dns.names import Names
@@ -26,9 +27,10 @@ from testbed.workloads.workloads import Workloads
 class Lab:
     """The parts of one lab. Nothing of it runs before `testbed.supervisor.start`."""
 
-    def __init__(self, cluster: Cluster, directory: Path, options: LabOptions) -> None:
+    def __init__(self, cluster: Cluster, directory: Path, options: LabOptions, groups: Groups) -> None:
         self.options = options
-        self.state = state = LabState(cluster, directory, options)
+        self.groups = groups
+        self.state = state = LabState(cluster, directory, options, groups)
         nodes, pods, events = state.nodes, state.pods, state.events
         self.workloads = Workloads(nodes, pods, events)
         segment = next(iter(cluster.addresses.subnets), cluster.underlay.cidr)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from agent.daemon.memory import limit_malloc_arenas
+from testbed.cgroups.groups import claim
 from testbed.control.client import CLUSTER_FILE
 from testbed.control.options import MACHINES, read_options
 from testbed.control.server import ControlServer
@@ -35,6 +36,8 @@ PRIVATE_TMPFS = {
     "/dev/shm": "size=64m,mode=1777",
 }
 """The lab's own file systems, with their options."""
+CGROUPS = Path("/run/cgroups")
+"""Machines and containers have another /run."""
 RECORDS_MIB = 256
 """Addresses and container documents: 10 KiB per pod. Volumes and machines' files are separate."""
 log = logging.getLogger("testbed")
@@ -121,7 +124,9 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
     """Build the lab, reporting each phase."""
     started = time.monotonic()
     options = read_options(rundir)
+    claimed = claim(rundir.name)
     make_mounts_private(rundir, OURS)
+    groups = claimed.attach(CGROUPS)
     from testbed.cluster.image_names import read_rules
     from testbed.cluster.images import RECIPES
     from testbed.cluster.overlay import with_backend
@@ -135,7 +140,10 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
     cluster = read_cluster(read_plain(rundir / CLUSTER_FILE, MAX_BYTES), CLUSTER_FILE, rules)
     if options.backend is not None:
         cluster = with_backend(cluster, options.backend)
-    lab = Lab(cluster, rundir, options)
+    lab = Lab(cluster, rundir, options, groups)
+    if any(spec.has_limits for spec in cluster.pod_specs) and (complaint := groups.complain_once()):
+        log.warning("%s", complaint)
+        tell({"warning": complaint})
     ControlServer(rundir / CONTROL_SOCKET, verbs_of(lab), options.owner_uid).start()
 
     def progress(phase: str, state: str, detail: str) -> None:

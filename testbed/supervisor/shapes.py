@@ -18,6 +18,7 @@ from testbed.cluster.namespace import Namespace
 from testbed.cluster.network_policy import NetworkPolicy
 from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.cluster.placement import node_labels
+from testbed.cluster.resources import qos_class
 from testbed.cluster.service import VERSIONS, Service
 from testbed.control.answers.lab import EventLine, NodeStatus
 from testbed.control.answers.objects import NodeOwnFacts, PodOwnFacts, ServiceOwnFacts
@@ -102,7 +103,7 @@ def pod_shape(lab: LabIdentity, manifest: PodManifest, status: PodStatus, around
             "podIP": status.address,
             "podIPs": [{"ip": address} for address in status.addresses],
             "startTime": status.started_at,
-            "qosClass": "BestEffort",
+            "qosClass": qos_class(container.resources for container in manifest.spec.all_containers),
             "containerStatuses": [_container_status(one, shape["metadata"]["uid"]) for one in status.containers],
         }
     )
@@ -133,8 +134,7 @@ def _pod_conditions(status: PodStatus, around: PodSurroundings) -> list[Shape]:
 def _container_status(container: ContainerStatus, pod_uid: str) -> Shape:
     ended = None
     if container.exit_code is not None:
-        reason = "Completed" if container.exit_code == 0 else "Error"
-        ended = {"terminated": {"exitCode": container.exit_code, "reason": reason}}
+        ended = {"terminated": {"exitCode": container.exit_code, "reason": container.ended}}
     if container.state == "running":
         state: Shape = {"running": without_nothing({"startedAt": container.started_at})}
     elif container.state == "terminated" and ended is not None:

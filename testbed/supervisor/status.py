@@ -258,6 +258,7 @@ def describe_pod(lab: Lab, pod: Pod) -> Description:
                 "process": container.pid,
                 "restarts": container.restarts,
                 "last exit code": container.exit_code,
+                "last reason": container.ended or None,
             }
             for container in status.containers
         },

@@ -82,7 +82,9 @@ def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
         Verb(IPERF, running.iperf),
         Verb(RESTART, running.restart),
         Verb(ETCDCTL, running.etcdctl),
-        *change_verbs(lab.keepers, state.namespaces, lab.policies, state.pods.changed, state.cluster.images),
+        *change_verbs(
+            lab.keepers, state.namespaces, lab.policies, state.pods.changed, state.cluster.images, lab.groups
+        ),
         *NodeVerbs(lab.node_changes, state.nodes, lambda: state.settled).verbs(),
         *running.targets.verbs(),
         *fault_verbs(state, lab.faults),

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from testbed.cgroups.groups import Groups
 from testbed.cluster.image_names import ImageRule, read_rules
 from testbed.cluster.images import RECIPES
 from testbed.cluster.kinds import DEPLOYMENT
@@ -15,6 +16,7 @@ from testbed.cluster.manifests import (
     check_namespaces,
     check_twice,
     objects_in,
+    pod_spec_of,
     put_into,
     read_kind_and_key,
     read_manifests,
@@ -51,9 +53,10 @@ def change_verbs(
     policies: Policies,
     pods_changed: Changes,
     images: Sequence[ImageRule],
+    groups: Groups,
 ) -> Sequence[AnyVerb]:
-    """Return these verbs; `keepers` by kind, `images` are the lab's rules for what runs."""
-    changes = ChangeVerbs(keepers, namespaces, policies, pods_changed, images)
+    """Return these verbs; `keepers` by kind, `images` are the lab's rules for what runs, `groups` limit containers."""
+    changes = ChangeVerbs(keepers, namespaces, policies, pods_changed, images, groups)
     return (Verb(APPLY, changes.apply), Verb(DELETE, changes.delete), Verb(SCALE, changes.scale))
 
 
@@ -67,11 +70,13 @@ class ChangeVerbs:
         policies: Policies,
         pods_changed: Changes,
         images: Sequence[ImageRule],
+        groups: Groups,
     ) -> None:
         self._keepers = keepers
         self._policies = policies
         self._namespaces = namespaces
         self._images = images
+        self._groups = groups
         self._pods_changed = pods_changed
         self._applying = threading.Lock()
         """What one `apply` has checked must still be so when it acts."""
@@ -94,6 +99,9 @@ class ChangeVerbs:
             found += self._keeper(kind).warnings(group)
         order = {one.source.name: number for number, one in enumerate(manifests)}
         warnings = [str(problem) for problem in sorted(found, key=lambda one: _place(one, order))]
+        specs = [spec for one in manifests if (spec := pod_spec_of(one.object)) is not None]
+        if any(spec.has_limits for spec in specs) and (complaint := self._groups.complain_once()):
+            warnings.append(complaint)
         wait_s = request.argument("wait_s", float)
         if wait_s is not None:
             self._wait_for_all(request, lines, wait_s)

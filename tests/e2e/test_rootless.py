@@ -74,6 +74,21 @@ def test_the_users_verbs_change_their_lab(user: OrdinaryUser) -> None:
 
 
 @pytest.mark.usefixtures("started")
+def test_without_control_groups_a_lab_warns_once_and_pods_with_limits_run(user: OrdinaryUser) -> None:
+    file, warnings = f"{RUNTIME_DIRECTORY}/limited.yaml", list[str]()
+    for name in ("first", "second"):
+        container = {"name": "c", "image": "shell", "resources": {"limits": {"memory": "64Mi", "cpu": "500m"}}}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]}}
+        user.run("sh", "-c", 'printf %s "$1" > "$2"', "sh", json.dumps(pod), file)
+        applied = user.testbed(PYTHON, "apply", "-f", file, "--wait")
+        assert applied.returncode == 0, applied.stdout + applied.stderr
+        warnings += applied.stderr.splitlines()
+    (warning,) = warnings
+    assert warning.startswith("warning: resources of containers are not limited (memory and CPU: ")
+    assert user.testbed(PYTHON, "delete", "pods", "first", "second").returncode == 0
+
+
+@pytest.mark.usefixtures("started")
 def test_a_steady_udp_sender_is_answered_when_its_service_comes(user: OrdinaryUser) -> None:
     port = {"port": 53, "targetPort": 8080, "protocol": "UDP"}
     spec = {"clusterIP": "10.96.0.77", "selector": {"app": "echo"}, "ports": [port]}

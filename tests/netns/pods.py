@@ -15,6 +15,7 @@ import pytest
 
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
+from testbed.cgroups.groups import Groups
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import key_of
 from testbed.places import PAUSE
@@ -113,6 +114,9 @@ class PodNode:
         """The same with the message."""
         self.lookup: Lookup = no_configs
         """Finds ConfigMaps and Secrets."""
+        self.groups: Groups | None = None
+        """Keep containers to their limits."""
+        self.made: list[Pod] = []
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
@@ -157,8 +161,10 @@ class PodNode:
             self._note,
             netns_directory=None,
             lookup=self.lookup,
+            groups=self.groups,
         )
         self._undo.callback(made.delete, 0.0)
+        self.made.append(made)
         return made
 
 

@@ -103,6 +103,7 @@ TESTBED_ROOMS = (
     ("testbed.lab",),
     ("testbed.pods",),
     ("testbed.host",),
+    ("testbed.cgroups",),
     ("testbed.output",),
     ("testbed.control",),
     ("testbed.cluster",),

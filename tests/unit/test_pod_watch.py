@@ -10,7 +10,7 @@ from testbed.pods.pod import Pod
 from testbed.pods.pod_state import ContainerStatus, PodStatus
 from tests.waiting import wait_until
 
-CONTAINER = ContainerStatus("c", "echo", "running", "", "", False, 0, None, None, 7)
+CONTAINER = ContainerStatus("c", "echo", "running", "", "", False, 0, None, "", None, 7)
 STARTING = PodStatus("a", "node1", "10.0.1.2", "Running", "Running", False, 0, (CONTAINER,), None, "", 5)
 
 

@@ -168,6 +168,7 @@ def container(**changed: Any) -> ContainerStatus:  # noqa: ANN401 - fields of a 
         "ready": True,
         "restarts": 0,
         "exit_code": None,
+        "ended": "Error" if changed.get("exit_code") else "Completed",
         "started_at": AT,
         "pid": 99,
     }
@@ -203,6 +204,7 @@ NEW = container(state="waiting", reason="ContainerCreating", ready=False, starte
 BOTH = Endpoint(IPv4Address("10.0.46.2"), 8080, key_of("web"), "node1")
 PODS = {
     "running": pod(status(container(restarts=2, exit_code=137))),
+    "out of memory": pod(status(container(restarts=1, exit_code=137, ended="OOMKilled"))),
     "with two": pod(status(container(), DONE), owner=OwnerReference(REPLICA_SET, SET.key, AT), ready_at=LATER),
     "crashing": pod(status(CRASHED, ready=False, state="CrashLoopBackOff", why_not_ready="nginx: exit code 1")),
     "new": pod(status(NEW, ready=False, phase="Pending", address=None, started_at=None, pause_pid=None), link=None),
@@ -282,9 +284,8 @@ def test_states_of_containers_are_objects() -> None:
         return [(one["state"], one["lastState"]) for one in PODS[which]["status"]["containerStatuses"]]
 
     crashed = {"terminated": {"exitCode": 1, "reason": "Error"}}
-    assert states("running") == [
-        ({"running": {"startedAt": AT}}, {"terminated": {"exitCode": 137, "reason": "Error"}}),
-    ]
+    for which, reason in (("running", "Error"), ("out of memory", "OOMKilled")):
+        assert states(which) == [({"running": {"startedAt": AT}}, {"terminated": {"exitCode": 137, "reason": reason}})]
     assert states("with two")[1] == ({"terminated": {"exitCode": 0, "reason": "Completed"}}, {})
     assert states("crashing") == [
         ({"waiting": {"reason": "CrashLoopBackOff", "message": "exit code 1"}}, crashed),

@@ -31,7 +31,7 @@ spec:
       serviceAccountName: web
       tolerations: []
       containers:
-      - {name: a, image: shell, imagePullPolicy: Always, resources: {limits: {cpu: 1}}}
+      - {name: a, image: shell, imagePullPolicy: Always, tty: true}
       - {name: b, image: shell, imagePullPolicy: Always}
 """
 
@@ -57,7 +57,7 @@ def test_each_is_named_with_its_place_and_the_rest_is_read() -> None:
         "7:3: spec.revisionHistoryLimit: ignored: a DaemonSet's former templates are not kept",
         "12:7: spec.template.spec.serviceAccountName: ignored: a lab has no accounts",
         "15:33: spec.template.spec.containers[0].imagePullPolicy: ignored: nothing is pulled",
-        "15:58: spec.template.spec.containers[0].resources: ignored: memory and CPU of a container are not limited",
+        "15:58: spec.template.spec.containers[0].tty: ignored: a container has no terminal; exec -it brings one",
         "16:33: spec.template.spec.containers[1].imagePullPolicy: ignored: nothing is pulled",
     ]
     assert len(found.daemon_sets[0].spec.template.spec.containers) == 2

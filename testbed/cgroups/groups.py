@@ -1,0 +1,220 @@
+"""A lab's control groups: made when it starts, one for each container with limits, removed when it has ended.
+
+The kernel removes no group by itself: `down`, and every `up`, look for those of labs that have ended. All of a lab's
+groups lie in one for each tree, which bears its name, and the lab sees nothing else of the machine's.
+"""
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.cgroups.plan import (
+    EVENTS,
+    HANDED_DOWN,
+    JOIN,
+    MOUNTED_AT,
+    Controller,
+    Place,
+    kills_in,
+    places,
+    settings,
+    tree_directories,
+)
+from testbed.cluster.resources import Limits
+from testbed.processes import namespaces as ns
+
+PREFIX = "testbed-"
+EMPTY_LIMIT_S = 2.0
+"""For a group whose processes have just ended."""
+POLL_S = 0.005
+
+
+class Groups:
+    """Groups of containers, by name. Usable from several threads."""
+
+    def __init__(self, where: Mapping[Controller, Place], why_not: Mapping[Controller, str]) -> None:
+        """`where` groups can be made; of other controllers `why_not`."""
+        self._where = where
+        by_reason: dict[str, list[str]] = {}
+        for controller, why in why_not.items():
+            by_reason.setdefault(why, []).append("CPU" if controller == "cpu" else controller)
+        self._complaint = "; ".join(f"{' and '.join(what)}: {why}" for why, what in by_reason.items())
+
+    def complain_once(self) -> str:
+        """Return the warning that containers are not limited; empty from the second time on, and where they are."""
+        why_not, self._complaint = self._complaint, ""
+        return f"warning: resources of containers are not limited ({why_not})" if why_not else ""
+
+    def make(self, name: str, limits: Limits) -> list[Path]:
+        """Have a group with these limits; returns what a process has to join. Raises OSError."""
+        found: dict[Path, None] = {}
+        for controller, place in self._where.items():
+            wanted = settings(controller, place.version, limits)
+            if not wanted:
+                continue
+            directory = place.directory / name
+            directory.mkdir(exist_ok=True)
+            for setting in wanted:
+                with contextlib.nullcontext() if setting.needed else contextlib.suppress(FileNotFoundError):
+                    _write(directory / setting.file, setting.value)
+            found[directory] = None
+        return list(found)
+
+    def out_of_memory_kills(self, name: str) -> int:
+        """Return how many processes of a group were killed for want of memory so far; 0 without a group."""
+        place = self._where.get("memory")
+        if place is None:
+            return 0
+        try:
+            text = (place.directory / name / EVENTS[place.version]).read_text()
+        except OSError:
+            # It was removed, or is being removed: ENODEV.
+            return 0
+        return kills_in(text)
+
+    def remove(self, name: str) -> None:
+        """Remove a group whose processes have ended; what cannot be removed now goes with the lab."""
+        for place in self._where.values():
+            with contextlib.suppress(OSError):
+                _remove_tree(place.directory / name, time.monotonic() + EMPTY_LIMIT_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Groups that were made for a lab on the machine, and are not seen in it yet."""
+
+    trees: Mapping[Controller, tuple[Place, int]]
+    """With descriptors of detached mounts."""
+    why_not: Mapping[Controller, str]
+
+    def attach(self, directory: Path) -> Groups:
+        """Have them below `directory` in our mount namespace. Raises OSError."""
+        where: dict[Controller, Place] = {}
+        for controller, (place, tree) in self.trees.items():
+            target = directory / controller
+            target.mkdir(parents=True, mode=0o700)
+            ns.attach_tree(tree, str(target))
+            os.close(tree)
+            where[controller] = Place(place.version, target)
+        return Groups(where, self.why_not)
+
+
+def claim(name: str) -> Claim:
+    """Make the groups of the lab `name` where this machine lets us; to be called before its mounts are its own."""
+    found = places(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"), _handed_down, root=_is_root())
+    why_not = {controller: why for controller, why in found.items() if isinstance(why, str)}
+    trees: dict[Controller, tuple[Place, int]] = {}
+    for controller, place in found.items():
+        if isinstance(place, str):
+            continue
+        directory = place.directory / f"{PREFIX}{name}"
+        try:
+            if directory not in [made.directory for made, _ in trees.values()]:
+                # Of a dead lab of this name.
+                _remove_tree(directory, time.monotonic() + EMPTY_LIMIT_S)
+            directory.mkdir(exist_ok=True)
+            if place.version == 2:
+                _write(directory / HANDED_DOWN, f"+{controller}")
+            _try_to_join(directory)
+            trees[controller] = (Place(place.version, directory), ns.clone_tree(str(directory)))
+        except OSError as failure:
+            why_not[controller] = f"{MOUNTED_AT}: {failure.strerror}"
+    return Claim(trees, why_not)
+
+
+def _read(file: str) -> str:
+    """A kernel may have no control groups at all."""
+    with contextlib.suppress(FileNotFoundError):
+        return Path(file).read_text()
+    return ""
+
+
+def _is_root() -> bool:
+    """Whether we are the machine's own root: without one user id is ours, whatever it is called here."""
+    return Path("/proc/self/uid_map").read_text().split()[2] != "1"
+
+
+def _handed_down(directory: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return (directory / HANDED_DOWN).read_text().split()
+    return []
+
+
+def _try_to_join(directory: Path) -> None:
+    """Have a process of ours join a group for a moment. Raises OSError when it may not."""
+    group = directory / "probe"
+    group.mkdir(exist_ok=True)
+    try:
+        child = os.fork()
+        if child == 0:
+            number = 0
+            try:
+                _write(group / JOIN, "0")
+            except OSError as failure:
+                number = failure.errno or 255
+            os._exit(number)
+        number = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if number:
+            raise OSError(number, f"a process cannot join: {os.strerror(number)}")
+    finally:
+        _remove_tree(group, time.monotonic() + EMPTY_LIMIT_S)
+
+
+def _write(file: Path, value: str) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)
+
+
+def remove_groups_of_dead_labs(living: Callable[[], Collection[str]]) -> list[str]:
+    """Remove the groups of our labs that have ended; `living` returns the names of the others.
+
+    Returns a line for each that cannot be removed.
+    """
+    found = [directory for tree in tree_directories(_read("/proc/self/mountinfo")) for directory in _labs_below(tree)]
+    # Asked for after the look: a lab that has groups is among them by then.
+    names = living() if found else ()
+    complaints = []
+    for directory in found:
+        if directory.name.removeprefix(PREFIX) in names:
+            continue
+        try:
+            _remove_tree(directory, time.monotonic() + EMPTY_LIMIT_S)
+        except OSError as failure:
+            complaints.append(f"{failure.filename}: cannot be removed ({failure.strerror})")
+    return complaints
+
+
+def _labs_below(tree: Path) -> Iterator[Path]:
+    """The groups of our own labs, wherever in the tree they were made."""
+    for place, inner, _ in os.walk(tree):
+        for name in [name for name in inner if name.startswith(PREFIX)]:
+            inner.remove(name)
+            directory = Path(place, name)
+            with contextlib.suppress(FileNotFoundError):
+                if directory.stat().st_uid == os.geteuid():
+                    yield directory
+
+
+def _remove_tree(directory: Path, deadline: float) -> None:
+    """Remove a group with those below it, once their last processes are gone. Raises OSError."""
+    if not directory.is_dir():
+        return
+    for inner in [entry.path for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]:
+        _remove_tree(Path(inner), deadline)
+    while True:
+        try:
+            directory.rmdir()
+            return
+        except FileNotFoundError:
+            return
+        except OSError as failure:
+            if failure.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_S)

@@ -1,0 +1,95 @@
+"""Resources of containers: what they may use, and what that makes of their pod. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainValidator, model_validator
+
+from testbed.cluster.manifest_model import Model
+from testbed.cluster.name_rules import wrong
+from testbed.cluster.quantity import bytes_of, check_cpu, check_quantity, thousandths_of
+
+QosClass = Literal["Guaranteed", "Burstable", "BestEffort"]
+PERIOD_US = 100_000
+LEAST_QUOTA_US = 1000
+"""The kernel's own (kernel/sched/core.c, min_cfs_quota_period)."""
+SHARES_OF_A_CPU = 1024
+LEAST_SHARES, MOST_SHARES = 2, 262_144
+"""The kernel's own (MIN_SHARES, MAX_SHARES)."""
+
+
+class ResourceList(Model):
+    """An amount of CPU and of memory."""
+
+    cpu: Annotated[int | float | str, PlainValidator(check_cpu)] | None = None
+    """Processors, such as 500m or 0.5."""
+    memory: Annotated[int | str, PlainValidator(check_quantity)] | None = None
+    """Bytes, such as 64Mi."""
+
+    @property
+    def thousandths(self) -> int:
+        """Of a processor; 0 where nothing is said."""
+        return thousandths_of(self.cpu or 0)
+
+    @property
+    def bytes(self) -> int:
+        """Memory; 0 where nothing is said."""
+        return bytes_of(self.memory or 0)
+
+
+class Resources(Model):
+    """What a container may use, at most and when others want it too."""
+
+    limits: ResourceList = Field(default_factory=ResourceList)
+    """A container that uses more memory is killed, one that uses more CPU waits."""
+    requests: ResourceList = Field(default_factory=ResourceList)
+    """The share of a busy CPU, beside other containers that request some; left out: the limit."""
+
+    @model_validator(mode="after")
+    def _no_more_than_the_limit(self) -> "Resources":
+        for name, asked, most in (
+            ("cpu", self.requests.thousandths, self.limits.thousandths),
+            ("memory", self.requests.bytes, self.limits.bytes),
+        ):
+            if most and asked > most:
+                got = f"requests.{name}: {getattr(self.requests, name)}, limits.{name}: {getattr(self.limits, name)}"
+                raise wrong("a request above its limit", got, "at most the limit")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the kernel is asked to keep a container to."""
+
+    memory: int | None = None
+    """Bytes."""
+    cpu_quota_us: int | None = None
+    """Of every PERIOD_US."""
+    cpu_shares: int | None = None
+    """Of a busy CPU, where a whole CPU is SHARES_OF_A_CPU."""
+
+
+def limits_of(resources: Resources) -> Limits | None:
+    """Return the numbers for the kernel, by Kubernetes' rules; None where there is nothing to keep to."""
+    most, asked = resources.limits, resources.requests.thousandths or resources.limits.thousandths
+    quota = max(LEAST_QUOTA_US, most.thousandths * PERIOD_US // 1000) if most.thousandths else None
+    shares = min(MOST_SHARES, max(LEAST_SHARES, asked * SHARES_OF_A_CPU // 1000)) if asked else None
+    found = Limits(most.bytes or None, quota, shares)
+    return None if found == Limits() else found
+
+
+def qos_class(containers: Iterable[Resources]) -> QosClass:
+    """Return Kubernetes' class of a pod with these containers."""
+    every = list(containers)
+    if not any(
+        one.limits.bytes or one.limits.thousandths or one.requests.bytes or one.requests.thousandths for one in every
+    ):
+        return "BestEffort"
+    return "Guaranteed" if all(map(_is_guaranteed, every)) else "Burstable"
+
+
+def _is_guaranteed(one: Resources) -> bool:
+    most, asked = one.limits, one.requests
+    same = asked.bytes in (0, most.bytes) and asked.thousandths in (0, most.thousandths)
+    return bool(most.bytes and most.thousandths and same)
