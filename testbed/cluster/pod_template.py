@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
@@ -44,7 +45,7 @@ class PodTemplate(Model):
     metadata: TemplateMetadata = Field(default_factory=TemplateMetadata)
     spec: PodSpec
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Return a hash that is equal for equal templates; a part of names and labels."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
@@ -55,7 +56,8 @@ class PodTemplate(Model):
     def with_labels(self, more: Mapping[str, str]) -> "PodTemplate":
         """Return the same with more labels."""
         metadata = self.metadata.model_copy(update={"labels": {**self.metadata.labels, **more}})
-        return self.model_copy(update={"metadata": metadata})
+        # Not a copy: that would keep the hash.
+        return PodTemplate.model_construct(metadata=metadata, spec=self.spec)
 
 
 class TemplateSpec(Model):

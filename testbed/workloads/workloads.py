@@ -230,7 +230,7 @@ class Workloads:
             self._report_unplaced([action for action in decision.actions if isinstance(action, CannotPlace)])
             self._owned = {key: owned for key, owned in self._owned.items() if self._pods.get(key) is not None}
             self._progress = {key: self.progress(one, seen) for key, one in self.deployments.items()}
-            self._wake_up()
+            self._wake_up([pod for pod in pods if pod.ready and not pod.available])
 
     def seen(self) -> Seen:
         """Return every pod, by owner, and every node as they are now."""
@@ -265,10 +265,10 @@ class Workloads:
         kept = self.sets.get(owner.key)
         return kept.wanted if kept else None
 
-    def _wake_up(self) -> None:
-        """Decide again when the next ready pod becomes available."""
-        ready = [pod for pod in self._pods if pod.key in self._owned and pod.status().ready]
-        missing = [left for pod in ready if (left := self._missing_s(pod, self._owned[pod.key])) > 0]
+    def _wake_up(self, ready: Iterable[SeenPod]) -> None:
+        """Decide again when the next of these, which are ready, becomes available."""
+        pods = [pod for one in ready if (pod := self._pods.get(one.key)) is not None]
+        missing = [self._missing_s(pod, self._owned.get(pod.key)) for pod in pods]
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None

@@ -247,3 +247,12 @@ def test_bare_pods_count_where_pods_of_the_set_are_as_many() -> None:
 def test_nodes_whose_agent_is_run_by_hand_get_no_pods() -> None:
     nodes = [SeenNode("node1", open=False), SeenNode("node2")]
     assert Cluster(replica_set(1), nodes=nodes, settled=False).decide().actions == (CreatePod(WEB, "node2"),)
+
+
+def test_a_template_keeps_its_hash_through_scaling_and_gets_another_with_each_change() -> None:
+    wanted = deployment(2)
+    before = wanted.spec.template.hash
+    assert wanted == deployment(2), "a hash that was asked for is no difference"
+    assert wanted.scaled(5).spec.template.hash == before
+    assert wanted.spec.template.with_labels({"tier": "front"}).hash != before
+    assert deployment(2, image="nginx").spec.template.hash != before
