@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from testbed.cluster.kinds import BY_WORD, NODE, POD, POD_OWNERS
+from testbed.cluster.kinds import NODE, POD, POD_OWNERS
 from testbed.command.completion import labs, namespaces
 from testbed.command.habits import advice
+from testbed.command.object_words import kind_named
 from testbed.errors import WrongEnvironment
 from testbed.spelling import listed, meant
 
@@ -195,7 +196,7 @@ def bare_name(name: str) -> str:
     keeps its kind.
     """
     word, slash, rest = name.partition("/")
-    kind = BY_WORD.get(word) if slash else None
+    kind = kind_named(word) if slash else None
     if kind in POD_OWNERS:
         return f"{kind.singular}/{rest}"
     return rest if kind in (POD, NODE) else name

@@ -64,8 +64,11 @@ def kinds(context: click.Context, _parameter: click.Parameter, incomplete: str) 
 
 
 def kind_and_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return kinds for the first word, names of that kind after it."""
+    """Return kinds for the first word, and names of that kind behind it, or behind `pod/`."""
     words: Sequence[str] = context.params.get("words") or ()
+    kind, slash, begun = incomplete.partition("/")
+    if slash:
+        return [CompletionItem(f"{kind}/{item.value}") for item in _names_of(kind, context, begun)]
     return _names_of(words[0], context, incomplete) if words else kinds(context, parameter, incomplete)
 
 

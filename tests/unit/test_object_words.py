@@ -4,6 +4,7 @@ import click
 import pytest
 
 from testbed.cluster.kinds import DEPLOYMENT, KINDS, NODE, POD, SERVICE, Kind
+from testbed.command.command_line import bare_name
 from testbed.command.object_words import objects_meant
 
 
@@ -57,3 +58,19 @@ def test_all_is_every_kind_that_is_shown_by_all_and_taken_by_the_verb() -> None:
 def test_words_that_name_nothing_are_refused(words: str, refused: str) -> None:
     with pytest.raises(click.UsageError, match=refused):
         objects_meant(words.split(" "), KINDS)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("web", "web"),
+        ("pod/web", "web"),
+        ("Po/web", "web"),
+        ("node/node1", "node1"),
+        ("deployment.apps/web", "deployment/web"),
+        ("ds/web", "daemonset/web"),
+        ("shop/web", "shop/web"),
+    ],
+)
+def test_a_pod_is_named_with_or_without_its_kind(typed: str, meant: str) -> None:
+    assert bare_name(typed) == meant

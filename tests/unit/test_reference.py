@@ -82,6 +82,8 @@ def test_names_of_every_kind_are_those_of_the_lab(monkeypatch: pytest.MonkeyPatc
     assert offered("delete", "deploy") == ["deployments-1"]
     assert offered("delete", "po", "one", incomplete="pods") == ["pods-1"]
     assert offered("get", "-n", "shop", "po") == ["pods-shop"]
+    assert offered("get", "svc/web", incomplete="po/p") == ["po/pods-1"]
+    assert offered("delete", incomplete="po/x") == []
     assert offered("logs", "-n") == ["namespaces-1"]
 
 
