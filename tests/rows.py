@@ -218,6 +218,7 @@ ROWS: Mapping[str, Row] = {
     "C34": Row("in the place of a flanneld, and back: its rules removed, or only ours"),
     "C35": Row("dockerd with docker_opts.env: containers of two machines, published ports, shared networks"),
     "C36": Row("CNI plugins (bridge, host-local, portmap, as flannel's calls them) by podman; one bridge for pods"),
+    "C37": Row("a lab with an agent that reports nothing: kernel and etcd are asked instead"),
 }
 
 

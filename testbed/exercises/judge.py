@@ -22,6 +22,8 @@ class JudgedNode:
     """Whether its agent reports ready."""
     forwarding: frozenset[tuple[str, str]] | None
     """Subnet and address; None if the agent did not report them."""
+    kernel_problems: tuple[str, ...] | None
+    """Of an agent that never reports any: what is wrong with the kernel's own tables; None for ours."""
     routes: frozenset[tuple[str, str]]
     """Destination and device of the kernel's unicast routes."""
     device: str | None
@@ -171,10 +173,12 @@ def _leases(seen: JudgedLab) -> list[str]:
 def _forwarding(seen: JudgedLab) -> list[str]:
     if seen.leases is None:
         return ["cannot compare: etcd does not answer"]
-    wrong = []
+    wrong: list[str] = []
     for node in seen.nodes:
         others = [lease for lease in seen.leases if lease.address != node.address]
-        if node.forwarding is None:
+        if node.kernel_problems is not None:
+            wrong += node.kernel_problems
+        elif node.forwarding is None:
             wrong.append(f"{node.name}'s agent does not report its forwarding table")
         elif seen.nodes_are_connected and not _is_forwarded(node.forwarding, others):
             wrong.append(f"{node.name}'s forwarding table differs from etcd's leases")
@@ -196,9 +200,11 @@ def _routes(seen: JudgedLab) -> list[str]:
     leases = {lease.address: lease for lease in seen.leases or ()}
     wrong = []
     for node in seen.nodes:
+        has_peers = seen.leases is None or any(lease.address != node.address for lease in seen.leases)
         if (
             node.device is not None
             and seen.nodes_are_connected
+            and has_peers
             and not any(device == node.device for _, device in node.routes)
         ):
             wrong.append(f"{node.name}'s kernel has no route into the overlay")

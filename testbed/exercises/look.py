@@ -1,6 +1,6 @@
 """Observes a running lab for the judge."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from agent.errors import AgentError
 from agent.kernel.values import Family
@@ -10,7 +10,7 @@ from testbed.dns.names import Names
 from testbed.errors import EtcdFailed
 from testbed.exercises.judge import JudgedLab, JudgedLease, JudgedNode, PairSeen
 from testbed.exercises.reach import ServicePortTarget, try_names, try_services
-from testbed.lab.forwarding import host_of
+from testbed.lab.forwarding import host_of, problems_in_kernel
 from testbed.lab.node import LabNode
 from testbed.lab.ping import PAYLOAD, PingSender
 from testbed.lab.pod_pings import ping_every_pair
@@ -27,16 +27,17 @@ ATTEMPTS = 2
 def look(state: LabState, services: Services, names: Names) -> JudgedLab:
     """Return the current state of everything that the judge checks."""
     try:
-        leases = [_lease(one) for one in state.registry.leases()]
+        held = state.registry.leases()
+        leases = [_lease(one) for one in held]
     except EtcdFailed:
-        leases = None
+        held, leases = [], None
     senders = _one_pod_of_each_node(state.pods)
     size = _full_size(state)
     has_ipv6 = state.network.ipv6_network is not None
     families: tuple[Family, ...] = (4, 6) if has_ipv6 else (4,)
     return JudgedLab(
         network=str(state.cluster.network["Network"]),
-        nodes=[_node(state.overlay, node) for node in state.nodes.values()],
+        nodes=[_node(state.overlay, node, held) for node in state.nodes.values()],
         leases=leases,
         etcd=[member.name for member in state.registry.etcd.members],
         small=[pair for family in families for pair in _pairs(state.pods, family, PAYLOAD)],
@@ -75,7 +76,7 @@ def _lease(lease: Lease) -> JudgedLease:
     return JudgedLease(str(subnet.ipv4), str(attrs.public_ip), ipv6)
 
 
-def _node(overlay: Overlay, node: LabNode) -> JudgedNode:
+def _node(overlay: Overlay, node: LabNode, leases: Collection[Lease]) -> JudgedNode:
     said = node.state()
     try:
         found = (*node.kernel.routes(4), *node.kernel.routes(6))
@@ -87,6 +88,7 @@ def _node(overlay: Overlay, node: LabNode) -> JudgedNode:
         address=str(node.address),
         ready=said["ready"] if said else not node.runs_our_agent and node.why_not_ready() is None,
         forwarding=frozenset((one["subnet"], host_of(one["via"])) for one in said["forwarding"]) if said else None,
+        kernel_problems=None if node.runs_our_agent else tuple(problems_in_kernel(node, leases)),
         routes=frozenset(routes),
         device=overlay.device,
         bridge=node.bridge,

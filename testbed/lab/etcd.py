@@ -302,6 +302,11 @@ class EtcdCluster:
             for entry in answer.get("kvs", [])
         ]
 
+    def seconds_left(self, etcd_lease_id: int) -> int:
+        """Return how long a lease lives unless it is renewed; below 0: it is over. Raises EtcdFailed."""
+        command = ["lease", "timetolive", "--write-out=json", f"{etcd_lease_id:x}"]
+        return int(json.loads(self.etcdctl(command))["ttl"])
+
     def etcdctl(self, arguments: Sequence[str], stdin: bytes = b"", asked: EtcdMember | None = None) -> bytes:
         """Return the output of etcdctl, run against the member `asked`. Raises EtcdFailed with its error."""
         endpoints = {"ETCDCTL_ENDPOINTS": asked.endpoint} if asked is not None else {}

@@ -1,11 +1,13 @@
-"""Checks whether every node's forwarding table equals etcd's leases."""
+"""Checks whether every node's forwarding table equals etcd's leases; for agents that report none, the kernel's."""
 
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 
+from agent.errors import NetlinkError
 from agent.lease import Lease, Subnet
 from testbed.errors import EtcdFailed
+from testbed.lab.kernel_forwarding import Passage, passages, read_tables
 from testbed.lab.node import LabNode
 from testbed.lab.registry import LabRegistry
 
@@ -24,13 +26,34 @@ def missing_forwarding(known: Iterable[LabNode], registry: LabRegistry) -> list[
     nodes = [node for node in known if node.expected]
     with ThreadPoolExecutor(ASKERS, "ask agent") as askers:
         states = list(askers.map(lambda node: node.state(), nodes))
-    problems = []
+    problems: list[str | None] = []
     for node, state in zip(nodes, states, strict=True):
-        if state is not None:
+        if not node.runs_our_agent:
+            problems += problems_in_kernel(node, leases)
+        elif state is not None:
             table = {str(entry["subnet"]): host_of(entry["via"]) for entry in state["forwarding"]}
             wanted = wanted_of(node.address, by_address)
             problems.append(difference(node.name, wanted, table) or misdirection(node.name, table, holders))
     return [problem for problem in problems if problem is not None]
+
+
+def seen_in_kernel(node: LabNode, leases: Iterable[Lease]) -> list[Passage]:
+    """Return what the node's kernel does with packets for each other node's subnets. Raises NetlinkError."""
+    others = [lease.subnet for lease in leases if lease.attrs.public_ip != node.address]
+    subnets = [part for subnet in others for part in (subnet.ipv4, subnet.ipv6) if part is not None]
+    return passages(subnets, read_tables(node.kernel))
+
+
+def problems_in_kernel(node: LabNode, leases: Collection[Lease]) -> list[str]:
+    """Describe each other node's subnet that the node's kernel does not send to its holder."""
+    try:
+        seen = seen_in_kernel(node, leases)
+    except NetlinkError as failure:
+        return [f"{node.name}'s kernel: {failure}"]
+    table = {passage.subnet: passage.via for passage in seen if passage.via is not None}
+    wrong = misdirection(node.name, table, holders_of(leases))
+    missing = [f"{node.name}'s kernel has {passage.problem}" for passage in seen if passage.problem is not None]
+    return missing if wrong is None else [*missing, wrong]
 
 
 def wanted_of(address: IPv4Address, leases: Mapping[IPv4Address, Subnet]) -> frozenset[str]:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from agent.errors import NetlinkError
 from agent.kernel.journal import FileJournal, Journal
 from agent.lease import Subnet
 from agent.netconfig.config import NetworkConfig, parse_network_config
@@ -16,12 +17,14 @@ from testbed.cluster.overlay import Overlay, overlay_of
 from testbed.cluster.spec import Cluster
 from testbed.cluster.underlay_plan import plan_underlay
 from testbed.control.options import LabOptions
+from testbed.errors import EtcdFailed
 from testbed.lab.certificates import Authority
 from testbed.lab.clock import now
 from testbed.lab.configs import Configs
 from testbed.lab.etcd import EtcdMember
 from testbed.lab.events import Events
-from testbed.lab.forwarding import missing_forwarding
+from testbed.lab.forwarding import missing_forwarding, seen_in_kernel
+from testbed.lab.kernel_forwarding import Passage
 from testbed.lab.link_watch import LinkWatch
 from testbed.lab.namespaces import Namespaces
 from testbed.lab.node import LabNode, parent_of_agents
@@ -165,6 +168,13 @@ class LabState:
     def missing_forwarding(self) -> list[str]:
         """Return how nodes' forwarding tables differ from etcd's leases, one line per node; empty if they agree."""
         return missing_forwarding(self.nodes.values(), self.registry) if self._overlay.connects_nodes else []
+
+    def seen_in_kernel(self, node: LabNode) -> list[Passage]:
+        """Return where the node's kernel sends packets for other nodes' subnets; empty while etcd does not answer."""
+        try:
+            return seen_in_kernel(node, self.registry.leases())
+        except (EtcdFailed, NetlinkError):
+            return []
 
     def _etcd_event(self, member: str, reason: str, message: str) -> None:
         self.events.note("Warning", f"machine/{member}", reason, message)

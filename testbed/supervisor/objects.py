@@ -212,18 +212,18 @@ def leases(lab: Lab) -> list[LeaseObject]:
         held = lab.state.registry.leases()
     except EtcdFailed as failure:
         raise EtcdFailed(f"etcd: {failure}") from failure
-    return [_lease(lease, names, states, lab.state.overlay.backend) for lease in held]
+    return [_lease(lease, names, states, lab) for lease in held]
 
 
 def _lease(
-    lease: Lease, names: Mapping[IPv4Address, str], states: Mapping[str, AgentState | None], backend: str
+    lease: Lease, names: Mapping[IPv4Address, str], states: Mapping[str, AgentState | None], lab: Lab
 ) -> LeaseObject:
     owner = names.get(lease.attrs.public_ip)
     own = (states.get(owner) or {}).get("lease") if owner else None
     spec: LeaseSpec = {
         "subnet": str(lease.subnet.ipv4),
         "publicIP": str(lease.attrs.public_ip),
-        "backendType": lease.attrs.backend_type or backend,
+        "backendType": lease.attrs.backend_type or lab.state.overlay.backend,
         "node": owner,
     }
     if lease.subnet.ipv6:
@@ -238,9 +238,19 @@ def _lease(
         "status": {
             "reservation": lease.etcd_lease_id == 0,
             "etcdLease": f"{lease.etcd_lease_id:x}" if lease.etcd_lease_id else None,
-            "secondsLeft": own.get("seconds_left") if own else None,
+            "secondsLeft": own.get("seconds_left") if own else _seconds_left(lease, lab),
         },
     }
+
+
+def _seconds_left(lease: Lease, lab: Lab) -> int | None:
+    """Return what etcd says of a lease whose agent does not."""
+    if lease.etcd_lease_id == 0:
+        return None
+    try:
+        return lab.state.registry.etcd.seconds_left(lease.etcd_lease_id)
+    except EtcdFailed:
+        return None
 
 
 def routes(lab: Lab) -> list[RouteTableObject]:

@@ -24,6 +24,10 @@ from testbed.supervisor.lab import Lab
 Object = dict[str, Any]
 
 
+BEHIND_THE_DEVICE = "by the overlay device; only the agent knows where to"
+"""Of the kernel's routes where the agent is not ours."""
+
+
 def lab_status(lab: Lab, states: Mapping[str, AgentState | None] | None = None) -> StatusAnswer:
     """Return the whole lab at a glance (`status -o json`); `states` are agents' answers that the caller already has."""
     known = {node.name: node.state() for node in lab.state.nodes.values()} if states is None else states
@@ -77,7 +81,7 @@ def node_status(lab: Lab, node: LabNode, state: AgentState | None) -> NodeStatus
         "device": state["device"] if state else lab.state.overlay.device,
         "datapath": (state["datapath"] if state else None) if node.runs_our_agent else "other",
         "agent": {"state": agent_state(node, state), "pid": node.agent.pid, "restarts": node.agent.restarts},
-        "peers": {"known": _peers_known(state), "expected": expected},
+        "peers": {"known": _peers_known(lab, node, state), "expected": expected},
         "warnings": warnings_of(state),
     }
     if node.ipv6_address:
@@ -90,10 +94,13 @@ def warnings_of(state: AgentState | None) -> list[str]:
     return list(state.get("warnings", [])) if state else []
 
 
-def _peers_known(state: AgentState | None) -> int:
-    """Count peers; on a dual-stack network each has an entry per family."""
-    entries = state["forwarding"] if state else []
-    return len([entry for entry in entries if ":" not in entry["subnet"]])
+def _peers_known(lab: Lab, node: LabNode, state: AgentState | None) -> int:
+    """Count the other nodes' subnets that it forwards to; on a dual-stack network each peer has one per family."""
+    if node.runs_our_agent or not lab.state.overlay.connects_nodes:
+        subnets = [str(entry["subnet"]) for entry in (state["forwarding"] if state else [])]
+    else:
+        subnets = [passage.subnet for passage in lab.state.seen_in_kernel(node) if passage.problem is None]
+    return len([subnet for subnet in subnets if ":" not in subnet])
 
 
 def agent_state(node: LabNode, state: AgentState | None) -> str:
@@ -168,7 +175,9 @@ def describe_node(lab: Lab, node: LabNode) -> Description:
         **_ipv6_overlay_device(node, device),
         "Bridge": _describe_bridge(node),
         "subnet.env": _lines(node.run / "flannel" / "subnet.env"),
-        "Forwarding table": {entry["subnet"]: entry["via"] for entry in state.get("forwarding", [])},
+        "Forwarding table": {entry["subnet"]: entry["via"] for entry in state.get("forwarding", [])}
+        if node.runs_our_agent
+        else {one.subnet: one.problem or one.via or BEHIND_THE_DEVICE for one in lab.state.seen_in_kernel(node)},
         "Traffic": {key: value for key, value in counters.items() if key != "drops"},
         "Drops by reason": {reason: number for reason, number in drops.items() if number}
         or ("none" if counters else "not counted: the kernel forwards by its own routes"),

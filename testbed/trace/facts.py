@@ -10,7 +10,8 @@ from agent.kernel.sockets import port_holder
 from agent.kernel.values import IPAddress, Link, Route
 from testbed.capture.map import LAB, Map
 from testbed.lab.forwarding import host_of
-from testbed.lab.node import AgentState
+from testbed.lab.kernel_forwarding import Passage
+from testbed.lab.node import AgentState, LabNode
 from testbed.lab.nodes import Nodes
 from testbed.lab.underlay import LabUnderlay
 from testbed.services.rules import TABLE, WORDS
@@ -20,6 +21,8 @@ from testbed.trace.nft_trace import dropping_rule, nft
 from testbed.trace.traced_packet import TracedPacket
 
 STANDS_STILL = "it hangs or is suspended"
+INTO_ITS_DEVICE = "another program's agent"
+"""In place of a node's address, where only an agent that is not ours knows it."""
 
 
 class Facts:
@@ -32,12 +35,16 @@ class Facts:
         underlay: LabUnderlay,
         services: Services,
         another_probe: Callable[[], TracedPacket],
+        in_kernel: Callable[[LabNode], list[Passage]],
     ) -> None:
+        """`in_kernel` returns what a node's kernel does with packets for other nodes' subnets."""
         self._map = known
         self._nodes = nodes
         self._underlay = underlay
         self._services = services
         self._another_probe = another_probe
+        self._in_kernel = in_kernel
+        self._forwarding: dict[str, list[tuple[str, str]]] = {}
         self._lookups: dict[str, Lookups | None] = {}
         self._states: dict[str, AgentState | None] = {}
         self._routes: dict[tuple[str, IPAddress], Route | None] = {}
@@ -109,17 +116,32 @@ class Facts:
 
     def peer(self, place: str, destination: IPAddress) -> tuple[str, str] | None:
         """Return a node's forwarding entry for an inner address: subnet, and next hop."""
-        for entry in (self.state(place) or {}).get("forwarding", ()):
-            if destination in ip_network(entry["subnet"]):
-                return entry["subnet"], entry["via"]
+        for subnet, via in self._entries(place):
+            if destination in ip_network(subnet):
+                return subnet, via
         return None
 
     def subnet_of_node_at(self, place: str, node_address: IPAddress) -> str | None:
         """Return the subnet that `place` has for the node with that underlay address."""
-        for entry in (self.state(place) or {}).get("forwarding", ()):
-            if host_of(entry["via"]) == str(node_address):
-                return str(entry["subnet"])
-        return None
+        return next((subnet for subnet, via in self._entries(place) if host_of(via) == str(node_address)), None)
+
+    def has_other_agent(self, place: str) -> bool:
+        """Return whether the place is a node whose agent is not ours, so it does not report what it does."""
+        return place in self._nodes and not self._nodes[place].runs_our_agent
+
+    def agent_runs(self, place: str) -> bool:
+        """Return whether the node's agent is a process now."""
+        return self._nodes[place].agent.state == "running"
+
+    def _entries(self, place: str) -> list[tuple[str, str]]:
+        """Return subnets and next hops, from the agent, else from the kernel's tables."""
+        if place not in self._forwarding:
+            if self.has_other_agent(place):
+                found = [(one.subnet, one.via or INTO_ITS_DEVICE) for one in self._in_kernel(self._nodes[place])]
+            else:
+                found = [(entry["subnet"], entry["via"]) for entry in (self.state(place) or {}).get("forwarding", ())]
+            self._forwarding[place] = found
+        return self._forwarding[place]
 
     def state(self, place: str) -> AgentState | None:
         """Return a node's agent's own state; None for other places and for an agent that does not answer."""

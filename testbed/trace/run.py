@@ -113,7 +113,7 @@ def trace(
             return TracedPacket(pid, wanted)
 
         verdict = judge(story, probe.outcome, probe.unacknowledged(), known)
-        with Facts(known, state.nodes, state.underlay, services, another) as facts:
+        with Facts(known, state.nodes, state.underlay, services, another, state.seen_in_kernel) as facts:
             shown = _shown(story, with_data=verdict.outcome == "data lost" or size > 1)
             words = PolicyWords(policies.world())
             hops = hop_list(shown, known, facts, mtus, with_headers=asked.with_headers)

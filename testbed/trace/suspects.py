@@ -148,8 +148,10 @@ class Suspects:
         finding.hints.append(self._type_at(far[0], f"ip -s link show {far[1]}"))
 
     def _agent(self, place: str, lost: Step, finding: Finding) -> None:
-        state = self.facts.state(place)
-        if state is None:
+        if self.facts.has_other_agent(place):
+            self._other_agent(place, lost, finding)
+            return
+        if self.facts.state(place) is None:
             said = self.facts.silent_agent(place)
             finding.reasons.insert(0, f"the agent of {place} does not answer: {said}")
             finding.reasons += self._what_it_would_repair(place)
@@ -176,6 +178,17 @@ class Suspects:
             self._receiving_side(place, lost, finding)
         if not finding.hints:
             finding.hints += [f"describe node {place}", f"logs {place}", "get leases"]
+
+    def _other_agent(self, place: str, lost: Step, finding: Finding) -> None:
+        """It counts and says nothing, so what is known of it is whether it runs."""
+        if not self.facts.agent_runs(place):
+            finding.reasons.insert(0, f"the agent of {place}, which is not ours, does not run")
+        elif lost.sighting.outgoing:
+            finding.reasons.append(f"the agent of {place}, which is not ours, took it and sent nothing")
+        else:
+            self._receiving_side(place, lost, finding)
+        finding.reasons += self._what_it_would_repair(place)
+        finding.hints += [f"logs {place}", f"describe node {place}", "get leases"]
 
     def _what_it_would_repair(self, place: str) -> Iterator[str]:
         """Yield obstacles that the packet would meet if the agent had carried it; a running agent repairs these."""
@@ -283,6 +296,8 @@ class Suspects:
         return f"{place}'s route drops it: {route_words(route)}{self._without_agent(place)}"
 
     def _without_agent(self, place: str) -> str:
+        if self.facts.has_other_agent(place):
+            return "" if self.facts.agent_runs(place) else " (its agent does not run)"
         gone = place in self.known.nodes and self.facts.state(place) is None
         return " (its agent does not answer)" if gone else ""
 

@@ -21,7 +21,7 @@ def node(name: str) -> JudgedNode:
     other = "node2" if name == "node1" else "node1"
     routes = {("10.0.0.0/16", "flannel0"), (SUBNETS[name], "docker0")}
     forwarding = frozenset({(SUBNETS[other], ADDRESSES[other])})
-    return JudgedNode(name, ADDRESSES[name], True, forwarding, frozenset(routes), "flannel0", "docker0")
+    return JudgedNode(name, ADDRESSES[name], True, forwarding, None, frozenset(routes), "flannel0", "docker0")
 
 
 WELL = JudgedLab(
@@ -49,6 +49,21 @@ def test_a_lab_that_is_well_holds_every_check() -> None:
         "every pair: full-size packets (1472 bytes)",
     ]
     assert all(verdict == Verdict(verdict.check, True, ()) for verdict in verdicts)
+
+
+def test_a_node_without_others_needs_no_route_into_the_overlay() -> None:
+    alone = replace(node("node1"), forwarding=frozenset(), routes=frozenset({(SUBNETS["node1"], "docker0")}))
+    assert WELL.leases is not None
+    assert wrong(replace(WELL, nodes=(alone,), leases=WELL.leases[:1], small=(), full=())) == {}
+    assert "routes" in wrong(replace(WELL, nodes=(alone, WELL.nodes[1])))
+
+
+def test_of_an_agent_that_reports_nothing_the_kernels_tables_count() -> None:
+    first, second = WELL.nodes
+    silent = replace(second, forwarding=None, kernel_problems=())
+    assert wrong(replace(WELL, nodes=(first, silent))) == {}
+    said = ("node2's kernel has no route to 10.0.1.0/24",)
+    assert wrong(replace(WELL, nodes=(first, replace(silent, kernel_problems=said)))) == {"forwarding tables": said}
 
 
 def test_each_thing_that_is_wrong_is_found() -> None:

@@ -76,7 +76,7 @@ class LeaseStatus(TypedDict):
     etcdLease: str | None
     """In hexadecimal digits; null for a reservation."""
     secondsLeft: int | float | None
-    """From its agent; null if that does not report it."""
+    """From its agent, else from etcd; null for a reservation."""
 
 
 class LeaseObject(TypedDict):
