@@ -7,7 +7,7 @@ from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.object_key import Owner
 from testbed.cluster.placement import SeenNode, nodes_for
-from testbed.workloads.replicas import must_leave
+from testbed.workloads.replicas import left_nodes
 from testbed.workloads.seen import KeptSet, PodsByOwner, SeenPod, living
 
 AVAILABLE, PROGRESSING, REPLICA_FAILURE = "Available", "Progressing", "ReplicaFailure"
@@ -98,7 +98,8 @@ def deployment_numbers(
     for one in sets:
         found, own = set_numbers(one, pods), living(pods, one.wanted.owner)
         is_current = one.wanted.template_hash == template_hash
-        leaving = sum(must_leave(pod, one, nodes) for pod in own) if is_current else found.replicas
+        drained = left_nodes(one, nodes)
+        leaving = sum(pod.node in drained for pod in own) if is_current else found.replicas
         total = DeploymentNumbers(
             total.replicas + found.replicas,
             total.updated + (found.replicas if is_current else 0),

@@ -4,6 +4,7 @@ Pods on a node that is to be left are replaced new before old, within the limits
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from testbed.cluster.deployment import DEFAULT_SHARE, Deployment
@@ -25,34 +26,36 @@ def fill(
     `placed` is what there is on the nodes; pods that are created are added to it.
     """
     left: dict[Owner, list[SeenPod]] = {}
+    drained = {one.wanted.owner: left_nodes(one, nodes) for one in sets}
     for one in sets:
         own = living(pods, one.wanted.owner)
-        staying = [pod for pod in own if not must_leave(pod, one, nodes)]
-        surplus = _least_wanted(staying)[: max(0, len(staying) - one.replicas)]
+        staying = [pod for pod in own if pod.node not in drained[one.wanted.owner]]
+        surplus = _least_wanted(staying, len(staying) - one.replicas)
         for pod in surplus:
             yield DeletePod(pod.key, f"{one.replicas} desired")
         left[one.wanted.owner] = [pod for pod in own if pod not in surplus]
     most, fewest = _limits(deployment, sets)
     room = most - sum(map(len, left.values()))
     for one in sets:
-        staying = [pod for pod in left[one.wanted.owner] if not must_leave(pod, one, nodes)]
+        staying = [pod for pod in left[one.wanted.owner] if pod.node not in drained[one.wanted.owner]]
         for action in _create(one, min(one.replicas - len(staying), room), nodes, placed):
             room -= isinstance(action, CreatePod)
             yield action
     spare = sum(pod.available for own in left.values() for pod in own) - fewest
-    for one in sets:
-        for pod in _least_wanted([pod for pod in left[one.wanted.owner] if must_leave(pod, one, nodes)]):
+    for owner, own in left.items():
+        leaving = [pod for pod in own if pod.node in drained[owner]]
+        for pod in _least_wanted(leaving, len(leaving)):
             if pod.available and spare <= 0:
                 continue
             spare -= pod.available
             yield DeletePod(pod.key, f"{pod.node} is drained")
 
 
-def must_leave(pod: SeenPod, of: KeptSet, nodes: Sequence[SeenNode]) -> bool:
-    """Report whether a pod is on a drained node; one whose template names the node has nowhere else to go."""
-    if of.wanted.spec.template.spec.node_name is not None:
-        return False
-    return any(node.name == pod.node and node.leaving for node in nodes)
+def left_nodes(one: KeptSet, nodes: Sequence[SeenNode]) -> frozenset[str]:
+    """Return the drained nodes, which its pods must leave; none if its template names a node."""
+    if one.wanted.spec.template.spec.node_name is not None:
+        return frozenset()
+    return frozenset(node.name for node in nodes if node.leaving)
 
 
 def _limits(deployment: Deployment | None, sets: Sequence[KeptSet]) -> tuple[int, int]:
@@ -78,12 +81,12 @@ def _create(
         yield CreatePod(owner, node)
 
 
-def _least_wanted(pods: Sequence[SeenPod]) -> list[SeenPod]:
-    """Order them as they can be spared: not available ones first, those on the fullest node, the newest."""
-    left, order = list(pods), list[SeenPod]()
-    while left:
-        on_node = {pod.node: sum(1 for other in left if other.node == pod.node) for pod in left}
-        chosen = max(left, key=lambda pod: (not pod.ready, not pod.available, on_node[pod.node], pod.number))
-        left.remove(chosen)
-        order.append(chosen)
-    return order
+def _least_wanted(pods: Sequence[SeenPod], number: int) -> list[SeenPod]:
+    """Choose those that can be spared first: not available ones, those on the fullest node, the newest."""
+    left, chosen = list(pods), list[SeenPod]()
+    for _ in range(number):
+        on_node = Counter(pod.node for pod in left)
+        worst = max(left, key=lambda pod: (not pod.ready, not pod.available, on_node[pod.node], pod.number))
+        left.remove(worst)
+        chosen.append(worst)
+    return chosen
