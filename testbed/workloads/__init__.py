@@ -1,1 +1,1 @@
-"""Workloads as kubectl users know them: what is wanted, what there is, and what brings the two together."""
+"""Workloads in kubectl users' terms: desired state, actual state, and the controllers that reconcile the two."""

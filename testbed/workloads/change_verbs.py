@@ -1,4 +1,4 @@
-"""What a running lab does for `apply`, `delete` and `scale`."""
+"""A running lab's implementation of `apply`, `delete` and `scale`."""
 
 import base64
 import json
@@ -42,7 +42,7 @@ KindAndKey = tuple[str, ObjectKey]
 NAMESPACE = "Namespace"
 MAX_FILES_BYTES = 16_000_000
 REMOVERS = 16
-"""Objects that are removed at the same time."""
+"""Objects removed at the same time."""
 LOOK_S = 0.02
 FORGET_LIMIT_S = 10.0
 
@@ -61,7 +61,7 @@ def change_verbs(
 
 
 class ChangeVerbs:
-    """Wanted objects, as somebody on the command line changes them."""
+    """Changes of desired objects from the command line."""
 
     def __init__(
         self,
@@ -79,10 +79,10 @@ class ChangeVerbs:
         self._groups = groups
         self._pods_changed = pods_changed
         self._applying = threading.Lock()
-        """What one `apply` has checked must still be so when it acts."""
+        """State checked by one `apply` must still hold when it acts."""
 
     def apply(self, request: Request) -> ApplyAnswer:
-        """Create or change every object of the files, or change nothing and say everything that is wrong."""
+        """Create or change every object of the files, or change nothing and report all problems."""
         with self._applying:
             manifests = self._read(request)
             if request.argument("keep_images", bool, False):
@@ -94,7 +94,7 @@ class ChangeVerbs:
                 outcome = keeper.outcome(one.object) if is_dry else keeper.put(one.object)
                 lines.append({"kind": one.object.kind, "name": str(one.object.key), "outcome": outcome})
         found = [problem for one in manifests for problem in one.source.warnings]
-        # They look at what has been put.
+        # They check what has been stored.
         for kind, group in _by_kind([] if is_dry else manifests).items():
             found += self._keeper(kind).warnings(group)
         order = {one.source.name: number for number, one in enumerate(manifests)}
@@ -112,7 +112,7 @@ class ChangeVerbs:
         return {"objects": lines, "warnings": warnings}
 
     def delete(self, request: Request) -> DeleteAnswer:
-        """Remove objects by name, or those of the files; returns when they are gone."""
+        """Remove objects by name, or those of the files; return when they are gone."""
         namespace = request.argument("namespace", str)
         if request.streams:
             sources, problems = self._sources(request)
@@ -134,7 +134,7 @@ class ChangeVerbs:
         gone = self._remove_all(dict.fromkeys(wanted), grace_s)
         late = self._pods_changed.notify_and_wait(FORGET_LIMIT_S)
         if late:
-            raise TestbedError(f"removed, but after {FORGET_LIMIT_S:g} s it is still known to: {', '.join(late)}")
+            raise TestbedError(f"removed, but after {FORGET_LIMIT_S:g} s still in use by: {', '.join(late)}")
         lines, missing = list[ChangedObject](), list[str]()
         for (kind, key), was_there in gone.items():
             if was_there:
@@ -144,7 +144,7 @@ class ChangeVerbs:
         return {"objects": lines, "missing": missing}
 
     def scale(self, request: Request) -> ScaleAnswer:
-        """Want another number of pods of a Deployment or ReplicaSet."""
+        """Change the number of pods of a Deployment or ReplicaSet."""
         kind, replicas = request.argument("kind", str, DEPLOYMENT.name), request.argument("replicas", int)
         key = key_of(request.argument("name", str), request.argument("namespace", str) or DEFAULT_NAMESPACE)
         keeper = self._keeper(kind)
@@ -162,7 +162,10 @@ class ChangeVerbs:
         return {"objects": lines, "before": before, "replicas": replicas}
 
     def _read(self, request: Request) -> list[Manifest]:
-        """Every object of the files, checked against each other and the lab. Raises TestbedError with all problems."""
+        """Return every object of the files, checked against each other and the lab.
+
+        Raises TestbedError with all problems.
+        """
         sources, problems = self._sources(request)
         rules = (*read_rules(request.argument("images", list, []), RECIPES), *self._images)
         manifests, found = read_manifests(sources, rules, request.argument("namespace", str))
@@ -182,8 +185,8 @@ class ChangeVerbs:
 
     def _sources(self, request: Request) -> tuple[list[Source], list[Problem]]:
         if len(request.streams) != 1:
-            raise InvalidInput("this verb wants the manifests as a file")
-        # From its beginning, wherever the client left its position: both share it.
+            raise InvalidInput("this verb needs the manifests as a file")
+        # From its start, whatever the client's position: both share it.
         data = os.pread(request.streams[0], MAX_FILES_BYTES + 1, 0)
         if len(data) > MAX_FILES_BYTES:
             raise InvalidInput(f"the files are too big (want at most {MAX_FILES_BYTES} bytes together)")
@@ -191,7 +194,7 @@ class ChangeVerbs:
         problems: list[Problem] = []
         for file in json.loads(data):
             documents, found = read_documents(base64.b64decode(file["data"]), file["name"], want="a manifest")
-            # Of a cluster file the first document is no object.
+            # The first document of a cluster file is not an object.
             objects = documents[1:] if file.get("cluster") else documents
             sources += [Source(document, file["name"]) for document in objects]
             problems += found
@@ -200,20 +203,20 @@ class ChangeVerbs:
     def _keeper(self, kind: str) -> Keeper:
         keeper = self._keepers.get(kind)
         if keeper is None:
-            raise TestbedError(f"the lab is still starting and takes no {kind} yet")
+            raise TestbedError(f"the lab is still starting and accepts no {kind} yet")
         return keeper
 
     def _remove_all(self, wanted: Iterable[KindAndKey], grace_s: float | None) -> dict[KindAndKey, bool]:
-        """Remove these and wait until they are gone; each with whether it was there."""
+        """Remove these and wait until they are gone; return each with whether it existed."""
         gone = dict.fromkeys(wanted, False)
         ending = [key for kind, key in gone if kind == NAMESPACE]
         if ending:
             keeper = self._keeper(NAMESPACE)
             assert isinstance(keeper, NamespaceKeeper)
-            # An `apply` that found the namespace must have put its objects before these are counted.
+            # An `apply` that found the namespace must store its objects before these are counted.
             with self._applying:
                 keeper.begin_removal(ending)
-        # Namespaces last: what else is named is not missing because it went with them.
+        # Namespaces last: other named objects are not missing because they were deleted with one.
         waves = ([one for one in gone if one[0] != NAMESPACE], [one for one in gone if one[0] == NAMESPACE])
         with ThreadPoolExecutor(REMOVERS, "remove") as removers:
             for wave in waves:
@@ -251,6 +254,6 @@ def _by_kind(manifests: Sequence[Manifest]) -> dict[str, list[tuple[Source, obje
 
 
 def _place(problem: Problem, order: Mapping[str, int]) -> tuple[int, int, int]:
-    """File, line and column: in the order in which a person reads them."""
+    """Return file, line and column: in reading order."""
     name, line, column = problem.where.rsplit(":", 2)
     return order.get(name, len(order)), int(line), int(column)

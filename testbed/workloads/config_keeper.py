@@ -20,11 +20,11 @@ class ConfigKeeper:
         self._configs = configs
 
     def wanted(self) -> Mapping[ObjectKey, ConfigObject]:
-        """As applied."""
+        """Return the objects as applied."""
         return self._configs.of_kind(self._kind)
 
     def check(self, applied: Sequence[tuple[Source, ConfigObject]]) -> Iterator[Problem]:
-        """Whether what is immutable stays as it is."""
+        """Check that immutable objects stay unchanged."""
         for source, wanted in applied:
             before = self._configs.find(self._kind, wanted.key)
             if before is not None and before.immutable and not _same_content(before, wanted):
@@ -32,31 +32,31 @@ class ConfigKeeper:
                 yield source.problem(("metadata", "name"), what)
 
     def warnings(self, applied: Sequence[tuple[Source, ConfigObject]]) -> Iterator[Problem]:
-        """None: a pod that waits for a key says so itself."""
+        """Return none: a pod that waits for a key reports it."""
         return iter(())
 
     def outcome(self, wanted: ConfigObject) -> Outcome:
-        """What `put` would do."""
+        """Return what `put` would do."""
         before = self._configs.find(self._kind, wanted.key)
         return outcome_of(None if before is None else before.to_manifest(), wanted.to_manifest())
 
     def put(self, wanted: ConfigObject) -> Outcome:
-        """Have this object; volumes change with it, variables with the next start of their container."""
+        """Store this object; volumes change with it, variables at the next start of their container."""
         outcome = self.outcome(wanted)
         if outcome != "unchanged":
             self._configs.put([wanted])
         return outcome
 
     def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
-        """Have it no longer. Raises KeyError."""
+        """Remove it. Raises KeyError."""
         self._configs.remove(self._kind, key)
 
     def why_not_ready(self, key: ObjectKey) -> str:
-        """Nothing: it is there at once."""
+        """Return "": it exists at once."""
         return ""
 
     def describe(self, name: str) -> Description:
-        """Everything about one object, as headings and values; of a Secret no value. Raises KeyError."""
+        """Return everything about one object, as headings and values; of a Secret no value. Raises KeyError."""
         found = self.wanted()[key_of(name)]
         secret = found.kind == "Secret"
         return {

@@ -23,7 +23,7 @@ class DaemonSetKeeper(OwnerKeeper[DaemonSet]):
         numbers = daemon_numbers(wanted, seen.pods.get(wanted.owner, ()), seen.nodes)
         old = numbers.current - numbers.updated
         if old and wanted.spec.update_strategy.type == "RollingUpdate":
-            return f"{old} pods are still to be replaced"
+            return f"{old} pods are not replaced yet"
         if numbers.misscheduled or not numbers.desired == numbers.current == numbers.available:
             there = f"{numbers.current} have one{self._reasons(key)}"
             return f"{numbers.available} of {numbers.desired} nodes have a ready pod, {there}"

@@ -1,7 +1,7 @@
-"""Which pods of a DaemonSet to create and which to end: one on each node that takes it. Pure.
+"""Decides which pods of a DaemonSet to create and which to end: one on each matching node. Pure.
 
-As in Kubernetes a drained node keeps its pod and gets one, and a new pod comes when the old one is gone; with maxSurge
-before that.
+As in Kubernetes, a drained node keeps its pod and gets one, and a new pod is created when the old one is gone; with
+maxSurge, before that.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,14 @@ from testbed.workloads.seen import Action, CannotPlace, CreatePod, DeletePod, Se
 def cover(
     wanted: DaemonSet, own: Sequence[SeenPod], nodes: Sequence[SeenNode], placed: list[Placed]
 ) -> Iterator[Action]:
-    """Bring the pods of a DaemonSet to one on each node that takes it, of its present template.
+    """Bring the pods of a DaemonSet to one on each matching node, of its current template.
 
-    `own` are its pods, `placed` is what there is on the nodes; pods that are created are added to it.
+    `own` are its pods, `placed` the existing pods on the nodes; created pods are added to it.
     """
     targets = nodes_for(wanted.spec.template.spec, nodes)
     for pod in own:
         if pod.node not in targets and not pod.terminating:
-            yield DeletePod(pod.key, f"{pod.node} does not take it")
+            yield DeletePod(pod.key, f"{pod.node} does not match it")
     there = {name: [pod for pod in own if pod.node == name] for name in targets}
     for name, found in there.items():
         if not found:

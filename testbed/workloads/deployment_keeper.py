@@ -25,7 +25,7 @@ class ScaledKeeper(OwnerKeeper[ScaledT], Generic[ScaledT]):
         self._events = events
 
     def scale(self, key: ObjectKey, replicas: int) -> int:
-        """Want this number of pods; returns the number before. Raises KeyError."""
+        """Set this number of pods; return the previous number. Raises KeyError."""
         with self._workloads.deciding:
             before = self._all()[key]
             self._workloads.want(before.scaled(replicas))
@@ -61,14 +61,14 @@ class DeploymentKeeper(ScaledKeeper[Deployment]):
         deployment = self._workloads.deployments[key]
         wanted, numbers = deployment.spec.replicas, self._workloads.progress(deployment, self._workloads.seen()).numbers
         if numbers.outdated and not deployment.spec.paused:
-            return f"{numbers.outdated} pods are still to be replaced"
+            return f"{numbers.outdated} pods are not replaced yet"
         if numbers.replicas != wanted or numbers.available != wanted:
             return f"{numbers.available} of {wanted} pods are ready, {numbers.replicas} are there{self._reasons(key)}"
         return ""
 
 
 class ReplicaSetKeeper(ScaledKeeper[ReplicaSet]):
-    """The keeper of kind ReplicaSet; those of Deployments are not applied, and can be deleted and scaled."""
+    """The keeper of kind ReplicaSet; those of Deployments are not applied, but can be deleted and scaled."""
 
     kind = "ReplicaSet"
 

@@ -1,4 +1,4 @@
-"""What a running lab does for `forward`: finds the target, and runs the relay where the target is."""
+"""A running lab's implementation of `forward`: finds the target, and runs the relay in its namespace."""
 
 import os
 import sys
@@ -26,18 +26,18 @@ LAST_PORT = 65535
 
 
 class ForwardPath(NamedTuple):
-    """How a target is reached."""
+    """How to reach a target."""
 
     shown: str
     pid: int
-    """Of a process in whose network namespace the connection is made."""
+    """Process in whose network namespace the connection is made."""
     addresses: tuple[str, ...]
     """Tried in this order."""
     port: int
 
 
 class Targets:
-    """What `forward` can lead to."""
+    """The possible targets of `forward`."""
 
     def __init__(self, nodes: Nodes, pods: Pods, services: Services, workloads: Workloads) -> None:
         self._nodes = nodes
@@ -60,7 +60,7 @@ class Targets:
         return run_for_client(request, relay, {"PATH": os.environ.get("PATH", os.defpath)})
 
     def find(self, kind: str | None, name: str, port: str, namespace: str = DEFAULT_NAMESPACE) -> ForwardPath:
-        """Find the target that is meant: without a kind a service, else a pod, a node, or a pod of a deployment.
+        """Find the target: without a kind a service, else a pod, a node, or a pod of a deployment.
 
         Raises TestbedError.
         """
@@ -82,7 +82,7 @@ class Targets:
         raise TestbedError(f"no {what} named {key} (there are: {there})")
 
     def pod_of(self, kind: Kind, name: str) -> Pod:
-        """Return a ready pod of a Deployment, ReplicaSet or DaemonSet, the oldest; one that is not ready where none is.
+        """Return a ready pod of a Deployment, ReplicaSet or DaemonSet, the oldest; an unready one if none is ready.
 
         Raises TestbedError.
         """
@@ -112,11 +112,11 @@ class Targets:
 
 def _to_pod(pod: Pod, port: str) -> ForwardPath:
     if pod.pause_pid is None:
-        raise TestbedError(f"pod {pod.name} has no namespaces now (state {pod.status().state})")
+        raise TestbedError(f"pod {pod.name} has no namespaces (state {pod.status().state})")
     ports = [one for container in pod.manifest.spec.containers for one in container.ports]
     names = {one.name: one.container_port for one in ports if one.name is not None}
     number = names[port] if port in names else _number(port, names)
-    # As kubectl does: also what listens on the pod's own loopback only.
+    # As in kubectl: including listeners on the pod's own loopback.
     return ForwardPath(f"pod {pod.name}, port {number}", pod.pause_pid, (LOOPBACK, pod.address or LOOPBACK), number)
 
 

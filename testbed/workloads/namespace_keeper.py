@@ -1,4 +1,4 @@
-"""Namespaces: wanted, relabelled, and removed with everything that is in them."""
+"""Namespaces: applied, relabelled, and removed with everything in them."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,23 +13,23 @@ from testbed.lab.namespaces import Namespaces
 from testbed.workloads.keeper import Keeper, Outcome, outcome_of
 
 REMOVERS = 16
-"""Objects of one namespace that are removed at the same time."""
+"""Objects of one namespace removed at the same time."""
 
 
 class NamespaceKeeper:
     """The keeper of kind Namespace."""
 
     def __init__(self, namespaces: Namespaces, keepers: Mapping[str, Keeper]) -> None:
-        """`keepers` of all kinds, whose objects go with their namespace."""
+        """Take the controllers of all kinds, whose objects are removed with their namespace."""
         self._namespaces = namespaces
         self._keepers = keepers
 
     def wanted(self) -> Mapping[ObjectKey, Namespace]:
-        """As applied, and those that every lab has."""
+        """Return the objects as applied, and those that every lab has."""
         return {one.wanted.key: one.wanted for one in self._namespaces}
 
     def check(self, applied: Sequence[tuple[Source, Namespace]]) -> Iterator[Problem]:
-        """Whether one of them is being deleted."""
+        """Check whether one of them is being deleted."""
         for source, namespace in applied:
             known = self._namespaces.get(namespace.name)
             if known is not None and known.ends:
@@ -37,20 +37,20 @@ class NamespaceKeeper:
                 yield source.problem(("metadata", "name"), what)
 
     def warnings(self, applied: Sequence[tuple[Source, Namespace]]) -> Iterator[Problem]:
-        """None."""
+        """Return none."""
         return iter(())
 
     def outcome(self, wanted: Namespace) -> Outcome:
-        """What `put` would do."""
+        """Return what `put` would do."""
         known = self._namespaces.get(wanted.name)
         return outcome_of(None if known is None else known.wanted, wanted)
 
     def put(self, wanted: Namespace) -> Outcome:
-        """Want this namespace."""
+        """Store this namespace."""
         return outcome_of(self._namespaces.put(wanted), wanted)
 
     def begin_removal(self, keys: Sequence[ObjectKey]) -> None:
-        """Let those of these that are there take no more objects. Raises TestbedError, with none changed."""
+        """Let the existing ones of these accept no more objects. Raises TestbedError, with none changed."""
         kept = [key.name for key in keys if key.name in BUILT_IN]
         if kept:
             raise TestbedError(f"namespace {kept[0]} cannot be deleted: every lab has it")
@@ -58,21 +58,21 @@ class NamespaceKeeper:
             self._namespaces.begin_end(key.name)
 
     def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
-        """Remove everything in one that takes no more objects, and wait until it is gone. Raises KeyError."""
+        """Remove everything in one that accepts no more objects, and wait until it is gone. Raises KeyError."""
         if self._namespaces.get(key.name) is None:
             raise KeyError(key)
         with ThreadPoolExecutor(REMOVERS, "remove") as removers:
-            # Until nothing is left: what a controller had begun to make is removed too.
+            # Until nothing is left: this includes what a controller was just creating.
             while inside := self._inside(key.name):
                 list(removers.map(lambda one: _remove(one[0], one[1], grace_s), inside))
         self._namespaces.forget(key.name)
 
     def why_not_ready(self, key: ObjectKey) -> str:
-        """Whether it is there."""
-        return "" if self._namespaces.get(key.name) else "not there yet"
+        """Return whether it is missing."""
+        return "" if self._namespaces.get(key.name) else "does not exist yet"
 
     def _inside(self, namespace: str) -> list[tuple[Keeper, ObjectKey]]:
-        """The objects of all kinds in a namespace."""
+        """Yield the objects of all kinds in a namespace."""
         others = [keeper for keeper in self._keepers.values() if keeper is not self]
         return [(keeper, key) for keeper in others for key in keeper.wanted() if key.namespace == namespace]
 

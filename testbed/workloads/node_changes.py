@@ -1,4 +1,4 @@
-"""Nodes that come to a running lab, are drained, and leave it."""
+"""Adds, drains and deletes nodes of a running lab."""
 
 import time
 from collections.abc import Iterator
@@ -32,15 +32,15 @@ LOOK_S = 0.05
 
 
 class NodeRefused(InvalidInput):
-    """What is asked of a node cannot be: all reasons, a line each."""
+    """The request for a node is impossible: all reasons, one line each."""
 
 
 class NodeFailed(TestbedError):
-    """What was asked was begun and did not come to its end; says how far it came."""
+    """The change was started and not completed; the message has its progress."""
 
 
 class NodeChanges:
-    """Adds, drains and deletes nodes; the caller sees to it that one change is made at a time."""
+    """Adds, drains and deletes nodes; the caller ensures that one change runs at a time."""
 
     def __init__(self, state: LabState, workloads: Workloads, pod_keeper: PodKeeper) -> None:
         self._state = state
@@ -48,7 +48,7 @@ class NodeChanges:
         self._pod_keeper = pod_keeper
 
     def check(self, name: str, address: str | None, switch: str) -> Iterator[str]:
-        """Find everything that is wrong with a node that is to be added."""
+        """Find all problems of a node that is to be added."""
         state = self._state
         try:
             check_node_name(name)
@@ -84,7 +84,7 @@ class NodeChanges:
     def add(self, name: str, address: str | None, switch: str | None, subnet: IPv4Network | None = None) -> LabNode:
         """Add a machine with an agent, and wait until it is ready and every node knows its subnet.
 
-        `switch` None: the first one. `subnet` is what its agent asks for; it takes another where that is taken.
+        `switch` None: the first one. `subnet` is the one that its agent requests; it gets another if that is taken.
 
         Raises NodeRefused with nothing changed, and NodeFailed.
         """
@@ -106,7 +106,7 @@ class NodeChanges:
         bind_name(NETNS_DIRECTORY, name, machine.pid)
         spec = NodeSpec.model_construct(ip=addresses.nodes[name], subnet=subnet)
         state.change_cluster(replace(cluster, nodes={**cluster.nodes, name: spec}, addresses=addresses, wiring=wiring))
-        # No pod before its agent is ready: it has no subnet until then.
+        # No pod before its agent is ready: until then it has no subnet.
         self._workloads.closed.add(name)
         node = state.make_node(name)
         state.events.note("Normal", f"node/{name}", "Added", f"{node.address} on {switch}")
@@ -114,22 +114,22 @@ class NodeChanges:
         why = wait_for(lambda: node.why_not_ready() or "", READY_LIMIT_S)
         self._workloads.closed.discard(name)
         if why:
-            raise NodeFailed(f"{name}: not ready after {READY_LIMIT_S:g} s: {why} (take it away: node delete {name})")
+            raise NodeFailed(f"{name}: not ready after {READY_LIMIT_S:g} s: {why} (remove it: node delete {name})")
         state.follow_node(node)
         state.pods.changed.notify()
         self._await_peers()
         return node
 
     def drain(self, name: str, limit_s: float) -> list[str]:
-        """Let no new pods come, and wait until pods of ReplicaSets have gone; returns the names of those that stay.
+        """Accept no new pods, and wait until pods of ReplicaSets have moved; return the names of those that stay.
 
-        Pods of DaemonSets stay too, as in Kubernetes, and are not named. Raises NodeFailed when some have not gone in
+        Pods of DaemonSets stay too, as in Kubernetes, and are not named. Raises NodeFailed if some have not moved in
         time.
         """
         if name not in self._workloads.leaving:
             self._workloads.leaving.add(name)
             self._state.events.note(
-                "Normal", f"node/{name}", "Drained", "takes no new pods; those of ReplicaSets go elsewhere"
+                "Normal", f"node/{name}", "Drained", "accepts no new pods; those of ReplicaSets move to other nodes"
             )
         self._state.pods.changed.notify()
         deadline = time.monotonic() + limit_s
@@ -137,21 +137,21 @@ class NodeChanges:
             if time.monotonic() > deadline:
                 unplaced = [one.why for one in self._workloads.unplaced.values()]
                 why = "; ".join(unplaced) or "their successors are not ready"
-                raise NodeFailed(f"{name}: pods still there after {limit_s:g} s: {', '.join(left)} ({why})")
+                raise NodeFailed(f"{name}: pods still running after {limit_s:g} s: {', '.join(left)} ({why})")
             time.sleep(LOOK_S)
         stay = [(pod, self._workloads.owner_of(pod.key)) for pod in self._state.pods.on(name)]
         return [pod.name for pod, owner in stay if owner is None or owner.kind != DAEMON_SET.name]
 
     def uncordon(self, name: str) -> None:
-        """Let new pods come again."""
+        """Accept new pods again."""
         self._workloads.leaving.discard(name)
-        self._state.events.note("Normal", f"node/{name}", "Uncordoned", "takes new pods again")
+        self._state.events.note("Normal", f"node/{name}", "Uncordoned", "accepts new pods again")
         self._state.pods.changed.notify()
 
     def delete(self, name: str, limit_s: float) -> list[str]:
-        """Drain the node, end what stays on it, and take the machine away; returns the pods that went with it.
+        """Drain the node, end its remaining pods, and remove the machine; return the pods deleted with it.
 
-        Raises NodeRefused, and NodeFailed when the machine is gone and some node has not heard of it.
+        Raises NodeRefused, and NodeFailed if the machine is gone and some node has not noticed.
         """
         state = self._state
         if len(state.nodes) == 1:
@@ -159,9 +159,9 @@ class NodeChanges:
         try:
             self.drain(name, limit_s)
         except NodeFailed as failure:
-            # Whoever deletes a node wants it gone; what could not move in time is made anew elsewhere.
+            # The node is deleted anyway; pods that could not move in time are recreated elsewhere.
             state.events.note("Warning", f"node/{name}", "DrainIncomplete", str(failure))
-        # What makes a pod for each node makes none here any more.
+        # Controllers with a pod per node create none here any more.
         self._workloads.closed.add(name)
         lost = self._end_bare_pods(name)
         for pod in state.pods.on(name):
@@ -190,7 +190,7 @@ class NodeChanges:
         return plan_underlay(wiring, addresses, self._state.cluster.underlay.mtu, open_vswitch=is_ovs)
 
     def _end_bare_pods(self, name: str) -> list[str]:
-        """Pods of their own go with their node; nobody makes them again."""
+        """Delete pods without an owner together with their node; they are not recreated."""
         bare = [pod for pod in self._state.pods.on(name) if self._workloads.owner_of(pod.key) is None]
         for pod in bare:
             self._state.events.note(
@@ -200,14 +200,14 @@ class NodeChanges:
         return [pod.name for pod in bare]
 
     def _delete_leases(self, node: LabNode) -> None:
-        """Without its lease peers forget the node now, and not when the lease would have run out."""
+        """Delete its lease, so that peers forget the node now, and not at the lease's expiry."""
         try:
             for lease in self._state.registry.leases():
                 if lease.attrs.public_ip == node.address:
                     self._state.registry.etcd.delete(key_of(lease.subnet))
         except EtcdFailed as failure:
             self._state.events.note(
-                "Warning", f"node/{node.name}", "LeaseLeft", f"etcd: {failure}; the lease ends by itself"
+                "Warning", f"node/{node.name}", "LeaseLeft", f"etcd: {failure}; the lease will expire"
             )
 
     def _await_peers(self) -> None:
@@ -216,7 +216,7 @@ class NodeChanges:
             raise NodeFailed(f"after {PEERS_LIMIT_S:g} s: {why}")
 
     def _movable(self, name: str) -> list[Pod]:
-        """Pods of ReplicaSets whose templates do not name this node."""
+        """Return pods of ReplicaSets whose templates do not name this node."""
         sets = [one for one in self._workloads.sets.values() if one.wanted.spec.template.spec.node_name is None]
         owners = {one.wanted.owner for one in sets}
         return [pod for pod in self._state.pods.on(name) if self._workloads.owner_of(pod.key) in owners]

@@ -1,4 +1,4 @@
-"""What a running lab does for `node add|drain|uncordon|delete`."""
+"""A running lab's implementation of `node add|drain|uncordon|delete`."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -17,10 +17,10 @@ ACTIONS = ("add", "drain", "uncordon", "delete")
 
 
 class NodeVerbs:
-    """One change of the nodes at a time."""
+    """Makes one change of the nodes at a time."""
 
     def __init__(self, changes: NodeChanges, nodes: Nodes, settled: Callable[[], bool]) -> None:
-        """`settled`: whether the lab's start has ended."""
+        """`settled` returns whether the lab's start has ended."""
         self._changes = changes
         self._nodes = nodes
         self._settled = settled
@@ -31,10 +31,10 @@ class NodeVerbs:
         return (Verb(NODE, self.node),)
 
     def node(self, request: Request) -> NodeAnswer:
-        """Add, drain, open again or delete a node; returns when it is done."""
+        """Add, drain, uncordon or delete a node; return when it is done."""
         action, name = request.argument("action", str), request.argument("name", str)
         if action not in ACTIONS or not name:
-            raise InvalidInput("node: not understood (want add, drain, uncordon or delete, and a name)")
+            raise InvalidInput("node: invalid request (want add, drain, uncordon or delete, and a name)")
         if not self._settled():
             raise TestbedError("the lab is still starting")
         if action != "add" and name not in self._nodes:

@@ -1,4 +1,4 @@
-"""What the keepers of everything that makes pods of a template have in common."""
+"""The common part of the controllers of kinds that create pods from a template."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
@@ -16,7 +16,7 @@ OwnerT = TypeVar("OwnerT", bound=PodOwner)
 
 
 class OwnerKeeper(Generic[OwnerT]):
-    """The keeper of one such kind; `wanted` and `why_not_ready` are each kind's own."""
+    """The controller of one such kind; each kind has its own `wanted` and `why_not_ready`."""
 
     kind: str
 
@@ -43,7 +43,7 @@ class OwnerKeeper(Generic[OwnerT]):
         return outcome_of(before, self._kept(wanted, before))
 
     def put(self, wanted: OwnerT) -> Outcome:
-        """Want this object."""
+        """Store this object."""
         with self._workloads.deciding:
             outcome = self.outcome(wanted)
             if outcome == "unchanged":

@@ -1,4 +1,4 @@
-"""Pods that somebody applied themselves: made, changed and removed by name."""
+"""Pods applied by users: created, changed and removed by name."""
 
 import threading
 from collections import defaultdict
@@ -27,16 +27,16 @@ class PodKeeper:
         self._pods = pods
         self._underlay = underlay
         self._turns: defaultdict[ObjectKey, threading.Lock] = defaultdict(threading.Lock)
-        """Of each pod: it is brought in line by one thread at a time."""
+        """For each pod: one thread at a time updates it."""
         self._chosen: dict[ObjectKey, str] = {}
         """Pod → the node that the last check found for it."""
 
     def wanted(self) -> Mapping[ObjectKey, PodManifest]:
-        """Pods that belong to nobody else, each on its node."""
+        """Return pods without an owner, each on its node."""
         return dict(self._workloads.bare)
 
     def check(self, applied: Sequence[tuple[Source, PodManifest]]) -> Iterator[Problem]:
-        """Names, nodes, and whether there is room for their host ports."""
+        """Check names, nodes, and free host ports."""
         yield from check_names(applied, None, list(self._nodes), self._underlay.machines)
         for source, pod in applied:
             owner = self._workloads.owner_of(pod.key)
@@ -58,22 +58,22 @@ class PodKeeper:
                 yield source.problem(("spec",), f"no node takes this pod (got {why}; want a node with room)")
 
     def _node_of(self, key: ObjectKey) -> str | None:
-        """The node that the pod is on already."""
+        """Return the node that the pod is already on."""
         before = self._workloads.bare.get(key)
         return before.spec.node_name if before else None
 
     def warnings(self, applied: Sequence[tuple[Source, PodManifest]]) -> Iterator[Problem]:
-        """None: what could be a mistake here is refused."""
+        """Return none: possible mistakes are refused here."""
         return iter(())
 
     def outcome(self, wanted: PodManifest) -> Outcome:
-        """What `put` would do."""
+        """Return what `put` would do."""
         return outcome_of(self._workloads.bare.get(wanted.key), self._placed(wanted))
 
     def put(self, wanted: PodManifest) -> Outcome:
-        """Want this pod, which `check` has just found a node for.
+        """Store this pod, for which `check` has just found a node.
 
-        A change of more than labels and annotations ends the pod and builds it anew.
+        A change of more than labels and annotations recreates the pod.
         """
         with self._workloads.deciding:
             outcome = self.outcome(wanted)
@@ -87,7 +87,7 @@ class PodKeeper:
         return wanted.on_node(self._chosen[wanted.key])
 
     def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
-        """End the pod and wait until it is gone; one that belongs to something is replaced. Raises KeyError."""
+        """End the pod and wait until it is gone; one with an owner is replaced. Raises KeyError."""
         pod = self._pods.get(key)
         with self._workloads.deciding:
             if pod is None and key not in self._workloads.bare:
@@ -99,10 +99,10 @@ class PodKeeper:
             self._workloads.end(pod, grace_s)
 
     def why_not_ready(self, key: ObjectKey) -> str:
-        """What the pod lacks; one that has done its work lacks nothing."""
+        """Return what the pod is missing; a completed one is ready."""
         pod, wanted = self._pods.get(key), self._workloads.bare.get(key)
         if pod is None or pod.manifest != wanted:
-            return "not made yet"
+            return "not created yet"
         status = pod.status()
         return "" if status.ready or status.phase == "Succeeded" else status.why_not_ready
 

@@ -18,25 +18,25 @@ class PolicyKeeper:
         self._policies = policies
 
     def wanted(self) -> Mapping[ObjectKey, NetworkPolicy]:
-        """As applied."""
+        """Return the objects as applied."""
         return self._policies.applied
 
     def check(self, applied: Sequence[tuple[Source, NetworkPolicy]]) -> Iterator[Problem]:
-        """Whether this kernel can keep pods of one bridge from each other."""
+        """Check that this kernel can isolate pods of one bridge from each other."""
         if applied and not BRIDGE_SETTINGS.is_dir():
             got = "got no /proc/sys/net/bridge; want modprobe br_netfilter on the host"
             yield applied[0][0].problem(("kind",), f"this kernel has no br_netfilter ({got})")
 
     def warnings(self, applied: Sequence[tuple[Source, NetworkPolicy]]) -> Iterator[Problem]:
-        """None: a policy may well come before its pods."""
+        """Return none: a policy may precede its pods."""
         return iter(())
 
     def outcome(self, wanted: NetworkPolicy) -> Outcome:
-        """What `put` would do."""
+        """Return what `put` would do."""
         return outcome_of(self._policies.applied.get(wanted.key), wanted)
 
     def put(self, wanted: NetworkPolicy) -> Outcome:
-        """Want this policy."""
+        """Store this policy."""
         with self._policies.deciding:
             outcome = self.outcome(wanted)
             if outcome != "unchanged":
@@ -44,12 +44,12 @@ class PolicyKeeper:
         return outcome
 
     def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
-        """Let nodes enforce it no longer, soon. Raises KeyError."""
+        """Stop enforcing it on all nodes, soon. Raises KeyError."""
         with self._policies.deciding:
             self._policies.remove(key)
 
     def why_not_ready(self, key: ObjectKey) -> str:
-        """Whether every node enforces what is wanted."""
+        """Return whether some node does not enforce the policies yet."""
         if key not in self._policies.applied:
-            return "not there yet"
+            return "does not exist yet"
         return "; ".join(self._policies.why_not_enforced())

@@ -1,4 +1,4 @@
-"""How far Deployments, ReplicaSets and DaemonSets are: their numbers and conditions in Kubernetes' words. Pure."""
+"""The progress of Deployments, ReplicaSets and DaemonSets: numbers and conditions in Kubernetes' words. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +26,12 @@ class Condition:
     changed_at: float
     """When it got this status."""
     updated_at: float
-    """When it was heard of last, such as a pod of the rollout that became available."""
+    """When it was last updated, for example by a newly available pod of the rollout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unplaced:
-    """Why no node takes another pod, and since when."""
+    """Why no node accepts another pod, and since when."""
 
     why: str
     since: float
@@ -48,11 +48,11 @@ class PodNumbers:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentNumbers:
-    """The pods of a Deployment that are not ending."""
+    """The pods of a Deployment that are not terminating."""
 
     replicas: int = 0
     updated: int = 0
-    """Of the present template."""
+    """Of the current template."""
     ready: int = 0
     available: int = 0
     outdated: int = 0
@@ -61,14 +61,14 @@ class DeploymentNumbers:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a Deployment is, as it was seen last."""
+    """The last observed progress of a Deployment."""
 
     numbers: DeploymentNumbers
     conditions: tuple[Condition, ...]
     current: str
-    """The name of its present ReplicaSet; empty where a paused one has none yet."""
+    """The name of its current ReplicaSet; empty while a paused one has none yet."""
     moved_at: float
-    """When its rollout began, or came nearer to its end."""
+    """When its rollout started, or last made progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class DaemonNumbers:
     ready: int = 0
     available: int = 0
     misscheduled: int = 0
-    """On nodes that do not take it."""
+    """On nodes that do not match it."""
 
 
 def set_numbers(one: KeptSet, pods: PodsByOwner) -> PodNumbers:
@@ -111,7 +111,7 @@ def deployment_numbers(
 
 
 def daemon_numbers(wanted: DaemonSet, own: Sequence[SeenPod], nodes: Sequence[SeenNode]) -> DaemonNumbers:
-    """Count the nodes that are to have a pod, and those that have one."""
+    """Count the nodes that should have a pod, and those that have one."""
     template_hash, targets = wanted.spec.template.hash, nodes_for(wanted.spec.template.spec, nodes)
     alive = [pod for pod in own if not pod.terminating]
     right = [pod for pod in alive if pod.node in targets]
@@ -154,7 +154,7 @@ def progress_of(
 
 def replica_failure(unplaced: Unplaced) -> Condition:
     """Return the condition of what wants a pod that no node takes."""
-    why = f"no node takes another pod: {unplaced.why}"
+    why = f"no node accepts another pod: {unplaced.why}"
     return Condition(REPLICA_FAILURE, "True", "FailedCreate", why, unplaced.since, unplaced.since)
 
 

@@ -1,9 +1,9 @@
-"""What to do so that Deployments, ReplicaSets and DaemonSets get the pods that they want. Pure.
+"""Decides how Deployments, ReplicaSets and DaemonSets get their desired pods. Pure.
 
     Deployments ── rollout ──> ReplicaSets ── replicas ──┐
     DaemonSets ── daemons ───────────────────────────────┴──> pods to create and to end
 
-Wanted and observed in, decision out; it is called again after every change, and nothing else is remembered.
+Desired and observed state in, decision out; it is called again after every change, and keeps no other state.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from testbed.workloads.seen import Action, DeletePod, KeptSet, Scaled, SeenPod, 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What was applied and scaled, and the ReplicaSets that Deployments have made so far."""
+    """The applied and scaled objects, and the ReplicaSets that Deployments have created so far."""
 
     deployments: Mapping[ObjectKey, Deployment]
     sets: Mapping[ObjectKey, KeptSet]
@@ -30,7 +30,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now."""
+    """The next actions."""
 
     sets: Mapping[ObjectKey, KeptSet]
     """All ReplicaSets from now on."""
@@ -40,7 +40,7 @@ class Decision:
 
 
 def reconcile(wanted: Wanted, pods: Sequence[SeenPod], nodes: Sequence[SeenNode], now: str) -> Decision:
-    """Decide for everything that makes pods; `now` is when new ReplicaSets are created."""
+    """Decide for all kinds that create pods; `now` is the creation time of new ReplicaSets."""
     of_owner = by_owner(pods)
     sets = {
         key: one for key, one in wanted.sets.items() if one.deployment is None or one.deployment in wanted.deployments

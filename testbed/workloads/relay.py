@@ -1,9 +1,9 @@
 """Relays connections from a listening socket, which is standard input, to a target in this network namespace.
 
-    python3 -I -S relay.py HOST:PORT [HOST:PORT…]       the first target that takes the connection gets it
+    python3 -I -S relay.py HOST:PORT [HOST:PORT…]       the first target that accepts the connection gets it
 
-Runs inside the lab, where the target is; the listening socket was made by `testbed forward` on the host. So no process
-of the host ever has a socket of the lab, and with either of them the whole thing ends. Standard library only.
+Runs inside the lab, in the target's namespace; `testbed forward` created the listening socket on the host. So no
+process of the host ever has a socket of the lab, and both processes end together. Standard library only.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ Target = tuple[str, int]
 
 
 async def serve(listener: socket.socket, targets: Sequence[Target]) -> None:
-    """Relay every connection that `listener` accepts, until the process is ended."""
+    """Relay every connection that `listener` accepts, until the process ends."""
 
     async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connected = await connect(targets)
@@ -38,7 +38,7 @@ async def serve(listener: socket.socket, targets: Sequence[Target]) -> None:
 
 
 async def connect(targets: Sequence[Target]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | str:
-    """A connection to the first target that takes it, or why none does."""
+    """Return a connection to the first target that accepts it, or the reasons of all refusals."""
     failures = []
     for host, port in targets:
         try:
@@ -51,7 +51,7 @@ async def connect(targets: Sequence[Target]) -> tuple[asyncio.StreamReader, asyn
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Everything that comes, then its end; the other direction may go on."""
+    """Copy everything up to the end; the other direction may continue."""
     with contextlib.suppress(OSError):
         while data := await reader.read(CHUNK_BYTES):
             writer.write(data)
@@ -63,13 +63,13 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """End a connection so that nobody takes it for a complete or an empty answer."""
+    """Reset a connection, so that it is not mistaken for a complete or an empty answer."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the relay."""
     targets = [(host, int(port)) for host, _, port in (word.rpartition(":") for word in sys.argv[1:])]
     with socket.socket(fileno=0) as listener:
         asyncio.run(serve(listener, targets))

@@ -1,6 +1,6 @@
-"""Which pods of ReplicaSets to create and which to end, as Kubernetes' replica set controller decides it. Pure.
+"""Decides which pods of ReplicaSets to create and which to end, like Kubernetes' replica set controller. Pure.
 
-Pods on a node that is to be left are replaced new before old, within the limits of the Deployment as a whole.
+Pods on a draining node are replaced, the new one first, within the limits of the Deployment as a whole.
 """
 
 import math
@@ -21,9 +21,9 @@ def fill(
     nodes: Sequence[SeenNode],
     placed: list[Placed],
 ) -> Iterator[Action]:
-    """Bring the pods of a Deployment's ReplicaSets, or of a single one, to what these want.
+    """Bring the pods of a Deployment's ReplicaSets, or of a single one, to the desired numbers.
 
-    `placed` is what there is on the nodes; pods that are created are added to it.
+    `placed` are the existing pods on the nodes; created pods are added to it.
     """
     left: dict[Owner, list[SeenPod]] = {}
     drained = {one.wanted.owner: left_nodes(one, nodes) for one in sets}

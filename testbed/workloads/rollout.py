@@ -1,8 +1,8 @@
-"""How many pods each ReplicaSet of a Deployment is to have, as Kubernetes' deployment controller decides it. Pure.
+"""Decides the size of each ReplicaSet of a Deployment, like Kubernetes' deployment controller. Pure.
 
-The ReplicaSet of the present template grows as far as maxSurge allows; those of former templates shrink as far as
-maxUnavailable allows, pods that are not available first. Every call does what can be done now, and the next call, when
-a pod is available or gone, does the rest.
+The ReplicaSet of the current template grows as far as maxSurge allows; those of former templates shrink as far as
+maxUnavailable allows, unavailable pods first. Every call does what is possible now, and the next call, when a pod is
+available or gone, does the rest.
 """
 
 from collections.abc import Collection, Sequence

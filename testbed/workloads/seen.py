@@ -1,4 +1,4 @@
-"""What controllers see, and what they decide. Values only."""
+"""The observations and decisions of controllers. Values only."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from testbed.cluster.replica_set import ReplicaSet
 
 @dataclass(frozen=True, slots=True)
 class SeenPod:
-    """One pod as it is now."""
+    """The current state of one pod."""
 
     key: ObjectKey
     owner: Owner | None
-    """None: a pod of its own, which only takes room here."""
+    """None: a pod without an owner, which only uses resources here."""
     template_hash: str
-    """Of a DaemonSet's pod: the template that it was made of."""
+    """Of a DaemonSet's pod: its template."""
     node: str
     ready: bool
     terminating: bool
     number: int
-    """Grows with every pod made: of two pods the newer has the greater one."""
+    """Increases with every created pod: the newer of two pods has the higher one."""
     host_ports: frozenset[TakenPort] = frozenset()
     available: bool = False
     """Ready for as long as its owner's `minReadySeconds`."""
@@ -29,14 +29,14 @@ class SeenPod:
 
 @dataclass(frozen=True, slots=True)
 class KeptSet:
-    """One ReplicaSet, applied or made for a Deployment."""
+    """One ReplicaSet, applied or created for a Deployment."""
 
     wanted: ReplicaSet
     created_at: str
     deployment: ObjectKey | None = None
     """None: one that was applied itself."""
     revision: int = 0
-    """Of the Deployment; grows with every rollout."""
+    """Of the Deployment; increases with every rollout."""
 
     @property
     def key(self) -> ObjectKey:
@@ -64,7 +64,7 @@ class CreatePod:
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """End a pod, with its grace."""
+    """End a pod, with its grace period."""
 
     pod: ObjectKey
     why: str
@@ -72,7 +72,7 @@ class DeletePod:
 
 @dataclass(frozen=True, slots=True)
 class CannotPlace:
-    """A pod is wanted that no node can take."""
+    """A desired pod that no node can accept."""
 
     owner: Owner
     why: str
@@ -83,7 +83,7 @@ Action = CreatePod | DeletePod | CannotPlace
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """A Deployment changed what one of its ReplicaSets wants."""
+    """A Deployment changed the size of one of its ReplicaSets."""
 
     deployment: ObjectKey
     set: ObjectKey
@@ -97,7 +97,7 @@ class Scaled:
 
 
 PodsByOwner = Mapping[Owner, Sequence[SeenPod]]
-"""Those that are ending included."""
+"""Including terminating ones."""
 
 
 def by_owner(pods: Iterable[SeenPod]) -> PodsByOwner:

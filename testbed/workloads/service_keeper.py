@@ -25,11 +25,11 @@ class ServiceKeeper:
         self._workloads = workloads
 
     def wanted(self) -> Mapping[ObjectKey, Service]:
-        """As applied."""
+        """Return the objects as applied."""
         return dict(self._services.applied)
 
     def check(self, applied: Sequence[tuple[Source, Service]]) -> Iterator[Problem]:
-        """Whether cluster IPs and node ports are free, and whether this kernel and network have room for Services."""
+        """Check that cluster IPs and node ports are free, and that this kernel and network support Services."""
         yield from check_together(applied, self._services.numbered.values())
         yield from check_range(applied, self._services.pod_network)
         yield from check_dual_stack(applied, self._services.dual_stack)
@@ -40,17 +40,17 @@ class ServiceKeeper:
             yield applied[0][0].problem(("kind",), what)
 
     def warnings(self, applied: Sequence[tuple[Source, Service]]) -> Iterator[Problem]:
-        """Selectors that no pod matches, and none that a template is about to make."""
+        """Return warnings about selectors that match no pod, including those from templates."""
         there = [(pod.key.namespace, pod.manifest.metadata.labels) for pod in self._pods]
         made = [(one.key.namespace, one.spec.template.metadata.labels) for one in self._workloads.owners()]
         return selects_nothing(applied, [*there, *made])
 
     def outcome(self, wanted: Service) -> Outcome:
-        """What `put` would do."""
+        """Return what `put` would do."""
         return outcome_of(self._services.applied.get(wanted.key), wanted)
 
     def put(self, wanted: Service) -> Outcome:
-        """Want this Service; one that names no numbers keeps those that it has."""
+        """Store this Service; one that names no numbers keeps its numbers."""
         with self._services.deciding:
             outcome = self.outcome(wanted)
             if outcome != "unchanged":
@@ -58,11 +58,11 @@ class ServiceKeeper:
         return outcome
 
     def remove(self, key: ObjectKey, grace_s: float | None = None) -> None:
-        """Let no node answer for it any more; soon, so that many go at once. Raises KeyError."""
+        """Remove it from all nodes; soon, so that many are removed together. Raises KeyError."""
         self._services.remove(key)
 
     def why_not_ready(self, key: ObjectKey) -> str:
-        """Whether every node answers for it; one without endpoints is ready, as in Kubernetes."""
+        """Return whether some node does not answer for it yet; one without endpoints is ready, as in Kubernetes."""
         if key not in self._services.numbered:
-            return "not there yet"
+            return "does not exist yet"
         return "; ".join(self._services.why_not_programmed())

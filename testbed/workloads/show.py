@@ -1,4 +1,4 @@
-"""Namespaces as `describe` shows them."""
+"""Namespaces in `describe`."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Deployments, ReplicaSets and DaemonSets as `describe` shows them."""
+"""Deployments, ReplicaSets and DaemonSets in `describe`."""
 
 from collections.abc import Iterable, Sequence
 

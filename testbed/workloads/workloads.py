@@ -1,10 +1,10 @@
-"""What shall run in the lab, and the one place that makes pods run and end while the lab lives.
+"""The desired workloads of the lab, and the one place that starts and ends pods.
 
-    keepers (apply, delete, scale) ──> wanted pods and what makes pods ──┐
+    controllers (apply, delete, scale) ──> desired pods and their owners ──┐
     pods_changed ────────────────────────────────────────────────────────┴─> reconcile (pure) ──> start and end pods
 
-Decisions are taken in one thread, the subscriber of `pods_changed`. Starting and ending take time and have threads of
-their own; what they bring about is the next change.
+Decisions are made in one thread, the subscriber of `pods_changed`. Starting and ending take time and have their own
+threads; their results are the next change.
 """
 
 import random
@@ -43,17 +43,17 @@ from testbed.workloads.seen import (
 )
 
 ROUTES_LIMIT_S = 3.0
-"""How long services may take to forget the pod; an event names one that takes longer."""
+"""How long services may take to forget the pod; an event names any that takes longer."""
 UNDER_WAY_S = 0.2
-"""For requests that were on their way when the last node forgot the pod: to arrive, and to be answered."""
+"""For requests in flight when the last node forgot the pod: time to arrive, and to be answered."""
 STARTERS = 4
-"""Pods that are built at the same time."""
+"""Pods built at the same time."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 10.0
 SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-"""As in Kubernetes: no vowels, so that no words come about, and nothing that looks like something else."""
+"""As in Kubernetes: no vowels, to avoid words, and no ambiguous characters."""
 SUFFIX_LENGTH = 5
 REVISION_HASH = "controller-revision-hash"
-"""The label of a DaemonSet's pods that says of which template each is."""
+"""The label of a DaemonSet's pods with their template."""
 
 
 class Owned(NamedTuple):
@@ -62,48 +62,48 @@ class Owned(NamedTuple):
     owner: Owner
     template_hash: str
     number: int
-    """Grows with every pod made."""
+    """Increases with every created pod."""
 
 
 class Seen(NamedTuple):
-    """A look at the lab."""
+    """One observation of the lab."""
 
     pods: PodsByOwner
     nodes: Sequence[SeenNode]
 
 
 class Workloads:
-    """Wanted pods and what makes pods, and what is done about them."""
+    """Desired pods and their owners, and the actions for them."""
 
     def __init__(self, nodes: Nodes, pods: Pods, events: Events) -> None:
         self._nodes = nodes
         self._pods = pods
         self._events = events
         self.deployments: dict[ObjectKey, Deployment] = {}
-        """As wanted. Changed under `deciding` only, as the two below."""
+        """As desired. Changed only under `deciding`, like the two below."""
         self.sets: Mapping[ObjectKey, KeptSet] = {}
-        """ReplicaSets: applied, or made for Deployments."""
+        """ReplicaSets: applied, or created for Deployments."""
         self.daemon_sets: dict[ObjectKey, DaemonSet] = {}
-        """As wanted."""
+        """As desired."""
         self.created_at: dict[Owner, str] = {}
-        """When each Deployment and DaemonSet was wanted first."""
+        """When each Deployment and DaemonSet was first applied."""
         self.bare: dict[ObjectKey, PodManifest] = {}
-        """Wanted pods that belong to nothing, each on its node. Changed under `deciding` only."""
+        """Desired pods without an owner, each on its node. Changed only under `deciding`."""
         self.leaving: set[str] = set()
         """Nodes that are drained or about to be deleted."""
         self.closed: set[str] = set()
-        """Nodes that are just being added, or taken away: no pod goes there."""
+        """Nodes that are being added or removed: they accept no pod."""
         self.deciding = threading.RLock()
         self._owned: dict[ObjectKey, Owned] = {}
         self._numbers = count(1)
         self._random = random.Random()
         self._starters = ThreadPoolExecutor(STARTERS, "start pod")
         self._lanes: weakref.WeakKeyDictionary[Pod, threading.Lock] = weakref.WeakKeyDictionary()
-        """Of each pod: it is not started while it is ended."""
+        """For each pod: it is not started while it is being ended."""
         self._wake: threading.Timer | None = None
         """Decides again when a pod has been ready for long enough."""
         self.unplaced: Mapping[Owner, Unplaced] = {}
-        """ReplicaSet or DaemonSet → why no node takes another pod of it."""
+        """ReplicaSet or DaemonSet → why no node accepts another of its pods."""
         self._progress: Mapping[ObjectKey, Progress] = {}
         """Of each Deployment, at the last decision."""
 
@@ -115,7 +115,7 @@ class Workloads:
         self._pods.changed.subscribe("workloads", self.decide)
 
     def want(self, wanted: PodOwner) -> None:
-        """Want it from now on, or want it changed. To be called under `deciding`."""
+        """Set it as desired, or change it. Call it under `deciding`."""
         if isinstance(wanted, ReplicaSet):
             before = self.sets.get(wanted.key)
             kept = KeptSet(wanted, now()) if before is None else replace(before, wanted=wanted)
@@ -128,7 +128,7 @@ class Workloads:
         self.created_at.setdefault(wanted.owner, now())
 
     def forget(self, owner: Owner, grace_s: float | None) -> None:
-        """Want it no longer, end all its pods and return when they are gone. Raises KeyError."""
+        """Remove it, end all its pods and return when they are gone. Raises KeyError."""
         with self.deciding:
             pods = self.pods_of(owner)
             if owner.kind == "ReplicaSet":
@@ -149,7 +149,7 @@ class Workloads:
             self.end(pod, grace_s)
 
     def look(self) -> None:
-        """Decide soon: something is wanted that was not."""
+        """Decide soon: the desired state changed."""
         self._pods.changed.notify()
 
     def owner_of(self, pod: ObjectKey) -> Owner | None:
@@ -200,7 +200,7 @@ class Workloads:
             )
         for key, manifest in self.bare.items():
             if self._pods.get(key) is None:
-                # Wanted a moment ago: it takes its room already.
+                # Applied a moment ago: it uses its resources already.
                 node, ports = manifest.spec.node_name or "", host_ports(manifest.spec)
                 seen.append(SeenPod(key, None, "", node, False, False, 0, ports))
         return seen
@@ -214,7 +214,7 @@ class Workloads:
         ]
 
     def decide(self) -> None:
-        """Do what is to be done now about everything that makes pods."""
+        """Take the next actions for everything that creates pods."""
         with self.deciding:
             if not self.deployments and not self.sets and not self.daemon_sets and not self._owned:
                 return
@@ -278,17 +278,17 @@ class Workloads:
             self._wake.start()
 
     def launch(self, pod: Pod) -> None:
-        """Let the pod be known, and build it soon; it is tried again and again while it is wanted."""
+        """Register the pod, and build it soon; retry while it is desired."""
         self._pods.add(pod)
         self._starters.submit(self._build, pod, FIRST_RETRY_S)
 
     def end_soon(self, pod: Pod, grace_s: float | None = None) -> None:
-        """End the pod, with its grace, in a thread of its own."""
+        """End the pod, with its grace period, in a new thread."""
         pod.mark_terminating()
         threading.Thread(target=self.end, args=(pod, grace_s), name=f"end {pod.name}", daemon=True).start()
 
     def end(self, pod: Pod, grace_s: float | None = None) -> None:
-        """End the pod; returns when it is gone. A second call waits for the first."""
+        """End the pod; return when it is gone. A second call waits for the first."""
         pod.mark_terminating()
         with self._lane(pod):
             if self._pods.get(pod.key) is pod:
@@ -296,9 +296,9 @@ class Workloads:
 
     def _end(self, pod: Pod, grace_s: float | None) -> None:
         """End it in the order that loses no request: no node sends to it any more, then TERM, then the grace."""
-        # Notified in any case: the pod's own word wakes the pod watch first, and we must not wait for that.
+        # Notify in any case: the pod's own report reaches the pod watch first, and we must not wait for that.
         for name in self._pods.changed.notify_and_wait(ROUTES_LIMIT_S):
-            why = f"{name} may still send to the pod after {ROUTES_LIMIT_S:g} s; it is ended all the same"
+            why = f"{name} may still send to the pod after {ROUTES_LIMIT_S:g} s; it is terminated anyway"
             self._event("Warning", f"pod/{pod.name}", "StillUsed", why)
         if grace_s is None or grace_s > 0:
             time.sleep(UNDER_WAY_S)
@@ -341,7 +341,7 @@ class Workloads:
         for owner, why in {action.owner: action.why for action in found}.items():
             before = self.unplaced.get(owner)
             if before is None or before.why != why:
-                self._event("Warning", f"{owner}", "FailedScheduling", f"no node takes another pod: {why}")
+                self._event("Warning", f"{owner}", "FailedScheduling", f"no node accepts another pod: {why}")
             latest[owner] = Unplaced(why, before.since if before else time.time())
         self.unplaced = latest
 

@@ -212,7 +212,7 @@ def test_a_daemon_set_follows_nodes_that_come_are_drained_and_go(lab: Lab) -> No
     lab.must("delete", "pod", name)
     wait_until(lambda: nodes_of(lab, "each") == [*NODES, "node4"], timeout_s=10, what="made again on a drained node")
     deleted = lab.testbed("node", "delete", "node4")
-    assert (deleted.code, "went with it" in deleted.err) == (0, False)
+    assert (deleted.code, "were deleted with it" in deleted.err) == (0, False)
     constantly(lambda: nodes_of(lab, "each") == NODES, for_s=2, what="nothing is made for a node that is gone")
     status = status_of(lab, "daemonsets", "each")
     assert (status["desiredNumberScheduled"], status["numberReady"], status["numberMisscheduled"]) == (3, 3, 0)
