@@ -288,7 +288,7 @@ def test_a_node_comes_takes_pods_and_goes(lab: Lab) -> None:
     assert lab.testbed("get", "nodes", "node4").out.count("ready, drained") == 1
     agent = lab.node("node4")["agent"]["pid"]
     deleted = lab.testbed("node", "delete", "node4")
-    assert (deleted.code, "went with it: there" in deleted.err) == (0, True)
+    assert (deleted.code, "were deleted with it: there" in deleted.err) == (0, True)
     assert [node["peers"] for node in lab.json("status")["nodes"]] == [{"known": 2, "expected": 2}] * 3
     assert lab.exec("node1", "kill", "-0", str(agent)).code != 0, "its agent lives on"
     assert "192.168.8.77" not in lab.run("node1", "ip", "neigh")
