@@ -78,22 +78,22 @@ IN_LAB: Mapping[Kind, KindInLab] = {
     kinds.CONFIG_MAP: KindInLab(
         get=objects.config_maps,
         describe=Described(
-            names=lambda lab: list(map(str, lab.config_map_keeper.wanted())),
-            show=lambda lab, name: lab.config_map_keeper.describe(name),
+            names=lambda lab: list(map(str, lab.config_map_controller.wanted())),
+            show=lambda lab, name: lab.config_map_controller.describe(name),
         ),
     ),
     kinds.SECRET: KindInLab(
         get=objects.secrets,
         describe=Described(
-            names=lambda lab: list(map(str, lab.secret_keeper.wanted())),
-            show=lambda lab, name: lab.secret_keeper.describe(name),
+            names=lambda lab: list(map(str, lab.secret_controller.wanted())),
+            show=lambda lab, name: lab.secret_controller.describe(name),
         ),
     ),
     kinds.NAMESPACE: KindInLab(
         get=objects.namespaces,
         describe=Described(
             names=lambda lab: lab.state.namespaces.names,
-            show=lambda lab, name: show.describe_namespace(name, lab.state.namespaces, lab.keepers),
+            show=lambda lab, name: show.describe_namespace(name, lab.state.namespaces, lab.controllers),
         ),
     ),
     kinds.NETWORK_POLICY: KindInLab(

@@ -12,15 +12,15 @@ from testbed.lab.state import LabState
 from testbed.policies.policies import Policies
 from testbed.services.external_addresses import ExternalAddresses
 from testbed.services.services import Services
-from testbed.workloads.config_keeper import ConfigKeeper
-from testbed.workloads.daemon_set_keeper import DaemonSetKeeper
-from testbed.workloads.deployment_keeper import DeploymentKeeper, ReplicaSetKeeper
-from testbed.workloads.keeper import Keeper
-from testbed.workloads.namespace_keeper import NamespaceKeeper
+from testbed.workloads.config_controller import ConfigController
+from testbed.workloads.controller import Controller
+from testbed.workloads.daemon_set_controller import DaemonSetController
+from testbed.workloads.deployment_controller import DeploymentController, ReplicaSetController
+from testbed.workloads.namespace_controller import NamespaceController
 from testbed.workloads.node_changes import NodeChanges
-from testbed.workloads.pod_keeper import PodKeeper
-from testbed.workloads.policy_keeper import PolicyKeeper
-from testbed.workloads.service_keeper import ServiceKeeper
+from testbed.workloads.pod_controller import PodController
+from testbed.workloads.policy_controller import PolicyController
+from testbed.workloads.service_controller import ServiceController
 from testbed.workloads.workloads import Workloads
 
 
@@ -44,27 +44,27 @@ class Lab:
             pods_changed=pods.changed,
             events=events,
         )
-        self.pod_keeper = PodKeeper(self.workloads, nodes, pods, state.underlay)
-        self.owner_keepers = (
-            DeploymentKeeper(self.workloads, nodes, events),
-            ReplicaSetKeeper(self.workloads, nodes, events),
-            DaemonSetKeeper(self.workloads, nodes),
+        self.pod_controller = PodController(self.workloads, nodes, pods, state.underlay)
+        self.owner_controllers = (
+            DeploymentController(self.workloads, nodes, events),
+            ReplicaSetController(self.workloads, nodes, events),
+            DaemonSetController(self.workloads, nodes),
         )
         """Of kinds that create pods from a template."""
-        self.service_keeper = ServiceKeeper(self.services, pods, self.workloads)
-        self.policy_keeper = PolicyKeeper(self.policies)
-        self.config_map_keeper = ConfigKeeper("ConfigMap", state.configs)
-        self.secret_keeper = ConfigKeeper("Secret", state.configs)
-        self.node_changes = NodeChanges(state, self.workloads, self.pod_keeper)
+        self.service_controller = ServiceController(self.services, pods, self.workloads)
+        self.policy_controller = PolicyController(self.policies)
+        self.config_map_controller = ConfigController("ConfigMap", state.configs)
+        self.secret_controller = ConfigController("Secret", state.configs)
+        self.node_changes = NodeChanges(state, self.workloads, self.pod_controller)
         self.faults = ledger_of(state, self.names, self.services)
-        self._keepers: dict[str, Keeper] = {}
-        self.namespace_keeper = NamespaceKeeper(state.namespaces, self._keepers)
+        self._controllers: dict[str, Controller] = {}
+        self.namespace_controller = NamespaceController(state.namespaces, self._controllers)
 
     @property
-    def keepers(self) -> Mapping[str, Keeper]:
+    def controllers(self) -> Mapping[str, Controller]:
         """Return the controllers by kind (`Pod`, `Deployment`, …) that accept objects already."""
-        return self._keepers
+        return self._controllers
 
-    def open(self, kind: str, keeper: Keeper) -> None:
+    def open(self, kind: str, controller: Controller) -> None:
         """Accept objects of a kind from now on."""
-        self._keepers[kind] = keeper
+        self._controllers[kind] = controller

@@ -104,8 +104,8 @@ class LabStart:
     def _pods(self) -> str:
         lab, state = self._lab, self._state
         state.configs.put(state.cluster.configs)
-        lab.open("ConfigMap", lab.config_map_keeper)
-        lab.open("Secret", lab.secret_keeper)
+        lab.open("ConfigMap", lab.config_map_controller)
+        lab.open("Secret", lab.secret_controller)
         for manifest in state.cluster.pods:
             lab.workloads.bare[manifest.key] = manifest
             state.pods.add(state.pods.make(manifest))
@@ -121,13 +121,13 @@ class LabStart:
             else:
                 threading.Thread(target=self._start_late, args=(node,), name=f"late {node.name}", daemon=True).start()
         lab.workloads.start(state.cluster.pod_owners)
-        lab.open("Namespace", lab.namespace_keeper)
-        lab.open("NetworkPolicy", lab.policy_keeper)
-        lab.open("Pod", lab.pod_keeper)
-        for keeper in lab.owner_keepers:
-            lab.open(keeper.kind, keeper)
+        lab.open("Namespace", lab.namespace_controller)
+        lab.open("NetworkPolicy", lab.policy_controller)
+        lab.open("Pod", lab.pod_controller)
+        for controller in lab.owner_controllers:
+            lab.open(controller.kind, controller)
         waiting = UnreadyPods(now)
-        made = [keeper.all_why_not_ready for keeper in lab.owner_keepers]
+        made = [controller.all_why_not_ready for controller in lab.owner_controllers]
         self._await("pods", lambda: [*waiting.reasons(), *(why for look in made for why in look())])
         return f"{sum(pod.status().ready for pod in state.pods)} pods ready"
 
@@ -135,7 +135,7 @@ class LabStart:
         services, names = self._lab.services, self._lab.names
         services.start()
         names.publish()
-        self._lab.open("Service", self._lab.service_keeper)
+        self._lab.open("Service", self._lab.service_controller)
         self._await(
             "services",
             lambda: [*services.why_not_programmed(), *self._lab.policies.why_not_enforced(), *names.why_not_served()],

@@ -83,7 +83,7 @@ def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
         Verb(RESTART, running.restart),
         Verb(ETCDCTL, running.etcdctl),
         *change_verbs(
-            lab.keepers, state.namespaces, lab.policies, state.pods.changed, state.cluster.images, lab.groups
+            lab.controllers, state.namespaces, lab.policies, state.pods.changed, state.cluster.images, lab.groups
         ),
         *NodeVerbs(lab.node_changes, state.nodes, lambda: state.settled).verbs(),
         *running.targets.verbs(),

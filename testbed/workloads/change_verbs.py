@@ -34,9 +34,9 @@ from testbed.lab.namespaces import Namespaces
 from testbed.lab.waiting import wait_for
 from testbed.policies.policies import Policies
 from testbed.policies.preview import after, reach_changes
-from testbed.workloads.deployment_keeper import DeploymentKeeper, ReplicaSetKeeper
-from testbed.workloads.keeper import Keeper
-from testbed.workloads.namespace_keeper import NamespaceKeeper
+from testbed.workloads.controller import Controller
+from testbed.workloads.deployment_controller import DeploymentController, ReplicaSetController
+from testbed.workloads.namespace_controller import NamespaceController
 
 KindAndKey = tuple[str, ObjectKey]
 NAMESPACE = "Namespace"
@@ -48,15 +48,15 @@ FORGET_LIMIT_S = 10.0
 
 
 def change_verbs(
-    keepers: Mapping[str, Keeper],
+    controllers: Mapping[str, Controller],
     namespaces: Namespaces,
     policies: Policies,
     pods_changed: Changes,
     images: Sequence[ImageRule],
     groups: Groups,
 ) -> Sequence[AnyVerb]:
-    """Return these verbs; `keepers` by kind, `images` are the lab's rules for what runs, `groups` limit containers."""
-    changes = ChangeVerbs(keepers, namespaces, policies, pods_changed, images, groups)
+    """Return these verbs; `controllers` by kind, `images` are the lab's rules, `groups` limit containers."""
+    changes = ChangeVerbs(controllers, namespaces, policies, pods_changed, images, groups)
     return (Verb(APPLY, changes.apply), Verb(DELETE, changes.delete), Verb(SCALE, changes.scale))
 
 
@@ -65,14 +65,14 @@ class ChangeVerbs:
 
     def __init__(
         self,
-        keepers: Mapping[str, Keeper],
+        controllers: Mapping[str, Controller],
         namespaces: Namespaces,
         policies: Policies,
         pods_changed: Changes,
         images: Sequence[ImageRule],
         groups: Groups,
     ) -> None:
-        self._keepers = keepers
+        self._controllers = controllers
         self._policies = policies
         self._namespaces = namespaces
         self._images = images
@@ -90,13 +90,13 @@ class ChangeVerbs:
             is_dry = request.argument("dry_run", bool, False)
             lines: list[ChangedObject] = []
             for one in manifests:
-                keeper = self._keeper(one.object.kind)
-                outcome = keeper.outcome(one.object) if is_dry else keeper.put(one.object)
+                controller = self._controller(one.object.kind)
+                outcome = controller.outcome(one.object) if is_dry else controller.put(one.object)
                 lines.append({"kind": one.object.kind, "name": str(one.object.key), "outcome": outcome})
         found = [problem for one in manifests for problem in one.source.warnings]
         # They check what has been stored.
         for kind, group in _by_kind([] if is_dry else manifests).items():
-            found += self._keeper(kind).warnings(group)
+            found += self._controller(kind).warnings(group)
         order = {one.source.name: number for number, one in enumerate(manifests)}
         warnings = [str(problem) for problem in sorted(found, key=lambda one: _place(one, order))]
         specs = [spec for one in manifests if (spec := pod_spec_of(one.object)) is not None]
@@ -147,13 +147,13 @@ class ChangeVerbs:
         """Change the number of pods of a Deployment or ReplicaSet."""
         kind, replicas = request.argument("kind", str, DEPLOYMENT.name), request.argument("replicas", int)
         key = key_of(request.argument("name", str), request.argument("namespace", str) or DEFAULT_NAMESPACE)
-        keeper = self._keeper(kind)
-        if not isinstance(keeper, DeploymentKeeper | ReplicaSetKeeper):
+        controller = self._controller(kind)
+        if not isinstance(controller, DeploymentController | ReplicaSetController):
             raise InvalidInput(f"scale: the number of pods of a {kind} is not chosen (want deployment or replicaset)")
         try:
-            before = keeper.scale(key, replicas)
+            before = controller.scale(key, replicas)
         except KeyError as failure:
-            there = ", ".join(map(str, keeper.wanted())) or "none"
+            there = ", ".join(map(str, controller.wanted())) or "none"
             raise TestbedError(f"no {kind.lower()} named {key} (there are: {there})") from failure
         lines: list[ChangedObject] = [{"kind": kind, "name": str(key), "outcome": "scaled"}]
         wait_s = request.argument("wait_s", float)
@@ -175,7 +175,7 @@ class ChangeVerbs:
             *check_twice(manifests),
         ]
         for kind, group in _by_kind(manifests).items():
-            problems += self._keeper(kind).check(group)
+            problems += self._controller(kind).check(group)
         if request.argument("strict", bool, False):
             problems += [warning for one in manifests for warning in one.source.warnings]
         if problems:
@@ -200,22 +200,22 @@ class ChangeVerbs:
             problems += found
         return sources, problems
 
-    def _keeper(self, kind: str) -> Keeper:
-        keeper = self._keepers.get(kind)
-        if keeper is None:
+    def _controller(self, kind: str) -> Controller:
+        controller = self._controllers.get(kind)
+        if controller is None:
             raise TestbedError(f"the lab is still starting and accepts no {kind} yet")
-        return keeper
+        return controller
 
     def _remove_all(self, wanted: Iterable[KindAndKey], grace_s: float | None) -> dict[KindAndKey, bool]:
         """Remove these and wait until they are gone; return each with whether it existed."""
         gone = dict.fromkeys(wanted, False)
         ending = [key for kind, key in gone if kind == NAMESPACE]
         if ending:
-            keeper = self._keeper(NAMESPACE)
-            assert isinstance(keeper, NamespaceKeeper)
+            controller = self._controller(NAMESPACE)
+            assert isinstance(controller, NamespaceController)
             # An `apply` that found the namespace must store its objects before these are counted.
             with self._applying:
-                keeper.begin_removal(ending)
+                controller.begin_removal(ending)
         # Namespaces last: other named objects are not missing because they were deleted with one.
         waves = ([one for one in gone if one[0] != NAMESPACE], [one for one in gone if one[0] == NAMESPACE])
         with ThreadPoolExecutor(REMOVERS, "remove") as removers:
@@ -225,7 +225,7 @@ class ChangeVerbs:
 
     def _remove(self, kind: str, key: ObjectKey, grace_s: float | None) -> bool:
         try:
-            self._keeper(kind).remove(key, grace_s)
+            self._controller(kind).remove(key, grace_s)
         except KeyError:
             return False
         return True
@@ -237,7 +237,7 @@ class ChangeVerbs:
             found = [
                 f"{line['kind'].lower()}/{line['name']}: {why}"
                 for line in lines
-                if (why := self._keeper(line["kind"]).why_not_ready(key_of(line["name"])))
+                if (why := self._controller(line["kind"]).why_not_ready(key_of(line["name"])))
             ]
             return "\n".join(found)
 

@@ -23,7 +23,7 @@ from testbed.lab.waiting import wait_for
 from testbed.pods.pod import NETNS_DIRECTORY, Pod
 from testbed.pods.pod_network import bind_name, unbind_name
 from testbed.spelling import listed
-from testbed.workloads.pod_keeper import PodKeeper
+from testbed.workloads.pod_controller import PodController
 from testbed.workloads.workloads import Workloads
 
 READY_LIMIT_S = 45.0
@@ -42,10 +42,10 @@ class NodeFailed(TestbedError):
 class NodeChanges:
     """Adds, drains and deletes nodes; the caller ensures that one change runs at a time."""
 
-    def __init__(self, state: LabState, workloads: Workloads, pod_keeper: PodKeeper) -> None:
+    def __init__(self, state: LabState, workloads: Workloads, pod_controller: PodController) -> None:
         self._state = state
         self._workloads = workloads
-        self._pod_keeper = pod_keeper
+        self._pod_controller = pod_controller
 
     def check(self, name: str, address: str | None, switch: str) -> Iterator[str]:
         """Find all problems of a node that is to be added."""
@@ -196,7 +196,7 @@ class NodeChanges:
             self._state.events.note(
                 "Warning", f"pod/{pod.name}", "NodeDeleted", f"{name} is deleted, and the pod has no controller"
             )
-            self._pod_keeper.remove(pod.key)
+            self._pod_controller.remove(pod.key)
         return [pod.name for pod in bare]
 
     def _delete_leases(self, node: LabNode) -> None:

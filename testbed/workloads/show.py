@@ -4,15 +4,17 @@ from collections.abc import Mapping
 
 from testbed.control.answers.lab import Description
 from testbed.lab.namespaces import Namespaces
-from testbed.workloads.keeper import Keeper
+from testbed.workloads.controller import Controller
 
 
-def describe_namespace(name: str, namespaces: Namespaces, keepers: Mapping[str, Keeper]) -> Description:
+def describe_namespace(name: str, namespaces: Namespaces, controllers: Mapping[str, Controller]) -> Description:
     """Return everything about one namespace, as headings and values. Raises KeyError."""
     known = namespaces.get(name)
     if known is None:
         raise KeyError(name)
-    inside = {kind: sum(key.namespace == name for key in keeper.wanted()) for kind, keeper in keepers.items()}
+    inside = {
+        kind: sum(key.namespace == name for key in controller.wanted()) for kind, controller in controllers.items()
+    }
     return {
         "Name": name,
         "Labels": known.wanted.labels,

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.object_key import ObjectKey
-from testbed.workloads.owner_keeper import OwnerKeeper
+from testbed.workloads.owner_controller import OwnerController
 from testbed.workloads.progress import daemon_numbers
 
 
-class DaemonSetKeeper(OwnerKeeper[DaemonSet]):
-    """The keeper of kind DaemonSet."""
+class DaemonSetController(OwnerController[DaemonSet]):
+    """The controller of kind DaemonSet."""
 
     kind = "DaemonSet"
 

@@ -14,12 +14,12 @@ from testbed.cluster.validation import Source
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.lab.underlay import LabUnderlay
-from testbed.workloads.keeper import Outcome, outcome_of
+from testbed.workloads.controller import Outcome, outcome_of
 from testbed.workloads.workloads import Workloads
 
 
-class PodKeeper:
-    """The keeper of kind Pod."""
+class PodController:
+    """The controller of kind Pod."""
 
     def __init__(self, workloads: Workloads, nodes: Nodes, pods: Pods, underlay: LabUnderlay) -> None:
         self._workloads = workloads

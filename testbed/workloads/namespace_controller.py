@@ -10,19 +10,19 @@ from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 from testbed.errors import TestbedError
 from testbed.lab.namespaces import Namespaces
-from testbed.workloads.keeper import Keeper, Outcome, outcome_of
+from testbed.workloads.controller import Controller, Outcome, outcome_of
 
 REMOVERS = 16
 """Objects of one namespace removed at the same time."""
 
 
-class NamespaceKeeper:
-    """The keeper of kind Namespace."""
+class NamespaceController:
+    """The controller of kind Namespace."""
 
-    def __init__(self, namespaces: Namespaces, keepers: Mapping[str, Keeper]) -> None:
+    def __init__(self, namespaces: Namespaces, controllers: Mapping[str, Controller]) -> None:
         """Take the controllers of all kinds, whose objects are removed with their namespace."""
         self._namespaces = namespaces
-        self._keepers = keepers
+        self._controllers = controllers
 
     def wanted(self) -> Mapping[ObjectKey, Namespace]:
         """Return the objects as applied, and those that every lab has."""
@@ -71,12 +71,12 @@ class NamespaceKeeper:
         """Return whether it is missing."""
         return "" if self._namespaces.get(key.name) else "does not exist yet"
 
-    def _inside(self, namespace: str) -> list[tuple[Keeper, ObjectKey]]:
+    def _inside(self, namespace: str) -> list[tuple[Controller, ObjectKey]]:
         """Yield the objects of all kinds in a namespace."""
-        others = [keeper for keeper in self._keepers.values() if keeper is not self]
-        return [(keeper, key) for keeper in others for key in keeper.wanted() if key.namespace == namespace]
+        others = [controller for controller in self._controllers.values() if controller is not self]
+        return [(controller, key) for controller in others for key in controller.wanted() if key.namespace == namespace]
 
 
-def _remove(keeper: Keeper, key: ObjectKey, grace_s: float | None) -> None:
+def _remove(controller: Controller, key: ObjectKey, grace_s: float | None) -> None:
     with contextlib.suppress(KeyError):
-        keeper.remove(key, grace_s)
+        controller.remove(key, grace_s)

@@ -9,11 +9,11 @@ from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 from testbed.control.answers.lab import Description
 from testbed.lab.configs import Configs
-from testbed.workloads.keeper import Outcome, outcome_of
+from testbed.workloads.controller import Outcome, outcome_of
 
 
-class ConfigKeeper:
-    """The keeper of one of the two kinds."""
+class ConfigController:
+    """The controller of one of the two kinds."""
 
     def __init__(self, kind: ConfigKind, configs: Configs) -> None:
         self._kind: ConfigKind = kind

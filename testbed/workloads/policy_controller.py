@@ -7,12 +7,12 @@ from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 from testbed.policies.policies import Policies
-from testbed.workloads.keeper import Outcome, outcome_of
-from testbed.workloads.service_keeper import BRIDGE_SETTINGS
+from testbed.workloads.controller import Outcome, outcome_of
+from testbed.workloads.service_controller import BRIDGE_SETTINGS
 
 
-class PolicyKeeper:
-    """The keeper of kind NetworkPolicy."""
+class PolicyController:
+    """The controller of kind NetworkPolicy."""
 
     def __init__(self, policies: Policies) -> None:
         self._policies = policies

@@ -10,14 +10,14 @@ from testbed.cluster.service_checks import check_dual_stack, check_range, check_
 from testbed.cluster.validation import Source
 from testbed.lab.pods import Pods
 from testbed.services.services import Services
-from testbed.workloads.keeper import Outcome, outcome_of
+from testbed.workloads.controller import Outcome, outcome_of
 from testbed.workloads.workloads import Workloads
 
 BRIDGE_SETTINGS = Path("/proc/sys/net/bridge")
 
 
-class ServiceKeeper:
-    """The keeper of kind Service."""
+class ServiceController:
+    """The controller of kind Service."""
 
     def __init__(self, services: Services, pods: Pods, workloads: Workloads) -> None:
         self._services = services

@@ -10,15 +10,15 @@ from testbed.cluster.replica_set import ReplicaSet
 from testbed.cluster.validation import Source
 from testbed.lab.events import Events
 from testbed.lab.nodes import Nodes
-from testbed.workloads.owner_keeper import OwnerKeeper
+from testbed.workloads.owner_controller import OwnerController
 from testbed.workloads.progress import set_numbers
 from testbed.workloads.workloads import Workloads
 
 ScaledT = TypeVar("ScaledT", Deployment, ReplicaSet)
 
 
-class ScaledKeeper(OwnerKeeper[ScaledT], Generic[ScaledT]):
-    """The keeper of a kind that has `replicas`."""
+class ScaledController(OwnerController[ScaledT], Generic[ScaledT]):
+    """The controller of a kind that has `replicas`."""
 
     def __init__(self, workloads: Workloads, nodes: Nodes, events: Events) -> None:
         super().__init__(workloads, nodes)
@@ -47,8 +47,8 @@ class ScaledKeeper(OwnerKeeper[ScaledT], Generic[ScaledT]):
         return self.wanted()
 
 
-class DeploymentKeeper(ScaledKeeper[Deployment]):
-    """The keeper of kind Deployment."""
+class DeploymentController(ScaledController[Deployment]):
+    """The controller of kind Deployment."""
 
     kind = "Deployment"
 
@@ -67,8 +67,8 @@ class DeploymentKeeper(ScaledKeeper[Deployment]):
         return ""
 
 
-class ReplicaSetKeeper(ScaledKeeper[ReplicaSet]):
-    """The keeper of kind ReplicaSet; those of Deployments are not applied, but can be deleted and scaled."""
+class ReplicaSetController(ScaledController[ReplicaSet]):
+    """The controller of kind ReplicaSet; those of Deployments are not applied, but can be deleted and scaled."""
 
     kind = "ReplicaSet"
 

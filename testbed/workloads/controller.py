@@ -1,6 +1,6 @@
 """The interface of a kind's controller in a running lab for `apply`, `delete` and `get`.
 
-    keepers["Service"] = ServiceKeeper(…)        and `apply -f` takes Services
+    controllers["Service"] = ServiceController(…)        and `apply -f` takes Services
 
 Every object of a file is checked by its controller before any of them is stored, so that an invalid file changes
 nothing.
@@ -20,7 +20,7 @@ Wanted = Any
 """A model of the controller's kind, as `testbed.cluster.manifests` reads it."""
 
 
-class Keeper(Protocol):
+class Controller(Protocol):
     """Controls all objects of one kind. Methods may be called from several threads."""
 
     def wanted(self) -> Mapping[ObjectKey, Wanted]:

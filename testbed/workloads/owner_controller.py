@@ -9,13 +9,13 @@ from testbed.cluster.pod_template import PodOwner
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 from testbed.lab.nodes import Nodes
-from testbed.workloads.keeper import Outcome, outcome_of
+from testbed.workloads.controller import Outcome, outcome_of
 from testbed.workloads.workloads import Workloads
 
 OwnerT = TypeVar("OwnerT", bound=PodOwner)
 
 
-class OwnerKeeper(Generic[OwnerT]):
+class OwnerController(Generic[OwnerT]):
     """The controller of one such kind; each kind has its own `wanted` and `why_not_ready`."""
 
     kind: str
