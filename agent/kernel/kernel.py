@@ -16,7 +16,7 @@ from agent.kernel import read
 from agent.kernel.apply import Applier, sysctl_path
 from agent.kernel.diff import diff
 from agent.kernel.journal import Journal
-from agent.kernel.namespace import Namespace
+from agent.kernel.namespace import HeldNamespace
 from agent.kernel.values import (
     AssignedAddress,
     Family,
@@ -50,7 +50,7 @@ class Kernel:
         """
         self.journal = journal
         try:
-            self._namespace = Namespace(netns_pid)
+            self._namespace = HeldNamespace(netns_pid)
         except OSError as error:
             raise NetlinkError(f"enter the network namespace of process {netns_pid}: {error.strerror}") from error
         try:

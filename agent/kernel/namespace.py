@@ -49,7 +49,7 @@ def enter_network_namespace(pid: int) -> None:
         os.close(descriptor)
 
 
-class Namespace:
+class HeldNamespace:
     """A network namespace that is held open, in which functions can run."""
 
     def __init__(self, netns_pid: int | None) -> None:

@@ -17,8 +17,8 @@ from testbed.cgroups.plan import (
     HANDED_DOWN,
     JOIN,
     MOUNTED_AT,
+    CgroupPlace,
     Controller,
-    Place,
     kills_in,
     places,
     settings,
@@ -36,7 +36,7 @@ POLL_S = 0.005
 class Groups:
     """Groups of containers, by name. Usable from several threads."""
 
-    def __init__(self, where: Mapping[Controller, Place], why_not: Mapping[Controller, str]) -> None:
+    def __init__(self, where: Mapping[Controller, CgroupPlace], why_not: Mapping[Controller, str]) -> None:
         """`where` groups can be made; of other controllers `why_not`."""
         self._where = where
         by_reason: dict[str, list[str]] = {}
@@ -84,30 +84,30 @@ class Groups:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class CgroupClaim:
     """Groups that were made for a lab on the machine, and are not seen in it yet."""
 
-    trees: Mapping[Controller, tuple[Place, int]]
+    trees: Mapping[Controller, tuple[CgroupPlace, int]]
     """With descriptors of detached mounts."""
     why_not: Mapping[Controller, str]
 
     def attach(self, directory: Path) -> Groups:
         """Have them below `directory` in our mount namespace. Raises OSError."""
-        where: dict[Controller, Place] = {}
+        where: dict[Controller, CgroupPlace] = {}
         for controller, (place, tree) in self.trees.items():
             target = directory / controller
             target.mkdir(parents=True, mode=0o700)
             ns.attach_tree(tree, str(target))
             os.close(tree)
-            where[controller] = Place(place.version, target)
+            where[controller] = CgroupPlace(place.version, target)
         return Groups(where, self.why_not)
 
 
-def claim(name: str) -> Claim:
+def claim(name: str) -> CgroupClaim:
     """Make the groups of the lab `name` where this machine lets us; to be called before its mounts are its own."""
     found = places(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"), _handed_down, root=_is_root())
     why_not = {controller: why for controller, why in found.items() if isinstance(why, str)}
-    trees: dict[Controller, tuple[Place, int]] = {}
+    trees: dict[Controller, tuple[CgroupPlace, int]] = {}
     for controller, place in found.items():
         if isinstance(place, str):
             continue
@@ -120,10 +120,10 @@ def claim(name: str) -> Claim:
             if place.version == 2:
                 _write(directory / HANDED_DOWN, f"+{controller}")
             _try_to_join(directory)
-            trees[controller] = (Place(place.version, directory), ns.clone_tree(str(directory)))
+            trees[controller] = (CgroupPlace(place.version, directory), ns.clone_tree(str(directory)))
         except OSError as failure:
             why_not[controller] = f"{MOUNTED_AT}: {failure.strerror}"
-    return Claim(trees, why_not)
+    return CgroupClaim(trees, why_not)
 
 
 def _read(file: str) -> str:

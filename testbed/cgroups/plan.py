@@ -25,7 +25,7 @@ MOST_WEIGHT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CgroupPlace:
     """A directory below which groups with a controller can be made."""
 
     version: Literal[1, 2]
@@ -43,22 +43,22 @@ class Setting(NamedTuple):
 
 def places(
     mountinfo: str, own: str, handed_down: Callable[[Path], Collection[str]], *, root: bool
-) -> Mapping[Controller, Place | str]:
+) -> Mapping[Controller, CgroupPlace | str]:
     """Return for each controller where its groups can be made, or why nowhere.
 
     `mountinfo` and `own` are /proc/self/mountinfo and /proc/self/cgroup; `handed_down` reads HANDED_DOWN of a group.
     """
     mounts = list(_mounts(mountinfo))
     own_groups = dict(_own_groups(own))
-    found: dict[Controller, Place | str] = {}
+    found: dict[Controller, CgroupPlace | str] = {}
     for controller in CONTROLLERS:
         found[controller] = f"this machine has no {controller} controller mounted"
         for mount in mounts:
-            if isinstance(found[controller], Place):
+            if isinstance(found[controller], CgroupPlace):
                 break
             if mount.version == 1 and controller in mount.options:
                 below = _below(own_groups.get(controller, mount.root), mount.root)
-                found[controller] = Place(1, mount.directory / below)
+                found[controller] = CgroupPlace(1, mount.directory / below)
             elif mount.version == 2:
                 found[controller] = _in_version_2(controller, mount, own_groups.get("", "/"), handed_down, root=root)
     return found
@@ -104,7 +104,7 @@ def _below(group: str, root: str) -> PurePosixPath:
 
 def _in_version_2(
     controller: Controller, mount: _Mount, own: str, handed_down: Callable[[Path], Collection[str]], *, root: bool
-) -> Place | str:
+) -> CgroupPlace | str:
     directory = mount.directory
     if not root:
         of_user = _OF_A_USER.fullmatch(own)
@@ -113,7 +113,7 @@ def _in_version_2(
         directory /= _below(of_user[1], mount.root)
     if controller not in handed_down(directory):
         return f"{directory / HANDED_DOWN} does not have {controller}"
-    return Place(2, directory)
+    return CgroupPlace(2, directory)
 
 
 def settings(controller: Controller, version: Literal[1, 2], limits: Limits) -> list[Setting]:

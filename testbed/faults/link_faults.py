@@ -13,7 +13,7 @@ from testbed.cluster.shaping import LEAST_BURST_BYTES
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.impairment import Impairment, loss_script, netem_arguments
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
-from testbed.faults.machines import TABLE_PREFIX, End, Wire, run, wire_between
+from testbed.faults.machines import TABLE_PREFIX, Wire, WireEnd, run, wire_between
 from testbed.lab.underlay import LabUnderlay
 
 SHIM = Path(__file__).with_name("link_shim.py")
@@ -246,13 +246,13 @@ def _offloads(state: str) -> list[str]:
     return [word for name in OFFLOADS for word in (name, state)]
 
 
-def _restore_queueing(wire: Wire, place: int, end: End) -> None:
+def _restore_queueing(wire: Wire, place: int, end: WireEnd) -> None:
     run(end.pid, ["tc", "qdisc", "del", "dev", end.interface, "root"])
     for command in wire.shaping[place]:
         run(end.pid, command)
 
 
-def _unplugged_end(wire: Wire) -> End:
+def _unplugged_end(wire: Wire) -> WireEnd:
     """Return the end where the cable is unplugged: at a switch if there is one."""
     return next((end for end in wire.ends if end.pid is None), wire.ends[1])
 

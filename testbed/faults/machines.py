@@ -23,7 +23,7 @@ TABLE_PREFIX = "testbed-fault-"
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class WireEnd:
     """One end of a cable."""
 
     owner: str
@@ -40,7 +40,7 @@ class Wire:
     """One cable between two machines or switches; the end of the one named first comes first."""
 
     name: str
-    ends: tuple[End, End]
+    ends: tuple[WireEnd, WireEnd]
     shaping: Sequence[Sequence[Sequence[str]]]
     """The cluster file's tc commands for each end."""
 
@@ -101,7 +101,7 @@ def wire_between(underlay: LabUnderlay, first: str, second: str) -> Wire:
     return Wire(f"{first} {second}", (ends[0], ends[1]), [_shaping(underlay, end) for end in ends])
 
 
-def _shaping(underlay: LabUnderlay, end: End) -> Sequence[Sequence[str]]:
+def _shaping(underlay: LabUnderlay, end: WireEnd) -> Sequence[Sequence[str]]:
     number = int(end.interface.rpartition("eth")[2])
     own = [cable for cable in underlay.plan.cables if end.owner in cable.ends]
     # Mininet numbers a machine's ports from 0 and a switch's from 1, in the order of the cables.
@@ -109,10 +109,10 @@ def _shaping(underlay: LabUnderlay, end: End) -> Sequence[Sequence[str]]:
     return queueing_commands(end.interface, own[place].shaping) if place < len(own) else []
 
 
-def _end(underlay: LabUnderlay, interface: Any) -> End:  # noqa: ANN401 - Mininet has no types
+def _end(underlay: LabUnderlay, interface: Any) -> WireEnd:  # noqa: ANN401 - Mininet has no types
     owner = interface.node.name
     pid = interface.node.pid if owner in underlay.machines else None
-    return End(owner, interface.name, pid, interface)
+    return WireEnd(owner, interface.name, pid, interface)
 
 
 def _neighbours(underlay: LabUnderlay, name: str) -> list[str]:

@@ -21,7 +21,7 @@ HEADING_STYLE = "bold"
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TableLayout:
     """The place of each column."""
 
     widths: Mapping[int, int]
@@ -49,7 +49,7 @@ def table_lines(
     return lines
 
 
-def lay_out(columns: Sequence[Sequence[str]], width: int) -> Layout:
+def lay_out(columns: Sequence[Sequence[str]], width: int) -> TableLayout:
     """Find each column's place; a column is its heading and its cells."""
     natural = [max(map(_natural, column)) for column in columns]
     # The first column names the row.
@@ -72,7 +72,7 @@ def lay_out(columns: Sequence[Sequence[str]], width: int) -> Layout:
         else max(cell_len(line) for cell in columns[number] for line in wrap(cell, widths[number]))
         for number in kept
     }
-    return Layout(tight, tuple(number for number in range(len(columns)) if number not in widths), last)
+    return TableLayout(tight, tuple(number for number in range(len(columns)) if number not in widths), last)
 
 
 def _spared(kept: Sequence[int], least: Sequence[int], width: int) -> int:
@@ -124,7 +124,7 @@ def _sum(widths: Iterable[int]) -> int:
     return sum(known) + GAP * (len(known) - 1)
 
 
-def _beside(cells: Sequence[Text], layout: Layout, right: frozenset[int]) -> Iterator[Text]:
+def _beside(cells: Sequence[Text], layout: TableLayout, right: frozenset[int]) -> Iterator[Text]:
     """Yield the lines of the columns that are side by side."""
     wrapped = {number: wrap(cells[number].plain, width) for number, width in layout.widths.items()}
     for line in range(max(map(len, wrapped.values()), default=0)):

@@ -20,7 +20,7 @@ from testbed.workloads.seen import Action, DeletePod, KeptSet, Scaled, SeenPod, 
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedObjects:
     """The applied and scaled objects, and the ReplicaSets that Deployments have created so far."""
 
     deployments: Mapping[ObjectKey, Deployment]
@@ -29,7 +29,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class ControllerDecision:
     """The next actions."""
 
     sets: Mapping[ObjectKey, KeptSet]
@@ -39,7 +39,9 @@ class Decision:
     """In this order."""
 
 
-def reconcile(wanted: Wanted, pods: Sequence[SeenPod], nodes: Sequence[SeenNode], now: str) -> Decision:
+def reconcile(
+    wanted: WantedObjects, pods: Sequence[SeenPod], nodes: Sequence[SeenNode], now: str
+) -> ControllerDecision:
     """Decide for all kinds that create pods; `now` is the creation time of new ReplicaSets."""
     of_owner = by_owner(pods)
     sets = {
@@ -64,10 +66,10 @@ def reconcile(wanted: Wanted, pods: Sequence[SeenPod], nodes: Sequence[SeenNode]
             actions += fill(None, [one], of_owner, nodes, placed)
     for daemon_set in wanted.daemon_sets.values():
         actions += cover(daemon_set, of_owner.get(daemon_set.owner, ()), nodes, placed)
-    return Decision(sets, tuple(_scaled(wanted.sets, sets)), tuple(actions))
+    return ControllerDecision(sets, tuple(_scaled(wanted.sets, sets)), tuple(actions))
 
 
-def _orphans(wanted: Wanted, sets: Mapping[ObjectKey, KeptSet], pods: Sequence[SeenPod]) -> Iterator[DeletePod]:
+def _orphans(wanted: WantedObjects, sets: Mapping[ObjectKey, KeptSet], pods: Sequence[SeenPod]) -> Iterator[DeletePod]:
     """End pods whose owner is gone."""
     owners = {one.wanted.owner for one in sets.values()} | {one.owner for one in wanted.daemon_sets.values()}
     for pod in pods:

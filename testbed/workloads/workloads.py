@@ -30,7 +30,7 @@ from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.pods.pod import Pod
 from testbed.workloads.progress import Progress, Unplaced, deployment_numbers, progress_of
-from testbed.workloads.reconcile import Wanted, reconcile
+from testbed.workloads.reconcile import WantedObjects, reconcile
 from testbed.workloads.seen import (
     Action,
     CannotPlace,
@@ -218,7 +218,7 @@ class Workloads:
         with self.deciding:
             if not self.deployments and not self.sets and not self.daemon_sets and not self._owned:
                 return
-            wanted = Wanted(self.deployments, self.sets, self.daemon_sets)
+            wanted = WantedObjects(self.deployments, self.sets, self.daemon_sets)
             pods, nodes = self.seen_pods(), self.seen_nodes()
             decision = reconcile(wanted, pods, nodes, now())
             seen = Seen(by_owner(pods), nodes)

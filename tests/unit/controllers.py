@@ -10,7 +10,7 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.object_key import ObjectKey, Owner, key_of
 from testbed.cluster.placement import SeenNode
 from testbed.cluster.replica_set import ReplicaSet
-from testbed.workloads.reconcile import Decision, Wanted, reconcile
+from testbed.workloads.reconcile import ControllerDecision, WantedObjects, reconcile
 from testbed.workloads.seen import CreatePod, DeletePod, KeptSet, SeenPod
 
 AT = "2026-01-01T00:00:05Z"
@@ -73,11 +73,11 @@ class Cluster:
             self.daemon_sets[one.key] = one
         return self
 
-    def decide(self) -> Decision:
-        wanted = Wanted(self.deployments, self.sets, self.daemon_sets)
+    def decide(self) -> ControllerDecision:
+        wanted = WantedObjects(self.deployments, self.sets, self.daemon_sets)
         return reconcile(wanted, self.pods, self.nodes, AT)
 
-    def round(self) -> Decision:
+    def round(self) -> ControllerDecision:
         """One decision, carried out."""
         decision = self.decide()
         self.sets = dict(decision.sets)

@@ -12,7 +12,7 @@ from testbed.dns.records import records
 from testbed.pods.pod_network import host_end
 from testbed.services.endpoints import PodFacts, bind
 from testbed.services.rules import everywhere, wanted
-from testbed.workloads.reconcile import Wanted, reconcile
+from testbed.workloads.reconcile import WantedObjects, reconcile
 from testbed.workloads.seen import CreatePod
 
 SPEC: dict[str, Any] = {"containers": [{"name": "main", "image": "echo", "ports": [{"containerPort": 8080}]}]}
@@ -75,7 +75,7 @@ def test_deployments_of_one_name_get_pods_of_their_own() -> None:
         )
         for namespace in NAMESPACES
     ]
-    wanted = Wanted({one.key: one for one in both}, {}, {})
+    wanted = WantedObjects({one.key: one for one in both}, {}, {})
     decision = reconcile(wanted, [], [SeenNode("node1")], "2026-01-01T00:00:05Z")
     sets = [ObjectKey(namespace, f"web-{both[0].spec.template.hash}") for namespace in NAMESPACES]
     assert list(decision.sets) == sets

@@ -10,7 +10,7 @@ import pytest
 
 from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.deployment import Deployment
-from testbed.workloads.reconcile import Decision
+from testbed.workloads.reconcile import ControllerDecision
 from testbed.workloads.seen import CreatePod, DeletePod, SeenPod
 from tests.unit.controllers import Cluster, daemon_set, deployment
 
@@ -38,7 +38,7 @@ def disturb(cluster: Cluster, dice: random.Random) -> None:
         cluster.change_node(dice.choice(cluster.nodes).name, leaving=what == 2)
 
 
-def counted(decision: Decision, before: Sequence[SeenPod]) -> tuple[int, int, int, int]:
+def counted(decision: ControllerDecision, before: Sequence[SeenPod]) -> tuple[int, int, int, int]:
     """Living and available pods before, how many are created, and how many available ones are ended."""
     living = [pod for pod in before if not pod.terminating]
     ended = {action.pod for action in decision.actions if isinstance(action, DeletePod)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from testbed.cgroups.plan import Place, Setting, kills_in, places, settings
+from testbed.cgroups.plan import CgroupPlace, Setting, kills_in, places, settings
 from testbed.cluster.image_names import ImageRule
 from testbed.cluster.problems import SpecError
 from testbed.cluster.resources import Limits, Resources, limits_of, qos_class
@@ -106,31 +106,31 @@ def hands_down(**groups: list[str]) -> Callable[[Path], Collection[str]]:
 
 def test_in_version_1_groups_are_below_the_lab_s_own() -> None:
     assert places(MOUNTS_V1, OWN_V1, hands_down(), root=True) == {
-        "memory": Place(1, Path("/sys/fs/cgroup/memory/jobs/7")),
-        "cpu": Place(1, Path("/sys/fs/cgroup/cpu,cpuacct")),
+        "memory": CgroupPlace(1, Path("/sys/fs/cgroup/memory/jobs/7")),
+        "cpu": CgroupPlace(1, Path("/sys/fs/cgroup/cpu,cpuacct")),
     }
 
 
 def test_a_container_s_own_group_is_the_root_of_what_it_sees() -> None:
     mounts = MOUNTS_V1.replace("0:28 / ", "0:28 /docker/ab ")
     inside = places(mounts, OWN_V1.replace("/jobs/7", "/docker/ab/x"), hands_down(), root=True)
-    assert inside["memory"] == Place(1, Path("/sys/fs/cgroup/memory/x"))
-    assert places(mounts, OWN_V1, hands_down(), root=True)["memory"] == Place(1, Path("/sys/fs/cgroup/memory"))
+    assert inside["memory"] == CgroupPlace(1, Path("/sys/fs/cgroup/memory/x"))
+    assert places(mounts, OWN_V1, hands_down(), root=True)["memory"] == CgroupPlace(1, Path("/sys/fs/cgroup/memory"))
 
 
 def test_in_version_2_groups_are_below_the_root_where_it_hands_controllers_down() -> None:
     found = places(MOUNTS_V2, "0::/user.slice/session-1.scope\n", hands_down(cgroup=["cpu", "memory"]), root=True)
-    assert found == dict.fromkeys(("memory", "cpu"), Place(2, Path("/sys/fs/cgroup")))
+    assert found == dict.fromkeys(("memory", "cpu"), CgroupPlace(2, Path("/sys/fs/cgroup")))
     found = places(MOUNTS_V2, "0::/\n", hands_down(cgroup=["memory"]), root=True)
     assert found["cpu"] == "/sys/fs/cgroup/cgroup.subtree_control does not have cpu"
-    assert found["memory"] == Place(2, Path("/sys/fs/cgroup"))
+    assert found["memory"] == CgroupPlace(2, Path("/sys/fs/cgroup"))
 
 
 def test_without_root_groups_are_below_what_systemd_has_left_to_the_user() -> None:
     service = "/user.slice/user-1000.slice/user@1000.service"
     handed = hands_down(**{"user@1000.service": ["memory", "cpu"], "cgroup": ["memory", "cpu"]})
     found = places(MOUNTS_V2, f"0::{service}/app.slice/terminal.scope\n", handed, root=False)
-    assert found["memory"] == Place(2, Path(f"/sys/fs/cgroup{service}"))
+    assert found["memory"] == CgroupPlace(2, Path(f"/sys/fs/cgroup{service}"))
     found = places(MOUNTS_V2, "0::/user.slice/session-1.scope\n", handed, root=False)
     assert found["memory"] == "group /user.slice/session-1.scope is not one that systemd has left to its user"
 
