@@ -61,6 +61,8 @@ RUN_BY = {
     },
     ("docs/cni.md", ""): "tests/netns/test_cni.py",
     ("docs/docker.md", ""): "tests/netns/test_docker.py",
+    (f"{GUIDE}/kubectl.md", "What works"): "tests/e2e/test_kubectl.py",
+    (f"{GUIDE}/kubectl.md", "What is refused"): "tests/e2e/test_kubectl.py",
     ("docs/real-machines.md", "Join: two machines, one command each"): "tests/netns/test_join.py",
     (f"{GUIDE}/labs.md", "Without root"): "tests/e2e/test_rootless.py",
 }

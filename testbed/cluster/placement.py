@@ -36,6 +36,8 @@ class SeenNode:
     """Whether new pods may go there."""
     leaving: bool = False
     """Whether pods that can run elsewhere should move: it is drained or about to be deleted."""
+    cordoned: bool = False
+    """Whether new pods stay away, and those that are there stay."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Those of the cluster file; every node also has labels of its own."""
 
@@ -140,6 +142,8 @@ def _missing_label(spec: PodSpec, node: SeenNode) -> str:
 def _why_closed(node: SeenNode) -> str:
     if node.leaving:
         return "is drained"
+    if node.cordoned:
+        return "is cordoned"
     return "" if node.open else "takes no pods (its agent is run by hand)"
 
 

@@ -15,6 +15,7 @@ from testbed.command import (  # noqa: F401 - importing these is what registers 
     fault_command,
     forward_command,
     graph_command,
+    kubeconfig_command,
     lab_commands,
     logs_command,
     machine_commands,

@@ -30,7 +30,7 @@ SECTIONS = {
         "forward",
         "etcdctl",
     ),
-    "Look inside": ("trace", "policy", "capture", "graph", "ui", "commands"),
+    "Look inside": ("trace", "policy", "capture", "graph", "ui", "kubeconfig", "commands"),
     "Try it": ("ping", "check", "hint", "iperf", "bench"),
     "Break it": ("fault", "soak"),
     "Real machines": ("join", "leave", "machines"),

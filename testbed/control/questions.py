@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from testbed.control.answers.faults import CheckAnswer, ExerciseAnswer, FaultAnswer, HealAnswer, HintAnswer
     from testbed.control.answers.graph import GraphAnswer
     from testbed.control.answers.lab import (
+        ApiAnswer,
         ApplyAnswer,
         CommandsAnswer,
         DeleteAnswer,
@@ -61,6 +62,7 @@ APPLY: "Question[ApplyAnswer]" = Question("apply")
 DELETE: "Question[DeleteAnswer]" = Question("delete")
 SCALE: "Question[ScaleAnswer]" = Question("scale")
 NODE: "Question[NodeAnswer]" = Question("node")
+API: "Question[ApiAnswer]" = Question("api")
 
 FAULT: "Question[FaultAnswer]" = Question("fault")
 FAULTS: "Question[Sequence[FaultAnswer]]" = Question("faults")

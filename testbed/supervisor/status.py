@@ -76,7 +76,7 @@ def node_status(lab: Lab, node: LabNode, state: AgentState | None) -> NodeStatus
         "name": node.name,
         "address": str(node.address),
         "subnet": subnet_of(node, state),
-        "drained": node.name in lab.workloads.leaving,
+        "drained": node.name in lab.workloads.leaving | lab.workloads.cordoned,
         "backend": lab.state.overlay.backend,
         "device": state["device"] if state else lab.state.overlay.device,
         "datapath": (state["datapath"] if state else None) if node.runs_our_agent else "other",

@@ -48,6 +48,7 @@ from testbed.pods.pod import Pod
 from testbed.policies.verbs import policy_verbs
 from testbed.spelling import listed
 from testbed.supervisor import status
+from testbed.supervisor.api_process import ApiProcess
 from testbed.supervisor.graph_facts import graph_facts
 from testbed.supervisor.journal_verbs import JournalVerbs
 from testbed.supervisor.kinds import IN_LAB, KindInLab
@@ -95,6 +96,7 @@ def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
         *scale_verbs(state),
         *capture_verbs(lambda: map_of(state)),
         *JournalVerbs(state.name, state.directory, state.nodes).verbs(),
+        ApiProcess(state.name, state.directory, lab.options.owner_uid).verb(),
     )
 
 

@@ -142,9 +142,15 @@ class NodeChanges:
         stay = [(pod, self._workloads.owner_of(pod.key)) for pod in self._state.pods.on(name)]
         return [pod.name for pod, owner in stay if owner is None or owner.kind != DAEMON_SET.name]
 
+    def cordon(self, name: str) -> None:
+        """Let no new pods come; those that are there stay."""
+        self._workloads.cordoned.add(name)
+        self._state.events.note("Normal", f"node/{name}", "Cordoned", "takes no new pods")
+
     def uncordon(self, name: str) -> None:
         """Accept new pods again."""
         self._workloads.leaving.discard(name)
+        self._workloads.cordoned.discard(name)
         self._state.events.note("Normal", f"node/{name}", "Uncordoned", "accepts new pods again")
         self._state.pods.changed.notify()
 
@@ -179,6 +185,7 @@ class NodeChanges:
         unbind_name(NETNS_DIRECTORY, name)
         remove_machine(state.underlay, self._plan(wiring, addresses), name)
         self._workloads.leaving.discard(name)
+        self._workloads.cordoned.discard(name)
         self._workloads.closed.discard(name)
         state.events.note("Normal", f"node/{name}", "Deleted", "the machine is gone, and its lease")
         state.pods.changed.notify()

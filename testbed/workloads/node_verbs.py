@@ -13,7 +13,7 @@ from testbed.spelling import listed
 from testbed.workloads.node_changes import NodeChanges
 
 DRAIN_LIMIT_S = 60.0
-ACTIONS = ("add", "drain", "uncordon", "delete")
+ACTIONS = ("add", "cordon", "drain", "uncordon", "delete")
 
 
 class NodeVerbs:
@@ -34,7 +34,7 @@ class NodeVerbs:
         """Add, drain, uncordon or delete a node; return when it is done."""
         action, name = request.argument("action", str), request.argument("name", str)
         if action not in ACTIONS or not name:
-            raise InvalidInput("node: invalid request (want add, drain, uncordon or delete, and a name)")
+            raise InvalidInput("node: invalid request (want add, cordon, drain, uncordon or delete, and a name)")
         if not self._settled():
             raise TestbedError("the lab is still starting")
         if action != "add" and name not in self._nodes:
@@ -50,7 +50,10 @@ class NodeVerbs:
                 return {"name": name, "stay": self._changes.drain(name, limit_s)}
             if action == "delete":
                 return {"name": name, "lost": self._changes.delete(name, limit_s)}
-            self._changes.uncordon(name)
+            if action == "cordon":
+                self._changes.cordon(name)
+            else:
+                self._changes.uncordon(name)
             return {"name": name}
 
 

@@ -91,6 +91,8 @@ class Workloads:
         """Desired pods without an owner, each on its node. Changed only under `deciding`."""
         self.leaving: set[str] = set()
         """Nodes that are drained or about to be deleted."""
+        self.cordoned: set[str] = set()
+        """Nodes that take no new pods and keep those that they have."""
         self.closed: set[str] = set()
         """Nodes that are being added or removed: they accept no pod."""
         self.deciding = threading.RLock()
@@ -208,7 +210,13 @@ class Workloads:
     def seen_nodes(self) -> list[SeenNode]:
         """Return every node of the lab as it is now."""
         return [
-            SeenNode(node.name, node.expected, node.name in self.leaving, node.labels)
+            SeenNode(
+                node.name,
+                open=node.expected,
+                leaving=node.name in self.leaving,
+                cordoned=node.name in self.cordoned,
+                labels=node.labels,
+            )
             for node in self._nodes.values()
             if node.name not in self.closed
         ]

@@ -45,6 +45,8 @@ MAY_IMPORT = {  # package: {what it may import besides the standard library: why
         "agent.datapath.native.library": "the same: it is loaded before the fork",
         "cryptography": "the lab's certificate authority",
         "click": "the command line",
+        "aiohttp": "the API server: HTTP and WebSockets",
+        "jsonpatch": "the API server: JSON patches",
         "packaging": "doctor compares versions with the ranges of pyproject.toml",
         "matplotlib": "pictures of bench",
         "rich": "tables and colour",
@@ -65,6 +67,8 @@ ONLY_IN = {  # import: (the modules that may, why)
     "pyroute2": ("agent.kernel.*", "every kernel change goes through one journal, and is read and made in one way"),
     "cffi": ("agent.datapath.native*", "without a compiler the Python pump must still work"),
     "matplotlib": ("testbed.bench.plot*", "half a second to import, and wanted for --plot alone"),
+    "aiohttp": ("testbed.api.*", "only what serves kubectl needs it"),
+    "jsonpatch": ("testbed.api.patches", "the same"),
     "pytest": ("testbed.pytest_plugin", "a lab runs without pytest"),
 }
 
@@ -91,7 +95,7 @@ TESTBED_ROOMS = (
     ("testbed.command",),
     ("testbed.join",),
     ("testbed.testing",),
-    ("testbed.ui",),
+    ("testbed.ui", "testbed.api"),
     ("testbed.graph",),
     ("testbed.supervisor",),
     ("testbed.bench",),

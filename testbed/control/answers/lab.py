@@ -279,6 +279,15 @@ class EndedAnswer(TypedDict):
     """128 + the signal's number after a signal."""
 
 
+class ApiAnswer(TypedDict):
+    """How to reach the lab's API server."""
+
+    port: int
+    """Of the host's loopback."""
+    kubeconfig: str
+    """A file that its owner alone can read."""
+
+
 class ForwardTarget(TypedDict):
     """The target of a forwarded port."""
 

@@ -1,0 +1,38 @@
+"""The API server's process: `python -m testbed.api RUNDIR DIRECTORY READY_FD`, a listening socket as its stdin.
+
+Started by `testbed.supervisor.api_process` inside the lab. DIRECTORY has its certificate and token.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+
+from testbed.api.lab import Lab
+from testbed.api.server import Server
+from testbed.control.client import read_record
+
+
+def main() -> None:
+    """Entry point; serves until the lab ends."""
+    rundir, directory, ready = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    record = read_record(rundir)
+    if record is None:
+        sys.exit(f"error: {rundir}: no lab")
+
+    def tell() -> None:
+        os.write(ready, b"ready\n")
+        os.close(ready)
+
+    async def serve() -> None:
+        token = (directory / "token").read_text()
+        server = Server(Lab(record), token, directory)
+        await server.run(listener, directory / "api.pem", directory / "api.key", tell)
+
+    with socket.socket(fileno=0) as listener:
+        asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()

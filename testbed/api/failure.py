@@ -1,0 +1,84 @@
+"""Errors as Kubernetes' clients read them: a Status with a code and a reason."""
+
+import re
+from http import HTTPStatus
+from typing import Any
+
+from testbed.api.resources import Place
+from testbed.errors import InvalidInput, TestbedError
+
+REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    406: "NotAcceptable",
+    409: "Conflict",
+    410: "Expired",
+    413: "RequestEntityTooLarge",
+    415: "UnsupportedMediaType",
+    422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalError",
+    501: "NotImplemented",
+}
+_NOT_THERE = re.compile(r"^no \S+ named ")
+
+
+class Failure(Exception):
+    """What a client is answered instead of what it wanted."""
+
+    def __init__(self, code: int, message: str, place: Place | None = None, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason or REASONS.get(code, HTTPStatus(code).phrase.replace(" ", ""))
+        self._place = place
+
+    def status(self) -> dict[str, Any]:
+        """Return the v1 Status."""
+        details: dict[str, Any] = {}
+        if self._place is not None:
+            details = {"group": self._place.resource.group, "kind": self._place.resource.kind.plural}
+            details |= {"name": self._place.name} if self._place.name else {}
+        return {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": str(self),
+            "reason": self.reason,
+            "details": details,
+            "code": self.code,
+        }
+
+
+def not_found(place: Place) -> Failure:
+    """Return the failure for an object that is not there."""
+    return Failure(404, f'{_called(place)} "{place.name}" not found', place)
+
+
+def already_there(place: Place) -> Failure:
+    """Return the failure for an object that is there already."""
+    return Failure(409, f'{_called(place)} "{place.name}" already exists', place, "AlreadyExists")
+
+
+def conflict(place: Place) -> Failure:
+    """Return the failure for a change of an object that has changed in the meantime."""
+    what = "the object has been modified; please apply your changes to the latest version and try again"
+    return Failure(409, f'Operation cannot be fulfilled on {_called(place)} "{place.name}": {what}', place)
+
+
+def from_lab(error: TestbedError, place: Place | None = None) -> Failure:
+    """Return the failure for what the lab answered."""
+    if isinstance(error, InvalidInput) or error.exit_code == InvalidInput.exit_code:
+        # kubectl prints what a BadRequest says; of an Invalid it would print the field alone.
+        return Failure(400, str(error), place)
+    if _NOT_THERE.match(str(error)):
+        return Failure(404, str(error), place)
+    return Failure(500, str(error), place)
+
+
+def _called(place: Place) -> str:
+    kind = place.resource.kind
+    return f"{kind.plural}.{place.resource.group}" if place.resource.group else kind.plural

@@ -1,0 +1,56 @@
+"""The lab as the API server asks it: the questions of our own verbs, each answered in a thread of its own."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from testbed.api.failure import from_lab
+from testbed.api.resources import Place, Resource
+from testbed.control.answers.lab import ApplyAnswer
+from testbed.control.client import LabRecord, ask, ask_with_contents
+from testbed.control.questions import APPLY, DELETE, GET, NODE, SCALE, AnswerT, Question
+from testbed.errors import TestbedError
+
+ANSWER_LIMIT_S = 60.0
+REQUEST_BODY = "the request's body"
+
+
+class Lab:
+    """One running lab."""
+
+    def __init__(self, record: LabRecord) -> None:
+        self.record = record
+
+    def objects(self, resource: Resource) -> Sequence[Any]:
+        """Return every object of a kind; blocks. Raises TestbedError."""
+        return ask(self.record, GET, (), ANSWER_LIMIT_S, kind=resource.kind.plural)
+
+    async def apply(self, item: Mapping[str, Any], place: Place, *, dry_run: bool) -> ApplyAnswer:
+        """Create or change an object. Raises Failure."""
+        contents = {REQUEST_BODY: json.dumps(item).encode()}
+        try:
+            return await asyncio.to_thread(ask_with_contents, self.record, APPLY, contents, dry_run=dry_run)
+        except TestbedError as error:
+            raise from_lab(error, place) from error
+
+    async def delete(self, place: Place, grace_s: float | None) -> None:
+        """Delete an object; returns when it is gone. Raises Failure."""
+        where = {} if place.namespace is None else {"namespace": place.namespace}
+        names = {"kind": place.resource.kind.name, "names": [place.name]}
+        await self.ask(DELETE, place, **names, **where, grace_s=grace_s)
+
+    async def scale(self, place: Place, replicas: int) -> None:
+        """Set how many pods there are. Raises Failure."""
+        await self.ask(SCALE, place, name=place.name, namespace=place.namespace, replicas=replicas)
+
+    async def node(self, place: Place, action: str) -> None:
+        """Close a node for new pods, or open it again. Raises Failure."""
+        await self.ask(NODE, place, action=action, name=place.name)
+
+    async def ask(self, question: Question[AnswerT], place: Place, **arguments: object) -> AnswerT:
+        """Ask anything. Raises Failure."""
+        try:
+            return await asyncio.to_thread(lambda: ask(self.record, question, (), None, **arguments))
+        except TestbedError as error:
+            raise from_lab(error, place) from error

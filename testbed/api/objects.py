@@ -1,0 +1,290 @@
+"""What clients do with objects: get, list, watch, create, replace, patch and delete them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from testbed.api import patches, tables
+from testbed.api.failure import Failure, already_there, conflict, from_lab, not_found
+from testbed.api.lab import Lab
+from testbed.api.resources import RESOURCES, Place, Resource
+from testbed.api.selection import selection
+from testbed.api.store import Change, Collection, Versions
+from testbed.cluster.kinds import NODE
+from testbed.errors import TestbedError
+
+Object = dict[str, Any]
+SERVERS_OWN = (
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "managedFields",
+    "selfLink",
+)
+"""Of metadata: what the server says, not the client."""
+DELETE_LIMIT_S = 0.3
+"""How long a deletion is waited for before it is answered that it has begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An object, and what kubectl prints beside it."""
+
+    body: Mapping[str, Any]
+    code: int = 200
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a client says beside the path."""
+
+    labels: str = ""
+    fields: str = ""
+    version: str = ""
+    limit: int = 0
+    dry_run: bool = False
+    grace_s: float | None = None
+    table: bool = False
+    """As columns, for printing."""
+    whole_rows: bool = False
+    bookmarks: bool = False
+
+
+class Objects:
+    """Every object of the lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        versions = Versions()
+
+        def asking(resource: Resource) -> Callable[[], Any]:
+            return lambda: lab.objects(resource)
+
+        self._collections = {one.kind.plural: Collection(one, asking(one), versions) for one in RESOURCES}
+        self._changing = asyncio.Lock()
+        """A version that was compared must still be the newest when the change is made."""
+        self._deletions: set[asyncio.Task[None]] = set()
+
+    async def get(self, place: Place) -> Object:
+        """Return one object. Raises Failure."""
+        found, _ = await self._look(place)
+        for item in found:
+            metadata = item["metadata"]
+            if (metadata["name"], metadata.get("namespace")) == (place.name, place.namespace):
+                return item
+        raise not_found(place)
+
+    async def shown(self, place: Place, query: Query) -> Mapping[str, Any]:
+        """Return one object, or columns of it. Raises Failure."""
+        item = await self.get(place)
+        kind = place.resource.kind.name
+        return tables.table(kind, [item], None, whole=query.whole_rows) if query.table else item
+
+    async def listed(self, place: Place, query: Query) -> Mapping[str, Any]:
+        """Return the objects that a query means. Raises Failure."""
+        found, version = await self._look(place)
+        is_meant = self._meant(place, query)
+        items = [item for item in found if is_meant(item)]
+        kind = place.resource.kind
+        if query.table:
+            return tables.table(kind.name, items, version, whole=query.whole_rows)
+        # All of them: `limit` is a wish, and a list without `continue` is complete.
+        metadata = {"resourceVersion": str(version)}
+        return {"kind": f"{kind.name}List", "apiVersion": kind.api_version, "metadata": metadata, "items": items}
+
+    async def watch(self, place: Place, query: Query) -> AsyncIterator[Mapping[str, Any]]:
+        """Yield events about the objects that a query means. Raises Failure (410 for a version that is too old)."""
+        collection, is_meant = self._collections[place.resource.kind.plural], self._meant(place, query)
+        known: set[str] = set()
+        if query.version in ("", "0"):
+            found, since = await self._look(place)
+            first = [Change(0, "ADDED", item) for item in found]
+        else:
+            since, first = _number(query.version), []
+        with_heading = True
+        for change in first:
+            if is_meant(change.object):
+                known.add(change.object["metadata"]["uid"])
+                yield _event(place, query, change.type, change.object, heading=with_heading)
+                with_heading = False
+        async for change in collection.watch(since):
+            what = self._seen_as(
+                change, known, begun_with_list=bool(first) or query.version in ("", "0"), meant=is_meant
+            )
+            if what is not None:
+                yield _event(place, query, what, change.object, heading=with_heading)
+                with_heading = False
+
+    @staticmethod
+    def _seen_as(
+        change: Change, known: set[str], *, begun_with_list: bool, meant: Callable[[Object], bool]
+    ) -> str | None:
+        """Return what a change is to one who sees a selection: an object may come into it and leave it."""
+        uid = change.object["metadata"]["uid"]
+        is_meant = meant(change.object)
+        was_known = uid in known or (not begun_with_list and change.type != "ADDED")
+        if change.type == "DELETED" or not is_meant:
+            known.discard(uid)
+            return "DELETED" if was_known and (is_meant or uid in known or begun_with_list) else None
+        known.add(uid)
+        return "MODIFIED" if was_known else "ADDED"
+
+    async def create(self, place: Place, item: Object, query: Query) -> Answer:
+        """Create an object. Raises Failure."""
+        place = self._place_of(place, item)
+        async with self._changing:
+            try:
+                await self.get(place)
+            except Failure as failure:
+                if failure.code != 404:
+                    raise
+            else:
+                raise already_there(place)
+            return replace(await self._apply(place, item, query), code=201)
+
+    async def put(self, place: Place, item: Object, query: Query) -> Answer:
+        """Put an object in the place of the one that is there. Raises Failure (409: it has changed since)."""
+        async with self._changing:
+            before = await self.get(place)
+            return await self._change(place, before, item, query)
+
+    async def patch(self, place: Place, kind: str, patch: object, query: Query) -> Answer:
+        """Change a part of an object. Raises Failure."""
+        async with self._changing:
+            before = await self.get(place)
+            return await self._change(place, before, patches.patched(before, kind, patch), query)
+
+    async def delete(self, place: Place, query: Query) -> Object:
+        """Delete an object; returns when it is gone, or has begun to go. Raises Failure."""
+        item = await self.get(place)
+        if not place.resource.changes:
+            raise _unchangeable(place, "delete")
+        if query.dry_run:
+            return item
+        task = asyncio.create_task(self._lab.delete(place, query.grace_s))
+        self._deletions.add(task)
+        task.add_done_callback(self._deletions.discard)
+        done, _ = await asyncio.wait({task}, timeout=DELETE_LIMIT_S)
+        if done:
+            task.result()
+            return {
+                "kind": "Status",
+                "apiVersion": "v1",
+                "metadata": {},
+                "status": "Success",
+                "details": _details(item),
+            }
+        return item
+
+    async def delete_all(self, place: Place, query: Query) -> Mapping[str, Any]:
+        """Delete what a query means. Raises Failure."""
+        found = await self.listed(place, replace(query, table=False))
+        for item in found["items"]:
+            metadata = item["metadata"]
+            one = replace(place, namespace=metadata.get("namespace"), name=metadata["name"])
+            await self.delete(one, query)
+        return found
+
+    async def _change(self, place: Place, before: Object, item: Object, query: Query) -> Answer:
+        version = item.get("metadata", {}).get("resourceVersion")
+        if version and version != before["metadata"]["resourceVersion"]:
+            raise conflict(place)
+        named = self._place_of(place, item)
+        if named.name != place.name:
+            raise Failure(400, f"the name may not change (got {named.name}; want {place.name})", place)
+        if place.resource.kind is NODE:
+            return await self._change_node(place, before, item, query)
+        if _wanted(item) == _wanted(before):
+            return Answer(before)
+        return await self._apply(place, item, query)
+
+    async def _change_node(self, place: Place, before: Object, item: Object, query: Query) -> Answer:
+        """A node is open for new pods, or closed; the rest of it is in the cluster file."""
+        closed = bool(item.get("spec", {}).get("unschedulable"))
+        if item["metadata"].get("labels") != before["metadata"].get("labels"):
+            raise Failure(403, "a node's labels are in the cluster file (nodes.NAME.labels), then up again", place)
+        if closed != bool(before["spec"].get("unschedulable")) and not query.dry_run:
+            await self._lab.node(place, "cordon" if closed else "uncordon")
+        return Answer(await self.get(place))
+
+    async def _apply(self, place: Place, item: Object, query: Query) -> Answer:
+        if not place.resource.changes:
+            raise _unchangeable(place, "create")
+        answer = await self._lab.apply(_wanted(item), place, dry_run=query.dry_run)
+        warnings = tuple(answer["warnings"])
+        return Answer(item if query.dry_run else await self.get(place), 200, warnings)
+
+    async def _look(self, place: Place) -> tuple[list[Object], int]:
+        try:
+            return await self._collections[place.resource.kind.plural].look()
+        except TestbedError as error:
+            raise from_lab(error, place) from error
+
+    @staticmethod
+    def _meant(place: Place, query: Query) -> Callable[[Object], bool]:
+        chosen = selection(query.labels, query.fields)
+
+        def is_meant(item: Object) -> bool:
+            metadata = item["metadata"]
+            here = place.namespace in (None, metadata.get("namespace"))
+            return here and place.name in (None, metadata["name"]) and chosen(item)
+
+        return is_meant
+
+    @staticmethod
+    def _place_of(place: Place, item: Object) -> Place:
+        """Return where an object belongs by its own word. Raises Failure when that is elsewhere."""
+        kind, metadata = place.resource.kind, item.get("metadata")
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+            raise Failure(422, "metadata.name: is missing (generateName is not served)", place)
+        if (item.get("apiVersion"), item.get("kind")) != (kind.api_version, kind.name):
+            got = f"{item.get('apiVersion')} {item.get('kind')}"
+            raise Failure(400, f"the path and the object do not agree (got {got}; want {kind.api_version} {kind.name})")
+        if kind.namespaced and metadata.setdefault("namespace", place.namespace) != place.namespace:
+            where = f"got {metadata['namespace']}; want {place.namespace}"
+            raise Failure(400, f"the namespace of the object is not that of the request ({where})", place)
+        return replace(place, name=metadata["name"])
+
+
+def _wanted(item: Object) -> Object:
+    """Return what a client wants: the object without what the server says of it."""
+    metadata = {key: value for key, value in item["metadata"].items() if key not in SERVERS_OWN}
+    metadata.pop("ownerReferences", None)
+    rest = {key: value for key, value in item.items() if key not in ("status", "testbed", "metadata")}
+    return {**rest, "metadata": metadata}
+
+
+def _event(place: Place, query: Query, what: str, item: Object, *, heading: bool) -> Mapping[str, Any]:
+    if not query.table:
+        return {"type": what, "object": item}
+    version = item["metadata"]["resourceVersion"]
+    kind = place.resource.kind.name
+    return {
+        "type": what,
+        "object": tables.table(kind, [item], int(version), whole=query.whole_rows, heading=heading),
+    }
+
+
+def _number(version: str) -> int:
+    if not version.isdecimal():
+        raise Failure(400, f"resourceVersion: not a version (got {version})")
+    return int(version)
+
+
+def _details(item: Object) -> Mapping[str, str]:
+    return {"name": item["metadata"]["name"], "kind": item["kind"].lower(), "uid": item["metadata"]["uid"]}
+
+
+def _unchangeable(place: Place, verb: str) -> Failure:
+    kind = place.resource.kind
+    return Failure(405, f"{kind.plural} cannot be changed here ({verb} {place.name or kind.singular})", place)
+
+
+def compact(body: Mapping[str, Any]) -> bytes:
+    """Return JSON as it is sent."""
+    return json.dumps(body, separators=(",", ":")).encode()

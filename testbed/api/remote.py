@@ -1,0 +1,257 @@
+"""exec and port-forward over WebSockets: what kubectl's 1.31 and later, and Kubernetes' clients, speak."""
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from testbed.api import spdy
+from testbed.api.failure import Failure, from_lab
+from testbed.api.resources import Place
+from testbed.api.selection import is_true
+from testbed.api.streams import Ended, PodDoor, Program, start_exec
+from testbed.control.client import LabRecord
+from testbed.errors import TestbedError
+
+CHANNELS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+FORWARD_PROTOCOL = "SPDY/3.1+portforward.k8s.io"
+STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
+CHUNK_BYTES = 32 * 1024
+NO_WEBSOCKET = "wants a WebSocket (kubectl 1.31 or later, without KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false)"
+
+
+def wants_websocket(request: web.Request) -> bool:
+    """Whether a request asks for one."""
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+async def serve_exec(request: web.Request, place: Place, record: LabRecord) -> web.WebSocketResponse:
+    """Run a command in a pod for a client. Raises Failure before the WebSocket is there."""
+    query = request.query
+    command, container = query.getall("command", []), query.get("container")
+    if not command:
+        raise Failure(400, "exec: no command", place)
+    if not wants_websocket(request):
+        raise Failure(400, f"exec: {NO_WEBSOCKET}", place)
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Ended] = loop.create_future()
+    socket = web.WebSocketResponse(protocols=CHANNELS)
+    terminal = is_true(query.get("tty"))
+    assert place.namespace is not None
+    assert place.name is not None
+    try:
+        program = start_exec(
+            record, _teller(loop, ended), place.namespace, place.name, container, command, terminal=terminal
+        )
+    except TestbedError as error:
+        raise from_lab(error, place) from error
+    await socket.prepare(request)
+    has_stdin = is_true(query.get("stdin"))
+    reading = asyncio.create_task(_take_input(socket, program))
+    if not has_stdin and not terminal:
+        program.close_stdin()
+    outputs = [asyncio.create_task(_send_output(socket, program.stdout, STDOUT))]
+    if program.stderr is not None:
+        outputs.append(asyncio.create_task(_send_output(socket, program.stderr, STDERR)))
+    try:
+        # The client goes, or the program ends.
+        ended.add_done_callback(lambda _: reading.cancel())
+        await asyncio.wait({reading})
+        if ended.done():
+            await asyncio.wait(outputs)
+            with contextlib.suppress(ConnectionError):
+                await socket.send_bytes(bytes([ERROR]) + json.dumps(_how_it_ended(ended.result())).encode())
+    finally:
+        program.hang_up()
+        reading.cancel()
+        for one in outputs:
+            one.cancel()
+        program.close()
+        await socket.close()
+    return socket
+
+
+def _teller(loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[Ended]") -> Any:  # noqa: ANN401 - a callback
+    def tell(how: Ended) -> None:
+        loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_result(how))
+
+    return tell
+
+
+async def _take_input(socket: web.WebSocketResponse, program: Program) -> None:
+    """Hand on what the client sends, until it goes."""
+    async for message in socket:
+        if message.type is not WSMsgType.BINARY or not message.data:
+            continue
+        channel, payload = message.data[0], message.data[1:]
+        if channel == STDIN and payload:
+            await asyncio.to_thread(program.write, payload)
+        elif channel == RESIZE:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                size = json.loads(payload)
+                program.resize(int(size["Width"]), int(size["Height"]))
+        elif channel == CLOSE and payload[:1] == bytes([STDIN]):
+            program.close_stdin()
+
+
+async def _send_output(socket: web.WebSocketResponse, descriptor: int, channel: int) -> None:
+    while data := await asyncio.to_thread(_read, descriptor):
+        await socket.send_bytes(bytes([channel]) + data)
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, CHUNK_BYTES)
+    except OSError:
+        # A terminal whose other end is closed says so with an error.
+        return b""
+
+
+def _how_it_ended(ended: Ended) -> Mapping[str, Any]:
+    if ended.error is not None:
+        return {
+            "metadata": {},
+            "status": "Failure",
+            "message": str(ended.error),
+            "reason": "InternalError",
+            "code": 500,
+        }
+    if ended.code == 0:
+        return {"metadata": {}, "status": "Success"}
+    cause = {"reason": "ExitCode", "message": str(ended.code)}
+    return {
+        "metadata": {},
+        "status": "Failure",
+        "message": f"command terminated with non-zero exit code: exit status {ended.code}",
+        "reason": "NonZeroExitCode",
+        "details": {"causes": [cause]},
+    }
+
+
+async def serve_port_forward(
+    request: web.Request, place: Place, record: LabRecord, directory: Path
+) -> web.WebSocketResponse:
+    """Carry a client's connections to ports of a pod. Raises Failure before the WebSocket is there."""
+    if not wants_websocket(request) or FORWARD_PROTOCOL not in request.headers.get("Sec-WebSocket-Protocol", ""):
+        raise Failure(400, f"portforward: {NO_WEBSOCKET}", place)
+    socket = web.WebSocketResponse(protocols=(FORWARD_PROTOCOL,))
+    await socket.prepare(request)
+    session = _Forwarding(socket, place, record, directory)
+    try:
+        async for message in socket:
+            if message.type is WSMsgType.BINARY:
+                await session.take(message.data)
+    except spdy.ProtocolError:
+        pass
+    finally:
+        session.close()
+        await socket.close()
+    return socket
+
+
+class _Forwarding:
+    """One port-forward of a client: its streams, and the connections that they lead to."""
+
+    def __init__(self, socket: web.WebSocketResponse, place: Place, record: LabRecord, directory: Path) -> None:
+        self._socket = socket
+        self._place = place
+        self._record = record
+        self._directory = directory
+        self._session = spdy.Session()
+        self._errors: dict[str, int] = {}
+        """Streams for errors, by the request that they belong to."""
+        self._doors: dict[int, PodDoor] = {}
+        """By port."""
+        self._opening = asyncio.Lock()
+        self._writers: dict[int, asyncio.Queue[bytes | None]] = {}
+        """What comes for a connection, by its stream; None is its end."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def take(self, data: bytes) -> None:
+        """Take what the client sent. Raises spdy.ProtocolError."""
+        for frame in self._session.feed(data):
+            match frame:
+                case spdy.Opened():
+                    await self._send(self._session.reply(frame.stream))
+                    self._open(frame)
+                case spdy.Data():
+                    queue = self._writers.get(frame.stream)
+                    if queue is not None and frame.payload:
+                        await queue.put(frame.payload)
+                    if queue is not None and frame.last:
+                        await queue.put(None)
+                case spdy.Reset():
+                    queue = self._writers.get(frame.stream)
+                    if queue is not None:
+                        await queue.put(None)
+                case spdy.Pinged():
+                    await self._send(self._session.pong(frame.number))
+
+    def close(self) -> None:
+        """End every connection."""
+        for task in self._tasks:
+            task.cancel()
+        for door in self._doors.values():
+            door.close()
+
+    def _open(self, opened: spdy.Opened) -> None:
+        request = opened.headers.get("requestid", "")
+        if opened.headers.get("streamtype") == "error":
+            self._errors[request] = opened.stream
+            return
+        self._writers[opened.stream] = asyncio.Queue(64)
+        carrying = self._carry(opened.stream, opened.headers.get("port", ""), self._errors.pop(request, 0))
+        task = asyncio.create_task(carrying)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, stream: int, port: str, errors: int) -> None:
+        """Carry one connection to its end; what goes wrong is told on its other stream."""
+        queue = self._writers[stream]
+        try:
+            reader, writer = await self._connect(port)
+        except (TestbedError, OSError, ValueError) as error:
+            await self._send(self._session.data(errors, f"port {port}: {error}".encode(), last=True))
+            await self._send(self._session.data(stream, b"", last=True))
+            del self._writers[stream]
+            return
+        sending = asyncio.create_task(_send_queue(queue, writer))
+        try:
+            with contextlib.suppress(OSError):
+                while data := await reader.read(CHUNK_BYTES):
+                    await self._send(self._session.data(stream, data))
+            await self._send(self._session.data(errors, b"", last=True))
+            await self._send(self._session.data(stream, b"", last=True))
+        finally:
+            sending.cancel()
+            writer.close()
+            self._writers.pop(stream, None)
+
+    async def _connect(self, port: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        number = int(port)
+        async with self._opening:
+            if number not in self._doors:
+                namespace, pod = self._place.namespace, self._place.name
+                assert namespace is not None
+                assert pod is not None
+                self._doors[number] = await asyncio.to_thread(
+                    PodDoor, self._record, self._directory, namespace, pod, number
+                )
+        return await asyncio.open_unix_connection(self._doors[number].path)
+
+    async def _send(self, data: bytes) -> None:
+        with contextlib.suppress(ConnectionError):
+            await self._socket.send_bytes(data)
+
+
+async def _send_queue(queue: "asyncio.Queue[bytes | None]", writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while (data := await queue.get()) is not None:
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()

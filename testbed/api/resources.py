@@ -1,0 +1,99 @@
+"""What the API server serves: each kind's group, version, path and verbs. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from testbed.cluster.kinds import DEPLOYMENT, KINDS, NODE, POD, Kind
+
+OURS = "testbed/v1"
+"""Kinds that Kubernetes does not have; its clients are not shown them."""
+LOOKING = ("get", "list", "watch")
+CHANGING = ("create", "delete", "deletecollection", "patch", "update")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind as clients find it."""
+
+    kind: Kind
+
+    @property
+    def group(self) -> str:
+        """Empty for Kubernetes' core."""
+        return self.kind.api_version.rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        """Within the group."""
+        return self.kind.api_version.rpartition("/")[2]
+
+    @property
+    def changes(self) -> bool:
+        """Whether clients may create, change and delete its objects."""
+        return self.kind.manifest is not None
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """What clients may do."""
+        patch = ("patch", "update") if self.kind is NODE else ()
+        return (*LOOKING, *(CHANGING if self.changes else patch))
+
+    @property
+    def subresources(self) -> Mapping[str, tuple[str, tuple[str, ...]]]:
+        """Kind and verbs of what lies below an object, by its last word."""
+        if self.kind is POD:
+            return {
+                "log": ("Pod", ("get",)),
+                "exec": ("PodExecOptions", ("create", "get")),
+                "portforward": ("PodPortForwardOptions", ("create", "get")),
+                "eviction": ("Eviction", ("create",)),
+            }
+        return {"scale": ("Scale", ("get", "patch", "update"))} if self.kind.name in SCALED else {}
+
+
+SCALED = frozenset({DEPLOYMENT.name, "ReplicaSet"})
+RESOURCES = tuple(Resource(kind) for kind in KINDS if kind.api_version != OURS)
+BY_PATH: Mapping[tuple[str, str, str], Resource] = {(one.group, one.version, one.kind.plural): one for one in RESOURCES}
+GROUPS: Mapping[str, str] = {one.group: one.version for one in RESOURCES}
+"""The version of each group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the path of a request names."""
+
+    resource: Resource
+    namespace: str | None
+    """None: every namespace, or a kind that is in none."""
+    name: str | None
+    subresource: str | None = None
+
+
+def place_of(path: str) -> Place | None:
+    """Return what a path names; None for no such resource.
+
+    /api/v1/pods                                            every pod
+    /api/v1/namespaces/shop                                 the namespace
+    /apis/apps/v1/namespaces/shop/deployments/web/scale     below an object
+    """
+    words = path.strip("/").split("/")
+    if words[0] == "api":
+        group, rest = "", words[1:]
+    elif words[0] == "apis" and len(words) > 1:
+        group, rest = words[1], words[2:]
+    else:
+        return None
+    version, rest = (rest[0], rest[1:]) if rest else ("", [])
+    namespace = None
+    if rest[:1] == ["namespaces"] and len(rest) > 2:
+        namespace, rest = rest[1], rest[2:]
+    resource = BY_PATH.get((group, version, rest[0])) if rest else None
+    if resource is None or len(rest) > 3 or (namespace is not None and not resource.kind.namespaced):
+        return None
+    name = rest[1] if len(rest) > 1 else None
+    subresource = rest[2] if len(rest) > 2 else None
+    if subresource is not None and subresource not in resource.subresources:
+        return None
+    if resource.kind.namespaced and name is not None and namespace is None:
+        return None
+    return Place(resource, namespace, name, subresource)

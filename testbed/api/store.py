@@ -1,0 +1,155 @@
+"""The lab's objects with resource versions, and what changed since one of them.
+
+The lab itself has no versions: it is asked for all objects of a kind, and what differs from before has changed. So a
+change that nothing announced, such as a container that ends, is seen as any other. While somebody watches a kind, it
+is looked at again and again, seldom enough to be a tenth of a core at most.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.api.failure import Failure
+from testbed.api.resources import Resource
+
+Object = dict[str, Any]
+HISTORY = 4096
+"""Changes of a kind that are remembered; who asks for an older one has to list again (410)."""
+PERIOD_S = 0.05
+"""Between two looks at a kind that is watched."""
+COST_FACTOR = 10
+"""A look that takes long is followed by a pause of that many times its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object as it was at a version."""
+
+    version: int
+    type: str
+    """ADDED, MODIFIED or DELETED."""
+    object: Object
+
+
+class Versions:
+    """Numbers of changes, one row for all kinds; a server that starts later goes on above an earlier one's."""
+
+    def __init__(self) -> None:
+        self._last = time.time_ns() // 1_000_000
+
+    @property
+    def last(self) -> int:
+        """The newest."""
+        return self._last
+
+    def next(self) -> int:
+        """Return one more."""
+        self._last += 1
+        return self._last
+
+
+class Collection:
+    """Every object of a kind."""
+
+    def __init__(self, resource: Resource, ask: Callable[[], Sequence[Object]], versions: Versions) -> None:
+        """`ask`: returns the objects of the kind, and takes its time; run in a thread. May raise TestbedError."""
+        self.resource = resource
+        self._ask = ask
+        self._versions = versions
+        self._objects: dict[str, Object] = {}
+        self._bare: dict[str, Object] = {}
+        """As the lab said them."""
+        self._changes: deque[Change] = deque(maxlen=HISTORY)
+        self._forgotten = versions.last
+        """The newest change that is not remembered."""
+        self._looking = asyncio.Lock()
+        self._changed = asyncio.Condition()
+        self._watchers = 0
+        self._follower: asyncio.Task[None] | None = None
+
+    async def look(self) -> tuple[list[Object], int]:
+        """Ask the lab; return the objects and the version at which they are so. Raises TestbedError."""
+        async with self._looking:
+            found = await asyncio.to_thread(self._ask)
+            self._take(found)
+            version = self._versions.last
+            objects = list(self._objects.values())
+        async with self._changed:
+            self._changed.notify_all()
+        return objects, version
+
+    async def watch(self, since: int) -> AsyncGenerator[Change, None]:
+        """Yield each change after a version, for ever. Raises Failure (410) when it is not remembered any more."""
+        self._watchers += 1
+        if self._follower is None or self._follower.done():
+            self._follower = asyncio.create_task(self._follow())
+        try:
+            while True:
+                if since < self._forgotten:
+                    raise Failure(410, f"too old resource version: {since} ({self._forgotten})")
+                fresh = [one for one in self._changes if one.version > since]
+                for one in fresh:
+                    yield one
+                    since = one.version
+                if not fresh:
+                    async with self._changed:
+                        await self._changed.wait()
+        finally:
+            self._watchers -= 1
+
+    async def _follow(self) -> None:
+        while self._watchers:
+            began = time.monotonic()
+            try:
+                await self.look()
+            except Exception:
+                await asyncio.sleep(1.0)
+            await asyncio.sleep(max(PERIOD_S, COST_FACTOR * (time.monotonic() - began)))
+
+    def _take(self, found: Sequence[Object]) -> None:
+        bare = {_key(item): item for item in found}
+        for key in [key for key in self._bare if _is_another(self._bare[key], bare.get(key))]:
+            self._note("DELETED", {**self._objects.pop(key)})
+            del self._bare[key]
+        for key, item in bare.items():
+            before = self._bare.get(key)
+            if before == item:
+                continue
+            fresh = deepcopy(item)
+            fresh["metadata"]["generation"] = self._generation(key, item)
+            if "observedGeneration" not in fresh.get("status", {}) and self.resource.group == "apps":
+                fresh["status"]["observedGeneration"] = fresh["metadata"]["generation"]
+            self._objects[key] = self._note("ADDED" if before is None else "MODIFIED", fresh)
+            self._bare[key] = item
+        # In the order in which the lab has them.
+        self._objects = {key: self._objects[key] for key in bare}
+
+    def _generation(self, key: str, item: Object) -> int:
+        """Grows with each change of what is wanted."""
+        known = self._objects.get(key)
+        if known is None:
+            return 1
+        generation: int = known["metadata"]["generation"]
+        return generation + (self._bare[key].get("spec") != item.get("spec"))
+
+    def _note(self, what: str, item: Object) -> Object:
+        version = self._versions.next()
+        item = {**item, "metadata": {**item["metadata"], "resourceVersion": str(version)}}
+        if len(self._changes) == HISTORY:
+            self._forgotten = self._changes[0].version
+        self._changes.append(Change(version, what, item))
+        return item
+
+
+def _key(item: Mapping[str, Any]) -> str:
+    metadata = item["metadata"]
+    return f"{metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def _is_another(before: Mapping[str, Any], now: Mapping[str, Any] | None) -> bool:
+    """Whether an object is gone, or another one of its name came."""
+    return now is None or now["metadata"].get("uid") != before["metadata"].get("uid")

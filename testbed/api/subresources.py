@@ -1,0 +1,120 @@
+"""What lies below an object: how many pods there shall be, and what a pod wrote."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from testbed.api import patches
+from testbed.api.failure import Failure, conflict, from_lab
+from testbed.api.lab import Lab
+from testbed.api.objects import Objects
+from testbed.api.resources import Place
+from testbed.api.selection import FALSE, is_true
+from testbed.api.streams import Ended, start_logs
+from testbed.cluster.columns import selector_text
+from testbed.control.client import LabRecord
+from testbed.errors import TestbedError
+
+CHUNK_BYTES = 32 * 1024
+NOT_KEPT = ("sinceSeconds", "sinceTime", "timestamps")
+"""Of the query of a log: nothing here knows when a line was written."""
+
+
+async def scale(
+    objects: Objects, lab: Lab, place: Place, method: str, content_type: str, body: dict[str, Any] | None
+) -> Mapping[str, Any]:
+    """Return how many pods there are and shall be, after a change of that if there is one. Raises Failure."""
+    now = _scale_of(await objects.get(place))
+    if body is None:
+        return now
+    if method not in ("PUT", "PATCH"):
+        raise Failure(405, f"the server does not allow this method on the requested resource ({method})", place)
+    wanted = body if method == "PUT" else patches.patched(dict(now), content_type, body)
+    version = wanted.get("metadata", {}).get("resourceVersion")
+    if version and version != now["metadata"]["resourceVersion"]:
+        raise conflict(place)
+    replicas = wanted.get("spec", {}).get("replicas", 0)
+    if not isinstance(replicas, int) or replicas < 0:
+        raise Failure(422, f"spec.replicas: not a number of pods (got {replicas})", place)
+    await lab.scale(place, replicas)
+    return _scale_of(await objects.get(place))
+
+
+def _scale_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = item["metadata"]
+    shown = {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")}
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": shown,
+        "spec": {"replicas": item["spec"].get("replicas", 1)},
+        "status": {
+            "replicas": item["status"].get("replicas", 0),
+            "selector": selector_text(item["spec"]["selector"]).replace(", ", ","),
+        },
+    }
+
+
+async def serve_log(request: web.Request, place: Place, record: LabRecord) -> web.StreamResponse:
+    """Send what a container wrote, and what it writes. Raises Failure."""
+    query = request.query
+    if unknown := [name for name in NOT_KEPT if query.get(name) and query.get(name) not in FALSE]:
+        raise Failure(400, f"{', '.join(unknown)}: when a line was written is not kept", place)
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Ended] = loop.create_future()
+
+    def tell(how: Ended) -> None:
+        loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_result(how))
+
+    tail, limit = _number(query.get("tailLines"), "tailLines"), _number(query.get("limitBytes"), "limitBytes")
+    assert place.namespace is not None
+    assert place.name is not None
+    follow, previous = (is_true(query.get(name)) for name in ("follow", "previous"))
+    try:
+        program = start_logs(
+            record,
+            tell,
+            place.namespace,
+            place.name,
+            query.get("container"),
+            follow=follow,
+            previous=previous,
+            tail=tail,
+        )
+    except TestbedError as error:
+        raise from_lab(error, place) from error
+    program.close_stdin()
+    response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+    try:
+        while data := await asyncio.to_thread(os.read, program.stdout, CHUNK_BYTES):
+            data = data if limit is None else data[:limit]
+            limit = None if limit is None else limit - len(data)
+            if not response.prepared:
+                await response.prepare(request)
+            await response.write(data)
+            if limit == 0:
+                break
+        if not response.prepared:
+            # A log that cannot be shown is known by its having nothing.
+            how = await ended
+            if how.error is not None:
+                raise from_lab(how.error, place)
+            await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            await response.write_eof()
+    finally:
+        program.hang_up()
+        program.close()
+    return response
+
+
+def _number(text: str | None, what: str) -> int | None:
+    if text in (None, ""):
+        return None
+    if text is None or not text.isdecimal():
+        raise Failure(400, f"{what}: not a number (got {text})")
+    return int(text)

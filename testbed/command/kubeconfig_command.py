@@ -1,0 +1,37 @@
+"""The verb `kubeconfig`: a way into the lab for kubectl and Kubernetes' clients."""
+
+import socket
+
+import click
+
+from testbed.command.command_line import lab_option, verbs
+from testbed.control.client import ask, find_lab
+from testbed.control.questions import API
+from testbed.errors import InvalidInput, WrongEnvironment
+
+LOOPBACK = "127.0.0.1"
+BACKLOG = 128
+
+
+@verbs.command()
+@lab_option
+@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="PORT", help="Of the API.  [default: free]")
+def kubeconfig(lab: str | None, port: int) -> None:
+    """Print the path of a kubeconfig, with which kubectl and Kubernetes' clients use the lab.
+
+    export KUBECONFIG=$(sudo testbed kubeconfig); kubectl get pods. The first time this starts the lab's API server, on
+    127.0.0.1 with TLS; it ends with the lab. Who can read the file may do with the lab what root may: only root and the
+    user who ran sudo can.
+    """
+    record = find_lab(lab)
+    try:
+        listener = socket.create_server((LOOPBACK, port), backlog=BACKLOG)
+    except OSError as failure:
+        raise WrongEnvironment(
+            f"kubeconfig: --port: cannot listen (got {LOOPBACK}:{port}, {failure.strerror}; want a free port)"
+        ) from failure
+    with listener:
+        answer = ask(record, API, (listener.fileno(),))
+    if port not in (0, answer["port"]):
+        raise InvalidInput(f"kubeconfig: --port: the API server runs already (got {port}; want {answer['port']})")
+    print(answer["kubeconfig"])

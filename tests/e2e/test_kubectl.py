@@ -1,0 +1,398 @@
+"""The real kubectl against a lab: every line of docs/guide/kubectl.md, and what takes more than a line."""
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.pytest_plugin import NewLab
+from tests.documents import ROOT, blocks
+from tests.e2e.command import read_until
+from tests.e2e.lab import Lab
+from tests.waiting import wait_until
+
+PAGE = "docs/guide/kubectl.md"
+LIMIT_S = 90.0
+OLDEST = (1, 31)
+WEB = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: applied, labels: {app: applied}}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: applied}}
+  template:
+    metadata: {labels: {app: applied}}
+    spec: {containers: [{name: web, image: nginx, ports: [{containerPort: 80}]}]}
+"""
+NAMES = ("api", "v1", "apis", "apps", "namespaces", "default", "pods", "shell1", "log", "exec")
+SHAPES = {
+    "kubectl get nodes": r"NAME +STATUS +ROLES +AGE +VERSION\n.*\nnode2 +Ready(,SchedulingDisabled)? ",
+    "kubectl get pods": r"NAME +READY +STATUS +RESTARTS +AGE\n",
+    "kubectl get pods -A -o wide": r"NAMESPACE +NAME +READY +STATUS +RESTARTS +AGE +IP +NODE ",
+    "kubectl get pods --field-selector spec.nodeName=node1": r"NAME [^\n]*\necho1 [^\n]*\nshell1 [^\n]*\n$",
+    "kubectl get pod shell1 -o jsonpath={.status.podIP}": r"^10\.0\.\d+\.\d+$",
+    "kubectl get deployments,replicasets -l app=web": r"deployment.apps/web +2/2 +2 +2 .*replicaset.apps/web-",
+    "kubectl describe pod shell1": r"Node: +node1/",
+    "kubectl describe secret login -n shop": r"user: +4 bytes",
+    "kubectl get endpoints web": r"web +10\.0\.\d+\.\d+:80,10\.0\.\d+\.\d+:80 ",
+    "kubectl exec shell1 -- curl -s -m 5 http://web/": r"<title>",
+    "kubectl exec deploy/web -- hostname": r"^web-\w+-\w+$",
+    "kubectl rollout history deployment/web": r"REVISION +CHANGE-CAUSE\n1 .*\n2 ",
+    "kubectl get pods -L tier": r"TIER\n(.*\n)*shell1 .* front\n",
+    "kubectl exec sleeper -- grep -c testbed /tmp/read-me": r"^[1-9]\d*$",
+    "kubectl create deployment tried --image=nginx --dry-run=server": r"created \(server dry run\)",
+}
+"""What a line prints, where its success says too little."""
+
+
+def _program() -> str:
+    """The kubectl of the .venv, or one that is there."""
+    found = shutil.which("kubectl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if found is None:
+        pytest.fail("no kubectl (want: sudo scripts/install --tests)", pytrace=False)
+    said = subprocess.run([found, "version", "--client", "-o", "json"], capture_output=True, text=True, check=True)
+    version = json.loads(said.stdout)["clientVersion"]
+    assert (int(version["major"]), int(version["minor"])) >= OLDEST, f"{found} is {version['gitVersion']}"
+    return found
+
+
+class Kubectl:
+    """kubectl with the kubeconfig of a lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.program = _program()
+        self.config = Path(lab.must("kubeconfig").strip())
+        self.environment = {**os.environ, "KUBECONFIG": str(self.config)}
+
+    def run(self, *words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        """Run it to its end."""
+        return subprocess.run(
+            [self.program, *words],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            cwd=ROOT,
+            timeout=LIMIT_S,
+        )
+
+    def must(self, *words: str, stdin: str = "") -> str:
+        """Run it; what it printed."""
+        found = self.run(*words, stdin=stdin)
+        assert found.returncode == 0, f"kubectl {shlex.join(words)}: {found.stdout}{found.stderr}"
+        return found.stdout
+
+    def json(self, *words: str) -> Any:  # noqa: ANN401 - JSON
+        """What `-o json` printed."""
+        return json.loads(self.must(*words, "-o", "json"))
+
+    @contextlib.contextmanager
+    def running(self, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """Run it until the test has seen enough."""
+        command = [self.program, *words]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self.environment
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    @property
+    def server(self) -> str:
+        """Where the API is."""
+        address: str = json.loads(self.config.read_text())["clusters"][0]["cluster"]["server"]
+        return address
+
+    @property
+    def token(self) -> str:
+        """What lets a client in."""
+        token: str = json.loads(self.config.read_text())["users"][0]["user"]["token"]
+        return token
+
+
+@pytest.fixture(scope="module")
+def lab(_as_root: None, new_lab: NewLab) -> Iterator[Lab]:
+    """A lab of this module."""
+    with new_lab("two_nodes") as handle:
+        yield Lab(handle.name)
+
+
+@pytest.fixture(scope="module")
+def kubectl(lab: Lab) -> Kubectl:
+    """kubectl for it."""
+    return Kubectl(lab)
+
+
+def _lines(section: str) -> Sequence[tuple[str, str]]:
+    """Each command of a section, and what the page says below it."""
+    (block,) = [one for one in blocks(ROOT / PAGE) if one.section == section]
+    parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]
+    return [(command, said.strip()) for command, _, said in (part.partition("\n") for part in parts)]
+
+
+def test_every_line_of_the_page_behaves_as_against_a_cluster(new_lab: NewLab) -> None:
+    with new_lab("two_nodes") as handle:
+        _try_every_line(Kubectl(Lab(handle.name)))
+
+
+def _try_every_line(kubectl: Kubectl) -> None:
+    lines = _lines("What works")
+    assert len(lines) >= 60
+    failed = []
+    for line, _ in lines:
+        # As the page has them, without a shell: patches are one word.
+        found = kubectl.run(*line.split(" ")[1:])
+        shape = SHAPES.get(line, "")
+        if found.returncode or not re.search(shape, found.stdout, re.DOTALL if "\n(" not in shape else 0):
+            failed.append(f"{line}: exit {found.returncode}\n{found.stdout[-600:]}{found.stderr[-600:]}")
+    assert not failed, f"{len(failed)} of {len(lines)} lines:\n" + "\n".join(failed)
+
+
+@pytest.mark.parametrize(("line", "why"), _lines("What is refused"), ids=lambda text: text[:60])
+def test_what_is_not_served_is_refused_with_the_reason_of_the_page(
+    kubectl: Kubectl, line: str, why: str, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "web.yaml"
+    manifest.write_text(WEB)
+    found = kubectl.run(*line.replace("topologies/nothing.yaml", str(manifest)).split()[1:])
+    assert found.returncode != 0
+    assert why in found.stderr + found.stdout
+
+
+def test_apply_twice_changes_once_and_diff_edit_and_replace_agree(kubectl: Kubectl) -> None:
+    assert "created" in kubectl.must("apply", "-f", "-", stdin=WEB)
+    assert "unchanged" in kubectl.must("apply", "-f", "-", stdin=WEB)
+    assert not kubectl.must("diff", "-f", "-", stdin=WEB)
+    changed = WEB.replace("replicas: 1", "replicas: 2")
+    assert "+  replicas: 2" in kubectl.run("diff", "-f", "-", stdin=changed).stdout
+    assert "configured" in kubectl.must("apply", "-f", "-", stdin=changed)
+    kubectl.must("rollout", "status", "deployment/applied", "--timeout=60s")
+    found = kubectl.json("get", "deployment", "applied")
+    assert (found["spec"]["replicas"], found["status"]["readyReplicas"]) == (2, 2)
+    assert found["metadata"]["generation"] == found["status"]["observedGeneration"]
+    found["spec"]["replicas"] = 1
+    assert "replaced" in kubectl.must("replace", "-f", "-", stdin=json.dumps(found))
+    kubectl.must("delete", "deployment", "applied")
+
+
+def test_the_second_of_two_writers_is_told_of_the_conflict(kubectl: Kubectl) -> None:
+    kubectl.must("create", "configmap", "shared", "--from-literal=a=1")
+    read = kubectl.json("get", "configmap", "shared")
+    kubectl.must("patch", "configmap", "shared", "-p", '{"data":{"a":"2"}}')
+    read["data"]["a"] = "3"
+    refused = kubectl.run("replace", "-f", "-", stdin=json.dumps(read))
+    assert refused.returncode == 1
+    assert "the object has been modified" in refused.stderr
+    assert kubectl.json("get", "configmap", "shared")["data"] == {"a": "2"}
+    kubectl.must("delete", "configmap", "shared")
+
+
+def test_a_manifest_that_is_wrong_is_refused_with_the_lines_of_our_own_apply(kubectl: Kubectl) -> None:
+    refused = kubectl.run("apply", "-f", "-", stdin=WEB.replace("image: nginx", "imagine: nginx"))
+    assert refused.returncode == 1
+    assert "imagine" in refused.stderr
+    assert kubectl.run("get", "deployment", "applied").returncode == 1
+
+
+def test_get_w_shows_a_change_as_it_happens(kubectl: Kubectl) -> None:
+    with kubectl.running("get", "configmaps", "-w") as watching:
+        kubectl.must("create", "configmap", "watched", "--from-literal=a=1")
+        read_until(watching.stdout, r"watched +1 ")
+        kubectl.must("patch", "configmap", "watched", "-p", '{"data":{"b":"2"}}')
+        read_until(watching.stdout, r"watched +2 ")
+    kubectl.must("delete", "configmap", "watched")
+
+
+def test_port_forward_carries_requests_and_says_what_does_not_listen(lab: Lab, kubectl: Kubectl) -> None:
+    kubectl.must("run", "page", "--image=nginx", "--port=80")
+    kubectl.must("wait", "--for=condition=Ready", "pod/page", "--timeout=60s")
+    with kubectl.running("port-forward", "pod/page", ":80", ":81") as forwarding:
+        said = read_until(forwarding.stdout, r"127\.0\.0\.1:\d+ -> 81")
+        good, bad = re.findall(r"127\.0\.0\.1:(\d+) -> 8[01]", said)
+
+        def fetch(_: int) -> bytes:
+            with urllib.request.urlopen(f"http://127.0.0.1:{good}/", timeout=10) as answer:
+                body: bytes = answer.read()
+                return body
+
+        with ThreadPoolExecutor(8) as clients:
+            assert all(b"<title>" in page for page in clients.map(fetch, range(40)))
+        with pytest.raises(OSError, match=r"."):
+            urllib.request.urlopen(f"http://127.0.0.1:{bad}/", timeout=10)
+        assert b"<title>" in fetch(0)
+    kubectl.must("delete", "pod", "page")
+
+
+def test_ten_megabytes_copied_there_and_back_are_the_same(kubectl: Kubectl, tmp_path: Path) -> None:
+    there, back = tmp_path / "there", tmp_path / "back"
+    there.write_bytes(os.urandom(10_000_000))
+    kubectl.must("cp", str(there), "shell1:/tmp/copied")
+    kubectl.must("cp", "shell1:/tmp/copied", str(back))
+    assert hashlib.sha256(there.read_bytes()).digest() == hashlib.sha256(back.read_bytes()).digest()
+    kubectl.must("exec", "shell1", "--", "rm", "/tmp/copied")
+
+
+def test_exec_hands_on_input_and_exit_code(kubectl: Kubectl) -> None:
+    assert kubectl.must("exec", "-i", "shell1", "--", "cat", stdin="one\ntwo\n") == "one\ntwo\n"
+    ended = kubectl.run("exec", "shell1", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (ended.returncode, ended.stdout) == (7, "out\n")
+    assert "err\n" in ended.stderr
+
+
+def _ask(kubectl: Kubectl, path: str, token: str, method: str = "GET", body: bytes | None = None) -> int:
+    config = json.loads(kubectl.config.read_text())
+    authority = base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
+    context = ssl.create_default_context(cadata=authority)
+    request = urllib.request.Request(f"{kubectl.server}{path}", data=body, method=method)
+    request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=20, context=context) as answer:
+            code: int = answer.status
+            return code
+    except urllib.error.HTTPError as error:
+        said = error.read()
+        # What is no HTTP is answered before the API sees it.
+        if error.code != 400 and json.loads(said)["kind"] != "Status":
+            pytest.fail(f"{path}: no Status for {error.code}")
+        return error.code
+
+
+def test_nothing_gets_in_without_the_token_and_only_its_owner_reads_it(lab: Lab, kubectl: Kubectl) -> None:
+    assert _ask(kubectl, "/api/v1/pods", kubectl.token) == 200
+    for token in ("", "x", kubectl.token[:-1], kubectl.token + "0", kubectl.token.upper()):
+        for path in ("/api/v1/pods", "/version", "/api/v1/namespaces/default/pods/shell1/exec?command=id"):
+            assert _ask(kubectl, path, token) == 401
+    assert kubectl.config.stat().st_mode & 0o777 == 0o600
+    assert all(path.stat().st_mode & 0o077 == 0 for path in kubectl.config.parent.iterdir())
+    port = kubectl.server.rpartition(":")[2]
+    reached = lab.exec("shell1", "curl", "-sk", "-m", "3", f"https://127.0.0.1:{port}/version")
+    assert reached.code == 7, f"a pod reached the API: {reached}"
+
+
+def test_random_requests_and_slow_readers_do_no_harm(lab: Lab, kubectl: Kubectl) -> None:
+    _bombard(lab, kubectl, 100)
+
+
+@pytest.mark.slow
+def test_five_thousand_random_requests_and_slow_readers_do_no_harm(lab: Lab, kubectl: Kubectl) -> None:
+    _bombard(lab, kubectl, 5_000)
+
+
+def _bombard(lab: Lab, kubectl: Kubectl, count: int) -> None:
+    import random
+
+    chance = random.Random(30)
+    before = lab.json("get", "pods", "-o", "json")
+    words = [*NAMES, "..", "%00", 300 * "x"]
+    held = [socket.create_connection(("127.0.0.1", int(kubectl.server.rpartition(":")[2]))) for _ in range(50)]
+
+    def one(number: int) -> int:
+        path = "/" + "/".join(chance.choices(words, k=chance.randint(1, 8)))
+        method = chance.choice(["GET", "POST", "PUT", "PATCH", "HEAD", "OPTIONS", "BREW"])
+        body = os.urandom(chance.randint(0, 2000)) if method in ("POST", "PUT", "PATCH") else None
+        if method == "HEAD":
+            method = "GET"
+        return _ask(kubectl, path, kubectl.token if number % 2 else "wrong", method, body)
+
+    try:
+        with ThreadPoolExecutor(8) as clients:
+            codes = set(clients.map(one, range(count)))
+        assert codes <= {200, 400, 401, 404, 405, 415, 422}, f"answers: {sorted(codes)}"
+        assert _ask(kubectl, "/api/v1/pods", kubectl.token) == 200
+    finally:
+        for connection in held:
+            connection.close()
+    after = lab.json("get", "pods", "-o", "json")
+    names = [[pod["metadata"]["uid"] for pod in found["items"]] for found in (before, after)]
+    assert names[0] == names[1]
+
+
+def test_the_official_python_client_lists_watches_changes_and_executes(kubectl: Kubectl) -> None:
+    from kubernetes import client, config, watch
+    from kubernetes.stream import stream
+
+    api_client = config.new_client_from_config(str(kubectl.config))
+    core, apps = client.CoreV1Api(api_client), client.AppsV1Api(api_client)
+    listed = core.list_namespaced_pod("default")
+    assert {"shell1", "echo2"} <= {pod.metadata.name for pod in listed.items}
+
+    core.create_namespaced_config_map("default", {"metadata": {"name": "py"}, "data": {"a": "1"}, **_map()})
+    core.patch_namespaced_config_map("py", "default", {"data": {"b": "2"}})
+    assert core.read_namespaced_config_map("py", "default").data == {"a": "1", "b": "2"}
+    with pytest.raises(client.ApiException) as caught:
+        core.create_namespaced_config_map("default", {"metadata": {"name": "py"}, **_map()})
+    assert (caught.value.status, json.loads(caught.value.body)["reason"]) == (409, "AlreadyExists")
+
+    watcher, seen = watch.Watch(), []
+    for event in watcher.stream(core.list_namespaced_config_map, "default", timeout_seconds=20):
+        seen.append((event["type"], event["object"].metadata.name))
+        if seen[-1][0] == "DELETED":
+            watcher.stop()
+        elif seen[-1] == ("ADDED", "py"):
+            core.delete_namespaced_config_map("py", "default")
+    assert seen[-1] == ("DELETED", "py")
+    with pytest.raises(client.ApiException) as expired:
+        for _ in watch.Watch().stream(core.list_namespaced_pod, "default", resource_version="1", timeout_seconds=5):
+            pass
+    assert expired.value.status == 410
+
+    program = stream(
+        core.connect_get_namespaced_pod_exec,
+        "shell1",
+        "default",
+        command=["sh", "-c", "echo from the pod; exit 3"],
+        stdout=True,
+        stderr=True,
+        stdin=False,
+        tty=False,
+        _preload_content=False,
+    )
+    program.run_forever(timeout=20)
+    assert (program.read_stdout(), program.returncode) == ("from the pod\n", 3)
+    program.close()
+    program.sock.shutdown()
+    assert isinstance(core.read_namespaced_pod_log("echo2", "default"), str)
+    assert apps.list_deployment_for_all_namespaces().items == []
+    api_client.rest_client.pool_manager.clear()
+    api_client.close()
+
+
+def _map() -> dict[str, str]:
+    return {"apiVersion": "v1", "kind": "ConfigMap"}
+
+
+def test_a_change_reaches_a_watcher_at_once_and_the_server_ends_with_its_lab(new_lab: NewLab) -> None:
+    with new_lab("two_nodes") as handle:
+        own = Lab(handle.name)
+        kubectl = Kubectl(own)
+        assert own.must("kubeconfig").strip() == str(kubectl.config), "a second one says the same"
+        address = ("127.0.0.1", int(kubectl.server.rpartition(":")[2]))
+        socket.create_connection(address, timeout=5).close()
+        own.must("down")
+
+    def is_gone() -> bool:
+        try:
+            socket.create_connection(address, timeout=1).close()
+        except OSError:
+            return True
+        return False
+
+    wait_until(is_gone, timeout_s=10, what=f"nothing listens on {address} after `down`")

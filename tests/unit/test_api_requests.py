@@ -1,0 +1,168 @@
+"""Paths, selectors, columns, discovery and port-forward's frames of the API server."""
+
+import struct
+import zlib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from testbed.api import spdy
+from testbed.api.documents import discovery, open_api
+from testbed.api.failure import Failure
+from testbed.api.resources import RESOURCES, place_of
+from testbed.api.selection import selection
+from testbed.api.spdy_dictionary import DICTIONARY
+from testbed.api.tables import age, table
+
+POD: Mapping[str, Any] = {
+    "metadata": {"name": "web", "namespace": "shop", "labels": {"app": "web"}, "creationTimestamp": None},
+    "spec": {"nodeName": "node1", "containers": [{}, {}]},
+    "status": {"phase": "Running", "containerStatuses": [{"ready": True}, {"ready": False}], "podIP": "10.0.46.2"},
+    "testbed": {"state": "Running", "restarts": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "want"),
+    [
+        ("/api/v1/pods", ("Pod", None, None, None)),
+        ("/api/v1/namespaces/shop/pods/web", ("Pod", "shop", "web", None)),
+        ("/api/v1/namespaces/shop/pods/web/log", ("Pod", "shop", "web", "log")),
+        ("/api/v1/namespaces/shop", ("Namespace", None, "shop", None)),
+        ("/api/v1/nodes/node1", ("Node", None, "node1", None)),
+        ("/apis/apps/v1/namespaces/shop/deployments/web/scale", ("Deployment", "shop", "web", "scale")),
+    ],
+)
+def test_a_path_names_a_place(path: str, want: tuple[str, str | None, str | None, str | None]) -> None:
+    place = place_of(path)
+    assert place is not None
+    assert (place.resource.kind.name, place.namespace, place.name, place.subresource) == want
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/api",
+        "/api/v2/pods",
+        "/api/v1/jobs",
+        "/api/v1/pods/web",
+        "/api/v1/namespaces/a/nodes/b",
+        "/api/v1/namespaces/a/pods/b/attach",
+        "/api/v1/namespaces/a/pods/b/log/c",
+        "/apis/testbed/v1/leases",
+    ],
+)
+def test_any_other_path_names_nothing(path: str) -> None:
+    assert place_of(path) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "fields", "want"),
+    [
+        ("app=web", "", True),
+        ("app in (a, web),tier!=x", "metadata.name=web", True),
+        ("", "spec.nodeName=node2", False),
+        ("", "status.phase!=Running", False),
+        ("", "status.phase==Running,metadata.namespace=shop", True),
+    ],
+)
+def test_selectors_choose_by_labels_and_fields(labels: str, fields: str, want: bool) -> None:
+    assert selection(labels, fields)(POD) is want
+
+
+@pytest.mark.parametrize(("labels", "fields"), [("a=b=c", ""), ("", "spec.nodeName")])
+def test_a_selector_that_cannot_be_read_is_a_bad_request(labels: str, fields: str) -> None:
+    with pytest.raises(Failure) as caught:
+        selection(labels, fields)
+    assert caught.value.code == 400
+
+
+@pytest.mark.parametrize(
+    ("seconds", "want"),
+    [
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (150, "2m30s"),
+        (700, "11m"),
+        (9000, "150m"),
+        (11000, "3h"),
+        (200000, "2d"),
+    ],
+)
+def test_an_age_reads_as_kubectl_says_it(seconds: int, want: str) -> None:
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    assert age((now - timedelta(seconds=seconds)).isoformat(), now) == want
+
+
+def test_a_table_has_kubectls_columns_and_a_cell_for_each() -> None:
+    found = table("Pod", [POD], 7, whole=False)
+    names = [column["name"] for column in found["columnDefinitions"] if not column["priority"]]
+    assert names == ["Name", "Ready", "Status", "Restarts", "Age"]
+    (row,) = found["rows"]
+    assert row["cells"][:5] == ["web", "1/2", "Running", "3", "<unknown>"]
+    assert row["object"]["kind"] == "PartialObjectMetadata"
+    assert found["metadata"]["resourceVersion"] == "7"
+
+
+def test_discovery_lists_each_kind_and_openapi_describes_it() -> None:
+    for one in RESOURCES:
+        where = f"apis/{one.group}/{one.version}" if one.group else f"api/{one.version}"
+        found = discovery(f"/{where}")
+        assert found is not None
+        assert one.kind.plural in {resource["name"] for resource in found["resources"]}
+        described = open_api(f"/openapi/v3/{where}")
+        assert described is not None
+        assert one.kind.name in described["components"]["schemas"]
+
+
+class _Client:
+    """The other end of a port-forward, with the same standard library."""
+
+    def __init__(self) -> None:
+        self.deflate = zlib.compressobj(zdict=DICTIONARY)
+
+    def open(self, stream: int, headers: Mapping[str, str]) -> bytes:
+        block = struct.pack("!I", len(headers))
+        for text in (text for pair in headers.items() for text in pair):
+            block += struct.pack("!I", len(text)) + text.encode()
+        packed = self.deflate.compress(block) + self.deflate.flush(zlib.Z_SYNC_FLUSH)
+        payload = struct.pack("!IIH", stream, 0, 0) + packed
+        return struct.pack("!HHI", 0x8003, 1, len(payload)) + payload
+
+
+def test_the_dictionary_is_that_of_spdy_3() -> None:
+    assert (len(DICTIONARY), zlib.adler32(DICTIONARY)) == (1423, 0xE3C6A7C2)
+
+
+def test_frames_are_read_however_they_are_cut() -> None:
+    client = _Client()
+    sent = client.open(1, {"StreamType": "error", "port": "80"}) + client.open(3, {"streamtype": "data", "port": "80"})
+    sent += spdy.Session.data(3, b"hello", last=True) + spdy.Session.pong(9) + spdy.Session.reset(1)
+    for size in (1, 7, len(sent)):
+        session = spdy.Session()
+        frames = [one for at in range(0, len(sent), size) for one in session.feed(sent[at : at + size])]
+        assert frames == [
+            spdy.Opened(1, {"streamtype": "error", "port": "80"}),
+            spdy.Opened(3, {"streamtype": "data", "port": "80"}),
+            spdy.Data(3, b"hello", last=True),
+            spdy.Pinged(9),
+            spdy.Reset(1),
+        ]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        struct.pack("!HHI", 0x8002, 1, 0),
+        struct.pack("!HHI", 0x8003, 1, (2 << 20) - 1),
+        struct.pack("!HHI", 0x8003, 1, 12) + b"\xff" * 12,
+        struct.pack("!HHI", 0x8003, 6, 0),
+    ],
+)
+def test_what_is_no_frame_ends_the_session(sent: bytes) -> None:
+    with pytest.raises(spdy.ProtocolError):
+        list(spdy.Session().feed(sent))

@@ -1,0 +1,108 @@
+"""Objects with versions, made of a lab that has none."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from testbed.api import store
+from testbed.api.failure import Failure
+from testbed.api.resources import BY_PATH
+from testbed.api.store import Change, Collection, Versions
+
+PODS, DEPLOYMENTS = BY_PATH["", "v1", "pods"], BY_PATH["apps", "v1", "deployments"]
+
+
+class _Lab:
+    def __init__(self) -> None:
+        self.objects: list[dict[str, Any]] = []
+
+    def ask(self) -> Sequence[dict[str, Any]]:
+        return [dict(one) for one in self.objects]
+
+
+def _object(name: str, uid: str = "1", **rest: object) -> dict[str, Any]:
+    return {"metadata": {"name": name, "namespace": "default", "uid": uid}, "spec": {}, "status": {}, **rest}
+
+
+async def _next(changes: Any, count: int) -> list[Change]:  # noqa: ANN401 - an asynchronous generator
+    async with asyncio.timeout(5):
+        return [await anext(changes) for _ in range(count)]
+
+
+def test_a_watch_yields_what_was_added_modified_and_deleted_in_this_order() -> None:
+    async def scenario() -> list[tuple[str, str]]:
+        lab = _Lab()
+        pods = Collection(PODS, lab.ask, Versions())
+        _, version = await pods.look()
+        changes = pods.watch(version)
+        lab.objects = [_object("a")]
+        seen = await _next(changes, 1)
+        lab.objects = [_object("a", status={"phase": "Running"}), _object("b")]
+        seen += await _next(changes, 2)
+        lab.objects = [_object("b")]
+        seen += await _next(changes, 1)
+        versions = [int(one.object["metadata"]["resourceVersion"]) for one in seen[:3]]
+        assert versions == sorted(set(versions))
+        await changes.aclose()
+        return [(one.type, one.object["metadata"]["name"]) for one in seen]
+
+    found = asyncio.run(scenario())
+    assert found == [("ADDED", "a"), ("MODIFIED", "a"), ("ADDED", "b"), ("DELETED", "a")]
+
+
+def test_an_object_of_the_same_name_that_came_later_is_another_one() -> None:
+    async def scenario() -> list[str]:
+        lab = _Lab()
+        pods = Collection(PODS, lab.ask, Versions())
+        lab.objects = [_object("a", uid="1")]
+        _, version = await pods.look()
+        lab.objects = [_object("a", uid="2")]
+        return [one.type for one in await _next(pods.watch(version), 2)]
+
+    assert asyncio.run(scenario()) == ["DELETED", "ADDED"]
+
+
+def test_what_does_not_change_keeps_its_version_and_a_list_says_the_newest() -> None:
+    async def scenario() -> None:
+        lab = _Lab()
+        pods = Collection(PODS, lab.ask, Versions())
+        lab.objects = [_object("a")]
+        first, version = await pods.look()
+        again, same = await pods.look()
+        assert first[0]["metadata"]["resourceVersion"] == again[0]["metadata"]["resourceVersion"]
+        assert version == same
+
+    asyncio.run(scenario())
+
+
+def test_the_generation_grows_with_what_is_wanted_and_not_with_what_is() -> None:
+    async def scenario() -> list[tuple[int, int]]:
+        lab = _Lab()
+        deployments = Collection(DEPLOYMENTS, lab.ask, Versions())
+        found = []
+        for spec, status in (({"replicas": 1}, {}), ({"replicas": 1}, {"replicas": 1}), ({"replicas": 2}, {})):
+            lab.objects = [_object("web", spec=spec, status=dict(status))]
+            (one,), _ = await deployments.look()
+            found.append((one["metadata"]["generation"], one["status"]["observedGeneration"]))
+        return found
+
+    assert asyncio.run(scenario()) == [(1, 1), (1, 1), (2, 2)]
+
+
+def test_a_watch_from_a_version_that_is_not_remembered_has_to_list_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "HISTORY", 2)
+
+    async def scenario() -> None:
+        lab = _Lab()
+        pods = Collection(PODS, lab.ask, Versions())
+        _, version = await pods.look()
+        for number in range(4):
+            lab.objects = [_object(f"pod{number}")]
+            await pods.look()
+        with pytest.raises(Failure) as caught:
+            await _next(pods.watch(version), 1)
+        assert (caught.value.code, caught.value.reason) == (410, "Expired")
+
+    asyncio.run(scenario())
