@@ -24,7 +24,7 @@ KUBECTL: Mapping[str, Advice] = {
     "annotate": [("apply -f FILE", "with other annotations in it")],
     "replace": [("apply -f FILE", "")],
     "rollout": [
-        ("apply -f FILE", "a changed template starts a rollout"),
+        ("apply -f FILE", "a changed template starts a rollout, a former one takes it back"),
         ("get deployments --watch", "its progress"),
         ("get replicasets", "its history"),
     ],
