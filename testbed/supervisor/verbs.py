@@ -61,6 +61,7 @@ from testbed.workloads.forward import Targets
 from testbed.workloads.node_verbs import NodeVerbs
 
 RESTART_LIMIT_S = 20.0
+DNS_IS = "the lab's DNS is no Service: see status, logs dns and get names"
 OWNERS_BY_WORD = {kind.singular: kind for kind in POD_OWNERS}
 """A client's words for kinds that create pods: `daemonset/log` is one of their pods."""
 
@@ -376,4 +377,5 @@ def _is_address(text: str) -> bool:
 
 
 def _not_there(kind: Kind, name: str, names: Collection[str]) -> TestbedError:
-    return TestbedError(f"no {kind.singular} named {name} (there are: {listed(names, name)})")
+    hint = f"; {DNS_IS}" if name.rpartition("/")[2] == "kube-dns" else ""
+    return TestbedError(f"no {kind.singular} named {name} (there are: {listed(names, name)}{hint})")

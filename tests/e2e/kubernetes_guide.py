@@ -227,7 +227,10 @@ PAGES: Sequence[Page] = (
                 "(?s)scaled from 2 to 0.*scaled from 0 to 2",
             ),
             works("kubectl get pods -l run=my-nginx -o wide", r"(?s)my-nginx-.* 1/1 .*my-nginx-.* 1/1 "),
-            refused("kubectl get services kube-dns --namespace=kube-system", "no service named kube-system/kube-dns"),
+            refused(
+                "kubectl get services kube-dns --namespace=kube-system",
+                "no service named kube-system/kube-dns .*logs dns",
+            ),
             refused("kubectl run -i --tty --image busybox:1.37 dns-test --restart=Never --rm", "testbed apply -f FILE"),
             instead("kubectl exec shell1 -- getent hosts my-nginx", r"10\.\d+\.\d+\.\d+ +my-nginx\.default"),
             refused(
@@ -379,7 +382,10 @@ PAGES: Sequence[Page] = (
             ),
             instead("kubectl logs dns"),
             works("kubectl get svc --namespace=kube-system", "no services in namespace kube-system"),
-            refused("kubectl get endpoints kube-dns --namespace=kube-system", "no endpoint named kube-system/kube-dns"),
+            refused(
+                "kubectl get endpoints kube-dns --namespace=kube-system",
+                "no endpoint named kube-system/kube-dns .*logs dns",
+            ),
             refused("kubectl -n kube-system edit configmap coredns", "-n goes after the verb"),
             refused("kubectl edit configmap coredns -n kube-system", "testbed apply -f FILE"),
             works("kubectl delete pod dnsutils --now", "deleted"),
