@@ -88,7 +88,7 @@ def refuse_unknown_backend(config: NetworkConfig) -> None:
 
 
 def refuse_conflicts(config: NetworkConfig, kernel: Kernel) -> None:
-    """Raise EnvironmentMissing when a network of this machine lies in the pod network: its hosts could not be reached.
+    """Raise EnvironmentMissing when a network of this machine is in the pod network: its hosts would be unreachable.
 
     Bridges and overlay devices are exempt: they may hold an earlier subnet of this node, and are moved to the new one.
     """

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 OUR_FILE_STARTS = ("FLANNEL_", "DOCKER_OPT")
 REMOVED = "the overlay is removed from this node"
 SMALLEST_MTU, LARGEST_MTU = 68, 65535
-"""Bytes; RFC 791 §3.2, and what a 16-bit length can say."""
+"""Bytes; RFC 791 §3.2, and the largest 16-bit length."""
 
 
 class _Announcer:
@@ -131,7 +131,7 @@ def _remove_overlay(kernel: Kernel, subnet_file: Path) -> None:
 
 
 def _remove_last_resort(kernel: Kernel) -> None:
-    """What takes packets that the overlay does not."""
+    """Remove the last-resort routes, which take packets that the overlay does not."""
     for link in kernel.links():
         if is_drop_device(link):
             kernel.delete_link(link.name, REMOVED)

@@ -12,7 +12,7 @@ VENV = ROOT / ".venv"
 def _open_standard_streams() -> None:
     """Open descriptors 0 to 2 where the caller closed them, before anything is opened that would get their numbers.
 
-    Standard input is empty then; what is written to the others fails, as it would on a full disk.
+    Standard input is then empty; writes to the others fail, as on a full disk.
     """
     for number in (0, 1, 2):
         try:
@@ -45,7 +45,7 @@ except KeyboardInterrupt:  # before the verb began
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Run the command."""
     try:
         standard_streams.take()
         cli.main()

@@ -1,7 +1,7 @@
 """The extension backend: runs the operator's own programs for our subnet and for every peer.
 
-As in flannel (pkg/backend/extension), but each program is run as it stands: words are split with quotes, `$NAME` in a
-word is one of the variables below, and there is no shell. A program that fails for a peer is tried again.
+As in flannel (pkg/backend/extension), but each program is run directly: words are split with quotes, `$NAME` in a word
+is one of the variables below, and there is no shell. A program that fails for a peer is tried again.
 
 | when | variables | standard input |
 |---|---|---|
@@ -26,7 +26,7 @@ from agent.netconfig.backend_options import ExtensionOptions
 log = logging.getLogger(__name__)
 
 LIMIT_S = 60.0
-"""A program that takes longer is killed, so that later peers do not wait for ever."""
+"""A program that takes longer is killed, so that later peers do not wait indefinitely."""
 RETRY_S = 5.0
 """Delay before a program that failed for a peer is run again."""
 SHOWN_CHARACTERS = 200

@@ -1,4 +1,4 @@
-"""What a process and its service manager say to each other: SIGTERM asks for a stop, READY=1 reports a start.
+"""Messages between a process and its service manager: SIGTERM requests a stop, READY=1 reports a start.
 
 systemd's protocol (man 3 sd_notify), which others speak too.
 """
@@ -47,7 +47,7 @@ def notify_service_manager(state: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
         sender.setblocking(False)
         try:
-            # A leading @ stands for the abstract namespace.
+            # A leading @ means the abstract namespace.
             sender.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
         except OSError:
             return

@@ -82,12 +82,12 @@ class PacketCounters:
         self._moved = (a + tx_packets, b + tx_bytes, c + rx_packets, d + rx_bytes)
 
     def attach(self, counters: Callable[[], Counters]) -> None:
-        """Add what `counters` says to every snapshot, until `detach`."""
+        """Add the values of `counters` to every snapshot, until `detach`."""
         with self._lock:
             self._attached = counters
 
     def detach(self) -> None:
-        """Keep what the attached counters say now, and ask them no more."""
+        """Keep the attached counters' current values, and stop reading them."""
         with self._lock:
             if self._attached is None:
                 return

@@ -12,7 +12,7 @@ from agent.datapath.counters import DropReason
 MIN_HEADER_LENGTH = 20  # bytes, RFC 791 §3.1
 ICMP = 1
 UDP = 17
-ICMP_DESTINATION_UNREACHABLE = 3  # RFC 792; code 0 is «net unreachable»
+ICMP_DESTINATION_UNREACHABLE = 3  # RFC 792; code 0 is "net unreachable"
 ICMP_NET_UNREACHABLE = 0
 ICMP_REPLY_TTL = 64  # RFC 1700, default of most systems
 ICMP_QUOTED_PAYLOAD = 8  # bytes of the offender behind its header, RFC 792

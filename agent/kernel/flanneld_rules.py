@@ -1,8 +1,8 @@
 """The packet filter rules that a flanneld left on this node.
 
-flanneld leaves them in place when it ends: chains of iptables, or nftables tables. They were made for the subnet that
-it had; under another one they masquerade what pods send each other. Chains and tables are known by their names, and
-rules of old releases, which stand in the machine's own chains, by their comments.
+flanneld leaves them in place when it ends: chains of iptables, or nftables tables. They are for flanneld's old subnet;
+with another one they masquerade traffic between pods. Names identify chains and tables; comments identify the rules of
+old releases, which are in the machine's own chains.
 """
 
 import logging
@@ -25,20 +25,20 @@ CHAINS: Mapping[str, tuple[str, str]] = {
     "nat": ("POSTROUTING", "FLANNEL-POSTRTG"),
     "filter": ("FORWARD", "FLANNEL-FWD"),
 }
-"""By iptables' table: the chain of the machine that calls flanneld's, and that one."""
+"""By iptables' table: the machine's chain that calls flanneld's, and the latter."""
 COMMENT = re.compile(r"flanneld (masq|forward)")
-WHY = "left by a flanneld, for the subnet that it had"
+WHY = "left by a flanneld, for its old subnet"
 LOCK_WAIT_S = "5"
 """Another iptables may hold the lock of the legacy tables."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """One table, chain or rule of a flanneld, and what removes it."""
+    """One table, chain or rule of a flanneld, and its removal."""
 
     text: str
     script: str = ""
-    """Lines for nft, one transaction."""
+    """Lines for nft, run as one transaction."""
     commands: tuple[tuple[str, ...], ...] = ()
     """Or commands of iptables, in order."""
 
@@ -77,7 +77,7 @@ def remove_leftovers(leftovers: Iterable[Leftover], journal: Journal) -> None:
 
 
 def _in_nftables(family: str, table: str) -> list[Leftover]:
-    """Return what a table of iptables-nft has."""
+    """Return flanneld's parts of a table of iptables-nft."""
     caller, name = CHAINS[table]
     objects = list_objects("table", family, table) or []
     found = nftables_leftovers(objects, name)
@@ -87,18 +87,18 @@ def _in_nftables(family: str, table: str) -> list[Leftover]:
     try:
         listing = run_iptables(program, "-t", table, "-S", caller)
     except FirewallError as error:
-        log.warning("rules: whether a flanneld left some in chain %s of %s is not known: %s", caller, table, error)
+        log.warning("rules: cannot check whether a flanneld left some in chain %s of %s: %s", caller, table, error)
         return found
-    # Rules that only their comments give away; those that call flanneld's chain go with it.
+    # Rules recognised only by their comments; those that call flanneld's chain are removed with it.
     alone = "\n".join(line for line in listing.splitlines() if name not in line)
     return found + iptables_leftovers(program, table, alone)
 
 
-# What listings say. Pure.
+# Parsers of listings. Pure.
 
 
 def nftables_leftovers(objects: Sequence[Mapping[str, Any]], name: str) -> list[Leftover]:
-    """Return the chain `name` in what `nft -j list table` printed, with the rules that call it."""
+    """Return the chain `name` from the output of `nft -j list table`, with the rules that call it."""
     chain = next((item["chain"] for item in objects if item.get("chain", {}).get("name") == name), None)
     if chain is None:
         return []
@@ -113,7 +113,7 @@ def nftables_leftovers(objects: Sequence[Mapping[str, Any]], name: str) -> list[
 
 
 def iptables_leftovers(program: str, table: str, listing: str) -> list[Leftover]:
-    """Return flanneld's chain, and rules of its in other chains, in what `iptables -S` printed of a table."""
+    """Return flanneld's chain, and its rules in other chains, from the output of `iptables -S` for a table."""
     lines = [shlex.split(line) for line in listing.splitlines()]
     caller, name = CHAINS[table]
     has_chain = ["-N", name] in lines

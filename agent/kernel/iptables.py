@@ -1,4 +1,4 @@
-"""The programs of iptables, where a machine has them: nft neither shows their comments nor knows the legacy tables."""
+"""The iptables programs, if installed: nft neither shows their comments nor supports the legacy tables."""
 
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ def nft_program(family: str) -> str | None:
 
 
 def legacy_tables(family: str) -> list[str]:
-    """Return the legacy tables that are loaded: asking iptables-legacy for one would load it."""
+    """Return the loaded legacy tables: a query by iptables-legacy would load one."""
     try:
         return Path(f"/proc/thread-self/net/{family}_tables_names").read_text(encoding="ascii").split()
     except OSError:

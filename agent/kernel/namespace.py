@@ -77,7 +77,7 @@ class HeldNamespace:
 
     def thread(self) -> "NamespaceThread":
         """Return a thread in the namespace. Raises OSError."""
-        # Even entering one's own namespace takes CAP_SYS_ADMIN, which an agent that runs as a service does not have.
+        # Even entering our own namespace takes CAP_SYS_ADMIN, which an agent that runs as a service does not have.
         return NamespaceThread(None, None if self._is_here() else self._descriptor)
 
     def _is_here(self) -> bool:

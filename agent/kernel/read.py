@@ -39,7 +39,7 @@ from agent.kernel.values import (
 Result = TypeVar("Result")
 
 ADDRESS_FAMILIES: Mapping[Family, int] = {4: 2, 6: 10}  # AF_INET, AF_INET6
-BRIDGE_FAMILY = 7  # AF_BRIDGE: forwarding databases are asked for as neighbours of this family
+BRIDGE_FAMILY = 7  # AF_BRIDGE: forwarding databases are dumped as neighbours of this family
 IPV6 = 10  # AF_INET6
 MAIN_TABLE = 254  # RT_TABLE_MAIN
 PERMANENT = 0x80  # NUD_PERMANENT, linux/neighbour.h

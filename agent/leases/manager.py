@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 LEASE_TTL_S = 24 * 3600
 """flannel's `subnetTTL`."""
 ADDRESS_TAKEN_S = 10.0
-"""How soon a node whose address is taken asks again."""
+"""Delay before a node whose address is taken asks again."""
 RACES = 10
 """How many lost races for a subnet are retried at once."""
 

@@ -29,7 +29,7 @@ WANTED_VNI = (
 SHELL_OPERATORS = frozenset({"|", "||", "&", "&&", ";", ">", ">>", "<", "2>&1"})
 """Words that only a shell understands; a command with one would not do what its author meant."""
 SMALLEST_MTU, LARGEST_MTU = 576, 65535
-"""Bytes; RFC 791 §3.1, and what a 16-bit length can say."""
+"""Bytes; RFC 791 §3.1, and the largest 16-bit length."""
 
 _PORT = whole(1, 65535, "a number from 1 to 65535", "not a port")
 _NAME, _READ = "name", "read"
@@ -56,7 +56,7 @@ def _mode(value: object) -> str:
 
 def _psk(value: object) -> str:
     key = text(value)
-    # 32 bytes in base64 (wg(8)); the last character of 43 says four bits.
+    # 32 bytes in base64 (wg(8)); the last character of 43 holds four bits.
     if key and not re.fullmatch(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", key):
         raise WrongValue("not a key", "32 bytes in base64, as `wg genpsk` prints them", shown="another text")
     return key

@@ -1,4 +1,4 @@
-"""Agents that run beside us, ours or flannel's; in one network namespace they share devices, routes and rules."""
+"""Other agents on this machine, ours or flannel's; in one network namespace they share devices, routes and rules."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ class RunningAgent:
 
 
 def read_agent(argv: Sequence[str], environ: Mapping[str, str]) -> RunningAgent | None:
-    """Return the agent that a process with this command line is; None: it is another program. Pure."""
+    """Return the agent with this command line; None for another program. Pure."""
     names = [os.path.basename(word) for word in argv[:2]]
     if names[:1] == [FLANNELD]:
         program, flags = FLANNELD, argv[1:]
@@ -48,7 +48,7 @@ def read_agent(argv: Sequence[str], environ: Mapping[str, str]) -> RunningAgent 
 
 
 def running_agents() -> Iterator[RunningAgent]:
-    """Yield the agents in the caller's network namespace, as far as we may look at them, but not the caller."""
+    """Yield the other agents in the caller's network namespace, as far as we may inspect them."""
     own = os.stat("/proc/thread-self/ns/net").st_ino
     for directory in Path("/proc").iterdir():
         if not directory.name.isdecimal() or int(directory.name) == os.getpid():

@@ -1,8 +1,8 @@
-"""Regular expressions as Go reads them (RE2's syntax, flannel's), looked for by Python's `re`.
+"""Regular expressions in Go's syntax (RE2, as in flannel), matched by Python's `re`.
 
-What Go takes finds the same here; what Go refuses is refused, with Go's words. Only Unicode scripts such as
-`\\p{Greek}` are taken by Go and refused here. Whether something is found is all that is asked for, so captures and
-greediness make no difference.
+An expression that Go accepts matches the same here; one that Go refuses is refused with Go's message. The only
+exception is Unicode scripts such as `\\p{Greek}`, which are refused here. Only whether there is a match counts, so
+captures and greediness make no difference.
 """
 
 import re

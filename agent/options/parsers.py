@@ -47,7 +47,7 @@ def endpoint(text: str) -> str:
     try:
         url = urlsplit(text)
     except ValueError:
-        raise ValueError("endpoint that is no URL" + want) from None
+        raise ValueError("endpoint that is not a URL" + want) from None
     if url.scheme not in ("http", "https"):
         raise ValueError(f"endpoint with the unknown scheme {url.scheme}" + want)
     if url.path not in ("", "/") or url.query or url.fragment or url.username is not None:

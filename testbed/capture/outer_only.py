@@ -36,7 +36,7 @@ def note_of(expression: str, listenings: Sequence[CapturePoint], known: Map) -> 
     else:
         port = overlay.port or overlay.sealed_ports[0]
         around, outer = f"UDP port {port}", f"udp port {port}"
-    inside = f"; Wireshark shows what is inside with {decoding(known)}" if decoding(known) else ""
+    inside = f"; Wireshark decodes it with {decoding(known)}" if decoding(known) else ""
     device = known.overlay_device or "pods"
     return (
         f"note: {shown} see packets between nodes only inside {around}, which this filter does not match "

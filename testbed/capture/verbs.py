@@ -52,9 +52,9 @@ def capture(known: Map, request: Request) -> EndedAnswer:
 
 
 def split(words: Sequence[str], known: Map, namespace: str = DEFAULT_NAMESPACE) -> tuple[list[str], str]:
-    """Points, with pods of `namespace`, and behind them a filter in tcpdump's language.
+    """Split the words into points, with pods of `namespace`, and a filter in tcpdump's language.
 
-    Raises TestbedError when no point comes first.
+    Raises TestbedError if no point comes first.
     """
     owners = {EVERYTHING, *known.place_of, *known.switch_ports.values()}
     points: list[str] = []

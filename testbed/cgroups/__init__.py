@@ -1,1 +1,1 @@
-"""Control groups of containers: memory and CPU that they may use, on version 1 and 2 of the kernel's interface."""
+"""Control groups of containers: limits of memory and CPU, in versions 1 and 2 of the kernel's interface."""

@@ -1,7 +1,7 @@
-"""A lab's control groups: made when it starts, one for each container with limits, removed when it has ended.
+"""A lab's control groups: created at its start, one for each container with limits, removed after its end.
 
-The kernel removes no group by itself: `down`, and every `up`, look for those of labs that have ended. All of a lab's
-groups lie in one for each tree, which bears its name, and the lab sees nothing else of the machine's.
+The kernel never removes a group itself: `down`, and every `up`, clean up after labs that have ended. A lab's groups are
+below one group per tree, which has its name, and the lab sees no other groups of the machine.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class Groups:
     """Groups of containers, by name. Usable from several threads."""
 
     def __init__(self, where: Mapping[Controller, CgroupPlace], why_not: Mapping[Controller, str]) -> None:
-        """`where` groups can be made; of other controllers `why_not`."""
+        """Take `where` groups can be created, and `why_not` for the other controllers."""
         self._where = where
         by_reason: dict[str, list[str]] = {}
         for controller, why in why_not.items():
@@ -45,12 +45,14 @@ class Groups:
         self._complaint = "; ".join(f"{' and '.join(what)}: {why}" for why, what in by_reason.items())
 
     def complain_once(self) -> str:
-        """Return the warning that containers are not limited; empty from the second time on, and where they are."""
+        """Return the warning that containers are not limited; empty from the second time on, and if they
+        are limited.
+        """
         why_not, self._complaint = self._complaint, ""
         return f"warning: resources of containers are not limited ({why_not})" if why_not else ""
 
     def make(self, name: str, limits: Limits) -> list[Path]:
-        """Have a group with these limits; returns what a process has to join. Raises OSError."""
+        """Create a group with these limits; return what a process needs to join it. Raises OSError."""
         found: dict[Path, None] = {}
         for controller, place in self._where.items():
             wanted = settings(controller, place.version, limits)
@@ -65,7 +67,7 @@ class Groups:
         return list(found)
 
     def out_of_memory_kills(self, name: str) -> int:
-        """Return how many processes of a group were killed for want of memory so far; 0 without a group."""
+        """Return how many processes of a group were killed for lack of memory so far; 0 without a group."""
         place = self._where.get("memory")
         if place is None:
             return 0
@@ -77,7 +79,7 @@ class Groups:
         return kills_in(text)
 
     def remove(self, name: str) -> None:
-        """Remove a group whose processes have ended; what cannot be removed now goes with the lab."""
+        """Remove a group whose processes have ended; a group that cannot be removed now is removed with the lab."""
         for place in self._where.values():
             with contextlib.suppress(OSError):
                 _remove_tree(place.directory / name, time.monotonic() + EMPTY_LIMIT_S)
@@ -85,14 +87,14 @@ class Groups:
 
 @dataclass(frozen=True, slots=True)
 class CgroupClaim:
-    """Groups that were made for a lab on the machine, and are not seen in it yet."""
+    """Groups created for a lab on the machine, and not yet visible in it."""
 
     trees: Mapping[Controller, tuple[CgroupPlace, int]]
     """With descriptors of detached mounts."""
     why_not: Mapping[Controller, str]
 
     def attach(self, directory: Path) -> Groups:
-        """Have them below `directory` in our mount namespace. Raises OSError."""
+        """Attach them below `directory` in our mount namespace. Raises OSError."""
         where: dict[Controller, CgroupPlace] = {}
         for controller, (place, tree) in self.trees.items():
             target = directory / controller
@@ -104,7 +106,7 @@ class CgroupClaim:
 
 
 def claim(name: str) -> CgroupClaim:
-    """Make the groups of the lab `name` where this machine lets us; to be called before its mounts are its own."""
+    """Create the groups of the lab `name` where this machine allows it; call it before the lab's mounts are private."""
     found = places(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"), _handed_down, root=_is_root())
     why_not = {controller: why for controller, why in found.items() if isinstance(why, str)}
     trees: dict[Controller, tuple[CgroupPlace, int]] = {}
@@ -114,7 +116,7 @@ def claim(name: str) -> CgroupClaim:
         directory = place.directory / f"{PREFIX}{name}"
         try:
             if directory not in [made.directory for made, _ in trees.values()]:
-                # Of a dead lab of this name.
+                # Of a dead lab with this name.
                 _remove_tree(directory, time.monotonic() + EMPTY_LIMIT_S)
             directory.mkdir(exist_ok=True)
             if place.version == 2:
@@ -127,14 +129,14 @@ def claim(name: str) -> CgroupClaim:
 
 
 def _read(file: str) -> str:
-    """A kernel may have no control groups at all."""
+    """Read a file; the kernel may have no control groups at all."""
     with contextlib.suppress(FileNotFoundError):
         return Path(file).read_text()
     return ""
 
 
 def _is_root() -> bool:
-    """Whether we are the machine's own root: without one user id is ours, whatever it is called here."""
+    """Return whether we are the machine's own root: in a user namespace, only one user id is mapped."""
     return Path("/proc/self/uid_map").read_text().split()[2] != "1"
 
 
@@ -145,7 +147,7 @@ def _handed_down(directory: Path) -> list[str]:
 
 
 def _try_to_join(directory: Path) -> None:
-    """Have a process of ours join a group for a moment. Raises OSError when it may not."""
+    """Let a process of ours join a group for a moment. Raises OSError if it may not."""
     group = directory / "probe"
     group.mkdir(exist_ok=True)
     try:
@@ -178,7 +180,7 @@ def remove_groups_of_dead_labs(living: Callable[[], Collection[str]]) -> list[st
     Returns a line for each that cannot be removed.
     """
     found = [directory for tree in tree_directories(_read("/proc/self/mountinfo")) for directory in _labs_below(tree)]
-    # Asked for after the look: a lab that has groups is among them by then.
+    # Queried after the search: by then it includes every lab that has groups.
     names = living() if found else ()
     complaints = []
     for directory in found:
@@ -192,7 +194,7 @@ def remove_groups_of_dead_labs(living: Callable[[], Collection[str]]) -> list[st
 
 
 def _labs_below(tree: Path) -> Iterator[Path]:
-    """The groups of our own labs, wherever in the tree they were made."""
+    """Yield the groups of our own labs, anywhere in the tree."""
     for place, inner, _ in os.walk(tree):
         for name in [name for name in inner if name.startswith(PREFIX)]:
             inner.remove(name)

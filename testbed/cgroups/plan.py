@@ -1,8 +1,8 @@
-"""Where control groups can be made on this machine, and what is written into them. Pure.
+"""Where control groups can be created on this machine, and their settings. Pure.
 
-Version 1 has a tree for each controller, and a group may have processes and groups below it: ours are made below the
-group that the lab was started in, so that they stay within its limits. Version 2 has one tree, in which a group has
-either: ours are made below its root, or without root below the group that systemd has left to the user.
+Version 1 has a tree for each controller, and a group may contain both processes and groups: ours are below the group in
+which the lab was started, so that they stay within its limits. Version 2 has one tree, in which a group contains one or
+the other: ours are below its root, or for an ordinary user below the group that systemd delegates to them.
 """
 
 import re
@@ -17,16 +17,16 @@ Controller = Literal["memory", "cpu"]
 CONTROLLERS: tuple[Controller, ...] = ("memory", "cpu")
 MOUNTED_AT = Path("/sys/fs/cgroup")
 JOIN = "cgroup.procs"
-"""The file by which a process comes into a group."""
+"""The file through which a process joins a group."""
 HANDED_DOWN = "cgroup.subtree_control"
-"""Of version 2: the controllers that groups below have."""
+"""In version 2: the controllers available to groups below."""
 _OF_A_USER = re.compile(r"(.*/user@\d+\.service)(/.*)?")
 MOST_WEIGHT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class CgroupPlace:
-    """A directory below which groups with a controller can be made."""
+    """A directory below which groups with a controller can be created."""
 
     version: Literal[1, 2]
     directory: Path
@@ -38,13 +38,13 @@ class Setting(NamedTuple):
     file: str
     value: str
     needed: bool = True
-    """Whether a kernel without it cannot be used."""
+    """Whether a kernel without it is unusable."""
 
 
 def places(
     mountinfo: str, own: str, handed_down: Callable[[Path], Collection[str]], *, root: bool
 ) -> Mapping[Controller, CgroupPlace | str]:
-    """Return for each controller where its groups can be made, or why nowhere.
+    """Return, for each controller, where its groups can be created, or why they cannot.
 
     `mountinfo` and `own` are /proc/self/mountinfo and /proc/self/cgroup; `handed_down` reads HANDED_DOWN of a group.
     """
@@ -75,29 +75,29 @@ class _Mount:
     version: Literal[1, 2]
     directory: Path
     root: str
-    """The group that is seen there."""
+    """The group that is mounted there."""
     options: frozenset[str]
 
 
 def _mounts(mountinfo: str) -> Iterator[_Mount]:
-    """proc_pid_mountinfo(5): ID PARENT DEVICE ROOT PLACE … - KIND SOURCE OPTIONS."""
+    """Parse mountinfo; proc_pid_mountinfo(5): ID PARENT DEVICE ROOT PLACE … - KIND SOURCE OPTIONS."""
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
-        # The usual place alone: what lies elsewhere is a copy of it, and may be gone when groups are to be removed.
+        # Only the usual place: other mounts are copies of it, and may be gone when groups are removed.
         if kind and kind[0] in ("cgroup", "cgroup2") and Path(fields[4]).is_relative_to(MOUNTED_AT):
             yield _Mount(1 if kind[0] == "cgroup" else 2, Path(fields[4]), fields[3], frozenset(kind[-1].split(",")))
 
 
 def _own_groups(own: str) -> Iterator[tuple[str, str]]:
-    """cgroups(7): NUMBER:CONTROLLERS:GROUP; no controllers: version 2."""
+    """Parse our groups; cgroups(7): NUMBER:CONTROLLERS:GROUP; no controllers: version 2."""
     for line in own.splitlines():
         _, controllers, group = line.split(":", 2)
         yield from ((controller, group) for controller in controllers.split(","))
 
 
 def _below(group: str, root: str) -> PurePosixPath:
-    """The group as seen from `root`; `root` itself where it is outside."""
+    """Return the group as seen from `root`; `root` itself if it is outside."""
     path = PurePosixPath(group)
     return path.relative_to(root) if path.is_relative_to(root) else PurePosixPath()
 
@@ -109,7 +109,7 @@ def _in_version_2(
     if not root:
         of_user = _OF_A_USER.fullmatch(own)
         if of_user is None:
-            return f"group {own} is not one that systemd has left to its user"
+            return f"group {own} is not delegated to its user by systemd"
         directory /= _below(of_user[1], mount.root)
     if controller not in handed_down(directory):
         return f"{directory / HANDED_DOWN} does not have {controller}"
@@ -117,7 +117,7 @@ def _in_version_2(
 
 
 def settings(controller: Controller, version: Literal[1, 2], limits: Limits) -> list[Setting]:
-    """Return what is written into a container's group."""
+    """Return the settings of a container's group."""
     if controller == "memory":
         return [] if limits.memory is None else _memory(version, limits.memory)
     found = []
@@ -130,14 +130,14 @@ def settings(controller: Controller, version: Literal[1, 2], limits: Limits) -> 
         )
     if limits.cpu_shares is not None:
         shares = limits.cpu_shares
-        # As runc and systemd convert them.
+        # Converted as in runc and systemd.
         weight = 1 + (shares - LEAST_SHARES) * (MOST_WEIGHT - 1) // (MOST_SHARES - LEAST_SHARES)
         found += [Setting("cpu.shares", str(shares))] if version == 1 else [Setting("cpu.weight", str(weight))]
     return found
 
 
 def _memory(version: Literal[1, 2], limit: int) -> list[Setting]:
-    # No swap beside it, as in Kubernetes; of one group all processes end together where the kernel can do that.
+    # Without swap, as in Kubernetes; if the kernel supports it, all processes of a group end together.
     if version == 1:
         return [
             Setting("memory.limit_in_bytes", str(limit)),
@@ -151,9 +151,9 @@ def _memory(version: Literal[1, 2], limit: int) -> list[Setting]:
 
 
 def kills_in(text: str) -> int:
-    """Return how many processes of a group were killed for want of memory, by its file of events."""
+    """Return how many processes of a group were killed for lack of memory, from its file of events."""
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
 
 
 EVENTS: Mapping[int, str] = {1: "memory.oom_control", 2: "memory.events"}
-"""Of each version: where a group counts these kills."""
+"""By version: where a group counts these kills."""

@@ -137,7 +137,7 @@ def _segment_of(node: str, wiring: Wiring | None) -> int:
 
 def _free(cidr: IPv4Network, offset: int, taken: set[IPv4Address], whose: str) -> IPv4Address:
     """Return the first free host address from `offset` on, else from the range's start. Raises UnderlayFull."""
-    last = cidr.num_addresses - 2  # the broadcast address is nobody's
+    last = cidr.num_addresses - 2  # the broadcast address is not a host's
     for candidate in (*range(offset, min(last, offset + len(taken)) + 1), *range(1, min(last, len(taken) + 1) + 1)):
         address = IPv4Address(int(cidr.network_address) + candidate)
         if address not in taken:

@@ -9,7 +9,7 @@ NODE_MIB = 26  # an agent: 18 MiB of its own and its part of shared memory; kern
 POD_MIB = 9  # pause, the container's shim and an `echo` 5.5 MiB, namespaces 3; nginx is less, tomcat about 150 MiB
 RESERVE_MIB = 200  # the rest of the machine keeps
 RECORDS_MIB = 16  # in /run: a lab's records, events and journal
-LOG_MIB = 0.25  # in /run: the log of one program there where room is scarce (pods/container_log.py)
+LOG_MIB = 0.25  # in /run: the log of one program if space is scarce (pods/container_log.py)
 MEMINFO = Path("/proc/meminfo")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 

@@ -363,7 +363,7 @@ RECIPES: Mapping[str, str] = {
     "nginx": "a real nginx on port 80; NGINX_UPSTREAM=ADDRESS:PORT makes it a reverse proxy",
     "tomcat": "a real Tomcat 10 on port 8080 with one page",
     "shell": "the machine's own tools; sleeps",
-    "echo": "HTTP and UDP on one port, 8080 unless `ports` or PORT says another: /hostname, /clientip, /echo",
+    "echo": "HTTP and UDP on one port, 8080 unless `ports` or PORT sets another: /hostname, /clientip, /echo",
     "httpd": "a real Apache httpd on port 80 with one page",
     "busybox": "the machine's BusyBox, before its own tools: wget, nslookup, nc, httpd; sleeps",
     "alpine": "the same; there is no apk",

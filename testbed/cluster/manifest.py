@@ -235,7 +235,7 @@ class PodSpec(Model):
 
     @property
     def has_limits(self) -> bool:
-        """Whether the kernel is to keep any of its containers to limits."""
+        """Return whether the kernel must limit any of its containers."""
         return any(limits_of(one.resources) is not None for one in self.all_containers if not one.stand_in)
 
     @model_validator(mode="after")

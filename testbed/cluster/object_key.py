@@ -18,7 +18,7 @@ class ObjectKey(NamedTuple):
 
     @property
     def option(self) -> str:
-        """` -n shop`, for a verb that looks in its namespace; empty for the default one."""
+        """Return ` -n shop`, for a verb that searches its namespace; empty for the default one."""
         return "" if self.namespace == DEFAULT_NAMESPACE else f" -n {self.namespace}"
 
     @property

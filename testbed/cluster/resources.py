@@ -1,4 +1,4 @@
-"""Resources of containers: what they may use, and what that makes of their pod. Pure."""
+"""Resources of containers: their limits, and the class of their pod. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,22 +29,22 @@ class ResourceList(Model):
 
     @property
     def thousandths(self) -> int:
-        """Of a processor; 0 where nothing is said."""
+        """Return thousandths of a processor; 0 if it is not set."""
         return thousandths_of(self.cpu or 0)
 
     @property
     def bytes(self) -> int:
-        """Memory; 0 where nothing is said."""
+        """Return bytes of memory; 0 if it is not set."""
         return bytes_of(self.memory or 0)
 
 
 class Resources(Model):
-    """What a container may use, at most and when others want it too."""
+    """A container's resources: its maximum, and its share under contention."""
 
     limits: ResourceList = Field(default_factory=ResourceList)
     """A container that uses more memory is killed, one that uses more CPU waits."""
     requests: ResourceList = Field(default_factory=ResourceList)
-    """The share of a busy CPU, beside other containers that request some; left out: the limit."""
+    """The share of a busy CPU, among containers that request some; by default the limit."""
 
     @model_validator(mode="after")
     def _no_more_than_the_limit(self) -> "Resources":
@@ -60,7 +60,7 @@ class Resources(Model):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the kernel is asked to keep a container to."""
+    """The limits that the kernel enforces on a container."""
 
     memory: int | None = None
     """Bytes."""
@@ -71,7 +71,7 @@ class Limits:
 
 
 def limits_of(resources: Resources) -> Limits | None:
-    """Return the numbers for the kernel, by Kubernetes' rules; None where there is nothing to keep to."""
+    """Return the numbers for the kernel, by Kubernetes' rules; None if there is no limit."""
     most, asked = resources.limits, resources.requests.thousandths or resources.limits.thousandths
     quota = max(LEAST_QUOTA_US, most.thousandths * PERIOD_US // 1000) if most.thousandths else None
     shares = min(MOST_SHARES, max(LEAST_SHARES, asked * SHARES_OF_A_CPU // 1000)) if asked else None

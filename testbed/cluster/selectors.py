@@ -21,16 +21,16 @@ class Requirement:
     values: frozenset[str] | None
     """One of these; None: any."""
     negated: bool = False
-    """The other way round; a label that is not there is none of the values."""
+    """Negated; a missing label has none of the values."""
 
     def holds(self, labels: Mapping[str, str]) -> bool:
-        """Return whether an object with these labels is meant."""
+        """Return whether an object with these labels matches."""
         here = self.key in labels and (self.values is None or labels[self.key] in self.values)
         return here is not self.negated
 
 
 def parse_selector(text: str) -> tuple[Requirement, ...]:
-    """Return the parts of a selector, all of which must hold. Raises ValueError."""
+    """Parse a selector; all of its parts must match. Raises ValueError."""
     return tuple(_requirement(part.strip()) for part in re.split(_COMMA, text))
 
 
@@ -46,7 +46,7 @@ def _requirement(text: str) -> Requirement:
 
 
 def selected(found: Sequence[ObjectT], requirements: Sequence[Requirement]) -> list[ObjectT]:
-    """Return the objects that all requirements hold for."""
+    """Return the objects that match all requirements."""
     return [
         item
         for item in found

@@ -51,7 +51,7 @@ recursive_option = click.option("-R", "--recursive", is_flag=True, help="Read di
     flag_value="server",
     default="none",
     type=click.Choice(["none", "client", "server"]),
-    help="Check everything and say what would be done; with kubectl's words all but none mean the same.",
+    help="Check everything and print what would be done; of kubectl's words, all except none mean the same.",
 )
 @click.option("--wait", is_flag=True, help="Wait until all of it is ready.")
 @click.option("--timeout", type=FiniteRange(min=0), default=60.0, show_default=True, metavar="SECONDS")

@@ -21,9 +21,9 @@ LINES_OF_EACH = 10
 
 @verbs.command()
 @click.argument("name", required=False, metavar="POD|NODE|ETCD|lab", shell_complete=names("pods", "nodes", "etcd"))
-@click.option("-c", "--container", metavar="C", help="Which container of the pod; by default the first.")
+@click.option("-c", "--container", metavar="C", help="Container of the pod; by default the first.")
 @click.option("--all-containers", is_flag=True, help="All containers of the pod, init containers first.")
-@click.option("-p", "--previous", is_flag=True, help="What the container's run before this one wrote.")
+@click.option("-p", "--previous", is_flag=True, help="Output of the container's previous run.")
 @click.option("-f", "--follow", is_flag=True, help="Follow the log until Ctrl-C.")
 @click.option("--tail", type=click.IntRange(min=-1), metavar="N", help="Only the last N lines; 10 with -l, -1: all.")
 @click.option("--prefix", is_flag=True, help="Prefix each line with its pod and container.")

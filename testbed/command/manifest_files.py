@@ -1,4 +1,4 @@
-"""What `-f` names: files, standard input, directories and addresses of the web, as kubectl reads them."""
+"""The arguments of `-f`: files, standard input, directories and web addresses, as in kubectl."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ SUFFIXES = (".json", ".yaml", ".yml")
 STANDARD_INPUT = "-"
 URLS = ("http://", "https://")
 FETCH_TIMEOUT_S = 20.0
-"""Without an answer, or more of one."""
+"""Limit for an answer, and for each further part of it."""
 
 
 def read_files(names: Sequence[str], *, recursive: bool) -> dict[str, bytes]:

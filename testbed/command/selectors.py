@@ -9,7 +9,7 @@ from testbed.cluster.selectors import Requirement, parse_selector
 
 
 def read_selector(text: str | None) -> tuple[Requirement, ...]:
-    """Return what `-l` says. Raises click.UsageError."""
+    """Parse the argument of `-l`. Raises click.UsageError."""
     if text is None:
         return ()
     try:
@@ -19,6 +19,6 @@ def read_selector(text: str | None) -> tuple[Requirement, ...]:
 
 
 def selector_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`-l`, as every verb that takes labels has it."""
+    """Add `-l`, as for every verb that takes labels."""
     text = "Only objects with these labels: KEY=VALUE, KEY!=VALUE, KEY, !KEY, KEY in (A, B); joined by commas."
     return click.option("-l", "--selector", metavar="LABELS", help=text)(function)

@@ -35,7 +35,7 @@ CLUSTER = "faults"
 def soak(minutes: float, seed: int | None, replay: Path | None, history: Path | None, lab: str | None) -> int:
     """Break and repair things in random order; report anything lost, late or leaking.
 
-    Wants a lab of the cluster `faults`: sudo testbed up faults
+    Needs a lab of the cluster `faults`: sudo testbed up faults
 
     A trial that misses a limit while the machine is busy is repeated, up to three times in all.
     """

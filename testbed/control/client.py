@@ -236,7 +236,7 @@ class LabConnection:
     """One request to a lab. Closing it, even by dying, ends everything that the request started."""
 
     def __init__(self, lab: LabRecord, timeout_s: float | None = None) -> None:
-        """Connect; `timeout_s`: how long to wait for each message of the lab; None: for ever."""
+        """Connect; `timeout_s`: how long to wait for each message of the lab; None: indefinitely."""
         check_protocol(lab, lab.protocol)
         self._lab = lab
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -60,13 +60,14 @@ EXERCISES: Mapping[str, Exercise] = {
         Exercise(
             2,
             1,
-            "Nothing passes between {victim} and {other} any more. Both agents report ready, and nobody touched them.",
+            "Nothing passes between {victim} and {other} any more. Both agents report ready, and their configuration"
+            " is unchanged.",
             ("drop",),
             (
                 "Every packet between the nodes is a UDP datagram on the underlay. Which side loses it? "
                 "`testbed trace {peer} {pod}` names the last place that saw it.",
-                "The datagram arrives at the uplink of {victim}, and its agent never reads it. What stands "
-                "between the two?",
+                "The datagram arrives at the uplink of {victim}, and its agent never reads it. What is between the"
+                " two?",
                 "`testbed exec {victim} -- nft list ruleset`: counters that grow, in a table that no agent made.",
             ),
             "nft-drop",
@@ -147,7 +148,8 @@ EXERCISES: Mapping[str, Exercise] = {
             "The nginx pod runs, and its own address works.",
             ("service",),
             (
-                "The name resolves and the pod works, so look at what joins the two: `testbed describe service nginx`.",
+                "The name resolves and the pod works, so check what connects the two: `testbed describe service"
+                " nginx`.",
                 "A Service forwards to its endpoints. `testbed get endpoints nginx`: which are they?",
                 "Compare selector and ports of the Service with labels and ports of the pod, and `testbed apply` a"
                 " Service that matches it.",

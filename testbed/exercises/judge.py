@@ -23,7 +23,7 @@ class JudgedNode:
     forwarding: frozenset[tuple[str, str]] | None
     """Subnet and address; None if the agent did not report them."""
     kernel_problems: tuple[str, ...] | None
-    """Of an agent that never reports any: what is wrong with the kernel's own tables; None for ours."""
+    """Problems in the kernel's own tables, for an agent that reports no entries; None for our agent."""
     routes: frozenset[tuple[str, str]]
     """Destination and device of the kernel's unicast routes."""
     device: str | None

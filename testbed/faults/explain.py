@@ -1,6 +1,6 @@
-"""Which active faults can explain that packets between two places of a lab get lost. Pure.
+"""Which active faults can explain a loss of packets between two places of a lab. Pure.
 
-`trace`, `check`, `status` and the ui name them, so that nobody looks for a cause that the lab itself has made.
+`trace`, `check`, `status` and the ui name them, so that users do not search for a cause that the lab itself injected.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -10,29 +10,29 @@ from testbed.control.answers.faults import FaultAnswer
 from testbed.faults.catalogue import FaultRequest, parse
 
 Loss = tuple[str, str | None]
-"""Between which two places: pods, nodes or other machines. None: one that is not known, as behind a Service."""
+"""Its two places: pods, nodes or other machines. None: unknown, as behind a Service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """What lies between the places of a lab."""
+    """The connections between the places of a lab."""
 
     machine_of: Mapping[str, str]
     """Place → the machine that its packets leave by."""
     cables: Collection[frozenset[str]]
-    """What each connects."""
+    """The two ends of each."""
     routers: frozenset[str] = field(default_factory=frozenset)
     etcd: frozenset[str] = field(default_factory=frozenset)
     """Its members."""
     gateway: str = ""
-    """Where the cluster's DNS is."""
+    """The machine of the cluster's DNS."""
 
     def ends(self, loss: Loss) -> list[frozenset[str]]:
-        """Return each known end as its own name and its machine's."""
+        """Return each known end by its own name and its machine's."""
         return [frozenset({place, self.machine_of.get(place, place)}) for place in loss if place is not None]
 
     def reached(self, start: frozenset[str], without: frozenset[str]) -> frozenset[str]:
-        """Return everything that cables lead to, but for one cable."""
+        """Return everything that cables connect, without one cable."""
         found, new = start, start
         while new:
             ends = {end for cable in self.cables if cable != without and cable & new for end in cable}
@@ -42,7 +42,7 @@ class Paths:
 
 
 def explain(faults: Sequence[FaultAnswer], losses: Iterable[Loss] | None, paths: Paths) -> list[str]:
-    """Return a sentence for each active fault that can explain one of the losses; None: whatever is lost."""
+    """Return a sentence for each active fault that can explain one of the losses; None: any loss."""
     known = None if losses is None else list(dict.fromkeys(losses))
     return [
         sentence(fault)
@@ -65,7 +65,7 @@ def _explains(fault: FaultRequest, loss: Loss, paths: Paths) -> bool:
     if fault.kind.loses == "names":
         return any(paths.gateway in end for end in ends)
     if len(ends) > 1 and ends[0] & ends[1]:
-        # Between two pods of one machine lie no cable and no other machine.
+        # There is neither a cable nor another machine between two pods of one machine.
         return False
     if fault.kind.loses == "cable":
         return _is_on_the_path(frozenset(map(str, fault.values[:2])), ends, paths)
@@ -76,7 +76,7 @@ def _explains(fault: FaultRequest, loss: Loss, paths: Paths) -> bool:
 
 
 def _is_on_the_path(cable: frozenset[str], ends: Sequence[frozenset[str]], paths: Paths) -> bool:
-    """Whether packets may cross a cable: it is the only connection, or one of several, and no dead end elsewhere."""
+    """Return whether packets may cross a cable: it is the only connection, or one of several, and not a dead end."""
     if len(ends) < 2:
         return any(cable & end for end in ends)
     reached = paths.reached(ends[0], without=cable)
@@ -89,9 +89,9 @@ def _sides(fault: FaultRequest, paths: Paths) -> tuple[frozenset[str], frozenset
 
 
 def _is_between(side: frozenset[str], other: frozenset[str], ends: Sequence[frozenset[str]], paths: Paths) -> bool:
-    """Whether one end is on a side, and on the other one the other end, a router, or all of etcd.
+    """Return whether one end is on one side, and the other end, a router, or all of etcd on the other.
 
-    A node without etcd loses its lease, and then nobody sends to it.
+    A node without etcd loses its lease, and then no node forwards to it.
     """
     if len(ends) < 2:
         return any(side & end for end in ends)

@@ -171,7 +171,7 @@ def _bridge(node: DrawnNode, box: Box, upside_down: bool) -> str:
     device = node.bridge
     words = "does not exist" if device is None else (device.address or "no address") + ("" if device.up else "  DOWN")
     y = box.y + 15 if upside_down else box.bottom - 8
-    beside = OVERLAY_WIDTH + DEVICE_GAP / 2 + CHANNEL + 3  # right of what comes down from it
+    beside = OVERLAY_WIDTH + DEVICE_GAP / 2 + CHANNEL + 3  # right of the wires from it
     text = label(device.name if device else "docker0", (box.x + 8, y), "name", OVERLAY_WIDTH - OUT_OF_BRIDGE - 28)
     text += label(words, (box.x + beside, y), "mono", box.width - beside - 4)
     title = f"{node.name}'s bridge" + (f", MTU {device.mtu}" if device else "")

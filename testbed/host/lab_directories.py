@@ -126,7 +126,7 @@ def is_a_labs(rundir: Path) -> bool:
 
 
 def remove_directory(directory: Path) -> None:
-    """Remove a directory with everything in it, whoever created it.
+    """Remove a directory with everything in it, whatever its owner.
 
     Raises TestbedError if something stays. Nothing outside is touched: links are removed, not followed, and mounted
     file systems stay.

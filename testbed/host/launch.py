@@ -115,7 +115,7 @@ def _launch(name: str, rundir: Path) -> Launched:
 
 
 def _become_parent_of_init(rundir: Path, log: int, lifeline: int, progress: int, answer: int) -> None:
-    """In a forked child: enter new namespaces, fork the lab's PID 1, report its pid and exit. Never returns."""
+    """Enter new namespaces, fork the lab's PID 1, report its pid and exit, in a forked child. Never returns."""
     try:
         os.setsid()
         if os.geteuid() != 0:
@@ -134,7 +134,7 @@ def _become_parent_of_init(rundir: Path, log: int, lifeline: int, progress: int,
 
 
 def _go_first_when_memory_ends() -> None:
-    """When memory runs out, let the kernel kill a lab before the `up` that reports it and before the user's other
+    """Make the kernel, when memory runs out, kill a lab before the `up` that reports it and before the user's other
     processes.
     """
     with contextlib.suppress(OSError):
@@ -142,7 +142,7 @@ def _go_first_when_memory_ends() -> None:
 
 
 def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
-    """In the first process of the new PID namespace: become `pause --init`. Never returns."""
+    """Become `pause --init`, in the first process of the new PID namespace. Never returns."""
     rootless = rundir.parent != RUN_ROOT
     try:
         os.setsid()

@@ -34,7 +34,7 @@ class RunningLab:
 
 
 def labs_to_end() -> list[RunningLab]:
-    """Return every lab that the caller can end, by name, whatever its directory says. Raises TestbedError."""
+    """Return every lab that the caller can end, by name, whatever its directory contains. Raises TestbedError."""
     roots = run_roots()
     found: dict[Path, set[int]] = {}
     for root in roots:

@@ -48,7 +48,7 @@ def _machine(registry: EtcdRegistry, config: NetworkConfig, lease: Lease, own: S
     gateway = overlay = None
     if own is not None:
         gateway = _answers(lease.subnet.ipv4.network_address + 1)
-        # A node without a bridge has only this one; with backends that have no device it is nobody's.
+        # A node without a bridge has only this one; with backends without a device no machine has it.
         overlay = gateway or _answers(lease.subnet.ipv4.network_address)
     return MachineLine(
         subnet=str(lease.subnet),

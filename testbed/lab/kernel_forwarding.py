@@ -1,7 +1,8 @@
-"""What a node's kernel does with packets for other nodes' subnets, where its agent does not report what it forwards.
+"""How a node's kernel forwards packets for other nodes' subnets, if its agent does not report that.
 
 A route leads to the subnet. On a vxlan device the route's gateway has a neighbour entry, and its MAC address a
-forwarding entry with the node's address. What is behind another kind of device (a TUN, wireguard) only its agent knows.
+forwarding entry with the node's address. For other kinds of devices (a TUN, wireguard) only the agent knows the next
+hop.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,7 @@ class VxlanTables:
 
 @dataclass(frozen=True, slots=True)
 class KernelTables:
-    """What decides where a packet goes."""
+    """The tables that decide where a packet goes."""
 
     routes: frozenset[Route]
     vxlan: Mapping[str, VxlanTables]
@@ -30,11 +31,11 @@ class KernelTables:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What happens to packets for one subnet."""
+    """The path of packets for one subnet."""
 
     subnet: str
     via: str | None = None
-    """The node that they are sent to; None: only the agent knows, or there is a problem."""
+    """The node that they are sent to; None: only the agent knows it, or there is a problem."""
     problem: str | None = None
 
 
@@ -58,7 +59,7 @@ def read_tables(kernel: Kernel) -> KernelTables:
 
 
 def passages(subnets: Iterable[IPNetwork], tables: KernelTables) -> list[Passage]:
-    """Return what happens to packets for each subnet."""
+    """Return the path of packets for each subnet."""
     return [_passage(subnet, tables) for subnet in subnets]
 
 
@@ -79,7 +80,9 @@ def _passage(subnet: IPNetwork, tables: KernelTables) -> Passage:
 
 
 def _route_to(subnet: IPNetwork, routes: Iterable[Route]) -> Route | None:
-    """Return the most specific route that holds the whole subnet; not the default route, which leads out of the lab."""
+    """Return the most specific route that covers the whole subnet; not the default route, which leads out
+    of the lab.
+    """
     holding = [
         route
         for route in routes

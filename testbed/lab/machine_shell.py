@@ -100,7 +100,7 @@ class ShellOnDemand(Node):
 
 
 def _end_command(shell: "subprocess.Popen[Any]", terminal: int) -> None:
-    """When the shell ends, report the end of its command for it: otherwise Mininet would wait for ever."""
+    """Report the end of the current command when the shell ends: otherwise Mininet would wait indefinitely."""
     shell.wait()
     with contextlib.suppress(OSError):
         os.write(terminal, END_OF_COMMAND)

@@ -208,7 +208,7 @@ def _take(opened: socket.socket, identifier: int, sent_at: dict[tuple[int, int],
         return
     result, at = sent_at.pop((opened.fileno(), answer.sequence))
     if answer.error is not None:
-        result.error = f"{answer.error} (said by {source[0]})"
+        result.error = f"{answer.error} (from {source[0]})"
         return
     result.received += 1
     result.ttl = answer.ttl

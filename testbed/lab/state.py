@@ -73,7 +73,7 @@ class LabState:
 
     @property
     def network(self) -> NetworkConfig:
-        """Flannel's network config."""
+        """Return flannel's network config."""
         return self._network
 
     @property

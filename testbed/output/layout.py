@@ -29,7 +29,7 @@ class TableLayout:
     below: tuple[int, ...]
     """Columns with their own line."""
     last: int | None = None
-    """The last column, where a cell that is wider than it stands below its row."""
+    """The last column, if cells wider than it go below their rows."""
 
 
 def table_lines(

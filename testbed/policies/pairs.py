@@ -69,7 +69,7 @@ def passing(answers: Iterable[PortAnswer]) -> list[str]:
 
 
 def written(spans: Sequence[PortSpan]) -> list[str]:
-    """Return ports as people write them; `all` where nothing is missing."""
+    """Format ports for people; `all` if none is missing."""
     return ["all"] if tuple(spans) == EVERYTHING else list(map(str, spans))
 
 
@@ -78,7 +78,7 @@ def _place(span: PortSpan) -> tuple[int, int]:
 
 
 def spans_of(worlds: Iterable[World]) -> Iterator[PortSpan]:
-    """Yield all ports in the smallest number of ranges in which no rule of these worlds makes a difference."""
+    """Yield all ports in the smallest number of ranges within which no rule of these worlds differs."""
     edges: dict[Protocol, set[int]] = {"tcp": {0}, "udp": {0}, "sctp": {0}}
     for world in worlds:
         named = set()
@@ -104,7 +104,7 @@ def _ports(world: World) -> Iterator[PolicyPort]:
 
 
 def joined(spans: Sequence[PortSpan]) -> list[PortSpan]:
-    """Return ranges that touch as one."""
+    """Merge adjacent ranges."""
     found: list[PortSpan] = []
     for span in spans:
         before = found[-1] if found else None

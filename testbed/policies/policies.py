@@ -56,7 +56,7 @@ class Policies:
         self._workers = ThreadPoolExecutor(WORKERS, "policies")
 
     def want(self, policies: Sequence[NetworkPolicy]) -> None:
-        """Want these; nodes enforce them from `start` on."""
+        """Set the desired policies; nodes enforce them from `start` on."""
         self.applied = {policy.key: policy for policy in policies}
         self.created_at = dict.fromkeys(self.applied, now())
         self._revision += 1
@@ -68,7 +68,7 @@ class Policies:
         threading.Thread(target=self._repair_loop, name="policies", daemon=True).start()
 
     def put(self, policy: NetworkPolicy) -> None:
-        """Want this policy, and enforce it soon."""
+        """Set this policy, and enforce it soon."""
         with self.deciding:
             self.applied = {**self.applied, policy.key: policy}
             self.created_at.setdefault(policy.key, now())

@@ -1,4 +1,4 @@
-"""The Services of a running lab: wanted ones with their numbers; keeps every node's table in line with pods."""
+"""The Services of a running lab: desired ones with their numbers; keeps every node's table in line with pods."""
 
 import threading
 import time

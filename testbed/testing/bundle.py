@@ -231,7 +231,7 @@ def _readme(lab: LabHandle, status: StatusAnswer | None, bundle: Bundle, title: 
         _section("What stands out", bundle.findings or ("no known problem",)),
         _section("What failed", reason.strip().splitlines()),
         _section("Missing parts", bundle.problems),
-        _section("What is where", [f"{name:26}{text}" for name, text in files.items()]),
+        _section("Contents", [f"{name:26}{text}" for name, text in files.items()]),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

@@ -52,7 +52,7 @@ def broken(lab: LabHandle, before: Baseline, *, keeps_subnets: bool = True, expe
 
 
 def _leases(leases: Sequence[Any], names: Mapping[str, str]) -> list[str]:
-    """I1: check for one key for each node, with a lease, and no subnet twice."""
+    """Check I1: one key for each node, with a lease, and no subnet twice."""
     owners: dict[str, list[str]] = {}
     for lease in leases:
         owners.setdefault(lease["spec"]["publicIP"], []).append(lease["spec"]["subnet"])
@@ -65,7 +65,7 @@ def _leases(leases: Sequence[Any], names: Mapping[str, str]) -> list[str]:
 
 
 def _renewed(states: Mapping[str, dict[str, Any]]) -> list[str]:
-    """I1: check that every lease was renewed recently; another may expire in the middle of the next trial."""
+    """Check I1: every lease was renewed recently; another may expire in the middle of the next trial."""
     problems = []
     for name, state in states.items():
         lease = state["lease"] or {}
@@ -76,7 +76,7 @@ def _renewed(states: Mapping[str, dict[str, Any]]) -> list[str]:
 
 
 def _forwarding(lab: LabHandle, leases: Sequence[Any], states: Mapping[str, dict[str, Any]]) -> list[str]:
-    """I2: check that every node's table equals etcd's leases without its own."""
+    """Check I2: every node's table equals etcd's leases without its own."""
     problems = []
     for name, node in lab.nodes.items():
         known = {entry["subnet"]: entry["via"].partition(":")[0] for entry in states[name]["forwarding"]}
@@ -96,7 +96,7 @@ def kind_of(resource: str) -> str:
 
 
 def _resources(now: Mapping[str, int], before: Mapping[str, int]) -> list[str]:
-    """I4: check that no resource has grown, and that a node has what it needs."""
+    """Check I4: no resource has grown, and a node has what it needs."""
     problems = []
     for what, count in before.items():
         if (kind := kind_of(what)) in NEEDED and now.get(what, 0) < count - SLACK.get(kind, 0):

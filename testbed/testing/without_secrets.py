@@ -1,4 +1,4 @@
-"""What a bundle shows of Secrets: their keys, never their values. Pure."""
+"""A bundle's view of Secrets: their keys, never their values. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ REMARK = b"# values of Secrets are left out, and so are comments\n"
 
 
 def without_values(found: object) -> object:
-    """Return the same object, or List of objects; of a Secret without its values."""
+    """Return the same object, or List of objects; a Secret without its values."""
     if not isinstance(found, dict):
         return found
     if isinstance(found.get("items"), list):
@@ -27,7 +27,7 @@ def _left_out(values: object) -> object:
 
 
 def file_without_values(data: bytes) -> bytes:
-    """Return a stream of manifests as it is; written again where it has a Secret."""
+    """Return a stream of manifests unchanged, or rewritten if it contains a Secret."""
     if SECRET.name.encode() not in data:
         return data
     documents, problems = read_documents(data, "")

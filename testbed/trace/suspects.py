@@ -180,7 +180,7 @@ class Suspects:
             finding.hints += [f"describe node {place}", f"logs {place}", "get leases"]
 
     def _other_agent(self, place: str, lost: Step, finding: Finding) -> None:
-        """It counts and says nothing, so what is known of it is whether it runs."""
+        """Check a foreign agent, which reports no counters: only whether it runs."""
         if not self.facts.agent_runs(place):
             finding.reasons.insert(0, f"the agent of {place}, which is not ours, does not run")
         elif lost.sighting.outgoing:

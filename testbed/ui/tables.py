@@ -77,7 +77,7 @@ def forwarding(facts: GraphAnswer) -> Table:
 
 
 def objects(kind: Kind, found: Sequence[Object]) -> Table:
-    """Objects of a kind, as `get` shows them; with their namespaces where one is not in the default one."""
+    """Return objects of a kind, as `get` shows them; with their namespaces if one is not the default one."""
     shown = [column for column in kind.columns if not column.wide]
     if any(key_of_object(one).namespace != DEFAULT_NAMESPACE for one in found):
         shown = [NAMESPACE, *shown]

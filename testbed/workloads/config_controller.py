@@ -1,4 +1,4 @@
-"""ConfigMaps and Secrets: wanted, changed and removed by name."""
+"""ConfigMaps and Secrets: applied, changed and removed by name."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""DaemonSets: wanted, changed and removed by name."""
+"""DaemonSets: applied, changed and removed by name."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Deployments and ReplicaSets: wanted, changed, scaled and removed by name."""
+"""Deployments and ReplicaSets: applied, changed, scaled and removed by name."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Generic, TypeVar

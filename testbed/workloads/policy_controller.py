@@ -1,4 +1,4 @@
-"""NetworkPolicies: wanted, changed and removed by name."""
+"""NetworkPolicies: applied, changed and removed by name."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -133,9 +133,9 @@ def progress_of(
     before: Progress | None,
     now: float,
 ) -> Progress:
-    """Return how far a Deployment is, after what was seen `before`.
+    """Return the current progress of a Deployment, from its state `before`.
 
-    `unplaced` are the ReplicaSets that no node takes another pod of.
+    `unplaced` are ReplicaSets whose next pod no node accepts.
     """
     template_hash = deployment.spec.template.hash
     current = next((one.key.name for one in sets if one.wanted.template_hash == template_hash), "")
@@ -153,7 +153,7 @@ def progress_of(
 
 
 def replica_failure(unplaced: Unplaced) -> Condition:
-    """Return the condition of what wants a pod that no node takes."""
+    """Return the condition of an object whose next pod no node accepts."""
     why = f"no node accepts another pod: {unplaced.why}"
     return Condition(REPLICA_FAILURE, "True", "FailedCreate", why, unplaced.since, unplaced.since)
 
@@ -195,7 +195,7 @@ def _progressing(
 
 
 def _followed(known: Condition | None, found: Condition) -> Condition:
-    """Return the condition with the times that it had already, where it is the same."""
+    """Return the condition with its earlier times, if it is the same."""
     if known is None:
         return found
     changed_at = known.changed_at if known.status == found.status else found.changed_at

@@ -59,7 +59,7 @@ def left_nodes(one: KeptSet, nodes: Sequence[SeenNode]) -> frozenset[str]:
 
 
 def _limits(deployment: Deployment | None, sets: Sequence[KeptSet]) -> tuple[int, int]:
-    """Return how many pods there may be at most, and how many available ones at least."""
+    """Return the most pods allowed, and the fewest available ones."""
     if deployment is not None:
         replicas = deployment.spec.replicas
         wanted = max(replicas, sum(one.replicas for one in sets))
@@ -82,7 +82,7 @@ def _create(
 
 
 def _least_wanted(pods: Sequence[SeenPod], number: int) -> list[SeenPod]:
-    """Choose those that can be spared first: not available ones, those on the fullest node, the newest."""
+    """Choose the most dispensable pods first: unavailable ones, those on the fullest node, the newest."""
     left, chosen = list(pods), list[SeenPod]()
     for _ in range(number):
         on_node = Counter(pod.node for pod in left)

@@ -21,9 +21,9 @@ def roll_out(
     taken: Collection[ObjectKey],
     now: str,
 ) -> list[KeptSet]:
-    """Return the Deployment's ReplicaSets as they are to be from now on, oldest revision first.
+    """Return the Deployment's new ReplicaSets, oldest revision first.
 
-    `taken` are the names that other ReplicaSets have; `now` is when a new one is created.
+    `taken` are the names of other ReplicaSets; `now` is the creation time of a new one.
     """
     template_hash = deployment.spec.template.hash
     found = next((one for one in own if one.wanted.template_hash == template_hash), None)
@@ -80,7 +80,7 @@ def _recreate(
 
 
 def _scale_paused(deployment: Deployment, own: Sequence[KeptSet]) -> list[KeptSet]:
-    """Give another number of pods to the newest that has any; a changed template waits."""
+    """Give a change in the number of pods to the newest that has any; a changed template waits."""
     if not own:
         return []
     newest = next((one for one in reversed(own) if one.replicas), own[-1])
@@ -91,7 +91,7 @@ def _scale_paused(deployment: Deployment, own: Sequence[KeptSet]) -> list[KeptSe
 
 
 def _remembered(deployment: Deployment, old: Sequence[KeptSet], current: KeptSet, pods: PodsByOwner) -> list[KeptSet]:
-    """Return those to keep of former revisions: when the rollout is done, no more than the history's limit."""
+    """Return the former revisions to keep: after the rollout, no more than the history's limit."""
     done = current.replicas == _available(current, pods) == deployment.spec.replicas
     empty = [one for one in old if not one.replicas and not pods.get(one.wanted.owner)]
     too_many = max(0, len(empty) - deployment.spec.revision_history_limit) if done else 0

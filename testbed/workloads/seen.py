@@ -110,5 +110,5 @@ def by_owner(pods: Iterable[SeenPod]) -> PodsByOwner:
 
 
 def living(pods: PodsByOwner, owner: Owner) -> list[SeenPod]:
-    """Return the pods of an owner that are not ending."""
+    """Return an owner's pods that are not terminating."""
     return [pod for pod in pods.get(owner, ()) if not pod.terminating]

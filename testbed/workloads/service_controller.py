@@ -1,4 +1,4 @@
-"""Services: wanted, changed and removed by name."""
+"""Services: applied, changed and removed by name."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -159,7 +159,7 @@ def test_a_flag_of_flannel_that_we_lack_is_refused(name: str) -> None:
         ("http://a b:1", "bad host"),
         ("http://$(id):1", "bad host"),
         ("http://a\nb:1", "bad host"),
-        ("http://[::1:2379", "no URL"),
+        ("http://[::1:2379", "not a URL"),
         ("http://h:1/path", "more than host and port"),
         ("http://u:p@h:1", "more than host and port"),
     ],

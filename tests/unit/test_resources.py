@@ -132,7 +132,7 @@ def test_without_root_groups_are_below_what_systemd_has_left_to_the_user() -> No
     found = places(MOUNTS_V2, f"0::{service}/app.slice/terminal.scope\n", handed, root=False)
     assert found["memory"] == CgroupPlace(2, Path(f"/sys/fs/cgroup{service}"))
     found = places(MOUNTS_V2, "0::/user.slice/session-1.scope\n", handed, root=False)
-    assert found["memory"] == "group /user.slice/session-1.scope is not one that systemd has left to its user"
+    assert found["memory"] == "group /user.slice/session-1.scope is not delegated to its user by systemd"
 
 
 def test_a_copy_of_the_tree_elsewhere_is_not_used() -> None:

@@ -30,7 +30,7 @@ class MachineLine(TypedDict):
     """Whether its pods' gateway or else its overlay address answers a ping; null: not asked, this machine has not
     joined."""
     gateway_answers: bool | None
-    """Whether the gateway does; one without a bridge has none."""
+    """Whether the gateway replies; a machine without a bridge has none."""
 
 
 class MachinesAnswer(TypedDict):
