@@ -1,16 +1,15 @@
 /* Moves packets between a TUN device and a UDP socket in bulk. Decides exactly as forwarder.py does, and nothing else.
  *
  *   TUN -> UDP   one read gives a TCP super-packet of up to 64 KiB behind a virtio_net_hdr. It is validated, decided
- *                about once, cut into the packets that a peer expects, and these leave by one sendmsg (UDP_SEGMENT),
- *                headers from a scratch array, payload from where it was read to.
- *   UDP -> TUN   one receive gives many datagrams of one peer (UDP_GRO). Each is validated and decided about alone;
+ *                once, cut into the packets that a peer expects, and these are sent by one sendmsg (UDP_SEGMENT),
+ *                headers from a scratch array, payload from the read buffer.
+ *   UDP -> TUN   one receive gives many datagrams of one peer (UDP_GRO). Each is validated and decided separately;
  *                runs of consecutive segments of one flow are written to the TUN device as one super-packet.
  *
- * Two threads: the mover, which has both directions, and the helper, which has the second one while there is much to do
- * in both. They share nothing but the rules, which are replaced as a whole. No allocation per packet.
+ * Two threads: the mover, which handles both directions, and the helper, which takes over the second one while both are
+ * busy. They share only the rules, which are replaced as a whole. No allocation per packet.
  *
- * One translation unit: the compiler sees everything, the reader one part at a time, in the order in which a packet
- * meets them. */
+ * One translation unit: the compiler sees everything, the reader one part at a time, in the order of a packet's path. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>

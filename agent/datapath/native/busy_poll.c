@@ -1,20 +1,20 @@
 /* Adaptive busy polling: whether to spin for a while before sleeping.
  *
- * Waking a thread on a sleeping core takes 50 us where cores are virtual; a thread that spins is there already. The level
- * rises while packets follow each other soon, and falls when spinning brought nothing. On a core that others have work
- * for, spinning is wrong: who spins uses up its turn and queues behind them, who sleeps is woken before them. So a long
- * yield makes it back off: for a short time at first, because a passing task on a quiet machine does the same, and for
- * longer each time. */
+ * Waking a thread on a sleeping virtual core takes 50 us; a spinning thread is ready at once. The level rises while
+ * packets follow each other quickly, and falls when spinning was in vain. On a core that other tasks need, spinning is
+ * wrong: a spinning thread uses up its time slice and queues behind them, a sleeping one is woken before them. So a
+ * long
+ * yield makes it back off: briefly at first, because a short task on a quiet machine causes the same, then longer. */
 
 struct busy_poll {
     int level;
     bool spinning;
-    uint64_t empty_since_ns; /* 0: not empty at the last look */
-    uint64_t back_off_ns;    /* the last back_off, faded */
+    uint64_t empty_since_ns; /* 0: not empty at the last check */
+    uint64_t back_off_ns;    /* the last back_off, decayed */
     uint64_t back_off_until_ns;
     uint64_t window_ns;  /* when it began */
-    unsigned counted[2]; /* packets since, out and in: those of a ping-pong, however fast, are half each */
-    bool streaming;      /* there were many in the last one */
+    unsigned counted[2]; /* packets since, out and in; a ping-pong has half of each */
+    bool streaming;      /* many packets in the last window */
 };
 
 static uint64_t now_ns(void)
@@ -24,7 +24,7 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/* There was something. */
+/* Packets were found. */
 static void packets_came(struct busy_poll *poll, unsigned out, unsigned in)
 {
     poll->counted[0] += out;
@@ -46,8 +46,9 @@ static void back_off(struct busy_poll *poll, uint64_t now)
     poll->back_off_until_ns = now + poll->back_off_ns;
 }
 
-/* There was nothing. Whether packets come so fast that it is better to let some gather: to be woke_up for each, or to look
- * for it, would cost more than to carry it. Super-packets of TCP never come so fast. */
+/* Nothing was found. Returns whether packets arrive so fast that they should gather: waking up or polling for each
+ * would
+ * cost more than carrying it. TCP super-packets are never that fast. */
 static bool should_gather(struct busy_poll *poll)
 {
     uint64_t now = now_ns(), passed = now - poll->window_ns;
@@ -60,7 +61,7 @@ static bool should_gather(struct busy_poll *poll)
     return poll->streaming;
 }
 
-/* There was nothing. True: look again, others who want this core had their turn; false: sleep, then `woke_up`. */
+/* Nothing was found. True: poll again, other tasks on this core had their turn; false: sleep, then `woke_up`. */
 static bool should_spin(struct busy_poll *poll)
 {
     uint64_t now = now_ns();
@@ -69,7 +70,7 @@ static bool should_spin(struct busy_poll *poll)
     if (poll->level < SPIN_LEVEL || now < poll->back_off_until_ns)
         return false;
     if (now - poll->empty_since_ns > SPIN_LIMIT_NS) {
-        poll->level -= 2; /* spinning brought nothing */
+        poll->level -= 2; /* spinning was in vain */
         return false;
     }
     poll->spinning = true;

@@ -1,6 +1,6 @@
 /* UDP -> TUN: check each datagram, join consecutive segments of one flow, write. */
 
-/* Consecutive segments of one flow that wait for one write. The packets lie where they were received. */
+/* Consecutive segments of one flow, collected for one write. The packets stay in the receive buffer. */
 struct run {
     size_t count;
     bool closed;   /* the last one was shorter or had PSH, so none can follow */
@@ -38,12 +38,12 @@ static void count_write(struct inbound *in, bool written, size_t packets, size_t
     }
 }
 
-/* The run's pieces one by one, as they came. */
+/* The run's pieces one by one, as received. */
 static void write_each(struct inbound *in)
 {
     struct run *run = &in->run;
     for (size_t i = 0; i < run->count; i++) {
-        /* Headers and payload of a piece lie together where it was received. */
+        /* Headers and payload of a piece are adjacent in the receive buffer. */
         size_t size = run->headers + run->part[2 + i].iov_len;
         const uint8_t *packet = (const uint8_t *)run->part[2 + i].iov_base - run->headers;
         count_write(in, write_plain(&in->outlet, packet, size), 1, size);
@@ -83,13 +83,13 @@ static void flush_run(struct inbound *in)
     size_t carried = run->bytes + (run->count - 1) * run->headers;
     bool written = write_packet(&in->outlet, &vnet, run->part, 2 + run->count);
     if (!written && errno == EINVAL)
-        write_each(in); /* this kernel takes no such super-packet */
+        write_each(in); /* this kernel refuses such a super-packet */
     else
         count_write(in, written, run->count, carried);
     run->count = 0;
 }
 
-/* Whether the packet may be part of a super-packet at all; `headers` becomes the length of all its headers. */
+/* Returns whether the packet may be part of a super-packet; sets `headers` to the length of all its headers. */
 static bool is_candidate(const struct inbound *in, const uint8_t *packet, size_t size, const struct header *header,
                          size_t *headers)
 {
@@ -109,7 +109,7 @@ static bool is_candidate(const struct inbound *in, const uint8_t *packet, size_t
            be16(transport + 4) == size - 20 && be16(transport + 6) != 0;
 }
 
-/* Whether the candidate follows the run's last packet so that cutting the super-packet gives both again. */
+/* Returns whether the candidate follows the run's last packet, so that segmentation restores both. */
 static bool follows(struct run *run, const uint8_t *packet, size_t size, size_t headers)
 {
     const uint8_t *last = run->last;
@@ -127,7 +127,7 @@ static bool follows(struct run *run, const uint8_t *packet, size_t size, size_t 
          memcmp(packet + 34, last + 34, 2) != 0 ||                      /* window */
          memcmp(packet + 38, last + 38, headers - 38) != 0))            /* urgent pointer, options */
         return false;
-    /* Last, because they cost the most: a super-packet's checksum is not looked at any more. */
+    /* Last, because they cost the most: a super-packet's checksum is not verified later. */
     if (!run->verified && !transport_checksum_is_right(run->first, run->headers + run->piece)) {
         run->closed = true;
         return false;
@@ -157,12 +157,12 @@ static void start_run(struct run *run, const uint8_t *packet, size_t size, size_
     join_run(run, packet, size, headers);
 }
 
-/* One datagram: decide, and put it into the run, which points to `datagram` until it is flushed. */
+/* One datagram: decide, and add it to the run, which points to `datagram` until it is flushed. */
 static void in_datagram(struct inbound *in, const uint8_t *datagram, size_t size, uint32_t address, uint16_t port)
 {
     struct header header;
     size_t headers;
-    /* What python_pump.py sees of a datagram that is too long: its beginning. */
+    /* The start of a datagram that is too long, as in python_pump.py. */
     bool truncated = size > in->rules->node.overlay_mtu;
     if (truncated)
         size = (size_t)in->rules->node.overlay_mtu + 1;

@@ -1,4 +1,4 @@
-/* Sizes, limits and tuning: every number of the native data path, with its unit and where it comes from. */
+/* Sizes, limits and tuning: every number of the native data path, with its unit and source. */
 
 /* What packets look like on the wire: RFC 791, 792, 768, 9293. */
 enum wire {
@@ -19,7 +19,7 @@ enum wire {
     FRAGMENT_OFFSET = 0x1FFF,
 };
 
-/* What the kernel takes and gives. */
+/* The kernel's limits. */
 enum kernel_limits {
     MAX_PIECES = 64,             /* datagrams per send and per write; UDP_MAX_SEGMENTS of kernels before 6.9 */
     READ_SIZE = 10 + MAX_PACKET, /* bytes: one read of the TUN device, with its virtio header */
@@ -33,15 +33,15 @@ enum tuning {
     HAND_OVER_AFTER_ROUNDS = 16,  /* rounds without a pause until the helper takes one direction */
     HAND_BACK_AFTER_MS = 5,       /* of quiet */
     SPIN_LIMIT_NS = 50000,        /* the longest spin before sleeping */
-    LONG_YIELD_NS = 100000,       /* a yield that takes longer: others have work for this core */
+    LONG_YIELD_NS = 100000,       /* a longer yield: other tasks need this core */
     BACK_OFF_MIN_NS = 1000000,    /* after a long yield; twice as long each time, */
     BACK_OFF_MAX_NS = 1000000000, /* up to this */
-    BACK_OFF_DECAY = 64,          /* and shorter by one part in so many with each packet that spinning caught */
+    BACK_OFF_DECAY = 64,          /* divided by this, the decrease per packet caught by spinning */
     RATE_WINDOW_NS = 1000000,     /* over which packets are counted */
-    STREAM_PACKETS = 50,          /* one way in a window: a stream of small packets, nobody waits for each */
-    GATHER_NS = 100000,           /* how long such a stream may gather */
-    SOON_NS = 200000,             /* a packet after less than this speaks for spinning */
-    SPIN_LEVEL = 4,               /* level from which on a thread spins */
+    STREAM_PACKETS = 50,          /* per window in one direction: a stream of small packets without replies */
+    GATHER_NS = 100000,           /* gathering time of such a stream */
+    SOON_NS = 200000,             /* a packet sooner than this favours spinning */
+    SPIN_LEVEL = 4,               /* minimum level for spinning */
     SPIN_LEVEL_MAX = 16,
     CACHE_LINE = 64,                          /* bytes: each packet begins on a cache line of its own */
     READ_ROOM = 4 * (READ_SIZE + CACHE_LINE), /* bytes that are read before they are sent */

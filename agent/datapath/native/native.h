@@ -1,7 +1,8 @@
-/* What Python sees of the native data path. Plain declarations only: cffi reads this file too, without a preprocessor.
+/* The Python interface of the native data path. Plain declarations only: cffi reads this file too, without a
+ * preprocessor.
  *
- * Addresses, masks and ports are numbers in host order. Nothing here keeps a pointer to what it was given, except that
- * a pump owns the rules that it was given.
+ * Addresses, masks and ports are numbers in host order. Nothing here keeps a pointer to its arguments, except that a
+ * pump owns its rules.
  */
 
 /* One line of the forwarding table: a peer's subnet and the outer address of the peer. */
@@ -12,7 +13,7 @@ struct native_subnet {
     uint16_t port;
 };
 
-/* The node that decides, as `OwnNode` and `Forwarder.fenced` of forwarder.py. */
+/* The deciding node, like `OwnNode` and `Forwarder.fenced` of forwarder.py. */
 struct native_node {
     uint32_t network;
     uint32_t mask;
@@ -21,7 +22,7 @@ struct native_node {
     uint8_t fenced;
 };
 
-/* Only ever grows. `drops` is in the order of native_reasons(). */
+/* Never decreases. `drops` is in the order of native_reasons(). */
 struct native_counters {
     uint64_t tx_packets;
     uint64_t tx_bytes;
@@ -30,7 +31,7 @@ struct native_counters {
     uint64_t drops[32];
 };
 
-/* What the kernel offers; with all of it 0 packets move one at a time. */
+/* The kernel's offloads; if all are 0, packets move one at a time. */
 struct native_offloads {
     uint8_t vnet_header; /* TUN: IFF_VNET_HDR, so reads and writes begin with a struct virtio_net_hdr */
     uint8_t tun_udp;     /* TUN: one write may carry many UDP datagrams of a flow */
@@ -47,25 +48,25 @@ const char *native_reasons(void);
 native_rules *native_rules_new(const struct native_node *node, const struct native_subnet *subnets, size_t count);
 void native_rules_free(native_rules *rules);
 
-/* A pump between two non-blocking descriptors, which stay the caller's. NULL: no memory or no descriptors, and the rules
- * are still the caller's. */
+/* A pump between two non-blocking descriptors, which still belong to the caller. NULL: no memory or no descriptors, and
+ * the rules still belong to the caller. */
 native_pump *native_pump_new(int tun, int udp, const struct native_offloads *offloads, native_rules *rules);
 
-/* Decide by these rules from now on. When it returns, no packet is decided by the old ones any more; they are freed. */
+/* Use these rules from now on. On return, the old ones are no longer used; they are freed. */
 void native_pump_replace(native_pump *pump, native_rules *rules);
 
-/* Move packets until stopped (both return 0) or until the device is gone (either returns EBADFD) or something else fails
- * for good (its errno). Each is for one thread, and both must run. */
+/* Move packets until stopped (both return 0), until the device is gone (either returns EBADFD), or until a permanent
+ * failure (its errno). Each is for one thread, and both must run. */
 int native_pump_move(native_pump *pump);
 int native_pump_help(native_pump *pump);
 
-/* Both return soon. Any thread, any number of times. */
+/* Makes both return soon. For any thread, any number of times. */
 void native_pump_stop(native_pump *pump);
 
-/* A consistent copy of each direction's counters, added up. Any thread. */
+/* Returns the sum of consistent copies of each direction's counters. For any thread. */
 void native_pump_counters(native_pump *pump, struct native_counters *counters);
 
-/* Only when both functions have returned. Frees the rules too. */
+/* Call it only after both functions have returned. Frees the rules too. */
 void native_pump_free(native_pump *pump);
 
 /* For tests and fuzzers: the same code without descriptors, clock and limits. What would be sent or written is
@@ -73,7 +74,8 @@ void native_pump_free(native_pump *pump);
  * uint16 size of each datagram but the last (0: one datagram), then the data. Address 0: a write to the TUN device.
  * Returns the bytes of `log` that were used, or (size_t)-1 when they did not suffice.
  *
- * out: `count` reads from the TUN device lie one after the other in `data` (and are changed), `sizes` says how long each is.
+ * out: `count` reads from the TUN device lie one after the other in `data` (and are changed), `sizes` says how long
+ * each is.
  * in: `count` receives from the socket; `segments` has each one's UDP_GRO size (0: one datagram). */
 size_t native_trial_out(const native_rules *rules, const struct native_offloads *offloads, uint8_t *data,
                         const uint32_t *sizes, size_t count, struct native_counters *counters, uint8_t *log,

@@ -1,14 +1,14 @@
-/* Where packets go: to the kernel, or, in a trial, into a log (trial.c). */
+/* The destination of packets: the kernel, or, in a trial, a log (trial.c). */
 struct outlet {
     int tun, udp;
     struct native_offloads offloads;
     bool device_gone;
     const struct outlet_operations *to;
-    void *trial; /* the trial's own; NULL where packets go to the kernel */
+    void *trial; /* the trial's own; NULL if packets go to the kernel */
 };
 
 struct outlet_operations {
-    /* Sends datagrams of `piece` bytes each, the last may be shorter; 0 for one of any size. False: errno says why. */
+    /* Sends datagrams of `piece` bytes each, the last may be shorter; 0 for one of any size. False: see errno. */
     bool (*send)(struct outlet *outlet, struct iovec *parts, size_t count, uint32_t address, uint16_t port,
                  uint16_t piece);
     /* Writes one packet or super-packet, behind its virtio header where the device has those. False: errno. */

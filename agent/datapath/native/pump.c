@@ -1,6 +1,6 @@
 /* The two threads, how rules are replaced under them, and their counters. */
 
-/* A direction's counters for others to read: `version` is odd while they are written. */
+/* A direction's counters for other threads: `version` is odd during writes. */
 struct published {
     _Atomic unsigned version;
     _Atomic uint64_t values[sizeof(struct native_counters) / sizeof(uint64_t)];
@@ -9,7 +9,7 @@ struct published {
 struct native_pump {
     _Atomic bool stopping;
     _Atomic bool helper_owns_rx;           /* UDP -> TUN belongs to the helper */
-    int mover_wakeup_fd, helper_wakeup_fd; /* eventfds: look at the two above */
+    int mover_wakeup_fd, helper_wakeup_fd; /* eventfds: check the two above */
     _Atomic(const native_rules *) rules;
     _Atomic(const native_rules *) out_uses; /* NULL while that thread sleeps */
     _Atomic(const native_rules *) in_uses;
@@ -35,7 +35,7 @@ native_pump *native_pump_new(int tun, int udp, const struct native_offloads *off
     pump->rules = rules;
     pump->out.outlet = pump->in.outlet = (struct outlet){
         .tun = tun, .udp = udp, .offloads = *offloads, .to = &TO_KERNEL};
-    pump->out.answers.rate_per_s = ANSWERS_PER_S; /* the first look at the clock fills the bucket */
+    pump->out.answers.rate_per_s = ANSWERS_PER_S; /* the first reading of the clock fills the bucket */
     return pump;
 }
 
@@ -51,8 +51,8 @@ void native_pump_free(native_pump *pump)
     free(pump);
 }
 
-/* Takes the rules in force; they are not freed before `leave`. Announce, then look again: either the replacer sees
- * the announcement, or we see its new rules. */
+/* Takes the current rules; they are not freed before `leave`. Announce, then read again: either the replacer sees the
+ * announcement, or we see its new rules. */
 static const native_rules *enter(native_pump *pump, _Atomic(const native_rules *) *uses)
 {
     const native_rules *rules;
@@ -115,7 +115,7 @@ void native_pump_counters(native_pump *pump, struct native_counters *counters)
 static void wake(int wakeup)
 {
     const uint64_t once = 1;
-    ssize_t written = write(wakeup, &once, sizeof once); /* fails only when it rings already */
+    ssize_t written = write(wakeup, &once, sizeof once); /* fails only if it is already signalled */
     (void)written;
 }
 
@@ -133,7 +133,7 @@ void native_pump_stop(native_pump *pump)
     wake(pump->helper_wakeup_fd);
 }
 
-/* Reads until there is nothing more, or READS_PER_ROUND packets; how many there were. `alone`: there was nothing before. */
+/* Reads until nothing is left, or READS_PER_ROUND packets; returns their number. `alone`: nothing was found before. */
 static int carry_out_round(native_pump *pump, bool alone)
 {
     struct outbound *out = &pump->out;
@@ -151,7 +151,7 @@ static int carry_out_round(native_pump *pump, bool alone)
             out_packet(out, pump->read_room + used, (size_t)size);
             used += ((size_t)size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
             packets++;
-            /* It may stay alone: it does not wait for others. */
+            /* It may be sent alone: it does not wait for others. */
             if (i == 0 && alone) {
                 flush_batch(out);
                 used = 0;
@@ -195,7 +195,7 @@ static size_t gro_size(struct msghdr *message)
     return 0;
 }
 
-/* Receives once; how many system-call messages there were. */
+/* Receives once; returns the number of messages. */
 static int carry_in_round(native_pump *pump, struct receive *receive)
 {
     struct inbound *in = &pump->in;
@@ -211,7 +211,7 @@ static int carry_in_round(native_pump *pump, struct receive *receive)
         };
     }
     int received = recvmmsg(in->outlet.udp, receive->messages, RECEIVES_PER_CALL, MSG_DONTWAIT, NULL);
-    /* An error is that of an earlier datagram, reported late; the call took it away. */
+    /* An error of an earlier datagram, reported late; the call cleared it. */
     if (received <= 0)
         return 0;
     in->rules = enter(pump, &pump->in_uses);
@@ -226,7 +226,7 @@ static int carry_in_round(native_pump *pump, struct receive *receive)
     return received;
 }
 
-/* Sleeps until a descriptor has something or `timeout_ms` are over; returns what poll() does. */
+/* Sleeps until a descriptor is ready or `timeout_ms` have passed; returns the result of poll(). */
 static int sleep_until(struct pollfd *descriptors, nfds_t count, int timeout_ms)
 {
     int ready;
@@ -241,7 +241,7 @@ int native_pump_move(native_pump *pump)
     struct receive receive = {0};
     struct busy_poll poll_state = {0};
     bool out_was_empty = true, both[2] = {false, false};
-    int rounds = 0; /* without finding nothing */
+    int rounds = 0; /* without an empty poll */
     while (!atomic_load_explicit(&pump->stopping, memory_order_relaxed)) {
         bool lent = atomic_load(&pump->helper_owns_rx);
         int out = carry_out_round(pump, out_was_empty);
@@ -283,7 +283,7 @@ int native_pump_move(native_pump *pump)
     return 0;
 }
 
-/* The helper's turn; 0 when it gave the direction back. */
+/* Runs the helper; 0 when it has returned the direction. */
 static int carry_in_until_quiet(native_pump *pump, struct receive *receive)
 {
     while (!atomic_load_explicit(&pump->stopping, memory_order_relaxed)) {

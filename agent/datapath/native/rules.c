@@ -32,7 +32,7 @@ static int compare_peer(const void *left, const void *right)
 
 native_rules *native_rules_new(const struct native_node *node, const struct native_subnet *subnets, size_t count)
 {
-    /* One block, so that there is one way to fail and one thing to free. */
+    /* One block: one failure to handle, and one pointer to free. */
     native_rules *rules = calloc(1, sizeof *rules + 2 * count * sizeof *subnets);
     if (rules == NULL)
         return NULL;
@@ -51,7 +51,7 @@ native_rules *native_rules_new(const struct native_node *node, const struct nati
         uint32_t mask = rules->by_network[i].mask;
         if (rules->lengths == 0 || rules->by_length[rules->lengths - 1].mask != mask) {
             if (rules->lengths == 33)
-                break; /* more masks than there are lengths: not what Python sends */
+                break; /* more masks than lengths: Python never sends this */
             rules->by_length[rules->lengths].mask = mask;
             rules->by_length[rules->lengths].first = i;
             rules->lengths++;
@@ -66,7 +66,7 @@ void native_rules_free(native_rules *rules)
     free(rules);
 }
 
-/* The peer that holds the longest matching subnet, or NULL. */
+/* Returns the peer with the longest matching subnet, or NULL. */
 static const struct native_subnet *lookup(const native_rules *rules, uint32_t destination)
 {
     for (size_t i = 0; i < rules->lengths; i++) {
@@ -88,7 +88,7 @@ static const struct native_subnet *lookup(const native_rules *rules, uint32_t de
     return NULL;
 }
 
-/* The first subnet of the peer with this outer address and port, or NULL; its others follow it in `by_peer`. */
+/* Returns the first subnet of the peer with this outer address and port, or NULL; the others follow it in `by_peer`. */
 static const struct native_subnet *first_of_peer(const native_rules *rules, uint32_t address, uint16_t port)
 {
     struct native_subnet wanted = {.address = address, .port = port};

@@ -1,6 +1,6 @@
 /* TUN -> UDP: check a super-packet, cut it into packets, batch them for one peer, send. */
 
-/* A limit on answers, RFC 1812 §4.3.2.8; as TokenBucket of python_pump.py. */
+/* A rate limit for answers, RFC 1812 §4.3.2.8; as TokenBucket of python_pump.py. */
 struct token_bucket {
     double rate_per_s, tokens, at_s;
 };
@@ -22,13 +22,13 @@ static bool take_token(struct token_bucket *bucket)
 
 /* How a super-packet is to be cut. */
 struct cut {
-    size_t headers; /* bytes of IPv4 and TCP or UDP header, which every piece gets */
-    size_t payload; /* bytes behind them */
+    size_t headers; /* bytes of IPv4 and TCP or UDP header, copied to every piece */
+    size_t payload; /* bytes after them */
     size_t size;    /* payload of each piece but the last */
     size_t pieces;
 };
 
-/* Datagrams that wait for one send: to one peer, of one size, only the last may be shorter. */
+/* Datagrams collected for one send: to one peer, of one size, only the last may be shorter. */
 struct batch {
     uint32_t address;
     uint16_t port;
@@ -60,7 +60,7 @@ static void flush_batch(struct outbound *out)
         out->counters.tx_packets += batch->pieces;
         out->counters.tx_bytes += batch->bytes;
     } else if (many && (errno == 0 || errno == EINVAL || errno == EMSGSIZE || errno == EIO)) {
-        /* The kernel, or this path's MTU or device, takes no such bundle, but perhaps each alone. */
+        /* The kernel, or this path's MTU or device, refuses such a bundle, but may accept single datagrams. */
         struct iovec *part = batch->part;
         for (size_t i = 0; i < batch->pieces; part += batch->parts_of[i], i++) {
             size_t size = part[0].iov_len + (batch->parts_of[i] > 1 ? part[1].iov_len : 0);
@@ -103,8 +103,8 @@ static void append_part(struct batch *batch, const uint8_t *bytes, size_t size)
     batch->parts_of[batch->pieces - 1]++;
 }
 
-/* FORWARD and how to cut the super-packet, or GSO: what the virtio header says of it cannot be. The header's own
- * `header_length` is not believed: it is wrong for packets that the kernel forwarded (the pods' are). */
+/* Returns FORWARD and how to cut the super-packet, or GSO if the virtio header is invalid. The header's own
+ * `header_length` is ignored: it is wrong for forwarded packets, such as the pods'. */
 static enum reason plan_cut(const struct vnet_header *vnet, const uint8_t *packet, size_t size,
                             const struct header *header, struct cut *cut)
 {
@@ -137,12 +137,12 @@ static enum reason complete_checksum(const struct vnet_header *vnet, uint8_t *pa
         return GSO;
     uint16_t checksum = (uint16_t)~fold(sum_words(0, packet + start, header->total_length - start));
     if (checksum == 0)
-        checksum = 0xFFFF; /* 0 means «no checksum» to UDP, and to TCP the two are the same number */
+        checksum = 0xFFFF; /* 0 means "no checksum" in UDP, and in TCP the two are the same number */
     memcpy(packet + field, &checksum, 2);
     return FORWARD;
 }
 
-/* Writes the headers of piece `index`; returns where its payload is and how long. */
+/* Writes the headers of piece `index`; returns the place and length of its payload. */
 static const uint8_t *cut_piece(const uint8_t *packet, const struct header *header, const struct cut *cut, size_t index,
                                 uint8_t *headers, size_t *length)
 {
@@ -170,7 +170,7 @@ static const uint8_t *cut_piece(const uint8_t *packet, const struct header *head
     }
     put_be16(transport + field, 0);
     uint64_t sum = sum_pseudo_header(headers, header->protocol, transport_header + *length);
-    /* Payload and header are summed apart; both begin at an even offset, as all headers are words. */
+    /* Payload and header are summed separately; both begin at an even offset, as all headers are words. */
     sum = sum_words(sum_words(sum, transport, transport_header), payload, *length);
     put_checksum(transport + field, sum);
     if (header->protocol == PROTOCOL_UDP && be16(transport + field) == 0)
@@ -216,7 +216,7 @@ static void answer_pieces(struct outbound *out, const uint8_t *packet, const str
     }
 }
 
-/* One read from the TUN device: decide, and put it into the batch, which points into `buffer` until it is flushed. */
+/* One read from the TUN device: decide, and add it to the batch, which points into `buffer` until it is flushed. */
 static void out_packet(struct outbound *out, uint8_t *buffer, size_t size)
 {
     struct vnet_header vnet = PLAIN;

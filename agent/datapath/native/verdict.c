@@ -1,4 +1,4 @@
-/* Parse, decide, answer: what becomes of one packet. Pure, the twin of packet.py and forwarder.py. */
+/* Parse, decide, answer: the fate of one packet. Pure, the twin of packet.py and forwarder.py. */
 
 /* Drop reasons, in the order of counters.py. */
 enum reason {
@@ -22,7 +22,7 @@ enum reason {
     TUN_WRITE,
     UDP_SEND,
     REASONS,
-    FORWARD = REASONS, /* no reason: it is good */
+    FORWARD = REASONS, /* no reason: it is valid */
 };
 
 const char *native_reasons(void)
@@ -45,7 +45,7 @@ struct header {
     uint32_t destination;
 };
 
-/* FORWARD, or what is wrong. `truncated`: `packet` is only the beginning of what was received. */
+/* Returns FORWARD, or the error. `truncated`: `packet` is only the start of the received data. */
 static enum reason parse_ipv4(const uint8_t *packet, size_t size, bool truncated, struct header *header)
 {
     if (size < 20)
@@ -88,7 +88,7 @@ static bool is_nested(const native_rules *rules, const uint8_t *packet, size_t s
     return header->total_length >= start + 2 && size >= start + 2 && be16(packet + start) == rules->node.port;
 }
 
-/* FORWARD and whom to, or why not. OWN and NO_ROUTE are to be answered. */
+/* Returns FORWARD and the peer, or the drop reason. OWN and NO_ROUTE require an answer. */
 static enum reason decide_from_tun(const native_rules *rules, const uint8_t *packet, size_t size,
                                    const struct header *header, const struct native_subnet **peer)
 {
@@ -107,7 +107,7 @@ static enum reason decide_from_tun(const native_rules *rules, const uint8_t *pac
     return own ? OWN : NO_ROUTE;
 }
 
-/* FORWARD, or why not. */
+/* Returns FORWARD, or the drop reason. */
 static enum reason decide_from_udp(const native_rules *rules, const uint8_t *packet, size_t size, uint32_t address,
                                    uint16_t port, bool truncated, struct header *header)
 {
@@ -125,7 +125,7 @@ static enum reason decide_from_udp(const native_rules *rules, const uint8_t *pac
         return TOO_LONG;
     if (!peer_holds(rules, subnet, header->source))
         return SOURCE;
-    /* The subnet's base address is the overlay device's own and valid. */
+    /* The subnet's base address is the overlay device's own, so it is valid. */
     if ((header->destination & rules->node.mask) != rules->node.network || header->destination == rules->broadcast)
         return DESTINATION;
     if (is_nested(rules, packet, size, header))
@@ -141,8 +141,8 @@ static bool is_icmp_query(uint8_t type)
     return memchr(queries, type, sizeof queries) != NULL;
 }
 
-/* An ICMP destination net unreachable (RFC 792) for `packet` in `answer`; returns its size, or 0 where RFC 1122
- * §3.2.2 forbids one. Only the header and 8 bytes of `packet` are looked at. */
+/* Writes an ICMP destination net unreachable (RFC 792) for `packet` to `answer`; returns its size, or 0 if RFC 1122
+ * §3.2.2 forbids one. Reads only the header and 8 bytes of `packet`. */
 static size_t net_unreachable(const native_rules *rules, const uint8_t *packet, const struct header *header,
                               uint8_t answer[ANSWER_ROOM])
 {
