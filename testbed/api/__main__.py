@@ -9,8 +9,8 @@ import socket
 import sys
 from pathlib import Path
 
-from testbed.api.lab import Lab
-from testbed.api.server import Server
+from testbed.api.lab import AsyncLab
+from testbed.api.server import ApiServer
 from testbed.control.client import read_record
 
 
@@ -27,7 +27,7 @@ def main() -> None:
 
     async def serve() -> None:
         token = (directory / "token").read_text()
-        server = Server(Lab(record), token, directory)
+        server = ApiServer(AsyncLab(record), token, directory)
         await server.run(listener, directory / "api.pem", directory / "api.key", tell)
 
     with socket.socket(fileno=0) as listener:

@@ -4,7 +4,7 @@ import re
 from http import HTTPStatus
 from typing import Any
 
-from testbed.api.resources import Place
+from testbed.api.resources import ApiPlace
 from testbed.errors import InvalidInput, TestbedError
 
 REASONS = {
@@ -29,7 +29,7 @@ _NOT_THERE = re.compile(r"^no \S+ named ")
 class Failure(Exception):
     """What a client is answered instead of what it wanted."""
 
-    def __init__(self, code: int, message: str, place: Place | None = None, reason: str | None = None) -> None:
+    def __init__(self, code: int, message: str, place: ApiPlace | None = None, reason: str | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason or REASONS.get(code, HTTPStatus(code).phrase.replace(" ", ""))
@@ -53,23 +53,23 @@ class Failure(Exception):
         }
 
 
-def not_found(place: Place) -> Failure:
+def not_found(place: ApiPlace) -> Failure:
     """Return the failure for an object that is not there."""
     return Failure(404, f'{_called(place)} "{place.name}" not found', place)
 
 
-def already_there(place: Place) -> Failure:
+def already_there(place: ApiPlace) -> Failure:
     """Return the failure for an object that is there already."""
     return Failure(409, f'{_called(place)} "{place.name}" already exists', place, "AlreadyExists")
 
 
-def conflict(place: Place) -> Failure:
+def conflict(place: ApiPlace) -> Failure:
     """Return the failure for a change of an object that has changed in the meantime."""
     what = "the object has been modified; please apply your changes to the latest version and try again"
     return Failure(409, f'Operation cannot be fulfilled on {_called(place)} "{place.name}": {what}', place)
 
 
-def from_lab(error: TestbedError, place: Place | None = None) -> Failure:
+def from_lab(error: TestbedError, place: ApiPlace | None = None) -> Failure:
     """Return the failure for what the lab answered."""
     if isinstance(error, InvalidInput) or error.exit_code == InvalidInput.exit_code:
         # kubectl prints what a BadRequest says; of an Invalid it would print the field alone.
@@ -79,6 +79,6 @@ def from_lab(error: TestbedError, place: Place | None = None) -> Failure:
     return Failure(500, str(error), place)
 
 
-def _called(place: Place) -> str:
+def _called(place: ApiPlace) -> str:
     kind = place.resource.kind
     return f"{kind.plural}.{place.resource.group}" if place.resource.group else kind.plural

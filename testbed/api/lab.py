@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from testbed.api.failure import from_lab
-from testbed.api.resources import Place, Resource
+from testbed.api.resources import ApiPlace, Resource
 from testbed.control.answers.lab import ApplyAnswer
 from testbed.control.client import LabRecord, ask, ask_with_contents
 from testbed.control.questions import APPLY, DELETE, GET, NODE, SCALE, AnswerT, Question
@@ -16,7 +16,7 @@ ANSWER_LIMIT_S = 60.0
 REQUEST_BODY = "the request's body"
 
 
-class Lab:
+class AsyncLab:
     """One running lab."""
 
     def __init__(self, record: LabRecord) -> None:
@@ -26,7 +26,7 @@ class Lab:
         """Return every object of a kind; blocks. Raises TestbedError."""
         return ask(self.record, GET, (), ANSWER_LIMIT_S, kind=resource.kind.plural)
 
-    async def apply(self, item: Mapping[str, Any], place: Place, *, dry_run: bool) -> ApplyAnswer:
+    async def apply(self, item: Mapping[str, Any], place: ApiPlace, *, dry_run: bool) -> ApplyAnswer:
         """Create or change an object. Raises Failure."""
         contents = {REQUEST_BODY: json.dumps(item).encode()}
         try:
@@ -34,21 +34,21 @@ class Lab:
         except TestbedError as error:
             raise from_lab(error, place) from error
 
-    async def delete(self, place: Place, grace_s: float | None) -> None:
+    async def delete(self, place: ApiPlace, grace_s: float | None) -> None:
         """Delete an object; returns when it is gone. Raises Failure."""
         where = {} if place.namespace is None else {"namespace": place.namespace}
         names = {"kind": place.resource.kind.name, "names": [place.name]}
         await self.ask(DELETE, place, **names, **where, grace_s=grace_s)
 
-    async def scale(self, place: Place, replicas: int) -> None:
+    async def scale(self, place: ApiPlace, replicas: int) -> None:
         """Set how many pods there are. Raises Failure."""
         await self.ask(SCALE, place, name=place.name, namespace=place.namespace, replicas=replicas)
 
-    async def node(self, place: Place, action: str) -> None:
+    async def node(self, place: ApiPlace, action: str) -> None:
         """Close a node for new pods, or open it again. Raises Failure."""
         await self.ask(NODE, place, action=action, name=place.name)
 
-    async def ask(self, question: Question[AnswerT], place: Place, **arguments: object) -> AnswerT:
+    async def ask(self, question: Question[AnswerT], place: ApiPlace, **arguments: object) -> AnswerT:
         """Ask anything. Raises Failure."""
         try:
             return await asyncio.to_thread(lambda: ask(self.record, question, (), None, **arguments))

@@ -8,10 +8,10 @@ from typing import Any
 
 from testbed.api import patches, tables
 from testbed.api.failure import Failure, already_there, conflict, from_lab, not_found
-from testbed.api.lab import Lab
-from testbed.api.resources import RESOURCES, Place, Resource
+from testbed.api.lab import AsyncLab
+from testbed.api.resources import RESOURCES, ApiPlace, Resource
 from testbed.api.selection import selection
-from testbed.api.store import Change, Collection, Versions
+from testbed.api.store import Collection, ObjectChange, Versions
 from testbed.cluster.kinds import NODE
 from testbed.errors import TestbedError
 
@@ -58,7 +58,7 @@ class Query:
 class Objects:
     """Every object of the lab."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: AsyncLab) -> None:
         self._lab = lab
         versions = Versions()
 
@@ -70,7 +70,7 @@ class Objects:
         """A version that was compared must still be the newest when the change is made."""
         self._deletions: set[asyncio.Task[None]] = set()
 
-    async def get(self, place: Place) -> Object:
+    async def get(self, place: ApiPlace) -> Object:
         """Return one object. Raises Failure."""
         found, _ = await self._look(place)
         for item in found:
@@ -79,13 +79,13 @@ class Objects:
                 return item
         raise not_found(place)
 
-    async def shown(self, place: Place, query: Query) -> Mapping[str, Any]:
+    async def shown(self, place: ApiPlace, query: Query) -> Mapping[str, Any]:
         """Return one object, or columns of it. Raises Failure."""
         item = await self.get(place)
         kind = place.resource.kind.name
         return tables.table(kind, [item], None, whole=query.whole_rows) if query.table else item
 
-    async def listed(self, place: Place, query: Query) -> Mapping[str, Any]:
+    async def listed(self, place: ApiPlace, query: Query) -> Mapping[str, Any]:
         """Return the objects that a query means. Raises Failure."""
         found, version = await self._look(place)
         is_meant = self._meant(place, query)
@@ -97,13 +97,13 @@ class Objects:
         metadata = {"resourceVersion": str(version)}
         return {"kind": f"{kind.name}List", "apiVersion": kind.api_version, "metadata": metadata, "items": items}
 
-    async def watch(self, place: Place, query: Query) -> AsyncIterator[Mapping[str, Any]]:
+    async def watch(self, place: ApiPlace, query: Query) -> AsyncIterator[Mapping[str, Any]]:
         """Yield events about the objects that a query means. Raises Failure (410 for a version that is too old)."""
         collection, is_meant = self._collections[place.resource.kind.plural], self._meant(place, query)
         known: set[str] = set()
         if query.version in ("", "0"):
             found, since = await self._look(place)
-            first = [Change(0, "ADDED", item) for item in found]
+            first = [ObjectChange(0, "ADDED", item) for item in found]
         else:
             since, first = _number(query.version), []
         with_heading = True
@@ -122,7 +122,7 @@ class Objects:
 
     @staticmethod
     def _seen_as(
-        change: Change, known: set[str], *, begun_with_list: bool, meant: Callable[[Object], bool]
+        change: ObjectChange, known: set[str], *, begun_with_list: bool, meant: Callable[[Object], bool]
     ) -> str | None:
         """Return what a change is to one who sees a selection: an object may come into it and leave it."""
         uid = change.object["metadata"]["uid"]
@@ -134,7 +134,7 @@ class Objects:
         known.add(uid)
         return "MODIFIED" if was_known else "ADDED"
 
-    async def create(self, place: Place, item: Object, query: Query) -> Answer:
+    async def create(self, place: ApiPlace, item: Object, query: Query) -> Answer:
         """Create an object. Raises Failure."""
         place = self._place_of(place, item)
         async with self._changing:
@@ -147,19 +147,19 @@ class Objects:
                 raise already_there(place)
             return replace(await self._apply(place, item, query), code=201)
 
-    async def put(self, place: Place, item: Object, query: Query) -> Answer:
+    async def put(self, place: ApiPlace, item: Object, query: Query) -> Answer:
         """Put an object in the place of the one that is there. Raises Failure (409: it has changed since)."""
         async with self._changing:
             before = await self.get(place)
             return await self._change(place, before, item, query)
 
-    async def patch(self, place: Place, kind: str, patch: object, query: Query) -> Answer:
+    async def patch(self, place: ApiPlace, kind: str, patch: object, query: Query) -> Answer:
         """Change a part of an object. Raises Failure."""
         async with self._changing:
             before = await self.get(place)
             return await self._change(place, before, patches.patched(before, kind, patch), query)
 
-    async def delete(self, place: Place, query: Query) -> Object:
+    async def delete(self, place: ApiPlace, query: Query) -> Object:
         """Delete an object; returns when it is gone, or has begun to go. Raises Failure."""
         item = await self.get(place)
         if not place.resource.changes:
@@ -181,7 +181,7 @@ class Objects:
             }
         return item
 
-    async def delete_all(self, place: Place, query: Query) -> Mapping[str, Any]:
+    async def delete_all(self, place: ApiPlace, query: Query) -> Mapping[str, Any]:
         """Delete what a query means. Raises Failure."""
         found = await self.listed(place, replace(query, table=False))
         for item in found["items"]:
@@ -190,7 +190,7 @@ class Objects:
             await self.delete(one, query)
         return found
 
-    async def _change(self, place: Place, before: Object, item: Object, query: Query) -> Answer:
+    async def _change(self, place: ApiPlace, before: Object, item: Object, query: Query) -> Answer:
         version = item.get("metadata", {}).get("resourceVersion")
         if version and version != before["metadata"]["resourceVersion"]:
             raise conflict(place)
@@ -203,7 +203,7 @@ class Objects:
             return Answer(before)
         return await self._apply(place, item, query)
 
-    async def _change_node(self, place: Place, before: Object, item: Object, query: Query) -> Answer:
+    async def _change_node(self, place: ApiPlace, before: Object, item: Object, query: Query) -> Answer:
         """A node is open for new pods, or closed; the rest of it is in the cluster file."""
         closed = bool(item.get("spec", {}).get("unschedulable"))
         if item["metadata"].get("labels") != before["metadata"].get("labels"):
@@ -212,21 +212,21 @@ class Objects:
             await self._lab.node(place, "cordon" if closed else "uncordon")
         return Answer(await self.get(place))
 
-    async def _apply(self, place: Place, item: Object, query: Query) -> Answer:
+    async def _apply(self, place: ApiPlace, item: Object, query: Query) -> Answer:
         if not place.resource.changes:
             raise _unchangeable(place, "create")
         answer = await self._lab.apply(_wanted(item), place, dry_run=query.dry_run)
         warnings = tuple(answer["warnings"])
         return Answer(item if query.dry_run else await self.get(place), 200, warnings)
 
-    async def _look(self, place: Place) -> tuple[list[Object], int]:
+    async def _look(self, place: ApiPlace) -> tuple[list[Object], int]:
         try:
             return await self._collections[place.resource.kind.plural].look()
         except TestbedError as error:
             raise from_lab(error, place) from error
 
     @staticmethod
-    def _meant(place: Place, query: Query) -> Callable[[Object], bool]:
+    def _meant(place: ApiPlace, query: Query) -> Callable[[Object], bool]:
         chosen = selection(query.labels, query.fields)
 
         def is_meant(item: Object) -> bool:
@@ -237,7 +237,7 @@ class Objects:
         return is_meant
 
     @staticmethod
-    def _place_of(place: Place, item: Object) -> Place:
+    def _place_of(place: ApiPlace, item: Object) -> ApiPlace:
         """Return where an object belongs by its own word. Raises Failure when that is elsewhere."""
         kind, metadata = place.resource.kind, item.get("metadata")
         if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
@@ -259,7 +259,7 @@ def _wanted(item: Object) -> Object:
     return {**rest, "metadata": metadata}
 
 
-def _event(place: Place, query: Query, what: str, item: Object, *, heading: bool) -> Mapping[str, Any]:
+def _event(place: ApiPlace, query: Query, what: str, item: Object, *, heading: bool) -> Mapping[str, Any]:
     if not query.table:
         return {"type": what, "object": item}
     version = item["metadata"]["resourceVersion"]
@@ -280,7 +280,7 @@ def _details(item: Object) -> Mapping[str, str]:
     return {"name": item["metadata"]["name"], "kind": item["kind"].lower(), "uid": item["metadata"]["uid"]}
 
 
-def _unchangeable(place: Place, verb: str) -> Failure:
+def _unchangeable(place: ApiPlace, verb: str) -> Failure:
     kind = place.resource.kind
     return Failure(405, f"{kind.plural} cannot be changed here ({verb} {place.name or kind.singular})", place)
 

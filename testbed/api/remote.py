@@ -12,9 +12,9 @@ from aiohttp import WSMsgType, web
 
 from testbed.api import spdy
 from testbed.api.failure import Failure, from_lab
-from testbed.api.resources import Place
+from testbed.api.resources import ApiPlace
 from testbed.api.selection import is_true
-from testbed.api.streams import Ended, PodDoor, Program, start_exec
+from testbed.api.streams import Ended, PodDoor, StreamProgram, start_exec
 from testbed.control.client import LabRecord
 from testbed.errors import TestbedError
 
@@ -30,7 +30,7 @@ def wants_websocket(request: web.Request) -> bool:
     return request.headers.get("Upgrade", "").lower() == "websocket"
 
 
-async def serve_exec(request: web.Request, place: Place, record: LabRecord) -> web.WebSocketResponse:
+async def serve_exec(request: web.Request, place: ApiPlace, record: LabRecord) -> web.WebSocketResponse:
     """Run a command in a pod for a client. Raises Failure before the WebSocket is there."""
     query = request.query
     command, container = query.getall("command", []), query.get("container")
@@ -83,7 +83,7 @@ def _teller(loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[Ended]") -> 
     return tell
 
 
-async def _take_input(socket: web.WebSocketResponse, program: Program) -> None:
+async def _take_input(socket: web.WebSocketResponse, program: StreamProgram) -> None:
     """Hand on what the client sends, until it goes."""
     async for message in socket:
         if message.type is not WSMsgType.BINARY or not message.data:
@@ -134,7 +134,7 @@ def _how_it_ended(ended: Ended) -> Mapping[str, Any]:
 
 
 async def serve_port_forward(
-    request: web.Request, place: Place, record: LabRecord, directory: Path
+    request: web.Request, place: ApiPlace, record: LabRecord, directory: Path
 ) -> web.WebSocketResponse:
     """Carry a client's connections to ports of a pod. Raises Failure before the WebSocket is there."""
     if not wants_websocket(request) or FORWARD_PROTOCOL not in request.headers.get("Sec-WebSocket-Protocol", ""):
@@ -157,7 +157,7 @@ async def serve_port_forward(
 class _Forwarding:
     """One port-forward of a client: its streams, and the connections that they lead to."""
 
-    def __init__(self, socket: web.WebSocketResponse, place: Place, record: LabRecord, directory: Path) -> None:
+    def __init__(self, socket: web.WebSocketResponse, place: ApiPlace, record: LabRecord, directory: Path) -> None:
         self._socket = socket
         self._place = place
         self._record = record

@@ -59,7 +59,7 @@ GROUPS: Mapping[str, str] = {one.group: one.version for one in RESOURCES}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ApiPlace:
     """What the path of a request names."""
 
     resource: Resource
@@ -69,7 +69,7 @@ class Place:
     subresource: str | None = None
 
 
-def place_of(path: str) -> Place | None:
+def place_of(path: str) -> ApiPlace | None:
     """Return what a path names; None for no such resource.
 
     /api/v1/pods                                            every pod
@@ -96,4 +96,4 @@ def place_of(path: str) -> Place | None:
         return None
     if resource.kind.namespaced and name is not None and namespace is None:
         return None
-    return Place(resource, namespace, name, subresource)
+    return ApiPlace(resource, namespace, name, subresource)

@@ -15,9 +15,9 @@ from aiohttp import web
 
 from testbed.api import documents, protobuf, remote, subresources
 from testbed.api.failure import Failure, from_lab
-from testbed.api.lab import Lab
+from testbed.api.lab import AsyncLab
 from testbed.api.objects import Answer, Objects, Query, compact
-from testbed.api.resources import Place, place_of
+from testbed.api.resources import ApiPlace, place_of
 from testbed.api.selection import is_true
 from testbed.cluster.yaml_source import MAX_BYTES
 from testbed.errors import TestbedError
@@ -29,13 +29,13 @@ MOST_WATCHES = 256
 WRITE_LIMIT_S = 60.0
 """A watcher that takes nothing for so long is given up; it lists again."""
 TOKEN_PREFIX = "Bearer "
-Handler = Callable[[web.Request, Place], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request, ApiPlace], Awaitable[web.StreamResponse]]
 
 
-class Server:
+class ApiServer:
     """Serves one lab."""
 
-    def __init__(self, lab: Lab, token: str, directory: Path) -> None:
+    def __init__(self, lab: AsyncLab, token: str, directory: Path) -> None:
         """`directory`: the server's own, for sockets. Must be made in the event loop."""
         self._lab = lab
         self._token = token
@@ -101,7 +101,7 @@ class Server:
             raise Failure(405, f"the server does not allow this method on the requested resource ({request.method})")
         return await handler(request, place)
 
-    async def _below(self, request: web.Request, place: Place) -> web.StreamResponse:
+    async def _below(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
         match place.subresource:
             case "exec":
                 return await remote.serve_exec(request, place, self._lab.record)
@@ -117,7 +117,7 @@ class Server:
                 kind = request.content_type
                 return _written(await subresources.scale(self._objects, self._lab, place, request.method, kind, body))
 
-    async def _get(self, request: web.Request, place: Place) -> web.StreamResponse:
+    async def _get(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
         query = await _query(request)
         if is_true(request.query.get("watch")):
             if request.query.get("sendInitialEvents"):
@@ -127,7 +127,7 @@ class Server:
             return _written(await self._objects.shown(place, query))
         return _written(await self._objects.listed(place, query))
 
-    async def _watch(self, request: web.Request, place: Place, query: Query) -> web.StreamResponse:
+    async def _watch(self, request: web.Request, place: ApiPlace, query: Query) -> web.StreamResponse:
         if self._watches >= MOST_WATCHES:
             raise Failure(429, f"{MOST_WATCHES} watches run already", place)
         limit_s = float(request.query.get("timeoutSeconds", "0") or 0)
@@ -144,7 +144,7 @@ class Server:
             await response.write_eof()
         return response
 
-    async def _write_events(self, response: web.StreamResponse, place: Place, query: Query) -> None:
+    async def _write_events(self, response: web.StreamResponse, place: ApiPlace, query: Query) -> None:
         try:
             async for event in self._objects.watch(place, query):
                 async with asyncio.timeout(WRITE_LIMIT_S):
@@ -152,29 +152,29 @@ class Server:
         except Failure as failure:
             await response.write(compact({"type": "ERROR", "object": failure.status()}) + b"\n")
 
-    async def _create(self, request: web.Request, place: Place) -> web.StreamResponse:
+    async def _create(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
         if place.name is not None:
             raise Failure(405, "an object is created in its collection", place)
         return _changed(await self._objects.create(place, await _body(request), await _query(request)))
 
-    async def _replace(self, request: web.Request, place: Place) -> web.StreamResponse:
+    async def _replace(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
         return _changed(await self._objects.put(_one(place), await _body(request), await _query(request)))
 
-    async def _patch(self, request: web.Request, place: Place) -> web.StreamResponse:
+    async def _patch(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
         if request.content_type == "application/apply-patch+yaml":
             what = "server-side apply is not served (want kubectl apply without --server-side)"
             raise Failure(415, what, place)
         patch = await _json(request)
         return _changed(await self._objects.patch(_one(place), request.content_type, patch, await _query(request)))
 
-    async def _delete(self, request: web.Request, place: Place) -> web.StreamResponse:
+    async def _delete(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
         query = await _query(request)
         if place.name is None:
             return _written(await self._objects.delete_all(place, query))
         return _written(await self._objects.delete(place, query))
 
 
-def _one(place: Place) -> Place:
+def _one(place: ApiPlace) -> ApiPlace:
     if place.name is None:
         raise Failure(405, "this wants one object", place)
     return place

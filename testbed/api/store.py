@@ -26,7 +26,7 @@ COST_FACTOR = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ObjectChange:
     """One object as it was at a version."""
 
     version: int
@@ -63,7 +63,7 @@ class Collection:
         self._objects: dict[str, Object] = {}
         self._bare: dict[str, Object] = {}
         """As the lab said them."""
-        self._changes: deque[Change] = deque(maxlen=HISTORY)
+        self._changes: deque[ObjectChange] = deque(maxlen=HISTORY)
         self._forgotten = versions.last
         """The newest change that is not remembered."""
         self._looking = asyncio.Lock()
@@ -82,7 +82,7 @@ class Collection:
             self._changed.notify_all()
         return objects, version
 
-    async def watch(self, since: int) -> AsyncGenerator[Change, None]:
+    async def watch(self, since: int) -> AsyncGenerator[ObjectChange, None]:
         """Yield each change after a version, for ever. Raises Failure (410) when it is not remembered any more."""
         self._watchers += 1
         if self._follower is None or self._follower.done():
@@ -141,7 +141,7 @@ class Collection:
         item = {**item, "metadata": {**item["metadata"], "resourceVersion": str(version)}}
         if len(self._changes) == HISTORY:
             self._forgotten = self._changes[0].version
-        self._changes.append(Change(version, what, item))
+        self._changes.append(ObjectChange(version, what, item))
         return item
 
 

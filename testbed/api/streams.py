@@ -27,7 +27,7 @@ class Ended:
     """Why it did not run."""
 
 
-class Program:
+class StreamProgram:
     """A program that runs in the lab; its streams are this side's ends of pipes, or of a terminal."""
 
     def __init__(
@@ -106,9 +106,9 @@ def start_exec(
     argv: list[str],
     *,
     terminal: bool,
-) -> Program:
+) -> StreamProgram:
     """Run a command in a pod. Raises TestbedError."""
-    return Program(
+    return StreamProgram(
         record,
         EXEC,
         ended,
@@ -131,9 +131,9 @@ def start_logs(
     follow: bool,
     previous: bool,
     tail: int | None,
-) -> Program:
+) -> StreamProgram:
     """Print what a container wrote. Raises TestbedError."""
-    return Program(
+    return StreamProgram(
         record,
         LOGS,
         ended,

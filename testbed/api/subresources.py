@@ -10,9 +10,9 @@ from aiohttp import web
 
 from testbed.api import patches
 from testbed.api.failure import Failure, conflict, from_lab
-from testbed.api.lab import Lab
+from testbed.api.lab import AsyncLab
 from testbed.api.objects import Objects
-from testbed.api.resources import Place
+from testbed.api.resources import ApiPlace
 from testbed.api.selection import FALSE, is_true
 from testbed.api.streams import Ended, start_logs
 from testbed.cluster.columns import selector_text
@@ -25,7 +25,7 @@ NOT_KEPT = ("sinceSeconds", "sinceTime", "timestamps")
 
 
 async def scale(
-    objects: Objects, lab: Lab, place: Place, method: str, content_type: str, body: dict[str, Any] | None
+    objects: Objects, lab: AsyncLab, place: ApiPlace, method: str, content_type: str, body: dict[str, Any] | None
 ) -> Mapping[str, Any]:
     """Return how many pods there are and shall be, after a change of that if there is one. Raises Failure."""
     now = _scale_of(await objects.get(place))
@@ -59,7 +59,7 @@ def _scale_of(item: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-async def serve_log(request: web.Request, place: Place, record: LabRecord) -> web.StreamResponse:
+async def serve_log(request: web.Request, place: ApiPlace, record: LabRecord) -> web.StreamResponse:
     """Send what a container wrote, and what it writes. Raises Failure."""
     query = request.query
     if unknown := [name for name in NOT_KEPT if query.get(name) and query.get(name) not in FALSE]:

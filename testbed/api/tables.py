@@ -15,7 +15,7 @@ AGES = (("d", 86_400, 172_800), ("h", 3_600, 10_800), ("m", 60, 120), ("s", 1, 0
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     """A column of a Table; `wide` ones are printed with `-o wide` alone."""
 
     name: str
@@ -26,7 +26,7 @@ class Column:
 
 def table(kind: str, items: Sequence[Object], version: int | None, *, whole: bool, heading: bool = True) -> Object:
     """Return a Table of objects of a kind; `whole`: with each object, not its metadata alone."""
-    shown = [*EVENT_COLUMNS] if kind == "Event" else [Column("Name", NAME), *COLUMNS.get(kind, (AGE,))]
+    shown = [*EVENT_COLUMNS] if kind == "Event" else [TableColumn("Name", NAME), *COLUMNS.get(kind, (AGE,))]
     rows = [
         {
             "cells": [_cell(column, item) for column in shown],
@@ -55,7 +55,7 @@ def table(kind: str, items: Sequence[Object], version: int | None, *, whole: boo
     }
 
 
-def _cell(column: Column, item: Object) -> object:
+def _cell(column: TableColumn, item: Object) -> object:
     value = column.cell(item)
     if column.type == "integer":
         return 0 if value is None else value
@@ -152,79 +152,79 @@ def _data(item: Object) -> int:
 
 NAME = at("metadata", "name")
 CREATED = at("metadata", "creationTimestamp")
-AGE = Column("Age", lambda item: age(str(CREATED(item) or "")))
+AGE = TableColumn("Age", lambda item: age(str(CREATED(item) or "")))
 _TEMPLATE = (
-    Column("Containers", _names, wide=True),
-    Column("Images", _images, wide=True),
-    Column("Selector", _selector, wide=True),
+    TableColumn("Containers", _names, wide=True),
+    TableColumn("Images", _images, wide=True),
+    TableColumn("Selector", _selector, wide=True),
 )
 EVENT_COLUMNS = (
-    Column("Last Seen", lambda item: age(item.get("lastTimestamp"))),
-    Column("Type", at("type")),
-    Column("Reason", at("reason")),
-    Column("Object", lambda item: f"{item['involvedObject']['kind'].lower()}/{item['involvedObject']['name']}"),
-    Column("Message", at("message")),
+    TableColumn("Last Seen", lambda item: age(item.get("lastTimestamp"))),
+    TableColumn("Type", at("type")),
+    TableColumn("Reason", at("reason")),
+    TableColumn("Object", lambda item: f"{item['involvedObject']['kind'].lower()}/{item['involvedObject']['name']}"),
+    TableColumn("Message", at("message")),
 )
-COLUMNS: Mapping[str, Sequence[Column]] = {
+COLUMNS: Mapping[str, Sequence[TableColumn]] = {
     "Node": (
-        Column("Status", _node_status),
-        Column("Roles", lambda _: None),
+        TableColumn("Status", _node_status),
+        TableColumn("Roles", lambda _: None),
         AGE,
-        Column("Version", at("status", "nodeInfo", "kubeletVersion")),
-        Column("Internal-IP", _first_address, wide=True),
-        Column("External-IP", lambda _: None, wide=True),
-        Column("OS-Image", at("status", "nodeInfo", "osImage"), wide=True),
-        Column("Kernel-Version", at("status", "nodeInfo", "kernelVersion"), wide=True),
-        Column("Container-Runtime", at("status", "nodeInfo", "containerRuntimeVersion"), wide=True),
+        TableColumn("Version", at("status", "nodeInfo", "kubeletVersion")),
+        TableColumn("Internal-IP", _first_address, wide=True),
+        TableColumn("External-IP", lambda _: None, wide=True),
+        TableColumn("OS-Image", at("status", "nodeInfo", "osImage"), wide=True),
+        TableColumn("Kernel-Version", at("status", "nodeInfo", "kernelVersion"), wide=True),
+        TableColumn("Container-Runtime", at("status", "nodeInfo", "containerRuntimeVersion"), wide=True),
     ),
     "Pod": (
-        Column("Ready", _ready_containers),
-        Column("Status", at("testbed", "state")),
-        Column("Restarts", at("testbed", "restarts")),
+        TableColumn("Ready", _ready_containers),
+        TableColumn("Status", at("testbed", "state")),
+        TableColumn("Restarts", at("testbed", "restarts")),
         AGE,
-        Column("IP", at("status", "podIP"), wide=True),
-        Column("Node", at("spec", "nodeName"), wide=True),
-        Column("Nominated Node", lambda _: None, wide=True),
-        Column("Readiness Gates", lambda _: None, wide=True),
+        TableColumn("IP", at("status", "podIP"), wide=True),
+        TableColumn("Node", at("spec", "nodeName"), wide=True),
+        TableColumn("Nominated Node", lambda _: None, wide=True),
+        TableColumn("Readiness Gates", lambda _: None, wide=True),
     ),
     "Deployment": (
-        Column("Ready", _ready_of("readyReplicas", at("spec", "replicas"))),
-        Column("Up-to-date", at("status", "updatedReplicas"), type="integer"),
-        Column("Available", at("status", "availableReplicas"), type="integer"),
+        TableColumn("Ready", _ready_of("readyReplicas", at("spec", "replicas"))),
+        TableColumn("Up-to-date", at("status", "updatedReplicas"), type="integer"),
+        TableColumn("Available", at("status", "availableReplicas"), type="integer"),
         AGE,
         *_TEMPLATE,
     ),
     "ReplicaSet": (
-        Column("Desired", at("spec", "replicas"), type="integer"),
-        Column("Current", at("status", "replicas"), type="integer"),
-        Column("Ready", at("status", "readyReplicas"), type="integer"),
+        TableColumn("Desired", at("spec", "replicas"), type="integer"),
+        TableColumn("Current", at("status", "replicas"), type="integer"),
+        TableColumn("Ready", at("status", "readyReplicas"), type="integer"),
         AGE,
         *_TEMPLATE,
     ),
     "DaemonSet": (
-        Column("Desired", at("status", "desiredNumberScheduled"), type="integer"),
-        Column("Current", at("status", "currentNumberScheduled"), type="integer"),
-        Column("Ready", at("status", "numberReady"), type="integer"),
-        Column("Up-to-date", at("status", "updatedNumberScheduled"), type="integer"),
-        Column("Available", at("status", "numberAvailable"), type="integer"),
-        Column("Node Selector", lambda item: _plain_labels(_template(item).get("nodeSelector"))),
+        TableColumn("Desired", at("status", "desiredNumberScheduled"), type="integer"),
+        TableColumn("Current", at("status", "currentNumberScheduled"), type="integer"),
+        TableColumn("Ready", at("status", "numberReady"), type="integer"),
+        TableColumn("Up-to-date", at("status", "updatedNumberScheduled"), type="integer"),
+        TableColumn("Available", at("status", "numberAvailable"), type="integer"),
+        TableColumn("Node Selector", lambda item: _plain_labels(_template(item).get("nodeSelector"))),
         AGE,
         *_TEMPLATE,
     ),
     "Service": (
-        Column("Type", at("spec", "type")),
-        Column("Cluster-IP", at("spec", "clusterIP")),
-        Column("External-IP", _external),
-        Column("Port(s)", _ports),
+        TableColumn("Type", at("spec", "type")),
+        TableColumn("Cluster-IP", at("spec", "clusterIP")),
+        TableColumn("External-IP", _external),
+        TableColumn("Port(s)", _ports),
         AGE,
-        Column("Selector", lambda item: _plain_labels(item["spec"].get("selector")), wide=True),
+        TableColumn("Selector", lambda item: _plain_labels(item["spec"].get("selector")), wide=True),
     ),
-    "Namespace": (Column("Status", at("status", "phase")), AGE),
-    "Endpoints": (Column("Endpoints", _endpoints), AGE),
-    "ConfigMap": (Column("Data", _data, type="integer"), AGE),
-    "Secret": (Column("Type", at("type")), Column("Data", _data, type="integer"), AGE),
+    "Namespace": (TableColumn("Status", at("status", "phase")), AGE),
+    "Endpoints": (TableColumn("Endpoints", _endpoints), AGE),
+    "ConfigMap": (TableColumn("Data", _data, type="integer"), AGE),
+    "Secret": (TableColumn("Type", at("type")), TableColumn("Data", _data, type="integer"), AGE),
     "NetworkPolicy": (
-        Column("Pod-Selector", lambda item: selector_text(item["spec"].get("podSelector") or {})),
+        TableColumn("Pod-Selector", lambda item: selector_text(item["spec"].get("podSelector") or {})),
         AGE,
     ),
 }

@@ -9,7 +9,7 @@ import pytest
 from testbed.api import store
 from testbed.api.failure import Failure
 from testbed.api.resources import BY_PATH
-from testbed.api.store import Change, Collection, Versions
+from testbed.api.store import Collection, ObjectChange, Versions
 
 PODS, DEPLOYMENTS = BY_PATH["", "v1", "pods"], BY_PATH["apps", "v1", "deployments"]
 
@@ -26,7 +26,7 @@ def _object(name: str, uid: str = "1", **rest: object) -> dict[str, Any]:
     return {"metadata": {"name": name, "namespace": "default", "uid": uid}, "spec": {}, "status": {}, **rest}
 
 
-async def _next(changes: Any, count: int) -> list[Change]:  # noqa: ANN401 - an asynchronous generator
+async def _next(changes: Any, count: int) -> list[ObjectChange]:  # noqa: ANN401 - an asynchronous generator
     async with asyncio.timeout(5):
         return [await anext(changes) for _ in range(count)]
 
