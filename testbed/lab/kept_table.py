@@ -20,17 +20,18 @@ class TableRefused(Exception):
 class KeptTable:
     """Keeps a table equal to the wanted one. For one thread at a time, which the caller ensures."""
 
-    def __init__(self, node: str, pid: int, journal: Journal, skeleton: str, base_rules: Mapping[str, int]) -> None:
-        """`pid` is a process in the node's namespaces; `base_rules`: how many rules each chain of the skeleton has."""
+    def __init__(
+        self, node: str, rules: "RulesWatch", journal: Journal, skeleton: str, base_rules: Mapping[str, int]
+    ) -> None:
+        """`rules` are the node's; `base_rules`: how many rules each chain of the skeleton has."""
         self._node = node
-        self._pid = pid
+        self._rules = rules
+        self._pid = rules.pid
         self._journal = journal
         self._skeleton = skeleton
         self._base_rules = base_rules
         self._there: Ruleset | None = None
         """What we have written; None: nothing yet."""
-        self._generation = -1
-        """Generation of the namespace's rules at the last check."""
 
     @property
     def is_there(self) -> bool:
@@ -53,15 +54,11 @@ class KeptTable:
     def repair(self, why: str) -> bool:
         """Restore the whole table if another program changed it; return whether it had to.
 
-        Costs nothing while no rule of the namespace changes. Raises TableRefused and OSError.
+        Worth a call when the node's rules have changed. Raises TableRefused and OSError.
         """
-        if self._there is None or rules_generation(self._pid) == self._generation:
-            return False
-        # Read before checking: a change in between is noticed next time.
-        self._generation = rules_generation(self._pid)
-        if self._is_whole(self._there):
-            return False
         there = self._there
+        if there is None or self._is_whole(there):
+            return False
         self._load(whole(self._skeleton, there), why)
         self._there = there
         return True
@@ -85,13 +82,12 @@ class KeptTable:
         )
 
     def _load(self, script: str, why: str) -> None:
-        before = rules_generation(self._pid)
+        before = self._rules.generation()
         done = self._run(["nft", "-f", "-"], script)
         if done.returncode != 0:
             self._there = None
             raise TableRefused(f"{self._node}: {done.stderr.strip().splitlines()[0]}")
-        # If another program changed something meanwhile, it is higher: then `repair` checks.
-        self._generation = before + 1
+        self._rules.note_own_change(before)
         self._journal.record(["nft", "-f", "-"], why, script)
 
     def _run(self, command: list[str], script: str = "") -> subprocess.CompletedProcess[str]:
@@ -105,6 +101,26 @@ class KeptTable:
         )
 
 
-def rules_generation(pid: int) -> int:
-    """Return the number that the kernel raises with every change of the rules in a process's network namespace."""
-    return in_network_of(pid, nftables.generation)
+class RulesWatch:
+    """Notices that another program changed a node's rules, by the number that the kernel raises with every change."""
+
+    def __init__(self, pid: int) -> None:
+        """`pid` is a process in the node's namespaces."""
+        self.pid = pid
+        self._seen: int | None = None
+
+    def generation(self) -> int:
+        """Return the number. Raises OSError."""
+        return in_network_of(self.pid, nftables.generation)
+
+    def moved(self) -> bool:
+        """Report whether others changed rules since the last call; costs one small message. Raises OSError."""
+        # Read before anybody looks: a change in between is seen next time.
+        now = self.generation()
+        before, self._seen = self._seen, now
+        return now != before
+
+    def note_own_change(self, before: int) -> None:
+        """Expect the change that was made when the number was `before`; if others changed something too, it is more."""
+        if self._seen in (None, before):
+            self._seen = before + 1

@@ -14,7 +14,7 @@ from testbed.cluster.object_key import ObjectKey
 from testbed.errors import NoSubnetYet
 from testbed.lab.clock import now
 from testbed.lab.events import Events
-from testbed.lab.kept_table import KeptTable, TableRefused
+from testbed.lab.kept_table import KeptTable, RulesWatch, TableRefused
 from testbed.lab.namespaces import Namespaces
 from testbed.lab.node import LabNode
 from testbed.lab.nodes import Nodes
@@ -163,9 +163,10 @@ class NodeTables:
     def __init__(self, node: LabNode) -> None:
         self.pid = node.pid
         self._node = node.name
+        self._rules = RulesWatch(node.pid)
         journal: Journal = node.kernel.journal
-        self._inet = KeptTable(node.name, node.pid, journal, tables.SKELETON, tables.BASE_RULES)
-        self._bridge = KeptTable(node.name, node.pid, journal, tables.BRIDGE_SKELETON, tables.BRIDGE_BASE_RULES)
+        self._inet = KeptTable(node.name, self._rules, journal, tables.SKELETON, tables.BASE_RULES)
+        self._bridge = KeptTable(node.name, self._rules, journal, tables.BRIDGE_SKELETON, tables.BRIDGE_BASE_RULES)
         self._turn = threading.Lock()
 
     @property
@@ -182,6 +183,8 @@ class NodeTables:
     def repair(self) -> bool:
         """Restore what another program changed; return whether it had to. Raises TableRefused and OSError."""
         with self._turn:
+            if not self.is_there or not self._rules.moved():
+                return False
             # Both are checked.
             return any([self._bridge.repair(WHY_REPAIR), self._inet.repair(WHY_REPAIR)])
 

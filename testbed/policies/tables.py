@@ -186,9 +186,9 @@ class _Grants:
             if block.network.version == family:
                 yield from without(range_of(block.network), map(range_of, block.excluded))
             return
-        for pod in self._world.pods:
+        for pod in self._world.selected(policy, peer):
             address = pod.address_of(family)
-            if address is not None and self._world.selects(policy, peer, pod):
+            if address is not None:
                 yield int(address), int(address)
 
 

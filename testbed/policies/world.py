@@ -1,7 +1,8 @@
 """The input of policy decisions: pods, namespaces, and a packet's other end. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from agent.kernel.values import Family, IPAddress
@@ -62,9 +63,12 @@ class End:
         return self.name or (str(self.pod.key) if self.pod else str(self.address))
 
 
-@dataclass(frozen=True, slots=True)
+Label = tuple[str, str]
+
+
+@dataclass(frozen=True)
 class World:
-    """Everything that decides which packets pass."""
+    """Everything that decides which packets pass. Without slots: what was worked out once stays with it."""
 
     policies: tuple[NetworkPolicy, ...]
     pods: tuple[PolicyPod, ...]
@@ -72,10 +76,6 @@ class World:
     namespaces: Mapping[str, Labels] = field(default_factory=dict)
     node_addresses: Mapping[str, frozenset[IPAddress]] = field(default_factory=dict)
     """By node: source addresses of the node's own packets."""
-    _isolating: dict[tuple[ObjectKey, Direction], list[NetworkPolicy]] = field(
-        default_factory=dict, repr=False, compare=False
-    )
-    """Cache."""
 
     def labels_of(self, namespace: str) -> Labels:
         """Return a namespace's labels; every one has its name."""
@@ -89,14 +89,42 @@ class World:
         """Return the policies that isolate a pod in a direction, in order."""
         key = (pod.key, direction)
         if key not in self._isolating:
+            near = self._policies_by_label
+            wanted = [(pod.key.namespace, direction, label) for label in (None, *pod.labels.items())]
+            found = sorted(number for one in wanted for number in near.get(one, ()))
             self._isolating[key] = [
-                policy
-                for policy in self.policies
-                if policy.key.namespace == pod.key.namespace
-                and direction in policy.spec.directions
-                and policy.spec.pod_selector.matches(pod.labels)
+                self.policies[number] for number in found if self.policies[number].spec.pod_selector.matches(pod.labels)
             ]
         return self._isolating[key]
+
+    @cached_property
+    def _isolating(self) -> dict[tuple[ObjectKey, Direction], list[NetworkPolicy]]:
+        """What was found already."""
+        return {}
+
+    @cached_property
+    def _policies_by_label(self) -> Mapping[tuple[str, Direction, Label | None], Sequence[int]]:
+        """The numbers of policies by one label that their pods must have; None: no label is required as it is."""
+        found: dict[tuple[str, Direction, Label | None], list[int]] = {}
+        for number, policy in enumerate(self.policies):
+            label = next(iter(policy.spec.pod_selector.match_labels.items()), None)
+            for direction in policy.spec.directions:
+                found.setdefault((policy.metadata.namespace, direction, label), []).append(number)
+        return found
+
+    def selected(self, policy: NetworkPolicy, peer: Peer) -> Iterator[PolicyPod]:
+        """Yield the pods that a policy's peer selects by labels."""
+        label = next(iter(peer.pod_selector.match_labels.items()), None) if peer.pod_selector else None
+        near = self.pods if label is None else self._pods_by_label.get(label, ())
+        return (pod for pod in near if self.selects(policy, peer, pod))
+
+    @cached_property
+    def _pods_by_label(self) -> Mapping[Label, Sequence[PolicyPod]]:
+        found: dict[Label, list[PolicyPod]] = {}
+        for pod in self.pods:
+            for label in pod.labels.items():
+                found.setdefault(label, []).append(pod)
+        return found
 
     def selects(self, policy: NetworkPolicy, peer: Peer, pod: PolicyPod) -> bool:
         """Report whether a policy's peer selects a pod by labels."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from agent.kernel.kernel import Kernel, NetlinkError
 from agent.kernel.values import IPNetwork
-from testbed.lab.kept_table import KeptTable, TableRefused
+from testbed.lab.kept_table import KeptTable, RulesWatch, TableRefused
 from testbed.processes.namespaces import in_network_of
 from testbed.services.endpoints import HostPort
 from testbed.services.rules import Everywhere, skeleton, wanted
@@ -21,7 +21,8 @@ class Programmer:
         self.pid = pid
         self._pod_network = pod_network
         self._kernel = kernel
-        self._table = KeptTable(node, pid, kernel.journal, skeleton(pod_network), BASE_RULES)
+        self._rules = RulesWatch(pid)
+        self._table = KeptTable(node, self._rules, kernel.journal, skeleton(pod_network), BASE_RULES)
         self._translations: Translations = {}
         """UDP translations of the current table."""
         self._unsettled: frozenset[Key] = frozenset()
@@ -52,7 +53,7 @@ class Programmer:
             if self._just_settled:
                 self._forget_flows(self._just_settled)
                 self._just_settled = frozenset()
-            if not self._table.repair("another program changed the rules of Services"):
+            if not self._rules.moved() or not self._table.repair("another program changed the rules of Services"):
                 return False
             self._unsettled |= self._translations.keys()
             self._settle()
