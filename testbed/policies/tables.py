@@ -46,23 +46,26 @@ SKELETON = f"""table {TABLE} {{
 }}
 """
 BASE_RULES = {"forward": 6}
-_OTHERS = "ether type != { ip, ip6, arp } counter drop"
 BRIDGE_SKELETON = f"""table {BRIDGE_TABLE} {{
 	set senders {{ type ifname; }}
 	set receivers {{ type ifname; }}
 	set own4 {{ type ifname . ipv4_addr; }}
 	set own6 {{ type ifname . ipv6_addr; }}
+	chain receiver {{
+		ether type ip oifname . ip daddr @own4 accept
+		ether type ip6 oifname . ip6 daddr @own6 accept
+		ether type arp accept
+		icmpv6 type {NEIGHBOURS} accept
+		counter drop comment "not for this pod"
+	}}
 	chain forward {{
 		type filter hook forward priority -250; policy accept;
-		iifname @senders {_OTHERS} comment "policies know IP only"
-		oifname @receivers {_OTHERS} comment "policies know IP only"
-		oifname @receivers ether type ip oifname . ip daddr != @own4 counter drop comment "not for this pod"
-		oifname @receivers icmpv6 type {NEIGHBOURS} accept
-		oifname @receivers ether type ip6 oifname . ip6 daddr != @own6 counter drop comment "not for this pod"
+		iifname @senders ether type != {{ ip, ip6, arp }} counter drop comment "policies know IP only"
+		oifname @receivers goto receiver
 	}}
 }}
 """
-BRIDGE_BASE_RULES = {"forward": 5}
+BRIDGE_BASE_RULES = {"receiver": 5, "forward": 2}
 
 
 def chain_of(direction: Direction, pod: PolicyPod) -> str:
