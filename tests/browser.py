@@ -61,7 +61,7 @@ class Browser:
         return self._call("POST", f"{self._session}/execute/sync", {"script": script, "args": list(arguments)})
 
     def find(self, css: str, timeout_s: float = 10.0) -> str:
-        """The id of the first element that matches, as soon as there is one."""
+        """Return the id of the first element that matches, as soon as there is one."""
 
         def found() -> str:
             answer = self._call("POST", f"{self._session}/elements", {"using": "css selector", "value": css})
@@ -94,12 +94,12 @@ class Browser:
         self._call("POST", f"{self._session}/element/{self.find(css)}/value", {"text": key})
 
     def texts(self, css: str) -> list[str]:
-        """The text of every element that matches."""
+        """Return the text of every element that matches."""
         script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent.trim())"
         return [str(text) for text in self.run(script, css)]
 
     def wait_text(self, css: str, right: Callable[[list[str]], bool], timeout_s: float, what: str) -> list[str]:
-        """The texts of what matches, as soon as they are right."""
+        """Return the texts of what matches, as soon as they are right."""
         seen: list[str] = []
 
         def good() -> bool:
@@ -110,11 +110,11 @@ class Browser:
         return seen
 
     def log(self) -> list[str]:
-        """What the page wrote to its console since the last time: errors too."""
+        """Return what the page wrote to its console since the last time: errors too."""
         return [entry["message"] for entry in self._call("POST", f"{self._session}/se/log", {"type": "browser"})]
 
     def screenshot(self) -> bytes:
-        """The window as PNG."""
+        """Return the window as PNG."""
         return base64.b64decode(self._call("GET", f"{self._session}/screenshot"))
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ GONE = ("stale element reference", "element click intercepted", "no such element
 
 @contextlib.contextmanager
 def browser(directory: Path) -> Iterator[Browser]:
-    """A browser with a profile of its own in `directory`, ended afterwards; without one the test is skipped."""
+    """Yield a browser with a profile of its own in `directory`, ended afterwards; without one the test is skipped."""
     if shutil.which("chromedriver") is None:
         pytest.skip("no chromedriver (Ubuntu has it as a snap only; elsewhere: scripts/install --tests)")
     driver = subprocess.Popen(

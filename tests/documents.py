@@ -91,7 +91,7 @@ class Block:
 
     @property
     def run_by(self) -> str | None:
-        """The test that runs it."""
+        """Return the test that runs it."""
         if self.mark is not None:
             return None
         if original_of(self.page):
@@ -113,7 +113,7 @@ def pages() -> list[Path]:
 
 
 def blocks(path: Path) -> Iterator[Block]:
-    """The sessions of a page."""
+    """Yield the sessions of a page."""
     section, heading, above, opened, body = "", "", "", 0, list[str]()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not opened and line.startswith(("## ", "### ")):
@@ -135,7 +135,7 @@ def blocks(path: Path) -> Iterator[Block]:
 
 
 def _commands(body: list[str]) -> Iterator[str]:
-    """Each command after its `$ `, lines that end in a backslash joined."""
+    """Yield each command after its `$ `, lines that end in a backslash joined."""
     lines = iter(body)
     for line in lines:
         if line.startswith("$ "):
@@ -146,7 +146,7 @@ def _commands(body: list[str]) -> Iterator[str]:
 
 
 def words_of_verb(command: str) -> list[str] | None:
-    """The words behind `testbed` up to a pipe or redirection; None for another program's command."""
+    """Return the words behind `testbed` up to a pipe or redirection; None for another program's command."""
     try:
         words = shlex.split(command, comments=True)
     except ValueError:

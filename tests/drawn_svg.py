@@ -28,7 +28,7 @@ class DrawnText:
 
 
 def texts(picture: str) -> list[DrawnText]:
-    """Every text."""
+    """Return every text."""
     root = ElementTree.fromstring(picture)
     grounds = [one for one in root.iter(f"{SVG}g") if one.get("class") in GROUNDS]
     on_ground = {text for ground in grounds for text in ground.iter(f"{SVG}text")}
@@ -37,12 +37,12 @@ def texts(picture: str) -> list[DrawnText]:
 
 
 def lines(picture: str) -> list[Segment]:
-    """Every straight piece of a path, and the edges of every box."""
+    """Return every straight piece of a path, and the edges of every box."""
     return list(_segments(ElementTree.fromstring(picture)))
 
 
 def overlapping(picture: str) -> list[tuple[str, str]]:
-    """Each two texts that lie upon each other, or of which one is covered by the disc of a number."""
+    """Return each two texts that lie upon each other, or of which one is covered by the disc of a number."""
     known = texts(picture)
     pairs = itertools.combinations(known, 2)
     found = [(one.words, other.words) for one, other in pairs if upon(one.box, other.box, -HAIR)]
@@ -53,14 +53,14 @@ def overlapping(picture: str) -> list[tuple[str, str]]:
 
 
 def crossed(picture: str) -> list[tuple[str, Segment]]:
-    """Each text that a line runs through, with the line."""
+    """Return each text that a line runs through, with the line."""
     found = lines(picture)
     plain = [text for text in texts(picture) if not text.on_ground]
     return [(text.words, segment) for text in plain for segment in found if through(segment, _smaller(text.box))]
 
 
 def discs(picture: str) -> list[Spot]:
-    """The middles of all numbers of a traced packet."""
+    """Return the middles of all numbers of a traced packet."""
     steps = [one for one in ElementTree.fromstring(picture).iter(f"{SVG}g") if one.get("class") == "step"]
     circles = [circle for step in steps for circle in step.iter(f"{SVG}circle")]
     return [(float(circle.get("cx", 0)), float(circle.get("cy", 0))) for circle in circles]

@@ -107,7 +107,7 @@ def draw(shown: Sequence[Shown], seconds: float) -> str:
 
 
 def _scrolled(lines: int) -> int:
-    """How far the screen has moved when it has so many lines."""
+    """Return how far the screen has moved when it has so many lines."""
     return max(0, lines - ROWS) * LINE
 
 

@@ -42,7 +42,7 @@ class Receive(NamedTuple):
     """Size of each datagram but the last (UDP_GRO); 0: one datagram."""
 
     def datagrams(self) -> list[bytes]:
-        """The datagrams as they were sent."""
+        """Return the datagrams as they were sent."""
         if not self.segment or self.segment >= len(self.data):
             return [self.data]
         return [self.data[at : at + self.segment] for at in range(0, len(self.data), self.segment)]
@@ -64,14 +64,16 @@ class Outcome:
 def vnet(
     gso_type: int, gso_size: int, *, flags: int = 1, header: int = 28, start: int = 20, offset: int | None = None
 ) -> bytes:
-    """A virtio header as the kernel puts it before a super-packet; its `header` is often too small there as well."""
+    """Return a virtio header as the kernel puts it before a super-packet; its `header` is often too small there as
+    well.
+    """
     if offset is None:
         offset = 6 if gso_type == GSO_UDP else 16
     return VNET.pack(flags, gso_type, header, gso_size, start, offset)
 
 
 def cut(read: bytes) -> list[bytes]:
-    """The packets that a super-packet behind its virtio header stands for."""
+    """Return the packets that a super-packet behind its virtio header stands for."""
     flags, gso_type, _header, gso_size, start, offset = VNET.unpack_from(read)
     packet = read[VNET.size :]
     if gso_type == 0:
@@ -106,7 +108,7 @@ def _piece(headers: bytes, ip_length: int, payload: bytes, offset: int, number: 
 
 
 def reference_out(forwarder: Forwarder, reads: Sequence[bytes]) -> Outcome:
-    """What forwarder.py does with the packets that these reads stand for."""
+    """Return what forwarder.py does with the packets that these reads stand for."""
     outcome = Outcome()
     for read in reads:
         for packet in cut(read):
@@ -124,7 +126,7 @@ def reference_out(forwarder: Forwarder, reads: Sequence[bytes]) -> Outcome:
 
 
 def reference_in(forwarder: Forwarder, receives: Sequence[Receive]) -> Outcome:
-    """What forwarder.py does with these datagrams, as the Python pump hands them over."""
+    """Return what forwarder.py does with these datagrams, as the Python pump hands them over."""
     outcome = Outcome()
     size = forwarder.node.overlay_mtu
     for receive in receives:
@@ -140,12 +142,12 @@ def reference_in(forwarder: Forwarder, receives: Sequence[Receive]) -> Outcome:
 
 @cache
 def native_library() -> NativeLibrary:
-    """The one in use; NATIVE_LIBRARY names another build of it, e.g. one with sanitizers."""
+    """Return the one in use; NATIVE_LIBRARY names another build of it, e.g. one with sanitizers."""
     return NativeLibrary(Path(os.environ.get("NATIVE_LIBRARY", LIBRARY)))
 
 
 def native_out(forwarder: Forwarder, reads: Sequence[bytes], offloads: Offloads = EVERYTHING) -> Outcome:
-    """What the native data path does with these reads; without virtio headers when `offloads` has none."""
+    """Return what the native data path does with these reads; without virtio headers when `offloads` has none."""
     library = native_library()
     if not offloads.vnet_header:
         reads = [read[VNET.size :] for read in reads]
@@ -156,7 +158,7 @@ def native_out(forwarder: Forwarder, reads: Sequence[bytes], offloads: Offloads 
 
 
 def native_in(forwarder: Forwarder, receives: Sequence[Receive], offloads: Offloads = EVERYTHING) -> Outcome:
-    """What the native data path does with these receives."""
+    """Return what the native data path does with these receives."""
     library = native_library()
     new = library.ffi.new
     data = new("uint8_t[]", b"".join(receive.data for receive in receives) or 1)

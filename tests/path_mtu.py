@@ -14,5 +14,7 @@ except OSError as error:
 
 
 def send_unfragmented(address: str, size: int) -> list[str]:
-    """A command that sends a UDP datagram with `size` bytes of data, and prints «sent», or the error and the MTU."""
+    """Return a command that sends a UDP datagram with `size` bytes of data, and prints «sent», or the error and the
+    MTU.
+    """
     return ["python3", "-c", SENDER, address, str(size)]

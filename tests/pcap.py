@@ -19,7 +19,7 @@ class Datagram(NamedTuple):
 
 
 def ip_packets(path: Path) -> list[bytes]:
-    """Every IPv4 packet of the file, without its link header."""
+    """Return every IPv4 packet of the file, without its link header."""
     data = path.read_bytes()
     order = "<" if data[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1") else ">"
     link_type = struct.unpack_from(order + "I", data, 20)[0]
@@ -38,7 +38,7 @@ def ip_packets(path: Path) -> list[bytes]:
 
 
 def udp_datagrams(path: Path, port: int) -> list[Datagram]:
-    """Every UDP datagram from or to `port`."""
+    """Return every UDP datagram from or to `port`."""
     found = []
     for packet in ip_packets(path):
         header_length = (packet[0] & 0xF) * 4

@@ -23,7 +23,7 @@ def facts_of_cluster(name: str) -> Facts:
 
 
 def facts_of(cluster: Cluster) -> Facts:
-    """What the lab's verb `graph` answers when all is well."""
+    """Return what the lab's verb `graph` answers when all is well."""
 
     plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu)
     overlay = overlay_of(cluster.config)
@@ -65,7 +65,7 @@ def facts_of(cluster: Cluster) -> Facts:
 
 
 def interface(name: str, master: str | None = None) -> Facts:
-    """One that is up and through which nothing went."""
+    """Return one that is up and through which nothing went."""
     zero = dict.fromkeys(("rx_bytes", "rx_packets", "rx_dropped", "tx_bytes", "tx_packets", "tx_dropped"), 0)
     up = {"kind": "veth", "address": None, "up": True, "carrier": True, "mtu": 1500}
     return {"name": name, "master": master, **up, **zero}

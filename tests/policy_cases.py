@@ -28,7 +28,7 @@ class PlainPod:
 
 
 def port_names(protocol: str) -> Mapping[int, str]:
-    """What the pods of the tests call their ports."""
+    """Return what the pods of the tests call their ports."""
     return {port: f"serve-{port}-{protocol.lower()}" for port in PORTS}
 
 
@@ -57,7 +57,7 @@ def allows(
     protocol: str,
     port: int,
 ) -> bool:
-    """Whether a connection passes: all that isolate the source for egress, and the target for ingress."""
+    """Return whether a connection passes: all that isolate the source for egress, and the target for ingress."""
     if source == target:
         return True
     return _passes(policies, namespaces, source, target, target, protocol, port, "Egress") and _passes(

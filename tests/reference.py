@@ -116,7 +116,7 @@ WORDS = {
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     importlib.import_module("testbed.command.cli")  # registers the verbs
     parts = [HEAD]
     for section, names in SECTIONS.items():
@@ -307,7 +307,7 @@ def _rows(model: type[Model], kind: str, place: str, first_at: dict[type[Model],
 
 
 def _inner(kind: object) -> tuple[type[Model] | None, str]:
-    """The model in a field's type, and how many of it there are: `[]`, `.NAME` or one."""
+    """Return the model in a field's type, and how many of it there are: `[]`, `.NAME` or one."""
     if isinstance(kind, type) and issubclass(kind, Model):
         return kind, ""
     origin, arguments = get_origin(kind), get_args(kind)
@@ -322,7 +322,7 @@ def _inner(kind: object) -> tuple[type[Model] | None, str]:
 
 
 def _words(kind: object, *, null: bool = False) -> str:
-    """A type as people write it; `null`: whether None is a value."""
+    """Return a type as people write it; `null`: whether None is a value."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _words(arguments[0])
@@ -359,7 +359,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _docstrings(model: type) -> dict[str, str]:
-    """The text below each field: Python itself forgets it."""
+    """Return the text below each field: Python itself forgets it."""
     body = _class_of(model)
     inherited = [base for base in _bases(model) if is_typeddict(base) and base.__doc__]
     said = {name: text for base in inherited for name, text in _docstrings(base).items()}

@@ -272,11 +272,11 @@ class RowsReport:
 
 
 def read_measured(file: Path) -> dict[str, "Measured"]:
-    """What tests measured, by test. Raises OSError and ValueError."""
+    """Return what tests measured, by test. Raises OSError and ValueError."""
     return dict(json.loads(file.read_text(encoding="utf-8")).get("measured", {}))
 
 
 def read_report(file: Path) -> dict[str, dict[str, Outcome]]:
-    """What `RowsReport.write` wrote. Raises OSError and ValueError."""
+    """Return what `RowsReport.write` wrote. Raises OSError and ValueError."""
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
     return {row: dict(tests) for row, tests in rows.items()}

@@ -34,12 +34,12 @@ TIMED = "F"
 
 
 def default_report() -> Path:
-    """Where `scripts/test` leaves its report."""
+    """Return where `scripts/test` leaves its report."""
     return Path(os.environ.get("TESTBED_ROWS") or f"/tmp/testbed-rows-{os.getuid()}.json")
 
 
 def merge(reports: Iterable[Report]) -> dict[str, dict[str, Outcome]]:
-    """One report out of several; a test that one of them ran counts as run."""
+    """Return one report out of several; a test that one of them ran counts as run."""
     merged: dict[str, dict[str, Outcome]] = {}
     for report in reports:
         for row, tests in report.items():
@@ -51,7 +51,7 @@ def merge(reports: Iterable[Report]) -> dict[str, dict[str, Outcome]]:
 
 
 def result(row: Row, tests: Mapping[str, Outcome]) -> str:
-    """How a row fared, in a few words."""
+    """Return how a row fared, in a few words."""
     count = Counter(tests.values())
     if not tests:
         return f"not there yet: {row.absent}" if row.absent else "NO TEST"
@@ -64,7 +64,7 @@ def result(row: Row, tests: Mapping[str, Outcome]) -> str:
 
 
 def shown_tests(tests: Iterable[str]) -> str:
-    """The tests of a row by file, each once with the number of its cases."""
+    """Return the tests of a row by file, each once with the number of its cases."""
     files: dict[str, Counter[str]] = {}
     for test in tests:
         file, _, name = test.partition("::")
@@ -76,7 +76,7 @@ def shown_tests(tests: Iterable[str]) -> str:
 
 
 def shown_limits(tests: Iterable[str], measured: Measurements) -> str:
-    """What the tests of a row promise, each promise once."""
+    """Return what the tests of a row promise, each promise once."""
     return "<br>".join(dict.fromkeys(measured[test]["promise"] for test in tests if test in measured))
 
 
@@ -87,13 +87,13 @@ def shown_times(tests: Iterable[str], measured: Measurements) -> str:
 
 
 def shown_misses(tests: Iterable[str], measured: Measurements) -> str:
-    """Why the tests of a row failed, each reason once."""
+    """Return why the tests of a row failed, each reason once."""
     reasons = dict.fromkeys(measured[test].get("missed", "") for test in tests if test in measured)
     return "".join(f"; {reason.replace('|', '/')}" for reason in reasons if reason)
 
 
 def table(letter: str, report: Report, measured: Measurements = NOTHING_MEASURED) -> str:
-    """The rows of one letter as a Markdown table; what has limits shows them."""
+    """Return the rows of one letter as a Markdown table; what has limits shows them."""
     timed = letter in TIMED
     headings = ["row", TABLES[letter], *(["limit", "median, worst"] if timed else []), "our tests", "result"]
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
@@ -113,7 +113,7 @@ def table(letter: str, report: Report, measured: Measurements = NOTHING_MEASURED
 
 
 def page(name: str, report: Report, measured: Measurements = NOTHING_MEASURED) -> str:
-    """A page of results, whole."""
+    """Return a page of results, whole."""
     title, letters = PAGES[name]
     headings = {letter: TABLES[letter][:1].upper() + TABLES[letter][1:] for letter in letters}
     tables = [f"\n## {headings[letter]}\n\n{table(letter, report, measured)}\n" for letter in letters]
@@ -121,7 +121,7 @@ def page(name: str, report: Report, measured: Measurements = NOTHING_MEASURED) -
 
 
 def main(argv: Sequence[str]) -> int:
-    """The script: see the module's text."""
+    """Return the script: see the module's text."""
     parser = argparse.ArgumentParser(
         prog="scripts/reliability-table", description=__doc__.splitlines()[0] if __doc__ else ""
     )

@@ -24,7 +24,7 @@ def recorded(backend: str) -> Object:
 
 
 def as_with_wireguard(answer: Object) -> Object:
-    """The same with WireGuard's datagrams around its packets, as its whitepaper (§5.4.6) has them.
+    """Return the same with WireGuard's datagrams around its packets, as its whitepaper (§5.4.6) has them.
 
     They are made, and not recorded: kernels for tests may have no wireguard.
     """

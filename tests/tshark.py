@@ -8,7 +8,7 @@ CHECKSUMS = tuple(f"-o{protocol}.check_checksum:TRUE" for protocol in ("ip", "tc
 
 
 def tshark(file: Path, *fields: str, only: str = "") -> list[list[str]]:
-    """The fields of every packet that a display filter lets through."""
+    """Return the fields of every packet that a display filter lets through."""
     wanted = [word for field in fields for word in ("-e", field)]
     command = ["tshark", "-r", str(file), *DECODE, *CHECKSUMS, *(["-Y", only] if only else []), "-T", "fields", *wanted]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

@@ -43,7 +43,7 @@ class Answer:
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON
-        """Its standard output, parsed."""
+        """Return its standard output, parsed."""
         return json.loads(self.out)
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ def run_verb(
 def running(
     *words: str, stdout: Stream = subprocess.PIPE, stderr: Stream = subprocess.PIPE, extra: Environment = NOTHING
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A verb that runs meanwhile; it is told to end afterwards."""
+    """Yield a verb that runs meanwhile; it is told to end afterwards."""
     process = subprocess.Popen(
         [*TESTBED, *words],
         stdin=subprocess.DEVNULL,

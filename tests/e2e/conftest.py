@@ -30,46 +30,46 @@ def _as_root() -> None:
 # Each lab comes as a handle too: that is how the plugin knows which lab a failed test is about.
 @pytest.fixture(scope="session")
 def nginx_tomcat_handle(_as_root: None, new_lab: NewLab) -> Iterator[LabHandle]:
-    """The product's default cluster, for all tests together."""
+    """Yield the product's default cluster, for all tests together."""
     with new_lab("nginx_tomcat") as handle:
         yield handle
 
 
 @pytest.fixture(scope="session")
 def nginx_tomcat(nginx_tomcat_handle: LabHandle) -> Lab:
-    """The product's default cluster. A test leaves it as it was."""
+    """Return the product's default cluster. A test leaves it as it was."""
     return Lab(nginx_tomcat_handle.name)
 
 
 @pytest.fixture(scope="session")
 def two_nodes_handle(_as_root: None, new_lab: NewLab) -> Iterator[LabHandle]:
-    """The light cluster, for all tests together."""
+    """Yield the light cluster, for all tests together."""
     with new_lab("two_nodes") as handle:
         yield handle
 
 
 @pytest.fixture(scope="session")
 def two_nodes(two_nodes_handle: LabHandle) -> Lab:
-    """The light cluster. A test leaves it as it was."""
+    """Return the light cluster. A test leaves it as it was."""
     return Lab(two_nodes_handle.name)
 
 
 @pytest.fixture
 def own_handle(new_lab: NewLab) -> Iterator[LabHandle]:
-    """A light lab of this test alone."""
+    """Yield a light lab of this test alone."""
     with new_lab("two_nodes") as handle:
         yield handle
 
 
 @pytest.fixture
 def own_lab(own_handle: LabHandle) -> Lab:
-    """A light lab of this test alone, which may do with it what it likes."""
+    """Return a light lab of this test alone, which may do with it what it likes."""
     return Lab(own_handle.name)
 
 
 @pytest.fixture
 def no_lab() -> Iterator[Lab]:
-    """The name of a lab that does not run yet; it is taken down if the test brings it up."""
+    """Yield the name of a lab that does not run yet; it is taken down if the test brings it up."""
     lab = Lab(fresh_name("new"))
     yield lab
     lab.down()

@@ -9,5 +9,5 @@ def way(trace: dict[str, Any], leg: str) -> list[tuple[str, str, str]]:
 
 
 def hop_at(trace: dict[str, Any], node: str, interface: str, leg: str = "request") -> dict[str, Any]:
-    """A packet's first hop at an interface."""
+    """Return a packet's first hop at an interface."""
     return next(hop for hop in trace["hops"] if (hop["node"], hop["interface"], hop["leg"]) == (node, interface, leg))

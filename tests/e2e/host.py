@@ -57,7 +57,7 @@ class Footprint:
     _ended_at: list[int] = field(default_factory=list, compare=False)
 
     def remains(self) -> list[str]:
-        """What of it is still there. To be asked after the lab was ended, and then as often as one likes."""
+        """Return what of it is still there. To be asked after the lab was ended, and then as often as one likes."""
         found = [f"process {pid}" for pid, ticks in self.processes if _start_ticks(pid) == ticks]
         if not self._ended_at:
             self._ended_at.append(_ticks_now())
@@ -89,12 +89,12 @@ def footprint(first: int) -> Footprint:
 
 
 def pid_in(lab_processes: Footprint, command: str) -> int:
-    """The pid, as the host sees it, of a lab's process whose command line contains `command`."""
+    """Return the pid, as the host sees it, of a lab's process whose command line contains `command`."""
     return next(pid for pid, _ in sorted(lab_processes.processes) if command in _command_line(pid))
 
 
 def network_state() -> dict[str, str]:
-    """The host's own links, addresses, routes, rules and names of namespaces."""
+    """Return the host's own links, addresses, routes, rules and names of namespaces."""
     commands = {
         "links": ["ip", "-o", "link"],
         "addresses": ["ip", "-o", "address"],
@@ -109,12 +109,12 @@ def network_state() -> dict[str, str]:
 
 
 def mounts() -> list[str]:
-    """The host's mounts; of the named network namespaces only those that a lab would make."""
+    """Return the host's mounts; of the named network namespaces only those that a lab would make."""
     return [line for line in Path("/proc/self/mounts").read_text().splitlines() if not _is_somebodys_namespace(line)]
 
 
 def sysctls() -> dict[str, bytes]:
-    """Every value below /proc/sys that does not change by itself."""
+    """Return every value below /proc/sys that does not change by itself."""
     found = {}
     for directory, _, names in os.walk("/proc/sys"):
         for name in names:
@@ -143,7 +143,9 @@ def files() -> dict[str, tuple[int, ...]]:
 
 
 def run_files(lab: str) -> frozenset[str]:
-    """Every path below /run but those of other labs, of named namespaces and of sessions, and the place of all labs."""
+    """Return every path below /run but those of other labs, of named namespaces and of sessions, and the place of all
+    labs.
+    """
     found = set()
     for directory, directories, names in os.walk("/run"):
         if directory == "/run":
@@ -156,7 +158,7 @@ def run_files(lab: str) -> frozenset[str]:
 
 
 def modules() -> frozenset[str]:
-    """The kernel's loaded modules."""
+    """Return the kernel's loaded modules."""
     try:
         return frozenset(line.split()[0] for line in Path("/proc/modules").read_text().splitlines())
     except FileNotFoundError:
@@ -164,7 +166,7 @@ def modules() -> frozenset[str]:
 
 
 def everything(lab: str) -> dict[str, object]:
-    """All of the above but processes, and settings below /sys; `lab` is the one whose traces are looked for."""
+    """Return all of the above but processes, and settings below /sys; `lab` is the one whose traces are looked for."""
     state: dict[str, object] = {f"{name}": text for name, text in network_state().items()}
     state |= {f"mount {line}": True for line in mounts()}
     state |= {f"file {path}": what for path, what in files().items()}
@@ -175,7 +177,7 @@ def everything(lab: str) -> dict[str, object]:
 
 
 def difference(one: dict[str, object], other: dict[str, object]) -> dict[str, tuple[object, object]]:
-    """What changed, came or went; modules that the kernel loads by itself may come, and their sysctls."""
+    """Return what changed, came or went; modules that the kernel loads by itself may come, and their sysctls."""
     return {
         key: (one.get(key), other.get(key))
         for key in one.keys() | other.keys()

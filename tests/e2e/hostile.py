@@ -78,12 +78,12 @@ class Hostile:
         self.lab.exec(place, *words).check()
 
     def dropped(self, rule: str) -> int:
-        """How many packets the node's rules with that comment have dropped."""
+        """Return how many packets the node's rules with that comment have dropped."""
         rules = self.lab.exec("node1", "nft", "list", "ruleset").check()
         return sum(int(found) for found in re.findall(rf'counter packets (\d+) bytes \d+ drop comment "{rule}', rules))
 
     def delivered(self, *places: str) -> int:
-        """How many forged packets arrived there, where one counts what comes to a port that nobody has."""
+        """Return how many forged packets arrived there, where one counts what comes to a port that nobody has."""
         count = 0
         for name in places or ("shell2", "echo1"):
             rules = self.lab.exec(name, "cat", "/proc/net/snmp").check()

@@ -32,7 +32,7 @@ class Run:
     """What stood out in the labs of each test, by the same."""
 
     def bundle(self, test: str) -> Path:
-        """The bundle of a failed test, by the path in JUnit's report."""
+        """Return the bundle of a failed test, by the path in JUnit's report."""
         return Path(self.properties[test]["lab_bundle"])
 
 
@@ -86,7 +86,7 @@ class Project:
         return Run(self.directory, done.returncode, out, _outcomes(cases), properties, findings)
 
     def labs(self) -> list[str]:
-        """Its labs that run."""
+        """Return its labs that run."""
         return [lab.name for lab in running_labs() if re.match(rf"{re.escape(self.prefix)}-\d", lab.name)]
 
 
@@ -96,5 +96,5 @@ def _outcomes(cases: Sequence[ElementTree.Element]) -> dict[str, str]:
 
 
 def prefix_for(name: str) -> str:
-    """A prefix of lab names that no other test has."""
+    """Return a prefix of lab names that no other test has."""
     return f"{NAME_PREFIX}-{os.getpid()}-{name}"

@@ -23,17 +23,17 @@ class Line:
 
 
 def works(typed: str, says: str = "") -> Line:
-    """A line that does what the page says."""
+    """Return a line that does what the page says."""
     return Line(typed, says)
 
 
 def refused(typed: str, says: str) -> Line:
-    """A line that a lab does not take."""
+    """Return a line that a lab does not take."""
     return Line(typed, says, refused=True)
 
 
 def instead(typed: str, says: str = "") -> Line:
-    """What does it here."""
+    """Return what does it here."""
     return Line(typed, says, instead=True)
 
 
@@ -47,7 +47,7 @@ class Page:
 
 
 def workload(kind: str, name: str, labels: str, spec: str, more: str = "") -> str:
-    """A Deployment or DaemonSet."""
+    """Return a Deployment or DaemonSet."""
     metadata = f"{{name: {name}, labels: {{{labels}}}}}"
     template = f"{{metadata: {{labels: {{{labels}}}}}, spec: {spec}}}"
     return (
@@ -57,7 +57,7 @@ def workload(kind: str, name: str, labels: str, spec: str, more: str = "") -> st
 
 
 def dapi_pod(container: str, more: str = "") -> str:
-    """The pod of the page about ConfigMaps, with another container each time."""
+    """Return the pod of the page about ConfigMaps, with another container each time."""
     image = "registry.k8s.io/busybox:1.27.2"
     containers = f"containers: [{{name: test-container, image: '{image}', {container}}}]"
     return (
@@ -67,17 +67,17 @@ def dapi_pod(container: str, more: str = "") -> str:
 
 
 def from_map(variable: str, name: str, key: str) -> str:
-    """A variable that has its value from a ConfigMap."""
+    """Return a variable that has its value from a ConfigMap."""
     return f"{{name: {variable}, valueFrom: {{configMapKeyRef: {{name: {name}, key: {key}}}}}}}"
 
 
 def config_map(name: str, data: str) -> str:
-    """A ConfigMap."""
+    """Return a ConfigMap."""
     return f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: default}}\ndata: {{{data}}}\n"
 
 
 def namespace(name: str) -> str:
-    """A Namespace, as the page has it: JSON."""
+    """Return a Namespace, as the page has it: JSON."""
     return json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"name": name}}})
 
 

@@ -19,7 +19,7 @@ NAME_PREFIX = os.environ.get("TESTBED_TEST_LABS", "test")
 
 
 def fresh_name(what: str) -> str:
-    """A lab name that nobody else has."""
+    """Return a lab name that nobody else has."""
     return f"{NAME_PREFIX}-{os.getpid()}-{next(_numbers)}-{what}"
 
 
@@ -31,12 +31,12 @@ class Lab:
 
     @property
     def environment(self) -> Environment:
-        """What names the lab to any verb."""
+        """Return what names the lab to any verb."""
         return {"TESTBED_LAB": self.name}
 
     @property
     def handle(self) -> LabHandle:
-        """The running lab as the plugin's users have it."""
+        """Return the running lab as the plugin's users have it."""
         return find(self.name)
 
     def testbed(self, *words: str, stdin: str = "", prefix: Sequence[str] = ()) -> Answer:
@@ -51,7 +51,7 @@ class Lab:
         return answer.out
 
     def json(self, *words: str) -> Any:  # noqa: ANN401 - JSON
-        """The answer of a verb with `-o json`."""
+        """Return the answer of a verb with `-o json`."""
         answer = self.testbed(*words, "-o", "json")
         if not answer.out:
             pytest.fail(str(answer))
@@ -78,28 +78,28 @@ class Lab:
         return answer.out
 
     def terminal(self, *words: str) -> Terminal:
-        """A verb in a terminal."""
+        """Return a verb in a terminal."""
         return Terminal(*words, extra=self.environment)
 
     def running(self, *words: str, **streams: Any) -> Any:  # noqa: ANN401 - those of `running`
-        """A verb that runs meanwhile."""
+        """Return a verb that runs meanwhile."""
         return running(*words, extra=self.environment, **streams)
 
     def node(self, name: str) -> dict[str, Any]:
-        """A node's part of the status."""
+        """Return a node's part of the status."""
         return _named(self.json("status")["nodes"], name)
 
     def pod(self, name: str) -> dict[str, Any]:
-        """A pod's part of the status."""
+        """Return a pod's part of the status."""
         return _named(self.json("status")["pods"], name)
 
     def container(self, pod: str, container: str) -> dict[str, Any]:
-        """A container's status, with the id of its first process inside the lab."""
+        """Return a container's status, with the id of its first process inside the lab."""
         found = self.json("get", "pods", pod)
         return {**_named(found["status"]["containerStatuses"], container), "pid": found["testbed"]["pids"][container]}
 
     def pings(self, source: str, destination: str) -> bool:
-        """Whether one ping is answered within a second."""
+        """Return whether one ping is answered within a second."""
         return self.exec(source, "ping", "-c1", "-W1", destination).code == 0
 
     def kill_9(self, pid: int) -> None:
@@ -113,7 +113,7 @@ def _named(items: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def lab_of(cluster: str | Path, *options: str) -> Iterator[Lab]:
-    """A running lab, taken down afterwards."""
+    """Yield a running lab, taken down afterwards."""
     lab = Lab(fresh_name("lab"))
     try:
         answer = lab.up(str(cluster), *options)
@@ -125,7 +125,7 @@ def lab_of(cluster: str | Path, *options: str) -> Iterator[Lab]:
 
 
 def kernel_has(backend: str) -> bool:
-    """Whether labs with the backend can be made here."""
+    """Return whether labs with the backend can be made here."""
     checks = {check["name"]: check for check in run_verb("doctor", "-o", "json").json}
     return checks.get(f"kernel: {backend}", {"ok": True})["ok"] is True
 

@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def normal(line: str) -> str:
-    """What has to agree: words and the shape of addresses, no numbers, no widths of columns."""
+    """Return what has to agree: words and the shape of addresses, no numbers, no widths of columns."""
     return " ".join(re.sub(r"\d+", "0", line).split())
 
 
@@ -24,7 +24,7 @@ def pattern(line: str) -> re.Pattern[str]:
 
 
 def sessions(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Each command in a code block, with the lines that the page shows below it."""
+    """Yield each command in a code block, with the lines that the page shows below it."""
     for block in re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, *lines = part.splitlines()
@@ -32,7 +32,7 @@ def sessions(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def run(lab: Lab, command: str) -> str:
-    """What a command of a page says; `<<< TEXT` is its standard input, as in bash."""
+    """Return what a command of a page says; `<<< TEXT` is its standard input, as in bash."""
     words = shlex.split(command.removeprefix("sudo "))
     assert words[0] == "testbed", command
     stdin = ""
@@ -44,7 +44,7 @@ def run(lab: Lab, command: str) -> str:
 
 
 def missing(lines: Sequence[str], output: str) -> list[str]:
-    """The documented lines that are not in the output."""
+    """Return the documented lines that are not in the output."""
     said = [normal(line) for line in output.splitlines()]
     return [
         line for line in lines if normal(line) not in ("", "…") and not any(pattern(line).search(one) for one in said)

@@ -19,7 +19,7 @@ GOOD = "of a known connection"
 
 
 def mac_of(address: str) -> bytes:
-    """A pod's MAC address follows from its IPv4 address."""
+    """Return a pod's MAC address follows from its IPv4 address."""
     return b"\x0a\x58" + IPv4Address(address).packed
 
 
@@ -31,7 +31,7 @@ def checksum(data: bytes) -> int:
 
 
 def ipv4(source: str, target: str, protocol: int, payload: bytes, *, fragment: int = 0, options: bytes = b"") -> bytes:
-    """A packet; `fragment`: flags and offset as in the header."""
+    """Return a packet; `fragment`: flags and offset as in the header."""
     words = 5 + len(options) // 4
     head = struct.pack(
         "!BBHHHBBH4s4s",
@@ -116,7 +116,7 @@ def forgeries(source: str, target: str, friend: str, gateway_mac: bytes, beside:
 
 @contextmanager
 def inside(pid: int, pod: str) -> Iterator[socket.socket]:
-    """A socket for whole frames on a pod's link; `pid` is the lab's first process."""
+    """Yield a socket for whole frames on a pod's link; `pid` is the lab's first process."""
     descriptor = os.open(f"/proc/{pid}/root/run/netns/{pod.replace('/', '_')}", os.O_RDONLY)
 
     def opened() -> socket.socket:
@@ -134,7 +134,7 @@ def inside(pid: int, pod: str) -> Iterator[socket.socket]:
 
 
 def heard(listener: socket.socket, for_s: float = LISTEN_S) -> list[bytes]:
-    """The forged frames that come in until none has for so long."""
+    """Return the forged frames that come in until none has for so long."""
     found = []
     deadline = time.monotonic() + for_s
     while (left_s := deadline - time.monotonic()) > 0:

@@ -23,7 +23,7 @@ class Ruleset:
     hooks: dict[str, list[tuple[str, str]]]
 
     def verdicts(self, hook: str, packet: Packet) -> list[str]:
-        """What each base chain of the hook decides about the packet, its policy included."""
+        """Return what each base chain of the hook decides about the packet, its policy included."""
         return [self._walk(chain, packet) or "accept" for chain in self.hooks.get(hook, [])]
 
     def _walk(self, chain: tuple[str, str], packet: Packet) -> str | None:
@@ -56,7 +56,7 @@ def read_ruleset(text: str) -> Ruleset:
 
 
 def _statement(rule: str, packet: Packet) -> str | None:
-    """The rule's statement when all of its conditions hold, else None."""
+    """Return the rule's statement when all of its conditions hold, else None."""
     words = re.sub(r'counter packets \d+ bytes \d+|comment ".*"', "", rule).split()
     while words:
         match words:

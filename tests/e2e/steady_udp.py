@@ -79,7 +79,7 @@ class SteadySender:
             self._lines.append((at, text))
 
     def sent(self, since: float = 0.0) -> int:
-        """How many datagrams it sent after a moment (of time.time)."""
+        """Return how many datagrams it sent after a moment (of time.time)."""
         return sum(text is None and at > since for at, text in self._lines)
 
     def answers(self, since: float = 0.0) -> list[str]:

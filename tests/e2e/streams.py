@@ -103,7 +103,7 @@ class Streams:
         self.count = each * len(pods)
 
     def established(self) -> int:
-        """How many streams there are at the ends that receive."""
+        """Return how many streams there are at the ends that receive."""
         return sum(
             len(self._lab.exec(pod, "ss", "-Htn", "state", "established", f"sport = :{PORT}").check().splitlines())
             for pod in self._pods

@@ -60,7 +60,7 @@ def test_the_result_is_a_table_with_a_column_for_every_path() -> None:
 
 
 def seen_measuring(process: "subprocess.Popen[bytes]") -> Footprint:
-    """The lab that the run has made, once a load generator runs in it."""
+    """Return the lab that the run has made, once a load generator runs in it."""
     name = f"bench-{process.pid}"
 
     def measuring() -> Footprint | None:

@@ -59,7 +59,7 @@ AGENT, ROUTE, RULE = "test_agent_is_killed_and_cannot_come_back", "test_route_is
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The three failures, with captures; their labs are gone."""
+    """Return the three failures, with captures; their labs are gone."""
     project = Project(tmp_path_factory.mktemp("failures"), prefix_for("bundle"))
     project.write("test_failures.py", FAILURES)
     done = project.run("--lab-pcap", f"--lab-bundles={project.directory / 'bundles'}")

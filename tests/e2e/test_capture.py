@@ -18,7 +18,7 @@ WIRE = 1514
 
 
 def captured(lab: Lab, file: Path, *words: str, load: tuple[str, ...]) -> Path:
-    """What was caught while a verb ran."""
+    """Return what was caught while a verb ran."""
     with lab.running("capture", *words, "-w", str(file)) as capture:
         read_until(capture.stderr, "capturing on")
         lab.must(*load)

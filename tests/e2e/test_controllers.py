@@ -34,7 +34,7 @@ def service(name: str) -> dict[str, Any]:
 
 
 def other(kind: str, name: str, **spec: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of a manifest
-    """The same as the Deployment of this name, of another kind."""
+    """Return the same as the Deployment of this name, of another kind."""
     document = deployment(name, None)
     return {**document, "kind": kind, "spec": {**document["spec"], **spec}}
 
@@ -46,7 +46,7 @@ def daemon_set(name: str, *, host_network: bool, **container: Any) -> dict[str, 
 
 
 def sets_of(lab: Lab, name: str) -> dict[str, int]:
-    """How many pods the ReplicaSet of each revision wants."""
+    """Return how many pods the ReplicaSet of each revision wants."""
     items = lab.json("get", "rs", "-l", f"app={name}")["items"]
     return {item["metadata"]["annotations"][REVISION]: item["spec"]["replicas"] for item in items}
 

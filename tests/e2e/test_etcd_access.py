@@ -11,12 +11,12 @@ PREFIX = "/coreos.com/network"
 
 @pytest.fixture
 def lab(two_nodes_handle: LabHandle) -> LabHandle:
-    """The shared lab."""
+    """Return the shared lab."""
     return two_nodes_handle
 
 
 def etcdctl(lab: LabHandle, *words: str, user: str | None = "agent-node1", node: str = "node1") -> Result:
-    """The real etcdctl on a node, with an agent's certificate or with none."""
+    """Return the real etcdctl on a node, with an agent's certificate or with none."""
     secure = ["ETCDCTL_CACERT=/run/tls/ca.pem", f"ETCDCTL_ENDPOINTS={ENDPOINT}", "ETCDCTL_API=3"]
     if user is not None:
         secure += [f"ETCDCTL_CERT=/run/tls/{user}.pem", f"ETCDCTL_KEY=/run/tls/{user}.key"]

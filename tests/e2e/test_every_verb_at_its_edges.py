@@ -17,7 +17,7 @@ APART = ("unshare", "--net", "--mount", "--pid", "--ipc", "--fork", "--kill-chil
 
 
 def walked(directory: Path, how_many: str, limit_s: float) -> list[tuple[Case, Result]]:
-    """Every case with what came of it."""
+    """Return every case with what came of it."""
     (directory / "here").mkdir()
     done = subprocess.run(
         [*APART, sys.executable, "-m", "tests.e2e.walker", str(directory / "results"), how_many],

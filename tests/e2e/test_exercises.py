@@ -82,13 +82,13 @@ FIRST_FINDING = {
 
 @pytest.fixture(scope="module")
 def lab(new_lab: NewLab) -> Iterator[Lab]:
-    """One lab for all: who has solved an exercise may begin the next."""
+    """Yield one lab for all: who has solved an exercise may begin the next."""
     with new_lab("nginx_tomcat") as handle:
         yield Lab(handle.name)
 
 
 def wrong(lab: Lab) -> dict[str, list[str]]:
-    """The checks that do not hold, by the words of SYMPTOMS."""
+    """Return the checks that do not hold, by the words of SYMPTOMS."""
     problems = {one["check"]: one["wrong"] for one in lab.json("check")["checks"] if not one["holds"]}
     return {
         next((word for word in ("small", "full") if word in check), check): lines for check, lines in problems.items()
@@ -96,7 +96,7 @@ def wrong(lab: Lab) -> dict[str, list[str]]:
 
 
 def typed(lab: Lab, command: str) -> str:
-    """What a line of a page says, in a shell."""
+    """Return what a line of a page says, in a shell."""
     done = subprocess.run(
         ["bash", "-c", f"{SHELL}\n{command}"],
         stdin=subprocess.DEVNULL,

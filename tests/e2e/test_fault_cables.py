@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def lab(two_nodes_handle: LabHandle) -> Iterator[LabHandle]:
-    """The shared lab, left with nothing broken."""
+    """Yield the shared lab, left with nothing broken."""
     two_nodes_handle.wait_ready()
     yield two_nodes_handle
     two_nodes_handle.heal()

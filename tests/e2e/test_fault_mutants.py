@@ -46,7 +46,7 @@ OTHER_SUBNET = "node1 has 10."
 
 
 def of(row: str, number: int = 0) -> Trial:
-    """A row's trial as it is."""
+    """Return a row's trial as it is."""
     return [trial for trial in TRIALS if trial.row == row][number]
 
 
@@ -119,7 +119,7 @@ class Patient:
         self._undo.close()
 
     def running(self, mutant: str) -> tuple[LabHandle, Heartbeats]:
-        """The lab in order, with this mutant on node1; another lab if the last one is not."""
+        """Return the lab in order, with this mutant on node1; another lab if the last one is not."""
         if self._parts is not None:
             with suppress(NotInTime, TestbedError):
                 self._choose(*self._parts, mutant)
@@ -139,7 +139,7 @@ class Patient:
         heartbeats.wait_steady(ORDER_LIMIT_S)
 
     def _cluster(self) -> list[object]:
-        """The cluster for faults."""
+        """Return the cluster for faults."""
         documents: list[object] = list(yaml.safe_load_all((TOPOLOGIES / "faults.yaml").read_text()))
         first = documents[0]
         assert isinstance(first, dict)
@@ -175,7 +175,7 @@ class Ward:
             thread.join()
 
     def findings(self, case: Case) -> Findings:
-        """What this one's trial found; raises what went wrong with it."""
+        """Return what this one's trial found; raises what went wrong with it."""
         return self._findings[case].result(timeout=CASE_LIMIT_S)
 
     def _work(self, etcd_members: int, waiting: "SimpleQueue[Case | None]") -> None:

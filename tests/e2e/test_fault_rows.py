@@ -23,7 +23,7 @@ REPEATS = int(os.environ.get("TESTBED_FAULT_REPEATS", "3"))
 
 
 def cluster(etcd_members: int) -> str:
-    """The cluster for faults, with so many etcd members."""
+    """Return the cluster for faults, with so many etcd members."""
     text = (TOPOLOGIES / "faults.yaml").read_text()
     assert "members: 1" in text
     return text.replace("members: 1", f"members: {etcd_members}")
@@ -31,20 +31,20 @@ def cluster(etcd_members: int) -> str:
 
 @pytest.fixture(scope="module")
 def one_etcd(new_lab: NewLab) -> Iterator[tuple[LabHandle, Heartbeats]]:
-    """A lab with probes between its pods."""
+    """Yield a lab with probes between its pods."""
     with new_lab(cluster(1)) as handle, Heartbeats(handle) as heartbeats:
         yield handle, heartbeats
 
 
 @pytest.fixture(scope="module")
 def three_etcd(new_lab: NewLab) -> Iterator[tuple[LabHandle, Heartbeats]]:
-    """The same with an etcd of three members."""
+    """Yield the same with an etcd of three members."""
     with new_lab(cluster(3)) as handle, Heartbeats(handle) as heartbeats:
         yield handle, heartbeats
 
 
 def cases() -> list[object]:
-    """Each trial; pytest's own type for them is not public."""
+    """Return each trial; pytest's own type for them is not public."""
     found: list[object] = []
     for trial in (CONTROL, *TRIALS):
         marks = [pytest.mark.slow] if trial.slow else []

@@ -13,7 +13,7 @@ from tests.e2e.lab import Lab
 
 @pytest.fixture
 def lab(two_nodes_handle: LabHandle) -> LabHandle:
-    """The shared lab, with nothing broken."""
+    """Return the shared lab, with nothing broken."""
     two_nodes_handle.wait_ready()
     return two_nodes_handle
 

@@ -34,7 +34,7 @@ def mixed(backend: str, *flags: str) -> list[dict[str, Any]]:
 
 
 def wrong_tables(lab: LabHandle) -> tuple[str, ...]:
-    """What `check` says of forwarding tables."""
+    """Return what `check` says of forwarding tables."""
     return lab.check().problems.get("forwarding tables", ())
 
 

@@ -69,7 +69,7 @@ TRIES = "; ".join(
 
 @pytest.fixture
 def other_namespace() -> Iterator[str]:
-    """A network namespace of the host's that is no lab's."""
+    """Yield a network namespace of the host's that is no lab's."""
     name = fresh_name("beside")
     subprocess.run(["ip", "netns", "add", name], check=True)
     yield name
@@ -87,7 +87,7 @@ def _as_it_was() -> Iterator[None]:
 
 
 def state(lab: Lab, namespace: str) -> dict[str, object]:
-    """The host, and the settings of another namespace on it."""
+    """Return the host, and the settings of another namespace on it."""
     settings = ["ip", "netns", "exec", namespace, "sysctl", "-ae", "--pattern", "^net"]
     text = subprocess.run(settings, capture_output=True, text=True, check=True).stdout
     values = dict(line.partition(" = ")[::2] for line in text.splitlines())
@@ -95,7 +95,7 @@ def state(lab: Lab, namespace: str) -> dict[str, object]:
 
 
 def filtering_in(namespace: str) -> set[str]:
-    """What the kernel's filter on bridges is set to in that namespace; nothing where the kernel has none now."""
+    """Return what the kernel's filter on bridges is set to in that namespace; nothing where the kernel has none now."""
     read = ["ip", "netns", "exec", namespace, "sh", "-c", f"cat {SETTINGS}/bridge-nf-call-* 2>/dev/null || true"]
     return set(subprocess.run(read, capture_output=True, text=True, check=True).stdout.split())
 
@@ -129,7 +129,9 @@ def cluster(tmp_path: Path) -> str:
 
 
 def beside(lab: Lab, before: dict[str, object], now: dict[str, object]) -> dict[str, tuple[object, object]]:
-    """What a running lab has changed beside its own directory and the module that it needs, which must be idle."""
+    """Return what a running lab has changed beside its own directory and the module that it needs, which
+    must be idle.
+    """
     found = host.difference(before, now)
     own = (f"file /run/testbed/{lab.name}", "file /run/testbed/.br_netfilter")
     idle = {key: (None, b"0\n") for key in host.OF_BRIDGE_FILTERING} | {"module br_netfilter": (None, True)}

@@ -63,7 +63,7 @@ SHAPES = {
 
 
 def _program() -> str:
-    """The kubectl of the .venv, or one that is there."""
+    """Return the kubectl of the .venv, or one that is there."""
     found = shutil.which("kubectl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if found is None:
         pytest.fail("no kubectl (want: sudo scripts/install --tests)", pytrace=False)
@@ -100,7 +100,7 @@ class Kubectl:
         return found.stdout
 
     def json(self, *words: str) -> Any:  # noqa: ANN401 - JSON
-        """What `-o json` printed."""
+        """Return what `-o json` printed."""
         return json.loads(self.must(*words, "-o", "json"))
 
     @contextlib.contextmanager
@@ -117,20 +117,20 @@ class Kubectl:
 
     @property
     def server(self) -> str:
-        """Where the API is."""
+        """Return where the API is."""
         address: str = json.loads(self.config.read_text())["clusters"][0]["cluster"]["server"]
         return address
 
     @property
     def token(self) -> str:
-        """What lets a client in."""
+        """Return what lets a client in."""
         token: str = json.loads(self.config.read_text())["users"][0]["user"]["token"]
         return token
 
 
 @pytest.fixture(scope="module")
 def lab(_as_root: None, new_lab: NewLab) -> Iterator[Lab]:
-    """A lab of this module."""
+    """Yield a lab of this module."""
     with new_lab("two_nodes") as handle:
         yield Lab(handle.name)
 
@@ -142,7 +142,7 @@ def kubectl(lab: Lab) -> Kubectl:
 
 
 def _lines(section: str) -> Sequence[tuple[str, str]]:
-    """Each command of a section, and what the page says below it."""
+    """Return each command of a section, and what the page says below it."""
     (block,) = [one for one in blocks(ROOT / PAGE) if one.section == section]
     parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]
     return [(command, said.strip()) for command, _, said in (part.partition("\n") for part in parts)]

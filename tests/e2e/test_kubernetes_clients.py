@@ -77,7 +77,7 @@ spec: {restartPolicy: Never, containers: [{name: a, image: shell, command: ["tru
 
 
 def read_all(lab: Lab, kind: Kind) -> list[Any]:
-    """Every object of a kind, as the client's models where Kubernetes has the kind, else as JSON."""
+    """Return every object of a kind, as the client's models where Kubernetes has the kind, else as JSON."""
     listed = lab.json("get", kind.plural)
     assert (listed["apiVersion"], listed["kind"]) == ("v1", "List")
     for item in listed["items"]:

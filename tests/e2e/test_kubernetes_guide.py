@@ -28,7 +28,7 @@ LOOKS = re.compile(r"^(kubectl (get|describe|logs|exec)|for p in)")
 
 @pytest.fixture
 def reader(tmp_path: Path, two_nodes: Lab) -> Iterator[Mapping[str, str]]:
-    """The environment of somebody who reads the guide: the lab, and the web with the pages' examples."""
+    """Yield the environment of somebody who reads the guide: the lab, and the web with the pages' examples."""
     for name, text in FILES.items():
         if "/" not in name:
             (tmp_path / name).write_text(text)
@@ -40,7 +40,7 @@ def reader(tmp_path: Path, two_nodes: Lab) -> Iterator[Mapping[str, str]]:
 
 
 def type_in(line: Line, reader: Mapping[str, str]) -> tuple[int, str]:
-    """The line's exit code, and all that it says."""
+    """Return the line's exit code, and all that it says."""
     if " -ti " in line.typed:
         with Terminal("-c", KUBECTL + line.typed, extra=reader, program=("bash",)) as screen:
             code = screen.end(timeout_s=LINE_LIMIT_S)

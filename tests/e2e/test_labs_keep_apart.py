@@ -21,7 +21,7 @@ SUBNETS = ("10.0.46.0/24", "10.0.90.0/24")
 
 @pytest.fixture
 def same_addresses(tmp_path: Path) -> Path:
-    """The light cluster with every address of nginx_tomcat."""
+    """Return the light cluster with every address of nginx_tomcat."""
     text = (Path(__file__).parents[2] / "topologies" / "two_nodes.yaml").read_text()
     for number, subnet in enumerate(SUBNETS):
         text = text.replace(
@@ -34,7 +34,7 @@ def same_addresses(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def canary_namespace() -> Iterator[str]:
-    """A network namespace of the test's own, from which links lead into a lab's."""
+    """Yield a network namespace of the test's own, from which links lead into a lab's."""
     name = fresh_name("canary")
     subprocess.run(["ip", "netns", "add", name], check=True)
     yield name

@@ -38,22 +38,22 @@ class SmallRun:
         self.lab = fresh_name("small")
 
     def testbed(self, *words: str, stdin: str = "") -> Answer:
-        """A verb about the lab."""
+        """Return a verb about the lab."""
         return run_verb(*words, stdin=stdin, prefix=self._enter, extra={"TESTBED_LAB": self.lab}, limit_s=110)
 
     def must(self, *words: str, stdin: str = "") -> str:
-        """A verb that has to succeed; its output."""
+        """Return a verb that has to succeed; its output."""
         answer = self.testbed(*words, stdin=stdin)
         assert answer.code == 0, answer
         return answer.out
 
     def run(self, *command: str) -> str:
-        """A command that has to succeed; its output."""
+        """Return a command that has to succeed; its output."""
         done = subprocess.run([*self._enter, *command], capture_output=True, text=True, check=True)
         return done.stdout
 
     def used_kb(self) -> int:
-        """What labs take of the room."""
+        """Return what labs take of the room."""
         return int(self.run("df", "--output=used", "-k", "/run/testbed").split()[1])
 
     def files(self) -> list[str]:

@@ -14,7 +14,7 @@ PROMPT = "testbed> "
 
 @pytest.fixture
 def prompt(two_nodes: Lab) -> Iterator[Terminal]:
-    """The prompt, left again by `exit`."""
+    """Yield the prompt, left again by `exit`."""
     with two_nodes.terminal("cli") as screen:
         screen.expect(PROMPT)
         yield screen
@@ -138,7 +138,7 @@ def test_up_with_the_prompt_takes_the_lab_down_on_leaving_it(no_lab: Lab) -> Non
 
 
 def said(lab: Lab, *lines: str) -> str:
-    """What the prompt prints for a script on its standard input; it must live until the last line."""
+    """Return what the prompt prints for a script on its standard input; it must live until the last line."""
     answer = lab.testbed("cli", stdin="\n".join([*lines, "node1 echo alive", "exit", ""]))
     assert answer.code == 0, str(answer)
     text = f"{answer.out}\n{answer.err}"

@@ -31,7 +31,7 @@ def lab() -> Iterator[Lab]:
 
 
 def headless(name: str = "peers") -> dict[str, object]:
-    """A Service without a cluster IP in front of the four web pods."""
+    """Return a Service without a cluster IP in front of the four web pods."""
     spec = {
         "clusterIP": "None",
         "selector": {"app": "web"},
@@ -41,7 +41,7 @@ def headless(name: str = "peers") -> dict[str, object]:
 
 
 def web4(label: str) -> dict[str, object]:
-    """The pod web4 of services.yaml with this label, by which it belongs to the web pods or does not."""
+    """Return the pod web4 of services.yaml with this label, by which it belongs to the web pods or does not."""
     containers = [{"name": "echo", "image": "echo", "ports": [{"containerPort": 8080, "name": "http"}]}]
     metadata = {"name": "web4", "labels": {"app": label, "pod": "web4"}}
     return {
@@ -67,7 +67,7 @@ def apply_at_once(lab: Lab, *objects: dict[str, object]) -> None:
 
 
 def answers(lab: Lab, asker: str, *questions: str) -> list[list[str]]:
-    """What each question («NAME TYPE», or «-x ADDRESS») is answered with, sorted."""
+    """Return what each question («NAME TYPE», or «-x ADDRESS») is answered with, sorted."""
     script = "; ".join(f"kdig @{DNS} +short +timeout=2 +retry=0 {one}; echo --" for one in questions)
     said = lab.run(asker, "sh", "-c", script).split("--\n")[:-1]
     return [sorted(part.split("\n")[:-1]) for part in said]

@@ -74,7 +74,7 @@ def reaches(lab: Lab) -> bool:
 
 
 def daemon(lab: Lab) -> int | None:
-    """The process of this lab's ovs-vswitchd as the host sees it; by its socket, which no other lab has."""
+    """Return the process of this lab's ovs-vswitchd as the host sees it; by its socket, which no other lab has."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")

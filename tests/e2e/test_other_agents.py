@@ -53,7 +53,7 @@ def reachable(lab: LabHandle) -> None:
 
 
 def flags_in(line: str) -> list[str]:
-    """The flags in the line that the stand-in writes first."""
+    """Return the flags in the line that the stand-in writes first."""
     return [word.partition("=")[0] for word in shlex.split(line) if word.startswith("--")]
 
 
@@ -119,7 +119,7 @@ def test_agent_of_ours_takes_more_flags_from_the_cluster_file(new_lab: NewLab) -
 
 @pytest.fixture
 def without_agent(no_lab: Lab) -> tuple[Lab, Answer]:
-    """A lab whose node2 has no agent, and what `up` said."""
+    """Return a lab whose node2 has no agent, and what `up` said."""
     answer = no_lab.up("two_nodes", "--no-agent", "node2")
     assert answer.code == 0, answer
     return no_lab, answer

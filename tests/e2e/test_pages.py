@@ -79,7 +79,7 @@ spec: {containers: [{name: main, image: shell, command: [sh, -c, "echo cannot op
 
 
 def sessions_of(page: str, section: str) -> list[Typed]:
-    """All that is to be typed, in order."""
+    """Return all that is to be typed, in order."""
     found: list[Typed] = []
     told = set[str]()
     for block in blocks(ROOT / page):
@@ -99,7 +99,7 @@ def _as_typed(command: str) -> str:
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """One that an ordinary user may read too, which pytest's are not."""
+    """Yield one that an ordinary user may read too, which pytest's are not."""
     with tempfile.TemporaryDirectory() as made:
         Path(made).chmod(0o755)
         yield Path(made)

@@ -21,7 +21,7 @@ spec:
 
 @pytest.fixture
 def at_home(two_nodes: Lab) -> Iterator[str]:
-    """A pod of node1 with `hostNetwork`."""
+    """Yield a pod of node1 with `hostNetwork`."""
     two_nodes.must("apply", "-f", "-", "--wait", stdin=AT_HOME)
     yield "at-home"
     two_nodes.must("delete", "pod", "at-home")

@@ -109,7 +109,7 @@ def apply(lab: Lab) -> Iterator[Apply]:
 
 
 def expected_of(lines: Sequence[str]) -> set[Probe]:
-    """The probes that pass by the lines of a case."""
+    """Return the probes that pass by the lines of a case."""
     passing = set(PROBES)
     for line in lines:
         verdict, source, target, *ports = line.split()

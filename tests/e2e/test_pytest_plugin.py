@@ -33,7 +33,7 @@ FAILING = """
 
 @pytest.fixture
 def project(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Project]:
-    """A user's project with a cluster file of its own; labs that it keeps are taken down."""
+    """Yield a user's project with a cluster file of its own; labs that it keeps are taken down."""
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[-12:].strip("-")
     project = Project(tmp_path, prefix_for(name))
     project.write("own.yaml", ONE_NODE)

@@ -31,7 +31,7 @@ def apply_hog(lab: Lab) -> str:
 
 @pytest.fixture
 def limited_lab(own_lab: Lab) -> Lab:
-    """A lab in which a pod with limits runs."""
+    """Return a lab in which a pod with limits runs."""
     if complaint := apply_hog(own_lab):
         pytest.skip(f"no control groups here: {complaint}")
     return own_lab

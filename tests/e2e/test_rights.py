@@ -13,7 +13,7 @@ ENVIRONMENT = 3
 
 @pytest.fixture(scope="module")
 def owned_lab() -> Iterator[Lab]:
-    """A lab as OWNER's `sudo testbed up` makes it."""
+    """Yield a lab as OWNER's `sudo testbed up` makes it."""
     lab = Lab(fresh_name("owned"))
     answer = run_verb("up", "two_nodes", "--lab", lab.name, extra={"SUDO_UID": str(OWNER)}, limit_s=110)
     try:

@@ -41,7 +41,7 @@ def user() -> Iterator[OrdinaryUser]:
 
 @pytest.fixture(scope="module")
 def started(user: OrdinaryUser) -> str:
-    """What `up --rootless two_nodes` printed."""
+    """Return what `up --rootless two_nodes` printed."""
     done = user.testbed(PYTHON, "up", "--rootless", "two_nodes")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

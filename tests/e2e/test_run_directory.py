@@ -54,14 +54,14 @@ def as_user(uid: int, *words: str) -> tuple[str, ...]:
 
 
 def one_line(answer: Answer) -> bool:
-    """Whether a verb worked, or said in a line why not."""
+    """Return whether a verb worked, or said in a line why not."""
     lines = answer.err.splitlines()
     return answer.code in (0, 1, 2, 3) and len(lines) <= 1 and all(line.startswith("error: ") for line in lines)
 
 
 @pytest.fixture
 def own() -> Iterator[Lab]:
-    """A lab as USER's `sudo testbed up` makes it."""
+    """Yield a lab as USER's `sudo testbed up` makes it."""
     lab = Lab(fresh_name("own"))
     try:
         answer = up_by_user(lab, "two_nodes")
@@ -73,7 +73,7 @@ def own() -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def owned() -> Iterator[Lab]:
-    """The same for tests that leave it as it is."""
+    """Yield the same for tests that leave it as it is."""
     lab = Lab(fresh_name("owned"))
     try:
         answer = up_by_user(lab, "two_nodes")
@@ -85,7 +85,7 @@ def owned() -> Iterator[Lab]:
 
 @pytest.fixture
 def bystander() -> Iterator["subprocess.Popen[bytes]"]:
-    """A process of root's, which must not be harmed."""
+    """Yield a process of root's, which must not be harmed."""
     with subprocess.Popen(["sleep", "600"]) as process:
         yield process
         alive = process.poll() is None
@@ -95,7 +95,7 @@ def bystander() -> Iterator["subprocess.Popen[bytes]"]:
 
 @pytest.fixture
 def victim() -> Iterator[Path]:
-    """A file of root's on the same file system, which must stay as it is."""
+    """Yield a file of root's on the same file system, which must stay as it is."""
     directory = Path("/run") / fresh_name("elsewhere")
     directory.mkdir()
     victim = directory / "file"

@@ -20,7 +20,7 @@ COLLECTABLE_LIMIT = 1024
 
 
 def parent_of_agents(lab: Lab) -> int:
-    """The host's number of the process that agents are forked from."""
+    """Return the host's number of the process that agents are forked from."""
     return host.pid_in(host.footprint(lab.json("status")["pid"]), PARENT)
 
 

@@ -25,7 +25,7 @@ FORWARDED_MARK = "udp dport 40001"
 
 @pytest.fixture
 def lab(two_nodes_handle: LabHandle) -> Iterator[LabHandle]:
-    """The shared lab, in which packets flow before and after."""
+    """Yield the shared lab, in which packets flow before and after."""
     two_nodes_handle.wait_ready()
     assert two_nodes_handle.ping("shell1", "shell2").lost == 0
     yield two_nodes_handle

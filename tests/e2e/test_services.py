@@ -40,31 +40,31 @@ for _ in range(tries):
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    """The cluster of services.yaml."""
+    """Yield the cluster of services.yaml."""
     with lab_of(Path(__file__).with_name("services.yaml")) as running:
         yield running
 
 
 def http(lab: Lab, source: str, url: str, tries: int = 1) -> list[str]:
-    """What each of several requests was answered; `error N` with curl's exit code where it was not."""
+    """Return what each of several requests was answered; `error N` with curl's exit code where it was not."""
     ask = f"curl -s -m2 http://{url} || echo error $?"
     return lab.run(source, "sh", "-c", f"for i in $(seq {tries}); do {ask}; done").split("\n")[:-1]
 
 
 def udp(lab: Lab, source: str, host: str, port: int, text: str = "hostname", tries: int = 1, own: int = 0) -> list[str]:
-    """The same by UDP; `own` is the port to send from."""
+    """Return the same by UDP; `own` is the port to send from."""
     words = ("python3", "-c", ASK_UDP, host, str(port), text, str(tries), str(own))
     return lab.run(source, *words).splitlines()
 
 
 def service(name: str, **spec: object) -> str:
-    """A Service of port 80 in front of the four pods, as a manifest."""
+    """Return a Service of port 80 in front of the four pods, as a manifest."""
     whole = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}], **spec}
     return json.dumps({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": whole})
 
 
 def echo_pod(name: str, node: str, label: str, **container: object) -> str:
-    """A pod with the echo server, as a manifest."""
+    """Return a pod with the echo server, as a manifest."""
     metadata = {"name": name, "labels": {"app": label, "pod": name}}
     spec = {"nodeName": node, "containers": [{"name": "echo", "image": "echo", **container}]}
     return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})

@@ -20,13 +20,13 @@ MAY_STAY_KIB = 12_000
 
 
 def supervisor(lab: Lab) -> int:
-    """Its process."""
+    """Return its process."""
     first = json.loads((RUN_ROOT / lab.name / "lab.json").read_text())["pid"]
     return int(Path(f"/proc/{first}/task/{first}/children").read_text().split()[0])
 
 
 def resident_kib(pid: int) -> int:
-    """The resident set of a process."""
+    """Return the resident set of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 

@@ -36,7 +36,7 @@ def lab(_as_root: None, new_lab: NewLab) -> Iterator[Lab]:
 
 @pytest.fixture
 def six(lab: Lab) -> Iterator[Lab]:
-    """The lab with six pods, two a node, behind one cluster IP."""
+    """Yield the lab with six pods, two a node, behind one cluster IP."""
     assert apply(lab, deployment("web", 6), SERVICE).code == 0
     assert len(nodes_of(lab, "web")) == 6
     yield lab

@@ -60,7 +60,7 @@ def apply(lab: Lab) -> Iterator[Callable[..., float]]:
 
 
 def service(name: str = "late", label: str = "back", **spec: object) -> dict[str, object]:
-    """A Service of UDP port 53 with a node port and an address of either family."""
+    """Return a Service of UDP port 53 with a node port and an address of either family."""
     whole = {
         **{"type": "NodePort", "selector": {"app": label}, "clusterIPs": [LATE, LATE_6], "clusterIP": LATE},
         **{"ipFamilyPolicy": "RequireDualStack"},
@@ -71,7 +71,7 @@ def service(name: str = "late", label: str = "back", **spec: object) -> dict[str
 
 
 def pod(name: str, node: str, label: str, **port: object) -> dict[str, object]:
-    """A pod with the echo server."""
+    """Return a pod with the echo server."""
     ports = [{"containerPort": 8080, "protocol": "UDP", **port}]
     containers = [{"name": "echo", "image": "echo", "ports": ports}]
     spec = {"nodeName": node, "terminationGracePeriodSeconds": 1, "containers": containers}

@@ -33,7 +33,7 @@ def shell(lab: Lab, script: str, *, limit_s: float = LIMIT_S) -> "subprocess.Com
 
 
 def remains(lab: Lab) -> list[str]:
-    """What is left of it below /run."""
+    """Return what is left of it below /run."""
     return [name for name in os.listdir(RUN_ROOT) if name.strip(".").startswith(lab.name)]
 
 

@@ -35,7 +35,7 @@ def lab(_as_root: None) -> Iterator[Lab]:
 
 
 def words(text: str) -> Counter[str]:
-    """The words of a text; a number is any number, for the lab goes on."""
+    """Return the words of a text; a number is any number, for the lab goes on."""
     return Counter(re.sub(r"\d+(\.\d+)?", "0", text).split())
 
 

@@ -76,7 +76,7 @@ PATH=/mnt/bin:$PATH exec mn --switch lxbr --controller none --wait --pre /mnt/be
 
 
 def rows(lab: Lab) -> list[dict[str, object]]:
-    """What `ping` of all pairs measured."""
+    """Return what `ping` of all pairs measured."""
     found: list[dict[str, object]] = lab.json("ping")
     return found
 

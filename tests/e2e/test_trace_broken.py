@@ -19,7 +19,7 @@ NOT_ARRIVED = ("unreachable", "lost")
 
 @pytest.fixture(scope="module")
 def handle(new_lab: Callable[..., Any]) -> Iterator[LabHandle]:
-    """A light lab that is broken and mended again and again."""
+    """Yield a light lab that is broken and mended again and again."""
     with new_lab("two_nodes") as running:
         yield running
 

@@ -61,7 +61,7 @@ NewLab = Callable[..., Any]
 
 
 def many_nodes() -> str:
-    """A cluster file with a pod on each of many nodes."""
+    """Return a cluster file with a pod on each of many nodes."""
     names = [f"node{number}" for number in range(1, MANY + 1)]
     head = THREE.partition("nodes:")[0] + f"nodes: {{{', '.join(f'{name}: {{}}' for name in names)}}}\n"
     pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: pod-{0}}}\nspec: {{nodeName: {0}, containers: [{1}]}}\n"
@@ -77,7 +77,7 @@ def three_handle(new_lab: NewLab) -> Iterator[LabHandle]:
 
 @pytest.fixture
 def three(three_handle: LabHandle) -> Lab:
-    """The same, by its verbs."""
+    """Return the same, by its verbs."""
     return Lab(three_handle.name)
 
 

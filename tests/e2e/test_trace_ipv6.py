@@ -14,7 +14,7 @@ FILTER = "table ip6 secret { chain fw { type filter hook forward priority 0; tcp
 
 
 def there(backend: str) -> list[tuple[str, str, str]]:
-    """The interfaces between shell and echo."""
+    """Return the interfaces between shell and echo."""
     device = OVERLAY_DEVICE[backend]
     return [
         ("shell", "eth0", "out"),

@@ -19,7 +19,7 @@ LOOKING = re.compile(r"(get|status|trace|logs|ping|fault list|exec \S+ -- (ping|
 
 
 def cases() -> dict[str, str]:
-    """Each subsection by its heading."""
+    """Return each subsection by its heading."""
     text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8").partition(SECTION)[2].partition("\n## ")[0]
     parts = re.split(r"^### (.*)$", text, flags=re.MULTILINE)[1:]
     return dict(zip(parts[::2], parts[1::2], strict=True))

@@ -34,7 +34,7 @@ class Page:
         return f"http://127.0.0.1:{self.port}"
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, bytes]:
-        """A request as the page's own scripts send it, with these headers changed."""
+        """Return a request as the page's own scripts send it, with these headers changed."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             data = body if body is None or isinstance(body, str) else json.dumps(body)
@@ -140,7 +140,7 @@ def test_no_lab_no_page() -> None:
 
 @pytest.fixture(scope="module")
 def broken_lab(new_lab: NewLab) -> Iterator[Lab]:
-    """A lab of this file alone, for an agent is killed in it."""
+    """Yield a lab of this file alone, for an agent is killed in it."""
     with new_lab("nginx_tomcat") as handle:
         yield Lab(handle.name)
 

@@ -54,7 +54,7 @@ def lab(two_nodes: Lab) -> Iterator[Lab]:
 
 
 def lines_of(text: str) -> list[str]:
-    """What was done, without the line about what to do next."""
+    """Return what was done, without the line about what to do next."""
     return text.partition("\nnext:")[0].splitlines()
 
 

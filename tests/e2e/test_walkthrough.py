@@ -38,7 +38,7 @@ _said: dict[tuple[str, str], str] = {}
 
 
 def output(lab: Lab, command: str, anew: bool = False) -> str:
-    """What a command says; asked once for all tests unless `anew`."""
+    """Return what a command says; asked once for all tests unless `anew`."""
     if anew or (lab.name, command) not in _said:
         _said[lab.name, command] = run(lab, command)
     return _said[lab.name, command]

@@ -59,7 +59,7 @@ def apply(lab: Lab, *documents: dict[str, Any], wait: bool = True) -> Answer:
 
 
 def pods_of(lab: Lab, app: str) -> list[dict[str, Any]]:
-    """The pods with this label that are not ending."""
+    """Return the pods with this label that are not ending."""
     items = json.loads(lab.must("get", "pods", "-l", f"app={app}", "-o", "json"))["items"]
     return [item for item in items if "deletionTimestamp" not in item["metadata"]]
 
@@ -432,7 +432,7 @@ def test_a_pod_has_its_config_map_and_its_secret_and_no_value_of_the_secret_is_s
 
 
 def command_lines() -> list[bytes]:
-    """Those of every process that does not end meanwhile."""
+    """Return those of every process that does not end meanwhile."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):

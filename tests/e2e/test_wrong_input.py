@@ -29,7 +29,7 @@ spec:
 
 
 def complaints(answer: Answer) -> list[str]:
-    """The error lines; there must be nothing else on standard error."""
+    """Return the error lines; there must be nothing else on standard error."""
     lines = answer.err.splitlines()
     assert "Traceback" not in answer.err + answer.out, answer
     assert lines, answer

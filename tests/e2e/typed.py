@@ -37,7 +37,7 @@ class Typed:
 
 
 def commands_of(block: Block) -> list[Typed]:
-    """The session of a block; lines behind a prompt of a program are typed to it."""
+    """Return the session of a block; lines behind a prompt of a program are typed to it."""
     found = []
     for part in re.split(r"^\$ ", block.text.replace("\\\n", " "), flags=re.MULTILINE)[1:]:
         command, *lines = part.splitlines()
@@ -50,7 +50,7 @@ def commands_of(block: Block) -> list[Typed]:
 
 
 def files_of(page: str) -> dict[str, str]:
-    """The YAML files that a page shows with their names."""
+    """Return the YAML files that a page shows with their names."""
     return {name: f"# {name}\n{text}" for name, text in FILE.findall((ROOT / page).read_text(encoding="utf-8"))}
 
 

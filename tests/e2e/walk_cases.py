@@ -159,7 +159,7 @@ class Case:
 
 
 def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
-    """Every verb that does something, with its path."""
+    """Yield every verb that does something, with its path."""
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
             yield from leaves(below, (*path, name))
@@ -168,7 +168,7 @@ def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 def cases(root: click.Command, *, everything: bool) -> list[Case]:
-    """All of them; without `everything` each place gets some of the odd words and values, in turn."""
+    """Return all of them; without `everything` each place gets some of the odd words and values, in turn."""
     found: list[Case] = []
     for number, (verb, command) in enumerate(leaves(root)):
         example = EXAMPLES[verb]
@@ -221,7 +221,7 @@ def _odd_values(
 
 
 def _without(example: tuple[str, ...], option: click.Option) -> tuple[str, ...]:
-    """The example without the option's own value, which would be the one that counts."""
+    """Return the example without the option's own value, which would be the one that counts."""
     places = [place for place, word in enumerate(example) if word in option.opts]
     return tuple(word for place, word in enumerate(example) if place not in places and place - 1 not in places)
 

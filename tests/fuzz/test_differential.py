@@ -84,7 +84,7 @@ def flow(rng: random.Random) -> list[tuple[tuple[str, int], bytes]]:
 
 
 def mangled(rng: random.Random, packet: bytes) -> bytes:
-    """The packet; one in twenty with a byte changed, cut off or added."""
+    """Return the packet; one in twenty with a byte changed, cut off or added."""
     kind = rng.random()
     if kind < 0.95:
         return packet
@@ -127,7 +127,7 @@ def test_datagrams_of_peers_become_the_same_packets(offloads: Offloads) -> None:
 
 
 def read(rng: random.Random) -> bytes:
-    """What one read from the TUN device gave: one packet, a TCP super-packet, or many UDP datagrams as one."""
+    """Return what one read from the TUN device gave: one packet, a TCP super-packet, or many UDP datagrams as one."""
     source = f"10.0.46.{rng.randrange(256)}"
     network = rng.choice(list(PEERS))
     destination = str(network[rng.randrange(network.num_addresses)])

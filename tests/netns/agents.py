@@ -123,7 +123,7 @@ class Underlay:
         return netns
 
     def host(self, name: str, address: str, mtu: int = 1500) -> str:
-        """A namespace with an `eth0` on the switch and a default route that leads nowhere."""
+        """Return a namespace with an `eth0` on the switch and a default route that leads nowhere."""
         netns = self.namespace(name)
         self.connect(netns, self.switch, "uplink", name, mtu)
         self.ip(netns, f"address add {address}/24 dev eth0")
@@ -185,7 +185,7 @@ class Underlay:
         self.etcdctl("put", "/coreos.com/network/config", config)
 
     def dump(self) -> dict[str, dict[str, object]]:
-        """Every key below the prefix, in the form of the vectors."""
+        """Return every key below the prefix, in the form of the vectors."""
         answer = json.loads(self.etcdctl("get", "--prefix", "/coreos.com/network", "-w=json").stdout)
         return {
             base64.b64decode(pair["key"]).decode(): {
@@ -196,12 +196,12 @@ class Underlay:
         }
 
     def leases(self) -> dict[str, str]:
-        """Every key below `subnets` and its value."""
+        """Return every key below `subnets` and its value."""
         lines = self.etcdctl("get", "--prefix", "/coreos.com/network/subnets/").stdout.splitlines()
         return dict(zip(lines[::2], lines[1::2], strict=True))
 
     def agent(self, name: str, address: str, *flags: str, pinned: str | None = None, start: bool = True) -> Agent:
-        """A node with an agent. `pinned` is a previous subnet such as `10.0.46.1/24`."""
+        """Return a node with an agent. `pinned` is a previous subnet such as `10.0.46.1/24`."""
         netns = self.host(name, address)
         directory = self.directory / name
         directory.mkdir()
@@ -215,7 +215,7 @@ class Underlay:
         return agent
 
     def pod(self, agent: Agent, name: str, address: str) -> str:
-        """A namespace on the node's docker0, as dockerd would make one; `address` with its prefix length."""
+        """Return a namespace on the node's docker0, as dockerd would make one; `address` with its prefix length."""
         netns = self.namespace(f"{agent.name}-{name}")
         mtu = int(dict(line.split("=") for line in agent.subnet_file.read_text().split())["FLANNEL_MTU"])
         self.connect(netns, agent.netns, "docker0", f"veth-{name}", mtu)
@@ -226,7 +226,7 @@ class Underlay:
 
 
 def agent_command(netns: str, directory: Path, *flags: str) -> tuple[str, ...]:
-    """How an agent is called in a namespace; flags given later win."""
+    """Return how an agent is called in a namespace; flags given later win."""
     return (
         # Each with a key of its own: they share this machine's /run.
         "ip",
@@ -250,5 +250,5 @@ def agent_command(netns: str, directory: Path, *flags: str) -> tuple[str, ...]:
 
 
 def ping(netns: str, address: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    """One echo request, two seconds of patience."""
+    """Return one echo request, two seconds of patience."""
     return run("ip", "netns", "exec", netns, "ping", "-n", "-c1", "-W2", *flags, address, check=False)

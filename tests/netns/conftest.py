@@ -107,7 +107,7 @@ def _scratch_namespace() -> Iterator[None]:
 
 @pytest.fixture
 def namespaces() -> Iterator[NamespaceMaker]:
-    """A maker of namespaces: `node1 = namespaces("node1")`."""
+    """Yield a maker of namespaces: `node1 = namespaces("node1")`."""
     if os.geteuid() != 0:
         pytest.skip("needs root: makes network namespaces")
     with ExitStack() as undo:

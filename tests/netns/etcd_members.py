@@ -58,7 +58,7 @@ class EtcdMembers:
                 process.wait(10)
 
     def leader(self) -> int:
-        """The number of the member that leads."""
+        """Return the number of the member that leads."""
         for status in json.loads(self.etcdctl("endpoint", "status", "-w=json").stdout):
             if status["Status"]["leader"] == status["Status"]["header"]["member_id"]:
                 host = status["Endpoint"].removeprefix("http://").partition(":")[0]
@@ -66,16 +66,16 @@ class EtcdMembers:
         raise AssertionError("etcd has no leader")
 
     def etcdctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """What an operator types, on the first member that runs."""
+        """Return what an operator types, on the first member that runs."""
         there = next((number for number, process in enumerate(self._processes) if process is not None), 0)
         command = ["ip", "netns", "exec", self._netns[there], "env", "ETCDCTL_API=3", "etcdctl"]
         return run(*command, f"--endpoints={self.endpoints}", "--command-timeout=5s", *words, check=check)
 
     def leases(self) -> dict[str, str]:
-        """Every key below `subnets` and its value."""
+        """Return every key below `subnets` and its value."""
         lines = self.etcdctl("get", "--prefix", "/coreos.com/network/subnets/").stdout.splitlines()
         return dict(zip(lines[::2], lines[1::2], strict=True))
 
     def etcd_leases(self) -> int:
-        """How many etcd leases there are, with keys or without."""
+        """Return how many etcd leases there are, with keys or without."""
         return len(self.etcdctl("lease", "list").stdout.splitlines()) - 1

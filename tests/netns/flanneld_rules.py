@@ -10,7 +10,7 @@ COMMENT = '-m comment --comment "flanneld {}"'
 
 
 def _chains(network: str, subnet: str, multicast: str) -> str:
-    """What HEAD of August 2026 gives iptables-restore, pkg/trafficmngr/iptables."""
+    """Return what HEAD of August 2026 gives iptables-restore, pkg/trafficmngr/iptables."""
     masq, forward = COMMENT.format("masq"), COMMENT.format("forward")
     return f"""*nat
 :FLANNEL-POSTRTG - [0:0]
@@ -32,7 +32,7 @@ COMMIT
 
 
 def _without_chains(subnet: str) -> str:
-    """What releases before 0.20 put into the machine's own chains."""
+    """Return what releases before 0.20 put into the machine's own chains."""
     masq, forward = COMMENT.format("masq"), COMMENT.format("forward")
     return f"""*nat
 -A POSTROUTING -s {NETWORK} -d {subnet} {masq} -j RETURN
@@ -47,7 +47,7 @@ COMMIT
 
 
 def _tables(subnet: str) -> str:
-    """What HEAD has with EnableNFTables, pkg/trafficmngr/nftables."""
+    """Return what HEAD has with EnableNFTables, pkg/trafficmngr/nftables."""
     tables = []
     for family, network, own, multicast in (
         ("ip", NETWORK, subnet, "224.0.0.0/4"),
@@ -108,7 +108,7 @@ VXLAN = (
 
 
 def remaining(netns: str) -> list[str]:
-    """Every line of the machine's rules that is a flanneld's, without what its counters say."""
+    """Return every line of the machine's rules that is a flanneld's, without what its counters say."""
     inside = ("ip", "netns", "exec", netns)
     listings = [run(*inside, "nft", "--stateless", "list", "ruleset").stdout]
     for family in ("ip", "ip6"):

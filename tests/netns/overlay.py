@@ -18,7 +18,7 @@ def skip_without(kind: str) -> None:
 
 
 def network(backend: Mapping[str, object], **more: object) -> str:
-    """The network config of the vectors with another backend."""
+    """Return the network config of the vectors with another backend."""
     return json.dumps({"Network": "10.0.0.0/16", "SubnetLen": 24, "Backend": dict(backend), **more})
 
 
@@ -46,7 +46,7 @@ class TwoNodes:
         wait_until(self.connected, timeout_s, "the pods reach each other", lambda: (self.node1.log, self.node2.log))
 
     def connected(self) -> bool:
-        """Whether a ping goes both ways."""
+        """Return whether a ping goes both ways."""
         return ping(self.pod1, POD2).returncode == 0 and ping(self.pod2, POD1).returncode == 0
 
 
@@ -56,11 +56,11 @@ def on(node: Agent, command: str) -> str:
 
 
 def lines(text: str) -> set[str]:
-    """The lines of what `ip` prints, without the blanks at their ends."""
+    """Return the lines of what `ip` prints, without the blanks at their ends."""
     return {" ".join(line.split()) for line in text.splitlines() if line.strip()}
 
 
 def vtep_mac(node: Agent, device: str = "flannel.1") -> str:
-    """The MAC of the node's vxlan device."""
+    """Return the MAC of the node's vxlan device."""
     mac: str = json.loads(on(node, f"ip -j link show {device}"))[0]["address"]
     return mac

@@ -149,7 +149,10 @@ class PodNode:
         self.messages.append((thing, reason, message))
 
     def pod(self, name: str, *containers: Mapping[str, Any], **spec: object) -> Pod:
-        """A pod of this node, not started; it is deleted when the node goes. `shop/web`: in another namespace."""
+        """Return a pod of this node, not started; it is deleted when the node goes.
+
+        `shop/web`: in another namespace.
+        """
         key = key_of(name)
         manifest = PodManifest.model_validate(
             {"apiVersion": "v1", "kind": "Pod", "metadata": key._asdict(), "spec": {"containers": containers, **spec}}
@@ -169,7 +172,7 @@ class PodNode:
 
 
 def shell(name: str, script: str, **more: object) -> dict[str, object]:
-    """A container that runs a shell script."""
+    """Return a container that runs a shell script."""
     return {"name": name, "image": "shell", "command": ["sh", "-c", script], **more}
 
 
@@ -188,7 +191,7 @@ def run(argv: Sequence[str]) -> "subprocess.CompletedProcess[str]":
 
 
 def output(made: Pod, container: str, script: str) -> str:
-    """What a script prints in a container; fails the test when it fails."""
+    """Return what a script prints in a container; fails the test when it fails."""
     result = execute(made, container, script)
     if result.returncode != 0:
         pytest.fail(f"{script}: exit code {result.returncode}\n{result.stdout}{result.stderr}")
@@ -196,27 +199,27 @@ def output(made: Pod, container: str, script: str) -> str:
 
 
 def started(made: Pod) -> Pod:
-    """The pod, started and ready."""
+    """Return the pod, started and ready."""
     made.start()
     wait_until(lambda: made.status().ready, f"pod ready: {made.status()}")
     return made
 
 
 def catches_term(pid: int | None) -> bool:
-    """Whether a process has a handler for TERM by now: until then the kernel throws TERM away for a PID 1."""
+    """Return whether a process has a handler for TERM by now: until then the kernel throws TERM away for a PID 1."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def host_mounts() -> list[str]:
-    """The host's mount table; without the names of network namespaces, which come and go with other programs."""
+    """Return the host's mount table; without the names of network namespaces, which come and go with other programs."""
     lines = Path("/proc/1/mountinfo").read_text().splitlines()
     return [line for line in lines if "/run/netns" not in line]
 
 
 def ended(pid: int) -> bool:
-    """Whether there is no such process any more, or only its zombie."""
+    """Return whether there is no such process any more, or only its zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):

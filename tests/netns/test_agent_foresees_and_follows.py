@@ -25,7 +25,7 @@ def underlay(tmp_path: Path) -> Iterator[Underlay]:
 
 
 def pods_on(underlay: Underlay, *nodes: Agent) -> list[tuple[str, str]]:
-    """A pod on each node: namespace and address."""
+    """Return a pod on each node: namespace and address."""
     made = []
     for node in nodes:
         node.wait_ready()

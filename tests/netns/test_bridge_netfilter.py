@@ -15,7 +15,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def named() -> Iterator[Path]:
-    """A network namespace that a name holds and no process."""
+    """Yield a network namespace that a name holds and no process."""
     name = fresh_name("beside")
     subprocess.run(["ip", "netns", "add", name], check=True)
     yield Path("/run/netns", name)
@@ -24,7 +24,7 @@ def named() -> Iterator[Path]:
 
 @pytest.fixture
 def held() -> Iterator[Path]:
-    """A network namespace that two processes hold and no name."""
+    """Yield a network namespace that two processes hold and no name."""
     script = "sleep 1000 & echo made; wait"
     command = ["unshare", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:

@@ -60,7 +60,7 @@ class PodmanHost:
         self._groups.remove()
 
     def bash(self, command: str) -> str:
-        """What a line of a page prints."""
+        """Return what a line of a page prints."""
         own = f'[ "$1" = run ] && set -- run --cgroup-parent=/{self._groups.name} "${{@:2}}"'
         return self.machine.bash(f'podman() {{ {own}; {PODMAN} "$@"; }}\n{command}')
 
@@ -80,7 +80,7 @@ class PodmanHost:
         return found[1]
 
     def reads_from(self, place: str) -> bool:
-        """Whether a new container here gets the page there."""
+        """Return whether a new container here gets the page there."""
         return "localhost" in self.bash(f"podman run --rm --network overlay busybox wget -q -O - http://{place}/hosts")
 
     def ready(self) -> str:
@@ -88,7 +88,7 @@ class PodmanHost:
 
 
 def by_hand() -> str:
-    """The commands of the block that writes the file by hand."""
+    """Return the commands of the block that writes the file by hand."""
     block = list(blocks(ROOT / "docs" / "cni.md"))[2]
     return "\n".join(typed.command for typed in commands_of(block))
 

@@ -39,7 +39,7 @@ with LabConnection(LabRecord("lab", 1, 1, Path(sys.argv[1]).parent, 0)) as lab:
 
 @pytest.fixture
 def path() -> Iterator[Path]:
-    """A server's socket that everybody can reach, as if somebody had opened the lab's directory to all."""
+    """Yield a server's socket that everybody can reach, as if somebody had opened the lab's directory to all."""
     # Not tmp_path: pytest's directories are open to root alone.
     directory = Path(tempfile.mkdtemp(prefix="ot-control-"))
     try:

@@ -48,18 +48,18 @@ class Client:
         self._process = where.popen(["python3", "-c", ASK, "10.0.90.2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def waits(self) -> bool:
-        """Whether its SYN is out and nothing has come back."""
+        """Return whether its SYN is out and nothing has come back."""
         waiting = self._where.run(["ss", "-Htn", "state", "syn-sent", f"dport = :{PORT}"]).stdout
         return self._process.poll() is None and bool(waiting.strip())
 
     def said(self) -> str:
-        """All that it said; waits for its end."""
+        """Return all that it said; waits for its end."""
         out, err = self._process.communicate(timeout=40)
         return (out + err).strip()
 
 
 def clients(overlay: Overlay) -> list[Client]:
-    """One in node1's pod and one on node1 itself, with what each says when all is well."""
+    """Return one in node1's pod and one on node1 itself, with what each says when all is well."""
     node1, node2 = overlay
     node2.pod.popen(["python3", "-c", ECHO])
     listening = ["ss", "-Htln", f"sport = :{PORT}"]
@@ -145,7 +145,7 @@ def agent(underlay: Underlay) -> Agent:
 
 
 def left(node: Agent) -> set[str]:
-    """What there is for packets of the pod network once the agent has ended."""
+    """Return what there is for packets of the pod network once the agent has ended."""
     wait_until(lambda: "flannel0" not in on(node, "ip -br link"), timeout_s=5, what="flannel0 is gone")
     devices = {line.split()[0] for line in on(node, "ip -br link").splitlines()}
     routes = {" ".join(line.split()) for line in on(node, "ip route").splitlines()}

@@ -71,11 +71,11 @@ class Host:
         return found
 
     def leased(self) -> str:
-        """The subnet's first address, in the agent's own words."""
+        """Return the subnet's first address, in the agent's own words."""
         return str(self.state()["lease"]["subnet"]).split("/")[0]
 
     def peers(self) -> list[object]:
-        """The agent's forwarding table."""
+        """Return the agent's forwarding table."""
         found: list[object] = self.state()["forwarding"]
         return found
 
@@ -83,7 +83,7 @@ class Host:
         return self.machine.run("curl", "-s", "127.0.0.1:8286/readyz", check=False).stdout
 
     def reads_from(self, address: str, port: int = 80) -> bool:
-        """Whether a new container here gets the page there."""
+        """Return whether a new container here gets the page there."""
         return self.docker.succeeds("run", "--rm", "busybox", *WGET, f"http://{address}:{port}/sh")
 
     def web_saw(self) -> str:

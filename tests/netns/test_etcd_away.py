@@ -91,7 +91,7 @@ class Three:
         return Pinging(self.pod1, "10.0.90.2", self.underlay.undo)
 
     def renewed(self) -> bool:
-        """Whether both leases are fresh: more than half of their life is left."""
+        """Return whether both leases are fresh: more than half of their life is left."""
         left: list[float] = [node.state()["lease"]["seconds_left"] for node in self.nodes]
         return min(left) > TTL_S / 2
 

@@ -129,7 +129,7 @@ def test_ipv6_has_a_table_of_its_own(node: Node) -> None:
 
 
 def seen_source(sender: Namespace, receiver: Namespace, address: str, *, source: str | None = None) -> str:
-    """The source address with which a datagram from `sender` reaches `receiver`."""
+    """Return the source address with which a datagram from `sender` reaches `receiver`."""
     thread = NamespaceThread(receiver.pid)
     try:
         with thread.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as listener:

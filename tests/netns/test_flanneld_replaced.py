@@ -26,7 +26,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
 
 
 def source_seen(two: TwoNodes) -> str:
-    """Which address pod2 sees when pod1 sends it a datagram."""
+    """Return which address pod2 sees when pod1 sends it a datagram."""
     udp = "import socket; udp = socket.socket(type=socket.SOCK_DGRAM); udp.settimeout(5)"
     receive = f"{udp}; udp.bind(('', 9)); print('up', flush=True); print(udp.recvfrom(9)[1][0])"
     send = f"{udp}; udp.sendto(b'x', ('{POD2}', 9))"

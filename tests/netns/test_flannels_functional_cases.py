@@ -99,7 +99,7 @@ def test_preserves_connectivity_and_subnet_leases_across_a_rolling_restart(nodes
 
 
 def reaches(netns: str, address: str, *flags: str) -> bool:
-    """Whether one ping is answered."""
+    """Return whether one ping is answered."""
     return ping(netns, address, *flags).returncode == 0
 
 

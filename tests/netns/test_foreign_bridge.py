@@ -30,7 +30,7 @@ def underlay(tmp_path: Path) -> Iterator[Underlay]:
 
 
 def machine(underlay: Underlay, *flags: str, name: str = "node") -> Agent:
-    """A machine on which no agent runs yet."""
+    """Return a machine on which no agent runs yet."""
     agent = underlay.agent(name, f"192.168.8.{200 + len(name)}", *flags, pinned="10.0.46.1/24", start=False)
     underlay.undo.callback(lambda: agent.end() if hasattr(agent, "process") else None)
     return agent
@@ -49,7 +49,7 @@ def add_bridge(underlay: Underlay, node: Agent, address: str | None, *, containe
 
 
 def bridge(node: Agent) -> dict[str, object]:
-    """What another program would miss if it changed."""
+    """Return what another program would miss if it changed."""
     links, addresses = (
         run("ip", "-n", node.netns, "-j", *what, "show", "dev", "docker0", check=False)
         for what in (["link"], ["-4", "address"])

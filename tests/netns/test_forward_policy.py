@@ -82,7 +82,7 @@ def test_a_chain_that_we_cannot_join_is_named_and_readiness_stays(nodes: TwoNode
 
 
 def node_alone(directory: Path, undo: ExitStack, *flags: str) -> Agent:
-    """A machine with a policy of drop, on which an agent then starts."""
+    """Return a machine with a policy of drop, on which an agent then starts."""
     underlay = Underlay(directory, f"fo{os.getpid()}-", undo)
     underlay.start_etcd()
     underlay.write_config()

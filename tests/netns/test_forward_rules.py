@@ -102,11 +102,11 @@ class Node:
         subprocess.run(command, input=text, text=True, check=True, timeout=10)
 
     def forward(self) -> list[str]:
-        """The rules of the chain in iptables' words."""
+        """Return the rules of the chain in iptables' words."""
         return [line for line in self.run("iptables -S FORWARD").splitlines() if line.startswith("-A")]
 
     def passed(self, *flows: tuple[str, str]) -> list[tuple[str, str]]:
-        """Those of the flows for which an echo request is replied to."""
+        """Return those of the flows for which an echo request is replied to."""
         pings = [
             self._homes[here].popen(["ping", "-n", "-c1", "-W0.5", "-I", here, there], stdout=subprocess.DEVNULL)
             for here, there in flows
@@ -114,7 +114,7 @@ class Node:
         return [flow for flow, ping in zip(flows, pings, strict=True) if ping.wait(10) == 0]
 
     def journal(self) -> list[str]:
-        """The scripts that were run."""
+        """Return the scripts that were run."""
         return [json.loads(line)["input"] for line in self._journal.read_text().splitlines()]
 
 

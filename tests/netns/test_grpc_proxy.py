@@ -78,7 +78,7 @@ def answers(registry: EtcdRegistry) -> bool:
 
 
 def node_behind(proxy: EtcdProxy, undo: ExitStack, public_ip: str = "192.168.8.227") -> tuple[ManagedNode, Lease]:
-    """A node that has its lease and follows the others'."""
+    """Return a node that has its lease and follows the others'."""
     node = ManagedNode(proxy.endpoint, public_ip, ttl_s=TTL_S)
     undo.callback(node.stop)
     lease = node.acquire()
@@ -163,7 +163,7 @@ def test_who_watches_beside_another_misses_nothing(etcd: EtcdServer, registry: E
 
 
 def events(watch: Watch) -> tuple[object, ...]:
-    """What comes next. Raises RegistryUnavailable when the watch has ended."""
+    """Return what comes next. Raises RegistryUnavailable when the watch has ended."""
     seen = watch.poll(0.1)
     return seen.events if isinstance(seen, Delta) else ()
 
@@ -209,7 +209,7 @@ def test_a_token_that_is_stale_is_replaced(behind: str, tokens: str, tmp_path: P
 
 
 def calls(registry: EtcdRegistry, created: Lease) -> list[Callable[[], object]]:
-    """One of each kind that asks for a token: a read, a renewal with a read, a write, a watch."""
+    """Return one of each kind that asks for a token: a read, a renewal with a read, a write, a watch."""
     return [
         lambda: registry.get(SUBNET) == created,
         lambda: registry.keep_alive_and_get(created.etcd_lease_id, SUBNET) == (60, created),
@@ -219,7 +219,7 @@ def calls(registry: EtcdRegistry, created: Lease) -> list[Callable[[], object]]:
 
 
 def worked(call: Callable[[], object]) -> bool:
-    """Whether it did; a refusal is never passed over, since who starts an agent ends with it."""
+    """Return whether it did; a refusal is never passed over, since who starts an agent ends with it."""
     try:
         return bool(call())
     except RegistryUnavailable:
@@ -241,7 +241,7 @@ def test_a_refusal_is_not_taken_for_an_etcd_that_is_away(etcd: EtcdServer, proxy
 
 
 def jwt(directory: Path) -> str:
-    """The option for tokens that etcd signs."""
+    """Return the option for tokens that etcd signs."""
     key, public = directory / "jwt.key", directory / "jwt.pub"
     for command in (["genrsa", "-out", str(key), "2048"], ["rsa", "-in", str(key), "-pubout", "-out", str(public)]):
         subprocess.run(["openssl", *command], check=True, capture_output=True, timeout=20)

@@ -55,7 +55,7 @@ class Crowd:
         }
 
     def ended(self) -> list[str]:
-        """A line for each agent that has ended."""
+        """Return a line for each agent that has ended."""
         assert self.launcher.stdout is not None  # a pipe was asked for
         self.ends += self.launcher.stdout.readlines()
         return self.ends

@@ -33,17 +33,17 @@ class RunningContainer:
         return subprocess.run(self.container.exec_argv(argv, False), input=stdin, capture_output=True, timeout=20)
 
     def text(self, *argv: str) -> str:
-        """What a command in the container prints; it must succeed."""
+        """Return what a command in the container prints; it must succeed."""
         done = self.inside(*argv)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
 
     def log(self) -> str:
-        """What the container wrote so far."""
+        """Return what the container wrote so far."""
         return self.container.log.read_text(errors="replace")
 
     def ready(self) -> bool:
-        """Whether the recipe's port is in LISTEN."""
+        """Return whether the recipe's port is in LISTEN."""
         facts = self.container.facts(self.pause.pid)
         return facts.state == "running" and facts.listens
 

@@ -132,7 +132,7 @@ def test_mistakes_are_told_at_once_and_change_nothing(two: tuple[Machine, Machin
 
 @contextmanager
 def flanneld_on(machine: Machine, *flags: str) -> Iterator[int]:
-    """A process that looks like a flanneld with these flags, and its id."""
+    """Yield a process that looks like a flanneld with these flags, and its id."""
     program = ("-c", "print('up', flush=True); import time; time.sleep(60)", *flags)
     command = ["bash", "-c", 'exec -a /opt/bin/flanneld "$0" "$@"', sys.executable, *program]
     with subprocess.Popen([*machine.enter, *command], stdout=subprocess.PIPE) as process:

@@ -43,7 +43,7 @@ def entries(node: Agent) -> dict[str, set[str]]:
 
 
 def peer(public_ip: str, mac: str) -> str:
-    """A lease of a node that there is not."""
+    """Return a lease of a node that there is not."""
     data = {"VNI": 1, "VtepMAC": mac}
     return json.dumps({"PublicIP": public_ip, "PublicIPv6": None, "BackendType": "vxlan", "BackendData": data})
 

@@ -35,7 +35,7 @@ LAB = "rundir"
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of labs in place of /run/testbed, which ordinary users reach."""
+    """Return a directory of labs in place of /run/testbed, which ordinary users reach."""
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o755)
     root = tmp_path / "testbed"
@@ -51,7 +51,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Iterator[Path]:
-    """A directory of root's with a file, which must stay as it is."""
+    """Yield a directory of root's with a file, which must stay as it is."""
     victim = tmp_path / "elsewhere"
     victim.mkdir()
     (victim / "file").write_text("root's\n")
@@ -64,7 +64,7 @@ def victim(tmp_path: Path) -> Iterator[Path]:
 
 
 def made(root: Path, name: str = LAB) -> Path:
-    """A lab's directory as `up` makes it."""
+    """Return a lab's directory as `up` makes it."""
     with starting(root, name):
         return prepare(root, LabOptions(name=name, cluster_file="test"), "kind: Cluster\n", "127.0.0.1 localhost\n")
 
@@ -98,7 +98,7 @@ class Init:
         return int(listed[0]) if listed else 0
 
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Return whether it runs."""
         return start_ticks(self.pid) is not None
 
     def close(self) -> None:

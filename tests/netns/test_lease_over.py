@@ -55,7 +55,7 @@ def two_nodes(tmp_path: Path) -> Iterator[TwoNodes]:
 
 @pytest.fixture
 def behind_proxy(tmp_path: Path) -> Iterator[Agent]:
-    """An agent that knows no more of etcd than a real `etcd grpc-proxy`, on etcd's machine."""
+    """Yield an agent that knows no more of etcd than a real `etcd grpc-proxy`, on etcd's machine."""
     with ExitStack() as undo:
         underlay = Underlay(tmp_path, f"lp{os.getpid()}-", undo)
         underlay.start_etcd()

@@ -41,7 +41,7 @@ class BadWire:
 
 @pytest.fixture(scope="module")
 def bad_wire(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled program."""
+    """Return the compiled program."""
     program = tmp_path_factory.mktemp("bad_wire") / "bad_wire"
     subprocess.run(["gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, SOURCE], check=True)
     return program

@@ -72,7 +72,7 @@ class Transfer:
         return self._sender.poll() is None
 
     def hashes(self, timeout_s: float = 100) -> tuple[str, str]:
-        """What was sent and what arrived."""
+        """Return what was sent and what arrived."""
         sent, _ = self._sender.communicate(timeout=timeout_s)
         received, _ = self._receiver.communicate(timeout=20)
         return sent.strip(), received.strip()
@@ -243,5 +243,5 @@ def test_threads_sleep_when_nothing_moves(pair: tuple[Node, Node]) -> None:
 
 
 def tasks(pid: int) -> list[str]:
-    """The threads of a process but its first."""
+    """Return the threads of a process but its first."""
     return [tid for tid in os.listdir(f"/proc/{pid}/task") if tid != str(pid)]

@@ -334,7 +334,7 @@ def test_an_expired_certificate_is_told(tmp_path: Path) -> None:
 
 
 def refusal(registry: EtcdRegistry) -> str:
-    """Why etcd, once it listens, cannot be used."""
+    """Return why etcd, once it listens, cannot be used."""
     try:
         registry.list_leases()
     except RegistryDenied as error:

@@ -38,7 +38,7 @@ def value(public_ip: str) -> str:
 
 
 def revision_of(underlay: Underlay, key: str) -> tuple[int, str]:
-    """The key's mod_revision and value."""
+    """Return the key's mod_revision and value."""
     (pair,) = json.loads(underlay.etcdctl("get", f"{SUBNETS}/{key}", "-w=json").stdout)["kvs"]
     return pair["mod_revision"], pair["value"]
 
@@ -50,7 +50,7 @@ def forwarding(agent: Agent) -> dict[str, str]:
 
 @contextmanager
 def cut_off(underlay: Underlay, agent: Agent) -> Iterator[None]:
-    """The node hears nothing of etcd, and its connections to it are gone."""
+    """Yield the node hears nothing of etcd, and its connections to it are gone."""
     rule = "table ip cut { chain input { type filter hook input priority 0; ip saddr 192.168.8.11 drop; }; }"
     run("ip", "netns", "exec", agent.netns, "nft", rule)
     cut_connections(agent)
@@ -143,7 +143,7 @@ class Ear:
         run("ip", "netns", "exec", netns, "nft", self.RULES)
 
     def hears(self, node: Agent) -> bool:
-        """Whether a packet of the node for 10.0.90.9 comes here."""
+        """Return whether a packet of the node for 10.0.90.9 comes here."""
         before = self._count()
         ping(node.netns, "10.0.90.9", "-W1")
         return self._count() > before

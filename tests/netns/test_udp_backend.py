@@ -62,11 +62,11 @@ class Node:
 
     @property
     def log(self) -> Path:
-        """What the backend logs."""
+        """Return what the backend logs."""
         return self.journal.with_suffix(".log")
 
     def greeting(self) -> dict[str, Any]:
-        """What the backend says first."""
+        """Return what the backend says first."""
         assert self.process is not None
         assert self.process.stdout is not None
         first: dict[str, Any] = json.loads(self.process.stdout.readline())
@@ -89,7 +89,7 @@ class Node:
         self.process.wait()
 
     def has(self, device: str) -> bool:
-        """Whether the node has a device of that name."""
+        """Return whether the node has a device of that name."""
         return self.namespace.run(["ip", "link", "show", device], check=False).returncode == 0
 
     def meet_all(self) -> None:
@@ -153,7 +153,7 @@ def overlay(nodes: tuple[Node, Node]) -> tuple[Node, Node]:
 
 
 def ping(source: Namespace, address: str, *options: str) -> str:
-    """What ping says, whether it gets an answer or not."""
+    """Return what ping says, whether it gets an answer or not."""
     command = ["ping", "-n", "-c1", "-W2", *options, address]
     result = source.run(command, check=False)
     return result.stdout + result.stderr
@@ -322,7 +322,7 @@ def let_packets_leak(overlay: tuple[Node, Node]) -> None:
 
 
 def echo_requests(pod: Namespace) -> int:
-    """How many pings have reached it."""
+    """Return how many pings have reached it."""
     lines = [line.split() for line in pod.run(["cat", "/proc/net/snmp"]).stdout.splitlines() if "Icmp:" in line]
     return int(dict(zip(*lines, strict=True))["InEchos"])
 
@@ -485,6 +485,6 @@ def test_a_flood_from_a_stranger_is_dropped_and_the_good_flow_goes_on(overlay: t
 
 
 def received(source: Namespace, address: str) -> int:
-    """How many of 100 requests, one each 10 ms, are answered."""
+    """Return how many of 100 requests, one each 10 ms, are answered."""
     result = source.run(["ping", "-n", "-q", "-c100", "-i0.01", "-W1", address], check=False)
     return int(re.findall(r"(\d+) received", result.stdout)[0])

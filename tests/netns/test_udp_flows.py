@@ -132,7 +132,7 @@ def send(source: Namespace, to: IPAddress, port: int, first: int = 20_000, count
 
 
 def flows(inside: Inside, version: Family, *ports: int) -> list[Flow]:
-    """Every flow to one of these ports, or of UDP."""
+    """Return every flow to one of these ports, or of UDP."""
     found: list[Flow] = []
 
     def see(flow: Flow) -> bool:
@@ -224,7 +224,7 @@ def test_without_connection_tracking_there_is_nothing_to_forget(machines: Machin
 
 
 def services(by: Addresses) -> tuple[list[BoundPort], list[HostPort]]:
-    """One of each kind."""
+    """Return one of each kind."""
     ends = (Endpoint(by.here, 8080, key_of("here"), "node1"), Endpoint(by.there, 8080, key_of("there"), "node2"))
     wide = BoundPort(key_of("wide"), "", "udp", by.cluster_ip, 53, 30053, None, False, ends)
     local = BoundPort(key_of("local"), "", "udp", by.cluster_ip, 54, 30054, None, True, ends)

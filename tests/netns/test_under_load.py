@@ -85,7 +85,7 @@ class LeaseWatcher:
                 self.seconds_left.append(int(left[1]))
 
     def end(self) -> list[int]:
-        """Every answer that came."""
+        """Return every answer that came."""
         self._enough.set()
         self._thread.join(10)
         return self.seconds_left
@@ -117,7 +117,7 @@ def beside_a_flood(pods: TwoPods, program: Path, bundle: int) -> tuple[float, fl
 
 @contextmanager
 def dropped_by_the_kernel(node: Agent) -> Iterator[None]:
-    """The stranger's packets do not get as far as the agent."""
+    """Yield the stranger's packets do not get as far as the agent."""
     inside = ("ip", "netns", "exec", node.netns, "nft")
     chain = "type filter hook prerouting priority raw; ip saddr 192.168.8.99 drop;"
     run(*inside, f"add table ip control; add chain ip control early {{ {chain} }}")

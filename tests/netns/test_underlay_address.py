@@ -31,7 +31,7 @@ PING_INTERVAL_S = 0.02
 
 @pytest.fixture
 def node(namespaces: NamespaceMaker) -> Namespace:
-    """A machine with eth0, its address, and a default route."""
+    """Return a machine with eth0, its address, and a default route."""
     made = namespaces("node")
     made.connect(namespaces("switch"), ("eth0", f"{OWN}/24"), ("port", None))
     made.run(["ip", "route", "add", "default", "via", "192.168.8.10"])
@@ -307,7 +307,7 @@ def test_an_address_that_flaps_is_waited_for_beside_another(underlay: Underlay, 
 
 
 def restarted(node: Agent) -> bool:
-    """Whether the agent ended by itself and is ready after the start that a service manager would make."""
+    """Return whether the agent ended by itself and is ready after the start that a service manager would make."""
     if node.process.poll() is not None:
         assert node.process.returncode == 1
         node.start()
@@ -358,7 +358,7 @@ def test_cleanup_gives_back_the_lease_of_an_address_that_is_no_longer_the_first(
 
 
 def with_command(argv: Sequence[str], command: str, *flags: str) -> list[str]:
-    """An agent's command line for one of the commands beside running."""
+    """Return an agent's command line for one of the commands beside running."""
     start = argv.index("agent") + 1
     kept = [word for word in argv[start:] if word.startswith(("--etcd", "--subnet-file", "--bridge", "--iface"))]
     return [*argv[:start], command, *kept, *flags]

@@ -27,13 +27,13 @@ def node(tmp_path: Path) -> Iterator[PodNode]:
 
 
 def own_mounts(node: PodNode) -> list[str]:
-    """What is mounted below the lab's directory, in the lab's own namespace."""
+    """Return what is mounted below the lab's directory, in the lab's own namespace."""
     lines = Path("/proc/thread-self/mountinfo").read_text().splitlines()
     return sorted(path for line in lines if (path := line.split()[4]).startswith(f"{node.rundir}/"))
 
 
 def pod_with(node: PodNode, volumes: Mapping[str, Mapping[str, object]], *names: str) -> Pod:
-    """A pod whose containers have each volume at `/NAME`."""
+    """Return a pod whose containers have each volume at `/NAME`."""
     mounts = {"volumeMounts": [{"name": name, "mountPath": f"/{name}"} for name in volumes]}
     containers = [shell(name, SLEEP, **mounts) for name in names or ("main",)]
     return node.pod("web", *containers, volumes=[{"name": name, "emptyDir": given} for name, given in volumes.items()])

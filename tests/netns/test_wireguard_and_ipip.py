@@ -52,7 +52,7 @@ def test_a_kernel_without_the_device_is_told_at_start(underlay: Underlay, kind: 
 
 
 def keys(nodes: TwoNodes) -> list[str]:
-    """The public keys of both nodes."""
+    """Return the public keys of both nodes."""
     return [on(node, "wg show flannel-wg public-key").strip() for node in nodes.nodes]
 
 

@@ -30,7 +30,7 @@ PORT = 8285
 
 
 def lease(subnet: str, public_ip: str) -> Lease:
-    """A hand-made lease."""
+    """Return a hand-made lease."""
     return Lease(Subnet(IPv4Network(subnet)), LeaseAttrs(IPv4Address(public_ip)), etcd_lease_id=1, mod_revision=1)
 
 

@@ -78,7 +78,7 @@ class Cluster:
         return reconcile(wanted, self.pods, self.nodes, AT)
 
     def round(self) -> ControllerDecision:
-        """One decision, carried out."""
+        """Return one decision, carried out."""
         decision = self.decide()
         self.sets = dict(decision.sets)
         grown = [pod for pod in self.pods if not pod.terminating]
@@ -104,11 +104,11 @@ class Cluster:
         raise AssertionError(f"never settles: {self.pods}")
 
     def spread(self) -> dict[str, int]:
-        """How many pods each node has."""
+        """Return how many pods each node has."""
         return {node.name: sum(pod.node == node.name for pod in self.pods) for node in self.nodes}
 
     def replicas(self) -> dict[int, int]:
-        """How many pods the ReplicaSet of each revision wants."""
+        """Return how many pods the ReplicaSet of each revision wants."""
         return {one.revision: one.replicas for one in self.sets.values()}
 
     def change_node(self, name: str, **fields: Any) -> "Cluster":  # noqa: ANN401 - fields of a node

@@ -37,7 +37,7 @@ from agent.lease import (
 
 
 def subnet(text: str) -> Subnet:
-    """A subnet from its CIDR."""
+    """Return a subnet from its CIDR."""
     return Subnet(IPv4Network(text))
 
 
@@ -110,7 +110,7 @@ class FakeRegistry:
             self._history.append((self.revision, key, value, etcd_lease_id))
 
     def put_lease(self, cidr: str, public_ip: str, ttl_s: int | None = 60, backend_type: str = "") -> int:
-        """A lease of another node; None for a reservation. Returns the etcd lease."""
+        """Return a lease of another node; None for a reservation. Returns the etcd lease."""
         etcd_lease_id = 0 if ttl_s is None else self._grant(ttl_s)
         self.put(subnet(cidr).key, attrs(public_ip, backend_type).to_json(), etcd_lease_id)
         return etcd_lease_id
@@ -288,7 +288,7 @@ class FakeRegistry:
 
 
 def entry(key: str, value: str, etcd_lease_id: int, mod_revision: int) -> Lease | BadEntry:
-    """What a key and its value mean."""
+    """Return what a key and its value mean."""
     found = None
     try:
         found = parse_key(key)

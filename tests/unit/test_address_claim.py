@@ -32,7 +32,7 @@ def manager(registry: FakeRegistry, node: str, previous: Subnet | None = None) -
 
 
 def living(registry: FakeRegistry, node: str = "node1") -> AddressClaims:
-    """The one that is there already, looking every tenth of a second."""
+    """Return the one that is there already, looking every tenth of a second."""
     claims = AddressClaims(registry, NODE1.public_ip, node, registry.clock)
 
     def look() -> None:
@@ -44,7 +44,7 @@ def living(registry: FakeRegistry, node: str = "node1") -> AddressClaims:
 
 
 def try_for(seconds: float, node: SubnetManager, registry: FakeRegistry) -> tuple[Subnet | None, list[str]]:
-    """The subnet that it gets, and what it said while it waited."""
+    """Return the subnet that it gets, and what it said while it waited."""
     stop, told = threading.Event(), list[str]()
     registry.clock.at(seconds, stop.set)
     lease = node.acquire(stop, told.append)

@@ -42,7 +42,7 @@ def test_a_missing_field_and_a_wrong_word_are_named() -> None:
 
 
 def printing_json(command: click.Command, path: str = "") -> list[str]:
-    """Every verb with `-o json`."""
+    """Return every verb with `-o json`."""
     formats = [
         one.type.choices for one in command.params if one.name == "output" and isinstance(one.type, click.Choice)
     ]

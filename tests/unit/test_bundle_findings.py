@@ -50,7 +50,7 @@ POD_ROUTES = "# ip route\ndefault via 10.0.1.1 dev eth0\n10.0.1.0/24 dev eth0\n"
 
 
 def healthy() -> dict[str, Any]:
-    """A bundle of two nodes; values that are no text become JSON."""
+    """Return a bundle of two nodes; values that are no text become JSON."""
 
     def node(name: str) -> dict[str, Any]:
         agent = {"state": "ready", "restarts": 0}

@@ -22,7 +22,7 @@ TCP = Mark("tcp", COOKIE)
 
 
 def run(program: list[Instruction], frame: bytes, hardware_type: int = ARPHRD_ETHER, index: int = 7) -> int:
-    """What the kernel's interpreter would return (linux/filter.h); a load beyond the end refuses the frame."""
+    """Return what the kernel's interpreter would return (linux/filter.h); a load beyond the end refuses the frame."""
     a = x = at = 0
     memory = [0] * 16
     for _ in range(len(program)):

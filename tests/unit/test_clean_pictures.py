@@ -34,7 +34,7 @@ def with_services(facts: Facts) -> Facts:
 
 
 def steps_between(layout: GraphLayout, one: str, other: str) -> list[PathStep]:
-    """A request and its reply between two pods, seen at both ends' nodes, as a trace sees them."""
+    """Return a request and its reply between two pods, seen at both ends' nodes, as a trace sees them."""
     pods = {pod.name: (pod, node) for node in layout.graph.nodes for pod in node.pods}
     (first, near), (second, far) = pods[one], pods[other]
 

@@ -50,7 +50,7 @@ VERBS = (
 
 @contextmanager
 def serving(path: Path) -> Iterator[Connect]:
-    """A server of our own; gives a maker of connections to it."""
+    """Yield a server of our own; gives a maker of connections to it."""
     ControlServer(path, VERBS, os.getuid()).start()
     with ExitStack() as undo:
 
@@ -70,7 +70,7 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
 
 
 def answer(connection: socket.socket) -> dict[str, Any]:
-    """The last line that the server sends before it closes the connection."""
+    """Return the last line that the server sends before it closes the connection."""
     received = b""
     try:
         while chunk := connection.recv(65536):

@@ -27,17 +27,17 @@ class Etcd(etcdrpc.LeaseServicer, etcdrpc.KVServicer):  # type: ignore[misc]  # 
         self._answers = answers
 
     def LeaseKeepAlive(self, request_iterator: Iterator[Any], context: Any) -> Iterator[object]:  # noqa: ANN401 - etcd3's types
-        """The RPC."""
+        """Return the RPC."""
         return self._answers(request_iterator, context)
 
     def Range(self, request: object, context: object) -> object:
-        """The RPC."""
+        """Return the RPC."""
         return etcdrpc.RangeResponse()
 
 
 @contextmanager
 def etcd_that(answers: Answers, deadline_s: float = DEADLINE_S) -> Iterator[EtcdClient]:
-    """A client of a server on loopback."""
+    """Yield a client of a server on loopback."""
     threads = ThreadPoolExecutor(8, SERVER_THREADS)
     server, service = grpc.server(threads), Etcd(answers)
     etcdrpc.add_LeaseServicer_to_server(service, server)

@@ -29,7 +29,7 @@ class Etcd(etcdrpc.WatchServicer):  # type: ignore[misc]  # etcd3 has no types
         self.watches = 0
 
     def Watch(self, request_iterator: Iterator[Any], context: Any) -> Iterator[object]:  # noqa: ANN401 - etcd3's types
-        """The RPC."""
+        """Yield the RPC."""
         request = next(request_iterator)
         assert request.create_request.progress_notify
         self.watches += 1
@@ -38,7 +38,7 @@ class Etcd(etcdrpc.WatchServicer):  # type: ignore[misc]  # etcd3 has no types
 
 @contextmanager
 def etcd_that(answers: Answers) -> Iterator[tuple[EtcdClient, Etcd]]:
-    """A server on loopback and a client of it."""
+    """Yield a server on loopback and a client of it."""
     threads = ThreadPoolExecutor(max_workers=4)
     server, service = grpc.server(threads), Etcd(answers)
     etcdrpc.add_WatchServicer_to_server(service, server)
@@ -58,7 +58,7 @@ def created(**more: object) -> object:
 
 
 def first_of(stream: WatchStream) -> object:
-    """What comes after the confirmation."""
+    """Return what comes after the confirmation."""
     return stream.poll(2)
 
 

@@ -68,7 +68,7 @@ def comeback() -> Comeback:
 
 @pytest.fixture
 def heard() -> list[HealAnswer]:
-    """What the ledger told of ends."""
+    """Return what the ledger told of ends."""
     return []
 
 

@@ -403,7 +403,7 @@ dns: true
 
 
 def leaves(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Every place of a scalar."""
+    """Yield every place of a scalar."""
     if isinstance(value, dict | list) and value:
         for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from leaves(inner, (*path, step))

@@ -17,7 +17,7 @@ def policy(*, masquerade: bool = True, random_fully: bool = True, forward: bool 
 
 
 def statements(text: str, chain: str) -> list[str]:
-    """The chain's rules without counters and comments, numbers and blanks in one notation."""
+    """Return the chain's rules without counters and comments, numbers and blanks in one notation."""
     body = re.search(rf"chain {chain} {{(.*?)}}", text, re.DOTALL)
     assert body is not None
     lines = (re.sub(r'counter packets \d+ bytes \d+|comment ".*"', "", line) for line in body[1].splitlines())

@@ -29,7 +29,7 @@ def from_peer(packet: bytes, source: tuple[str, int] = PEER) -> WriteToTun | Dro
 
 
 def after_one_hop_of_flanneld(packet: bytes) -> bytes:
-    """The real flanneld's proxy takes one off the TTL in each direction; ours leaves it."""
+    """Return the real flanneld's proxy takes one off the TTL in each direction; ours leaves it."""
     old = int.from_bytes(packet[8:10], "big")
     checksum = updated_checksum(int.from_bytes(packet[10:12], "big"), old, old - 0x100)
     return packet[:8] + (old - 0x100).to_bytes(2, "big") + checksum.to_bytes(2, "big") + packet[12:]

@@ -197,17 +197,17 @@ class Import:
 
 
 def within(name: str, package: str) -> bool:
-    """Whether a dotted name is `package` or lies inside it."""
+    """Return whether a dotted name is `package` or lies inside it."""
     return name == package or name.startswith(package + ".")
 
 
 def is_type_checking(test: ast.expr) -> bool:
-    """Whether this is the condition of `if TYPE_CHECKING`, whose body never runs."""
+    """Return whether this is the condition of `if TYPE_CHECKING`, whose body never runs."""
     return ast.unparse(test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 
 
 def imports_below(node: ast.AST, package: str, at_start: bool) -> Iterator[Import]:
-    """Every import below `node`; `package` is what a leading dot means."""
+    """Yield every import below `node`; `package` is what a leading dot means."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             for alias in child.names:
@@ -227,7 +227,7 @@ def imports_below(node: ast.AST, package: str, at_start: bool) -> Iterator[Impor
 
 @cache
 def sources() -> Mapping[str, Path]:
-    """Every module of ours by its dotted name."""
+    """Return every module of ours by its dotted name."""
     found = {}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
@@ -243,7 +243,7 @@ def tree_of(module: str) -> ast.Module:
 
 @cache
 def imports_of(module: str) -> tuple[Import, ...]:
-    """Every import of a module of ours, in order."""
+    """Return every import of a module of ours, in order."""
     package = module if sources()[module].name == "__init__.py" else module.rpartition(".")[0]
     return tuple(imports_below(tree_of(module), package, at_start=True))
 
@@ -253,7 +253,7 @@ def modules_in(*patterns: str) -> list[str]:
 
 
 def module_behind(name: str) -> str | None:
-    """The module of ours that an imported name belongs to; None for others'."""
+    """Return the module of ours that an imported name belongs to; None for others'."""
     while name and name not in sources():
         name = name.rpartition(".")[0]
     return name or None

@@ -30,14 +30,14 @@ nodes: {{node1: {{}}}}
 
 
 def service(name: str = "web", **spec: object) -> Service:
-    """A Service in front of the pods of `pod`, with its numbers."""
+    """Return a Service in front of the pods of `pod`, with its numbers."""
     whole = {"selector": {"app": "web"}, "clusterIP": "10.96.0.20", "ports": [{"name": "http", "port": 80}], **spec}
     read = Service.model_validate({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": whole})
     return allocate([read])[key_of(name)]
 
 
 def pod(name: str, address: str | None, *, ready: bool = True, **spec: object) -> PodFacts:
-    """A pod of label app=web."""
+    """Return a pod of label app=web."""
     containers = [{"name": "c", "image": "echo", "ports": [{"name": "http", "containerPort": 8080}]}]
     manifest = {
         "apiVersion": "v1",

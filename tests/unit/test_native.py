@@ -41,14 +41,14 @@ OFFLOADS = [EVERYTHING, NOTHING, Offloads(vnet_header=True, tun_tcp=True), Offlo
 
 
 def both_in(*receives: Receive, forwarder: Forwarder = FORWARDER, offloads: Offloads = EVERYTHING) -> Outcome:
-    """The outcome, which is the same by the native data path and by forwarder.py."""
+    """Return the outcome, which is the same by the native data path and by forwarder.py."""
     outcome = native_in(forwarder, receives, offloads)
     assert outcome == reference_in(forwarder, receives)
     return outcome
 
 
 def both_out(*reads: bytes, forwarder: Forwarder = FORWARDER, offloads: Offloads = EVERYTHING) -> Outcome:
-    """The outcome, which is the same by the native data path and by forwarder.py."""
+    """Return the outcome, which is the same by the native data path and by forwarder.py."""
     outcome = native_out(forwarder, reads, offloads)
     assert outcome == reference_out(forwarder, reads)
     return outcome
@@ -90,7 +90,7 @@ def datagram(number: int, size: int = 100) -> bytes:
 
 
 def zero_sum(number: int) -> bytes:
-    """A datagram without a checksum whose right one would be 0, sent as 0xFFFF."""
+    """Return a datagram without a checksum whose right one would be 0, sent as 0xFFFF."""
     packet = right(ipv4(PEER_POD, OWN_POD, udp(1, 2, bytes(2)), identification=number))
     return packet[:26] + b"\0\0" + packet[26:28]
 
@@ -265,7 +265,7 @@ def super_packet(
     ip_options: bytes = b"",
     sequence: int = 1000,
 ) -> bytes:
-    """A read of one TCP super-packet."""
+    """Return a read of one TCP super-packet."""
     payload = (DATA * 50)[: pieces * size - less]
     body = tcp(sequence, payload, flags=flags, options=options)
     packet = ipv4(OWN_POD, destination, body, protocol=6, identification=0xFFFE, options=ip_options)
@@ -273,7 +273,7 @@ def super_packet(
 
 
 def udp_super_packet(pieces: int, size: int = 100, *, less: int = 0, destination: str = PEER_POD) -> bytes:
-    """A read of many UDP datagrams as one."""
+    """Return a read of many UDP datagrams as one."""
     return vnet(GSO_UDP, size) + ipv4(OWN_POD, destination, udp(1, 2, (DATA * 50)[: pieces * size - less]))
 
 
@@ -285,7 +285,7 @@ def plain(
     ttl: int = 64,
     flags_and_offset: int = 0,
 ) -> bytes:
-    """A read of one packet."""
+    """Return a read of one packet."""
     packet = ipv4(OWN_POD, destination, payload, protocol=protocol, ttl=ttl, flags_and_offset=flags_and_offset)
     return NO_VNET + packet
 

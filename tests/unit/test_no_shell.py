@@ -23,7 +23,7 @@ def files() -> list[Path]:
 
 
 def shells(tree: ast.AST) -> Iterator[str]:
-    """What of the file starts a shell."""
+    """Yield what of the file starts a shell."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)

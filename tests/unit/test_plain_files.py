@@ -39,7 +39,7 @@ PLANTS: dict[str, tuple[Plant, str]] = {
 
 
 def at_once(work: Callable[[], object]) -> object:
-    """What `work` returns, or the OSError that it raises; fails when it waits."""
+    """Return what `work` returns, or the OSError that it raises; fails when it waits."""
     outcome: list[object] = []
 
     def run() -> None:
@@ -75,7 +75,7 @@ OPERATIONS: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    """What belongs to another directory."""
+    """Return what belongs to another directory."""
     victim = tmp_path / "elsewhere" / "victim"
     victim.parent.mkdir()
     victim.write_bytes(VICTIM)

@@ -365,7 +365,7 @@ def test_answer_and_tables_are_what_a_naive_reading_says(seed: int) -> None:
 
 
 def passes(tables: Mapping[str, Ruleset], source: PolicyPod, target: PolicyPod, protocol: str, port: int) -> bool:
-    """What the tables' elements let through: a chain that is not there lets everything pass."""
+    """Return what the tables' elements let through: a chain that is not there lets everything pass."""
     for direction, own, far in (("egress", source, target), ("ingress", target, source)):
         table = tables[own.node]
         name = f"{direction}-{own.key.file_name}"

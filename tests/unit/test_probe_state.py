@@ -14,7 +14,7 @@ def probe(**numbers: int) -> Probe:
 
 
 def passing(start: ProbeState, results: str, **numbers: int) -> str:
-    """What the probe says after each of the results; + is a success."""
+    """Return what the probe says after each of the results; + is a success."""
     said, state = "", start
     for result in results:
         state = state.after(result == "+", probe(**numbers))

@@ -19,7 +19,7 @@ ALL = replace(BEGIN, ready=4, available=4)
 
 
 def after(*steps: tuple[float, DeploymentNumbers], sets: list[KeptSet] = SETS) -> Progress:
-    """What is said after these looks, each at its time."""
+    """Return what is said after these looks, each at its time."""
     progress = None
     for at, numbers in steps:
         progress = progress_of(WANTED, sets, numbers, {}, progress, at)

@@ -12,7 +12,7 @@ from testbed.workloads.relay import Target, serve
 
 @contextlib.asynccontextmanager
 async def relaying(*targets: Target) -> AsyncIterator[int]:
-    """A relay on a port of its own."""
+    """Yield a relay on a port of its own."""
     listener = socket.create_server(("127.0.0.1", 0))
     task = asyncio.create_task(serve(listener, targets))
     try:

@@ -24,7 +24,7 @@ ADDRESS = IPv4Address("10.96.3.7")
 
 
 def service(name: str = "web", **spec: object) -> Service:
-    """A Service of port 80, as a file has it."""
+    """Return a Service of port 80, as a file has it."""
     whole_spec = {"selector": {"app": "web"}, "ports": [{"port": 80}], **spec}
     return Service.model_validate(
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": whole_spec}
@@ -34,7 +34,7 @@ def service(name: str = "web", **spec: object) -> Service:
 def pod(
     name: str, address: str | None, *, ready: bool = True, terminating: bool = False, **container: object
 ) -> PodFacts:
-    """A pod on node1 that belongs to the Services of `service`."""
+    """Return a pod on node1 that belongs to the Services of `service`."""
     manifest = PodManifest.model_validate(
         {
             "apiVersion": "v1",
@@ -47,7 +47,7 @@ def pod(
 
 
 def bound(*endpoints: Endpoint, **changes: object) -> BoundPort:
-    """A port of a Service with these endpoints."""
+    """Return a port of a Service with these endpoints."""
     values: dict[str, Any] = {
         **{
             "service": key_of("web"),
@@ -258,7 +258,7 @@ spec: {containers: [{name: c, image: echo}]}
 
 
 def problems(*services: str, cluster: str = CLUSTER) -> list[str]:
-    """What is said of a file with these Services' specs."""
+    """Return what is said of a file with these Services' specs."""
     documents = [
         f"---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{number}}}\nspec: {spec}\n"
         for number, spec in enumerate(services)

@@ -33,7 +33,7 @@ def pod(name: str, node: str | None = None) -> str:
 
 
 def problems_of(data: bytes | str, name: str = "c.yaml") -> str:
-    """Every problem of a file, one a line."""
+    """Return every problem of a file, one a line."""
     with pytest.raises(SpecError) as caught:
         read_cluster(data if isinstance(data, bytes) else data.encode(), name)
     assert str(caught.value) == "\n".join(map(str, caught.value.problems))

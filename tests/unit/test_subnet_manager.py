@@ -67,7 +67,7 @@ class Node:
         self.manager.run_watch(stop, lambda peers, _: self.peers.append([str(peer.subnet.ipv4) for peer in peers]))
 
     def key(self) -> tuple[str, int, int] | None:
-        """What stands under our key: value, etcd lease, revision."""
+        """Return what stands under our key: value, etcd lease, revision."""
         assert self.manager.lease is not None
         return self.registry.keys.get(self.manager.lease.subnet.key)
 

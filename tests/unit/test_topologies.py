@@ -52,7 +52,7 @@ def wiring(name: str, **parameters: int) -> Wiring:
 
 
 def refusal(topo: str | None, nodes: int | None = None, pods_per_node: int = 0) -> str:
-    """The one line that `up --topo` answers with."""
+    """Return the one line that `up --topo` answers with."""
     with pytest.raises(SpecError) as caught:
         generate(choose(topo, nodes), pods_per_node)
     assert len(caught.value.problems) == 1

@@ -23,7 +23,7 @@ def trace(backend: str) -> TraceAnswer:
 
 
 def with_long_names(answer: TraceAnswer) -> TraceAnswer:
-    """The same between pods with the longest names and addresses."""
+    """Return the same between pods with the longest names and addresses."""
     found = copy.deepcopy(answer)
     found["probe"] |= {"from": LONG_NAME, "to": LONG_NAME}
     for hop in found["hops"]:

@@ -20,7 +20,7 @@ HOST_PORT = HostPort("udp", None, 5140, HERE)
 
 
 def translations(*bound: BoundPort, host: tuple[HostPort, ...] = ()) -> Translations:
-    """What node1 translates."""
+    """Return what node1 translates."""
     local = [one for one in bound if one.local_only and one.endpoints]
     return on_node("node1", of_services(bound), local, host)
 
@@ -37,7 +37,7 @@ def flow(
     source: IPv4Address = POD,
     masqueraded: bool = False,
 ) -> Flow:
-    """A flow that was translated to `to`, or not at all."""
+    """Return a flow that was translated to `to`, or not at all."""
     where = IPv4Address(str(destination))
     reply_source, reply_port = (where, port) if to is None else (to.address, to.port)
     return Flow(source, 4000, where, port, reply_source, reply_port, NODE if masqueraded else source, 4001)
@@ -119,7 +119,7 @@ def test_the_pod_behind_a_host_port_is_looked_at_when_it_comes_goes_or_is_anothe
 
 
 def stale(flow: Flow, now: Translations, *keys: object) -> bool:
-    """Whether node1 forgets the flow after a change of these keys."""
+    """Return whether node1 forgets the flow after a change of these keys."""
     node = FlowNode(now, frozenset({NODE, ip_address("127.0.0.1")}), IPv4Network("10.0.0.0/16"))
     return node.is_stale(flow, frozenset(keys))  # type: ignore[arg-type]  # of keys
 

@@ -9,7 +9,7 @@
  * Two threads: the mover, which handles both directions, and the helper, which takes over the second one while both are
  * busy. They share only the rules, which are replaced as a whole. No allocation per packet.
  *
- * One translation unit: the compiler sees everything, the reader one part at a time, in the order of a packet's path. */
+ * One translation unit: the compiler sees everything, the reader one part at a time, along the path of a packet. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
