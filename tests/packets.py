@@ -21,7 +21,7 @@ def ipv4(
     total_length: int | None = None,
     checksum: int | None = None,
 ) -> bytes:
-    """Return a packet whose header is right unless a field is given."""
+    """A packet whose header is right unless a field is given."""
     header_length = 20 + len(options)
     header = struct.pack(
         "!BBHHHBBH4s4s",
@@ -44,14 +44,14 @@ def ipv4(
 def ipv6(
     source: str, destination: str, payload: bytes = b"", *, protocol: int = 17, ttl: int = 64, extension: bytes = b""
 ) -> bytes:
-    """Return a packet; `extension` is a header between, whose first byte then has to name `protocol`, and which is a
-    fragment header if it is 8 bytes long (RFC 8200 §4.5).""" header = struct.pack("!IHBB", 6 << 28, len(extension +
-    payload), 44 if extension else protocol, ttl) return header + IPv6Address(source).packed +
-    IPv6Address(destination).packed + extension + payload
+    """A packet; `extension` is a header between, whose first byte then has to name `protocol`, and which is a fragment
+    header if it is 8 bytes long (RFC 8200 §4.5)."""
+    header = struct.pack("!IHBB", 6 << 28, len(extension + payload), 44 if extension else protocol, ttl)
+    return header + IPv6Address(source).packed + IPv6Address(destination).packed + extension + payload
 
 
 def udp(source_port: int, destination_port: int, payload: bytes = b"x") -> bytes:
-    """Return a UDP datagram without a checksum."""
+    """A UDP datagram without a checksum."""
     return struct.pack("!HHHH", source_port, destination_port, 8 + len(payload), 0) + payload
 
 
@@ -67,14 +67,14 @@ def tcp(
     options: bytes = b"",
     reserved: int = 0,
 ) -> bytes:
-    """Return a TCP segment without its checksum."""
+    """A TCP segment without its checksum."""
     offset = (20 + len(options)) // 4 << 4 | reserved
     fixed = struct.pack("!HHIIBBHHH", *ports, sequence & 0xFFFFFFFF, acknowledgement, offset, flags, window, 0, urgent)
     return fixed + options + payload
 
 
 def with_transport_checksum(ip_header: bytes, segment: bytes) -> bytes:
-    """Return the packet, with the checksum of its TCP segment or UDP datagram set right (RFC 9293 §3.1, RFC 768)."""
+    """The packet, with the checksum of its TCP segment or UDP datagram set right (RFC 9293 §3.1, RFC 768)."""
     at = 16 if ip_header[9] == 6 else 6
     segment = segment[:at] + b"\0\0" + segment[at + 2 :]
     pseudo = ip_header[12:20] + struct.pack("!HH", ip_header[9], len(segment))
@@ -85,6 +85,6 @@ def with_transport_checksum(ip_header: bytes, segment: bytes) -> bytes:
 
 
 def right(packet: bytes) -> bytes:
-    """Return the same packet with a right transport checksum."""
+    """The same packet with a right transport checksum."""
     length = (packet[0] & 0xF) * 4
     return with_transport_checksum(packet[:length], packet[length:])
