@@ -1,13 +1,14 @@
 """The subset of Kubernetes' apps/v1 DaemonSet that the testbed supports: one pod per node."""
 
 import math
+from functools import partial
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from testbed.cluster.manifest_model import Model
 from testbed.cluster.name_rules import wrong
-from testbed.cluster.pod_template import CountOrPercent, PodOwner, TemplateSpec, share
+from testbed.cluster.pod_template import CountOrPercent, PodOwner, TemplateSpec, share, with_rolling_update
 
 NONE = (0, "0%")
 
@@ -38,6 +39,11 @@ class UpdateStrategy(Model):
     """OnDelete: when you delete them."""
     rolling_update: RollingNodes | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rolls_by_default(cls, given: object) -> object:
+        return with_rolling_update(given)
+
     @model_validator(mode="after")
     def _update_belongs_to_rolling(self) -> "UpdateStrategy":
         if self.type == "OnDelete" and self.rolling_update is not None:
@@ -48,7 +54,7 @@ class UpdateStrategy(Model):
 class DaemonSetSpec(TemplateSpec):
     """What runs on every node that matches the nodeSelector."""
 
-    update_strategy: UpdateStrategy = Field(default_factory=UpdateStrategy)
+    update_strategy: UpdateStrategy = Field(default_factory=partial(UpdateStrategy.model_validate, {}))
 
 
 class DaemonSet(PodOwner):

@@ -1,6 +1,7 @@
 """The subset of Kubernetes' apps/v1 Deployment that the testbed supports."""
 
 import math
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -18,6 +19,7 @@ from testbed.cluster.pod_template import (
     Replicas,
     TemplateSpec,
     share,
+    with_rolling_update,
 )
 
 DEFAULT_SHARE = "25%"
@@ -47,6 +49,11 @@ class Strategy(Model):
     type: Literal["RollingUpdate", "Recreate"] = "RollingUpdate"
     rolling_update: RollingUpdate | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rolls_by_default(cls, given: object) -> object:
+        return with_rolling_update(given)
+
     @model_validator(mode="after")
     def _update_belongs_to_rolling(self) -> "Strategy":
         if self.type == "Recreate" and self.rolling_update is not None:
@@ -58,7 +65,7 @@ class DeploymentSpec(TemplateSpec):
     """The number of pods, and their template."""
 
     replicas: Replicas = 1
-    strategy: Strategy = Field(default_factory=Strategy)
+    strategy: Strategy = Field(default_factory=partial(Strategy.model_validate, {}))
     revision_history_limit: Annotated[int, within(0, MAX_REPLICAS)] = 10
     """How many ReplicaSets of former templates are kept, with no pods."""
     progress_deadline_seconds: Annotated[int, within(1, 10 * LONGEST_WAIT_S)] = 600

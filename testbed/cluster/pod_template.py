@@ -111,6 +111,13 @@ def pod_of(template: PodTemplate, key: ObjectKey, node: str) -> PodManifest:
     return pod.on_node(node)
 
 
+def with_rolling_update(given: object) -> object:
+    """Return a strategy with the part that its default type has, so that two ways to write it are equal."""
+    if not isinstance(given, dict) or given.get("type") not in (None, "", "RollingUpdate"):
+        return given
+    return given if given.get("rollingUpdate") is not None else {**given, "rollingUpdate": {}}
+
+
 def share(value: int | str, of: int, rounded: Callable[[float], int]) -> int:
     """Return a number of pods, given as one or as a percentage of `of`."""
     return value if isinstance(value, int) else rounded(of * int(value.removesuffix("%")) / 100)

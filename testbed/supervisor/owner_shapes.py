@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from pydantic import BaseModel
+
 from testbed.cluster import kinds
 from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.deployment import REVISION, Deployment
@@ -21,6 +23,12 @@ def deployment_shape(
     if current is not None:
         _annotate(shape, current)
     numbers, replicas = progress.numbers, wanted.spec.replicas
+    # With its defaults, as clients expect of an API server.
+    shape["spec"] |= {
+        "strategy": _plain(wanted.spec.strategy),
+        "revisionHistoryLimit": wanted.spec.revision_history_limit,
+        "progressDeadlineSeconds": wanted.spec.progress_deadline_seconds,
+    }
     shape["status"] = {
         "replicas": numbers.replicas,
         "updatedReplicas": numbers.updated,
@@ -60,6 +68,7 @@ def replica_set_shape(
 def daemon_set_shape(lab: LabIdentity, wanted: DaemonSet, created_at: str, numbers: DaemonNumbers) -> Shape:
     """Return an apps/v1 DaemonSet."""
     shape = lab.of_manifest(kinds.DAEMON_SET, wanted.key, created_at, wanted.to_manifest())
+    shape["spec"]["updateStrategy"] = _plain(wanted.spec.update_strategy)
     shape["status"] = {
         "desiredNumberScheduled": numbers.desired,
         "currentNumberScheduled": numbers.current,
@@ -70,6 +79,11 @@ def daemon_set_shape(lab: LabIdentity, wanted: DaemonSet, created_at: str, numbe
         "numberMisscheduled": numbers.misscheduled,
     }
     return shape
+
+
+def _plain(model: BaseModel) -> Shape:
+    """Return a part of a manifest with its defaults."""
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _annotate(shape: Shape, one: KeptSet) -> None:

@@ -316,6 +316,17 @@ def test_a_pod_that_ends_has_a_time_of_its_deletion_and_one_of_a_deployment_its_
     assert its_owner.uid == deployment_shape(LAB, DEPLOYMENT, AT, PROGRESS, [SET])["metadata"]["uid"]
 
 
+def test_strategies_have_their_defaults() -> None:
+    whole = deployment_shape(LAB, DEPLOYMENT, AT, PROGRESS, [SET])["spec"]
+    assert whole["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": "50%", "maxUnavailable": "25%"},
+    }
+    assert (whole["revisionHistoryLimit"], whole["progressDeadlineSeconds"]) == (10, 600)
+    strategy = daemon_set_shape(LAB, DAEMONS, AT, DaemonNumbers())["spec"]["updateStrategy"]
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "50%"}}
+
+
 def test_a_uid_is_of_one_object_alone() -> None:
     same = PODS["running"]["metadata"]["uid"]
     assert pod(status())["metadata"]["uid"] == same
