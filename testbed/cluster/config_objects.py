@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from testbed.cluster.free_values import free_name
 from testbed.cluster.manifest import Metadata
 from testbed.cluster.manifest_model import Model
 from testbed.cluster.name_rules import check_config_key, check_object_name, wrong
@@ -151,7 +152,8 @@ def check_config_map(source: Source, read: object) -> Iterator[Problem]:
     assert isinstance(read, ConfigMap)
     for key in read.binary_data:
         if key in read.data:
-            yield source.problem(("binaryData", key), f"a key twice (got {key}, data has it too; want another)")
+            want = f"want another, such as {free_name(key, {*read.data, *read.binary_data})}"
+            yield source.problem(("binaryData", key), f"a key twice (got {key}, data has it too; {want})")
     yield from _check_size(source, read)
 
 

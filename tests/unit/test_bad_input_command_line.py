@@ -51,7 +51,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
             "names, leases, routes or all) - did you mean pods?",
         ),
         (["get", "pods", "-o", "xml"], "'xml' is not one of"),
-        (["logs", "--tail", "-1", "web"], "-1 is not in the range"),
+        (["logs", "--tail", "-2", "web"], "-2 is not in the range"),
         (["ping", "web"], "want both SRC and DST, or neither"),
         (["restart", "agnet"], "no such verb: agnet"),
     ],
