@@ -57,7 +57,7 @@ class Host:
             assert "172.17.0.1/16" in self.of_docker0()
             refused = self.machine.testbed("join", *FLAGS, check=False)
             assert refused.returncode == 3
-            assert "docker0 is a bridge of another program (got 172.17.0.1/16" in refused.stderr
+            assert "docker0 belongs to another program (got 172.17.0.1/16" in refused.stderr
             self.docker.stop()
         self.machine.join(*FLAGS, bridge, OPTIONS)
         self.docker.start()
@@ -164,7 +164,7 @@ def test_another_subnet_reaches_containers_once_dockerd_has_the_new_options(orde
             moved.machine.join(*FLAGS, "--bridge=docker0", OPTIONS)
         else:
             starts = moved.machine.start(shlex.join(["testbed", "join", *FLAGS, OPTIONS]), "waiting for")
-            refusal = "docker0 is a bridge of another program"
+            refusal = "docker0 belongs to another program"
             wait_until(lambda: refusal in moved.ready(), 10, "the agent says why it is not ready", moved.ready)
             assert starts.poll() is None
         after = moved.leased()
