@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from testbed.cgroups.plan import (
     EVENTS,
@@ -107,7 +108,8 @@ class CgroupClaim:
 
 def claim(name: str) -> CgroupClaim:
     """Create the groups of the lab `name` where this machine allows it; call it before the lab's mounts are private."""
-    found = places(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"), _handed_down, root=_is_root())
+    root = _is_root()
+    found = places(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"), _handed_down, root=root)
     why_not = {controller: why for controller, why in found.items() if isinstance(why, str)}
     trees: dict[Controller, tuple[CgroupPlace, int]] = {}
     for controller, place in found.items():
@@ -118,14 +120,20 @@ def claim(name: str) -> CgroupClaim:
             if directory not in [made.directory for made, _ in trees.values()]:
                 # Of a dead lab with this name.
                 _remove_tree(directory, time.monotonic() + EMPTY_LIMIT_S)
-            directory.mkdir(exist_ok=True)
-            if place.version == 2:
-                _write(directory / HANDED_DOWN, f"+{controller}")
-            _try_to_join(directory)
+            _make(directory, place.version, controller)
+            if not root:
+                # Root may; it is left out because the kernel takes its time.
+                _try_to_join(directory)
             trees[controller] = (CgroupPlace(place.version, directory), ns.clone_tree(str(directory)))
         except OSError as failure:
             why_not[controller] = f"{MOUNTED_AT}: {failure.strerror}"
     return CgroupClaim(trees, why_not)
+
+
+def _make(directory: Path, version: Literal[1, 2], controller: Controller) -> None:
+    directory.mkdir(exist_ok=True)
+    if version == 2:
+        _write(directory / HANDED_DOWN, f"+{controller}")
 
 
 def _read(file: str) -> str:

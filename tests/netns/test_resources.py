@@ -128,6 +128,19 @@ def test_groups_of_a_lab_are_removed_whole_and_twice_is_harmless(rundir: Path) -
     remove(rundir)
 
 
+def test_a_try_to_join_leaves_nothing(rundir: Path) -> None:
+    claimed = claim(rundir.name)
+    if claimed.why_not:
+        pytest.skip(f"no control groups here: {dict(claimed.why_not)}")
+    for place, tree in claimed.trees.values():
+        cgroups._try_to_join(place.directory)
+        assert not (place.directory / "probe").exists()
+        os.close(tree)
+    remove(rundir)
+    with pytest.raises(FileNotFoundError):
+        cgroups._try_to_join(rundir / "nowhere" / "group")
+
+
 def test_groups_of_a_living_lab_stay(rundir: Path) -> None:
     claimed = claim(rundir.name)
     if claimed.why_not:
@@ -159,7 +172,7 @@ def test_where_no_group_can_be_made_there_is_one_warning(rundir: Path, monkeypat
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(cgroups, "_try_to_join", refuse)
+    monkeypatch.setattr(cgroups, "_make", refuse)
     groups = claim(rundir.name).attach(rundir / "cgroups")
     complaint = groups.complain_once()
     remove(rundir)
