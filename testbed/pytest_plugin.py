@@ -268,7 +268,7 @@ class LabsOfTheRun:
         try:
             for lab in self._used_by(node) if os.isatty(0) else ():
                 if opens:
-                    print(f"\n\n{node.nodeid} failed; this is lab {lab.name} (leave the shell to go on)")
+                    print(f"\n\n{node.nodeid} failed; this is lab {lab.name} (exit the shell to continue)")
                     open_shell(lab)
                 if pauses:
                     print(_paused(node, lab))

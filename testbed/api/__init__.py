@@ -1,7 +1,6 @@
-"""A lab's API server: what kubectl and Kubernetes' clients talk to.
-
-A process inside the lab, so that it ends with it, on a listening socket of the loopback of the host. It asks the lab
-the same questions as our own verbs do, over the same control socket, and changes nothing beside them.
+"""A lab's API server: the server for kubectl and Kubernetes' clients. A process inside the lab, so that it ends with
+it, on a listening socket of the host's loopback. It sends the lab the same requests as our own verbs, over the same
+control socket, and changes nothing else.
 
     resources    what is served, and under which paths
     failure      errors as Kubernetes' Status

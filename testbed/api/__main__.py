@@ -15,7 +15,7 @@ from testbed.control.client import read_record
 
 
 def main() -> None:
-    """Entry point; serves until the lab ends."""
+    """Serve until the lab ends."""
     rundir, directory, ready = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     record = read_record(rundir)
     if record is None:

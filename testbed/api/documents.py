@@ -1,6 +1,6 @@
-"""What clients ask first: which groups, kinds and versions there are (discovery), and what their fields are (OpenAPI).
+"""Clients' first requests: the groups, kinds and versions (discovery), and their fields (OpenAPI).
 
-The schemas are made from the models that read manifests, so that `kubectl explain` says what the lab takes.
+The schemas are generated from the models that read manifests, so that `kubectl explain` shows what the lab accepts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from testbed.api.resources import GROUPS, RESOURCES, Resource
 
 Document = Mapping[str, Any]
 KUBERNETES = "1.36"
-"""The version whose shapes and ways are served."""
+"""The version whose shapes and behaviour are served."""
 REFERENCE = "#/components/schemas/"
 
 
 def version(testbed: str) -> Document:
-    """Return what /version answers."""
+    """Return the answer to /version."""
     major, _, minor = KUBERNETES.partition(".")
     return {
         "major": major,
@@ -32,7 +32,7 @@ def version(testbed: str) -> Document:
 
 
 def discovery(path: str) -> Document | None:
-    """Return what a path of discovery answers; None for any other path."""
+    """Return the answer to a path of discovery; None for any other path."""
     words = path.strip("/").split("/")
     if words == ["api"]:
         return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
@@ -46,7 +46,7 @@ def discovery(path: str) -> Document | None:
 
 
 def _group_named(words: Sequence[str]) -> str | None:
-    """Return the group of `api/v1` or `apis/apps/v1`; None for what is not served."""
+    """Return the group of `api/v1` or `apis/apps/v1`; None for others."""
     group = "" if words[0] == "api" else words[1] if words[0] == "apis" and len(words) > 1 else None
     if group is None or group not in GROUPS or len(words) != 2 + bool(group):
         return None
@@ -90,7 +90,7 @@ def _resources(group: str) -> Document:
 
 
 def open_api(path: str) -> Document | None:
-    """Return what a path of OpenAPI version 3 answers; None for any other path."""
+    """Return the answer to a path of OpenAPI version 3; None for any other path."""
     words = path.strip("/").split("/")
     if words == ["openapi", "v3"]:
         paths = [f"apis/{group}/{served}" if group else f"api/{served}" for group, served in GROUPS.items()]
@@ -126,7 +126,7 @@ def _schemas_of(resource: Resource) -> dict[str, Document]:
 
 
 def _paths_of(resource: Resource) -> dict[str, Document]:
-    """What lets kubectl leave the checking of fields to the server."""
+    """Return the paths that let kubectl leave the validation of fields to the server."""
     kind = resource.kind
     root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
     within = "/namespaces/{namespace}" if kind.namespaced else ""

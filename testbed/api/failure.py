@@ -1,4 +1,4 @@
-"""Errors as Kubernetes' clients read them: a Status with a code and a reason."""
+"""Errors in the form of Kubernetes' clients: a Status with a code and a reason."""
 
 import re
 from http import HTTPStatus
@@ -27,7 +27,7 @@ _NOT_THERE = re.compile(r"^no \S+ named ")
 
 
 class Failure(Exception):
-    """What a client is answered instead of what it wanted."""
+    """An error for a client."""
 
     def __init__(self, code: int, message: str, place: ApiPlace | None = None, reason: str | None = None) -> None:
         super().__init__(message)
@@ -54,12 +54,12 @@ class Failure(Exception):
 
 
 def not_found(place: ApiPlace) -> Failure:
-    """Return the failure for an object that is not there."""
+    """Return the failure for a missing object."""
     return Failure(404, f'{_called(place)} "{place.name}" not found', place)
 
 
 def already_there(place: ApiPlace) -> Failure:
-    """Return the failure for an object that is there already."""
+    """Return the failure for an existing object."""
     return Failure(409, f'{_called(place)} "{place.name}" already exists', place, "AlreadyExists")
 
 
@@ -70,9 +70,9 @@ def conflict(place: ApiPlace) -> Failure:
 
 
 def from_lab(error: TestbedError, place: ApiPlace | None = None) -> Failure:
-    """Return the failure for what the lab answered."""
+    """Return the failure for the lab's error."""
     if isinstance(error, InvalidInput) or error.exit_code == InvalidInput.exit_code:
-        # kubectl prints what a BadRequest says; of an Invalid it would print the field alone.
+        # kubectl prints the message of a BadRequest; of an Invalid it would print only the field.
         return Failure(400, str(error), place)
     if _NOT_THERE.match(str(error)):
         return Failure(404, str(error), place)

@@ -1,4 +1,4 @@
-"""The lab as the API server asks it: the questions of our own verbs, each answered in a thread of its own."""
+"""The lab from the API server's view: the requests of our own verbs, each in its own thread."""
 
 import asyncio
 import json
@@ -35,21 +35,21 @@ class AsyncLab:
             raise from_lab(error, place) from error
 
     async def delete(self, place: ApiPlace, grace_s: float | None) -> None:
-        """Delete an object; returns when it is gone. Raises Failure."""
+        """Delete an object; return when it is gone. Raises Failure."""
         where = {} if place.namespace is None else {"namespace": place.namespace}
         names = {"kind": place.resource.kind.name, "names": [place.name]}
         await self.ask(DELETE, place, **names, **where, grace_s=grace_s)
 
     async def scale(self, place: ApiPlace, replicas: int) -> None:
-        """Set how many pods there are. Raises Failure."""
+        """Set the number of pods. Raises Failure."""
         await self.ask(SCALE, place, name=place.name, namespace=place.namespace, replicas=replicas)
 
     async def node(self, place: ApiPlace, action: str) -> None:
-        """Close a node for new pods, or open it again. Raises Failure."""
+        """Cordon or uncordon a node. Raises Failure."""
         await self.ask(NODE, place, action=action, name=place.name)
 
     async def ask(self, question: Question[AnswerT], place: ApiPlace, **arguments: object) -> AnswerT:
-        """Ask anything. Raises Failure."""
+        """Send any request. Raises Failure."""
         try:
             return await asyncio.to_thread(lambda: ask(self.record, question, (), None, **arguments))
         except TestbedError as error:

@@ -1,4 +1,4 @@
-"""What clients do with objects: get, list, watch, create, replace, patch and delete them."""
+"""Clients' operations on objects: get, list, watch, create, replace, patch and delete."""
 
 import asyncio
 import json
@@ -25,14 +25,14 @@ SERVERS_OWN = (
     "managedFields",
     "selfLink",
 )
-"""Of metadata: what the server says, not the client."""
+"""Metadata that the server sets, not the client."""
 DELETE_LIMIT_S = 0.3
-"""How long a deletion is waited for before it is answered that it has begun."""
+"""How long to wait for a deletion before answering that it has begun."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An object, and what kubectl prints beside it."""
+    """An object, and what kubectl prints with it."""
 
     body: Mapping[str, Any]
     code: int = 200
@@ -41,7 +41,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a client says beside the path."""
+    """A request's parameters besides the path."""
 
     labels: str = ""
     fields: str = ""
@@ -67,7 +67,7 @@ class Objects:
 
         self._collections = {one.kind.plural: Collection(one, asking(one), versions) for one in RESOURCES}
         self._changing = asyncio.Lock()
-        """A version that was compared must still be the newest when the change is made."""
+        """A compared version must still be the newest when the change is made."""
         self._deletions: set[asyncio.Task[None]] = set()
 
     async def get(self, place: ApiPlace) -> Object:
@@ -86,19 +86,19 @@ class Objects:
         return tables.table(kind, [item], None, whole=query.whole_rows) if query.table else item
 
     async def listed(self, place: ApiPlace, query: Query) -> Mapping[str, Any]:
-        """Return the objects that a query means. Raises Failure."""
+        """Return the objects selected by a query. Raises Failure."""
         found, version = await self._look(place)
         is_meant = self._meant(place, query)
         items = [item for item in found if is_meant(item)]
         kind = place.resource.kind
         if query.table:
             return tables.table(kind.name, items, version, whole=query.whole_rows)
-        # All of them: `limit` is a wish, and a list without `continue` is complete.
+        # All of them: `limit` is a hint, and a list without `continue` is complete.
         metadata = {"resourceVersion": str(version)}
         return {"kind": f"{kind.name}List", "apiVersion": kind.api_version, "metadata": metadata, "items": items}
 
     async def watch(self, place: ApiPlace, query: Query) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield events about the objects that a query means. Raises Failure (410 for a version that is too old)."""
+        """Yield events about the objects selected by a query. Raises Failure (410 for a version that is too old)."""
         collection, is_meant = self._collections[place.resource.kind.plural], self._meant(place, query)
         known: set[str] = set()
         if query.version in ("", "0"):
@@ -124,7 +124,7 @@ class Objects:
     def _seen_as(
         change: ObjectChange, known: set[str], *, begun_with_list: bool, meant: Callable[[Object], bool]
     ) -> str | None:
-        """Return what a change is to one who sees a selection: an object may come into it and leave it."""
+        """Return a change as seen through a selection: an object may enter and leave it."""
         uid = change.object["metadata"]["uid"]
         is_meant = meant(change.object)
         was_known = uid in known or (not begun_with_list and change.type != "ADDED")
@@ -148,19 +148,19 @@ class Objects:
             return replace(await self._apply(place, item, query), code=201)
 
     async def put(self, place: ApiPlace, item: Object, query: Query) -> Answer:
-        """Put an object in the place of the one that is there. Raises Failure (409: it has changed since)."""
+        """Replace an existing object. Raises Failure (409: it has changed since)."""
         async with self._changing:
             before = await self.get(place)
             return await self._change(place, before, item, query)
 
     async def patch(self, place: ApiPlace, kind: str, patch: object, query: Query) -> Answer:
-        """Change a part of an object. Raises Failure."""
+        """Change part of an object. Raises Failure."""
         async with self._changing:
             before = await self.get(place)
             return await self._change(place, before, patches.patched(before, kind, patch), query)
 
     async def delete(self, place: ApiPlace, query: Query) -> Object:
-        """Delete an object; returns when it is gone, or has begun to go. Raises Failure."""
+        """Delete an object; return when it is gone, or has begun to end. Raises Failure."""
         item = await self.get(place)
         if not place.resource.changes:
             raise _unchangeable(place, "delete")
@@ -182,7 +182,7 @@ class Objects:
         return item
 
     async def delete_all(self, place: ApiPlace, query: Query) -> Mapping[str, Any]:
-        """Delete what a query means. Raises Failure."""
+        """Delete the objects selected by a query. Raises Failure."""
         found = await self.listed(place, replace(query, table=False))
         for item in found["items"]:
             metadata = item["metadata"]
@@ -204,7 +204,7 @@ class Objects:
         return await self._apply(place, item, query)
 
     async def _change_node(self, place: ApiPlace, before: Object, item: Object, query: Query) -> Answer:
-        """A node is open for new pods, or closed; the rest of it is in the cluster file."""
+        """Cordon or uncordon a node; the rest of it is in the cluster file."""
         closed = bool(item.get("spec", {}).get("unschedulable"))
         if item["metadata"].get("labels") != before["metadata"].get("labels"):
             raise Failure(403, "a node's labels are in the cluster file (nodes.NAME.labels), then up again", place)
@@ -238,7 +238,7 @@ class Objects:
 
     @staticmethod
     def _place_of(place: ApiPlace, item: Object) -> ApiPlace:
-        """Return where an object belongs by its own word. Raises Failure when that is elsewhere."""
+        """Return an object's own place. Raises Failure if that differs from the request's."""
         kind, metadata = place.resource.kind, item.get("metadata")
         if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
             raise Failure(422, "metadata.name: is missing (generateName is not served)", place)
@@ -252,7 +252,7 @@ class Objects:
 
 
 def _wanted(item: Object) -> Object:
-    """Return what a client wants: the object without what the server says of it."""
+    """Return the client's part of the object, without what the server sets."""
     metadata = {key: value for key, value in item["metadata"].items() if key not in SERVERS_OWN}
     metadata.pop("ownerReferences", None)
     rest = {key: value for key, value in item.items() if key not in ("status", "testbed", "metadata")}
@@ -286,5 +286,5 @@ def _unchangeable(place: ApiPlace, verb: str) -> Failure:
 
 
 def compact(body: Mapping[str, Any]) -> bytes:
-    """Return JSON as it is sent."""
+    """Return JSON in its wire form."""
     return json.dumps(body, separators=(",", ":")).encode()

@@ -1,6 +1,6 @@
-"""The three ways to say a change of an object: JSON patch (RFC 6902), merge patch (RFC 7386), strategic merge patch.
+"""The three kinds of patches: JSON patch (RFC 6902), merge patch (RFC 7386), strategic merge patch.
 
-The last is Kubernetes' own: lists are merged item by item where Kubernetes names the key that tells items apart.
+The last is Kubernetes' own: lists are merged item by item if Kubernetes names a merge key.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,11 +35,11 @@ MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
 def patched(item: Object, kind: str, patch: object) -> Object:
     """Return an object with a patch applied; `kind` is its content type.
 
-    Raises Failure: 415 for another content type, 400 and 422 for a patch that does not fit.
+    Raises Failure: 415 for another content type, 400 and 422 for a patch that does not apply.
     """
     apply = _BY_TYPE.get(kind)
     if apply is None:
-        raise Failure(415, f"not a patch that is known here (got {kind}; want {', '.join(_BY_TYPE)})")
+        raise Failure(415, f"unknown kind of patch (got {kind}; want {', '.join(_BY_TYPE)})")
     result = apply(item, patch)
     if not isinstance(result, dict):
         raise Failure(422, "the patch leaves no object")
@@ -104,7 +104,7 @@ def _strategic(item: object, patch: object) -> object:
 
 
 def _merge_key(field: str, patch: Sequence[Any], there: object) -> str | None:
-    """Return what tells the items of a list apart; None for one that is replaced as a whole."""
+    """Return the merge key of a list; None for one that is replaced as a whole."""
     items = [*patch, *(there if isinstance(there, list) else ())]
     named = [one for one in items if isinstance(one, dict) and one.keys() - {"$patch"}]
     if not named or len(named) != sum(1 for one in items if one != {"$patch": "replace"}):

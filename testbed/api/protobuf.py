@@ -1,7 +1,7 @@
-"""Objects in Kubernetes' protobuf encoding, which kubectl's `create` and evictions are sent in.
+"""Objects in Kubernetes' protobuf encoding, used by kubectl's `create` and evictions.
 
-Only what those requests have in them is known here; a field that is not, and holds something, is refused by its number.
-Numbers and types are those of k8s.io/api and k8s.io/apimachinery (generated.proto), which may not change.
+Only the fields of those requests are supported; any other field with a value is refused by its number. Numbers and
+types are those of k8s.io/api and k8s.io/apimachinery (generated.proto), which may not change.
 """
 
 import base64
@@ -12,7 +12,7 @@ from testbed.api.failure import Failure
 
 CONTENT_TYPE = "application/vnd.kubernetes.protobuf"
 MAGIC = b"k8s\x00"
-"""Before a runtime.Unknown: what kind it is, and the object."""
+"""The prefix of a runtime.Unknown, which has the kind and the object."""
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 MESSAGES: Mapping[str, str] = {
@@ -62,7 +62,7 @@ def decoded(data: bytes) -> dict[str, Any]:
     """Return the object of a request's body. Raises Failure (400, 415)."""
     try:
         if not data.startswith(MAGIC):
-            raise ValueError("no Kubernetes object")
+            raise ValueError("not a Kubernetes object")
         unknown = _message("Unknown", data[len(MAGIC) :])
         meta = unknown.get("typeMeta", {})
         kind = meta.get("kind", "")
@@ -70,7 +70,7 @@ def decoded(data: bytes) -> dict[str, Any]:
             raise Failure(415, f"{kind or 'this'} is not served as protobuf (want application/json)")
         return {**meta, **_message(kind, base64.b64decode(unknown.get("raw", "")))}
     except (ValueError, IndexError) as error:
-        raise Failure(400, f"the request's body is no object in protobuf: {error}") from error
+        raise Failure(400, f"the request's body is not an object in protobuf: {error}") from error
 
 
 def _fields_of(message: str) -> dict[int, tuple[str, str]]:
@@ -121,18 +121,18 @@ def _value(kind: str, value: int | bytes) -> Any:  # noqa: ANN401 - JSON
 
 def _bytes(value: int | bytes) -> bytes:
     if isinstance(value, int):
-        raise ValueError("a number where there should be bytes")
+        raise ValueError("a number instead of bytes")
     return value
 
 
 def _number(value: int | bytes) -> int:
     if not isinstance(value, int):
-        raise ValueError("bytes where there should be a number")
+        raise ValueError("bytes instead of a number")
     return value - (1 << 64) if value >> 63 else value
 
 
 def _holds_something(value: int | bytes) -> bool:
-    """Whether a field says anything: clients send empty ones too."""
+    """Return whether a field has a value: clients send empty ones too."""
     if isinstance(value, int):
         return value != 0
     if not value:
@@ -157,7 +157,7 @@ def _raw_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         if wire == BYTES:
             size, offset = _varint(data, offset)
         if size is None or not number or offset + size > len(data):
-            raise ValueError("cut off, or no message")
+            raise ValueError("truncated, or not a message")
         yield number, data[offset : offset + size]
         offset += size
 

@@ -1,4 +1,4 @@
-"""exec and port-forward over WebSockets: what kubectl's 1.31 and later, and Kubernetes' clients, speak."""
+"""exec and port-forward over WebSockets: the protocol of kubectl 1.31 and later, and of Kubernetes' clients."""
 
 import asyncio
 import contextlib
@@ -26,12 +26,12 @@ NO_WEBSOCKET = "wants a WebSocket (kubectl 1.31 or later, without KUBECTL_REMOTE
 
 
 def wants_websocket(request: web.Request) -> bool:
-    """Whether a request asks for one."""
+    """Return whether a request asks for one."""
     return request.headers.get("Upgrade", "").lower() == "websocket"
 
 
 async def serve_exec(request: web.Request, place: ApiPlace, record: LabRecord) -> web.WebSocketResponse:
-    """Run a command in a pod for a client. Raises Failure before the WebSocket is there."""
+    """Run a command in a pod for a client. Raises Failure before the WebSocket opens."""
     query = request.query
     command, container = query.getall("command", []), query.get("container")
     if not command:
@@ -59,7 +59,7 @@ async def serve_exec(request: web.Request, place: ApiPlace, record: LabRecord) -
     if program.stderr is not None:
         outputs.append(asyncio.create_task(_send_output(socket, program.stderr, STDERR)))
     try:
-        # The client goes, or the program ends.
+        # The client leaves, or the program ends.
         ended.add_done_callback(lambda _: reading.cancel())
         await asyncio.wait({reading})
         if ended.done():
@@ -84,7 +84,7 @@ def _teller(loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[Ended]") -> 
 
 
 async def _take_input(socket: web.WebSocketResponse, program: StreamProgram) -> None:
-    """Hand on what the client sends, until it goes."""
+    """Forward the client's input, until it leaves."""
     async for message in socket:
         if message.type is not WSMsgType.BINARY or not message.data:
             continue
@@ -108,7 +108,7 @@ def _read(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, CHUNK_BYTES)
     except OSError:
-        # A terminal whose other end is closed says so with an error.
+        # A terminal whose other end is closed reports it by an error.
         return b""
 
 
@@ -136,7 +136,7 @@ def _how_it_ended(ended: Ended) -> Mapping[str, Any]:
 async def serve_port_forward(
     request: web.Request, place: ApiPlace, record: LabRecord, directory: Path
 ) -> web.WebSocketResponse:
-    """Carry a client's connections to ports of a pod. Raises Failure before the WebSocket is there."""
+    """Forward a client's connections to ports of a pod. Raises Failure before the WebSocket opens."""
     if not wants_websocket(request) or FORWARD_PROTOCOL not in request.headers.get("Sec-WebSocket-Protocol", ""):
         raise Failure(400, f"portforward: {NO_WEBSOCKET}", place)
     socket = web.WebSocketResponse(protocols=(FORWARD_PROTOCOL,))
@@ -155,7 +155,7 @@ async def serve_port_forward(
 
 
 class _Forwarding:
-    """One port-forward of a client: its streams, and the connections that they lead to."""
+    """One port-forward of a client: its streams, and their connections."""
 
     def __init__(self, socket: web.WebSocketResponse, place: ApiPlace, record: LabRecord, directory: Path) -> None:
         self._socket = socket
@@ -164,16 +164,16 @@ class _Forwarding:
         self._directory = directory
         self._session = spdy.Session()
         self._errors: dict[str, int] = {}
-        """Streams for errors, by the request that they belong to."""
+        """Streams for errors, by request."""
         self._doors: dict[int, PodDoor] = {}
         """By port."""
         self._opening = asyncio.Lock()
         self._writers: dict[int, asyncio.Queue[bytes | None]] = {}
-        """What comes for a connection, by its stream; None is its end."""
+        """Pending data for a connection, by its stream; None is its end."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def take(self, data: bytes) -> None:
-        """Take what the client sent. Raises spdy.ProtocolError."""
+        """Handle the client's data. Raises spdy.ProtocolError."""
         for frame in self._session.feed(data):
             match frame:
                 case spdy.Opened():
@@ -211,7 +211,7 @@ class _Forwarding:
         task.add_done_callback(self._tasks.discard)
 
     async def _carry(self, stream: int, port: str, errors: int) -> None:
-        """Carry one connection to its end; what goes wrong is told on its other stream."""
+        """Forward one connection to its end; report errors on its other stream."""
         queue = self._writers[stream]
         try:
             reader, writer = await self._connect(port)

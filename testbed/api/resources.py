@@ -1,4 +1,4 @@
-"""What the API server serves: each kind's group, version, path and verbs. Pure."""
+"""The resources of the API server: each kind's group, version, path and verbs. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,41 +6,41 @@ from dataclasses import dataclass
 from testbed.cluster.kinds import DEPLOYMENT, KINDS, NODE, POD, Kind
 
 OURS = "testbed/v1"
-"""Kinds that Kubernetes does not have; its clients are not shown them."""
+"""Kinds that Kubernetes does not have; its clients do not see them."""
 LOOKING = ("get", "list", "watch")
 CHANGING = ("create", "delete", "deletecollection", "patch", "update")
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A kind as clients find it."""
+    """A kind as clients see it."""
 
     kind: Kind
 
     @property
     def group(self) -> str:
-        """Empty for Kubernetes' core."""
+        """Return the group; empty for Kubernetes' core."""
         return self.kind.api_version.rpartition("/")[0]
 
     @property
     def version(self) -> str:
-        """Within the group."""
+        """Return the version within the group."""
         return self.kind.api_version.rpartition("/")[2]
 
     @property
     def changes(self) -> bool:
-        """Whether clients may create, change and delete its objects."""
+        """Return whether clients may create, change and delete its objects."""
         return self.kind.manifest is not None
 
     @property
     def verbs(self) -> tuple[str, ...]:
-        """What clients may do."""
+        """Return the verbs that clients may use."""
         patch = ("patch", "update") if self.kind is NODE else ()
         return (*LOOKING, *(CHANGING if self.changes else patch))
 
     @property
     def subresources(self) -> Mapping[str, tuple[str, tuple[str, ...]]]:
-        """Kind and verbs of what lies below an object, by its last word."""
+        """Return kind and verbs of an object's subresources, by their last word."""
         if self.kind is POD:
             return {
                 "log": ("Pod", ("get",)),
@@ -60,11 +60,11 @@ GROUPS: Mapping[str, str] = {one.group: one.version for one in RESOURCES}
 
 @dataclass(frozen=True, slots=True)
 class ApiPlace:
-    """What the path of a request names."""
+    """The place that the path of a request names."""
 
     resource: Resource
     namespace: str | None
-    """None: every namespace, or a kind that is in none."""
+    """None: every namespace, or a kind without namespaces."""
     name: str | None
     subresource: str | None = None
 

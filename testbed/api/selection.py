@@ -1,4 +1,4 @@
-"""What a query says: flags, label and field selectors. Pure."""
+"""The parameters of a query: flags, label and field selectors. Pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,12 +16,12 @@ FALSE = frozenset({"0", "f", "F", "false", "False", "FALSE"})
 
 
 def is_true(text: str | None) -> bool:
-    """Whether a flag of a query is set."""
+    """Return whether a flag of a query is set."""
     return text in TRUE
 
 
 def selection(labels: str, fields: str) -> Test:
-    """Return what decides whether an object is meant. Raises Failure (400)."""
+    """Return a function that reports whether an object is selected. Raises Failure (400)."""
     try:
         requirements = parse_selector(labels) if labels else ()
     except ValueError as error:
@@ -41,7 +41,7 @@ def _field(part: str) -> Test:
     path = key.removesuffix("!").strip().split(".")
     value = value.removeprefix("=").strip()
     if not equals or not path[0]:
-        raise Failure(400, f"fieldSelector: not understood (got {part}; want FIELD=VALUE or FIELD!=VALUE)")
+        raise Failure(400, f"fieldSelector: invalid (got {part}; want FIELD=VALUE or FIELD!=VALUE)")
 
     def test(item: Object) -> bool:
         found: Any = item

@@ -1,4 +1,4 @@
-"""HTTPS: who may come in, which request goes where, and how answers are written."""
+"""HTTPS: authentication, routing of requests, and the form of answers."""
 
 import asyncio
 import contextlib
@@ -25,9 +25,9 @@ from testbed.errors import TestbedError
 PROJECT = "overlay-testbed"
 JSON = "application/json"
 MOST_WATCHES = 256
-"""At a time."""
+"""Limit of concurrent watches."""
 WRITE_LIMIT_S = 60.0
-"""A watcher that takes nothing for so long is given up; it lists again."""
+"""A watcher that reads nothing for this time is disconnected; it lists again."""
 TOKEN_PREFIX = "Bearer "
 Handler = Callable[[web.Request, ApiPlace], Awaitable[web.StreamResponse]]
 
@@ -36,7 +36,7 @@ class ApiServer:
     """Serves one lab."""
 
     def __init__(self, lab: AsyncLab, token: str, directory: Path) -> None:
-        """`directory`: the server's own, for sockets. Must be made in the event loop."""
+        """`directory`: the server's own, for sockets. Must be created in the event loop."""
         self._lab = lab
         self._token = token
         self._directory = directory
@@ -59,7 +59,7 @@ class ApiServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable[..., Awaitable[web.StreamResponse]]) -> Any:  # noqa: ANN401 - aiohttp's
-        """Let in who has the token; write each failure as a Status."""
+        """Admit clients with the token; write each failure as a Status."""
         try:
             given = request.headers.get("Authorization", "")
             known = f"{TOKEN_PREFIX}{self._token}"
@@ -176,7 +176,7 @@ class ApiServer:
 
 def _one(place: ApiPlace) -> ApiPlace:
     if place.name is None:
-        raise Failure(405, "this wants one object", place)
+        raise Failure(405, "this needs one object", place)
     return place
 
 
@@ -204,7 +204,7 @@ async def _query(request: web.Request) -> Query:
 async def _body(request: web.Request) -> dict[str, Any]:
     body = await _json(request)
     if not isinstance(body, dict):
-        raise Failure(400, "the request's body is no object")
+        raise Failure(400, "the request's body is not an object")
     return body
 
 

@@ -39,14 +39,14 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The client gave a stream up."""
+    """The client reset a stream."""
 
     stream: int
 
 
 @dataclass(frozen=True, slots=True)
 class Pinged:
-    """To be answered with the same number."""
+    """Must be answered with the same number."""
 
     number: int
 
@@ -55,7 +55,7 @@ Frame: TypeAlias = Opened | Data | Reset | Pinged
 
 
 class ProtocolError(Exception):
-    """What came is no SPDY/3.1."""
+    """The data is not SPDY/3.1."""
 
 
 class Session:
@@ -67,7 +67,7 @@ class Session:
         self._deflate = zlib.compressobj(zdict=DICTIONARY)
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Take bytes as they come; yield the frames that are whole. Raises ProtocolError."""
+        """Take bytes as they arrive; yield complete frames. Raises ProtocolError."""
         self._buffer += data
         while len(self._buffer) >= 8:
             first, second, third = struct.unpack_from("!HHI", self._buffer)
@@ -92,7 +92,7 @@ class Session:
                 if flags & FLAG_FIN:
                     yield Data(stream, b"", last=True)
             elif kind == HEADERS:
-                # Their compression goes on from frame to frame, so that they must be read.
+                # Their compression spans frames, so they must be read.
                 self._headers(payload[4:])
             elif kind == RST_STREAM:
                 yield Reset(struct.unpack_from("!I", payload)[0] & 0x7FFFFFFF)
@@ -123,7 +123,7 @@ class Session:
 
     @staticmethod
     def reset(stream: int) -> bytes:
-        """Return the frame that gives a stream up."""
+        """Return the frame that resets a stream."""
         return _control_frame(RST_STREAM, struct.pack("!II", stream, 5))
 
     @staticmethod
