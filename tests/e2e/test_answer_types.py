@@ -61,7 +61,7 @@ def test_events_on_the_socket_are_of_their_type(nginx_tomcat: Lab) -> None:
 
 
 @pytest.mark.parametrize(("verb", "words"), [("doctor", ""), ("topologies", ""), ("validate", "nginx_tomcat")])
-def test_what_is_said_without_a_lab_is_of_its_type(verb: str, words: str) -> None:
+def test_what_is_reported_without_a_lab_is_of_its_type(verb: str, words: str) -> None:
     assert differences(run_verb(verb, *words.split(), "-o", "json").json, ANSWERS[verb]) == []
 
 

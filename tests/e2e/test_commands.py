@@ -86,7 +86,7 @@ def test_one_node_is_shown_as_one_types_it_there(two_nodes: Lab) -> None:
     assert "ip netns" not in shown
 
 
-def test_machine_without_changes_is_told_with_those_that_have_some(two_nodes: Lab) -> None:
+def test_machine_without_changes_is_reported_with_those_that_have_some(two_nodes: Lab) -> None:
     answer = two_nodes.testbed("commands", "node9")
     assert answer.code == 1
     assert "no changes on node9 (there are changes on: " in answer.err

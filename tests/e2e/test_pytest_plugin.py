@@ -367,7 +367,7 @@ def test_wrong_cluster_is_one_line_and_no_test_passes(project: Project) -> None:
     assert "During handling" not in done.out
 
 
-def test_file_that_cannot_be_read_is_told_as_by_pytest_alone(project: Project) -> None:
+def test_file_that_cannot_be_read_is_reported_as_by_pytest_alone(project: Project) -> None:
     project.write("test_typo.py", "def test_nothing(lab: Labb): pass")
     done = project.run()
     assert "NameError: name 'Labb' is not defined" in done.out

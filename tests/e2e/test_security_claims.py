@@ -149,7 +149,7 @@ def answer(lab: LabHandle, host: str) -> str:
     return lab.curl("shell1", f"http://{host}:{NODE_PORT}/hostname", timeout_s=2).body.strip()
 
 
-def test_what_a_lab_keeps_is_nobody_elses(lab: LabHandle) -> None:
+def test_what_a_lab_keeps_is_private(lab: LabHandle) -> None:
     rundir = lab.record.rundir
     on_host = [path for path in rundir.rglob("*") if path.lstat().st_mode & 0o077 and not path.is_symlink()]
     assert {str(path.relative_to(rundir)) for path in on_host} == {"lab.json", "hosts"}

@@ -86,7 +86,7 @@ def test_applying_twice_changes_once_and_says_so(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-def test_new_labels_restart_nothing_and_a_new_spec_builds_the_pod_anew_with_its_address(lab: Lab) -> None:
+def test_new_labels_restart_nothing_and_a_new_spec_rebuilds_the_pod_with_its_address(lab: Lab) -> None:
     apply(lab, pod("changing", nodeName="node2"))
     (before,) = pods_of(lab, "changing")
     renamed = pod("changing", nodeName="node2")
@@ -102,7 +102,7 @@ def test_new_labels_restart_nothing_and_a_new_spec_builds_the_pod_anew_with_its_
     lab.must("delete", "pod", "changing")
 
 
-def test_a_wrong_file_changes_nothing_and_every_mistake_is_told_with_its_line(lab: Lab) -> None:
+def test_a_wrong_file_changes_nothing_and_every_mistake_is_reported_with_its_line(lab: Lab) -> None:
     wrong = """\
 apiVersion: v1
 kind: Pod

@@ -110,7 +110,7 @@ def test_what_is_not_in_the_lab_is_named_in_one_line(words: str, part: str, two_
     assert answer.code == FAILED
 
 
-def test_terminal_that_is_not_there_is_said_before_anything_is_run(two_nodes: Lab) -> None:
+def test_terminal_that_is_not_there_is_reported_before_anything_is_run(two_nodes: Lab) -> None:
     answer = two_nodes.testbed("exec", "-it", "shell1", "--", "touch", "/tmp/was-run")
     assert answer.code == USAGE
     assert len(complaints(answer)) == 1
@@ -126,7 +126,7 @@ def test_lab_that_does_not_run_is_named(two_nodes: Lab) -> None:
 
 
 @pytest.mark.parametrize("verb", ["validate", "up"])
-def test_all_mistakes_of_a_file_are_said_at_once_and_nothing_is_created(verb: str, tmp_path: Path) -> None:
+def test_all_mistakes_of_a_file_are_reported_at_once_and_nothing_is_created(verb: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(BAD_CLUSTER)
     lab = fresh_name("bad")

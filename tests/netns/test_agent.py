@@ -139,7 +139,7 @@ def test_an_agent_killed_hard_comes_back_with_its_subnet_within_three_seconds(tw
         ("nft flush ruleset", "the rules"),
     ],
 )
-def test_what_somebody_deletes_is_made_again(two_nodes: TwoNodes, command: str, what: str) -> None:
+def test_what_is_deleted_is_made_again(two_nodes: TwoNodes, command: str, what: str) -> None:
     def kernel() -> tuple[str, str, bool]:
         addresses = run("ip", "-n", two_nodes.node1.netns, "-br", "-4", "address").stdout
         routes = run("ip", "-n", two_nodes.node1.netns, "route").stdout

@@ -39,7 +39,7 @@ def reaches(source: tuple[str, str], destination: tuple[str, str]) -> bool:
 
 
 @pytest.mark.row("F26")
-def test_another_config_changes_nothing_that_runs_and_is_told_once(underlay: Underlay) -> None:
+def test_another_config_changes_nothing_that_runs_and_is_reported_once(underlay: Underlay) -> None:
     nodes = [underlay.agent("node1", ADDRESS), underlay.agent("node2", "192.168.8.228")]
     first, second = pods_on(underlay, *nodes)
     wait_until(lambda: reaches(first, second), 10, "the pods reach each other")

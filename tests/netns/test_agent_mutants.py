@@ -27,7 +27,7 @@ CASES = (
     (
         "F26",
         "blind",
-        "test_agent_foresees_and_follows.py::test_another_config_changes_nothing_that_runs_and_is_told_once",
+        "test_agent_foresees_and_follows.py::test_another_config_changes_nothing_that_runs_and_is_reported_once",
         "the change is told",
     ),
     (

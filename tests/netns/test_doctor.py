@@ -22,7 +22,7 @@ def test_trying_the_kernel_leaves_the_host_as_it_was() -> None:
     assert found["kernel: bridge"].found == "works"
 
 
-def test_a_machine_that_runs_these_tests_lacks_nothing() -> None:
+def test_a_machine_that_runs_these_tests_misses_nothing() -> None:
     assert required_failures(checks(), also=["image nginx", "image tomcat"]) == ()
 
 

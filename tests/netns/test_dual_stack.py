@@ -141,7 +141,7 @@ def test_the_kernel_has_routes_and_rules_for_ipv6_too(dual: DualStack) -> None:
         "ip link delete flannel-v6.1",
     ],
 )
-def test_what_somebody_deletes_of_ipv6_is_made_again(dual: DualStack, command: str) -> None:
+def test_deleted_ipv6_state_is_made_again(dual: DualStack, command: str) -> None:
     if "flannel" in command and not dual.name.startswith("vxlan"):
         return
     if ":90::/64" in command and dual.name.startswith("wireguard"):

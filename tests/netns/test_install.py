@@ -161,7 +161,7 @@ def test_the_command_of_a_clone_that_is_gone_says_so(sh: Shell, installed: MakeC
 
 
 @pytest.mark.parametrize("command", ["up --help", "test --unit", "check"])
-def test_a_moved_clone_says_so_to_a_user_who_cannot_mend_it(sh: Shell, installed: MakeClone, command: str) -> None:
+def test_a_moved_clone_says_so_to_a_user_who_cannot_repair_it(sh: Shell, installed: MakeClone, command: str) -> None:
     root = installed("clone")
     moved = root.rename(root.with_name("moved elsewhere"))
     result = sh(f"{NOBODY} '{moved}'/scripts/{command}")

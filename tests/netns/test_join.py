@@ -99,7 +99,7 @@ def test_who_leaves_is_gone_and_leaves_nothing(underlay: Underlay) -> None:
 
 
 @pytest.mark.slow
-def test_mistakes_are_told_at_once_and_change_nothing(two: tuple[Machine, Machine], underlay: Underlay) -> None:
+def test_mistakes_are_reported_at_once_and_change_nothing(two: tuple[Machine, Machine], underlay: Underlay) -> None:
     again = two[0].testbed("join", *FLAGS, check=False)
     assert again.returncode == 3
     assert "machine: an agent runs here already (got an answer on port 8286; want it stopped" in again.stderr

@@ -66,7 +66,7 @@ def peer(public_ip: str, mac: str) -> str:
     ],
 )
 @pytest.mark.row("C21")
-def test_what_somebody_changes_is_as_before_within_five_seconds(vxlan: TwoNodes, command: str) -> None:
+def test_what_is_changed_is_as_before_within_five_seconds(vxlan: TwoNodes, command: str) -> None:
     node = vxlan.node1
 
     def state() -> tuple[dict[str, set[str]], str]:
@@ -176,7 +176,7 @@ def test_a_peers_changed_address_replaces_a_plain_route(host_gw: TwoNodes) -> No
     wait_until(lambda: entries(node) == before, 5, "nothing is left of the peer", lambda: entries(node))
 
 
-def test_leases_of_another_backend_and_without_usable_data_are_no_peers_and_harm_nobody(vxlan: TwoNodes) -> None:
+def test_leases_of_another_backend_and_without_usable_data_are_no_peers_and_do_no_harm(vxlan: TwoNodes) -> None:
     node, etcd = vxlan.node1, vxlan.underlay.etcdctl
     before = entries(node)
     for value in (

@@ -426,7 +426,7 @@ def test_what_is_cleared_away_is_not_what_another_starts(root: Path) -> None:
     assert removal.remove_leftovers() == {LAB: ""}
 
 
-def test_a_lock_that_a_killed_up_left_hinders_nobody_and_goes(root: Path) -> None:
+def test_a_lock_that_a_killed_up_left_blocks_nothing_and_goes(root: Path) -> None:
     root.mkdir()
     (root / f".{LAB}.lock").touch(0o600)
     (root / ".long-gone.lock").touch(0o600)

@@ -273,7 +273,7 @@ def test_users_and_roles_are_respected(etcd: EtcdServer) -> None:
         refused.close()
 
 
-def test_a_password_that_nobody_asks_for_does_no_harm(etcd: EtcdServer) -> None:
+def test_a_password_that_is_not_asked_for_does_no_harm(etcd: EtcdServer) -> None:
     registry = EtcdRegistry([etcd.endpoint], credentials=Credentials(user="node", password="pass"))
     assert registry.list_leases().leases == {}
     registry.close()
@@ -320,7 +320,7 @@ def test_tls_with_client_certificates_works_and_its_failures_are_told_apart(tmp_
 
 
 @pytest.mark.row("B7")
-def test_an_expired_certificate_is_told(tmp_path: Path) -> None:
+def test_an_expired_certificate_is_reported(tmp_path: Path) -> None:
     ca, expired = authority(tmp_path, "ca"), pair(tmp_path, "ca", "server", days=-1)
     server = EtcdServer(tmp_path, [f"--cert-file={expired[0]}", f"--key-file={expired[1]}"])
     registry = EtcdRegistry([server.endpoint], credentials=Credentials(ca), deadline_s=2)

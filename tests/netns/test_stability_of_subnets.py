@@ -187,7 +187,7 @@ def transaction(number: int) -> str:
 
 @pytest.mark.row("B40")
 @pytest.mark.row("C32")
-def test_junk_beside_good_keys_is_one_warning_each_and_harms_nobody(underlay: Underlay) -> None:
+def test_junk_beside_good_keys_is_one_warning_each_and_does_no_harm(underlay: Underlay) -> None:
     junk = ("10.0.5.0", "10.0.5.300-24", "10.0.5.0-33", "10.0.5.1-24", "$(touch pwned)-24", "; touch pwned-24")
     bad_values = {"10.0.6.0-24": "no JSON", "10.0.7.0-24": '{"PublicIP":"$(touch pwned)"}'}
     good = {f"10.0.{number}.0/24": f"192.168.8.{number}" for number in (90, 91, 92)}

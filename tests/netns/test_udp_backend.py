@@ -184,7 +184,7 @@ def test_largest_packet_passes_and_a_larger_one_is_told_the_mtu(overlay: tuple[N
     assert " 0% packet loss" in ping(node1.pod, "10.0.90.2", "-M", "dont", "-s", "3000")
 
 
-def test_packet_to_nobody_is_answered_at_once_to_pods_and_to_the_node(overlay: tuple[Node, Node]) -> None:
+def test_packet_to_no_one_is_answered_at_once_to_pods_and_to_the_node(overlay: tuple[Node, Node]) -> None:
     node1, _ = overlay
     for source in (node1.pod, node1.namespace):
         assert "From 10.0.46.0 icmp_seq=1 Destination Net Unreachable" in ping(source, "10.0.77.5")

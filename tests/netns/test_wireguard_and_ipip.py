@@ -37,7 +37,7 @@ def ipip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
 
 
 @pytest.mark.parametrize("kind", ["wireguard", "ipip"])
-def test_a_kernel_without_the_device_is_told_at_start(underlay: Underlay, kind: str) -> None:
+def test_a_kernel_without_the_device_is_reported_at_start(underlay: Underlay, kind: str) -> None:
     tried = run("unshare", "--net", "ip", "link", "add", "probe", "type", kind, check=False)
     if "Unknown device type" not in tried.stderr:
         pytest.skip(f"this kernel has {kind}")
@@ -84,7 +84,7 @@ def test_no_secret_is_readable_or_in_the_journal(wireguard: TwoNodes, tmp_path: 
         "ip link set flannel-wg mtu 1300",
     ],
 )
-def test_what_somebody_changes_is_as_before_within_five_seconds(wireguard: TwoNodes, command: str) -> None:
+def test_what_is_changed_is_as_before_within_five_seconds(wireguard: TwoNodes, command: str) -> None:
     node = wireguard.node1
 
     def state() -> list[str]:

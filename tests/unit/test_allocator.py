@@ -48,7 +48,7 @@ def test_only_the_first_hundred_are_drawn_from() -> None:
     assert drawn == set(walk(network, taken)[:100])
 
 
-def test_no_free_subnet_is_said_with_the_count() -> None:
+def test_no_free_subnet_is_reported_with_the_count() -> None:
     network = config('{"Network":"10.0.0.0/28"}')
     taken = [subnet("10.0.0.4/30"), subnet("10.0.0.8/30"), subnet("10.0.0.12/30")]
     with pytest.raises(NoFreeSubnet, match="0 of 3 subnets are free"):

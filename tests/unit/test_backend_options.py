@@ -51,7 +51,7 @@ def test_names_match_in_any_case_and_zero_means_the_default_port() -> None:
     ],
 )
 @pytest.mark.row("C20")
-def test_each_wrong_option_is_told(backend: dict[str, object], problem: str) -> None:
+def test_each_wrong_option_is_reported(backend: dict[str, object], problem: str) -> None:
     assert problem in complaint(**backend)
 
 
@@ -59,7 +59,7 @@ def test_a_key_is_never_shown() -> None:
     assert "secret" not in complaint(Type="wireguard", PSK="secret")
 
 
-def test_every_wrong_option_is_told_at_once() -> None:
+def test_every_wrong_option_is_reported_at_once() -> None:
     text = complaint(Type="vxlan", VNI=-1, Port="x", Learning=3)
     assert [name in text for name in ("Backend.VNI", "Backend.Port", "Backend.Learning")] == [True] * 3
 

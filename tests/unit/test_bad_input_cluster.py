@@ -66,7 +66,7 @@ def test_what_no_link_has_is_refused_with_its_field_and_unit(
 
 
 @pytest.mark.row("B20")
-def test_more_than_the_machine_holds_is_said_with_the_estimate_and_the_limit() -> None:
+def test_more_than_the_machine_holds_is_reported_with_the_estimate_and_the_limit() -> None:
     complaint = too_big(nodes=1000, pods=2000, available_mib=4000)
     assert complaint is not None
     assert complaint.startswith("environment: more nodes than this machine holds (got 1000 nodes and 2000 pods, about ")

@@ -109,7 +109,7 @@ def test_it_stays_for_a_lab_that_another_process_is_starting(machine: Machine) -
     assert not machine.settings.exists()
 
 
-def test_a_program_that_relies_on_it_by_now_keeps_it_and_is_said(machine: Machine) -> None:
+def test_a_program_that_relies_on_it_by_now_keeps_it_and_is_reported(machine: Machine) -> None:
     machine.provide()
     (machine.settings / CALLS[-1]).write_text("1\n")
     assert machine.put_back().startswith("kernel module br_netfilter stays loaded: net.bridge.bridge-nf-call-iptables ")

@@ -41,7 +41,7 @@ def test_certificates_are_taken_by_those_who_go_by_the_book(
     assert "OK" in openssl(*strict, str(tmp_path / "a.pem"))
 
 
-def test_a_client_s_certificate_serves_nobody(authority: Authority, tmp_path: Path) -> None:
+def test_a_client_s_certificate_cannot_serve(authority: Authority, tmp_path: Path) -> None:
     files = authority.issue(tmp_path / "tls", "/run/tls", "agent-node1")
     assert files.certificate == "/run/tls/agent-node1.pem"
     text = openssl("x509", "-in", str(tmp_path / "tls" / "agent-node1.pem"), "-noout", "-text")

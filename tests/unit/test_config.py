@@ -66,7 +66,7 @@ def test_host_bits_are_masked_with_any_length() -> None:
 
 
 @pytest.mark.row("B22")
-def test_host_bits_are_told() -> None:
+def test_host_bits_are_reported() -> None:
     config = parse(Network="10.3.5.7/16")
     assert config.warnings == ("Network: has host bits, which do not count (got 10.3.5.7/16; taken as 10.3.0.0/16)",)
     assert config == parse(Network="10.3.0.0/16")
@@ -192,7 +192,7 @@ def test_udp_refuses_ipv6_and_nothing_works_without_ipv4() -> None:
     assert "EnableIPv4: not a boolean" in problems(Network="10.3.0.0/16", EnableIPv4="yes")
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     text = problems(
         Network="10.3.0.0/33", SubnetLen="24", SubnetMin="x", Backend={"Type": "udp", "Port": 0}, EnableIPv6=1
     )
@@ -202,7 +202,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 @pytest.mark.parametrize("sizes", [{"SubnetLen": 31}, {"Network": "10.0.0.0/29"}])
 @pytest.mark.row("B24")
-def test_a_bad_bound_is_told_beside_a_bad_size(sizes: dict[str, Any]) -> None:
+def test_a_bad_bound_is_reported_beside_a_bad_size(sizes: dict[str, Any]) -> None:
     assert "SubnetMax: not an address" in problems(**{"Network": "10.3.0.0/16", "SubnetMax": "x", **sizes})
 
 

@@ -20,7 +20,7 @@ def wait(registry: FakeRegistry, clock: FakeClock, give_up_after_s: float = 200)
 
 
 @pytest.mark.row("B21")
-def test_a_config_that_comes_late_is_taken_and_the_wait_is_told_every_ten_seconds(
+def test_a_config_that_comes_late_is_taken_and_the_wait_is_reported_every_ten_seconds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock, registry = FakeClock(), FakeRegistry()
@@ -33,7 +33,7 @@ def test_a_config_that_comes_late_is_taken_and_the_wait_is_told_every_ten_second
 
 
 @pytest.mark.row("B21")
-def test_a_bad_config_is_told_at_once_and_its_correction_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bad_config_is_reported_at_once_and_its_correction_is_taken(caplog: pytest.LogCaptureFixture) -> None:
     clock, registry = FakeClock(), FakeRegistry()
     clock.at(3, lambda: setattr(registry, "config_text", b'{"Network":"10.0.0.0/29"}'))
     clock.at(6, lambda: setattr(registry, "config_text", b"{"))
@@ -77,7 +77,7 @@ def test_the_callers_check_may_refuse_a_config(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.row("B24")
-def test_an_option_that_nobody_reads_is_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_option_without_a_reader_is_named(caplog: pytest.LogCaptureFixture) -> None:
     clock, registry = FakeClock(), FakeRegistry()
     registry.config_text = b'{"Network":"10.0.0.0/16","Backend":{"Type":"udp","Prot":8285}}'
     with caplog.at_level(logging.WARNING):
@@ -85,7 +85,7 @@ def test_an_option_that_nobody_reads_is_named(caplog: pytest.LogCaptureFixture) 
     assert caplog.messages == ["Backend.Prot: not an option of udp, ignored"]
 
 
-def test_whoever_asks_is_told_what_is_waited_for() -> None:
+def test_the_caller_learns_what_is_waited_for() -> None:
     clock, registry, stop = FakeClock(), FakeRegistry(), threading.Event()
     told: list[str] = []
     clock.at(3, lambda: setattr(registry, "config_text", b'{"Network":"10.0.0.0/29"}'))

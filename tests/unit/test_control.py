@@ -124,7 +124,7 @@ def test_a_request_that_is_none_is_answered_with_an_error(connect: Connect, sent
 
 
 @pytest.mark.row("B44")
-def test_half_a_request_is_told_and_its_descriptors_are_closed(connect: Connect) -> None:
+def test_half_a_request_is_reported_and_its_descriptors_are_closed(connect: Connect) -> None:
     connection, (ours, theirs) = connect(), os.pipe()
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs]))]
     connection.sendmsg([b'{"verb":"streams"'], rights)
@@ -157,7 +157,7 @@ def test_too_many_descriptors_are_refused_and_closed(connect: Connect) -> None:
 
 
 @pytest.mark.row("B44")
-def test_a_thousand_idle_clients_delay_nobody(connect: Connect) -> None:
+def test_a_thousand_idle_clients_cause_no_delay(connect: Connect) -> None:
     # Both ends are ours here, and the usual limit is 1,024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -84,7 +84,7 @@ def test_a_missing_program_names_its_package() -> None:
     assert found["nft"].ok
 
 
-def test_memory_and_room_are_said_with_what_the_smallest_lab_needs(tmp_path: Path) -> None:
+def test_memory_and_room_are_reported_with_what_the_smallest_lab_needs(tmp_path: Path) -> None:
     assert not memory_check(300).ok
     assert memory_check(8000).ok
     assert memory_check(8000).found == "8000 MiB free, enough for 171 nodes with two pods each"

@@ -170,7 +170,7 @@ def test_request_and_reply_are_told_apart_by_a_legend(backend: str) -> None:
     assert [one.get("data-stacks") for one in root.iter() if one.get("data-stacks")] == ["request", "reply"]
 
 
-def test_what_a_hop_changed_is_said_and_marked() -> None:
+def test_what_a_hop_changed_is_reported_and_marked() -> None:
     hops = hops_of("udp")
     row = row_of(hops[3], hops[2])
     network = next(cell for cell in row.cells if cell.name == "IPv4")
@@ -179,7 +179,7 @@ def test_what_a_hop_changed_is_said_and_marked() -> None:
     assert {network.lines[at] for at in network.changed} == {"ttl 63, tcp"}
 
 
-def test_address_translation_is_said() -> None:
+def test_address_translation_is_reported() -> None:
     hops = hops_of("udp")
     translated = hops[1] | {"inner": hops[1]["inner"] | {"dst": "10.0.46.9"}}
     change = row_of(translated, hops[0]).change

@@ -62,7 +62,7 @@ def first_of(stream: WatchStream) -> object:
     return stream.poll(2)
 
 
-def test_a_stream_that_ends_without_a_word_is_told_and_told_again() -> None:
+def test_a_stream_that_ends_silently_is_reported_at_every_call() -> None:
     with etcd_that(lambda: iter([created()])) as (client, _):
         stream = client.watch(b"a", b"b", 1)
         for _ in range(2):
@@ -89,7 +89,7 @@ def test_a_watch_that_is_cancelled_later_without_a_revision_is_over() -> None:
         stream.cancel()
 
 
-def test_a_compaction_is_told_as_such() -> None:
+def test_a_compaction_is_reported_as_such() -> None:
     answers = [created(), etcdrpc.WatchResponse(canceled=True, compact_revision=7)]
     with etcd_that(lambda: iter(answers)) as (client, _):
         stream = client.watch(b"a", b"b", 1)

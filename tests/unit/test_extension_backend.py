@@ -59,7 +59,7 @@ def test_without_a_first_program_no_data_is_published() -> None:
     assert ExtensionBackend(NETWORK, ExtensionOptions(), UNDERLAY).lease_attrs().backend_data is None
 
 
-def test_peers_that_come_change_and_go_are_told(program: Callable[[str], str], tmp_path: Path) -> None:
+def test_peers_that_come_change_and_go_are_reported(program: Callable[[str], str], tmp_path: Path) -> None:
     path = program("")
     options = ExtensionOptions(subnet_add=(path, "add", "$SUBNET"), subnet_remove=(path, "remove"))
     backend = ExtensionBackend(NETWORK, options, UNDERLAY)

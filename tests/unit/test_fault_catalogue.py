@@ -47,7 +47,7 @@ def test_times_have_units(word: str, seconds: float) -> None:
         ("cable shake a 1 1 10.0.0", "ADDRESS: not an address (got 10.0.0"),
     ],
 )
-def test_wrong_words_are_told_with_what_is_wanted(words: str, complaint: str) -> None:
+def test_wrong_words_are_reported_with_what_is_wanted(words: str, complaint: str) -> None:
     with pytest.raises(NoSuchFault) as error:
         parse(words.split())
     assert complaint in str(error.value)

@@ -114,7 +114,7 @@ def test_the_same_fault_cannot_be_on_twice(ledger: Ledger, machine: Machine) -> 
     assert machine.log == ["stop a"]
 
 
-def test_what_cannot_be_mended_stays_on_and_keeps_no_other_from_it(ledger: Ledger, machine: Machine) -> None:
+def test_a_fault_that_cannot_be_repaired_stays_active_and_stops_no_other(ledger: Ledger, machine: Machine) -> None:
     ledger.inject(["agent", "stop", "a"])
     machine.mendable = False
     failed = ledger.heal()[0]
@@ -164,7 +164,7 @@ def test_healing_waits_until_what_was_broken_is_ready_again(ledger: Ledger, come
     assert [one["missing"] for one in healed] == [[], []]
 
 
-def test_when_the_limit_passes_the_fault_is_over_and_it_is_said_what_is_missing(
+def test_when_the_limit_passes_the_fault_is_over_and_the_missing_parts_are_reported(
     ledger: Ledger, comeback: Comeback, heard: list[HealAnswer]
 ) -> None:
     ledger.inject(["agent", "stop", "a"])

@@ -272,7 +272,7 @@ def test_problems_in_a_list_stand_where_they_are_in_the_file() -> None:
 
 
 @pytest.mark.parametrize("items", ["items: 5", "items: {a: b}"])
-def test_a_list_of_no_items_is_said(items: str) -> None:
+def test_a_list_of_no_items_is_reported(items: str) -> None:
     (problem,) = problems_of(f"apiVersion: v1\nkind: List\n{items}\n")
     assert "items: wrong type" in problem
     assert read("apiVersion: v1\nkind: List\nitems:\n").pods == ()

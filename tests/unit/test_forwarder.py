@@ -69,13 +69,13 @@ def test_unroutable_packets_are_answered_as_the_real_flanneld_does() -> None:
         assert action.packet[:8] + action.packet[9:10] + action.packet[12:] == packet[:8] + packet[9:10] + packet[12:]
 
 
-def test_echo_requests_to_nobody_are_answered() -> None:
+def test_echo_requests_to_no_one_are_answered() -> None:
     action = FORWARDER.from_tun(ipv4(OWN_POD, NOBODY, b"\x08" + bytes(7), protocol=1))
     assert isinstance(action, WriteToTun)
     assert action.answers is DropReason.NO_ROUTE
 
 
-def test_unanswerable_packets_to_nobody_are_dropped_with_the_same_reason() -> None:
+def test_unanswerable_packets_to_no_one_are_dropped_with_the_same_reason() -> None:
     assert FORWARDER.from_tun(ipv4(OWN_POD, NOBODY, b"\x03" + bytes(7), protocol=1)) == Drop(DropReason.NO_ROUTE)
     assert FORWARDER.from_tun(ipv4("10.0.46.255", NOBODY, bytes(8))) == Drop(DropReason.NO_ROUTE)
 

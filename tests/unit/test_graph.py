@@ -182,7 +182,7 @@ def broken(change: str) -> Facts:
         ("pod's link", ">no link<"),
     ],
 )
-def test_what_is_wrong_is_said_in_words_too(change: str, said: str) -> None:
+def test_what_is_wrong_is_reported_in_words_too(change: str, said: str) -> None:
     well, wrong = draw(graph_of(facts_of_cluster("nginx_tomcat"))), draw(graph_of(broken(change)))
     assert said in wrong
     assert said not in well

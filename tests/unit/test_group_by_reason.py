@@ -3,13 +3,13 @@
 from testbed.supervisor.start import group_by_reason
 
 
-def test_one_is_said_as_it_is() -> None:
+def test_one_is_reported_as_it_is() -> None:
     assert group_by_reason(["node1: agent: subnet lease: not yet"]) == "node1: agent: subnet lease: not yet"
     assert group_by_reason(["etcd is not there"]) == "etcd is not there"
     assert group_by_reason([]) == ""
 
 
-def test_those_that_lack_the_same_are_said_together_and_counted() -> None:
+def test_those_that_lack_the_same_are_reported_together_and_counted() -> None:
     starting = [f"node{number}: no answer yet" for number in range(1, 3)]
     coming = [f"node{number}: not started yet" for number in range(3, 201)]
     assert group_by_reason([*starting, *coming]) == (

@@ -43,6 +43,6 @@ def test_what_the_kernel_refuses_is_about_a_limit(monkeypatch: pytest.MonkeyPatc
         assert "the limit of processes and threads is reached (got 24;" in str(explained(failure))
 
 
-def test_what_the_kernel_refuses_for_another_reason_is_said_as_it_is() -> None:
+def test_what_the_kernel_refuses_for_another_reason_is_reported_as_it_is() -> None:
     error = explained(OSError(errno.ENOSPC, "No space left on device", "/run/x"))
     assert (str(error), error.exit_code) == ("[Errno 28] No space left on device: '/run/x'", 1)

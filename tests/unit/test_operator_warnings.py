@@ -32,7 +32,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.row("F26")
-def test_another_config_is_told_once_while_it_lasts(caplog: pytest.LogCaptureFixture) -> None:
+def test_another_config_is_reported_once_while_it_lasts(caplog: pytest.LogCaptureFixture) -> None:
     registry = FakeRegistry()
     registry.config_text = STARTED_WITH
     watching, stop = operator_warnings(registry), threading.Event()
@@ -65,7 +65,7 @@ def test_a_changed_key_is_warned_of_and_never_shown(caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize(("text", "word"), [(None, "gone from etcd"), (b"{", "no other agent can start")])
-def test_a_config_that_went_or_became_junk_is_told(text: bytes | None, word: str) -> None:
+def test_a_config_that_went_or_became_junk_is_reported(text: bytes | None, word: str) -> None:
     registry = FakeRegistry()
     registry.config_text = text
     watching = operator_warnings(registry)

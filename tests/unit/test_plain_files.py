@@ -153,7 +153,7 @@ def test_replacing_puts_a_new_file_in_place_of_anything_but_a_directory(
     assert os.listdir(victim.parent) == ["victim"]
 
 
-def test_new_files_are_nobody_elses_whatever_the_umask(tmp_path: Path) -> None:
+def test_new_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         append(tmp_path / "log")

@@ -396,7 +396,7 @@ def inside_ports(port: int, text: str) -> bool:
 # All ports at once
 
 
-def test_all_ports_are_told_in_few_ranges() -> None:
+def test_all_ports_are_reported_in_few_ranges() -> None:
     deny = policy({"podSelector": {}}, "deny")
     ports = [{"port": "http"}, {"port": 9000, "endPort": 9010}, {"protocol": "UDP"}]
     web = policy({"podSelector": {"matchLabels": {"app": "tomcat"}}, "ingress": [{"ports": ports}]}, "web")

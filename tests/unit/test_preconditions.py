@@ -29,14 +29,14 @@ def lacking(*flags: str) -> list[str]:
     return []
 
 
-def test_a_fit_machine_lacks_nothing(tmp_path: Path) -> None:
+def test_a_fit_machine_misses_nothing(tmp_path: Path) -> None:
     assert lacking(f"--subnet-file={tmp_path}/new/subnet.env") == []
     (tmp_path / "subnet.env").touch()
     assert lacking(f"--subnet-file={tmp_path}/subnet.env") == []
 
 
 @pytest.mark.row("B8")
-def test_everything_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_everything_that_is_missing_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(preconditions, "effective_capabilities", lambda: 0)
     monkeypatch.setattr(preconditions, "NFT_PATH", str(tmp_path / "none"))
     rights, nft, place = lacking(f"--subnet-file={tmp_path}")

@@ -271,7 +271,7 @@ def problems(*services: str, cluster: str = CLUSTER) -> list[str]:
 
 
 @pytest.mark.row("B15", "B16")
-def test_every_mistake_of_services_is_told_at_once() -> None:
+def test_every_mistake_of_services_is_reported_at_once() -> None:
     found = problems(
         "{selector: {app: web}, ports: [{port: 80, nodePort: 30080}, {port: 80}], externalTrafficPolicy: Local}",
         "{selector: {app: web}, ports: [{port: 70000}], type: ExternalName}",
@@ -298,7 +298,7 @@ def test_every_mistake_of_services_is_told_at_once() -> None:
 
 
 @pytest.mark.row("B15", "B16")
-def test_numbers_that_two_services_want_are_told_with_the_other_line() -> None:
+def test_numbers_that_two_services_want_are_reported_with_the_other_line() -> None:
     spec = "{selector: {app: web}, ports: [{port: 80, nodePort: 30080}], type: NodePort, clusterIP: 10.96.0.5}"
     assert problems(spec, spec) == [
         "error: f.yaml:21:59: spec.ports[0].nodePort: "
@@ -348,7 +348,7 @@ def test_a_node_port_that_others_may_have_or_that_is_none_is_refused(number: str
 
 
 @pytest.mark.row("B12")
-def test_two_services_of_one_name_and_two_ports_of_one_name_are_told_with_the_other_line() -> None:
+def test_two_services_of_one_name_and_two_ports_of_one_name_are_reported_with_the_other_line() -> None:
     spec = "{selector: {app: web}, ports: [{name: a, port: 80}, {name: a, port: 81}]}"
     (told,) = problems(spec)
     assert "two ports of one name (got a, line 16 has it too; want another, such as a-2)" in told

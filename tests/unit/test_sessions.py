@@ -23,5 +23,5 @@ def test_each_family_is_asked_for() -> None:
     assert asked([node(1, ipv6=True), node(2, ipv6=True)]) == [("node1", "10.0.2.1"), ("node1", "fd00:0:0:2::1")]
 
 
-def test_a_node_alone_asks_nobody() -> None:
+def test_a_node_alone_asks_nothing() -> None:
     assert asked([node(1)]) == []

@@ -16,7 +16,7 @@ def test_what_stays_and_what_the_system_does_by_itself_is_no_problem() -> None:
     assert grown({**BEFORE, "node1 agent RSS kB": 43_000, "node1 agent CPU ticks": 5_000}, BEFORE) == []
 
 
-def test_everything_that_leaks_is_told() -> None:
+def test_everything_that_leaks_is_reported() -> None:
     now = {"node1 agent descriptors": 40, "node1 agent RSS kB": 80_000, "etcd leases": 4, "node1 agent CPU ticks": 5}
     told = grown(now, BEFORE)
     assert [line.partition(":")[0] for line in told] == ["node1 agent descriptors", "node1 agent RSS kB", "etcd leases"]
@@ -55,7 +55,7 @@ def test_a_history_is_replayed_with_each_trial_once(tmp_path: Path) -> None:
         ('{"trial": "F99 nothing", "attempt": 1}\n', ":1: unknown trial (got F99 nothing)"),
     ],
 )
-def test_what_is_no_history_is_told_with_its_line(text: str, complaint: str, tmp_path: Path) -> None:
+def test_what_is_no_history_is_reported_with_its_line(text: str, complaint: str, tmp_path: Path) -> None:
     (tmp_path / "history").write_text(text)
     with pytest.raises(NoHistory) as caught:
         replay(tmp_path / "history")

@@ -70,7 +70,7 @@ def test_every_file_that_shows_a_row_is_there() -> None:
 
 
 @pytest.mark.parametrize("file", WRONG_FILES)
-def test_a_wrong_file_is_told_all_its_problems(file: Path) -> None:
+def test_a_wrong_file_is_refused_with_all_its_problems(file: Path) -> None:
     """The .txt beside each file holds the lines that a person sees."""
     before = time.monotonic()
     assert problems_of(file.read_bytes(), file.name) == file.with_suffix(".txt").read_text(encoding="utf-8")

@@ -176,7 +176,7 @@ def test_the_previous_subnet_is_taken_if_it_is_free() -> None:
     ],
 )
 @pytest.mark.row("B39")
-def test_a_previous_subnet_that_cannot_be_ours_is_told_and_replaced(
+def test_a_previous_subnet_that_cannot_be_ours_is_reported_and_replaced(
     previous: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = Node(previous=previous)
@@ -212,7 +212,7 @@ def test_without_a_free_subnet_it_says_so_and_waits_for_one(caplog: pytest.LogCa
     assert "0 of 3 subnets are free" in errors[0].getMessage()
 
 
-def test_whoever_asks_is_told_why_there_is_no_subnet() -> None:
+def test_the_caller_learns_why_there_is_no_subnet() -> None:
     node, told = Node(network='{"Network":"10.0.0.0/28"}'), list[str]()
     held = [node.registry.put_lease(f"10.0.0.{base}/30", "192.168.8.228") for base in (4, 8, 12)]
     node.clock.at(5, lambda: node.registry.expire(held[0]))
@@ -232,7 +232,7 @@ def test_a_hundred_faster_nodes_cost_one_more_try() -> None:
     assert node.registry.calls.count("create") == 2
 
 
-def test_a_race_that_is_lost_ten_times_is_told_with_the_free_subnets(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_race_that_is_lost_ten_times_is_reported_with_the_free_subnets(caplog: pytest.LogCaptureFixture) -> None:
     node = Node()
     lose = iter([SubnetTaken("too late")] * 15)
     started = node.clock.now()
@@ -338,7 +338,7 @@ def test_a_race_for_our_own_lost_subnet_ends_in_a_fence() -> None:
     assert len(node.fenced) == 1
 
 
-def test_an_outage_changes_nothing_and_is_told_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_changes_nothing_and_is_reported_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     node = Node()
     lease = node.acquire()
@@ -352,7 +352,7 @@ def test_an_outage_changes_nothing_and_is_told_every_ten_seconds(caplog: pytest.
 
 
 @pytest.mark.row("B41")
-def test_a_key_that_was_overwritten_with_junk_is_mended() -> None:
+def test_a_key_that_was_overwritten_with_junk_is_repaired() -> None:
     node = Node()
     lease = node.acquire()
     node.clock.at(5, lambda: node.registry.put(lease.subnet.key, "junk"))
@@ -433,7 +433,7 @@ def test_a_node_that_moves_does_not_touch_a_key_that_is_another_nodes_by_now() -
     assert str(NODE2.public_ip) in key[0]
 
 
-def test_peers_are_told_when_they_come_change_and_go_and_never_ourselves() -> None:
+def test_peers_are_reported_when_they_come_change_and_go_and_never_ourselves() -> None:
     node = Node()
     node.acquire()
     node.registry.put_lease("10.0.101.0/24", "192.168.8.228")
@@ -452,7 +452,7 @@ def test_peers_are_told_when_they_come_change_and_go_and_never_ourselves() -> No
     assert node.manager.watch_restarts == 0
 
 
-def test_the_first_list_is_told_even_when_nobody_is_there() -> None:
+def test_the_first_list_is_reported_even_when_nobody_is_there() -> None:
     node = Node()
     node.acquire()
     node.watch_for(70)
@@ -490,7 +490,7 @@ def test_changes_during_a_compaction_are_found_by_listing() -> None:
     assert node.manager.watch_restarts == 1
 
 
-def test_a_change_alone_is_told_at_once_and_many_in_a_row_together() -> None:
+def test_a_change_alone_is_reported_at_once_and_many_in_a_row_together() -> None:
     node = Node()
     node.acquire()
     for number in range(20):
@@ -576,7 +576,7 @@ def test_a_restored_store_with_the_same_peers_is_watched_from_its_own_revision()
 
 
 @pytest.mark.row("B40", "B41")
-def test_bad_entries_are_told_once_and_the_others_are_applied(caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_entries_are_reported_once_and_the_others_are_applied(caplog: pytest.LogCaptureFixture) -> None:
     node = Node()
     for key in ("10.0.5.0", "10.0.300.0-24", "10.0.5.0-33", "10.0.5.0-24hi", "10.0.5.1-24", "ü\n"):
         node.registry.put(key, NODE1.to_json())
@@ -592,7 +592,7 @@ def test_bad_entries_are_told_once_and_the_others_are_applied(caplog: pytest.Log
     assert all("\n" not in text for text in ignored)
 
 
-def test_peers_that_could_not_be_put_in_force_are_told_again() -> None:
+def test_peers_that_could_not_be_put_in_force_are_reported_again() -> None:
     node, stop = Node(), threading.Event()
     node.acquire()
     told: list[int] = []

@@ -243,7 +243,7 @@ def test_what_is_wrong_in_a_user_s_file_is_one_line(users_file: Path, changed: t
     assert what in str(caught.value).splitlines()[0]
 
 
-def test_everything_that_is_wrong_in_a_user_s_file_is_said_at_once(users_file: Path) -> None:
+def test_everything_that_is_wrong_in_a_user_s_file_is_reported_at_once(users_file: Path) -> None:
     changes = {"bw=speed": "bw=-1", '"5ms"': '"5 m"', "use_htb=True": "colour=1", "cls=LinuxRouter": "cpu=0.5"}
     text = USERS_FILE
     for good, wrong in changes.items():

@@ -134,7 +134,7 @@ def hop(where: str, mtu: int, *, outer: int | None = None) -> TraceHop:
 
 
 @pytest.mark.parametrize(("mtu", "warned"), [(1500, False), (1499, True)])
-def test_narrow_place_is_one_that_carries_less_than_senders_are_told(mtu: int, warned: bool) -> None:
+def test_narrow_place_is_one_whose_mtu_is_below_the_senders(mtu: int, warned: bool) -> None:
     hops = [hop("pod eth0", 1472), hop("node1 uplink", mtu, outer=88), hop("node2 uplink", 1500, outer=88)]
     said = narrow_places(hops)
     assert bool(said) is warned

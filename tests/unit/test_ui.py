@@ -23,7 +23,7 @@ def test_rates_are_differences_by_time() -> None:
     }
 
 
-def test_an_interface_that_was_made_anew_has_no_rate() -> None:
+def test_an_interface_that_was_recreated_has_no_rate() -> None:
     found = rates(counted(tx_bytes=3000), counted(tx_bytes=10), 1.0)
     assert "node1/node1-eth0" not in found
     assert "s1/s1-eth1" in found

@@ -125,7 +125,7 @@ def test_the_order_is_names_then_regexes_then_the_way_to_an_address() -> None:
     assert choose(ALL, Wish(can_reach=there), by("e1"), lambda _: by("e0")).name == "e0"
 
 
-def test_what_the_first_flag_lacks_is_told_when_none_fits() -> None:
+def test_what_the_first_flag_lacks_is_reported_when_none_fits() -> None:
     with pytest.raises(EnvironmentMissing, match=r"--iface: no such interface or address \(got nope"):
         choose(ALL, Wish(["nope"], [compile_go_regex("none")]), by("e0"))
     with pytest.raises(EnvironmentMissing, match=r"--iface-regex: matches no address and no name \(got 'none'"):

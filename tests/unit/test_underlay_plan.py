@@ -121,7 +121,7 @@ def test_shaping_is_these_tc_commands(shaping: Shaping, commands: list[str]) -> 
     assert found == [f"tc qdisc replace dev s1-eth1 {rest}" for rest in commands]
 
 
-def test_what_the_kernel_lacks_is_said_once_with_what_it_is_for() -> None:
+def test_what_the_kernel_lacks_is_reported_once_with_what_it_is_for() -> None:
     cables = (
         Cable("a", "s1", Shaping(bandwidth=10, delay="1ms", loss=1)),
         Cable("b", "s1", Shaping(jitter="1ms", delay="1ms")),
@@ -154,7 +154,7 @@ def test_a_lab_that_does_not_fit_is_told_the_limit() -> None:
     assert needed_mib(1, 0) < needed_mib(1, 1) < needed_mib(2, 1) < needed_mib(2, 1, 3)
 
 
-def test_too_little_room_for_records_is_said_with_what_is_needed(tmp_path: Path) -> None:
+def test_too_little_room_for_records_is_reported_with_what_is_needed(tmp_path: Path) -> None:
     assert needed_room_mib(2, 4) < needed_room_mib(100, 200) < 200
     free, size = room_mib(tmp_path / "not" / "there" / "yet")
     assert 0 < free <= size

@@ -63,7 +63,7 @@ def test_each_is_named_with_its_place_and_the_rest_is_read() -> None:
     assert len(found.daemon_sets[0].spec.template.spec.containers) == 2
 
 
-def test_what_is_alike_is_said_once_with_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_alike_is_reported_once_with_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
     tables.warnings(read(DAEMON_SET).warnings)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5
