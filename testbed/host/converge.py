@@ -94,7 +94,7 @@ def _add_nodes(lab: LabRecord, plan: Difference) -> None:
 
 
 def _change_agents(lab: LabRecord, plan: Difference, wanted: Cluster) -> None:
-    """One node after the other; each is ready, and every node forwards to it, before the next one's turn."""
+    """Replace one agent after the other; each is ready, and every node forwards to it, before the next."""
     for name in _there(lab, plan.agents):
         agent = agent_of(wanted, name).model_dump_json()
         ask(lab, NODE, (), None, action="agent", name=name, agent=agent, limit_s=AGENT_LIMIT_S)
