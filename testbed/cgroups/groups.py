@@ -6,12 +6,12 @@ below one group per tree, which has its name, and the lab sees no other groups o
 
 import contextlib
 import errno
+import fcntl
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from testbed.cgroups.plan import (
     EVENTS,
@@ -29,6 +29,7 @@ from testbed.cluster.resources import Limits
 from testbed.processes import namespaces as ns
 
 PREFIX = "testbed-"
+LOCKABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 EMPTY_LIMIT_S = 2.0
 """For a group whose processes have just ended."""
 POLL_S = 0.005
@@ -93,6 +94,8 @@ class CgroupClaim:
     trees: Mapping[Controller, tuple[CgroupPlace, int]]
     """With descriptors of detached mounts."""
     why_not: Mapping[Controller, str]
+    locks: Sequence[int]
+    """Descriptors that this process keeps open: by their locks the kernel says that the lab lives."""
 
     def attach(self, directory: Path) -> Groups:
         """Attach them below `directory` in our mount namespace. Raises OSError."""
@@ -112,6 +115,7 @@ def claim(name: str) -> CgroupClaim:
     found = places(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"), _handed_down, root=root)
     why_not = {controller: why for controller, why in found.items() if isinstance(why, str)}
     trees: dict[Controller, tuple[CgroupPlace, int]] = {}
+    locks: list[int] = []
     for controller, place in found.items():
         if isinstance(place, str):
             continue
@@ -119,21 +123,31 @@ def claim(name: str) -> CgroupClaim:
         try:
             if directory not in [made.directory for made, _ in trees.values()]:
                 # Of a dead lab with this name.
-                _remove_tree(directory, time.monotonic() + EMPTY_LIMIT_S)
-            _make(directory, place.version, controller)
+                _remove_if_dead(directory)
+            locks.append(_hold(directory))
+            if place.version == 2:
+                _write(directory / HANDED_DOWN, f"+{controller}")
             if not root:
                 # Root may; it is left out because the kernel takes its time.
                 _try_to_join(directory)
             trees[controller] = (CgroupPlace(place.version, directory), ns.clone_tree(str(directory)))
         except OSError as failure:
             why_not[controller] = f"{MOUNTED_AT}: {failure.strerror}"
-    return CgroupClaim(trees, why_not)
+    return CgroupClaim(trees, why_not, locks)
 
 
-def _make(directory: Path, version: Literal[1, 2], controller: Controller) -> None:
-    directory.mkdir(exist_ok=True)
-    if version == 2:
-        _write(directory / HANDED_DOWN, f"+{controller}")
+def _hold(directory: Path) -> int:
+    """Create a group and lock it for as long as the returned descriptor is open. Raises OSError."""
+    while True:
+        directory.mkdir(exist_ok=True)
+        # Whoever removes it has a lock too, and may have been faster.
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(directory, LOCKABLE)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(directory), os.fstat(lock)):
+                    return lock
+            os.close(lock)
 
 
 def _read(file: str) -> str:
@@ -182,23 +196,31 @@ def _write(file: Path, value: str) -> None:
         os.close(descriptor)
 
 
-def remove_groups_of_dead_labs(living: Callable[[], Collection[str]]) -> list[str]:
-    """Remove the groups of our labs that have ended; `living` returns the names of the others.
-
-    Returns a line for each that cannot be removed.
-    """
-    found = [directory for tree in tree_directories(_read("/proc/self/mountinfo")) for directory in _labs_below(tree)]
-    # Queried after the search: by then it includes every lab that has groups.
-    names = living() if found else ()
+def remove_groups_of_dead_labs() -> list[str]:
+    """Remove the groups of our labs that have ended. Returns a line for each that cannot be removed."""
     complaints = []
-    for directory in found:
-        if directory.name.removeprefix(PREFIX) in names:
-            continue
-        try:
-            _remove_tree(directory, time.monotonic() + EMPTY_LIMIT_S)
-        except OSError as failure:
-            complaints.append(f"{failure.filename}: cannot be removed ({failure.strerror})")
+    for tree in tree_directories(_read("/proc/self/mountinfo")):
+        for directory in _labs_below(tree):
+            try:
+                _remove_if_dead(directory)
+            except OSError as failure:
+                complaints.append(f"{failure.filename}: cannot be removed ({failure.strerror})")
     return complaints
+
+
+def _remove_if_dead(directory: Path) -> None:
+    """Remove a lab's group, unless that lab lives. Raises OSError."""
+    try:
+        lock = os.open(directory, LOCKABLE)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove_tree(directory, time.monotonic() + EMPTY_LIMIT_S)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(lock)
 
 
 def _labs_below(tree: Path) -> Iterator[Path]:

@@ -92,13 +92,6 @@ def any_lab_runs() -> bool:
     return any(facts is not None and _rundir_named(facts) is not None for facts in found)
 
 
-def names_in_use() -> set[str]:
-    """Return the names of the caller's labs, including those in containers and those without a directory."""
-    found = (read_facts(int(entry)) for entry in os.listdir("/proc") if entry.isdecimal())
-    named = [_rundir_named(facts) for facts in found if facts is not None and facts.uid == os.geteuid()]
-    return {Path(rundir).name for rundir in named if rundir is not None}
-
-
 def inits_of(rundir: Path) -> list[int]:
     """Return PID 1 of the lab in this directory; several if an earlier directory of that name was removed by hand."""
     return [pid for pid, of in inits() if of == rundir]

@@ -12,7 +12,7 @@ from testbed.control.client import LabRecord, directories_in, read_record, run_r
 from testbed.errors import TestbedError, WrongEnvironment
 from testbed.host import bridge_netfilter
 from testbed.host.lab_directories import Busy, is_a_labs, locked, remove_directory
-from testbed.host.lab_process import end, inits, inits_of, is_init_of, names_in_use
+from testbed.host.lab_process import end, inits, inits_of, is_init_of
 
 DOWN_LIMIT_S = 10.0
 UP_LIMIT_S = 2.0
@@ -117,7 +117,7 @@ def remove_leftovers() -> Mapping[str, str]:
 
 def put_the_host_back() -> None:
     """Undo changes made on the host for labs that run no more."""
-    for why in (bridge_netfilter.put_back(), *remove_groups_of_dead_labs(names_in_use)):
+    for why in (bridge_netfilter.put_back(), *remove_groups_of_dead_labs()):
         if why:
             print(f"warning: {why}", file=sys.stderr)
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from testbed.cgroups import groups as cgroups
-from testbed.cgroups.groups import PREFIX, Groups, claim, remove_groups_of_dead_labs
+from testbed.cgroups.groups import PREFIX, CgroupClaim, Groups, claim, remove_groups_of_dead_labs
 from testbed.cluster.resources import Limits
-from testbed.host.lab_process import names_in_use
 from testbed.processes import namespaces as ns
 from tests.netns.pods import SLEEP, PodNode, execute, output, shell, started, wait_until
 
@@ -39,20 +38,18 @@ def node(rundir: Path) -> Iterator[PodNode]:
             for pod in made.made:
                 pod.delete(0.0)
             ns.umount_below(str(rundir / "cgroups"))
-            remove(rundir)
+            end(claimed)
 
 
 def groups_of(rundir: Path) -> list[Path]:
     return [path for path in Path("/sys/fs/cgroup").rglob(f"{PREFIX}{rundir.name}") if path.is_dir()]
 
 
-def remove(rundir: Path) -> None:
-    """Remove the groups of that one, as `down` does; other tests' groups are not ours to remove."""
-    assert remove_groups_of_dead_labs(lambda: everybody() - {rundir.name}) == []
-
-
-def everybody() -> set[str]:
-    return {path.name.removeprefix(PREFIX) for path in Path("/sys/fs/cgroup").rglob(f"{PREFIX}*")}
+def end(claimed: CgroupClaim) -> None:
+    """Let go of a claim, as a lab does that ends, and remove its groups, as `down` does."""
+    for lock in claimed.locks:
+        os.close(lock)
+    assert remove_groups_of_dead_labs() == []
 
 
 def test_a_container_that_uses_too_much_memory_is_killed_and_says_so(node: PodNode) -> None:
@@ -112,70 +109,61 @@ def test_a_container_gets_no_more_cpu_than_its_limit(node: PodNode) -> None:
     assert 0.1 < float(output(pod, "c", "cat /used")) < 0.7
 
 
-def test_groups_of_a_lab_are_removed_whole_and_twice_is_harmless(rundir: Path) -> None:
+def claimed_groups(rundir: Path) -> CgroupClaim:
+    """A claim that is not attached."""
     claimed = claim(rundir.name)
+    for _, tree in claimed.trees.values():
+        os.close(tree)
     if claimed.why_not:
+        end(claimed)
         pytest.skip(f"no control groups here: {dict(claimed.why_not)}")
+    return claimed
+
+
+def test_groups_of_a_lab_stay_while_it_lives_and_are_then_removed_whole(rundir: Path) -> None:
+    claimed = claimed_groups(rundir)
     made = groups_of(rundir)
     groups = Groups({controller: place for controller, (place, _) in claimed.trees.items()}, {})
     groups.make("pod-a_c", Limits(memory=64 * MIB, cpu_shares=2))
-    for _, tree in claimed.trees.values():
-        os.close(tree)
     assert made
-    assert all((directory / "pod-a_c").is_dir() for directory in made)
-    remove(rundir)
+    for _ in range(2):
+        assert all((directory / "pod-a_c").is_dir() for directory in made)
+        assert remove_groups_of_dead_labs() == []
+    end(claimed)
     assert groups_of(rundir) == []
-    remove(rundir)
-
-
-def test_a_try_to_join_leaves_nothing(rundir: Path) -> None:
-    claimed = claim(rundir.name)
-    if claimed.why_not:
-        pytest.skip(f"no control groups here: {dict(claimed.why_not)}")
-    for place, tree in claimed.trees.values():
-        cgroups._try_to_join(place.directory)
-        assert not (place.directory / "probe").exists()
-        os.close(tree)
-    remove(rundir)
-    with pytest.raises(FileNotFoundError):
-        cgroups._try_to_join(rundir / "nowhere" / "group")
-
-
-def test_groups_of_a_living_lab_stay(rundir: Path) -> None:
-    claimed = claim(rundir.name)
-    if claimed.why_not:
-        pytest.skip(f"no control groups here: {dict(claimed.why_not)}")
-    made = groups_of(rundir)
-    assert remove_groups_of_dead_labs(everybody) == []
-    assert groups_of(rundir) == made
-    assert rundir.name not in names_in_use()
-    for _, tree in claimed.trees.values():
-        os.close(tree)
-    remove(rundir)
 
 
 def test_groups_of_a_dead_lab_of_the_same_name_are_made_again(rundir: Path) -> None:
-    first = claim(rundir.name)
-    if first.why_not:
-        pytest.skip(f"no control groups here: {dict(first.why_not)}")
+    first = claimed_groups(rundir)
     made = groups_of(rundir)
     (made[0] / "pod-a_c").mkdir()
-    second = claim(rundir.name)
-    assert (dict(second.why_not), groups_of(rundir)) == ({}, made)
+    for lock in first.locks:
+        os.close(lock)
+    second = claimed_groups(rundir)
+    assert groups_of(rundir) == made
     assert not (made[0] / "pod-a_c").exists()
-    for _, tree in (*first.trees.values(), *second.trees.values()):
-        os.close(tree)
-    remove(rundir)
+    end(second)
+
+
+def test_a_try_to_join_leaves_nothing(rundir: Path) -> None:
+    claimed = claimed_groups(rundir)
+    for place, _ in claimed.trees.values():
+        cgroups._try_to_join(place.directory)
+        assert not (place.directory / "probe").exists()
+    end(claimed)
+    with pytest.raises(FileNotFoundError):
+        cgroups._try_to_join(rundir / "nowhere" / "group")
 
 
 def test_where_no_group_can_be_made_there_is_one_warning(rundir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(cgroups, "_make", refuse)
-    groups = claim(rundir.name).attach(rundir / "cgroups")
+    monkeypatch.setattr(cgroups, "_hold", refuse)
+    claimed = claim(rundir.name)
+    groups = claimed.attach(rundir / "cgroups")
     complaint = groups.complain_once()
-    remove(rundir)
+    end(claimed)
     assert complaint.startswith("warning: resources of containers are not limited (memory and CPU: ")
     assert "Operation not permitted" in complaint
     assert groups.complain_once() == ""
