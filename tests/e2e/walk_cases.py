@@ -42,6 +42,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "init": (),
         "iperf": ("shell1", "nosuch"),
         "join": ("--etcd-endpoints=http://127.0.0.1:1",),
+        "kubeconfig": (),
         "leave": ("--etcd-endpoints=http://127.0.0.1:1",),
         "logs": ("shell1",),
         "machines": ("--etcd-endpoints=http://127.0.0.1:1",),
