@@ -25,6 +25,7 @@ IN_ORDER = {"guestbook": (f"{GUIDE}/services.md", ""), "nginx_tomcat": (f"{GUIDE
 """Cluster → (page, section or the whole page) whose commands build on each other."""
 TYPED_IN_ORDER = {
     (f"{GUIDE}/workloads.md", ""): "two_nodes",
+    (f"{GUIDE}/policies.md", ""): "nginx_tomcat",
     (f"{GUIDE}/faults.md", "By hand"): "nginx_tomcat",
     (f"{GUIDE}/cluster-file.md", "A whole file"): "",
     (f"{GUIDE}/cluster-file.md", "Topologies"): "",

@@ -10,6 +10,8 @@ lease. So each fault breaks something else, or keeps the agent from repairing it
     mtu             of a switch's port, which no agent watches
     service         the Service itself is changed, as a user would
     dns             a route of the node loses what pods send to the DNS
+    policy          a NetworkPolicy lets a pod hear only pods whose label is misspelled
+    egress-policy   a NetworkPolicy lets a pod ask the DNS, and nothing else
     policy-route    a rule sends the overlay's destinations to a table that loses them
 """
 
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.cluster.dns import DNS_ADDRESS
+from testbed.cluster.network_policy import NetworkPolicy
 from testbed.cluster.service import Service
 from testbed.exercises.catalogue import Exercise
 from testbed.exercises.variant import NotFit, Variant
@@ -30,6 +33,7 @@ from testbed.lab.etcd import enter_machine
 from testbed.lab.node import LabNode
 from testbed.lab.state import LabState
 from testbed.pods.pod import Pod
+from testbed.policies.policies import Policies
 from testbed.services.services import Services
 
 SQUATTER = """
@@ -55,6 +59,7 @@ class Broken:
 
     state: LabState
     services: Services
+    policies: Policies
     variant: Variant
 
     @property
@@ -76,11 +81,11 @@ class Broken:
         return int(self.state.cluster.network.get("Backend", {}).get("Port", 8285))
 
 
-def break_lab(state: LabState, services: Services, exercise: Exercise, variant: Variant) -> None:
+def break_lab(state: LabState, services: Services, policies: Policies, exercise: Exercise, variant: Variant) -> None:
     """Inject the faults. Raises NotFit and OSError."""
     for fault in exercise.faults:
         where = variant.turned if fault.startswith("/") else variant
-        BREAKERS[fault.removeprefix("/")](Broken(state, services, where))
+        BREAKERS[fault.removeprefix("/")](Broken(state, services, policies, where))
 
 
 def _delete_route(broken: Broken) -> None:
@@ -176,6 +181,32 @@ def _route_by_policy(broken: Broken) -> None:
     run(broken.node.pid, ["ip", "rule", "add", *rule])
 
 
+def _isolate(broken: Broken) -> None:
+    (key, value), *_ = broken.pod.manifest.metadata.labels.items()
+    peers = [{"podSelector": {"matchLabels": {key: value[1:] + value[0]}}}]
+    _apply_policy(broken, broken.variant.policy, ingress=[{"from": peers}])
+
+
+def _isolate_egress(broken: Broken) -> None:
+    ports = [{"protocol": "UDP", "port": 53}]
+    _apply_policy(broken, broken.variant.egress_policy, policyTypes=["Egress"], egress=[{"ports": ports}])
+
+
+def _apply_policy(broken: Broken, name: str, **spec: object) -> None:
+    """Isolate the victim's pod, as a user would."""
+    pod = broken.pod
+    broken.policies.put(
+        NetworkPolicy.model_validate(
+            {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": name, "namespace": pod.key.namespace},
+                "spec": {"podSelector": {"matchLabels": pod.manifest.metadata.labels}, **spec},
+            }
+        )
+    )
+
+
 def _signal_agent(node: LabNode, number: signal.Signals) -> None:
     pid = node.agent.pid
     if pid is None:
@@ -194,4 +225,6 @@ BREAKERS: Mapping[str, Callable[[Broken], None]] = {
     "service": _break_service,
     "dns": _lose_dns,
     "policy-route": _route_by_policy,
+    "policy": _isolate,
+    "egress-policy": _isolate_egress,
 }

@@ -164,7 +164,7 @@ EXERCISES: Mapping[str, Exercise] = {
             (
                 "Every pod asks the same DNS: `cat /etc/resolv.conf` in one. Only {victim} is affected, so follow a"
                 " query through it.",
-                "`testbed trace {pod} 10.96.0.10:53 --udp` ends on {victim}. What determines the packets' path there?",
+                "`testbed trace {pod} 10.96.0.10:53 --udp` ends on {victim}. What decides there where packets go?",
                 "`testbed exec {victim} -- ip route`: one route is for the DNS alone, and only drops packets.",
             ),
         ),
@@ -206,6 +206,35 @@ EXERCISES: Mapping[str, Exercise] = {
                 "Begin with the agent that is not ready, then run `testbed check` again: another pair still fails.",
                 "The log of {victim} names the first fault. The second is inside a pod on {other}.",
                 "Free the UDP port on {victim}, then compare `ip route` in {peer} with that of a working pod.",
+            ),
+        ),
+        Exercise(
+            13,
+            3,
+            "No pod gets an answer from {pod} any more, wherever it runs. {victim} itself does, and {pod} reaches "
+            "all others. The security team was here yesterday.",
+            ("policy",),
+            (
+                "The requests get as far as {victim}. What does `testbed trace {peer} {pod}` say about the place where "
+                "they end?",
+                "`testbed policy {peer} {pod}` names what denies them; `testbed describe netpol NAME` shows whom it "
+                "allows.",
+                "Compare the labels that the rule asks for with those of pods (`testbed get pods --show-labels`): "
+                "apply a policy that allows all pods, or delete it.",
+            ),
+        ),
+        Exercise(
+            14,
+            3,
+            "{peer} gets nothing from {pod}, and nothing from any other pod. One rule was found and repaired last "
+            "time; now there may be two.",
+            ("policy", "/egress-policy"),
+            (
+                "Policies isolate a pod for what it receives and for what it sends, and both ends have to agree. "
+                "`testbed policy --matrix` shows all pairs.",
+                "A row of the matrix is what a pod sends, a column what it receives. One row and one column stand out.",
+                "`testbed get netpol`: one policy isolates {pod} for ingress, one {peer} for egress. "
+                "Both have to go, or to allow what is missing.",
             ),
         ),
     )

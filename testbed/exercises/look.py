@@ -3,19 +3,23 @@
 from collections.abc import Collection, Mapping
 
 from agent.errors import AgentError
-from agent.kernel.values import Family
+from agent.kernel.values import Family, IPAddress
 from agent.lease import Lease
+from testbed.cluster.object_key import key_of
 from testbed.cluster.overlay import Overlay
 from testbed.dns.names import Names
 from testbed.errors import EtcdFailed
-from testbed.exercises.judge import JudgedLab, JudgedLease, JudgedNode, PairSeen
-from testbed.exercises.reach import ServicePortTarget, try_names, try_services
+from testbed.exercises.judge import JudgedLab, JudgedLease, JudgedNode, PairSeen, ServiceSeen
+from testbed.exercises.reach import DNS_PORT, ServicePortTarget, try_names, try_services
 from testbed.lab.forwarding import host_of, problems_in_kernel
 from testbed.lab.node import LabNode
 from testbed.lab.ping import PAYLOAD, PingSender
 from testbed.lab.pod_pings import ping_every_pair
 from testbed.lab.pods import Pods
 from testbed.lab.state import LabState
+from testbed.policies.evaluate import evaluate
+from testbed.policies.world import End, Protocol, World
+from testbed.services.endpoints import endpoints_of
 from testbed.services.services import Services
 
 HEADERS: Mapping[Family, int] = {4: 28, 6: 48}
@@ -24,8 +28,8 @@ ATTEMPTS = 2
 """A pair counts as reachable if one of this many requests is answered: the first may coincide with a restart."""
 
 
-def look(state: LabState, services: Services, names: Names) -> JudgedLab:
-    """Return the current state of everything that the judge checks."""
+def look(state: LabState, services: Services, names: Names, world: World | None = None) -> JudgedLab:
+    """Return the current state of everything that the judge checks; with `world` without what its policies deny."""
     try:
         held = state.registry.leases()
         leases = [_lease(one) for one in held]
@@ -40,14 +44,58 @@ def look(state: LabState, services: Services, names: Names) -> JudgedLab:
         nodes=[_node(state.overlay, node, held) for node in state.nodes.values()],
         leases=leases,
         etcd=[member.name for member in state.registry.etcd.members],
-        small=[pair for family in families for pair in _pairs(state.pods, family, PAYLOAD)],
-        full=[pair for family in families for pair in _pairs(state.pods, family, bytes(size - HEADERS[family]))],
+        small=[pair for family in families for pair in _pairs(state.pods, family, PAYLOAD) if _may_pass(world, pair)],
+        full=[
+            pair
+            for family in families
+            for pair in _pairs(state.pods, family, bytes(size - HEADERS[family]))
+            if _may_pass(world, pair)
+        ],
         full_size=size,
         nodes_are_connected=state.overlay.connects_nodes,
         has_ipv6=has_ipv6,
-        services=try_services(senders, _targets(services)),
-        names=[] if names.server is None else try_names(senders, names.server.address, names.server.zones[0]),
+        services=[one for one in try_services(senders, _targets(services)) if _may_be_served(world, one, services)],
+        names=[]
+        if names.server is None
+        else try_names(
+            [one for one in senders if _reaches(world, one.name, names.server.address, "udp", DNS_PORT)],
+            names.server.address,
+            names.server.zones[0],
+        ),
     )
+
+
+def _may_pass(world: World | None, pair: PairSeen) -> bool:
+    target = world and next((pod for pod in world.pods if str(pod.key) == pair.destination), None)
+    address = target and target.address_of(pair.family)
+    return not address or _reaches(world, pair.source, address, "icmp", None)
+
+
+def _may_be_served(world: World | None, seen: ServiceSeen, services: Services) -> bool:
+    """Report whether policies let the pod reach every endpoint, of which the rules choose one at random."""
+    name, _, port = seen.service.rpartition(":")
+    service = services.numbered.get(key_of(name))
+    if world is None or service is None:
+        return True
+    families: tuple[Family, ...] = (4, 6)
+    return all(
+        _reaches(world, seen.source, one.address, "tcp", one.port)
+        for family in families
+        for number, ready in zip(service.spec.ports, endpoints_of(service, services.pods(), family)[0], strict=True)
+        if number.port == int(port)
+        for one in ready
+    )
+
+
+def _reaches(world: World | None, source: str, address: IPAddress, protocol: Protocol, port: int | None) -> bool:
+    """Report whether policies let a pod reach an address; True where none are asked."""
+    if world is None:
+        return True
+    pod = next((pod for pod in world.pods if str(pod.key) == source), None)
+    own = None if pod is None else pod.address_of(address.version)
+    if own is None:
+        return True
+    return evaluate(world, End(own, pod), world.at(address), protocol, port).allowed
 
 
 def _one_pod_of_each_node(pods: Pods) -> list[PingSender]:

@@ -14,6 +14,9 @@ MTUS = (1400, 1300, 1350, 1420)
 """Bytes; small pages fit, full-size packets do not."""
 SERVICE_FAULTS = ("selector", "port")
 ROUTE_TABLES = (77, 120, 203)
+POLICIES = ("team-baseline", "zero-trust", "tenant-rules", "audit-2026")
+EGRESS_POLICIES = ("no-exfiltration", "outbound-review", "lockdown", "egress-baseline")
+"""NetworkPolicies."""
 
 
 class NotFit(TestbedError):
@@ -36,6 +39,8 @@ class Variant:
     mtu: int = MTUS[0]
     service_fault: str = SERVICE_FAULTS[0]
     route_table: int = ROUTE_TABLES[0]
+    policy: str = POLICIES[0]
+    egress_policy: str = EGRESS_POLICIES[0]
 
     @property
     def turned(self) -> "Variant":
@@ -66,4 +71,6 @@ def variant_of(pods: Mapping[str, Sequence[str]], seed: int) -> Variant:
         mtu=chosen.choice(MTUS),
         service_fault=chosen.choice(SERVICE_FAULTS),
         route_table=chosen.choice(ROUTE_TABLES),
+        policy=chosen.choice(POLICIES),
+        egress_policy=chosen.choice(EGRESS_POLICIES),
     )

@@ -21,6 +21,7 @@ from testbed.faults.explain import Loss
 from testbed.lab.clock import now
 from testbed.lab.state import LabState
 from testbed.plain_files import read_plain, replace_plain
+from testbed.policies.policies import Policies
 from testbed.services.services import Services
 
 RECORD = "exercise.json"
@@ -34,9 +35,11 @@ Explained = Callable[[Sequence[Loss]], list[str]]
 """Names the active faults that can explain losses."""
 
 
-def exercise_verbs(state: LabState, names: Names, services: Services, explained: Explained) -> Sequence[AnyVerb]:
+def exercise_verbs(
+    state: LabState, names: Names, services: Services, policies: Policies, explained: Explained
+) -> Sequence[AnyVerb]:
     """Return the verbs."""
-    exercises = _Exercises(state, names, services, explained)
+    exercises = _Exercises(state, names, services, policies, explained)
     return (Verb(CHECK, exercises.check, changes=False), Verb(HINT, exercises.hint), Verb(EXERCISE, exercises.begin))
 
 
@@ -48,8 +51,11 @@ class _Record(TypedDict):
 
 
 class _Exercises:
-    def __init__(self, state: LabState, names: Names, services: Services, explained: Explained) -> None:
+    def __init__(
+        self, state: LabState, names: Names, services: Services, policies: Policies, explained: Explained
+    ) -> None:
         self._state = state
+        self._policies = policies
         self._names = names
         self._services = services
         self._explained = explained
@@ -59,7 +65,9 @@ class _Exercises:
     def check(self, _request: Request) -> CheckAnswer:
         """Return the judge's verdicts, and the current exercise."""
         record = self._read()
-        seen = look(self._state, self._services, self._names)
+        # In an exercise a policy may be the fault.
+        world = self._policies.world() if record is None else None
+        seen = look(self._state, self._services, self._names, world)
         checks = [one.line() for one in judge(seen)]
         return {
             "lab": self._state.name,
@@ -107,7 +115,7 @@ class _Exercises:
         pods = {node: [pod.name for pod in self._state.pods.on(node)] for node in self._state.nodes}
         try:
             variant = variant_of(pods, seed)
-            break_lab(self._state, self._services, exercise, variant)
+            break_lab(self._state, self._services, self._policies, exercise, variant)
         except TestbedError as failure:
             raise failure.within("exercise") from failure
         except OSError as failure:

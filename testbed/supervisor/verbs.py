@@ -90,7 +90,7 @@ def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
         *NodeVerbs(lab.node_changes, state.nodes, lambda: state.settled).verbs(),
         *running.targets.verbs(),
         *fault_verbs(state, lab.faults),
-        *exercise_verbs(state, lab.names, lab.services, explained),
+        *exercise_verbs(state, lab.names, lab.services, lab.policies, explained),
         *trace_verbs(state, lab.services, lab.policies, explained),
         *policy_verbs(lab.policies, lab.services, state.nodes, state.pods),
         *bench_verbs(state),
@@ -138,7 +138,7 @@ class LabVerbs:
         kind, in_lab = self._kind("describe", request)
         name, described = request.argument("name", str), in_lab.describe
         if described is None or name is None:
-            raise InvalidInput(f"describe: needs a kind that can be described, and a name (got {kind.plural} {name})")
+            raise InvalidInput(f"describe: wants a kind that can be described, and a name (got {kind.plural} {name})")
         wanted = self._in_namespace(kind, name, request)
         try:
             return described.show(self.lab, wanted)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
+from testbed.cluster.columns import selector_text
 from testbed.cluster.device_names import DROP_DEVICE
 from testbed.cluster.object_key import key_of, key_of_object
 
@@ -48,6 +49,7 @@ def findings(files: Files) -> list[str]:
         *_routes(files),
         *_pods(files),
         *_services(files),
+        *_policies(files),
         *silent,
         *own,
         *_drops(files),
@@ -151,6 +153,14 @@ def _services(files: Files) -> Iterator[str]:
     for service in _json(files, "get/services.json") or []:
         if service["testbed"]["readyEndpoints"] == 0:
             yield f"service {key_of_object(service)}: no ready pod is behind it (get/endpoints.json)"
+
+
+def _policies(files: Files) -> Iterator[str]:
+    for policy in _json(files, "get/networkpolicies.json") or []:
+        spec = policy["spec"]
+        pods, directions = selector_text(spec["podSelector"]), " and ".join(spec["policyTypes"]).lower()
+        file = "get/networkpolicies.json"
+        yield f"networkpolicy {key_of_object(policy)}: isolates pods {pods} for {directions} ({file})"
 
 
 def _pod_routes(files: Files) -> Iterator[str]:

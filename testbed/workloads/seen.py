@@ -50,7 +50,7 @@ class KeptSet:
 
     @property
     def replicas(self) -> int:
-        """Return the desired number of pods."""
+        """Return how many pods it wants."""
         return self.wanted.spec.replicas
 
 

@@ -46,6 +46,8 @@ SYMPTOMS: Mapping[str, set[str]] = {
     "exercise/10": PAIRS,
     "exercise/11": PAIRS,
     "exercise/12": PAIRS | NO_AGENT | {"names"},
+    "exercise/13": {"small", "full"},
+    "exercise/14": {"small", "full"},
 }
 """The checks that fail, by their first words."""
 TRACED = {
@@ -58,6 +60,11 @@ TRACED = {
         "node2 docker0",
         "a routing rule of node2 comes before its main table, where the route is 10.0.0.0/16",
     ),
+    "exercise/13": (
+        "node2 flannel0",
+        "dropped by policy default/team-baseline (ingress of tomcat): no rule allows client → tomcat",
+    ),
+    "exercise/14": ("node2 flannel0", "dropped by policy default/team-baseline (ingress of tomcat)"),
     "exercise/7": ("s1 s1-eth1", "1496 bytes do not fit through s1's port s1-eth2 (MTU 1400)"),
 }
 """Where a trace from client to tomcat ends, and what it says of that place."""
@@ -76,6 +83,8 @@ FIRST_FINDING = {
     "exercise/10": "node node2: a routing rule comes before the main table: 100: from all to 10.0.46.0/24 lookup 77",
     "exercise/11": "node node2: table ip company-firewall has: udp dport 8285 counter",
     "exercise/12": "pod nginx: no default route",
+    "exercise/13": "networkpolicy team-baseline: isolates pods app=tomcat for ingress",
+    "exercise/14": "networkpolicy team-baseline: isolates pods app=tomcat for ingress",
 }
 """What a bundle about the lab names first."""
 

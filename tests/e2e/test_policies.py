@@ -453,3 +453,18 @@ def test_a_dry_run_names_the_pairs_that_would_gain_or_lose_a_path(lab: Lab, appl
     open_again = policy("deny", "x", podSelector={"matchLabels": {"pod": "a"}}, ingress=[{}])
     shown = lab.must("apply", "-f", "-", "--dry-run", stdin=documents(open_again))
     assert re.search(r"y/a +x/a +0-79/tcp, 81-65535/tcp", shown), shown
+
+
+def test_check_expects_what_policies_allow(lab: Lab, apply: Apply) -> None:
+    apply(policy("deny", "x", podSelector={}), policy("out", "y", podSelector={}, policyTypes=["Egress"]))
+    answer = lab.json("check")
+    assert answer["well"], answer["checks"]
+    lab.run(
+        "node1", "nft", "add table ip other; add chain ip other f { type filter hook forward priority 0; policy drop; }"
+    )
+    try:
+        wrong = [line for one in lab.json("check")["checks"] for line in one["wrong"]]
+        assert "x/a -> z/c: no reply" in wrong
+        assert not any("-> x/" in line or line.startswith("y/") for line in wrong)
+    finally:
+        lab.run("node1", "nft", "delete", "table", "ip", "other")

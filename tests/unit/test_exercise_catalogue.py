@@ -22,19 +22,20 @@ FORMER = {
 }
 
 
-def test_there_are_twelve_in_three_levels() -> None:
-    assert list(EXERCISES) == [f"exercise/{number}" for number in range(1, 13)]
+def test_there_are_fourteen_in_three_levels() -> None:
+    assert list(EXERCISES) == [f"exercise/{number}" for number in range(1, 15)]
     levels = [one.level for one in EXERCISES.values()]
     assert levels == sorted(levels)
     assert set(levels) == {1, 2, 3}
 
 
-def test_two_have_two_faults_and_one_each_is_about_a_service_and_dns() -> None:
+def test_three_have_two_faults_and_one_each_is_about_a_service_dns_and_a_policy() -> None:
     faults = [one.faults for one in EXERCISES.values()]
-    assert [len(one) for one in faults].count(2) == 2
+    assert [len(one) for one in faults].count(2) == 3
     assert {fault.removeprefix("/") for one in faults for fault in one} == set(BREAKERS)
     assert ("service",) in faults
     assert ("dns",) in faults
+    assert ("policy",) in faults
 
 
 def test_former_names_start_the_same_exercises() -> None:
@@ -47,9 +48,9 @@ def test_former_names_start_the_same_exercises() -> None:
         assert exercise_of(other) is None
 
 
-@pytest.mark.parametrize("name", ["exercise/13", "exercise/0", "exercise/", "broken/nothing"])
+@pytest.mark.parametrize("name", ["exercise/15", "exercise/0", "exercise/", "broken/nothing"])
 def test_an_unknown_exercise_is_refused_with_what_there_is(name: str) -> None:
-    with pytest.raises(InvalidInput, match=rf"got {name}; want exercise/1 to exercise/12; list: testbed topologies"):
+    with pytest.raises(InvalidInput, match=rf"got {name}; want exercise/1 to exercise/14; list: testbed topologies"):
         exercise_of(name)
 
 
